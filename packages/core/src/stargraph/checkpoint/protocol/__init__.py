@@ -1,0 +1,88 @@
+"""The contract between the engine and a store: the `Checkpointer` protocol and its data model."""
+
+from stargraph.checkpoint.protocol._contract import (
+    BatchAppend,
+    Checkpointer,
+    Closing,
+    RunDeletion,
+    RunHistory,
+    RunSearch,
+)
+from stargraph.checkpoint.protocol._digest import DIGEST_FORM, format_time
+from stargraph.checkpoint.protocol._json import (
+    MAX_BYTES,
+    MAX_DEPTH,
+    Fragment,
+    JsonValue,
+    canonical,
+    check_json,
+)
+from stargraph.checkpoint.protocol._models import Checkpoint
+from stargraph.checkpoint.protocol._records import (
+    ENDED,
+    PRUNED_BY_DEFAULT,
+    ErrorInfo,
+    Event,
+    Fork,
+    Interrupt,
+    Origin,
+    RecordedCall,
+    Seal,
+    Status,
+    StepRange,
+    Task,
+    add_step,
+    is_run_id,
+)
+from stargraph.checkpoint.protocol._rules import (
+    Tail,
+    check_batch,
+    check_instant,
+    check_listing,
+    judge_append,
+    not_bootstrapped,
+    run_deleted,
+)
+from stargraph.checkpoint.protocol._summaries import PruneReport, RunPage, RunSummary
+
+__all__ = [
+    "DIGEST_FORM",
+    "ENDED",
+    "MAX_BYTES",
+    "MAX_DEPTH",
+    "PRUNED_BY_DEFAULT",
+    "BatchAppend",
+    "Checkpoint",
+    "Checkpointer",
+    "Closing",
+    "ErrorInfo",
+    "Event",
+    "Fork",
+    "Fragment",
+    "Interrupt",
+    "JsonValue",
+    "Origin",
+    "PruneReport",
+    "RecordedCall",
+    "RunDeletion",
+    "RunHistory",
+    "RunPage",
+    "RunSearch",
+    "RunSummary",
+    "Seal",
+    "Status",
+    "StepRange",
+    "Tail",
+    "Task",
+    "add_step",
+    "canonical",
+    "check_batch",
+    "check_instant",
+    "check_json",
+    "check_listing",
+    "format_time",
+    "is_run_id",
+    "judge_append",
+    "not_bootstrapped",
+    "run_deleted",
+]

@@ -1,0 +1,188 @@
+"""What a store must do: the `Checkpointer` protocol, and the capabilities that a driver may add."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Protocol, Self, runtime_checkable
+
+from stargraph.checkpoint.protocol._models import Checkpoint
+from stargraph.checkpoint.protocol._records import PRUNED_BY_DEFAULT, Status
+from stargraph.checkpoint.protocol._summaries import PruneReport, RunPage, RunSummary
+
+
+@runtime_checkable
+class Checkpointer(Protocol):
+    """A store of runs. docs/contract.md says what each method promises."""
+
+    async def bootstrap(self) -> None:
+        """Create or migrate the store.
+
+        Idempotent, atomic, and safe when many processes call it at once. Every other method raises
+        `CheckpointError(reason="not-bootstrapped")` before it.
+
+        Raises:
+            StoreVersionError: the store's format is newer; nothing was touched.
+            StoreUnavailableError: the store cannot be reached or made.
+        """
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        """Append one checkpoint: atomic, and durable once this returned.
+
+        Args:
+            checkpoint: the next step of its run. Writing a stored one again is a no-op, so a retry after
+                an unknown outcome is always safe.
+
+        Raises:
+            CheckpointConflictError: somebody else wrote this step, or the step before it is another one.
+            CheckpointError: `reason` is `invalid-checkpoint`, `step-gap`, `pruned`, `run-ended`,
+                `run-deleted` or `not-bootstrapped`.
+            StoreUnavailableError: the outcome is unknown; writing again settles it.
+        """
+
+    async def read_latest(self, run_id: str) -> Checkpoint | None:
+        """Return the checkpoint with the highest step of a run, or None.
+
+        Args:
+            run_id: the run.
+        """
+
+    async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
+        """Return one step of a run, or None.
+
+        Args:
+            run_id: the run.
+            step: the step.
+        """
+
+    async def list_runs(self, *, since: datetime | None = None, limit: int = 100) -> list[RunSummary]:
+        """Return runs, the newest `started_at` first, ties by `run_id` ascending.
+
+        Args:
+            since: only runs that started then or later; an aware datetime.
+            limit: how many at the most; 0 gives none.
+
+        Raises:
+            ValueError: `since` is naive, or `limit` is negative.
+        """
+
+
+@runtime_checkable
+class RunHistory(Protocol):
+    """Capability: read the steps of a run in order."""
+
+    def history(
+        self,
+        run_id: str,
+        *,
+        from_step: int | None = None,
+        to_step: int | None = None,
+        newest_first: bool = False,
+    ) -> AsyncIterator[Checkpoint]:
+        """Yield the checkpoints of a run by step; nothing where the run is unknown.
+
+        Args:
+            run_id: the run.
+            from_step: the lowest step, included.
+            to_step: the highest step, included.
+            newest_first: yield the highest step first.
+        """
+
+
+@runtime_checkable
+class RunSearch(Protocol):
+    """Capability: find runs by what their summaries say."""
+
+    async def search(
+        self,
+        *,
+        status: Status | None = None,
+        graph_id: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        since: datetime | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> RunPage:
+        """Return one page of the runs that match all that is given, in the order of `list_runs`.
+
+        Args:
+            status: where the run stands.
+            graph_id: the id of its graph.
+            metadata: tags that it has, with these values.
+            since: only runs that started then or later; an aware datetime.
+            limit: how many at the most.
+            cursor: `next_cursor` of the page before.
+
+        Raises:
+            ValueError: `since` is naive, `limit` is negative, or `cursor` is not one of this store's.
+        """
+
+
+@runtime_checkable
+class RunDeletion(Protocol):
+    """Capability: remove runs, or the older part of them."""
+
+    async def delete_run(self, run_id: str) -> bool:
+        """Remove a run for good: it reads as unknown, and takes no further checkpoint (`run-deleted`).
+
+        Args:
+            run_id: the run.
+
+        Returns:
+            Whether there was such a run.
+        """
+
+    async def prune(
+        self,
+        *,
+        older_than: datetime,
+        statuses: Collection[Status] = PRUNED_BY_DEFAULT,
+        keep_last: int = 1,
+        dry_run: bool = False,
+    ) -> PruneReport:
+        """Remove all but the last checkpoints of runs that stand still.
+
+        A checkpoint that a run needs to go on is kept, whatever `keep_last` says.
+
+        Args:
+            older_than: only runs whose last step was recorded before; an aware datetime.
+            statuses: only runs with one of these.
+            keep_last: how many checkpoints of each run to keep; 0 removes the run.
+            dry_run: only count.
+
+        Raises:
+            ValueError: `older_than` is naive, or `keep_last` is negative.
+        """
+
+
+@runtime_checkable
+class BatchAppend(Protocol):
+    """Capability: append several steps of one run in one go."""
+
+    async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Append consecutive steps of one run; whatever happens, what is stored of them is a prefix.
+
+        Args:
+            checkpoints: the steps, in order.
+
+        Raises:
+            CheckpointError: as `write` raises, for the first step that is refused.
+        """
+
+
+@runtime_checkable
+class Closing(Protocol):
+    """Capability: let go of connections and threads; `async with` bootstraps on entry and closes on exit."""
+
+    async def close(self) -> None:
+        """Release what the handle holds; idempotent."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...

@@ -1,0 +1,326 @@
+"""JSON values: what may be stored, its text, and its canonical bytes.
+
+The canonical form is specified to the byte in docs/digest.md. It is not RFC 8785, which writes 1 and
+1.0 alike: a value that came back as another type must have another digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias
+
+import orjson
+
+from stargraph.errors import StateError
+
+JsonValue: TypeAlias = Any
+"""None, bool, int (64-bit signed), float (finite), str, list and dict with str keys, nested."""
+
+MAX_DEPTH: Final = 60
+"""How deep lists and objects may nest inside one field of the state."""
+
+MAX_BYTES: Final = 64 * 1024 * 1024
+"""How large the JSON text of a whole state may be, in bytes."""
+
+_INT_MIN: Final = -(2**63)
+_INT_MAX: Final = 2**63 - 1
+_PLAIN_KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class _NotJson(Exception):
+    """Travels up from the value that is not JSON and collects the path to it."""
+
+    def __init__(self, complaint: str) -> None:
+        super().__init__(complaint)
+        self.complaint = complaint
+        self.path: list[str | int] = []
+
+
+def check_json(value: JsonValue, path: str) -> None:
+    """Refuse what JSON cannot say exactly.
+
+    Args:
+        value: the value to check.
+        path: where it is, as the error names it.
+
+    Raises:
+        StateError: the value, or one inside it, is not JSON; `path` in the error leads to it.
+    """
+    try:
+        _check(value, 0)
+    except _NotJson as fault:
+        where = path + "".join(map(_path_part, reversed(fault.path)))
+        raise StateError(f"{where}: {fault.complaint}", reason="not-json", path=where) from None
+
+
+def _check(value: JsonValue, depth: int) -> None:
+    kind = type(value)
+    if kind is str:
+        _check_text(value)
+    elif kind is int:
+        if not _INT_MIN <= value <= _INT_MAX:
+            raise _NotJson("an integer outside 64 bits cannot be stored exactly; store it as text")
+    elif kind is float:
+        if not math.isfinite(value):
+            raise _NotJson(f"{_name_of(value)} is not JSON")
+    elif kind is list or kind is dict:
+        if depth >= MAX_DEPTH:
+            raise _NotJson(f"nested deeper than {MAX_DEPTH} levels")
+        if kind is list:
+            _check_list(value, depth + 1)
+        else:
+            _check_dict(value, depth + 1)
+    elif value is not None and kind is not bool:
+        raise _NotJson(f"{_name_of(value)} is not JSON")
+
+
+def _check_list(items: list[JsonValue], depth: int) -> None:
+    index = 0
+    try:
+        for item in items:
+            _check(item, depth)
+            index += 1  # enumerate costs a third more here
+    except _NotJson as fault:
+        fault.path.append(index)
+        raise
+
+
+def _check_dict(members: dict[str, JsonValue], depth: int) -> None:
+    key = ""
+    try:
+        for key, item in members.items():
+            if type(key) is not str:
+                raise _NotJson(f"the key is {_name_of(key)}, and only text can be a key in JSON")
+            _check_text(key)
+            _check(item, depth)
+    except _NotJson as fault:
+        fault.path.append(key if type(key) is str else repr(key))
+        raise
+
+
+def _check_text(text: str) -> None:
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        raise _NotJson(f"a lone surrogate (U+{code:04X}) is not text that JSON can carry") from None
+
+
+def _name_of(value: object) -> str:
+    if isinstance(value, float):
+        if math.isnan(value):
+            return "NaN"
+        if math.isinf(value):
+            return "Infinity" if value > 0 else "-Infinity"
+    kind = type(value)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return f"a value of type {name}"
+
+
+def _path_part(part: str | int) -> str:
+    if isinstance(part, int):
+        return f"[{part}]"
+    if _PLAIN_KEY.fullmatch(part):
+        return f".{part}"
+    quoted = "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in part)
+    return f'["{quoted}"]'
+
+
+def encode(value: JsonValue) -> bytes:
+    """Return the JSON text of a checked value, the keys in the order that they have."""
+    return orjson.dumps(value)
+
+
+def decode(text: bytes) -> JsonValue:
+    """Return a fresh value from JSON text."""
+    return orjson.loads(text)
+
+
+def canonical(value: JsonValue) -> bytes:
+    """Return the canonical bytes of a checked value: equal values, and only they, have equal bytes.
+
+    Args:
+        value: a value that `check_json` accepts.
+
+    Returns:
+        UTF-8 text as docs/digest.md specifies it.
+    """
+    return _fast_canonical(value) if _FAST_IS_CANONICAL else _slow_canonical(value).encode()
+
+
+def _fast_canonical(value: JsonValue) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def _slow_canonical(value: JsonValue) -> str:
+    """The specification in plain Python: what `_fast_canonical` must agree with."""
+    if value is None:
+        return "null"
+    if value is True:
+        return "true"
+    if value is False:
+        return "false"
+    if isinstance(value, str):
+        return _canonical_text(value)
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return _canonical_float(value)
+    if isinstance(value, list):
+        return "[" + ",".join(map(_slow_canonical, value)) + "]"
+    members = sorted(value.items(), key=lambda member: member[0].encode())
+    return "{" + ",".join(f"{_canonical_text(key)}:{_slow_canonical(item)}" for key, item in members) + "}"
+
+
+_ESCAPES: Final = {
+    **{code: f"\\u{code:04x}" for code in range(0x20)},
+    0x08: "\\b",
+    0x09: "\\t",
+    0x0A: "\\n",
+    0x0C: "\\f",
+    0x0D: "\\r",
+    0x22: '\\"',
+    0x5C: "\\\\",
+}
+
+
+def _canonical_text(text: str) -> str:
+    return '"' + text.translate(_ESCAPES) + '"'
+
+
+def _canonical_float(number: float) -> str:
+    """Shortest digits that read back; positional from 1e-5 up to 1e16, else with an exponent."""
+    sign = "-" if math.copysign(1.0, number) < 0 else ""
+    mantissa, _, exponent_text = repr(abs(number)).partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    if fraction == "0":
+        fraction = ""
+    digits = (whole + fraction).lstrip("0")
+    point = len(whole) + int(exponent_text or 0)
+    point -= len(whole + fraction) - len(digits)
+    digits = digits.rstrip("0")
+    if not digits:
+        return f"{sign}0.0"
+    exponent = point - 1
+    if -5 <= exponent < 16:
+        if point <= 0:
+            return f"{sign}0.{'0' * -point}{digits}"
+        padded = digits.ljust(point, "0")
+        return f"{sign}{padded[:point]}.{padded[point:] or '0'}"
+    tail = f".{digits[1:]}" if len(digits) > 1 else ""
+    return f"{sign}{digits[0]}{tail}e{'+' if exponent > 0 else ''}{exponent}"
+
+
+_CANARY: Final[JsonValue] = {
+    "é": [1e15, 1e16, 1.5e300, 1e-5, 1e-6, 2.5e-7, 5e-324, 0.1, -0.0, 123456789012345.6, 1e21, 1e22],
+    "a": ['\x00\x08\t\n\x0c\r\x1f\x7f"\\/\u2028\U0001f600', 2**63 - 1, -(2**63), True, None, {}, [], 1.0, 1],
+}
+
+_FAST_IS_CANONICAL: Final = _fast_canonical(_CANARY) == _slow_canonical(_CANARY).encode()
+"""The library writes canonical bytes today; should a later version write numbers in another way, the
+digests of what is already stored must not change, and the plain form takes over."""
+
+
+class Fragment:
+    """One checked JSON value with its text and the digest of its canonical bytes.
+
+    A run's next checkpoint shares the fragments of what did not change, so that the cost of a step
+    follows the change and not the state.
+    """
+
+    __slots__ = ("_encoded", "_value", "digest")
+
+    def __init__(self, value: JsonValue, encoded: bytes | None = None) -> None:
+        self._value = value
+        self._encoded = encoded
+        self.digest = hashlib.sha256(canonical(value)).hexdigest()
+
+    @classmethod
+    def of(cls, value: JsonValue, path: str) -> Fragment:
+        """Check a value and take a copy of it that shares nothing with the caller's object.
+
+        Args:
+            value: the value.
+            path: where it is, as an error names it.
+
+        Raises:
+            StateError: the value is not JSON.
+        """
+        check_json(value, path)
+        return cls.of_owned(value)
+
+    @classmethod
+    def of_owned(cls, value: JsonValue) -> Fragment:
+        """Like `of`, for a value that is known to be JSON."""
+        encoded = encode(value)
+        owned = decode(encoded) if type(value) is list or type(value) is dict else value
+        return cls(owned, encoded)
+
+    @property
+    def value(self) -> JsonValue:
+        """The value; not to be changed."""
+        return self._value
+
+    @property
+    def encoded(self) -> bytes:
+        """The JSON text, keys in their own order."""
+        if self._encoded is None:
+            self._encoded = encode(self._value)
+        return self._encoded
+
+    def fresh(self) -> JsonValue:
+        """Return a copy that its receiver may change."""
+        return decode(self.encoded) if type(self._value) is list or type(self._value) is dict else self._value
+
+
+def fragments_of(members: Mapping[str, JsonValue], path: str) -> dict[str, Fragment]:
+    """Check an object and return the fragments of its members, in its order.
+
+    Args:
+        members: the object.
+        path: where it is, as an error names it.
+
+    Raises:
+        StateError: the object, or a value inside it, is not JSON, or all of it is too large.
+    """
+    if type(members) is not dict:
+        raise StateError(f"{path}: {_name_of(members)} is not a JSON object", reason="not-json", path=path)
+    _check_members(members, path)
+    fragments = {key: Fragment.of_owned(item) for key, item in members.items()}
+    check_size(fragments, path)
+    return fragments
+
+
+def _check_members(members: dict[str, JsonValue], path: str) -> None:
+    try:
+        _check_dict(members, 0)
+    except _NotJson as fault:
+        where = path + "".join(map(_path_part, reversed(fault.path)))
+        raise StateError(f"{where}: {fault.complaint}", reason="not-json", path=where) from None
+
+
+def check_size(fragments: Mapping[str, Fragment], path: str) -> None:
+    """Refuse an object whose JSON text is larger than `MAX_BYTES`.
+
+    Args:
+        fragments: the members of the object.
+        path: where it is, as the error names it.
+
+    Raises:
+        StateError: it is too large.
+    """
+    size = sum(len(fragment.encoded) for fragment in fragments.values())
+    if size > MAX_BYTES:
+        largest = max(fragments, key=lambda key: len(fragments[key].encoded))
+        raise StateError(
+            f"{path}: {size / 2**20:.1f} MiB of JSON, more than the {MAX_BYTES // 2**20} MiB that a checkpoint holds;"
+            f" the largest field is {largest!r}",
+            reason="too-large",
+            hint="Keep large data in a file or an object store, and its address in the state.",
+            path=path,
+        )

@@ -1,0 +1,450 @@
+"""The data model: a run is an append-only log of checkpoints, each one event and the whole truth after it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final, Self, get_args
+
+from pydantic import Field, PrivateAttr, model_validator
+
+from stargraph.checkpoint.protocol._digest import digest_of
+from stargraph.checkpoint.protocol._json import Fragment, JsonValue, check_json, check_size, fragments_of
+from stargraph.checkpoint.protocol._records import (
+    ErrorInfo,
+    Event,
+    Executor,
+    Fork,
+    FrontierItem,
+    Hash,
+    Instant,
+    Interrupt,
+    Json,
+    Members,
+    Origin,
+    Record,
+    RecordedCall,
+    RunId,
+    Seal,
+    Status,
+    Step,
+    Task,
+    as_utc,
+)
+from stargraph.errors import CheckpointCorruptedError, CheckpointError
+
+_EVENTS: Final = frozenset(get_args(Event))
+_STATUSES: Final = frozenset(get_args(Status))
+_EXECUTOR: Final = re.compile(r"[0-9a-f]{32}")
+
+
+class _Keep:
+    """The type of `KEEP`."""
+
+    def __repr__(self) -> str:
+        return "KEEP"
+
+
+KEEP: Final[Any] = _Keep()
+"""In `Checkpoint.next`: this field is as it was."""
+
+
+class _Draft(Record):
+    """The fields of a checkpoint before it has a digest."""
+
+    run_id: RunId
+    step: Step
+    event: Event
+    status: Status
+    graph_id: str
+    graph_hash: Hash
+    runtime_hash: Hash
+    definition: Json = None
+    state: Members
+    last_node: str | None = None
+    task_id: str | None = None
+    task_started_at: Instant | None = None
+    update: Members | None = None
+    frontier: tuple[FrontierItem, ...] = ()
+    interrupts: tuple[Interrupt, ...] = ()
+    calls: tuple[RecordedCall, ...] = ()
+    error: ErrorInfo | None = None
+    started_at: Instant
+    timestamp: Instant
+    executor: Executor
+    parent_run_id: RunId | None = None
+    parent_step: Step | None = None
+    origin: Origin | None = None
+    metadata: dict[str, str] = Field(default_factory=dict)
+    previous_digest: Hash | None = None
+
+
+class Checkpoint(_Draft):
+    """One event of a run, and the whole truth after it.
+
+    Build one with `genesis` and `next`. `model_validate` and `model_validate_json` check that the digest
+    fits. The objects in `state` and `update` belong to the checkpoint: do not change them.
+
+    Attributes:
+        run_id: the run.
+        step: the position in the log: 0, then one more for each event.
+        event: what this records.
+        status: where the run stands after it.
+        graph_id: the id of the graph.
+        graph_hash: the fingerprint of what shapes execution, 64 hex digits.
+        runtime_hash: the fingerprint of the code of the nodes, 64 hex digits.
+        definition: what the two hashes were made of; in `started` and `migrated` only.
+        state: the whole state.
+        last_node: the node of this event.
+        task_id: the task of this event.
+        task_started_at: when the task began.
+        update: what the node returned.
+        frontier: what is running or comes next.
+        interrupts: the open questions.
+        calls: the calls that this event recorded.
+        error: what failed.
+        started_at: the time of step 0.
+        timestamp: the time of this event.
+        executor: 32 hex digits, random for each start, resume, respond and cancel.
+        parent_run_id: the run that this one came from.
+        parent_step: the step of the parent that this one came from.
+        origin: why it has a parent.
+        metadata: the user's tags.
+        previous_digest: the digest of the step before; None at step 0.
+        digest: the digest of this one, as docs/digest.md specifies it.
+        seal: proof of who wrote it; not part of the digest.
+    """
+
+    digest: Hash
+    seal: Seal | None = None
+
+    _state_fragments: dict[str, Fragment] = PrivateAttr(default_factory=dict)
+    _update_fragments: dict[str, Fragment] | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _adopt(self) -> Self:
+        # Keeps the values that the digest covers, so that no later change of the caller's objects shows.
+        self._state_fragments = fragments_of(self.state, "state")
+        self._update_fragments = None if self.update is None else fragments_of(self.update, "update")
+        self.__dict__["state"] = _values(self._state_fragments)
+        if self._update_fragments is not None:
+            self.__dict__["update"] = _values(self._update_fragments)
+        _check_shape(self)
+        self._verify()
+        return self
+
+    def _verify(self) -> None:
+        if self.digest != digest_of(self.__dict__, self._state_fragments, self._update_fragments):
+            raise CheckpointCorruptedError(
+                f"run {self.run_id!r}, step {self.step}: the digest does not fit the content",
+                reason="digest-mismatch",
+                hint="The record was altered, or built by hand: build checkpoints with genesis() and next().",
+                run_id=self.run_id,
+                step=self.step,
+            )
+
+    @classmethod
+    def genesis(
+        cls,
+        *,
+        run_id: str,
+        graph_id: str,
+        graph_hash: str,
+        runtime_hash: str,
+        state: Mapping[str, JsonValue],
+        executor: str,
+        timestamp: datetime,
+        status: Status = "running",
+        definition: JsonValue = None,
+        update: Mapping[str, JsonValue] | None = None,
+        frontier: tuple[Task | Fork, ...] = (),
+        interrupts: tuple[Interrupt, ...] = (),
+        parent_run_id: str | None = None,
+        parent_step: int | None = None,
+        origin: Origin | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Checkpoint:
+        """Return step 0 of a run.
+
+        Args:
+            run_id: the run.
+            graph_id: the id of the graph.
+            graph_hash: the fingerprint of what shapes execution.
+            runtime_hash: the fingerprint of the code of the nodes.
+            state: the state that the run begins with.
+            executor: 32 hex digits, random for each start.
+            timestamp: now, with its offset.
+            status: where the run stands.
+            definition: what the two hashes were made of.
+            update: the inputs that were given.
+            frontier: what comes next.
+            interrupts: open questions, where a fork begins with some.
+            parent_run_id: the run that this one comes from.
+            parent_step: the step of it.
+            origin: why it has a parent.
+            metadata: tags.
+
+        Raises:
+            StateError: the state or the update is not JSON.
+            CheckpointError: a field does not fit (`reason="invalid-checkpoint"`, `"invalid-run-id"`).
+        """
+        fields = {
+            "run_id": run_id,
+            "step": 0,
+            "event": "started",
+            "status": status,
+            "graph_id": graph_id,
+            "graph_hash": graph_hash,
+            "runtime_hash": runtime_hash,
+            "definition": definition,
+            "state": dict(state),
+            "update": None if update is None else dict(update),
+            "frontier": frontier,
+            "interrupts": interrupts,
+            "started_at": timestamp,
+            "timestamp": timestamp,
+            "executor": executor,
+            "parent_run_id": parent_run_id,
+            "parent_step": parent_step,
+            "origin": origin,
+            "metadata": dict(metadata or {}),
+        }
+        draft = _Draft.model_validate(fields)
+        values = {name: getattr(draft, name) for name in cls.model_fields if name not in ("digest", "seal")}
+        state_fragments = fragments_of(draft.state, "state")
+        update_fragments = None if draft.update is None else fragments_of(draft.update, "update")
+        return cls._from_fragments(values, state_fragments, update_fragments)
+
+    def next(
+        self,
+        *,
+        event: Event,
+        executor: str,
+        timestamp: datetime,
+        status: Status = KEEP,
+        changes: Mapping[str, JsonValue | Fragment] | None = None,
+        state: Mapping[str, JsonValue] | None = None,
+        update: Mapping[str, JsonValue | Fragment] | None = None,
+        last_node: str | None = None,
+        task_id: str | None = None,
+        task_started_at: datetime | None = None,
+        frontier: tuple[Task | Fork, ...] = KEEP,
+        interrupts: tuple[Interrupt, ...] = KEEP,
+        calls: tuple[RecordedCall, ...] = (),
+        error: ErrorInfo | None = None,
+        graph_hash: str = KEEP,
+        runtime_hash: str = KEEP,
+        definition: JsonValue = None,
+    ) -> Checkpoint:
+        """Return the checkpoint of the next step; whatever is not given is as it was.
+
+        Args:
+            event: what happened.
+            executor: 32 hex digits, random for each start, resume, respond and cancel.
+            timestamp: now, with its offset.
+            status: where the run stands after it.
+            changes: the fields of the state that are new or different. The cost of a step follows these.
+            state: the whole state instead, where fields went away.
+            update: what the node returned.
+            last_node: the node of this event.
+            task_id: the task of this event.
+            task_started_at: when the task began.
+            frontier: what is running or comes next.
+            interrupts: the open questions.
+            calls: the calls that this event records.
+            error: what failed.
+            graph_hash: of the new graph, in `migrated`, or where a mismatch was accepted.
+            runtime_hash: of the new code, likewise.
+            definition: what new hashes are made of.
+
+        Raises:
+            StateError: a value is not JSON, or the state is too large.
+            ValueError: both `changes` and `state` were given.
+        """
+        if state is not None:
+            if changes is not None:
+                raise ValueError("give either changes or the whole state, not both")
+            state_fragments = fragments_of(dict(state), "state")
+        elif changes:
+            state_fragments = self._state_fragments | _fragments(changes, "state")
+            check_size(state_fragments, "state")
+        else:
+            state_fragments = self._state_fragments
+        update_fragments = None if update is None else _fragments(update, "update")
+        if definition is not None:
+            check_json(definition, "definition")
+        values = {
+            **self.__dict__,
+            "step": self.step + 1,
+            "event": event,
+            "status": self.status if status is KEEP else status,
+            "graph_hash": self.graph_hash if graph_hash is KEEP else graph_hash,
+            "runtime_hash": self.runtime_hash if runtime_hash is KEEP else runtime_hash,
+            "definition": definition,
+            "last_node": last_node,
+            "task_id": task_id,
+            "task_started_at": None if task_started_at is None else as_utc(task_started_at),
+            "frontier": self.frontier if frontier is KEEP else frontier,
+            "interrupts": self.interrupts if interrupts is KEEP else interrupts,
+            "calls": calls,
+            "error": error,
+            "timestamp": as_utc(timestamp),
+            "executor": executor,
+            "previous_digest": self.digest,
+        }
+        return Checkpoint._from_fragments(values, state_fragments, update_fragments)
+
+    @classmethod
+    def from_stored(cls, fields: dict[str, Any]) -> Checkpoint:
+        """Return the checkpoint that a codec has read, verified by its digest instead of a walk over the state.
+
+        Args:
+            fields: every field by its name, as parsed from JSON; taken over, not copied.
+
+        Raises:
+            CheckpointCorruptedError: the digest does not fit.
+            ValueError: a field is missing, unknown or malformed.
+        """
+        state, update = fields["state"], fields["update"]
+        if type(state) is not dict or not (update is None or type(update) is dict):
+            raise ValueError("the state and the update are objects")
+        checkpoint = _Stored.model_validate({**fields, "state": {}, "update": None})
+        values = {name: getattr(checkpoint, name) for name in cls.model_fields}
+        state_fragments = {key: Fragment(value) for key, value in state.items()}
+        update_fragments = None if update is None else {key: Fragment(value) for key, value in update.items()}
+        values["state"], values["update"] = state, update
+        stored = cls._assembled(values, state_fragments, update_fragments)
+        stored._verify()
+        return stored
+
+    @classmethod
+    def _from_fragments(
+        cls,
+        values: dict[str, Any],
+        state_fragments: dict[str, Fragment],
+        update_fragments: dict[str, Fragment] | None,
+    ) -> Checkpoint:
+        """Assemble from parts that are known to be right, with a digest made here: no walk over the state."""
+        values["state"] = _values(state_fragments)
+        values["update"] = None if update_fragments is None else _values(update_fragments)
+        values["digest"] = digest_of(values, state_fragments, update_fragments)
+        values["seal"] = None
+        return cls._assembled(values, state_fragments, update_fragments)
+
+    @classmethod
+    def _assembled(
+        cls,
+        values: dict[str, Any],
+        state_fragments: dict[str, Fragment],
+        update_fragments: dict[str, Fragment] | None,
+    ) -> Checkpoint:
+        # model_construct walks every field and costs five times as much.
+        checkpoint = cls.__new__(cls)
+        assign = object.__setattr__
+        assign(checkpoint, "__dict__", values)
+        assign(checkpoint, "__pydantic_fields_set__", set(values))
+        assign(checkpoint, "__pydantic_extra__", None)
+        assign(
+            checkpoint,
+            "__pydantic_private__",
+            {"_state_fragments": state_fragments, "_update_fragments": update_fragments},
+        )
+        _check_shape(checkpoint)
+        return checkpoint
+
+    def __eq__(self, other: object) -> bool:
+        # The digest covers every value and its type, where == takes 1, 1.0 and True for the same.
+        return isinstance(other, Checkpoint) and self.digest == other.digest and self.seal == other.seal
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def sealed(self, seal: Seal | None) -> Checkpoint:
+        """Return this checkpoint with another seal; the digest stays."""
+        return Checkpoint._assembled({**self.__dict__, "seal": seal}, self._state_fragments, self._update_fragments)
+
+    def state_fragments(self) -> Mapping[str, Fragment]:
+        """Return the fields of the state with their JSON text and digests.
+
+        Raises:
+            CheckpointError: this object is not what its digest covers (`reason="invalid-checkpoint"`).
+        """
+        self.ensure_valid()
+        return self._state_fragments
+
+    def update_fragments(self) -> Mapping[str, Fragment] | None:
+        """Return the members of the update with their JSON text and digests, or None."""
+        return self._update_fragments
+
+    def ensure_valid(self) -> None:
+        """Refuse an object that its digest does not cover: copied with changes, or made without validation.
+
+        Raises:
+            CheckpointError: `reason="invalid-checkpoint"`.
+        """
+        private = getattr(self, "__pydantic_private__", None)
+        fields = self.__dict__
+        fragments: dict[str, Fragment] | None = None if private is None else private.get("_state_fragments")
+        whole = fragments is not None and len(fields) == len(Checkpoint.model_fields)
+        if whole and fragments is not None and private is not None:
+            state, update = fields["state"], fields["update"]
+            update_fragments = private.get("_update_fragments")
+            whole = (
+                _same(state, fragments)
+                and (_same(update, update_fragments) if update is not None else update_fragments is None)
+                and fields["digest"] == digest_of(fields, fragments, update_fragments)
+            )
+        if not whole:
+            raise CheckpointError(
+                f"run {fields.get('run_id')!r}, step {fields.get('step')}:"
+                " this checkpoint is not what its digest covers",
+                reason="invalid-checkpoint",
+                hint="Build checkpoints with Checkpoint.genesis() and checkpoint.next(); do not change them after.",
+            )
+
+
+def _same(members: object, fragments: dict[str, Fragment] | None) -> bool:
+    return (
+        isinstance(members, dict)
+        and fragments is not None
+        and members.keys() == fragments.keys()
+        and all(members[key] is fragment.value for key, fragment in fragments.items())
+    )
+
+
+def _values(fragments: Mapping[str, Fragment]) -> dict[str, JsonValue]:
+    return {key: fragment.value for key, fragment in fragments.items()}
+
+
+def _fragments(members: Mapping[str, JsonValue | Fragment], path: str) -> dict[str, Fragment]:
+    plain = {key: value for key, value in members.items() if not isinstance(value, Fragment)}
+    made = fragments_of(plain, path) if plain else {}
+    return {key: value if isinstance(value, Fragment) else made[key] for key, value in members.items()}
+
+
+def _check_shape(checkpoint: Checkpoint) -> None:
+    """The rules of one record that no single field can state."""
+    complaint = None
+    if checkpoint.event not in _EVENTS or checkpoint.status not in _STATUSES:
+        complaint = f"no such event and status: {checkpoint.event!r}, {checkpoint.status!r}"
+    elif _EXECUTOR.fullmatch(checkpoint.executor) is None:
+        complaint = "the executor is 32 hex digits"
+    elif (checkpoint.step == 0) != (checkpoint.event == "started"):
+        complaint = "step 0, and only step 0, is the event 'started'"
+    elif (checkpoint.step == 0) != (checkpoint.previous_digest is None):
+        complaint = "every step but step 0 names the digest of the step before it"
+    elif (checkpoint.origin is None) != (checkpoint.parent_run_id is None):
+        complaint = "origin and parent_run_id belong together"
+    if complaint is not None:
+        raise CheckpointError(
+            f"run {checkpoint.run_id!r}, step {checkpoint.step}: {complaint}",
+            reason="invalid-checkpoint",
+            run_id=checkpoint.run_id,
+            step=checkpoint.step,
+        )
+
+
+class _Stored(_Draft):
+    digest: Hash
+    seal: Seal | None = None

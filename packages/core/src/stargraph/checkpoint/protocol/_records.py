@@ -1,0 +1,243 @@
+"""The parts of a checkpoint: their names, their types and the small records."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    StringConstraints,
+)
+
+from stargraph.checkpoint.protocol._digest import format_time
+from stargraph.checkpoint.protocol._json import JsonValue, check_json
+from stargraph.errors import CheckpointError
+
+Event: TypeAlias = Literal[
+    "started",
+    "completed",
+    "called",
+    "asked",
+    "answered",
+    "resumed",
+    "cancel_requested",
+    "paused",
+    "cancelled",
+    "failed",
+    "migrated",
+]
+"""What a checkpoint records."""
+
+Status: TypeAlias = Literal["running", "awaiting_input", "paused", "done", "failed", "cancelled"]
+"""Where a run stands after an event."""
+
+Origin: TypeAlias = Literal["fork", "subgraph"]
+"""Why a run has a parent."""
+
+
+ENDED: Final[frozenset[Status]] = frozenset({"done", "cancelled"})
+"""A run with one of these statuses takes no further checkpoint."""
+
+_RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}")
+
+
+PRUNED_BY_DEFAULT: Final[tuple[Status, ...]] = ("done",)
+"""The statuses that a prune looks at unless it is told others."""
+
+
+def is_run_id(text: object) -> bool:
+    """Tell whether a text can name a run: 1-200 of `[A-Za-z0-9._:-]`, first a letter or digit."""
+    return isinstance(text, str) and _RUN_ID.fullmatch(text) is not None
+
+
+def _checked_run_id(text: str) -> str:
+    if not is_run_id(text):
+        raise CheckpointError(
+            f"{text[:220]!r} cannot be a run id",
+            reason="invalid-run-id",
+            hint="A run id is 1-200 characters of A-Z a-z 0-9 . _ : - and begins with a letter or digit.",
+        )
+    return text
+
+
+def as_utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC)
+
+
+def _checked_json(value: JsonValue) -> JsonValue:
+    check_json(value, "value")
+    return value
+
+
+RunId = Annotated[str, AfterValidator(_checked_run_id)]
+Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Executor = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+Step = Annotated[int, Field(ge=0, le=2**53)]
+Instant = Annotated[
+    AwareDatetime,
+    AfterValidator(as_utc),
+    PlainSerializer(format_time, return_type=str, when_used="json"),
+]
+Json = Annotated[Any, AfterValidator(_checked_json)]
+Members = Annotated[
+    dict[str, Any],
+    # Checked as a whole by fragments_of: pydantic would turn some keys into text.
+    PlainValidator(lambda members: members, json_schema_input_type=dict[str, Any]),
+]
+
+
+class Record(BaseModel):
+    # Schemas are built at first use: importing the engine must stay quick.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, defer_build=True)
+
+
+class StepRange(Record):
+    """Consecutive steps, both ends included.
+
+    Attributes:
+        first: the first step.
+        last: the last step.
+    """
+
+    first: Step
+    last: Step
+
+
+def add_step(ranges: tuple[StepRange, ...], step: int) -> tuple[StepRange, ...]:
+    """Return ascending ranges with a later step added; a step that follows the last one widens its range."""
+    if ranges and ranges[-1].last == step - 1:
+        return (*ranges[:-1], StepRange.model_construct(first=ranges[-1].first, last=step))
+    return (*ranges, StepRange.model_construct(first=step, last=step))
+
+
+class Task(Record):
+    """A node that is running or comes next.
+
+    Attributes:
+        kind: always `task`.
+        id: unique in the run, and the same in every resume of it.
+        node: the id of the node in the graph.
+        since_step: the step whose state the node is given.
+        index: the position of the branch in its fork; None outside one.
+        calls: the steps at which calls of this task were recorded.
+    """
+
+    kind: Literal["task"] = "task"
+    id: str
+    node: str
+    since_step: Step
+    index: int | None = None
+    calls: tuple[StepRange, ...] = ()
+
+
+class Fork(Record):
+    """Branches that run side by side and meet at one node.
+
+    Attributes:
+        kind: always `fork`.
+        mode: `parallel`, one branch for each target, or `map`, one for each item.
+        rule: the id of the rule that forked; it names the targets and the items.
+        join: the id of the node at which the branches meet.
+        since_step: the step whose state every branch is given.
+        width: the number of branches.
+        next_index: the number of branches that have been started.
+        completed_steps: the steps at which branches completed.
+    """
+
+    kind: Literal["fork"] = "fork"
+    mode: Literal["parallel", "map"]
+    rule: str
+    join: str
+    since_step: Step
+    width: Annotated[int, Field(ge=0)]
+    next_index: Annotated[int, Field(ge=0)]
+    completed_steps: tuple[StepRange, ...] = ()
+
+
+FrontierItem: TypeAlias = Annotated[Task | Fork, Field(discriminator="kind")]
+
+
+class Interrupt(Record):
+    """A question that waits for an answer.
+
+    Attributes:
+        id: durable; the answer names it.
+        task_id: the task that is blocked by it.
+        node: the node that asks.
+        prompt: the question, for a person.
+        payload: what the person needs to answer.
+        into: the field of the state that takes the answer, if one does.
+        child_run_id: the run that asks, where a subgraph does.
+        asked_at: when it was asked.
+    """
+
+    id: str
+    task_id: str
+    node: str
+    prompt: str
+    payload: Json = None
+    into: str | None = None
+    child_run_id: RunId | None = None
+    asked_at: Instant
+
+
+class ErrorInfo(Record):
+    """What went wrong.
+
+    Attributes:
+        type: the class of the exception, with its module unless it is builtin.
+        message: its text.
+        reason: a stable kebab-case word, where Stargraph knows one.
+        node: the node that failed, if one did.
+        traceback: the text of the traceback.
+    """
+
+    type: str
+    message: str
+    reason: str | None = None
+    node: str | None = None
+    traceback: str | None = None
+
+
+class RecordedCall(Record):
+    """Something outside the run that a node did or asked for, and its outcome.
+
+    Attributes:
+        kind: `call` from `ctx.call`, `answer` from a person, `now` from the clock.
+        task_id: the task.
+        name: the name of the call.
+        key: tells concurrent calls of one name apart.
+        occurrence: counts the calls of the same task and key (or name), from 0.
+        result: what it returned.
+        error: what it raised instead.
+        started_at: when it began.
+    """
+
+    kind: Literal["call", "answer", "now"]
+    task_id: str
+    name: str
+    key: str | None = None
+    occurrence: Annotated[int, Field(ge=0)] = 0
+    result: Json = None
+    error: ErrorInfo | None = None
+    started_at: Instant
+
+
+class Seal(Record):
+    """Proof that the holder of a key wrote a checkpoint.
+
+    Attributes:
+        key_id: names the key.
+        mac: HMAC-SHA256 of the digest, in hex.
+    """
+
+    key_id: str
+    mac: Hash

@@ -1,0 +1,114 @@
+"""What a run looks like from outside: its summary, pages of them, and what a prune removed."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Self
+
+from pydantic import Field
+
+from stargraph.checkpoint.protocol._models import Checkpoint
+from stargraph.checkpoint.protocol._records import ErrorInfo, Hash, Instant, Origin, Record, RunId, Status, Step
+from stargraph.errors import NodeError
+
+
+class RunSummary(Record):
+    """Where a run stands.
+
+    Attributes:
+        run_id: the run.
+        graph_id: the id of its graph.
+        graph_hash: the fingerprint of its graph.
+        started_at: when it started.
+        updated_at: when its last step was recorded.
+        last_step: the highest step.
+        status: where it stands.
+        parent_run_id: the run that it came from.
+        origin: why it has a parent.
+        error: what failed, when it did.
+        metadata: its tags.
+    """
+
+    run_id: RunId
+    graph_id: str
+    graph_hash: Hash
+    started_at: Instant
+    updated_at: Instant
+    last_step: Step
+    status: Status
+    parent_run_id: RunId | None = None
+    origin: Origin | None = None
+    error: ErrorInfo | None = None
+    metadata: dict[str, str] = Field(default_factory=dict)
+
+    @classmethod
+    def from_checkpoint(cls, latest: Checkpoint) -> RunSummary:
+        """Return the summary that a run's latest checkpoint makes.
+
+        Args:
+            latest: the checkpoint with the highest step.
+        """
+        return cls.model_construct(
+            run_id=latest.run_id,
+            graph_id=latest.graph_id,
+            graph_hash=latest.graph_hash,
+            started_at=latest.started_at,
+            updated_at=latest.timestamp,
+            last_step=latest.step,
+            status=latest.status,
+            parent_run_id=latest.parent_run_id,
+            origin=latest.origin,
+            error=latest.error,
+            metadata=dict(latest.metadata),
+        )
+
+    @property
+    def last_step_at(self) -> datetime:
+        """When the last step was recorded; the same as `updated_at`."""
+        return self.updated_at
+
+    def raise_for_status(self) -> Self:
+        """Return this summary, unless the run failed or was cancelled.
+
+        Raises:
+            NodeError: it did; the message is that of the recorded error.
+        """
+        if self.status == "failed":
+            error = self.error
+            told = f"{error.type}: {error.message}" if error else "no error was recorded"
+            at = f" at node {error.node!r}" if error and error.node else ""
+            raise NodeError(
+                f"run {self.run_id!r} failed{at}: {told}",
+                reason=(error.reason if error else None) or "run-failed",
+                node=error.node if error else None,
+                run_id=self.run_id,
+            )
+        if self.status == "cancelled":
+            raise NodeError(f"run {self.run_id!r} was cancelled", reason="run-cancelled", run_id=self.run_id)
+        return self
+
+
+class RunPage(Record):
+    """One page of a search.
+
+    Attributes:
+        items: the runs.
+        next_cursor: give it to get the next page; None after the last one.
+    """
+
+    items: tuple[RunSummary, ...]
+    next_cursor: str | None = None
+
+
+class PruneReport(Record):
+    """What a prune removed, or would remove.
+
+    Attributes:
+        runs: the number of runs that lost checkpoints.
+        checkpoints: the number of checkpoints that went.
+        dry_run: nothing was removed; this is what would be.
+    """
+
+    runs: int
+    checkpoints: int
+    dry_run: bool

@@ -1,0 +1,31 @@
+"""Every exception that Stargraph raises, as one tree."""
+
+from stargraph.errors._exceptions import (
+    CheckpointConflictError,
+    CheckpointCorruptedError,
+    CheckpointError,
+    CheckpointNotFoundError,
+    DriverNotFoundError,
+    GraphError,
+    HashMismatchError,
+    NodeError,
+    StargraphError,
+    StateError,
+    StoreUnavailableError,
+    StoreVersionError,
+)
+
+__all__ = [
+    "CheckpointConflictError",
+    "CheckpointCorruptedError",
+    "CheckpointError",
+    "CheckpointNotFoundError",
+    "DriverNotFoundError",
+    "GraphError",
+    "HashMismatchError",
+    "NodeError",
+    "StargraphError",
+    "StateError",
+    "StoreUnavailableError",
+    "StoreVersionError",
+]

@@ -1,0 +1,205 @@
+"""The exception tree.
+
+StargraphError
+├── GraphError                   the graph's definition is wrong, or code that it names
+├── StateError                   a value does not fit the state, or is not JSON
+├── NodeError                    a node failed
+└── CheckpointError              a store refused, or a run cannot go on from what is stored
+    ├── HashMismatchError        the stored run was made by another graph or other code
+    ├── CheckpointConflictError  somebody else wrote this step, or this run moved on
+    ├── CheckpointNotFoundError  no such run, or no such step
+    ├── CheckpointCorruptedError a stored record is not what was written
+    ├── StoreUnavailableError    the store cannot be reached or cannot store now
+    ├── StoreVersionError        the store's format is newer than this software
+    └── DriverNotFoundError      no installed driver opens that URL
+"""
+
+from __future__ import annotations
+
+
+class StargraphError(Exception):
+    """The root of every exception that Stargraph raises on purpose.
+
+    Args:
+        message: what happened, to what, and where.
+        reason: a stable kebab-case word for programs; part of the API.
+        hint: what to do about it.
+    """
+
+    def __init__(self, message: str, *, reason: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class GraphError(StargraphError):
+    """The graph's definition is wrong, or the code that it names cannot be loaded.
+
+    Args:
+        message: what is wrong.
+        reason: a stable kebab-case word.
+        hint: what to do.
+        file: the file that holds the definition.
+        line: the line in it, from 1.
+        column: the column in it, from 1.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str | None = None,
+        hint: str | None = None,
+        file: str | None = None,
+        line: int | None = None,
+        column: int | None = None,
+    ) -> None:
+        super().__init__(message, reason=reason, hint=hint)
+        self.file = file
+        self.line = line
+        self.column = column
+
+    def __str__(self) -> str:
+        place = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
+        return f"{place}: {super().__str__()}" if place else super().__str__()
+
+
+class StateError(StargraphError):
+    """A value does not fit the state that the graph declares, or is not JSON.
+
+    Args:
+        message: what is wrong.
+        reason: a stable kebab-case word.
+        hint: what to do.
+        path: where the value is, as in `state.user.scores[3]`.
+        node: the node that returned it, if one did.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str | None = None,
+        hint: str | None = None,
+        path: str | None = None,
+        node: str | None = None,
+    ) -> None:
+        super().__init__(message, reason=reason, hint=hint)
+        self.path = path
+        self.node = node
+
+
+class NodeError(StargraphError):
+    """A node failed.
+
+    Args:
+        message: what is wrong.
+        reason: a stable kebab-case word.
+        hint: what to do.
+        node: the id of the node.
+        run_id: the run.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str | None = None,
+        hint: str | None = None,
+        node: str | None = None,
+        run_id: str | None = None,
+    ) -> None:
+        super().__init__(message, reason=reason, hint=hint)
+        self.node = node
+        self.run_id = run_id
+
+
+class CheckpointError(StargraphError):
+    """A store refused a request, or a run cannot go on from what is stored.
+
+    Args:
+        message: what happened.
+        reason: a stable kebab-case word; the contract names those of `write`.
+        hint: what to do.
+        run_id: the run.
+        step: the step.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str | None = None,
+        hint: str | None = None,
+        run_id: str | None = None,
+        step: int | None = None,
+    ) -> None:
+        super().__init__(message, reason=reason, hint=hint)
+        self.run_id = run_id
+        self.step = step
+
+
+class HashMismatchError(CheckpointError):
+    """The stored run was made by another graph, or by other code of its nodes.
+
+    Args:
+        message: what changed.
+        reason: `graph-hash` or `runtime-hash`.
+        hint: the ways out.
+        run_id: the run.
+        step: the step whose checkpoint was compared.
+        stored: the hash in the checkpoint.
+        loaded: the hash of the graph that was loaded.
+        changes: what changed, one sentence each.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str | None = None,
+        hint: str | None = None,
+        run_id: str | None = None,
+        step: int | None = None,
+        stored: str = "",
+        loaded: str = "",
+        changes: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message, reason=reason, hint=hint, run_id=run_id, step=step)
+        self.stored = stored
+        self.loaded = loaded
+        self.changes = changes
+
+
+class CheckpointConflictError(CheckpointError):
+    """Somebody else wrote this step, or the run moved on: the writer has lost the run.
+
+    What was stored stays. A writer that sees this must stop: another executor owns the run.
+    """
+
+
+class CheckpointNotFoundError(CheckpointError):
+    """The store holds no such run, or no such step of it."""
+
+
+class CheckpointCorruptedError(CheckpointError):
+    """A stored record is not what was written: its digest or its seal does not fit."""
+
+
+class StoreUnavailableError(CheckpointError):
+    """The store cannot be reached, or cannot store now; the outcome of a write is then unknown.
+
+    Writing the same checkpoint again is always safe.
+    """
+
+
+class StoreVersionError(CheckpointError):
+    """The store's format, or a record in it, is newer than this software; nothing was touched."""
+
+
+class DriverNotFoundError(CheckpointError):
+    """No installed driver opens that URL."""
