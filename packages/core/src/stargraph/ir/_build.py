@@ -59,7 +59,13 @@ class GraphBuilder:
 
     @overload
     def node(
-        self, *, id: str | None = None, retry: RetrySpec | None = None, timeout: float | None = None
+        self,
+        code: None = None,
+        /,
+        *,
+        id: str | None = None,
+        retry: RetrySpec | None = None,
+        timeout: float | None = None,
     ) -> Callable[[_Code], _Code]: ...
 
     def node(
