@@ -39,16 +39,26 @@ ORDER BY checkpoints.step {order}
 """
 
 
+def checkpoint_of(record: object, run_id: str, step: int) -> Checkpoint:
+    """Return the checkpoint that a row holds.
+
+    Raises:
+        CheckpointCorruptedError: it is not what was written.
+    """
+    # A column takes any type of value, also one that somebody else put there.
+    return decode(record if isinstance(record, bytes) else b"", run_id=run_id, step=step)
+
+
 def latest(connection: sqlite3.Connection, run_id: str) -> Checkpoint | None:
     """Return the checkpoint with the highest step of a run, or None."""
     row = connection.execute(_LATEST, (run_id,)).fetchone()
-    return None if row is None else decode(row[1], run_id=run_id, step=row[0])
+    return None if row is None else checkpoint_of(row[1], run_id, row[0])
 
 
 def at_step(connection: sqlite3.Connection, run_id: str, step: int) -> Checkpoint | None:
     """Return one step of a run, or None."""
     row = connection.execute(_AT_STEP, (step, run_id)).fetchone()
-    return None if row is None else decode(row[0], run_id=run_id, step=step)
+    return None if row is None else checkpoint_of(row[0], run_id, step)
 
 
 def history_page(
@@ -64,7 +74,7 @@ def history_page(
     cursor = connection.execute(statement, (first, last, run_id))
     try:
         for step, record in cursor:
-            page.append(decode(record, run_id=run_id, step=step))
+            page.append(checkpoint_of(record, run_id, step))
             size += len(record)
             if len(page) == _PAGE_STEPS or size >= _PAGE_BYTES:
                 return page, True

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from stargraph.checkpoint.codec import decode
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, Task
+from stargraph.checkpoint.sqlite._queries import checkpoint_of
 
 _BATCH_STEPS: Final = 256
 _BATCH_BYTES: Final = 4 * 1024 * 1024
@@ -171,7 +171,7 @@ def _removal(
         (record,) = connection.execute(
             "SELECT record FROM checkpoints WHERE run_id = ? AND step = ?", (run_id, step)
         ).fetchone()
-        keep = tuple(_needed(decode(record, run_id=run_id, step=step)))
+        keep = tuple(_needed(checkpoint_of(record, run_id, step)))
     return Removal(run_id, below=step + 1 - keep_last, keep=keep, tail=digest)
 
 
