@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -56,7 +57,7 @@ def test_commands_exist(path: Path) -> None:
             for line in block.text.splitlines():
                 command = line.strip().removeprefix("$ ").partition("#")[0]
                 if command.startswith("make "):
-                    assert set(command.split()[1:]) <= targets, f"{shown(path)}: {command}"
+                    assert {word for word in shlex.split(command)[1:] if "=" not in word} <= targets, f"{shown(path)}: {command}"
                 if re.match(r"(uv )?pip install", command):
                     ours = set(re.findall(r"\bstargraph[\w-]*", command))
                     assert ours <= names, f"{shown(path)}: {command}"
