@@ -57,7 +57,8 @@ def test_commands_exist(path: Path) -> None:
             for line in block.text.splitlines():
                 command = line.strip().removeprefix("$ ").partition("#")[0]
                 if command.startswith("make "):
-                    assert {word for word in shlex.split(command)[1:] if "=" not in word} <= targets, f"{shown(path)}: {command}"
+                    named = {word for word in shlex.split(command)[1:] if "=" not in word}
+                    assert named <= targets, f"{shown(path)}: {command}"
                 if re.match(r"(uv )?pip install", command):
                     ours = set(re.findall(r"\bstargraph[\w-]*", command))
                     assert ours <= names, f"{shown(path)}: {command}"
