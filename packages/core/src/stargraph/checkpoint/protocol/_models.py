@@ -10,7 +10,7 @@ from typing import Any, Final, Self, get_args
 from pydantic import Field, PrivateAttr, model_validator
 
 from stargraph.checkpoint.protocol._digest import digest_of
-from stargraph.checkpoint.protocol._json import Fragment, JsonValue, check_json, check_size, fragments_of
+from stargraph.checkpoint.protocol._json import Fragment, JsonValue, check_json, check_size, fragments_of, join_fragments
 from stargraph.checkpoint.protocol._records import (
     ErrorInfo,
     Event,
@@ -376,6 +376,14 @@ class Checkpoint(_Draft):
     def update_fragments(self) -> Mapping[str, Fragment] | None:
         """Return the members of the update with their JSON text and digests, or None."""
         return self._update_fragments
+
+    def fresh_state(self) -> dict[str, JsonValue]:
+        """Return a copy of the state that its receiver may change."""
+        return {key: fragment.fresh() for key, fragment in self._state_fragments.items()}
+
+    def state_json(self) -> bytes:
+        """Return the JSON text of the state."""
+        return join_fragments(self._state_fragments)
 
     def ensure_valid(self) -> None:
         """Refuse an object that its digest does not cover: copied with changes, or made without validation.

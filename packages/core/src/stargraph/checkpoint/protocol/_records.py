@@ -127,6 +127,7 @@ class Task(Record):
         node: the id of the node in the graph.
         since_step: the step whose state the node is given.
         index: the position of the branch in its fork; None outside one.
+        rule: the rule whose question this task asks after its node completed; None where the node itself runs.
         calls: the steps at which calls of this task were recorded.
     """
 
@@ -135,6 +136,7 @@ class Task(Record):
     node: str
     since_step: Step
     index: int | None = None
+    rule: str | None = None
     calls: tuple[StepRange, ...] = ()
 
 
