@@ -15,6 +15,7 @@ from pydantic import (
     PlainSerializer,
     PlainValidator,
     StringConstraints,
+    ValidationError,
 )
 
 from stargraph.checkpoint.protocol._digest import format_time
@@ -75,6 +76,13 @@ def as_utc(moment: datetime) -> datetime:
 def _checked_json(value: JsonValue) -> JsonValue:
     check_json(value, "value")
     return value
+
+
+def complaint_of(error: ValidationError) -> str:
+    """Return what is wrong with the first field that does not fit, without its value: that may be a secret."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{where}: {first['msg']}" if where else first["msg"]
 
 
 RunId = Annotated[str, AfterValidator(_checked_run_id)]
