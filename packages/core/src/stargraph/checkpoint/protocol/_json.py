@@ -102,13 +102,20 @@ def _check_dict(members: dict[str, JsonValue], depth: int) -> None:
 
 
 def _check_text(text: str) -> None:
+    if not is_text(text):
+        code = next(ord(char) for char in text if "\ud800" <= char <= "\udfff")
+        raise _NotJson(f"a lone surrogate (U+{code:04X}) is not text that JSON can carry")
+
+
+def is_text(text: str) -> bool:
+    """Tell whether UTF-8 can carry a string: a lone surrogate is not text."""
     if text.isascii():
-        return
+        return True
     try:
         text.encode()
-    except UnicodeEncodeError as error:
-        code = ord(text[error.start])
-        raise _NotJson(f"a lone surrogate (U+{code:04X}) is not text that JSON can carry") from None
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _name_of(value: object) -> str:
@@ -226,6 +233,23 @@ _FAST_IS_CANONICAL: Final = _fast_canonical(_CANARY) == _slow_canonical(_CANARY)
 digests of what is already stored must not change, and the plain form takes over."""
 
 
+def own_json(value: JsonValue, path: str) -> JsonValue:
+    """Check a value and return a copy of it that shares nothing with the caller's object.
+
+    Args:
+        value: the value.
+        path: where it is, as an error names it.
+
+    Raises:
+        StateError: the value is not JSON, or its text is larger than `MAX_BYTES`.
+    """
+    check_json(value, path)
+    text = encode(value)
+    if len(text) > MAX_BYTES:
+        raise _too_large(path, len(text))
+    return decode(text)
+
+
 class Fragment:
     """One checked JSON value with its text and the digest of its canonical bytes.
 
@@ -326,10 +350,14 @@ def check_size(fragments: Mapping[str, Fragment], path: str) -> None:
     size = sum(len(fragment.encoded) for fragment in fragments.values())
     if size > MAX_BYTES:
         largest = max(fragments, key=lambda key: len(fragments[key].encoded))
-        raise StateError(
-            f"{path}: {size / 2**20:.1f} MiB of JSON, more than the {MAX_BYTES // 2**20} MiB that a checkpoint holds;"
-            f" the largest field is {largest!r}",
-            reason="too-large",
-            hint="Keep large data in a file or an object store, and its address in the state.",
-            path=path,
-        )
+        raise _too_large(path, size, f"; the largest field is {largest!r}")
+
+
+def _too_large(path: str, size: int, detail: str = "") -> StateError:
+    return StateError(
+        f"{path}: {size / 2**20:.1f} MiB of JSON, more than the {MAX_BYTES // 2**20} MiB that a checkpoint holds"
+        f"{detail}",
+        reason="too-large",
+        hint="Keep large data in a file or an object store, and its address in the state.",
+        path=path,
+    )

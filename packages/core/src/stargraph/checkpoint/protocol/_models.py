@@ -29,6 +29,7 @@ from stargraph.checkpoint.protocol._records import (
     Status,
     Step,
     Task,
+    Text,
     complaint_of,
 )
 from stargraph.errors import CheckpointCorruptedError, CheckpointError
@@ -52,13 +53,13 @@ class _Draft(Record):
     step: Step
     event: Event
     status: Status
-    graph_id: str
+    graph_id: Text
     graph_hash: Hash
     runtime_hash: Hash
     definition: Json = None
     state: Members
-    last_node: str | None = None
-    task_id: str | None = None
+    last_node: Text | None = None
+    task_id: Text | None = None
     task_started_at: Instant | None = None
     update: Members | None = None
     frontier: tuple[FrontierItem, ...] = ()
@@ -71,7 +72,7 @@ class _Draft(Record):
     parent_run_id: RunId | None = None
     parent_step: Step | None = None
     origin: Origin | None = None
-    metadata: dict[str, str] = Field(default_factory=dict)
+    metadata: dict[Text, Text] = Field(default_factory=dict)
     previous_digest: Hash | None = None
 
 

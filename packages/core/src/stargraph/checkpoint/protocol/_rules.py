@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import pairwise
 from typing import Literal
 
 from stargraph.checkpoint.protocol._models import Checkpoint
-from stargraph.checkpoint.protocol._records import ENDED, Status
+from stargraph.checkpoint.protocol._records import ENDED, Status, as_utc
 from stargraph.errors import CheckpointConflictError, CheckpointError
 
 
@@ -177,10 +177,10 @@ def check_instant(moment: datetime, name: str) -> datetime:
         name: the name of the argument, for the error.
 
     Raises:
-        ValueError: it is naive.
+        ValueError: it is naive, or outside the years 1 to 9999 in UTC.
     """
     if not isinstance(moment, datetime) or moment.utcoffset() is None:
         raise ValueError(
             f"{name} is {moment!r}: give a datetime with its offset, as in datetime(2026, 1, 31, tzinfo=timezone.utc)"
         )
-    return moment.astimezone(UTC)
+    return as_utc(moment)
