@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
-from stargraph.errors import StateError
+from stargraph.errors import CheckpointError, StateError
 
 JsonValue: TypeAlias = Any
 """None, bool, int (64-bit signed), float (finite), str, list and dict with str keys, nested."""
@@ -292,8 +292,18 @@ class Fragment:
 
     @property
     def encoded(self) -> bytes:
-        """The JSON text, keys in their own order."""
+        """The JSON text, keys in their own order.
+
+        Raises:
+            CheckpointError: the value was changed since its digest was made (`reason="invalid-checkpoint"`).
+        """
         if self._encoded is None:
+            if hashlib.sha256(canonical(self._value)).hexdigest() != self.digest:
+                raise CheckpointError(
+                    "a value of a checkpoint was changed after it was read",
+                    reason="invalid-checkpoint",
+                    hint="The values of a checkpoint belong to it; change a copy, such as fresh_state() returns.",
+                )
             self._encoded = encode(self._value)
         return self._encoded
 
