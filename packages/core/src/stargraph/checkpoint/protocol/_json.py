@@ -27,6 +27,8 @@ MAX_BYTES: Final = 64 * 1024 * 1024
 
 _INT_MIN: Final = -(2**63)
 _INT_MAX: Final = 2**63 - 1
+_SHOWN: Final = 60  # characters of a key in a path
+_PATH_ESCAPES: Final = {'"': '\\"', "\\": "\\\\"}
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -93,11 +95,12 @@ def _check_dict(members: dict[str, JsonValue], depth: int) -> None:
     try:
         for key, item in members.items():
             if type(key) is not str:
-                raise _NotJson(f"the key is {_name_of(key)}, and only text can be a key in JSON")
+                raise _NotJson(f"a key is {_name_of(key)}, and only text can be a key in JSON")
             _check_text(key)
             _check(item, depth)
     except _NotJson as fault:
-        fault.path.append(key if type(key) is str else repr(key))
+        if type(key) is str:
+            fault.path.append(key)
         raise
 
 
@@ -132,9 +135,12 @@ def _name_of(value: object) -> str:
 def _path_part(part: str | int) -> str:
     if isinstance(part, int):
         return f"[{part}]"
-    if _PLAIN_KEY.fullmatch(part):
+    if len(part) <= _SHOWN and _PLAIN_KEY.fullmatch(part):
         return f".{part}"
-    quoted = "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in part)
+    shown = part if len(part) <= _SHOWN else part[:_SHOWN] + "…"
+    quoted = "".join(
+        _PATH_ESCAPES.get(char) or (char if char.isprintable() else f"\\u{ord(char):04x}") for char in shown
+    )
     return f'["{quoted}"]'
 
 
