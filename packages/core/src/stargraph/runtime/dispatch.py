@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.protocol import Checkpoint, Checkpointer
+from stargraph.checkpoint.protocol import BatchAppend, Checkpoint, Checkpointer
 from stargraph.errors import CheckpointCorruptedError
 
 
@@ -25,7 +27,29 @@ async def write(checkpointer: Checkpointer, checkpoint: Checkpoint, *, keyring: 
         asyncio.CancelledError: the caller was cancelled; the checkpoint is stored, or was refused.
     """
     sealed = checkpoint if keyring is None else keyring.seal(checkpoint)
-    pending = asyncio.ensure_future(checkpointer.write(sealed))
+    await _to_its_end(checkpointer.write(sealed))
+
+
+async def write_many(
+    checkpointer: BatchAppend, checkpoints: Sequence[Checkpoint], *, keyring: Keyring | None = None
+) -> None:
+    """Append consecutive steps of one run, as `write` does.
+
+    Args:
+        checkpointer: the store.
+        checkpoints: the steps, in order.
+        keyring: seals them.
+
+    Raises:
+        CheckpointError: as the store raises; what is stored is a prefix.
+        asyncio.CancelledError: the caller was cancelled; the outcome is known.
+    """
+    sealed = checkpoints if keyring is None else [keyring.seal(checkpoint) for checkpoint in checkpoints]
+    await _to_its_end(checkpointer.write_many(sealed))
+
+
+async def _to_its_end(write: Coroutine[Any, Any, None]) -> None:
+    pending = asyncio.ensure_future(write)
     try:
         await asyncio.shield(pending)
     except asyncio.CancelledError:

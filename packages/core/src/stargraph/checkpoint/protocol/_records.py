@@ -185,6 +185,7 @@ class Fork(Record):
         kind: always `fork`.
         mode: `parallel`, one branch for each target, or `map`, one for each item.
         rule: the id of the rule that forked; it names the targets and the items.
+        task_id: the task that forked.
         join: the id of the node at which the branches meet.
         since_step: the step whose state every branch is given.
         width: the number of branches.
@@ -195,6 +196,7 @@ class Fork(Record):
     kind: Literal["fork"] = "fork"
     mode: Literal["parallel", "map"]
     rule: Text
+    task_id: Text
     join: Text
     since_step: Step
     width: Count
