@@ -432,8 +432,8 @@ def _values(fragments: Mapping[str, Fragment]) -> dict[str, JsonValue]:
 
 
 def _fragments(members: Mapping[str, JsonValue | Fragment], path: str) -> dict[str, Fragment]:
-    plain = {key: value for key, value in members.items() if not isinstance(value, Fragment)}
-    made = fragments_of(plain, path) if plain else {}
+    # None stands for what is a fragment already, so that its key is checked too.
+    made = fragments_of({key: None if isinstance(value, Fragment) else value for key, value in members.items()}, path)
     return {key: value if isinstance(value, Fragment) else made[key] for key, value in members.items()}
 
 
