@@ -13,8 +13,20 @@ from stargraph.graph import NodeContext
 LEDGER: list[str] = []
 """`node` or `node[index]` of every execution, in order."""
 
-before: Callable[[NodeContext], object] = lambda context: None
+
+def _nothing(context: NodeContext) -> None:
+    pass
+
+
+before: Callable[[NodeContext], object] = _nothing
 """Called at the begin of every execution; may raise. Tests replace it."""
+
+
+def reset() -> None:
+    """Forget what was executed, and what was to be called."""
+    global before  # noqa: PLW0603
+    LEDGER.clear()
+    before = _nothing
 
 
 class Killed(BaseException):
@@ -37,7 +49,8 @@ async def step(state: Any, context: NodeContext) -> dict[str, Any]:
 
 def sync_step(state: Any, context: NodeContext) -> dict[str, Any]:
     """Like `step`, in a thread."""
-    return {"path": [f"{_enter(context)} in {'main' if threading.current_thread() is threading.main_thread() else 'thread'}"]}
+    place = "main" if threading.current_thread() is threading.main_thread() else "a thread"
+    return {"path": [f"{_enter(context)} in {place}"]}
 
 
 async def square(state: Any, context: NodeContext) -> dict[str, Any]:
