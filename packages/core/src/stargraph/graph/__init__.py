@@ -4,6 +4,6 @@ The names are imported at their first use: pydantic and asyncio take longer to i
 may take to say `--help`.
 """
 
-from stargraph.graph._lazy import __getattr__
+from stargraph.graph._lazy import __getattr__  # noqa: F401  # the hook that imports them
 
 __all__ = ["Graph", "NodeContext", "Run", "RunEvent"]
