@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Executor
 from datetime import UTC, datetime
 from typing import Literal
@@ -123,7 +123,7 @@ class Run:
         *,
         only_if_idle: float | None = None,
         max_resumes: int = 10,
-        accept: Collection[Accept] = (),
+        accept: Sequence[Accept] = (),
     ) -> RunSummary:
         """Take a run up at its latest checkpoint, from a former executor, alive or not, and execute it.
 
