@@ -40,6 +40,7 @@ def is_callable_path(text: str) -> bool:
 
 
 class _Spec(BaseModel):
+    # Where the file has another word, `alias` would make type checkers demand it in Python, even `if=`.
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, populate_by_name=True)
 
 
@@ -56,7 +57,7 @@ class FieldSpec(_Spec):
 
     type: str
     default: Any = None
-    reducer: str = Field(default="replace", alias="reduce")
+    reducer: str = Field(default="replace", validation_alias="reduce", serialization_alias="reduce")
     description: str | None = None
 
     @model_serializer(mode="wrap")
@@ -128,7 +129,7 @@ class WhenSpec(_Spec):
     """
 
     node: Id
-    condition: str | None = Field(default=None, alias="if")
+    condition: str | None = Field(default=None, validation_alias="if", serialization_alias="if")
 
 
 class Goto(_Spec):
