@@ -401,7 +401,7 @@ def _spoilt() -> list[tuple[str, Callable[[Checkpoint], Checkpoint]]]:
         {"metadata": {1, 2}},
         {"frontier": None},
         {"last_node": "\ud800"},
-        {"error": object()},
+        {"error": ...},
         {"seal": "sealed"},
         {"seal": {"key_id": "k", "mac": "0" * 64}},
         {"unknown": 1},
