@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from support.graphs import graph
+from support.memory import MemoryCheckpointer
 
 from stargraph.errors import GraphError, HashMismatchError, StargraphError, StateError
 from stargraph.graph import Graph
-from support.graphs import graph
-from support.memory import MemoryCheckpointer
 
 OLD = """
 state_schema: {n: {type: int, default: 0}, yes: {type: "bool | None", default: null}}

@@ -155,7 +155,7 @@ rules:
         "g.yaml:1:13: ir_version: must be text, not the number 1.0; put it in quotes",
         (
             "g.yaml:2:1: naem: unknown key 'naem' (known keys: ir_version, id, description, state_schema, state_class,"
-            " nodes, rules, max_steps)"
+            " nodes, rules, migrate, max_steps)"
         ),
         "g.yaml:3:12: max_steps: must be a whole number, not the text '3'",
         "g.yaml:4:31: state_schema.x.dflt: unknown key 'dflt'; did you mean 'default'?",
