@@ -1,5 +1,9 @@
 """The graph's definition: its data model, and reading it from YAML and JSON."""
 
+from stargraph.ir._changes import definition_changes
+from stargraph.ir._check import CompileExpression, check_document
+from stargraph.ir._definition import definition_of, graph_hash
+from stargraph.ir._load import load_graph, parse_graph
 from stargraph.ir._models import (
     BUILTIN_KINDS,
     BUILTIN_REDUCERS,
@@ -17,6 +21,9 @@ from stargraph.ir._models import (
     RuleSpec,
     WhenSpec,
 )
+from stargraph.ir._places import Positions
+from stargraph.ir._prompts import prompt_fields
+from stargraph.ir._types import parse_type, validate_value
 
 __all__ = [
     "BUILTIN_KINDS",
@@ -24,6 +31,7 @@ __all__ = [
     "IR_VERSION",
     "Action",
     "Ask",
+    "CompileExpression",
     "FieldSpec",
     "Goto",
     "Halt",
@@ -31,7 +39,17 @@ __all__ = [
     "Map",
     "NodeSpec",
     "Parallel",
+    "Positions",
     "RetrySpec",
     "RuleSpec",
     "WhenSpec",
+    "check_document",
+    "definition_changes",
+    "definition_of",
+    "graph_hash",
+    "load_graph",
+    "parse_graph",
+    "parse_type",
+    "prompt_fields",
+    "validate_value",
 ]
