@@ -32,12 +32,12 @@ ACTIONS: Final[dict[str, type[BaseModel]]] = {
 """The actions of a rule by their kind."""
 
 
-def read_document(value: object, *, file: str, positions: Positions) -> IRDocument:
-    """Turn plain values from a file into a document.
+def read_document(value: object, *, file: str | None = None, positions: Positions | None = None) -> IRDocument:
+    """Turn plain values, as a file has them, into a document.
 
     Args:
-        value: what the file says.
-        file: its name, for errors.
+        value: the values.
+        file: the file that they are from, if any.
         positions: where its parts stand.
 
     Raises:
