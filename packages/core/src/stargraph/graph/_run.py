@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection
 from concurrent.futures import Executor
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, JsonValue, RunSummary
@@ -55,6 +55,7 @@ class Run:
         self._threads = executor
         self._keyring = keyring
         self._log: RunLog | None = None
+        self._begun = False
         self._active = False
         self._listeners: list[asyncio.Queue[RunEvent | None]] = []
 
@@ -175,7 +176,7 @@ class Run:
         self._listeners.append(queue)
         # Whoever made a task of start() or resume() just before goes first.
         await asyncio.sleep(0)
-        work = None if self._active or self._log is not None else asyncio.ensure_future(self.start())
+        work = None if self._begun else asyncio.ensure_future(self.start())
         try:
             while self._active or work is not None or not queue.empty():
                 event = await queue.get()
@@ -290,7 +291,7 @@ class _Active:
                 hint="Await the first start() or resume().",
                 run_id=self._run.run_id,
             )
-        self._run._active = True
+        self._run._begun = self._run._active = True
 
     def __exit__(self, *exc_info: object) -> None:
         self._run._active = False

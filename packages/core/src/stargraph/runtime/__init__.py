@@ -7,6 +7,7 @@ from stargraph.runtime._expressions import Expression
 from stargraph.runtime._fingerprint import ENGINE_SEMANTICS, runtime_changes
 from stargraph.runtime._log import Durability, RunLog
 from stargraph.runtime._plan import Plan
+from stargraph.runtime._state import StateField, StateSpec
 from stargraph.runtime._transitions import error_info, status_of
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "Plan",
     "RunEvent",
     "RunLog",
+    "StateField",
+    "StateSpec",
     "error_info",
     "new_executor_id",
     "runtime_changes",
