@@ -8,7 +8,8 @@ from stargraph.runtime._fingerprint import ENGINE_SEMANTICS, runtime_changes
 from stargraph.runtime._log import Durability, RunLog
 from stargraph.runtime._plan import Plan
 from stargraph.runtime._state import StateField, StateSpec
-from stargraph.runtime._transitions import error_info, status_of
+from stargraph.runtime._subgraph import cancel_children
+from stargraph.runtime._transitions import answered, error_info, status_of
 
 __all__ = [
     "ENGINE_SEMANTICS",
@@ -22,6 +23,8 @@ __all__ = [
     "RunLog",
     "StateField",
     "StateSpec",
+    "answered",
+    "cancel_children",
     "error_info",
     "new_executor_id",
     "runtime_changes",
