@@ -21,7 +21,7 @@ from stargraph.cli._options import NODE_THREADS
 from stargraph.cli._outcome import Outcome
 from stargraph.cli._progress import Progress, choose_progress
 from stargraph.cli._store import keyring, opened, shown
-from stargraph.errors import GraphError, NodeError
+from stargraph.errors import GraphError
 from stargraph.graph import Graph, Run
 from stargraph.runtime import dispatch
 
@@ -156,13 +156,6 @@ class _Execution:
         except asyncio.CancelledError:
             if stopper.signal is None:
                 raise
-        except SystemExit as end:
-            raise NodeError(
-                f"run {run.run_id}: a node ended in sys.exit({end.code!r})",
-                reason="node-exit",
-                hint="Raise an exception instead, then resume the run.",
-                run_id=run.run_id,
-            ) from end
         finally:
             with suppress(BaseException):
                 work.cancel()
