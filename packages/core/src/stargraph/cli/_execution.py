@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final, Self, TypeVar
@@ -28,7 +29,9 @@ from stargraph.runtime import dispatch
 T = TypeVar("T")
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-_SHOW_CURSOR: Final = b"\x1b[?25h"
+_SHOW_CURSOR: Final = b"\x1b[?25h\n"
+_GRACE: Final = 8.0
+"""How long nodes may go on after a SIGTERM, in seconds; container runtimes kill after ten."""
 
 Create = Callable[[Checkpointer], Awaitable[Run]]
 Act = Callable[[Run], Coroutine[Any, Any, RunSummary]]
@@ -143,13 +146,12 @@ class _Execution:
         )
 
     async def _watch(self, run: Run, act: Act, stopper: _Stopper) -> None:
-        begun = False
         work = asyncio.ensure_future(act(run))
         stopper.target = work
         try:
             async for event in run.stream():
-                if not begun:
-                    begun = True
+                if stopper.pause is None:
+                    stopper.pause = partial(run.pause, grace=_GRACE)
                     self._progress.begin(run_id=run.run_id, graph_id=self._graph.id, checkpoint=shown(self._checkpoint))
                 self._progress.event(event)
             await work
@@ -163,16 +165,21 @@ class _Execution:
 
 
 class _Stopper:
-    """The first SIGINT or SIGTERM stops the run after the write that is under way; the second ends the process.
+    """Stops the run at the first SIGINT or SIGTERM, and ends the process at the second.
+
+    SIGINT comes from a person who waits: nodes are cancelled. SIGTERM comes from a machine that is being shut
+    down: nodes get a while to end.
 
     Attributes:
         signal: the signal that came, if one did.
-        target: what the first one cancels.
+        target: what SIGINT cancels.
+        pause: what SIGTERM calls instead, once the run executes.
     """
 
     def __init__(self, progress: Progress) -> None:
         self.signal: int | None = None
         self.target: asyncio.Future[Any] | None = asyncio.current_task()
+        self.pause: Callable[[], None] | None = None
         self._loop = asyncio.get_running_loop()
         self._progress = progress
         self._former: dict[int, Any] = {}
@@ -188,14 +195,18 @@ class _Stopper:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
-            if sys.stdout.isatty():
-                os.write(1, _SHOW_CURSOR)
+            if sys.__stderr__ is not None and sys.__stderr__.isatty():
+                os.write(2, _SHOW_CURSOR)
             os._exit(128 + number)
         self.signal = number
         self._loop.call_soon_threadsafe(self._stop)
 
     def _stop(self) -> None:
-        self._progress.note("stopping; once more ends the process at once")
+        if self.signal == signal.SIGTERM and self.pause is not None:
+            self._progress.note(f"pausing; running nodes have {_GRACE:g} s to end")
+            self.pause()
+            return
+        self._progress.note("stopping; Ctrl-C once more ends the process at once")
         # One turn later, so that work which was made just before has begun.
         assert self.target is not None
         self._loop.call_soon(self.target.cancel)

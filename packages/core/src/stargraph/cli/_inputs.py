@@ -38,7 +38,7 @@ def read_inputs(graph: Graph, pairs: Iterable[str], file: str | None) -> dict[st
         file: a YAML or JSON file with a mapping; `-` reads stdin.
 
     Raises:
-        StateError: a value does not fit.
+        StateError: a value does not fit, or is missing.
         StargraphError: a pair or the file cannot be read.
     """
     from stargraph.runtime import StateSpec
@@ -47,6 +47,8 @@ def read_inputs(graph: Graph, pairs: Iterable[str], file: str | None) -> dict[st
     spec = StateSpec(graph.ir)
     for name, text in split_pairs(pairs, "-i").items():
         inputs[name] = _typed(graph, spec, name, text)
+    # Before a store is made for a run that cannot begin.
+    spec.initial(inputs)
     return inputs
 
 
@@ -64,7 +66,7 @@ def split_pairs(pairs: Iterable[str], option: str) -> dict[str, str]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name:
-            raise _refused(f"{option} {pair!r}: there is no name before an equals sign", f"Write {option} name=value.")
+            raise _refused(f"{option} {pair!r} is not of the form name=value", f"Write {option} name=value.")
         if name in found:
             raise _refused(f"{option}: {name!r} is given twice", "Give each name once.")
         found[name] = value
