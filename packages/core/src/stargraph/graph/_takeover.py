@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Sequence
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue
 from stargraph.errors import HashMismatchError
@@ -12,7 +12,7 @@ from stargraph.runtime import Plan, RunEvent, runtime_changes
 ReadStep = Callable[[int], Awaitable[Checkpoint | None]]
 
 
-async def check_hashes(plan: Plan, tail: Checkpoint, read_step: ReadStep, *, accept: Collection[str]) -> None:
+async def check_hashes(plan: Plan, tail: Checkpoint, read_step: ReadStep, *, accept: Sequence[str]) -> None:
     """Refuse a run that another graph or other code has made, and say what changed.
 
     Args:

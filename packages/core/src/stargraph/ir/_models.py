@@ -203,6 +203,7 @@ class Ask(_Spec):
 
 
 Action: TypeAlias = Annotated[Goto | Halt | Parallel | Map | Ask, Field(discriminator="kind")]
+"""What a rule does."""
 
 
 class RuleSpec(_Spec):
