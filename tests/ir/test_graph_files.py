@@ -285,6 +285,10 @@ def test_a_file_is_read_with_a_byte_order_mark_and_crlf(tmp_path: Path) -> None:
     path = tmp_path / "dos.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + EVERYTHING.replace("\n", "\r\n").encode())
     assert definition_of(load_graph(path)) == definition_of(parse_graph(EVERYTHING))
+    path.write_bytes("\ufeffid: x\u2028".encode())
+    with pytest.raises(GraphError) as caught:
+        load_graph(path)
+    assert (caught.value.line, caught.value.column) == (1, 6)
     path.write_bytes(b"\xef\xbb\xbfid: x\r\nnodes: 5\r\n")
     with pytest.raises(GraphError) as caught:
         load_graph(str(path))
