@@ -157,7 +157,11 @@ class StateSpec:
             name: StateField(name, types[name], strict=True, reducer=field.reducer, owner=f"state field {name!r}")
             for name, field in schema.items()
         }
-        self._defaults = {name: field.default for name, field in schema.items() if not field.required}
+        self._defaults = {
+            name: self.fields[name].check(field.default, f"state_schema.{name}.default")
+            for name, field in schema.items()
+            if not field.required
+        }
         self._required = tuple(name for name, field in schema.items() if field.required)
         definitions: dict[str, Any] = {
             name: (types[name], ... if field.required else Field(default=field.default))
