@@ -63,11 +63,12 @@ class Node:
         retry = self.spec.retry
         if retry is None:
             return await self._try(read_state(), context, executor)
-        from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+        from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
 
         tries = AsyncRetrying(
             stop=stop_after_attempt(retry.attempts),
-            wait=wait_exponential_jitter(initial=retry.initial_delay, max=retry.max_delay, jitter=retry.initial_delay),
+            wait=wait_exponential(multiplier=retry.initial_delay, max=retry.max_delay)
+            + wait_random(0, retry.initial_delay),
             retry=retry_if_exception_type(self.retried),
             reraise=True,
         )
