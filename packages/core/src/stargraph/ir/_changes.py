@@ -10,7 +10,7 @@ from stargraph.checkpoint.protocol import canonical
 
 _SHORT: Final = 160
 _ABSENT: Final = object()
-_EXPRESSIONS: Final = frozenset({"if", "over", "inputs", "outputs"})
+_EXPRESSIONS: Final = frozenset({"if", "over"})
 _PARTS: Final = ("state_schema", "state_class_schema", "nodes", "rules")
 
 
@@ -108,13 +108,21 @@ def _key_changes(where: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> 
         if _equal(before, after):
             continue
         if key in ("inputs", "outputs") and isinstance(before, Mapping) and isinstance(after, Mapping):
-            yield from _key_changes(f"{where}: {key}", before, after)
+            for name, change in _expression_changes(before, after):
+                yield f"{where}: {key}: {name} {change}"
             continue
-        prose = (_shown(key, before), _shown(key, after))
-        if max(map(len, prose)) > _SHORT:
+        was, now = _shown(key, before), _shown(key, after)
+        if len(was) > _SHORT or len(now) > _SHORT:
             yield f"{where}: {key} changed"
         else:
-            yield f"{where}: {key} was {prose[0]}, is {prose[1]}"
+            yield f"{where}: {key} was {was}, is {now}"
+
+
+def _expression_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name in dict.fromkeys([*old, *new]):
+        was, now = (_shown("if", side.get(name, _ABSENT)) for side in (old, new))
+        if was != now:
+            yield name, f"was {was}, is {now}"
 
 
 def _equal(old: Any, new: Any) -> bool:
@@ -126,7 +134,7 @@ def _equal(old: Any, new: Any) -> bool:
 def _shown(key: str, value: Any) -> str:
     if value is _ABSENT:
         return "absent"
-    if isinstance(value, str):
+    if isinstance(value, str) and key != "default":
         return f"`{value}`" if key in _EXPRESSIONS else value
     return json.dumps(value, ensure_ascii=False)
 

@@ -26,7 +26,7 @@ from stargraph.ir._types import field_type, validate_value
 CompileExpression: TypeAlias = Callable[[str], Any]
 """Compiles CEL text; raises GraphError or ValueError where it is wrong."""
 
-_KIND_KEYS: Final[dict[str, dict[str, bool]]] = {
+KIND_KEYS: Final[dict[str, dict[str, bool]]] = {
     "interrupt": {"prompt": True, "into": True},
     "subgraph": {"graph": True, "inputs": False, "outputs": False},
     "halt": {"reason": False},
@@ -196,7 +196,7 @@ class _Part:
             try:
                 self._compile(expression)
             except GraphError as error:
-                yield Fault(error.message, path)
+                yield Fault(f"{error.message} ({error.hint})" if error.hint else error.message, path)
             except ValueError as error:
                 yield Fault(f"{show_value(expression)} is not a CEL expression: {error}", path)
 
@@ -209,7 +209,7 @@ def _kind_faults(node: NodeSpec, path: Path) -> Iterator[Fault]:
         unknown = f"unknown kind {show_value(node.kind)}{meant}"
         yield Fault(f"{unknown} (use {one_of(BUILTIN_KINDS)}, or package.module:callable)", (*path, "kind"))
         return
-    for kind, keys in _KIND_KEYS.items():
+    for kind, keys in KIND_KEYS.items():
         for key, needed in keys.items():
             given = getattr(node, key) is not None
             if given and kind != node.kind:

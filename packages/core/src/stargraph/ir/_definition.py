@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from stargraph.checkpoint.protocol import JsonValue, canonical
 from stargraph.ir._models import Action, FieldSpec, IRDocument, NodeSpec, RuleSpec
 from stargraph.ir._types import field_type, validate_value
+
+_FOR_PEOPLE: Final = ("title", "description", "examples")
+_NAMED_SCHEMAS: Final = ("properties", "$defs", "patternProperties")
+_VALUES: Final = ("default", "const", "enum", "required")
 
 
 def definition_of(document: IRDocument) -> dict[str, Any]:
@@ -45,6 +49,36 @@ def graph_hash(definition: Mapping[str, JsonValue]) -> str:
         definition: what `definition_of` returns; the engine adds the schema of a `state_class`.
     """
     return hashlib.sha256(canonical(dict(definition))).hexdigest()
+
+
+def comparable_schema(schema: Mapping[str, JsonValue]) -> dict[str, Any]:
+    """Return the JSON Schema of a state class without what is for people: titles, descriptions and examples.
+
+    Args:
+        schema: what the class's `model_json_schema` returns.
+
+    Returns:
+        What the engine puts into the definition as `state_class_schema`, so that a changed field changes the hash
+        and a reworded docstring does not.
+    """
+    bare: dict[str, Any] = _bare_schema(dict(schema))
+    return bare
+
+
+def _bare_schema(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_bare_schema(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    bare: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in _NAMED_SCHEMAS:
+            bare[key] = {name: _bare_schema(inner) for name, inner in value.items()}
+        elif key in _VALUES:
+            bare[key] = value
+        elif key not in _FOR_PEOPLE:
+            bare[key] = _bare_schema(value)
+    return bare
 
 
 def _field(name: str, field: FieldSpec) -> dict[str, Any]:

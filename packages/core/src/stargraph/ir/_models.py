@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    field_validator,
+    model_serializer,
+)
 
 IR_VERSION: Final = "1.0.0"
 """The version of the definition's form."""
@@ -16,7 +24,8 @@ BUILTIN_KINDS: Final = ("echo", "halt", "interrupt", "subgraph")
 BUILTIN_REDUCERS: Final = ("replace", "append", "merge", "add")
 """The reducers that need no code of the user's."""
 
-_CALLABLE: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+CALLABLE_PATTERN: Final = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
+"""The form of `package.module:name`."""
 
 Id: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,99}$")]
 FieldName: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,99}$")]
@@ -27,10 +36,11 @@ Count: TypeAlias = Annotated[int, Field(ge=1, strict=True)]
 
 def is_callable_path(text: str) -> bool:
     """Tell whether a text has the form `package.module:name`."""
-    return _CALLABLE.fullmatch(text) is not None
+    return re.fullmatch(CALLABLE_PATTERN, text) is not None
 
 
 class _Spec(BaseModel):
+    # Where the file has another word, `alias` would make type checkers demand it in Python, even `if=`.
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, populate_by_name=True)
 
 
@@ -47,8 +57,16 @@ class FieldSpec(_Spec):
 
     type: str
     default: Any = None
-    reducer: str = Field(default="replace", alias="reduce")
+    reducer: str = Field(default="replace", validation_alias="reduce", serialization_alias="reduce")
     description: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent_default(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        dumped: dict[str, Any] = plain(self)
+        if self.required:
+            # a dumped `default: null` would read as a default
+            dumped.pop("default", None)
+        return dumped
 
     @property
     def required(self) -> bool:
@@ -111,7 +129,7 @@ class WhenSpec(_Spec):
     """
 
     node: Id
-    condition: str | None = Field(default=None, alias="if")
+    condition: str | None = Field(default=None, validation_alias="if", serialization_alias="if")
 
 
 class Goto(_Spec):
@@ -206,7 +224,7 @@ class RuleSpec(_Spec):
     @classmethod
     def _no_clips(cls, when: object) -> object:
         if isinstance(when, str):
-            raise ValueError(  # noqa: TRY004 - pydantic reports a ValueError, not a TypeError
+            raise ValueError(
                 "'when' as text (CLIPS) is not supported: write  when: {node: NODE_ID, if: \"state.severity >= 4\"}"
                 "  where 'if' is CEL over state and node"
             )
