@@ -57,6 +57,7 @@ class Run:
         self._threads = executor
         self._keyring = keyring
         self._log: RunLog | None = None
+        self._begun = False
         self._active = False
         self._engine: Engine | None = None
         self._stopped: asyncio.Event | None = None
@@ -271,7 +272,7 @@ class Run:
         self._listeners.append(queue)
         # Whoever made a task of start() or resume() just before goes first.
         await asyncio.sleep(0)
-        work = None if self._active or self._log is not None else asyncio.ensure_future(self.start())
+        work = None if self._begun else asyncio.ensure_future(self.start())
         try:
             while self._active or work is not None or not queue.empty():
                 event = await queue.get()
@@ -384,7 +385,7 @@ class _Active:
                 hint="Await the first start() or resume().",
                 run_id=self._run.run_id,
             )
-        self._run._active = True
+        self._run._begun = self._run._active = True
 
     def __exit__(self, *exc_info: object) -> None:
         self._run._active = False

@@ -8,6 +8,7 @@ from stargraph.runtime._fingerprint import ENGINE_SEMANTICS, runtime_changes
 from stargraph.runtime._imports import load_object
 from stargraph.runtime._log import Durability, RunLog
 from stargraph.runtime._plan import Plan
+from stargraph.runtime._state import StateField, StateSpec
 from stargraph.runtime._subgraph import cancel_children
 from stargraph.runtime._transitions import answered, error_info, fork_of, status_of
 
@@ -21,6 +22,8 @@ __all__ = [
     "Plan",
     "RunEvent",
     "RunLog",
+    "StateField",
+    "StateSpec",
     "answered",
     "cancel_children",
     "error_info",

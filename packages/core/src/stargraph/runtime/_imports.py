@@ -67,7 +67,10 @@ def load_exception(name: str, *, wanted_by: str) -> type[BaseException]:
 
 def _import_failed(path: str, wanted_by: str, error: Exception) -> GraphError:
     frames = traceback.extract_tb(error.__traceback__)
-    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    if isinstance(error, SyntaxError):
+        place = f" at {error.filename}:{error.lineno}"
+    else:
+        place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     return GraphError(
         f"{wanted_by}: importing {path!r} failed{place}: {type(error).__name__}: {error}",
         reason="import-failed",
