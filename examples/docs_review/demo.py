@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import os
 import shlex
 import shutil
@@ -24,10 +25,10 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.rule import Rule
 from rich.table import Table
-from stargraph.checkpoint.protocol import Checkpoint
-from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 
 from reviewer.files import find_markdown, is_report
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 GRAPH: Final = Path(__file__).with_name("graph.yaml")
@@ -79,6 +80,8 @@ class Proof:
 
 def main() -> None:
     """Run the demo; exit 1 where the proof fails."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     arguments = argparse.ArgumentParser(description="Kill a review of documents, resume it, prove what happened.")
     arguments.add_argument("folder", nargs="?", type=Path, default=ROOT, help="a folder of Markdown files")
     folder = arguments.parse_args().folder.expanduser().absolute()
@@ -163,8 +166,6 @@ async def wait_for_step(step: int, process: subprocess.Popen[bytes]) -> None:
         step: the step.
         process: what executes the run.
     """
-    while not STORE.exists() and process.poll() is None:
-        await asyncio.sleep(0.02)
     async with SQLiteCheckpointer(STORE) as store:
         while process.poll() is None:
             latest = await store.read_latest(RUN_ID)
