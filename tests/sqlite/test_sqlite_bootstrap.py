@@ -111,6 +111,25 @@ def test_many_processes_bootstrap_at_once(path: Path) -> None:
     assert [found.name for found in target.parent.iterdir()] == ["run.sqlite"]
 
 
+async def test_bootstrap_waits_for_a_lock(path: Path) -> None:
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailableError) as caught:
+        await SQLiteCheckpointer(path, busy_timeout=0).bootstrap()
+    assert caught.value.reason == "locked"
+    store = SQLiteCheckpointer(path)
+    bootstrapping = asyncio.ensure_future(store.bootstrap())
+    await asyncio.sleep(0.6)
+    assert not bootstrapping.done()
+    other.execute("ROLLBACK")
+    await bootstrapping
+    other.execute("BEGIN IMMEDIATE")
+    await SQLiteCheckpointer(path).bootstrap()  # what is made already needs no lock
+    other.execute("ROLLBACK")
+    other.close()
+    await store.close()
+
+
 async def test_an_empty_file_becomes_a_store(path: Path) -> None:
     path.touch(mode=0o640)
     async with SQLiteCheckpointer(path) as store:

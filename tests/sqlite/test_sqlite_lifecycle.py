@@ -20,9 +20,10 @@ from support.records import chain, endless, first, following
 
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+from stargraph.checkpoint.sqlite._connection import Connection
 from stargraph.errors import CheckpointError, StoreUnavailableError
 
-STRICT = ("-X", "dev", "-W", "error")
+STRICT = ("-W", "error")
 
 PRELUDE = """
 import asyncio, os, sys, time
@@ -166,6 +167,17 @@ async def test_a_handle_that_is_dropped_ends_its_threads(path: Path) -> None:
     assert [found.name for found in path.parent.iterdir()] == ["run.sqlite"]
 
 
+def test_a_connection_that_is_collected_says_nothing() -> None:
+    connection = Connection(lambda: sqlite3.connect(":memory:"))
+    connection._connection = connection._connector()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        connection._connection.close()
+        del connection
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
+
+
 def test_any_loop_may_use_a_handle(path: Path) -> None:
     store = SQLiteCheckpointer(path)
     checkpoints = chain(length=4, end="done")
@@ -199,6 +211,30 @@ def test_loops_in_several_threads_may_share_a_handle(path: Path) -> None:
     assert failures == []
     assert [run.last_step for run in asyncio.run(store.list_runs())] == [24] * 4
     asyncio.run(store.close())
+
+
+async def test_a_closed_loop_takes_no_answer_from_another(path: Path) -> None:
+    def write_and_go(run_id: str) -> None:
+        loop = asyncio.new_event_loop()
+        writing = store.write(first(run_id))
+
+        async def begin() -> None:
+            writing.send(None)
+
+        loop.run_until_complete(begin())
+        loop.close()
+        writing.close()
+
+    async with SQLiteCheckpointer(path) as store:
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            for number in range(3):  # these keep the thread, and end up in one commit with the last
+                await asyncio.to_thread(write_and_go, f"gone-{number}")
+            last = asyncio.ensure_future(store.write(first("last")))
+            await asyncio.sleep(0.01)
+            other.execute("ROLLBACK")
+        await asyncio.wait_for(last, 10)
+        assert len(await store.list_runs()) == 4
 
 
 async def test_a_closed_handle_says_so_and_opens_again(path: Path) -> None:
@@ -269,7 +305,7 @@ if child == 0:
     sys.exit(0)
 asyncio.run(in_parent())
 """
-    sqlite_processes.run(PRELUDE + code, path)
+    sqlite_processes.run(PRELUDE + code, path, flags=STRICT)
     with contextlib.closing(sqlite3.connect(path)) as other:
         assert other.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 

@@ -73,12 +73,12 @@ class Store:
         try:
             await self._reader.open()
             await self._writing.open()
+            self.writer = Writer(self._writing, self._files, self._options.busy_timeout)
         except BaseException as error:
             self.abandon()
             if isinstance(error, (sqlite3.Error, OSError)):
                 raise store_error(error, self._files.path) from error
             raise
-        self.writer = Writer(self._writing, self._files, self._options.busy_timeout)
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Run a query on the reader's thread.
