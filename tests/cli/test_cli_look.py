@@ -117,6 +117,13 @@ def test_drivers(folder: Folder) -> None:
     assert {"sqlite"} <= {driver["scheme"] for driver in folder.call("drivers", "--json").json}
 
 
+def test_doctor_tells_what_a_driver_knows_to_be_wrong(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sqlite3.sqlite_version", "3.52.0")
+    assert "problem: SQLite 3.52.0: SQLite 3.52.0 was withdrawn" in folder.call("doctor").out
+    monkeypatch.setattr("sqlite3.sqlite_version", "3.53.1")
+    assert "problem" not in folder.call("doctor").out
+
+
 def test_doctor(three_runs: Folder) -> None:
     answer = three_runs.call("doctor")
     assert answer.code == 0
