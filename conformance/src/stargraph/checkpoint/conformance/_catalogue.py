@@ -1,0 +1,28 @@
+"""The catalogue: every check, in the order in which they are run and shown."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from stargraph.checkpoint.conformance._registry import Check
+
+
+@cache
+def catalogue() -> tuple[Check, ...]:
+    """Return every check of the kit."""
+    from stargraph.checkpoint.conformance import _checks
+
+    checks = tuple(check for group in _checks.GROUPS for check in group.checks)
+    known = [check.id for check in checks]
+    assert len(known) == len(set(known)), "two checks have one id"
+    assert all(needed in known for check in checks for needed in check.needs), "a check needs one that is not there"
+    return checks
+
+
+def find(check_id: str) -> Check | None:
+    """Return the check with an id, or None.
+
+    Args:
+        check_id: `group.name`.
+    """
+    return next((check for check in catalogue() if check.id == check_id), None)
