@@ -10,9 +10,48 @@ from stargraph.checkpoint.conformance._registry import Check
 @cache
 def catalogue() -> tuple[Check, ...]:
     """Return every check of the kit."""
-    from stargraph.checkpoint.conformance import _checks
+    from stargraph.checkpoint.conformance._checks import (
+        batch,
+        bootstrap,
+        cancel,
+        closing,
+        concurrency,
+        corruption,
+        crash,
+        deletion,
+        durability,
+        fencing,
+        history,
+        isolation,
+        listing,
+        performance,
+        search,
+        stateful,
+        steps,
+        values,
+    )
 
-    checks = tuple(check for group in _checks.GROUPS for check in group.checks)
+    groups = (
+        bootstrap.group,
+        steps.group,
+        values.group,
+        isolation.group,
+        listing.group,
+        durability.group,
+        concurrency.group,
+        fencing.group,
+        cancel.group,
+        crash.group,
+        corruption.group,
+        history.group,
+        search.group,
+        deletion.group,
+        batch.group,
+        closing.group,
+        stateful.group,
+        performance.group,
+    )
+    checks = tuple(check for group in groups for check in group.checks)
     known = [check.id for check in checks]
     assert len(known) == len(set(known)), "two checks have one id"
     assert all(needed in known for check in checks for needed in check.needs), "a check needs one that is not there"
