@@ -56,7 +56,7 @@ async def appends_all(kit: Kit) -> None:
 @group.check(
     "again_is_noop",
     "A batch that is stored already, or in part, can be written again.",
-    contract=f"{_CONTRACT}; write, rule 2",
+    contract=f"{_CONTRACT}; write, rule 3",
     usual_cause="A uniqueness error of the store comes out, or the stored part is not skipped.",
     needs=("batch.appends_all",),
 )
@@ -77,7 +77,7 @@ async def again_is_noop(kit: Kit) -> None:
 @group.check(
     "conflict_stores_nothing",
     "A batch that conflicts at its first step raises CheckpointConflictError and stores nothing.",
-    contract=f"{_CONTRACT}; write, rules 2 and 5",
+    contract=f"{_CONTRACT}; write, rules 4 and 9",
     usual_cause="Rows that are there already are ignored (ON CONFLICT DO NOTHING), and the rest is stored after them.",
     needs=("batch.appends_all",),
 )

@@ -18,7 +18,7 @@ from stargraph.errors import CheckpointConflictError, StoreUnavailableError
 
 group: Final = Group("concurrency", needs=("steps.append_and_read",))
 
-_ONE_WINNER: Final = "write, rule 2: fencing"
+_ONE_WINNER: Final = "write, rule 4: fencing"
 
 
 @group.check(
@@ -48,7 +48,7 @@ async def many_tasks(kit: Kit) -> None:
 @group.check(
     "identical_retries",
     "Many tasks that write the very same checkpoint at once all succeed.",
-    contract="write, rule 2",
+    contract="write, rule 3",
     usual_cause="The uniqueness error of an insert is taken for a conflict; the stored digest is not compared.",
     needs=("steps.rewrite_is_noop",),
 )

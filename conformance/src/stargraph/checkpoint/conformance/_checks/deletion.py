@@ -67,7 +67,7 @@ async def delete_run(kit: Kit) -> None:
 @group.check(
     "stays_deleted",
     'A deleted run takes no further checkpoint, from no handle: reason "run-deleted".',
-    contract=f"{_CONTRACT}; write: a slot is never free again",
+    contract=f"{_CONTRACT}; write, rule 2: a slot is never free again",
     usual_cause="The rows are removed and nothing remembers the run, so an executor that lives on starts it anew.",
 )
 async def stays_deleted(kit: Kit) -> None:
@@ -180,6 +180,7 @@ async def prune_keeps_what_is_needed(kit: Kit) -> None:
     frontier = (
         Task(id="t", node="slow", since_step=2, calls=(StepRange(first=4, last=5),)),
         Fork(
+            task_id="f",
             mode="map",
             rule="r",
             join="j",
@@ -225,7 +226,7 @@ async def prune_dry_run(kit: Kit) -> None:
 @group.check(
     "pruned_run_goes_on",
     'A pruned run takes its next step; a step below what is left is refused (reason "pruned").',
-    contract=f"{_CONTRACT}; write, rule 3",
+    contract=f"{_CONTRACT}; write, rule 6",
     usual_cause="The next step is counted from the number of rows, or a pruned slot is free again.",
     needs=("deletion.prune_keeps_last",),
 )

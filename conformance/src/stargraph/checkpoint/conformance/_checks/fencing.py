@@ -16,7 +16,7 @@ from stargraph.errors import CheckpointConflictError
 
 group: Final = Group("fencing", needs=("steps.conflict_keeps_stored", "durability.other_handle"))
 
-_CONTRACT: Final = "write, rules 2 and 5: fencing"
+_CONTRACT: Final = "write, rules 4 and 9: fencing"
 
 
 @group.check(

@@ -77,7 +77,7 @@ async def unknown_is_none(kit: Kit) -> None:
 @group.check(
     "first_is_zero",
     'A run begins at step 0: a later step of an unknown run is refused with reason "step-gap".',
-    contract="write, rule 3",
+    contract="write, rule 5",
     usual_cause="Only the run's own latest step is compared, and an unknown run has none.",
     needs=_NEEDS,
 )
@@ -94,7 +94,7 @@ async def first_is_zero(kit: Kit) -> None:
 @group.check(
     "gap_refused",
     'A log has no holes: a step that is not the latest plus one is refused with reason "step-gap".',
-    contract="write, rule 3",
+    contract="write, rule 7",
     usual_cause="Any step is taken that is not there yet.",
     needs=_NEEDS,
 )
@@ -112,7 +112,7 @@ async def gap_refused(kit: Kit) -> None:
 @group.check(
     "rewrite_is_noop",
     "Writing a stored checkpoint again succeeds and changes nothing, so that a retry is always safe.",
-    contract="write, rule 2",
+    contract="write, rule 3",
     usual_cause="A uniqueness error of the store comes out, or only the latest step is recognised.",
     needs=_NEEDS,
 )
@@ -133,7 +133,7 @@ async def rewrite_is_noop(kit: Kit) -> None:
 @group.check(
     "rewrite_after_end",
     "The last step of an ended run can be written again: its first write may have had an unknown outcome.",
-    contract="write, rule 2 before rule 4",
+    contract="write, rule 3 before rule 8",
     usual_cause="The status of the run is looked at before it is looked up whether the step is stored.",
     needs=("steps.rewrite_is_noop",),
 )
@@ -154,7 +154,7 @@ async def rewrite_after_end(kit: Kit) -> None:
     "conflict_keeps_stored",
     'Another checkpoint at a stored step is refused with CheckpointConflictError (reason "step-taken"); what '
     "was stored stays.",
-    contract="write, rule 2",
+    contract="write, rule 4",
     usual_cause="INSERT OR REPLACE, an upsert, or a plain put overwrites history.",
     needs=_NEEDS,
 )
@@ -171,8 +171,8 @@ async def conflict_keeps_stored(kit: Kit) -> None:
 
 @group.check(
     "conflict_after_end",
-    "Another checkpoint at a stored step of an ended run is a conflict: rule 2 comes before rule 4.",
-    contract="write, rule 2 before rule 4",
+    "Another checkpoint at a stored step of an ended run is a conflict: rule 4 comes before rule 8.",
+    contract="write, rule 4 before rule 8",
     usual_cause="The status of the run is looked at first.",
     needs=("steps.conflict_keeps_stored",),
 )
@@ -190,7 +190,7 @@ async def conflict_after_end(kit: Kit) -> None:
     "wrong_predecessor",
     "A step that follows another step than the stored latest is refused with CheckpointConflictError (reason "
     '"wrong-predecessor").',
-    contract="write, rule 5",
+    contract="write, rule 9",
     usual_cause="The step number alone is compared; previous_digest is not.",
     needs=_NEEDS,
 )
@@ -208,7 +208,7 @@ async def wrong_predecessor(kit: Kit) -> None:
 @group.check(
     "ended_refused",
     'A run that is done or cancelled takes no further step: reason "run-ended".',
-    contract="write, rule 4",
+    contract="write, rule 8",
     usual_cause="The status of the latest checkpoint is not looked at.",
     needs=_NEEDS,
 )
@@ -225,8 +225,8 @@ async def ended_refused(kit: Kit) -> None:
 
 @group.check(
     "gap_after_end",
-    'A gap in an ended run is "step-gap": rule 3 comes before rule 4.',
-    contract="write, rule 3 before rule 4",
+    'A gap in an ended run is "step-gap": rule 7 comes before rule 8.',
+    contract="write, rule 7 before rule 8",
     usual_cause="The rules are checked in another order than the contract's.",
     needs=("steps.gap_refused", "steps.ended_refused"),
 )
@@ -241,8 +241,8 @@ async def gap_after_end(kit: Kit) -> None:
 
 @group.check(
     "ended_before_predecessor",
-    'A wrong predecessor in an ended run is "run-ended": rule 4 comes before rule 5.',
-    contract="write, rule 4 before rule 5",
+    'A wrong predecessor in an ended run is "run-ended": rule 8 comes before rule 9.',
+    contract="write, rule 8 before rule 9",
     usual_cause="The rules are checked in another order than the contract's.",
     needs=("steps.wrong_predecessor", "steps.ended_refused"),
 )
@@ -258,7 +258,7 @@ async def ended_before_predecessor(kit: Kit) -> None:
 @group.check(
     "others_go_on",
     "A run that failed, is paused or waits for input can still go on.",
-    contract="write, rule 4",
+    contract="write, rule 8",
     usual_cause="Every status but running counts as the end.",
     needs=_NEEDS,
 )
@@ -338,7 +338,7 @@ async def usable_after_refusal(kit: Kit) -> None:
 @group.check(
     "invalid_before_stored",
     "A checkpoint that its digest does not cover is refused as invalid, even where one of that digest is stored.",
-    contract="write, rule 1 before rule 2",
+    contract="write, rule 1 before rule 3",
     usual_cause="The digest that the object carries is trusted; codec.encode, which checks it, is called later.",
     needs=("values.altered_refused",),
 )

@@ -50,6 +50,7 @@ def _rich_run() -> list[Checkpoint]:
         Task(id="t1", node="plan", since_step=0, calls=(StepRange(first=1, last=2), StepRange(first=4, last=4))),
         Task(id="t2", node="plan", since_step=0, index=3),
         Fork(
+            task_id="t3",
             mode="map",
             rule="fan-out",
             join="report",
@@ -58,7 +59,7 @@ def _rich_run() -> list[Checkpoint]:
             next_index=4,
             completed_steps=(StepRange(first=3, last=5),),
         ),
-        Fork(mode="parallel", rule="both", join="report", since_step=1, width=2, next_index=2),
+        Fork(task_id="t4", mode="parallel", rule="both", join="report", since_step=1, width=2, next_index=2),
     )
     question = Interrupt(
         id="q-1",
