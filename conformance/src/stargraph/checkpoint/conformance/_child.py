@@ -183,6 +183,23 @@ async def unclosed(scene: Scene) -> None:
     scene.acknowledged(checkpoint)
 
 
+async def engine(scene: Scene) -> None:
+    """Run a graph with the engine, and stay in one of its nodes until killed."""
+    from stargraph.checkpoint.conformance import _graphs
+
+    async def hold(node: str) -> None:
+        if node == scene.arguments["hold"]:
+            scene.report("held", node=node)
+            await asyncio.Event().wait()
+
+    run_id = scene.arguments["run_id"]
+    _graphs.BEFORE[run_id] = hold
+    async with opened(scene.target, scene.location) as driver:
+        await driver.bootstrap()
+        run = await _graphs.sequence().start(checkpointer=driver, run_id=run_id)
+        await run.start()
+
+
 async def _enter_for_good(context: Any) -> Any:
     """Enter a target's context manager so that nothing ever leaves it, not even the end of the loop."""
     hooks = sys.get_asyncgen_hooks()
@@ -200,6 +217,7 @@ SCRIPTS: dict[str, Script] = {
     "burst": burst,
     "idle": idle,
     "race": race,
+    "engine": engine,
     "executor": executor_run,
     "read": read,
     "unclosed": unclosed,

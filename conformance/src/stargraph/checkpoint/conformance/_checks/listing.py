@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Final
 
@@ -195,10 +196,14 @@ async def summaries(kit: Kit) -> None:
 )
 async def thousands(kit: Kit) -> None:
     handle = await kit.open()
-    count = 2500
+    count = 2100
     order = kit.random.sample(range(count), count)
-    for number in order:
-        await handle.write(begin(f"run-{number:05d}", timestamp=NOON + timedelta(seconds=number // 2)))
+
+    async def start(numbers: list[int]) -> None:
+        for number in numbers:
+            await handle.write(begin(f"run-{number:05d}", timestamp=NOON + timedelta(seconds=number // 2)))
+
+    await asyncio.gather(*(start(order[first::32]) for first in range(32)))
     wanted = sorted(
         (f"run-{number:05d}" for number in range(count)), key=lambda run_id: (-(int(run_id[4:]) // 2), run_id)
     )

@@ -43,7 +43,7 @@ async def appends(kit: Kit) -> None:
 
 @group.check(
     "reads",
-    "How long read_latest, read_at_step and list_runs take beside 300 runs.",
+    "How long read_latest, read_at_step and list_runs take beside 100 runs.",
     contract="advisory",
     usual_cause="Advisory: nothing to fix.",
     quick=False,
@@ -52,9 +52,9 @@ async def appends(kit: Kit) -> None:
 )
 async def reads(kit: Kit) -> None:
     handle = await kit.open()
-    for number in range(300):
+    for number in range(100):
         for checkpoint in chain(f"run-{number}", 2):
             await handle.write(checkpoint)
-    await _timed(kit, "read_latest", [lambda n=n: handle.read_latest(f"run-{n}") for n in range(300)])  # type: ignore[misc]
-    await _timed(kit, "read_at_step", [lambda n=n: handle.read_at_step(f"run-{n}", 0) for n in range(300)])  # type: ignore[misc]
+    await _timed(kit, "read_latest", [lambda n=n: handle.read_latest(f"run-{n}") for n in range(100)])  # type: ignore[misc]
+    await _timed(kit, "read_at_step", [lambda n=n: handle.read_at_step(f"run-{n}", 0) for n in range(100)])  # type: ignore[misc]
     await _timed(kit, "list_runs(limit=100)", [handle.list_runs for _ in range(20)])
