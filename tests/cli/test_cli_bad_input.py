@@ -121,7 +121,7 @@ BAD_CALLS: dict[str, tuple[tuple[str, ...], int, list[str]]] = {
     "inputs file is a directory": ((*RUN, "--inputs", "."), 2, ["--inputs .", "directory"]),
     "inputs file is a list": ((*RUN, "--inputs", "list.yaml"), 2, ["list.yaml", "mapping"]),
     "inputs file is not json": ((*RUN, "--inputs", "bad.json"), 2, ["bad.json", "line 1 column"]),
-    "inputs file is not yaml": ((*RUN, "--inputs", "bad.yaml"), 2, ["bad.yaml:1:", "YAML"]),
+    "inputs file is not yaml": ((*RUN, "--inputs", "bad.yaml"), 2, ["bad.yaml:2:", "YAML"]),
     "inputs file is binary": ((*RUN, "--inputs", "binary"), 2, ["binary", "UTF-8"]),
     "inputs file with a wrong type": (("run", "graph.yaml", "--inputs", "wrong.yaml"), 2, ["inputs.count", "integer"]),
     "bad run id": ((*RUN, "--run-id", "a b"), 2, ["'a b'", "A-Z"]),

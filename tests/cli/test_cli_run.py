@@ -77,9 +77,7 @@ def test_events_are_json_lines_that_end_in_the_outcome(folder: Folder) -> None:
 
 
 def test_what_a_node_prints_does_not_get_into_the_json(folder: Folder) -> None:
-    folder.write(
-        "steps.py", "print('loaded')\n" + STEPS.replace('return {"count"', "print('hello'); return {\"count\"")
-    )
+    folder.write("steps.py", "print('loaded')\n" + STEPS.replace("return {'count'", "print('hello'); return {'count'"))
     answer = folder.call("run", "graph.yaml", "-i", "count=3", "--json")
     assert answer.json["status"] == "done"
     assert "hello" in answer.err
@@ -148,9 +146,7 @@ def test_inputs_from_a_file_and_pairs_that_win(folder: Folder, name: str, text: 
 
 def fail_then(folder: Folder) -> None:
     """A run r1 that failed in its second node."""
-    folder.write(
-        "steps.py", STEPS.replace('return {"notes"', "raise ValueError('no \\x1b[31m')\n    return {\"notes\"")
-    )
+    folder.write("steps.py", FAILING)
     answer = folder.call("run", "graph.yaml", "-i", "count=1", "--run-id", "r1", "-q")
     assert answer.code == 1
     forget("steps")
@@ -163,9 +159,7 @@ def forget(name: str) -> None:
 
 
 def test_a_failed_run_says_where_and_how_to_go_on(folder: Folder) -> None:
-    folder.write(
-        "steps.py", STEPS.replace('return {"notes"', "raise ValueError('no \\x1b[31m')\n    return {\"notes\"")
-    )
+    folder.write("steps.py", FAILING)
     answer = folder.call("run", "graph.yaml", "-i", "count=1", "--run-id", "r1")
     assert answer.code == 1
     assert answer.out.splitlines()[-1].startswith("outcome      status=failed run=r1 step=2")

@@ -18,3 +18,13 @@ def step(state: Any, context: NodeContext) -> dict[str, Any]:
     while (folder / context.node).exists():
         time.sleep(0.005)
     return {"path": [context.node]}
+
+
+def where(state: Any, context: NodeContext) -> dict[str, Any]:
+    """Tells its item and its process."""
+    return {"path": [f"{context.item} {os.getpid()}"]}
+
+
+def asks(state: Any, context: NodeContext) -> None:
+    """Asks, which a node in another process cannot."""
+    context.interrupt("?")

@@ -26,6 +26,8 @@ app = typer.Typer(
     help="Run graphs durably: every finished step is kept, and a run goes on where it stopped.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
+    # Its options would make typer load pydantic before a command's own help is shown.
+    add_completion=False,
     # Help by rich takes as long as everything else together, and tracebacks are ours to decide on.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -55,6 +55,18 @@ Exit codes:
 class Commands(TyperGroup):
     """A group of commands in which every error becomes one message and an exit code."""
 
+    def get_help_option(self, ctx: Any) -> Any:
+        """Return the option `--help` of the group.
+
+        Args:
+            ctx: the context of the group.
+        """
+        option = super().get_help_option(ctx)
+        if option is not None:
+            # Without a default, typer converts None by pydantic, and a command's own help waits for that.
+            option.default = False
+        return option
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was named.
 
