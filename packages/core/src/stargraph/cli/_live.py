@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stargraph.cli._outcome import Outcome
     from stargraph.runtime import RunEvent
 
-_BRANCH: Final = re.compile(r"-[0-9a-f]{12}\.(\d+)$")
+_TASK: Final = re.compile(r"(.+)-[0-9a-f]{12}(?:\.(\d+))?")
 _SHOWN_AT_ONCE: Final = 8
 _SHOWN_FIELDS: Final = 20
 
@@ -76,11 +76,13 @@ class LiveProgress:
         self._console = console
         self._clock = Clock()
         self._width = 12
+        self._run_id = ""
         self._live = Live(console=console, get_renderable=self._running, refresh_per_second=10, transient=True)
         self._live._lock = console.turn
 
     def begin(self, *, run_id: str, graph_id: str, checkpoint: str) -> None:
         """Print the run, its graph and its store, and begin to show what runs."""
+        self._run_id = run_id
         self._print(Text.assemble((graph_id, "bold"), "  run ", (run_id, "cyan"), (f"  {checkpoint}", "dim")))
         self._live.start(refresh=True)
 
@@ -90,7 +92,7 @@ class LiveProgress:
         if event.type in ("node_started", "started"):
             return
         style = {"completed": "green", "failed": "red"}.get(event.type, "yellow")
-        name = _name(event) if event.node else event.type
+        name = _name(event, self._run_id)
         self._width = max(self._width, len(name))
         line = Text.assemble(
             (f"  {self._marks.get(event.type, self._other_mark)} ", style),
@@ -138,7 +140,9 @@ class LiveProgress:
         for event in tasks[:_SHOWN_AT_ONCE]:
             assert now is not None
             seconds = max((now - event.timestamp).total_seconds(), 0.0)
-            grid.add_row(" ", self._spinner, f"{_name(event):<{self._width}}", Text(show_seconds(seconds), "dim"))
+            grid.add_row(
+                " ", self._spinner, f"{_name(event, self._run_id):<{self._width}}", Text(show_seconds(seconds), "dim")
+            )
         if len(tasks) > _SHOWN_AT_ONCE:
             grid.add_row(" ", "", Text(f"and {len(tasks) - _SHOWN_AT_ONCE} more", "dim"), "")
         return grid
@@ -147,9 +151,18 @@ class LiveProgress:
         self._console.print(line, soft_wrap=True)
 
 
-def _name(event: RunEvent) -> str:
-    branch = _BRANCH.search(event.task_id or "")
-    return f"{event.node}[{branch.group(1)}]" if branch else str(event.node)
+def _name(event: RunEvent, run_id: str) -> str:
+    """The node, with the subgraphs that it is in and the position of its branch: `enrich[3]/look-up`."""
+    way = event.run_id.removeprefix(run_id).split(":")[1:]
+    return "/".join(map(_task_name, [*way, event.task_id or event.node or event.type]))
+
+
+def _task_name(task_id: str) -> str:
+    parts = _TASK.fullmatch(task_id)
+    if parts is None:
+        return task_id
+    node, branch = parts.groups()
+    return f"{node}[{branch}]" if branch else str(node)
 
 
 def _unit(value: object) -> str:
