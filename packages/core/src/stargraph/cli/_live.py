@@ -103,6 +103,8 @@ class LiveProgress:
             line.append(f"  {show_seconds(seconds)}", "dim")
         if event.node and event.type != "completed":
             line.append(f"  {event.type}", style)
+        # Else the line is drawn above the tasks as they were at the last refresh, with this one among them.
+        self._live.refresh()
         self._print(line)
 
     def note(self, text: str) -> None:
