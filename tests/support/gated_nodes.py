@@ -38,7 +38,7 @@ async def work(state: Any, context: NodeContext) -> dict[str, Any]:
 
 async def ask_with_a_date(state: Any, context: NodeContext) -> None:
     """Asks with a payload that is not JSON."""
-    context.interrupt("When?", {"at": datetime.now(UTC)})  # type: ignore[dict-item]
+    context.interrupt("When?", {"at": datetime.now(UTC)})
 
 
 async def ask_a_number(state: Any, context: NodeContext) -> None:
