@@ -89,3 +89,13 @@ async def test_a_strict_class_with_a_date_and_a_computed_field(
     summary = await run.start()
     assert summary.status == "done", summary.error
     assert run.state == {"at": "2026-01-31T00:00:00Z", "net": 3}
+
+
+async def test_a_map_over_what_is_not_json_is_refused(store: MemoryCheckpointer) -> None:
+    text = (
+        "nodes: [{id: a, kind: echo}, {id: b, kind: echo}, {id: c, kind: echo}]\n"
+        'rules: [{id: each, when: {node: a}, then: [{kind: map, over: "[1.0 / 0.0]", target: b, join: c}]}]'
+    )
+    summary = await (await graph(text).start(checkpointer=store, run_id="r")).start()
+    assert summary.status == "failed"
+    assert store.events("r") == ["started", "failed a"]

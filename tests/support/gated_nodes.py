@@ -60,3 +60,15 @@ def block(state: Any, context: NodeContext) -> None:
     assert context.index is not None
     started.append(context.index)
     released.wait(30)
+
+
+async def stubborn(state: Any, context: NodeContext) -> None:
+    """Puts its cancellation off until its gate is opened."""
+    held = gate
+    held.entered.set()
+    while not held.opened.is_set():
+        try:
+            await held.opened.wait()
+        except asyncio.CancelledError:
+            continue
+    await asyncio.sleep(0)

@@ -70,6 +70,7 @@ class Run:
         self._active = False
         self._engine: Engine | None = None
         self._stopped: asyncio.Event | None = None
+        self._pause_grace: float | None = None
         self._listeners: list[asyncio.Queue[RunEvent | None]] = []
 
     def __repr__(self) -> str:
@@ -257,6 +258,7 @@ class Run:
         Args:
             grace: seconds after which a node that still runs is cancelled; it runs again after a resume.
         """
+        self._pause_grace = grace
         if self._engine is not None:
             self._engine.pause(grace)
 
@@ -295,6 +297,8 @@ class Run:
         for record in met:
             engine.observe(record)
         self._publish(open_record(tail))
+        if self._pause_grace is not None:
+            engine.pause(self._pause_grace)
         self._engine, self._stopped = engine, asyncio.Event()
         try:
             await engine.run()
@@ -402,6 +406,7 @@ class _Active:
                 run_id=self._run.run_id,
             )
         self._run._begun = self._run._active = True
+        self._run._pause_grace = None
 
     def __exit__(self, *exc_info: object) -> None:
         self._run._active = False
