@@ -1,0 +1,268 @@
+"""Drivers that go wrong when they are opened, closed or cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+from stargraph.checkpoint.codec import encode
+from stargraph.checkpoint.conformance.reference import FORMAT, MemoryCheckpointer, MemoryStore
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.errors import CheckpointError, StoreUnavailableError
+from support.zoo.specimens import broken
+
+
+@broken()
+class LacksListRuns(MemoryCheckpointer):
+    """list_runs was not written."""
+
+    list_runs = None  # type: ignore[assignment]
+
+
+@broken()
+class SynchronousReads(MemoryCheckpointer):
+    """read_latest is no coroutine function."""
+
+    def read_latest(self, run_id: str) -> Checkpoint | None:  # type: ignore[override]
+        return self._latest(run_id)
+
+
+@broken()
+class ConnectsOnFirstUse(MemoryCheckpointer):
+    """A handle is ready without bootstrap."""
+
+    def __init__(self, store: MemoryStore | None = None) -> None:
+        super().__init__(store)
+        self._state = "ready"
+
+
+@broken()
+class DropsTables(MemoryCheckpointer):
+    """DROP TABLE IF EXISTS at every bootstrap."""
+
+    async def bootstrap(self) -> None:
+        self._store.runs.clear()
+        await super().bootstrap()
+
+
+@broken()
+class CreatesForItself(MemoryCheckpointer):
+    """What is stored lives in the handle."""
+
+    def __init__(self, store: MemoryStore | None = None) -> None:
+        super().__init__(MemoryStore())
+
+
+@broken()
+class SecondBootstrapFails(MemoryCheckpointer):
+    """CREATE TABLE without IF NOT EXISTS, guarded by a flag of the store, not of the handle."""
+
+    async def bootstrap(self) -> None:
+        if self._state == "ready":
+            raise StoreUnavailableError("table checkpoints already exists", reason="unavailable")
+        await super().bootstrap()
+
+
+@broken()
+class BootstrapRaces(MemoryCheckpointer):
+    """Looks whether the tables are there, and then creates them."""
+
+    async def bootstrap(self) -> None:
+        if self._store.format is None:
+            await self._turn()
+            if self._store.format is not None:
+                raise StoreUnavailableError("table checkpoints already exists", reason="unavailable")
+            self._store.format = FORMAT
+        await super().bootstrap()
+
+
+@broken()
+class TakesNewerStores(MemoryCheckpointer):
+    """The version of the store is overwritten by the version of this software."""
+
+    async def bootstrap(self) -> None:
+        self._store.format = FORMAT
+        await super().bootstrap()
+
+
+@broken()
+class SwallowsCancellation(MemoryCheckpointer):
+    """except BaseException around a write, to be safe: CancelledError is swallowed."""
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        try:
+            await super().write(checkpoint)
+        except asyncio.CancelledError:
+            return
+
+
+@broken()
+class SwallowsCancelledReads(MemoryCheckpointer):
+    """A read that is cancelled gives None."""
+
+    async def read_latest(self, run_id: str) -> Checkpoint | None:
+        try:
+            return await super().read_latest(run_id)
+        except asyncio.CancelledError:
+            return None
+
+
+@broken()
+class TornByCancellation(MemoryCheckpointer):
+    """The record is written in two parts: a cancellation in between leaves half of it."""
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        self._ensure_ready()
+        record = encode(checkpoint)
+        known = checkpoint.step in self._records(checkpoint.run_id)
+        self._append(checkpoint, record)
+        if not known:
+            self._records(checkpoint.run_id)[checkpoint.step] = record[: len(record) // 2]
+            await self._turn()
+            self._records(checkpoint.run_id)[checkpoint.step] = record
+        await self._turn()
+
+
+@broken()
+class LeaksConnections(MemoryCheckpointer):
+    """A connection of the pool is not given back when a call is cancelled, until none is left."""
+
+    def __init__(self, store: MemoryStore | None = None) -> None:
+        super().__init__(store)
+        self._free = 5
+
+    async def _turn(self) -> None:
+        for _ in range(200):
+            if self._free:
+                break
+            await asyncio.sleep(0.001)
+        else:
+            raise StoreUnavailableError("no connection became free", reason="unavailable")
+        self._free -= 1
+        await super()._turn()
+        self._free += 1
+
+
+@broken()
+class BusyForGood(MemoryCheckpointer):
+    """A bootstrap that is cancelled leaves its flag behind, and the next one waits for it."""
+
+    _busy = False
+
+    async def bootstrap(self) -> None:
+        for _ in range(200):
+            if not self._busy:
+                break
+            await asyncio.sleep(0.001)
+        else:
+            raise StoreUnavailableError("another bootstrap is going on", reason="unavailable")
+        self._busy = True
+        await super().bootstrap()
+        self._busy = False
+
+
+@broken()
+class LandsLater(MemoryCheckpointer):
+    """A cancelled write goes on in the background, and lands on top of what came after it."""
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        try:
+            await super().write(checkpoint)
+        except asyncio.CancelledError:
+            record = encode(checkpoint)
+            loop = asyncio.get_running_loop()
+            for turns in range(1, 12):
+                loop.call_later(turns * 0.0005, self._land, checkpoint, record)
+            raise
+
+    def _land(self, checkpoint: Checkpoint, record: bytes) -> None:
+        if checkpoint.step and checkpoint.step in self._records(checkpoint.run_id):
+            self._records(checkpoint.run_id)[checkpoint.step] = record
+
+
+@broken()
+class StaysOpen(MemoryCheckpointer):
+    """close() does nothing."""
+
+    async def close(self) -> None:
+        await self._turn()
+
+
+@broken()
+class ClosesOnce(MemoryCheckpointer):
+    """A second close() fails, and one before bootstrap()."""
+
+    async def close(self) -> None:
+        if self._state != "ready":
+            raise ValueError("no active connection")
+        self._state = "closed"
+
+
+@broken()
+class ClosedForGood(MemoryCheckpointer):
+    """bootstrap() after close() does nothing, since it was called before."""
+
+    async def bootstrap(self) -> None:
+        if self._state != "closed":
+            await super().bootstrap()
+
+
+@broken()
+class SwallowsTheBody(MemoryCheckpointer):
+    """__aexit__ returns True: an exception of the body is swallowed."""
+
+    async def __aexit__(  # type: ignore[override]
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        await self.close()
+        return True
+
+
+@broken()
+class EntersUnready(MemoryCheckpointer):
+    """`async with` does not bootstrap."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+
+@broken()
+class LibraryErrorAfterClose(MemoryCheckpointer):
+    """After close() the library's own error comes out."""
+
+    def _ensure_ready(self) -> None:
+        if self._state == "closed":
+            raise ValueError("Cannot operate on a closed database.")
+        super()._ensure_ready()
+
+
+@broken()
+class AcknowledgesWhileClosing(MemoryCheckpointer):
+    """Writes go through a queue; close() drops what is in it, and its writers are told that all is well."""
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        self._ensure_ready()
+        record = encode(checkpoint)
+        await self._turn()
+        if self._state == "closed":
+            return
+        self._append(checkpoint, record)
+        await self._turn()
+
+
+@broken()
+class HalfMadeStore(MemoryCheckpointer):
+    """A bootstrap that is cancelled leaves a store that no later one accepts."""
+
+    async def bootstrap(self) -> None:
+        if self._store.format == 0:
+            raise CheckpointError("schema is incomplete", reason="unavailable")
+        if self._store.format is None:
+            self._store.format = 0
+            try:
+                await self._turn()
+            finally:
+                if asyncio.current_task().cancelling() == 0:  # type: ignore[union-attr]
+                    self._store.format = FORMAT
+        await super().bootstrap()
