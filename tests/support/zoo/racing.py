@@ -7,7 +7,7 @@ from datetime import datetime
 
 from stargraph.checkpoint.codec import decode, encode
 from stargraph.checkpoint.conformance.reference import MemoryCheckpointer, MemoryStore
-from stargraph.checkpoint.protocol import Checkpoint, RunSummary, Tail, judge_append
+from stargraph.checkpoint.protocol import ENDED, Checkpoint, RunSummary, Tail, judge_append
 from stargraph.errors import CheckpointConflictError
 from support.zoo.specimens import broken
 
@@ -97,6 +97,24 @@ class RemembersTails(MemoryCheckpointer):
         else:
             super()._append(checkpoint, record)
         self._tails[run_id] = Tail(checkpoint.step, checkpoint.digest, checkpoint.status)
+
+
+@broken()
+class ComparesOwnDigestsAlone(MemoryCheckpointer):
+    """The predecessor is compared only where this handle wrote it; after another one's step the number is enough."""
+
+    def __init__(self, store: MemoryStore | None = None) -> None:
+        super().__init__(store)
+        self._written: set[str] = set()
+
+    def _append(self, checkpoint: Checkpoint, record: bytes) -> None:
+        tail = self._tail(checkpoint.run_id)
+        follows = tail is not None and checkpoint.step == tail.step + 1 and tail.status not in ENDED
+        if tail is not None and follows and tail.digest not in self._written and self._written:
+            self._records(checkpoint.run_id)[checkpoint.step] = record
+        else:
+            super()._append(checkpoint, record)
+        self._written.add(checkpoint.digest)
 
 
 @broken()
