@@ -3,7 +3,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-
 from support import nodes
 from support.memory import MemoryCheckpointer
 
@@ -11,10 +10,9 @@ from support.memory import MemoryCheckpointer
 @pytest.fixture(autouse=True)
 def ledger() -> Iterator[list[str]]:
     """What was executed, empty at the begin of each test."""
-    nodes.LEDGER.clear()
-    nodes.before = lambda context: None
+    nodes.reset()
     yield nodes.LEDGER
-    nodes.before = lambda context: None
+    nodes.reset()
 
 
 @pytest.fixture

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from stargraph.checkpoint.protocol import Checkpoint, JsonValue, RunSummary
-from stargraph.graph import Graph, NodeContext
 from support import nodes
 from support.graphs import everything
 from support.memory import MemoryCheckpointer
 from support.nodes import Killed
+
+from stargraph.checkpoint.protocol import Checkpoint, JsonValue, RunSummary
+from stargraph.graph import Graph, NodeContext
 
 ANSWERS = {"approve": "yes", "ask": "Ada"}
 

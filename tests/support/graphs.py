@@ -10,7 +10,8 @@ from stargraph.ir import parse_graph
 
 def graph(text: str, folder: Path | None = None) -> Graph:
     """A graph from YAML; `id` may be left out."""
-    return Graph(parse_graph(text if "id:" in text.split("nodes:")[0] else f"id: test\n{text}"), folder=folder)
+    named = "id:" in text.split("nodes:", maxsplit=1)[0]
+    return Graph(parse_graph(text if named else f"id: test\n{text}"), folder=folder)
 
 
 PATH = 'state_schema: {path: {type: "list[str]", reduce: append, default: []}}\n'
@@ -57,12 +58,18 @@ nodes:
   - {id: meet, kind: "support.nodes:step"}
   - {id: square, kind: "support.nodes:square"}
   - {id: approve, kind: interrupt, prompt: "Is {squares} right?", into: approval}
-  - {id: sub, kind: subgraph, graph: child.yaml, inputs: {numbers: "state.squares"}, outputs: {squares: "state.squares", who: "state.who"}}
+  - id: sub
+    kind: subgraph
+    graph: child.yaml
+    inputs: {numbers: "state.squares"}
+    outputs: {squares: "state.squares", who: "state.who"}
   - {id: last, kind: "support.nodes:step"}
 rules:
   - {id: again, when: {node: loop, if: "state.n < 3"}, then: [{kind: goto, target: loop}]}
   - {id: both, when: {node: loop}, then: [{kind: parallel, targets: [left, right], join: meet}]}
-  - {id: each, when: {node: meet}, then: [{kind: map, over: "[1, 2, 3, 4, 5]", target: square, join: approve, max_concurrency: 2}]}
+  - id: each
+    when: {node: meet}
+    then: [{kind: map, over: "[1, 2, 3, 4, 5]", target: square, join: approve, max_concurrency: 2}]
   - {id: end, when: {node: last}, then: [{kind: halt, reason: finished}]}
 """
 """Sequence, loop, parallel, map, a question, and a subgraph with a map and a question of its own."""

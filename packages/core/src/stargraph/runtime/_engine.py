@@ -240,7 +240,7 @@ class Engine:
     async def _record_end(self) -> None:
         if self._stop == "cancel":
             await self._stop_flights()
-            await cancel_children(self._plan, self._log, self._log.tail, self._executor_id)
+            await cancel_children(self._log, self._log.tail, self._executor_id)
             await self._append("cancelled", None, lambda tail: {"status": "cancelled"})
         elif self._failure is not None:
             task, error = self._failure
