@@ -108,7 +108,7 @@ async def conflict_stores_nothing(kit: Kit) -> None:
     "A batch of which the first steps are stored already and the next one is another executor's raises "
     "CheckpointConflictError, and stores nothing more.",
     contract=f"{_CONTRACT}; write, rule 4",
-    usual_cause="Only the first step of a batch is judged, or the stored steps of it are skipped without comparing them.",
+    usual_cause="Only the first step of a batch is judged, or stored steps are skipped without comparing them.",
     needs=("batch.appends_all",),
 )
 async def conflict_in_the_middle(kit: Kit) -> None:
