@@ -71,6 +71,12 @@ def test_a_report_on_stdout_stands_alone(tmp_path: Path) -> None:
     assert "level partial" in done.stderr
 
 
+def test_nothing_is_left_beside_the_user(tmp_path: Path) -> None:
+    done = conformance("run", REFERENCE, "--only", "stateful", folder=tmp_path)
+    assert done.returncode == 2
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_catalogue_and_one_check_of_it(tmp_path: Path) -> None:
     listed = conformance("run", "--list", folder=tmp_path)
     assert listed.returncode == 0

@@ -36,7 +36,10 @@ class Renaming(MemoryCheckpointer):
             runs.setdefault(self._name(checkpoint.run_id), {}).update(runs.pop(checkpoint.run_id))
 
 
-@broken()
+@broken(
+    "isolation.case",
+    "stateful.agrees_with_model",
+)
 class FoldsCase(Renaming):
     """A collation, or a file system, that ignores case."""
 
@@ -44,7 +47,10 @@ class FoldsCase(Renaming):
         return run_id.lower()
 
 
-@broken()
+@broken(
+    "isolation.punctuation",
+    "isolation.prefixes",
+)
 class SanitisesIds(Renaming):
     """Whatever is not a letter or digit becomes `_`, to make a file name."""
 
@@ -52,7 +58,9 @@ class SanitisesIds(Renaming):
         return re.sub(r"[^A-Za-z0-9]", "_", run_id)
 
 
-@broken()
+@broken(
+    "isolation.long_ids",
+)
 class CutsIds(Renaming):
     """VARCHAR(100): longer ids are cut off."""
 
@@ -60,7 +68,9 @@ class CutsIds(Renaming):
         return run_id[:100]
 
 
-@broken()
+@broken(
+    "isolation.outside_alphabet",
+)
 class StripsIds(Renaming):
     """Blanks around an id are stripped, as CHAR columns do."""
 
@@ -68,7 +78,9 @@ class StripsIds(Renaming):
         return run_id.strip()
 
 
-@broken()
+@broken(
+    "isolation.outside_alphabet",
+)
 class WalksDirectories(Renaming):
     """The id is a path below the store's directory, and `..` leads out of it and in again."""
 
@@ -76,7 +88,10 @@ class WalksDirectories(Renaming):
         return os.path.normpath(run_id) if run_id else ""
 
 
-@broken()
+@broken(
+    "isolation.prefixes",
+    "isolation.outside_alphabet",
+)
 class LikeWildcards(MemoryCheckpointer):
     """WHERE run_id LIKE ?: `%` and `_` match other runs."""
 
@@ -92,7 +107,16 @@ class LikeWildcards(MemoryCheckpointer):
         return super()._at(self._like(run_id), step)
 
 
-@broken()
+@broken(
+    "isolation.prefixes",
+    "list_runs.ties_by_run_id",
+    "list_runs.default_limit",
+    "cancel.many",
+    "history.in_order",
+    "history.unknown_is_empty",
+    "deletion.keep_last_zero_removes",
+    "closing.with_calls_in_flight",
+)
 class JoinedKeys(MemoryCheckpointer):
     """The key is the id followed by the step, without a separator: run r1 step 1 is run r step 11."""
 
@@ -120,7 +144,15 @@ class JoinedKeys(MemoryCheckpointer):
             del self._store.runs[known][own]
 
 
-@broken()
+@broken(
+    "steps.rewrite_after_end",
+    "steps.ended_refused",
+    "isolation.own_rules",
+    "search.by_status",
+    "search.filters_combine",
+    "deletion.prune_matches",
+    "deletion.keep_last_zero_removes",
+)
 class StepsAreGlobal(MemoryCheckpointer):
     """A step at which one run ended cannot be written by another one: the index lacks the run."""
 

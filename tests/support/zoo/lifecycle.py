@@ -13,14 +13,18 @@ from stargraph.errors import CheckpointError, StoreUnavailableError
 from support.zoo.specimens import broken
 
 
-@broken()
+@broken(
+    "bootstrap.methods",
+)
 class LacksListRuns(MemoryCheckpointer):
     """list_runs was not written."""
 
     list_runs = None  # type: ignore[assignment]
 
 
-@broken()
+@broken(
+    "bootstrap.methods",
+)
 class SynchronousReads(MemoryCheckpointer):
     """read_latest is no coroutine function."""
 
@@ -28,7 +32,10 @@ class SynchronousReads(MemoryCheckpointer):
         return self._latest(run_id)
 
 
-@broken()
+@broken(
+    "bootstrap.required_first",
+    "bootstrap.newer_format_refused",
+)
 class ConnectsOnFirstUse(MemoryCheckpointer):
     """A handle is ready without bootstrap."""
 
@@ -37,7 +44,14 @@ class ConnectsOnFirstUse(MemoryCheckpointer):
         self._state = "ready"
 
 
-@broken()
+@broken(
+    "bootstrap.twice",
+    "bootstrap.second_handle",
+    "durability.reopen",
+    "engine.resumes_elsewhere",
+    "closing.refuses_after",
+    "stateful.agrees_with_model",
+)
 class DropsTables(MemoryCheckpointer):
     """DROP TABLE IF EXISTS at every bootstrap."""
 
@@ -46,7 +60,31 @@ class DropsTables(MemoryCheckpointer):
         await super().bootstrap()
 
 
-@broken()
+@broken(
+    "bootstrap.second_handle",
+    "bootstrap.eight_handles",
+    "steps.usable_after_refusal",
+    "values.text",
+    "values.numbers",
+    "values.keys",
+    "values.key_order",
+    "values.empties",
+    "values.depth",
+    "durability.other_handle",
+    "durability.reopen",
+    "concurrency.one_winner_many_handles",
+    "cancel.write",
+    "cancel.bootstrap",
+    "engine.runs_to_the_end",
+    "engine.resumes_elsewhere",
+    "engine.takeover",
+    "history.during_appends",
+    "deletion.delete_run",
+    "deletion.stays_deleted",
+    "deletion.pruned_run_goes_on",
+    "batch.appends_all",
+    "closing.refuses_after",
+)
 class CreatesForItself(MemoryCheckpointer):
     """What is stored lives in the handle."""
 
@@ -54,7 +92,11 @@ class CreatesForItself(MemoryCheckpointer):
         super().__init__(MemoryStore())
 
 
-@broken()
+@broken(
+    "bootstrap.twice",
+    "cancel.bootstrap",
+    "deletion.stays_deleted",
+)
 class SecondBootstrapFails(MemoryCheckpointer):
     """CREATE TABLE without IF NOT EXISTS, guarded by a flag of the store, not of the handle."""
 
@@ -64,7 +106,9 @@ class SecondBootstrapFails(MemoryCheckpointer):
         await super().bootstrap()
 
 
-@broken()
+@broken(
+    "bootstrap.eight_handles",
+)
 class BootstrapRaces(MemoryCheckpointer):
     """Looks whether the tables are there, and then creates them."""
 
@@ -77,7 +121,9 @@ class BootstrapRaces(MemoryCheckpointer):
         await super().bootstrap()
 
 
-@broken()
+@broken(
+    "bootstrap.newer_format_refused",
+)
 class TakesNewerStores(MemoryCheckpointer):
     """The version of the store is overwritten by the version of this software."""
 
@@ -86,7 +132,11 @@ class TakesNewerStores(MemoryCheckpointer):
         await super().bootstrap()
 
 
-@broken()
+@broken(
+    "cancel.write",
+    "cancel.outcome_is_settled",
+    "cancel.many",
+)
 class SwallowsCancellation(MemoryCheckpointer):
     """except BaseException around a write, to be safe: CancelledError is swallowed."""
 
@@ -97,7 +147,9 @@ class SwallowsCancellation(MemoryCheckpointer):
             return
 
 
-@broken()
+@broken(
+    "cancel.reads",
+)
 class SwallowsCancelledReads(MemoryCheckpointer):
     """A read that is cancelled gives None."""
 
@@ -108,7 +160,13 @@ class SwallowsCancelledReads(MemoryCheckpointer):
             return None
 
 
-@broken()
+@broken(
+    "concurrency.identical_retries",
+    "concurrency.one_winner_one_handle",
+    "cancel.write",
+    "cancel.outcome_is_settled",
+    "cancel.many",
+)
 class TornByCancellation(MemoryCheckpointer):
     """The record is written in two parts: a cancellation in between leaves half of it."""
 
@@ -124,7 +182,9 @@ class TornByCancellation(MemoryCheckpointer):
         await self._turn()
 
 
-@broken()
+@broken(
+    "cancel.many",
+)
 class LeaksConnections(MemoryCheckpointer):
     """A connection of the pool is not given back when a call is cancelled, until none is left."""
 
@@ -144,7 +204,9 @@ class LeaksConnections(MemoryCheckpointer):
         self._free += 1
 
 
-@broken()
+@broken(
+    "cancel.bootstrap",
+)
 class BusyForGood(MemoryCheckpointer):
     """A bootstrap that is cancelled leaves its flag behind, and the next one waits for it."""
 
@@ -162,7 +224,9 @@ class BusyForGood(MemoryCheckpointer):
         self._busy = False
 
 
-@broken()
+@broken(
+    "cancel.outcome_is_settled",
+)
 class LandsLater(MemoryCheckpointer):
     """A cancelled write goes on in the background, and lands on top of what came after it."""
 
@@ -182,7 +246,9 @@ class LandsLater(MemoryCheckpointer):
             self._records(late.run_id)[late.step] = encode(late)
 
 
-@broken()
+@broken(
+    "closing.refuses_after",
+)
 class StaysOpen(MemoryCheckpointer):
     """close() does nothing."""
 
@@ -190,7 +256,10 @@ class StaysOpen(MemoryCheckpointer):
         await self._turn()
 
 
-@broken()
+@broken(
+    "closing.idempotent",
+    "closing.refuses_after",
+)
 class ClosesOnce(MemoryCheckpointer):
     """A second close() fails."""
 
@@ -200,7 +269,9 @@ class ClosesOnce(MemoryCheckpointer):
         await super().close()
 
 
-@broken()
+@broken(
+    "closing.reopens",
+)
 class ClosedForGood(MemoryCheckpointer):
     """bootstrap() after close() does nothing, since it was called before."""
 
@@ -209,7 +280,9 @@ class ClosedForGood(MemoryCheckpointer):
             await super().bootstrap()
 
 
-@broken()
+@broken(
+    "closing.context_manager",
+)
 class SwallowsTheBody(MemoryCheckpointer):
     """__aexit__ returns True: an exception of the body is swallowed."""
 
@@ -220,7 +293,9 @@ class SwallowsTheBody(MemoryCheckpointer):
         return True
 
 
-@broken()
+@broken(
+    "closing.context_manager",
+)
 class EntersUnready(MemoryCheckpointer):
     """`async with` does not bootstrap."""
 
@@ -228,7 +303,9 @@ class EntersUnready(MemoryCheckpointer):
         return self
 
 
-@broken()
+@broken(
+    "closing.refuses_after",
+)
 class LibraryErrorAfterClose(MemoryCheckpointer):
     """After close() the library's own error comes out."""
 
@@ -238,7 +315,9 @@ class LibraryErrorAfterClose(MemoryCheckpointer):
         super()._ensure_ready()
 
 
-@broken()
+@broken(
+    "closing.with_calls_in_flight",
+)
 class AcknowledgesWhileClosing(MemoryCheckpointer):
     """Writes go through a queue; close() drops what is in it, and its writers are told that all is well."""
 
@@ -252,7 +331,10 @@ class AcknowledgesWhileClosing(MemoryCheckpointer):
         await self._turn()
 
 
-@broken()
+@broken(
+    "bootstrap.eight_handles",
+    "cancel.bootstrap",
+)
 class HalfMadeStore(MemoryCheckpointer):
     """A bootstrap that is cancelled leaves a store that no later one accepts."""
 

@@ -27,7 +27,11 @@ class Listing(MemoryCheckpointer):
         return [RunSummary.from_checkpoint(latest) for latest in filter(None, map(self._latest, self._store.runs))]
 
 
-@broken()
+@broken(
+    "list_runs.ties_by_run_id",
+    "list_runs.limit",
+    "list_runs.default_limit",
+)
 class IgnoresTheLimit(Listing):
     """The limit is not passed on."""
 
@@ -35,7 +39,9 @@ class IgnoresTheLimit(Listing):
         return self._summaries(since)
 
 
-@broken()
+@broken(
+    "list_runs.limit",
+)
 class ZeroMeansAll(Listing):
     """`limit or 100`: 0 gives everything."""
 
@@ -43,7 +49,11 @@ class ZeroMeansAll(Listing):
         return self._summaries(since)[: limit or 100]
 
 
-@broken()
+@broken(
+    "list_runs.ties_by_run_id",
+    "list_runs.limit",
+    "list_runs.default_limit",
+)
 class LimitBeforeOrder(Listing):
     """The limit is applied to the order of insertion, and the rest is sorted."""
 
@@ -52,7 +62,9 @@ class LimitBeforeOrder(Listing):
         return [summary for summary in self._summaries(since) if summary.run_id in first]
 
 
-@broken()
+@broken(
+    "list_runs.negative_limit_refused",
+)
 class NegativeLimit(MemoryCheckpointer):
     """A negative limit goes to a slice."""
 
@@ -61,7 +73,9 @@ class NegativeLimit(MemoryCheckpointer):
         return found[:limit]
 
 
-@broken()
+@broken(
+    "list_runs.naive_since_refused",
+)
 class NaiveIsUtc(MemoryCheckpointer):
     """A since without an offset is taken for UTC."""
 
@@ -70,7 +84,9 @@ class NaiveIsUtc(MemoryCheckpointer):
         return await super().list_runs(since=since, limit=limit)
 
 
-@broken()
+@broken(
+    "list_runs.default_limit",
+)
 class NoDefaultLimit(MemoryCheckpointer):
     """Without a limit everything is listed."""
 
@@ -78,7 +94,11 @@ class NoDefaultLimit(MemoryCheckpointer):
         return await super().list_runs(since=since, limit=limit)
 
 
-@broken()
+@broken(
+    "list_runs.since_is_inclusive",
+    "list_runs.since_across_offsets",
+    "stateful.agrees_with_model",
+)
 class SinceIsExclusive(Listing):
     """`>` instead of `>=`."""
 
@@ -86,7 +106,9 @@ class SinceIsExclusive(Listing):
         return [item for item in self._summaries(since) if since is None or item.started_at > since][:limit]
 
 
-@broken()
+@broken(
+    "list_runs.since_across_offsets",
+)
 class SinceAsText(MemoryCheckpointer):
     """Timestamps are compared as text, whatever their offsets."""
 
@@ -98,7 +120,15 @@ class SinceAsText(MemoryCheckpointer):
         return found[:limit]
 
 
-@broken()
+@broken(
+    "bootstrap.eight_handles",
+    "list_runs.newest_first",
+    "list_runs.microseconds_order",
+    "list_runs.ties_by_run_id",
+    "list_runs.limit",
+    "list_runs.summaries",
+    "concurrency.many_tasks",
+)
 class InsertionOrder(Listing):
     """The order is that of insertion, newest first."""
 
@@ -107,7 +137,9 @@ class InsertionOrder(Listing):
         return found[:limit]
 
 
-@broken()
+@broken(
+    "list_runs.newest_first",
+)
 class LastUpdateOrder(Listing):
     """ORDER BY updated_at DESC."""
 
@@ -115,7 +147,13 @@ class LastUpdateOrder(Listing):
         return sorted(self._summaries(since), key=lambda item: item.updated_at, reverse=True)[:limit]
 
 
-@broken()
+@broken(
+    "bootstrap.eight_handles",
+    "list_runs.ties_by_run_id",
+    "concurrency.many_tasks",
+    "search.pages",
+    "deletion.delete_run",
+)
 class TiesDescending(Listing):
     """ORDER BY started_at DESC, run_id DESC."""
 
@@ -123,7 +161,10 @@ class TiesDescending(Listing):
         return sorted(self._summaries(since), key=lambda item: (item.started_at, item.run_id), reverse=True)[:limit]
 
 
-@broken()
+@broken(
+    "list_runs.microseconds_order",
+    "list_runs.since_is_inclusive",
+)
 class WholeSeconds(Listing):
     """Starts are kept in whole seconds, for the order and for since."""
 
@@ -134,7 +175,14 @@ class WholeSeconds(Listing):
         ]
 
 
-@broken()
+@broken(
+    "list_runs.summaries",
+    "durability.other_handle",
+    "engine.runs_to_the_end",
+    "search.by_status",
+    "search.filters_combine",
+    "batch.appends_all",
+)
 class SummaryOfTheStart(MemoryCheckpointer):
     """The summary is made when the run starts, and not again."""
 
@@ -145,7 +193,9 @@ class SummaryOfTheStart(MemoryCheckpointer):
         return sorted(kept, key=lambda item: (-item.started_at.timestamp(), item.run_id))
 
 
-@broken()
+@broken(
+    "list_runs.summaries",
+)
 class SummaryWithoutError(MemoryCheckpointer):
     """The summary has no column for the error."""
 

@@ -27,7 +27,9 @@ class CheckThenWrite(MemoryCheckpointer):
             self._store.runs.setdefault(checkpoint.run_id, {})[checkpoint.step] = record
 
 
-@broken()
+@broken(
+    "concurrency.one_winner_one_handle",
+)
 class ChecksThenWrites(CheckThenWrite):
     """SELECT, then INSERT OR REPLACE, with an await in between."""
 
@@ -36,7 +38,9 @@ class ChecksThenWrites(CheckThenWrite):
         await self._checked_write(checkpoint)
 
 
-@broken()
+@broken(
+    "concurrency.one_winner_many_handles",
+)
 class LocksTheHandle(CheckThenWrite):
     """The lock around SELECT and INSERT belongs to the handle, not to the store."""
 
@@ -50,7 +54,9 @@ class LocksTheHandle(CheckThenWrite):
             await self._checked_write(checkpoint)
 
 
-@broken()
+@broken(
+    "concurrency.identical_retries",
+)
 class ConcurrentRetryIsConflict(MemoryCheckpointer):
     """Looks whether the step is stored before the insert alone: a retry that races with itself is a conflict."""
 
@@ -66,7 +72,9 @@ class ConcurrentRetryIsConflict(MemoryCheckpointer):
         self._append(checkpoint, record)
 
 
-@broken()
+@broken(
+    "concurrency.many_tasks",
+)
 class OneSharedCursor(MemoryCheckpointer):
     """One cursor for everything: a read that overlaps with another one fetches the other one's row."""
 
@@ -79,7 +87,13 @@ class OneSharedCursor(MemoryCheckpointer):
         return self._latest(self._asked)
 
 
-@broken()
+@broken(
+    "concurrency.linearizable",
+    "fencing.stale_handle",
+    "engine.takeover",
+    "batch.conflict_stores_nothing",
+    "batch.conflict_in_the_middle",
+)
 class RemembersTails(MemoryCheckpointer):
     """The handle remembers the tail of every run that it wrote, and never looks again; it then writes blindly."""
 
@@ -99,7 +113,10 @@ class RemembersTails(MemoryCheckpointer):
         self._tails[run_id] = Tail(checkpoint.step, checkpoint.digest, checkpoint.status)
 
 
-@broken()
+@broken(
+    "fencing.stale_successor",
+    "batch.conflict_stores_nothing",
+)
 class ComparesOwnDigestsAlone(MemoryCheckpointer):
     """The predecessor is compared only where this handle wrote it; after another one's step the number is enough."""
 
@@ -117,7 +134,14 @@ class ComparesOwnDigestsAlone(MemoryCheckpointer):
         self._written.add(checkpoint.digest)
 
 
-@broken()
+@broken(
+    "steps.usable_after_refusal",
+    "durability.other_handle",
+    "concurrency.one_winner_many_handles",
+    "engine.takeover",
+    "deletion.delete_run",
+    "deletion.pruned_run_goes_on",
+)
 class CachesTheLatest(MemoryCheckpointer):
     """The handle remembers the latest checkpoint that it read or wrote."""
 
@@ -146,7 +170,28 @@ class CachesTheLatest(MemoryCheckpointer):
         return None
 
 
-@broken()
+@broken(
+    "bootstrap.second_handle",
+    "bootstrap.eight_handles",
+    "steps.usable_after_refusal",
+    "values.text",
+    "values.numbers",
+    "values.keys",
+    "values.key_order",
+    "values.empties",
+    "values.depth",
+    "durability.other_handle",
+    "concurrency.one_winner_many_handles",
+    "cancel.write",
+    "cancel.bootstrap",
+    "engine.runs_to_the_end",
+    "engine.takeover",
+    "history.during_appends",
+    "deletion.delete_run",
+    "deletion.stays_deleted",
+    "deletion.pruned_run_goes_on",
+    "batch.appends_all",
+)
 class WritesAtClose(MemoryCheckpointer):
     """Writes are acknowledged into a buffer of the handle, which goes to the store when it is closed."""
 
@@ -168,7 +213,12 @@ class WritesAtClose(MemoryCheckpointer):
             self._shared.runs.setdefault(run_id, {}).update(steps)
 
 
-@broken()
+@broken(
+    "bootstrap.newer_format_refused",
+    "durability.reopen",
+    "engine.resumes_elsewhere",
+    "closing.refuses_after",
+)
 class LosesAtClose(MemoryCheckpointer):
     """The last step of every run waits for the next one, and is lost when the handle is closed."""
 
@@ -180,7 +230,10 @@ class LosesAtClose(MemoryCheckpointer):
                 del steps[max(steps)]
 
 
-@broken()
+@broken(
+    "list_runs.summaries",
+    "durability.other_handle",
+)
 class OldSnapshots(MemoryCheckpointer):
     """A read transaction stays open for five calls, and shows what was there when it began."""
 

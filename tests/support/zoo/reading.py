@@ -21,7 +21,10 @@ def signed_anew(found: Checkpoint, changes: dict[str, Any]) -> Checkpoint:
     return Checkpoint.model_validate(fields)
 
 
-@broken()
+@broken(
+    "steps.latest_ignores_clocks",
+    "fencing.later_clock_does_not_win",
+)
 class LatestByClock(MemoryCheckpointer):
     """ORDER BY timestamp DESC LIMIT 1: the latest by the clock of whoever wrote it."""
 
@@ -30,7 +33,16 @@ class LatestByClock(MemoryCheckpointer):
         return max(filter(None, found), key=lambda checkpoint: checkpoint.timestamp, default=None)
 
 
-@broken()
+@broken(
+    "steps.latest_is_numeric",
+    "values.every_field",
+    "concurrency.linearizable",
+    "history.in_order",
+    "history.newest_first",
+    "deletion.prune_frees",
+    "deletion.prune_keeps_what_is_needed",
+    "batch.appends_all",
+)
 class StepsAsText(MemoryCheckpointer):
     """Steps are text, as in file names without leading zeros: 9 comes after 10."""
 
@@ -39,7 +51,9 @@ class StepsAsText(MemoryCheckpointer):
         return self._at(run_id, max(records, key=str)) if records else None
 
 
-@broken()
+@broken(
+    "bootstrap.creates",
+)
 class UnknownRunRaises(MemoryCheckpointer):
     """An unknown run raises KeyError."""
 
@@ -47,7 +61,25 @@ class UnknownRunRaises(MemoryCheckpointer):
         return self._store.runs[run_id]
 
 
-@broken()
+@broken(
+    "steps.unknown_is_none",
+    "steps.first_is_zero",
+    "steps.gap_refused",
+    "steps.rewrite_is_noop",
+    "steps.conflict_keeps_stored",
+    "steps.wrong_predecessor",
+    "steps.ended_refused",
+    "steps.others_go_on",
+    "steps.invalid_before_stored",
+    "isolation.case",
+    "isolation.punctuation",
+    "isolation.prefixes",
+    "isolation.long_ids",
+    "concurrency.linearizable",
+    "deletion.prune_keeps_what_is_needed",
+    "batch.conflict_stores_nothing",
+    "batch.conflict_in_the_middle",
+)
 class NearestStep(MemoryCheckpointer):
     """WHERE step <= ? ORDER BY step DESC: a step that is not there gives the one before it."""
 
@@ -57,7 +89,9 @@ class NearestStep(MemoryCheckpointer):
         return await super().read_at_step(run_id, max(below)) if below else None
 
 
-@broken()
+@broken(
+    "steps.unknown_is_none",
+)
 class CountsFromTheEnd(MemoryCheckpointer):
     """Steps are indexes of a list, and -1 is the last one."""
 
@@ -65,7 +99,21 @@ class CountsFromTheEnd(MemoryCheckpointer):
         return await super().read_at_step(run_id, step if step >= 0 else len(self._records(run_id)) + step)
 
 
-@broken()
+@broken(
+    "steps.unknown_is_none",
+    "isolation.case",
+    "isolation.punctuation",
+    "isolation.prefixes",
+    "isolation.long_ids",
+    "isolation.outside_alphabet",
+    "engine.missing_run",
+    "history.unknown_is_empty",
+    "deletion.delete_run",
+    "deletion.stays_deleted",
+    "deletion.prune_matches",
+    "batch.refusal_leaves_a_prefix",
+    "stateful.agrees_with_model",
+)
 class SeeksAndTakes(MemoryCheckpointer):
     """A sorted store is sought for the run, and what comes next is taken without looking whose it is."""
 
@@ -99,7 +147,17 @@ class Jsonb(MemoryCheckpointer):
         self._append(checkpoint, record[:2] + json.dumps(fields, ensure_ascii=False).encode())
 
 
-@broken()
+@broken(
+    "values.text",
+    "values.numbers",
+    "values.keys",
+    "values.key_order",
+    "values.empties",
+    "values.megabytes",
+    "values.altered_refused",
+    "corruption.flipped_bytes",
+    "corruption.altered_values",
+)
 class JsonbKeyOrder(Jsonb):
     """jsonb sorts the keys, the shorter ones first."""
 
@@ -109,7 +167,12 @@ class JsonbKeyOrder(Jsonb):
         return [self._keep(item) for item in value] if isinstance(value, list) else value
 
 
-@broken()
+@broken(
+    "values.text",
+    "values.keys",
+    "values.megabytes",
+    "stateful.agrees_with_model",
+)
 class DropsNul(Jsonb):
     """jsonb cannot hold U+0000, so it is dropped."""
 
@@ -121,7 +184,10 @@ class DropsNul(Jsonb):
         return value.replace("\0", "") if isinstance(value, str) else value
 
 
-@broken()
+@broken(
+    "values.numbers",
+    "stateful.agrees_with_model",
+)
 class OneNumberType(Jsonb):
     """Numbers are what JavaScript makes of them: 1.0 is 1, and integers beyond 2^53 are rounded."""
 
@@ -135,7 +201,10 @@ class OneNumberType(Jsonb):
         return int(float(value)) if type(value) is int else value
 
 
-@broken()
+@broken(
+    "values.empties",
+    "engine.resumes_elsewhere",
+)
 class LeavesOutEmpties(Jsonb):
     """exclude_none and exclude_defaults: null and empty members are left out."""
 
@@ -145,7 +214,10 @@ class LeavesOutEmpties(Jsonb):
         return [self._keep(item) for item in value] if isinstance(value, list) else value
 
 
-@broken()
+@broken(
+    "values.text",
+    "values.keys",
+)
 class NormalisesText(Jsonb):
     """Text is normalised to NFC on its way in."""
 
@@ -159,7 +231,9 @@ class NormalisesText(Jsonb):
         return unicodedata.normalize("NFC", value) if isinstance(value, str) else value
 
 
-@broken()
+@broken(
+    "values.depth",
+)
 class ShallowStates(Jsonb):
     """A recursive walk with a bound of 32 levels."""
 
@@ -171,7 +245,9 @@ class ShallowStates(Jsonb):
         return [self._keep(item, depth + 1) for item in value] if isinstance(value, list) else value
 
 
-@broken()
+@broken(
+    "values.megabytes",
+)
 class OneMegabyte(MemoryCheckpointer):
     """Records larger than a megabyte are refused, as by a default limit of the server."""
 
@@ -191,7 +267,12 @@ class SixteenMegabytes(MemoryCheckpointer):
         super()._append(checkpoint, record)
 
 
-@broken()
+@broken(
+    "values.every_field",
+    "engine.runs_to_the_end",
+    "engine.resumes_elsewhere",
+    "engine.takeover",
+)
 class ForgetsAColumn(MemoryCheckpointer):
     """The fields go to columns, and `definition`, `interrupts` and `calls` have none; what is read is signed anew."""
 
@@ -203,7 +284,13 @@ class ForgetsAColumn(MemoryCheckpointer):
         return signed_anew(found, fields)
 
 
-@broken()
+@broken(
+    "steps.append_and_read",
+    "engine.resumes_elsewhere",
+    "engine.graph_hash_mismatch",
+    "engine.runtime_hash_mismatch",
+    "engine.takeover",
+)
 class ForgetsTheHashes(MemoryCheckpointer):
     """graph_hash and runtime_hash are not stored; what is read is signed anew."""
 
@@ -220,7 +307,9 @@ class ForgetsTheHashes(MemoryCheckpointer):
         records.setdefault(checkpoint.step, record)
 
 
-@broken()
+@broken(
+    "values.instants",
+)
 class MillisecondClock(MemoryCheckpointer):
     """Times are kept in milliseconds; what is read is signed anew."""
 
@@ -235,7 +324,9 @@ class MillisecondClock(MemoryCheckpointer):
         return signed_anew(found, fields)
 
 
-@broken()
+@broken(
+    "values.seal",
+)
 class DropsTheSeal(MemoryCheckpointer):
     """The seal is not covered by the digest, and not stored."""
 
@@ -243,7 +334,12 @@ class DropsTheSeal(MemoryCheckpointer):
         await super().write(checkpoint.sealed(None))
 
 
-@broken()
+@broken(
+    "corruption.flipped_bytes",
+    "corruption.altered_values",
+    "corruption.truncated",
+    "corruption.swapped",
+)
 class TrustsTheBytes(MemoryCheckpointer):
     """What is stored is parsed and returned, whatever its digest says."""
 
@@ -258,7 +354,9 @@ class TrustsTheBytes(MemoryCheckpointer):
             return Checkpoint.model_construct(**fields)
 
 
-@broken()
+@broken(
+    "corruption.swapped",
+)
 class TrustsThePlace(MemoryCheckpointer):
     """The digest is compared, but not whether the record is that of the run and step that was asked for."""
 
@@ -280,7 +378,9 @@ class Objects(MemoryCheckpointer):
         self._held: dict[tuple[str, int], Checkpoint] = {}
 
 
-@broken()
+@broken(
+    "values.reader_keeps_no_hold",
+)
 class SharedCache(Objects):
     """A cache hands out one object to all readers."""
 
@@ -301,7 +401,10 @@ class SharedCache(Objects):
         return sorted(kept, key=lambda item: (-item.started_at.timestamp(), item.run_id))
 
 
-@broken()
+@broken(
+    "values.writer_keeps_no_hold",
+    "values.reader_keeps_no_hold",
+)
 class KeepsTheWritersObject(Objects):
     """The object that was written is what is read: nothing is encoded."""
 

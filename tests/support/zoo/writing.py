@@ -25,7 +25,21 @@ class Judging(MemoryCheckpointer):
         return judge_append(checkpoint, tail=tail, stored_digest=digest)
 
 
-@broken()
+@broken(
+    "steps.first_is_zero",
+    "steps.gap_refused",
+    "steps.conflict_keeps_stored",
+    "steps.wrong_predecessor",
+    "steps.ended_refused",
+    "isolation.own_rules",
+    "concurrency.one_winner_one_handle",
+    "engine.takeover",
+    "deletion.stays_deleted",
+    "deletion.pruned_run_goes_on",
+    "batch.conflict_stores_nothing",
+    "batch.conflict_in_the_middle",
+    "batch.refusal_leaves_a_prefix",
+)
 class InsertOrReplace(MemoryCheckpointer):
     """INSERT OR REPLACE: whoever writes last rewrites history, and nothing is checked."""
 
@@ -33,7 +47,14 @@ class InsertOrReplace(MemoryCheckpointer):
         self._store.runs.setdefault(checkpoint.run_id, {})[checkpoint.step] = record
 
 
-@broken()
+@broken(
+    "steps.conflict_keeps_stored",
+    "isolation.own_rules",
+    "concurrency.one_winner_one_handle",
+    "engine.takeover",
+    "batch.conflict_stores_nothing",
+    "batch.conflict_in_the_middle",
+)
 class UpsertOfTheLatest(MemoryCheckpointer):
     """ON CONFLICT DO UPDATE: the rules are checked, but a stored step is overwritten by another one."""
 
@@ -44,7 +65,15 @@ class UpsertOfTheLatest(MemoryCheckpointer):
             super()._append(checkpoint, record)
 
 
-@broken()
+@broken(
+    "steps.conflict_keeps_stored",
+    "isolation.own_rules",
+    "concurrency.one_winner_one_handle",
+    "cancel.outcome_is_settled",
+    "engine.takeover",
+    "batch.conflict_stores_nothing",
+    "batch.conflict_in_the_middle",
+)
 class InsertOrIgnore(MemoryCheckpointer):
     """ON CONFLICT DO NOTHING: a write that lost is acknowledged as if it were stored."""
 
@@ -56,7 +85,10 @@ class InsertOrIgnore(MemoryCheckpointer):
                 raise
 
 
-@broken()
+@broken(
+    "fencing.later_clock_does_not_win",
+    "engine.takeover",
+)
 class NewerClockWins(MemoryCheckpointer):
     """Last writer wins: of two checkpoints for a step the one with the newer timestamp stays."""
 
@@ -68,7 +100,12 @@ class NewerClockWins(MemoryCheckpointer):
             super()._append(checkpoint, record)
 
 
-@broken()
+@broken(
+    "steps.first_is_zero",
+    "deletion.stays_deleted",
+    "batch.refusal_leaves_a_prefix",
+    "stateful.agrees_with_model",
+)
 class StartsAnywhere(Judging):
     """An unknown run may begin at any step."""
 
@@ -76,7 +113,11 @@ class StartsAnywhere(Judging):
         return "append" if tail is None else super()._judge(checkpoint, tail, digest)
 
 
-@broken()
+@broken(
+    "steps.gap_refused",
+    "deletion.stays_deleted",
+    "stateful.agrees_with_model",
+)
 class AllowsGaps(Judging):
     """Any later step is taken, whatever is missing before it."""
 
@@ -86,7 +127,16 @@ class AllowsGaps(Judging):
         return super()._judge(checkpoint, tail, digest)
 
 
-@broken()
+@broken(
+    "steps.rewrite_is_noop",
+    "cancel.write",
+    "cancel.outcome_is_settled",
+    "cancel.reads",
+    "cancel.many",
+    "deletion.stays_deleted",
+    "deletion.pruned_run_goes_on",
+    "batch.again_is_noop",
+)
 class RetryIsConflict(Judging):
     """A uniqueness error is always a conflict: a retry of what is stored is refused."""
 
@@ -94,7 +144,13 @@ class RetryIsConflict(Judging):
         return super()._judge(checkpoint, tail, None if digest is None else "0" * 64)
 
 
-@broken()
+@broken(
+    "steps.rewrite_is_noop",
+    "cancel.outcome_is_settled",
+    "cancel.many",
+    "deletion.stays_deleted",
+    "batch.again_is_noop",
+)
 class RetryOfTheLatestAlone(Judging):
     """Only the latest step is recognised as stored already; an older one is a conflict."""
 
@@ -103,7 +159,14 @@ class RetryOfTheLatestAlone(Judging):
         return super()._judge(checkpoint, tail, "0" * 64 if older else digest)
 
 
-@broken()
+@broken(
+    "steps.rewrite_after_end",
+    "steps.conflict_after_end",
+    "steps.gap_after_end",
+    "engine.takeover",
+    "deletion.stays_deleted",
+    "batch.again_is_noop",
+)
 class StatusFirst(Judging):
     """The status of the run is looked at before the stored step: a retry of the last step fails."""
 
@@ -115,7 +178,10 @@ class StatusFirst(Judging):
         return super()._judge(checkpoint, tail, digest)
 
 
-@broken()
+@broken(
+    "steps.gap_after_end",
+    "deletion.stays_deleted",
+)
 class EndedBeforeGap(Judging):
     """The end of the run is checked before gaps."""
 
@@ -127,7 +193,10 @@ class EndedBeforeGap(Judging):
         return super()._judge(checkpoint, tail, digest)
 
 
-@broken()
+@broken(
+    "steps.ended_before_predecessor",
+    "deletion.stays_deleted",
+)
 class PredecessorBeforeEnd(Judging):
     """The predecessor is checked before the end of the run."""
 
@@ -137,7 +206,12 @@ class PredecessorBeforeEnd(Judging):
         return super()._judge(checkpoint, tail, digest)
 
 
-@broken()
+@broken(
+    "steps.wrong_predecessor",
+    "steps.usable_after_refusal",
+    "deletion.stays_deleted",
+    "batch.conflict_stores_nothing",
+)
 class StepNumberAlone(Judging):
     """Optimistic locking by the step number: previous_digest is not compared."""
 
@@ -147,7 +221,10 @@ class StepNumberAlone(Judging):
         return super()._judge(checkpoint, tail, digest)
 
 
-@broken()
+@broken(
+    "steps.ended_refused",
+    "deletion.stays_deleted",
+)
 class EndlessRuns(Judging):
     """The status is not looked at: an ended run goes on."""
 
@@ -155,7 +232,16 @@ class EndlessRuns(Judging):
         return super()._judge(checkpoint, tail and dataclasses.replace(tail, status="running"), digest)
 
 
-@broken()
+@broken(
+    "steps.others_go_on",
+    "values.every_field",
+    "list_runs.summaries",
+    "deletion.stays_deleted",
+    "deletion.prune_matches",
+    "deletion.prune_keeps_what_is_needed",
+    "deletion.pruned_run_goes_on",
+    "stateful.agrees_with_model",
+)
 class FailedIsTheEnd(Judging):
     """A failed run takes no further step, so it can never be resumed."""
 
@@ -165,7 +251,16 @@ class FailedIsTheEnd(Judging):
         return super()._judge(checkpoint, tail, digest)
 
 
-@broken()
+@broken(
+    "steps.conflict_keeps_stored",
+    "steps.wrong_predecessor",
+    "isolation.own_rules",
+    "concurrency.one_winner_one_handle",
+    "cancel.outcome_is_settled",
+    "engine.takeover",
+    "batch.conflict_stores_nothing",
+    "batch.conflict_in_the_middle",
+)
 class ConflictWithoutItsClass(MemoryCheckpointer):
     """A conflict is raised as plain CheckpointError, so no executor knows that it lost its run."""
 
@@ -176,7 +271,12 @@ class ConflictWithoutItsClass(MemoryCheckpointer):
             raise CheckpointError(error.message, reason=error.reason, run_id=error.run_id, step=error.step) from None
 
 
-@broken()
+@broken(
+    "steps.first_is_zero",
+    "steps.gap_refused",
+    "batch.refusal_leaves_a_prefix",
+    "stateful.agrees_with_model",
+)
 class GapIsConflict(MemoryCheckpointer):
     """Whatever does not fit is a conflict, gaps too."""
 
@@ -191,7 +291,10 @@ class GapIsConflict(MemoryCheckpointer):
             ) from None
 
 
-@broken()
+@broken(
+    "concurrency.one_winner_one_handle",
+    "stateful.agrees_with_model",
+)
 class NullInTheKey(MemoryCheckpointer):
     """The key holds previous_digest, which is NULL at step 0: to SQL no two NULLs are equal: duplicates pile up."""
 
@@ -202,7 +305,9 @@ class NullInTheKey(MemoryCheckpointer):
             super()._append(checkpoint, record)
 
 
-@broken()
+@broken(
+    "values.altered_refused",
+)
 class TrustsTheDigest(MemoryCheckpointer):
     """Stores the fields as they are, without checking that the digest covers them; NaN becomes null."""
 
@@ -216,7 +321,19 @@ class TrustsTheDigest(MemoryCheckpointer):
         self._append(checkpoint, record)
 
 
-@broken()
+@broken(
+    "steps.first_is_zero",
+    "steps.gap_refused",
+    "steps.conflict_keeps_stored",
+    "steps.wrong_predecessor",
+    "steps.ended_refused",
+    "isolation.own_rules",
+    "concurrency.one_winner_one_handle",
+    "cancel.outcome_is_settled",
+    "deletion.stays_deleted",
+    "deletion.pruned_run_goes_on",
+    "batch.conflict_stores_nothing",
+)
 class LockedAfterRefusal(MemoryCheckpointer):
     """The lock of the store is not released where a write is refused; later writes give up waiting."""
 
@@ -231,7 +348,15 @@ class LockedAfterRefusal(MemoryCheckpointer):
             raise
 
 
-@broken()
+@broken(
+    "steps.first_is_zero",
+    "steps.gap_refused",
+    "steps.conflict_keeps_stored",
+    "steps.wrong_predecessor",
+    "steps.ended_refused",
+    "deletion.stays_deleted",
+    "deletion.pruned_run_goes_on",
+)
 class AnonymousRefusals(MemoryCheckpointer):
     """Refusals do not say which run and step they are about."""
 
