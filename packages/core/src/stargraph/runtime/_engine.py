@@ -96,10 +96,10 @@ class Engine:
             await self._record_end()
             await self._log.flush()
         except TakenOver:
-            # Somebody has cancelled the run meanwhile; the log's tail says so.
-            await self._stop_flights()
+            pass  # Somebody has cancelled the run meanwhile; the log's tail says so.
         finally:
             await self._stop_flights()
+            await self._log.wind_down()
 
     def pause(self, grace: float) -> None:
         """Start nothing more, and let what runs end.
