@@ -377,6 +377,7 @@ class LeavesTransactionsOpen(Database):
 
     async def bootstrap(self) -> None:
         self._own = sqlite3.connect(self._path, timeout=0.02, isolation_level=None)
+        self._own.execute("PRAGMA synchronous = OFF")
         await super().bootstrap()
 
     @contextmanager
