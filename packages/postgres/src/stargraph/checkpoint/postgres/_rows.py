@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from datetime import UTC
 from typing import Final
 
 import asyncpg
@@ -50,6 +51,10 @@ def summary_from(row: asyncpg.Record) -> RunSummary:
     values = dict(row)
     values["graph_id"] = json.loads(values["graph_id"])
     values["metadata"] = json.loads(values["metadata"])
+    for name in ("started_at", "updated_at"):
+        # asyncpg takes the first and the last instant of the calendar for infinite, which have no offset.
+        if values[name].tzinfo is None:
+            values[name] = values[name].replace(tzinfo=UTC)
     if values["error"] is not None:
         values["error"] = ErrorInfo.model_validate_json(values["error"])
     return RunSummary.model_construct(**values)
