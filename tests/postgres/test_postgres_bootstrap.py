@@ -18,6 +18,8 @@ from stargraph.checkpoint.postgres._connections import Session
 from stargraph.errors import CheckpointError, StoreUnavailableError, StoreVersionError
 
 Opener = Callable[..., PostgresCheckpointer]
+SLOW = pytest.mark.slow
+SERVERS = ["server", pytest.param("debian_server", marks=SLOW), pytest.param("pooler", marks=SLOW)]
 GOLDEN = Path(__file__).parent / "golden"
 
 

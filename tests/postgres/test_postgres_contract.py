@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable
 from datetime import timedelta
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -27,6 +25,7 @@ from stargraph.checkpoint.protocol import (
 from stargraph.errors import CheckpointConflictError, CheckpointCorruptedError, CheckpointError
 
 Opener = Callable[..., PostgresCheckpointer]
+SERVERS = ["server", "debian_server", "pooler"]
 
 
 @pytest.fixture(params=["grouped", "one by one"])
@@ -241,64 +240,6 @@ async def test_one_handle_keeps_the_order_of_a_run(checkpointer: PostgresCheckpo
     run = chain(40)
     await asyncio.gather(*(checkpointer.write(checkpoint) for checkpoint in run))
     assert await steps_of(checkpointer, run[0].run_id) == run
-
-
-RACER = """
-import asyncio, sys
-sys.path.insert(0, sys.argv[3])
-from support.postgres_records import following
-from stargraph.checkpoint.postgres import PostgresCheckpointer
-from stargraph.errors import CheckpointConflictError, CheckpointError
-
-async def main():
-    won = 0
-    async with PostgresCheckpointer(sys.argv[1], schema=sys.argv[2]) as checkpointer:
-        print("ready", flush=True)
-        sys.stdin.readline()
-        while True:
-            tail = await checkpointer.read_latest("raced")
-            if tail.step >= 200:
-                break
-            try:
-                await checkpointer.write(following(tail))
-                won += 1
-            except CheckpointConflictError:
-                pass
-    print(won)
-
-asyncio.run(main())
-"""
-
-
-async def test_processes_that_race_build_one_chain(
-    checkpointer: PostgresCheckpointer, dsn: str, schema: str, pytestconfig: pytest.Config
-) -> None:
-    first = genesis("raced")
-    await checkpointer.write(first)
-    tests = str(pytestconfig.rootpath / "tests")
-    racers = [
-        await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-c",
-            RACER,
-            dsn,
-            schema,
-            tests,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        for _ in range(3)
-    ]
-    for racer in racers:
-        assert racer.stdout is not None
-        assert await racer.stdout.readline() == b"ready\n"
-    outputs = await asyncio.gather(*(racer.communicate(b"go\n") for racer in racers))
-    assert [racer.returncode for racer in racers] == [0, 0, 0], outputs
-    run = await steps_of(checkpointer, "raced")
-    assert sum(int(out) for out, _ in outputs) == len(run) - 1
-    assert [checkpoint.step for checkpoint in run] == list(range(len(run)))
-    assert all(after.previous_digest == before.digest for before, after in pairwise(run))
 
 
 async def test_methods_say_what_they_miss(opened: Opener) -> None:

@@ -212,7 +212,7 @@ async def test_errors_that_may_pass_are_tried_again(
 async def test_errors_that_stay_say_what_to_do(
     opened: Opener, sql: asyncpg.Connection, schema: str, code: str, reason: str
 ) -> None:
-    handle = opened(timeout=0.5)
+    handle = opened(timeout=2)
     await handle.bootstrap()
     run = chain(2)
     await handle.write(run[0])

@@ -16,6 +16,8 @@ from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointConflictError, CheckpointError, StoreUnavailableError
 
 Opener = Callable[..., PostgresCheckpointer]
+SLOW = pytest.mark.slow
+SERVERS = ["server", pytest.param("debian_server", marks=SLOW), pytest.param("pooler", marks=SLOW)]
 
 
 @pytest.fixture

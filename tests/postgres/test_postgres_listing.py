@@ -17,6 +17,8 @@ from stargraph.checkpoint.postgres._runs import search_statement
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary
 
 Opener = Callable[..., PostgresCheckpointer]
+SLOW = pytest.mark.slow
+SERVERS = ["server", pytest.param("debian_server", marks=SLOW), pytest.param("pooler", marks=SLOW)]
 LAST = datetime.max.replace(tzinfo=UTC)
 
 

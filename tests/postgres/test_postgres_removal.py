@@ -17,6 +17,8 @@ from stargraph.checkpoint.protocol import Checkpoint, Fork, PruneReport, StepRan
 from stargraph.errors import CheckpointConflictError, CheckpointError
 
 Opener = Callable[..., PostgresCheckpointer]
+SLOW = pytest.mark.slow
+SERVERS = ["server", pytest.param("debian_server", marks=SLOW), pytest.param("pooler", marks=SLOW)]
 LATER = datetime(2030, 1, 1, tzinfo=UTC)
 
 
