@@ -73,10 +73,14 @@ class PgBouncer:
             else:
                 return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def kill(self) -> None:
+        """End the pooler; its clients see closed connections. Enter it again to start it again."""
         assert self._process is not None
         self._process.kill()
         self._process.wait(10)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
         shutil.rmtree(self._home, ignore_errors=True)
