@@ -1,1 +1,9 @@
-"""."""
+"""Graphs that run durably: load one, start it, resume it anywhere.
+
+The names are imported at their first use: pydantic and asyncio take longer to import than a command-line tool
+may take to say `--help`.
+"""
+
+from stargraph.graph._lazy import __getattr__  # noqa: F401  # the hook that imports them
+
+__all__ = ["Graph", "NodeContext", "Run", "RunEvent"]
