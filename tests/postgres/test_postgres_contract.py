@@ -152,13 +152,18 @@ async def test_a_batch_stores_all_of_it(checkpointer: PostgresCheckpointer) -> N
     assert await steps_of(checkpointer, run[0].run_id) == run
 
 
-async def test_a_refused_batch_leaves_a_prefix(checkpointer: PostgresCheckpointer) -> None:
+async def test_a_batch_that_goes_on_after_the_end_is_refused(checkpointer: PostgresCheckpointer) -> None:
     run = chain(3)
     ended = following(run[-1], status="done")
     with pytest.raises(CheckpointError) as caught:
         await checkpointer.write_many([*run, ended, following(ended)])
     assert caught.value.reason == "run-ended"
     assert caught.value.step == 4
+    assert await steps_of(checkpointer, run[0].run_id) == []
+    await checkpointer.write_many([*run, ended])
+    with pytest.raises(CheckpointError) as caught:
+        await checkpointer.write_many([following(ended)])
+    assert caught.value.reason == "run-ended"
     assert await steps_of(checkpointer, run[0].run_id) == [*run, ended]
 
 

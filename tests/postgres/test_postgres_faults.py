@@ -207,7 +207,7 @@ async def test_errors_that_may_pass_are_tried_again(
 
 @pytest.mark.parametrize(
     ("code", "reason"),
-    [("53100", "disk-full"), ("53300", "too-many-connections"), ("25006", "read-only"), ("40001", "unavailable")],
+    [("53100", "disk-full"), ("25006", "read-only"), ("40001", "unavailable")],
 )
 async def test_errors_that_stay_say_what_to_do(
     opened: Opener, sql: asyncpg.Connection, schema: str, code: str, reason: str

@@ -166,6 +166,7 @@ async def test_a_run_that_can_go_on_keeps_what_it_needs(checkpointer: PostgresCh
                 Fork(
                     mode="map",
                     rule="r",
+                    task_id="f",
                     join="j",
                     since_step=9,
                     width=9,

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from stargraph.checkpoint.codec import encode
 from stargraph.checkpoint.postgres._rows import error_text, tags_of, text_of
-from stargraph.checkpoint.protocol import ENDED, Checkpoint
+from stargraph.checkpoint.protocol import Checkpoint
 
 _LARGE: Final = 8 * 1024 * 1024
 
@@ -68,21 +68,20 @@ class Append:
         records = self.records[start:stop]
         return Append(self.checkpoints[start:stop], records, sum(map(len, records)))
 
-    def pieces(self) -> list[Append]:
-        """Return it in parts that one statement each may store: none too large, none that goes on after an end."""
+    def pieces(self, most: int | None = None) -> list[Append]:
+        """Return it in parts that one statement each may store, none of them too large.
+
+        Args:
+            most: checkpoints in a part; without it, only their size counts.
+        """
         parts = []
         start = size = 0
-        for position, (checkpoint, record) in enumerate(zip(self.checkpoints, self.records, strict=True)):
-            if position > start and size + len(record) > _LARGE:
+        for position, record in enumerate(self.records):
+            if position > start and (size + len(record) > _LARGE or position - start == most):
                 parts.append(self.part(start, position))
                 start, size = position, 0
             size += len(record)
-            if checkpoint.status in ENDED:
-                parts.append(self.part(start, position + 1))
-                start, size = position + 1, 0
-        if start < len(self):
-            parts.append(self.part(start))
-        return parts
+        return [*parts, self.part(start)]
 
 
 def begin_parameters(append: Append) -> tuple[Any, ...]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from weakref import WeakKeyDictionary
 
 import asyncpg
@@ -17,6 +16,7 @@ import asyncpg
 from stargraph.checkpoint.codec import decode
 from stargraph.checkpoint.postgres import _removal as removal
 from stargraph.checkpoint.postgres._connections import BorrowedSessions, OwnSessions, Session, Sessions
+from stargraph.checkpoint.postgres._dsn import split_schema, without_secrets
 from stargraph.checkpoint.postgres._failures import PATIENCE_WITH_ONE, Patience, closed
 from stargraph.checkpoint.postgres._queries import Queries
 from stargraph.checkpoint.postgres._rows import summary_from
@@ -42,7 +42,6 @@ from stargraph.checkpoint.protocol import (
     is_run_id,
     not_bootstrapped,
 )
-from stargraph.checkpoint.registry import redact
 from stargraph.errors import StoreUnavailableError
 
 _HIGHEST_STEP: Final = 2**53
@@ -129,16 +128,11 @@ class PostgresCheckpointer:
         Raises:
             ValueError: the schema is no plain name.
         """
-        parts = urlsplit(url)
-        pairs = parse_qsl(parts.query, keep_blank_values=True)
-        schema = dict(pairs).get("schema")
-        if schema is None:
-            return cls(url)
-        query = urlencode([pair for pair in pairs if pair[0] != "schema"])
-        return cls(urlunsplit(parts._replace(query=query)), schema=schema)
+        dsn, schema = split_schema(url)
+        return cls(dsn) if schema is None else cls(dsn, schema=schema)
 
     def __repr__(self) -> str:
-        source = "pool=…" if self._dsn is None else repr(_without_secrets(self._dsn))
+        source = "pool=…" if self._dsn is None else repr(without_secrets(self._dsn))
         return f"PostgresCheckpointer({source}, schema={self._schema!r})"
 
     async def bootstrap(self) -> None:
@@ -424,11 +418,6 @@ class PostgresCheckpointer:
                 return await session.fetch(sql, *parameters)
 
         return await self._patience.run(request, "the request was not answered")
-
-
-def _without_secrets(dsn: str) -> str:
-    # An unescaped slash in a password makes the rest of it look like a path.
-    return "postgresql://…" if "@" in urlsplit(dsn).path else redact(dsn)
 
 
 _: type[Checkpointer] = PostgresCheckpointer

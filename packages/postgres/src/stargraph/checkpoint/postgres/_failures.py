@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 import asyncpg
-from tenacity import AsyncRetrying, retry_if_exception, stop_before_delay, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_before_delay, wait_random_exponential
 
 from stargraph.errors import CheckpointError, StoreUnavailableError
 
@@ -148,7 +148,16 @@ class Patience:
             StoreUnavailableError: it failed for good, or until the deadline.
             CheckpointError: the request raised it.
         """
+        failures: list[BaseException] = []
+
+        def note(state: RetryCallState) -> None:
+            assert state.outcome is not None
+            failure = state.outcome.exception()
+            assert failure is not None
+            failures.append(failure)
+
         attempts = AsyncRetrying(
+            before_sleep=note,
             retry=retry_if_exception(is_transient),
             wait=wait_random_exponential(multiplier=0.05, max=2),
             stop=stop_before_delay(self._timeout),
@@ -158,7 +167,10 @@ class Patience:
             async with asyncio.timeout(self._timeout):
                 return await attempts(request)
         except _DATABASE_ERRORS as error:
-            raise unavailable(error, what, run_id=run_id, step=step) from error
+            # A server that says what is wrong tells more than our own patience that ran out after.
+            told = [failure for failure in failures if not isinstance(failure, TimeoutError)]
+            cause = told[-1] if told and isinstance(error, TimeoutError) else error
+            raise unavailable(cause, what, run_id=run_id, step=step) from cause
 
 
 def closed() -> CheckpointError:

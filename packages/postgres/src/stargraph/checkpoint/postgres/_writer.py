@@ -69,9 +69,8 @@ class Writer:
         if turn is None:
             turn = self._turns[run_id] = asyncio.Lock()
         async with turn:
-            # Engines without distributed statements take one row at a time.
-            pieces = append.pieces() if self._grouped else [append.part(i, i + 1) for i in range(len(append))]
-            for piece in pieces:
+            # Without group commit every statement names its one row by constants.
+            for piece in append.pieces(most=None if self._grouped else 1):
                 await self._append(piece)
                 self._remember(run_id, piece.last.step)
 
