@@ -29,8 +29,8 @@ _TRANSIENT: Final = (
     asyncpg.PostgresSystemError,
     asyncpg.InternalServerError,
     asyncpg.InvalidCachedStatementError,
-    asyncpg.OutdatedSchemaCacheError,
-    asyncpg.TargetServerAttributeNotMatched,
+    # No host takes writes, or asyncpg lost its place in a conversation that a dying server cut short.
+    asyncpg.InternalClientError,
 )
 
 _DATABASE_ERRORS: Final = (
