@@ -20,13 +20,16 @@ def without_secrets(dsn: str) -> str:
         pairs = parse_qsl(parts.query, keep_blank_values=True)
     except ValueError:
         return "postgresql://…"
+    if "://" not in dsn:
+        return "postgresql://…"
     # An unescaped slash or question mark in a password makes the rest of it look like something else.
     if "@" in parts.path or "@" in parts.query or "@" in parts.fragment:
         return "postgresql://…"
     user, at, hosts = parts.netloc.rpartition("@")
     netloc = re.sub(r":.*", ":***", user) + at + hosts
     shown = [(name, value if name in _SHOWN_PARAMETERS else "***") for name, value in pairs]
-    return urlunsplit((parts.scheme, netloc, parts.path, urlencode(shown, safe="*/:,"), ""))
+    query = urlencode(shown, safe="*/:,")
+    return f"{parts.scheme}://{netloc}{parts.path}{'?' if query else ''}{query}"
 
 
 def split_schema(url: str) -> tuple[str, str | None]:
