@@ -40,7 +40,8 @@ class Commits:
         self._queries = queries
         self._grouped = grouped
         self._waiting: deque[tuple[Append, asyncio.Future[bool]]] = deque()
-        self._writers: set[asyncio.Task[None]] = set()
+        self._busy = 0
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def append(self, append: Append, *, alone: bool = False) -> bool:
         """Store an append whole, or nothing of it.
@@ -54,13 +55,30 @@ class Commits:
         """
         if alone or not self._grouped:
             return bool(await self._send([append], wait=True))
+        if self._busy < _WRITERS and not self._waiting:
+            # Nobody to share with: no task in between, which costs as much as the rest of a write.
+            self._busy += 1
+            try:
+                return bool(await self._send([append]))
+            finally:
+                self._busy -= 1
+                self._send_waiting()
         outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append((append, outcome))
-        if len(self._writers) < _WRITERS:
-            writer = asyncio.create_task(self._write_batches())
-            self._writers.add(writer)
-            writer.add_done_callback(self._writers.discard)
+        self._send_waiting()
         return await outcome
+
+    def _send_waiting(self) -> None:
+        if self._waiting and self._busy < _WRITERS:
+            self._busy += 1
+            task = asyncio.create_task(self._write_batches())
+            self._tasks.add(task)
+            task.add_done_callback(self._on_written)
+
+    def _on_written(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._busy -= 1
+        self._send_waiting()
 
     async def _write_batches(self) -> None:
         while self._waiting:

@@ -31,6 +31,7 @@ _TRANSIENT: Final = (
     asyncpg.InvalidCachedStatementError,
     # No host takes writes, or asyncpg lost its place in a conversation that a dying server cut short.
     asyncpg.InternalClientError,
+    asyncpg.InterfaceError,  # a connection that was closed; its subclasses are mistakes of ours
 )
 
 _DATABASE_ERRORS: Final = (
@@ -87,7 +88,6 @@ _HINTS: Final[tuple[tuple[type[Exception], str, str], ...]] = (
 def is_transient(error: BaseException) -> bool:
     """Tell whether the same request may succeed when it is made again."""
     if isinstance(error, asyncpg.InterfaceError):
-        # A closed connection; the subclasses are mistakes in how asyncpg was called.
         return type(error) is asyncpg.InterfaceError
     return isinstance(error, _TRANSIENT)
 
@@ -149,28 +149,39 @@ class Patience:
             CheckpointError: the request raised it.
         """
         failures: list[BaseException] = []
-
-        def note(state: RetryCallState) -> None:
-            assert state.outcome is not None
-            failure = state.outcome.exception()
-            assert failure is not None
-            failures.append(failure)
-
-        attempts = AsyncRetrying(
-            before_sleep=note,
-            retry=retry_if_exception(is_transient),
-            wait=wait_random_exponential(multiplier=0.05, max=2),
-            stop=stop_before_delay(self._timeout),
-            reraise=True,
-        )
         try:
             async with asyncio.timeout(self._timeout):
-                return await attempts(request)
+                try:
+                    return await request()
+                except _TRANSIENT as error:
+                    if not is_transient(error):
+                        raise
+                    failures.append(error)
+                return await self._again(request, failures)
         except _DATABASE_ERRORS as error:
             # A server that says what is wrong tells more than our own patience that ran out after.
             told = [failure for failure in failures if not isinstance(failure, TimeoutError)]
             cause = told[-1] if told and isinstance(error, TimeoutError) else error
             raise unavailable(cause, what, run_id=run_id, step=step) from cause
+
+    async def _again(self, request: Callable[[], Awaitable[T]], failures: list[BaseException]) -> T:
+        pauses = wait_random_exponential(multiplier=0.05, max=2)
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(is_transient),
+            wait=pauses,
+            stop=stop_before_delay(self._timeout),
+            reraise=True,
+        )
+        await asyncio.sleep(pauses(RetryCallState(retrying, None, (), {})))
+
+        async def attempt() -> T:
+            try:
+                return await request()
+            except _TRANSIENT as error:
+                failures.append(error)
+                raise
+
+        return await retrying(attempt)
 
 
 def closed() -> CheckpointError:

@@ -37,7 +37,9 @@ class Writer:
         self._grouped = grouped
         self._commits = Commits(sessions, queries, grouped=grouped)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._active = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._acknowledged: OrderedDict[str, int] = OrderedDict()
 
     async def write(self, checkpoints: Sequence[Checkpoint]) -> None:
@@ -47,32 +49,26 @@ class Writer:
             checkpoints: at least one; what is stored of them is always a prefix.
         """
         append = Append.of(checkpoints)
-        # A task of its own: a caller that is cancelled leaves, and the append still comes to its end.
-        task = asyncio.create_task(self._in_turn(append))
-        self._tasks.add(task)
-        task.add_done_callback(self._on_done)
-        await asyncio.shield(task)
-
-    def _on_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # Seen: where the caller has left, nobody else asks for it.
-
-    async def drain(self) -> None:
-        """Wait for the appends that are on their way."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
-
-    async def _in_turn(self, append: Append) -> None:
         run_id = append.run_id
         turn = self._turns.get(run_id)
         if turn is None:
             turn = self._turns[run_id] = asyncio.Lock()
-        async with turn:
-            # Without group commit every statement names its one row by constants.
-            for piece in append.pieces(most=None if self._grouped else 1):
-                await self._append(piece)
-                self._remember(run_id, piece.last.step)
+        self._active += 1
+        self._idle.clear()
+        try:
+            async with turn:
+                # Without group commit every statement names its one row by constants.
+                for piece in append.pieces(most=None if self._grouped else 1):
+                    await self._append(piece)
+                    self._remember(run_id, piece.last.step)
+        finally:
+            self._active -= 1
+            if not self._active:
+                self._idle.set()
+
+    async def drain(self) -> None:
+        """Wait for the appends that are on their way."""
+        await self._idle.wait()
 
     def _remember(self, run_id: str, step: int) -> None:
         self._acknowledged[run_id] = step
