@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
@@ -11,7 +12,10 @@ import pytest
 from support.postgres_records import chain, following, genesis
 
 from stargraph.checkpoint.postgres import PostgresCheckpointer
+from stargraph.checkpoint.postgres._appends import Append
+from stargraph.checkpoint.postgres._commits import Commits
 from stargraph.checkpoint.postgres._connections import Session
+from stargraph.checkpoint.postgres._queries import Queries
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointConflictError, CheckpointError, StoreUnavailableError
 
@@ -121,7 +125,7 @@ async def test_batches_in_opposite_order_never_block_each_other(opened: Opener) 
 
 
 async def test_a_held_run_does_not_hold_up_the_others(
-    checkpointer: PostgresCheckpointer, dsn: str, schema: str
+    checkpointer: PostgresCheckpointer, dsn: str, schema: str, statements: list[str]
 ) -> None:
     runs = [chain(2) for _ in range(10)]
     assert await write_all(checkpointer, [run[0] for run in runs]) == [None] * 10
@@ -133,7 +137,9 @@ async def test_a_held_run_does_not_hold_up_the_others(
     done, waiting = await asyncio.wait([w for n, w in enumerate(writes) if n != 3], timeout=10)
     assert not waiting
     assert [task.exception() for task in done] == [None] * 9
+    await asyncio.sleep(0.3)
     assert not writes[3].done()
+    assert len(statements) < 12
     await transaction.rollback()
     await writes[3]
     assert await checkpointer.read_latest(runs[3][0].run_id) == runs[3][1]
@@ -141,7 +147,7 @@ async def test_a_held_run_does_not_hold_up_the_others(
 
 
 async def test_a_batch_of_steps_waits_for_whoever_holds_the_run(
-    checkpointer: PostgresCheckpointer, dsn: str, schema: str
+    checkpointer: PostgresCheckpointer, dsn: str, schema: str, statements: list[str]
 ) -> None:
     run = chain(5)
     await checkpointer.write(run[0])
@@ -152,6 +158,7 @@ async def test_a_batch_of_steps_waits_for_whoever_holds_the_run(
     write = asyncio.create_task(checkpointer.write_many(run[1:]))
     await asyncio.sleep(0.1)
     assert not write.done()
+    assert len(statements) < 6
     await transaction.rollback()
     await write
     assert [c async for c in checkpointer.history(run[0].run_id)] == run
@@ -242,3 +249,52 @@ async def test_a_writer_that_leaves_does_not_take_the_batch_with_it(checkpointer
     for run in runs:
         await checkpointer.write(run[1])
         assert await checkpointer.read_latest(run[0].run_id) == run[1]
+
+
+class HeldSessions:
+    """Sessions that record what is sent and answer only when told to."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.sent: list[list[str]] = []
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Any]:
+        yield self
+
+    async def fetch(self, sql: str, *arguments: Any) -> list[dict[str, str]]:
+        run_ids = [arguments[0]] if isinstance(arguments[0], str) else arguments[0]
+        self.sent.append(run_ids)
+        await self.go.wait()
+        return [{"run_id": run_id} for run_id in run_ids]
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+async def test_a_run_is_never_twice_in_a_statement() -> None:
+    sessions = HeldSessions()
+    commits = Commits(sessions, Queries.of("x"), grouped=True)
+    appends = [Append.of([genesis(run_id)]) for run_id in ("a", "b", "c", "d")]
+    tasks = [asyncio.create_task(commits.append(append)) for append in appends]
+    await asyncio.sleep(0)
+    assert sessions.sent == [["a"], ["b"]]
+    tasks[3].cancel()
+    again = asyncio.create_task(commits.append(appends[3]))
+    await asyncio.sleep(0)
+    sessions.go.set()
+    assert await asyncio.gather(tasks[0], tasks[1], tasks[2], again) == [True] * 4
+    assert sorted(sessions.sent[2]) == ["c", "d"]
+    assert len(sessions.sent) == 3
+
+
+def test_no_statement_is_too_large() -> None:
+    run = [genesis(state={"n": 0, "blob": "x" * 3_000_000})]
+    while len(run) < 7:
+        run.append(following(run[-1]))
+    whole = Append.of(run)
+    pieces = whole.pieces()
+    assert [len(piece) for piece in pieces] == [2, 2, 2, 1]
+    assert [checkpoint for piece in pieces for checkpoint in piece.checkpoints] == run
+    assert sum(piece.size for piece in pieces) == whole.size
+    assert [len(piece) for piece in whole.pieces(most=1)] == [1] * 7

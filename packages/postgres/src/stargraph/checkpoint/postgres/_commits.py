@@ -69,6 +69,8 @@ class Commits:
         return await outcome
 
     def _send_waiting(self) -> None:
+        while self._waiting and self._waiting[0][1].done():
+            self._waiting.popleft()
         if self._waiting and self._busy < _WRITERS:
             self._busy += 1
             task = asyncio.create_task(self._write_batches())
