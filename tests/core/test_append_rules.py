@@ -59,6 +59,7 @@ TABLE: list[tuple[str, Checkpoint, Tail | None, str | None, str]] = [
     ("a step too far after the end", LOG[5], tail_at(3, status="done"), None, "step-gap"),
     ("a step too far on another chain", LOG[5], tail_at(3, digest=RIVAL.digest), None, "step-gap"),
     ("a missing step above the floor", LOG[4], tail_at(5, floor=3), None, "step-gap"),
+    ("the step at the floor, missing", LOG[3], tail_at(5, floor=3), None, "step-gap"),
     ("a step after done", LOG[4], tail_at(3, status="done"), None, "run-ended"),
     ("a step after cancelled", LOG[4], tail_at(3, status="cancelled"), None, "run-ended"),
     ("a step after done on another chain", LOG[5], tail_at(4, status="done", digest=RIVAL.digest), None, "run-ended"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
+import os
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -79,6 +80,41 @@ async def test_cancel_of_a_waiting_run_ends_its_child_too(store: MemoryCheckpoin
     assert (await run.cancel()).status == "cancelled"
 
 
+async def test_cancel_reaches_the_children_of_children(store: MemoryCheckpointer, tmp_path: Path) -> None:
+    (tmp_path / "inner.yaml").write_text('id: inner\nnodes: [{id: ask, kind: interrupt, prompt: "?", into: x}]\n')
+    (tmp_path / "middle.yaml").write_text("id: middle\nnodes: [{id: deeper, kind: subgraph, graph: inner.yaml}]\n")
+    run = await graph("nodes: [{id: down, kind: subgraph, graph: middle.yaml}]", tmp_path).start(
+        checkpointer=store, run_id="r"
+    )
+    assert (await run.start()).status == "awaiting_input"
+    assert len(store.runs) == 3
+    await run.cancel()
+    assert {log[-1].status for log in store.runs.values()} == {"cancelled"}
+
+
+async def test_a_cancelled_task_leaves_no_write_behind(store: MemoryCheckpointer, ledger: list[str]) -> None:
+    write = store.write
+    entered, released = asyncio.Event(), asyncio.Event()
+
+    async def held(checkpoint: Checkpoint) -> None:
+        if checkpoint.event == "completed":
+            entered.set()
+            await released.wait()
+        await write(checkpoint)
+
+    store.write = held  # type: ignore[method-assign]
+    run = await graph(SLOW).start(checkpointer=store, run_id="r", durability="async")
+    work = asyncio.create_task(run.start())
+    await entered.wait()
+    work.cancel()
+    await asyncio.sleep(0.01)
+    assert not work.done()
+    released.set()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert store.events("r") == ["started", "completed a"]
+
+
 async def test_cancel_of_a_done_run(store: MemoryCheckpointer) -> None:
     run = await graph(SEQUENCE).start(checkpointer=store, run_id="r")
     await run.start()
@@ -123,6 +159,13 @@ async def test_a_node_is_retried_for_what_it_names(store: MemoryCheckpointer, le
     assert store.events("r") == ["started", "completed a"]
 
 
+async def test_each_try_is_given_a_state_of_its_own(store: MemoryCheckpointer) -> None:
+    retried = f'{PATH}nodes: [{{id: a, kind: "support.nodes:mutate_and_fail_once", retry: {{initial_delay: 0}}}}]'
+    run = await graph(retried).start(checkpointer=store)
+    assert (await run.start()).status == "done"
+    assert run.state == {"path": ["mutated"]}
+
+
 async def test_a_node_is_not_retried_for_anything_else(store: MemoryCheckpointer, ledger: list[str]) -> None:
     retried = 'nodes: [{id: a, kind: "support.nodes:fail", retry: {attempts: 5, initial_delay: 0, on: [OSError]}}]'
     run = await graph(retried).start(checkpointer=store, run_id="r")
@@ -158,6 +201,33 @@ async def test_sync_nodes_run_in_the_executor_that_was_given(store: MemoryCheckp
         run = await graph(text).start(checkpointer=store, executor=executor)
         assert (await run.start()).status == "done"
     assert names[0].startswith("ours")
+
+
+REMOTE = f"""{PATH}
+nodes:
+  - {{id: begin, kind: echo}}
+  - {{id: elsewhere, kind: "support.process_nodes:where"}}
+  - {{id: end, kind: echo}}
+rules: [{{id: each, when: {{node: begin}}, then: [{{kind: map, over: "['x', 'y']", target: elsewhere, join: end}}]}}]
+"""
+
+
+async def test_sync_nodes_run_in_other_processes(store: MemoryCheckpointer) -> None:
+    import multiprocessing
+
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as executor:
+        run = await graph(REMOTE).start(checkpointer=store, executor=executor, run_id="r")
+        summary = await run.start()
+        assert summary.status == "done", summary.error
+        assert run.state is not None
+        items, pids = zip(*(line.split() for line in run.state["path"]), strict=True)
+        assert items == ("x", "y")
+        assert str(os.getpid()) not in pids
+
+        asking = f'{PATH}nodes: [{{id: a, kind: "support.process_nodes:asks"}}]'
+        summary = await (await graph(asking).start(checkpointer=store, executor=executor)).start()
+        assert summary.error is not None
+        assert summary.error.reason == "detached-node"
 
 
 async def test_a_node_that_exits_or_cancels_itself_fails(store: MemoryCheckpointer) -> None:

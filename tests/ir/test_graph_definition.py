@@ -168,11 +168,13 @@ def test_wording_in_a_state_class_is_left_out() -> None:
         class State(BaseModel):
             inner: Inner = Field(description=words, title=words)
             by_name: dict[str, Inner] | None = Field(default=None, examples=[words])
+            plain: dict[str, str] = {"title": "a value, not words"}
 
         State.__doc__ = words
         return comparable_schema(State.model_json_schema())
 
     assert schema("one") == schema("two")
+    assert schema("one")["properties"]["plain"]["default"] == {"title": "a value, not words"}
     assert schema("one")["$defs"]["Inner"]["properties"]["description"] == {"default": "kept", "type": "string"}
 
 

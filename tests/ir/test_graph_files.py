@@ -155,7 +155,7 @@ rules:
         "g.yaml:1:13: ir_version: must be text, not the number 1.0; put it in quotes",
         (
             "g.yaml:2:1: naem: unknown key 'naem' (known keys: ir_version, id, description, state_schema, state_class,"
-            " nodes, rules, max_steps)"
+            " nodes, rules, migrate, max_steps)"
         ),
         "g.yaml:3:12: max_steps: must be a whole number, not the text '3'",
         "g.yaml:4:31: state_schema.x.dflt: unknown key 'dflt'; did you mean 'default'?",
@@ -285,6 +285,10 @@ def test_a_file_is_read_with_a_byte_order_mark_and_crlf(tmp_path: Path) -> None:
     path = tmp_path / "dos.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + EVERYTHING.replace("\n", "\r\n").encode())
     assert definition_of(load_graph(path)) == definition_of(parse_graph(EVERYTHING))
+    path.write_bytes("\ufeffid: x\u2028".encode())
+    with pytest.raises(GraphError) as caught:
+        load_graph(path)
+    assert (caught.value.line, caught.value.column) == (1, 6)
     path.write_bytes(b"\xef\xbb\xbfid: x\r\nnodes: 5\r\n")
     with pytest.raises(GraphError) as caught:
         load_graph(str(path))

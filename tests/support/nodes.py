@@ -92,6 +92,14 @@ async def mutate(state: Any, context: NodeContext) -> None:
     state.path.append("mutated")
 
 
+async def mutate_and_fail_once(state: Any, context: NodeContext) -> dict[str, Any]:
+    """Changes what it was given, and fails in the first try; returns what it then sees."""
+    state.path.append("mutated")
+    if context.attempt == 1:
+        raise RuntimeError("no luck")
+    return {"path": list(state.path)}
+
+
 async def slow(state: Any, context: NodeContext) -> dict[str, Any]:
     """Takes a while."""
     name = _enter(context)
@@ -124,3 +132,28 @@ def without_context(state: Any) -> dict[str, Any]:
     """Takes the state alone."""
     LEDGER.append("without_context")
     return {"path": ["without_context"]}
+
+
+def add_total(state: dict[str, Any]) -> dict[str, Any]:
+    """A transform of a migration."""
+    return {**state, "total": state["n"] * 100}
+
+
+def same_state(state: dict[str, Any]) -> dict[str, Any]:
+    """A transform that leaves out what the new graph needs."""
+    return state
+
+
+def nan_total(state: dict[str, Any]) -> dict[str, Any]:
+    """A transform whose result is not JSON."""
+    return {**state, "total": float("nan")}
+
+
+def list_transform(state: dict[str, Any]) -> list[Any]:
+    """A transform that returns no state."""
+    return [state]
+
+
+def fail_transform(state: dict[str, Any]) -> dict[str, Any]:
+    """A transform that fails."""
+    raise RuntimeError("no luck")

@@ -11,8 +11,9 @@ from typing import Literal
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, JsonValue, RunSummary
 from stargraph.errors import CheckpointConflictError, CheckpointError
-from stargraph.graph._control import answer_record, append, cancel, open_interrupt, read_run
-from stargraph.graph._takeover import check_hashes, is_crash_loop, open_record
+from stargraph.graph._control import CANCEL_GRACE, answer_record, cancel, check_answer, read_run, respond
+from stargraph.graph._migration import migrated, migration_for
+from stargraph.graph._takeover import check_frontier, check_hashes, is_crash_loop, open_record
 from stargraph.runtime import (
     Durability,
     Engine,
@@ -56,6 +57,7 @@ class Run:
         self._threads = executor
         self._keyring = keyring
         self._log: RunLog | None = None
+        self._begun = False
         self._active = False
         self._engine: Engine | None = None
         self._stopped: asyncio.Event | None = None
@@ -153,15 +155,48 @@ class Run:
                 return RunSummary.from_checkpoint(tail)
             self._refuse_ended(tail)
             self._refuse_busy(tail, only_if_idle)
-            await check_hashes(self._plan, tail, self._read_step, accept=accept)
-            self._plan.state.read(tail)
             executor_id = new_executor_id()
             if tail.event == "cancel_requested":
                 return await self.cancel(grace=0)
+            carried = await self._carried_over(tail, executor_id, accept)
             if await is_crash_loop(tail, self._read_step, max_resumes):
                 return await self._give_up(tail, executor_id, max_resumes)
+            if carried is not tail:
+                await dispatch.write(self._store, carried, keyring=self._keyring)
+                self._log = RunLog(self._store, carried, durability=self._durability, keyring=self._keyring)
+                self._publish(open_record(carried))
             resumed = await self._append_resumed(executor_id)
             return await self._execute(resumed, executor_id)
+
+    async def check(self, run_id: str | None = None, *, accept: Sequence[Accept] = ()) -> RunSummary:
+        """Tell whether `resume` would take a run up: return where it stands, or raise what `resume` would.
+
+        Nothing is written, and no node runs.
+
+        Args:
+            run_id: the run; this one's own id where None.
+            accept: as for `resume`.
+
+        Raises:
+            CheckpointError: as `resume` raises.
+            StateError: as `resume` raises.
+            GraphError: as `resume` raises.
+        """
+        tail = await read_run(self._store, run_id or self.run_id, self._keyring)
+        if tail.status != "done":
+            self._refuse_ended(tail)
+            await self._carried_over(tail, new_executor_id(), accept)
+        return RunSummary.from_checkpoint(tail)
+
+    async def _carried_over(self, tail: Checkpoint, executor_id: str, accept: Sequence[Accept]) -> Checkpoint:
+        """Return the checkpoint to go on from: the latest, or the one that would migrate it; nothing is written."""
+        migration = migration_for(self._plan, tail)
+        if migration is not None:
+            return migrated(self._plan, migration, tail, executor_id=executor_id, now=datetime.now(UTC))
+        await check_hashes(self._plan, tail, self._read_step, accept=accept)
+        check_frontier(self._plan, tail)
+        self._plan.state.read(tail)
+        return tail
 
     async def respond(self, interrupt_id: str, value: JsonValue) -> RunSummary:
         """Answer a question of this run; it goes on at once where it is being executed, else when it is resumed.
@@ -177,28 +212,16 @@ class Run:
             StateError: the answer does not fit the field that takes it, or is not JSON.
             CheckpointError: `reason` is `no-such-question`, `run-ended` or `run-not-found`.
         """
-        tail = await read_run(self._store, self.run_id, self._keyring)
-        return RunSummary.from_checkpoint(await self._respond(self._plan, tail, interrupt_id, value))
+        engine, log = self._engine, self._log
+        if engine is None or log is None:
+            tail = await respond(self._store, self.run_id, interrupt_id, value, plan=self._plan, keyring=self._keyring)
+            return RunSummary.from_checkpoint(tail)
+        checked = await check_answer(self._store, log.tail, interrupt_id, value, plan=self._plan, keyring=self._keyring)
+        record, _ = await log.append(lambda tail: answer_record(tail, interrupt_id, checked))
+        engine.observe(record)
+        return RunSummary.from_checkpoint(record)
 
-    async def _respond(self, plan: Plan, tail: Checkpoint, interrupt_id: str, value: JsonValue) -> Checkpoint:
-        interrupt = open_interrupt(tail, interrupt_id)
-        if interrupt.child_run_id is not None:
-            child = await read_run(self._store, interrupt.child_run_id, self._keyring)
-            child_interrupt = interrupt_id.removeprefix(f"{interrupt.task_id}/")
-            # A crash between the two appends leaves the child answered and the parent not.
-            if any(other.id == child_interrupt for other in child.interrupts):
-                await self._respond(plan.children[interrupt.node], child, child_interrupt, value)
-
-        def build(latest: Checkpoint) -> Checkpoint:
-            return answer_record(plan, latest, interrupt_id, value)
-
-        if self._engine is not None and self._log is not None and tail.run_id == self._log.tail.run_id:
-            appended, _ = await self._log.append(build)
-            self._engine.observe(appended)
-            return appended
-        return await append(self._store, tail.run_id, build, self._keyring)
-
-    async def cancel(self, *, grace: float = 10.0) -> RunSummary:
+    async def cancel(self, *, grace: float = CANCEL_GRACE) -> RunSummary:
         """End this run as cancelled, whoever executes it; the state that it reached stays.
 
         Args:
@@ -215,7 +238,7 @@ class Run:
             await self._stopped.wait()
             assert self.summary is not None
             return self.summary
-        tail = await cancel(self._store, self._plan, self.run_id, self._keyring, grace=grace)
+        tail = await cancel(self._store, self.run_id, grace=grace, keyring=self._keyring)
         return RunSummary.from_checkpoint(tail)
 
     def pause(self, *, grace: float = 30.0) -> None:
@@ -237,7 +260,7 @@ class Run:
         self._listeners.append(queue)
         # Whoever made a task of start() or resume() just before goes first.
         await asyncio.sleep(0)
-        work = None if self._active or self._log is not None else asyncio.ensure_future(self.start())
+        work = None if self._begun else asyncio.ensure_future(self.start())
         try:
             while self._active or work is not None or not queue.empty():
                 event = await queue.get()
@@ -350,7 +373,7 @@ class _Active:
                 hint="Await the first start() or resume().",
                 run_id=self._run.run_id,
             )
-        self._run._active = True
+        self._run._begun = self._run._active = True
 
     def __exit__(self, *exc_info: object) -> None:
         self._run._active = False

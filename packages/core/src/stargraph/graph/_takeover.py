@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from stargraph.checkpoint.protocol import Checkpoint, JsonValue
-from stargraph.errors import HashMismatchError
+from stargraph.checkpoint.protocol import Checkpoint, JsonValue, Task
+from stargraph.errors import GraphError, HashMismatchError
 from stargraph.ir import definition_changes
 from stargraph.runtime import Plan, RunEvent, runtime_changes
 
@@ -25,11 +25,11 @@ async def check_hashes(plan: Plan, tail: Checkpoint, read_step: ReadStep, *, acc
         HashMismatchError: there is one that is not.
     """
     if tail.graph_hash != plan.graph_hash and "graph" not in accept:
-        stored = await _definition(tail, read_step, "graph")
+        stored = await recorded_definition(tail, read_step, "graph")
         changes = () if stored is None else definition_changes(stored, plan.graph_definition)
         raise _mismatch(tail, "graph", "the graph", tail.graph_hash, plan.graph_hash, changes)
     if tail.runtime_hash != plan.runtime_hash and "runtime" not in accept:
-        stored = await _definition(tail, read_step, "runtime")
+        stored = await recorded_definition(tail, read_step, "runtime")
         changes = () if stored is None else runtime_changes(stored, plan.runtime_definition)
         raise _mismatch(tail, "runtime", "the code of the graph", tail.runtime_hash, plan.runtime_hash, changes)
 
@@ -43,7 +43,8 @@ def _mismatch(
         f" ({accept}_hash at step {tail.step}: {stored}, loaded: {loaded})",
         reason=f"{accept}-hash",
         hint=f"Load the version that made it, or accept the change: resume(accept=({accept!r},)),"
-        f" on the command line --accept {accept}.",
+        f" on the command line --accept {accept}"
+        f"{', or carry the run over with a migrate block' if accept == 'graph' else ''}.",
         run_id=tail.run_id,
         step=tail.step,
         stored=stored,
@@ -52,8 +53,14 @@ def _mismatch(
     )
 
 
-async def _definition(tail: Checkpoint, read_step: ReadStep, part: str) -> dict[str, JsonValue] | None:
-    """Return what the hash of the latest checkpoint was made of, where the log still has it."""
+async def recorded_definition(tail: Checkpoint, read_step: ReadStep, part: str) -> dict[str, JsonValue] | None:
+    """Return what a hash of the latest checkpoint was made of, where the log still has it.
+
+    Args:
+        tail: the latest checkpoint.
+        read_step: reads one step of the run.
+        part: `graph` or `runtime`.
+    """
     wanted = getattr(tail, f"{part}_hash")
     record = await read_step(0)
     if record is None or getattr(record, f"{part}_hash") != wanted:
@@ -64,6 +71,26 @@ async def _definition(tail: Checkpoint, read_step: ReadStep, part: str) -> dict[
         return None
     found: dict[str, JsonValue] = record.definition[part]
     return found
+
+
+def check_frontier(plan: Plan, tail: Checkpoint) -> None:
+    """Refuse a run whose next node the graph does not have; it may not, where its change was accepted.
+
+    Args:
+        plan: the graph that was loaded.
+        tail: the latest checkpoint.
+
+    Raises:
+        GraphError: a node or a rule is missing.
+    """
+    for item in tail.frontier:
+        node = item.node if isinstance(item, Task) else item.join
+        if node not in plan.nodes or (item.rule is not None and item.rule not in plan.rules):
+            raise GraphError(
+                f"run {tail.run_id!r} stands before node {node!r}, which this graph does not have as it was",
+                reason="unknown-node",
+                hint="Put it back, or carry the run over with a migrate block that renames it.",
+            )
 
 
 async def is_crash_loop(tail: Checkpoint, read_step: ReadStep, max_resumes: int) -> bool:

@@ -16,6 +16,7 @@ from stargraph.ir._models import (
     CALLABLE_PATTERN,
     FieldSpec,
     IRDocument,
+    MigrationSpec,
     NodeSpec,
     RetrySpec,
     RuleSpec,
@@ -25,6 +26,7 @@ from stargraph.ir._models import (
 _MODELS: Final[tuple[type[BaseModel], ...]] = (
     IRDocument,
     FieldSpec,
+    MigrationSpec,
     NodeSpec,
     RetrySpec,
     RuleSpec,

@@ -7,6 +7,7 @@ import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final
 
+import orjson
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -157,7 +158,11 @@ class StateSpec:
             name: StateField(name, types[name], strict=True, reducer=field.reducer, owner=f"state field {name!r}")
             for name, field in schema.items()
         }
-        self._defaults = {name: field.default for name, field in schema.items() if not field.required}
+        self._defaults = {
+            name: self.fields[name].check(field.default, f"state_schema.{name}.default")
+            for name, field in schema.items()
+            if not field.required
+        }
         self._required = tuple(name for name, field in schema.items() if field.required)
         definitions: dict[str, Any] = {
             name: (types[name], ... if field.required else Field(default=field.default))
@@ -234,10 +239,36 @@ class StateSpec:
         Raises:
             StateError: what is stored does not fit the state that the graph declares.
         """
+        self.refuse_unknown(checkpoint)
+        return self.parse(checkpoint.state_json(), f"step {checkpoint.step}: state")
+
+    def parse(self, text: bytes, path: str) -> Any:
+        """Return what a node is given, from the JSON text of the state.
+
+        Args:
+            text: the JSON text.
+            path: where it is, for the error.
+
+        Raises:
+            StateError: it does not fit the state that the graph declares.
+        """
         if self.model is None:
-            return checkpoint.fresh_state()
-        assert self.fields is not None
-        unknown = [name for name in checkpoint.state if name not in self.fields]
+            return orjson.loads(text)
+        try:
+            return self.model.model_validate_json(text)
+        except ValidationError as error:
+            raise _does_not_fit(error, path) from None
+
+    def refuse_unknown(self, checkpoint: Checkpoint) -> None:
+        """Refuse a stored state that holds more than the graph declares; nothing of it may be dropped.
+
+        Args:
+            checkpoint: the one whose state it is.
+
+        Raises:
+            StateError: it holds a field that is not declared.
+        """
+        unknown = [] if self.fields is None else [name for name in checkpoint.state if name not in self.fields]
         if unknown:
             raise StateError(
                 f"step {checkpoint.step} holds {_listed(unknown)}, which the graph's state does not declare",
@@ -245,10 +276,6 @@ class StateSpec:
                 hint="Declare the field again, or move the run across with a migrate block.",
                 path=f"state.{unknown[0]}",
             )
-        try:
-            return self.model.model_validate_json(checkpoint.state_json())
-        except ValidationError as error:
-            raise _does_not_fit(error, f"step {checkpoint.step}: state") from None
 
     def update_of(self, returned: object, node: str) -> dict[str, object]:
         """Return what a node returned as the fields that it updates.
