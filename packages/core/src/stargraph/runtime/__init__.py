@@ -1,1 +1,26 @@
-"""."""
+"""The engine: what makes a graph's definition run, one durable step after the other."""
+
+from stargraph.runtime._context import NodeContext
+from stargraph.runtime._engine import Engine, new_executor_id
+from stargraph.runtime._events import EventType, RunEvent
+from stargraph.runtime._expressions import Expression
+from stargraph.runtime._fingerprint import ENGINE_SEMANTICS, runtime_changes
+from stargraph.runtime._log import Durability, RunLog
+from stargraph.runtime._plan import Plan
+from stargraph.runtime._transitions import error_info, status_of
+
+__all__ = [
+    "ENGINE_SEMANTICS",
+    "Durability",
+    "Engine",
+    "EventType",
+    "Expression",
+    "NodeContext",
+    "Plan",
+    "RunEvent",
+    "RunLog",
+    "error_info",
+    "new_executor_id",
+    "runtime_changes",
+    "status_of",
+]

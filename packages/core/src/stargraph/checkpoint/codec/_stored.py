@@ -31,6 +31,7 @@ def encode(checkpoint: Checkpoint) -> bytes:
     Raises:
         CheckpointError: it is not what its digest covers (`reason="invalid-checkpoint"`).
     """
+    checkpoint.ensure_valid()
     fields = dict(checkpoint.__dict__)
     fields["state"] = _text_of(checkpoint.state_fragments())
     update = checkpoint.update_fragments()

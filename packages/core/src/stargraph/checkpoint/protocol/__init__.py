@@ -16,6 +16,7 @@ from stargraph.checkpoint.protocol._json import (
     JsonValue,
     canonical,
     check_json,
+    join_fragments,
 )
 from stargraph.checkpoint.protocol._models import Checkpoint
 from stargraph.checkpoint.protocol._records import (
@@ -82,6 +83,7 @@ __all__ = [
     "check_listing",
     "format_time",
     "is_run_id",
+    "join_fragments",
     "judge_append",
     "not_bootstrapped",
     "run_deleted",

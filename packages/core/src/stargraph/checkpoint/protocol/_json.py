@@ -278,6 +278,15 @@ class Fragment:
         return decode(self.encoded) if type(self._value) is list or type(self._value) is dict else self._value
 
 
+def join_fragments(members: Mapping[str, Fragment]) -> bytes:
+    """Return the JSON text of an object from the texts of its members.
+
+    Args:
+        members: the members, in order.
+    """
+    return orjson.dumps({key: orjson.Fragment(fragment.encoded) for key, fragment in members.items()})
+
+
 def fragments_of(members: Mapping[str, JsonValue], path: str) -> dict[str, Fragment]:
     """Check an object and return the fragments of its members, in its order.
 

@@ -10,7 +10,14 @@ from typing import Any, Final, Self, get_args
 from pydantic import Field, PrivateAttr, model_validator
 
 from stargraph.checkpoint.protocol._digest import digest_of
-from stargraph.checkpoint.protocol._json import Fragment, JsonValue, check_json, check_size, fragments_of
+from stargraph.checkpoint.protocol._json import (
+    Fragment,
+    JsonValue,
+    check_json,
+    check_size,
+    fragments_of,
+    join_fragments,
+)
 from stargraph.checkpoint.protocol._records import (
     ErrorInfo,
     Event,
@@ -365,17 +372,20 @@ class Checkpoint(_Draft):
         return Checkpoint._assembled({**self.__dict__, "seal": seal}, self._state_fragments, self._update_fragments)
 
     def state_fragments(self) -> Mapping[str, Fragment]:
-        """Return the fields of the state with their JSON text and digests.
-
-        Raises:
-            CheckpointError: this object is not what its digest covers (`reason="invalid-checkpoint"`).
-        """
-        self.ensure_valid()
+        """Return the fields of the state with their JSON text and digests."""
         return self._state_fragments
 
     def update_fragments(self) -> Mapping[str, Fragment] | None:
         """Return the members of the update with their JSON text and digests, or None."""
         return self._update_fragments
+
+    def fresh_state(self) -> dict[str, JsonValue]:
+        """Return a copy of the state that its receiver may change."""
+        return {key: fragment.fresh() for key, fragment in self._state_fragments.items()}
+
+    def state_json(self) -> bytes:
+        """Return the JSON text of the state."""
+        return join_fragments(self._state_fragments)
 
     def ensure_valid(self) -> None:
         """Refuse an object that its digest does not cover: copied with changes, or made without validation.

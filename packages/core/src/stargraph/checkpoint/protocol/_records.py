@@ -127,6 +127,7 @@ class Task(Record):
         node: the id of the node in the graph.
         since_step: the step whose state the node is given.
         index: the position of the branch in its fork; None outside one.
+        rule: the rule whose question this task asks after its node completed; None where the node itself runs.
         calls: the steps at which calls of this task were recorded.
     """
 
@@ -135,6 +136,7 @@ class Task(Record):
     node: str
     since_step: Step
     index: int | None = None
+    rule: str | None = None
     calls: tuple[StepRange, ...] = ()
 
 
@@ -145,6 +147,7 @@ class Fork(Record):
         kind: always `fork`.
         mode: `parallel`, one branch for each target, or `map`, one for each item.
         rule: the id of the rule that forked; it names the targets and the items.
+        task_id: the task that forked.
         join: the id of the node at which the branches meet.
         since_step: the step whose state every branch is given.
         width: the number of branches.
@@ -155,6 +158,7 @@ class Fork(Record):
     kind: Literal["fork"] = "fork"
     mode: Literal["parallel", "map"]
     rule: str
+    task_id: str
     join: str
     since_step: Step
     width: Annotated[int, Field(ge=0)]

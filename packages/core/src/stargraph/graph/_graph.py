@@ -1,0 +1,129 @@
+"""A graph: its definition, with the code that it names, ready to be run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from stargraph.checkpoint.codec import Keyring
+from stargraph.checkpoint.protocol import Checkpointer, is_run_id
+from stargraph.errors import CheckpointError
+from stargraph.graph._run import Run
+from stargraph.ir import IRDocument, check_document, load_graph
+from stargraph.runtime import Durability, Expression, Plan
+
+if TYPE_CHECKING:
+    from stargraph.checkpoint.protocol import JsonValue
+
+
+class Graph:
+    """A graph that can be run.
+
+    Args:
+        ir: its definition.
+        integrity_key: seals what is written and checks what is read: a `Keyring`, or keys as
+            `Keyring.parse` reads them; the environment variable `STARGRAPH_INTEGRITY_KEY` where None.
+
+    Raises:
+        GraphError: the definition is wrong, or the code that it names cannot be imported.
+    """
+
+    def __init__(self, ir: IRDocument, *, integrity_key: Keyring | str | None = None) -> None:
+        check_document(ir, compile_expression=Expression)
+        self._plan = Plan.build(ir)
+        if isinstance(integrity_key, str):
+            integrity_key = Keyring.parse(integrity_key)
+        self._keyring = integrity_key or Keyring.from_environment()
+
+    def __repr__(self) -> str:
+        return f"Graph({self.id!r}, graph_hash={self.graph_hash[:12]!r})"
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], *, integrity_key: Keyring | str | None = None) -> Graph:
+        """Load a graph from a YAML or JSON file; the modules beside it can be imported by its nodes.
+
+        Args:
+            path: the file.
+            integrity_key: as for the constructor.
+
+        Raises:
+            GraphError: the file cannot be read, or the definition is wrong; with its line and column.
+        """
+        folder = str(Path(path).resolve().parent)
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+        return cls(load_graph(path, compile_expression=Expression), integrity_key=integrity_key)
+
+    @property
+    def id(self) -> str:
+        """The id of the graph."""
+        return self._plan.document.id
+
+    @property
+    def ir(self) -> IRDocument:
+        """The definition."""
+        return self._plan.document
+
+    @property
+    def graph_hash(self) -> str:
+        """The fingerprint of what shapes execution, 64 hex digits."""
+        return self._plan.graph_hash
+
+    @property
+    def runtime_hash(self) -> str:
+        """The fingerprint of the code of the nodes, 64 hex digits."""
+        return self._plan.runtime_hash
+
+    async def start(
+        self,
+        *,
+        checkpointer: Checkpointer,
+        inputs: Mapping[str, JsonValue] | None = None,
+        run_id: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        durability: Durability = "sync",
+        executor: Executor | None = None,
+    ) -> Run:
+        """Return a run of this graph; nothing is read or written before its `start` or `resume`.
+
+        Args:
+            checkpointer: the store.
+            inputs: the values that the state begins with.
+            run_id: its name; a UUIDv7 where None.
+            metadata: tags.
+            durability: when a step is durable: `sync` before what depends on it starts; `async` while the
+                next node runs; `exit` when the run stops.
+            executor: where sync nodes run; threads of the event loop's own where None.
+
+        Raises:
+            CheckpointError: the run id is not one (`reason="invalid-run-id"`).
+            TypeError: `checkpointer` is not a checkpointer.
+            ValueError: there is no such durability.
+        """
+        if isinstance(checkpointer, type) or not isinstance(checkpointer, Checkpointer):
+            raise TypeError(
+                f"checkpointer is {checkpointer!r}: pass an instance with the methods of stargraph.checkpoint.protocol"
+                ".Checkpointer"
+            )
+        if durability not in get_args(Durability):
+            raise ValueError(f"durability is {durability!r}: use one of {', '.join(get_args(Durability))}")
+        if run_id is not None and not is_run_id(run_id):
+            raise CheckpointError(
+                f"{run_id!r:.220} cannot be a run id",
+                reason="invalid-run-id",
+                hint="A run id is 1-200 characters of A-Z a-z 0-9 . _ : - and begins with a letter or digit.",
+            )
+        return Run(
+            self._plan,
+            checkpointer,
+            inputs=dict(inputs or {}),
+            run_id=run_id,
+            metadata=dict(metadata or {}),
+            durability=durability,
+            executor=executor,
+            keyring=self._keyring,
+        )

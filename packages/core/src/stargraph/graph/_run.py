@@ -1,0 +1,304 @@
+"""One run of a graph: started, resumed, watched."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from concurrent.futures import Executor
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from stargraph.checkpoint.codec import Keyring
+from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, JsonValue, RunSummary
+from stargraph.errors import CheckpointConflictError, CheckpointError, CheckpointNotFoundError
+from stargraph.graph._takeover import check_hashes, is_crash_loop, open_record
+from stargraph.runtime import (
+    Durability,
+    Engine,
+    Plan,
+    RunEvent,
+    RunLog,
+    dispatch,
+    error_info,
+    new_executor_id,
+    status_of,
+)
+
+Accept = Literal["runtime", "graph"]
+
+
+class Run:
+    """One run of a graph; `Graph.start` makes it.
+
+    Attributes:
+        run_id: its name.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        checkpointer: Checkpointer,
+        *,
+        inputs: dict[str, JsonValue],
+        run_id: str | None,
+        metadata: dict[str, str],
+        durability: Durability,
+        executor: Executor | None,
+        keyring: Keyring | None,
+    ) -> None:
+        self.run_id = run_id or _new_run_id()
+        self._plan = plan
+        self._store = checkpointer
+        self._inputs = inputs
+        self._metadata = metadata
+        self._durability: Durability = durability
+        self._threads = executor
+        self._keyring = keyring
+        self._log: RunLog | None = None
+        self._active = False
+        self._listeners: list[asyncio.Queue[RunEvent | None]] = []
+
+    def __repr__(self) -> str:
+        return f"Run({self.run_id!r})"
+
+    @property
+    def state(self) -> dict[str, JsonValue] | None:
+        """A copy of the latest state; None before the run was started or resumed."""
+        return None if self._log is None else self._log.tail.fresh_state()
+
+    @property
+    def summary(self) -> RunSummary | None:
+        """Where the run stands; None before it was started or resumed."""
+        return None if self._log is None else RunSummary.from_checkpoint(self._log.tail)
+
+    async def start(self) -> RunSummary:
+        """Start the run and execute it until it ends, fails or waits for an answer.
+
+        Returns:
+            Where it stands then. A node that failed is told by its status; `raise_for_status()` raises it.
+
+        Raises:
+            StateError: the inputs do not fit.
+            CheckpointConflictError: there is a run of this id already (`reason="run-exists"`), or another
+                executor has taken this one over.
+            CheckpointError: as the store raises.
+        """
+        with self._only_one():
+            now = datetime.now(UTC)
+            executor_id = new_executor_id()
+            first = Checkpoint.genesis(
+                run_id=self.run_id,
+                graph_id=self._plan.document.id,
+                graph_hash=self._plan.graph_hash,
+                runtime_hash=self._plan.runtime_hash,
+                definition=self._plan.definition,
+                state=self._plan.state.initial(self._inputs),
+                update=self._inputs_as_recorded(),
+                frontier=self._plan.first(0),
+                executor=executor_id,
+                timestamp=now,
+                metadata=self._metadata,
+            )
+            try:
+                await dispatch.write(self._store, first, keyring=self._keyring)
+            except CheckpointConflictError as error:
+                raise CheckpointConflictError(
+                    f"run {self.run_id!r} exists already",
+                    reason="run-exists",
+                    hint="Resume it, or choose another run id.",
+                    run_id=self.run_id,
+                    step=0,
+                ) from error
+            return await self._execute(first, executor_id)
+
+    def _inputs_as_recorded(self) -> dict[str, JsonValue]:
+        return {name: fragment.value for name, fragment in self._plan.state.record(self._inputs).items()}
+
+    async def resume(
+        self,
+        run_id: str | None = None,
+        *,
+        only_if_idle: float | None = None,
+        max_resumes: int = 10,
+        accept: Collection[Accept] = (),
+    ) -> RunSummary:
+        """Take a run up at its latest checkpoint, from a former executor, alive or not, and execute it.
+
+        The former executor is refused at its next write. Only nodes that were running can run twice.
+
+        Args:
+            run_id: the run; this one's own id where None.
+            only_if_idle: refuse while the last event is younger than so many seconds.
+            max_resumes: a run that was resumed so often in a row, and recorded nothing in between, fails.
+            accept: go on although `runtime` (the code of the nodes) or `graph` is not what it was.
+
+        Returns:
+            Where it stands then; that of a run that is done already is returned as it is.
+
+        Raises:
+            CheckpointNotFoundError: the store holds no such run.
+            HashMismatchError: the graph or the code changed; nothing was written.
+            StateError: what is stored does not fit the graph's state; nothing was written.
+            CheckpointConflictError: another executor has taken the run over.
+            CheckpointError: `reason` is `not-idle` or `run-ended`, or as the store raises.
+        """
+        with self._only_one():
+            self.run_id = run_id or self.run_id
+            tail = await dispatch.read_latest(self._store, self.run_id, keyring=self._keyring)
+            if tail is None:
+                raise CheckpointNotFoundError(
+                    f"the store holds no run {self.run_id!r}",
+                    reason="run-not-found",
+                    hint="`stargraph runs` lists what it holds; check --checkpoint too.",
+                    run_id=self.run_id,
+                )
+            self._log = RunLog(self._store, tail, durability=self._durability, keyring=self._keyring)
+            if tail.status == "done":
+                return RunSummary.from_checkpoint(tail)
+            self._refuse_ended(tail)
+            self._refuse_busy(tail, only_if_idle)
+            await check_hashes(self._plan, tail, self._read_step, accept=accept)
+            self._plan.state.read(tail)
+            executor_id = new_executor_id()
+            if await is_crash_loop(tail, self._read_step, max_resumes):
+                return await self._give_up(tail, executor_id, max_resumes)
+            resumed = await self._append_resumed(executor_id)
+            return await self._execute(resumed, executor_id)
+
+    async def stream(self) -> AsyncIterator[RunEvent]:
+        """Yield what happens in the run, until it stops; start it, unless somebody has.
+
+        Raises:
+            Exception: as `start` raises, where this started the run.
+        """
+        queue: asyncio.Queue[RunEvent | None] = asyncio.Queue()
+        self._listeners.append(queue)
+        # Whoever made a task of start() or resume() just before goes first.
+        await asyncio.sleep(0)
+        work = None if self._active or self._log is not None else asyncio.ensure_future(self.start())
+        try:
+            while self._active or work is not None or not queue.empty():
+                event = await queue.get()
+                if event is None:
+                    break
+                yield event
+            if work is not None:
+                await work
+        finally:
+            self._listeners.remove(queue)
+            if work is not None and not work.done():
+                work.cancel()
+                await asyncio.gather(work, return_exceptions=True)
+
+    async def _execute(self, tail: Checkpoint, executor_id: str) -> RunSummary:
+        log = self._log = RunLog(self._store, tail, durability=self._durability, keyring=self._keyring)
+        self._publish(open_record(tail))
+        engine = Engine(
+            self._plan,
+            log,
+            executor_id=executor_id,
+            threads=self._threads,
+            publish=self._publish,
+            read_step=self._read_step,
+        )
+        await engine.run()
+        return RunSummary.from_checkpoint(log.tail)
+
+    async def _append_resumed(self, executor_id: str) -> Checkpoint:
+        assert self._log is not None
+        plan = self._plan
+
+        def build(tail: Checkpoint) -> Checkpoint:
+            same = (tail.graph_hash, tail.runtime_hash) == (plan.graph_hash, plan.runtime_hash)
+            return tail.next(
+                event="resumed",
+                status=status_of(tail.frontier, tail.interrupts),
+                executor=executor_id,
+                timestamp=datetime.now(UTC),
+                graph_hash=plan.graph_hash,
+                runtime_hash=plan.runtime_hash,
+                definition=None if same else plan.definition,
+            )
+
+        resumed, _ = await self._log.append(build)
+        return resumed
+
+    async def _give_up(self, tail: Checkpoint, executor_id: str, max_resumes: int) -> RunSummary:
+        error = CheckpointError(
+            f"run {self.run_id!r} was resumed {max_resumes} times in a row and recorded nothing in between",
+            reason="crash-loop",
+            hint="Find out what kills the process in this node, then resume with a larger max_resumes.",
+            run_id=self.run_id,
+        )
+        failed = tail.next(
+            event="failed",
+            status="failed",
+            executor=executor_id,
+            timestamp=datetime.now(UTC),
+            error=error_info(error, node=None),
+        )
+        await dispatch.write(self._store, failed, keyring=self._keyring)
+        self._log = RunLog(self._store, failed, keyring=self._keyring)
+        self._publish(open_record(failed))
+        return RunSummary.from_checkpoint(failed)
+
+    def _refuse_ended(self, tail: Checkpoint) -> None:
+        if tail.status == "cancelled":
+            raise CheckpointError(
+                f"run {self.run_id!r} was cancelled at step {tail.step}",
+                reason="run-ended",
+                hint="A cancelled run does not go on; fork it from one of its steps.",
+                run_id=self.run_id,
+                step=tail.step,
+            )
+
+    def _refuse_busy(self, tail: Checkpoint, only_if_idle: float | None) -> None:
+        if only_if_idle is None:
+            return
+        age = (datetime.now(UTC) - tail.timestamp).total_seconds()
+        if age < only_if_idle:
+            raise CheckpointError(
+                f"run {self.run_id!r}: the last event is {max(age, 0):.1f} s old, less than {only_if_idle:g} s",
+                reason="not-idle",
+                hint="An executor may be at work; try later, or resume without only_if_idle to take the run over.",
+                run_id=self.run_id,
+                step=tail.step,
+            )
+
+    async def _read_step(self, step: int) -> Checkpoint | None:
+        return await dispatch.read_at_step(self._store, self.run_id, step, keyring=self._keyring)
+
+    def _publish(self, event: RunEvent) -> None:
+        for queue in self._listeners:
+            queue.put_nowait(event)
+
+    def _only_one(self) -> _Active:
+        return _Active(self)
+
+
+class _Active:
+    """Guards against two executions of one Run object, and tells the listeners when one stops."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __enter__(self) -> None:
+        if self._run._active:
+            raise CheckpointError(
+                f"run {self._run.run_id!r} is being executed by this object already",
+                reason="already-running",
+                hint="Await the first start() or resume().",
+                run_id=self._run.run_id,
+            )
+        self._run._active = True
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._run._active = False
+        for queue in self._run._listeners:
+            queue.put_nowait(None)
+
+
+def _new_run_id() -> str:
+    from uuid_utils import uuid7
+
+    return str(uuid7())

@@ -1,0 +1,99 @@
+"""What is checked before a stored run is taken up."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+
+from stargraph.checkpoint.protocol import Checkpoint, JsonValue
+from stargraph.errors import HashMismatchError
+from stargraph.ir import definition_changes
+from stargraph.runtime import Plan, RunEvent, runtime_changes
+
+ReadStep = Callable[[int], Awaitable[Checkpoint | None]]
+
+
+async def check_hashes(plan: Plan, tail: Checkpoint, read_step: ReadStep, *, accept: Collection[str]) -> None:
+    """Refuse a run that another graph or other code has made, and say what changed.
+
+    Args:
+        plan: the graph that was loaded.
+        tail: the latest checkpoint.
+        read_step: reads one step of the run.
+        accept: the mismatches that are accepted.
+
+    Raises:
+        HashMismatchError: there is one that is not.
+    """
+    if tail.graph_hash != plan.graph_hash and "graph" not in accept:
+        stored = await _definition(tail, read_step, "graph")
+        changes = () if stored is None else definition_changes(stored, plan.graph_definition)
+        raise _mismatch(tail, "graph", "the graph", tail.graph_hash, plan.graph_hash, changes)
+    if tail.runtime_hash != plan.runtime_hash and "runtime" not in accept:
+        stored = await _definition(tail, read_step, "runtime")
+        changes = () if stored is None else runtime_changes(stored, plan.runtime_definition)
+        raise _mismatch(tail, "runtime", "the code of the graph", tail.runtime_hash, plan.runtime_hash, changes)
+
+
+def _mismatch(
+    tail: Checkpoint, accept: str, what: str, stored: str, loaded: str, changes: tuple[str, ...]
+) -> HashMismatchError:
+    told = "; ".join(changes) or "what changed cannot be told, since the steps that recorded it were pruned"
+    return HashMismatchError(
+        f"run {tail.run_id!r} was made by another version of {what}: {told}"
+        f" ({accept}_hash at step {tail.step}: {stored}, loaded: {loaded})",
+        reason=f"{accept}-hash",
+        hint=f"Load the version that made it, or accept the change: resume(accept=({accept!r},)),"
+        f" on the command line --accept {accept}.",
+        run_id=tail.run_id,
+        step=tail.step,
+        stored=stored,
+        loaded=loaded,
+        changes=changes,
+    )
+
+
+async def _definition(tail: Checkpoint, read_step: ReadStep, part: str) -> dict[str, JsonValue] | None:
+    """Return what the hash of the latest checkpoint was made of, where the log still has it."""
+    wanted = getattr(tail, f"{part}_hash")
+    record = await read_step(0)
+    if record is None or getattr(record, f"{part}_hash") != wanted:
+        record = tail
+        while record is not None and record.definition is None:
+            record = await read_step(record.step - 1) if record.step else None
+    if record is None or record.definition is None or getattr(record, f"{part}_hash") != wanted:
+        return None
+    found: dict[str, JsonValue] = record.definition[part]
+    return found
+
+
+async def is_crash_loop(tail: Checkpoint, read_step: ReadStep, max_resumes: int) -> bool:
+    """Tell whether a run has been resumed too often in a row without an event that a living executor records.
+
+    Args:
+        tail: the latest checkpoint.
+        read_step: reads one step of the run.
+        max_resumes: how often is allowed.
+    """
+    record: Checkpoint | None = tail
+    resumes = 0
+    while record is not None and record.event in ("resumed", "called"):
+        resumes += record.event == "resumed"
+        if resumes >= max_resumes:
+            return True
+        record = await read_step(record.step - 1)
+    return False
+
+
+def open_record(checkpoint: Checkpoint) -> RunEvent:
+    """Return the event of a checkpoint that concerns the run as a whole.
+
+    Args:
+        checkpoint: a durable one.
+    """
+    return RunEvent(
+        type=checkpoint.event,
+        run_id=checkpoint.run_id,
+        step=checkpoint.step,
+        timestamp=checkpoint.timestamp,
+        durable=True,
+    )

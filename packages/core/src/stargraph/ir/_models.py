@@ -1,0 +1,287 @@
+"""The graph's definition as data: what a YAML file, a JSON file or Python code says."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+IR_VERSION: Final = "1.0.0"
+"""The version of the definition's form."""
+
+BUILTIN_KINDS: Final = ("echo", "halt", "interrupt", "subgraph")
+"""The kinds of nodes that need no code of the user's."""
+
+BUILTIN_REDUCERS: Final = ("replace", "append", "merge", "add")
+"""The reducers that need no code of the user's."""
+
+_CALLABLE: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+Id: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,99}$")]
+FieldName: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,99}$")]
+Seconds: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def is_callable_path(text: str) -> bool:
+    """Tell whether a text has the form `package.module:name`."""
+    return _CALLABLE.fullmatch(text) is not None
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, populate_by_name=True)
+
+
+class FieldSpec(_Spec):
+    """One field of the state.
+
+    Attributes:
+        type: its type, as in `str`, `list[str]`, `int | None`, `dict[str, float]`, `Literal["a", "b"]`, `any`.
+        default: its value where none is given; a field without one must be given at the start.
+        reducer: how an update reaches it: `replace`, `append`, `merge`, `add` or `module:callable`.
+        description: for people.
+    """
+
+    type: str
+    default: Any = None
+    reducer: str = "replace"
+    description: str | None = None
+
+    @property
+    def required(self) -> bool:
+        """Whether a run must be given a value for it."""
+        return "default" not in self.model_fields_set
+
+    @field_validator("reducer")
+    @classmethod
+    def _known_reducer(cls, reducer: str) -> str:
+        if reducer not in BUILTIN_REDUCERS and not is_callable_path(reducer):
+            raise ValueError(
+                f"unknown reducer {reducer!r}: use {', '.join(BUILTIN_REDUCERS)} or package.module:callable"
+            )
+        return reducer
+
+
+class RetrySpec(_Spec):
+    """How often a node is tried.
+
+    Attributes:
+        attempts: how often at the most, the first try included.
+        initial_delay: seconds before the second try; doubled before each further one, with jitter.
+        max_delay: seconds that no wait exceeds.
+        on: the exceptions that are worth another try: builtin names or `package.module:Class`.
+    """
+
+    attempts: Annotated[int, Field(ge=1, le=1000)] = 3
+    initial_delay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
+    max_delay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
+    on: tuple[str, ...] = ("Exception",)
+
+
+class NodeSpec(_Spec):
+    """One step of the graph.
+
+    Attributes:
+        id: its name.
+        kind: `package.module:callable`, or `echo`, `halt`, `interrupt`, `subgraph`.
+        retry: how often it is tried.
+        timeout: seconds that one try may take.
+        prompt: of an interrupt: the question, with fields of the state in braces.
+        into: of an interrupt: the field that takes the answer.
+        graph: of a subgraph: the file of the child, relative to this one.
+        inputs: of a subgraph: the child's fields, as CEL over `state`.
+        outputs: of a subgraph: our fields, as CEL over the child's final `state`.
+        reason: of a halt: why, for people.
+        description: for people.
+    """
+
+    id: Id
+    kind: str
+    retry: RetrySpec | None = None
+    timeout: Seconds | None = None
+    prompt: str | None = None
+    into: FieldName | None = None
+    graph: str | None = None
+    inputs: dict[FieldName, str] | None = None
+    outputs: dict[FieldName, str] | None = None
+    reason: str | None = None
+    description: str | None = None
+
+    @field_validator("kind")
+    @classmethod
+    def _known_kind(cls, kind: str) -> str:
+        if kind not in BUILTIN_KINDS and not is_callable_path(kind):
+            raise ValueError(f"unknown kind {kind!r}: use {', '.join(BUILTIN_KINDS)} or package.module:callable")
+        return kind
+
+    @model_validator(mode="after")
+    def _fitting_keys(self) -> Self:
+        own: dict[str, tuple[str, ...]] = {
+            "interrupt": ("prompt", "into"),
+            "subgraph": ("graph", "inputs", "outputs"),
+            "halt": ("reason",),
+        }
+        for kind, names in own.items():
+            for name in names:
+                if kind != self.kind and getattr(self, name) is not None:
+                    raise ValueError(f"{name!r} belongs to a node of kind {kind}, not {self.kind}")
+        for kind, name in (("interrupt", "prompt"), ("interrupt", "into"), ("subgraph", "graph")):
+            if kind == self.kind and getattr(self, name) is None:
+                raise ValueError(f"a node of kind {kind} needs {name!r}")
+        return self
+
+
+class WhenSpec(_Spec):
+    """When a rule applies.
+
+    Attributes:
+        node: the node that has just completed.
+        condition: `if` in the file: CEL over `state` and `node`; without it the rule always applies.
+    """
+
+    node: Id
+    condition: str | None = Field(default=None, alias="if")
+
+
+class Goto(_Spec):
+    """Go on at a node.
+
+    Attributes:
+        kind: always `goto`.
+        target: the id of the node.
+    """
+
+    kind: Literal["goto"] = "goto"
+    target: Id
+
+
+class Halt(_Spec):
+    """End the run as done.
+
+    Attributes:
+        kind: always `halt`.
+        reason: why, for people.
+    """
+
+    kind: Literal["halt"] = "halt"
+    reason: str | None = None
+
+
+class Parallel(_Spec):
+    """Run nodes side by side.
+
+    Attributes:
+        kind: always `parallel`.
+        targets: the ids of the nodes, each of them one branch.
+        join: the id of the node that follows when all have completed.
+    """
+
+    kind: Literal["parallel"] = "parallel"
+    targets: Annotated[tuple[Id, ...], Field(min_length=1)]
+    join: Id
+
+
+class Map(_Spec):
+    """Run one node for each item of a list, side by side.
+
+    Attributes:
+        kind: always `map`.
+        over: CEL over `state` and `node` that gives the list.
+        target: the id of the node; `ctx.item` is its item.
+        join: the id of the node that follows when all have completed.
+        max_concurrency: how many may run at once.
+    """
+
+    kind: Literal["map"] = "map"
+    over: str
+    target: Id
+    join: Id
+    max_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 16
+
+
+class Ask(_Spec):
+    """Wait for a person's answer, then go on with the next action of the rule.
+
+    Attributes:
+        kind: always `interrupt`.
+        prompt: the question, with fields of the state in braces.
+        into: the field that takes the answer.
+    """
+
+    kind: Literal["interrupt"] = "interrupt"
+    prompt: str
+    into: FieldName
+
+
+Action: TypeAlias = Annotated[Goto | Halt | Parallel | Map | Ask, Field(discriminator="kind")]
+
+
+class RuleSpec(_Spec):
+    """What follows a node: the first rule that applies decides.
+
+    Attributes:
+        id: its name.
+        when: when it applies.
+        then: what follows: one action, before which an interrupt may stand.
+        description: for people.
+    """
+
+    id: Id
+    when: WhenSpec
+    then: Annotated[tuple[Action, ...], Field(min_length=1, max_length=2)]
+    description: str | None = None
+
+    @field_validator("when", mode="before")
+    @classmethod
+    def _no_clips(cls, when: object) -> object:
+        if isinstance(when, str):
+            raise ValueError(
+                "'when' as text (CLIPS) is not supported: write  when: {node: NODE_ID, if: \"state.severity >= 4\"}"
+                "  where 'if' is CEL over state and node"
+            )
+        return when
+
+    @model_validator(mode="after")
+    def _one_route(self) -> Self:
+        kinds = [action.kind for action in self.then]
+        if len(kinds) == 2 and (kinds[0] != "interrupt" or kinds[1] == "interrupt"):
+            raise ValueError(f"'then' takes one action, before which an interrupt may stand, not {' and '.join(kinds)}")
+        return self
+
+
+class IRDocument(_Spec):
+    """A graph.
+
+    Attributes:
+        ir_version: the version of this form.
+        id: the name of the graph.
+        description: for people.
+        state_schema: the fields of the state.
+        state_class: `package.module:Class` of a pydantic model instead.
+        nodes: the steps; the first one is where a run starts.
+        rules: what follows a node; without one that applies, the next node in this order does.
+        max_steps: a run that has more steps than this fails, so that no loop runs for ever.
+    """
+
+    ir_version: Annotated[str, StringConstraints(pattern=r"^1\.\d+\.\d+$")] = IR_VERSION
+    id: Id
+    description: str | None = None
+    state_schema: dict[FieldName, FieldSpec] | None = None
+    state_class: str | None = None
+    nodes: Annotated[tuple[NodeSpec, ...], Field(min_length=1)]
+    rules: tuple[RuleSpec, ...] = ()
+    max_steps: Annotated[int, Field(ge=1)] = 10_000
+
+    @field_validator("state_schema", mode="before")
+    @classmethod
+    def _short_fields(cls, schema: object) -> object:
+        if isinstance(schema, dict):
+            return {name: {"type": field} if isinstance(field, str) else field for name, field in schema.items()}
+        return schema
+
+    @field_validator("state_class")
+    @classmethod
+    def _class_path(cls, path: str | None) -> str | None:
+        if path is not None and not is_callable_path(path):
+            raise ValueError(f"{path!r} does not name a class: write package.module:Class")
+        return path

@@ -1,0 +1,110 @@
+"""What a node is told about its run, and what it may ask of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stargraph.checkpoint.protocol import Checkpoint, JsonValue, RecordedCall, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a node asks a person.
+
+    Attributes:
+        prompt: the question.
+        payload: what the person needs to answer.
+        into: the field of the state that takes the answer, where one does.
+        occurrence: counts the questions of the task, from 0.
+    """
+
+    prompt: str
+    payload: JsonValue
+    into: str | None
+    occurrence: int
+
+
+class Suspended(BaseException):
+    """Ends a node that waits for an answer; it runs again when the answer is there.
+
+    Not an Exception, so that a node's own `except Exception` lets it through.
+
+    Args:
+        question: what the node asks.
+    """
+
+    def __init__(self, question: Question) -> None:
+        super().__init__(question.prompt)
+        self.question = question
+
+
+class NodeContext:
+    """What a node is given beside the state.
+
+    Attributes:
+        run_id: the run.
+        task_id: the task; the same in every try and every resume of it.
+        node: the id of the node.
+        attempt: counts the tries in this process, from 1.
+        index: the position of the branch in its fork; None outside one.
+        item: the item of a map's branch; None elsewhere.
+        metadata: the tags of the run.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, task: Task, *, item: JsonValue = None, recorded: Sequence[RecordedCall] = ()
+    ) -> None:
+        self.run_id = checkpoint.run_id
+        self.task_id = task.id
+        self.node = task.node
+        self.attempt = 1
+        self.index = task.index
+        self.item = item
+        self.metadata = dict(checkpoint.metadata)
+        self._answers = {call.occurrence: call.result for call in recorded if call.kind == "answer"}
+        self._asked = 0
+
+    def __repr__(self) -> str:
+        return f"NodeContext(run_id={self.run_id!r}, task_id={self.task_id!r}, attempt={self.attempt})"
+
+    @property
+    def idempotency_key(self) -> str:
+        """A text that is the same in every try and every resume of this task, and in no other task.
+
+        Give it to a remote service, so that it can tell a repeated request from a new one.
+        """
+        return hashlib.sha256(f"{self.run_id}\n{self.task_id}".encode()).hexdigest()[:32]
+
+    def interrupt(self, prompt: str, payload: JsonValue = None) -> JsonValue:
+        """Return a person's answer, or end the node until there is one; then it runs again from its beginning.
+
+        Args:
+            prompt: the question.
+            payload: what the person needs to answer; JSON.
+        """
+        return self.ask(prompt, payload, into=None)
+
+    def ask(self, prompt: str, payload: JsonValue, *, into: str | None) -> JsonValue:
+        """Like `interrupt`, for an answer that goes into a field of the state.
+
+        Args:
+            prompt: the question.
+            payload: what the person needs to answer.
+            into: the field.
+        """
+        occurrence = self._asked
+        self._asked += 1
+        if occurrence in self._answers:
+            return self._answers[occurrence]
+        raise Suspended(Question(prompt, payload, into, occurrence))
+
+    def begin(self, attempt: int) -> None:
+        """Make ready for a try.
+
+        Args:
+            attempt: counts the tries, from 1.
+        """
+        self.attempt = attempt
+        self._asked = 0

@@ -1,0 +1,178 @@
+"""A run's log as its executor sees it: appends in order, by the durability that was asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from stargraph.checkpoint.codec import Keyring
+from stargraph.checkpoint.protocol import BatchAppend, Checkpoint, Checkpointer
+from stargraph.errors import CheckpointConflictError
+from stargraph.runtime import dispatch
+
+Durability: TypeAlias = Literal["sync", "async", "exit"]
+"""When a step is durable: before what depends on it starts, while the next node runs, or when the run stops."""
+
+Build: TypeAlias = Callable[[Checkpoint], Checkpoint]
+"""Makes the next checkpoint from the latest one; called again where others wrote in between."""
+
+_CONTROL: Final = frozenset({"answered", "cancel_requested"})
+_ALWAYS_AWAITED: Final = frozenset({"started", "resumed", "asked", "answered", "cancel_requested", "migrated"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    build: Build
+    checkpoint: Checkpoint
+
+
+class RunLog:
+    """The log of one run, for its executor.
+
+    Args:
+        checkpointer: the store.
+        tail: the latest checkpoint.
+        durability: when a step is durable.
+        keyring: seals what is written and checks what is read.
+        on_control: told of each control event that another process has written.
+    """
+
+    def __init__(
+        self,
+        checkpointer: Checkpointer,
+        tail: Checkpoint,
+        *,
+        durability: Durability = "sync",
+        keyring: Keyring | None = None,
+        on_control: Callable[[Checkpoint], None] = lambda checkpoint: None,
+    ) -> None:
+        self.tail = tail
+        self._store = checkpointer
+        self._durability = durability
+        self._keyring = keyring
+        self._on_control = on_control
+        self._acknowledged = tail
+        self._pending: list[_Pending] = []
+        self._flushing: asyncio.Task[None] | None = None
+        self._lock = asyncio.Lock()
+
+    async def append(self, build: Build) -> tuple[Checkpoint, bool]:
+        """Append the checkpoint that `build` makes from the latest one.
+
+        Args:
+            build: makes it.
+
+        Returns:
+            The checkpoint, and whether it is durable already.
+
+        Raises:
+            CheckpointConflictError: another executor has taken the run over.
+            CheckpointError: as the store raises.
+        """
+        async with self._lock:
+            await self._settle()
+            checkpoint = build(self.tail)
+            self._pending.append(_Pending(build, checkpoint))
+            self.tail = checkpoint
+            if self._must_wait_for(checkpoint):
+                await self._flush()
+                return self.tail, True
+            if self._durability == "async":
+                self._flushing = asyncio.ensure_future(self._flush())
+            return checkpoint, False
+
+    async def flush(self) -> None:
+        """Make durable what is not yet.
+
+        Raises:
+            CheckpointError: as `append` raises.
+        """
+        async with self._lock:
+            await self._settle()
+            await self._flush()
+
+    def _must_wait_for(self, checkpoint: Checkpoint) -> bool:
+        return (
+            self._durability == "sync"
+            or checkpoint.event in _ALWAYS_AWAITED
+            or checkpoint.status not in ("running", "awaiting_input")
+        )
+
+    async def _settle(self) -> None:
+        """Wait for the write that is under way, if one is."""
+        flushing, self._flushing = self._flushing, None
+        if flushing is None:
+            return
+        try:
+            await asyncio.shield(flushing)
+        except asyncio.CancelledError:
+            self._flushing = flushing
+            raise
+
+    async def _flush(self) -> None:
+        while self._pending:
+            try:
+                await self._write_pending()
+            except CheckpointConflictError:
+                if not await self._catch_up():
+                    raise
+            except BaseException:
+                # What is not acknowledged is built anew by whoever takes the run up.
+                self._forget_pending()
+                raise
+
+    async def _write_pending(self) -> None:
+        if len(self._pending) > 1 and isinstance(self._store, BatchAppend):
+            batch = [pending.checkpoint for pending in self._pending]
+            await dispatch.write_many(self._store, batch, keyring=self._keyring)
+            self._acknowledged = batch[-1]
+            self._pending.clear()
+            return
+        while self._pending:
+            checkpoint = self._pending[0].checkpoint
+            await dispatch.write(self._store, checkpoint, keyring=self._keyring)
+            self._acknowledged = checkpoint
+            self._pending.pop(0)
+
+    def _forget_pending(self) -> None:
+        self._pending.clear()
+        self.tail = self._acknowledged
+
+    async def _catch_up(self) -> bool:
+        """Take over control events that others have appended, and build what is pending anew behind them.
+
+        Returns:
+            Whether the log moved on by control events alone; if not, the run belongs to another executor.
+        """
+        run_id = self.tail.run_id
+        newest = await dispatch.read_latest(self._store, run_id, keyring=self._keyring)
+        known = {pending.checkpoint.digest for pending in self._pending}
+        base = self._acknowledged
+        controls: list[Checkpoint] = []
+        own: Checkpoint | None = None
+        for step in range(base.step + 1, (newest.step if newest else base.step) + 1):
+            record = await dispatch.read_at_step(self._store, run_id, step, keyring=self._keyring)
+            if record is None or record.previous_digest != base.digest:
+                return False
+            if record.digest in known:
+                own = record
+            elif record.event in _CONTROL:
+                controls.append(record)
+            else:
+                return False
+            base = record
+        if not controls:
+            return False
+        if own is not None:
+            # Part of a batch was stored before another process wrote behind it.
+            written = next(i for i, pending in enumerate(self._pending) if pending.checkpoint.digest == own.digest)
+            del self._pending[: written + 1]
+        self._acknowledged = self.tail = base
+        for record in controls:
+            self._on_control(record)
+        for position, pending in enumerate(self._pending):
+            self.tail = pending.build(self.tail)
+            self._pending[position] = _Pending(pending.build, self.tail)
+        return True

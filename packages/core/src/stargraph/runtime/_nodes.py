@@ -1,0 +1,176 @@
+"""Nodes: the code behind a graph's steps, and how a try of it is made."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+from stargraph.errors import GraphError
+from stargraph.ir import NodeSpec
+from stargraph.runtime._context import NodeContext
+from stargraph.runtime._imports import load_exception, load_object
+from stargraph.runtime._prompts import fill_prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A step of a graph, ready to run.
+
+    Attributes:
+        spec: its definition.
+        code: the callable or class that its kind names; None where the kind is built in.
+        function: what a try calls.
+        wants_context: whether `function` takes the context as its second argument.
+        retried: the exceptions that are worth another try.
+    """
+
+    spec: NodeSpec
+    code: Any
+    function: Callable[..., Any]
+    wants_context: bool
+    retried: tuple[type[BaseException], ...]
+
+    async def run(
+        self, read_state: Callable[[], Any], context: NodeContext, *, executor: Executor | None = None
+    ) -> object:
+        """Run the node with its retries, and return what it returned.
+
+        Args:
+            read_state: gives a fresh state for each try.
+            context: what the node is told.
+            executor: where a sync function runs; threads of the loop's own where None.
+
+        Raises:
+            BaseException: what the last try raised.
+        """
+        retry = self.spec.retry
+        if retry is None:
+            return await self._try(read_state(), context, executor)
+        from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
+        tries = AsyncRetrying(
+            stop=stop_after_attempt(retry.attempts),
+            wait=wait_exponential_jitter(initial=retry.initial_delay, max=retry.max_delay, jitter=retry.initial_delay),
+            retry=retry_if_exception_type(self.retried),
+            reraise=True,
+        )
+        async for attempt in tries:
+            with attempt:
+                context.begin(attempt.retry_state.attempt_number)
+                return await self._try(read_state(), context, executor)
+        raise AssertionError("tenacity ends with an outcome")
+
+    async def _try(self, state: object, context: NodeContext, executor: Executor | None) -> object:
+        call = functools.partial(self.function, *((state, context) if self.wants_context else (state,)))
+        if not inspect.iscoroutinefunction(self.function):
+            return await _off_the_loop(call, executor, self.spec.timeout)
+        limit = asyncio.timeout(self.spec.timeout)
+        try:
+            async with limit:
+                return await call()
+        except TimeoutError:
+            if limit.expired():
+                raise _timed_out(self.spec.timeout) from None
+            raise
+
+
+async def _off_the_loop(call: Callable[[], object], executor: Executor | None, seconds: float | None) -> object:
+    """Run a sync function in an executor.
+
+    A thread cannot be stopped: when its time is over, its end is awaited and its outcome dropped, so that a
+    second try never runs beside the first.
+    """
+    loop = asyncio.get_running_loop()
+    if executor is None:
+        call = functools.partial(contextvars.copy_context().run, call)
+    working = loop.run_in_executor(executor, call)
+    try:
+        done, _ = await asyncio.wait({working}, timeout=seconds)
+        if not done:
+            await asyncio.wait({working})
+            raise _timed_out(seconds)
+        return working.result()
+    finally:
+        # Whoever no longer waits for it must not be told that nobody did.
+        working.add_done_callback(lambda future: None if future.cancelled() else future.exception())
+
+
+def _timed_out(seconds: float | None) -> TimeoutError:
+    return TimeoutError(f"the node took longer than its timeout of {seconds:g} s")
+
+
+def build_node(spec: NodeSpec) -> Node:
+    """Make a node ready to run.
+
+    Args:
+        spec: its definition.
+
+    Raises:
+        GraphError: its code cannot be imported, or is not what a node can be.
+    """
+    owner = f"node {spec.id!r}"
+    retried = tuple(load_exception(name, wanted_by=f"{owner}: retry") for name in spec.retry.on) if spec.retry else ()
+    if ":" not in spec.kind:
+        function = functools.partial(_ask, spec) if spec.kind == "interrupt" else _nothing
+        return Node(spec, None, function, True, retried)
+    code = load_object(spec.kind, wanted_by=owner)
+    function = _executable(code, spec)
+    return Node(spec, code, function, _takes_context(function, spec), retried)
+
+
+async def _nothing(state: object, context: NodeContext) -> None:
+    """What `echo` and `halt` do."""
+
+
+async def _ask(spec: NodeSpec, state: object, context: NodeContext) -> dict[str, object]:
+    """What `interrupt` does: the answer is its update."""
+    assert spec.prompt is not None
+    assert spec.into is not None
+    return {spec.into: context.ask(fill_prompt(spec.prompt, state), None, into=spec.into)}
+
+
+def _executable(code: Any, spec: NodeSpec) -> Callable[..., Any]:
+    if isinstance(code, type):
+        try:
+            code = code()
+        except Exception as error:
+            raise GraphError(
+                f"node {spec.id!r}: {spec.kind}() failed: {type(error).__name__}: {error}",
+                reason="node-class-failed",
+                hint="The class of a node is made without arguments.",
+            ) from error
+    if hasattr(code, "execute"):
+        code = code.execute
+    if not callable(code):
+        raise GraphError(
+            f"node {spec.id!r}: {spec.kind} is a {type(code).__qualname__}, and cannot be called",
+            reason="not-callable",
+            hint="Name a function, or a class with an execute() method.",
+        )
+    if not inspect.isroutine(code) and inspect.iscoroutinefunction(code.__call__):
+        return code.__call__  # type: ignore[no-any-return]
+    return code  # type: ignore[no-any-return]
+
+
+def _takes_context(function: Callable[..., Any], spec: NodeSpec) -> bool:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return False
+    for arguments in (2, 1):
+        try:
+            signature.bind(*(None,) * arguments)
+        except TypeError:
+            continue
+        return arguments == 2
+    raise GraphError(
+        f"node {spec.id!r}: {spec.kind}{signature} does not take (state, ctx) or (state)",
+        reason="wrong-signature",
+        hint="A node is called with the state and, where it takes two arguments, the context.",
+    )

@@ -1,0 +1,261 @@
+"""A graph made ready to run: its nodes and rules, its state, and the hashes that it is known by."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from stargraph.checkpoint.protocol import Fork, JsonValue, Task
+from stargraph.errors import StateError
+from stargraph.ir import Ask, Goto, Halt, IRDocument, Map, NodeSpec, Parallel, RuleSpec, definition_of, graph_hash
+from stargraph.runtime._expressions import Expression
+from stargraph.runtime._fingerprint import runtime_definition, runtime_hash
+from stargraph.runtime._nodes import Node, build_node
+from stargraph.runtime._state import StateSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule with its expressions compiled.
+
+    Attributes:
+        spec: its definition.
+        condition: decides whether it applies; None: always.
+        over: gives the items of its map, where it has one.
+    """
+
+    spec: RuleSpec
+    condition: Expression | None
+    over: Expression | None
+
+    @classmethod
+    def build(cls, spec: RuleSpec) -> Rule:
+        """Compile a rule.
+
+        Args:
+            spec: its definition.
+
+        Raises:
+            GraphError: an expression does not compile.
+        """
+        condition = spec.when.condition
+        over = next((action.over for action in spec.then if isinstance(action, Map)), None)
+        return cls(spec, Expression(condition) if condition else None, Expression(over) if over else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What the rules see of the node that has just completed.
+
+    Attributes:
+        node: its id.
+        task_id: its task.
+        state: the state after it.
+        update: what it returned.
+    """
+
+    node: str
+    task_id: str
+    state: Mapping[str, JsonValue]
+    update: Mapping[str, JsonValue]
+
+    @property
+    def facts(self) -> dict[str, JsonValue]:
+        """The `node` of an expression."""
+        return {"id": self.node, "update": dict(self.update)}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A graph, ready to run.
+
+    Attributes:
+        document: its definition.
+        state: its state.
+        nodes: its nodes by their ids.
+        rules: its rules by their ids.
+        graph_definition: what `graph_hash` is made of.
+        graph_hash: the fingerprint of what shapes execution.
+        runtime_definition: what `runtime_hash` is made of.
+        runtime_hash: the fingerprint of the code.
+    """
+
+    document: IRDocument
+    state: StateSpec
+    nodes: dict[str, Node]
+    rules: dict[str, Rule]
+    graph_definition: dict[str, JsonValue]
+    graph_hash: str
+    runtime_definition: dict[str, JsonValue]
+    runtime_hash: str
+    _rules_after: dict[str, list[Rule]] = field(default_factory=dict)
+    _order: tuple[NodeSpec, ...] = ()
+
+    @classmethod
+    def build(cls, document: IRDocument) -> Plan:
+        """Import the code of a graph, compile its expressions and make its hashes.
+
+        Args:
+            document: the definition, checked.
+
+        Raises:
+            GraphError: something that it names cannot be had.
+        """
+        state = StateSpec(document)
+        nodes = {spec.id: build_node(spec) for spec in document.nodes}
+        rules = {spec.id: Rule.build(spec) for spec in document.rules}
+        rules_after: dict[str, list[Rule]] = {}
+        for rule in rules.values():
+            rules_after.setdefault(rule.spec.when.node, []).append(rule)
+        definition = definition_of(document)
+        if state.class_schema is not None:
+            definition["state_class_schema"] = state.class_schema
+        code = {f"node {node_id!r}": node.code for node_id, node in nodes.items() if node.code is not None}
+        runtime = runtime_definition({**code, **state.code()})
+        return cls(
+            document=document,
+            state=state,
+            nodes=nodes,
+            rules=rules,
+            graph_definition=definition,
+            graph_hash=graph_hash(definition),
+            runtime_definition=runtime,
+            runtime_hash=runtime_hash(runtime),
+            _rules_after=rules_after,
+            _order=document.nodes,
+        )
+
+    @property
+    def definition(self) -> dict[str, JsonValue]:
+        """What the two hashes are made of, as a checkpoint records it."""
+        return {"graph": self.graph_definition, "runtime": self.runtime_definition}
+
+    def first(self, step: int) -> tuple[Task | Fork, ...]:
+        """Return the frontier of a run that begins.
+
+        Args:
+            step: the step whose state the first node is given.
+        """
+        return (self._task(self._order[0].id, step, previous=""),)
+
+    def after(self, completion: Completion, step: int, *, answered: str | None = None) -> tuple[Task | Fork, ...]:
+        """Return the frontier that follows a completed node; empty where the run is done.
+
+        Args:
+            completion: the node, and the state after it.
+            step: the step at which it completed.
+            answered: the rule whose question was answered by this completion; it decides, past its question.
+
+        Raises:
+            StateError: a rule cannot be evaluated.
+        """
+        if answered is not None:
+            rule: Rule | None = self.rules[answered]
+            actions = self.rules[answered].spec.then[1:]
+        else:
+            rule = self._deciding_rule(completion)
+            actions = rule.spec.then if rule else ()
+        if self.nodes[completion.node].spec.kind == "halt" and rule is None:
+            return ()
+        if rule is None or not actions:
+            return self._next_in_order(completion, step)
+        action = actions[0]
+        if isinstance(action, Halt):
+            return ()
+        if isinstance(action, Goto):
+            return (self._task(action.target, step, previous=completion.task_id),)
+        if isinstance(action, Ask):
+            task = self._task(completion.node, step, previous=completion.task_id)
+            return (task.model_copy(update={"rule": rule.spec.id}),)
+        if isinstance(action, Parallel):
+            return self._fork(action, rule, len(action.targets), completion.task_id, step)
+        return self._fork(action, rule, len(self.items(rule, completion)), completion.task_id, step)
+
+    def items(self, rule: Rule, completion: Completion) -> list[JsonValue]:
+        """Return the items of a rule's map.
+
+        Args:
+            rule: the rule.
+            completion: the node that it follows.
+
+        Raises:
+            StateError: it is not a list.
+        """
+        assert rule.over is not None
+        items = rule.over.evaluate(completion.state, completion.facts)
+        if not isinstance(items, list):
+            raise StateError(
+                f"rule {rule.spec.id!r}: {rule.over.text!r} is a value of type {type(items).__qualname__}, not a list",
+                reason="not-a-list",
+                hint="`over` gives the list whose items are the branches, as in: state.notes",
+            )
+        return items
+
+    def branch(self, fork: Fork, index: int) -> Task:
+        """Return the task of one branch.
+
+        Args:
+            fork: the fork.
+            index: the position of the branch in it.
+        """
+        action = self.rules[fork.rule].spec.then[-1]
+        assert isinstance(action, (Parallel, Map))
+        node = action.targets[index] if isinstance(action, Parallel) else action.target
+        return self._task(node, fork.since_step, previous=fork.task_id, index=index)
+
+    def join(self, fork: Fork, step: int) -> Task:
+        """Return the task at which the branches of a fork meet.
+
+        Args:
+            fork: the fork.
+            step: the step at which the last branch completed.
+        """
+        return self._task(fork.join, step, previous=f"{fork.task_id}/join")
+
+    def _fork(
+        self, action: Parallel | Map, rule: Rule, width: int, previous: str, step: int
+    ) -> tuple[Task | Fork, ...]:
+        at_once = width if isinstance(action, Parallel) else min(width, action.max_concurrency)
+        fork = Fork.model_construct(
+            kind="fork",
+            mode=action.kind,
+            rule=rule.spec.id,
+            task_id=previous,
+            join=action.join,
+            since_step=step,
+            width=width,
+            next_index=at_once,
+            completed_steps=(),
+        )
+        if width == 0:
+            return (self.join(fork, step),)
+        return (fork, *(self.branch(fork, index) for index in range(at_once)))
+
+    def _deciding_rule(self, completion: Completion) -> Rule | None:
+        for rule in self._rules_after.get(completion.node, ()):
+            if rule.condition is None or rule.condition.test(completion.state, completion.facts):
+                return rule
+        return None
+
+    def _next_in_order(self, completion: Completion, step: int) -> tuple[Task | Fork, ...]:
+        ids = [spec.id for spec in self._order]
+        position = ids.index(completion.node) + 1
+        if position == len(ids):
+            return ()
+        return (self._task(ids[position], step, previous=completion.task_id),)
+
+    @staticmethod
+    def _task(node: str, step: int, *, previous: str, index: int | None = None) -> Task:
+        # An id names the way to a task and not its step, so that what others write into the log in
+        # between does not change it.
+        path = hashlib.sha256(f"{previous}\n{node}\n{index}".encode()).hexdigest()[:12]
+        return Task.model_construct(
+            kind="task",
+            id=f"{node}-{path}" if index is None else f"{node}-{path}.{index}",
+            node=node,
+            since_step=step,
+            index=index,
+            rule=None,
+            calls=(),
+        )

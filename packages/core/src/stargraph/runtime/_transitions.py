@@ -1,0 +1,233 @@
+"""What each event makes of a run: the next checkpoint as a function of the latest one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from stargraph.checkpoint.protocol import (
+    Checkpoint,
+    ErrorInfo,
+    Fork,
+    Fragment,
+    Interrupt,
+    RecordedCall,
+    Status,
+    Task,
+    add_step,
+)
+from stargraph.errors import StateError
+from stargraph.runtime._context import Question
+from stargraph.runtime._plan import Completion, Plan
+
+Updates = Mapping[str, Fragment]
+
+
+def fork_of(frontier: tuple[Task | Fork, ...]) -> Fork | None:
+    """Return the fork whose branches run, if they do.
+
+    Args:
+        frontier: the frontier of a checkpoint.
+    """
+    return next((item for item in frontier if isinstance(item, Fork)), None)
+
+
+def tasks_of(frontier: tuple[Task | Fork, ...]) -> tuple[Task, ...]:
+    """Return the tasks that are running or come next.
+
+    Args:
+        frontier: the frontier of a checkpoint.
+    """
+    return tuple(item for item in frontier if isinstance(item, Task))
+
+
+def completed(
+    plan: Plan, tail: Checkpoint, task: Task, update: Updates, branches: Mapping[int, Updates]
+) -> dict[str, Any]:
+    """Return what the completion of a task changes.
+
+    Args:
+        plan: the graph.
+        tail: the latest checkpoint.
+        task: the task.
+        update: what the node returned, as it is recorded.
+        branches: the updates of the branches of its fork that have completed, by their index.
+
+    Returns:
+        The arguments of `Checkpoint.next` that differ.
+
+    Raises:
+        StateError: the update does not fit, two branches replace one field, or a rule cannot be evaluated.
+    """
+    step = tail.step + 1
+    if task.index is not None:
+        return _branch_completed(plan, tail, task, update, branches)
+    changes = plan.state.merge(tail.state_fragments(), [update])
+    completion = Completion(
+        node=task.node,
+        task_id=task.id,
+        state={**tail.state, **{name: fragment.value for name, fragment in changes.items()}},
+        update={name: fragment.value for name, fragment in update.items()},
+    )
+    frontier = plan.after(completion, step, answered=task.rule)
+    return {"changes": changes, "frontier": frontier, "status": status_of(frontier, tail.interrupts)}
+
+
+def _branch_completed(
+    plan: Plan, tail: Checkpoint, task: Task, update: Updates, branches: Mapping[int, Updates]
+) -> dict[str, Any]:
+    step = tail.step + 1
+    fork = fork_of(tail.frontier)
+    assert fork is not None
+    assert task.index is not None
+    remaining = tuple(item for item in tasks_of(tail.frontier) if item.id != task.id)
+    if fork.next_index < fork.width:
+        remaining = (*remaining, plan.branch(fork, fork.next_index))
+    if remaining:
+        frontier: tuple[Task | Fork, ...] = (
+            fork.model_copy(
+                update={
+                    "next_index": min(fork.next_index + 1, fork.width),
+                    "completed_steps": add_step(fork.completed_steps, step),
+                }
+            ),
+            *remaining,
+        )
+        return {"frontier": frontier, "status": status_of(frontier, tail.interrupts)}
+    updates = {**branches, task.index: update}
+    _refuse_conflicts(plan, fork, updates)
+    changes = plan.state.merge(tail.state_fragments(), [updates[index] for index in range(fork.width)])
+    frontier = (plan.join(fork, step),)
+    return {"changes": changes, "frontier": frontier, "status": status_of(frontier, tail.interrupts)}
+
+
+def _refuse_conflicts(plan: Plan, fork: Fork, updates: Mapping[int, Updates]) -> None:
+    owners: dict[str, int] = {}
+    for index in range(fork.width):
+        for name in updates[index]:
+            if not plan.state.replaces(name):
+                continue
+            if name in owners:
+                first, second = (_branch_name(plan, fork, position) for position in (owners[name], index))
+                raise StateError(
+                    f"{first} and {second} both replace state.{name}",
+                    reason="branch-conflict",
+                    hint=f"Give the field {name!r} a reducer (append, merge, add, or your own),"
+                    " or let one branch set it.",
+                    path=f"state.{name}",
+                    node=plan.branch(fork, index).node,
+                )
+            owners[name] = index
+
+
+def _branch_name(plan: Plan, fork: Fork, index: int) -> str:
+    node = plan.branch(fork, index).node
+    return f"branch {index} of node {node!r}" if fork.mode == "map" else f"node {node!r}"
+
+
+def asked(tail: Checkpoint, task: Task, question: Question, now: datetime) -> dict[str, Any]:
+    """Return what a question changes.
+
+    Args:
+        tail: the latest checkpoint.
+        task: the task that waits for the answer.
+        question: what it asks.
+        now: the time of the event.
+    """
+    interrupt = Interrupt(
+        id=f"{task.id}.{question.occurrence}" if question.occurrence else task.id,
+        task_id=task.id,
+        node=task.node,
+        prompt=question.prompt,
+        payload=question.payload,
+        into=question.into,
+        asked_at=now,
+    )
+    interrupts = (*tail.interrupts, interrupt)
+    return {"interrupts": interrupts, "status": status_of(tail.frontier, interrupts)}
+
+
+def answered(tail: Checkpoint, interrupt: Interrupt, value: Any, now: datetime) -> dict[str, Any]:
+    """Return what an answer changes.
+
+    Args:
+        tail: the latest checkpoint.
+        interrupt: the question.
+        value: the answer, checked.
+        now: the time of the event.
+    """
+    suffix = interrupt.id.removeprefix(interrupt.task_id).removeprefix(".")
+    call = RecordedCall(
+        kind="answer",
+        task_id=interrupt.task_id,
+        name=interrupt.id,
+        occurrence=int(suffix or 0),
+        result=value,
+        started_at=interrupt.asked_at,
+    )
+    interrupts = tuple(open_one for open_one in tail.interrupts if open_one.id != interrupt.id)
+    frontier = with_call(tail.frontier, interrupt.task_id, tail.step + 1)
+    status = status_of(frontier, interrupts) if tail.status == "awaiting_input" else tail.status
+    return {"interrupts": interrupts, "frontier": frontier, "calls": (call,), "status": status}
+
+
+def with_call(frontier: tuple[Task | Fork, ...], task_id: str, step: int) -> tuple[Task | Fork, ...]:
+    """Return a frontier in which a task knows of a call that was recorded at a step.
+
+    Args:
+        frontier: the frontier.
+        task_id: the task.
+        step: the step.
+    """
+    return tuple(
+        item.model_copy(update={"calls": add_step(item.calls, step)})
+        if isinstance(item, Task) and item.id == task_id
+        else item
+        for item in frontier
+    )
+
+
+def status_of(frontier: tuple[Task | Fork, ...], interrupts: tuple[Interrupt, ...]) -> Status:
+    """Return where a run stands that nobody has stopped.
+
+    Args:
+        frontier: what is running or comes next.
+        interrupts: the open questions.
+    """
+    if not frontier:
+        return "done"
+    blocked = {interrupt.task_id for interrupt in interrupts}
+    return "awaiting_input" if all(task.id in blocked for task in tasks_of(frontier)) else "running"
+
+
+def error_info(error: BaseException, *, node: str | None, reason: str | None = None) -> ErrorInfo:
+    """Return an exception as it is recorded.
+
+    Args:
+        error: the exception.
+        node: the node that raised it.
+        reason: a stable word; that of the exception where None.
+    """
+    import traceback
+
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    text = "".join(traceback.format_exception(error))
+    if len(text) > _TRACEBACK_LIMIT:
+        half = _TRACEBACK_LIMIT // 2
+        text = f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
+    return ErrorInfo(
+        type=name,
+        message=_storable(str(error)),
+        reason=reason or getattr(error, "reason", None),
+        node=node,
+        traceback=_storable(text),
+    )
+
+
+_TRACEBACK_LIMIT = 16_384
+
+
+def _storable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
