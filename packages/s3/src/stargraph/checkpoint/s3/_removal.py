@@ -116,11 +116,11 @@ class Removal:
         latest, ended = head.summary.last_step, head.summary.status in ENDED
         slots = [slot async for slot in self._log.slots(run_id)]
         records = [step for step, info in slots if not is_tombstone(info.size)]
-        kept = {latest, *records[:keep_last]}
+        kept = set(records[:keep_last])
         if not ended:
             kept.update(_needed(await self._reader.read(run_id, latest)))
-        # A record that was added since refers to no older step than the one judged here does.
-        victims = sorted(step for step in records if step not in kept)
+        # What was added since refers to the step judged here, to later ones, or to what that step needs.
+        victims = sorted(step for step in records if step < latest and step not in kept)
         if victims and not dry_run:
             if ended:
                 await self._store.overwrite([self._keys.file(run_id, head.summary.started_at, latest)], b"")
