@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
 
+from support.s3.simulation import EPOCH, Bucket, Request, Scheduler, SimulatedStore
+
 from stargraph.checkpoint.codec import encode
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, Task
 from stargraph.checkpoint.s3._frame import Head, Tombstone, pack, read_head
@@ -22,7 +24,6 @@ from stargraph.checkpoint.s3._objects import TransientStoreError
 from stargraph.checkpoint.s3._reader import RecordReader
 from stargraph.checkpoint.s3._removal import PruneRule, Removal
 from stargraph.errors import CheckpointError, StoreUnavailableError
-from support.s3.simulation import EPOCH, Bucket, Request, Scheduler, SimulatedStore
 
 HASH = "0" * 64
 RUNS = ("run", "run-1")
@@ -263,9 +264,12 @@ class World:
             before = records.get(step - 1)
             if before is not None and before.digest != checkpoint.previous_digest:
                 raise Violation(f"{run_id} {step}: it does not follow what is stored at the step before")
-            if before is None and step > 0 and step - 1 not in slots and run_id not in self.known.pruned | {
-                run for run in RUNS if deleted
-            }:
+            if (
+                before is None
+                and step > 0
+                and step - 1 not in slots
+                and run_id not in self.known.pruned | {run for run in RUNS if deleted}
+            ):
                 raise Violation(f"{run_id} {step}: nothing was ever stored at the step before")
         if records and not any(isinstance(slots[step], str) and slots[step] == "deleted" for step in slots):
             latest = self._checkpoint(run_id, max(records), records[max(records)])

@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from unittest.mock import patch
 
+from support.s3.simulation import Bucket
+
 from stargraph.checkpoint.protocol import Checkpoint, Tail
 from stargraph.checkpoint.s3 import _log, _removal
 from stargraph.checkpoint.s3._frame import Head, is_tombstone, tombstone
@@ -15,7 +17,6 @@ from stargraph.checkpoint.s3._index import Entry
 from stargraph.checkpoint.s3._log import RunLog
 from stargraph.checkpoint.s3._objects import ObjectInfo, TransientStoreError
 from stargraph.checkpoint.s3._removal import PruneRule, Removal
-from support.s3.simulation import Bucket
 
 Patch = Callable[[], AbstractContextManager[Any]]
 

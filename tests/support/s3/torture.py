@@ -71,9 +71,7 @@ def main() -> int:
         print(f"{options.schedules} schedules kept every promise, {time.monotonic() - begun:.0f} s")
         seeds = range(options.seed, options.seed + options.mutated)
         missed = 0
-        for mutation, found in zip(
-            MUTATIONS, pool.map(first_violation_of, MUTATIONS, repeat(seeds)), strict=True
-        ):
+        for mutation, found in zip(MUTATIONS, pool.map(first_violation_of, MUTATIONS, repeat(seeds)), strict=True):
             missed += found is None
             print(f"{mutation}: " + ("NOT NOTICED" if found is None else f"seed {found[0]}: {found[1]}"))
     return 1 if missed else 0

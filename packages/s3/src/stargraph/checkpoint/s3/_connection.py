@@ -54,6 +54,7 @@ class Connection:
         # Imported here: it takes longer than the whole engine, and many processes only import the driver.
         import aioboto3
         from aiobotocore.config import AioConfig
+        from botocore.handlers import add_expect_header
 
         options = self._options
         session = options.session or aioboto3.Session(profile_name=options.profile)
@@ -71,8 +72,10 @@ class Connection:
             s3={"addressing_style": styles[options.path_style]},
         )
         context = session.client("s3", region_name=options.region, endpoint_url=options.endpoint_url, config=config)
-        self._client = await context.__aenter__()
-        self._context = context
+        client = await context.__aenter__()
+        # `Expect: 100-continue` would add a round trip to each write.
+        client.meta.events.unregister("before-call.s3", add_expect_header)
+        self._client, self._context = client, context
 
 
 def _recording(made: list[Any]) -> Callable[..., Any]:

@@ -104,6 +104,7 @@ def classify(error: Exception, *, where: str, bucket: str, permission: str) -> O
         error,
         (
             sdk.HTTPClientError,
+            sdk.ConnectionError,
             sdk.ResponseStreamingError,
             sdk.IncompleteReadError,
             aiohttp.ClientError,
