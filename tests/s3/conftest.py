@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 
+import aioboto3
 import boto3
 import pytest
 from support.s3.proxy import FaultProxy
@@ -43,16 +44,22 @@ async def proxy(moto: str) -> AsyncIterator[FaultProxy]:
         yield proxy
 
 
+@pytest.fixture(scope="session")
+def sdk_session() -> aioboto3.Session:
+    """One for all: each new one reads the description of the service again."""
+    return aioboto3.Session(ACCESS_KEY, SECRET_KEY, region_name="us-east-1")
+
+
 @pytest.fixture
-async def stores(moto: str) -> AsyncIterator[Stores]:
-    stores = Stores(moto)
+async def stores(moto: str, sdk_session: aioboto3.Session) -> AsyncIterator[Stores]:
+    stores = Stores(moto, sdk_session)
     yield stores
     await stores.close()
 
 
 @pytest.fixture
-async def watched(proxy: FaultProxy) -> AsyncIterator[Stores]:
+async def watched(proxy: FaultProxy, sdk_session: aioboto3.Session) -> AsyncIterator[Stores]:
     """Stores behind the proxy."""
-    stores = Stores(proxy.url)
+    stores = Stores(proxy.url, sdk_session)
     yield stores
     await stores.close()

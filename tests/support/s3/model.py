@@ -73,7 +73,10 @@ class World:
     # What each process has of its own.
 
     def log(self) -> RunLog:
-        return RunLog(self._store(), self.keys, clock=lambda: self.bucket.now.timestamp())
+        return RunLog(self._store(), self.keys, clock=self.now)
+
+    def now(self) -> float:
+        return self.bucket.now.timestamp()
 
     def _store(self) -> SimulatedStore:
         return SimulatedStore(self.bucket, attempts=self.random.choice((1, 2)))
@@ -174,7 +177,7 @@ class World:
 
     async def remover(self, number: int) -> None:
         store = self._store()
-        log = RunLog(store, self.keys, clock=lambda: self.bucket.now.timestamp())
+        log = RunLog(store, self.keys, clock=self.now)
         reader = RecordReader(store, self.keys)
         removal = Removal(store, self.keys, log, reader)
         index = RunIndex(store, self.keys, log)
@@ -206,7 +209,7 @@ class World:
 
     async def lister(self, number: int) -> None:
         store = self._store()
-        log = RunLog(store, self.keys, clock=lambda: self.bucket.now.timestamp())
+        log = RunLog(store, self.keys, clock=self.now)
         index = RunIndex(store, self.keys, log)
         for _ in range(self.random.randint(0, 3)):
             before = {run_id for run_id, _ in self.known.acknowledged}

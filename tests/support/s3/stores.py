@@ -5,6 +5,8 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+import aioboto3
+
 from stargraph.checkpoint.s3 import S3Checkpointer
 
 BUCKET = "checkpoints"
@@ -13,14 +15,16 @@ BUCKET = "checkpoints"
 class Stores:
     """Makes handles on one fresh prefix."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, session: aioboto3.Session) -> None:
         self.url = f"s3://{BUCKET}/test/{uuid.uuid4().hex}"
         self._endpoint = endpoint
+        self.session = session
         self._made: list[S3Checkpointer] = []
 
     def handle(self, **options: Any) -> S3Checkpointer:
         options.setdefault("endpoint_url", self._endpoint)
-        options.setdefault("deadline", 5.0)
+        options.setdefault("session", self.session)
+        options.setdefault("deadline", 20.0)
         made = S3Checkpointer(self.url, **options)
         self._made.append(made)
         return made

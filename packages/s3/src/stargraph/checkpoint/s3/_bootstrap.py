@@ -64,9 +64,11 @@ async def open_store(store: ObjectStore, keys: KeyLayout, *, where: str) -> bool
     if marker is None:
         await store.create(keys.marker, _MARKER)
         marker = await store.get(keys.marker)
-    _check_marker(marker, where)
+    if marker != _MARKER:
+        # Another one, or one that was damaged on its way here.
+        _check_marker(await store.get(keys.marker), where)
     # The same bytes: a store that ignores the condition changes nothing by it.
-    return await store.create(keys.marker, marker or _MARKER) is None
+    return await store.create(keys.marker, _MARKER) is None
 
 
 def _check_marker(marker: bytes | None, where: str) -> None:

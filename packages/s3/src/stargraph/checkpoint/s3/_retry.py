@@ -62,6 +62,10 @@ class RetryingStore:
             return await request()
         except TransientStoreError as error:
             first = error
+
+        async def attempt() -> Result:
+            return await request()
+
         # Imported by the first failure only: it takes longer than the whole driver.
         import tenacity
 
@@ -74,7 +78,7 @@ class RetryingStore:
         )
         await self._sleep(_FIRST_WAIT)
         try:
-            return await retrying(request)
+            return await retrying(attempt)
         except TransientStoreError as error:
             raise StoreUnavailableError(
                 f"{key}: the store gave no clear answer within {self._deadline:g} s; the last time: {error}",
