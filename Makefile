@@ -4,7 +4,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.synced
 SOURCES := pyproject.toml $(wildcard packages/*/pyproject.toml conformance/pyproject.toml)
 
-.PHONY: setup test demo lint types check clean
+.PHONY: setup test lint types check clean
+
+# Runs every test; PYTEST_ARGS picks some, as in: make test PYTEST_ARGS="tests/core -k digest"
+test: setup
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 setup: $(STAMP)
 
@@ -13,3 +17,16 @@ $(STAMP): $(SOURCES)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9"
 	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv sync --quiet --all-packages --no-progress --inexact --active
 	@touch $@
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+
+types: setup
+	@$(BIN)/mypy
+
+check: lint types test
+
+clean:
+	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build

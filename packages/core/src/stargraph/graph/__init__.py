@@ -1,27 +1,9 @@
-"""Graphs that run durably: load one, start it, resume it anywhere."""
+"""Graphs that run durably: load one, start it, resume it anywhere.
 
-from typing import TYPE_CHECKING
+The names are imported at their first use: pydantic and asyncio take longer to import than a command-line tool
+may take to say `--help`.
+"""
 
-if TYPE_CHECKING:
-    from stargraph.graph._graph import Graph
-    from stargraph.graph._run import Run
-    from stargraph.runtime import NodeContext, RunEvent
+from stargraph.graph._lazy import __getattr__  # noqa: F401  # the hook that imports them
 
 __all__ = ["Graph", "NodeContext", "Run", "RunEvent"]
-
-_HOMES = {
-    "Graph": "stargraph.graph._graph",
-    "Run": "stargraph.graph._run",
-    "NodeContext": "stargraph.runtime",
-    "RunEvent": "stargraph.runtime",
-}
-
-
-def __getattr__(name: str) -> object:
-    # pydantic and asyncio take longer to import than a command-line tool may take to say --help.
-    import importlib
-
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(home), name)

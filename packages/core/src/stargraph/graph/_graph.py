@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, get_args
 
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpointer, is_run_id
-from stargraph.errors import CheckpointError
+from stargraph.errors import CheckpointError, GraphError
 from stargraph.graph._run import Run
 from stargraph.ir import IRDocument, check_document, load_graph
 from stargraph.runtime import Durability, Expression, Plan
@@ -25,6 +25,7 @@ class Graph:
 
     Args:
         ir: its definition.
+        folder: where the paths of its subgraphs begin; the current folder where None.
         integrity_key: seals what is written and checks what is read: a `Keyring`, or keys as
             `Keyring.parse` reads them; the environment variable `STARGRAPH_INTEGRITY_KEY` where None.
 
@@ -32,9 +33,15 @@ class Graph:
         GraphError: the definition is wrong, or the code that it names cannot be imported.
     """
 
-    def __init__(self, ir: IRDocument, *, integrity_key: Keyring | str | None = None) -> None:
+    def __init__(
+        self,
+        ir: IRDocument,
+        *,
+        folder: str | os.PathLike[str] | None = None,
+        integrity_key: Keyring | str | None = None,
+    ) -> None:
         check_document(ir, compile_expression=Expression)
-        self._plan = Plan.build(ir)
+        self._plan = _build(ir, Path(folder or Path.cwd()), ())
         if isinstance(integrity_key, str):
             integrity_key = Keyring.parse(integrity_key)
         self._keyring = integrity_key or Keyring.from_environment()
@@ -53,10 +60,11 @@ class Graph:
         Raises:
             GraphError: the file cannot be read, or the definition is wrong; with its line and column.
         """
-        folder = str(Path(path).resolve().parent)
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
-        return cls(load_graph(path, compile_expression=Expression), integrity_key=integrity_key)
+        folder = Path(path).resolve().parent
+        if str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))
+        document = load_graph(path, compile_expression=Expression)
+        return cls(document, folder=folder, integrity_key=integrity_key)
 
     @property
     def id(self) -> str:
@@ -127,3 +135,19 @@ class Graph:
             executor=executor,
             keyring=self._keyring,
         )
+
+
+def _build(document: IRDocument, folder: Path, above: tuple[Path, ...]) -> Plan:
+    """Make a graph and the graphs of its subgraph nodes ready to run."""
+
+    def load_child(reference: str) -> Plan:
+        path = (folder / reference).resolve()
+        if path in above:
+            raise GraphError(
+                f"{reference}: a graph cannot contain itself: {' → '.join(str(step.name) for step in (*above, path))}",
+                reason="recursive-subgraph",
+                file=str(path),
+            )
+        return _build(load_graph(path, compile_expression=Expression), path.parent, (*above, path))
+
+    return Plan.build(document, load_child)

@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Collection
 from concurrent.futures import Executor
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, JsonValue, RunSummary
-from stargraph.errors import CheckpointConflictError, CheckpointError, CheckpointNotFoundError
+from stargraph.errors import CheckpointConflictError, CheckpointError
+from stargraph.graph._control import answer_record, append, cancel, open_interrupt, read_run
 from stargraph.graph._takeover import check_hashes, is_crash_loop, open_record
 from stargraph.runtime import (
     Durability,
@@ -56,6 +57,8 @@ class Run:
         self._keyring = keyring
         self._log: RunLog | None = None
         self._active = False
+        self._engine: Engine | None = None
+        self._stopped: asyncio.Event | None = None
         self._listeners: list[asyncio.Queue[RunEvent | None]] = []
 
     def __repr__(self) -> str:
@@ -144,14 +147,7 @@ class Run:
         """
         with self._only_one():
             self.run_id = run_id or self.run_id
-            tail = await dispatch.read_latest(self._store, self.run_id, keyring=self._keyring)
-            if tail is None:
-                raise CheckpointNotFoundError(
-                    f"the store holds no run {self.run_id!r}",
-                    reason="run-not-found",
-                    hint="`stargraph runs` lists what it holds; check --checkpoint too.",
-                    run_id=self.run_id,
-                )
+            tail = await read_run(self._store, self.run_id, self._keyring)
             self._log = RunLog(self._store, tail, durability=self._durability, keyring=self._keyring)
             if tail.status == "done":
                 return RunSummary.from_checkpoint(tail)
@@ -160,10 +156,76 @@ class Run:
             await check_hashes(self._plan, tail, self._read_step, accept=accept)
             self._plan.state.read(tail)
             executor_id = new_executor_id()
+            if tail.event == "cancel_requested":
+                return await self.cancel(grace=0)
             if await is_crash_loop(tail, self._read_step, max_resumes):
                 return await self._give_up(tail, executor_id, max_resumes)
             resumed = await self._append_resumed(executor_id)
             return await self._execute(resumed, executor_id)
+
+    async def respond(self, interrupt_id: str, value: JsonValue) -> RunSummary:
+        """Answer a question of this run; it goes on at once where it is being executed, else when it is resumed.
+
+        Args:
+            interrupt_id: the question, as the run's summary, `stargraph inspect` or the log names it.
+            value: the answer.
+
+        Returns:
+            Where the run stands then.
+
+        Raises:
+            StateError: the answer does not fit the field that takes it, or is not JSON.
+            CheckpointError: `reason` is `no-such-question`, `run-ended` or `run-not-found`.
+        """
+        tail = await read_run(self._store, self.run_id, self._keyring)
+        return RunSummary.from_checkpoint(await self._respond(self._plan, tail, interrupt_id, value))
+
+    async def _respond(self, plan: Plan, tail: Checkpoint, interrupt_id: str, value: JsonValue) -> Checkpoint:
+        interrupt = open_interrupt(tail, interrupt_id)
+        if interrupt.child_run_id is not None:
+            child = await read_run(self._store, interrupt.child_run_id, self._keyring)
+            child_interrupt = interrupt_id.removeprefix(f"{interrupt.task_id}/")
+            # A crash between the two appends leaves the child answered and the parent not.
+            if any(other.id == child_interrupt for other in child.interrupts):
+                await self._respond(plan.children[interrupt.node], child, child_interrupt, value)
+
+        def build(latest: Checkpoint) -> Checkpoint:
+            return answer_record(plan, latest, interrupt_id, value)
+
+        if self._engine is not None and self._log is not None and tail.run_id == self._log.tail.run_id:
+            appended, _ = await self._log.append(build)
+            self._engine.observe(appended)
+            return appended
+        return await append(self._store, tail.run_id, build, self._keyring)
+
+    async def cancel(self, *, grace: float = 10.0) -> RunSummary:
+        """End this run as cancelled, whoever executes it; the state that it reached stays.
+
+        Args:
+            grace: seconds that an executor elsewhere has to stop its nodes, before it loses the run.
+
+        Returns:
+            Where the run stands then.
+
+        Raises:
+            CheckpointError: `reason` is `run-ended` or `run-not-found`.
+        """
+        if self._engine is not None and self._stopped is not None:
+            self._engine.cancel()
+            await self._stopped.wait()
+            assert self.summary is not None
+            return self.summary
+        tail = await cancel(self._store, self._plan, self.run_id, self._keyring, grace=grace)
+        return RunSummary.from_checkpoint(tail)
+
+    def pause(self, *, grace: float = 30.0) -> None:
+        """Stop this execution gently: start nothing more, let the nodes that run end, and record `paused`.
+
+        Args:
+            grace: seconds after which a node that still runs is cancelled; it runs again after a resume.
+        """
+        if self._engine is not None:
+            self._engine.pause(grace)
 
     async def stream(self) -> AsyncIterator[RunEvent]:
         """Yield what happens in the run, until it stops; start it, unless somebody has.
@@ -193,15 +255,13 @@ class Run:
     async def _execute(self, tail: Checkpoint, executor_id: str) -> RunSummary:
         log = self._log = RunLog(self._store, tail, durability=self._durability, keyring=self._keyring)
         self._publish(open_record(tail))
-        engine = Engine(
-            self._plan,
-            log,
-            executor_id=executor_id,
-            threads=self._threads,
-            publish=self._publish,
-            read_step=self._read_step,
-        )
-        await engine.run()
+        engine = Engine(self._plan, log, executor_id=executor_id, threads=self._threads, publish=self._publish)
+        self._engine, self._stopped = engine, asyncio.Event()
+        try:
+            await engine.run()
+        finally:
+            self._engine = None
+            self._stopped.set()
         return RunSummary.from_checkpoint(log.tail)
 
     async def _append_resumed(self, executor_id: str) -> Checkpoint:

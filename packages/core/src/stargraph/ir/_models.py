@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final, Literal, Self, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    field_validator,
+    model_serializer,
+)
 
 IR_VERSION: Final = "1.0.0"
 """The version of the definition's form."""
@@ -16,16 +24,19 @@ BUILTIN_KINDS: Final = ("echo", "halt", "interrupt", "subgraph")
 BUILTIN_REDUCERS: Final = ("replace", "append", "merge", "add")
 """The reducers that need no code of the user's."""
 
-_CALLABLE: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+CALLABLE_PATTERN: Final = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
+"""The form of `package.module:name`."""
 
 Id: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,99}$")]
 FieldName: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,99}$")]
-Seconds: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds: TypeAlias = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
+Delay: TypeAlias = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
+Count: TypeAlias = Annotated[int, Field(ge=1, strict=True)]
 
 
 def is_callable_path(text: str) -> bool:
     """Tell whether a text has the form `package.module:name`."""
-    return _CALLABLE.fullmatch(text) is not None
+    return re.fullmatch(CALLABLE_PATTERN, text) is not None
 
 
 class _Spec(BaseModel):
@@ -38,28 +49,28 @@ class FieldSpec(_Spec):
     Attributes:
         type: its type, as in `str`, `list[str]`, `int | None`, `dict[str, float]`, `Literal["a", "b"]`, `any`.
         default: its value where none is given; a field without one must be given at the start.
-        reducer: how an update reaches it: `replace`, `append`, `merge`, `add` or `module:callable`.
+        reducer: `reduce` in the file: how an update reaches it: `replace`, `append`, `merge`, `add` or
+            `module:callable`.
         description: for people.
     """
 
     type: str
     default: Any = None
-    reducer: str = "replace"
+    reducer: str = Field(default="replace", alias="reduce")
     description: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent_default(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        dumped: dict[str, Any] = plain(self)
+        if self.required:
+            # a dumped `default: null` would read as a default
+            dumped.pop("default", None)
+        return dumped
 
     @property
     def required(self) -> bool:
         """Whether a run must be given a value for it."""
         return "default" not in self.model_fields_set
-
-    @field_validator("reducer")
-    @classmethod
-    def _known_reducer(cls, reducer: str) -> str:
-        if reducer not in BUILTIN_REDUCERS and not is_callable_path(reducer):
-            raise ValueError(
-                f"unknown reducer {reducer!r}: use {', '.join(BUILTIN_REDUCERS)} or package.module:callable"
-            )
-        return reducer
 
 
 class RetrySpec(_Spec):
@@ -72,9 +83,9 @@ class RetrySpec(_Spec):
         on: the exceptions that are worth another try: builtin names or `package.module:Class`.
     """
 
-    attempts: Annotated[int, Field(ge=1, le=1000)] = 3
-    initial_delay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
-    max_delay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
+    attempts: Annotated[Count, Field(le=1000)] = 3
+    initial_delay: Delay = 0.5
+    max_delay: Delay = 30.0
     on: tuple[str, ...] = ("Exception",)
 
 
@@ -106,29 +117,6 @@ class NodeSpec(_Spec):
     outputs: dict[FieldName, str] | None = None
     reason: str | None = None
     description: str | None = None
-
-    @field_validator("kind")
-    @classmethod
-    def _known_kind(cls, kind: str) -> str:
-        if kind not in BUILTIN_KINDS and not is_callable_path(kind):
-            raise ValueError(f"unknown kind {kind!r}: use {', '.join(BUILTIN_KINDS)} or package.module:callable")
-        return kind
-
-    @model_validator(mode="after")
-    def _fitting_keys(self) -> Self:
-        own: dict[str, tuple[str, ...]] = {
-            "interrupt": ("prompt", "into"),
-            "subgraph": ("graph", "inputs", "outputs"),
-            "halt": ("reason",),
-        }
-        for kind, names in own.items():
-            for name in names:
-                if kind != self.kind and getattr(self, name) is not None:
-                    raise ValueError(f"{name!r} belongs to a node of kind {kind}, not {self.kind}")
-        for kind, name in (("interrupt", "prompt"), ("interrupt", "into"), ("subgraph", "graph")):
-            if kind == self.kind and getattr(self, name) is None:
-                raise ValueError(f"a node of kind {kind} needs {name!r}")
-        return self
 
 
 class WhenSpec(_Spec):
@@ -196,7 +184,7 @@ class Map(_Spec):
     over: str
     target: Id
     join: Id
-    max_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 16
+    max_concurrency: Annotated[Count, Field(le=10_000)] = 16
 
 
 class Ask(_Spec):
@@ -214,6 +202,7 @@ class Ask(_Spec):
 
 
 Action: TypeAlias = Annotated[Goto | Halt | Parallel | Map | Ask, Field(discriminator="kind")]
+"""What a rule does."""
 
 
 class RuleSpec(_Spec):
@@ -241,13 +230,6 @@ class RuleSpec(_Spec):
             )
         return when
 
-    @model_validator(mode="after")
-    def _one_route(self) -> Self:
-        kinds = [action.kind for action in self.then]
-        if len(kinds) == 2 and (kinds[0] != "interrupt" or kinds[1] == "interrupt"):
-            raise ValueError(f"'then' takes one action, before which an interrupt may stand, not {' and '.join(kinds)}")
-        return self
-
 
 class IRDocument(_Spec):
     """A graph.
@@ -270,7 +252,7 @@ class IRDocument(_Spec):
     state_class: str | None = None
     nodes: Annotated[tuple[NodeSpec, ...], Field(min_length=1)]
     rules: tuple[RuleSpec, ...] = ()
-    max_steps: Annotated[int, Field(ge=1)] = 10_000
+    max_steps: Count = 10_000
 
     @field_validator("state_schema", mode="before")
     @classmethod
@@ -278,10 +260,3 @@ class IRDocument(_Spec):
         if isinstance(schema, dict):
             return {name: {"type": field} if isinstance(field, str) else field for name, field in schema.items()}
         return schema
-
-    @field_validator("state_class")
-    @classmethod
-    def _class_path(cls, path: str | None) -> str | None:
-        if path is not None and not is_callable_path(path):
-            raise ValueError(f"{path!r} does not name a class: write package.module:Class")
-        return path

@@ -7,7 +7,8 @@ from stargraph.runtime._expressions import Expression
 from stargraph.runtime._fingerprint import ENGINE_SEMANTICS, runtime_changes
 from stargraph.runtime._log import Durability, RunLog
 from stargraph.runtime._plan import Plan
-from stargraph.runtime._transitions import error_info, status_of
+from stargraph.runtime._subgraph import cancel_children
+from stargraph.runtime._transitions import answered, error_info, status_of
 
 __all__ = [
     "ENGINE_SEMANTICS",
@@ -19,6 +20,8 @@ __all__ = [
     "Plan",
     "RunEvent",
     "RunLog",
+    "answered",
+    "cancel_children",
     "error_info",
     "new_executor_id",
     "runtime_changes",

@@ -11,33 +11,47 @@ from stargraph.checkpoint.protocol import Checkpoint, JsonValue, RecordedCall, T
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a node asks a person.
+    """What a task asks a person.
 
     Attributes:
         prompt: the question.
         payload: what the person needs to answer.
         into: the field of the state that takes the answer, where one does.
         occurrence: counts the questions of the task, from 0.
+        child_run_id: the child run that asks, where one does.
+        child_id: the id of the question in the child run.
     """
 
     prompt: str
     payload: JsonValue
-    into: str | None
-    occurrence: int
+    into: str | None = None
+    occurrence: int = 0
+    child_run_id: str | None = None
+    child_id: str | None = None
+
+    def id_for(self, task: Task) -> str:
+        """Return the durable id of the question.
+
+        Args:
+            task: the task that asks.
+        """
+        if self.child_id is not None:
+            return f"{task.id}/{self.child_id}"
+        return f"{task.id}/{self.occurrence}"
 
 
 class Suspended(BaseException):
-    """Ends a node that waits for an answer; it runs again when the answer is there.
+    """Ends a task that waits for answers; it runs again when one is there.
 
     Not an Exception, so that a node's own `except Exception` lets it through.
 
     Args:
-        question: what the node asks.
+        questions: what it asks.
     """
 
-    def __init__(self, question: Question) -> None:
-        super().__init__(question.prompt)
-        self.question = question
+    def __init__(self, questions: tuple[Question, ...]) -> None:
+        super().__init__(questions)
+        self.questions = questions
 
 
 class NodeContext:
@@ -98,7 +112,7 @@ class NodeContext:
         self._asked += 1
         if occurrence in self._answers:
             return self._answers[occurrence]
-        raise Suspended(Question(prompt, payload, into, occurrence))
+        raise Suspended((Question(prompt, payload, into, occurrence),))
 
     def begin(self, attempt: int) -> None:
         """Make ready for a try.

@@ -8,18 +8,20 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
-from stargraph.checkpoint.protocol import Checkpoint, Fork, Fragment, JsonValue, RecordedCall, Task
-from stargraph.errors import CheckpointCorruptedError, NodeError, StargraphError
-from stargraph.runtime._context import NodeContext, Suspended
+from stargraph.checkpoint.protocol import Checkpoint, Task
+from stargraph.errors import NodeError, StargraphError
+from stargraph.runtime._context import Suspended
 from stargraph.runtime._events import EventType, RunEvent
-from stargraph.runtime._log import RunLog
-from stargraph.runtime._plan import Completion, Plan
-from stargraph.runtime._prompts import fill_prompt
-from stargraph.runtime._transitions import Updates, asked, completed, error_info, fork_of, tasks_of
+from stargraph.runtime._log import RunLog, TakenOver
+from stargraph.runtime._open_work import OpenWork
+from stargraph.runtime._plan import Plan
+from stargraph.runtime._subgraph import ChildPausedError, Children, StoreFaultError, cancel_children
+from stargraph.runtime._transitions import Updates, asked, completed, error_info, tasks_of
+from stargraph.runtime._worker import Worker
 
-ReadStep = Callable[[int], Any]
+Publish = Callable[[RunEvent], None]
 
 
 def new_executor_id() -> str:
@@ -37,7 +39,7 @@ class _Flight:
 
 
 class Engine:
-    """Runs one run until nothing of it can go on.
+    """Runs one run until nothing of it can go on, or until it is told to stop.
 
     Args:
         plan: the graph.
@@ -45,30 +47,32 @@ class Engine:
         executor_id: names this executor in every checkpoint that it writes.
         threads: where sync nodes run; the loop's own threads where None.
         publish: told of each event, after its checkpoint was appended.
-        read_step: reads one step of the run from the store.
     """
 
     def __init__(
-        self,
-        plan: Plan,
-        log: RunLog,
-        *,
-        executor_id: str,
-        threads: Executor | None,
-        publish: Callable[[RunEvent], None],
-        read_step: Callable[[int], Any],
+        self, plan: Plan, log: RunLog, *, executor_id: str, threads: Executor | None, publish: Publish
     ) -> None:
         self._plan = plan
         self._log = log
         self._executor_id = executor_id
-        self._threads = threads
         self._publish = publish
-        self._read_step = read_step
+        self._children = Children(
+            plan,
+            log,
+            executor_id=executor_id,
+            spawn=lambda child_plan, child_log: Engine(
+                child_plan, child_log, executor_id=executor_id, threads=threads, publish=publish
+            ),
+        )
+        self._open_work = OpenWork(plan, log.read_step)
+        self._worker = Worker(plan, self._open_work, threads=threads, run_child=self._children.run)
         self._flights: dict[str, _Flight] = {}
-        self._branches: dict[int, Updates] = {}
-        self._recorded: dict[str, list[RecordedCall]] = {}
-        self._items: list[JsonValue] | None = None
         self._failure: tuple[Task, BaseException] | None = None
+        self._stop: Literal["pause", "cancel"] | None = None
+        self._deadline: float | None = None
+        self._answered: set[str] = set()
+        self._woken = asyncio.Event()
+        log.on_control = self.observe
 
     async def run(self) -> None:
         """Run the nodes of the frontier, and those that follow, until none is left that can run.
@@ -78,21 +82,78 @@ class Engine:
             CheckpointError: as the store raises.
         """
         try:
-            await self._load_open_work()
+            await self._open_work.load(self._log.tail)
+            self._answered |= self._children.asking(self._log.tail)
             while True:
-                await self._start_ready_tasks()
-                if not self._flights:
+                self._start_ready_tasks()
+                if not self._flights or self._stop == "cancel":
                     break
-                work = {flight.work for flight in self._flights.values()}
-                await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+                if not await self._wait():
+                    break
                 for flight in [flight for flight in self._flights.values() if flight.work.done()]:
                     del self._flights[flight.task.id]
                     await self._settle(flight)
-            if self._failure is not None:
-                await self._record_failure(*self._failure)
+            await self._record_end()
             await self._log.flush()
+        except TakenOver:
+            # Somebody has cancelled the run meanwhile; the log's tail says so.
+            await self._stop_flights()
         finally:
             await self._stop_flights()
+
+    def pause(self, grace: float) -> None:
+        """Start nothing more, and let what runs end.
+
+        Args:
+            grace: seconds after which what still runs is cancelled; it runs again after a resume.
+        """
+        self._stop = self._stop or "pause"
+        self._deadline = asyncio.get_running_loop().time() + grace
+        self._children.pause(grace)
+        self._woken.set()
+
+    def cancel(self) -> None:
+        """Cancel what runs, and end the run as cancelled."""
+        self._stop = "cancel"
+        self._woken.set()
+
+    def observe(self, record: Checkpoint) -> None:
+        """Take note of a control event: an answer, or the wish to cancel.
+
+        Args:
+            record: its checkpoint, which is in the log.
+        """
+        self._open_work.note_calls(record)
+        self._answered |= {call.task_id for call in record.calls if call.kind == "answer"}
+        if record.event == "cancel_requested":
+            self._stop = "cancel"
+        self._publish(
+            RunEvent.model_construct(
+                type=record.event,
+                run_id=record.run_id,
+                step=record.step,
+                task_id=record.task_id,
+                node=record.last_node,
+                timestamp=record.timestamp,
+                durable=True,
+            )
+        )
+        self._woken.set()
+
+    async def _wait(self) -> bool:
+        """Wait until a task ends or somebody calls; False where the time to pause is over."""
+        waker = asyncio.ensure_future(self._woken.wait())
+        seconds = None if self._deadline is None else self._deadline - asyncio.get_running_loop().time()
+        try:
+            done, _ = await asyncio.wait(
+                {waker, *(flight.work for flight in self._flights.values())},
+                return_when=asyncio.FIRST_COMPLETED,
+                timeout=None if seconds is None else max(seconds, 0),
+            )
+        finally:
+            waker.cancel()
+        self._woken.clear()
+        return bool(done)
 
     async def _stop_flights(self) -> None:
         work = [flight.work for flight in self._flights.values()]
@@ -102,94 +163,29 @@ class Engine:
         if work:
             await asyncio.gather(*work, return_exceptions=True)
 
-    async def _load_open_work(self) -> None:
-        """Read what the log knows of the tasks and branches that are open."""
-        tail = self._log.tail
-        for task in tasks_of(tail.frontier):
-            for steps in task.calls:
-                for step in range(steps.first, steps.last + 1):
-                    record = await self._read(step)
-                    self._recorded.setdefault(task.id, []).extend(record.calls)
-        fork = fork_of(tail.frontier)
-        if fork is None:
-            return
-        for steps in fork.completed_steps:
-            for step in range(steps.first, steps.last + 1):
-                record = await self._read(step)
-                if record.event == "completed" and record.task_id is not None:
-                    index = int(record.task_id.rpartition(".")[2])
-                    self._branches[index] = record.update_fragments() or {}
-        if fork.mode == "map":
-            await self._load_items(fork)
-
-    async def _load_items(self, fork: Fork) -> None:
-        origin = await self._read(fork.since_step)
-        completion = Completion(
-            node=self._plan.rules[fork.rule].spec.when.node,
-            task_id=fork.task_id,
-            state=origin.state,
-            update=origin.update or {},
-        )
-        self._items = self._plan.items(self._plan.rules[fork.rule], completion)
-
-    async def _read(self, step: int) -> Checkpoint:
-        if step == self._log.tail.step:
-            return self._log.tail
-        record: Checkpoint | None = await self._read_step(step)
-        if record is None:
-            raise CheckpointCorruptedError(
-                f"run {self._log.tail.run_id!r}: step {step} is missing, and the run needs it to go on",
-                reason="missing-step",
-                hint="Restore the store from a backup.",
-                run_id=self._log.tail.run_id,
-                step=step,
-            )
-        return record
-
-    async def _start_ready_tasks(self) -> None:
-        if self._failure is not None:
+    def _start_ready_tasks(self) -> None:
+        if self._failure is not None or self._stop is not None:
             return
         tail = self._log.tail
-        blocked = {interrupt.task_id for interrupt in tail.interrupts}
+        blocked = {interrupt.task_id for interrupt in tail.interrupts} - self._answered
         for task in tasks_of(tail.frontier):
             if task.id in self._flights or task.id in blocked:
                 continue
             if tail.step >= self._plan.document.max_steps:
-                limit = self._plan.document.max_steps
-                error = NodeError(
-                    f"the run has {tail.step} steps, and the graph allows {limit}",
-                    reason="max-steps",
-                    hint="Mend the loop, or raise max_steps in the graph and resume the run.",
-                    node=task.node,
-                )
-                self._failure = (task, error)
+                self._failure = (task, self._too_many_steps(tail, task))
                 return
-            if task.index is not None and self._items is None:
-                fork = fork_of(tail.frontier)
-                if fork is not None and fork.mode == "map":
-                    await self._load_items(fork)
-            self._start(task, tail)
+            self._answered.discard(task.id)
+            started_at = datetime.now(UTC)
+            self._flights[task.id] = _Flight(task, started_at, asyncio.ensure_future(self._worker.run(tail, task)))
+            self._tell("node_started", task, tail.step, started_at, durable=False)
 
-    def _start(self, task: Task, tail: Checkpoint) -> None:
-        item: JsonValue = None
-        if task.index is not None and self._items is not None:
-            item = Fragment.of_owned(self._items[task.index]).fresh()
-        context = NodeContext(tail, task, item=item, recorded=self._recorded.get(task.id, ()))
-        started_at = datetime.now(UTC)
-        work = asyncio.ensure_future(self._work(task, tail, context))
-        self._flights[task.id] = _Flight(task, started_at, work)
-        self._tell("node_started", task, tail.step, started_at, durable=False)
-
-    async def _work(self, task: Task, tail: Checkpoint, context: NodeContext) -> Updates:
-        state = self._plan.state
-        if task.rule is not None:
-            question = self._plan.rules[task.rule].spec.then[0]
-            assert question.kind == "interrupt"
-            prompt = fill_prompt(question.prompt, state.read(tail))
-            returned: object = {question.into: context.ask(prompt, None, into=question.into)}
-        else:
-            returned = await self._plan.nodes[task.node].run(lambda: state.read(tail), context, executor=self._threads)
-        return state.record(state.update_of(returned, task.node))
+    def _too_many_steps(self, tail: Checkpoint, task: Task) -> NodeError:
+        return NodeError(
+            f"the run has {tail.step} steps, and the graph allows {self._plan.document.max_steps}",
+            reason="max-steps",
+            hint="Mend the loop, or raise max_steps in the graph and resume the run.",
+            node=task.node,
+        )
 
     async def _settle(self, flight: _Flight) -> None:
         """Append what came of a task."""
@@ -197,7 +193,15 @@ class Engine:
         try:
             update = flight.work.result()
         except Suspended as suspended:
-            await self._record_question(task, suspended)
+            await self._record_questions(task, suspended)
+            return
+        except ChildPausedError:
+            return
+        except StoreFaultError as fault:
+            raise fault.cause from fault
+        except asyncio.CancelledError:
+            # Nobody here cancels a flight and then settles it: the node did so itself.
+            self._fail(task, NodeError("the node was cancelled from inside", reason="node-cancelled", node=task.node))
             return
         except Exception as error:  # noqa: BLE001  # whatever a node raises is recorded
             self._fail(task, error)
@@ -207,20 +211,12 @@ class Engine:
         except _BuildError as error:
             self._fail(task, error.cause)
             return
-        self._recorded.pop(task.id, None)
-        if task.index is not None:
-            self._branches[task.index] = update
-        if fork_of(checkpoint.frontier) is None:
-            self._branches.clear()
-        if task.index is None or fork_of(checkpoint.frontier) is None:
-            self._items = None
+        self._open_work.note_completed(task, update, checkpoint)
         self._tell("completed", task, checkpoint.step, checkpoint.timestamp, durable=durable)
 
     def _completed(self, tail: Checkpoint, flight: _Flight, update: Updates) -> Checkpoint:
         task = flight.task
-        current = next((item for item in tasks_of(tail.frontier) if item.id == task.id), task)
         try:
-            changed = completed(self._plan, tail, current, update, self._branches)
             return tail.next(
                 event="completed",
                 executor=self._executor_id,
@@ -229,55 +225,62 @@ class Engine:
                 task_id=task.id,
                 task_started_at=flight.started_at,
                 update=update,
-                **changed,
+                **completed(self._plan, tail, task, update, self._open_work.branches),
             )
         except StargraphError as error:
             raise _BuildError(error) from error
 
-    async def _record_question(self, task: Task, suspended: Suspended) -> None:
+    async def _record_questions(self, task: Task, suspended: Suspended) -> None:
         now = datetime.now(UTC)
+        open_ids = {interrupt.id for interrupt in self._log.tail.interrupts}
+        if all(question.id_for(task) in open_ids for question in suspended.questions):
+            return
+        await self._append("asked", task, lambda tail: asked(tail, task, suspended.questions, now))
+
+    async def _record_end(self) -> None:
+        if self._stop == "cancel":
+            await self._stop_flights()
+            await cancel_children(self._plan, self._log, self._log.tail, self._executor_id)
+            await self._append("cancelled", None, lambda tail: {"status": "cancelled"})
+        elif self._failure is not None:
+            task, error = self._failure
+            info = error_info(error, node=task.node)
+            await self._append("failed", task, lambda tail: {"status": "failed", "error": info})
+        elif self._stop == "pause" and self._log.tail.status == "running":
+            await self._stop_flights()
+            await self._append("paused", None, lambda tail: {"status": "paused"})
+
+    async def _append(
+        self, event: EventType, task: Task | None, changed: Callable[[Checkpoint], dict[str, Any]]
+    ) -> None:
+        now = datetime.now(UTC)
+        assert event != "node_started"
 
         def build(tail: Checkpoint) -> Checkpoint:
             return tail.next(
-                event="asked",
+                event=event,
                 executor=self._executor_id,
                 timestamp=now,
-                last_node=task.node,
-                task_id=task.id,
-                **asked(tail, task, suspended.question, now),
+                last_node=None if task is None else task.node,
+                task_id=None if task is None else task.id,
+                **changed(tail),
             )
 
         checkpoint, durable = await self._log.append(build)
-        self._tell("asked", task, checkpoint.step, now, durable=durable)
+        self._tell(event, task, checkpoint.step, now, durable=durable)
 
     def _fail(self, task: Task, error: BaseException) -> None:
         if self._failure is None:
             self._failure = (task, error)
 
-    async def _record_failure(self, task: Task, error: BaseException) -> None:
-        info = error_info(error, node=task.node)
-        now = datetime.now(UTC)
-        checkpoint, durable = await self._log.append(
-            lambda tail: tail.next(
-                event="failed",
-                status="failed",
-                executor=self._executor_id,
-                timestamp=now,
-                last_node=task.node,
-                task_id=task.id,
-                error=info,
-            )
-        )
-        self._tell("failed", task, checkpoint.step, now, durable=durable)
-
-    def _tell(self, what: EventType, task: Task, step: int, when: datetime, *, durable: bool) -> None:
+    def _tell(self, what: EventType, task: Task | None, step: int, when: datetime, *, durable: bool) -> None:
         self._publish(
             RunEvent.model_construct(
                 type=what,
                 run_id=self._log.tail.run_id,
                 step=step,
-                task_id=task.id,
-                node=task.node,
+                task_id=None if task is None else task.id,
+                node=None if task is None else task.node,
                 timestamp=when,
                 durable=durable,
             )

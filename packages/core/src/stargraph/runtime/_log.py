@@ -22,6 +22,10 @@ _CONTROL: Final = frozenset({"answered", "cancel_requested"})
 _ALWAYS_AWAITED: Final = frozenset({"started", "resumed", "asked", "answered", "cancel_requested", "migrated"})
 
 
+class TakenOver(Exception):
+    """Somebody else has ended the run as cancelled; the log's tail is that checkpoint."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Pending:
     build: Build
@@ -36,6 +40,9 @@ class RunLog:
         tail: the latest checkpoint.
         durability: when a step is durable.
         keyring: seals what is written and checks what is read.
+
+    Attributes:
+        tail: the latest checkpoint, durable or not.
         on_control: told of each control event that another process has written.
     """
 
@@ -46,13 +53,12 @@ class RunLog:
         *,
         durability: Durability = "sync",
         keyring: Keyring | None = None,
-        on_control: Callable[[Checkpoint], None] = lambda checkpoint: None,
     ) -> None:
         self.tail = tail
+        self.on_control: Callable[[Checkpoint], None] = lambda checkpoint: None
         self._store = checkpointer
         self._durability = durability
         self._keyring = keyring
-        self._on_control = on_control
         self._acknowledged = tail
         self._pending: list[_Pending] = []
         self._flushing: asyncio.Task[None] | None = None
@@ -92,6 +98,41 @@ class RunLog:
         async with self._lock:
             await self._settle()
             await self._flush()
+
+    def of_child(self, tail: Checkpoint) -> RunLog:
+        """Return the log of a child run in the same store, with the same durability.
+
+        Args:
+            tail: the latest checkpoint of the child.
+        """
+        return RunLog(self._store, tail, durability=self._durability, keyring=self._keyring)
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        """Append a checkpoint of another run to the same store.
+
+        Args:
+            checkpoint: what to append.
+
+        Raises:
+            CheckpointError: as the store raises.
+        """
+        await dispatch.write(self._store, checkpoint, keyring=self._keyring)
+
+    async def read_latest(self, run_id: str) -> Checkpoint | None:
+        """Return the latest checkpoint of a run in the same store.
+
+        Args:
+            run_id: the run.
+        """
+        return await dispatch.read_latest(self._store, run_id, keyring=self._keyring)
+
+    async def read_step(self, step: int) -> Checkpoint | None:
+        """Return one step of this run from the store.
+
+        Args:
+            step: the step.
+        """
+        return await dispatch.read_at_step(self._store, self.tail.run_id, step, keyring=self._keyring)
 
     def _must_wait_for(self, checkpoint: Checkpoint) -> bool:
         return (
@@ -146,14 +187,17 @@ class RunLog:
         Returns:
             Whether the log moved on by control events alone; if not, the run belongs to another executor.
         """
-        run_id = self.tail.run_id
-        newest = await dispatch.read_latest(self._store, run_id, keyring=self._keyring)
+        newest = await self.read_latest(self.tail.run_id)
+        if newest is not None and newest.status == "cancelled" and newest.step > self._acknowledged.step:
+            self._pending.clear()
+            self._acknowledged = self.tail = newest
+            raise TakenOver
         known = {pending.checkpoint.digest for pending in self._pending}
         base = self._acknowledged
         controls: list[Checkpoint] = []
         own: Checkpoint | None = None
         for step in range(base.step + 1, (newest.step if newest else base.step) + 1):
-            record = await dispatch.read_at_step(self._store, run_id, step, keyring=self._keyring)
+            record = await self.read_step(step)
             if record is None or record.previous_digest != base.digest:
                 return False
             if record.digest in known:
@@ -171,7 +215,7 @@ class RunLog:
             del self._pending[: written + 1]
         self._acknowledged = self.tail = base
         for record in controls:
-            self._on_control(record)
+            self.on_control(record)
         for position, pending in enumerate(self._pending):
             self.tail = pending.build(self.tail)
             self._pending[position] = _Pending(pending.build, self.tail)

@@ -11,7 +11,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
-from stargraph.errors import GraphError
+from stargraph.errors import GraphError, NodeError
 from stargraph.ir import NodeSpec
 from stargraph.runtime._context import NodeContext
 from stargraph.runtime._imports import load_exception, load_object
@@ -49,6 +49,17 @@ class Node:
         Raises:
             BaseException: what the last try raised.
         """
+        try:
+            return await self._tries(read_state, context, executor)
+        except SystemExit as exit_:
+            raise NodeError(
+                f"the node called sys.exit({exit_.code!r})",
+                reason="node-exited",
+                hint="A node ends by returning or by raising an exception.",
+                node=self.spec.id,
+            ) from exit_
+
+    async def _tries(self, read_state: Callable[[], Any], context: NodeContext, executor: Executor | None) -> object:
         retry = self.spec.retry
         if retry is None:
             return await self._try(read_state(), context, executor)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from stargraph.checkpoint.protocol import Fork, JsonValue, Task
@@ -79,6 +79,7 @@ class Plan:
         graph_hash: the fingerprint of what shapes execution.
         runtime_definition: what `runtime_hash` is made of.
         runtime_hash: the fingerprint of the code.
+        children: the graphs of its subgraph nodes, by their ids.
     """
 
     document: IRDocument
@@ -89,15 +90,19 @@ class Plan:
     graph_hash: str
     runtime_definition: dict[str, JsonValue]
     runtime_hash: str
+    children: dict[str, Plan] = field(default_factory=dict)
+    _inputs: dict[str, dict[str, Expression]] = field(default_factory=dict)
+    _outputs: dict[str, dict[str, Expression]] = field(default_factory=dict)
     _rules_after: dict[str, list[Rule]] = field(default_factory=dict)
     _order: tuple[NodeSpec, ...] = ()
 
     @classmethod
-    def build(cls, document: IRDocument) -> Plan:
+    def build(cls, document: IRDocument, load_child: Callable[[str], Plan]) -> Plan:
         """Import the code of a graph, compile its expressions and make its hashes.
 
         Args:
             document: the definition, checked.
+            load_child: returns the plan of the graph that a subgraph node names.
 
         Raises:
             GraphError: something that it names cannot be had.
@@ -108,11 +113,18 @@ class Plan:
         rules_after: dict[str, list[Rule]] = {}
         for rule in rules.values():
             rules_after.setdefault(rule.spec.when.node, []).append(rule)
+        subgraphs = [spec for spec in document.nodes if spec.kind == "subgraph"]
+        children = {spec.id: load_child(spec.graph or "") for spec in subgraphs}
         definition = definition_of(document)
+        if children:
+            definition["subgraphs"] = {node_id: child.graph_definition for node_id, child in children.items()}
         if state.class_schema is not None:
             definition["state_class_schema"] = state.class_schema
         code = {f"node {node_id!r}": node.code for node_id, node in nodes.items() if node.code is not None}
         runtime = runtime_definition({**code, **state.code()})
+        for node_id, child in children.items():
+            inner = child.runtime_definition["code"]
+            runtime["code"] |= {f"{name} of subgraph {node_id!r}": fingerprint for name, fingerprint in inner.items()}
         return cls(
             document=document,
             state=state,
@@ -122,6 +134,9 @@ class Plan:
             graph_hash=graph_hash(definition),
             runtime_definition=runtime,
             runtime_hash=runtime_hash(runtime),
+            children=children,
+            _inputs={spec.id: _compiled(spec.inputs) for spec in subgraphs},
+            _outputs={spec.id: _compiled(spec.outputs) for spec in subgraphs},
             _rules_after=rules_after,
             _order=document.nodes,
         )
@@ -130,6 +145,22 @@ class Plan:
     def definition(self) -> dict[str, JsonValue]:
         """What the two hashes are made of, as a checkpoint records it."""
         return {"graph": self.graph_definition, "runtime": self.runtime_definition}
+
+    def inputs_of(self, node: str) -> Mapping[str, Expression]:
+        """Return what gives a child run its inputs, by the child's fields.
+
+        Args:
+            node: the id of the subgraph node.
+        """
+        return self._inputs[node]
+
+    def outputs_of(self, node: str) -> Mapping[str, Expression]:
+        """Return what a child run's final state gives its parent, by the parent's fields.
+
+        Args:
+            node: the id of the subgraph node.
+        """
+        return self._outputs[node]
 
     def first(self, step: int) -> tuple[Task | Fork, ...]:
         """Return the frontier of a run that begins.
@@ -259,3 +290,7 @@ class Plan:
             rule=None,
             calls=(),
         )
+
+
+def _compiled(expressions: Mapping[str, str] | None) -> dict[str, Expression]:
+    return {name: Expression(text) for name, text in (expressions or {}).items()}

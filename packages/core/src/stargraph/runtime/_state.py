@@ -323,7 +323,7 @@ class StateSpec:
                 )
 
 
-def _adapter(annotation: object, *, strict: bool) -> TypeAdapter[Any]:
+def _adapter(annotation: Any, *, strict: bool) -> TypeAdapter[Any]:
     try:
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             return TypeAdapter(annotation)

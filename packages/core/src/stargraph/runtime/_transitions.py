@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +12,7 @@ from stargraph.checkpoint.protocol import (
     Fork,
     Fragment,
     Interrupt,
+    JsonValue,
     RecordedCall,
     Status,
     Task,
@@ -126,47 +127,52 @@ def _branch_name(plan: Plan, fork: Fork, index: int) -> str:
     return f"branch {index} of node {node!r}" if fork.mode == "map" else f"node {node!r}"
 
 
-def asked(tail: Checkpoint, task: Task, question: Question, now: datetime) -> dict[str, Any]:
-    """Return what a question changes.
+def asked(tail: Checkpoint, task: Task, questions: Iterable[Question], now: datetime) -> dict[str, Any]:
+    """Return what questions change; one that is open already is not asked again.
 
     Args:
         tail: the latest checkpoint.
-        task: the task that waits for the answer.
-        question: what it asks.
+        task: the task that waits for the answers.
+        questions: what it asks.
         now: the time of the event.
     """
-    interrupt = Interrupt(
-        id=f"{task.id}.{question.occurrence}" if question.occurrence else task.id,
-        task_id=task.id,
-        node=task.node,
-        prompt=question.prompt,
-        payload=question.payload,
-        into=question.into,
-        asked_at=now,
+    known = {interrupt.id for interrupt in tail.interrupts}
+    new = tuple(
+        Interrupt(
+            id=question.id_for(task),
+            task_id=task.id,
+            node=task.node,
+            prompt=question.prompt,
+            payload=question.payload,
+            into=question.into,
+            child_run_id=question.child_run_id,
+            asked_at=now,
+        )
+        for question in questions
+        if question.id_for(task) not in known
     )
-    interrupts = (*tail.interrupts, interrupt)
+    interrupts = (*tail.interrupts, *new)
     return {"interrupts": interrupts, "status": status_of(tail.frontier, interrupts)}
 
 
-def answered(tail: Checkpoint, interrupt: Interrupt, value: Any, now: datetime) -> dict[str, Any]:
+def answered(tail: Checkpoint, interrupt: Interrupt, value: JsonValue) -> dict[str, Any]:
     """Return what an answer changes.
 
     Args:
         tail: the latest checkpoint.
-        interrupt: the question.
+        interrupt: the question, open in it.
         value: the answer, checked.
-        now: the time of the event.
     """
-    suffix = interrupt.id.removeprefix(interrupt.task_id).removeprefix(".")
+    interrupts = tuple(other for other in tail.interrupts if other.id != interrupt.id)
+    occurrence = 0 if interrupt.child_run_id else int(interrupt.id.rpartition("/")[2])
     call = RecordedCall(
         kind="answer",
         task_id=interrupt.task_id,
         name=interrupt.id,
-        occurrence=int(suffix or 0),
+        occurrence=occurrence,
         result=value,
         started_at=interrupt.asked_at,
     )
-    interrupts = tuple(open_one for open_one in tail.interrupts if open_one.id != interrupt.id)
     frontier = with_call(tail.frontier, interrupt.task_id, tail.step + 1)
     status = status_of(frontier, interrupts) if tail.status == "awaiting_input" else tail.status
     return {"interrupts": interrupts, "frontier": frontier, "calls": (call,), "status": status}

@@ -45,15 +45,18 @@ class Keyring:
             allow_unsealed: accept records without a seal too.
 
         Raises:
-            ValueError: a key is too short, or there is none.
+            ValueError: a key is too short, a key id is empty, not printable or given twice, or there is no key.
         """
         keys: dict[str, bytes] = {}
         for part in filter(None, (part.strip() for part in text.split(","))):
             key_id, colon, secret = part.partition(":")
+            # Bytes of the environment that are not UTF-8 arrive as surrogates, and an encoding error would quote them.
+            secret_bytes = (secret if colon else part).encode("utf-8", "surrogateescape")
             if not colon:
-                secret = part
-                key_id = hashlib.sha256(b"stargraph key id" + part.encode()).hexdigest()[:8]
-            keys[key_id] = secret.encode()
+                key_id = hashlib.sha256(b"stargraph key id" + secret_bytes).hexdigest()[:8]
+            if not key_id or not key_id.isprintable() or key_id in keys:
+                raise ValueError("a key id is empty, not printable, or given twice")
+            keys[key_id] = secret_bytes
         return cls(keys, allow_unsealed=allow_unsealed)
 
     @classmethod

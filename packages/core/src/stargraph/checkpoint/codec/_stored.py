@@ -64,11 +64,14 @@ def decode(record: bytes, *, run_id: str, step: int) -> Checkpoint:
         raise _corrupted(run_id, step, "it does not begin like a record")
     try:
         fields = orjson.loads(memoryview(record)[2:])
+        if type(fields) is not dict:
+            raise ValueError("it is not an object")
         checkpoint = Checkpoint.from_stored(fields)
     except CheckpointCorruptedError as error:
         raise _corrupted(run_id, step, error.message) from None
-    except (ValueError, TypeError, KeyError, CheckpointError) as error:
-        raise _corrupted(run_id, step, str(error).partition("\n")[0]) from error
+    except (ValueError, TypeError, CheckpointError) as error:
+        # Without its cause, which would quote the content in logs.
+        raise _corrupted(run_id, step, str(error).partition("\n")[0]) from None
     if (checkpoint.run_id, checkpoint.step) != (run_id, step):
         raise _corrupted(run_id, step, f"it is step {checkpoint.step} of run {checkpoint.run_id!r}")
     return checkpoint

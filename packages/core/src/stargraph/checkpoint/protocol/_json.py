@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
-from stargraph.errors import StateError
+from stargraph.errors import CheckpointError, StateError
 
 JsonValue: TypeAlias = Any
 """None, bool, int (64-bit signed), float (finite), str, list and dict with str keys, nested."""
@@ -27,6 +27,8 @@ MAX_BYTES: Final = 64 * 1024 * 1024
 
 _INT_MIN: Final = -(2**63)
 _INT_MAX: Final = 2**63 - 1
+_SHOWN: Final = 60  # characters of a key in a path
+_PATH_ESCAPES: Final = {'"': '\\"', "\\": "\\\\"}
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -93,22 +95,30 @@ def _check_dict(members: dict[str, JsonValue], depth: int) -> None:
     try:
         for key, item in members.items():
             if type(key) is not str:
-                raise _NotJson(f"the key is {_name_of(key)}, and only text can be a key in JSON")
+                raise _NotJson(f"a key is {_name_of(key)}, and only text can be a key in JSON")
             _check_text(key)
             _check(item, depth)
     except _NotJson as fault:
-        fault.path.append(key if type(key) is str else repr(key))
+        if type(key) is str:
+            fault.path.append(key)
         raise
 
 
 def _check_text(text: str) -> None:
+    if not is_text(text):
+        code = next(ord(char) for char in text if "\ud800" <= char <= "\udfff")
+        raise _NotJson(f"a lone surrogate (U+{code:04X}) is not text that JSON can carry")
+
+
+def is_text(text: str) -> bool:
+    """Tell whether UTF-8 can carry a string: a lone surrogate is not text."""
     if text.isascii():
-        return
+        return True
     try:
         text.encode()
-    except UnicodeEncodeError as error:
-        code = ord(text[error.start])
-        raise _NotJson(f"a lone surrogate (U+{code:04X}) is not text that JSON can carry") from None
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _name_of(value: object) -> str:
@@ -125,9 +135,12 @@ def _name_of(value: object) -> str:
 def _path_part(part: str | int) -> str:
     if isinstance(part, int):
         return f"[{part}]"
-    if _PLAIN_KEY.fullmatch(part):
+    if len(part) <= _SHOWN and _PLAIN_KEY.fullmatch(part):
         return f".{part}"
-    quoted = "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in part)
+    shown = part if len(part) <= _SHOWN else part[:_SHOWN] + "…"
+    quoted = "".join(
+        _PATH_ESCAPES.get(char) or (char if char.isprintable() else f"\\u{ord(char):04x}") for char in shown
+    )
     return f'["{quoted}"]'
 
 
@@ -226,6 +239,23 @@ _FAST_IS_CANONICAL: Final = _fast_canonical(_CANARY) == _slow_canonical(_CANARY)
 digests of what is already stored must not change, and the plain form takes over."""
 
 
+def own_json(value: JsonValue, path: str) -> JsonValue:
+    """Check a value and return a copy of it that shares nothing with the caller's object.
+
+    Args:
+        value: the value.
+        path: where it is, as an error names it.
+
+    Raises:
+        StateError: the value is not JSON, or its text is larger than `MAX_BYTES`.
+    """
+    check_json(value, path)
+    text = encode(value)
+    if len(text) > MAX_BYTES:
+        raise _too_large(path, len(text))
+    return decode(text)
+
+
 class Fragment:
     """One checked JSON value with its text and the digest of its canonical bytes.
 
@@ -268,8 +298,18 @@ class Fragment:
 
     @property
     def encoded(self) -> bytes:
-        """The JSON text, keys in their own order."""
+        """The JSON text, keys in their own order.
+
+        Raises:
+            CheckpointError: the value was changed since its digest was made (`reason="invalid-checkpoint"`).
+        """
         if self._encoded is None:
+            if hashlib.sha256(canonical(self._value)).hexdigest() != self.digest:
+                raise CheckpointError(
+                    "a value of a checkpoint was changed after it was read",
+                    reason="invalid-checkpoint",
+                    hint="The values of a checkpoint belong to it; change a copy, such as fresh_state() returns.",
+                )
             self._encoded = encode(self._value)
         return self._encoded
 
@@ -326,10 +366,14 @@ def check_size(fragments: Mapping[str, Fragment], path: str) -> None:
     size = sum(len(fragment.encoded) for fragment in fragments.values())
     if size > MAX_BYTES:
         largest = max(fragments, key=lambda key: len(fragments[key].encoded))
-        raise StateError(
-            f"{path}: {size / 2**20:.1f} MiB of JSON, more than the {MAX_BYTES // 2**20} MiB that a checkpoint holds;"
-            f" the largest field is {largest!r}",
-            reason="too-large",
-            hint="Keep large data in a file or an object store, and its address in the state.",
-            path=path,
-        )
+        raise _too_large(path, size, f"; the largest field is {largest!r}")
+
+
+def _too_large(path: str, size: int, detail: str = "") -> StateError:
+    return StateError(
+        f"{path}: {size / 2**20:.1f} MiB of JSON, more than the {MAX_BYTES // 2**20} MiB that a checkpoint holds"
+        f"{detail}",
+        reason="too-large",
+        hint="Keep large data in a file or an object store, and its address in the state.",
+        path=path,
+    )

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final, Self, get_args
+from typing import Any, Final, Self
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from stargraph.checkpoint.protocol._digest import digest_of
-from stargraph.checkpoint.protocol._json import (
-    Fragment,
-    JsonValue,
-    check_json,
-    check_size,
-    fragments_of,
-    join_fragments,
-)
+from stargraph.checkpoint.protocol._json import Fragment, JsonValue, check_size, fragments_of, join_fragments
 from stargraph.checkpoint.protocol._records import (
     ErrorInfo,
     Event,
@@ -37,13 +29,10 @@ from stargraph.checkpoint.protocol._records import (
     Status,
     Step,
     Task,
-    as_utc,
+    Text,
+    complaint_of,
 )
 from stargraph.errors import CheckpointCorruptedError, CheckpointError
-
-_EVENTS: Final = frozenset(get_args(Event))
-_STATUSES: Final = frozenset(get_args(Status))
-_EXECUTOR: Final = re.compile(r"[0-9a-f]{32}")
 
 
 class _Keep:
@@ -64,13 +53,13 @@ class _Draft(Record):
     step: Step
     event: Event
     status: Status
-    graph_id: str
+    graph_id: Text
     graph_hash: Hash
     runtime_hash: Hash
     definition: Json = None
     state: Members
-    last_node: str | None = None
-    task_id: str | None = None
+    last_node: Text | None = None
+    task_id: Text | None = None
     task_started_at: Instant | None = None
     update: Members | None = None
     frontier: tuple[FrontierItem, ...] = ()
@@ -83,7 +72,7 @@ class _Draft(Record):
     parent_run_id: RunId | None = None
     parent_step: Step | None = None
     origin: Origin | None = None
-    metadata: dict[str, str] = Field(default_factory=dict)
+    metadata: dict[Text, Text] = Field(default_factory=dict)
     previous_digest: Hash | None = None
 
 
@@ -205,8 +194,6 @@ class Checkpoint(_Draft):
             "graph_hash": graph_hash,
             "runtime_hash": runtime_hash,
             "definition": definition,
-            "state": dict(state),
-            "update": None if update is None else dict(update),
             "frontier": frontier,
             "interrupts": interrupts,
             "started_at": timestamp,
@@ -217,11 +204,11 @@ class Checkpoint(_Draft):
             "origin": origin,
             "metadata": dict(metadata or {}),
         }
-        draft = _Draft.model_validate(fields)
-        values = {name: getattr(draft, name) for name in cls.model_fields if name not in ("digest", "seal")}
-        state_fragments = fragments_of(draft.state, "state")
-        update_fragments = None if draft.update is None else fragments_of(draft.update, "update")
-        return cls._from_fragments(values, state_fragments, update_fragments)
+        return cls._built(
+            fields,
+            fragments_of(dict(state), "state"),
+            None if update is None else fragments_of(dict(update), "update"),
+        )
 
     def next(
         self,
@@ -267,6 +254,7 @@ class Checkpoint(_Draft):
 
         Raises:
             StateError: a value is not JSON, or the state is too large.
+            CheckpointError: a field does not fit (`reason="invalid-checkpoint"`).
             ValueError: both `changes` and `state` were given.
         """
         if state is not None:
@@ -279,10 +267,8 @@ class Checkpoint(_Draft):
         else:
             state_fragments = self._state_fragments
         update_fragments = None if update is None else _fragments(update, "update")
-        if definition is not None:
-            check_json(definition, "definition")
-        values = {
-            **self.__dict__,
+        fields = {
+            **{name: self.__dict__[name] for name in _Draft.model_fields},
             "step": self.step + 1,
             "event": event,
             "status": self.status if status is KEEP else status,
@@ -291,16 +277,16 @@ class Checkpoint(_Draft):
             "definition": definition,
             "last_node": last_node,
             "task_id": task_id,
-            "task_started_at": None if task_started_at is None else as_utc(task_started_at),
+            "task_started_at": task_started_at,
             "frontier": self.frontier if frontier is KEEP else frontier,
             "interrupts": self.interrupts if interrupts is KEEP else interrupts,
             "calls": calls,
             "error": error,
-            "timestamp": as_utc(timestamp),
+            "timestamp": timestamp,
             "executor": executor,
             "previous_digest": self.digest,
         }
-        return Checkpoint._from_fragments(values, state_fragments, update_fragments)
+        return Checkpoint._built(fields, state_fragments, update_fragments)
 
     @classmethod
     def from_stored(cls, fields: dict[str, Any]) -> Checkpoint:
@@ -313,11 +299,14 @@ class Checkpoint(_Draft):
             CheckpointCorruptedError: the digest does not fit.
             ValueError: a field is missing, unknown or malformed.
         """
-        state, update = fields["state"], fields["update"]
+        state, update = fields.get("state"), fields.get("update")
         if type(state) is not dict or not (update is None or type(update) is dict):
             raise ValueError("the state and the update are objects")
-        checkpoint = _Stored.model_validate({**fields, "state": {}, "update": None})
-        values = {name: getattr(checkpoint, name) for name in cls.model_fields}
+        try:
+            checkpoint = _Stored.model_validate({**fields, "state": {}, "update": None})
+        except ValidationError as error:
+            raise ValueError(complaint_of(error)) from None
+        values = dict(checkpoint.__dict__)
         state_fragments = {key: Fragment(value) for key, value in state.items()}
         update_fragments = None if update is None else {key: Fragment(value) for key, value in update.items()}
         values["state"], values["update"] = state, update
@@ -326,13 +315,18 @@ class Checkpoint(_Draft):
         return stored
 
     @classmethod
-    def _from_fragments(
+    def _built(
         cls,
-        values: dict[str, Any],
+        fields: dict[str, Any],
         state_fragments: dict[str, Fragment],
         update_fragments: dict[str, Fragment] | None,
     ) -> Checkpoint:
-        """Assemble from parts that are known to be right, with a digest made here: no walk over the state."""
+        """Assemble a new checkpoint, with a digest made here: no walk over the state, which the fragments vouch for."""
+        try:
+            draft = _Draft.model_validate({**fields, "state": {}, "update": None})
+        except ValidationError as error:
+            raise _invalid(fields["run_id"], fields["step"], complaint_of(error)) from None
+        values = dict(draft.__dict__)
         values["state"] = _values(state_fragments)
         values["update"] = None if update_fragments is None else _values(update_fragments)
         values["digest"] = digest_of(values, state_fragments, update_fragments)
@@ -403,15 +397,25 @@ class Checkpoint(_Draft):
             whole = (
                 _same(state, fragments)
                 and (_same(update, update_fragments) if update is not None else update_fragments is None)
-                and fields["digest"] == digest_of(fields, fragments, update_fragments)
+                and fields["digest"] == _digest_or_none(fields, fragments, update_fragments)
+                and isinstance(fields["seal"], Seal | None)
             )
         if not whole:
-            raise CheckpointError(
-                f"run {fields.get('run_id')!r}, step {fields.get('step')}:"
-                " this checkpoint is not what its digest covers",
-                reason="invalid-checkpoint",
+            raise _invalid(
+                fields.get("run_id"),
+                fields.get("step"),
+                "this checkpoint is not what its digest covers",
                 hint="Build checkpoints with Checkpoint.genesis() and checkpoint.next(); do not change them after.",
             )
+
+
+def _digest_or_none(
+    fields: dict[str, Any], state: dict[str, Fragment], update: dict[str, Fragment] | None
+) -> str | None:
+    try:
+        return digest_of(fields, state, update)
+    except (TypeError, ValueError, AttributeError):  # a field of another type, which nothing has validated
+        return None
 
 
 def _same(members: object, fragments: dict[str, Fragment] | None) -> bool:
@@ -428,31 +432,34 @@ def _values(fragments: Mapping[str, Fragment]) -> dict[str, JsonValue]:
 
 
 def _fragments(members: Mapping[str, JsonValue | Fragment], path: str) -> dict[str, Fragment]:
-    plain = {key: value for key, value in members.items() if not isinstance(value, Fragment)}
-    made = fragments_of(plain, path) if plain else {}
+    # None stands for what is a fragment already, so that its key is checked too.
+    made = fragments_of({key: None if isinstance(value, Fragment) else value for key, value in members.items()}, path)
     return {key: value if isinstance(value, Fragment) else made[key] for key, value in members.items()}
 
 
 def _check_shape(checkpoint: Checkpoint) -> None:
     """The rules of one record that no single field can state."""
     complaint = None
-    if checkpoint.event not in _EVENTS or checkpoint.status not in _STATUSES:
-        complaint = f"no such event and status: {checkpoint.event!r}, {checkpoint.status!r}"
-    elif _EXECUTOR.fullmatch(checkpoint.executor) is None:
-        complaint = "the executor is 32 hex digits"
-    elif (checkpoint.step == 0) != (checkpoint.event == "started"):
+    if (checkpoint.step == 0) != (checkpoint.event == "started"):
         complaint = "step 0, and only step 0, is the event 'started'"
     elif (checkpoint.step == 0) != (checkpoint.previous_digest is None):
         complaint = "every step but step 0 names the digest of the step before it"
     elif (checkpoint.origin is None) != (checkpoint.parent_run_id is None):
         complaint = "origin and parent_run_id belong together"
+    elif checkpoint.parent_step is not None and checkpoint.parent_run_id is None:
+        complaint = "parent_step needs a parent_run_id"
     if complaint is not None:
-        raise CheckpointError(
-            f"run {checkpoint.run_id!r}, step {checkpoint.step}: {complaint}",
-            reason="invalid-checkpoint",
-            run_id=checkpoint.run_id,
-            step=checkpoint.step,
-        )
+        raise _invalid(checkpoint.run_id, checkpoint.step, complaint)
+
+
+def _invalid(run_id: object, step: object, complaint: str, hint: str | None = None) -> CheckpointError:
+    return CheckpointError(
+        f"run {run_id!r}, step {step}: {complaint}",
+        reason="invalid-checkpoint",
+        hint=hint,
+        run_id=run_id if isinstance(run_id, str) else None,
+        step=step if isinstance(step, int) else None,
+    )
 
 
 class _Stored(_Draft):

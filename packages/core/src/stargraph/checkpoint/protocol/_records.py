@@ -10,15 +10,18 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainSerializer,
     PlainValidator,
     StringConstraints,
+    ValidationError,
+    ValidationInfo,
 )
 
 from stargraph.checkpoint.protocol._digest import format_time
-from stargraph.checkpoint.protocol._json import JsonValue, check_json
+from stargraph.checkpoint.protocol._json import JsonValue, is_text, own_json
 from stargraph.errors import CheckpointError
 
 Event: TypeAlias = Literal[
@@ -69,24 +72,59 @@ def _checked_run_id(text: str) -> str:
 
 
 def as_utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC)
+    """Return an aware datetime in UTC.
+
+    Args:
+        moment: an aware datetime.
+
+    Raises:
+        ValueError: in UTC it is before the year 1 or after the year 9999.
+    """
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{moment.isoformat()} is outside the years 1 to 9999 in UTC") from None
 
 
-def _checked_json(value: JsonValue) -> JsonValue:
-    check_json(value, "value")
-    return value
+def _own_json(value: JsonValue, field: ValidationInfo) -> JsonValue:
+    # What the caller does to its object later must not show in a record that has its digest.
+    return own_json(value, field.field_name or "value")
+
+
+def _checked_text(text: str) -> str:
+    if not is_text(text):
+        raise ValueError("a lone surrogate is not text that can be stored")
+    return text
+
+
+def _storable_text(text: object) -> object:
+    # Exceptions quote names of files, which may hold bytes that are not text; still the failure must be recorded.
+    if isinstance(text, str) and not is_text(text):
+        return text.encode("utf-8", "backslashreplace").decode()
+    return text
+
+
+def complaint_of(error: ValidationError) -> str:
+    """Return what is wrong with the first field that does not fit, without its value: that may be a secret."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    complaint = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {complaint}" if where else complaint
 
 
 RunId = Annotated[str, AfterValidator(_checked_run_id)]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Executor = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
-Step = Annotated[int, Field(ge=0, le=2**53)]
+Text = Annotated[str, AfterValidator(_checked_text)]
+ErrorText = Annotated[Text, BeforeValidator(_storable_text)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Step = Count
 Instant = Annotated[
     AwareDatetime,
     AfterValidator(as_utc),
     PlainSerializer(format_time, return_type=str, when_used="json"),
 ]
-Json = Annotated[Any, AfterValidator(_checked_json)]
+Json = Annotated[Any, AfterValidator(_own_json)]
 Members = Annotated[
     dict[str, Any],
     # Checked as a whole by fragments_of: pydantic would turn some keys into text.
@@ -132,11 +170,11 @@ class Task(Record):
     """
 
     kind: Literal["task"] = "task"
-    id: str
-    node: str
+    id: Text
+    node: Text
     since_step: Step
-    index: int | None = None
-    rule: str | None = None
+    index: Count | None = None
+    rule: Text | None = None
     calls: tuple[StepRange, ...] = ()
 
 
@@ -157,12 +195,12 @@ class Fork(Record):
 
     kind: Literal["fork"] = "fork"
     mode: Literal["parallel", "map"]
-    rule: str
-    task_id: str
-    join: str
+    rule: Text
+    task_id: Text
+    join: Text
     since_step: Step
-    width: Annotated[int, Field(ge=0)]
-    next_index: Annotated[int, Field(ge=0)]
+    width: Count
+    next_index: Count
     completed_steps: tuple[StepRange, ...] = ()
 
 
@@ -183,12 +221,12 @@ class Interrupt(Record):
         asked_at: when it was asked.
     """
 
-    id: str
-    task_id: str
-    node: str
-    prompt: str
+    id: Text
+    task_id: Text
+    node: Text
+    prompt: Text
     payload: Json = None
-    into: str | None = None
+    into: Text | None = None
     child_run_id: RunId | None = None
     asked_at: Instant
 
@@ -204,11 +242,11 @@ class ErrorInfo(Record):
         traceback: the text of the traceback.
     """
 
-    type: str
-    message: str
-    reason: str | None = None
-    node: str | None = None
-    traceback: str | None = None
+    type: ErrorText
+    message: ErrorText
+    reason: ErrorText | None = None
+    node: ErrorText | None = None
+    traceback: ErrorText | None = None
 
 
 class RecordedCall(Record):
@@ -226,10 +264,10 @@ class RecordedCall(Record):
     """
 
     kind: Literal["call", "answer", "now"]
-    task_id: str
-    name: str
-    key: str | None = None
-    occurrence: Annotated[int, Field(ge=0)] = 0
+    task_id: Text
+    name: Text
+    key: Text | None = None
+    occurrence: Count = 0
     result: Json = None
     error: ErrorInfo | None = None
     started_at: Instant
@@ -243,5 +281,5 @@ class Seal(Record):
         mac: HMAC-SHA256 of the digest, in hex.
     """
 
-    key_id: str
+    key_id: Text
     mac: Hash

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import pairwise
 from typing import Literal
 
 from stargraph.checkpoint.protocol._models import Checkpoint
-from stargraph.checkpoint.protocol._records import ENDED, Status
+from stargraph.checkpoint.protocol._records import ENDED, Status, as_utc
 from stargraph.errors import CheckpointConflictError, CheckpointError
 
 
@@ -87,13 +87,7 @@ def judge_append(
             step=step,
         )
     if tail.status in ENDED:
-        raise CheckpointError(
-            f"{where}: the run is {tail.status} since step {tail.step}",
-            reason="run-ended",
-            hint="An ended run takes no further step; fork it to go on from one of its steps.",
-            run_id=run_id,
-            step=step,
-        )
+        raise _run_ended(checkpoint, tail.status, tail.step)
     if checkpoint.previous_digest != tail.digest:
         raise CheckpointConflictError(
             f"{where}: it follows {(checkpoint.previous_digest or 'nothing')[:12]}…,"
@@ -132,13 +126,13 @@ def run_deleted(run_id: str, step: int) -> CheckpointError:
 
 
 def check_batch(checkpoints: list[Checkpoint]) -> None:
-    """Refuse a batch that is not consecutive steps of one run.
+    """Refuse a batch that is not consecutive steps of one run, or goes on after its end.
 
     Args:
         checkpoints: what `write_many` was given.
 
     Raises:
-        CheckpointError: `reason="invalid-batch"`.
+        CheckpointError: `reason` is `invalid-batch` or `run-ended`.
     """
     for before, after in pairwise(checkpoints):
         if after.run_id != before.run_id or after.step != before.step + 1 or after.previous_digest != before.digest:
@@ -149,6 +143,18 @@ def check_batch(checkpoints: list[Checkpoint]) -> None:
                 run_id=after.run_id,
                 step=after.step,
             )
+        if before.status in ENDED:
+            raise _run_ended(after, before.status, before.step)
+
+
+def _run_ended(checkpoint: Checkpoint, status: Status, since_step: int) -> CheckpointError:
+    return CheckpointError(
+        f"run {checkpoint.run_id!r}, step {checkpoint.step}: the run is {status} since step {since_step}",
+        reason="run-ended",
+        hint="An ended run takes no further step; fork it to go on from one of its steps.",
+        run_id=checkpoint.run_id,
+        step=checkpoint.step,
+    )
 
 
 def check_listing(since: datetime | None, limit: int) -> datetime | None:
@@ -177,10 +183,10 @@ def check_instant(moment: datetime, name: str) -> datetime:
         name: the name of the argument, for the error.
 
     Raises:
-        ValueError: it is naive.
+        ValueError: it is naive, or outside the years 1 to 9999 in UTC.
     """
     if not isinstance(moment, datetime) or moment.utcoffset() is None:
         raise ValueError(
             f"{name} is {moment!r}: give a datetime with its offset, as in datetime(2026, 1, 31, tzinfo=timezone.utc)"
         )
-    return moment.astimezone(UTC)
+    return as_utc(moment)

@@ -7,7 +7,6 @@ import re
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final, Protocol
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from stargraph.checkpoint.protocol import Checkpointer
 from stargraph.errors import DriverNotFoundError
@@ -24,7 +23,13 @@ _DISTRIBUTIONS: Final = {
     "s3": "stargraph-checkpoint-s3",
 }
 
-_SECRET_PARAMETER: Final = re.compile(r"pass|secret|token|key|credential", re.IGNORECASE)
+# Wider than URLs allow, since a password that should have been quoted is the one that shows: from the first colon up
+# to the last @, and the value of each parameter whose name sounds secret or is itself quoted.
+_USER_SECRET: Final = re.compile(r"(?<=://)([^:@]*):.*@", re.DOTALL)
+_PARAMETER: Final = re.compile(
+    r"(?<![^\s?&=])([^\s?&=]*(?:pass|pwd|secret|token|key|credential|sig|%)[^\s?&=]*\s*=\s*)('[^']*'|[^&\s]*)",
+    re.IGNORECASE,
+)
 
 
 class CheckpointerClass(Protocol):
@@ -84,17 +89,18 @@ def open_checkpointer(url: str | os.PathLike[str]) -> Checkpointer:
             reason="ambiguous-driver",
             hint="Uninstall one of them, or pass an instance of the one that you mean to graph.start().",
         )
-    driver: CheckpointerClass = _load(found[0], text)
-    return driver.from_url(text)
+    return _load(found[0], text).from_url(text)
 
 
 def _load(point: EntryPoint, url: str) -> CheckpointerClass:
+    info = _info(point)
     try:
         driver: CheckpointerClass = point.load()
-    except (ImportError, AttributeError) as error:
-        info = _info(point)
+        driver.from_url  # noqa: B018  # an AttributeError here is a broken driver too
+    except Exception as error:  # importing a driver runs its code, which may raise anything
         raise DriverNotFoundError(
-            f"{redact(url)}: the driver {info.distribution} {info.version} cannot be imported: {error}",
+            f"{redact(url)}: the driver {info.distribution} {info.version} cannot be loaded:"
+            f" {type(error).__name__}: {error}",
             reason="broken-driver",
             hint=f"Reinstall it: pip install --force-reinstall {info.distribution}",
         ) from error
@@ -125,22 +131,9 @@ def _info(point: EntryPoint) -> DriverInfo:
 
 
 def redact(url: str) -> str:
-    """Return a URL without its secrets: the password and any parameter that looks like one.
+    """Return a URL without its secrets: the password and any parameter that sounds like one.
 
     Args:
-        url: a path or URL.
+        url: a path, a URL or a connection string.
     """
-    if not _SCHEME.match(url):
-        return url
-    parts = urlsplit(url)
-    netloc = parts.netloc
-    if "@" in netloc:
-        user, _, host = netloc.rpartition("@")
-        name, colon, _ = user.partition(":")
-        netloc = f"{name}{colon}{'***' if colon else ''}@{host}"
-    query = parts.query
-    if query:
-        pairs = parse_qsl(query, keep_blank_values=True)
-        hidden = [(name, "***" if _SECRET_PARAMETER.search(name) else value) for name, value in pairs]
-        query = urlencode(hidden, safe="*/:,")
-    return urlunsplit((parts.scheme, netloc, parts.path, query, parts.fragment))
+    return _PARAMETER.sub(r"\1***", _USER_SECRET.sub(r"\1:***@", url))

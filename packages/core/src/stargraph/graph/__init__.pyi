@@ -1,0 +1,5 @@
+from stargraph.graph._graph import Graph
+from stargraph.graph._run import Run
+from stargraph.runtime import NodeContext, RunEvent
+
+__all__ = ["Graph", "NodeContext", "Run", "RunEvent"]

@@ -1,0 +1,188 @@
+"""What may be done to a run from anywhere: answer its questions, cancel it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from stargraph.checkpoint.codec import Keyring
+from stargraph.checkpoint.protocol import ENDED, Checkpoint, Checkpointer, Interrupt, JsonValue
+from stargraph.errors import CheckpointConflictError, CheckpointError, CheckpointNotFoundError
+from stargraph.runtime import Plan, RunLog, answered, cancel_children, dispatch, new_executor_id
+
+_TRIES: Final = 100
+_POLL_SECONDS: Final = 0.2
+
+
+async def read_run(store: Checkpointer, run_id: str, keyring: Keyring | None) -> Checkpoint:
+    """Return the latest checkpoint of a run.
+
+    Args:
+        store: the store.
+        run_id: the run.
+        keyring: checks the seal.
+
+    Raises:
+        CheckpointNotFoundError: the store holds no such run.
+    """
+    tail = await dispatch.read_latest(store, run_id, keyring=keyring)
+    if tail is None:
+        raise CheckpointNotFoundError(
+            f"the store holds no run {run_id!r}",
+            reason="run-not-found",
+            hint="`stargraph runs` lists what it holds; check --checkpoint too.",
+            run_id=run_id,
+        )
+    return tail
+
+
+async def append(
+    store: Checkpointer, run_id: str, build: Callable[[Checkpoint], Checkpoint | None], keyring: Keyring | None
+) -> Checkpoint:
+    """Append to a run that an executor may be writing too: build anew behind whatever it writes.
+
+    Args:
+        store: the store.
+        run_id: the run.
+        build: makes the next checkpoint from the latest one; None where there is nothing to append.
+        keyring: seals it.
+
+    Returns:
+        The latest checkpoint.
+
+    Raises:
+        CheckpointNotFoundError: the store holds no such run.
+        CheckpointError: as `build` or the store raises.
+    """
+    for _ in range(_TRIES):
+        tail = await read_run(store, run_id, keyring)
+        checkpoint = build(tail)
+        if checkpoint is None:
+            return tail
+        try:
+            await dispatch.write(store, checkpoint, keyring=keyring)
+        except CheckpointConflictError:
+            continue
+        return checkpoint
+    raise CheckpointConflictError(
+        f"run {run_id!r}: an executor wrote before this did, {_TRIES} times in a row",
+        reason="busy-run",
+        hint="Try again.",
+        run_id=run_id,
+    )
+
+
+def answer_record(plan: Plan, tail: Checkpoint, interrupt_id: str, value: JsonValue) -> Checkpoint:
+    """Return the checkpoint that records an answer.
+
+    Args:
+        plan: the graph of the run.
+        tail: the latest checkpoint.
+        interrupt_id: the question.
+        value: the answer.
+
+    Raises:
+        StateError: the answer does not fit the field that takes it, or is not JSON.
+        CheckpointError: `reason` is `run-ended` or `no-such-question`.
+    """
+    interrupt = open_interrupt(tail, interrupt_id)
+    if interrupt.into is not None and plan.state.fields is not None:
+        value = plan.state.fields[interrupt.into].record(value, f"the answer to {interrupt_id!r}")
+    return tail.next(
+        event="answered",
+        executor=new_executor_id(),
+        timestamp=datetime.now(UTC),
+        last_node=interrupt.node,
+        task_id=interrupt.task_id,
+        **answered(tail, interrupt, value),
+    )
+
+
+def open_interrupt(tail: Checkpoint, interrupt_id: str) -> Interrupt:
+    """Return an open question of a run.
+
+    Args:
+        tail: the latest checkpoint.
+        interrupt_id: the question.
+
+    Raises:
+        CheckpointError: `reason` is `run-ended` or `no-such-question`.
+    """
+    if tail.status in ENDED:
+        raise CheckpointError(
+            f"run {tail.run_id!r} is {tail.status}: it takes no answers",
+            reason="run-ended",
+            run_id=tail.run_id,
+            step=tail.step,
+        )
+    for interrupt in tail.interrupts:
+        if interrupt.id == interrupt_id:
+            return interrupt
+    known = ", ".join(repr(interrupt.id) for interrupt in tail.interrupts) or "none"
+    raise CheckpointError(
+        f"run {tail.run_id!r} has no open question {interrupt_id!r}; it may have been answered already",
+        reason="no-such-question",
+        hint=f"Open questions: {known}.",
+        run_id=tail.run_id,
+        step=tail.step,
+    )
+
+
+async def cancel(
+    store: Checkpointer, plan: Plan | None, run_id: str, keyring: Keyring | None, *, grace: float
+) -> Checkpoint:
+    """End a run as cancelled, whoever executes it.
+
+    An executor at work is asked first, so that it can stop its nodes; when it has not done so after the grace
+    period, it is dead or busy, and loses the run.
+
+    Args:
+        store: the store.
+        plan: its graph, so that its child runs end too; None where it is not at hand.
+        run_id: the run.
+        keyring: seals and checks.
+        grace: seconds that an executor has.
+
+    Returns:
+        The latest checkpoint.
+
+    Raises:
+        CheckpointNotFoundError: the store holds no such run.
+        CheckpointError: the run is done (`reason="run-ended"`), or as the store raises.
+    """
+    executor_id = new_executor_id()
+
+    def ask(tail: Checkpoint) -> Checkpoint | None:
+        _refuse_done(tail)
+        if tail.status != "running" or tail.event == "cancel_requested":
+            return None
+        return tail.next(event="cancel_requested", executor=executor_id, timestamp=datetime.now(UTC))
+
+    def end(tail: Checkpoint) -> Checkpoint | None:
+        _refuse_done(tail)
+        if tail.status == "cancelled":
+            return None
+        return tail.next(event="cancelled", status="cancelled", executor=executor_id, timestamp=datetime.now(UTC))
+
+    tail = await append(store, run_id, ask, keyring)
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + grace
+    while tail.status == "running" and loop.time() < deadline:
+        await asyncio.sleep(min(_POLL_SECONDS, grace))
+        tail = await read_run(store, run_id, keyring)
+    tail = await append(store, run_id, end, keyring)
+    if plan is not None:
+        await cancel_children(plan, RunLog(store, tail, keyring=keyring), tail, executor_id)
+    return tail
+
+
+def _refuse_done(tail: Checkpoint) -> None:
+    if tail.status == "done":
+        raise CheckpointError(
+            f"run {tail.run_id!r} is done: there is nothing to cancel",
+            reason="run-ended",
+            run_id=tail.run_id,
+            step=tail.step,
+        )

@@ -1,0 +1,84 @@
+"""Graphs from files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path as FilePath
+
+from stargraph.errors import GraphError
+from stargraph.ir._check import CompileExpression, check_document
+from stargraph.ir._form import read_document
+from stargraph.ir._models import IRDocument
+from stargraph.ir._places import Place, Positions
+from stargraph.ir._yaml import MAX_BYTES, compose
+
+
+def load_graph(path: str | os.PathLike[str], *, compile_expression: CompileExpression | None = None) -> IRDocument:
+    """Read a graph from a file.
+
+    Args:
+        path: a YAML 1.2 or JSON file, UTF-8, at most 4 MiB.
+        compile_expression: see `check_document`.
+
+    Returns:
+        The graph, checked.
+
+    Raises:
+        GraphError: the file cannot be read, or is not a graph; a line for each fault, with file:line:column.
+    """
+    file = os.fspath(path)
+    try:
+        with FilePath(file).open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise GraphError("there is no such file", reason="unreadable-file", file=file) from None
+    except IsADirectoryError:
+        raise GraphError("this is a directory, not a graph file", reason="unreadable-file", file=file) from None
+    except (OSError, ValueError) as error:
+        message = f"the file cannot be read: {getattr(error, 'strerror', None) or error}"
+        raise GraphError(message, reason="unreadable-file", file=file) from error
+    if len(content) > MAX_BYTES:
+        message = f"larger than the {MAX_BYTES // 2**20} MiB that a graph file may have"
+        raise GraphError(message, reason="unreadable-file", file=file)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        place = _place_of_byte(content, error.start)
+        raise GraphError(
+            f"not UTF-8 text: the byte 0x{content[error.start]:02x} begins no character",
+            reason="unreadable-file",
+            hint="Save the file as UTF-8.",
+            file=file,
+            line=place.line,
+            column=place.column,
+        ) from None
+    return parse_graph(text, file=file, compile_expression=compile_expression)
+
+
+def parse_graph(text: str, *, file: str = "<text>", compile_expression: CompileExpression | None = None) -> IRDocument:
+    """Read a graph from text.
+
+    Args:
+        text: YAML 1.2, of which JSON is a part.
+        file: the name that errors give the text.
+        compile_expression: see `check_document`.
+
+    Returns:
+        The graph, checked.
+
+    Raises:
+        GraphError: the text is not a graph; a line for each fault, with file:line:column.
+    """
+    if len(text) > MAX_BYTES:
+        message = f"larger than the {MAX_BYTES // 2**20} MiB that a graph may have"
+        raise GraphError(message, reason="unreadable-file", file=file)
+    root = compose(text, file=file)
+    positions = Positions(root)
+    document = read_document(root.plain(), file=file, positions=positions)
+    check_document(document, compile_expression=compile_expression, file=file, positions=positions)
+    return document
+
+
+def _place_of_byte(content: bytes, offset: int) -> Place:
+    start = content.rfind(b"\n", 0, offset) + 1
+    return Place(content.count(b"\n", 0, offset) + 1, len(content[start:offset].decode(errors="replace")) + 1)

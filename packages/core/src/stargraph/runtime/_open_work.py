@@ -1,0 +1,134 @@
+"""What the log knows of the tasks and branches that are open."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+
+from stargraph.checkpoint.protocol import (
+    Checkpoint,
+    Fork,
+    Fragment,
+    JsonValue,
+    RecordedCall,
+    StepRange,
+    Task,
+)
+from stargraph.errors import CheckpointCorruptedError
+from stargraph.runtime._plan import Completion, Plan
+from stargraph.runtime._transitions import Updates, fork_of, tasks_of
+
+ReadStep = Callable[[int], Awaitable[Checkpoint | None]]
+
+
+class OpenWork:
+    """The recorded calls of open tasks, the updates of finished branches, and the items of a map.
+
+    Args:
+        plan: the graph.
+        read_step: reads one step of the run from the store.
+    """
+
+    def __init__(self, plan: Plan, read_step: ReadStep) -> None:
+        self._plan = plan
+        self._read_step = read_step
+        self._calls: dict[str, list[RecordedCall]] = {}
+        self._branches: dict[int, Updates] = {}
+        self._items: list[JsonValue] | None = None
+
+    async def load(self, tail: Checkpoint) -> None:
+        """Read what a run's open tasks need from its log.
+
+        Args:
+            tail: the latest checkpoint.
+
+        Raises:
+            CheckpointCorruptedError: a step is missing.
+        """
+        for task in tasks_of(tail.frontier):
+            for step in _steps(task.calls):
+                self.note_calls(await self._read(tail, step))
+        fork = fork_of(tail.frontier)
+        if fork is None:
+            return
+        for step in _steps(fork.completed_steps):
+            record = await self._read(tail, step)
+            if record.event == "completed" and record.task_id is not None:
+                index = int(record.task_id.rpartition(".")[2])
+                self._branches[index] = record.update_fragments() or {}
+
+    async def item(self, tail: Checkpoint, task: Task) -> JsonValue:
+        """Return the item of a map's branch, as a copy; None for any other task.
+
+        Args:
+            tail: the latest checkpoint.
+            task: the task.
+        """
+        fork = fork_of(tail.frontier)
+        if task.index is None or fork is None or fork.mode != "map":
+            return None
+        if self._items is None:
+            self._items = await self._load_items(tail, fork)
+        return Fragment.of_owned(self._items[task.index]).fresh()
+
+    async def _load_items(self, tail: Checkpoint, fork: Fork) -> list[JsonValue]:
+        origin = await self._read(tail, fork.since_step)
+        rule = self._plan.rules[fork.rule]
+        completion = Completion(
+            node=rule.spec.when.node, task_id=fork.task_id, state=origin.state, update=origin.update or {}
+        )
+        return self._plan.items(rule, completion)
+
+    def calls(self, task: Task) -> Sequence[RecordedCall]:
+        """Return the calls that were recorded for a task.
+
+        Args:
+            task: the task.
+        """
+        return self._calls.get(task.id, ())
+
+    @property
+    def branches(self) -> Mapping[int, Updates]:
+        """The updates of the branches that have completed, by their index."""
+        return self._branches
+
+    def note_calls(self, record: Checkpoint) -> None:
+        """Remember the calls that a checkpoint records.
+
+        Args:
+            record: the checkpoint.
+        """
+        for call in record.calls:
+            self._calls.setdefault(call.task_id, []).append(call)
+
+    def note_completed(self, task: Task, update: Updates, record: Checkpoint) -> None:
+        """Remember that a task completed.
+
+        Args:
+            task: the task.
+            update: its update.
+            record: the checkpoint of its completion.
+        """
+        self._calls.pop(task.id, None)
+        if task.index is not None:
+            self._branches[task.index] = update
+        fork = fork_of(record.frontier)
+        if fork is None or fork.since_step == record.step:
+            self._branches.clear()
+            self._items = None
+
+    async def _read(self, tail: Checkpoint, step: int) -> Checkpoint:
+        record = tail if step == tail.step else await self._read_step(step)
+        if record is None:
+            raise CheckpointCorruptedError(
+                f"run {tail.run_id!r}: step {step} is missing, and the run needs it to go on",
+                reason="missing-step",
+                hint="Restore the store from a backup.",
+                run_id=tail.run_id,
+                step=step,
+            )
+        return record
+
+
+def _steps(ranges: Sequence[StepRange]) -> Iterator[int]:
+    for steps in ranges:
+        yield from range(steps.first, steps.last + 1)

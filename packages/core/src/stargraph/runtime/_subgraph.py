@@ -1,0 +1,224 @@
+"""Child runs: a subgraph is a run of its own, with its own log, whose id follows from its parent's."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Protocol
+
+from stargraph.checkpoint.protocol import Checkpoint, JsonValue, Task, is_run_id
+from stargraph.errors import CheckpointConflictError, CheckpointError, NodeError
+from stargraph.runtime._context import Question, Suspended
+from stargraph.runtime._expressions import Expression
+from stargraph.runtime._log import RunLog
+from stargraph.runtime._plan import Plan
+from stargraph.runtime._transitions import status_of, tasks_of
+
+
+class ChildEngine(Protocol):
+    """What a child run is executed by."""
+
+    async def run(self) -> None:
+        """Run it until nothing of it can go on."""
+
+    def pause(self, grace: float) -> None:
+        """Start nothing more."""
+
+
+class StoreFaultError(Exception):
+    """Carries a store's error out of a child run: it is not the node's failure, but the executor's.
+
+    Args:
+        cause: what the store raised.
+    """
+
+    def __init__(self, cause: CheckpointError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class ChildPausedError(Exception):
+    """Ends the task of a child run that was paused; it goes on after a resume."""
+
+
+def child_run_id(parent_run_id: str, task_id: str) -> str:
+    """Return the id of the child run of a task; the same in every process.
+
+    Args:
+        parent_run_id: the parent.
+        task_id: the task of the subgraph.
+    """
+    plain = f"{parent_run_id}:{task_id}"
+    if is_run_id(plain):
+        return plain
+    return f"{parent_run_id[:150]}:{hashlib.sha256(plain.encode()).hexdigest()[:32]}"
+
+
+class Children:
+    """The child runs of one run.
+
+    Args:
+        plan: the graph of the parent.
+        log: the log of the parent.
+        executor_id: names this executor.
+        spawn: makes the engine of a child.
+    """
+
+    def __init__(
+        self, plan: Plan, log: RunLog, *, executor_id: str, spawn: Callable[[Plan, RunLog], ChildEngine]
+    ) -> None:
+        self._plan = plan
+        self._log = log
+        self._executor_id = executor_id
+        self._spawn = spawn
+        self._running: dict[str, ChildEngine] = {}
+
+    def asking(self, tail: Checkpoint) -> set[str]:
+        """Return the tasks whose child runs wait for answers; those may have come while nobody looked.
+
+        Args:
+            tail: the latest checkpoint of the parent.
+        """
+        return {interrupt.task_id for interrupt in tail.interrupts if interrupt.child_run_id is not None}
+
+    def pause(self, grace: float) -> None:
+        """Let the children start nothing more.
+
+        Args:
+            grace: seconds, as for the parent.
+        """
+        for engine in self._running.values():
+            engine.pause(grace)
+
+    async def run(self, tail: Checkpoint, task: Task, item: JsonValue) -> dict[str, object]:
+        """Take the child run of a task to its end, from where it stands, and return the parent's update.
+
+        Args:
+            tail: the latest checkpoint of the parent.
+            task: the task.
+            item: its item, in a map.
+
+        Raises:
+            Suspended: the child waits for answers.
+            NodeError: the child failed or was cancelled.
+            StoreFaultError: the store refused.
+        """
+        plan = self._plan.children[task.node]
+        try:
+            log = await self._open(plan, tail, task, item)
+            if log.tail.status not in ("done", "cancelled"):
+                engine = self._running[task.id] = self._spawn(plan, log)
+                try:
+                    await engine.run()
+                finally:
+                    del self._running[task.id]
+        except CheckpointError as error:
+            raise StoreFaultError(error) from error
+        return self._outcome(log.tail, task)
+
+    async def _open(self, plan: Plan, tail: Checkpoint, task: Task, item: JsonValue) -> RunLog:
+        run_id = child_run_id(tail.run_id, task.id)
+        latest = await self._log.read_latest(run_id)
+        if latest is None:
+            first = self._genesis(plan, run_id, tail, task, item)
+            await self._log.write(first)
+            return self._log.of_child(first)
+        log = self._log.of_child(latest)
+        if latest.status not in ("done", "cancelled"):
+            await log.append(lambda current: self._resumed(plan, current))
+        return log
+
+    def _genesis(self, plan: Plan, run_id: str, tail: Checkpoint, task: Task, item: JsonValue) -> Checkpoint:
+        facts = {"id": task.node, "item": item, "index": task.index}
+        inputs = _evaluated(self._plan.inputs_of(task.node), tail.state, facts)
+        return Checkpoint.genesis(
+            run_id=run_id,
+            graph_id=plan.document.id,
+            graph_hash=plan.graph_hash,
+            runtime_hash=plan.runtime_hash,
+            definition=plan.definition,
+            state=plan.state.initial(inputs),
+            update=inputs,
+            frontier=plan.first(0),
+            executor=self._executor_id,
+            timestamp=datetime.now(UTC),
+            parent_run_id=tail.run_id,
+            parent_step=task.since_step,
+            origin="subgraph",
+            metadata=tail.metadata,
+        )
+
+    def _resumed(self, plan: Plan, tail: Checkpoint) -> Checkpoint:
+        same = (tail.graph_hash, tail.runtime_hash) == (plan.graph_hash, plan.runtime_hash)
+        return tail.next(
+            event="resumed",
+            status=status_of(tail.frontier, tail.interrupts),
+            executor=self._executor_id,
+            timestamp=datetime.now(UTC),
+            graph_hash=plan.graph_hash,
+            runtime_hash=plan.runtime_hash,
+            definition=None if same else plan.definition,
+        )
+
+    def _outcome(self, child: Checkpoint, task: Task) -> dict[str, object]:
+        if child.status == "done":
+            return dict(_evaluated(self._plan.outputs_of(task.node), child.state, {"id": task.node}))
+        if child.status == "awaiting_input":
+            raise Suspended(
+                tuple(
+                    Question(
+                        prompt=interrupt.prompt,
+                        payload=interrupt.payload,
+                        into=None,
+                        child_run_id=child.run_id,
+                        child_id=interrupt.id,
+                    )
+                    for interrupt in child.interrupts
+                )
+            )
+        if child.status == "paused":
+            raise ChildPausedError
+        error = child.error
+        told = f"{error.type}: {error.message}" if error else child.status
+        raise NodeError(
+            f"the child run {child.run_id!r} {child.status}: {told}",
+            reason=(error.reason if error else None) or f"child-{child.status}",
+            node=error.node if error else None,
+            run_id=child.run_id,
+        )
+
+
+async def cancel_children(plan: Plan, log: RunLog, tail: Checkpoint, executor_id: str) -> None:
+    """End the open child runs of a run that is cancelled, and theirs.
+
+    Args:
+        plan: the graph of the parent.
+        log: the log of the parent.
+        tail: the latest checkpoint of the parent.
+        executor_id: names this executor.
+
+    Raises:
+        CheckpointError: as the store raises.
+    """
+    for task in tasks_of(tail.frontier):
+        child_plan = plan.children.get(task.node)
+        if child_plan is None or task.rule is not None:
+            continue
+        while True:
+            child = await log.read_latest(child_run_id(tail.run_id, task.id))
+            if child is None or child.status in ("done", "cancelled"):
+                break
+            await cancel_children(child_plan, log, child, executor_id)
+            ended = child.next(event="cancelled", status="cancelled", executor=executor_id, timestamp=datetime.now(UTC))
+            try:
+                await log.write(ended)
+                break
+            except CheckpointConflictError:
+                continue
+
+
+def _evaluated(
+    expressions: Mapping[str, Expression], state: Mapping[str, JsonValue], facts: Mapping[str, JsonValue]
+) -> dict[str, JsonValue]:
+    return {name: expression.evaluate(state, facts) for name, expression in expressions.items()}

@@ -1,0 +1,63 @@
+"""What one task does: a node's code, a rule's question, or a child run."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+
+from stargraph.checkpoint.protocol import Checkpoint, JsonValue, Task
+from stargraph.runtime._context import NodeContext
+from stargraph.runtime._open_work import OpenWork
+from stargraph.runtime._plan import Plan
+from stargraph.runtime._prompts import fill_prompt
+from stargraph.runtime._transitions import Updates
+
+RunChild = Callable[[Checkpoint, Task, JsonValue], Awaitable[dict[str, object]]]
+
+
+class Worker:
+    """Takes tasks to their updates.
+
+    Args:
+        plan: the graph.
+        work: what the log knows of the open tasks.
+        threads: where sync nodes run; the loop's own threads where None.
+        run_child: takes the child run of a subgraph to its end.
+    """
+
+    def __init__(self, plan: Plan, work: OpenWork, *, threads: Executor | None, run_child: RunChild) -> None:
+        self._plan = plan
+        self._work = work
+        self._threads = threads
+        self._run_child = run_child
+
+    async def run(self, tail: Checkpoint, task: Task) -> Updates:
+        """Run a task, and return its update in the form in which it is recorded.
+
+        Args:
+            tail: the latest checkpoint; its state is what the task is given.
+            task: the task.
+
+        Raises:
+            Suspended: it waits for an answer.
+            Exception: what the node raised.
+        """
+        state = self._plan.state
+        node = self._plan.nodes[task.node]
+        if task.rule is not None:
+            returned: object = self._ask(tail, task)
+        elif node.spec.kind == "subgraph":
+            returned = await self._run_child(tail, task, await self._work.item(tail, task))
+        else:
+            item = await self._work.item(tail, task)
+            context = NodeContext(tail, task, item=item, recorded=self._work.calls(task))
+            returned = await node.run(lambda: state.read(tail), context, executor=self._threads)
+        return state.record(state.update_of(returned, task.node))
+
+    def _ask(self, tail: Checkpoint, task: Task) -> dict[str, object]:
+        assert task.rule is not None
+        question = self._plan.rules[task.rule].spec.then[0]
+        assert question.kind == "interrupt"
+        context = NodeContext(tail, task, recorded=self._work.calls(task))
+        prompt = fill_prompt(question.prompt, self._plan.state.read(tail))
+        return {question.into: context.ask(prompt, None, into=question.into)}

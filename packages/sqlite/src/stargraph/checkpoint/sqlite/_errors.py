@@ -1,0 +1,121 @@
+"""What SQLite's and the system's errors mean for a caller."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from pathlib import Path
+
+from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreUnavailableError
+
+_UNTOUCHED = "Nothing was changed."
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Tell whether another connection held a lock, so that trying again can help."""
+    return _primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def store_error(error: Exception, path: Path) -> CheckpointError:
+    """Return the error to raise for one of SQLite or of the operating system.
+
+    Args:
+        error: what was raised.
+        path: the file of the store.
+    """
+    if isinstance(error, OSError):
+        return _from_system(error, path)
+    if not isinstance(error, sqlite3.Error):
+        return StoreUnavailableError(f"{path}: {error}", reason="store-failed", hint="The outcome is unknown.")
+    code = _primary_code(error)
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return locked(path)
+    if code == sqlite3.SQLITE_NOTADB:
+        return not_a_store(path, "it is not a SQLite database")
+    if code == sqlite3.SQLITE_CORRUPT:
+        return CheckpointCorruptedError(
+            f"{path}: the database file is damaged: {error}",
+            reason="corrupted-store",
+            hint="Copy the file and the -wal file beside it before anything else; then restore a backup, or try"
+            " `sqlite3 FILE .recover`.",
+        )
+    if code == sqlite3.SQLITE_FULL:
+        return _disk_full(path)
+    if code == sqlite3.SQLITE_READONLY:
+        return read_only(path)
+    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
+        return StoreUnavailableError(
+            f"{path}: SQLite cannot open the file, or the -wal and -shm files that it needs beside it",
+            reason="cannot-open",
+            hint="Check that the directory exists and that this user may write in it.",
+        )
+    if code == sqlite3.SQLITE_IOERR:
+        return StoreUnavailableError(
+            f"{path}: the system failed to read or write the file: {error} ({error.sqlite_errorname})",
+            reason="io-error",
+            hint="Check the disk and its free space, then write the same checkpoint again.",
+        )
+    name = getattr(error, "sqlite_errorname", None) or type(error).__name__
+    return StoreUnavailableError(
+        f"{path}: SQLite failed: {error} ({name})",
+        reason="store-failed",
+        hint="Write the same checkpoint again; that is always safe.",
+    )
+
+
+def locked(path: Path) -> StoreUnavailableError:
+    """Return the error of a write that waited too long for another one."""
+    return StoreUnavailableError(
+        f"{path}: another connection keeps the write lock of the database",
+        reason="locked",
+        hint="Look for a program that holds a transaction open on this file, such as a sqlite3 shell; then write"
+        " again. busy_timeout says how long to wait.",
+    )
+
+
+def read_only(path: Path) -> StoreUnavailableError:
+    """Return the error of a store that cannot be written to."""
+    return StoreUnavailableError(
+        f"{path}: the file, its directory or its filesystem is read-only",
+        reason="read-only",
+        hint="Give this user write permission for the file and its directory, or choose another path.",
+    )
+
+
+def not_a_store(path: Path, complaint: str) -> StoreUnavailableError:
+    """Return the error of a file that belongs to somebody else."""
+    return StoreUnavailableError(
+        f"{path}: this is not a Stargraph store: {complaint}",
+        reason="not-a-store",
+        hint=f"{_UNTOUCHED} Choose another path.",
+    )
+
+
+def _disk_full(path: Path) -> StoreUnavailableError:
+    return StoreUnavailableError(
+        f"{path}: there is no space left for it",
+        reason="disk-full",
+        hint="Free space on that disk (or raise the limit), then write again; what was stored is still there.",
+    )
+
+
+def _from_system(error: OSError, path: Path) -> StoreUnavailableError:
+    where = error.filename or path
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _disk_full(path)
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return StoreUnavailableError(
+            f"{path}: {where}: {error.strerror}",
+            reason="read-only" if error.errno == errno.EROFS else "permission-denied",
+            hint="Give this user write permission for the directory, or choose another path.",
+        )
+    return StoreUnavailableError(
+        f"{path}: {where}: {error.strerror or error}",
+        reason="cannot-open",
+        hint="Check the path; its directory is created if it can be.",
+    )
+
+
+def _primary_code(error: sqlite3.Error) -> int | None:
+    code = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF

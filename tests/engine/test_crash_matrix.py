@@ -1,0 +1,102 @@
+"""The process is lost at every step boundary and in every node; a resume ends as if nothing had happened."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from support import nodes
+from support.graphs import everything
+from support.memory import MemoryCheckpointer
+from support.nodes import Killed
+
+from stargraph.checkpoint.protocol import Checkpoint, JsonValue, RunSummary
+from stargraph.graph import Graph, NodeContext
+
+ANSWERS = {"approve": "yes", "ask": "Ada"}
+
+
+async def to_the_end(
+    graph: Graph, store: MemoryCheckpointer, *, resume: bool
+) -> tuple[RunSummary, dict[str, JsonValue]]:
+    """Execute run `r` and answer its questions, until it is done."""
+    run = await graph.start(checkpointer=store, run_id="r")
+    summary = await (run.resume("r") if resume else run.start())
+    while summary.status == "awaiting_input":
+        for interrupt in store.runs["r"][-1].interrupts:
+            node = interrupt.id.split("/")[-2].rpartition("-")[0]
+            await run.respond(interrupt.id, ANSWERS[node])
+        summary = await run.resume("r")
+    assert run.state is not None
+    return summary, run.state
+
+
+async def undisturbed(graph: Graph) -> tuple[dict[str, JsonValue], Counter[str], int]:
+    store = MemoryCheckpointer()
+    await store.bootstrap()
+    nodes.LEDGER.clear()
+    summary, state = await to_the_end(graph, store, resume=False)
+    assert summary.status == "done"
+    return state, Counter(nodes.LEDGER), len(store.records)
+
+
+async def killed(graph: Graph, store: MemoryCheckpointer) -> bool:
+    """Execute until done or killed; tell whether it was killed."""
+    try:
+        await to_the_end(graph, store, resume=False)
+    except Killed:
+        return True
+    return False
+
+
+async def test_killed_at_every_write(tmp_path: Path) -> None:
+    graph = everything(tmp_path)
+    state, executions, writes = await undisturbed(graph)
+    assert state["squares"] == [1, 4, 9, 16, 25, 1, 16, 81, 256, 625]
+    assert state["who"] == "Ada"
+    for when in ("before", "after"):
+        for position in range(writes):
+            store = MemoryCheckpointer()
+            await store.bootstrap()
+            nodes.LEDGER.clear()
+            seen = 0
+
+            def kill(checkpoint: Checkpoint, at: int = position) -> None:
+                nonlocal seen
+                seen += 1
+                if seen == at + 1:
+                    raise Killed
+
+            setattr(store, f"{when}_write", kill)
+            assert await killed(graph, store)
+            summary, after = await to_the_end(graph, store, resume="r" in store.runs)
+            assert summary.status == "done"
+            assert after == state, (when, position)
+            # Before the write: what had just run, and its sibling in flight. After it: its sibling alone.
+            repeated = Counter(nodes.LEDGER) - executions
+            assert sum(repeated.values()) <= (2 if when == "before" else 1), (when, position, repeated)
+
+
+async def test_killed_in_every_node(tmp_path: Path) -> None:
+    graph = everything(tmp_path)
+    state, executions, _ = await undisturbed(graph)
+    for position in range(sum(executions.values())):
+        store = MemoryCheckpointer()
+        await store.bootstrap()
+        nodes.LEDGER.clear()
+        victim = ""
+
+        def kill(context: NodeContext, at: int = position) -> None:
+            nonlocal victim
+            if len(nodes.LEDGER) == at + 1 and not victim:
+                victim = nodes.LEDGER[-1]
+                raise Killed
+
+        nodes.before = kill
+        assert await killed(graph, store)
+        summary, after = await to_the_end(graph, store, resume=True)
+        assert summary.status == "done"
+        assert after == state
+        repeated = Counter(nodes.LEDGER) - executions
+        assert repeated[victim] == 1, (position, victim, repeated)
+        assert sum(repeated.values()) <= 2, (position, victim, repeated)

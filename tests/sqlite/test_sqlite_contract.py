@@ -1,0 +1,310 @@
+"""What the contract says of writing and reading one store."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import sqlite3
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from support.records import STARTED_AT, chain, executor, first, following
+
+from stargraph.checkpoint.protocol import (
+    BatchAppend,
+    Checkpoint,
+    Checkpointer,
+    Closing,
+    RunDeletion,
+    RunHistory,
+    RunSearch,
+    RunSummary,
+)
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+from stargraph.errors import CheckpointConflictError, CheckpointCorruptedError, CheckpointError
+
+
+@pytest.mark.parametrize("capability", [Checkpointer, RunHistory, RunSearch, RunDeletion, BatchAppend, Closing])
+def test_every_capability_is_there(capability: type, path: Path) -> None:
+    assert isinstance(SQLiteCheckpointer(path), capability)
+
+
+async def test_what_was_written_is_read(store: SQLiteCheckpointer) -> None:
+    checkpoints = chain(length=4, end="done")
+    for checkpoint in checkpoints:
+        await store.write(checkpoint)
+        assert await store.read_latest("run-1") == checkpoint
+    assert [await store.read_at_step("run-1", step) for step in range(-1, 5)] == [None, *checkpoints, None]
+
+
+async def test_what_is_unknown_is_none(store: SQLiteCheckpointer) -> None:
+    await store.write(first())
+    assert await store.read_latest("run-2") is None
+    assert await store.read_at_step("run-1", 2**80) is None
+    assert await store.read_latest("") is None
+    assert await store.read_latest("no\0such \ud800 id") is None
+    assert [checkpoint async for checkpoint in store.history("run-2")] == []
+    assert await store.delete_run("run-2") is False
+
+
+async def test_values_come_back_as_they_were(store: SQLiteCheckpointer) -> None:
+    state = {"nul": "a\0b", "": 0, "astral": "\U0001f600", "é": "e\u0301", "numbers": [1, 1.0, True, -0.0, 2**63 - 1]}
+    checkpoint = first(state=state, graph_id="graph\0id")
+    await store.write(checkpoint)
+    found = await store.read_latest("run-1")
+    assert found is not None
+    assert json.dumps(found.state) == json.dumps(state)
+    assert (await store.search(graph_id="graph\0id")).items == (RunSummary.from_checkpoint(checkpoint),)
+
+
+async def test_writing_again_changes_nothing(store: SQLiteCheckpointer) -> None:
+    checkpoints = chain(length=3, end="done")
+    for checkpoint in (*checkpoints, *checkpoints):
+        await store.write(checkpoint)
+    assert [checkpoint async for checkpoint in store.history("run-1")] == checkpoints
+
+
+async def test_another_checkpoint_at_a_stored_step_is_a_conflict(store: SQLiteCheckpointer) -> None:
+    checkpoints = chain(length=3)
+    await store.write_many(checkpoints)
+    for step, other in ((0, first(state={"count": 9})), (2, following(checkpoints[1], executor=executor()))):
+        with pytest.raises(CheckpointConflictError) as caught:
+            await store.write(other)
+        assert (caught.value.reason, caught.value.run_id, caught.value.step) == ("step-taken", "run-1", step)
+    assert [checkpoint async for checkpoint in store.history("run-1")] == checkpoints
+
+
+async def test_a_step_after_another_predecessor_is_a_conflict(store: SQLiteCheckpointer) -> None:
+    start = first()
+    await store.write(start)
+    await store.write(following(start))
+    with pytest.raises(CheckpointConflictError) as caught:
+        await store.write(following(following(start, executor=executor())))
+    assert caught.value.reason == "wrong-predecessor"
+    assert (await store.list_runs())[0].last_step == 1
+
+
+async def test_steps_leave_no_gap(store: SQLiteCheckpointer) -> None:
+    checkpoints = chain(length=4)
+    with pytest.raises(CheckpointError) as unknown:
+        await store.write(checkpoints[1])
+    await store.write(checkpoints[0])
+    with pytest.raises(CheckpointError) as gap:
+        await store.write(checkpoints[2])
+    assert (unknown.value.reason, gap.value.reason) == ("step-gap", "step-gap")
+    assert [checkpoint.step async for checkpoint in store.history("run-1")] == [0]
+
+
+@pytest.mark.parametrize("end", ["done", "cancelled"])
+async def test_an_ended_run_takes_no_step(store: SQLiteCheckpointer, end: str) -> None:
+    checkpoints = chain(length=2, end=end)  # type: ignore[arg-type]
+    await store.write_many(checkpoints)
+    with pytest.raises(CheckpointError) as caught:
+        await store.write(following(checkpoints[-1]))
+    assert caught.value.reason == "run-ended"
+
+
+async def test_a_failed_run_goes_on(store: SQLiteCheckpointer) -> None:
+    checkpoints = chain(length=2, end="failed")
+    await store.write_many(checkpoints)
+    await store.write(following(checkpoints[-1], event="resumed"))
+    assert (await store.list_runs())[0].status == "running"
+
+
+async def test_an_invalid_checkpoint_is_refused_before_anything_else(store: SQLiteCheckpointer) -> None:
+    await store.write(first())
+    with pytest.raises(CheckpointError) as caught:
+        await store.write(first().model_copy(update={"run_id": "run-2"}))
+    assert caught.value.reason == "invalid-checkpoint"
+    assert await store.read_latest("run-2") is None
+
+
+async def test_many_writers_of_one_handle_each_get_their_own_outcome(store: SQLiteCheckpointer) -> None:
+    good = [first(f"good-{number}") for number in range(40)]
+    bad = [chain(f"bad-{number}", 2)[1] for number in range(40)]
+    outcomes = await asyncio.gather(
+        *(store.write(checkpoint) for pair in zip(good, bad, strict=True) for checkpoint in pair),
+        return_exceptions=True,
+    )
+    assert outcomes[::2] == [None] * 40
+    assert {getattr(outcome, "reason", None) for outcome in outcomes[1::2]} == {"step-gap"}
+    assert len(await store.list_runs()) == 40
+
+
+async def test_writes_of_one_handle_keep_their_order(store: SQLiteCheckpointer) -> None:
+    checkpoints = chain(length=60)
+    await asyncio.gather(*map(store.write, checkpoints))
+    assert await store.read_latest("run-1") == checkpoints[-1]
+
+
+async def test_write_many_stores_a_prefix(store: SQLiteCheckpointer) -> None:
+    checkpoints = chain(length=6)
+    await store.write_many([])
+    await store.write_many(checkpoints[:2])
+    rival = following(checkpoints[1], executor=executor())
+    await store.write(rival)
+    with pytest.raises(CheckpointConflictError):
+        await store.write_many(checkpoints)
+    assert [found async for found in store.history("run-1")] == [*checkpoints[:2], rival]
+
+
+async def test_write_many_takes_only_one_run_in_order(store: SQLiteCheckpointer) -> None:
+    checkpoints = chain(length=3)
+    for batch in ([checkpoints[0], checkpoints[2]], [checkpoints[0], *chain("run-2", 2)[1:]]):
+        with pytest.raises(CheckpointError) as caught:
+            await store.write_many(batch)
+        assert caught.value.reason == "invalid-batch"
+    assert await store.list_runs() == []
+
+
+async def test_write_many_splits_what_is_large(store: SQLiteCheckpointer) -> None:
+    checkpoints = [first(state={"pad": "x" * 3_000_000})]
+    while len(checkpoints) < 7:
+        checkpoints.append(following(checkpoints[-1]))
+    await store.write_many(checkpoints)
+    assert [found async for found in store.history("run-1")] == checkpoints
+
+
+async def test_history_goes_both_ways_and_between_steps(store: SQLiteCheckpointer) -> None:
+    checkpoints = chain(length=200)
+    await store.write_many(checkpoints)
+
+    async def steps(**between: int | bool | None) -> list[int]:
+        return [checkpoint.step async for checkpoint in store.history("run-1", **between)]  # type: ignore[arg-type]
+
+    assert await steps() == list(range(200))
+    assert await steps(newest_first=True) == list(range(199, -1, -1))
+    assert await steps(from_step=63, to_step=130) == list(range(63, 131))
+    assert await steps(from_step=63, to_step=130, newest_first=True) == list(range(130, 62, -1))
+    assert await steps(from_step=-5, to_step=0) == [0]
+    assert await steps(from_step=150, to_step=149) == []
+    assert await steps(from_step=2**70) == []
+    assert await steps(to_step=-1) == []
+
+
+async def test_history_holds_nothing_open_meanwhile(store: SQLiteCheckpointer, path: Path) -> None:
+    checkpoints = chain(length=100)
+    await store.write_many(checkpoints)
+    history = store.history("run-1")
+    await anext(history)
+    with sqlite3.connect(path, timeout=0) as other:
+        # A read transaction that is still open would keep TRUNCATE from finishing.
+        busy, *_ = other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        assert busy == 0
+    other.close()
+    await store.write(following(checkpoints[-1]))
+    assert len([checkpoint async for checkpoint in history]) == 100
+
+
+async def test_runs_are_listed_newest_first(store: SQLiteCheckpointer) -> None:
+    hour = timedelta(hours=1)
+    for name, age in (("b", 0), ("a", 0), ("old", 2), ("new", -1), ("c", 0)):
+        await store.write(first(name, started_at=STARTED_AT - age * hour))
+    assert [run.run_id for run in await store.list_runs()] == ["new", "a", "b", "c", "old"]
+    assert [run.run_id for run in await store.list_runs(limit=2)] == ["new", "a"]
+    assert await store.list_runs(limit=0) == []
+    assert len(await store.list_runs(limit=2**70)) == 5
+    elsewhere = timezone(timedelta(hours=5, minutes=30))
+    assert [run.run_id for run in await store.list_runs(since=STARTED_AT.astimezone(elsewhere))] == [
+        "new",
+        "a",
+        "b",
+        "c",
+    ]
+    just_after = STARTED_AT + timedelta(microseconds=1)
+    assert [run.run_id for run in await store.list_runs(since=just_after)] == ["new"]
+    with pytest.raises(ValueError, match="since"):
+        await store.list_runs(since=STARTED_AT.replace(tzinfo=None))
+    with pytest.raises(ValueError, match="limit"):
+        await store.list_runs(limit=-1)
+
+
+async def test_summaries_follow_the_latest_step(store: SQLiteCheckpointer) -> None:
+    checkpoints = chain(length=3, end="failed", metadata={"team": "a"})
+    for checkpoint in checkpoints:
+        await store.write(checkpoint)
+        assert await store.list_runs() == [RunSummary.from_checkpoint(checkpoint)]
+
+
+async def test_times_before_1970_keep_their_microseconds(store: SQLiteCheckpointer) -> None:
+    moments = [datetime(1, 1, 1, tzinfo=UTC), datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)]
+    for moment in moments:
+        await store.write(first(f"run-{moment.year}", started_at=moment))
+    assert [run.started_at for run in await store.list_runs()] == moments[::-1]
+    assert [run.started_at for run in await store.list_runs(since=moments[1])] == moments[1:]
+
+
+async def test_a_handle_sees_what_another_wrote(path: Path) -> None:
+    async with SQLiteCheckpointer(path) as one, SQLiteCheckpointer(path) as two:
+        checkpoint: Checkpoint = first()
+        for _ in range(20):
+            await one.write(checkpoint)
+            assert await two.read_latest("run-1") == checkpoint
+            checkpoint = following(checkpoint)
+            one, two = two, one
+
+
+async def test_of_two_handles_one_loses(path: Path) -> None:
+    async with SQLiteCheckpointer(path) as one, SQLiteCheckpointer(path) as two:
+        start = first()
+        await one.write(start)
+        rivals = [following(start, executor=executor()) for _ in range(2)]
+        outcomes = await asyncio.gather(one.write(rivals[0]), two.write(rivals[1]), return_exceptions=True)
+        (loser,) = [outcome for outcome in outcomes if outcome is not None]
+        assert isinstance(loser, CheckpointConflictError)
+        assert await two.read_latest("run-1") == rivals[outcomes.index(None)]
+
+
+@pytest.mark.parametrize("handles", [1, 2])
+async def test_a_burst_of_rivals_leaves_one_chain(path: Path, handles: int) -> None:
+    async with SQLiteCheckpointer(path) as one, SQLiteCheckpointer(path) as two:
+        stores = [one, two][:handles]
+        tail = first()
+        await one.write(tail)
+        for _ in range(15):
+            rivals = [following(tail, executor=executor()) for _ in range(8)]
+            outcomes = await asyncio.gather(
+                *(stores[number % handles].write(rival) for number, rival in enumerate(rivals)), return_exceptions=True
+            )
+            assert outcomes.count(None) == 1
+            tail = rivals[outcomes.index(None)]
+        found = [checkpoint async for checkpoint in one.history("run-1")]
+        assert found[-1] == tail
+        assert all(after.previous_digest == before.digest for before, after in itertools.pairwise(found))
+
+
+@pytest.mark.parametrize("kind", ["BLOB", "TEXT"])
+async def test_an_altered_record_is_reported(store: SQLiteCheckpointer, path: Path, kind: str) -> None:
+    checkpoints = chain(length=2)
+    await store.write_many(checkpoints)
+    with sqlite3.connect(path) as other:
+        other.execute(
+            f"UPDATE checkpoints SET record = CAST(replace(record, '\"count\":1', '\"count\":7') AS {kind})"
+            " WHERE step = 1"
+        )
+    other.close()
+    with pytest.raises(CheckpointCorruptedError):
+        await store.read_latest("run-1")
+    with pytest.raises(CheckpointCorruptedError):
+        [checkpoint async for checkpoint in store.history("run-1")]
+    assert await store.read_at_step("run-1", 0) == checkpoints[0]
+
+
+async def test_an_altered_summary_is_reported(store: SQLiteCheckpointer, path: Path) -> None:
+    await store.write(first())
+    with sqlite3.connect(path) as other:
+        other.execute("UPDATE runs SET summary = '{}'")
+    other.close()
+    with pytest.raises(CheckpointCorruptedError, match="run-1"):
+        await store.list_runs()
+
+
+async def test_tables_that_contradict_each_other_are_reported(store: SQLiteCheckpointer, path: Path) -> None:
+    with sqlite3.connect(path) as other:
+        # A row that no append can have left: its run has no tail, and the step is beyond it.
+        other.execute("CREATE TRIGGER broken BEFORE INSERT ON checkpoints BEGIN SELECT RAISE(ABORT, 'no'); END")
+    other.close()
+    with pytest.raises(CheckpointCorruptedError, match="contradict"):
+        await store.write(first())

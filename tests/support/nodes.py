@@ -1,0 +1,126 @@
+"""Nodes for the tests of the engine. Each execution leaves a line in `LEDGER`."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from stargraph.graph import NodeContext
+
+LEDGER: list[str] = []
+"""`node` or `node[index]` of every execution, in order."""
+
+
+def _nothing(context: NodeContext) -> None:
+    pass
+
+
+before: Callable[[NodeContext], object] = _nothing
+"""Called at the begin of every execution; may raise. Tests replace it."""
+
+
+def reset() -> None:
+    """Forget what was executed, and what was to be called."""
+    global before  # noqa: PLW0603
+    LEDGER.clear()
+    before = _nothing
+
+
+class Killed(BaseException):
+    """Stands for the loss of the process."""
+
+
+def _enter(context: NodeContext) -> str:
+    name = context.node if context.index is None else f"{context.node}[{context.index}]"
+    LEDGER.append(name)
+    before(context)
+    return name
+
+
+async def step(state: Any, context: NodeContext) -> dict[str, Any]:
+    """Appends its own name to `path`."""
+    name = _enter(context)
+    await asyncio.sleep(0)
+    return {"path": [name]}
+
+
+def sync_step(state: Any, context: NodeContext) -> dict[str, Any]:
+    """Like `step`, in a thread."""
+    place = "main" if threading.current_thread() is threading.main_thread() else "a thread"
+    return {"path": [f"{_enter(context)} in {place}"]}
+
+
+async def square(state: Any, context: NodeContext) -> dict[str, Any]:
+    """A map's branch: squares its item."""
+    _enter(context)
+    await asyncio.sleep(0)
+    return {"squares": [context.item**2]}
+
+
+async def count(state: Any, context: NodeContext) -> dict[str, Any]:
+    """Counts up."""
+    _enter(context)
+    return {"n": state.n + 1}
+
+
+async def set_x(state: Any, context: NodeContext) -> dict[str, Any]:
+    """Replaces `x`."""
+    _enter(context)
+    return {"x": context.node}
+
+
+async def confirm(state: Any, context: NodeContext) -> dict[str, Any]:
+    """Asks inside a node, twice."""
+    _enter(context)
+    first = context.interrupt(f"first of {context.item}?", {"item": context.item})
+    second = context.interrupt(f"second of {context.item}?")
+    return {"path": [f"{first}+{second}"]}
+
+
+async def fail(state: Any, context: NodeContext) -> None:
+    """Fails."""
+    _enter(context)
+    raise RuntimeError("no luck")
+
+
+async def mutate(state: Any, context: NodeContext) -> None:
+    """Changes what it was given, and returns nothing."""
+    _enter(context)
+    state.path.append("mutated")
+
+
+async def slow(state: Any, context: NodeContext) -> dict[str, Any]:
+    """Takes a while."""
+    name = _enter(context)
+    await asyncio.sleep(0.2)
+    return {"path": [name]}
+
+
+def slow_sync(state: Any, context: NodeContext) -> dict[str, Any]:
+    """Takes a while in a thread, and tells when it ended."""
+    name = _enter(context)
+    time.sleep(0.2)
+    LEDGER.append(f"{name} ended")
+    return {"path": [name]}
+
+
+async def returns_x(state: Any, context: NodeContext) -> Any:
+    """Returns what the test put into `before`."""
+    return before(context)
+
+
+class Classy:
+    """A node as a class."""
+
+    async def execute(self, state: Any, context: NodeContext) -> dict[str, Any]:
+        """What the engine calls."""
+        return {"path": [_enter(context)]}
+
+
+def without_context(state: Any) -> dict[str, Any]:
+    """Takes the state alone."""
+    LEDGER.append("without_context")
+    return {"path": ["without_context"]}

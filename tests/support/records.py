@@ -1,0 +1,55 @@
+"""Builders of checkpoint chains."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from stargraph.checkpoint.protocol import Checkpoint, Status, Task
+
+STARTED_AT = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
+
+
+def executor() -> str:
+    return secrets.token_hex(16)
+
+
+def first(run_id: str = "run-1", *, started_at: datetime = STARTED_AT, **fields: Any) -> Checkpoint:
+    """Step 0 of a run."""
+    given = {"graph_id": "graph", "state": {"count": 0}, "executor": executor(), **fields}
+    return Checkpoint.genesis(run_id=run_id, graph_hash="a" * 64, runtime_hash="b" * 64, timestamp=started_at, **given)
+
+
+def following(before: Checkpoint, *, event: str = "completed", status: Status = "running", **fields: Any) -> Checkpoint:
+    """The step after another one."""
+    step = before.step + 1
+    given = {
+        "executor": before.executor,
+        "timestamp": before.timestamp + timedelta(seconds=1),
+        "changes": {"count": step},
+        **fields,
+    }
+    return before.next(event=event, status=status, **given)  # type: ignore[arg-type]
+
+
+def chain(run_id: str = "run-1", length: int = 4, *, end: Status = "running", **fields: Any) -> list[Checkpoint]:
+    """A run of so many checkpoints; the last one has the status `end`."""
+    checkpoints = [first(run_id, **fields)]
+    while len(checkpoints) < length:
+        last = len(checkpoints) == length - 1
+        checkpoints.append(following(checkpoints[-1], status=end if last else "running"))
+    return checkpoints
+
+
+def endless(run_id: str = "run-1", **fields: Any) -> Iterator[Checkpoint]:
+    """The checkpoints of a run that does not end."""
+    checkpoint = first(run_id, **fields)
+    while True:
+        yield checkpoint
+        checkpoint = following(checkpoint)
+
+
+def task(since_step: int, **fields: Any) -> Task:
+    return Task(id=f"task-{since_step}", node="node", since_step=since_step, **fields)
