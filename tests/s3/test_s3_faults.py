@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from itertools import count
 from typing import Any
 
 import pytest
+from support.records import STARTED_AT, chain, first, following
 from support.s3.proxy import Fault, FaultProxy, Seen
-from support.s3.runs import NOON, follow, start, whole_run
 from support.s3.stores import Stores
 
 from stargraph.checkpoint.protocol import Checkpoint
@@ -30,47 +31,39 @@ OF_ONE_REQUEST: list[Fault] = [
 ]
 
 
-async def _live(store: S3Checkpointer, run: list[Checkpoint]) -> dict[str, Any]:
-    """Everything that a client does with a run; what it was told."""
+async def _live(store: S3Checkpointer, run: list[Checkpoint]) -> None:
+    """Do everything that a client does with a run, and check what it is told."""
+    run_id = run[0].run_id
     await store.bootstrap()
     for checkpoint in run:
         await store.write(checkpoint)
-    run_id = run[0].run_id
-    return {
-        "latest": await store.read_latest(run_id),
-        "step": await store.read_at_step(run_id, 1),
-        "history": [checkpoint async for checkpoint in store.history(run_id)],
-        "runs": [(summary.run_id, summary.last_step, summary.status) for summary in await store.list_runs()],
-    }
+    assert await store.read_latest(run_id) == run[-1]
+    assert await store.read_at_step(run_id, 1) == run[1]
+    assert [checkpoint async for checkpoint in store.history(run_id)] == run
+    summaries = await store.list_runs(since=run[0].started_at)
+    assert [(summary.run_id, summary.status) for summary in summaries] == [(run_id, run[-1].status)]
 
 
 @pytest.mark.parametrize("fault", OF_ONE_REQUEST)
 async def test_a_fault_of_one_request_is_not_felt(watched: Stores, proxy: FaultProxy, fault: Fault) -> None:
-    proxy.slow_seconds = 0.6
-    timeout = 0.3 if fault == "slow" else 20.0
-    run = whole_run("run-0", steps=3)
-    store = watched.handle(read_timeout=timeout)
-    expected = await _live(store, run)
-    requests = len(proxy.requests)
-    assert requests > 12
-    for number in range(requests):
-        another = Stores(proxy.url, watched.session)
-        run = whole_run("run-0", steps=3)
-        store = another.handle(read_timeout=timeout)
+    proxy.slow_seconds = 0.5
+    store = watched.handle(read_timeout=0.25 if fault == "slow" else 20.0)
+    await _live(store, chain("begun", 3, end="done"))
+    for number in count():
+        # Each run starts later than the one before, so that it is alone in the list.
+        run = chain(f"run-{number}", 3, end="done", started_at=STARTED_AT + timedelta(hours=number + 1))
         proxy.reset()
         proxy.fail_once(number, fault)
-        told = await _live(store, run)
-        assert told["latest"] == run[-1], number
-        assert told["step"] == run[1], number
-        assert told["history"] == run, number
-        assert told["runs"] == expected["runs"], number
-        await another.close()
+        await _live(store, run)
+        if number >= len(proxy.requests):
+            break
+    assert number > 12
 
 
 @pytest.mark.parametrize("fault", ["500", "503", "409", "dropped"])
 async def test_a_fault_without_end_is_an_error_in_time(watched: Stores, proxy: FaultProxy, fault: Fault) -> None:
     store = await watched.open(deadline=0.2)
-    run = whole_run(steps=3)
+    run = chain("run", 3, end="done")
     await store.write(run[0])
     proxy.fail_when(lambda request: request.method == "PUT", fault)
     with pytest.raises(StoreUnavailableError) as caught:
@@ -84,7 +77,7 @@ async def test_a_fault_without_end_is_an_error_in_time(watched: Stores, proxy: F
 
 async def test_a_write_whose_answer_never_comes_is_settled_by_the_next(watched: Stores, proxy: FaultProxy) -> None:
     store = await watched.open(deadline=0.2)
-    run = whole_run(steps=3)
+    run = chain("run", 3, end="running")
     await store.write(run[0])
     proxy.fail_when(lambda request: request.method == "PUT", "answer lost")
     with pytest.raises(StoreUnavailableError):
@@ -100,38 +93,38 @@ async def test_another_write_after_an_unknown_outcome_is_refused_if_the_first_wa
     watched: Stores, proxy: FaultProxy
 ) -> None:
     store = await watched.open(deadline=0.2)
-    first = start()
-    await store.write(first)
+    begun = first("run")
+    await store.write(begun)
     proxy.fail_when(lambda request: request.method == "PUT", "answer lost")
-    stored = follow(first)
+    stored = following(begun)
     with pytest.raises(StoreUnavailableError):
         await store.write(stored)
     proxy.reset()
     with pytest.raises(CheckpointConflictError) as caught:
-        await store.write(follow(first, executor="f" * 32))
+        await store.write(following(begun, executor="f" * 32))
     assert caught.value.reason == "step-taken"
     await store.write(stored)
 
 
 async def test_an_old_write_that_arrives_after_a_takeover_changes_nothing(watched: Stores, proxy: FaultProxy) -> None:
     old = await watched.open(deadline=0.05)
-    first = start()
-    await old.write(first)
+    begun = first("run")
+    await old.write(begun)
     proxy.fail_when(lambda request: request.method == "PUT", "late")
-    late = follow(first)
+    late = following(begun)
     with pytest.raises(StoreUnavailableError):
         await old.write(late)
     proxy.reset()
 
     new = await watched.open()
-    taken = follow(first, executor="e" * 32)
-    assert await new.read_latest("run") == first
+    taken = following(begun, executor="e" * 32)
+    assert await new.read_latest("run") == begun
     await new.write(taken)
-    after = follow(taken)
+    after = following(taken)
     await new.write(after)
 
     assert set(await proxy.arrive()) == {412}
-    assert [checkpoint async for checkpoint in new.history("run")] == [first, taken, after]
+    assert [checkpoint async for checkpoint in new.history("run")] == [begun, taken, after]
     for _ in range(2):
         with pytest.raises(CheckpointConflictError):
             await old.write(late)
@@ -139,25 +132,25 @@ async def test_an_old_write_that_arrives_after_a_takeover_changes_nothing(watche
 
 async def test_an_old_write_that_arrives_before_the_takeover_wins(watched: Stores, proxy: FaultProxy) -> None:
     old = await watched.open(deadline=0.05)
-    first = start()
-    await old.write(first)
+    begun = first("run")
+    await old.write(begun)
     proxy.fail_when(lambda request: request.method == "PUT", "late")
-    late = follow(first)
+    late = following(begun)
     with pytest.raises(StoreUnavailableError):
         await old.write(late)
     proxy.reset()
     new = await watched.open()
-    assert await new.read_latest("run") == first
+    assert await new.read_latest("run") == begun
     assert 200 in await proxy.arrive()
     with pytest.raises(CheckpointConflictError):
-        await new.write(follow(first, executor="e" * 32))
+        await new.write(following(begun, executor="e" * 32))
     assert await new.read_latest("run") == late
     await old.write(late)
 
 
 async def test_a_stale_listing_never_hides_what_a_handle_wrote(watched: Stores, proxy: FaultProxy) -> None:
     store = await watched.open()
-    run = whole_run(steps=3)
+    run = chain("run", 3, end="done")
     proxy.fail_when(lambda request: request.kind == "LIST", "stale listing")
     for checkpoint in run:
         await store.write(checkpoint)
@@ -166,24 +159,24 @@ async def test_a_stale_listing_never_hides_what_a_handle_wrote(watched: Stores, 
 
 async def test_a_writer_that_saw_a_stale_listing_loses(watched: Stores, proxy: FaultProxy) -> None:
     store = await watched.open()
-    first = start()
-    await store.write(first)
+    begun = first("run")
+    await store.write(begun)
     other = await watched.open()
-    assert await other.read_latest("run") == first
-    second = follow(first)
+    assert await other.read_latest("run") == begun
+    second = following(begun)
     await store.write(second)
     third = await watched.open()
     proxy.fail_when(lambda request: request.kind == "LIST", "stale listing")
-    assert await third.read_latest("run") == first
+    assert await third.read_latest("run") == begun
     with pytest.raises(CheckpointConflictError):
-        await third.write(follow(first, executor="d" * 32))
+        await third.write(following(begun, executor="d" * 32))
     proxy.reset()
     assert await third.read_latest("run") == second
 
 
 async def test_a_crash_between_the_index_entry_and_the_first_step(watched: Stores, proxy: FaultProxy) -> None:
     store = await watched.open(deadline=0.05)
-    lost, kept = start("lost"), start("kept", at=NOON + timedelta(seconds=1))
+    lost, kept = first("lost"), first("kept", started_at=STARTED_AT + timedelta(seconds=1))
     proxy.fail_when(lambda request: request.method == "PUT" and "/log/lost/" in request.path, "dropped")
     with pytest.raises(StoreUnavailableError):
         await store.write(lost)
@@ -197,11 +190,11 @@ async def test_a_crash_between_the_index_entry_and_the_first_step(watched: Store
 
 async def test_a_start_that_lost_the_race_leaves_an_entry_that_nobody_sees(stores: Stores) -> None:
     store, other = await stores.open(), await stores.open()
-    winner, loser = start(at=NOON), start(at=NOON + timedelta(hours=1))
+    winner, loser = first("run", started_at=STARTED_AT), first("run", started_at=STARTED_AT + timedelta(hours=1))
     await store.write(winner)
     with pytest.raises(CheckpointConflictError):
         await other.write(loser)
-    assert [summary.started_at for summary in await other.list_runs()] == [NOON]
+    assert [summary.started_at for summary in await other.list_runs()] == [STARTED_AT]
 
 
 async def _cancelled_at(proxy: FaultProxy, number: int, fault: Fault, action: Callable[[], Awaitable[Any]]) -> None:
@@ -228,30 +221,29 @@ async def _cancelled_at(proxy: FaultProxy, number: int, fault: Fault, action: Ca
 async def test_a_cancelled_write_stores_all_or_nothing(watched: Stores, proxy: FaultProxy, number: int) -> None:
     proxy.slow_seconds = 0.3
     store = await watched.open()
-    first = start()
-    await _cancelled_at(proxy, number, "slow", lambda: store.write(first))
-    assert await store.read_latest("run") in (None, first)
-    await store.write(first)
-    second = follow(first)
+    begun = first("run")
+    await _cancelled_at(proxy, number, "slow", lambda: store.write(begun))
+    assert await store.read_latest("run") in (None, begun)
+    await store.write(begun)
+    second = following(begun)
     await _cancelled_at(proxy, 0, "slow", lambda: store.write(second))
     await store.write(second)
-    assert [checkpoint async for checkpoint in store.history("run")] == [first, second]
+    assert [checkpoint async for checkpoint in store.history("run")] == [begun, second]
 
 
 async def test_a_cancelled_deletion_can_be_done_again(watched: Stores, proxy: FaultProxy) -> None:
     proxy.slow_seconds = 0.3
-    store = await watched.open()
-    for checkpoint in whole_run(steps=3):
-        await store.write(checkpoint)
-    requests = 8
-    for number in range(2, requests):
-        await _cancelled_at(proxy, number, "slow", lambda: store.delete_run("run"))
-        assert await store.read_latest("run") is None
+    for number in range(2, 8):
+        store = await watched.open()
+        run = chain(f"run-{number}", 3, end="done")
+        for checkpoint in run:
+            await store.write(checkpoint)
+        await _cancelled_at(proxy, number, "slow", lambda: store.delete_run(run[0].run_id))
+        # From the claim on, it reads as unknown.
+        assert await store.read_latest(run[0].run_id) is None
+        await store.delete_run(run[0].run_id)
         assert await store.list_runs() == []
-        if not [True for request in proxy.requests if request.method == "PUT"]:
-            break
-    await store.delete_run("run")
-    with pytest.raises(CheckpointError) as caught:
-        await store.write(start())
-    assert caught.value.reason == "run-deleted"
-    assert all([await store.read_at_step("run", step) is None for step in range(4)])
+        assert [await store.read_at_step(run[0].run_id, step) for step in range(4)] == [None] * 4
+        with pytest.raises(CheckpointError) as caught:
+            await store.write(first(run[0].run_id))
+        assert caught.value.reason == "run-deleted"

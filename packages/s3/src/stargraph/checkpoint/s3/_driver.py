@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from stargraph.checkpoint.codec import encode
 from stargraph.checkpoint.protocol import (
+    ENDED,
     PRUNED_BY_DEFAULT,
     Checkpoint,
     Checkpointer,
@@ -24,6 +27,7 @@ from stargraph.checkpoint.protocol import (
     not_bootstrapped,
 )
 from stargraph.checkpoint.s3._bootstrap import RaceReport, open_store, race, refuse, warn_unsafe
+from stargraph.checkpoint.s3._cache import RecordCache
 from stargraph.checkpoint.s3._concurrency import AT_ONCE, map_each
 from stargraph.checkpoint.s3._frame import pack
 from stargraph.checkpoint.s3._history import read_history
@@ -60,6 +64,9 @@ class S3Checkpointer:
         connect_timeout: how long to wait for a connection, in seconds.
         read_timeout: how long to wait for the next byte of an answer, in seconds.
         deadline: how long to repeat a request that gets no clear answer, in seconds.
+        cache_dir: a directory that keeps copies of what was read and written, for the next process too; None
+            for a private one that goes with the handle. It must be one that only this user can write to.
+        files_of_ended_runs: store a run that ended as one SQLite file too, beside its log.
         unsafe_single_writer: accept a store that ignores conditional writes. Nothing then stops two
             executors of one run from overwriting each other.
 
@@ -82,6 +89,8 @@ class S3Checkpointer:
         connect_timeout: float = 5.0,
         read_timeout: float = 20.0,
         deadline: float = 60.0,
+        cache_dir: str | os.PathLike[str] | None = None,
+        files_of_ended_runs: bool = True,
         unsafe_single_writer: bool = False,
     ) -> None:
         self._address, named = parse_url(url)
@@ -101,7 +110,9 @@ class S3Checkpointer:
         )
         self._unsafe_single_writer = unsafe_single_writer
         self._keys = KeyLayout(self._address.prefix)
-        self._sessions = Sessions(options, self._address.bucket, self._keys, deadline=deadline)
+        cache = RecordCache(None if cache_dir is None else Path(cache_dir), store=f"{endpoint_url} {self._address}")
+        self._sessions = Sessions(options, self._address.bucket, self._keys, deadline=deadline, cache=cache)
+        self._files_of_ended_runs = files_of_ended_runs
         self._ready = False
         self._closed = False
 
@@ -142,7 +153,7 @@ class S3Checkpointer:
         session = self._open()
         body = pack(checkpoint, encode(checkpoint))
         async with session.writing(checkpoint.run_id):
-            await session.log.append(checkpoint, body)
+            await self._append(session, checkpoint, body)
 
     async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
         """See `BatchAppend.write_many`. One request for each step, one after another: a log has no holes."""
@@ -155,7 +166,14 @@ class S3Checkpointer:
             checkpoint.ensure_valid()
         async with session.writing(batch[0].run_id):
             for checkpoint in batch:
-                await session.log.append(checkpoint, pack(checkpoint, encode(checkpoint)))
+                await self._append(session, checkpoint, pack(checkpoint, encode(checkpoint)))
+
+    async def _append(self, session: Session, checkpoint: Checkpoint, body: bytes) -> None:
+        etag = await session.log.append(checkpoint, body)
+        if etag is not None:
+            await session.reader.remember(checkpoint.run_id, checkpoint.step, etag, body)
+        if self._files_of_ended_runs and checkpoint.status in ENDED:
+            await session.files.make(checkpoint, len(body))
 
     async def read_latest(self, run_id: str) -> Checkpoint | None:
         """See `Checkpointer.read_latest`."""

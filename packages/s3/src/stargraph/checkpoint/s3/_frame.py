@@ -110,9 +110,9 @@ def read_head(body: bytes, *, run_id: str, step: int) -> Head | Tombstone | None
         summary = RunSummary.model_validate(line["summary"])
         head = Head(digest=line["digest"], summary=summary, size=line["size"], length=end + 1)
     except (ValueError, TypeError, KeyError) as error:
-        raise _corrupted(run_id, step, f"its first line cannot be read: {error}") from error
+        raise corrupted(run_id, step, f"its first line cannot be read: {error}") from error
     if (summary.run_id, summary.last_step) != (run_id, step):
-        raise _corrupted(run_id, step, f"it is step {summary.last_step} of run {summary.run_id!r}")
+        raise corrupted(run_id, step, f"it is step {summary.last_step} of run {summary.run_id!r}")
     return head
 
 
@@ -130,7 +130,7 @@ def record_of(body: bytes, head: Head, *, run_id: str, step: int) -> bytes:
     """
     record = body[head.length :]
     if len(record) != head.size:
-        raise _corrupted(run_id, step, f"it has {len(record)} bytes, and its first line says {head.size}")
+        raise corrupted(run_id, step, f"it has {len(record)} bytes, and its first line says {head.size}")
     return record
 
 
@@ -144,7 +144,14 @@ def _newer(run_id: str, step: int, found: object) -> StoreVersionError:
     )
 
 
-def _corrupted(run_id: str, step: int, complaint: str) -> CheckpointCorruptedError:
+def corrupted(run_id: str, step: int, complaint: str) -> CheckpointCorruptedError:
+    """Return the error of an object that is not what was written.
+
+    Args:
+        run_id: the run.
+        step: the step.
+        complaint: what is wrong with it.
+    """
     return CheckpointCorruptedError(
         f"run {run_id!r}, step {step}: the stored object is not what was written: {complaint}",
         reason="corrupted-record",

@@ -97,7 +97,7 @@ def parse_url(url: str) -> tuple[Address, dict[str, Any]]:
 
 
 def _option(name: str, text: str) -> tuple[str, Any]:
-    if name in ("path_style", "unsafe_single_writer"):
+    if name in ("path_style", "unsafe_single_writer", "files_of_ended_runs"):
         if text.lower() not in _FLAGS:
             raise ValueError(f"{name}={text}: give true or false")
         return name, _FLAGS[text.lower()]

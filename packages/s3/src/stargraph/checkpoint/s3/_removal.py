@@ -163,13 +163,13 @@ class Removal:
         if records:
             # The newest record goes last: it says where the index entry is, should this be done again.
             head = await self._log.head(run_id, records[0])
+            if isinstance(head, Head):
+                started_at = head.summary.started_at
+                await self._store.overwrite([self._keys.entry(run_id, started_at)], tombstone("deleted"))
+                if head.summary.status in ENDED:
+                    await self._store.overwrite([self._keys.file(run_id, started_at, last)], b"")
             older = [self._keys.slot(run_id, step) for step in reversed(records[1:])]
             await self._store.overwrite(older, tombstone("deleted"))
-            if isinstance(head, Head):
-                entry = self._keys.entry(run_id, head.summary.started_at)
-                await self._store.overwrite([entry], tombstone("deleted"))
-                if head.summary.status in ENDED:
-                    await self._store.overwrite([self._keys.file(run_id, head.summary.started_at, last)], b"")
             await self._store.overwrite([self._keys.slot(run_id, records[0])], tombstone("deleted"))
         return len(records)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import weakref
 
+from stargraph.checkpoint.s3._cache import RecordCache
 from stargraph.checkpoint.s3._connection import Connection
+from stargraph.checkpoint.s3._files import RunFiles
 from stargraph.checkpoint.s3._index import RunIndex
 from stargraph.checkpoint.s3._keys import KeyLayout
 from stargraph.checkpoint.s3._log import RunLog
@@ -26,16 +28,20 @@ class Session:
         raw: the objects, without retries.
         keys: where they are.
         deadline: how long to repeat a request, in seconds.
+        cache: the local copies.
     """
 
-    def __init__(self, connection: Connection, raw: ObjectStore, keys: KeyLayout, *, deadline: float) -> None:
+    def __init__(
+        self, connection: Connection, raw: ObjectStore, keys: KeyLayout, *, deadline: float, cache: RecordCache
+    ) -> None:
         self.connection = connection
         self.raw = raw
         self.store = RetryingStore(raw, deadline=deadline)
         self.log = RunLog(self.store, keys)
-        self.reader = RecordReader(self.store, keys)
+        self.reader = RecordReader(self.store, keys, cache)
         self.index = RunIndex(self.store, keys, self.log)
         self.removal = Removal(self.store, keys, self.log, self.reader)
+        self.files = RunFiles(self.store, keys, self.reader)
         self._writing: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     def writing(self, run_id: str) -> asyncio.Lock:
@@ -55,13 +61,17 @@ class Sessions:
         bucket: the bucket.
         keys: where its objects are.
         deadline: how long to repeat a request, in seconds.
+        cache: the local copies.
     """
 
-    def __init__(self, options: ConnectionOptions, bucket: str, keys: KeyLayout, *, deadline: float) -> None:
+    def __init__(
+        self, options: ConnectionOptions, bucket: str, keys: KeyLayout, *, deadline: float, cache: RecordCache
+    ) -> None:
         self._options = options
         self._bucket = bucket
         self._keys = keys
         self._deadline = deadline
+        self._cache = cache
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Session] = weakref.WeakKeyDictionary()
         self._conditional = True
 
@@ -75,7 +85,8 @@ class Sessions:
             connection = Connection(self._options)
             objects = S3ObjectStore(connection, self._bucket, kms_key_id=self._options.kms_key_id)
             raw: ObjectStore = objects if self._conditional else UnconditionalStore(objects)
-            session = self._by_loop[loop] = Session(connection, raw, self._keys, deadline=self._deadline)
+            session = Session(connection, raw, self._keys, deadline=self._deadline, cache=self._cache)
+            self._by_loop[loop] = session
         return session
 
     async def without_conditions(self) -> None:
@@ -95,3 +106,4 @@ class Sessions:
                 loop.call_soon_threadsafe(connection.abandon)
             else:
                 connection.abandon()
+        await self._cache.close()
