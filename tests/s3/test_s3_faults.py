@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -238,7 +239,7 @@ async def test_a_cancelled_deletion_can_be_done_again(watched: Stores, proxy: Fa
         run = chain(f"run-{number}", 3, end="done")
         for checkpoint in run:
             await store.write(checkpoint)
-        await _cancelled_at(proxy, number, "slow", lambda: store.delete_run(run[0].run_id))
+        await _cancelled_at(proxy, number, "slow", partial(store.delete_run, run[0].run_id))
         # From the claim on, it reads as unknown.
         assert await store.read_latest(run[0].run_id) is None
         await store.delete_run(run[0].run_id)
