@@ -83,7 +83,7 @@ class World:
 
     async def _rest(self) -> None:
         """Do nothing for a while, as a process that computes, or that is suspended."""
-        for _ in range(self.random.choice((0, 0, 0, 3, 40, 120))):
+        for _ in range(self.random.choice((0, 0, 0, 2, 20, 60))):
             with suppress(TransientStoreError):
                 await Request(lambda: None)
 
@@ -181,9 +181,10 @@ class World:
         reader = RecordReader(store, self.keys)
         removal = Removal(store, self.keys, log, reader)
         index = RunIndex(store, self.keys, log)
-        for _ in range(self.random.choice((0, 2, 6))):
+        for _ in range(self.random.choice((0, 3, 8))):
             run_id = self.random.choice(RUNS)
-            await self._rest()
+            if self.random.random() < 0.5:
+                await self._rest()
             self.known.in_calls += 1
             try:
                 if self.random.random() < 0.25:

@@ -68,6 +68,7 @@ class FaultProxy:
         self.requests: list[Seen] = []
         self.fault_of: Callable[[int, Seen], Fault | None] = lambda index, request: None
         self.slow_seconds = 1.0
+        self.refusal: tuple[int, str] | None = None
         self.at_once = 0
         self.most_at_once = 0
         self._held: list[tuple[web.BaseRequest, bytes]] = []
@@ -139,6 +140,9 @@ class FaultProxy:
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
+            if self.refusal is not None:
+                await request.read()
+                return self._error(*self.refusal)
             return await self._answer(request, seen, fault)
         finally:
             self.at_once -= 1
@@ -154,7 +158,7 @@ class FaultProxy:
             self._held.append((request, body))
             return self._break(request)
         if fault in _ERRORS:
-            return self._error(fault)
+            return self._error(int(fault), _ERRORS[fault])
         if fault == "stale listing" and seen.kind == "LIST":
             stale = self._listings.get(request.path_qs, _EMPTY_LISTING)
             return web.Response(body=stale, content_type="application/xml")
@@ -166,7 +170,7 @@ class FaultProxy:
         if fault == "answer lost":
             return self._break(request)
         if fault == "500 after it was carried out":
-            return self._error("500")
+            return self._error(500, "InternalError")
         if fault == "slow":
             await asyncio.sleep(self.slow_seconds)
         if fault == "truncated":
@@ -204,6 +208,6 @@ class FaultProxy:
         return web.Response(status=500)
 
     @staticmethod
-    def _error(fault: str) -> web.StreamResponse:
-        text = f"<?xml version='1.0'?><Error><Code>{_ERRORS[fault]}</Code><Message>injected</Message></Error>"
-        return web.Response(status=int(fault), body=text.encode(), content_type="application/xml")
+    def _error(status: int, code: str) -> web.StreamResponse:
+        text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>injected</Message></Error>"
+        return web.Response(status=status, body=text.encode(), content_type="application/xml")
