@@ -64,18 +64,18 @@ async def test_a_read_of_what_is_in_the_cache_is_one_listing(watched: Stores, pr
         assert proxy.kinds() == ["LIST"]
     proxy.reset()
     assert [checkpoint async for checkpoint in store.history("run")] == run
-    assert proxy.kinds() == ["LIST", "LIST"]
+    assert proxy.kinds() == ["LIST"]
 
 
-async def test_the_last_write_of_a_run_is_two_puts(watched: Stores, proxy: FaultProxy) -> None:
+async def test_the_last_write_of_a_run_is_two_puts_and_a_listing(watched: Stores, proxy: FaultProxy) -> None:
     store = await watched.open()
     run = chain("run", 4, end="done")
     await store.write_many(run[:-1])
     proxy.reset()
     await store.write(run[-1])
-    assert proxy.kinds() == ["PUT", "PUT"]
-    assert proxy.requests[1].path.endswith("-run,3.sqlite")
-    assert proxy.requests[1].conditional
+    assert proxy.kinds() == ["PUT", "LIST", "PUT"]
+    assert proxy.requests[2].path.endswith("-run,3.sqlite")
+    assert proxy.requests[2].conditional
 
 
 async def test_bootstrap_of_a_store_that_exists(watched: Stores, proxy: FaultProxy) -> None:

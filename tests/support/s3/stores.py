@@ -15,14 +15,14 @@ BUCKET = "checkpoints"
 class Stores:
     """Makes handles on one fresh prefix."""
 
-    def __init__(self, endpoint: str, session: aioboto3.Session) -> None:
+    def __init__(self, endpoint: str, session: aioboto3.Session | None) -> None:
         self.url = f"s3://{BUCKET}/test/{uuid.uuid4().hex}"
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self.session = session
         self._made: list[S3Checkpointer] = []
 
     def handle(self, **options: Any) -> S3Checkpointer:
-        options.setdefault("endpoint_url", self._endpoint)
+        options.setdefault("endpoint_url", self.endpoint)
         options.setdefault("session", self.session)
         options.setdefault("deadline", 20.0)
         made = S3Checkpointer(self.url, **options)

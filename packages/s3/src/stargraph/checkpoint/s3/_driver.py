@@ -173,7 +173,7 @@ class S3Checkpointer:
         if etag is not None:
             await session.reader.remember(checkpoint.run_id, checkpoint.step, etag, body)
         if self._files_of_ended_runs and checkpoint.status in ENDED:
-            await session.files.make(checkpoint, len(body))
+            await session.files.make(checkpoint)
 
     async def read_latest(self, run_id: str) -> Checkpoint | None:
         """See `Checkpointer.read_latest`."""

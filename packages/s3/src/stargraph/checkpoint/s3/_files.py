@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Final
 
 from stargraph.checkpoint.protocol import Checkpoint
-from stargraph.checkpoint.s3._concurrency import AT_ONCE, map_each
+from stargraph.checkpoint.s3._concurrency import AT_ONCE
+from stargraph.checkpoint.s3._history import read_history
 from stargraph.checkpoint.s3._keys import KeyLayout
+from stargraph.checkpoint.s3._log import RunLog
 from stargraph.checkpoint.s3._objects import ObjectStore, TransientStoreError
 from stargraph.checkpoint.s3._reader import RecordReader
 from stargraph.errors import CheckpointError
 
 MAX_FILE_BYTES: Final = 5 * 1024**3
 """The most that one request may store; a larger file is not made."""
-
-_AHEAD_BYTES: Final = 64 * 1024 * 1024
 
 logger = logging.getLogger(__name__)
 
@@ -31,64 +31,67 @@ class RunFiles:
     Args:
         store: the objects.
         keys: where they are.
+        log: the logs.
         reader: reads records.
     """
 
-    def __init__(self, store: ObjectStore, keys: KeyLayout, reader: RecordReader) -> None:
+    def __init__(self, store: ObjectStore, keys: KeyLayout, log: RunLog, reader: RecordReader) -> None:
         self._store = store
         self._keys = keys
+        self._log = log
         self._reader = reader
 
-    async def make(self, last: Checkpoint, size: int) -> None:
+    async def make(self, last: Checkpoint) -> None:
         """Store the file of a run beside its log, whole or not at all. A failure is logged and not raised.
 
         Args:
             last: the checkpoint that ended the run; it is stored.
-            size: about how large a record of the run is, in bytes.
         """
         try:
-            await self._make(last, size)
+            await self._make(last)
         except (CheckpointError, TransientStoreError, OSError, sqlite3.Error) as error:
             # The write that ended the run has succeeded, and the log is all that a reader needs.
             logger.warning("run %r: the file of the ended run was not made: %s", last.run_id, error)
 
-    async def _make(self, last: Checkpoint, size: int) -> None:
+    async def _make(self, last: Checkpoint) -> None:
+        steps = read_history(self._log, self._reader, last.run_id, from_step=None, to_step=None, newest_first=False)
         with tempfile.TemporaryDirectory(prefix="stargraph-s3-", ignore_cleanup_errors=True) as directory:
             path = Path(directory) / "run.sqlite"
-            if await write_file(self._steps(last, size), path) and path.stat().st_size <= MAX_FILE_BYTES:
+            if await write_file(steps, path) == last.step + 1 and _size(path) <= MAX_FILE_BYTES:
                 await self._store.create(self._keys.file(last.run_id, last.started_at, last.step), path)
 
-    async def _steps(self, last: Checkpoint, size: int) -> AsyncIterator[list[Checkpoint | None]]:
-        width = max(1, min(AT_ONCE, _AHEAD_BYTES // size))
 
-        async def read(step: int) -> Checkpoint | None:
-            return last if step == last.step else await self._reader.read_again(last.run_id, step)
-
-        for first in range(0, last.step + 1, width):
-            yield await map_each(read, range(first, min(first + width, last.step + 1)))
-
-
-async def write_file(parts: AsyncIterator[list[Checkpoint | None]], path: Path) -> bool:
+async def write_file(steps: AsyncIterator[Checkpoint], path: Path) -> int:
     """Write a run to a new SQLite store, one plain file that any SQLite opens.
 
     Args:
-        parts: the steps from 0 on, some at a time.
+        steps: the steps of a run, in order.
         path: the file to make.
 
     Returns:
-        False where a step is missing, as after a prune.
+        How many steps it holds: those before the first one that is missing, as after a prune.
     """
     # Imported by the first run that ends.
     from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 
+    count = 0
     async with SQLiteCheckpointer(path, synchronous="normal", allow_network_filesystem=True) as file:
-        async for part in parts:
-            steps = [checkpoint for checkpoint in part if checkpoint is not None]
-            if len(steps) < len(part):
-                return False
-            await file.write_many(steps)
+        batch: list[Checkpoint] = []
+        async for checkpoint in steps:
+            if checkpoint.step != count:
+                break
+            batch.append(checkpoint)
+            count += 1
+            if len(batch) == AT_ONCE:
+                await file.write_many(batch)
+                batch = []
+        await file.write_many(batch)
     await asyncio.to_thread(_settle, path)
-    return True
+    return count
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
 
 
 def _settle(path: Path) -> None:

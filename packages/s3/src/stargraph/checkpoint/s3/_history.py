@@ -37,10 +37,14 @@ async def read_history(
         to_step: the highest step, included.
         newest_first: yield the highest step first.
     """
-    if await log.newest_record(run_id) is None:
+    if to_step is not None and await log.newest_record(run_id) is None:
         return
     slots: list[Slot] = []
+    newest: int | None = None
     async for step, info in log.slots(run_id, to_step=to_step):
+        newest = step if newest is None else newest
+        if to_step is None and step == newest and is_tombstone(info.size):
+            return  # the end of a deleted run
         if from_step is not None and step < from_step:
             break
         if not is_tombstone(info.size):

@@ -50,17 +50,6 @@ class RecordReader:
                     return cached
         return await self._fetch(key, run_id, step, info)
 
-    async def read_again(self, run_id: str, step: int) -> Checkpoint | None:
-        """Return what was once written to a slot, from the cache unasked: a record never changes.
-
-        Args:
-            run_id: the run.
-            step: the step.
-        """
-        key = self._keys.slot(run_id, step)
-        body = None if self._cache is None else await self._cache.get(key)
-        return _open_cached(body, run_id, step) or await self._fetch(key, run_id, step, None)
-
     async def remember(self, run_id: str, step: int, etag: str, body: bytes) -> None:
         """Keep what was just written.
 

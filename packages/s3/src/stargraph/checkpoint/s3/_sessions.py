@@ -41,7 +41,7 @@ class Session:
         self.reader = RecordReader(self.store, keys, cache)
         self.index = RunIndex(self.store, keys, self.log)
         self.removal = Removal(self.store, keys, self.log, self.reader)
-        self.files = RunFiles(self.store, keys, self.reader)
+        self.files = RunFiles(self.store, keys, self.log, self.reader)
         self._writing: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     def writing(self, run_id: str) -> asyncio.Lock:
