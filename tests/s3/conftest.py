@@ -3,10 +3,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 import aioboto3
-import boto3
 import pytest
 from support.s3.proxy import FaultProxy
-from support.s3.servers import ACCESS_KEY, SECRET_KEY, moto_server
+from support.s3.servers import ACCESS_KEY, SECRET_KEY, moto_server, sdk_client
 from support.s3.stores import BUCKET, Stores
 
 from stargraph.checkpoint.s3 import _retry
@@ -15,13 +14,7 @@ from stargraph.checkpoint.s3 import _retry
 @pytest.fixture(scope="session")
 def moto() -> Iterator[str]:
     with moto_server() as url:
-        client = boto3.client(
-            "s3",
-            endpoint_url=url,
-            region_name="us-east-1",
-            aws_access_key_id=ACCESS_KEY,
-            aws_secret_access_key=SECRET_KEY,
-        )
+        client = sdk_client(url)
         client.create_bucket(Bucket=BUCKET)
         client.close()
         yield url

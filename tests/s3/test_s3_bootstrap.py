@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import aioboto3
-import boto3
 import pytest
 from support.records import chain, first, following
 from support.s3.proxy import FaultProxy
-from support.s3.servers import ACCESS_KEY, SECRET_KEY, rclone_server
+from support.s3.servers import SECRET_KEY, rclone_server, sdk_client
 from support.s3.stores import BUCKET, Stores
 
 from stargraph.checkpoint.s3 import RaceReport, S3Checkpointer, UnsafeStoreWarning
@@ -24,16 +23,6 @@ from stargraph.errors import (
     StoreUnavailableError,
     StoreVersionError,
 )
-
-
-def _client(url: str) -> Any:
-    return boto3.client(
-        "s3",
-        endpoint_url=url,
-        region_name="us-east-1",
-        aws_access_key_id=ACCESS_KEY,
-        aws_secret_access_key=SECRET_KEY,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +44,7 @@ async def test_many_bootstraps_at_once_and_again(stores: Stores) -> None:
 async def test_a_newer_store_is_refused_and_left_alone(stores: Stores, moto: str) -> None:
     key = f"{stores.url.removeprefix(f's3://{BUCKET}/')}/stargraph.json"
     newer = b'{"format": 2, "store": "stargraph-checkpoint-s3", "more": true}'
-    client = _client(moto)
+    client = sdk_client(moto)
     client.put_object(Bucket=BUCKET, Key=key, Body=newer)
     with pytest.raises(StoreVersionError) as caught:
         await stores.open()
@@ -65,7 +54,7 @@ async def test_a_newer_store_is_refused_and_left_alone(stores: Stores, moto: str
 
 
 async def test_a_marker_of_something_else_is_refused(stores: Stores, moto: str) -> None:
-    client = _client(moto)
+    client = sdk_client(moto)
     client.put_object(Bucket=BUCKET, Key=f"{stores.url.removeprefix(f's3://{BUCKET}/')}/stargraph.json", Body=b"hello")
     client.close()
     with pytest.raises(CheckpointCorruptedError):
@@ -171,7 +160,7 @@ async def test_a_refusal_says_what_to_do(
 async def test_what_is_written_can_be_encrypted_with_a_key(stores: Stores, moto: str) -> None:
     store = await stores.open(kms_key_id="alias/checkpoints")
     await store.write(first())
-    client = _client(moto)
+    client = sdk_client(moto)
     prefix = stores.url.removeprefix(f"s3://{BUCKET}/")
     for item in client.list_objects_v2(Bucket=BUCKET, Prefix=prefix)["Contents"]:
         found = client.head_object(Bucket=BUCKET, Key=item["Key"])

@@ -6,11 +6,10 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from support.records import STARTED_AT, chain
 from support.s3.proxy import FaultProxy
-from support.s3.servers import ACCESS_KEY, SECRET_KEY
+from support.s3.servers import sdk_client
 from support.s3.stores import BUCKET, Stores
 
 from stargraph.checkpoint.protocol import Checkpoint
@@ -21,13 +20,7 @@ class Bucket:
     """The bucket as a user of the AWS command line sees it."""
 
     def __init__(self, url: str, stores: Stores) -> None:
-        self._client: Any = boto3.client(
-            "s3",
-            endpoint_url=url,
-            region_name="us-east-1",
-            aws_access_key_id=ACCESS_KEY,
-            aws_secret_access_key=SECRET_KEY,
-        )
+        self._client: Any = sdk_client(url)
         self._prefix = stores.url.removeprefix(f"s3://{BUCKET}/")
 
     def files(self) -> dict[str, bytes]:

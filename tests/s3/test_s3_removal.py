@@ -6,10 +6,9 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import boto3
 import pytest
 from support.records import STARTED_AT, chain, first, following, task
-from support.s3.servers import ACCESS_KEY, SECRET_KEY
+from support.s3.servers import sdk_client
 from support.s3.stores import BUCKET, Stores
 
 from stargraph.checkpoint.protocol import Fork, StepRange
@@ -166,13 +165,7 @@ async def test_tombstones_go_after_the_grace_and_the_ends_stay(
 
 
 def _count(moto: str, stores: Stores, folder: str) -> int:
-    client = boto3.client(
-        "s3",
-        endpoint_url=moto,
-        region_name="us-east-1",
-        aws_access_key_id=ACCESS_KEY,
-        aws_secret_access_key=SECRET_KEY,
-    )
+    client = sdk_client(moto)
     prefix = f"{stores.url.removeprefix(f's3://{BUCKET}/')}/{folder}/"
     listed = client.list_objects_v2(Bucket=BUCKET, Prefix=prefix)
     client.close()

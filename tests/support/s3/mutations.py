@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 from support.s3.simulation import Bucket
@@ -15,7 +15,7 @@ from stargraph.checkpoint.s3 import _log, _removal
 from stargraph.checkpoint.s3._frame import Head, is_tombstone, tombstone
 from stargraph.checkpoint.s3._index import Entry
 from stargraph.checkpoint.s3._log import RunLog
-from stargraph.checkpoint.s3._objects import ObjectInfo, TransientStoreError
+from stargraph.checkpoint.s3._objects import ObjectInfo, ObjectStore, TransientStoreError
 from stargraph.checkpoint.s3._removal import PruneRule, Removal
 
 Patch = Callable[[], AbstractContextManager[Any]]
@@ -68,7 +68,8 @@ def _the_index_entry_comes_last() -> AbstractContextManager[Any]:
     original = RunLog.append
 
     async def append(self: RunLog, checkpoint: Checkpoint, body: bytes) -> str | None:
-        store, delayed = self._store, []
+        store: Any = self._store
+        delayed: list[str] = []
 
         class Reordered:
             def __getattr__(self, name: str) -> Any:
@@ -78,9 +79,9 @@ def _the_index_entry_comes_last() -> AbstractContextManager[Any]:
                 if "/runs/" in key:
                     delayed.append(key)
                     return ""
-                return await store.create(key, content)
+                return cast("str | None", await store.create(key, content))
 
-        self._store = Reordered()
+        self._store = cast("ObjectStore", Reordered())
         try:
             etag = await original(self, checkpoint, body)
         finally:

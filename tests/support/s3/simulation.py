@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -92,7 +93,7 @@ class SimulatedStore:
 
     async def overwrite(self, keys: Sequence[str], body: bytes) -> None:
         for key in keys:
-            await self._send(lambda key=key: self.bucket.put(key, body))
+            await self._send(partial(self.bucket.put, key, body))
 
     async def get(self, key: str, *, first: int | None = None) -> bytes | None:
         return await self._send(lambda: self.bucket.get(key, first))  # type: ignore[no-any-return]
@@ -102,7 +103,7 @@ class SimulatedStore:
 
     async def remove(self, keys: Sequence[str]) -> None:
         for key in keys:
-            await self._send(lambda key=key: self.bucket.remove(key))
+            await self._send(partial(self.bucket.remove, key))
 
     async def _send(self, carry_out: Callable[[], Any]) -> Any:
         for attempt in range(self.attempts):
