@@ -4,11 +4,15 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.synced
 SOURCES := pyproject.toml $(wildcard packages/*/pyproject.toml conformance/pyproject.toml)
 
-.PHONY: setup test lint types check clean
+.PHONY: setup test demo lint types check clean
 
 # Runs every test; PYTEST_ARGS picks some, as in: make test PYTEST_ARGS="tests/core -k digest"
 test: setup
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Reviews this repository's documents, kills the run, resumes it and proves what ran; or a folder: make demo FOLDER=~/notes
+demo: setup
+	@$(BIN)/python examples/docs_review/demo.py $(FOLDER)
 
 setup: $(STAMP)
 
@@ -29,4 +33,4 @@ types: setup
 check: lint types test
 
 clean:
-	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build
+	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build .demo

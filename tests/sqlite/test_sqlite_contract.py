@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import sqlite3
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -272,7 +272,7 @@ async def test_a_burst_of_rivals_leaves_one_chain(path: Path, handles: int) -> N
             tail = rivals[outcomes.index(None)]
         found = [checkpoint async for checkpoint in one.history("run-1")]
         assert found[-1] == tail
-        assert all(after.previous_digest == before.digest for before, after in itertools.pairwise(found))
+        assert all(after.previous_digest == before.digest for before, after in pairwise(found))
 
 
 @pytest.mark.parametrize("kind", ["BLOB", "TEXT"])

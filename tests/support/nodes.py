@@ -124,3 +124,28 @@ def without_context(state: Any) -> dict[str, Any]:
     """Takes the state alone."""
     LEDGER.append("without_context")
     return {"path": ["without_context"]}
+
+
+def add_total(state: dict[str, Any]) -> dict[str, Any]:
+    """A transform of a migration."""
+    return {**state, "total": state["n"] * 100}
+
+
+def same_state(state: dict[str, Any]) -> dict[str, Any]:
+    """A transform that leaves out what the new graph needs."""
+    return state
+
+
+def nan_total(state: dict[str, Any]) -> dict[str, Any]:
+    """A transform whose result is not JSON."""
+    return {**state, "total": float("nan")}
+
+
+def list_transform(state: dict[str, Any]) -> list[Any]:
+    """A transform that returns no state."""
+    return [state]
+
+
+def fail_transform(state: dict[str, Any]) -> dict[str, Any]:
+    """A transform that fails."""
+    raise RuntimeError("no luck")

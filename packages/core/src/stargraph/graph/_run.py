@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Executor
 from datetime import UTC, datetime
 from typing import Literal
@@ -12,7 +12,8 @@ from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, JsonValue, RunSummary
 from stargraph.errors import CheckpointConflictError, CheckpointError
 from stargraph.graph._control import answer_record, append, cancel, open_interrupt, read_run
-from stargraph.graph._takeover import check_hashes, is_crash_loop, open_record
+from stargraph.graph._migration import migrated, migration_for
+from stargraph.graph._takeover import check_frontier, check_hashes, is_crash_loop, open_record
 from stargraph.runtime import (
     Durability,
     Engine,
@@ -56,6 +57,7 @@ class Run:
         self._threads = executor
         self._keyring = keyring
         self._log: RunLog | None = None
+        self._begun = False
         self._active = False
         self._engine: Engine | None = None
         self._stopped: asyncio.Event | None = None
@@ -123,7 +125,7 @@ class Run:
         *,
         only_if_idle: float | None = None,
         max_resumes: int = 10,
-        accept: Collection[Accept] = (),
+        accept: Sequence[Accept] = (),
     ) -> RunSummary:
         """Take a run up at its latest checkpoint, from a former executor, alive or not, and execute it.
 
@@ -153,15 +155,48 @@ class Run:
                 return RunSummary.from_checkpoint(tail)
             self._refuse_ended(tail)
             self._refuse_busy(tail, only_if_idle)
-            await check_hashes(self._plan, tail, self._read_step, accept=accept)
-            self._plan.state.read(tail)
             executor_id = new_executor_id()
             if tail.event == "cancel_requested":
                 return await self.cancel(grace=0)
+            carried = await self._carried_over(tail, executor_id, accept)
             if await is_crash_loop(tail, self._read_step, max_resumes):
                 return await self._give_up(tail, executor_id, max_resumes)
+            if carried is not tail:
+                await dispatch.write(self._store, carried, keyring=self._keyring)
+                self._log = RunLog(self._store, carried, durability=self._durability, keyring=self._keyring)
+                self._publish(open_record(carried))
             resumed = await self._append_resumed(executor_id)
             return await self._execute(resumed, executor_id)
+
+    async def check(self, run_id: str | None = None, *, accept: Sequence[Accept] = ()) -> RunSummary:
+        """Tell whether `resume` would take a run up: return where it stands, or raise what `resume` would.
+
+        Nothing is written, and no node runs.
+
+        Args:
+            run_id: the run; this one's own id where None.
+            accept: as for `resume`.
+
+        Raises:
+            CheckpointError: as `resume` raises.
+            StateError: as `resume` raises.
+            GraphError: as `resume` raises.
+        """
+        tail = await read_run(self._store, run_id or self.run_id, self._keyring)
+        if tail.status != "done":
+            self._refuse_ended(tail)
+            await self._carried_over(tail, new_executor_id(), accept)
+        return RunSummary.from_checkpoint(tail)
+
+    async def _carried_over(self, tail: Checkpoint, executor_id: str, accept: Sequence[Accept]) -> Checkpoint:
+        """Return the checkpoint to go on from: the latest, or the one that would migrate it; nothing is written."""
+        migration = migration_for(self._plan, tail)
+        if migration is not None:
+            return migrated(self._plan, migration, tail, executor_id=executor_id, now=datetime.now(UTC))
+        await check_hashes(self._plan, tail, self._read_step, accept=accept)
+        check_frontier(self._plan, tail)
+        self._plan.state.read(tail)
+        return tail
 
     async def respond(self, interrupt_id: str, value: JsonValue) -> RunSummary:
         """Answer a question of this run; it goes on at once where it is being executed, else when it is resumed.
@@ -237,7 +272,7 @@ class Run:
         self._listeners.append(queue)
         # Whoever made a task of start() or resume() just before goes first.
         await asyncio.sleep(0)
-        work = None if self._active or self._log is not None else asyncio.ensure_future(self.start())
+        work = None if self._begun else asyncio.ensure_future(self.start())
         try:
             while self._active or work is not None or not queue.empty():
                 event = await queue.get()
@@ -350,7 +385,7 @@ class _Active:
                 hint="Await the first start() or resume().",
                 run_id=self._run.run_id,
             )
-        self._run._active = True
+        self._run._begun = self._run._active = True
 
     def __exit__(self, *exc_info: object) -> None:
         self._run._active = False

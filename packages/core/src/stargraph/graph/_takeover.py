@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Sequence
 
-from stargraph.checkpoint.protocol import Checkpoint, JsonValue
-from stargraph.errors import HashMismatchError
+from stargraph.checkpoint.protocol import Checkpoint, JsonValue, Task
+from stargraph.errors import GraphError, HashMismatchError
 from stargraph.ir import definition_changes
 from stargraph.runtime import Plan, RunEvent, runtime_changes
 
 ReadStep = Callable[[int], Awaitable[Checkpoint | None]]
 
 
-async def check_hashes(plan: Plan, tail: Checkpoint, read_step: ReadStep, *, accept: Collection[str]) -> None:
+async def check_hashes(plan: Plan, tail: Checkpoint, read_step: ReadStep, *, accept: Sequence[str]) -> None:
     """Refuse a run that another graph or other code has made, and say what changed.
 
     Args:
@@ -43,7 +43,8 @@ def _mismatch(
         f" ({accept}_hash at step {tail.step}: {stored}, loaded: {loaded})",
         reason=f"{accept}-hash",
         hint=f"Load the version that made it, or accept the change: resume(accept=({accept!r},)),"
-        f" on the command line --accept {accept}.",
+        f" on the command line --accept {accept}"
+        f"{', or carry the run over with a migrate block' if accept == 'graph' else ''}.",
         run_id=tail.run_id,
         step=tail.step,
         stored=stored,
@@ -64,6 +65,26 @@ async def _definition(tail: Checkpoint, read_step: ReadStep, part: str) -> dict[
         return None
     found: dict[str, JsonValue] = record.definition[part]
     return found
+
+
+def check_frontier(plan: Plan, tail: Checkpoint) -> None:
+    """Refuse a run whose next node the graph does not have; it may not, where its change was accepted.
+
+    Args:
+        plan: the graph that was loaded.
+        tail: the latest checkpoint.
+
+    Raises:
+        GraphError: a node or a rule is missing.
+    """
+    for item in tail.frontier:
+        node = item.node if isinstance(item, Task) else item.join
+        if node not in plan.nodes or (item.rule is not None and item.rule not in plan.rules):
+            raise GraphError(
+                f"run {tail.run_id!r} stands before node {node!r}, which this graph does not have as it was",
+                reason="unknown-node",
+                hint="Put it back, or carry the run over with a migrate block that renames it.",
+            )
 
 
 async def is_crash_loop(tail: Checkpoint, read_step: ReadStep, max_resumes: int) -> bool:

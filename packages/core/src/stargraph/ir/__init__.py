@@ -5,7 +5,7 @@ from stargraph.ir._changes import definition_changes
 from stargraph.ir._check import CompileExpression, check_document
 from stargraph.ir._definition import comparable_schema, definition_of, graph_hash
 from stargraph.ir._draw import draw_graph
-from stargraph.ir._load import load_graph, parse_graph
+from stargraph.ir._load import load_graph, parse_graph, parse_yaml
 from stargraph.ir._models import (
     BUILTIN_KINDS,
     BUILTIN_REDUCERS,
@@ -17,6 +17,7 @@ from stargraph.ir._models import (
     Halt,
     IRDocument,
     Map,
+    MigrationSpec,
     NodeSpec,
     Parallel,
     RetrySpec,
@@ -41,6 +42,7 @@ __all__ = [
     "Halt",
     "IRDocument",
     "Map",
+    "MigrationSpec",
     "NodeSpec",
     "Parallel",
     "Positions",
@@ -59,6 +61,7 @@ __all__ = [
     "main_module_name",
     "parse_graph",
     "parse_type",
+    "parse_yaml",
     "prompt_fields",
     "validate_value",
 ]

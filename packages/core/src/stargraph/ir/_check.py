@@ -15,6 +15,7 @@ from stargraph.ir._models import (
     Action,
     FieldSpec,
     IRDocument,
+    MigrationSpec,
     NodeSpec,
     RuleSpec,
     is_callable_path,
@@ -69,6 +70,8 @@ def check_document(
         faults += part.node_faults(node, ("nodes", index))
     for index, rule in enumerate(document.rules):
         faults += part.rule_faults(rule, ("rules", index))
+    for index, migration in enumerate(document.migrate):
+        faults += part.migration_faults(migration, ("migrate", index))
     if faults:
         raise error_of(faults, reason="invalid-graph", file=file, positions=positions)
 
@@ -153,6 +156,14 @@ class _Part:
             )
         for index, action in enumerate(rule.then):
             yield from self._action_faults(action, (*path, "then", index))
+
+    def migration_faults(self, migration: MigrationSpec, path: Path) -> Iterator[Fault]:
+        for index, transform in enumerate(migration.state):
+            if not is_callable_path(transform):
+                shown = show_value(transform)
+                yield Fault(f"{shown} does not name a function; write package.module:callable", (*path, "state", index))
+        for old, new in migration.rename.items():
+            yield from self._target_faults(new, (*path, "rename", old))
 
     def _action_faults(self, action: Action, path: Path) -> Iterator[Fault]:
         match action.kind:

@@ -53,9 +53,9 @@ def read_document(value: object, *, file: str | None = None, positions: Position
         raise error_of(faults, reason="invalid-graph", file=file, positions=positions) from None
 
 
-def keys_of(model: type[BaseModel]) -> tuple[str, ...]:
-    """Return the keys that a part of the file may have."""
-    return tuple(field.alias or name for name, field in model.model_fields.items())
+def keys_of(model: type[BaseModel]) -> dict[str, str]:
+    """Return the keys that a part of the file may have, and the attribute of each."""
+    return {str(field.validation_alias or name): name for name, field in model.model_fields.items()}
 
 
 def _is_echo(detail: Mapping[str, Any]) -> bool:
@@ -125,7 +125,7 @@ def _unknown_key(path: Path, action: str) -> str:
     return f"unknown key {show_value(name)}" + (did_you_mean(name, keys) or f" (known keys: {', '.join(keys)})")
 
 
-def _keys_at(path: Path) -> tuple[str, ...]:
+def _keys_at(path: Path) -> dict[str, str]:
     match path:
         case ("nodes", _):
             return keys_of(NodeSpec)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path as FilePath
 
+from stargraph.checkpoint.protocol import JsonValue
 from stargraph.errors import GraphError
 from stargraph.ir._check import CompileExpression, check_document
 from stargraph.ir._form import read_document
@@ -77,6 +78,20 @@ def parse_graph(text: str, *, file: str = "<text>", compile_expression: CompileE
     document = read_document(root.plain(), file=file, positions=positions)
     check_document(document, compile_expression=compile_expression, file=file, positions=positions)
     return document
+
+
+def parse_yaml(text: str, *, file: str = "<text>") -> JsonValue:
+    """Read a value from YAML 1.2 text by the rules of graph files: plain data, bounded in size and depth.
+
+    Args:
+        text: the text.
+        file: the name that errors give it.
+
+    Raises:
+        GraphError: it is not YAML, or says what JSON cannot say; with file:line:column.
+    """
+    value: JsonValue = compose(text, file=file).plain()
+    return value
 
 
 def _place_of_byte(content: bytes, offset: int) -> Place:

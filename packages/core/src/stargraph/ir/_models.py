@@ -40,6 +40,7 @@ def is_callable_path(text: str) -> bool:
 
 
 class _Spec(BaseModel):
+    # Where the file has another word, `alias` would make type checkers demand it in Python, even `if=`.
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, populate_by_name=True)
 
 
@@ -56,7 +57,7 @@ class FieldSpec(_Spec):
 
     type: str
     default: Any = None
-    reducer: str = Field(default="replace", alias="reduce")
+    reducer: str = Field(default="replace", validation_alias="reduce", serialization_alias="reduce")
     description: str | None = None
 
     @model_serializer(mode="wrap")
@@ -128,7 +129,7 @@ class WhenSpec(_Spec):
     """
 
     node: Id
-    condition: str | None = Field(default=None, alias="if")
+    condition: str | None = Field(default=None, validation_alias="if", serialization_alias="if")
 
 
 class Goto(_Spec):
@@ -231,6 +232,20 @@ class RuleSpec(_Spec):
         return when
 
 
+class MigrationSpec(_Spec):
+    """How a run that an older version of the graph has made goes on with this one.
+
+    Attributes:
+        graph_hash: `from` in the file: the graph_hash of the older version, whole or its first 12 digits or more.
+        state: `package.module:callable` each, given the state as a dict and returning the new one, in order.
+        rename: the nodes that have another id now: the old id, and the new one.
+    """
+
+    graph_hash: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{12,64}$")] = Field(alias="from")
+    state: tuple[str, ...] = ()
+    rename: dict[Id, Id] = Field(default_factory=dict)
+
+
 class IRDocument(_Spec):
     """A graph.
 
@@ -242,6 +257,7 @@ class IRDocument(_Spec):
         state_class: `package.module:Class` of a pydantic model instead.
         nodes: the steps; the first one is where a run starts.
         rules: what follows a node; without one that applies, the next node in this order does.
+        migrate: how runs of older versions go on; it does not count for the graph_hash.
         max_steps: a run that has more steps than this fails, so that no loop runs for ever.
     """
 
@@ -252,6 +268,7 @@ class IRDocument(_Spec):
     state_class: str | None = None
     nodes: Annotated[tuple[NodeSpec, ...], Field(min_length=1)]
     rules: tuple[RuleSpec, ...] = ()
+    migrate: tuple[MigrationSpec, ...] = ()
     max_steps: Count = 10_000
 
     @field_validator("state_schema", mode="before")

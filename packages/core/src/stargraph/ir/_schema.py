@@ -9,13 +9,14 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from stargraph.ir._check import KIND_KEYS
-from stargraph.ir._form import ACTIONS
+from stargraph.ir._form import ACTIONS, keys_of
 from stargraph.ir._models import (
     BUILTIN_KINDS,
     BUILTIN_REDUCERS,
     CALLABLE_PATTERN,
     FieldSpec,
     IRDocument,
+    MigrationSpec,
     NodeSpec,
     RetrySpec,
     RuleSpec,
@@ -25,6 +26,7 @@ from stargraph.ir._models import (
 _MODELS: Final[tuple[type[BaseModel], ...]] = (
     IRDocument,
     FieldSpec,
+    MigrationSpec,
     NodeSpec,
     RetrySpec,
     RuleSpec,
@@ -63,8 +65,8 @@ def _describe(schema: dict[str, Any], model: type[BaseModel]) -> None:
     words = {name: " ".join(text.split()) for name, text in _ATTRIBUTE.findall(attributes)}
     del schema["title"]
     schema["description"] = summary.strip()
-    for name, field in model.model_fields.items():
-        known = schema["properties"][field.alias or name]
+    for key, name in keys_of(model).items():
+        known = schema["properties"][key]
         known.pop("title", None)
         if known.get("default", "") is None:
             del known["default"]

@@ -193,7 +193,11 @@ class _Composer:
         except _ScalarFault as fault:
             self._fault(str(fault))
             value = None
-        return YamlNode(self.place, value)
+        place = self.place
+        if event.start_mark.index == event.end_mark.index and self._open and self._open[-1].key is not None:
+            # a value left out begins nowhere, or on a later line; its key is what people look for
+            place = self._open[-1].key.place
+        return YamlNode(place, value)
 
     def _fault(self, message: str, place: Place | None = None) -> None:
         self.faults.append(Fault(message, place=place or self.place))

@@ -5,10 +5,12 @@ from stargraph.runtime._engine import Engine, new_executor_id
 from stargraph.runtime._events import EventType, RunEvent
 from stargraph.runtime._expressions import Expression
 from stargraph.runtime._fingerprint import ENGINE_SEMANTICS, runtime_changes
+from stargraph.runtime._imports import load_object
 from stargraph.runtime._log import Durability, RunLog
 from stargraph.runtime._plan import Plan
+from stargraph.runtime._state import StateField, StateSpec
 from stargraph.runtime._subgraph import cancel_children
-from stargraph.runtime._transitions import answered, error_info, status_of
+from stargraph.runtime._transitions import answered, error_info, fork_of, status_of
 
 __all__ = [
     "ENGINE_SEMANTICS",
@@ -20,9 +22,13 @@ __all__ = [
     "Plan",
     "RunEvent",
     "RunLog",
+    "StateField",
+    "StateSpec",
     "answered",
     "cancel_children",
     "error_info",
+    "fork_of",
+    "load_object",
     "new_executor_id",
     "runtime_changes",
     "status_of",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, RecordedCall, Task
+from stargraph.errors import NodeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class NodeContext:
         self.metadata = dict(checkpoint.metadata)
         self._answers = {call.occurrence: call.result for call in recorded if call.kind == "answer"}
         self._asked = 0
+        self._detached = False
 
     def __repr__(self) -> str:
         return f"NodeContext(run_id={self.run_id!r}, task_id={self.task_id!r}, attempt={self.attempt})"
@@ -108,11 +111,24 @@ class NodeContext:
             payload: what the person needs to answer.
             into: the field.
         """
+        if self._detached:
+            raise NodeError(
+                "ctx.interrupt() cannot be used in a node that runs in another process",
+                reason="detached-node",
+                hint="Make the node an async function, or give graph.start() an executor of threads.",
+                node=self.node,
+            )
         occurrence = self._asked
         self._asked += 1
         if occurrence in self._answers:
             return self._answers[occurrence]
         raise Suspended((Question(prompt, payload, into, occurrence),))
+
+    def detached(self) -> NodeContext:
+        """Return a copy for another process, in which nothing can be asked of the run."""
+        copied = copy.copy(self)
+        copied._detached = True
+        return copied
 
     def begin(self, attempt: int) -> None:
         """Make ready for a try.

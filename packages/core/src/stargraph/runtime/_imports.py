@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import builtins
 import importlib
+import sys
 import traceback
 from typing import Any
 
 from stargraph.errors import GraphError
+from stargraph.ir import main_module_name
 
 
 def load_object(path: str, *, wanted_by: str) -> Any:
@@ -22,7 +24,9 @@ def load_object(path: str, *, wanted_by: str) -> Any:
     """
     module_name, _, name = path.partition(":")
     try:
-        found: Any = importlib.import_module(module_name)
+        # A script that runs its own graph would be imported a second time under its file's name.
+        running = module_name == main_module_name()
+        found: Any = sys.modules["__main__"] if running else importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
             raise GraphError(
@@ -67,7 +71,10 @@ def load_exception(name: str, *, wanted_by: str) -> type[BaseException]:
 
 def _import_failed(path: str, wanted_by: str, error: Exception) -> GraphError:
     frames = traceback.extract_tb(error.__traceback__)
-    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    if isinstance(error, SyntaxError):
+        place = f" at {error.filename}:{error.lineno}"
+    else:
+        place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     return GraphError(
         f"{wanted_by}: importing {path!r} failed{place}: {type(error).__name__}: {error}",
         reason="import-failed",

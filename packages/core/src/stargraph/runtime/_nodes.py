@@ -37,12 +37,12 @@ class Node:
     retried: tuple[type[BaseException], ...]
 
     async def run(
-        self, read_state: Callable[[], Any], context: NodeContext, *, executor: Executor | None = None
+        self, make_call: Callable[[], Callable[[], Any]], context: NodeContext, *, executor: Executor | None = None
     ) -> object:
         """Run the node with its retries, and return what it returned.
 
         Args:
-            read_state: gives a fresh state for each try.
+            make_call: gives the call of each try, with a state of its own.
             context: what the node is told.
             executor: where a sync function runs; threads of the loop's own where None.
 
@@ -50,7 +50,7 @@ class Node:
             BaseException: what the last try raised.
         """
         try:
-            return await self._tries(read_state, context, executor)
+            return await self._tries(make_call, context, executor)
         except SystemExit as exit_:
             raise NodeError(
                 f"the node called sys.exit({exit_.code!r})",
@@ -59,27 +59,43 @@ class Node:
                 node=self.spec.id,
             ) from exit_
 
-    async def _tries(self, read_state: Callable[[], Any], context: NodeContext, executor: Executor | None) -> object:
+    async def _tries(
+        self, make_call: Callable[[], Callable[[], Any]], context: NodeContext, executor: Executor | None
+    ) -> object:
         retry = self.spec.retry
         if retry is None:
-            return await self._try(read_state(), context, executor)
-        from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+            return await self._try(make_call(), executor)
+        from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
 
         tries = AsyncRetrying(
             stop=stop_after_attempt(retry.attempts),
-            wait=wait_exponential_jitter(initial=retry.initial_delay, max=retry.max_delay, jitter=retry.initial_delay),
+            wait=wait_exponential(multiplier=retry.initial_delay, max=retry.max_delay)
+            + wait_random(0, retry.initial_delay),
             retry=retry_if_exception_type(self.retried),
             reraise=True,
         )
         async for attempt in tries:
             with attempt:
                 context.begin(attempt.retry_state.attempt_number)
-                return await self._try(read_state(), context, executor)
+                return await self._try(make_call(), executor)
         raise AssertionError("tenacity ends with an outcome")
 
-    async def _try(self, state: object, context: NodeContext, executor: Executor | None) -> object:
-        call = functools.partial(self.function, *((state, context) if self.wants_context else (state,)))
-        if not inspect.iscoroutinefunction(self.function):
+    def call(self, state: object, context: NodeContext) -> Callable[[], Any]:
+        """Return the call of the node's function.
+
+        Args:
+            state: what it is given.
+            context: what it is told, where it wants to know.
+        """
+        return functools.partial(self.function, *((state, context) if self.wants_context else (state,)))
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it runs on the event loop."""
+        return inspect.iscoroutinefunction(self.function)
+
+    async def _try(self, call: Callable[[], Any], executor: Executor | None) -> object:
+        if not self.is_async:
             return await _off_the_loop(call, executor, self.spec.timeout)
         limit = asyncio.timeout(self.spec.timeout)
         try:

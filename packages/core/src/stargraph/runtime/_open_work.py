@@ -13,7 +13,7 @@ from stargraph.checkpoint.protocol import (
     StepRange,
     Task,
 )
-from stargraph.errors import CheckpointCorruptedError
+from stargraph.errors import CheckpointCorruptedError, StateError
 from stargraph.runtime._plan import Completion, Plan
 from stargraph.runtime._transitions import Updates, fork_of, tasks_of
 
@@ -76,7 +76,14 @@ class OpenWork:
         completion = Completion(
             node=rule.spec.when.node, task_id=fork.task_id, state=origin.state, update=origin.update or {}
         )
-        return self._plan.items(rule, completion)
+        items = self._plan.items(rule, completion)
+        if len(items) != fork.width:
+            raise StateError(
+                f"rule {fork.rule!r} gives {len(items)} items, and gave {fork.width} when the map began",
+                reason="map-changed",
+                hint="Go on with the graph that began the map.",
+            )
+        return items
 
     def calls(self, task: Task) -> Sequence[RecordedCall]:
         """Return the calls that were recorded for a task.

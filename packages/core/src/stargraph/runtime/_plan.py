@@ -8,7 +8,19 @@ from dataclasses import dataclass, field
 
 from stargraph.checkpoint.protocol import Fork, JsonValue, Task
 from stargraph.errors import StateError
-from stargraph.ir import Ask, Goto, Halt, IRDocument, Map, NodeSpec, Parallel, RuleSpec, definition_of, graph_hash
+from stargraph.ir import (
+    Ask,
+    Goto,
+    Halt,
+    IRDocument,
+    Map,
+    NodeSpec,
+    Parallel,
+    RuleSpec,
+    comparable_schema,
+    definition_of,
+    graph_hash,
+)
 from stargraph.runtime._expressions import Expression
 from stargraph.runtime._fingerprint import runtime_definition, runtime_hash
 from stargraph.runtime._nodes import Node, build_node
@@ -119,7 +131,7 @@ class Plan:
         if children:
             definition["subgraphs"] = {node_id: child.graph_definition for node_id, child in children.items()}
         if state.class_schema is not None:
-            definition["state_class_schema"] = state.class_schema
+            definition["state_class_schema"] = comparable_schema(state.class_schema)
         code = {f"node {node_id!r}": node.code for node_id, node in nodes.items() if node.code is not None}
         runtime = runtime_definition({**code, **state.code()})
         for node_id, child in children.items():

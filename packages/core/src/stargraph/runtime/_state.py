@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import functools
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final
 
+import orjson
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -17,7 +20,7 @@ from pydantic import (
 
 from stargraph.checkpoint.protocol import Checkpoint, Fragment, JsonValue, join_fragments
 from stargraph.errors import GraphError, StateError
-from stargraph.ir import FieldSpec, IRDocument, parse_type
+from stargraph.ir import BUILTIN_REDUCERS, FieldSpec, IRDocument, parse_type
 from stargraph.runtime._imports import load_object
 
 _MISSING: Final[Any] = object()
@@ -39,6 +42,7 @@ class StateField:
     def __init__(self, name: str, annotation: object, *, strict: bool, reducer: str, owner: str) -> None:
         self.name = name
         self.reducer = reducer
+        self._strict = strict
         self._adapter: TypeAdapter[Any] = _adapter(annotation, strict=strict)
         self.custom: Reducer | None = load_object(reducer, wanted_by=f"{owner}: reducer") if ":" in reducer else None
 
@@ -53,9 +57,22 @@ class StateField:
             StateError: it does not fit.
         """
         try:
-            return self._adapter.dump_python(self._adapter.validate_python(value), mode="json", warnings=False)
+            checked = self._adapter.validate_python(value)
+            if self._strict:
+                # The types of a state_schema are those of JSON: what fits them is JSON, or is refused as such.
+                return checked
+            plain = self._adapter.dump_python(checked, mode="json", warnings=False)
+            same = self._adapter.validate_json(self._adapter.dump_json(checked, warnings=False)) == checked
         except ValidationError as error:
             raise _does_not_fit(error, path) from None
+        if not same:
+            raise StateError(
+                f"{path}: {value!r:.80} would not come back from JSON as it is",
+                reason="not-json",
+                hint="Give the field a type that says how it is stored, or return plain JSON values.",
+                path=path,
+            )
+        return plain
 
     def record(self, value: object, path: str) -> JsonValue:
         """Return an update as JSON; what a reducer of the user's takes may have any type.
@@ -71,43 +88,46 @@ class StateField:
             return self.check(value, path)
         return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
-    def reduce(self, old: JsonValue, update: JsonValue, path: str) -> JsonValue:
-        """Return the value that the field has after an update.
+    def reduce(self, old: Fragment | None, updates: Sequence[Fragment], path: str) -> Fragment:
+        """Return what the field holds after updates, applied one after the other.
 
         Args:
-            old: the value before; not changed. None where it had none.
-            update: what `record` returned; may be changed.
+            old: what it held before, if anything.
+            updates: what `record` returned for each.
             path: where it is, for the error.
 
         Raises:
             StateError: the reducer failed, or what it returned does not fit.
         """
-        if self.custom is None:
-            return update if old is None else _BUILTIN[self.reducer](old, update)
-        try:
-            reduced = self.custom(old, update)
-        except Exception as error:
-            raise StateError(
-                f"{path}: the reducer {self.reducer!r} failed: {type(error).__name__}: {error}",
-                reason="reducer-failed",
-                path=path,
-            ) from error
-        return self.check(reduced, path)
+        if self.reducer == "replace":
+            return updates[-1]
+        if self.custom is not None:
+            return self._reduce_by_custom(self.custom, old, updates, path)
+        fragments = updates if old is None else (old, *updates)
+        present = [fragment.value for fragment in fragments if fragment.value is not None]
+        if self.reducer == "append":
+            return Fragment.of_owned([item for value in present for item in value])
+        if self.reducer == "merge":
+            return Fragment.of_owned({key: item for value in present for key, item in value.items()})
+        # A sum of numbers that JSON can say may be one that it cannot.
+        return Fragment.of(functools.reduce(operator.add, present), path)
 
-
-def _append(old: Any, value: Any) -> Any:
-    return [*old, *value]
-
-
-def _merge(old: Any, value: Any) -> Any:
-    return {**old, **value}
-
-
-def _add(old: Any, value: Any) -> Any:
-    return old + value
-
-
-_BUILTIN: Final[Mapping[str, Callable[[Any, Any], Any]]] = {"append": _append, "merge": _merge, "add": _add}
+    def _reduce_by_custom(
+        self, reducer: Reducer, old: Fragment | None, updates: Sequence[Fragment], path: str
+    ) -> Fragment:
+        # It may change what it is given.
+        value = None if old is None else old.fresh()
+        for update in updates:
+            try:
+                value = reducer(value, update.fresh())
+            except Exception as error:
+                raise StateError(
+                    f"{path}: the reducer {self.reducer!r} failed: {type(error).__name__}: {error}",
+                    reason="reducer-failed",
+                    path=path,
+                ) from error
+            value = self.check(value, path)
+        return Fragment.of(value, path)
 
 
 class StateSpec:
@@ -138,7 +158,11 @@ class StateSpec:
             name: StateField(name, types[name], strict=True, reducer=field.reducer, owner=f"state field {name!r}")
             for name, field in schema.items()
         }
-        self._defaults = {name: field.default for name, field in schema.items() if not field.required}
+        self._defaults = {
+            name: self.fields[name].check(field.default, f"state_schema.{name}.default")
+            for name, field in schema.items()
+            if not field.required
+        }
         self._required = tuple(name for name, field in schema.items() if field.required)
         definitions: dict[str, Any] = {
             name: (types[name], ... if field.required else Field(default=field.default))
@@ -215,10 +239,36 @@ class StateSpec:
         Raises:
             StateError: what is stored does not fit the state that the graph declares.
         """
+        self.refuse_unknown(checkpoint)
+        return self.parse(checkpoint.state_json(), f"step {checkpoint.step}: state")
+
+    def parse(self, text: bytes, path: str) -> Any:
+        """Return what a node is given, from the JSON text of the state.
+
+        Args:
+            text: the JSON text.
+            path: where it is, for the error.
+
+        Raises:
+            StateError: it does not fit the state that the graph declares.
+        """
         if self.model is None:
-            return checkpoint.fresh_state()
-        assert self.fields is not None
-        unknown = [name for name in checkpoint.state if name not in self.fields]
+            return orjson.loads(text)
+        try:
+            return self.model.model_validate_json(text)
+        except ValidationError as error:
+            raise _does_not_fit(error, path) from None
+
+    def refuse_unknown(self, checkpoint: Checkpoint) -> None:
+        """Refuse a stored state that holds more than the graph declares; nothing of it may be dropped.
+
+        Args:
+            checkpoint: the one whose state it is.
+
+        Raises:
+            StateError: it holds a field that is not declared.
+        """
+        unknown = [] if self.fields is None else [name for name in checkpoint.state if name not in self.fields]
         if unknown:
             raise StateError(
                 f"step {checkpoint.step} holds {_listed(unknown)}, which the graph's state does not declare",
@@ -226,10 +276,6 @@ class StateSpec:
                 hint="Declare the field again, or move the run across with a migrate block.",
                 path=f"state.{unknown[0]}",
             )
-        try:
-            return self.model.model_validate_json(checkpoint.state_json())
-        except ValidationError as error:
-            raise _does_not_fit(error, f"step {checkpoint.step}: state") from None
 
     def update_of(self, returned: object, node: str) -> dict[str, object]:
         """Return what a node returned as the fields that it updates.
@@ -284,11 +330,16 @@ class StateSpec:
         Raises:
             StateError: a reducer failed, or the state as a whole does not fit.
         """
-        changes: dict[str, Fragment] = {}
+        by_field: dict[str, list[Fragment]] = {}
         for recorded in updates:
             for name, fragment in recorded.items():
-                before = changes.get(name) or state.get(name)
-                changes[name] = fragment if self.replaces(name) else self._reduced(name, before, fragment)
+                by_field.setdefault(name, []).append(fragment)
+        changes = {
+            name: fragments[-1]
+            if self.fields is None
+            else self.fields[name].reduce(state.get(name), fragments, f"state.{name}")
+            for name, fragments in by_field.items()
+        }
         if self._own_validators:
             self._validate_whole(state, changes)
         return changes
@@ -296,13 +347,6 @@ class StateSpec:
     def replaces(self, name: str) -> bool:
         """Tell whether an update of a field takes the place of its value."""
         return self.fields is None or self.fields[name].reducer == "replace"
-
-    def _reduced(self, name: str, before: Fragment | None, update: Fragment) -> Fragment:
-        assert self.fields is not None
-        field = self.fields[name]
-        # A reducer of the user's may change what it is given; ours do not.
-        old = None if before is None else before.fresh() if ":" in field.reducer else before.value
-        return Fragment.of(field.reduce(old, update.fresh(), f"state.{name}"), f"state.{name}")
 
     def _validate_whole(self, state: Mapping[str, Fragment], changes: Mapping[str, Fragment]) -> None:
         assert self.model is not None
@@ -334,7 +378,7 @@ def _adapter(annotation: Any, *, strict: bool) -> TypeAdapter[Any]:
 
 def _declared_reducer(extra: object) -> str:
     reducer = extra.get("reduce", "replace") if isinstance(extra, dict) else "replace"
-    if not isinstance(reducer, str) or not (reducer == "replace" or reducer in _BUILTIN or ":" in reducer):
+    if not isinstance(reducer, str) or not (reducer in BUILTIN_REDUCERS or ":" in reducer):
         raise GraphError(
             f"state_class: unknown reducer {reducer!r}",
             reason="unknown-reducer",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
+from functools import partial
+from typing import Any
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, Task
 from stargraph.runtime._context import NodeContext
 from stargraph.runtime._open_work import OpenWork
 from stargraph.runtime._plan import Plan
 from stargraph.runtime._prompts import fill_prompt
+from stargraph.runtime._remote import is_remote, run_in_worker
 from stargraph.runtime._transitions import Updates
 
 RunChild = Callable[[Checkpoint, Task, JsonValue], Awaitable[dict[str, object]]]
@@ -51,8 +54,17 @@ class Worker:
         else:
             item = await self._work.item(tail, task)
             context = NodeContext(tail, task, item=item, recorded=self._work.calls(task))
-            returned = await node.run(lambda: state.read(tail), context, executor=self._threads)
+            returned = await node.run(self._calls(tail, task, context), context, executor=self._threads)
         return state.record(state.update_of(returned, task.node))
+
+    def _calls(self, tail: Checkpoint, task: Task, context: NodeContext) -> Callable[[], Callable[[], Any]]:
+        """Return what makes the call of each try, with a fresh state."""
+        state, node = self._plan.state, self._plan.nodes[task.node]
+        if node.is_async or not is_remote(self._threads):
+            return lambda: node.call(state.read(tail), context)
+        state.refuse_unknown(tail)
+        document = self._plan.document.model_dump_json(by_alias=True)
+        return lambda: partial(run_in_worker, document, task.node, tail.state_json(), context.detached())
 
     def _ask(self, tail: Checkpoint, task: Task) -> dict[str, object]:
         assert task.rule is not None

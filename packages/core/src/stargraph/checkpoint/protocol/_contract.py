@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
@@ -137,7 +137,7 @@ class RunDeletion(Protocol):
         self,
         *,
         older_than: datetime,
-        statuses: Collection[Status] = PRUNED_BY_DEFAULT,
+        statuses: Sequence[Status] = PRUNED_BY_DEFAULT,
         keep_last: int = 1,
         dry_run: bool = False,
     ) -> PruneReport:

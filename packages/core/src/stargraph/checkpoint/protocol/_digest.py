@@ -57,25 +57,11 @@ def digest_of(
     envelope["form"] = DIGEST_FORM
     envelope["state"] = {key: fragment.digest for key, fragment in state.items()}
     envelope["update"] = None if update is None else {key: fragment.digest for key, fragment in update.items()}
-    envelope["started_at"] = format_time(fields["started_at"])
-    envelope["timestamp"] = format_time(fields["timestamp"])
-    task_started_at = fields["task_started_at"]
-    envelope["task_started_at"] = None if task_started_at is None else format_time(task_started_at)
-    envelope["frontier"] = [_plain(item) for item in fields["frontier"]]
-    envelope["interrupts"] = [_plain(item) for item in fields["interrupts"]]
-    envelope["calls"] = [_plain(item) for item in fields["calls"]]
-    error = fields["error"]
-    envelope["error"] = None if error is None else _plain(error)
-    return hashlib.sha256(canonical(envelope)).hexdigest()
+    for name in ("started_at", "timestamp", "task_started_at", "frontier", "interrupts", "calls", "error"):
+        envelope[name] = fields[name]
+    return hashlib.sha256(canonical(envelope, plain=_plain)).hexdigest()
 
 
 def _plain(value: Any) -> Any:
-    """A model as the object that JSON shows, every field named, also the empty ones."""
-    if isinstance(value, datetime):
-        return format_time(value)
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    fields = getattr(type(value), "model_fields", None)
-    if fields is not None:
-        return {name: _plain(getattr(value, name)) for name in fields}
-    return value
+    """A model as the object that JSON shows, every field named, also the empty ones; an instant as its text."""
+    return format_time(value) if isinstance(value, datetime) else value.__dict__

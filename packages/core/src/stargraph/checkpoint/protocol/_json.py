@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 import orjson
@@ -154,23 +154,24 @@ def decode(text: bytes) -> JsonValue:
     return orjson.loads(text)
 
 
-def canonical(value: JsonValue) -> bytes:
+def canonical(value: JsonValue, *, plain: Callable[[Any], JsonValue] | None = None) -> bytes:
     """Return the canonical bytes of a checked value: equal values, and only they, have equal bytes.
 
     Args:
-        value: a value that `check_json` accepts.
+        value: a value that `check_json` accepts, where `plain` does not make it one.
+        plain: turns whatever else is in the value into JSON.
 
     Returns:
         UTF-8 text as docs/digest.md specifies it.
     """
-    return _fast_canonical(value) if _FAST_IS_CANONICAL else _slow_canonical(value).encode()
+    return _fast_canonical(value, plain) if _FAST_IS_CANONICAL else _slow_canonical(value, plain).encode()
 
 
-def _fast_canonical(value: JsonValue) -> bytes:
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+def _fast_canonical(value: JsonValue, plain: Callable[[Any], JsonValue] | None = None) -> bytes:
+    return orjson.dumps(value, default=plain, option=orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME)
 
 
-def _slow_canonical(value: JsonValue) -> str:
+def _slow_canonical(value: JsonValue, plain: Callable[[Any], JsonValue] | None = None) -> str:
     """The specification in plain Python: what `_fast_canonical` must agree with."""
     if value is None:
         return "null"
@@ -184,10 +185,14 @@ def _slow_canonical(value: JsonValue) -> str:
         return str(value)
     if isinstance(value, float):
         return _canonical_float(value)
-    if isinstance(value, list):
-        return "[" + ",".join(map(_slow_canonical, value)) + "]"
-    members = sorted(value.items(), key=lambda member: member[0].encode())
-    return "{" + ",".join(f"{_canonical_text(key)}:{_slow_canonical(item)}" for key, item in members) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(_slow_canonical(item, plain) for item in value) + "]"
+    if isinstance(value, dict):
+        members = sorted(value.items(), key=lambda member: member[0].encode())
+        texts = (f"{_canonical_text(key)}:{_slow_canonical(item, plain)}" for key, item in members)
+        return "{" + ",".join(texts) + "}"
+    assert plain is not None
+    return _slow_canonical(plain(value), plain)
 
 
 _ESCAPES: Final = {

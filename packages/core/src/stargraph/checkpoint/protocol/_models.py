@@ -361,6 +361,12 @@ class Checkpoint(_Draft):
     def __hash__(self) -> int:
         return hash(self.digest)
 
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(state)
+        # Pickle makes two of a number that the state and its fragment share; ensure_valid tells a change by identity.
+        self.__dict__["state"] = _values(self._state_fragments)
+        self.__dict__["update"] = None if self._update_fragments is None else _values(self._update_fragments)
+
     def sealed(self, seal: Seal | None) -> Checkpoint:
         """Return this checkpoint with another seal; the digest stays."""
         return Checkpoint._assembled({**self.__dict__, "seal": seal}, self._state_fragments, self._update_fragments)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from types import TracebackType
@@ -294,7 +294,7 @@ class SQLiteCheckpointer:
         self,
         *,
         older_than: datetime,
-        statuses: Collection[Status] = PRUNED_BY_DEFAULT,
+        statuses: Sequence[Status] = PRUNED_BY_DEFAULT,
         keep_last: int = 1,
         dry_run: bool = False,
     ) -> PruneReport:

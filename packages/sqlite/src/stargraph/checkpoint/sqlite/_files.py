@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from stargraph.checkpoint.sqlite._errors import read_only
+from stargraph.checkpoint.sqlite._errors import not_a_store, read_only
 from stargraph.checkpoint.sqlite._mounts import network_filesystem
 from stargraph.errors import CheckpointError, StoreUnavailableError
 
@@ -66,6 +66,8 @@ class StoreFiles:
         _make_directories(path.parent)
         if not path.exists():
             _create_private_file(path)
+        if path.stat().st_size == 1:
+            raise not_a_store(self.path, "it is not a SQLite database")  # which takes such a file for an empty one
         if not os.access(path, os.W_OK):
             raise read_only(self.path)
         # Also when another process made the file: it may not have got this far yet.
@@ -95,6 +97,10 @@ class StoreFiles:
             same = False
         if not same:
             raise self._replaced()
+
+    def has_wal(self) -> bool:
+        """Tell whether there is a write-ahead log, as there is while anybody has the store open."""
+        return os.path.exists(f"{self.real_path}-wal")  # noqa: PTH110
 
     def wal_size(self) -> int:
         """Return the size of the write-ahead log in bytes."""

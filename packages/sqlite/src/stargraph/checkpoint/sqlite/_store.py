@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import sys
@@ -72,12 +73,12 @@ class Store:
         try:
             await self._reader.open()
             await self._writing.open()
+            self.writer = Writer(self._writing, self._files, self._options.busy_timeout)
         except BaseException as error:
             self.abandon()
             if isinstance(error, (sqlite3.Error, OSError)):
                 raise store_error(error, self._files.path) from error
             raise
-        self.writer = Writer(self._writing, self._files, self._options.busy_timeout)
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Run a query on the reader's thread.
@@ -140,7 +141,9 @@ class Store:
 
     def _open_reader(self) -> sqlite3.Connection:
         self._files.prepare(allow_network_filesystem=self._options.allow_network_filesystem)
-        connection = self._connect("ro", self._options.busy_timeout)
+        if not self._files.has_wal():
+            self._refuse_untouched()
+        connection = self._connect("mode=ro", self._options.busy_timeout)
         try:
             needs_migration(connection, self._files.path)
         except BaseException:
@@ -148,8 +151,16 @@ class Store:
             raise
         return connection
 
+    def _refuse_untouched(self) -> None:
+        """Refuse a file that is not ours before SQLite makes a -wal and a -shm file beside it.
+
+        This look takes no locks, so only what it finds for certain counts.
+        """
+        with contextlib.closing(self._connect("immutable=1", 0)) as connection, contextlib.suppress(sqlite3.Error):
+            needs_migration(connection, self._files.path)
+
     def _open_writer(self) -> sqlite3.Connection:
-        connection = self._connect("rw", LOCK_ATTEMPT)
+        connection = self._connect("mode=rw", LOCK_ATTEMPT)
         try:
             self._patiently(lambda: _use_wal(connection, self._files.path))
             connection.execute(f"PRAGMA synchronous = {self._options.synchronous}")
@@ -166,9 +177,9 @@ class Store:
             raise
         return connection
 
-    def _connect(self, mode: Literal["ro", "rw"], timeout: float) -> sqlite3.Connection:
+    def _connect(self, how: str, timeout: float) -> sqlite3.Connection:
         return sqlite3.connect(
-            f"{self._files.real_path.as_uri()}?mode={mode}", uri=True, timeout=timeout, isolation_level=None
+            f"{self._files.real_path.as_uri()}?{how}", uri=True, timeout=timeout, isolation_level=None
         )
 
     def _patiently(self, work: Callable[[], None]) -> None:

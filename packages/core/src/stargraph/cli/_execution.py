@@ -1,0 +1,212 @@
+"""Executing a run for a command: the graph, the store, the events, and what Ctrl-C does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final, Self, TypeVar
+
+import typer
+
+from stargraph.checkpoint.protocol import Checkpointer, RunSummary
+from stargraph.cli._options import NODE_THREADS
+from stargraph.cli._outcome import Outcome
+from stargraph.cli._progress import Progress, choose_progress
+from stargraph.cli._store import keyring, opened, shown
+from stargraph.errors import GraphError
+from stargraph.graph import Graph, Run
+from stargraph.runtime import dispatch
+
+T = TypeVar("T")
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_SHOW_CURSOR: Final = b"\x1b[?25h\n"
+_GRACE: Final = 8.0
+"""How long nodes may go on after a SIGTERM, in seconds; container runtimes kill after ten."""
+
+Create = Callable[[Checkpointer], Awaitable[Run]]
+Act = Callable[[Run], Coroutine[Any, Any, RunSummary]]
+
+
+def load(graph_file: str) -> Graph:
+    """Load a graph; its nodes may be in the current directory or beside the file.
+
+    Args:
+        graph_file: the file.
+
+    Raises:
+        GraphError: it cannot be loaded.
+    """
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return Graph.from_file(graph_file, integrity_key=keyring())
+    except SystemExit as end:
+        raise GraphError(
+            f"importing the code of the graph ended in sys.exit({end.code!r})",
+            reason="import-failed",
+            hint="Put what the module does as a program under `if __name__ == '__main__':`.",
+            file=graph_file,
+        ) from end
+
+
+def execute(
+    prepare: Callable[[], tuple[Graph, Create]],
+    act: Act,
+    *,
+    graph_file: str,
+    checkpoint: str,
+    must_exist: bool,
+    as_json: bool,
+    events: bool,
+    quiet: bool,
+) -> None:
+    """Execute a run, show it, and end the command with the run's exit code.
+
+    Args:
+        prepare: loads the graph and returns it, with what makes the run.
+        act: starts or resumes the run.
+        graph_file: the graph's file, as the user named it.
+        checkpoint: the store.
+        must_exist: whether the store must be there already.
+        as_json: print the outcome as JSON.
+        events: print the events and the outcome as JSON Lines.
+        quiet: print the outcome alone.
+
+    Raises:
+        typer.Exit: always, unless an error is raised.
+        StargraphError: the run could not be started or taken up, or another executor has it.
+    """
+    progress = choose_progress(as_json=as_json, events=events, quiet=quiet)
+    outcome: Outcome | None = None
+    try:
+        graph, create = prepare()
+        execution = _Execution(graph, graph_file, checkpoint, progress)
+        outcome = run_async(execution.run(create, act, must_exist=must_exist))
+    finally:
+        progress.end(outcome)
+    outcome.explain()
+    raise typer.Exit(outcome.exit_code)
+
+
+def run_async(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end; do not wait for the threads of nodes that nobody waits for any more.
+
+    Args:
+        main: the coroutine.
+    """
+    with asyncio.Runner() as runner:
+        runner.get_loop().set_default_executor(_Threads(thread_name_prefix=NODE_THREADS))
+        return runner.run(main)
+
+
+class _Threads(ThreadPoolExecutor):
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait=False, cancel_futures=True)
+
+
+class _Execution:
+    def __init__(self, graph: Graph, graph_file: str, checkpoint: str, progress: Progress) -> None:
+        self._graph = graph
+        self._graph_file = graph_file
+        self._checkpoint = checkpoint
+        self._progress = progress
+
+    async def run(self, create: Create, act: Act, *, must_exist: bool) -> Outcome:
+        """Execute the run that `create` makes by what `act` does with it."""
+        began = time.monotonic()
+        with _Stopper(self._progress) as stopper:
+            run: Run | None = None
+            try:
+                async with opened(self._checkpoint, must_exist=must_exist) as store:
+                    run = await create(store)
+                    await self._watch(run, act, stopper)
+                    latest = await dispatch.read_latest(store, run.run_id, keyring=keyring())
+            except asyncio.CancelledError:
+                if stopper.signal is None:
+                    raise
+                latest = None
+        return Outcome(
+            run_id="" if run is None else run.run_id,
+            latest=latest,
+            seconds=time.monotonic() - began,
+            checkpoint=self._checkpoint,
+            graph_file=self._graph_file,
+            stopped_by=stopper.signal,
+        )
+
+    async def _watch(self, run: Run, act: Act, stopper: _Stopper) -> None:
+        work = asyncio.ensure_future(act(run))
+        stopper.target = work
+        try:
+            async for event in run.stream():
+                if stopper.pause is None:
+                    stopper.pause = partial(run.pause, grace=_GRACE)
+                    self._progress.begin(run_id=run.run_id, graph_id=self._graph.id, checkpoint=shown(self._checkpoint))
+                self._progress.event(event)
+            await work
+        except asyncio.CancelledError:
+            if stopper.signal is None:
+                raise
+        finally:
+            with suppress(BaseException):
+                work.cancel()
+                await work
+
+
+class _Stopper:
+    """Stops the run at the first SIGINT or SIGTERM, and ends the process at the second.
+
+    SIGINT comes from a person who waits: nodes are cancelled. SIGTERM comes from a machine that is being shut
+    down: nodes get a while to end.
+
+    Attributes:
+        signal: the signal that came, if one did.
+        target: what SIGINT cancels.
+        pause: what SIGTERM calls instead, once the run executes.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self.signal: int | None = None
+        self.target: asyncio.Future[Any] | None = asyncio.current_task()
+        self.pause: Callable[[], None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._progress = progress
+        self._former: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        # Not loop.add_signal_handler: a node that blocks the loop must not keep the second one from working.
+        self._former = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            if sys.__stderr__ is not None and sys.__stderr__.isatty():
+                os.write(2, _SHOW_CURSOR)
+            os._exit(128 + number)
+        self.signal = number
+        self._loop.call_soon_threadsafe(self._stop)
+
+    def _stop(self) -> None:
+        if self.signal == signal.SIGTERM and self.pause is not None:
+            self._progress.note(f"pausing; running nodes have {_GRACE:g} s to end")
+            self.pause()
+            return
+        self._progress.note("stopping; Ctrl-C once more ends the process at once")
+        # One turn later, so that work which was made just before has begun.
+        assert self.target is not None
+        self._loop.call_soon(self.target.cancel)

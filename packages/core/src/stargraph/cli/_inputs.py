@@ -1,0 +1,198 @@
+"""What a user types: `-i name=value`, `--inputs FILE`, tags and moments, made into values."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from stargraph.errors import StargraphError, StateError
+
+if TYPE_CHECKING:
+    from stargraph.checkpoint.protocol import JsonValue
+    from stargraph.graph import Graph
+    from stargraph.runtime import StateField, StateSpec
+
+_AGO: Final = re.compile(r"(\d{1,6})([smhdw])")
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_EXAMPLES: Final = {"int": "3", "float": "0.5", "bool": "true", "list": '["a", "b"]', "dict": '{"a": 1}'}
+
+
+class _NotJson(ValueError):
+    """The text is almost JSON: it says what JSON cannot say."""
+
+
+def read_inputs(graph: Graph, pairs: Iterable[str], file: str | None) -> dict[str, JsonValue]:
+    """Return the inputs of a run.
+
+    The text of a `str` field is taken as it is. Any other field takes JSON, or the text itself where only
+    that fits. Where the graph declares no state, a value is JSON if it can be read as such, else text.
+
+    Args:
+        graph: the graph, whose state says what is expected.
+        pairs: `name=value` each; they win over the file.
+        file: a YAML or JSON file with a mapping; `-` reads stdin.
+
+    Raises:
+        StateError: a value does not fit, or is missing.
+        StargraphError: a pair or the file cannot be read.
+    """
+    from stargraph.runtime import StateSpec
+
+    inputs: dict[str, JsonValue] = {} if file is None else _read_mapping(file)
+    spec = StateSpec(graph.ir)
+    for name, text in split_pairs(pairs, "-i").items():
+        inputs[name] = _typed(graph, spec, name, text)
+    # Before a store is made for a run that cannot begin.
+    spec.initial(inputs)
+    return inputs
+
+
+def split_pairs(pairs: Iterable[str], option: str) -> dict[str, str]:
+    """Return `name=value` texts as a mapping.
+
+    Args:
+        pairs: the texts.
+        option: the option that takes them, for the error.
+
+    Raises:
+        StargraphError: one has no `=`, or a name is given twice.
+    """
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise _refused(f"{option} {pair!r} is not of the form name=value", f"Write {option} name=value.")
+        if name in found:
+            raise _refused(f"{option}: {name!r} is given twice", "Give each name once.")
+        found[name] = value
+    return found
+
+
+def parse_since(text: str) -> datetime:
+    """Return the instant that a text names.
+
+    Args:
+        text: an ISO 8601 date or time, local where it has no offset; or an age as in `30m`, `12h`, `7d`.
+
+    Raises:
+        StargraphError: it is neither.
+    """
+    age = _AGO.fullmatch(text)
+    try:
+        if age:
+            return datetime.now(UTC) - timedelta(**{_UNITS[age.group(2)]: int(age.group(1))})
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise _refused(
+            f"--since {text!r} is not a time", "Write 2026-01-31, 2026-01-31T12:00:00Z, or an age: 30m, 12h, 7d."
+        ) from None
+
+
+def _typed(graph: Graph, spec: StateSpec, name: str, text: str) -> JsonValue:
+    try:
+        parsed, value = True, _parse_json(text)
+    except _NotJson as error:
+        if not _takes_text_alone(spec, name):
+            raise StateError(f"-i {name}={text:.60}: {error}", reason="not-json", path=f"inputs.{name}") from None
+        return text
+    except ValueError:
+        parsed, value = False, text
+    field = None if spec.fields is None else spec.fields.get(name)
+    if field is None:
+        # A name that the state does not have is refused by the run, with the names that it has.
+        return value
+    if _takes_text_alone(spec, name):
+        return text
+    complaint = _complaint(field, value)
+    if complaint is None:
+        return value
+    if parsed and _complaint(field, text) is None:
+        return text
+    expected = _type_name(graph, spec, name)
+    example = next((shown for kind, shown in _EXAMPLES.items() if expected.startswith(kind)), None)
+    raise StateError(
+        f"-i {name}={text:.60}: {complaint.message.partition(': ')[2]}",
+        reason="wrong-type",
+        hint=f"{name} is {expected}, written as JSON" + (f", as in: -i '{name}={example}'" if example else "."),
+        path=f"inputs.{name}",
+    )
+
+
+def _complaint(field: StateField, value: object) -> StateError | None:
+    try:
+        field.check(value, f"inputs.{field.name}")
+    except StateError as error:
+        return error
+    return None
+
+
+def _takes_text_alone(spec: StateSpec, name: str) -> bool:
+    info = None if spec.model is None else spec.model.model_fields.get(name)
+    return info is not None and info.annotation is str
+
+
+def _type_name(graph: Graph, spec: StateSpec, name: str) -> str:
+    if graph.ir.state_schema is not None:
+        return graph.ir.state_schema[name].type
+    assert spec.model is not None
+    annotation = spec.model.model_fields[name].annotation
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
+
+
+def _parse_json(text: str) -> Any:
+    def refuse(constant: str) -> None:
+        raise _NotJson(f"{constant} is not JSON")
+
+    try:
+        return json.loads(text, parse_constant=refuse, object_pairs_hook=_object)
+    except RecursionError:
+        raise _NotJson("nested too deeply") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _NotJson("an object has a key twice")
+    return found
+
+
+def _read_mapping(file: str) -> dict[str, JsonValue]:
+    name = "stdin" if file == "-" else file
+    text = _read_text(file, name)
+    try:
+        inputs = _parse_json(text)
+    except _NotJson as error:
+        raise _refused(f"{name}: {error}", "Correct the file.") from None
+    except ValueError as error:
+        if file.endswith(".json"):
+            raise _refused(f"{name}: not JSON: {error}", "Correct the file, or call it .yaml.") from None
+        inputs = _parse_yaml(text, name)
+    if not isinstance(inputs, dict):
+        raise _refused(f"{name}: not a mapping of names to values", "Write a line `name: value` for each input.")
+    return inputs
+
+
+def _parse_yaml(text: str, name: str) -> object:
+    from stargraph.ir import parse_yaml
+
+    return parse_yaml(text, file=name)
+
+
+def _read_text(file: str, name: str) -> str:
+    try:
+        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _refused(f"{name}: not UTF-8 text: {error.reason} at byte {error.start}", "Save it as UTF-8.") from None
+    except (OSError, ValueError) as error:
+        complaint = getattr(error, "strerror", None) or str(error)
+        raise _refused(f"--inputs {name}: {complaint}", "Give a YAML or JSON file, or - for stdin.") from None
+
+
+def _refused(message: str, hint: str) -> StargraphError:
+    return StargraphError(message, reason="invalid-argument", hint=hint)

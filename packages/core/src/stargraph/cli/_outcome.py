@@ -1,0 +1,126 @@
+"""Where a run stands when its command ends, and what to do next."""
+
+from __future__ import annotations
+
+import re
+import signal
+from dataclasses import dataclass
+from typing import Any, Final
+
+from stargraph.checkpoint.protocol import Checkpoint, RunSummary, Status
+from stargraph.cli._errors import ExitCode, print_error
+from stargraph.cli._store import command, shown
+
+_CODES: Final[dict[Status, ExitCode]] = {
+    "done": ExitCode.DONE,
+    "failed": ExitCode.FAILED,
+    "awaiting_input": ExitCode.WAITING,
+    "paused": ExitCode.PAUSED,
+    "cancelled": ExitCode.CANCELLED,
+}
+
+_FRAME: Final = re.compile(r'^\s*File "(.+)", line (\d+)', re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a command left its run.
+
+    Attributes:
+        run_id: the run.
+        latest: its latest checkpoint in the store; None where nothing of it is stored.
+        seconds: how long the command executed it.
+        checkpoint: the store.
+        graph_file: the graph's file, as the user named it.
+        stopped_by: the signal that interrupted it, if one did.
+    """
+
+    run_id: str
+    latest: Checkpoint | None
+    seconds: float
+    checkpoint: str
+    graph_file: str
+    stopped_by: int | None = None
+
+    @property
+    def status(self) -> str:
+        """Where the run stands; `interrupted` where a signal stopped it."""
+        if self.latest is None or (self.stopped_by is not None and self.latest.status == "running"):
+            return "interrupted"
+        return self.latest.status
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The exit code of the command."""
+        if self.latest is not None and self.latest.status in _CODES:
+            return _CODES[self.latest.status]
+        return ExitCode.TERMINATED if self.stopped_by == signal.SIGTERM else ExitCode.INTERRUPTED
+
+    @property
+    def resume_command(self) -> str | None:
+        """The command that takes the run up again; None where that is not possible."""
+        if self.latest is None or self.latest.status in ("done", "cancelled"):
+            return None
+        return command("resume", self.run_id, self.graph_file, checkpoint=self.checkpoint)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the outcome for programs."""
+        told: dict[str, Any] = {
+            "type": "outcome",
+            "run_id": self.run_id,
+            "status": self.status,
+            "exit_code": int(self.exit_code),
+            "seconds": round(self.seconds, 6),
+            "checkpoint": shown(self.checkpoint),
+            "resume": self.resume_command,
+        }
+        if self.latest is not None:
+            summary = RunSummary.from_checkpoint(self.latest).model_dump(mode="json")
+            told |= {name: value for name, value in summary.items() if name not in told}
+            told["interrupts"] = [interrupt.model_dump(mode="json") for interrupt in self.latest.interrupts]
+            told["state"] = self.latest.state
+        return told
+
+    def explain(self) -> None:
+        """Tell on stderr why the run is not done, and what to do."""
+        if self.latest is None:
+            print_error(f"interrupted before run {self.run_id} began; nothing of it is stored")
+        elif self.status == "failed":
+            print_error(_failure(self.latest), f"find the traceback with: {self._inspect}\n      {self._go_on}")
+        elif self.status == "interrupted":
+            print_error(
+                f"interrupted: run {self.run_id} is stored up to step {self.latest.step} ({_event(self.latest)})",
+                self._go_on,
+            )
+        elif self.status == "awaiting_input":
+            questions = "\n".join(f"  {each.id}: {each.prompt}" for each in self.latest.interrupts)
+            print_error(f"run {self.run_id} waits for an answer to:\n{questions}", self._go_on)
+        elif self.status == "paused":
+            print_error(f"run {self.run_id} is paused at step {self.latest.step}", self._go_on)
+        elif self.status == "cancelled":
+            print_error(f"run {self.run_id} was cancelled at step {self.latest.step}")
+
+    @property
+    def _go_on(self) -> str:
+        return f"go on with: {self.resume_command}"
+
+    @property
+    def _inspect(self) -> str:
+        assert self.latest is not None
+        return command("inspect", self.run_id, "--step", str(self.latest.step), checkpoint=self.checkpoint)
+
+
+def _event(checkpoint: Checkpoint) -> str:
+    return f"{checkpoint.event} {checkpoint.last_node}" if checkpoint.last_node else checkpoint.event
+
+
+def _failure(latest: Checkpoint) -> str:
+    error = latest.error
+    if error is None:
+        return f"run {latest.run_id} failed"
+    where = f"node {error.node!r} failed" if error.node else "the run failed"
+    frames = _FRAME.findall(error.traceback or "")
+    # A reason marks an error of Stargraph's own, whose place in our code helps nobody.
+    place = f" ({frames[-1][0]}:{frames[-1][1]})" if frames and error.reason is None else ""
+    kind = "" if error.reason is not None else f"{error.type}: "
+    return f"{where}: {kind}{error.message}{place}"

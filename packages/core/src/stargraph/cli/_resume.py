@@ -1,0 +1,75 @@
+"""`stargraph resume`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stargraph.cli._options import (
+    DEFAULT_CHECKPOINT,
+    AcceptName,
+    CheckpointOption,
+    DurabilityName,
+    DurabilityOption,
+    EventsOption,
+    GraphArgument,
+    JsonOption,
+    QuietOption,
+    RunIdArgument,
+)
+
+if TYPE_CHECKING:
+    from stargraph.checkpoint.protocol import Checkpointer
+    from stargraph.cli._execution import Create
+    from stargraph.graph import Graph, Run
+
+
+def resume(
+    run_id: RunIdArgument,
+    graph: GraphArgument,
+    checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
+    accept: Annotated[
+        list[AcceptName] | None,
+        typer.Option(help="Go on although the code of the nodes (runtime) or the graph changed; repeatable."),
+    ] = None,
+    only_if_idle: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", min=0, help="Refuse while the run's last event is younger than this."),
+    ] = None,
+    max_resumes: Annotated[
+        int,
+        typer.Option(metavar="N", min=1, help="Fail a run that was resumed so often without recording anything."),
+    ] = 10,
+    durability: DurabilityOption = DurabilityName.SYNC,
+    json: JsonOption = False,
+    events: EventsOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Go on with the run RUN_ID of GRAPH at its latest step.
+
+    Finished nodes do not run again; those that were running do. A process that still executes the run is
+    refused at its next write. A run that is done is told as it is.
+    """
+    from stargraph.cli._execution import execute, load
+
+    def prepare() -> tuple[Graph, Create]:
+        loaded = load(graph)
+
+        async def create(store: Checkpointer) -> Run:
+            return await loaded.start(checkpointer=store, run_id=run_id, durability=durability.value)
+
+        return loaded, create
+
+    execute(
+        prepare,
+        lambda run: run.resume(
+            only_if_idle=only_if_idle, max_resumes=max_resumes, accept=[each.value for each in accept or ()]
+        ),
+        graph_file=graph,
+        checkpoint=checkpoint,
+        must_exist=True,
+        as_json=json,
+        events=events,
+        quiet=quiet,
+    )

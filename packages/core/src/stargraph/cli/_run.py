@@ -1,0 +1,82 @@
+"""`stargraph run`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stargraph.cli._options import (
+    DEFAULT_CHECKPOINT,
+    CheckpointOption,
+    DurabilityName,
+    DurabilityOption,
+    EventsOption,
+    GraphArgument,
+    JsonOption,
+    QuietOption,
+    TagOption,
+)
+
+if TYPE_CHECKING:
+    from stargraph.checkpoint.protocol import Checkpointer
+    from stargraph.cli._execution import Create
+    from stargraph.graph import Graph, Run
+
+
+def run(
+    graph: GraphArgument,
+    checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
+    input_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            "-i",
+            metavar="NAME=VALUE",
+            help="A value of the state: text for a str field, JSON for any other; repeatable.",
+        ),
+    ] = None,
+    inputs: Annotated[
+        str | None,
+        typer.Option("--inputs", metavar="FILE", help="A YAML or JSON file with values of the state; - is stdin."),
+    ] = None,
+    run_id: Annotated[
+        str | None, typer.Option("--run-id", metavar="ID", help="The run's name; one is made up if not given.")
+    ] = None,
+    tag: TagOption = None,
+    durability: DurabilityOption = DurabilityName.SYNC,
+    json: JsonOption = False,
+    events: EventsOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Start a run of GRAPH and execute it until it is done, fails or waits.
+
+    On a terminal the nodes are shown as they run; elsewhere each event is a line. Ctrl-C stops the run after
+    the write that is under way; a second one ends the process at once. Nothing that was stored is lost either
+    way, and `stargraph resume` goes on from there.
+    """
+    from stargraph.cli._execution import execute, load
+    from stargraph.cli._inputs import read_inputs, split_pairs
+
+    def prepare() -> tuple[Graph, Create]:
+        loaded = load(graph)
+        values = read_inputs(loaded, input_ or (), inputs)
+        tags = split_pairs(tag or (), "--tag")
+
+        async def create(store: Checkpointer) -> Run:
+            return await loaded.start(
+                checkpointer=store, inputs=values, run_id=run_id, metadata=tags, durability=durability.value
+            )
+
+        return loaded, create
+
+    execute(
+        prepare,
+        lambda run: run.start(),
+        graph_file=graph,
+        checkpoint=checkpoint,
+        must_exist=False,
+        as_json=json,
+        events=events,
+        quiet=quiet,
+    )

@@ -1,0 +1,96 @@
+"""Carry a run that an older version of its graph has made over to this one."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from stargraph.checkpoint.protocol import Checkpoint, JsonValue, Task
+from stargraph.errors import GraphError, StateError
+from stargraph.ir import MigrationSpec
+from stargraph.runtime import Plan, fork_of, load_object
+
+
+def migration_for(plan: Plan, tail: Checkpoint) -> MigrationSpec | None:
+    """Return the entry of the graph's `migrate` block that names the graph that made a run.
+
+    Args:
+        plan: the graph that was loaded.
+        tail: the latest checkpoint of the run.
+    """
+    if tail.graph_hash == plan.graph_hash:
+        return None
+    return next((spec for spec in plan.document.migrate if tail.graph_hash.startswith(spec.graph_hash)), None)
+
+
+def migrated(plan: Plan, migration: MigrationSpec, tail: Checkpoint, *, executor_id: str, now: datetime) -> Checkpoint:
+    """Return the checkpoint that carries a run over; nothing is written.
+
+    Args:
+        plan: the graph that was loaded.
+        migration: the entry that applies.
+        tail: the latest checkpoint of the run.
+        executor_id: names this executor.
+        now: the time of the event.
+
+    Raises:
+        GraphError: a transform cannot be imported, or a node that is open is not in this graph.
+        StateError: a transform failed, or what it returned does not fit this graph's state.
+    """
+    fork = fork_of(tail.frontier)
+    if fork is not None:
+        raise GraphError(
+            f"run {tail.run_id!r} cannot be migrated now: branches are open that meet at node {fork.join!r}",
+            reason="migration-in-fork",
+            hint="Let the branches meet under the graph that started them, then migrate.",
+        )
+    rename = migration.rename
+    frontier = tuple(
+        item.model_copy(update={"node": rename.get(item.node, item.node), "since_step": tail.step + 1})
+        for item in tail.frontier
+        if isinstance(item, Task)
+    )
+    for task in frontier:
+        if task.node not in plan.nodes or (task.rule is not None and task.rule not in plan.rules):
+            raise GraphError(
+                f"run {tail.run_id!r} stands before node {task.node!r}, which this graph does not have",
+                reason="migration-without-node",
+                hint="Name its new id under rename in the migrate block.",
+            )
+    record = tail.next(
+        event="migrated",
+        executor=executor_id,
+        timestamp=now,
+        state=_transformed(migration, tail),
+        frontier=frontier,
+        interrupts=tuple(
+            interrupt.model_copy(update={"node": rename.get(interrupt.node, interrupt.node)})
+            for interrupt in tail.interrupts
+        ),
+        graph_hash=plan.graph_hash,
+        runtime_hash=plan.runtime_hash,
+        definition=plan.definition,
+    )
+    plan.state.read(record)
+    return record
+
+
+def _transformed(migration: MigrationSpec, tail: Checkpoint) -> dict[str, JsonValue]:
+    state = tail.fresh_state()
+    for path in migration.state:
+        transform = load_object(path, wanted_by="migrate")
+        try:
+            returned: object = transform(state)
+        except Exception as error:
+            raise StateError(
+                f"the transform {path!r} failed on run {tail.run_id!r}: {type(error).__name__}: {error}",
+                reason="transform-failed",
+                hint="Nothing was written. Mend the transform and resume again.",
+            ) from error
+        if not isinstance(returned, dict):
+            raise StateError(
+                f"the transform {path!r} returned a value of type {type(returned).__qualname__}, not a dict",
+                reason="transform-failed",
+                hint="A transform takes the state as a dict and returns the new state as a dict.",
+            )
+        state = returned
+    return state

@@ -1,0 +1,74 @@
+"""Help is quick because little is imported; it says what there is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.metadata import version
+from typing import get_args
+
+import pytest
+from support.cli import Folder
+
+from stargraph.checkpoint.protocol import Status
+from stargraph.cli._app import app
+from stargraph.cli._errors import ExitCode
+from stargraph.cli._options import AcceptName, DurabilityName, StatusName
+from stargraph.graph._run import Accept
+from stargraph.runtime import Durability
+
+COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
+
+HEAVY = {"pydantic", "asyncio", "rich", "orjson", "ruamel", "cel_expr_python", "sqlite3", "importlib.metadata"}
+HEAVY_PARTS = {"stargraph.graph", "stargraph.runtime", "stargraph.ir", "stargraph.checkpoint"}
+
+PROBE = """
+import sys, json
+sys.argv = ["stargraph", *json.loads(sys.argv[1])]
+from stargraph.cli import main
+try:
+    main()
+except SystemExit as end:
+    code = end.code
+print(json.dumps({"code": code, "modules": sorted(sys.modules)}))
+"""
+
+
+@pytest.mark.parametrize("words", [["--help"], *([name, "--help"] for name in ("run", "inspect"))], ids=" ".join)
+def test_help_imports_nothing_heavy(words: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-c", PROBE, json.dumps(words)], capture_output=True, text=True, check=True)
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["code"] in (0, None)
+    assert "Usage: stargraph" in done.stdout
+    assert (HEAVY | HEAVY_PARTS) & set(told["modules"]) == set()
+    assert len(told["modules"]) < 250
+
+
+def test_every_command_is_in_the_help_and_has_its_own(folder: Folder) -> None:
+    told = folder.call("--help").out
+    assert {"run", "resume", "runs", "inspect", "drivers", "doctor"} <= set(COMMANDS)
+    for name in COMMANDS:
+        assert f"\n  {name} " in told
+        own = folder.call(name, "--help")
+        assert own.code == 0
+        assert f"Usage: stargraph {name}" in own.out
+        assert "..." not in own.out.partition("Options:")[0].replace("[OPTIONS]", "")
+
+
+def test_the_help_names_every_exit_code(folder: Folder) -> None:
+    told = folder.call("--help").out.partition("Exit codes:")[2]
+    documented = set(ExitCode) - {ExitCode.BROKEN_PIPE}
+    assert all(str(int(code)) in told for code in documented)
+    assert "Exit codes:" in folder.call("run", "--help").out
+    assert "Exit codes:" in folder.call("resume", "--help").out
+
+
+def test_version(folder: Folder) -> None:
+    assert folder.call("--version").out == f"stargraph {version('stargraph-core')}\n"
+
+
+def test_options_take_what_the_engine_takes() -> None:
+    assert {each.value for each in StatusName} == set(get_args(Status))
+    assert {each.value for each in DurabilityName} == set(get_args(Durability))
+    assert {each.value for each in AcceptName} == set(get_args(Accept))

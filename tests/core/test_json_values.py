@@ -1,0 +1,251 @@
+"""What may be stored, and its canonical bytes."""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections import OrderedDict, UserDict, defaultdict
+from datetime import UTC, datetime
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.checkpoints import floats, genesis, json_values, same, sorted_deeply, states, text
+
+from stargraph.checkpoint.protocol import MAX_BYTES, MAX_DEPTH, Fragment, JsonValue, canonical, check_json
+from stargraph.checkpoint.protocol import _json as implementation
+from stargraph.checkpoint.protocol._json import fragments_of
+from stargraph.errors import StateError
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Colour(enum.StrEnum):
+    RED = "red"
+
+
+class Number(enum.IntEnum):
+    ONE = 1
+
+
+class Pair(NamedTuple):
+    left: int
+    right: int
+
+
+def nested(levels: int, inner: JsonValue = 1) -> JsonValue:
+    value = inner
+    for level in range(levels):
+        value = [value] if level % 2 else {"k": value}
+    return value
+
+
+class TestCanonicalBytes:
+    def test_the_fast_form_is_in_use(self) -> None:
+        assert implementation._FAST_IS_CANONICAL
+
+    @given(json_values)
+    def test_the_fast_form_is_the_specified_one(self, value: JsonValue) -> None:
+        assert implementation._fast_canonical(value) == implementation._slow_canonical(value).encode()
+
+    @given(floats)
+    def test_floats_too(self, number: float) -> None:
+        assert implementation._fast_canonical(number) == implementation._slow_canonical(number).encode()
+
+    def test_the_specified_form_takes_over_when_the_library_changes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        value = {"b": [1e16, -0.0], "a": "é\0"}
+        expected = canonical(value)
+        monkeypatch.setattr(implementation, "_FAST_IS_CANONICAL", False)
+        monkeypatch.setattr(implementation, "_fast_canonical", lambda value: b"another form")
+        assert canonical(value) == expected
+
+    @given(json_values, json_values)
+    def test_equal_bytes_mean_equal_values_of_equal_types(self, one: JsonValue, other: JsonValue) -> None:
+        assert (canonical(one) == canonical(other)) == same(sorted_deeply(one), sorted_deeply(other))
+
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            (1, 1.0),
+            (1, True),
+            (0, False),
+            (0.0, -0.0),
+            (0, 0.0),
+            ("1", 1),
+            (None, "null"),
+            ("é", "e\u0301"),
+            ([], {}),
+            ([1, 2], [2, 1]),
+            ({"a": 1}, {"a": 1, "b": None}),
+            (2**53, float(2**53)),
+        ],
+    )
+    def test_what_python_or_other_forms_confuse_stays_apart(self, one: JsonValue, other: JsonValue) -> None:
+        assert canonical(one) != canonical(other)
+        assert canonical([one]) != canonical([other])
+
+    @given(json_values)
+    def test_it_is_json_that_reads_back(self, value: JsonValue) -> None:
+        assert same(json.loads(canonical(value)), sorted_deeply(value))
+
+    @given(states)
+    def test_the_order_of_keys_does_not_matter(self, state: dict[str, JsonValue]) -> None:
+        assert canonical(dict(reversed(state.items()))) == canonical(state)
+
+    def test_keys_are_sorted_by_code_point_not_by_utf_16(self) -> None:
+        assert canonical({"\U00010000": 1, "\uffff": 2}) == '{"\uffff":2,"\U00010000":1}'.encode()
+
+
+class TestChecking:
+    @given(json_values)
+    def test_every_json_value_passes(self, value: JsonValue) -> None:
+        check_json(value, "state")
+
+    @pytest.mark.parametrize(
+        ("value", "message"),
+        [
+            (float("nan"), "state: NaN is not JSON"),
+            ({"user": {"scores": [1, 2, 3, float("nan")]}}, "state.user.scores[3]: NaN is not JSON"),
+            ([float("inf")], "state[0]: Infinity is not JSON"),
+            ([[-float("inf")]], "state[0][0]: -Infinity is not JSON"),
+            ({"n": 2**63}, "state.n: an integer outside 64 bits cannot be stored exactly; store it as text"),
+            ({"n": -(2**63) - 1}, "state.n: an integer outside 64 bits cannot be stored exactly; store it as text"),
+            ({"n": 10**5000}, "state.n: an integer outside 64 bits cannot be stored exactly; store it as text"),
+            ({"t": "a\ud800"}, "state.t: a lone surrogate (U+D800) is not text that JSON can carry"),
+            ({"é\udfff": 1}, 'state["é\\udfff"]: a lone surrogate (U+DFFF) is not text that JSON can carry'),
+            ({"s": {1}}, "state.s: a value of type set is not JSON"),
+            ({"s": (1, 2)}, "state.s: a value of type tuple is not JSON"),
+            ({"s": b"x"}, "state.s: a value of type bytes is not JSON"),
+            ({"s": object()}, "state.s: a value of type object is not JSON"),
+            ({"s": Decimal(1)}, "state.s: a value of type decimal.Decimal is not JSON"),
+            ({"s": datetime(2026, 1, 1, tzinfo=UTC)}, "state.s: a value of type datetime.datetime is not JSON"),
+            ({"a": {1: 2}}, "state.a: a key is a value of type int, and only text can be a key in JSON"),
+            ({"a": {True: 2}}, "state.a: a key is a value of type bool, and only text can be a key in JSON"),
+            ({None: 2}, "state: a key is a value of type NoneType, and only text can be a key in JSON"),
+            ({10**5000: 2}, "state: a key is a value of type int, and only text can be a key in JSON"),
+            ({float("nan"): 2}, "state: a key is NaN, and only text can be a key in JSON"),
+            (
+                {"a b": {"": {'"\\': {"\n": {1}}}}},
+                'state["a b"][""]["\\"\\\\"]["\\u000a"]: a value of type set is not JSON',
+            ),
+            ({"k" * 100: {1}}, f'state["{"k" * 60}…"]: a value of type set is not JSON'),
+        ],
+    )
+    def test_the_message_leads_to_the_value(self, value: JsonValue, message: str) -> None:
+        with pytest.raises(StateError) as raised:
+            check_json(value, "state")
+        assert str(raised.value) == message
+        assert raised.value.reason == "not-json"
+        assert raised.value.path == message.partition(": ")[0]
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            Text("a"),
+            Colour.RED,
+            Number.ONE,
+            Pair(1, 2),
+            OrderedDict(a=1),
+            defaultdict(list),
+            UserDict(),
+            MappingProxyType({}),
+            {Text("a"): 1},
+            {Colour.RED: 1},
+        ],
+        ids=repr,
+    )
+    def test_subclasses_and_look_alikes_are_refused(self, value: object) -> None:
+        """They would come back as another type."""
+        with pytest.raises(StateError):
+            check_json([value], "state")
+
+    def test_sixty_levels_pass_and_one_more_does_not(self) -> None:
+        check_json(nested(MAX_DEPTH), "state.deep")
+        with pytest.raises(StateError, match=f"nested deeper than {MAX_DEPTH} levels"):
+            check_json(nested(MAX_DEPTH + 1), "state.deep")
+
+    def test_levels_count_inside_a_field(self) -> None:
+        genesis(state={"deep": nested(MAX_DEPTH)})
+        with pytest.raises(StateError, match="nested deeper"):
+            genesis(state={"deep": nested(MAX_DEPTH + 1)})
+
+    def test_a_cycle_is_refused(self) -> None:
+        cycle: list[Any] = []
+        cycle.append(cycle)
+        with pytest.raises(StateError, match="nested deeper"):
+            check_json(cycle, "state")
+
+    @given(json_values, st.lists(text | st.integers(0, 3), max_size=4))
+    def test_the_path_is_exact(self, value: JsonValue, steps: list[str | int]) -> None:
+        """Wrap NaN into objects and lists: the error's path names each of them, in order."""
+        bad: JsonValue = float("nan")
+        expected = ""
+        for step in reversed(steps):
+            if isinstance(step, int):
+                bad = [value] * step + [bad]
+                expected = f"[{step}]{expected}"
+            else:
+                bad = {step: bad}
+                expected = implementation._path_part(step) + expected
+        with pytest.raises(StateError) as raised:
+            check_json(bad, "update")
+        assert raised.value.path == "update" + expected
+
+    def test_a_state_that_is_no_object_is_refused(self) -> None:
+        with pytest.raises(StateError, match="state: a value of type list is not a JSON object"):
+            fragments_of([1], "state")  # type: ignore[arg-type]
+
+
+class TestSize:
+    def test_a_state_of_the_limit_passes_and_one_byte_more_does_not(self) -> None:
+        full = "x" * (MAX_BYTES - 2)
+        assert len(fragments_of({"blob": full}, "state")["blob"].encoded) == MAX_BYTES
+        with pytest.raises(StateError) as raised:
+            fragments_of({"small": 1, "blob": full}, "state")
+        assert raised.value.reason == "too-large"
+        assert "64.0 MiB of JSON, more than the 64 MiB" in str(raised.value)
+        assert "the largest field is 'blob'" in str(raised.value)
+
+    def test_a_change_counts_with_the_rest_of_the_state(self) -> None:
+        half = genesis(state={"one": "x" * (MAX_BYTES // 2)})
+        with pytest.raises(StateError) as raised:
+            half.next(
+                event="completed", executor=half.executor, timestamp=half.timestamp, changes={"two": half.state["one"]}
+            )
+        assert raised.value.reason == "too-large"
+
+    def test_other_values_have_the_same_limit(self) -> None:
+        with pytest.raises(StateError, match=r"definition: 64\.0 MiB of JSON") as raised:
+            genesis(definition="x" * MAX_BYTES)
+        assert raised.value.reason == "too-large"
+
+
+class TestFragments:
+    @given(json_values)
+    def test_it_shares_nothing_with_the_callers_object(self, value: JsonValue) -> None:
+        wrapped = {"v": [value]}
+        fragment = Fragment.of(wrapped, "state")
+        digest, before = fragment.digest, fragment.encoded
+        wrapped["v"].append("more")
+        fresh = fragment.fresh()
+        assert same(fresh, {"v": [value]})
+        fresh["v"].append("more")
+        assert (fragment.digest, fragment.encoded) == (digest, before)
+        assert same(fragment.value, {"v": [value]})
+
+    @given(json_values)
+    def test_the_digest_does_not_depend_on_how_it_was_made(self, value: JsonValue) -> None:
+        assert Fragment.of(value, "v").digest == Fragment(value).digest == Fragment(value, b"any").digest
+
+    def test_a_value_that_was_changed_is_not_encoded(self) -> None:
+        value = [1]
+        fragment = Fragment(value)
+        value.append(2)
+        with pytest.raises(Exception, match="changed after it was read") as raised:
+            fragment.encoded  # noqa: B018
+        assert getattr(raised.value, "reason", None) == "invalid-checkpoint"

@@ -1,0 +1,133 @@
+"""What the type checker tells an author of a driver and a user."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.workspace import ROOT
+
+HEAD = """
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from stargraph.checkpoint.codec import Keyring, decode, encode
+from stargraph.checkpoint.protocol import *
+from stargraph.checkpoint.registry import installed_drivers, open_checkpointer
+from stargraph.errors import CheckpointConflictError, CheckpointError, StargraphError
+"""
+
+DRIVER = """
+class Store:
+    @classmethod
+    def from_url(cls, url: str, /) -> "Store": return cls()
+    async def bootstrap(self) -> None: ...
+    async def write(self, checkpoint: Checkpoint) -> None: ...
+    async def read_latest(self, run_id: str) -> Checkpoint | None: return None
+    async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None: return None
+    async def list_runs(self, *, since: datetime | None = None, limit: int = 100) -> list[RunSummary]: return []
+
+_: type[Checkpointer] = Store
+"""
+
+CAPABLE = """
+class Capable(Store):
+    async def history(
+        self, run_id: str, *, from_step: int | None = None, to_step: int | None = None, newest_first: bool = False
+    ) -> AsyncIterator[Checkpoint]:
+        for checkpoint in list[Checkpoint]():
+            yield checkpoint
+
+    async def search(
+        self, *, status: Status | None = None, graph_id: str | None = None, metadata: Mapping[str, str] | None = None,
+        since: datetime | None = None, limit: int = 100, cursor: str | None = None,
+    ) -> RunPage: return RunPage(items=())
+
+    async def delete_run(self, run_id: str) -> bool: return False
+
+    async def prune(
+        self, *, older_than: datetime, statuses: Collection[Status] = PRUNED_BY_DEFAULT, keep_last: int = 1,
+        dry_run: bool = False,
+    ) -> PruneReport: return PruneReport(runs=0, checkpoints=0, dry_run=dry_run)
+
+    async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None: ...
+    async def close(self) -> None: ...
+    async def __aenter__(self) -> "Capable": return self
+    async def __aexit__(self, *exc_info: object) -> None: ...
+
+history: type[RunHistory] = Capable
+search: type[RunSearch] = Capable
+deletion: type[RunDeletion] = Capable
+batch: type[BatchAppend] = Capable
+closing: type[Closing] = Capable
+"""
+
+USE = """
+from typing import assert_type
+
+async def use(store: Checkpointer, path: Path) -> None:
+    latest = await store.read_latest("run-1")
+    assert_type(latest, Checkpoint | None)
+    assert latest is not None
+    assert_type(latest.step, int)
+    assert_type(latest.status, Status)
+    assert_type(latest.frontier, tuple[Task | Fork, ...])
+    assert_type(latest.metadata, dict[str, str])
+    assert_type(await store.list_runs(), list[RunSummary])
+    assert_type(encode(latest), bytes)
+    assert_type(decode(b"", run_id="run-1", step=0), Checkpoint)
+    assert_type(Keyring.from_environment(), Keyring | None)
+    assert_type(open_checkpointer(path), Checkpointer)
+    assert_type(RunSummary.from_checkpoint(latest).raise_for_status(), RunSummary)
+    following = latest.next(event="completed", executor="0" * 32, timestamp=datetime.now(), status="done")
+    assert_type(following, Checkpoint)
+    if isinstance(store, RunHistory):
+        async for step in store.history("run-1", newest_first=True):
+            assert_type(step, Checkpoint)
+    try:
+        await store.write(following)
+    except CheckpointConflictError as conflict:
+        assert_type(conflict.reason, str | None)
+        base: StargraphError = conflict
+"""
+
+WRONG = {
+    "a missing method": DRIVER.replace("async def read_latest", "async def read_last"),
+    "a sync method": DRIVER.replace("async def write(", "def write("),
+    "a positional limit": DRIVER.replace("self, *, since", "self, since_when"),
+    "a wrong type": DRIVER.replace("step: int", "step: str"),
+    "a wrong result": DRIVER.replace("list[RunSummary]: return []", "tuple[RunSummary, ...]: return ()"),
+    "a capability without its argument": DRIVER
+    + CAPABLE.replace("        dry_run: bool = False,\n", "").replace("=dry_run", "=True"),
+    "an async def that returns an iterator": DRIVER
+    + CAPABLE.replace(
+        "for checkpoint in list[Checkpoint]():\n            yield checkpoint", "raise NotImplementedError"
+    ),
+    "an unknown event": "def f(c: Checkpoint, t: datetime) -> None: c.next(event='finished', executor='', timestamp=t)",
+    "an unknown status": "status: Status = 'finished'",
+}
+
+
+def _mypy(source: str, folder: Path) -> tuple[int, str]:
+    """Check a file as a user would: strict, against what is installed."""
+    (folder / "user.py").write_text(HEAD + source)
+    options = ["--strict", "--config-file=", "--no-error-summary", f"--cache-dir={ROOT / '.mypy_cache' / 'user'}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *options, "user.py"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_right_code_passes(tmp_path: Path) -> None:
+    assert _mypy(DRIVER + CAPABLE + USE, tmp_path) == (0, "")
+
+
+@pytest.mark.parametrize("source", WRONG.values(), ids=WRONG)
+def test_wrong_code_does_not(source: str, tmp_path: Path) -> None:
+    status, output = _mypy(source, tmp_path)
+    assert status == 1, output
+    assert "user.py" in output
+    assert "import-" not in output, "the packages were not found, so nothing was checked"

@@ -1,0 +1,112 @@
+"""A run crosses a change of its graph, or is refused before anything is written."""
+
+from __future__ import annotations
+
+import pytest
+from support.graphs import graph
+from support.memory import MemoryCheckpointer
+
+from stargraph.errors import GraphError, HashMismatchError, StargraphError, StateError
+from stargraph.graph import Graph
+
+OLD = """
+state_schema: {n: {type: int, default: 0}, yes: {type: "bool | None", default: null}}
+nodes: [{id: a, kind: "support.nodes:count"}, {id: ask, kind: interrupt, prompt: "Sure?", into: yes}]
+"""
+
+NEW = """
+state_schema: {n: {type: int, default: 0}, total: int, yes: {type: "bool | None", default: null}}
+nodes:
+  - {id: a, kind: "support.nodes:count"}
+  - {id: confirm, kind: interrupt, prompt: "Really sure?", into: yes}
+  - {id: last, kind: "support.nodes:count"}
+migrate:
+  - {from: FROM, state: ["support.nodes:TRANSFORM"], rename: {ask: confirm}}
+"""
+
+
+async def waiting(store: MemoryCheckpointer) -> Graph:
+    old = graph(OLD)
+    run = await old.start(checkpointer=store, run_id="r")
+    assert (await run.start()).status == "awaiting_input"
+    return old
+
+
+def new_graph(old: Graph, transform: str = "add_total", rename: str = "{ask: confirm}") -> Graph:
+    text = NEW.replace("FROM", f'"{old.graph_hash[:16]}"').replace("TRANSFORM", transform)
+    return graph(text.replace("{ask: confirm}", rename))
+
+
+async def test_a_run_crosses_and_the_log_says_so(store: MemoryCheckpointer) -> None:
+    old = await waiting(store)
+    new = new_graph(old)
+    run = await new.start(checkpointer=store)
+    assert (await run.check("r")).status == "awaiting_input"
+    assert store.events("r") == ["started", "completed a", "asked ask"]
+    assert (await run.resume("r")).status == "awaiting_input"
+    assert store.events("r")[3:] == ["migrated", "resumed"]
+    record = store.runs["r"][3]
+    assert record.state == {"n": 1, "total": 100, "yes": None}
+    assert record.graph_hash == new.graph_hash
+    assert record.definition is not None
+    await run.respond(record.interrupts[0].id, True)
+    assert (await run.resume()).status == "done"
+    assert run.state == {"n": 2, "total": 100, "yes": True}
+
+
+async def test_the_migrate_block_does_not_count_for_the_hash(store: MemoryCheckpointer) -> None:
+    old = await waiting(store)
+    without = graph(NEW.partition("migrate:")[0])
+    assert new_graph(old).graph_hash == without.graph_hash
+
+
+@pytest.mark.parametrize(
+    ("transform", "rename", "error", "reason"),
+    [
+        ("fail_transform", "{ask: confirm}", StateError, "transform-failed"),
+        ("list_transform", "{ask: confirm}", StateError, "transform-failed"),
+        ("same_state", "{ask: confirm}", StateError, "wrong-type"),
+        ("nan_total", "{ask: confirm}", StateError, "not-json"),
+        ("no_such_transform", "{ask: confirm}", GraphError, "name-not-found"),
+        ("add_total", "{}", GraphError, "migration-without-node"),
+    ],
+)
+async def test_a_migration_that_fails_writes_nothing(
+    store: MemoryCheckpointer, transform: str, rename: str, error: type[StargraphError], reason: str
+) -> None:
+    old = await waiting(store)
+    run = await new_graph(old, transform, rename).start(checkpointer=store)
+    for attempt in (run.check, run.resume):
+        with pytest.raises(error) as caught:
+            await attempt("r")
+        assert caught.value.reason == reason
+    assert store.events("r") == ["started", "completed a", "asked ask"]
+
+
+async def test_a_graph_that_no_entry_names_is_refused(store: MemoryCheckpointer) -> None:
+    await waiting(store)
+    other = graph(NEW.replace("FROM", '"000000000000"').replace("TRANSFORM", "add_total"))
+    with pytest.raises(HashMismatchError, match="migrate block"):
+        await (await other.start(checkpointer=store)).check("r")
+
+
+async def test_an_accepted_change_must_still_know_the_next_node(store: MemoryCheckpointer) -> None:
+    await waiting(store)
+    run = await graph(OLD.replace("id: ask", "id: other")).start(checkpointer=store)
+    with pytest.raises(GraphError) as caught:
+        await run.resume("r", accept=("graph", "runtime"))
+    assert caught.value.reason == "unknown-node"
+
+
+async def test_branches_must_meet_before_a_migration(store: MemoryCheckpointer) -> None:
+    forked = """
+state_schema: {path: {type: "list[str]", reduce: append, default: []}}
+nodes: [{id: a, kind: echo}, {id: b, kind: "support.nodes:confirm"}, {id: c, kind: echo}]
+rules: [{id: each, when: {node: a}, then: [{kind: map, over: "[1, 2]", target: b, join: c}]}]
+"""
+    old = graph(forked)
+    await (await old.start(checkpointer=store, run_id="r")).start()
+    changed = forked.replace("[1, 2]", "[1, 2, 3]") + f'migrate: [{{from: "{old.graph_hash}"}}]'
+    with pytest.raises(GraphError) as caught:
+        await (await graph(changed).start(checkpointer=store)).resume("r")
+    assert caught.value.reason == "migration-in-fork"

@@ -1,0 +1,176 @@
+"""Graphs written in Python."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+from support.graph_texts import EVERYTHING
+
+from stargraph.errors import GraphError
+from stargraph.ir import (
+    Ask,
+    FieldSpec,
+    Goto,
+    GraphBuilder,
+    Halt,
+    IRDocument,
+    Map,
+    RetrySpec,
+    callable_path,
+    definition_of,
+    graph_hash,
+    parse_graph,
+)
+
+
+class State(BaseModel):
+    message: str
+
+
+def classify(state: Any, ctx: Any) -> dict[str, Any]:
+    return {}
+
+
+def summarize(state: Any, ctx: Any) -> dict[str, Any]:
+    return {}
+
+
+class Report:
+    def execute(self, state: Any, ctx: Any) -> None: ...
+
+
+def triage() -> GraphBuilder:
+    graph = GraphBuilder("triage", description="Built in Python.")
+    graph.state(message="str", severity=FieldSpec(type="int", default=0))
+    graph.state(
+        notes=FieldSpec(type="list[str]", reducer="append"), approval=FieldSpec(type="None | str", default=None)
+    )
+    graph.node(retry=RetrySpec(attempts=3), timeout=20)(classify)
+    graph.add_node("ask", "interrupt", prompt="{severity}?", into="approval")
+    graph.add_node(
+        "enrich", "subgraph", graph="./enrich.yaml", inputs={"text": "state.message"}, outputs={"notes": "state.notes"}
+    )
+    graph.node(summarize)
+    graph.node(id="report")(Report)
+    graph.rule("urgent", "classify", Goto(target="ask"), condition="state.severity >= 4")
+    graph.rule("fan-out", "classify", Map(over="state.notes", target="summarize", join="report"))
+    graph.rule("end", "report", Halt(reason="reported"))
+    return graph
+
+
+def test_an_equal_graph_has_an_equal_hash() -> None:
+    text = EVERYTHING.replace("my_pkg.nodes", __name__).replace(":report", ":Report")
+    assert definition_of(triage().build()) == definition_of(parse_graph(text))
+    assert graph_hash(definition_of(triage().build())) == graph_hash(definition_of(parse_graph(text)))
+
+
+def test_a_graph_survives_being_dumped() -> None:
+    document = triage().build()
+    for dumped in (document.model_dump_json(by_alias=True), document.model_dump_json()):
+        again = IRDocument.model_validate_json(dumped)
+        assert again == document
+        assert definition_of(again) == definition_of(document)
+    assert definition_of(parse_graph(document.model_dump_json(by_alias=True))) == definition_of(document)
+    assert "default" not in json.loads(document.model_dump_json())["state_schema"]["message"]
+
+
+def test_decorated_code_stays_what_it_is() -> None:
+    graph = GraphBuilder("g")
+    assert graph.node(classify) is classify
+    assert graph.node(timeout=1)(Report) is Report
+    assert [(node.id, node.kind, node.timeout) for node in graph.build().nodes] == [
+        ("classify", f"{__name__}:classify", None),
+        ("Report", f"{__name__}:Report", 1),
+    ]
+
+
+def test_a_state_class_is_named() -> None:
+    document = GraphBuilder("g", state_class=State, max_steps=7).add_node("a", "echo").build()
+    assert (document.state_class, document.max_steps, document.state_schema) == (f"{__name__}:State", 7, None)
+
+
+def test_faults_are_told_by_their_paths() -> None:
+    with pytest.raises(GraphError) as caught:
+        GraphBuilder("a b").add_node("x", "echo", tiemout=3).rule("r", "x", Halt()).build()
+    assert str(caught.value).splitlines() == [
+        "id: 'a b' is not a name: up to 100 of letters, digits, '_', '.' and '-', first a letter or '_'",
+        "nodes[0].tiemout: unknown key 'tiemout'; did you mean 'timeout'?",
+    ]
+    with pytest.raises(GraphError) as caught:
+        GraphBuilder("g").add_node("x", "echo").rule("r", "y", Ask(prompt="{", into="x"), Halt()).build()
+    assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == [
+        "rules[0].when.node",
+        "rules[0].then[0].prompt",
+    ]
+    with pytest.raises(GraphError, match="nodes: must have at least 1, not 0"):
+        GraphBuilder("g").build()
+
+
+def inner() -> Any:
+    def local(state: Any, ctx: Any) -> None: ...
+
+    return local
+
+
+@pytest.mark.parametrize(
+    ("code", "complaint"),
+    [
+        (lambda state, ctx: None, "a lambda has no name"),
+        (inner(), "'inner.<locals>.local' is defined inside a function"),
+        (Report().execute, "'Report.execute' is bound to an object"),
+        (functools.partial(classify, 1), "is an object without a name of its own"),
+        (Report(), "is an object without a name of its own"),
+    ],
+)
+def test_code_that_no_other_process_could_import_is_refused(code: Any, complaint: str) -> None:
+    with pytest.raises(GraphError) as caught:
+        GraphBuilder("g").node(code)
+    assert complaint in caught.value.message
+    assert caught.value.reason == "not-importable"
+    assert caught.value.hint is not None
+    assert "imports its nodes by name" in caught.value.hint
+
+
+def test_code_at_the_top_of_a_module_is_named() -> None:
+    assert callable_path(math.sqrt) == "math:sqrt"
+    assert callable_path(Report.execute) == f"{__name__}:Report.execute"
+
+
+SCRIPT = """
+from stargraph.ir import GraphBuilder
+
+graph = GraphBuilder("g")
+
+@graph.node
+def work(state, ctx): ...
+
+print(graph.build().nodes[0].kind)
+"""
+
+
+def run(*args: str, folder: Path, text: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *args], capture_output=True, text=True, cwd=folder, input=text, check=False)
+
+
+def test_code_of_a_script_is_named_by_its_file(tmp_path: Path) -> None:
+    (tmp_path / "triage.py").write_text(SCRIPT)
+    assert run("triage.py", folder=tmp_path).stdout.strip() == "triage:work"
+    (tmp_path / "pkg").mkdir()
+    (tmp_path / "pkg" / "jobs.py").write_text(SCRIPT)
+    assert run("-m", "pkg.jobs", folder=tmp_path).stdout.strip() == "pkg.jobs:work"
+
+
+def test_code_that_no_file_holds_is_refused(tmp_path: Path) -> None:
+    result = run("-", folder=tmp_path, text=SCRIPT)
+    assert result.returncode == 1
+    assert "'work' is defined in a session that no file holds, so it cannot be a node" in result.stderr
+    (tmp_path / "my-script.py").write_text(SCRIPT)
+    assert "defined in a session that no file holds" in run("my-script.py", folder=tmp_path).stderr

@@ -1,0 +1,143 @@
+"""Executors are killed, stopped and raced as whole processes, on a SQLite file."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from support import executor_process
+
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+
+GRAPH = """
+id: abc
+state_schema: {path: {type: "list[str]", reduce: append, default: []}}
+nodes:
+  - {id: a, kind: "support.process_nodes:step"}
+  - {id: b, kind: "support.process_nodes:step"}
+  - {id: c, kind: "support.process_nodes:step"}
+"""
+
+
+class Scene:
+    """A graph, a store, a ledger of what was executed, and gates that hold nodes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.graph = folder / "abc.yaml"
+        self.graph.write_text(GRAPH)
+        self.store = folder / "runs.sqlite"
+        self.ledger = folder / "ledger"
+        self.gates = folder / "gates"
+        self.gates.mkdir()
+
+    def hold(self, node: str) -> None:
+        (self.gates / node).touch()
+
+    def release(self, node: str) -> None:
+        (self.gates / node).unlink()
+
+    def spawn(self, how: str, death: str = "") -> subprocess.Popen[str]:
+        tests = str(Path(executor_process.__file__).parents[1])
+        environment = {**os.environ, "PYTHONPATH": tests, "LEDGER": str(self.ledger), "GATES": str(self.gates)}
+        command = [sys.executable, executor_process.__file__, how, str(self.graph), str(self.store)]
+        return subprocess.Popen(
+            [*command, death] if death else command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def executed(self) -> list[str]:
+        return [line.split()[0] for line in self.ledger.read_text().splitlines()] if self.ledger.exists() else []
+
+    def wait_for(self, *nodes: str) -> None:
+        deadline = time.monotonic() + 60
+        while self.executed() != list(nodes):
+            assert time.monotonic() < deadline, self.executed()
+            time.sleep(0.005)
+
+    async def log(self) -> list[Checkpoint]:
+        async with SQLiteCheckpointer(self.store) as checkpointer:
+            return [checkpoint async for checkpoint in checkpointer.history("r")]
+
+    async def events(self) -> list[str]:
+        return [f"{each.event} {each.last_node}" if each.last_node else each.event for each in await self.log()]
+
+
+def outcome(process: subprocess.Popen[str]) -> dict[str, object]:
+    out, err = process.communicate(timeout=60)
+    assert err == ""
+    told: dict[str, object] = json.loads(out)
+    return told
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path)
+
+
+async def test_killed_in_a_node_and_resumed_elsewhere(scene: Scene) -> None:
+    scene.hold("c")
+    first = scene.spawn("start")
+    scene.wait_for("a", "b", "c")
+    first.kill()
+    first.communicate()
+    scene.release("c")
+    assert outcome(scene.spawn("resume")) == {"status": "done", "last_step": 4}
+    assert scene.executed() == ["a", "b", "c", "c"]
+    assert await scene.events() == ["started", "completed a", "completed b", "resumed", "completed c"]
+
+
+@pytest.mark.parametrize(("moment", "repeated"), [("before-write", ["b"]), ("after-write", [])])
+async def test_killed_around_a_write(scene: Scene, moment: str, repeated: list[str]) -> None:
+    first = scene.spawn("start", f"{moment}:2")
+    first.communicate(timeout=60)
+    assert first.returncode == -signal.SIGKILL
+    assert outcome(scene.spawn("resume"))["status"] == "done"
+    assert Counter(scene.executed()) == Counter(["a", "b", "c", *repeated])
+    assert (await scene.log())[-1].state == {"path": ["a", "b", "c"]}
+
+
+async def test_two_processes_resume_one_run(scene: Scene) -> None:
+    first = scene.spawn("start", "after-write:1")
+    first.communicate(timeout=60)
+    scene.hold("b")
+    rivals = [scene.spawn("resume") for _ in range(2)]
+    # Each rival has either taken the run over or been refused.
+    while (await scene.events()).count("resumed") + sum(rival.poll() is not None for rival in rivals) < len(rivals):
+        await asyncio.sleep(0.02)
+    scene.release("b")
+    told = [outcome(rival) for rival in rivals]
+    won = [each for each in told if "status" in each]
+    lost = [each for each in told if "error" in each]
+    assert [each["status"] for each in won] == ["done"]
+    assert [each["error"] for each in lost] == ["CheckpointConflictError"]
+    assert scene.executed().count("a") == 1
+    assert scene.executed().count("c") == 1
+    log = await scene.log()
+    assert [checkpoint.step for checkpoint in log] == list(range(len(log)))
+    assert log[-1].state == {"path": ["a", "b", "c"]}
+
+
+async def test_a_stopped_executor_that_wakes_up_after_a_takeover_changes_nothing(scene: Scene) -> None:
+    scene.hold("b")
+    old = scene.spawn("start")
+    scene.wait_for("a", "b")
+    old.send_signal(signal.SIGSTOP)
+    scene.release("b")
+    assert outcome(scene.spawn("resume"))["status"] == "done"
+    before = await scene.log()
+    old.send_signal(signal.SIGCONT)
+    assert outcome(old) == {"error": "CheckpointConflictError", "reason": "step-taken"}
+    assert await scene.log() == before
+    assert Counter(scene.executed()) == {"a": 1, "b": 2, "c": 1}

@@ -1,0 +1,445 @@
+"""How a file becomes a store, and which files are left alone."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+from support import sqlite_processes
+from support.records import chain, first
+from support.sqlite_mounts import mounted, remount
+
+from stargraph.checkpoint.registry import open_checkpointer
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer, _files, _mounts, _schema
+from stargraph.errors import CheckpointError, StoreUnavailableError, StoreVersionError
+
+OTHER_USER = 65534
+
+
+def fingerprint(directory: Path) -> dict[str, str]:
+    return {
+        str(found.relative_to(directory)): hashlib.sha256(found.read_bytes()).hexdigest()
+        for found in sorted(directory.rglob("*"))
+        if found.is_file()
+    }
+
+
+async def refused(path: Path | str, **options: bool) -> CheckpointError:
+    with pytest.raises(CheckpointError) as caught:
+        await SQLiteCheckpointer(path, **options).bootstrap()  # type: ignore[arg-type]
+    assert caught.value.hint
+    return caught.value
+
+
+async def test_every_method_waits_for_bootstrap(path: Path) -> None:
+    store = SQLiteCheckpointer(path)
+    calls = [
+        store.write(first()),
+        store.write_many([first()]),
+        store.read_latest("run-1"),
+        store.read_at_step("run-1", 0),
+        store.list_runs(),
+        store.search(),
+        store.delete_run("run-1"),
+        store.prune(older_than=first().timestamp),
+        anext(store.history("run-1")),
+    ]
+    for call in calls:
+        with pytest.raises(CheckpointError) as caught:
+            await call
+        assert caught.value.reason == "not-bootstrapped"
+    assert not path.exists()
+
+
+async def test_bootstrap_again_keeps_everything(path: Path) -> None:
+    checkpoints = chain(length=3)
+    async with SQLiteCheckpointer(path) as store:
+        await store.write_many(checkpoints)
+        await store.bootstrap()
+        assert await store.read_latest("run-1") == checkpoints[-1]
+    async with SQLiteCheckpointer(path) as store:
+        assert [checkpoint async for checkpoint in store.history("run-1")] == checkpoints
+
+
+async def test_bootstrap_many_times_at_once_on_one_handle(path: Path) -> None:
+    store = SQLiteCheckpointer(path)
+    await asyncio.gather(*(store.bootstrap() for _ in range(8)))
+    await store.write(first())
+    await store.close()
+    # The file is the only one left: every connection was closed.
+    assert [found.name for found in path.parent.iterdir()] == [path.name]
+
+
+def test_many_processes_bootstrap_at_once(path: Path) -> None:
+    code = """
+        import asyncio, sys
+        from support.records import chain
+        from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+
+        async def main():
+            store = SQLiteCheckpointer(sys.argv[1])
+            print("ready", flush=True)
+            sys.stdin.readline()
+            await store.bootstrap()
+            await store.write_many(chain(sys.argv[2], 3, end="done"))
+
+        asyncio.run(main())
+    """
+    target = path.parent / "made" / "by" / "them" / "run.sqlite"
+    processes = [sqlite_processes.start(code, target, f"run-{number}") for number in range(8)]
+    for process in processes:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        output, errors = process.communicate(timeout=60)
+        assert (process.returncode, output, errors) == (0, "", "")
+
+    async def runs() -> list[str]:
+        async with SQLiteCheckpointer(target) as store:
+            return [run.run_id for run in await store.list_runs() if run.status == "done"]
+
+    assert asyncio.run(runs()) == [f"run-{number}" for number in range(8)]
+    assert [found.name for found in target.parent.iterdir()] == ["run.sqlite"]
+
+
+async def test_bootstrap_waits_for_a_lock(path: Path) -> None:
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailableError) as caught:
+        await SQLiteCheckpointer(path, busy_timeout=0).bootstrap()
+    assert caught.value.reason == "locked"
+    store = SQLiteCheckpointer(path)
+    bootstrapping = asyncio.ensure_future(store.bootstrap())
+    await asyncio.sleep(0.6)
+    assert not bootstrapping.done()
+    other.execute("ROLLBACK")
+    await bootstrapping
+    other.execute("BEGIN IMMEDIATE")
+    await SQLiteCheckpointer(path).bootstrap()  # what is made already needs no lock
+    other.execute("ROLLBACK")
+    other.close()
+    await store.close()
+
+
+async def test_an_empty_file_becomes_a_store(path: Path) -> None:
+    path.touch(mode=0o640)
+    async with SQLiteCheckpointer(path) as store:
+        await store.write(first())
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+async def test_new_files_are_private(path: Path) -> None:
+    before = os.umask(0)
+    try:
+        async with SQLiteCheckpointer(path) as store:
+            await store.write(first())
+            modes = {found.name: stat.S_IMODE(found.stat().st_mode) for found in path.parent.iterdir()}
+    finally:
+        os.umask(before)
+    assert modes == {"run.sqlite": 0o600, "run.sqlite-wal": 0o600, "run.sqlite-shm": 0o600}
+
+
+async def test_directories_are_made_and_synced(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(_files, "_sync_directory", synced.append)
+    target = path.parent / "a" / "b" / "run.sqlite"
+    async with SQLiteCheckpointer(target):
+        pass
+    assert synced == [path.parent, path.parent / "a", path.parent / "a" / "b"]
+
+
+async def test_the_file_is_made_where_links_are_unknown(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", no_links)
+    async with SQLiteCheckpointer(path) as store:
+        await store.write(first())
+    assert [found.name for found in path.parent.iterdir()] == ["run.sqlite"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_a_path_with_odd_characters(path: Path) -> None:
+    target = path.parent / "what? 100%25 #1 é;x=y" / "rün %3f.sqlite"
+    async with SQLiteCheckpointer(target) as store:
+        await store.write(first())
+    assert target.stat().st_size
+    async with SQLiteCheckpointer(target) as store:
+        assert await store.read_latest("run-1") is not None
+
+
+async def test_a_relative_path_stays_where_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(path.parent)
+    store = SQLiteCheckpointer("sub/run.sqlite")
+    monkeypatch.chdir("/")
+    async with store:
+        pass
+    assert (path.parent / "sub" / "run.sqlite").exists()
+
+
+async def test_a_link_leads_to_the_store(path: Path) -> None:
+    target = path.parent / "elsewhere" / "real.sqlite"
+    path.symlink_to(target)
+    async with SQLiteCheckpointer(path) as store:
+        await store.write(first())
+        assert sorted(found.name for found in target.parent.iterdir()) == [
+            "real.sqlite",
+            "real.sqlite-shm",
+            "real.sqlite-wal",
+        ]
+
+
+async def test_a_newer_format_is_left_alone(path: Path) -> None:
+    async with SQLiteCheckpointer(path) as store:
+        await store.write(first())
+    with sqlite3.connect(path) as other:
+        other.execute("PRAGMA user_version = 99")
+    other.close()
+    before = fingerprint(path.parent)
+    with pytest.raises(StoreVersionError) as caught:
+        await SQLiteCheckpointer(path).bootstrap()
+    assert "99" in str(caught.value)
+    assert caught.value.reason == "newer-format"
+    assert fingerprint(path.parent) == before
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+async def test_another_application_is_left_alone(path: Path, mode: str) -> None:
+    other = sqlite3.connect(path)
+    other.execute(f"PRAGMA journal_mode = {mode}")
+    other.execute("CREATE TABLE theirs (x)")
+    other.commit()
+    other.close()
+    before = fingerprint(path.parent)
+    error = await refused(path)
+    assert (type(error), error.reason) == (StoreUnavailableError, "not-a-store")
+    assert fingerprint(path.parent) == before
+
+
+@pytest.mark.parametrize("pragma", ["application_id", "user_version"])
+async def test_an_empty_database_of_another_application_is_left_alone(path: Path, pragma: str) -> None:
+    with sqlite3.connect(path) as other:
+        other.execute(f"PRAGMA {pragma} = 7")
+    other.close()
+    before = fingerprint(path.parent)
+    assert (await refused(path)).reason == "not-a-store"
+    assert fingerprint(path.parent) == before
+
+
+@pytest.mark.parametrize("content", [b"x", b"hello world\n", b"SQLite format 3\0", b"plain text\n" * 1000])
+async def test_what_is_not_sqlite_is_left_alone(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    assert (await refused(path)).reason == "not-a-store"
+    assert fingerprint(path.parent) == {path.name: hashlib.sha256(content).hexdigest()}
+
+
+async def test_a_damaged_store_is_reported(path: Path) -> None:
+    async with SQLiteCheckpointer(path) as store:
+        await store.write_many(chain(length=50))
+    content = bytearray(path.read_bytes())
+    content[4096 : len(content)] = os.urandom(len(content) - 4096)
+    path.write_bytes(content)
+    async with SQLiteCheckpointer(path) as store:
+        for call in (store.read_latest("run-1"), store.write(first("run-2")), store.list_runs()):
+            with pytest.raises(CheckpointError) as caught:
+                await call
+            assert caught.value.reason == "corrupted-store"
+
+
+async def test_a_directory_is_not_a_file(path: Path) -> None:
+    path.mkdir()
+    error = await refused(path)
+    assert (error.reason, str(path) in str(error)) == ("is-directory", True)
+
+
+async def test_a_file_is_not_a_directory(path: Path) -> None:
+    path.touch()
+    assert (await refused(path / "run.sqlite")).reason == "cannot-open"
+
+
+@pytest.mark.parametrize("name", [":memory:", "", "a\0b", "file:x?mode=memory"])
+def test_what_is_no_file_name_is_refused(name: str) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        SQLiteCheckpointer(name)
+    assert caught.value.reason == "invalid-path"
+    assert caught.value.hint
+
+
+async def test_a_read_only_filesystem_is_refused(path: Path) -> None:
+    with mounted(path.parent / "small", "size=4m") as small:
+        async with SQLiteCheckpointer(small / "run.sqlite") as store:
+            await store.write(first())
+        before = fingerprint(small)
+        remount(small, "ro")
+        assert (await refused(small / "run.sqlite")).reason == "read-only"
+        assert (await refused(small / "new.sqlite")).reason == "read-only"
+        assert fingerprint(small) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize(("file_mode", "directory_mode"), [(0o444, 0o777), (0o666, 0o555), (0o000, 0o777)])
+def test_missing_permissions_are_told(path: Path, file_mode: int, directory_mode: int) -> None:
+    async def make() -> None:
+        async with SQLiteCheckpointer(path) as store:
+            await store.write(first())
+
+    asyncio.run(make())
+    path.chmod(file_mode)
+    for parent in list(path.parents)[:-2]:
+        parent.chmod(parent.stat().st_mode | 0o055)
+    path.parent.chmod(directory_mode)
+    before = fingerprint(path.parent)
+    output = sqlite_processes.run(
+        """
+        import asyncio, os, sys
+        from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+        from stargraph.errors import StoreUnavailableError
+
+        async def main():
+            try:
+                await SQLiteCheckpointer(sys.argv[1]).bootstrap()
+            except StoreUnavailableError as error:
+                print(error.reason)
+
+        os.setuid(int(sys.argv[2]))
+        asyncio.run(main())
+        """,
+        path,
+        OTHER_USER,
+    )
+    assert output.strip() == "read-only"
+    assert fingerprint(path.parent) == before
+
+
+MOUNTS = """\
+22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+30 22 0:25 / /proc rw - proc proc rw
+31 22 0:40 / /home rw,relatime shared:5 master:1 - nfs4 server:/export rw,vers=4.2
+32 31 254:1 / /home/local rw - xfs /dev/vdb rw
+33 22 0:41 / /mnt/with\\040space rw - cifs //server/share rw
+34 22 0:42 / /over rw - ext4 /dev/vdc rw
+35 34 0:43 / /over rw - fuse.sshfs host: rw
+36 22 0:44 / /fuse rw - fuse.ntfs-3g /dev/sdx rw
+37 22 0:45 / /ho rw - nfs server:/x rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    [
+        ("/run.sqlite", None),
+        ("/home/me/run.sqlite", "nfs4"),
+        ("/homer/run.sqlite", None),
+        ("/home/local/run.sqlite", None),
+        ("/mnt/with space/run.sqlite", "cifs"),
+        ("/over/there/run.sqlite", "fuse.sshfs"),
+        ("/fuse/run.sqlite", None),
+    ],
+)
+def test_the_kernel_tells_the_filesystem(place: str, kind: str | None) -> None:
+    assert _mounts.network_filesystem(Path(place), MOUNTS) == kind
+
+
+async def test_a_network_filesystem_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = path.parent / "mountinfo"
+    table.write_text(f"22 1 0:1 / {path.parent} rw - nfs server:/export rw\n")
+    monkeypatch.setattr(_mounts, "_MOUNTINFO", table)
+    error = await refused(path)
+    assert error.reason == "network-filesystem"
+    assert "nfs" in str(error)
+    assert "allow_network_filesystem=True" in str(error)
+    assert not path.exists()
+    async with SQLiteCheckpointer(path, allow_network_filesystem=True) as store:
+        await store.write(first())
+
+
+def schema_of(path: Path) -> list[tuple[str, ...]]:
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name").fetchall()
+    finally:
+        connection.close()
+
+
+async def test_an_older_format_is_migrated_in_one_go(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with SQLiteCheckpointer(path) as store:
+        await store.write(first())
+    step = ("ALTER TABLE runs ADD COLUMN note TEXT", "CREATE INDEX runs_by_note ON runs (note)")
+    broken = (step[0], "CREATE INDEX runs_by_note ON nothing (note)")
+    monkeypatch.setattr(_schema, "FORMAT_VERSION", 2)
+    before = schema_of(path)
+    monkeypatch.setattr(_schema, "_MIGRATIONS", (*_schema._MIGRATIONS, broken))
+    assert (await refused(path)).reason == "store-failed"
+    assert schema_of(path) == before
+    monkeypatch.setattr(_schema, "_MIGRATIONS", (*_schema._MIGRATIONS[:1], step))
+    async with SQLiteCheckpointer(path) as store:
+        assert await store.read_latest("run-1") is not None
+    fresh = path.with_name("fresh.sqlite")
+    async with SQLiteCheckpointer(fresh):
+        pass
+    assert schema_of(path) == schema_of(fresh)
+
+
+async def test_a_file_switched_out_of_wal_is_switched_back(path: Path) -> None:
+    async with SQLiteCheckpointer(path) as store:
+        await store.write(first())
+    with sqlite3.connect(path) as other:
+        assert other.execute("PRAGMA journal_mode = DELETE").fetchone() == ("delete",)
+    other.close()
+    async with SQLiteCheckpointer(path) as store:
+        assert await store.read_latest("run-1") is not None
+        with sqlite3.connect(path) as other:
+            assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        other.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("sqlite:///sub/run.sqlite", "sub/run.sqlite"),
+        ("sqlite:///{here}/run.sqlite", "run.sqlite"),
+        ("SQLITE:///a%20b.sqlite", "a b.sqlite"),
+        ("sub/run.sqlite", "sub/run.sqlite"),
+        ("{here}/what?x#y.sqlite", "what?x#y.sqlite"),
+        ("sqlite:///slow.sqlite?synchronous=normal&busy_timeout=2.5&allow_network_filesystem=true", "slow.sqlite"),
+    ],
+)
+async def test_urls_lead_to_files(path: Path, monkeypatch: pytest.MonkeyPatch, url: str, place: str) -> None:
+    monkeypatch.chdir(path.parent)
+    store = open_checkpointer(url.format(here=path.parent))
+    assert isinstance(store, SQLiteCheckpointer)
+    async with store:
+        await store.write(first())
+    assert [str(found.relative_to(path.parent)) for found in path.parent.rglob("*") if found.is_file()] == [place]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite://run.sqlite",
+        "sqlite:///",
+        "sqlite:run.sqlite",
+        "sqlite:///x?journal=off",
+        "sqlite:///x?synchronous=off",
+    ],
+)
+def test_odd_urls_are_refused(url: str) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        SQLiteCheckpointer.from_url(url)
+    assert caught.value.reason == "invalid-url"
+
+
+def test_arguments_are_checked(path: Path) -> None:
+    with pytest.raises(ValueError, match="synchronous"):
+        SQLiteCheckpointer(path, synchronous="off")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="busy_timeout"):
+        SQLiteCheckpointer(path, busy_timeout=-1)

@@ -1,0 +1,302 @@
+"""What survives the loss of a process, a full disk and a file that goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import sqlite3
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from support import sqlite_processes
+from support.records import chain, endless, first, following
+from support.sqlite_mounts import mounted
+
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer, _writer
+from stargraph.errors import CheckpointConflictError, StoreUnavailableError
+
+BURST = """
+import asyncio, sys
+from support.records import endless
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+
+async def burst(store, run_id):
+    for checkpoint in endless(run_id):
+        await store.write(checkpoint)
+        print(run_id, checkpoint.step, checkpoint.digest, flush=True)
+
+async def main():
+    store = SQLiteCheckpointer(sys.argv[1])
+    await store.bootstrap()
+    await asyncio.gather(*(burst(store, run_id) for run_id in sys.argv[2:]))
+
+asyncio.run(main())
+"""
+
+
+def test_every_acknowledged_step_survives_sigkill(path: Path) -> None:
+    acknowledged: dict[str, dict[int, str]] = {}
+    for turn in range(3):
+        names = [f"run-{turn}-{number}" for number in range(4)]
+        process = sqlite_processes.start(BURST, path, *names)
+        assert process.stdout
+        lines = [process.stdout.readline() for _ in range(150 + 50 * turn)]
+        process.kill()
+        lines += process.stdout.readlines()
+        process.communicate()
+        for line in lines:
+            if line.endswith("\n"):  # the last one may be torn
+                run_id, step, digest = line.split(" ")
+                acknowledged.setdefault(run_id, {})[int(step)] = digest.rstrip()
+    assert len(acknowledged) == 12
+
+    async def check() -> None:
+        async with SQLiteCheckpointer(path) as store:
+            for run_id, steps in acknowledged.items():
+                found = [checkpoint async for checkpoint in store.history(run_id)]
+                assert {checkpoint.step: checkpoint.digest for checkpoint in found}.items() >= steps.items()
+                assert len(found) <= len(steps) + 1
+                assert all(after.previous_digest == before.digest for before, after in pairwise(found))
+                await store.write(following(found[-1]))
+
+    asyncio.run(check())
+
+
+async def test_two_processes_write_while_a_third_reads(path: Path) -> None:
+    async with SQLiteCheckpointer(path) as store:
+        processes = [sqlite_processes.start(BURST, path, f"run-{number}") for number in range(2)]
+        try:
+            last = [-1, -1]
+            ends = time.monotonic() + 20
+            while min(last) < 50 and time.monotonic() < ends:
+                for number in range(2):
+                    latest = await store.read_latest(f"run-{number}")
+                    step = -1 if latest is None else latest.step
+                    assert step >= last[number]
+                    last[number] = step
+                await store.write(first(f"mine-{sum(last)}-{time.monotonic_ns()}"))
+        finally:
+            for process in processes:
+                process.kill()
+                process.communicate()
+        assert min(last) >= 50
+
+
+async def test_an_executor_in_another_process_is_fenced(path: Path) -> None:
+    code = """
+import asyncio, sys
+from support.records import executor, following
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+from stargraph.errors import CheckpointConflictError
+
+async def main():
+    store = SQLiteCheckpointer(sys.argv[1])
+    await store.bootstrap()
+    tail = await store.read_latest("run-1")
+    await store.write(following(tail, event="resumed", executor=executor()))
+
+asyncio.run(main())
+"""
+    async with SQLiteCheckpointer(path) as store:
+        start = first()
+        await store.write(start)
+        await asyncio.to_thread(sqlite_processes.run, code, path)
+        with pytest.raises(CheckpointConflictError):
+            await store.write(following(start))
+        with pytest.raises(CheckpointConflictError):
+            await store.write(following(following(start)))
+
+
+@pytest.mark.parametrize("what", ["the file", "its log", "its index", "all three", "the directory"])
+@pytest.mark.parametrize("how", ["unlinked", "replaced"])
+async def test_a_store_that_is_gone_takes_nothing(path: Path, what: str, how: str) -> None:
+    home = path.parent / "home"
+    target = home / "run.sqlite"
+    suffixes = {"the file": [""], "its log": ["-wal"], "its index": ["-shm"]}.get(what, ["", "-wal", "-shm"])
+    other = SQLiteCheckpointer(path.parent / "other.sqlite")
+    async with other, SQLiteCheckpointer(target) as store:
+        await other.write(first("other"))
+        await store.write(first())
+        if what == "the directory":
+            home.rename(path.parent / "away")
+            if how == "replaced":
+                shutil.copytree(path.parent / "away", home)
+        else:
+            for suffix in suffixes:
+                name = Path(f"{target}{suffix}")
+                name.unlink()
+                if how == "replaced":
+                    shutil.copyfile(f"{other._files.path}{suffix}", name)
+        for _ in range(2):
+            with pytest.raises(StoreUnavailableError) as caught:
+                await store.write(first("run-2"))
+            assert caught.value.reason == "store-replaced"
+            with pytest.raises(StoreUnavailableError):
+                await store.read_latest("run-1")
+            with pytest.raises(StoreUnavailableError):
+                await store.bootstrap()
+
+
+async def test_a_store_that_was_put_back_opens_again(path: Path) -> None:
+    store = SQLiteCheckpointer(path)
+    await store.bootstrap()
+    await store.write(first())
+    path.unlink()
+    with pytest.raises(StoreUnavailableError):
+        await store.write(first("run-2"))
+    await store.close()
+    for suffix in ("-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+    async with store:
+        await store.write(first("run-3"))
+        assert [run.run_id for run in await store.list_runs()] == ["run-3"]
+
+
+async def test_a_full_disk_loses_nothing_and_is_overcome(path: Path) -> None:
+    with mounted(path.parent / "small", "size=3m") as small:
+        async with SQLiteCheckpointer(small / "run.sqlite") as store:
+            ballast = small / "ballast"
+            ballast.write_bytes(bytes(1_500_000))
+            written: list[Checkpoint] = []
+
+            async def fill() -> None:
+                for checkpoint in endless(state={"pad": "x" * 50_000, "count": 0}):
+                    await store.write(checkpoint)
+                    written.append(checkpoint)
+
+            with pytest.raises(StoreUnavailableError) as caught:
+                await fill()
+            assert caught.value.reason == "disk-full"
+            assert len(written) > 3
+            assert [found async for found in store.history("run-1")] == written
+            with pytest.raises(StoreUnavailableError):
+                await store.write(following(written[-1]))
+            ballast.unlink()
+            for _ in range(3):
+                written.append(following(written[-1]))
+                await store.write(written[-1])
+        async with SQLiteCheckpointer(small / "run.sqlite") as store:
+            assert [found async for found in store.history("run-1")] == written
+
+
+async def test_what_does_not_fit_fails_alone(path: Path) -> None:
+    with mounted(path.parent / "small", "size=3m") as small:
+        async with SQLiteCheckpointer(small / "run.sqlite") as store:
+            records = [first(f"run-{number}") for number in range(20)]
+            records[7] = first("run-7", state={"pad": "x" * 4_000_000})
+            outcomes = await asyncio.gather(*map(store.write, records), return_exceptions=True)
+            assert [getattr(outcome, "reason", None) for outcome in outcomes] == [None] * 7 + ["disk-full"] + [
+                None
+            ] * 12
+            assert {run.run_id for run in await store.list_runs()} == {f"run-{number}" for number in range(20)} - {
+                "run-7"
+            }
+
+
+def test_a_limit_on_the_size_of_files_is_told(path: Path) -> None:
+    code = """
+import asyncio, resource, signal, sys
+from support.records import endless
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+from stargraph.errors import StoreUnavailableError
+
+async def main():
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    written = []
+    async with SQLiteCheckpointer(sys.argv[1]) as store:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, hard))
+        try:
+            for checkpoint in endless(state={"pad": "x" * 5000}):
+                await store.write(checkpoint)
+                written.append(checkpoint)
+        except StoreUnavailableError as error:
+            print(error.reason)
+        assert [found async for found in store.history("run-1")] == written
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        await store.write(checkpoint)
+        assert await store.read_latest("run-1") == checkpoint
+
+asyncio.run(main())
+"""
+    assert sqlite_processes.run(code, path).strip() in ("disk-full", "io-error")
+
+
+async def test_the_log_stays_short_and_writers_do_not_wait_for_readers(path: Path) -> None:
+    async with SQLiteCheckpointer(path) as store:
+        records = endless(state={"pad": "x" * 20_000, "count": 0})
+        for _ in range(600):
+            await store.write(next(records))
+        assert Path(f"{path}-wal").stat().st_size < 3 * _writer._WAL_BYTES
+        assert path.stat().st_size > 8_000_000
+
+
+async def test_a_long_reader_delays_the_log_and_loses_nothing(path: Path) -> None:
+    async with SQLiteCheckpointer(path) as store:
+        await store.write(first("run-0"))
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            assert reader.execute("SELECT count(*) FROM checkpoints").fetchone() == (1,)
+            records = endless(state={"pad": "x" * 20_000, "count": 0})
+            for _ in range(500):
+                await store.write(next(records))
+            assert reader.execute("SELECT count(*) FROM checkpoints").fetchone() == (1,)
+            long = Path(f"{path}-wal").stat().st_size
+            assert long > 2 * _writer._WAL_BYTES
+            reader.execute("COMMIT")
+        for _ in range(300):
+            await store.write(next(records))
+        with contextlib.closing(sqlite3.connect(path)) as other:
+            # Moved and begun anew: less is left in it than its file is long.
+            _, frames, _ = other.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        assert frames * 4096 < long
+        assert [run.last_step for run in await store.list_runs()] == [0, 799]
+
+
+@pytest.mark.parametrize(("synchronous", "level"), [("full", 2), ("normal", 1)])
+async def test_the_writer_is_as_safe_as_it_was_asked_to_be(path: Path, synchronous: str, level: int) -> None:
+    def pragmas(connection: sqlite3.Connection) -> list[object]:
+        names = ("synchronous", "wal_autocheckpoint", "journal_mode")
+        return [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
+
+    async with SQLiteCheckpointer(path, synchronous=synchronous) as store:  # type: ignore[arg-type]
+        assert store._store
+        assert await store._store._writing.run(pragmas) == [level, 0, "wal"]
+
+
+async def test_concurrent_writes_share_their_commits(path: Path) -> None:
+    async with SQLiteCheckpointer(path) as store:
+        assert store._store
+        statements: list[str] = []
+        await store._store._writing.run(lambda connection: connection.set_trace_callback(statements.append))
+        await asyncio.gather(*(store.write(first(f"run-{number}")) for number in range(100)))
+        assert 1 <= statements.count("COMMIT") < 50
+        statements.clear()
+        for checkpoint in chain("alone", 5):
+            await store.write(checkpoint)
+        assert not any(statement.startswith(("BEGIN", "COMMIT", "SELECT run")) for statement in statements)
+
+
+async def test_a_second_handle_leaves_the_locks_of_the_first(path: Path) -> None:
+    """Closing any descriptor of the file, even one made by open(), drops the locks of the whole process."""
+    code = """
+import sqlite3, sys
+try:
+    print(sqlite3.connect(sys.argv[1], timeout=0).execute("PRAGMA journal_mode = DELETE").fetchone()[0])
+except sqlite3.OperationalError as error:
+    print(error)
+"""
+    async with SQLiteCheckpointer(path) as store:
+        await store.write(first())
+        async with SQLiteCheckpointer(path) as another:
+            await another.write(first("run-2"))
+        assert await asyncio.to_thread(sqlite_processes.run, code, path) == "database is locked\n"
+        await store.write(first("run-3"))
+    assert await asyncio.to_thread(sqlite_processes.run, code, path) == "delete\n"

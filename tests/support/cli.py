@@ -1,0 +1,78 @@
+"""A folder with a graph in it, and the command line: in this process where that is enough, else in one of its own."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from typer.testing import CliRunner
+
+from stargraph.cli._app import app
+
+GRAPH = """\
+id: demo
+state_schema:
+  count: int
+  name: {type: str, default: ""}
+  ratio: {type: float, default: 0.5}
+  level: {type: 'Literal["low", "high"]', default: low}
+  maybe: {type: "str | None", default: null}
+  notes: {type: "list[str]", default: [], reduce: append}
+nodes:
+  - {id: first, kind: "steps:increase"}
+  - {id: second, kind: "steps:note"}
+  - {id: third, kind: "steps:increase"}
+"""
+
+STEPS = """\
+def increase(state):
+    return {'count': state.count + 1}
+
+def note(state):
+    return {'notes': [f"count is {state.count}"]}
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+class Folder:
+    """A working directory with a graph file and the module of its nodes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.write("graph.yaml", GRAPH)
+        self.write("steps.py", STEPS)
+
+    def write(self, name: str, text: str) -> Path:
+        file = self.path / name
+        file.write_text(text)
+        return file
+
+    def call(self, *words: str, env: dict[str, str] | None = None, stdin: str | None = None) -> Answer:
+        """Run the command line in this process."""
+        importlib.invalidate_caches()
+        result = CliRunner().invoke(app, list(words), env=env, input=stdin, prog_name="stargraph")
+        return Answer(result.exit_code, result.stdout, result.stderr)
+
+    def spawn(self, *words: str, **options: Any) -> subprocess.Popen[str]:
+        """Run the command line as a process of its own."""
+        given: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
+        return subprocess.Popen(command(*words), cwd=self.path, **given)
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-c", "from stargraph.cli import main; main()", *words]

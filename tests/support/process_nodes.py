@@ -1,0 +1,30 @@
+"""Nodes that leave a line in the file `LEDGER` names, and wait where the files in `GATES` say so."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from stargraph.graph import NodeContext
+
+
+def step(state: Any, context: NodeContext) -> dict[str, Any]:
+    """Tells that it runs, and waits while a file of its name is in the folder of gates."""
+    folder = Path(os.environ["GATES"])
+    with Path(os.environ["LEDGER"]).open("a") as ledger:
+        ledger.write(f"{context.node} {os.getpid()}\n")
+    while (folder / context.node).exists():
+        time.sleep(0.005)
+    return {"path": [context.node]}
+
+
+def where(state: Any, context: NodeContext) -> dict[str, Any]:
+    """Tells its item and its process."""
+    return {"path": [f"{context.item} {os.getpid()}"]}
+
+
+def asks(state: Any, context: NodeContext) -> None:
+    """Asks, which a node in another process cannot."""
+    context.interrupt("?")
