@@ -97,8 +97,8 @@ def refuse(where: str) -> StoreUnavailableError:
     return StoreUnavailableError(
         f"{where}: the store ignores `If-None-Match: *`: it overwrote an object all the same",
         reason="conditional-writes-unsupported",
-        hint="Without conditional writes two executors of one run would overwrite each other. AWS S3, Cloudflare R2,"
-        " MinIO (2024-10 or later) and Ceph (Squid or later) have them. Where one process alone ever writes,"
+        hint="Without conditional writes two executors of one run would overwrite each other. AWS S3 and Cloudflare R2"
+        " have them, and newer versions of MinIO and Ceph: upgrade the server. Where one process alone ever writes,"
         " unsafe_single_writer=True accepts this store.",
     )
 

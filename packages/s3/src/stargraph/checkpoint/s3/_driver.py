@@ -71,7 +71,8 @@ class S3Checkpointer:
             executors of one run from overwriting each other.
 
     Raises:
-        ValueError: the URL does not name a bucket.
+        CheckpointError: the URL does not name a bucket (`reason="invalid-url"`).
+        ValueError: the URL carries options, which are for `from_url`.
     """
 
     def __init__(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from urllib.parse import parse_qsl, unquote
 
 from stargraph.checkpoint.s3._keys import MAX_PREFIX_BYTES
+from stargraph.errors import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,32 +78,43 @@ def parse_url(url: str) -> tuple[Address, dict[str, Any]]:
         The place, and the arguments of `S3Checkpointer` that the query names.
 
     Raises:
-        ValueError: it is not such a URL.
+        CheckpointError: it is not such a URL (`reason="invalid-url"`).
     """
     scheme, separator, rest = url.partition("://")
     if scheme.lower() != "s3" or not separator:
-        raise ValueError(f"{url.partition('?')[0]!r}: an S3 store is named as s3://bucket/prefix")
+        raise _invalid(f"{url.partition('?')[0]!r} does not name an S3 store")
     where, _, query = rest.partition("?")
     bucket, _, path = where.partition("/")
     if not (_BUCKET.fullmatch(bucket) or _ACCESS_POINT.fullmatch(bucket)):
-        raise ValueError(f"{bucket!r} is not the name of a bucket; an S3 store is named as s3://bucket/prefix")
+        raise _invalid(f"{bucket!r} is not the name of a bucket")
     prefix = unquote(path).strip("/")
     if any(part in ("", ".", "..") for part in prefix.split("/")) and prefix:
-        raise ValueError(f"the prefix {prefix!r} has an empty part, or one that is . or ..")
+        raise _invalid(f"the prefix {prefix!r} has an empty part, or one that is . or ..")
     if len(prefix.encode()) > MAX_PREFIX_BYTES:
-        raise ValueError(f"the prefix is longer than {MAX_PREFIX_BYTES} bytes")
+        raise _invalid(f"the prefix is longer than {MAX_PREFIX_BYTES} bytes")
     if not prefix.isprintable() or "#" in prefix:
-        raise ValueError(f"the prefix {prefix!r} has a character that a key should not have")
+        raise _invalid(f"the prefix {prefix!r} has a character that a key should not have")
     return Address(bucket, prefix), dict(_option(name, text) for name, text in parse_qsl(query, strict_parsing=False))
 
 
 def _option(name: str, text: str) -> tuple[str, Any]:
     if name in ("path_style", "unsafe_single_writer", "files_of_ended_runs"):
         if text.lower() not in _FLAGS:
-            raise ValueError(f"{name}={text}: give true or false")
+            raise _invalid(f"{name}={text}: give true or false")
         return name, _FLAGS[text.lower()]
     if name in ("connect_timeout", "read_timeout", "deadline"):
-        return name, float(text)
+        try:
+            return name, float(text)
+        except ValueError:
+            raise _invalid(f"{name}={text}: give seconds") from None
     if name in ("endpoint_url", "region", "kms_key_id", "checksums", "profile", "cache_dir"):
         return name, text
-    raise ValueError(f"{name!r} is not an option of an S3 store's URL")
+    raise _invalid(f"{name!r} is not an option of an S3 store's URL")
+
+
+def _invalid(complaint: str) -> CheckpointError:
+    return CheckpointError(
+        complaint,
+        reason="invalid-url",
+        hint="An S3 store is named as s3://bucket/prefix, with options as in s3://bucket/prefix?region=eu-west-1.",
+    )
