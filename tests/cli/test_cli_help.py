@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -72,3 +74,17 @@ def test_options_take_what_the_engine_takes() -> None:
     assert {each.value for each in StatusName} == set(get_args(Status))
     assert {each.value for each in DurabilityName} == set(get_args(Durability))
     assert {each.value for each in AcceptName} == set(get_args(Accept))
+
+
+def test_the_document_names_every_command_option_and_exit_code(folder: Folder) -> None:
+    document = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    rows = set(re.findall(r"^\| (\d+) \|", document, re.MULTILINE))
+    assert rows == {str(int(code)) for code in ExitCode}
+    for name in COMMANDS:
+        assert f"| `stargraph {name}" in document
+        options = set(re.findall(r"(?<!\S)--[a-z][a-z-]+", folder.call(name, "--help").out))
+        assert {option for option in options if option not in document} - {"--help"} == set()
+    known = set(
+        re.findall(r"--[a-z][a-z-]+", "".join(folder.call(*words, "--help").out for words in ([], *zip(COMMANDS))))
+    )
+    assert set(re.findall(r"--[a-z][a-z-]+", document)) - known == set()

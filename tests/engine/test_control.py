@@ -124,6 +124,13 @@ async def test_a_node_is_retried_for_what_it_names(store: MemoryCheckpointer, le
     assert store.events("r") == ["started", "completed a"]
 
 
+async def test_each_try_is_given_a_state_of_its_own(store: MemoryCheckpointer) -> None:
+    retried = f'{PATH}nodes: [{{id: a, kind: "support.nodes:mutate_and_fail_once", retry: {{initial_delay: 0}}}}]'
+    run = await graph(retried).start(checkpointer=store)
+    assert (await run.start()).status == "done"
+    assert run.state == {"path": ["mutated"]}
+
+
 async def test_a_node_is_not_retried_for_anything_else(store: MemoryCheckpointer, ledger: list[str]) -> None:
     retried = 'nodes: [{id: a, kind: "support.nodes:fail", retry: {attempts: 5, initial_delay: 0, on: [OSError]}}]'
     run = await graph(retried).start(checkpointer=store, run_id="r")

@@ -13,4 +13,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "graphs.md"
 
 def test_every_graph_of_the_reference_loads() -> None:
     graphs = [block for block in blocks_of(PAGE.read_text(encoding="utf-8")) if block.language == "yaml"]
-    assert [parse_graph(block.text, file=f"{PAGE}:{block.line}").id for block in graphs] == ["triage", "approve", "orders"]
+    assert [parse_graph(block.text, file=f"{PAGE}:{block.line}").id for block in graphs] == [
+        "triage",
+        "approve",
+        "orders",
+    ]

@@ -7,6 +7,7 @@ import hashlib
 import os
 import sqlite3
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,11 @@ async def refused(path: Path | str, **options: bool) -> CheckpointError:
     with pytest.raises(CheckpointError) as caught:
         await SQLiteCheckpointer(path, **options).bootstrap()  # type: ignore[arg-type]
     assert caught.value.hint
-    return caught.value
+    for _ in range(500):
+        if not any(thread.name == "stargraph-sqlite" for thread in threading.enumerate()):
+            return caught.value
+        await asyncio.sleep(0.01)
+    raise AssertionError("a refused bootstrap left a connection open")
 
 
 async def test_every_method_waits_for_bootstrap(path: Path) -> None:
@@ -223,6 +228,23 @@ async def test_another_application_is_left_alone(path: Path, mode: str) -> None:
     error = await refused(path)
     assert (type(error), error.reason) == (StoreUnavailableError, "not-a-store")
     assert fingerprint(path.parent) == before
+
+
+@pytest.mark.parametrize("how", ["mode=ro", "immutable=1"])
+def test_tables_made_between_two_questions_are_not_taken_for_those_of_another(path: Path, how: str) -> None:
+    maker = sqlite3.connect(path, isolation_level=None)
+    maker.execute("PRAGMA journal_mode = WAL")
+    looker = sqlite3.connect(f"{path.as_uri()}?{how}", uri=True, isolation_level=None)
+
+    def meanwhile(statement: str) -> None:
+        if "sqlite_master" in statement:
+            _schema.migrate(maker, path)
+            maker.execute("PRAGMA wal_checkpoint")
+
+    looker.set_trace_callback(meanwhile)
+    assert _schema.needs_migration(looker, path)
+    looker.close()
+    maker.close()
 
 
 @pytest.mark.parametrize("pragma", ["application_id", "user_version"])

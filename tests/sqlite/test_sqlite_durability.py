@@ -185,6 +185,20 @@ async def test_a_full_disk_loses_nothing_and_is_overcome(path: Path) -> None:
             assert [found async for found in store.history("run-1")] == written
 
 
+async def test_a_full_disk_takes_no_store_until_there_is_space(path: Path) -> None:
+    with mounted(path.parent / "small", "size=1m") as small:
+        ballast = small / "ballast"
+        with contextlib.suppress(OSError):
+            ballast.write_bytes(bytes(2_000_000))
+        store = SQLiteCheckpointer(small / "run.sqlite")
+        with pytest.raises(StoreUnavailableError) as caught:
+            await store.bootstrap()
+        assert caught.value.reason == "disk-full"
+        ballast.unlink()
+        async with store:
+            await store.write(first())
+
+
 async def test_what_does_not_fit_fails_alone(path: Path) -> None:
     with mounted(path.parent / "small", "size=3m") as small:
         async with SQLiteCheckpointer(small / "run.sqlite") as store:

@@ -150,20 +150,23 @@ async def test_a_handle_that_is_dropped_ends_its_threads(path: Path) -> None:
     def ours() -> int:
         return sum(thread.name == "stargraph-sqlite" for thread in threading.enumerate())
 
-    before = ours()
+    async def settled() -> bool:
+        for _ in range(500):
+            if not ours():
+                return True
+            await asyncio.sleep(0.01)
+        return False
+
+    assert await settled()
     store = SQLiteCheckpointer(path)
     await store.bootstrap()
     await store.write(first())
-    assert ours() == before + 2
+    assert ours() == 2
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         del store
         gc.collect()
-    for _ in range(500):
-        if ours() == before:
-            break
-        await asyncio.sleep(0.01)
-    assert ours() == before
+    assert await settled()
     assert [found.name for found in path.parent.iterdir()] == ["run.sqlite"]
 
 

@@ -131,7 +131,7 @@ def busy_run() -> list[Checkpoint]:
     frontier = (
         task(3, calls=(StepRange(first=5, last=7),)),
         Fork(
-            task_id="t",
+            task_id="task-9",
             mode="map",
             rule="fan-out",
             join="report",

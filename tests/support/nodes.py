@@ -92,6 +92,14 @@ async def mutate(state: Any, context: NodeContext) -> None:
     state.path.append("mutated")
 
 
+async def mutate_and_fail_once(state: Any, context: NodeContext) -> dict[str, Any]:
+    """Changes what it was given, and fails in the first try; returns what it then sees."""
+    state.path.append("mutated")
+    if context.attempt == 1:
+        raise RuntimeError("no luck")
+    return {"path": list(state.path)}
+
+
 async def slow(state: Any, context: NodeContext) -> dict[str, Any]:
     """Takes a while."""
     name = _enter(context)

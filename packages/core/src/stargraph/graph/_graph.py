@@ -64,7 +64,9 @@ class Graph:
         if str(folder) not in sys.path:
             sys.path.insert(0, str(folder))
         document = load_graph(path, compile_expression=Expression)
-        return cls(document, folder=folder, integrity_key=integrity_key)
+        graph = cls(document, folder=folder, integrity_key=integrity_key)
+        _refuse_shadowed(document, folder, str(path))
+        return graph
 
     @property
     def id(self) -> str:
@@ -135,6 +137,24 @@ class Graph:
             executor=executor,
             keyring=self._keyring,
         )
+
+
+def _refuse_shadowed(document: IRDocument, folder: Path, file: str) -> None:
+    """Refuse a graph whose nodes come from a module of the same name as the one that lies beside its file."""
+    for spec in document.nodes:
+        name = spec.kind.partition(":")[0].partition(".")[0]
+        module = sys.modules.get(name)
+        beside = [path for path in (folder / f"{name}.py", folder / name / "__init__.py") if path.is_file()]
+        if module is None or not beside or ":" not in spec.kind:
+            continue
+        loaded = getattr(module, "__file__", None)
+        if loaded is None or Path(loaded).resolve() not in (path.resolve() for path in beside):
+            raise GraphError(
+                f"node {spec.id!r}: {name!r} was imported from {loaded}, and not from {beside[0]}",
+                reason="module-shadowed",
+                hint="Give one of the two modules another name.",
+                file=file,
+            )
 
 
 def _build(document: IRDocument, folder: Path, above: tuple[Path, ...]) -> Plan:

@@ -32,6 +32,7 @@ from stargraph.checkpoint.sqlite import _queries, _retention
 from stargraph.checkpoint.sqlite._appends import Append, AppendMany
 from stargraph.checkpoint.sqlite._connection import closed
 from stargraph.checkpoint.sqlite._files import StoreFiles
+from stargraph.checkpoint.sqlite._library import sqlite_library
 from stargraph.checkpoint.sqlite._rows import microseconds
 from stargraph.checkpoint.sqlite._store import Options, Store, Synchronous
 from stargraph.checkpoint.sqlite._urls import parse_url
@@ -91,6 +92,12 @@ class SQLiteCheckpointer:
         """
         path, options = parse_url(url)
         return cls(path, **options)
+
+    @staticmethod
+    def diagnose() -> list[str]:
+        """Return what is known to be wrong with the SQLite library in use; `stargraph doctor` prints it."""
+        library = sqlite_library()
+        return [f"SQLite {library.version}: {problem}" for problem in library.problems]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({os.fspath(self._files.path)!r})"

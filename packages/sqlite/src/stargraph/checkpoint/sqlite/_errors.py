@@ -8,8 +8,6 @@ from pathlib import Path
 
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreUnavailableError
 
-_UNTOUCHED = "Nothing was changed."
-
 
 def is_busy(error: sqlite3.Error) -> bool:
     """Tell whether another connection held a lock, so that trying again can help."""
@@ -26,7 +24,7 @@ def store_error(error: Exception, path: Path) -> CheckpointError:
     if isinstance(error, OSError):
         return _from_system(error, path)
     if not isinstance(error, sqlite3.Error):
-        return StoreUnavailableError(f"{path}: {error}", reason="store-failed", hint="The outcome is unknown.")
+        return _failed(path, str(error), type(error).__name__)
     code = _primary_code(error)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return locked(path)
@@ -55,12 +53,7 @@ def store_error(error: Exception, path: Path) -> CheckpointError:
             reason="io-error",
             hint="Check the disk and its free space, then write the same checkpoint again.",
         )
-    name = getattr(error, "sqlite_errorname", None) or type(error).__name__
-    return StoreUnavailableError(
-        f"{path}: SQLite failed: {error} ({name})",
-        reason="store-failed",
-        hint="Write the same checkpoint again; that is always safe.",
-    )
+    return _failed(path, str(error), getattr(error, "sqlite_errorname", None) or type(error).__name__)
 
 
 def locked(path: Path) -> StoreUnavailableError:
@@ -87,7 +80,15 @@ def not_a_store(path: Path, complaint: str) -> StoreUnavailableError:
     return StoreUnavailableError(
         f"{path}: this is not a Stargraph store: {complaint}",
         reason="not-a-store",
-        hint=f"{_UNTOUCHED} Choose another path.",
+        hint="Nothing was changed. Choose another path.",
+    )
+
+
+def _failed(path: Path, complaint: str, name: str) -> StoreUnavailableError:
+    return StoreUnavailableError(
+        f"{path}: SQLite failed: {complaint} ({name})",
+        reason="store-failed",
+        hint="Write the same checkpoint again; that is always safe.",
     )
 
 
@@ -103,10 +104,12 @@ def _from_system(error: OSError, path: Path) -> StoreUnavailableError:
     where = error.filename or path
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return _disk_full(path)
-    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+    if error.errno == errno.EROFS:
+        return read_only(path)
+    if error.errno in (errno.EACCES, errno.EPERM):
         return StoreUnavailableError(
             f"{path}: {where}: {error.strerror}",
-            reason="read-only" if error.errno == errno.EROFS else "permission-denied",
+            reason="permission-denied",
             hint="Give this user write permission for the directory, or choose another path.",
         )
     return StoreUnavailableError(

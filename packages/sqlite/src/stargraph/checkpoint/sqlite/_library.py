@@ -9,9 +9,9 @@ from typing import Final
 _WAL_RESET: Final = (
     "The WAL-reset bug (https://sqlite.org/wal.html#walresetbug): when one connection commits at the very moment"
     " another begins a second checkpoint of the write-ahead log, part of the log can be skipped, which loses commits"
-    " or damages the file. It is rare. Checkpoints that this driver makes hold the write lock, which excludes it;"
-    " those of other programs on the same file, such as a sqlite3 shell, may not. Fixed in SQLite 3.51.3, 3.50.7"
-    " and 3.44.6."
+    " or damages the file. It is rare. Checkpoints that this driver makes hold the write lock, which excludes it,"
+    " unless somebody else keeps that lock for a quarter of a second; those of other programs on the same file may"
+    " not. Fixed in SQLite 3.51.3, 3.50.7 and 3.44.6."
 )
 
 _WITHDRAWN: Final = "SQLite 3.52.0 was withdrawn by its authors because of its faults. Use 3.51.3, or 3.53.0 or later."

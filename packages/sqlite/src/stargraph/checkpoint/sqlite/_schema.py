@@ -93,26 +93,19 @@ def needs_migration(connection: sqlite3.Connection, path: Path) -> bool:
     """Tell whether tables are to be made or migrated; changes nothing.
 
     Args:
-        connection: open on the file.
+        connection: open on the file, in autocommit mode.
         path: the file, for the errors.
 
     Raises:
         StoreUnavailableError: the file belongs to another application (`reason="not-a-store"`).
         StoreVersionError: the tables are newer than this software.
     """
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if application != APPLICATION_ID:
-        (objects,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if application or version or objects:
-            raise not_a_store(path, "it is the SQLite database of another application")
-    if version > FORMAT_VERSION:
-        raise StoreVersionError(
-            f"{path}: the store has format {version}, and this software knows formats up to {FORMAT_VERSION}",
-            reason="newer-format",
-            hint="Nothing was changed. Upgrade stargraph-checkpoint-sqlite here to the version that wrote it.",
-        )
-    return bool(version < FORMAT_VERSION)
+    # One look at all: else another process could make the tables between two questions.
+    connection.execute("BEGIN")
+    try:
+        return _version(connection, path) < FORMAT_VERSION
+    finally:
+        connection.execute("ROLLBACK")
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
@@ -128,8 +121,8 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if needs_migration(connection, path):
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
+        version = _version(connection, path)
+        if version < FORMAT_VERSION:
             for statements in _MIGRATIONS[version:]:
                 for statement in statements:
                     connection.execute(statement)
@@ -139,3 +132,20 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+
+def _version(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the version of the tables, 0 where there are none; within a transaction."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application != APPLICATION_ID:
+        (objects,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if application or version or objects:
+            raise not_a_store(path, "it is the SQLite database of another application")
+    if version > FORMAT_VERSION:
+        raise StoreVersionError(
+            f"{path}: the store has format {version}, and this software knows formats up to {FORMAT_VERSION}",
+            reason="newer-format",
+            hint="Nothing was changed. Upgrade stargraph-checkpoint-sqlite here to the version that wrote it.",
+        )
+    return int(version)

@@ -154,10 +154,16 @@ class Store:
     def _refuse_untouched(self) -> None:
         """Refuse a file that is not ours before SQLite makes a -wal and a -shm file beside it.
 
-        This look takes no locks, so only what it finds for certain counts.
+        This look takes no locks, so it counts for nothing where somebody opened the file meanwhile.
         """
-        with contextlib.closing(self._connect("immutable=1", 0)) as connection, contextlib.suppress(sqlite3.Error):
-            needs_migration(connection, self._files.path)
+        with contextlib.closing(self._connect("immutable=1", 0)) as connection:
+            try:
+                needs_migration(connection, self._files.path)
+            except sqlite3.Error:
+                return
+            except CheckpointError:
+                if not self._files.has_wal():
+                    raise
 
     def _open_writer(self) -> sqlite3.Connection:
         connection = self._connect("mode=rw", LOCK_ATTEMPT)
@@ -201,7 +207,7 @@ def _finish(done: asyncio.Future[None]) -> None:
 def _use_wal(connection: sqlite3.Connection, path: Path) -> None:
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
-        raise CheckpointError(
+        raise StoreUnavailableError(
             f"{path}: the database stays in journal mode {mode!r}: its filesystem cannot share memory",
             reason="no-wal",
             hint="Put the store on a local filesystem.",

@@ -1,0 +1,25 @@
+"""The conformance kit: prove that a checkpoint driver keeps the contract."""
+
+from stargraph.checkpoint.conformance._catalogue import catalogue
+from stargraph.checkpoint.conformance._findings import HarnessError
+from stargraph.checkpoint.conformance._registry import Capability, Check
+from stargraph.checkpoint.conformance._report import Level, Report, Result, Verdict
+from stargraph.checkpoint.conformance._runner import Session, run, select
+from stargraph.checkpoint.conformance._target import StoredBytes, Target, fresh_directory
+
+__all__ = [
+    "Capability",
+    "Check",
+    "HarnessError",
+    "Level",
+    "Report",
+    "Result",
+    "Session",
+    "StoredBytes",
+    "Target",
+    "Verdict",
+    "catalogue",
+    "fresh_directory",
+    "run",
+    "select",
+]

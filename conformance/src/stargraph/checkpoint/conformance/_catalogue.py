@@ -1,0 +1,69 @@
+"""The catalogue: every check, in the order in which they are run and shown."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from stargraph.checkpoint.conformance._registry import Check
+
+
+@cache
+def catalogue() -> tuple[Check, ...]:
+    """Return every check of the kit."""
+    from stargraph.checkpoint.conformance._checks import (
+        batch,
+        bootstrap,
+        cancel,
+        closing,
+        concurrency,
+        corruption,
+        crash,
+        deletion,
+        durability,
+        engine,
+        fencing,
+        history,
+        isolation,
+        listing,
+        performance,
+        search,
+        stateful,
+        steps,
+        values,
+    )
+
+    groups = (
+        bootstrap.group,
+        steps.group,
+        values.group,
+        isolation.group,
+        listing.group,
+        durability.group,
+        concurrency.group,
+        fencing.group,
+        cancel.group,
+        crash.group,
+        engine.group,
+        corruption.group,
+        history.group,
+        search.group,
+        deletion.group,
+        batch.group,
+        closing.group,
+        stateful.group,
+        performance.group,
+    )
+    checks = tuple(check for group in groups for check in group.checks)
+    known = [check.id for check in checks]
+    assert len(known) == len(set(known)), "two checks have one id"
+    assert all(needed in known for check in checks for needed in check.needs), "a check needs one that is not there"
+    return checks
+
+
+def find(check_id: str) -> Check | None:
+    """Return the check with an id, or None.
+
+    Args:
+        check_id: `group.name`.
+    """
+    return next((check for check in catalogue() if check.id == check_id), None)

@@ -1,0 +1,233 @@
+"""Making the store, and what happens before it is made."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from stargraph.checkpoint.conformance._compare import absent, same, same_runs
+from stargraph.checkpoint.conformance._findings import Finding, expect, refused, told
+from stargraph.checkpoint.conformance._handle import naming
+from stargraph.checkpoint.conformance._kit import Kit
+from stargraph.checkpoint.conformance._registry import PROTOCOLS, Group
+from stargraph.checkpoint.conformance._runs import NOON, begin, chain
+from stargraph.checkpoint.conformance._target import REQUIRED_METHODS
+from stargraph.errors import CheckpointError, StoreVersionError
+
+group: Final = Group("bootstrap")
+
+_CALLS: Final = {
+    "bootstrap": ((), {}),
+    "write": ((object(),), {}),
+    "read_latest": (("run",), {}),
+    "read_at_step": (("run", 0), {}),
+    "list_runs": ((), {"since": None, "limit": 1}),
+}
+
+
+@group.check(
+    "methods",
+    "A driver has the five methods of the protocol, as coroutine functions that can be called as it says.",
+    contract="Checkpointer protocol",
+    usual_cause="A method is missing, is not `async def`, or takes other arguments than the protocol.",
+)
+async def methods(kit: Kit) -> None:
+    handle = await kit.unready()
+    for name in REQUIRED_METHODS:
+        method: Any = getattr(handle.driver, name, None)
+        expect(callable(method), f"the driver has no method {name}")
+        positional, named = _CALLS[name]
+        try:
+            inspect.signature(method).bind(*positional, **named)
+        except TypeError as error:
+            raise Finding(f"{name} cannot be called as the protocol says: {error}") from error
+        expect(
+            inspect.iscoroutinefunction(inspect.unwrap(method)),
+            f"{name} is not a coroutine function (`async def`)",
+        )
+
+
+@group.check(
+    "creates",
+    "bootstrap() makes an empty store where there was none.",
+    contract="bootstrap",
+    usual_cause="The store is made lazily, or an unknown run raises instead of giving None.",
+    needs=("bootstrap.methods",),
+)
+async def creates(kit: Kit) -> None:
+    handle = await kit.open()
+    absent(await handle.read_latest("nobody"), "read_latest('nobody') in a new store")
+    absent(await handle.read_at_step("nobody", 0), "read_at_step('nobody', 0) in a new store")
+    same_runs([], await handle.list_runs(), "list_runs() in a new store")
+
+
+@group.check(
+    "required_first",
+    'Every method before bootstrap() raises CheckpointError(reason="not-bootstrapped").',
+    contract="bootstrap",
+    usual_cause="The handle connects on first use, the target yields a handle that is bootstrapped already "
+    "(`async with` bootstraps), or the store's own error about a missing table comes out.",
+    needs=("bootstrap.methods",),
+)
+async def required_first(kit: Kit) -> None:
+    handle = await kit.unready()
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "write": lambda: handle.write(begin()),
+        "read_latest": lambda: handle.read_latest("run"),
+        "read_at_step": lambda: handle.read_at_step("run", 0),
+        "list_runs": handle.list_runs,
+    }
+    driver = handle.driver
+    if isinstance(driver, PROTOCOLS["history"]):
+        calls["history"] = lambda: anext(handle.history("run"))
+    if isinstance(driver, PROTOCOLS["search"]):
+        calls["search"] = handle.search
+    if isinstance(driver, PROTOCOLS["deletion"]):
+        calls["delete_run"] = lambda: handle.delete_run("run")
+        calls["prune"] = lambda: handle.prune(older_than=NOON)
+    if isinstance(driver, PROTOCOLS["batch"]):
+        calls["write_many"] = lambda: handle.write_many([begin()])
+    for name, call in calls.items():
+        await refused(call(), f"{name} before bootstrap()", CheckpointError, "not-bootstrapped")
+
+
+@group.check(
+    "twice",
+    "bootstrap() is idempotent: a second call changes and loses nothing.",
+    contract="bootstrap",
+    usual_cause="The tables are dropped or created without IF NOT EXISTS, or a cache is reset.",
+    needs=("steps.append_and_read",),
+)
+async def twice(kit: Kit) -> None:
+    handle = await kit.open()
+    steps = chain()
+    for checkpoint in steps:
+        await handle.write(checkpoint)
+    await handle.bootstrap()
+    for checkpoint in steps:
+        what = f"read_at_step('run', {checkpoint.step}) after a second bootstrap()"
+        same(checkpoint, await handle.read_at_step("run", checkpoint.step), what)
+    await handle.write(begin("later"))
+
+
+@group.check(
+    "second_handle",
+    "bootstrap() of another handle on the same store finds what is there.",
+    contract="bootstrap",
+    usual_cause="The store is created anew by every handle, or what is stored lives in the handle.",
+    needs=("steps.append_and_read",),
+)
+async def second_handle(kit: Kit) -> None:
+    first = await kit.open()
+    steps = chain()
+    for checkpoint in steps:
+        await first.write(checkpoint)
+    second = await kit.open()
+    same(steps[-1], await second.read_latest("run"), "read_latest('run') of a second handle")
+    same(steps[-1], await first.read_latest("run"), "read_latest('run') of the first handle")
+
+
+@group.check(
+    "eight_handles",
+    "bootstrap() is safe when many handles call it at once on a store that does not exist yet.",
+    contract="bootstrap",
+    usual_cause="It looks whether the tables are there and then creates them, without a lock or IF NOT EXISTS.",
+    needs=("steps.append_and_read",),
+)
+async def eight_handles(kit: Kit) -> None:
+    # Each round is one more chance for two of them to meet in the middle.
+    for _ in range(3):
+        location = await kit.fresh_location()
+        handles = [await kit.unready(location) for _ in range(8)]
+
+        async def use(number: int, handles: list = handles) -> None:  # type: ignore[type-arg]
+            await handles[number].bootstrap()
+            await handles[number].write(begin(f"run-{number}"))
+
+        outcomes = await asyncio.gather(*map(use, range(8)), return_exceptions=True)
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        if failures:
+            raise Finding(
+                f"{len(failures)} of 8 handles failed that bootstrapped one store at once: {told(failures[0])}"
+            ) from failures[0]
+        wanted = [f"run-{number}" for number in range(8)]
+        same_runs(wanted, await handles[0].list_runs(), "list_runs() after 8 handles bootstrapped at once")
+
+
+@group.check(
+    "four_processes",
+    "bootstrap() is safe when many processes call it at once on a store that does not exist yet.",
+    contract="bootstrap",
+    usual_cause="A lock inside the process guards the creation; other processes do not see it.",
+    needs=("bootstrap.eight_handles",),
+    processes=True,
+)
+async def four_processes(kit: Kit) -> None:
+    children = await asyncio.gather(*(kit.child("bootstrap", run_id=f"run-{number}") for number in range(4)))
+    for child in children:
+        await child.expect("ready")
+    await asyncio.gather(*(child.tell("go") for child in children))
+    for child in children:
+        await child.expect("acked")
+    handle = await kit.open()
+    wanted = [f"run-{number}" for number in range(4)]
+    same_runs(wanted, await handle.list_runs(), "list_runs() after 4 processes bootstrapped at once")
+
+
+@group.check(
+    "newer_format_refused",
+    "A store of a newer format is refused with StoreVersionError and not touched.",
+    contract="bootstrap",
+    usual_cause="The version is not looked at, or is overwritten by the version of this software.",
+    needs=("bootstrap.second_handle",),
+    capability="newer-format",
+)
+async def newer_format_refused(kit: Kit) -> None:
+    first = await kit.open()
+    steps = chain()
+    for checkpoint in steps:
+        await first.write(checkpoint)
+    await first.leave()
+    assert kit.target.newer_format is not None
+    async with kit.target.newer_format(kit.location):
+        for attempt in ("the first", "a second"):
+            handle = await kit.unready()
+            try:
+                await handle.bootstrap()
+            except StoreVersionError:
+                await refused(handle.write(begin("other")), naming(begin("other")), CheckpointError, "not-bootstrapped")
+            except Exception as error:
+                raise Finding(
+                    f"bootstrap() of a newer store raised {told(error)}; the contract wants StoreVersionError"
+                ) from error
+            else:
+                raise Finding(f"{attempt} bootstrap() of a newer store succeeded; the contract wants StoreVersionError")
+            await handle.leave()
+    again = await kit.open()
+    for checkpoint in steps:
+        what = f"read_at_step('run', {checkpoint.step}) after a refused bootstrap()"
+        same(checkpoint, await again.read_at_step("run", checkpoint.step), what)
+
+
+@group.check(
+    "unclosed_exits_silently",
+    "A handle that was never closed neither keeps the interpreter alive nor prints anything at exit.",
+    contract="cancellation and closing",
+    usual_cause="A worker thread that is not a daemon, or a connection whose finalizer complains.",
+    needs=("durability.reopen",),
+    processes=True,
+    deadline=20,
+)
+async def unclosed_exits_silently(kit: Kit) -> None:
+    child = await kit.child("unclosed", run_id="run")
+    acknowledged = await child.expect("acked")
+    code, stderr = await child.ended()
+    expect(code == 0, f"a process that did not close its handle ended with exit code {code}: {stderr.strip()[-300:]}")
+    expect(not stderr, f"a process that did not close its handle printed on stderr: {stderr.strip()[-300:]!r}")
+    latest = await (await kit.open()).read_latest("run")
+    expect(
+        latest is not None and latest.digest == acknowledged["digest"],
+        "what a process had written whose handle was not closed is not there",
+    )

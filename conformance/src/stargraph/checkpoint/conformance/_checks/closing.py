@@ -1,0 +1,134 @@
+"""Closing: let go of what the handle holds, and come back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from stargraph.checkpoint.conformance._compare import same
+from stargraph.checkpoint.conformance._findings import Finding, expect, refused, told
+from stargraph.checkpoint.conformance._kit import Kit
+from stargraph.checkpoint.conformance._registry import Group
+from stargraph.checkpoint.conformance._runs import begin, chain, follow
+from stargraph.errors import CheckpointError
+
+group: Final = Group("closing", needs=("steps.append_and_read",), capability="closing")
+
+_CONTRACT: Final = "Closing"
+
+
+@group.check(
+    "context_manager",
+    "`async with` bootstraps on entry, gives the handle, and closes on exit, also after an exception.",
+    contract=_CONTRACT,
+    usual_cause="__aenter__ gives None or does not bootstrap, or __aexit__ swallows the exception.",
+    needs=("closing.refuses_after",),
+)
+async def context_manager(kit: Kit) -> None:
+    handle = await kit.unready()
+    async with handle.driver as entered:
+        expect(entered is handle.driver, f"`async with` gave {type(entered).__name__} instead of the handle")
+        await handle.write(begin())
+        same(begin(), await handle.read_latest("run"), "read_latest('run') inside `async with`")
+    await refused(handle.read_latest("run"), "read_latest after `async with`", CheckpointError, "closed")
+    second = await kit.unready()
+    try:
+        async with second.driver:
+            raise _Passing
+    except _Passing:
+        pass
+    else:
+        raise Finding("`async with` swallowed an exception of its body")
+    await refused(second.read_latest("run"), "read_latest after `async with`", CheckpointError, "closed")
+
+
+class _Passing(Exception):
+    """Must come out of `async with`."""
+
+
+@group.check(
+    "idempotent",
+    "close() can be called twice, before bootstrap(), and by many tasks at once.",
+    contract=_CONTRACT,
+    usual_cause="A connection is closed a second time, or is None before bootstrap().",
+)
+async def idempotent(kit: Kit) -> None:
+    never = await kit.unready()
+    await never.close()
+    await never.close()
+    handle = await kit.open()
+    await handle.write(begin())
+    await asyncio.gather(*(handle.close() for _ in range(4)))
+    await handle.close()
+
+
+@group.check(
+    "refuses_after",
+    'After close() every method raises CheckpointError(reason="closed").',
+    contract=_CONTRACT,
+    usual_cause="The library's own error comes out, or the handle connects again by itself.",
+)
+async def refuses_after(kit: Kit) -> None:
+    handle = await kit.open()
+    steps = chain()
+    for checkpoint in steps:
+        await handle.write(checkpoint)
+    await handle.close()
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "write": lambda: handle.write(follow(steps[-1])),
+        "read_latest": lambda: handle.read_latest("run"),
+        "read_at_step": lambda: handle.read_at_step("run", 0),
+        "list_runs": handle.list_runs,
+    }
+    for name, call in calls.items():
+        await refused(call(), f"{name} after close()", CheckpointError, "closed")
+    other = await kit.open()
+    same(steps[-1], await other.read_latest("run"), "read_latest('run') of another handle after close()")
+
+
+@group.check(
+    "reopens",
+    "bootstrap() opens a closed handle again, with all that was stored.",
+    contract=_CONTRACT,
+    usual_cause="A flag of the first bootstrap() is still set, or an executor that was shut down is used again.",
+    needs=("closing.refuses_after",),
+)
+async def reopens(kit: Kit) -> None:
+    handle = await kit.open()
+    steps = chain(length=4)
+    for checkpoint in steps:
+        await handle.write(checkpoint)
+        await handle.close()
+        await handle.bootstrap()
+        same(checkpoint, await handle.read_latest("run"), "read_latest('run') after close() and bootstrap()")
+    for checkpoint in steps:
+        what = f"read_at_step('run', {checkpoint.step}) after close() and bootstrap()"
+        same(checkpoint, await handle.read_at_step("run", checkpoint.step), what)
+
+
+@group.check(
+    "with_calls_in_flight",
+    "close() beside writes in flight: each is acknowledged and stored, or refused; none hangs.",
+    contract=_CONTRACT,
+    usual_cause="The connection is closed under a running call, or a queue is dropped with what it holds.",
+    needs=("closing.refuses_after", "closing.reopens"),
+)
+async def with_calls_in_flight(kit: Kit) -> None:
+    handle = await kit.open()
+    for turn in range(4):
+        runs = [begin(f"run-{turn}-{number}") for number in range(16)]
+        tasks = [asyncio.ensure_future(handle.write(checkpoint)) for checkpoint in runs]
+        for _ in range(turn):
+            await asyncio.sleep(0)
+        await handle.close()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        await handle.bootstrap()
+        for checkpoint, outcome in zip(runs, outcomes, strict=True):
+            if outcome is None:
+                what = f"read_latest({checkpoint.run_id!r}), whose write was acknowledged beside close()"
+                same(checkpoint, await handle.read_latest(checkpoint.run_id), what)
+            elif not isinstance(outcome, CheckpointError):
+                raise Finding(
+                    f"a write beside close() raised {told(outcome)}; the contract wants success or CheckpointError"
+                ) from outcome

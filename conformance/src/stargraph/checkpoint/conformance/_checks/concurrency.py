@@ -1,0 +1,220 @@
+"""Many tasks, many handles, many processes: nothing is lost, and of two that conflict one wins."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from stargraph.checkpoint.conformance._compare import same, same_runs
+from stargraph.checkpoint.conformance._findings import Finding, attempt, expect, told
+from stargraph.checkpoint.conformance._handle import Handle
+from stargraph.checkpoint.conformance._kit import Kit
+from stargraph.checkpoint.conformance._linearizability import Call, violation
+from stargraph.checkpoint.conformance._registry import Group
+from stargraph.checkpoint.conformance._runs import begin, chain, executor, follow, rival
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.errors import CheckpointConflictError, StoreUnavailableError
+
+group: Final = Group("concurrency", needs=("steps.append_and_read",))
+
+_ONE_WINNER: Final = "write, rule 4: fencing"
+
+
+@group.check(
+    "many_tasks",
+    "80 tasks on one handle write and read their runs side by side; nothing is lost or mixed up.",
+    contract="Checkpointer protocol",
+    usual_cause="One cursor or one transaction is shared by calls that overlap.",
+)
+async def many_tasks(kit: Kit) -> None:
+    handle = await kit.open()
+
+    async def use(number: int) -> None:
+        steps = chain(f"run-{number:02d}", 4, state={"own": number})
+        for checkpoint in steps:
+            await handle.write(checkpoint)
+            same(checkpoint, await handle.read_latest(checkpoint.run_id), f"read_latest({checkpoint.run_id!r})")
+        for checkpoint in steps:
+            found = await handle.read_at_step(checkpoint.run_id, checkpoint.step)
+            same(checkpoint, found, f"read_at_step({checkpoint.run_id!r}, {checkpoint.step})")
+
+    outcomes = await asyncio.gather(*map(use, range(80)), return_exceptions=True)
+    _raise_first(outcomes, "one of 80 tasks on one handle")
+    wanted = [f"run-{number:02d}" for number in range(80)]
+    same_runs(wanted, await handle.list_runs(), "list_runs() after 80 tasks wrote a run each")
+
+
+@group.check(
+    "identical_retries",
+    "Many tasks that write the very same checkpoint at once all succeed.",
+    contract="write, rule 3",
+    usual_cause="The uniqueness error of an insert is taken for a conflict; the stored digest is not compared.",
+    needs=("steps.rewrite_is_noop",),
+)
+async def identical_retries(kit: Kit) -> None:
+    handles = [await kit.open() for _ in range(3)]
+    steps = chain(length=3)
+    for checkpoint in steps:
+        outcomes = await asyncio.gather(
+            *(handles[number % 3].write(checkpoint) for number in range(24)), return_exceptions=True
+        )
+        _raise_first(outcomes, f"one of 24 writes of the very same step {checkpoint.step}")
+    same(steps[-1], await handles[0].read_latest("run"), "read_latest('run')")
+
+
+@group.check(
+    "one_winner_one_handle",
+    "Of 80 tasks that write different checkpoints for one step on one handle, exactly one is acknowledged, and "
+    "it is the one that is stored.",
+    contract=_ONE_WINNER,
+    usual_cause="Check, then write: an await lies between the look and the insert.",
+)
+async def one_winner_one_handle(kit: Kit) -> None:
+    await _contend([await kit.open()], 80)
+
+
+@group.check(
+    "one_winner_many_handles",
+    "Of 40 tasks on 8 handles that write different checkpoints for one step, exactly one is acknowledged, and "
+    "it is the one that is stored.",
+    contract=_ONE_WINNER,
+    usual_cause="The lock belongs to the handle and not to the store.",
+    needs=("concurrency.one_winner_one_handle",),
+)
+async def one_winner_many_handles(kit: Kit) -> None:
+    await _contend([await kit.open() for _ in range(8)], 40)
+
+
+async def _contend(handles: Sequence[Handle], count: int) -> None:
+    before: Checkpoint | None = None
+    for step in range(3):
+        plain = begin() if before is None else follow(before)
+        candidates = [rival(plain, before, number + 1) for number in range(count)]
+        outcomes = await asyncio.gather(
+            *(handles[number % len(handles)].write(candidate) for number, candidate in enumerate(candidates)),
+            return_exceptions=True,
+        )
+        acked = [candidate for candidate, outcome in zip(candidates, outcomes, strict=True) if outcome is None]
+        for outcome in outcomes:
+            if outcome is not None and not isinstance(outcome, CheckpointConflictError):
+                raise Finding(
+                    f"one of {count} conflicting writes of step {step} raised {told(outcome)};"
+                    " the contract wants CheckpointConflictError"
+                ) from outcome
+        expect(len(acked) == 1, f"{len(acked)} of {count} conflicting writes of step {step} were acknowledged")
+        for handle in (handles[0], handles[-1]):
+            what = f"read_at_step('run', {step}) after {count} conflicting writes (the acknowledged one is 'wrote')"
+            same(acked[0], await handle.read_at_step("run", step), what)
+            same(acked[0], await handle.read_latest("run"), "read_latest('run') after conflicting writes")
+        before = acked[0]
+
+
+@group.check(
+    "one_winner_many_processes",
+    "Of 4 processes that race to append the steps of one run, each step is acknowledged to exactly one, and "
+    "its checkpoint is the one that is stored.",
+    contract=_ONE_WINNER,
+    usual_cause="Check, then write, guarded by a lock that other processes do not see: an update is lost.",
+    needs=("concurrency.one_winner_many_handles", "durability.other_process"),
+    processes=True,
+    deadline=60,
+)
+async def one_winner_many_processes(kit: Kit) -> None:
+    last = 40
+    handle = await kit.open()
+    children = await asyncio.gather(
+        *(kit.child("race", run_id="run", last=last, number=number + 1) for number in range(4))
+    )
+    for child in children:
+        await child.expect("ready")
+    await asyncio.gather(*(child.tell("go") for child in children))
+    winners: dict[int, list[str]] = {}
+
+    async def listen(number: int) -> None:
+        async for event in children[number].events():
+            winners.setdefault(event["step"], []).append(event["digest"])
+
+    await asyncio.gather(*map(listen, range(4)))
+    latest = await handle.read_latest("run")
+    expect(latest is not None and latest.step == last, f"read_latest('run') is not step {last} after the race")
+    for step in range(last + 1):
+        acked = set(winners.get(step, []))
+        expect(len(acked) <= 1, f"step {step} was acknowledged to {len(acked)} processes with different checkpoints")
+        expect(acked, f"step {step} is stored and was acknowledged to nobody")
+        stored = await handle.read_at_step("run", step)
+        digest = stored.digest if stored is not None else None
+        expect(digest in acked, f"step {step}: another checkpoint is stored than the acknowledged one")
+
+
+@group.check(
+    "linearizable",
+    "Seeded random calls of many tasks on many handles look as if they had happened one after the other.",
+    contract="write; read_latest; read_at_step: fencing and read-your-writes",
+    usual_cause="A cache is filled before the write is acknowledged, or a reader's snapshot is too old.",
+    needs=("concurrency.one_winner_many_handles",),
+)
+async def linearizable(kit: Kit) -> None:
+    handles = [await kit.open() for _ in range(4)]
+    calls: list[Call] = []
+    clock = iter(range(10**9))
+
+    async def client(number: int) -> None:
+        chance = kit.random
+        for turn in range(40):
+            handle = handles[chance.randrange(len(handles))]
+            kind = chance.choice(("write", "write", "latest", "at_step"))
+            began = next(clock)
+            if kind == "latest":
+                found = await handle.read_latest("run")
+                digest, step = (found.digest, found.step) if found else (None, -1)
+                calls.append(Call("latest", None, digest, "read", began, next(clock), step))
+            elif kind == "at_step":
+                step = chance.randrange(12)
+                found = await handle.read_at_step("run", step)
+                calls.append(Call("at_step", step, found.digest if found else None, "read", began, next(clock)))
+            else:
+                await _write_next(handle, number, turn, calls, clock)
+
+    outcomes = await asyncio.gather(*map(client, range(8)), return_exceptions=True)
+    _raise_first(outcomes, "one of 8 tasks that called at random")
+    latest = await handles[0].read_latest("run")
+    stored: list[str] = []
+    for step in range(latest.step + 1 if latest else 0):
+        found = await handles[1].read_at_step("run", step)
+        expect(found is not None, f"read_at_step('run', {step}) gave None below the latest step")
+        stored.append(found.digest if found else "")
+    broken = violation(calls, stored)
+    expect(broken is None, f"{broken} (seed {kit.seed}, {len(calls)} calls)")
+
+
+async def _write_next(handle: Handle, number: int, turn: int, calls: list[Call], clock: object) -> None:
+    """Read where the run stands, and try to append the next step."""
+    assert hasattr(clock, "__next__")
+    began = next(clock)
+    before = await handle.read_latest("run")
+    seen = (before.digest, before.step) if before else (None, -1)
+    calls.append(Call("latest", None, seen[0], "read", began, next(clock), seen[1]))
+    content = {"executor": executor(number + 1), "changes": {"turn": turn, "client": number}}
+    mine = (
+        begin(executor=executor(number + 1), state={"turn": turn, "client": number})
+        if before is None
+        else follow(before, **content)
+    )
+    began = next(clock)
+    refusal = await attempt(handle.write(mine))
+    while isinstance(refusal, StoreUnavailableError):
+        await asyncio.sleep(0.01)
+        refusal = await attempt(handle.write(mine))
+    if refusal is not None and not isinstance(refusal, CheckpointConflictError):
+        raise Finding(f"a write that came too late raised {told(refusal)}; the contract wants CheckpointConflictError")
+    outcome = "conflict" if refusal else "acked"
+    calls.append(Call("write", mine.step, mine.digest, outcome, began, next(clock)))  # type: ignore[arg-type]
+
+
+def _raise_first(outcomes: Sequence[object], who: str) -> None:
+    for outcome in outcomes:
+        if isinstance(outcome, Finding):
+            raise outcome
+        if isinstance(outcome, BaseException):
+            raise Finding(f"{who} raised {told(outcome)}") from outcome

@@ -1,0 +1,153 @@
+"""Stored bytes that were changed behind the driver's back are refused when they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Final
+
+from stargraph.checkpoint.conformance._compare import same
+from stargraph.checkpoint.conformance._findings import Finding, HarnessError, told
+from stargraph.checkpoint.conformance._kit import Kit
+from stargraph.checkpoint.conformance._registry import Group
+from stargraph.checkpoint.conformance._runs import begin, chain, follow
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.errors import CheckpointCorruptedError, StoreVersionError
+
+group: Final = Group("corruption", needs=("durability.reopen",), capability="stored-bytes")
+
+_CONTRACT: Final = "Checkpoint: reads verify digest, run_id and step"
+_USUAL: Final = (
+    "What is stored is parsed and returned without comparing the digest: use codec.decode or model_validate."
+)
+
+
+async def _refuses(kit: Kit, run: list[Checkpoint], step: int, edit: Callable[[bytes], bytes], what: str) -> None:
+    """Edit a stored step, prove that the edit is there, expect that reading it is refused, and put it back."""
+    hook = kit.target.stored_bytes
+    assert hook is not None
+    run_id = run[step].run_id
+    original = await hook.get(kit.location, run_id, step)
+    changed = edit(original)
+    if changed == original:
+        raise HarnessError(f"{what}: the edit changes nothing")
+    await hook.put(kit.location, run_id, step, changed)
+    if await hook.get(kit.location, run_id, step) != changed:
+        raise HarnessError(f"{what}: the edit did not land; check the target's stored_bytes hook")
+    handle = await kit.open()
+    reads: list[tuple[str, Callable[[], Awaitable[object]]]] = [
+        (f"read_at_step({run_id!r}, {step})", lambda: handle.read_at_step(run_id, step))
+    ]
+    if step == run[-1].step:
+        reads.append((f"read_latest({run_id!r})", lambda: handle.read_latest(run_id)))
+    for name, read in reads:
+        await _refused_read(read(), name, what)
+    await handle.leave()
+    await hook.put(kit.location, run_id, step, original)
+    again = await kit.open()
+    same(
+        run[step], await again.read_at_step(run_id, step), f"read_at_step({run_id!r}, {step}) after the edit was undone"
+    )
+    await again.leave()
+
+
+async def _refused_read(read: Awaitable[object], name: str, what: str) -> None:
+    try:
+        found = await read
+    except (CheckpointCorruptedError, StoreVersionError):
+        return
+    except Exception as error:
+        raise Finding(
+            f"{name} after {what} raised {told(error)}; the contract wants CheckpointCorruptedError"
+        ) from error
+    shown = f"the state {found.state}" if isinstance(found, Checkpoint) else repr(found)
+    raise Finding(f"{name} after {what} gave {shown}; the contract wants CheckpointCorruptedError")
+
+
+async def _stored(kit: Kit, *runs: list[Checkpoint]) -> None:
+    handle = await kit.open()
+    for run in runs:
+        for checkpoint in run:
+            await handle.write(checkpoint)
+    await handle.leave()
+
+
+@group.check(
+    "flipped_bytes",
+    "A record with a changed byte is refused with CheckpointCorruptedError, wherever the byte is.",
+    contract=_CONTRACT,
+    usual_cause=_USUAL,
+)
+async def flipped_bytes(kit: Kit) -> None:
+    run = chain(length=3, state={"text": "unaltered", "amount": 1000})
+    await _stored(kit, run)
+    assert kit.target.stored_bytes is not None
+    size = len(await kit.target.stored_bytes.get(kit.location, "run", 2))
+    for step in (1, 2):
+        for place in (0, size - 1, *sorted(kit.random.sample(range(size), min(size, 12)))):
+
+            def flip(data: bytes, place: int = place) -> bytes:
+                position = min(place, len(data) - 1)
+                return data[:position] + bytes([data[position] ^ 0xFF]) + data[position + 1 :]
+
+            await _refuses(kit, run, step, flip, f"byte {place} of step {step} was flipped")
+
+
+@group.check(
+    "altered_values",
+    "A record that still parses, with another value in it, is refused with CheckpointCorruptedError.",
+    contract=_CONTRACT,
+    usual_cause=_USUAL,
+)
+async def altered_values(kit: Kit) -> None:
+    run = chain(length=2, state={"account": "MARKER-AAAA"})
+    await _stored(kit, run)
+    for before, after in _rewritings():
+
+        def rewrite(data: bytes, before: bytes = before, after: bytes = after) -> bytes:
+            if before in data:
+                return data.replace(before, after)
+            # Compressed or encrypted: any change will do.
+            middle = len(data) // 2
+            return data[:middle] + bytes([data[middle] ^ 0x01]) + data[middle + 1 :]
+
+        await _refuses(kit, run, 1, rewrite, f"{before!r} was replaced with {after!r}")
+
+
+def _rewritings() -> Iterator[tuple[bytes, bytes]]:
+    yield b"MARKER-AAAA", b"MARKER-BBBB"
+    yield b"running", b"waiting"
+    yield b"completed", b"cancelled"
+    yield b'"work"', b'"walk"'
+
+
+@group.check(
+    "truncated",
+    "A record that is cut off, or empty, is refused with CheckpointCorruptedError.",
+    contract=_CONTRACT,
+    usual_cause="The parser's own error comes out, or an empty record counts as absent.",
+)
+async def truncated(kit: Kit) -> None:
+    run = chain(length=2)
+    await _stored(kit, run)
+    for share in (0.0, 0.1, 0.5, 0.99):
+        await _refuses(kit, run, 1, lambda data, share=share: data[: int(len(data) * share)], f"a cut at {share:.0%}")  # type: ignore[misc]
+
+
+@group.check(
+    "swapped",
+    "A whole record in the place of another one, of another run or step, is refused with CheckpointCorruptedError.",
+    contract=_CONTRACT,
+    usual_cause="Only the digest is compared; run_id and step of the record are not compared with what was asked for.",
+)
+async def swapped(kit: Kit) -> None:
+    run, other = chain("run", 4), chain("other", 4)
+    await _stored(kit, run, other)
+    hook = kit.target.stored_bytes
+    assert hook is not None
+    foreign = await hook.get(kit.location, "other", 3)
+    await _refuses(kit, run, 3, lambda _: foreign, "the record of run 'other', step 3 was put there")
+    earlier = await hook.get(kit.location, "run", 1)
+    await _refuses(kit, run, 2, lambda _: earlier, "the record of step 1 was put at step 2")
+    handle = await kit.open()
+    await handle.write(follow(run[-1]))
+    await handle.write(begin("third"))

@@ -1,0 +1,286 @@
+"""RunDeletion: remove runs for good, or the older part of them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from stargraph.checkpoint.conformance._compare import absent, same, same_runs, show
+from stargraph.checkpoint.conformance._findings import Finding, expect, refused, refused_argument
+from stargraph.checkpoint.conformance._handle import Handle, naming
+from stargraph.checkpoint.conformance._kit import Kit
+from stargraph.checkpoint.conformance._registry import Group
+from stargraph.checkpoint.conformance._runs import NOON, begin, chain, follow
+from stargraph.checkpoint.protocol import Checkpoint, Fork, PruneReport, Status, StepRange, Task
+from stargraph.errors import CheckpointError
+
+group: Final = Group("deletion", needs=("steps.append_and_read",), capability="deletion")
+
+_CONTRACT: Final = "RunDeletion"
+_LATER: Final = NOON + timedelta(days=365)
+_FAILED: Final[tuple[Status, ...]] = ("failed",)
+
+
+async def _written(handle: Handle, *runs: list[Checkpoint]) -> None:
+    for steps in runs:
+        for checkpoint in steps:
+            await handle.write(checkpoint)
+
+
+async def _there(handle: Handle, steps: list[Checkpoint], after: str) -> set[int]:
+    """Return the steps of a run that are still there, each of them whole."""
+    kept = set()
+    for checkpoint in steps:
+        found = await handle.read_at_step(checkpoint.run_id, checkpoint.step)
+        if found is not None:
+            same(checkpoint, found, f"read_at_step({checkpoint.run_id!r}, {checkpoint.step}) after {after}")
+            kept.add(checkpoint.step)
+    return kept
+
+
+@group.check(
+    "delete_run",
+    "delete_run removes one run, says whether it was there, and touches no other run.",
+    contract=_CONTRACT,
+    usual_cause="Only the latest step or only the index goes, or runs with the same prefix go too.",
+)
+async def delete_run(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    run, longer, shorter = chain("run"), chain("run:2"), chain("ru")
+    await _written(handle, run, longer, shorter)
+    expect(await handle.delete_run("run") is True, "delete_run('run') of a run that was there gave False")
+    for reader in (handle, other):
+        absent(await reader.read_latest("run"), "read_latest('run') after delete_run('run')")
+        for step in range(3):
+            absent(await reader.read_at_step("run", step), f"read_at_step('run', {step}) after delete_run('run')")
+        same_runs(["ru", "run:2"], await reader.list_runs(), "list_runs() after delete_run('run')")
+        for steps in (longer, shorter):
+            same(steps[-1], await reader.read_latest(steps[0].run_id), "read_latest of another run")
+            expect(
+                await _there(reader, steps, "delete_run('run')") == {0, 1, 2},
+                "delete_run('run') took another run's step",
+            )
+    expect(await handle.delete_run("run") is False, "delete_run('run') of a deleted run gave True")
+    expect(await handle.delete_run("nobody") is False, "delete_run('nobody') of an unknown run gave True")
+
+
+@group.check(
+    "stays_deleted",
+    'A deleted run takes no further checkpoint, from no handle: reason "run-deleted".',
+    contract=f"{_CONTRACT}; write, rule 2: a slot is never free again",
+    usual_cause="The rows are removed and nothing remembers the run, so an executor that lives on starts it anew.",
+)
+async def stays_deleted(kit: Kit) -> None:
+    handle, executor_handle = await kit.open(), await kit.open()
+    steps = chain()
+    await _written(executor_handle, steps)
+    await handle.delete_run("run")
+    for checkpoint in (follow(steps[-1]), steps[-1], steps[0]):
+        for writer in (executor_handle, handle):
+            what = f"{naming(checkpoint)} of a deleted run"
+            await refused(writer.write(checkpoint), what, CheckpointError, "run-deleted", checkpoint)
+    await handle.bootstrap()
+    newcomer = await kit.open()
+    what = f"{naming(steps[0])} of a deleted run, by a new handle"
+    await refused(newcomer.write(steps[0]), what, CheckpointError, "run-deleted", steps[0])
+    absent(await newcomer.read_latest("run"), "read_latest('run') of a deleted run")
+    same_runs([], await newcomer.list_runs(), "list_runs() after the only run was deleted")
+
+
+@group.check(
+    "prune_keeps_last",
+    "prune keeps the last n checkpoints whole, and reports what is gone.",
+    contract=_CONTRACT,
+    usual_cause="An off-by-one in the step to cut at, or a count that is not that of the removed rows.",
+)
+async def prune_keeps_last(kit: Kit) -> None:
+    for keep in (1, 3, 10):
+        handle = await kit.open(await kit.fresh_location())
+        steps = chain(length=6, last_status="done")
+        await _written(handle, steps)
+        report = await handle.prune(older_than=_LATER, keep_last=keep)
+        after = f"prune(keep_last={keep})"
+        kept = await _there(handle, steps, after)
+        expect(set(range(6)[-keep:]) <= kept, f"{after} of 6 steps left only the steps {sorted(kept)}")
+        _agrees(report, [6 - len(kept)], after)
+        same(steps[-1], await handle.read_latest("run"), f"read_latest('run') after {after}")
+        same_runs(["run"], await handle.list_runs(), f"list_runs() after {after}")
+        again = await handle.prune(older_than=_LATER, keep_last=keep)
+        _agrees(again, [0], f"a second {after}")
+
+
+def _agrees(report: PruneReport, gone: list[int], after: str, *, dry_run: bool = False) -> None:
+    wanted = PruneReport(runs=sum(number > 0 for number in gone), checkpoints=sum(gone), dry_run=dry_run)
+    expect(report == wanted, f"{after} reported {show(report)}; the store says {show(wanted)}")
+
+
+@group.check(
+    "prune_frees",
+    "prune removes something of a long run that is done.",
+    contract=_CONTRACT,
+    usual_cause="The condition never holds, such as a status that is compared with a list.",
+)
+async def prune_frees(kit: Kit) -> None:
+    handle = await kit.open()
+    steps = chain(length=200, last_status="done")
+    await _written(handle, steps)
+    await handle.prune(older_than=_LATER, keep_last=1)
+    kept = await _there(handle, steps, "prune(keep_last=1)")
+    expect(len(kept) < 200, "prune(keep_last=1) of a run of 200 steps that is done removed nothing")
+
+
+@group.check(
+    "prune_matches",
+    "prune touches only runs with the given statuses whose last step is older.",
+    contract=_CONTRACT,
+    usual_cause="The start of the run is compared instead of its last step, or the status of any step.",
+    needs=("deletion.prune_frees",),
+)
+async def prune_matches(kit: Kit) -> None:
+    handle = await kit.open()
+    bound = NOON + timedelta(hours=1)
+    runs: dict[str, list[Checkpoint]] = {}
+    statuses: tuple[Status, ...] = ("done", "failed", "running", "paused", "awaiting_input", "cancelled")
+    for status in statuses:
+        runs[f"old-{status}"] = chain(f"old-{status}", 5, last_status=status)
+    runs["at-bound"] = [*chain("at-bound", 4)]
+    runs["at-bound"].append(follow(runs["at-bound"][-1], status="done", timestamp=bound))
+    runs["lately"] = [*chain("lately", 4)]
+    runs["lately"].append(follow(runs["lately"][-1], status="done", timestamp=bound + timedelta(days=1)))
+    was_failed = chain("was-failed", 4, last_status="failed")
+    runs["was-failed"] = [*was_failed, follow(was_failed[-1], event="resumed", status="running")]
+    await _written(handle, *runs.values())
+    touched = {"old-failed", "old-cancelled"}
+    await handle.prune(older_than=bound, statuses=("failed", "cancelled"), keep_last=0)
+    for run_id, steps in runs.items():
+        kept = await _there(handle, steps, "prune")
+        if run_id in touched:
+            expect(not kept, f"prune(statuses=('failed', 'cancelled'), keep_last=0) left {run_id!r}")
+        else:
+            expect(len(kept) == len(steps), f"prune(statuses=('failed', 'cancelled')) took steps of {run_id!r}")
+    await handle.prune(older_than=bound, keep_last=0)
+    for run_id, steps in runs.items():
+        kept = await _there(handle, steps, "prune")
+        if run_id in touched | {"old-done"}:
+            expect(not kept, f"prune(keep_last=0) left {run_id!r}")
+        else:
+            expect(len(kept) == len(steps), f"prune(older_than={bound}) took steps of {run_id!r}")
+
+
+@group.check(
+    "prune_keeps_what_is_needed",
+    "A checkpoint that a run needs to go on is kept, whatever keep_last says: those that its frontier names.",
+    contract=_CONTRACT,
+    usual_cause="Only step numbers are compared; the frontier of the latest checkpoint is not read.",
+    needs=("deletion.prune_keeps_last",),
+)
+async def prune_keeps_what_is_needed(kit: Kit) -> None:
+    handle = await kit.open()
+    steps = chain(length=12)
+    frontier = (
+        Task(id="t", node="slow", since_step=2, calls=(StepRange(first=4, last=5),)),
+        Fork(
+            task_id="f",
+            mode="map",
+            rule="r",
+            join="j",
+            since_step=3,
+            width=4,
+            next_index=3,
+            completed_steps=(StepRange(first=7, last=7), StepRange(first=9, last=9)),
+        ),
+    )
+    steps.append(follow(steps[-1], status="failed", event="failed", frontier=frontier))
+    await _written(handle, steps)
+    report = await handle.prune(older_than=_LATER, statuses=_FAILED, keep_last=1)
+    kept = await _there(handle, steps, "prune(keep_last=1)")
+    needed = {2, 3, 4, 5, 7, 9, 12}
+    expect(needed <= kept, f"prune(keep_last=1) took the steps {sorted(needed - kept)}, which the frontier needs")
+    _agrees(report, [len(steps) - len(kept)], "prune(statuses=('failed',), keep_last=1)")
+    resumed = follow(steps[-1], event="resumed", status="running")
+    await handle.write(resumed)
+    same(resumed, await handle.read_latest("run"), "read_latest('run') after a pruned run went on")
+
+
+@group.check(
+    "prune_dry_run",
+    "prune(dry_run=True) removes nothing and reports what would go.",
+    contract=_CONTRACT,
+    usual_cause="The argument is ignored, or the count is made another way than the removal.",
+    needs=("deletion.prune_keeps_last",),
+)
+async def prune_dry_run(kit: Kit) -> None:
+    handle = await kit.open()
+    first, second = chain("first", 9, last_status="done"), chain("second", 4, last_status="done")
+    await _written(handle, first, second)
+    told = await handle.prune(older_than=_LATER, keep_last=2, dry_run=True)
+    for steps in (first, second):
+        kept = await _there(handle, steps, "prune(dry_run=True)")
+        expect(len(kept) == len(steps), f"prune(dry_run=True) took steps of {steps[0].run_id!r}")
+    expect(told.dry_run, "the report of prune(dry_run=True) says dry_run=False")
+    done = await handle.prune(older_than=_LATER, keep_last=2)
+    wanted = done.model_copy(update={"dry_run": True})
+    expect(told == wanted, f"prune(dry_run=True) reported {show(told)}; prune then removed {show(done)}")
+
+
+@group.check(
+    "pruned_run_goes_on",
+    'A pruned run takes its next step; a step below what is left is refused (reason "pruned").',
+    contract=f"{_CONTRACT}; write, rule 6",
+    usual_cause="The next step is counted from the number of rows, or a pruned slot is free again.",
+    needs=("deletion.prune_keeps_last",),
+)
+async def pruned_run_goes_on(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    steps = chain(length=8, last_status="failed")
+    await _written(handle, steps)
+    await handle.prune(older_than=_LATER, statuses=_FAILED, keep_last=2)
+    kept = await _there(handle, steps, "prune(keep_last=2)")
+    for writer in (handle, other):
+        for step in sorted(set(range(8)) - kept):
+            what = f"{naming(steps[step])} of a pruned step"
+            await refused(writer.write(steps[step]), what, CheckpointError, "pruned", steps[step])
+        await writer.write(steps[7])
+    following = follow(steps[-1], event="resumed", status="running")
+    await other.write(following)
+    same(following, await handle.read_latest("run"), "read_latest('run') after a pruned run went on")
+    last = follow(following, status="done")
+    await handle.write(last)
+    same(last, await other.read_at_step("run", 9), "read_at_step('run', 9) after a pruned run went on")
+
+
+@group.check(
+    "keep_last_zero_removes",
+    "prune(keep_last=0) removes the run for good, as delete_run does.",
+    contract=_CONTRACT,
+    usual_cause="A slice with -0 keeps everything, or the run starts anew afterwards.",
+    needs=("deletion.stays_deleted", "deletion.prune_frees"),
+)
+async def keep_last_zero_removes(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    gone, stays = chain("gone", last_status="done"), chain("stays")
+    await _written(handle, gone, stays)
+    report = await handle.prune(older_than=_LATER, keep_last=0)
+    _agrees(report, [3], "prune(keep_last=0)")
+    absent(await other.read_latest("gone"), "read_latest('gone') after prune(keep_last=0)")
+    same_runs(["stays"], await other.list_runs(), "list_runs() after prune(keep_last=0)")
+    what = f"{naming(gone[0])} of a run that prune(keep_last=0) removed"
+    await refused(other.write(gone[0]), what, CheckpointError, "run-deleted", gone[0])
+
+
+@group.check(
+    "bad_arguments_refused",
+    "A naive older_than and a negative keep_last are refused with a ValueError; nothing is removed.",
+    contract=_CONTRACT,
+    usual_cause="The arguments go to the store unchecked.",
+)
+async def bad_arguments_refused(kit: Kit) -> None:
+    handle = await kit.open()
+    steps = chain(last_status="done")
+    await _written(handle, steps)
+    await refused_argument(handle.prune(older_than=_LATER.replace(tzinfo=None)), "prune(older_than=a naive datetime)")
+    await refused_argument(handle.prune(older_than=_LATER, keep_last=-1), "prune(keep_last=-1)")
+    kept = await _there(handle, steps, "a refused prune")
+    if len(kept) != 3:
+        raise Finding(f"a refused prune took steps; left are {sorted(kept)}")
+    await handle.write(begin("other"))

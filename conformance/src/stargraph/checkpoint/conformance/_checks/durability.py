@@ -1,0 +1,79 @@
+"""What was acknowledged is seen by every other handle and process, and is still there when all are closed."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from stargraph.checkpoint.conformance._compare import same, same_runs, same_summary
+from stargraph.checkpoint.conformance._findings import expect
+from stargraph.checkpoint.conformance._kit import Kit
+from stargraph.checkpoint.conformance._registry import Group
+from stargraph.checkpoint.conformance._runs import chain
+
+group: Final = Group("durability", needs=("steps.append_and_read",))
+
+
+@group.check(
+    "other_handle",
+    "Another open handle sees every write that returned before its read began.",
+    contract="read_latest",
+    usual_cause="A cache of the handle, or a transaction that stays open and with it an old snapshot.",
+)
+async def other_handle(kit: Kit) -> None:
+    writer, reader = await kit.open(), await kit.open()
+    for checkpoint in chain(length=5):
+        await writer.write(checkpoint)
+        step = checkpoint.step
+        same(checkpoint, await reader.read_latest("run"), f"read_latest('run') of another handle after step {step}")
+        same(checkpoint, await reader.read_at_step("run", step), f"read_at_step('run', {step}) of another handle")
+        (summary,) = listed = await reader.list_runs()
+        same_runs(["run"], listed, "list_runs() of another handle")
+        same_summary(checkpoint, summary, f"list_runs() of another handle after step {step}")
+
+
+@group.check(
+    "reopen",
+    "What was acknowledged is there after every handle was closed.",
+    contract="write: durable",
+    usual_cause="The store lives in the handle, or is written when it is closed.",
+)
+async def reopen(kit: Kit) -> None:
+    first = await kit.open()
+    steps = chain(length=4, last_status="done")
+    for checkpoint in steps:
+        await first.write(checkpoint)
+    await first.leave()
+    for _ in range(2):
+        again = await kit.open()
+        for checkpoint in steps:
+            what = f"read_at_step('run', {checkpoint.step}) after the store was closed and opened again"
+            same(checkpoint, await again.read_at_step("run", checkpoint.step), what)
+        same(steps[-1], await again.read_latest("run"), "read_latest('run') after the store was opened again")
+        same_runs(["run"], await again.list_runs(), "list_runs() after the store was opened again")
+        await again.leave()
+
+
+@group.check(
+    "other_process",
+    "Another process sees every write that returned, while the first one's handle is open; and the other way round.",
+    contract="write; read_latest",
+    usual_cause="What is stored lives in the process, or is held back until the handle is closed.",
+    needs=("durability.reopen",),
+    processes=True,
+)
+async def other_process(kit: Kit) -> None:
+    handle = await kit.open()
+    steps = chain(length=4)
+    for checkpoint in steps:
+        await handle.write(checkpoint)
+    child = await kit.child("read", run_id="run")
+    seen = await child.expect("read")
+    wanted = [checkpoint.digest for checkpoint in steps]
+    expect(seen["digests"] == wanted, f"another process read the digests {seen['digests']}; written were {wanted}")
+    expect(seen["runs"] == ["run"], f"list_runs() of another process gave {seen['runs']}")
+    theirs = await child.expect("acked")
+    latest = await handle.read_latest("run")
+    expect(
+        latest is not None and latest.digest == theirs["digest"],
+        f"read_latest('run') gave step {latest.step if latest else None}, and another process wrote {theirs['step']}",
+    )

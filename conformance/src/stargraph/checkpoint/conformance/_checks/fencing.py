@@ -1,0 +1,124 @@
+"""An executor that lost its run can write no more, however long it slept and whatever it remembers."""
+
+from __future__ import annotations
+
+import signal
+from datetime import timedelta
+from typing import Final
+
+from stargraph.checkpoint.conformance._compare import absent, same
+from stargraph.checkpoint.conformance._findings import NotEvaluated, expect, refused
+from stargraph.checkpoint.conformance._handle import naming
+from stargraph.checkpoint.conformance._kit import Kit
+from stargraph.checkpoint.conformance._registry import Group
+from stargraph.checkpoint.conformance._runs import chain, executor, follow
+from stargraph.errors import CheckpointConflictError
+
+group: Final = Group("fencing", needs=("steps.conflict_keeps_stored", "durability.other_handle"))
+
+_CONTRACT: Final = "write, rules 4 and 9: fencing"
+
+
+@group.check(
+    "stale_handle",
+    "After another handle took a run over, the first one's next write is refused as a conflict.",
+    contract=_CONTRACT,
+    usual_cause="The handle remembers the tail of its runs and does not look at the store again.",
+)
+async def stale_handle(kit: Kit) -> None:
+    first, second = await kit.open(), await kit.open()
+    steps = chain()
+    for checkpoint in steps:
+        await first.write(checkpoint)
+    taken = follow(steps[-1], event="resumed", executor=executor(2))
+    await second.write(taken)
+    mine = follow(steps[-1], executor=executor(1))
+    what = f"{naming(mine)} after another handle wrote that step"
+    await refused(first.write(mine), what, CheckpointConflictError, "step-taken", mine)
+    same(taken, await first.read_latest("run"), "read_latest('run') after the stale write was refused")
+    same(taken, await second.read_at_step("run", 3), "read_at_step('run', 3) after the stale write was refused")
+
+
+@group.check(
+    "stale_successor",
+    "A step that follows a lost one is refused as well, where its number fits but its predecessor does not.",
+    contract=_CONTRACT,
+    usual_cause="The handle's cached tail, or the step number alone, decides.",
+    needs=("steps.wrong_predecessor",),
+)
+async def stale_successor(kit: Kit) -> None:
+    first, second = await kit.open(), await kit.open()
+    steps = chain()
+    for checkpoint in steps:
+        await first.write(checkpoint)
+    taken = follow(steps[-1], event="resumed", executor=executor(2))
+    await second.write(taken)
+    after_lost = follow(follow(steps[-1], executor=executor(1)))
+    what = f"{naming(after_lost)} whose predecessor was never stored"
+    await refused(first.write(after_lost), what, CheckpointConflictError, "wrong-predecessor", after_lost)
+    same(taken, await second.read_latest("run"), "read_latest('run') after the stale write was refused")
+    absent(await first.read_at_step("run", 4), "read_at_step('run', 4) after the stale write was refused")
+
+
+@group.check(
+    "later_clock_does_not_win",
+    "Who comes first wins, even where the other one's clock is ahead.",
+    contract=_CONTRACT,
+    usual_cause="The newer timestamp wins, as in a last-writer-wins store.",
+)
+async def later_clock_does_not_win(kit: Kit) -> None:
+    first, second = await kit.open(), await kit.open()
+    steps = chain()
+    for checkpoint in steps:
+        await first.write(checkpoint)
+    behind = follow(steps[-1], executor=executor(2), timestamp=steps[0].timestamp - timedelta(days=1))
+    ahead = follow(steps[-1], executor=executor(3), timestamp=steps[0].timestamp + timedelta(days=1))
+    await first.write(behind)
+    what = f"{naming(ahead)} by an executor whose clock is ahead"
+    await refused(second.write(ahead), what, CheckpointConflictError, "step-taken", ahead)
+    same(behind, await second.read_latest("run"), "read_latest('run') after the later one was refused")
+
+
+@group.check(
+    "stopped_executor",
+    "An executor that is frozen while another takes its run over is refused when it wakes up; nothing that it "
+    "writes then is visible.",
+    contract=_CONTRACT,
+    usual_cause="A lease or a lock by time, or a cached tail in the frozen process.",
+    needs=("fencing.stale_handle", "durability.other_process"),
+    processes=True,
+    deadline=60,
+)
+async def stopped_executor(kit: Kit) -> None:
+    if not hasattr(signal, "SIGSTOP"):
+        raise NotEvaluated("this platform cannot stop a process")
+    child = await kit.child("executor", run_id="run", steps=4)
+    for _ in range(4):
+        await child.expect("acked")
+    await child.expect("ready")
+    child.stop()
+    handle = await kit.open()
+    latest = await handle.read_latest("run")
+    assert latest is not None
+    taken = follow(latest, event="resumed", executor=executor(2))
+    mine = [taken, follow(taken)]
+    for checkpoint in mine:
+        await handle.write(checkpoint)
+    child.resume()
+    await child.tell("go")
+    async for event in child.events():
+        if event["event"] == "finished":
+            break
+        expect(
+            event["event"] == "refused",
+            f"step {event['step']} of an executor that was stopped and overtaken was acknowledged",
+        )
+        expect(
+            event["kind"] == "CheckpointConflictError",
+            f"step {event['step']} of an executor that was overtaken raised {event.get('told')};"
+            " the contract wants CheckpointConflictError",
+        )
+    for checkpoint in mine:
+        found = await handle.read_at_step("run", checkpoint.step)
+        same(checkpoint, found, f"read_at_step('run', {checkpoint.step}) after the stopped executor woke up")
+    same(mine[-1], await handle.read_latest("run"), "read_latest('run') after the stopped executor woke up")

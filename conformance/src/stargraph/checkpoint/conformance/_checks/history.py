@@ -1,0 +1,139 @@
+"""RunHistory: the steps of a run in order."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from stargraph.checkpoint.conformance._compare import same, same_steps
+from stargraph.checkpoint.conformance._findings import expect
+from stargraph.checkpoint.conformance._kit import Kit
+from stargraph.checkpoint.conformance._registry import Group
+from stargraph.checkpoint.conformance._runs import chain, follow
+
+group: Final = Group("history", needs=("steps.append_and_read",), capability="history")
+
+_CONTRACT: Final = "RunHistory"
+
+
+@group.check(
+    "in_order",
+    "history yields every step of one run, by number, and nothing of other runs.",
+    contract=_CONTRACT,
+    usual_cause="The order is that of text or of insertion, or a page size cuts it off.",
+)
+async def in_order(kit: Kit) -> None:
+    handle = await kit.open()
+    steps, other = chain(length=130), chain("run2", 3)
+    for checkpoint in [*other, *steps]:
+        await handle.write(checkpoint)
+    same_steps(steps, [found async for found in handle.history("run")], "history('run')")
+    same_steps(other, [found async for found in handle.history("run2")], "history('run2')")
+
+
+@group.check(
+    "newest_first",
+    "history(newest_first=True) yields the highest step first.",
+    contract=_CONTRACT,
+    usual_cause="The argument is ignored, or the steps are compared as text.",
+)
+async def newest_first(kit: Kit) -> None:
+    handle = await kit.open()
+    steps = chain(length=12)
+    for checkpoint in steps:
+        await handle.write(checkpoint)
+    found = [found async for found in handle.history("run", newest_first=True)]
+    same_steps(steps[::-1], found, "history('run', newest_first=True)")
+    found = [found async for found in handle.history("run", from_step=2, to_step=10, newest_first=True)]
+    same_steps(steps[10:1:-1], found, "history('run', from_step=2, to_step=10, newest_first=True)")
+
+
+@group.check(
+    "range",
+    "from_step and to_step are both included; 0 is a step like any other.",
+    contract=_CONTRACT,
+    usual_cause="A half-open range, or `if to_step:` where `is not None` is meant.",
+)
+async def step_range(kit: Kit) -> None:
+    handle = await kit.open()
+    steps = chain(length=8)
+    for checkpoint in steps:
+        await handle.write(checkpoint)
+    for first, last in ((2, 5), (3, 3), (0, 0), (0, 7), (6, 100), (5, 2), (8, 9), (None, 2), (4, None)):
+        begin_at, end_at = 0 if first is None else first, 7 if last is None else last
+        found = [found async for found in handle.history("run", from_step=first, to_step=last)]
+        same_steps(steps[begin_at : end_at + 1], found, f"history('run', from_step={first}, to_step={last})")
+
+
+@group.check(
+    "unknown_is_empty",
+    "history of an unknown run yields nothing.",
+    contract=_CONTRACT,
+    usual_cause="A lookup that raises for an unknown run.",
+)
+async def unknown_is_empty(kit: Kit) -> None:
+    handle = await kit.open()
+    for checkpoint in chain("run1"):
+        await handle.write(checkpoint)
+    same_steps([], [found async for found in handle.history("run")], "history('run') of an unknown run")
+
+
+@group.check(
+    "interleaved",
+    "Iterations that overlap, and calls between their items, do not disturb one another.",
+    contract=_CONTRACT,
+    usual_cause="One cursor is shared by everything that the handle does.",
+)
+async def interleaved(kit: Kit) -> None:
+    handle = await kit.open()
+    first, second = chain("first", 7), chain("second", 7)
+    for checkpoint in [*first, *second]:
+        await handle.write(checkpoint)
+    one, two, three = handle.history("first"), handle.history("second"), handle.history("first", newest_first=True)
+    for step in range(7):
+        same(first[step], await anext(one), f"history('first') beside other iterations, item {step}")
+        same(second[step], await anext(two), f"history('second') beside other iterations, item {step}")
+        same(first[6 - step], await anext(three), f"history('first', newest_first=True), item {step}")
+        found = await handle.read_latest("second")
+        same(second[-1], found, "read_latest('second') between the items of an iteration")
+    for iterator in (one, two, three):
+        expect(await anext(iterator, None) is None, "an iteration that overlaps with others yields too much")
+
+
+@group.check(
+    "during_appends",
+    "Appending to a run while its history is read does not disturb either.",
+    contract=_CONTRACT,
+    usual_cause="A read transaction blocks the writer, or the iteration fails or skips when the run grows.",
+)
+async def during_appends(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    steps = chain(length=6)
+    for checkpoint in steps:
+        await handle.write(checkpoint)
+    found = []
+    async for checkpoint in handle.history("run"):
+        found.append(checkpoint)
+        if len(found) in (2, 4):
+            steps.append(follow(steps[-1]))
+            await (handle if len(found) == 2 else other).write(steps[-1])
+    expect(len(found) >= 6, f"history('run') gave {len(found)} steps while the run grew; 6 were there when it began")
+    same_steps(steps[: len(found)], found, "history('run') while the run grew")
+
+
+@group.check(
+    "abandoned",
+    "An iteration that is left before its end uses nothing up.",
+    contract=_CONTRACT,
+    usual_cause="The cursor, the transaction or the connection of the iteration is not given back.",
+)
+async def abandoned(kit: Kit) -> None:
+    handle = await kit.open()
+    steps = chain(length=6)
+    for checkpoint in steps:
+        await handle.write(checkpoint)
+    for _ in range(30):
+        iterator = handle.history("run")
+        same(steps[0], await anext(iterator), "the first item of history('run')")
+        await iterator.aclose()  # type: ignore[attr-defined]
+    await handle.write(follow(steps[-1]))
+    expect(len([found async for found in handle.history("run")]) == 7, "history('run') is not whole afterwards")

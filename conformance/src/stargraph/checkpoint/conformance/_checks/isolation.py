@@ -1,0 +1,148 @@
+"""Runs that look alike are different runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from stargraph.checkpoint.conformance._compare import absent, same, show
+from stargraph.checkpoint.conformance._findings import Finding
+from stargraph.checkpoint.conformance._kit import Kit
+from stargraph.checkpoint.conformance._registry import Group
+from stargraph.checkpoint.conformance._runs import begin, chain, follow, rival
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.errors import CheckpointConflictError, CheckpointError
+
+group: Final = Group("isolation", needs=("steps.append_and_read",))
+
+_CONTRACT: Final = "run_id"
+
+
+async def _keep_apart(kit: Kit, run_ids: Sequence[str]) -> None:
+    """Write runs of different lengths side by side, and expect that each is its own."""
+    handle = await kit.open()
+    runs: dict[str, list[Checkpoint]] = {}
+    for number, run_id in enumerate(run_ids):
+        # A run that was not written yet must not be seen through another one's name.
+        absent(await handle.read_latest(run_id), f"read_latest({run_id!r}) before that run was written")
+        absent(await handle.read_at_step(run_id, 0), f"read_at_step({run_id!r}, 0) before that run was written")
+        runs[run_id] = chain(run_id, 2 + number % 3, state={"own": run_id})
+        for checkpoint in runs[run_id]:
+            await handle.write(checkpoint)
+    for run_id, steps in runs.items():
+        same(steps[-1], await handle.read_latest(run_id), f"read_latest({run_id!r}) beside {show(list(run_ids))}")
+        for checkpoint in steps:
+            found = await handle.read_at_step(run_id, checkpoint.step)
+            same(checkpoint, found, f"read_at_step({run_id!r}, {checkpoint.step}) beside {show(list(run_ids))}")
+        beyond = len(steps)
+        absent(await handle.read_at_step(run_id, beyond), f"read_at_step({run_id!r}, {beyond}), beyond the latest")
+    listed = sorted(summary.run_id for summary in await handle.list_runs(limit=1000))
+    if listed != sorted(run_ids):
+        raise Finding(f"list_runs() gave {show(listed)}; written were {show(sorted(run_ids))}")
+
+
+@group.check(
+    "case",
+    "Run ids that differ by case are different runs.",
+    contract=_CONTRACT,
+    usual_cause="A collation that ignores case, or file names on a file system that does.",
+)
+async def case(kit: Kit) -> None:
+    await _keep_apart(kit, ["Run", "run", "RUN", "rUn"])
+
+
+@group.check(
+    "punctuation",
+    "Run ids that differ by `_`, `.`, `:` or `-` are different runs.",
+    contract=_CONTRACT,
+    usual_cause="Characters are replaced to make a file or key name, or `_` is a wildcard of LIKE.",
+)
+async def punctuation(kit: Kit) -> None:
+    await _keep_apart(kit, ["a_b", "a.b", "a:b", "a-b", "ab", "aXb", "a__b", "a..b", "a_b_"])
+
+
+@group.check(
+    "prefixes",
+    "A run id that begins with another one is another run.",
+    contract=_CONTRACT,
+    usual_cause="Keys are joined without a separator that ids cannot hold, so run 1 step 11 is run 11 step 1.",
+)
+async def prefixes(kit: Kit) -> None:
+    await _keep_apart(kit, ["r", "r1", "r11", "r.1", "r:1", "r-1", "r:1:1", "r_1", "r-0", "r.0", "1", "11", "111"])
+
+
+@group.check(
+    "long_ids",
+    "Run ids of 200 characters that differ in the last one are different runs.",
+    contract=_CONTRACT,
+    usual_cause="A column or a file name that is too short cuts them off.",
+)
+async def long_ids(kit: Kit) -> None:
+    await _keep_apart(kit, ["x" * 199 + "a", "x" * 199 + "b", "x" * 199, "x" * 150])
+
+
+@group.check(
+    "outside_alphabet",
+    "A run id that cannot exist reads as None or is refused clearly; it never shows another run.",
+    contract=_CONTRACT,
+    usual_cause="Wildcards reach a LIKE or a glob, blanks are stripped, or `../` walks through directories.",
+)
+async def outside_alphabet(kit: Kit) -> None:
+    handle = await kit.open()
+    for run_id in ("r", "run", "r1", "s"):
+        for checkpoint in chain(run_id, 2):
+            await handle.write(checkpoint)
+    strange = [
+        "../r",
+        "./r",
+        "s/../r",
+        "r%",
+        "%",
+        "_",
+        "r?",
+        "*",
+        "r ",
+        " r",
+        "r\n",
+        "r\0",
+        "",
+        "r'",
+        'r"',
+        "ｒ",
+        "r\\",
+    ]
+    for run_id in [*strange, "r" * 1000]:
+        for name, call in (("read_latest", handle.read_latest), ("read_at_step", handle.read_at_step)):
+            arguments = (run_id,) if name == "read_latest" else (run_id, 0)
+            what = f"{name}({', '.join(map(show, arguments))})"
+            try:
+                found = await call(*arguments)
+            except (CheckpointError, ValueError):
+                continue
+            absent(found, what)
+
+
+@group.check(
+    "own_rules",
+    "The rules of write look at the checkpoint's own run alone.",
+    contract="write",
+    usual_cause="The latest step, or the uniqueness of a step, is looked up without the run.",
+)
+async def own_rules(kit: Kit) -> None:
+    handle = await kit.open()
+    first, second = chain("first", 4, last_status="done"), chain("second", 3)
+    for pair in zip(first, second, strict=False):
+        for checkpoint in pair:
+            await handle.write(checkpoint)
+    await handle.write(first[3])
+    try:
+        await handle.write(rival(second[2], second[1]))
+    except CheckpointConflictError:
+        pass
+    else:
+        raise Finding("write of another step 2 of run 'second' succeeded beside run 'first'")
+    third = follow(second[2])
+    await handle.write(third)
+    same(third, await handle.read_latest("second"), "read_latest('second') beside an ended run 'first'")
+    same(first[3], await handle.read_latest("first"), "read_latest('first') beside run 'second'")
+    await handle.write(begin("third"))

@@ -1,0 +1,29 @@
+"""A model in a dict, and random calls that it must agree with; Hypothesis makes the calls and shrinks what fails."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from stargraph.checkpoint.conformance._findings import Finding
+from stargraph.checkpoint.conformance._kit import Kit
+from stargraph.checkpoint.conformance._registry import Group
+
+group: Final = Group("stateful", needs=("steps.append_and_read",))
+
+
+@group.check(
+    "agrees_with_model",
+    "Whatever is called in whatever order, on several handles, the store agrees with a dict.",
+    contract="Checkpointer protocol",
+    usual_cause="Two features that work alone do not work together; the finding lists the calls.",
+    needs=("steps.conflict_keeps_stored", "steps.ended_refused", "list_runs.newest_first", "durability.other_handle"),
+    deadline=120,
+)
+async def agrees_with_model(kit: Kit) -> None:
+    from stargraph.checkpoint.conformance._model import run_model
+
+    # Hypothesis is synchronous: it gets a thread, and in it a loop of its own.
+    failure = await asyncio.to_thread(run_model, kit, examples=40 if kit.thorough else 8, steps=25)
+    if failure is not None:
+        raise Finding(failure)

@@ -1,0 +1,352 @@
+"""The rules of write, in the contract's order, and what read_latest and read_at_step make of the steps."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from stargraph.checkpoint.conformance._compare import absent, same
+from stargraph.checkpoint.conformance._findings import Finding, refused, told
+from stargraph.checkpoint.conformance._handle import Handle, naming
+from stargraph.checkpoint.conformance._kit import Kit
+from stargraph.checkpoint.conformance._registry import Group
+from stargraph.checkpoint.conformance._runs import NOON, begin, chain, follow, rival
+from stargraph.checkpoint.protocol import Checkpoint, Status
+from stargraph.errors import CheckpointConflictError, CheckpointError
+
+group: Final = Group("steps")
+
+_NEEDS: Final = ("steps.append_and_read",)
+
+
+async def _written(handle: Handle, steps: list[Checkpoint]) -> None:
+    for checkpoint in steps:
+        await handle.write(checkpoint)
+
+
+async def _untouched(handle: Handle, steps: list[Checkpoint], after: str) -> None:
+    """Expect that the run holds these steps and no more."""
+    run_id = steps[0].run_id
+    for checkpoint in steps:
+        what = f"read_at_step({run_id!r}, {checkpoint.step}) after {after}"
+        same(checkpoint, await handle.read_at_step(run_id, checkpoint.step), what)
+    beyond = steps[-1].step + 1
+    absent(await handle.read_at_step(run_id, beyond), f"read_at_step({run_id!r}, {beyond}) after {after}")
+    same(steps[-1], await handle.read_latest(run_id), f"read_latest({run_id!r}) after {after}")
+
+
+@group.check(
+    "append_and_read",
+    "What write() took, read_latest and read_at_step give back.",
+    contract="write; read_latest; read_at_step",
+    usual_cause="The record is not stored, or not found by its run and step.",
+    needs=("bootstrap.creates",),
+)
+async def append_and_read(kit: Kit) -> None:
+    handle = await kit.open()
+    steps = chain(length=4)
+    for checkpoint in steps:
+        await handle.write(checkpoint)
+        same(checkpoint, await handle.read_latest("run"), f"read_latest('run') after step {checkpoint.step}")
+    for checkpoint in steps:
+        found = await handle.read_at_step("run", checkpoint.step)
+        same(checkpoint, found, f"read_at_step('run', {checkpoint.step})")
+
+
+@group.check(
+    "unknown_is_none",
+    "An unknown run, and a step that is not there, give None.",
+    contract="read_latest; read_at_step",
+    usual_cause="The nearest step is given instead, an index counts from the end, or a lookup raises.",
+    needs=_NEEDS,
+)
+async def unknown_is_none(kit: Kit) -> None:
+    handle = await kit.open()
+    await _written(handle, chain())
+    absent(await handle.read_latest("other"), "read_latest('other') of an unknown run")
+    absent(await handle.read_at_step("other", 0), "read_at_step('other', 0) of an unknown run")
+    absent(await handle.read_at_step("run", 3), "read_at_step('run', 3), one beyond the latest")
+    absent(await handle.read_at_step("run", 10**6), "read_at_step('run', 1000000)")
+    try:
+        found = await handle.read_at_step("run", -1)
+    except (ValueError, CheckpointError):
+        return
+    absent(found, "read_at_step('run', -1)")
+
+
+@group.check(
+    "first_is_zero",
+    'A run begins at step 0: a later step of an unknown run is refused with reason "step-gap".',
+    contract="write, rule 5",
+    usual_cause="Only the run's own latest step is compared, and an unknown run has none.",
+    needs=_NEEDS,
+)
+async def first_is_zero(kit: Kit) -> None:
+    handle = await kit.open()
+    steps = chain()
+    for late in (steps[2], steps[1]):
+        await refused(handle.write(late), f"{naming(late)} of an unknown run", CheckpointError, "step-gap", late)
+        absent(await handle.read_latest("run"), "read_latest('run') after a refused first step")
+    await _written(handle, steps)
+    await _untouched(handle, steps, "the whole run was written")
+
+
+@group.check(
+    "gap_refused",
+    'A log has no holes: a step that is not the latest plus one is refused with reason "step-gap".',
+    contract="write, rule 7",
+    usual_cause="Any step is taken that is not there yet.",
+    needs=_NEEDS,
+)
+async def gap_refused(kit: Kit) -> None:
+    handle = await kit.open()
+    steps = chain(length=6)
+    await _written(handle, steps[:2])
+    for late in (steps[3], steps[5]):
+        await refused(handle.write(late), f"{naming(late)} after step 1", CheckpointError, "step-gap", late)
+        await _untouched(handle, steps[:2], "a gap was refused")
+    await handle.write(steps[2])
+    await _untouched(handle, steps[:3], "a gap was refused and the right step was written")
+
+
+@group.check(
+    "rewrite_is_noop",
+    "Writing a stored checkpoint again succeeds and changes nothing, so that a retry is always safe.",
+    contract="write, rule 3",
+    usual_cause="A uniqueness error of the store comes out, or only the latest step is recognised.",
+    needs=_NEEDS,
+)
+async def rewrite_is_noop(kit: Kit) -> None:
+    handle = await kit.open()
+    steps = chain(length=4)
+    await _written(handle, steps)
+    for checkpoint in (steps[3], steps[3], steps[0], steps[2]):
+        try:
+            await handle.write(checkpoint)
+        except CheckpointError as error:
+            raise Finding(
+                f"{naming(checkpoint)} of a checkpoint that is stored already raised {told(error)}"
+            ) from error
+        await _untouched(handle, steps, f"step {checkpoint.step} was written again")
+
+
+@group.check(
+    "rewrite_after_end",
+    "The last step of an ended run can be written again: its first write may have had an unknown outcome.",
+    contract="write, rule 3 before rule 8",
+    usual_cause="The status of the run is looked at before it is looked up whether the step is stored.",
+    needs=("steps.rewrite_is_noop",),
+)
+async def rewrite_after_end(kit: Kit) -> None:
+    handle = await kit.open()
+    for status in ("done", "cancelled"):
+        steps = chain(status, last_status=status)
+        await _written(handle, steps)
+        for checkpoint in (steps[-1], steps[0]):
+            try:
+                await handle.write(checkpoint)
+            except CheckpointError as error:
+                raise Finding(f"{naming(checkpoint)} again, of a run that is {status}, raised {told(error)}") from error
+        await _untouched(handle, steps, "a stored step of an ended run was written again")
+
+
+@group.check(
+    "conflict_keeps_stored",
+    'Another checkpoint at a stored step is refused with CheckpointConflictError (reason "step-taken"); what '
+    "was stored stays.",
+    contract="write, rule 4",
+    usual_cause="INSERT OR REPLACE, an upsert, or a plain put overwrites history.",
+    needs=_NEEDS,
+)
+async def conflict_keeps_stored(kit: Kit) -> None:
+    handle = await kit.open()
+    steps = chain(length=4)
+    await _written(handle, steps)
+    for step in (3, 1, 0):
+        other = rival(steps[step], steps[step - 1] if step else None)
+        what = f"{naming(other)} by another executor"
+        await refused(handle.write(other), what, CheckpointConflictError, "step-taken", other)
+        await _untouched(handle, steps, f"another checkpoint for step {step} was refused")
+
+
+@group.check(
+    "conflict_after_end",
+    "Another checkpoint at a stored step of an ended run is a conflict: rule 4 comes before rule 8.",
+    contract="write, rule 4 before rule 8",
+    usual_cause="The status of the run is looked at first.",
+    needs=("steps.conflict_keeps_stored",),
+)
+async def conflict_after_end(kit: Kit) -> None:
+    handle = await kit.open()
+    steps = chain(last_status="done")
+    await _written(handle, steps)
+    other = rival(steps[2], steps[1])
+    what = f"{naming(other)} by another executor, of a run that is done"
+    await refused(handle.write(other), what, CheckpointConflictError, "step-taken", other)
+    await _untouched(handle, steps, "a conflict was refused")
+
+
+@group.check(
+    "wrong_predecessor",
+    "A step that follows another step than the stored latest is refused with CheckpointConflictError (reason "
+    '"wrong-predecessor").',
+    contract="write, rule 9",
+    usual_cause="The step number alone is compared; previous_digest is not.",
+    needs=_NEEDS,
+)
+async def wrong_predecessor(kit: Kit) -> None:
+    handle = await kit.open()
+    steps = chain()
+    await _written(handle, steps)
+    astray = follow(rival(steps[2], steps[1]))
+    what = f"{naming(astray)}, which follows another step 2 than the stored one"
+    await refused(handle.write(astray), what, CheckpointConflictError, "wrong-predecessor", astray)
+    await _untouched(handle, steps, "a wrong predecessor was refused")
+    await handle.write(follow(steps[2]))
+
+
+@group.check(
+    "ended_refused",
+    'A run that is done or cancelled takes no further step: reason "run-ended".',
+    contract="write, rule 8",
+    usual_cause="The status of the latest checkpoint is not looked at.",
+    needs=_NEEDS,
+)
+async def ended_refused(kit: Kit) -> None:
+    handle = await kit.open()
+    for status in ("done", "cancelled"):
+        steps = chain(status, last_status=status)
+        await _written(handle, steps)
+        late = follow(steps[-1], status="running")
+        what = f"{naming(late)} of a run that is {status}"
+        await refused(handle.write(late), what, CheckpointError, "run-ended", late)
+        await _untouched(handle, steps, "a step of an ended run was refused")
+
+
+@group.check(
+    "gap_after_end",
+    'A gap in an ended run is "step-gap": rule 7 comes before rule 8.',
+    contract="write, rule 7 before rule 8",
+    usual_cause="The rules are checked in another order than the contract's.",
+    needs=("steps.gap_refused", "steps.ended_refused"),
+)
+async def gap_after_end(kit: Kit) -> None:
+    handle = await kit.open()
+    steps = chain(last_status="done")
+    await _written(handle, steps)
+    late = follow(follow(steps[-1], status="running"))
+    what = f"{naming(late)} of a run that is done since step 2"
+    await refused(handle.write(late), what, CheckpointError, "step-gap", late)
+
+
+@group.check(
+    "ended_before_predecessor",
+    'A wrong predecessor in an ended run is "run-ended": rule 8 comes before rule 9.',
+    contract="write, rule 8 before rule 9",
+    usual_cause="The rules are checked in another order than the contract's.",
+    needs=("steps.wrong_predecessor", "steps.ended_refused"),
+)
+async def ended_before_predecessor(kit: Kit) -> None:
+    handle = await kit.open()
+    steps = chain(last_status="cancelled")
+    await _written(handle, steps)
+    astray = follow(rival(steps[2], steps[1]), status="running")
+    what = f"{naming(astray)} of a run that is cancelled, after another step 2"
+    await refused(handle.write(astray), what, CheckpointError, "run-ended", astray)
+
+
+@group.check(
+    "others_go_on",
+    "A run that failed, is paused or waits for input can still go on.",
+    contract="write, rule 8",
+    usual_cause="Every status but running counts as the end.",
+    needs=_NEEDS,
+)
+async def others_go_on(kit: Kit) -> None:
+    handle = await kit.open()
+    statuses: tuple[Status, ...] = ("failed", "paused", "awaiting_input")
+    for status in statuses:
+        steps = chain(status, last_status=status)
+        await _written(handle, steps)
+        resumed = follow(steps[-1], event="resumed", status="running")
+        try:
+            await handle.write(resumed)
+        except CheckpointError as error:
+            raise Finding(f"{naming(resumed)} of a run that is {status} raised {told(error)}") from error
+        await _untouched(handle, [*steps, resumed], f"a run that was {status} went on")
+
+
+@group.check(
+    "latest_ignores_clocks",
+    "read_latest gives the highest step, whatever the clocks say.",
+    contract="read_latest",
+    usual_cause="ORDER BY timestamp: the machine that resumed had a clock that was behind.",
+    needs=_NEEDS,
+)
+async def latest_ignores_clocks(kit: Kit) -> None:
+    handle = await kit.open()
+    first = begin(timestamp=NOON)
+    second = follow(first, timestamp=NOON - timedelta(hours=3))
+    third = follow(second, timestamp=NOON - timedelta(hours=1))
+    fourth = follow(third, timestamp=NOON - timedelta(hours=2))
+    for checkpoint in (first, second, third, fourth):
+        await handle.write(checkpoint)
+        what = f"read_latest('run') after step {checkpoint.step}, written by a clock that is behind"
+        same(checkpoint, await handle.read_latest("run"), what)
+
+
+@group.check(
+    "latest_is_numeric",
+    "Steps are numbers: 10 comes after 9, and 100 after 99.",
+    contract="read_latest",
+    usual_cause="Steps are compared as text, in a file name or a TEXT column.",
+    needs=_NEEDS,
+)
+async def latest_is_numeric(kit: Kit) -> None:
+    handle = await kit.open()
+    for checkpoint in chain(length=102):
+        await handle.write(checkpoint)
+        if checkpoint.step in (9, 10, 11, 99, 100, 101):
+            what = f"read_latest('run') after step {checkpoint.step}"
+            same(checkpoint, await handle.read_latest("run"), what)
+
+
+@group.check(
+    "usable_after_refusal",
+    "A refusal leaves the handle usable, for the same run and for others.",
+    contract="write",
+    usual_cause="The transaction of the refused write stays open, or a lock is not released on the way out.",
+    needs=("steps.conflict_keeps_stored", "steps.gap_refused"),
+)
+async def usable_after_refusal(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    steps = chain(length=6)
+    await _written(handle, steps[:2])
+    for round_number in range(3):
+        refusals = (rival(steps[1], steps[0]), steps[round_number + 3], follow(rival(steps[1], steps[0])))
+        for checkpoint in refusals:
+            try:
+                await handle.write(checkpoint)
+            except CheckpointError:
+                continue
+            raise Finding(f"{naming(checkpoint)} succeeded, and must be refused")
+        await other.write(begin(f"other-{round_number}"))
+        await handle.write(steps[round_number + 2])
+        await _untouched(other, steps[: round_number + 3], "refusals and a write by this handle's neighbour")
+
+
+@group.check(
+    "invalid_before_stored",
+    "A checkpoint that its digest does not cover is refused as invalid, even where one of that digest is stored.",
+    contract="write, rule 1 before rule 3",
+    usual_cause="The digest that the object carries is trusted; codec.encode, which checks it, is called later.",
+    needs=("values.altered_refused",),
+)
+async def invalid_before_stored(kit: Kit) -> None:
+    handle = await kit.open()
+    steps = chain()
+    await _written(handle, steps)
+    forged = steps[2].model_copy(update={"state": {"count": 666}})
+    what = f"{naming(forged)} with a changed state and the digest of the stored one"
+    await refused(handle.write(forged), what, CheckpointError, "invalid-checkpoint")
+    await _untouched(handle, steps, "a forged checkpoint was refused")

@@ -1,0 +1,248 @@
+"""What the kit runs in child processes: `python -m stargraph.checkpoint.conformance._child ORDER`.
+
+A script reports JSON lines on the stdout that the process was started with; whatever the driver prints goes to
+stderr instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, TextIO
+
+from stargraph.checkpoint.conformance._findings import HarnessError, told
+from stargraph.checkpoint.conformance._runs import begin, executor, follow
+from stargraph.checkpoint.conformance._target import Target, load_target, looks_like_driver, opened
+from stargraph.checkpoint.protocol import Checkpoint, Checkpointer
+from stargraph.errors import CheckpointConflictError, CheckpointError, StoreUnavailableError
+
+
+class Scene:
+    """What a script is given.
+
+    Attributes:
+        target: the driver.
+        location: the store.
+        arguments: what the parent said.
+    """
+
+    def __init__(self, target: Target, location: str, arguments: dict[str, Any], channel: TextIO) -> None:
+        self.target = target
+        self.location = location
+        self.arguments = arguments
+        self._channel = channel
+
+    def report(self, event: str, **details: Any) -> None:
+        """Tell the parent something, at once."""
+        self._channel.write(json.dumps({"event": event, **details}) + "\n")
+        self._channel.flush()
+
+    async def heard(self) -> str:
+        """Wait for a line from the parent."""
+        line: str = await asyncio.to_thread(sys.stdin.readline)
+        return line.strip()
+
+    def acknowledged(self, checkpoint: Checkpoint) -> None:
+        """Tell the parent that a write returned."""
+        self.report("acked", run_id=checkpoint.run_id, step=checkpoint.step, digest=checkpoint.digest)
+
+
+Script = Callable[[Scene], Coroutine[Any, Any, None]]
+
+
+async def bootstrap(scene: Scene) -> None:
+    """Bootstrap when told to, write a run, report it."""
+    async with opened(scene.target, scene.location) as driver:
+        scene.report("ready")
+        await scene.heard()
+        await driver.bootstrap()
+        checkpoint = begin(scene.arguments["run_id"])
+        await driver.write(checkpoint)
+        scene.acknowledged(checkpoint)
+
+
+async def burst(scene: Scene) -> None:
+    """Append steps to a run as fast as the store takes them, from where the run stands, until killed."""
+    run_id, size = scene.arguments["run_id"], scene.arguments["size"]
+    async with opened(scene.target, scene.location) as driver:
+        await driver.bootstrap()
+        latest = await driver.read_latest(run_id)
+        while True:
+            payload = {"payload": chr(97 + (latest.step if latest else 0) % 26) * size}
+            latest = begin(run_id, state=payload) if latest is None else follow(latest, changes=payload)
+            await driver.write(latest)
+            scene.acknowledged(latest)
+
+
+async def idle(scene: Scene) -> None:
+    """Open the store, write one run, and hold the handle until killed."""
+    async with opened(scene.target, scene.location) as driver:
+        await driver.bootstrap()
+        checkpoint = begin(scene.arguments["run_id"])
+        await driver.write(checkpoint)
+        scene.acknowledged(checkpoint)
+        await scene.heard()
+
+
+async def race(scene: Scene) -> None:
+    """Try to append every step of a run; others try too."""
+    run_id, last, number = scene.arguments["run_id"], scene.arguments["last"], scene.arguments["number"]
+    async with opened(scene.target, scene.location) as driver:
+        await driver.bootstrap()
+        scene.report("ready")
+        await scene.heard()
+        attempts = 0
+        while True:
+            latest = await driver.read_latest(run_id)
+            if latest is not None and latest.step >= last:
+                return
+            attempts += 1
+            content = {"winner": number, "attempt": attempts}
+            mine = (
+                begin(run_id, executor=executor(number), state=content)
+                if latest is None
+                else follow(latest, executor=executor(number), changes=content)
+            )
+            try:
+                await driver.write(mine)
+            except CheckpointConflictError:
+                continue
+            except StoreUnavailableError:
+                await _settle(driver, mine, scene)
+                continue
+            scene.acknowledged(mine)
+
+
+async def _settle(driver: Checkpointer, mine: Checkpoint, scene: Scene) -> None:
+    """Settle an unknown outcome as the contract says: by writing the same checkpoint again."""
+    while True:
+        await asyncio.sleep(0.05)
+        try:
+            await driver.write(mine)
+        except StoreUnavailableError:
+            continue
+        except CheckpointConflictError:
+            return
+        scene.acknowledged(mine)
+        return
+
+
+async def executor_run(scene: Scene) -> None:
+    """Write the first steps of a run; then, once told, the next one, and report how it went."""
+    async with opened(scene.target, scene.location) as driver:
+        await driver.bootstrap()
+        latest = begin(scene.arguments["run_id"], executor=executor(1))
+        await driver.write(latest)
+        scene.acknowledged(latest)
+        for _ in range(scene.arguments["steps"] - 1):
+            latest = follow(latest)
+            await driver.write(latest)
+            scene.acknowledged(latest)
+        scene.report("ready")
+        await scene.heard()
+        for _ in range(2):
+            latest = follow(latest, changes={"written_by": "the one that was stopped"})
+            try:
+                await driver.write(latest)
+            except CheckpointError as error:
+                scene.report("refused", step=latest.step, kind=type(error).__name__, told=told(error))
+            else:
+                scene.acknowledged(latest)
+        scene.report("finished")
+
+
+async def read(scene: Scene) -> None:
+    """Report the digests of a run's steps, then append one more."""
+    run_id = scene.arguments["run_id"]
+    async with opened(scene.target, scene.location) as driver:
+        await driver.bootstrap()
+        latest = await driver.read_latest(run_id)
+        if latest is None:
+            scene.report("read", digests=None, runs=[])
+            return
+        steps = [await driver.read_at_step(run_id, step) for step in range(latest.step + 1)]
+        runs = [summary.run_id for summary in await driver.list_runs()]
+        scene.report("read", digests=[step and step.digest for step in steps], runs=runs)
+        following = follow(latest, changes={"written_by": "another process"})
+        await driver.write(following)
+        scene.acknowledged(following)
+
+
+async def unclosed(scene: Scene) -> None:
+    """Use a handle, and let it go without closing it."""
+    thing: Any = scene.target.open(scene.location)
+    driver: Checkpointer = thing if looks_like_driver(thing) else await _enter_for_good(thing)
+    await driver.bootstrap()
+    checkpoint = begin(scene.arguments["run_id"])
+    await driver.write(checkpoint)
+    await driver.read_latest(checkpoint.run_id)
+    scene.acknowledged(checkpoint)
+
+
+async def engine(scene: Scene) -> None:
+    """Run a graph with the engine, and stay in one of its nodes until killed."""
+    from stargraph.checkpoint.conformance import _graphs
+
+    async def hold(node: str) -> None:
+        if node == scene.arguments["hold"]:
+            scene.report("held", node=node)
+            await asyncio.Event().wait()
+
+    run_id = scene.arguments["run_id"]
+    _graphs.BEFORE[run_id] = hold
+    async with opened(scene.target, scene.location) as driver:
+        await driver.bootstrap()
+        run = await _graphs.sequence().start(checkpointer=driver, run_id=run_id)
+        await run.start()
+
+
+async def _enter_for_good(context: Any) -> Any:
+    """Enter a target's context manager so that nothing ever leaves it, not even the end of the loop."""
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, None)
+    try:
+        handle = await context.__aenter__()
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(context))
+    return handle
+
+
+SCRIPTS: dict[str, Script] = {
+    "bootstrap": bootstrap,
+    "burst": burst,
+    "idle": idle,
+    "race": race,
+    "engine": engine,
+    "executor": executor_run,
+    "read": read,
+    "unclosed": unclosed,
+}
+
+
+def main(order: dict[str, Any]) -> int:
+    """Run the script that an order names; return the exit code."""
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    sys.path[:] = order["path"]
+    try:
+        scene = Scene(load_target(order["target"]), order["location"], order["arguments"], channel)
+    except HarnessError as error:
+        channel.write(json.dumps({"event": "harness-error", "message": str(error)}) + "\n")
+        channel.flush()
+        return 3
+    try:
+        asyncio.run(SCRIPTS[order["script"]](scene))
+    except Exception as error:  # noqa: BLE001  # told to the parent, whose verdict it becomes
+        kind = "harness-error" if isinstance(error, HarnessError) else "driver-error"
+        scene.report(kind, message=told(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(json.loads(sys.argv[1])))

@@ -1,0 +1,121 @@
+"""The command line: `stargraph-conformance run package.module:target`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from stargraph.checkpoint.conformance._catalogue import catalogue, find
+from stargraph.checkpoint.conformance._findings import HarnessError
+from stargraph.checkpoint.conformance._render import show_catalogue, show_check, show_report, to_junit, to_markdown
+from stargraph.checkpoint.conformance._report import Report, Result, kit_version
+from stargraph.checkpoint.conformance._runner import run, select
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"stargraph-conformance {kit_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Prove that a Stargraph checkpoint driver keeps the contract."""
+
+
+@app.command("run")
+def run_command(
+    target: Annotated[
+        str | None, typer.Argument(help="The driver under test, as package.module:name.", show_default=False)
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Run these: an id, a group, or a pattern with *. Can be repeated.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Leave out child processes and whatever takes long.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Repeat the chance of an earlier run.")] = None,
+    deadline: Annotated[float, typer.Option(help="Give every check this many times its usual seconds.", min=0.01)] = 1,
+    json_file: Annotated[
+        str | None, typer.Option("--json", help="Write the report as JSON to this file; - is stdout.")
+    ] = None,
+    junit: Annotated[str | None, typer.Option(help="Write the report as JUnit XML to this file; - is stdout.")] = None,
+    markdown: Annotated[
+        str | None, typer.Option(help="Write the report as Markdown to this file; - is stdout.")
+    ] = None,
+    list_checks: Annotated[bool, typer.Option("--list", help="Show the checks, run nothing.")] = False,
+    explain: Annotated[str | None, typer.Option(help="Show all about one check, run nothing.", metavar="ID")] = None,
+) -> None:
+    """Run the checks against a driver.
+
+    Exit codes: 0 conformant, 1 findings, 2 nothing or only partly evaluated, 3 the kit or its surroundings failed.
+    """
+    to_stdout = "-" in (json_file, junit, markdown)
+    console = Console(stderr=to_stdout, soft_wrap=True, highlight=False)
+    try:
+        if explain is not None:
+            check = find(explain)
+            if check is None:
+                raise HarnessError(f"no check has the id {explain!r}; --list shows them all")
+            show_check(check, console)
+            return
+        if list_checks:
+            show_catalogue(select(tuple(only or ()), quick=quick), console)
+            return
+        if target is None:
+            raise HarnessError("name the driver under test, as package.module:name")
+        report = _with_progress(target, tuple(only or ()), quick, seed, deadline)
+    except HarnessError as error:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {error}", style="red", markup=False)
+        raise typer.Exit(3) from error
+    show_report(report, console)
+    for destination, form in ((json_file, _to_json_text), (junit, to_junit), (markdown, to_markdown)):
+        if destination == "-":
+            sys.stdout.write(form(report))
+        elif destination is not None:
+            Path(destination).write_text(form(report), encoding="utf-8")
+    _leave(report.exit_code)
+
+
+def _to_json_text(report: Report) -> str:
+    return json.dumps(report.to_json(), indent=2) + "\n"
+
+
+def _with_progress(target: str, only: tuple[str, ...], quick: bool, seed: int | None, deadline: float) -> Report:
+    chosen = select(only, quick=quick)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    errors = Console(stderr=True)
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+        bar = progress.add_task("starting", total=len(chosen))
+
+        def advance(result: Result) -> None:
+            progress.update(bar, description=f"{result.check.id:<42}", advance=1)
+
+        return run(target, only=only, quick=quick, seed=seed, deadline=deadline, progress=advance)
+
+
+def _leave(code: int) -> None:
+    """End the process, at once where a check had to be left behind: its driver may hold the interpreter."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    known = {check.id for check in catalogue()}
+    if any(thread.name in known for thread in threading.enumerate()):
+        os._exit(code)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,123 @@
+"""Compare what was written with what was read, by value, type and order, and say where they differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from pydantic import BaseModel
+
+from stargraph.checkpoint.conformance._findings import Finding
+from stargraph.checkpoint.protocol import Checkpoint, RunSummary
+from stargraph.errors import CheckpointError
+
+_WIDTH = 100
+
+
+def show(value: object) -> str:
+    """A value as a finding prints it: its repr, shortened in the middle."""
+    text = repr(value)
+    if len(text) <= _WIDTH:
+        return text
+    return f"{text[: _WIDTH // 2]}…{text[-_WIDTH // 4 :]} ({len(text)} characters)"
+
+
+def differences(wrote: object, read: object, path: str) -> Iterator[str]:
+    """Yield every place at which two values differ, as `state.k: wrote -0.0, read 0`."""
+    if isinstance(wrote, BaseModel) and type(wrote) is type(read):
+        for name in type(wrote).model_fields:
+            yield from differences(getattr(wrote, name), getattr(read, name, None), f"{path}.{name}" if path else name)
+    elif type(wrote) is not type(read):
+        yield f"{path}: wrote {show(wrote)}, read {show(read)}{_note(wrote, read)}"
+    elif isinstance(wrote, dict) and isinstance(read, dict):
+        yield from _dict_differences(wrote, read, path)
+    elif isinstance(wrote, list | tuple) and isinstance(read, list | tuple):
+        if len(wrote) != len(read):
+            yield f"{path}: wrote {len(wrote)} elements, read {len(read)}: {show(wrote)}, {show(read)}"
+            return
+        for index, (before, after) in enumerate(zip(wrote, read, strict=True)):
+            yield from differences(before, after, f"{path}[{index}]")
+    elif isinstance(wrote, float) and isinstance(read, float):
+        if wrote != read or math.copysign(1.0, wrote) != math.copysign(1.0, read):
+            yield f"{path}: wrote {wrote!r}, read {read!r}"
+    elif wrote != read:
+        yield f"{path}: wrote {show(wrote)}, read {show(read)}"
+
+
+def _note(wrote: object, read: object) -> str:
+    if wrote == read and wrote is not None:
+        return f" (the type changed: {type(wrote).__name__} to {type(read).__name__})"
+    return ""
+
+
+def _dict_differences(wrote: dict[object, object], read: dict[object, object], path: str) -> Iterator[str]:
+    for key, value in wrote.items():
+        where = f"{path}.{key}" if isinstance(key, str) and key.isidentifier() else f"{path}[{key!r}]"
+        if key not in read:
+            yield f"{where}: wrote {show(value)}, read nothing"
+        else:
+            yield from differences(value, read[key], where)
+    for key, value in read.items():
+        if key not in wrote:
+            yield f"{path}[{key!r}]: wrote nothing, read {show(value)}"
+    if list(wrote) != list(read) and wrote.keys() == read.keys():
+        yield f"{path}: wrote the keys in the order {show(list(wrote))}, read {show(list(read))}"
+
+
+def same(wrote: Checkpoint, read: object, what: str) -> Checkpoint:
+    """Expect that a read gave back what was written, whole and ready to go on from.
+
+    Args:
+        wrote: what was written.
+        read: what came back.
+        what: the call in words, as the finding begins.
+    """
+    if read is None:
+        raise Finding(f"{what} gave None; step {wrote.step} of run {wrote.run_id!r} was written")
+    if not isinstance(read, Checkpoint):
+        raise Finding(f"{what} gave {show(read)}; the contract wants a Checkpoint")
+    found = list(differences(wrote, read, ""))
+    if found:
+        more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
+        raise Finding(f"{what}: " + "; ".join(found[:3]) + more)
+    try:
+        read.ensure_valid()
+    except CheckpointError as error:
+        raise Finding(
+            f"{what} gave a Checkpoint that was put together by hand ({error.message});"
+            " return what codec.decode or Checkpoint.model_validate gave"
+        ) from error
+    return read
+
+
+def absent(read: object, what: str) -> None:
+    """Expect that a read found nothing."""
+    if read is None:
+        return
+    held = f"step {read.step} of run {read.run_id!r}" if isinstance(read, Checkpoint) else show(read)
+    raise Finding(f"{what} gave {held}; the contract wants None")
+
+
+def same_steps(wrote: Sequence[Checkpoint], read: Sequence[Checkpoint], what: str) -> None:
+    """Expect the same checkpoints in the same order."""
+    wanted, got = [checkpoint.step for checkpoint in wrote], [checkpoint.step for checkpoint in read]
+    if wanted != got:
+        raise Finding(f"{what} gave the steps {show(got)}; the contract wants {show(wanted)}")
+    for before, after in zip(wrote, read, strict=True):
+        same(before, after, f"{what}, step {before.step}")
+
+
+def same_runs(wanted: Sequence[str], got: Sequence[RunSummary], what: str) -> None:
+    """Expect the summaries of these runs in this order."""
+    ids = [summary.run_id for summary in got]
+    if ids != list(wanted):
+        raise Finding(f"{what} gave the runs {show(ids)}; the contract wants {show(list(wanted))}")
+
+
+def same_summary(latest: Checkpoint, got: RunSummary, what: str) -> None:
+    """Expect the summary that a run's latest checkpoint makes."""
+    found = list(differences(RunSummary.from_checkpoint(latest), got, ""))
+    if found:
+        raise Finding(
+            f"{what}: " + "; ".join(line.replace("wrote", "the latest checkpoint says") for line in found[:3])
+        )

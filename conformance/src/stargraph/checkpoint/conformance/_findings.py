@@ -1,0 +1,94 @@
+"""How a check says what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.errors import CheckpointConflictError, CheckpointError
+
+T = TypeVar("T")
+
+
+class Finding(AssertionError):
+    """The driver broke the contract; the message says how."""
+
+
+class HarnessError(Exception):
+    """The kit or its surroundings failed, so nothing can be said about the driver."""
+
+
+class NotEvaluated(Exception):
+    """The check found nothing to look at; the message says why."""
+
+
+def expect(condition: object, message: str) -> None:
+    """Raise a finding unless the condition holds."""
+    if not condition:
+        raise Finding(message)
+
+
+def told(error: BaseException) -> str:
+    """An exception as one line."""
+    text = str(error).strip().partition("\n")[0]
+    reason = getattr(error, "reason", None)
+    label = type(error).__name__ + (f"(reason={reason!r})" if reason else "")
+    return f"{label}: {text}" if text else label
+
+
+async def refused(
+    call: Awaitable[object],
+    what: str,
+    expected: type[CheckpointError],
+    reason: str,
+    checkpoint: Checkpoint | None = None,
+) -> CheckpointError:
+    """Expect that a call raises an error of one class and reason; return the error.
+
+    Args:
+        call: the call.
+        what: the call in words, as the finding begins.
+        expected: the class of the error.
+        reason: the reason that it must carry.
+        checkpoint: what was written, where the error must carry its run and step.
+    """
+    wanted = f"{expected.__name__}(reason={reason!r})"
+    try:
+        await call
+    except CheckpointError as error:
+        is_conflict = isinstance(error, CheckpointConflictError)
+        # The engine acts on the class alone, so a gap that raises a conflict is as wrong as no error.
+        if not isinstance(error, expected) or is_conflict != issubclass(expected, CheckpointConflictError):
+            raise Finding(f"{what} raised {told(error)}; the contract wants {wanted}") from error
+        if error.reason != reason:
+            raise Finding(f"{what} raised {told(error)}; the contract wants the reason {reason!r}") from error
+        if checkpoint is not None and (error.run_id, error.step) != (checkpoint.run_id, checkpoint.step):
+            raise Finding(
+                f"{what} raised an error about run {error.run_id!r}, step {error.step};"
+                f" it was run {checkpoint.run_id!r}, step {checkpoint.step}"
+            ) from error
+        return error
+    except Exception as error:
+        raise Finding(f"{what} raised {told(error)}; the contract wants {wanted}") from error
+    raise Finding(f"{what} succeeded; the contract wants {wanted}")
+
+
+async def refused_argument(call: Awaitable[object], what: str) -> None:
+    """Expect that a call refuses an argument with a ValueError."""
+    try:
+        await call
+    except ValueError:
+        return
+    except Exception as error:
+        raise Finding(f"{what} raised {told(error)}; the contract wants a ValueError") from error
+    raise Finding(f"{what} succeeded; the contract wants a ValueError")
+
+
+async def attempt(call: Awaitable[object]) -> CheckpointError | None:
+    """Run a call that may be refused; return the refusal, or None."""
+    try:
+        await call
+    except CheckpointError as error:
+        return error
+    return None

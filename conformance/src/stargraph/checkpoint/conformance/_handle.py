@@ -1,0 +1,199 @@
+"""A driver as the checks call it: every call is noted, and what it returns is what the contract says."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
+from datetime import datetime
+from typing import Any, TypeVar
+
+from stargraph.checkpoint.conformance._compare import show
+from stargraph.checkpoint.conformance._findings import Finding
+from stargraph.checkpoint.protocol import (
+    PRUNED_BY_DEFAULT,
+    Checkpoint,
+    Checkpointer,
+    PruneReport,
+    RunPage,
+    RunSummary,
+    Status,
+)
+
+T = TypeVar("T")
+
+
+class CallLog:
+    """What the driver is doing, and what it raised.
+
+    Attributes:
+        current: the calls that have not returned, in words, oldest first.
+        raised: the exceptions that came out of the driver, with the call in words.
+    """
+
+    def __init__(self) -> None:
+        self.current: dict[int, str] = {}
+        self.raised: list[tuple[BaseException, str]] = []
+        self._number = 0
+
+    def enter(self, what: str) -> int:
+        """Note that a call begins; return its number."""
+        self._number += 1
+        self.current[self._number] = what
+        return self._number
+
+    def leave(self, number: int, error: BaseException | None = None) -> None:
+        """Note that a call ended."""
+        what = self.current.pop(number)
+        if error is not None:
+            self.raised.append((error, what))
+
+    def source_of(self, error: BaseException) -> str | None:
+        """Return the call that an exception came out of, or None where the driver did not raise it."""
+        return next((what for raised, what in self.raised if raised is error), None)
+
+
+def naming(checkpoint: Checkpoint) -> str:
+    """A write in words."""
+    return f"write(run {checkpoint.run_id!r}, step {checkpoint.step})"
+
+
+class Handle:
+    """One handle of the driver.
+
+    Attributes:
+        driver: the driver's own object.
+    """
+
+    def __init__(self, driver: Checkpointer, log: CallLog, closing: AsyncExitStack) -> None:
+        self.driver: Any = driver
+        self._log = log
+        self._closing = closing
+
+    async def leave(self) -> None:
+        """Close the handle as the target closes it."""
+        await self._call("closing the handle", self._closing.aclose)
+
+    async def bootstrap(self) -> None:
+        await self._call("bootstrap()", self.driver.bootstrap)
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        await self._call(naming(checkpoint), lambda: self.driver.write(checkpoint))
+
+    async def read_latest(self, run_id: str) -> Checkpoint | None:
+        what = f"read_latest({run_id!r})"
+        return _checkpoint(await self._call(what, lambda: self.driver.read_latest(run_id)), what)
+
+    async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
+        what = f"read_at_step({run_id!r}, {step})"
+        return _checkpoint(await self._call(what, lambda: self.driver.read_at_step(run_id, step)), what)
+
+    async def list_runs(self, **arguments: Any) -> list[RunSummary]:
+        what = _worded("list_runs", arguments)
+        found = await self._call(what, lambda: self.driver.list_runs(**arguments))
+        if not isinstance(found, list) or not all(isinstance(item, RunSummary) for item in found):
+            raise Finding(f"{what} gave {show(found)}; the contract wants a list of RunSummary")
+        return found
+
+    def history(
+        self,
+        run_id: str,
+        *,
+        from_step: int | None = None,
+        to_step: int | None = None,
+        newest_first: bool = False,
+    ) -> AsyncIterator[Checkpoint]:
+        given = {"from_step": from_step, "to_step": to_step, "newest_first": newest_first}
+        arguments = {name: value for name, value in given.items() if value is not None and value is not False}
+        return self._iterate(_worded(f"history({run_id!r})", arguments), run_id, arguments)
+
+    async def _iterate(self, what: str, run_id: str, arguments: dict[str, Any]) -> AsyncIterator[Checkpoint]:
+        iterator = await self._call(what, lambda: _at_once(self.driver.history, run_id, arguments))
+        if not hasattr(iterator, "__anext__"):
+            raise Finding(f"{what} gave {show(iterator)}; the contract wants an async iterator")
+        try:
+            while True:
+                try:
+                    item = await self._call(what, iterator.__anext__)
+                except StopAsyncIteration:
+                    return
+                if not isinstance(item, Checkpoint):
+                    raise Finding(f"{what} yielded {show(item)}; the contract wants Checkpoints")
+                yield item
+        finally:
+            if (aclose := getattr(iterator, "aclose", None)) is not None:
+                await aclose()
+
+    async def search(
+        self,
+        *,
+        status: Status | None = None,
+        graph_id: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        since: datetime | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> RunPage:
+        given = {"status": status, "graph_id": graph_id, "metadata": metadata, "since": since, "limit": limit}
+        arguments = {name: value for name, value in (given | {"cursor": cursor}).items() if value is not None}
+        what = _worded("search", arguments)
+        page = await self._call(what, lambda: self.driver.search(**arguments))
+        if not isinstance(page, RunPage):
+            raise Finding(f"{what} gave {show(page)}; the contract wants a RunPage")
+        return page
+
+    async def delete_run(self, run_id: str) -> bool:
+        what = f"delete_run({run_id!r})"
+        there = await self._call(what, lambda: self.driver.delete_run(run_id))
+        if not isinstance(there, bool):
+            raise Finding(f"{what} gave {show(there)}; the contract wants a bool")
+        return there
+
+    async def prune(
+        self,
+        *,
+        older_than: datetime,
+        statuses: Collection[Status] = PRUNED_BY_DEFAULT,
+        keep_last: int = 1,
+        dry_run: bool = False,
+    ) -> PruneReport:
+        what = f"prune(older_than={older_than}, statuses={tuple(statuses)}, keep_last={keep_last}, dry_run={dry_run})"
+        report = await self._call(
+            what,
+            lambda: self.driver.prune(older_than=older_than, statuses=statuses, keep_last=keep_last, dry_run=dry_run),
+        )
+        if not isinstance(report, PruneReport):
+            raise Finding(f"{what} gave {show(report)}; the contract wants a PruneReport")
+        return report
+
+    async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
+        steps = ", ".join(str(checkpoint.step) for checkpoint in checkpoints[:8])
+        more = ", …" if len(checkpoints) > 8 else ""
+        await self._call(f"write_many(steps {steps}{more})", lambda: self.driver.write_many(checkpoints))
+
+    async def close(self) -> None:
+        await self._call("close()", self.driver.close)
+
+    async def _call(self, what: str, call: Callable[[], Awaitable[T]]) -> T:
+        number = self._log.enter(what)
+        try:
+            result = await call()
+        except BaseException as error:
+            self._log.leave(number, error)
+            raise
+        self._log.leave(number)
+        return result
+
+
+async def _at_once(call: Callable[..., Any], run_id: str, arguments: dict[str, Any]) -> Any:
+    return call(run_id, **arguments)
+
+
+def _checkpoint(found: object, what: str) -> Checkpoint | None:
+    if found is None or isinstance(found, Checkpoint):
+        return found
+    raise Finding(f"{what} gave {show(found)}; the contract wants a Checkpoint or None")
+
+
+def _worded(name: str, arguments: Mapping[str, object]) -> str:
+    inside = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+    return f"{name}({inside})" if "(" not in name else f"{name}{f' with {inside}' if inside else ''}"

@@ -1,0 +1,180 @@
+"""The state machine of `stateful.agrees_with_model`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import hypothesis
+from hypothesis import HealthCheck, Phase, Verbosity, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from stargraph.checkpoint.conformance._compare import absent, same, same_runs, same_summary
+from stargraph.checkpoint.conformance._findings import Finding, refused, told
+from stargraph.checkpoint.conformance._handle import Handle, naming
+from stargraph.checkpoint.conformance._kit import Kit
+from stargraph.checkpoint.conformance._runs import NOON, begin, follow, rival
+from stargraph.checkpoint.protocol import ENDED, Checkpoint, Status
+from stargraph.errors import CheckpointConflictError, CheckpointError
+
+T = TypeVar("T")
+
+_RUNS = st.sampled_from(("a", "A", "a.b", "a:1"))
+_HANDLES = st.integers(0, 1)
+_STATUSES = st.sampled_from(("running", "running", "running", "failed", "paused", "done"))
+_VALUES: st.SearchStrategy[object] = st.sampled_from(
+    (0, -0.0, 1.0, True, None, "é\u0000", [], {}, {"": [1]}, "x" * 200)
+)
+
+
+def run_model(kit: Kit, *, examples: int, steps: int) -> str | None:
+    """Run the model against the driver in the calling thread.
+
+    Args:
+        kit: makes the stores.
+        examples: how many sequences of calls.
+        steps: how many calls in each, at the most.
+
+    Returns:
+        What was found, with the calls that lead to it; None where all agrees.
+    """
+
+    class Bound(_Machine):
+        surroundings = kit
+
+    seeded = hypothesis.seed(kit.seed)(Bound)
+    try:
+        run_state_machine_as_test(
+            seeded,
+            settings=settings(
+                max_examples=examples,
+                stateful_step_count=steps,
+                deadline=None,
+                database=None,
+                print_blob=False,
+                verbosity=Verbosity.quiet,
+                phases=(Phase.generate, Phase.shrink),
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+    except Finding as found:
+        return "\n".join([str(found), *_calls_of(found)])
+    except CheckpointError as error:
+        return "\n".join([f"a call that must succeed raised {told(error)}", *_calls_of(error)])
+    return None
+
+
+def _calls_of(error: BaseException) -> list[str]:
+    notes = "\n".join(getattr(error, "__notes__", ())).splitlines()
+    return [line for line in notes if line.strip().startswith(("state.", "Falsifying"))]
+
+
+class _Machine(RuleBasedStateMachine):
+    """Calls on two handles of one store, and what a dict says of them."""
+
+    surroundings: Kit
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._runner = asyncio.Runner()
+        self._stack = AsyncExitStack()
+        self._runs: dict[str, list[Checkpoint]] = {}
+        self._handles: list[Handle] = []
+        self._made = 0
+
+    def _do(self, call: Coroutine[Any, Any, T]) -> T:
+        return self._runner.run(call)
+
+    @initialize()
+    def open_store(self) -> None:
+        self._do(self._open())
+
+    async def _open(self) -> None:
+        kit = self.surroundings
+        self._inner = Kit(kit.target, kit.spec, kit.seed, "stateful")
+        self._inner.log = kit.log
+        await self._stack.enter_async_context(self._inner)
+        self._handles = [await self._inner.open(), await self._inner.open()]
+
+    def teardown(self) -> None:
+        self._do(self._stack.aclose())
+        self._runner.close()
+
+    @rule(run_id=_RUNS, handle=_HANDLES, status=_STATUSES, value=_VALUES)
+    def append(self, run_id: str, handle: int, status: Status, value: object) -> None:
+        self._made += 1
+        steps = self._runs.get(run_id, [])
+        if not steps:
+            checkpoint = begin(run_id, state={"value": value}, timestamp=NOON + timedelta(seconds=self._made % 3))
+        else:
+            checkpoint = follow(steps[-1], status=status, changes={"value": value, "made": self._made})
+        if steps and steps[-1].status in ENDED:
+            what = f"{naming(checkpoint)} of an ended run"
+            self._do(refused(self._handles[handle].write(checkpoint), what, CheckpointError, "run-ended"))
+        else:
+            self._do(self._handles[handle].write(checkpoint))
+            self._runs.setdefault(run_id, []).append(checkpoint)
+
+    @rule(run_id=_RUNS, handle=_HANDLES, back=st.integers(0, 3))
+    def write_again(self, run_id: str, handle: int, back: int) -> None:
+        if steps := self._runs.get(run_id):
+            self._do(self._handles[handle].write(steps[max(0, len(steps) - 1 - back)]))
+
+    @rule(run_id=_RUNS, handle=_HANDLES, back=st.integers(0, 3))
+    def conflict(self, run_id: str, handle: int, back: int) -> None:
+        if steps := self._runs.get(run_id):
+            step = max(0, len(steps) - 1 - back)
+            other = rival(steps[step], steps[step - 1] if step else None)
+            call = self._handles[handle].write(other)
+            self._do(refused(call, f"{naming(other)} by a rival", CheckpointConflictError, "step-taken", other))
+
+    @rule(run_id=_RUNS, handle=_HANDLES, ahead=st.integers(1, 3))
+    def gap(self, run_id: str, handle: int, ahead: int) -> None:
+        steps = self._runs.get(run_id)
+        late = steps[-1] if steps else begin(run_id)
+        for _ in range(ahead + 1 if steps else ahead):
+            late = follow(late, status="running")
+        call = self._handles[handle].write(late)
+        self._do(refused(call, f"{naming(late)}, beyond the next step", CheckpointError, "step-gap", late))
+
+    @rule(run_id=_RUNS, handle=_HANDLES)
+    def read(self, run_id: str, handle: int) -> None:
+        steps = self._runs.get(run_id, [])
+        latest = self._do(self._handles[handle].read_latest(run_id))
+        if steps:
+            same(steps[-1], latest, f"read_latest({run_id!r})")
+        else:
+            absent(latest, f"read_latest({run_id!r})")
+
+    @rule(run_id=_RUNS, handle=_HANDLES, step=st.integers(0, 6))
+    def read_step(self, run_id: str, handle: int, step: int) -> None:
+        steps = self._runs.get(run_id, [])
+        found = self._do(self._handles[handle].read_at_step(run_id, step))
+        if step < len(steps):
+            same(steps[step], found, f"read_at_step({run_id!r}, {step})")
+        else:
+            absent(found, f"read_at_step({run_id!r}, {step})")
+
+    @rule(handle=_HANDLES, limit=st.sampled_from((0, 1, 2, 100)), seconds=st.sampled_from((None, 0, 1, 2)))
+    def list_runs(self, handle: int, limit: int, seconds: int | None) -> None:
+        since = None if seconds is None else NOON + timedelta(seconds=seconds)
+        chosen = [steps[-1] for steps in self._runs.values() if since is None or steps[0].started_at >= since]
+        chosen.sort(key=lambda latest: (-latest.started_at.timestamp(), latest.run_id))
+        arguments = {"limit": limit} if since is None else {"limit": limit, "since": since}
+        listed = self._do(self._handles[handle].list_runs(**arguments))
+        what = f"list_runs(limit={limit}, since={since})"
+        same_runs([latest.run_id for latest in chosen[:limit]], listed, what)
+        for latest, summary in zip(chosen, listed, strict=False):
+            same_summary(latest, summary, what)
+
+    @rule(handle=_HANDLES)
+    def reopen(self, handle: int) -> None:
+        self._do(self._reopen(handle))
+
+    async def _reopen(self, handle: int) -> None:
+        await self._handles[handle].leave()
+        self._handles[handle] = await self._inner.open()

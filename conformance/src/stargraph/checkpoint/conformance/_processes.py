@@ -1,0 +1,139 @@
+"""Child processes, from the parent's side: they are told by JSON lines, and can be killed, stopped and continued."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+from stargraph.checkpoint.conformance._findings import Finding, HarnessError
+from stargraph.checkpoint.conformance._handle import CallLog
+
+_LINE_LIMIT = 1 << 20
+
+
+class Child:
+    """A running script.
+
+    Attributes:
+        name: the script and the process id, as findings name it.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process, script: str, log: CallLog) -> None:
+        self.name = f"the process {script!r} (pid {process.pid})"
+        self._process = process
+        self._log = log
+
+    async def next_event(self) -> dict[str, Any] | None:
+        """Return the next thing that the process reports, or None once it has ended.
+
+        Raises:
+            Finding: the driver failed in it.
+            HarnessError: the kit failed in it.
+        """
+        assert self._process.stdout is not None
+        number = self._log.enter(f"waiting for {self.name}")
+        try:
+            line = await self._process.stdout.readline()
+        finally:
+            self._log.leave(number)
+        # A killed process may leave half a line.
+        if not line.endswith(b"\n"):
+            return None
+        event: dict[str, Any] = json.loads(line)
+        if event["event"] == "harness-error":
+            raise HarnessError(f"{self.name}: {event['message']}")
+        if event["event"] == "driver-error":
+            raise Finding(f"in {self.name}, {event['message']}")
+        return event
+
+    async def expect(self, kind: str) -> dict[str, Any]:
+        """Return the next event, which must be of this kind."""
+        event = await self.next_event()
+        if event is None or event["event"] != kind:
+            raise Finding(f"{self.name} ended before it reported {kind!r}; {await self._last_words()}")
+        return event
+
+    async def events(self) -> AsyncIterator[dict[str, Any]]:
+        """Yield what the process reports until it ends."""
+        while (event := await self.next_event()) is not None:
+            yield event
+
+    async def tell(self, word: str) -> None:
+        """Send the process one line."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(word.encode() + b"\n")
+        await self._process.stdin.drain()
+
+    def kill(self) -> None:
+        """Kill the process at once, as a power cut would end it (SIGKILL)."""
+        self._signal(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Freeze the process (SIGSTOP)."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a frozen process go on (SIGCONT)."""
+        self._signal(signal.SIGCONT)
+
+    async def ended(self) -> tuple[int, str]:
+        """Wait for the end of the process; return its exit code and what it printed on stderr."""
+        assert self._process.stderr is not None
+        number = self._log.enter(f"waiting for {self.name} to end")
+        try:
+            stderr = await self._process.stderr.read()
+            return await self._process.wait(), stderr.decode(errors="replace")
+        finally:
+            self._log.leave(number)
+
+    async def end(self) -> None:
+        """Kill the process where it still runs, and wait for it."""
+        self.kill()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        await self._process.communicate()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process.returncode is None:
+            try:
+                self._process.send_signal(number)
+            except ProcessLookupError:
+                return
+
+    async def _last_words(self) -> str:
+        code, stderr = await self.ended()
+        lines = stderr.strip().splitlines()
+        return f"exit code {code}, stderr: {lines[-1] if lines else 'empty'}"
+
+
+async def spawn(spec: str, script: str, location: str, arguments: dict[str, Any], log: CallLog) -> Child:
+    """Start a script of `_child` in a process of its own.
+
+    Args:
+        spec: the target as `package.module:name`.
+        script: the name of the script.
+        location: the store.
+        arguments: what the script is told, as JSON.
+        log: where waiting for it is noted.
+    """
+    order = {"target": spec, "script": script, "location": location, "arguments": arguments, "path": sys.path}
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "stargraph.checkpoint.conformance._child",
+            json.dumps(order),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            limit=_LINE_LIMIT,
+        )
+    except OSError as error:
+        raise HarnessError(f"no child process could be started: {error}") from error
+    return Child(process, script, log)

@@ -1,0 +1,80 @@
+"""The pytest plugin: one test item for each check.
+
+import pytest
+
+@pytest.mark.conformance("my_package.testing:target")
+def test_my_driver(conformance_check):
+conformance_check()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from stargraph.checkpoint.conformance._registry import Check
+from stargraph.checkpoint.conformance._runner import Session, select
+from stargraph.checkpoint.conformance._target import Target
+
+_FIXTURE = "conformance_check"
+_SESSIONS = pytest.StashKey[dict[object, Session]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("stargraph-conformance")
+    group.addoption("--conformance-quick", action="store_true", help="leave out checks that need processes or time")
+    group.addoption("--conformance-seed", type=int, default=0, help="what the kit's chance is seeded with (0)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "conformance(target): what the fixture conformance_check tests, as 'package.module:name' or a Target",
+    )
+    config.stash[_SESSIONS] = {}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if _FIXTURE not in metafunc.fixturenames:
+        return
+    _target_of(metafunc.definition)
+    checks = select(quick=metafunc.config.getoption("--conformance-quick"))
+    metafunc.parametrize(_FIXTURE, checks, ids=[check.id for check in checks], indirect=True)
+
+
+def _target_of(node: pytest.Item) -> str | Target:
+    mark = node.get_closest_marker("conformance")
+    if mark is None or len(mark.args) != 1 or not isinstance(mark.args[0], str | Target):
+        raise pytest.UsageError(
+            f"{node.nodeid} uses {_FIXTURE}: mark it with @pytest.mark.conformance('package.module:target')"
+        )
+    found: str | Target = mark.args[0]
+    return found
+
+
+@pytest.fixture
+def conformance_check(request: pytest.FixtureRequest) -> Callable[[], None]:
+    """A function that runs one check against the target of the mark, and fails or skips as its verdict says."""
+    check: Check = request.param
+    target = _target_of(request.node)
+    sessions = request.config.stash[_SESSIONS]
+    key = target if isinstance(target, str) else id(target)
+    if key not in sessions:
+        sessions[key] = Session(target, request.config.getoption("--conformance-seed"))
+    session = sessions[key]
+
+    def run_check() -> None:
+        __tracebackhide__ = True
+        result = session.result(check)
+        if result.verdict == "pass":
+            for name, value, unit in result.measurements:
+                request.node.user_properties.append((name, f"{value:.3f} {unit}"))
+        elif result.verdict in ("skip", "blocked"):
+            pytest.skip(f"{result.verdict}: {result.message}")
+        elif result.verdict == "expected-failure":
+            pytest.xfail(result.message)
+        else:
+            pytest.fail(f"{check.id}: {result.explained()}", pytrace=False)
+
+    return run_check

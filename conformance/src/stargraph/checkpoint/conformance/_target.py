@@ -1,0 +1,137 @@
+"""How the kit opens a driver: the target that its author gives."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+from stargraph.checkpoint.conformance._findings import HarnessError
+from stargraph.checkpoint.conformance._registry import Capability
+from stargraph.checkpoint.protocol import Checkpointer
+
+Opener: TypeAlias = Callable[[str], Checkpointer | AbstractAsyncContextManager[Checkpointer]]
+"""Takes a location; returns a handle that is not bootstrapped, or an async context manager that yields one."""
+
+REQUIRED_METHODS = ("bootstrap", "write", "read_latest", "read_at_step", "list_runs")
+
+
+class StoredBytes(Protocol):
+    """Reads and edits the stored bytes of one checkpoint, behind the driver's back."""
+
+    async def get(self, location: str, run_id: str, step: int) -> bytes:
+        """Return the stored bytes of a step.
+
+        Args:
+            location: the store.
+            run_id: the run.
+            step: the step.
+        """
+
+    async def put(self, location: str, run_id: str, step: int, data: bytes) -> None:
+        """Replace the stored bytes of a step.
+
+        Args:
+            location: the store.
+            run_id: the run.
+            step: the step.
+            data: the new bytes.
+        """
+
+
+@asynccontextmanager
+async def fresh_directory() -> AsyncIterator[str]:
+    """Yield a path that does not exist yet, in a directory of its own that goes away afterwards."""
+    directory = tempfile.mkdtemp(prefix="stargraph-conformance-")
+    try:
+        yield str(Path(directory) / "store")
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A driver as the kit is to open it. A function `location -> driver` alone is a target too.
+
+    Attributes:
+        open: takes a location; returns a handle that is not bootstrapped, or an async context manager that
+            yields one and closes it.
+        location: makes a fresh, empty place for a store, as an async context manager that removes it
+            afterwards; a path that does not exist yet, unless given.
+        capabilities: what the driver declares; what its methods say, unless given.
+        stored_bytes: reads and edits stored bytes, for the corruption checks.
+        newer_format: takes a location; while the async context manager is open, the store looks as if newer
+            software had made it.
+        processes: whether other processes can open the same location.
+        expected_failures: known failures of optional checks: the id, and a link to where they are tracked.
+    """
+
+    open: Opener
+    location: Callable[[], AbstractAsyncContextManager[str]] = fresh_directory
+    capabilities: frozenset[Capability] | None = None
+    stored_bytes: StoredBytes | None = None
+    newer_format: Callable[[str], AbstractAsyncContextManager[None]] | None = None
+    processes: bool = True
+    expected_failures: Mapping[str, str] = field(default_factory=dict)
+
+
+def looks_like_driver(thing: object) -> bool:
+    """Whether a thing has most of a driver's methods, so that it is meant to be one."""
+    return sum(hasattr(thing, name) for name in REQUIRED_METHODS) >= 3
+
+
+@asynccontextmanager
+async def opened(target: Target, location: str) -> AsyncIterator[Checkpointer]:
+    """Open a handle as the target says, and close it if the target does not."""
+    thing: Any = target.open(location)
+    if looks_like_driver(thing):
+        try:
+            yield thing
+        finally:
+            if callable(close := getattr(thing, "close", None)):
+                await close()
+        return
+    if not hasattr(thing, "__aenter__"):
+        raise HarnessError(
+            f"the target gave {type(thing).__name__} for a location:"
+            " it must return a driver, or an async context manager that yields one"
+        )
+    async with thing as handle:
+        yield handle
+
+
+def load_target(spec: str) -> Target:
+    """Import what `package.module:name` names and return it as a target.
+
+    Args:
+        spec: the target, as `package.module:name`; the working directory is searched too.
+
+    Raises:
+        HarnessError: there is no such thing, or it is no target.
+    """
+    module_name, colon, name = spec.partition(":")
+    if not colon or not module_name or not name:
+        raise HarnessError(f"the target is {spec!r}: give it as package.module:name")
+    here = str(Path.cwd())
+    if here not in sys.path and os.curdir not in sys.path and "" not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found: Any = importlib.import_module(module_name)
+    except Exception as error:
+        raise HarnessError(f"the target {spec!r} cannot be imported: {type(error).__name__}: {error}") from error
+    for part in name.split("."):
+        found = getattr(found, part, None)
+        if found is None:
+            raise HarnessError(f"the target {spec!r}: {module_name} has no {name}")
+    if isinstance(found, Target):
+        return found
+    if callable(found):
+        return Target(open=found)
+    raise HarnessError(f"the target {spec!r} is {type(found).__name__}: it must be a function or a Target")

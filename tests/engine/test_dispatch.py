@@ -1,0 +1,105 @@
+"""Writes that no cancellation tears, and reads that are checked."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+from support.memory import MemoryCheckpointer
+
+from stargraph.checkpoint.codec import Keyring
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.errors import CheckpointCorruptedError, StoreUnavailableError
+from stargraph.runtime import dispatch
+
+
+def first(run_id: str = "r") -> Checkpoint:
+    return Checkpoint.genesis(
+        run_id=run_id,
+        graph_id="g",
+        graph_hash="0" * 64,
+        runtime_hash="1" * 64,
+        state={"n": 1},
+        executor="a" * 32,
+        timestamp=datetime.now(UTC),
+    )
+
+
+class SlowStore(MemoryCheckpointer):
+    """Waits in the middle of a write until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered = asyncio.Event()
+        self.release = asyncio.Event()
+        self.torn = False
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        self.entered.set()
+        try:
+            await self.release.wait()
+        except asyncio.CancelledError:
+            self.torn = True
+            raise
+        await super().write(checkpoint)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_cancelled_write_goes_to_its_end_before_anybody_is_told(times: int) -> None:
+    store = SlowStore()
+    await store.bootstrap()
+    work = asyncio.create_task(dispatch.write(store, first()))
+    await store.entered.wait()
+    for _ in range(times):
+        work.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert not work.done()
+    store.release.set()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert not store.torn
+    assert ("r", 0) in store.records
+
+
+async def test_a_write_that_fails_after_a_cancellation_says_nothing_more(recwarn: pytest.WarningsRecorder) -> None:
+    class Failing(SlowStore):
+        async def write(self, checkpoint: Checkpoint) -> None:
+            self.entered.set()
+            await self.release.wait()
+            raise StoreUnavailableError("gone")
+
+    store = Failing()
+    work = asyncio.create_task(dispatch.write(store, first()))
+    await store.entered.wait()
+    work.cancel()
+    await asyncio.sleep(0)
+    store.release.set()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+
+
+async def test_a_store_that_returns_another_record_is_caught(store: MemoryCheckpointer) -> None:
+    await store.write(first("a"))
+    await store.write(first("b"))
+
+    async def confused(run_id: str, step: int) -> Checkpoint | None:
+        return await MemoryCheckpointer.read_at_step(store, "b", step)
+
+    store.read_at_step = confused  # type: ignore[method-assign]
+    for read in (dispatch.read_latest(store, "a"), dispatch.read_at_step(store, "a", 0)):
+        with pytest.raises(CheckpointCorruptedError) as caught:
+            await read
+        assert caught.value.reason == "wrong-record"
+
+
+async def test_reads_refuse_what_no_key_of_ours_sealed(store: MemoryCheckpointer) -> None:
+    ours, theirs = Keyring.parse("ours:0123456789abcdef"), Keyring.parse("theirs:fedcba9876543210")
+    await dispatch.write(store, first(), keyring=ours)
+    read = await dispatch.read_latest(store, "r", keyring=ours)
+    assert read is not None
+    assert read.seal is not None
+    with pytest.raises(CheckpointCorruptedError) as caught:
+        await dispatch.read_latest(store, "r", keyring=theirs)
+    assert caught.value.reason == "unknown-key"
