@@ -71,7 +71,7 @@ def _serving(command: list[str], url: str) -> Iterator[str]:
 def moto_server() -> Iterator[str]:
     """Run moto; yield its URL."""
     port = _free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    command = [sys.executable, str(Path(__file__).with_name("moto_process.py")), str(port)]
     with _serving(command, f"http://127.0.0.1:{port}") as url:
         yield url
 

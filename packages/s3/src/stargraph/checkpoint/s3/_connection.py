@@ -7,6 +7,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from stargraph.checkpoint.s3._options import ConnectionOptions
+from stargraph.errors import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,27 +28,46 @@ class Connection:
         self._lock = asyncio.Lock()
         self._client: Any = None
         self._context: Any = None
+        self._closed = False
         self._http: list[Any] = []
         # A handle that nobody closes must print nothing at exit, and aiohttp would.
         self._finalizer = weakref.finalize(self, _abandon, self._http)
 
     async def client(self) -> Any:
-        """Return the client; the first call makes it."""
+        """Return the client; the first call makes it.
+
+        Raises:
+            CheckpointError: it was closed (`reason="closed"`).
+        """
         if self._client is None:
             async with self._lock:
                 if self._client is None:
+                    self._ensure_open()
                     await self._connect()
+                    self._ensure_open()
         return self._client
+
+    def _ensure_open(self) -> None:
+        if self._closed:
+            raise CheckpointError(
+                "the checkpointer was closed while this call was under way",
+                reason="closed",
+                hint="Call `await checkpointer.bootstrap()` to open it again.",
+            )
 
     async def close(self) -> None:
         """Close the client, on the loop that it belongs to."""
-        context, self._context, self._client = self._context, None, None
+        self._closed = True
+        async with self._lock:
+            context, self._context, self._client = self._context, None, None
         if context is not None:
             await context.__aexit__(None, None, None)
         self.abandon()
 
     def abandon(self) -> None:
         """Let go of the client, on any thread, when its loop is gone or going."""
+        self._closed = True
+        self._client = None
         self._finalizer()
 
     async def _connect(self) -> None:
@@ -81,9 +101,23 @@ class Connection:
 def _recording(made: list[Any]) -> Callable[..., Any]:
     """A maker of HTTP sessions that keeps them, so that they can be dropped."""
     from aiobotocore.httpsession import AIOHTTPSession
+    from aiohttp import ClientConnectionError
 
-    def make(*args: Any, **kwargs: Any) -> AIOHTTPSession:
-        session = AIOHTTPSession(*args, **kwargs)
+    class Session(AIOHTTPSession):  # type: ignore[misc]  # its base has no types
+        dropped = False
+
+        async def _get_session(self, proxy_url: str | None) -> Any:
+            if self.dropped:
+                # A call that is still under way must not open what nobody closes any more.
+                raise ClientConnectionError("the connection was closed")
+            return await super()._get_session(proxy_url)
+
+        async def __aexit__(self, *failure: object) -> None:
+            self.dropped = True
+            await super().__aexit__(*failure)
+
+    def make(*args: Any, **kwargs: Any) -> Session:
+        session = Session(*args, **kwargs)
         made.append(session)
         return session
 
@@ -92,6 +126,7 @@ def _recording(made: list[Any]) -> Callable[..., Any]:
 
 def _abandon(made: list[Any]) -> None:
     for http in made:
+        http.dropped = True
         for session in http._sessions.values():
             connector = session.connector
             session.detach()

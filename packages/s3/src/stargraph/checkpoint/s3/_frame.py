@@ -76,10 +76,10 @@ def is_tombstone(size: int) -> bool:
     Args:
         size: the length of the object in a slot, in bytes.
     """
-    return size <= _TOMBSTONE_BYTES
+    return size in _TOMBSTONE_BYTES
 
 
-_TOMBSTONE_BYTES: Final = len(tombstone("deleted"))
+_TOMBSTONE_BYTES: Final = frozenset({len(tombstone("pruned")), len(tombstone("deleted"))})
 
 
 def read_head(body: bytes, *, run_id: str, step: int) -> Head | Tombstone | None:

@@ -43,8 +43,8 @@ async def read_history(
     newest: int | None = None
     async for step, info in log.slots(run_id, to_step=to_step):
         newest = step if newest is None else newest
-        if to_step is None and step == newest and is_tombstone(info.size):
-            return  # the end of a deleted run
+        if to_step is None and step == newest and await log.is_end_of_deleted(run_id, step, info):
+            return
         if from_step is not None and step < from_step:
             break
         if not is_tombstone(info.size):

@@ -120,9 +120,7 @@ class RunLog:
         newest = await self.newest(run_id)
         if newest is None:
             return None
-        step, info = newest
-        if info is not None and is_tombstone(info.size):
-            return "deleted"
+        step, _ = newest
         head = await self.head(run_id, step)
         if head == "deleted":
             return "deleted"
@@ -153,7 +151,20 @@ class RunLog:
             run_id: the run.
         """
         newest = await self.newest(run_id)
-        return None if newest is None or (newest[1] is not None and is_tombstone(newest[1].size)) else newest
+        return None if newest is None or await self.is_end_of_deleted(run_id, *newest) else newest
+
+    async def is_end_of_deleted(self, run_id: str, step: int, info: ObjectInfo | None) -> bool:
+        """Tell whether the newest slot of a run says that the run was deleted.
+
+        Args:
+            run_id: the run.
+            step: the step of the slot.
+            info: its line of the listing.
+
+        Raises:
+            CheckpointCorruptedError: it has the length of a tombstone, and is none.
+        """
+        return info is not None and is_tombstone(info.size) and await self.head(run_id, step) == "deleted"
 
     async def slots(self, run_id: str, *, to_step: int | None = None) -> AsyncIterator[tuple[int, ObjectInfo]]:
         """Yield the slots of a run that are taken, the highest step first.

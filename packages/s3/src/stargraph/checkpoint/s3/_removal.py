@@ -74,8 +74,8 @@ class Removal:
             newest = await self._log.newest(run_id)
             if newest is None:
                 return False
-            step, info = newest
-            if info is not None and is_tombstone(info.size):
+            step, _ = newest
+            if await self._log.is_end_of_deleted(run_id, *newest):
                 return await self._bury(run_id, step - 1) > 0
             if await self._claim(run_id, step + 1):
                 await self._bury(run_id, step)
@@ -98,8 +98,8 @@ class Removal:
             newest = await self._log.newest(run_id)
             if newest is None:
                 return 0
-            latest, info = newest
-            if info is not None and is_tombstone(info.size):
+            latest, _ = newest
+            if await self._log.is_end_of_deleted(run_id, *newest):
                 return 0 if dry_run or rule.keep_last > 0 else await self._bury(run_id, latest - 1)
             head = await self._log.head(run_id, latest)
             if not isinstance(head, Head) or head.summary.started_at != started_at or not rule.matches(head):
