@@ -195,3 +195,26 @@ class _refused:
 
     async def __aexit__(self, *_: object) -> None:
         await self._store.close()
+
+
+async def test_the_connection_is_made_as_the_arguments_say(moto: str) -> None:
+    store = S3Checkpointer(
+        f"s3://{BUCKET}/configured",
+        endpoint_url=moto,
+        region="eu-west-3",
+        path_style=True,
+        checksums="when_required",
+        proxies={"https": "http://user:hidden@proxy:3128"},
+        connect_timeout=1.5,
+        read_timeout=2.5,
+    )
+    client = await store._sessions.current().connection.client()
+    config = client.meta.config
+    assert client.meta.region_name == "eu-west-3"
+    assert config.s3 == {"addressing_style": "path"}
+    assert config.proxies == {"https": "http://user:hidden@proxy:3128"}
+    assert (config.connect_timeout, config.read_timeout) == (1.5, 2.5)
+    assert (config.request_checksum_calculation, config.response_checksum_validation) == ("when_required",) * 2
+    assert config.retries["total_max_attempts"] == 1
+    assert "hidden" not in repr(store) + repr(store._sessions._options)
+    await store.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stargraph.checkpoint.codec import decode
-from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.protocol import Checkpoint, RunSummary
 from stargraph.checkpoint.s3._cache import RecordCache
 from stargraph.checkpoint.s3._frame import Head, corrupted, read_head, record_of
 from stargraph.checkpoint.s3._keys import KeyLayout
@@ -91,6 +91,6 @@ def _open(body: bytes | None, run_id: str, step: int) -> Checkpoint | None:
     if not isinstance(head, Head):
         raise corrupted(run_id, step, "it ends in its first line")
     checkpoint = decode(record_of(body, head, run_id=run_id, step=step), run_id=run_id, step=step)
-    if checkpoint.digest != head.digest:
+    if checkpoint.digest != head.digest or RunSummary.from_checkpoint(checkpoint) != head.summary:
         raise corrupted(run_id, step, "its first line is that of another record")
     return checkpoint

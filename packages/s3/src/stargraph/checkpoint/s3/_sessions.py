@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import weakref
 
 from stargraph.checkpoint.s3._cache import RecordCache
@@ -74,20 +75,24 @@ class Sessions:
         self._cache = cache
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Session] = weakref.WeakKeyDictionary()
         self._conditional = True
+        self._lock = threading.Lock()
 
     def current(self) -> Session:
         """Return the session of the running loop; the first call makes it, without I/O."""
         loop = asyncio.get_running_loop()
-        session = self._by_loop.get(loop)
-        if session is None:
-            for gone in [other for other in self._by_loop if other.is_closed()]:
-                self._by_loop.pop(gone).connection.abandon()
-            connection = Connection(self._options)
-            objects = S3ObjectStore(connection, self._bucket, kms_key_id=self._options.kms_key_id)
-            raw: ObjectStore = objects if self._conditional else UnconditionalStore(objects)
-            session = Session(connection, raw, self._keys, deadline=self._deadline, cache=self._cache)
-            self._by_loop[loop] = session
-        return session
+        with self._lock:
+            session = self._by_loop.get(loop)
+            if session is None:
+                for gone in [other for other in self._by_loop if other.is_closed()]:
+                    self._by_loop.pop(gone).connection.abandon()
+                session = self._by_loop[loop] = self._make()
+            return session
+
+    def _make(self) -> Session:
+        connection = Connection(self._options)
+        objects = S3ObjectStore(connection, self._bucket, kms_key_id=self._options.kms_key_id)
+        raw: ObjectStore = objects if self._conditional else UnconditionalStore(objects)
+        return Session(connection, raw, self._keys, deadline=self._deadline, cache=self._cache)
 
     async def without_conditions(self) -> None:
         """From now on look before each write, and after it, since the store ignores conditions."""
@@ -98,8 +103,11 @@ class Sessions:
     async def close(self) -> None:
         """Close what belongs to the running loop, and drop what belongs to others."""
         here = asyncio.get_running_loop()
-        for loop in list(self._by_loop):
-            connection = self._by_loop.pop(loop).connection
+        with self._lock:
+            sessions = dict(self._by_loop)
+            self._by_loop.clear()
+        for loop, session in sessions.items():
+            connection = session.connection
             if loop is here:
                 await connection.close()
             elif loop.is_running():
