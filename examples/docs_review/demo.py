@@ -9,9 +9,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import io
+import json
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.rule import Rule
 from rich.table import Table
+from rich.text import Text
 
 from reviewer.files import find_markdown, is_report
 from stargraph.checkpoint.protocol import Checkpoint
@@ -32,10 +33,6 @@ from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 GRAPH: Final = Path(__file__).with_name("graph.yaml")
-WORK: Final = ROOT / ".demo"
-STORE: Final = WORK / "run.sqlite"
-LEDGER: Final = WORK / "ledger.tsv"
-REPORT: Final = WORK / "report.md"
 RUN_ID: Final = "docs-review-demo"
 COMMAND: Final = Path(sys.executable).with_name("stargraph")
 
@@ -49,6 +46,32 @@ LISTED: Final = 25
 """A folder with more files has only those listed that were running at the kill."""
 
 console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=110)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where the demo keeps what it makes.
+
+    Attributes:
+        work: the folder.
+    """
+
+    work: Path
+
+    @property
+    def store(self) -> Path:
+        """The store of the run."""
+        return self.work / "run.sqlite"
+
+    @property
+    def ledger(self) -> Path:
+        """The file that counts executions."""
+        return self.work / "ledger.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """The report of the review."""
+        return self.work / "report.md"
 
 
 @dataclass
@@ -84,30 +107,36 @@ def main() -> None:
         sys.stdout.reconfigure(errors="replace")
     arguments = argparse.ArgumentParser(description="Kill a review of documents, resume it, prove what happened.")
     arguments.add_argument("folder", nargs="?", type=Path, default=ROOT, help="a folder of Markdown files")
-    folder = arguments.parse_args().folder.expanduser().absolute()
+    arguments.add_argument("--work", type=Path, default=ROOT / ".demo", help="where the store and the report go")
+    given = arguments.parse_args()
+    folder, stage = given.folder.expanduser().absolute(), Stage(given.work.absolute())
     files = [name for name in find_markdown(folder) if not is_report(folder / name)]
-    if len(files) < 2:
-        give_up(f"{folder} holds {len(files)} Markdown files; the demo needs two or more")
-    shutil.rmtree(WORK, ignore_errors=True)
-    WORK.mkdir()
+    if len(files) <= AT_ONCE:
+        give_up(f"{folder} holds {len(files)} Markdown files; the demo needs more than the {AT_ONCE} that run at once")
+    for path in (stage.store, *stage.store.parent.glob(f"{stage.store.name}-*"), stage.ledger, stage.report):
+        path.unlink(missing_ok=True)
+    stage.work.mkdir(exist_ok=True)
     try:
-        first, second, stopped_at = act(folder, len(files))
+        first, second, stopped_at = act(stage, folder, len(files))
     except KeyboardInterrupt:
         give_up("stopped")
-    head(f"The report, {shown(REPORT)}")
-    show_report()
+    head(f"The report, {shown(stage.report)}")
+    show_report(stage.report)
     head("The proof")
-    log = asyncio.run(read_log())
-    proof = examine(log, read_ledger(), first=first, second=second, stopped_at=stopped_at)
+    log = asyncio.run(read_log(stage.store))
+    proof = examine(log, read_ledger(stage.ledger), first=first, second=second, stopped_at=stopped_at)
     show_proof(proof, log, first, second)
+    line = f"The whole report is {plain(shown(stage.report))}. Try a folder of yours: make demo FOLDER=~/notes"
+    console.print(line, markup=False, soft_wrap=True)
     if proof.faults:
         give_up("the proof failed: " + "; ".join(proof.faults))
 
 
-def act(folder: Path, count: int) -> tuple[int, int, int]:
+def act(stage: Stage, folder: Path, count: int) -> tuple[int, int, int]:
     """Start, kill, look, resume.
 
     Args:
+        stage: where things go.
         folder: the folder to review.
         count: the number of files in it.
 
@@ -117,11 +146,17 @@ def act(folder: Path, count: int) -> tuple[int, int, int]:
     wanted = max(1, count * 2 // 5)
     pace = round(min(1.0, WATCHED * AT_ONCE / count), 3)
     head(f"1. Review {count} Markdown files, {AT_ONCE} at once, each as one durable step")
-    inputs = [f"folder={folder}", f"pace={pace}", f"ledger={LEDGER}", f"report={REPORT}"]
+    inputs = [f"folder={folder}", f"pace={pace}", f"ledger={stage.ledger}", f"report={stage.report}"]
     run = start(
-        "run", GRAPH, "--checkpoint", STORE, "--run-id", RUN_ID, *(part for each in inputs for part in ("-i", each))
+        "run",
+        GRAPH,
+        "--checkpoint",
+        stage.store,
+        "--run-id",
+        RUN_ID,
+        *(part for each in inputs for part in ("-i", each)),
     )
-    asyncio.run(wait_for_step(wanted + 1, run))
+    asyncio.run(wait_for_step(stage.store, wanted + 1, run))
     # Into the middle of the reviews that have begun since.
     time.sleep(pace * 0.4)
     run.kill()
@@ -129,10 +164,10 @@ def act(folder: Path, count: int) -> tuple[int, int, int]:
     console.show_cursor()
     console.print()
     head(f"2. Killed by SIGKILL (process {run.pid}, exit code {code}). What survived:")
-    check(start("inspect", RUN_ID, "--checkpoint", STORE))
-    stopped_at = asyncio.run(read_log())[-1].step
+    check(start("inspect", RUN_ID, "--checkpoint", stage.store))
+    stopped_at = asyncio.run(read_log(stage.store))[-1].step
     head("3. A new process resumes the run")
-    resumed = start("resume", RUN_ID, GRAPH, "--checkpoint", STORE)
+    resumed = start("resume", RUN_ID, GRAPH, "--checkpoint", stage.store)
     check(resumed)
     return run.pid, resumed.pid, stopped_at
 
@@ -144,7 +179,7 @@ def start(*arguments: str | Path) -> subprocess.Popen[bytes]:
         arguments: its arguments.
     """
     words = [shown(word) if isinstance(word, Path) else word.replace(f"{ROOT}/", "") for word in arguments]
-    console.print(f"[bold]$ stargraph {shlex.join(words)}[/]", soft_wrap=True)
+    console.print(Text(f"$ stargraph {plain(shlex.join(words))}", "bold"), soft_wrap=True)
     sys.stdout.flush()
     return subprocess.Popen([COMMAND, *arguments], cwd=ROOT)
 
@@ -159,14 +194,15 @@ def check(process: subprocess.Popen[bytes]) -> None:
         give_up(f"the command ended with exit code {process.returncode}")
 
 
-async def wait_for_step(step: int, process: subprocess.Popen[bytes]) -> None:
+async def wait_for_step(store_file: Path, step: int, process: subprocess.Popen[bytes]) -> None:
     """Watch the store, as any other process can, until a run has reached a step.
 
     Args:
+        store_file: the store.
         step: the step.
         process: what executes the run.
     """
-    async with SQLiteCheckpointer(STORE) as store:
+    async with SQLiteCheckpointer(store_file) as store:
         while process.poll() is None:
             latest = await store.read_latest(RUN_ID)
             if latest is not None and latest.step >= step:
@@ -175,18 +211,26 @@ async def wait_for_step(step: int, process: subprocess.Popen[bytes]) -> None:
     give_up("the run ended before it could be killed")
 
 
-async def read_log() -> list[Checkpoint]:
-    """Return every checkpoint of the run."""
-    async with SQLiteCheckpointer(STORE) as store:
+async def read_log(store_file: Path) -> list[Checkpoint]:
+    """Return every checkpoint of the run.
+
+    Args:
+        store_file: the store.
+    """
+    async with SQLiteCheckpointer(store_file) as store:
         return [checkpoint async for checkpoint in store.history(RUN_ID)]
 
 
-def read_ledger() -> dict[str, list[int]]:
-    """Return the process ids that executed each node, or each file where a node has one, in order."""
+def read_ledger(ledger: Path) -> dict[str, list[int]]:
+    """Return the process ids that executed each node, or each file where a node has one, in order.
+
+    Args:
+        ledger: the ledger.
+    """
     executions: dict[str, list[int]] = defaultdict(list)
-    for line in LEDGER.read_text(encoding="utf-8").splitlines():
-        pid, node, file = line.split("\t")
-        executions[file or f"({node})"].append(int(pid))
+    for line in ledger.read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        executions[entry["file"] or f"({entry['node']})"].append(entry["process"])
     return dict(executions)
 
 
@@ -231,9 +275,13 @@ def name_of(record: Checkpoint) -> str:
     return f"({record.last_node})"
 
 
-def show_report() -> None:
-    """Print the head of the report."""
-    text = REPORT.read_text(encoding="utf-8").partition("## Findings")[0]
+def show_report(report: Path) -> None:
+    """Print the head of the report.
+
+    Args:
+        report: the report.
+    """
+    text = report.read_text(encoding="utf-8").partition("## Findings")[0]
     if console.is_terminal:
         console.print(Markdown(text))
     else:
@@ -267,16 +315,13 @@ def show_proof(proof: Proof, log: list[Checkpoint], first: int, second: int) -> 
             "once" if pids.count(pid) == 1 else f"{pids.count(pid)} times" if pid in pids else ""
             for pid in (first, second)
         ]
-        table.add_row("↻" if name in proof.running else "✓", name, durable, *counts)
+        table.add_row("↻" if name in proof.running else "✓", Text(plain(name)), durable, *counts)
     console.print(table)
     console.print()
     if not proof.faults:
         console.print(
             f"[bold green]Proved:[/] the {len(proof.finished)} nodes that were durable at the kill ran once, in process"
             f" {first} alone. Only the {len(proof.running)} in flight (↻) ran again."
-        )
-        console.print(
-            f"Try it on a folder of yours: [bold]make demo FOLDER=~/notes[/]. The whole report is {shown(REPORT)}."
         )
 
 
@@ -287,7 +332,7 @@ def head(title: str) -> None:
         title: the headline.
     """
     console.print()
-    console.print(Rule(title, align="left", style="cyan"))
+    console.print(Rule(Text(plain(title)), align="left", style="cyan"))
     sys.stdout.flush()
 
 
@@ -300,6 +345,15 @@ def shown(path: Path) -> str:
     return os.path.relpath(path, ROOT) if path.is_relative_to(ROOT) else str(path)
 
 
+def plain(text: str) -> str:
+    """Return a text without what a terminal would obey; names of files may hold anything.
+
+    Args:
+        text: the text.
+    """
+    return "".join(character if character.isprintable() else "�" for character in text)
+
+
 def give_up(reason: str) -> NoReturn:
     """End the demo with exit code 1.
 
@@ -307,7 +361,7 @@ def give_up(reason: str) -> NoReturn:
         reason: why.
     """
     console.show_cursor()
-    print(f"demo: {reason}", file=sys.stderr)
+    print(f"demo: {plain(reason)}", file=sys.stderr)
     raise SystemExit(1)
 
 

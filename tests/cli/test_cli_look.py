@@ -161,5 +161,6 @@ def test_a_store_that_can_only_what_the_contract_demands(folder: Folder, monkeyp
     assert refused.code == 2
     assert refused.err.startswith("error: --status, --tag: the driver MemoryCheckpointer cannot search")
     assert [step["step"] for step in folder.call("inspect", "r1", "--json").json["timeline"]] == [0, 1, 2, 3]
+    folder.write("graph.yaml", "id: g\nnodes:\n  - {id: e, kind: echo}\n")
     assert folder.call("resume", "r3", "graph.yaml").code == 2
-    assert "r3" not in memory.runs
+    assert "r3" not in memory.runs, "a resume that was refused has started a run"

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from support.cli import GRAPH, STEPS, Folder
+
+from stargraph.cli import _live
+from stargraph.runtime import RunEvent
 
 DEFAULT = Path(".stargraph/run.sqlite")
 FAILING = STEPS.replace("return {'notes'", "raise ValueError('no \\x1b[31m')\n    return {'notes'")
@@ -255,3 +259,36 @@ def test_a_sealed_run_needs_its_key(folder: Folder) -> None:
     wrong = folder.call("inspect", "r1", env={"STARGRAPH_INTEGRITY_KEY": "main:another-secret-just-as-long"})
     assert wrong.code == 7
     assert "secret" not in wrong.err
+
+
+def test_the_events_of_a_subgraph_name_its_run(folder: Folder) -> None:
+    folder.write("child.yaml", "id: child\nnodes:\n  - {id: inner, kind: echo}\n")
+    folder.write("graph.yaml", "id: g\nnodes:\n  - {id: sub, kind: subgraph, graph: ./child.yaml}\n")
+    lines = folder.call("run", "graph.yaml", "--run-id", "r1").out.splitlines()
+    inner = [line for line in lines if line.startswith("completed") and "node=inner" in line]
+    assert len(inner) == 1
+    assert " run=r1:sub-" in inner[0]
+    assert [line for line in lines if line.startswith("completed") and "run=" not in line and "node=sub" in line]
+
+
+@pytest.mark.parametrize(
+    ("run_id", "task_id", "name"),
+    [
+        ("r1", "work-0123456789ab", "work"),
+        ("r1", "work-0123456789ab.7", "work[7]"),
+        ("r1:sub-0123456789ab.2", "inner-ba9876543210", "sub[2]/inner"),
+        ("r1:sub-0123456789ab:deep-0123456789ab", "inner-ba9876543210.0", "sub/deep/inner[0]"),
+        ("r1", None, "resumed"),
+    ],
+)
+def test_the_live_display_names_branches_and_subgraphs(run_id: str, task_id: str | None, name: str) -> None:
+    event = RunEvent(
+        type="resumed" if task_id is None else "completed",
+        run_id=run_id,
+        step=1,
+        task_id=task_id,
+        node=None if task_id is None else task_id.partition("-")[0],
+        timestamp=datetime.now(UTC),
+        durable=True,
+    )
+    assert _live._name(event, "r1") == name

@@ -80,6 +80,41 @@ async def test_cancel_of_a_waiting_run_ends_its_child_too(store: MemoryCheckpoin
     assert (await run.cancel()).status == "cancelled"
 
 
+async def test_cancel_reaches_the_children_of_children(store: MemoryCheckpointer, tmp_path: Path) -> None:
+    (tmp_path / "inner.yaml").write_text('id: inner\nnodes: [{id: ask, kind: interrupt, prompt: "?", into: x}]\n')
+    (tmp_path / "middle.yaml").write_text("id: middle\nnodes: [{id: deeper, kind: subgraph, graph: inner.yaml}]\n")
+    run = await graph("nodes: [{id: down, kind: subgraph, graph: middle.yaml}]", tmp_path).start(
+        checkpointer=store, run_id="r"
+    )
+    assert (await run.start()).status == "awaiting_input"
+    assert len(store.runs) == 3
+    await run.cancel()
+    assert {log[-1].status for log in store.runs.values()} == {"cancelled"}
+
+
+async def test_a_cancelled_task_leaves_no_write_behind(store: MemoryCheckpointer, ledger: list[str]) -> None:
+    write = store.write
+    entered, released = asyncio.Event(), asyncio.Event()
+
+    async def held(checkpoint: Checkpoint) -> None:
+        if checkpoint.event == "completed":
+            entered.set()
+            await released.wait()
+        await write(checkpoint)
+
+    store.write = held  # type: ignore[method-assign]
+    run = await graph(SLOW).start(checkpointer=store, run_id="r", durability="async")
+    work = asyncio.create_task(run.start())
+    await entered.wait()
+    work.cancel()
+    await asyncio.sleep(0.01)
+    assert not work.done()
+    released.set()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert store.events("r") == ["started", "completed a"]
+
+
 async def test_cancel_of_a_done_run(store: MemoryCheckpointer) -> None:
     run = await graph(SEQUENCE).start(checkpointer=store, run_id="r")
     await run.start()

@@ -45,12 +45,12 @@ class Scene:
     def release(self, node: str) -> None:
         (self.gates / node).unlink()
 
-    def spawn(self, how: str, death: str = "") -> subprocess.Popen[str]:
+    def spawn(self, how: str, death: str = "", durability: str = "sync") -> subprocess.Popen[str]:
         tests = str(Path(executor_process.__file__).parents[1])
         environment = {**os.environ, "PYTHONPATH": tests, "LEDGER": str(self.ledger), "GATES": str(self.gates)}
         command = [sys.executable, executor_process.__file__, how, str(self.graph), str(self.store)]
         return subprocess.Popen(
-            [*command, death] if death else command,
+            [*command, death, durability],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -141,3 +141,33 @@ async def test_a_stopped_executor_that_wakes_up_after_a_takeover_changes_nothing
     assert outcome(old) == {"error": "CheckpointConflictError", "reason": "step-taken"}
     assert await scene.log() == before
     assert Counter(scene.executed()) == {"a": 1, "b": 2, "c": 1}
+
+
+@pytest.mark.parametrize(
+    ("durability", "promised"),
+    [
+        ("sync", ["started", "completed a", "completed b"]),
+        ("async", ["started", "completed a"]),
+        ("exit", ["started"]),
+    ],
+)
+async def test_what_each_durability_keeps_of_a_killed_process(
+    scene: Scene, durability: str, promised: list[str]
+) -> None:
+    scene.hold("c")
+    first = scene.spawn("start", durability=durability)
+    scene.wait_for("a", "b", "c")
+    first.kill()
+    first.communicate()
+    scene.release("c")
+    kept = await scene.events()
+    everything = ["started", "completed a", "completed b"]
+    assert kept == everything[: len(kept)]
+    assert len(kept) >= len(promised)
+    if durability == "exit":
+        assert kept == promised
+    assert outcome(scene.spawn("resume", durability=durability))["status"] == "done"
+    assert (await scene.log())[-1].state == {"path": ["a", "b", "c"]}
+    lost = everything[len(kept) :]
+    repeated = [event.split()[1] for event in lost] + ["c"]
+    assert Counter(scene.executed()) == Counter(["a", "b", "c", *repeated])

@@ -1,6 +1,8 @@
 """Runs or resumes run `r` of a graph file on a SQLite store, as another process would.
 
-Usage: executor_process.py start|resume GRAPH STORE [before-write:STEP | after-write:STEP]
+Usage: executor_process.py start|resume GRAPH STORE [DEATH [DURABILITY]]
+
+DEATH is before-write:STEP, after-write:STEP or nothing.
 """
 
 from __future__ import annotations
@@ -10,11 +12,13 @@ import json
 import os
 import signal
 import sys
+from typing import cast
 
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 from stargraph.errors import StargraphError
 from stargraph.graph import Graph
+from stargraph.runtime import Durability
 
 
 class Mortal(SQLiteCheckpointer):
@@ -31,12 +35,14 @@ class Mortal(SQLiteCheckpointer):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-async def main(how: str, graph_file: str, path: str, death: str = "") -> dict[str, object]:
+async def main(how: str, graph_file: str, path: str, death: str = "", durability: str = "sync") -> dict[str, object]:
     checkpointer = Mortal(path)
     checkpointer.moment, _, step = death.partition(":")
     checkpointer.step = int(step or -1)
     async with checkpointer:
-        run = await Graph.from_file(graph_file).start(checkpointer=checkpointer, run_id="r")
+        run = await Graph.from_file(graph_file).start(
+            checkpointer=checkpointer, run_id="r", durability=cast("Durability", durability)
+        )
         try:
             summary = await (run.start() if how == "start" else run.resume("r"))
         except StargraphError as error:

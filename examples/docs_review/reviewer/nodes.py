@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -58,6 +59,6 @@ def _absolute(path: str) -> Path:
 def _note_execution(state: State, ctx: NodeContext) -> None:
     if state.ledger is None:
         return
-    line = f"{os.getpid()}\t{ctx.node}\t{'' if ctx.item is None else ctx.item}\n"
+    line = json.dumps({"process": os.getpid(), "node": ctx.node, "file": ctx.item})
     with Path(state.ledger).expanduser().open("a", encoding="utf-8") as ledger:
-        ledger.write(line)
+        ledger.write(f"{line}\n")

@@ -10,12 +10,15 @@ from typing import Annotated
 
 import typer
 
+from stargraph.cli._cancel import cancel
 from stargraph.cli._doctor import doctor
+from stargraph.cli._draw import graph, schema
 from stargraph.cli._drivers import drivers
 from stargraph.cli._errors import EXIT_CODES, Commands
 from stargraph.cli._inspect import inspect
 from stargraph.cli._options import NODE_THREADS
 from stargraph.cli._output import clean
+from stargraph.cli._respond import respond
 from stargraph.cli._resume import resume
 from stargraph.cli._run import run
 from stargraph.cli._runs import runs
@@ -58,8 +61,12 @@ def _stargraph(
 
 app.command(short_help="Start a run of a graph.", epilog=EXIT_CODES)(run)
 app.command(short_help="Go on with a run where it stopped.", epilog=EXIT_CODES)(resume)
+app.command(short_help="Answer a question of a run.")(respond)
+app.command(short_help="End a run as cancelled.")(cancel)
 app.command(short_help="List the runs of a store.")(runs)
 app.command(short_help="Show the steps of a run, or one step.")(inspect)
+app.command(short_help="Draw a graph as a Mermaid flowchart.")(graph)
+app.command(short_help="Print the JSON Schema of a graph file.")(schema)
 app.command(short_help="List the installed drivers.")(drivers)
 app.command(short_help="Check versions, drivers and a store.")(doctor)
 

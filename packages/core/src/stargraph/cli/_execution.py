@@ -7,22 +7,25 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar
 
 import typer
 
 from stargraph.checkpoint.protocol import Checkpointer, RunSummary
+from stargraph.cli._answers import ask_person, first_that_fits
+from stargraph.cli._errors import print_error
 from stargraph.cli._options import NODE_THREADS
 from stargraph.cli._outcome import Outcome
+from stargraph.cli._output import print_json, print_lines
 from stargraph.cli._progress import Progress, choose_progress
 from stargraph.cli._store import keyring, opened, shown
-from stargraph.errors import GraphError
+from stargraph.errors import GraphError, StateError
 from stargraph.graph import Graph, Run
 from stargraph.runtime import dispatch
 
@@ -87,16 +90,72 @@ def execute(
         typer.Exit: always, unless an error is raised.
         StargraphError: the run could not be started or taken up, or another executor has it.
     """
-    progress = choose_progress(as_json=as_json, events=events, quiet=quiet)
-    outcome: Outcome | None = None
-    try:
-        graph, create = prepare()
-        execution = _Execution(graph, graph_file, checkpoint, progress)
-        outcome = run_async(execution.run(create, act, must_exist=must_exist))
-    finally:
-        progress.end(outcome)
-    outcome.explain()
-    raise typer.Exit(outcome.exit_code)
+    person = not (as_json or events or quiet) and sys.stdin.isatty() and sys.stdout.isatty()
+    prepared: tuple[Graph, Create] | None = None
+    answer: Callable[[Run], Awaitable[None]] | None = None
+    while True:
+        progress = choose_progress(as_json=as_json, events=events, quiet=quiet)
+        outcome: Outcome | None = None
+        try:
+            # What the modules of the nodes print must not get between the JSON.
+            graph, create = prepared = prepared or prepare()
+            execution = _Execution(graph, graph_file, checkpoint, progress)
+            outcome = run_async(execution.run(create, act, must_exist=must_exist, answer=answer))
+        finally:
+            progress.end(outcome)
+        questions = outcome.latest.interrupts if person and outcome.latest is not None else ()
+        answers = ask_person(questions) if outcome.status == "awaiting_input" else None
+        if not answers:
+            outcome.explain()
+            raise typer.Exit(outcome.exit_code)
+        answer, act = _answering(outcome.run_id, answers), Run.resume
+
+
+def _answering(run_id: str, typed: dict[str, str]) -> Callable[[Run], Awaitable[None]]:
+    """Return what answers a run's questions; an answer that does not fit is told, and asked for again later."""
+
+    async def answer(run: Run) -> None:
+        run.run_id = run_id
+        for question, text in typed.items():
+            try:
+                await first_that_fits(text, partial(run.respond, question))
+            except StateError as error:
+                print_error(error.message)
+
+    return answer
+
+
+def check_resume(
+    prepare: Callable[[], tuple[Graph, Create]],
+    accept: Sequence[Literal["runtime", "graph"]],
+    *,
+    checkpoint: str,
+    as_json: bool,
+) -> None:
+    """Tell whether a run would be taken up.
+
+    Args:
+        prepare: loads the graph and returns it, with what makes the run.
+        accept: the changes that would be accepted.
+        checkpoint: the store.
+        as_json: print JSON.
+
+    Raises:
+        StargraphError: it would not; the error is that of the resume.
+    """
+
+    async def check() -> RunSummary:
+        _, create = prepare()
+        async with opened(checkpoint, must_exist=True) as store:
+            return await (await create(store)).check(accept=accept)
+
+    summary = run_async(check())
+    if as_json:
+        print_json({"run_id": summary.run_id, "status": summary.status, "would_resume": summary.status != "done"})
+    elif summary.status == "done":
+        print_lines([f"run {summary.run_id} is done: a resume would return its outcome and run nothing"])
+    else:
+        print_lines([f"run {summary.run_id} would go on from step {summary.last_step} ({summary.status})"])
 
 
 def run_async(main: Coroutine[Any, Any, T]) -> T:
@@ -122,14 +181,23 @@ class _Execution:
         self._checkpoint = checkpoint
         self._progress = progress
 
-    async def run(self, create: Create, act: Act, *, must_exist: bool) -> Outcome:
-        """Execute the run that `create` makes by what `act` does with it."""
+    async def run(
+        self,
+        create: Create,
+        act: Act,
+        *,
+        must_exist: bool,
+        answer: Callable[[Run], Awaitable[None]] | None,
+    ) -> Outcome:
+        """Execute the run that `create` makes by what `act` does with it, after `answer`."""
         began = time.monotonic()
         with _Stopper(self._progress) as stopper:
             run: Run | None = None
             try:
                 async with opened(self._checkpoint, must_exist=must_exist) as store:
                     run = await create(store)
+                    if answer is not None:
+                        await answer(run)
                     await self._watch(run, act, stopper)
                     latest = await dispatch.read_latest(store, run.run_id, keyring=keyring())
             except asyncio.CancelledError:

@@ -94,7 +94,12 @@ class Outcome:
             )
         elif self.status == "awaiting_input":
             questions = "\n".join(f"  {each.id}: {each.prompt}" for each in self.latest.interrupts)
-            print_error(f"run {self.run_id} waits for an answer to:\n{questions}", self._go_on)
+            answer = command(
+                "respond", self.run_id, "--interrupt", "ID", "--value", "ANSWER", checkpoint=self.checkpoint
+            )
+            print_error(
+                f"run {self.run_id} waits for an answer to:\n{questions}", f"answer with: {answer}\n      {self._go_on}"
+            )
         elif self.status == "paused":
             print_error(f"run {self.run_id} is paused at step {self.latest.step}", self._go_on)
         elif self.status == "cancelled":

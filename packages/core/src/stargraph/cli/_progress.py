@@ -61,11 +61,12 @@ class Clock:
     """The tasks that run, and how long those took that ended."""
 
     def __init__(self) -> None:
-        self.running: dict[str, RunEvent] = {}
+        self.running: dict[tuple[str, str | None], RunEvent] = {}
 
     def take(self, event: RunEvent) -> float | None:
         """Note an event; return the seconds that a task took which it ends."""
-        task = event.task_id or ""
+        # The runs of a subgraph, one for each item of a map, have tasks of the same ids.
+        task = (event.run_id, event.task_id)
         if event.type == "node_started":
             self.running[task] = event
             return None
@@ -85,9 +86,11 @@ class PlainProgress:
         self._stream = stream
         self._each_event = each_event
         self._clock = Clock()
+        self._run_id = ""
 
     def begin(self, *, run_id: str, graph_id: str, checkpoint: str) -> None:
         """Print the run, its graph and its store."""
+        self._run_id = run_id
         if self._each_event:
             self._line("run", run=run_id, graph=graph_id, checkpoint=checkpoint)
 
@@ -99,6 +102,8 @@ class PlainProgress:
         fields: dict[str, object] = {"step": event.step}
         if event.node is not None:
             fields |= {"node": event.node, "task": event.task_id}
+        if event.run_id != self._run_id:
+            fields["run"] = event.run_id
         if seconds is not None:
             fields["seconds"] = f"{seconds:.3f}"
         if event.type != "node_started" and not event.durable:

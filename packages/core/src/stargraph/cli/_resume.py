@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from stargraph.checkpoint.protocol import Checkpointer
     from stargraph.cli._execution import Create
     from stargraph.graph import Graph, Run
+    from stargraph.graph._run import Accept
 
 
 def resume(
@@ -41,6 +42,9 @@ def resume(
         int,
         typer.Option(metavar="N", min=1, help="Fail a run that was resumed so often without recording anything."),
     ] = 10,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only tell whether the run would go on, and why not; write nothing.")
+    ] = False,
     durability: DurabilityOption = DurabilityName.SYNC,
     json: JsonOption = False,
     events: EventsOption = False,
@@ -51,7 +55,9 @@ def resume(
     Finished nodes do not run again; those that were running do. A process that still executes the run is
     refused at its next write. A run that is done is told as it is.
     """
-    from stargraph.cli._execution import execute, load
+    from stargraph.cli._execution import check_resume, execute, load
+
+    accepted: list[Accept] = [each.value for each in accept or ()]
 
     def prepare() -> tuple[Graph, Create]:
         loaded = load(graph)
@@ -61,11 +67,12 @@ def resume(
 
         return loaded, create
 
+    if check:
+        check_resume(prepare, accepted, checkpoint=checkpoint, as_json=json)
+        return
     execute(
         prepare,
-        lambda run: run.resume(
-            only_if_idle=only_if_idle, max_resumes=max_resumes, accept=[each.value for each in accept or ()]
-        ),
+        lambda run: run.resume(only_if_idle=only_if_idle, max_resumes=max_resumes, accept=accepted),
         graph_file=graph,
         checkpoint=checkpoint,
         must_exist=True,

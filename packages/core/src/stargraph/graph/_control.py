@@ -10,10 +10,15 @@ from typing import Final
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, Checkpointer, Interrupt, JsonValue
 from stargraph.errors import CheckpointConflictError, CheckpointError, CheckpointNotFoundError
+from stargraph.graph._takeover import recorded_definition
+from stargraph.ir import validate_value
 from stargraph.runtime import Plan, RunLog, answered, cancel_children, dispatch, new_executor_id
 
 _TRIES: Final = 100
 _POLL_SECONDS: Final = 0.2
+
+CANCEL_GRACE: Final = 10.0
+"""Seconds that an executor has to stop its nodes before a cancellation takes the run from it."""
 
 
 async def read_run(store: Checkpointer, run_id: str, keyring: Keyring | None) -> Checkpoint:
@@ -74,22 +79,96 @@ async def append(
     )
 
 
-def answer_record(plan: Plan, tail: Checkpoint, interrupt_id: str, value: JsonValue) -> Checkpoint:
-    """Return the checkpoint that records an answer.
+async def respond(
+    store: Checkpointer,
+    run_id: str,
+    interrupt_id: str,
+    value: JsonValue,
+    *,
+    plan: Plan | None = None,
+    keyring: Keyring | None = None,
+) -> Checkpoint:
+    """Record the answer to a question of a run, whoever executes it.
 
     Args:
-        plan: the graph of the run.
-        tail: the latest checkpoint.
+        store: the store.
+        run_id: the run.
         interrupt_id: the question.
         value: the answer.
+        plan: the graph of the run; where None, the types are those that the log recorded.
+        keyring: seals and checks.
+
+    Returns:
+        The latest checkpoint.
 
     Raises:
         StateError: the answer does not fit the field that takes it, or is not JSON.
+        CheckpointError: `reason` is `no-such-question`, `run-ended` or `run-not-found`, or as the store raises.
+    """
+    tail = await read_run(store, run_id, keyring)
+    checked = await check_answer(store, tail, interrupt_id, value, plan=plan, keyring=keyring)
+    return await append(store, run_id, lambda latest: answer_record(latest, interrupt_id, checked), keyring)
+
+
+async def check_answer(
+    store: Checkpointer,
+    tail: Checkpoint,
+    interrupt_id: str,
+    value: JsonValue,
+    *,
+    plan: Plan | None,
+    keyring: Keyring | None,
+) -> JsonValue:
+    """Return an answer as it is recorded; that of a child run's question is recorded there first.
+
+    Args:
+        store: the store.
+        tail: the latest checkpoint of the run.
+        interrupt_id: the question.
+        value: the answer.
+        plan: the graph of the run, or None.
+        keyring: seals and checks.
+
+    Raises:
+        StateError: it does not fit.
+        CheckpointError: there is no such question.
+    """
+    interrupt = open_interrupt(tail, interrupt_id)
+    if interrupt.child_run_id is not None:
+        child = await read_run(store, interrupt.child_run_id, keyring)
+        child_question = interrupt_id.removeprefix(f"{interrupt.task_id}/")
+        # A crash between the two appends leaves the child answered and the parent not.
+        if any(question.id == child_question for question in child.interrupts):
+            child_plan = None if plan is None else plan.children[interrupt.node]
+            await respond(store, child.run_id, child_question, value, plan=child_plan, keyring=keyring)
+        return value
+    if interrupt.into is None:
+        return value
+    path = f"the answer to {interrupt_id!r}"
+    if plan is not None:
+        return value if plan.state.fields is None else plan.state.fields[interrupt.into].record(value, path)
+
+    async def read_step(step: int) -> Checkpoint | None:
+        return await dispatch.read_at_step(store, tail.run_id, step, keyring=keyring)
+
+    definition = await recorded_definition(tail, read_step, "graph") or {}
+    recorded = definition.get("state_schema", {}).get(interrupt.into)
+    return value if recorded is None else validate_value(recorded["type"], value, path)
+
+
+def answer_record(tail: Checkpoint, interrupt_id: str, value: JsonValue) -> Checkpoint:
+    """Return the checkpoint that records an answer.
+
+    Args:
+        tail: the latest checkpoint.
+        interrupt_id: the question.
+        value: the answer, checked.
+
+    Raises:
+        StateError: the answer is not JSON.
         CheckpointError: `reason` is `run-ended` or `no-such-question`.
     """
     interrupt = open_interrupt(tail, interrupt_id)
-    if interrupt.into is not None and plan.state.fields is not None:
-        value = plan.state.fields[interrupt.into].record(value, f"the answer to {interrupt_id!r}")
     return tail.next(
         event="answered",
         executor=new_executor_id(),
@@ -131,19 +210,18 @@ def open_interrupt(tail: Checkpoint, interrupt_id: str) -> Interrupt:
 
 
 async def cancel(
-    store: Checkpointer, plan: Plan | None, run_id: str, keyring: Keyring | None, *, grace: float
+    store: Checkpointer, run_id: str, *, grace: float = CANCEL_GRACE, keyring: Keyring | None = None
 ) -> Checkpoint:
-    """End a run as cancelled, whoever executes it.
+    """End a run and its child runs as cancelled, whoever executes it; the state that it reached stays.
 
     An executor at work is asked first, so that it can stop its nodes; when it has not done so after the grace
     period, it is dead or busy, and loses the run.
 
     Args:
         store: the store.
-        plan: its graph, so that its child runs end too; None where it is not at hand.
         run_id: the run.
-        keyring: seals and checks.
         grace: seconds that an executor has.
+        keyring: seals and checks.
 
     Returns:
         The latest checkpoint.
@@ -173,8 +251,7 @@ async def cancel(
         await asyncio.sleep(min(_POLL_SECONDS, grace))
         tail = await read_run(store, run_id, keyring)
     tail = await append(store, run_id, end, keyring)
-    if plan is not None:
-        await cancel_children(plan, RunLog(store, tail, keyring=keyring), tail, executor_id)
+    await cancel_children(RunLog(store, tail, keyring=keyring), tail, executor_id)
     return tail
 
 

@@ -8,6 +8,8 @@ _HOMES: Final = {
     "NodeContext": "stargraph.runtime",
     "Run": "stargraph.graph._run",
     "RunEvent": "stargraph.runtime",
+    "cancel": "stargraph.graph._control",
+    "respond": "stargraph.graph._control",
 }
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, JsonValue, RunSummary
 from stargraph.errors import CheckpointConflictError, CheckpointError
-from stargraph.graph._control import answer_record, append, cancel, open_interrupt, read_run
+from stargraph.graph._control import CANCEL_GRACE, answer_record, cancel, check_answer, read_run, respond
 from stargraph.graph._migration import migrated, migration_for
 from stargraph.graph._takeover import check_frontier, check_hashes, is_crash_loop, open_record
 from stargraph.runtime import (
@@ -212,28 +212,16 @@ class Run:
             StateError: the answer does not fit the field that takes it, or is not JSON.
             CheckpointError: `reason` is `no-such-question`, `run-ended` or `run-not-found`.
         """
-        tail = await read_run(self._store, self.run_id, self._keyring)
-        return RunSummary.from_checkpoint(await self._respond(self._plan, tail, interrupt_id, value))
+        engine, log = self._engine, self._log
+        if engine is None or log is None:
+            tail = await respond(self._store, self.run_id, interrupt_id, value, plan=self._plan, keyring=self._keyring)
+            return RunSummary.from_checkpoint(tail)
+        checked = await check_answer(self._store, log.tail, interrupt_id, value, plan=self._plan, keyring=self._keyring)
+        record, _ = await log.append(lambda tail: answer_record(tail, interrupt_id, checked))
+        engine.observe(record)
+        return RunSummary.from_checkpoint(record)
 
-    async def _respond(self, plan: Plan, tail: Checkpoint, interrupt_id: str, value: JsonValue) -> Checkpoint:
-        interrupt = open_interrupt(tail, interrupt_id)
-        if interrupt.child_run_id is not None:
-            child = await read_run(self._store, interrupt.child_run_id, self._keyring)
-            child_interrupt = interrupt_id.removeprefix(f"{interrupt.task_id}/")
-            # A crash between the two appends leaves the child answered and the parent not.
-            if any(other.id == child_interrupt for other in child.interrupts):
-                await self._respond(plan.children[interrupt.node], child, child_interrupt, value)
-
-        def build(latest: Checkpoint) -> Checkpoint:
-            return answer_record(plan, latest, interrupt_id, value)
-
-        if self._engine is not None and self._log is not None and tail.run_id == self._log.tail.run_id:
-            appended, _ = await self._log.append(build)
-            self._engine.observe(appended)
-            return appended
-        return await append(self._store, tail.run_id, build, self._keyring)
-
-    async def cancel(self, *, grace: float = 10.0) -> RunSummary:
+    async def cancel(self, *, grace: float = CANCEL_GRACE) -> RunSummary:
         """End this run as cancelled, whoever executes it; the state that it reached stays.
 
         Args:
@@ -250,7 +238,7 @@ class Run:
             await self._stopped.wait()
             assert self.summary is not None
             return self.summary
-        tail = await cancel(self._store, self._plan, self.run_id, self._keyring, grace=grace)
+        tail = await cancel(self._store, self.run_id, grace=grace, keyring=self._keyring)
         return RunSummary.from_checkpoint(tail)
 
     def pause(self, *, grace: float = 30.0) -> None:

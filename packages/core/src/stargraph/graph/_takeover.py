@@ -25,11 +25,11 @@ async def check_hashes(plan: Plan, tail: Checkpoint, read_step: ReadStep, *, acc
         HashMismatchError: there is one that is not.
     """
     if tail.graph_hash != plan.graph_hash and "graph" not in accept:
-        stored = await _definition(tail, read_step, "graph")
+        stored = await recorded_definition(tail, read_step, "graph")
         changes = () if stored is None else definition_changes(stored, plan.graph_definition)
         raise _mismatch(tail, "graph", "the graph", tail.graph_hash, plan.graph_hash, changes)
     if tail.runtime_hash != plan.runtime_hash and "runtime" not in accept:
-        stored = await _definition(tail, read_step, "runtime")
+        stored = await recorded_definition(tail, read_step, "runtime")
         changes = () if stored is None else runtime_changes(stored, plan.runtime_definition)
         raise _mismatch(tail, "runtime", "the code of the graph", tail.runtime_hash, plan.runtime_hash, changes)
 
@@ -53,8 +53,14 @@ def _mismatch(
     )
 
 
-async def _definition(tail: Checkpoint, read_step: ReadStep, part: str) -> dict[str, JsonValue] | None:
-    """Return what the hash of the latest checkpoint was made of, where the log still has it."""
+async def recorded_definition(tail: Checkpoint, read_step: ReadStep, part: str) -> dict[str, JsonValue] | None:
+    """Return what a hash of the latest checkpoint was made of, where the log still has it.
+
+    Args:
+        tail: the latest checkpoint.
+        read_step: reads one step of the run.
+        part: `graph` or `runtime`.
+    """
     wanted = getattr(tail, f"{part}_hash")
     record = await read_step(0)
     if record is None or getattr(record, f"{part}_hash") != wanted:

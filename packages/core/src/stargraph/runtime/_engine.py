@@ -96,10 +96,10 @@ class Engine:
             await self._record_end()
             await self._log.flush()
         except TakenOver:
-            # Somebody has cancelled the run meanwhile; the log's tail says so.
-            await self._stop_flights()
+            pass  # Somebody has cancelled the run meanwhile; the log's tail says so.
         finally:
             await self._stop_flights()
+            await self._log.wind_down()
 
     def pause(self, grace: float) -> None:
         """Start nothing more, and let what runs end.
@@ -240,7 +240,7 @@ class Engine:
     async def _record_end(self) -> None:
         if self._stop == "cancel":
             await self._stop_flights()
-            await cancel_children(self._plan, self._log, self._log.tail, self._executor_id)
+            await cancel_children(self._log, self._log.tail, self._executor_id)
             await self._append("cancelled", None, lambda tail: {"status": "cancelled"})
         elif self._failure is not None:
             task, error = self._failure

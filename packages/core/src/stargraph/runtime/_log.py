@@ -99,6 +99,14 @@ class RunLog:
             await self._settle()
             await self._flush()
 
+    async def wind_down(self) -> None:
+        """Wait for the write that is under way, whatever comes of it: nothing may go on behind an executor's back."""
+        flushing, self._flushing = self._flushing, None
+        if flushing is not None:
+            await asyncio.wait({flushing})
+            if not flushing.cancelled():
+                flushing.exception()
+
     def of_child(self, tail: Checkpoint) -> RunLog:
         """Return the log of a child run in the same store, with the same durability.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Protocol
 
-from stargraph.checkpoint.protocol import Checkpoint, JsonValue, Task, is_run_id
+from stargraph.checkpoint.protocol import ENDED, Checkpoint, JsonValue, Task, is_run_id
 from stargraph.errors import CheckpointConflictError, CheckpointError, NodeError
 from stargraph.runtime._context import Question, Suspended
 from stargraph.runtime._expressions import Expression
@@ -107,7 +107,7 @@ class Children:
         plan = self._plan.children[task.node]
         try:
             log = await self._open(plan, tail, task, item)
-            if log.tail.status not in ("done", "cancelled"):
+            if log.tail.status not in ENDED:
                 engine = self._running[task.id] = self._spawn(plan, log)
                 try:
                     await engine.run()
@@ -125,7 +125,7 @@ class Children:
             await self._log.write(first)
             return self._log.of_child(first)
         log = self._log.of_child(latest)
-        if latest.status not in ("done", "cancelled"):
+        if latest.status not in ENDED:
             await log.append(lambda current: self._resumed(plan, current))
         return log
 
@@ -189,11 +189,10 @@ class Children:
         )
 
 
-async def cancel_children(plan: Plan, log: RunLog, tail: Checkpoint, executor_id: str) -> None:
+async def cancel_children(log: RunLog, tail: Checkpoint, executor_id: str) -> None:
     """End the open child runs of a run that is cancelled, and theirs.
 
     Args:
-        plan: the graph of the parent.
         log: the log of the parent.
         tail: the latest checkpoint of the parent.
         executor_id: names this executor.
@@ -202,14 +201,11 @@ async def cancel_children(plan: Plan, log: RunLog, tail: Checkpoint, executor_id
         CheckpointError: as the store raises.
     """
     for task in tasks_of(tail.frontier):
-        child_plan = plan.children.get(task.node)
-        if child_plan is None or task.rule is not None:
-            continue
         while True:
             child = await log.read_latest(child_run_id(tail.run_id, task.id))
-            if child is None or child.status in ("done", "cancelled"):
+            if child is None or child.status in ENDED:
                 break
-            await cancel_children(child_plan, log, child, executor_id)
+            await cancel_children(log, child, executor_id)
             ended = child.next(event="cancelled", status="cancelled", executor=executor_id, timestamp=datetime.now(UTC))
             try:
                 await log.write(ended)

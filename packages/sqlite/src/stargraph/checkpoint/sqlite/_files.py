@@ -93,7 +93,7 @@ class StoreFiles:
         """
         try:
             same = self._look() == self._identity
-        except FileNotFoundError:
+        except OSError:
             same = False
         if not same:
             raise self._replaced()

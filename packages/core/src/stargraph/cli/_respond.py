@@ -1,0 +1,70 @@
+"""`stargraph respond`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stargraph.cli._options import DEFAULT_CHECKPOINT, CheckpointOption, JsonOption, RunIdArgument
+from stargraph.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from stargraph.checkpoint.protocol import Checkpoint, JsonValue
+
+
+def respond(
+    run_id: RunIdArgument,
+    value: Annotated[str, typer.Option("--value", metavar="JSON", help="The answer; text needs no quotes.")],
+    interrupt: Annotated[
+        str | None, typer.Option("--interrupt", metavar="ID", help="The question; needed where several are open.")
+    ] = None,
+    checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
+    json: JsonOption = False,
+) -> None:
+    """Answer a question of the run RUN_ID.
+
+    A process that executes the run goes on with the answer at once. Where none does, `stargraph resume` goes
+    on. An answer is taken once.
+    """
+    from stargraph.cli._execution import run_async
+    from stargraph.cli._output import print_json, print_lines
+
+    answered, question = run_async(_respond(run_id, interrupt, value, checkpoint))
+    if json:
+        print_json({"run_id": run_id, "interrupt": question, "step": answered.step, "status": answered.status})
+    else:
+        print_lines([f"answered {question} of run {run_id} at step {answered.step}"])
+
+
+async def _respond(run_id: str, interrupt: str | None, text: str, checkpoint: str) -> tuple[Checkpoint, str]:
+    from stargraph.cli._answers import first_that_fits
+    from stargraph.cli._store import keyring, opened, read_latest
+    from stargraph.graph import respond as answer
+
+    async with opened(checkpoint, must_exist=True) as store:
+        question = interrupt or _only_question(await read_latest(store, run_id))
+
+        async def give(value: JsonValue) -> Checkpoint:
+            return await answer(store, run_id, question, value, keyring=keyring())
+
+        return await first_that_fits(text, give), question
+
+
+def _only_question(latest: Checkpoint) -> str:
+    questions = latest.interrupts
+    if len(questions) == 1:
+        return questions[0].id
+    if not questions:
+        raise CheckpointError(
+            f"run {latest.run_id!r} has no open question; it is {latest.status} at step {latest.step}",
+            reason="no-such-question",
+            run_id=latest.run_id,
+        )
+    listed = "\n".join(f"  {question.id}: {question.prompt}" for question in questions)
+    raise CheckpointError(
+        f"run {latest.run_id!r} has {len(questions)} open questions:\n{listed}",
+        reason="several-questions",
+        hint="Name one: --interrupt ID",
+        run_id=latest.run_id,
+    )

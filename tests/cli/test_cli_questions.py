@@ -1,0 +1,137 @@
+"""Questions, answers and cancellations on the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import sys
+import time
+
+import pytest
+from support.cli import Folder
+
+ASKING = """
+id: asking
+state_schema:
+  amount: {type: float, default: 12.5}
+  approval: {type: "bool | None", default: null}
+  who: {type: "str | None", default: null}
+nodes:
+  - {id: begin, kind: echo}
+  - {id: approve, kind: interrupt, prompt: "Approve {amount}?", into: approval}
+  - {id: sign, kind: interrupt, prompt: "Who signs?", into: who}
+  - {id: end, kind: echo}
+rules: [{id: both, when: {node: begin}, then: [{kind: parallel, targets: [approve, sign], join: end}]}]
+"""
+
+
+@pytest.fixture
+def waiting(folder: Folder) -> Folder:
+    folder.write("asking.yaml", ASKING)
+    answer = folder.call("run", "asking.yaml", "--run-id", "r")
+    assert answer.code == 3
+    assert "Approve 12.5?" in answer.err
+    assert "Who signs?" in answer.err
+    assert "stargraph respond r" in answer.err
+    return folder
+
+
+def questions(folder: Folder) -> dict[str, str]:
+    latest = folder.call("inspect", "r", "--step", "3", "--json").json
+    return {interrupt["node"]: interrupt["id"] for interrupt in latest["interrupts"]}
+
+
+def test_answers_from_another_process_and_a_resume(waiting: Folder) -> None:
+    ids = questions(waiting)
+    first = waiting.call("respond", "r", "--interrupt", ids["approve"], "--value", "true", "--json")
+    assert first.code == 0
+    assert first.json["interrupt"] == ids["approve"]
+    assert waiting.call("respond", "r", "--value", "Ada").code == 0
+    ended = waiting.call("resume", "r", "asking.yaml", "--json")
+    assert ended.code == 0
+    assert ended.json["state"] == {"amount": 12.5, "approval": True, "who": "Ada"}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--value", "true"], "2 open questions"),
+        (["--interrupt", "nope", "--value", "true"], "no open question 'nope'"),
+        (["--interrupt", "APPROVE", "--value", "maybe"], "answer"),
+    ],
+)
+def test_an_answer_that_cannot_be_taken(waiting: Folder, words: list[str], told: str) -> None:
+    words = [questions(waiting)["approve"] if word == "APPROVE" else word for word in words]
+    answer = waiting.call("respond", "r", *words)
+    assert answer.code == 2
+    assert told in answer.err
+    assert "Traceback" not in answer.err
+
+
+def test_an_answer_is_taken_once_and_not_after_the_end(waiting: Folder) -> None:
+    ids = questions(waiting)
+    words = ("respond", "r", "--interrupt", ids["approve"], "--value", "true")
+    assert waiting.call(*words).code == 0
+    assert waiting.call(*words).code == 2
+    assert waiting.call("cancel", "r").code == 0
+    ended = waiting.call("respond", "r", "--interrupt", ids["sign"], "--value", "Ada")
+    assert ended.code == 2
+    assert "is cancelled" in ended.err
+
+
+def test_cancel(waiting: Folder) -> None:
+    answer = waiting.call("cancel", "r", "--json")
+    assert answer.json["status"] == "cancelled"
+    assert waiting.call("cancel", "r").code == 0
+    assert waiting.call("resume", "r", "asking.yaml").code == 2
+    assert waiting.call("cancel", "nope").code == 2
+
+
+def test_check_tells_and_writes_nothing(waiting: Folder) -> None:
+    before = waiting.call("inspect", "r", "--json").out
+    assert "would go on from step 3" in waiting.call("resume", "r", "asking.yaml", "--check").out
+    waiting.write(
+        "asking.yaml", ASKING.replace("id: sign", "id: signature").replace("[approve, sign]", "[approve, signature]")
+    )
+    refused = waiting.call("resume", "r", "asking.yaml", "--check")
+    assert refused.code == 2
+    assert "'sign'" in refused.err
+    assert waiting.call("inspect", "r", "--json").out == before
+
+
+def test_a_graph_is_drawn_and_its_schema_printed(waiting: Folder) -> None:
+    assert waiting.call("graph", "asking.yaml").out.startswith("flowchart")
+    schema = json.loads(waiting.call("schema").out)
+    assert schema["title"] == "A Stargraph graph"
+
+
+def test_on_a_terminal_the_person_is_asked(folder: Folder) -> None:
+    folder.write("asking.yaml", ASKING)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(folder.path)
+        os.environ["TERM"] = "xterm"
+        code = "from stargraph.cli import main; main()"
+        os.execv(sys.executable, [sys.executable, "-c", code, "run", "asking.yaml", "--run-id", "r"])
+    seen = ""
+    script = [("Approve 12.5?", "perhaps"), ("Who signs?", "Ada"), ("Approve 12.5?", "true")]
+    read = 0
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if not select.select([terminal], [], [], 1)[0]:
+            continue
+        try:
+            chunk = os.read(terminal, 4096)
+        except OSError:  # what Linux says when the other side is gone
+            break
+        seen += chunk.decode(errors="replace")
+        if script and (found := seen.find(script[0][0], read)) >= 0:
+            question, typed = script.pop(0)
+            read = found + len(question)
+            os.write(terminal, f"{typed}\n".encode())
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0, seen
+    assert folder.call("inspect", "r", "--step", "0", "--json").code == 0
+    assert '"Ada"' in seen
