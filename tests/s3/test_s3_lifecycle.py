@@ -152,9 +152,14 @@ async def main():
 """
 
 
-@pytest.mark.parametrize("last", ["", "globals()['kept'] = store", "globals()['kept'] = store; raise SystemExit(0)"])
 @pytest.mark.parametrize(
-    "run", ["asyncio.run(main())", "loop = asyncio.new_event_loop(); loop.run_until_complete(main())"]
+    ("last", "run"),
+    [
+        ("", "asyncio.run(main())"),
+        ("globals()['kept'] = store", "asyncio.run(main())"),
+        ("globals()['kept'] = store; raise SystemExit(0)", "asyncio.run(main())"),
+        ("globals()['kept'] = store", "asyncio.new_event_loop().run_until_complete(main())"),
+    ],
 )
 async def test_a_handle_that_is_never_closed_prints_nothing(watched: Stores, last: str, run: str) -> None:
     code = UNCLOSED.format(url=watched.url, endpoint=watched.endpoint, last=last or "pass", run=run)
