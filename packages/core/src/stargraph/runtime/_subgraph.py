@@ -73,6 +73,7 @@ class Children:
         self._executor_id = executor_id
         self._spawn = spawn
         self._running: dict[str, ChildEngine] = {}
+        self._pause_grace: float | None = None
 
     def asking(self, tail: Checkpoint) -> set[str]:
         """Return the tasks whose child runs wait for answers; those may have come while nobody looked.
@@ -88,6 +89,7 @@ class Children:
         Args:
             grace: seconds, as for the parent.
         """
+        self._pause_grace = grace
         for engine in self._running.values():
             engine.pause(grace)
 
@@ -109,6 +111,8 @@ class Children:
             log = await self._open(plan, tail, task, item)
             if log.tail.status not in ENDED:
                 engine = self._running[task.id] = self._spawn(plan, log)
+                if self._pause_grace is not None:
+                    engine.pause(self._pause_grace)
                 try:
                     await engine.run()
                 finally:
