@@ -1,0 +1,277 @@
+"""The SQL of the driver.
+
+Why an append is safe under READ COMMITTED, with any number of writers:
+
+* A run has one row in `runs`, found by its primary key, and it is never removed: a deleted run keeps it as its
+  tombstone. Step 0 inserts that row, so the unique index lets exactly one genesis in, and none after a deletion.
+* Every other append updates that row on condition that its tail is the step before with the digest that the new
+  checkpoint names, and that the run is open. PostgreSQL locks the row first and, where another transaction had
+  changed it, checks the condition again on the newest version. So of two writers of a step one finds the
+  tail moved, and none of them can follow a step that it has not seen.
+* The checkpoint is inserted by the same statement and only where the row was taken, so both become durable with
+  one commit or not at all; the primary key of `checkpoints` would refuse a second row as well.
+* Deletion and pruning update the same row before they remove checkpoints, so they take turns with writers.
+
+A row that was not taken says nothing about why: the statement's snapshot may be older than the winner. A second
+statement reads the tail, with a snapshot of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from stargraph.checkpoint.postgres._rows import SUMMARY_COLUMNS
+from stargraph.checkpoint.postgres._schema import quoted
+
+_OPEN: Final = "status NOT IN ('done', 'cancelled', 'deleted')"
+
+_BEGIN: Final = """
+WITH taken AS (
+    INSERT INTO {schema}.runs
+        (run_id, last_step, digest, status, graph_id, graph_hash, started_at, updated_at,
+         parent_run_id, origin, error, metadata, tags)
+    VALUES ($1, 0, $2, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+    ON CONFLICT (run_id) DO NOTHING
+    RETURNING run_id
+)
+INSERT INTO {schema}.checkpoints (run_id, step, digest, record)
+SELECT run_id, 0, $2, $3 FROM taken
+RETURNING run_id
+"""
+
+_ADVANCE: Final = """
+WITH taken AS (
+    UPDATE {schema}.runs
+    SET last_step = $2::bigint, digest = $3, status = $6, graph_hash = $7, updated_at = $8, error = $9
+    WHERE run_id = $1 AND last_step = $2::bigint - 1 AND digest = $5 AND {open}
+    RETURNING run_id
+)
+INSERT INTO {schema}.checkpoints (run_id, step, digest, record)
+SELECT run_id, $2, $3, $4 FROM taken
+RETURNING run_id
+"""
+
+# Each run is once in a batch. Batches cannot block each other in a circle: rows that somebody else holds
+# are left out, and the genesis rows, the only ones that are waited for, are inserted in order.
+_APPEND_BATCH: Final = """
+WITH batch AS (
+    SELECT * FROM unnest(
+        $1::text[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bytea[], $6::text[], $7::text[], $8::timestamptz[],
+        $9::text[], $10::text[], $11::timestamptz[], $12::text[], $13::text[], $14::text[]
+    ) AS b (run_id, first_step, previous, last_step, digest, status, graph_hash, updated_at,
+            error, graph_id, started_at, parent_run_id, origin, metadata)
+), begun AS (
+    INSERT INTO {schema}.runs
+        (run_id, last_step, digest, status, graph_id, graph_hash, started_at, updated_at,
+         parent_run_id, origin, error, metadata, tags)
+    SELECT run_id, last_step, digest, status, graph_id, graph_hash, started_at, updated_at,
+           parent_run_id, origin, error, metadata,
+           ARRAY(SELECT t.tag FROM unnest($15::text[], $16::text[]) AS t (run_id, tag) WHERE t.run_id = batch.run_id)
+    FROM batch WHERE first_step = 0 ORDER BY run_id
+    ON CONFLICT (run_id) DO NOTHING
+    RETURNING run_id
+), locked AS (
+    SELECT r.run_id
+    FROM batch AS b
+    JOIN {schema}.runs AS r ON r.run_id = b.run_id AND r.last_step = b.first_step - 1 AND r.digest = b.previous
+    WHERE r.{open}
+    FOR NO KEY UPDATE OF r {if_locked}
+), moved AS (
+    UPDATE {schema}.runs AS r
+    SET last_step = b.last_step, digest = b.digest, status = b.status, graph_hash = b.graph_hash,
+        updated_at = b.updated_at, error = b.error
+    FROM batch AS b JOIN locked ON locked.run_id = b.run_id
+    WHERE r.run_id = b.run_id
+    RETURNING r.run_id
+), taken AS (
+    SELECT run_id FROM begun UNION ALL SELECT run_id FROM moved
+), stored AS (
+    INSERT INTO {schema}.checkpoints (run_id, step, digest, record)
+    SELECT c.run_id, c.step, c.digest, c.record
+    FROM unnest($17::text[], $18::bigint[], $19::bytea[], $20::bytea[]) AS c (run_id, step, digest, record)
+    WHERE c.run_id IN (SELECT run_id FROM taken)
+)
+SELECT run_id FROM taken
+"""
+
+_TAIL: Final = """
+SELECT r.last_step, r.digest, r.status, r.floor, c.step, c.digest AS stored
+FROM {schema}.runs AS r
+LEFT JOIN {schema}.checkpoints AS c ON c.run_id = $1 AND c.step BETWEEN $2 AND $3
+WHERE r.run_id = $1
+"""
+
+_LATEST: Final = """
+SELECT c.step, c.record
+FROM {schema}.runs AS r JOIN {schema}.checkpoints AS c ON c.run_id = $1 AND c.step = r.last_step
+WHERE r.run_id = $1 AND r.status <> 'deleted'
+"""
+
+_AT_STEP: Final = """
+SELECT c.record
+FROM {schema}.runs AS r JOIN {schema}.checkpoints AS c ON c.run_id = $1 AND c.step = $2
+WHERE r.run_id = $1 AND r.status <> 'deleted'
+"""
+
+# The size of a record is known without reading it, so a page is bounded in bytes and holds at least one.
+_PAGE: Final = """
+WITH near AS (
+    SELECT c.step, c.record
+    FROM {schema}.runs AS r JOIN {schema}.checkpoints AS c ON c.run_id = $1 AND c.step BETWEEN $2 AND $3
+    WHERE r.run_id = $1 AND r.status <> 'deleted'
+    ORDER BY c.step {order}
+    LIMIT 256
+), sized AS (
+    SELECT step, record, sum(octet_length(record)) OVER (ORDER BY step {order}) - octet_length(record) AS before
+    FROM near
+)
+SELECT step, record FROM sized WHERE before < $4 ORDER BY step {order}
+"""
+
+_LIST: Final = """
+SELECT {summary} FROM {schema}.runs
+WHERE status <> 'deleted' AND started_at >= coalesce($1, '-infinity'::timestamptz)
+ORDER BY started_at DESC, run_id LIMIT $2
+"""
+
+# The tombstone's digest tells a deletion that is tried again from somebody else's.
+_ENTOMB: Final = """
+UPDATE {schema}.runs
+SET status = 'deleted', updated_at = now(), digest = $2, graph_id = '""', graph_hash = '', parent_run_id = NULL,
+    origin = NULL, error = NULL, metadata = '{}', tags = '{}'
+WHERE run_id = $1 AND status <> 'deleted' AND digest = coalesce($3, digest)
+RETURNING run_id
+"""
+
+_BURIED: Final = "SELECT digest FROM {schema}.runs WHERE run_id = $1 AND status = 'deleted'"
+
+_RECLAIM: Final = """
+WITH doomed AS (SELECT step FROM {schema}.checkpoints WHERE run_id = $1 ORDER BY step LIMIT $2),
+gone AS (DELETE FROM {schema}.checkpoints WHERE run_id = $1 AND step IN (SELECT step FROM doomed) RETURNING 1)
+SELECT count(*) FROM gone
+"""
+
+# -1: nothing of the deleted run is left to be reclaimed.
+_RECLAIMED: Final = "UPDATE {schema}.runs SET last_step = -1 WHERE run_id = $1 AND status = 'deleted'"
+
+_UNRECLAIMED: Final = """
+SELECT run_id FROM {schema}.runs WHERE status = 'deleted' AND last_step >= 0 AND run_id > $1 ORDER BY run_id LIMIT $2
+"""
+
+_STILL: Final = """
+SELECT run_id, last_step, floor, digest, status FROM {schema}.runs
+WHERE status = ANY ($1::text[]) AND updated_at < $2 AND last_step - $3::bigint >= floor AND run_id > $4
+ORDER BY run_id LIMIT $5
+"""
+
+_COUNT_RUN: Final = "SELECT count(*) FROM {schema}.checkpoints WHERE run_id = $1"
+
+_DOOMED: Final = """
+SELECT step FROM {schema}.checkpoints AS c
+WHERE run_id = $1 AND step < $2 AND step >= $6
+  AND NOT EXISTS (SELECT FROM unnest($3::bigint[], $4::bigint[]) AS k (low, high) WHERE c.step BETWEEN k.low AND k.high)
+ORDER BY step LIMIT $5
+"""
+
+_PRUNE: Final = """
+WITH still AS (
+    UPDATE {schema}.runs SET floor = greatest(floor, $4::bigint)
+    WHERE run_id = $1 AND digest = $2 AND last_step = $5
+    RETURNING run_id
+), gone AS (
+    DELETE FROM {schema}.checkpoints AS c USING still
+    WHERE c.run_id = $1 AND c.run_id = still.run_id AND c.step = ANY ($3::bigint[])
+    RETURNING 1
+)
+SELECT (SELECT count(*) FROM still) AS still, (SELECT count(*) FROM gone) AS gone
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """The statements for one schema; each parameter is sent apart from the text.
+
+    Attributes:
+        begin: takes a run for its step 0, and stores that.
+        advance: moves a run from one step to the next, and stores that.
+        append_batch: both, for many runs and any number of steps of each; leaves out a run that somebody holds.
+        append_run: the same for one run; waits for whoever holds it.
+        tail: the tail of a run, and what is stored within a range of steps.
+        latest: the latest checkpoint.
+        at_step: one checkpoint.
+        page: the checkpoints of a range from its low end, as many as fit.
+        page_down: likewise from its high end.
+        list_runs: summaries in their order.
+        entomb: turns a run into its tombstone.
+        buried: finds a tombstone.
+        reclaim: removes some checkpoints of a deleted run.
+        reclaimed: notes that all of them are gone.
+        unreclaimed: finds tombstones whose checkpoints are not gone.
+        still: finds the runs that a prune has to look at.
+        count_run: counts the checkpoints of a run.
+        doomed: finds checkpoints that a prune removes.
+        prune: removes checkpoints of a run, unless it has moved.
+        runs: the name of the table of runs.
+    """
+
+    begin: str
+    advance: str
+    append_batch: str
+    append_run: str
+    tail: str
+    latest: str
+    at_step: str
+    page: str
+    page_down: str
+    list_runs: str
+    entomb: str
+    buried: str
+    reclaim: str
+    reclaimed: str
+    unreclaimed: str
+    still: str
+    count_run: str
+    doomed: str
+    prune: str
+    runs: str
+
+    @classmethod
+    def of(cls, schema: str) -> Queries:
+        """Return the statements for a schema.
+
+        Args:
+            schema: its name.
+
+        Raises:
+            ValueError: it is not a name that a schema may have.
+        """
+        name = quoted(schema)
+
+        def sql(template: str, **parts: str) -> str:
+            for part, text in {"schema": name, "open": _OPEN, "summary": SUMMARY_COLUMNS, **parts}.items():
+                template = template.replace(f"{{{part}}}", text)
+            return template.strip()
+
+        return cls(
+            begin=sql(_BEGIN),
+            advance=sql(_ADVANCE),
+            append_batch=sql(_APPEND_BATCH, if_locked="SKIP LOCKED"),
+            append_run=sql(_APPEND_BATCH, if_locked=""),
+            tail=sql(_TAIL),
+            latest=sql(_LATEST),
+            at_step=sql(_AT_STEP),
+            page=sql(_PAGE, order="ASC"),
+            page_down=sql(_PAGE, order="DESC"),
+            list_runs=sql(_LIST),
+            entomb=sql(_ENTOMB),
+            buried=sql(_BURIED),
+            reclaim=sql(_RECLAIM),
+            reclaimed=sql(_RECLAIMED),
+            unreclaimed=sql(_UNRECLAIMED),
+            still=sql(_STILL),
+            count_run=sql(_COUNT_RUN),
+            doomed=sql(_DOOMED),
+            prune=sql(_PRUNE),
+            runs=f"{name}.runs",
+        )

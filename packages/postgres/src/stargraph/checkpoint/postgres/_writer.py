@@ -1,0 +1,143 @@
+"""The write path: append, and find out what happened wherever the database did not simply take it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Final
+from weakref import WeakValueDictionary
+
+from stargraph.checkpoint.postgres._appends import Append
+from stargraph.checkpoint.postgres._commits import Commits
+from stargraph.checkpoint.postgres._connections import Sessions
+from stargraph.checkpoint.postgres._failures import Patience
+from stargraph.checkpoint.postgres._queries import Queries
+from stargraph.checkpoint.postgres._rows import DELETED
+from stargraph.checkpoint.protocol import Checkpoint, Tail, judge_append, run_deleted
+from stargraph.errors import CheckpointError
+
+_REMEMBERED_RUNS: Final = 10_000
+
+
+class Writer:
+    """Appends checkpoints, one request of a run at a time.
+
+    Args:
+        sessions: where connections come from.
+        queries: the statements.
+        patience: how long to try.
+        grouped: whether appends of several runs may share a statement.
+    """
+
+    def __init__(self, sessions: Sessions, queries: Queries, patience: Patience, *, grouped: bool) -> None:
+        self._sessions = sessions
+        self._queries = queries
+        self._patience = patience
+        self._grouped = grouped
+        self._commits = Commits(sessions, queries, grouped=grouped)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._active = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._acknowledged: OrderedDict[str, int] = OrderedDict()
+
+    async def write(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Append consecutive checkpoints of one run.
+
+        Args:
+            checkpoints: at least one; what is stored of them is always a prefix.
+        """
+        append = Append.of(checkpoints)
+        run_id = append.run_id
+        turn = self._turns.get(run_id)
+        if turn is None:
+            turn = self._turns[run_id] = asyncio.Lock()
+        self._active += 1
+        self._idle.clear()
+        try:
+            async with turn:
+                # Without group commit every statement names its one row by constants.
+                for piece in append.pieces(most=None if self._grouped else 1):
+                    await self._append(piece)
+                    self._remember(run_id, piece.last.step)
+        finally:
+            self._active -= 1
+            if not self._active:
+                self._idle.set()
+
+    async def drain(self) -> None:
+        """Wait for the appends that are on their way."""
+        await self._idle.wait()
+
+    def _remember(self, run_id: str, step: int) -> None:
+        self._acknowledged[run_id] = step
+        self._acknowledged.move_to_end(run_id)
+        if len(self._acknowledged) > _REMEMBERED_RUNS:
+            self._acknowledged.popitem(last=False)
+
+    async def _append(self, append: Append) -> None:
+        remaining = append
+        alone = False
+
+        async def attempt() -> bool:
+            nonlocal remaining, alone
+            while not await self._commits.append(remaining, alone=alone):
+                rest = await self._rest_of(remaining)
+                if rest is None:
+                    break
+                # Whoever held the run has let it go, or will: wait for that in the statement itself.
+                remaining, alone = rest, True
+            return True
+
+        first = append.first
+        await self._patience.run(
+            attempt,
+            f"run {append.run_id!r}, step {first.step}: whether it is stored is unknown",
+            run_id=append.run_id,
+            step=first.step,
+        )
+
+    async def _rest_of(self, append: Append) -> Append | None:
+        """Return what is not stored of an append that may still be made; None where all of it is stored.
+
+        Raises:
+            CheckpointError: it may not be made.
+        """
+        tail, stored = await self._read_tail(append)
+        for position, checkpoint in enumerate(append.checkpoints):
+            acknowledged = self._acknowledged.get(append.run_id, -1)
+            if (-1 if tail is None else tail.step) < min(acknowledged, checkpoint.step - 1):
+                raise _history_lost(checkpoint, acknowledged, tail)
+            verdict = judge_append(checkpoint, tail=tail, stored_digest=stored.get(checkpoint.step))
+            if verdict == "append":
+                return append.part(position)
+        return None
+
+    async def _read_tail(self, append: Append) -> tuple[Tail | None, dict[int, str]]:
+        async with self._sessions.session() as session:
+            rows = await session.fetch(self._queries.tail, append.run_id, append.first.step, append.last.step)
+        if not rows:
+            return None, {}
+        if rows[0]["status"] == DELETED:
+            raise run_deleted(append.run_id, append.first.step)
+        tail = Tail(
+            step=rows[0]["last_step"],
+            digest=rows[0]["digest"].hex(),
+            status=rows[0]["status"],
+            floor=rows[0]["floor"],
+        )
+        return tail, {row["step"]: row["stored"].hex() for row in rows if row["stored"] is not None}
+
+
+def _history_lost(checkpoint: Checkpoint, acknowledged: int, tail: Tail | None) -> CheckpointError:
+    holds = "knows no such run" if tail is None else f"ends at step {tail.step}"
+    return CheckpointError(
+        f"run {checkpoint.run_id!r}, step {checkpoint.step}: this database acknowledged step {acknowledged} and now"
+        f" {holds}: it has lost history",
+        reason="history-lost",
+        hint="A failover to an asynchronous replica can do that, and so can a restored backup. Resume the run from its"
+        " latest step; what nodes did after that happens again. docs/postgres.md tells how to prevent it.",
+        run_id=checkpoint.run_id,
+        step=checkpoint.step,
+    )

