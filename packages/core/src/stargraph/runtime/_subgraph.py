@@ -128,6 +128,13 @@ class Children:
             first = self._genesis(plan, run_id, tail, task, item)
             await self._log.write(first)
             return self._log.of_child(first)
+        if latest.parent_run_id != tail.run_id:
+            raise CheckpointError(
+                f"run {run_id!r} exists already, and is no child of run {tail.run_id!r}",
+                reason="run-exists",
+                hint="The child run of this task needs that id: start the parent under another one.",
+                run_id=run_id,
+            )
         log = self._log.of_child(latest)
         if latest.status not in ENDED:
             await log.append(lambda current: self._resumed(plan, current))
@@ -207,7 +214,7 @@ async def cancel_children(log: RunLog, tail: Checkpoint, executor_id: str) -> No
     for task in tasks_of(tail.frontier):
         while True:
             child = await log.read_latest(child_run_id(tail.run_id, task.id))
-            if child is None or child.status in ENDED:
+            if child is None or child.status in ENDED or child.parent_run_id != tail.run_id:
                 break
             await cancel_children(log, child, executor_id)
             ended = child.next(event="cancelled", status="cancelled", executor=executor_id, timestamp=datetime.now(UTC))
