@@ -324,3 +324,20 @@ async def test_a_cancelled_read_leaves_the_handle_usable(checkpointer: PostgresC
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     assert await checkpointer.read_latest(run[0].run_id) == run[-1]
+
+
+@pytest.mark.parametrize("many", [1, 12])
+async def test_what_a_cancelled_write_did_is_settled_when_it_returns(
+    checkpointer: PostgresCheckpointer, opened: Opener, many: int
+) -> None:
+    async with opened() as other:
+        for number in range(30):
+            runs = [chain(2) for _ in range(many)]
+            tasks = [asyncio.create_task(checkpointer.write_many(run)) for run in runs]
+            await asyncio.sleep(0.0002 * number)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            seen = [await other.read_latest(run[0].run_id) for run in runs]
+            await asyncio.sleep(0.005)
+            assert [await other.read_latest(run[0].run_id) for run in runs] == seen

@@ -283,7 +283,7 @@ async def test_a_run_is_never_twice_in_a_statement() -> None:
     again = asyncio.create_task(commits.append(appends[3]))
     await asyncio.sleep(0)
     sessions.go.set()
-    assert list(await asyncio.gather(tasks[0], tasks[1], tasks[2], again)) == [True] * 4
+    assert await asyncio.gather(*tasks[:3], again) == [True] * 4
     assert sorted(sessions.sent[2]) == ["c", "d"]
     assert len(sessions.sent) == 3
 

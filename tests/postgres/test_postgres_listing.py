@@ -140,7 +140,7 @@ async def test_lists_and_searches_read_their_index_in_order(
     await sql.execute(
         f"""INSERT INTO "{schema}".runs (run_id, last_step, digest, status, graph_id, graph_hash, started_at,
                updated_at, metadata, tags)
-            SELECT 'r' || n, 0, '', CASE WHEN n % 50 = 0 THEN 'awaiting_input' ELSE 'done' END, '"g"', '',
+            SELECT 'r' || n, 0, '', CASE WHEN n % 50 = 0 THEN 'awaiting_input' ELSE 'done' END, '"g"', repeat('a', 64),
                now() - n * interval '1 s', now(), '{{}}',
                CASE WHEN n % 900 = 0 THEN '{{"[1,2]"}}'::text[] ELSE '{{}}' END
             FROM generate_series(1, 20000) AS n;

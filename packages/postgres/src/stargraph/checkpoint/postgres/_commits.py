@@ -64,9 +64,20 @@ class Commits:
                 self._busy -= 1
                 self._send_waiting()
         outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiting.append((append, outcome))
+        waiting = (append, outcome)
+        self._waiting.append(waiting)
         self._send_waiting()
-        return await outcome
+        try:
+            return await asyncio.shield(outcome)
+        except asyncio.CancelledError:
+            if waiting in self._waiting:
+                outcome.cancel()
+            else:
+                # It is on its way with others: the caller leaves once it is known what became of it.
+                await asyncio.wait([outcome])
+                if not outcome.cancelled():
+                    outcome.exception()
+            raise
 
     def _send_waiting(self) -> None:
         while self._waiting and self._waiting[0][1].done():

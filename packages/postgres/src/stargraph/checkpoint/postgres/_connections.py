@@ -112,12 +112,20 @@ class OwnSessions:
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
-        async with asyncio.timeout(self._within), self._free:
+        async with asyncio.timeout(self._within) as limit, self._free:
             session = self._take() or await self._open()
             try:
                 yield session
+            except asyncio.CancelledError:
+                # asyncpg has asked the server to stop. Closing waits for its answer: a write whose caller was
+                # cancelled must not be stored later, after somebody has looked.
+                if limit.expired():
+                    session.terminate()
+                else:
+                    await session.close()
+                raise
             except BaseException:
-                # What an error or a cancellation leaves behind on a connection is not worth guessing.
+                # What an error leaves behind on a connection is not worth guessing.
                 session.terminate()
                 raise
             self._put(session)
@@ -185,12 +193,17 @@ class BorrowedSessions:
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
-        async with asyncio.timeout(self._within):
+        async with asyncio.timeout(self._within) as limit:
             # A no-op for a pool that has been opened.
             await self._pool
             connection = await self._pool.acquire()
             try:
                 yield Session(connection)
+            except asyncio.CancelledError:
+                # The pool waits until the server has stopped, before it takes the connection back.
+                if limit.expired():
+                    connection.terminate()
+                raise
             except BaseException:
                 connection.terminate()
                 raise

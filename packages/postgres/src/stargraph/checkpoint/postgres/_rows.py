@@ -10,7 +10,7 @@ from typing import Final
 
 import asyncpg
 
-from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, RunSummary
+from stargraph.checkpoint.protocol import Checkpoint, RunSummary
 
 DELETED: Final = "deleted"
 """The status of a row that only says that its run is gone."""
@@ -49,12 +49,11 @@ def summary_from(row: asyncpg.Record) -> RunSummary:
         row: the row.
     """
     values = dict(row)
-    values["graph_id"] = json.loads(values["graph_id"])
-    values["metadata"] = json.loads(values["metadata"])
     for name in ("started_at", "updated_at"):
         # asyncpg takes the first and the last instant of the calendar for infinite, which have no offset.
         if values[name].tzinfo is None:
             values[name] = values[name].replace(tzinfo=UTC)
-    if values["error"] is not None:
-        values["error"] = ErrorInfo.model_validate_json(values["error"])
-    return RunSummary.model_construct(**values)
+    for name in ("graph_id", "metadata", "error"):
+        if values[name] is not None:
+            values[name] = json.loads(values[name])
+    return RunSummary.model_validate(values)

@@ -1,0 +1,37 @@
+"""The conformance kit on the driver."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.postgres_target import SERVER_VARIABLE
+
+SLOW = pytest.mark.slow
+
+
+def conformance(dsn: str, root: Path, *options: str) -> str:
+    program = Path(sys.executable).with_name("stargraph-conformance")
+    done = subprocess.run(
+        [program, "run", "support.postgres_target:target", *options],
+        env=os.environ | {SERVER_VARIABLE: dsn, "PYTHONPATH": str(root / "tests")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_it_passes_the_quick_checks(server: str, pytestconfig: pytest.Config) -> None:
+    assert "0 findings" in conformance(server, pytestconfig.rootpath, "--quick")
+
+
+@SLOW
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("dsn", ["server", "debian_server", "pooler"], indirect=True)
+def test_it_conforms(dsn: str, pytestconfig: pytest.Config) -> None:
+    assert "level full" in conformance(dsn, pytestconfig.rootpath)
