@@ -5,13 +5,8 @@ One server, one durability (the server's own settings), rounds that take turns:
     pip install langgraph-checkpoint-postgres "psycopg[binary,pool]"
     python benchmarks/postgres_compare.py --dsn postgresql://…/bench
 
-<<<<<<< HEAD
-The schemas `bench` and `public` of that database are emptied first. Without langgraph-checkpoint-postgres, its column
-is left out.
-=======
 The schema `bench` and LangGraph's tables in `public` are dropped first. Without langgraph-checkpoint-postgres, its
 column is left out.
->>>>>>> refs/heads/postgres
 """
 
 from __future__ import annotations
