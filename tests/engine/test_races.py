@@ -6,6 +6,7 @@ import asyncio
 from typing import Literal
 
 import pytest
+from support import nodes
 from support.gated_nodes import Gate, new_gate
 from support.graphs import graph
 from support.memory import MemoryCheckpointer
@@ -78,6 +79,7 @@ async def test_a_store_that_fails_an_answer_loses_no_branch(
     gate.opened.set()
     try:
         await work
+        assert nodes.LEDGER.count("quick[1]") == 1
     except StoreUnavailableError:
         await run.resume()
     assert run.summary is not None
