@@ -4,11 +4,16 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.synced
 SOURCES := pyproject.toml $(wildcard packages/*/pyproject.toml conformance/pyproject.toml)
 
-.PHONY: setup test demo lint types check clean
+.PHONY: setup test torture demo lint types check clean
 
-# Runs every test; PYTEST_ARGS picks some, as in: make test PYTEST_ARGS="tests/core -k digest"
+# Runs the tests; PYTEST_ARGS picks some, as in: make test PYTEST_ARGS="tests/core -k digest"
 test: setup
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+# The tests that take minutes, and long random schedules of the S3 protocol.
+torture: setup
+	@$(BIN)/python -m pytest -m slow --timeout 1800 $(PYTEST_ARGS)
+	@cd tests && ../$(BIN)/python -m support.s3.torture --schedules 200000
 
 # Reviews this repository's documents, kills the run, resumes it and proves what ran; or a folder: make demo FOLDER=~/notes
 demo: setup

@@ -91,7 +91,7 @@ def read_or_refuse(text: str) -> None:
         assert refused.line is not None
         assert 1 <= refused.line <= text.count("\n") + text.count("\r") + 2
         assert refused.column is not None
-        assert "pydantic" not in str(refused)
+        assert "pydantic" not in str(refused) or "pydantic" in text
         assert refused.reason in ("invalid-yaml", "invalid-graph")
 
 

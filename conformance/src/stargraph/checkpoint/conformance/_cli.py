@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Annotated
@@ -97,7 +98,12 @@ def _with_progress(target: str, only: tuple[str, ...], quick: bool, seed: int | 
     chosen = select(only, quick=quick)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     errors = Console(stderr=True)
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+    with (
+        tempfile.TemporaryDirectory(prefix="stargraph-conformance-") as scratch,
+        Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress,
+    ):
+        # Hypothesis would leave a directory beside the user's files.
+        os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", scratch)
         bar = progress.add_task("starting", total=len(chosen))
 
         def advance(result: Result) -> None:

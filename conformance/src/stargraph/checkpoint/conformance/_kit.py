@@ -22,6 +22,7 @@ class Kit:
         target: the driver under test.
         spec: the target as child processes import it.
         seed: what chance was seeded with.
+        thorough: whether a check that can look longer should.
         random: seeded chance, of this check alone.
         location: the check's own store.
         log: what the driver was asked.

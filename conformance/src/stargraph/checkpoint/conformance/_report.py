@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import platform
+import re
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.metadata import PackageNotFoundError, distributions, packages_distributions, version
 from typing import Any, Final, Literal, TypeAlias
 
 from stargraph.checkpoint.conformance._registry import Check
@@ -144,20 +144,20 @@ def describe_driver(driver: object) -> str:
     """The class of a driver, with the distribution that brings it where there is one."""
     kind = type(driver)
     name = f"{kind.__module__}.{kind.__qualname__}"
-    files = packages_distributions()
-    top = kind.__module__.partition(".")[0]
-    for distribution in _likely_first(files.get(top, ()), kind.__module__):
-        return f"{name} ({distribution} {_version_of(distribution)})"
-    return name
+    distribution = _distribution_of(kind.__module__)
+    return name if distribution is None else f"{name} ({distribution} {_version_of(distribution)})"
 
 
-def _likely_first(distributions: Sequence[str], module: str) -> list[str]:
-    # Many distributions share the namespace `stargraph`; the module's own words tell which one it is.
-    words = [word for word in module.replace("_", ".").split(".") if word]
-    fitting = [name for name in set(distributions) if set(name.replace("_", "-").split("-")) <= set(words)]
-    return sorted(fitting, key=lambda name: (-name.count("-"), name)) or (
-        list(distributions) if len(set(distributions)) == 1 else []
-    )
+def _distribution_of(module: str) -> str | None:
+    """The distribution that brings a module, as far as names tell."""
+    top = module.partition(".")[0]
+    # An editable install lists no files, and several distributions may share a namespace: then the words decide.
+    known = set(packages_distributions().get(top, ())) or {found.metadata["Name"] for found in distributions()}
+    if len(known) == 1:
+        return known.pop()
+    words = set(re.split(r"[._]+", module))
+    fitting = [name for name in known if set(re.split(r"[-_.]+", name.lower())) <= words]
+    return max(fitting, key=lambda name: (len(name), name), default=None)
 
 
 def environment() -> dict[str, str]:

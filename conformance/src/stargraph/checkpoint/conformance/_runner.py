@@ -45,6 +45,9 @@ class Session:
         spec: the target as `package.module:name`, or the target itself.
         seed: what chance is seeded with.
         deadline: how much longer than by default a check may take.
+        thorough: whether a check that can look longer should.
+        results: what became of the checks that were run, by their ids.
+        abandoned: how many checks could not be ended; their threads are left behind.
     """
 
     spec: str | Target

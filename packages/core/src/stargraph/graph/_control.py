@@ -190,12 +190,7 @@ def open_interrupt(tail: Checkpoint, interrupt_id: str) -> Interrupt:
         CheckpointError: `reason` is `run-ended` or `no-such-question`.
     """
     if tail.status in ENDED:
-        raise CheckpointError(
-            f"run {tail.run_id!r} is {tail.status}: it takes no answers",
-            reason="run-ended",
-            run_id=tail.run_id,
-            step=tail.step,
-        )
+        raise takes_no_answers(tail)
     for interrupt in tail.interrupts:
         if interrupt.id == interrupt_id:
             return interrupt
@@ -204,6 +199,20 @@ def open_interrupt(tail: Checkpoint, interrupt_id: str) -> Interrupt:
         f"run {tail.run_id!r} has no open question {interrupt_id!r}; it may have been answered already",
         reason="no-such-question",
         hint=f"Open questions: {known}.",
+        run_id=tail.run_id,
+        step=tail.step,
+    )
+
+
+def takes_no_answers(tail: Checkpoint) -> CheckpointError:
+    """Return the error of an answer to a run that has ended.
+
+    Args:
+        tail: its latest checkpoint.
+    """
+    return CheckpointError(
+        f"run {tail.run_id!r} is {tail.status}: it takes no answers",
+        reason="run-ended",
         run_id=tail.run_id,
         step=tail.step,
     )

@@ -11,15 +11,24 @@ from typing import Literal
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, JsonValue, RunSummary
 from stargraph.errors import CheckpointConflictError, CheckpointError
-from stargraph.graph._control import CANCEL_GRACE, answer_record, cancel, check_answer, read_run, respond
+from stargraph.graph._control import (
+    CANCEL_GRACE,
+    answer_record,
+    cancel,
+    check_answer,
+    read_run,
+    respond,
+    takes_no_answers,
+)
 from stargraph.graph._migration import migrated, migration_for
-from stargraph.graph._takeover import check_frontier, check_hashes, is_crash_loop, open_record
+from stargraph.graph._takeover import check_frontier, check_hashes, is_cancel_requested, is_crash_loop, open_record
 from stargraph.runtime import (
     Durability,
     Engine,
     Plan,
     RunEvent,
     RunLog,
+    TakenOver,
     dispatch,
     error_info,
     new_executor_id,
@@ -61,6 +70,7 @@ class Run:
         self._active = False
         self._engine: Engine | None = None
         self._stopped: asyncio.Event | None = None
+        self._pause_grace: float | None = None
         self._listeners: list[asyncio.Queue[RunEvent | None]] = []
 
     def __repr__(self) -> str:
@@ -68,12 +78,12 @@ class Run:
 
     @property
     def state(self) -> dict[str, JsonValue] | None:
-        """A copy of the latest state; None before the run was started or resumed."""
+        """A copy of the latest state that this object saw; None as for `summary`."""
         return None if self._log is None else self._log.tail.fresh_state()
 
     @property
     def summary(self) -> RunSummary | None:
-        """Where the run stands; None before it was started or resumed."""
+        """Where the run stood when this object last wrote or read it; None before that."""
         return None if self._log is None else RunSummary.from_checkpoint(self._log.tail)
 
     async def start(self) -> RunSummary:
@@ -156,7 +166,7 @@ class Run:
             self._refuse_ended(tail)
             self._refuse_busy(tail, only_if_idle)
             executor_id = new_executor_id()
-            if tail.event == "cancel_requested":
+            if await is_cancel_requested(tail, self._read_step):
                 return await self.cancel(grace=0)
             carried = await self._carried_over(tail, executor_id, accept)
             if await is_crash_loop(tail, self._read_step, max_resumes):
@@ -165,8 +175,8 @@ class Run:
                 await dispatch.write(self._store, carried, keyring=self._keyring)
                 self._log = RunLog(self._store, carried, durability=self._durability, keyring=self._keyring)
                 self._publish(open_record(carried))
-            resumed = await self._append_resumed(executor_id)
-            return await self._execute(resumed, executor_id)
+            resumed, met = await self._append_resumed(executor_id)
+            return await self._execute(resumed, executor_id, met)
 
     async def check(self, run_id: str | None = None, *, accept: Sequence[Accept] = ()) -> RunSummary:
         """Tell whether `resume` would take a run up: return where it stands, or raise what `resume` would.
@@ -214,10 +224,14 @@ class Run:
         """
         engine, log = self._engine, self._log
         if engine is None or log is None:
-            tail = await respond(self._store, self.run_id, interrupt_id, value, plan=self._plan, keyring=self._keyring)
-            return RunSummary.from_checkpoint(tail)
+            return self._seen(
+                await respond(self._store, self.run_id, interrupt_id, value, plan=self._plan, keyring=self._keyring)
+            )
         checked = await check_answer(self._store, log.tail, interrupt_id, value, plan=self._plan, keyring=self._keyring)
-        record, _ = await log.append(lambda tail: answer_record(tail, interrupt_id, checked))
+        try:
+            record, _ = await log.append(lambda tail: answer_record(tail, interrupt_id, checked))
+        except TakenOver:
+            raise takes_no_answers(log.tail) from None
         engine.observe(record)
         return RunSummary.from_checkpoint(record)
 
@@ -236,10 +250,7 @@ class Run:
         if self._engine is not None and self._stopped is not None:
             self._engine.cancel()
             await self._stopped.wait()
-            assert self.summary is not None
-            return self.summary
-        tail = await cancel(self._store, self.run_id, grace=grace, keyring=self._keyring)
-        return RunSummary.from_checkpoint(tail)
+        return self._seen(await cancel(self._store, self.run_id, grace=grace, keyring=self._keyring))
 
     def pause(self, *, grace: float = 30.0) -> None:
         """Stop this execution gently: start nothing more, let the nodes that run end, and record `paused`.
@@ -247,6 +258,7 @@ class Run:
         Args:
             grace: seconds after which a node that still runs is cancelled; it runs again after a resume.
         """
+        self._pause_grace = grace
         if self._engine is not None:
             self._engine.pause(grace)
 
@@ -258,11 +270,15 @@ class Run:
         """
         queue: asyncio.Queue[RunEvent | None] = asyncio.Queue()
         self._listeners.append(queue)
-        # Whoever made a task of start() or resume() just before goes first.
-        await asyncio.sleep(0)
-        work = None if self._begun else asyncio.ensure_future(self.start())
+        work = None
         try:
-            while self._active or work is not None or not queue.empty():
+            # Whoever made a task of start() or resume() just before goes first.
+            await asyncio.sleep(0)
+            if not self._begun:
+                self._begun = True
+                work = asyncio.ensure_future(self.start())
+            await asyncio.sleep(0)
+            while self._active or not queue.empty():
                 event = await queue.get()
                 if event is None:
                     break
@@ -271,14 +287,18 @@ class Run:
                 await work
         finally:
             self._listeners.remove(queue)
-            if work is not None and not work.done():
+            if work is not None:
                 work.cancel()
                 await asyncio.gather(work, return_exceptions=True)
 
-    async def _execute(self, tail: Checkpoint, executor_id: str) -> RunSummary:
+    async def _execute(self, tail: Checkpoint, executor_id: str, met: Sequence[Checkpoint] = ()) -> RunSummary:
         log = self._log = RunLog(self._store, tail, durability=self._durability, keyring=self._keyring)
-        self._publish(open_record(tail))
         engine = Engine(self._plan, log, executor_id=executor_id, threads=self._threads, publish=self._publish)
+        for record in met:
+            engine.observe(record)
+        self._publish(open_record(tail))
+        if self._pause_grace is not None:
+            engine.pause(self._pause_grace)
         self._engine, self._stopped = engine, asyncio.Event()
         try:
             await engine.run()
@@ -287,9 +307,17 @@ class Run:
             self._stopped.set()
         return RunSummary.from_checkpoint(log.tail)
 
-    async def _append_resumed(self, executor_id: str) -> Checkpoint:
+    def _seen(self, tail: Checkpoint) -> RunSummary:
+        if self._engine is None:
+            self._log = RunLog(self._store, tail, durability=self._durability, keyring=self._keyring)
+        return RunSummary.from_checkpoint(tail)
+
+    async def _append_resumed(self, executor_id: str) -> tuple[Checkpoint, list[Checkpoint]]:
+        """Append `resumed`; return it with the control events that others have appended just before it."""
         assert self._log is not None
         plan = self._plan
+        met: list[Checkpoint] = []
+        self._log.on_control = met.append
 
         def build(tail: Checkpoint) -> Checkpoint:
             same = (tail.graph_hash, tail.runtime_hash) == (plan.graph_hash, plan.runtime_hash)
@@ -303,8 +331,12 @@ class Run:
                 definition=None if same else plan.definition,
             )
 
-        resumed, _ = await self._log.append(build)
-        return resumed
+        try:
+            resumed, _ = await self._log.append(build)
+        except TakenOver:
+            self._refuse_ended(self._log.tail)
+            raise
+        return resumed, met
 
     async def _give_up(self, tail: Checkpoint, executor_id: str, max_resumes: int) -> RunSummary:
         error = CheckpointError(
@@ -374,6 +406,7 @@ class _Active:
                 run_id=self._run.run_id,
             )
         self._run._begun = self._run._active = True
+        self._run._pause_grace = None
 
     def __exit__(self, *exc_info: object) -> None:
         self._run._active = False

@@ -111,6 +111,19 @@ async def is_crash_loop(tail: Checkpoint, read_step: ReadStep, max_resumes: int)
     return False
 
 
+async def is_cancel_requested(tail: Checkpoint, read_step: ReadStep) -> bool:
+    """Tell whether a run was to be cancelled, by somebody who did not live to do it; answers may have come since.
+
+    Args:
+        tail: the latest checkpoint.
+        read_step: reads one step of the run.
+    """
+    record: Checkpoint | None = tail
+    while record is not None and record.event == "answered":
+        record = await read_step(record.step - 1)
+    return record is not None and record.event == "cancel_requested"
+
+
 def open_record(checkpoint: Checkpoint) -> RunEvent:
     """Return the event of a checkpoint that concerns the run as a whole.
 

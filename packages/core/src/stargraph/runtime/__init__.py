@@ -6,7 +6,7 @@ from stargraph.runtime._events import EventType, RunEvent
 from stargraph.runtime._expressions import Expression
 from stargraph.runtime._fingerprint import ENGINE_SEMANTICS, runtime_changes
 from stargraph.runtime._imports import load_object
-from stargraph.runtime._log import Durability, RunLog
+from stargraph.runtime._log import Durability, RunLog, TakenOver
 from stargraph.runtime._plan import Plan
 from stargraph.runtime._state import StateField, StateSpec
 from stargraph.runtime._subgraph import cancel_children
@@ -24,6 +24,7 @@ __all__ = [
     "RunLog",
     "StateField",
     "StateSpec",
+    "TakenOver",
     "answered",
     "cancel_children",
     "error_info",

@@ -7,8 +7,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stargraph.checkpoint.protocol import Checkpoint, JsonValue, RecordedCall, Task
-from stargraph.errors import NodeError
+from stargraph.checkpoint.protocol import Checkpoint, Fragment, JsonValue, RecordedCall, Task
+from stargraph.errors import NodeError, StateError
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,9 @@ class NodeContext:
         Args:
             prompt: the question.
             payload: what the person needs to answer; JSON.
+
+        Raises:
+            StateError: the payload is not JSON, or the prompt is not text.
         """
         return self.ask(prompt, payload, into=None)
 
@@ -122,7 +125,15 @@ class NodeContext:
         self._asked += 1
         if occurrence in self._answers:
             return self._answers[occurrence]
-        raise Suspended((Question(prompt, payload, into, occurrence),))
+        if not isinstance(prompt, str):
+            raise StateError(
+                f"the prompt of ctx.interrupt() is a value of type {type(prompt).__qualname__}",
+                reason="bad-prompt",
+                hint="A prompt is text; what else the person needs goes into payload.",
+                node=self.node,
+            )
+        asked = Fragment.of(payload, "payload").value
+        raise Suspended((Question(prompt, asked, into, occurrence),))
 
     def detached(self) -> NodeContext:
         """Return a copy for another process, in which nothing can be asked of the run."""

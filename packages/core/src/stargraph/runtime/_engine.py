@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from stargraph.checkpoint.protocol import Checkpoint, Task
+from stargraph.checkpoint.protocol import ENDED, Checkpoint, Task
 from stargraph.errors import NodeError, StargraphError
 from stargraph.runtime._context import Suspended
 from stargraph.runtime._events import EventType, RunEvent
@@ -73,6 +73,7 @@ class Engine:
         self._answered: set[str] = set()
         self._woken = asyncio.Event()
         log.on_control = self.observe
+        log.on_fault = self._woken.set
 
     async def run(self) -> None:
         """Run the nodes of the frontier, and those that follow, until none is left that can run.
@@ -86,20 +87,25 @@ class Engine:
             self._answered |= self._children.asking(self._log.tail)
             while True:
                 self._start_ready_tasks()
-                if not self._flights or self._stop == "cancel":
+                if self._flights and self._stop != "cancel" and await self._wait():
+                    if self._log.has_fault:
+                        await self._log.flush()
+                    for flight in [flight for flight in self._flights.values() if flight.work.done()]:
+                        del self._flights[flight.task.id]
+                        await self._settle(flight)
+                    continue
+                await self._record_end()
+                await self._log.flush()
+                # An answer or a cancellation may have met the last write.
+                if not self._can_go_on():
                     break
-                if not await self._wait():
-                    break
-                for flight in [flight for flight in self._flights.values() if flight.work.done()]:
-                    del self._flights[flight.task.id]
-                    await self._settle(flight)
-            await self._record_end()
-            await self._log.flush()
         except TakenOver:
             pass  # Somebody has cancelled the run meanwhile; the log's tail says so.
         finally:
-            await self._stop_flights()
-            await self._log.wind_down()
+            try:
+                await self._stop_flights()
+            finally:
+                await self._log.wind_down()
 
     def pause(self, grace: float) -> None:
         """Start nothing more, and let what runs end.
@@ -118,14 +124,14 @@ class Engine:
         self._woken.set()
 
     def observe(self, record: Checkpoint) -> None:
-        """Take note of a control event: an answer, or the wish to cancel.
+        """Take note of a control event: an answer, the wish to cancel, or a cancellation that somebody else recorded.
 
         Args:
             record: its checkpoint, which is in the log.
         """
         self._open_work.note_calls(record)
         self._answered |= {call.task_id for call in record.calls if call.kind == "answer"}
-        if record.event == "cancel_requested":
+        if record.event in ("cancel_requested", "cancelled"):
             self._stop = "cancel"
         self._publish(
             RunEvent.model_construct(
@@ -163,14 +169,21 @@ class Engine:
         if work:
             await asyncio.gather(*work, return_exceptions=True)
 
-    def _start_ready_tasks(self) -> None:
+    def _ready_tasks(self) -> list[Task]:
         if self._failure is not None or self._stop is not None:
-            return
+            return []
         tail = self._log.tail
         blocked = {interrupt.task_id for interrupt in tail.interrupts} - self._answered
-        for task in tasks_of(tail.frontier):
-            if task.id in self._flights or task.id in blocked:
-                continue
+        return [task for task in tasks_of(tail.frontier) if task.id not in self._flights and task.id not in blocked]
+
+    def _can_go_on(self) -> bool:
+        if self._log.tail.status in ENDED:
+            return False
+        return self._stop == "cancel" or bool(self._ready_tasks())
+
+    def _start_ready_tasks(self) -> None:
+        tail = self._log.tail
+        for task in self._ready_tasks():
             if tail.step >= self._plan.document.max_steps:
                 self._failure = (task, self._too_many_steps(tail, task))
                 return
@@ -238,6 +251,8 @@ class Engine:
         await self._append("asked", task, lambda tail: asked(tail, task, suspended.questions, now))
 
     async def _record_end(self) -> None:
+        if self._log.tail.status in ENDED:
+            return
         if self._stop == "cancel":
             await self._stop_flights()
             await cancel_children(self._log, self._log.tail, self._executor_id)

@@ -26,8 +26,10 @@ class TakenOver(Exception):
     """Somebody else has ended the run as cancelled; the log's tail is that checkpoint."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Pending:
+    """A checkpoint that no store has acknowledged, and what makes it anew behind others."""
+
     build: Build
     checkpoint: Checkpoint
 
@@ -43,7 +45,8 @@ class RunLog:
 
     Attributes:
         tail: the latest checkpoint, durable or not.
-        on_control: told of each control event that another process has written.
+        on_control: told of each control event that another process has written, and of the end that one has put.
+        on_fault: told when a write that nobody waits for has failed; `flush` then raises why.
     """
 
     def __init__(
@@ -56,12 +59,14 @@ class RunLog:
     ) -> None:
         self.tail = tail
         self.on_control: Callable[[Checkpoint], None] = lambda checkpoint: None
+        self.on_fault: Callable[[], None] = lambda: None
         self._store = checkpointer
         self._durability = durability
         self._keyring = keyring
         self._acknowledged = tail
         self._pending: list[_Pending] = []
         self._flushing: asyncio.Task[None] | None = None
+        self._taken_over = False
         self._lock = asyncio.Lock()
 
     async def append(self, build: Build) -> tuple[Checkpoint, bool]:
@@ -74,20 +79,26 @@ class RunLog:
             The checkpoint, and whether it is durable already.
 
         Raises:
+            TakenOver: somebody else has ended the run.
             CheckpointConflictError: another executor has taken the run over.
             CheckpointError: as the store raises.
         """
         async with self._lock:
             await self._settle()
-            checkpoint = build(self.tail)
-            self._pending.append(_Pending(build, checkpoint))
-            self.tail = checkpoint
-            if self._must_wait_for(checkpoint):
-                await self._flush()
-                return self.tail, True
+            own = _Pending(build, build(self.tail))
+            self._pending.append(own)
+            self.tail = own.checkpoint
+            if self._must_wait_for(own.checkpoint):
+                try:
+                    await self._flush()
+                except BaseException:
+                    self._withdraw(own)
+                    raise
+                return own.checkpoint, True
             if self._durability == "async":
                 self._flushing = asyncio.ensure_future(self._flush())
-            return checkpoint, False
+                self._flushing.add_done_callback(self._flushed)
+            return own.checkpoint, False
 
     async def flush(self) -> None:
         """Make durable what is not yet.
@@ -100,12 +111,20 @@ class RunLog:
             await self._flush()
 
     async def wind_down(self) -> None:
-        """Wait for the write that is under way, whatever comes of it: nothing may go on behind an executor's back."""
+        """Wait for the write that is under way, whatever comes of it: nothing may go on behind an executor's back.
+
+        What is not acknowledged then is built anew by whoever takes the run up.
+        """
         flushing, self._flushing = self._flushing, None
         if flushing is not None:
             await asyncio.wait({flushing})
-            if not flushing.cancelled():
-                flushing.exception()
+        self._pending.clear()
+        self.tail = self._acknowledged
+
+    @property
+    def has_fault(self) -> bool:
+        """Whether a write that nobody waits for has failed."""
+        return self._flushing is not None and self._flushing.done() and _error_of(self._flushing) is not None
 
     def of_child(self, tail: Checkpoint) -> RunLog:
         """Return the log of a child run in the same store, with the same durability.
@@ -152,13 +171,18 @@ class RunLog:
     async def _settle(self) -> None:
         """Wait for the write that is under way, if one is."""
         flushing, self._flushing = self._flushing, None
-        if flushing is None:
-            return
-        try:
-            await asyncio.shield(flushing)
-        except asyncio.CancelledError:
-            self._flushing = flushing
-            raise
+        if flushing is not None:
+            try:
+                await asyncio.shield(flushing)
+            except asyncio.CancelledError:
+                self._flushing = flushing
+                raise
+        if self._taken_over:
+            raise TakenOver
+
+    def _flushed(self, flushing: asyncio.Task[None]) -> None:
+        if _error_of(flushing) is not None:
+            self.on_fault()
 
     async def _flush(self) -> None:
         while self._pending:
@@ -167,10 +191,6 @@ class RunLog:
             except CheckpointConflictError:
                 if not await self._catch_up():
                     raise
-            except BaseException:
-                # What is not acknowledged is built anew by whoever takes the run up.
-                self._forget_pending()
-                raise
 
     async def _write_pending(self) -> None:
         if len(self._pending) > 1 and isinstance(self._store, BatchAppend):
@@ -185,9 +205,11 @@ class RunLog:
             self._acknowledged = checkpoint
             self._pending.pop(0)
 
-    def _forget_pending(self) -> None:
-        self._pending.clear()
-        self.tail = self._acknowledged
+    def _withdraw(self, own: _Pending) -> None:
+        """Give up the newest checkpoint, whose caller is told so; what others have appended before it stays."""
+        if own in self._pending:
+            self._pending.remove(own)
+        self.tail = self._pending[-1].checkpoint if self._pending else self._acknowledged
 
     async def _catch_up(self) -> bool:
         """Take over control events that others have appended, and build what is pending anew behind them.
@@ -199,6 +221,8 @@ class RunLog:
         if newest is not None and newest.status == "cancelled" and newest.step > self._acknowledged.step:
             self._pending.clear()
             self._acknowledged = self.tail = newest
+            self._taken_over = True
+            self.on_control(newest)
             raise TakenOver
         known = {pending.checkpoint.digest for pending in self._pending}
         base = self._acknowledged
@@ -224,7 +248,10 @@ class RunLog:
         self._acknowledged = self.tail = base
         for record in controls:
             self.on_control(record)
-        for position, pending in enumerate(self._pending):
-            self.tail = pending.build(self.tail)
-            self._pending[position] = _Pending(pending.build, self.tail)
+        for pending in self._pending:
+            self.tail = pending.checkpoint = pending.build(self.tail)
         return True
+
+
+def _error_of(done: asyncio.Task[None]) -> BaseException | None:
+    return None if done.cancelled() else done.exception()

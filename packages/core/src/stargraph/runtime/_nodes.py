@@ -114,6 +114,7 @@ async def _off_the_loop(call: Callable[[], object], executor: Executor | None, s
     second try never runs beside the first.
     """
     loop = asyncio.get_running_loop()
+    call = functools.partial(_without_stop_iteration, call)
     if executor is None:
         call = functools.partial(contextvars.copy_context().run, call)
     working = loop.run_in_executor(executor, call)
@@ -124,8 +125,17 @@ async def _off_the_loop(call: Callable[[], object], executor: Executor | None, s
             raise _timed_out(seconds)
         return working.result()
     finally:
-        # Whoever no longer waits for it must not be told that nobody did.
-        working.add_done_callback(lambda future: None if future.cancelled() else future.exception())
+        # What has not begun must not begin when nobody waits for it; what has begun ends unheard.
+        if not working.cancel() and not working.cancelled():
+            working.exception()
+
+
+def _without_stop_iteration(call: Callable[[], object]) -> object:
+    # A future cannot carry a StopIteration: whoever waits would wait for ever.
+    try:
+        return call()
+    except StopIteration as error:
+        raise RuntimeError("the node raised StopIteration") from error
 
 
 def _timed_out(seconds: float | None) -> TimeoutError:

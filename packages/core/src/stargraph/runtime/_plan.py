@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from stargraph.checkpoint.protocol import Fork, JsonValue, Task
+from stargraph.checkpoint.protocol import Fork, Fragment, JsonValue, Task
 from stargraph.errors import StateError
 from stargraph.ir import (
     Ask,
@@ -223,7 +223,7 @@ class Plan:
             completion: the node that it follows.
 
         Raises:
-            StateError: it is not a list.
+            StateError: it is not a list, or not JSON.
         """
         assert rule.over is not None
         items = rule.over.evaluate(completion.state, completion.facts)
@@ -233,7 +233,8 @@ class Plan:
                 reason="not-a-list",
                 hint="`over` gives the list whose items are the branches, as in: state.notes",
             )
-        return items
+        # CEL knows values that JSON cannot say.
+        return Fragment.of(items, f"rule {rule.spec.id!r}: {rule.over.text}").value  # type: ignore[no-any-return]
 
     def branch(self, fork: Fork, index: int) -> Task:
         """Return the task of one branch.

@@ -226,7 +226,9 @@ class StateSpec:
             return {name: given[name] if name in given else self._defaults[name] for name in self.fields}
         assert self.model is not None
         try:
-            return self.model.model_validate(given).model_dump(mode="json")
+            whole = self.model.model_validate_json(orjson.dumps(given))
+            # What the class computes is not stored: it would not be accepted when it is read.
+            return whole.model_dump(mode="json", include=set(self.fields))
         except ValidationError as error:
             raise _does_not_fit(error, "inputs") from None
 

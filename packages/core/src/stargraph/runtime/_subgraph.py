@@ -73,6 +73,7 @@ class Children:
         self._executor_id = executor_id
         self._spawn = spawn
         self._running: dict[str, ChildEngine] = {}
+        self._pause_grace: float | None = None
 
     def asking(self, tail: Checkpoint) -> set[str]:
         """Return the tasks whose child runs wait for answers; those may have come while nobody looked.
@@ -88,6 +89,7 @@ class Children:
         Args:
             grace: seconds, as for the parent.
         """
+        self._pause_grace = grace
         for engine in self._running.values():
             engine.pause(grace)
 
@@ -109,6 +111,8 @@ class Children:
             log = await self._open(plan, tail, task, item)
             if log.tail.status not in ENDED:
                 engine = self._running[task.id] = self._spawn(plan, log)
+                if self._pause_grace is not None:
+                    engine.pause(self._pause_grace)
                 try:
                     await engine.run()
                 finally:
@@ -124,6 +128,13 @@ class Children:
             first = self._genesis(plan, run_id, tail, task, item)
             await self._log.write(first)
             return self._log.of_child(first)
+        if latest.parent_run_id != tail.run_id:
+            raise CheckpointError(
+                f"run {run_id!r} exists already, and is no child of run {tail.run_id!r}",
+                reason="run-exists",
+                hint="The child run of this task needs that id: start the parent under another one.",
+                run_id=run_id,
+            )
         log = self._log.of_child(latest)
         if latest.status not in ENDED:
             await log.append(lambda current: self._resumed(plan, current))
@@ -203,7 +214,7 @@ async def cancel_children(log: RunLog, tail: Checkpoint, executor_id: str) -> No
     for task in tasks_of(tail.frontier):
         while True:
             child = await log.read_latest(child_run_id(tail.run_id, task.id))
-            if child is None or child.status in ENDED:
+            if child is None or child.status in ENDED or child.parent_run_id != tail.run_id:
                 break
             await cancel_children(log, child, executor_id)
             ended = child.next(event="cancelled", status="cancelled", executor=executor_id, timestamp=datetime.now(UTC))

@@ -104,6 +104,26 @@ async def conflict_stores_nothing(kit: Kit) -> None:
 
 
 @group.check(
+    "conflict_in_the_middle",
+    "A batch of which the first steps are stored already and the next one is another executor's raises "
+    "CheckpointConflictError, and stores nothing more.",
+    contract=f"{_CONTRACT}; write, rule 4",
+    usual_cause="Only the first step of a batch is judged, or stored steps are skipped without comparing them.",
+    needs=("batch.appends_all",),
+)
+async def conflict_in_the_middle(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    steps = chain(length=6)
+    await handle.write_many(steps[:3])
+    taken = follow(steps[2], event="resumed", executor=executor(2))
+    await other.write(taken)
+    what = "write_many of steps 1 to 5, of which 1 and 2 are stored and 3 is another executor's"
+    await refused(handle.write_many(steps[1:]), what, CheckpointConflictError, "step-taken")
+    expect(await _prefix(other, [*steps[:3], taken], what) == 4, "a refused batch changed the run")
+    absent(await other.read_at_step("run", 4), f"read_at_step('run', 4) after {what}")
+
+
+@group.check(
     "refusal_leaves_a_prefix",
     "A batch whose later step is refused leaves a prefix, and raises what write would have raised.",
     contract=_CONTRACT,

@@ -14,7 +14,7 @@ from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import NOON, begin, executor
 from stargraph.checkpoint.protocol import Checkpoint
-from stargraph.errors import CheckpointConflictError, CheckpointNotFoundError, HashMismatchError, StargraphError
+from stargraph.errors import CheckpointConflictError, CheckpointNotFoundError, HashMismatchError
 
 if TYPE_CHECKING:
     from stargraph.graph import Graph
@@ -29,7 +29,7 @@ async def _done(call: Awaitable[T], what: str) -> T:
     """Run a call of the engine, which must succeed."""
     try:
         return await call
-    except StargraphError as error:
+    except Exception as error:
         raise Finding(f"{what} raised {told(error)}") from error
 
 
@@ -198,11 +198,17 @@ async def takeover(kit: Kit) -> None:
     try:
         run = await _graphs.sequence().start(checkpointer=first.driver, run_id=run_id)
         slow = asyncio.ensure_future(run.start())
-        await reached.wait()
-        other = await _graphs.sequence().start(checkpointer=second.driver)
-        summary = await _done(other.resume(run_id=run_id), "run.resume() beside a living executor")
-        go_on.set()
-        (outcome,) = await asyncio.gather(slow, return_exceptions=True)
+        arrived = asyncio.ensure_future(reached.wait())
+        await asyncio.wait([slow, arrived], return_when=asyncio.FIRST_COMPLETED)
+        arrived.cancel()
+        if not reached.is_set():
+            await _done(slow, "run.start()")
+        try:
+            other = await _graphs.sequence().start(checkpointer=second.driver)
+            summary = await _done(other.resume(run_id=run_id), "run.resume() beside a living executor")
+        finally:
+            go_on.set()
+            (outcome,) = await asyncio.gather(slow, return_exceptions=True)
     finally:
         del _graphs.BEFORE[run_id]
     expect(summary.status == "done", f"the executor that took over ended with the status {summary.status!r}")

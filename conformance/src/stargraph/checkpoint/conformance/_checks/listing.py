@@ -131,7 +131,8 @@ async def limit(kit: Kit) -> None:
 )
 async def default_limit(kit: Kit) -> None:
     handle = await kit.open()
-    await _started(handle, {f"run-{number}": NOON + timedelta(seconds=number) for number in range(103)})
+    starts = {f"run-{number}": NOON + timedelta(seconds=number) for number in range(103)}
+    await asyncio.gather(*(_started(handle, {run_id: moment}) for run_id, moment in starts.items()))
     wanted = [f"run-{number}" for number in range(102, 2, -1)]
     same_runs(wanted, await handle.list_runs(), "list_runs() of 103 runs")
 

@@ -297,16 +297,16 @@ async def latest_ignores_clocks(kit: Kit) -> None:
 
 @group.check(
     "latest_is_numeric",
-    "Steps are numbers: 10 comes after 9, and 100 after 99.",
+    "Steps are numbers: 10 comes after 9.",
     contract="read_latest",
     usual_cause="Steps are compared as text, in a file name or a TEXT column.",
     needs=_NEEDS,
 )
 async def latest_is_numeric(kit: Kit) -> None:
     handle = await kit.open()
-    for checkpoint in chain(length=102):
+    for checkpoint in chain(length=12):
         await handle.write(checkpoint)
-        if checkpoint.step in (9, 10, 11, 99, 100, 101):
+        if checkpoint.step >= 9:
             what = f"read_latest('run') after step {checkpoint.step}"
             same(checkpoint, await handle.read_latest("run"), what)
 

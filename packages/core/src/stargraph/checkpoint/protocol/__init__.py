@@ -40,7 +40,9 @@ from stargraph.checkpoint.protocol._rules import (
     check_batch,
     check_instant,
     check_listing,
+    closed,
     judge_append,
+    needed_steps,
     not_bootstrapped,
     run_deleted,
 )
@@ -81,10 +83,12 @@ __all__ = [
     "check_instant",
     "check_json",
     "check_listing",
+    "closed",
     "format_time",
     "is_run_id",
     "join_fragments",
     "judge_append",
+    "needed_steps",
     "not_bootstrapped",
     "run_deleted",
 ]

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Literal
 
 from stargraph.checkpoint.protocol._models import Checkpoint
-from stargraph.checkpoint.protocol._records import ENDED, Status, as_utc
+from stargraph.checkpoint.protocol._records import ENDED, Fork, Status, StepRange, as_utc
 from stargraph.errors import CheckpointConflictError, CheckpointError
 
 
@@ -109,6 +109,15 @@ def not_bootstrapped() -> CheckpointError:
     )
 
 
+def closed() -> CheckpointError:
+    """Return the error of a method that was called after `close`."""
+    return CheckpointError(
+        "the checkpointer is closed",
+        reason="closed",
+        hint="Call `await checkpointer.bootstrap()` to open it again.",
+    )
+
+
 def run_deleted(run_id: str, step: int) -> CheckpointError:
     """Return the error of a write to a run that was deleted.
 
@@ -190,3 +199,16 @@ def check_instant(moment: datetime, name: str) -> datetime:
             f"{name} is {moment!r}: give a datetime with its offset, as in datetime(2026, 1, 31, tzinfo=timezone.utc)"
         )
     return as_utc(moment)
+
+
+def needed_steps(latest: Checkpoint) -> tuple[StepRange, ...]:
+    """Return the steps that a run must still have to go on from its latest checkpoint, whatever is pruned.
+
+    Args:
+        latest: the checkpoint with the highest step.
+    """
+    needed = [StepRange(first=latest.step, last=latest.step)]
+    for item in latest.frontier:
+        needed.append(StepRange(first=item.since_step, last=item.since_step))
+        needed += item.completed_steps if isinstance(item, Fork) else item.calls
+    return tuple(needed)

@@ -25,12 +25,12 @@ from stargraph.checkpoint.protocol import (
     check_batch,
     check_instant,
     check_listing,
+    closed,
     is_run_id,
     not_bootstrapped,
 )
 from stargraph.checkpoint.sqlite import _queries, _retention
 from stargraph.checkpoint.sqlite._appends import Append, AppendMany
-from stargraph.checkpoint.sqlite._connection import closed
 from stargraph.checkpoint.sqlite._files import StoreFiles
 from stargraph.checkpoint.sqlite._library import sqlite_library
 from stargraph.checkpoint.sqlite._rows import microseconds

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 import aiosqlite
 from aiosqlite.core import _STOP_RUNNING_SENTINEL
 
-from stargraph.errors import CheckpointError
+from stargraph.checkpoint.protocol import closed
 
 T = TypeVar("T")
 
@@ -136,15 +136,6 @@ def hand_over(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], 
     """
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(callback, *args)
-
-
-def closed() -> CheckpointError:
-    """Return the error of a method that was called after `close`."""
-    return CheckpointError(
-        "the checkpointer is closed",
-        reason="closed",
-        hint="Call `await checkpointer.bootstrap()` to open it again.",
-    )
 
 
 def _await_end(thread: weakref.ref[threading.Thread]) -> None:

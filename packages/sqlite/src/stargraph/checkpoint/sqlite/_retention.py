@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from stargraph.checkpoint.protocol import ENDED, Checkpoint, Task
+from stargraph.checkpoint.protocol import ENDED, needed_steps
 from stargraph.checkpoint.sqlite._queries import checkpoint_of
 
 _BATCH_STEPS: Final = 256
@@ -171,13 +171,5 @@ def _removal(
         (record,) = connection.execute(
             "SELECT record FROM checkpoints WHERE run_id = ? AND step = ?", (run_id, step)
         ).fetchone()
-        keep = tuple(_needed(checkpoint_of(record, run_id, step)))
+        keep = tuple((span.first, span.last) for span in needed_steps(checkpoint_of(record, run_id, step)))
     return Removal(run_id, below=step + 1 - keep_last, keep=keep, tail=digest)
-
-
-def _needed(latest: Checkpoint) -> Iterator[tuple[int, int]]:
-    """Yield the ranges of steps that a run needs to go on from its latest checkpoint."""
-    for item in latest.frontier:
-        yield item.since_step, item.since_step
-        for span in item.calls if isinstance(item, Task) else item.completed_steps:
-            yield span.first, span.last

@@ -1,0 +1,114 @@
+"""The object store that speaks S3, through aioboto3."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+from stargraph.checkpoint.s3._concurrency import map_each
+from stargraph.checkpoint.s3._connection import Connection
+from stargraph.checkpoint.s3._failures import Outcome, classify
+from stargraph.checkpoint.s3._objects import ObjectInfo
+from stargraph.errors import StoreUnavailableError
+
+_PAGE: Final = 1000
+_DIRECTORY_BUCKET: Final = "--x-s3"
+
+
+class S3ObjectStore:
+    """The objects of one bucket.
+
+    Args:
+        connection: makes the client.
+        bucket: the bucket.
+        kms_key_id: encrypt what is written with this KMS key.
+    """
+
+    def __init__(self, connection: Connection, bucket: str, *, kms_key_id: str | None = None) -> None:
+        self._connection = connection
+        self._bucket = bucket
+        # A directory bucket lists in no order and knows no start: all of a folder is listed and sorted here.
+        self._ordered = not bucket.endswith(_DIRECTORY_BUCKET)
+        self._encryption = {} if kms_key_id is None else {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key_id}
+
+    async def create(self, key: str, body: bytes | Path) -> str | None:
+        """See `ObjectStore`."""
+        if isinstance(body, Path):
+            with body.open("rb") as content:
+                return await self._create(key, content)
+        return await self._create(key, body)
+
+    async def _create(self, key: str, content: Any) -> str | None:
+        reply = await self._request(
+            "put_object", "s3:PutObject", key, Body=content, IfNoneMatch="*", **self._encryption
+        )
+        return None if reply is Outcome.EXISTS else str(reply["ETag"])
+
+    async def overwrite(self, keys: Sequence[str], body: bytes) -> None:
+        """See `ObjectStore`."""
+
+        async def put(key: str) -> None:
+            await self._request("put_object", "s3:PutObject", key, Body=body, **self._encryption)
+
+        await map_each(put, keys)
+
+    async def get(self, key: str, *, first: int | None = None) -> bytes | None:
+        """See `ObjectStore`."""
+        extra = {} if first is None else {"Range": f"bytes=0-{first - 1}"}
+        reply = await self._request("get_object", "s3:GetObject", key, **extra)
+        if reply is Outcome.MISSING:
+            return None
+        return b"" if reply is Outcome.EMPTY else reply["Body"]
+
+    async def list(self, prefix: str, *, after: str = "", limit: int = _PAGE) -> Sequence[ObjectInfo]:
+        """See `ObjectStore`."""
+        found: list[ObjectInfo] = []
+        token: str | None = None
+        while not self._ordered or len(found) < limit:
+            extra: dict[str, Any] = {"ContinuationToken": token} if token else {}
+            if self._ordered:
+                extra["MaxKeys"] = limit - len(found)
+                if after and not token:
+                    extra["StartAfter"] = after
+            reply = await self._request("list_objects_v2", "s3:ListBucket", None, Prefix=prefix, **extra)
+            found.extend(
+                ObjectInfo(item["Key"], item["Size"], item["ETag"], item["LastModified"])
+                for item in reply.get("Contents", ())
+            )
+            token = reply.get("NextContinuationToken")
+            if not reply.get("IsTruncated") or not token:
+                break
+        if not self._ordered:
+            found = sorted((info for info in found if info.key > after), key=lambda info: info.key)[:limit]
+        elif any(before.key >= later.key for before, later in pairwise(found)):
+            raise StoreUnavailableError(
+                f"s3://{self._bucket}/{prefix}: the store lists keys out of order",
+                reason="unordered-listing",
+                hint="A store of checkpoints must list in the order of the keys, as S3 does.",
+            )
+        return found
+
+    async def remove(self, keys: Sequence[str]) -> None:
+        """See `ObjectStore`."""
+
+        async def delete(key: str) -> None:
+            await self._request("delete_object", "s3:DeleteObject", key)
+
+        # One request each: the bulk form needs a checksum that not every store knows, and removing is free.
+        await map_each(delete, keys)
+
+    async def _request(self, operation: str, permission: str, key: str | None, **arguments: Any) -> Any:
+        where = f"s3://{self._bucket}/{arguments['Prefix'] if key is None else key}"
+        if key is not None:
+            arguments["Key"] = key
+        try:
+            client = await self._connection.client()
+            reply = await getattr(client, operation)(Bucket=self._bucket, **arguments)
+            if operation == "get_object":
+                async with reply["Body"] as stream:
+                    reply["Body"] = await stream.read()
+        except Exception as error:  # noqa: BLE001  # classify raises what it does not know
+            return classify(error, where=where, bucket=self._bucket, permission=permission)
+        return reply

@@ -1,0 +1,145 @@
+"""The command line and the pytest plugin, as their users call them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from support.workspace import ROOT
+
+from stargraph.checkpoint.conformance import catalogue
+
+REFERENCE = "stargraph.checkpoint.conformance.reference:target"
+
+BROKEN = """
+from stargraph.checkpoint.conformance.reference import MemoryCheckpointer, MemoryStores
+
+
+class Gaps(MemoryCheckpointer):
+    async def read_latest(self, run_id):
+        found = await super().read_latest(run_id)
+        return None if found is not None and found.step == 2 else found
+
+
+target = MemoryStores(Gaps).target()
+"""
+
+TESTS = """
+import pytest
+
+
+@pytest.mark.conformance("{target}")
+def test_my_driver(conformance_check):
+    conformance_check()
+"""
+
+
+def call(module: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests"), "COLUMNS": "200"}
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def conformance(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return call("stargraph.checkpoint.conformance", *arguments, folder=folder)
+
+
+def test_a_broken_driver_beside_the_user(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(BROKEN)
+    files = ("--json", "r.json", "--junit", "r.xml", "--markdown", "r.md")
+    done = conformance("run", "mine:target", "--quick", "--seed", "5", *files, folder=tmp_path)
+    assert done.returncode == 1
+    assert "FAIL steps.append_and_read" in done.stdout
+    assert "read_latest('run') after step 2 gave None; step 2 of run 'run' was written" in done.stdout
+    assert "usual cause: " in done.stdout
+    assert "BLOCKED values.text  steps.append_and_read did not pass (fail)" in done.stdout
+    assert "level none" in done.stdout
+    assert json.loads((tmp_path / "r.json").read_text())["seed"] == 5
+    assert int(ET.parse(tmp_path / "r.xml").getroot().attrib["failures"]) >= 1
+    assert "Level **none**" in (tmp_path / "r.md").read_text()
+
+
+def test_a_report_on_stdout_stands_alone(tmp_path: Path) -> None:
+    done = conformance("run", REFERENCE, "--only", "steps", "--json", "-", folder=tmp_path)
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["level"] == "partial"
+    assert "level partial" in done.stderr
+
+
+def test_nothing_is_left_beside_the_user(tmp_path: Path) -> None:
+    done = conformance("run", REFERENCE, "--only", "stateful", folder=tmp_path)
+    assert done.returncode == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_catalogue_and_one_check_of_it(tmp_path: Path) -> None:
+    listed = conformance("run", "--list", folder=tmp_path)
+    assert listed.returncode == 0
+    assert all(check.id in listed.stdout for check in catalogue())
+    told = conformance("run", "--explain", "crash.kill9_acked_survive", folder=tmp_path)
+    assert told.returncode == 0
+    assert "usual cause" in told.stdout
+    assert "several processes" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("run",), "name the driver under test"),
+        (("run", "no_such:target"), "cannot be imported"),
+        (("run", REFERENCE, "--only", "nonsense"), "no check fits 'nonsense'"),
+        (("run", "--explain", "nonsense"), "no check has the id 'nonsense'"),
+    ],
+)
+def test_a_call_that_makes_no_sense(arguments: tuple[str, ...], told: str, tmp_path: Path) -> None:
+    done = conformance(*arguments, folder=tmp_path)
+    assert done.returncode == 3
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_version(tmp_path: Path) -> None:
+    done = conformance("--version", folder=tmp_path)
+    assert done.stdout.startswith("stargraph-conformance ")
+    assert done.stdout.strip()[-1].isdigit()
+
+
+def run_pytest(folder: Path, target: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    (folder / "test_mine.py").write_text(TESTS.format(target=target))
+    return call("pytest", "-q", "-p", "no:cacheprovider", *arguments, folder=folder)
+
+
+def test_one_item_for_each_check(tmp_path: Path) -> None:
+    listed = run_pytest(tmp_path, REFERENCE, "--collect-only")
+    ids = [line.partition("[")[2].rstrip("]") for line in listed.stdout.splitlines() if "::" in line]
+    assert sorted(ids) == sorted(check.id for check in catalogue())
+
+
+def test_a_sound_driver_in_pytest(tmp_path: Path) -> None:
+    done = run_pytest(tmp_path, REFERENCE, "-k", "steps or crash", "-rs")
+    assert done.returncode == 0, done.stdout
+    assert "the target says that other processes cannot open its store" in done.stdout
+    assert f"{sum(check.group == 'steps' for check in catalogue())} passed, 3 skipped" in done.stdout
+
+
+def test_a_broken_driver_in_pytest(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(BROKEN)
+    (tmp_path / "conftest.py").write_text("")
+    arguments = ("-k", "append_and_read or values.text", "-rs", "-p", "no:randomly", "--conformance-quick")
+    done = run_pytest(tmp_path, "mine:target", *arguments)
+    assert done.returncode == 1
+    assert "steps.append_and_read: read_latest('run') after step 2 gave None" in done.stdout
+    assert "blocked: steps.append_and_read did not pass (fail)" in done.stdout
+    assert "1 failed, 1 skipped" in done.stdout
+
+
+def test_a_test_without_a_target_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "test_mine.py").write_text("def test_it(conformance_check):\n    conformance_check()\n")
+    done = call("pytest", "-q", "-p", "no:cacheprovider", folder=tmp_path)
+    assert done.returncode != 0
+    assert "@pytest.mark.conformance('package.module:target')" in done.stdout

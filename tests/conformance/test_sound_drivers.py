@@ -1,0 +1,89 @@
+"""Sound drivers pass: the reference in memory, SQLite as an outsider runs it, and the driver of the documentation."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.documents import blocks_of
+from support.workspace import ROOT
+
+from stargraph.checkpoint.conformance import catalogue, run
+
+COMMAND = Path(sys.executable).with_name("stargraph-conformance")
+REFERENCE = "stargraph.checkpoint.conformance.reference:target"
+
+
+def conformance(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests"), "COLUMNS": "200"}
+    command = [str(COMMAND), "run", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_reference_in_memory(seed: int) -> None:
+    report = run(REFERENCE, quick=True, seed=seed)
+    assert report.count("pass") == sum(check.quick for check in catalogue()), report.to_json()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3, 20))
+def test_the_reference_in_memory_with_other_seeds(seed: int) -> None:
+    test_the_reference_in_memory(seed)
+
+
+def test_the_reference_lives_in_one_process(tmp_path: Path) -> None:
+    report = run(REFERENCE, only=["crash", "bootstrap", "values.sixty_four_mebibytes", "list_runs.thousands"])
+    assert (report.level, report.exit_code) == ("partial", 2)
+    assert not report.count("fail", "error", "blocked")
+    skipped = {result.check.id for result in report.results if result.verdict == "skip"}
+    assert {"crash.kill9_acked_survive", "bootstrap.four_processes"} <= skipped
+
+
+@pytest.mark.timeout(300)
+def test_sqlite_is_fully_conformant_as_an_outsider_sees_it(tmp_path: Path) -> None:
+    done = conformance("support.conformance_targets:sqlite", "--json", "report.json", folder=tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert report["level"] == "full"
+    verdicts = [result["verdict"] for result in report["results"] if not result["check"]["advisory"]]
+    assert verdicts == ["pass"] * report["catalogue"]
+    assert "stargraph-checkpoint-sqlite" in report["driver"]
+    assert "level full" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", range(20))
+def test_sqlite_with_other_seeds(seed: int, tmp_path: Path) -> None:
+    done = conformance("support.conformance_targets:sqlite", "--seed", str(seed), folder=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _write_documented_driver(folder: Path) -> None:
+    for block in blocks_of((ROOT / "docs/write-a-driver.md").read_text()):
+        if block.name:
+            (folder / block.name).write_text(block.text)
+
+
+def test_the_documented_driver_survives_processes(tmp_path: Path) -> None:
+    _write_documented_driver(tmp_path)
+    picked = [check.id for check in catalogue() if check.processes] + ["corruption", "bootstrap"]
+    only = [argument for check_id in picked for argument in ("--only", check_id)]
+    done = conformance("more_targets:target", *only, "--json", "-", folder=tmp_path)
+    report = json.loads(done.stdout)
+    assert {result["verdict"] for result in report["results"]} == {"pass"}, done.stdout
+    assert done.returncode == 2  # only a part was run
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_documented_driver_is_conformant(tmp_path: Path) -> None:
+    _write_documented_driver(tmp_path)
+    done = conformance("more_targets:target", "--deadline", "4", folder=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "level core" in done.stdout

@@ -1,0 +1,286 @@
+"""Verdicts, levels and exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from stargraph.checkpoint.conformance import HarnessError, Report, Result, Target, Verdict, catalogue, run, select
+from stargraph.checkpoint.conformance._render import to_junit, to_markdown
+from stargraph.checkpoint.conformance.reference import MemoryCheckpointer, MemoryStores
+from stargraph.checkpoint.protocol import Checkpoint, RunSummary
+
+
+def report_of(**verdicts: Verdict) -> Report:
+    """A report in which every check passed, but for these; the underscore is the dot."""
+    named = {name.replace("__", "."): verdict for name, verdict in verdicts.items()}
+    results = [Result(check, named.get(check.id, "pass")) for check in catalogue()]
+    return Report("t", "d", 0, catalogue(), tuple(results))
+
+
+def without(report: Report, *ids: str) -> Report:
+    return dataclasses.replace(report, results=tuple(r for r in report.results if r.check.id not in ids))
+
+
+def verdict_of(report: Report, check_id: str) -> Result:
+    (result,) = (result for result in report.results if result.check.id == check_id)
+    return result
+
+
+@pytest.mark.parametrize(
+    ("report", "level", "code"),
+    [
+        (report_of(), "full", 0),
+        (report_of(performance__appends="fail"), "full", 0),
+        (report_of(history__range="skip"), "core", 0),
+        (report_of(history__range="expected-failure"), "core", 0),
+        (report_of(history__range="blocked"), "partial", 2),
+        (report_of(steps__gap_refused="skip"), "partial", 2),
+        (without(report_of(), "steps.gap_refused"), "partial", 2),
+        (without(report_of(), "history.range"), "partial", 2),
+        (report_of(steps__gap_refused="fail"), "none", 1),
+        (report_of(history__range="fail"), "none", 1),
+        (report_of(steps__gap_refused="error"), "none", 3),
+        (report_of(steps__gap_refused="error", history__range="fail"), "none", 1),
+        (Report("t", "d", 0, catalogue(), ()), "none", 2),
+    ],
+)
+def test_the_level_is_measured_against_the_catalogue(report: Report, level: str, code: int) -> None:
+    assert (report.level, report.exit_code) == (level, code)
+
+
+def memory(kind: type = MemoryCheckpointer, **changes: Any) -> Target:
+    return dataclasses.replace(MemoryStores(kind).target(), **changes)
+
+
+class Lacking:
+    """The five methods and nothing else."""
+
+    def __init__(self, store: Any) -> None:
+        self._inner = MemoryCheckpointer(store)
+
+    async def bootstrap(self) -> None:
+        await self._inner.bootstrap()
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        await self._inner.write(checkpoint)
+
+    async def read_latest(self, run_id: str) -> Checkpoint | None:
+        return await self._inner.read_latest(run_id)
+
+    async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
+        return await self._inner.read_at_step(run_id, step)
+
+    async def list_runs(self, *, since: Any = None, limit: int = 100) -> list[RunSummary]:
+        return await self._inner.list_runs(since=since, limit=limit)
+
+
+def test_a_capability_is_declared_by_the_methods() -> None:
+    report = run(memory(Lacking), only=["history.range"])
+    result = verdict_of(report, "history.range")
+    assert (result.verdict, result.message) == ("skip", "history: not declared")
+
+
+def test_a_declared_capability_that_is_absent_fails() -> None:
+    declared = memory(Lacking, capabilities=frozenset({"history"}))
+    result = verdict_of(run(declared, only=["history.range"]), "history.range")
+    assert (result.verdict, result.message) == ("fail", "history: declared, but the driver lacks methods of RunHistory")
+    hook = memory(capabilities=frozenset({"stored-bytes"}), stored_bytes=None)
+    result = verdict_of(run(hook, only=["corruption.swapped"]), "corruption.swapped")
+    assert (result.verdict, result.message) == ("fail", "stored-bytes: declared, but the target has no hook for it")
+
+
+def test_a_capability_that_is_not_declared_is_not_looked_at() -> None:
+    report = run(memory(capabilities=frozenset()), only=["history.range"])
+    assert verdict_of(report, "history.range").verdict == "skip"
+
+
+class NoHistory(MemoryCheckpointer):
+    async def history(self, run_id: str, **arguments: Any) -> AsyncIterator[Checkpoint]:
+        if run_id:
+            raise NotImplementedError("later")
+        yield await self._nothing()
+
+    async def _nothing(self) -> Checkpoint:
+        raise AssertionError
+
+
+class NoMethods:
+    """What another kit calls full."""
+
+
+def test_a_driver_without_methods_is_not_conformant() -> None:
+    report = run(Target(open=lambda location: NoMethods()))  # type: ignore[arg-type,return-value]
+    assert (report.level, report.exit_code, report.count("pass")) == ("none", 3, 0)
+
+
+def test_a_method_that_is_not_implemented_fails() -> None:
+    result = verdict_of(run(memory(NoHistory), only=["history.range"]), "history.range")
+    assert result.verdict == "fail"
+    assert "NotImplementedError: later" in result.message
+
+
+def test_an_expected_failure_is_strict() -> None:
+    link = "https://example.org/1"
+    failing = memory(NoHistory, expected_failures={"history.range": link})
+    result = verdict_of(run(failing, only=["history.range"]), "history.range")
+    assert result.verdict == "expected-failure"
+    assert link in result.message
+    passing = memory(expected_failures={"history.range": link})
+    result = verdict_of(run(passing, only=["history.range"]), "history.range")
+    assert result.verdict == "fail"
+    assert "take it off" in result.message
+
+
+class Gaps(MemoryCheckpointer):
+    def _append(self, checkpoint: Checkpoint, record: bytes) -> None:
+        self._store.runs.setdefault(checkpoint.run_id, {})[checkpoint.step] = record
+
+
+def test_a_required_check_cannot_be_waived() -> None:
+    waived = memory(Gaps, expected_failures={"steps.gap_refused": "https://example.org/2"})
+    report = run(waived, only=["steps.gap_refused"])
+    assert verdict_of(report, "steps.gap_refused").verdict == "fail"
+    assert report.exit_code == 1
+
+
+def test_expected_failures_must_exist() -> None:
+    with pytest.raises(HarnessError, match=r"history\.nonsense: there is no such check"):
+        run(memory(expected_failures={"history.nonsense": "link"}))
+
+
+def test_what_a_failed_check_was_needed_for_is_blocked_by_its_name() -> None:
+    report = run(memory(Gaps), only=["steps.gap_after_end"])
+    result = verdict_of(report, "steps.gap_after_end")
+    assert (result.verdict, result.message) == ("blocked", "steps.gap_refused did not pass (fail)")
+    assert verdict_of(report, "steps.append_and_read").verdict == "pass"
+
+
+class Hangs(MemoryCheckpointer):
+    async def read_latest(self, run_id: str) -> Checkpoint | None:
+        await asyncio.Event().wait()
+        return None
+
+
+class Blocks(MemoryCheckpointer):
+    async def read_latest(self, run_id: str) -> Checkpoint | None:
+        time.sleep(60)
+        return None
+
+
+@pytest.mark.parametrize(("kind", "told"), [(Hangs, "seconds; unfinished"), (Blocks, "cannot be cancelled either")])
+def test_a_driver_that_does_not_come_back_fails(kind: type, told: str) -> None:
+    report = run(memory(kind), only=["bootstrap.creates"], deadline=0.02)
+    result = verdict_of(report, "bootstrap.creates")
+    assert result.verdict == "fail"
+    assert "read_latest('nobody')" in result.message
+    assert told in result.message
+    assert ("time.sleep(60)" in result.details) == (kind is Blocks)
+
+
+class Raises(MemoryCheckpointer):
+    async def read_latest(self, run_id: str) -> Checkpoint | None:
+        return self._missing  # type: ignore[attr-defined,no-any-return]
+
+
+def test_an_exception_of_the_driver_is_a_finding_with_its_place() -> None:
+    result = verdict_of(run(memory(Raises), only=["bootstrap.creates"]), "bootstrap.creates")
+    assert result.verdict == "fail"
+    assert result.message.startswith("read_latest('nobody') raised AttributeError: ")
+    assert "return self._missing" in result.details
+    assert "contract (bootstrap)" in result.explained()
+    assert "usual cause: " in result.explained()
+
+
+@asynccontextmanager
+async def _nowhere() -> AsyncIterator[str]:
+    await asyncio.sleep(0)
+    if catalogue():
+        raise OSError("no space left on device")
+    yield ""
+
+
+def test_a_failure_of_the_surroundings_says_nothing_about_the_driver() -> None:
+    report = run(memory(location=_nowhere), only=["bootstrap.creates"])
+    assert report.exit_code == 3
+    assert "no space left on device" in verdict_of(report, "bootstrap.methods").message
+
+
+@asynccontextmanager
+async def _entered(location: str) -> AsyncIterator[MemoryCheckpointer]:
+    yield MemoryCheckpointer()
+
+
+def test_a_target_may_be_a_context_manager() -> None:
+    report = run(Target(open=_entered, processes=False), only=["steps.gap_refused", "steps.others_go_on"])
+    assert report.count("pass") == len(report.results) == 5
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ("nonsense", "give it as package.module:name"),
+        ("no_such_module:target", "cannot be imported: ModuleNotFoundError"),
+        ("json:target", "json has no target"),
+        ("string:digits", "must be a function or a Target"),
+    ],
+)
+def test_a_target_that_cannot_be_used_is_told_at_once(spec: str, told: str) -> None:
+    with pytest.raises(HarnessError, match=told):
+        run(spec)
+
+
+def test_checks_are_picked_by_id_group_and_pattern() -> None:
+    assert [check.id for check in select(["steps.gap_refused"])] == ["steps.gap_refused"]
+    assert {check.group for check in select(["steps", "list_*"])} == {"steps", "list_runs"}
+    assert all(check.quick for check in select(quick=True))
+    with pytest.raises(HarnessError, match="no check fits 'nonsense'"):
+        select(["nonsense"])
+
+
+def test_a_report_for_machines() -> None:
+    report = run(memory(Gaps), only=["steps"], seed=7)
+    data = json.loads(json.dumps(report.to_json()))
+    assert (data["format"], data["seed"], data["level"], data["exit_code"]) == (1, 7, "none", 1)
+    assert data["kit"] not in ("", "not installed")
+    assert {"python", "platform", "stargraph-core"} <= data["environment"].keys()
+    by_id = {result["check"]["id"]: result for result in data["results"]}
+    assert by_id["steps.gap_refused"]["verdict"] == "fail"
+    assert by_id["steps.gap_refused"]["check"]["version"] == 1
+    suite = ET.fromstring(to_junit(report))
+    assert int(suite.attrib["failures"]) == report.count("fail") > 0
+    assert int(suite.attrib["tests"]) == len(list(suite.iter("testcase"))) == len(report.results)
+    page = to_markdown(report)
+    assert "Level **none**" in page
+    assert "## fail: `steps.gap_refused`" in page
+
+
+def test_junit_takes_any_text() -> None:
+    check = catalogue()[0]
+    report = Report("t", "d", 0, catalogue(), (Result(check, "fail", "read '\x00\ud800'"),))
+    assert "\\u0000" in ET.fromstring(to_junit(report))[1][0].attrib["message"]
+
+
+def test_ids_are_stable_words() -> None:
+    for check in catalogue():
+        assert check.id.replace("_", "").replace(".", "").isalnum(), check.id
+        assert check.id.islower()
+        for text in (check.reason, check.usual_cause):
+            assert text.endswith("."), check.id
+            assert "\n" not in text
+        assert check.contract
+
+
+def test_the_kit_leaves_no_directories_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    run("support.conformance_targets:sqlite", only=["steps.append_and_read"])
+    assert not list(tmp_path.iterdir())

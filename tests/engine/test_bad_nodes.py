@@ -1,0 +1,101 @@
+"""Nodes, rules and reducers that misbehave fail the run; they never leave it without an end."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ConfigDict, computed_field
+from support import gated_nodes, nodes
+from support.graphs import PATH, graph
+from support.memory import MemoryCheckpointer
+
+
+@pytest.mark.parametrize("node", ["ask_with_a_date", "ask_a_number", "exhausted"])
+async def test_what_a_node_does_wrong_is_recorded(store: MemoryCheckpointer, node: str) -> None:
+    run = await graph(f'{PATH}nodes: [{{id: a, kind: "support.gated_nodes:{node}"}}]').start(
+        checkpointer=store, run_id="r"
+    )
+    summary = await asyncio.wait_for(run.start(), 10)
+    assert summary.status == "failed"
+    assert summary.error is not None
+    assert summary.error.node == "a"
+    assert store.events("r") == ["started", "failed a"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "returned"),
+    [
+        ('state_schema: {x: {type: "list[int]", default: [], reduce: add}}', {"x": [2**70]}),
+        ("", {1: 2}),
+        ("", {"x": {1: 2}}),
+    ],
+)
+async def test_an_update_that_cannot_be_merged_is_recorded(
+    store: MemoryCheckpointer, fields: str, returned: dict[Any, Any]
+) -> None:
+    nodes.before = lambda context: returned
+    text = (
+        f'{fields}\nnodes: [{{id: a, kind: "support.nodes:returns_x"}}, {{id: b, kind: echo}}]\n'
+        'rules: [{id: r, when: {node: a, if: "has(node.update.x)"}, then: [{kind: goto, target: b}]}]'
+    )
+    run = await graph(text).start(checkpointer=store, run_id="r")
+    summary = await run.start()
+    assert summary.status == "failed"
+    assert store.events("r") == ["started", "failed a"]
+
+
+async def test_a_cancelled_run_starts_no_sync_node_that_waited_for_a_thread(store: MemoryCheckpointer) -> None:
+    gated_nodes.started.clear()
+    gated_nodes.released.clear()
+    text = (
+        'nodes: [{id: a, kind: echo}, {id: b, kind: "support.gated_nodes:block"}, {id: c, kind: echo}]\n'
+        'rules: [{id: each, when: {node: a}, then: [{kind: map, over: "[1, 2, 3]", target: b, join: c}]}]'
+    )
+    with ThreadPoolExecutor(1) as threads:
+        run = await graph(text).start(checkpointer=store, run_id="r", executor=threads)
+        work = asyncio.ensure_future(run.start())
+        while not gated_nodes.started:
+            await asyncio.sleep(0.001)
+        assert (await run.cancel()).status == "cancelled"
+        gated_nodes.released.set()
+        await work
+    assert gated_nodes.started == [0]
+
+
+class Order(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    at: datetime
+    net: int = 1
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def gross(self) -> int:
+        return self.net * 2
+
+
+async def test_a_strict_class_with_a_date_and_a_computed_field(
+    store: MemoryCheckpointer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gated_nodes, "Order", Order, raising=False)
+    text = 'state_class: "support.gated_nodes:Order"\nnodes: [{id: a, kind: "support.nodes:returns_x"}]'
+    nodes.before = lambda context: {"net": 3}
+    at = datetime(2026, 1, 31, tzinfo=UTC)
+    run = await graph(text).start(checkpointer=store, run_id="r", inputs={"at": at})
+    summary = await run.start()
+    assert summary.status == "done", summary.error
+    assert run.state == {"at": "2026-01-31T00:00:00Z", "net": 3}
+
+
+async def test_a_map_over_what_is_not_json_is_refused(store: MemoryCheckpointer) -> None:
+    text = (
+        "nodes: [{id: a, kind: echo}, {id: b, kind: echo}, {id: c, kind: echo}]\n"
+        'rules: [{id: each, when: {node: a}, then: [{kind: map, over: "[1.0 / 0.0]", target: b, join: c}]}]'
+    )
+    summary = await (await graph(text).start(checkpointer=store, run_id="r")).start()
+    assert summary.status == "failed"
+    assert store.events("r") == ["started", "failed a"]

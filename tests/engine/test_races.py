@@ -1,0 +1,265 @@
+"""An answer, a cancellation or a fault of the store that meets the engine at a bad moment."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+import pytest
+from support.gated_nodes import Gate, new_gate
+from support.graphs import graph
+from support.memory import MemoryCheckpointer
+
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.errors import CheckpointError, StoreUnavailableError
+from stargraph.graph import Run, cancel, respond
+
+ASK_AND_WORK = """
+state_schema: {path: {type: "list[str]", reduce: append, default: []}, yes: {type: any, default: null}}
+nodes:
+  - {id: begin, kind: echo}
+  - {id: ask, kind: interrupt, prompt: "Sure?", into: yes}
+  - {id: quick, kind: "support.nodes:slow"}
+  - {id: work, kind: "support.gated_nodes:work"}
+  - {id: end, kind: echo}
+rules: [{id: all, when: {node: begin}, then: [{kind: parallel, targets: [ask, quick, work], join: end}]}]
+"""
+
+Durability = Literal["sync", "async", "exit"]
+each_durability = pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+
+
+async def asking(store: MemoryCheckpointer, durability: Durability) -> tuple[Run, asyncio.Task[object], Gate, str]:
+    """A run whose question is stored and whose node `work` is held; `quick` has ended, stored or not."""
+    gate = new_gate()
+    run = await graph(ASK_AND_WORK).start(checkpointer=store, run_id="r", durability=durability)
+    ended = asyncio.Event()
+
+    async def watch() -> None:
+        async for event in run.stream():
+            if (event.type, event.node) == ("completed", "quick"):
+                ended.set()
+
+    watching = asyncio.ensure_future(watch())
+    work: asyncio.Task[object] = asyncio.ensure_future(run.start())
+    work.add_done_callback(lambda _: watching.cancel())
+    await gate.entered.wait()
+    await ended.wait()
+    (interrupt,) = store.runs["r"][-1].interrupts
+    return run, work, gate, interrupt.id
+
+
+class Once:
+    """A store's fault at the first write of an event."""
+
+    def __init__(self, event: str) -> None:
+        self._event = event
+
+    def __call__(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.event == self._event:
+            self._event = ""
+            raise StoreUnavailableError("gone", reason="unavailable")
+
+
+@each_durability
+@pytest.mark.parametrize("fault", ["completed", "answered"])
+async def test_a_store_that_fails_an_answer_loses_no_branch(
+    store: MemoryCheckpointer, durability: Durability, fault: str
+) -> None:
+    run, work, gate, question = await asking(store, durability)
+    store.before_write = Once(fault)
+    answers = 0
+    while not answers:
+        try:
+            await run.respond(question, "yes")
+        except StoreUnavailableError:
+            continue
+        answers += 1
+    gate.opened.set()
+    try:
+        await work
+    except StoreUnavailableError:
+        await run.resume()
+    assert run.summary is not None
+    assert run.summary.status == "done", run.summary.error
+    assert run.state == {"path": ["quick[1]", "work"], "yes": "yes"}
+
+
+@each_durability
+async def test_an_answer_that_is_given_up_loses_no_branch(store: MemoryCheckpointer, durability: Durability) -> None:
+    run, work, gate, question = await asking(store, durability)
+    write, entered, released = store.write, asyncio.Event(), asyncio.Event()
+
+    async def held(checkpoint: Checkpoint) -> None:
+        entered.set()
+        await released.wait()
+        await write(checkpoint)
+
+    store.write = held  # type: ignore[method-assign]
+    answering = asyncio.ensure_future(run.respond(question, "yes"))
+    await entered.wait()
+    answering.cancel()
+    released.set()
+    with pytest.raises(asyncio.CancelledError):
+        await answering
+    gate.opened.set()
+    await work
+    if run.summary is not None and run.summary.status == "awaiting_input":
+        await run.respond(question, "yes")
+        await run.resume()
+    assert run.state == {"path": ["quick[1]", "work"], "yes": "yes"}
+
+
+@each_durability
+async def test_an_answer_from_elsewhere_that_only_the_last_write_meets(
+    store: MemoryCheckpointer, durability: Durability
+) -> None:
+    run, work, gate, question = await asking(store, durability)
+    await respond(store, "r", question, "yes")
+    gate.opened.set()
+    await work
+    assert run.summary is not None
+    assert run.summary.status == "done"
+    assert run.state == {"path": ["quick[1]", "work"], "yes": "yes"}
+
+
+@each_durability
+async def test_a_cancellation_from_elsewhere_that_only_the_last_write_meets(
+    store: MemoryCheckpointer, durability: Durability
+) -> None:
+    run, work, gate, _ = await asking(store, durability)
+    cancelling = asyncio.ensure_future(cancel(store, "r", grace=20))
+    while store.runs["r"][-1].event != "cancel_requested":
+        await asyncio.sleep(0)
+    gate.opened.set()
+    await work
+    assert run.summary is not None
+    assert run.summary.status == "cancelled"
+    assert (await cancelling).status == "cancelled"
+
+
+@each_durability
+async def test_the_second_of_two_answers_is_refused_and_the_run_goes_on(
+    store: MemoryCheckpointer, durability: Durability
+) -> None:
+    run, work, gate, question = await asking(store, durability)
+    await respond(store, "r", question, "first")
+    with pytest.raises(CheckpointError) as caught:
+        await run.respond(question, "second")
+    assert caught.value.reason == "no-such-question"
+    gate.opened.set()
+    await work
+    assert run.state == {"path": ["quick[1]", "work"], "yes": "first"}
+
+
+@each_durability
+async def test_an_answer_to_a_run_that_was_cancelled_elsewhere(
+    store: MemoryCheckpointer, durability: Durability
+) -> None:
+    run, work, _, question = await asking(store, durability)
+    await cancel(store, "r", grace=0)
+    with pytest.raises(CheckpointError) as caught:
+        await run.respond(question, "yes")
+    assert caught.value.reason == "run-ended"
+    await work  # `work` is stopped: its gate never opens
+    assert run.summary is not None
+    assert run.summary.status == "cancelled"
+
+
+@each_durability
+async def test_an_answer_while_the_question_is_being_stored_starts_its_node(
+    store: MemoryCheckpointer, durability: Durability
+) -> None:
+    asked = graph(
+        "state_schema: {yes: {type: any, default: null}}\n"
+        'nodes: [{id: ask, kind: interrupt, prompt: "Sure?", into: yes}, {id: end, kind: echo}]'
+    )
+    run = await asked.start(checkpointer=store, run_id="r", durability=durability)
+    answers: list[asyncio.Task[object]] = []
+
+    def answer(checkpoint: Checkpoint) -> None:
+        if checkpoint.event == "asked":
+            (interrupt,) = checkpoint.interrupts
+            answers.append(asyncio.ensure_future(run.respond(interrupt.id, "yes")))
+
+    store.after_write = answer
+    summary = await run.start()
+    await asyncio.gather(*answers)
+    # Either the answer came in time, or the run waits to be resumed; `running` would say that somebody works.
+    assert summary.status in ("done", "awaiting_input")
+    if summary.status == "awaiting_input":
+        summary = await run.resume()
+    assert summary.status == "done"
+    assert run.state == {"yes": "yes"}
+
+
+async def test_cancel_tells_when_the_store_refused_it(store: MemoryCheckpointer) -> None:
+    run, work, _, _ = await asking(store, "sync")
+    store.before_write = Once("cancelled")
+    summary = await run.cancel(grace=0)
+    assert summary.status == "cancelled"
+    assert store.runs["r"][-1].status == "cancelled"
+    with pytest.raises(StoreUnavailableError):
+        await work
+
+
+async def test_a_cancellation_whose_canceller_died_outlasts_an_answer(store: MemoryCheckpointer) -> None:
+    run, work, _, question = await asking(store, "sync")
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    cancelling = asyncio.ensure_future(cancel(store, "r", grace=20))
+    while store.runs["r"][-1].event != "cancel_requested":
+        await asyncio.sleep(0)
+    cancelling.cancel()
+    await asyncio.gather(cancelling, return_exceptions=True)
+    await respond(store, "r", question, "yes")
+    assert (await run.resume()).status == "cancelled"
+    assert run.summary is not None
+    assert run.summary.status == "cancelled"
+
+
+async def test_a_cancellation_that_meets_a_resume_stops_it(store: MemoryCheckpointer) -> None:
+    run, work, _, _ = await asking(store, "sync")
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    cancelling: list[asyncio.Task[Checkpoint]] = []
+    write = store.write
+
+    async def cancelled_first(checkpoint: Checkpoint) -> None:
+        if checkpoint.event == "resumed" and not cancelling:
+            cancelling.append(asyncio.ensure_future(cancel(store, "r", grace=20)))
+            while store.runs["r"][-1].event != "cancel_requested":
+                await asyncio.sleep(0)
+        await write(checkpoint)
+
+    store.write = cancelled_first  # type: ignore[method-assign]
+    assert (await asyncio.wait_for(run.resume(), 5)).status == "cancelled"
+    await cancelling[0]
+
+
+async def test_an_executor_that_was_fenced_stops_before_its_next_node_ends(store: MemoryCheckpointer) -> None:
+    fenced = graph(
+        'state_schema: {path: {type: "list[str]", reduce: append, default: []}}\n'
+        'nodes: [{id: a, kind: "support.nodes:step"}, {id: work, kind: "support.gated_nodes:work"}]'
+    )
+    gate = new_gate()
+    run = await fenced.start(checkpointer=store, run_id="r", durability="async")
+    write, entered, released = store.write, asyncio.Event(), asyncio.Event()
+
+    async def held(checkpoint: Checkpoint) -> None:
+        if checkpoint.last_node == "a" and not released.is_set():
+            entered.set()
+            await released.wait()
+        await write(checkpoint)
+
+    store.write = held  # type: ignore[method-assign]
+    work = asyncio.ensure_future(run.start())
+    await entered.wait()
+    await gate.entered.wait()
+    store.write = write  # type: ignore[method-assign]
+    rivals = new_gate()
+    rivals.opened.set()
+    assert (await (await fenced.start(checkpointer=store)).resume("r")).status == "done"
+    released.set()
+    with pytest.raises(CheckpointError):
+        await asyncio.wait_for(work, 5)

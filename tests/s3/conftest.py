@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import aioboto3
+import pytest
+from support.s3.proxy import FaultProxy
+from support.s3.servers import ACCESS_KEY, SECRET_KEY, moto_server, sdk_client
+from support.s3.stores import BUCKET, Stores
+
+from stargraph.checkpoint.s3 import _retry
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[str]:
+    with moto_server() as url:
+        client = sdk_client(url)
+        client.create_bucket(Bucket=BUCKET)
+        client.close()
+        yield url
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    monkeypatch.setattr(_retry, "_FIRST_WAIT", 0.001)
+    monkeypatch.setattr(_retry, "_LONGEST_WAIT", 0.01)
+
+
+@pytest.fixture
+async def proxy(moto: str) -> AsyncIterator[FaultProxy]:
+    async with FaultProxy(moto) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def sdk_session() -> aioboto3.Session:
+    """One for all: each new one reads the description of the service again."""
+    return aioboto3.Session(ACCESS_KEY, SECRET_KEY, region_name="us-east-1")
+
+
+@pytest.fixture
+async def stores(moto: str, sdk_session: aioboto3.Session) -> AsyncIterator[Stores]:
+    stores = Stores(moto, sdk_session)
+    yield stores
+    await stores.close()
+
+
+@pytest.fixture
+async def watched(proxy: FaultProxy, sdk_session: aioboto3.Session) -> AsyncIterator[Stores]:
+    """Stores behind the proxy."""
+    stores = Stores(proxy.url, sdk_session)
+    yield stores
+    await stores.close()

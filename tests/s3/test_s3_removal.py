@@ -1,0 +1,203 @@
+"""Deletion and pruning: what goes, what stays, and what stays taken."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from support.records import STARTED_AT, chain, first, following, task
+from support.s3.servers import sdk_client
+from support.s3.stores import BUCKET, Stores
+
+from stargraph.checkpoint.protocol import Fork, StepRange
+from stargraph.checkpoint.s3 import _removal
+from stargraph.errors import CheckpointConflictError, CheckpointError
+
+LATER = STARTED_AT + timedelta(days=1)
+
+
+async def _steps(store: Any, run_id: str = "run") -> list[int]:
+    return [checkpoint.step async for checkpoint in store.history(run_id)]
+
+
+async def test_a_deleted_run_is_unknown_and_takes_no_step(stores: Stores) -> None:
+    store, other = await stores.open(), await stores.open()
+    run = chain("run", 4)
+    await store.write_many(run)
+    assert await other.delete_run("run") is True
+    assert await other.delete_run("run") is False
+    for handle in (store, other):
+        assert await handle.read_latest("run") is None
+        assert await handle.read_at_step("run", 2) is None
+        assert await _steps(handle) == []
+        assert await handle.list_runs() == []
+        for checkpoint in (run[0], run[3], following(run[3]), first("run"), chain("run", 9)[8]):
+            with pytest.raises(CheckpointError) as caught:
+                await handle.write(checkpoint)
+            assert caught.value.reason == "run-deleted"
+    assert await other.delete_run("never") is False
+
+
+async def test_deleting_one_run_leaves_its_neighbours(stores: Stores) -> None:
+    store = await stores.open()
+    for name in ("run", "run-1", "run.", "run:1", "ru"):
+        await store.write_many(chain(name, 2))
+    assert await store.delete_run("run")
+    assert {summary.run_id for summary in await store.list_runs()} == {"run-1", "run.", "run:1", "ru"}
+    assert await _steps(store, "run-1") == [0, 1]
+
+
+async def test_a_writer_and_a_deletion_at_once(stores: Stores) -> None:
+    store, other = await stores.open(), await stores.open()
+    run = chain("run", 30)
+    await store.write(run[0])
+
+    async def write() -> None:
+        for checkpoint in run[1:]:
+            await store.write(checkpoint)
+
+    refused, deleted = await asyncio.gather(write(), other.delete_run("run"), return_exceptions=True)
+    assert deleted is True
+    assert isinstance(refused, CheckpointError)
+    assert refused.reason == "run-deleted"
+    assert await store.read_latest("run") is None
+
+
+async def test_prune_keeps_the_last_steps_and_refuses_the_others(stores: Stores) -> None:
+    store = await stores.open()
+    run = chain("run", 6, end="done")
+    await store.write_many(run)
+    report = await store.prune(older_than=LATER, keep_last=2, dry_run=True)
+    assert (report.runs, report.checkpoints, report.dry_run) == (1, 4, True)
+    assert await _steps(store) == [0, 1, 2, 3, 4, 5]
+    report = await store.prune(older_than=LATER, keep_last=2)
+    assert (report.runs, report.checkpoints) == (1, 4)
+    assert await _steps(store) == [4, 5]
+    assert (await store.prune(older_than=LATER, keep_last=2)).checkpoints == 0
+    other = await stores.open()
+    for handle in (store, other):
+        with pytest.raises(CheckpointError) as caught:
+            await handle.write(run[2])
+        assert caught.value.reason == "pruned"
+        await handle.write(run[5])
+        with pytest.raises(CheckpointConflictError):
+            await handle.write(following(run[4], executor="f" * 32))
+
+
+async def test_prune_keeps_what_a_run_needs_to_go_on(stores: Stores) -> None:
+    store = await stores.open()
+    run = chain("run", 9)
+    fork = Fork(
+        mode="parallel",
+        task_id="task",
+        rule="rule",
+        join="join",
+        since_step=2,
+        width=3,
+        next_index=3,
+        completed_steps=(StepRange(first=4, last=5),),
+    )
+    last = following(run[-1], frontier=(fork, task(3, calls=(StepRange(first=7, last=7),))), status="failed")
+    await store.write_many([*run, last])
+    assert (await store.prune(older_than=LATER, statuses=["failed"])).checkpoints == 4
+    assert await _steps(store) == [2, 3, 4, 5, 7, 9]
+    await store.write(following(last))
+
+
+async def test_prune_looks_at_status_and_age_alone(stores: Stores) -> None:
+    store = await stores.open()
+    await store.write_many(chain("done", 3, end="done"))
+    await store.write_many(chain("live", 3))
+    await store.write_many(chain("young", 3, end="done", started_at=LATER))
+    report = await store.prune(older_than=LATER, keep_last=0)
+    assert (report.runs, report.checkpoints) == (1, 3)
+    assert {summary.run_id for summary in await store.list_runs()} == {"live", "young"}
+    with pytest.raises(CheckpointError) as caught:
+        await store.write(first("done"))
+    assert caught.value.reason == "run-deleted"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"older_than": datetime(2026, 1, 1)}, {"older_than": LATER, "keep_last": -1}],  # noqa: DTZ001
+)
+async def test_prune_refuses_bad_arguments(stores: Stores, arguments: dict[str, Any]) -> None:
+    store = await stores.open()
+    with pytest.raises(ValueError, match=r"older_than|keep_last"):
+        await store.prune(**arguments)
+
+
+async def test_tombstones_go_after_the_grace_and_the_ends_stay(
+    stores: Stores, moto: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await stores.open()
+    pruned, deleted = chain("pruned", 6, end="done"), chain("deleted", 6)
+    await store.write_many(pruned)
+    await store.write_many(deleted)
+    await store.prune(older_than=LATER)
+    await store.delete_run("deleted")
+    await store.prune(older_than=LATER)
+    assert _count(moto, stores, "log/pruned") == 6
+    assert _count(moto, stores, "log/deleted") == 7
+
+    monkeypatch.setattr(_removal, "GRACE", timedelta(seconds=-10))
+    await store.prune(older_than=LATER, dry_run=True)
+    assert _count(moto, stores, "log/pruned") == 6
+    await store.prune(older_than=LATER)
+    assert _count(moto, stores, "log/pruned") == 2
+    assert _count(moto, stores, "log/deleted") == 2
+    assert _count(moto, stores, "runs") == 2  # the entry and the emptied file of the pruned run
+
+    fresh = await stores.open()
+    assert await _steps(fresh, "pruned") == [5]
+    for checkpoint, reason in (
+        (pruned[0], "pruned"),
+        (pruned[3], "pruned"),
+        (deleted[0], "run-deleted"),
+        (deleted[3], "run-deleted"),
+    ):
+        with pytest.raises(CheckpointError) as caught:
+            await fresh.write(checkpoint)
+        assert caught.value.reason == reason
+    assert await fresh.read_latest("deleted") is None
+
+
+def _count(moto: str, stores: Stores, folder: str) -> int:
+    client = sdk_client(moto)
+    prefix = f"{stores.url.removeprefix(f's3://{BUCKET}/')}/{folder}/"
+    listed = client.list_objects_v2(Bucket=BUCKET, Prefix=prefix)
+    client.close()
+    return int(listed["KeyCount"])
+
+
+async def test_search_goes_page_by_page_through_what_matches(stores: Stores) -> None:
+    store = await stores.open()
+    for number in range(12):
+        await store.write_many(
+            chain(
+                f"run-{number}",
+                2,
+                end="done" if number % 2 else "failed",
+                started_at=STARTED_AT + timedelta(hours=number),
+                metadata={"team": "ops" if number < 6 else "dev"},
+            )
+        )
+    found: list[str] = []
+    cursor = None
+    for _ in range(5):
+        page = await store.search(status="done", metadata={"team": "ops"}, limit=2, cursor=cursor)
+        found += [summary.run_id for summary in page.items]
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    assert found == ["run-5", "run-3", "run-1"]
+    assert cursor is None
+    since = (STARTED_AT + timedelta(hours=10)).astimezone(UTC)
+    assert [summary.run_id for summary in (await store.search(since=since)).items] == ["run-11", "run-10"]
+    assert (await store.search(graph_id="another")).items == ()
+    assert (await store.search(limit=0)).items == ()
+    for cursor in ("x", "", "!!", "bm90IGEga2V5"):
+        with pytest.raises(ValueError, match="cursor"):
+            await store.search(cursor=cursor)

@@ -1,0 +1,110 @@
+"""How many requests each call takes."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from support.records import STARTED_AT, chain, first, following
+from support.s3.proxy import FaultProxy
+from support.s3.stores import Stores
+
+
+async def test_a_write_is_one_put_and_the_first_is_two(watched: Stores, proxy: FaultProxy) -> None:
+    store = await watched.open()
+    proxy.reset()
+    begun = first("run")
+    await store.write(begun)
+    assert proxy.kinds() == ["PUT", "PUT"]
+    proxy.reset()
+    await store.write(following(begun))
+    assert proxy.kinds() == ["PUT"]
+    assert proxy.requests[0].conditional
+
+
+async def test_a_handle_that_has_read_the_latest_writes_with_one_put(watched: Stores, proxy: FaultProxy) -> None:
+    begun = first("run")
+    await (await watched.open()).write(begun)
+    other = await watched.open()
+    assert await other.read_latest("run") == begun
+    proxy.reset()
+    await other.write(following(begun))
+    assert proxy.kinds() == ["PUT"]
+
+
+async def test_a_handle_that_knows_nothing_reads_the_tail_first(watched: Stores, proxy: FaultProxy) -> None:
+    begun = first("run")
+    await (await watched.open()).write(begun)
+    other = await watched.open()
+    proxy.reset()
+    await other.write(following(begun))
+    assert proxy.kinds() == ["LIST", "GET", "PUT"]
+    assert proxy.requests[1].ranged
+
+
+async def test_a_cold_read_of_the_latest_and_of_one_step(watched: Stores, proxy: FaultProxy) -> None:
+    run = chain("run", 30)
+    await (await watched.open()).write_many(run)
+    other = await watched.open()
+    proxy.reset()
+    assert await other.read_latest("run") == run[-1]
+    assert proxy.kinds() == ["LIST", "GET"]
+    assert "max-keys=2" in proxy.requests[0].query
+    proxy.reset()
+    assert await other.read_at_step("run", 15) == run[15]
+    assert proxy.kinds() == ["GET"]
+
+
+async def test_a_read_of_what_is_in_the_cache_is_one_listing(watched: Stores, proxy: FaultProxy) -> None:
+    store = await watched.open()
+    run = chain("run", 5)
+    await store.write_many(run)
+    proxy.reset()
+    assert await store.read_latest("run") == run[-1]
+    assert await store.read_at_step("run", 2) == run[2]
+    assert proxy.kinds() == ["LIST", "LIST"]
+    proxy.reset()
+    assert [checkpoint async for checkpoint in store.history("run")] == run
+    assert proxy.kinds() == ["LIST"]
+
+
+async def test_the_last_write_of_a_run_is_two_puts_and_a_listing(watched: Stores, proxy: FaultProxy) -> None:
+    store = await watched.open()
+    run = chain("run", 4, end="done")
+    await store.write_many(run[:-1])
+    proxy.reset()
+    await store.write(run[-1])
+    assert proxy.kinds() == ["PUT", "LIST", "PUT"]
+    assert proxy.requests[2].path.endswith("-run,3.sqlite")
+    assert proxy.requests[2].conditional
+
+
+async def test_bootstrap_of_a_store_that_exists(watched: Stores, proxy: FaultProxy) -> None:
+    await watched.open()
+    proxy.reset()
+    await watched.open()
+    assert proxy.kinds() == ["GET", "PUT"]
+
+
+async def test_a_list_of_live_runs(watched: Stores, proxy: FaultProxy) -> None:
+    store = await watched.open()
+    for number in range(30):
+        await store.write(first(f"run-{number}", started_at=STARTED_AT + timedelta(seconds=number)))
+    other = await watched.open()
+    proxy.reset()
+    runs = await other.list_runs(limit=20)
+    assert [run.run_id for run in runs] == [f"run-{number}" for number in range(29, 9, -1)]
+    assert len(proxy.requests) == 41
+    assert proxy.kinds().count("GET") == 20
+    assert proxy.most_at_once > 4
+
+
+async def test_a_list_of_runs_that_ended(watched: Stores, proxy: FaultProxy) -> None:
+    store = await watched.open()
+    for number in range(30):
+        await store.write_many(chain(f"run-{number}", 2, end="done", started_at=STARTED_AT + timedelta(hours=number)))
+    other = await watched.open()
+    proxy.reset()
+    runs = await other.list_runs(limit=20)
+    assert [run.run_id for run in runs] == [f"run-{number}" for number in range(29, 9, -1)]
+    assert {run.status for run in runs} == {"done"}
+    assert len(proxy.requests) == 21

@@ -1,0 +1,208 @@
+"""The rules of the protocol, each removed on its own: the model check must notice every one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import datetime, timedelta
+from typing import Any, cast
+from unittest.mock import patch
+
+from support.s3.simulation import Bucket
+
+from stargraph.checkpoint.protocol import Checkpoint, Tail
+from stargraph.checkpoint.s3 import _log, _removal
+from stargraph.checkpoint.s3._frame import Head, is_tombstone, tombstone
+from stargraph.checkpoint.s3._index import Entry
+from stargraph.checkpoint.s3._log import RunLog
+from stargraph.checkpoint.s3._objects import ObjectInfo, ObjectStore, TransientStoreError
+from stargraph.checkpoint.s3._removal import PruneRule, Removal
+
+Patch = Callable[[], AbstractContextManager[Any]]
+
+
+def _create_overwrites() -> AbstractContextManager[Any]:
+    return patch.object(Bucket, "create", Bucket.put)
+
+
+def _a_taken_slot_is_success() -> AbstractContextManager[Any]:
+    async def settle(self: RunLog, checkpoint: Checkpoint) -> None:
+        return
+
+    return patch.object(RunLog, "_settle", settle)
+
+
+def _a_lost_answer_is_success() -> AbstractContextManager[Any]:
+    original = RunLog.append
+
+    async def append(self: RunLog, checkpoint: Checkpoint, body: bytes) -> str | None:
+        try:
+            return await original(self, checkpoint, body)
+        except TransientStoreError:
+            return None
+
+    return patch.object(RunLog, "append", append)
+
+
+def _an_unknown_outcome_is_believed() -> AbstractContextManager[Any]:
+    original = RunLog.append
+
+    async def append(self: RunLog, checkpoint: Checkpoint, body: bytes) -> str | None:
+        try:
+            return await original(self, checkpoint, body)
+        except TransientStoreError:
+            self.learn(checkpoint.run_id, Tail(checkpoint.step, checkpoint.digest, checkpoint.status))
+            raise
+
+    return patch.object(RunLog, "append", append)
+
+
+def _the_step_before_is_not_read() -> AbstractContextManager[Any]:
+    async def judge(self: RunLog, checkpoint: Checkpoint) -> str:
+        return "append"
+
+    return patch.object(RunLog, "_judge", judge)
+
+
+def _the_index_entry_comes_last() -> AbstractContextManager[Any]:
+    original = RunLog.append
+
+    async def append(self: RunLog, checkpoint: Checkpoint, body: bytes) -> str | None:
+        store: Any = self._store
+        delayed: list[str] = []
+
+        class Reordered:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(store, name)
+
+            async def create(self, key: str, content: bytes) -> str | None:
+                if "/runs/" in key:
+                    delayed.append(key)
+                    return ""
+                return cast("str | None", await store.create(key, content))
+
+        self._store = cast("ObjectStore", Reordered())
+        try:
+            etag = await original(self, checkpoint, body)
+        finally:
+            self._store = store
+        for key in delayed:
+            await store.create(key, b"")
+        return etag
+
+    return patch.object(RunLog, "append", append)
+
+
+def _deletion_does_not_take_the_next_slot() -> AbstractContextManager[Any]:
+    async def claim(self: Removal, run_id: str, step: int) -> bool:
+        return True
+
+    return patch.object(Removal, "_claim", claim)
+
+
+def _deletion_overwrites_the_next_slot() -> AbstractContextManager[Any]:
+    async def claim(self: Removal, run_id: str, step: int) -> bool:
+        await self._store.overwrite([self._keys.slot(run_id, step)], tombstone("deleted"))
+        return True
+
+    return patch.object(Removal, "_claim", claim)
+
+
+def _deletion_frees_the_slots() -> AbstractContextManager[Any]:
+    async def bury(self: Removal, run_id: str, last: int) -> int:
+        keys = [self._keys.slot(run_id, step) async for step, _ in self._log.slots(run_id)]
+        await self._store.remove(keys)
+        return len(keys)
+
+    return patch.object(Removal, "_bury", bury)
+
+
+def _pruning_frees_the_slots() -> AbstractContextManager[Any]:
+    original = Removal._thin
+
+    async def thin(self: Removal, run_id: str, head: Head, keep_last: int, **how: Any) -> int:
+        count = await original(self, run_id, head, keep_last, **how)
+        async for _, info in self._log.slots(run_id):
+            if is_tombstone(info.size):
+                await self._store.remove([info.key])
+        return count
+
+    return patch.object(Removal, "_thin", thin)
+
+
+def _the_first_slot_is_freed_after_the_grace() -> AbstractContextManager[Any]:
+    async def free(self: Removal, slots: list[tuple[int, ObjectInfo]], now: datetime) -> None:
+        await self._store.remove([info.key for _, info in slots if is_tombstone(info.size)])
+
+    return patch.object(Removal, "_free", free)
+
+
+def _there_is_no_grace() -> AbstractContextManager[Any]:
+    return patch.object(_removal, "GRACE", timedelta(days=-1))
+
+
+def _a_tail_is_believed_for_ever() -> AbstractContextManager[Any]:
+    return patch.object(_log, "BELIEF_SECONDS", float("inf"))
+
+
+def _pruning_forgets_the_frontier() -> AbstractContextManager[Any]:
+    return patch.object(_removal, "_needed", lambda latest: iter(()))
+
+
+def _pruning_judges_steps_that_came_later() -> AbstractContextManager[Any]:
+    original = Removal._thin
+
+    async def thin(self: Removal, run_id: str, head: Head, keep_last: int, **how: Any) -> int:
+        records = await self._records(run_id)
+        kept = {*records[:keep_last], *_removal._needed(await self._reader.read(run_id, head.summary.last_step))}
+        victims = [self._keys.slot(run_id, step) for step in records if step not in kept]
+        await self._store.overwrite(victims, tombstone("pruned"))
+        return await original(self, run_id, head, keep_last, **how)
+
+    return patch.object(Removal, "_thin", thin)
+
+
+def _a_removal_believes_an_old_verdict() -> AbstractContextManager[Any]:
+    original = Removal.prune
+
+    async def prune(self: Removal, run_id: str, started_at: datetime, rule: PruneRule, **how: Any) -> int:
+        if rule.keep_last == 0 and not how["dry_run"]:
+            newest = await self._log.newest(run_id)
+            return 0 if newest is None else await self._bury(run_id, newest[0])
+        return await original(self, run_id, started_at, rule, **how)
+
+    return patch.object(Removal, "prune", prune)
+
+
+def _an_entry_is_shown_unchecked() -> AbstractContextManager[Any]:
+    from stargraph.checkpoint.s3._index import RunIndex
+
+    async def summary(self: RunIndex, entry: Entry) -> Any:
+        return entry
+
+    return patch.object(RunIndex, "summary", summary)
+
+
+MUTATIONS: dict[str, Patch] = {
+    patch_rule.__name__.strip("_").replace("_", " "): patch_rule
+    for patch_rule in (
+        _create_overwrites,
+        _a_taken_slot_is_success,
+        _a_lost_answer_is_success,
+        _an_unknown_outcome_is_believed,
+        _the_step_before_is_not_read,
+        _the_index_entry_comes_last,
+        _deletion_does_not_take_the_next_slot,
+        _deletion_overwrites_the_next_slot,
+        _deletion_frees_the_slots,
+        _pruning_frees_the_slots,
+        _the_first_slot_is_freed_after_the_grace,
+        _there_is_no_grace,
+        _a_tail_is_believed_for_ever,
+        _pruning_forgets_the_frontier,
+        _pruning_judges_steps_that_came_later,
+        _a_removal_believes_an_old_verdict,
+        _an_entry_is_shown_unchecked,
+    )
+}
+"""What is done wrong, and how to do it."""

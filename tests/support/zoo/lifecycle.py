@@ -1,0 +1,351 @@
+"""Drivers that go wrong when they are opened, closed or cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+from stargraph.checkpoint.codec import encode
+from stargraph.checkpoint.conformance.reference import FORMAT, MemoryCheckpointer, MemoryStore
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.errors import CheckpointError, StoreUnavailableError
+from support.zoo.specimens import broken
+
+
+@broken(
+    "bootstrap.methods",
+)
+class LacksListRuns(MemoryCheckpointer):
+    """list_runs was not written."""
+
+    list_runs = None  # type: ignore[assignment]
+
+
+@broken(
+    "bootstrap.methods",
+)
+class SynchronousReads(MemoryCheckpointer):
+    """read_latest is no coroutine function."""
+
+    def read_latest(self, run_id: str) -> Checkpoint | None:  # type: ignore[override]
+        return self._latest(run_id)
+
+
+@broken(
+    "bootstrap.required_first",
+    "bootstrap.newer_format_refused",
+)
+class ConnectsOnFirstUse(MemoryCheckpointer):
+    """A handle is ready without bootstrap."""
+
+    def __init__(self, store: MemoryStore | None = None) -> None:
+        super().__init__(store)
+        self._state = "ready"
+
+
+@broken(
+    "bootstrap.twice",
+    "bootstrap.second_handle",
+    "durability.reopen",
+    "engine.resumes_elsewhere",
+    "closing.refuses_after",
+    "stateful.agrees_with_model",
+)
+class DropsTables(MemoryCheckpointer):
+    """DROP TABLE IF EXISTS at every bootstrap."""
+
+    async def bootstrap(self) -> None:
+        self._store.runs.clear()
+        await super().bootstrap()
+
+
+@broken(
+    "bootstrap.second_handle",
+    "bootstrap.eight_handles",
+    "steps.usable_after_refusal",
+    "values.text",
+    "values.numbers",
+    "values.keys",
+    "values.key_order",
+    "values.empties",
+    "values.depth",
+    "durability.other_handle",
+    "durability.reopen",
+    "concurrency.one_winner_many_handles",
+    "cancel.write",
+    "cancel.bootstrap",
+    "engine.runs_to_the_end",
+    "engine.resumes_elsewhere",
+    "engine.takeover",
+    "history.during_appends",
+    "deletion.delete_run",
+    "deletion.stays_deleted",
+    "deletion.pruned_run_goes_on",
+    "batch.appends_all",
+    "closing.refuses_after",
+)
+class CreatesForItself(MemoryCheckpointer):
+    """What is stored lives in the handle."""
+
+    def __init__(self, store: MemoryStore | None = None) -> None:
+        super().__init__(MemoryStore())
+
+
+@broken(
+    "bootstrap.twice",
+    "cancel.bootstrap",
+    "deletion.stays_deleted",
+)
+class SecondBootstrapFails(MemoryCheckpointer):
+    """CREATE TABLE without IF NOT EXISTS, guarded by a flag of the store, not of the handle."""
+
+    async def bootstrap(self) -> None:
+        if self._state == "ready":
+            raise StoreUnavailableError("table checkpoints already exists", reason="unavailable")
+        await super().bootstrap()
+
+
+@broken(
+    "bootstrap.eight_handles",
+)
+class BootstrapRaces(MemoryCheckpointer):
+    """Looks whether the tables are there, and then creates them."""
+
+    async def bootstrap(self) -> None:
+        if self._store.format is None:
+            await self._turn()
+            if self._store.format is not None:
+                raise StoreUnavailableError("table checkpoints already exists", reason="unavailable")
+            self._store.format = FORMAT
+        await super().bootstrap()
+
+
+@broken(
+    "bootstrap.newer_format_refused",
+)
+class TakesNewerStores(MemoryCheckpointer):
+    """The version of the store is overwritten by the version of this software."""
+
+    async def bootstrap(self) -> None:
+        self._store.format = FORMAT
+        await super().bootstrap()
+
+
+@broken(
+    "cancel.write",
+    "cancel.outcome_is_settled",
+    "cancel.many",
+)
+class SwallowsCancellation(MemoryCheckpointer):
+    """except BaseException around a write, to be safe: CancelledError is swallowed."""
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        try:
+            await super().write(checkpoint)
+        except asyncio.CancelledError:
+            return
+
+
+@broken(
+    "cancel.reads",
+)
+class SwallowsCancelledReads(MemoryCheckpointer):
+    """A read that is cancelled gives None."""
+
+    async def read_latest(self, run_id: str) -> Checkpoint | None:
+        try:
+            return await super().read_latest(run_id)
+        except asyncio.CancelledError:
+            return None
+
+
+@broken(
+    "concurrency.identical_retries",
+    "concurrency.one_winner_one_handle",
+    "cancel.write",
+    "cancel.outcome_is_settled",
+    "cancel.many",
+)
+class TornByCancellation(MemoryCheckpointer):
+    """The record is written in two parts: a cancellation in between leaves half of it."""
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        self._ensure_ready()
+        record = encode(checkpoint)
+        known = checkpoint.step in self._records(checkpoint.run_id)
+        self._append(checkpoint, record)
+        if not known:
+            self._records(checkpoint.run_id)[checkpoint.step] = record[: len(record) // 2]
+            await self._turn()
+            self._records(checkpoint.run_id)[checkpoint.step] = record
+        await self._turn()
+
+
+@broken(
+    "cancel.many",
+)
+class LeaksConnections(MemoryCheckpointer):
+    """A connection of the pool is not given back when a call is cancelled, until none is left."""
+
+    def __init__(self, store: MemoryStore | None = None) -> None:
+        super().__init__(store)
+        self._free = 5
+
+    async def _turn(self) -> None:
+        for _ in range(200):
+            if self._free:
+                break
+            await asyncio.sleep(0.001)
+        else:
+            raise StoreUnavailableError("no connection became free", reason="unavailable")
+        self._free -= 1
+        await super()._turn()
+        self._free += 1
+
+
+@broken(
+    "cancel.bootstrap",
+)
+class BusyForGood(MemoryCheckpointer):
+    """A bootstrap that is cancelled leaves its flag behind, and the next one waits for it."""
+
+    _busy = False
+
+    async def bootstrap(self) -> None:
+        for _ in range(200):
+            if not self._busy:
+                break
+            await asyncio.sleep(0.001)
+        else:
+            raise StoreUnavailableError("another bootstrap is going on", reason="unavailable")
+        self._busy = True
+        await super().bootstrap()
+        self._busy = False
+
+
+@broken(
+    "cancel.outcome_is_settled",
+)
+class LandsLater(MemoryCheckpointer):
+    """A cancelled write goes on in the background, and lands on top of what came after it."""
+
+    def __init__(self, store: MemoryStore | None = None) -> None:
+        super().__init__(store)
+        self._late: dict[str, Checkpoint] = {}
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        late = self._late.get(checkpoint.run_id)
+        try:
+            await super().write(checkpoint)
+        except asyncio.CancelledError:
+            self._late[checkpoint.run_id] = checkpoint
+            raise
+        # The thread of the cancelled write ends some time later: here, before the next but one write returns.
+        if late is not None and late.step < checkpoint.step:
+            self._records(late.run_id)[late.step] = encode(late)
+
+
+@broken(
+    "closing.refuses_after",
+)
+class StaysOpen(MemoryCheckpointer):
+    """close() does nothing."""
+
+    async def close(self) -> None:
+        await self._turn()
+
+
+@broken(
+    "closing.idempotent",
+    "closing.refuses_after",
+)
+class ClosesOnce(MemoryCheckpointer):
+    """A second close() fails."""
+
+    async def close(self) -> None:
+        if self._state == "closed":
+            raise ValueError("no active connection")
+        await super().close()
+
+
+@broken(
+    "closing.reopens",
+)
+class ClosedForGood(MemoryCheckpointer):
+    """bootstrap() after close() does nothing, since it was called before."""
+
+    async def bootstrap(self) -> None:
+        if self._state != "closed":
+            await super().bootstrap()
+
+
+@broken(
+    "closing.context_manager",
+)
+class SwallowsTheBody(MemoryCheckpointer):
+    """__aexit__ returns True: an exception of the body is swallowed."""
+
+    async def __aexit__(  # type: ignore[override]
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        await self.close()
+        return True
+
+
+@broken(
+    "closing.context_manager",
+)
+class EntersUnready(MemoryCheckpointer):
+    """`async with` does not bootstrap."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+
+@broken(
+    "closing.refuses_after",
+)
+class LibraryErrorAfterClose(MemoryCheckpointer):
+    """After close() the library's own error comes out."""
+
+    def _ensure_ready(self) -> None:
+        if self._state == "closed":
+            raise ValueError("Cannot operate on a closed database.")
+        super()._ensure_ready()
+
+
+@broken(
+    "closing.with_calls_in_flight",
+)
+class AcknowledgesWhileClosing(MemoryCheckpointer):
+    """Writes go through a queue; close() drops what is in it, and its writers are told that all is well."""
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        self._ensure_ready()
+        record = encode(checkpoint)
+        await self._turn()
+        if self._state == "closed":
+            return
+        self._append(checkpoint, record)
+        await self._turn()
+
+
+@broken(
+    "bootstrap.eight_handles",
+    "cancel.bootstrap",
+)
+class HalfMadeStore(MemoryCheckpointer):
+    """A bootstrap that is cancelled leaves a store that no later one accepts."""
+
+    async def bootstrap(self) -> None:
+        if self._store.format == 0:
+            raise CheckpointError("schema is incomplete", reason="unavailable")
+        if self._store.format is None:
+            self._store.format = 0
+            try:
+                await self._turn()
+            finally:
+                if asyncio.current_task().cancelling() == 0:  # type: ignore[union-attr]
+                    self._store.format = FORMAT
+        await super().bootstrap()

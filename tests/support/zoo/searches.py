@@ -1,0 +1,137 @@
+"""Drivers whose search is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
+from stargraph.checkpoint.protocol import (
+    RunPage,
+    RunSummary,
+    Status,
+)
+from support.zoo.specimens import broken
+
+
+class Searches(MemoryCheckpointer):
+    """A base: matches summaries one by one."""
+
+    async def search(
+        self,
+        *,
+        status: Status | None = None,
+        graph_id: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        since: datetime | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> RunPage:
+        from stargraph.checkpoint.protocol import check_listing
+
+        self._ensure_ready()
+        since = check_listing(since, limit)
+        await self._turn()
+        found = [item for item in self._summaries(since) if self._matches(item, status, graph_id, metadata or {})]
+        return self._page(found, limit, cursor)
+
+    def _matches(self, item: RunSummary, status: str | None, graph_id: str | None, metadata: Mapping[str, str]) -> bool:
+        return (
+            (status is None or item.status == status)
+            and (graph_id is None or item.graph_id == graph_id)
+            and metadata.items() <= item.metadata.items()
+        )
+
+
+@broken(
+    "search.by_status",
+    "search.filters_combine",
+)
+class AnyStatus(Searches):
+    """Any checkpoint of the run is compared with the status."""
+
+    def _matches(self, item: RunSummary, status: str | None, graph_id: str | None, metadata: Mapping[str, str]) -> bool:
+        had = {found.status for step in self._records(item.run_id) if (found := self._at(item.run_id, step))}
+        return super()._matches(item, None, graph_id, metadata) and (status is None or status in had)
+
+
+@broken(
+    "search.by_graph",
+)
+class GraphByPrefix(Searches):
+    """graph_id matches whatever begins with it."""
+
+    def _matches(self, item: RunSummary, status: str | None, graph_id: str | None, metadata: Mapping[str, str]) -> bool:
+        return super()._matches(item, status, None, metadata) and item.graph_id.startswith(graph_id or "")
+
+
+@broken(
+    "search.by_metadata",
+)
+class MetadataAsText(Searches):
+    """Tags are looked for in the text of all tags."""
+
+    def _matches(self, item: RunSummary, status: str | None, graph_id: str | None, metadata: Mapping[str, str]) -> bool:
+        text = str(sorted(item.metadata.items()))
+        return super()._matches(item, status, graph_id, {}) and all(
+            key in text and value in text for key, value in metadata.items()
+        )
+
+
+@broken(
+    "search.filters_combine",
+)
+class FiltersWithOr(Searches):
+    """A run is found if it matches any of the filters."""
+
+    def _matches(self, item: RunSummary, status: str | None, graph_id: str | None, metadata: Mapping[str, str]) -> bool:
+        asked = [
+            super()._matches(item, status, None, {}) if status else None,
+            super()._matches(item, None, graph_id, {}) if graph_id else None,
+            super()._matches(item, None, None, metadata) if metadata else None,
+        ]
+        given = [matched for matched in asked if matched is not None]
+        return any(given) if given else True
+
+
+@broken(
+    "search.pages",
+)
+class CursorOfTimeAlone(Searches):
+    """The cursor is the start of the last run: its neighbours of the same instant are skipped."""
+
+    def _page(self, found: list[RunSummary], limit: int, cursor: str | None) -> RunPage:
+        if cursor is not None:
+            before = datetime.fromisoformat(cursor)
+            found = [item for item in found if item.started_at < before]
+        items = tuple(found[:limit])
+        more = bool(items) and len(found) > limit
+        return RunPage(items=items, next_cursor=items[-1].started_at.isoformat() if more else None)
+
+
+@broken(
+    "search.pages_while_runs_start",
+)
+class CursorIsOffset(Searches):
+    """The cursor is an offset: runs that start meanwhile push the others onto the next page again."""
+
+    def _page(self, found: list[RunSummary], limit: int, cursor: str | None) -> RunPage:
+        start = int((cursor or "at 0").removeprefix("at "))
+        if cursor is not None and not cursor.startswith("at "):
+            raise ValueError("not a cursor")
+        items = tuple(found[start : start + limit])
+        more = bool(items) and start + limit < len(found)
+        return RunPage(items=items, next_cursor=f"at {start + limit}" if more else None)
+
+
+@broken(
+    "search.bad_arguments_refused",
+)
+class AnyCursor(Searches):
+    """A cursor that cannot be read is taken for none."""
+
+    def _page(self, found: list[RunSummary], limit: int, cursor: str | None) -> RunPage:
+        try:
+            return super()._page(found, limit, cursor)
+        except ValueError:
+            return super()._page(found, limit, None)

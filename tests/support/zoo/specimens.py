@@ -1,0 +1,58 @@
+"""A broken driver, with the checks that must fail on it and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from stargraph.checkpoint.conformance import Target
+from stargraph.checkpoint.conformance.reference import MemoryStores
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """One broken driver.
+
+    Attributes:
+        name: the name of its class.
+        story: what is wrong with it.
+        target: how the kit opens it.
+        fails: the quick checks that must fail, and no others.
+        slow: the checks with child processes, or that take long, that must fail.
+        deadline: the share of the usual time that its checks get: less for one that hangs.
+    """
+
+    name: str
+    story: str
+    target: str | Target
+    fails: frozenset[str]
+    slow: frozenset[str]
+    deadline: float
+
+
+ZOO: dict[str, Specimen] = {}
+
+
+def broken(
+    *fails: str, slow: tuple[str, ...] = (), deadline: float = 1.0, importable: bool = False
+) -> Callable[[type], type]:
+    """Put a driver into the zoo.
+
+    Args:
+        fails: the quick checks that must fail, and no others.
+        slow: checks that are not quick and must fail.
+        deadline: the share of the usual time that its checks get.
+        importable: child processes can open it by its location; otherwise it is one over the store in memory.
+    """
+
+    def put(kind: type) -> type:
+        target: Any = f"{kind.__module__}:{kind.__qualname__}" if importable else MemoryStores(kind).target()
+        assert kind.__doc__
+        assert kind.__name__ not in ZOO
+        ZOO[kind.__name__] = Specimen(
+            kind.__name__, kind.__doc__.partition("\n")[0], target, frozenset(fails), frozenset(slow), deadline
+        )
+        return kind
+
+    return put
