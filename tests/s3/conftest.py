@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Iterator
 import aioboto3
 import pytest
 from support.s3.proxy import FaultProxy
-from support.s3.servers import ACCESS_KEY, SECRET_KEY, moto_server, sdk_client
-from support.s3.stores import BUCKET, Stores
+from support.s3.servers import ACCESS_KEY, SECRET_KEY, fresh_bucket, moto_server
+from support.s3.stores import Stores
 
 from stargraph.checkpoint.s3 import _retry
 
@@ -14,9 +14,6 @@ from stargraph.checkpoint.s3 import _retry
 @pytest.fixture(scope="session")
 def moto() -> Iterator[str]:
     with moto_server() as url:
-        client = sdk_client(url)
-        client.create_bucket(Bucket=BUCKET)
-        client.close()
         yield url
 
 
@@ -51,8 +48,8 @@ async def stores(moto: str, sdk_session: aioboto3.Session) -> AsyncIterator[Stor
 
 
 @pytest.fixture
-async def watched(proxy: FaultProxy, sdk_session: aioboto3.Session) -> AsyncIterator[Stores]:
+async def watched(moto: str, proxy: FaultProxy, sdk_session: aioboto3.Session) -> AsyncIterator[Stores]:
     """Stores behind the proxy."""
-    stores = Stores(proxy.url, sdk_session)
+    stores = Stores(proxy.url, sdk_session, fresh_bucket(moto))
     yield stores
     await stores.close()

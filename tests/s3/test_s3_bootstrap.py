@@ -12,7 +12,7 @@ import pytest
 from support.records import chain, first, following
 from support.s3.proxy import FaultProxy
 from support.s3.servers import SECRET_KEY, rclone_server, sdk_client
-from support.s3.stores import BUCKET, Stores
+from support.s3.stores import Stores
 
 from stargraph.checkpoint.s3 import RaceReport, S3Checkpointer, UnsafeStoreWarning
 from stargraph.checkpoint.s3._bootstrap import race
@@ -28,7 +28,7 @@ from stargraph.errors import (
 @pytest.fixture(scope="module")
 def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("rclone") / "data"
-    (folder / BUCKET).mkdir(parents=True)
+    folder.mkdir()
     with rclone_server(folder) as url:
         yield url
 
@@ -42,20 +42,20 @@ async def test_many_bootstraps_at_once_and_again(stores: Stores) -> None:
 
 
 async def test_a_newer_store_is_refused_and_left_alone(stores: Stores, moto: str) -> None:
-    key = f"{stores.url.removeprefix(f's3://{BUCKET}/')}/stargraph.json"
+    key = f"{stores.prefix}/stargraph.json"
     newer = b'{"format": 2, "store": "stargraph-checkpoint-s3", "more": true}'
     client = sdk_client(moto)
-    client.put_object(Bucket=BUCKET, Key=key, Body=newer)
+    client.put_object(Bucket=stores.bucket, Key=key, Body=newer)
     with pytest.raises(StoreVersionError) as caught:
         await stores.open()
     assert "format 2" in str(caught.value)
-    assert client.get_object(Bucket=BUCKET, Key=key)["Body"].read() == newer
+    assert client.get_object(Bucket=stores.bucket, Key=key)["Body"].read() == newer
     client.close()
 
 
 async def test_a_marker_of_something_else_is_refused(stores: Stores, moto: str) -> None:
     client = sdk_client(moto)
-    client.put_object(Bucket=BUCKET, Key=f"{stores.url.removeprefix(f's3://{BUCKET}/')}/stargraph.json", Body=b"hello")
+    client.put_object(Bucket=stores.bucket, Key=f"{stores.prefix}/stargraph.json", Body=b"hello")
     client.close()
     with pytest.raises(CheckpointCorruptedError):
         await stores.open()
@@ -161,9 +161,8 @@ async def test_what_is_written_can_be_encrypted_with_a_key(stores: Stores, moto:
     store = await stores.open(kms_key_id="alias/checkpoints")
     await store.write(first())
     client = sdk_client(moto)
-    prefix = stores.url.removeprefix(f"s3://{BUCKET}/")
-    for item in client.list_objects_v2(Bucket=BUCKET, Prefix=prefix)["Contents"]:
-        found = client.head_object(Bucket=BUCKET, Key=item["Key"])
+    for item in client.list_objects_v2(Bucket=stores.bucket)["Contents"]:
+        found = client.head_object(Bucket=stores.bucket, Key=item["Key"])
         assert found["ServerSideEncryption"] == "aws:kms"
         assert found["SSEKMSKeyId"] == "alias/checkpoints"
     client.close()
@@ -199,7 +198,7 @@ class _refused:
 
 async def test_the_connection_is_made_as_the_arguments_say(moto: str) -> None:
     store = S3Checkpointer(
-        f"s3://{BUCKET}/configured",
+        "s3://bucket/prefix",
         endpoint_url=moto,
         region="eu-west-3",
         path_style=True,

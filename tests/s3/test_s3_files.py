@@ -10,7 +10,7 @@ import pytest
 from support.records import STARTED_AT, chain
 from support.s3.proxy import FaultProxy
 from support.s3.servers import sdk_client
-from support.s3.stores import BUCKET, Stores
+from support.s3.stores import Stores
 
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
@@ -21,12 +21,14 @@ class Bucket:
 
     def __init__(self, url: str, stores: Stores) -> None:
         self._client: Any = sdk_client(url)
-        self._prefix = stores.url.removeprefix(f"s3://{BUCKET}/")
+        self._stores = stores
 
     def files(self) -> dict[str, bytes]:
-        listed = self._client.list_objects_v2(Bucket=BUCKET, Prefix=f"{self._prefix}/runs/").get("Contents", [])
+        listed = self._client.list_objects_v2(Bucket=self._stores.bucket, Prefix=f"{self._stores.prefix}/runs/").get(
+            "Contents", []
+        )
         keys = [item["Key"] for item in listed if item["Key"].endswith(".sqlite")]
-        return {key: self._client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
+        return {key: self._client.get_object(Bucket=self._stores.bucket, Key=key)["Body"].read() for key in keys}
 
     def close(self) -> None:
         self._client.close()

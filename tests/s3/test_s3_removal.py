@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.records import STARTED_AT, chain, first, following, task
 from support.s3.servers import sdk_client
-from support.s3.stores import BUCKET, Stores
+from support.s3.stores import Stores
 
 from stargraph.checkpoint.protocol import Fork, StepRange
 from stargraph.checkpoint.s3 import _removal
@@ -166,8 +166,7 @@ async def test_tombstones_go_after_the_grace_and_the_ends_stay(
 
 def _count(moto: str, stores: Stores, folder: str) -> int:
     client = sdk_client(moto)
-    prefix = f"{stores.url.removeprefix(f's3://{BUCKET}/')}/{folder}/"
-    listed = client.list_objects_v2(Bucket=BUCKET, Prefix=prefix)
+    listed = client.list_objects_v2(Bucket=stores.bucket, Prefix=f"{stores.prefix}/{folder}/")
     client.close()
     return int(listed["KeyCount"])
 

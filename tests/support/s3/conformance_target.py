@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any
 
-from support.s3.servers import sdk_client
-from support.s3.stores import BUCKET
+from support.s3.servers import fresh_bucket, sdk_client
 
 from stargraph.checkpoint.conformance import Target
 from stargraph.checkpoint.s3 import S3Checkpointer
@@ -19,7 +17,7 @@ from stargraph.checkpoint.s3._keys import KeyLayout
 
 @asynccontextmanager
 async def _location() -> AsyncIterator[str]:
-    yield f"s3://{BUCKET}/conformance/{uuid.uuid4().hex}"
+    yield f"s3://{fresh_bucket(os.environ['AWS_ENDPOINT_URL_S3'])}/store"
 
 
 @cache
@@ -27,28 +25,31 @@ def _client() -> Any:
     return sdk_client(os.environ["AWS_ENDPOINT_URL_S3"])
 
 
-def _keys(location: str) -> KeyLayout:
-    return KeyLayout(location.removeprefix(f"s3://{BUCKET}/"))
+def _bucket(location: str) -> str:
+    return location.removeprefix("s3://").partition("/")[0]
+
+
+_KEYS = KeyLayout("store")
 
 
 class StoredBytes:
     """Reads and edits objects behind the driver's back."""
 
     async def get(self, location: str, run_id: str, step: int) -> bytes:
-        content: bytes = _client().get_object(Bucket=BUCKET, Key=_keys(location).slot(run_id, step))["Body"].read()
+        content: bytes = _client().get_object(Bucket=_bucket(location), Key=_KEYS.slot(run_id, step))["Body"].read()
         return content
 
     async def put(self, location: str, run_id: str, step: int, data: bytes) -> None:
-        _client().put_object(Bucket=BUCKET, Key=_keys(location).slot(run_id, step), Body=data)
+        _client().put_object(Bucket=_bucket(location), Key=_KEYS.slot(run_id, step), Body=data)
 
 
 @asynccontextmanager
 async def _newer_format(location: str) -> AsyncIterator[None]:
-    client, key = _client(), _keys(location).marker
-    before = client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
-    client.put_object(Bucket=BUCKET, Key=key, Body=b'{"format": 2}')
+    client, key = _client(), _KEYS.marker
+    before = client.get_object(Bucket=_bucket(location), Key=key)["Body"].read()
+    client.put_object(Bucket=_bucket(location), Key=key, Body=b'{"format": 2}')
     yield
-    client.put_object(Bucket=BUCKET, Key=key, Body=before)
+    client.put_object(Bucket=_bucket(location), Key=key, Body=before)
 
 
 target = Target(open=S3Checkpointer, location=_location, stored_bytes=StoredBytes(), newer_format=_newer_format)

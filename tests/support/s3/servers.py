@@ -8,8 +8,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,19 +43,31 @@ def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
     raise RuntimeError("the server does not answer")
 
 
+@cache
+def _sdk_session() -> Any:
+    return boto3.Session(ACCESS_KEY, SECRET_KEY, region_name="us-east-1")
+
+
 def sdk_client(url: str) -> Any:
     """Return a plain client, to look at a server from outside.
 
     Args:
         url: the URL of the server.
     """
-    return boto3.client(
-        "s3",
-        endpoint_url=url,
-        region_name="us-east-1",
-        aws_access_key_id=ACCESS_KEY,
-        aws_secret_access_key=SECRET_KEY,
-    )
+    return _sdk_session().client("s3", endpoint_url=url)
+
+
+def fresh_bucket(url: str) -> str:
+    """Make a bucket and return its name: moto looks at every key of a bucket for each listing.
+
+    Args:
+        url: the URL of the server.
+    """
+    name = f"test-{uuid.uuid4().hex}"
+    client = sdk_client(url)
+    client.create_bucket(Bucket=name)
+    client.close()
+    return name
 
 
 @contextmanager

@@ -1,22 +1,28 @@
-"""Handles on a fresh prefix of the test bucket."""
+"""Handles on a store of their own."""
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 
 import aioboto3
+from support.s3.servers import fresh_bucket
 
 from stargraph.checkpoint.s3 import S3Checkpointer
 
-BUCKET = "checkpoints"
-
 
 class Stores:
-    """Makes handles on one fresh prefix."""
+    """Makes handles on one store, in a bucket of its own.
 
-    def __init__(self, endpoint: str, session: aioboto3.Session | None) -> None:
-        self.url = f"s3://{BUCKET}/test/{uuid.uuid4().hex}"
+    Args:
+        endpoint: the URL of the server.
+        session: makes their clients; None for the standard one.
+        bucket: the bucket, where it is made already.
+    """
+
+    def __init__(self, endpoint: str, session: aioboto3.Session | None, bucket: str | None = None) -> None:
+        self.bucket = bucket or fresh_bucket(endpoint)
+        self.prefix = "some/prefix"
+        self.url = f"s3://{self.bucket}/{self.prefix}"
         self.endpoint = endpoint
         self.session = session
         self._made: list[S3Checkpointer] = []
