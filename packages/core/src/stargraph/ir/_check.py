@@ -34,6 +34,9 @@ KIND_KEYS: Final[dict[str, dict[str, bool]]] = {
 }
 """The keys that only one kind of node has, and whether it needs them."""
 
+_UNTRIED: Final = ("interrupt", "subgraph")
+"""The kinds of nodes that wait for others, and run no code that could be tried again."""
+
 _REDUCER_TYPES: Final = {
     "append": ("list",),
     "merge": ("dict",),
@@ -220,6 +223,10 @@ def _kind_faults(node: NodeSpec, path: Path) -> Iterator[Fault]:
         unknown = f"unknown kind {show_value(node.kind)}{meant}"
         yield Fault(f"{unknown} (use {one_of(BUILTIN_KINDS)}, or package.module:callable)", (*path, "kind"))
         return
+    if node.kind in _UNTRIED:
+        for key in ("retry", "timeout"):
+            if getattr(node, key) is not None:
+                yield Fault(f"a node of kind {node.kind} has no tries of its own", (*path, key), key=True)
     for kind, keys in KIND_KEYS.items():
         for key, needed in keys.items():
             given = getattr(node, key) is not None
