@@ -13,7 +13,10 @@ from support.postgres_target import SERVER_VARIABLE
 SLOW = pytest.mark.slow
 
 
-def conformance(dsn: str, root: Path, *options: str) -> str:
+PARTLY_EVALUATED = 2
+
+
+def conformance(dsn: str, root: Path, *options: str, code: int = 0) -> str:
     program = Path(sys.executable).with_name("stargraph-conformance")
     done = subprocess.run(
         [program, "run", "support.postgres_target:target", *options],
@@ -22,12 +25,13 @@ def conformance(dsn: str, root: Path, *options: str) -> str:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == code, done.stdout + done.stderr
     return done.stdout
 
 
 def test_it_passes_the_quick_checks(server: str, pytestconfig: pytest.Config) -> None:
-    assert "0 findings" in conformance(server, pytestconfig.rootpath, "--quick")
+    told = conformance(server, pytestconfig.rootpath, "--quick", code=PARTLY_EVALUATED)
+    assert " 0 findings" in told
 
 
 @SLOW

@@ -129,11 +129,12 @@ async def test_silence_for_good_is_an_error_and_no_hang(proxied: PostgresCheckpo
     assert await steps(proxied, run[0].run_id) == [0, 1]
 
 
-async def test_a_slow_network_is_only_slow(proxied: PostgresCheckpointer, proxy: TcpProxy) -> None:
+async def test_a_slow_network_is_only_slow(dsn: str, proxy: TcpProxy, opened: Opener) -> None:
     proxy.delay = 0.05
-    runs = [chain(2) for _ in range(20)]
-    await asyncio.gather(*(proxied.write_many(run) for run in runs))
-    assert len(await proxied.list_runs()) == 20
+    async with opened(dsn=through(dsn, proxy.port)) as patient:
+        runs = [chain(2) for _ in range(20)]
+        await asyncio.gather(*(patient.write_many(run) for run in runs))
+        assert len(await patient.list_runs()) == 20
 
 
 async def test_nobody_there_is_an_error_that_says_so(opened: Opener) -> None:
