@@ -51,11 +51,11 @@ async def test_deleting_one_run_leaves_its_neighbours(stores: Stores) -> None:
 
 async def test_a_writer_and_a_deletion_at_once(stores: Stores) -> None:
     store, other = await stores.open(), await stores.open()
-    run = chain("run", 30)
+    run = chain("run", 1000)
     await store.write(run[0])
 
     async def write() -> None:
-        for checkpoint in run[1:]:
+        for checkpoint in run[1:]:  # far more than the deletion leaves time for
             await store.write(checkpoint)
 
     refused, deleted = await asyncio.gather(write(), other.delete_run("run"), return_exceptions=True)

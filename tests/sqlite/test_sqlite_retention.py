@@ -205,7 +205,7 @@ async def test_a_run_that_moves_on_while_it_is_pruned_is_left_alone(
 async def test_others_write_between_the_batches_of_a_prune(
     store: SQLiteCheckpointer, path: Path, monkeypatch: pytest.MonkeyPatch, keep_last: int
 ) -> None:
-    monkeypatch.setattr(_retention, "_BATCH_STEPS", 16)
+    monkeypatch.setattr(_retention, "_BATCH_STEPS", 4)
     await store.write_many(chain(length=400, end="done"))
     async with SQLiteCheckpointer(path) as other:
         pruning = asyncio.ensure_future(store.prune(older_than=LATER, keep_last=keep_last))
