@@ -71,9 +71,10 @@ class Engine:
         self._stop: Literal["pause", "cancel"] | None = None
         self._deadline: float | None = None
         self._answered: set[str] = set()
-        self._woken = asyncio.Event()
+        # A future and not an Event: waiting for it takes no task of its own.
+        self._signal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         log.on_control = self.observe
-        log.on_fault = self._woken.set
+        log.on_fault = self._wake
 
     async def run(self) -> None:
         """Run the nodes of the frontier, and those that follow, until none is left that can run.
@@ -116,12 +117,12 @@ class Engine:
         self._stop = self._stop or "pause"
         self._deadline = asyncio.get_running_loop().time() + grace
         self._children.pause(grace)
-        self._woken.set()
+        self._wake()
 
     def cancel(self) -> None:
         """Cancel what runs, and end the run as cancelled."""
         self._stop = "cancel"
-        self._woken.set()
+        self._wake()
 
     def observe(self, record: Checkpoint) -> None:
         """Take note of a control event: an answer, the wish to cancel, or a cancellation that somebody else recorded.
@@ -144,22 +145,24 @@ class Engine:
                 durable=True,
             )
         )
-        self._woken.set()
+        self._wake()
 
     async def _wait(self) -> bool:
         """Wait until a task ends or somebody calls; False where the time to pause is over."""
-        waker = asyncio.ensure_future(self._woken.wait())
         seconds = None if self._deadline is None else self._deadline - asyncio.get_running_loop().time()
-        try:
-            done, _ = await asyncio.wait(
-                {waker, *(flight.work for flight in self._flights.values())},
-                return_when=asyncio.FIRST_COMPLETED,
-                timeout=None if seconds is None else max(seconds, 0),
-            )
-        finally:
-            waker.cancel()
-        self._woken.clear()
+        waited: set[asyncio.Future[Any]] = {self._signal, *(flight.work for flight in self._flights.values())}
+        done, _ = await asyncio.wait(
+            waited,
+            return_when=asyncio.FIRST_COMPLETED,
+            timeout=None if seconds is None else max(seconds, 0),
+        )
+        if self._signal.done():
+            self._signal = asyncio.get_running_loop().create_future()
         return bool(done)
+
+    def _wake(self) -> None:
+        if not self._signal.done():
+            self._signal.set_result(None)
 
     async def _stop_flights(self) -> None:
         work = [flight.work for flight in self._flights.values()]
