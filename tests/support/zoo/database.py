@@ -223,7 +223,7 @@ _FLUSHING = threading.RLock()
 
 @broken(slow=("crash.kill9_acked_survive",), importable=True)
 class AcknowledgesTooSoon(Database):
-    """Writes are acknowledged into a buffer of the process, which a thread takes to the file ten times a second."""
+    """Writes of longer runs are acknowledged into a buffer, which a thread takes to the file ten times a second."""
 
     async def bootstrap(self) -> None:
         await super().bootstrap()
@@ -243,7 +243,10 @@ class AcknowledgesTooSoon(Database):
             yield database
 
     def _insert(self, database: sqlite3.Connection, run_id: str, step: int, record: bytes) -> None:
-        _PENDING[self._path].append((run_id, step, record))
+        if step < 16:
+            super()._insert(database, run_id, step, record)
+        else:
+            _PENDING[self._path].append((run_id, step, record))
 
     def _at(self, database: sqlite3.Connection, run_id: str, step: int) -> Checkpoint | None:
         for pending in _PENDING[self._path]:
