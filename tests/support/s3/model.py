@@ -59,9 +59,15 @@ class World:
         self.bucket = Bucket()
         self.keys = KeyLayout("prefix")
         self.known = Knowledge()
-        self.scheduler = Scheduler(self.bucket, self.random, faults=self.random.choice((0.02, 0.15, 0.4)))
+        self.scheduler = Scheduler(
+            self.bucket,
+            self.random,
+            faults=self.random.choice((0.02, 0.15, 0.4)),
+            suspensions=self.random.choice((0.0, 0.03)),
+        )
         self.scheduler.idle = lambda: self.known.in_calls == 0
-        kinds = [self.executor, self.executor, self.executor, self.remover, self.lister]
+        self.long_tasks = self.random.choice((0.5, 0.9))
+        kinds = [self.executor, self.executor, self.executor, self.remover, self.remover, self.lister]
         for number, kind in enumerate(kinds):
             self.scheduler.add(f"{kind.__name__} {number}", kind(number))
 
@@ -109,6 +115,7 @@ class World:
                     timestamp=EPOCH + timedelta(seconds=number * 10 + life),
                 )
             else:
+                await self._check_needed(log, reader, latest)
                 upcoming = self._next(latest, executor)
             for _ in range(self.random.randint(1, 5)):
                 if not await self._write_until_known(log, upcoming):
@@ -120,7 +127,7 @@ class World:
 
     def _next(self, latest: Checkpoint, executor: str) -> Checkpoint:
         since = latest.step
-        if latest.frontier and self.random.random() < 0.5:
+        if latest.frontier and self.random.random() < self.long_tasks:
             since = latest.frontier[0].since_step  # a long task goes on: its input must outlive it
         return latest.next(
             event="completed",
@@ -164,8 +171,8 @@ class World:
         for _ in range(3):
             self.known.in_calls += 1
             try:
-                newest = await log.newest_record(run_id)
-                latest = None if newest is None else await reader.read(run_id, *newest)
+                found = await log.read_newest(run_id, lambda *newest: reader.read(run_id, *newest))
+                latest = found if isinstance(found, Checkpoint) else None
             except TransientStoreError:
                 continue
             finally:
@@ -174,6 +181,21 @@ class World:
                 raise Violation(f"{run_id}: step {floor} was acknowledged, and a later read shows {latest}")
             return latest
         return None
+
+    async def _check_needed(self, log: RunLog, reader: RecordReader, latest: Checkpoint) -> None:
+        """Read what the run needs to go on: it must be there for as long as this is the latest checkpoint."""
+        self.known.in_calls += 1
+        try:
+            for task in latest.frontier if latest.status not in ENDED else ():
+                if await reader.read(latest.run_id, task.since_step) is not None:
+                    continue
+                now = await log.read_newest(latest.run_id, lambda *newest: reader.read(latest.run_id, *newest))
+                if now == latest:
+                    raise Violation(f"{latest.run_id}: step {latest.step} needs step {task.since_step}, and it went")
+        except TransientStoreError:
+            return
+        finally:
+            self.known.in_calls -= 1
 
     async def remover(self, number: int) -> None:
         store = self._store()

@@ -146,7 +146,27 @@ def _a_tail_is_believed_for_ever() -> AbstractContextManager[Any]:
 
 
 def _pruning_forgets_the_frontier() -> AbstractContextManager[Any]:
-    return patch.object(_removal, "_needed", lambda latest: iter(()))
+    async def needed_by(self: Removal, run_id: str, latest: int) -> set[int]:
+        return set()
+
+    return patch.object(Removal, "_needed_by", needed_by)
+
+
+def _pruning_believes_a_record_that_was_pruned() -> AbstractContextManager[Any]:
+    original = Removal._needed_by
+
+    async def needed_by(self: Removal, run_id: str, latest: int) -> set[int]:
+        return await original(self, run_id, latest) or set()
+
+    return patch.object(Removal, "_needed_by", needed_by)
+
+
+def _a_reader_looks_only_once() -> AbstractContextManager[Any]:
+    async def read_newest(self: RunLog, run_id: str, read: Any) -> Any:
+        newest = await self.newest(run_id)
+        return None if newest is None else await read(*newest)
+
+    return patch.object(RunLog, "read_newest", read_newest)
 
 
 def _pruning_judges_steps_that_came_later() -> AbstractContextManager[Any]:
@@ -154,7 +174,7 @@ def _pruning_judges_steps_that_came_later() -> AbstractContextManager[Any]:
 
     async def thin(self: Removal, run_id: str, head: Head, keep_last: int, **how: Any) -> int:
         records = await self._records(run_id)
-        kept = {*records[:keep_last], *_removal._needed(await self._reader.read(run_id, head.summary.last_step))}
+        kept = {*records[:keep_last], *(await self._needed_by(run_id, head.summary.last_step) or ())}
         victims = [self._keys.slot(run_id, step) for step in records if step not in kept]
         await self._store.overwrite(victims, tombstone("pruned"))
         return await original(self, run_id, head, keep_last, **how)
@@ -200,6 +220,8 @@ MUTATIONS: dict[str, Patch] = {
         _there_is_no_grace,
         _a_tail_is_believed_for_ever,
         _pruning_forgets_the_frontier,
+        _pruning_believes_a_record_that_was_pruned,
+        _a_reader_looks_only_once,
         _pruning_judges_steps_that_came_later,
         _a_removal_believes_an_old_verdict,
         _an_entry_is_shown_unchecked,

@@ -181,11 +181,11 @@ class S3Checkpointer:
         session = self._open()
         if not is_run_id(run_id):
             return None
-        newest = await session.log.newest_record(run_id)
-        checkpoint = None if newest is None else await session.reader.read(run_id, *newest)
-        if checkpoint is not None:
-            session.log.learn(run_id, Tail(checkpoint.step, checkpoint.digest, checkpoint.status))
-        return checkpoint
+        latest = await session.log.read_newest(run_id, lambda *newest: session.reader.read(run_id, *newest))
+        if not isinstance(latest, Checkpoint):
+            return None
+        session.log.learn(run_id, Tail(latest.step, latest.digest, latest.status))
+        return latest
 
     async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
         """See `Checkpointer.read_at_step`."""

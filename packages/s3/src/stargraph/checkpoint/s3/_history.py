@@ -37,7 +37,7 @@ async def read_history(
         to_step: the highest step, included.
         newest_first: yield the highest step first.
     """
-    if to_step is not None and await log.newest_record(run_id) is None:
+    if to_step is not None and not await log.is_known(run_id):
         return
     slots: list[Slot] = []
     newest: int | None = None

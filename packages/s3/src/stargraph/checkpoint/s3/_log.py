@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 from stargraph.checkpoint.protocol import Checkpoint, Tail, judge_append, run_deleted
 from stargraph.checkpoint.s3._frame import HEAD_BYTES, Head, Tombstone, is_tombstone, read_head
 from stargraph.checkpoint.s3._keys import KeyLayout
 from stargraph.checkpoint.s3._objects import ObjectInfo, ObjectStore
 from stargraph.errors import CheckpointError, StoreUnavailableError
+
+Result = TypeVar("Result")
 
 BELIEF_SECONDS: Final = 3600.0
 """How long a tail is believed. Far below the grace after which the tombstones of taken slots may go."""
@@ -117,18 +119,51 @@ class RunLog:
         Args:
             run_id: the run.
         """
-        newest = await self.newest(run_id)
-        if newest is None:
-            return None
-        step, _ = newest
-        head = await self.head(run_id, step)
-        if head == "deleted":
-            return "deleted"
+        head = await self.newest_head(run_id)
         if not isinstance(head, Head):
-            raise _inconsistent(self._keys.slot(run_id, step))
-        tail = Tail(step, head.digest, head.summary.status)
+            return head
+        tail = Tail(head.summary.last_step, head.digest, head.summary.status)
         self.learn(run_id, tail)
         return tail
+
+    async def read_newest(
+        self, run_id: str, read: Callable[[int, ObjectInfo | None], Awaitable[Result | None]]
+    ) -> Result | Literal["deleted"] | None:
+        """Return what a reader makes of the newest record of a run, or None where the run is unknown.
+
+        Between the listing and the read the run may go on, and a prune take what was listed: then it looks again.
+
+        Args:
+            run_id: the run.
+            read: reads the record at a step, given its line of the listing; None where there is none any more.
+        """
+        listed = None
+        while True:
+            newest = await self.newest(run_id)
+            if newest is None:
+                return None
+            if await self.is_end_of_deleted(run_id, *newest):
+                return "deleted"
+            step, _ = newest
+            if step == listed:
+                raise _inconsistent(self._keys.slot(run_id, step))
+            found = await read(*newest)
+            if found is not None:
+                return found
+            listed = step
+
+    async def newest_head(self, run_id: str) -> Head | Literal["deleted"] | None:
+        """Return the first line of the newest record of a run, or None where the run is unknown.
+
+        Args:
+            run_id: the run.
+        """
+
+        async def read(step: int, _: ObjectInfo | None) -> Head | None:
+            head = await self.head(run_id, step)
+            return head if isinstance(head, Head) else None
+
+        return await self.read_newest(run_id, read)
 
     async def newest(self, run_id: str) -> tuple[int, ObjectInfo | None] | None:
         """Return the highest step that is taken, and its line of the listing; None where no step is.
@@ -144,14 +179,14 @@ class RunLog:
             return belief.tail.step, None
         return slots[0] if slots else None
 
-    async def newest_record(self, run_id: str) -> tuple[int, ObjectInfo | None] | None:
-        """Return what `newest` does, or None where the run was deleted too.
+    async def is_known(self, run_id: str) -> bool:
+        """Tell whether a run has begun and was not deleted.
 
         Args:
             run_id: the run.
         """
         newest = await self.newest(run_id)
-        return None if newest is None or await self.is_end_of_deleted(run_id, *newest) else newest
+        return newest is not None and not await self.is_end_of_deleted(run_id, *newest)
 
     async def is_end_of_deleted(self, run_id: str, step: int, info: ObjectInfo | None) -> bool:
         """Tell whether the newest slot of a run says that the run was deleted.

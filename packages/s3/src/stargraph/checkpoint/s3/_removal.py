@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from stargraph.checkpoint.protocol import ENDED, Checkpoint, Fork, Status
+from stargraph.checkpoint.protocol import ENDED, Fork, Status
 from stargraph.checkpoint.s3._frame import Head, is_tombstone, tombstone
 from stargraph.checkpoint.s3._index import Entry
 from stargraph.checkpoint.s3._keys import KeyLayout
@@ -118,7 +118,10 @@ class Removal:
         records = [step for step, info in slots if not is_tombstone(info.size)]
         kept = set(records[:keep_last])
         if not ended:
-            kept.update(_needed(await self._reader.read(run_id, latest)))
+            needed = await self._needed_by(run_id, latest)
+            if needed is None:
+                return 0  # The run has moved on, and another prune with it, which knows what the run needs now.
+            kept |= needed
         # What was added since refers to the step judged here, to later ones, or to what that step needs.
         victims = sorted(step for step in records if step < latest and step not in kept)
         if victims and not dry_run:
@@ -128,6 +131,18 @@ class Removal:
         if not dry_run:
             await self._free(slots, now)
         return len(victims)
+
+    async def _needed_by(self, run_id: str, latest: int) -> set[int] | None:
+        """The steps that a run must read to go on from a record, or None where that record was pruned meanwhile."""
+        checkpoint = await self._reader.read(run_id, latest)
+        if checkpoint is None:
+            return None
+        needed = set()
+        for item in checkpoint.frontier:
+            needed.add(item.since_step)
+            for steps in item.completed_steps if isinstance(item, Fork) else item.calls:
+                needed.update(range(steps.first, steps.last + 1))
+        return needed
 
     async def reclaim(self, entry: Entry, now: datetime) -> None:
         """Free what a deleted run has left, once it is past the grace.
@@ -175,12 +190,3 @@ class Removal:
 
     async def _records(self, run_id: str) -> list[int]:
         return [step async for step, info in self._log.slots(run_id) if not is_tombstone(info.size)]
-
-
-def _needed(latest: Checkpoint | None) -> Iterator[int]:
-    """The steps that a run must read to go on from its latest checkpoint."""
-    for item in latest.frontier if latest is not None else ():
-        yield item.since_step
-        ranges = item.completed_steps if isinstance(item, Fork) else item.calls
-        for steps in ranges:
-            yield from range(steps.first, steps.last + 1)
