@@ -172,7 +172,7 @@ class S3Checkpointer:
     async def _append(self, session: Session, checkpoint: Checkpoint, body: bytes) -> None:
         etag = await session.log.append(checkpoint, body)
         if etag is not None:
-            await session.reader.remember(checkpoint.run_id, checkpoint.step, etag, body)
+            session.reader.remember(checkpoint.run_id, checkpoint.step, etag, body)
         if self._files_of_ended_runs and checkpoint.status in ENDED:
             await session.files.make(checkpoint)
 

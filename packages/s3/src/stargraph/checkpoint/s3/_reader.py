@@ -50,7 +50,7 @@ class RecordReader:
                     return cached
         return await self._fetch(key, run_id, step, info)
 
-    async def remember(self, run_id: str, step: int, etag: str, body: bytes) -> None:
+    def remember(self, run_id: str, step: int, etag: str, body: bytes) -> None:
         """Keep what was just written.
 
         Args:
@@ -60,7 +60,7 @@ class RecordReader:
             body: the object.
         """
         if self._cache is not None:
-            await self._cache.put(self._keys.slot(run_id, step), etag, body)
+            self._cache.put(self._keys.slot(run_id, step), etag, body)
 
     async def _fetch(self, key: str, run_id: str, step: int, info: ObjectInfo | None) -> Checkpoint | None:
         body = await self._store.get(key)
@@ -71,7 +71,7 @@ class RecordReader:
             body = await self._store.get(key)
             checkpoint = _open(body, run_id, step)
         if checkpoint is not None and body is not None and info is not None and self._cache is not None:
-            await self._cache.put(key, info.etag, body)
+            self._cache.put(key, info.etag, body)
         return checkpoint
 
 
