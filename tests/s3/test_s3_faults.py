@@ -15,7 +15,7 @@ from support.s3.proxy import Fault, FaultProxy, Seen
 from support.s3.stores import Stores
 
 from stargraph.checkpoint.protocol import Checkpoint
-from stargraph.checkpoint.s3 import S3Checkpointer
+from stargraph.checkpoint.s3 import S3Checkpointer, _concurrency
 from stargraph.errors import CheckpointConflictError, CheckpointError, StoreUnavailableError
 
 OF_ONE_REQUEST: list[Fault] = [
@@ -230,6 +230,30 @@ async def test_a_cancelled_write_stores_all_or_nothing(watched: Stores, proxy: F
     await _cancelled_at(proxy, 0, "slow", lambda: store.write(second))
     await store.write(second)
     assert [checkpoint async for checkpoint in store.history("run")] == [begun, second]
+
+
+async def test_a_cancelled_write_is_not_carried_out_later(watched: Stores, proxy: FaultProxy) -> None:
+    proxy.slow_seconds = 0.3
+    store, other = await watched.open(), await watched.open()
+    begun = first("run")
+    await store.write(begun)
+    second = following(begun)
+    await _cancelled_at(proxy, 0, "delayed", lambda: store.write(second))
+    assert await other.read_latest("run") == second
+
+
+async def test_a_write_that_is_cancelled_on_a_silent_network_ends(
+    watched: Stores, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_concurrency, "PATIENCE", 0.1)
+    proxy.slow_seconds = 30
+    store = await watched.open()
+    begun = first("run")
+    await store.write(begun)
+    second = following(begun)
+    await _cancelled_at(proxy, 0, "delayed", lambda: store.write(second))
+    await store.write(second)
+    assert await store.read_latest("run") == second
 
 
 async def test_a_cancelled_deletion_can_be_done_again(watched: Stores, proxy: FaultProxy) -> None:

@@ -22,6 +22,7 @@ Fault = Literal[
     "503",
     "409",
     "slow",  # carried out, answered after the client gave up
+    "delayed",  # carried out and answered after a while
     "twice",  # carried out two times; the client sees the second answer
     "late",  # the connection breaks; carried out when `arrive` is called
     "truncated",  # half of the answer's body, and the length of the half
@@ -154,6 +155,8 @@ class FaultProxy:
         body = await request.read()
         if fault == "dropped":
             return self._break(request)
+        if fault == "delayed":
+            await asyncio.sleep(self.slow_seconds)
         if fault == "late":
             self._held.append((request, body))
             return self._break(request)

@@ -26,7 +26,7 @@ from stargraph.checkpoint.protocol import (
     is_run_id,
     not_bootstrapped,
 )
-from stargraph.checkpoint.s3._bootstrap import RaceReport, open_store, race, refuse, warn_unsafe
+from stargraph.checkpoint.s3._bootstrap import RaceReport, open_store, race, refuse, refuse_race, warn_unsafe
 from stargraph.checkpoint.s3._cache import RecordCache
 from stargraph.checkpoint.s3._concurrency import AT_ONCE, map_each
 from stargraph.checkpoint.s3._frame import pack
@@ -72,7 +72,7 @@ class S3Checkpointer:
 
     Raises:
         CheckpointError: the URL does not name a bucket (`reason="invalid-url"`).
-        ValueError: the URL carries options, which are for `from_url`.
+        ValueError: an argument makes no sense, or the URL carries options, which are for `from_url`.
     """
 
     def __init__(
@@ -108,11 +108,12 @@ class S3Checkpointer:
             session=session,
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,
+            deadline=deadline,
         )
         self._unsafe_single_writer = unsafe_single_writer
         self._keys = KeyLayout(self._address.prefix)
         cache = RecordCache(None if cache_dir is None else Path(cache_dir), store=f"{endpoint_url} {self._address}")
-        self._sessions = Sessions(options, self._address.bucket, self._keys, deadline=deadline, cache=cache)
+        self._sessions = Sessions(options, self._address.bucket, self._keys, cache)
         self._files_of_ended_runs = files_of_ended_runs
         self._ready = False
         self._closed = False
@@ -292,7 +293,21 @@ class S3Checkpointer:
         Raises:
             StoreUnavailableError: the store cannot be reached.
         """
-        return await race(self._open().raw, self._keys)
+        return await race(self._open().objects, self._keys)
+
+    async def examine(self) -> list[str]:
+        """Try what the promises of this driver stand on, as `stargraph doctor` does.
+
+        Returns:
+            What was found to be right.
+
+        Raises:
+            StoreUnavailableError: it is wrong, and `reason` says what.
+        """
+        report = await self.check_conditional_writes()
+        if not report.passed:
+            raise refuse_race(str(self._address), report)
+        return [f"{report.writers} writers created one object at once: one won in each of {len(report.winners)} rounds"]
 
     async def close(self) -> None:
         """Close the connections; idempotent. `bootstrap` opens the handle again."""
@@ -300,7 +315,11 @@ class S3Checkpointer:
         await self._sessions.close()
 
     async def __aenter__(self) -> Self:
-        await self.bootstrap()
+        try:
+            await self.bootstrap()
+        except BaseException:
+            await self.close()
+            raise
         return self
 
     async def __aexit__(

@@ -26,18 +26,26 @@ class Session:
 
     Args:
         connection: the client.
-        raw: the objects, without retries.
+        objects: the objects.
         keys: where they are.
         deadline: how long to repeat a request, in seconds.
         cache: the local copies.
+        conditional: the store keeps the condition of a conditional write.
     """
 
     def __init__(
-        self, connection: Connection, raw: ObjectStore, keys: KeyLayout, *, deadline: float, cache: RecordCache
+        self,
+        connection: Connection,
+        objects: ObjectStore,
+        keys: KeyLayout,
+        *,
+        deadline: float,
+        cache: RecordCache,
+        conditional: bool,
     ) -> None:
         self.connection = connection
-        self.raw = raw
-        self.store = RetryingStore(raw, deadline=deadline)
+        self.objects = RetryingStore(objects, deadline=deadline)
+        self.store = self.objects if conditional else RetryingStore(UnconditionalStore(objects), deadline=deadline)
         self.log = RunLog(self.store, keys)
         self.reader = RecordReader(self.store, keys, cache)
         self.index = RunIndex(self.store, keys, self.log)
@@ -61,17 +69,13 @@ class Sessions:
         options: how the store is reached.
         bucket: the bucket.
         keys: where its objects are.
-        deadline: how long to repeat a request, in seconds.
         cache: the local copies.
     """
 
-    def __init__(
-        self, options: ConnectionOptions, bucket: str, keys: KeyLayout, *, deadline: float, cache: RecordCache
-    ) -> None:
+    def __init__(self, options: ConnectionOptions, bucket: str, keys: KeyLayout, cache: RecordCache) -> None:
         self._options = options
         self._bucket = bucket
         self._keys = keys
-        self._deadline = deadline
         self._cache = cache
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Session] = weakref.WeakKeyDictionary()
         self._conditional = True
@@ -91,8 +95,14 @@ class Sessions:
     def _make(self) -> Session:
         connection = Connection(self._options)
         objects = S3ObjectStore(connection, self._bucket, kms_key_id=self._options.kms_key_id)
-        raw: ObjectStore = objects if self._conditional else UnconditionalStore(objects)
-        return Session(connection, raw, self._keys, deadline=self._deadline, cache=self._cache)
+        return Session(
+            connection,
+            objects,
+            self._keys,
+            deadline=self._options.deadline,
+            cache=self._cache,
+            conditional=self._conditional,
+        )
 
     async def without_conditions(self) -> None:
         """From now on look before each write, and after it, since the store ignores conditions."""
