@@ -106,6 +106,15 @@ class FaultProxy:
         """
         self.fault_of = lambda index, request: fault if index == number else None
 
+    def fail_from(self, number: int, fault: Fault) -> None:
+        """Break one request and all after it.
+
+        Args:
+            number: which, counted from 0 since the last reset.
+            fault: how.
+        """
+        self.fault_of = lambda index, request: fault if index >= number else None
+
     def fail_when(self, wanted: Callable[[Seen], bool], fault: Fault) -> None:
         """Break all requests of a kind.
 
