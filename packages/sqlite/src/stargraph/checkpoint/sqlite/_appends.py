@@ -123,8 +123,4 @@ class AppendMany:
         Raises:
             CheckpointError: one is refused; those before it are kept.
         """
-        as_encoded = True
-        for append in self._appends:
-            # What follows one that is stored in another form must not name the records that this form would have.
-            as_encoded &= (append if as_encoded else append.alone()).apply(connection)
-        return as_encoded
+        return all([append.apply(connection) for append in self._appends])
