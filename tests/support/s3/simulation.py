@@ -98,6 +98,9 @@ class SimulatedStore:
     async def get(self, key: str, *, first: int | None = None) -> bytes | None:
         return await self._send(lambda: self.bucket.get(key, first))  # type: ignore[no-any-return]
 
+    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        return [await self.get(key) for key in keys]
+
     async def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> Sequence[ObjectInfo]:
         return await self._send(lambda: self.bucket.list(prefix, after, limit))  # type: ignore[no-any-return]
 

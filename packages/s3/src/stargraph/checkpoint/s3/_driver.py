@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from stargraph.checkpoint.codec import encode
+from stargraph.checkpoint.codec import Cipher
 from stargraph.checkpoint.protocol import (
     ENDED,
     PRUNED_BY_DEFAULT,
@@ -19,7 +19,6 @@ from stargraph.checkpoint.protocol import (
     RunPage,
     RunSummary,
     Status,
-    Tail,
     check_batch,
     check_instant,
     check_listing,
@@ -29,7 +28,6 @@ from stargraph.checkpoint.protocol import (
 from stargraph.checkpoint.s3._bootstrap import RaceReport, open_store, race, refuse, refuse_race, warn_unsafe
 from stargraph.checkpoint.s3._cache import RecordCache
 from stargraph.checkpoint.s3._concurrency import AT_ONCE, map_each
-from stargraph.checkpoint.s3._frame import pack
 from stargraph.checkpoint.s3._history import read_history
 from stargraph.checkpoint.s3._index import Entry
 from stargraph.checkpoint.s3._keys import KeyLayout
@@ -69,6 +67,8 @@ class S3Checkpointer:
         files_of_ended_runs: store a run that ended as one SQLite file too, beside its log.
         unsafe_single_writer: accept a store that ignores conditional writes. Nothing then stops two
             executors of one run from overwriting each other.
+        encryption: the keys that encrypt what is stored; None stores it readable. docs/encryption.md says what stays
+            readable all the same.
 
     Raises:
         CheckpointError: the URL does not name a bucket (`reason="invalid-url"`).
@@ -93,6 +93,7 @@ class S3Checkpointer:
         cache_dir: str | os.PathLike[str] | None = None,
         files_of_ended_runs: bool = True,
         unsafe_single_writer: bool = False,
+        encryption: Cipher | None = None,
     ) -> None:
         self._address, named = parse_url(url)
         if named:
@@ -113,7 +114,7 @@ class S3Checkpointer:
         self._unsafe_single_writer = unsafe_single_writer
         self._keys = KeyLayout(self._address.prefix)
         cache = RecordCache(None if cache_dir is None else Path(cache_dir), store=f"{endpoint_url} {self._address}")
-        self._sessions = Sessions(options, self._address.bucket, self._keys, cache)
+        self._sessions = Sessions(options, self._address.bucket, self._keys, cache, encryption)
         self._files_of_ended_runs = files_of_ended_runs
         self._ready = False
         self._closed = False
@@ -127,10 +128,11 @@ class S3Checkpointer:
 
         Args:
             url: `s3://bucket/prefix`, with arguments of the class as its query, as in
-                `s3://bucket/prefix?endpoint_url=http://localhost:9000&path_style=true`.
+                `s3://bucket/prefix?endpoint_url=http://localhost:9000&path_style=true`. The keys of encryption come
+                from `STARGRAPH_ENCRYPTION_KEY`.
         """
         _, named = parse_url(url)
-        return cls(url.partition("?")[0], **named)
+        return cls(url.partition("?")[0], **named, encryption=Cipher.from_environment())
 
     async def bootstrap(self) -> None:
         """Make the store, or recognise it, and prove that it keeps the condition of a conditional write.
@@ -153,9 +155,9 @@ class S3Checkpointer:
     async def write(self, checkpoint: Checkpoint) -> None:
         """See `Checkpointer.write`."""
         session = self._open()
-        body = pack(checkpoint, encode(checkpoint))
+        checkpoint.ensure_valid()
         async with session.writing(checkpoint.run_id):
-            await self._append(session, checkpoint, body)
+            await self._append(session, checkpoint)
 
     async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
         """See `BatchAppend.write_many`. One request for each step, one after another: a log has no holes."""
@@ -168,12 +170,12 @@ class S3Checkpointer:
             checkpoint.ensure_valid()
         async with session.writing(batch[0].run_id):
             for checkpoint in batch:
-                await self._append(session, checkpoint, pack(checkpoint, encode(checkpoint)))
+                await self._append(session, checkpoint)
 
-    async def _append(self, session: Session, checkpoint: Checkpoint, body: bytes) -> None:
-        etag = await session.log.append(checkpoint, body)
-        if etag is not None:
-            session.reader.remember(checkpoint.run_id, checkpoint.step, etag, body)
+    async def _append(self, session: Session, checkpoint: Checkpoint) -> None:
+        appended = await session.log.append(checkpoint)
+        if appended is not None:
+            session.reader.remember(checkpoint.run_id, checkpoint.step, appended.etag, appended.body)
         if self._files_of_ended_runs and checkpoint.status in ENDED:
             await session.files.make(checkpoint)
 
@@ -182,10 +184,10 @@ class S3Checkpointer:
         session = self._open()
         if not is_run_id(run_id):
             return None
-        latest = await session.log.read_newest(run_id, lambda *newest: session.reader.read(run_id, *newest))
+        latest = await session.log.read_newest(run_id, lambda *newest: session.reader.read_latest(run_id, *newest))
         if not isinstance(latest, Checkpoint):
             return None
-        session.log.learn(run_id, Tail(latest.step, latest.digest, latest.status))
+        session.log.learn(latest)
         return latest
 
     async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:

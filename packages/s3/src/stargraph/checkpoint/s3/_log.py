@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeVar
 
+from stargraph.checkpoint.codec import Codec
 from stargraph.checkpoint.protocol import Checkpoint, Tail, judge_append, run_deleted
-from stargraph.checkpoint.s3._frame import HEAD_BYTES, Head, Tombstone, is_tombstone, read_head
+from stargraph.checkpoint.s3._frame import HEAD_BYTES, Head, Tombstone, is_tombstone, pack, read_head
 from stargraph.checkpoint.s3._keys import KeyLayout
 from stargraph.checkpoint.s3._objects import ObjectInfo, ObjectStore
 from stargraph.errors import CheckpointError, StoreUnavailableError
@@ -42,41 +43,62 @@ class _Belief:
     settled: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """An object that was created.
+
+    Attributes:
+        etag: its ETag.
+        body: its content.
+    """
+
+    etag: str
+    body: bytes
+
+
 class RunLog:
     """Appends to the logs of runs, and finds their ends.
 
     Args:
         store: the objects.
         keys: where they are.
+        codec: makes records, and remembers what the next ones may build on.
         clock: the time in seconds, going on while the machine sleeps.
     """
 
-    def __init__(self, store: ObjectStore, keys: KeyLayout, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, store: ObjectStore, keys: KeyLayout, codec: Codec, *, clock: Callable[[], float] = time.time
+    ) -> None:
         self._store = store
         self._keys = keys
+        self._codec = codec
         self._clock = clock
         self._beliefs: OrderedDict[str, _Belief] = OrderedDict()
 
-    async def append(self, checkpoint: Checkpoint, body: bytes) -> str | None:
+    async def append(self, checkpoint: Checkpoint) -> Appended | None:
         """Append a checkpoint.
 
         Args:
             checkpoint: the checkpoint.
-            body: its object.
 
         Returns:
-            The ETag of the object, or None where it was stored already.
+            What was stored, or None where the checkpoint was stored already.
 
         Raises:
             CheckpointError: it is refused, as `judge_append` says; or the outcome is unknown.
         """
         run_id, step = checkpoint.run_id, checkpoint.step
+        record = self._codec.encode(checkpoint)
+        body = pack(checkpoint, record, self._codec)
         belief = self._belief(run_id)
         if belief is None and step == 0:
             # The index entry comes first: a crash in between leaves an entry without a run, which a
             # listing sees, and never a run without an entry, which it could not.
             await self._store.create(self._keys.entry(run_id, checkpoint.started_at), b"")
-        elif (belief is None or not _follows(checkpoint, belief.tail)) and await self._judge(checkpoint) == "stored":
+        elif (belief is None or not self._follows(checkpoint, belief.tail)) and (
+            await self._judge(checkpoint) == "stored"
+        ):
+            self._codec.forget(run_id)
             return None
         try:
             etag = await self._store.create(self._keys.slot(run_id, step), body)
@@ -86,14 +108,18 @@ class RunLog:
             raise
         if etag is None:
             await self._settle(checkpoint)
-        self.learn(run_id, Tail(step, checkpoint.digest, checkpoint.status))
-        return etag
+            # What is stored may be another form of it, with other bases.
+            self._codec.forget(run_id)
+        else:
+            self._codec.appended(record)
+        self.learn(checkpoint)
+        return None if etag is None else Appended(etag, body)
 
     async def _settle(self, checkpoint: Checkpoint) -> None:
         """The slot is taken: by a former attempt of this very write, or by another writer."""
         head = await self.head(checkpoint.run_id, checkpoint.step)
         if isinstance(head, Head):
-            judge_append(checkpoint, tail=None, stored_digest=head.digest)
+            self._judged(checkpoint, tail=None, stored_digest=head.digest)
         elif await self._judge(checkpoint) == "append":
             raise _inconsistent(self._keys.slot(checkpoint.run_id, checkpoint.step))
 
@@ -111,7 +137,19 @@ class RunLog:
                 stored_digest = head.digest
             else:
                 tail = replace(tail, floor=step + 1)
-        return judge_append(checkpoint, tail=tail, stored_digest=stored_digest)
+        return self._judged(checkpoint, tail=tail, stored_digest=stored_digest)
+
+    def _judged(
+        self, checkpoint: Checkpoint, *, tail: Tail | None, stored_digest: str | None
+    ) -> Literal["append", "stored"]:
+        return judge_append(checkpoint, tail=tail, stored_digest=stored_digest, fingerprint=self._codec.fingerprint)
+
+    def _follows(self, checkpoint: Checkpoint, tail: Tail) -> bool:
+        try:
+            return self._judged(checkpoint, tail=tail, stored_digest=None) == "append"
+        except CheckpointError:
+            # The tail may be an old one: what is stored decides, and gives the reason.
+            return False
 
     async def read_tail(self, run_id: str) -> Tail | Literal["deleted"] | None:
         """Return the end of a run as it is stored, or None where the run is unknown.
@@ -123,7 +161,7 @@ class RunLog:
         if not isinstance(head, Head):
             return head
         tail = Tail(head.summary.last_step, head.digest, head.summary.status)
-        self.learn(run_id, tail)
+        self._believe(run_id, tail)
         return tail
 
     async def read_newest(
@@ -236,13 +274,16 @@ class RunLog:
             head = None if body is None else read_head(body + b"\n", run_id=run_id, step=step)
         return head
 
-    def learn(self, run_id: str, tail: Tail) -> None:
-        """Believe in a tail; only after a write was acknowledged, or after a verified read.
+    def learn(self, checkpoint: Checkpoint) -> None:
+        """Believe that a checkpoint is stored; only after a write was acknowledged, or after a verified read.
 
         Args:
-            run_id: the run.
-            tail: what is stored.
+            checkpoint: what is stored.
         """
+        digest = self._codec.fingerprint(checkpoint.digest)
+        self._believe(checkpoint.run_id, Tail(checkpoint.step, digest, checkpoint.status))
+
+    def _believe(self, run_id: str, tail: Tail) -> None:
         belief = self._beliefs.get(run_id)
         if belief is not None and belief.tail.step > tail.step:
             tail = belief.tail
@@ -261,14 +302,6 @@ class RunLog:
         belief = self._beliefs.get(run_id)
         if belief is not None:
             belief.settled = False
-
-
-def _follows(checkpoint: Checkpoint, tail: Tail) -> bool:
-    try:
-        return judge_append(checkpoint, tail=tail, stored_digest=None) == "append"
-    except CheckpointError:
-        # The tail may be an old one: what is stored decides, and gives the reason.
-        return False
 
 
 def _inconsistent(key: str) -> StoreUnavailableError:

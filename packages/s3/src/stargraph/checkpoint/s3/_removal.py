@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from stargraph.checkpoint.protocol import ENDED, Fork, Status
+from stargraph.checkpoint.protocol import ENDED, Status, needed_steps
 from stargraph.checkpoint.s3._frame import Head, is_tombstone, tombstone
 from stargraph.checkpoint.s3._index import Entry
 from stargraph.checkpoint.s3._keys import KeyLayout
@@ -116,13 +116,11 @@ class Removal:
         latest, ended = head.summary.last_step, head.summary.status in ENDED
         slots = [slot async for slot in self._log.slots(run_id)]
         records = [step for step, info in slots if not is_tombstone(info.size)]
-        kept = set(records[:keep_last])
-        if not ended:
-            needed = await self._needed_by(run_id, latest)
-            if needed is None:
-                return 0  # The run has moved on, and another prune with it, which knows what the run needs now.
-            kept |= needed
-        # What was added since refers to the step judged here, to later ones, or to what that step needs.
+        kept = await self._kept(run_id, latest, set(records[:keep_last]), ended=ended)
+        if kept is None:
+            return 0  # The run has moved on, and another prune with it, which knows what the run needs now.
+        # What was added since refers to the step judged here, to later ones, or to what that step needs, and is
+        # decoded from those or from what that step is decoded from.
         victims = sorted(step for step in records if step < latest and step not in kept)
         if victims and not dry_run:
             if ended:
@@ -132,17 +130,31 @@ class Removal:
             await self._free(slots, now)
         return len(victims)
 
+    async def _kept(self, run_id: str, latest: int, last: set[int], *, ended: bool) -> set[int] | None:
+        """Return what must stay beside some last steps, or None where the latest was pruned meanwhile."""
+        needed = set() if ended else await self._needed_by(run_id, latest)
+        if needed is None:
+            return None
+        kept = last | needed | {latest}
+        bases = await self._bases_of(run_id, kept)
+        return None if bases is None else kept | bases
+
     async def _needed_by(self, run_id: str, latest: int) -> set[int] | None:
-        """The steps that a run must read to go on from a record, or None where that record was pruned meanwhile."""
         checkpoint = await self._reader.read(run_id, latest)
         if checkpoint is None:
             return None
-        needed = set()
-        for item in checkpoint.frontier:
-            needed.add(item.since_step)
-            for steps in item.completed_steps if isinstance(item, Fork) else item.calls:
-                needed.update(range(steps.first, steps.last + 1))
-        return needed
+        return {step for span in needed_steps(checkpoint) for step in range(span.first, span.last + 1)}
+
+    async def _bases_of(self, run_id: str, steps: set[int]) -> set[int] | None:
+        bases: set[int] = set()
+        for step in steps:
+            # A step is decoded from the step before it and from what that one is decoded from, or from some of these.
+            if step - 1 not in steps:
+                found = await self._reader.read_with_bases(run_id, step)
+                if found is None:
+                    return None
+                bases.update(found[1])
+        return bases
 
     async def reclaim(self, entry: Entry, now: datetime) -> None:
         """Free what a deleted run has left, once it is past the grace.

@@ -66,6 +66,10 @@ class S3ObjectStore:
             return None
         return b"" if reply is Outcome.EMPTY else reply["Body"]
 
+    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """See `ObjectStore`."""
+        return await map_each(self.get, keys)
+
     async def list(self, prefix: str, *, after: str = "", limit: int = _PAGE) -> Sequence[ObjectInfo]:
         """See `ObjectStore`."""
         found: list[ObjectInfo] = []

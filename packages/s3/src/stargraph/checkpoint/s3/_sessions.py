@@ -6,6 +6,7 @@ import asyncio
 import threading
 import weakref
 
+from stargraph.checkpoint.codec import Cipher, Codec
 from stargraph.checkpoint.s3._cache import RecordCache
 from stargraph.checkpoint.s3._connection import Connection
 from stargraph.checkpoint.s3._files import RunFiles
@@ -30,6 +31,8 @@ class Session:
         keys: where they are.
         deadline: how long to repeat a request, in seconds.
         cache: the local copies.
+        codec: makes and reads records.
+        encryption: the keys that encrypt what is stored, if there are any.
         conditional: the store keeps the condition of a conditional write.
     """
 
@@ -41,16 +44,18 @@ class Session:
         *,
         deadline: float,
         cache: RecordCache,
+        codec: Codec,
+        encryption: Cipher | None,
         conditional: bool,
     ) -> None:
         self.connection = connection
         self.objects = RetryingStore(objects, deadline=deadline)
         self.store = self.objects if conditional else RetryingStore(UnconditionalStore(objects), deadline=deadline)
-        self.log = RunLog(self.store, keys)
-        self.reader = RecordReader(self.store, keys, cache)
+        self.log = RunLog(self.store, keys, codec)
+        self.reader = RecordReader(self.store, keys, codec, cache)
         self.index = RunIndex(self.store, keys, self.log)
         self.removal = Removal(self.store, keys, self.log, self.reader)
-        self.files = RunFiles(self.store, keys, self.log, self.reader)
+        self.files = RunFiles(self.store, keys, self.log, self.reader, encryption)
         self._writing: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     def writing(self, run_id: str) -> asyncio.Lock:
@@ -70,13 +75,23 @@ class Sessions:
         bucket: the bucket.
         keys: where its objects are.
         cache: the local copies.
+        encryption: the keys that encrypt what is stored, if there are any.
     """
 
-    def __init__(self, options: ConnectionOptions, bucket: str, keys: KeyLayout, cache: RecordCache) -> None:
+    def __init__(
+        self,
+        options: ConnectionOptions,
+        bucket: str,
+        keys: KeyLayout,
+        cache: RecordCache,
+        encryption: Cipher | None,
+    ) -> None:
         self._options = options
         self._bucket = bucket
         self._keys = keys
         self._cache = cache
+        self._encryption = encryption
+        self._codec = Codec(cipher=encryption)
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Session] = weakref.WeakKeyDictionary()
         self._conditional = True
         self._lock = threading.Lock()
@@ -101,6 +116,8 @@ class Sessions:
             self._keys,
             deadline=self._options.deadline,
             cache=self._cache,
+            codec=self._codec,
+            encryption=self._encryption,
             conditional=self._conditional,
         )
 
