@@ -39,7 +39,8 @@ class Record:
 class _Tail:
     """What the next step of a run is encoded from.
 
-    `chain` leads from the keyframe to this step: steps, and for each the patch from the one before it.
+    `chain` leads from the keyframe to this step: steps, and for each the patch from the one before it. `memory` is
+    about how many bytes all this takes.
     """
 
     checkpoint: Checkpoint
@@ -47,17 +48,7 @@ class _Tail:
     chain: tuple[tuple[int, Patch], ...]
     keyframe_ratio: float
     bytes_since: int
-
-    @property
-    def memory(self) -> int:
-        literals = sum(
-            len(part)
-            for _, patch in self.chain[1:]
-            for script in (*patch.fields.values(), *patch.state.values())
-            for part in script
-            if isinstance(part, bytes)
-        )
-        return self.texts.size + literals
+    memory: int
 
 
 class Codec:
@@ -95,6 +86,7 @@ class Codec:
         if tail is None or tail.checkpoint.digest != checkpoint.previous_digest:
             return self._keyframe(checkpoint, texts_of(checkpoint))
         texts = texts_of(checkpoint, tail.checkpoint, tail.texts)
+        size = texts.size
         patch = patch_between(tail.texts, texts)
         keyframe = tail.chain[0][0]
         base = keyframe + base_distance(checkpoint.step - keyframe)
@@ -112,10 +104,10 @@ class Codec:
             cipher=self._cipher,
         )
         since = tail.bytes_since + len(data)
-        if since > _DELTAS_PER_KEYFRAME * tail.keyframe_ratio * texts.size:
+        if since > _DELTAS_PER_KEYFRAME * tail.keyframe_ratio * size:
             return self._keyframe(checkpoint, texts)
         chain.append((checkpoint.step, patch))
-        return Record(data, bases, _Tail(checkpoint, texts, tuple(chain), tail.keyframe_ratio, since))
+        return Record(data, bases, _Tail(checkpoint, texts, tuple(chain), tail.keyframe_ratio, since, size + since))
 
     def encode_alone(self, checkpoint: Checkpoint) -> Record:
         """Return a record that is decoded from no other one.
@@ -207,7 +199,10 @@ class Codec:
     def _keyframe(self, checkpoint: Checkpoint, texts: Texts) -> Record:
         patch = patch_between(NOTHING, texts)
         data = pack(checkpoint.run_id, checkpoint.step, patch, texts, bases=(), base_keys=(), cipher=self._cipher)
-        return Record(data, (), _Tail(checkpoint, texts, ((checkpoint.step, patch),), len(data) / texts.size, 0))
+        size = texts.size
+        # The texts are all in memory already: what leads to a keyframe is only its step and its names.
+        chain = ((checkpoint.step, Patch({}, {}, patch.keys)),)
+        return Record(data, (), _Tail(checkpoint, texts, chain, len(data) / size, 0, size))
 
     @staticmethod
     def _read(chain: _Chain, step: int) -> Checkpoint:
@@ -289,13 +284,11 @@ class _Chain:
     def tail(self, checkpoint: Checkpoint) -> _Tail:
         """Return what the next step is encoded from, after `texts` of this one."""
         keyframe, _, first = self._path[0]
-        return _Tail(
-            checkpoint,
-            self._path[-1][2],
-            tuple((at, opened.patch(texts)) for at, opened, texts in self._path),
-            len(self._records[keyframe]) / first.size,
-            sum(len(self._records[at]) for at, _, _ in self._path[1:]),
-        )
+        last = self._path[-1][2]
+        since = sum(len(self._records[at]) for at, _, _ in self._path[1:])
+        ratio = len(self._records[keyframe]) / first.size
+        chain = tuple((at, opened.patch(texts)) for at, opened, texts in self._path)
+        return _Tail(checkpoint, last, chain, ratio, since, last.size + since)
 
 
 def missing_bases(records: Mapping[int, bytes], *, run_id: str, steps: Iterable[int]) -> list[int]:
