@@ -208,7 +208,7 @@ class Codec:
     def _read(chain: _Chain, step: int) -> Checkpoint:
         run_id = chain.run_id
         try:
-            checkpoint = checkpoint_from(chain.texts(step))
+            checkpoint = checkpoint_from(chain.read(step))
         except CheckpointCorruptedError as error:
             if error.reason != "digest-mismatch":
                 raise
@@ -258,7 +258,7 @@ class _Chain:
         self._cipher = cipher
         self._path: list[tuple[int, Opened, Texts]] = []
 
-    def texts(self, step: int) -> Texts:
+    def read(self, step: int) -> Texts:
         """Return the texts of a step.
 
         Raises:
@@ -279,10 +279,11 @@ class _Chain:
         for at, opened in reversed(ahead):
             base = self._path[-1][2] if self._path else NOTHING
             self._path.append((at, opened, opened.texts(base)))
-        return self._path[-1][2]
+        _, opened, texts = self._path[-1]
+        return Texts(texts.fields, texts.state, opened.update(texts))
 
     def tail(self, checkpoint: Checkpoint) -> _Tail:
-        """Return what the next step is encoded from, after `texts` of this one."""
+        """Return what the next step is encoded from, after `read` of this one."""
         keyframe, _, first = self._path[0]
         last = self._path[-1][2]
         since = sum(len(self._records[at]) for at, _, _ in self._path[1:])
