@@ -48,7 +48,7 @@ async def test_a_handle_that_knows_nothing_reads_the_tail_first(watched: Stores,
 async def test_a_cold_read_of_the_latest_and_of_one_step(
     watched: Stores, proxy: FaultProxy, moto: str, sdk_session: aioboto3.Session, length: int
 ) -> None:
-    run = list(islice(chat("run", message=100), length))
+    run = list(islice(chat("run", message=20), length))
     async with Stores(moto, sdk_session, watched.bucket).handle() as writer:  # not through the proxy: there are many
         await writer.write_many(run)
     proxy.slow_seconds = 0.3
