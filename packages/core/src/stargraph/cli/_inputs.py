@@ -73,11 +73,12 @@ def split_pairs(pairs: Iterable[str], option: str) -> dict[str, str]:
     return found
 
 
-def parse_since(text: str) -> datetime:
+def parse_since(text: str, option: str = "--since") -> datetime:
     """Return the instant that a text names.
 
     Args:
         text: an ISO 8601 date or time, local where it has no offset; or an age as in `30m`, `12h`, `7d`.
+        option: the option that takes it, for the error.
 
     Raises:
         StargraphError: it is neither.
@@ -89,7 +90,7 @@ def parse_since(text: str) -> datetime:
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):
         raise _refused(
-            f"--since {text!r} is not a time", "Write 2026-01-31, 2026-01-31T12:00:00Z, or an age: 30m, 12h, 7d."
+            f"{option} {text!r} is not a time", "Write 2026-01-31, 2026-01-31T12:00:00Z, or an age: 30m, 12h, 7d."
         ) from None
 
 

@@ -22,6 +22,15 @@ _CODES: Final[dict[Status, ExitCode]] = {
 _FRAME: Final = re.compile(r'^\s*File "(.+)", line (\d+)', re.MULTILINE)
 
 
+def exit_code_of_status(status: Status) -> ExitCode:
+    """Return the exit code of a command whose run stands there.
+
+    Args:
+        status: where the run stands; not `running`.
+    """
+    return _CODES[status]
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a command left its run.

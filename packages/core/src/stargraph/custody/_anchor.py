@@ -190,6 +190,6 @@ def _contradiction(run_id: str, complaint: str) -> CheckpointCorruptedError:
     return CheckpointCorruptedError(
         f"the store contradicts the anchor before: {complaint}",
         reason="contradicts-anchor",
-        hint="`stargraph verify --anchor FILE` tells more. Where runs were deleted on purpose, make a new file.",
+        hint="`stargraph verify --anchor FILE` tells more. After a deletion on purpose: `stargraph anchor --renew`.",
         run_id=run_id,
     )
