@@ -73,7 +73,7 @@ async def verify(
             yield run_id
 
     async with aclosing(each(runs() if wanted is None else named(), look)) as reports:
-        number = 0
+        number = sound = 0
         async for report in reports:
             number += 1
             if report is None:
@@ -83,6 +83,7 @@ async def verify(
             if anchor is not None and report.run_id not in heads:
                 report = _unanchored(report, anchor)
             tally.run()
+            sound += report.steps
             seals.update(report.seals)
             findings += report.findings
             notes += report.notes
@@ -90,7 +91,7 @@ async def verify(
                 on_run(report)
     return VerifyReport(
         runs=tally.runs,
-        steps=tally.steps,
+        steps=sound,
         seals=dict(seals),
         anchored=None if anchor is None else len(heads),
         findings=tuple(findings),
@@ -144,10 +145,11 @@ class _Look:
         """Walk the run once; with `look_up`, ask the list for what it says of the run now."""
         latest = await read_latest(self._store, self._run_id)
         walk = Walk(self._run_id, keyring=self._keyring)
+        at_least = latest.step if isinstance(latest, Checkpoint) else 0
         if look_up:
             known = latest if isinstance(latest, Checkpoint) else summary
             summary = None if known is None else await self._listed(known, walk)
-            # A live run has moved on: what the list says lies between the two.
+            # A live run may have moved on: what the list says lies between the two.
             latest = await read_latest(self._store, self._run_id)
         walk.mark(summary, self._anchored)
         end = latest.step if isinstance(latest, Checkpoint) else None
@@ -171,7 +173,7 @@ class _Look:
         elif not walk.findings:
             walk.find("unreadable", latest.message, latest.step)
         if summary is not None and latest is not None:
-            walk.compare_summary(summary, latest.step)
+            walk.compare_summary(summary, at_least)
         if self._anchored is not None:
             walk.compare_head(self._anchored)
         return walk.report()

@@ -115,7 +115,7 @@ class Walk:
 
         Args:
             summary: what the list says.
-            latest: the latest step that the store names.
+            latest: the latest step that the store named before the list was asked.
         """
         step = summary.last_step
         logged = self._summaries.get(step)
