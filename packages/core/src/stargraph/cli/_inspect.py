@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json as json_module
 from collections.abc import Sequence
 from itertools import islice
@@ -102,6 +101,8 @@ async def _timeline(url: str, run_id: str) -> tuple[Checkpoint, list[dict[str, A
 
 async def _follow(url: str, run_id: str, *, as_json: bool) -> int:
     """Print the steps of a run as they come, and return the exit code of the run once it ended."""
+    import asyncio
+
     from stargraph.cli._outcome import exit_code_of_status
     from stargraph.cli._store import opened, read_latest
 
