@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeAlias, TypeVar
 
-from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunHistory, RunSearch, RunSummary
+from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunHistory, RunSearch, RunSummary, Status
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreUnavailableError, StoreVersionError
 
 Progress: TypeAlias = Callable[[int, int], object]
@@ -108,12 +108,15 @@ async def all_runs(store: Checkpointer, *, since: datetime | None = None) -> Asy
         ) from None
 
 
-async def find_summary(store: Checkpointer, run: Checkpoint | RunSummary) -> RunSummary | None:
+async def find_summary(
+    store: Checkpointer, run: Checkpoint | RunSummary, *, status: Status | None = None
+) -> RunSummary | None:
     """Return the summary that a store lists for a run, sought by what never changes in one.
 
     Args:
         store: the store.
         run: any checkpoint of the run, or what the list said before.
+        status: only where a search for this status shows it.
 
     Returns:
         The summary, or None where the list has none of that graph, start and tags.
@@ -133,7 +136,12 @@ async def find_summary(store: Checkpointer, run: Checkpoint | RunSummary) -> Run
             tags = dict(list(run.metadata.items())[:_TAGS])
             while found is None and seen <= _SOUGHT:
                 page = await store.search(
-                    graph_id=run.graph_id, metadata=tags, since=run.started_at, limit=_PAGE, cursor=cursor
+                    status=status,
+                    graph_id=run.graph_id,
+                    metadata=tags,
+                    since=run.started_at,
+                    limit=_PAGE,
+                    cursor=cursor,
                 )
                 found = next((summary for summary in page.items if summary.run_id == run.run_id), None)
                 seen += len(page.items)

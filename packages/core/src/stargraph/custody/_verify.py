@@ -180,7 +180,12 @@ class _Look:
 
     async def _listed(self, known: Checkpoint | RunSummary, walk: Walk) -> RunSummary | None:
         try:
-            found = await find_summary(self._store, known)
+            found = await find_summary(self._store, known, status=known.status)
+            if found is None:
+                found = await find_summary(self._store, known)
+                latest = await read_latest(self._store, self._run_id)
+                if found is not None and isinstance(latest, Checkpoint) and latest.status == known.status:
+                    walk.find("summary-differs", f"a search for runs that are {known.status} does not show it")
         except LookupError:
             walk.note("summary-not-compared", "the list of runs is too long to look for the run's summary in it")
             return None
