@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,18 +105,17 @@ async def test_an_interrupted_copy_is_finished_by_another_one(file: Place, place
             assert await log(store, run[0].run_id) == run
 
 
-async def test_only_what_was_asked_for(file: Place, hosts: Servers) -> None:
+async def test_only_what_was_asked_for(file: Place, tmp_path: Path) -> None:
     for day, run_id in enumerate("abc"):
         await write(file, *chain(run_id, 2, started_at=STARTED_AT + timedelta(days=day)))
-    async with hosts.place("sqlite") as named, hosts.place("sqlite") as recent:
-        assert (await copied(file, named, ["b", "a", "b"])).runs == 2
-        assert (await copied(file, recent, since=STARTED_AT + timedelta(days=1))).runs == 2
-        async with named.open() as store:
-            assert {summary.run_id for summary in await store.list_runs()} == {"a", "b"}
-        async with recent.open() as store:
-            assert {summary.run_id for summary in await store.list_runs()} == {"b", "c"}
-        with pytest.raises(CheckpointNotFoundError, match="'z'"):
-            await copied(file, named, ["z"])
+    named, recent = SQLitePlace(tmp_path / "named.sqlite"), SQLitePlace(tmp_path / "recent.sqlite")
+    assert (await copied(file, named, ["b", "a", "b"])).runs == 2
+    assert (await copied(file, recent, since=STARTED_AT + timedelta(days=1))).runs == 2
+    for place, expected in ((named, {"a", "b"}), (recent, {"b", "c"})):
+        async with place.open() as store:
+            assert {summary.run_id for summary in await store.list_runs()} == expected
+    with pytest.raises(CheckpointNotFoundError, match="'z'"):
+        await copied(file, named, ["z"])
 
 
 async def test_a_run_that_moved_on_is_brought_up_to_date_and_one_that_is_ahead_is_left_alone(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sqlite3
 import uuid
@@ -310,18 +309,24 @@ S3_ENVIRONMENT = {
 
 
 @contextmanager
+def s3_server() -> Iterator[str]:
+    """Run moto, with the environment that its clients need; yield its URL."""
+    former = {name: os.environ.get(name) for name in S3_ENVIRONMENT}
+    os.environ.update(S3_ENVIRONMENT)
+    try:
+        with moto_server() as url:
+            yield url
+    finally:
+        for name, value in former.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@contextmanager
 def servers(folder: Path) -> Iterator[Servers]:
     """Run PostgreSQL and moto.
 
     Args:
         folder: for the files of SQLite.
     """
-    with contextlib.ExitStack() as stack:
-        postgres, s3 = stack.enter_context(any_server()), stack.enter_context(moto_server())
-        former = {name: os.environ.get(name) for name in S3_ENVIRONMENT}
-        os.environ.update(S3_ENVIRONMENT)
-        try:
-            yield Servers(folder, postgres, s3)
-        finally:
-            for name, value in former.items():
-                os.environ.pop(name) if value is None else os.environ.update({name: value})
+    with any_server() as postgres, s3_server() as s3:
+        yield Servers(folder, postgres, s3)
