@@ -28,9 +28,18 @@ def runs(folder: Folder) -> Folder:
     return folder
 
 
-def change(sql: str, store: str = STORE) -> None:
-    with closing(sqlite3.connect(store)) as database, database:
-        assert database.execute(sql).rowcount > 0
+def damage(run_id: str, step: int) -> None:
+    edit("UPDATE checkpoints SET record = x'00'", run_id, step)
+
+
+def take_away(run_id: str, step: int) -> None:
+    edit("DELETE FROM checkpoints", run_id, step)
+
+
+def edit(sql: str, run_id: str, step: int) -> None:
+    place = "id = (SELECT number FROM runs WHERE run_id = ?) << 34 | ?"
+    with closing(sqlite3.connect(STORE)) as database, database:
+        assert database.execute(f"{sql} WHERE {place}", (run_id, step)).rowcount == 1
 
 
 def listed(folder: Folder, store: str = STORE) -> set[str]:
@@ -50,17 +59,17 @@ def test_a_sound_store_verifies(runs: Folder) -> None:
 
 
 def test_what_is_found_is_told_and_ends_with_7(runs: Folder) -> None:
-    change("DELETE FROM checkpoints WHERE run_id = 'r1' AND step = 2")
+    damage("r1", 3)
     answer = runs.call("verify")
     assert answer.code == 7
     header, row, *_ = (line.split(maxsplit=3) for line in answer.out.splitlines())
     assert header == ["FOUND", "RUN", "STEP", "WHAT"]
-    assert row[:3] == ["missing-steps", "r1", "2"]
+    assert row[:3] == ["unreadable", "r1", "3"]
     assert "1 finding in 1 run" in answer.err
     assert "Traceback" not in answer.err
     told = runs.call("verify", "r1", "--json")
     assert (told.code, told.json["sound"], told.err) == (7, False, "")
-    assert told.json["findings"][0]["kind"] == "missing-steps"
+    assert told.json["findings"][0]["kind"] == "unreadable"
     assert runs.call("verify", "r2").code == 0
 
 
@@ -169,8 +178,8 @@ def test_runs_that_cannot_be_transferred_are_named_and_the_others_are(runs: Fold
     assert answer.code == 1
     assert answer.out == "copied 1 run, 3 steps; read back and compared 1 run\n"
     assert answer.err.count("was left out: steps 0 to 2 of it were pruned") == 2
-    change("DELETE FROM checkpoints WHERE run_id = 'open' AND step = 1")
-    change("UPDATE checkpoints SET record = x'00' WHERE run_id = 'open' AND step = 0")
+    take_away("open", 1)
+    damage("open", 0)
     damaged = runs.call("export", "all.jsonl", "--all")
     assert damaged.code == 7
     assert "run 'open' was left out" in damaged.err
@@ -214,7 +223,7 @@ def test_delete_removes_an_ended_run_and_asks_for_an_open_one(runs: Folder) -> N
 
 
 def test_a_damaged_run_is_deleted_only_if_that_is_meant(runs: Folder) -> None:
-    change("UPDATE checkpoints SET record = x'00' WHERE run_id = 'r1'")
+    damage("r1", 3)
     refused = runs.call("delete", "r1")
     assert refused.code == 2
     assert "damaged" in refused.err

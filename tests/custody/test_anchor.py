@@ -182,7 +182,7 @@ async def test_an_anchor_that_contradicts_the_one_before_is_not_made(place: Plac
 
 async def test_a_damaged_head_is_not_anchored(file: Place) -> None:
     await write(file, *chain("a", 3))
-    await file.put("a", 2, b"\x01\x00{}")
+    await file.put("a", 2, b"\x02\x00{}")
     with pytest.raises(CheckpointCorruptedError, match="'a'"):
         await anchored(file)
     await file.remove("a", 2)

@@ -167,7 +167,9 @@ async def test_a_pruned_run_is_refused_before_anything_of_it_is_stored(file: Pla
 
 
 async def test_a_run_with_a_gap_behind_its_first_steps_is_refused_before_anything_of_it_is_stored(file: Place) -> None:
-    await write(file, *chain("a", 6))
+    run = chain("a", 6)
+    await write(file, *run)
+    await file.stand_alone(run)
     await file.remove("a", 3)
     destination = MemoryCheckpointer()
     await destination.bootstrap()
@@ -195,10 +197,10 @@ async def test_a_run_that_was_pruned_after_it_was_copied_is_still_brought_up_to_
 async def test_a_damaged_run_is_refused_before_anything_of_it_is_stored(file: Place, place: Place, large: bool) -> None:
     run = chain("a", 12, state={"count": 0, "text": "x" * (2_000_000 if large else 10)})
     await write(file, *run, *chain("b", 2))
-    await file.put("a", 11, b"\x01\x00{}")
+    await file.put("a", 11, b"\x02\x00{}")
     await file.set_tail(run[10])
     await file.remove("a", 11)
-    await file.put("a", 9, b"\x01\x00{}")
+    await file.put("a", 9, b"\x02\x00{}")
     report = await copied(file, place)
     assert [(refusal.run_id, refusal.reason) for refusal in report.refused] == [("a", "corrupted-record")]
     assert report.runs == 1

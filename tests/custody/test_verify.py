@@ -87,13 +87,25 @@ async def test_unsealed_steps_are_found_unless_they_are_allowed(file: Place) -> 
 
 
 async def test_the_walk_goes_on_behind_damage(place: Place) -> None:
-    await fill(place, chain("a", 200), chain("b", 3))
+    run = chain("a", 200)
+    await fill(place, run, chain("b", 3))
+    await place.stand_alone(run)
     for step in (0, 70, 71, 150):
-        await place.put("a", step, b"\x01\x00garbage")
+        await place.put("a", step, b"\x02\x00garbage")
     report = await verified(place)
     assert kinds(report) == ["unreadable"]
     assert [(finding.step, finding.last_step) for finding in report.findings] == [(0, 0), (70, 71), (150, 150)]
     assert (report.runs, report.steps) == (2, 199)
+
+
+async def test_what_is_decoded_from_a_damaged_record_is_unreadable_and_what_is_not_is_verified(place: Place) -> None:
+    await fill(place, chain("a", 150, end="done"))
+    await place.put("a", 60, b"\x02\x00garbage")
+    report = await verified(place)
+    assert kinds(report) == ["unreadable"]
+    found = [(finding.step or 0, finding.last_step or 0) for finding in report.findings]
+    assert found[0][0] == 60
+    assert report.steps == 150 - sum(last - step + 1 for step, last in found) >= 60
 
 
 async def test_a_damaged_latest_step_is_found(place: Place) -> None:
@@ -170,8 +182,10 @@ async def test_what_a_run_needs_to_go_on_remains_of_a_prune_and_its_gaps_are_no_
 
 
 async def test_a_step_that_a_run_needs_and_has_not_is_damage(file: Place) -> None:
-    await fill(file, branching())
+    run = branching()
+    await fill(file, run)
     await prune(file, keep_last=1, statuses=("running",))
+    await file.stand_alone([run[step] for step in (1, 3, 5, 7)])
     await file.remove("a", 3)
     report = await verified(file)
     assert [(finding.kind, finding.step) for finding in report.findings] == [("missing-steps", 3)]
@@ -179,8 +193,10 @@ async def test_a_step_that_a_run_needs_and_has_not_is_damage(file: Place) -> Non
 
 
 async def test_a_gap_that_no_prune_leaves_is_damage_in_a_pruned_run_too(file: Place) -> None:
-    await fill(file, chain("a", 12, end="done"))
+    run = chain("a", 12, end="done")
+    await fill(file, run)
     await prune(file, keep_last=6)
+    await file.stand_alone(run[6:])
     await file.remove("a", 8)
     report = await verified(file)
     assert [(finding.kind, finding.step, finding.last_step) for finding in report.findings] == [("missing-steps", 8, 8)]
@@ -295,7 +311,7 @@ async def test_a_store_that_can_only_what_the_contract_demands() -> None:
     for checkpoint in [*chain("a", 3), *chain("b", 2)]:
         await store.write(checkpoint)
     assert (await verify(store)).model_dump(include={"runs", "steps"}) == {"runs": 2, "steps": 5}
-    store.records["a", 1] = b"\x01\x00{}"
+    store.records["a", 1] = b"\x02\x00{}"
     del store.records["b", 0]
     report = await verify(store)
     assert [(finding.kind, finding.run_id, finding.step) for finding in report.findings] == [("unreadable", "a", 1)]

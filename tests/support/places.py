@@ -6,7 +6,7 @@ import os
 import sqlite3
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,8 +62,13 @@ class Place(ABC):
         """Take a step away."""
 
     @abstractmethod
-    async def forge(self, checkpoint: Checkpoint) -> None:
-        """Store a checkpoint at its step with all that belongs to it, whatever the rules say."""
+    async def forge(self, checkpoint: Checkpoint, record: bytes | None = None) -> None:
+        """Store a checkpoint at its step, whatever the rules say: its own record, decoded from no other, or another."""
+
+    async def stand_alone(self, checkpoints: Iterable[Checkpoint]) -> None:
+        """Store steps so that none is decoded from another one; nobody can tell by what is in them."""
+        for checkpoint in checkpoints:
+            await self.forge(checkpoint)
 
     @abstractmethod
     async def set_tail(self, checkpoint: Checkpoint) -> None:
@@ -75,6 +80,8 @@ class Place(ABC):
 
 
 class SQLitePlace(Place):
+    _ID = "(SELECT number FROM runs WHERE run_id = ?) << 34 | ?"
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.url = str(path)
@@ -90,11 +97,11 @@ class SQLitePlace(Place):
     async def dump(self) -> Dump:
         with self._database() as database:
             rows = database.execute("SELECT * FROM runs").fetchall()
-            records = database.execute("SELECT run_id, step, digest, record FROM checkpoints").fetchall()
+            records = database.execute("SELECT * FROM checkpoints").fetchall()
             tags = database.execute("SELECT * FROM tags").fetchall()
         return (
             {f"row {row[0]}": row for row in rows}
-            | {f"record {row[0]} {row[1]}": row for row in records}
+            | {f"record {row[0] >> 34} {row[0] & (2**34 - 1)}": row for row in records}
             | {f"tag {row[3]} {row[0]}": row for row in tags}
         )
 
@@ -108,21 +115,21 @@ class SQLitePlace(Place):
 
     async def get(self, run_id: str, step: int) -> bytes:
         with self._database() as database:
-            sql = "SELECT record FROM checkpoints WHERE run_id = ? AND step = ?"
+            sql = "SELECT record FROM log WHERE run_id = ? AND step = ?"
             return bytes(database.execute(sql, (run_id, step)).fetchone()[0])
 
     async def put(self, run_id: str, step: int, data: bytes) -> None:
         with self._database() as database:
-            database.execute("UPDATE checkpoints SET record = ? WHERE run_id = ? AND step = ?", (data, run_id, step))
+            database.execute(f"UPDATE checkpoints SET record = ? WHERE id = {self._ID}", (data, run_id, step))
 
     async def remove(self, run_id: str, step: int) -> None:
         with self._database() as database:
-            database.execute("DELETE FROM checkpoints WHERE run_id = ? AND step = ?", (run_id, step))
+            database.execute(f"DELETE FROM checkpoints WHERE id = {self._ID}", (run_id, step))
 
-    async def forge(self, checkpoint: Checkpoint) -> None:
-        row = (checkpoint.run_id, checkpoint.step, bytes.fromhex(checkpoint.digest), encode(checkpoint))
+    async def forge(self, checkpoint: Checkpoint, record: bytes | None = None) -> None:
+        row = (checkpoint.run_id, checkpoint.step, bytes.fromhex(checkpoint.digest), record or encode(checkpoint))
         with self._database() as database:
-            database.execute("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?)", row)
+            database.execute(f"INSERT OR REPLACE INTO checkpoints VALUES ({self._ID}, ?, ?)", row)
 
     async def set_tail(self, checkpoint: Checkpoint) -> None:
         with self._database() as database:
@@ -198,7 +205,7 @@ class PostgresPlace(Place):
             sql = f"DELETE FROM {schema}.checkpoints WHERE run_id = $1 AND step = $2"
             await connection.execute(sql, run_id, step)
 
-    async def forge(self, checkpoint: Checkpoint) -> None:
+    async def forge(self, checkpoint: Checkpoint, record: bytes | None = None) -> None:
         async with self._database() as (connection, schema):
             await connection.execute(
                 f"INSERT INTO {schema}.checkpoints (run_id, step, digest, record) VALUES ($1, $2, $3, $4)"
@@ -206,7 +213,7 @@ class PostgresPlace(Place):
                 checkpoint.run_id,
                 checkpoint.step,
                 bytes.fromhex(checkpoint.digest),
-                encode(checkpoint),
+                record or encode(checkpoint),
             )
 
     async def set_tail(self, checkpoint: Checkpoint) -> None:
@@ -257,8 +264,8 @@ class S3Place(Place):
     async def remove(self, run_id: str, step: int) -> None:
         self._client.delete_object(Bucket=self._bucket, Key=self._keys.slot(run_id, step))
 
-    async def forge(self, checkpoint: Checkpoint) -> None:
-        await self.put(checkpoint.run_id, checkpoint.step, pack(checkpoint, encode(checkpoint)))
+    async def forge(self, checkpoint: Checkpoint, record: bytes | None = None) -> None:
+        await self.put(checkpoint.run_id, checkpoint.step, pack(checkpoint, record or encode(checkpoint)))
 
     async def set_tail(self, checkpoint: Checkpoint) -> None:
         """The tail is the highest slot, and nothing else says so."""

@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stargraph.checkpoint.codec import Keyring
+from stargraph.checkpoint.codec._patch import NOTHING, patch_between
+from stargraph.checkpoint.codec._stored import pack
+from stargraph.checkpoint.codec._texts import texts_of
 from stargraph.checkpoint.protocol import Checkpoint, RunHistory
 from stargraph.custody import Anchor, VerifyReport, anchor, verify
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreVersionError
@@ -57,8 +60,7 @@ class Scene:
 
     async def rewrite(self, checkpoints: list[Checkpoint]) -> None:
         """Store a chain of one's own in the place of what is there."""
-        for checkpoint in checkpoints:
-            await self.place.forge(checkpoint)
+        await self.place.stand_alone(checkpoints)
         await self.place.set_tail(checkpoints[-1])
 
 
@@ -76,15 +78,15 @@ def _chain(before: Checkpoint, length: int, **changes: object) -> list[Checkpoin
 
 
 async def content_edit(scene: Scene) -> None:
-    data = await scene.place.get("r1", 4)
-    edited = data.replace(b'"count":4', b'"count":5')
-    if edited == data:  # packed in some way: any change will do
-        middle = len(data) * 3 // 4
-        edited = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
-    await scene.place.put("r1", 4, edited)
+    await scene.place.stand_alone(scene.run[5:])
+    texts = texts_of(scene.run[4])
+    texts.state["count"] = b"5"  # and the digest as it was
+    record = pack("r1", 4, patch_between(NOTHING, texts), texts, bases=(), base_keys=(), cipher=None)
+    await scene.place.forge(scene.run[4], record)
 
 
 async def field_edit(scene: Scene) -> None:
+    await scene.place.stand_alone(scene.run[5:])
     await scene.place.forge(_chain(scene.run[3], 2, count=5)[0])
 
 
@@ -103,10 +105,12 @@ async def truncated_tail(scene: Scene) -> None:
 
 
 async def middle_deletion(scene: Scene) -> None:
+    await scene.place.stand_alone(scene.run[5:])
     await scene.place.remove("r1", 4)
 
 
 async def reordering(scene: Scene) -> None:
+    await scene.place.stand_alone(scene.run[4:])
     one, two = await scene.place.get("r1", 4), await scene.place.get("r1", 5)
     await scene.place.put("r1", 4, two)
     await scene.place.put("r1", 5, one)
@@ -121,10 +125,12 @@ async def forged_append(scene: Scene) -> None:
 
 
 async def transplant(scene: Scene) -> None:
+    await scene.place.stand_alone(scene.run[5:])
     await scene.place.put("r1", 4, await scene.place.get("r2", 4))
 
 
 async def old_record(scene: Scene) -> None:
+    await scene.place.stand_alone(scene.run[5:])
     await scene.place.put("r1", 4, await scene.place.get("r1", 2))
 
 

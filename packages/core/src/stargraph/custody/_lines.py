@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Final, TypeAlias
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stargraph.checkpoint.protocol import Checkpoint, format_time, join_fragments
+from stargraph.checkpoint.protocol import Checkpoint, Fragment, format_time, join_fragments
 from stargraph.custody._anchor import Head
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StargraphError
 
@@ -188,7 +188,8 @@ class LineReader:
         if type(fields) is not dict:
             raise self.refuse("a checkpoint was expected here: lines are missing")
         try:
-            return Checkpoint.from_stored(fields)
+            state, update = _fragments(fields.pop("state", None)), fields.pop("update", None)
+            return Checkpoint.from_stored(fields, state, None if update is None else _fragments(update))
         except CheckpointCorruptedError:
             raise self.refuse("the checkpoint is not what its digest covers: the line was edited") from None
         except (ValueError, TypeError, CheckpointError) as error:
@@ -209,3 +210,9 @@ class LineReader:
         if type(line) is not dict:
             raise self.refuse("this is not a JSON object")
         return line
+
+
+def _fragments(members: object) -> dict[str, Fragment]:
+    if type(members) is not dict:
+        raise ValueError("the state and the update are objects")
+    return {key: Fragment.of_owned(value) for key, value in members.items()}
