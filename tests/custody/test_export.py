@@ -19,7 +19,7 @@ from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunDeletion, RunHistory
 from stargraph.custody import TransferReport, export_runs, import_runs, verify
 from stargraph.custody._lines import LineWriter
-from stargraph.errors import StargraphError
+from stargraph.errors import CheckpointConflictError, StargraphError
 
 KEYRING = Keyring({"k1": b"a secret of 16 bytes or more"})
 
@@ -210,6 +210,30 @@ async def test_a_line_may_be_huge(file: Place) -> None:
     report = await import_runs(store, Pipe(await exported(file)))
     assert report.steps == 2
     assert store.runs["a"] == run
+
+
+class Hasty(MemoryCheckpointer):
+    """Loses step 2 once everything was read."""
+
+    async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
+        found = await super().read_at_step(run_id, step)
+        if step == 7:
+            self.records.pop((run_id, 2), None)
+        return found
+
+
+async def test_a_large_run_that_is_pruned_while_it_is_exported_fails_the_export() -> None:
+    store = Hasty()
+    await store.bootstrap()
+    for checkpoint in chain("a", 8, state={"count": 0, "text": "x" * 3_000_000}):
+        await store.write(checkpoint)
+    stream = io.BytesIO()
+    store.read_latest = lambda run_id: MemoryCheckpointer.read_at_step(store, run_id, 7)  # type: ignore[method-assign]
+    with pytest.raises(CheckpointConflictError) as raised:
+        await export_runs(store, stream)
+    assert raised.value.reason == "run-changed"
+    with pytest.raises(StargraphError, match=r"lines are missing|cut off"):
+        await import_runs(await memory(), io.BytesIO(stream.getvalue()))
 
 
 async def test_a_line_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch, file: Place) -> None:

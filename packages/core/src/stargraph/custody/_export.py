@@ -25,6 +25,7 @@ from stargraph.custody._transfer import (
     refuse_seal,
     survey,
 )
+from stargraph.errors import CheckpointConflictError
 
 
 async def export_runs(
@@ -51,6 +52,7 @@ async def export_runs(
 
     Raises:
         CheckpointNotFoundError: a run that was asked for is not in the store.
+        CheckpointConflictError: a run changed while it was read (`reason="run-changed"`); the file is not complete.
         StoreUnavailableError: the store cannot be read.
     """
     named = None if run_ids is None else list(run_ids)
@@ -69,10 +71,16 @@ async def export_runs(
                 refusals.append(error.refusal)
                 continue
             lines.run(RunLine(head=head_of(latest), first_step=extent.first_step, steps=extent.steps))
-            async with aclosing(extent.read(store)) as checkpoints:
-                async for checkpoint in checkpoints:
-                    lines.checkpoint(checkpoint)
-                    tally.step()
+            try:
+                async with aclosing(extent.read(store)) as checkpoints:
+                    async for checkpoint in checkpoints:
+                        lines.checkpoint(checkpoint)
+                        tally.step()
+            except Refused as error:
+                refusal = error.refusal  # too late to leave the run out: the file says that it is there
+                raise CheckpointConflictError(
+                    f"run {run_id!r}: {refusal.message}", reason=refusal.reason, hint=refusal.hint, run_id=run_id
+                ) from None
             tally.run()
     lines.end()
     return TransferReport(runs=lines.runs, steps=lines.checkpoints, refused=tuple(refusals))

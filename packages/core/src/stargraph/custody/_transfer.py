@@ -71,14 +71,22 @@ class Extent:
 
         Args:
             store: where they are.
+
+        Raises:
+            Refused: they are no longer those that were surveyed.
         """
-        for checkpoint in self.items or ():
-            yield checkpoint
-        if self.items is None:
-            run = steps(store, self.head.run_id, from_step=self.first_step, to_step=self.head.step)
-            async with aclosing(run) as items:
-                async for item in items:
-                    yield _sound(item, self.head.run_id, None)
+        if self.items is not None:
+            for checkpoint in self.items:
+                yield checkpoint
+            return
+        run_id = self.head.run_id
+        count = 0
+        async with aclosing(steps(store, run_id, from_step=self.first_step, to_step=self.head.step)) as items:
+            async for item in items:
+                yield _sound(item, run_id, None)
+                count += 1
+        if count != self.steps:
+            raise refused(run_id, "run-changed", "it was pruned or deleted while it was read", "Try again.")
 
 
 async def chosen_runs(
