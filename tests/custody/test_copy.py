@@ -208,6 +208,30 @@ async def test_a_damaged_run_is_refused_before_anything_of_it_is_stored(file: Pl
         assert await store.read_latest("a") is None
 
 
+async def test_a_damaged_step_at_which_the_two_are_compared_is_refused(file: Place, tmp_path: Path) -> None:
+    run, there = chain("a", 6), SQLitePlace(tmp_path / "there.sqlite")
+    await write(file, *run, *chain("b", 2))
+    await write(there, *run[:3])
+    await file.put("a", 2, b"\x02\x00{}")
+    report = await copied(file, there)
+    assert [(refusal.run_id, refusal.reason) for refusal in report.refused] == [("a", "corrupted-record")]
+    assert report.runs == 1
+
+
+async def test_a_run_that_is_ahead_in_the_destination_and_pruned_there_cannot_be_compared(
+    file: Place, tmp_path: Path
+) -> None:
+    run, there = chain("a", 6), SQLitePlace(tmp_path / "there.sqlite")
+    await write(file, *run[:3])
+    await write(there, *run)
+    async with there.open() as store:
+        assert isinstance(store, RunDeletion)
+        await store.prune(older_than=LATER, statuses=("running",), keep_last=1)
+    report = await copied(file, there)
+    assert [refusal.reason for refusal in report.refused] == ["pruned"]
+    assert "cannot be compared" in report.refused[0].message
+
+
 async def test_large_runs_are_copied(file: Place, place: Place) -> None:
     run = chain("a", 12, state={"count": 0, "text": "x" * 2_000_000}, end="done")
     await write(file, *run)

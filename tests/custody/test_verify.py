@@ -14,7 +14,7 @@ from support.records import STARTED_AT, chain, endless, first, following, task
 from support.tampering import kinds
 
 from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.protocol import Checkpoint, Fork, RunDeletion, StepRange
+from stargraph.checkpoint.protocol import Checkpoint, Fork, RunDeletion, RunSummary, StepRange
 from stargraph.custody import RunReport, VerifyReport, verify, verify_run
 from stargraph.errors import CheckpointNotFoundError, StoreUnavailableError
 
@@ -123,6 +123,19 @@ async def test_records_of_a_newer_form_are_found_and_not_called_sound(file: Plac
     (finding,) = (await verified(file)).findings
     assert (finding.kind, finding.step) == ("unreadable", 1)
     assert "version 255" in finding.message
+
+
+@pytest.mark.parametrize("named", [False, True])
+async def test_a_summary_of_an_earlier_step_is_found(file: SQLitePlace, named: bool) -> None:
+    run = chain("a", 4)
+    await fill(file, run)
+    with file._database() as database:
+        database.execute("UPDATE runs SET summary = ?", (RunSummary.from_checkpoint(run[1]).model_dump_json(),))
+    (finding,) = (await verified(file, *(["a"] if named else []))).findings
+    assert (finding.kind, finding.message) == (
+        "summary-differs",
+        "the list of runs shows step 1, and the latest step is 3",
+    )
 
 
 async def test_a_status_that_only_the_search_sees_is_compared_where_the_run_is_named(file: SQLitePlace) -> None:

@@ -222,21 +222,24 @@ async def present_in(store: Checkpointer, head: Head, source: Checkpointer | Non
         return None
     if isinstance(there, Unreadable):
         raise refused(run_id, "corrupted-record", f"what the destination holds is damaged: {there.message}")
-    if there.step > head.step:
-        common = await store.read_at_step(run_id, head.step)
-        if common is None:
-            raise refused(run_id, "pruned", f"step {head.step} was pruned there, so the two cannot be compared")
-        if common.digest != head.digest:
-            raise diverged(run_id, head.step)
-    elif there.step == head.step:
-        if there.digest != head.digest:
-            raise diverged(run_id, head.step)
-    elif source is not None:
-        ours = await source.read_at_step(run_id, there.step)
+    common = min(there.step, head.step)
+    theirs = there if common == there.step else await _step(store, run_id, common)
+    if theirs is None:
+        raise refused(run_id, "pruned", f"step {common} was pruned there, so the two cannot be compared")
+    ours: Head | Checkpoint | None = head
+    if common < head.step:
         # Where the source has pruned it since, the next step proves by its previous_digest that it follows.
-        if ours is not None and ours.digest != there.digest:
-            raise diverged(run_id, there.step)
+        ours = None if source is None else await _step(source, run_id, common)
+    if ours is not None and ours.digest != theirs.digest:
+        raise diverged(run_id, common)
     return there
+
+
+async def _step(store: Checkpointer, run_id: str, step: int) -> Checkpoint | None:
+    async with aclosing(steps(store, run_id, from_step=step, to_step=step)) as items:
+        async for item in items:
+            return _sound(item, run_id, None)
+    return None
 
 
 def diverged(run_id: str, step: int) -> Refused:
