@@ -246,11 +246,10 @@ def test_a_person_is_asked(runs: Folder, typed: str, code: int, left: set[str]) 
     assert listed(runs) == left
 
 
-def test_a_terminal_sees_how_far_it_is(runs: Folder) -> None:
+def on_a_terminal(*words: str) -> tuple[int, str, str]:
+    """Run a command whose stderr is a terminal; its code, stdout, and what the terminal showed."""
     person, terminal = pty.openpty()
-    process = subprocess.Popen(
-        command("copy", STORE, "copy.sqlite", "--all"), stdout=subprocess.PIPE, stderr=terminal, text=True
-    )
+    process = subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=terminal, text=True)
     os.close(terminal)
     said = b""
     with suppress(OSError):
@@ -258,9 +257,24 @@ def test_a_terminal_sees_how_far_it_is(runs: Folder) -> None:
             said += part
     os.close(person)
     out, _ = process.communicate(timeout=60)
+    return process.returncode, out, said.decode()
+
+
+def test_a_terminal_sees_how_far_it_is(runs: Folder) -> None:
+    code, out, said = on_a_terminal("copy", STORE, "copy.sqlite", "--all")
+    assert code == 0
     assert out.startswith("copied 3 runs")
-    assert b"copying" in said
-    assert b"3 of 3 runs, 11 steps" in said
+    assert "copying" in said
+    assert "3 of 3 runs, 11 steps" in said
+
+
+def test_a_list_that_cannot_be_read_is_a_finding_on_a_terminal_too(runs: Folder) -> None:
+    with closing(sqlite3.connect(STORE)) as database, database:
+        database.execute("UPDATE runs SET summary = 'x' WHERE run_id = 'r1'")
+    code, out, said = on_a_terminal("verify")
+    assert code == 7
+    assert out.splitlines()[1].startswith("listing-unreadable")
+    assert "1 finding in 1 run" in said
 
 
 BAD_CALLS: dict[str, tuple[tuple[str, ...], int, list[str]]] = {

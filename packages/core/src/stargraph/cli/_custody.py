@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from collections.abc import AsyncIterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -14,7 +14,7 @@ import typer
 
 from stargraph.cli._errors import ExitCode, print_error
 from stargraph.cli._output import BROKEN_PIPE, discard, emit, one_line, plural, print_json
-from stargraph.errors import StargraphError
+from stargraph.errors import CheckpointCorruptedError, StargraphError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from stargraph.custody import Progress, Refusal, TransferReport
 
 _SHOWN: Final = 20
+_COUNTED: Final = 500
 _NOT_DAMAGE: Final = frozenset({"pruned", "diverged", "run-deleted", "run-ended", "step-taken", "wrong-predecessor"})
 
 
@@ -75,22 +76,22 @@ def counting(what: str, total: int | None = None) -> Iterator[Progress | None]:
 
 
 async def count_runs(store: Checkpointer, run_ids: list[str] | None, since: datetime | None = None) -> int | None:
-    """Return how many runs are meant, where that is shown to somebody.
+    """Return how many runs are meant, where somebody watches and it does not take long to find out.
 
     Args:
         store: the store.
         run_ids: the runs; None for all.
         since: only runs that started then or later.
     """
-    from stargraph.custody import all_runs
-
     if not sys.stderr.isatty():
         return None
-    return len(set(run_ids)) if run_ids is not None else await _length(all_runs(store, since=since))
-
-
-async def _length(items: AsyncIterable[object]) -> int:
-    return len([item async for item in items])
+    if run_ids is not None:
+        return len(set(run_ids))
+    try:
+        found = len(await store.list_runs(since=since, limit=_COUNTED + 1))
+    except (CheckpointCorruptedError, ValueError):  # whoever reads the list for its sake tells of it
+        return None
+    return found if found <= _COUNTED else None
 
 
 def finish(report: TransferReport, told: str, *, as_json: bool, to_stderr: bool = False) -> None:

@@ -3,7 +3,7 @@
 from stargraph.custody._anchor import Anchor, Head, anchor
 from stargraph.custody._copy import copy_runs
 from stargraph.custody._export import export_runs, import_runs
-from stargraph.custody._reading import Progress, all_runs
+from stargraph.custody._reading import Progress
 from stargraph.custody._reports import Finding, Note, Refusal, RunReport, TransferReport, VerifyReport
 from stargraph.custody._verify import verify, verify_run
 
@@ -17,7 +17,6 @@ __all__ = [
     "RunReport",
     "TransferReport",
     "VerifyReport",
-    "all_runs",
     "anchor",
     "copy_runs",
     "export_runs",
