@@ -12,19 +12,13 @@ from support.records import chain, first, following
 from support.tampering import kinds
 
 from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.protocol import Checkpoint, RunDeletion
+from stargraph.checkpoint.protocol import RunDeletion
 from stargraph.custody import Anchor, Head, anchor, verify
 from stargraph.errors import CheckpointCorruptedError, StargraphError
 
 KEYRING = Keyring({"k1": b"a secret of 16 bytes or more"})
 OTHER = Keyring({"k2": b"another secret of 16 bytes"})
 LATER = datetime(2030, 1, 1, tzinfo=UTC)
-
-
-async def write(place: Place, *checkpoints: Checkpoint) -> None:
-    async with place.open() as store:
-        for checkpoint in checkpoints:
-            await store.write(checkpoint)
 
 
 async def anchored(place: Place, **options: Any) -> Anchor:
@@ -34,7 +28,7 @@ async def anchored(place: Place, **options: Any) -> Anchor:
 
 async def test_an_anchor_names_the_head_of_every_run(place: Place) -> None:
     runs = [chain(f"r{number:02}", 1 + number % 4) for number in range(20)]
-    await write(place, *(checkpoint for run in runs for checkpoint in run))
+    await place.write(*(checkpoint for run in runs for checkpoint in run))
     made = await anchored(place)
     assert made.runs == tuple(
         Head(run_id=run[-1].run_id, step=run[-1].step, digest=run[-1].digest, status="running") for run in runs
@@ -46,7 +40,7 @@ async def test_an_anchor_names_the_head_of_every_run(place: Place) -> None:
 
 
 async def test_the_file_is_one_json_object_with_a_run_on_each_line(file: Place) -> None:
-    await write(file, *chain("a", 3), *chain("b", 2))
+    await file.write(*chain("a", 3), *chain("b", 2))
     made = await anchored(file, keyring=Keyring({"k1": b"a secret of 16 bytes or more"}, allow_unsealed=True))
     text = made.to_json()
     assert len(text.splitlines()) == 4
@@ -61,7 +55,7 @@ async def test_the_file_is_one_json_object_with_a_run_on_each_line(file: Place) 
 
 @pytest.mark.parametrize("edit", ["step", "digest", "status", "run_id", "made_at", "gone"])
 async def test_an_edited_anchor_is_refused_by_its_seal(file: Place, edit: str) -> None:
-    await write(file, *map(KEYRING.seal, chain("a", 3)), KEYRING.seal(first("b")))
+    await file.write(*map(KEYRING.seal, chain("a", 3)), KEYRING.seal(first("b")))
     told = json.loads((await anchored(file, keyring=KEYRING)).to_json())
     changes = {"step": 1, "digest": "0" * 64, "status": "done", "run_id": "c"}
     if edit == "gone":
@@ -77,7 +71,7 @@ async def test_an_edited_anchor_is_refused_by_its_seal(file: Place, edit: str) -
 
 
 async def test_an_anchor_without_a_seal_or_of_another_key_is_refused_where_there_is_a_key(file: Place) -> None:
-    await write(file, *map(KEYRING.seal, chain("a", 3)))
+    await file.write(*map(KEYRING.seal, chain("a", 3)))
     unsealed = (await anchored(file)).to_json()
     sealed = (await anchored(file, keyring=KEYRING)).to_json()
     for text, keyring, reason in ((unsealed, KEYRING, "unsealed"), (sealed, OTHER, "unknown-key")):
@@ -108,7 +102,7 @@ def test_what_is_no_anchor_is_refused(text: str) -> None:
 
 
 async def test_a_run_named_twice_is_refused(file: Place) -> None:
-    await write(file, first("a"))
+    await file.write(first("a"))
     told = json.loads((await anchored(file)).to_json())
     told["runs"] *= 2
     with pytest.raises(StargraphError, match="a run twice"):
@@ -117,9 +111,9 @@ async def test_a_run_named_twice_is_refused(file: Place) -> None:
 
 async def test_a_run_that_moved_on_or_was_pruned_is_a_note_and_a_deleted_one_is_a_finding(place: Place) -> None:
     moved, ended, open_run, gone = chain("moved", 3), chain("ended", 5, end="done"), chain("open", 5), chain("gone", 2)
-    await write(place, *moved, *ended, *open_run, *gone)
+    await place.write(*moved, *ended, *open_run, *gone)
     before = await anchored(place)
-    await write(place, following(moved[-1]), following(open_run[-1]), first("younger"))
+    await place.write(following(moved[-1]), following(open_run[-1]), first("younger"))
     async with place.open() as store:
         assert isinstance(store, RunDeletion)
         await store.prune(older_than=LATER, statuses=("done", "running"), keep_last=1)
@@ -140,9 +134,9 @@ async def test_a_run_that_moved_on_or_was_pruned_is_a_note_and_a_deleted_one_is_
 
 async def test_a_prune_past_the_anchored_step_cuts_the_proof_and_says_so(file: Place) -> None:
     run = chain("a", 3)
-    await write(file, *run)
+    await file.write(*run)
     before = await anchored(file)
-    await write(file, *(steps := [following(run[-1])]), *(steps := [following(steps[0])]), following(steps[0]))
+    await file.write(*(steps := [following(run[-1])]), *(steps := [following(steps[0])]), following(steps[0]))
     async with file.open() as store:
         assert isinstance(store, RunDeletion)
         await store.prune(older_than=LATER, statuses=("running",), keep_last=1)
@@ -153,7 +147,7 @@ async def test_a_prune_past_the_anchored_step_cuts_the_proof_and_says_so(file: P
 
 async def test_the_head_of_an_ended_run_cannot_be_pruned_away(file: Place) -> None:
     run = chain("a", 4, end="done")
-    await write(file, *run)
+    await file.write(*run)
     before = await anchored(file)
     forged = following(following(following(run[2]), status="running"), status="done")
     await file.remove("a", 3)
@@ -165,12 +159,12 @@ async def test_the_head_of_an_ended_run_cannot_be_pruned_away(file: Place) -> No
 
 async def test_an_anchor_that_contradicts_the_one_before_is_not_made(place: Place) -> None:
     run = chain("a", 5)
-    await write(place, *run[:3])
+    await place.write(*run[:3])
     older = await place.dump()
-    await write(place, *run[3:], first("b"))
+    await place.write(*run[3:], first("b"))
     before = await anchored(place)
     assert (await anchored(place, after=before)).runs == before.runs
-    await write(place, following(run[-1]))
+    await place.write(following(run[-1]))
     assert (await anchored(place, after=before)).runs[0].step == 5
     await place.restore(older)
     for run_id in ("a", "b"):
@@ -181,7 +175,7 @@ async def test_an_anchor_that_contradicts_the_one_before_is_not_made(place: Plac
 
 
 async def test_a_damaged_head_is_not_anchored(file: Place) -> None:
-    await write(file, *chain("a", 3))
+    await file.write(*chain("a", 3))
     await file.put("a", 2, b"\x02\x00{}")
     with pytest.raises(CheckpointCorruptedError, match="'a'"):
         await anchored(file)
@@ -191,7 +185,7 @@ async def test_a_damaged_head_is_not_anchored(file: Place) -> None:
 
 
 async def test_an_unsealed_head_is_not_anchored_where_there_is_a_key(file: Place) -> None:
-    await write(file, *chain("a", 3))
+    await file.write(*chain("a", 3))
     with pytest.raises(CheckpointCorruptedError) as raised:
         await anchored(file, keyring=KEYRING)
     assert raised.value.reason == "unsealed"

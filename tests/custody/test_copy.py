@@ -22,12 +22,6 @@ KEYRING = Keyring({"k1": b"a secret of 16 bytes or more"})
 LATER = datetime(2030, 1, 1, tzinfo=UTC)
 
 
-async def write(place: Place, *checkpoints: Checkpoint) -> None:
-    async with place.open() as store:
-        for checkpoint in checkpoints:
-            await store.write(checkpoint)
-
-
 async def log(store: Checkpointer, run_id: str) -> list[Checkpoint]:
     assert isinstance(store, RunHistory)
     return [checkpoint async for checkpoint in store.history(run_id)]
@@ -51,7 +45,7 @@ def some_runs() -> list[list[Checkpoint]]:
 async def test_round_all_drivers_and_back_every_digest_and_seal_is_equal(hosts: Servers, file: SQLitePlace) -> None:
     runs = some_runs()
     runs[1] = [KEYRING.seal(checkpoint) for checkpoint in runs[1]]
-    await write(file, *(checkpoint for run in runs for checkpoint in run))
+    await file.write(*(checkpoint for run in runs for checkpoint in run))
     places: list[Place] = [file]
     async with hosts.place("postgres") as postgres, hosts.place("s3") as s3, hosts.place("sqlite") as back:
         for place in (postgres, s3, back):
@@ -90,7 +84,7 @@ class Failing:
 
 async def test_an_interrupted_copy_is_finished_by_another_one(file: Place, place: Place) -> None:
     runs = [chain(f"r{number}", 12, end="done") for number in range(3)]
-    await write(file, *(checkpoint for run in runs for checkpoint in run))
+    await file.write(*(checkpoint for run in runs for checkpoint in run))
     written = 0
     for allowed in (5, 9, 14):
         async with file.open() as source, place.open() as store:
@@ -107,7 +101,7 @@ async def test_an_interrupted_copy_is_finished_by_another_one(file: Place, place
 
 async def test_only_what_was_asked_for(file: Place, tmp_path: Path) -> None:
     for day, run_id in enumerate("abc"):
-        await write(file, *chain(run_id, 2, started_at=STARTED_AT + timedelta(days=day)))
+        await file.write(*chain(run_id, 2, started_at=STARTED_AT + timedelta(days=day)))
     named, recent = SQLitePlace(tmp_path / "named.sqlite"), SQLitePlace(tmp_path / "recent.sqlite")
     assert (await copied(file, named, ["b", "a", "b"])).runs == 2
     assert (await copied(file, recent, since=STARTED_AT + timedelta(days=1))).runs == 2
@@ -122,18 +116,18 @@ async def test_a_run_that_moved_on_is_brought_up_to_date_and_one_that_is_ahead_i
     file: Place, place: Place
 ) -> None:
     run = chain("a", 6)
-    await write(file, *run[:3])
+    await file.write(*run[:3])
     assert (await copied(file, place)).steps == 3
-    await write(file, *run[3:])
+    await file.write(*run[3:])
     assert await copied(file, place) == TransferReport(runs=1, steps=3, present=3, verified=1)
-    await write(place, following(run[-1]))
+    await place.write(following(run[-1]))
     assert await copied(file, place) == TransferReport(runs=1, steps=0, present=6)
 
 
 async def test_another_run_of_the_same_id_is_refused_and_left_as_it_is(file: Place, place: Place) -> None:
     mine, theirs = chain("a", 4), chain("a", 3)
-    await write(file, *mine, *chain("b", 2))
-    await write(place, *theirs)
+    await file.write(*mine, *chain("b", 2))
+    await place.write(*theirs)
     report = await copied(file, place)
     assert (report.runs, report.steps) == (1, 2)
     assert [(refusal.run_id, refusal.reason) for refusal in report.refused] == [("a", "diverged")]
@@ -143,8 +137,8 @@ async def test_another_run_of_the_same_id_is_refused_and_left_as_it_is(file: Pla
 
 async def test_a_run_that_was_deleted_in_the_destination_is_refused(file: Place, place: Place) -> None:
     run = chain("a", 4)
-    await write(file, *run)
-    await write(place, *run)
+    await file.write(*run)
+    await place.write(*run)
     async with place.open() as store:
         assert isinstance(store, RunDeletion)
         await store.delete_run("a")
@@ -153,7 +147,7 @@ async def test_a_run_that_was_deleted_in_the_destination_is_refused(file: Place,
 
 
 async def test_a_pruned_run_is_refused_before_anything_of_it_is_stored(file: Place, place: Place) -> None:
-    await write(file, *chain("a", 6, end="done"), *chain("b", 2))
+    await file.write(*chain("a", 6, end="done"), *chain("b", 2))
     async with file.open() as store:
         assert isinstance(store, RunDeletion)
         await store.prune(older_than=LATER, keep_last=2)
@@ -168,7 +162,7 @@ async def test_a_pruned_run_is_refused_before_anything_of_it_is_stored(file: Pla
 
 async def test_a_run_with_a_gap_behind_its_first_steps_is_refused_before_anything_of_it_is_stored(file: Place) -> None:
     run = chain("a", 6)
-    await write(file, *run)
+    await file.write(*run)
     await file.stand_alone(run)
     await file.remove("a", 3)
     destination = MemoryCheckpointer()
@@ -182,9 +176,9 @@ async def test_a_run_with_a_gap_behind_its_first_steps_is_refused_before_anythin
 
 async def test_a_run_that_was_pruned_after_it_was_copied_is_still_brought_up_to_date(file: Place, place: Place) -> None:
     run = chain("a", 9)
-    await write(file, *run[:6])
+    await file.write(*run[:6])
     await copied(file, place)
-    await write(file, *run[6:])
+    await file.write(*run[6:])
     async with file.open() as store:
         assert isinstance(store, RunDeletion)
         await store.prune(older_than=LATER, statuses=("running",), keep_last=3)
@@ -196,7 +190,7 @@ async def test_a_run_that_was_pruned_after_it_was_copied_is_still_brought_up_to_
 @pytest.mark.parametrize("large", [False, True])
 async def test_a_damaged_run_is_refused_before_anything_of_it_is_stored(file: Place, place: Place, large: bool) -> None:
     run = chain("a", 12, state={"count": 0, "text": "x" * (2_000_000 if large else 10)})
-    await write(file, *run, *chain("b", 2))
+    await file.write(*run, *chain("b", 2))
     await file.put("a", 11, b"\x02\x00{}")
     await file.set_tail(run[10])
     await file.remove("a", 11)
@@ -210,8 +204,8 @@ async def test_a_damaged_run_is_refused_before_anything_of_it_is_stored(file: Pl
 
 async def test_a_damaged_step_at_which_the_two_are_compared_is_refused(file: Place, tmp_path: Path) -> None:
     run, there = chain("a", 6), SQLitePlace(tmp_path / "there.sqlite")
-    await write(file, *run, *chain("b", 2))
-    await write(there, *run[:3])
+    await file.write(*run, *chain("b", 2))
+    await there.write(*run[:3])
     await file.put("a", 2, b"\x02\x00{}")
     report = await copied(file, there)
     assert [(refusal.run_id, refusal.reason) for refusal in report.refused] == [("a", "corrupted-record")]
@@ -222,8 +216,8 @@ async def test_a_run_that_is_ahead_in_the_destination_and_pruned_there_cannot_be
     file: Place, tmp_path: Path
 ) -> None:
     run, there = chain("a", 6), SQLitePlace(tmp_path / "there.sqlite")
-    await write(file, *run[:3])
-    await write(there, *run)
+    await file.write(*run[:3])
+    await there.write(*run)
     async with there.open() as store:
         assert isinstance(store, RunDeletion)
         await store.prune(older_than=LATER, statuses=("running",), keep_last=1)
@@ -234,14 +228,14 @@ async def test_a_run_that_is_ahead_in_the_destination_and_pruned_there_cannot_be
 
 async def test_large_runs_are_copied(file: Place, place: Place) -> None:
     run = chain("a", 12, state={"count": 0, "text": "x" * 2_000_000}, end="done")
-    await write(file, *run)
+    await file.write(*run)
     assert await copied(file, place) == TransferReport(runs=1, steps=12, verified=1)
     async with place.open() as store:
         assert await log(store, "a") == run
 
 
 async def test_unsealed_steps_are_not_copied_where_there_is_a_key(file: Place, place: Place) -> None:
-    await write(file, *map(KEYRING.seal, chain("a", 3)), *chain("b", 3))
+    await file.write(*map(KEYRING.seal, chain("a", 3)), *chain("b", 3))
     report = await copied(file, place, keyring=KEYRING)
     assert [(refusal.run_id, refusal.reason) for refusal in report.refused] == [("b", "unsealed")]
     assert report.runs == 1
@@ -257,7 +251,7 @@ class Forgetful(MemoryCheckpointer):
 
 
 async def test_a_destination_that_stores_something_else_is_found_out(file: Place) -> None:
-    await write(file, *chain("a", 3))
+    await file.write(*chain("a", 3))
     destination = Forgetful()
     await destination.bootstrap()
     async with file.open() as source:

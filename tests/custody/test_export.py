@@ -24,12 +24,6 @@ from stargraph.errors import CheckpointConflictError, StargraphError
 KEYRING = Keyring({"k1": b"a secret of 16 bytes or more"})
 
 
-async def write(place: Place, *checkpoints: Checkpoint) -> None:
-    async with place.open() as store:
-        for checkpoint in checkpoints:
-            await store.write(checkpoint)
-
-
 async def exported(place: Place, *run_ids: str, **options: Any) -> bytes:
     stream = io.BytesIO()
     async with place.open() as store:
@@ -58,7 +52,7 @@ async def log(store: Checkpointer, run_id: str) -> list[Checkpoint]:
 async def test_what_was_exported_comes_back_equal_on_every_driver(file: Place, place: Place) -> None:
     hard = [KEYRING.seal(step) for step in chain("hard", 3, state={"count": 0, **HARD_STATE})]
     parent = first("rich", state=HARD_STATE, metadata={"team": "α", "": ""}, definition={"a": 1.0}, update={"": [1.0]})
-    await write(file, *hard, parent, following(parent), *chain("long", 150, end="done"))
+    await file.write(*hard, parent, following(parent), *chain("long", 150, end="done"))
     text = await exported(file)
     assert json.loads(text.splitlines()[0])["format"] == "stargraph-export"
     for stream in (io.BytesIO(text), Pipe(text)):
@@ -91,7 +85,7 @@ async def test_every_field_of_a_checkpoint_is_in_its_line() -> None:
 
 
 async def two_runs(place: Place) -> list[bytes]:
-    await write(place, *chain("a", 3), *chain("b", 2, end="done"))
+    await place.write(*chain("a", 3), *chain("b", 2, end="done"))
     return (await exported(place)).splitlines(keepends=True)
 
 
@@ -194,7 +188,7 @@ async def test_an_edited_file_is_refused_with_the_line_and_nothing_is_stored(fil
 async def test_a_re_chained_forgery_needs_the_key(file: Place) -> None:
     genuine = [KEYRING.seal(step) for step in chain("a", 3)]
     forged = [genuine[0], *(made := [following(genuine[0], changes={"count": 1000})]), following(made[0])]
-    await write(file, *forged)
+    await file.write(*forged)
     text = await exported(file)
     store = await memory()
     assert (await import_runs(store, io.BytesIO(text))).runs == 1
@@ -205,7 +199,7 @@ async def test_a_re_chained_forgery_needs_the_key(file: Place) -> None:
 
 async def test_a_line_may_be_huge(file: Place) -> None:
     run = chain("a", 2, state={"count": 0, "text": "x" * 30_000_000})
-    await write(file, *run)
+    await file.write(*run)
     store = await memory()
     report = await import_runs(store, Pipe(await exported(file)))
     assert report.steps == 2
@@ -244,7 +238,7 @@ async def test_a_line_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_a_pruned_run_is_kept_in_the_file_and_refused_by_a_store(file: Place) -> None:
-    await write(file, *chain("a", 6, end="done"), *chain("b", 2))
+    await file.write(*chain("a", 6, end="done"), *chain("b", 2))
     async with file.open() as store:
         assert isinstance(store, RunDeletion)
         await store.prune(older_than=datetime(2030, 1, 1, tzinfo=UTC), keep_last=2)
@@ -258,7 +252,7 @@ async def test_a_pruned_run_is_kept_in_the_file_and_refused_by_a_store(file: Pla
 
 async def test_another_run_of_the_same_id_is_refused_and_left_as_it_is(file: Place) -> None:
     mine, theirs = chain("a", 4), chain("a", 2)
-    await write(file, *mine)
+    await file.write(*mine)
     text = await exported(file)
     for there in (theirs, [*theirs, following(theirs[-1]), following(following(theirs[-1]))], mine[:2]):
         store = await memory()
@@ -273,7 +267,7 @@ async def test_another_run_of_the_same_id_is_refused_and_left_as_it_is(file: Pla
 
 
 async def test_a_damaged_run_is_left_out_of_an_export(file: Place) -> None:
-    await write(file, *chain("a", 4), *chain("b", 2))
+    await file.write(*chain("a", 4), *chain("b", 2))
     await file.put("a", 2, b"\x02\x00{}")
     stream = io.BytesIO()
     async with file.open() as store:

@@ -24,10 +24,7 @@ LATER = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 async def fill(place: Place, *runs: list[Checkpoint]) -> None:
-    async with place.open() as store:
-        for run in runs:
-            for checkpoint in run:
-                await store.write(checkpoint)
+    await place.write(*(checkpoint for run in runs for checkpoint in run))
 
 
 async def verified(place: Place, *run_ids: str, **options: Any) -> VerifyReport:
@@ -126,16 +123,22 @@ async def test_records_of_a_newer_form_are_found_and_not_called_sound(file: Plac
 
 
 @pytest.mark.parametrize("named", [False, True])
-async def test_a_summary_of_an_earlier_step_is_found(file: SQLitePlace, named: bool) -> None:
-    run = chain("a", 4)
-    await fill(file, run)
+@pytest.mark.parametrize(
+    ("shown", "kind", "message"),
+    [
+        (1, "summary-differs", "the list of runs shows step 1, and the latest step is 3"),
+        (5, "truncated", "the list of runs shows it up to step 5, and its log ends at step 3"),
+    ],
+)
+async def test_a_summary_of_another_step_is_found(
+    file: SQLitePlace, named: bool, shown: int, kind: str, message: str
+) -> None:
+    run = chain("a", 6)
+    await fill(file, run[:4])
     with file._database() as database:
-        database.execute("UPDATE runs SET summary = ?", (RunSummary.from_checkpoint(run[1]).model_dump_json(),))
+        database.execute("UPDATE runs SET summary = ?", (RunSummary.from_checkpoint(run[shown]).model_dump_json(),))
     (finding,) = (await verified(file, *(["a"] if named else []))).findings
-    assert (finding.kind, finding.message) == (
-        "summary-differs",
-        "the list of runs shows step 1, and the latest step is 3",
-    )
+    assert (finding.kind, finding.message) == (kind, message)
 
 
 async def test_a_status_that_only_the_search_sees_is_compared_where_the_run_is_named(file: SQLitePlace) -> None:

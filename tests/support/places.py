@@ -65,6 +65,12 @@ class Place(ABC):
     async def forge(self, checkpoint: Checkpoint, record: bytes | None = None) -> None:
         """Store a checkpoint at its step, whatever the rules say: its own record, decoded from no other, or another."""
 
+    async def write(self, *checkpoints: Checkpoint) -> None:
+        """Write checkpoints as a driver does."""
+        async with self.open() as store:
+            for checkpoint in checkpoints:
+                await store.write(checkpoint)
+
     async def stand_alone(self, checkpoints: Iterable[Checkpoint]) -> None:
         """Store steps so that none is decoded from another one; nobody can tell by what is in them."""
         for checkpoint in checkpoints:
