@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import BatchAppend, Checkpoint, Checkpointer
 from stargraph.errors import CheckpointCorruptedError
+
+T = TypeVar("T")
 
 
 async def write(checkpointer: Checkpointer, checkpoint: Checkpoint, *, keyring: Keyring | None = None) -> None:
@@ -27,7 +29,7 @@ async def write(checkpointer: Checkpointer, checkpoint: Checkpoint, *, keyring: 
         asyncio.CancelledError: the caller was cancelled; the checkpoint is stored, or was refused.
     """
     sealed = checkpoint if keyring is None else keyring.seal(checkpoint)
-    await _to_its_end(checkpointer.write(sealed))
+    await to_its_end(checkpointer.write(sealed))
 
 
 async def write_many(
@@ -45,13 +47,22 @@ async def write_many(
         asyncio.CancelledError: the caller was cancelled; the outcome is known.
     """
     sealed = checkpoints if keyring is None else [keyring.seal(checkpoint) for checkpoint in checkpoints]
-    await _to_its_end(checkpointer.write_many(sealed))
+    await to_its_end(checkpointer.write_many(sealed))
 
 
-async def _to_its_end(write: Coroutine[Any, Any, None]) -> None:
-    pending = asyncio.ensure_future(write)
+async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Wait for the outcome of a piece of work whatever happens to the caller.
+
+    Args:
+        work: what must not be torn.
+
+    Raises:
+        asyncio.CancelledError: the caller was cancelled; the work has ended.
+        Exception: as the work raises.
+    """
+    pending = asyncio.ensure_future(work)
     try:
-        await asyncio.shield(pending)
+        return await asyncio.shield(pending)
     except asyncio.CancelledError:
         while not pending.done():
             try:
