@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Literal
 
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, RecordedCall, Task
-from stargraph.errors import CheckpointError, NodeError, StargraphError
+from stargraph.errors import NodeError, StargraphError
 from stargraph.runtime._context import Suspended
 from stargraph.runtime._events import EventType, RunEvent
 from stargraph.runtime._failures import error_info
@@ -91,7 +91,7 @@ class Engine:
         self._failure: tuple[Task, BaseException, tuple[RecordedCall, ...]] | None = None
         self._failed: set[str] = set()
         self._recording: set[asyncio.Task[Any]] = set()
-        self._fault: Exception | None = None
+        self._fault: BaseException | None = None
         self._stop: Literal["pause", "cancel"] | None = None
         self._deadline: float | None = None
         self._answered: set[str] = set()
@@ -113,8 +113,7 @@ class Engine:
             while True:
                 self._start_ready_tasks()
                 busy = bool(self._flights) and self._stop != "cancel" and await self._wait()
-                if self._fault is not None:
-                    raise self._fault
+                self._raise_fault()
                 if busy:
                     if self._log.has_fault:
                         await self._log.flush()
@@ -268,7 +267,13 @@ class Engine:
         self._open_work.note_completed(task, update, checkpoint)
         self._tell("completed", task, checkpoint.step, checkpoint.timestamp, durable=durable)
 
+    def _raise_fault(self) -> None:
+        """Raise why a call could not be recorded; nothing must be appended then, since what is stored is not known."""
+        if self._fault is not None:
+            raise self._fault
+
     def _completed(self, tail: Checkpoint, flight: _Flight, update: Updates) -> Checkpoint:
+        self._raise_fault()
         task = flight.task
         try:
             changes = completed(self._plan, tail, task, update, self._open_work.branches)
@@ -294,7 +299,9 @@ class Engine:
         self._recording.add(recording)
         try:
             checkpoint = await self._append("called", task, lambda tail: called(tail, call))
-        except (TakenOver, CheckpointError) as fault:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as fault:  # noqa: BLE001  # the node must not meet it: the engine raises it
             self._fault = self._fault or fault
             self._wake()
             return False
@@ -337,6 +344,7 @@ class Engine:
         assert event != "node_started"
 
         def build(tail: Checkpoint) -> Checkpoint:
+            self._raise_fault()
             return tail.next(
                 event=event,
                 executor=self._executor_id,
