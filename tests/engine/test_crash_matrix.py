@@ -150,3 +150,7 @@ async def test_killed_at_every_write_no_recorded_call_is_made_again(tmp_path: Pa
             assert not set(again) & recorded, (when, position)
             # What was under way: one call of each of the two branches at most.
             assert sum((Counter(calling_nodes.EFFECTS) - expected).values()) <= 2, (when, position)
+            before = (dict(store.records), list(calling_nodes.EFFECTS))
+            report = await (await graph.start(checkpointer=store)).replay("r")
+            assert report.differences == (), (when, position)
+            assert (store.records, calling_nodes.EFFECTS) == before

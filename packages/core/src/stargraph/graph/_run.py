@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Executor
 from datetime import UTC, datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, JsonValue, RunSummary
@@ -34,6 +34,9 @@ from stargraph.runtime import (
     new_executor_id,
     status_of,
 )
+
+if TYPE_CHECKING:
+    from stargraph.replay import ReplayReport
 
 Accept = Literal["runtime", "graph"]
 
@@ -207,6 +210,36 @@ class Run:
         check_frontier(self._plan, tail)
         self._plan.state.read(tail)
         return tail
+
+    async def replay(
+        self, run_id: str | None = None, *, from_step: int = 0, accept: Sequence[Accept] = ()
+    ) -> ReplayReport:
+        """Do a run again from its log, every node with what it was told then, and compare each step with its record.
+
+        Nothing is written, and nothing that a node did by `ctx.call` is done again. What it does otherwise is.
+
+        Args:
+            run_id: the run; this one's own id where None.
+            from_step: the step to begin after; 0 compares everything.
+            accept: `graph` does those steps again too that another version of the graph has made.
+
+        Raises:
+            CheckpointNotFoundError: the store holds no such run.
+            HashMismatchError: another version of the graph has made all of it.
+            CheckpointError: as the store raises.
+        """
+        from stargraph.replay import replay
+
+        self.run_id = run_id or self.run_id
+        return await replay(
+            self._plan,
+            self._store,
+            self.run_id,
+            keyring=self._keyring,
+            threads=self._threads,
+            from_step=from_step,
+            accept_graph="graph" in accept,
+        )
 
     async def respond(self, interrupt_id: str, value: JsonValue) -> RunSummary:
         """Answer a question of this run; it goes on at once where it is being executed, else when it is resumed.

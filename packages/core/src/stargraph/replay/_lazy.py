@@ -8,6 +8,9 @@ _HOMES: Final = {
     "Diff": "stargraph.replay._diff",
     "diff_states": "stargraph.replay._diff",
     "diff_values": "stargraph.replay._diff",
+    "ReplayReport": "stargraph.replay._report",
+    "StepDifference": "stargraph.replay._report",
+    "replay": "stargraph.replay._replay",
 }
 
 

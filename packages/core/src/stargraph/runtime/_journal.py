@@ -83,6 +83,10 @@ class Journal:
         threads: where sync functions run; the loop's own threads where None.
         effects: whether calls that are not repeatable may be made.
         moment: the time that it is; the time of the clock where None.
+
+    Attributes:
+        seen: the time that the node was told in this try; None where it has not asked.
+        missing: a call that was made and is not recorded, where nothing can be recorded.
     """
 
     def __init__(
@@ -96,6 +100,7 @@ class Journal:
         moment: datetime | None = None,
     ) -> None:
         self.seen: datetime | None = None
+        self.missing: Slot | None = None
         self._task = task
         self._record = record
         self._threads = threads
@@ -138,8 +143,9 @@ class Journal:
             ),
         )
 
+    @property
     def unused(self) -> Sequence[RecordedCall]:
-        """Return the recorded calls that this execution has not made."""
+        """The recorded calls that this execution has not made."""
         return [call for place, call in enumerate(self._calls) if place not in self._used]
 
     async def call(
@@ -241,6 +247,7 @@ class Journal:
             if place is not None:
                 await self._turn(place)
             elif self._record is None:
+                self.missing = slot
                 raise UnrecordedCallError(slot)
             elif not (repeatable or self._effects):
                 raise NodeError(

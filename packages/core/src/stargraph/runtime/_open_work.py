@@ -95,6 +95,14 @@ class OpenWork:
         """
         return [call for _, call in self._calls.get(task.id, ())]
 
+    def call_steps(self, task: Task) -> Sequence[int]:
+        """Return the steps at which the calls of a task were recorded, in the order of `calls`.
+
+        Args:
+            task: the task.
+        """
+        return [step for step, _ in self._calls.get(task.id, ())]
+
     def failed_calls(self, task_ids: Iterable[str]) -> set[int]:
         """Return the steps at which failed calls of some tasks were recorded.
 

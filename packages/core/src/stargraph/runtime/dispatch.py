@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.protocol import BatchAppend, Checkpoint, Checkpointer
+from stargraph.checkpoint.protocol import BatchAppend, Checkpoint, Checkpointer, RunHistory
 from stargraph.errors import CheckpointCorruptedError
 
 T = TypeVar("T")
@@ -103,6 +103,32 @@ async def read_at_step(
         CheckpointCorruptedError: the record is not what was written.
     """
     return _checked(await checkpointer.read_at_step(run_id, step), run_id, step, keyring)
+
+
+async def history(
+    checkpointer: Checkpointer, run_id: str, *, from_step: int = 0, to_step: int, keyring: Keyring | None = None
+) -> AsyncIterator[Checkpoint]:
+    """Yield steps of a run in order, checked; those that were pruned are left out.
+
+    Args:
+        checkpointer: the store.
+        run_id: the run.
+        from_step: the first step.
+        to_step: the last step.
+        keyring: checks the seals.
+
+    Raises:
+        CheckpointCorruptedError: a record is not what was written.
+    """
+    if isinstance(checkpointer, RunHistory):
+        async for record in checkpointer.history(run_id, from_step=from_step, to_step=to_step):
+            _checked(record, run_id, record.step, keyring)
+            yield record
+        return
+    for step in range(from_step, to_step + 1):
+        found = await read_at_step(checkpointer, run_id, step, keyring=keyring)
+        if found is not None:
+            yield found
 
 
 def _checked(
