@@ -1,5 +1,17 @@
 from stargraph.replay._diff import Change, Diff, diff_states, diff_values
+from stargraph.replay._fork import open_fork
+from stargraph.replay._overlay import Overlay
 from stargraph.replay._replay import replay
 from stargraph.replay._report import ReplayReport, StepDifference
 
-__all__ = ["Change", "Diff", "ReplayReport", "StepDifference", "diff_states", "diff_values", "replay"]
+__all__ = [
+    "Change",
+    "Diff",
+    "Overlay",
+    "ReplayReport",
+    "StepDifference",
+    "diff_states",
+    "diff_values",
+    "open_fork",
+    "replay",
+]

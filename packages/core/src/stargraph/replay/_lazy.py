@@ -8,8 +8,10 @@ _HOMES: Final = {
     "Diff": "stargraph.replay._diff",
     "diff_states": "stargraph.replay._diff",
     "diff_values": "stargraph.replay._diff",
+    "Overlay": "stargraph.replay._overlay",
     "ReplayReport": "stargraph.replay._report",
     "StepDifference": "stargraph.replay._report",
+    "open_fork": "stargraph.replay._fork",
     "replay": "stargraph.replay._replay",
 }
 
