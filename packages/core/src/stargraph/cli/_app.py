@@ -18,6 +18,7 @@ from stargraph.cli._errors import EXIT_CODES, Commands
 from stargraph.cli._inspect import inspect
 from stargraph.cli._options import NODE_THREADS
 from stargraph.cli._output import clean
+from stargraph.cli._replay import replay
 from stargraph.cli._respond import respond
 from stargraph.cli._resume import resume
 from stargraph.cli._run import run
@@ -65,6 +66,7 @@ app.command(short_help="Answer a question of a run.")(respond)
 app.command(short_help="End a run as cancelled.")(cancel)
 app.command(short_help="List the runs of a store.")(runs)
 app.command(short_help="Show the steps of a run, or one step.")(inspect)
+app.command(short_help="Do a run again from its log and compare, or fork it with changes.", epilog=EXIT_CODES)(replay)
 app.command(short_help="Draw a graph as a Mermaid flowchart.")(graph)
 app.command(short_help="Print the JSON Schema of a graph file.")(schema)
 app.command(short_help="List the installed drivers.")(drivers)

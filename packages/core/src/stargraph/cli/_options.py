@@ -74,6 +74,10 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print the outc
 TagOption = Annotated[list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="A tag; repeatable.")]
 GraphArgument = Annotated[str, typer.Argument(metavar="GRAPH", help="The graph's file, YAML or JSON.")]
 RunIdArgument = Annotated[str, typer.Argument(metavar="RUN_ID", help="The run.")]
+AllowEffectsOption = Annotated[
+    bool,
+    typer.Option("--allow-effects", help="In a fork, make calls too that are marked as not to be repeated."),
+]
 DurabilityOption = Annotated[
     DurabilityName,
     typer.Option(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Final
 
 from stargraph.checkpoint.protocol import JsonValue, path_part
 from stargraph.errors import StargraphError, StateError
 from stargraph.graph import Graph
+from stargraph.ir import parse_yaml
 from stargraph.replay._diff import show
 
 _STEP: Final = re.compile(r'\.?([A-Za-z_][A-Za-z0-9_-]*)|\[(\d+)\]|\[("(?:[^"\\]|\\.)*")\]')
@@ -45,6 +48,35 @@ class Overlay:
         names: object = self.drop_calls
         if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
             raise bad_overlay("drop_calls is not a list of names")
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> Overlay:
+        """Read an overlay from a YAML or JSON file; the path of its `graph` begins in the folder of the file.
+
+        Args:
+            path: the file.
+
+        Raises:
+            GraphError: the text is not YAML, or the graph that it names cannot be loaded.
+            StargraphError: the file cannot be read, or is no overlay (`reason="bad-overlay"`).
+        """
+        file = Path(path)
+        try:
+            text = file.read_text(encoding="utf-8-sig")
+            content = parse_yaml(text, file=str(path)) if text.strip() else {}
+        except (OSError, ValueError) as error:
+            complaint = getattr(error, "strerror", None) or "not UTF-8 text"
+            raise bad_overlay(f"{path}: {complaint}") from None
+        if not isinstance(content, dict):
+            raise bad_overlay(f"{path}: not a mapping")
+        known = {each.name for each in fields(cls)}
+        for name in content:
+            if name not in known:
+                raise bad_overlay(f"{path}: there is no key {name!r}")
+        graph = content.pop("graph", None)
+        if not (graph is None or isinstance(graph, str)):
+            raise bad_overlay(f"{path}: graph is not the path of a file")
+        return cls(**content, graph=None if graph is None else Graph.from_file(file.parent / graph))
 
     def __bool__(self) -> bool:
         return any(getattr(self, each.name) for each in fields(self))
