@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, Fragment, JsonValue, Task
+from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, JsonValue, Task, canonical
 from stargraph.errors import CheckpointNotFoundError
 from stargraph.graph import Run
 from stargraph.graph._control import read_run
@@ -134,12 +135,13 @@ async def diff_runs(a: Run, b: Run, *, limit: int = LIMIT) -> RunDiff:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What a step is paired by."""
+    """What a step is paired by, and a mark that two steps share in which nothing differs."""
 
     step: int
     event: str
     node: str | None
     task_id: str | None
+    mark: bytes
 
     @property
     def place(self) -> str:
@@ -165,7 +167,9 @@ class _Log:
         tail = await read_run(store, run_id, keyring)
         log = cls(store, keyring, tail, [], None, 0)
         async for record in log._history(0):
-            log.entries.append(_Entry(record.step, record.event, record.last_node, record.task_id))
+            log.entries.append(
+                _Entry(record.step, record.event, record.last_node, record.task_id, _mark(_facts(record), record))
+            )
             if "fork" in (record.definition or {}):
                 log.opened = record.step
         if tail.origin == "fork" and tail.parent_run_id is not None and tail.parent_step is not None:
@@ -218,7 +222,9 @@ async def _compared(a: _Log, b: _Log, limit: int) -> RunDiff:
         entry = one or other
         assert entry is not None
         diff = Diff((), 0)
-        if one is not None and other is not None:
+        if one is not None and other is not None and one.mark == other.mark:
+            differing, left_out = set(), 0
+        elif one is not None and other is not None:
             before, after = await a.record(one.step), await b.record(other.step)
             of_state, differing, left_out = _state_changes(before, after, differing, left_out, limit)
             own = _step_changes(before, after, limit)
@@ -279,26 +285,25 @@ def _keyed(entries: Sequence[_Entry], *, by_task: bool) -> Iterator[tuple[Hashab
 
 def _step_changes(before: Checkpoint, after: Checkpoint, limit: int) -> Diff:
     """Return how two steps differ, but for the states after them."""
-    diffs = [diff_values(before.status, after.status, path="status")]
-    if _digests(before) != _digests(after):
-        diffs.append(diff_values(before.update, after.update, path="update", limit=limit))
     one, other = _facts(before), _facts(after)
-    diffs += [diff_values(one[name], other[name], path=name, limit=limit) for name in one]
+    diffs = [diff_values(one[name], other[name], path=name, limit=limit) for name in one]
+    diffs.insert(1, diff_values(before.update, after.update, path="update", limit=limit))
     return Diff(tuple(change for diff in diffs for change in diff.changes), sum(diff.total for diff in diffs))
-
-
-def _digests(record: Checkpoint) -> dict[str, str] | None:
-    fragments = record.update_fragments()
-    return None if fragments is None else {name: fragment.digest for name, fragment in fragments.items()}
 
 
 def _facts(record: Checkpoint) -> dict[str, JsonValue]:
     """Return what is comparable of a step in another run: neither times nor the ids of runs."""
     return {
+        "status": record.status,
         "error": None if record.error is None else {"type": record.error.type, "message": record.error.message},
         "calls": [
-            call.model_dump(mode="json", include={"name", "key", "occurrence", "result", "error"}, exclude_none=True)
-            | ({} if call.error is None else {"error": f"{call.error.type}: {call.error.message}"})
+            {
+                "name": call.name,
+                "key": call.key,
+                "occurrence": call.occurrence,
+                "result": call.result,
+                "error": None if call.error is None else f"{call.error.type}: {call.error.message}",
+            }
             for call in record.calls
             if call.kind != "now"
         ],
@@ -312,14 +317,23 @@ def _state_changes(
 ) -> tuple[Diff, set[Hashable], int]:
     """Return how two states differ otherwise than before, and what is known of their difference now."""
     diff = diff_states(before, after, limit=limit)
-    marks = {_mark(change): change for change in diff.changes}
+    marks = {_mark_of(change): change for change in diff.changes}
     new = tuple(change for mark, change in marks.items() if mark not in known)
     more = diff.total - len(diff.changes)
     return Diff(new, len(new) + (more if more != left_out else 0)), set(marks), more
 
 
-def _mark(change: Change) -> Hashable:
-    return change.path, change.kind, Fragment(change.before).digest, Fragment(change.after).digest
+def _mark(facts: dict[str, JsonValue], record: Checkpoint) -> bytes:
+    update, state = record.update_fragments(), record.state_fragments()
+    members = [
+        None if each is None else {name: fragment.digest for name, fragment in each.items()} for each in (update, state)
+    ]
+    return hashlib.sha256(canonical([facts, *members])).digest()
+
+
+def _mark_of(change: Change) -> Hashable:
+    # Values may be large; what is kept of each from step to step is not.
+    return change.path, change.kind, hashlib.sha256(canonical([change.before, change.after])).digest()
 
 
 def _span(first: int | None, last: int | None) -> str:
