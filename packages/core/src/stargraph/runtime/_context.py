@@ -91,7 +91,7 @@ class NodeContext:
         self.index = task.index
         self.item = item
         self.metadata = dict(checkpoint.metadata)
-        self._answers = {call.occurrence: call.result for call in recorded if call.kind == "answer"}
+        self._answers = {call.occurrence: call.result for call in recorded if call.kind == "answer"} if recorded else {}
         self._asked = 0
         self._journal = journal
         self._now: datetime | None = None

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, Literal
 
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, RecordedCall, Task
@@ -224,7 +223,7 @@ class Engine:
             journal = Journal(
                 task,
                 self._open_work.calls(task),
-                record=partial(self._record_call, task),
+                record=self._record_call,
                 threads=self._call_threads,
                 effects=self._terms.effects,
             )

@@ -32,7 +32,7 @@ from stargraph.runtime._threads import off_the_loop
 
 T = TypeVar("T")
 
-Record: TypeAlias = Callable[[RecordedCall], Awaitable[bool]]
+Record: TypeAlias = Callable[[Task, RecordedCall], Awaitable[bool]]
 """Appends a call to the log, and tells whether it is there; if not, the executor has lost the run."""
 
 
@@ -69,6 +69,41 @@ class UnrecordedCallError(BaseException):
         self.slot = slot
 
 
+class _Book:
+    """The recorded calls of a task, in the order of the log, and what this execution of it has been told of them."""
+
+    def __init__(self, recorded: Iterable[RecordedCall]) -> None:
+        self.calls = [call for call in recorded if call.kind == "call"]
+        self.used: set[int] = set()
+        self.counts: Counter[tuple[str, str | None]] = Counter()
+        self.under_way: set[tuple[str, str | None]] = set()
+        self.turns: list[int] = []
+        self._places: dict[Slot, list[int]] = {}
+        self._told: Counter[Slot] = Counter()
+        for place, call in enumerate(self.calls):
+            self._places.setdefault(Slot(call.name, call.key, call.occurrence), []).append(place)
+
+    def told(self, slot: Slot) -> int | None:
+        """Return the place of the outcome that a call is told now; None where it is to be made."""
+        places = self._places.get(slot, ())
+        told = self._told[slot]
+        if told == len(places):
+            return None
+        self.used.add(places[told])
+        if self.calls[places[told]].error is not None:
+            self._told[slot] += 1
+        return places[told]
+
+    def keep(self, slot: Slot, call: RecordedCall) -> int:
+        """Take up a call that was made, as told; return its place."""
+        place = len(self.calls)
+        self.calls.append(call)
+        self._places.setdefault(slot, []).append(place)
+        self.used.add(place)
+        self._told[slot] += call.error is not None
+        return place
+
+
 class Journal:
     """The calls of one execution of a task, recorded before or made by it, and its clock.
 
@@ -102,25 +137,23 @@ class Journal:
         self.seen: datetime | None = None
         self.missing: Slot | None = None
         self._task = task
+        self._recorded = recorded
         self._record = record
         self._threads = threads
         self._effects = effects
         self._moment = moment
-        self._calls: list[RecordedCall] = [call for call in recorded if call.kind == "call"]
-        self._places: dict[Slot, list[int]] = {}
-        for place, call in enumerate(self._calls):
-            self._places.setdefault(_slot_of(call), []).append(place)
-        self._told: Counter[Slot] = Counter()
-        self._used: set[int] = set()
-        self._counts: Counter[tuple[str, str | None]] = Counter()
-        self._under_way: set[tuple[str, str | None]] = set()
-        self._turns: list[int] = []
         self._closed = False
         self._loop = asyncio.get_running_loop()
 
+    @functools.cached_property
+    def _book(self) -> _Book:
+        # Most nodes call nothing, and pay nothing.
+        return _Book(self._recorded)
+
     def begin(self) -> None:
         """Make ready for another try of the node."""
-        self._counts.clear()
+        if "_book" in self.__dict__:
+            self._book.counts.clear()
         self.seen = None
 
     def close(self) -> None:
@@ -146,7 +179,7 @@ class Journal:
     @property
     def unused(self) -> Sequence[RecordedCall]:
         """The recorded calls that this execution has not made."""
-        return [call for place, call in enumerate(self._calls) if place not in self._used]
+        return [call for place, call in enumerate(self._book.calls) if place not in self._book.used]
 
     async def call(
         self,
@@ -189,7 +222,7 @@ class Journal:
                 assert place is not None
             return self._outcome(place, error)
         finally:
-            self._under_way.discard((slot.name, slot.key))
+            self._book.under_way.discard((slot.name, slot.key))
 
     def call_from_thread(
         self,
@@ -232,18 +265,18 @@ class Journal:
                     raise asyncio.CancelledError
             return self._outcome(place, error)
         finally:
-            self._under_way.discard((slot.name, slot.key))
+            self._book.under_way.discard((slot.name, slot.key))
 
     async def _open(
         self, name: str, function: Callable[..., Any], key: str | None, *, repeatable: bool
     ) -> tuple[Slot, int | None]:
         """Begin a call; return the place of its recorded outcome, or None where the function is to be called."""
         self._check(name, function, key)
-        slot = Slot(name, key, self._counts[name, key])
-        self._counts[name, key] += 1
-        self._under_way.add((name, key))
+        slot = Slot(name, key, self._book.counts[name, key])
+        self._book.counts[name, key] += 1
+        self._book.under_way.add((name, key))
         try:
-            place = self._recorded(slot)
+            place = self._book.told(slot)
             if place is not None:
                 await self._turn(place)
             elif self._record is None:
@@ -257,7 +290,7 @@ class Journal:
                     node=self._task.node,
                 )
         except BaseException:
-            self._under_way.discard((name, key))
+            self._book.under_way.discard((name, key))
             raise
         return slot, place
 
@@ -278,7 +311,7 @@ class Journal:
                 hint="Await what the node begins before it returns.",
                 node=self._task.node,
             )
-        if (name, key) in self._under_way:
+        if (name, key) in self._book.under_way:
             raise NodeError(
                 f"call {name!r} was made while another of this name was under way, and nothing tells the two apart",
                 reason="concurrent-calls",
@@ -286,26 +319,16 @@ class Journal:
                 node=self._task.node,
             )
 
-    def _recorded(self, slot: Slot) -> int | None:
-        places = self._places.get(slot, ())
-        told = self._told[slot]
-        if told == len(places):
-            return None
-        self._used.add(places[told])
-        if self._calls[places[told]].error is not None:
-            self._told[slot] += 1
-        return places[told]
-
     async def _turn(self, place: int) -> None:
         """Let the recorded calls that wait at one moment return in the order of the log."""
-        heapq.heappush(self._turns, place)
+        heapq.heappush(self._book.turns, place)
         try:
             await asyncio.sleep(0)
-            while self._turns[0] != place:  # noqa: ASYNC110  # its turn comes within a few rounds of the loop
+            while self._book.turns[0] != place:  # noqa: ASYNC110  # its turn comes within a few rounds of the loop
                 await asyncio.sleep(0)
         finally:
-            self._turns.remove(place)
-            heapq.heapify(self._turns)
+            self._book.turns.remove(place)
+            heapq.heapify(self._book.turns)
 
     async def _perform(self, function: Callable[[], Any]) -> object:
         if inspect.iscoroutinefunction(function):
@@ -330,17 +353,12 @@ class Journal:
 
     async def _append(self, slot: Slot, call: RecordedCall) -> int | None:
         assert self._record is not None
-        if self._closed or not await self._record(call):
+        if self._closed or not await self._record(self._task, call):
             return None
-        place = len(self._calls)
-        self._calls.append(call)
-        self._places.setdefault(slot, []).append(place)
-        self._used.add(place)
-        self._told[slot] += call.error is not None
-        return place
+        return self._book.keep(slot, call)
 
     def _outcome(self, place: int, cause: Exception | None) -> JsonValue:
-        call = self._calls[place]
+        call = self._book.calls[place]
         if call.error is not None:
             raise call_error(call.name, call.error) from cause
         return Fragment.of_owned(call.result).fresh()
@@ -369,10 +387,6 @@ def _complaint(name: object, function: object, key: object) -> str | None:
     if not callable(function):
         return f"call {name!r} was given a value of type {type(function).__qualname__} in place of a function"
     return None
-
-
-def _slot_of(call: RecordedCall) -> Slot:
-    return Slot(call.name, call.key, call.occurrence)
 
 
 def _plain(value: object, depth: int = 0) -> object:

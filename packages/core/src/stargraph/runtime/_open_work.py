@@ -93,7 +93,8 @@ class OpenWork:
         Args:
             task: the task.
         """
-        return [call for _, call in self._calls.get(task.id, ())]
+        noted = self._calls.get(task.id)
+        return () if noted is None else [call for _, call in noted]
 
     def call_steps(self, task: Task) -> Sequence[int]:
         """Return the steps at which the calls of a task were recorded, in the order of `calls`.
