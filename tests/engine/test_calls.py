@@ -594,6 +594,33 @@ async def test_a_node_can_be_cancelled_in_a_call(store: MemoryCheckpointer) -> N
     assert store.events("r")[:2] == ["started", "cancel_requested"] or store.events("r") == ["started", "cancelled"]
 
 
+async def test_a_thread_that_was_left_behind_records_nothing(store: MemoryCheckpointer) -> None:
+    entered, opened, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def gate() -> None:
+        entered.set()
+        opened.wait(10)
+
+    def sync_script(state: Any, context: NodeContext) -> Any:
+        try:
+            context.call_sync("f", gate)
+        except BaseException as error:
+            EFFECTS.append(type(error).__name__)
+            ended.set()
+            raise
+
+    calling_nodes.sync_script = sync_script
+    run = await graph(PLAY_IN_A_THREAD).start(checkpointer=store, run_id="r")
+    work = asyncio.ensure_future(run.start())
+    await asyncio.to_thread(entered.wait, 10)
+    run.pause(grace=0)
+    assert (await work).status == "paused"
+    opened.set()
+    assert await asyncio.to_thread(ended.wait, 10)
+    assert EFFECTS == ["CancelledError"]
+    assert store.events("r") == ["started", "paused"]
+
+
 async def test_a_call_error_is_a_node_error() -> None:
     assert issubclass(CallError, NodeError)
     assert not issubclass(CallError, StateError)
