@@ -621,6 +621,34 @@ async def test_a_thread_that_was_left_behind_records_nothing(store: MemoryCheckp
     assert store.events("r") == ["started", "paused"]
 
 
+async def test_no_record_of_a_call_is_under_way_when_the_execution_ends(store: MemoryCheckpointer) -> None:
+    """A thread cannot be stopped; what it has begun to append is waited for, so that a resume meets no late write."""
+    writing = asyncio.Event()
+    under_way = 0
+
+    async def slow_write(checkpoint: Checkpoint) -> None:
+        nonlocal under_way
+        under_way += 1
+        if checkpoint.event == "called":
+            writing.set()
+            await asyncio.sleep(0.2)
+        await MemoryCheckpointer.write(store, checkpoint)
+        under_way -= 1
+
+    calling_nodes.sync_script = lambda state, context: {"x": context.call_sync("f", do, "f", 1)}
+    store.write = slow_write  # type: ignore[method-assign]
+    run = await graph(PLAY_IN_A_THREAD).start(checkpointer=store, run_id="r")
+    work = asyncio.ensure_future(run.start())
+    await writing.wait()
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert under_way == 0
+    assert store.events("r") == ["started", "called a"]
+    assert (await run.resume()).status == "done"
+    assert EFFECTS == ["f"]
+
+
 async def test_a_call_error_is_a_node_error() -> None:
     assert issubclass(CallError, NodeError)
     assert not issubclass(CallError, StateError)

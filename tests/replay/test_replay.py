@@ -57,6 +57,10 @@ def told(report: ReplayReport) -> list[tuple[int, str]]:
     return [(difference.step, difference.diff.lines()[0]) for difference in report.differences]
 
 
+def slot(name: str) -> str:
+    return f'{{"name": "{name}", "key": null, "occurrence": 0}}'
+
+
 async def test_everything_comes_out_as_it_is_recorded(store: MemoryCheckpointer, tmp_path: Path) -> None:
     loaded = everything(tmp_path)
     await done(loaded, store)
@@ -117,7 +121,11 @@ async def test_other_calls_are_found(store: MemoryCheckpointer) -> None:
     calling_nodes.script = script
     await done(graph(PLAY), store)
     wanted[:] = ["one", "three"]
-    assert told(await replayed(graph(PLAY), store)) == [(3, '+ calls: {"name": "three", "key": null, "occurrence": 0}')]
+    ((step, line),) = told(await replayed(graph(PLAY), store))
+    assert step == 2
+    assert line == f"~ calls: {slot('two')} → {slot('three')}"
+    wanted[:] = ["one", "two", "three"]
+    assert told(await replayed(graph(PLAY), store)) == [(3, f"+ calls: {slot('three')}")]
     wanted[:] = ["one"]
     assert told(await replayed(graph(PLAY), store)) == [(2, '- calls: {"name": "two", "key": null, "occurrence": 0}')]
 
@@ -298,7 +306,7 @@ async def test_a_pruned_run(store: MemoryCheckpointer) -> None:
     report = await replayed(graph(SEQUENCE), store)
     assert report
     assert report.compared == 1
-    assert report.notes == ("steps 0 to 2: steps before 2 were pruned",)
+    assert report.notes == ("steps 0 to 1: pruned, so step 2 is taken as recorded",)
 
 
 async def test_a_deleted_child_run(store: MemoryCheckpointer, tmp_path: Path) -> None:
@@ -342,6 +350,36 @@ async def test_a_broken_chain_is_refused(store: MemoryCheckpointer) -> None:
     with pytest.raises(CheckpointCorruptedError) as raised:
         await replayed(graph(SEQUENCE), store)
     assert raised.value.reason == "broken-chain"
+
+
+async def test_a_node_that_cancels_itself(store: MemoryCheckpointer) -> None:
+    async def script(state: Any, context: NodeContext) -> Any:
+        raise asyncio.CancelledError
+
+    calling_nodes.script = script
+    await done(graph(PLAY), store)
+    assert store.runs["r"][-1].status == "failed"
+    assert (await replayed(graph(PLAY), store)).compared == 2
+
+
+async def test_calls_in_a_group_of_tasks(store: MemoryCheckpointer) -> None:
+    names = ["a", "b"]
+
+    async def script(state: Any, context: NodeContext) -> Any:
+        async with asyncio.TaskGroup() as group:
+            made = [group.create_task(context.call("f", do, name, name, key=name)) for name in names]
+        return {"x": [task.result() for task in made]}
+
+    calling_nodes.script = script
+    await done(graph(PLAY), store)
+    assert await replayed(graph(PLAY), store)
+    names[1] = "c"
+    ((step, line),) = told(await replayed(graph(PLAY), store))
+    assert (step, line) == (2, f"~ calls: {keyed('b')} → {keyed('c')}")
+
+
+def keyed(key: str) -> str:
+    return slot("f").replace("null", f'"{key}"')
 
 
 async def test_an_unknown_run(store: MemoryCheckpointer) -> None:

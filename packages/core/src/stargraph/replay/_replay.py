@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
 from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, Interrupt, JsonValue, Task
+from stargraph.checkpoint.protocol import (
+    Checkpoint,
+    Checkpointer,
+    Interrupt,
+    JsonValue,
+    RecordedCall,
+    StepRange,
+    Task,
+    add_step,
+)
 from stargraph.errors import CheckpointCorruptedError
 from stargraph.graph._control import read_run
 from stargraph.graph._migration import migrated, migration_for
@@ -18,9 +28,11 @@ from stargraph.runtime import (
     Journal,
     OpenWork,
     Plan,
+    Slot,
     Suspended,
     Terms,
     UnrecordedCallError,
+    Updates,
     Worker,
     answered,
     asked,
@@ -32,6 +44,7 @@ from stargraph.runtime import (
     dispatch,
     error_info,
     failed,
+    node_cancelled,
     runtime_changes,
     status_of,
     steps_of,
@@ -191,7 +204,9 @@ class _Replay:
         # A replay that was told to begin here finds the step before.
         if previous is not None or await self.read_step(record.step - 1) is None:
             first = 0 if previous is None else previous.step + 1
-            self._notes.append(f"{_ranges([first, record.step])}: steps before {record.step} were pruned")
+            self._notes.append(
+                f"{_ranges(range(first, record.step))}: pruned, so step {record.step} is taken as recorded"
+            )
         self._work = OpenWork(self._plan, self.read_step)
         self._worker = self._new_worker()
         await self._work.load(record)
@@ -266,7 +281,7 @@ class _Replay:
         journal = Journal(task, calls, threads=self._threads, moment=moment)
         try:
             try:
-                update = await self._worker.run(previous, task, journal)
+                update = await self._run(previous, task, journal)
             except _MissingChildError:
                 self._given.append(record.step)
                 return
@@ -281,16 +296,39 @@ class _Replay:
             if journal.missing is None:
                 raise
             replayed = record
-        if journal.missing is not None:
-            slot = {"name": journal.missing.name, "key": journal.missing.key, "occurrence": journal.missing.occurrence}
-            self._differ(record, Change("calls", "added", after=slot))
-            return
-        self._compare(record, replayed)
+        if journal.missing is None:
+            self._compare(record, replayed)
+        await self._compare_calls(record, task, journal, calls)
+
+    async def _compare_calls(
+        self, record: Checkpoint, task: Task, journal: Journal, calls: Sequence[RecordedCall]
+    ) -> None:
+        """Compare the calls that a task has made with those that are recorded."""
         steps = self._work.call_steps(task)
-        for call in journal.unused:
-            step = next(step for step, each in zip(steps, calls, strict=True) if each is call)
-            slot = {"name": call.name, "key": call.key, "occurrence": call.occurrence}
-            self._differ(await self.read_step(step) or record, Change("calls", "removed", before=slot))
+        left = {id(call) for call in journal.unused}
+        unused = [(step, call) for step, call in zip(steps, calls, strict=True) if id(call) in left]
+        if journal.missing is None:
+            for step, call in unused:
+                self._differ(await self.read_step(step) or record, Change("calls", "removed", before=_slot(call)))
+            return
+        made = _slot(journal.missing)
+        if not unused:
+            self._differ(record, Change("calls", "added", after=made))
+            return
+        # The node was ended by the call that the log does not have: what it would have called then is not known.
+        step, call = unused[0]
+        self._differ(await self.read_step(step) or record, Change("calls", "changed", _slot(call), made))
+
+    async def _run(self, previous: Checkpoint, task: Task, journal: Journal) -> Updates:
+        """Run a task as an engine does: a node that cancels itself must not cancel the replay."""
+        work = asyncio.ensure_future(self._worker.run(previous, task, journal))
+        try:
+            await asyncio.wait({work})
+        finally:
+            work.cancel()
+        if work.cancelled():
+            raise node_cancelled(task)
+        return work.result()
 
     def _asked(
         self, previous: Checkpoint, record: Checkpoint, task: Task, suspended: Suspended, journal: Journal
@@ -386,12 +424,20 @@ def _next(previous: Checkpoint, record: Checkpoint, **changes: Any) -> Checkpoin
     )
 
 
+def _slot(call: Slot | RecordedCall) -> dict[str, JsonValue]:
+    return {"name": call.name, "key": call.key, "occurrence": call.occurrence}
+
+
 def _forgotten(previous: Checkpoint, record: Checkpoint) -> set[int]:
     """Return the steps whose calls a failure has let go, to be made anew."""
     kept = {step for task in tasks_of(record.frontier) for step in steps_of(task.calls)}
     return {step for task in tasks_of(previous.frontier) for step in steps_of(task.calls)} - kept
 
 
-def _ranges(steps: list[int]) -> str:
-    first, last = steps[0], steps[-1]
-    return f"step {first}" if first == last else f"steps {first} to {last}"
+def _ranges(steps: Sequence[int]) -> str:
+    """Return steps in words, those that follow each other as one range."""
+    ranges: tuple[StepRange, ...] = ()
+    for step in steps:
+        ranges = add_step(ranges, step)
+    told = [str(each.first) if each.first == each.last else f"{each.first} to {each.last}" for each in ranges]
+    return f"step{'s' if len(steps) > 1 else ''} {', '.join(told)}"

@@ -4,10 +4,10 @@ from stargraph.runtime._context import NodeContext, Suspended
 from stargraph.runtime._engine import Engine, new_executor_id
 from stargraph.runtime._events import EventType, RunEvent
 from stargraph.runtime._expressions import Expression
-from stargraph.runtime._failures import error_info
+from stargraph.runtime._failures import error_info, node_cancelled
 from stargraph.runtime._fingerprint import ENGINE_SEMANTICS, runtime_changes
 from stargraph.runtime._imports import load_object
-from stargraph.runtime._journal import Journal, UnrecordedCallError
+from stargraph.runtime._journal import Journal, Slot, UnrecordedCallError
 from stargraph.runtime._log import Durability, RunLog, TakenOver
 from stargraph.runtime._open_work import OpenWork
 from stargraph.runtime._plan import Plan
@@ -15,6 +15,7 @@ from stargraph.runtime._state import StateField, StateSpec
 from stargraph.runtime._subgraph import cancel_children, child_inputs, child_outcome, child_run_id
 from stargraph.runtime._terms import Terms
 from stargraph.runtime._transitions import (
+    Updates,
     answered,
     asked,
     called,
@@ -39,12 +40,14 @@ __all__ = [
     "Plan",
     "RunEvent",
     "RunLog",
+    "Slot",
     "StateField",
     "StateSpec",
     "Suspended",
     "TakenOver",
     "Terms",
     "UnrecordedCallError",
+    "Updates",
     "Worker",
     "answered",
     "asked",
@@ -59,6 +62,7 @@ __all__ = [
     "fork_of",
     "load_object",
     "new_executor_id",
+    "node_cancelled",
     "runtime_changes",
     "status_of",
     "steps_of",

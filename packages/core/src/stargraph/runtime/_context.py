@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import Random
@@ -138,7 +138,7 @@ class NodeContext:
         key: str | None = None,
         repeatable: bool = True,
         **kwargs: Any,
-    ) -> Awaitable[JsonValue]:
+    ) -> Coroutine[Any, Any, JsonValue]:
         """Await the outcome of a function that does something outside the run; it is recorded before this returns.
 
         After a crash, in another try of the node, and in a replay, a call that succeeded returns what is recorded, and

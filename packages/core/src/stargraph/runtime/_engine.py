@@ -14,7 +14,7 @@ from stargraph.checkpoint.protocol import ENDED, Checkpoint, RecordedCall, Task
 from stargraph.errors import NodeError, StargraphError
 from stargraph.runtime._context import Suspended
 from stargraph.runtime._events import EventType, RunEvent
-from stargraph.runtime._failures import error_info
+from stargraph.runtime._failures import error_info, node_cancelled
 from stargraph.runtime._journal import Journal
 from stargraph.runtime._log import RunLog, TakenOver
 from stargraph.runtime._open_work import OpenWork
@@ -253,7 +253,7 @@ class Engine:
             raise fault.cause from fault
         except asyncio.CancelledError:
             # Nobody here cancels a flight and then settles it: the node did so itself.
-            self._fail(flight, NodeError("the node was cancelled from inside", reason="node-cancelled", node=task.node))
+            self._fail(flight, node_cancelled(task))
             return
         except Exception as error:  # noqa: BLE001  # whatever a node raises is recorded
             self._fail(flight, error)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from stargraph.checkpoint.protocol import ErrorInfo
-from stargraph.errors import CallError
+from stargraph.checkpoint.protocol import ErrorInfo, Task
+from stargraph.errors import CallError, NodeError
 
 _TRACEBACK_LIMIT: Final = 16_384
 
@@ -32,6 +32,15 @@ def error_info(error: BaseException, *, node: str | None, reason: str | None = N
         node=node,
         traceback=_storable(text),
     )
+
+
+def node_cancelled(task: Task) -> NodeError:
+    """Return the error of a node that was cancelled, and not by its engine.
+
+    Args:
+        task: the task.
+    """
+    return NodeError("the node was cancelled from inside", reason="node-cancelled", node=task.node)
 
 
 def call_error(name: str, recorded: ErrorInfo) -> CallError:
