@@ -47,7 +47,13 @@ from stargraph.checkpoint.protocol._rules import (
     not_bootstrapped,
     run_deleted,
 )
-from stargraph.checkpoint.protocol._summaries import PruneReport, RunPage, RunSummary
+from stargraph.checkpoint.protocol._summaries import (
+    PruneReport,
+    RunPage,
+    RunSummary,
+    summaries_from_json,
+    summary_json,
+)
 
 __all__ = [
     "DIGEST_FORM",
@@ -93,4 +99,6 @@ __all__ = [
     "not_bootstrapped",
     "path_part",
     "run_deleted",
+    "summaries_from_json",
+    "summary_json",
 ]
