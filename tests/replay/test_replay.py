@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from support.calling_nodes import EFFECTS, do, fail
 from support.graphs import PATH, SEQUENCE, calling, everything, graph
 from support.memory import MemoryCheckpointer
 
-from stargraph.checkpoint.protocol import Checkpoint, JsonValue
+from stargraph.checkpoint.protocol import Checkpoint, Fork, JsonValue
 from stargraph.errors import (
     CheckpointCorruptedError,
     CheckpointNotFoundError,
@@ -309,6 +310,25 @@ async def test_a_pruned_run(store: MemoryCheckpointer) -> None:
     assert report.notes == ("steps 0 to 1: pruned, so step 2 is taken as recorded",)
 
 
+@pytest.mark.parametrize("build", [everything, calling])
+async def test_what_is_left_of_a_pruned_run_shows_no_difference(tmp_path: Path, build: Any) -> None:
+    loaded = build(tmp_path)
+    store = MemoryCheckpointer()
+    await store.bootstrap()
+    await done(loaded, store)
+    log = store.runs["r"]
+    for floor in range(1, len(log)):
+        del store.records["r", floor - 1]
+        report = await replayed(loaded, store)
+        assert report.differences == (), floor
+        assert any("pruned" in note for note in report.notes)
+        # Two holes: a prune keeps what the latest step needs, and that may lie apart.
+        if floor + 2 < len(log):
+            hole = store.records.pop(("r", floor + 1))
+            assert (await replayed(loaded, store)).differences == (), floor
+            store.records["r", floor + 1] = hole
+
+
 async def test_a_deleted_child_run(store: MemoryCheckpointer, tmp_path: Path) -> None:
     loaded = calling(tmp_path)
     await done(loaded, store)
@@ -396,6 +416,43 @@ async def test_a_fault_of_the_store_is_no_difference(store: MemoryCheckpointer) 
     store.read_at_step = unavailable  # type: ignore[method-assign]
     with pytest.raises(StoreUnavailableError):
         await (await graph(SEQUENCE).start(checkpointer=store)).replay("r")
+
+
+class WithHistory(MemoryCheckpointer):
+    """A store that reads a log in one go."""
+
+    async def history(
+        self, run_id: str, *, from_step: int | None = None, to_step: int | None = None, newest_first: bool = False
+    ) -> AsyncIterator[Checkpoint]:
+        for record in self.runs[run_id][from_step or 0 : None if to_step is None else to_step + 1]:
+            yield record
+
+
+@pytest.mark.parametrize("needed", ["the items of the map", "a finished branch"])
+async def test_a_fault_of_the_store_while_a_node_is_prepared_is_no_difference(tmp_path: Path, needed: str) -> None:
+    store = WithHistory()
+    await store.bootstrap()
+    loaded = everything(tmp_path)
+    await done(loaded, store)
+    middle, fork = next(
+        (record.step, item)
+        for record in store.runs["r"]
+        for item in record.frontier
+        if isinstance(item, Fork) and item.mode == "map" and item.completed_steps
+    )
+    assert await replayed(loaded, store, from_step=middle)
+    lost = fork.since_step if needed == "the items of the map" else fork.completed_steps[0].first
+    read = store.read_at_step
+
+    async def unavailable(run_id: str, step: int) -> Checkpoint | None:
+        if (run_id, step) == ("r", lost) and step < middle:
+            raise StoreUnavailableError("gone", reason="unavailable")
+        return await read(run_id, step)
+
+    middle += needed == "a finished branch"
+    store.read_at_step = unavailable  # type: ignore[method-assign]
+    with pytest.raises(StoreUnavailableError):
+        await (await loaded.start(checkpointer=store)).replay("r", from_step=middle)
 
 
 async def test_a_report_for_programs(store: MemoryCheckpointer) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -11,6 +11,7 @@ from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import (
     Checkpoint,
     Checkpointer,
+    Fork,
     Interrupt,
     JsonValue,
     RecordedCall,
@@ -18,7 +19,7 @@ from stargraph.checkpoint.protocol import (
     Task,
     add_step,
 )
-from stargraph.errors import CheckpointCorruptedError
+from stargraph.errors import CheckpointCorruptedError, CheckpointError, CheckpointNotFoundError, StargraphError
 from stargraph.graph._control import read_run
 from stargraph.graph._migration import migrated, migration_for
 from stargraph.graph._takeover import check_hashes
@@ -29,6 +30,7 @@ from stargraph.runtime import (
     OpenWork,
     Plan,
     Slot,
+    StoreFaultError,
     Suspended,
     Terms,
     UnrecordedCallError,
@@ -44,6 +46,7 @@ from stargraph.runtime import (
     dispatch,
     error_info,
     failed,
+    fork_of,
     node_cancelled,
     runtime_changes,
     status_of,
@@ -113,7 +116,8 @@ class _Replay:
         self._of_children: list[StepDifference] = []
         self._notes: list[str] = []
         self._given: list[int] = []
-        self._work = OpenWork(plan, self.read_step)
+        self._work = OpenWork(plan, self._read_for_task)
+        self._unknown: set[str] = set()
         self._terms = Terms()
         self._defined: Checkpoint | None = None
         self._worker = self._new_worker()
@@ -168,6 +172,16 @@ class _Replay:
         """Return one step of the run."""
         return await dispatch.read_at_step(self._store, self._tail.run_id, step, keyring=self._keyring)
 
+    async def _read_for_task(self, step: int) -> Checkpoint:
+        """Return a step that a task needs; whatever goes wrong is not the node's doing."""
+        try:
+            record = await self.read_step(step)
+        except CheckpointError as error:
+            raise StoreFaultError(error) from error
+        if record is None:
+            raise StoreFaultError(CheckpointNotFoundError(f"step {step} was pruned", reason="step-not-found"))
+        return record
+
     def _new_worker(self) -> Worker:
         return Worker(
             self._plan, self._work, threads=self._threads, run_child=self._child, terms=self._terms, waits=False
@@ -199,7 +213,7 @@ class _Replay:
         """Take up the log at a step whose predecessor is not there."""
         if record.step == 0:
             if self._is_ours(record):
-                self._compare(record, self._started(record))
+                self._compare_with(record, lambda: self._started(record))
             return
         # A replay that was told to begin here finds the step before.
         if previous is not None or await self.read_step(record.step - 1) is None:
@@ -207,9 +221,15 @@ class _Replay:
             self._notes.append(
                 f"{_ranges(range(first, record.step))}: pruned, so step {record.step} is taken as recorded"
             )
-        self._work = OpenWork(self._plan, self.read_step)
+        self._work = OpenWork(self._plan, self._read_for_task)
         self._worker = self._new_worker()
-        await self._work.load(record)
+        try:
+            await self._work.load(record)
+            self._unknown = set()
+        except StoreFaultError as fault:
+            if not isinstance(fault.cause, CheckpointNotFoundError):
+                raise fault.cause from fault
+            self._unknown = {item.task_id if isinstance(item, Fork) else item.id for item in record.frontier}
 
     def _started(self, record: Checkpoint) -> Checkpoint:
         inputs = self._inputs if self._inputs is not None else record.update or {}
@@ -236,43 +256,42 @@ class _Replay:
             self.foreign.append(record.step)
             return
         if record.event in ("completed", "asked", "failed"):
-            if task is None or self._is_beyond_us(record, task):
+            if task is None or self._is_beyond_us(previous, record, task):
                 self._given.append(record.step)
                 return
             await self._execute(previous, record, task)
             return
-        changes = self._transition(previous, record)
-        if changes is None:
-            self._given.append(record.step)
-        elif isinstance(changes, Checkpoint):
-            self._compare(record, changes)
-        else:
-            self._compare(record, _next(previous, record, **changes))
+        self._compare_with(record, lambda: self._transition(previous, record))
 
-    def _is_beyond_us(self, record: Checkpoint, task: Task) -> bool:
-        """Whether a step came of what the log does not say: the limit of steps, or where a child run stood then."""
+    def _is_beyond_us(self, previous: Checkpoint, record: Checkpoint, task: Task) -> bool:
+        """Whether a step came of what the log does not say: pruned steps, a limit, or where a child run stood then."""
+        fork = fork_of(previous.frontier)
+        if task.id in self._unknown or (task.index is not None and fork is not None and fork.task_id in self._unknown):
+            return True
         if record.event == "failed" and record.error is not None and record.error.reason == "max-steps":
             return True
         return task.rule is None and task.node in self._plan.children and record.event != "completed"
 
-    def _transition(self, previous: Checkpoint, record: Checkpoint) -> dict[str, Any] | Checkpoint | None:
-        """Return what an event that no node makes changes; None where the log alone knows."""
+    def _transition(self, previous: Checkpoint, record: Checkpoint) -> Checkpoint | None:
+        """Return the step that an event makes which comes of no node; None where the log alone knows."""
         if record.event == "called":
-            return called(previous, record.calls[0])
+            return _next(previous, record, **called(previous, record.calls[0]))
         if record.event == "answered":
             answer = record.calls[0]
             interrupt = next((each for each in previous.interrupts if each.id == answer.name), None)
-            return None if interrupt is None else answered(previous, interrupt, answer.result)
+            if interrupt is None:
+                return None
+            return _next(previous, record, **answered(previous, interrupt, answer.result))
         if record.event == "resumed":
-            return {"status": status_of(previous.frontier, previous.interrupts)}
+            return _next(previous, record, status=status_of(previous.frontier, previous.interrupts))
         if record.event in ("paused", "cancelled"):
-            return {"status": record.event}
+            return _next(previous, record, status=record.event)
         if record.event == "migrated":
             migration = migration_for(self._plan, previous)
             if migration is None or record.graph_hash != self._plan.graph_hash:
                 return None
             return migrated(self._plan, migration, previous, executor_id=record.executor, now=record.timestamp)
-        return {}
+        return _next(previous, record)
 
     async def _execute(self, previous: Checkpoint, record: Checkpoint, task: Task) -> None:
         """Run a task, and compare what comes of it with what is recorded."""
@@ -280,14 +299,15 @@ class _Replay:
         moment = next((call.started_at for call in record.calls if call.kind == "now"), None)
         journal = Journal(task, calls, threads=self._threads, moment=moment)
         try:
-            try:
-                update = await self._run(previous, task, journal)
-            except _MissingChildError:
-                self._given.append(record.step)
-                return
+            update = await self._run(previous, task, journal)
             changes = completed(self._plan, previous, task, update, self._work.branches)
             changes["frontier"] = self._terms.kept(changes["frontier"])
             replayed = _next(previous, record, event="completed", update=update, calls=journal.moments(), **changes)
+        except StoreFaultError as fault:
+            if not isinstance(fault.cause, CheckpointNotFoundError):
+                raise fault.cause from fault
+            self._given.append(record.step)
+            return
         except Suspended as suspended:
             replayed = self._asked(previous, record, task, suspended, journal)
         except Exception as error:  # noqa: BLE001  # whatever a node raises is compared
@@ -346,6 +366,18 @@ class _Replay:
         changes = failed(previous, info, _forgotten(previous, record))
         return _next(previous, record, event="failed", update=None, calls=journal.moments(), **changes)
 
+    def _compare_with(self, record: Checkpoint, make: Callable[[], Checkpoint | None]) -> None:
+        """Compare a step that no node makes; None stands for one that only the log knows."""
+        try:
+            replayed = make()
+        except StargraphError as error:
+            self._differ(record, Change("error", "added", after=str(error)))
+            return
+        if replayed is None:
+            self._given.append(record.step)
+        else:
+            self._compare(record, replayed)
+
     def _compare(self, record: Checkpoint, replayed: Checkpoint) -> None:
         self.compared += 1
         difference = difference_of(record, replayed)
@@ -372,10 +404,12 @@ class _Replay:
         """Return what the log of a child run says that it gave its parent."""
         run_id = child_run_id(tail.run_id, task.id)
         self._children[run_id] = (task.node, child_inputs(self._plan, tail, task, item))
-        child = await dispatch.read_latest(self._store, run_id, keyring=self._keyring)
-        if child is None:
-            self._notes.append(f"the child run {run_id!r} is not in the store")
-            raise _MissingChildError
+        try:
+            child = await read_run(self._store, run_id, self._keyring)
+        except CheckpointError as error:
+            if isinstance(error, CheckpointNotFoundError):
+                self._notes.append(f"the child run {run_id!r} is not in the store")
+            raise StoreFaultError(error) from error
         return child_outcome(self._plan, child, task)
 
     async def _replay_children(self) -> None:
@@ -400,10 +434,6 @@ class _Replay:
             self.compared += report.compared
             self._of_children += report.differences
             self._notes += [f"child run {run_id!r}: {note}" for note in report.notes]
-
-
-class _MissingChildError(Exception):
-    """The child run whose outcome a step took is gone."""
 
 
 def _next(previous: Checkpoint, record: Checkpoint, **changes: Any) -> Checkpoint:

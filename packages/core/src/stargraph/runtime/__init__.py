@@ -12,7 +12,7 @@ from stargraph.runtime._log import Durability, RunLog, TakenOver
 from stargraph.runtime._open_work import OpenWork
 from stargraph.runtime._plan import Plan
 from stargraph.runtime._state import StateField, StateSpec
-from stargraph.runtime._subgraph import cancel_children, child_inputs, child_outcome, child_run_id
+from stargraph.runtime._subgraph import StoreFaultError, cancel_children, child_inputs, child_outcome, child_run_id
 from stargraph.runtime._terms import Terms
 from stargraph.runtime._transitions import (
     Updates,
@@ -43,6 +43,7 @@ __all__ = [
     "Slot",
     "StateField",
     "StateSpec",
+    "StoreFaultError",
     "Suspended",
     "TakenOver",
     "Terms",
