@@ -21,6 +21,7 @@ from stargraph.cli._inspect import inspect
 from stargraph.cli._options import NODE_THREADS
 from stargraph.cli._output import clean
 from stargraph.cli._prune import delete, prune
+from stargraph.cli._replay import replay
 from stargraph.cli._respond import respond
 from stargraph.cli._resume import resume
 from stargraph.cli._run import run
@@ -95,6 +96,7 @@ app.command(short_help="Write runs to a portable file.")(export)
 app.command("import", short_help="Store the runs of such a file.")(import_)
 app.command(short_help="Remove all but the last steps of old runs.")(prune)
 app.command(short_help="Remove a run.")(delete)
+app.command(short_help="Do a run again from its log and compare, or fork it with changes.", epilog=EXIT_CODES)(replay)
 app.command(short_help="Draw a graph as a Mermaid flowchart.")(graph)
 app.command(short_help="Print the JSON Schema of a graph file.")(schema)
 app.command(short_help="List the installed drivers.")(drivers)

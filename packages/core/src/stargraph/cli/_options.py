@@ -80,6 +80,10 @@ SinceOption = Annotated[
     typer.Option("--since", metavar="TIME", help="Every run started then or later: 2026-01-31, or 30m, 12h, 7d."),
 ]
 RunIdArgument = Annotated[str, typer.Argument(metavar="RUN_ID", help="The run.")]
+AllowEffectsOption = Annotated[
+    bool,
+    typer.Option("--allow-effects", help="In a fork, make calls too that are marked as not to be repeated."),
+]
 DurabilityOption = Annotated[
     DurabilityName,
     typer.Option(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import signal
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary, Status
@@ -42,6 +43,7 @@ class Outcome:
         checkpoint: the store.
         graph_file: the graph's file, as the user named it.
         stopped_by: the signal that interrupted it, if one did.
+        details: what else the JSON form tells.
     """
 
     run_id: str
@@ -50,6 +52,7 @@ class Outcome:
     checkpoint: str
     graph_file: str
     stopped_by: int | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def status(self) -> str:
@@ -88,7 +91,7 @@ class Outcome:
             told |= {name: value for name, value in summary.items() if name not in told}
             told["interrupts"] = [interrupt.model_dump(mode="json") for interrupt in self.latest.interrupts]
             told["state"] = self.latest.state
-        return told
+        return {**told, **self.details}
 
     def explain(self) -> None:
         """Tell on stderr why the run is not done, and what to do."""

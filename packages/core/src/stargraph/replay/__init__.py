@@ -5,4 +5,17 @@ The names are imported at their first use, as those of `stargraph.graph` are.
 
 from stargraph.replay._lazy import __getattr__  # noqa: F401  # the hook that imports them
 
-__all__ = ["Change", "Diff", "diff_states", "diff_values"]
+__all__ = [
+    "Change",
+    "Diff",
+    "Overlay",
+    "ReplayReport",
+    "RunDiff",
+    "StepDifference",
+    "StepPair",
+    "diff_runs",
+    "diff_states",
+    "diff_values",
+    "open_fork",
+    "replay",
+]

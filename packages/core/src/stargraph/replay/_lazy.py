@@ -6,8 +6,16 @@ from typing import Any, Final
 _HOMES: Final = {
     "Change": "stargraph.replay._diff",
     "Diff": "stargraph.replay._diff",
+    "StepPair": "stargraph.replay._runs",
+    "diff_runs": "stargraph.replay._runs",
     "diff_states": "stargraph.replay._diff",
     "diff_values": "stargraph.replay._diff",
+    "Overlay": "stargraph.replay._overlay",
+    "ReplayReport": "stargraph.replay._report",
+    "RunDiff": "stargraph.replay._runs",
+    "StepDifference": "stargraph.replay._report",
+    "open_fork": "stargraph.replay._fork",
+    "replay": "stargraph.replay._replay",
 }
 
 
