@@ -13,19 +13,17 @@ from stargraph.checkpoint.protocol import Checkpoint
 _LARGE: Final = 8 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Append:
     """Consecutive checkpoints of one run that are stored together or not at all.
 
     Attributes:
         checkpoints: the checkpoints, in order.
         records: their stored forms.
-        size: bytes of these.
     """
 
     checkpoints: tuple[Checkpoint, ...]
     records: tuple[bytes, ...]
-    size: int
 
     @classmethod
     def of(cls, checkpoints: Sequence[Checkpoint]) -> Append:
@@ -37,11 +35,15 @@ class Append:
         Raises:
             CheckpointError: one of them is not what its digest covers (`reason="invalid-checkpoint"`).
         """
-        records = tuple(map(encode, checkpoints))
-        return cls(tuple(checkpoints), records, sum(map(len, records)))
+        return cls(tuple(checkpoints), tuple(map(encode, checkpoints)))
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @property
+    def size(self) -> int:
+        """The bytes of the records."""
+        return sum(map(len, self.records))
 
     @property
     def run_id(self) -> str:
@@ -65,8 +67,7 @@ class Append:
             start: the position of the first checkpoint.
             stop: the position after the last one.
         """
-        records = self.records[start:stop]
-        return Append(self.checkpoints[start:stop], records, sum(map(len, records)))
+        return Append(self.checkpoints[start:stop], self.records[start:stop])
 
     def pieces(self, most: int | None = None) -> list[Append]:
         """Return it in parts that one statement each may store, none of them too large.
@@ -74,6 +75,8 @@ class Append:
         Args:
             most: checkpoints in a part; without it, only their size counts.
         """
+        if len(self.records) == 1:
+            return [self]
         parts = []
         start = size = 0
         for position, record in enumerate(self.records):

@@ -17,7 +17,7 @@ from stargraph.checkpoint.codec import decode
 from stargraph.checkpoint.postgres import _removal as removal
 from stargraph.checkpoint.postgres._connections import BorrowedSessions, OwnSessions, Session, Sessions
 from stargraph.checkpoint.postgres._dsn import split_schema, without_secrets
-from stargraph.checkpoint.postgres._failures import PATIENCE_WITH_ONE, Patience, closed
+from stargraph.checkpoint.postgres._failures import PATIENCE_WITH_ONE, Patience
 from stargraph.checkpoint.postgres._queries import Queries
 from stargraph.checkpoint.postgres._rows import summary_from
 from stargraph.checkpoint.postgres._runs import cursor_after, search_statement
@@ -39,6 +39,7 @@ from stargraph.checkpoint.protocol import (
     check_batch,
     check_instant,
     check_listing,
+    closed,
     is_run_id,
     not_bootstrapped,
 )
@@ -164,7 +165,7 @@ class PostgresCheckpointer:
                 `history-lost` or `not-bootstrapped`.
             StoreUnavailableError: the outcome is unknown; writing again settles it.
         """
-        await self._open().writer.write([checkpoint])
+        await self._open().writer.write((checkpoint,))
 
     async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Append several steps of one run; see `BatchAppend.write_many`.
@@ -384,7 +385,9 @@ class PostgresCheckpointer:
                     within=self._within,
                     prepared_statements=self._prepared_statements,
                 )
-            writer = Writer(sessions, self._queries, self._patience, grouped=self._group_commit)
+            writer = Writer(
+                sessions, self._queries, self._patience, within=self._within, grouped=self._group_commit
+            )
             attached = self._attached[loop] = _Attached(sessions, writer)
         return attached
 
@@ -411,13 +414,7 @@ class PostgresCheckpointer:
 
     async def _fetch(self, sql: str, *parameters: object) -> list[asyncpg.Record]:
         sessions = self._open().sessions
-
-        async def request() -> list[asyncpg.Record]:
-            session: Session
-            async with sessions.session() as session:
-                return await session.fetch(sql, *parameters)
-
-        return await self._patience.run(request, "the request was not answered")
+        return await self._patience.run(lambda: sessions.fetch(sql, *parameters), "the request was not answered")
 
 
 _: type[Checkpointer] = PostgresCheckpointer

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 import asyncpg
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_before_delay, wait_random_exponential
 
-from stargraph.errors import CheckpointError, StoreUnavailableError
+from stargraph.errors import StoreUnavailableError
 
 T = TypeVar("T")
 
@@ -139,7 +140,8 @@ class Patience:
         """Return what a request returns.
 
         Args:
-            request: what to do; must be safe to do again.
+            request: what to do; must be safe to do again, and must end by itself within the deadline: the first
+                attempt, which is nearly always the only one, is not timed here.
             what: what could not be done, for an error message.
             run_id: the run.
             step: the step.
@@ -148,15 +150,16 @@ class Patience:
             StoreUnavailableError: it failed for good, or until the deadline.
             CheckpointError: the request raised it.
         """
+        began = time.monotonic()
         failures: list[BaseException] = []
         try:
-            async with asyncio.timeout(self._timeout):
-                try:
-                    return await request()
-                except _TRANSIENT as error:
-                    if not is_transient(error):
-                        raise
-                    failures.append(error)
+            try:
+                return await request()
+            except _TRANSIENT as error:
+                if not is_transient(error):
+                    raise
+                failures.append(error)
+            async with asyncio.timeout(began + self._timeout - time.monotonic()):
                 return await self._again(request, failures)
         except _DATABASE_ERRORS as error:
             # A server that says what is wrong tells more than our own patience that ran out after.
@@ -182,12 +185,3 @@ class Patience:
                 raise
 
         return await retrying(attempt)
-
-
-def closed() -> CheckpointError:
-    """Return the error of a method that was called after `close`."""
-    return CheckpointError(
-        "the checkpointer is closed",
-        reason="closed",
-        hint="Call `await checkpointer.bootstrap()` to open it again.",
-    )

@@ -6,7 +6,6 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
-from weakref import WeakValueDictionary
 
 from stargraph.checkpoint.postgres._appends import Append
 from stargraph.checkpoint.postgres._commits import Commits
@@ -20,6 +19,16 @@ from stargraph.errors import CheckpointError
 _REMEMBERED_RUNS: Final = 10_000
 
 
+class _Turn:
+    """Whose turn it is at a run, and how many want one."""
+
+    __slots__ = ("lock", "wanted")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.wanted = 0
+
+
 class Writer:
     """Appends checkpoints, one request of a run at a time.
 
@@ -27,17 +36,19 @@ class Writer:
         sessions: where connections come from.
         queries: the statements.
         patience: how long to try.
+        within: seconds that an append may wait for its turn at the database.
         grouped: whether appends of several runs may share a statement.
     """
 
-    def __init__(self, sessions: Sessions, queries: Queries, patience: Patience, *, grouped: bool) -> None:
+    def __init__(
+        self, sessions: Sessions, queries: Queries, patience: Patience, *, within: float, grouped: bool
+    ) -> None:
         self._sessions = sessions
         self._queries = queries
         self._patience = patience
         self._grouped = grouped
-        self._commits = Commits(sessions, queries, grouped=grouped)
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._active = 0
+        self._commits = Commits(sessions, queries, grouped=grouped, within=within)
+        self._turns: dict[str, _Turn] = {}
         self._idle = asyncio.Event()
         self._idle.set()
         self._acknowledged: OrderedDict[str, int] = OrderedDict()
@@ -52,19 +63,21 @@ class Writer:
         run_id = append.run_id
         turn = self._turns.get(run_id)
         if turn is None:
-            turn = self._turns[run_id] = asyncio.Lock()
-        self._active += 1
-        self._idle.clear()
+            turn = self._turns[run_id] = _Turn()
+            self._idle.clear()
+        turn.wanted += 1
         try:
-            async with turn:
+            async with turn.lock:
                 # Without group commit every statement names its one row by constants.
                 for piece in append.pieces(most=None if self._grouped else 1):
                     await self._append(piece)
                     self._remember(run_id, piece.last.step)
         finally:
-            self._active -= 1
-            if not self._active:
-                self._idle.set()
+            turn.wanted -= 1
+            if not turn.wanted:
+                del self._turns[run_id]
+                if not self._turns:
+                    self._idle.set()
 
     async def drain(self) -> None:
         """Wait for the appends that are on their way."""
@@ -115,8 +128,7 @@ class Writer:
         return None
 
     async def _read_tail(self, append: Append) -> tuple[Tail | None, dict[int, str]]:
-        async with self._sessions.session() as session:
-            rows = await session.fetch(self._queries.tail, append.run_id, append.first.step, append.last.step)
+        rows = await self._sessions.fetch(self._queries.tail, append.run_id, append.first.step, append.last.step)
         if not rows:
             return None, {}
         if rows[0]["status"] == DELETED:
