@@ -30,9 +30,9 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     sent: list[str] = []
     fetch = Session.fetch
 
-    async def watched(self: Session, sql: str, *arguments: object) -> Any:
+    async def watched(self: Session, sql: str, *arguments: object, timeout: float | None = None) -> Any:
         sent.append(sql)
-        return await fetch(self, sql, *arguments)
+        return await fetch(self, sql, *arguments, timeout=timeout)
 
     monkeypatch.setattr(Session, "fetch", watched)
     return sent
@@ -274,7 +274,7 @@ class HeldSessions:
 
 async def test_a_run_is_never_twice_in_a_statement() -> None:
     sessions = HeldSessions()
-    commits = Commits(sessions, Queries.of("x"), grouped=True)
+    commits = Commits(sessions, Queries.of("x"), grouped=True, within=10)
     appends = [Append.of([genesis(run_id)]) for run_id in ("a", "b", "c", "d")]
     tasks = [asyncio.create_task(commits.append(append)) for append in appends]
     await asyncio.sleep(0)

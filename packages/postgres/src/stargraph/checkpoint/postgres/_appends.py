@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from stargraph.checkpoint.codec import encode
-from stargraph.checkpoint.postgres._rows import error_text, tags_of, text_of
+from stargraph.checkpoint.postgres._rows import summary_of, tags_of, text_of
 from stargraph.checkpoint.protocol import Checkpoint
 
 _LARGE: Final = 8 * 1024 * 1024
@@ -100,13 +100,9 @@ def begin_parameters(append: Append) -> tuple[Any, ...]:
         append.records[0],
         checkpoint.status,
         text_of(checkpoint.graph_id),
-        checkpoint.graph_hash,
         checkpoint.started_at,
         checkpoint.timestamp,
-        checkpoint.parent_run_id,
-        checkpoint.origin,
-        error_text(checkpoint),
-        text_of(checkpoint.metadata),
+        summary_of(checkpoint),
         tags_of(checkpoint.metadata),
     )
 
@@ -125,9 +121,8 @@ def advance_parameters(append: Append) -> tuple[Any, ...]:
         append.records[0],
         previous_of(checkpoint),
         checkpoint.status,
-        checkpoint.graph_hash,
         checkpoint.timestamp,
-        error_text(checkpoint),
+        summary_of(checkpoint),
     )
 
 
@@ -154,14 +149,10 @@ def batch_parameters(appends: Sequence[Append]) -> tuple[list[Any], ...]:
         [last.step for last in lasts],
         [bytes.fromhex(last.digest) for last in lasts],
         [last.status for last in lasts],
-        [last.graph_hash for last in lasts],
         [last.timestamp for last in lasts],
-        [error_text(last) for last in lasts],
+        [summary_of(last) for last in lasts],
         [text_of(first.graph_id) for first in firsts],
         [first.started_at for first in firsts],
-        [first.parent_run_id for first in firsts],
-        [first.origin for first in firsts],
-        [text_of(first.metadata) for first in firsts],
         [run_id for run_id, _ in tags],
         [tag for _, tag in tags],
         [checkpoint.run_id for checkpoint, _ in rows],

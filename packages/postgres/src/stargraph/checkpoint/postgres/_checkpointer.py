@@ -19,7 +19,7 @@ from stargraph.checkpoint.postgres._connections import BorrowedSessions, OwnSess
 from stargraph.checkpoint.postgres._dsn import split_schema, without_secrets
 from stargraph.checkpoint.postgres._failures import PATIENCE_WITH_ONE, Patience
 from stargraph.checkpoint.postgres._queries import Queries
-from stargraph.checkpoint.postgres._rows import summary_from
+from stargraph.checkpoint.postgres._rows import summaries_from
 from stargraph.checkpoint.postgres._runs import cursor_after, search_statement
 from stargraph.checkpoint.postgres._schema import bootstrap
 from stargraph.checkpoint.postgres._writer import Writer
@@ -221,8 +221,7 @@ class PostgresCheckpointer:
         since = check_listing(since, limit)
         if limit == 0:
             return []
-        rows = await self._fetch(self._queries.list_runs, since, min(limit, _HIGHEST_STEP))
-        return [summary_from(row) for row in rows]
+        return summaries_from(await self._fetch(self._queries.list_runs, since, min(limit, _HIGHEST_STEP)))
 
     async def history(
         self,
@@ -292,7 +291,7 @@ class PostgresCheckpointer:
         )
         if limit == 0:
             return RunPage(items=())
-        found = [summary_from(row) for row in await self._fetch(sql, *parameters)]
+        found = summaries_from(await self._fetch(sql, *parameters))
         page = found[:limit]
         return RunPage(items=tuple(page), next_cursor=cursor_after(page[-1]) if len(found) > limit else None)
 

@@ -29,9 +29,8 @@ _OPEN: Final = "status NOT IN ('done', 'cancelled', 'deleted')"
 _BEGIN: Final = """
 WITH taken AS (
     INSERT INTO {schema}.runs
-        (run_id, last_step, digest, status, graph_id, graph_hash, started_at, updated_at,
-         parent_run_id, origin, error, metadata, tags)
-    VALUES ($1, 0, $2, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+        (run_id, last_step, digest, status, graph_id, started_at, updated_at, summary, tags)
+    VALUES ($1, 0, $2, $4, $5, $6, $7, $8, $9)
     ON CONFLICT (run_id) DO NOTHING
     RETURNING run_id
 )
@@ -43,7 +42,7 @@ RETURNING run_id
 _ADVANCE: Final = """
 WITH taken AS (
     UPDATE {schema}.runs
-    SET last_step = $2::bigint, digest = $3, status = $6, graph_hash = $7, updated_at = $8, error = $9
+    SET last_step = $2::bigint, digest = $3, status = $6, updated_at = $7, summary = $8
     WHERE run_id = $1 AND last_step = $2::bigint - 1 AND digest = $5 AND {open}
     RETURNING run_id
 )
@@ -57,17 +56,14 @@ RETURNING run_id
 _APPEND_BATCH: Final = """
 WITH batch AS (
     SELECT * FROM unnest(
-        $1::text[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bytea[], $6::text[], $7::text[], $8::timestamptz[],
-        $9::text[], $10::text[], $11::timestamptz[], $12::text[], $13::text[], $14::text[]
-    ) AS b (run_id, first_step, previous, last_step, digest, status, graph_hash, updated_at,
-            error, graph_id, started_at, parent_run_id, origin, metadata)
+        $1::text[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bytea[], $6::text[], $7::timestamptz[], $8::bytea[],
+        $9::text[], $10::timestamptz[]
+    ) AS b (run_id, first_step, previous, last_step, digest, status, updated_at, summary, graph_id, started_at)
 ), begun AS (
     INSERT INTO {schema}.runs
-        (run_id, last_step, digest, status, graph_id, graph_hash, started_at, updated_at,
-         parent_run_id, origin, error, metadata, tags)
-    SELECT run_id, last_step, digest, status, graph_id, graph_hash, started_at, updated_at,
-           parent_run_id, origin, error, metadata,
-           ARRAY(SELECT t.tag FROM unnest($15::text[], $16::text[]) AS t (run_id, tag) WHERE t.run_id = batch.run_id)
+        (run_id, last_step, digest, status, graph_id, started_at, updated_at, summary, tags)
+    SELECT run_id, last_step, digest, status, graph_id, started_at, updated_at, summary,
+           ARRAY(SELECT t.tag FROM unnest($11::text[], $12::text[]) AS t (run_id, tag) WHERE t.run_id = batch.run_id)
     FROM batch WHERE first_step = 0 ORDER BY run_id
     ON CONFLICT (run_id) DO NOTHING
     RETURNING run_id
@@ -79,8 +75,7 @@ WITH batch AS (
     FOR NO KEY UPDATE OF r {if_locked}
 ), moved AS (
     UPDATE {schema}.runs AS r
-    SET last_step = b.last_step, digest = b.digest, status = b.status, graph_hash = b.graph_hash,
-        updated_at = b.updated_at, error = b.error
+    SET last_step = b.last_step, digest = b.digest, status = b.status, updated_at = b.updated_at, summary = b.summary
     FROM batch AS b JOIN locked ON locked.run_id = b.run_id
     WHERE r.run_id = b.run_id
     RETURNING r.run_id
@@ -89,7 +84,7 @@ WITH batch AS (
 ), stored AS (
     INSERT INTO {schema}.checkpoints (run_id, step, digest, record)
     SELECT c.run_id, c.step, c.digest, c.record
-    FROM unnest($17::text[], $18::bigint[], $19::bytea[], $20::bytea[]) AS c (run_id, step, digest, record)
+    FROM unnest($13::text[], $14::bigint[], $15::bytea[], $16::bytea[]) AS c (run_id, step, digest, record)
     WHERE c.run_id IN (SELECT run_id FROM taken)
 )
 SELECT run_id FROM taken
@@ -138,8 +133,7 @@ ORDER BY started_at DESC, run_id LIMIT $2
 # The tombstone's digest tells a deletion that is tried again from somebody else's.
 _ENTOMB: Final = """
 UPDATE {schema}.runs
-SET status = 'deleted', updated_at = now(), digest = $2, graph_id = '""', graph_hash = '', parent_run_id = NULL,
-    origin = NULL, error = NULL, metadata = '{}', tags = '{}'
+SET status = 'deleted', updated_at = now(), digest = $2, graph_id = '""', summary = NULL, tags = '{}'
 WHERE run_id = $1 AND status <> 'deleted' AND digest = coalesce($3, digest)
 RETURNING run_id
 """

@@ -53,7 +53,42 @@ CREATE TABLE {schema}.checkpoints (
 ALTER TABLE {schema}.checkpoints ALTER COLUMN record SET STORAGE EXTERNAL;
 """
 
-MIGRATIONS: Final = (_CREATE,)
+_SUMMARIES: Final = """
+-- The JSON text of the summary, which is all that a list of runs reads.
+ALTER TABLE {schema}.runs ADD COLUMN summary bytea;
+
+UPDATE {schema}.runs SET summary = convert_to(
+    json_build_object(
+        'run_id', run_id,
+        'graph_id', graph_id::json,
+        'graph_hash', graph_hash,
+        'started_at', to_char(
+            least(greatest(started_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') AT TIME ZONE 'UTC',
+            'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
+        ),
+        'updated_at', to_char(
+            least(greatest(updated_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') AT TIME ZONE 'UTC',
+            'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
+        ),
+        'last_step', last_step,
+        'status', status,
+        'parent_run_id', parent_run_id,
+        'origin', origin,
+        'error', error::json,
+        'metadata', metadata::json
+    )::text,
+    'UTF8'
+)
+WHERE status <> 'deleted';
+
+ALTER TABLE {schema}.runs
+    DROP COLUMN graph_hash,
+    DROP COLUMN parent_run_id,
+    DROP COLUMN origin,
+    DROP COLUMN error,
+    DROP COLUMN metadata;
+"""
+MIGRATIONS: Final = (_CREATE, _SUMMARIES)
 """Each one leads from the version before it to its own, the first from nothing to version 1."""
 
 
