@@ -18,9 +18,13 @@ from types import TracebackType
 from typing import Self
 
 import asyncpg
+import trustme
 
 DSN_VARIABLE = "STARGRAPH_TEST_POSTGRES_DSN"
 """Names a database that the tests may create schemas in; no server is started then."""
+
+BINARIES_VARIABLE = "STARGRAPH_TEST_POSTGRES_BINARIES"
+"""Names directories with `initdb` and `postgres`, separated by colons: more servers to run the driver's tests on."""
 
 DEBIAN_BINARIES = Path("/usr/lib/postgresql/15/bin")
 
@@ -34,6 +38,11 @@ def embedded_binaries() -> Path | None:
         return None
     found = Path(spec.origin).parent / "pginstall" / "bin"
     return found if found.is_dir() else None
+
+
+def given_binaries() -> list[str]:
+    """Return the directories that the environment names."""
+    return [directory for directory in os.environ.get(BINARIES_VARIABLE, "").split(os.pathsep) if directory]
 
 
 def free_port() -> int:
@@ -129,6 +138,29 @@ class LocalServer:
                 raise RuntimeError(f"the server did not start: {(self._home / 'log').read_text()[-2000:]}")
             time.sleep(0.05)
         return self
+
+    def secure(self, identity: trustme.LeafCert, authority: bytes, *, clients: str) -> None:
+        """Insist on TLS from the next start on, and on a client certificate; the superuser may still do without.
+
+        Args:
+            identity: the certificate of the server.
+            authority: the certificate that vouches for clients.
+            clients: the role that logs in by its certificate.
+        """
+        contents = {
+            "server.key": identity.private_key_pem.bytes(),
+            "server.crt": identity.cert_chain_pems[0].bytes(),
+            "clients.crt": authority,
+            "pg_hba.conf": b"hostssl all " + clients.encode() + b" all cert\nhost all postgres all trust\n",
+        }
+        for name, content in contents.items():
+            file = self._data / name
+            file.write_bytes(content)
+            file.chmod(0o600)
+            if self._user:
+                shutil.chown(file, self._user)
+        with (self._data / "postgresql.conf").open("a") as conf:
+            conf.write("ssl = on\nssl_ca_file = 'clients.crt'\n")
 
     def kill(self) -> None:
         """End every process of the server at once, as a power cut would."""

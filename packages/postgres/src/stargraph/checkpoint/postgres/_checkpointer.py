@@ -15,8 +15,8 @@ import asyncpg
 
 from stargraph.checkpoint.codec import decode
 from stargraph.checkpoint.postgres import _removal as removal
-from stargraph.checkpoint.postgres._connections import BorrowedSessions, OwnSessions, Session, Sessions
-from stargraph.checkpoint.postgres._dsn import split_schema, without_secrets
+from stargraph.checkpoint.postgres._connections import BorrowedSessions, OwnSessions, Sessions
+from stargraph.checkpoint.postgres._dsn import split_options, without_secrets
 from stargraph.checkpoint.postgres._failures import PATIENCE_WITH_ONE, Patience
 from stargraph.checkpoint.postgres._queries import Queries
 from stargraph.checkpoint.postgres._rows import summaries_from
@@ -124,13 +124,19 @@ class PostgresCheckpointer:
         """Return a handle on the database that a URL names; no I/O.
 
         Args:
-            url: a DSN; its parameter `schema` names the schema, `stargraph` without it.
+            url: a DSN; its parameters `schema` and `timeout` are arguments of the class.
 
         Raises:
-            ValueError: the schema is no plain name.
+            ValueError: the schema is no plain name, or the timeout no number above 0.
         """
-        dsn, schema = split_schema(url)
-        return cls(dsn) if schema is None else cls(dsn, schema=schema)
+        dsn, given = split_options(url)
+        options: dict[str, Any] = dict(given)
+        if "timeout" in given:
+            try:
+                options["timeout"] = float(given["timeout"])
+            except ValueError:
+                raise ValueError(f"timeout is {given['timeout']!r}: give seconds above 0") from None
+        return cls(dsn, **options)
 
     def __repr__(self) -> str:
         source = "pool=…" if self._dsn is None else repr(without_secrets(self._dsn))
@@ -384,9 +390,7 @@ class PostgresCheckpointer:
                     within=self._within,
                     prepared_statements=self._prepared_statements,
                 )
-            writer = Writer(
-                sessions, self._queries, self._patience, within=self._within, grouped=self._group_commit
-            )
+            writer = Writer(sessions, self._queries, self._patience, within=self._within, grouped=self._group_commit)
             attached = self._attached[loop] = _Attached(sessions, writer)
         return attached
 
@@ -403,6 +407,8 @@ class PostgresCheckpointer:
                 target_session_attrs="read-write",
                 **options,
             )
+        except tls.SSLCertVerificationError:
+            raise  # a ValueError too
         except ValueError as error:
             # What could not be read may be a part of the password, and the message quotes it.
             raise StoreUnavailableError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
@@ -81,6 +82,11 @@ _HINTS: Final[tuple[tuple[type[Exception], str, str], ...]] = (
         "schema-missing",
         "The tables are gone: call bootstrap() again, and check which database the DSN names.",
     ),
+    (
+        ssl.SSLCertVerificationError,
+        "certificate-refused",
+        "Check sslrootcert, and that the server's certificate is for the host in the DSN.",
+    ),
     (TimeoutError, "timeout", "Check the network and the server's load; `timeout` says how long to try."),
     (OSError, "unreachable", "Check that the server runs and that host and port in the DSN are right."),
 )
@@ -90,7 +96,7 @@ def is_transient(error: BaseException) -> bool:
     """Tell whether the same request may succeed when it is made again."""
     if isinstance(error, asyncpg.InterfaceError):
         return type(error) is asyncpg.InterfaceError
-    return isinstance(error, _TRANSIENT)
+    return isinstance(error, _TRANSIENT) and not isinstance(error, ssl.SSLCertVerificationError)
 
 
 def unavailable(
