@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support import sqlite_processes
 from support.records import chain, endless, first, following
-from support.sqlite_mounts import mounted
+from support.mounts import mounted
 
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer, _writer

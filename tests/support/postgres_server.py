@@ -59,9 +59,12 @@ class LocalServer:
     Args:
         binaries: the directory with `initdb` and `postgres`.
         settings: lines of `postgresql.conf`.
+        standby_of: a server that runs, whose replica this one is to be.
     """
 
-    def __init__(self, binaries: Path, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, binaries: Path, settings: Mapping[str, str] | None = None, *, standby_of: LocalServer | None = None
+    ) -> None:
         self._home = Path(tempfile.mkdtemp(prefix="stargraph-pg-", dir=_memory()))
         self._home.chmod(0o755)
         self._user = ACCOUNT if os.geteuid() == 0 else None
@@ -73,7 +76,14 @@ class LocalServer:
         if self._user:
             shutil.chown(self._home, self._user)
             shutil.chown(self._data, self._user)
-        self._run("initdb", "-D", str(self._data), "--auth=trust", "--encoding=UTF8", "--locale=C", "-U", "postgres")
+        if standby_of is None:
+            self._run(
+                "initdb", "-D", str(self._data), "--auth=trust", "--encoding=UTF8", "--locale=C", "-U", "postgres"
+            )
+        else:
+            self._run(
+                "pg_basebackup", "-D", str(self._data), "--dbname", standby_of.dsn, "--write-recovery-conf", "-X", "stream"
+            )
         lines = {
             "listen_addresses": "'127.0.0.1'",
             "port": str(self.port),
@@ -170,6 +180,10 @@ class LocalServer:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._process.wait(30)
+
+    def promote(self) -> None:
+        """Make a primary of this standby, which runs."""
+        self._run("pg_ctl", "promote", "-D", str(self._data), "--wait")
 
     def remove(self) -> None:
         """Stop the server and remove its files."""
