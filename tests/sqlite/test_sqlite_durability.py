@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from support import sqlite_processes
-from support.records import chain, endless, first, following
 from support.mounts import mounted
+from support.records import chain, endless, first, following
 
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer, _writer

@@ -82,7 +82,14 @@ class LocalServer:
             )
         else:
             self._run(
-                "pg_basebackup", "-D", str(self._data), "--dbname", standby_of.dsn, "--write-recovery-conf", "-X", "stream"
+                "pg_basebackup",
+                "-D",
+                str(self._data),
+                "--dbname",
+                standby_of.dsn,
+                "--write-recovery-conf",
+                "-X",
+                "stream",
             )
         lines = {
             "listen_addresses": "'127.0.0.1'",

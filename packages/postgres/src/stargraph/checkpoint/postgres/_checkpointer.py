@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 import asyncpg
 
-from stargraph.checkpoint.codec import decode
+from stargraph.checkpoint.codec import Cipher, Codec
 from stargraph.checkpoint.postgres import _removal as removal
 from stargraph.checkpoint.postgres._connections import BorrowedSessions, OwnSessions, Sessions
 from stargraph.checkpoint.postgres._dsn import split_options, without_secrets
@@ -77,6 +77,8 @@ class PostgresCheckpointer:
         prepared_statements: let the server keep plans. None turns that off behind a pooler.
         allow_data_loss: take a server with `fsync` or `synchronous_commit` off, which may lose checkpoints that it
             has acknowledged.
+        encryption: the keys that encrypt what is stored; None stores it readable. docs/encryption.md says what stays
+            readable all the same.
 
     Raises:
         ValueError: neither or both of `dsn` and `pool` are given, or a number is out of range, or the schema is no
@@ -96,6 +98,7 @@ class PostgresCheckpointer:
         group_commit: bool = True,
         prepared_statements: bool | None = None,
         allow_data_loss: bool = False,
+        encryption: Cipher | None = None,
     ) -> None:
         if (dsn is None) == (pool is None):
             raise ValueError("give either a DSN or a pool")
@@ -115,6 +118,7 @@ class PostgresCheckpointer:
         self._group_commit = group_commit
         self._prepared_statements = prepared_statements
         self._allow_data_loss = allow_data_loss
+        self._codec = Codec(cipher=encryption)
         self._ready = False
         self._closed = False
         self._attached: WeakKeyDictionary[asyncio.AbstractEventLoop, _Attached] = WeakKeyDictionary()
@@ -124,10 +128,11 @@ class PostgresCheckpointer:
         """Return a handle on the database that a URL names; no I/O.
 
         Args:
-            url: a DSN; its parameters `schema` and `timeout` are arguments of the class.
+            url: a DSN; its parameters `schema` and `timeout` are arguments of the class. The keys of encryption come
+                from `STARGRAPH_ENCRYPTION_KEY`.
 
         Raises:
-            ValueError: the schema is no plain name, or the timeout no number above 0.
+            ValueError: the schema is no plain name, the timeout no number above 0, or a key too short.
         """
         dsn, given = split_options(url)
         options: dict[str, Any] = dict(given)
@@ -136,7 +141,7 @@ class PostgresCheckpointer:
                 options["timeout"] = float(given["timeout"])
             except ValueError:
                 raise ValueError(f"timeout is {given['timeout']!r}: give seconds above 0") from None
-        return cls(dsn, **options)
+        return cls(dsn, **options, encryption=Cipher.from_environment())
 
     def __repr__(self) -> str:
         source = "pool=…" if self._dsn is None else repr(without_secrets(self._dsn))
@@ -197,8 +202,8 @@ class PostgresCheckpointer:
         self._open()
         if not is_run_id(run_id):
             return None
-        rows = await self._fetch(self._queries.latest, run_id)
-        return decode(rows[0]["record"], run_id=run_id, step=rows[0]["step"]) if rows else None
+        records = await self._records(self._queries.latest, run_id)
+        return self._codec.decode_latest(records, run_id=run_id, step=max(records)) if records else None
 
     async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
         """Return one step of a run, or None.
@@ -210,8 +215,8 @@ class PostgresCheckpointer:
         self._open()
         if not is_run_id(run_id) or not 0 <= step <= _HIGHEST_STEP:
             return None
-        rows = await self._fetch(self._queries.at_step, run_id, step)
-        return decode(rows[0]["record"], run_id=run_id, step=step) if rows else None
+        records = await self._records(self._queries.at_step, run_id, step)
+        return self._codec.decode(records, run_id=run_id, step=step) if records else None
 
     async def list_runs(self, *, since: datetime | None = None, limit: int = 100) -> list[RunSummary]:
         """Return runs, the newest `started_at` first, ties by `run_id` ascending.
@@ -253,12 +258,14 @@ class PostgresCheckpointer:
             rows = await self._fetch(sql, run_id, low, high, _PAGE_BYTES)
             if not rows:
                 return
-            for row in rows:
-                yield decode(row["record"], run_id=run_id, step=row["step"])
+            records = {row["step"]: row["record"] for row in rows}
+            steps = [row["step"] for row in rows if row["asked"]]
+            for checkpoint in self._codec.decode_many(records, run_id=run_id, steps=steps):
+                yield checkpoint
             if newest_first:
-                high = rows[-1]["step"] - 1
+                high = steps[-1] - 1
             else:
-                low = rows[-1]["step"] + 1
+                low = steps[-1] + 1
 
     async def search(
         self,
@@ -311,6 +318,7 @@ class PostgresCheckpointer:
             Whether there was such a run.
         """
         self._open()
+        self._codec.forget(run_id)
         return is_run_id(run_id) and await removal.delete_run(self._fetch, self._queries, run_id)
 
     async def prune(
@@ -342,6 +350,7 @@ class PostgresCheckpointer:
         return await removal.prune(
             self._fetch,
             self._queries,
+            self._codec,
             older_than=older_than,
             statuses=statuses,
             keep_last=keep_last,
@@ -390,7 +399,9 @@ class PostgresCheckpointer:
                     within=self._within,
                     prepared_statements=self._prepared_statements,
                 )
-            writer = Writer(sessions, self._queries, self._patience, within=self._within, grouped=self._group_commit)
+            writer = Writer(
+                sessions, self._queries, self._codec, self._patience, within=self._within, grouped=self._group_commit
+            )
             attached = self._attached[loop] = _Attached(sessions, writer)
         return attached
 
@@ -416,6 +427,9 @@ class PostgresCheckpointer:
                 reason="bad-dsn",
                 hint="Write it as postgresql://user:password@host:port/database, special characters as %XX.",
             ) from None
+
+    async def _records(self, sql: str, *parameters: object) -> dict[int, bytes]:
+        return {row["step"]: row["record"] for row in await self._fetch(sql, *parameters)}
 
     async def _fetch(self, sql: str, *parameters: object) -> list[asyncpg.Record]:
         sessions = self._open().sessions
