@@ -13,7 +13,7 @@ from support.postgres_records import START, chain, following, genesis
 
 from stargraph.checkpoint.postgres import PostgresCheckpointer
 from stargraph.checkpoint.postgres import _removal as removal
-from stargraph.checkpoint.protocol import Checkpoint, Fork, PruneReport, StepRange, Task
+from stargraph.checkpoint.protocol import Checkpoint, Fork, PruneReport, StepRange, Task, needed_steps
 from stargraph.errors import CheckpointConflictError, CheckpointError
 
 Opener = Callable[..., PostgresCheckpointer]
@@ -199,8 +199,6 @@ async def test_a_run_that_moved_on_is_left_alone(
     run = chain(10)
     await checkpointer.write_many(run)
     moved = following(run[-1])
-    needed_steps = removal.needed_steps
-
     async with opened() as other:
         written: list[asyncio.Task[None]] = []
 
@@ -208,7 +206,7 @@ async def test_a_run_that_moved_on_is_left_alone(
             written.append(asyncio.create_task(other.write(moved)))
             return needed_steps(latest)
 
-        monkeypatch.setattr(removal, "needed_steps", needed_and_moved)
+        monkeypatch.setattr("stargraph.checkpoint.postgres._removal.needed_steps", needed_and_moved)
         fetch = checkpointer._fetch
 
         async def after_the_write(sql: str, *parameters: object) -> Any:
