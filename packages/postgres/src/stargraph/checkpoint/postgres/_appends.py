@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from stargraph.checkpoint.codec import Codec, Record
-from stargraph.checkpoint.postgres._rows import summary_of, tags_of, text_of
-from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.postgres._rows import tags_of, text_of
+from stargraph.checkpoint.protocol import Checkpoint, summary_json
 
 _LARGE: Final = 8 * 1024 * 1024
 
@@ -127,7 +127,7 @@ def begin_parameters(append: Append) -> tuple[Any, ...]:
         text_of(checkpoint.graph_id),
         checkpoint.started_at,
         checkpoint.timestamp,
-        summary_of(checkpoint),
+        summary_json(checkpoint),
         tags_of(checkpoint.metadata),
     )
 
@@ -148,7 +148,7 @@ def advance_parameters(append: Append) -> tuple[Any, ...]:
         append.previous,
         checkpoint.status,
         checkpoint.timestamp,
-        summary_of(checkpoint),
+        summary_json(checkpoint),
     )
 
 
@@ -177,7 +177,7 @@ def batch_parameters(appends: Sequence[Append]) -> tuple[list[Any], ...]:
         [append.digests[-1] for append in appends],
         [last.status for last in lasts],
         [last.timestamp for last in lasts],
-        [summary_of(last) for last in lasts],
+        [summary_json(last) for last in lasts],
         [text_of(first.graph_id) for first in firsts],
         [first.started_at for first in firsts],
         [run_id for run_id, _ in tags],

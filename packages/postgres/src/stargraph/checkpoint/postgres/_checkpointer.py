@@ -19,7 +19,6 @@ from stargraph.checkpoint.postgres._connections import BorrowedSessions, OwnSess
 from stargraph.checkpoint.postgres._dsn import split_options, without_secrets
 from stargraph.checkpoint.postgres._failures import PATIENCE_WITH_ONE, Patience
 from stargraph.checkpoint.postgres._queries import Queries
-from stargraph.checkpoint.postgres._rows import summaries_from
 from stargraph.checkpoint.postgres._runs import cursor_after, search_statement
 from stargraph.checkpoint.postgres._schema import bootstrap
 from stargraph.checkpoint.postgres._writer import Writer
@@ -42,6 +41,7 @@ from stargraph.checkpoint.protocol import (
     closed,
     is_run_id,
     not_bootstrapped,
+    summaries_from_json,
 )
 from stargraph.errors import StoreUnavailableError
 
@@ -232,7 +232,7 @@ class PostgresCheckpointer:
         since = check_listing(since, limit)
         if limit == 0:
             return []
-        return summaries_from(await self._fetch(self._queries.list_runs, since, min(limit, _HIGHEST_STEP)))
+        return await self._summaries(self._queries.list_runs, since, min(limit, _HIGHEST_STEP))
 
     async def history(
         self,
@@ -304,7 +304,7 @@ class PostgresCheckpointer:
         )
         if limit == 0:
             return RunPage(items=())
-        found = summaries_from(await self._fetch(sql, *parameters))
+        found = await self._summaries(sql, *parameters)
         page = found[:limit]
         return RunPage(items=tuple(page), next_cursor=cursor_after(page[-1]) if len(found) > limit else None)
 
@@ -427,6 +427,10 @@ class PostgresCheckpointer:
                 reason="bad-dsn",
                 hint="Write it as postgresql://user:password@host:port/database, special characters as %XX.",
             ) from None
+
+    async def _summaries(self, sql: str, *parameters: object) -> list[RunSummary]:
+        rows = await self._fetch(sql, *parameters)
+        return summaries_from_json([(row["run_id"], row["summary"] or b"null") for row in rows])
 
     async def _records(self, sql: str, *parameters: object) -> dict[int, bytes]:
         return {row["step"]: row["record"] for row in await self._fetch(sql, *parameters)}

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 import asyncpg
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_before_delay, wait_random_exponential
 
 from stargraph.errors import StoreUnavailableError
 
@@ -174,6 +173,15 @@ class Patience:
             raise unavailable(cause, what, run_id=run_id, step=step) from cause
 
     async def _again(self, request: Callable[[], Awaitable[T]], failures: list[BaseException]) -> T:
+        # Loaded where something failed: it takes as long as asyncpg.
+        from tenacity import (
+            AsyncRetrying,
+            RetryCallState,
+            retry_if_exception,
+            stop_before_delay,
+            wait_random_exponential,
+        )
+
         pauses = wait_random_exponential(multiplier=0.05, max=2)
         retrying = AsyncRetrying(
             retry=retry_if_exception(is_transient),
