@@ -176,14 +176,7 @@ def test_the_page_lists_the_reasons_of_the_driver() -> None:
     package = Path(inspect.getfile(failures)).parent
     code = "".join(path.read_text() for path in package.glob("*.py"))
     raised = {word for _, word, _ in failures._HINTS} | set(re.findall(r'reason(?:, hint)? ?= ?"([a-z-]+)"', code))
-    of_the_contract = {
-        "closed",
-        "newer-format",
-        "invalid-checkpoint",
-        "corrupted-record",
-        "corrupted-store",
-        "older-format",
-    }
+    of_the_contract = {"closed", "newer-format", "older-format", "invalid-checkpoint"}
     table = PAGE.read_text().partition("| `reason` |")[2].partition("\n\n")[0]
     listed = {word for row in table.splitlines() for word in re.findall(r"`([a-z-]+)`", row.partition(" | ")[0])}
     assert listed == raised - of_the_contract
