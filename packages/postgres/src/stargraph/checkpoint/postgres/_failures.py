@@ -115,8 +115,9 @@ def unavailable(
             reason, hint = word, advice
             break
     said = " ".join(str(error).split()) or type(error).__name__
+    where = "" if run_id is None else f"run {run_id!r}, step {step}: "
     return StoreUnavailableError(
-        f"PostgreSQL: {what}: {said}",
+        f"PostgreSQL: {where}{what}: {said}",
         reason=reason,
         hint=hint,
         run_id=run_id,

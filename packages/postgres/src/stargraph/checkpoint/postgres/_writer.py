@@ -116,12 +116,8 @@ class Writer:
                 remaining, alone = encoded_alone(rest, self._codec), True
             raise _contradiction(remaining.first)
 
-        first = append.first
         as_encoded = await self._patience.run(
-            attempt,
-            f"run {append.run_id!r}, step {first.step}: whether it is stored is unknown",
-            run_id=append.run_id,
-            step=first.step,
+            attempt, "whether it is stored is unknown", run_id=append.run_id, step=append.first.step
         )
         if as_encoded:
             self._codec.appended(remaining.records[-1])
