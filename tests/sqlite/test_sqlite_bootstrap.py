@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from support import sqlite_processes
+from support.mounts import mounted, remount
 from support.records import chain, first
-from support.sqlite_mounts import mounted, remount
 
 from stargraph.checkpoint.registry import open_checkpointer
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer, _files, _mounts, _schema
