@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -101,7 +102,8 @@ class Fleet:
     def _signal(self, number: int, what: signal.Signals) -> None:
         process = self._members[number].process
         if process.pid is not None and process.exitcode is None:
-            os.kill(process.pid, what)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(process.pid, what)
 
     async def watch(self) -> None:
         """Replace workers that were killed, until all have finished."""

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
-import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -18,6 +14,7 @@ from unittest import mock
 from support.torture import graphs
 from support.torture.arenas import ARENAS, Arena
 from support.torture.fleet import Fleet
+from support.torture.folders import folder_in_memory
 from support.torture.ledger import read_ledger
 from support.torture.nemesis import Nemesis, faults_on
 from support.torture.oracle import Verdict, examine
@@ -84,17 +81,18 @@ async def play(plan: Plan) -> Outcome:
     """
     begun = time.monotonic()
     tally: Counter[str] = Counter()
-    async with _stage() as folder, ARENAS[plan.driver](folder) as arena:
-        with mock.patch.dict("os.environ", arena.environment):
-            graphs.write_graphs(folder)
-            run_ids = graphs.run_ids(plan.runs)
-            fleet = Fleet(_assignments(plan, folder, arena, run_ids))
-            try:
-                hung = await _fight(plan, fleet, arena, tally)
-            finally:
-                fleet.end()
-            verdict = await _judge(folder, arena, run_ids)
-            verdict.violations += [*hung, *fleet.unexpected, *_complaints(folder)]
+    with folder_in_memory() as folder:
+        async with ARENAS[plan.driver](folder) as arena:
+            with mock.patch.dict("os.environ", arena.environment):
+                graphs.write_graphs(folder)
+                run_ids = graphs.run_ids(plan.runs)
+                fleet = Fleet(_assignments(plan, folder, arena, run_ids))
+                try:
+                    hung = await _fight(plan, fleet, arena, tally)
+                finally:
+                    fleet.end()
+                verdict = await _judge(folder, arena, run_ids)
+                verdict.violations += [*hung, *fleet.unexpected, *_complaints(folder)]
     return Outcome(plan, verdict, tally, arena.impossible, time.monotonic() - begun)
 
 
@@ -152,15 +150,3 @@ async def _judge(folder: Path, arena: Arena, run_ids: list[str]) -> Verdict:
 def _complaints(folder: Path) -> list[str]:
     """What workers have written to their standard errors: nothing."""
     return [f"{file.name}: {file.read_text()[-4000:]}" for file in folder.glob("stderr-*") if file.stat().st_size]
-
-
-@asynccontextmanager
-async def _stage() -> AsyncIterator[Path]:
-    """A folder in memory, where there is one: what is proved here is proved without power cuts."""
-    memory = Path("/dev/shm")
-    folder = Path(tempfile.mkdtemp(prefix="stargraph-torture-", dir=memory if memory.is_dir() else None))
-    folder.chmod(0o755)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
