@@ -78,17 +78,21 @@ def _store(root: Path) -> Path:
 
 
 async def cut(events: list[Event], folder: Path, *, states: int, seed: int) -> Cuts:
-    """Look at what is left after losses of power at random moments.
+    """Look at what is left after losses of power: at every moment while the store is made, then at random ones.
 
     Args:
         events: what was recorded in the folder.
         folder: the one that was given to `record`.
-        states: how many.
+        states: how many random ones.
         seed: chooses the moments, and what the disk has kept.
     """
     rng = random.Random(seed)
     cuts = Cuts()
-    # A store is made once, and written for ever: rare moments come as often as all others.
+    # How a store is made is looked at from event to event: it happens once, and has steps of every kind.
+    made = next(number for number, event in enumerate(events) if isinstance(event, Told))
+    for moment in range(made):
+        for kept in ("nothing", "everything"):
+            await _look(events, folder, moment, kept, rng, cuts)
     rare = [number for number, event in enumerate(events) if not isinstance(event, (Write, Told))]
     for number in range(states):
         kept = KEPT[number % len(KEPT)]
