@@ -227,14 +227,16 @@ class _Worker:
 
 
 def _complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Let nothing pass that nobody waited for, but what aiohttp leaves behind when a connection is cut.
+    """Let nothing pass that nobody waited for, but what the clients leave behind when a connection is cut.
 
-    Its ClientRequest.write_bytes ends in write_eof() outside of its own try, and nobody looks at that task.
+    aiohttp's ClientRequest.write_bytes ends in write_eof() outside of its own try, and nobody looks at that task.
+    asyncpg's TLSUpgradeProto puts an error where nobody looks when connecting is given up in the first moment.
     """
-    task = context.get("future")
-    if isinstance(task, asyncio.Task) and "ClientRequest.write_bytes" in repr(task.get_coro()):
-        return
-    loop.default_exception_handler(context)
+    future = context.get("future")
+    of_aiohttp = isinstance(future, asyncio.Task) and "ClientRequest.write_bytes" in repr(future.get_coro())
+    of_asyncpg = str(context.get("exception")) == "unexpected connection_lost() call"
+    if not (of_aiohttp or of_asyncpg):
+        loop.default_exception_handler(context)
 
 
 def _tell_what_runs() -> None:
