@@ -38,6 +38,7 @@ class Arena:
     """A store for one round.
 
     Attributes:
+        url: names the store for `open_checkpointer`; nothing is done to it on this way.
         open_from_afar: makes a worker's handle; what is done to the store lies between.
         open_at_rest: makes a handle past all of that, for the oracle.
         faults: what can be done to it.
@@ -45,6 +46,7 @@ class Arena:
         impossible: what cannot be done here, and why.
     """
 
+    url: str
     open_from_afar: Callable[[], Store]
     open_at_rest: Callable[[], Store]
     faults: dict[str, Fault]
@@ -74,6 +76,7 @@ async def sqlite_arena(folder: Path) -> AsyncIterator[Arena]:
         else:
             impossible["disk full"] = complaint
         yield Arena(
+            url=str(path),
             open_from_afar=partial(SQLiteCheckpointer, path, busy_timeout=1.0),
             open_at_rest=partial(SQLiteCheckpointer, path),
             faults=faults,
@@ -134,6 +137,7 @@ def _postgres_arena(server: LocalServer, proxy: TcpProxy, disk: Path, complaint:
         impossible["disk full"] = complaint
     through = f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres"
     return Arena(
+        url=server.dsn,
         open_from_afar=partial(PostgresCheckpointer, through, timeout=6.0),
         open_at_rest=partial(PostgresCheckpointer, server.dsn),
         faults=faults,
@@ -171,6 +175,8 @@ async def s3_arena(folder: Path) -> AsyncIterator[Arena]:
                 )
                 requests.slow_seconds = 3.0
                 yield Arena(
+                    # moto sends the header Server twice, which aiohttp refuses in developer mode; the proxy drops it.
+                    url=f"{url}?endpoint_url={requests.url}",
                     open_from_afar=afar,
                     open_at_rest=partial(S3Checkpointer, url, endpoint_url=upstream),
                     faults=_faults_on_the_network(proxy) | _faults_on_requests(requests),
