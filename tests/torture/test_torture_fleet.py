@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from support.torture.planted import PLANTED
 from support.torture.rounds import Plan, play
+from support.torture.seeds import short_seed
 
-SEED = int(os.environ.get("STARGRAPH_TORTURE_SEED", "1"))
+SEED = short_seed()
 
 
 @pytest.mark.parametrize(("driver", "runs", "pause"), [("sqlite", 100, 0.1), ("postgres", 40, 0.2), ("s3", 20, 0.3)])

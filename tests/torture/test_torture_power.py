@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.torture import power_cuts, syscalls
 from support.torture.folders import folder_in_memory
+from support.torture.seeds import short_seed
 
-SEED = int(os.environ.get("STARGRAPH_TORTURE_SEED", "1"))
+SEED = short_seed()
 
 pytestmark = pytest.mark.skipif(bool(syscalls.why_not()), reason=str(syscalls.why_not()))
 

@@ -17,10 +17,11 @@ from support.torture.fleet import TESTS
 from support.torture.folders import folder_in_memory
 from support.torture.graphs import load_graphs, write_graphs
 from support.torture.resources import Held, open_cancel_close, settled, soak
+from support.torture.seeds import short_seed
 
 from stargraph.checkpoint.protocol import RunDeletion
 
-SEED = int(os.environ.get("STARGRAPH_TORTURE_SEED", "1"))
+SEED = short_seed()
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts what Linux tells of a process")
 

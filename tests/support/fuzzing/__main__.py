@@ -8,16 +8,14 @@ Exits with 1 where a door fails; the bytes that did it are written to `crash-…
 from __future__ import annotations
 
 import argparse
-import os
-import random
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 from support.fuzzing.doors import DOORS
-
-SEED_VARIABLE = "STARGRAPH_TORTURE_SEED"
+from support.torture.seeds import SEED_VARIABLE, first_seed
 
 _ONE_DOOR = """
 import sys
@@ -31,13 +29,15 @@ atheris.Fuzz()
 
 def main() -> int:
     """Run the command line; return the exit status."""
-    parser = argparse.ArgumentParser(prog="support.fuzzing", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("doors", nargs="*", metavar="DOOR", help=", ".join(DOORS))
     parser.add_argument("--seconds", type=int, default=60, help="for each door")
-    seed = os.environ.get(SEED_VARIABLE) or random.SystemRandom().randrange(10**6)
-    parser.add_argument("--seed", type=int, default=int(seed), help=f"else {SEED_VARIABLE}")
+    parser.add_argument("--seed", type=int, default=first_seed(), help=f"else {SEED_VARIABLE}")
     parser.add_argument("--keep", type=Path, default=Path.cwd(), help="where to put what breaks a door")
     options = parser.parse_args()
+    if find_spec("atheris") is None:
+        print("atheris is not here; it has wheels for Linux and Python 3.11 to 3.13: make torture installs it there")
+        return 0
     print(f"seed {options.seed}")
     failed = [door for door in options.doors or DOORS if not _fuzz(door, options)]
     return 1 if failed else 0

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import random
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -18,8 +16,7 @@ from dataclasses import dataclass, field
 
 from support.torture.arenas import ARENAS
 from support.torture.rounds import Outcome, Plan, play
-
-SEED_VARIABLE = "STARGRAPH_TORTURE_SEED"
+from support.torture.seeds import SEED_VARIABLE, first_seed
 
 _RUNS = {"sqlite": 500, "postgres": 400, "s3": 150}
 _PAUSE = {"sqlite": 0.15, "postgres": 0.3, "s3": 0.7}
@@ -99,13 +96,12 @@ async def _play_on(driver: str, options: argparse.Namespace) -> Total:
 
 def main() -> int:
     """Run the command line; return the exit status."""
-    parser = argparse.ArgumentParser(prog="support.torture", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("drivers", nargs="+", choices=[*ARENAS])
     parser.add_argument("--checkpoints", type=int, default=100_000, help="acknowledged on each driver, at least")
     parser.add_argument("--faults", type=int, default=1_000, help="injected on each driver, at least")
     parser.add_argument("--runs", type=int, help="runs in each round")
-    seed = os.environ.get(SEED_VARIABLE) or random.SystemRandom().randrange(10**6)
-    parser.add_argument("--seed", type=int, default=int(seed), help=f"of the first round; else {SEED_VARIABLE}")
+    parser.add_argument("--seed", type=int, default=first_seed(), help=f"of the first round; else {SEED_VARIABLE}")
     options = parser.parse_args()
     print(f"seed {options.seed}", file=sys.stderr)
     totals = {driver: asyncio.run(_play_on(driver, options)) for driver in options.drivers}

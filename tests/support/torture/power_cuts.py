@@ -1,7 +1,15 @@
-"""Cuts the power of a recorded process at many moments, and looks at what a store is left with each time."""
+"""Cuts the power of a recorded process at many moments, and looks at what a store is left with each time.
+
+    PYTHONPATH=tests python -m support.torture.power_cuts --states 2000 --seed 1
+
+Exits with 1 where something acknowledged is not there although it was written with synchronous=full, or where a state
+is worse than that.
+"""
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import os
 import random
 import shutil
@@ -11,14 +19,23 @@ from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 from stargraph.errors import CheckpointError
 from support.torture import power_loss_program, syscalls
 from support.torture.fleet import TESTS
+from support.torture.folders import folder_in_memory
 from support.torture.power_loss import KEPT, Kept, disk_after
+from support.torture.seeds import SEED_VARIABLE, first_seed
 from support.torture.syscalls import Event, Told, Write
+
+KINDS: Final[tuple[tuple[str, Literal["full", "normal"], bool], ...]] = (
+    ("full", "full", False),
+    ("normal", "normal", False),
+    ("a driver that skips fsync", "full", True),
+)
+"""How the recorded process writes; the last one is planted, to show that it is caught."""
 
 
 @dataclass
@@ -40,6 +57,15 @@ class Cuts:
     lossy: Counter[str] = field(default_factory=Counter)
     most_lost: int = 0
     broken: list[str] = field(default_factory=list)
+
+    def add(self, other: Cuts) -> None:
+        """Take others in."""
+        self.states += other.states
+        self.checked += other.checked
+        self.lost += other.lost
+        self.lossy += other.lossy
+        self.most_lost = max(self.most_lost, other.most_lost)
+        self.broken += other.broken
 
 
 def record(
@@ -152,3 +178,52 @@ async def _read(path: Path) -> dict[str, dict[int, str]]:
             if latest is None or latest.step != summary.last_step:
                 steps[-1] = "the listing and the log differ"
         return logs
+
+
+def main() -> int:
+    """Run the command line; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="support.torture.power_cuts", description="Cut the power of the SQLite driver."
+    )
+    parser.add_argument("--states", type=int, default=2_000, help="of the disk to look at, for each recording")
+    parser.add_argument("--recordings", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=first_seed(), help=f"of the first recording; else {SEED_VARIABLE}")
+    options = parser.parse_args()
+    if reason := syscalls.why_not():
+        print(reason)
+        return 1
+    print(f"seed {options.seed}", file=sys.stderr)
+    totals: dict[str, Cuts] = {}
+    for name, synchronous, skips_fsync in KINDS:
+        total = totals[name] = Cuts()
+        for number in range(options.recordings if not skips_fsync else 1):
+            with folder_in_memory() as folder:
+                events = record(folder, synchronous, options.seed + number, skips_fsync=skips_fsync)
+                total.add(asyncio.run(cut(events, folder, states=options.states, seed=options.seed + number)))
+    print(table(totals))
+    sound = not any(totals[name].broken for name in ("full", "normal")) and not totals["full"].lost
+    for name in ("full", "normal"):
+        print(*totals[name].broken[:10], sep="\n", file=sys.stderr)
+    return 0 if sound else 1
+
+
+def table(totals: dict[str, Cuts]) -> str:
+    """Return the figures as Markdown.
+
+    Args:
+        totals: by the way of writing.
+    """
+    rows: list[tuple[str, list[object]]] = [
+        ("states of the disk looked at", [total.states for total in totals.values()]),
+        ("acknowledged checkpoints looked for", [total.checked for total in totals.values()]),
+        ("of these not there", [total.lost for total in totals.values()]),
+        ("states that lacked one", [total.lossy.total() for total in totals.values()]),
+        ("lacked by one state, at the most", [total.most_lost for total in totals.values()]),
+        ("states that could not be opened, had a gap or were damaged", [len(each.broken) for each in totals.values()]),
+    ]
+    lines = [f"| | {' | '.join(totals)} |", f"|---|{'---:|' * len(totals)}"]
+    return "\n".join([*lines, *(f"| {name} | {' | '.join(map(str, figures))} |" for name, figures in rows)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
