@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from support.torture.arenas import ARENAS
 from support.torture.rounds import Outcome, Plan, play
 from support.torture.seeds import SEED_VARIABLE, first_seed
 
-_RUNS = {"sqlite": 500, "postgres": 400, "s3": 150}
+_RUNS = {"sqlite": 300, "postgres": 200, "s3": 60}
 _PAUSE = {"sqlite": 0.15, "postgres": 0.3, "s3": 0.7}
 
 
@@ -82,7 +83,9 @@ def table(totals: dict[str, Total]) -> str:
 
 
 async def _play_on(driver: str, options: argparse.Namespace) -> Total:
-    total = Total()
+    total, playing = Total(), asyncio.current_task()
+    assert playing is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, playing.cancel)  # so that nothing is left behind
     while not total.violations and (total.acknowledged < options.checkpoints or total.faults.total() < options.faults):
         plan = Plan(driver, options.seed + total.rounds, runs=options.runs or _RUNS[driver], pause=_PAUSE[driver])
         outcome = await play(plan)

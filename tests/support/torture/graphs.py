@@ -28,7 +28,7 @@ _TEXTS: Final = {
   - {id: loop, kind: "support.torture.nodes:count"}
   - {id: b, kind: "support.torture.nodes:sync_step"}
 rules:
-  - {id: again, when: {node: loop, if: "state.n < 25"}, then: [{kind: goto, target: loop}]}
+  - {id: again, when: {node: loop, if: "state.n < 60"}, then: [{kind: goto, target: loop}]}
 """,
     "map": _STATE
     + """
@@ -41,7 +41,7 @@ rules:
 rules:
   - id: each
     when: {node: begin}
-    then: [{kind: map, over: "[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]", target: square, join: left}]
+    then: [{kind: map, over: "[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]", target: square, join: left}]
   - {id: both, when: {node: left}, then: [{kind: parallel, targets: [right, beside], join: meet}]}
 """,
     "questions": _STATE
@@ -51,7 +51,7 @@ rules:
   - {id: confirm, kind: "support.torture.nodes:confirm"}
   - {id: loop, kind: "support.torture.nodes:count"}
 rules:
-  - {id: again, when: {node: loop, if: "state.n < 10"}, then: [{kind: goto, target: loop}]}
+  - {id: again, when: {node: loop, if: "state.n < 30"}, then: [{kind: goto, target: loop}]}
 """,
     "retry": _STATE
     + """
@@ -60,7 +60,7 @@ rules:
     retry: {attempts: 3, initial_delay: 0.001, max_delay: 0.002, on: [ConnectionError]}
   - {id: count, kind: "support.torture.nodes:count"}
 rules:
-  - {id: again, when: {node: count, if: "state.n < 6"}, then: [{kind: goto, target: flaky}]}
+  - {id: again, when: {node: count, if: "state.n < 15"}, then: [{kind: goto, target: flaky}]}
 """,
     "family": _STATE
     + """
