@@ -10,7 +10,7 @@ from support.torture.seeds import short_seed
 SEED = short_seed()
 
 
-@pytest.mark.parametrize(("driver", "runs", "pause"), [("sqlite", 100, 0.1), ("postgres", 40, 0.2), ("s3", 20, 0.3)])
+@pytest.mark.parametrize(("driver", "runs", "pause"), [("sqlite", 40, 0.1), ("postgres", 20, 0.2), ("s3", 10, 0.3)])
 async def test_nothing_is_lost_under_fire(driver: str, runs: int, pause: float) -> None:
     outcome = await play(Plan(driver, SEED, runs=runs, pause=pause, workers=3, seconds=20))
     assert not outcome.verdict.violations, outcome.told()
@@ -19,7 +19,7 @@ async def test_nothing_is_lost_under_fire(driver: str, runs: int, pause: float) 
 
 
 async def test_without_faults_every_node_runs_once() -> None:
-    outcome = await play(Plan("sqlite", SEED, runs=20, pause=0, workers=2))
+    outcome = await play(Plan("sqlite", SEED, runs=10, pause=0, workers=2))
     assert not outcome.verdict.violations, outcome.told()
     assert not outcome.verdict.refused
     assert outcome.verdict.repeated == 0
@@ -27,7 +27,7 @@ async def test_without_faults_every_node_runs_once() -> None:
 
 @pytest.mark.parametrize("planted", PLANTED)
 async def test_a_planted_bug_is_caught(planted: str) -> None:
-    outcome = await play(Plan("sqlite", SEED, runs=60, pause=0.05, workers=3, planted=planted, seconds=20))
+    outcome = await play(Plan("sqlite", SEED, runs=30, pause=0.05, workers=3, planted=planted, seconds=20))
     told = "\n".join(outcome.verdict.violations)
     assert outcome.verdict.lost, told
     assert "acknowledged (" in told

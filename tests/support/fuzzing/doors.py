@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from stargraph.checkpoint.codec import decode, encode
+from stargraph.checkpoint.codec import Codec, decode, encode
 from stargraph.checkpoint.protocol import Checkpoint, is_run_id
 from stargraph.cli._answers import readings
 from stargraph.cli._inputs import parse_since, split_pairs
@@ -69,14 +69,36 @@ def enter_yaml(data: bytes) -> None:
 
 
 _CHECKPOINT: Final = rich()
+_LOG: Final = chain(6, run_id="run-1", state={"text": "a long text that hardly changes. " * 20, "n": 0})
+
+
+def _records() -> dict[int, bytes]:
+    codec, records = Codec(), {}
+    for checkpoint in _LOG:
+        record = codec.encode(checkpoint)
+        codec.appended(record)
+        records[checkpoint.step] = record.data
+    return records
+
+
+_RECORDS: Final = _records()
 
 
 def enter_record(data: bytes) -> None:
-    """A stored record: it is refused, or it is what was written, to the last value."""
+    """A stored record that stands alone: it is refused, or it is sound, to the last value."""
     with _refusing(CheckpointCorruptedError, StoreVersionError):
         back = decode(data, run_id=_CHECKPOINT.run_id, step=_CHECKPOINT.step)
         back.ensure_valid()
         assert Checkpoint.model_validate_json(back.model_dump_json()) == back
+
+
+def enter_records(data: bytes) -> None:
+    """A stored record that others are decoded from: each of them is refused, or it is what was written."""
+    for place in _RECORDS:
+        records = {**_RECORDS, place: data}
+        for checkpoint in _LOG[place + 1 :]:
+            with _refusing(CheckpointCorruptedError, StoreVersionError):
+                assert Codec().decode(records, run_id="run-1", step=checkpoint.step) == checkpoint
 
 
 _TYPES: Final = ("str", "int", "float | None", "bool", "list[str]", "dict[str, list[int]]", 'Literal["a", "b"]', "any")
@@ -112,7 +134,8 @@ def enter_arguments(data: bytes) -> None:
 DOORS: Final = {
     "graph": Door(enter_graph, (EVERYTHING.encode(),)),
     "yaml": Door(enter_yaml, (EVERYTHING.encode(), b'{"a": [1, 1.5, "x", null]}', b"a: &x [1]\nb: [*x, *x]\n")),
-    "record": Door(enter_record, (encode(_CHECKPOINT),)),
+    "record": Door(enter_record, (encode(_CHECKPOINT), encode(_LOG[1]))),
+    "records": Door(enter_records, tuple(_RECORDS.values())),
     "answer": Door(enter_answer, (b'{"a": [1, 2]}', b"12", b"yes", b'"a"', b"1.0", b"true")),
     "run-id": Door(enter_run_id, (b"a", b"run-1.2:3_4", b"z" * 200)),
     "arguments": Door(enter_arguments, (b"a=b c=d", b"2026-01-31T12:00:00Z", b"12h", b"2026-W05")),

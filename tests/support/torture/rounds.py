@@ -6,11 +6,14 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Any
 from unittest import mock
 
+from stargraph.graph import Graph
 from support.torture import graphs
 from support.torture.arenas import ARENAS, Arena
 from support.torture.fleet import Fleet
@@ -18,6 +21,7 @@ from support.torture.folders import folder_in_memory
 from support.torture.ledger import read_ledger
 from support.torture.nemesis import Nemesis, faults_on
 from support.torture.oracle import Verdict, examine
+from support.torture.recorder import Store
 from support.torture.worker import Assignment
 
 FINISHING = 180.0
@@ -141,10 +145,19 @@ async def _judge(folder: Path, arena: Arena, run_ids: list[str]) -> Verdict:
     store = arena.open_at_rest()
     await store.bootstrap()
     try:
-        ends = await graphs.undisturbed(graphs.load_graphs(folder))
-        return await examine(store, read_ledger(folder / "ledger"), run_ids, ends)
+        loaded, ledger = graphs.load_graphs(folder), read_ledger(folder / "ledger")
+        await _cancel_again(store, loaded, ledger)
+        return await examine(store, ledger, run_ids, await graphs.undisturbed(loaded))
     finally:
         await store.close()
+
+
+async def _cancel_again(store: Store, loaded: Mapping[str, Graph], ledger: Sequence[Mapping[str, Any]]) -> None:
+    """Repeat every cancellation: one whose process was lost half-way may have left a child run open."""
+    for run_id in dict.fromkeys(line["run"] for line in ledger if line["what"] == "cancelling"):
+        latest = await store.read_latest(run_id)
+        if latest is not None and latest.status == "cancelled":
+            await (await loaded[graphs.graph_of(run_id)].start(checkpointer=store, run_id=run_id)).cancel(grace=0)
 
 
 def _complaints(folder: Path) -> list[str]:
