@@ -70,7 +70,9 @@ def names(rng: random.Random, count: int) -> list[str]:
     return ["".join(rng.choices(alphabet, k=rng.randint(1, 12))) for _ in range(count)]
 
 
-@pytest.mark.parametrize("driver", ARENAS)
+@pytest.mark.parametrize(
+    "driver", ["sqlite", *(pytest.param(driver, marks=pytest.mark.slow) for driver in ("postgres", "s3"))]
+)
 async def test_a_name_is_kept_apart_from_all_others_or_is_none(
     driver: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,9 +12,9 @@ SEED = short_seed()
 
 @pytest.mark.parametrize(("driver", "runs", "pause"), [("sqlite", 40, 0.1), ("postgres", 20, 0.2), ("s3", 10, 0.3)])
 async def test_nothing_is_lost_under_fire(driver: str, runs: int, pause: float) -> None:
-    outcome = await play(Plan(driver, SEED, runs=runs, pause=pause, workers=3, seconds=20))
+    outcome = await play(Plan(driver, SEED, runs=runs, pause=pause, workers=2, seconds=15))
     assert not outcome.verdict.violations, outcome.told()
-    assert outcome.faults.total() > 5
+    assert outcome.faults.total() >= 3
     assert outcome.verdict.acknowledged > runs * 10
 
 
@@ -27,7 +27,7 @@ async def test_without_faults_every_node_runs_once() -> None:
 
 @pytest.mark.parametrize("planted", PLANTED)
 async def test_a_planted_bug_is_caught(planted: str) -> None:
-    outcome = await play(Plan("sqlite", SEED, runs=30, pause=0.05, workers=3, planted=planted, seconds=20))
+    outcome = await play(Plan("sqlite", SEED, runs=15, pause=0.05, workers=2, planted=planted, seconds=20))
     told = "\n".join(outcome.verdict.violations)
     assert outcome.verdict.lost, told
     assert "acknowledged (" in told
