@@ -16,10 +16,16 @@ export STARGRAPH_TEST_POSTGRES_BINARIES ?= $(subst $(empty) $(empty),:,$(PROGRAM
 test: setup
 	@$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
-# The tests that take minutes, and long random schedules of the S3 protocol.
+# What takes an hour: the slow tests, random schedules of the S3 protocol, fleets under fire on every store, power cuts,
+# and fuzzing by coverage. SEED=7 plays it again.
+torture: export STARGRAPH_TORTURE_SEED := $(SEED)
 torture: setup
 	@$(BIN)/python -m pytest -m slow --timeout 1800 $(PYTEST_ARGS)
 	@cd tests && ../$(BIN)/python -m support.s3.torture --schedules 200000
+	@cd tests && ../$(BIN)/python -m support.torture sqlite postgres s3
+	@cd tests && ../$(BIN)/python -m support.torture.power_cuts
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv sync --quiet --all-packages --group fuzz --no-progress --inexact --active
+	@cd tests && ../$(BIN)/python -m support.fuzzing
 
 # Reviews this repository's documents, kills the run, resumes it and proves what ran; or a folder: make demo FOLDER=~/notes
 demo: setup

@@ -66,9 +66,9 @@ def split_pairs(pairs: Iterable[str], option: str) -> dict[str, str]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name:
-            raise _refused(f"{option} {pair!r} is not of the form name=value", f"Write {option} name=value.")
+            raise _refused(f"{option} {pair!r:.220} is not of the form name=value", f"Write {option} name=value.")
         if name in found:
-            raise _refused(f"{option}: {name!r} is given twice", "Give each name once.")
+            raise _refused(f"{option}: {name!r:.220} is given twice", "Give each name once.")
         found[name] = value
     return found
 
@@ -90,7 +90,7 @@ def parse_since(text: str, option: str = "--since") -> datetime:
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):
         raise _refused(
-            f"{option} {text!r} is not a time", "Write 2026-01-31, 2026-01-31T12:00:00Z, or an age: 30m, 12h, 7d."
+            f"{option} {text!r:.220} is not a time", "Write 2026-01-31, 2026-01-31T12:00:00Z, or an age: 30m, 12h, 7d."
         ) from None
 
 
