@@ -2,9 +2,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.synced
+BENCH := .bench
 SOURCES := pyproject.toml $(wildcard packages/*/pyproject.toml conformance/pyproject.toml)
 
-.PHONY: setup test torture demo lint types check clean
+.PHONY: setup test torture demo bench lint types check clean
 
 # Runs the tests; PYTEST_ARGS picks some, as in: make test PYTEST_ARGS="tests/core -k digest"
 test: setup
@@ -18,6 +19,17 @@ torture: setup
 # Reviews this repository's documents, kills the run, resumes it and proves what ran; or a folder: make demo FOLDER=~/notes
 demo: setup
 	@$(BIN)/python examples/docs_review/demo.py $(FOLDER)
+
+# Measures the drivers beside others' and beside the bare media; BENCH_ARGS picks some, as in:
+# make bench BENCH_ARGS="--only sqlite --workload chat --repeats 3"
+bench: $(BENCH)/.installed
+	@PYTHONPATH=benchmarks:tests $(BENCH)/bin/python -m stargraph_bench $(BENCH_ARGS)
+
+$(BENCH)/.installed: benchmarks/requirements.txt $(SOURCES) | setup
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(BENCH)
+	@$(BIN)/uv pip install --quiet --no-progress --compile-bytecode --python $(BENCH)/bin/python \
+		--requirement benchmarks/requirements.txt $(addprefix --editable ./,$(wildcard packages/*))
+	@touch $@
 
 setup: $(STAMP)
 
@@ -38,4 +50,4 @@ types: setup
 check: lint types test
 
 clean:
-	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build .demo
+	@rm -rf $(VENV) $(BENCH) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build .demo

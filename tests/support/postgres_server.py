@@ -50,10 +50,13 @@ class LocalServer:
     Args:
         binaries: the directory with `initdb` and `postgres`.
         settings: lines of `postgresql.conf`.
+        folder: where its files go; in memory where None, if there is room.
     """
 
-    def __init__(self, binaries: Path, settings: Mapping[str, str] | None = None) -> None:
-        self._home = Path(tempfile.mkdtemp(prefix="stargraph-pg-", dir=_memory()))
+    def __init__(
+        self, binaries: Path, settings: Mapping[str, str] | None = None, *, folder: Path | None = None
+    ) -> None:
+        self._home = Path(tempfile.mkdtemp(prefix="stargraph-pg-", dir=folder or _memory()))
         self._home.chmod(0o755)
         self._user = ACCOUNT if os.geteuid() == 0 else None
         self._binaries = self._reachable(binaries)
