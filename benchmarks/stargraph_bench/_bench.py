@@ -147,13 +147,13 @@ def _take_turns(
                 workers.stop(name)
                 taking_part.remove(name)
 
+    def measure(name: str, worker: Worker) -> None:
+        figures.add(f"{prefix}/{name}", worker.measure(repeat + 1))
+
+    repeat = 0
     each(lambda _, worker: worker.begin(workload.name, selection.scale))
     for repeat in range(selection.repeats or (1 if selection.scale == "tiny" else workload.repeats)):
-        seed = repeat + 1
-        each(
-            lambda name, worker, seed=seed: figures.add(f"{prefix}/{name}", worker.measure(seed)),
-            first=repeat % max(1, len(taking_part)),
-        )
+        each(measure, first=repeat % max(1, len(taking_part)))
     each(lambda _, worker: worker.end())
     say(f"{prefix}: {time.monotonic() - begun:.1f} s")
 
@@ -201,4 +201,4 @@ def _server(store: str, home: Path, dsn: str | None) -> Iterator[Place]:
 
 def _large_temporary() -> str | None:
     """A directory that is on a disk on most systems, where /tmp may be in memory."""
-    return "/var/tmp" if os.path.isdir("/var/tmp") else None  # noqa: S108, PTH112
+    return "/var/tmp" if os.path.isdir("/var/tmp") else None  # noqa: PTH112

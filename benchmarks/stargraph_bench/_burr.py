@@ -22,9 +22,7 @@ class _Persister(StepWriter):
         self._states = [[BurrState(step.state) for step in run.steps] for run in runs]
 
     async def write(self, run: int, step: int) -> None:
-        await self.persister.save(
-            "bench", self.runs[run].run_id, step, "work", self._states[run][step], "completed"
-        )
+        await self.persister.save("bench", self.runs[run].run_id, step, "work", self._states[run][step], "completed")
 
     async def latest(self, run: Run) -> State:
         return self._state(await self.persister.load("bench", run.run_id))
@@ -46,11 +44,9 @@ class BurrSQLite(InFolder, _Persister):
 
     async def open(self) -> None:
         self.fresh_path()
-        await self.reopen()
+        await self.connect()
 
-    async def reopen(self) -> None:
-        if hasattr(self, "persister"):
-            await self.close()
+    async def connect(self) -> None:
         from burr.integrations.persisters.b_aiosqlite import AsyncSQLitePersister
 
         self.persister = await AsyncSQLitePersister.from_values(db_path=str(self.path))
@@ -64,11 +60,9 @@ class BurrPostgres(InDatabase, _Persister):
 
     async def open(self) -> None:
         await self.fresh_dsn()
-        await self.reopen()
+        await self.connect()
 
-    async def reopen(self) -> None:
-        if hasattr(self, "persister"):
-            await self.close()
+    async def connect(self) -> None:
         from burr.integrations.persisters.b_asyncpg import AsyncPostgreSQLPersister
 
         server = urlsplit(self.dsn)

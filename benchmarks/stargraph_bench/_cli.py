@@ -20,10 +20,10 @@ _TREND = _ROOT / "benchmarks" / "trend.jsonl"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, or compare two measurements; return the exit code."""
+    """Measure, compare two measurements, or profile a write; return the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        return _compare(options) if options.command == "compare" else _measure(options)
+        return {"run": _measure, "compare": _compare, "profile": _profile}[options.command](options)
     except _trend.TrendError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="stargraph_bench",
         description="Measure the drivers beside those of other projects and beside the bare media.",
     )
-    parser.add_argument("command", nargs="?", choices=["run", "compare"], default="run")
+    parser.add_argument("command", nargs="?", choices=["run", "compare", "profile"], default="run")
     parser.add_argument("which", nargs="*", help="compare: two commits or positions in the trend; the last two else")
     parser.add_argument("--trend", type=Path, default=_TREND, help="the file of measurements, a JSON line each")
     parser.add_argument("--only", action="append", choices=list(CONTENDERS), help="only this kind of store; repeatable")
@@ -84,4 +84,11 @@ def _compare(options: argparse.Namespace) -> int:
     if len(which) != 2:
         raise _trend.TrendError(f"compare takes two measurements, and {len(which)} were named")
     print(_trend.compare(*(_trend.pick(entries, one) for one in which)))
+    return 0
+
+
+def _profile(options: argparse.Namespace) -> int:
+    from stargraph_bench._profile import profile
+
+    print(profile(options.folder))
     return 0

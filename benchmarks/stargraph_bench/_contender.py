@@ -51,8 +51,8 @@ class Contender(ABC):
     async def open(self) -> None:
         """Make a fresh, empty store and open it."""
 
-    async def reopen(self) -> None:
-        """Let go of the store and open it anew, as another process would."""
+    async def connect(self) -> None:
+        """Open the store that is there, as another process would."""
         raise NotImplementedError(f"{type(self).__name__} is not measured at that")
 
     @abstractmethod
@@ -260,4 +260,3 @@ CONTENDERS: Final[dict[str, dict[str, Entry]]] = {
         "raw": Entry("_raw:RawS3", "aioboto3"),
     },
 }
-

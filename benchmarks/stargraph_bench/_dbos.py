@@ -20,12 +20,12 @@ from stargraph_bench._runs import Run, State
 _TOOK: list[float] = []
 
 
-@DBOS.step()
+@DBOS.step()  # type: ignore[untyped-decorator]
 async def _work(run_id: str, number: int) -> State:
     return _nodes.RUNS[run_id].steps[number].update
 
 
-@DBOS.workflow()
+@DBOS.workflow()  # type: ignore[untyped-decorator]
 async def _loop(run_id: str) -> None:
     for number in range(len(_nodes.RUNS[run_id].steps)):
         begun = time.perf_counter()

@@ -11,23 +11,24 @@ import asyncio
 import operator
 import time
 import uuid
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
 from stargraph_bench import _nodes
-from stargraph_bench._contender import Contender, InDatabase, InFolder, StepWriter
+from stargraph_bench._contender import Contender, InDatabase, InFolder, Place, StepWriter
 from stargraph_bench._runs import APPENDED, Run, State
 
 _SNAPSHOT_FREQUENCY: Final = 100
 
-_CLONE: Final = """
+_COPY: Final = """
 INSERT INTO checkpoints (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata)
-SELECT ids.run_id, checkpoint_ns, left(checkpoint_id, 24) || lpad(to_hex(ids.number), 12, '0'),
-    left(parent_checkpoint_id, 24) || lpad(to_hex(ids.number), 12, '0'), type,
-    jsonb_set(checkpoint, '{id}', to_jsonb(left(checkpoint_id, 24) || lpad(to_hex(ids.number), 12, '0'))), metadata
-FROM checkpoints CROSS JOIN unnest($1::text[]) WITH ORDINALITY AS ids (run_id, number)
-WHERE thread_id = $2
+SELECT copies.run_id, checkpoint_ns, left(checkpoint_id, 24) || copies.suffix,
+    left(parent_checkpoint_id, 24) || copies.suffix, type,
+    jsonb_set(checkpoint, '{id}', to_jsonb(left(checkpoint_id, 24) || copies.suffix)), metadata
+FROM checkpoints CROSS JOIN unnest($1::text[], $2::text[]) AS copies (run_id, suffix)
+WHERE thread_id = $3
 """
 
 
@@ -46,9 +47,7 @@ class _Saver(StepWriter):
         super().prepare(runs)
         self._puts = [self._puts_of(run) for run in runs]
         self._configs = [_config(run) for run in runs]
-        self._ids = {
-            run.run_id: [put[0]["id"] for put in puts] for run, puts in zip(runs, self._puts, strict=True)
-        }
+        self._ids = {run.run_id: [put[0]["id"] for put in puts] for run, puts in zip(runs, self._puts, strict=True)}
 
     def _puts_of(self, run: Run) -> list[tuple[Any, Any, Any]]:
         """Return checkpoint, metadata and new versions of each step."""
@@ -88,6 +87,36 @@ class _Saver(StepWriter):
     async def list_runs(self, limit: int) -> int:
         # There is no list of threads: this is what lists across threads.
         return len([item async for item in self.saver.alist(None, limit=limit)])
+
+
+class _Filled(_Saver):
+    """A saver whose store can be filled with many threads."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        self._filled: dict[str, list[str]] = {}
+
+    @abstractmethod
+    async def copy_rows(self, first: Run, copies: Mapping[str, Sequence[str]]) -> None:
+        """Copy the rows of one thread, each with ids of its own, given by thread."""
+
+    async def fill(self, runs: Sequence[Run]) -> None:
+        """Store the first run by their API, and the others, which have equal steps, as copies of its rows.
+
+        Four hundred thousand `aput` would take minutes.
+        """
+        first, *others = runs
+        self.prepare([first])
+        for step in range(len(first.steps)):
+            await self.write(0, step)
+        ids = self._ids[first.run_id]
+        copies = {}
+        for run in others:
+            suffix = uuid.uuid4().hex[:12]
+            copies[run.run_id] = [f"{one[:24]}{suffix}" for one in ids]
+        await self.copy_rows(first, copies)
+        self._filled |= {first.run_id: ids, **copies}
+        self._ids = self._filled
 
 
 class _Delta(_Saver):
@@ -149,14 +178,12 @@ class _OnSQLite(InFolder, Contender):
 
     async def open(self) -> None:
         self.fresh_path()
-        await self.reopen()
+        await self.connect()
 
-    async def reopen(self) -> None:
+    async def connect(self) -> None:
         import aiosqlite
         from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
-        if self.saver is not None:
-            await self.close()
         connection = await aiosqlite.connect(self.path)
         self.saver = AsyncSqliteSaver(connection)
         await self.saver.setup()  # which turns WAL on
@@ -164,7 +191,6 @@ class _OnSQLite(InFolder, Contender):
 
     async def close(self) -> None:
         await self.saver.conn.close()
-        self.saver = None
 
 
 class _OnPostgres(InDatabase, Contender):
@@ -178,16 +204,14 @@ class _OnPostgres(InDatabase, Contender):
 
     async def open(self) -> None:
         await self.fresh_dsn()
-        await self.reopen()
+        await self.connect()
 
-    async def reopen(self) -> None:
+    async def connect(self) -> None:
         from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
         from psycopg import AsyncConnection
         from psycopg.rows import dict_row
         from psycopg_pool import AsyncConnectionPool
 
-        if self.saver is not None:
-            await self.close()
         self._opened = AsyncExitStack()
         options: dict[str, Any] = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
         if len(self.runs) == 1:
@@ -202,78 +226,48 @@ class _OnPostgres(InDatabase, Contender):
 
     async def close(self) -> None:
         await self._opened.aclose()
-        self.saver = None
 
 
-class LangGraphSQLite(_OnSQLite, _Saver):
+class LangGraphSQLite(_OnSQLite, _Filled):
     """AsyncSqliteSaver with full snapshots."""
 
-    saver = None
-
-    async def fill(self, runs: Sequence[Run]) -> None:
-        import sqlite3
-
-        from langgraph.checkpoint.sqlite import SqliteSaver
-
-        connection = sqlite3.connect(self.path, check_same_thread=False)
-        saver = SqliteSaver(connection)
-        saver.setup()
-        connection.execute("PRAGMA synchronous = OFF")
-        for run in runs:
-            self.prepare([run])
-            config = self._configs[0]
-            for put in self._puts[0]:
-                config = saver.put(config, *put)
-            self._filled[run.run_id] = self._ids[run.run_id]
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        connection.close()
-        self._ids = self._filled
-
-    def __init__(self, place: Any) -> None:
-        super().__init__(place)
-        self._filled: dict[str, list[str]] = {}
+    async def copy_rows(self, first: Run, copies: Mapping[str, Sequence[str]]) -> None:
+        await self.saver.conn.execute("PRAGMA synchronous = OFF")
+        columns = "checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata"
+        asked = f"SELECT {columns} FROM checkpoints WHERE thread_id = ? ORDER BY checkpoint_id"
+        rows = list(await self.saver.conn.execute_fetchall(asked, (first.run_id,)))
+        await self.saver.conn.executemany(
+            f"INSERT INTO checkpoints (thread_id, {columns}) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                (run_id, space, own, parent, kind, blob.replace(checkpoint_id.encode(), own.encode()), metadata)
+                for run_id, ids in copies.items()
+                for (space, checkpoint_id, _, kind, blob, metadata), own, parent in zip(
+                    rows, ids, [None, *ids], strict=False
+                )
+            ),
+        )
+        await self.saver.conn.commit()
+        await self.saver.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 class LangGraphDeltaSQLite(_OnSQLite, _Delta):
     """AsyncSqliteSaver with a DeltaChannel."""
 
-    saver = None
 
-
-class LangGraphPostgres(_OnPostgres, _Saver):
+class LangGraphPostgres(_OnPostgres, _Filled):
     """AsyncPostgresSaver with full snapshots: one connection for one run, a pool of eight for many."""
 
-    saver = None
-
-    def __init__(self, place: Any) -> None:
-        super().__init__(place)
-        self._filled: dict[str, list[str]] = {}
-
-    async def fill(self, runs: Sequence[Run]) -> None:
-        """Store the first run by their API, and the others as copies of its rows with their own ids.
-
-        The runs of a fill have equal steps. Four hundred thousand `aput` would take a quarter of an hour.
-        """
+    async def copy_rows(self, first: Run, copies: Mapping[str, Sequence[str]]) -> None:
         import asyncpg
 
-        first, *others = runs
-        self.prepare([first])
-        for step in range(len(first.steps)):
-            await self.write(0, step)
-        ids = self._filled[first.run_id] = self._ids[first.run_id]
-        for number, run in enumerate(others, 1):
-            self._filled[run.run_id] = [f"{one[:24]}{number:012x}" for one in ids]
         connection = await asyncpg.connect(self.dsn)
-        await connection.execute(_CLONE, [run.run_id for run in others], first.run_id)
+        await connection.execute(_COPY, list(copies), [ids[0][24:] for ids in copies.values()], first.run_id)
         await connection.close()
-        self._ids = self._filled
         await self.settle()
 
 
 class LangGraphDeltaPostgres(_OnPostgres, _Delta):
     """AsyncPostgresSaver with a DeltaChannel."""
-
-    saver = None
 
 
 class _Engine(_Saver):
@@ -319,10 +313,7 @@ class _Engine(_Saver):
         _nodes.RUNS = {run.run_id: run for run in runs}
 
     async def at_step(self, run: Run, step: int) -> State:
-        found = [
-            item
-            async for item in self.saver.alist(_config(run), filter={"step": step}, limit=1)
-        ]
+        found = [item async for item in self.saver.alist(_config(run), filter={"step": step}, limit=1)]
         return self._own(run, found[0].checkpoint["channel_values"])
 
     async def latest(self, run: Run) -> State:
@@ -347,8 +338,8 @@ def _graph(run: Run, saver: Any) -> Any:
     last = len(run.steps) - 1
 
     async def work(state: State, config: Any) -> State:
-        steps = _nodes.RUNS[config["configurable"]["thread_id"]].steps
-        return steps[state["n"] + 1].update
+        number: int = state["n"] + 1
+        return _nodes.RUNS[config["configurable"]["thread_id"]].steps[number].update
 
     work.__annotations__.pop("config")
     builder.add_node("work", work)

@@ -80,8 +80,8 @@ class Machine:
         """Say it in a paragraph."""
         shown = ", ".join(f"{name} {number}" for name, number in self.versions.items())
         return (
-            f"Measured at {self.at}, commit {self.commit}, on {self.system} with {self.cores} cores, load {self.load} when"
-            f" it began; an fdatasync of 4 KB takes {self.sync_us:,.0f} µs. {shown}."
+            f"Measured at {self.at}, commit {self.commit}, on {self.system} with {self.cores} cores, load {self.load}"
+            f" when it began; an fdatasync of 4 KB takes {self.sync_us:,.0f} µs. {shown}."
         )
 
     def facts(self) -> dict[str, Any]:

@@ -12,7 +12,8 @@ RUNS: dict[str, Run] = {}
 
 async def work(state: Any, ctx: Any) -> State:
     """Return the update of the next step."""
-    return RUNS[ctx.run_id].steps[state.n + 1].update
+    number: int = state.n + 1
+    return RUNS[ctx.run_id].steps[number].update
 
 
 async def double(state: Any, ctx: Any) -> State:

@@ -31,14 +31,22 @@ def publish(figures: Figures, report: str, docs: Path) -> None:
         report: the report in Markdown.
         docs: the folder of the documents; `performance.md` in it says where the report goes.
     """
-    folder = docs / "performance"
+    draw(figures, docs / "performance")
+    insert(report, docs / "performance.md")
+
+
+def draw(figures: Figures, folder: Path) -> None:
+    """Draw the plots into a folder."""
     folder.mkdir(exist_ok=True)
     for store in ("sqlite", "postgres"):
         _bars(figures, store, "rate", "steps a second", folder / f"{store}-writes.svg")
         _bars(figures, store, "bytes", "bytes of the store", folder / f"{store}-bytes.svg")
     _lines(figures, "growth", "checkpoints in the store", folder / "growth.svg")
     _lines(figures, "length", "steps of the run", folder / "length.svg")
-    page = docs / "performance.md"
+
+
+def insert(report: str, page: Path) -> None:
+    """Put a report between the marks of a page."""
     before, begin, rest = page.read_text(encoding="utf-8").partition(_BEGIN)
     _, end, after = rest.partition(_END)
     if not begin or not end:
@@ -57,9 +65,7 @@ def _bars(figures: Figures, store: str, name: str, label: str, path: Path) -> No
                 one for one in figures.contenders(store, workload) if figures.spread(f"{store}/{workload}/{one}/{name}")
             ]
             for place, contender in enumerate(contenders):
-                ratio = figures.ratio(
-                    f"{store}/{workload}/{contender}/{name}", f"{store}/{workload}/langgraph/{name}"
-                )
+                ratio = figures.ratio(f"{store}/{workload}/{contender}/{name}", f"{store}/{workload}/langgraph/{name}")
                 assert ratio is not None
                 axis.bar(place, ratio.median, color=_COLOURS[contender], width=0.8)
                 axis.vlines(place, ratio.low, ratio.high, color="#222222", linewidth=1)
@@ -73,9 +79,7 @@ def _bars(figures: Figures, store: str, name: str, label: str, path: Path) -> No
 
 def _lines(figures: Figures, workload: str, label: str, path: Path) -> None:
     """Draw the measures of a workload that have a size, over the size."""
-    found = [
-        address.split("/") for address in figures.values if address.split("/")[1] == workload and "@" in address
-    ]
+    found = [address.split("/") for address in figures.values if address.split("/")[1] == workload and "@" in address]
     kinds = list(dict.fromkeys(name.partition("@")[0] for *_, name in found))
     if not kinds:
         return

@@ -11,7 +11,9 @@ import orjson
 from stargraph_bench._contender import InDatabase, InFolder, StepWriter
 from stargraph_bench._runs import Run, State
 
-_TABLE = "CREATE TABLE states (run_id TEXT NOT NULL, step BIGINT NOT NULL, state {blob} NOT NULL, PRIMARY KEY (run_id, step))"
+_TABLE = """
+CREATE TABLE states (run_id TEXT NOT NULL, step BIGINT NOT NULL, state {blob} NOT NULL, PRIMARY KEY (run_id, step))
+"""
 
 
 class _Raw(StepWriter):
@@ -29,10 +31,10 @@ class RawSQLite(InFolder, _Raw):
 
     async def open(self) -> None:
         self.fresh_path()
-        await self.reopen()
+        await self.connect()
         self._connection.execute(_TABLE.format(blob="BLOB"))
 
-    async def reopen(self) -> None:
+    async def connect(self) -> None:
         self._connection = sqlite3.connect(self.path, isolation_level=None)
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")
@@ -66,28 +68,30 @@ class RawSQLite(InFolder, _Raw):
 class RawPostgres(InDatabase, _Raw):
     """asyncpg: one INSERT a step, on one connection for one run, on a pool of eight for many."""
 
-    async def open(self) -> None:
-        import asyncpg
+    _one: Any
+    _pool: Any
 
+    async def open(self) -> None:
         await self.fresh_dsn()
-        await self.reopen()
+        await self.connect()
         await self._one.execute(_TABLE.format(blob="BYTEA"))
         await self._one.execute("ALTER TABLE states ALTER state SET STORAGE EXTERNAL")
-        self._pool = await asyncpg.create_pool(self.dsn, min_size=8, max_size=8)
 
-    async def reopen(self) -> None:
+    async def connect(self) -> None:
         import asyncpg
 
-        if hasattr(self, "_one"):
-            await self._one.close()
         self._one = await asyncpg.connect(self.dsn)
+        self._pool = None
+        if len(self.runs) > 1:
+            self._pool = await asyncpg.create_pool(self.dsn, min_size=8, max_size=8)
 
     async def close(self) -> None:
         await self._one.close()
-        await self._pool.close()
+        if self._pool is not None:
+            await self._pool.close()
 
     async def write(self, run: int, step: int) -> None:
-        execute = self._one.execute if len(self.runs) == 1 else self._pool.execute
+        execute = (self._pool or self._one).execute
         await execute("INSERT INTO states VALUES ($1, $2, $3)", *self.rows[run][step])
 
     async def latest(self, run: Run) -> State:
@@ -145,5 +149,3 @@ class RawS3(_Raw):
         answer = await self._client.get_object(Bucket=self._objects.bucket, Key=f"{run.run_id}/{step:012}")
         state: State = orjson.loads(await answer["Body"].read())
         return state
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
 import uuid
@@ -45,8 +46,17 @@ Maker: TypeAlias = Callable[[int, int], Iterator[Step]]
 """Yields so many steps; the second argument seeds the text."""
 
 
+@functools.cache
+def _vocabulary() -> tuple[list[str], list[float]]:
+    """Return made-up words, and how often they occur, summed up: few often, most seldom, as in English."""
+    draw = random.Random(0)
+    syllables = ["".join(pair) for pair in itertools.product("bdfgklmnprstv", "aeiou")]
+    words = ["".join(draw.choices(syllables, k=draw.randint(1, 4))) for _ in range(4000)]
+    return words, list(itertools.accumulate(1 / (rank + 3) for rank in range(len(words))))
+
+
 class Prose:
-    """Text of made-up words that compresses like English: to about two fifths with pglz.
+    """Text that compresses about as English does: to two fifths with pglz.
 
     Args:
         seed: equal seeds give equal text.
@@ -54,14 +64,11 @@ class Prose:
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
-        syllables = ["".join(pair) for pair in itertools.product("bdfgklmnprstv", "aeiou")]
-        words = random.Random(0)
-        self._words = ["".join(words.choices(syllables, k=words.randint(1, 4))) for _ in range(4000)]
-        self._weights = list(itertools.accumulate(1 / (rank + 3) for rank in range(len(self._words))))
 
     def text(self, length: int) -> str:
         """Return so many characters."""
-        words = self._random.choices(self._words, cum_weights=self._weights, k=length // 3)
+        vocabulary, weights = _vocabulary()
+        words = self._random.choices(vocabulary, cum_weights=weights, k=length // 3)
         return " ".join(words).ljust(length, ".")[:length]
 
 
@@ -91,9 +98,7 @@ def talk(steps: int, seed: int) -> Iterator[Step]:
 def big_edit(steps: int, seed: int) -> Iterator[Step]:
     """2 MB in twenty sections of a hundred paragraphs, one of which each step edits."""
     prose = Prose(seed)
-    state: State = {
-        f"section_{number:02}": [prose.text(1040) for _ in range(PARAGRAPHS)] for number in range(SECTIONS)
-    }
+    state: State = {f"section_{number:02}": [prose.text(1040) for _ in range(PARAGRAPHS)] for number in range(SECTIONS)}
     yield Step(state, tuple(state), {})
     for number in range(1, steps):
         name = f"section_{number * 7 % SECTIONS:02}"
@@ -107,3 +112,8 @@ def big_edit(steps: int, seed: int) -> Iterator[Step]:
 def make_run(make: Maker, steps: int, seed: int) -> Run:
     """Return a run with an id that nobody has had."""
     return Run(str(uuid.uuid4()), list(make(steps, seed)))
+
+
+def same_runs(count: int, steps: Sequence[Step]) -> list[Run]:
+    """Return runs with equal steps and ids of their own."""
+    return [Run(str(uuid.uuid4()), steps) for _ in range(count)]

@@ -170,13 +170,11 @@ class StargraphSQLite(InFolder, Driver):
 
     async def open(self) -> None:
         self.fresh_path()
-        await self.reopen()
+        await self.connect()
 
-    async def reopen(self) -> None:
+    async def connect(self) -> None:
         from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 
-        if hasattr(self, "store"):
-            await self.store.close()
         self.store = SQLiteCheckpointer(self.path)
         await self.store.bootstrap()
 
@@ -210,13 +208,11 @@ class StargraphPostgres(InDatabase, Driver):
 
     async def open(self) -> None:
         await self.fresh_dsn()
-        await self.reopen()
+        await self.connect()
 
-    async def reopen(self) -> None:
+    async def connect(self) -> None:
         from stargraph.checkpoint.postgres import PostgresCheckpointer
 
-        if hasattr(self, "store"):
-            await self.store.close()
         self.store = PostgresCheckpointer(self.dsn)
         await self.store.bootstrap()
 
@@ -350,5 +346,3 @@ class EngineSQLite(_Engine, StargraphSQLite):
 
 class EnginePostgres(_Engine, StargraphPostgres):
     """Our engine on the PostgreSQL driver."""
-
-

@@ -51,7 +51,9 @@ class Entry:
 
 def append(path: Path, figures: Figures, machine: Machine, scale: str) -> None:
     """Add a measurement to a trend file."""
-    measures = {address: [float(f"{value:.5g}") for value in Spread.of(values)] for address, values in figures.values.items()}
+    measures = {
+        address: [float(f"{value:.5g}") for value in Spread.of(values)] for address, values in figures.values.items()
+    }
     line = {"machine": machine.facts(), "scale": scale, "measures": measures}
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line, separators=(",", ":")) + "\n")

@@ -71,6 +71,7 @@ def _serve(connection: Connection, store: str, name: str, place: Place) -> None:
                 request = connection.recv()
             except EOFError:
                 return
+            answer: tuple[bool, object]
             try:
                 answer = True, runner.run(session.do(*request))
             except Exception:  # noqa: BLE001  # it is told to who asked

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Final, Literal, TypeAlias
 
 from stargraph_bench._contender import Contender, WrongAnswerError
-from stargraph_bench._runs import Maker, Run, big_edit, chat, make_run, small, talk
+from stargraph_bench._runs import Maker, Run, big_edit, chat, make_run, same_runs, small, talk
 
 Measures: TypeAlias = dict[str, float]
 
@@ -43,14 +43,14 @@ class Workload(ABC):
     repeats: int = 5
     stores: tuple[str, ...] = ("sqlite", "postgres")
 
-    async def begin(self, contender: Contender, scale: Scale) -> None:
+    async def begin(self, contender: Contender, scale: Scale) -> None:  # noqa: B027
         """Warm up, and make what all repeats share; not timed."""
 
     @abstractmethod
     async def measure(self, contender: Contender, scale: Scale, seed: int) -> Measures:
         """Do it once and return what was measured."""
 
-    async def end(self, contender: Contender) -> None:
+    async def end(self, contender: Contender) -> None:  # noqa: B027
         """Remove what `begin` made."""
 
 
@@ -132,13 +132,12 @@ class History(Workload):
     repeats: int = 5
 
     async def begin(self, contender: Contender, scale: Scale) -> None:
-        # The runs have equal steps and ids of their own.
-        steps = make_run(small, RUN_STEPS, 1).steps
-        runs = [Run(make_run(small, 0, 0).run_id, steps) for _ in range(self.sizes[scale])]
+        runs = same_runs(self.sizes[scale], make_run(small, RUN_STEPS, 1).steps)
         contender.prepare([])
         await contender.open()
         await contender.fill(runs)
-        await contender.reopen()
+        await contender.close()
+        await contender.connect()
         contender.runs = runs
         for run in runs[:: max(1, len(runs) // 5)]:
             await contender.check(run)
@@ -176,12 +175,15 @@ class Resume(Workload):
     async def measure(self, contender: Contender, scale: Scale, seed: int) -> Measures:
         run = contender.runs[0]
 
-        async def resume() -> object:
-            await contender.reopen()
-            return await contender.latest(run)
+        async def resume() -> None:
+            await contender.connect()
+            await contender.latest(run)
 
+        took = []
         with quiet_collector():
-            took = await timed(resume for _ in range(10))
+            for _ in range(10):
+                await contender.close()
+                took += await timed([resume])
         await contender.check(run)
         return {"resume_ms": statistics.median(took)}
 
@@ -207,9 +209,10 @@ class Growth(Workload):
         measures: Measures = {}
         stored = 0
         for size in self.sizes[scale]:
-            filled = [Run(make_run(small, 0, 0).run_id, steps) for _ in range((size - stored) // RUN_STEPS)]
+            filled = same_runs((size - stored) // RUN_STEPS, steps)
             await contender.fill(filled)
-            await contender.reopen()
+            await contender.close()
+            await contender.connect()
             chosen = random.Random(seed).choices(filled, k=100)
             latest = await timed(partial(contender.latest, run) for run in chosen)
             listed = await timed_list(contender, min(100, len(filled)), 5)
@@ -317,7 +320,13 @@ def _one(tiny: int, quick: int, default: int) -> dict[Scale, tuple[int, int]]:
 
 WORKLOADS: Final[tuple[Workload, ...]] = (
     Writing("small", "one run, 1,000 steps of a 1 KB state", small, _one(5, 200, 1000)),
-    Writing("chat", "one run, 200 steps, a conversation of 2 KB that grows by 1 KB a step", chat, _one(5, 100, 200), (*DRIVERS, "langgraph-delta")),
+    Writing(
+        "chat",
+        "one run, 200 steps, a conversation of 2 KB that grows by 1 KB a step",
+        chat,
+        _one(5, 100, 200),
+        (*DRIVERS, "langgraph-delta"),
+    ),
     Writing(
         "big-edit",
         "one run, 50 steps, 2 MB in 20 fields, one of which each step edits",
@@ -354,9 +363,7 @@ WORKLOADS: Final[tuple[Workload, ...]] = (
         stores=("sqlite", "postgres"),
         counted=False,
     ),
-    Fanning(
-        "map", "an engine maps over 1,000 items", {"tiny": 5, "quick": 100, "default": 1000, "full": 1000}
-    ),
+    Fanning("map", "an engine maps over 1,000 items", {"tiny": 5, "quick": 100, "default": 1000, "full": 1000}),
     Resume(sizes={"tiny": 5, "quick": 100, "default": 200, "full": 200}),
     History(
         "history-few", "read from 2,000 runs of 20 steps", {"tiny": 10, "quick": 200, "default": 2000, "full": 2000}
