@@ -244,6 +244,7 @@ CONTENDERS: Final[dict[str, dict[str, Entry]]] = {
         "raw": Entry("_raw:RawSQLite", "sqlite3"),
         "stargraph-engine": Entry("_stargraph:EngineSQLite", "stargraph.checkpoint.sqlite"),
         "langgraph-engine": Entry("_langgraph:LangGraphEngineSQLite", "langgraph.checkpoint.sqlite"),
+        "langgraph-delta-engine": Entry("_langgraph:LangGraphDeltaEngineSQLite", "langgraph.checkpoint.sqlite"),
     },
     "postgres": {
         "stargraph": Entry("_stargraph:StargraphPostgres", "stargraph.checkpoint.postgres"),
@@ -254,6 +255,7 @@ CONTENDERS: Final[dict[str, dict[str, Entry]]] = {
         "raw": Entry("_raw:RawPostgres", "asyncpg"),
         "stargraph-engine": Entry("_stargraph:EnginePostgres", "stargraph.checkpoint.postgres"),
         "langgraph-engine": Entry("_langgraph:LangGraphEnginePostgres", "langgraph.checkpoint.postgres"),
+        "langgraph-delta-engine": Entry("_langgraph:LangGraphDeltaEnginePostgres", "langgraph.checkpoint.postgres"),
     },
     "s3": {
         "stargraph": Entry("_stargraph:StargraphS3", "stargraph.checkpoint.s3"),

@@ -274,7 +274,7 @@ class _Engine(_Saver):
     """A StateGraph of one node that loops, with durability="sync"."""
 
     async def execute(self) -> list[float]:
-        graph = _graph(self.runs[0], self.saver)
+        graph = self._compiled(self.runs[0])
 
         async def drive(run: Run) -> None:
             config = {"configurable": {"thread_id": run.run_id}, "recursion_limit": len(run.steps) + 10}
@@ -314,38 +314,51 @@ class _Engine(_Saver):
 
     async def at_step(self, run: Run, step: int) -> State:
         found = [item async for item in self.saver.alist(_config(run), filter={"step": step}, limit=1)]
-        return self._own(run, found[0].checkpoint["channel_values"])
+        return await self._state(run, found[0].config)
 
     async def latest(self, run: Run) -> State:
-        return self._own(run, await super().latest(run))
+        return await self._state(run, _config(run))
 
-    @staticmethod
-    def _own(run: Run, values: State) -> State:
-        return {name: values[name] for name in run.steps[0].state}
+    async def _state(self, run: Run, config: Any) -> State:
+        state: State = (await self._compiled(run).aget_state(config)).values
+        return state
+
+    def appended(self) -> Any:
+        """Return the type of the field that grows."""
+        from typing import Annotated
+
+        return Annotated[list[Any], operator.add]
+
+    def _compiled(self, run: Run) -> Any:
+        from langgraph.graph import END, START, StateGraph
+        from typing_extensions import TypedDict
+
+        fields = {
+            name: self.appended() if name == APPENDED else type(value) for name, value in run.steps[0].state.items()
+        }
+        builder: Any = StateGraph(TypedDict("BenchState", fields))  # type: ignore[operator]
+        last = len(run.steps) - 1
+
+        async def work(state: State, config: Any) -> State:
+            number: int = state["n"] + 1
+            return _nodes.RUNS[config["configurable"]["thread_id"]].steps[number].update
+
+        work.__annotations__.pop("config")
+        builder.add_node("work", work)
+        builder.add_edge(START, "work")
+        builder.add_conditional_edges("work", lambda state: END if state["n"] >= last else "work", ["work", END])
+        return builder.compile(checkpointer=self.saver)
 
 
-def _graph(run: Run, saver: Any) -> Any:
-    from typing import Annotated
+class _DeltaEngine(_Engine):
+    """The same with the growing field in a DeltaChannel."""
 
-    from langgraph.graph import END, START, StateGraph
-    from typing_extensions import TypedDict
+    def appended(self) -> Any:
+        from typing import Annotated
 
-    fields = {
-        name: Annotated[list[Any], operator.add] if name == APPENDED else type(value)
-        for name, value in run.steps[0].state.items()
-    }
-    builder: Any = StateGraph(TypedDict("BenchState", fields))  # type: ignore[operator]
-    last = len(run.steps) - 1
+        from langgraph.channels.delta import DeltaChannel
 
-    async def work(state: State, config: Any) -> State:
-        number: int = state["n"] + 1
-        return _nodes.RUNS[config["configurable"]["thread_id"]].steps[number].update
-
-    work.__annotations__.pop("config")
-    builder.add_node("work", work)
-    builder.add_edge(START, "work")
-    builder.add_conditional_edges("work", lambda state: END if state["n"] >= last else "work", ["work", END])
-    return builder.compile(checkpointer=saver)
+        return Annotated[list[Any], DeltaChannel(_extend, snapshot_frequency=_SNAPSHOT_FREQUENCY)]
 
 
 class LangGraphEngineSQLite(_Engine, LangGraphSQLite):
@@ -354,3 +367,11 @@ class LangGraphEngineSQLite(_Engine, LangGraphSQLite):
 
 class LangGraphEnginePostgres(_Engine, LangGraphPostgres):
     """LangGraph on AsyncPostgresSaver."""
+
+
+class LangGraphDeltaEngineSQLite(_DeltaEngine, LangGraphSQLite):
+    """LangGraph on AsyncSqliteSaver, with a DeltaChannel."""
+
+
+class LangGraphDeltaEnginePostgres(_DeltaEngine, LangGraphPostgres):
+    """LangGraph on AsyncPostgresSaver, with a DeltaChannel."""

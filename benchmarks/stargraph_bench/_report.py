@@ -16,6 +16,7 @@ _LABELS = {
     "rate": "steps/s",
     "p50_ms": "p50",
     "p99_ms": "p99",
+    "cpu_ms": "CPU a step",
     "bytes": "bytes",
     "latest_ms": "latest",
     "at_step_ms": "at step",

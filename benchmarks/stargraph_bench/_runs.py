@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 State: TypeAlias = dict[str, Any]
 
-APPENDED = "messages"
+APPENDED = "turns"
 """The field that grows; a peer that knows deltas is told so."""
 
 SECTIONS = 20
@@ -80,11 +80,14 @@ def small(steps: int, seed: int) -> Iterator[Step]:
 
 
 def chat(steps: int, seed: int, *, first: int = 2000, message: int = 1000) -> Iterator[Step]:
-    """A conversation that begins with 2 KB, to which each step adds 1 KB."""
+    """A conversation that begins with 2 KB, to which each step adds 1 KB.
+
+    LangGraph makes objects of its own of lists of messages, so the words are others here.
+    """
     prose = Prose(seed)
     messages: list[State] = []
     for number in range(steps):
-        said = {"role": "assistant" if number % 2 else "user", "content": prose.text(message if number else first)}
+        said = {"speaker": "assistant" if number % 2 else "user", "text": prose.text(message if number else first)}
         messages = [*messages, said]
         changed = ("n", APPENDED)
         yield Step({"n": number, APPENDED: messages}, changed, {"n": number, APPENDED: [said]})

@@ -23,6 +23,7 @@ Scale: TypeAlias = Literal["tiny", "quick", "default", "full"]
 
 DRIVERS: Final = ("stargraph", "langgraph", "dbos", "burr", "raw")
 ENGINES: Final = ("stargraph-engine", "langgraph-engine")
+DELTA_ENGINES: Final = (*ENGINES, "langgraph-delta-engine")
 RUN_STEPS: Final = 20
 """How many steps the runs of a store with many runs have."""
 
@@ -94,9 +95,9 @@ class Writing(Workload):
         contender.prepare([make_run(self.make, steps, seed * 1000 + number) for number in range(runs)])
         await contender.open()
         with quiet_collector():
-            begun = time.perf_counter()
+            begun, cpu_begun = time.perf_counter(), time.process_time()
             took = await contender.execute()
-            seconds = time.perf_counter() - begun
+            seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu_begun
         if len(took) != runs * steps:
             raise WrongAnswerError(f"{contender!r}: {len(took)} of {runs * steps} steps were executed")
         for run in contender.runs[:: max(1, runs // 4)]:
@@ -105,6 +106,7 @@ class Writing(Workload):
             "rate": runs * steps / seconds,
             "p50_ms": statistics.median(took) * 1000,
             "p99_ms": percentile(took, 0.99) * 1000,
+            "cpu_ms": cpu / len(took) * 1000,
             **await contender.counts(),
         }
         await contender.close()
@@ -118,7 +120,7 @@ class Executing(Writing):
 
     async def measure(self, contender: Contender, scale: Scale, seed: int) -> Measures:
         measures = await super().measure(contender, scale, seed)
-        return {name: measures[name] for name in ("rate", "bytes")}
+        return {name: measures[name] for name in ("rate", "cpu_ms", "bytes")}
 
 
 @dataclass(frozen=True)
@@ -358,7 +360,7 @@ WORKLOADS: Final[tuple[Workload, ...]] = (
         "an engine loops over one node, 200 steps of a conversation of 2 KB that grows by 1 KB a step",
         chat,
         _one(5, 50, 200),
-        contenders=ENGINES,
+        contenders=DELTA_ENGINES,
         repeats=3,
         stores=("sqlite", "postgres"),
         counted=False,
