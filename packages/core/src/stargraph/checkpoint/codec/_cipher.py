@@ -74,12 +74,19 @@ class Cipher:
         `STARGRAPH_ENCRYPTION_ALLOW_PLAIN=1` reads records that are not encrypted too.
 
         Raises:
-            ValueError: as `parse` raises.
+            CheckpointError: the keys cannot be used (`reason="invalid-encryption-key"`).
         """
         text = os.environ.get(ENCRYPTION_VARIABLE)
         if not text:
             return None
-        return cls.parse(text, allow_plain=os.environ.get("STARGRAPH_ENCRYPTION_ALLOW_PLAIN") == "1")
+        try:
+            return cls.parse(text, allow_plain=os.environ.get("STARGRAPH_ENCRYPTION_ALLOW_PLAIN") == "1")
+        except ValueError as error:
+            raise CheckpointError(
+                f"{ENCRYPTION_VARIABLE}: {error}",
+                reason="invalid-encryption-key",
+                hint="Write key_id:secret, the secret of 16 random bytes or more, as `openssl rand -base64 32` makes.",
+            ) from None
 
     def encrypt(self, body: bytes, *, run_id: str, step: int, header: bytes) -> bytes:
         """Return what is stored instead of a body: key id, nonce, ciphertext.

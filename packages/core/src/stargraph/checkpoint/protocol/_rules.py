@@ -51,7 +51,7 @@ def judge_append(
     Raises:
         CheckpointConflictError: another checkpoint is stored at this step (`reason="step-taken"`), or this
             one follows another step than the latest (`reason="wrong-predecessor"`).
-        CheckpointError: `reason` is `step-gap`, `pruned` or `run-ended`.
+        CheckpointError: `reason` is `step-gap`, `pruned`, `run-ended` or `plain-run`.
     """
     run_id, step = checkpoint.run_id, checkpoint.step
     where = f"run {run_id!r}, step {step}"
@@ -95,6 +95,14 @@ def judge_append(
         )
     if tail.status in ENDED:
         raise _run_ended(checkpoint, tail.status, tail.step)
+    if previous_digest != tail.digest and tail.digest == checkpoint.previous_digest:
+        raise CheckpointError(
+            f"{where}: the run was begun without encryption, and cannot go on with it in this store",
+            reason="plain-run",
+            hint="Copy it to a new store with the keys, and resume it there.",
+            run_id=run_id,
+            step=step,
+        )
     if previous_digest != tail.digest:
         raise CheckpointConflictError(
             f"{where}: it follows {(previous_digest or 'nothing')[:12]}…, but step {tail.step} is {tail.digest[:12]}…",

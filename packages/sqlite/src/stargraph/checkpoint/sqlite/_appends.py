@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from stargraph.checkpoint.codec import Codec, Record
-from stargraph.checkpoint.protocol import Checkpoint, RunSummary, Tail, judge_append, run_deleted
+from stargraph.checkpoint.protocol import Checkpoint, Tail, judge_append, run_deleted, summary_json
 from stargraph.checkpoint.sqlite._rows import microseconds, tags
 from stargraph.errors import CheckpointCorruptedError
 
@@ -54,7 +54,7 @@ class Append:
             checkpoint.graph_id,
             microseconds(checkpoint.started_at),
             microseconds(checkpoint.timestamp),
-            RunSummary.from_checkpoint(checkpoint).model_dump_json(),
+            summary_json(checkpoint),
             tags(checkpoint.metadata) if checkpoint.step == 0 else None,
             record.data,
         )
@@ -123,4 +123,7 @@ class AppendMany:
         Raises:
             CheckpointError: one is refused; those before it are kept.
         """
-        return all([append.apply(connection) for append in self._appends])
+        as_encoded = True
+        for append in self._appends:
+            as_encoded &= append.apply(connection)
+        return as_encoded

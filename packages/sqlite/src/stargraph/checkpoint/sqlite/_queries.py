@@ -8,12 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from pydantic import ValidationError
-
 from stargraph.checkpoint.codec import Codec, missing_bases
-from stargraph.checkpoint.protocol import Checkpoint, RunPage, RunSummary, is_run_id
+from stargraph.checkpoint.protocol import Checkpoint, RunPage, is_run_id, summaries_from_json
 from stargraph.checkpoint.sqlite._rows import microseconds, tag
-from stargraph.errors import CheckpointCorruptedError
 
 _MAX_INTEGER: Final = 2**63 - 1
 
@@ -198,14 +195,15 @@ def runs(
         conditions.append(f"{key}.started_at <= :seen_at AND ({key}.started_at < :seen_at OR {key}.run_id > :seen)")
         values["seen_at"], values["seen"] = _parse_cursor(cursor)
     rows = connection.execute(
-        f"SELECT runs.run_id, runs.started_at, runs.summary FROM {source} WHERE {' AND '.join(conditions)}"  # noqa: S608
+        "SELECT runs.run_id, runs.started_at, CAST(runs.summary AS BLOB)"  # noqa: S608
+        f" FROM {source} WHERE {' AND '.join(conditions)}"
         f" ORDER BY {key}.started_at DESC, {key}.run_id LIMIT :limit",
         values,
     ).fetchall()
     more = len(rows) > limit
     shown = rows[:limit]
     return RunPage.model_construct(
-        items=tuple(_summary(run_id, summary) for run_id, _, summary in shown),
+        items=tuple(summaries_from_json([(run_id, summary) for run_id, _, summary in shown])),
         next_cursor=f"{shown[-1][1]}/{shown[-1][0]}" if more and shown else None,
     )
 
@@ -219,15 +217,3 @@ def _parse_cursor(cursor: str) -> tuple[int, str]:
     if abs(started_at) > _MAX_INTEGER or not is_run_id(run_id):
         raise ValueError(f"cursor is {cursor!r}: give the next_cursor of the page before, or None")
     return started_at, run_id
-
-
-def _summary(run_id: str, text: str) -> RunSummary:
-    try:
-        return RunSummary.model_validate_json(text)
-    except ValidationError as error:
-        raise CheckpointCorruptedError(
-            f"run {run_id!r}: the stored summary cannot be read",
-            reason="corrupted-record",
-            hint="The checkpoints are not concerned: read_latest() reads the run. Restore the store from a backup.",
-            run_id=run_id,
-        ) from error
