@@ -27,6 +27,7 @@ class Child:
         self.name = f"the process {script!r} (pid {process.pid})"
         self._process = process
         self._log = log
+        self._reading = asyncio.Lock()
 
     async def next_event(self) -> dict[str, Any] | None:
         """Return the next thing that the process reports, or None once it has ended.
@@ -38,7 +39,8 @@ class Child:
         assert self._process.stdout is not None
         number = self._log.enter(f"waiting for {self.name}")
         try:
-            line = await self._process.stdout.readline()
+            async with self._reading:
+                line = await self._process.stdout.readline()
         finally:
             self._log.leave(number)
         # A killed process may leave half a line.
@@ -86,8 +88,9 @@ class Child:
         assert self._process.stderr is not None
         number = self._log.enter(f"waiting for {self.name} to end")
         try:
-            stderr = await self._process.stderr.read()
-            return await self._process.wait(), stderr.decode(errors="replace")
+            async with self._reading:
+                stderr = await self._process.stderr.read()
+                return await self._process.wait(), stderr.decode(errors="replace")
         finally:
             self._log.leave(number)
 
@@ -96,7 +99,9 @@ class Child:
         self.kill()
         if self._process.stdin is not None:
             self._process.stdin.close()
-        await self._process.communicate()
+        # Whoever still reads comes to the end of the stream first, since the process is gone.
+        async with self._reading:
+            await self._process.communicate()
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process.returncode is None:

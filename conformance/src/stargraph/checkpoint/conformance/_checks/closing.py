@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from stargraph.checkpoint.conformance._compare import same
-from stargraph.checkpoint.conformance._findings import Finding, expect, refused, told
+from stargraph.checkpoint.conformance._findings import Finding, expect, refused, together, told
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import begin, chain, follow
@@ -59,7 +59,7 @@ async def idempotent(kit: Kit) -> None:
     await never.close()
     handle = await kit.open()
     await handle.write(begin())
-    await asyncio.gather(*(handle.close() for _ in range(4)))
+    await together(*(handle.close() for _ in range(4)))
     await handle.close()
 
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import Final
 
 from stargraph.checkpoint.conformance._compare import same
-from stargraph.checkpoint.conformance._findings import Finding, expect
+from stargraph.checkpoint.conformance._findings import Finding, expect, together
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._processes import Child
@@ -58,7 +58,7 @@ async def kill9_acked_survive(kit: Kit) -> None:
     for turn in range(2):
         sizes = (10, 200_000)
         children = [await kit.child("burst", run_id=f"run-{turn}-{size}", size=size) for size in sizes]
-        told = await asyncio.gather(*(_acknowledged(child, kit.random.randint(5, 25)) for child in children))
+        told = await together(*(_acknowledged(child, kit.random.randint(5, 25)) for child in children))
         handle = await kit.open()
         for size, acked in zip(sizes, told, strict=True):
             run_id = f"run-{turn}-{size}"
