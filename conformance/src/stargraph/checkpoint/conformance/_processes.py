@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -95,8 +96,9 @@ class Child:
             self._log.leave(number)
 
     async def end(self) -> None:
-        """Kill the process where it still runs, and wait for it."""
-        self.kill()
+        """Kill the process where it still runs, with whatever it has started, and wait for it."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         if self._process.stdin is not None:
             self._process.stdin.close()
         # Whoever still reads comes to the end of the stream first, since the process is gone.
@@ -138,6 +140,7 @@ async def spawn(spec: str, script: str, location: str, arguments: dict[str, Any]
             stderr=asyncio.subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             limit=_LINE_LIMIT,
+            process_group=0,
         )
     except OSError as error:
         raise HarnessError(f"no child process could be started: {error}") from error

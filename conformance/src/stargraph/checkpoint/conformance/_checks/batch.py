@@ -11,6 +11,7 @@ from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import begin, chain, executor, follow, rival
+from stargraph.checkpoint.conformance._staging import Stage
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointConflictError, CheckpointError
 
@@ -219,3 +220,33 @@ async def readers_see_prefixes(kit: Kit) -> None:
             await asyncio.sleep(0)
         await task
     await writer.write(begin("last"))
+
+
+@group.check(
+    "killed",
+    "A process that is killed inside write_many, between any two lines that change the store, leaves a prefix of the "
+    "batch, and the batch can be written again.",
+    contract=_CONTRACT,
+    usual_cause="The latest step, or a summary of the whole batch, is stored before the steps below it.",
+    needs=("batch.again_is_noop", "durability.other_process"),
+    processes=True,
+    deadline=60,
+)
+async def killed(kit: Kit) -> None:
+    handle = await kit.open()
+    stage = await Stage.open(kit)
+    for number, moment in enumerate(await stage.moments("write_many", run_id="recorded", size=3000)):
+        run_id = f"run-{number}"
+        played = await stage.kill_at(moment, "write_many", run_id=run_id, size=3000)
+        what = f"a process was killed at {moment}, inside write_many"
+        latest = await handle.read_latest(run_id)
+        count = 0 if latest is None else latest.step + 1
+        expect(count <= 4, f"read_latest({run_id!r}) after {what} is step {count - 1}, which was never written")
+        expect(count == 4 or not played.acked, f"only {count} of 4 steps are there after {what}, and it had returned")
+        for step, digest in enumerate(played.digests):
+            found = await handle.read_at_step(run_id, step)
+            if step >= count:
+                absent(found, f"read_at_step({run_id!r}, {step}) after {what}, above the latest step {count - 1}")
+            elif found is None or found.digest != digest:
+                raise Finding(f"read_at_step({run_id!r}, {step}) after {what} gave no or another checkpoint")
+        await handle.write(begin(run_id) if latest is None else follow(latest, executor=executor(2)))

@@ -6,11 +6,12 @@ from datetime import timedelta
 from typing import Final
 
 from stargraph.checkpoint.conformance._compare import absent, same, same_runs, show
-from stargraph.checkpoint.conformance._findings import Finding, expect, refused, refused_argument
+from stargraph.checkpoint.conformance._findings import Finding, attempt, expect, refused, refused_argument
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import NOON, begin, chain, follow
+from stargraph.checkpoint.conformance._staging import Stage
 from stargraph.checkpoint.protocol import Checkpoint, Fork, PruneReport, Status, StepRange, Task
 from stargraph.errors import CheckpointError
 
@@ -284,3 +285,70 @@ async def bad_arguments_refused(kit: Kit) -> None:
     if len(kept) != 3:
         raise Finding(f"a refused prune took steps; left are {sorted(kept)}")
     await handle.write(begin("other"))
+
+
+@group.check(
+    "killed",
+    "A process that is killed inside delete_run or prune, between any two lines that change the store, leaves runs "
+    "that are whole or gone, with all the steps that were to stay; the same call then finishes the work.",
+    contract=f"{_CONTRACT}; write, rule 2",
+    usual_cause="The rows go before the tombstone or the new floor is stored, or the newest steps go first.",
+    needs=("deletion.stays_deleted", "deletion.pruned_run_goes_on", "durability.other_process"),
+    processes=True,
+    deadline=60,
+)
+async def killed(kit: Kit) -> None:
+    stage = await Stage.open(kit)
+    for call in ("delete_run", "prune"):
+        stage.elsewhere(location := await kit.fresh_location())
+        await _with_run(kit, location)
+        for moment in await stage.moments(call, run_id="run"):
+            stage.elsewhere(location := await kit.fresh_location())
+            steps = await _with_run(kit, location)
+            await stage.kill_at(moment, call, run_id="run")
+            handle = await kit.open(location)
+            what = f"a process was killed at {moment}, inside {call}"
+            if call == "delete_run":
+                await _whole_or_gone(handle, steps, what)
+            else:
+                await _pruned_or_not(handle, steps, what)
+            same_runs(
+                [], [item for item in await handle.list_runs() if item.run_id == "run"], f"list_runs() after {what}"
+            )
+            await handle.leave()
+
+
+async def _with_run(kit: Kit, location: str) -> list[Checkpoint]:
+    handle = await kit.open(location)
+    steps, other = chain(length=5, last_status="done"), chain("run:2")
+    await _written(handle, steps, other)
+    await handle.leave()
+    return steps
+
+
+async def _whole_or_gone(handle: Handle, steps: list[Checkpoint], what: str) -> None:
+    latest = await handle.read_latest("run")
+    kept = await _there(handle, steps, what)
+    expect(
+        kept == (set() if latest is None else set(range(5))),
+        f"{what}: the steps {sorted(kept)} of 5 are left, and read_latest('run') gave {show(latest and latest.step)}",
+    )
+    if latest is None:
+        refusal = await attempt(handle.write(steps[0]))
+        expect(refusal is not None and refusal.reason == "run-deleted", f"{what}: the run can start anew")
+    await handle.delete_run("run")
+    absent(await handle.read_latest("run"), f"read_latest('run') after {what}, and delete_run once more")
+    expect(not await _there(handle, steps, what), f"{what}, and delete_run once more left steps of the run")
+
+
+async def _pruned_or_not(handle: Handle, steps: list[Checkpoint], what: str) -> None:
+    for again in (False, True):
+        if again:
+            await handle.prune(older_than=_LATER, keep_last=2)
+        kept = await _there(handle, steps, what)
+        expect({3, 4} <= kept, f"{what}: of the last 2 steps, 3 and 4, only {sorted(kept & {3, 4})} are left")
+        same(steps[-1], await handle.read_latest("run"), f"read_latest('run') after {what}")
+        for step in set(range(5)) - kept:
+            refusal = await attempt(handle.write(steps[step]))
+            expect(refusal is not None, f"{what}: the pruned step {step} can be written again")
+    await handle.delete_run("run")
