@@ -44,7 +44,7 @@ async def _two(kit: Kit) -> list[Any]:
 
 
 def test_a_finding_while_a_sibling_reads_a_child_is_a_finding() -> None:
-    pids = []
+    pids: list[int] = []
 
     async def body(kit: Kit) -> None:
         first, second = await _two(kit)

@@ -141,7 +141,9 @@ async def race(scene: Scene) -> None:
             if latest is not None and latest.step >= last:
                 return
             attempts += 1
-            content = {"winner": number, "attempt": attempts}
+            # It grows, so that a step that is stored as a difference from the one before depends on who wrote that.
+            path = [] if latest is None else latest.fresh_state()["path"]
+            content = {"path": [*path, [number, attempts]]}
             mine = (
                 begin(run_id, executor=executor(number), state=content)
                 if latest is None

@@ -7,6 +7,7 @@ from typing import Final
 from stargraph.checkpoint.conformance._cancelling import WAITS, cancelled_at
 from stargraph.checkpoint.conformance._compare import absent, same, same_runs
 from stargraph.checkpoint.conformance._findings import Finding, expect, refused
+from stargraph.checkpoint.conformance._growing import grown_run
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
@@ -250,3 +251,26 @@ async def killed(kit: Kit) -> None:
             elif found is None or found.digest != digest:
                 raise Finding(f"read_at_step({run_id!r}, {step}) after {what} gave no or another checkpoint")
         await handle.write(begin(run_id) if latest is None else follow(latest, executor=executor(2)))
+
+
+@group.check(
+    "growing_steps",
+    "Batches of a growing run, and single steps between them, read back exactly at each step.",
+    contract=f"{_CONTRACT}; values",
+    usual_cause="Each step of a batch is stored as its difference from the step before the batch.",
+    needs=("batch.appends_all", "growth.every_kind_of_change"),
+)
+async def growing_steps(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    steps = grown_run(kit.random, 50)
+    start = 0
+    while start < len(steps):
+        end = start + kit.random.choice((1, 2, 5, 11))
+        writer = kit.random.choice((handle, other))
+        if end == start + 1:
+            await writer.write(steps[start])
+        else:
+            # A batch may begin with what is stored already.
+            await writer.write_many(steps[max(0, start - 2) : end])
+        start = end
+    expect(await _prefix(await kit.open(), steps, "batches of a growing run") == 50, "write_many did not store all")

@@ -69,12 +69,12 @@ async def idempotent(kit: Kit) -> None:
 async def before_bootstrap(kit: Kit) -> None:
     handle = await kit.unready()
     await handle.close()
-    await handle.close()
-    for name, call in {
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
         "write": lambda: handle.write(begin()),
         "read_latest": lambda: handle.read_latest("run"),
         "list_runs": handle.list_runs,
-    }.items():
+    }
+    for name, call in calls.items():
         what = f"{name} after close(), without a bootstrap()"
         try:
             await call()
@@ -88,6 +88,7 @@ async def before_bootstrap(kit: Kit) -> None:
             raise Finding(f"{what} raised {told(error)}; the contract wants CheckpointError") from error
         else:
             raise Finding(f"{what} succeeded; the contract wants CheckpointError")
+    await handle.close()
     await handle.bootstrap()
     steps = chain()
     for checkpoint in steps:

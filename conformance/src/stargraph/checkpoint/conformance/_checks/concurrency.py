@@ -116,6 +116,7 @@ async def _contend(handles: Sequence[Handle], count: int) -> None:
     "its checkpoint is the one that is stored.",
     contract=_ONE_WINNER,
     usual_cause="Check, then write, guarded by a lock that other processes do not see: an update is lost.",
+    version=2,
     needs=("concurrency.one_winner_many_handles", "durability.other_process"),
     processes=True,
     deadline=60,
