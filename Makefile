@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.synced
 SOURCES := pyproject.toml $(wildcard packages/*/pyproject.toml conformance/pyproject.toml)
 
-.PHONY: setup test torture demo lint types check clean
+.PHONY: setup test torture zoo demo lint types check clean
 
 # Runs the tests; PYTEST_ARGS picks some, as in: make test PYTEST_ARGS="tests/core -k digest"
 test: setup
@@ -14,6 +14,10 @@ test: setup
 torture: setup
 	@$(BIN)/python -m pytest -m slow --timeout 1800 $(PYTEST_ARGS)
 	@cd tests && ../$(BIN)/python -m support.s3.torture --schedules 200000
+
+# Prints which broken driver fails which check of the conformance kit; ZOO_ARGS=--csv makes a table of it.
+zoo: setup
+	@cd tests && ../$(BIN)/python -m support.zoo.matrix $(ZOO_ARGS)
 
 # Reviews this repository's documents, kills the run, resumes it and proves what ran; or a folder: make demo FOLDER=~/notes
 demo: setup

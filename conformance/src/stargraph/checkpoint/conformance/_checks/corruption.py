@@ -84,7 +84,7 @@ async def flipped_bytes(kit: Kit) -> None:
     assert kit.target.stored_bytes is not None
     size = len(await kit.target.stored_bytes.get(kit.location, "run", 2))
     for step in (1, 2):
-        for place in (0, size - 1, *sorted(kit.random.sample(range(size), min(size, 12)))):
+        for place in (0, size - 1, *sorted(kit.random.sample(range(size), min(size, 12 if kit.thorough else 3)))):
 
             def flip(data: bytes, place: int = place) -> bytes:
                 return _flipped(data, min(place, len(data) - 1))
@@ -167,7 +167,7 @@ async def spoilt_neighbours(kit: Kit) -> None:
     await _stored(kit, run, other)
     hook = kit.target.stored_bytes
     assert hook is not None
-    for step in (0, 1, *sorted(kit.random.sample(range(2, 24), 6))):
+    for step in (0, 1, *sorted(kit.random.sample(range(2, 24), 6 if kit.thorough else 2))):
         original = await hook.get(kit.location, "run", step)
         spoilt = {
             f"a byte of step {step} was flipped": _flipped(original, kit.random.randrange(len(original))),

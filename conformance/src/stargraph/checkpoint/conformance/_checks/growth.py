@@ -83,7 +83,7 @@ async def three_hundred_steps(kit: Kit) -> None:
 )
 async def interleaved_runs(kit: Kit) -> None:
     handle = await kit.open()
-    runs = [grown_run(kit.random, 20, run_id) for run_id in ("run", "run.2", "Run", "other")]
+    runs = [grown_run(kit.random, 20, run_id) for run_id in ("first", "second", "third", "fourth")]
     for number in range(20):
         for steps in kit.random.sample(runs, len(runs)):
             await handle.write(steps[number])
