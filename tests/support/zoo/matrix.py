@@ -11,9 +11,8 @@ import csv
 import sys
 from collections.abc import Iterator
 
-from support.zoo.every import ZOO, Specimen
-
 from stargraph.checkpoint.conformance import catalogue, run
+from support.zoo.every import ZOO, Specimen
 
 
 def failures_of(specimen: Specimen, *, measured: bool) -> frozenset[str]:
@@ -41,9 +40,9 @@ def _print_lists(rows: Iterator[tuple[Specimen, frozenset[str]]]) -> None:
     for specimen, failed in rows:
         count += 1
         print(f"{specimen.name}: {specimen.story}")
-        for check_id in killers:
+        for check_id, names in killers.items():
             if check_id in failed:
-                killers[check_id].append(specimen.name)
+                names.append(specimen.name)
                 print(f"    {check_id}")
     print(f"\n{count} broken drivers; the checks, and who fails them:\n")
     for check_id, names in killers.items():

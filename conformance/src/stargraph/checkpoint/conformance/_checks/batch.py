@@ -24,16 +24,26 @@ _CONTRACT: Final = "BatchAppend"
 async def _prefix(handle: Handle, steps: list[Checkpoint], after: str) -> int:
     """Expect that the first steps of a run are stored and none of the later ones; return how many."""
     run_id = steps[0].run_id
-    latest = await handle.read_latest(run_id)
-    count = 0 if latest is None else latest.step + 1
+    count, found = await _settled(handle, steps)
     expect(count <= len(steps), f"read_latest({run_id!r}) after {after} is step {count - 1}, which was never written")
-    for checkpoint in steps[:count]:
+    for checkpoint, read in zip(steps, found, strict=True):
         what = f"read_at_step({run_id!r}, {checkpoint.step}) after {after}"
-        same(checkpoint, await handle.read_at_step(run_id, checkpoint.step), what)
-    for checkpoint in steps[count:]:
-        what = f"read_at_step({run_id!r}, {checkpoint.step}) after {after}, above the latest step {count - 1}"
-        absent(await handle.read_at_step(run_id, checkpoint.step), what)
+        if checkpoint.step < count:
+            same(checkpoint, read, what)
+        else:
+            absent(read, f"{what}, above the latest step {count - 1}")
     return count
+
+
+async def _settled(handle: Handle, steps: list[Checkpoint]) -> tuple[int, list[Checkpoint | None]]:
+    """Read the steps of a run while its latest one stays the same; a call that was cancelled may still go on."""
+    run_id = steps[0].run_id
+    while True:
+        before = await handle.read_latest(run_id)
+        found = [await handle.read_at_step(run_id, checkpoint.step) for checkpoint in steps]
+        after = await handle.read_latest(run_id)
+        if (before and before.step) == (after and after.step):
+            return 0 if after is None else after.step + 1, found
 
 
 @group.check(
