@@ -31,9 +31,7 @@ async def _refuses(kit: Kit, run: list[Checkpoint], step: int, edit: Callable[[b
     changed = edit(original)
     if changed == original:
         raise HarnessError(f"{what}: the edit changes nothing")
-    await hook.put(kit.location, run_id, step, changed)
-    if await hook.get(kit.location, run_id, step) != changed:
-        raise HarnessError(f"{what}: the edit did not land; check the target's stored_bytes hook")
+    await _put(kit, run_id, step, changed, what)
     handle = await kit.open()
     reads: list[tuple[str, Callable[[], Awaitable[object]]]] = [
         (f"read_at_step({run_id!r}, {step})", lambda: handle.read_at_step(run_id, step))
@@ -43,12 +41,21 @@ async def _refuses(kit: Kit, run: list[Checkpoint], step: int, edit: Callable[[b
     for name, read in reads:
         await _refused_read(read(), name, what)
     await handle.leave()
-    await hook.put(kit.location, run_id, step, original)
+    await _put(kit, run_id, step, original, f"{what}, and put back")
     again = await kit.open()
     same(
         run[step], await again.read_at_step(run_id, step), f"read_at_step({run_id!r}, {step}) after the edit was undone"
     )
     await again.leave()
+
+
+async def _put(kit: Kit, run_id: str, step: int, data: bytes, what: str) -> None:
+    """Replace stored bytes, and prove that they are there."""
+    hook = kit.target.stored_bytes
+    assert hook is not None
+    await hook.put(kit.location, run_id, step, data)
+    if await hook.get(kit.location, run_id, step) != data:
+        raise HarnessError(f"{what}: the edit did not land; check the target's stored_bytes hook")
 
 
 async def _refused_read(read: Awaitable[object], name: str, what: str) -> None:
@@ -181,9 +188,9 @@ async def spoilt_neighbours(kit: Kit) -> None:
         for what, data in spoilt.items():
             if data == original:
                 continue
-            await hook.put(kit.location, "run", step, data)
+            await _put(kit, "run", step, data, what)
             await _exact_or_refused(kit, run, step, what)
-            await hook.put(kit.location, "run", step, original)
+            await _put(kit, "run", step, original, f"{what}, and put back")
     again = await kit.open()
     for checkpoint in run:
         what = f"read_at_step('run', {checkpoint.step}) after the edits were undone"
