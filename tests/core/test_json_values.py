@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import hashlib
 import json
 from collections import OrderedDict, UserDict, defaultdict
 from datetime import UTC, datetime
@@ -240,12 +241,7 @@ class TestFragments:
 
     @given(json_values)
     def test_the_digest_does_not_depend_on_how_it_was_made(self, value: JsonValue) -> None:
-        assert Fragment.of(value, "v").digest == Fragment(value).digest == Fragment(value, b"any").digest
-
-    def test_a_value_that_was_changed_is_not_encoded(self) -> None:
-        value = [1]
-        fragment = Fragment(value)
-        value.append(2)
-        with pytest.raises(Exception, match="changed after it was read") as raised:
-            fragment.encoded  # noqa: B018
-        assert getattr(raised.value, "reason", None) == "invalid-checkpoint"
+        fragment = Fragment.of(value, "v")
+        assert (
+            fragment.digest == Fragment(value, fragment.encoded).digest == hashlib.sha256(canonical(value)).hexdigest()
+        )

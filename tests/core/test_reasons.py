@@ -20,6 +20,9 @@ BY_ARGUMENT = {
     ("unknown-key", "CheckpointCorruptedError"),
     ("wrong-seal", "CheckpointCorruptedError"),
     ("run-failed", "NodeError"),
+    ("no-encryption-key", "CheckpointCorruptedError"),
+    ("undecipherable", "CheckpointCorruptedError"),
+    ("unknown-encryption-key", "CheckpointCorruptedError"),
 }
 
 

@@ -397,18 +397,30 @@ async def test_an_older_format_is_migrated_in_one_go(path: Path, monkeypatch: py
         await store.write(first())
     step = ("ALTER TABLE runs ADD COLUMN note TEXT", "CREATE INDEX runs_by_note ON runs (note)")
     broken = (step[0], "CREATE INDEX runs_by_note ON nothing (note)")
-    monkeypatch.setattr(_schema, "FORMAT_VERSION", 2)
+    monkeypatch.setattr(_schema, "FORMAT_VERSION", 3)
     before = schema_of(path)
-    monkeypatch.setattr(_schema, "_MIGRATIONS", (*_schema._MIGRATIONS, broken))
+    monkeypatch.setattr(_schema, "_MIGRATIONS", {**_schema._MIGRATIONS, 3: broken})
     assert (await refused(path)).reason == "store-failed"
     assert schema_of(path) == before
-    monkeypatch.setattr(_schema, "_MIGRATIONS", (*_schema._MIGRATIONS[:1], step))
+    monkeypatch.setattr(_schema, "_MIGRATIONS", {**_schema._MIGRATIONS, 3: step})
     async with SQLiteCheckpointer(path) as store:
         assert await store.read_latest("run-1") is not None
     fresh = path.with_name("fresh.sqlite")
     async with SQLiteCheckpointer(fresh):
         pass
     assert schema_of(path) == schema_of(fresh)
+
+
+async def test_a_store_from_before_the_first_release_is_left_alone(path: Path) -> None:
+    async with SQLiteCheckpointer(path) as store:
+        await store.write(first())
+    with sqlite3.connect(path) as other:
+        other.execute("PRAGMA user_version = 1")
+    other.close()
+    before = path.read_bytes()
+    error = await refused(path)
+    assert (type(error), error.reason) == (StoreVersionError, "older-format")
+    assert path.read_bytes() == before
 
 
 async def test_a_file_switched_out_of_wal_is_switched_back(path: Path) -> None:

@@ -280,10 +280,10 @@ async def test_an_altered_record_is_reported(store: SQLiteCheckpointer, path: Pa
     checkpoints = chain(length=2)
     await store.write_many(checkpoints)
     with sqlite3.connect(path) as other:
-        other.execute(
-            f"UPDATE checkpoints SET record = CAST(replace(record, '\"count\":1', '\"count\":7') AS {kind})"
-            " WHERE step = 1"
-        )
+        (record,) = other.execute("SELECT record FROM log WHERE step = 1").fetchone()
+        altered = record[:-1] + bytes((record[-1] ^ 1,))
+        other.execute(f"UPDATE checkpoints SET record = CAST(? AS {kind}) WHERE record = ?", (altered, record))
+        assert other.total_changes == 1
     other.close()
     with pytest.raises(CheckpointCorruptedError):
         await store.read_latest("run-1")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from support import sqlite_processes
-from support.records import chain, endless, first, following
+from support.records import chain, endless, first, following, noise
 from support.sqlite_mounts import mounted
 
 from stargraph.checkpoint.protocol import Checkpoint
@@ -166,7 +166,7 @@ async def test_a_full_disk_loses_nothing_and_is_overcome(path: Path) -> None:
             written: list[Checkpoint] = []
 
             async def fill() -> None:
-                for checkpoint in endless(state={"pad": "x" * 50_000, "count": 0}):
+                for checkpoint in endless(pad=100_000):
                     await store.write(checkpoint)
                     written.append(checkpoint)
 
@@ -176,7 +176,7 @@ async def test_a_full_disk_loses_nothing_and_is_overcome(path: Path) -> None:
             assert len(written) > 3
             assert [found async for found in store.history("run-1")] == written
             with pytest.raises(StoreUnavailableError):
-                await store.write(following(written[-1]))
+                await store.write(following(written[-1], changes={"pad": noise(100_000)}))
             ballast.unlink()
             for _ in range(3):
                 written.append(following(written[-1]))
@@ -203,7 +203,7 @@ async def test_what_does_not_fit_fails_alone(path: Path) -> None:
     with mounted(path.parent / "small", "size=3m") as small:
         async with SQLiteCheckpointer(small / "run.sqlite") as store:
             records = [first(f"run-{number}") for number in range(20)]
-            records[7] = first("run-7", state={"pad": "x" * 4_000_000})
+            records[7] = first("run-7", state={"pad": noise(8_000_000)})
             outcomes = await asyncio.gather(*map(store.write, records), return_exceptions=True)
             assert [getattr(outcome, "reason", None) for outcome in outcomes] == [None] * 7 + ["disk-full"] + [
                 None
@@ -228,7 +228,7 @@ async def main():
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, hard))
         try:
-            for checkpoint in endless(state={"pad": "x" * 5000}):
+            for checkpoint in endless(pad=10_000):
                 await store.write(checkpoint)
                 written.append(checkpoint)
         except StoreUnavailableError as error:
@@ -245,7 +245,7 @@ asyncio.run(main())
 
 async def test_the_log_stays_short_and_writers_do_not_wait_for_readers(path: Path) -> None:
     async with SQLiteCheckpointer(path) as store:
-        records = endless(state={"pad": "x" * 20_000, "count": 0})
+        records = endless(pad=40_000)
         for _ in range(600):
             await store.write(next(records))
         assert Path(f"{path}-wal").stat().st_size < 3 * _writer._WAL_BYTES
@@ -258,7 +258,7 @@ async def test_a_long_reader_delays_the_log_and_loses_nothing(path: Path) -> Non
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
             reader.execute("BEGIN")
             assert reader.execute("SELECT count(*) FROM checkpoints").fetchone() == (1,)
-            records = endless(state={"pad": "x" * 20_000, "count": 0})
+            records = endless(pad=40_000)
             for _ in range(500):
                 await store.write(next(records))
             assert reader.execute("SELECT count(*) FROM checkpoints").fetchone() == (1,)

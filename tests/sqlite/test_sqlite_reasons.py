@@ -14,6 +14,7 @@ OF_THE_CONTRACT = {
     ("closed", "CheckpointError"),
     ("corrupted-record", "CheckpointCorruptedError"),
     ("newer-format", "StoreVersionError"),
+    ("older-format", "StoreVersionError"),
 }
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sqlite3
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from support.records import STARTED_AT, chain, executor, first, following, task
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.records import STARTED_AT, chain, endless, executor, first, following, noise, task
 
 from stargraph.checkpoint.protocol import Checkpoint, Fork, PruneReport, Status, StepRange
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer, _retention
@@ -24,7 +27,7 @@ async def steps(store: SQLiteCheckpointer, run_id: str = "run-1") -> list[int]:
 def rows(path: Path, run_id: str = "run-1") -> int:
     connection = sqlite3.connect(path)
     try:
-        (count,) = connection.execute("SELECT count(*) FROM checkpoints WHERE run_id = ?", (run_id,)).fetchone()
+        (count,) = connection.execute("SELECT count(*) FROM log WHERE run_id = ?", (run_id,)).fetchone()
         return int(count)
     finally:
         connection.close()
@@ -220,7 +223,7 @@ async def test_others_write_between_the_batches_of_a_prune(
 
 
 async def test_large_steps_are_removed_a_few_at_a_time(store: SQLiteCheckpointer) -> None:
-    await store.write_many(chain(length=12, end="done", state={"pad": "x" * 1_000_000, "count": 0}))
+    await store.write_many(list(itertools.islice(endless(pad=2_000_000), 12)))
     assert store._store
     removal = _retention.Removal("run-1")
     found, after = await store._store.read(lambda connection: _retention.steps_to_remove(connection, removal, -1))
@@ -242,3 +245,83 @@ async def test_many_runs_are_pruned_page_by_page(store: SQLiteCheckpointer, monk
         await store.write_many(chain(f"run-{number}", 3, end="done"))
     assert await store.prune(older_than=LATER) == PruneReport(runs=21, checkpoints=42, dry_run=False)
     assert {run.last_step for run in await store.list_runs()} == {2}
+
+
+class TestRecordsThatHoldWhatChanged:
+    """A prune leaves nothing that cannot be decoded, whatever other handles remember."""
+
+    async def test_what_stays_is_exact_whatever_goes(self, store: SQLiteCheckpointer) -> None:
+        ends: tuple[Status, ...] = ("done", "failed")
+        for number, end in enumerate(ends):
+            for keep_last in (1, 2, 7, 30):
+                run_id = f"run-{number}-{keep_last}"
+                checkpoints = chain(run_id, 60, end=end, state={"pad": noise(2000), "count": 0})
+                for checkpoint in checkpoints:
+                    await store.write(checkpoint)
+                await store.prune(older_than=LATER, statuses=[end], keep_last=keep_last)
+                kept = checkpoints[-keep_last:]
+                assert [found async for found in store.history(run_id)] == kept
+                assert await store.read_latest(run_id) == kept[-1]
+                for checkpoint in kept:
+                    assert await store.read_at_step(run_id, checkpoint.step) == checkpoint
+
+    async def test_a_writer_that_remembers_what_was_pruned_goes_on(self, store: SQLiteCheckpointer, path: Path) -> None:
+        checkpoints = chain(length=25, end="failed", state={"pad": noise(2000), "count": 0})
+        for checkpoint in checkpoints:
+            await store.write(checkpoint)
+        async with SQLiteCheckpointer(path) as other:
+            await other.prune(older_than=LATER, statuses=["failed"], keep_last=1)
+        assert await steps(store) == [24]
+        for _ in range(40):
+            checkpoints.append(following(checkpoints[-1]))
+            await store.write(checkpoints[-1])
+        async with SQLiteCheckpointer(path) as other:
+            assert [found async for found in other.history("run-1")] == checkpoints[24:]
+            for checkpoint in checkpoints[24:]:
+                assert await other.read_at_step("run-1", checkpoint.step) == checkpoint
+
+    async def test_a_batch_that_was_stored_in_part_and_in_another_form_goes_on(
+        self, store: SQLiteCheckpointer, path: Path
+    ) -> None:
+        checkpoints = chain(length=40, state={"pad": noise(2000), "count": 0})
+        await store.write_many(checkpoints[:10])
+        async with SQLiteCheckpointer(path) as other:  # remembers nothing, so that its record stands alone
+            await other.write(checkpoints[10])
+        await store.write_many(checkpoints[8:20])
+        async with SQLiteCheckpointer(path) as other:
+            await other.prune(older_than=LATER, statuses=["running"], keep_last=3)
+            assert [found async for found in other.history("run-1")] == checkpoints[17:20]
+        await store.write_many(checkpoints[20:])
+        assert [found async for found in store.history("run-1")] == checkpoints[17:]
+
+    @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+    @given(moves=st.lists(st.sampled_from(["write", "write", "write", "batch", "retry", "reopen", "read", "prune"])))
+    async def test_any_handles_in_any_order(self, tmp_path_factory: pytest.TempPathFactory, moves: list[str]) -> None:
+        path = tmp_path_factory.mktemp("any") / "run.sqlite"
+        handles = [SQLiteCheckpointer(path) for _ in range(2)]
+        checkpoints = [first(state={"pad": noise(1000), "count": 0})]
+        floor = 0
+        for handle in handles:
+            await handle.bootstrap()
+        await handles[0].write(checkpoints[0])
+        for number, move in enumerate(moves):
+            handle = handles[number % 3 == 0]
+            if move in ("write", "batch"):
+                made = []
+                for _ in range(1 if move == "write" else 6):
+                    made.append(following(checkpoints[-1]))
+                    checkpoints.append(made[-1])
+                await handle.write_many(made)
+            elif move == "retry":
+                await handle.write_many(checkpoints[-2:] if len(checkpoints) - floor > 1 else checkpoints[-1:])
+            elif move == "reopen":
+                await handle.close()
+                await handle.bootstrap()
+            elif move == "read":
+                assert await handle.read_latest("run-1") == checkpoints[-1]
+            else:
+                await handle.prune(older_than=LATER, statuses=["running"], keep_last=2)
+                floor = max(floor, len(checkpoints) - 2)
+            assert [found async for found in handle.history("run-1")] == checkpoints[floor:]
+        for handle in handles:
+            await handle.close()

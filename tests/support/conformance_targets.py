@@ -15,13 +15,13 @@ class _SQLiteBytes:
 
     async def get(self, location: str, run_id: str, step: int) -> bytes:
         with closing(sqlite3.connect(location)) as database:
-            sql = "SELECT record FROM checkpoints WHERE run_id = ? AND step = ?"
+            sql = "SELECT record FROM log WHERE run_id = ? AND step = ?"
             (record,) = database.execute(sql, (run_id, step)).fetchone()
         return bytes(record)
 
     async def put(self, location: str, run_id: str, step: int, data: bytes) -> None:
         with closing(sqlite3.connect(location)) as database, database:
-            sql = "UPDATE checkpoints SET record = ? WHERE run_id = ? AND step = ?"
+            sql = "UPDATE checkpoints SET record = ? WHERE id = (SELECT number FROM runs WHERE run_id = ?) << 34 | ?"
             database.execute(sql, (data, run_id, step))
 
 

@@ -43,12 +43,17 @@ def chain(run_id: str = "run-1", length: int = 4, *, end: Status = "running", **
     return checkpoints
 
 
-def endless(run_id: str = "run-1", **fields: Any) -> Iterator[Checkpoint]:
-    """The checkpoints of a run that does not end."""
-    checkpoint = first(run_id, **fields)
+def noise(size: int) -> str:
+    """A text that no compression makes much shorter than half of it, and that no other text has a part of."""
+    return secrets.token_hex(size // 2)
+
+
+def endless(run_id: str = "run-1", *, pad: int = 0, **fields: Any) -> Iterator[Checkpoint]:
+    """The checkpoints of a run that does not end, each with another text of so many characters."""
+    checkpoint = first(run_id, state={"pad": noise(pad), "count": 0}, **fields)
     while True:
         yield checkpoint
-        checkpoint = following(checkpoint)
+        checkpoint = following(checkpoint, changes={"pad": noise(pad), "count": checkpoint.step + 1})
 
 
 def task(since_step: int, **fields: Any) -> Task:

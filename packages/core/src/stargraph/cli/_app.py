@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import warnings
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -46,6 +47,16 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _use_keys(file: Path | None) -> None:
+    if file is None:
+        return
+    try:
+        # Read by the drivers, which are opened by their URLs.
+        os.environ["STARGRAPH_ENCRYPTION_KEY"] = ",".join(file.read_text().split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{file}: {getattr(error, 'strerror', None) or 'it is not text'}") from None
+
+
 @app.callback()
 def _stargraph(
     version: Annotated[
@@ -54,6 +65,15 @@ def _stargraph(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show tracebacks of errors; STARGRAPH_DEBUG=1 does the same.")
     ] = False,
+    encryption_keys: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A file with the keys that encrypt what is stored, key_id:secret, one a line, the current one first;"
+            " or set STARGRAPH_ENCRYPTION_KEY.",
+            callback=_use_keys,
+        ),
+    ] = None,
 ) -> None:
     if debug:
         os.environ["STARGRAPH_DEBUG"] = "1"

@@ -1,7 +1,23 @@
-"""The stored form of checkpoints, their seals, and the canonical form that digests are made of."""
+"""The stored form of checkpoints, their seals and their encryption, and the canonical form that digests are made of."""
 
+from stargraph.checkpoint.codec._cipher import ENCRYPTION_VARIABLE, Cipher
+from stargraph.checkpoint.codec._codec import Codec, Record, decode, encode, missing_bases
 from stargraph.checkpoint.codec._seal import KEY_VARIABLE, Keyring
-from stargraph.checkpoint.codec._stored import RECORD_VERSION, decode, encode
+from stargraph.checkpoint.codec._stored import RECORD_VERSION, bases_of
 from stargraph.checkpoint.protocol import DIGEST_FORM, canonical
 
-__all__ = ["DIGEST_FORM", "KEY_VARIABLE", "RECORD_VERSION", "Keyring", "canonical", "decode", "encode"]
+__all__ = [
+    "DIGEST_FORM",
+    "ENCRYPTION_VARIABLE",
+    "KEY_VARIABLE",
+    "RECORD_VERSION",
+    "Cipher",
+    "Codec",
+    "Keyring",
+    "Record",
+    "bases_of",
+    "canonical",
+    "decode",
+    "encode",
+    "missing_bases",
+]

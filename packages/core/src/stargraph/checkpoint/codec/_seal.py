@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 from collections.abc import Mapping
 from typing import Final
 
+from stargraph.checkpoint.codec._keys import checked_keys, parse_keys
 from stargraph.checkpoint.protocol import Checkpoint, Seal
 from stargraph.errors import CheckpointCorruptedError
 
@@ -24,12 +24,7 @@ class Keyring:
     """
 
     def __init__(self, keys: Mapping[str, bytes], *, allow_unsealed: bool = False) -> None:
-        if not keys:
-            raise ValueError("a keyring holds at least one key")
-        weak = [key_id for key_id, secret in keys.items() if len(secret) < 16]
-        if weak:
-            raise ValueError(f"the key {weak[0]!r} is shorter than 16 bytes")
-        self._keys = dict(keys)
+        self._keys = checked_keys(keys)
         self._current = next(iter(keys))
         self._allow_unsealed = allow_unsealed
 
@@ -47,17 +42,7 @@ class Keyring:
         Raises:
             ValueError: a key is too short, a key id is empty, not printable or given twice, or there is no key.
         """
-        keys: dict[str, bytes] = {}
-        for part in filter(None, (part.strip() for part in text.split(","))):
-            key_id, colon, secret = part.partition(":")
-            # Bytes of the environment that are not UTF-8 arrive as surrogates, and an encoding error would quote them.
-            secret_bytes = (secret if colon else part).encode("utf-8", "surrogateescape")
-            if not colon:
-                key_id = hashlib.sha256(b"stargraph key id" + secret_bytes).hexdigest()[:8]
-            if not key_id or not key_id.isprintable() or key_id in keys:
-                raise ValueError("a key id is empty, not printable, or given twice")
-            keys[key_id] = secret_bytes
-        return cls(keys, allow_unsealed=allow_unsealed)
+        return cls(parse_keys(text), allow_unsealed=allow_unsealed)
 
     @classmethod
     def from_environment(cls) -> Keyring | None:

@@ -1,57 +1,220 @@
-"""The stored form of a checkpoint: two bytes that say how to read it, then its body.
+r"""The stored form of a checkpoint: a record.
 
-    byte 0   the version of the form
-    byte 1   the kind of body; 0 is a keyframe: the whole checkpoint as one JSON object
+    byte 0     the version of the form, 2
+    byte 1     flags: 1 the body is compressed (zstd, with the dictionary of `_dictionary`), 2 the body is encrypted
+    varint     how many records it is decoded from, the keyframe first; 0 for a keyframe
+    varints    for each of them, how many steps before this one
+    the body
 
-Kinds that are decoded from other records take further numbers; a reader refuses what it does not know.
+A body, once decrypted and decompressed, is a line of JSON and the literals: `{…}\n<bytes>`. The line says how each text
+is made:
+
+    f   fields that differ from the base; a field that no record names is null
+    s   members of the state that are new or differ
+    d   members of the base's state that are gone
+    o   the members of the state in order, where it is not that of the base with the new ones behind
+    u   the members of the update, in order; missing where there is no update
+
+A text is made by a script: the number n, or a list of instructions. n takes the next n bytes of the literals; in a
+list, -n does that, and a pair `start, length` copies a range of the base's text of the same name, or, for the update,
+of the state's member of the same name in this very checkpoint. Texts are JSON; digests and the like are raw bytes.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from threading import local
+from typing import Any, Final
 
 import orjson
+import zstandard
 
-from stargraph.checkpoint.protocol import Checkpoint, format_time
-from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreVersionError
+from stargraph.checkpoint.codec._cipher import Cipher, no_keys, not_encrypted
+from stargraph.checkpoint.codec._dictionary import DICTIONARY
+from stargraph.checkpoint.codec._patch import Patch, script_between
+from stargraph.checkpoint.codec._script import Script, apply
+from stargraph.checkpoint.codec._texts import Texts
+from stargraph.checkpoint.protocol import MAX_BYTES
+from stargraph.errors import CheckpointCorruptedError, StateError, StoreVersionError
 
-RECORD_VERSION: Final = 1
-"""The version of the form that `encode` writes."""
+RECORD_VERSION: Final = 2
+"""The version of the form that is written."""
 
-_KEYFRAME: Final = 0
-_HEADER: Final = bytes((RECORD_VERSION, _KEYFRAME))
+MOST_BYTES: Final = 4 * MAX_BYTES
+"""How long a body may be, in bytes; no record is inflated beyond it."""
+
+_COMPRESSED: Final = 1
+_ENCRYPTED: Final = 2
+_LEVEL: Final = 3
+_WORTH_COMPRESSING: Final = 96
+_MOST_BASES: Final = 64
 
 
-def encode(checkpoint: Checkpoint) -> bytes:
-    """Return the stored form of a checkpoint.
+def pack(
+    run_id: str,
+    step: int,
+    patch: Patch,
+    texts: Texts,
+    *,
+    bases: tuple[int, ...],
+    base_keys: Sequence[str],
+    cipher: Cipher | None,
+) -> bytes:
+    """Return the record of a checkpoint.
 
     Args:
-        checkpoint: what to store.
+        run_id: the run.
+        step: the step.
+        patch: what leads from the base to it.
+        texts: its own texts.
+        bases: the steps that it is decoded from, the keyframe first.
+        base_keys: the members of the base's state, in order.
+        cipher: encrypts it.
 
     Raises:
-        CheckpointError: it is not what its digest covers (`reason="invalid-checkpoint"`).
+        StateError: it is too large.
     """
-    checkpoint.ensure_valid()
-    fields = dict(checkpoint.__dict__)
-    fields["state"] = _text_of(checkpoint.state_fragments())
-    update = checkpoint.update_fragments()
-    fields["update"] = None if update is None else _text_of(update)
-    return _HEADER + orjson.dumps(fields, default=_plain, option=orjson.OPT_PASSTHROUGH_DATETIME)
+    literals: list[bytes] = []
+    index: dict[str, Any] = {
+        "f": {name: _written(script, literals) for name, script in patch.fields.items()},
+        "s": {key: _written(script, literals) for key, script in patch.state.items()},
+    }
+    gone = [key for key in base_keys if key not in texts.state]
+    if gone:
+        index["d"] = gone
+    if base_keys and _implied_order(base_keys, texts.state) != list(texts.state):
+        index["o"] = list(texts.state)
+    if texts.update is not None:
+        index["u"] = {
+            key: _written(script_between(texts.state.get(key), text), literals) for key, text in texts.update.items()
+        }
+    body = b"".join((orjson.dumps(index), b"\n", *literals))
+    if len(body) > MOST_BYTES:
+        raise StateError(
+            f"run {run_id!r}, step {step}: a record of {len(body) / 2**20:.0f} MiB, more than the"
+            f" {MOST_BYTES // 2**20} MiB that a store takes",
+            reason="too-large",
+            hint="Keep large data in a file or an object store, and its address in the state.",
+        )
+    flags = 0
+    if len(body) >= _WORTH_COMPRESSING:
+        compressed = _zstandard.compressor.compress(body)
+        if len(compressed) < len(body):
+            body, flags = compressed, _COMPRESSED
+    if cipher is not None:
+        flags |= _ENCRYPTED
+    header = bytearray((RECORD_VERSION, flags))
+    _put_number(header, len(bases))
+    for earlier in bases:
+        _put_number(header, step - earlier)
+    if cipher is not None:
+        body = cipher.encrypt(body, run_id=run_id, step=step, header=bytes(header))
+    return bytes(header) + body
 
 
-def decode(record: bytes, *, run_id: str, step: int) -> Checkpoint:
-    """Return the checkpoint that a record holds.
+class Opened:
+    """A record whose body can be read.
 
     Args:
-        record: what `encode` returned.
-        run_id: the run that it was stored under.
-        step: the step that it was stored at.
+        record: what is stored.
+        run_id: the run that it is stored under.
+        step: the step that it is stored at.
+        cipher: decrypts it.
+
+    Attributes:
+        bases: the steps that it is decoded from, the keyframe first.
 
     Raises:
-        CheckpointCorruptedError: it is not what was written, or belongs to another run or step.
+        CheckpointCorruptedError: it is not what was written.
         StoreVersionError: a newer version of Stargraph wrote it.
     """
-    if record[:1] > _HEADER[:1]:
+
+    def __init__(self, record: bytes, run_id: str, step: int, cipher: Cipher | None) -> None:
+        self.bases, start = _header(record, run_id, step)
+        flags, body = record[1], record[start:]
+        if flags & _ENCRYPTED:
+            if cipher is None:
+                raise no_keys(run_id, step)
+            body = cipher.decrypt(body, run_id=run_id, step=step, header=record[:start])
+        elif cipher is not None and not cipher.allow_plain:
+            raise not_encrypted(run_id, step)
+        try:
+            if flags & _COMPRESSED:
+                body = _inflate(body)
+            line = body.index(b"\n")
+            self._index = _object(orjson.loads(memoryview(body)[:line]))
+            literals = _Literals(body, line + 1)
+            self._fields = {name: literals.script(spec) for name, spec in _object(self._index["f"]).items()}
+            self._state = {key: literals.script(spec) for key, spec in _object(self._index["s"]).items()}
+            update = self._index.get("u")
+            self._update = None if update is None else {k: literals.script(s) for k, s in _object(update).items()}
+            literals.end()
+        except (ValueError, TypeError, KeyError, zstandard.ZstdError) as error:
+            raise corrupted(run_id, step, str(error).partition("\n")[0]) from None
+
+    def texts(self, base: Texts) -> Texts:
+        """Return the texts of the checkpoint.
+
+        Args:
+            base: those of the checkpoint that it is decoded from, or `NOTHING`.
+
+        Raises:
+            ValueError: they cannot be made from that base.
+        """
+        fields = base.fields | _made(self._fields, base.fields)
+        made = _made(self._state, base.state)
+        gone = set(self._index.get("d", ()))
+        state = {key: text for key, text in base.state.items() if key not in gone} | made
+        order = self._index.get("o")
+        if order is not None:
+            if len(order) != len(state) or not all(type(key) is str and key in state for key in order):
+                raise ValueError("its order of the state is not that of the members")
+            state = {key: state[key] for key in order}
+        return Texts(fields, state, None if self._update is None else _made(self._update, state))
+
+    def patch(self, texts: Texts) -> Patch:
+        """Return what leads from the base to the checkpoint.
+
+        Args:
+            texts: what `texts` returned.
+        """
+        return Patch(self._fields, self._state, tuple(texts.state))
+
+
+def bases_of(record: bytes, *, run_id: str, step: int) -> tuple[int, ...]:
+    """Return the steps that a record says it is decoded from, the keyframe first; the last one is its direct base.
+
+    Args:
+        record: what is stored, or the beginning of it.
+        run_id: the run that it is stored under.
+        step: the step that it is stored at.
+
+    Raises:
+        CheckpointCorruptedError: it does not begin like a record.
+        StoreVersionError: a newer version of Stargraph wrote it.
+    """
+    return _header(record, run_id, step)[0]
+
+
+def corrupted(run_id: str, step: int, complaint: str) -> CheckpointCorruptedError:
+    """Return the error of a record that is not what was written.
+
+    Args:
+        run_id: the run.
+        step: the step.
+        complaint: what is wrong with it.
+    """
+    return CheckpointCorruptedError(
+        f"run {run_id!r}, step {step}: the stored record is not what was written: {complaint}",
+        reason="corrupted-record",
+        hint="Nothing was changed. Restore the store from a backup, or fork the run from an earlier step.",
+        run_id=run_id,
+        step=step,
+    )
+
+
+def _header(record: bytes, run_id: str, step: int) -> tuple[tuple[int, ...], int]:
+    if record[:1] > bytes((RECORD_VERSION,)):
         raise StoreVersionError(
             f"run {run_id!r}, step {step}: the record has version {record[0]}, and this software reads up to"
             f" {RECORD_VERSION}",
@@ -60,40 +223,145 @@ def decode(record: bytes, *, run_id: str, step: int) -> Checkpoint:
             run_id=run_id,
             step=step,
         )
-    if record[:2] != _HEADER:
-        raise _corrupted(run_id, step, "it does not begin like a record")
+    if record[:1] == b"\x01":
+        raise StoreVersionError(
+            f"run {run_id!r}, step {step}: the record has version 1, from before the first release",
+            reason="older-format",
+            hint="This software cannot read it; the one that wrote it can.",
+            run_id=run_id,
+            step=step,
+        )
     try:
-        fields = orjson.loads(memoryview(record)[2:])
-        if type(fields) is not dict:
-            raise ValueError("it is not an object")
-        checkpoint = Checkpoint.from_stored(fields)
-    except CheckpointCorruptedError as error:
-        raise _corrupted(run_id, step, error.message) from None
-    except (ValueError, TypeError, CheckpointError) as error:
-        # Without its cause, which would quote the content in logs.
-        raise _corrupted(run_id, step, str(error).partition("\n")[0]) from None
-    if (checkpoint.run_id, checkpoint.step) != (run_id, step):
-        raise _corrupted(run_id, step, f"it is step {checkpoint.step} of run {checkpoint.run_id!r}")
-    return checkpoint
+        if record[0] != RECORD_VERSION or record[1] & ~(_COMPRESSED | _ENCRYPTED):
+            raise ValueError
+        count, position = _number(record, 2)
+        if count > _MOST_BASES:
+            raise ValueError
+        bases = []
+        for _ in range(count):
+            before, position = _number(record, position)
+            bases.append(step - before)
+        if bases != sorted(set(bases)) or (bases and (bases[0] < 0 or bases[-1] >= step)):
+            raise ValueError
+    except (IndexError, ValueError):
+        raise corrupted(run_id, step, "it does not begin like a record") from None
+    return tuple(bases), position
 
 
-def _text_of(fragments: object) -> dict[str, orjson.Fragment]:
-    assert isinstance(fragments, dict)
-    return {key: orjson.Fragment(fragment.encoded) for key, fragment in fragments.items()}
+def _put_number(header: bytearray, number: int) -> None:
+    """Add a number as LEB128 does: seven bits a byte, the lowest first, the high bit where more follow."""
+    while number > 0x7F:
+        header.append(number & 0x7F | 0x80)
+        number >>= 7
+    header.append(number)
 
 
-def _plain(value: object) -> object:
-    model_fields = getattr(value, "__dict__", None)
-    if model_fields is not None:
-        return model_fields
-    return format_time(value)  # type: ignore[arg-type]  # only models and datetimes get here
+def _number(record: bytes, position: int) -> tuple[int, int]:
+    number = shift = 0
+    while True:
+        byte = record[position]
+        position += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, position
+        shift += 7
+        if shift > 63:
+            raise ValueError
 
 
-def _corrupted(run_id: str, step: int, complaint: str) -> CheckpointCorruptedError:
-    return CheckpointCorruptedError(
-        f"run {run_id!r}, step {step}: the stored record is not what was written: {complaint}",
-        reason="corrupted-record",
-        hint="Nothing was changed. Restore the store from a backup, or fork the run from an earlier step.",
-        run_id=run_id,
-        step=step,
-    )
+def _implied_order(base_keys: Sequence[str], state: Mapping[str, bytes]) -> list[str]:
+    known = set(base_keys)
+    return [key for key in base_keys if key in state] + [key for key in state if key not in known]
+
+
+def _written(script: Script, literals: list[bytes]) -> int | list[int]:
+    """Return a script as the line holds it, its literals added to those of the record."""
+    if len(script) == 1 and isinstance(script[0], bytes):
+        literals.append(script[0])
+        return len(script[0])
+    spec: list[int] = []
+    for instruction in script:
+        if isinstance(instruction, bytes):
+            literals.append(instruction)
+            spec.append(-len(instruction))
+        else:
+            spec += instruction
+    return spec
+
+
+class _Literals:
+    """The literals of a body, taken one after the other."""
+
+    def __init__(self, body: bytes, start: int) -> None:
+        self._body = body
+        self._position = start
+
+    def script(self, spec: object) -> Script:
+        """Return the script that the line holds."""
+        if type(spec) is int:
+            return [self._take(spec)]
+        if type(spec) is not list:
+            raise ValueError("a script is neither a number nor a list")
+        script: Script = []
+        numbers: Iterable[object] = iter(spec)
+        for number in numbers:
+            if type(number) is not int:
+                raise ValueError("a script holds what is not a number")
+            if number < 0:
+                script.append(self._take(-number))
+                continue
+            length = next(iter(numbers), None)
+            if type(length) is not int:
+                raise ValueError("a script copies without a length")
+            script.append((number, length))
+        return script
+
+    def end(self) -> None:
+        """Refuse literals that nothing has taken."""
+        if self._position != len(self._body):
+            raise ValueError("it holds more than its scripts use")
+
+    def _take(self, length: int) -> bytes:
+        end = self._position + length
+        if length < 0 or end > len(self._body):
+            raise ValueError("it ends too early")
+        text = self._body[self._position : end]
+        self._position = end
+        return text
+
+
+def _made(scripts: Mapping[str, Script], base: Mapping[str, bytes]) -> dict[str, bytes]:
+    texts: dict[str, bytes] = {}
+    left = MOST_BYTES  # so that a record that copies again and again does not fill the memory
+    for name, script in scripts.items():
+        texts[name] = apply(script, base.get(name, b""), most=left)
+        left -= len(texts[name])
+    return texts
+
+
+def _object(value: object) -> dict[str, Any]:
+    if type(value) is not dict:
+        raise ValueError("it is not an object")
+    return value
+
+
+def _inflate(body: bytes) -> bytes:
+    size = zstandard.frame_content_size(body)
+    if size < 0:
+        raise ValueError("its compressed body does not say its size")
+    if size > MOST_BYTES:
+        raise ValueError(f"its body of {size} bytes is too large")
+    return _zstandard.decompressor.decompress(body, max_output_size=size, allow_extra_data=False)
+
+
+class _Zstandard(local):
+    """The contexts of one thread: they serve one at a time."""
+
+    def __init__(self) -> None:
+        dictionary = zstandard.ZstdCompressionDict(DICTIONARY, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+        dictionary.precompute_compress(level=_LEVEL)
+        self.compressor = zstandard.ZstdCompressor(level=_LEVEL, dict_data=dictionary)
+        self.decompressor = zstandard.ZstdDecompressor(dict_data=dictionary)
+
+
+_zstandard: Final = _Zstandard()

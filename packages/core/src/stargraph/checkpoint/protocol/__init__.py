@@ -46,7 +46,13 @@ from stargraph.checkpoint.protocol._rules import (
     not_bootstrapped,
     run_deleted,
 )
-from stargraph.checkpoint.protocol._summaries import PruneReport, RunPage, RunSummary
+from stargraph.checkpoint.protocol._summaries import (
+    PruneReport,
+    RunPage,
+    RunSummary,
+    summaries_from_json,
+    summary_json,
+)
 
 __all__ = [
     "DIGEST_FORM",
@@ -91,4 +97,6 @@ __all__ = [
     "needed_steps",
     "not_bootstrapped",
     "run_deleted",
+    "summaries_from_json",
+    "summary_json",
 ]

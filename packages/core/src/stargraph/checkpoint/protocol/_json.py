@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
-from stargraph.errors import CheckpointError, StateError
+from stargraph.errors import StateError
 
 JsonValue: TypeAlias = Any
 """None, bool, int (64-bit signed), float (finite), str, list and dict with str keys, nested."""
@@ -266,14 +266,23 @@ class Fragment:
 
     A run's next checkpoint shares the fragments of what did not change, so that the cost of a step
     follows the change and not the state.
+
+    Args:
+        value: the value; not to be changed.
+        encoded: its JSON text, keys in their own order.
+
+    Attributes:
+        value: the value.
+        encoded: its JSON text.
+        digest: of its canonical bytes, in hex.
     """
 
-    __slots__ = ("_encoded", "_value", "digest")
+    __slots__ = ("digest", "encoded", "value")
 
-    def __init__(self, value: JsonValue, encoded: bytes | None = None) -> None:
-        self._value = value
-        self._encoded = encoded
-        self.digest = hashlib.sha256(canonical(value)).hexdigest()
+    def __init__(self, value: JsonValue, encoded: bytes) -> None:
+        self.value: Final = value
+        self.encoded: Final = encoded
+        self.digest: Final = hashlib.sha256(_canonical_of(value, encoded)).hexdigest()
 
     @classmethod
     def of(cls, value: JsonValue, path: str) -> Fragment:
@@ -296,31 +305,14 @@ class Fragment:
         owned = decode(encoded) if type(value) is list or type(value) is dict else value
         return cls(owned, encoded)
 
-    @property
-    def value(self) -> JsonValue:
-        """The value; not to be changed."""
-        return self._value
-
-    @property
-    def encoded(self) -> bytes:
-        """The JSON text, keys in their own order.
-
-        Raises:
-            CheckpointError: the value was changed since its digest was made (`reason="invalid-checkpoint"`).
-        """
-        if self._encoded is None:
-            if hashlib.sha256(canonical(self._value)).hexdigest() != self.digest:
-                raise CheckpointError(
-                    "a value of a checkpoint was changed after it was read",
-                    reason="invalid-checkpoint",
-                    hint="The values of a checkpoint belong to it; change a copy, such as fresh_state() returns.",
-                )
-            self._encoded = encode(self._value)
-        return self._encoded
-
     def fresh(self) -> JsonValue:
         """Return a copy that its receiver may change."""
-        return decode(self.encoded) if type(self._value) is list or type(self._value) is dict else self._value
+        return decode(self.encoded) if type(self.value) is list or type(self.value) is dict else self.value
+
+
+def _canonical_of(value: JsonValue, encoded: bytes) -> bytes:
+    # Without keys to sort, the text of the fast form is canonical as it is.
+    return encoded if _FAST_IS_CANONICAL and type(value) not in (list, dict) else canonical(value)
 
 
 def join_fragments(members: Mapping[str, Fragment]) -> bytes:

@@ -289,28 +289,28 @@ class Checkpoint(_Draft):
         return Checkpoint._built(fields, state_fragments, update_fragments)
 
     @classmethod
-    def from_stored(cls, fields: dict[str, Any]) -> Checkpoint:
+    def from_stored(
+        cls, fields: dict[str, Any], state: dict[str, Fragment], update: dict[str, Fragment] | None
+    ) -> Checkpoint:
         """Return the checkpoint that a codec has read, verified by its digest instead of a walk over the state.
 
         Args:
-            fields: every field by its name, as parsed from JSON; taken over, not copied.
+            fields: every other field by its name, as parsed from JSON.
+            state: the members of the state; taken over, not copied.
+            update: the members of the update, or None; likewise.
 
         Raises:
             CheckpointCorruptedError: the digest does not fit.
             ValueError: a field is missing, unknown or malformed.
         """
-        state, update = fields.get("state"), fields.get("update")
-        if type(state) is not dict or not (update is None or type(update) is dict):
-            raise ValueError("the state and the update are objects")
         try:
             checkpoint = _Stored.model_validate({**fields, "state": {}, "update": None})
         except ValidationError as error:
             raise ValueError(complaint_of(error)) from None
         values = dict(checkpoint.__dict__)
-        state_fragments = {key: Fragment(value) for key, value in state.items()}
-        update_fragments = None if update is None else {key: Fragment(value) for key, value in update.items()}
-        values["state"], values["update"] = state, update
-        stored = cls._assembled(values, state_fragments, update_fragments)
+        values["state"] = _values(state)
+        values["update"] = None if update is None else _values(update)
+        stored = cls._assembled(values, state, update)
         stored._verify()
         return stored
 

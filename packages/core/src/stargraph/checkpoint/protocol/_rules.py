@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -30,7 +31,11 @@ class Tail:
 
 
 def judge_append(
-    checkpoint: Checkpoint, *, tail: Tail | None, stored_digest: str | None
+    checkpoint: Checkpoint,
+    *,
+    tail: Tail | None,
+    stored_digest: str | None,
+    fingerprint: Callable[[str], str] = str,
 ) -> Literal["append", "stored"]:
     """Decide what becomes of a checkpoint: the rules of `write`, in the contract's order.
 
@@ -38,6 +43,7 @@ def judge_append(
         checkpoint: what is to be written; valid already.
         tail: the run as it is stored, or None where it is unknown.
         stored_digest: the digest of the stored checkpoint of the same run and step, or None.
+        fingerprint: makes of a digest what the store keeps instead, where it does.
 
     Returns:
         `append`, or `stored` where the very same checkpoint is there already.
@@ -45,16 +51,17 @@ def judge_append(
     Raises:
         CheckpointConflictError: another checkpoint is stored at this step (`reason="step-taken"`), or this
             one follows another step than the latest (`reason="wrong-predecessor"`).
-        CheckpointError: `reason` is `step-gap`, `pruned` or `run-ended`.
+        CheckpointError: `reason` is `step-gap`, `pruned`, `run-ended` or `plain-run`.
     """
     run_id, step = checkpoint.run_id, checkpoint.step
     where = f"run {run_id!r}, step {step}"
+    digest = fingerprint(checkpoint.digest)
+    previous_digest = None if checkpoint.previous_digest is None else fingerprint(checkpoint.previous_digest)
     if stored_digest is not None:
-        if stored_digest == checkpoint.digest:
+        if stored_digest == digest:
             return "stored"
         raise CheckpointConflictError(
-            f"{where}: another checkpoint is stored at this step"
-            f" ({stored_digest[:12]}…, not {checkpoint.digest[:12]}…)",
+            f"{where}: another checkpoint is stored at this step ({stored_digest[:12]}…, not {digest[:12]}…)",
             reason="step-taken",
             hint="Another executor has taken this run over; this one must stop.",
             run_id=run_id,
@@ -88,10 +95,17 @@ def judge_append(
         )
     if tail.status in ENDED:
         raise _run_ended(checkpoint, tail.status, tail.step)
-    if checkpoint.previous_digest != tail.digest:
+    if previous_digest != tail.digest and tail.digest == checkpoint.previous_digest:
+        raise CheckpointError(
+            f"{where}: the run was begun without encryption, and cannot go on with it in this store",
+            reason="plain-run",
+            hint="Copy it to a new store with the keys, and resume it there.",
+            run_id=run_id,
+            step=step,
+        )
+    if previous_digest != tail.digest:
         raise CheckpointConflictError(
-            f"{where}: it follows {(checkpoint.previous_digest or 'nothing')[:12]}…,"
-            f" but step {tail.step} is {tail.digest[:12]}…",
+            f"{where}: it follows {(previous_digest or 'nothing')[:12]}…, but step {tail.step} is {tail.digest[:12]}…",
             reason="wrong-predecessor",
             hint="Another executor wrote the step before; this one must stop.",
             run_id=run_id,

@@ -6,73 +6,81 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
-from stargraph.checkpoint.codec import encode
-from stargraph.checkpoint.protocol import Checkpoint, RunSummary, Tail, judge_append, run_deleted
+from stargraph.checkpoint.codec import Codec, Record
+from stargraph.checkpoint.protocol import Checkpoint, Tail, judge_append, run_deleted, summary_json
 from stargraph.checkpoint.sqlite._rows import microseconds, tags
 from stargraph.errors import CheckpointCorruptedError
 
 _APPEND: Final = """
 INSERT INTO append
-    (run_id, step, digest, previous_digest, status, graph_id, started_at, updated_at, summary, metadata, record)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    (run_id, step, digest, previous_digest, base, status, graph_id, started_at, updated_at, summary, metadata, record)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 _STORED: Final = """
 SELECT runs.status, runs.step, runs.digest, runs.floor, checkpoints.digest
 FROM (SELECT ? AS run_id, ? AS step) AS asked
 LEFT JOIN runs ON runs.run_id = asked.run_id
-LEFT JOIN checkpoints ON checkpoints.run_id = asked.run_id AND checkpoints.step = asked.step
+LEFT JOIN checkpoints ON checkpoints.id = runs.number << 34 | asked.step
 """
 
 _ATTEMPTS: Final = 10
 
 
 class Append:
-    """Append one checkpoint; it is encoded here, before anything is asked of the store.
+    """Append one checkpoint.
 
     Args:
         checkpoint: what to append.
-
-    Raises:
-        CheckpointError: it is not what its digest covers (`reason="invalid-checkpoint"`).
+        record: its stored form.
+        codec: made it.
     """
 
     single: Final = True
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        record = encode(checkpoint)
-        previous = checkpoint.previous_digest
+    def __init__(self, checkpoint: Checkpoint, record: Record, codec: Codec) -> None:
         self.checkpoint = checkpoint
-        self.size = len(record)
+        self.record = record
+        self.size = len(record.data)
+        self._codec = codec
+        previous = checkpoint.previous_digest
         self._columns = (
             checkpoint.run_id,
             checkpoint.step,
-            bytes.fromhex(checkpoint.digest),
-            None if previous is None else bytes.fromhex(previous),
+            bytes.fromhex(codec.fingerprint(checkpoint.digest)),
+            None if previous is None else bytes.fromhex(codec.fingerprint(previous)),
+            record.bases[-1] if record.bases else None,
             checkpoint.status,
             checkpoint.graph_id,
             microseconds(checkpoint.started_at),
             microseconds(checkpoint.timestamp),
-            RunSummary.from_checkpoint(checkpoint).model_dump_json(),
+            summary_json(checkpoint),
             tags(checkpoint.metadata) if checkpoint.step == 0 else None,
-            record,
+            record.data,
         )
 
-    def apply(self, connection: sqlite3.Connection, /) -> None:
-        """Append it, unless it is stored already.
+    def alone(self) -> Append:
+        """Return the same, stored without reference to other records."""
+        return Append(self.checkpoint, self._codec.encode_alone(self.checkpoint), self._codec)
+
+    def apply(self, connection: sqlite3.Connection, /) -> bool:
+        """Append it; return False where it is stored in another form than `record`, or may be.
 
         Raises:
             CheckpointError: it is refused, as the contract says.
         """
+        columns = self._columns
         for _ in range(_ATTEMPTS):
             try:
-                connection.execute(_APPEND, self._columns)
+                connection.execute(_APPEND, columns)
             except sqlite3.IntegrityError:
-                # Outside a transaction another process may have moved the run before it is judged.
                 if self._judge(connection) == "stored":
-                    return
+                    return False
+                # A prune has removed its base, or, outside a transaction, another process was quicker than the judge.
+                if self.record.bases:
+                    columns = self.alone()._columns
             else:
-                return
+                return columns is self._columns
         checkpoint = self.checkpoint
         raise CheckpointCorruptedError(
             f"run {checkpoint.run_id!r}, step {checkpoint.step}: the tables contradict each other",
@@ -88,15 +96,19 @@ class Append:
         status, step, digest, floor, stored = row
         if status == "deleted":
             raise run_deleted(checkpoint.run_id, checkpoint.step)
-        tail = None if status is None else Tail(step=step, digest=digest.hex(), status=status, floor=floor)
-        return judge_append(checkpoint, tail=tail, stored_digest=None if stored is None else stored.hex())
+        return judge_append(
+            checkpoint,
+            tail=None if status is None else Tail(step=step, digest=digest.hex(), status=status, floor=floor),
+            stored_digest=None if stored is None else stored.hex(),
+            fingerprint=self._codec.fingerprint,
+        )
 
 
 class AppendMany:
     """Append consecutive checkpoints of one run, up to the first that is refused.
 
     Args:
-        appends: the checkpoints, in order.
+        appends: the checkpoints, in order, each encoded after the one before it.
     """
 
     single: Final = False
@@ -105,11 +117,13 @@ class AppendMany:
         self._appends = appends
         self.size = sum(append.size for append in appends)
 
-    def apply(self, connection: sqlite3.Connection, /) -> None:
-        """Append them.
+    def apply(self, connection: sqlite3.Connection, /) -> bool:
+        """Append them; return False where one is stored in another form than its `record`, or may be.
 
         Raises:
             CheckpointError: one is refused; those before it are kept.
         """
+        as_encoded = True
         for append in self._appends:
-            append.apply(connection)
+            as_encoded &= append.apply(connection)
+        return as_encoded

@@ -9,6 +9,7 @@ from functools import partial
 from types import TracebackType
 from typing import Final, Self, get_args
 
+from stargraph.checkpoint.codec import Cipher, Codec, Record
 from stargraph.checkpoint.protocol import (
     PRUNED_BY_DEFAULT,
     BatchAppend,
@@ -34,10 +35,10 @@ from stargraph.checkpoint.sqlite._appends import Append, AppendMany
 from stargraph.checkpoint.sqlite._files import StoreFiles
 from stargraph.checkpoint.sqlite._library import sqlite_library
 from stargraph.checkpoint.sqlite._rows import microseconds
+from stargraph.checkpoint.sqlite._schema import MAX_STEP
 from stargraph.checkpoint.sqlite._store import Options, Store, Synchronous
 from stargraph.checkpoint.sqlite._urls import parse_url
 
-_MAX_STEP: Final = 2**62
 _GROUP_BYTES: Final = 8 * 1024 * 1024
 
 
@@ -56,6 +57,8 @@ class SQLiteCheckpointer:
         busy_timeout: how long a write waits for another connection's lock, in seconds.
         allow_network_filesystem: open a file on a network filesystem all the same. Checkpoints can be lost
             and the file damaged as soon as two machines open it.
+        encryption: the keys that encrypt what is stored; None stores it readable. docs/encryption.md says what stays
+            readable all the same.
 
     Raises:
         CheckpointError: `path` cannot name a file (`reason="invalid-path"`).
@@ -69,6 +72,7 @@ class SQLiteCheckpointer:
         synchronous: Synchronous = "full",
         busy_timeout: float = 30.0,
         allow_network_filesystem: bool = False,
+        encryption: Cipher | None = None,
     ) -> None:
         if synchronous not in get_args(Synchronous):
             raise ValueError(f"synchronous is {synchronous!r}: give 'full' or 'normal'")
@@ -76,6 +80,7 @@ class SQLiteCheckpointer:
             raise ValueError(f"busy_timeout is {busy_timeout!r}: give 0 or more seconds")
         self._files = StoreFiles(path)
         self._options = Options(synchronous, float(busy_timeout), allow_network_filesystem)
+        self._codec = Codec(cipher=encryption)
         self._store: Store | None = None
         self._was_closed = False
 
@@ -85,13 +90,14 @@ class SQLiteCheckpointer:
 
         Args:
             url: `sqlite:///relative/run.sqlite`, `sqlite:////absolute/run.sqlite`, or a plain path. A URL may
-                end in `?synchronous=normal`, `busy_timeout=…` and `allow_network_filesystem=true`.
+                end in `?synchronous=normal`, `busy_timeout=…` and `allow_network_filesystem=true`. The keys of
+                encryption come from `STARGRAPH_ENCRYPTION_KEY`.
 
         Raises:
             CheckpointError: it cannot be read (`reason="invalid-url"`).
         """
         path, options = parse_url(url)
-        return cls(path, **options)
+        return cls(path, **options, encryption=Cipher.from_environment())
 
     @staticmethod
     def diagnose() -> list[str]:
@@ -154,7 +160,8 @@ class SQLiteCheckpointer:
             StoreUnavailableError: the outcome is unknown; writing again settles it.
         """
         store = self._opened()
-        await store.writer.submit(Append(checkpoint))
+        record = self._codec.encode(checkpoint)
+        self._note(checkpoint.run_id, record, await store.writer.submit(Append(checkpoint, record, self._codec)))
 
     async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Append consecutive steps of one run; whatever happens, what is stored of them is a prefix.
@@ -171,14 +178,24 @@ class SQLiteCheckpointer:
         group: list[Append] = []
         size = 0
         for checkpoint in checkpoints:
-            append = Append(checkpoint)
-            group.append(append)
-            size += append.size
+            record = self._codec.encode(checkpoint, after=group[-1].record if group else None)
+            group.append(Append(checkpoint, record, self._codec))
+            size += group[-1].size
             if size >= _GROUP_BYTES:
-                await store.writer.submit(AppendMany(group))
+                await self._append_many(store, group)
                 group, size = [], 0
         if group:
-            await store.writer.submit(AppendMany(group))
+            await self._append_many(store, group)
+
+    async def _append_many(self, store: Store, group: list[Append]) -> None:
+        as_encoded = await store.writer.submit(AppendMany(group))
+        self._note(group[-1].checkpoint.run_id, group[-1].record, as_encoded)
+
+    def _note(self, run_id: str, record: Record, as_encoded: bool) -> None:
+        if as_encoded:
+            self._codec.appended(record)
+        else:
+            self._codec.forget(run_id)
 
     async def read_latest(self, run_id: str) -> Checkpoint | None:
         """Return the checkpoint with the highest step of a run, or None.
@@ -189,7 +206,7 @@ class SQLiteCheckpointer:
         store = self._opened()
         if not is_run_id(run_id):
             return None
-        return await store.read(lambda connection: _queries.latest(connection, run_id))
+        return await store.read(lambda connection: _queries.latest(connection, self._codec, run_id))
 
     async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
         """Return one step of a run, or None.
@@ -199,9 +216,9 @@ class SQLiteCheckpointer:
             step: the step.
         """
         store = self._opened()
-        if not is_run_id(run_id) or not 0 <= step <= _MAX_STEP:
+        if not is_run_id(run_id) or not 0 <= step <= MAX_STEP:
             return None
-        return await store.read(lambda connection: _queries.at_step(connection, run_id, step))
+        return await store.read(lambda connection: _queries.at_step(connection, self._codec, run_id, step))
 
     async def history(
         self,
@@ -220,10 +237,17 @@ class SQLiteCheckpointer:
             newest_first: yield the highest step first.
         """
         first = max(0, from_step or 0)
-        last = _MAX_STEP if to_step is None else min(to_step, _MAX_STEP)
+        last = MAX_STEP if to_step is None else min(to_step, MAX_STEP)
         more = is_run_id(run_id) and first <= last
         while more:
-            query = partial(_queries.history_page, run_id=run_id, first=first, last=last, newest_first=newest_first)
+            query = partial(
+                _queries.history_page,
+                codec=self._codec,
+                run_id=run_id,
+                first=first,
+                last=last,
+                newest_first=newest_first,
+            )
             page, more = await self._opened().read(query)
             for checkpoint in page:
                 yield checkpoint
@@ -326,10 +350,11 @@ class SQLiteCheckpointer:
             page, after = await store.read(
                 partial(
                     _retention.removals,
+                    codec=self._codec,
                     after=after,
                     older_than=before,
                     statuses=tuple(statuses),
-                    keep_last=min(keep_last, _MAX_STEP),
+                    keep_last=min(keep_last, MAX_STEP),
                 )
             )
             for removal in page:
@@ -353,13 +378,18 @@ class SQLiteCheckpointer:
 
     async def _remove(self, store: Store, removal: _retention.Removal, *, dry_run: bool = False) -> int:
         removed = 0
+        # A deleted run keeps nothing that would have to be decoded.
+        rewrites: dict[int, bytes] | None = {} if removal.tail is None else None
         after: int | None = -1
         while after is not None:
             steps, after = await store.read(partial(_retention.steps_to_remove, removal=removal, after=after))
             if dry_run or not steps:
                 removed += len(steps)
                 continue
-            gone = await store.writer.submit(_retention.RemoveSteps(removal, steps))
+            if rewrites is None:
+                rewrites = await store.read(partial(_retention.rewrites, codec=self._codec, removal=removal))
+            gone = await store.writer.submit(_retention.RemoveSteps(removal, steps, rewrites))
+            rewrites = {}
             removed += gone
             if not gone:
                 break  # the run has moved on

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from stargraph.checkpoint.codec import Codec, bases_of
 from stargraph.checkpoint.protocol import ENDED, needed_steps
-from stargraph.checkpoint.sqlite._queries import checkpoint_of
+from stargraph.checkpoint.sqlite._queries import at_step, between
+from stargraph.checkpoint.sqlite._schema import MAX_STEP
 
 _BATCH_STEPS: Final = 256
 _BATCH_BYTES: Final = 4 * 1024 * 1024
@@ -31,8 +33,27 @@ ORDER BY run_id LIMIT ?
 """
 
 _STEPS: Final = """
-SELECT step, length(record) FROM checkpoints WHERE run_id = ? AND step > ? AND step < ? ORDER BY step LIMIT ?
+SELECT checkpoints.id & 17179869183, length(checkpoints.record) FROM runs
+JOIN checkpoints
+    ON checkpoints.id > (runs.number << 34) + ? AND checkpoints.id < (runs.number << 34) + ?
+WHERE runs.run_id = ? ORDER BY checkpoints.id LIMIT ?
 """
+
+_COUNT: Final = """
+SELECT count(*) FROM runs
+JOIN checkpoints
+    ON checkpoints.id BETWEEN runs.number << 34 AND runs.number << 34 | 17179869183
+WHERE runs.run_id = ?
+"""
+
+_HALF_REMOVED: Final = """
+SELECT run_id FROM runs WHERE status = 'deleted' AND EXISTS (
+    SELECT 1 FROM checkpoints
+    WHERE checkpoints.id BETWEEN runs.number << 34 AND runs.number << 34 | 17179869183
+)
+"""
+
+_ID: Final = "(SELECT number FROM runs WHERE run_id = ?) << 34 | ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +63,13 @@ class Removal:
     Attributes:
         run_id: the run.
         below: steps below this one.
-        keep: but not those in these ranges, both ends included.
+        keep: but not these.
         tail: only while this is the digest of its highest step; None for a deleted run.
     """
 
     run_id: str
-    below: int = 2**62
-    keep: tuple[tuple[int, int], ...] = ()
+    below: int = MAX_STEP + 1
+    keep: frozenset[int] = frozenset()
     tail: bytes | None = None
 
 
@@ -84,14 +105,16 @@ class RemoveSteps:
     Args:
         removal: what they belong to.
         steps: the steps, in ascending order.
+        rewrites: what to store instead of records that stay and are decoded from steps that go, by step.
     """
 
     single: Final = False
 
-    def __init__(self, removal: Removal, steps: Sequence[int]) -> None:
+    def __init__(self, removal: Removal, steps: Sequence[int], rewrites: Mapping[int, bytes]) -> None:
         self._removal = removal
         self._steps = steps
-        self.size = _ENTRY_BYTES * len(steps)
+        self._rewrites = rewrites
+        self.size = _ENTRY_BYTES * len(steps) + sum(map(len, rewrites.values()))
 
     def apply(self, connection: sqlite3.Connection, /) -> int:
         """Remove them, and return how many went; 0 where the run has moved on."""
@@ -103,18 +126,30 @@ class RemoveSteps:
             )
             if not stands.rowcount:
                 return 0
+            connection.executemany(
+                f"UPDATE checkpoints SET record = ? WHERE id = {_ID}",  # noqa: S608
+                [(record, run_id, step) for step, record in self._rewrites.items()],
+            )
         return connection.executemany(
-            "DELETE FROM checkpoints WHERE run_id = ? AND step = ?", [(run_id, step) for step in self._steps]
+            f"DELETE FROM checkpoints WHERE id = {_ID}",  # noqa: S608
+            [(run_id, step) for step in self._steps],
         ).rowcount
 
 
 def removals(
-    connection: sqlite3.Connection, *, after: str, older_than: int, statuses: Sequence[str], keep_last: int
+    connection: sqlite3.Connection,
+    codec: Codec,
+    *,
+    after: str,
+    older_than: int,
+    statuses: Sequence[str],
+    keep_last: int,
 ) -> tuple[list[Removal], str | None]:
     """Return what a prune takes from some runs, by their ids, and the id to go on after.
 
     Args:
         connection: to read with.
+        codec: reads and writes records.
         after: only runs with higher ids.
         older_than: only runs whose last step was recorded before; microseconds since 1970.
         statuses: only runs with one of these.
@@ -124,7 +159,7 @@ def removals(
         _MATCHING.format(statuses=", ".join("?" * len(statuses))),
         (after, older_than, *statuses, keep_last, _PAGE_RUNS),
     ).fetchall()
-    page = [_removal(connection, *row, keep_last=keep_last) for row in found]
+    page = [_removal(connection, codec, *row, keep_last=keep_last) for row in found]
     return page, found[-1][0] if len(found) == _PAGE_RUNS else None
 
 
@@ -138,9 +173,9 @@ def steps_to_remove(connection: sqlite3.Connection, removal: Removal, after: int
     """
     steps: list[int] = []
     size = 0
-    rows = connection.execute(_STEPS, (removal.run_id, after, removal.below, _BATCH_STEPS)).fetchall()
+    rows = connection.execute(_STEPS, (after, removal.below, removal.run_id, _BATCH_STEPS)).fetchall()
     for step, length in rows:
-        if not any(first <= step <= last for first, last in removal.keep):
+        if step not in removal.keep:
             steps.append(step)
             size += length
         if size >= _BATCH_BYTES:
@@ -150,26 +185,41 @@ def steps_to_remove(connection: sqlite3.Connection, removal: Removal, after: int
 
 def count_steps(connection: sqlite3.Connection, run_id: str) -> int:
     """Return how many checkpoints of a run are stored."""
-    (count,) = connection.execute("SELECT count(*) FROM checkpoints WHERE run_id = ?", (run_id,)).fetchone()
+    (count,) = connection.execute(_COUNT, (run_id,)).fetchone()
     return int(count)
 
 
 def half_removed_runs(connection: sqlite3.Connection) -> list[str]:
     """Return the deleted runs of which steps are left, because their removal was interrupted."""
-    rows = connection.execute(
-        "SELECT run_id FROM runs WHERE status = 'deleted'"
-        " AND EXISTS (SELECT 1 FROM checkpoints WHERE checkpoints.run_id = runs.run_id)"
-    )
-    return [run_id for (run_id,) in rows.fetchall()]
+    return [run_id for (run_id,) in connection.execute(_HALF_REMOVED).fetchall()]
+
+
+def rewrites(connection: sqlite3.Connection, codec: Codec, removal: Removal) -> dict[int, bytes]:
+    """Return new records for the steps that stay and are decoded from steps that go, by step.
+
+    Args:
+        connection: to read with.
+        codec: reads and writes records.
+        removal: what is to go.
+    """
+    spans = [(removal.below, MAX_STEP), *((step, step) for step in removal.keep if step < removal.below)]
+    heads = dict(head for first, last in spans for head in between(connection, removal.run_id, first, last, heads=True))
+    made = {}
+    for step, head in heads.items():
+        bases = bases_of(head, run_id=removal.run_id, step=step)
+        if bases and bases[-1] not in heads:
+            checkpoint = at_step(connection, codec, removal.run_id, step)
+            if checkpoint is not None:
+                made[step] = codec.encode_alone(checkpoint).data
+    return made
 
 
 def _removal(
-    connection: sqlite3.Connection, run_id: str, status: str, step: int, digest: bytes, *, keep_last: int
+    connection: sqlite3.Connection, codec: Codec, run_id: str, status: str, step: int, digest: bytes, *, keep_last: int
 ) -> Removal:
-    keep: tuple[tuple[int, int], ...] = ()
+    keep: frozenset[int] = frozenset()
     if keep_last and status not in ENDED:
-        (record,) = connection.execute(
-            "SELECT record FROM checkpoints WHERE run_id = ? AND step = ?", (run_id, step)
-        ).fetchone()
-        keep = tuple((span.first, span.last) for span in needed_steps(checkpoint_of(record, run_id, step)))
+        latest = at_step(connection, codec, run_id, step)
+        needed = () if latest is None else needed_steps(latest)
+        keep = frozenset(number for span in needed for number in range(span.first, span.last + 1))
     return Removal(run_id, below=step + 1 - keep_last, keep=keep, tail=digest)

@@ -17,12 +17,16 @@ from stargraph.errors import StoreVersionError
 APPLICATION_ID: Final = int.from_bytes(b"SGcp", "big")
 """Marks the file as a Stargraph store, for SQLite and for `file`."""
 
-_VERSION_1: Final = (
+MAX_STEP: Final = 2**34 - 1
+"""The highest step. The key of a checkpoint is the number of its run, shifted by 34 bits, and its step."""
+
+_VERSION_2: Final = (
     # The tail of every run, and what lists show of it. A deleted run keeps its row, with status 'deleted'
-    # and without a step, so that its id is never taken again.
+    # and without a step, so that neither its id nor its number is ever taken again.
     """
     CREATE TABLE runs (
-        run_id TEXT PRIMARY KEY NOT NULL,
+        number INTEGER PRIMARY KEY,
+        run_id TEXT NOT NULL UNIQUE,
         status TEXT NOT NULL,
         step INTEGER,
         digest BLOB,
@@ -45,47 +49,58 @@ _VERSION_1: Final = (
         PRIMARY KEY (name, value, started_at DESC, run_id)
     ) WITHOUT ROWID
     """,
+    # One tree and not two: a key of run id and step would be stored in the table and in an index of it.
     """
     CREATE TABLE checkpoints (
-        run_id TEXT NOT NULL,
-        step INTEGER NOT NULL,
+        id INTEGER PRIMARY KEY,  -- number of the run << 34 | step
         digest BLOB NOT NULL,
-        record BLOB NOT NULL,
-        PRIMARY KEY (run_id, step)
+        record BLOB NOT NULL
     )
     """,
+    # For people who look into the file.
     """
-    CREATE VIEW append
-        (run_id, step, digest, previous_digest, status, graph_id, started_at, updated_at, summary, metadata, record)
-    AS SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL WHERE 0
+    CREATE VIEW log AS
+    SELECT runs.run_id, checkpoints.id & 17179869183 AS step, checkpoints.digest, checkpoints.record
+    FROM runs JOIN checkpoints
+    ON checkpoints.id BETWEEN runs.number << 34 AND runs.number << 34 | 17179869183
+    """,
+    """
+    CREATE VIEW append (
+        run_id, step, digest, previous_digest, base, status, graph_id, started_at, updated_at, summary, metadata, record
+    ) AS SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL WHERE 0
     """,
     """
     CREATE TRIGGER append_first INSTEAD OF INSERT ON append WHEN NEW.step = 0 BEGIN
         INSERT INTO runs (run_id, status, step, digest, graph_id, started_at, updated_at, summary)
         VALUES (NEW.run_id, NEW.status, 0, NEW.digest, NEW.graph_id, NEW.started_at, NEW.updated_at, NEW.summary);
         INSERT INTO tags SELECT key, value, NEW.started_at, NEW.run_id FROM json_each(NEW.metadata);
-        INSERT INTO checkpoints VALUES (NEW.run_id, 0, NEW.digest, NEW.record);
+        INSERT INTO checkpoints
+        SELECT number << 34, NEW.digest, NEW.record FROM runs WHERE run_id = NEW.run_id;
     END
     """,
-    # SQLite rewrites an index whenever a column of it is assigned, changed or not; hence two updates.
+    # SQLite rewrites an index whenever a column of it is assigned, changed or not; hence two updates. The record that
+    # a new one is decoded from must be there: a prune may have removed what a writer still remembers.
     """
     CREATE TRIGGER append_next INSTEAD OF INSERT ON append WHEN NEW.step > 0 BEGIN
         UPDATE runs
         SET step = NEW.step, digest = NEW.digest, updated_at = NEW.updated_at, summary = NEW.summary
         WHERE run_id = NEW.run_id AND step = NEW.step - 1 AND digest = NEW.previous_digest
-            AND status NOT IN ('done', 'cancelled', 'deleted');
+            AND status NOT IN ('done', 'cancelled', 'deleted')
+            AND (NEW.base IS NULL
+                OR EXISTS (SELECT 1 FROM checkpoints WHERE id = runs.number << 34 | NEW.base));
         SELECT RAISE(ABORT, 'refused') WHERE changes() = 0;
         UPDATE runs SET status = NEW.status, graph_id = NEW.graph_id
         WHERE run_id = NEW.run_id AND (status <> NEW.status OR graph_id <> NEW.graph_id);
-        INSERT INTO checkpoints VALUES (NEW.run_id, NEW.step, NEW.digest, NEW.record);
+        INSERT INTO checkpoints
+        SELECT number << 34 | NEW.step, NEW.digest, NEW.record FROM runs WHERE run_id = NEW.run_id;
     END
     """,
 )
 
-_MIGRATIONS: Final = (_VERSION_1,)
-"""The statements that lead from each version to the next; a new store goes through all of them."""
+_MIGRATIONS: Final = {2: _VERSION_2}
+"""The statements that make each version of the tables from the one before; a new store goes through all of them."""
 
-FORMAT_VERSION: Final = len(_MIGRATIONS)
+FORMAT_VERSION: Final = max(_MIGRATIONS)
 """The version of the tables that this software writes."""
 
 
@@ -98,7 +113,7 @@ def needs_migration(connection: sqlite3.Connection, path: Path) -> bool:
 
     Raises:
         StoreUnavailableError: the file belongs to another application (`reason="not-a-store"`).
-        StoreVersionError: the tables are newer than this software.
+        StoreVersionError: the tables are newer than this software, or from before the first release.
     """
     # One look at all: else another process could make the tables between two questions.
     connection.execute("BEGIN")
@@ -123,8 +138,8 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
     try:
         version = _version(connection, path)
         if version < FORMAT_VERSION:
-            for statements in _MIGRATIONS[version:]:
-                for statement in statements:
+            for made, statements in _MIGRATIONS.items():
+                for statement in statements if made > version else ():
                     connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
@@ -147,5 +162,11 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
             f"{path}: the store has format {version}, and this software knows formats up to {FORMAT_VERSION}",
             reason="newer-format",
             hint="Nothing was changed. Upgrade stargraph-checkpoint-sqlite here to the version that wrote it.",
+        )
+    if version == 1:
+        raise StoreVersionError(
+            f"{path}: the store has format 1, from before the first release",
+            reason="older-format",
+            hint="Nothing was changed. This software cannot read it; the one that wrote it can.",
         )
     return int(version)

@@ -55,7 +55,7 @@ class Job(Protocol[R_co]):
 class _Ticket(Generic[R]):
     """A job that waits, and then its outcome."""
 
-    __slots__ = ("deadline", "error", "future", "job", "loop", "result", "withdrawn")
+    __slots__ = ("deadline", "error", "future", "job", "loop", "result", "settled", "withdrawn")
 
     def __init__(self, job: Job[R], loop: asyncio.AbstractEventLoop, deadline: float) -> None:
         self.job = job
@@ -63,6 +63,7 @@ class _Ticket(Generic[R]):
         self.future: asyncio.Future[R] = loop.create_future()
         self.deadline = deadline
         self.withdrawn = False
+        self.settled = False
         self.result: Any = None
         self.error: BaseException | None = None
 
@@ -103,10 +104,12 @@ class Writer:
             ticket.withdrawn = True
             raise
         try:
-            return await asyncio.shield(ticket.future)
+            return await ticket.future
         except asyncio.CancelledError:
             ticket.withdrawn = True
-            await asyncio.wait([ticket.future])
+            if not ticket.settled:
+                ticket.future = ticket.loop.create_future()  # the cancellation has taken the other one
+                await asyncio.wait([ticket.future])
             raise
 
     def _drain(self, connection: sqlite3.Connection) -> None:
@@ -206,6 +209,7 @@ def _deliver(tickets: list[_Ticket[Any]]) -> None:
 
 def _settle(tickets: list[_Ticket[Any]]) -> None:
     for ticket in tickets:
+        ticket.settled = True
         if ticket.future.done():
             continue
         if ticket.error is None:

@@ -1,0 +1,48 @@
+"""Keys as people write them: named secrets in one line of text."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Final
+
+_LEAST: Final = 16
+
+
+def parse_keys(text: str) -> dict[str, bytes]:
+    """Read keys written as `key_id:secret`, several of them separated by commas.
+
+    Args:
+        text: the keys; a secret alone gets a key id made from its fingerprint.
+
+    Raises:
+        ValueError: a key is too short, a key id is empty, not printable or given twice, or there is no key.
+    """
+    keys: dict[str, bytes] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        key_id, colon, secret = part.partition(":")
+        # Bytes of the environment that are not UTF-8 arrive as surrogates, and an encoding error would quote them.
+        secret_bytes = (secret if colon else part).encode("utf-8", "surrogateescape")
+        if not colon:
+            key_id = hashlib.sha256(b"stargraph key id" + secret_bytes).hexdigest()[:8]
+        if not key_id or not key_id.isprintable() or key_id in keys:
+            raise ValueError("a key id is empty, not printable, or given twice")
+        keys[key_id] = secret_bytes
+    return checked_keys(keys)
+
+
+def checked_keys(keys: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return keys that can be used.
+
+    Args:
+        keys: secrets by their key ids.
+
+    Raises:
+        ValueError: there is none, or one is too short.
+    """
+    if not keys:
+        raise ValueError("a keyring holds at least one key")
+    weak = [key_id for key_id, secret in keys.items() if len(secret) < _LEAST]
+    if weak:
+        raise ValueError(f"the key {weak[0]!r} is shorter than {_LEAST} bytes")
+    return dict(keys)

@@ -1,0 +1,80 @@
+"""Keys on the command line: what is stored with them is read with them alone."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from support.cli import Folder
+
+KEYS = "k:0123456789abcdef"
+NAME = "Ada of the secret name"
+
+
+@pytest.fixture(autouse=True)
+def _no_keys_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STARGRAPH_ENCRYPTION_KEY", "")
+
+
+def run(folder: Folder, *options: str) -> None:
+    answer = folder.call(*options, "run", "graph.yaml", "--run-id", "r1", "-i", "count=1", "-i", f"name={NAME}")
+    assert answer.code == 0, answer.err
+
+
+def test_a_run_with_keys_leaves_nothing_readable(folder: Folder) -> None:
+    keys = folder.write("keys.txt", f"{KEYS}\n")
+    run(folder, "--encryption-keys", str(keys))
+    with sqlite3.connect(".stargraph/run.sqlite") as connection:
+        everything = b"".join(record for (record,) in connection.execute("SELECT record FROM log"))
+    connection.close()
+    assert everything
+    assert NAME.encode() not in everything
+    answer = folder.call("--encryption-keys", str(keys), "inspect", "r1", "--step", "0", "--json")
+    assert answer.json["state"]["name"] == NAME
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ("", "no-encryption-key"),
+        ("k:another secret!!", "undecipherable"),
+        ("z:0123456789abcdef", "unknown-encryption-key"),
+    ],
+)
+def test_without_the_right_key_it_is_said_so(
+    folder: Folder, keys: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STARGRAPH_ENCRYPTION_KEY", KEYS)
+    run(folder)
+    monkeypatch.setenv("STARGRAPH_ENCRYPTION_KEY", keys)
+    answer = folder.call("inspect", "r1", "--json")
+    assert (answer.code, answer.json["error"]["reason"]) == (7, reason)
+    assert "0123456789abcdef" not in answer.out + answer.err
+
+
+def test_a_plain_store_is_refused_until_the_move_is_announced(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(folder)
+    monkeypatch.setenv("STARGRAPH_ENCRYPTION_KEY", KEYS)
+    answer = folder.call("inspect", "r1", "--json")
+    assert (answer.code, answer.json["error"]["reason"]) == (7, "not-encrypted")
+    monkeypatch.setenv("STARGRAPH_ENCRYPTION_ALLOW_PLAIN", "1")
+    assert folder.call("inspect", "r1", "--json").code == 0
+
+
+@pytest.mark.parametrize("text", ["k:short", "k:0123456789abcdef k:0123456789abcdef"])
+def test_keys_that_cannot_be_used_are_refused(folder: Folder, text: str) -> None:
+    keys = folder.write("keys.txt", text)
+    answer = folder.call("--encryption-keys", str(keys), "runs", "--checkpoint", "x.sqlite")
+    assert answer.code == 2
+    answer = folder.call("--encryption-keys", str(keys), "run", "graph.yaml", "-i", "count=1")
+    assert answer.code == 2
+    assert "STARGRAPH_ENCRYPTION_KEY: " in answer.err
+    assert "0123456789abcdef" not in answer.err
+
+
+def test_a_file_of_keys_that_is_not_there_is_refused(folder: Folder) -> None:
+    answer = folder.call("--encryption-keys", "nowhere.txt", "runs")
+    assert answer.code == 2
+    assert "nowhere.txt: No such file or directory" in answer.err
+    assert not Path(".stargraph").exists()

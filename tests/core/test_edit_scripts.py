@@ -1,0 +1,80 @@
+"""Edit scripts: always right, short where little differs, and composable."""
+
+from __future__ import annotations
+
+import secrets
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stargraph.checkpoint.codec._script import apply, compose, diff, inserted
+
+texts = st.binary(max_size=400) | st.text(alphabet="ab", max_size=400).map(str.encode)
+
+
+@st.composite
+def edited(draw: st.DrawFn, text: bytes) -> bytes:
+    """A text with some places replaced by others."""
+    for _ in range(draw(st.integers(0, 4))):
+        start = draw(st.integers(0, len(text)))
+        end = draw(st.integers(start, min(len(text), start + 60)))
+        text = text[:start] + draw(texts) + text[end:]
+    return text
+
+
+@given(st.data(), texts)
+def test_a_script_makes_the_new_text(data: st.DataObject, old: bytes) -> None:
+    new = data.draw(edited(old) | texts)
+    assert apply(diff(old, new), old, most=len(new)) == new
+
+
+@given(st.data(), texts)
+def test_two_scripts_compose(data: st.DataObject, first: bytes) -> None:
+    second = data.draw(edited(first))
+    third = data.draw(edited(second))
+    both = compose(diff(first, second), diff(second, third))
+    assert apply(both, first, most=len(third)) == third
+
+
+@pytest.mark.parametrize("edits", [1, 2, 30, 100])
+def test_edits_that_are_far_apart_cost_their_own_bytes(edits: int) -> None:
+    old = secrets.token_hex(100_000).encode()
+    new = bytearray(old)
+    distance = len(old) // edits
+    for number in range(edits):
+        at = number * distance + distance // 2
+        new[at : at + 5] = b"-----" if number % 2 else b"---"
+    script = diff(old, bytes(new))
+    assert apply(script, old, most=len(new)) == new
+    assert inserted(script) <= 10 * edits
+    assert len(script) <= 2 * edits + 1
+
+
+def test_an_insertion_in_front_and_an_append_behind_are_told_apart() -> None:
+    old = secrets.token_hex(5000).encode()
+    script = diff(old, b"before" + old + b"behind")
+    assert script == [b"before", (0, len(old)), b"behind"]
+
+
+def test_appending_again_and_again_composes_to_one_append() -> None:
+    text = secrets.token_hex(500).encode()
+    whole = diff(text, text)
+    grown = text
+    for number in range(50):
+        longer = grown + b"%d," % number
+        whole = compose(whole, diff(grown, longer))
+        grown = longer
+    assert whole == [(0, len(text)), grown[len(text) :]]
+
+
+@pytest.mark.parametrize("script", [[(0, 4)], [(3, 1)], [(-1, 1)], [(0, -1)], [(2, 2**70)]])
+def test_a_script_that_copies_what_is_not_there_is_refused(script: list[tuple[int, int] | bytes]) -> None:
+    with pytest.raises(ValueError, match="copies what its base does not have"):
+        apply(script, b"abc", most=100)
+
+
+@pytest.mark.parametrize("script", [[b"1234"], [(0, 3), (0, 1)], [(0, 3)] * 1000])
+def test_a_script_that_makes_too_much_is_refused(script: list[tuple[int, int] | bytes]) -> None:
+    with pytest.raises(ValueError, match="more than 3 bytes"):
+        apply(script, b"abc", most=3)
