@@ -345,9 +345,6 @@ class NoCase(Database):
 @broken(
     "steps.latest_is_numeric",
     "values.every_field",
-    "growth.every_kind_of_change",
-    "growth.interleaved_runs",
-    "growth.by_turns",
     "concurrency.linearizable",
     importable=True,
 )
@@ -382,7 +379,6 @@ class InsertOrReplaceInSql(Database):
 
 @broken(
     "steps.usable_after_refusal",
-    "growth.by_turns",
     "concurrency.one_winner_many_handles",
     "stateful.agrees_with_model",
     importable=True,

@@ -118,7 +118,6 @@ class PrunesByStart(Prunes):
 @broken(
     "deletion.prune_matches",
     "deletion.keep_last_zero_removes",
-    "deletion.twins_stay",
 )
 class PrunesEveryStatus(Prunes):
     """statuses is ignored."""

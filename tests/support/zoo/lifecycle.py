@@ -293,7 +293,7 @@ class OpensToClose(MemoryCheckpointer):
     """close() opens the store where it is not open, in order to close it properly, and leaves it open."""
 
     async def close(self) -> None:
-        if self._state == "not-bootstrapped":
+        if self._state == "not-bootstrapped" and self._store.format in (None, FORMAT):
             await self.bootstrap()
         else:
             await super().close()

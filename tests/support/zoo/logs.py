@@ -258,7 +258,8 @@ class LastStepOfABatchFirst(AppendLog):
 
     async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
         latest = await self.read_latest(checkpoints[0].run_id) if checkpoints else None
-        if len(checkpoints) < 2 or checkpoints[0].step != (latest.step + 1 if latest else 0):
+        follows = (latest.step + 1, latest.digest) if latest else (0, None)
+        if len(checkpoints) < 2 or (checkpoints[0].step, checkpoints[0].previous_digest) != follows:
             await super().write_many(checkpoints)
             return
         check_batch(list(checkpoints))

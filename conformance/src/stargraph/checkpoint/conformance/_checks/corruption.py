@@ -174,7 +174,7 @@ async def spoilt_neighbours(kit: Kit) -> None:
     await _stored(kit, run, other)
     hook = kit.target.stored_bytes
     assert hook is not None
-    for step in (0, 1, *sorted(kit.random.sample(range(2, 24), 6 if kit.thorough else 2))):
+    for step in (0, 1, *sorted(kit.random.sample(range(2, 24), 6 if kit.thorough else 1))):
         original = await hook.get(kit.location, "run", step)
         spoilt = {
             f"a byte of step {step} was flipped": _flipped(original, kit.random.randrange(len(original))),

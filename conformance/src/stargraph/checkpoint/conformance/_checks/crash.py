@@ -18,7 +18,7 @@ from stargraph.errors import CheckpointError
 
 group: Final = Group("crash", needs=("durability.other_process",))
 
-_TEARS: Final = 8
+_TEARS: Final = 6
 """How many writes are torn, half of them in a file that would hold one record, half in a longer one."""
 
 

@@ -19,7 +19,20 @@ from stargraph.checkpoint.conformance._runs import executor
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointConflictError
 
-group: Final = Group("growth", needs=("steps.append_and_read",))
+group: Final = Group(
+    "growth",
+    needs=(
+        "bootstrap.second_handle",
+        "steps.latest_is_numeric",
+        "values.every_field",
+        "values.text",
+        "values.numbers",
+        "values.keys",
+        "values.key_order",
+        "values.empties",
+        "durability.other_handle",
+    ),
+)
 
 _CONTRACT: Final = "values; read_latest, read_at_step"
 
@@ -80,6 +93,7 @@ async def three_hundred_steps(kit: Kit) -> None:
     "Runs whose steps are alike are written side by side on one handle; each reads back exactly.",
     contract=_CONTRACT,
     usual_cause="What the handle remembers of a run is kept by the number of the step, or for the last run alone.",
+    needs=("growth.every_kind_of_change",),
 )
 async def interleaved_runs(kit: Kit) -> None:
     handle = await kit.open()
@@ -87,7 +101,7 @@ async def interleaved_runs(kit: Kit) -> None:
     for number in range(20):
         for steps in kit.random.sample(runs, len(runs)):
             await handle.write(steps[number])
-    side_by_side = [grown_run(kit.random, 12, f"task-{number}") for number in range(8)]
+    side_by_side = [grown_run(kit.random, 10 if kit.thorough else 5, f"task-{number}") for number in range(8)]
     await together(*(_write(handle, steps) for steps in side_by_side))
     reader = await kit.open()
     for steps in [*runs, *side_by_side]:
@@ -106,13 +120,13 @@ async def _write(handle: Handle, steps: Sequence[Checkpoint]) -> None:
     contract=f"{_CONTRACT}; write, rules 4 and 9",
     usual_cause="A step is stored as its difference from what this handle wrote last, or tried to write, and not from "
     "the step before it.",
-    needs=("fencing.stale_handle",),
+    needs=("growth.every_kind_of_change", "steps.usable_after_refusal", "fencing.stale_handle"),
 )
 async def by_turns(kit: Kit) -> None:
     handles = [await kit.open() for _ in range(3)]
     steps = grown_run(kit.random, 1)
     await handles[0].write(steps[0])
-    for number in range(1, 40):
+    for number in range(1, 40 if kit.thorough else 20):
         before = steps[-1]
         winner, loser = kit.random.sample(handles, 2)
         mine = grown(before, kit.random, executor=executor(1))

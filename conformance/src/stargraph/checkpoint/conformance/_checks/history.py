@@ -22,6 +22,7 @@ _CONTRACT: Final = "RunHistory"
     contract=_CONTRACT,
     usual_cause="The order is that of text or of insertion, or a page size cuts it off.",
     version=2,
+    needs=("growth.every_kind_of_change",),
 )
 async def in_order(kit: Kit) -> None:
     handle = await kit.open()
@@ -37,6 +38,8 @@ async def in_order(kit: Kit) -> None:
     "history(newest_first=True) yields the highest step first.",
     contract=_CONTRACT,
     usual_cause="The argument is ignored, or the steps are compared as text.",
+    version=2,
+    needs=("growth.every_kind_of_change",),
 )
 async def newest_first(kit: Kit) -> None:
     handle = await kit.open()
