@@ -187,7 +187,7 @@ def _server(store: str, home: Path, dsn: str | None) -> Iterator[Place]:
         from support.postgres_server import DEBIAN_BINARIES, LocalServer, embedded_binaries
 
         settings = {"shared_buffers": "'256MB'"}
-        with LocalServer(embedded_binaries() or DEBIAN_BINARIES, settings, folder=home) as server:
+        with LocalServer(embedded_binaries() or DEBIAN_BINARIES, settings, directory=home) as server:
             yield replace(place, dsn=server.dsn)
     elif store == "s3":
         from support.s3.servers import moto_server
