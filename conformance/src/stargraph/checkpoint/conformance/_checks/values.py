@@ -11,7 +11,7 @@ from stargraph.checkpoint.conformance._findings import Finding, told
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import NOON, begin, chain, executor, follow
+from stargraph.checkpoint.conformance._runs import NOON, begin, chain, executor, follow, noise
 from stargraph.checkpoint.protocol import (
     Checkpoint,
     ErrorInfo,
@@ -257,11 +257,6 @@ async def depth(kit: Kit) -> None:
     await _round_trip(kit, {"lists": lists, "mixed": mixed})
 
 
-def _noise(kit: Kit, length: int) -> str:
-    """Text of so many characters that compression makes no smaller than half."""
-    return kit.random.randbytes(length // 2).hex()
-
-
 @group.check(
     "megabytes",
     "A state of some megabytes comes back.",
@@ -270,7 +265,7 @@ def _noise(kit: Kit, length: int) -> str:
     version=2,
 )
 async def megabytes(kit: Kit) -> None:
-    text = "stargraph é\u0000 " * 50_000 + _noise(kit, 3 * 2**20)
+    text = "stargraph é\u0000 " * 50_000 + noise(kit.random, 3 * 2**20)
     state: dict[str, JsonValue] = {"text": text, "many": list(range(50_000))}
     handle = await kit.open()
     first = begin(state=state)
@@ -291,7 +286,8 @@ async def megabytes(kit: Kit) -> None:
 async def sixty_four_mebibytes(kit: Kit) -> None:
     handle = await kit.open()
     first = begin(
-        state={f"part-{number:02d}": _noise(kit, 2**20) for number in range(63)} | {"rest": _noise(kit, 2**20 - 512)}
+        state={f"part-{number:02d}": noise(kit.random, 2**20) for number in range(63)}
+        | {"rest": noise(kit.random, 2**20 - 512)}
     )
     await handle.write(first)
     same(first, await handle.read_latest("run"), "read_latest('run') of a state of 64 MiB")
