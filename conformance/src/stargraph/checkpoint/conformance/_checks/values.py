@@ -285,10 +285,8 @@ async def megabytes(kit: Kit) -> None:
 )
 async def sixty_four_mebibytes(kit: Kit) -> None:
     handle = await kit.open()
-    first = begin(
-        state={f"part-{number:02d}": noise(kit.random, 2**20) for number in range(63)}
-        | {"rest": noise(kit.random, 2**20 - 512)}
-    )
+    parts = {f"part-{number:02d}": noise(kit.random, 2**20) for number in range(63)}
+    first = begin(state=parts | {"rest": noise(kit.random, 2**20 - 512)})
     await handle.write(first)
     same(first, await handle.read_latest("run"), "read_latest('run') of a state of 64 MiB")
 
