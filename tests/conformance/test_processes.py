@@ -43,15 +43,15 @@ def gone(pid: int) -> bool:
     return False
 
 
-def living(group: int) -> list[str]:
-    """The processes of a group that are not mere entries of the process table."""
-    states = []
-    for file in Path("/proc").glob("[0-9]*/stat"):
+def living(location: str) -> list[int]:
+    """The processes that were started for a store and are not mere entries of the process table."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            state, _, owner = file.read_text().rpartition(")")[2].split()[:3]
-            if int(owner) == group and state != "Z":
-                states.append(state)
-    return states
+            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+            if state != "Z" and location.encode() in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found
 
 
 async def _two(kit: Kit) -> list[Any]:
@@ -86,22 +86,23 @@ def test_a_check_may_leave_a_reader_behind() -> None:
 
 
 def test_a_process_that_was_frozen_in_a_call_does_not_outlive_the_check() -> None:
-    groups: list[int] = []
+    locations: list[str] = []
 
     async def body(kit: Kit) -> None:
         await kit.open()
         stage = await Stage.open(kit)
-        groups.append(stage._child._process.pid)
+        locations.append(kit.location)
         moments = await stage.moments("write", run_id="recorded")
         assert await stage.freeze_at(moments[0], "write", run_id="run") is None
+        assert len(living(kit.location)) == 2
         raise Finding("found")
 
     result = result_of(body)
     assert (result.verdict, result.message) == ("fail", "found")
     deadline = time.monotonic() + 20
-    while living(groups[0]) and time.monotonic() < deadline:
+    while living(locations[0]) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not living(groups[0])
+    assert not living(locations[0])
 
 
 def test_a_process_is_killed_where_the_store_has_changed_and_the_call_has_not_returned() -> None:
