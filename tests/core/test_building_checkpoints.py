@@ -430,7 +430,24 @@ class TestValidity:
         whole = rich()
         whole.ensure_valid()
         spoilt = spoil(whole)
-        for use in (spoilt.ensure_valid, lambda: encode(spoilt)):
+        for use in (spoilt.ensure_valid, lambda: encode(spoilt), lambda: spoilt.sealed(None)):
+            with pytest.raises(CheckpointError) as raised:
+                use()
+            assert raised.value.reason == "invalid-checkpoint"
+
+    @pytest.mark.parametrize("tags", [{}, {"team": "a"}])
+    @pytest.mark.parametrize(
+        ("name", "spoil"),
+        # A plain checkpoint has no list or object inside that could be changed.
+        [(name, spoil) for name, spoil in _spoilt() if "inside" not in name and "frozen" not in name],
+        ids=str,
+    )
+    def test_so_it_is_where_nothing_needs_a_second_look(
+        self, name: str, spoil: Callable[[Checkpoint], Checkpoint], tags: dict[str, str]
+    ) -> None:
+        plain = following(genesis(state={"limits": [1]}, metadata=tags), update={"n": 1}, last_node="a")
+        spoilt = spoil(plain)
+        for use in (spoilt.ensure_valid, lambda: encode(spoilt), lambda: spoilt.sealed(None)):
             with pytest.raises(CheckpointError) as raised:
                 use()
             assert raised.value.reason == "invalid-checkpoint"

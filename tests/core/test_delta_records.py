@@ -300,6 +300,13 @@ class TestMemory:
         assert record.bases
         check([*checkpoints, after], records | {30: record})
 
+    def test_an_older_read_does_not_make_a_newer_tail_forgotten(self) -> None:
+        codec = Codec()
+        checkpoints = run_of(6, chat, state={"messages": []})
+        records = data_of(stored(codec, checkpoints))
+        codec.decode_latest(records, run_id="run-1", step=4)
+        assert codec.encode(following(checkpoints[5])).bases
+
     def test_an_ended_run_is_forgotten(self) -> None:
         codec = Codec()
         stored(codec, run_of(3, chat, state={"messages": []}))
@@ -314,7 +321,7 @@ class TestMemory:
         for number in range(30):
             codec.appended(codec.encode(genesis(run_id=f"run-{number}", state={"big": "x" * 5000})))
         assert 1 < len(codec._tails) < 12
-        assert codec._used == sum(size for _, size in codec._tails.values()) <= 50_000
+        assert codec._used == sum(tail.memory for tail in codec._tails.values()) <= 50_000
         large = genesis(run_id="large", state={"big": "x" * 500_000})
         codec.appended(codec.encode(large))
         assert list(codec._tails) == ["large"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import enum
 import hashlib
 import json
+import pickle
 from collections import OrderedDict, UserDict, defaultdict
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -245,3 +247,15 @@ class TestFragments:
         assert (
             fragment.digest == Fragment(value, fragment.encoded).digest == hashlib.sha256(canonical(value)).hexdigest()
         )
+
+    @given(st.lists(st.lists(json_values, max_size=3), min_size=1, max_size=5))
+    def test_an_extended_list_is_the_list_of_all(self, parts: list[list[JsonValue]]) -> None:
+        whole = Fragment.of(parts[0], "v")
+        for part in parts[1:]:
+            whole = whole.extended(Fragment.of(part, "v"))
+        expected = Fragment.of([item for part in parts for item in part], "v")
+        assert same(whole.value, expected.value)
+        assert (whole.encoded, whole.digest) == (expected.encoded, expected.digest)
+        for twin in (copy.deepcopy(whole), pickle.loads(pickle.dumps(whole))):
+            assert (twin.encoded, twin.digest) == (expected.encoded, expected.digest)
+            assert same(twin.value, expected.value)

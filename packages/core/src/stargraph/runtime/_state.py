@@ -104,9 +104,10 @@ class StateField:
         if self.custom is not None:
             return self._reduce_by_custom(self.custom, old, updates, path)
         fragments = updates if old is None else (old, *updates)
-        present = [fragment.value for fragment in fragments if fragment.value is not None]
         if self.reducer == "append":
-            return Fragment.of_owned([item for value in present for item in value])
+            lists = [fragment for fragment in fragments if fragment.value is not None]
+            return functools.reduce(Fragment.extended, lists) if lists else Fragment.of_owned([])
+        present = [fragment.value for fragment in fragments if fragment.value is not None]
         if self.reducer == "merge":
             return Fragment.of_owned({key: item for value in present for key, item in value.items()})
         # A sum of numbers that JSON can say may be one that it cannot.

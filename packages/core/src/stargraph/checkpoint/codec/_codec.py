@@ -6,13 +6,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from stargraph.checkpoint.codec._bases import base_distance
 from stargraph.checkpoint.codec._cipher import Cipher
 from stargraph.checkpoint.codec._patch import NOTHING, Patch, compose_patches, patch_between
 from stargraph.checkpoint.codec._stored import Opened, bases_of, corrupted, pack
-from stargraph.checkpoint.codec._texts import Texts, checkpoint_from, texts_of
+from stargraph.checkpoint.codec._texts import Texts, checkpoint_from, texts_of, values_of
 from stargraph.checkpoint.protocol import ENDED, Checkpoint
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreVersionError
 
@@ -39,25 +39,16 @@ class Record:
 class _Tail:
     """What the next step of a run is encoded from.
 
-    `chain` leads from the keyframe to this step: steps, and for each the patch from the one before it.
+    `chain` leads from the keyframe to this step: steps, and for each the patch from the one before it. `memory` is
+    about how many bytes all this takes. The state is kept as texts alone: its values take several times as much.
     """
 
-    checkpoint: Checkpoint
+    values: dict[str, Any]
     texts: Texts
     chain: tuple[tuple[int, Patch], ...]
     keyframe_ratio: float
     bytes_since: int
-
-    @property
-    def memory(self) -> int:
-        literals = sum(
-            len(part)
-            for _, patch in self.chain[1:]
-            for script in (*patch.fields.values(), *patch.state.values())
-            for part in script
-            if isinstance(part, bytes)
-        )
-        return self.texts.size + literals
+    memory: int
 
 
 class Codec:
@@ -73,7 +64,7 @@ class Codec:
         self._cipher = cipher
         self._memory = memory
         self._used = 0
-        self._tails: OrderedDict[str, tuple[_Tail, int]] = OrderedDict()
+        self._tails: OrderedDict[str, _Tail] = OrderedDict()
         self._lock = threading.Lock()
 
     def encode(self, checkpoint: Checkpoint, *, after: Record | None = None) -> Record:
@@ -92,9 +83,10 @@ class Codec:
         """
         checkpoint.ensure_valid()
         tail = self._tail_of(checkpoint.run_id) if after is None else after._tail
-        if tail is None or tail.checkpoint.digest != checkpoint.previous_digest:
+        if tail is None or tail.values["digest"] != checkpoint.previous_digest:
             return self._keyframe(checkpoint, texts_of(checkpoint))
-        texts = texts_of(checkpoint, tail.checkpoint, tail.texts)
+        texts = texts_of(checkpoint, tail.values, tail.texts)
+        size = texts.size
         patch = patch_between(tail.texts, texts)
         keyframe = tail.chain[0][0]
         base = keyframe + base_distance(checkpoint.step - keyframe)
@@ -112,10 +104,12 @@ class Codec:
             cipher=self._cipher,
         )
         since = tail.bytes_since + len(data)
-        if since > _DELTAS_PER_KEYFRAME * tail.keyframe_ratio * texts.size:
+        if since > _DELTAS_PER_KEYFRAME * tail.keyframe_ratio * size:
             return self._keyframe(checkpoint, texts)
         chain.append((checkpoint.step, patch))
-        return Record(data, bases, _Tail(checkpoint, texts, tuple(chain), tail.keyframe_ratio, since))
+        return Record(
+            data, bases, _Tail(values_of(checkpoint), texts, tuple(chain), tail.keyframe_ratio, since, size + since)
+        )
 
     def encode_alone(self, checkpoint: Checkpoint) -> Record:
         """Return a record that is decoded from no other one.
@@ -207,13 +201,16 @@ class Codec:
     def _keyframe(self, checkpoint: Checkpoint, texts: Texts) -> Record:
         patch = patch_between(NOTHING, texts)
         data = pack(checkpoint.run_id, checkpoint.step, patch, texts, bases=(), base_keys=(), cipher=self._cipher)
-        return Record(data, (), _Tail(checkpoint, texts, ((checkpoint.step, patch),), len(data) / texts.size, 0))
+        size = texts.size
+        # The texts are all in memory already: what leads to a keyframe is only its step and its names.
+        chain = ((checkpoint.step, Patch({}, {}, patch.keys)),)
+        return Record(data, (), _Tail(values_of(checkpoint), texts, chain, len(data) / size, 0, size))
 
     @staticmethod
     def _read(chain: _Chain, step: int) -> Checkpoint:
         run_id = chain.run_id
         try:
-            checkpoint = checkpoint_from(chain.texts(step))
+            checkpoint = checkpoint_from(chain.read(step))
         except CheckpointCorruptedError as error:
             if error.reason != "digest-mismatch":
                 raise
@@ -230,28 +227,29 @@ class Codec:
     def _tail_of(self, run_id: str) -> _Tail | None:
         with self._lock:
             found = self._tails.get(run_id)
-            if found is None:
-                return None
-            self._tails.move_to_end(run_id)
-            return found[0]
+            if found is not None:
+                self._tails.move_to_end(run_id)
+            return found
 
     def _remember(self, tail: _Tail) -> None:
-        checkpoint = tail.checkpoint
-        size = tail.memory
+        run_id = tail.values["run_id"]
         with self._lock:
-            self._drop(checkpoint.run_id)
-            if checkpoint.status in ENDED:
+            known = self._tails.get(run_id)
+            if known is not None and known.values["step"] > tail.values["step"]:
+                return  # what was read is older than what was appended meanwhile
+            self._drop(run_id)
+            if tail.values["status"] in ENDED:
                 return
-            self._tails[checkpoint.run_id] = (tail, size)
-            self._used += size
+            self._tails[run_id] = tail
+            self._used += tail.memory
             while self._used > self._memory and len(self._tails) > 1:
-                _, (_, oldest) = self._tails.popitem(last=False)
-                self._used -= oldest
+                _, oldest = self._tails.popitem(last=False)
+                self._used -= oldest.memory
 
     def _drop(self, run_id: str) -> None:
         known = self._tails.pop(run_id, None)
         if known is not None:
-            self._used -= known[1]
+            self._used -= known.memory
 
 
 class _Chain:
@@ -263,7 +261,7 @@ class _Chain:
         self._cipher = cipher
         self._path: list[tuple[int, Opened, Texts]] = []
 
-    def texts(self, step: int) -> Texts:
+    def read(self, step: int) -> Texts:
         """Return the texts of a step.
 
         Raises:
@@ -284,18 +282,17 @@ class _Chain:
         for at, opened in reversed(ahead):
             base = self._path[-1][2] if self._path else NOTHING
             self._path.append((at, opened, opened.texts(base)))
-        return self._path[-1][2]
+        _, opened, texts = self._path[-1]
+        return Texts(texts.fields, texts.state, opened.update(texts))
 
     def tail(self, checkpoint: Checkpoint) -> _Tail:
-        """Return what the next step is encoded from, after `texts` of this one."""
+        """Return what the next step is encoded from, after `read` of this one."""
         keyframe, _, first = self._path[0]
-        return _Tail(
-            checkpoint,
-            self._path[-1][2],
-            tuple((at, opened.patch(texts)) for at, opened, texts in self._path),
-            len(self._records[keyframe]) / first.size,
-            sum(len(self._records[at]) for at, _, _ in self._path[1:]),
-        )
+        last = self._path[-1][2]
+        since = sum(len(self._records[at]) for at, _, _ in self._path[1:])
+        ratio = len(self._records[keyframe]) / first.size
+        chain = tuple((at, opened.patch(texts)) for at, opened, texts in self._path)
+        return _Tail(values_of(checkpoint), last, chain, ratio, since, last.size + since)
 
 
 def missing_bases(records: Mapping[int, bytes], *, run_id: str, steps: Iterable[int]) -> list[int]:

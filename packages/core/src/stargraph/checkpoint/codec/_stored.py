@@ -144,16 +144,16 @@ class Opened:
             line = body.index(b"\n")
             self._index = _object(orjson.loads(memoryview(body)[:line]))
             literals = _Literals(body, line + 1)
-            self._fields = {name: literals.script(spec) for name, spec in _object(self._index["f"]).items()}
-            self._state = {key: literals.script(spec) for key, spec in _object(self._index["s"]).items()}
+            self._fields = literals.scripts(self._index["f"])
+            self._state = literals.scripts(self._index["s"])
             update = self._index.get("u")
-            self._update = None if update is None else {k: literals.script(s) for k, s in _object(update).items()}
+            self._update = None if update is None else literals.scripts(update)
             literals.end()
         except (ValueError, TypeError, KeyError, zstandard.ZstdError) as error:
             raise corrupted(run_id, step, str(error).partition("\n")[0]) from None
 
     def texts(self, base: Texts) -> Texts:
-        """Return the texts of the checkpoint.
+        """Return the texts of the checkpoint, but for those of its update.
 
         Args:
             base: those of the checkpoint that it is decoded from, or `NOTHING`.
@@ -170,7 +170,18 @@ class Opened:
             if len(order) != len(state) or not all(type(key) is str and key in state for key in order):
                 raise ValueError("its order of the state is not that of the members")
             state = {key: state[key] for key in order}
-        return Texts(fields, state, None if self._update is None else _made(self._update, state))
+        return Texts(fields, state, None)
+
+    def update(self, texts: Texts) -> dict[str, bytes] | None:
+        """Return the texts of the update, or None where there is none.
+
+        Args:
+            texts: what `texts` returned.
+
+        Raises:
+            ValueError: they cannot be made from the state.
+        """
+        return None if self._update is None else _made(self._update, texts.state)
 
     def patch(self, texts: Texts) -> Patch:
         """Return what leads from the base to the checkpoint.
@@ -296,10 +307,14 @@ class _Literals:
         self._body = body
         self._position = start
 
-    def script(self, spec: object) -> Script:
-        """Return the script that the line holds."""
-        if type(spec) is int:
-            return [self._take(spec)]
+    def scripts(self, specs: object) -> dict[str, Script]:
+        """Return the scripts that a part of the line holds, by name."""
+        return {
+            name: [self._take(spec)] if type(spec) is int else self._script(spec)
+            for name, spec in _object(specs).items()
+        }
+
+    def _script(self, spec: object) -> Script:
         if type(spec) is not list:
             raise ValueError("a script is neither a number nor a list")
         script: Script = []
@@ -334,8 +349,11 @@ def _made(scripts: Mapping[str, Script], base: Mapping[str, bytes]) -> dict[str,
     texts: dict[str, bytes] = {}
     left = MOST_BYTES  # so that a record that copies again and again does not fill the memory
     for name, script in scripts.items():
-        texts[name] = apply(script, base.get(name, b""), most=left)
-        left -= len(texts[name])
+        # Most are one piece.
+        whole = script[0] if len(script) == 1 else None
+        text = whole if type(whole) is bytes else apply(script, base.get(name, b""), most=left)
+        left -= len(text)
+        texts[name] = text
     return texts
 
 

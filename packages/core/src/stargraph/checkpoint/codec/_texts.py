@@ -43,24 +43,33 @@ class Texts:
         return sum(map(len, self.fields.values())) + sum(map(len, self.state.values()))
 
 
-def texts_of(checkpoint: Checkpoint, before: Checkpoint | None = None, known: Texts | None = None) -> Texts:
+def values_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return the values of the fields that are one text each.
+
+    Args:
+        checkpoint: the checkpoint.
+    """
+    values = checkpoint.__dict__
+    return {name: values[name] for name in FIELDS}
+
+
+def texts_of(checkpoint: Checkpoint, before: Mapping[str, Any] | None = None, known: Texts | None = None) -> Texts:
     """Return the texts of a checkpoint.
 
     Args:
         checkpoint: valid.
-        before: another checkpoint of the run, and
+        before: what `values_of` returned for another checkpoint of the run, and
         known: its texts, of which those that are the same are taken over.
     """
     values = checkpoint.__dict__
     if before is None or known is None:
         fields = {name: _text(name, values[name]) for name in FIELDS}
     else:
-        old, old_texts = before.__dict__, known.fields
         fields = {}
-        for name in FIELDS:
-            value, old_value = values[name], old[name]
+        for name, text in known.fields.items():
+            value, old_value = values[name], before[name]
             same = value is old_value or (type(value) is str and value == old_value)
-            fields[name] = old_texts[name] if same else _text(name, value)
+            fields[name] = text if same else _text(name, value)
     update = checkpoint.update_fragments()
     return Texts(fields, _encoded(checkpoint.state_fragments()), None if update is None else _encoded(update))
 

@@ -277,12 +277,24 @@ class Fragment:
         digest: of its canonical bytes, in hex.
     """
 
-    __slots__ = ("digest", "encoded", "value")
+    __slots__ = ("_opened", "digest", "encoded", "value")
 
-    def __init__(self, value: JsonValue, encoded: bytes) -> None:
+    def __init__(self, value: JsonValue, encoded: bytes, _opened: hashlib._Hash | None = None) -> None:
         self.value: Final = value
         self.encoded: Final = encoded
-        self.digest: Final = hashlib.sha256(_canonical_of(value, encoded)).hexdigest()
+        # Of a list, all but the closing bracket hashed: what is appended later is hashed behind it.
+        self._opened: Final = _opened or (
+            hashlib.sha256(_canonical_of(value, encoded)[:-1]) if type(value) is list else None
+        )
+        if self._opened is None:
+            closed = hashlib.sha256(_canonical_of(value, encoded))
+        else:
+            closed = self._opened.copy()
+            closed.update(b"]")
+        self.digest: Final = closed.hexdigest()
+
+    def __reduce__(self) -> tuple[type[Fragment], tuple[JsonValue, bytes]]:
+        return Fragment, (self.value, self.encoded)
 
     @classmethod
     def of(cls, value: JsonValue, path: str) -> Fragment:
@@ -304,6 +316,21 @@ class Fragment:
         encoded = encode(value)
         owned = decode(encoded) if type(value) is list or type(value) is dict else value
         return cls(owned, encoded)
+
+    def extended(self, more: Fragment) -> Fragment:
+        """Return the fragment of a list with the items of another list behind its own; its cost follows those.
+
+        Args:
+            more: the other list.
+        """
+        if not self.value or not more.value:
+            return self if self.value else more
+        assert self._opened is not None
+        opened = self._opened.copy()
+        opened.update(b",")
+        opened.update(_canonical_of(more.value, more.encoded)[1:-1])
+        encoded = b"".join((memoryview(self.encoded)[:-1], b",", memoryview(more.encoded)[1:]))
+        return Fragment([*self.value, *more.value], encoded, opened)
 
     def fresh(self) -> JsonValue:
         """Return a copy that its receiver may change."""
