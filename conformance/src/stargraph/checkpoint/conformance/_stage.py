@@ -94,10 +94,10 @@ async def _perform(scene: Scene, order: dict[str, Any], watch: Watch) -> None:
             scene.report("acked")
         if recorder is not None:
             chance = random.Random(order["seed"])  # noqa: S311  # reproducible on purpose
-            changed, others = (
-                chance.sample(found, min(len(found), most))
-                for found, most in ((recorder.changed, order["most"]), (recorder.others, order["others"]))
-            )
+            changed = chance.sample(recorder.changed, min(len(recorder.changed), order["most"]))
+            # Where no file tells what changes the store, more of the other moments stand in for those that do.
+            most = order["others"] if changed else order["most"]
+            others = chance.sample(recorder.others, min(len(recorder.others), most))
             scene.report("recorded", changed=changed, others=others)
 
 
