@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ import pytest
 from stargraph.checkpoint.conformance import Check, Result, Session
 from stargraph.checkpoint.conformance._findings import Finding, together
 from stargraph.checkpoint.conformance._kit import Kit
+from stargraph.checkpoint.conformance._staging import Stage
 
 SOUND = "support.zoo.database:Database"
 
@@ -37,6 +41,17 @@ def gone(pid: int) -> bool:
     except ProcessLookupError:
         return True
     return False
+
+
+def living(location: str) -> list[int]:
+    """The processes that were started for a store and are not mere entries of the process table."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+            if state != "Z" and location.encode() in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found
 
 
 async def _two(kit: Kit) -> list[Any]:
@@ -68,6 +83,44 @@ def test_a_check_may_leave_a_reader_behind() -> None:
     result = result_of(body)
     assert (result.verdict, result.message) == ("fail", "found")
     assert readers[0].done()
+
+
+def test_a_process_that_was_frozen_in_a_call_does_not_outlive_the_check() -> None:
+    locations: list[str] = []
+
+    async def body(kit: Kit) -> None:
+        await kit.open()
+        stage = await Stage.open(kit)
+        locations.append(kit.location)
+        moments = await stage.moments("write", run_id="recorded")
+        assert await stage.freeze_at(moments[0], "write", run_id="run") is None
+        assert len(living(kit.location)) == 2
+        raise Finding("found")
+
+    result = result_of(body)
+    assert (result.verdict, result.message) == ("fail", "found")
+    deadline = time.monotonic() + 20
+    while living(locations[0]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not living(locations[0])
+
+
+def test_a_process_is_killed_where_the_store_has_changed_and_the_call_has_not_returned() -> None:
+    left: list[str] = []
+
+    async def body(kit: Kit) -> None:
+        stage = await Stage.open(kit)
+        moments = await stage.moments("bootstrap")
+        for moment in moments:
+            stage.elsewhere(location := await kit.fresh_location())
+            played = await stage.kill_at(moment, "bootstrap")
+            assert (played.killed, played.acked) == (True, False), (moment, played)
+            left.append(Path(moment.file).name)
+            left.append("made" if Path(location).exists() else "not made")
+
+    result = result_of(body)
+    assert result.verdict == "pass", result.message
+    assert {"database.py", "made"} <= set(left)
 
 
 @pytest.mark.parametrize("how", ["fails", "is cancelled"])

@@ -92,7 +92,6 @@ class BatchIgnoresConflicts(MemoryCheckpointer):
 
 
 @broken(
-    "batch.growing_steps",
     "batch.again_is_noop",
 )
 class BatchOfOne(MemoryCheckpointer):

@@ -296,7 +296,7 @@ class HalfRecords(Database):
         half = len(record) // 2
         super()._insert(database, run_id, step, record[:half])
         if "_child" in " ".join(sys.orig_argv):
-            time.sleep(0.05)
+            time.sleep(0.3)
         sql = "UPDATE checkpoints SET record = ? WHERE run_id = ? AND step = ?"
         database.execute(sql, (record, run_id, step))
 

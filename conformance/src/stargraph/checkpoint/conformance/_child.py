@@ -14,10 +14,11 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from random import Random
 from typing import Any, TextIO
 
 from stargraph.checkpoint.conformance._findings import HarnessError, told
-from stargraph.checkpoint.conformance._runs import begin, executor, follow
+from stargraph.checkpoint.conformance._runs import begin, executor, follow, noise
 from stargraph.checkpoint.conformance._stage import stage
 from stargraph.checkpoint.conformance._target import Target, load_target, looks_like_driver, opened
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer
@@ -75,6 +76,7 @@ async def burst(scene: Scene) -> None:
     """
     run_id, size = scene.arguments["run_id"], scene.arguments["size"]
     count, room = scene.arguments.get("count"), scene.arguments.get("room")
+    chance = Random()  # noqa: S311
     async with opened(scene.target, scene.location) as driver:
         await driver.bootstrap()
         latest = await driver.read_latest(run_id)
@@ -82,7 +84,7 @@ async def burst(scene: Scene) -> None:
             signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
             limit_files(room)
         while count is None or latest is None or latest.step < count:
-            payload = {"payload": chr(97 + (latest.step if latest else 0) % 26) * size}
+            payload = {"payload": noise(chance, size)}
             latest = begin(run_id, state=payload) if latest is None else follow(latest, changes=payload)
             await driver.write(latest)
             scene.acknowledged(latest)
@@ -100,10 +102,10 @@ async def cramped(scene: Scene) -> None:
     run_id, size, count = scene.arguments["run_id"], scene.arguments["size"], scene.arguments["count"]
     async with opened(scene.target, scene.location) as driver:
         await driver.bootstrap()
-        latest = None
+        latest, chance = None, Random()  # noqa: S311
         limit_files(scene.arguments["room"])
         for step in range(count):
-            payload = {"payload": chr(97 + step % 26) * size}
+            payload = {"payload": noise(chance, size)}
             latest = begin(run_id, state=payload) if latest is None else follow(latest, changes=payload)
             try:
                 await driver.write(latest)

@@ -80,7 +80,8 @@ def conformance_check(request: pytest.FixtureRequest) -> Callable[[], None]:
     sessions = request.config.stash[_SESSIONS]
     key = target if isinstance(target, str) else id(target)
     if key not in sessions:
-        sessions[key] = Session(target, request.config.getoption("--conformance-seed"))
+        quick = request.config.getoption("--conformance-quick")
+        sessions[key] = Session(target, request.config.getoption("--conformance-seed"), thorough=not quick)
     session = sessions[key]
 
     def run_check() -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from stargraph.checkpoint.codec import decode, encode
 from stargraph.checkpoint.conformance._findings import told
 from stargraph.checkpoint.conformance._moments import Moment, Recorder, Watch
-from stargraph.checkpoint.conformance._runs import NOON, begin, executor, follow
+from stargraph.checkpoint.conformance._runs import NOON, begin, executor, follow, noise
 from stargraph.checkpoint.conformance._target import opened
 from stargraph.checkpoint.protocol import PruneReport, RunSummary
 from stargraph.errors import CheckpointError
@@ -94,10 +94,10 @@ async def _perform(scene: Scene, order: dict[str, Any], watch: Watch) -> None:
             scene.report("acked")
         if recorder is not None:
             chance = random.Random(order["seed"])  # noqa: S311  # reproducible on purpose
-            changed, others = (
-                chance.sample(found, min(len(found), most))
-                for found, most in ((recorder.changed, order["most"]), (recorder.others, order["others"]))
-            )
+            changed = chance.sample(recorder.changed, min(len(recorder.changed), order["most"]))
+            # Where no file tells what changes the store, more of the other moments stand in for those that do.
+            most = order["others"] if changed else order["most"]
+            others = chance.sample(recorder.others, min(len(recorder.others), most))
             scene.report("recorded", changed=changed, others=others)
 
 
@@ -123,13 +123,14 @@ async def _next_steps(scene: Scene, driver: Any, order: dict[str, Any], count: i
     """The next steps of the run, which the parent is told of before they are written."""
     await driver.bootstrap()
     latest = await driver.read_latest(order["run_id"])
+    chance = random.Random(order["seed"])  # noqa: S311  # the same content each time it is played
     steps = []
     for _ in range(count):
+        payload = {"payload": noise(chance, order["size"])}
         if latest is None:
-            latest = begin(order["run_id"], executor=executor(1), state={"payload": "a" * order["size"]})
+            latest = begin(order["run_id"], executor=executor(1), state=payload)
         else:
-            payload = chr(97 + (latest.step + 1) % 26) * order["size"]
-            latest = follow(latest, executor=executor(1), changes={"payload": payload})
+            latest = follow(latest, executor=executor(1), changes=payload)
         steps.append(latest)
     scene.report("begins", digests=[checkpoint.digest for checkpoint in steps])
     return steps

@@ -268,7 +268,7 @@ async def killed(kit: Kit) -> None:
     "Batches of a growing run, and single steps between them, read back exactly at each step.",
     contract=f"{_CONTRACT}; values",
     usual_cause="Each step of a batch is stored as its difference from the step before the batch.",
-    needs=("batch.appends_all", "growth.every_kind_of_change"),
+    needs=("batch.again_is_noop", "growth.every_kind_of_change"),
 )
 async def growing_steps(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
