@@ -53,6 +53,13 @@ async def replayed(loaded: Graph, store: MemoryCheckpointer, **options: Any) -> 
     return report
 
 
+async def compared(loaded: Graph, store: MemoryCheckpointer, **options: Any) -> int:
+    """Replay run `r`, in which nothing differs; return how many steps were compared."""
+    report = await replayed(loaded, store, **options)
+    assert report.differences == ()
+    return report.compared
+
+
 def told(report: ReplayReport) -> list[tuple[int, str]]:
     """The first change of each step that differs."""
     return [(difference.step, difference.diff.lines()[0]) for difference in report.differences]
@@ -177,7 +184,7 @@ async def test_a_failed_run_and_its_resume(store: MemoryCheckpointer) -> None:
         "completed a",
         "completed b",
     ]
-    assert (await replayed(graph(text), store)).compared == 7
+    assert await compared(graph(text), store) == 7
 
 
 async def test_another_error_or_none_is_found(store: MemoryCheckpointer) -> None:
@@ -234,10 +241,10 @@ async def test_paused_cancelled_and_open_runs(store: MemoryCheckpointer) -> None
         if (event.type, event.node) == ("node_started", "b"):
             run.pause()
     assert (await work).status == "paused"
-    assert (await replayed(loaded, store)).compared == len(store.runs["r"])
+    assert await compared(loaded, store) == len(store.runs["r"])
     await run.cancel()
     assert store.events("r")[-1] == "cancelled"
-    assert (await replayed(loaded, store)).compared == len(store.runs["r"])
+    assert await compared(loaded, store) == len(store.runs["r"])
 
 
 async def test_a_live_run_is_replayed_as_far_as_it_is(store: MemoryCheckpointer) -> None:
@@ -379,7 +386,7 @@ async def test_a_node_that_cancels_itself(store: MemoryCheckpointer) -> None:
     calling_nodes.script = script
     await done(graph(PLAY), store)
     assert store.runs["r"][-1].status == "failed"
-    assert (await replayed(graph(PLAY), store)).compared == 2
+    assert await compared(graph(PLAY), store) == 2
 
 
 async def test_calls_in_a_group_of_tasks(store: MemoryCheckpointer) -> None:
