@@ -241,6 +241,11 @@ class NodeContext:
         """Return the time that the node was told in this try, if it asked."""
         return self._now
 
+    async def settle(self) -> None:
+        """Wait for what a try has begun and not awaited."""
+        if self._journal is not None:
+            await self._journal.settle()
+
     def begin(self, attempt: int) -> None:
         """Make ready for a try.
 
