@@ -101,6 +101,9 @@ async def test_from_every_step_without_the_parent(tmp_path: Path, build: Any) ->
         EFFECTS[:] = list(done.elements())
         nodes.LEDGER.clear()
         fork = await run.fork(step, run_id="f")
+        # The child begins anew: nothing leads to that of the parent.
+        assert not any(call.task_id.startswith("sub-") for record in fork._opening for call in record.calls)
+        assert not any(each.child_run_id for record in fork._opening for each in record.interrupts)
         without(store, "r")
         summary = await to_the_end(fork, store, await fork.start())
         assert summary.status == "done", step
