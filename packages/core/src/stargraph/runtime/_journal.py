@@ -159,13 +159,18 @@ class Journal:
             self._book.counts.clear()
         self.seen = None
 
+    @property
+    def is_calling(self) -> bool:
+        """Whether calls are under way."""
+        return "_book" in self.__dict__ and bool(self._book.under_way)
+
     async def settle(self) -> None:
         """Wait for the calls that a try of the node has begun and not awaited; no further ones are taken till the next.
 
         What they do is done by then: it is recorded, so that the next try does not do it again.
         """
         self._closed = True
-        while "_book" in self.__dict__ and self._book.under_way:
+        while self.is_calling:
             self._idle = self._loop.create_future()
             await self._idle
 
