@@ -129,6 +129,14 @@ def test_json_has_the_outcome_and_the_difference(ran: Folder) -> None:
     assert "diff" not in ran.call("replay", "r", "graph.yaml", "--set", "count=10", "--json").json
 
 
+def test_a_call_does_not_end_its_node(paid: Folder) -> None:
+    lines = paid.call("run", "graph.yaml", "-i", "count=1").out.splitlines()
+    called, completed = [line for line in lines if "node=second" in line and not line.startswith("node_started")]
+    assert (called.split()[0], completed.split()[0]) == ("called", "completed")
+    assert "seconds=" in completed
+    assert "seconds=" not in called
+
+
 @pytest.mark.parametrize("name", ["overlay.yaml", "overlay.json"])
 def test_an_overlay_from_a_file(ran: Folder, name: str) -> None:
     overlay = {"state": {"count": 5}, "outputs": {"second": {"notes": ["given"]}}}

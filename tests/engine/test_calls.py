@@ -239,6 +239,37 @@ async def test_calls_at_once_need_keys(store: MemoryCheckpointer) -> None:
     assert (await resume(store)).status == "failed"
 
 
+@pytest.mark.parametrize("retried", [True, False])
+async def test_a_call_that_its_node_does_not_wait_for_is_recorded_all_the_same(
+    store: MemoryCheckpointer, retried: bool
+) -> None:
+    """One of two things that are done at once fails; the other is done, and must not be done again."""
+    tries = 0
+
+    async def slow() -> int:
+        await asyncio.sleep(0.02)
+        return do("slow", 1)  # type: ignore[no-any-return]
+
+    async def fail_once() -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise ConnectionError("no luck") if retried else ValueError("no luck")
+
+    async def script(state: Any, context: NodeContext) -> Any:
+        result, _ = await asyncio.gather(context.call("slow", slow), fail_once())
+        return {"x": result}
+
+    play(script)
+    if not retried:
+        assert (await start(store)).status == "failed"
+        assert store.events("r") == ["started", "called a", "failed a"]
+    summary = await (start(store) if retried else resume(store))
+    assert summary.status == "done"
+    assert EFFECTS == ["slow"]
+    assert calls(store) == [("slow", None, 0, 1)]
+
+
 async def test_calls_at_once_with_keys_are_told_in_the_order_of_the_log(store: MemoryCheckpointer) -> None:
     orders: list[list[int]] = []
 

@@ -101,6 +101,9 @@ async def test_from_every_step_without_the_parent(tmp_path: Path, build: Any) ->
         EFFECTS[:] = list(done.elements())
         nodes.LEDGER.clear()
         fork = await run.fork(step, run_id="f")
+        # The child begins anew: nothing leads to that of the parent.
+        assert not any(call.task_id.startswith("sub-") for record in fork._opening for call in record.calls)
+        assert not any(each.child_run_id for record in fork._opening for each in record.interrupts)
         without(store, "r")
         summary = await to_the_end(fork, store, await fork.start())
         assert summary.status == "done", step
@@ -493,6 +496,27 @@ def test_an_overlay_that_cannot_be(fields: dict[str, Any]) -> None:
     with pytest.raises(StargraphError) as raised:
         Overlay(**fields)
     assert raised.value.reason == "bad-overlay"
+
+
+async def test_a_cancelled_and_a_live_run_can_be_forked(store: MemoryCheckpointer) -> None:
+    run = await graph(ORDER).start(checkpointer=store, run_id="r")
+    assert (await run.start()).status == "awaiting_input"
+    first = await run.fork(2, Overlay(answers={"sure": "yes"}), run_id="f1")
+    assert (await first.start()).status == "done"
+    await run.cancel()
+    second = await run.fork(store.runs["r"][-1].step, Overlay(answers={"sure": "no"}), run_id="f2")
+    assert (await second.start()).status == "done"
+    assert store.runs["r"][-1].status == "cancelled"
+
+    async def look(state: Any, context: NodeContext) -> Any:
+        if context.run_id == "live":
+            fork = await (await graph(CALLING).start(checkpointer=store, run_id="live")).fork(1, run_id="f3")
+            assert (await fork.start()).status == "done"
+
+    calling_nodes.script = look
+    live = await graph(CALLING).start(checkpointer=store, run_id="live")
+    assert (await live.start()).status == "done"
+    assert store.runs["f3"][-1].status == "done"
 
 
 async def test_a_failed_run_is_forked_before_its_failure(store: MemoryCheckpointer) -> None:

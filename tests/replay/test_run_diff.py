@@ -105,6 +105,15 @@ async def test_a_fork_from_either_side(store: MemoryCheckpointer) -> None:
         assert [bool(pair.diff) for pair in difference.pairs] == [True, True, False, False]
 
 
+async def test_rounds_of_a_loop_are_paired_by_their_tasks(store: MemoryCheckpointer) -> None:
+    run = await ran(graph(LOOP), store, "a")
+    first, second = [await run.fork(step, run_id=f"from-{step}") for step in (1, 2)]
+    for fork in (first, second):
+        await fork.start()
+    pairs = [(pair.a, pair.b) for pair in (await diff_runs(first, second)).pairs]
+    assert pairs == [(0, 0), (1, None), (2, 1), (3, 2), (4, 3)], "the second round is in the first run alone"
+
+
 async def test_a_fork_that_took_branches_over(store: MemoryCheckpointer, tmp_path: Path) -> None:
     loaded = everything(tmp_path)
     run = await ran(loaded, store, "a")

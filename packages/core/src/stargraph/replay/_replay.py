@@ -12,6 +12,7 @@ from stargraph.checkpoint.protocol import (
     Checkpoint,
     Checkpointer,
     Fork,
+    Fragment,
     Interrupt,
     JsonValue,
     RecordedCall,
@@ -34,7 +35,6 @@ from stargraph.runtime import (
     Suspended,
     Terms,
     UnrecordedCallError,
-    Updates,
     Worker,
     answered,
     asked,
@@ -339,7 +339,7 @@ class _Replay:
         step, call = unused[0]
         self._differ(await self.read_step(step) or record, Change("calls", "changed", _slot(call), made))
 
-    async def _run(self, previous: Checkpoint, task: Task, journal: Journal) -> Updates:
+    async def _run(self, previous: Checkpoint, task: Task, journal: Journal) -> Mapping[str, Fragment]:
         """Run a task as an engine does: a node that cancels itself must not cancel the replay."""
         work = asyncio.ensure_future(self._worker.run(previous, task, journal))
         try:

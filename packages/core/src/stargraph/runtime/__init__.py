@@ -15,7 +15,6 @@ from stargraph.runtime._state import StateField, StateSpec
 from stargraph.runtime._subgraph import StoreFaultError, cancel_children, child_inputs, child_outcome, child_run_id
 from stargraph.runtime._terms import Terms
 from stargraph.runtime._transitions import (
-    Updates,
     answered,
     asked,
     called,
@@ -48,7 +47,6 @@ __all__ = [
     "TakenOver",
     "Terms",
     "UnrecordedCallError",
-    "Updates",
     "Worker",
     "answered",
     "asked",

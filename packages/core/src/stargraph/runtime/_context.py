@@ -241,6 +241,16 @@ class NodeContext:
         """Return the time that the node was told in this try, if it asked."""
         return self._now
 
+    @property
+    def is_calling(self) -> bool:
+        """Whether calls of this try are under way."""
+        return self._journal is not None and self._journal.is_calling
+
+    async def settle(self) -> None:
+        """Wait for what a try has begun and not awaited."""
+        if self._journal is not None:
+            await self._journal.settle()
+
     def begin(self, attempt: int) -> None:
         """Make ready for a try.
 

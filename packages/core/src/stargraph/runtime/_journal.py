@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import functools
 import heapq
 import inspect
@@ -142,7 +143,8 @@ class Journal:
         self._threads = threads
         self._effects = effects
         self._moment = moment
-        self._closed = False
+        self._closed = self._ended = False
+        self._idle: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
 
     @functools.cached_property
@@ -152,13 +154,29 @@ class Journal:
 
     def begin(self) -> None:
         """Make ready for another try of the node."""
+        self._closed = self._ended
         if "_book" in self.__dict__:
             self._book.counts.clear()
         self.seen = None
 
-    def close(self) -> None:
-        """Refuse further calls: the node has ended."""
+    @property
+    def is_calling(self) -> bool:
+        """Whether calls are under way."""
+        return "_book" in self.__dict__ and bool(self._book.under_way)
+
+    async def settle(self) -> None:
+        """Wait for the calls that a try of the node has begun and not awaited; no further ones are taken till the next.
+
+        What they do is done by then: it is recorded, so that the next try does not do it again.
+        """
         self._closed = True
+        while self.is_calling:
+            self._idle = self._loop.create_future()
+            await self._idle
+
+    def close(self) -> None:
+        """Take and record no further calls: the task has ended."""
+        self._closed = self._ended = True
 
     def now(self) -> datetime:
         """Return the time that it is for this try."""
@@ -222,7 +240,7 @@ class Journal:
                 assert place is not None
             return self._outcome(place, error)
         finally:
-            self._book.under_way.discard((slot.name, slot.key))
+            self._leave(slot)
 
     def call_from_thread(
         self,
@@ -265,7 +283,8 @@ class Journal:
                     raise asyncio.CancelledError
             return self._outcome(place, error)
         finally:
-            self._book.under_way.discard((slot.name, slot.key))
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._leave, slot)
 
     async def _open(
         self, name: str, function: Callable[..., Any], key: str | None, *, repeatable: bool
@@ -290,9 +309,14 @@ class Journal:
                     node=self._task.node,
                 )
         except BaseException:
-            self._book.under_way.discard((name, key))
+            self._leave(slot)
             raise
         return slot, place
+
+    def _leave(self, slot: Slot) -> None:
+        self._book.under_way.discard((slot.name, slot.key))
+        if not self._book.under_way and self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
 
     def _check(self, name: str, function: Callable[..., Any], key: str | None) -> None:
         complaint = _complaint(name, function, key)
@@ -353,7 +377,7 @@ class Journal:
 
     async def _append(self, slot: Slot, call: RecordedCall) -> int | None:
         assert self._record is not None
-        if self._closed or not await self._record(self._task, call):
+        if self._ended or not await self._record(self._task, call):
             return None
         return self._book.keep(slot, call)
 

@@ -76,7 +76,7 @@ class Node:
     ) -> object:
         retry = self.spec.retry
         if retry is None:
-            return await self._try(make_call(), executor)
+            return await self._try(make_call(), context, executor)
         from tenacity import (
             AsyncRetrying,
             retry_if_exception,
@@ -98,7 +98,7 @@ class Node:
         async for attempt in tries:
             with attempt:
                 context.begin(attempt.retry_state.attempt_number)
-                return await self._try(make_call(), executor)
+                return await self._try(make_call(), context, executor)
         raise AssertionError("tenacity ends with an outcome")
 
     def call(self, state: object, context: NodeContext) -> Callable[[], Any]:
@@ -115,9 +115,24 @@ class Node:
         """Whether it runs on the event loop."""
         return inspect.iscoroutinefunction(self.function)
 
-    async def _try(self, call: Callable[[], Any], executor: Executor | None) -> object:
+    async def _try(self, call: Callable[[], Any], context: NodeContext, executor: Executor | None) -> object:
+        try:
+            returned = await self._outcome(call, executor)
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            if context.is_calling:
+                await context.settle()
+            raise
+        if context.is_calling:
+            await context.settle()
+        return returned
+
+    async def _outcome(self, call: Callable[[], Any], executor: Executor | None) -> object:
         if not self.is_async:
             return await off_the_loop(call, executor, self.spec.timeout)
+        if self.spec.timeout is None:
+            return await call()
         limit = asyncio.timeout(self.spec.timeout)
         try:
             async with limit:

@@ -43,12 +43,8 @@ class OpenWork:
         Raises:
             CheckpointCorruptedError: a step is missing.
         """
-        wanted: dict[int, set[str]] = {}
-        for task in tasks_of(tail.frontier):
-            for step in steps_of(task.calls):
-                wanted.setdefault(step, set()).add(task.id)
-        for step in sorted(wanted):
-            self._note(await self._read(tail, step), wanted[step])
+        for step in sorted({step for task in tasks_of(tail.frontier) for step in steps_of(task.calls)}):
+            self.note_calls(await self._read(tail, step))
         fork = fork_of(tail.frontier)
         if fork is None:
             return
@@ -132,7 +128,8 @@ class OpenWork:
         Args:
             record: the checkpoint.
         """
-        self._note(record, {call.task_id for call in record.calls})
+        for call in record.calls:
+            self._calls.setdefault(call.task_id, []).append((record.step, call))
 
     def note_completed(self, task: Task, update: Updates, record: Checkpoint) -> None:
         """Remember that a task completed.
@@ -149,11 +146,6 @@ class OpenWork:
         if fork is None or fork.since_step == record.step:
             self._branches.clear()
             self._items = None
-
-    def _note(self, record: Checkpoint, task_ids: Collection[str]) -> None:
-        for call in record.calls:
-            if call.task_id in task_ids:
-                self._calls.setdefault(call.task_id, []).append((record.step, call))
 
     async def _read(self, tail: Checkpoint, step: int) -> Checkpoint:
         record = tail if step == tail.step else await self._read_step(step)
