@@ -123,7 +123,7 @@ def test_ratios_are_taken_repeat_by_repeat() -> None:
     for ours, theirs in ((10, 5), (40, 10), (3, 1)):
         figures.add("sqlite/small/stargraph", {"rate": ours})
         figures.add("sqlite/small/raw", {"rate": theirs})
-    assert figures.ratio("sqlite/small/stargraph/rate", "sqlite/small/raw/rate") == Spread(3, 2, 4)
+    assert figures.ratio("sqlite/small/stargraph/rate", "sqlite/small/raw/rate") == Spread(3, 2, 4, 3)
     assert figures.ratio("sqlite/small/stargraph/rate", "sqlite/small/burr/rate") is None
 
 
@@ -175,6 +175,18 @@ def test_the_trend_compares_measurements_beside_raw(tmp_path: Path) -> None:
     assert "/raw/" not in table.replace("beside raw", "")
 
 
+def test_one_repeat_alone_changes_nothing_and_sizes_must_be_equal(tmp_path: Path) -> None:
+    trend = tmp_path / "trend.jsonl"
+    for rate, scale in ((100, "default"), (50, "default"), (50, "quick")):
+        figures = Figures()
+        figures.add("sqlite/growth/stargraph", {"latest_ms@1000": rate})
+        _trend.append(trend, figures, MACHINE, scale)
+    before, after, quick = _trend.load(trend)
+    assert "| sqlite/growth/stargraph/latest_ms@1000 | 100 | 50 | 0.50× | – |  |" in _trend.compare(before, after)
+    with pytest.raises(_trend.TrendError, match=r"has default sizes and aaaa .* quick ones"):
+        _trend.compare(after, quick)
+
+
 def test_the_trend_names_no_place(tmp_path: Path) -> None:
     trend = tmp_path / "trend.jsonl"
     _trend.append(trend, figures_of(100), Machine.look(tmp_path), "quick")
@@ -198,9 +210,12 @@ def test_the_same_figures_give_the_same_plots(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="make bench installs it, in an environment of its own")
     first, second = (tmp_path / name for name in "ab")
     for folder in (first, second):
-        draw(figures_of(100), folder)
-    assert (first / "sqlite-writes.svg").read_text().startswith("<?xml")
-    assert (first / "sqlite-writes.svg").read_bytes() == (second / "sqlite-writes.svg").read_bytes()
+        assert draw(figures_of(100), folder) == {
+            "sqlite-rate.svg": "SQLite: steps a second, each divided by LangGraph's",
+            "sqlite-bytes.svg": "SQLite: bytes of the store, each divided by LangGraph's",
+        }
+    assert (first / "sqlite-rate.svg").read_text().startswith("<?xml")
+    assert (first / "sqlite-rate.svg").read_bytes() == (second / "sqlite-rate.svg").read_bytes()
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
