@@ -78,17 +78,17 @@ class Selection:
         ]
 
 
-def run(selection: Selection, folder: Path | None, dsn: str | None, say: Callable[[str], None]) -> Figures:
+def run(selection: Selection, folder: Path, dsn: str | None, say: Callable[[str], None]) -> Figures:
     """Measure.
 
     Args:
         selection: what.
-        folder: a directory on the disk that is measured; None for the system's own for large temporary files.
+        folder: a directory on the disk that is measured.
         dsn: a PostgreSQL server's superuser, where none is to be started.
         say: is told what goes on.
     """
     figures = Figures()
-    with tempfile.TemporaryDirectory(prefix="stargraph-bench-", dir=folder or _large_temporary()) as home:
+    with tempfile.TemporaryDirectory(prefix="stargraph-bench-", dir=folder) as home:
         Path(home).chmod(0o755)  # the PostgreSQL server may have to run under another account
         for store in selection.stores:
             with _server(store, Path(home), dsn) as place, _Workers(store, place) as workers:
@@ -197,8 +197,3 @@ def _server(store: str, home: Path, dsn: str | None) -> Iterator[Place]:
             yield replace(place, s3=url)
     else:
         yield place
-
-
-def _large_temporary() -> str | None:
-    """A directory that is on a disk on most systems, where /tmp may be in memory."""
-    return "/var/tmp" if os.path.isdir("/var/tmp") else None  # noqa: PTH112

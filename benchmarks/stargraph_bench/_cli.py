@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,7 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     scale.add_argument("--quick", dest="scale", action="store_const", const="quick", help="small sizes: two minutes")
     scale.add_argument("--full", dest="scale", action="store_const", const="full", help="up to a million checkpoints")
     scale.add_argument("--tiny", dest="scale", action="store_const", const="tiny", help="only show that all of it runs")
-    parser.add_argument("--folder", type=Path, help="a directory on the disk to measure; default: /var/tmp")
+    # /var/tmp is on a disk on most systems, where /tmp may be in memory.
+    large = next(folder for folder in ("/var/tmp", tempfile.gettempdir()) if Path(folder).is_dir())
+    parser.add_argument("--folder", type=Path, default=large, help=f"a directory on the disk to measure; {large} else")
     parser.add_argument("--dsn", help="a PostgreSQL superuser's DSN; default: an embedded server with fsync on")
     parser.add_argument(
         "--publish",

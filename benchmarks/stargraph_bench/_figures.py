@@ -14,16 +14,17 @@ Address: TypeAlias = str
 
 
 class Spread(NamedTuple):
-    """The median of repeats, and how far they lie apart."""
+    """The median of repeats, how far they lie apart, and how many there were."""
 
     median: float
     low: float
     high: float
+    repeats: int
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
         """Return the spread of values that were measured."""
-        return cls(statistics.median(values), min(values), max(values))
+        return cls(statistics.median(values), min(values), max(values), len(values))
 
 
 @dataclass

@@ -60,7 +60,7 @@ class Machine:
     versions: Mapping[str, str]
 
     @classmethod
-    def look(cls, folder: Path | None) -> Machine:
+    def look(cls, folder: Path) -> Machine:
         """Look at this machine.
 
         Args:
@@ -112,7 +112,7 @@ def _git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def _sync_microseconds(folder: Path | None) -> float:
+def _sync_microseconds(folder: Path) -> float:
     took = []
     with tempfile.TemporaryFile(dir=folder) as file:
         for _ in range(200):

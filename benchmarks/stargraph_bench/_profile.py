@@ -23,7 +23,7 @@ from stargraph_bench._stargraph import StargraphSQLite, checkpoints
 _COUNTED = 500
 
 
-def profile(folder: Path | None) -> str:
+def profile(folder: Path) -> str:
     """Return a table of what one write costs, in microseconds, and the system calls that it makes.
 
     Args:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from stargraph_bench._figures import Figures, times
+from stargraph_bench._report import STORES
 
 _BEGIN: Final = "<!-- measured: begin -->"
 _END: Final = "<!-- measured: end -->"
@@ -31,18 +32,23 @@ def publish(figures: Figures, report: str, docs: Path) -> None:
         report: the report in Markdown.
         docs: the folder of the documents; `performance.md` in it says where the report goes.
     """
-    draw(figures, docs / "performance")
-    insert(report, docs / "performance.md")
+    folder = docs / "performance"
+    images = [f"![{title}]({folder.name}/{name})" for name, title in draw(figures, folder).items()]
+    insert("\n\n".join([report.strip(), *images]), docs / "performance.md")
 
 
-def draw(figures: Figures, folder: Path) -> None:
-    """Draw the plots into a folder."""
+def draw(figures: Figures, folder: Path) -> dict[str, str]:
+    """Draw what was measured into a folder; return the titles of the plots by their files' names."""
     folder.mkdir(exist_ok=True)
-    for store in ("sqlite", "postgres"):
-        _bars(figures, store, "rate", "steps a second", folder / f"{store}-writes.svg")
-        _bars(figures, store, "bytes", "bytes of the store", folder / f"{store}-bytes.svg")
-    _lines(figures, "growth", "checkpoints in the store", folder / "growth.svg")
-    _lines(figures, "length", "steps of the run", folder / "length.svg")
+    titles = {}
+    for store, called in STORES.items():
+        for name, label in (("rate", "steps a second"), ("bytes", "bytes of the store")):
+            if _bars(figures, store, name, label, folder / f"{store}-{name}.svg"):
+                titles[f"{store}-{name}.svg"] = f"{called}: {label}, each divided by LangGraph's"
+    for workload, label in (("growth", "checkpoints in the store"), ("length", "steps of the run")):
+        if _lines(figures, workload, label, folder / f"{workload}.svg"):
+            titles[f"{workload}.svg"] = f"{workload.capitalize()}: over the {label}"
+    return titles
 
 
 def insert(report: str, page: Path) -> None:
@@ -54,11 +60,11 @@ def insert(report: str, page: Path) -> None:
     page.write_text(f"{before}{_BEGIN}\n\n{report.strip()}\n\n{_END}{after}", encoding="utf-8")
 
 
-def _bars(figures: Figures, store: str, name: str, label: str, path: Path) -> None:
-    """Draw a measure of every contender as a share of LangGraph's, so that all workloads fit one axis."""
+def _bars(figures: Figures, store: str, name: str, label: str, path: Path) -> bool:
+    """Draw a measure of every contender divided by LangGraph's, for each workload; tell whether there were any."""
     workloads = [one for one in _WRITING if figures.spread(f"{store}/{one}/langgraph/{name}")]
     if not workloads:
-        return
+        return False
     with _figure(path, len(workloads)) as axes:
         for axis, workload in zip(axes, workloads, strict=True):
             contenders = [
@@ -67,7 +73,7 @@ def _bars(figures: Figures, store: str, name: str, label: str, path: Path) -> No
             for place, contender in enumerate(contenders):
                 ratio = figures.ratio(f"{store}/{workload}/{contender}/{name}", f"{store}/{workload}/langgraph/{name}")
                 assert ratio is not None
-                axis.bar(place, ratio.median, color=_COLOURS[contender], width=0.8)
+                axis.bar(place, ratio.median - 1, bottom=1, color=_COLOURS[contender], width=0.8)
                 axis.vlines(place, ratio.low, ratio.high, color="#222222", linewidth=1)
                 axis.annotate(times(ratio.median), (place, ratio.high), ha="center", va="bottom", fontsize=7)
             axis.set_yscale("log")
@@ -75,14 +81,15 @@ def _bars(figures: Figures, store: str, name: str, label: str, path: Path) -> No
             axis.set_xticks(range(len(contenders)), contenders, rotation=60, ha="right", fontsize=8)
             axis.margins(y=0.12)
         axes[0].set_ylabel(f"{label}, LangGraph = 1", fontsize=9)
+    return True
 
 
-def _lines(figures: Figures, workload: str, label: str, path: Path) -> None:
-    """Draw the measures of a workload that have a size, over the size."""
+def _lines(figures: Figures, workload: str, label: str, path: Path) -> bool:
+    """Draw the measures of a workload that have a size, over the size; tell whether there were any."""
     found = [address.split("/") for address in figures.values if address.split("/")[1] == workload and "@" in address]
     kinds = list(dict.fromkeys(name.partition("@")[0] for *_, name in found))
     if not kinds:
-        return
+        return False
     with _figure(path, len(kinds)) as axes:
         for axis, kind in zip(axes, kinds, strict=True):
             for store, contender in dict.fromkeys((parts[0], parts[2]) for parts in found):
@@ -105,6 +112,7 @@ def _lines(figures: Figures, workload: str, label: str, path: Path) -> None:
             axis.set_xlabel(label, fontsize=9)
             axis.set_title(_KINDS[kind], fontsize=10)
         axes[0].legend(fontsize=7)
+    return True
 
 
 _KINDS: Final = {

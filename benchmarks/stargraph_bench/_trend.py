@@ -22,7 +22,7 @@ class Entry:
     Attributes:
         machine: the facts of the machine.
         scale: how much was measured.
-        measures: each measure's median, least and most.
+        measures: each measure's median, least, most and number of repeats.
     """
 
     machine: dict[str, Any]
@@ -51,9 +51,7 @@ class Entry:
 
 def append(path: Path, figures: Figures, machine: Machine, scale: str) -> None:
     """Add a measurement to a trend file."""
-    measures = {
-        address: [float(f"{value:.5g}") for value in Spread.of(values)] for address, values in figures.values.items()
-    }
+    measures = {address: _rounded(Spread.of(values)) for address, values in figures.values.items()}
     line = {"machine": machine.facts(), "scale": scale, "measures": measures}
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line, separators=(",", ":")) + "\n")
@@ -100,8 +98,13 @@ def compare(before: Entry, after: Entry) -> str:
     """Return what changed of our own measures between two measurements, in Markdown.
 
     A machine is not equally fast on two days, so each measure is also given relative to the raw medium in its own
-    run, where that was measured at the same. A change counts where the spreads do not overlap.
+    run, where that was measured at the same. A change counts where the spreads of repeats do not overlap.
+
+    Raises:
+        TrendError: they are of different sizes.
     """
+    if before.scale != after.scale:
+        raise TrendError(f"{before.name} has {before.scale} sizes and {after.name} {after.scale} ones")
     lines = [
         f"{before.name} → {after.name}",
         "",
@@ -119,11 +122,16 @@ def compare(before: Entry, after: Entry) -> str:
         if raw in before.measures and raw in after.measures and before.measures[raw].median:
             drift = after.measures[raw].median / before.measures[raw].median
             beside = times(change / drift) if drift else "–"
-        apart = new.low > old.high or new.high < old.low
+        apart = min(old.repeats, new.repeats) > 1 and (new.low > old.high or new.high < old.low)
         better = (change > 1) == (name in _MORE_IS_BETTER)
         verdict = ("better" if better else "**worse**") if apart and abs(change - 1) > 0.02 else ""
         lines.append(f"| {address} | {old.median:,.4g} | {new.median:,.4g} | {times(change)} | {beside} | {verdict} |")
     return "\n".join(lines) + "\n"
+
+
+def _rounded(spread: Spread) -> tuple[float, float, float, int]:
+    median, low, high = (float(f"{value:.5g}") for value in spread[:3])
+    return median, low, high, spread.repeats
 
 
 _MORE_IS_BETTER = ("rate", "rows_a_commit")

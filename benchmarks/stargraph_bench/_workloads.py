@@ -151,7 +151,7 @@ class History(Workload):
             latest = await timed(partial(contender.latest, run) for run in chosen)
             at_step = await timed(partial(contender.at_step, run, draw.randrange(RUN_STEPS)) for run in chosen)
             measures = {"latest_ms": statistics.median(latest), "at_step_ms": statistics.median(at_step)}
-            measures |= await timed_list(contender, min(100, self.sizes[scale]), 10)
+            measures |= await timed_list(contender, min(100, self.sizes[scale]), 7)
         return measures
 
     async def end(self, contender: Contender) -> None:
@@ -374,6 +374,7 @@ WORKLOADS: Final[tuple[Workload, ...]] = (
         "history-many",
         "read from 20,000 runs of 20 steps",
         {"tiny": 20, "quick": 2000, "default": 20_000, "full": 20_000},
+        repeats=3,
     ),
     Growth(
         "growth",

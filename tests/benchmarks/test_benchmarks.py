@@ -120,10 +120,10 @@ def figures_of(rate: float, raw: float = 100.0) -> Figures:
 
 def test_ratios_are_taken_repeat_by_repeat() -> None:
     figures = Figures()
-    for ours, theirs in ((10, 5), (40, 10), (3, 1)):
+    for ours, theirs in ((10, 1), (40, 20), (3, 3)):
         figures.add("sqlite/small/stargraph", {"rate": ours})
         figures.add("sqlite/small/raw", {"rate": theirs})
-    assert figures.ratio("sqlite/small/stargraph/rate", "sqlite/small/raw/rate") == Spread(3, 2, 4)
+    assert figures.ratio("sqlite/small/stargraph/rate", "sqlite/small/raw/rate") == Spread(2, 1, 10, 3)
     assert figures.ratio("sqlite/small/stargraph/rate", "sqlite/small/burr/rate") is None
 
 
@@ -132,13 +132,15 @@ def test_a_goal_is_met_or_missed_by_the_median() -> None:
         Goal("fast", "sqlite/small/stargraph/rate", "sqlite/small/langgraph/rate", at_least=1.8, prototype="2×"),
         Goal("small", "sqlite/small/stargraph/bytes", "sqlite/small/langgraph/bytes", at_most=1 / 60),
         Goal("steady", "sqlite/small/stargraph/rate", at_least=101),
+        Goal("within", "sqlite/small/stargraph/rate", at_least=95),
         Goal("elsewhere", "postgres/small/stargraph/rate", at_least=1),
     ]
     text = report(figures_of(100), goals, MACHINE, "default")
-    assert "### Goals: 2 of 3 met" in text
+    assert "### Goals: 3 of 4 met" in text
     assert "| fast | ≥ 1.80× | 2.00× | 2.00× – 2.00× | met | 2× |" in text
     assert "| small | ≤ 1/60 | 1/65 | 1/65 – 1/65 | met |  |" in text
     assert "| steady | ≥ 101/s | 100/s | 90/s – 110/s | **missed** |  |" in text
+    assert "| within | ≥ 95/s | 100/s | 90/s – 110/s | met |  |" in text
     assert "elsewhere" not in text
     assert "| langgraph | 50/s (45/s – 55/s); ours 2.00× | 20.3 MB; ours 1/65 |" in text
 
@@ -172,7 +174,23 @@ def test_the_trend_compares_measurements_beside_raw(tmp_path: Path) -> None:
     table = _trend.compare(first, second)
     assert "| sqlite/small/stargraph/rate | 100 | 300 | 3.00× | 1.50× | better |" in table
     assert "**worse**" in _trend.compare(second, first)
+    _trend.append(trend, figures_of(105), MACHINE, "default")
+    assert "| sqlite/small/stargraph/rate | 100 | 105 | 1.05× | 1.05× |  |" in _trend.compare(
+        first, _trend.load(trend)[2]
+    )
     assert "/raw/" not in table.replace("beside raw", "")
+
+
+def test_one_repeat_alone_changes_nothing_and_sizes_must_be_equal(tmp_path: Path) -> None:
+    trend = tmp_path / "trend.jsonl"
+    for rate, scale in ((100, "default"), (50, "default"), (50, "quick")):
+        figures = Figures()
+        figures.add("sqlite/growth/stargraph", {"latest_ms@1000": rate})
+        _trend.append(trend, figures, MACHINE, scale)
+    before, after, quick = _trend.load(trend)
+    assert "| sqlite/growth/stargraph/latest_ms@1000 | 100 | 50 | 0.50× | – |  |" in _trend.compare(before, after)
+    with pytest.raises(_trend.TrendError, match=r"has default sizes and aaaa .* quick ones"):
+        _trend.compare(after, quick)
 
 
 def test_the_trend_names_no_place(tmp_path: Path) -> None:
@@ -198,9 +216,12 @@ def test_the_same_figures_give_the_same_plots(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="make bench installs it, in an environment of its own")
     first, second = (tmp_path / name for name in "ab")
     for folder in (first, second):
-        draw(figures_of(100), folder)
-    assert (first / "sqlite-writes.svg").read_text().startswith("<?xml")
-    assert (first / "sqlite-writes.svg").read_bytes() == (second / "sqlite-writes.svg").read_bytes()
+        assert draw(figures_of(100), folder) == {
+            "sqlite-rate.svg": "SQLite: steps a second, each divided by LangGraph's",
+            "sqlite-bytes.svg": "SQLite: bytes of the store, each divided by LangGraph's",
+        }
+    assert (first / "sqlite-rate.svg").read_text().startswith("<?xml")
+    assert (first / "sqlite-rate.svg").read_bytes() == (second / "sqlite-rate.svg").read_bytes()
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
