@@ -6,7 +6,6 @@ import os
 import sys
 import threading
 import warnings
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -51,16 +50,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _use_keys(file: str) -> None:
-    if not file:
-        return
-    try:
-        # Read by the drivers, which are opened by their URLs.
-        os.environ["STARGRAPH_ENCRYPTION_KEY"] = ",".join(Path(file).read_text().split())
-    except (OSError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"{file}: {getattr(error, 'strerror', None) or 'it is not text'}") from None
-
-
 @app.callback()
 def _stargraph(
     version: Annotated[
@@ -69,16 +58,6 @@ def _stargraph(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show tracebacks of errors; STARGRAPH_DEBUG=1 does the same.")
     ] = False,
-    encryption_keys: Annotated[
-        str,
-        typer.Option(
-            metavar="FILE",
-            show_default=False,
-            help="A file with the keys that encrypt what is stored, key_id:secret, one a line, the current one first;"
-            " or set STARGRAPH_ENCRYPTION_KEY.",
-            callback=_use_keys,
-        ),
-    ] = "",  # for None, typer would load pydantic
 ) -> None:
     if debug:
         os.environ["STARGRAPH_DEBUG"] = "1"

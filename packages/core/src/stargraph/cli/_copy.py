@@ -13,6 +13,7 @@ from stargraph.cli._options import (
     AllOption,
     CheckpointOption,
     JsonOption,
+    KeysOption,
     RunIdsArgument,
     SinceOption,
 )
@@ -32,6 +33,7 @@ def copy(
     everything: AllOption = False,
     since: SinceOption = None,
     json: JsonOption = False,
+    encryption_keys: KeysOption = None,
 ) -> None:
     """Copy runs from one store to another, of any two drivers; their digests and seals stay.
 
@@ -56,6 +58,7 @@ def export(
     everything: AllOption = False,
     since: SinceOption = None,
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
+    encryption_keys: KeysOption = None,
     json: JsonOption = False,
 ) -> None:
     """Write runs to one portable file: JSON Lines, each checkpoint with its digest and seal.
@@ -77,6 +80,7 @@ def export(
 def import_(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A file of `stargraph export`; - is stdin.")],
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
+    encryption_keys: KeysOption = None,
     json: JsonOption = False,
 ) -> None:
     """Store the runs of a file that `stargraph export` wrote; their digests and seals stay.

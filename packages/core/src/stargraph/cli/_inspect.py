@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from stargraph.cli._options import DEFAULT_CHECKPOINT, CheckpointOption, JsonOption, RunIdArgument
+from stargraph.cli._options import DEFAULT_CHECKPOINT, CheckpointOption, JsonOption, KeysOption, RunIdArgument
 from stargraph.cli._output import (
     clean,
     one_line,
@@ -43,6 +43,7 @@ _LONGEST_WAIT: Final = 2.0
 def inspect(
     run_id: RunIdArgument,
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
+    encryption_keys: KeysOption = None,
     step: Annotated[
         int | None, typer.Option(metavar="N", min=0, help="Show this step, with the whole state after it.")
     ] = None,

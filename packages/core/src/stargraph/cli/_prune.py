@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stargraph.cli._custody import agree, removing
-from stargraph.cli._options import DEFAULT_CHECKPOINT, CheckpointOption, JsonOption, RunIdArgument, StatusName
+from stargraph.cli._options import (
+    DEFAULT_CHECKPOINT,
+    CheckpointOption,
+    JsonOption,
+    KeysOption,
+    RunIdArgument,
+    StatusName,
+)
 from stargraph.cli._output import plural, print_json, print_lines
 from stargraph.errors import CheckpointCorruptedError, CheckpointNotFoundError
 
@@ -32,6 +39,7 @@ def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be removed.")] = False,
     yes: YesOption = False,
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
+    encryption_keys: KeysOption = None,
     json: JsonOption = False,
 ) -> None:
     """Remove all but the last steps of runs that stand still; they can still be read, and go on.
@@ -63,6 +71,7 @@ def delete(
     run_id: RunIdArgument,
     yes: YesOption = False,
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
+    encryption_keys: KeysOption = None,
     json: JsonOption = False,
 ) -> None:
     """Remove the run RUN_ID for good. Its id is never taken again, and an executor of it is refused.

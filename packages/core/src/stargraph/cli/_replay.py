@@ -17,6 +17,7 @@ from stargraph.cli._options import (
     CheckpointOption,
     GraphArgument,
     JsonOption,
+    KeysOption,
     QuietOption,
     RunIdArgument,
     TagOption,
@@ -34,6 +35,7 @@ def replay(
     run_id: RunIdArgument,
     graph: GraphArgument,
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
+    encryption_keys: KeysOption = None,
     from_step: Annotated[int | None, typer.Option(metavar="N", min=0, help="Begin after this step of the run.")] = None,
     set_: Annotated[
         list[str] | None,

@@ -16,6 +16,7 @@ from stargraph.cli._options import (
     EventsOption,
     GraphArgument,
     JsonOption,
+    KeysOption,
     QuietOption,
     RunIdArgument,
 )
@@ -31,6 +32,7 @@ def resume(
     run_id: RunIdArgument,
     graph: GraphArgument,
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
+    encryption_keys: KeysOption = None,
     accept: Annotated[
         list[AcceptName] | None,
         typer.Option(help="Go on although the code of the nodes (runtime) or the graph changed; repeatable."),

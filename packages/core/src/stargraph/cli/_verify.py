@@ -15,6 +15,7 @@ from stargraph.cli._options import (
     AllOption,
     CheckpointOption,
     JsonOption,
+    KeysOption,
     RunIdsArgument,
 )
 from stargraph.cli._output import emit, one_line, plural, print_json, print_lines, show_time, table
@@ -34,6 +35,7 @@ def verify(
         str | None, typer.Option(metavar="FILE", help="Compare with the heads that `stargraph anchor` wrote.")
     ] = None,
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
+    encryption_keys: KeysOption = None,
     json: JsonOption = False,
 ) -> None:
     """Read runs from their first step to their last, and report all that is not as it was written.
@@ -68,6 +70,7 @@ def anchor(
         bool, typer.Option("--renew", help="Write it although the store contradicts the file that is there.")
     ] = False,
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
+    encryption_keys: KeysOption = None,
 ) -> None:
     """Write the latest step and digest of every run, for `verify --anchor` at a later time.
 
