@@ -18,7 +18,7 @@ from stargraph.checkpoint.codec import encode
 from stargraph.checkpoint.postgres import PostgresCheckpointer
 from stargraph.checkpoint.postgres._dsn import split_schema
 from stargraph.checkpoint.postgres._rows import error_text
-from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunSummary
+from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, summary_json
 from stargraph.checkpoint.s3 import S3Checkpointer
 from stargraph.checkpoint.s3._frame import pack
 from stargraph.checkpoint.s3._keys import KeyLayout
@@ -146,7 +146,7 @@ class SQLitePlace(Place):
                     bytes.fromhex(checkpoint.digest),
                     checkpoint.status,
                     microseconds(checkpoint.timestamp),
-                    RunSummary.from_checkpoint(checkpoint).model_dump_json(),
+                    summary_json(checkpoint),
                     checkpoint.run_id,
                 ),
             )
