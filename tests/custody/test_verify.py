@@ -16,7 +16,7 @@ from support.tampering import kinds
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpoint, Fork, RunDeletion, StepRange, summary_json
 from stargraph.custody import RunReport, VerifyReport, verify, verify_run
-from stargraph.errors import CheckpointNotFoundError, StoreUnavailableError
+from stargraph.errors import CheckpointCorruptedError, CheckpointNotFoundError, StoreUnavailableError
 
 OLD = b"the old secret, 16+"
 NEW = b"the new secret, 16+"
@@ -352,6 +352,22 @@ async def test_a_driver_that_returns_another_record_is_found_out() -> None:
     (finding,) = (await verify(store)).findings
     assert (finding.kind, finding.step) == ("unreadable", 1)
     assert "the store returned step 1 of run 'b'" in finding.message
+
+
+class Doubtful(MemoryCheckpointer):
+    """Refuses to read its latest step, and gives it when it is asked for by its number."""
+
+    async def read_latest(self, run_id: str) -> Checkpoint | None:
+        raise CheckpointCorruptedError("it is not what was written", run_id=run_id, step=2)
+
+
+async def test_a_latest_step_that_only_the_read_of_it_refuses_is_found() -> None:
+    store = Doubtful()
+    await store.bootstrap()
+    for checkpoint in chain("a", 3):
+        await store.write(checkpoint)
+    (finding,) = (await verify(store)).findings
+    assert (finding.kind, finding.step, finding.message) == ("unreadable", 2, "it is not what was written")
 
 
 class Gone(MemoryCheckpointer):
