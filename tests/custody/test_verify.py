@@ -354,6 +354,24 @@ async def test_a_driver_that_returns_another_record_is_found_out() -> None:
     assert "the store returned step 1 of run 'b'" in finding.message
 
 
+class Careless(MemoryCheckpointer):
+    """Returns what no digest covers."""
+
+    async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
+        found = await super().read_at_step(run_id, step)
+        return found.model_copy(update={"status": "done"}) if found is not None and step == 1 else found
+
+
+async def test_a_driver_that_does_not_check_digests_is_found_out() -> None:
+    store = Careless()
+    await store.bootstrap()
+    for checkpoint in chain("a", 3):
+        await store.write(checkpoint)
+    (finding,) = (await verify(store)).findings
+    assert (finding.kind, finding.step) == ("unreadable", 1)
+    assert "not what its digest covers" in finding.message
+
+
 class Doubtful(MemoryCheckpointer):
     """Refuses to read its latest step, and gives it when it is asked for by its number."""
 
