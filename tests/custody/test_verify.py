@@ -56,6 +56,16 @@ async def test_a_sound_store(place: Place) -> None:
         await verified(place, "a", "nowhere")
 
 
+async def test_the_list_of_runs_is_read_to_its_last_page(file: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stargraph.custody._reading._PAGE", 2)
+    await fill(file, *(chain(f"r{day}", 2, started_at=STARTED_AT + timedelta(days=day)) for day in range(5)))
+    assert (await verified(file)).runs == 5
+    assert (await verified(file, "r0")).sound
+    monkeypatch.setattr("stargraph.custody._reading._SOUGHT", 3)
+    (note,) = (await verified(file, "r0")).notes
+    assert note.kind == "summary-not-compared"
+
+
 async def test_an_empty_store(file: Place) -> None:
     await fill(file)
     assert await verified(file) == VerifyReport(runs=0, steps=0, seals={})
