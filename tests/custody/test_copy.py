@@ -124,8 +124,12 @@ async def test_a_run_that_moved_on_is_brought_up_to_date_and_one_that_is_ahead_i
     assert await copied(file, place) == TransferReport(runs=1, steps=0, present=6)
 
 
-async def test_another_run_of_the_same_id_is_refused_and_left_as_it_is(file: Place, place: Place) -> None:
-    mine, theirs = chain("a", 4), chain("a", 3)
+@pytest.mark.parametrize("length", [3, 4, 6])
+async def test_another_run_of_the_same_id_is_refused_and_left_as_it_is(
+    file: Place, tmp_path: Path, length: int
+) -> None:
+    place = SQLitePlace(tmp_path / "there.sqlite")
+    mine, theirs = chain("a", 4), chain("a", length)
     await file.write(*mine, *chain("b", 2))
     await place.write(*theirs)
     report = await copied(file, place)

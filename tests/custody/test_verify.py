@@ -231,6 +231,17 @@ async def test_a_gap_that_no_prune_leaves_is_damage_in_a_pruned_run_too(file: Pl
     assert [note.kind for note in report.notes] == ["pruned"]
 
 
+async def test_the_same_with_consecutive_steps_is_one_finding_of_each_kind(file: Place) -> None:
+    run = chain("a", 6)
+    strangers = [chain("a", 6, started_at=STARTED_AT + timedelta(days=number)) for number in range(1, 5)]
+    await fill(file, run)
+    await file.stand_alone([run[0], *(strangers[step - 1][step] for step in (1, 2, 3, 4)), run[5]])
+    report = await verified(file, keyring=Keyring({"k": NEW}))
+    found = {finding.kind: (finding.step, finding.last_step) for finding in report.findings}
+    assert len(found) == len(report.findings)
+    assert found == {"unsealed": (0, 5), "broken-chain": (1, 5), "inconsistent-step": (1, 5)}
+
+
 async def test_a_step_above_the_latest_is_found(file: Place) -> None:
     run = chain("a", 5)
     await fill(file, run[:4])
