@@ -52,14 +52,14 @@ async def log(store: Checkpointer, run_id: str) -> list[Checkpoint]:
 async def test_what_was_exported_comes_back_equal_on_every_driver(file: Place, place: Place) -> None:
     hard = [KEYRING.seal(step) for step in chain("hard", 3, state={"count": 0, **HARD_STATE})]
     parent = first("rich", state=HARD_STATE, metadata={"team": "α", "": ""}, definition={"a": 1.0}, update={"": [1.0]})
-    await file.write(*hard, parent, following(parent), *chain("long", 150, end="done"))
+    await file.write(*hard, parent, following(parent), *chain("long", 70, end="done"))
     text = await exported(file)
     assert json.loads(text.splitlines()[0])["format"] == "stargraph-export"
     for stream in (io.BytesIO(text), Pipe(text)):
         async with place.open() as store:
             report = await import_runs(store, stream)
         assert report.runs == 3
-    assert report == TransferReport(runs=3, steps=0, present=155)
+    assert report == TransferReport(runs=3, steps=0, present=75)
     async with file.open() as one, place.open() as other:
         for run_id in ("hard", "rich", "long"):
             mine, theirs = await log(one, run_id), await log(other, run_id)

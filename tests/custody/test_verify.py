@@ -94,25 +94,25 @@ async def test_unsealed_steps_are_found_unless_they_are_allowed(file: Place) -> 
 
 
 async def test_the_walk_goes_on_behind_damage(place: Place) -> None:
-    run = chain("a", 200)
+    run = chain("a", 90)
     await fill(place, run, chain("b", 3))
     await place.stand_alone(run)
-    for step in (0, 70, 71, 150):
+    for step in (0, 70, 71, 85):
         await place.put("a", step, b"\x02\x00garbage")
     report = await verified(place)
     assert kinds(report) == ["unreadable"]
-    assert [(finding.step, finding.last_step) for finding in report.findings] == [(0, 0), (70, 71), (150, 150)]
-    assert (report.runs, report.steps) == (2, 199)
+    assert [(finding.step, finding.last_step) for finding in report.findings] == [(0, 0), (70, 71), (85, 85)]
+    assert (report.runs, report.steps) == (2, 89)
 
 
 async def test_what_is_decoded_from_a_damaged_record_is_unreadable_and_what_is_not_is_verified(place: Place) -> None:
-    await fill(place, chain("a", 150, end="done"))
-    await place.put("a", 60, b"\x02\x00garbage")
+    await fill(place, chain("a", 60, end="done"))
+    await place.put("a", 30, b"\x02\x00garbage")
     report = await verified(place)
     assert kinds(report) == ["unreadable"]
     found = [(finding.step or 0, finding.last_step or 0) for finding in report.findings]
-    assert found[0][0] == 60
-    assert report.steps == 150 - sum(last - step + 1 for step, last in found) >= 60
+    assert found[0][0] == 30
+    assert report.steps == 60 - sum(last - step + 1 for step, last in found) >= 30
 
 
 async def test_a_damaged_latest_step_is_found(place: Place) -> None:
@@ -297,7 +297,7 @@ async def test_a_run_that_the_list_does_not_show_is_found_where_it_is_named(file
 
 
 async def test_a_run_that_is_written_meanwhile_is_sound(place: Place) -> None:
-    written = 0
+    written = looks = 0
 
     async def write() -> None:
         nonlocal written
@@ -305,13 +305,12 @@ async def test_a_run_that_is_written_meanwhile_is_sound(place: Place) -> None:
             for checkpoint in endless("live"):
                 await store.write(checkpoint)
                 written += 1
-                if written == 100:
+                if written >= 20 and looks >= 5:
                     return
 
     async with place.open() as store:
         await store.write(first("other"))
         writer = asyncio.create_task(write())
-        looks = 0
         while not writer.done():
             report = await verify(store)
             assert report.sound, report.findings
@@ -319,7 +318,6 @@ async def test_a_run_that_is_written_meanwhile_is_sound(place: Place) -> None:
             assert named is None or not named.findings
             looks += 1
         await writer
-        assert looks > 1
 
 
 async def test_a_run_that_is_pruned_meanwhile_is_sound(file: Place) -> None:
