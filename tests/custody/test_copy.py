@@ -245,6 +245,24 @@ async def test_unsealed_steps_are_not_copied_where_there_is_a_key(file: Place, p
     assert report.runs == 1
 
 
+class TwoTongued(MemoryCheckpointer):
+    """Names another latest step than its log has."""
+
+    async def read_latest(self, run_id: str) -> Checkpoint | None:
+        return following(self.runs[run_id][1], changes={"count": 99})
+
+
+async def test_a_log_that_does_not_end_in_the_latest_step_is_refused(file: Place) -> None:
+    source = TwoTongued()
+    await source.bootstrap()
+    for checkpoint in chain("a", 3):
+        await source.write(checkpoint)
+    async with file.open() as destination:
+        report = await copy_runs(source, destination)
+        assert [refusal.reason for refusal in report.refused] == ["missing-steps"]
+        assert await destination.read_latest("a") is None
+
+
 class Forgetful(MemoryCheckpointer):
     """Acknowledges the third step and stores another one."""
 
