@@ -341,3 +341,22 @@ def test_the_commands_of_the_document_are_those_of_the_command_line(runs: Folder
         given = [word.replace("RUN_ID", "r1").replace("/elsewhere/", "").replace("run.sqlite", STORE) for word in words]
         answer = runs.call(*given)
         assert answer.code == 0, (line, answer)
+
+
+def test_an_encrypted_store_is_proved_and_moved_with_its_key(folder: Folder) -> None:
+    secret = {"STARGRAPH_ENCRYPTION_KEY": "e1:7ImrD5vC9VQ8pXUQ0m1k3bqKJH2yN4sT"}
+    run = ("run", "graph.yaml", "-i", "count=1", "-i", "name=geheim", "--run-id", "r1", "-q")
+    assert folder.call(*run, env=secret).code == 0
+    assert folder.call("verify", env=secret).code == 0
+    assert folder.call("anchor", "heads.json", env=secret).code == 0
+    assert folder.call("copy", STORE, "copy.sqlite", "--all", env=secret).code == 0
+    assert b"geheim" not in Path("copy.sqlite").read_bytes() + Path(STORE).read_bytes()
+    verified = folder.call("verify", "--anchor", "heads.json", "--checkpoint", "copy.sqlite", env=secret)
+    assert verified.code == 0
+    assert folder.call("export", "all.jsonl", "--all", env=secret).code == 0
+    assert b"geheim" in Path("all.jsonl").read_bytes()
+    assert folder.call("import", "all.jsonl", "--checkpoint", "plain.sqlite").code == 0
+    assert folder.call("verify", "--anchor", "heads.json", "--checkpoint", "plain.sqlite").code == 0
+    locked = folder.call("verify")
+    assert locked.code == 7
+    assert "Traceback" not in locked.err

@@ -12,7 +12,7 @@ from support.records import chain, first, following
 from support.tampering import kinds
 
 from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.protocol import RunDeletion
+from stargraph.checkpoint.protocol import RunDeletion, Status
 from stargraph.custody import Anchor, Head, anchor, verify
 from stargraph.errors import CheckpointCorruptedError, StargraphError
 
@@ -172,6 +172,22 @@ async def test_an_anchor_that_contradicts_the_one_before_is_not_made(place: Plac
         with pytest.raises(CheckpointCorruptedError) as raised:
             await anchored(place, after=only)
         assert (raised.value.reason, raised.value.run_id) == ("contradicts-anchor", run_id)
+
+
+@pytest.mark.parametrize(("end", "forged_at", "told"), [("done", 3, "went on"), ("running", 2, "another step 2")])
+async def test_an_anchor_is_not_made_of_a_run_that_was_rewritten_or_went_on_after_its_end(
+    file: Place, end: Status, forged_at: int, told: str
+) -> None:
+    run = chain("a", 3, end=end)
+    await file.write(*run)
+    before = await anchored(file)
+    forged = [following(run[forged_at - 1], executor="f" * 32)]
+    forged.append(following(forged[0]))
+    await file.stand_alone(forged)
+    await file.set_tail(forged[-1])
+    with pytest.raises(CheckpointCorruptedError, match=told) as raised:
+        await anchored(file, after=before)
+    assert raised.value.reason == "contradicts-anchor"
 
 
 async def test_a_damaged_head_is_not_anchored(file: Place) -> None:

@@ -18,7 +18,8 @@ from support.records import chain, first, following
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunDeletion, RunHistory
 from stargraph.custody import TransferReport, export_runs, import_runs, verify
-from stargraph.custody._lines import LineWriter
+from stargraph.custody._lines import LineWriter, RunLine
+from stargraph.custody._transfer import head_of
 from stargraph.errors import CheckpointConflictError, StargraphError
 
 KEYRING = Keyring({"k1": b"a secret of 16 bytes or more"})
@@ -52,14 +53,14 @@ async def log(store: Checkpointer, run_id: str) -> list[Checkpoint]:
 async def test_what_was_exported_comes_back_equal_on_every_driver(file: Place, place: Place) -> None:
     hard = [KEYRING.seal(step) for step in chain("hard", 3, state={"count": 0, **HARD_STATE})]
     parent = first("rich", state=HARD_STATE, metadata={"team": "α", "": ""}, definition={"a": 1.0}, update={"": [1.0]})
-    await file.write(*hard, parent, following(parent), *chain("long", 150, end="done"))
+    await file.write(*hard, parent, following(parent), *chain("long", 70, end="done"))
     text = await exported(file)
     assert json.loads(text.splitlines()[0])["format"] == "stargraph-export"
     for stream in (io.BytesIO(text), Pipe(text)):
         async with place.open() as store:
             report = await import_runs(store, stream)
         assert report.runs == 3
-    assert report == TransferReport(runs=3, steps=0, present=155)
+    assert report == TransferReport(runs=3, steps=0, present=75)
     async with file.open() as one, place.open() as other:
         for run_id in ("hard", "rich", "long"):
             mine, theirs = await log(one, run_id), await log(other, run_id)
@@ -183,6 +184,19 @@ async def test_an_edited_file_is_refused_with_the_line_and_nothing_is_stored(fil
     assert message.startswith(f"the export, line {number}: ")
     assert complaint in message
     assert not store.runs
+
+
+async def test_steps_of_two_chains_are_refused() -> None:
+    one, other = chain("a", 3), chain("a", 3)
+    stream = io.BytesIO()
+    lines = LineWriter(stream)
+    lines.header()
+    lines.run(RunLine(head=head_of(other[2]), first_step=0, steps=3))
+    for checkpoint in (one[0], *other[1:]):
+        lines.checkpoint(checkpoint)
+    lines.end()
+    message, _ = await refused(stream.getvalue())
+    assert "line 4: step 1 does not follow the step before it" in message
 
 
 async def test_a_re_chained_forgery_needs_the_key(file: Place) -> None:

@@ -12,19 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import asyncpg
-
 from stargraph.checkpoint.codec import encode
 from stargraph.checkpoint.postgres import PostgresCheckpointer
-from stargraph.checkpoint.postgres._dsn import split_schema
 from stargraph.checkpoint.postgres._rows import error_text
-from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunSummary
+from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, summary_json
 from stargraph.checkpoint.s3 import S3Checkpointer
 from stargraph.checkpoint.s3._frame import pack
 from stargraph.checkpoint.s3._keys import KeyLayout
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 from stargraph.checkpoint.sqlite._rows import microseconds
 from support.postgres_server import any_server
+from support.postgres_target import Records, connection_to
 from support.s3.servers import ACCESS_KEY, SECRET_KEY, fresh_bucket, moto_server, sdk_client
 
 Dump = dict[str, Any]
@@ -146,7 +144,7 @@ class SQLitePlace(Place):
                     bytes.fromhex(checkpoint.digest),
                     checkpoint.status,
                     microseconds(checkpoint.timestamp),
-                    RunSummary.from_checkpoint(checkpoint).model_dump_json(),
+                    summary_json(checkpoint),
                     checkpoint.run_id,
                 ),
             )
@@ -166,21 +164,12 @@ class PostgresPlace(Place):
     def open(self) -> AbstractAsyncContextManager[Checkpointer]:
         return PostgresCheckpointer.from_url(self.url)
 
-    @asynccontextmanager
-    async def _database(self) -> AsyncIterator[tuple[asyncpg.Connection, str]]:
-        dsn, schema = split_schema(self.url)
-        connection = await asyncpg.connect(dsn, statement_cache_size=0)
-        try:
-            yield connection, f'"{schema}"'
-        finally:
-            await connection.close()
-
     async def drop(self) -> None:
-        async with self._database() as (connection, schema):
+        async with connection_to(self.url) as (connection, schema):
             await connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
 
     async def dump(self) -> Dump:
-        async with self._database() as (connection, schema):
+        async with connection_to(self.url) as (connection, schema):
             rows = await connection.fetch(f"SELECT * FROM {schema}.runs")
             records = await connection.fetch(f"SELECT run_id, step, digest, record FROM {schema}.checkpoints")
         return {f"row {row['run_id']}": tuple(row) for row in rows} | {
@@ -188,7 +177,7 @@ class PostgresPlace(Place):
         }
 
     async def restore(self, dump: Dump) -> None:
-        async with self._database() as (connection, schema):
+        async with connection_to(self.url) as (connection, schema):
             for table in ("runs", "checkpoints"):
                 await connection.execute(f"DELETE FROM {schema}.{table}")
             for name, row in dump.items():
@@ -197,22 +186,18 @@ class PostgresPlace(Place):
                 await connection.execute(f"INSERT INTO {schema}.{table} VALUES ({values})", *row)
 
     async def get(self, run_id: str, step: int) -> bytes:
-        async with self._database() as (connection, schema):
-            sql = f"SELECT record FROM {schema}.checkpoints WHERE run_id = $1 AND step = $2"
-            return bytes(await connection.fetchval(sql, run_id, step))
+        return await Records().get(self.url, run_id, step)
 
     async def put(self, run_id: str, step: int, data: bytes) -> None:
-        async with self._database() as (connection, schema):
-            sql = f"UPDATE {schema}.checkpoints SET record = $3 WHERE run_id = $1 AND step = $2"
-            await connection.execute(sql, run_id, step, data)
+        await Records().put(self.url, run_id, step, data)
 
     async def remove(self, run_id: str, step: int) -> None:
-        async with self._database() as (connection, schema):
+        async with connection_to(self.url) as (connection, schema):
             sql = f"DELETE FROM {schema}.checkpoints WHERE run_id = $1 AND step = $2"
             await connection.execute(sql, run_id, step)
 
     async def forge(self, checkpoint: Checkpoint, record: bytes | None = None) -> None:
-        async with self._database() as (connection, schema):
+        async with connection_to(self.url) as (connection, schema):
             await connection.execute(
                 f"INSERT INTO {schema}.checkpoints (run_id, step, digest, record) VALUES ($1, $2, $3, $4)"
                 " ON CONFLICT (run_id, step) DO UPDATE SET digest = $3, record = $4",
@@ -223,7 +208,7 @@ class PostgresPlace(Place):
             )
 
     async def set_tail(self, checkpoint: Checkpoint) -> None:
-        async with self._database() as (connection, schema):
+        async with connection_to(self.url) as (connection, schema):
             await connection.execute(
                 f"UPDATE {schema}.runs SET last_step = $2, digest = $3, status = $4, updated_at = $5, error = $6"
                 " WHERE run_id = $1",
@@ -236,7 +221,7 @@ class PostgresPlace(Place):
             )
 
     async def edit_summary(self, run_id: str, before: str, after: str) -> None:
-        async with self._database() as (connection, schema):
+        async with connection_to(self.url) as (connection, schema):
             sql = f"UPDATE {schema}.runs SET metadata = replace(metadata, $2, $3) WHERE run_id = $1"
             await connection.execute(sql, run_id, before, after)
 

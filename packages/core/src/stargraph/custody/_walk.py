@@ -29,6 +29,7 @@ class Walk:
     def __init__(self, run_id: str, *, keyring: Keyring | None) -> None:
         self.findings: list[Finding] = []
         self.stored: tuple[StepRange, ...] = ()
+        self._newest: dict[FindingKind, int] = {}
         self._run_id = run_id
         self._keyring = keyring
         self._notes: list[Note] = []
@@ -93,10 +94,11 @@ class Walk:
             last_step: the last one of consecutive steps.
         """
         last_step = step if last_step is None else last_step
-        same = self.findings[-1] if self.findings else None
-        if same is not None and same.kind == kind and step is not None and same.last_step == step - 1:
-            self.findings[-1] = same.model_copy(update={"last_step": last_step})
+        at = self._newest.get(kind)
+        if at is not None and step is not None and self.findings[at].last_step == step - 1:
+            self.findings[at] = self.findings[at].model_copy(update={"last_step": last_step})
             return
+        self._newest[kind] = len(self.findings)
         self.findings.append(
             Finding(kind=kind, run_id=self._run_id, step=step, last_step=last_step, message=_short(message))
         )
