@@ -8,13 +8,12 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stargraph.checkpoint.codec import encode
+from stargraph.checkpoint.codec import Codec, encode
 from stargraph.checkpoint.postgres import PostgresCheckpointer
-from stargraph.checkpoint.postgres._rows import error_text
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, summary_json
 from stargraph.checkpoint.s3 import S3Checkpointer
 from stargraph.checkpoint.s3._frame import pack
@@ -171,7 +170,7 @@ class PostgresPlace(Place):
     async def dump(self) -> Dump:
         async with connection_to(self.url) as (connection, schema):
             rows = await connection.fetch(f"SELECT * FROM {schema}.runs")
-            records = await connection.fetch(f"SELECT run_id, step, digest, record FROM {schema}.checkpoints")
+            records = await connection.fetch(f"SELECT * FROM {schema}.checkpoints")
         return {f"row {row['run_id']}": tuple(row) for row in rows} | {
             f"record {row['run_id']} {row['step']}": tuple(row) for row in records
         }
@@ -200,7 +199,7 @@ class PostgresPlace(Place):
         async with connection_to(self.url) as (connection, schema):
             await connection.execute(
                 f"INSERT INTO {schema}.checkpoints (run_id, step, digest, record) VALUES ($1, $2, $3, $4)"
-                " ON CONFLICT (run_id, step) DO UPDATE SET digest = $3, record = $4",
+                " ON CONFLICT (run_id, step) DO UPDATE SET base = NULL, digest = $3, record = $4",
                 checkpoint.run_id,
                 checkpoint.step,
                 bytes.fromhex(checkpoint.digest),
@@ -210,19 +209,20 @@ class PostgresPlace(Place):
     async def set_tail(self, checkpoint: Checkpoint) -> None:
         async with connection_to(self.url) as (connection, schema):
             await connection.execute(
-                f"UPDATE {schema}.runs SET last_step = $2, digest = $3, status = $4, updated_at = $5, error = $6"
+                f"UPDATE {schema}.runs SET last_step = $2, digest = $3, status = $4, updated_at = $5, summary = $6"
                 " WHERE run_id = $1",
                 checkpoint.run_id,
                 checkpoint.step,
                 bytes.fromhex(checkpoint.digest),
                 checkpoint.status,
                 checkpoint.timestamp,
-                error_text(checkpoint),
+                summary_json(checkpoint),
             )
 
     async def edit_summary(self, run_id: str, before: str, after: str) -> None:
         async with connection_to(self.url) as (connection, schema):
-            sql = f"UPDATE {schema}.runs SET metadata = replace(metadata, $2, $3) WHERE run_id = $1"
+            edited = "convert_to(replace(convert_from(summary, 'UTF8'), $2, $3), 'UTF8')"
+            sql = f"UPDATE {schema}.runs SET summary = {edited} WHERE run_id = $1"
             await connection.execute(sql, run_id, before, after)
 
 
@@ -256,7 +256,10 @@ class S3Place(Place):
         self._client.delete_object(Bucket=self._bucket, Key=self._keys.slot(run_id, step))
 
     async def forge(self, checkpoint: Checkpoint, record: bytes | None = None) -> None:
-        await self.put(checkpoint.run_id, checkpoint.step, pack(checkpoint, record or encode(checkpoint)))
+        codec = Codec()
+        alone = codec.encode_alone(checkpoint)
+        stored = alone if record is None else replace(alone, data=record)
+        await self.put(checkpoint.run_id, checkpoint.step, pack(checkpoint, stored, codec))
 
     async def set_tail(self, checkpoint: Checkpoint) -> None:
         """The tail is the highest slot, and nothing else says so."""
