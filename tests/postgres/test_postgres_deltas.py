@@ -18,7 +18,12 @@ from stargraph.checkpoint.postgres import PostgresCheckpointer
 from stargraph.checkpoint.postgres._connections import Session
 from stargraph.checkpoint.postgres._queries import Queries
 from stargraph.checkpoint.protocol import Checkpoint
-from stargraph.errors import CheckpointConflictError, CheckpointCorruptedError, StoreUnavailableError
+from stargraph.errors import (
+    CheckpointConflictError,
+    CheckpointCorruptedError,
+    CheckpointError,
+    StoreUnavailableError,
+)
 
 Opener = Callable[..., PostgresCheckpointer]
 LATER = datetime(2030, 1, 1, tzinfo=UTC)
@@ -178,6 +183,27 @@ async def test_nothing_is_built_on_a_step_that_failed(opened: Opener, sql: async
     await checkpointer.write(following(other_step))
     assert (await bases(sql, schema, run[0].run_id)) == {0: None, 1: 0, 2: 1, 3: 2, 4: 3}
     assert [c.step for c in await history(checkpointer, run[0].run_id)] == list(range(5))
+
+
+async def test_nothing_is_built_on_history_that_the_database_has_lost(
+    checkpointer: PostgresCheckpointer, sql: asyncpg.Connection, schema: str
+) -> None:
+    run = growing(7)
+    run_id = run[0].run_id
+    await checkpointer.write_many(run[:6])
+    # What a failover to a replica that lagged behind leaves.
+    await sql.execute(f'DELETE FROM "{schema}".checkpoints WHERE step > 2')
+    await sql.execute(f'UPDATE "{schema}".runs SET last_step = 2, digest = $1', bytes.fromhex(run[2].digest))
+    with pytest.raises(CheckpointError) as caught:
+        await checkpointer.write(run[6])
+    assert caught.value.reason == "history-lost"
+    assert await checkpointer.read_latest(run_id) == run[2]
+    resumed = [following(run[2])]
+    resumed.append(following(resumed[0]))
+    for checkpoint in resumed:
+        await checkpointer.write(checkpoint)
+    assert await bases(sql, schema, run_id) == {0: None, 1: 0, 2: 1, 3: 2, 4: 3}
+    assert await history(checkpointer, run_id) == [*run[:3], *resumed]
 
 
 @pytest.mark.parametrize("keep_last", [1, 2, 7, 31, 59])
