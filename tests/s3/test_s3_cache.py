@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,10 +110,40 @@ async def test_it_holds_no_more_than_it_may(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(_cache, "MAX_BYTES", 10_000)
     cache = RecordCache(tmp_path, store="store")
     for number in range(50):
-        await cache.put(f"key-{number}", "etag", bytes(1000))
+        cache.put(f"key-{number}", "etag", bytes(1000))
+        if number % 5 == 4:
+            await cache.close()
     kept = [number for number in range(50) if await cache.get(f"key-{number}", "etag") is not None]
     assert 0 < len(kept) <= 10
     assert kept[-1] == 49
+    await cache.close()
+
+
+async def test_what_is_not_in_the_file_yet_is_read_all_the_same(tmp_path: Path) -> None:
+    cache = RecordCache(tmp_path, store="store")
+    cache.put("key", "old", b"old")
+    cache.put("key", "new", b"new")
+    assert list(tmp_path.iterdir()) == []
+    assert await cache.get("key", "new") == b"new"
+    assert await cache.get("key", "old") is None
+    await cache.close()
+    assert _file(tmp_path).exists()
+    assert await cache.get("key", "new") == b"new"
+    await cache.close()
+
+
+async def test_a_disk_that_is_too_slow_does_not_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_cache, "_MOST_BEHIND_BYTES", 10_000)
+    released = threading.Event()
+    monkeypatch.setattr(_cache, "_store", lambda *_: released.wait(10))
+    cache = RecordCache(tmp_path, store="store")
+    for number in range(500):
+        cache.put(f"key-{number}", "etag", bytes(1000))
+    kept = [number for number in range(500) if cache._recent.get(f"key-{number}") is not None]
+    released.set()
+    assert len(kept) <= _cache._BATCH + 11
     await cache.close()
 
 
@@ -119,8 +151,11 @@ async def test_a_private_cache_is_private_and_goes_with_the_handle(
     stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(_cache, "_BATCH", 1)
     store = await stores.open()
     await store.write_many(chain("run", 2))
+    while not list(tmp_path.glob("*/*.sqlite")):
+        await asyncio.sleep(0.01)
     (directory,) = tmp_path.iterdir()
     assert os.stat(directory).st_mode & 0o077 == 0
     assert os.stat(_file(directory)).st_mode & 0o077 == 0

@@ -1,4 +1,4 @@
-"""The whole conformance kit against this driver, on moto."""
+"""The whole conformance kit against this driver, on each server that is here."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.s3.stores import Stores
 
 TESTS = Path(__file__).parent.parent
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-async def test_it_conforms_in_full(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", stores.endpoint)
+@pytest.mark.parametrize("server", ["moto", "seaweedfs"])
+async def test_it_conforms_in_full(
+    server: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", request.getfixturevalue(server))
     process = await asyncio.create_subprocess_exec(
         str(Path(sys.executable).parent / "stargraph-conformance"),
         "run",

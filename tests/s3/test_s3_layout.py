@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.records import first, following
+from support.records import chain, first, following, noise
 
-from stargraph.checkpoint.codec import encode
-from stargraph.checkpoint.protocol import ErrorInfo
+from stargraph.checkpoint.codec import Codec, bases_of
+from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo
 from stargraph.checkpoint.s3._frame import Head, is_tombstone, pack, read_head, record_of, tombstone
 from stargraph.checkpoint.s3._keys import MAX_PREFIX_BYTES, KeyLayout, RunKey
 from stargraph.checkpoint.s3._options import parse_url
@@ -118,20 +118,48 @@ def test_a_url_that_does_not_fit_is_refused(url: str) -> None:
 
 def test_an_object_says_what_it_is_and_holds_the_record() -> None:
     checkpoint = following(first(metadata={"team": "ops"}), status="failed")
-    record = encode(checkpoint)
-    body = pack(checkpoint, record)
+    codec = Codec()
+    record = codec.encode(checkpoint)
+    body = pack(checkpoint, record, codec)
     head = read_head(body, run_id="run-1", step=1)
     assert isinstance(head, Head)
     assert (head.digest, head.summary.status, head.summary.metadata) == (checkpoint.digest, "failed", {"team": "ops"})
-    assert record_of(body, head, run_id="run-1", step=1) == record
+    assert record_of(body, head, run_id="run-1", step=1) == record.data
     assert not is_tombstone(len(body))
-    assert len(body) < len(record) + 1000
+    assert len(body) < len(record.data) + 600
+
+
+def test_an_object_names_what_it_is_decoded_from() -> None:
+    codec = Codec()
+    bases: list[tuple[int, ...]] = []
+    for checkpoint in chain("run", 30, state={"text": noise(10_000), "count": 0}):
+        record = codec.encode(checkpoint)
+        body = pack(checkpoint, record, codec)
+        head = read_head(body, run_id="run", step=checkpoint.step)
+        assert isinstance(head, Head)
+        assert head.bases == record.bases == bases_of(record.data, run_id="run", step=checkpoint.step)
+        # A prune relies on it: what comes after a step is decoded from it and what it is decoded from itself.
+        assert not bases or set(head.bases) <= {checkpoint.step - 1, *bases[-1]}
+        assert len(head.bases) <= 9
+        bases.append(head.bases)
+        codec.appended(record)
+    assert max(len(found) for found in bases) > 2
+    spoilt = body.replace(b'"bases":[0,', b'"bases":[1,')
+    head = read_head(spoilt, run_id="run", step=29)
+    assert isinstance(head, Head)
+    with pytest.raises(CheckpointCorruptedError):
+        record_of(spoilt, head, run_id="run", step=29)
+
+
+def _packed(checkpoint: Checkpoint) -> bytes:
+    codec = Codec()
+    return pack(checkpoint, codec.encode(checkpoint), codec)
 
 
 def test_a_long_first_line_asks_for_more() -> None:
     error = ErrorInfo(type="E", message="m", traceback="x" * 100_000)
     checkpoint = following(first(), status="failed", error=error)
-    body = pack(checkpoint, encode(checkpoint))
+    body = _packed(checkpoint)
     assert read_head(body[:16384], run_id="run-1", step=1) is None
     assert isinstance(read_head(body, run_id="run-1", step=1), Head)
 
@@ -145,7 +173,7 @@ def test_tombstones_are_told_by_their_size_and_their_line() -> None:
 
 def test_an_object_in_another_slot_is_refused() -> None:
     checkpoint = first()
-    body = pack(checkpoint, encode(checkpoint))
+    body = _packed(checkpoint)
     for run_id, step in (("run-1", 1), ("run-2", 0)):
         with pytest.raises(CheckpointCorruptedError):
             read_head(body, run_id=run_id, step=step)
@@ -164,7 +192,7 @@ def test_a_newer_object_is_refused_as_such() -> None:
 
 def test_a_cut_record_is_refused() -> None:
     checkpoint = first()
-    body = pack(checkpoint, encode(checkpoint))
+    body = _packed(checkpoint)
     head = read_head(body, run_id="run-1", step=0)
     assert isinstance(head, Head)
     with pytest.raises(CheckpointCorruptedError):

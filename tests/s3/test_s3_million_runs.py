@@ -12,7 +12,7 @@ from pathlib import Path
 from support.records import STARTED_AT
 from support.records import first as begin
 
-from stargraph.checkpoint.codec import encode
+from stargraph.checkpoint.codec import Codec
 from stargraph.checkpoint.s3._frame import pack
 from stargraph.checkpoint.s3._index import RunIndex
 from stargraph.checkpoint.s3._keys import KeyLayout
@@ -34,6 +34,9 @@ class MillionRuns:
         number = self.COUNT - 1 - position
         return self.keys.entry(f"run-{number}", STARTED_AT + timedelta(seconds=number))
 
+    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        return [await self.get(key) for key in keys]
+
     async def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> builtins.list[ObjectInfo]:
         self.requests.append("LIST")
         if prefix == self.keys.runs:
@@ -47,7 +50,8 @@ class MillionRuns:
         run_id = key.split("/")[-2]
         number = int(run_id.partition("-")[2])
         checkpoint = begin(run_id, started_at=STARTED_AT + timedelta(seconds=number))
-        return pack(checkpoint, encode(checkpoint))[:first]
+        codec = Codec()
+        return pack(checkpoint, codec.encode(checkpoint), codec)[:first]
 
     async def create(self, key: str, body: bytes | Path) -> str | None:
         raise NotImplementedError
@@ -61,7 +65,7 @@ class MillionRuns:
 
 async def test_a_list_of_the_newest_of_a_million_runs() -> None:
     store = MillionRuns()
-    index = RunIndex(store, store.keys, RunLog(store, store.keys))
+    index = RunIndex(store, store.keys, RunLog(store, store.keys, Codec()))
     runs = await first_runs(index, since=None, limit=50)
     assert [run.run_id for run in runs] == [f"run-{number}" for number in range(999_999, 999_949, -1)]
     assert Counter(store.requests) == {"LIST": 51, "GET": 50}
@@ -69,7 +73,7 @@ async def test_a_list_of_the_newest_of_a_million_runs() -> None:
 
 async def test_a_list_from_an_instant_on_stops_there_among_a_million_runs() -> None:
     store = MillionRuns()
-    index = RunIndex(store, store.keys, RunLog(store, store.keys))
+    index = RunIndex(store, store.keys, RunLog(store, store.keys, Codec()))
     since = STARTED_AT + timedelta(seconds=999_997)
     assert len(await first_runs(index, since=since, limit=100)) == 3
     assert Counter(store.requests) == {"LIST": 4, "GET": 3}

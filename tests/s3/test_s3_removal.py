@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
 
 import pytest
-from support.records import STARTED_AT, chain, first, following, task
+from support.records import STARTED_AT, chain, endless, first, following, task
 from support.s3.servers import sdk_client
 from support.s3.stores import Stores
 
@@ -67,28 +68,34 @@ async def test_a_writer_and_a_deletion_at_once(stores: Stores) -> None:
 
 async def test_prune_keeps_the_last_steps_and_refuses_the_others(stores: Stores) -> None:
     store = await stores.open()
-    run = chain("run", 6, end="done")
+    run = list(islice(endless("run", pad=1000), 11))
+    run.append(following(run[-1], status="done"))
     await store.write_many(run)
+    kept = stores.decoded_from("run", 10, 11)
+    gone = sorted(set(range(12)) - kept)
+    assert len(gone) > 3
     report = await store.prune(older_than=LATER, keep_last=2, dry_run=True)
-    assert (report.runs, report.checkpoints, report.dry_run) == (1, 4, True)
-    assert await _steps(store) == [0, 1, 2, 3, 4, 5]
+    assert (report.runs, report.checkpoints, report.dry_run) == (1, len(gone), True)
+    assert await _steps(store) == list(range(12))
     report = await store.prune(older_than=LATER, keep_last=2)
-    assert (report.runs, report.checkpoints) == (1, 4)
-    assert await _steps(store) == [4, 5]
+    assert (report.runs, report.checkpoints) == (1, len(gone))
+    assert await _steps(store) == sorted(kept)
     assert (await store.prune(older_than=LATER, keep_last=2)).checkpoints == 0
     other = await stores.open()
     for handle in (store, other):
         with pytest.raises(CheckpointError) as caught:
-            await handle.write(run[2])
+            await handle.write(run[gone[1]])
         assert caught.value.reason == "pruned"
-        await handle.write(run[5])
+        await handle.write(run[11])
         with pytest.raises(CheckpointConflictError):
-            await handle.write(following(run[4], executor="f" * 32))
+            await handle.write(following(run[10], executor="f" * 32))
+    fresh = await stores.open()
+    assert [checkpoint async for checkpoint in fresh.history("run")] == [run[step] for step in sorted(kept)]
 
 
 async def test_prune_keeps_what_a_run_needs_to_go_on(stores: Stores) -> None:
     store = await stores.open()
-    run = chain("run", 9)
+    run = list(islice(endless("run", pad=1000), 25))
     fork = Fork(
         mode="parallel",
         task_id="task",
@@ -101,9 +108,40 @@ async def test_prune_keeps_what_a_run_needs_to_go_on(stores: Stores) -> None:
     )
     last = following(run[-1], frontier=(fork, task(3, calls=(StepRange(first=7, last=7),))), status="failed")
     await store.write_many([*run, last])
-    assert (await store.prune(older_than=LATER, statuses=["failed"])).checkpoints == 4
-    assert await _steps(store) == [2, 3, 4, 5, 7, 9]
-    await store.write(following(last))
+    kept = stores.decoded_from("run", 2, 3, 4, 5, 7, 25)
+    assert (await store.prune(older_than=LATER, statuses=["failed"])).checkpoints == 26 - len(kept) > 3
+    assert await _steps(store) == sorted(kept)
+    upcoming = following(last)
+    await store.write(upcoming)
+    assert await (await stores.open()).read_latest("run") == upcoming
+
+
+async def test_what_a_run_writes_after_a_prune_is_decoded_from_what_stayed(stores: Stores) -> None:
+    writer, other = await stores.open(), await stores.open()
+    run = list(islice(endless("run", pad=400), 40))
+    for checkpoint in run:
+        await writer.write(checkpoint)
+        await other.prune(older_than=LATER, statuses=["running"])
+        assert await (await stores.open()).read_latest("run") == checkpoint
+    assert len(await _steps(other)) <= 10
+
+
+async def test_a_step_whose_base_was_pruned_reads_as_pruned(stores: Stores, moto: str) -> None:
+    """A prune that was killed half way, or is still at work."""
+    store = await stores.open()
+    run = list(islice(endless("run", pad=400), 12))
+    await store.write_many(run)
+    keyframe = next(step for step in range(11) if stores.decoded_from("run", step + 1) == {step, step + 1})
+    client = sdk_client(moto)
+    key = KeyLayout(stores.prefix).slot("run", keyframe)
+    client.put_object(Bucket=stores.bucket, Key=key, Body=tombstone("pruned"))
+    client.close()
+    for handle in (await stores.open(), store):
+        assert await handle.read_at_step("run", keyframe) is None
+    fresh = await stores.open()
+    assert await fresh.read_at_step("run", keyframe + 1) is None
+    expected = [step for step in range(12) if keyframe not in stores_bases(stores, step)]
+    assert await _steps(fresh) == expected
 
 
 async def test_prune_looks_at_status_and_age_alone(stores: Stores) -> None:

@@ -72,3 +72,8 @@ async def stubborn(state: Any, context: NodeContext) -> None:
         except asyncio.CancelledError:
             continue
     await asyncio.sleep(0)
+
+
+def tell_the_time(state: Any, context: NodeContext) -> dict[str, Any]:
+    """Says what time it is, as it is recorded."""
+    return {"now": context.now.strftime("%Y-%m-%dT%H:%M:%S.%fZ")}

@@ -60,12 +60,18 @@ class LocalServer:
         binaries: the directory with `initdb` and `postgres`.
         settings: lines of `postgresql.conf`.
         standby_of: a server that runs, whose replica this one is to be.
+        directory: where to put its files; in memory where None.
     """
 
     def __init__(
-        self, binaries: Path, settings: Mapping[str, str] | None = None, *, standby_of: LocalServer | None = None
+        self,
+        binaries: Path,
+        settings: Mapping[str, str] | None = None,
+        *,
+        standby_of: LocalServer | None = None,
+        directory: Path | None = None,
     ) -> None:
-        self._home = Path(tempfile.mkdtemp(prefix="stargraph-pg-", dir=_memory()))
+        self._home = Path(tempfile.mkdtemp(prefix="stargraph-pg-", dir=directory or _memory()))
         self._home.chmod(0o755)
         self._user = ACCOUNT if os.geteuid() == 0 else None
         self._binaries = self._reachable(binaries)
@@ -179,11 +185,19 @@ class LocalServer:
         with (self._data / "postgresql.conf").open("a") as conf:
             conf.write("ssl = on\nssl_ca_file = 'clients.crt'\n")
 
+    def processes(self) -> list[int]:
+        """Return the ids of the server's processes, the one that started the others first."""
+        assert self._process is not None
+        # Every backend is a process group of its own, so the children are named one by one.
+        return [self._process.pid, *_children(self._process.pid)]
+
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def kill(self) -> None:
         """End every process of the server at once, as a power cut would."""
         assert self._process is not None
-        # Every backend is a process group of its own, so the children are named one by one.
-        for pid in [self._process.pid, *_children(self._process.pid)]:
+        for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._process.wait(30)
@@ -194,7 +208,7 @@ class LocalServer:
 
     def remove(self) -> None:
         """Stop the server and remove its files."""
-        if self._process is not None and self._process.poll() is None:
+        if self.is_running():
             self.kill()
         shutil.rmtree(self._home, ignore_errors=True)
 

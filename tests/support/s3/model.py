@@ -14,16 +14,16 @@ from random import Random
 
 from support.s3.simulation import EPOCH, Bucket, Request, Scheduler, SimulatedStore
 
-from stargraph.checkpoint.codec import encode
+from stargraph.checkpoint.codec import Codec
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, Task
-from stargraph.checkpoint.s3._frame import Head, Tombstone, pack, read_head
+from stargraph.checkpoint.s3._frame import Head, Tombstone, read_head, record_of
 from stargraph.checkpoint.s3._index import RunIndex
 from stargraph.checkpoint.s3._keys import KeyLayout
 from stargraph.checkpoint.s3._log import RunLog
 from stargraph.checkpoint.s3._objects import TransientStoreError
 from stargraph.checkpoint.s3._reader import RecordReader
 from stargraph.checkpoint.s3._removal import PruneRule, Removal
-from stargraph.errors import CheckpointError, StoreUnavailableError
+from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreUnavailableError
 
 HASH = "0" * 64
 RUNS = ("run", "run-1")
@@ -47,6 +47,34 @@ class Knowledge:
     in_calls: int = 0
 
 
+class Handle:
+    """What one process has of the store, without its retries and its event loop.
+
+    Args:
+        world: the schedule that it is part of.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget everything, as a new process does."""
+        world = self._world
+        codec = Codec()
+        self.store = SimulatedStore(world.bucket, attempts=world.random.choice((1, 2)))
+        self.log = RunLog(self.store, world.keys, codec, clock=world.now)
+        self.reader = RecordReader(self.store, world.keys, codec)
+
+    async def latest(self, run_id: str) -> Checkpoint | None:
+        """Do what the driver does for `read_latest`."""
+        found = await self.log.read_newest(run_id, lambda *newest: self.reader.read_latest(run_id, *newest))
+        if not isinstance(found, Checkpoint):
+            return None
+        self.log.learn(found)
+        return found
+
+
 class World:
     """One schedule.
 
@@ -59,9 +87,15 @@ class World:
         self.bucket = Bucket()
         self.keys = KeyLayout("prefix")
         self.known = Knowledge()
-        self.scheduler = Scheduler(self.bucket, self.random, faults=self.random.choice((0.02, 0.15, 0.4)))
+        self.scheduler = Scheduler(
+            self.bucket,
+            self.random,
+            faults=self.random.choice((0.02, 0.15, 0.4)),
+            suspensions=self.random.choice((0.0, 0.03)),
+        )
         self.scheduler.idle = lambda: self.known.in_calls == 0
-        kinds = [self.executor, self.executor, self.executor, self.remover, self.lister]
+        self.long_tasks = self.random.choice((0.5, 0.9))
+        kinds = [self.executor, self.executor, self.executor, self.remover, self.remover, self.lister]
         for number, kind in enumerate(kinds):
             self.scheduler.add(f"{kind.__name__} {number}", kind(number))
 
@@ -72,14 +106,8 @@ class World:
 
     # What each process has of its own.
 
-    def log(self) -> RunLog:
-        return RunLog(self._store(), self.keys, clock=self.now)
-
     def now(self) -> float:
         return self.bucket.now.timestamp()
-
-    def _store(self) -> SimulatedStore:
-        return SimulatedStore(self.bucket, attempts=self.random.choice((1, 2)))
 
     async def _rest(self) -> None:
         """Do nothing for a while, as a process that computes, or that is suspended."""
@@ -90,28 +118,28 @@ class World:
     # The processes.
 
     async def executor(self, number: int) -> None:
-        log = self.log()
-        reader = RecordReader(log._store, self.keys)
+        handle = Handle(self)
         for life in range(self.random.randint(1, 3)):
             if self.random.random() < 0.4:
-                log = self.log()  # a restart: what was believed is gone
+                handle.restart()
             run_id = self.random.choice(RUNS)
             executor = f"{number:016x}{life:016x}"
-            latest = await self._read(log, reader, run_id)
+            latest = await self._read(handle, run_id)
             if latest is None:
                 upcoming = Checkpoint.genesis(
                     run_id=run_id,
                     graph_id="graph",
                     graph_hash=HASH,
                     runtime_hash=HASH,
-                    state={},
+                    state={"text": "0123456789" * 20},
                     executor=executor,
                     timestamp=EPOCH + timedelta(seconds=number * 10 + life),
                 )
             else:
+                await self._check_needed(handle, latest)
                 upcoming = self._next(latest, executor)
             for _ in range(self.random.randint(1, 5)):
-                if not await self._write_until_known(log, upcoming):
+                if not await self._write_until_known(handle, upcoming):
                     break
                 if upcoming.status in ENDED:
                     break
@@ -120,7 +148,7 @@ class World:
 
     def _next(self, latest: Checkpoint, executor: str) -> Checkpoint:
         since = latest.step
-        if latest.frontier and self.random.random() < 0.5:
+        if latest.frontier and self.random.random() < self.long_tasks:
             since = latest.frontier[0].since_step  # a long task goes on: its input must outlive it
         return latest.next(
             event="completed",
@@ -130,17 +158,19 @@ class World:
             frontier=(Task(id="task", node="node", since_step=since),),
         )
 
-    async def _write_until_known(self, log: RunLog, checkpoint: Checkpoint) -> bool:
+    async def _write_until_known(self, handle: Handle, checkpoint: Checkpoint) -> bool:
         """Write, and again after an unknown outcome; True once it was acknowledged, False to give up."""
         for _ in range(4):
             gone = checkpoint.run_id in self.known.deletions_done
             self.known.in_calls += 1
             try:
-                await log.append(checkpoint, pack(checkpoint, encode(checkpoint)))
+                await handle.log.append(checkpoint)
             except (TransientStoreError, StoreUnavailableError):
                 if self.random.random() < 0.3:
                     # An engine that lost patience and goes on as if it had been told so must be stopped.
                     return self.random.random() < 0.5
+                if self.random.random() < 0.3:
+                    handle.restart()  # and what it writes again has another form
                 continue
             except CheckpointError:
                 return False
@@ -159,15 +189,16 @@ class World:
             raise Violation(f"{place}: two different checkpoints were acknowledged")
         self.known.highest[checkpoint.run_id] = max(self.known.highest[checkpoint.run_id], checkpoint.step)
 
-    async def _read(self, log: RunLog, reader: RecordReader, run_id: str) -> Checkpoint | None:
+    async def _read(self, handle: Handle, run_id: str) -> Checkpoint | None:
         floor = self.known.highest[run_id]
         for _ in range(3):
             self.known.in_calls += 1
             try:
-                newest = await log.newest_record(run_id)
-                latest = None if newest is None else await reader.read(run_id, *newest)
+                latest = await handle.latest(run_id)
             except TransientStoreError:
                 continue
+            except (CheckpointCorruptedError, StoreUnavailableError) as error:
+                raise Violation(f"{run_id}: its latest step cannot be read: {error.message}") from error
             finally:
                 self.known.in_calls -= 1
             if run_id not in self.known.deletions_begun and (-1 if latest is None else latest.step) < floor:
@@ -175,12 +206,24 @@ class World:
             return latest
         return None
 
+    async def _check_needed(self, handle: Handle, latest: Checkpoint) -> None:
+        """Read what the run needs to go on: it must be there for as long as this is the latest checkpoint."""
+        self.known.in_calls += 1
+        try:
+            for task in latest.frontier if latest.status not in ENDED else ():
+                if await handle.reader.read(latest.run_id, task.since_step) is not None:
+                    continue
+                if await handle.latest(latest.run_id) == latest:
+                    raise Violation(f"{latest.run_id}: step {latest.step} needs step {task.since_step}, and it went")
+        except TransientStoreError:
+            return
+        finally:
+            self.known.in_calls -= 1
+
     async def remover(self, number: int) -> None:
-        store = self._store()
-        log = RunLog(store, self.keys, clock=self.now)
-        reader = RecordReader(store, self.keys)
-        removal = Removal(store, self.keys, log, reader)
-        index = RunIndex(store, self.keys, log)
+        handle = Handle(self)
+        removal = Removal(handle.store, self.keys, handle.log, handle.reader)
+        index = RunIndex(handle.store, self.keys, handle.log)
         for _ in range(self.random.choice((0, 3, 8))):
             run_id = self.random.choice(RUNS)
             if self.random.random() < 0.5:
@@ -209,9 +252,8 @@ class World:
                 self.known.in_calls -= 1
 
     async def lister(self, number: int) -> None:
-        store = self._store()
-        log = RunLog(store, self.keys, clock=self.now)
-        index = RunIndex(store, self.keys, log)
+        handle = Handle(self)
+        index = RunIndex(handle.store, self.keys, handle.log)
         for _ in range(self.random.randint(0, 3)):
             before = {run_id for run_id, _ in self.known.acknowledged}
             gone = set(self.known.deletions_done)
@@ -254,17 +296,31 @@ class World:
             slots[step] = head
         return slots
 
-    def _checkpoint(self, run_id: str, step: int, head: Head) -> Checkpoint:
-        from stargraph.checkpoint.codec import decode
-
-        body = self.bucket.objects[self.keys.slot(run_id, step)].body
-        return decode(body[head.length :], run_id=run_id, step=step)
+    def _decoded(self, run_id: str, step: int, records: dict[int, Head]) -> Checkpoint | None:
+        """What a record holds, or None where something that it is decoded from went."""
+        path = [step]
+        while bases := records[path[-1]].bases:
+            if bases[-1] not in records:
+                return None
+            path.append(bases[-1])
+        stored = {
+            at: record_of(self.bucket.objects[self.keys.slot(run_id, at)].body, records[at], run_id=run_id, step=at)
+            for at in path
+        }
+        try:
+            return Codec().decode(stored, run_id=run_id, step=step)
+        except CheckpointCorruptedError as error:
+            raise Violation(f"{run_id} {step}: it cannot be decoded: {error.message}") from error
 
     def _check_chain(self, run_id: str, slots: dict[int, Head | Tombstone]) -> None:
         records = {step: head for step, head in slots.items() if isinstance(head, Head)}
         deleted = run_id in self.known.deletions_begun
-        for step, head in records.items():
-            checkpoint = self._checkpoint(run_id, step, head)
+        for step in records:
+            checkpoint = self._decoded(run_id, step, records)
+            if checkpoint is None:
+                if not deleted and run_id not in self.known.pruned:
+                    raise Violation(f"{run_id} {step}: what it is decoded from went")
+                continue
             before = records.get(step - 1)
             if before is not None and before.digest != checkpoint.previous_digest:
                 raise Violation(f"{run_id} {step}: it does not follow what is stored at the step before")
@@ -276,12 +332,14 @@ class World:
             ):
                 raise Violation(f"{run_id} {step}: nothing was ever stored at the step before")
         if records and not any(isinstance(slots[step], str) and slots[step] == "deleted" for step in slots):
-            latest = self._checkpoint(run_id, max(records), records[max(records)])
+            latest = self._decoded(run_id, max(records), records)
+            if latest is None:
+                raise Violation(f"{run_id}: what its latest step is decoded from went")
             if max(slots) != latest.step:
                 raise Violation(f"{run_id}: the newest slot is a tombstone, and the run was not deleted")
             if latest.status not in ENDED:
                 for item in latest.frontier:
-                    if item.since_step not in records:
+                    if item.since_step not in records or self._decoded(run_id, item.since_step, records) is None:
                         raise Violation(f"{run_id}: the run needs step {item.since_step} to go on, and it went")
 
     def _check_acknowledged(self, run_id: str, slots: dict[int, Head | Tombstone]) -> None:

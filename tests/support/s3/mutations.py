@@ -10,11 +10,12 @@ from unittest.mock import patch
 
 from support.s3.simulation import Bucket
 
-from stargraph.checkpoint.protocol import Checkpoint, Tail
+from stargraph.checkpoint.codec import Codec, Record
+from stargraph.checkpoint.protocol import ENDED, Checkpoint
 from stargraph.checkpoint.s3 import _log, _removal
 from stargraph.checkpoint.s3._frame import Head, is_tombstone, tombstone
 from stargraph.checkpoint.s3._index import Entry
-from stargraph.checkpoint.s3._log import RunLog
+from stargraph.checkpoint.s3._log import Appended, RunLog
 from stargraph.checkpoint.s3._objects import ObjectInfo, ObjectStore, TransientStoreError
 from stargraph.checkpoint.s3._removal import PruneRule, Removal
 
@@ -35,9 +36,9 @@ def _a_taken_slot_is_success() -> AbstractContextManager[Any]:
 def _a_lost_answer_is_success() -> AbstractContextManager[Any]:
     original = RunLog.append
 
-    async def append(self: RunLog, checkpoint: Checkpoint, body: bytes) -> str | None:
+    async def append(self: RunLog, checkpoint: Checkpoint) -> Appended | None:
         try:
-            return await original(self, checkpoint, body)
+            return await original(self, checkpoint)
         except TransientStoreError:
             return None
 
@@ -47,11 +48,11 @@ def _a_lost_answer_is_success() -> AbstractContextManager[Any]:
 def _an_unknown_outcome_is_believed() -> AbstractContextManager[Any]:
     original = RunLog.append
 
-    async def append(self: RunLog, checkpoint: Checkpoint, body: bytes) -> str | None:
+    async def append(self: RunLog, checkpoint: Checkpoint) -> Appended | None:
         try:
-            return await original(self, checkpoint, body)
+            return await original(self, checkpoint)
         except TransientStoreError:
-            self.learn(checkpoint.run_id, Tail(checkpoint.step, checkpoint.digest, checkpoint.status))
+            self.learn(checkpoint)
             raise
 
     return patch.object(RunLog, "append", append)
@@ -67,7 +68,7 @@ def _the_step_before_is_not_read() -> AbstractContextManager[Any]:
 def _the_index_entry_comes_last() -> AbstractContextManager[Any]:
     original = RunLog.append
 
-    async def append(self: RunLog, checkpoint: Checkpoint, body: bytes) -> str | None:
+    async def append(self: RunLog, checkpoint: Checkpoint) -> Appended | None:
         store: Any = self._store
         delayed: list[str] = []
 
@@ -83,12 +84,12 @@ def _the_index_entry_comes_last() -> AbstractContextManager[Any]:
 
         self._store = cast("ObjectStore", Reordered())
         try:
-            etag = await original(self, checkpoint, body)
+            appended = await original(self, checkpoint)
         finally:
             self._store = store
         for key in delayed:
             await store.create(key, b"")
-        return etag
+        return appended
 
     return patch.object(RunLog, "append", append)
 
@@ -146,7 +147,48 @@ def _a_tail_is_believed_for_ever() -> AbstractContextManager[Any]:
 
 
 def _pruning_forgets_the_frontier() -> AbstractContextManager[Any]:
-    return patch.object(_removal, "_needed", lambda latest: iter(()))
+    async def needed_by(self: Removal, run_id: str, latest: int) -> set[int]:
+        return set()
+
+    return patch.object(Removal, "_needed_by", needed_by)
+
+
+def _pruning_believes_a_record_that_was_pruned() -> AbstractContextManager[Any]:
+    original = Removal._needed_by
+
+    async def needed_by(self: Removal, run_id: str, latest: int) -> set[int]:
+        return await original(self, run_id, latest) or set()
+
+    return patch.object(Removal, "_needed_by", needed_by)
+
+
+def _pruning_forgets_what_records_are_decoded_from() -> AbstractContextManager[Any]:
+    async def bases_of(self: Removal, run_id: str, steps: set[int]) -> set[int]:
+        return set()
+
+    return patch.object(Removal, "_bases_of", bases_of)
+
+
+def _a_record_in_another_form_is_built_on() -> AbstractContextManager[Any]:
+    original = Codec.encode
+    encoded: dict[int, Record] = {}
+
+    def encode(self: Codec, checkpoint: Checkpoint) -> Record:
+        encoded[id(self)] = original(self, checkpoint)
+        return encoded[id(self)]
+
+    def forget(self: Codec, run_id: str) -> None:
+        self.appended(encoded[id(self)])
+
+    return patch.multiple(Codec, encode=encode, forget=forget)
+
+
+def _a_reader_looks_only_once() -> AbstractContextManager[Any]:
+    async def read_newest(self: RunLog, run_id: str, read: Any) -> Any:
+        newest = await self.newest(run_id)
+        return None if newest is None else await read(*newest)
+
+    return patch.object(RunLog, "read_newest", read_newest)
 
 
 def _pruning_judges_steps_that_came_later() -> AbstractContextManager[Any]:
@@ -154,7 +196,8 @@ def _pruning_judges_steps_that_came_later() -> AbstractContextManager[Any]:
 
     async def thin(self: Removal, run_id: str, head: Head, keep_last: int, **how: Any) -> int:
         records = await self._records(run_id)
-        kept = {*records[:keep_last], *_removal._needed(await self._reader.read(run_id, head.summary.last_step))}
+        latest, ended = head.summary.last_step, head.summary.status in ENDED
+        kept = await self._kept(run_id, latest, set(records[:keep_last]), ended=ended) or set()
         victims = [self._keys.slot(run_id, step) for step in records if step not in kept]
         await self._store.overwrite(victims, tombstone("pruned"))
         return await original(self, run_id, head, keep_last, **how)
@@ -200,6 +243,10 @@ MUTATIONS: dict[str, Patch] = {
         _there_is_no_grace,
         _a_tail_is_believed_for_ever,
         _pruning_forgets_the_frontier,
+        _pruning_believes_a_record_that_was_pruned,
+        _pruning_forgets_what_records_are_decoded_from,
+        _a_record_in_another_form_is_built_on,
+        _a_reader_looks_only_once,
         _pruning_judges_steps_that_came_later,
         _a_removal_believes_an_old_verdict,
         _an_entry_is_shown_unchecked,

@@ -22,6 +22,7 @@ Fault = Literal[
     "503",
     "409",
     "slow",  # carried out, answered after the client gave up
+    "delayed",  # carried out and answered after a while
     "twice",  # carried out two times; the client sees the second answer
     "late",  # the connection breaks; carried out when `arrive` is called
     "truncated",  # half of the answer's body, and the length of the half
@@ -61,6 +62,12 @@ class FaultProxy:
 
     Args:
         upstream: the URL of the server.
+
+    Attributes:
+        requests: what came through since the last reset.
+        most_at_once: how many of them were under way at once.
+        waves: how often one came while none was under way.
+        uploaded: how many bytes of content came.
     """
 
     def __init__(self, upstream: str) -> None:
@@ -71,6 +78,8 @@ class FaultProxy:
         self.refusal: tuple[int, str] | None = None
         self.at_once = 0
         self.most_at_once = 0
+        self.waves = 0
+        self.uploaded = 0
         self._held: list[tuple[web.BaseRequest, bytes]] = []
         self._listings: dict[str, bytes] = {}
         self.url = ""
@@ -94,6 +103,8 @@ class FaultProxy:
         """Forget the requests and the faults."""
         self.requests.clear()
         self.most_at_once = 0
+        self.waves = 0
+        self.uploaded = 0
         self.fault_of = lambda index, request: None
 
     def fail_once(self, number: int, fault: Fault) -> None:
@@ -104,6 +115,15 @@ class FaultProxy:
             fault: how.
         """
         self.fault_of = lambda index, request: fault if index == number else None
+
+    def fail_from(self, number: int, fault: Fault) -> None:
+        """Break one request and all after it.
+
+        Args:
+            number: which, counted from 0 since the last reset.
+            fault: how.
+        """
+        self.fault_of = lambda index, request: fault if index >= number else None
 
     def fail_when(self, wanted: Callable[[Seen], bool], fault: Fault) -> None:
         """Break all requests of a kind.
@@ -137,6 +157,7 @@ class FaultProxy:
         )
         fault = self.fault_of(len(self.requests), seen)
         self.requests.append(seen)
+        self.waves += self.at_once == 0
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
@@ -152,8 +173,11 @@ class FaultProxy:
             await request.content.read(10)
             return self._break(request)
         body = await request.read()
+        self.uploaded += len(body)
         if fault == "dropped":
             return self._break(request)
+        if fault == "delayed":
+            await asyncio.sleep(self.slow_seconds)
         if fault == "late":
             self._held.append((request, body))
             return self._break(request)

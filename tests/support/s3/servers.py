@@ -1,7 +1,8 @@
-"""Starts S3 servers for the tests: moto, and rclone, which ignores conditions."""
+"""Starts S3 servers for the tests: moto, SeaweedFS, and rclone, which ignores conditions."""
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ ACCESS_KEY = "test-access-key"
 SECRET_KEY = "test-secret-key"
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
@@ -77,15 +80,72 @@ def _serving(command: list[str], url: str) -> Iterator[str]:
         _wait_for(url, process)
         yield url
     finally:
-        process.terminate()
+        process.kill()
         process.wait(timeout=20)
 
 
 @contextmanager
 def moto_server() -> Iterator[str]:
     """Run moto; yield its URL."""
-    port = _free_port()
+    (port,) = _free_ports(1)
     command = [sys.executable, str(Path(__file__).with_name("moto_process.py")), str(port)]
+    with _serving(command, f"http://127.0.0.1:{port}") as url:
+        yield url
+
+
+_SEAWEED_PORTS = (
+    "master.port",
+    "master.port.grpc",
+    "volume.port",
+    "volume.port.grpc",
+    "filer.port",
+    "filer.port.grpc",
+    "s3.port.grpc",
+)
+
+
+def seaweed() -> str | None:
+    """Return where the program of SeaweedFS is, or None where it is not installed."""
+    weed = Path(sys.executable).parent / "weed"
+    return str(weed) if weed.exists() else None
+
+
+@contextmanager
+def seaweed_server(folder: Path) -> Iterator[str]:
+    """Run SeaweedFS, all of its parts in one process; yield the URL of its S3 API.
+
+    Args:
+        folder: where it keeps its data.
+    """
+    weed = seaweed()
+    assert weed is not None
+    identity = {
+        "name": "test",
+        "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+        "actions": ["Admin", "Read", "Write", "List"],
+    }
+    config = folder / "s3.json"
+    config.write_text(json.dumps({"identities": [identity]}))
+    port, *others = _free_ports(1 + len(_SEAWEED_PORTS))
+    command = [
+        weed,
+        "server",
+        f"-dir={folder}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        "-master.telemetry=false",
+        "-master.volumeSizeLimitMB=16",
+        "-volume.max=5000",  # each bucket takes some
+        "-filer",
+        "-s3",
+        f"-s3.port={port}",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        f"-s3.config={config}",
+        f"-filer.localSocket={folder / 'filer.sock'}",
+        f"-s3.localSocket={folder / 's3.sock'}",
+        *(f"-{part}={other}" for part, other in zip(_SEAWEED_PORTS, others, strict=True)),
+    ]
     with _serving(command, f"http://127.0.0.1:{port}") as url:
         yield url
 
@@ -97,7 +157,7 @@ def rclone_server(folder: Path) -> Iterator[str]:
     Args:
         folder: its folders are the buckets.
     """
-    port = _free_port()
+    (port,) = _free_ports(1)
     rclone = Path(sys.executable).parent / "rclone"
     command = [
         str(rclone),

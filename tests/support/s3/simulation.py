@@ -98,6 +98,9 @@ class SimulatedStore:
     async def get(self, key: str, *, first: int | None = None) -> bytes | None:
         return await self._send(lambda: self.bucket.get(key, first))  # type: ignore[no-any-return]
 
+    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        return [await self.get(key) for key in keys]
+
     async def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> Sequence[ObjectInfo]:
         return await self._send(lambda: self.bucket.list(prefix, after, limit))  # type: ignore[no-any-return]
 
@@ -123,6 +126,7 @@ class Client:
     play: Coroutine[Request, Any, None]
     waiting: Request | None = None
     finished: bool = False
+    suspended_until: int = 0
 
 
 @dataclass(slots=True)
@@ -133,12 +137,14 @@ class Scheduler:
         bucket: the objects.
         random: the source of the decisions.
         faults: how likely an answer is lost or a request delayed.
+        suspensions: how likely a client stands still for a while, in the middle of whatever it does.
         pause: how long the world may stand still between the calls of the clients.
     """
 
     bucket: Bucket
     random: Random
     faults: float = 0.15
+    suspensions: float = 0.0
     pause: timedelta = timedelta(days=8)
     clients: list[Client] = field(default_factory=list)
     adrift: list[Request] = field(default_factory=list)
@@ -152,11 +158,16 @@ class Scheduler:
         """Play until every client has finished, and what is adrift has arrived or is lost."""
         for client in self.clients:
             self._resume(client, None)
-        for _ in range(limit):
+        for turn in range(limit):
             alive = [client for client in self.clients if not client.finished]
             if not alive:
                 break
-            self._step(self.random.choice(alive))
+            awake = [client for client in alive if client.suspended_until <= turn]
+            client = self.random.choice(awake or alive)
+            if self.random.random() < self.suspensions:
+                client.suspended_until = turn + self.random.randint(5, 100)
+                continue
+            self._step(client)
             if self.adrift and self.random.random() < 0.1:
                 self._land(self.adrift.pop(self.random.randrange(len(self.adrift))))
             if not self.adrift and self.random.random() < 0.1 and self.idle():

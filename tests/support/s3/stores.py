@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import aioboto3
-from support.s3.servers import fresh_bucket
+from support.s3.servers import fresh_bucket, sdk_client
 
 from stargraph.checkpoint.s3 import S3Checkpointer
+from stargraph.checkpoint.s3._keys import KeyLayout
 
 
 class Stores:
@@ -39,6 +41,17 @@ class Stores:
         made = self.handle(**options)
         await made.bootstrap()
         return made
+
+    def decoded_from(self, run_id: str, *steps: int) -> set[int]:
+        """Return some steps and those that their records are decoded from, as the objects name them."""
+        client = sdk_client(self.endpoint)
+        found = set(steps)
+        for step in steps:
+            key = KeyLayout(self.prefix).slot(run_id, step)
+            body = client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+            found.update(json.loads(body.partition(b"\n")[0]).get("bases", ()))
+        client.close()
+        return found
 
     async def close(self) -> None:
         for made in self._made:

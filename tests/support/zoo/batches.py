@@ -92,6 +92,7 @@ class BatchIgnoresConflicts(MemoryCheckpointer):
 
 
 @broken(
+    "batch.growing_steps",
     "batch.again_is_noop",
 )
 class BatchOfOne(MemoryCheckpointer):

@@ -74,11 +74,13 @@ async def _try_store(url: str) -> tuple[dict[str, Any], StargraphError | None]:
     try:
         async with opened(url, must_exist=True) as store:
             newest = await store.list_runs(limit=1)
+            # A driver may have `examine()`: it tries the store, returns what is right and raises what is wrong.
+            checks = list(await store.examine()) if hasattr(store, "examine") else []
     except CheckpointNotFoundError:
         return {**told, "state": "not made yet; the first run makes it"}, None
     except StargraphError as error:
         return {**told, "state": "does not work"}, error
-    return {**told, "state": "works", "newest_run": newest[0].run_id if newest else None}, None
+    return {**told, "state": "works", "newest_run": newest[0].run_id if newest else None, "checks": checks}, None
 
 
 def _told(report: dict[str, Any]) -> list[str]:
@@ -92,4 +94,5 @@ def _told(report: dict[str, Any]) -> list[str]:
     for driver in report["drivers"]:
         lines.append(f"driver     {driver['scheme']}://  {driver['distribution']} {driver['version']}")
         lines += [f"           problem: {clean(problem)}" for problem in driver["problems"]]
-    return [*lines, f"store      {store['url']}: {store['state']}{newest}"]
+    lines.append(f"store      {store['url']}: {store['state']}{newest}")
+    return [*lines, *(f"           checked: {clean(check)}" for check in store.get("checks", ()))]

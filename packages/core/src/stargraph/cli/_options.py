@@ -73,7 +73,17 @@ EventsOption = Annotated[
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print the outcome alone.")]
 TagOption = Annotated[list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="A tag; repeatable.")]
 GraphArgument = Annotated[str, typer.Argument(metavar="GRAPH", help="The graph's file, YAML or JSON.")]
+RunIdsArgument = Annotated[list[str] | None, typer.Argument(metavar="RUN_ID", help="The runs.", show_default=False)]
+AllOption = Annotated[bool, typer.Option("--all", help="Every run of the store.")]
+SinceOption = Annotated[
+    str | None,
+    typer.Option("--since", metavar="TIME", help="Every run started then or later: 2026-01-31, or 30m, 12h, 7d."),
+]
 RunIdArgument = Annotated[str, typer.Argument(metavar="RUN_ID", help="The run.")]
+AllowEffectsOption = Annotated[
+    bool,
+    typer.Option("--allow-effects", help="In a fork, make calls too that are marked as not to be repeated."),
+]
 DurabilityOption = Annotated[
     DurabilityName,
     typer.Option(

@@ -32,7 +32,7 @@ class RaceReport:
     """How concurrent conditional writes of one object ended.
 
     Attributes:
-        winners: for each round, how many of the writers were told that they had won.
+        winners: for each round, how many writers were told that they had won, or wrote what is stored.
         writers: how many wrote in each round.
     """
 
@@ -103,6 +103,22 @@ def refuse(where: str) -> StoreUnavailableError:
     )
 
 
+def refuse_race(where: str, report: RaceReport) -> StoreUnavailableError:
+    """Return the error of a store on which more than one writer won.
+
+    Args:
+        where: the store, as messages name it.
+        report: how the race ended.
+    """
+    rounds = ", ".join(str(count) for count in report.winners)
+    return StoreUnavailableError(
+        f"{where}: of {report.writers} writers that created one object at once, more than one won"
+        f" (in {len(report.winners)} rounds: {rounds})",
+        reason="conditional-writes-unsafe",
+        hint="Two executors of one run could both be told that their step is stored. Use another store, or upgrade it.",
+    )
+
+
 def warn_unsafe(where: str) -> None:
     """Warn, each time, that a store is used that does not fence.
 
@@ -121,15 +137,16 @@ async def race(store: ObjectStore, keys: KeyLayout) -> RaceReport:
     """Let writers create the same object at once, a few times.
 
     Args:
-        store: the objects; without retries, so that each answer counts.
+        store: the objects.
         keys: where they are.
     """
+    bodies = [b"%d\n" % writer for writer in range(_RACERS)]
     winners = []
     for _ in range(_ROUNDS):
         key = f"{keys.probes}{uuid.uuid4().hex}"
-        answers: Sequence[str | None] = await asyncio.gather(
-            *(store.create(key, b"%d\n" % writer) for writer in range(_RACERS))
-        )
-        winners.append(sum(answer is not None for answer in answers))
+        answers: Sequence[str | None] = await asyncio.gather(*(store.create(key, body) for body in bodies))
+        won = {body for body, answer in zip(bodies, answers, strict=True) if answer is not None}
+        # Also the one whose answer was lost, and that was told at its next attempt that there is an object already.
+        winners.append(len(won | {await store.get(key)}))
         await store.remove([key])
     return RaceReport(tuple(winners), _RACERS)

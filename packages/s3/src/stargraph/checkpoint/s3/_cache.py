@@ -9,9 +9,9 @@ import sqlite3
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 Result = TypeVar("Result")
 
@@ -20,6 +20,11 @@ MAX_BYTES: Final = 512 * 1024 * 1024
 
 _MAX_OBJECT_BYTES: Final = 16 * 1024 * 1024
 _PATIENCE: Final = 3
+_BATCH: Final = 64
+_BATCH_BYTES: Final = 1024 * 1024
+_MOST_BEHIND_BYTES: Final = 32 * 1024 * 1024
+
+_Copy: TypeAlias = tuple[str, bytes]  # the ETag and the content
 
 _SCHEMA: Final = """
 PRAGMA journal_mode = MEMORY;
@@ -41,6 +46,10 @@ class _Database:
         self._connection: sqlite3.Connection | None = None
         self._size = 0
         self._failures = 0
+
+    @property
+    def outlives_the_handle(self) -> bool:
+        return self._given is not None
 
     def run(self, action: Callable[[sqlite3.Connection], Result]) -> Result | None:
         with self._lock:
@@ -101,6 +110,40 @@ class _Database:
                     return
 
 
+class _Recent:
+    """What is not in the file yet, so that no write of a checkpoint waits for the disk of this machine."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: dict[str, _Copy] = {}
+        self._size = 0
+        self._leaving: dict[str, _Copy] = {}
+
+    def put(self, key: str, copy: _Copy) -> bool:
+        """Add a copy; return whether it is time to move what is here to the file."""
+        with self._lock:
+            if self._size > _MOST_BEHIND_BYTES:
+                return False
+            self._waiting[key] = copy
+            self._size += len(copy[1])
+            return not self._leaving and (len(self._waiting) >= _BATCH or self._size >= _BATCH_BYTES)
+
+    def get(self, key: str) -> _Copy | None:
+        with self._lock:
+            return self._waiting.get(key) or self._leaving.get(key)
+
+    def move_to(self, database: _Database) -> None:
+        with self._lock:
+            if self._leaving:
+                return
+            self._leaving, self._waiting, self._size = self._waiting, {}, 0
+        try:
+            database.run(lambda connection: _store(connection, database, self._leaving))
+        finally:
+            with self._lock:
+                self._leaving = {}
+
+
 class RecordCache:
     """Objects by key and ETag.
 
@@ -113,7 +156,8 @@ class RecordCache:
     def __init__(self, directory: Path | None, *, store: str) -> None:
         name = f"{hashlib.sha256(store.encode()).hexdigest()[:32]}.sqlite"
         self._database = _Database(directory, name)
-        self._finalizer = weakref.finalize(self, self._database.close)
+        self._recent = _Recent()
+        self._finalizer = weakref.finalize(self, _finish, self._database, self._recent)
 
     async def get(self, key: str, etag: str | None = None) -> bytes | None:
         """Return an object, or None where it is not here.
@@ -122,38 +166,44 @@ class RecordCache:
             key: its key.
             etag: its ETag as the store has it now; None where the object cannot have changed.
         """
-        database = self._database
+        copy = self._recent.get(key)
+        if copy is None:
+            copy = await asyncio.to_thread(self._database.run, lambda connection: _find(connection, key))
+        return copy[1] if copy is not None and etag in (None, copy[0]) else None
 
-        def read(connection: sqlite3.Connection) -> bytes | None:
-            row = connection.execute("SELECT etag, body, checksum FROM objects WHERE key = ?", (key,)).fetchone()
-            if row is None or (etag is not None and row[0] != etag) or _checksum(row[1]) != row[2]:
-                return None
-            body: bytes = row[1]
-            return body
-
-        return await asyncio.to_thread(database.run, read)
-
-    async def put(self, key: str, etag: str, body: bytes) -> None:
-        """Keep an object.
+    def put(self, key: str, etag: str, body: bytes) -> None:
+        """Keep an object; it goes into the file later, with others, on another thread.
 
         Args:
             key: its key.
             etag: its ETag.
             body: its content.
         """
-        if len(body) > _MAX_OBJECT_BYTES:
-            return
-        database = self._database
-
-        def write(connection: sqlite3.Connection) -> None:
-            connection.execute("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)", (key, etag, body, _checksum(body)))
-            database.grow(connection, len(body))
-
-        await asyncio.to_thread(database.run, write)
+        if len(body) <= _MAX_OBJECT_BYTES and self._recent.put(key, (etag, body)):
+            asyncio.get_running_loop().run_in_executor(None, self._recent.move_to, self._database)
 
     async def close(self) -> None:
         """Let go of the file; a later use opens it again."""
-        await asyncio.to_thread(self._database.close)
+        await asyncio.to_thread(_finish, self._database, self._recent)
+
+
+def _finish(database: _Database, recent: _Recent) -> None:
+    if database.outlives_the_handle:
+        recent.move_to(database)
+    database.close()
+
+
+def _find(connection: sqlite3.Connection, key: str) -> _Copy | None:
+    row = connection.execute("SELECT etag, body, checksum FROM objects WHERE key = ?", (key,)).fetchone()
+    return None if row is None or _checksum(row[1]) != row[2] else (row[0], row[1])
+
+
+def _store(connection: sqlite3.Connection, database: _Database, copies: Mapping[str, _Copy]) -> None:
+    rows = [(key, etag, body, _checksum(body)) for key, (etag, body) in copies.items()]
+    connection.execute("BEGIN")
+    connection.executemany("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)", rows)
+    connection.execute("COMMIT")
+    database.grow(connection, sum(len(body) for _, body in copies.values()))
 
 
 def _checksum(body: object) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from stargraph.checkpoint.codec import encode
+from stargraph.checkpoint.codec import Cipher
 from stargraph.checkpoint.protocol import (
     ENDED,
     PRUNED_BY_DEFAULT,
@@ -19,17 +19,15 @@ from stargraph.checkpoint.protocol import (
     RunPage,
     RunSummary,
     Status,
-    Tail,
     check_batch,
     check_instant,
     check_listing,
     is_run_id,
     not_bootstrapped,
 )
-from stargraph.checkpoint.s3._bootstrap import RaceReport, open_store, race, refuse, warn_unsafe
+from stargraph.checkpoint.s3._bootstrap import RaceReport, open_store, race, refuse, refuse_race, warn_unsafe
 from stargraph.checkpoint.s3._cache import RecordCache
 from stargraph.checkpoint.s3._concurrency import AT_ONCE, map_each
-from stargraph.checkpoint.s3._frame import pack
 from stargraph.checkpoint.s3._history import read_history
 from stargraph.checkpoint.s3._index import Entry
 from stargraph.checkpoint.s3._keys import KeyLayout
@@ -69,10 +67,12 @@ class S3Checkpointer:
         files_of_ended_runs: store a run that ended as one SQLite file too, beside its log.
         unsafe_single_writer: accept a store that ignores conditional writes. Nothing then stops two
             executors of one run from overwriting each other.
+        encryption: the keys that encrypt what is stored; None stores it readable. docs/encryption.md says what stays
+            readable all the same.
 
     Raises:
         CheckpointError: the URL does not name a bucket (`reason="invalid-url"`).
-        ValueError: the URL carries options, which are for `from_url`.
+        ValueError: an argument makes no sense, or the URL carries options, which are for `from_url`.
     """
 
     def __init__(
@@ -93,6 +93,7 @@ class S3Checkpointer:
         cache_dir: str | os.PathLike[str] | None = None,
         files_of_ended_runs: bool = True,
         unsafe_single_writer: bool = False,
+        encryption: Cipher | None = None,
     ) -> None:
         self._address, named = parse_url(url)
         if named:
@@ -108,11 +109,12 @@ class S3Checkpointer:
             session=session,
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,
+            deadline=deadline,
         )
         self._unsafe_single_writer = unsafe_single_writer
         self._keys = KeyLayout(self._address.prefix)
         cache = RecordCache(None if cache_dir is None else Path(cache_dir), store=f"{endpoint_url} {self._address}")
-        self._sessions = Sessions(options, self._address.bucket, self._keys, deadline=deadline, cache=cache)
+        self._sessions = Sessions(options, self._address.bucket, self._keys, cache, encryption)
         self._files_of_ended_runs = files_of_ended_runs
         self._ready = False
         self._closed = False
@@ -126,10 +128,11 @@ class S3Checkpointer:
 
         Args:
             url: `s3://bucket/prefix`, with arguments of the class as its query, as in
-                `s3://bucket/prefix?endpoint_url=http://localhost:9000&path_style=true`.
+                `s3://bucket/prefix?endpoint_url=http://localhost:9000&path_style=true`. The keys of encryption come
+                from `STARGRAPH_ENCRYPTION_KEY`.
         """
         _, named = parse_url(url)
-        return cls(url.partition("?")[0], **named)
+        return cls(url.partition("?")[0], **named, encryption=Cipher.from_environment())
 
     async def bootstrap(self) -> None:
         """Make the store, or recognise it, and prove that it keeps the condition of a conditional write.
@@ -152,9 +155,9 @@ class S3Checkpointer:
     async def write(self, checkpoint: Checkpoint) -> None:
         """See `Checkpointer.write`."""
         session = self._open()
-        body = pack(checkpoint, encode(checkpoint))
+        checkpoint.ensure_valid()
         async with session.writing(checkpoint.run_id):
-            await self._append(session, checkpoint, body)
+            await self._append(session, checkpoint)
 
     async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
         """See `BatchAppend.write_many`. One request for each step, one after another: a log has no holes."""
@@ -167,12 +170,12 @@ class S3Checkpointer:
             checkpoint.ensure_valid()
         async with session.writing(batch[0].run_id):
             for checkpoint in batch:
-                await self._append(session, checkpoint, pack(checkpoint, encode(checkpoint)))
+                await self._append(session, checkpoint)
 
-    async def _append(self, session: Session, checkpoint: Checkpoint, body: bytes) -> None:
-        etag = await session.log.append(checkpoint, body)
-        if etag is not None:
-            await session.reader.remember(checkpoint.run_id, checkpoint.step, etag, body)
+    async def _append(self, session: Session, checkpoint: Checkpoint) -> None:
+        appended = await session.log.append(checkpoint)
+        if appended is not None:
+            session.reader.remember(checkpoint.run_id, checkpoint.step, appended.etag, appended.body)
         if self._files_of_ended_runs and checkpoint.status in ENDED:
             await session.files.make(checkpoint)
 
@@ -181,11 +184,11 @@ class S3Checkpointer:
         session = self._open()
         if not is_run_id(run_id):
             return None
-        newest = await session.log.newest_record(run_id)
-        checkpoint = None if newest is None else await session.reader.read(run_id, *newest)
-        if checkpoint is not None:
-            session.log.learn(run_id, Tail(checkpoint.step, checkpoint.digest, checkpoint.status))
-        return checkpoint
+        latest = await session.log.read_newest(run_id, lambda *newest: session.reader.read_latest(run_id, *newest))
+        if not isinstance(latest, Checkpoint):
+            return None
+        session.log.learn(latest)
+        return latest
 
     async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
         """See `Checkpointer.read_at_step`."""
@@ -292,7 +295,21 @@ class S3Checkpointer:
         Raises:
             StoreUnavailableError: the store cannot be reached.
         """
-        return await race(self._open().raw, self._keys)
+        return await race(self._open().objects, self._keys)
+
+    async def examine(self) -> list[str]:
+        """Try what the promises of this driver stand on, as `stargraph doctor` does.
+
+        Returns:
+            What was found to be right.
+
+        Raises:
+            StoreUnavailableError: it is wrong, and `reason` says what.
+        """
+        report = await self.check_conditional_writes()
+        if not report.passed:
+            raise refuse_race(str(self._address), report)
+        return [f"{report.writers} writers created one object at once: one won in each of {len(report.winners)} rounds"]
 
     async def close(self) -> None:
         """Close the connections; idempotent. `bootstrap` opens the handle again."""
@@ -300,7 +317,11 @@ class S3Checkpointer:
         await self._sessions.close()
 
     async def __aenter__(self) -> Self:
-        await self.bootstrap()
+        try:
+            await self.bootstrap()
+        except BaseException:
+            await self.close()
+            raise
         return self
 
     async def __aexit__(

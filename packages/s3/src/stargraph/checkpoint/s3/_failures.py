@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from enum import Enum
 from typing import Any, Final
 
@@ -74,11 +75,12 @@ _HINTS: Final = {
 _STATUS_CODES: Final = {301: "PermanentRedirect", 403: "AccessDenied", 501: "NotImplemented", 507: "QuotaExceeded"}
 
 
-def classify(error: Exception, *, where: str, bucket: str, permission: str) -> Outcome:
+def classify(error: Exception, *, answers: Collection[Outcome], where: str, bucket: str, permission: str) -> Outcome:
     """Return what a failure says where it is an answer, and raise what it means where it is none.
 
     Args:
         error: what the SDK raised.
+        answers: what the request may be answered with.
         where: the object, or the folder that was listed.
         bucket: the bucket.
         permission: what the credentials must be allowed to do.
@@ -91,7 +93,9 @@ def classify(error: Exception, *, where: str, bucket: str, permission: str) -> O
     from botocore import exceptions as sdk
 
     if isinstance(error, sdk.ClientError):
-        return _classify_reply(error.response, error, where=where, bucket=bucket, permission=permission)
+        return _classify_reply(
+            error.response, error, answers=answers, where=where, bucket=bucket, permission=permission
+        )
     if isinstance(error, sdk.SSLError):
         raise StoreUnavailableError(
             f"{where}: no secure connection: {error}",
@@ -126,19 +130,23 @@ def classify(error: Exception, *, where: str, bucket: str, permission: str) -> O
     raise error
 
 
-def _classify_reply(reply: Any, error: Exception, *, where: str, bucket: str, permission: str) -> Outcome:
+def _classify_reply(
+    reply: Any, error: Exception, *, answers: Collection[Outcome], where: str, bucket: str, permission: str
+) -> Outcome:
     status = reply.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     found = reply.get("Error", {})
     code = str(found.get("Code") or status)
-    if code in _ANSWERS:
-        return _ANSWERS[code]
-    if status == 412:
-        return Outcome.EXISTS
+    outcome = _ANSWERS.get(code) or _ANSWERS.get(str(status))
+    if outcome is not None and outcome in answers and code not in _HINTS:
+        return outcome
     text = f"{code} ({status}) {found.get('Message') or ''}".strip()
     known = _HINTS.get(code) or _HINTS.get(_STATUS_CODES.get(status, ""))
     if known is None and (code in _TRANSIENT or status in (408, 409, 425, 429) or status >= 500):
         raise TransientStoreError(f"{where}: {text}") from error
-    reason, hint = known or ("refused", "The store refused the request; its words are above.")
+    reason, hint = known or (
+        "refused",
+        "The store refused the request; its words are above. Check that the endpoint_url is one that speaks S3.",
+    )
     raise StoreUnavailableError(
         f"{where}: the store refused {permission}: {text}",
         reason=reason,

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
+from stargraph.checkpoint.codec import Cipher
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.s3._concurrency import AT_ONCE
 from stargraph.checkpoint.s3._history import read_history
@@ -33,13 +34,17 @@ class RunFiles:
         keys: where they are.
         log: the logs.
         reader: reads records.
+        encryption: the keys that encrypt what is stored, if there are any.
     """
 
-    def __init__(self, store: ObjectStore, keys: KeyLayout, log: RunLog, reader: RecordReader) -> None:
+    def __init__(
+        self, store: ObjectStore, keys: KeyLayout, log: RunLog, reader: RecordReader, encryption: Cipher | None
+    ) -> None:
         self._store = store
         self._keys = keys
         self._log = log
         self._reader = reader
+        self._encryption = encryption
 
     async def make(self, last: Checkpoint) -> None:
         """Store the file of a run beside its log, whole or not at all. A failure is logged and not raised.
@@ -57,16 +62,17 @@ class RunFiles:
         steps = read_history(self._log, self._reader, last.run_id, from_step=None, to_step=None, newest_first=False)
         with tempfile.TemporaryDirectory(prefix="stargraph-s3-", ignore_cleanup_errors=True) as directory:
             path = Path(directory) / "run.sqlite"
-            if await write_file(steps, path) == last.step + 1 and _size(path) <= MAX_FILE_BYTES:
+            if await write_file(steps, path, self._encryption) == last.step + 1 and _size(path) <= MAX_FILE_BYTES:
                 await self._store.create(self._keys.file(last.run_id, last.started_at, last.step), path)
 
 
-async def write_file(steps: AsyncIterator[Checkpoint], path: Path) -> int:
+async def write_file(steps: AsyncIterator[Checkpoint], path: Path, encryption: Cipher | None = None) -> int:
     """Write a run to a new SQLite store, one plain file that any SQLite opens.
 
     Args:
         steps: the steps of a run, in order.
         path: the file to make.
+        encryption: the keys that encrypt it.
 
     Returns:
         How many steps it holds: those before the first one that is missing, as after a prune.
@@ -75,7 +81,9 @@ async def write_file(steps: AsyncIterator[Checkpoint], path: Path) -> int:
     from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 
     count = 0
-    async with SQLiteCheckpointer(path, synchronous="normal", allow_network_filesystem=True) as file:
+    async with SQLiteCheckpointer(
+        path, synchronous="normal", allow_network_filesystem=True, encryption=encryption
+    ) as file:
         batch: list[Checkpoint] = []
         async for checkpoint in steps:
             if checkpoint.step != count:

@@ -1,9 +1,10 @@
 r"""What an object of the log holds: one line of JSON, then the record.
 
-    {"digest":"…","format":1,"kind":"record","size":1234,"summary":{…}}\n<record>
+    {"bases":[0,3],"digest":"…","format":1,"kind":"record","size":1234,"summary":{…}}\n<record>
 
-The line tells what a listing of runs and a writer need, so that they read the first kilobytes only. A
-tombstone is the line alone: it keeps the slot taken after the record went.
+The line tells what a listing of runs, a writer and a prune need, so that they read the first kilobytes only:
+`bases` are the steps whose records this one is decoded from. A tombstone is the line alone: it keeps the slot taken
+after the record went.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Final, Literal, TypeAlias
 
 import orjson
 
+from stargraph.checkpoint.codec import Codec, Record, bases_of
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary
 from stargraph.errors import CheckpointCorruptedError, StoreVersionError
 
@@ -30,35 +32,38 @@ class Head:
     """The first line of a record's object.
 
     Attributes:
-        digest: the digest of the checkpoint.
+        digest: the digest of the checkpoint, as the codec lets it be seen.
+        bases: the steps that the record is decoded from, the keyframe first.
         summary: the summary of the run after it.
         size: the length of the record, in bytes.
         length: the length of the line with its newline, in bytes.
     """
 
     digest: str
+    bases: tuple[int, ...]
     summary: RunSummary
     size: int
     length: int
 
 
-def pack(checkpoint: Checkpoint, record: bytes) -> bytes:
+def pack(checkpoint: Checkpoint, record: Record, codec: Codec) -> bytes:
     """Return the object of a checkpoint.
 
     Args:
         checkpoint: the checkpoint.
-        record: its stored form, as the codec makes it.
+        record: its stored form.
+        codec: made it.
     """
-    line = orjson.dumps(
-        {
-            "digest": checkpoint.digest,
-            "format": FRAME_FORMAT,
-            "kind": "record",
-            "size": len(record),
-            "summary": RunSummary.from_checkpoint(checkpoint).model_dump(mode="json"),
-        }
-    )
-    return b"".join((line, b"\n", record))
+    line = {
+        "digest": codec.fingerprint(checkpoint.digest),
+        "format": FRAME_FORMAT,
+        "kind": "record",
+        "size": len(record.data),
+        "summary": RunSummary.from_checkpoint(checkpoint).model_dump(mode="json", exclude_defaults=True),
+    }
+    if record.bases:
+        line["bases"] = record.bases
+    return b"".join((orjson.dumps(line), b"\n", record.data))
 
 
 def tombstone(kind: Tombstone) -> bytes:
@@ -108,7 +113,8 @@ def read_head(body: bytes, *, run_id: str, step: int) -> Head | Tombstone | None
         if kind == "pruned" or kind == "deleted":
             return kind  # type: ignore[no-any-return]  # narrowed by value
         summary = RunSummary.model_validate(line["summary"])
-        head = Head(digest=line["digest"], summary=summary, size=line["size"], length=end + 1)
+        bases = tuple(line.get("bases", ()))
+        head = Head(digest=line["digest"], bases=bases, summary=summary, size=line["size"], length=end + 1)
     except (ValueError, TypeError, KeyError) as error:
         raise corrupted(run_id, step, f"its first line cannot be read: {error}") from error
     if (summary.run_id, summary.last_step) != (run_id, step):
@@ -126,11 +132,14 @@ def record_of(body: bytes, head: Head, *, run_id: str, step: int) -> bytes:
         step: the step whose slot it is.
 
     Raises:
-        CheckpointCorruptedError: it is longer or shorter than the line says.
+        CheckpointCorruptedError: it is not the record that the line tells of.
+        StoreVersionError: a newer version of Stargraph wrote it.
     """
     record = body[head.length :]
     if len(record) != head.size:
         raise corrupted(run_id, step, f"it has {len(record)} bytes, and its first line says {head.size}")
+    if bases_of(record, run_id=run_id, step=step) != head.bases:
+        raise corrupted(run_id, step, "its first line names other bases than the record does")
     return record
 
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import Final
 
 from stargraph.checkpoint.protocol import Checkpoint
-from stargraph.checkpoint.s3._concurrency import AT_ONCE, map_each
+from stargraph.checkpoint.s3._concurrency import AT_ONCE
 from stargraph.checkpoint.s3._frame import is_tombstone
 from stargraph.checkpoint.s3._log import RunLog
-from stargraph.checkpoint.s3._objects import ObjectInfo
-from stargraph.checkpoint.s3._reader import RecordReader
+from stargraph.checkpoint.s3._reader import RecordReader, Slot, Stored
 
 _AHEAD_BYTES: Final = 64 * 1024 * 1024
 """How much is read ahead; one record may be larger."""
-
-Slot = tuple[int, ObjectInfo]
 
 
 async def read_history(
@@ -37,7 +34,7 @@ async def read_history(
         to_step: the highest step, included.
         newest_first: yield the highest step first.
     """
-    if to_step is not None and await log.newest_record(run_id) is None:
+    if to_step is not None and not await log.is_known(run_id):
         return
     slots: list[Slot] = []
     newest: int | None = None
@@ -52,13 +49,11 @@ async def read_history(
     if not newest_first:
         slots.reverse()
 
-    async def read(slot: Slot) -> Checkpoint | None:
-        return await reader.read(run_id, *slot)
-
+    known: Mapping[int, Stored] = {}
     for part in _parts(slots):
-        for checkpoint in await map_each(read, part):
-            if checkpoint is not None:
-                yield checkpoint
+        checkpoints, known = await reader.read_some(run_id, part, known)
+        for checkpoint in checkpoints:
+            yield checkpoint
 
 
 def _parts(slots: Iterable[Slot]) -> Iterator[list[Slot]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from stargraph.checkpoint.protocol import ENDED, RunSummary
-from stargraph.checkpoint.s3._frame import Head
+from stargraph.checkpoint.s3._frame import Head, Tombstone
 from stargraph.checkpoint.s3._keys import KeyLayout
 from stargraph.checkpoint.s3._log import RunLog
 from stargraph.checkpoint.s3._objects import ObjectStore
@@ -82,16 +82,13 @@ class RunIndex:
         """
         if entry.deleted:
             return None
-        head = None
+        head: Head | Tombstone | None = None
         if entry.ended_at_step is not None:
             head = await self._log.head(entry.run_id, entry.ended_at_step)
             if isinstance(head, Head) and head.summary.status not in ENDED:
                 head = None
         if not isinstance(head, Head):
-            newest = await self._log.newest_record(entry.run_id)
-            if newest is None:
-                return None
-            head = await self._log.head(entry.run_id, newest[0])
+            head = await self._log.newest_head(entry.run_id)
         # An entry of a start that lost to another start of the same run names another time.
         if not isinstance(head, Head) or head.summary.started_at != entry.started_at:
             return None

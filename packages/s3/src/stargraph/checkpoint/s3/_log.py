@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
+from stargraph.checkpoint.codec import Codec
 from stargraph.checkpoint.protocol import Checkpoint, Tail, judge_append, run_deleted
-from stargraph.checkpoint.s3._frame import HEAD_BYTES, Head, Tombstone, is_tombstone, read_head
+from stargraph.checkpoint.s3._frame import HEAD_BYTES, Head, Tombstone, is_tombstone, pack, read_head
 from stargraph.checkpoint.s3._keys import KeyLayout
 from stargraph.checkpoint.s3._objects import ObjectInfo, ObjectStore
 from stargraph.errors import CheckpointError, StoreUnavailableError
+
+Result = TypeVar("Result")
 
 BELIEF_SECONDS: Final = 3600.0
 """How long a tail is believed. Far below the grace after which the tombstones of taken slots may go."""
@@ -40,41 +43,62 @@ class _Belief:
     settled: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """An object that was created.
+
+    Attributes:
+        etag: its ETag.
+        body: its content.
+    """
+
+    etag: str
+    body: bytes
+
+
 class RunLog:
     """Appends to the logs of runs, and finds their ends.
 
     Args:
         store: the objects.
         keys: where they are.
+        codec: makes records, and remembers what the next ones may build on.
         clock: the time in seconds, going on while the machine sleeps.
     """
 
-    def __init__(self, store: ObjectStore, keys: KeyLayout, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, store: ObjectStore, keys: KeyLayout, codec: Codec, *, clock: Callable[[], float] = time.time
+    ) -> None:
         self._store = store
         self._keys = keys
+        self._codec = codec
         self._clock = clock
         self._beliefs: OrderedDict[str, _Belief] = OrderedDict()
 
-    async def append(self, checkpoint: Checkpoint, body: bytes) -> str | None:
+    async def append(self, checkpoint: Checkpoint) -> Appended | None:
         """Append a checkpoint.
 
         Args:
             checkpoint: the checkpoint.
-            body: its object.
 
         Returns:
-            The ETag of the object, or None where it was stored already.
+            What was stored, or None where the checkpoint was stored already.
 
         Raises:
             CheckpointError: it is refused, as `judge_append` says; or the outcome is unknown.
         """
         run_id, step = checkpoint.run_id, checkpoint.step
+        record = self._codec.encode(checkpoint)
+        body = pack(checkpoint, record, self._codec)
         belief = self._belief(run_id)
         if belief is None and step == 0:
             # The index entry comes first: a crash in between leaves an entry without a run, which a
             # listing sees, and never a run without an entry, which it could not.
             await self._store.create(self._keys.entry(run_id, checkpoint.started_at), b"")
-        elif (belief is None or not _follows(checkpoint, belief.tail)) and await self._judge(checkpoint) == "stored":
+        elif (belief is None or not self._follows(checkpoint, belief.tail)) and (
+            await self._judge(checkpoint) == "stored"
+        ):
+            self._codec.forget(run_id)
             return None
         try:
             etag = await self._store.create(self._keys.slot(run_id, step), body)
@@ -84,14 +108,18 @@ class RunLog:
             raise
         if etag is None:
             await self._settle(checkpoint)
-        self.learn(run_id, Tail(step, checkpoint.digest, checkpoint.status))
-        return etag
+            # What is stored may be another form of it, with other bases.
+            self._codec.forget(run_id)
+        else:
+            self._codec.appended(record)
+        self.learn(checkpoint)
+        return None if etag is None else Appended(etag, body)
 
     async def _settle(self, checkpoint: Checkpoint) -> None:
         """The slot is taken: by a former attempt of this very write, or by another writer."""
         head = await self.head(checkpoint.run_id, checkpoint.step)
         if isinstance(head, Head):
-            judge_append(checkpoint, tail=None, stored_digest=head.digest)
+            self._judged(checkpoint, tail=None, stored_digest=head.digest)
         elif await self._judge(checkpoint) == "append":
             raise _inconsistent(self._keys.slot(checkpoint.run_id, checkpoint.step))
 
@@ -109,7 +137,19 @@ class RunLog:
                 stored_digest = head.digest
             else:
                 tail = replace(tail, floor=step + 1)
-        return judge_append(checkpoint, tail=tail, stored_digest=stored_digest)
+        return self._judged(checkpoint, tail=tail, stored_digest=stored_digest)
+
+    def _judged(
+        self, checkpoint: Checkpoint, *, tail: Tail | None, stored_digest: str | None
+    ) -> Literal["append", "stored"]:
+        return judge_append(checkpoint, tail=tail, stored_digest=stored_digest, fingerprint=self._codec.fingerprint)
+
+    def _follows(self, checkpoint: Checkpoint, tail: Tail) -> bool:
+        try:
+            return self._judged(checkpoint, tail=tail, stored_digest=None) == "append"
+        except CheckpointError:
+            # The tail may be an old one: what is stored decides, and gives the reason.
+            return False
 
     async def read_tail(self, run_id: str) -> Tail | Literal["deleted"] | None:
         """Return the end of a run as it is stored, or None where the run is unknown.
@@ -117,18 +157,51 @@ class RunLog:
         Args:
             run_id: the run.
         """
-        newest = await self.newest(run_id)
-        if newest is None:
-            return None
-        step, _ = newest
-        head = await self.head(run_id, step)
-        if head == "deleted":
-            return "deleted"
+        head = await self.newest_head(run_id)
         if not isinstance(head, Head):
-            raise _inconsistent(self._keys.slot(run_id, step))
-        tail = Tail(step, head.digest, head.summary.status)
-        self.learn(run_id, tail)
+            return head
+        tail = Tail(head.summary.last_step, head.digest, head.summary.status)
+        self._believe(run_id, tail)
         return tail
+
+    async def read_newest(
+        self, run_id: str, read: Callable[[int, ObjectInfo | None], Awaitable[Result | None]]
+    ) -> Result | Literal["deleted"] | None:
+        """Return what a reader makes of the newest record of a run, or None where the run is unknown.
+
+        Between the listing and the read the run may go on, and a prune take what was listed: then it looks again.
+
+        Args:
+            run_id: the run.
+            read: reads the record at a step, given its line of the listing; None where there is none any more.
+        """
+        listed = None
+        while True:
+            newest = await self.newest(run_id)
+            if newest is None:
+                return None
+            if await self.is_end_of_deleted(run_id, *newest):
+                return "deleted"
+            step, _ = newest
+            if step == listed:
+                raise _inconsistent(self._keys.slot(run_id, step))
+            found = await read(*newest)
+            if found is not None:
+                return found
+            listed = step
+
+    async def newest_head(self, run_id: str) -> Head | Literal["deleted"] | None:
+        """Return the first line of the newest record of a run, or None where the run is unknown.
+
+        Args:
+            run_id: the run.
+        """
+
+        async def read(step: int, _: ObjectInfo | None) -> Head | None:
+            head = await self.head(run_id, step)
+            return head if isinstance(head, Head) else None
+
+        return await self.read_newest(run_id, read)
 
     async def newest(self, run_id: str) -> tuple[int, ObjectInfo | None] | None:
         """Return the highest step that is taken, and its line of the listing; None where no step is.
@@ -144,14 +217,14 @@ class RunLog:
             return belief.tail.step, None
         return slots[0] if slots else None
 
-    async def newest_record(self, run_id: str) -> tuple[int, ObjectInfo | None] | None:
-        """Return what `newest` does, or None where the run was deleted too.
+    async def is_known(self, run_id: str) -> bool:
+        """Tell whether a run has begun and was not deleted.
 
         Args:
             run_id: the run.
         """
         newest = await self.newest(run_id)
-        return None if newest is None or await self.is_end_of_deleted(run_id, *newest) else newest
+        return newest is not None and not await self.is_end_of_deleted(run_id, *newest)
 
     async def is_end_of_deleted(self, run_id: str, step: int, info: ObjectInfo | None) -> bool:
         """Tell whether the newest slot of a run says that the run was deleted.
@@ -201,13 +274,16 @@ class RunLog:
             head = None if body is None else read_head(body + b"\n", run_id=run_id, step=step)
         return head
 
-    def learn(self, run_id: str, tail: Tail) -> None:
-        """Believe in a tail; only after a write was acknowledged, or after a verified read.
+    def learn(self, checkpoint: Checkpoint) -> None:
+        """Believe that a checkpoint is stored; only after a write was acknowledged, or after a verified read.
 
         Args:
-            run_id: the run.
-            tail: what is stored.
+            checkpoint: what is stored.
         """
+        digest = self._codec.fingerprint(checkpoint.digest)
+        self._believe(checkpoint.run_id, Tail(checkpoint.step, digest, checkpoint.status))
+
+    def _believe(self, run_id: str, tail: Tail) -> None:
         belief = self._beliefs.get(run_id)
         if belief is not None and belief.tail.step > tail.step:
             tail = belief.tail
@@ -226,14 +302,6 @@ class RunLog:
         belief = self._beliefs.get(run_id)
         if belief is not None:
             belief.settled = False
-
-
-def _follows(checkpoint: Checkpoint, tail: Tail) -> bool:
-    try:
-        return judge_append(checkpoint, tail=tail, stored_digest=None) == "append"
-    except CheckpointError:
-        # The tail may be an old one: what is stored decides, and gives the reason.
-        return False
 
 
 def _inconsistent(key: str) -> StoreUnavailableError:

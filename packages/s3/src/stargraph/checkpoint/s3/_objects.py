@@ -1,4 +1,4 @@
-"""The object store as the protocol sees it: five operations. One implementation speaks S3, others simulate."""
+"""The object store as the protocol sees it: a few operations. One implementation speaks S3, others simulate."""
 
 from __future__ import annotations
 
@@ -66,6 +66,13 @@ class ObjectStore(Protocol):
         Args:
             key: where.
             first: only so many bytes from its beginning.
+        """
+
+    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """Return the contents of objects in the order of the keys, None where there is none.
+
+        Args:
+            keys: the keys.
         """
 
     async def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> Sequence[ObjectInfo]:

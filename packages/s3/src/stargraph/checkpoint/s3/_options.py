@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 from urllib.parse import parse_qsl, unquote
 
 from stargraph.checkpoint.s3._keys import MAX_PREFIX_BYTES
@@ -19,6 +19,7 @@ Checksums: TypeAlias = Literal["when_supported", "when_required"]
 
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
 _ACCESS_POINT: Final = re.compile(r"arn:[^/?#]+")
+_ENDPOINT: Final = re.compile(r"https?://[^/?#]", re.IGNORECASE)
 _FLAGS: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -37,6 +38,10 @@ class ConnectionOptions:
         session: makes the clients.
         connect_timeout: seconds to connect.
         read_timeout: seconds without a byte.
+        deadline: seconds for a request with all its attempts.
+
+    Raises:
+        ValueError: one of them makes no sense.
     """
 
     endpoint_url: str | None = None
@@ -50,6 +55,17 @@ class ConnectionOptions:
     session: aioboto3.Session | None = field(default=None, repr=False)
     connect_timeout: float = 5.0
     read_timeout: float = 20.0
+    deadline: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.endpoint_url is not None and not _ENDPOINT.match(self.endpoint_url):
+            raise ValueError(f"endpoint_url={self.endpoint_url}: give a URL that begins with http:// or https://")
+        if self.checksums not in get_args(Checksums):
+            raise ValueError(f"checksums={self.checksums}: give {' or '.join(get_args(Checksums))}")
+        for name in ("connect_timeout", "read_timeout", "deadline"):
+            seconds = getattr(self, name)
+            if not 0 < seconds < float("inf"):
+                raise ValueError(f"{name}={seconds}: give seconds, more than 0")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from stargraph.checkpoint.protocol import ENDED, Checkpoint, Fork, Status
+from stargraph.checkpoint.protocol import ENDED, Status, needed_steps
 from stargraph.checkpoint.s3._frame import Head, is_tombstone, tombstone
 from stargraph.checkpoint.s3._index import Entry
 from stargraph.checkpoint.s3._keys import KeyLayout
@@ -116,10 +116,11 @@ class Removal:
         latest, ended = head.summary.last_step, head.summary.status in ENDED
         slots = [slot async for slot in self._log.slots(run_id)]
         records = [step for step, info in slots if not is_tombstone(info.size)]
-        kept = set(records[:keep_last])
-        if not ended:
-            kept.update(_needed(await self._reader.read(run_id, latest)))
-        # What was added since refers to the step judged here, to later ones, or to what that step needs.
+        kept = await self._kept(run_id, latest, set(records[:keep_last]), ended=ended)
+        if kept is None:
+            return 0  # The run has moved on, and another prune with it, which knows what the run needs now.
+        # What was added since refers to the step judged here, to later ones, or to what that step needs, and is
+        # decoded from those or from what that step is decoded from.
         victims = sorted(step for step in records if step < latest and step not in kept)
         if victims and not dry_run:
             if ended:
@@ -128,6 +129,32 @@ class Removal:
         if not dry_run:
             await self._free(slots, now)
         return len(victims)
+
+    async def _kept(self, run_id: str, latest: int, last: set[int], *, ended: bool) -> set[int] | None:
+        """Return what must stay beside some last steps, or None where the latest was pruned meanwhile."""
+        needed = set() if ended else await self._needed_by(run_id, latest)
+        if needed is None:
+            return None
+        kept = last | needed | {latest}
+        bases = await self._bases_of(run_id, kept)
+        return None if bases is None else kept | bases
+
+    async def _needed_by(self, run_id: str, latest: int) -> set[int] | None:
+        checkpoint = await self._reader.read(run_id, latest)
+        if checkpoint is None:
+            return None
+        return {step for span in needed_steps(checkpoint) for step in range(span.first, span.last + 1)}
+
+    async def _bases_of(self, run_id: str, steps: set[int]) -> set[int] | None:
+        bases: set[int] = set()
+        for step in steps:
+            # A step is decoded from the step before it and from what that one is decoded from, or from some of these.
+            if step - 1 not in steps:
+                found = await self._reader.read_with_bases(run_id, step)
+                if found is None:
+                    return None
+                bases.update(found[1])
+        return bases
 
     async def reclaim(self, entry: Entry, now: datetime) -> None:
         """Free what a deleted run has left, once it is past the grace.
@@ -175,12 +202,3 @@ class Removal:
 
     async def _records(self, run_id: str) -> list[int]:
         return [step async for step, info in self._log.slots(run_id) if not is_tombstone(info.size)]
-
-
-def _needed(latest: Checkpoint | None) -> Iterator[int]:
-    """The steps that a run must read to go on from its latest checkpoint."""
-    for item in latest.frontier if latest is not None else ():
-        yield item.since_step
-        ranges = item.completed_steps if isinstance(item, Fork) else item.calls
-        for steps in ranges:
-            yield from range(steps.first, steps.last + 1)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from stargraph.checkpoint.s3._concurrency import map_each
 from stargraph.checkpoint.s3._objects import ObjectInfo, ObjectStore, TransientStoreError
 from stargraph.errors import StoreUnavailableError
 
@@ -47,6 +48,10 @@ class RetryingStore:
     async def get(self, key: str, *, first: int | None = None) -> bytes | None:
         """See `ObjectStore`."""
         return await self._repeat(key, lambda: self._store.get(key, first=first))
+
+    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """See `ObjectStore`."""
+        return await map_each(self.get, keys)
 
     async def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> Sequence[ObjectInfo]:
         """See `ObjectStore`."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from stargraph.checkpoint.s3._concurrency import map_each
+from stargraph.checkpoint.s3._concurrency import finish, map_each
 from stargraph.checkpoint.s3._connection import Connection
 from stargraph.checkpoint.s3._failures import Outcome, classify
 from stargraph.checkpoint.s3._objects import ObjectInfo
@@ -31,7 +31,9 @@ class S3ObjectStore:
         self._bucket = bucket
         # A directory bucket lists in no order and knows no start: all of a folder is listed and sorted here.
         self._ordered = not bucket.endswith(_DIRECTORY_BUCKET)
-        self._encryption = {} if kms_key_id is None else {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key_id}
+        self._encryption: dict[str, Any] = {}
+        if kms_key_id is not None:
+            self._encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key_id}
 
     async def create(self, key: str, body: bytes | Path) -> str | None:
         """See `ObjectStore`."""
@@ -41,8 +43,10 @@ class S3ObjectStore:
         return await self._create(key, body)
 
     async def _create(self, key: str, content: Any) -> str | None:
-        reply = await self._request(
-            "put_object", "s3:PutObject", key, Body=content, IfNoneMatch="*", **self._encryption
+        reply = await finish(
+            self._request(
+                "put_object", "s3:PutObject", key, (Outcome.EXISTS,), Body=content, IfNoneMatch="*", **self._encryption
+            )
         )
         return None if reply is Outcome.EXISTS else str(reply["ETag"])
 
@@ -57,10 +61,14 @@ class S3ObjectStore:
     async def get(self, key: str, *, first: int | None = None) -> bytes | None:
         """See `ObjectStore`."""
         extra = {} if first is None else {"Range": f"bytes=0-{first - 1}"}
-        reply = await self._request("get_object", "s3:GetObject", key, **extra)
+        reply = await self._request("get_object", "s3:GetObject", key, (Outcome.MISSING, Outcome.EMPTY), **extra)
         if reply is Outcome.MISSING:
             return None
         return b"" if reply is Outcome.EMPTY else reply["Body"]
+
+    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """See `ObjectStore`."""
+        return await map_each(self.get, keys)
 
     async def list(self, prefix: str, *, after: str = "", limit: int = _PAGE) -> Sequence[ObjectInfo]:
         """See `ObjectStore`."""
@@ -94,12 +102,14 @@ class S3ObjectStore:
         """See `ObjectStore`."""
 
         async def delete(key: str) -> None:
-            await self._request("delete_object", "s3:DeleteObject", key)
+            await self._request("delete_object", "s3:DeleteObject", key, (Outcome.MISSING,))
 
         # One request each: the bulk form needs a checksum that not every store knows, and removing is free.
         await map_each(delete, keys)
 
-    async def _request(self, operation: str, permission: str, key: str | None, **arguments: Any) -> Any:
+    async def _request(
+        self, operation: str, permission: str, key: str | None, answers: Collection[Outcome] = (), **arguments: Any
+    ) -> Any:
         where = f"s3://{self._bucket}/{arguments['Prefix'] if key is None else key}"
         if key is not None:
             arguments["Key"] = key
@@ -110,5 +120,5 @@ class S3ObjectStore:
                 async with reply["Body"] as stream:
                     reply["Body"] = await stream.read()
         except Exception as error:  # noqa: BLE001  # classify raises what it does not know
-            return classify(error, where=where, bucket=self._bucket, permission=permission)
+            return classify(error, answers=answers, where=where, bucket=self._bucket, permission=permission)
         return reply

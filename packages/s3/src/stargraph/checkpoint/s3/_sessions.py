@@ -6,6 +6,7 @@ import asyncio
 import threading
 import weakref
 
+from stargraph.checkpoint.codec import Cipher, Codec
 from stargraph.checkpoint.s3._cache import RecordCache
 from stargraph.checkpoint.s3._connection import Connection
 from stargraph.checkpoint.s3._files import RunFiles
@@ -26,23 +27,35 @@ class Session:
 
     Args:
         connection: the client.
-        raw: the objects, without retries.
+        objects: the objects.
         keys: where they are.
         deadline: how long to repeat a request, in seconds.
         cache: the local copies.
+        codec: makes and reads records.
+        encryption: the keys that encrypt what is stored, if there are any.
+        conditional: the store keeps the condition of a conditional write.
     """
 
     def __init__(
-        self, connection: Connection, raw: ObjectStore, keys: KeyLayout, *, deadline: float, cache: RecordCache
+        self,
+        connection: Connection,
+        objects: ObjectStore,
+        keys: KeyLayout,
+        *,
+        deadline: float,
+        cache: RecordCache,
+        codec: Codec,
+        encryption: Cipher | None,
+        conditional: bool,
     ) -> None:
         self.connection = connection
-        self.raw = raw
-        self.store = RetryingStore(raw, deadline=deadline)
-        self.log = RunLog(self.store, keys)
-        self.reader = RecordReader(self.store, keys, cache)
+        self.objects = RetryingStore(objects, deadline=deadline)
+        self.store = self.objects if conditional else RetryingStore(UnconditionalStore(objects), deadline=deadline)
+        self.log = RunLog(self.store, keys, codec)
+        self.reader = RecordReader(self.store, keys, codec, cache)
         self.index = RunIndex(self.store, keys, self.log)
         self.removal = Removal(self.store, keys, self.log, self.reader)
-        self.files = RunFiles(self.store, keys, self.log, self.reader)
+        self.files = RunFiles(self.store, keys, self.log, self.reader, encryption)
         self._writing: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     def writing(self, run_id: str) -> asyncio.Lock:
@@ -61,18 +74,24 @@ class Sessions:
         options: how the store is reached.
         bucket: the bucket.
         keys: where its objects are.
-        deadline: how long to repeat a request, in seconds.
         cache: the local copies.
+        encryption: the keys that encrypt what is stored, if there are any.
     """
 
     def __init__(
-        self, options: ConnectionOptions, bucket: str, keys: KeyLayout, *, deadline: float, cache: RecordCache
+        self,
+        options: ConnectionOptions,
+        bucket: str,
+        keys: KeyLayout,
+        cache: RecordCache,
+        encryption: Cipher | None,
     ) -> None:
         self._options = options
         self._bucket = bucket
         self._keys = keys
-        self._deadline = deadline
         self._cache = cache
+        self._encryption = encryption
+        self._codec = Codec(cipher=encryption)
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Session] = weakref.WeakKeyDictionary()
         self._conditional = True
         self._lock = threading.Lock()
@@ -91,8 +110,16 @@ class Sessions:
     def _make(self) -> Session:
         connection = Connection(self._options)
         objects = S3ObjectStore(connection, self._bucket, kms_key_id=self._options.kms_key_id)
-        raw: ObjectStore = objects if self._conditional else UnconditionalStore(objects)
-        return Session(connection, raw, self._keys, deadline=self._deadline, cache=self._cache)
+        return Session(
+            connection,
+            objects,
+            self._keys,
+            deadline=self._options.deadline,
+            cache=self._cache,
+            codec=self._codec,
+            encryption=self._encryption,
+            conditional=self._conditional,
+        )
 
     async def without_conditions(self) -> None:
         """From now on look before each write, and after it, since the store ignores conditions."""

@@ -39,6 +39,10 @@ class UnconditionalStore:
         """See `ObjectStore`."""
         return await self._store.get(key, first=first)
 
+    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """See `ObjectStore`."""
+        return await self._store.get_many(keys)
+
     async def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> Sequence[ObjectInfo]:
         """See `ObjectStore`."""
         return await self._store.list(prefix, after=after, limit=limit)

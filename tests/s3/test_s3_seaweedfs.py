@@ -1,0 +1,68 @@
+"""The driver on SeaweedFS: a store with an implementation of its own of all that the driver relies on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import aioboto3
+import pytest
+from support.records import STARTED_AT, chain, following
+from support.s3.stores import Stores
+
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.s3 import S3Checkpointer
+from stargraph.errors import CheckpointConflictError, CheckpointError
+
+
+@pytest.fixture
+async def stores(seaweedfs: str, sdk_session: aioboto3.Session) -> AsyncIterator[Stores]:
+    stores = Stores(seaweedfs, sdk_session)
+    yield stores
+    await stores.close()
+
+
+async def test_racing_writers_have_one_winner(stores: Stores) -> None:
+    assert (await (await stores.open()).check_conditional_writes()).passed
+
+
+async def test_of_two_executors_one_loses(stores: Stores) -> None:
+    handles = [await stores.open() for _ in range(4)]
+    begun = chain("run", 1)[0]
+    await handles[0].write(begun)
+
+    async def take_over(handle: S3Checkpointer) -> Checkpoint:
+        latest = await handle.read_latest("run")
+        assert latest == begun
+        taken = following(begun, executor=os.urandom(16).hex())
+        await handle.write(taken)
+        return taken
+
+    answers = await asyncio.gather(*(take_over(handle) for handle in handles), return_exceptions=True)
+    (winner,) = [answer for answer in answers if isinstance(answer, Checkpoint)]
+    assert sum(isinstance(answer, CheckpointConflictError) for answer in answers) == 3
+    for handle in handles:
+        assert await handle.read_latest("run") == winner
+
+
+async def test_the_life_of_a_run(stores: Stores) -> None:
+    store, other = await stores.open(), await stores.open()
+    run = chain("run", 1_010, end="done")
+    await store.write_many(run)
+    assert await other.read_latest("run") == run[-1]
+    assert [checkpoint async for checkpoint in other.history("run")] == run
+    await other.write_many(chain("run-1", 3, started_at=STARTED_AT + timedelta(hours=1)))
+    assert [(found.run_id, found.status) for found in await store.list_runs()] == [
+        ("run-1", "running"),
+        ("run", "done"),
+    ]
+    report = await store.prune(older_than=STARTED_AT + timedelta(days=1), keep_last=2)
+    assert (report.runs, report.checkpoints) == (1, 1_008)
+    assert [checkpoint async for checkpoint in other.history("run")] == run[-2:]
+    assert await other.delete_run("run")
+    assert [found.run_id for found in await store.list_runs()] == ["run-1"]
+    with pytest.raises(CheckpointError) as caught:
+        await store.write(run[-1])
+    assert caught.value.reason == "run-deleted"
