@@ -14,17 +14,16 @@ from typing import Any
 
 import asyncpg
 
-from stargraph.checkpoint.codec import encode
+from stargraph.checkpoint.codec import bases_of, encode
 from stargraph.checkpoint.postgres import PostgresCheckpointer
-from stargraph.checkpoint.postgres._dsn import split_schema
-from stargraph.checkpoint.postgres._rows import error_text
-from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunSummary
+from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunSummary, summary_json
 from stargraph.checkpoint.s3 import S3Checkpointer
 from stargraph.checkpoint.s3._frame import pack
 from stargraph.checkpoint.s3._keys import KeyLayout
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 from stargraph.checkpoint.sqlite._rows import microseconds
 from support.postgres_server import any_server
+from support.postgres_target import connection_to
 from support.s3.servers import ACCESS_KEY, SECRET_KEY, fresh_bucket, moto_server, sdk_client
 
 Dump = dict[str, Any]
@@ -166,14 +165,8 @@ class PostgresPlace(Place):
     def open(self) -> AbstractAsyncContextManager[Checkpointer]:
         return PostgresCheckpointer.from_url(self.url)
 
-    @asynccontextmanager
-    async def _database(self) -> AsyncIterator[tuple[asyncpg.Connection, str]]:
-        dsn, schema = split_schema(self.url)
-        connection = await asyncpg.connect(dsn, statement_cache_size=0)
-        try:
-            yield connection, f'"{schema}"'
-        finally:
-            await connection.close()
+    def _database(self) -> AbstractAsyncContextManager[tuple[asyncpg.Connection, str]]:
+        return connection_to(self.url)
 
     async def drop(self) -> None:
         async with self._database() as (connection, schema):
@@ -182,7 +175,7 @@ class PostgresPlace(Place):
     async def dump(self) -> Dump:
         async with self._database() as (connection, schema):
             rows = await connection.fetch(f"SELECT * FROM {schema}.runs")
-            records = await connection.fetch(f"SELECT run_id, step, digest, record FROM {schema}.checkpoints")
+            records = await connection.fetch(f"SELECT * FROM {schema}.checkpoints")
         return {f"row {row['run_id']}": tuple(row) for row in rows} | {
             f"record {row['run_id']} {row['step']}": tuple(row) for row in records
         }
@@ -212,32 +205,36 @@ class PostgresPlace(Place):
             await connection.execute(sql, run_id, step)
 
     async def forge(self, checkpoint: Checkpoint, record: bytes | None = None) -> None:
+        record = record or encode(checkpoint)
+        bases = bases_of(record, run_id=checkpoint.run_id, step=checkpoint.step)
         async with self._database() as (connection, schema):
             await connection.execute(
-                f"INSERT INTO {schema}.checkpoints (run_id, step, digest, record) VALUES ($1, $2, $3, $4)"
-                " ON CONFLICT (run_id, step) DO UPDATE SET digest = $3, record = $4",
+                f"INSERT INTO {schema}.checkpoints (run_id, step, base, digest, record) VALUES ($1, $2, $3, $4, $5)"
+                " ON CONFLICT (run_id, step) DO UPDATE SET base = $3, digest = $4, record = $5",
                 checkpoint.run_id,
                 checkpoint.step,
+                bases[-1] if bases else None,
                 bytes.fromhex(checkpoint.digest),
-                record or encode(checkpoint),
+                record,
             )
 
     async def set_tail(self, checkpoint: Checkpoint) -> None:
         async with self._database() as (connection, schema):
             await connection.execute(
-                f"UPDATE {schema}.runs SET last_step = $2, digest = $3, status = $4, updated_at = $5, error = $6"
+                f"UPDATE {schema}.runs SET last_step = $2, digest = $3, status = $4, updated_at = $5, summary = $6"
                 " WHERE run_id = $1",
                 checkpoint.run_id,
                 checkpoint.step,
                 bytes.fromhex(checkpoint.digest),
                 checkpoint.status,
                 checkpoint.timestamp,
-                error_text(checkpoint),
+                summary_json(checkpoint),
             )
 
     async def edit_summary(self, run_id: str, before: str, after: str) -> None:
         async with self._database() as (connection, schema):
-            sql = f"UPDATE {schema}.runs SET metadata = replace(metadata, $2, $3) WHERE run_id = $1"
+            changed = "convert_to(replace(convert_from(summary, 'UTF8'), $2, $3), 'UTF8')"
+            sql = f"UPDATE {schema}.runs SET summary = {changed} WHERE run_id = $1"
             await connection.execute(sql, run_id, before, after)
 
 
