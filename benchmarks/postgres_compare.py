@@ -218,7 +218,7 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--dsn", required=True)
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--listed", type=int, default=20_000)
+    parser.add_argument("--listed", type=int, default=20_000, help="runs of 20 steps to list from; 0 leaves lists out")
     arguments = parser.parse_args()
     contest = Contest()
     async with AsyncExitStack() as stack:
@@ -228,7 +228,8 @@ async def main() -> None:
             await add_langgraph(contest, stack, arguments.dsn)
         await one_run(contest, arguments.steps)
         await many_runs(contest, 64, 50, 7)
-        await lists(contest, arguments.listed, 20, 20)
+        if arguments.listed:
+            await lists(contest, arguments.listed, 20, 20)
 
 
 if __name__ == "__main__":

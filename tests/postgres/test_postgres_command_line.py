@@ -38,8 +38,8 @@ class Shell(Folder):
         assert answer.code == code, (words, answer)
         return answer
 
-    def at_store(self, *words: str, code: int = 0) -> Answer:
-        return self.stargraph(*words, "--checkpoint", self.checkpoint, code=code)
+    def at_store(self, *words: str, code: int = 0, env: dict[str, str] | None = None) -> Answer:
+        return self.stargraph(*words, "--checkpoint", self.checkpoint, code=code, env=env)
 
 
 @pytest.fixture
@@ -89,6 +89,16 @@ def test_the_environment_names_the_store(shell: Shell) -> None:
     shell.stargraph("run", "graph.yaml", "--run-id", "r3", code=3, env=env)
     assert "r3" in shell.stargraph("runs", env=env).out
     assert "works" in shell.stargraph("doctor", env=env).out
+
+
+def test_keys_of_the_environment_encrypt_the_store(shell: Shell) -> None:
+    keys = {"STARGRAPH_ENCRYPTION_KEY": f"k1:{SECRET * 4}"}
+    shell.at_store("run", "graph.yaml", "--run-id", "r4", code=3, env=keys)
+    shell.at_store("respond", "r4", "--value", "true", env=keys)
+    assert shell.at_store("inspect", "r4", "--step", "0", "--json", env=keys).json["state"]["amount"] == 12.5
+    assert "r4" in shell.at_store("runs").out
+    told = shell.at_store("inspect", "r4", code=7).err
+    assert "STARGRAPH_ENCRYPTION_KEY" in told
 
 
 COMMANDS = {

@@ -18,7 +18,12 @@ from stargraph.checkpoint.postgres import PostgresCheckpointer
 from stargraph.checkpoint.postgres._connections import Session
 from stargraph.checkpoint.postgres._queries import Queries
 from stargraph.checkpoint.protocol import Checkpoint
-from stargraph.errors import CheckpointConflictError, CheckpointCorruptedError, StoreUnavailableError
+from stargraph.errors import (
+    CheckpointConflictError,
+    CheckpointCorruptedError,
+    CheckpointError,
+    StoreUnavailableError,
+)
 
 Opener = Callable[..., PostgresCheckpointer]
 LATER = datetime(2030, 1, 1, tzinfo=UTC)
@@ -81,6 +86,48 @@ async def test_a_step_is_read_by_one_statement_and_few_records(
     assert 2 < max(answers) <= 10
 
 
+@pytest.mark.parametrize("mode", ["generic", "custom"])
+async def test_a_step_of_a_long_run_among_short_ones_is_looked_up_by_its_key(
+    checkpointer: PostgresCheckpointer, sql: asyncpg.Connection, schema: str, mode: str
+) -> None:
+    await sql.execute(f"""
+        INSERT INTO "{schema}".runs (run_id, last_step, digest, status, graph_id, started_at, updated_at, tags)
+            SELECT 'r' || n, 9, ''::bytea, 'done', '""', now(), now(), '{{}}'::text[] FROM generate_series(1, 500) AS n
+            UNION ALL SELECT 'long', 19999, ''::bytea, 'done', '""', now(), now(), '{{}}'::text[];
+        INSERT INTO "{schema}".checkpoints (run_id, step, base, digest, record)
+            SELECT 'r' || n, s, nullif(s - 1, -1), ''::bytea, repeat('x', 100)::bytea
+            FROM generate_series(1, 500) AS n, generate_series(0, 9) AS s
+            UNION ALL
+            SELECT 'long', s, CASE WHEN s % 10 > 0 THEN s - 1 END, ''::bytea, repeat('x', 100)::bytea
+            FROM generate_series(0, 19999) AS s;
+        ANALYZE "{schema}".runs, "{schema}".checkpoints;
+        SET plan_cache_mode = force_{mode}_plan;
+    """)
+    queries = Queries.of(schema)
+    for statement, *parameters in (
+        (queries.latest, "long"),
+        (queries.at_step, "long", 15_555),
+        (queries.page, "long", 10_003, 2**53, 10**6),
+        (queries.page_down, "long", 0, 15_555, 10**6),
+        (queries.bereft, "long", 19_990, [5], [5]),
+    ):
+        plan = "\n".join(row[0] for row in await sql.fetch(f"EXPLAIN {statement}", *parameters))
+        assert "checkpoints_pkey" in plan
+        for costly in ("Seq Scan on checkpoints", "Hash Join", "Merge Join"):
+            assert costly not in plan, plan
+
+
+async def test_records_that_lead_in_a_circle_are_an_error_and_no_hang(
+    checkpointer: PostgresCheckpointer, sql: asyncpg.Connection, schema: str
+) -> None:
+    run = growing(5)
+    await checkpointer.write_many(run)
+    await sql.execute(f'UPDATE "{schema}".checkpoints SET base = 4 WHERE step = 2')
+    for read in (checkpointer.read_latest(run[0].run_id), checkpointer.read_at_step(run[0].run_id, 2)):
+        with pytest.raises(CheckpointCorruptedError):
+            await read
+
+
 async def test_a_handle_that_does_not_know_the_run_stores_a_step_alone_until_it_has_read_it(
     checkpointer: PostgresCheckpointer, opened: Opener, sql: asyncpg.Connection, schema: str
 ) -> None:
@@ -136,6 +183,27 @@ async def test_nothing_is_built_on_a_step_that_failed(opened: Opener, sql: async
     await checkpointer.write(following(other_step))
     assert (await bases(sql, schema, run[0].run_id)) == {0: None, 1: 0, 2: 1, 3: 2, 4: 3}
     assert [c.step for c in await history(checkpointer, run[0].run_id)] == list(range(5))
+
+
+async def test_nothing_is_built_on_history_that_the_database_has_lost(
+    checkpointer: PostgresCheckpointer, sql: asyncpg.Connection, schema: str
+) -> None:
+    run = growing(7)
+    run_id = run[0].run_id
+    await checkpointer.write_many(run[:6])
+    # What a failover to a replica that lagged behind leaves.
+    await sql.execute(f'DELETE FROM "{schema}".checkpoints WHERE step > 2')
+    await sql.execute(f'UPDATE "{schema}".runs SET last_step = 2, digest = $1', bytes.fromhex(run[2].digest))
+    with pytest.raises(CheckpointError) as caught:
+        await checkpointer.write(run[6])
+    assert caught.value.reason == "history-lost"
+    assert await checkpointer.read_latest(run_id) == run[2]
+    resumed = [following(run[2])]
+    resumed.append(following(resumed[0]))
+    for checkpoint in resumed:
+        await checkpointer.write(checkpoint)
+    assert await bases(sql, schema, run_id) == {0: None, 1: 0, 2: 1, 3: 2, 4: 3}
+    assert await history(checkpointer, run_id) == [*run[:3], *resumed]
 
 
 @pytest.mark.parametrize("keep_last", [1, 2, 7, 31, 59])

@@ -318,8 +318,10 @@ class PostgresCheckpointer:
             Whether there was such a run.
         """
         self._open()
+        if not is_run_id(run_id):
+            return False
         self._codec.forget(run_id)
-        return is_run_id(run_id) and await removal.delete_run(self._fetch, self._queries, run_id)
+        return await removal.delete_run(self._fetch, self._queries, run_id)
 
     async def prune(
         self,

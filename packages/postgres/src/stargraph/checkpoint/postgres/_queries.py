@@ -100,7 +100,8 @@ LEFT JOIN {schema}.checkpoints AS c ON c.run_id = $1 AND c.step BETWEEN $2 AND $
 WHERE r.run_id = $1
 """
 
-# A record is decoded from that of its base, that one from its own base, and so on: a few at most.
+# A record is decoded from that of its base, that one from its own base, and so on: a few at most. LIMIT keeps each
+# of them a look-up by the key, where the planner would else read all steps of a long run to join them.
 _CHAIN: Final = """
 WITH RECURSIVE chain (step, base, record) AS (
     SELECT c.step, c.base, c.record
@@ -108,7 +109,10 @@ WITH RECURSIVE chain (step, base, record) AS (
     WHERE r.run_id = $1 AND r.status <> 'deleted'
     UNION ALL
     SELECT c.step, c.base, c.record
-    FROM chain JOIN {schema}.checkpoints AS c ON c.run_id = $1 AND c.step = chain.base
+    FROM chain CROSS JOIN LATERAL (
+        SELECT step, base, record FROM {schema}.checkpoints
+        WHERE run_id = $1 AND step = chain.base AND step < chain.step LIMIT 1
+    ) AS c
 )
 SELECT step, record FROM chain
 """
@@ -128,11 +132,16 @@ WITH RECURSIVE near AS (
 ), needed (step, base) AS (
     SELECT step, base FROM page
     UNION
-    SELECT c.step, c.base FROM needed JOIN {schema}.checkpoints AS c ON c.run_id = $1 AND c.step = needed.base
+    SELECT c.step, c.base
+    FROM needed CROSS JOIN LATERAL (
+        SELECT step, base FROM {schema}.checkpoints WHERE run_id = $1 AND step = needed.base LIMIT 1
+    ) AS c
 )
-SELECT c.step, c.record, c.step IN (SELECT step FROM page) AS asked
-FROM needed JOIN {schema}.checkpoints AS c ON c.run_id = $1 AND c.step = needed.step
-ORDER BY c.step {order}
+SELECT needed.step, c.record, needed.step IN (SELECT step FROM page) AS asked
+FROM needed CROSS JOIN LATERAL (
+    SELECT record FROM {schema}.checkpoints WHERE run_id = $1 AND step = needed.step LIMIT 1
+) AS c
+ORDER BY needed.step {order}
 """
 
 _LIST: Final = """
@@ -184,11 +193,12 @@ _BEREFT: Final = """
 WITH kept (low, high) AS (
     SELECT * FROM unnest($3::bigint[], $4::bigint[]) UNION ALL SELECT $2::bigint, 9223372036854775807
 )
-SELECT step FROM {schema}.checkpoints AS c
-WHERE run_id = $1 AND base < $2
-  AND EXISTS (SELECT FROM kept WHERE c.step BETWEEN low AND high)
-  AND NOT EXISTS (SELECT FROM kept WHERE c.base BETWEEN low AND high)
-ORDER BY step
+SELECT DISTINCT c.step
+FROM kept CROSS JOIN LATERAL (
+    SELECT step, base FROM {schema}.checkpoints WHERE run_id = $1 AND step BETWEEN low AND high AND base < $2 OFFSET 0
+) AS c
+WHERE NOT EXISTS (SELECT FROM kept AS k WHERE c.base BETWEEN k.low AND k.high)
+ORDER BY c.step
 """
 
 _REWRITE: Final = """

@@ -70,7 +70,8 @@ class Writer:
         Args:
             checkpoints: at least one; what is stored of them is always a prefix.
         """
-        run_id = checkpoints[0].run_id
+        # Not validated yet; whatever is no run id is refused when it is encoded.
+        run_id = str(vars(checkpoints[0]).get("run_id"))
         turn = self._turns.get(run_id)
         if turn is None:
             turn = self._turns[run_id] = _Turn()
@@ -134,6 +135,7 @@ class Writer:
         for position, checkpoint in enumerate(append.checkpoints):
             acknowledged = self._acknowledged.get(append.run_id, -1)
             if (-1 if tail is None else tail.step) < min(acknowledged, checkpoint.step - 1):
+                self._codec.forget(append.run_id)
                 raise _history_lost(checkpoint, acknowledged, tail)
             verdict = judge_append(
                 checkpoint,
