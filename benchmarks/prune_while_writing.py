@@ -107,6 +107,7 @@ def show(what: str, seconds: list[float], failures: list[str], elapsed: float) -
 async def main(arguments: argparse.Namespace) -> None:
     async with opened(arguments.url) as writer, opened(arguments.url) as pruner:
         assert isinstance(pruner, RunDeletion)
+        assert isinstance(pruner, BatchAppend)
         before = datetime.now(UTC) - timedelta(days=1)
         ready = (await pruner.prune(older_than=before, keep_last=1, dry_run=True)).runs
         if ready < arguments.runs:

@@ -7,10 +7,11 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import pytest
-from support.records import STARTED_AT, chain
+from support.records import STARTED_AT, chain, endless, following
 from support.s3.proxy import FaultProxy
 from support.s3.stores import Stores
 
@@ -95,15 +96,17 @@ async def test_a_full_disk_costs_time_alone(stores: Stores, monkeypatch: pytest.
 
 
 async def test_what_was_removed_is_not_read_from_the_cache(stores: Stores) -> None:
-    run = chain("run", 3, end="done")
+    run = list(islice(endless("run", pad=1000), 12))
+    run.append(following(run[-1], status="done"))
     store, other = await stores.open(), await stores.open()
     await store.write_many(run)
+    kept = stores.decoded_from("run", 12)
     await other.prune(older_than=STARTED_AT.replace(year=2030))
-    assert await store.read_at_step("run", 1) is None
-    assert [checkpoint async for checkpoint in store.history("run")] == run[-1:]
+    assert {step for step in range(13) if await store.read_at_step("run", step) is not None} == kept < set(range(13))
+    assert [checkpoint.step async for checkpoint in store.history("run")] == sorted(kept)
     await other.delete_run("run")
     assert await store.read_latest("run") is None
-    assert await store.read_at_step("run", 2) is None
+    assert await store.read_at_step("run", 12) is None
 
 
 async def test_it_holds_no_more_than_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.records import STARTED_AT, chain
+from support.records import STARTED_AT, chain, endless, following
 from support.s3.proxy import FaultProxy
 from support.s3.servers import sdk_client
 from support.s3.stores import Stores
 
-from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 
 
@@ -97,20 +97,21 @@ async def test_without_it_nothing_is_missing(watched: Stores, proxy: FaultProxy)
 
 async def test_a_run_that_was_pruned_before_it_ended_has_none(stores: Stores, moto: str) -> None:
     store = await stores.open()
-    run: list[Checkpoint] = chain("run", 5, end="done")
-    await store.write_many(run[:-1])
+    run = list(islice(endless("run", pad=1000), 12))
+    await store.write_many(run)
     report = await store.prune(older_than=STARTED_AT.replace(year=2030), statuses=["running"])
-    assert report.checkpoints == 3
-    await store.write(run[-1])
+    assert report.checkpoints > 0
+    await store.write(following(run[-1], status="done"))
     bucket = Bucket(moto, stores)
     assert bucket.files() == {}
     bucket.close()
-    assert [summary.last_step for summary in await store.list_runs()] == [4]
+    assert [summary.last_step for summary in await store.list_runs()] == [12]
 
 
 async def test_pruning_and_deleting_empty_it(stores: Stores, moto: str) -> None:
     store = await stores.open()
-    await store.write_many(chain("pruned", 3, end="done"))
+    run = list(islice(endless("pruned", pad=1000), 12))
+    await store.write_many([*run, following(run[-1], status="done")])
     await store.prune(older_than=STARTED_AT.replace(year=2030))
     await store.write_many(chain("deleted", 3, end="done"))
     await store.delete_run("deleted")

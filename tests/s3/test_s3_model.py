@@ -6,8 +6,11 @@ import pytest
 from support.s3.mutations import MUTATIONS
 from support.s3.torture import first_violation, first_violation_of
 
-FIRST_SEED = {"a reader looks only once": 4_900, "pruning believes a record that was pruned": 16_300}
-"""Where to begin for what takes a prune that stands still while a run and another prune pass it; else at 0."""
+FIRST_SEED = {"a record in another form is built on": 1_500}
+"""Where to begin for what takes a retry in another form and a prune; else at 0."""
+
+RARE = {"a reader looks only once", "pruning believes a record that was pruned"}
+"""What takes tens of thousands of schedules: `make torture` finds these, and test_s3_overtaken shows each."""
 
 
 @pytest.mark.parametrize("block", range(4))
@@ -15,7 +18,7 @@ def test_every_promise_is_kept(block: int) -> None:
     assert first_violation(range(block * 100, (block + 1) * 100)) is None
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS)
+@pytest.mark.parametrize("mutation", [mutation for mutation in MUTATIONS if mutation not in RARE])
 def test_a_rule_that_is_removed_is_missed(mutation: str) -> None:
     begun = FIRST_SEED.get(mutation, 0)
     assert first_violation_of(mutation, range(begun, begun + 600)) is not None

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import islice
 
-from support.records import STARTED_AT, chain, first, following
+import aioboto3
+import pytest
+from support.records import STARTED_AT, chain, chat, first, following
 from support.s3.proxy import FaultProxy
 from support.s3.stores import Stores
 
@@ -41,17 +44,52 @@ async def test_a_handle_that_knows_nothing_reads_the_tail_first(watched: Stores,
     assert proxy.requests[1].ranged
 
 
-async def test_a_cold_read_of_the_latest_and_of_one_step(watched: Stores, proxy: FaultProxy) -> None:
-    run = chain("run", 30)
+@pytest.mark.parametrize("length", [30, 1_000])
+async def test_a_cold_read_of_the_latest_and_of_one_step(
+    watched: Stores, proxy: FaultProxy, moto: str, sdk_session: aioboto3.Session, length: int
+) -> None:
+    run = list(islice(chat("run", message=20), length))
+    async with Stores(moto, sdk_session, watched.bucket).handle() as writer:  # not through the proxy: there are many
+        await writer.write_many(run)
+    proxy.slow_seconds = 0.3
+    for step in (length - 1, length // 2, length - 5):
+        other = await watched.open()
+        proxy.reset()
+        proxy.fail_when(lambda request: True, "delayed")  # so that those that are sent at once are seen at once
+        if step == length - 1:
+            assert await other.read_latest("run") == run[-1]
+            assert proxy.kinds()[0] == "LIST"
+            assert "max-keys=2" in proxy.requests[0].query
+            assert len(proxy.requests) <= 12
+            assert proxy.waves <= 3
+        assert await other.read_at_step("run", step) == run[step]
+        proxy.reset()
+        assert await other.read_at_step("run", step) == run[step]
+        assert await other.read_latest("run") == run[-1]
+
+
+async def test_a_step_is_stored_as_what_changed(watched: Stores, proxy: FaultProxy) -> None:
+    """A chat: 2 KB at first, 1 KB more with each of 200 steps; stored whole, it would be 20 MB."""
+    store = await watched.open(files_of_ended_runs=False)
+    proxy.reset()
+    run = list(islice(chat("run"), 200))
+    for checkpoint in run:
+        await store.write(checkpoint)
+    assert sum(request.kind == "PUT" for request in proxy.requests) == len(proxy.requests) == 201
+    assert proxy.uploaded <= 1_000_000
+    other = await watched.open()
+    assert [checkpoint async for checkpoint in other.history("run")] == run
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+async def test_a_history_reads_each_object_once(watched: Stores, proxy: FaultProxy, newest_first: bool) -> None:
+    run = list(islice(chat("run"), 60))
     await (await watched.open()).write_many(run)
     other = await watched.open()
     proxy.reset()
-    assert await other.read_latest("run") == run[-1]
-    assert proxy.kinds() == ["LIST", "GET"]
-    assert "max-keys=2" in proxy.requests[0].query
-    proxy.reset()
-    assert await other.read_at_step("run", 15) == run[15]
-    assert proxy.kinds() == ["GET"]
+    found = [checkpoint async for checkpoint in other.history("run", newest_first=newest_first)]
+    assert found == run[:: -1 if newest_first else 1]
+    assert sorted(proxy.kinds()) == ["GET"] * 60 + ["LIST"]
 
 
 async def test_a_read_of_what_is_in_the_cache_is_one_listing(watched: Stores, proxy: FaultProxy) -> None:

@@ -6,10 +6,11 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from itertools import islice
 
 import aioboto3
 import pytest
-from support.records import STARTED_AT, chain, following
+from support.records import STARTED_AT, chain, endless, following
 from support.s3.stores import Stores
 
 from stargraph.checkpoint.protocol import Checkpoint
@@ -49,7 +50,8 @@ async def test_of_two_executors_one_loses(stores: Stores) -> None:
 
 async def test_the_life_of_a_run(stores: Stores) -> None:
     store, other = await stores.open(), await stores.open()
-    run = chain("run", 1_010, end="done")
+    run = list(islice(endless("run", pad=400), 1_009))
+    run.append(following(run[-1], status="done"))
     await store.write_many(run)
     assert await other.read_latest("run") == run[-1]
     assert [checkpoint async for checkpoint in other.history("run")] == run
@@ -58,9 +60,10 @@ async def test_the_life_of_a_run(stores: Stores) -> None:
         ("run-1", "running"),
         ("run", "done"),
     ]
+    kept = stores.decoded_from("run", 1_008, 1_009)
     report = await store.prune(older_than=STARTED_AT + timedelta(days=1), keep_last=2)
-    assert (report.runs, report.checkpoints) == (1, 1_008)
-    assert [checkpoint async for checkpoint in other.history("run")] == run[-2:]
+    assert (report.runs, report.checkpoints) == (1, 1_010 - len(kept))
+    assert [checkpoint async for checkpoint in other.history("run")] == [run[step] for step in sorted(kept)]
     assert await other.delete_run("run")
     assert [found.run_id for found in await store.list_runs()] == ["run-1"]
     with pytest.raises(CheckpointError) as caught:

@@ -56,5 +56,15 @@ def endless(run_id: str = "run-1", *, pad: int = 0, **fields: Any) -> Iterator[C
         checkpoint = following(checkpoint, changes={"pad": noise(pad), "count": checkpoint.step + 1})
 
 
+def chat(run_id: str = "run-1", *, message: int = 1000, **fields: Any) -> Iterator[Checkpoint]:
+    """The checkpoints of a run whose list of messages grows by one of so many characters with each step."""
+    messages = [noise(2 * message)]
+    checkpoint = first(run_id, state={"messages": messages, "count": 0}, **fields)
+    while True:
+        yield checkpoint
+        messages = [*messages, noise(message)]
+        checkpoint = following(checkpoint, changes={"messages": messages, "count": checkpoint.step + 1})
+
+
 def task(since_step: int, **fields: Any) -> Task:
     return Task(id=f"task-{since_step}", node="node", since_step=since_step, **fields)

@@ -69,10 +69,11 @@ class Handle:
     async def latest(self, run_id: str) -> Checkpoint | None:
         """Do what the driver does for `read_latest`."""
         found = await self.log.read_newest(run_id, lambda *newest: self.reader.read_latest(run_id, *newest))
-        if not isinstance(found, Checkpoint):
+        if found is None or found == "deleted":
             return None
-        self.log.learn(found)
-        return found
+        latest, head = found
+        self.log.learn(head)
+        return latest
 
 
 class World:

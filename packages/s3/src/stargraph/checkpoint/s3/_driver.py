@@ -184,10 +184,11 @@ class S3Checkpointer:
         session = self._open()
         if not is_run_id(run_id):
             return None
-        latest = await session.log.read_newest(run_id, lambda *newest: session.reader.read_latest(run_id, *newest))
-        if not isinstance(latest, Checkpoint):
+        found = await session.log.read_newest(run_id, lambda *newest: session.reader.read_latest(run_id, *newest))
+        if found is None or found == "deleted":
             return None
-        session.log.learn(latest)
+        latest, head = found
+        session.log.learn(head)
         return latest
 
     async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:

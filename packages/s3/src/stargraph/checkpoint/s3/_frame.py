@@ -15,7 +15,7 @@ from typing import Final, Literal, TypeAlias
 import orjson
 
 from stargraph.checkpoint.codec import Codec, Record, bases_of
-from stargraph.checkpoint.protocol import Checkpoint, RunSummary
+from stargraph.checkpoint.protocol import Checkpoint, RunSummary, summary_json
 from stargraph.errors import CheckpointCorruptedError, StoreVersionError
 
 FRAME_FORMAT: Final = 1
@@ -59,7 +59,7 @@ def pack(checkpoint: Checkpoint, record: Record, codec: Codec) -> bytes:
         "format": FRAME_FORMAT,
         "kind": "record",
         "size": len(record.data),
-        "summary": RunSummary.from_checkpoint(checkpoint).model_dump(mode="json", exclude_defaults=True),
+        "summary": orjson.Fragment(summary_json(checkpoint)),
     }
     if record.bases:
         line["bases"] = record.bases

@@ -112,7 +112,7 @@ class RunLog:
             self._codec.forget(run_id)
         else:
             self._codec.appended(record)
-        self.learn(checkpoint)
+        self._believe(run_id, Tail(step, self._codec.fingerprint(checkpoint.digest), checkpoint.status))
         return None if etag is None else Appended(etag, body)
 
     async def _settle(self, checkpoint: Checkpoint) -> None:
@@ -160,9 +160,7 @@ class RunLog:
         head = await self.newest_head(run_id)
         if not isinstance(head, Head):
             return head
-        tail = Tail(head.summary.last_step, head.digest, head.summary.status)
-        self._believe(run_id, tail)
-        return tail
+        return self.learn(head)
 
     async def read_newest(
         self, run_id: str, read: Callable[[int, ObjectInfo | None], Awaitable[Result | None]]
@@ -274,14 +272,15 @@ class RunLog:
             head = None if body is None else read_head(body + b"\n", run_id=run_id, step=step)
         return head
 
-    def learn(self, checkpoint: Checkpoint) -> None:
-        """Believe that a checkpoint is stored; only after a write was acknowledged, or after a verified read.
+    def learn(self, head: Head) -> Tail:
+        """Believe that a record is stored, since it was read; return the tail that it makes.
 
         Args:
-            checkpoint: what is stored.
+            head: its first line.
         """
-        digest = self._codec.fingerprint(checkpoint.digest)
-        self._believe(checkpoint.run_id, Tail(checkpoint.step, digest, checkpoint.status))
+        tail = Tail(head.summary.last_step, head.digest, head.summary.status)
+        self._believe(head.summary.run_id, tail)
+        return tail
 
     def _believe(self, run_id: str, tail: Tail) -> None:
         belief = self._beliefs.get(run_id)

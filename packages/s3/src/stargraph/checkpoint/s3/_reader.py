@@ -69,8 +69,8 @@ class RecordReader:
         found = await self._read(run_id, step, info, self._codec.decode)
         return None if found is None else found[0]
 
-    async def read_with_bases(self, run_id: str, step: int) -> tuple[Checkpoint, tuple[int, ...]] | None:
-        """Return what is in a slot and the steps that it is decoded from, or None where it is empty or was pruned.
+    async def read_with_head(self, run_id: str, step: int) -> tuple[Checkpoint, Head] | None:
+        """Return what is in a slot and its first line, or None where it is empty or was pruned.
 
         Args:
             run_id: the run.
@@ -81,8 +81,10 @@ class RecordReader:
         """
         return await self._read(run_id, step, None, self._codec.decode)
 
-    async def read_latest(self, run_id: str, step: int, info: ObjectInfo | None = None) -> Checkpoint | None:
-        """Do the same with the newest slot of a run, which the next record may then build on.
+    async def read_latest(
+        self, run_id: str, step: int, info: ObjectInfo | None = None
+    ) -> tuple[Checkpoint, Head] | None:
+        """Do as `read_with_head` with the newest slot of a run, which the next record may then build on.
 
         Args:
             run_id: the run.
@@ -92,8 +94,7 @@ class RecordReader:
         Raises:
             CheckpointCorruptedError: it is not what was written.
         """
-        found = await self._read(run_id, step, info, self._codec.decode_latest)
-        return None if found is None else found[0]
+        return await self._read(run_id, step, info, self._codec.decode_latest)
 
     async def read_some(
         self, run_id: str, slots: Sequence[Slot], known: Mapping[int, Stored]
@@ -147,7 +148,7 @@ class RecordReader:
 
     async def _read(
         self, run_id: str, step: int, info: ObjectInfo | None, decode: Callable[..., Checkpoint]
-    ) -> tuple[Checkpoint, tuple[int, ...]] | None:
+    ) -> tuple[Checkpoint, Head] | None:
         try:
             return await self._decoded(run_id, step, info, decode, cached=True)
         except (CheckpointCorruptedError, StoreVersionError):
@@ -156,7 +157,7 @@ class RecordReader:
 
     async def _decoded(
         self, run_id: str, step: int, info: ObjectInfo | None, decode: Callable[..., Checkpoint], *, cached: bool
-    ) -> tuple[Checkpoint, tuple[int, ...]] | None:
+    ) -> tuple[Checkpoint, Head] | None:
         stored = await self._stored(run_id, step, info, cached=cached)
         if stored is None:
             return None
@@ -167,7 +168,7 @@ class RecordReader:
             return None
         checkpoint = decode(_records(found), run_id=run_id, step=step)
         self._verify(checkpoint, stored.head)
-        return checkpoint, stored.head.bases
+        return checkpoint, stored.head
 
     def _decode_some(self, run_id: str, found: Mapping[int, Stored], steps: Iterable[int]) -> dict[int, Checkpoint]:
         checkpoints = {}
@@ -177,10 +178,9 @@ class RecordReader:
         return checkpoints
 
     def _verify(self, checkpoint: Checkpoint, head: Head) -> None:
-        if (self._codec.fingerprint(checkpoint.digest), RunSummary.from_checkpoint(checkpoint)) != (
-            head.digest,
-            head.summary,
-        ):
+        # A run that was begun without encryption shows its digests as they are.
+        digests = (self._codec.fingerprint(checkpoint.digest), checkpoint.digest)
+        if head.digest not in digests or RunSummary.from_checkpoint(checkpoint) != head.summary:
             raise corrupted(checkpoint.run_id, checkpoint.step, "its first line is that of another record")
 
     async def _add_bases(self, run_id: str, found: dict[int, Stored], steps: Sequence[int], *, cached: bool) -> None:

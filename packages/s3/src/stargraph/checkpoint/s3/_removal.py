@@ -150,10 +150,10 @@ class Removal:
         for step in steps:
             # A step is decoded from the step before it and from what that one is decoded from, or from some of these.
             if step - 1 not in steps:
-                found = await self._reader.read_with_bases(run_id, step)
+                found = await self._reader.read_with_head(run_id, step)
                 if found is None:
                     return None
-                bases.update(found[1])
+                bases.update(found[1].bases)
         return bases
 
     async def reclaim(self, entry: Entry, now: datetime) -> None:
