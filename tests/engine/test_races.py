@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -265,3 +266,35 @@ async def test_an_executor_that_was_fenced_stops_before_its_next_node_ends(store
     released.set()
     with pytest.raises(CheckpointError):
         await asyncio.wait_for(work, 5)
+
+
+FAMILY = """
+state_schema: {path: {type: "list[str]", reduce: append, default: []}}
+nodes:
+  - {id: begin, kind: "support.nodes:step"}
+  - {id: sub, kind: subgraph, graph: lone.yaml}
+"""
+
+
+@each_durability
+async def test_a_child_run_is_begun_only_after_the_step_that_it_comes_from(
+    durability: Durability, tmp_path: Path
+) -> None:
+    (tmp_path / "lone.yaml").write_text("id: lone\nnodes: [{id: only, kind: echo}]\n")
+    nodes.reset()
+    store = MemoryCheckpointer()
+    await store.bootstrap()
+
+    def lose_the_process(checkpoint: Checkpoint) -> None:
+        if checkpoint.run_id != "r":
+            raise nodes.Killed
+
+    store.after_write = lose_the_process
+    run = await graph(FAMILY, tmp_path).start(checkpointer=store, run_id="r", durability=durability)
+    with pytest.raises(nodes.Killed):
+        await run.start()
+    (child,) = (run_id for run_id in store.runs if run_id != "r")
+    assert store.events("r") == ["started", "completed begin"]
+    store.after_write = lambda checkpoint: None
+    assert (await cancel(store, "r", grace=0)).status == "cancelled"
+    assert store.runs[child][-1].status == "cancelled"
