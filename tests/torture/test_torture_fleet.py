@@ -10,12 +10,12 @@ from support.torture.seeds import short_seed
 SEED = short_seed()
 
 
-@pytest.mark.parametrize(("driver", "runs", "pause"), [("sqlite", 40, 0.1), ("postgres", 20, 0.2), ("s3", 10, 0.3)])
+@pytest.mark.parametrize(("driver", "runs", "pause"), [("sqlite", 25, 0.1), ("postgres", 12, 0.2), ("s3", 4, 0.5)])
 async def test_nothing_is_lost_under_fire(driver: str, runs: int, pause: float) -> None:
     outcome = await play(Plan(driver, SEED, runs=runs, pause=pause, workers=2, seconds=15))
     assert not outcome.verdict.violations, outcome.told()
     assert outcome.faults.total() >= 3
-    assert outcome.verdict.acknowledged > runs * 10
+    assert outcome.verdict.acknowledged > runs * 5
 
 
 async def test_without_faults_every_node_runs_once() -> None:

@@ -19,8 +19,8 @@ from support.torture.arenas import ARENAS
 from support.torture.rounds import Outcome, Plan, play
 from support.torture.seeds import SEED_VARIABLE, first_seed
 
-_RUNS = {"sqlite": 300, "postgres": 200, "s3": 60}
-_PAUSE = {"sqlite": 0.15, "postgres": 0.3, "s3": 0.7}
+_RUNS = {"sqlite": 300, "postgres": 200, "s3": 100}
+_PAUSE = {"sqlite": 0.15, "postgres": 0.3, "s3": 2.5}
 
 
 @dataclass
