@@ -298,3 +298,37 @@ async def test_a_child_run_is_begun_only_after_the_step_that_it_comes_from(
     store.after_write = lambda checkpoint: None
     assert (await cancel(store, "r", grace=0)).status == "cancelled"
     assert store.runs[child][-1].status == "cancelled"
+
+
+TWO_MAPS = """
+state_schema: {squares: {type: "list[int]", reduce: append, default: []}}
+nodes:
+  - {id: begin, kind: echo}
+  - {id: one, kind: "support.gated_nodes:square_or_wait"}
+  - {id: between, kind: echo}
+  - {id: two, kind: "support.gated_nodes:square_or_wait"}
+  - {id: end, kind: echo}
+rules:
+  - {id: first, when: {node: begin}, then: [{kind: map, over: "[1, 2]", target: one, join: between}]}
+  - {id: second, when: {node: between}, then: [{kind: map, over: "[7, 8, 0]", target: two, join: end}]}
+"""
+
+
+async def test_a_map_that_is_recorded_again_behind_a_control_event_keeps_its_branches() -> None:
+    store = MemoryCheckpointer()
+    await store.bootstrap()
+    gate = new_gate()
+    run = await graph(TWO_MAPS).start(checkpointer=store, run_id="r", durability="exit")
+    work = asyncio.create_task(run.start())
+    await gate.entered.wait()
+    cancelling = asyncio.create_task(cancel(store, "r", grace=20))
+    while "cancel_requested" not in store.events("r"):
+        await asyncio.sleep(0.01)
+    gate.opened.set()
+    await work
+    await asyncio.gather(cancelling, return_exceptions=True)  # the run may have ended before it knew
+    events = store.events("r")
+    assert events[:5] == ["started", "cancel_requested", "completed begin", "completed one", "completed one"]
+    states = [checkpoint.state["squares"] for checkpoint in store.runs["r"]]
+    assert states[4] == [1, 4]
+    assert states[-1][:2] == [1, 4]

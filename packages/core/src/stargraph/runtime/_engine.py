@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -222,15 +222,18 @@ class Engine:
         except Exception as error:  # noqa: BLE001  # whatever a node raises is recorded
             self._fail(task, error)
             return
+        branches = self._open_work.branches
         try:
-            checkpoint, durable = await self._log.append(lambda tail: self._completed(tail, flight, update))
+            checkpoint, durable = await self._log.append(lambda tail: self._completed(tail, flight, update, branches))
         except _BuildError as error:
             self._fail(task, error.cause)
             return
         self._open_work.note_completed(task, update, checkpoint)
         self._tell("completed", task, checkpoint.step, checkpoint.timestamp, durable=durable)
 
-    def _completed(self, tail: Checkpoint, flight: _Flight, update: Updates) -> Checkpoint:
+    def _completed(
+        self, tail: Checkpoint, flight: _Flight, update: Updates, branches: Mapping[int, Updates]
+    ) -> Checkpoint:
         task = flight.task
         try:
             return tail.next(
@@ -241,7 +244,7 @@ class Engine:
                 task_id=task.id,
                 task_started_at=flight.started_at,
                 update=update,
-                **completed(self._plan, tail, task, update, self._open_work.branches),
+                **completed(self._plan, tail, task, update, branches),
             )
         except StargraphError as error:
             raise _BuildError(error) from error

@@ -120,7 +120,8 @@ class OpenWork:
             self._branches[task.index] = update
         fork = fork_of(record.frontier)
         if fork is None or fork.since_step == record.step:
-            self._branches.clear()
+            # The completions of this fork may have to be built again behind an answer: they keep what they were given.
+            self._branches = {}
             self._items = None
 
     async def _read(self, tail: Checkpoint, step: int) -> Checkpoint:
