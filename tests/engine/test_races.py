@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,7 @@ from support.gated_nodes import Gate, new_gate
 from support.graphs import graph
 from support.memory import MemoryCheckpointer
 
+from stargraph.checkpoint.codec import encode
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointError, StoreUnavailableError
 from stargraph.graph import Run, cancel, respond
@@ -332,3 +334,34 @@ async def test_a_map_that_is_recorded_again_behind_a_control_event_keeps_its_bra
     states = [checkpoint.state["squares"] for checkpoint in store.runs["r"]]
     assert states[4] == [1, 4]
     assert states[-1][:2] == [1, 4]
+
+
+async def test_an_executor_that_is_lost_while_it_cancels_leaves_no_run_with_a_cancelled_child(tmp_path: Path) -> None:
+    (tmp_path / "lone.yaml").write_text("id: lone\nnodes: [{id: only, kind: echo}]\n")
+    nodes.reset()
+    store = MemoryCheckpointer()
+    await store.bootstrap()
+    family = graph(FAMILY, tmp_path)
+
+    def lose_the_process(checkpoint: Checkpoint) -> None:
+        if checkpoint.run_id != "r" or checkpoint.event == "cancelled":
+            raise nodes.Killed
+
+    def ask_to_cancel(checkpoint: Checkpoint) -> None:
+        log = store.runs["r"]
+        if checkpoint.event == "resumed" and log[-1].event != "cancel_requested":
+            wish = log[-1].next(event="cancel_requested", executor="0" * 32, timestamp=datetime.now(UTC))
+            log.append(wish)
+            store.records["r", wish.step] = encode(wish)
+
+    store.after_write = lose_the_process
+    with pytest.raises(nodes.Killed):
+        await (await family.start(checkpointer=store, run_id="r")).start()
+    store.before_write = ask_to_cancel
+    with pytest.raises(nodes.Killed):
+        await (await family.start(checkpointer=store)).resume("r")
+    (child,) = (run_id for run_id in store.runs if run_id != "r")
+    assert store.events("r") == ["started", "completed begin", "cancel_requested", "resumed", "cancelled"]
+    store.after_write = lambda checkpoint: None
+    assert (await cancel(store, "r", grace=0)).status == "cancelled"
+    assert store.runs[child][-1].status == "cancelled"

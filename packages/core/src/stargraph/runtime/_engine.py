@@ -261,8 +261,9 @@ class Engine:
             return
         if self._stop == "cancel":
             await self._stop_flights()
-            await cancel_children(self._log, self._log.tail, self._executor_id)
+            # The run first: one that goes on without having been cancelled must not find its child cancelled.
             await self._append("cancelled", None, lambda tail: {"status": "cancelled"})
+            await cancel_children(self._log, self._log.tail, self._executor_id)
         elif self._failure is not None:
             task, error = self._failure
             info = error_info(error, node=task.node)
