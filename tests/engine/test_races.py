@@ -365,3 +365,30 @@ async def test_an_executor_that_is_lost_while_it_cancels_leaves_no_run_with_a_ca
     store.after_write = lambda checkpoint: None
     assert (await cancel(store, "r", grace=0)).status == "cancelled"
     assert store.runs[child][-1].status == "cancelled"
+
+
+async def test_a_store_that_cannot_be_read_for_the_items_of_a_map_is_no_failure_of_the_node() -> None:
+    class Unreadable(MemoryCheckpointer):
+        down = False
+
+        async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
+            if self.down and step == 1:
+                raise StoreUnavailableError("gone for a while", reason="unavailable")
+            return await super().read_at_step(run_id, step)
+
+    store = Unreadable()
+    await store.bootstrap()
+    two_maps = graph(TWO_MAPS)
+
+    def lose_the_process(checkpoint: Checkpoint) -> None:
+        if checkpoint.last_node == "one":
+            raise nodes.Killed
+
+    store.after_write = lose_the_process
+    with pytest.raises(nodes.Killed):
+        await (await two_maps.start(checkpointer=store, run_id="r")).start()
+    store.after_write = lambda checkpoint: None
+    store.down = True
+    with pytest.raises(StoreUnavailableError):
+        await (await two_maps.start(checkpointer=store)).resume("r")
+    assert store.events("r") == ["started", "completed begin", "completed one", "resumed"]

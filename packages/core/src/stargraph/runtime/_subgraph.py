@@ -27,7 +27,7 @@ class ChildEngine(Protocol):
 
 
 class StoreFaultError(Exception):
-    """Carries a store's error out of a child run: it is not the node's failure, but the executor's.
+    """Carries a store's error out of a task: it is not the node's failure, but the executor's.
 
     Args:
         cause: what the store raised.
