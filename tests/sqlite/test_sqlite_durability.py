@@ -314,3 +314,22 @@ except sqlite3.OperationalError as error:
         assert await asyncio.to_thread(sqlite_processes.run, code, path) == "database is locked\n"
         await store.write(first("run-3"))
     assert await asyncio.to_thread(sqlite_processes.run, code, path) == "delete\n"
+
+
+async def test_a_crowd_of_writers_shares_commits_and_a_close_leaves_none_behind(path: Path) -> None:
+    store = SQLiteCheckpointer(path)
+    await store.bootstrap()
+    runs = {f"run-{number}": chain(f"run-{number}", 6) for number in range(600)}
+
+    async def write(checkpoints: list[Checkpoint]) -> None:
+        for checkpoint in checkpoints[:5]:
+            await store.write(checkpoint)
+
+    await asyncio.gather(*map(write, runs.values()))
+    last = [asyncio.ensure_future(store.write(checkpoints[5])) for checkpoints in runs.values()]
+    await asyncio.sleep(0)
+    await store.close()
+    await asyncio.gather(*last)
+    async with SQLiteCheckpointer(path) as store:
+        for run_id, checkpoints in runs.items():
+            assert await store.read_latest(run_id) == checkpoints[5]

@@ -47,12 +47,12 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _use_keys(file: Path | None) -> None:
-    if file is None:
+def _use_keys(file: str) -> None:
+    if not file:
         return
     try:
         # Read by the drivers, which are opened by their URLs.
-        os.environ["STARGRAPH_ENCRYPTION_KEY"] = ",".join(file.read_text().split())
+        os.environ["STARGRAPH_ENCRYPTION_KEY"] = ",".join(Path(file).read_text().split())
     except (OSError, UnicodeDecodeError) as error:
         raise typer.BadParameter(f"{file}: {getattr(error, 'strerror', None) or 'it is not text'}") from None
 
@@ -66,14 +66,15 @@ def _stargraph(
         bool, typer.Option("--debug", help="Show tracebacks of errors; STARGRAPH_DEBUG=1 does the same.")
     ] = False,
     encryption_keys: Annotated[
-        Path | None,
+        str,
         typer.Option(
             metavar="FILE",
+            show_default=False,
             help="A file with the keys that encrypt what is stored, key_id:secret, one a line, the current one first;"
             " or set STARGRAPH_ENCRYPTION_KEY.",
             callback=_use_keys,
         ),
-    ] = None,
+    ] = "",  # for None, typer would load pydantic
 ) -> None:
     if debug:
         os.environ["STARGRAPH_DEBUG"] = "1"

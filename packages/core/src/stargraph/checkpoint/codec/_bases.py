@@ -16,14 +16,15 @@ DELTAS: Final = 9
 """How many records a step is decoded from at most, besides its keyframe."""
 
 
-def base_distance(distance: int) -> int:
+def base_distance(distance: int, deltas: int = DELTAS) -> int:
     """Return the distance from the keyframe at which the base of a step is.
 
     Args:
         distance: the step's own distance from its keyframe, above 0.
+        deltas: how many records the step may be decoded from, besides the keyframe.
     """
     left = distance
-    for degree in range(DELTAS, 0, -1):
+    for degree in range(deltas, 0, -1):
         term = _largest_term(left, degree)
         if left == term:
             return distance - term

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from stargraph.checkpoint.codec._bases import base_distance
+from stargraph.checkpoint.codec._bases import DELTAS, base_distance
 from stargraph.checkpoint.codec._cipher import Cipher
 from stargraph.checkpoint.codec._patch import NOTHING, Patch, compose_patches, patch_between
 from stargraph.checkpoint.codec._stored import Opened, bases_of, corrupted, pack
@@ -18,6 +18,11 @@ from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreVer
 
 _DELTAS_PER_KEYFRAME: Final = 3
 """A keyframe follows once the records since the last one are so many times as long as it will be."""
+
+
+_SMALL: Final = 8 * 1024
+_DELTAS_OF_SMALL: Final = 3
+"""A small state is stored a little more often, so that it is read from few records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +94,8 @@ class Codec:
         size = texts.size
         patch = patch_between(tail.texts, texts)
         keyframe = tail.chain[0][0]
-        base = keyframe + base_distance(checkpoint.step - keyframe)
+        deltas = DELTAS if size > _SMALL else _DELTAS_OF_SMALL
+        base = keyframe + base_distance(checkpoint.step - keyframe, deltas)
         chain = list(tail.chain)
         while chain[-1][0] > base:
             patch = compose_patches(chain.pop()[1], patch)

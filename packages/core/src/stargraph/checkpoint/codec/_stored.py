@@ -45,7 +45,8 @@ MOST_BYTES: Final = 4 * MAX_BYTES
 
 _COMPRESSED: Final = 1
 _ENCRYPTED: Final = 2
-_LEVEL: Final = 3
+_LEVEL: Final = 1
+"""Higher ones take longer, and save a few per cent of prose or nothing."""
 _WORTH_COMPRESSING: Final = 96
 _MOST_BASES: Final = 64
 

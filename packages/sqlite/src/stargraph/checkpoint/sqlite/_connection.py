@@ -41,6 +41,11 @@ class Connection(aiosqlite.Connection):
     def __del__(self) -> None:
         """Say nothing; the finaliser of the handle closes."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether work is taken up."""
+        return self._running
+
     async def open(self) -> None:
         """Start the thread and connect.
 

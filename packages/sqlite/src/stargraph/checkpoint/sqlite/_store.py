@@ -130,6 +130,7 @@ class Store:
         """Close after the work that is waiting."""
         if self._finalizer is not None:
             self._finalizer.detach()
+        self.writer.post()  # what was to be written in this turn of the loop
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         self._shut(lambda: hand_over(loop, _finish, done))

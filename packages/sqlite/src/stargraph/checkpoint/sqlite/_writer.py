@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import sqlite3
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterable
 from operator import attrgetter
@@ -82,6 +84,8 @@ class Writer:
         self._files = files
         self._busy_timeout = busy_timeout
         self._waiting: deque[_Ticket[Any]] = deque()
+        self._crowded = False
+        self._about_to_post: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         self._wal_bytes = files.wal_size()
 
     async def submit(self, job: Job[R]) -> R:
@@ -98,11 +102,17 @@ class Writer:
         """
         ticket = _Ticket(job, asyncio.get_running_loop(), time.monotonic() + self._busy_timeout)
         self._waiting.append(ticket)
-        try:
-            self._connection.post(self._drain)
-        except CheckpointError:
-            ticket.withdrawn = True
-            raise
+        if self._crowded and self._connection.is_open:
+            # Whoever else has something to write in this turn of the loop takes part in the commit.
+            if ticket.loop not in self._about_to_post:
+                self._about_to_post.add(ticket.loop)
+                ticket.loop.call_soon(self._post_later, ticket.loop)
+        else:
+            try:
+                self.post()
+            except CheckpointError:
+                ticket.withdrawn = True
+                raise
         try:
             return await ticket.future
         except asyncio.CancelledError:
@@ -112,16 +122,28 @@ class Writer:
                 await asyncio.wait([ticket.future])
             raise
 
+    def post(self) -> None:
+        """Have the thread take up what waits; to be called before the connection is shut.
+
+        Raises:
+            CheckpointError: the connection was closed (`reason="closed"`).
+        """
+        self._connection.post(self._drain)
+
+    def _post_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._about_to_post.discard(loop)
+        with contextlib.suppress(CheckpointError):  # closed meanwhile: what waits was taken up before that
+            self.post()
+
     def _drain(self, connection: sqlite3.Connection) -> None:
-        batch = self._take()
-        if not batch:
-            return  # an earlier turn took it along
-        try:
-            self._commit(connection, batch)
-        except Exception as error:  # noqa: BLE001  # whoever waits must get an answer
-            _fail(batch, store_error(error, self._files.path))
-        _deliver(batch)
-        self._shorten_wal(connection, batch)
+        while batch := self._take():
+            self._crowded = len(batch) > 1
+            try:
+                self._commit(connection, batch)
+            except Exception as error:  # noqa: BLE001  # whoever waits must get an answer
+                _fail(batch, store_error(error, self._files.path))
+            _deliver(batch)
+            self._shorten_wal(connection, batch)
 
     def _take(self) -> list[_Ticket[Any]]:
         batch: list[_Ticket[Any]] = []
