@@ -19,8 +19,8 @@ from support.torture.arenas import ARENAS
 from support.torture.rounds import Outcome, Plan, play
 from support.torture.seeds import SEED_VARIABLE, first_seed
 
-_RUNS = {"sqlite": 300, "postgres": 200, "s3": 60}
-_PAUSE = {"sqlite": 0.15, "postgres": 0.3, "s3": 0.7}
+_RUNS = {"sqlite": 300, "postgres": 200, "s3": 100}
+_PAUSE = {"sqlite": 0.15, "postgres": 0.3, "s3": 2.5}
 
 
 @dataclass
@@ -87,7 +87,12 @@ async def _play_on(driver: str, options: argparse.Namespace) -> Total:
     assert playing is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, playing.cancel)  # so that nothing is left behind
     while not total.violations and (total.acknowledged < options.checkpoints or total.faults.total() < options.faults):
-        plan = Plan(driver, options.seed + total.rounds, runs=options.runs or _RUNS[driver], pause=_PAUSE[driver])
+        plan = Plan(
+            driver,
+            options.seed + total.rounds,
+            runs=options.runs or _RUNS[driver],
+            pause=options.pause or _PAUSE[driver],
+        )
         outcome = await play(plan)
         total.add(outcome)
         told = f"{driver}, seed {plan.seed}: {total.acknowledged} checkpoints, {total.faults.total()} faults"
@@ -104,6 +109,7 @@ def main() -> int:
     parser.add_argument("--checkpoints", type=int, default=100_000, help="acknowledged on each driver, at least")
     parser.add_argument("--faults", type=int, default=1_000, help="injected on each driver, at least")
     parser.add_argument("--runs", type=int, help="runs in each round")
+    parser.add_argument("--pause", type=float, help="seconds between two faults; more of them on a slow machine")
     parser.add_argument("--seed", type=int, default=first_seed(), help=f"of the first round; else {SEED_VARIABLE}")
     options = parser.parse_args()
     print(f"seed {options.seed}", file=sys.stderr)

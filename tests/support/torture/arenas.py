@@ -93,7 +93,8 @@ async def postgres_arena(folder: Path) -> AsyncIterator[Arena]:
     """
     binaries = embedded_binaries() or DEBIAN_BINARIES
     with _small_filesystem(folder / "disk", _SERVER_MEMORY_BYTES) as (disk, complaint):
-        settings = {"max_wal_size": "'128MB'", "min_wal_size": "'32MB'"}
+        # Shared memory of its own kind would outlive a server that is killed for good.
+        settings = {"max_wal_size": "'128MB'", "min_wal_size": "'32MB'", "dynamic_shared_memory_type": "mmap"}
         server = await asyncio.to_thread(partial(LocalServer, binaries, settings, directory=disk))
         try:
             await asyncio.to_thread(server.start)

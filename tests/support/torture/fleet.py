@@ -25,9 +25,18 @@ class _Member:
     assignment: Assignment
     process: ForkServerProcess
     commands: Connection
+    handle: int  # a file descriptor that means this very process, where its number may soon be another's
     killed: bool = False
-    stopped: bool = False
     retired: bool = False
+
+    def signal(self, what: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            signal.pidfd_send_signal(self.handle, what)
+
+    def close(self) -> None:
+        self.commands.close()
+        self.process.close()
+        os.close(self.handle)
 
 
 class Fleet:
@@ -60,7 +69,8 @@ class Fleet:
                 del os.environ["PYTHONPATH"]
             else:
                 os.environ["PYTHONPATH"] = path
-        return _Member(assignment, process, ours)
+        assert process.pid is not None
+        return _Member(assignment, process, ours, os.pidfd_open(process.pid))
 
     @property
     def at_work(self) -> list[int]:
@@ -80,17 +90,15 @@ class Fleet:
     def kill(self, number: int) -> None:
         """End a worker at once; another one takes its place."""
         self._members[number].killed = True
-        self._members[number].process.kill()
+        self._members[number].signal(signal.SIGKILL)
 
     def stop(self, number: int) -> None:
         """Stop a worker, which does not notice."""
-        self._members[number].stopped = True
-        self._signal(number, signal.SIGSTOP)
+        self._members[number].signal(signal.SIGSTOP)
 
     def go_on(self, number: int) -> None:
         """Let a stopped worker go on."""
-        self._members[number].stopped = False
-        self._signal(number, signal.SIGCONT)
+        self._members[number].signal(signal.SIGCONT)
 
     def command(self, number: int, command: str, argument: object) -> None:
         """Tell a worker to do something; one that is gone hears nothing."""
@@ -98,12 +106,6 @@ class Fleet:
             self._members[number].commands.send((command, argument))
         except OSError:
             return
-
-    def _signal(self, number: int, what: signal.Signals) -> None:
-        process = self._members[number].process
-        if process.pid is not None and process.exitcode is None:
-            with contextlib.suppress(ProcessLookupError):  # it has just ended
-                os.kill(process.pid, what)
 
     async def watch(self) -> None:
         """Replace workers that were killed, until all have finished."""
@@ -113,8 +115,7 @@ class Fleet:
                 code = member.process.exitcode
                 if code is None:
                     continue
-                member.commands.close()
-                member.process.close()
+                member.close()
                 if code == 0:
                     member.retired = True
                     continue
@@ -126,15 +127,14 @@ class Fleet:
     async def ask_what_runs(self) -> None:
         """Have every worker write down where it stands."""
         for number in self.at_work:
-            self._signal(number, signal.SIGUSR1)
+            self._members[number].signal(signal.SIGUSR1)
         await asyncio.sleep(1)
 
     def end(self) -> None:
         """Kill what is left."""
         for member in self._members:
             if not member.retired:
-                member.process.kill()
+                member.signal(signal.SIGKILL)
                 member.process.join()
-                member.commands.close()
-                member.process.close()
+                member.close()
                 member.retired = True

@@ -30,7 +30,11 @@ class AcknowledgesFirst(_Wrapped):
 
     async def write(self, checkpoint: Checkpoint) -> None:
         await self._settle(checkpoint.run_id)
-        self._behind[checkpoint.run_id] = asyncio.create_task(self._store.write(checkpoint))
+        self._behind[checkpoint.run_id] = asyncio.create_task(self._write_later(checkpoint))
+
+    async def _write_later(self, checkpoint: Checkpoint) -> None:
+        await asyncio.sleep(0.01)
+        await self._store.write(checkpoint)
 
     async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
         await self._settle(checkpoints[0].run_id)

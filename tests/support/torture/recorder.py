@@ -41,7 +41,8 @@ class Recorder:
         self._acknowledged(checkpoint)
 
     async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
-        await self._watched("write_many", self._store.write_many(checkpoints))
+        # One after the other, in the worst case.
+        await self._watched("write_many", self._store.write_many(checkpoints), PATIENCE * (1 + len(checkpoints) // 4))
         for checkpoint in checkpoints:
             self._acknowledged(checkpoint)
 
@@ -65,14 +66,14 @@ class Recorder:
             session=SESSION.get(None),
         )
 
-    async def _watched(self, method: str, call: Coroutine[Any, Any, T]) -> T:
-        limit = asyncio.timeout(PATIENCE)
+    async def _watched(self, method: str, call: Coroutine[Any, Any, T], seconds: float = PATIENCE) -> T:
+        limit = asyncio.timeout(seconds)
         try:
             async with limit:
                 return await call
         except TimeoutError:
             if limit.expired():
-                self._ledger.add("odd", told=f"{method}() did not return in {PATIENCE:g} s")
+                self._ledger.add("odd", told=f"{method}() did not return in {seconds:g} s")
             raise
 
 

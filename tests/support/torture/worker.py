@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import itertools
+import logging
 import os
 import random
 import signal
@@ -80,6 +81,7 @@ def main(assignment: Assignment, commands: Connection) -> None:
     os.close(descriptor)
     faulthandler.enable()
     warnings.simplefilter("error")
+    logging.getLogger("stargraph").propagate = False
     asyncio.run(_Worker(assignment, commands).work())
 
 
@@ -103,6 +105,7 @@ class _Worker:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGUSR1, _tell_what_runs)
         loop.set_exception_handler(_complain)
+        logging.getLogger("stargraph").addHandler(_Logged(self._ledger))
         await self._patiently(self._recorder.bootstrap)
         loop.add_reader(self._commands.fileno(), self._obey)
         done = self._read_finished()
@@ -224,6 +227,17 @@ class _Worker:
             self._clock.stop()
         self._clock = time_machine.travel(datetime.now(UTC) + timedelta(seconds=seconds), tick=True)
         self._clock.start()
+
+
+class _Logged(logging.Handler):
+    """Counts what a driver logs among what it raises."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__(logging.WARNING)
+        self._ledger = ledger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._ledger.add("refused", run=None, told=f"logged: {record.msg}")
 
 
 def _complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -258,8 +258,9 @@ class Engine:
         except Exception as error:  # noqa: BLE001  # whatever a node raises is recorded
             self._fail(flight, error)
             return
+        branches = self._open_work.branches
         try:
-            checkpoint, durable = await self._log.append(lambda tail: self._completed(tail, flight, update))
+            checkpoint, durable = await self._log.append(lambda tail: self._completed(tail, flight, update, branches))
         except _BuildError as error:
             self._fail(flight, error.cause)
             return
@@ -271,11 +272,13 @@ class Engine:
         if self._fault is not None:
             raise self._fault
 
-    def _completed(self, tail: Checkpoint, flight: _Flight, update: Updates) -> Checkpoint:
+    def _completed(
+        self, tail: Checkpoint, flight: _Flight, update: Updates, branches: Mapping[int, Updates]
+    ) -> Checkpoint:
         self._raise_fault()
         task = flight.task
         try:
-            changes = completed(self._plan, tail, task, update, self._open_work.branches)
+            changes = completed(self._plan, tail, task, update, branches)
             changes["frontier"] = self._terms.kept(changes["frontier"])
             return tail.next(
                 event="completed",
@@ -325,8 +328,9 @@ class Engine:
             return
         if self._stop == "cancel":
             await self._stop_flights()
-            await cancel_children(self._log, self._log.tail, self._executor_id)
+            # The run first: one that goes on without having been cancelled must not find its child cancelled.
             await self._append("cancelled", None, lambda tail: {"status": "cancelled"})
+            await cancel_children(self._log, self._log.tail, self._executor_id)
         elif self._failure is not None:
             task, error, moments = self._failure
             info = error_info(error, node=task.node)

@@ -12,8 +12,9 @@ from stargraph.checkpoint.protocol import (
     RecordedCall,
     Task,
 )
-from stargraph.errors import CheckpointCorruptedError, StateError
+from stargraph.errors import CheckpointCorruptedError, CheckpointError, StateError
 from stargraph.runtime._plan import Completion, Plan
+from stargraph.runtime._subgraph import StoreFaultError
 from stargraph.runtime._transitions import Updates, fork_of, steps_of, tasks_of
 
 ReadStep = Callable[[int], Awaitable[Checkpoint | None]]
@@ -60,12 +61,18 @@ class OpenWork:
         Args:
             tail: the latest checkpoint.
             task: the task.
+
+        Raises:
+            StoreFaultError: the store cannot be read now, or a step is missing.
         """
         fork = fork_of(tail.frontier)
         if task.index is None or fork is None or fork.mode != "map":
             return None
         if self._items is None:
-            self._items = await self._load_items(tail, fork)
+            try:
+                self._items = await self._load_items(tail, fork)
+            except CheckpointError as error:
+                raise StoreFaultError(error) from error
         return Fragment.of_owned(self._items[task.index]).fresh()
 
     async def _load_items(self, tail: Checkpoint, fork: Fork) -> list[JsonValue]:
@@ -144,7 +151,8 @@ class OpenWork:
             self._branches[task.index] = update
         fork = fork_of(record.frontier)
         if fork is None or fork.since_step == record.step:
-            self._branches.clear()
+            # The completions of this fork may have to be built again behind an answer: they keep what they were given.
+            self._branches = {}
             self._items = None
 
     async def _read(self, tail: Checkpoint, step: int) -> Checkpoint:

@@ -125,6 +125,8 @@ class Children:
         run_id = child_run_id(tail.run_id, task.id)
         latest = await self._log.read_latest(run_id)
         if latest is None:
+            # A child must not outlive the step that it was made from: nobody would find it, to resume or to cancel it.
+            await self._log.flush()
             first = self._genesis(plan, run_id, tail, task, item)
             await self._log.write(first)
             return self._log.of_child(first)
