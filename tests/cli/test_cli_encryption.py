@@ -18,7 +18,7 @@ def _no_keys_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(folder: Folder, *options: str) -> None:
-    answer = folder.call(*options, "run", "graph.yaml", "--run-id", "r1", "-i", "count=1", "-i", f"name={NAME}")
+    answer = folder.call("run", *options, "graph.yaml", "--run-id", "r1", "-i", "count=1", "-i", f"name={NAME}")
     assert answer.code == 0, answer.err
 
 
@@ -30,7 +30,7 @@ def test_a_run_with_keys_leaves_nothing_readable(folder: Folder) -> None:
     connection.close()
     assert everything
     assert NAME.encode() not in everything
-    answer = folder.call("--encryption-keys", str(keys), "inspect", "r1", "--step", "0", "--json")
+    answer = folder.call("inspect", "r1", "--encryption-keys", str(keys), "--step", "0", "--json")
     assert answer.json["state"]["name"] == NAME
 
 
@@ -65,16 +65,16 @@ def test_a_plain_store_is_refused_until_the_move_is_announced(folder: Folder, mo
 @pytest.mark.parametrize("text", ["k:short", "k:0123456789abcdef k:0123456789abcdef"])
 def test_keys_that_cannot_be_used_are_refused(folder: Folder, text: str) -> None:
     keys = folder.write("keys.txt", text)
-    answer = folder.call("--encryption-keys", str(keys), "runs", "--checkpoint", "x.sqlite")
+    answer = folder.call("runs", "--encryption-keys", str(keys), "--checkpoint", "x.sqlite")
     assert answer.code == 2
-    answer = folder.call("--encryption-keys", str(keys), "run", "graph.yaml", "-i", "count=1")
+    answer = folder.call("run", "--encryption-keys", str(keys), "graph.yaml", "-i", "count=1")
     assert answer.code == 2
     assert "STARGRAPH_ENCRYPTION_KEY: " in answer.err
     assert "0123456789abcdef" not in answer.err
 
 
 def test_a_file_of_keys_that_is_not_there_is_refused(folder: Folder) -> None:
-    answer = folder.call("--encryption-keys", "nowhere.txt", "runs")
+    answer = folder.call("runs", "--encryption-keys", "nowhere.txt")
     assert answer.code == 2
     assert "nowhere.txt: No such file or directory" in answer.err
     assert not Path(".stargraph").exists()

@@ -20,7 +20,7 @@ from stargraph.cli._options import AcceptName, DurabilityName, StatusName
 from stargraph.graph._run import Accept
 from stargraph.runtime import Durability
 
-COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
+COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
 
 HEAVY = {"pydantic", "asyncio", "rich", "orjson", "ruamel", "cel_expr_python", "sqlite3", "importlib.metadata"}
 HEAVY_PARTS = {"stargraph.graph", "stargraph.runtime", "stargraph.ir", "stargraph.checkpoint"}
@@ -55,7 +55,7 @@ def test_every_command_is_in_the_help_and_has_its_own(folder: Folder) -> None:
         own = folder.call(name, "--help")
         assert own.code == 0
         assert f"Usage: stargraph {name}" in own.out
-        assert "..." not in own.out.partition("Options:")[0].replace("[OPTIONS]", "")
+        assert "..." not in own.out.partition("Options:")[0].replace("[RUN_ID]...", "")
 
 
 def test_the_help_names_every_exit_code(folder: Folder) -> None:

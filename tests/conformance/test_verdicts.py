@@ -120,7 +120,67 @@ class NoMethods:
 
 def test_a_driver_without_methods_is_not_conformant() -> None:
     report = run(Target(open=lambda location: NoMethods()))  # type: ignore[arg-type,return-value]
+    assert (report.level, report.exit_code, report.count("pass")) == ("none", 1, 0)
+    assert "has none of the methods of a driver" in verdict_of(report, "bootstrap.methods").message
+
+
+async def _coroutine(location: str) -> MemoryCheckpointer:
+    return MemoryCheckpointer()
+
+
+@pytest.mark.parametrize(
+    ("opener", "told"), [(_coroutine, "make it a plain function"), (lambda location: None, "returned None")]
+)
+def test_a_target_that_is_no_target_says_nothing_about_a_driver(opener: Any, told: str) -> None:
+    report = run(Target(open=opener))
     assert (report.level, report.exit_code, report.count("pass")) == ("none", 3, 0)
+    assert told in verdict_of(report, "bootstrap.methods").message
+
+
+class Unimplemented:
+    """All five methods, and nothing in them."""
+
+    async def bootstrap(self) -> None:
+        raise NotImplementedError
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        raise NotImplementedError
+
+    async def read_latest(self, run_id: str) -> Checkpoint | None:
+        raise NotImplementedError
+
+    async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
+        raise NotImplementedError
+
+    async def list_runs(self, *, since: Any = None, limit: int = 100) -> list[RunSummary]:
+        raise NotImplementedError
+
+
+class Agreeable(Unimplemented):
+    """All five methods, each of which does nothing without complaint."""
+
+    async def bootstrap(self) -> None:
+        return
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        return
+
+    async def read_latest(self, run_id: str) -> Checkpoint | None:
+        return None
+
+    async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
+        return None
+
+    async def list_runs(self, *, since: Any = None, limit: int = 100) -> list[RunSummary]:
+        return []
+
+
+@pytest.mark.parametrize("kind", [Unimplemented, Agreeable])
+def test_methods_that_do_nothing_are_not_conformant(kind: Any) -> None:
+    report = run(Target(open=lambda location: kind()))
+    assert (report.level, report.exit_code) == ("none", 1)
+    assert report.count("pass") <= 3
+    assert report.count("blocked") > 100
 
 
 def test_a_method_that_is_not_implemented_fails() -> None:

@@ -194,7 +194,7 @@ class TestChecking:
                 expected = f"[{step}]{expected}"
             else:
                 bad = {step: bad}
-                expected = implementation._path_part(step) + expected
+                expected = implementation.path_part(step) + expected
         with pytest.raises(StateError) as raised:
             check_json(bad, "update")
         assert raised.value.path == "update" + expected

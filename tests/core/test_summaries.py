@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from support.checkpoints import following, genesis, rich
 
-from stargraph.checkpoint.protocol import ErrorInfo, RunPage, RunSummary
-from stargraph.errors import NodeError
+from stargraph.checkpoint.protocol import ErrorInfo, RunPage, RunSummary, summaries_from_json, summary_json
+from stargraph.errors import CheckpointCorruptedError, NodeError
 
 
 def test_it_says_what_the_latest_checkpoint_says() -> None:
@@ -74,3 +74,12 @@ def test_a_cancelled_run_raises() -> None:
     with pytest.raises(NodeError, match="run 'run-1' was cancelled") as raised:
         summary.raise_for_status()
     assert raised.value.reason == "run-cancelled"
+
+
+@pytest.mark.parametrize("damaged", [None, b"", b"{}", b"\xff", summary_json(genesis(run_id="other"))])
+def test_a_damaged_summary_among_others_is_named(damaged: bytes | None) -> None:
+    rows: list[tuple[str, bytes]] = [(run_id, summary_json(genesis(run_id=run_id))) for run_id in ("a", "b", "c")]
+    assert [summary.run_id for summary in summaries_from_json(rows)] == ["a", "b", "c"]
+    rows[1] = ("b", damaged)  # type: ignore[assignment]  # a table may hold NULL
+    with pytest.raises(CheckpointCorruptedError, match="run 'b'"):
+        summaries_from_json(rows)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from support import nodes
-from support.graphs import everything
+from support import calling_nodes, nodes
+from support.graphs import calling, everything
 from support.memory import MemoryCheckpointer
 from support.nodes import Killed
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, RunSummary
 from stargraph.graph import Graph, NodeContext
 
-ANSWERS = {"approve": "yes", "ask": "Ada"}
+ANSWERS = {"approve": "yes", "ask": "Ada", "confirm": "yes"}
 
 
 async def to_the_end(
@@ -100,3 +100,57 @@ async def test_killed_in_every_node(tmp_path: Path) -> None:
         repeated = Counter(nodes.LEDGER) - executions
         assert repeated[victim] == 1, (position, victim, repeated)
         assert sum(repeated.values()) <= 2, (position, victim, repeated)
+
+
+def recorded_effects(store: MemoryCheckpointer) -> set[str]:
+    """The effects whose calls succeeded and are in a log."""
+    return {
+        effect
+        for log in store.runs.values()
+        for record in log
+        for call in record.calls
+        if call.kind == "call" and call.error is None
+        for effect in calling_nodes.EFFECTS
+        if effect.startswith(f"{call.name} ") and effect.split()[1].split(":")[0] == call.task_id
+    }
+
+
+async def test_killed_at_every_write_no_recorded_call_is_made_again(tmp_path: Path) -> None:
+    graph = calling(tmp_path)
+    store = MemoryCheckpointer()
+    await store.bootstrap()
+    calling_nodes.reset()
+    summary, state = await to_the_end(graph, store, resume=False)
+    assert summary.status == "done"
+    expected = Counter(calling_nodes.EFFECTS)
+    assert sum(expected.values()) == 19
+    assert max(expected.values()) == 2, "the call that fails first"
+    writes = len(store.records)
+    for when in ("before", "after"):
+        for position in range(writes):
+            store = MemoryCheckpointer()
+            await store.bootstrap()
+            calling_nodes.reset()
+            seen = 0
+
+            def kill(checkpoint: Checkpoint, at: int = position) -> None:
+                nonlocal seen
+                seen += 1
+                if seen == at + 1:
+                    raise Killed
+
+            setattr(store, f"{when}_write", kill)
+            assert await killed(graph, store)
+            recorded = recorded_effects(store)
+            made = Counter(calling_nodes.EFFECTS)
+            summary, after = await to_the_end(graph, store, resume="r" in store.runs)
+            assert summary.status == "done"
+            assert len(after["bills"]) == len(state["bills"])
+            again = Counter(calling_nodes.EFFECTS) - made
+            assert not set(again) & recorded, (when, position)
+            # What was under way: one call of each of the two branches at most.
+            assert sum((Counter(calling_nodes.EFFECTS) - expected).values()) <= 2, (when, position)
+            before = (dict(store.records), list(calling_nodes.EFFECTS))
+            report = await (await graph.start(checkpointer=store)).replay("r")
+            assert report.differences == (), (when, position)
+            assert (store.records, calling_nodes.EFFECTS) == before

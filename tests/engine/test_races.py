@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -11,6 +13,7 @@ from support.gated_nodes import Gate, new_gate
 from support.graphs import graph
 from support.memory import MemoryCheckpointer
 
+from stargraph.checkpoint.codec import encode
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointError, StoreUnavailableError
 from stargraph.graph import Run, cancel, respond
@@ -265,3 +268,127 @@ async def test_an_executor_that_was_fenced_stops_before_its_next_node_ends(store
     released.set()
     with pytest.raises(CheckpointError):
         await asyncio.wait_for(work, 5)
+
+
+FAMILY = """
+state_schema: {path: {type: "list[str]", reduce: append, default: []}}
+nodes:
+  - {id: begin, kind: "support.nodes:step"}
+  - {id: sub, kind: subgraph, graph: lone.yaml}
+"""
+
+
+@each_durability
+async def test_a_child_run_is_begun_only_after_the_step_that_it_comes_from(
+    durability: Durability, tmp_path: Path
+) -> None:
+    (tmp_path / "lone.yaml").write_text("id: lone\nnodes: [{id: only, kind: echo}]\n")
+    nodes.reset()
+    store = MemoryCheckpointer()
+    await store.bootstrap()
+
+    def lose_the_process(checkpoint: Checkpoint) -> None:
+        if checkpoint.run_id != "r":
+            raise nodes.Killed
+
+    store.after_write = lose_the_process
+    run = await graph(FAMILY, tmp_path).start(checkpointer=store, run_id="r", durability=durability)
+    with pytest.raises(nodes.Killed):
+        await run.start()
+    (child,) = (run_id for run_id in store.runs if run_id != "r")
+    assert store.events("r") == ["started", "completed begin"]
+    store.after_write = lambda checkpoint: None
+    assert (await cancel(store, "r", grace=0)).status == "cancelled"
+    assert store.runs[child][-1].status == "cancelled"
+
+
+TWO_MAPS = """
+state_schema: {squares: {type: "list[int]", reduce: append, default: []}}
+nodes:
+  - {id: begin, kind: echo}
+  - {id: one, kind: "support.gated_nodes:square_or_wait"}
+  - {id: between, kind: echo}
+  - {id: two, kind: "support.gated_nodes:square_or_wait"}
+  - {id: end, kind: echo}
+rules:
+  - {id: first, when: {node: begin}, then: [{kind: map, over: "[1, 2]", target: one, join: between}]}
+  - {id: second, when: {node: between}, then: [{kind: map, over: "[7, 8, 0]", target: two, join: end}]}
+"""
+
+
+async def test_a_map_that_is_recorded_again_behind_a_control_event_keeps_its_branches() -> None:
+    store = MemoryCheckpointer()
+    await store.bootstrap()
+    gate = new_gate()
+    run = await graph(TWO_MAPS).start(checkpointer=store, run_id="r", durability="exit")
+    work = asyncio.create_task(run.start())
+    await gate.entered.wait()
+    cancelling = asyncio.create_task(cancel(store, "r", grace=20))
+    while "cancel_requested" not in store.events("r"):
+        await asyncio.sleep(0.01)
+    gate.opened.set()
+    await work
+    await asyncio.gather(cancelling, return_exceptions=True)  # the run may have ended before it knew
+    events = store.events("r")
+    assert events[:5] == ["started", "cancel_requested", "completed begin", "completed one", "completed one"]
+    states = [checkpoint.state["squares"] for checkpoint in store.runs["r"]]
+    assert states[4] == [1, 4]
+    assert states[-1][:2] == [1, 4]
+
+
+async def test_an_executor_that_is_lost_while_it_cancels_leaves_no_run_with_a_cancelled_child(tmp_path: Path) -> None:
+    (tmp_path / "lone.yaml").write_text("id: lone\nnodes: [{id: only, kind: echo}]\n")
+    nodes.reset()
+    store = MemoryCheckpointer()
+    await store.bootstrap()
+    family = graph(FAMILY, tmp_path)
+
+    def lose_the_process(checkpoint: Checkpoint) -> None:
+        if checkpoint.run_id != "r" or checkpoint.event == "cancelled":
+            raise nodes.Killed
+
+    def ask_to_cancel(checkpoint: Checkpoint) -> None:
+        log = store.runs["r"]
+        if checkpoint.event == "resumed" and log[-1].event != "cancel_requested":
+            wish = log[-1].next(event="cancel_requested", executor="0" * 32, timestamp=datetime.now(UTC))
+            log.append(wish)
+            store.records["r", wish.step] = encode(wish)
+
+    store.after_write = lose_the_process
+    with pytest.raises(nodes.Killed):
+        await (await family.start(checkpointer=store, run_id="r")).start()
+    store.before_write = ask_to_cancel
+    with pytest.raises(nodes.Killed):
+        await (await family.start(checkpointer=store)).resume("r")
+    (child,) = (run_id for run_id in store.runs if run_id != "r")
+    assert store.events("r") == ["started", "completed begin", "cancel_requested", "resumed", "cancelled"]
+    store.after_write = lambda checkpoint: None
+    assert (await cancel(store, "r", grace=0)).status == "cancelled"
+    assert store.runs[child][-1].status == "cancelled"
+
+
+async def test_a_store_that_cannot_be_read_for_the_items_of_a_map_is_no_failure_of_the_node() -> None:
+    class Unreadable(MemoryCheckpointer):
+        down = False
+
+        async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
+            if self.down and step == 1:
+                raise StoreUnavailableError("gone for a while", reason="unavailable")
+            return await super().read_at_step(run_id, step)
+
+    store = Unreadable()
+    await store.bootstrap()
+    two_maps = graph(TWO_MAPS)
+
+    def lose_the_process(checkpoint: Checkpoint) -> None:
+        if checkpoint.last_node == "one":
+            raise nodes.Killed
+
+    store.after_write = lose_the_process
+    with pytest.raises(nodes.Killed):
+        await (await two_maps.start(checkpointer=store, run_id="r")).start()
+    store.after_write = lambda checkpoint: None
+    store.down = True
+    with pytest.raises(StoreUnavailableError):
+        await (await two_maps.start(checkpointer=store)).resume("r")
+    assert store.events("r") == ["started", "completed begin", "completed one", "resumed"]

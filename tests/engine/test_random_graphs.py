@@ -1,4 +1,4 @@
-"""Random graphs lose their process at random moments; they end in the state of an undisturbed run."""
+"""Random graphs lose their process at random moments; they and their forks end in the state of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from support import nodes
 from support.memory import MemoryCheckpointer
 from support.nodes import Killed
 
-from stargraph.checkpoint.protocol import Checkpoint, JsonValue
-from stargraph.graph import Graph, NodeContext
+from stargraph.checkpoint.protocol import Checkpoint, JsonValue, RunSummary
+from stargraph.graph import Graph, NodeContext, Run
 from stargraph.ir import IRDocument
 
 
@@ -83,11 +83,15 @@ def document_of(segments: list[Segment]) -> IRDocument:
 async def to_the_end(graph: Graph, store: MemoryCheckpointer) -> dict[str, JsonValue]:
     """Start or resume the run, and answer its questions, until it is done."""
     run = await graph.start(checkpointer=store, run_id="r")
-    summary = await (run.resume("r") if "r" in store.runs else run.start())
+    return await answered(run, store, await (run.resume("r") if "r" in store.runs else run.start()))
+
+
+async def answered(run: Run, store: MemoryCheckpointer, summary: RunSummary) -> dict[str, JsonValue]:
+    """Answer the questions of a run, until it is done."""
     while summary.status == "awaiting_input":
-        for interrupt in store.runs["r"][-1].interrupts:
+        for interrupt in store.runs[run.run_id][-1].interrupts:
             await run.respond(interrupt.id, "yes")
-        summary = await run.resume("r")
+        summary = await run.resume()
     assert summary.status == "done", summary.error
     assert run.state is not None
     return run.state
@@ -97,8 +101,9 @@ async def to_the_end(graph: Graph, store: MemoryCheckpointer) -> dict[str, JsonV
 @given(
     segments=st.lists(SEGMENTS, min_size=1, max_size=5),
     deaths=st.lists(st.tuples(st.sampled_from(["before", "after", "node"]), st.integers(0, 30)), max_size=4),
+    fork=st.integers(0, 60),
 )
-async def test_random_graphs(segments: list[Segment], deaths: list[tuple[str, int]]) -> None:
+async def test_random_graphs(segments: list[Segment], deaths: list[tuple[str, int]], fork: int) -> None:
     graph = Graph(document_of(segments))
     calm = MemoryCheckpointer()
     await calm.bootstrap()
@@ -133,3 +138,12 @@ async def test_random_graphs(segments: list[Segment], deaths: list[tuple[str, in
     assert sum((Counter(nodes.LEDGER) - executions).values()) <= in_flight
     log = store.runs["r"]
     assert [checkpoint.step for checkpoint in log] == list(range(len(log)))
+    run = await graph.start(checkpointer=store, run_id="r")
+    report = await run.replay()
+    assert report.differences == ()
+    assert report.compared == len(log)
+    # A fork at any step ends likewise, although its parent is gone when it begins.
+    forked = await run.fork(fork % (len(log) - 1), run_id="f")
+    del store.runs["r"]
+    store.records = {}
+    assert await answered(forked, store, await forked.start()) == expected

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 import asyncpg
 import pytest
 from support.pgbouncer import PROGRAM, PgBouncer
-from support.postgres_server import DEBIAN_BINARIES, DSN_VARIABLE, LocalServer, any_server
+from support.postgres_server import DEBIAN_BINARIES, DSN_VARIABLE, LocalServer, any_server, given_binaries
 
 from stargraph.checkpoint.postgres import PostgresCheckpointer
 
@@ -39,6 +42,18 @@ def debian_server() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def server_from() -> Iterator[Callable[[str], str]]:
+    """Starts a server from a directory of programs, once, and returns its DSN."""
+    with contextlib.ExitStack() as servers:
+
+        @functools.cache
+        def start(binaries: str) -> str:
+            return servers.enter_context(LocalServer(Path(binaries))).dsn
+
+        yield start
+
+
+@pytest.fixture(scope="session")
 def pooler(server: str) -> Iterator[str]:
     """PgBouncer in transaction mode before the server."""
     if PROGRAM is None:
@@ -49,15 +64,17 @@ def pooler(server: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def dsn(request: pytest.FixtureRequest) -> str:
-    """The DSN that a test uses; a module with `SERVERS` runs on each of them."""
-    dsn: str = request.getfixturevalue(getattr(request, "param", "server"))
+    """The DSN that a test uses; a module with `SERVERS` runs on each of them, and on those that are given."""
+    given: str = getattr(request, "param", "server")
+    dsn: str = request.getfixturevalue("server_from")(given) if "/" in given else request.getfixturevalue(given)
     return dsn
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     servers = getattr(metafunc.module, "SERVERS", None)
     if servers and "dsn" in metafunc.fixturenames:
-        metafunc.parametrize("dsn", servers, indirect=True, scope="session")
+        others = given_binaries() if "server" in servers else []
+        metafunc.parametrize("dsn", [*servers, *others], indirect=True, scope="session")
 
 
 @pytest.fixture

@@ -108,6 +108,16 @@ async def test_a_newer_format_is_refused_and_left_alone(
     assert await catalog(sql, schema) == before
 
 
+async def test_tables_from_before_the_first_release_are_refused_and_left_alone(
+    checkpointer: PostgresCheckpointer, sql: asyncpg.Connection, schema: str, opened: Opener
+) -> None:
+    await sql.execute(f'UPDATE "{schema}".migrations SET version = 1')
+    with pytest.raises(StoreVersionError) as caught:
+        await opened().bootstrap()
+    assert caught.value.reason == "older-format"
+    assert await sql.fetchval(f'SELECT max(version) FROM "{schema}".migrations') == 1
+
+
 async def test_a_role_without_rights_to_create_works_on_a_migrated_database(
     checkpointer: PostgresCheckpointer, sql: asyncpg.Connection, schema: str, dsn: str
 ) -> None:
@@ -166,23 +176,27 @@ async def test_two_schemas_are_two_stores(checkpointer: PostgresCheckpointer, op
 
 
 async def test_a_migration_that_fails_leaves_nothing(sql: asyncpg.Connection, schema: str) -> None:
-    broken = (schema_module.MIGRATIONS[0], "CREATE TABLE {schema}.half (a integer); SELECT 1 / 0")
+    broken = schema_module.MIGRATIONS | {1000: "CREATE TABLE {schema}.half (a integer); SELECT 1 / 0"}
     with pytest.raises(asyncpg.DivisionByZeroError):
         await schema_module.bootstrap(Session(sql), schema, allow_data_loss=False, migrations=broken)
     assert await sql.fetchval("SELECT to_regnamespace($1)", schema) is None
 
 
 async def test_migrations_run_once_and_in_order(sql: asyncpg.Connection, schema: str) -> None:
-    steps = (
-        "CREATE TABLE {schema}.migrations (version integer PRIMARY KEY); CREATE TABLE {schema}.log (word text)",
-        "INSERT INTO {schema}.log VALUES ('second')",
-        "INSERT INTO {schema}.log SELECT 'third after ' || word FROM {schema}.log",
-    )
-    for known in (1, 2, 3, 3):
-        await schema_module.bootstrap(Session(sql), schema, allow_data_loss=False, migrations=steps[:known])
+    steps = {
+        2: "CREATE TABLE {schema}.migrations (version integer PRIMARY KEY); CREATE TABLE {schema}.log (word text)",
+        3: "INSERT INTO {schema}.log VALUES ('second')",
+        4: "INSERT INTO {schema}.log SELECT 'third after ' || word FROM {schema}.log",
+    }
+
+    def up_to(version: int) -> dict[int, str]:
+        return {number: statements for number, statements in steps.items() if number <= version}
+
+    for known in (2, 3, 4, 4):
+        await schema_module.bootstrap(Session(sql), schema, allow_data_loss=False, migrations=up_to(known))
     assert [r["word"] for r in await sql.fetch(f'SELECT word FROM "{schema}".log')] == ["second", "third after second"]
     with pytest.raises(StoreVersionError):
-        await schema_module.bootstrap(Session(sql), schema, allow_data_loss=False, migrations=steps[:2])
+        await schema_module.bootstrap(Session(sql), schema, allow_data_loss=False, migrations=up_to(3))
     await sql.execute(f'DROP SCHEMA "{schema}" CASCADE')
 
 
@@ -197,14 +211,13 @@ async def test_an_old_schema_migrates_to_what_a_fresh_one_is(
         (summary,) = await migrated.list_runs()
         run = [checkpoint async for checkpoint in migrated.history(summary.run_id)]
         assert [checkpoint.step for checkpoint in run] == [0, 1]
-        assert run[1].state == {"n": 1}
+        assert [checkpoint.state["n"] for checkpoint in run] == [0, 1]
+        assert summary.metadata == {"team": "a"}
     await sql.execute(f'DROP SCHEMA "{old}" CASCADE')
 
 
 async def test_there_is_a_golden_file_of_every_version() -> None:
-    assert {path.stem for path in GOLDEN.glob("v*.sql")} == {
-        f"v{n}" for n in range(1, len(schema_module.MIGRATIONS) + 1)
-    }
+    assert {path.stem for path in GOLDEN.glob("v*.sql")} == {f"v{number}" for number in schema_module.MIGRATIONS}
 
 
 @pytest.mark.parametrize("setting", ["synchronous_commit"])

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.postgres_server import given_binaries
 from support.postgres_target import SERVER_VARIABLE
 
 SLOW = pytest.mark.slow
@@ -36,6 +37,6 @@ def test_it_passes_the_quick_checks(server: str, pytestconfig: pytest.Config) ->
 
 @SLOW
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("dsn", ["server", "debian_server", "pooler"], indirect=True)
+@pytest.mark.parametrize("dsn", ["server", "debian_server", "pooler", *given_binaries()], indirect=True)
 def test_it_conforms(dsn: str, pytestconfig: pytest.Config) -> None:
     assert "level full" in conformance(dsn, pytestconfig.rootpath)

@@ -138,7 +138,9 @@ async def test_other_statuses_go_on(checkpointer: PostgresCheckpointer, status: 
 
 async def test_a_checkpoint_changed_after_it_was_built_is_refused(checkpointer: PostgresCheckpointer) -> None:
     altered = genesis().model_copy(update={"status": "done"})
-    assert (await refusal(checkpointer, altered)).reason == "invalid-checkpoint"
+    unvalidated: list[dict[str, Any]] = [{}, {"run_id": ["a"], "step": 0}]
+    for invalid in (altered, *(Checkpoint.model_construct(**fields) for fields in unvalidated)):
+        assert (await refusal(checkpointer, invalid)).reason == "invalid-checkpoint"
     assert await checkpointer.list_runs() == []
 
 

@@ -128,8 +128,8 @@ async def test_no_statement_about_a_run_touches_two_partitions(
     run_id, digest = run[0].run_id, bytes.fromhex(run[2].digest)
     moment = START
     statements: dict[str, tuple[Any, ...]] = {
-        "begin": (queries.begin, "new", b"", b"", "done", '""', "", moment, moment, None, None, None, "{}", []),
-        "advance": (queries.advance, run_id, 3, b"", b"", digest, "done", "", moment, None),
+        "begin": (queries.begin, "new", b"", b"", "done", '""', moment, moment, b"", []),
+        "advance": (queries.advance, run_id, 3, b"", 2, b"", digest, "done", moment, b""),
         "tail": (queries.tail, run_id, 0, 2),
         "latest": (queries.latest, run_id),
         "at_step": (queries.at_step, run_id, 1),
@@ -141,6 +141,8 @@ async def test_no_statement_about_a_run_touches_two_partitions(
         "reclaimed": (queries.reclaimed, run_id),
         "count_run": (queries.count_run, run_id),
         "doomed": (queries.doomed, run_id, 2, [], [], 10, 0),
+        "bereft": (queries.bereft, run_id, 2, [], []),
+        "rewrite": (queries.rewrite, run_id, digest, 2, 1, b""),
         "prune": (queries.prune, run_id, digest, [0], 1, 2),
     }
     about_many = {"append_batch", "append_run", "list_runs", "unreclaimed", "still", "runs"}
@@ -174,7 +176,7 @@ def test_the_page_lists_the_reasons_of_the_driver() -> None:
     package = Path(inspect.getfile(failures)).parent
     code = "".join(path.read_text() for path in package.glob("*.py"))
     raised = {word for _, word, _ in failures._HINTS} | set(re.findall(r'reason(?:, hint)? ?= ?"([a-z-]+)"', code))
-    of_the_contract = {"closed", "newer-format", "invalid-checkpoint"}
+    of_the_contract = {"closed", "newer-format", "older-format", "invalid-checkpoint"}
     table = PAGE.read_text().partition("| `reason` |")[2].partition("\n\n")[0]
     listed = {word for row in table.splitlines() for word in re.findall(r"`([a-z-]+)`", row.partition(" | ")[0])}
     assert listed == raised - of_the_contract

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,8 +12,9 @@ import asyncpg
 import pytest
 from support.postgres_records import chain, following, genesis
 
+from stargraph.checkpoint.codec import Codec
 from stargraph.checkpoint.postgres import PostgresCheckpointer
-from stargraph.checkpoint.postgres._appends import Append
+from stargraph.checkpoint.postgres._appends import encoded, encoded_alone
 from stargraph.checkpoint.postgres._commits import Commits
 from stargraph.checkpoint.postgres._connections import Session
 from stargraph.checkpoint.postgres._queries import Queries
@@ -30,9 +32,9 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     sent: list[str] = []
     fetch = Session.fetch
 
-    async def watched(self: Session, sql: str, *arguments: object) -> Any:
+    async def watched(self: Session, sql: str, *arguments: object, timeout: float | None = None) -> Any:
         sent.append(sql)
-        return await fetch(self, sql, *arguments)
+        return await fetch(self, sql, *arguments, timeout=timeout)
 
     monkeypatch.setattr(Session, "fetch", watched)
     return sent
@@ -274,8 +276,8 @@ class HeldSessions:
 
 async def test_a_run_is_never_twice_in_a_statement() -> None:
     sessions = HeldSessions()
-    commits = Commits(sessions, Queries.of("x"), grouped=True)
-    appends = [Append.of([genesis(run_id)]) for run_id in ("a", "b", "c", "d")]
+    commits = Commits(sessions, Queries.of("x"), grouped=True, within=10)
+    appends = [encoded_alone([genesis(run_id)], Codec()) for run_id in ("a", "b", "c", "d")]
     tasks = [asyncio.create_task(commits.append(append)) for append in appends]
     await asyncio.sleep(0)
     assert sessions.sent == [["a"], ["b"]]
@@ -289,12 +291,10 @@ async def test_a_run_is_never_twice_in_a_statement() -> None:
 
 
 def test_no_statement_is_too_large() -> None:
-    run = [genesis(state={"n": 0, "blob": "x" * 3_000_000})]
+    run = [genesis(state={"n": 0, "blob": ""})]
     while len(run) < 7:
-        run.append(following(run[-1]))
-    whole = Append.of(run)
-    pieces = whole.pieces()
-    assert [len(piece) for piece in pieces] == [2, 2, 2, 1]
+        run.append(following(run[-1], changes={"blob": secrets.token_hex(4_000_000)}))
+    pieces = list(encoded(run, Codec()))
+    assert [len(piece) for piece in pieces] == [4, 3]
     assert [checkpoint for piece in pieces for checkpoint in piece.checkpoints] == run
-    assert sum(piece.size for piece in pieces) == whole.size
-    assert [len(piece) for piece in whole.pieces(most=1)] == [1] * 7
+    assert [len(piece) for piece in encoded(run, Codec(), most=1)] == [1] * 7

@@ -138,10 +138,13 @@ async def test_lists_and_searches_read_their_index_in_order(
     checkpointer: PostgresCheckpointer, sql: asyncpg.Connection, schema: str
 ) -> None:
     await sql.execute(
-        f"""INSERT INTO "{schema}".runs (run_id, last_step, digest, status, graph_id, graph_hash, started_at,
-               updated_at, metadata, tags)
-            SELECT 'r' || n, 0, '', CASE WHEN n % 50 = 0 THEN 'awaiting_input' ELSE 'done' END, '"g"', repeat('a', 64),
-               now() - n * interval '1 s', now(), '{{}}',
+        f"""INSERT INTO "{schema}".runs (run_id, last_step, digest, status, graph_id, started_at, updated_at,
+               summary, tags)
+            SELECT 'r' || n, 0, '', CASE WHEN n % 50 = 0 THEN 'awaiting_input' ELSE 'done' END, '"g"',
+               now() - n * interval '1 s', now(),
+               convert_to(json_build_object('run_id', 'r' || n, 'graph_id', 'g', 'graph_hash', repeat('a', 64),
+                   'started_at', now() - n * interval '1 s', 'updated_at', now(), 'last_step', 0, 'status', 'done'
+               )::text, 'UTF8'),
                CASE WHEN n % 900 = 0 THEN '{{"[1,2]"}}'::text[] ELSE '{{}}' END
             FROM generate_series(1, 20000) AS n;
             ANALYZE "{schema}".runs"""

@@ -13,7 +13,7 @@ from support.postgres_records import START, chain, following, genesis
 
 from stargraph.checkpoint.postgres import PostgresCheckpointer
 from stargraph.checkpoint.postgres import _removal as removal
-from stargraph.checkpoint.protocol import Checkpoint, Fork, PruneReport, StepRange, Task
+from stargraph.checkpoint.protocol import Checkpoint, Fork, PruneReport, StepRange, Task, needed_steps
 from stargraph.errors import CheckpointConflictError, CheckpointError
 
 Opener = Callable[..., PostgresCheckpointer]
@@ -199,16 +199,14 @@ async def test_a_run_that_moved_on_is_left_alone(
     run = chain(10)
     await checkpointer.write_many(run)
     moved = following(run[-1])
-    needed_by = removal._needed_by
-
     async with opened() as other:
         written: list[asyncio.Task[None]] = []
 
-        def needed_and_moved(checkpoint: Checkpoint) -> list[StepRange]:
+        def needed_and_moved(latest: Checkpoint) -> tuple[StepRange, ...]:
             written.append(asyncio.create_task(other.write(moved)))
-            return needed_by(checkpoint)
+            return needed_steps(latest)
 
-        monkeypatch.setattr(removal, "_needed_by", needed_and_moved)
+        monkeypatch.setattr("stargraph.checkpoint.postgres._removal.needed_steps", needed_and_moved)
         fetch = checkpointer._fetch
 
         async def after_the_write(sql: str, *parameters: object) -> Any:

@@ -36,6 +36,15 @@ def test_a_url_without_a_schema_has_the_default_one() -> None:
     )
 
 
+def test_a_url_says_how_long_to_try() -> None:
+    handle = PostgresCheckpointer.from_url("postgresql://h/db?timeout=1.5&sslmode=require&schema=mine")
+    assert repr(handle) == "PostgresCheckpointer('postgresql://h/db?sslmode=require', schema='mine')"
+    assert handle._patience._timeout == 1.5
+    for bad in ("x", "0", "-1", "nan", ""):
+        with pytest.raises(ValueError, match="timeout is"):
+            PostgresCheckpointer.from_url(f"postgresql://h/db?timeout={bad}")
+
+
 @pytest.mark.parametrize(
     ("dsn_text", "shown"),
     [

@@ -17,6 +17,7 @@ from support import executor_process
 
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+from stargraph.graph import Graph
 
 GRAPH = """
 id: abc
@@ -106,6 +107,27 @@ async def test_killed_around_a_write(scene: Scene, moment: str, repeated: list[s
     assert outcome(scene.spawn("resume"))["status"] == "done"
     assert Counter(scene.executed()) == Counter(["a", "b", "c", *repeated])
     assert (await scene.log())[-1].state == {"path": ["a", "b", "c"]}
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
+@pytest.mark.parametrize("moment", ["before-write", "after-write"])
+async def test_killed_around_a_call_and_resumed_elsewhere(scene: Scene, moment: str, step: int) -> None:
+    """Steps 1 to 3 record calls, step 4 the completion: only a call that is not recorded is made again."""
+    scene.graph.write_text(GRAPH.partition("nodes:")[0] + 'nodes: [{id: a, kind: "support.process_nodes:calls"}]\n')
+    first = scene.spawn("start", f"{moment}:{step}")
+    first.communicate(timeout=60)
+    assert first.returncode == -signal.SIGKILL
+    resumed = outcome(scene.spawn("resume"))
+    assert resumed["status"] == "done"
+    lost = moment == "before-write" and step < 4
+    lines = scene.ledger.read_text().splitlines()
+    made = min(step, 3)
+    assert [int(line.split()[1]) for line in lines] == [*range(made), *range(made - lost, 3)]
+    assert (await scene.log())[-1].state == {"path": ["call 0", "call 1", "call 2"]}
+    async with SQLiteCheckpointer(scene.store) as checkpointer:
+        report = await (await Graph.from_file(scene.graph).start(checkpointer=checkpointer)).replay("r")
+    assert report.differences == ()
+    assert scene.ledger.read_text().splitlines() == lines
 
 
 async def test_two_processes_resume_one_run(scene: Scene) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from support import sqlite_processes
+from support.mounts import mounted, remount
 from support.records import chain, first
-from support.sqlite_mounts import mounted, remount
 
 from stargraph.checkpoint.registry import open_checkpointer
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer, _files, _mounts, _schema
@@ -140,6 +140,22 @@ async def test_an_empty_file_becomes_a_store(path: Path) -> None:
     async with SQLiteCheckpointer(path) as store:
         await store.write(first())
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+async def test_a_store_whose_maker_was_lost_before_it_had_a_log_is_finished(path: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere.sqlite"
+    maker = sqlite3.connect(elsewhere, isolation_level=None)
+    maker.execute("PRAGMA cache_size = 1")
+    maker.execute("BEGIN IMMEDIATE")
+    maker.execute("CREATE TABLE half AS SELECT zeroblob(100000)")
+    path.write_bytes(elsewhere.read_bytes())
+    Path(f"{path}-journal").write_bytes(Path(f"{elsewhere}-journal").read_bytes())
+    maker.close()
+    run = chain("r", 2)
+    async with SQLiteCheckpointer(path) as store:
+        await store.write_many(run)
+        assert await store.read_latest("r") == run[1]
+    assert not Path(f"{path}-journal").exists()
 
 
 async def test_new_files_are_private(path: Path) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from support import sqlite_processes
+from support.mounts import mounted
 from support.records import chain, endless, first, following, noise
-from support.sqlite_mounts import mounted
 
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer, _writer

@@ -36,6 +36,13 @@ async def work(state: Any, context: NodeContext) -> dict[str, Any]:
     return {"path": [context.node]}
 
 
+async def square_or_wait(state: Any, context: NodeContext) -> dict[str, Any]:
+    """A map's branch that waits at the gate for its last item, 0."""
+    if context.item == 0:
+        await work(state, context)
+    return {"squares": [context.item**2]}
+
+
 async def ask_with_a_date(state: Any, context: NodeContext) -> None:
     """Asks with a payload that is not JSON."""
     context.interrupt("When?", {"at": datetime.now(UTC)})
@@ -72,3 +79,8 @@ async def stubborn(state: Any, context: NodeContext) -> None:
         except asyncio.CancelledError:
             continue
     await asyncio.sleep(0)
+
+
+def tell_the_time(state: Any, context: NodeContext) -> dict[str, Any]:
+    """Says what time it is, as it is recorded."""
+    return {"now": context.now.strftime("%Y-%m-%dT%H:%M:%S.%fZ")}

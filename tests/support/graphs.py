@@ -79,3 +79,39 @@ def everything(folder: Path) -> Graph:
     """The graph EVERYTHING, with its child in a folder."""
     (folder / "child.yaml").write_text(CHILD)
     return graph(EVERYTHING, folder)
+
+
+CALLS = """
+id: calls
+state_schema:
+  bills: {type: "list[str]", reduce: append, default: []}
+  moment: {type: str, default: ""}
+nodes:
+  - {id: first, kind: "support.calling_nodes:pay"}
+  - {id: left, kind: "support.calling_nodes:pay"}
+  - {id: right, kind: "support.calling_nodes:ship"}
+  - {id: meet, kind: "support.calling_nodes:unlucky", retry: {attempts: 2, initial_delay: 0, on: [ConnectionError]}}
+  - {id: pay, kind: "support.calling_nodes:pay"}
+  - {id: confirm, kind: "support.calling_nodes:confirm"}
+  - {id: sub, kind: subgraph, graph: calls_child.yaml, outputs: {bills: "state.bills"}}
+rules:
+  - {id: both, when: {node: first}, then: [{kind: parallel, targets: [left, right], join: meet}]}
+  - id: each
+    when: {node: meet}
+    then: [{kind: map, over: "[1, 2, 3]", target: pay, join: confirm, max_concurrency: 2}]
+"""
+"""Nodes with calls: in sequence, side by side, in a map, around a question, one that fails first, and in a subgraph."""
+
+CALLS_CHILD = """
+id: calls_child
+state_schema: {bills: {type: "list[str]", reduce: append, default: []}}
+nodes:
+  - {id: begin, kind: "support.calling_nodes:ship"}
+  - {id: end, kind: "support.calling_nodes:pay"}
+"""
+
+
+def calling(folder: Path) -> Graph:
+    """The graph CALLS, with its child in a folder."""
+    (folder / "calls_child.yaml").write_text(CALLS_CHILD)
+    return graph(CALLS, folder)

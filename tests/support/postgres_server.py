@@ -18,9 +18,13 @@ from types import TracebackType
 from typing import Self
 
 import asyncpg
+import trustme
 
 DSN_VARIABLE = "STARGRAPH_TEST_POSTGRES_DSN"
 """Names a database that the tests may create schemas in; no server is started then."""
+
+BINARIES_VARIABLE = "STARGRAPH_TEST_POSTGRES_BINARIES"
+"""Names directories with `initdb` and `postgres`, separated by colons: more servers to run the driver's tests on."""
 
 DEBIAN_BINARIES = Path("/usr/lib/postgresql/15/bin")
 
@@ -34,6 +38,11 @@ def embedded_binaries() -> Path | None:
         return None
     found = Path(spec.origin).parent / "pginstall" / "bin"
     return found if found.is_dir() else None
+
+
+def given_binaries() -> list[str]:
+    """Return the directories that the environment names."""
+    return [directory for directory in os.environ.get(BINARIES_VARIABLE, "").split(os.pathsep) if directory]
 
 
 def free_port() -> int:
@@ -50,10 +59,19 @@ class LocalServer:
     Args:
         binaries: the directory with `initdb` and `postgres`.
         settings: lines of `postgresql.conf`.
+        standby_of: a server that runs, whose replica this one is to be.
+        directory: where to put its files; in memory where None.
     """
 
-    def __init__(self, binaries: Path, settings: Mapping[str, str] | None = None) -> None:
-        self._home = Path(tempfile.mkdtemp(prefix="stargraph-pg-", dir=_memory()))
+    def __init__(
+        self,
+        binaries: Path,
+        settings: Mapping[str, str] | None = None,
+        *,
+        standby_of: LocalServer | None = None,
+        directory: Path | None = None,
+    ) -> None:
+        self._home = Path(tempfile.mkdtemp(prefix="stargraph-pg-", dir=directory or _memory()))
         self._home.chmod(0o755)
         self._user = ACCOUNT if os.geteuid() == 0 else None
         self._binaries = self._reachable(binaries)
@@ -64,7 +82,21 @@ class LocalServer:
         if self._user:
             shutil.chown(self._home, self._user)
             shutil.chown(self._data, self._user)
-        self._run("initdb", "-D", str(self._data), "--auth=trust", "--encoding=UTF8", "--locale=C", "-U", "postgres")
+        if standby_of is None:
+            self._run(
+                "initdb", "-D", str(self._data), "--auth=trust", "--encoding=UTF8", "--locale=C", "-U", "postgres"
+            )
+        else:
+            self._run(
+                "pg_basebackup",
+                "-D",
+                str(self._data),
+                "--dbname",
+                standby_of.dsn,
+                "--write-recovery-conf",
+                "-X",
+                "stream",
+            )
         lines = {
             "listen_addresses": "'127.0.0.1'",
             "port": str(self.port),
@@ -130,18 +162,53 @@ class LocalServer:
             time.sleep(0.05)
         return self
 
+    def secure(self, identity: trustme.LeafCert, authority: bytes, *, clients: str) -> None:
+        """Insist on TLS from the next start on, and on a client certificate; the superuser may still do without.
+
+        Args:
+            identity: the certificate of the server.
+            authority: the certificate that vouches for clients.
+            clients: the role that logs in by its certificate.
+        """
+        contents = {
+            "server.key": identity.private_key_pem.bytes(),
+            "server.crt": identity.cert_chain_pems[0].bytes(),
+            "clients.crt": authority,
+            "pg_hba.conf": b"hostssl all " + clients.encode() + b" all cert\nhost all postgres all trust\n",
+        }
+        for name, content in contents.items():
+            file = self._data / name
+            file.write_bytes(content)
+            file.chmod(0o600)
+            if self._user:
+                shutil.chown(file, self._user)
+        with (self._data / "postgresql.conf").open("a") as conf:
+            conf.write("ssl = on\nssl_ca_file = 'clients.crt'\n")
+
+    def processes(self) -> list[int]:
+        """Return the ids of the server's processes, the one that started the others first."""
+        assert self._process is not None
+        # Every backend is a process group of its own, so the children are named one by one.
+        return [self._process.pid, *_children(self._process.pid)]
+
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def kill(self) -> None:
         """End every process of the server at once, as a power cut would."""
         assert self._process is not None
-        # Every backend is a process group of its own, so the children are named one by one.
-        for pid in [self._process.pid, *_children(self._process.pid)]:
+        for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._process.wait(30)
 
+    def promote(self) -> None:
+        """Make a primary of this standby, which runs."""
+        self._run("pg_ctl", "promote", "-D", str(self._data), "--wait")
+
     def remove(self) -> None:
         """Stop the server and remove its files."""
-        if self._process is not None and self._process.poll() is None:
+        if self.is_running():
             self.kill()
         shutil.rmtree(self._home, ignore_errors=True)
 

@@ -28,3 +28,14 @@ def where(state: Any, context: NodeContext) -> dict[str, Any]:
 def asks(state: Any, context: NodeContext) -> None:
     """Asks, which a node in another process cannot."""
     context.interrupt("?")
+
+
+def calls(state: Any, context: NodeContext) -> dict[str, Any]:
+    """Makes three calls, each of which leaves a line."""
+    return {"path": [context.call_sync("line", _line, f"call {number}") for number in range(3)]}
+
+
+def _line(text: str) -> str:
+    with Path(os.environ["LEDGER"]).open("a") as ledger:
+        ledger.write(f"{text} {os.getpid()}\n")
+    return text

@@ -9,10 +9,11 @@ from stargraph.checkpoint.codec import decode
 from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
 from stargraph.checkpoint.protocol import ENDED, Checkpoint
 from stargraph.errors import CheckpointConflictError
+from support.zoo.reading import Json
 from support.zoo.specimens import broken
 
 
-class Renaming(MemoryCheckpointer):
+class Renaming(Json):
     """A base: keeps runs under another name than their own."""
 
     def _name(self, run_id: str) -> str:
@@ -21,13 +22,8 @@ class Renaming(MemoryCheckpointer):
     def _records(self, run_id: str) -> dict[int, bytes]:
         return super()._records(self._name(run_id))
 
-    def _at(self, run_id: str, step: int) -> Checkpoint | None:
-        record = self._records(run_id).get(step)
-        if record is None:
-            return None
-        match = re.search(rb'"run_id":"([^"]+)"', record)
-        owner = match[1].decode() if match else run_id
-        return decode(record, run_id=owner if self._name(owner) == self._name(run_id) else run_id, step=step)
+    def _differs(self, checkpoint: Checkpoint, run_id: str, step: int) -> bool:
+        return (self._name(checkpoint.run_id), checkpoint.step) != (self._name(run_id), step)
 
     def _append(self, checkpoint: Checkpoint, record: bytes) -> None:
         runs = self._store.runs

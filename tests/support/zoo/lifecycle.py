@@ -270,6 +270,36 @@ class ClosesOnce(MemoryCheckpointer):
 
 
 @broken(
+    "closing.before_bootstrap",
+)
+class ClosedBeforeItWasOpen(MemoryCheckpointer):
+    """close() before bootstrap() shuts the pool that the handle was made with, and there is no other one."""
+
+    async def close(self) -> None:
+        if self._state == "not-bootstrapped":
+            self._state = "shut"
+        await super().close()
+
+    async def bootstrap(self) -> None:
+        if self._state == "shut":
+            raise CheckpointError("cannot schedule new futures after shutdown", reason="closed")
+        await super().bootstrap()
+
+
+@broken(
+    "closing.before_bootstrap",
+)
+class OpensToClose(MemoryCheckpointer):
+    """close() opens the store where it is not open, in order to close it properly, and leaves it open."""
+
+    async def close(self) -> None:
+        if self._state == "not-bootstrapped" and self._store.format in (None, FORMAT):
+            await self.bootstrap()
+        else:
+            await super().close()
+
+
+@broken(
     "closing.reopens",
 )
 class ClosedForGood(MemoryCheckpointer):

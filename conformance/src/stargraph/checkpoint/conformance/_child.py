@@ -10,12 +10,16 @@ import asyncio
 import ctypes
 import json
 import os
+import resource
+import signal
 import sys
 from collections.abc import Callable, Coroutine
+from random import Random
 from typing import Any, TextIO
 
 from stargraph.checkpoint.conformance._findings import HarnessError, told
-from stargraph.checkpoint.conformance._runs import begin, executor, follow
+from stargraph.checkpoint.conformance._runs import begin, executor, follow, noise
+from stargraph.checkpoint.conformance._stage import stage
 from stargraph.checkpoint.conformance._target import Target, load_target, looks_like_driver, opened
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer
 from stargraph.errors import CheckpointConflictError, CheckpointError, StoreUnavailableError
@@ -66,15 +70,53 @@ async def bootstrap(scene: Scene) -> None:
 
 
 async def burst(scene: Scene) -> None:
-    """Append steps to a run as fast as the store takes them, from where the run stands, until killed."""
+    """Append steps to a run as fast as the store takes them, from where the run stands, until killed.
+
+    With `room`, no file may grow beyond so many bytes: the system ends the process inside the write that would.
+    """
     run_id, size = scene.arguments["run_id"], scene.arguments["size"]
+    count, room = scene.arguments.get("count"), scene.arguments.get("room")
+    chance = Random()  # noqa: S311
     async with opened(scene.target, scene.location) as driver:
         await driver.bootstrap()
         latest = await driver.read_latest(run_id)
-        while True:
-            payload = {"payload": chr(97 + (latest.step if latest else 0) % 26) * size}
+        if room is not None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+            limit_files(room)
+        while count is None or latest is None or latest.step < count:
+            payload = {"payload": noise(chance, size)}
             latest = begin(run_id, state=payload) if latest is None else follow(latest, changes=payload)
             await driver.write(latest)
+            scene.acknowledged(latest)
+
+
+def limit_files(room: int | None) -> None:
+    """Let no file of this process grow beyond so many bytes; None takes the limit away."""
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most if room is None else room, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
+async def cramped(scene: Scene) -> None:
+    """Append steps while no file may grow beyond `room` bytes; write again what failed, once there is room again."""
+    run_id, size, count = scene.arguments["run_id"], scene.arguments["size"], scene.arguments["count"]
+    async with opened(scene.target, scene.location) as driver:
+        await driver.bootstrap()
+        latest, chance = None, Random()  # noqa: S311
+        limit_files(scene.arguments["room"])
+        for step in range(count):
+            payload = {"payload": noise(chance, size)}
+            latest = begin(run_id, state=payload) if latest is None else follow(latest, changes=payload)
+            try:
+                await driver.write(latest)
+            except StoreUnavailableError:
+                limit_files(None)
+                found = await driver.read_latest(run_id)
+                scene.report("unavailable", step=step, latest=-1 if found is None else found.step)
+                await driver.write(latest)
+            except Exception as error:  # noqa: BLE001  # told to the parent, whose verdict it becomes
+                scene.report("raised", step=step, told=told(error))
+                return
             scene.acknowledged(latest)
 
 
@@ -101,7 +143,9 @@ async def race(scene: Scene) -> None:
             if latest is not None and latest.step >= last:
                 return
             attempts += 1
-            content = {"winner": number, "attempt": attempts}
+            # It grows, so that a step that is stored as a difference from the one before depends on who wrote that.
+            path = [] if latest is None else latest.fresh_state()["path"]
+            content = {"path": [*path, [number, attempts]]}
             mine = (
                 begin(run_id, executor=executor(number), state=content)
                 if latest is None
@@ -190,7 +234,8 @@ async def engine(scene: Scene) -> None:
     async def hold(node: str) -> None:
         if node == scene.arguments["hold"]:
             scene.report("held", node=node)
-            await asyncio.Event().wait()
+            await scene.heard()
+            os._exit(1)
 
     run_id = scene.arguments["run_id"]
     _graphs.BEFORE[run_id] = hold
@@ -215,6 +260,7 @@ async def _enter_for_good(context: Any) -> Any:
 SCRIPTS: dict[str, Script] = {
     "bootstrap": bootstrap,
     "burst": burst,
+    "cramped": cramped,
     "idle": idle,
     "race": race,
     "engine": engine,
@@ -236,7 +282,10 @@ def main(order: dict[str, Any]) -> int:
         channel.flush()
         return 3
     try:
-        asyncio.run(SCRIPTS[order["script"]](scene))
+        if order["script"] == "stage":
+            stage(scene)
+        else:
+            asyncio.run(SCRIPTS[order["script"]](scene))
     except Exception as error:  # noqa: BLE001  # told to the parent, whose verdict it becomes
         kind = "harness-error" if isinstance(error, HarnessError) else "driver-error"
         scene.report(kind, message=told(error))

@@ -77,6 +77,8 @@ def run_command(
             return
         if target is None:
             raise HarnessError("name the driver under test, as package.module:name")
+        for destination in {json_file, junit, markdown} - {None, "-"}:
+            _ensure_writable(str(destination))
         report = _with_progress(target, tuple(only or ()), quick, seed, deadline)
     except HarnessError as error:
         Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {error}", style="red", markup=False)
@@ -88,6 +90,15 @@ def run_command(
         elif destination is not None:
             Path(destination).write_text(form(report), encoding="utf-8")
     _leave(report.exit_code)
+
+
+def _ensure_writable(destination: str) -> None:
+    """Find out before the checks are run, not after, that a report cannot be written."""
+    try:
+        with Path(destination).open("a", encoding="utf-8"):
+            return
+    except OSError as error:
+        raise HarnessError(f"the report cannot be written to {destination}: {error.strerror}") from error
 
 
 def _to_json_text(report: Report) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 from typing import TypeVar
 
@@ -92,3 +93,18 @@ async def attempt(call: Awaitable[object]) -> CheckpointError | None:
     except CheckpointError as error:
         return error
     return None
+
+
+async def together(*calls: Awaitable[T]) -> list[T]:
+    """Run calls side by side and return their results in order.
+
+    Unlike `asyncio.gather`, it leaves nothing behind: where one fails, the others are cancelled and have ended before
+    its exception comes out, so nobody still uses a handle or reads a process while the check is torn down.
+    """
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

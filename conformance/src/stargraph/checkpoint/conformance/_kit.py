@@ -81,7 +81,7 @@ class Kit:
         self.log.leave(number)
         self._stack.push_async_exit(closing)
         if not looks_like_driver(driver):
-            raise Finding(f"the target gave {type(driver).__name__}, which is no Checkpointer")
+            raise Finding(f"the target gave {type(driver).__name__}, which has too few of the methods of a driver")
         return Handle(driver, self.log, closing)
 
     async def open(self, location: str | None = None) -> Handle:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -27,6 +28,7 @@ class Child:
         self.name = f"the process {script!r} (pid {process.pid})"
         self._process = process
         self._log = log
+        self._reading = asyncio.Lock()
 
     async def next_event(self) -> dict[str, Any] | None:
         """Return the next thing that the process reports, or None once it has ended.
@@ -38,7 +40,8 @@ class Child:
         assert self._process.stdout is not None
         number = self._log.enter(f"waiting for {self.name}")
         try:
-            line = await self._process.stdout.readline()
+            async with self._reading:
+                line = await self._process.stdout.readline()
         finally:
             self._log.leave(number)
         # A killed process may leave half a line.
@@ -86,17 +89,21 @@ class Child:
         assert self._process.stderr is not None
         number = self._log.enter(f"waiting for {self.name} to end")
         try:
-            stderr = await self._process.stderr.read()
-            return await self._process.wait(), stderr.decode(errors="replace")
+            async with self._reading:
+                stderr = await self._process.stderr.read()
+                return await self._process.wait(), stderr.decode(errors="replace")
         finally:
             self._log.leave(number)
 
     async def end(self) -> None:
-        """Kill the process where it still runs, and wait for it."""
-        self.kill()
+        """Kill the process where it still runs, with whatever it has started, and wait for it."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         if self._process.stdin is not None:
             self._process.stdin.close()
-        await self._process.communicate()
+        # Whoever still reads comes to the end of the stream first, since the process is gone.
+        async with self._reading:
+            await self._process.communicate()
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process.returncode is None:
@@ -133,6 +140,7 @@ async def spawn(spec: str, script: str, location: str, arguments: dict[str, Any]
             stderr=asyncio.subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             limit=_LINE_LIMIT,
+            process_group=0,
         )
     except OSError as error:
         raise HarnessError(f"no child process could be started: {error}") from error

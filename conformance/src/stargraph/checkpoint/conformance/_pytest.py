@@ -50,6 +50,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(_FIXTURE, checks, ids=[check.id for check in checks], indirect=True)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for session in config.stash[_SESSIONS].values():
+        report = session.report()
+        terminalreporter.write_line(
+            f"stargraph-conformance {report.target}: level {report.level}, {report.count('pass')} of"
+            f" {sum(not check.advisory for check in report.catalogue)} checks passed, {report.count('fail')} findings"
+            f" (seed {report.seed})"
+        )
+
+
 def _target_of(node: pytest.Item) -> str | Target:
     mark = node.get_closest_marker("conformance")
     if mark is None or len(mark.args) != 1:
@@ -70,7 +80,8 @@ def conformance_check(request: pytest.FixtureRequest) -> Callable[[], None]:
     sessions = request.config.stash[_SESSIONS]
     key = target if isinstance(target, str) else id(target)
     if key not in sessions:
-        sessions[key] = Session(target, request.config.getoption("--conformance-seed"))
+        quick = request.config.getoption("--conformance-quick")
+        sessions[key] = Session(target, request.config.getoption("--conformance-seed"), thorough=not quick)
     session = sessions[key]
 
     def run_check() -> None:

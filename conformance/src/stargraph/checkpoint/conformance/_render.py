@@ -46,8 +46,10 @@ def show_report(report: Report, console: Console) -> None:
         table.add_row(label, *cells, f"{sum(result.seconds for result in results):.2f}")
     console.print(table)
     for result in report.results:
-        if result.verdict in ("fail", "error", "blocked", "expected-failure"):
+        if result.verdict in ("fail", "error", "expected-failure"):
             console.print(_finding(result))
+    for cause, ids in _blocked(report).items():
+        console.print(Text.assemble("\n", ("BLOCKED", STYLES["blocked"]), f" {cause}: {', '.join(ids)}"))
     for result in report.results:
         for name, value, unit in result.measurements:
             console.print(f"[dim]{escape(name)}: {value:.3f} {unit}[/]")
@@ -57,10 +59,17 @@ def show_report(report: Report, console: Console) -> None:
 def _finding(result: Result) -> Group:
     style = STYLES[result.verdict]
     head = Text.assemble("\n", (result.verdict.upper(), style), " ", (result.check.id, "bold"))
-    if result.verdict == "blocked":
-        return Group(Text.assemble(head, f"  {result.message}"))
     lines = Text("\n").join(Text(f"  {line}") for line in result.explained().splitlines())
     return Group(head, lines)
+
+
+def _blocked(report: Report) -> dict[str, list[str]]:
+    """The checks that were not executed, by what they wait for."""
+    found: dict[str, list[str]] = {}
+    for result in report.results:
+        if result.verdict == "blocked":
+            found.setdefault(result.message, []).append(result.check.id)
+    return found
 
 
 def _ending(report: Report) -> str:

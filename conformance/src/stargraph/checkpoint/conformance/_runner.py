@@ -88,12 +88,24 @@ class Session:
             self.results[check.id] = self._judge(check)
         return self.results[check.id]
 
+    def report(self) -> Report:
+        """The report of what was run so far."""
+        order = {check.id: place for place, check in enumerate(catalogue())}
+        return Report(
+            self.spec if isinstance(self.spec, str) else repr(self.spec.open),
+            self.driver,
+            self.seed,
+            catalogue(),
+            tuple(sorted(self.results.values(), key=lambda result: order[result.check.id])),
+            environment(),
+        )
+
     def _judge(self, check: Check) -> Result:
         known = {other.id: other for other in catalogue()}
         for needed in check.needs:
             before = self.result(known[needed])
-            if before.verdict == "skip":
-                return Result(check, "skip", before.message)
+            if before.verdict in ("skip", "blocked"):
+                return Result(check, before.verdict, before.message)
             if before.verdict != "pass":
                 return Result(check, "blocked", f"{needed} did not pass ({before.verdict})")
         if check.processes and not self.target.processes:
@@ -275,12 +287,4 @@ def run(
         result = session.result(check)
         if progress is not None:
             progress(result)
-    order = {check.id: place for place, check in enumerate(catalogue())}
-    return Report(
-        target if isinstance(target, str) else repr(target.open),
-        session.driver,
-        number,
-        catalogue(),
-        tuple(sorted(session.results.values(), key=lambda result: order[result.check.id])),
-        environment(),
-    )
+    return session.report()

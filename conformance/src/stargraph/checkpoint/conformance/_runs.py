@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import Any, Final
 
 from stargraph.checkpoint.protocol import Checkpoint
@@ -17,6 +18,11 @@ RUNTIME_HASH: Final = "b2" * 32
 def executor(number: int = 0) -> str:
     """The id of an executor: two executors never make equal digests."""
     return f"{number:032x}"
+
+
+def noise(chance: Random, length: int) -> str:
+    """Text of so many characters that compression makes no smaller than half."""
+    return chance.randbytes((length + 1) // 2).hex()[:length]
 
 
 def begin(run_id: str = "run", **fields: Any) -> Checkpoint:

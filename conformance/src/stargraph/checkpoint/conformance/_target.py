@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import shutil
 import sys
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from stargraph.checkpoint.conformance._findings import HarnessError
+from stargraph.checkpoint.conformance._findings import Finding, HarnessError
 from stargraph.checkpoint.conformance._registry import Capability
 from stargraph.checkpoint.protocol import Checkpointer
 
@@ -98,13 +99,22 @@ async def opened(target: Target, location: str) -> AsyncIterator[Checkpointer]:
             if callable(close := getattr(thing, "close", None)):
                 await close()
         return
+    if inspect.iscoroutine(thing):
+        thing.close()
+        raise HarnessError(f"{_named(target.open)} is a coroutine function: make it a plain function (`def`)")
+    if thing is None:
+        raise HarnessError(f"{_named(target.open)} returned None: it must return the driver for that location")
     if not hasattr(thing, "__aenter__"):
-        raise HarnessError(
-            f"the target gave {type(thing).__name__} for a location:"
-            " it must return a driver, or an async context manager that yields one"
+        raise Finding(
+            f"{_named(target.open)} returned {type(thing).__name__}, which has none of the methods of a driver"
+            f" ({', '.join(REQUIRED_METHODS)}), and is no async context manager that yields one"
         )
     async with thing as handle:
         yield handle
+
+
+def _named(opener: Opener) -> str:
+    return f"the target {getattr(opener, '__qualname__', type(opener).__name__)!r}"
 
 
 def load_target(spec: str) -> Target:

@@ -24,7 +24,7 @@ def readings(text: str) -> list[JsonValue]:
     """
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return [text]
     return [value] if isinstance(value, str) else [value, text]
 

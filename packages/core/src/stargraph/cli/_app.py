@@ -6,12 +6,12 @@ import os
 import sys
 import threading
 import warnings
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from stargraph.cli._cancel import cancel
+from stargraph.cli._copy import copy, export, import_
 from stargraph.cli._doctor import doctor
 from stargraph.cli._draw import graph, schema
 from stargraph.cli._drivers import drivers
@@ -19,10 +19,13 @@ from stargraph.cli._errors import EXIT_CODES, Commands
 from stargraph.cli._inspect import inspect
 from stargraph.cli._options import NODE_THREADS
 from stargraph.cli._output import clean
+from stargraph.cli._prune import delete, prune
+from stargraph.cli._replay import replay
 from stargraph.cli._respond import respond
 from stargraph.cli._resume import resume
 from stargraph.cli._run import run
 from stargraph.cli._runs import runs
+from stargraph.cli._verify import anchor, verify
 
 app = typer.Typer(
     name="stargraph",
@@ -47,16 +50,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _use_keys(file: str) -> None:
-    if not file:
-        return
-    try:
-        # Read by the drivers, which are opened by their URLs.
-        os.environ["STARGRAPH_ENCRYPTION_KEY"] = ",".join(Path(file).read_text().split())
-    except (OSError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"{file}: {getattr(error, 'strerror', None) or 'it is not text'}") from None
-
-
 @app.callback()
 def _stargraph(
     version: Annotated[
@@ -65,16 +58,6 @@ def _stargraph(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show tracebacks of errors; STARGRAPH_DEBUG=1 does the same.")
     ] = False,
-    encryption_keys: Annotated[
-        str,
-        typer.Option(
-            metavar="FILE",
-            show_default=False,
-            help="A file with the keys that encrypt what is stored, key_id:secret, one a line, the current one first;"
-            " or set STARGRAPH_ENCRYPTION_KEY.",
-            callback=_use_keys,
-        ),
-    ] = "",  # for None, typer would load pydantic
 ) -> None:
     if debug:
         os.environ["STARGRAPH_DEBUG"] = "1"
@@ -86,6 +69,14 @@ app.command(short_help="Answer a question of a run.")(respond)
 app.command(short_help="End a run as cancelled.")(cancel)
 app.command(short_help="List the runs of a store.")(runs)
 app.command(short_help="Show the steps of a run, or one step.")(inspect)
+app.command(short_help="Prove that runs are what was written.")(verify)
+app.command(short_help="Write the heads of all runs, to verify by later.")(anchor)
+app.command(short_help="Copy runs to another store.")(copy)
+app.command(short_help="Write runs to a portable file.")(export)
+app.command("import", short_help="Store the runs of such a file.")(import_)
+app.command(short_help="Remove all but the last steps of old runs.")(prune)
+app.command(short_help="Remove a run.")(delete)
+app.command(short_help="Do a run again from its log and compare, or fork it with changes.", epilog=EXIT_CODES)(replay)
 app.command(short_help="Draw a graph as a Mermaid flowchart.")(graph)
 app.command(short_help="Print the JSON Schema of a graph file.")(schema)
 app.command(short_help="List the installed drivers.")(drivers)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stargraph.cli._options import DEFAULT_CHECKPOINT, CheckpointOption, JsonOption, RunIdArgument
+from stargraph.cli._options import DEFAULT_CHECKPOINT, CheckpointOption, JsonOption, KeysOption, RunIdArgument
 
 if TYPE_CHECKING:
     from stargraph.checkpoint.protocol import Checkpoint
@@ -19,6 +19,7 @@ def cancel(
         typer.Option(metavar="SECONDS", min=0, help="How long an executor has to stop before it loses the run."),
     ] = 10.0,
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
+    encryption_keys: KeysOption = None,
     json: JsonOption = False,
 ) -> None:
     """End the run RUN_ID and its child runs as cancelled, whoever executes it.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stargraph.cli._options import CHECKPOINT_VARIABLE, DEFAULT_CHECKPOINT, JsonOption
+from stargraph.cli._options import CHECKPOINT_VARIABLE, DEFAULT_CHECKPOINT, JsonOption, KeysOption
 from stargraph.cli._output import clean, print_json, print_lines
 from stargraph.errors import CheckpointNotFoundError, StargraphError
 
@@ -19,6 +19,7 @@ def doctor(
     url: Annotated[
         str, typer.Argument(metavar="PATH_OR_URL", envvar=CHECKPOINT_VARIABLE, show_envvar=False, help="A store.")
     ] = DEFAULT_CHECKPOINT,
+    encryption_keys: KeysOption = None,
     json: JsonOption = False,
 ) -> None:
     """Report versions, drivers and known problems of this machine, and open a store to see that it works."""

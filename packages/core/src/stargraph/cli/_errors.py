@@ -45,7 +45,7 @@ class ExitCode(IntEnum):
 EXIT_CODES: Final = """\b
 Exit codes:
   0  done                        5    the run was cancelled
-  1  the run failed              6    another executor has the run
+  1  failed, or a replay differs 6    another executor has the run
   2  wrong usage or bad input    7    the store is unavailable or damaged
   3  the run waits for input     70   a fault of Stargraph or of a driver
   4  the run is paused           130  interrupted (143: by SIGTERM)

@@ -99,7 +99,7 @@ def execute(
         try:
             # What the modules of the nodes print must not get between the JSON.
             graph, create = prepared = prepared or prepare()
-            execution = _Execution(graph, graph_file, checkpoint, progress)
+            execution = Execution(graph, graph_file, checkpoint, progress)
             outcome = run_async(execution.run(create, act, must_exist=must_exist, answer=answer))
         finally:
             progress.end(outcome)
@@ -174,7 +174,16 @@ class _Threads(ThreadPoolExecutor):
         super().shutdown(wait=False, cancel_futures=True)
 
 
-class _Execution:
+class Execution:
+    """One execution of a run, shown as it goes.
+
+    Args:
+        graph: the graph.
+        graph_file: its file, as the user named it.
+        checkpoint: the store.
+        progress: shows what happens.
+    """
+
     def __init__(self, graph: Graph, graph_file: str, checkpoint: str, progress: Progress) -> None:
         self._graph = graph
         self._graph_file = graph_file

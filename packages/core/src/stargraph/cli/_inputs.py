@@ -46,7 +46,7 @@ def read_inputs(graph: Graph, pairs: Iterable[str], file: str | None) -> dict[st
     inputs: dict[str, JsonValue] = {} if file is None else _read_mapping(file)
     spec = StateSpec(graph.ir)
     for name, text in split_pairs(pairs, "-i").items():
-        inputs[name] = _typed(graph, spec, name, text)
+        inputs[name] = typed(graph, spec, name, text)
     # Before a store is made for a run that cannot begin.
     spec.initial(inputs)
     return inputs
@@ -66,18 +66,19 @@ def split_pairs(pairs: Iterable[str], option: str) -> dict[str, str]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name:
-            raise _refused(f"{option} {pair!r} is not of the form name=value", f"Write {option} name=value.")
+            raise _refused(f"{option} {pair!r:.220} is not of the form name=value", f"Write {option} name=value.")
         if name in found:
-            raise _refused(f"{option}: {name!r} is given twice", "Give each name once.")
+            raise _refused(f"{option}: {name!r:.220} is given twice", "Give each name once.")
         found[name] = value
     return found
 
 
-def parse_since(text: str) -> datetime:
+def parse_since(text: str, option: str = "--since") -> datetime:
     """Return the instant that a text names.
 
     Args:
         text: an ISO 8601 date or time, local where it has no offset; or an age as in `30m`, `12h`, `7d`.
+        option: the option that takes it, for the error.
 
     Raises:
         StargraphError: it is neither.
@@ -89,16 +90,28 @@ def parse_since(text: str) -> datetime:
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):
         raise _refused(
-            f"--since {text!r} is not a time", "Write 2026-01-31, 2026-01-31T12:00:00Z, or an age: 30m, 12h, 7d."
+            f"{option} {text!r:.220} is not a time", "Write 2026-01-31, 2026-01-31T12:00:00Z, or an age: 30m, 12h, 7d."
         ) from None
 
 
-def _typed(graph: Graph, spec: StateSpec, name: str, text: str) -> JsonValue:
+def typed(graph: Graph, spec: StateSpec, name: str, text: str, option: str = "-i") -> JsonValue:
+    """Return the value that a text stands for.
+
+    Args:
+        graph: the graph.
+        spec: its state.
+        name: the field; of one that is not declared, the value is JSON if it can be read as such, else text.
+        text: the text.
+        option: the option that takes it, for the error.
+
+    Raises:
+        StateError: it does not fit the field.
+    """
     try:
         parsed, value = True, _parse_json(text)
     except _NotJson as error:
         if not _takes_text_alone(spec, name):
-            raise StateError(f"-i {name}={text:.60}: {error}", reason="not-json", path=f"inputs.{name}") from None
+            raise StateError(f"{option} {name}={text:.60}: {error}", reason="not-json", path=f"inputs.{name}") from None
         return text
     except ValueError:
         parsed, value = False, text
@@ -116,9 +129,9 @@ def _typed(graph: Graph, spec: StateSpec, name: str, text: str) -> JsonValue:
     expected = _type_name(graph, spec, name)
     example = next((shown for kind, shown in _EXAMPLES.items() if expected.startswith(kind)), None)
     raise StateError(
-        f"-i {name}={text:.60}: {complaint.message.partition(': ')[2]}",
+        f"{option} {name}={text:.60}: {complaint.message.partition(': ')[2]}",
         reason="wrong-type",
-        hint=f"{name} is {expected}, written as JSON" + (f", as in: -i '{name}={example}'" if example else "."),
+        hint=f"{name} is {expected}, written as JSON" + (f", as in: {option} '{name}={example}'" if example else "."),
         path=f"inputs.{name}",
     )
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json as json_module
+from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from stargraph.cli._options import DEFAULT_CHECKPOINT, CheckpointOption, JsonOption, RunIdArgument
+from stargraph.cli._options import DEFAULT_CHECKPOINT, CheckpointOption, JsonOption, KeysOption, RunIdArgument
 from stargraph.cli._output import (
     clean,
     one_line,
+    plural,
     print_json,
     print_lines,
     show_bytes,
@@ -19,7 +22,7 @@ from stargraph.cli._output import (
     show_value,
     table,
 )
-from stargraph.errors import CheckpointNotFoundError
+from stargraph.errors import CheckpointNotFoundError, StargraphError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -27,31 +30,61 @@ if TYPE_CHECKING:
     from stargraph.checkpoint.protocol import Checkpoint, Checkpointer
 
 _VALUE_WIDTH: Final = 40
+_SHOWN_CHANGES: Final = 6
+_HEADER: Final = ("STEP", "EVENT", "NODE", "TOOK", "STATE", "CHANGED")
+_WIDTHS: Final = (4, 16, 16, 7, 8)
+"""Those of the columns while a run is followed, when nobody knows what will come."""
+
+_FIRST_WAIT: Final = 0.1
+_LONGEST_WAIT: Final = 2.0
+"""Between two looks at a run that is followed, in seconds."""
 
 
 def inspect(
     run_id: RunIdArgument,
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
+    encryption_keys: KeysOption = None,
     step: Annotated[
         int | None, typer.Option(metavar="N", min=0, help="Show this step, with the whole state after it.")
     ] = None,
+    diff: Annotated[
+        tuple[int, int] | None,
+        typer.Option(metavar="A B", min=0, help="Show how the states after these two steps differ."),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on showing steps as they come, until the run ends.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Show what happened in a run, step by step; or one step with its state."""
+    """Show what happened in a run, step by step; or one step with its state; or what changed between two.
+
+    With --follow the run may be executed by any process; Ctrl-C ends the watching alone. The command then ends
+    with the exit code of the run.
+    """
     from stargraph.cli._execution import run_async
 
-    if step is None:
+    if (step is not None) + (diff is not None) + follow > 1:
+        raise StargraphError(
+            "--step, --diff and --follow exclude each other", reason="invalid-arguments", hint="Give one of them."
+        )
+    if step is not None:
+        (record,) = run_async(_read_steps(checkpoint, run_id, step))
+        if json:
+            print_json(record.model_dump(mode="json"))
+        else:
+            print_lines(_step_lines(record))
+    elif diff is not None:
+        _show_diff(*run_async(_read_steps(checkpoint, run_id, *diff)), as_json=json)
+    elif follow:
+        code = run_async(_follow(checkpoint, run_id, as_json=json))
+        if code:
+            raise typer.Exit(code)
+    else:
         latest, entries = run_async(_timeline(checkpoint, run_id))
         if json:
             print_json(_run_as_json(latest, entries))
         else:
-            print_lines([*_head(latest), "", *_timeline_lines(entries)])
-        return
-    record = run_async(_read_step(checkpoint, run_id, step))
-    if json:
-        print_json(record.model_dump(mode="json"))
-    else:
-        print_lines(_step_lines(record))
+            print_lines([*_head(latest), "", *table(_HEADER, map(_cells, entries))])
 
 
 async def _timeline(url: str, run_id: str) -> tuple[Checkpoint, list[dict[str, Any]]]:
@@ -67,7 +100,41 @@ async def _timeline(url: str, run_id: str) -> tuple[Checkpoint, list[dict[str, A
     return latest, entries
 
 
-async def _history(store: Checkpointer, latest: Checkpoint) -> AsyncIterator[Checkpoint]:
+async def _follow(url: str, run_id: str, *, as_json: bool) -> int:
+    """Print the steps of a run as they come, and return the exit code of the run once it ended."""
+    import asyncio
+
+    from stargraph.cli._outcome import exit_code_of_status
+    from stargraph.cli._store import opened, read_latest
+
+    async with opened(url, must_exist=True) as store:
+        latest = await read_latest(store, run_id)
+        if not as_json:
+            print_lines([*_head(latest), "", _aligned(_HEADER)])
+        before: Checkpoint | None = None
+        wait = _FIRST_WAIT
+        while True:
+            following = 0 if before is None else before.step + 1
+            async for record in _history(store, latest, from_step=following):
+                entry = _entry(record, before)
+                if as_json:
+                    print_json(_entry_as_json(entry), indent=None)
+                else:
+                    print_lines([_aligned(_cells(entry))])
+                before, wait = record, _FIRST_WAIT
+            if latest.status in ("done", "failed", "cancelled"):
+                return exit_code_of_status(latest.status)
+            await asyncio.sleep(wait)
+            wait = min(wait * 1.5, _LONGEST_WAIT)
+            latest = await read_latest(store, run_id)
+
+
+def _aligned(cells: Sequence[str]) -> str:
+    *columns, last = cells
+    return "  ".join([*(cell.ljust(width) for cell, width in zip(columns, _WIDTHS, strict=True)), last]).rstrip()
+
+
+async def _history(store: Checkpointer, latest: Checkpoint, *, from_step: int = 0) -> AsyncIterator[Checkpoint]:
     """The steps up to the latest one; those that were pruned are left out."""
     from stargraph.checkpoint.protocol import RunHistory
     from stargraph.cli._store import keyring
@@ -75,34 +142,55 @@ async def _history(store: Checkpointer, latest: Checkpoint) -> AsyncIterator[Che
 
     keys = keyring()
     if isinstance(store, RunHistory):
-        async for record in store.history(latest.run_id, to_step=latest.step):
+        async for record in store.history(latest.run_id, from_step=from_step, to_step=latest.step):
             if keys is not None:
                 keys.check(record)
             yield record
         return
-    for step in range(latest.step + 1):
+    for step in range(from_step, latest.step + 1):
         found = await dispatch.read_at_step(store, latest.run_id, step, keyring=keys)
         if found is not None:
             yield found
 
 
-async def _read_step(url: str, run_id: str, step: int) -> Checkpoint:
+async def _read_steps(url: str, run_id: str, *steps: int) -> list[Checkpoint]:
     from stargraph.cli._store import keyring, opened, read_latest
     from stargraph.runtime import dispatch
 
+    records = []
     async with opened(url, must_exist=True) as store:
         latest = await read_latest(store, run_id)
-        record = await dispatch.read_at_step(store, run_id, step, keyring=keyring())
-    if record is None:
-        raise CheckpointNotFoundError(
-            f"run {run_id!r} has no step {step}",
-            reason="step-not-found",
-            hint=f"Its latest step is {latest.step}"
-            + ("." if step > latest.step else "; the step you asked for was pruned."),
-            run_id=run_id,
-            step=step,
-        )
-    return record
+        for step in steps:
+            record = await dispatch.read_at_step(store, run_id, step, keyring=keyring())
+            if record is None:
+                raise CheckpointNotFoundError(
+                    f"run {run_id!r} has no step {step}",
+                    reason="step-not-found",
+                    hint=f"Its latest step is {latest.step}"
+                    + ("." if step > latest.step else "; the step you asked for was pruned."),
+                    run_id=run_id,
+                    step=step,
+                )
+            records.append(record)
+    return records
+
+
+def _show_diff(before: Checkpoint, after: Checkpoint, *, as_json: bool) -> None:
+    from stargraph.replay import diff_states
+
+    diff = diff_states(before, after)
+    if as_json:
+        print_json({"run_id": after.run_id, "from_step": before.step, "to_step": after.step, **diff.as_json()})
+        return
+    events = [f"step {record.step}, {_event(record)}" for record in (before, after)]
+    sizes = [show_bytes(len(record.state_json())) for record in (before, after)]
+    lines = [
+        f"run      {after.run_id}",
+        f"from     {events[0]}",
+        f"to       {events[1]}",
+        f"state    {sizes[0]} → {sizes[1]}, {plural(diff.total, 'difference')}",
+    ]
+    print_lines([*lines, "", *map(one_line, diff.lines())] if diff else lines)
 
 
 def _entry(record: Checkpoint, before: Checkpoint | None) -> dict[str, Any]:
@@ -127,7 +215,7 @@ def _changes(record: Checkpoint, before: Checkpoint | None) -> dict[str, Any]:
     new = record.state_fragments()
     return {
         "set": {
-            name: {"bytes": len(fragment.encoded), "value": show_value(fragment.value, _VALUE_WIDTH)}
+            name: (len(fragment.encoded), show_value(fragment.value, _VALUE_WIDTH))
             for name, fragment in new.items()
             if name not in old or old[name].digest != fragment.digest
         },
@@ -138,19 +226,15 @@ def _changes(record: Checkpoint, before: Checkpoint | None) -> dict[str, Any]:
 def _run_as_json(latest: Checkpoint, entries: list[dict[str, Any]]) -> dict[str, Any]:
     from stargraph.checkpoint.protocol import RunSummary
 
-    timeline = [
-        {
-            **entry,
-            "changed": list(entry["changed"]["set"]),
-            "removed": entry["changed"]["removed"],
-        }
-        for entry in entries
-    ]
     return {
         **RunSummary.from_checkpoint(latest).model_dump(mode="json"),
         "interrupts": [interrupt.model_dump(mode="json") for interrupt in latest.interrupts],
-        "timeline": timeline,
+        "timeline": [_entry_as_json(entry) for entry in entries],
     }
+
+
+def _entry_as_json(entry: dict[str, Any]) -> dict[str, Any]:
+    return {**entry, "changed": list(entry["changed"]["set"]), "removed": entry["changed"]["removed"]}
 
 
 def _head(latest: Checkpoint) -> list[str]:
@@ -172,36 +256,36 @@ def _head(latest: Checkpoint) -> list[str]:
     return lines
 
 
-def _timeline_lines(entries: list[dict[str, Any]]) -> list[str]:
-    rows = [
-        (
-            str(entry["step"]),
-            entry["event"],
-            entry["node"] or "",
-            "" if entry["seconds"] is None else show_seconds(entry["seconds"]),
-            show_bytes(entry["state_bytes"]),
-            _changes_in_words(entry["changed"]),
-        )
-        for entry in entries
-    ]
-    return table(("STEP", "EVENT", "NODE", "TOOK", "STATE", "CHANGED"), rows)
+def _cells(entry: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        str(entry["step"]),
+        entry["event"],
+        one_line(entry["node"] or ""),
+        "" if entry["seconds"] is None else show_seconds(entry["seconds"]),
+        show_bytes(entry["state_bytes"]),
+        _changes_in_words(entry["changed"]),
+    )
 
 
 def _changes_in_words(changes: dict[str, Any]) -> str:
     words = [
-        f"{one_line(name)}={change['value']}"
-        if change["value"] is not None
-        else f"{one_line(name)} ({show_bytes(change['bytes'])})"
-        for name, change in changes["set"].items()
+        f"{one_line(name)}={shown}" if shown is not None else f"{one_line(name)} ({show_bytes(size)})"
+        for name, (size, shown) in islice(changes["set"].items(), _SHOWN_CHANGES)
     ]
-    return "  ".join([*words, *(f"-{one_line(name)}" for name in changes["removed"])])
+    words += [f"-{one_line(name)}" for name in changes["removed"][: _SHOWN_CHANGES - len(words)]]
+    more = len(changes["set"]) + len(changes["removed"]) - len(words)
+    return "  ".join([*words, f"and {more:,} more"] if more else words)
+
+
+def _event(record: Checkpoint) -> str:
+    return f"{record.event} {record.last_node}" if record.last_node else record.event
 
 
 def _step_lines(record: Checkpoint) -> list[str]:
     lines = [
         f"run      {record.run_id}",
         f"step     {record.step}",
-        f"event    {record.event}" + (f" {record.last_node}" if record.last_node else ""),
+        f"event    {_event(record)}",
         f"status   {record.status}",
         f"time     {show_time(record.timestamp)}",
     ]

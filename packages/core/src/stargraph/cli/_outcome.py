@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import signal
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary, Status
@@ -22,6 +23,15 @@ _CODES: Final[dict[Status, ExitCode]] = {
 _FRAME: Final = re.compile(r'^\s*File "(.+)", line (\d+)', re.MULTILINE)
 
 
+def exit_code_of_status(status: Status) -> ExitCode:
+    """Return the exit code of a command whose run stands there.
+
+    Args:
+        status: where the run stands; not `running`.
+    """
+    return _CODES[status]
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a command left its run.
@@ -33,6 +43,7 @@ class Outcome:
         checkpoint: the store.
         graph_file: the graph's file, as the user named it.
         stopped_by: the signal that interrupted it, if one did.
+        details: what else the JSON form tells.
     """
 
     run_id: str
@@ -41,6 +52,7 @@ class Outcome:
     checkpoint: str
     graph_file: str
     stopped_by: int | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def status(self) -> str:
@@ -79,7 +91,7 @@ class Outcome:
             told |= {name: value for name, value in summary.items() if name not in told}
             told["interrupts"] = [interrupt.model_dump(mode="json") for interrupt in self.latest.interrupts]
             told["state"] = self.latest.state
-        return told
+        return {**told, **self.details}
 
     def explain(self) -> None:
         """Tell on stderr why the run is not done, and what to do."""

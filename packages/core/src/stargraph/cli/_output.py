@@ -48,7 +48,7 @@ def emit(text: str, stream: TextIO | None = None) -> bool:
         stream.write(f"{text}\n")
         stream.flush()
     except BrokenPipeError:
-        _discard(stream)
+        discard(stream)
         return False
     return True
 
@@ -101,6 +101,16 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     cells = [header, *rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def plural(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    Args:
+        number: how many.
+        noun: what, in the singular.
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def show_seconds(seconds: float) -> str:
@@ -164,8 +174,12 @@ def _as_json(value: object) -> str:
     raise TypeError(f"{type(value).__qualname__} is not JSON")
 
 
-def _discard(stream: TextIO) -> None:
-    """Let what is written from now on go nowhere, also what Python flushes at exit."""
+def discard(stream: TextIO) -> None:
+    """Let what is written from now on go nowhere, also what Python flushes at exit.
+
+    Args:
+        stream: its reader has gone.
+    """
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

@@ -70,6 +70,8 @@ class Clock:
         if event.type == "node_started":
             self.running[task] = event
             return None
+        if event.type == "called":
+            return None
         started = self.running.pop(task, None)
         return None if started is None else max((event.timestamp - started.timestamp).total_seconds(), 0.0)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stargraph.cli._options import DEFAULT_CHECKPOINT, CheckpointOption, JsonOption, RunIdArgument
+from stargraph.cli._options import DEFAULT_CHECKPOINT, CheckpointOption, JsonOption, KeysOption, RunIdArgument
 from stargraph.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ def respond(
         str | None, typer.Option("--interrupt", metavar="ID", help="The question; needed where several are open.")
     ] = None,
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
+    encryption_keys: KeysOption = None,
     json: JsonOption = False,
 ) -> None:
     """Answer a question of the run RUN_ID.

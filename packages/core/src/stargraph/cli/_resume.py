@@ -9,12 +9,14 @@ import typer
 from stargraph.cli._options import (
     DEFAULT_CHECKPOINT,
     AcceptName,
+    AllowEffectsOption,
     CheckpointOption,
     DurabilityName,
     DurabilityOption,
     EventsOption,
     GraphArgument,
     JsonOption,
+    KeysOption,
     QuietOption,
     RunIdArgument,
 )
@@ -30,6 +32,7 @@ def resume(
     run_id: RunIdArgument,
     graph: GraphArgument,
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
+    encryption_keys: KeysOption = None,
     accept: Annotated[
         list[AcceptName] | None,
         typer.Option(help="Go on although the code of the nodes (runtime) or the graph changed; repeatable."),
@@ -45,6 +48,7 @@ def resume(
     check: Annotated[
         bool, typer.Option("--check", help="Only tell whether the run would go on, and why not; write nothing.")
     ] = False,
+    allow_effects: AllowEffectsOption = False,
     durability: DurabilityOption = DurabilityName.SYNC,
     json: JsonOption = False,
     events: EventsOption = False,
@@ -72,7 +76,9 @@ def resume(
         return
     execute(
         prepare,
-        lambda run: run.resume(only_if_idle=only_if_idle, max_resumes=max_resumes, accept=accepted),
+        lambda run: run.resume(
+            only_if_idle=only_if_idle, max_resumes=max_resumes, accept=accepted, allow_effects=allow_effects
+        ),
         graph_file=graph,
         checkpoint=checkpoint,
         must_exist=True,

@@ -14,6 +14,7 @@ from stargraph.cli._options import (
     EventsOption,
     GraphArgument,
     JsonOption,
+    KeysOption,
     QuietOption,
     TagOption,
 )
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 def run(
     graph: GraphArgument,
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
+    encryption_keys: KeysOption = None,
     input_: Annotated[
         list[str] | None,
         typer.Option(

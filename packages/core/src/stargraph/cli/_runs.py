@@ -11,6 +11,7 @@ from stargraph.cli._options import (
     DEFAULT_CHECKPOINT,
     CheckpointOption,
     JsonOption,
+    KeysOption,
     StatusName,
     TagOption,
 )
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 def runs(
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
+    encryption_keys: KeysOption = None,
     status: Annotated[StatusName | None, typer.Option(help="Only runs that stand there.")] = None,
     graph: Annotated[str | None, typer.Option(metavar="ID", help="Only runs of the graph with this id.")] = None,
     tag: TagOption = None,

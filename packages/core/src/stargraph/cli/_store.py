@@ -41,7 +41,7 @@ async def opened(url: str, *, must_exist: bool = False) -> AsyncIterator[Checkpo
         store = open_checkpointer(url)
     except ValueError as error:
         raise CheckpointError(
-            f"--checkpoint {shown(url)}: {error}", reason="invalid-url", hint="Give a path or the URL of a store."
+            f"{shown(url)}: {error}", reason="invalid-url", hint="Give a path or the URL of a store."
         ) from error
     if isinstance(store, Closing):
         async with store:

@@ -1,6 +1,7 @@
 """Every exception that Stargraph raises, as one tree."""
 
 from stargraph.errors._exceptions import (
+    CallError,
     CheckpointConflictError,
     CheckpointCorruptedError,
     CheckpointError,
@@ -16,6 +17,7 @@ from stargraph.errors._exceptions import (
 )
 
 __all__ = [
+    "CallError",
     "CheckpointConflictError",
     "CheckpointCorruptedError",
     "CheckpointError",

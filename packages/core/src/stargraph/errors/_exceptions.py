@@ -4,6 +4,7 @@ StargraphError
 ├── GraphError                   the graph's definition is wrong, or code that it names
 ├── StateError                   a value does not fit the state, or is not JSON
 ├── NodeError                    a node failed
+│   └── CallError                what a node called by ctx.call has raised
 └── CheckpointError              a store refused, or a run cannot go on from what is stored
     ├── HashMismatchError        the stored run was made by another graph or other code
     ├── CheckpointConflictError  somebody else wrote this step, or this run moved on
@@ -116,6 +117,40 @@ class NodeError(StargraphError):
         super().__init__(message, reason=reason, hint=hint)
         self.node = node
         self.run_id = run_id
+
+
+class CallError(NodeError):
+    """A function that a node called by `ctx.call` has raised: when it happened, after a resume and in a replay alike.
+
+    Catch this class and not that of the function's exception, which is recorded by its name and is not at hand later.
+
+    Args:
+        message: what is wrong.
+        reason: always `call-failed`.
+        hint: what to do.
+        node: the id of the node.
+        run_id: the run.
+        call: the name of the call.
+        error_type: the class of the exception, with its module unless it is builtin.
+        error_message: the text of the exception.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str | None = None,
+        hint: str | None = None,
+        node: str | None = None,
+        run_id: str | None = None,
+        call: str = "",
+        error_type: str = "",
+        error_message: str = "",
+    ) -> None:
+        super().__init__(message, reason=reason, hint=hint, node=node, run_id=run_id)
+        self.call = call
+        self.error_type = error_type
+        self.error_message = error_message
 
 
 class CheckpointError(StargraphError):

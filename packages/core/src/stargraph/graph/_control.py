@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.protocol import ENDED, Checkpoint, Checkpointer, Interrupt, JsonValue
+from stargraph.checkpoint.protocol import ENDED, BatchAppend, Checkpoint, Checkpointer, Interrupt, JsonValue
 from stargraph.errors import CheckpointConflictError, CheckpointError, CheckpointNotFoundError
 from stargraph.graph._takeover import recorded_definition
 from stargraph.ir import validate_value
@@ -41,6 +41,24 @@ async def read_run(store: Checkpointer, run_id: str, keyring: Keyring | None) ->
             run_id=run_id,
         )
     return tail
+
+
+async def write_all(store: Checkpointer, records: Sequence[Checkpoint], keyring: Keyring | None) -> None:
+    """Append consecutive steps of one run, in one go where the store can.
+
+    Args:
+        store: the store.
+        records: the steps.
+        keyring: seals them.
+
+    Raises:
+        CheckpointError: as the store raises; what is stored is a prefix.
+    """
+    if isinstance(store, BatchAppend):
+        await dispatch.write_many(store, records, keyring=keyring)
+        return
+    for record in records:
+        await dispatch.write(store, record, keyring=keyring)
 
 
 async def append(

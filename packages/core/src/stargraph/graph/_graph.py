@@ -29,6 +29,9 @@ class Graph:
         integrity_key: seals what is written and checks what is read: a `Keyring`, or keys as
             `Keyring.parse` reads them; the environment variable `STARGRAPH_INTEGRITY_KEY` where None.
 
+    Attributes:
+        file: the file that it was loaded from; None where it was not.
+
     Raises:
         GraphError: the definition is wrong, or the code that it names cannot be imported.
     """
@@ -45,6 +48,7 @@ class Graph:
         if isinstance(integrity_key, str):
             integrity_key = Keyring.parse(integrity_key)
         self._keyring = integrity_key or Keyring.from_environment()
+        self.file: Path | None = None
 
     def __repr__(self) -> str:
         return f"Graph({self.id!r}, graph_hash={self.graph_hash[:12]!r})"
@@ -66,6 +70,7 @@ class Graph:
         document = load_graph(path, compile_expression=Expression)
         graph = cls(document, folder=folder, integrity_key=integrity_key)
         _refuse_shadowed(document, folder, str(path))
+        graph.file = Path(path)
         return graph
 
     @property

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Executor
 from datetime import UTC, datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, JsonValue, RunSummary
@@ -19,9 +19,17 @@ from stargraph.graph._control import (
     read_run,
     respond,
     takes_no_answers,
+    write_all,
 )
 from stargraph.graph._migration import migrated, migration_for
-from stargraph.graph._takeover import check_frontier, check_hashes, is_cancel_requested, is_crash_loop, open_record
+from stargraph.graph._takeover import (
+    check_frontier,
+    check_hashes,
+    is_cancel_requested,
+    is_crash_loop,
+    open_record,
+    refuse_unfinished_fork,
+)
 from stargraph.runtime import (
     Durability,
     Engine,
@@ -29,11 +37,15 @@ from stargraph.runtime import (
     RunEvent,
     RunLog,
     TakenOver,
+    Terms,
     dispatch,
     error_info,
     new_executor_id,
     status_of,
 )
+
+if TYPE_CHECKING:
+    from stargraph.replay import Overlay, ReplayReport
 
 Accept = Literal["runtime", "graph"]
 
@@ -56,6 +68,8 @@ class Run:
         durability: Durability,
         executor: Executor | None,
         keyring: Keyring | None,
+        opening: Sequence[Checkpoint] = (),
+        allow_effects: bool = False,
     ) -> None:
         self.run_id = run_id or _new_run_id()
         self._plan = plan
@@ -65,6 +79,8 @@ class Run:
         self._durability: Durability = durability
         self._threads = executor
         self._keyring = keyring
+        self._opening = opening
+        self._allow_effects = allow_effects
         self._log: RunLog | None = None
         self._begun = False
         self._active = False
@@ -99,21 +115,8 @@ class Run:
             CheckpointError: as the store raises.
         """
         with self._only_one():
-            now = datetime.now(UTC)
             executor_id = new_executor_id()
-            first = Checkpoint.genesis(
-                run_id=self.run_id,
-                graph_id=self._plan.document.id,
-                graph_hash=self._plan.graph_hash,
-                runtime_hash=self._plan.runtime_hash,
-                definition=self._plan.definition,
-                state=self._plan.state.initial(self._inputs),
-                update=self._inputs_as_recorded(),
-                frontier=self._plan.first(0),
-                executor=executor_id,
-                timestamp=now,
-                metadata=self._metadata,
-            )
+            first, *carried = self._opening or [self._first(executor_id)]
             try:
                 await dispatch.write(self._store, first, keyring=self._keyring)
             except CheckpointConflictError as error:
@@ -124,7 +127,25 @@ class Run:
                     run_id=self.run_id,
                     step=0,
                 ) from error
-            return await self._execute(first, executor_id)
+            if carried:
+                await write_all(self._store, carried, self._keyring)
+                self._publish(open_record(first))
+            return await self._execute((first, *carried)[-1], executor_id)
+
+    def _first(self, executor_id: str) -> Checkpoint:
+        return Checkpoint.genesis(
+            run_id=self.run_id,
+            graph_id=self._plan.document.id,
+            graph_hash=self._plan.graph_hash,
+            runtime_hash=self._plan.runtime_hash,
+            definition=self._plan.definition,
+            state=self._plan.state.initial(self._inputs),
+            update=self._inputs_as_recorded(),
+            frontier=self._plan.first(0),
+            executor=executor_id,
+            timestamp=datetime.now(UTC),
+            metadata=self._metadata,
+        )
 
     def _inputs_as_recorded(self) -> dict[str, JsonValue]:
         return {name: fragment.value for name, fragment in self._plan.state.record(self._inputs).items()}
@@ -136,6 +157,7 @@ class Run:
         only_if_idle: float | None = None,
         max_resumes: int = 10,
         accept: Sequence[Accept] = (),
+        allow_effects: bool | None = None,
     ) -> RunSummary:
         """Take a run up at its latest checkpoint, from a former executor, alive or not, and execute it.
 
@@ -146,6 +168,7 @@ class Run:
             only_if_idle: refuse while the last event is younger than so many seconds.
             max_resumes: a run that was resumed so often in a row, and recorded nothing in between, fails.
             accept: go on although `runtime` (the code of the nodes) or `graph` is not what it was.
+            allow_effects: of a fork, whether calls that are not repeatable may be made; as for `fork` where None.
 
         Returns:
             Where it stands then; that of a run that is done already is returned as it is.
@@ -159,6 +182,8 @@ class Run:
         """
         with self._only_one():
             self.run_id = run_id or self.run_id
+            if allow_effects is not None:
+                self._allow_effects = allow_effects
             tail = await read_run(self._store, self.run_id, self._keyring)
             self._log = RunLog(self._store, tail, durability=self._durability, keyring=self._keyring)
             if tail.status == "done":
@@ -200,6 +225,7 @@ class Run:
 
     async def _carried_over(self, tail: Checkpoint, executor_id: str, accept: Sequence[Accept]) -> Checkpoint:
         """Return the checkpoint to go on from: the latest, or the one that would migrate it; nothing is written."""
+        refuse_unfinished_fork(tail)
         migration = migration_for(self._plan, tail)
         if migration is not None:
             return migrated(self._plan, migration, tail, executor_id=executor_id, now=datetime.now(UTC))
@@ -207,6 +233,91 @@ class Run:
         check_frontier(self._plan, tail)
         self._plan.state.read(tail)
         return tail
+
+    async def replay(
+        self, run_id: str | None = None, *, from_step: int = 0, accept: Sequence[Accept] = ()
+    ) -> ReplayReport:
+        """Do a run again from its log, every node with what it was told then, and compare each step with its record.
+
+        Nothing is written, and nothing that a node did by `ctx.call` is done again. What it does otherwise is.
+
+        Args:
+            run_id: the run; this one's own id where None.
+            from_step: the step to begin after; 0 compares everything.
+            accept: `graph` does those steps again too that another version of the graph has made.
+
+        Raises:
+            CheckpointNotFoundError: the store holds no such run.
+            HashMismatchError: another version of the graph has made all of it.
+            CheckpointError: as the store raises.
+        """
+        from stargraph.replay import replay
+
+        self.run_id = run_id or self.run_id
+        return await replay(
+            self._plan,
+            self._store,
+            self.run_id,
+            keyring=self._keyring,
+            threads=self._threads,
+            from_step=from_step,
+            accept_graph="graph" in accept,
+        )
+
+    async def fork(
+        self,
+        step: int | None = None,
+        overlay: Overlay | None = None,
+        *,
+        run_id: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        accept: Sequence[Accept] = (),
+        allow_effects: bool = False,
+    ) -> Run:
+        """Return a new run that begins at a step of this one; nothing is written before its `start`.
+
+        Args:
+            step: the step; where None, the last one before the overlay matters.
+            overlay: what is otherwise in the new run.
+            run_id: the name of the new run; a UUIDv7 where None.
+            metadata: its tags; those of this run where None.
+            accept: `graph` lets this object's graph be another one than that of the step.
+            allow_effects: whether calls that are not repeatable may be made in the new run.
+
+        Raises:
+            CheckpointNotFoundError: the store holds no such run, or no such step.
+            HashMismatchError: another version of the graph has made the step.
+            StateError: what the overlay sets does not fit the graph.
+            StargraphError: the overlay concerns what the run does not have (`reason="bad-overlay"`).
+        """
+        from stargraph.replay import Overlay, open_fork
+
+        overlay = overlay or Overlay()
+        plan = self._plan if overlay.graph is None else overlay.graph._plan
+        fork_id = run_id or _new_run_id()
+        opening = await open_fork(
+            plan,
+            self._store,
+            self.run_id,
+            step,
+            overlay,
+            run_id=fork_id,
+            metadata=metadata,
+            accept_graph=overlay.graph is not None or "graph" in accept,
+            keyring=self._keyring,
+        )
+        return Run(
+            plan,
+            self._store,
+            inputs={},
+            run_id=fork_id,
+            metadata={},
+            durability=self._durability,
+            executor=self._threads,
+            keyring=self._keyring,
+            opening=opening,
+            allow_effects=allow_effects,
+        )
 
     async def respond(self, interrupt_id: str, value: JsonValue) -> RunSummary:
         """Answer a question of this run; it goes on at once where it is being executed, else when it is resumed.
@@ -292,11 +403,42 @@ class Run:
                 await asyncio.gather(work, return_exceptions=True)
 
     async def _execute(self, tail: Checkpoint, executor_id: str, met: Sequence[Checkpoint] = ()) -> RunSummary:
+        terms = await self._terms(tail)
+        self._publish(open_record(tail))
+        summary = await self._execute_once(tail, executor_id, terms, met)
+        while summary.status == "awaiting_input" and await self._answer_by(terms):
+            assert self._log is not None
+            summary = await self._execute_once(self._log.tail, executor_id, terms)
+        return summary
+
+    async def _terms(self, tail: Checkpoint) -> Terms:
+        """Return what is otherwise in this run than its graph says: nothing, unless it is a fork."""
+        if tail.origin != "fork":
+            return Terms()
+        # A fork's open tasks need its first step as long as it says anything, so no prune takes it before.
+        first = tail if tail.step == 0 else await self._read_step(0)
+        return Terms(effects=self._allow_effects) if first is None else Terms.of(first, effects=self._allow_effects)
+
+    async def _answer_by(self, terms: Terms) -> bool:
+        """Answer the open questions that a fork answers by itself; tell whether there were any."""
+        assert self._log is not None
+        told = False
+        for interrupt in self._log.tail.interrupts:
+            answer = terms.answer_to(interrupt)
+            if answer is not None:
+                await self.respond(interrupt.id, answer[0])
+                told = True
+        return told
+
+    async def _execute_once(
+        self, tail: Checkpoint, executor_id: str, terms: Terms, met: Sequence[Checkpoint] = ()
+    ) -> RunSummary:
         log = self._log = RunLog(self._store, tail, durability=self._durability, keyring=self._keyring)
-        engine = Engine(self._plan, log, executor_id=executor_id, threads=self._threads, publish=self._publish)
+        engine = Engine(
+            self._plan, log, executor_id=executor_id, threads=self._threads, publish=self._publish, terms=terms
+        )
         for record in met:
             engine.observe(record)
-        self._publish(open_record(tail))
         if self._pause_grace is not None:
             engine.pause(self._pause_grace)
         self._engine, self._stopped = engine, asyncio.Event()

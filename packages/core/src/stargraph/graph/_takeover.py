@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, Task
-from stargraph.errors import GraphError, HashMismatchError
+from stargraph.errors import CheckpointError, GraphError, HashMismatchError
 from stargraph.ir import definition_changes
 from stargraph.runtime import Plan, RunEvent, runtime_changes
 
@@ -69,7 +69,7 @@ async def recorded_definition(tail: Checkpoint, read_step: ReadStep, part: str) 
             record = await read_step(record.step - 1) if record.step else None
     if record is None or record.definition is None or getattr(record, f"{part}_hash") != wanted:
         return None
-    found: dict[str, JsonValue] = record.definition[part]
+    found: dict[str, JsonValue] | None = record.definition.get(part)
     return found
 
 
@@ -91,6 +91,25 @@ def check_frontier(plan: Plan, tail: Checkpoint) -> None:
                 reason="unknown-node",
                 hint="Put it back, or carry the run over with a migrate block that renames it.",
             )
+
+
+def refuse_unfinished_fork(tail: Checkpoint) -> None:
+    """Refuse a fork whose executor was lost before it had taken over all that it needs from its parent.
+
+    Args:
+        tail: the latest checkpoint.
+
+    Raises:
+        CheckpointError: `reason="unfinished-fork"`.
+    """
+    if (tail.definition or {}).get("fork", {}).get("remaining"):
+        raise CheckpointError(
+            f"run {tail.run_id!r} is a fork of {tail.parent_run_id!r} whose beginning was not written to its end",
+            reason="unfinished-fork",
+            hint="Fork the parent again; this run holds nothing else.",
+            run_id=tail.run_id,
+            step=tail.step,
+        )
 
 
 async def is_crash_loop(tail: Checkpoint, read_step: ReadStep, max_resumes: int) -> bool:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from random import Random
+from typing import Any
+from uuid import UUID
 
 from stargraph.checkpoint.protocol import Checkpoint, Fragment, JsonValue, RecordedCall, Task
 from stargraph.errors import NodeError, StateError
+from stargraph.runtime._journal import Journal
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,13 @@ class NodeContext:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, task: Task, *, item: JsonValue = None, recorded: Sequence[RecordedCall] = ()
+        self,
+        checkpoint: Checkpoint,
+        task: Task,
+        *,
+        item: JsonValue = None,
+        recorded: Sequence[RecordedCall] = (),
+        journal: Journal | None = None,
     ) -> None:
         self.run_id = checkpoint.run_id
         self.task_id = task.id
@@ -79,9 +91,12 @@ class NodeContext:
         self.index = task.index
         self.item = item
         self.metadata = dict(checkpoint.metadata)
-        self._answers = {call.occurrence: call.result for call in recorded if call.kind == "answer"}
+        self._answers = {call.occurrence: call.result for call in recorded if call.kind == "answer"} if recorded else {}
         self._asked = 0
-        self._detached = False
+        self._journal = journal
+        self._now: datetime | None = None
+        self._random: Random | None = None
+        self._uuids: Random | None = None
 
     def __repr__(self) -> str:
         return f"NodeContext(run_id={self.run_id!r}, task_id={self.task_id!r}, attempt={self.attempt})"
@@ -93,6 +108,93 @@ class NodeContext:
         Give it to a remote service, so that it can tell a repeated request from a new one.
         """
         return hashlib.sha256(f"{self.run_id}\n{self.task_id}".encode()).hexdigest()[:32]
+
+    @property
+    def now(self) -> datetime:
+        """The time in UTC, the same throughout one try; it is recorded, and a replay sees the recorded one."""
+        if self._now is None:
+            self._now = datetime.now(UTC) if self._journal is None else self._journal.now()
+        return self._now
+
+    @property
+    def random(self) -> Random:
+        """A source of random numbers, the same ones in every try, resume and replay of this task."""
+        if self._random is None:
+            self._random = self._seeded("random")
+        return self._random
+
+    def uuid(self) -> UUID:
+        """Return a UUID of version 4: the same ones in the same order in every try, resume and replay of this task."""
+        if self._uuids is None:
+            self._uuids = self._seeded("uuid")
+        return UUID(int=self._uuids.getrandbits(128), version=4)
+
+    def call(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        /,
+        *args: Any,
+        key: str | None = None,
+        repeatable: bool = True,
+        **kwargs: Any,
+    ) -> Coroutine[Any, Any, JsonValue]:
+        """Await the outcome of a function that does something outside the run; it is recorded before this returns.
+
+        After a crash, in another try of the node, and in a replay, a call that succeeded returns what is recorded, and
+        the function is not called. A call is known by its task, its name and key, and how often the node has made it.
+
+        Args:
+            name: what the call is known by.
+            function: a coroutine function, or any other, which is called in a thread.
+            *args: its arguments.
+            key: tells calls of one name apart that are made at the same time.
+            repeatable: whether the function may be called again in a fork of the run without being allowed to.
+            **kwargs: its arguments by name.
+
+        Returns:
+            What the function returned, as JSON; a pydantic model as an object.
+
+        Raises:
+            CallError: the function raised; this too is recorded.
+            StateError: the result is not JSON, and nothing is recorded.
+            NodeError: `reason` is `concurrent-calls`, `bad-call`, `detached-node`, `wrong-thread`, `node-ended` or
+                `effect-refused`.
+        """
+        journal = self._attached("ctx.call()")
+        if not _in_a_loop():
+            raise self._misplaced("ctx.call() is for async nodes", "In a sync node, use ctx.call_sync().")
+        return journal.call(name, function, args, kwargs, key=key, repeatable=repeatable)
+
+    def call_sync(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        /,
+        *args: Any,
+        key: str | None = None,
+        repeatable: bool = True,
+        **kwargs: Any,
+    ) -> JsonValue:
+        """Like `call`, for a sync node: wait for the outcome. The function runs in the node's own thread.
+
+        Args:
+            name: what the call is known by.
+            function: what is called.
+            *args: its arguments.
+            key: tells calls of one name apart that are made at the same time.
+            repeatable: whether the function may be called again in a fork of the run without being allowed to.
+            **kwargs: its arguments by name.
+
+        Raises:
+            CallError: the function raised; this too is recorded.
+            StateError: the result is not JSON, and nothing is recorded.
+            NodeError: as for `call`.
+        """
+        journal = self._attached("ctx.call_sync()")
+        if _in_a_loop():
+            raise self._misplaced("ctx.call_sync() would block the event loop", "In an async node, await ctx.call().")
+        return journal.call_from_thread(name, function, args, kwargs, key=key, repeatable=repeatable)
 
     def interrupt(self, prompt: str, payload: JsonValue = None) -> JsonValue:
         """Return a person's answer, or end the node until there is one; then it runs again from its beginning.
@@ -114,13 +216,7 @@ class NodeContext:
             payload: what the person needs to answer.
             into: the field.
         """
-        if self._detached:
-            raise NodeError(
-                "ctx.interrupt() cannot be used in a node that runs in another process",
-                reason="detached-node",
-                hint="Make the node an async function, or give graph.start() an executor of threads.",
-                node=self.node,
-            )
+        self._attached("ctx.interrupt()")
         occurrence = self._asked
         self._asked += 1
         if occurrence in self._answers:
@@ -138,8 +234,22 @@ class NodeContext:
     def detached(self) -> NodeContext:
         """Return a copy for another process, in which nothing can be asked of the run."""
         copied = copy.copy(self)
-        copied._detached = True
+        copied._journal = None
         return copied
+
+    def seen(self) -> datetime | None:
+        """Return the time that the node was told in this try, if it asked."""
+        return self._now
+
+    @property
+    def is_calling(self) -> bool:
+        """Whether calls of this try are under way."""
+        return self._journal is not None and self._journal.is_calling
+
+    async def settle(self) -> None:
+        """Wait for what a try has begun and not awaited."""
+        if self._journal is not None:
+            await self._journal.settle()
 
     def begin(self, attempt: int) -> None:
         """Make ready for a try.
@@ -149,3 +259,31 @@ class NodeContext:
         """
         self.attempt = attempt
         self._asked = 0
+        self._now = self._random = self._uuids = None
+        if self._journal is not None:
+            self._journal.begin()
+
+    def _attached(self, what: str) -> Journal:
+        if self._journal is None:
+            raise NodeError(
+                f"{what} cannot be used in a node that runs in another process",
+                reason="detached-node",
+                hint="Make the node an async function, or give graph.start() an executor of threads.",
+                node=self.node,
+            )
+        return self._journal
+
+    def _misplaced(self, complaint: str, hint: str) -> NodeError:
+        return NodeError(complaint, reason="wrong-thread", hint=hint, node=self.node)
+
+    def _seeded(self, purpose: str) -> Random:
+        seed = hashlib.sha256(f"{self.run_id}\n{self.task_id}\n{purpose}".encode()).digest()
+        return Random(int.from_bytes(seed))  # noqa: S311  # no secret: it must come out the same again
+
+
+def _in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from stargraph.checkpoint.protocol import ENDED, Checkpoint, Task
+from stargraph.checkpoint.protocol import ENDED, Checkpoint, RecordedCall, Task
 from stargraph.errors import NodeError, StargraphError
 from stargraph.runtime._context import Suspended
 from stargraph.runtime._events import EventType, RunEvent
+from stargraph.runtime._failures import error_info, node_cancelled
+from stargraph.runtime._journal import Journal
 from stargraph.runtime._log import RunLog, TakenOver
 from stargraph.runtime._open_work import OpenWork
 from stargraph.runtime._plan import Plan
+from stargraph.runtime._remote import is_remote
 from stargraph.runtime._subgraph import ChildPausedError, Children, StoreFaultError, cancel_children
-from stargraph.runtime._transitions import Updates, asked, completed, error_info, tasks_of
+from stargraph.runtime._terms import Terms
+from stargraph.runtime._transitions import Updates, asked, called, completed, failed, tasks_of
 from stargraph.runtime._worker import Worker
 
 Publish = Callable[[RunEvent], None]
@@ -31,10 +35,11 @@ def new_executor_id() -> str:
 
 @dataclass(slots=True)
 class _Flight:
-    """A task that runs, and when it began."""
+    """A task that runs, when it began, and what it learns from outside."""
 
     task: Task
     started_at: datetime
+    journal: Journal
     work: asyncio.Task[Updates]
 
 
@@ -47,27 +52,45 @@ class Engine:
         executor_id: names this executor in every checkpoint that it writes.
         threads: where sync nodes run; the loop's own threads where None.
         publish: told of each event, after its checkpoint was appended.
+        terms: what is otherwise than the graph says.
     """
 
     def __init__(
-        self, plan: Plan, log: RunLog, *, executor_id: str, threads: Executor | None, publish: Publish
+        self,
+        plan: Plan,
+        log: RunLog,
+        *,
+        executor_id: str,
+        threads: Executor | None,
+        publish: Publish,
+        terms: Terms | None = None,
     ) -> None:
         self._plan = plan
         self._log = log
         self._executor_id = executor_id
         self._publish = publish
+        self._terms = terms = terms or Terms()
+        self._call_threads = None if is_remote(threads) else threads
         self._children = Children(
             plan,
             log,
             executor_id=executor_id,
             spawn=lambda child_plan, child_log: Engine(
-                child_plan, child_log, executor_id=executor_id, threads=threads, publish=publish
+                child_plan,
+                child_log,
+                executor_id=executor_id,
+                threads=threads,
+                publish=publish,
+                terms=Terms(effects=terms.effects),
             ),
         )
         self._open_work = OpenWork(plan, log.read_step)
-        self._worker = Worker(plan, self._open_work, threads=threads, run_child=self._children.run)
+        self._worker = Worker(plan, self._open_work, threads=threads, run_child=self._children.run, terms=terms)
         self._flights: dict[str, _Flight] = {}
-        self._failure: tuple[Task, BaseException] | None = None
+        self._failure: tuple[Task, BaseException, tuple[RecordedCall, ...]] | None = None
+        self._failed: set[str] = set()
+        self._recording: set[asyncio.Task[Any]] = set()
+        self._fault: BaseException | None = None
         self._stop: Literal["pause", "cancel"] | None = None
         self._deadline: float | None = None
         self._answered: set[str] = set()
@@ -88,7 +111,9 @@ class Engine:
             self._answered |= self._children.asking(self._log.tail)
             while True:
                 self._start_ready_tasks()
-                if self._flights and self._stop != "cancel" and await self._wait():
+                busy = bool(self._flights) and self._stop != "cancel" and await self._wait()
+                self._raise_fault()
+                if busy:
                     if self._log.has_fault:
                         await self._log.flush()
                     for flight in [flight for flight in self._flights.values() if flight.work.done()]:
@@ -105,6 +130,9 @@ class Engine:
         finally:
             try:
                 await self._stop_flights()
+                if self._recording:
+                    # Those of threads, which nobody can cancel.
+                    await asyncio.wait(self._recording)
             finally:
                 await self._log.wind_down()
 
@@ -188,11 +216,19 @@ class Engine:
         tail = self._log.tail
         for task in self._ready_tasks():
             if tail.step >= self._plan.document.max_steps:
-                self._failure = (task, self._too_many_steps(tail, task))
+                self._failure = (task, self._too_many_steps(tail, task), ())
                 return
             self._answered.discard(task.id)
             started_at = datetime.now(UTC)
-            self._flights[task.id] = _Flight(task, started_at, asyncio.ensure_future(self._worker.run(tail, task)))
+            journal = Journal(
+                task,
+                self._open_work.calls(task),
+                record=self._record_call,
+                threads=self._call_threads,
+                effects=self._terms.effects,
+            )
+            work = asyncio.ensure_future(self._worker.run(tail, task, journal))
+            self._flights[task.id] = _Flight(task, started_at, journal, work)
             self._tell("node_started", task, tail.step, started_at, durable=False)
 
     def _too_many_steps(self, tail: Checkpoint, task: Task) -> NodeError:
@@ -209,7 +245,7 @@ class Engine:
         try:
             update = flight.work.result()
         except Suspended as suspended:
-            await self._record_questions(task, suspended)
+            await self._record_questions(flight, suspended)
             return
         except ChildPausedError:
             return
@@ -217,22 +253,33 @@ class Engine:
             raise fault.cause from fault
         except asyncio.CancelledError:
             # Nobody here cancels a flight and then settles it: the node did so itself.
-            self._fail(task, NodeError("the node was cancelled from inside", reason="node-cancelled", node=task.node))
+            self._fail(flight, node_cancelled(task))
             return
         except Exception as error:  # noqa: BLE001  # whatever a node raises is recorded
-            self._fail(task, error)
+            self._fail(flight, error)
             return
+        branches = self._open_work.branches
         try:
-            checkpoint, durable = await self._log.append(lambda tail: self._completed(tail, flight, update))
+            checkpoint, durable = await self._log.append(lambda tail: self._completed(tail, flight, update, branches))
         except _BuildError as error:
-            self._fail(task, error.cause)
+            self._fail(flight, error.cause)
             return
         self._open_work.note_completed(task, update, checkpoint)
         self._tell("completed", task, checkpoint.step, checkpoint.timestamp, durable=durable)
 
-    def _completed(self, tail: Checkpoint, flight: _Flight, update: Updates) -> Checkpoint:
+    def _raise_fault(self) -> None:
+        """Raise why a call could not be recorded; nothing must be appended then, since what is stored is not known."""
+        if self._fault is not None:
+            raise self._fault
+
+    def _completed(
+        self, tail: Checkpoint, flight: _Flight, update: Updates, branches: Mapping[int, Updates]
+    ) -> Checkpoint:
+        self._raise_fault()
         task = flight.task
         try:
+            changes = completed(self._plan, tail, task, update, branches)
+            changes["frontier"] = self._terms.kept(changes["frontier"])
             return tail.next(
                 event="completed",
                 executor=self._executor_id,
@@ -241,40 +288,66 @@ class Engine:
                 task_id=task.id,
                 task_started_at=flight.started_at,
                 update=update,
-                **completed(self._plan, tail, task, update, self._open_work.branches),
+                calls=flight.journal.moments(),
+                **changes,
             )
         except StargraphError as error:
             raise _BuildError(error) from error
 
-    async def _record_questions(self, task: Task, suspended: Suspended) -> None:
+    async def _record_call(self, task: Task, call: RecordedCall) -> bool:
+        """Append the outcome of a call; False where that cannot be done, which ends this execution."""
+        recording = asyncio.current_task()
+        assert recording is not None
+        self._recording.add(recording)
+        try:
+            checkpoint = await self._append("called", task, lambda tail: called(tail, call))
+        except asyncio.CancelledError:
+            raise
+        except BaseException as fault:  # noqa: BLE001  # the node must not meet it: the engine raises it
+            self._fault = self._fault or fault
+            self._wake()
+            return False
+        finally:
+            self._recording.discard(recording)
+        self._open_work.note_calls(checkpoint)
+        return True
+
+    async def _record_questions(self, flight: _Flight, suspended: Suspended) -> None:
+        task = flight.task
         now = datetime.now(UTC)
         open_ids = {interrupt.id for interrupt in self._log.tail.interrupts}
         if all(question.id_for(task) in open_ids for question in suspended.questions):
             return
-        await self._append("asked", task, lambda tail: asked(tail, task, suspended.questions, now))
+        moments = flight.journal.moments()
+        await self._append(
+            "asked", task, lambda tail: {**asked(tail, task, suspended.questions, now), "calls": moments}
+        )
 
     async def _record_end(self) -> None:
         if self._log.tail.status in ENDED:
             return
         if self._stop == "cancel":
             await self._stop_flights()
-            await cancel_children(self._log, self._log.tail, self._executor_id)
+            # The run first: one that goes on without having been cancelled must not find its child cancelled.
             await self._append("cancelled", None, lambda tail: {"status": "cancelled"})
+            await cancel_children(self._log, self._log.tail, self._executor_id)
         elif self._failure is not None:
-            task, error = self._failure
+            task, error, moments = self._failure
             info = error_info(error, node=task.node)
-            await self._append("failed", task, lambda tail: {"status": "failed", "error": info})
+            forgotten = self._open_work.failed_calls(self._failed)
+            await self._append("failed", task, lambda tail: {**failed(tail, info, forgotten), "calls": moments})
         elif self._stop == "pause" and self._log.tail.status == "running":
             await self._stop_flights()
             await self._append("paused", None, lambda tail: {"status": "paused"})
 
     async def _append(
         self, event: EventType, task: Task | None, changed: Callable[[Checkpoint], dict[str, Any]]
-    ) -> None:
+    ) -> Checkpoint:
         now = datetime.now(UTC)
         assert event != "node_started"
 
         def build(tail: Checkpoint) -> Checkpoint:
+            self._raise_fault()
             return tail.next(
                 event=event,
                 executor=self._executor_id,
@@ -286,10 +359,12 @@ class Engine:
 
         checkpoint, durable = await self._log.append(build)
         self._tell(event, task, checkpoint.step, now, durable=durable)
+        return checkpoint
 
-    def _fail(self, task: Task, error: BaseException) -> None:
+    def _fail(self, flight: _Flight, error: BaseException) -> None:
+        self._failed.add(flight.task.id)
         if self._failure is None:
-            self._failure = (task, error)
+            self._failure = (flight.task, error, flight.journal.moments())
 
     def _tell(self, what: EventType, task: Task | None, step: int, when: datetime, *, durable: bool) -> None:
         self._publish(

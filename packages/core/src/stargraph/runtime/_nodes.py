@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
 import inspect
 from collections.abc import Callable
@@ -14,8 +13,10 @@ from typing import Any
 from stargraph.errors import GraphError, NodeError
 from stargraph.ir import NodeSpec
 from stargraph.runtime._context import NodeContext
+from stargraph.runtime._failures import is_any_of
 from stargraph.runtime._imports import load_exception, load_object
 from stargraph.runtime._prompts import fill_prompt
+from stargraph.runtime._threads import off_the_loop, timed_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,12 @@ class Node:
     retried: tuple[type[BaseException], ...]
 
     async def run(
-        self, make_call: Callable[[], Callable[[], Any]], context: NodeContext, *, executor: Executor | None = None
+        self,
+        make_call: Callable[[], Callable[[], Any]],
+        context: NodeContext,
+        *,
+        executor: Executor | None = None,
+        waits: bool = True,
     ) -> object:
         """Run the node with its retries, and return what it returned.
 
@@ -45,12 +51,13 @@ class Node:
             make_call: gives the call of each try, with a state of its own.
             context: what the node is told.
             executor: where a sync function runs; threads of the loop's own where None.
+            waits: whether time passes between two tries.
 
         Raises:
             BaseException: what the last try raised.
         """
         try:
-            return await self._tries(make_call, context, executor)
+            return await self._tries(make_call, context, executor, waits=waits)
         except SystemExit as exit_:
             raise NodeError(
                 f"the node called sys.exit({exit_.code!r})",
@@ -60,24 +67,38 @@ class Node:
             ) from exit_
 
     async def _tries(
-        self, make_call: Callable[[], Callable[[], Any]], context: NodeContext, executor: Executor | None
+        self,
+        make_call: Callable[[], Callable[[], Any]],
+        context: NodeContext,
+        executor: Executor | None,
+        *,
+        waits: bool,
     ) -> object:
         retry = self.spec.retry
         if retry is None:
-            return await self._try(make_call(), executor)
-        from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
+            return await self._try(make_call(), context, executor)
+        from tenacity import (
+            AsyncRetrying,
+            retry_if_exception,
+            stop_after_attempt,
+            wait_exponential,
+            wait_none,
+            wait_random,
+        )
 
         tries = AsyncRetrying(
             stop=stop_after_attempt(retry.attempts),
             wait=wait_exponential(multiplier=retry.initial_delay, max=retry.max_delay)
-            + wait_random(0, retry.initial_delay),
-            retry=retry_if_exception_type(self.retried),
+            + wait_random(0, retry.initial_delay)
+            if waits
+            else wait_none(),
+            retry=retry_if_exception(lambda error: is_any_of(error, self.retried)),
             reraise=True,
         )
         async for attempt in tries:
             with attempt:
                 context.begin(attempt.retry_state.attempt_number)
-                return await self._try(make_call(), executor)
+                return await self._try(make_call(), context, executor)
         raise AssertionError("tenacity ends with an outcome")
 
     def call(self, state: object, context: NodeContext) -> Callable[[], Any]:
@@ -94,52 +115,32 @@ class Node:
         """Whether it runs on the event loop."""
         return inspect.iscoroutinefunction(self.function)
 
-    async def _try(self, call: Callable[[], Any], executor: Executor | None) -> object:
+    async def _try(self, call: Callable[[], Any], context: NodeContext, executor: Executor | None) -> object:
+        try:
+            returned = await self._outcome(call, executor)
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            if context.is_calling:
+                await context.settle()
+            raise
+        if context.is_calling:
+            await context.settle()
+        return returned
+
+    async def _outcome(self, call: Callable[[], Any], executor: Executor | None) -> object:
         if not self.is_async:
-            return await _off_the_loop(call, executor, self.spec.timeout)
+            return await off_the_loop(call, executor, self.spec.timeout)
+        if self.spec.timeout is None:
+            return await call()
         limit = asyncio.timeout(self.spec.timeout)
         try:
             async with limit:
                 return await call()
         except TimeoutError:
             if limit.expired():
-                raise _timed_out(self.spec.timeout) from None
+                raise timed_out(self.spec.timeout) from None
             raise
-
-
-async def _off_the_loop(call: Callable[[], object], executor: Executor | None, seconds: float | None) -> object:
-    """Run a sync function in an executor.
-
-    A thread cannot be stopped: when its time is over, its end is awaited and its outcome dropped, so that a
-    second try never runs beside the first.
-    """
-    loop = asyncio.get_running_loop()
-    call = functools.partial(_without_stop_iteration, call)
-    if executor is None:
-        call = functools.partial(contextvars.copy_context().run, call)
-    working = loop.run_in_executor(executor, call)
-    try:
-        done, _ = await asyncio.wait({working}, timeout=seconds)
-        if not done:
-            await asyncio.wait({working})
-            raise _timed_out(seconds)
-        return working.result()
-    finally:
-        # What has not begun must not begin when nobody waits for it; what has begun ends unheard.
-        if not working.cancel() and not working.cancelled():
-            working.exception()
-
-
-def _without_stop_iteration(call: Callable[[], object]) -> object:
-    # A future cannot carry a StopIteration: whoever waits would wait for ever.
-    try:
-        return call()
-    except StopIteration as error:
-        raise RuntimeError("the node raised StopIteration") from error
-
-
-def _timed_out(seconds: float | None) -> TimeoutError:
-    return TimeoutError(f"the node took longer than its timeout of {seconds:g} s")
 
 
 def build_node(spec: NodeSpec) -> Node:

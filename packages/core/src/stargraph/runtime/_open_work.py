@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
 from stargraph.checkpoint.protocol import (
     Checkpoint,
@@ -10,12 +10,12 @@ from stargraph.checkpoint.protocol import (
     Fragment,
     JsonValue,
     RecordedCall,
-    StepRange,
     Task,
 )
-from stargraph.errors import CheckpointCorruptedError, StateError
+from stargraph.errors import CheckpointCorruptedError, CheckpointError, StateError
 from stargraph.runtime._plan import Completion, Plan
-from stargraph.runtime._transitions import Updates, fork_of, tasks_of
+from stargraph.runtime._subgraph import StoreFaultError
+from stargraph.runtime._transitions import Updates, fork_of, steps_of, tasks_of
 
 ReadStep = Callable[[int], Awaitable[Checkpoint | None]]
 
@@ -31,7 +31,7 @@ class OpenWork:
     def __init__(self, plan: Plan, read_step: ReadStep) -> None:
         self._plan = plan
         self._read_step = read_step
-        self._calls: dict[str, list[RecordedCall]] = {}
+        self._calls: dict[str, list[tuple[int, RecordedCall]]] = {}
         self._branches: dict[int, Updates] = {}
         self._items: list[JsonValue] | None = None
 
@@ -44,13 +44,12 @@ class OpenWork:
         Raises:
             CheckpointCorruptedError: a step is missing.
         """
-        for task in tasks_of(tail.frontier):
-            for step in _steps(task.calls):
-                self.note_calls(await self._read(tail, step))
+        for step in sorted({step for task in tasks_of(tail.frontier) for step in steps_of(task.calls)}):
+            self.note_calls(await self._read(tail, step))
         fork = fork_of(tail.frontier)
         if fork is None:
             return
-        for step in _steps(fork.completed_steps):
+        for step in steps_of(fork.completed_steps):
             record = await self._read(tail, step)
             if record.event == "completed" and record.task_id is not None:
                 index = int(record.task_id.rpartition(".")[2])
@@ -62,12 +61,18 @@ class OpenWork:
         Args:
             tail: the latest checkpoint.
             task: the task.
+
+        Raises:
+            StoreFaultError: the store cannot be read now, or a step is missing.
         """
         fork = fork_of(tail.frontier)
         if task.index is None or fork is None or fork.mode != "map":
             return None
         if self._items is None:
-            self._items = await self._load_items(tail, fork)
+            try:
+                self._items = await self._load_items(tail, fork)
+            except CheckpointError as error:
+                raise StoreFaultError(error) from error
         return Fragment.of_owned(self._items[task.index]).fresh()
 
     async def _load_items(self, tail: Checkpoint, fork: Fork) -> list[JsonValue]:
@@ -91,7 +96,33 @@ class OpenWork:
         Args:
             task: the task.
         """
-        return self._calls.get(task.id, ())
+        noted = self._calls.get(task.id)
+        return () if noted is None else [call for _, call in noted]
+
+    def call_steps(self, task: Task) -> Sequence[int]:
+        """Return the steps at which the calls of a task were recorded, in the order of `calls`.
+
+        Args:
+            task: the task.
+        """
+        return [step for step, _ in self._calls.get(task.id, ())]
+
+    def failed_calls(self, task_ids: Iterable[str]) -> set[int]:
+        """Return the steps at which failed calls of some tasks were recorded.
+
+        Args:
+            task_ids: the tasks.
+        """
+        return {step for task_id in task_ids for step, call in self._calls.get(task_id, ()) if call.error is not None}
+
+    def forget_calls(self, steps: Collection[int]) -> None:
+        """Forget the calls that were recorded at some steps.
+
+        Args:
+            steps: the steps.
+        """
+        for task_id, calls in self._calls.items():
+            self._calls[task_id] = [(step, call) for step, call in calls if step not in steps]
 
     @property
     def branches(self) -> Mapping[int, Updates]:
@@ -105,7 +136,7 @@ class OpenWork:
             record: the checkpoint.
         """
         for call in record.calls:
-            self._calls.setdefault(call.task_id, []).append(call)
+            self._calls.setdefault(call.task_id, []).append((record.step, call))
 
     def note_completed(self, task: Task, update: Updates, record: Checkpoint) -> None:
         """Remember that a task completed.
@@ -120,7 +151,8 @@ class OpenWork:
             self._branches[task.index] = update
         fork = fork_of(record.frontier)
         if fork is None or fork.since_step == record.step:
-            self._branches.clear()
+            # The completions of this fork may have to be built again behind an answer: they keep what they were given.
+            self._branches = {}
             self._items = None
 
     async def _read(self, tail: Checkpoint, step: int) -> Checkpoint:
@@ -134,8 +166,3 @@ class OpenWork:
                 step=step,
             )
         return record
-
-
-def _steps(ranges: Sequence[StepRange]) -> Iterator[int]:
-    for steps in ranges:
-        yield from range(steps.first, steps.last + 1)

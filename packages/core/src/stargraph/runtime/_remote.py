@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from datetime import datetime
 from functools import cache, lru_cache
 from typing import Any
 
@@ -22,8 +23,10 @@ def is_remote(executor: Executor | None) -> bool:
     return executor is not None and not isinstance(executor, ThreadPoolExecutor)
 
 
-def run_in_worker(document: str, node_id: str, state: bytes, context: NodeContext) -> dict[str, Any]:
-    """Run a node in the process that this is called in, and return its update as JSON values.
+def run_in_worker(
+    document: str, node_id: str, state: bytes, context: NodeContext
+) -> tuple[dict[str, Any], datetime | None]:
+    """Run a node in the process that this is called in.
 
     Args:
         document: the graph's definition as JSON.
@@ -31,13 +34,16 @@ def run_in_worker(document: str, node_id: str, state: bytes, context: NodeContex
         state: the JSON text of the state.
         context: what the node is told.
 
+    Returns:
+        Its update as JSON values, and the time that it was told, if it asked.
+
     Raises:
         Exception: what the node raises.
     """
     spec, node_of = _loaded(document)
     returned = node_of(node_id).call(spec.parse(state, "state"), context)()
     update = spec.record(spec.update_of(returned, node_id))
-    return {name: fragment.value for name, fragment in update.items()}
+    return {name: fragment.value for name, fragment in update.items()}, context.seen()
 
 
 @lru_cache(maxsize=16)

@@ -27,7 +27,7 @@ class ChildEngine(Protocol):
 
 
 class StoreFaultError(Exception):
-    """Carries a store's error out of a child run: it is not the node's failure, but the executor's.
+    """Carries a store's error out of a task: it is not the node's failure, but the executor's.
 
     Args:
         cause: what the store raised.
@@ -119,12 +119,14 @@ class Children:
                     del self._running[task.id]
         except CheckpointError as error:
             raise StoreFaultError(error) from error
-        return self._outcome(log.tail, task)
+        return child_outcome(self._plan, log.tail, task)
 
     async def _open(self, plan: Plan, tail: Checkpoint, task: Task, item: JsonValue) -> RunLog:
         run_id = child_run_id(tail.run_id, task.id)
         latest = await self._log.read_latest(run_id)
         if latest is None:
+            # A child must not outlive the step that it was made from: nobody would find it, to resume or to cancel it.
+            await self._log.flush()
             first = self._genesis(plan, run_id, tail, task, item)
             await self._log.write(first)
             return self._log.of_child(first)
@@ -141,8 +143,7 @@ class Children:
         return log
 
     def _genesis(self, plan: Plan, run_id: str, tail: Checkpoint, task: Task, item: JsonValue) -> Checkpoint:
-        facts = {"id": task.node, "item": item, "index": task.index}
-        inputs = _evaluated(self._plan.inputs_of(task.node), tail.state, facts)
+        inputs = child_inputs(self._plan, tail, task, item)
         return Checkpoint.genesis(
             run_id=run_id,
             graph_id=plan.document.id,
@@ -172,32 +173,58 @@ class Children:
             definition=None if same else plan.definition,
         )
 
-    def _outcome(self, child: Checkpoint, task: Task) -> dict[str, object]:
-        if child.status == "done":
-            return dict(_evaluated(self._plan.outputs_of(task.node), child.state, {"id": task.node}))
-        if child.status == "awaiting_input":
-            raise Suspended(
-                tuple(
-                    Question(
-                        prompt=interrupt.prompt,
-                        payload=interrupt.payload,
-                        into=None,
-                        child_run_id=child.run_id,
-                        child_id=interrupt.id,
-                    )
-                    for interrupt in child.interrupts
+
+def child_inputs(plan: Plan, tail: Checkpoint, task: Task, item: JsonValue) -> dict[str, JsonValue]:
+    """Return what a child run is started with.
+
+    Args:
+        plan: the graph of the parent.
+        tail: the checkpoint of the parent whose state is given.
+        task: the task.
+        item: its item, in a map.
+    """
+    facts = {"id": task.node, "item": item, "index": task.index}
+    return _evaluated(plan.inputs_of(task.node), tail.state, facts)
+
+
+def child_outcome(plan: Plan, child: Checkpoint, task: Task) -> dict[str, object]:
+    """Return the parent's update where its child run is done.
+
+    Args:
+        plan: the graph of the parent.
+        child: the latest checkpoint of the child.
+        task: the task of the parent.
+
+    Raises:
+        Suspended: the child waits for answers.
+        ChildPausedError: it was paused.
+        NodeError: it failed or was cancelled.
+    """
+    if child.status == "done":
+        return dict(_evaluated(plan.outputs_of(task.node), child.state, {"id": task.node}))
+    if child.status == "awaiting_input":
+        raise Suspended(
+            tuple(
+                Question(
+                    prompt=interrupt.prompt,
+                    payload=interrupt.payload,
+                    into=None,
+                    child_run_id=child.run_id,
+                    child_id=interrupt.id,
                 )
+                for interrupt in child.interrupts
             )
-        if child.status == "paused":
-            raise ChildPausedError
-        error = child.error
-        told = f"{error.type}: {error.message}" if error else child.status
-        raise NodeError(
-            f"the child run {child.run_id!r} {child.status}: {told}",
-            reason=(error.reason if error else None) or f"child-{child.status}",
-            node=error.node if error else None,
-            run_id=child.run_id,
         )
+    if child.status == "paused":
+        raise ChildPausedError
+    error = child.error
+    told = f"{error.type}: {error.message}" if error else child.status
+    raise NodeError(
+        f"the child run {child.run_id!r} {child.status}: {told}",
+        reason=(error.reason if error else None) or f"child-{child.status}",
+        node=error.node if error else None,
+        run_id=child.run_id,
+    )
 
 
 async def cancel_children(log: RunLog, tail: Checkpoint, executor_id: str) -> None:

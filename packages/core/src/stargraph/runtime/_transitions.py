@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ from stargraph.checkpoint.protocol import (
     JsonValue,
     RecordedCall,
     Status,
+    StepRange,
     Task,
     add_step,
 )
@@ -194,6 +195,51 @@ def with_call(frontier: tuple[Task | Fork, ...], task_id: str, step: int) -> tup
     )
 
 
+def called(tail: Checkpoint, call: RecordedCall) -> dict[str, Any]:
+    """Return what the outcome of a call changes.
+
+    Args:
+        tail: the latest checkpoint.
+        call: the call.
+    """
+    return {"calls": (call,), "frontier": with_call(tail.frontier, call.task_id, tail.step + 1)}
+
+
+def failed(tail: Checkpoint, error: ErrorInfo, forgotten: Collection[int]) -> dict[str, Any]:
+    """Return what the failure of a run changes.
+
+    Args:
+        tail: the latest checkpoint.
+        error: what went wrong.
+        forgotten: the steps at which calls failed that are to be made anew when the run is resumed.
+    """
+    changed: dict[str, Any] = {"status": "failed", "error": error}
+    if forgotten:
+        changed["frontier"] = tuple(
+            item.model_copy(update={"calls": _without(item.calls, forgotten)}) if isinstance(item, Task) else item
+            for item in tail.frontier
+        )
+    return changed
+
+
+def steps_of(ranges: Sequence[StepRange]) -> Iterator[int]:
+    """Yield the steps of ranges.
+
+    Args:
+        ranges: the ranges, ascending.
+    """
+    for steps in ranges:
+        yield from range(steps.first, steps.last + 1)
+
+
+def _without(ranges: tuple[StepRange, ...], left_out: Collection[int]) -> tuple[StepRange, ...]:
+    kept: tuple[StepRange, ...] = ()
+    for step in steps_of(ranges):
+        if step not in left_out:
+            kept = add_step(kept, step)
+    return kept
+
+
 def status_of(frontier: tuple[Task | Fork, ...], interrupts: tuple[Interrupt, ...]) -> Status:
     """Return where a run stands that nobody has stopped.
 
@@ -205,35 +251,3 @@ def status_of(frontier: tuple[Task | Fork, ...], interrupts: tuple[Interrupt, ..
         return "done"
     blocked = {interrupt.task_id for interrupt in interrupts}
     return "awaiting_input" if all(task.id in blocked for task in tasks_of(frontier)) else "running"
-
-
-def error_info(error: BaseException, *, node: str | None, reason: str | None = None) -> ErrorInfo:
-    """Return an exception as it is recorded.
-
-    Args:
-        error: the exception.
-        node: the node that raised it.
-        reason: a stable word; that of the exception where None.
-    """
-    import traceback
-
-    kind = type(error)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    text = "".join(traceback.format_exception(error))
-    if len(text) > _TRACEBACK_LIMIT:
-        half = _TRACEBACK_LIMIT // 2
-        text = f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
-    return ErrorInfo(
-        type=name,
-        message=_storable(str(error)),
-        reason=reason or getattr(error, "reason", None),
-        node=node,
-        traceback=_storable(text),
-    )
-
-
-_TRACEBACK_LIMIT = 16_384
-
-
-def _storable(text: str) -> str:
-    return text.encode(errors="backslashreplace").decode()

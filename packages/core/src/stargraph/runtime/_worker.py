@@ -9,10 +9,12 @@ from typing import Any
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, Task
 from stargraph.runtime._context import NodeContext
+from stargraph.runtime._journal import Journal
 from stargraph.runtime._open_work import OpenWork
 from stargraph.runtime._plan import Plan
 from stargraph.runtime._prompts import fill_prompt
 from stargraph.runtime._remote import is_remote, run_in_worker
+from stargraph.runtime._terms import Terms
 from stargraph.runtime._transitions import Updates
 
 RunChild = Callable[[Checkpoint, Task, JsonValue], Awaitable[dict[str, object]]]
@@ -26,20 +28,34 @@ class Worker:
         work: what the log knows of the open tasks.
         threads: where sync nodes run; the loop's own threads where None.
         run_child: takes the child run of a subgraph to its end.
+        terms: what is otherwise than the graph says.
+        waits: whether time passes between two tries of a node.
     """
 
-    def __init__(self, plan: Plan, work: OpenWork, *, threads: Executor | None, run_child: RunChild) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        work: OpenWork,
+        *,
+        threads: Executor | None,
+        run_child: RunChild,
+        terms: Terms | None = None,
+        waits: bool = True,
+    ) -> None:
         self._plan = plan
         self._work = work
         self._threads = threads
         self._run_child = run_child
+        self._terms = terms or Terms()
+        self._waits = waits
 
-    async def run(self, tail: Checkpoint, task: Task) -> Updates:
+    async def run(self, tail: Checkpoint, task: Task, journal: Journal) -> Updates:
         """Run a task, and return its update in the form in which it is recorded.
 
         Args:
             tail: the latest checkpoint; its state is what the task is given.
             task: the task.
+            journal: what it learns from outside the run.
 
         Raises:
             Suspended: it waits for an answer.
@@ -47,29 +63,44 @@ class Worker:
         """
         state = self._plan.state
         node = self._plan.nodes[task.node]
+        replaced = self._terms.output_of(task)
         if task.rule is not None:
-            returned: object = self._ask(tail, task)
+            returned: object = self._ask(tail, task, journal)
+        elif replaced is not None:
+            returned = replaced
         elif node.spec.kind == "subgraph":
             returned = await self._run_child(tail, task, await self._work.item(tail, task))
         else:
             item = await self._work.item(tail, task)
-            context = NodeContext(tail, task, item=item, recorded=self._work.calls(task))
-            returned = await node.run(self._calls(tail, task, context), context, executor=self._threads)
+            context = NodeContext(tail, task, item=item, recorded=self._work.calls(task), journal=journal)
+            remote = not node.is_async and is_remote(self._threads)
+            calls = self._remote_calls if remote else self._calls
+            try:
+                returned = await node.run(
+                    calls(tail, task, context), context, executor=self._threads, waits=self._waits
+                )
+            finally:
+                journal.close()
+            if remote:
+                assert isinstance(returned, tuple)
+                returned, journal.seen = returned
         return state.record(state.update_of(returned, task.node))
 
     def _calls(self, tail: Checkpoint, task: Task, context: NodeContext) -> Callable[[], Callable[[], Any]]:
         """Return what makes the call of each try, with a fresh state."""
         state, node = self._plan.state, self._plan.nodes[task.node]
-        if node.is_async or not is_remote(self._threads):
-            return lambda: node.call(state.read(tail), context)
-        state.refuse_unknown(tail)
+        return lambda: node.call(state.read(tail), context)
+
+    def _remote_calls(self, tail: Checkpoint, task: Task, context: NodeContext) -> Callable[[], Callable[[], Any]]:
+        """Return what makes the call of each try, in another process."""
+        self._plan.state.refuse_unknown(tail)
         document = self._plan.document.model_dump_json(by_alias=True)
         return lambda: partial(run_in_worker, document, task.node, tail.state_json(), context.detached())
 
-    def _ask(self, tail: Checkpoint, task: Task) -> dict[str, object]:
+    def _ask(self, tail: Checkpoint, task: Task, journal: Journal) -> dict[str, object]:
         assert task.rule is not None
         question = self._plan.rules[task.rule].spec.then[0]
         assert question.kind == "interrupt"
-        context = NodeContext(tail, task, recorded=self._work.calls(task))
+        context = NodeContext(tail, task, recorded=self._work.calls(task), journal=journal)
         prompt = fill_prompt(question.prompt, self._plan.state.read(tail))
         return {question.into: context.ask(prompt, None, into=question.into)}

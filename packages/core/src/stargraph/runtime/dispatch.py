@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from typing import Any, TypeVar
 
 from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.protocol import BatchAppend, Checkpoint, Checkpointer
+from stargraph.checkpoint.protocol import BatchAppend, Checkpoint, Checkpointer, RunHistory
 from stargraph.errors import CheckpointCorruptedError
+
+T = TypeVar("T")
 
 
 async def write(checkpointer: Checkpointer, checkpoint: Checkpoint, *, keyring: Keyring | None = None) -> None:
@@ -27,7 +29,7 @@ async def write(checkpointer: Checkpointer, checkpoint: Checkpoint, *, keyring: 
         asyncio.CancelledError: the caller was cancelled; the checkpoint is stored, or was refused.
     """
     sealed = checkpoint if keyring is None else keyring.seal(checkpoint)
-    await _to_its_end(checkpointer.write(sealed))
+    await to_its_end(checkpointer.write(sealed))
 
 
 async def write_many(
@@ -45,13 +47,22 @@ async def write_many(
         asyncio.CancelledError: the caller was cancelled; the outcome is known.
     """
     sealed = checkpoints if keyring is None else [keyring.seal(checkpoint) for checkpoint in checkpoints]
-    await _to_its_end(checkpointer.write_many(sealed))
+    await to_its_end(checkpointer.write_many(sealed))
 
 
-async def _to_its_end(write: Coroutine[Any, Any, None]) -> None:
-    pending = asyncio.ensure_future(write)
+async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Wait for the outcome of a piece of work whatever happens to the caller.
+
+    Args:
+        work: what must not be torn.
+
+    Raises:
+        asyncio.CancelledError: the caller was cancelled; the work has ended.
+        Exception: as the work raises.
+    """
+    pending = asyncio.ensure_future(work)
     try:
-        await asyncio.shield(pending)
+        return await asyncio.shield(pending)
     except asyncio.CancelledError:
         while not pending.done():
             try:
@@ -92,6 +103,32 @@ async def read_at_step(
         CheckpointCorruptedError: the record is not what was written.
     """
     return _checked(await checkpointer.read_at_step(run_id, step), run_id, step, keyring)
+
+
+async def history(
+    checkpointer: Checkpointer, run_id: str, *, from_step: int = 0, to_step: int, keyring: Keyring | None = None
+) -> AsyncIterator[Checkpoint]:
+    """Yield steps of a run in order, checked; those that were pruned are left out.
+
+    Args:
+        checkpointer: the store.
+        run_id: the run.
+        from_step: the first step.
+        to_step: the last step.
+        keyring: checks the seals.
+
+    Raises:
+        CheckpointCorruptedError: a record is not what was written.
+    """
+    if isinstance(checkpointer, RunHistory):
+        async for record in checkpointer.history(run_id, from_step=from_step, to_step=to_step):
+            _checked(record, run_id, record.step, keyring)
+            yield record
+        return
+    for step in range(from_step, to_step + 1):
+        found = await read_at_step(checkpointer, run_id, step, keyring=keyring)
+        if found is not None:
+            yield found
 
 
 def _checked(

@@ -7,10 +7,12 @@ from typing import Final
 from stargraph.checkpoint.conformance._cancelling import WAITS, cancelled_at
 from stargraph.checkpoint.conformance._compare import absent, same, same_runs
 from stargraph.checkpoint.conformance._findings import Finding, expect, refused
+from stargraph.checkpoint.conformance._growing import grown_run
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import begin, chain, executor, follow, rival
+from stargraph.checkpoint.conformance._staging import Stage
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointConflictError, CheckpointError
 
@@ -22,16 +24,26 @@ _CONTRACT: Final = "BatchAppend"
 async def _prefix(handle: Handle, steps: list[Checkpoint], after: str) -> int:
     """Expect that the first steps of a run are stored and none of the later ones; return how many."""
     run_id = steps[0].run_id
-    latest = await handle.read_latest(run_id)
-    count = 0 if latest is None else latest.step + 1
+    count, found = await _settled(handle, steps)
     expect(count <= len(steps), f"read_latest({run_id!r}) after {after} is step {count - 1}, which was never written")
-    for checkpoint in steps[:count]:
+    for checkpoint, read in zip(steps, found, strict=True):
         what = f"read_at_step({run_id!r}, {checkpoint.step}) after {after}"
-        same(checkpoint, await handle.read_at_step(run_id, checkpoint.step), what)
-    for checkpoint in steps[count:]:
-        what = f"read_at_step({run_id!r}, {checkpoint.step}) after {after}, above the latest step {count - 1}"
-        absent(await handle.read_at_step(run_id, checkpoint.step), what)
+        if checkpoint.step < count:
+            same(checkpoint, read, what)
+        else:
+            absent(read, f"{what}, above the latest step {count - 1}")
     return count
+
+
+async def _settled(handle: Handle, steps: list[Checkpoint]) -> tuple[int, list[Checkpoint | None]]:
+    """Read the steps of a run while its latest one stays the same; a call that was cancelled may still go on."""
+    run_id = steps[0].run_id
+    while True:
+        before = await handle.read_latest(run_id)
+        found = [await handle.read_at_step(run_id, checkpoint.step) for checkpoint in steps]
+        after = await handle.read_latest(run_id)
+        if (before and before.step) == (after and after.step):
+            return 0 if after is None else after.step + 1, found
 
 
 @group.check(
@@ -219,3 +231,56 @@ async def readers_see_prefixes(kit: Kit) -> None:
             await asyncio.sleep(0)
         await task
     await writer.write(begin("last"))
+
+
+@group.check(
+    "killed",
+    "A process that is killed inside write_many, between any two lines that change the store, leaves a prefix of the "
+    "batch, and the batch can be written again.",
+    contract=_CONTRACT,
+    usual_cause="The latest step, or a summary of the whole batch, is stored before the steps below it.",
+    needs=("batch.again_is_noop", "durability.other_process"),
+    processes=True,
+    deadline=60,
+)
+async def killed(kit: Kit) -> None:
+    handle = await kit.open()
+    stage = await Stage.open(kit)
+    for number, moment in enumerate(await stage.moments("write_many", run_id="recorded", size=3000)):
+        run_id = f"run-{number}"
+        played = await stage.kill_at(moment, "write_many", run_id=run_id, size=3000)
+        what = f"a process was killed at {moment}, inside write_many"
+        latest = await handle.read_latest(run_id)
+        count = 0 if latest is None else latest.step + 1
+        expect(count <= 4, f"read_latest({run_id!r}) after {what} is step {count - 1}, which was never written")
+        expect(count == 4 or not played.acked, f"only {count} of 4 steps are there after {what}, and it had returned")
+        for step, digest in enumerate(played.digests):
+            found = await handle.read_at_step(run_id, step)
+            if step >= count:
+                absent(found, f"read_at_step({run_id!r}, {step}) after {what}, above the latest step {count - 1}")
+            elif found is None or found.digest != digest:
+                raise Finding(f"read_at_step({run_id!r}, {step}) after {what} gave no or another checkpoint")
+        await handle.write(begin(run_id) if latest is None else follow(latest, executor=executor(2)))
+
+
+@group.check(
+    "growing_steps",
+    "Batches of a growing run, and single steps between them, read back exactly at each step.",
+    contract=f"{_CONTRACT}; values",
+    usual_cause="Each step of a batch is stored as its difference from the step before the batch.",
+    needs=("batch.again_is_noop", "growth.every_kind_of_change"),
+)
+async def growing_steps(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    steps = grown_run(kit.random, 50)
+    start = 0
+    while start < len(steps):
+        end = start + kit.random.choice((1, 2, 5, 11))
+        writer = kit.random.choice((handle, other))
+        if end == start + 1:
+            await writer.write(steps[start])
+        else:
+            # A batch may begin with what is stored already.
+            await writer.write_many(steps[max(0, start - 2) : end])
+        start = end
+    expect(await _prefix(await kit.open(), steps, "batches of a growing run") == 50, "write_many did not store all")

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from stargraph.checkpoint.conformance._compare import absent, same, same_runs
-from stargraph.checkpoint.conformance._findings import Finding, expect, refused, told
+from stargraph.checkpoint.conformance._findings import Finding, expect, refused, together, told
 from stargraph.checkpoint.conformance._handle import naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import PROTOCOLS, Group
@@ -165,10 +165,10 @@ async def eight_handles(kit: Kit) -> None:
     processes=True,
 )
 async def four_processes(kit: Kit) -> None:
-    children = await asyncio.gather(*(kit.child("bootstrap", run_id=f"run-{number}") for number in range(4)))
+    children = await together(*(kit.child("bootstrap", run_id=f"run-{number}") for number in range(4)))
     for child in children:
         await child.expect("ready")
-    await asyncio.gather(*(child.tell("go") for child in children))
+    await together(*(child.tell("go") for child in children))
     for child in children:
         await child.expect("acked")
     handle = await kit.open()

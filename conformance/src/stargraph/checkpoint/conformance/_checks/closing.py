@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from stargraph.checkpoint.conformance._compare import same
-from stargraph.checkpoint.conformance._findings import Finding, expect, refused, told
+from stargraph.checkpoint.conformance._findings import Finding, expect, refused, together, told
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import begin, chain, follow
@@ -49,18 +49,51 @@ class _Passing(Exception):
 
 @group.check(
     "idempotent",
-    "close() can be called twice, before bootstrap(), and by many tasks at once.",
+    "close() can be called twice, and by many tasks at once.",
     contract=_CONTRACT,
-    usual_cause="A connection is closed a second time, or is None before bootstrap().",
+    usual_cause="A connection is closed a second time.",
 )
 async def idempotent(kit: Kit) -> None:
-    never = await kit.unready()
-    await never.close()
-    await never.close()
     handle = await kit.open()
     await handle.write(begin())
-    await asyncio.gather(*(handle.close() for _ in range(4)))
+    await together(*(handle.close() for _ in range(4)))
     await handle.close()
+
+
+@group.check(
+    "before_bootstrap",
+    "close() before bootstrap() does nothing: other calls are refused as before, and bootstrap() opens the handle.",
+    contract=f"{_CONTRACT}; bootstrap",
+    usual_cause="close() uses a connection that is not there yet, or marks the handle as closed for good.",
+)
+async def before_bootstrap(kit: Kit) -> None:
+    handle = await kit.unready()
+    await handle.close()
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "write": lambda: handle.write(begin()),
+        "read_latest": lambda: handle.read_latest("run"),
+        "list_runs": handle.list_runs,
+    }
+    for name, call in calls.items():
+        what = f"{name} after close(), without a bootstrap()"
+        try:
+            await call()
+        except CheckpointError as error:
+            # Both words fit: it was not bootstrapped, and it was closed.
+            expect(
+                error.reason in ("not-bootstrapped", "closed"),
+                f"{what} raised {told(error)}; the contract wants the reason 'not-bootstrapped' or 'closed'",
+            )
+        except Exception as error:
+            raise Finding(f"{what} raised {told(error)}; the contract wants CheckpointError") from error
+        else:
+            raise Finding(f"{what} succeeded; the contract wants CheckpointError")
+    await handle.close()
+    await handle.bootstrap()
+    steps = chain()
+    for checkpoint in steps:
+        await handle.write(checkpoint)
+    same(steps[-1], await handle.read_latest("run"), "read_latest('run') after close() and then bootstrap()")
 
 
 @group.check(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from stargraph.checkpoint.conformance._compare import same, same_runs
-from stargraph.checkpoint.conformance._findings import Finding, attempt, expect, told
+from stargraph.checkpoint.conformance._findings import Finding, attempt, expect, together, told
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._linearizability import Call, violation
@@ -116,6 +116,7 @@ async def _contend(handles: Sequence[Handle], count: int) -> None:
     "its checkpoint is the one that is stored.",
     contract=_ONE_WINNER,
     usual_cause="Check, then write, guarded by a lock that other processes do not see: an update is lost.",
+    version=2,
     needs=("concurrency.one_winner_many_handles", "durability.other_process"),
     processes=True,
     deadline=60,
@@ -123,19 +124,17 @@ async def _contend(handles: Sequence[Handle], count: int) -> None:
 async def one_winner_many_processes(kit: Kit) -> None:
     last = 40
     handle = await kit.open()
-    children = await asyncio.gather(
-        *(kit.child("race", run_id="run", last=last, number=number + 1) for number in range(4))
-    )
+    children = await together(*(kit.child("race", run_id="run", last=last, number=number + 1) for number in range(4)))
     for child in children:
         await child.expect("ready")
-    await asyncio.gather(*(child.tell("go") for child in children))
+    await together(*(child.tell("go") for child in children))
     winners: dict[int, list[str]] = {}
 
     async def listen(number: int) -> None:
         async for event in children[number].events():
             winners.setdefault(event["step"], []).append(event["digest"])
 
-    await asyncio.gather(*map(listen, range(4)))
+    await together(*map(listen, range(4)))
     latest = await handle.read_latest("run")
     expect(latest is not None and latest.step == last, f"read_latest('run') is not step {last} after the race")
     for step in range(last + 1):

@@ -7,6 +7,7 @@ from typing import Final
 
 from stargraph.checkpoint.conformance._compare import same
 from stargraph.checkpoint.conformance._findings import Finding, HarnessError, told
+from stargraph.checkpoint.conformance._growing import grown_run
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import begin, chain, follow
@@ -30,9 +31,7 @@ async def _refuses(kit: Kit, run: list[Checkpoint], step: int, edit: Callable[[b
     changed = edit(original)
     if changed == original:
         raise HarnessError(f"{what}: the edit changes nothing")
-    await hook.put(kit.location, run_id, step, changed)
-    if await hook.get(kit.location, run_id, step) != changed:
-        raise HarnessError(f"{what}: the edit did not land; check the target's stored_bytes hook")
+    await _put(kit, run_id, step, changed, what)
     handle = await kit.open()
     reads: list[tuple[str, Callable[[], Awaitable[object]]]] = [
         (f"read_at_step({run_id!r}, {step})", lambda: handle.read_at_step(run_id, step))
@@ -42,12 +41,21 @@ async def _refuses(kit: Kit, run: list[Checkpoint], step: int, edit: Callable[[b
     for name, read in reads:
         await _refused_read(read(), name, what)
     await handle.leave()
-    await hook.put(kit.location, run_id, step, original)
+    await _put(kit, run_id, step, original, f"{what}, and put back")
     again = await kit.open()
     same(
         run[step], await again.read_at_step(run_id, step), f"read_at_step({run_id!r}, {step}) after the edit was undone"
     )
     await again.leave()
+
+
+async def _put(kit: Kit, run_id: str, step: int, data: bytes, what: str) -> None:
+    """Replace stored bytes, and prove that they are there."""
+    hook = kit.target.stored_bytes
+    assert hook is not None
+    await hook.put(kit.location, run_id, step, data)
+    if await hook.get(kit.location, run_id, step) != data:
+        raise HarnessError(f"{what}: the edit did not land; check the target's stored_bytes hook")
 
 
 async def _refused_read(read: Awaitable[object], name: str, what: str) -> None:
@@ -83,11 +91,10 @@ async def flipped_bytes(kit: Kit) -> None:
     assert kit.target.stored_bytes is not None
     size = len(await kit.target.stored_bytes.get(kit.location, "run", 2))
     for step in (1, 2):
-        for place in (0, size - 1, *sorted(kit.random.sample(range(size), min(size, 12)))):
+        for place in (0, size - 1, *sorted(kit.random.sample(range(size), min(size, 12 if kit.thorough else 3)))):
 
             def flip(data: bytes, place: int = place) -> bytes:
-                position = min(place, len(data) - 1)
-                return data[:position] + bytes([data[position] ^ 0xFF]) + data[position + 1 :]
+                return _flipped(data, min(place, len(data) - 1))
 
             await _refuses(kit, run, step, flip, f"byte {place} of step {step} was flipped")
 
@@ -151,3 +158,70 @@ async def swapped(kit: Kit) -> None:
     handle = await kit.open()
     await handle.write(follow(run[-1]))
     await handle.write(begin("third"))
+
+
+@group.check(
+    "spoilt_neighbours",
+    "Where a record is changed, every step that is decoded from it is refused with CheckpointCorruptedError too, or "
+    "reads back exactly where it is not.",
+    contract=f"{_CONTRACT}; write: a record that another one is decoded from outlives it",
+    usual_cause="Each stored record has a checksum of its own, and what is decoded from several is not compared with "
+    "the digest of its step.",
+    needs=("growth.every_kind_of_change", "corruption.swapped"),
+)
+async def spoilt_neighbours(kit: Kit) -> None:
+    run, other = grown_run(kit.random, 24), grown_run(kit.random, 24, "other")
+    await _stored(kit, run, other)
+    hook = kit.target.stored_bytes
+    assert hook is not None
+    for step in (0, 1, *sorted(kit.random.sample(range(2, 24), 6 if kit.thorough else 1))):
+        original = await hook.get(kit.location, "run", step)
+        spoilt = {
+            f"a byte of step {step} was flipped": _flipped(original, kit.random.randrange(len(original))),
+            f"the record of run 'other', step {step} was put at step {step}": await hook.get(
+                kit.location, "other", step
+            ),
+            f"the record of step {(step + 8) % 24} was put at step {step}": await hook.get(
+                kit.location, "run", (step + 8) % 24
+            ),
+        }
+        for what, data in spoilt.items():
+            if data == original:
+                continue
+            await _put(kit, "run", step, data, what)
+            await _exact_or_refused(kit, run, step, what)
+            await _put(kit, "run", step, original, f"{what}, and put back")
+    again = await kit.open()
+    for checkpoint in run:
+        what = f"read_at_step('run', {checkpoint.step}) after the edits were undone"
+        same(checkpoint, await again.read_at_step("run", checkpoint.step), what)
+
+
+async def _exact_or_refused(kit: Kit, run: list[Checkpoint], spoilt: int, what: str) -> None:
+    handle = await kit.open()
+    for checkpoint in run:
+        step = checkpoint.step
+        reads: list[tuple[str, Callable[[], Awaitable[object]]]] = [
+            (f"read_at_step('run', {step})", lambda step=step: handle.read_at_step("run", step))  # type: ignore[misc]
+        ]
+        if checkpoint is run[-1]:
+            reads.append(("read_latest('run')", lambda: handle.read_latest("run")))
+        for name, read in reads:
+            if step == spoilt:
+                await _refused_read(read(), name, what)
+                continue
+            try:
+                found = await read()
+            except (CheckpointCorruptedError, StoreVersionError):
+                continue
+            except Exception as error:
+                raise Finding(
+                    f"{name} after {what} raised {told(error)}; the contract wants CheckpointCorruptedError, or the"
+                    " step as it was written"
+                ) from error
+            same(checkpoint, found, f"{name} after {what}")
+    await handle.leave()
+
+
+def _flipped(data: bytes, place: int) -> bytes:
+    return data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :]

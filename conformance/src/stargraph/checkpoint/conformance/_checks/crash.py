@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Final
 
-from stargraph.checkpoint.conformance._compare import same
-from stargraph.checkpoint.conformance._findings import Finding, expect
+from stargraph.checkpoint.conformance._compare import same, same_runs
+from stargraph.checkpoint.conformance._findings import Finding, expect, together, told
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._processes import Child
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import begin, follow
+from stargraph.checkpoint.conformance._runs import begin, chain, follow
+from stargraph.checkpoint.conformance._staging import Played, Stage
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.errors import CheckpointError
 
 group: Final = Group("crash", needs=("durability.other_process",))
+
+_TEARS: Final = 6
+"""How many writes are torn, half of them in a file that would hold one record, half in a longer one."""
 
 
 async def _acknowledged(child: Child, least: int) -> dict[int, str]:
@@ -46,6 +53,21 @@ async def _whole(handle: Handle, run_id: str) -> int:
     return latest.step
 
 
+async def _still_there(handle: Handle, run_id: str, acked: dict[int, str], what: str) -> None:
+    """Expect every acknowledged step of a run, and at the most one more, as a whole chain."""
+    for step, digest in acked.items():
+        found = await handle.read_at_step(run_id, step)
+        if found is None or found.digest != digest:
+            state = "is not there" if found is None else "is another one"
+            raise Finding(
+                f"step {step} of {run_id!r} was acknowledged before {what}, and {state};"
+                f" {len(acked)} steps were acknowledged"
+            )
+    last = await _whole(handle, run_id)
+    most = max(acked, default=-1) + 1
+    expect(last <= most, f"{run_id!r} has step {last} after {what}; at most {most} was written")
+
+
 @group.check(
     "kill9_acked_survive",
     "Every step that was acknowledged before a process was killed (SIGKILL) is there, and whole.",
@@ -58,20 +80,11 @@ async def kill9_acked_survive(kit: Kit) -> None:
     for turn in range(2):
         sizes = (10, 200_000)
         children = [await kit.child("burst", run_id=f"run-{turn}-{size}", size=size) for size in sizes]
-        told = await asyncio.gather(*(_acknowledged(child, kit.random.randint(5, 25)) for child in children))
+        told = await together(*(_acknowledged(child, kit.random.randint(5, 25)) for child in children))
         handle = await kit.open()
         for size, acked in zip(sizes, told, strict=True):
             run_id = f"run-{turn}-{size}"
-            for step, digest in acked.items():
-                found = await handle.read_at_step(run_id, step)
-                if found is None or found.digest != digest:
-                    state = "is not there" if found is None else "is another one"
-                    raise Finding(
-                        f"step {step} of {run_id!r} was acknowledged before the process was killed, and {state};"
-                        f" {len(acked)} steps were acknowledged"
-                    )
-            last = await _whole(handle, run_id)
-            expect(last <= max(acked) + 1, f"{run_id!r} has step {last}; at most {max(acked) + 1} was written")
+            await _still_there(handle, run_id, acked, "its process was killed")
         await handle.leave()
 
 
@@ -80,6 +93,7 @@ async def kill9_acked_survive(kit: Kit) -> None:
     "A process that is killed at any moment leaves no half record and no gap, and the run goes on from there.",
     contract="write: atomic",
     usual_cause="A record is written in place in several steps, and a reader finds the first ones.",
+    version=2,
     processes=True,
     deadline=60,
 )
@@ -88,7 +102,10 @@ async def kill9_leaves_no_half(kit: Kit) -> None:
     for _ in range(4):
         child = await kit.child("burst", run_id="run", size=500_000)
         await child.expect("acked")
-        await asyncio.sleep(kit.random.uniform(0.0, 0.06))
+        began = time.perf_counter()
+        await child.expect("acked")
+        # At any moment of a step, however long one takes here.
+        await asyncio.sleep(kit.random.uniform(0.0, time.perf_counter() - began))
         child.kill()
         await child.ended()
         handle = await kit.open()
@@ -124,3 +141,146 @@ async def killed_neighbour(kit: Kit) -> None:
         same(mine, await newcomer.read_latest(mine.run_id), "read_latest of a new handle after a neighbour was killed")
         await newcomer.write(follow(mine))
         await newcomer.leave()
+
+
+@group.check(
+    "killed_in_bootstrap",
+    "A process that is killed inside bootstrap(), between any two lines that change the store, leaves one that "
+    "bootstrap() makes ready.",
+    contract="bootstrap: atomic",
+    usual_cause="The store is made in several steps, and the first one's trace counts as a finished store.",
+    needs=("bootstrap.second_handle",),
+    processes=True,
+    deadline=60,
+)
+async def killed_in_bootstrap(kit: Kit) -> None:
+    stage = await Stage.open(kit)
+    for moment in await stage.moments("bootstrap"):
+        location = await kit.fresh_location()
+        stage.elsewhere(location)
+        await stage.kill_at(moment, "bootstrap")
+        what = f"a process was killed inside bootstrap() at {moment}"
+        handle = await kit.open(location)
+        same_runs([], await handle.list_runs(), f"list_runs() after {what}")
+        steps = chain()
+        for checkpoint in steps:
+            await handle.write(checkpoint)
+        same(steps[-1], await handle.read_latest("run"), f"read_latest('run') after {what}")
+        await handle.leave()
+
+
+@group.check(
+    "killed_in_write",
+    "A process that is killed inside write(), between any two lines that change the store, leaves the whole step or "
+    "none of it, and the run goes on from there.",
+    contract="write: atomic",
+    usual_cause="A step is stored in several parts, such as a header and a body or a record and an index, and a reader "
+    "takes the first part for the whole.",
+    processes=True,
+    deadline=60,
+)
+async def killed_in_write(kit: Kit) -> None:
+    handle = await kit.open()
+    stage = await Stage.open(kit)
+    for before in (0, 2):
+        for number, moment in enumerate(await stage.moments("write", run_id=f"recorded-{before}", size=3000)):
+            steps = chain(f"run-{before}-{number}", before) if before else []
+            for checkpoint in steps:
+                await handle.write(checkpoint)
+            run_id = f"run-{before}-{number}"
+            played = await stage.kill_at(moment, "write", run_id=run_id, size=3000)
+            what = f"a process was killed at {moment}, inside a write of step {before}"
+            await _goes_on(kit, run_id, steps, played, what)
+
+
+async def _goes_on(kit: Kit, run_id: str, steps: list[Checkpoint], played: Played, what: str) -> None:
+    """Expect that a run has the steps from before the kill, and then a prefix of those that were being written."""
+    newcomer = await kit.open()
+    try:
+        last = await _whole(newcomer, run_id)
+    except CheckpointError as error:
+        raise Finding(f"reading {run_id!r} after {what} raised {told(error)}") from error
+    least = len(steps) - 1 + (len(played.digests) if played.acked else 0)
+    most = len(steps) - 1 + len(played.digests)
+    expect(least <= last <= most, f"{run_id!r} ends at step {last} after {what}; expected is {least} to {most}")
+    latest = await newcomer.read_latest(run_id)
+    if latest is not None and last >= len(steps):
+        expect(
+            latest.digest == played.digests[last - len(steps)],
+            f"read_latest({run_id!r}) after {what} gave another checkpoint than the process was writing",
+        )
+    following = begin(run_id) if latest is None else follow(latest, changes={"payload": "from the parent"})
+    await newcomer.write(following)
+    same(following, await newcomer.read_latest(run_id), f"read_latest({run_id!r}) after {what} and one more write")
+    await newcomer.leave()
+
+
+@group.check(
+    "torn_write",
+    "A process that dies inside a write to a file, with the first bytes of it on disk, leaves the whole step or none "
+    "of it, and the run goes on from there.",
+    contract="write: atomic",
+    usual_cause="Records are appended to a file, and whoever opens it takes a torn one at its end for a whole one, or "
+    "writes the next one behind it.",
+    processes=True,
+    deadline=60,
+)
+async def torn_write(kit: Kit) -> None:
+    await (await kit.open()).leave()
+    size, count = 40_000, 8
+    for number in range(_TEARS):
+        run_id = f"run-{number}"
+        # A file of one record, or of several: wherever its end would be crossed, the system cuts the write there.
+        room = kit.random.randrange(1, size) if number % 2 else kit.random.randrange(size, size * (count - 1))
+        child = await kit.child("burst", run_id=run_id, size=size, count=count, room=room)
+        acked = {event["step"]: event["digest"] async for event in child.events()}
+        await child.ended()
+        what = f"a process died in a write, at byte {room} of a file"
+        handle = await kit.open()
+        await _still_there(handle, run_id, acked, what)
+        latest = await handle.read_latest(run_id)
+        following = begin(run_id) if latest is None else follow(latest, changes={"payload": "from the parent"})
+        await handle.write(following)
+        same(following, await handle.read_latest(run_id), f"read_latest({run_id!r}) after {what} and one more write")
+        await handle.leave()
+        again = await kit.open()
+        await _still_there(again, run_id, acked | {following.step: following.digest}, what)
+        await again.leave()
+
+
+@group.check(
+    "no_room",
+    "A write that finds no room in a file raises StoreUnavailableError; the handle stays usable, and once there is "
+    "room again the same write succeeds.",
+    contract="write: StoreUnavailableError, rule 3",
+    usual_cause="The system's own error (OSError) comes out, it is swallowed, or what was written of the record stays.",
+    processes=True,
+    deadline=60,
+)
+async def no_room(kit: Kit) -> None:
+    await (await kit.open()).leave()
+    size, count = 40_000, 8
+    for number in range(4):
+        run_id = f"run-{number}"
+        room = kit.random.randrange(1, size) if number % 2 else kit.random.randrange(size, size * (count - 1))
+        child = await kit.child("cramped", run_id=run_id, size=size, count=count, room=room)
+        acked: dict[int, str] = {}
+        what = f"a file could not grow beyond {room} bytes"
+        async for event in child.events():
+            if event["event"] == "raised":
+                raise Finding(
+                    f"a write of step {event['step']} while {what} raised {event['told']};"
+                    " the contract wants StoreUnavailableError"
+                )
+            if event["event"] == "unavailable":
+                expect(
+                    event["step"] - 1 <= event["latest"] <= event["step"],
+                    f"read_latest gave step {event['latest']} after the write of step {event['step']} failed",
+                )
+            else:
+                acked[event["step"]] = event["digest"]
+        await child.ended()
+        expect(len(acked) == count, f"only {len(acked)} of {count} steps were written after {what}")
+        handle = await kit.open()
+        await _still_there(handle, run_id, acked, what)
+        await handle.leave()

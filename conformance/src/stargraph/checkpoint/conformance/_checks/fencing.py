@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from datetime import timedelta
 from typing import Final
 
 from stargraph.checkpoint.conformance._compare import absent, same
-from stargraph.checkpoint.conformance._findings import NotEvaluated, expect, refused
-from stargraph.checkpoint.conformance._handle import naming
+from stargraph.checkpoint.conformance._findings import Finding, NotEvaluated, attempt, expect, refused, told
+from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import chain, executor, follow
-from stargraph.errors import CheckpointConflictError
+from stargraph.checkpoint.conformance._runs import begin, chain, executor, follow
+from stargraph.checkpoint.conformance._staging import PATIENCE, Played, Stage
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.errors import CheckpointConflictError, StoreUnavailableError
 
 group: Final = Group("fencing", needs=("steps.conflict_keeps_stored", "durability.other_handle"))
 
@@ -122,3 +125,59 @@ async def stopped_executor(kit: Kit) -> None:
         found = await handle.read_at_step("run", checkpoint.step)
         same(checkpoint, found, f"read_at_step('run', {checkpoint.step}) after the stopped executor woke up")
     same(mine[-1], await handle.read_latest("run"), "read_latest('run') after the stopped executor woke up")
+
+
+@group.check(
+    "frozen_in_write",
+    "An executor that is frozen inside write(), between any two lines that change the store, and overtaken: of the "
+    "two writes exactly one is acknowledged, and it is the one that is stored.",
+    contract=_CONTRACT,
+    usual_cause="The step is looked for and then written without a condition, or a lock is taken from an owner that "
+    "seems to be dead and only sleeps.",
+    needs=("fencing.stopped_executor",),
+    processes=True,
+    deadline=120,
+)
+async def frozen_in_write(kit: Kit) -> None:
+    if not hasattr(signal, "SIGSTOP"):
+        raise NotEvaluated("this platform cannot stop a process")
+    handle = await kit.open()
+    stage = await Stage.open(kit)
+    for before in (0, 2):
+        for number, moment in enumerate(await stage.moments("write", run_id=f"recorded-{before}", size=3000)):
+            run_id = f"run-{before}-{number}"
+            steps = chain(run_id, before) if before else []
+            for checkpoint in steps:
+                await handle.write(checkpoint)
+            mine = follow(steps[-1], executor=executor(2)) if steps else begin(run_id, executor=executor(2))
+            theirs = await stage.freeze_at(moment, "write", run_id=run_id, size=3000)
+            writing = asyncio.ensure_future(attempt(handle.write(mine)))
+            if theirs is None:
+                # Where the frozen one holds a lock, it wakes up by itself, and this write comes to its end then.
+                await asyncio.wait([writing], timeout=PATIENCE)
+                theirs = await stage.wake()
+            refusal = await writing
+            while isinstance(refusal, StoreUnavailableError):
+                await asyncio.sleep(0.05)
+                refusal = await attempt(handle.write(mine))
+            what = f"an executor that was frozen at {moment}, inside a write of step {before}, and overtaken"
+            await _one_of_two(handle, mine, refusal, theirs, what)
+
+
+async def _one_of_two(
+    handle: Handle, mine: Checkpoint, refusal: BaseException | None, theirs: Played, what: str
+) -> None:
+    """Expect that one of two writes of a step was acknowledged, and that it is the stored one."""
+    if refusal is not None and not isinstance(refusal, CheckpointConflictError):
+        raise Finding(f"{naming(mine)} beside {what} raised {told(refusal)}; the contract wants success or a conflict")
+    expect(
+        theirs.kind in ("", "CheckpointConflictError", "StoreUnavailableError"),
+        f"the write of {what} raised {theirs.told}; the contract wants CheckpointConflictError",
+    )
+    expect(not (theirs.acked and refusal is None), f"both writes were acknowledged: that of {what}, and the other one")
+    stored = await handle.read_at_step(mine.run_id, mine.step)
+    expect(stored is not None, f"{naming(mine)} beside {what}: neither of the two checkpoints is stored")
+    wanted = mine.digest if refusal is None else theirs.digests[0]
+    if stored is not None and stored.digest != wanted:
+        raise Finding(f"step {mine.step} beside {what}: another checkpoint is stored than the acknowledged one")
+    same(stored or mine, await handle.read_latest(mine.run_id), f"read_latest({mine.run_id!r}) beside {what}")

@@ -6,6 +6,7 @@ from typing import Final
 
 from stargraph.checkpoint.conformance._compare import same, same_steps
 from stargraph.checkpoint.conformance._findings import expect
+from stargraph.checkpoint.conformance._growing import grown_run
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import chain, follow
@@ -20,10 +21,12 @@ _CONTRACT: Final = "RunHistory"
     "history yields every step of one run, by number, and nothing of other runs.",
     contract=_CONTRACT,
     usual_cause="The order is that of text or of insertion, or a page size cuts it off.",
+    version=2,
+    needs=("growth.every_kind_of_change",),
 )
 async def in_order(kit: Kit) -> None:
     handle = await kit.open()
-    steps, other = chain(length=130), chain("run2", 3)
+    steps, other = grown_run(kit.random, 130), chain("run2", 3)
     for checkpoint in [*other, *steps]:
         await handle.write(checkpoint)
     same_steps(steps, [found async for found in handle.history("run")], "history('run')")
@@ -35,10 +38,12 @@ async def in_order(kit: Kit) -> None:
     "history(newest_first=True) yields the highest step first.",
     contract=_CONTRACT,
     usual_cause="The argument is ignored, or the steps are compared as text.",
+    version=2,
+    needs=("growth.every_kind_of_change",),
 )
 async def newest_first(kit: Kit) -> None:
     handle = await kit.open()
-    steps = chain(length=12)
+    steps = grown_run(kit.random, 12)
     for checkpoint in steps:
         await handle.write(checkpoint)
     found = [found async for found in handle.history("run", newest_first=True)]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Final
 
 from stargraph.checkpoint.conformance._compare import same_runs, same_summary
-from stargraph.checkpoint.conformance._findings import refused_argument
+from stargraph.checkpoint.conformance._findings import refused_argument, together
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
@@ -132,7 +131,7 @@ async def limit(kit: Kit) -> None:
 async def default_limit(kit: Kit) -> None:
     handle = await kit.open()
     starts = {f"run-{number}": NOON + timedelta(seconds=number) for number in range(103)}
-    await asyncio.gather(*(_started(handle, {run_id: moment}) for run_id, moment in starts.items()))
+    await together(*(_started(handle, {run_id: moment}) for run_id, moment in starts.items()))
     wanted = [f"run-{number}" for number in range(102, 2, -1)]
     same_runs(wanted, await handle.list_runs(), "list_runs() of 103 runs")
 
@@ -204,7 +203,7 @@ async def thousands(kit: Kit) -> None:
         for number in numbers:
             await handle.write(begin(f"run-{number:05d}", timestamp=NOON + timedelta(seconds=number // 2)))
 
-    await asyncio.gather(*(start(order[first::32]) for first in range(32)))
+    await together(*(start(order[first::32]) for first in range(32)))
     wanted = sorted(
         (f"run-{number:05d}" for number in range(count)), key=lambda run_id: (-(int(run_id[4:]) // 2), run_id)
     )

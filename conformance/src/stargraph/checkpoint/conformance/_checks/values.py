@@ -11,7 +11,7 @@ from stargraph.checkpoint.conformance._findings import Finding, told
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import NOON, begin, chain, executor, follow
+from stargraph.checkpoint.conformance._runs import NOON, begin, chain, executor, follow, noise
 from stargraph.checkpoint.protocol import (
     Checkpoint,
     ErrorInfo,
@@ -262,9 +262,11 @@ async def depth(kit: Kit) -> None:
     "A state of some megabytes comes back.",
     contract=_CONTRACT,
     usual_cause="A column, a message or a page of the store that is too small, or cuts off.",
+    version=2,
 )
 async def megabytes(kit: Kit) -> None:
-    state = {"text": "stargraph é\u0000 " * 150_000, "many": list(range(50_000))}
+    text = "stargraph é\u0000 " * 50_000 + noise(kit.random, 3 * 2**20)
+    state: dict[str, JsonValue] = {"text": text, "many": list(range(50_000))}
     handle = await kit.open()
     first = begin(state=state)
     await handle.write(first)
@@ -276,14 +278,15 @@ async def megabytes(kit: Kit) -> None:
     "A state of 64 MiB comes back.",
     contract=_CONTRACT,
     usual_cause="A limit of the store below: split the record, and say so in the driver's documentation.",
+    version=2,
     needs=("values.megabytes",),
     quick=False,
     deadline=120,
 )
 async def sixty_four_mebibytes(kit: Kit) -> None:
     handle = await kit.open()
-    block = "0123456789abcdef" * 65_536
-    first = begin(state={f"part-{number:02d}": block for number in range(63)} | {"rest": "r" * (2**20 - 512)})
+    parts = {f"part-{number:02d}": noise(kit.random, 2**20) for number in range(63)}
+    first = begin(state=parts | {"rest": noise(kit.random, 2**20 - 512)})
     await handle.write(first)
     same(first, await handle.read_latest("run"), "read_latest('run') of a state of 64 MiB")
 

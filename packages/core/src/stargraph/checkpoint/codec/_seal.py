@@ -64,7 +64,7 @@ class Keyring:
         Args:
             checkpoint: what will be written.
         """
-        return checkpoint.sealed(Seal(key_id=self._current, mac=self._mac(self._current, checkpoint.digest)))
+        return checkpoint.sealed(self.sign(checkpoint.digest))
 
     def check(self, checkpoint: Checkpoint) -> None:
         """Refuse a record that no key of this ring sealed.
@@ -75,16 +75,32 @@ class Keyring:
         Raises:
             CheckpointCorruptedError: `reason` is `unsealed`, `unknown-key` or `wrong-seal`.
         """
-        seal = checkpoint.seal
+        refusal = self.refusal(checkpoint.seal, checkpoint.digest)
+        if refusal is not None:
+            raise self._refused(checkpoint, *refusal)
+
+    def sign(self, digest: str) -> Seal:
+        """Return the seal of a digest, made with the current key.
+
+        Args:
+            digest: SHA-256, in hex.
+        """
+        return Seal(key_id=self._current, mac=self._mac(self._current, digest))
+
+    def refusal(self, seal: Seal | None, digest: str) -> tuple[str, str] | None:
+        """Return why a seal is not taken, as a `reason` and in words; None where it is.
+
+        Args:
+            seal: what was found.
+            digest: what it is to be the seal of, in hex.
+        """
         if seal is None:
-            if not self._allow_unsealed:
-                raise self._refused(checkpoint, "unsealed", "it has no seal")
-        elif seal.key_id not in self._keys:
-            raise self._refused(
-                checkpoint, "unknown-key", f"it is sealed with the key {seal.key_id!r}, which is not here"
-            )
-        elif not hmac.compare_digest(seal.mac, self._mac(seal.key_id, checkpoint.digest)):
-            raise self._refused(checkpoint, "wrong-seal", "its seal does not fit")
+            return None if self._allow_unsealed else ("unsealed", "it has no seal")
+        if seal.key_id not in self._keys:
+            return "unknown-key", f"it is sealed with the key {seal.key_id!r}, which is not here"
+        if not hmac.compare_digest(seal.mac, self._mac(seal.key_id, digest)):
+            return "wrong-seal", "its seal does not fit"
+        return None
 
     def _mac(self, key_id: str, digest: str) -> str:
         return hmac.digest(self._keys[key_id], bytes.fromhex(digest), "sha256").hex()

@@ -17,6 +17,7 @@ from stargraph.checkpoint.protocol._json import (
     canonical,
     check_json,
     join_fragments,
+    path_part,
 )
 from stargraph.checkpoint.protocol._models import Checkpoint
 from stargraph.checkpoint.protocol._records import (
@@ -96,6 +97,7 @@ __all__ = [
     "judge_append",
     "needed_steps",
     "not_bootstrapped",
+    "path_part",
     "run_deleted",
     "summaries_from_json",
     "summary_json",

@@ -54,7 +54,7 @@ def check_json(value: JsonValue, path: str) -> None:
     try:
         _check(value, 0)
     except _NotJson as fault:
-        where = path + "".join(map(_path_part, reversed(fault.path)))
+        where = path + "".join(map(path_part, reversed(fault.path)))
         raise StateError(f"{where}: {fault.complaint}", reason="not-json", path=where) from None
 
 
@@ -132,7 +132,12 @@ def _name_of(value: object) -> str:
     return f"a value of type {name}"
 
 
-def _path_part(part: str | int) -> str:
+def path_part(part: str | int) -> str:
+    """Return one step of a path into a value, as messages show it: `.name`, `["a name"]` or `[3]`.
+
+    Args:
+        part: the key, or the index.
+    """
     if isinstance(part, int):
         return f"[{part}]"
     if len(part) <= _SHOWN and _PLAIN_KEY.fullmatch(part):
@@ -373,7 +378,7 @@ def _check_members(members: dict[str, JsonValue], path: str) -> None:
     try:
         _check_dict(members, 0)
     except _NotJson as fault:
-        where = path + "".join(map(_path_part, reversed(fault.path)))
+        where = path + "".join(map(path_part, reversed(fault.path)))
         raise StateError(f"{where}: {fault.complaint}", reason="not-json", path=where) from None
 
 

@@ -91,7 +91,8 @@ class Checkpoint(_Draft):
         graph_id: the id of the graph.
         graph_hash: the fingerprint of what shapes execution, 64 hex digits.
         runtime_hash: the fingerprint of the code of the nodes, 64 hex digits.
-        definition: what the two hashes were made of; in `started` and `migrated` only.
+        definition: what the two hashes were made of, in `started` and `migrated`; in the first steps of a fork, what
+            it does otherwise.
         state: the whole state.
         last_node: the node of this event.
         task_id: the task of this event.

@@ -130,7 +130,7 @@ def summaries_from_json(rows: Sequence[tuple[str, bytes]]) -> list[RunSummary]:
         summaries = _list_of_summaries().validate_json(b"[" + b",".join([text for _, text in rows]) + b"]")
         if [summary.run_id for summary in summaries] == [run_id for run_id, _ in rows]:
             return summaries
-    except ValidationError:
+    except (TypeError, ValidationError):  # a damaged table may hold what is no text
         pass
     return [_summary_from_json(run_id, text) for run_id, text in rows]
 

@@ -2,43 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from stargraph.checkpoint.codec import encode
-from stargraph.checkpoint.postgres._rows import error_text, tags_of, text_of
-from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.codec import Codec, Record
+from stargraph.checkpoint.postgres._rows import tags_of, text_of
+from stargraph.checkpoint.protocol import Checkpoint, summary_json
 
 _LARGE: Final = 8 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Append:
     """Consecutive checkpoints of one run that are stored together or not at all.
 
     Attributes:
         checkpoints: the checkpoints, in order.
         records: their stored forms.
-        size: bytes of these.
+        digests: what the store keeps of their digests.
+        previous: likewise of the step before the first one.
+        size: bytes of the records.
     """
 
     checkpoints: tuple[Checkpoint, ...]
-    records: tuple[bytes, ...]
+    records: tuple[Record, ...]
+    digests: tuple[bytes, ...]
+    previous: bytes | None
     size: int
-
-    @classmethod
-    def of(cls, checkpoints: Sequence[Checkpoint]) -> Append:
-        """Encode checkpoints.
-
-        Args:
-            checkpoints: consecutive steps of one run.
-
-        Raises:
-            CheckpointError: one of them is not what its digest covers (`reason="invalid-checkpoint"`).
-        """
-        records = tuple(map(encode, checkpoints))
-        return cls(tuple(checkpoints), records, sum(map(len, records)))
 
     def __len__(self) -> int:
         return len(self.records)
@@ -58,30 +49,67 @@ class Append:
         """The last checkpoint."""
         return self.checkpoints[-1]
 
-    def part(self, start: int, stop: int | None = None) -> Append:
-        """Return some of it.
+    @property
+    def base(self) -> int | None:
+        """The lowest step before the first one that a record is decoded from; None where all stand alone."""
+        bases = [base for base in map(base_of, self.records) if base is not None]
+        return min((base for base in bases if base < self.first.step), default=None)
 
-        Args:
-            start: the position of the first checkpoint.
-            stop: the position after the last one.
-        """
-        records = self.records[start:stop]
-        return Append(self.checkpoints[start:stop], records, sum(map(len, records)))
 
-    def pieces(self, most: int | None = None) -> list[Append]:
-        """Return it in parts that one statement each may store, none of them too large.
+def base_of(record: Record) -> int | None:
+    """Return the step that a record is decoded from, or None where it stands alone."""
+    return record.bases[-1] if record.bases else None
 
-        Args:
-            most: checkpoints in a part; without it, only their size counts.
-        """
-        parts = []
-        start = size = 0
-        for position, record in enumerate(self.records):
-            if position > start and (size + len(record) > _LARGE or position - start == most):
-                parts.append(self.part(start, position))
-                start, size = position, 0
-            size += len(record)
-        return [*parts, self.part(start)]
+
+def encoded(checkpoints: Sequence[Checkpoint], codec: Codec, *, most: int | None = None) -> Iterator[Append]:
+    """Yield checkpoints in parts that one statement each may store, none of them too large.
+
+    A part is encoded after the one before it was appended, of which the codec has been told.
+
+    Args:
+        checkpoints: consecutive steps of one run.
+        codec: encodes them.
+        most: checkpoints in a part; without it, only their size counts.
+
+    Raises:
+        CheckpointError: one of them is not what its digest covers (`reason="invalid-checkpoint"`).
+        StateError: one is too large.
+    """
+    if len(checkpoints) == 1:
+        yield _append_of(checkpoints, (codec.encode(checkpoints[0]),), codec)
+        return
+    start = size = 0
+    records: list[Record] = []
+    for position, checkpoint in enumerate(checkpoints, 1):
+        records.append(codec.encode(checkpoint, after=records[-1] if records else None))
+        size += len(records[-1].data)
+        if size >= _LARGE or len(records) == most or position == len(checkpoints):
+            yield _append_of(checkpoints[start:position], records, codec)
+            start, size, records = position, 0, []
+
+
+def encoded_alone(checkpoints: Sequence[Checkpoint], codec: Codec) -> Append:
+    """Return checkpoints as one append that is decoded from nothing but itself.
+
+    Args:
+        checkpoints: consecutive steps of one run.
+        codec: encodes them.
+    """
+    records = [codec.encode_alone(checkpoints[0])]
+    for checkpoint in checkpoints[1:]:
+        records.append(codec.encode(checkpoint, after=records[-1]))
+    return _append_of(checkpoints, records, codec)
+
+
+def _append_of(checkpoints: Sequence[Checkpoint], records: Sequence[Record], codec: Codec) -> Append:
+    previous = checkpoints[0].previous_digest
+    return Append(
+        tuple(checkpoints),
+        tuple(records),
+        tuple([bytes.fromhex(codec.fingerprint(checkpoint.digest)) for checkpoint in checkpoints]),
+        None if previous is None else bytes.fromhex(codec.fingerprint(previous)),
+        sum([len(record.data) for record in records]),
+    )
 
 
 def begin_parameters(append: Append) -> tuple[Any, ...]:
@@ -90,20 +118,16 @@ def begin_parameters(append: Append) -> tuple[Any, ...]:
     Args:
         append: a step 0, alone.
     """
-    (checkpoint,) = append.checkpoints
+    checkpoint = append.first
     return (
         checkpoint.run_id,
-        bytes.fromhex(checkpoint.digest),
-        append.records[0],
+        append.digests[0],
+        append.records[0].data,
         checkpoint.status,
         text_of(checkpoint.graph_id),
-        checkpoint.graph_hash,
         checkpoint.started_at,
         checkpoint.timestamp,
-        checkpoint.parent_run_id,
-        checkpoint.origin,
-        error_text(checkpoint),
-        text_of(checkpoint.metadata),
+        summary_json(checkpoint),
         tags_of(checkpoint.metadata),
     )
 
@@ -114,17 +138,17 @@ def advance_parameters(append: Append) -> tuple[Any, ...]:
     Args:
         append: one step above 0, alone.
     """
-    (checkpoint,) = append.checkpoints
+    checkpoint, record = append.first, append.records[0]
     return (
         checkpoint.run_id,
         checkpoint.step,
-        bytes.fromhex(checkpoint.digest),
-        append.records[0],
-        previous_of(checkpoint),
+        append.digests[0],
+        base_of(record),
+        record.data,
+        append.previous,
         checkpoint.status,
-        checkpoint.graph_hash,
         checkpoint.timestamp,
-        error_text(checkpoint),
+        summary_json(checkpoint),
     )
 
 
@@ -140,34 +164,27 @@ def batch_parameters(appends: Sequence[Append]) -> tuple[list[Any], ...]:
         (append.run_id, tag) for append in appends if append.first.step == 0 for tag in tags_of(append.first.metadata)
     ]
     rows = [
-        (checkpoint, record)
+        (checkpoint, digest, record)
         for append in appends
-        for checkpoint, record in zip(append.checkpoints, append.records, strict=True)
+        for checkpoint, digest, record in zip(append.checkpoints, append.digests, append.records, strict=True)
     ]
     return (
         [first.run_id for first in firsts],
         [first.step for first in firsts],
-        [previous_of(first) for first in firsts],
+        [append.previous for append in appends],
+        [append.base for append in appends],
         [last.step for last in lasts],
-        [bytes.fromhex(last.digest) for last in lasts],
+        [append.digests[-1] for append in appends],
         [last.status for last in lasts],
-        [last.graph_hash for last in lasts],
         [last.timestamp for last in lasts],
-        [error_text(last) for last in lasts],
+        [summary_json(last) for last in lasts],
         [text_of(first.graph_id) for first in firsts],
         [first.started_at for first in firsts],
-        [first.parent_run_id for first in firsts],
-        [first.origin for first in firsts],
-        [text_of(first.metadata) for first in firsts],
         [run_id for run_id, _ in tags],
         [tag for _, tag in tags],
-        [checkpoint.run_id for checkpoint, _ in rows],
-        [checkpoint.step for checkpoint, _ in rows],
-        [bytes.fromhex(checkpoint.digest) for checkpoint, _ in rows],
-        [record for _, record in rows],
+        [checkpoint.run_id for checkpoint, _, _ in rows],
+        [checkpoint.step for checkpoint, _, _ in rows],
+        [digest for _, digest, _ in rows],
+        [base_of(record) for _, _, record in rows],
+        [record.data for _, _, record in rows],
     )
-
-
-def previous_of(checkpoint: Checkpoint) -> bytes | None:
-    """Return the digest of the step before as its column holds it."""
-    return None if checkpoint.previous_digest is None else bytes.fromhex(checkpoint.previous_digest)

@@ -13,13 +13,12 @@ from weakref import WeakKeyDictionary
 
 import asyncpg
 
-from stargraph.checkpoint.codec import decode
+from stargraph.checkpoint.codec import Cipher, Codec
 from stargraph.checkpoint.postgres import _removal as removal
-from stargraph.checkpoint.postgres._connections import BorrowedSessions, OwnSessions, Session, Sessions
-from stargraph.checkpoint.postgres._dsn import split_schema, without_secrets
-from stargraph.checkpoint.postgres._failures import PATIENCE_WITH_ONE, Patience, closed
+from stargraph.checkpoint.postgres._connections import BorrowedSessions, OwnSessions, Sessions
+from stargraph.checkpoint.postgres._dsn import split_options, without_secrets
+from stargraph.checkpoint.postgres._failures import PATIENCE_WITH_ONE, Patience
 from stargraph.checkpoint.postgres._queries import Queries
-from stargraph.checkpoint.postgres._rows import summary_from
 from stargraph.checkpoint.postgres._runs import cursor_after, search_statement
 from stargraph.checkpoint.postgres._schema import bootstrap
 from stargraph.checkpoint.postgres._writer import Writer
@@ -39,8 +38,10 @@ from stargraph.checkpoint.protocol import (
     check_batch,
     check_instant,
     check_listing,
+    closed,
     is_run_id,
     not_bootstrapped,
+    summaries_from_json,
 )
 from stargraph.errors import StoreUnavailableError
 
@@ -76,6 +77,8 @@ class PostgresCheckpointer:
         prepared_statements: let the server keep plans. None turns that off behind a pooler.
         allow_data_loss: take a server with `fsync` or `synchronous_commit` off, which may lose checkpoints that it
             has acknowledged.
+        encryption: the keys that encrypt what is stored; None stores it readable. docs/encryption.md says what stays
+            readable all the same.
 
     Raises:
         ValueError: neither or both of `dsn` and `pool` are given, or a number is out of range, or the schema is no
@@ -95,6 +98,7 @@ class PostgresCheckpointer:
         group_commit: bool = True,
         prepared_statements: bool | None = None,
         allow_data_loss: bool = False,
+        encryption: Cipher | None = None,
     ) -> None:
         if (dsn is None) == (pool is None):
             raise ValueError("give either a DSN or a pool")
@@ -114,6 +118,7 @@ class PostgresCheckpointer:
         self._group_commit = group_commit
         self._prepared_statements = prepared_statements
         self._allow_data_loss = allow_data_loss
+        self._codec = Codec(cipher=encryption)
         self._ready = False
         self._closed = False
         self._attached: WeakKeyDictionary[asyncio.AbstractEventLoop, _Attached] = WeakKeyDictionary()
@@ -123,13 +128,20 @@ class PostgresCheckpointer:
         """Return a handle on the database that a URL names; no I/O.
 
         Args:
-            url: a DSN; its parameter `schema` names the schema, `stargraph` without it.
+            url: a DSN; its parameters `schema` and `timeout` are arguments of the class. The keys of encryption come
+                from `STARGRAPH_ENCRYPTION_KEY`.
 
         Raises:
-            ValueError: the schema is no plain name.
+            ValueError: the schema is no plain name, the timeout no number above 0, or a key too short.
         """
-        dsn, schema = split_schema(url)
-        return cls(dsn) if schema is None else cls(dsn, schema=schema)
+        dsn, given = split_options(url)
+        options: dict[str, Any] = dict(given)
+        if "timeout" in given:
+            try:
+                options["timeout"] = float(given["timeout"])
+            except ValueError:
+                raise ValueError(f"timeout is {given['timeout']!r}: give seconds above 0") from None
+        return cls(dsn, **options, encryption=Cipher.from_environment())
 
     def __repr__(self) -> str:
         source = "pool=…" if self._dsn is None else repr(without_secrets(self._dsn))
@@ -164,7 +176,7 @@ class PostgresCheckpointer:
                 `history-lost` or `not-bootstrapped`.
             StoreUnavailableError: the outcome is unknown; writing again settles it.
         """
-        await self._open().writer.write([checkpoint])
+        await self._open().writer.write((checkpoint,))
 
     async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Append several steps of one run; see `BatchAppend.write_many`.
@@ -190,8 +202,8 @@ class PostgresCheckpointer:
         self._open()
         if not is_run_id(run_id):
             return None
-        rows = await self._fetch(self._queries.latest, run_id)
-        return decode(rows[0]["record"], run_id=run_id, step=rows[0]["step"]) if rows else None
+        records = await self._records(self._queries.latest, run_id)
+        return self._codec.decode_latest(records, run_id=run_id, step=max(records)) if records else None
 
     async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
         """Return one step of a run, or None.
@@ -203,8 +215,8 @@ class PostgresCheckpointer:
         self._open()
         if not is_run_id(run_id) or not 0 <= step <= _HIGHEST_STEP:
             return None
-        rows = await self._fetch(self._queries.at_step, run_id, step)
-        return decode(rows[0]["record"], run_id=run_id, step=step) if rows else None
+        records = await self._records(self._queries.at_step, run_id, step)
+        return self._codec.decode(records, run_id=run_id, step=step) if records else None
 
     async def list_runs(self, *, since: datetime | None = None, limit: int = 100) -> list[RunSummary]:
         """Return runs, the newest `started_at` first, ties by `run_id` ascending.
@@ -220,8 +232,7 @@ class PostgresCheckpointer:
         since = check_listing(since, limit)
         if limit == 0:
             return []
-        rows = await self._fetch(self._queries.list_runs, since, min(limit, _HIGHEST_STEP))
-        return [summary_from(row) for row in rows]
+        return await self._summaries(self._queries.list_runs, since, min(limit, _HIGHEST_STEP))
 
     async def history(
         self,
@@ -247,12 +258,14 @@ class PostgresCheckpointer:
             rows = await self._fetch(sql, run_id, low, high, _PAGE_BYTES)
             if not rows:
                 return
-            for row in rows:
-                yield decode(row["record"], run_id=run_id, step=row["step"])
+            records = {row["step"]: row["record"] for row in rows}
+            steps = [row["step"] for row in rows if row["asked"]]
+            for checkpoint in self._codec.decode_many(records, run_id=run_id, steps=steps):
+                yield checkpoint
             if newest_first:
-                high = rows[-1]["step"] - 1
+                high = steps[-1] - 1
             else:
-                low = rows[-1]["step"] + 1
+                low = steps[-1] + 1
 
     async def search(
         self,
@@ -291,7 +304,7 @@ class PostgresCheckpointer:
         )
         if limit == 0:
             return RunPage(items=())
-        found = [summary_from(row) for row in await self._fetch(sql, *parameters)]
+        found = await self._summaries(sql, *parameters)
         page = found[:limit]
         return RunPage(items=tuple(page), next_cursor=cursor_after(page[-1]) if len(found) > limit else None)
 
@@ -305,7 +318,10 @@ class PostgresCheckpointer:
             Whether there was such a run.
         """
         self._open()
-        return is_run_id(run_id) and await removal.delete_run(self._fetch, self._queries, run_id)
+        if not is_run_id(run_id):
+            return False
+        self._codec.forget(run_id)
+        return await removal.delete_run(self._fetch, self._queries, run_id)
 
     async def prune(
         self,
@@ -336,6 +352,7 @@ class PostgresCheckpointer:
         return await removal.prune(
             self._fetch,
             self._queries,
+            self._codec,
             older_than=older_than,
             statuses=statuses,
             keep_last=keep_last,
@@ -384,7 +401,9 @@ class PostgresCheckpointer:
                     within=self._within,
                     prepared_statements=self._prepared_statements,
                 )
-            writer = Writer(sessions, self._queries, self._patience, grouped=self._group_commit)
+            writer = Writer(
+                sessions, self._queries, self._codec, self._patience, within=self._within, grouped=self._group_commit
+            )
             attached = self._attached[loop] = _Attached(sessions, writer)
         return attached
 
@@ -401,6 +420,8 @@ class PostgresCheckpointer:
                 target_session_attrs="read-write",
                 **options,
             )
+        except tls.SSLCertVerificationError:
+            raise  # a ValueError too
         except ValueError as error:
             # What could not be read may be a part of the password, and the message quotes it.
             raise StoreUnavailableError(
@@ -409,15 +430,16 @@ class PostgresCheckpointer:
                 hint="Write it as postgresql://user:password@host:port/database, special characters as %XX.",
             ) from None
 
+    async def _summaries(self, sql: str, *parameters: object) -> list[RunSummary]:
+        rows = await self._fetch(sql, *parameters)
+        return summaries_from_json([(row["run_id"], row["summary"] or b"null") for row in rows])
+
+    async def _records(self, sql: str, *parameters: object) -> dict[int, bytes]:
+        return {row["step"]: row["record"] for row in await self._fetch(sql, *parameters)}
+
     async def _fetch(self, sql: str, *parameters: object) -> list[asyncpg.Record]:
         sessions = self._open().sessions
-
-        async def request() -> list[asyncpg.Record]:
-            session: Session
-            async with sessions.session() as session:
-                return await session.fetch(sql, *parameters)
-
-        return await self._patience.run(request, "the request was not answered")
+        return await self._patience.run(lambda: sessions.fetch(sql, *parameters), "the request was not answered")
 
 
 _: type[Checkpointer] = PostgresCheckpointer

@@ -24,6 +24,33 @@ _WRITERS: Final = 2
 """Batches on their way at the same time: one is built and parsed while the other one is made durable."""
 
 
+class _Waiting:
+    """An append that waits for others, and what becomes of it.
+
+    Attributes:
+        append: what to store.
+        outcome: whether it was stored.
+        until: the time of the loop at which it is no longer sent.
+        sent: done once the statement that took it has ended, however; None while it waits.
+    """
+
+    __slots__ = ("append", "outcome", "sent", "until")
+
+    def __init__(self, append: Append, outcome: asyncio.Future[bool], until: float) -> None:
+        self.append = append
+        self.outcome = outcome
+        self.until = until
+        self.sent: asyncio.Future[None] | None = None
+
+    def settle(self, stored: bool | BaseException) -> None:
+        """Tell the caller, if it is still there."""
+        if not self.outcome.done():
+            if isinstance(stored, BaseException):
+                self.outcome.set_exception(stored)
+            else:
+                self.outcome.set_result(stored)
+
+
 class Commits:
     """Sends appends to the database, many at a time where many wait.
 
@@ -33,13 +60,15 @@ class Commits:
         sessions: where connections come from.
         queries: the statements.
         grouped: whether appends of several runs may share a statement.
+        within: seconds that an append may wait for its turn.
     """
 
-    def __init__(self, sessions: Sessions, queries: Queries, *, grouped: bool) -> None:
+    def __init__(self, sessions: Sessions, queries: Queries, *, grouped: bool, within: float) -> None:
         self._sessions = sessions
         self._queries = queries
         self._grouped = grouped
-        self._waiting: deque[tuple[Append, asyncio.Future[bool]]] = deque()
+        self._within = within
+        self._waiting: deque[_Waiting] = deque()
         self._busy = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -52,6 +81,9 @@ class Commits:
 
         Returns:
             Whether it was stored; if not, the tail of the run is not the one that it follows.
+
+        Raises:
+            TimeoutError: the statements before it, or its own, took too long.
         """
         if alone or not self._grouped:
             return bool(await self._send([append], wait=True))
@@ -63,24 +95,23 @@ class Commits:
             finally:
                 self._busy -= 1
                 self._send_waiting()
-        outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        waiting = (append, outcome)
+        return await self._with_others(append)
+
+    async def _with_others(self, append: Append) -> bool:
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(append, loop.create_future(), loop.time() + self._within)
         self._waiting.append(waiting)
         self._send_waiting()
         try:
-            return await asyncio.shield(outcome)
+            return await waiting.outcome
         except asyncio.CancelledError:
-            if waiting in self._waiting:
-                outcome.cancel()
-            else:
-                # It is on its way with others: the caller leaves once it is known what became of it.
-                await asyncio.wait([outcome])
-                if not outcome.cancelled():
-                    outcome.exception()
+            if waiting.sent is not None:
+                # It is on its way with others: the caller leaves once the database has decided.
+                await asyncio.wait([waiting.sent])
             raise
 
     def _send_waiting(self) -> None:
-        while self._waiting and self._waiting[0][1].done():
+        while self._waiting and self._waiting[0].outcome.done():
             self._waiting.popleft()
         if self._waiting and self._busy < _WRITERS:
             self._busy += 1
@@ -94,53 +125,58 @@ class Commits:
         self._send_waiting()
 
     async def _write_batches(self) -> None:
-        while self._waiting:
-            batch = self._next_batch()
-            if not batch:
-                return
+        while batch := self._next_batch():
+            sent = asyncio.get_running_loop().create_future()
+            for waiting in batch:
+                waiting.sent = sent
             try:
-                stored = await self._send([append for append, _ in batch])
-            except asyncio.CancelledError:
-                for _, outcome in batch:
-                    outcome.cancel()
-                raise
-            except Exception as error:  # noqa: BLE001  # each waiting caller gets it
-                await self._fail(batch, error)
-            else:
-                for append, outcome in batch:
-                    if not outcome.done():
-                        outcome.set_result(append.run_id in stored)
+                await self._write_batch(batch)
+            finally:
+                sent.set_result(None)
 
-    def _next_batch(self) -> list[tuple[Append, asyncio.Future[bool]]]:
-        batch: list[tuple[Append, asyncio.Future[bool]]] = []
+    def _next_batch(self) -> list[_Waiting]:
+        now = asyncio.get_running_loop().time()
+        batch: list[_Waiting] = []
         size = 0
         while self._waiting and len(batch) < _MOST_APPENDS:
-            append, outcome = self._waiting[0]
-            if batch and size + append.size > _MOST_BYTES:
+            waiting = self._waiting[0]
+            if batch and size + waiting.append.size > _MOST_BYTES:
                 break
             self._waiting.popleft()
+            if waiting.until < now:
+                waiting.settle(TimeoutError("the writes before it took too long"))
             # One whose caller gave up waiting may be here a second time.
-            if not outcome.done():
-                batch.append((append, outcome))
-                size += append.size
-        return sorted(batch, key=lambda item: item[0].run_id)
+            elif not waiting.outcome.done():
+                batch.append(waiting)
+                size += waiting.append.size
+        return sorted(batch, key=lambda waiting: waiting.append.run_id)
 
-    async def _fail(self, batch: list[tuple[Append, asyncio.Future[bool]]], error: Exception) -> None:
-        if len(batch) == 1 or is_transient(error):
-            for _, outcome in batch:
-                if not outcome.done():
-                    outcome.set_exception(error)
-            return
-        # Something about one of them: it must not fail the others.
-        for append, outcome in batch:
-            try:
-                stored = bool(await self._send([append], wait=True))
-            except Exception as own:  # noqa: BLE001  # each waiting caller gets its own
-                if not outcome.done():
-                    outcome.set_exception(own)
+    async def _write_batch(self, batch: list[_Waiting]) -> None:
+        try:
+            stored = await self._send([waiting.append for waiting in batch])
+        except asyncio.CancelledError:
+            for waiting in batch:
+                waiting.outcome.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001  # each waiting caller gets it
+            if len(batch) == 1 or is_transient(error):
+                for waiting in batch:
+                    waiting.settle(error)
             else:
-                if not outcome.done():
-                    outcome.set_result(stored)
+                await self._write_apart(batch)
+        else:
+            for waiting in batch:
+                waiting.settle(waiting.append.run_id in stored)
+
+    async def _write_apart(self, batch: list[_Waiting]) -> None:
+        # Something about one of them: it must not fail the others.
+        for waiting in batch:
+            try:
+                stored = bool(await self._send([waiting.append], wait=True))
+            except Exception as error:  # noqa: BLE001  # each waiting caller gets its own
+                waiting.settle(error)
+            else:
+                waiting.settle(stored)
 
     async def _send(self, appends: list[Append], *, wait: bool = False) -> set[str]:
         if len(appends) == 1 and len(appends[0]) == 1:
@@ -152,6 +188,5 @@ class Commits:
         else:
             sql = self._queries.append_run if wait else self._queries.append_batch
             parameters = batch_parameters(appends)
-        async with self._sessions.session() as session:
-            rows: list[asyncpg.Record] = await session.fetch(sql, *parameters)
+        rows: list[asyncpg.Record] = await self._sessions.fetch(sql, *parameters)
         return {row["run_id"] for row in rows}

@@ -31,15 +31,19 @@ class Session:
         self._named = named
         self._statements: dict[str, Any] = {}
 
-    async def fetch(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
+    async def fetch(self, sql: str, *arguments: object, timeout: float | None = None) -> list[asyncpg.Record]:
         """Run one statement and return its rows, in one round trip once it is known here.
 
         Args:
             sql: the statement.
             arguments: its parameters.
+            timeout: seconds until it is given up.
+
+        Raises:
+            TimeoutError: it took too long.
         """
         if self._named is None:
-            rows: list[asyncpg.Record] = await self.connection.fetch(sql, *arguments)
+            rows: list[asyncpg.Record] = await self.connection.fetch(sql, *arguments, timeout=timeout)
             return rows
         statement = self._statements.get(sql)
         if statement is None:
@@ -47,9 +51,9 @@ class Session:
             # hand every transaction to another server connection. A name is unique to this connection, since
             # a pooler that goes undetected would let two clients share the server's names.
             name = f"stargraph_{uuid.uuid4().hex}" if self._named else ""
-            statement = await self.connection.prepare(sql, name=name)
+            statement = await self.connection.prepare(sql, name=name, timeout=timeout)
             self._statements[sql] = statement
-        fetched: list[asyncpg.Record] = await statement.fetch(*arguments)
+        fetched: list[asyncpg.Record] = await statement.fetch(*arguments, timeout=timeout)
         return fetched
 
     @property
@@ -78,6 +82,17 @@ class Sessions(Protocol):
 
         Raises:
             TimeoutError: the block took too long, waiting for a connection and opening it included.
+        """
+
+    async def fetch(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
+        """Run one statement on a connection that is lent for it, and return its rows.
+
+        Args:
+            sql: the statement.
+            arguments: its parameters.
+
+        Raises:
+            TimeoutError: it took too long.
         """
 
     async def close(self) -> None:
@@ -116,19 +131,34 @@ class OwnSessions:
             session = self._take() or await self._open()
             try:
                 yield session
-            except asyncio.CancelledError:
-                # asyncpg has asked the server to stop. Closing waits for its answer: a write whose caller was
-                # cancelled must not be stored later, after somebody has looked.
-                if limit.expired():
-                    session.terminate()
-                else:
-                    await session.close()
-                raise
-            except BaseException:
-                # What an error leaves behind on a connection is not worth guessing.
-                session.terminate()
+            except BaseException as error:
+                await self._drop(session, error, expired=limit.expired())
                 raise
             self._put(session)
+
+    async def fetch(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
+        session = None if self._free.locked() else self._take()
+        if session is None:
+            async with self.session() as session:
+                return await session.fetch(sql, *arguments)
+        # Nothing to wait for: asyncpg's own timeout costs a third of one around all of this.
+        async with self._free:
+            try:
+                rows = await session.fetch(sql, *arguments, timeout=self._within)
+            except BaseException as error:
+                await self._drop(session, error, expired=False)
+                raise
+            self._put(session)
+        return rows
+
+    async def _drop(self, session: Session, error: BaseException, *, expired: bool) -> None:
+        # What an error leaves behind on a connection is not worth guessing.
+        if isinstance(error, asyncio.CancelledError) and not expired:
+            # asyncpg has asked the server to stop. Closing waits for its answer: a write whose caller was
+            # cancelled must not be stored later, after somebody has looked.
+            await session.close()
+        else:
+            session.terminate()
 
     def _take(self) -> Session | None:
         self._drop_stale()
@@ -209,6 +239,10 @@ class BorrowedSessions:
                 raise
             finally:
                 await self._pool.release(connection)
+
+    async def fetch(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
+        async with self.session() as session:
+            return await session.fetch(sql, *arguments)
 
     async def close(self) -> None:
         """Leave the pool to its owner."""

@@ -6,6 +6,7 @@ import re
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+_OUR_PARAMETERS: Final = frozenset({"schema", "timeout"})
 _SHOWN_PARAMETERS: Final = frozenset({"host", "port", "user", "dbname", "sslmode", "target_session_attrs"})
 
 
@@ -32,16 +33,16 @@ def without_secrets(dsn: str) -> str:
     return f"{parts.scheme}://{netloc}{parts.path}{'?' if query else ''}{query}"
 
 
-def split_schema(url: str) -> tuple[str, str | None]:
-    """Return a URL without its parameter `schema`, and the value of that, if it has one.
+def split_options(url: str) -> tuple[str, dict[str, str]]:
+    """Return a URL without the parameters that are ours, and these: the server would take them for its settings.
 
     Args:
-        url: a DSN; only it says `schema`, which the server would take for a setting.
+        url: a DSN with `schema` and `timeout`, or without.
     """
     parts = urlsplit(url)
     pairs = parse_qsl(parts.query, keep_blank_values=True)
-    schema = dict(pairs).get("schema")
-    if schema is None:
-        return url, None
-    query = urlencode([pair for pair in pairs if pair[0] != "schema"])
-    return urlunsplit(parts._replace(query=query)), schema
+    ours = {name: value for name, value in pairs if name in _OUR_PARAMETERS}
+    if not ours:
+        return url, ours
+    query = urlencode([pair for pair in pairs if pair[0] not in ours])
+    return urlunsplit(parts._replace(query=query)), ours

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 import asyncpg
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_before_delay, wait_random_exponential
 
-from stargraph.errors import CheckpointError, StoreUnavailableError
+from stargraph.errors import StoreUnavailableError
 
 T = TypeVar("T")
 
@@ -80,6 +81,11 @@ _HINTS: Final[tuple[tuple[type[Exception], str, str], ...]] = (
         "schema-missing",
         "The tables are gone: call bootstrap() again, and check which database the DSN names.",
     ),
+    (
+        ssl.SSLCertVerificationError,
+        "certificate-refused",
+        "Check sslrootcert, and that the server's certificate is for the host in the DSN.",
+    ),
     (TimeoutError, "timeout", "Check the network and the server's load; `timeout` says how long to try."),
     (OSError, "unreachable", "Check that the server runs and that host and port in the DSN are right."),
 )
@@ -89,7 +95,7 @@ def is_transient(error: BaseException) -> bool:
     """Tell whether the same request may succeed when it is made again."""
     if isinstance(error, asyncpg.InterfaceError):
         return type(error) is asyncpg.InterfaceError
-    return isinstance(error, _TRANSIENT)
+    return isinstance(error, _TRANSIENT) and not isinstance(error, ssl.SSLCertVerificationError)
 
 
 def unavailable(
@@ -109,8 +115,9 @@ def unavailable(
             reason, hint = word, advice
             break
     said = " ".join(str(error).split()) or type(error).__name__
+    where = "" if run_id is None else f"run {run_id!r}, step {step}: "
     return StoreUnavailableError(
-        f"PostgreSQL: {what}: {said}",
+        f"PostgreSQL: {where}{what}: {said}",
         reason=reason,
         hint=hint,
         run_id=run_id,
@@ -139,7 +146,8 @@ class Patience:
         """Return what a request returns.
 
         Args:
-            request: what to do; must be safe to do again.
+            request: what to do; must be safe to do again, and must end by itself within the deadline: the first
+                attempt, which is nearly always the only one, is not timed here.
             what: what could not be done, for an error message.
             run_id: the run.
             step: the step.
@@ -148,15 +156,16 @@ class Patience:
             StoreUnavailableError: it failed for good, or until the deadline.
             CheckpointError: the request raised it.
         """
+        began = time.monotonic()
         failures: list[BaseException] = []
         try:
-            async with asyncio.timeout(self._timeout):
-                try:
-                    return await request()
-                except _TRANSIENT as error:
-                    if not is_transient(error):
-                        raise
-                    failures.append(error)
+            try:
+                return await request()
+            except _TRANSIENT as error:
+                if not is_transient(error):
+                    raise
+                failures.append(error)
+            async with asyncio.timeout(began + self._timeout - time.monotonic()):
                 return await self._again(request, failures)
         except _DATABASE_ERRORS as error:
             # A server that says what is wrong tells more than our own patience that ran out after.
@@ -165,6 +174,15 @@ class Patience:
             raise unavailable(cause, what, run_id=run_id, step=step) from cause
 
     async def _again(self, request: Callable[[], Awaitable[T]], failures: list[BaseException]) -> T:
+        # Loaded where something failed: it takes as long as asyncpg.
+        from tenacity import (
+            AsyncRetrying,
+            RetryCallState,
+            retry_if_exception,
+            stop_before_delay,
+            wait_random_exponential,
+        )
+
         pauses = wait_random_exponential(multiplier=0.05, max=2)
         retrying = AsyncRetrying(
             retry=retry_if_exception(is_transient),
@@ -182,12 +200,3 @@ class Patience:
                 raise
 
         return await retrying(attempt)
-
-
-def closed() -> CheckpointError:
-    """Return the error of a method that was called after `close`."""
-    return CheckpointError(
-        "the checkpointer is closed",
-        reason="closed",
-        hint="Call `await checkpointer.bootstrap()` to open it again.",
-    )

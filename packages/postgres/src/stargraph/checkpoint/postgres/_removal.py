@@ -9,9 +9,9 @@ from typing import Final
 
 import asyncpg
 
-from stargraph.checkpoint.codec import decode
+from stargraph.checkpoint.codec import Codec
 from stargraph.checkpoint.postgres._queries import Queries
-from stargraph.checkpoint.protocol import ENDED, Checkpoint, Fork, PruneReport, Status, StepRange
+from stargraph.checkpoint.protocol import ENDED, Checkpoint, PruneReport, Status, needed_steps
 
 _ROWS: Final = 1_000
 """Checkpoints that one statement removes."""
@@ -54,6 +54,7 @@ async def _reclaim(fetch: Fetch, queries: Queries, run_id: str) -> None:
 async def prune(
     fetch: Fetch,
     queries: Queries,
+    codec: Codec,
     *,
     older_than: datetime,
     statuses: Collection[Status],
@@ -65,6 +66,7 @@ async def prune(
     Args:
         fetch: runs one statement.
         queries: the statements.
+        codec: reads and writes records.
         older_than: only runs whose last step was recorded before.
         statuses: only runs with one of these.
         keep_last: how many checkpoints of each run to keep; 0 removes the run.
@@ -77,7 +79,7 @@ async def prune(
     after = ""
     while found := await fetch(queries.still, list(statuses), older_than, keep_last, after, _RUNS):
         for run in found:
-            removed = await _prune_run(fetch, queries, run, keep_last=keep_last, dry_run=dry_run)
+            removed = await _prune_run(fetch, queries, codec, run, keep_last=keep_last, dry_run=dry_run)
             runs += removed > 0
             checkpoints += removed
         after = found[-1]["run_id"]
@@ -95,21 +97,27 @@ async def _finish_deletions(fetch: Fetch, queries: Queries) -> None:
         after = buried[-1]["run_id"]
 
 
-async def _prune_run(fetch: Fetch, queries: Queries, run: asyncpg.Record, *, keep_last: int, dry_run: bool) -> int:
+async def _prune_run(
+    fetch: Fetch, queries: Queries, codec: Codec, run: asyncpg.Record, *, keep_last: int, dry_run: bool
+) -> int:
     run_id = run["run_id"]
     if keep_last == 0:
         count: int = (await fetch(queries.count_run, run_id))[0][0]
         if not dry_run:
             count = count if await delete_run(fetch, queries, run_id, only_at=run["digest"]) else 0
         return count
-    needed: list[StepRange] = []
+    lows: list[int] = []
+    highs: list[int] = []
     if run["status"] not in ENDED:
-        latest = await fetch(queries.at_step, run_id, run["last_step"])
-        if not latest:
+        latest = await _step(fetch, queries, codec, run_id, run["last_step"])
+        if latest is None:
             return 0
-        needed = _needed_by(decode(latest[0]["record"], run_id=run_id, step=run["last_step"]))
-    lows, highs = [step.first for step in needed], [step.last for step in needed]
+        for needed in needed_steps(latest):
+            lows.append(needed.first)
+            highs.append(needed.last)
     keep_from = run["last_step"] - keep_last + 1
+    if not dry_run and not await _rewrite(fetch, queries, codec, run, keep_from, lows, highs):
+        return 0
     removed: int = 0
     low = 0
     while True:
@@ -126,10 +134,27 @@ async def _prune_run(fetch: Fetch, queries: Queries, run: asyncpg.Record, *, kee
             return removed
 
 
-def _needed_by(checkpoint: Checkpoint) -> list[StepRange]:
-    """The steps that a run reads when it goes on from a checkpoint."""
-    needed: list[StepRange] = []
-    for item in checkpoint.frontier:
-        needed.append(StepRange(first=item.since_step, last=item.since_step))
-        needed.extend(item.completed_steps if isinstance(item, Fork) else item.calls)
-    return needed
+async def _rewrite(
+    fetch: Fetch,
+    queries: Queries,
+    codec: Codec,
+    run: asyncpg.Record,
+    keep_from: int,
+    lows: list[int],
+    highs: list[int],
+) -> bool:
+    """Make what stays independent of what goes; return whether the run stood still meanwhile."""
+    run_id, digest, last_step = run["run_id"], run["digest"], run["last_step"]
+    for row in await fetch(queries.bereft, run_id, keep_from, lows, highs):
+        checkpoint = await _step(fetch, queries, codec, run_id, row["step"])
+        if checkpoint is None:
+            return False
+        record = codec.encode_alone(checkpoint).data
+        if not await fetch(queries.rewrite, run_id, digest, last_step, row["step"], record):
+            return False
+    return True
+
+
+async def _step(fetch: Fetch, queries: Queries, codec: Codec, run_id: str, step: int) -> Checkpoint | None:
+    records = {row["step"]: row["record"] for row in await fetch(queries.at_step, run_id, step)}
+    return codec.decode(records, run_id=run_id, step=step) if records else None

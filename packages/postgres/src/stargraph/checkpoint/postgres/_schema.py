@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Final
 
 import asyncpg
@@ -14,7 +14,7 @@ from stargraph.errors import CheckpointError, StoreVersionError
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
-_CREATE: Final = """
+_VERSION_2: Final = """
 CREATE TABLE {schema}.migrations (
     version integer PRIMARY KEY,
     applied_at timestamptz NOT NULL DEFAULT now()
@@ -28,13 +28,9 @@ CREATE TABLE {schema}.runs (
     digest bytea NOT NULL,
     status text NOT NULL,
     graph_id text NOT NULL,
-    graph_hash text NOT NULL,
     started_at timestamptz NOT NULL,
     updated_at timestamptz NOT NULL,
-    parent_run_id text,
-    origin text,
-    error text,
-    metadata text NOT NULL,
+    summary bytea,
     tags text[] NOT NULL
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
 
@@ -45,16 +41,17 @@ CREATE INDEX runs_by_tag ON {schema}.runs USING gin (tags) WHERE tags <> '{}';
 CREATE TABLE {schema}.checkpoints (
     run_id text COLLATE "C" NOT NULL,
     step bigint NOT NULL,
+    base bigint,
     digest bytea NOT NULL,
     record bytea NOT NULL,
     PRIMARY KEY (run_id, step)
 );
--- Measured at 200 KB: four to five times quicker than to compress on the server.
+-- The record is compressed before it gets here.
 ALTER TABLE {schema}.checkpoints ALTER COLUMN record SET STORAGE EXTERNAL;
 """
 
-MIGRATIONS: Final = (_CREATE,)
-"""Each one leads from the version before it to its own, the first from nothing to version 1."""
+MIGRATIONS: Final = {2: _VERSION_2}
+"""What makes each version of the tables from the one before it; a new schema goes through all of them."""
 
 
 def quoted(schema: str) -> str:
@@ -76,7 +73,7 @@ def quoted(schema: str) -> str:
 
 
 async def bootstrap(
-    session: Session, schema: str, *, allow_data_loss: bool, migrations: Sequence[str] = MIGRATIONS
+    session: Session, schema: str, *, allow_data_loss: bool, migrations: Mapping[int, str] = MIGRATIONS
 ) -> None:
     """Create or migrate the tables; concurrent callers wait for one of them to do it.
 
@@ -84,29 +81,31 @@ async def bootstrap(
         session: a connection to the database.
         schema: the name of the schema.
         allow_data_loss: take a server that may lose acknowledged commits.
-        migrations: the steps from nothing to the current version.
+        migrations: what makes each version from the one before it.
 
     Raises:
-        StoreVersionError: the tables are newer than this software.
+        StoreVersionError: the tables are newer than this software, or from before the first release.
         CheckpointError: the server may lose acknowledged commits (`reason="not-durable"`).
     """
     if not allow_data_loss:
         await _check_durability(session)
     connection = session.connection
-    if await _version(connection, schema, len(migrations)) == len(migrations):
+    newest = max(migrations)
+    if await _version(connection, schema, newest) == newest:
         return
     # Stated, since a transaction that keeps its first snapshot would not see what the one before it created.
     async with connection.transaction(isolation="read_committed"):
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _lock_key(schema))
-        version = await _version(connection, schema, len(migrations))
+        version = await _version(connection, schema, newest)
         # CREATE SCHEMA IF NOT EXISTS wants the right to create one even where it exists.
         if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", schema):
             await connection.execute(f"CREATE SCHEMA {quoted(schema)}")
-        for number in range(version + 1, len(migrations) + 1):
-            await connection.execute(migrations[number - 1].replace("{schema}", quoted(schema)))
-            await connection.execute(
-                "INSERT INTO {schema}.migrations (version) VALUES ($1)".replace("{schema}", quoted(schema)), number
-            )
+        for number, statements in migrations.items():
+            if number > version:
+                await connection.execute(statements.replace("{schema}", quoted(schema)))
+                await connection.execute(
+                    "INSERT INTO {schema}.migrations (version) VALUES ($1)".replace("{schema}", quoted(schema)), number
+                )
 
 
 async def _version(connection: asyncpg.Connection, schema: str, known: int) -> int:
@@ -125,6 +124,12 @@ async def _version(connection: asyncpg.Connection, schema: str, known: int) -> i
             f"the schema {schema!r} has version {version}, and this software knows versions up to {known}",
             reason="newer-format",
             hint="Upgrade stargraph-checkpoint-postgres here; nothing was changed.",
+        )
+    if version == 1:
+        raise StoreVersionError(
+            f"the schema {schema!r} has version 1, from before the first release",
+            reason="older-format",
+            hint="Nothing was changed. This software cannot read it; the one that wrote it can.",
         )
     return version
 

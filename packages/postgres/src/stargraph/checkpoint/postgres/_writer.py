@@ -6,18 +6,29 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
-from weakref import WeakValueDictionary
 
-from stargraph.checkpoint.postgres._appends import Append
+from stargraph.checkpoint.codec import Codec
+from stargraph.checkpoint.postgres._appends import Append, encoded, encoded_alone
 from stargraph.checkpoint.postgres._commits import Commits
 from stargraph.checkpoint.postgres._connections import Sessions
 from stargraph.checkpoint.postgres._failures import Patience
 from stargraph.checkpoint.postgres._queries import Queries
 from stargraph.checkpoint.postgres._rows import DELETED
 from stargraph.checkpoint.protocol import Checkpoint, Tail, judge_append, run_deleted
-from stargraph.errors import CheckpointError
+from stargraph.errors import CheckpointCorruptedError, CheckpointError
 
+_ATTEMPTS: Final = 10
 _REMEMBERED_RUNS: Final = 10_000
+
+
+class _Turn:
+    """Whose turn it is at a run, and how many want one."""
+
+    __slots__ = ("lock", "wanted")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.wanted = 0
 
 
 class Writer:
@@ -26,18 +37,29 @@ class Writer:
     Args:
         sessions: where connections come from.
         queries: the statements.
+        codec: encodes checkpoints.
         patience: how long to try.
+        within: seconds that an append may wait for its turn at the database.
         grouped: whether appends of several runs may share a statement.
     """
 
-    def __init__(self, sessions: Sessions, queries: Queries, patience: Patience, *, grouped: bool) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        queries: Queries,
+        codec: Codec,
+        patience: Patience,
+        *,
+        within: float,
+        grouped: bool,
+    ) -> None:
         self._sessions = sessions
         self._queries = queries
+        self._codec = codec
         self._patience = patience
         self._grouped = grouped
-        self._commits = Commits(sessions, queries, grouped=grouped)
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._active = 0
+        self._commits = Commits(sessions, queries, grouped=grouped, within=within)
+        self._turns: dict[str, _Turn] = {}
         self._idle = asyncio.Event()
         self._idle.set()
         self._acknowledged: OrderedDict[str, int] = OrderedDict()
@@ -48,23 +70,25 @@ class Writer:
         Args:
             checkpoints: at least one; what is stored of them is always a prefix.
         """
-        append = Append.of(checkpoints)
-        run_id = append.run_id
+        # Not validated yet; whatever is no run id is refused when it is encoded.
+        run_id = str(vars(checkpoints[0]).get("run_id"))
         turn = self._turns.get(run_id)
         if turn is None:
-            turn = self._turns[run_id] = asyncio.Lock()
-        self._active += 1
-        self._idle.clear()
+            turn = self._turns[run_id] = _Turn()
+            self._idle.clear()
+        turn.wanted += 1
         try:
-            async with turn:
+            async with turn.lock:
                 # Without group commit every statement names its one row by constants.
-                for piece in append.pieces(most=None if self._grouped else 1):
-                    await self._append(piece)
-                    self._remember(run_id, piece.last.step)
+                for append in encoded(checkpoints, self._codec, most=None if self._grouped else 1):
+                    await self._append(append)
+                    self._remember(run_id, append.last.step)
         finally:
-            self._active -= 1
-            if not self._active:
-                self._idle.set()
+            turn.wanted -= 1
+            if not turn.wanted:
+                del self._turns[run_id]
+                if not self._turns:
+                    self._idle.set()
 
     async def drain(self) -> None:
         """Wait for the appends that are on their way."""
@@ -82,24 +106,27 @@ class Writer:
 
         async def attempt() -> bool:
             nonlocal remaining, alone
-            while not await self._commits.append(remaining, alone=alone):
+            for _ in range(_ATTEMPTS):
+                if await self._commits.append(remaining, alone=alone):
+                    return True
                 rest = await self._rest_of(remaining)
-                if rest is None:
-                    break
-                # Whoever held the run has let it go, or will: wait for that in the statement itself.
-                remaining, alone = rest, True
-            return True
+                if not rest:
+                    return False
+                # Whoever held the run has let it go, or will: wait for that in the statement itself. Or a prune has
+                # removed what it is decoded from.
+                remaining, alone = encoded_alone(rest, self._codec), True
+            raise _contradiction(remaining.first)
 
-        first = append.first
-        await self._patience.run(
-            attempt,
-            f"run {append.run_id!r}, step {first.step}: whether it is stored is unknown",
-            run_id=append.run_id,
-            step=first.step,
+        as_encoded = await self._patience.run(
+            attempt, "whether it is stored is unknown", run_id=append.run_id, step=append.first.step
         )
+        if as_encoded:
+            self._codec.appended(remaining.records[-1])
+        else:
+            self._codec.forget(append.run_id)
 
-    async def _rest_of(self, append: Append) -> Append | None:
-        """Return what is not stored of an append that may still be made; None where all of it is stored.
+    async def _rest_of(self, append: Append) -> Sequence[Checkpoint]:
+        """Return what is not stored of an append that may still be made.
 
         Raises:
             CheckpointError: it may not be made.
@@ -108,15 +135,20 @@ class Writer:
         for position, checkpoint in enumerate(append.checkpoints):
             acknowledged = self._acknowledged.get(append.run_id, -1)
             if (-1 if tail is None else tail.step) < min(acknowledged, checkpoint.step - 1):
+                self._codec.forget(append.run_id)
                 raise _history_lost(checkpoint, acknowledged, tail)
-            verdict = judge_append(checkpoint, tail=tail, stored_digest=stored.get(checkpoint.step))
+            verdict = judge_append(
+                checkpoint,
+                tail=tail,
+                stored_digest=stored.get(checkpoint.step),
+                fingerprint=self._codec.fingerprint,
+            )
             if verdict == "append":
-                return append.part(position)
-        return None
+                return append.checkpoints[position:]
+        return ()
 
     async def _read_tail(self, append: Append) -> tuple[Tail | None, dict[int, str]]:
-        async with self._sessions.session() as session:
-            rows = await session.fetch(self._queries.tail, append.run_id, append.first.step, append.last.step)
+        rows = await self._sessions.fetch(self._queries.tail, append.run_id, append.first.step, append.last.step)
         if not rows:
             return None, {}
         if rows[0]["status"] == DELETED:
@@ -128,6 +160,16 @@ class Writer:
             floor=rows[0]["floor"],
         )
         return tail, {row["step"]: row["stored"].hex() for row in rows if row["stored"] is not None}
+
+
+def _contradiction(checkpoint: Checkpoint) -> CheckpointCorruptedError:
+    return CheckpointCorruptedError(
+        f"run {checkpoint.run_id!r}, step {checkpoint.step}: the tables say that it may be stored, and do not take it",
+        reason="corrupted-store",
+        hint="Look for triggers and row-level security on the tables, and restore a backup if the tables were edited.",
+        run_id=checkpoint.run_id,
+        step=checkpoint.step,
+    )
 
 
 def _history_lost(checkpoint: Checkpoint, acknowledged: int, tail: Tail | None) -> CheckpointError:

@@ -146,11 +146,23 @@ class Store:
             self._refuse_untouched()
         connection = self._connect("mode=ro", self._options.busy_timeout)
         try:
-            needs_migration(connection, self._files.path)
+            self._look_at(connection)
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _look_at(self, connection: sqlite3.Connection) -> None:
+        try:
+            needs_migration(connection, self._files.path)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+                raise
+            # Whoever made the store was lost before it had a write-ahead log. Only a connection that may write
+            # can roll that back.
+            with contextlib.closing(self._connect("mode=rw", self._options.busy_timeout)) as writing:
+                writing.execute("PRAGMA user_version").fetchall()
+            needs_migration(connection, self._files.path)
 
     def _refuse_untouched(self) -> None:
         """Refuse a file that is not ours before SQLite makes a -wal and a -shm file beside it.

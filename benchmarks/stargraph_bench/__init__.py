@@ -1,0 +1,1 @@
+"""Measures the drivers beside those of other projects and beside the bare media."""

@@ -1,0 +1,138 @@
+"""Moments of a call: the lines of Python that it comes through, and which of them find the store changed.
+
+A signal that is sent at a chosen moment ends or freezes a process between two lines that are microseconds apart.
+"""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+import threading
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import pydantic
+import pydantic_core
+
+from stargraph.checkpoint import codec, protocol
+
+_HERE: Final = Path(__file__).parent
+_LIBRARY: Final = Path(sysconfig.get_path("stdlib"))
+
+_CHANGES_FILES: Final = ("dbm", "gzip", "os", "pathlib", "shelve", "shutil", "sqlite3", "tempfile", "zipfile")
+"""The part of Python's own library whose lines are looked at: a driver's store changes between them."""
+
+_PASSED_OVER: Final = tuple(Path(str(module.__file__)).parent for module in (codec, protocol, pydantic, pydantic_core))
+"""Packages that change no store, beside the kit and the rest of Python's own library."""
+
+_READ_WHOLE: Final = 1 << 20
+"""Bytes up to which a file's content is compared; of larger ones only the size and the time."""
+
+
+class Moment(NamedTuple):
+    """A point of a call.
+
+    Attributes:
+        file: of the code.
+        line: in it.
+        event: what the interpreter reports there: line, return or exception.
+        turn: how often the call had come there before.
+    """
+
+    file: str
+    line: int
+    event: str
+    turn: int
+
+    def __str__(self) -> str:
+        return f"{Path(self.file).name}:{self.line}" + (f" (time {self.turn + 1})" if self.turn else "")
+
+
+@cache
+def _is_looked_at(name: str) -> bool:
+    file = Path(name)
+    if name.startswith("<") or any(file.is_relative_to(folder) for folder in (_HERE, *_PASSED_OVER)):
+        return False
+    if not file.is_relative_to(_LIBRARY) or "site-packages" in file.parts:
+        return True
+    return file.relative_to(_LIBRARY).parts[0].removesuffix(".py") in _CHANGES_FILES
+
+
+class Watch:
+    """Tells the moments of whatever runs in this process while it is armed, in all its threads.
+
+    Install it before the driver is opened: threads that started earlier are not seen.
+    """
+
+    def __init__(self) -> None:
+        self._tell: Callable[[Moment], None] | None = None
+        self._lock = threading.Lock()
+        self._seen: Counter[tuple[str, int, str]] = Counter()
+
+    def install(self) -> None:
+        """Begin to look at this thread, and at those that start from now on."""
+        threading.settrace(self._enter)
+        sys.settrace(self._enter)
+
+    def arm(self, tell: Callable[[Moment], None]) -> None:
+        """Call back at every moment from now on."""
+        self._seen.clear()
+        self._tell = tell
+
+    def disarm(self) -> None:
+        """Call back no more."""
+        self._tell = None
+
+    # The parameters are those that the interpreter gives to a trace function.
+    def _enter(self, frame: FrameType, event: str, _: Any) -> TraceFunction | None:
+        return self._step if _is_looked_at(frame.f_code.co_filename) else None
+
+    def _step(self, frame: FrameType, event: str, _: Any) -> TraceFunction:
+        if self._tell is not None:
+            with self._lock:
+                place = (frame.f_code.co_filename, frame.f_lineno, event)
+                turn = self._seen[place]
+                self._seen[place] += 1
+                if self._tell is not None:
+                    self._tell(Moment(*place, turn))
+        return self._step
+
+
+TraceFunction: TypeAlias = Callable[[FrameType, str, Any], Any]
+
+
+def fingerprint(location: str) -> object:
+    """What the files of a store look like; always the same where the location is no path."""
+    return tuple(_look_at(Path(location))) if Path(location).is_absolute() else ()
+
+
+def _look_at(store: Path) -> Iterator[tuple[str, int, int]]:
+    for path in sorted(store.parent.glob(f"{store.name}*")):
+        for file in [path, *(sorted(path.rglob("*")) if path.is_dir() else ())]:
+            try:
+                facts = file.stat()
+                whole = facts.st_size <= _READ_WHOLE and file.is_file()
+                yield str(file), facts.st_size, zlib.crc32(file.read_bytes()) if whole else facts.st_mtime_ns
+            except FileNotFoundError:
+                continue
+
+
+class Recorder:
+    """Collects moments, and those of them at which the store had changed since the moment before."""
+
+    def __init__(self, location: str) -> None:
+        self._location = location
+        self._before = fingerprint(location)
+        self.changed: list[Moment] = []
+        self.others: list[Moment] = []
+
+    def __call__(self, moment: Moment) -> None:
+        """Look at the store at a moment."""
+        now = fingerprint(self._location)
+        (self.others if now == self._before else self.changed).append(moment)
+        self._before = now

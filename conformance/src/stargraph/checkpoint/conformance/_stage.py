@@ -1,0 +1,160 @@
+"""A process that makes calls of a driver in forks of itself, and kills or freezes them at a chosen moment.
+
+A fork costs milliseconds where a new interpreter costs tenths of a second. It is made before the driver is opened
+and before there is an event loop or a thread, so what runs in it is what would run in a new process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import select
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from stargraph.checkpoint.codec import decode, encode
+from stargraph.checkpoint.conformance._findings import told
+from stargraph.checkpoint.conformance._moments import Moment, Recorder, Watch
+from stargraph.checkpoint.conformance._runs import NOON, begin, executor, follow, noise
+from stargraph.checkpoint.conformance._target import opened
+from stargraph.checkpoint.protocol import PruneReport, RunSummary
+from stargraph.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from stargraph.checkpoint.conformance._child import Scene
+
+WAKE: Final = "wake"
+
+_Call: TypeAlias = Callable[[], Awaitable[object]]
+
+
+def stage(scene: Scene) -> None:
+    """Play what the parent orders, one call after the other, until it has nothing more to say."""
+    # Models are built at their first use: once here instead of in every fork.
+    first = decode(encode(begin()), run_id="run", step=0)
+    decode(encode(follow(first)), run_id="run", step=1)
+    RunSummary.from_checkpoint(first)
+    PruneReport(runs=0, checkpoints=0, dry_run=False)
+    scene.report("ready")
+    while line := sys.stdin.readline():
+        # Said to a process that had woken by itself meanwhile.
+        if line.strip() == WAKE:
+            continue
+        order = json.loads(line)
+        process = os.fork()
+        if process == 0:
+            os._exit(_play(scene, order))
+        _attend(scene, process, order)
+
+
+def _attend(scene: Scene, process: int, order: dict[str, Any]) -> None:
+    """Wait for the end of a fork; where it froze, wake it when the parent says so or has had its time."""
+    while True:
+        _, status = os.waitpid(process, os.WUNTRACED)
+        if not os.WIFSTOPPED(status):
+            break
+        scene.report("frozen")
+        ready, _, _ = select.select([sys.stdin], [], [], order["patience"])
+        if ready:
+            sys.stdin.readline()
+        scene.report("woken", in_time=bool(ready))
+        os.kill(process, signal.SIGCONT)
+    scene.report("ended", killed=os.WIFSIGNALED(status), code=os.waitstatus_to_exitcode(status))
+
+
+def _play(scene: Scene, order: dict[str, Any]) -> int:
+    watch = Watch()
+    watch.install()
+    try:
+        asyncio.run(_perform(scene, order, watch))
+    except BaseException as error:  # noqa: BLE001  # told to the parent, whose verdict it becomes
+        watch.disarm()
+        scene.report("driver-error", message=told(error))
+        return 1
+    return 0
+
+
+async def _perform(scene: Scene, order: dict[str, Any], watch: Watch) -> None:
+    async with opened(scene.target, order["location"]) as driver:
+        call = await _CALLS[order["call"]](scene, driver, order)
+        recorder = Recorder(order["location"]) if order["moment"] is None else None
+        watch.arm(recorder or _at(Moment(*order["moment"]), order["signal"]))
+        try:
+            await call()
+        except CheckpointError as error:
+            watch.disarm()
+            scene.report("refused", kind=type(error).__name__, told=told(error))
+        else:
+            watch.disarm()
+            scene.report("acked")
+        if recorder is not None:
+            chance = random.Random(order["seed"])  # noqa: S311  # reproducible on purpose
+            changed = chance.sample(recorder.changed, min(len(recorder.changed), order["most"]))
+            # Where no file tells what changes the store, more of the other moments stand in for those that do.
+            most = order["others"] if changed else order["most"]
+            others = chance.sample(recorder.others, min(len(recorder.others), most))
+            scene.report("recorded", changed=changed, others=others)
+
+
+def _at(wanted: Moment, number: int) -> Callable[[Moment], None]:
+    def tell(moment: Moment) -> None:
+        if moment == wanted:
+            os.kill(os.getpid(), number)
+
+    return tell
+
+
+async def _write(scene: Scene, driver: Any, order: dict[str, Any]) -> _Call:
+    (checkpoint,) = await _next_steps(scene, driver, order, 1)
+    return lambda: driver.write(checkpoint)
+
+
+async def _write_many(scene: Scene, driver: Any, order: dict[str, Any]) -> _Call:
+    steps = await _next_steps(scene, driver, order, 4)
+    return lambda: driver.write_many(steps)
+
+
+async def _next_steps(scene: Scene, driver: Any, order: dict[str, Any], count: int) -> list[Any]:
+    """The next steps of the run, which the parent is told of before they are written."""
+    await driver.bootstrap()
+    latest = await driver.read_latest(order["run_id"])
+    chance = random.Random(order["seed"])  # noqa: S311  # the same content each time it is played
+    steps = []
+    for _ in range(count):
+        payload = {"payload": noise(chance, order["size"])}
+        if latest is None:
+            latest = begin(order["run_id"], executor=executor(1), state=payload)
+        else:
+            latest = follow(latest, executor=executor(1), changes=payload)
+        steps.append(latest)
+    scene.report("begins", digests=[checkpoint.digest for checkpoint in steps])
+    return steps
+
+
+async def _bootstrap(scene: Scene, driver: Any, order: dict[str, Any]) -> _Call:
+    call: _Call = driver.bootstrap
+    return call
+
+
+async def _delete_run(scene: Scene, driver: Any, order: dict[str, Any]) -> _Call:
+    await driver.bootstrap()
+    return lambda: driver.delete_run(order["run_id"])
+
+
+async def _prune(scene: Scene, driver: Any, order: dict[str, Any]) -> _Call:
+    await driver.bootstrap()
+    return lambda: driver.prune(older_than=NOON + timedelta(days=365), keep_last=2)
+
+
+_CALLS: Final[dict[str, Callable[[Any, Any, dict[str, Any]], Awaitable[_Call]]]] = {
+    "bootstrap": _bootstrap,
+    "write": _write,
+    "write_many": _write_many,
+    "delete_run": _delete_run,
+    "prune": _prune,
+}

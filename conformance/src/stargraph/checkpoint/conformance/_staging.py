@@ -1,0 +1,143 @@
+"""The parent's side of a stage: find the moments of a call, and play it again to be killed or frozen at one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from stargraph.checkpoint.conformance._findings import Finding, HarnessError, NotEvaluated
+from stargraph.checkpoint.conformance._kit import Kit
+from stargraph.checkpoint.conformance._moments import Moment
+from stargraph.checkpoint.conformance._processes import Child
+from stargraph.checkpoint.conformance._stage import WAKE
+
+PATIENCE: Final = 0.5
+"""Seconds that a frozen process sleeps where whoever waits for it does not come back."""
+
+_MOST_CHANGES: Final = 20
+_MOST_OTHERS: Final = 6
+
+
+@dataclass
+class Played:
+    """What a process told of its call before it ended.
+
+    Attributes:
+        digests: of the checkpoints that it was about to write.
+        acked: the call returned.
+        kind: the class of the error that it raised.
+        told: that error as one line.
+        killed: it did not end by itself.
+    """
+
+    digests: tuple[str, ...] = ()
+    acked: bool = False
+    kind: str = ""
+    told: str = ""
+    killed: bool = False
+
+
+class Stage:
+    """Processes that call the driver, and can be killed or frozen in the middle of a call."""
+
+    def __init__(self, child: Child, kit: Kit) -> None:
+        self._child = child
+        self._seed = kit.random.randrange(2**31)
+        self._location = kit.location
+        self._frozen = Played()
+
+    @classmethod
+    async def open(cls, kit: Kit) -> Stage:
+        """Start the process that the others are forked from."""
+        if not hasattr(os, "fork"):
+            raise NotEvaluated("this platform cannot fork a process")
+        child = await kit.child("stage")
+        await child.expect("ready")
+        return cls(child, kit)
+
+    def elsewhere(self, location: str) -> None:
+        """Play what follows in another store."""
+        self._location = location
+
+    async def moments(self, call: str, *, run_id: str = "", size: int = 0) -> list[Moment]:
+        """Play a call to its end, and return moments of it: those that change the store, and some of the others."""
+        await self._order(call, None, 0, run_id, size)
+        found: list[Moment] = []
+        async for event in self._events():
+            if event["event"] == "recorded":
+                found = [Moment(*moment) for moment in [*event["changed"], *event["others"]]]
+            elif event["event"] == "refused":
+                raise Finding(f"{call} in another process raised {event['told']}")
+        return found
+
+    async def kill_at(self, moment: Moment, call: str, *, run_id: str = "", size: int = 0) -> Played:
+        """Play a call, and kill its process at a moment (SIGKILL)."""
+        await self._order(call, moment, signal.SIGKILL, run_id, size)
+        return await self.rest()
+
+    async def freeze_at(self, moment: Moment, call: str, *, run_id: str, size: int = 0) -> Played | None:
+        """Play a call, and freeze its process at a moment (SIGSTOP).
+
+        Returns:
+            What it told, where it ended without coming to that moment; None where it is frozen: `wake` it then.
+        """
+        await self._order(call, moment, signal.SIGSTOP, run_id, size)
+        self._frozen = Played()
+        async for event in self._events():
+            if event["event"] == "frozen":
+                return None
+            _note(self._frozen, event)
+        return self._frozen
+
+    async def wake(self) -> Played:
+        """Let the frozen process go on, and return what it told."""
+        await self._child.tell(WAKE)
+        return await self.rest(self._frozen)
+
+    async def rest(self, played: Played | None = None) -> Played:
+        """Listen until the process has ended."""
+        played = played or Played()
+        async for event in self._events():
+            _note(played, event)
+        return played
+
+    async def _order(self, call: str, moment: Moment | None, number: int, run_id: str, size: int) -> None:
+        order = {
+            "call": call,
+            "location": self._location,
+            "moment": moment,
+            "signal": number,
+            "run_id": run_id,
+            "size": size,
+            "seed": self._seed,
+            "most": _MOST_CHANGES,
+            "others": _MOST_OTHERS,
+            "patience": PATIENCE,
+        }
+        await self._child.tell(json.dumps(order))
+
+    async def _events(self) -> AsyncIterator[dict[str, Any]]:
+        """Yield what is reported, until the process of the call has ended."""
+        while True:
+            event = await self._child.next_event()
+            if event is None:
+                raise HarnessError(f"{self._child.name} ended by itself")
+            yield event
+            if event["event"] == "ended":
+                return
+
+
+def _note(played: Played, event: dict[str, Any]) -> None:
+    match event["event"]:
+        case "begins":
+            played.digests = tuple(event["digests"])
+        case "acked":
+            played.acked = True
+        case "refused":
+            played.kind, played.told = event["kind"], event["told"]
+        case "ended":
+            played.killed = event["killed"]

@@ -1,0 +1,206 @@
+"""`stargraph replay`."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import replace as replaced
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stargraph.cli._errors import ExitCode
+from stargraph.cli._options import (
+    DEFAULT_CHECKPOINT,
+    AcceptName,
+    AllowEffectsOption,
+    CheckpointOption,
+    GraphArgument,
+    JsonOption,
+    KeysOption,
+    QuietOption,
+    RunIdArgument,
+    TagOption,
+)
+from stargraph.cli._output import clean, print_json, print_lines
+from stargraph.errors import StargraphError
+
+if TYPE_CHECKING:
+    from stargraph.checkpoint.protocol import Checkpointer, RunSummary
+    from stargraph.graph import Graph, Run
+    from stargraph.replay import Overlay, ReplayReport, RunDiff
+
+
+def replay(
+    run_id: RunIdArgument,
+    graph: GraphArgument,
+    checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
+    encryption_keys: KeysOption = None,
+    from_step: Annotated[int | None, typer.Option(metavar="N", min=0, help="Begin after this step of the run.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Fork the run with this value in its state; repeatable."),
+    ] = None,
+    overlay: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Fork the run with the changes in this YAML or JSON file.")
+    ] = None,
+    diff: Annotated[bool, typer.Option("--diff", help="Show what differs, step by step.")] = False,
+    fork_id: Annotated[
+        str | None, typer.Option("--run-id", metavar="ID", help="The fork's name; a UUIDv7 if not given.")
+    ] = None,
+    tag: TagOption = None,
+    accept: Annotated[
+        AcceptName | None, typer.Option(help="Go on although another version of the graph has made the run.")
+    ] = None,
+    allow_effects: AllowEffectsOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Do the run RUN_ID of GRAPH again from its log, with recorded calls, and compare each step with its record.
+
+    Nothing is written. With --set or --overlay, it is a fork that runs: a new run that begins at a step of the first
+    one, differs as you say, and does from there on what its nodes do. The first run stays as it is.
+    """
+    from stargraph.cli._execution import load
+
+    loaded = load(graph)
+    accepted = accept is not None and accept.value == "graph"
+    if not set_ and overlay is None:
+        for option, given in (("--run-id", fork_id), ("--tag", tag), ("--allow-effects", allow_effects)):
+            if given:
+                raise StargraphError(
+                    f"{option} is for a fork, and nothing is changed",
+                    reason="invalid-argument",
+                    hint="Give --set or --overlay too.",
+                )
+        _verify(
+            loaded, run_id, checkpoint, from_step=from_step or 0, accepted=accepted, diff=diff, json=json, quiet=quiet
+        )
+    _fork(
+        loaded,
+        graph,
+        run_id,
+        _overlay(loaded, set_ or (), overlay),
+        checkpoint=checkpoint,
+        from_step=from_step,
+        fork_id=fork_id,
+        tags=tag,
+        accepted=accepted,
+        allow_effects=allow_effects,
+        diff=diff,
+        json=json,
+        quiet=quiet,
+    )
+
+
+def _verify(
+    graph: Graph,
+    run_id: str,
+    checkpoint: str,
+    *,
+    from_step: int,
+    accepted: bool,
+    diff: bool,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """Compare, print what was found, and end the command."""
+    from stargraph.cli._execution import run_async
+    from stargraph.cli._store import opened
+
+    async def compare() -> ReplayReport:
+        async with opened(checkpoint, must_exist=True) as store:
+            run = await graph.start(checkpointer=store, run_id=run_id)
+            return await run.replay(from_step=from_step, accept=("graph",) if accepted else ())
+
+    # What nodes print must not get between the JSON.
+    with redirect_stdout(sys.stderr) if json else nullcontext():
+        report = run_async(compare())
+    if json:
+        print_json(report.as_json())
+    else:
+        print_lines(map(clean, _report_lines(report, diff=diff, quiet=quiet)))
+    raise typer.Exit(ExitCode.DONE if report else ExitCode.FAILED)
+
+
+def _report_lines(report: ReplayReport, *, diff: bool, quiet: bool) -> list[str]:
+    lines = report.lines()[:1] if quiet else report.lines()
+    if diff:
+        for difference in report.differences:
+            lines += ["", difference.where, *(f"    {line}" for line in difference.diff.lines())]
+    return lines
+
+
+def _overlay(graph: Graph, pairs: list[str] | tuple[str, ...], file: str | None) -> Overlay:
+    from stargraph.cli._inputs import split_pairs, typed
+    from stargraph.replay import Overlay
+    from stargraph.runtime import StateSpec
+
+    overlay = Overlay() if file is None else Overlay.from_file(file)
+    spec = StateSpec((overlay.graph or graph).ir)
+    given = {
+        path: typed(overlay.graph or graph, spec, path.removeprefix("state."), text, "--set")
+        for path, text in split_pairs(pairs, "--set").items()
+    }
+    return replaced(overlay, state={**overlay.state, **given})
+
+
+def _fork(
+    graph: Graph,
+    graph_file: str,
+    run_id: str,
+    overlay: Overlay,
+    *,
+    checkpoint: str,
+    from_step: int | None,
+    fork_id: str | None,
+    tags: list[str] | None,
+    accepted: bool,
+    allow_effects: bool,
+    diff: bool,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """Execute a fork, print its outcome and how it differs, and end the command with its exit code."""
+    from stargraph.cli._execution import Execution, run_async
+    from stargraph.cli._inputs import split_pairs
+    from stargraph.cli._progress import choose_progress
+    from stargraph.replay import diff_runs
+
+    metadata = split_pairs(tags, "--tag") if tags else None
+    parent: Run | None = None
+    difference: RunDiff | None = None
+
+    async def create(store: Checkpointer) -> Run:
+        nonlocal parent
+        parent = await graph.start(checkpointer=store, run_id=run_id)
+        return await parent.fork(
+            from_step,
+            overlay,
+            run_id=fork_id,
+            metadata=metadata,
+            accept=("graph",) if accepted else (),
+            allow_effects=allow_effects,
+        )
+
+    async def act(run: Run) -> RunSummary:
+        nonlocal difference
+        summary = await run.start()
+        if diff and parent is not None:
+            difference = await diff_runs(parent, run)
+        return summary
+
+    progress = choose_progress(as_json=json, events=False, quiet=quiet)
+    outcome = None
+    try:
+        used = overlay.graph or graph
+        execution = Execution(used, str(used.file or graph_file), checkpoint, progress)
+        outcome = run_async(execution.run(create, act, must_exist=True, answer=None))
+        if difference is not None:
+            outcome = replaced(outcome, details={"diff": difference.as_json()})
+    finally:
+        progress.end(outcome)
+    if difference is not None and not json:
+        print_lines(map(clean, difference.lines()))
+    outcome.explain()
+    raise typer.Exit(outcome.exit_code)

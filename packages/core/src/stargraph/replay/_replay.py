@@ -1,0 +1,473 @@
+"""Do a run again from its log: every node with what it was told then, every step compared with its record."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+from stargraph.checkpoint.codec import Keyring
+from stargraph.checkpoint.protocol import (
+    Checkpoint,
+    Checkpointer,
+    Fork,
+    Fragment,
+    Interrupt,
+    JsonValue,
+    RecordedCall,
+    StepRange,
+    Task,
+    add_step,
+)
+from stargraph.errors import CheckpointCorruptedError, CheckpointError, CheckpointNotFoundError, StargraphError
+from stargraph.graph._control import read_run
+from stargraph.graph._migration import migrated, migration_for
+from stargraph.graph._takeover import check_hashes
+from stargraph.replay._diff import Change, Diff
+from stargraph.replay._report import ReplayReport, StepDifference, difference_of, step_difference
+from stargraph.runtime import (
+    Journal,
+    OpenWork,
+    Plan,
+    Slot,
+    StoreFaultError,
+    Suspended,
+    Terms,
+    UnrecordedCallError,
+    Worker,
+    answered,
+    asked,
+    called,
+    child_inputs,
+    child_outcome,
+    child_run_id,
+    completed,
+    dispatch,
+    error_info,
+    failed,
+    fork_of,
+    node_cancelled,
+    runtime_changes,
+    status_of,
+    steps_of,
+    tasks_of,
+)
+
+
+async def replay(
+    plan: Plan,
+    store: Checkpointer,
+    run_id: str,
+    *,
+    keyring: Keyring | None = None,
+    threads: Executor | None = None,
+    from_step: int = 0,
+    accept_graph: bool = False,
+) -> ReplayReport:
+    """Do a run again from its log, and compare; nothing is written.
+
+    Args:
+        plan: the graph.
+        store: the store.
+        run_id: the run.
+        keyring: checks the seals.
+        threads: where sync nodes run; threads of the loop's own where None.
+        from_step: the step to begin after; 0 compares everything.
+        accept_graph: do steps again that another version of the graph has made.
+
+    Raises:
+        CheckpointNotFoundError: the store holds no such run.
+        HashMismatchError: all that was to be compared was made by another version of the graph.
+        CheckpointError: as the store raises.
+    """
+    tail = await read_run(store, run_id, keyring)
+    again = _Replay(plan, store, tail, keyring=keyring, threads=threads, accept_graph=accept_graph)
+    await again.run(from_step)
+    if not again.compared and again.foreign:
+        await check_hashes(plan, tail, again.read_step, accept=())
+    return again.report()
+
+
+class _Replay:
+    """The replay of one run, and of its child runs."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        store: Checkpointer,
+        tail: Checkpoint,
+        *,
+        keyring: Keyring | None,
+        threads: Executor | None,
+        accept_graph: bool,
+        inputs: Mapping[str, JsonValue] | None = None,
+    ) -> None:
+        self.compared = 0
+        self.foreign: list[int] = []
+        self._plan = plan
+        self._store = store
+        self._tail = tail
+        self._keyring = keyring
+        self._threads = threads
+        self._accept_graph = accept_graph
+        self._inputs = inputs
+        self._differences: list[StepDifference] = []
+        self._of_children: list[StepDifference] = []
+        self._notes: list[str] = []
+        self._given: list[int] = []
+        self._work = OpenWork(plan, self._read_for_task)
+        self._unknown: set[str] = set()
+        self._terms = Terms()
+        self._defined: Checkpoint | None = None
+        self._worker = self._new_worker()
+        self._children: dict[str, tuple[str, Mapping[str, JsonValue]]] = {}
+
+    async def run(self, from_step: int) -> None:
+        """Read the log, and do each step again."""
+        previous: Checkpoint | None = None
+        first = await self.read_step(0)
+        if first is not None:
+            self._defined = first
+            if first.origin == "fork":
+                self._terms = Terms.of(first, effects=True)
+                self._worker = self._new_worker()
+        async for record in dispatch.history(
+            self._store, self._tail.run_id, from_step=from_step, to_step=self._tail.step, keyring=self._keyring
+        ):
+            if previous is None or record.step != previous.step + 1:
+                await self._begin_at(record, previous)
+            else:
+                if record.previous_digest != previous.digest:
+                    raise CheckpointCorruptedError(
+                        f"run {record.run_id!r}: step {record.step} does not follow the step before it",
+                        reason="broken-chain",
+                        hint="`stargraph verify` says what was altered.",
+                        run_id=record.run_id,
+                        step=record.step,
+                    )
+                if self._is_ours(record):
+                    await self._step(previous, record)
+                self._note(previous, record)
+            previous = record
+        await self._replay_children()
+
+    def report(self) -> ReplayReport:
+        """Return what was found."""
+        notes = list(self._notes)
+        if self.foreign:
+            notes.append(f"{_ranges(self.foreign)}: made by another version of the graph, not done again")
+        if self._given:
+            notes.append(f"{_ranges(self._given)}: taken as recorded")
+        own = sorted(self._differences, key=lambda difference: difference.step)
+        return ReplayReport(
+            run_id=self._tail.run_id,
+            last_step=self._tail.step,
+            compared=self.compared,
+            differences=(*own, *self._of_children),
+            notes=tuple(notes),
+        )
+
+    async def read_step(self, step: int) -> Checkpoint | None:
+        """Return one step of the run."""
+        return await dispatch.read_at_step(self._store, self._tail.run_id, step, keyring=self._keyring)
+
+    async def _read_for_task(self, step: int) -> Checkpoint:
+        """Return a step that a task needs; whatever goes wrong is not the node's doing."""
+        try:
+            record = await self.read_step(step)
+        except CheckpointError as error:
+            raise StoreFaultError(error) from error
+        if record is None:
+            raise StoreFaultError(CheckpointNotFoundError(f"step {step} was pruned", reason="step-not-found"))
+        return record
+
+    def _new_worker(self) -> Worker:
+        return Worker(
+            self._plan, self._work, threads=self._threads, run_child=self._child, terms=self._terms, waits=False
+        )
+
+    def _is_ours(self, record: Checkpoint) -> bool:
+        """Whether this graph has made a step, and did so by itself; the other ones are noted."""
+        if "fork" in (record.definition or {}):
+            self._given.append(record.step)
+            return False
+        if record.graph_hash != self._plan.graph_hash and not self._accept_graph:
+            self.foreign.append(record.step)
+            return False
+        if record.runtime_hash != self._plan.runtime_hash:
+            self._note_code(record)
+        return True
+
+    def _note_code(self, record: Checkpoint) -> None:
+        """Say what of the code is otherwise than when a step was made."""
+        if self._defined is None or self._defined.runtime_hash != record.runtime_hash:
+            return
+        stored = (self._defined.definition or {}).get("runtime") or {}
+        for change in runtime_changes(stored, self._plan.runtime_definition):
+            note = f"{change} since step {self._defined.step}"
+            if note not in self._notes:
+                self._notes.append(note)
+
+    async def _begin_at(self, record: Checkpoint, previous: Checkpoint | None) -> None:
+        """Take up the log at a step whose predecessor is not there."""
+        if record.step == 0:
+            if self._is_ours(record):
+                self._compare_with(record, lambda: self._started(record))
+            return
+        # A replay that was told to begin here finds the step before.
+        if previous is not None or await self.read_step(record.step - 1) is None:
+            first = 0 if previous is None else previous.step + 1
+            self._notes.append(
+                f"{_ranges(range(first, record.step))}: pruned, so step {record.step} is taken as recorded"
+            )
+        self._work = OpenWork(self._plan, self._read_for_task)
+        self._worker = self._new_worker()
+        try:
+            await self._work.load(record)
+            self._unknown = set()
+        except StoreFaultError as fault:
+            if not isinstance(fault.cause, CheckpointNotFoundError):
+                raise fault.cause from fault
+            self._unknown = {item.task_id if isinstance(item, Fork) else item.id for item in record.frontier}
+
+    def _started(self, record: Checkpoint) -> Checkpoint:
+        inputs = self._inputs if self._inputs is not None else record.update or {}
+        return Checkpoint.genesis(
+            run_id=record.run_id,
+            graph_id=self._plan.document.id,
+            graph_hash=record.graph_hash,
+            runtime_hash=record.runtime_hash,
+            definition=record.definition,
+            state=self._plan.state.initial(inputs),
+            update=inputs,
+            frontier=self._plan.first(0),
+            executor=record.executor,
+            timestamp=record.timestamp,
+            parent_run_id=record.parent_run_id,
+            parent_step=record.parent_step,
+            origin=record.origin,
+            metadata=record.metadata,
+        )
+
+    async def _step(self, previous: Checkpoint, record: Checkpoint) -> None:
+        task = next((task for task in tasks_of(previous.frontier) if task.id == record.task_id), None)
+        if task is not None and self._plan.nodes.get(task.node) is None:
+            self.foreign.append(record.step)
+            return
+        if record.event in ("completed", "asked", "failed"):
+            if task is None or self._is_beyond_us(previous, record, task):
+                self._given.append(record.step)
+                return
+            await self._execute(previous, record, task)
+            return
+        self._compare_with(record, lambda: self._transition(previous, record))
+
+    def _is_beyond_us(self, previous: Checkpoint, record: Checkpoint, task: Task) -> bool:
+        """Whether a step came of what the log does not say: pruned steps, a limit, or where a child run stood then."""
+        fork = fork_of(previous.frontier)
+        if task.id in self._unknown or (task.index is not None and fork is not None and fork.task_id in self._unknown):
+            return True
+        if record.event == "failed" and record.error is not None and record.error.reason == "max-steps":
+            return True
+        return task.rule is None and task.node in self._plan.children and record.event != "completed"
+
+    def _transition(self, previous: Checkpoint, record: Checkpoint) -> Checkpoint | None:
+        """Return the step that an event makes which comes of no node; None where the log alone knows."""
+        if record.event == "called":
+            return _next(previous, record, **called(previous, record.calls[0]))
+        if record.event == "answered":
+            answer = record.calls[0]
+            interrupt = next((each for each in previous.interrupts if each.id == answer.name), None)
+            if interrupt is None:
+                return None
+            return _next(previous, record, **answered(previous, interrupt, answer.result))
+        if record.event == "resumed":
+            return _next(previous, record, status=status_of(previous.frontier, previous.interrupts))
+        if record.event in ("paused", "cancelled"):
+            return _next(previous, record, status=record.event)
+        if record.event == "migrated":
+            migration = migration_for(self._plan, previous)
+            if migration is None or record.graph_hash != self._plan.graph_hash:
+                return None
+            return migrated(self._plan, migration, previous, executor_id=record.executor, now=record.timestamp)
+        return _next(previous, record)
+
+    async def _execute(self, previous: Checkpoint, record: Checkpoint, task: Task) -> None:
+        """Run a task, and compare what comes of it with what is recorded."""
+        calls = self._work.calls(task)
+        moment = next((call.started_at for call in record.calls if call.kind == "now"), None)
+        journal = Journal(task, calls, threads=self._threads, moment=moment)
+        try:
+            update = await self._run(previous, task, journal)
+            changes = completed(self._plan, previous, task, update, self._work.branches)
+            changes["frontier"] = self._terms.kept(changes["frontier"])
+            replayed = _next(previous, record, event="completed", update=update, calls=journal.moments(), **changes)
+        except StoreFaultError as fault:
+            if not isinstance(fault.cause, CheckpointNotFoundError):
+                raise fault.cause from fault
+            self._given.append(record.step)
+            return
+        except Suspended as suspended:
+            replayed = self._asked(previous, record, task, suspended, journal)
+        except Exception as error:  # noqa: BLE001  # whatever a node raises is compared
+            replayed = self._failed(previous, record, error, journal)
+        except (UnrecordedCallError, BaseExceptionGroup):
+            if journal.missing is None:
+                raise
+            replayed = record
+        if journal.missing is None:
+            self._compare(record, replayed)
+        await self._compare_calls(record, task, journal, calls)
+
+    async def _compare_calls(
+        self, record: Checkpoint, task: Task, journal: Journal, calls: Sequence[RecordedCall]
+    ) -> None:
+        """Compare the calls that a task has made with those that are recorded."""
+        steps = self._work.call_steps(task)
+        left = {id(call) for call in journal.unused}
+        unused = [(step, call) for step, call in zip(steps, calls, strict=True) if id(call) in left]
+        if journal.missing is None:
+            for step, call in unused:
+                self._differ(await self.read_step(step) or record, Change("calls", "removed", before=_slot(call)))
+            return
+        made = _slot(journal.missing)
+        if not unused:
+            self._differ(record, Change("calls", "added", after=made))
+            return
+        # The node was ended by the call that the log does not have: what it would have called then is not known.
+        step, call = unused[0]
+        self._differ(await self.read_step(step) or record, Change("calls", "changed", _slot(call), made))
+
+    async def _run(self, previous: Checkpoint, task: Task, journal: Journal) -> Mapping[str, Fragment]:
+        """Run a task as an engine does: a node that cancels itself must not cancel the replay."""
+        work = asyncio.ensure_future(self._worker.run(previous, task, journal))
+        try:
+            await asyncio.wait({work})
+        finally:
+            work.cancel()
+        if work.cancelled():
+            raise node_cancelled(task)
+        return work.result()
+
+    def _asked(
+        self, previous: Checkpoint, record: Checkpoint, task: Task, suspended: Suspended, journal: Journal
+    ) -> Checkpoint:
+        known = {interrupt.id for interrupt in previous.interrupts}
+        new: Sequence[Interrupt] = [interrupt for interrupt in record.interrupts if interrupt.id not in known]
+        asked_at = new[0].asked_at if new else record.timestamp
+        changes = asked(previous, task, suspended.questions, asked_at)
+        return _next(previous, record, event="asked", update=None, calls=journal.moments(), **changes)
+
+    def _failed(self, previous: Checkpoint, record: Checkpoint, error: Exception, journal: Journal) -> Checkpoint:
+        info = error_info(error, node=record.last_node)
+        if record.error is not None and info.model_copy(update={"traceback": record.error.traceback}) == record.error:
+            info = record.error
+        changes = failed(previous, info, _forgotten(previous, record))
+        return _next(previous, record, event="failed", update=None, calls=journal.moments(), **changes)
+
+    def _compare_with(self, record: Checkpoint, make: Callable[[], Checkpoint | None]) -> None:
+        """Compare a step that no node makes; None stands for one that only the log knows."""
+        try:
+            replayed = make()
+        except StargraphError as error:
+            self._differ(record, Change("error", "added", after=str(error)))
+            return
+        if replayed is None:
+            self._given.append(record.step)
+        else:
+            self._compare(record, replayed)
+
+    def _compare(self, record: Checkpoint, replayed: Checkpoint) -> None:
+        self.compared += 1
+        difference = difference_of(record, replayed)
+        if difference is not None:
+            self._differences.append(difference)
+
+    def _differ(self, record: Checkpoint, change: Change) -> None:
+        self._differences.append(step_difference(record, Diff((change,), 1)))
+
+    def _note(self, previous: Checkpoint, record: Checkpoint) -> None:
+        """Take over what a step recorded, for the tasks that come after it."""
+        if record.definition is not None:
+            self._defined = record
+        if record.event in ("called", "answered"):
+            self._work.note_calls(record)
+        elif record.event == "failed":
+            self._work.forget_calls(_forgotten(previous, record))
+        elif record.event == "completed":
+            for task in tasks_of(previous.frontier):
+                if task.id == record.task_id:
+                    self._work.note_completed(task, record.update_fragments() or {}, record)
+
+    async def _child(self, tail: Checkpoint, task: Task, item: JsonValue) -> dict[str, object]:
+        """Return what the log of a child run says that it gave its parent."""
+        run_id = child_run_id(tail.run_id, task.id)
+        self._children[run_id] = (task.node, child_inputs(self._plan, tail, task, item))
+        try:
+            child = await read_run(self._store, run_id, self._keyring)
+        except CheckpointError as error:
+            if isinstance(error, CheckpointNotFoundError):
+                self._notes.append(f"the child run {run_id!r} is not in the store")
+            raise StoreFaultError(error) from error
+        return child_outcome(self._plan, child, task)
+
+    async def _replay_children(self) -> None:
+        for task in tasks_of(self._tail.frontier):
+            if task.node in self._plan.children and task.rule is None:
+                self._children.setdefault(child_run_id(self._tail.run_id, task.id), (task.node, {}))
+        for run_id, (node, inputs) in self._children.items():
+            tail = await dispatch.read_latest(self._store, run_id, keyring=self._keyring)
+            if tail is None:
+                continue
+            child = _Replay(
+                self._plan.children[node],
+                self._store,
+                tail,
+                keyring=self._keyring,
+                threads=self._threads,
+                accept_graph=self._accept_graph,
+                inputs=inputs or None,
+            )
+            await child.run(0)
+            report = child.report()
+            self.compared += report.compared
+            self._of_children += report.differences
+            self._notes += [f"child run {run_id!r}: {note}" for note in report.notes]
+
+
+def _next(previous: Checkpoint, record: Checkpoint, **changes: Any) -> Checkpoint:
+    """Return the next step as it comes out now; what the outside world gave is that of the record."""
+    return previous.next(
+        **{
+            "event": record.event,
+            "executor": record.executor,
+            "timestamp": record.timestamp,
+            "last_node": record.last_node,
+            "task_id": record.task_id,
+            "task_started_at": record.task_started_at,
+            "graph_hash": record.graph_hash,
+            "runtime_hash": record.runtime_hash,
+            "definition": record.definition,
+            **changes,
+        }
+    )
+
+
+def _slot(call: Slot | RecordedCall) -> dict[str, JsonValue]:
+    return {"name": call.name, "key": call.key, "occurrence": call.occurrence}
+
+
+def _forgotten(previous: Checkpoint, record: Checkpoint) -> set[int]:
+    """Return the steps whose calls a failure has let go, to be made anew."""
+    kept = {step for task in tasks_of(record.frontier) for step in steps_of(task.calls)}
+    return {step for task in tasks_of(previous.frontier) for step in steps_of(task.calls)} - kept
+
+
+def _ranges(steps: Sequence[int]) -> str:
+    """Return steps in words, those that follow each other as one range."""
+    ranges: tuple[StepRange, ...] = ()
+    for step in steps:
+        ranges = add_step(ranges, step)
+    told = [str(each.first) if each.first == each.last else f"{each.first} to {each.last}" for each in ranges]
+    return f"step{'s' if len(steps) > 1 else ''} {', '.join(told)}"

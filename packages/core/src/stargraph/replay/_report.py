@@ -1,0 +1,142 @@
+"""What a replay found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stargraph.checkpoint.protocol import Checkpoint, JsonValue
+from stargraph.replay._diff import LIMIT, Change, Diff, diff_states, diff_values, show
+
+
+@dataclass(frozen=True, slots=True)
+class StepDifference:
+    """A step that came out otherwise than it is recorded.
+
+    Attributes:
+        run_id: the run, which may be a child run of the one that was replayed.
+        step: the step.
+        event: what is recorded.
+        node: the node, where it concerns one.
+        task_id: the task, where it concerns one.
+        diff: the fields that differ: `before` is what is recorded, `after` what the replay gave.
+    """
+
+    run_id: str
+    step: int
+    event: str
+    node: str | None
+    task_id: str | None
+    diff: Diff
+
+    def headline(self, width: int = 60) -> str:
+        """Return the first field that differs, with both values, on one line.
+
+        Args:
+            width: how many characters each value may have.
+        """
+        first: Change = self.diff.changes[0]
+        told = show(first.before, width) if first.kind != "added" else "nothing"
+        gave = show(first.after, width) if first.kind != "removed" else "nothing"
+        return f"{self.where}: {first.path} is recorded as {told}, and came out as {gave}"
+
+    @property
+    def where(self) -> str:
+        """The step in words."""
+        node = f" {self.node}" if self.node else ""
+        return f"run {self.run_id}, step {self.step} ({self.event}{node})"
+
+    def as_json(self) -> dict[str, JsonValue]:
+        """Return the difference for programs."""
+        return {
+            "run_id": self.run_id,
+            "step": self.step,
+            "event": self.event,
+            "node": self.node,
+            "task_id": self.task_id,
+            **self.diff.as_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayReport:
+    """What a replay found; true where no step differs.
+
+    Attributes:
+        run_id: the run.
+        last_step: the step up to which its log was read.
+        compared: how many steps were done again and compared, those of child runs included.
+        differences: the steps that came out otherwise, in the order of the log; those of a child run behind it.
+        notes: what was not compared, and why; and what is otherwise than when the run was recorded.
+    """
+
+    run_id: str
+    last_step: int
+    compared: int
+    differences: tuple[StepDifference, ...]
+    notes: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return not self.differences
+
+    def lines(self, width: int = 60) -> list[str]:
+        """Return the report as text.
+
+        Args:
+            width: how many characters each value may have.
+        """
+        told = [f"note: {note}" for note in self.notes]
+        if not self.differences:
+            return [f"run {self.run_id}: {self.compared} steps came out as they are recorded", *told]
+        count = len(self.differences)
+        more = "" if count == 1 else f"; {count} steps differ"
+        return [self.differences[0].headline(width) + more, *told]
+
+    def as_json(self) -> dict[str, JsonValue]:
+        """Return the report for programs."""
+        return {
+            "run_id": self.run_id,
+            "same": not self.differences,
+            "last_step": self.last_step,
+            "compared": self.compared,
+            "differences": [difference.as_json() for difference in self.differences],
+            "notes": list(self.notes),
+        }
+
+
+_PLAIN = ("event", "status")
+_MODELS = ("error", "calls", "interrupts", "frontier")
+
+
+def difference_of(recorded: Checkpoint, replayed: Checkpoint, *, limit: int = LIMIT) -> StepDifference | None:
+    """Return how a step that was done again differs from its record; None where it does not.
+
+    Args:
+        recorded: the record.
+        replayed: what came of it now.
+        limit: how many changes to list.
+    """
+    if recorded.digest == replayed.digest:
+        return None
+    before, after = _plain(recorded), _plain(replayed)
+    diffs = [diff_values(before[name], after[name], path=name, limit=limit) for name in _PLAIN]
+    diffs += [
+        diff_values(recorded.update, replayed.update, path="update", limit=limit),
+        diff_states(recorded, replayed, limit=limit),
+    ]
+    diffs += [diff_values(before[name], after[name], path=name, limit=limit) for name in _MODELS]
+    changes = tuple(change for diff in diffs for change in diff.changes)
+    return step_difference(recorded, Diff(changes[:limit], sum(diff.total for diff in diffs)))
+
+
+def step_difference(recorded: Checkpoint, diff: Diff) -> StepDifference:
+    """Return a difference at a step.
+
+    Args:
+        recorded: its record.
+        diff: what differs.
+    """
+    return StepDifference(recorded.run_id, recorded.step, recorded.event, recorded.last_node, recorded.task_id, diff)
+
+
+def _plain(record: Checkpoint) -> dict[str, JsonValue]:
+    return record.model_dump(mode="json", include={*_PLAIN, *_MODELS}, exclude={"error": {"traceback"}})

@@ -1,0 +1,126 @@
+"""Connections over TLS: what the DSN asks for is insisted on."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+import trustme
+from support.postgres_records import chain
+from support.postgres_server import DEBIAN_BINARIES, LocalServer
+
+from stargraph.checkpoint.postgres import PostgresCheckpointer
+from stargraph.errors import StoreUnavailableError
+
+ROLE = "alice"
+
+
+@dataclass(frozen=True)
+class Secured:
+    """A server that takes TCP connections by TLS alone, from clients with a certificate of ROLE."""
+
+    server: LocalServer
+    authority: trustme.CA
+    files: Path
+
+    def dsn(self, host: str = "127.0.0.1", **parameters: object) -> str:
+        given = {
+            "sslmode": "verify-full",
+            "sslrootcert": self.files / "ca.pem",
+            "sslcert": self.files / "client.pem",
+            "sslkey": self.files / "client.key",
+            **parameters,
+        }
+        query = "&".join(f"{name}={value}" for name, value in given.items() if value is not None)
+        return f"postgresql://{ROLE}@{host}:{self.server.port}/postgres?{query}"
+
+
+async def create_role(dsn: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(f"CREATE ROLE {ROLE} LOGIN; GRANT CREATE ON DATABASE postgres TO {ROLE}")
+    await connection.close()
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory, debian_server: str) -> Iterator[Secured]:
+    files = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(files / "ca.pem")
+    trustme.CA().cert_pem.write_to_path(files / "stranger.pem")
+    client = authority.issue_cert(f"{ROLE}@example.org", common_name=ROLE)
+    client.private_key_pem.write_to_path(files / "client.key")
+    client.cert_chain_pems[0].write_to_path(files / "client.pem")
+    with LocalServer(DEBIAN_BINARIES) as server:
+        asyncio.run(create_role(server.dsn))
+        server.kill()
+        server.secure(authority.issue_cert("127.0.0.1"), authority.cert_pem.bytes(), clients=ROLE)
+        yield Secured(server.start(), authority, files)
+
+
+async def stores(checkpointer: PostgresCheckpointer) -> bool:
+    async with checkpointer:
+        run = chain(2)
+        await checkpointer.write_many(run)
+        async with checkpointer._attach().sessions.session() as session:
+            encrypted: bool = await session.connection.fetchval(
+                "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+            )
+        return encrypted and await checkpointer.read_latest(run[0].run_id) == run[1]
+
+
+async def refusal(checkpointer: PostgresCheckpointer) -> StoreUnavailableError:
+    with pytest.raises(StoreUnavailableError) as caught:
+        await checkpointer.bootstrap()
+    assert caught.value.hint
+    return caught.value
+
+
+@pytest.mark.parametrize("mode", ["require", "verify-ca", "verify-full"])
+async def test_a_server_that_proves_who_it_is_is_taken(secured: Secured, schema: str, mode: str) -> None:
+    assert await stores(PostgresCheckpointer(secured.dsn(sslmode=mode), schema=schema))
+    assert await stores(PostgresCheckpointer.from_url(f"{secured.dsn(sslmode=mode)}&schema={schema}"))
+
+
+async def test_a_context_of_the_callers_is_taken(secured: Secured, schema: str) -> None:
+    context = ssl.create_default_context(cafile=secured.files / "ca.pem")
+    context.load_cert_chain(secured.files / "client.pem", secured.files / "client.key")
+    dsn = f"postgresql://{ROLE}@127.0.0.1:{secured.server.port}/postgres"
+    assert await stores(PostgresCheckpointer(dsn, schema=schema, ssl=context))
+    stranger = ssl.create_default_context(cafile=secured.files / "stranger.pem")
+    assert (await refusal(PostgresCheckpointer(dsn, schema=schema, ssl=stranger))).reason == "certificate-refused"
+
+
+@pytest.mark.parametrize("mode", ["verify-ca", "verify-full"])
+async def test_a_server_that_nobody_vouches_for_is_refused_at_once(secured: Secured, schema: str, mode: str) -> None:
+    dsn = secured.dsn(sslmode=mode, sslrootcert=secured.files / "stranger.pem")
+    error = await refusal(PostgresCheckpointer(dsn, schema=schema, timeout=1000))
+    assert error.reason == "certificate-refused"
+    assert "sslrootcert" in (error.hint or "")
+
+
+async def test_a_certificate_of_another_host_is_refused(secured: Secured, schema: str) -> None:
+    error = await refusal(PostgresCheckpointer(secured.dsn("localhost"), schema=schema, timeout=1000))
+    assert error.reason == "certificate-refused"
+    assert "localhost" in str(error)
+    assert await stores(PostgresCheckpointer(secured.dsn("localhost", sslmode="verify-ca"), schema=schema))
+
+
+@pytest.mark.parametrize(
+    "without", [{"sslmode": "disable"}, {"sslcert": None, "sslkey": None}], ids=["no TLS", "no client certificate"]
+)
+async def test_a_server_that_insists_is_an_error_that_says_so(
+    secured: Secured, schema: str, without: dict[str, Any]
+) -> None:
+    error = await refusal(PostgresCheckpointer(secured.dsn(**without), schema=schema))
+    assert error.reason == "authentication-failed"
+
+
+async def test_the_test_server_is_closed_to_others(secured: Secured) -> None:
+    with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError):
+        await asyncpg.connect(f"postgresql://{ROLE}@127.0.0.1:{secured.server.port}/postgres", ssl=False)

@@ -1,0 +1,142 @@
+"""The doors of the library. Whatever comes in, a door lets it through or refuses it with one clear error."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from stargraph.checkpoint.codec import Codec, decode, encode
+from stargraph.checkpoint.protocol import Checkpoint, is_run_id
+from stargraph.cli._answers import readings
+from stargraph.cli._inputs import parse_since, split_pairs
+from stargraph.errors import CheckpointCorruptedError, CheckpointError, GraphError, StargraphError, StoreVersionError
+from stargraph.ir import parse_graph, parse_yaml, validate_value
+from stargraph.runtime import Expression
+from support.checkpoints import chain, rich
+from support.graph_texts import EVERYTHING
+
+LONGEST_SECONDS: Final = 10.0
+"""Seconds of this process that a door may take."""
+
+LONGEST_MESSAGE: Final = 20_000
+"""Characters of an error: it quotes what it refuses only in part."""
+
+
+@dataclass(frozen=True)
+class Door:
+    """A way in.
+
+    Attributes:
+        enter: takes anything; raises AssertionError where it is not dealt with as it should be.
+        seeds: what fits.
+    """
+
+    enter: Callable[[bytes], None]
+    seeds: tuple[bytes, ...]
+
+
+@contextmanager
+def _refusing(*errors: type[StargraphError]) -> Iterator[None]:
+    """Allow these errors, each with a message of one voice; anything else passes."""
+    begun, told = time.process_time(), "nothing"
+    try:
+        yield
+    except errors as error:
+        told = str(error)
+    assert told
+    assert len(told) < LONGEST_MESSAGE, len(told)
+    assert "Traceback (most" not in told
+    assert time.process_time() - begun < LONGEST_SECONDS
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def enter_graph(data: bytes) -> None:
+    """A graph file."""
+    with _refusing(GraphError):
+        parse_graph(_text(data), compile_expression=Expression)
+
+
+def enter_yaml(data: bytes) -> None:
+    """A file of inputs."""
+    with _refusing(GraphError):
+        parse_yaml(_text(data))
+
+
+_CHECKPOINT: Final = rich()
+_LOG: Final = chain(6, run_id="run-1", state={"text": "a long text that hardly changes. " * 20, "n": 0})
+
+
+def _records() -> dict[int, bytes]:
+    codec, records = Codec(), {}
+    for checkpoint in _LOG:
+        record = codec.encode(checkpoint)
+        codec.appended(record)
+        records[checkpoint.step] = record.data
+    return records
+
+
+_RECORDS: Final = _records()
+
+
+def enter_record(data: bytes) -> None:
+    """A stored record that stands alone: it is refused, or it is sound, to the last value."""
+    with _refusing(CheckpointCorruptedError, StoreVersionError):
+        back = decode(data, run_id=_CHECKPOINT.run_id, step=_CHECKPOINT.step)
+        back.ensure_valid()
+        assert Checkpoint.model_validate_json(back.model_dump_json()) == back
+
+
+def enter_records(data: bytes) -> None:
+    """A stored record that others are decoded from: each of them is refused, or it is what was written."""
+    for place in _RECORDS:
+        records = {**_RECORDS, place: data}
+        for checkpoint in _LOG[place + 1 :]:
+            with _refusing(CheckpointCorruptedError, StoreVersionError):
+                assert Codec().decode(records, run_id="run-1", step=checkpoint.step) == checkpoint
+
+
+_TYPES: Final = ("str", "int", "float | None", "bool", "list[str]", "dict[str, list[int]]", 'Literal["a", "b"]', "any")
+
+
+def enter_answer(data: bytes) -> None:
+    """What a person types as an answer."""
+    for value in readings(_text(data)):
+        for kind in _TYPES:
+            with _refusing(StargraphError):
+                fits = validate_value(kind, value, "the answer")
+                assert type(fits) is type(value) or (kind == "float | None" and type(value) is int)
+
+
+def enter_run_id(data: bytes) -> None:
+    """A run's name."""
+    name, taken = _text(data), []
+    with _refusing(CheckpointError):
+        taken = chain(1, run_id=name)
+        assert decode(encode(taken[0]), run_id=name, step=0) == taken[0]
+    assert bool(taken) == is_run_id(name)
+
+
+def enter_arguments(data: bytes) -> None:
+    """Words of a command line that have a form of their own."""
+    text = _text(data)
+    with _refusing(StargraphError):
+        assert parse_since(text).tzinfo is not None
+    with _refusing(StargraphError):
+        split_pairs(text.split(), "--tag")
+
+
+DOORS: Final = {
+    "graph": Door(enter_graph, (EVERYTHING.encode(),)),
+    "yaml": Door(enter_yaml, (EVERYTHING.encode(), b'{"a": [1, 1.5, "x", null]}', b"a: &x [1]\nb: [*x, *x]\n")),
+    "record": Door(enter_record, (encode(_CHECKPOINT), encode(_LOG[1]))),
+    "records": Door(enter_records, tuple(_RECORDS.values())),
+    "answer": Door(enter_answer, (b'{"a": [1, 2]}', b"12", b"yes", b'"a"', b"1.0", b"true")),
+    "run-id": Door(enter_run_id, (b"a", b"run-1.2:3_4", b"z" * 200)),
+    "arguments": Door(enter_arguments, (b"a=b c=d", b"2026-01-31T12:00:00Z", b"12h", b"2026-W05")),
+}
