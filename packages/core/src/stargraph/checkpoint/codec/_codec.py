@@ -16,11 +16,11 @@ from stargraph.checkpoint.codec._texts import Texts, checkpoint_from, texts_of, 
 from stargraph.checkpoint.protocol import ENDED, Checkpoint
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreVersionError
 
-_DELTAS_PER_KEYFRAME: Final = 3
+_DELTAS_PER_KEYFRAME: Final = 4
 """A keyframe follows once the records since the last one are so many times as long as it will be."""
 
 
-_SMALL: Final = 8 * 1024
+_SMALL: Final = 4 * 1024
 _DELTAS_OF_SMALL: Final = 3
 """A small state is stored a little more often, so that it is read from few records."""
 
@@ -59,8 +59,8 @@ class _Tail:
     memory: int
 
 
-def _deltas(keyframe_size: int) -> int:
-    return DELTAS if keyframe_size > _SMALL else _DELTAS_OF_SMALL
+def _deltas(size: int) -> int:
+    return DELTAS if size > _SMALL else _DELTAS_OF_SMALL
 
 
 class Codec:
@@ -99,6 +99,8 @@ class Codec:
             return self._keyframe(checkpoint, texts_of(checkpoint))
         texts = texts_of(checkpoint, tail.values, tail.texts)
         size = texts.size
+        if _deltas(size) > tail.deltas:
+            return self._keyframe(checkpoint, texts)  # it has outgrown the number of a small one
         patch = patch_between(tail.texts, texts)
         keyframe = tail.chain[0][0]
         base = keyframe + base_distance(checkpoint.step - keyframe, tail.deltas)
