@@ -449,7 +449,7 @@ def test_a_state_that_grows_and_shrinks_is_read_from_few_records_too() -> None:
     codec = Codec()
     for seed in range(4):
         chance = random.Random(seed)
-        keep = secrets.token_hex(3800)  # together with the text it is small one time and large another
+        keep = secrets.token_hex(1500)  # together with the text it is small one time and large another
 
         def swing(_: Checkpoint, chance: random.Random = chance) -> dict[str, Any]:
             return {"changes": {"text": "a" * chance.choice((0, 1200))}}
