@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,11 +14,13 @@ from stargraph.checkpoint.codec import Codec, decode, encode
 from stargraph.checkpoint.protocol import Checkpoint, is_run_id
 from stargraph.cli._answers import readings
 from stargraph.cli._inputs import parse_since, split_pairs
+from stargraph.custody import export_runs, import_runs
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, GraphError, StargraphError, StoreVersionError
 from stargraph.ir import parse_graph, parse_yaml, validate_value
 from stargraph.runtime import Expression
 from support.checkpoints import chain, rich
 from support.graph_texts import EVERYTHING
+from support.memory import MemoryCheckpointer
 
 LONGEST_SECONDS: Final = 10.0
 """Seconds of this process that a door may take."""
@@ -104,6 +108,28 @@ def enter_records(data: bytes) -> None:
 _TYPES: Final = ("str", "int", "float | None", "bool", "list[str]", "dict[str, list[int]]", 'Literal["a", "b"]', "any")
 
 
+async def _export() -> bytes:
+    store, stream = MemoryCheckpointer(), io.BytesIO()
+    await store.bootstrap()
+    for checkpoint in _LOG[:3]:
+        await store.write(checkpoint)
+    await export_runs(store, stream)
+    return stream.getvalue()
+
+
+async def _import(data: bytes) -> None:
+    store, reports = MemoryCheckpointer(), []
+    await store.bootstrap()
+    with _refusing(StargraphError):
+        reports.append(await import_runs(store, io.BytesIO(data)))
+    assert sum(report.steps for report in reports) == len(store.records)
+
+
+def enter_export(data: bytes) -> None:
+    """A file of exported runs: it is taken whole, or nothing of it is."""
+    asyncio.run(_import(data))
+
+
 def enter_answer(data: bytes) -> None:
     """What a person types as an answer."""
     for value in readings(_text(data)):
@@ -136,6 +162,7 @@ DOORS: Final = {
     "yaml": Door(enter_yaml, (EVERYTHING.encode(), b'{"a": [1, 1.5, "x", null]}', b"a: &x [1]\nb: [*x, *x]\n")),
     "record": Door(enter_record, (encode(_CHECKPOINT), encode(_LOG[1]))),
     "records": Door(enter_records, tuple(_RECORDS.values())),
+    "export": Door(enter_export, (asyncio.run(_export()),)),
     "answer": Door(enter_answer, (b'{"a": [1, 2]}', b"12", b"yes", b'"a"', b"1.0", b"true")),
     "run-id": Door(enter_run_id, (b"a", b"run-1.2:3_4", b"z" * 200)),
     "arguments": Door(enter_arguments, (b"a=b c=d", b"2026-01-31T12:00:00Z", b"12h", b"2026-W05")),

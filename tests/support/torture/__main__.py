@@ -93,7 +93,10 @@ async def _play_on(driver: str, options: argparse.Namespace) -> Total:
             runs=options.runs or _RUNS[driver],
             pause=options.pause or _PAUSE[driver],
         )
-        outcome = await play(plan)
+        try:
+            outcome = await play(plan)
+        except asyncio.CancelledError:
+            break  # told to end: the rounds that were whole count
         total.add(outcome)
         told = f"{driver}, seed {plan.seed}: {total.acknowledged} checkpoints, {total.faults.total()} faults"
         print(f"{told}, {total.seconds:.0f} s", file=sys.stderr, flush=True)
