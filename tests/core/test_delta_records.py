@@ -445,6 +445,20 @@ class TestEncryption:
         monkeypatch.delenv("STARGRAPH_ENCRYPTION_ALLOW_PLAIN", raising=False)
 
 
+def test_a_state_that_grows_and_shrinks_is_read_from_few_records_too() -> None:
+    codec = Codec()
+    for seed in range(4):
+        chance = random.Random(seed)
+        keep = secrets.token_hex(3800)  # together with the text it is small one time and large another
+
+        def swing(_: Checkpoint, chance: random.Random = chance) -> dict[str, Any]:
+            return {"changes": {"text": "a" * chance.choice((0, 1200))}}
+
+        run = run_of(200, swing, state={"keep": keep, "text": ""})
+        assert max(len(record.bases) for record in stored(codec, run).values()) <= DELTAS
+        codec.forget(run[0].run_id)
+
+
 def test_the_simple_functions_stand_alone() -> None:
     first = genesis(state=HARD_STATE)
     assert bases_of(encode(first), run_id="run-1", step=0) == ()

@@ -129,6 +129,21 @@ async def test_silence_for_good_is_an_error_and_no_hang(proxied: PostgresCheckpo
     assert await steps(proxied, run[0].run_id) == [0, 1]
 
 
+async def test_a_write_that_is_cancelled_in_silence_ends(proxied: PostgresCheckpointer, proxy: TcpProxy) -> None:
+    # To cancel a statement, asyncpg opens a connection of its own, which nobody answers either.
+    run = chain(2)
+    await proxied.write(run[0])
+    proxy.swallowing = True
+    write = asyncio.create_task(proxied.write(run[1]))
+    await asyncio.sleep(0.2)
+    write.cancel()
+    await asyncio.wait([write], timeout=20)
+    assert write.cancelled()
+    proxy.swallowing = False
+    await proxied.write(run[1])
+    assert await steps(proxied, run[0].run_id) == [0, 1]
+
+
 async def test_a_slow_network_is_only_slow(dsn: str, proxy: TcpProxy, opened: Opener) -> None:
     proxy.delay = 0.05
     async with opened(dsn=through(dsn, proxy.port)) as patient:

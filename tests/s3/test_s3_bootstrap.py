@@ -195,6 +195,23 @@ class _refused:
         await self._store.close()
 
 
+async def test_everything_goes_through_the_proxy_that_is_given(
+    stores: Stores, moto: str, proxy: FaultProxy, sdk_session: aioboto3.Session
+) -> None:
+    """The store's own name is known to the proxy alone."""
+    nowhere = "http://s3.example.invalid"
+    store = stores.handle(endpoint_url=nowhere, proxies={"http": proxy.url}, path_style=True)
+    await store.bootstrap()
+    run = chain("run", 3, end="done")
+    await store.write_many(run)
+    assert [checkpoint async for checkpoint in store.history("run")] == run
+    assert len(proxy.requests) > 5
+    direct = stores.handle(endpoint_url=nowhere, path_style=True, deadline=0.1)
+    with pytest.raises(StoreUnavailableError) as caught:
+        await direct.bootstrap()
+    assert caught.value.reason == "no-answer"
+
+
 async def test_the_connection_is_made_as_the_arguments_say(moto: str) -> None:
     store = S3Checkpointer(
         "s3://bucket/prefix",

@@ -16,11 +16,11 @@ from stargraph.checkpoint.codec._texts import Texts, checkpoint_from, texts_of, 
 from stargraph.checkpoint.protocol import ENDED, Checkpoint
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreVersionError
 
-_DELTAS_PER_KEYFRAME: Final = 3
+_DELTAS_PER_KEYFRAME: Final = 4
 """A keyframe follows once the records since the last one are so many times as long as it will be."""
 
 
-_SMALL: Final = 8 * 1024
+_SMALL: Final = 4 * 1024
 _DELTAS_OF_SMALL: Final = 3
 """A small state is stored a little more often, so that it is read from few records."""
 
@@ -44,16 +44,23 @@ class Record:
 class _Tail:
     """What the next step of a run is encoded from.
 
-    `chain` leads from the keyframe to this step: steps, and for each the patch from the one before it. `memory` is
-    about how many bytes all this takes. The state is kept as texts alone: its values take several times as much.
+    `chain` leads from the keyframe to this step: steps, and for each the patch from the one before it. `deltas` is how
+    many records a step is decoded from, besides the keyframe: the same for all that follow that keyframe, since the
+    paths of two such numbers do not lie in one another, and would add up. `memory` is about how many bytes all this
+    takes. The state is kept as texts alone: its values take several times as much.
     """
 
     values: dict[str, Any]
     texts: Texts
     chain: tuple[tuple[int, Patch], ...]
+    deltas: int
     keyframe_ratio: float
     bytes_since: int
     memory: int
+
+
+def _deltas(size: int) -> int:
+    return DELTAS if size > _SMALL else _DELTAS_OF_SMALL
 
 
 class Codec:
@@ -92,10 +99,11 @@ class Codec:
             return self._keyframe(checkpoint, texts_of(checkpoint))
         texts = texts_of(checkpoint, tail.values, tail.texts)
         size = texts.size
+        if _deltas(size) > tail.deltas:
+            return self._keyframe(checkpoint, texts)  # it has outgrown the number of a small one
         patch = patch_between(tail.texts, texts)
         keyframe = tail.chain[0][0]
-        deltas = DELTAS if size > _SMALL else _DELTAS_OF_SMALL
-        base = keyframe + base_distance(checkpoint.step - keyframe, deltas)
+        base = keyframe + base_distance(checkpoint.step - keyframe, tail.deltas)
         chain = list(tail.chain)
         while chain[-1][0] > base:
             patch = compose_patches(chain.pop()[1], patch)
@@ -114,7 +122,9 @@ class Codec:
             return self._keyframe(checkpoint, texts)
         chain.append((checkpoint.step, patch))
         return Record(
-            data, bases, _Tail(values_of(checkpoint), texts, tuple(chain), tail.keyframe_ratio, since, size + since)
+            data,
+            bases,
+            _Tail(values_of(checkpoint), texts, tuple(chain), tail.deltas, tail.keyframe_ratio, since, size + since),
         )
 
     def encode_alone(self, checkpoint: Checkpoint) -> Record:
@@ -210,7 +220,7 @@ class Codec:
         size = texts.size
         # The texts are all in memory already: what leads to a keyframe is only its step and its names.
         chain = ((checkpoint.step, Patch({}, {}, patch.keys)),)
-        return Record(data, (), _Tail(values_of(checkpoint), texts, chain, len(data) / size, 0, size))
+        return Record(data, (), _Tail(values_of(checkpoint), texts, chain, _deltas(size), len(data) / size, 0, size))
 
     @staticmethod
     def _read(chain: _Chain, step: int) -> Checkpoint:
@@ -298,7 +308,7 @@ class _Chain:
         since = sum(len(self._records[at]) for at, _, _ in self._path[1:])
         ratio = len(self._records[keyframe]) / first.size
         chain = tuple((at, opened.patch(texts)) for at, opened, texts in self._path)
-        return _Tail(values_of(checkpoint), last, chain, ratio, since, last.size + since)
+        return _Tail(values_of(checkpoint), last, chain, _deltas(first.size), ratio, since, last.size + since)
 
 
 def missing_bases(records: Mapping[int, bytes], *, run_id: str, steps: Iterable[int]) -> list[int]:
