@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 
 from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunSummary
+from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunSummary, StepRange
 from stargraph.custody._anchor import Anchor, Head
 from stargraph.custody._reading import Progress, Tally, all_runs, each, find_summary, read_latest, steps
 from stargraph.custody._reports import Finding, Note, RunReport, VerifyReport
@@ -128,6 +128,7 @@ async def verify_run(
     report = await look.once(summary, look_up=summary is None, on_step=on_step)
     if report is not None and report.findings:
         # A prune, a deletion or the next steps of a live run may have come between two of the reads.
+        await look.find_bases()
         report = await look.once(summary, look_up=True, on_step=lambda: None)
     return report
 
@@ -138,13 +139,29 @@ class _Look:
         self._run_id = run_id
         self._keyring = keyring
         self._anchored = anchored
+        self._stored: tuple[StepRange, ...] = ()
+        self._bases: frozenset[int] = frozenset()
+
+    async def find_bases(self) -> None:
+        """Ask the driver, where it can say so, which steps a prune leaves because others are decoded from them.
+
+        A driver may have `decoded_from(run_id, step)`, which returns the steps that a record is decoded from.
+        """
+        decoded_from = getattr(self._store, "decoded_from", None)
+        if decoded_from is None or len(self._stored) < 2:
+            return
+        left = [step for span in self._stored[:-1] for step in range(span.first, span.last + 1)]
+        found: set[int] = set()
+        for step in [*left, self._stored[-1].first]:
+            found.update(await decoded_from(self._run_id, step))
+        self._bases = frozenset(found)
 
     async def once(
         self, summary: RunSummary | None, *, look_up: bool, on_step: Callable[[], object]
     ) -> RunReport | None:
         """Walk the run once; with `look_up`, ask the list for what it says of the run now."""
         latest = await read_latest(self._store, self._run_id)
-        walk = Walk(self._run_id, keyring=self._keyring)
+        walk = Walk(self._run_id, keyring=self._keyring, bases=self._bases)
         at_least = latest.step if isinstance(latest, Checkpoint) else 0
         if look_up:
             known = latest if isinstance(latest, Checkpoint) else summary
@@ -157,6 +174,7 @@ class _Look:
             async for item in items:
                 walk.take(item)
                 on_step()
+        self._stored = walk.stored
         if not walk.stored and latest is None and summary is None:
             if self._anchored is None:
                 return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from typing import Final
 
 from stargraph.checkpoint.codec import Keyring
@@ -20,18 +21,20 @@ class Walk:
     Args:
         run_id: the run.
         keyring: checks the seals; None where there is no key.
+        bases: steps that stay whatever is pruned, since others are decoded from them.
 
     Attributes:
         findings: what is wrong so far.
         stored: the steps that were taken, the unreadable ones too.
     """
 
-    def __init__(self, run_id: str, *, keyring: Keyring | None) -> None:
+    def __init__(self, run_id: str, *, keyring: Keyring | None, bases: Collection[int] = ()) -> None:
         self.findings: list[Finding] = []
         self.stored: tuple[StepRange, ...] = ()
         self._newest: dict[FindingKind, int] = {}
         self._run_id = run_id
         self._keyring = keyring
+        self._bases = bases
         self._notes: list[Note] = []
         self._last: Checkpoint | None = None
         self._sound = 0
@@ -221,7 +224,7 @@ class Walk:
         """Whether a prune at this step, then the latest one, left exactly what is stored before the last gap."""
         needed = needed_steps(item)
         return all(
-            any(span.first <= step <= span.last for span in needed)
+            step in self._bases or any(span.first <= step <= span.last for span in needed)
             for remains in self.stored[:-1]
             for step in range(remains.first, remains.last + 1)
         )

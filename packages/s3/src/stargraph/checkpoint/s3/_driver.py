@@ -28,6 +28,7 @@ from stargraph.checkpoint.protocol import (
 from stargraph.checkpoint.s3._bootstrap import RaceReport, open_store, race, refuse, refuse_race, warn_unsafe
 from stargraph.checkpoint.s3._cache import RecordCache
 from stargraph.checkpoint.s3._concurrency import AT_ONCE, map_each
+from stargraph.checkpoint.s3._frame import Head
 from stargraph.checkpoint.s3._history import read_history
 from stargraph.checkpoint.s3._index import Entry
 from stargraph.checkpoint.s3._keys import KeyLayout
@@ -297,6 +298,16 @@ class S3Checkpointer:
             StoreUnavailableError: the store cannot be reached.
         """
         return await race(self._open().objects, self._keys)
+
+    async def decoded_from(self, run_id: str, step: int) -> tuple[int, ...]:
+        """Return the steps that the record of a step is decoded from: a prune keeps them, and `stargraph verify` asks.
+
+        Args:
+            run_id: the run.
+            step: the step.
+        """
+        head = await self._open().log.head(run_id, step)
+        return head.bases if isinstance(head, Head) else ()
 
     async def examine(self) -> list[str]:
         """Try what the promises of this driver stand on, as `stargraph doctor` does.
