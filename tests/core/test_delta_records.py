@@ -106,6 +106,30 @@ class TestExactness:
             checkpoints.append(following(checkpoints[-1], changes={"v": value}))
         check(checkpoints, stored(Codec(), checkpoints))
 
+    def test_members_that_go_and_come_back_in_another_order(self) -> None:
+        orders: list[str] = [
+            "",
+            "b",
+            "",
+            "ab",
+            "ba",
+            "cab",
+            "",
+            "bac",
+            "b",
+            "abc",
+            "cba",
+            "a",
+            "dcba",
+            "",
+            "abcd",
+            "dabc",
+        ]
+        checkpoints = [genesis(state={})]
+        for order in orders * 4:
+            checkpoints.append(following(checkpoints[-1], state=dict.fromkeys(order)))
+        check(checkpoints, stored(Codec(), checkpoints))
+
     def test_a_field_that_becomes_none_again(self) -> None:
         first = genesis(definition={"graph": "x" * 100})
         second = following(

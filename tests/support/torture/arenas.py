@@ -276,7 +276,7 @@ async def _fill(disk: Path, rng: Random) -> None:
             os.posix_fallocate(file.fileno(), 0, max(shutil.disk_usage(disk).free - rng.randrange(64) * 4096, 1))
         await asyncio.sleep(0.2 + rng.random())
     finally:
-        ballast.unlink()
+        ballast.unlink(missing_ok=True)
 
 
 def _hold_the_lock(path: Path, seconds: float) -> None:

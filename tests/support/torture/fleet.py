@@ -30,6 +30,8 @@ class _Member:
     retired: bool = False
 
     def signal(self, what: signal.Signals) -> None:
+        if self.retired:
+            return  # its handle is closed, and may be something else by now
         with contextlib.suppress(ProcessLookupError):  # it has just ended
             signal.pidfd_send_signal(self.handle, what)
 

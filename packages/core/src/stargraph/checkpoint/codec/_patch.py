@@ -19,7 +19,7 @@ class Patch:
 
     Attributes:
         fields: fields that differ.
-        state: members of the state that differ or are new.
+        state: members of the state that differ or are new, in the order of the state.
         keys: all members of the state after it, in order.
     """
 
@@ -71,12 +71,10 @@ def compose_patches(first: Patch, second: Patch) -> Patch:
         first: leads from A to B.
         second: leads from B to C.
     """
-    kept = set(second.keys)
-    return Patch(
-        _composed(first.fields, second.fields),
-        {key: script for key, script in _composed(first.state, second.state).items() if key in kept},
-        second.keys,
-    )
+    state = _composed(first.state, second.state)
+    # In the order of the state: new members are put behind the others as they come.
+    ordered = {key: state[key] for key in second.keys if key in state}
+    return Patch(_composed(first.fields, second.fields), ordered, second.keys)
 
 
 def _composed(first: dict[str, Script], second: dict[str, Script]) -> dict[str, Script]:
