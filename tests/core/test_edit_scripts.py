@@ -53,8 +53,8 @@ def test_edits_that_are_far_apart_cost_their_own_bytes(edits: int) -> None:
 
 def test_an_insertion_in_front_and_an_append_behind_are_told_apart() -> None:
     old = secrets.token_hex(5000).encode()
-    script = diff(old, b"before" + old + b"behind")
-    assert script == [b"before", (0, len(old)), b"behind"]
+    script = diff(old, b"[before" + old + b"behind]")  # nothing that a hex digit could be taken for
+    assert script == [b"[before", (0, len(old)), b"behind]"]
 
 
 def test_appending_again_and_again_composes_to_one_append() -> None:

@@ -55,10 +55,13 @@ class Database:
             database.execute(self.BEGIN)
             try:
                 self._append(database, checkpoint, record)
-            except BaseException:
-                database.execute("ROLLBACK")
+                database.execute("COMMIT")
+            except BaseException as error:
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
+                if isinstance(error, sqlite3.OperationalError):
+                    raise StoreUnavailableError(f"SQLite failed: {error}") from error
                 raise
-            database.execute("COMMIT")
 
     def _append(self, database: sqlite3.Connection, checkpoint: Checkpoint, record: bytes) -> None:
         run_id, step = checkpoint.run_id, checkpoint.step
