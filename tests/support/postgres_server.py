@@ -15,10 +15,12 @@ from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import asyncpg
-import trustme
+
+if TYPE_CHECKING:
+    import trustme  # the benchmarks, which start servers too, do without
 
 DSN_VARIABLE = "STARGRAPH_TEST_POSTGRES_DSN"
 """Names a database that the tests may create schemas in; no server is started then."""
