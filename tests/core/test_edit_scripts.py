@@ -8,9 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stargraph.checkpoint.codec._script import apply, compose, diff, inserted
+from stargraph.checkpoint.codec._script import Script, apply, compose, diff
 
 texts = st.binary(max_size=400) | st.text(alphabet="ab", max_size=400).map(str.encode)
+
+
+def inserted(script: Script) -> int:
+    """How many bytes of the new text a script holds itself."""
+    return sum(len(instruction) for instruction in script if isinstance(instruction, bytes))
 
 
 @st.composite

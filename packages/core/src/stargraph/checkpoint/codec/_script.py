@@ -200,14 +200,5 @@ def apply(script: Iterable[Instruction], old: bytes, *, most: int) -> bytes:
     return b"".join(parts)
 
 
-def inserted(script: Script) -> int:
-    """Return how many bytes of the new text a script holds itself.
-
-    Args:
-        script: the script.
-    """
-    return sum(len(instruction) for instruction in script if isinstance(instruction, bytes))
-
-
 def _length(instruction: Instruction) -> int:
     return len(instruction) if isinstance(instruction, bytes) else instruction[1]
