@@ -51,8 +51,15 @@ def _forged(checkpoint: Checkpoint, **changes: object) -> bytes:
             texts = replace(texts, state={key: orjson.dumps(item) for key, item in value.items()})  # type: ignore[attr-defined]
         elif name == "update":
             texts = replace(texts, update={key: orjson.dumps(item) for key, item in value.items()})  # type: ignore[attr-defined]
+        elif name == "digest":
+            texts.fields["digests"] = bytes.fromhex(value)  # type: ignore[arg-type]
+        elif name == "previous_digest":
+            texts.fields["digests"] += bytes.fromhex(value)  # type: ignore[arg-type]
+        elif name == "text":
+            texts.fields["text"] = orjson.dumps(value)
         else:
-            texts.fields[name] = bytes.fromhex(value) if name.endswith("digest") else orjson.dumps(value)  # type: ignore[arg-type]
+            place = "run" if name in orjson.loads(texts.fields["run"]) else "event"
+            texts.fields[place] = orjson.dumps(orjson.loads(texts.fields[place]) | {name: value})
     patch = patch_between(NOTHING, texts)
     return pack(checkpoint.run_id, checkpoint.step, patch, texts, bases=(), base_keys=(), cipher=None)
 
@@ -64,9 +71,10 @@ def test_it_begins_with_its_version_and_no_base() -> None:
     assert _read(_forged(genesis()), genesis()) == genesis()
 
 
-def test_a_record_from_before_the_first_release_is_refused_as_such() -> None:
-    with pytest.raises(StoreVersionError, match="version 1, from before the first release") as raised:
-        decode(b'\x01\x00{"run_id":"run-1"}', run_id="run-1", step=0)
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_record_from_before_the_first_release_is_refused_as_such(version: int) -> None:
+    with pytest.raises(StoreVersionError, match=f"version {version}, from before the first release") as raised:
+        decode(bytes((version, 0)) + b'{"run_id":"run-1"}', run_id="run-1", step=0)
     assert raised.value.reason == "older-format"
 
 
@@ -139,21 +147,25 @@ def test_a_newer_record_is_refused_as_such(version: int, rest: bytes) -> None:
     [
         (b"", "it does not begin like a record"),
         (b"\x00\x00{}", "it does not begin like a record"),
-        (b"\x02\x07\x00{}", "it does not begin like a record"),
-        (b"\x02\x00", "it does not begin like a record"),
-        (b"\x02\x00\x01", "it does not begin like a record"),
-        (b"\x02\x00\x01\x00{}", "it does not begin like a record"),
-        (b"\x02\x00\x01\x04{}", "it does not begin like a record"),
-        (b"\x02\x00\x02\x01\x02{}", "it does not begin like a record"),
-        (b"\x02\x00" + b"\xff" * 30, "it does not begin like a record"),
+        (b"\x03\x07\x00{}", "it does not begin like a record"),
+        (b"\x03\x00", "it does not begin like a record"),
+        (b"\x03\x00\x01", "it does not begin like a record"),
+        (b"\x03\x00\x01\x00{}", "it does not begin like a record"),
+        (b"\x03\x00\x01\x04{}", "it does not begin like a record"),
+        (b"\x03\x00\x02\x01\x02{}", "it does not begin like a record"),
+        (b"\x03\x00" + b"\xff" * 30, "it does not begin like a record"),
         (HEADER + b"{}", "subsection not found"),
         (HEADER + b"null\n", "it is not an object"),
         (HEADER + b"[]\n", "it is not an object"),
         (HEADER + b'"x"\n', "it is not an object"),
         (HEADER + b"{}\n", "'f'"),
         (HEADER + b'{"f":[],"s":{}}\n', "it is not an object"),
-        (HEADER + b'{"f":{},"s":{}}\n', "run_id"),
-        (HEADER + b'{"f":{},"s":{"a":3}}\nNaN', "unexpected"),
+        (HEADER + b'{"f":{},"s":{}}\n', "it is not made of run, event and digests"),
+        (HEADER + b'{"f":{"run":2,"event":2,"digests":1}}\n{}{}x', "its digests take 1 bytes"),
+        (HEADER + b'{"f":{"run":2,"event":2,"digests":32}}\n{}[]' + b"x" * 32, "what a step tells is not an object"),
+        (HEADER + b'{"f":{"run":2,"event":2,"digests":32}}\n{}{}' + b"x" * 32, "run_id"),
+        (HEADER + b'{"f":{"run":2,"event":3,"digests":32}}\n{}NaN' + b"x" * 32, "unexpected"),
+        (HEADER + b'{"f":{"run":2,"event":2,"digests":32},"s":{"a":3}}\n{}{}' + b"x" * 32 + b"NaN", "unexpected"),
         (HEADER + b'{"f":{},"s":{"a":4}}\n1', "it ends too early"),
         (HEADER + b'{"f":{},"s":{"a":-1}}\n1', "it ends too early"),
         (HEADER + b'{"f":{},"s":{"a":1}}\n12', "it holds more than its scripts use"),
@@ -168,9 +180,9 @@ def test_a_newer_record_is_refused_as_such(version: int, rest: bytes) -> None:
         (HEADER + b"[" * 100_000 + b"\n", "depth limit"),
         (HEADER + b'{"f":{},"s":{"a":1000}}\n' + b"[" * 500 + b"]" * 500, ""),
         (HEADER + b"\xff\xfe\n", ""),
-        (b"\x02\x01\x00" + b"{}\n", "content size"),
-        (b"\x02\x01\x00\x28\xb5\x2f\xfd\x00\x58\x00\x00", "its compressed body does not say its size"),
-        (b"\x02\x02\x00" + b"\x01k" + b"\0" * 40, "it is encrypted, and no key was given"),
+        (b"\x03\x01\x00" + b"{}\n", "content size"),
+        (b"\x03\x01\x00\x28\xb5\x2f\xfd\x00\x58\x00\x00", "its compressed body does not say its size"),
+        (b"\x03\x02\x00" + b"\x01k" + b"\0" * 40, "it is encrypted, and no key was given"),
     ],
     ids=lambda value: repr(value[:30]),
 )
@@ -199,6 +211,7 @@ def test_what_was_never_a_record_is_refused_plainly(body: bytes, complaint: str)
         {"step": 1, "event": "completed"},
         {"previous_digest": "0" * 64},
         {"unknown": None},
+        {"text": None},
     ],
     ids=str,
 )
@@ -218,7 +231,7 @@ def _bomb(size: int) -> bytes:
     """A compressed record of one field that is inflated to so many bytes."""
     body = orjson.dumps({"f": {}, "s": {"a": size}}) + b"\n" + bytes(size)
     dictionary = zstandard.ZstdCompressionDict(DICTIONARY, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
-    return b"\x02\x01\x00" + zstandard.ZstdCompressor(dict_data=dictionary).compress(body)
+    return bytes((RECORD_VERSION, 1, 0)) + zstandard.ZstdCompressor(dict_data=dictionary).compress(body)
 
 
 def test_a_record_that_would_fill_the_memory_is_refused_before_it_is_inflated() -> None:

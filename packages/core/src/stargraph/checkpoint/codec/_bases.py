@@ -9,6 +9,7 @@ J. Algorithms 1 (1980), the k-binomial transform.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import comb
 from typing import Final
 
@@ -16,6 +17,7 @@ DELTAS: Final = 9
 """How many records a step is decoded from at most, besides its keyframe."""
 
 
+@lru_cache(maxsize=4096)
 def base_distance(distance: int, deltas: int = DELTAS) -> int:
     """Return the distance from the keyframe at which the base of a step is.
 

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from stargraph.checkpoint.codec._bases import DELTAS, base_distance
 from stargraph.checkpoint.codec._cipher import Cipher
-from stargraph.checkpoint.codec._patch import NOTHING, Patch, compose_patches, patch_between
+from stargraph.checkpoint.codec._patch import NOTHING, Patch, compose_patches, patch_after, patch_between
 from stargraph.checkpoint.codec._stored import Opened, bases_of, corrupted, pack
-from stargraph.checkpoint.codec._texts import Texts, checkpoint_from, texts_of, values_of
+from stargraph.checkpoint.codec._texts import RUN, Texts, checkpoint_from, run_values_of, texts_of
 from stargraph.checkpoint.protocol import ENDED, Checkpoint
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreVersionError
 
@@ -40,23 +40,54 @@ class Record:
     _tail: _Tail
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Tail:
-    """What the next step of a run is encoded from.
+    """What the next step of a run is encoded from; not to be changed.
 
     `chain` leads from the keyframe to this step: steps, and for each the patch from the one before it. `deltas` is how
     many records a step is decoded from, besides the keyframe: the same for all that follow that keyframe, since the
-    paths of two such numbers do not lie in one another, and would add up. `memory` is about how many bytes all this
-    takes. The state is kept as texts alone: its values take several times as much.
+    paths of two such numbers do not lie in one another, and would add up. The state is kept as texts alone: its values
+    take several times as much.
     """
 
-    values: dict[str, Any]
+    run_id: str
+    step: int
+    digest: str
+    ended: bool
+    run_values: tuple[Any, ...]
     texts: Texts
     chain: tuple[tuple[int, Patch], ...]
     deltas: int
     keyframe_ratio: float
     bytes_since: int
     memory: int
+    """About how many bytes all this takes."""
+
+
+def _tail(
+    checkpoint: Checkpoint,
+    run_values: tuple[Any, ...],
+    texts: Texts,
+    chain: tuple[tuple[int, Patch], ...],
+    *,
+    deltas: int,
+    keyframe_ratio: float,
+    bytes_since: int,
+    size: int,
+) -> _Tail:
+    return _Tail(
+        checkpoint.run_id,
+        checkpoint.step,
+        checkpoint.digest,
+        checkpoint.status in ENDED,
+        run_values,
+        texts,
+        chain,
+        deltas,
+        keyframe_ratio,
+        bytes_since,
+        size + bytes_since,
+    )
 
 
 def _deltas(size: int) -> int:
@@ -95,19 +126,20 @@ class Codec:
         """
         checkpoint.ensure_valid()
         tail = self._tail_of(checkpoint.run_id) if after is None else after._tail
-        if tail is None or tail.values["digest"] != checkpoint.previous_digest:
-            return self._keyframe(checkpoint, texts_of(checkpoint))
-        texts = texts_of(checkpoint, tail.values, tail.texts)
+        run_values = run_values_of(checkpoint)
+        if tail is None or tail.digest != checkpoint.previous_digest:
+            return self._keyframe(checkpoint, run_values, texts_of(checkpoint))
+        texts = texts_of(checkpoint, run_text=tail.texts.fields[RUN] if run_values == tail.run_values else None)
         size = texts.size
         if _deltas(size) > tail.deltas:
-            return self._keyframe(checkpoint, texts)  # it has outgrown the number of a small one
-        patch = patch_between(tail.texts, texts)
+            return self._keyframe(checkpoint, run_values, texts)  # it has outgrown the number of a small one
+        patch = patch_after(tail.texts, texts)
         keyframe = tail.chain[0][0]
         base = keyframe + base_distance(checkpoint.step - keyframe, tail.deltas)
         chain = list(tail.chain)
         while chain[-1][0] > base:
             patch = compose_patches(chain.pop()[1], patch)
-        bases = tuple(step for step, _ in chain)
+        bases = tuple([step for step, _ in chain])
         data = pack(
             checkpoint.run_id,
             checkpoint.step,
@@ -119,13 +151,19 @@ class Codec:
         )
         since = tail.bytes_since + len(data)
         if since > _DELTAS_PER_KEYFRAME * tail.keyframe_ratio * size:
-            return self._keyframe(checkpoint, texts)
+            return self._keyframe(checkpoint, run_values, texts)
         chain.append((checkpoint.step, patch))
-        return Record(
-            data,
-            bases,
-            _Tail(values_of(checkpoint), texts, tuple(chain), tail.deltas, tail.keyframe_ratio, since, size + since),
+        new_tail = _tail(
+            checkpoint,
+            run_values,
+            texts,
+            tuple(chain),
+            deltas=tail.deltas,
+            keyframe_ratio=tail.keyframe_ratio,
+            bytes_since=since,
+            size=size,
         )
+        return Record(data, bases, new_tail)
 
     def encode_alone(self, checkpoint: Checkpoint) -> Record:
         """Return a record that is decoded from no other one.
@@ -138,7 +176,7 @@ class Codec:
             StateError: it is too large.
         """
         checkpoint.ensure_valid()
-        return self._keyframe(checkpoint, texts_of(checkpoint))
+        return self._keyframe(checkpoint, run_values_of(checkpoint), texts_of(checkpoint))
 
     def fingerprint(self, digest: str) -> str:
         """Return what stands for a digest outside of records: itself, or with a cipher a keyed fingerprint; in hex.
@@ -214,13 +252,22 @@ class Codec:
         for step in steps:
             yield self._read(chain, step)
 
-    def _keyframe(self, checkpoint: Checkpoint, texts: Texts) -> Record:
+    def _keyframe(self, checkpoint: Checkpoint, run_values: tuple[Any, ...], texts: Texts) -> Record:
         patch = patch_between(NOTHING, texts)
         data = pack(checkpoint.run_id, checkpoint.step, patch, texts, bases=(), base_keys=(), cipher=self._cipher)
         size = texts.size
-        # The texts are all in memory already: what leads to a keyframe is only its step and its names.
-        chain = ((checkpoint.step, Patch({}, {}, patch.keys)),)
-        return Record(data, (), _Tail(values_of(checkpoint), texts, chain, _deltas(size), len(data) / size, 0, size))
+        tail = _tail(
+            checkpoint,
+            run_values,
+            texts,
+            # The texts are all in memory already: what leads to a keyframe is only its step and its names.
+            ((checkpoint.step, Patch({}, {}, patch.keys)),),
+            deltas=_deltas(size),
+            keyframe_ratio=len(data) / size,
+            bytes_since=0,
+            size=size,
+        )
+        return Record(data, (), tail)
 
     @staticmethod
     def _read(chain: _Chain, step: int) -> Checkpoint:
@@ -248,15 +295,14 @@ class Codec:
             return found
 
     def _remember(self, tail: _Tail) -> None:
-        run_id = tail.values["run_id"]
         with self._lock:
-            known = self._tails.get(run_id)
-            if known is not None and known.values["step"] > tail.values["step"]:
+            known = self._tails.get(tail.run_id)
+            if known is not None and known.step > tail.step:
                 return  # what was read is older than what was appended meanwhile
-            self._drop(run_id)
-            if tail.values["status"] in ENDED:
+            self._drop(tail.run_id)
+            if tail.ended:
                 return
-            self._tails[run_id] = tail
+            self._tails[tail.run_id] = tail
             self._used += tail.memory
             while self._used > self._memory and len(self._tails) > 1:
                 _, oldest = self._tails.popitem(last=False)
@@ -308,7 +354,16 @@ class _Chain:
         since = sum(len(self._records[at]) for at, _, _ in self._path[1:])
         ratio = len(self._records[keyframe]) / first.size
         chain = tuple((at, opened.patch(texts)) for at, opened, texts in self._path)
-        return _Tail(values_of(checkpoint), last, chain, _deltas(first.size), ratio, since, last.size + since)
+        return _tail(
+            checkpoint,
+            run_values_of(checkpoint),
+            last,
+            chain,
+            deltas=_deltas(first.size),
+            keyframe_ratio=ratio,
+            bytes_since=since,
+            size=last.size,
+        )
 
 
 def missing_bases(records: Mapping[int, bytes], *, run_id: str, steps: Iterable[int]) -> list[int]:

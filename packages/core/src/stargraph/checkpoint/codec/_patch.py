@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from stargraph.checkpoint.codec._script import Script, compose, diff
-from stargraph.checkpoint.codec._texts import FIELDS, NULL, Texts
+from stargraph.checkpoint.codec._texts import DIGEST_BYTES, DIGESTS, EVENT, Texts
 
 _SHORT: Final = 64
 """A text up to this length is stored anew when it changes: telling the difference would cost as much."""
 
+_SHORT_EVENT: Final = 1024
+"""Likewise for what a step tells, which is another in each; the compressor knows most of it."""
 
-@dataclass(frozen=True, slots=True)
+_AFTER: Final[Script] = [(0, DIGEST_BYTES)]
+"""Makes the digest of the step before from the digests of that step."""
+
+
+@dataclass(slots=True)
 class Patch:
     """The texts that differ, each with the script that makes it from the base's text of the same name.
 
@@ -28,7 +33,7 @@ class Patch:
     keys: tuple[str, ...]
 
 
-NOTHING: Final = Texts(dict.fromkeys(FIELDS, NULL), {}, None)
+NOTHING: Final = Texts({}, {}, None)
 """The base of a record that has none."""
 
 
@@ -39,27 +44,40 @@ def patch_between(old: Texts, new: Texts) -> Patch:
         old: the base, or `NOTHING`.
         new: what is to be made.
     """
-    return Patch(_changed(old.fields, new.fields), _changed(old.state, new.state), tuple(new.state))
+    fields = {
+        name: script_between(old.fields.get(name), text, _SHORT_EVENT if name == EVENT else _SHORT)
+        for name, text in new.fields.items()
+        if text is not old.fields.get(name)
+    }
+    state = {}
+    for key, text in new.state.items():
+        before = old.state.get(key)
+        if text is not before and text != before:
+            state[key] = script_between(before, text)
+    return Patch(fields, state, tuple(new.state))
 
 
-def _changed(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> dict[str, Script]:
-    changes: dict[str, Script] = {}
-    for name, text in new.items():
-        before = old.get(name)
-        if text is before or text == before:
-            continue
-        changes[name] = script_between(before, text)
-    return changes
+def patch_after(old: Texts, new: Texts) -> Patch:
+    """Return what leads from the texts of a step to those of the step after it.
+
+    Args:
+        old: the step before.
+        new: what is to be made.
+    """
+    patch = patch_between(old, new)
+    patch.fields[DIGESTS] = [new.fields[DIGESTS][:DIGEST_BYTES], *_AFTER]
+    return patch
 
 
-def script_between(old: bytes | None, new: bytes) -> Script:
+def script_between(old: bytes | None, new: bytes, short: int = _SHORT) -> Script:
     """Return the script that makes one text from another one.
 
     Args:
         old: the text that the reader has, if any.
         new: the text to be made.
+        short: up to which length, in bytes, a text is stored anew.
     """
-    if old is None or len(new) <= _SHORT or len(old) <= _SHORT:
+    if old is None or len(new) <= short or len(old) <= short:
         return [new] if new else []
     return diff(old, new)
 
@@ -79,6 +97,8 @@ def compose_patches(first: Patch, second: Patch) -> Patch:
 
 def _composed(first: dict[str, Script], second: dict[str, Script]) -> dict[str, Script]:
     both = first | second
-    for name in first.keys() & second.keys():
-        both[name] = compose(first[name], second[name])
+    for name, script in second.items():
+        before = first.get(name)
+        if before is not None and not (len(script) == 1 and type(script[0]) is bytes):
+            both[name] = compose(before, script)
     return both

@@ -1,6 +1,6 @@
 r"""The stored form of a checkpoint: a record.
 
-    byte 0     the version of the form, 2
+    byte 0     the version of the form, 3
     byte 1     flags: 1 the body is compressed (zstd, with the dictionary of `_dictionary`), 2 the body is encrypted
     varint     how many records it is decoded from, the keyframe first; 0 for a keyframe
     varints    for each of them, how many steps before this one
@@ -9,15 +9,18 @@ r"""The stored form of a checkpoint: a record.
 A body, once decrypted and decompressed, is a line of JSON and the literals: `{…}\n<bytes>`. The line says how each text
 is made:
 
-    f   fields that differ from the base; a field that no record names is null
+    f   `run`, `event` and `digests`, where they differ from the base's
     s   members of the state that are new or differ
     d   members of the base's state that are gone
     o   the members of the state in order, where it is not that of the base with the new ones behind
     u   the members of the update, in order; missing where there is no update
 
+`run` and `event` are objects of the checkpoint's fields, as JSON; what is None or empty is left out. `digests` are
+its digest and the one before it, 32 bytes each.
+
 A text is made by a script: the number n, or a list of instructions. n takes the next n bytes of the literals; in a
 list, -n does that, and a pair `start, length` copies a range of the base's text of the same name, or, for the update,
-of the state's member of the same name in this very checkpoint. Texts are JSON; digests and the like are raw bytes.
+of the state's member of the same name in this very checkpoint.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ from stargraph.checkpoint.codec._texts import Texts
 from stargraph.checkpoint.protocol import MAX_BYTES
 from stargraph.errors import CheckpointCorruptedError, StateError, StoreVersionError
 
-RECORD_VERSION: Final = 2
+RECORD_VERSION: Final = 3
 """The version of the form that is written."""
 
 MOST_BYTES: Final = 4 * MAX_BYTES
@@ -47,6 +50,9 @@ _COMPRESSED: Final = 1
 _ENCRYPTED: Final = 2
 _LEVEL: Final = 1
 """Higher ones take longer, and save a few per cent of prose or nothing."""
+_QUICK_LEVEL: Final = -1
+_QUICK: Final = 512
+"""Up to this length of a body the quick level takes a third of the time, and makes it a few per cent longer."""
 _WORTH_COMPRESSING: Final = 96
 _MOST_BASES: Final = 64
 
@@ -76,15 +82,15 @@ def pack(
         StateError: it is too large.
     """
     literals: list[bytes] = []
-    index: dict[str, Any] = {
-        "f": {name: _written(script, literals) for name, script in patch.fields.items()},
-        "s": {key: _written(script, literals) for key, script in patch.state.items()},
-    }
-    gone = [key for key in base_keys if key not in texts.state]
-    if gone:
-        index["d"] = gone
-    if base_keys and _implied_order(base_keys, texts.state) != list(texts.state):
-        index["o"] = list(texts.state)
+    index: dict[str, Any] = {"f": {name: _written(script, literals) for name, script in patch.fields.items()}}
+    if patch.state:
+        index["s"] = {key: _written(script, literals) for key, script in patch.state.items()}
+    if bases and base_keys != patch.keys:
+        gone = [key for key in base_keys if key not in texts.state]
+        if gone:
+            index["d"] = gone
+        if _implied_order(base_keys, texts.state) != list(texts.state):
+            index["o"] = list(texts.state)
     if texts.update is not None:
         index["u"] = {
             key: _written(script_between(texts.state.get(key), text), literals) for key, text in texts.update.items()
@@ -99,7 +105,8 @@ def pack(
         )
     flags = 0
     if len(body) >= _WORTH_COMPRESSING:
-        compressed = _zstandard.compressor.compress(body)
+        compressor = _zstandard.quick_compressor if len(body) <= _QUICK else _zstandard.compressor
+        compressed = compressor.compress(body)
         if len(compressed) < len(body):
             body, flags = compressed, _COMPRESSED
     if cipher is not None:
@@ -146,7 +153,7 @@ class Opened:
             self._index = _object(orjson.loads(memoryview(body)[:line]))
             literals = _Literals(body, line + 1)
             self._fields = literals.scripts(self._index["f"])
-            self._state = literals.scripts(self._index["s"])
+            self._state = literals.scripts(self._index.get("s", {}))
             update = self._index.get("u")
             self._update = None if update is None else literals.scripts(update)
             literals.end()
@@ -235,9 +242,9 @@ def _header(record: bytes, run_id: str, step: int) -> tuple[tuple[int, ...], int
             run_id=run_id,
             step=step,
         )
-    if record[:1] == b"\x01":
+    if record[:1] in (b"\x01", b"\x02"):
         raise StoreVersionError(
-            f"run {run_id!r}, step {step}: the record has version 1, from before the first release",
+            f"run {run_id!r}, step {step}: the record has version {record[0]}, from before the first release",
             reason="older-format",
             hint="This software cannot read it; the one that wrote it can.",
             run_id=run_id,
@@ -377,10 +384,19 @@ class _Zstandard(local):
     """The contexts of one thread: they serve one at a time."""
 
     def __init__(self) -> None:
-        dictionary = zstandard.ZstdCompressionDict(DICTIONARY, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
-        dictionary.precompute_compress(level=_LEVEL)
-        self.compressor = zstandard.ZstdCompressor(level=_LEVEL, dict_data=dictionary)
-        self.decompressor = zstandard.ZstdDecompressor(dict_data=dictionary)
+        self.compressor = _compressor(_LEVEL)
+        self.quick_compressor = _compressor(_QUICK_LEVEL)
+        self.decompressor = zstandard.ZstdDecompressor(dict_data=_dictionary())
+
+
+def _compressor(level: int) -> zstandard.ZstdCompressor:
+    dictionary = _dictionary()
+    dictionary.precompute_compress(level=level)
+    return zstandard.ZstdCompressor(level=level, dict_data=dictionary)
+
+
+def _dictionary() -> zstandard.ZstdCompressionDict:
+    return zstandard.ZstdCompressionDict(DICTIONARY, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
 
 
 _zstandard: Final = _Zstandard()

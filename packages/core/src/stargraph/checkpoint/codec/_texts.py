@@ -1,34 +1,64 @@
-"""A checkpoint as texts: one for each field and for each member of its state and update.
+"""A checkpoint as texts.
 
-Records are made of these, and differences are told between these. A field that is a digest is its 32 bytes and not
-JSON: it is noise to every compressor, and half as long.
+One holds what repeats in every step of a run, one what the step tells, one the digests, and one each member of the
+state and of the update. Records are made of these, and differences are told between these. Digests are raw bytes and
+not JSON: they are noise to every compressor, and half as long.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from operator import itemgetter
 from typing import Any, Final
 
 import orjson
 
-from stargraph.checkpoint.protocol import Checkpoint, Fragment, format_time
+from stargraph.checkpoint.protocol import Checkpoint, Fragment
 
-_HEX: Final = frozenset({"graph_hash", "runtime_hash", "executor", "previous_digest", "digest"})
-FIELDS: Final = tuple(name for name in Checkpoint.model_fields if name not in ("state", "update"))
-"""The fields that are one text each, in order."""
+RUN: Final = "run"
+EVENT: Final = "event"
+DIGESTS: Final = "digests"
+_NAMES: Final = {RUN, EVENT, DIGESTS}
 
-NULL: Final = b"null"
-"""The text of a field that is None; such a field may be left out."""
+_RUN_FIELDS: Final = (
+    "run_id",
+    "graph_id",
+    "graph_hash",
+    "runtime_hash",
+    "started_at",
+    "executor",
+    "parent_run_id",
+    "parent_step",
+    "origin",
+)
+_EVENT_FIELDS: Final = (
+    "step",
+    "event",
+    "status",
+    "definition",
+    "last_node",
+    "task_id",
+    "task_started_at",
+    "frontier",
+    "interrupts",
+    "calls",
+    "error",
+    "timestamp",
+    "seal",
+)
+DIGEST_BYTES: Final = 32
+
+_run_values: Final = itemgetter(*_RUN_FIELDS)
+_event_values: Final = itemgetter(*_EVENT_FIELDS)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Texts:
-    """What a checkpoint is made of.
+    """What a checkpoint is made of; not to be changed.
 
     Attributes:
-        fields: the text of every field, but `state` and `update`.
+        fields: `run`, `event` and `digests`.
         state: the members of the state, in order.
         update: the members of the update, in order, or None.
     """
@@ -43,33 +73,31 @@ class Texts:
         return sum(map(len, self.fields.values())) + sum(map(len, self.state.values()))
 
 
-def values_of(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return the values of the fields that are one text each.
+def run_values_of(checkpoint: Checkpoint) -> tuple[Any, ...]:
+    """Return the values that the text `run` is made of; equal ones make the same text.
 
     Args:
         checkpoint: the checkpoint.
     """
     values = checkpoint.__dict__
-    return {name: values[name] for name in FIELDS}
+    # A copy: that dictionary could be changed, and would then still be equal to itself.
+    return (*_run_values(values), dict(values["metadata"]))
 
 
-def texts_of(checkpoint: Checkpoint, before: Mapping[str, Any] | None = None, known: Texts | None = None) -> Texts:
+def texts_of(checkpoint: Checkpoint, *, run_text: bytes | None = None) -> Texts:
     """Return the texts of a checkpoint.
 
     Args:
         checkpoint: valid.
-        before: what `values_of` returned for another checkpoint of the run, and
-        known: its texts, of which those that are the same are taken over.
+        run_text: the text `run`, where it is known.
     """
     values = checkpoint.__dict__
-    if before is None or known is None:
-        fields = {name: _text(name, values[name]) for name in FIELDS}
-    else:
-        fields = {}
-        for name, text in known.fields.items():
-            value, old_value = values[name], before[name]
-            same = value is old_value or (type(value) is str and value == old_value)
-            fields[name] = text if same else _text(name, value)
+    previous_digest = values["previous_digest"]
+    fields = {
+        RUN: _text((*_RUN_FIELDS, "metadata"), run_values_of(checkpoint)) if run_text is None else run_text,
+        EVENT: _text(_EVENT_FIELDS, _event_values(values)),
+        DIGESTS: bytes.fromhex(values["digest"] + (previous_digest or "")),
+    }
     update = checkpoint.update_fragments()
     return Texts(fields, _encoded(checkpoint.state_fragments()), None if update is None else _encoded(update))
 
@@ -84,28 +112,29 @@ def checkpoint_from(texts: Texts) -> Checkpoint:
         CheckpointCorruptedError: the digest does not fit.
         ValueError: a text is missing, unknown or malformed.
     """
-    fields = {
-        name: text.hex() if name in _HEX and text != NULL else orjson.loads(text) for name, text in texts.fields.items()
-    }
+    if texts.fields.keys() != _NAMES:
+        raise ValueError("it is not made of run, event and digests")
+    digests = texts.fields[DIGESTS]
+    if len(digests) not in (DIGEST_BYTES, 2 * DIGEST_BYTES):
+        raise ValueError(f"its digests take {len(digests)} bytes")
+    fields = _members(texts.fields[RUN]) | _members(texts.fields[EVENT])
+    fields["digest"] = digests[:DIGEST_BYTES].hex()
+    fields["previous_digest"] = digests[DIGEST_BYTES:].hex() or None
     update = None if texts.update is None else _fragments(texts.update)
     return Checkpoint.from_stored(fields, _fragments(texts.state), update)
 
 
-def _text(name: str, value: Any) -> bytes:
-    if value is None:
-        return NULL
-    if name in _HEX:
-        return bytes.fromhex(value)
-    if type(value) is datetime:
-        return b'"%b"' % format_time(value).encode()
-    return orjson.dumps(value, default=_plain, option=orjson.OPT_PASSTHROUGH_DATETIME)
+def _text(names: tuple[str, ...], values: tuple[Any, ...]) -> bytes:
+    # What is left out reads as None, or as empty.
+    members = {name: value for name, value in zip(names, values, strict=True) if value is not None and value != ()}
+    return orjson.dumps(members, default=vars, option=orjson.OPT_UTC_Z)
 
 
-def _plain(value: object) -> object:
-    model_fields = getattr(value, "__dict__", None)
-    if model_fields is not None:
-        return model_fields
-    return format_time(value)  # type: ignore[arg-type]  # only models and datetimes get here
+def _members(text: bytes) -> dict[str, Any]:
+    members = orjson.loads(text)
+    if type(members) is not dict:
+        raise ValueError("what a step tells is not an object")
+    return members
 
 
 def _encoded(fragments: Mapping[str, Fragment]) -> dict[str, bytes]:

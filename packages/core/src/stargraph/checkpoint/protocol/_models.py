@@ -271,7 +271,7 @@ class Checkpoint(_Draft):
             state_fragments = self._state_fragments
         update_fragments = None if update is None else _fragments(update, "update")
         fields = {
-            **{name: self.__dict__[name] for name in _Draft.model_fields},
+            **{name: self.__dict__[name] for name in _DRAFT_FIELDS},
             "step": self.step + 1,
             "event": event,
             "status": self.status if status is KEEP else status,
@@ -411,9 +411,9 @@ class Checkpoint(_Draft):
         private = getattr(self, "__pydantic_private__", None)
         fields = self.__dict__
         fragments: dict[str, Fragment] | None = None if private is None else private.get("_state_fragments")
-        whole = fragments is not None and len(fields) == len(Checkpoint.model_fields)
+        whole = fragments is not None and len(fields) == _FIELD_COUNT
         if whole and fragments is not None and private is not None:
-            state, update = fields["state"], fields["update"]
+            state, update, seal = fields["state"], fields["update"], fields["seal"]
             update_fragments = private.get("_update_fragments")
             whole = (
                 _same(state, fragments)
@@ -422,7 +422,7 @@ class Checkpoint(_Draft):
                     _is_as_made(fields, private.get("_made_of"))
                     or fields["digest"] == _digest_or_none(fields, fragments, update_fragments)
                 )
-                and isinstance(fields["seal"], Seal | None)
+                and (seal is None or isinstance(seal, Seal))
             )
         if not whole:
             raise _invalid(
@@ -431,6 +431,10 @@ class Checkpoint(_Draft):
                 "this checkpoint is not what its digest covers",
                 hint="Build checkpoints with Checkpoint.genesis() and checkpoint.next(); do not change them after.",
             )
+
+
+_FIELD_COUNT: Final = len(Checkpoint.model_fields)
+_DRAFT_FIELDS: Final = tuple(_Draft.model_fields)
 
 
 def _is_as_made(fields: dict[str, Any], made_of: tuple[tuple[object, ...], dict[str, str]] | None) -> bool:
