@@ -110,6 +110,7 @@ class _Reader:
         self._ledger = ledger
         self._events: list[Event] = []
         self._names: set[str] = {root}
+        self._lengths: dict[str, int] = {}
 
     def read(self, lines: Iterator[str]) -> list[Event]:
         begun: dict[str, tuple[str, int]] = {}
@@ -141,6 +142,7 @@ class _Reader:
                 self._events.append(Sync(paths[0], begun))
         elif name == "ftruncate":
             if self._ours(paths[0]):
+                self._lengths[paths[0]] = int(arguments[1])
                 self._events.append(Truncate(paths[0], int(arguments[1])))
         else:
             self._take_name(name, matched["arguments"])
@@ -153,8 +155,11 @@ class _Reader:
         if path == self._ledger:
             self._events.append(Told(json.loads(data)))
         else:
-            assert name == "pwrite64", f"{path}: where this write goes is not known"
-            self._events.append(Write(path, int(arguments[3]), data))
+            # A write that says no place is one of those that append.
+            length = self._lengths.get(path, 0)
+            start = length if name == "write" else int(arguments[3])
+            self._lengths[path] = max(length, start + len(data))
+            self._events.append(Write(path, start, data))
 
     def _take_name(self, name: str, arguments: str) -> None:
         quoted = [_text(part) for part in re.findall(r'"((?:\\x[0-9a-f]{2})*)"', arguments)]
@@ -170,9 +175,11 @@ class _Reader:
         elif name in ("link", "linkat"):
             source, path = quoted
             self._names.add(path)
+            self._lengths[path] = self._lengths.get(source, 0)
             self._events.append(Name(path, source))
         elif name in ("unlink", "unlinkat", "rmdir"):
             self._names.discard(quoted[0])
+            self._lengths.pop(quoted[0], None)
             self._events.append(Name(quoted[0], None))
         else:
             raise AssertionError(f"{name}({arguments[:200]}): what this leaves behind is not known")

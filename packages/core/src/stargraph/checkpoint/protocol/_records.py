@@ -49,7 +49,10 @@ Origin: TypeAlias = Literal["fork", "subgraph"]
 ENDED: Final[frozenset[Status]] = frozenset({"done", "cancelled"})
 """A run with one of these statuses takes no further checkpoint."""
 
-_RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}")
+RUN_ID_PATTERN: Final = "[A-Za-z0-9][A-Za-z0-9._:-]{0,199}"
+"""What names a run, as a regular expression."""
+
+_RUN_ID: Final = re.compile(RUN_ID_PATTERN)
 
 
 PRUNED_BY_DEFAULT: Final[tuple[Status, ...]] = ("done",)

@@ -5,14 +5,19 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Self
+from typing import Annotated, Self
 
 import orjson
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, Field, PlainSerializer, StringConstraints, TypeAdapter, ValidationError
 
+from stargraph.checkpoint.protocol._digest import format_time
 from stargraph.checkpoint.protocol._models import Checkpoint
-from stargraph.checkpoint.protocol._records import ErrorInfo, Hash, Instant, Origin, Record, RunId, Status, Step
+from stargraph.checkpoint.protocol._records import RUN_ID_PATTERN, ErrorInfo, Hash, Origin, Record, Status, Step
 from stargraph.errors import CheckpointCorruptedError, NodeError
+
+# What `RunId` and `Instant` check in Python, pydantic checks here itself: a list has a hundred of these.
+_Name = Annotated[str, StringConstraints(pattern=f"^{RUN_ID_PATTERN}$")]
+_Moment = Annotated[AwareDatetime, PlainSerializer(format_time, return_type=str, when_used="json")]
 
 
 class RunSummary(Record):
@@ -32,14 +37,14 @@ class RunSummary(Record):
         metadata: its tags.
     """
 
-    run_id: RunId
+    run_id: _Name
     graph_id: str
     graph_hash: Hash
-    started_at: Instant
-    updated_at: Instant
+    started_at: _Moment
+    updated_at: _Moment
     last_step: Step
     status: Status
-    parent_run_id: RunId | None = None
+    parent_run_id: _Name | None = None
     origin: Origin | None = None
     error: ErrorInfo | None = None
     metadata: dict[str, str] = Field(default_factory=dict)

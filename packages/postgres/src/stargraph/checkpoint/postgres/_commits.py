@@ -70,6 +70,8 @@ class Commits:
         self._within = within
         self._waiting: deque[_Waiting] = deque()
         self._busy = 0
+        self._crowded = False
+        self._about_to_send = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def append(self, append: Append, *, alone: bool = False) -> bool:
@@ -87,7 +89,7 @@ class Commits:
         """
         if alone or not self._grouped:
             return bool(await self._send([append], wait=True))
-        if self._busy < _WRITERS and not self._waiting:
+        if self._busy < _WRITERS and not self._waiting and not self._crowded:
             # Nobody to share with: no task in between, which costs as much as the rest of a write.
             self._busy += 1
             try:
@@ -101,7 +103,10 @@ class Commits:
         loop = asyncio.get_running_loop()
         waiting = _Waiting(append, loop.create_future(), loop.time() + self._within)
         self._waiting.append(waiting)
-        self._send_waiting()
+        if not self._about_to_send:
+            # Whoever else has something to write in this turn of the loop takes part.
+            self._about_to_send = True
+            loop.call_soon(self._send_together)
         try:
             return await waiting.outcome
         except asyncio.CancelledError:
@@ -109,6 +114,10 @@ class Commits:
                 # It is on its way with others: the caller leaves once the database has decided.
                 await asyncio.wait([waiting.sent])
             raise
+
+    def _send_together(self) -> None:
+        self._about_to_send = False
+        self._send_waiting()
 
     def _send_waiting(self) -> None:
         while self._waiting and self._waiting[0].outcome.done():
@@ -129,6 +138,7 @@ class Commits:
             sent = asyncio.get_running_loop().create_future()
             for waiting in batch:
                 waiting.sent = sent
+            self._crowded = len(batch) > 1
             try:
                 await self._write_batch(batch)
             finally:

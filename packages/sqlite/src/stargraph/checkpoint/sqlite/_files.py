@@ -16,6 +16,9 @@ from stargraph.errors import CheckpointError, StoreUnavailableError
 
 _NO_HARD_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
+_WAL_AHEAD: Final = 128 * 1024
+"""By how many bytes the write-ahead log's file is made longer at a time."""
+
 
 class StoreFiles:
     """The database file and the two that SQLite keeps beside it.
@@ -29,8 +32,9 @@ class StoreFiles:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(os.path.abspath(_checked_name(path)))  # noqa: PTH100  # Path.resolve would follow links
-        self._real = ""
+        self._names: tuple[str, str, str] | None = None
         self._identity: list[tuple[int, int]] = []
+        self._wal_length = 0
 
     @property
     def real_path(self) -> Path:
@@ -72,7 +76,7 @@ class StoreFiles:
             raise read_only(self.path)
         # Also when another process made the file: it may not have got this far yet.
         _sync_directory(path.parent)
-        self._identity = [_identity(path)]
+        self._identity = [_identity(path.stat())]
 
     def remember(self) -> None:
         """Note which files SQLite has open now, after `prepare` and after it opened them.
@@ -80,7 +84,8 @@ class StoreFiles:
         Raises:
             StoreUnavailableError: the file was replaced in between.
         """
-        self._real = os.fspath(self.real_path)
+        real = os.fspath(self.real_path)
+        self._names = (os.fspath(self.path), f"{real}-wal", f"{real}-shm")
         prepared, self._identity = self._identity, self._look()
         if prepared != self._identity[:1]:
             raise self._replaced()
@@ -109,8 +114,32 @@ class StoreFiles:
         except FileNotFoundError:
             return 0
 
+    def lengthen_wal(self, used: int) -> None:
+        """Keep the file of the write-ahead log longer than the log.
+
+        A commit that makes its file longer waits for the file system's journal as well, which can double what it
+        costs. The zeros read as the end of the log. They are appended, so they never overwrite what another process
+        writes meanwhile.
+
+        Args:
+            used: how long the log may be, in bytes.
+        """
+        if self._names is None or used + _WAL_AHEAD // 2 < self._wal_length:
+            return
+        with contextlib.suppress(OSError):  # a commit that finds no room says so itself
+            descriptor = os.open(self._names[1], os.O_WRONLY | os.O_APPEND)
+            try:
+                if _identity(os.fstat(descriptor)) == self._identity[1]:
+                    os.write(descriptor, bytes(_WAL_AHEAD))
+            finally:
+                os.close(descriptor)
+
     def _look(self) -> list[tuple[int, int]]:
-        return [_identity(name) for name in (self.path, f"{self._real}-wal", f"{self._real}-shm")]
+        assert self._names is not None
+        # Path.stat costs several times as much, and this follows every commit.
+        main, wal, shm = map(os.stat, self._names)
+        self._wal_length = wal.st_size
+        return [_identity(main), _identity(wal), _identity(shm)]
 
     def _replaced(self) -> StoreUnavailableError:
         return StoreUnavailableError(
@@ -121,9 +150,7 @@ class StoreFiles:
         )
 
 
-def _identity(path: str | Path) -> tuple[int, int]:
-    # Path.stat costs several times as much, and this follows every commit.
-    status = os.stat(path)  # noqa: PTH116
+def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 

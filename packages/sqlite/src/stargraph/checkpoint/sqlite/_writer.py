@@ -206,6 +206,7 @@ class Writer:
         """
         self._wal_bytes += sum(ticket.job.size + _PAGES_PER_JOB for ticket in batch)
         if self._wal_bytes < _WAL_BYTES:
+            self._files.lengthen_wal(self._wal_bytes)
             return
         self._wal_bytes = 0
         try:
