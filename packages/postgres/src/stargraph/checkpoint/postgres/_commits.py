@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import partial
 from typing import Final
 
 import asyncpg
@@ -22,6 +23,10 @@ _MOST_APPENDS: Final = 128
 _MOST_BYTES: Final = 8 * 1024 * 1024
 _WRITERS: Final = 2
 """Batches on their way at the same time: one is built and parsed while the other one is made durable."""
+_WORTH_SPLITTING: Final = 16
+"""So many appends make two batches where two can be on their way: else both sides would wait for each other."""
+_FEW: Final = 4
+"""One of so many is few."""
 
 
 class _Waiting:
@@ -69,8 +74,8 @@ class Commits:
         self._grouped = grouped
         self._within = within
         self._waiting: deque[_Waiting] = deque()
-        self._busy = 0
-        self._crowded = False
+        self._busy = 0  # statements on their way
+        self._inside = 0  # appends that have not returned, also those that are about to
         self._about_to_send = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -89,15 +94,21 @@ class Commits:
         """
         if alone or not self._grouped:
             return bool(await self._send([append], wait=True))
-        if self._busy < _WRITERS and not self._waiting and not self._crowded:
-            # Nobody to share with: no task in between, which costs as much as the rest of a write.
-            self._busy += 1
-            try:
-                return bool(await self._send([append]))
-            finally:
-                self._busy -= 1
-                self._send_waiting()
-        return await self._with_others(append)
+        self._inside += 1
+        try:
+            # With nobody to share with, no task in between, which costs as much as the rest of a write.
+            few = self._inside <= _WRITERS and self._busy < _WRITERS
+            return await (self._at_once(append) if few else self._with_others(append))
+        finally:
+            self._inside -= 1
+
+    async def _at_once(self, append: Append) -> bool:
+        self._busy += 1
+        try:
+            return bool(await self._send([append]))
+        finally:
+            self._busy -= 1
+            self._send_waiting()
 
     async def _with_others(self, append: Append) -> bool:
         loop = asyncio.get_running_loop()
@@ -120,35 +131,36 @@ class Commits:
         self._send_waiting()
 
     def _send_waiting(self) -> None:
-        while self._waiting and self._waiting[0].outcome.done():
-            self._waiting.popleft()
-        if self._waiting and self._busy < _WRITERS:
-            self._busy += 1
-            task = asyncio.create_task(self._write_batches())
-            self._tasks.add(task)
-            task.add_done_callback(self._on_written)
-
-    def _on_written(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self._busy -= 1
-        self._send_waiting()
-
-    async def _write_batches(self) -> None:
-        while batch := self._next_batch():
+        while self._waiting and self._busy < _WRITERS:
+            if self._busy and _FEW * len(self._waiting) < self._inside:
+                return  # until the many come back: else those would go on as one batch, with nothing beside
+            parts = _WRITERS - self._busy if len(self._waiting) >= _WORTH_SPLITTING else 1
+            batch = self._next_batch(-(-len(self._waiting) // parts))
+            if not batch:
+                return
             sent = asyncio.get_running_loop().create_future()
             for waiting in batch:
                 waiting.sent = sent
-            self._crowded = len(batch) > 1
-            try:
-                await self._write_batch(batch)
-            finally:
-                sent.set_result(None)
+            self._busy += 1
+            task = asyncio.create_task(self._write_batch(batch))
+            self._tasks.add(task)
+            task.add_done_callback(partial(self._on_written, batch, sent))
 
-    def _next_batch(self) -> list[_Waiting]:
+    def _on_written(self, batch: list[_Waiting], sent: asyncio.Future[None], task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._busy -= 1
+        sent.set_result(None)
+        if task.cancelled():
+            for waiting in batch:
+                waiting.outcome.cancel()
+        # Whoever was told of an outcome has had its turn, and may wait again.
+        self._send_waiting()
+
+    def _next_batch(self, most: int) -> list[_Waiting]:
         now = asyncio.get_running_loop().time()
         batch: list[_Waiting] = []
         size = 0
-        while self._waiting and len(batch) < _MOST_APPENDS:
+        while self._waiting and len(batch) < min(most, _MOST_APPENDS):
             waiting = self._waiting[0]
             if batch and size + waiting.append.size > _MOST_BYTES:
                 break
@@ -164,10 +176,6 @@ class Commits:
     async def _write_batch(self, batch: list[_Waiting]) -> None:
         try:
             stored = await self._send([waiting.append for waiting in batch])
-        except asyncio.CancelledError:
-            for waiting in batch:
-                waiting.outcome.cancel()
-            raise
         except Exception as error:  # noqa: BLE001  # each waiting caller gets it
             if len(batch) == 1 or is_transient(error):
                 for waiting in batch:
