@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.cli import Folder
+from support.cli import Folder, own_folder
 
 DOCUMENTED = {0, 1, 2, 3, 4, 5, 6, 7}
 
@@ -58,15 +57,13 @@ VALUES = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Folder]:
-    before = Path.cwd()
     path = tmp_path_factory.mktemp("words") / "inner"
     path.mkdir()
-    os.chdir(path)
-    folder = Folder(path)
-    folder.write("asks.yaml", QUESTION)
-    assert folder.call("run", "asks.yaml", "--run-id", "waiting", "-i", "a=null", "--checkpoint", "s.sqlite").code == 3
-    yield folder
-    os.chdir(before)
+    with own_folder(path) as folder:
+        folder.write("asks.yaml", QUESTION)
+        answer = folder.call("run", "asks.yaml", "--run-id", "waiting", "-i", "a=null", "--checkpoint", "s.sqlite")
+        assert answer.code == 3
+        yield folder
 
 
 words = st.sampled_from(VALUES) | st.text(st.characters(exclude_characters="/\\~\0"), max_size=12)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from pathlib import Path
 
 from support import nodes
@@ -17,12 +18,17 @@ async def test_cancelled_two_hundred_times(tmp_path: Path) -> None:
     graph = everything(tmp_path)
     cancelled = 0
     async with SQLiteCheckpointer(tmp_path / "runs.sqlite") as store:
+        nodes.reset()
+        undisturbed = await graph.start(checkpointer=store, run_id="undisturbed")
+        begun = time.monotonic()
+        await undisturbed.start()
+        length = time.monotonic() - begun
         for attempt in range(200):
             nodes.reset()
             run_id = f"r{attempt}"
             run = await graph.start(checkpointer=store, run_id=run_id)
             work = asyncio.create_task(run.start())
-            await asyncio.sleep(rng.random() * 0.03)
+            await asyncio.sleep(rng.random() * length)
             work.cancel()
             (outcome,) = await asyncio.gather(work, return_exceptions=True)
             cancelled += isinstance(outcome, asyncio.CancelledError)

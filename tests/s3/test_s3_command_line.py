@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cli import Answer, Folder
+from support.cli import Answer, Folder, own_folder
 from support.s3.servers import SECRET_KEY, fresh_bucket, rclone_server, sdk_client
 
 GRAPH = """\
@@ -36,14 +36,13 @@ def increase(state):
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moto: str) -> Folder:
-    monkeypatch.chdir(tmp_path)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moto: str) -> Iterator[Folder]:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", moto)
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    folder = Folder(tmp_path)
-    folder.write("graph.yaml", GRAPH)
-    folder.write("steps.py", STEPS)
-    return folder
+    with own_folder(tmp_path) as folder:
+        folder.write("graph.yaml", GRAPH)
+        folder.write("steps.py", STEPS)
+        yield folder
 
 
 @pytest.fixture

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +75,21 @@ class Folder:
         """Run the command line as a process of its own."""
         given: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
         return subprocess.Popen(command(*words), cwd=self.path, **given)
+
+
+@contextlib.contextmanager
+def own_folder(path: Path) -> Iterator[Folder]:
+    """Work in a folder; the modules that are imported from it are forgotten after, since another has the same names."""
+    known, places, before = set(sys.modules), list(sys.path), Path.cwd()
+    os.chdir(path)
+    try:
+        yield Folder(path)
+    finally:
+        os.chdir(before)
+        sys.path[:] = places
+        for name in set(sys.modules) - known:
+            if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(path)):
+                del sys.modules[name]
 
 
 def command(*words: str) -> list[str]:
