@@ -88,17 +88,20 @@ class _Differ:
 
 def _common_prefix(old: bytes, new: bytes, old_start: int, old_end: int, new_start: int, new_end: int) -> int:
     most = min(old_end - old_start, new_end - new_start)
-    # Only slices compare at the speed of memory. The whole is tried first: most changes append.
-    if old[old_start : old_start + most] == new[new_start : new_start + most]:
-        return most
+    if not most:
+        return 0
+    # The longest that it can be is tried first: most changes append, to a list before its last bracket.
+    longest = most if old[old_start + most - 1] == new[new_start + most - 1] else most - 1
+    if new.startswith(old[old_start : old_start + longest], new_start):
+        return longest
     same, block = 0, 64
-    while old[old_start + same : old_start + same + block] == new[new_start + same : new_start + same + block]:
+    while new.startswith(old[old_start + same : old_start + same + block], new_start + same):
         same += block
         block = min(2 * block, _BLOCK)
     low, high = same, min(same + block, most)
     while low < high:
         middle = (low + high + 1) // 2
-        if old[old_start + low : old_start + middle] == new[new_start + low : new_start + middle]:
+        if new.startswith(old[old_start + low : old_start + middle], new_start + low):
             low = middle
         else:
             high = middle - 1
