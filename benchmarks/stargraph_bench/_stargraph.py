@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from stargraph.checkpoint.protocol import BatchAppend, Checkpoint, Checkpointer, Closing, Task
+from stargraph.checkpoint.protocol import BatchAppend, Checkpoint, Checkpointer, Closing, Fragment, Task
 from stargraph_bench import _nodes
 from stargraph_bench._contender import Contender, InDatabase, InFolder, StepWriter
-from stargraph_bench._runs import APPENDED, Run, State
+from stargraph_bench._runs import APPENDED, Run, State, Step
 
 if TYPE_CHECKING:
     from stargraph_bench._object_store import ObjectStore
@@ -53,7 +53,7 @@ def checkpoints(run: Run, number: int = 0) -> Iterator[Checkpoint]:
             event="completed",
             executor=_EXECUTOR,
             timestamp=moment + number * _TICK,
-            changes={name: step.state[name] for name in step.changed},
+            changes=_changes(last, step),
             update=step.update,
             last_node="work",
             task_id=_task_id(run, number - 1),
@@ -61,6 +61,14 @@ def checkpoints(run: Run, number: int = 0) -> Iterator[Checkpoint]:
             frontier=(Task(id=_task_id(run, number), node="work", since_step=number),),
         )
         yield last
+
+
+def _changes(last: Checkpoint, step: Step) -> dict[str, Any]:
+    changes = {name: step.state[name] for name in step.changed}
+    if APPENDED in changes:
+        more = Fragment.of(step.update[APPENDED], APPENDED)
+        changes[APPENDED] = last.state_fragments()[APPENDED].extended(more)
+    return changes
 
 
 def _task_id(run: Run, number: int) -> str:

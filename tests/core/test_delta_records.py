@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.checkpoints import HARD_STATE, following, genesis, json_values, same
 
-from stargraph.checkpoint.codec import Cipher, Codec, Record, bases_of, decode, encode, missing_bases
+from stargraph.checkpoint.codec import Cipher, Codec, Record, _patch, bases_of, decode, encode, missing_bases
 from stargraph.checkpoint.codec._bases import DELTAS, base_distance
-from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, JsonValue
+from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, Fragment, JsonValue
 from stargraph.errors import CheckpointCorruptedError, StoreVersionError
 
 KEYS = Cipher({"k": b"0123456789abcdef"})
@@ -76,7 +76,7 @@ class TestExactness:
         checkpoints = [genesis(state=data.draw(states), definition=data.draw(json_values))]
         for _ in range(data.draw(st.integers(0, 14))):
             before = checkpoints[-1]
-            how = data.draw(st.sampled_from(["changes", "state", "append", "nothing", "failed"]))
+            how = data.draw(st.sampled_from(["changes", "state", "append", "grow", "nothing", "failed"]))
             fields: dict[str, Any] = {}
             if how == "changes":
                 fields = {"changes": data.draw(states), "update": data.draw(states | st.none())}
@@ -84,12 +84,37 @@ class TestExactness:
                 fields = {"state": data.draw(states)}
             elif how == "append":
                 fields = {"changes": {"a": [before.state.get("a"), data.draw(json_values)]}}
+            elif how == "grow":
+                # Perhaps of a list of an earlier step, which is not what the record is made of.
+                old = data.draw(st.sampled_from(checkpoints)).state_fragments().get("a")
+                more = Fragment.of([data.draw(json_values)], "a")
+                fields = {"changes": {"a": old.extended(more) if old and type(old.value) is list else more}}
             elif how == "failed":
                 fields = {
                     "event": "failed",
                     "error": ErrorInfo(type="E", message=data.draw(st.text(max_size=9)) or "m"),
                 }
             checkpoints.append(following(before, **fields))
+        check(checkpoints, stored(Codec(), checkpoints))
+
+    def test_a_list_that_is_known_to_grow_is_not_looked_through(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def grown(before: Checkpoint) -> dict[str, Any]:
+            more = Fragment.of([secrets.token_hex(300)], "messages")
+            return {"changes": {"messages": before.state_fragments()["messages"].extended(more)}}
+
+        checkpoints = run_of(30, grown, state={"messages": ["x" * 5000]})
+        monkeypatch.setattr(_patch, "diff", None)
+        records = stored(Codec(), checkpoints)
+        check(checkpoints, records)
+        assert sum(not record.bases for record in records.values()) < 5
+        assert all(part.grown_from is None for part in checkpoints[-1].state_fragments().values())
+
+    def test_a_list_that_has_grown_from_another_step_is_told_apart(self) -> None:
+        checkpoints = [genesis(state={"messages": ["a" * 200]})]
+        first = checkpoints[0].state_fragments()["messages"]
+        for text in ("b" * 300, "c" * 100, "d"):
+            more = Fragment.of([text * 3], "messages")
+            checkpoints.append(following(checkpoints[-1], changes={"messages": first.extended(more)}))
         check(checkpoints, stored(Codec(), checkpoints))
 
     def test_hard_values_that_come_and_go(self) -> None:

@@ -12,7 +12,7 @@ from stargraph.checkpoint.codec._bases import DELTAS, base_distance
 from stargraph.checkpoint.codec._cipher import Cipher
 from stargraph.checkpoint.codec._patch import NOTHING, Patch, compose_patches, patch_after, patch_between
 from stargraph.checkpoint.codec._stored import Opened, bases_of, corrupted, pack
-from stargraph.checkpoint.codec._texts import RUN, Texts, checkpoint_from, run_values_of, texts_of
+from stargraph.checkpoint.codec._texts import RUN, Texts, checkpoint_from, grown_lists, run_values_of, texts_of
 from stargraph.checkpoint.protocol import ENDED, Checkpoint
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreVersionError
 
@@ -133,7 +133,7 @@ class Codec:
         size = texts.size
         if _deltas(size) > tail.deltas:
             return self._keyframe(checkpoint, run_values, texts)  # it has outgrown the number of a small one
-        patch = patch_after(tail.texts, texts)
+        patch = patch_after(tail.texts, texts, grown_lists(checkpoint))
         keyframe = tail.chain[0][0]
         base = keyframe + base_distance(checkpoint.step - keyframe, tail.deltas)
         chain = list(tail.chain)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +14,9 @@ _SHORT: Final = 64
 
 _SHORT_EVENT: Final = 1024
 """Likewise for what a step tells, which is another in each; the compressor knows most of it."""
+
+NOTHING: Final = Texts({}, {}, None)
+"""The base of a record that has none."""
 
 _AFTER: Final[Script] = [(0, DIGEST_BYTES)]
 """Makes the digest of the step before from the digests of that step."""
@@ -33,38 +37,39 @@ class Patch:
     keys: tuple[str, ...]
 
 
-NOTHING: Final = Texts({}, {}, None)
-"""The base of a record that has none."""
-
-
-def patch_between(old: Texts, new: Texts) -> Patch:
+def patch_between(old: Texts, new: Texts, grown: Mapping[str, bytes] | None = None) -> Patch:
     """Return what leads from one checkpoint's texts to another's.
 
     Args:
         old: the base, or `NOTHING`.
         new: what is to be made.
+        grown: the lists of the new state that are known to be others with items behind: the texts of those.
     """
     fields = {
         name: script_between(old.fields.get(name), text, _SHORT_EVENT if name == EVENT else _SHORT)
         for name, text in new.fields.items()
         if text is not old.fields.get(name)
     }
-    state = {}
+    state: dict[str, Script] = {}
     for key, text in new.state.items():
         before = old.state.get(key)
-        if text is not before and text != before:
+        if grown and before is not None and grown.get(key) is before:
+            kept = len(before) - 1
+            state[key] = [(0, kept), text[kept:]]
+        elif text is not before and text != before:
             state[key] = script_between(before, text)
     return Patch(fields, state, tuple(new.state))
 
 
-def patch_after(old: Texts, new: Texts) -> Patch:
+def patch_after(old: Texts, new: Texts, grown: Mapping[str, bytes]) -> Patch:
     """Return what leads from the texts of a step to those of the step after it.
 
     Args:
         old: the step before.
         new: what is to be made.
+        grown: as `patch_between` takes it.
     """
-    patch = patch_between(old, new)
+    patch = patch_between(old, new, grown)
     patch.fields[DIGESTS] = [new.fields[DIGESTS][:DIGEST_BYTES], *_AFTER]
     return patch
 

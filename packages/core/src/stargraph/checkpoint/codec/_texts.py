@@ -102,6 +102,20 @@ def texts_of(checkpoint: Checkpoint, *, run_text: bytes | None = None) -> Texts:
     return Texts(fields, _encoded(checkpoint.state_fragments()), None if update is None else _encoded(update))
 
 
+def grown_lists(checkpoint: Checkpoint) -> dict[str, bytes]:
+    """Return, for the lists of the state that `Fragment.extended` has made, the texts of what it made them of; once.
+
+    Args:
+        checkpoint: the checkpoint.
+    """
+    grown = {}
+    for key, fragment in checkpoint.state_fragments().items():
+        if fragment.grown_from is not None:
+            grown[key] = fragment.grown_from
+            fragment.grown_from = None  # so that the text before does not stay in memory
+    return grown
+
+
 def checkpoint_from(texts: Texts) -> Checkpoint:
     """Return the checkpoint that texts make, verified by its digest.
 

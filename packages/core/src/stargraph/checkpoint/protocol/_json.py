@@ -280,13 +280,21 @@ class Fragment:
         value: the value.
         encoded: its JSON text.
         digest: of its canonical bytes, in hex.
+        grown_from: the text of the list that `extended` made this one of, for a codec, which then sets it to None.
     """
 
-    __slots__ = ("_opened", "digest", "encoded", "value")
+    __slots__ = ("_opened", "digest", "encoded", "grown_from", "value")
 
-    def __init__(self, value: JsonValue, encoded: bytes, _opened: hashlib._Hash | None = None) -> None:
+    def __init__(
+        self,
+        value: JsonValue,
+        encoded: bytes,
+        _opened: hashlib._Hash | None = None,
+        _grown_from: bytes | None = None,
+    ) -> None:
         self.value: Final = value
         self.encoded: Final = encoded
+        self.grown_from = _grown_from
         # Of a list, all but the closing bracket hashed: what is appended later is hashed behind it.
         self._opened: Final = _opened or (
             hashlib.sha256(_canonical_of(value, encoded)[:-1]) if type(value) is list else None
@@ -335,7 +343,7 @@ class Fragment:
         opened.update(b",")
         opened.update(_canonical_of(more.value, more.encoded)[1:-1])
         encoded = b"".join((memoryview(self.encoded)[:-1], b",", memoryview(more.encoded)[1:]))
-        return Fragment([*self.value, *more.value], encoded, opened)
+        return Fragment([*self.value, *more.value], encoded, opened, self.encoded)
 
     def fresh(self) -> JsonValue:
         """Return a copy that its receiver may change."""
