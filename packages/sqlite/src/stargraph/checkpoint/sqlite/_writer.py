@@ -24,7 +24,11 @@ LOCK_ATTEMPT: Final = 0.25
 _BATCH_JOBS: Final = 256
 _BATCH_BYTES: Final = 8 * 1024 * 1024
 _WAL_BYTES: Final = 4 * 1024 * 1024
-_PAGES_PER_JOB: Final = 4 * 4096
+_PAGE: Final = 4096
+_PAGES_PER_JOB: Final = 2
+_PAGES_PER_COMMIT: Final = 1
+"""What a commit adds to the log besides the bytes of its jobs: rather more than it is."""
+
 _PAUSE: Final = 0.005
 
 R_co = TypeVar("R_co", covariant=True)
@@ -143,7 +147,7 @@ class Writer:
             except Exception as error:  # noqa: BLE001  # whoever waits must get an answer
                 _fail(batch, store_error(error, self._files.path))
             _deliver(batch)
-            self._shorten_wal(connection, batch)
+            self._tend_wal(connection, batch)
 
     def _take(self) -> list[_Ticket[Any]]:
         batch: list[_Ticket[Any]] = []
@@ -197,14 +201,17 @@ class Writer:
         _fail(late, locked(self._files.path))
         return [ticket for ticket in batch if ticket.deadline > now]
 
-    def _shorten_wal(self, connection: sqlite3.Connection, batch: list[_Ticket[Any]]) -> None:
-        """Move the write-ahead log into the database once it is long; those who wrote do not wait for it.
+    def _tend_wal(self, connection: sqlite3.Connection, batch: list[_Ticket[Any]]) -> None:
+        """Move the write-ahead log into the database once it is long, else keep its file longer than it.
+
+        Those who wrote do not wait for either.
 
         RESTART holds the write lock meanwhile. The log can then not be reset under the checkpoint, which is
         what SQLite's WAL-reset bug before 3.51.3 takes; and the log's file is written over and not made anew,
         which halves the cost of a commit.
         """
-        self._wal_bytes += sum(ticket.job.size + _PAGES_PER_JOB for ticket in batch)
+        pages = _PAGES_PER_COMMIT + _PAGES_PER_JOB * len(batch)
+        self._wal_bytes += pages * _PAGE + sum(ticket.job.size for ticket in batch)
         if self._wal_bytes < _WAL_BYTES:
             self._files.lengthen_wal(self._wal_bytes)
             return
