@@ -164,17 +164,21 @@ def _time_imports(selection: Selection, store: str, figures: Figures, say: Calla
         for name, module in _IMPORTS[store].items()
         if CONTENDERS[store][name].installed and (not selection.contenders or name in selection.contenders)
     }
-    for repeat in range(selection.repeats or (1 if selection.scale == "tiny" else 7)):
-        for name, module in modules.items():
-            # The first one only fills the caches of the disk.
-            for _ in range(2 if repeat == 0 else 1):
-                script = _TIME_IMPORT.format(module=module)
-                done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-                seconds, loaded = done.stdout.split()[-2:]
-            measures = {"seconds": float(seconds)}
-            if store == "s3":
-                measures["loads_aioboto3"] = float(loaded)
-            figures.add(f"{store}/{IMPORT}/{name}", measures)
+    with tempfile.TemporaryDirectory(prefix="stargraph-bench-") as bytecode:
+        # Packages that pip has installed are compiled; those of a checkout may not be.
+        environment = {**os.environ, "PYTHONPYCACHEPREFIX": bytecode}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        for repeat in range(selection.repeats or (1 if selection.scale == "tiny" else 7)):
+            for name, module in modules.items():
+                command = [sys.executable, "-c", _TIME_IMPORT.format(module=module)]
+                # The first one only compiles, and fills the caches of the disk.
+                for _ in range(2 if repeat == 0 else 1):
+                    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+                    seconds, loaded = done.stdout.split()[-2:]
+                measures = {"seconds": float(seconds)}
+                if store == "s3":
+                    measures["loads_aioboto3"] = float(loaded)
+                figures.add(f"{store}/{IMPORT}/{name}", measures)
     say(f"{store}/{IMPORT}: done")
 
 

@@ -10,7 +10,7 @@ FIRST_SEED = {"a record in another form is built on": 2_500}
 """Where to begin for what takes a retry in another form and a prune; else at 0."""
 
 RARE = {"a reader looks only once", "pruning believes a record that was pruned"}
-"""What takes tens of thousands of schedules: `make torture` finds these, and test_s3_overtaken shows each."""
+"""What takes thousands of schedules: `make torture` finds these, and test_s3_overtaken shows each."""
 
 
 @pytest.mark.parametrize("block", range(4))

@@ -154,12 +154,15 @@ def _pruning_forgets_the_frontier() -> AbstractContextManager[Any]:
 
 
 def _pruning_believes_a_record_that_was_pruned() -> AbstractContextManager[Any]:
-    original = Removal._needed_by
+    original_needed_by, original_bases_of = Removal._needed_by, Removal._bases_of
 
     async def needed_by(self: Removal, run_id: str, latest: int) -> set[int]:
-        return await original(self, run_id, latest) or set()
+        return await original_needed_by(self, run_id, latest) or set()
 
-    return patch.object(Removal, "_needed_by", needed_by)
+    async def bases_of(self: Removal, run_id: str, steps: set[int]) -> set[int]:
+        return await original_bases_of(self, run_id, steps) or set()
+
+    return patch.multiple(Removal, _needed_by=needed_by, _bases_of=bases_of)
 
 
 def _pruning_forgets_what_records_are_decoded_from() -> AbstractContextManager[Any]:
