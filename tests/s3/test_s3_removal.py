@@ -43,6 +43,27 @@ async def test_a_deleted_run_is_unknown_and_takes_no_step(stores: Stores) -> Non
     assert await other.delete_run("never") is False
 
 
+async def test_a_run_whose_deletion_was_cut_short_is_gone_for_every_read(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = await stores.open(), await stores.open()
+    run = chain("run", 4)
+    await store.write_many(run)
+
+    async def cut_short(self: _removal.Removal, run_id: str, last: int) -> int:
+        raise ConnectionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_removal.Removal, "_bury", cut_short)
+        with pytest.raises(ConnectionError):
+            await store.delete_run("run")
+    for handle in (store, other, await stores.open()):
+        assert await handle.read_latest("run") is None
+        assert [await handle.read_at_step("run", step) for step in range(4)] == [None] * 4
+        assert await _steps(handle) == []
+    assert await other.delete_run("run") is True
+
+
 async def test_deleting_one_run_leaves_its_neighbours(stores: Stores) -> None:
     store = await stores.open()
     for name in ("run", "run-1", "run.", "run:1", "ru"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import UTC, datetime
@@ -197,7 +198,14 @@ class S3Checkpointer:
         session = self._open()
         if not is_run_id(run_id) or not 0 <= step <= _TOP_STEP:
             return None
-        return await session.reader.read(run_id, step)
+        try:
+            async with asyncio.TaskGroup() as group:
+                # A deletion that was cut short has left records behind.
+                known = group.create_task(session.log.is_known(run_id))
+                found = group.create_task(session.reader.read(run_id, step))
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        return found.result() if known.result() else None
 
     async def list_runs(self, *, since: datetime | None = None, limit: int = 100) -> list[RunSummary]:
         """See `Checkpointer.list_runs`."""
