@@ -43,7 +43,7 @@ async def test_a_deleted_run_is_unknown_and_takes_no_step(stores: Stores) -> Non
     assert await other.delete_run("never") is False
 
 
-async def test_a_run_whose_deletion_was_cut_short_is_gone_for_every_read(
+async def test_a_run_whose_deletion_was_cut_short_is_gone(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, other = await stores.open(), await stores.open()
@@ -61,6 +61,10 @@ async def test_a_run_whose_deletion_was_cut_short_is_gone_for_every_read(
         assert await handle.read_latest("run") is None
         assert [await handle.read_at_step("run", step) for step in range(4)] == [None] * 4
         assert await _steps(handle) == []
+        for checkpoint in (*run, following(run[3])):
+            with pytest.raises(CheckpointError) as caught:
+                await handle.write(checkpoint)
+            assert caught.value.reason == "run-deleted"
     assert await other.delete_run("run") is True
 
 

@@ -120,6 +120,9 @@ class RunLog:
         head = await self.head(checkpoint.run_id, checkpoint.step)
         if isinstance(head, Head):
             self._judged(checkpoint, tail=None, stored_digest=head.digest)
+            if not await self.is_known(checkpoint.run_id):
+                # A deletion that was cut short has left it behind.
+                raise run_deleted(checkpoint.run_id, checkpoint.step)
         elif await self._judge(checkpoint) == "append":
             raise _inconsistent(self._keys.slot(checkpoint.run_id, checkpoint.step))
 
