@@ -43,9 +43,7 @@ async def test_a_deleted_run_is_unknown_and_takes_no_step(stores: Stores) -> Non
     assert await other.delete_run("never") is False
 
 
-async def test_a_run_whose_deletion_was_cut_short_is_gone(
-    stores: Stores, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_run_whose_deletion_was_cut_short_is_gone(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     store, other = await stores.open(), await stores.open()
     run = chain("run", 4)
     await store.write_many(run)
