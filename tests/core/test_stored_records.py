@@ -18,7 +18,7 @@ from stargraph.checkpoint.codec import RECORD_VERSION, Codec, bases_of, decode, 
 from stargraph.checkpoint.codec._dictionary import DICTIONARY
 from stargraph.checkpoint.codec._patch import NOTHING, patch_between
 from stargraph.checkpoint.codec._stored import MOST_BYTES, pack
-from stargraph.checkpoint.codec._texts import texts_of
+from stargraph.checkpoint.codec._texts import MARK_BYTES, texts_of
 from stargraph.checkpoint.protocol import Checkpoint, canonical
 from stargraph.errors import CheckpointCorruptedError, StargraphError, StoreVersionError
 
@@ -61,7 +61,7 @@ def _forged(checkpoint: Checkpoint, **changes: object) -> bytes:
             place = "run" if name in orjson.loads(texts.fields["run"]) else "event"
             texts.fields[place] = orjson.dumps(orjson.loads(texts.fields[place]) | {name: value})
     patch = patch_between(NOTHING, texts)
-    return pack(checkpoint.run_id, checkpoint.step, patch, texts, bases=(), base_keys=(), cipher=None)
+    return pack(checkpoint.run_id, checkpoint.step, patch, texts, bases=(), base_mark=b"", base_keys=(), cipher=None)
 
 
 def test_it_begins_with_its_version_and_no_base() -> None:
@@ -246,10 +246,22 @@ def test_a_record_that_would_fill_the_memory_is_refused_before_it_is_inflated() 
         tracemalloc.stop()
 
 
+def test_a_base_that_differs_in_its_order_alone_is_refused() -> None:
+    """The digest of a step says nothing of the order of its state."""
+    first, other = genesis(state={"a": 1, "b": 2}), genesis(state={"b": 2, "a": 1}, metadata={"of": "another"})
+    codec = Codec()
+    codec.appended(codec.encode(first))
+    record = codec.encode(following(first, changes={"a": 3, "b": 4}))
+    assert record.bases == (0,)
+    with pytest.raises(CheckpointCorruptedError, match="in the place of its base is another step"):
+        Codec().decode({0: encode(other), 1: record.data}, run_id="run-1", step=1)
+
+
 def test_a_record_that_copies_again_and_again_is_refused() -> None:
     first = genesis(state={"a": "x" * 2**20})
     again = [0, 2**20] * (MOST_BYTES // 2**20 + 1)
     copies = bytes((RECORD_VERSION, 0, 1, 1)) + orjson.dumps({"f": {}, "s": {"a": again}}) + b"\n"
+    copies += bytes.fromhex(first.digest)[:MARK_BYTES]
     with pytest.raises(CheckpointCorruptedError, match="makes more than"):
         Codec().decode({0: encode(first), 1: copies}, run_id="run-1", step=1)
 

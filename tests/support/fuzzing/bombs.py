@@ -5,6 +5,7 @@ Run as a process, it limits its memory, opens every bomb, and prints the names o
 
 from __future__ import annotations
 
+import functools
 import json
 import resource
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from typing import Final
 import zstandard
 
 from stargraph.checkpoint.codec import RECORD_VERSION, Codec, encode
+from stargraph.checkpoint.codec._texts import MARK_BYTES
+from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointCorruptedError
 from support.checkpoints import genesis
 
@@ -29,8 +32,13 @@ def _record(body: bytes, *, compressed: bool = False) -> bytes:
 
 
 def _delta(body: bytes) -> bytes:
-    """A record that is decoded from the step before it."""
-    return bytes((RECORD_VERSION, 0, 1, 1)) + body
+    """A record that is decoded from the step before it; its body has no literals of its own."""
+    return bytes((RECORD_VERSION, 0, 1, 1)) + body + bytes.fromhex(_before().digest)[:MARK_BYTES]
+
+
+@functools.cache
+def _before() -> Checkpoint:
+    return genesis(run_id="r", state={"a": "x" * _TEXT})
 
 
 def _deflated(size: int, *, told: bool = True) -> bytes:
@@ -74,7 +82,7 @@ BOMBS: Final[dict[str, Callable[[], bytes]]] = {
 
 def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    before = encode(genesis(run_id="r", state={"a": "x" * _TEXT}))
+    before = encode(_before())
     for name, bomb in BOMBS.items():
         record = bomb()
         step = 1 if record[2] else 0

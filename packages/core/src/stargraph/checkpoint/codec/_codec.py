@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from stargraph.checkpoint.codec._bases import DELTAS, base_distance
 from stargraph.checkpoint.codec._cipher import Cipher
@@ -40,11 +40,19 @@ class Record:
     _tail: _Tail
 
 
+class _Link(NamedTuple):
+    """A step on the way from a keyframe, its mark, and the patch that leads to it from the one before it."""
+
+    step: int
+    mark: bytes
+    patch: Patch
+
+
 @dataclass(slots=True)
 class _Tail:
     """What the next step of a run is encoded from; not to be changed.
 
-    `chain` leads from the keyframe to this step: steps, and for each the patch from the one before it. `deltas` is how
+    `chain` leads from the keyframe to this step. `deltas` is how
     many records a step is decoded from, besides the keyframe: the same for all that follow that keyframe, since the
     paths of two such numbers do not lie in one another, and would add up. The state is kept as texts alone: its values
     take several times as much.
@@ -56,7 +64,7 @@ class _Tail:
     ended: bool
     run_values: tuple[Any, ...]
     texts: Texts
-    chain: tuple[tuple[int, Patch], ...]
+    chain: tuple[_Link, ...]
     deltas: int
     keyframe_ratio: float
     bytes_since: int
@@ -68,7 +76,7 @@ def _tail(
     checkpoint: Checkpoint,
     run_values: tuple[Any, ...],
     texts: Texts,
-    chain: tuple[tuple[int, Patch], ...],
+    chain: tuple[_Link, ...],
     *,
     deltas: int,
     keyframe_ratio: float,
@@ -134,25 +142,26 @@ class Codec:
         if _deltas(size) > tail.deltas:
             return self._keyframe(checkpoint, run_values, texts)  # it has outgrown the number of a small one
         patch = patch_after(tail.texts, texts, grown_lists(checkpoint))
-        keyframe = tail.chain[0][0]
+        keyframe = tail.chain[0].step
         base = keyframe + base_distance(checkpoint.step - keyframe, tail.deltas)
         chain = list(tail.chain)
-        while chain[-1][0] > base:
-            patch = compose_patches(chain.pop()[1], patch)
-        bases = tuple([step for step, _ in chain])
+        while chain[-1].step > base:
+            patch = compose_patches(chain.pop().patch, patch)
+        bases = tuple([link.step for link in chain])
         data = pack(
             checkpoint.run_id,
             checkpoint.step,
             patch,
             texts,
             bases=bases,
-            base_keys=chain[-1][1].keys,
+            base_mark=chain[-1].mark,
+            base_keys=chain[-1].patch.keys,
             cipher=self._cipher,
         )
         since = tail.bytes_since + len(data)
         if since > _DELTAS_PER_KEYFRAME * tail.keyframe_ratio * size:
             return self._keyframe(checkpoint, run_values, texts)
-        chain.append((checkpoint.step, patch))
+        chain.append(_Link(checkpoint.step, texts.mark, patch))
         new_tail = _tail(
             checkpoint,
             run_values,
@@ -254,14 +263,23 @@ class Codec:
 
     def _keyframe(self, checkpoint: Checkpoint, run_values: tuple[Any, ...], texts: Texts) -> Record:
         patch = patch_between(NOTHING, texts)
-        data = pack(checkpoint.run_id, checkpoint.step, patch, texts, bases=(), base_keys=(), cipher=self._cipher)
+        data = pack(
+            checkpoint.run_id,
+            checkpoint.step,
+            patch,
+            texts,
+            bases=(),
+            base_mark=b"",
+            base_keys=(),
+            cipher=self._cipher,
+        )
         size = texts.size
         tail = _tail(
             checkpoint,
             run_values,
             texts,
             # The texts are all in memory already: what leads to a keyframe is only its step and its names.
-            ((checkpoint.step, Patch({}, {}, patch.keys)),),
+            (_Link(checkpoint.step, texts.mark, Patch({}, {}, patch.keys)),),
             deltas=_deltas(size),
             keyframe_ratio=len(data) / size,
             bytes_since=0,
@@ -353,7 +371,7 @@ class _Chain:
         last = self._path[-1][2]
         since = sum(len(self._records[at]) for at, _, _ in self._path[1:])
         ratio = len(self._records[keyframe]) / first.size
-        chain = tuple((at, opened.patch(texts)) for at, opened, texts in self._path)
+        chain = tuple(_Link(at, texts.mark, opened.patch(texts)) for at, opened, texts in self._path)
         return _tail(
             checkpoint,
             run_values_of(checkpoint),

@@ -18,6 +18,9 @@ is made:
 `run` and `event` are objects of the checkpoint's fields, as JSON; what is None or empty is left out. `digests` are
 its digest and the one before it, 32 bytes each.
 
+Where it has a base, the literals begin with the first 4 bytes of the base's digest: another record in its place could
+give the right values in another order, which no digest tells.
+
 A text is made by a script: the number n, or a list of instructions. n takes the next n bytes of the literals; in a
 list, -n does that, and a pair `start, length` copies a range of the base's text of the same name, or, for the update,
 of the state's member of the same name in this very checkpoint.
@@ -36,7 +39,7 @@ from stargraph.checkpoint.codec._cipher import Cipher, no_keys, not_encrypted
 from stargraph.checkpoint.codec._dictionary import DICTIONARY
 from stargraph.checkpoint.codec._patch import Patch, script_between
 from stargraph.checkpoint.codec._script import Script, apply
-from stargraph.checkpoint.codec._texts import Texts
+from stargraph.checkpoint.codec._texts import MARK_BYTES, Texts
 from stargraph.checkpoint.protocol import MAX_BYTES
 from stargraph.errors import CheckpointCorruptedError, StateError, StoreVersionError
 
@@ -64,6 +67,7 @@ def pack(
     texts: Texts,
     *,
     bases: tuple[int, ...],
+    base_mark: bytes,
     base_keys: Sequence[str],
     cipher: Cipher | None,
 ) -> bytes:
@@ -75,13 +79,14 @@ def pack(
         patch: what leads from the base to it.
         texts: its own texts.
         bases: the steps that it is decoded from, the keyframe first.
+        base_mark: the mark of the base's texts; empty for a keyframe.
         base_keys: the members of the base's state, in order.
         cipher: encrypts it.
 
     Raises:
         StateError: it is too large.
     """
-    literals: list[bytes] = []
+    literals = [base_mark]
     index: dict[str, Any] = {"f": {name: _written(script, literals) for name, script in patch.fields.items()}}
     if patch.state:
         index["s"] = {key: _written(script, literals) for key, script in patch.state.items()}
@@ -152,6 +157,7 @@ class Opened:
             line = body.index(b"\n")
             self._index = _object(orjson.loads(memoryview(body)[:line]))
             literals = _Literals(body, line + 1)
+            self._base_mark = literals.take(MARK_BYTES if self.bases else 0)
             self._fields = literals.scripts(self._index["f"])
             self._state = literals.scripts(self._index.get("s", {}))
             update = self._index.get("u")
@@ -169,6 +175,8 @@ class Opened:
         Raises:
             ValueError: they cannot be made from that base.
         """
+        if base.mark != self._base_mark:
+            raise ValueError("what is stored in the place of its base is another step")
         fields = base.fields | _made(self._fields, base.fields)
         made = _made(self._state, base.state)
         gone = set(self._index.get("d", ()))
@@ -318,7 +326,7 @@ class _Literals:
     def scripts(self, specs: object) -> dict[str, Script]:
         """Return the scripts that a part of the line holds, by name."""
         return {
-            name: [self._take(spec)] if type(spec) is int else self._script(spec)
+            name: [self.take(spec)] if type(spec) is int else self._script(spec)
             for name, spec in _object(specs).items()
         }
 
@@ -331,7 +339,7 @@ class _Literals:
             if type(number) is not int:
                 raise ValueError("a script holds what is not a number")
             if number < 0:
-                script.append(self._take(-number))
+                script.append(self.take(-number))
                 continue
             length = next(iter(numbers), None)
             if type(length) is not int:
@@ -344,7 +352,8 @@ class _Literals:
         if self._position != len(self._body):
             raise ValueError("it holds more than its scripts use")
 
-    def _take(self, length: int) -> bytes:
+    def take(self, length: int) -> bytes:
+        """Return the next literal."""
         end = self._position + length
         if length < 0 or end > len(self._body):
             raise ValueError("it ends too early")

@@ -48,6 +48,8 @@ _EVENT_FIELDS: Final = (
     "seal",
 )
 DIGEST_BYTES: Final = 32
+MARK_BYTES: Final = 4
+"""How much of a digest tells a step from others that a record could be decoded from by mistake."""
 
 _run_values: Final = itemgetter(*_RUN_FIELDS)
 _event_values: Final = itemgetter(*_EVENT_FIELDS)
@@ -66,6 +68,11 @@ class Texts:
     fields: dict[str, bytes]
     state: dict[str, bytes]
     update: dict[str, bytes] | None
+
+    @property
+    def mark(self) -> bytes:
+        """The beginning of the digest; empty where there is none."""
+        return self.fields.get(DIGESTS, b"")[:MARK_BYTES]
 
     @property
     def size(self) -> int:
