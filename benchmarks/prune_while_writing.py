@@ -45,7 +45,7 @@ def begin(run_id: str, at: datetime, size: int) -> Checkpoint:
         graph_hash="a" * 64,
         runtime_hash="b" * 64,
         state={"n": 0, "text": "x" * size},
-        executor=uuid.uuid4().hex,
+        executor_id=uuid.uuid4().hex,
         timestamp=at,
     )
 
@@ -54,7 +54,7 @@ def follow(before: Checkpoint, status: Any = "running") -> Checkpoint:
     return before.next(
         event="completed",
         status=status,
-        executor=before.executor,
+        executor_id=before.executor_id,
         timestamp=before.timestamp + timedelta(seconds=1),
         changes={"n": before.step + 1},
     )

@@ -44,14 +44,14 @@ def run_of(length: int, filler: int) -> list[Checkpoint]:
             graph_hash="a" * 64,
             runtime_hash="b" * 64,
             state={"n": 0, "text": "x" * filler},
-            executor=executor,
+            executor_id=executor,
             timestamp=START,
         )
     ]
     while len(run) < length:
         run.append(
             run[-1].next(
-                event="completed", executor=executor, timestamp=START + timedelta(seconds=1), changes={"n": len(run)}
+                event="completed", executor_id=executor, timestamp=START + timedelta(seconds=1), changes={"n": len(run)}
             )
         )
     return run

@@ -47,7 +47,7 @@ async def _stages(run: Run, home: Path) -> dict[str, float]:
     def build() -> Checkpoint:
         return last.next(
             event="completed",
-            executor=checkpoint.executor,
+            executor_id=checkpoint.executor_id,
             timestamp=checkpoint.timestamp,
             changes={name: step.state[name] for name in step.changed},
             update=step.update,

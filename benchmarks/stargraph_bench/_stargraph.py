@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from stargraph.checkpoint.protocol import BatchAppend, Checkpoint, Checkpointer, Closing, Fragment, Task
+from stargraph.checkpoint.protocol import BatchAppend, Checkpoint, Checkpointer, Closing, EncodedValue, Task
 from stargraph_bench import _nodes
 from stargraph_bench._contender import Contender, InDatabase, InFolder, StepWriter
 from stargraph_bench._runs import APPENDED, Run, State, Step
@@ -43,7 +43,7 @@ def checkpoints(run: Run, number: int = 0) -> Iterator[Checkpoint]:
         runtime_hash="b" * 64,
         state=run.steps[0].state,
         update=run.steps[0].update,
-        executor=_EXECUTOR,
+        executor_id=_EXECUTOR,
         timestamp=moment,
         frontier=(Task(id=_task_id(run, 0), node="work", since_step=0),),
     )
@@ -51,7 +51,7 @@ def checkpoints(run: Run, number: int = 0) -> Iterator[Checkpoint]:
     for number, step in enumerate(run.steps[1:], 1):
         last = last.next(
             event="completed",
-            executor=_EXECUTOR,
+            executor_id=_EXECUTOR,
             timestamp=moment + number * _TICK,
             changes=_changes(last, step),
             update=step.update,
@@ -66,8 +66,8 @@ def checkpoints(run: Run, number: int = 0) -> Iterator[Checkpoint]:
 def _changes(last: Checkpoint, step: Step) -> dict[str, Any]:
     changes = {name: step.state[name] for name in step.changed}
     if APPENDED in changes:
-        more = Fragment.of(step.update[APPENDED], APPENDED)
-        changes[APPENDED] = last.state_fragments()[APPENDED].extended(more)
+        more = EncodedValue.of(step.update[APPENDED], APPENDED)
+        changes[APPENDED] = last.encoded_state()[APPENDED].extended(more)
     return changes
 
 

@@ -17,13 +17,13 @@ from stargraph.checkpoint.protocol import Status
 from stargraph.cli._app import app
 from stargraph.cli._errors import ExitCode
 from stargraph.cli._options import AcceptName, DurabilityName, StatusName
+from stargraph.engine import Durability
 from stargraph.graph._run import Accept
-from stargraph.runtime import Durability
 
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
 
 HEAVY = {"pydantic", "asyncio", "rich", "orjson", "ruamel", "cel_expr_python", "sqlite3", "importlib.metadata"}
-HEAVY_PARTS = {"stargraph.graph", "stargraph.runtime", "stargraph.ir", "stargraph.checkpoint"}
+HEAVY_PARTS = {"stargraph.graph", "stargraph.engine", "stargraph.ir", "stargraph.checkpoint"}
 
 PROBE = """
 import sys, json

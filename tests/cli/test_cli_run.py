@@ -11,7 +11,7 @@ import pytest
 from support.cli import GRAPH, STEPS, Folder
 
 from stargraph.cli import _live
-from stargraph.runtime import RunEvent
+from stargraph.engine import RunEvent
 
 DEFAULT = Path(".stargraph/run.sqlite")
 FAILING = STEPS.replace("return {'notes'", "raise ValueError('no \\x1b[31m')\n    return {'notes'")

@@ -10,24 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.checkpoints import NOW, OTHER_EXECUTOR, chain, following, genesis
 
-from stargraph.checkpoint.protocol import (
-    ENDED,
-    Checkpoint,
-    Status,
+from stargraph.checkpoint.driver import (
     Tail,
     check_batch,
     check_instant,
     check_listing,
     judge_append,
-    not_bootstrapped,
-    run_deleted,
+    not_bootstrapped_error,
+    run_deleted_error,
 )
+from stargraph.checkpoint.protocol import ENDED, Checkpoint, Status
 from stargraph.errors import CheckpointConflictError, CheckpointError
 
 LOG = chain(6)
 """Steps 0 to 5 of a run."""
 
-RIVAL = following(LOG[3], executor=OTHER_EXECUTOR)
+RIVAL = following(LOG[3], executor_id=OTHER_EXECUTOR)
 """Another step 4."""
 
 
@@ -108,7 +106,7 @@ def test_whatever_order_writes_arrive_in_the_log_stays_one_chain(order: list[int
 
 
 def _other_branch() -> list[Checkpoint]:
-    branch = [following(LOG[0], executor=OTHER_EXECUTOR)]
+    branch = [following(LOG[0], executor_id=OTHER_EXECUTOR)]
     while len(branch) < 5:
         branch.append(following(branch[-1]))
     return branch
@@ -186,7 +184,7 @@ class TestListings:
 
 
 def test_the_other_refusals() -> None:
-    assert not_bootstrapped().reason == "not-bootstrapped"
-    assert "bootstrap()" in str(not_bootstrapped())
-    deleted = run_deleted("run-1", 7)
+    assert not_bootstrapped_error().reason == "not-bootstrapped"
+    assert "bootstrap()" in str(not_bootstrapped_error())
+    deleted = run_deleted_error("run-1", 7)
     assert (deleted.reason, deleted.run_id, deleted.step) == ("run-deleted", "run-1", 7)

@@ -32,8 +32,8 @@ from support.checkpoints import (
 from stargraph.checkpoint.codec import decode, encode
 from stargraph.checkpoint.protocol import (
     Checkpoint,
+    EncodedValue,
     ErrorInfo,
-    Fragment,
     Interrupt,
     JsonValue,
     RecordedCall,
@@ -77,7 +77,7 @@ class TestNext:
         after = following(before)
         kept = {
             *("run_id", "status", "graph_id", "graph_hash", "runtime_hash", "state", "frontier", "interrupts"),
-            *("started_at", "executor", "parent_run_id", "parent_step", "origin", "metadata"),
+            *("started_at", "executor_id", "parent_run_id", "parent_step", "origin", "metadata"),
         }
         for name in kept:
             assert getattr(after, name) == getattr(before, name), name
@@ -106,7 +106,7 @@ class TestNext:
 
     def test_fragments_are_taken_as_values(self) -> None:
         first = genesis()
-        fragment = Fragment.of([1.0], "x")
+        fragment = EncodedValue.of([1.0], "x")
         assert following(first, changes={"a": fragment, "b": 1}, update={"a": fragment}) == following(
             first, changes={"a": [1.0], "b": 1}, update={"a": [1.0]}
         )
@@ -128,7 +128,7 @@ class TestNext:
     @pytest.mark.parametrize("key", [1, None, "\ud800"])
     def test_keys_are_checked_beside_fragments_too(self, key: Any) -> None:
         with pytest.raises(StateError):
-            following(genesis(), changes={key: Fragment(1, b"1")})
+            following(genesis(), changes={key: EncodedValue(1, b"1")})
 
 
 BAD_FIELDS: list[tuple[str, Any, str]] = [
@@ -136,8 +136,8 @@ BAD_FIELDS: list[tuple[str, Any, str]] = [
     ("graph_hash", GRAPH_HASH + "\n", "graph_hash: String should match"),
     ("graph_hash", GRAPH_HASH.upper(), "graph_hash: String should match"),
     ("runtime_hash", 5, "runtime_hash: Input should be a valid string"),
-    ("executor", "x", "executor: String should match"),
-    ("executor", None, "executor: Input should be a valid string"),
+    ("executor_id", "x", "executor_id: String should match"),
+    ("executor_id", None, "executor_id: Input should be a valid string"),
     ("status", "finished", "status: Input should be 'running'"),
     ("status", ["running"], "status: Input should be 'running'"),
     ("timestamp", NOW.replace(tzinfo=None), "timestamp: Input should have timezone info"),
@@ -302,7 +302,7 @@ class TestDigests:
 
     def test_the_same_work_by_two_executors_differs(self) -> None:
         first = genesis()
-        assert following(first, executor=EXECUTOR).digest != following(first, executor=OTHER_EXECUTOR).digest
+        assert following(first, executor_id=EXECUTOR).digest != following(first, executor_id=OTHER_EXECUTOR).digest
 
     @pytest.mark.parametrize("name", sorted(set(Checkpoint.model_fields) - {"digest", "seal"}))
     def test_every_field_is_covered(self, name: str) -> None:
@@ -323,7 +323,7 @@ class TestDigests:
             "interrupts": (),
             "calls": whole.calls[::-1],
             "error": ErrorInfo(**{**whole.error.model_dump(), "reason": None}) if whole.error else None,
-            "executor": OTHER_EXECUTOR,
+            "executor_id": OTHER_EXECUTOR,
             "started_at": NOW + timedelta(microseconds=1),
             "timestamp": NOW,
             "task_started_at": None,

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.checkpoints import HARD_STATE, following, genesis, json_values, same
 
-from stargraph.checkpoint.codec import Cipher, Codec, Record, _patch, bases_of, decode, encode, missing_bases
-from stargraph.checkpoint.codec._bases import DELTAS, base_distance
-from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, Fragment, JsonValue
+from stargraph.checkpoint.codec import Cipher, Codec, Record, _delta, base_steps_of, decode, encode, missing_base_steps
+from stargraph.checkpoint.codec._base_steps import DELTAS, base_distance
+from stargraph.checkpoint.protocol import Checkpoint, EncodedValue, ErrorInfo, JsonValue
 from stargraph.errors import CheckpointCorruptedError, StoreVersionError
 
 KEYS = Cipher({"k": b"0123456789abcdef"})
@@ -86,8 +86,8 @@ class TestExactness:
                 fields = {"changes": {"a": [before.state.get("a"), data.draw(json_values)]}}
             elif how == "grow":
                 # Perhaps of a list of an earlier step, which is not what the record is made of.
-                old = data.draw(st.sampled_from(checkpoints)).state_fragments().get("a")
-                more = Fragment.of([data.draw(json_values)], "a")
+                old = data.draw(st.sampled_from(checkpoints)).encoded_state().get("a")
+                more = EncodedValue.of([data.draw(json_values)], "a")
                 fields = {"changes": {"a": old.extended(more) if old and type(old.value) is list else more}}
             elif how == "failed":
                 fields = {
@@ -99,21 +99,21 @@ class TestExactness:
 
     def test_a_list_that_is_known_to_grow_is_not_looked_through(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def grown(before: Checkpoint) -> dict[str, Any]:
-            more = Fragment.of([secrets.token_hex(300)], "messages")
-            return {"changes": {"messages": before.state_fragments()["messages"].extended(more)}}
+            more = EncodedValue.of([secrets.token_hex(300)], "messages")
+            return {"changes": {"messages": before.encoded_state()["messages"].extended(more)}}
 
         checkpoints = run_of(30, grown, state={"messages": ["x" * 5000]})
-        monkeypatch.setattr(_patch, "diff", None)
+        monkeypatch.setattr(_delta, "diff", None)
         records = stored(Codec(), checkpoints)
         check(checkpoints, records)
         assert sum(not record.bases for record in records.values()) < 5
-        assert all(part.grown_from is None for part in checkpoints[-1].state_fragments().values())
+        assert all(part.grown_from is None for part in checkpoints[-1].encoded_state().values())
 
     def test_a_list_that_has_grown_from_another_step_is_told_apart(self) -> None:
         checkpoints = [genesis(state={"messages": ["a" * 200]})]
-        first = checkpoints[0].state_fragments()["messages"]
+        first = checkpoints[0].encoded_state()["messages"]
         for text in ("b" * 300, "c" * 100, "d"):
-            more = Fragment.of([text * 3], "messages")
+            more = EncodedValue.of([text * 3], "messages")
             checkpoints.append(following(checkpoints[-1], changes={"messages": first.extended(more)}))
         check(checkpoints, stored(Codec(), checkpoints))
 
@@ -204,7 +204,7 @@ class TestReads:
             assert len(record.bases) + 1 <= RECORDS_OF_A_READ
             keyframe = keyframe if record.bases else step
             assert list(record.bases) == sorted(set(record.bases))
-            assert record.bases == bases_of(record.data, run_id="run-1", step=step)
+            assert record.bases == base_steps_of(record.data, run_id="run-1", step=step)
             if record.bases:
                 assert record.bases[0] == keyframe
                 assert record.bases == (*records[record.bases[-1]].bases, record.bases[-1])
@@ -232,18 +232,20 @@ class TestReads:
         checkpoints = run_of(40, chat, state={"messages": []})
         records = data_of(stored(Codec(), checkpoints))
         some = {39: records[39]}
-        assert missing_bases(some, run_id="run-1", steps=[39]) == list(bases_of(records[39], run_id="run-1", step=39))
-        some |= {step: records[step] for step in missing_bases(some, run_id="run-1", steps=[39])}
-        assert missing_bases(some, run_id="run-1", steps=[39]) == []
-        assert missing_bases({}, run_id="run-1", steps=[39]) == []
+        assert missing_base_steps(some, run_id="run-1", steps=[39]) == list(
+            base_steps_of(records[39], run_id="run-1", step=39)
+        )
+        some |= {step: records[step] for step in missing_base_steps(some, run_id="run-1", steps=[39])}
+        assert missing_base_steps(some, run_id="run-1", steps=[39]) == []
+        assert missing_base_steps({}, run_id="run-1", steps=[39]) == []
 
     def test_a_base_that_stands_alone_now_needs_none_of_the_others(self) -> None:
         """A prune may store a kept record anew; what is decoded from it is none the wiser."""
         checkpoints = run_of(40, chat, state={"messages": []})
         records = data_of(stored(Codec(), checkpoints))
-        base = bases_of(records[39], run_id="run-1", step=39)[-1]
+        base = base_steps_of(records[39], run_id="run-1", step=39)[-1]
         kept = {base: encode(checkpoints[base]), 39: records[39]}
-        assert missing_bases(kept, run_id="run-1", steps=[39]) == []
+        assert missing_base_steps(kept, run_id="run-1", steps=[39]) == []
         exact(Codec().decode(kept, run_id="run-1", step=39), checkpoints[39])
 
 
@@ -251,14 +253,14 @@ class TestDamage:
     def test_a_missing_base_is_told(self) -> None:
         checkpoints = run_of(20, chat, state={"messages": []})
         records = data_of(stored(Codec(), checkpoints))
-        base = bases_of(records[19], run_id="run-1", step=19)[-1]
+        base = base_steps_of(records[19], run_id="run-1", step=19)[-1]
         with pytest.raises(CheckpointCorruptedError, match=f"step {base}, which it is decoded from, is missing"):
             Codec().decode({19: records[19]}, run_id="run-1", step=19)
 
     def test_another_run_s_base_is_refused(self) -> None:
         one, other = (run_of(12, chat, state={"messages": [name * 100]}) for name in "ab")
         records, others = (data_of(stored(Codec(), run)) for run in (one, other))
-        for base in bases_of(records[11], run_id="run-1", step=11):
+        for base in base_steps_of(records[11], run_id="run-1", step=11):
             with pytest.raises(CheckpointCorruptedError):
                 Codec().decode(records | {base: others[base]}, run_id="run-1", step=11)
 
@@ -269,7 +271,7 @@ class TestDamage:
         )
         codec = Codec(cipher=cipher)
         records = data_of(stored(codec, checkpoints))
-        assert bases_of(records[3], run_id="run-1", step=3)
+        assert base_steps_of(records[3], run_id="run-1", step=3)
         for step, record in records.items():
             for position in range(len(record)):
                 for bit in range(8):
@@ -335,7 +337,7 @@ class TestMemory:
     def test_a_rival_s_step_is_never_built_on(self) -> None:
         first, codec = genesis(state={"big": "x" * 500}), Codec()
         codec.appended(codec.encode(first))
-        mine, theirs = (following(first, executor=secrets.token_hex(16)) for _ in range(2))
+        mine, theirs = (following(first, executor_id=secrets.token_hex(16)) for _ in range(2))
         codec.appended(codec.encode(mine))
         assert codec.encode(following(theirs)).bases == ()
 
@@ -510,5 +512,5 @@ def test_a_state_that_grows_and_shrinks_is_read_from_few_records_too() -> None:
 
 def test_the_simple_functions_stand_alone() -> None:
     first = genesis(state=HARD_STATE)
-    assert bases_of(encode(first), run_id="run-1", step=0) == ()
+    assert base_steps_of(encode(first), run_id="run-1", step=0) == ()
     exact(decode(encode(first), run_id="run-1", step=0), first)

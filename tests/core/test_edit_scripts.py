@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stargraph.checkpoint.codec._script import Script, apply, compose, diff
+from stargraph.checkpoint.codec._edit_script import EditScript, apply, compose, diff
 
 texts = st.binary(max_size=400) | st.text(alphabet="ab", max_size=400).map(str.encode)
 
 
-def inserted(script: Script) -> int:
+def inserted(script: EditScript) -> int:
     """How many bytes of the new text a script holds itself."""
     return sum(len(instruction) for instruction in script if isinstance(instruction, bytes))
 

@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.checkpoints import floats, genesis, json_values, same, sorted_deeply, states, text
 
-from stargraph.checkpoint.protocol import MAX_BYTES, MAX_DEPTH, Fragment, JsonValue, canonical, check_json
+from stargraph.checkpoint.protocol import MAX_BYTES, MAX_DEPTH, EncodedValue, JsonValue, canonical, check_json
 from stargraph.checkpoint.protocol import _json as implementation
-from stargraph.checkpoint.protocol._json import fragments_of
+from stargraph.checkpoint.protocol._json import encode_members
 from stargraph.errors import StateError
 
 
@@ -201,15 +201,15 @@ class TestChecking:
 
     def test_a_state_that_is_no_object_is_refused(self) -> None:
         with pytest.raises(StateError, match="state: a value of type list is not a JSON object"):
-            fragments_of([1], "state")  # type: ignore[arg-type]
+            encode_members([1], "state")  # type: ignore[arg-type]
 
 
 class TestSize:
     def test_a_state_of_the_limit_passes_and_one_byte_more_does_not(self) -> None:
         full = "x" * (MAX_BYTES - 2)
-        assert len(fragments_of({"blob": full}, "state")["blob"].encoded) == MAX_BYTES
+        assert len(encode_members({"blob": full}, "state")["blob"].encoded) == MAX_BYTES
         with pytest.raises(StateError) as raised:
-            fragments_of({"small": 1, "blob": full}, "state")
+            encode_members({"small": 1, "blob": full}, "state")
         assert raised.value.reason == "too-large"
         assert "64.0 MiB of JSON, more than the 64 MiB" in str(raised.value)
         assert "the largest field is 'blob'" in str(raised.value)
@@ -218,7 +218,10 @@ class TestSize:
         half = genesis(state={"one": "x" * (MAX_BYTES // 2)})
         with pytest.raises(StateError) as raised:
             half.next(
-                event="completed", executor=half.executor, timestamp=half.timestamp, changes={"two": half.state["one"]}
+                event="completed",
+                executor_id=half.executor_id,
+                timestamp=half.timestamp,
+                changes={"two": half.state["one"]},
             )
         assert raised.value.reason == "too-large"
 
@@ -232,7 +235,7 @@ class TestFragments:
     @given(json_values)
     def test_it_shares_nothing_with_the_callers_object(self, value: JsonValue) -> None:
         wrapped = {"v": [value]}
-        fragment = Fragment.of(wrapped, "state")
+        fragment = EncodedValue.of(wrapped, "state")
         digest, before = fragment.digest, fragment.encoded
         wrapped["v"].append("more")
         fresh = fragment.fresh()
@@ -243,17 +246,19 @@ class TestFragments:
 
     @given(json_values)
     def test_the_digest_does_not_depend_on_how_it_was_made(self, value: JsonValue) -> None:
-        fragment = Fragment.of(value, "v")
+        fragment = EncodedValue.of(value, "v")
         assert (
-            fragment.digest == Fragment(value, fragment.encoded).digest == hashlib.sha256(canonical(value)).hexdigest()
+            fragment.digest
+            == EncodedValue(value, fragment.encoded).digest
+            == hashlib.sha256(canonical(value)).hexdigest()
         )
 
     @given(st.lists(st.lists(json_values, max_size=3), min_size=1, max_size=5))
     def test_an_extended_list_is_the_list_of_all(self, parts: list[list[JsonValue]]) -> None:
-        whole = Fragment.of(parts[0], "v")
+        whole = EncodedValue.of(parts[0], "v")
         for part in parts[1:]:
-            whole = whole.extended(Fragment.of(part, "v"))
-        expected = Fragment.of([item for part in parts for item in part], "v")
+            whole = whole.extended(EncodedValue.of(part, "v"))
+        expected = EncodedValue.of([item for part in parts for item in part], "v")
         assert same(whole.value, expected.value)
         assert (whole.encoded, whole.digest) == (expected.encoded, expected.digest)
         for twin in (copy.deepcopy(whole), pickle.loads(pickle.dumps(whole))):

@@ -74,7 +74,7 @@ async def use(store: Checkpointer, path: Path) -> None:
     assert latest is not None
     assert_type(latest.step, int)
     assert_type(latest.status, Status)
-    assert_type(latest.frontier, tuple[Task | Fork, ...])
+    assert_type(latest.frontier, tuple[Task | FanOut, ...])
     assert_type(latest.metadata, dict[str, str])
     assert_type(await store.list_runs(), list[RunSummary])
     assert_type(encode(latest), bytes)
@@ -82,7 +82,7 @@ async def use(store: Checkpointer, path: Path) -> None:
     assert_type(Keyring.from_environment(), Keyring | None)
     assert_type(open_checkpointer(path), Checkpointer)
     assert_type(RunSummary.from_checkpoint(latest).raise_for_status(), RunSummary)
-    following = latest.next(event="completed", executor="0" * 32, timestamp=datetime.now(), status="done")
+    following = latest.next(event="completed", executor_id="0" * 32, timestamp=datetime.now(), status="done")
     assert_type(following, Checkpoint)
     if isinstance(store, RunHistory):
         async for step in store.history("run-1", newest_first=True):
@@ -106,7 +106,7 @@ WRONG = {
     + CAPABLE.replace(
         "for checkpoint in list[Checkpoint]():\n            yield checkpoint", "raise NotImplementedError"
     ),
-    "an unknown event": "def f(c: Checkpoint, t: datetime) -> None: c.next(event='finished', executor='', timestamp=t)",
+    "an unknown event": "def f(c: Checkpoint, t: Any) -> None: c.next(event='finished', executor_id='', timestamp=t)",
     "an unknown status": "status: Status = 'finished'",
 }
 

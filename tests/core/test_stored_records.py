@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.checkpoints import chain, following, genesis, rich
 
-from stargraph.checkpoint.codec import RECORD_VERSION, Codec, bases_of, decode, encode
+from stargraph.checkpoint.codec import RECORD_VERSION, Codec, base_steps_of, decode, encode
+from stargraph.checkpoint.codec._delta import NOTHING, delta_between
 from stargraph.checkpoint.codec._dictionary import DICTIONARY
-from stargraph.checkpoint.codec._patch import NOTHING, patch_between
+from stargraph.checkpoint.codec._fields import BASE_CHECK_BYTES, fields_of
 from stargraph.checkpoint.codec._stored import MOST_BYTES, pack
-from stargraph.checkpoint.codec._texts import MARK_BYTES, texts_of
 from stargraph.checkpoint.protocol import Checkpoint, canonical
 from stargraph.errors import CheckpointCorruptedError, StargraphError, StoreVersionError
 
@@ -45,7 +45,7 @@ def _refused_or_the_same(record: bytes, checkpoint: Checkpoint) -> bool:
 
 def _forged(checkpoint: Checkpoint, **changes: object) -> bytes:
     """A record whose content was changed by somebody who knows the form but not the digest."""
-    texts = texts_of(checkpoint)
+    texts = fields_of(checkpoint)
     for name, value in changes.items():
         if name == "state":
             texts = replace(texts, state={key: orjson.dumps(item) for key, item in value.items()})  # type: ignore[attr-defined]
@@ -60,14 +60,14 @@ def _forged(checkpoint: Checkpoint, **changes: object) -> bytes:
         else:
             place = "run" if name in orjson.loads(texts.fields["run"]) else "event"
             texts.fields[place] = orjson.dumps(orjson.loads(texts.fields[place]) | {name: value})
-    patch = patch_between(NOTHING, texts)
+    patch = delta_between(NOTHING, texts)
     return pack(checkpoint.run_id, checkpoint.step, patch, texts, bases=(), base_mark=b"", base_keys=(), cipher=None)
 
 
 def test_it_begins_with_its_version_and_no_base() -> None:
     record = encode(genesis())
     assert (record[0], record[2]) == (RECORD_VERSION, 0)
-    assert bases_of(record, run_id="run-1", step=0) == ()
+    assert base_steps_of(record, run_id="run-1", step=0) == ()
     assert _read(_forged(genesis()), genesis()) == genesis()
 
 
@@ -147,13 +147,13 @@ def test_a_newer_record_is_refused_as_such(version: int, rest: bytes) -> None:
     [
         (b"", "it does not begin like a record"),
         (b"\x00\x00{}", "it does not begin like a record"),
-        (b"\x03\x07\x00{}", "it does not begin like a record"),
-        (b"\x03\x00", "it does not begin like a record"),
-        (b"\x03\x00\x01", "it does not begin like a record"),
-        (b"\x03\x00\x01\x00{}", "it does not begin like a record"),
-        (b"\x03\x00\x01\x04{}", "it does not begin like a record"),
-        (b"\x03\x00\x02\x01\x02{}", "it does not begin like a record"),
-        (b"\x03\x00" + b"\xff" * 30, "it does not begin like a record"),
+        (b"\x04\x07\x00{}", "it does not begin like a record"),
+        (b"\x04\x00", "it does not begin like a record"),
+        (b"\x04\x00\x01", "it does not begin like a record"),
+        (b"\x04\x00\x01\x00{}", "it does not begin like a record"),
+        (b"\x04\x00\x01\x04{}", "it does not begin like a record"),
+        (b"\x04\x00\x02\x01\x02{}", "it does not begin like a record"),
+        (b"\x04\x00" + b"\xff" * 30, "it does not begin like a record"),
         (HEADER + b"{}", "subsection not found"),
         (HEADER + b"null\n", "it is not an object"),
         (HEADER + b"[]\n", "it is not an object"),
@@ -180,9 +180,9 @@ def test_a_newer_record_is_refused_as_such(version: int, rest: bytes) -> None:
         (HEADER + b"[" * 100_000 + b"\n", "depth limit"),
         (HEADER + b'{"f":{},"s":{"a":1000}}\n' + b"[" * 500 + b"]" * 500, ""),
         (HEADER + b"\xff\xfe\n", ""),
-        (b"\x03\x01\x00" + b"{}\n", "content size"),
-        (b"\x03\x01\x00\x28\xb5\x2f\xfd\x00\x58\x00\x00", "its compressed body does not say its size"),
-        (b"\x03\x02\x00" + b"\x01k" + b"\0" * 40, "it is encrypted, and no key was given"),
+        (b"\x04\x01\x00" + b"{}\n", "content size"),
+        (b"\x04\x01\x00\x28\xb5\x2f\xfd\x00\x58\x00\x00", "its compressed body does not say its size"),
+        (b"\x04\x02\x00" + b"\x01k" + b"\0" * 40, "it is encrypted, and no key was given"),
     ],
     ids=lambda value: repr(value[:30]),
 )
@@ -261,7 +261,7 @@ def test_a_record_that_copies_again_and_again_is_refused() -> None:
     first = genesis(state={"a": "x" * 2**20})
     again = [0, 2**20] * (MOST_BYTES // 2**20 + 1)
     copies = bytes((RECORD_VERSION, 0, 1, 1)) + orjson.dumps({"f": {}, "s": {"a": again}}) + b"\n"
-    copies += bytes.fromhex(first.digest)[:MARK_BYTES]
+    copies += bytes.fromhex(first.digest)[:BASE_CHECK_BYTES]
     with pytest.raises(CheckpointCorruptedError, match="makes more than"):
         Codec().decode({0: encode(first), 1: copies}, run_id="run-1", step=1)
 

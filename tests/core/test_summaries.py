@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from support.checkpoints import following, genesis, rich
 
-from stargraph.checkpoint.protocol import ErrorInfo, RunPage, RunSummary, summaries_from_json, summary_json
+from stargraph.checkpoint.driver import summaries_from_json, summary_json
+from stargraph.checkpoint.protocol import ErrorInfo, RunPage, RunSummary
 from stargraph.errors import CheckpointCorruptedError, NodeError
 
 

@@ -9,7 +9,7 @@ from support import nodes
 from support.graphs import graph
 from support.memory import MemoryCheckpointer
 
-from stargraph.checkpoint.protocol import Fork, Task
+from stargraph.checkpoint.protocol import FanOut, Task
 from stargraph.graph import NodeContext
 
 PARALLEL = """
@@ -137,7 +137,7 @@ async def test_the_frontier_of_a_large_map_stays_small(store: MemoryCheckpointer
     assert (await run.start()).status == "done"
     widest = max(store.runs["r"], key=lambda checkpoint: len(checkpoint.frontier))
     assert len([item for item in widest.frontier if isinstance(item, Task)]) == 8
-    assert len([item for item in widest.frontier if isinstance(item, Fork)]) == 1
+    assert len([item for item in widest.frontier if isinstance(item, FanOut)]) == 1
     frontier_bytes = [
         sum(len(item.model_dump_json()) for item in checkpoint.frontier) for checkpoint in store.runs["r"]
     ]

@@ -36,7 +36,7 @@ def effects() -> None:
     calling_nodes.reset()
 
 
-def play(script: calling_nodes.Script) -> None:
+def play(script: calling_nodes.EditScript) -> None:
     calling_nodes.script = script
 
 

@@ -21,7 +21,7 @@ def first(run_id: str = "r") -> Checkpoint:
         graph_hash="0" * 64,
         runtime_hash="1" * 64,
         state={"n": 1},
-        executor="a" * 32,
+        executor_id="a" * 32,
         timestamp=datetime.now(UTC),
     )
 

@@ -350,7 +350,7 @@ async def test_an_executor_that_is_lost_while_it_cancels_leaves_no_run_with_a_ca
     def ask_to_cancel(checkpoint: Checkpoint) -> None:
         log = store.runs["r"]
         if checkpoint.event == "resumed" and log[-1].event != "cancel_requested":
-            wish = log[-1].next(event="cancel_requested", executor="0" * 32, timestamp=datetime.now(UTC))
+            wish = log[-1].next(event="cancel_requested", executor_id="0" * 32, timestamp=datetime.now(UTC))
             log.append(wish)
             store.records["r", wish.step] = encode(wish)
 

@@ -36,7 +36,7 @@ async def test_a_resume_goes_on_at_the_frontier(store: MemoryCheckpointer, ledge
     assert summary.status == "done"
     assert ledger == ["a", "b", "c", "c"]
     assert store.events("r") == ["started", "completed a", "completed b", "resumed", "completed c"]
-    assert len({checkpoint.executor for checkpoint in store.runs["r"]}) == 2
+    assert len({checkpoint.executor_id for checkpoint in store.runs["r"]}) == 2
 
 
 async def test_a_task_keeps_its_id_and_key_over_a_resume(store: MemoryCheckpointer) -> None:

@@ -35,7 +35,7 @@ async def test_a_sequence_records_each_completion_as_one_step(store: MemoryCheck
     assert [checkpoint.step for checkpoint in log] == [0, 1, 2, 3]
     assert [checkpoint.status for checkpoint in log] == ["running", "running", "running", "done"]
     assert [checkpoint.update for checkpoint in log] == [{}, {"path": ["a"]}, {"path": ["b"]}, {"path": ["c"]}]
-    assert len({checkpoint.executor for checkpoint in log}) == 1
+    assert len({checkpoint.executor_id for checkpoint in log}) == 1
     assert all(after.previous_digest == before.digest for before, after in itertools.pairwise(log))
     assert run.state == {"path": ["a", "b", "c"]}
     assert run.summary is not None

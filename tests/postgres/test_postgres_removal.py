@@ -11,9 +11,16 @@ import asyncpg
 import pytest
 from support.postgres_records import START, chain, following, genesis
 
+from stargraph.checkpoint.driver import needed_steps
 from stargraph.checkpoint.postgres import PostgresCheckpointer
 from stargraph.checkpoint.postgres import _removal as removal
-from stargraph.checkpoint.protocol import Checkpoint, Fork, PruneReport, StepRange, Task, needed_steps
+from stargraph.checkpoint.protocol import (
+    Checkpoint,
+    FanOut,
+    PruneReport,
+    StepRange,
+    Task,
+)
 from stargraph.errors import CheckpointConflictError, CheckpointError
 
 Opener = Callable[..., PostgresCheckpointer]
@@ -163,7 +170,7 @@ async def test_a_run_that_can_go_on_keeps_what_it_needs(checkpointer: PostgresCh
             status="awaiting_input",
             frontier=(
                 Task(id="t", node="n", since_step=3, calls=(StepRange(first=5, last=6),)),
-                Fork(
+                FanOut(
                     mode="map",
                     rule="r",
                     task_id="f",

@@ -355,7 +355,7 @@ async def test_a_graph_with_a_migrate_block(store: MemoryCheckpointer) -> None:
 
 async def test_branches_cannot_go_on_in_another_graph(store: MemoryCheckpointer, tmp_path: Path) -> None:
     run = await parent(everything(tmp_path), store)
-    step = next(record.step for record in store.runs["r"] if record.frontier[0].kind == "fork")
+    step = next(record.step for record in store.runs["r"] if record.frontier[0].kind == "fan_out")
     text = (tmp_path / "child.yaml").read_text()
     (tmp_path / "child.yaml").write_text(text.replace("Who checks", "Who looks at").replace("begin", "start"))
     with pytest.raises(StargraphError) as raised:
@@ -373,7 +373,7 @@ async def test_a_crash_while_it_begins_is_seen(store: MemoryCheckpointer, tmp_pa
     loaded = everything(tmp_path)
     run = await parent(loaded, store)
     log = store.runs["r"]
-    step = max(record.step for record in log if record.frontier and record.frontier[0].kind == "fork")
+    step = max(record.step for record in log if record.frontier and record.frontier[0].kind == "fan_out")
     opening = len((await run.fork(step, run_id="f"))._opening)
     assert opening > 2
     for position in range(opening):
@@ -452,7 +452,7 @@ async def test_a_prune_leaves_an_open_fork_what_it_needs(tmp_path: Path) -> None
 async def test_a_fork_of_a_fork(store: MemoryCheckpointer, tmp_path: Path) -> None:
     loaded = everything(tmp_path)
     run = await parent(loaded, store)
-    step = max(record.step for record in store.runs["r"] if record.frontier and record.frontier[0].kind == "fork")
+    step = max(record.step for record in store.runs["r"] if record.frontier and record.frontier[0].kind == "fan_out")
     first = await run.fork(step, run_id="f")
     await to_the_end(first, store, await first.start())
     begun = len(first._opening)

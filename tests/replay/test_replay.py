@@ -14,7 +14,8 @@ from support.calling_nodes import EFFECTS, do, fail
 from support.graphs import PATH, SEQUENCE, calling, everything, graph
 from support.memory import MemoryCheckpointer
 
-from stargraph.checkpoint.protocol import Checkpoint, Fork, JsonValue
+from stargraph.checkpoint.protocol import Checkpoint, FanOut, JsonValue
+from stargraph.engine import steps_of
 from stargraph.errors import (
     CheckpointCorruptedError,
     CheckpointNotFoundError,
@@ -23,7 +24,6 @@ from stargraph.errors import (
 )
 from stargraph.graph import Graph, NodeContext
 from stargraph.replay import ReplayReport
-from stargraph.runtime import steps_of
 
 PLAY = """
 state_schema: {x: {type: any, default: null}}
@@ -446,7 +446,7 @@ async def test_a_fault_of_the_store_while_a_node_is_prepared_is_no_difference(tm
         (record.step, item)
         for record in store.runs["r"]
         for item in record.frontier
-        if isinstance(item, Fork) and item.mode == "map" and sum(1 for _ in steps_of(item.completed_steps)) == 2
+        if isinstance(item, FanOut) and item.mode == "map" and sum(1 for _ in steps_of(item.completed_steps)) == 2
     )
     assert await replayed(loaded, store, from_step=middle)
     lost = fork.since_step if needed == "the items of the map" else fork.completed_steps[0].first

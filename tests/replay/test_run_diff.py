@@ -117,7 +117,7 @@ async def test_rounds_of_a_loop_are_paired_by_their_tasks(store: MemoryCheckpoin
 async def test_a_fork_that_took_branches_over(store: MemoryCheckpointer, tmp_path: Path) -> None:
     loaded = everything(tmp_path)
     run = await ran(loaded, store, "a")
-    step = max(record.step for record in store.runs["a"] if record.frontier and record.frontier[0].kind == "fork")
+    step = max(record.step for record in store.runs["a"] if record.frontier and record.frontier[0].kind == "fan_out")
     fork = await run.fork(step, run_id="b")
     await fork.start()
     difference = await diff_runs(run, fork)

@@ -37,7 +37,7 @@ async def test_nothing_of_the_state_is_in_the_bucket(stores: Stores, tmp_path: P
     await other.write(run[-1])
     assert [checkpoint async for checkpoint in store.history("run")] == run
     with pytest.raises(CheckpointConflictError):
-        await store.write(following(run[-2], executor="f" * 32))
+        await store.write(following(run[-2], executor_id="f" * 32))
     await store.write(run[5])
 
     contents = _contents(stores)

@@ -112,7 +112,7 @@ async def test_another_write_after_an_unknown_outcome_is_refused_if_the_first_wa
         await store.write(stored)
     proxy.reset()
     with pytest.raises(CheckpointConflictError) as caught:
-        await store.write(following(begun, executor="f" * 32))
+        await store.write(following(begun, executor_id="f" * 32))
     assert caught.value.reason == "step-taken"
     await store.write(stored)
 
@@ -128,7 +128,7 @@ async def test_an_old_write_that_arrives_after_a_takeover_changes_nothing(watche
     proxy.reset()
 
     new = await watched.open()
-    taken = following(begun, executor="e" * 32)
+    taken = following(begun, executor_id="e" * 32)
     assert await new.read_latest("run") == begun
     await new.write(taken)
     after = following(taken)
@@ -154,7 +154,7 @@ async def test_an_old_write_that_arrives_before_the_takeover_wins(watched: Store
     assert await new.read_latest("run") == begun
     assert 200 in await proxy.arrive()
     with pytest.raises(CheckpointConflictError):
-        await new.write(following(begun, executor="e" * 32))
+        await new.write(following(begun, executor_id="e" * 32))
     assert await new.read_latest("run") == late
     await old.write(late)
 
@@ -175,7 +175,7 @@ async def test_each_write_of_a_run_that_arrives_after_a_takeover_changes_nothing
         latest = await new.read_latest(run[0].run_id)
         assert latest == (acknowledged[-1] if acknowledged else None)
         if latest is None or latest.status == "running":
-            taken = first(run[0].run_id) if latest is None else following(latest, executor="e" * 32)
+            taken = first(run[0].run_id) if latest is None else following(latest, executor_id="e" * 32)
             await new.write(taken)
             acknowledged.append(taken)
         assert len(await proxy.arrive()) > 0
@@ -205,7 +205,7 @@ async def test_a_writer_that_saw_a_stale_listing_loses(watched: Stores, proxy: F
     proxy.fail_when(lambda request: request.kind == "LIST", "stale listing")
     assert await third.read_latest("run") == begun
     with pytest.raises(CheckpointConflictError):
-        await third.write(following(begun, executor="d" * 32))
+        await third.write(following(begun, executor_id="d" * 32))
     proxy.reset()
     assert await third.read_latest("run") == second
 

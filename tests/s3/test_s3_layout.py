@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.records import chain, first, following, noise
 
-from stargraph.checkpoint.codec import Codec, bases_of
+from stargraph.checkpoint.codec import Codec, base_steps_of
 from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo
 from stargraph.checkpoint.s3._frame import Head, is_tombstone, pack, read_head, record_of, tombstone
 from stargraph.checkpoint.s3._keys import MAX_PREFIX_BYTES, KeyLayout, RunKey
@@ -137,7 +137,7 @@ def test_an_object_names_what_it_is_decoded_from() -> None:
         body = pack(checkpoint, record, codec)
         head = read_head(body, run_id="run", step=checkpoint.step)
         assert isinstance(head, Head)
-        assert head.bases == record.bases == bases_of(record.data, run_id="run", step=checkpoint.step)
+        assert head.bases == record.bases == base_steps_of(record.data, run_id="run", step=checkpoint.step)
         # A prune relies on it: what comes after a step is decoded from it and what it is decoded from itself.
         assert not bases or set(head.bases) <= {checkpoint.step - 1, *bases[-1]}
         assert len(head.bases) <= 9

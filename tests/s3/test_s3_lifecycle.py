@@ -119,7 +119,7 @@ async def test_writes_of_one_run_by_many_tasks_of_one_handle(stores: Stores) -> 
     store = await stores.open()
     begun = first("run")
     await store.write(begun)
-    rivals = [following(begun, executor=f"{number:032x}") for number in range(10)]
+    rivals = [following(begun, executor_id=f"{number:032x}") for number in range(10)]
     outcomes = await asyncio.gather(*(store.write(rival) for rival in rivals), return_exceptions=True)
     assert outcomes.count(None) == 1
     assert await store.read_latest("run") == rivals[outcomes.index(None)]
@@ -129,7 +129,7 @@ async def test_writes_of_one_run_by_many_handles(stores: Stores) -> None:
     handles = [await stores.open() for _ in range(5)]
     begun = first("run")
     await handles[0].write(begun)
-    rivals = [following(begun, executor=f"{number:032x}") for number in range(5)]
+    rivals = [following(begun, executor_id=f"{number:032x}") for number in range(5)]
     outcomes = await asyncio.gather(
         *(handle.write(rival) for handle, rival in zip(handles, rivals, strict=True)), return_exceptions=True
     )

@@ -12,7 +12,7 @@ from support.records import STARTED_AT, chain, endless, first, following, task
 from support.s3.servers import sdk_client
 from support.s3.stores import Stores
 
-from stargraph.checkpoint.protocol import Fork, StepRange
+from stargraph.checkpoint.protocol import FanOut, StepRange
 from stargraph.checkpoint.s3 import _removal
 from stargraph.checkpoint.s3._frame import tombstone
 from stargraph.checkpoint.s3._keys import KeyLayout
@@ -113,7 +113,7 @@ async def test_prune_keeps_the_last_steps_and_refuses_the_others(stores: Stores)
         assert caught.value.reason == "pruned"
         await handle.write(run[11])
         with pytest.raises(CheckpointConflictError):
-            await handle.write(following(run[10], executor="f" * 32))
+            await handle.write(following(run[10], executor_id="f" * 32))
     fresh = await stores.open()
     assert [checkpoint async for checkpoint in fresh.history("run")] == [run[step] for step in sorted(kept)]
 
@@ -121,7 +121,7 @@ async def test_prune_keeps_the_last_steps_and_refuses_the_others(stores: Stores)
 async def test_prune_keeps_what_a_run_needs_to_go_on(stores: Stores) -> None:
     store = await stores.open()
     run = list(islice(endless("run", pad=1000), 25))
-    fork = Fork(
+    fork = FanOut(
         mode="parallel",
         task_id="task",
         rule="rule",

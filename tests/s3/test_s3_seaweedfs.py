@@ -37,7 +37,7 @@ async def test_of_two_executors_one_loses(stores: Stores) -> None:
     async def take_over(handle: S3Checkpointer) -> Checkpoint:
         latest = await handle.read_latest("run")
         assert latest == begun
-        taken = following(begun, executor=os.urandom(16).hex())
+        taken = following(begun, executor_id=os.urandom(16).hex())
         await handle.write(taken)
         return taken
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from support.records import STARTED_AT, chain, executor, first, following
+from support.records import STARTED_AT, chain, executor_id, first, following
 
 from stargraph.checkpoint.protocol import (
     BatchAppend,
@@ -69,7 +69,7 @@ async def test_writing_again_changes_nothing(store: SQLiteCheckpointer) -> None:
 async def test_another_checkpoint_at_a_stored_step_is_a_conflict(store: SQLiteCheckpointer) -> None:
     checkpoints = chain(length=3)
     await store.write_many(checkpoints)
-    for step, other in ((0, first(state={"count": 9})), (2, following(checkpoints[1], executor=executor()))):
+    for step, other in ((0, first(state={"count": 9})), (2, following(checkpoints[1], executor_id=executor_id()))):
         with pytest.raises(CheckpointConflictError) as caught:
             await store.write(other)
         assert (caught.value.reason, caught.value.run_id, caught.value.step) == ("step-taken", "run-1", step)
@@ -81,7 +81,7 @@ async def test_a_step_after_another_predecessor_is_a_conflict(store: SQLiteCheck
     await store.write(start)
     await store.write(following(start))
     with pytest.raises(CheckpointConflictError) as caught:
-        await store.write(following(following(start, executor=executor())))
+        await store.write(following(following(start, executor_id=executor_id())))
     assert caught.value.reason == "wrong-predecessor"
     assert (await store.list_runs())[0].last_step == 1
 
@@ -143,7 +143,7 @@ async def test_write_many_stores_a_prefix(store: SQLiteCheckpointer) -> None:
     checkpoints = chain(length=6)
     await store.write_many([])
     await store.write_many(checkpoints[:2])
-    rival = following(checkpoints[1], executor=executor())
+    rival = following(checkpoints[1], executor_id=executor_id())
     await store.write(rival)
     with pytest.raises(CheckpointConflictError):
         await store.write_many(checkpoints)
@@ -250,7 +250,7 @@ async def test_of_two_handles_one_loses(path: Path) -> None:
     async with SQLiteCheckpointer(path) as one, SQLiteCheckpointer(path) as two:
         start = first()
         await one.write(start)
-        rivals = [following(start, executor=executor()) for _ in range(2)]
+        rivals = [following(start, executor_id=executor_id()) for _ in range(2)]
         outcomes = await asyncio.gather(one.write(rivals[0]), two.write(rivals[1]), return_exceptions=True)
         (loser,) = [outcome for outcome in outcomes if outcome is not None]
         assert isinstance(loser, CheckpointConflictError)
@@ -264,7 +264,7 @@ async def test_a_burst_of_rivals_leaves_one_chain(path: Path, handles: int) -> N
         tail = first()
         await one.write(tail)
         for _ in range(15):
-            rivals = [following(tail, executor=executor()) for _ in range(8)]
+            rivals = [following(tail, executor_id=executor_id()) for _ in range(8)]
             outcomes = await asyncio.gather(
                 *(stores[number % handles].write(rival) for number, rival in enumerate(rivals)), return_exceptions=True
             )

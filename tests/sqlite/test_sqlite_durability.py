@@ -90,7 +90,7 @@ async def test_two_processes_write_while_a_third_reads(path: Path) -> None:
 async def test_an_executor_in_another_process_is_fenced(path: Path) -> None:
     code = """
 import asyncio, sys
-from support.records import executor, following
+from support.records import executor_id, following
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 from stargraph.errors import CheckpointConflictError
@@ -99,7 +99,7 @@ async def main():
     store = SQLiteCheckpointer(sys.argv[1])
     await store.bootstrap()
     tail = await store.read_latest("run-1")
-    await store.write(following(tail, event="resumed", executor=executor()))
+    await store.write(following(tail, event="resumed", executor_id=executor_id()))
 
 asyncio.run(main())
 """

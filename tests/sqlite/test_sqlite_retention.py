@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.records import STARTED_AT, chain, endless, executor, first, following, noise, task
+from support.records import STARTED_AT, chain, endless, executor_id, first, following, noise, task
 
-from stargraph.checkpoint.protocol import Checkpoint, Fork, PruneReport, Status, StepRange
+from stargraph.checkpoint.protocol import Checkpoint, FanOut, PruneReport, Status, StepRange
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer, _retention
 from stargraph.errors import CheckpointConflictError, CheckpointError
 
@@ -133,7 +133,7 @@ def busy_run() -> list[Checkpoint]:
     checkpoints = chain(length=29)
     frontier = (
         task(3, calls=(StepRange(first=5, last=7),)),
-        Fork(
+        FanOut(
             task_id="task-9",
             mode="map",
             rule="fan-out",
@@ -163,7 +163,7 @@ async def test_prune_keeps_what_a_run_needs_to_go_on(store: SQLiteCheckpointer) 
         assert caught.value.reason == reason
     await store.write(checkpoints[3])
     with pytest.raises(CheckpointConflictError):
-        await store.write(following(checkpoints[2], executor=executor()))
+        await store.write(following(checkpoints[2], executor_id=executor_id()))
     # Once the run has ended, nothing of that is needed any more.
     await store.write(following(checkpoints[-1], status="done", frontier=()))
     await store.prune(older_than=LATER, keep_last=1)

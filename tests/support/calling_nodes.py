@@ -12,7 +12,7 @@ from stargraph.graph import NodeContext
 EFFECTS: list[str] = []
 """What was done outside, in order."""
 
-Script = Callable[[Any, NodeContext], Awaitable[Any]]
+EditScript = Callable[[Any, NodeContext], Awaitable[Any]]
 
 
 async def _nothing(state: Any, context: NodeContext) -> None:
@@ -23,7 +23,7 @@ def _nothing_in_a_thread(state: Any, context: NodeContext) -> None:
     pass
 
 
-script: Script = _nothing
+script: EditScript = _nothing
 """What `play` does; tests replace it."""
 
 sync_script: Callable[[Any, NodeContext], Any] = _nothing_in_a_thread

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from stargraph.checkpoint.protocol import (
     Checkpoint,
     ErrorInfo,
-    Fork,
+    FanOut,
     Interrupt,
     JsonValue,
     RecordedCall,
@@ -52,7 +52,7 @@ def genesis(**fields: Any) -> Checkpoint:
         "graph_hash": GRAPH_HASH,
         "runtime_hash": RUNTIME_HASH,
         "state": {},
-        "executor": EXECUTOR,
+        "executor_id": EXECUTOR,
         "timestamp": NOW,
     }
     return Checkpoint.genesis(**given | fields)
@@ -62,7 +62,7 @@ def following(checkpoint: Checkpoint, **fields: Any) -> Checkpoint:
     """Return the next step, a second later; `fields` are those of `Checkpoint.next`."""
     given: dict[str, Any] = {
         "event": "completed",
-        "executor": checkpoint.executor,
+        "executor_id": checkpoint.executor_id,
         "timestamp": checkpoint.timestamp + timedelta(seconds=1),
     }
     return checkpoint.next(**given | fields)
@@ -99,7 +99,7 @@ def rich() -> Checkpoint:
         definition=[{"b": 1, "a": -0.0}],
         frontier=(
             Task(id="t-2", node="ask", since_step=0, index=3, calls=(StepRange(first=1, last=1),)),
-            Fork(
+            FanOut(
                 mode="map",
                 rule="fan-out",
                 task_id="t-1",

@@ -16,9 +16,9 @@ from typing import cast
 
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+from stargraph.engine import Durability
 from stargraph.errors import StargraphError
 from stargraph.graph import Graph
-from stargraph.runtime import Durability
 
 
 class Mortal(SQLiteCheckpointer):

@@ -6,15 +6,8 @@ from collections.abc import Callable
 from datetime import datetime
 
 from stargraph.checkpoint.codec import decode, encode
-from stargraph.checkpoint.protocol import (
-    Checkpoint,
-    Checkpointer,
-    RunSummary,
-    Tail,
-    check_listing,
-    judge_append,
-    not_bootstrapped,
-)
+from stargraph.checkpoint.driver import Tail, check_listing, judge_append, not_bootstrapped_error
+from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunSummary
 
 
 class MemoryCheckpointer:
@@ -73,7 +66,7 @@ class MemoryCheckpointer:
 
     def _check_ready(self) -> None:
         if not self._ready:
-            raise not_bootstrapped()
+            raise not_bootstrapped_error()
 
 
 _: type[Checkpointer] = MemoryCheckpointer

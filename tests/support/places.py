@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from stargraph.checkpoint.codec import Codec, encode
+from stargraph.checkpoint.driver import summary_json
 from stargraph.checkpoint.postgres import PostgresCheckpointer
-from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, summary_json
+from stargraph.checkpoint.protocol import Checkpoint, Checkpointer
 from stargraph.checkpoint.s3 import S3Checkpointer
 from stargraph.checkpoint.s3._frame import pack
 from stargraph.checkpoint.s3._keys import KeyLayout

@@ -25,7 +25,7 @@ def genesis(run_id: str | None = None, *, state: Mapping[str, JsonValue] | None 
         graph_hash="a" * 64,
         runtime_hash="b" * 64,
         state={"n": 0} if state is None else state,
-        executor=uuid.uuid4().hex,
+        executor_id=uuid.uuid4().hex,
         timestamp=fields.pop("timestamp", START),
         **fields,
     )
@@ -36,7 +36,7 @@ def following(checkpoint: Checkpoint, **fields: Any) -> Checkpoint:
     step = checkpoint.step + 1
     return checkpoint.next(
         event=fields.pop("event", "completed"),
-        executor=uuid.uuid4().hex,
+        executor_id=uuid.uuid4().hex,
         timestamp=fields.pop("timestamp", checkpoint.timestamp + timedelta(seconds=1)),
         changes=fields.pop("changes", {"n": step}),
         **fields,

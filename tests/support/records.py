@@ -12,13 +12,13 @@ from stargraph.checkpoint.protocol import Checkpoint, Status, Task
 STARTED_AT = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
 
 
-def executor() -> str:
+def executor_id() -> str:
     return secrets.token_hex(16)
 
 
 def first(run_id: str = "run-1", *, started_at: datetime = STARTED_AT, **fields: Any) -> Checkpoint:
     """Step 0 of a run."""
-    given = {"graph_id": "graph", "state": {"count": 0}, "executor": executor(), **fields}
+    given = {"graph_id": "graph", "state": {"count": 0}, "executor_id": executor_id(), **fields}
     return Checkpoint.genesis(run_id=run_id, graph_hash="a" * 64, runtime_hash="b" * 64, timestamp=started_at, **given)
 
 
@@ -26,7 +26,7 @@ def following(before: Checkpoint, *, event: str = "completed", status: Status = 
     """The step after another one."""
     step = before.step + 1
     given = {
-        "executor": before.executor,
+        "executor_id": before.executor_id,
         "timestamp": before.timestamp + timedelta(seconds=1),
         "changes": {"count": step},
         **fields,

@@ -13,16 +13,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stargraph.audit import Anchor, VerifyReport, anchor, verify
 from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.codec._patch import NOTHING, patch_between
+from stargraph.checkpoint.codec._delta import NOTHING, delta_between
+from stargraph.checkpoint.codec._fields import fields_of
 from stargraph.checkpoint.codec._stored import pack
-from stargraph.checkpoint.codec._texts import texts_of
 from stargraph.checkpoint.protocol import Checkpoint, RunHistory
-from stargraph.custody import Anchor, VerifyReport, anchor, verify
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreVersionError
 from stargraph.runtime import dispatch
 from support.places import DRIVERS, Dump, Place, Servers, servers
-from support.records import executor, first, following
+from support.records import executor_id, first, following
 
 KEYRING = Keyring({"k1": b"the key that the attacker has not"})
 LENGTH = 10
@@ -73,15 +73,15 @@ def _chain(before: Checkpoint, length: int, **changes: object) -> list[Checkpoin
     for number in range(length):
         status = "done" if number == length - 1 else "running"
         given = {"changes": changes} if changes and number == 0 else {}
-        made.append(following(made[-1], status=status, executor=executor(), **given))  # type: ignore[arg-type]
+        made.append(following(made[-1], status=status, executor_id=executor_id(), **given))  # type: ignore[arg-type]
     return made[1:]
 
 
 async def content_edit(scene: Scene) -> None:
     await scene.place.stand_alone(scene.run[5:])
-    texts = texts_of(scene.run[4])
+    texts = fields_of(scene.run[4])
     texts.state["count"] = b"5"  # and the digest as it was
-    record = pack("r1", 4, patch_between(NOTHING, texts), texts, bases=(), base_mark=b"", base_keys=(), cipher=None)
+    record = pack("r1", 4, delta_between(NOTHING, texts), texts, bases=(), base_mark=b"", base_keys=(), cipher=None)
     await scene.place.forge(scene.run[4], record)
 
 
@@ -135,7 +135,7 @@ async def old_record(scene: Scene) -> None:
 
 
 async def fenced_record(scene: Scene) -> None:
-    fenced = following(scene.run[8], status="done", executor=executor(), changes={"count": 999})
+    fenced = following(scene.run[8], status="done", executor_id=executor_id(), changes={"count": 999})
     await scene.rewrite([KEYRING.seal(fenced)])
 
 

@@ -41,7 +41,7 @@ def test_every_package_is_named() -> None:
         ("errors", "stargraph.checkpoint.protocol", "The engine's arrows"),
         ("checkpoint/protocol", "stargraph.checkpoint.codec", "The engine's arrows"),
         ("checkpoint/codec", "stargraph.checkpoint.registry", "The engine's arrows"),
-        ("ir", "stargraph.runtime", "The engine's arrows"),
+        ("ir", "stargraph.engine", "The engine's arrows"),
         ("runtime", "stargraph.graph", "The engine's arrows"),
         ("graph", "stargraph.cli", "The engine's arrows"),
         ("checkpoint/sqlite", "stargraph.graph", "A driver stands on the contract alone"),

@@ -1,6 +1,6 @@
 """How hard a text is to read: the Flesch reading ease.
 
-Source of the formula: Rudolf Flesch, "A new readability yardstick", Journal of Applied Psychology 32 (3), 1948,
+Source of the formula: Rudolf Flesch, "A new readability yardstick", CallLog of Applied Psychology 32 (3), 1948,
 pages 221-233. It is made for English and for samples of about a hundred words or more. Syllables are counted by groups
 of vowels, which is right for most English words and close for the others.
 """

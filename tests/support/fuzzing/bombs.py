@@ -14,7 +14,7 @@ from typing import Final
 import zstandard
 
 from stargraph.checkpoint.codec import RECORD_VERSION, Codec, encode
-from stargraph.checkpoint.codec._texts import MARK_BYTES
+from stargraph.checkpoint.codec._fields import BASE_CHECK_BYTES
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointCorruptedError
 from support.checkpoints import genesis
@@ -33,7 +33,7 @@ def _record(body: bytes, *, compressed: bool = False) -> bytes:
 
 def _delta(body: bytes) -> bytes:
     """A record that is decoded from the step before it; its body has no literals of its own."""
-    return bytes((RECORD_VERSION, 0, 1, 1)) + body + bytes.fromhex(_before().digest)[:MARK_BYTES]
+    return bytes((RECORD_VERSION, 0, 1, 1)) + body + bytes.fromhex(_before().digest)[:BASE_CHECK_BYTES]
 
 
 @functools.cache

@@ -14,10 +14,10 @@ from stargraph.checkpoint.codec import Codec, decode, encode
 from stargraph.checkpoint.protocol import Checkpoint, is_run_id
 from stargraph.cli._answers import readings
 from stargraph.cli._inputs import parse_since, split_pairs
-from stargraph.custody import export_runs, import_runs
+from stargraph.engine import Expression
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, GraphError, StargraphError, StoreVersionError
 from stargraph.ir import parse_graph, parse_yaml, validate_value
-from stargraph.runtime import Expression
+from stargraph.transfer import export_runs, import_runs
 from support.checkpoints import chain, rich
 from support.graph_texts import EVERYTHING
 from support.memory import MemoryCheckpointer

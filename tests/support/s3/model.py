@@ -96,7 +96,7 @@ class World:
         )
         self.scheduler.idle = lambda: self.known.in_calls == 0
         self.long_tasks = self.random.choice((0.5, 0.9))
-        kinds = [self.executor, self.executor, self.executor, self.remover, self.remover, self.lister]
+        kinds = [self.executor_id, self.executor_id, self.executor_id, self.remover, self.remover, self.lister]
         for number, kind in enumerate(kinds):
             self.scheduler.add(f"{kind.__name__} {number}", kind(number))
 
@@ -118,7 +118,7 @@ class World:
 
     # The processes.
 
-    async def executor(self, number: int) -> None:
+    async def executor_id(self, number: int) -> None:
         handle = Handle(self)
         for life in range(self.random.randint(1, 3)):
             if self.random.random() < 0.4:
@@ -133,7 +133,7 @@ class World:
                     graph_hash=HASH,
                     runtime_hash=HASH,
                     state={"text": "0123456789" * 20},
-                    executor=executor,
+                    executor_id=executor,
                     timestamp=EPOCH + timedelta(seconds=number * 10 + life),
                 )
             else:
@@ -153,7 +153,7 @@ class World:
             since = latest.frontier[0].since_step  # a long task goes on: its input must outlive it
         return latest.next(
             event="completed",
-            executor=executor,
+            executor_id=executor,
             timestamp=EPOCH + timedelta(seconds=100 + latest.step),
             status=self.random.choice(("running", "running", "failed", "done")),
             frontier=(Task(id="task", node="node", since_step=since),),

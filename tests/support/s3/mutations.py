@@ -11,7 +11,8 @@ from unittest.mock import patch
 from support.s3.simulation import Bucket
 
 from stargraph.checkpoint.codec import Codec, Record
-from stargraph.checkpoint.protocol import ENDED, Checkpoint, Tail
+from stargraph.checkpoint.driver import Tail
+from stargraph.checkpoint.protocol import ENDED, Checkpoint
 from stargraph.checkpoint.s3 import _log, _removal
 from stargraph.checkpoint.s3._frame import Head, is_tombstone, tombstone
 from stargraph.checkpoint.s3._index import Entry
@@ -19,7 +20,7 @@ from stargraph.checkpoint.s3._log import Appended, RunLog
 from stargraph.checkpoint.s3._objects import ObjectInfo, ObjectStore, TransientStoreError
 from stargraph.checkpoint.s3._removal import PruneRule, Removal
 
-Patch = Callable[[], AbstractContextManager[Any]]
+Delta = Callable[[], AbstractContextManager[Any]]
 
 
 def _create_overwrites() -> AbstractContextManager[Any]:
@@ -159,17 +160,17 @@ def _pruning_believes_a_record_that_was_pruned() -> AbstractContextManager[Any]:
     async def needed_by(self: Removal, run_id: str, latest: int) -> set[int]:
         return await original_needed_by(self, run_id, latest) or set()
 
-    async def bases_of(self: Removal, run_id: str, steps: set[int]) -> set[int]:
+    async def base_steps_of(self: Removal, run_id: str, steps: set[int]) -> set[int]:
         return await original_bases_of(self, run_id, steps) or set()
 
-    return patch.multiple(Removal, _needed_by=needed_by, _bases_of=bases_of)
+    return patch.multiple(Removal, _needed_by=needed_by, _bases_of=base_steps_of)
 
 
 def _pruning_forgets_what_records_are_decoded_from() -> AbstractContextManager[Any]:
-    async def bases_of(self: Removal, run_id: str, steps: set[int]) -> set[int]:
+    async def base_steps_of(self: Removal, run_id: str, steps: set[int]) -> set[int]:
         return set()
 
-    return patch.object(Removal, "_bases_of", bases_of)
+    return patch.object(Removal, "_bases_of", base_steps_of)
 
 
 def _a_record_in_another_form_is_built_on() -> AbstractContextManager[Any]:
@@ -229,7 +230,7 @@ def _an_entry_is_shown_unchecked() -> AbstractContextManager[Any]:
     return patch.object(RunIndex, "summary", summary)
 
 
-MUTATIONS: dict[str, Patch] = {
+MUTATIONS: dict[str, Delta] = {
     patch_rule.__name__.strip("_").replace("_", " "): patch_rule
     for patch_rule in (
         _create_overwrites,

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue
+from stargraph.engine import Durability
 from stargraph.graph import Graph, Run
-from stargraph.runtime import Durability
 from support.memory import MemoryCheckpointer
 
 _STATE: Final = """

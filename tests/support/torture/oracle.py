@@ -138,7 +138,7 @@ def _check_ends(
 def _check_effects(ledger: Sequence[Mapping[str, Any]], logs: Mapping[str, list[Checkpoint]], verdict: Verdict) -> None:
     """A node had its effect at least once; again only for an executor that took over before it was recorded."""
     executors = {
-        line["session"]: line["executor"]
+        line["session"]: line["executor_id"]
         for line in ledger
         if line["what"] == "acknowledged" and line["event"] in _TAKES and line["session"]
     }
@@ -147,7 +147,7 @@ def _check_effects(ledger: Sequence[Mapping[str, Any]], logs: Mapping[str, list[
     for run_id, log in logs.items():
         for checkpoint in log:
             if checkpoint.event in _TAKES:
-                taken.setdefault((run_id, checkpoint.executor), checkpoint.step)
+                taken.setdefault((run_id, checkpoint.executor_id), checkpoint.step)
             elif checkpoint.event == "completed" and checkpoint.task_id is not None:
                 completed[run_id, checkpoint.task_id] = checkpoint.step
     effects: dict[tuple[str, str], Counter[tuple[str, int]]] = defaultdict(Counter)

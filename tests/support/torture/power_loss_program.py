@@ -52,7 +52,7 @@ async def _write_run(store: SQLiteCheckpointer, ledger: Ledger, rng: random.Rand
 def _following(latest: Checkpoint, n: int, rng: random.Random) -> Checkpoint:
     return latest.next(
         event="completed",
-        executor=latest.executor,
+        executor_id=latest.executor_id,
         timestamp=datetime.now(UTC),
         changes={"n": n, "text": rng.randbytes(rng.randrange(3_000)).hex()},
     )

@@ -62,7 +62,7 @@ class Recorder:
             step=checkpoint.step,
             digest=checkpoint.digest,
             event=checkpoint.event,
-            executor=checkpoint.executor,
+            executor_id=checkpoint.executor_id,
             session=SESSION.get(None),
         )
 

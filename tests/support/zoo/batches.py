@@ -67,7 +67,7 @@ class BatchByTheOldTail(MemoryCheckpointer):
 
     async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
         from stargraph.checkpoint.codec import encode
-        from stargraph.checkpoint.protocol import check_batch
+        from stargraph.checkpoint.driver import check_batch
 
         self._ensure_ready()
         check_batch(list(checkpoints))
@@ -112,7 +112,7 @@ class BatchSwallowsCancellation(Batches):
     """A batch that is cancelled returns as if it were stored."""
 
     async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
-        from stargraph.checkpoint.protocol import check_batch
+        from stargraph.checkpoint.driver import check_batch
 
         self._ensure_ready()
         check_batch(list(checkpoints))

@@ -15,15 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from stargraph.checkpoint.codec import decode, encode
-from stargraph.checkpoint.protocol import (
-    Checkpoint,
-    RunSummary,
-    Tail,
-    check_listing,
-    is_run_id,
-    judge_append,
-    not_bootstrapped,
-)
+from stargraph.checkpoint.driver import Tail, check_listing, judge_append, not_bootstrapped_error
+from stargraph.checkpoint.protocol import Checkpoint, RunSummary, is_run_id
 from stargraph.errors import StoreUnavailableError
 from support.zoo.specimens import broken
 
@@ -109,7 +102,7 @@ class Database:
 
     def _ensure_ready(self) -> None:
         if not self._ready:
-            raise not_bootstrapped()
+            raise not_bootstrapped_error()
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:

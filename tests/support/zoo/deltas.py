@@ -10,7 +10,8 @@ from typing import Any
 
 from stargraph.checkpoint.codec import encode
 from stargraph.checkpoint.conformance.reference import MemoryCheckpointer, MemoryStore
-from stargraph.checkpoint.protocol import Checkpoint, check_batch
+from stargraph.checkpoint.driver import check_batch
+from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointCorruptedError
 from support.zoo.reading import corrupted
 from support.zoo.specimens import broken
@@ -229,7 +230,7 @@ def _believed(fields: dict[str, Any]) -> Checkpoint:
         graph_hash=fields["graph_hash"],
         runtime_hash=fields["runtime_hash"],
         state=fields["state"],
-        executor=fields["executor"],
+        executor_id=fields["executor_id"],
         timestamp=datetime.fromisoformat(fields["started_at"]),
     )
     return first.model_copy(update={"step": fields["step"], "previous_digest": fields["previous_digest"]})

@@ -13,7 +13,7 @@ class Listing(MemoryCheckpointer):
     """A base: cuts off what `_listed` gives."""
 
     async def list_runs(self, *, since: datetime | None = None, limit: int = 100) -> list[RunSummary]:
-        from stargraph.checkpoint.protocol import check_listing
+        from stargraph.checkpoint.driver import check_listing
 
         self._ensure_ready()
         since = check_listing(since, limit)

@@ -17,7 +17,8 @@ from typing import Any
 
 from stargraph.checkpoint.codec import encode
 from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
-from stargraph.checkpoint.protocol import Checkpoint, check_batch
+from stargraph.checkpoint.driver import check_batch
+from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import StoreUnavailableError
 from support.zoo.specimens import broken
 

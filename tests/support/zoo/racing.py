@@ -7,7 +7,8 @@ from datetime import datetime
 
 from stargraph.checkpoint.codec import decode, encode
 from stargraph.checkpoint.conformance.reference import MemoryCheckpointer, MemoryStore
-from stargraph.checkpoint.protocol import ENDED, Checkpoint, RunSummary, Tail, judge_append
+from stargraph.checkpoint.driver import Tail, judge_append
+from stargraph.checkpoint.protocol import ENDED, Checkpoint, RunSummary
 from stargraph.errors import CheckpointConflictError
 from support.zoo.specimens import broken
 
@@ -247,7 +248,7 @@ class OldSnapshots(MemoryCheckpointer):
         live, self._store.runs = self._store.runs, self._snapshot
         try:
             self._ensure_ready()
-            from stargraph.checkpoint.protocol import check_listing
+            from stargraph.checkpoint.driver import check_listing
 
             return self._summaries(check_listing(since, limit))[:limit]
         finally:

@@ -16,7 +16,7 @@ from support.zoo.specimens import broken
 def signed_anew(found: Checkpoint, changes: dict[str, Any]) -> Checkpoint:
     """A checkpoint with other values, and a digest that fits them."""
     fields = {**found.__dict__, **changes}
-    fields["digest"] = digest_of(fields, found.state_fragments(), found.update_fragments())
+    fields["digest"] = digest_of(fields, found.encoded_state(), found.encoded_update())
     return Checkpoint.model_validate(fields)
 
 

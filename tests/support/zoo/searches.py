@@ -27,7 +27,7 @@ class Searches(MemoryCheckpointer):
         limit: int = 100,
         cursor: str | None = None,
     ) -> RunPage:
-        from stargraph.checkpoint.protocol import check_listing
+        from stargraph.checkpoint.driver import check_listing
 
         self._ensure_ready()
         since = check_listing(since, limit)

@@ -7,7 +7,8 @@ from typing import Any
 
 from stargraph.checkpoint.codec import encode
 from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
-from stargraph.checkpoint.protocol import Checkpoint, Tail, judge_append
+from stargraph.checkpoint.driver import Tail, judge_append
+from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointConflictError, CheckpointError
 from support.zoo.specimens import broken
 

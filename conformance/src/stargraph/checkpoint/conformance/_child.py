@@ -18,7 +18,7 @@ from random import Random
 from typing import Any, TextIO
 
 from stargraph.checkpoint.conformance._findings import HarnessError, told
-from stargraph.checkpoint.conformance._runs import begin, executor, follow, noise
+from stargraph.checkpoint.conformance._runs import begin, executor_id, follow, noise
 from stargraph.checkpoint.conformance._stage import stage
 from stargraph.checkpoint.conformance._target import Target, load_target, looks_like_driver, opened
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer
@@ -55,7 +55,7 @@ class Scene:
         self.report("acked", run_id=checkpoint.run_id, step=checkpoint.step, digest=checkpoint.digest)
 
 
-Script = Callable[[Scene], Coroutine[Any, Any, None]]
+EditScript = Callable[[Scene], Coroutine[Any, Any, None]]
 
 
 async def bootstrap(scene: Scene) -> None:
@@ -147,9 +147,9 @@ async def race(scene: Scene) -> None:
             path = [] if latest is None else latest.fresh_state()["path"]
             content = {"path": [*path, [number, attempts]]}
             mine = (
-                begin(run_id, executor=executor(number), state=content)
+                begin(run_id, executor_id=executor_id(number), state=content)
                 if latest is None
-                else follow(latest, executor=executor(number), changes=content)
+                else follow(latest, executor_id=executor_id(number), changes=content)
             )
             try:
                 await driver.write(mine)
@@ -179,7 +179,7 @@ async def executor_run(scene: Scene) -> None:
     """Write the first steps of a run; then, once told, the next one, and report how it went."""
     async with opened(scene.target, scene.location) as driver:
         await driver.bootstrap()
-        latest = begin(scene.arguments["run_id"], executor=executor(1))
+        latest = begin(scene.arguments["run_id"], executor_id=executor_id(1))
         await driver.write(latest)
         scene.acknowledged(latest)
         for _ in range(scene.arguments["steps"] - 1):
@@ -257,14 +257,14 @@ async def _enter_for_good(context: Any) -> Any:
     return handle
 
 
-SCRIPTS: dict[str, Script] = {
+SCRIPTS: dict[str, EditScript] = {
     "bootstrap": bootstrap,
     "burst": burst,
     "cramped": cramped,
     "idle": idle,
     "race": race,
     "engine": engine,
-    "executor": executor_run,
+    "executor_id": executor_run,
     "read": read,
     "unclosed": unclosed,
 }

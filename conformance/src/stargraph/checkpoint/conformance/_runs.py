@@ -15,7 +15,7 @@ GRAPH_HASH: Final = "a1" * 32
 RUNTIME_HASH: Final = "b2" * 32
 
 
-def executor(number: int = 0) -> str:
+def executor_id(number: int = 0) -> str:
     """The id of an executor: two executors never make equal digests."""
     return f"{number:032x}"
 
@@ -32,7 +32,7 @@ def begin(run_id: str = "run", **fields: Any) -> Checkpoint:
         "graph_hash": GRAPH_HASH,
         "runtime_hash": RUNTIME_HASH,
         "state": {"count": 0},
-        "executor": executor(),
+        "executor_id": executor_id(),
         "timestamp": NOON,
     }
     return Checkpoint.genesis(run_id=run_id, **(plain | fields))
@@ -42,7 +42,7 @@ def follow(before: Checkpoint, **fields: Any) -> Checkpoint:
     """The step after; the fields of `Checkpoint.next` that are not given have plain values."""
     plain: dict[str, Any] = {
         "event": "completed",
-        "executor": before.executor,
+        "executor_id": before.executor_id,
         "timestamp": before.timestamp + timedelta(seconds=1),
         "last_node": "work",
     }
@@ -63,5 +63,5 @@ def chain(run_id: str = "run", length: int = 3, *, last_status: str | None = Non
 def rival(checkpoint: Checkpoint, before: Checkpoint | None, number: int = 99) -> Checkpoint:
     """Another executor's checkpoint for the same step, as valid as the first one."""
     if before is None:
-        return begin(checkpoint.run_id, executor=executor(number), state={"count": -number})
-    return follow(before, executor=executor(number), changes={"count": -number})
+        return begin(checkpoint.run_id, executor_id=executor_id(number), state={"count": -number})
+    return follow(before, executor_id=executor_id(number), changes={"count": -number})

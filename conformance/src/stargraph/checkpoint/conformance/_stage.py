@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from stargraph.checkpoint.codec import decode, encode
 from stargraph.checkpoint.conformance._findings import told
 from stargraph.checkpoint.conformance._moments import Moment, Recorder, Watch
-from stargraph.checkpoint.conformance._runs import NOON, begin, executor, follow, noise
+from stargraph.checkpoint.conformance._runs import NOON, begin, executor_id, follow, noise
 from stargraph.checkpoint.conformance._target import opened
 from stargraph.checkpoint.protocol import PruneReport, RunSummary
 from stargraph.errors import CheckpointError
@@ -128,9 +128,9 @@ async def _next_steps(scene: Scene, driver: Any, order: dict[str, Any], count: i
     for _ in range(count):
         payload = {"payload": noise(chance, order["size"])}
         if latest is None:
-            latest = begin(order["run_id"], executor=executor(1), state=payload)
+            latest = begin(order["run_id"], executor_id=executor_id(1), state=payload)
         else:
-            latest = follow(latest, executor=executor(1), changes=payload)
+            latest = follow(latest, executor_id=executor_id(1), changes=payload)
         steps.append(latest)
     scene.report("begins", digests=[checkpoint.digest for checkpoint in steps])
     return steps

@@ -13,24 +13,26 @@ from typing import Final, Self
 
 from stargraph.checkpoint.codec import decode, encode
 from stargraph.checkpoint.conformance._target import Target
+from stargraph.checkpoint.driver import (
+    Tail,
+    check_batch,
+    check_instant,
+    check_listing,
+    judge_append,
+    not_bootstrapped_error,
+    run_deleted_error,
+)
 from stargraph.checkpoint.protocol import (
     ENDED,
     PRUNED_BY_DEFAULT,
     Checkpoint,
     Checkpointer,
-    Fork,
+    FanOut,
     PruneReport,
     RunPage,
     RunSummary,
     Status,
-    Tail,
     Task,
-    check_batch,
-    check_instant,
-    check_listing,
-    judge_append,
-    not_bootstrapped,
-    run_deleted,
 )
 from stargraph.errors import CheckpointError, StoreVersionError
 
@@ -224,7 +226,7 @@ class MemoryCheckpointer:
 
     def _ensure_ready(self) -> None:
         if self._state == "not-bootstrapped":
-            raise not_bootstrapped()
+            raise not_bootstrapped_error()
         if self._state == "closed":
             raise CheckpointError(
                 "the checkpointer is closed", reason="closed", hint="Call bootstrap() to open it again."
@@ -253,7 +255,7 @@ class MemoryCheckpointer:
     def _append(self, checkpoint: Checkpoint, record: bytes) -> None:
         run_id, step = checkpoint.run_id, checkpoint.step
         if run_id in self._store.deleted:
-            raise run_deleted(run_id, step)
+            raise run_deleted_error(run_id, step)
         stored = self._at(run_id, step)
         digest = None if stored is None else stored.digest
         if judge_append(checkpoint, tail=self._tail(run_id), stored_digest=digest) == "append":
@@ -289,7 +291,7 @@ def needed_steps(latest: Checkpoint) -> set[int]:
     needed = set()
     for item in latest.frontier:
         needed.add(item.since_step)
-        ranges = item.calls if isinstance(item, Task) else item.completed_steps if isinstance(item, Fork) else ()
+        ranges = item.calls if isinstance(item, Task) else item.completed_steps if isinstance(item, FanOut) else ()
         for steps in ranges:
             needed.update(range(steps.first, steps.last + 1))
     return needed

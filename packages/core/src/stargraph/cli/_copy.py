@@ -23,7 +23,7 @@ from stargraph.errors import StargraphError
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from stargraph.custody import TransferReport
+    from stargraph.transfer import TransferReport
 
 
 def copy(
@@ -96,7 +96,7 @@ def import_(
 
 async def _copy(source: str, destination: str, run_ids: list[str] | None, since: datetime | None) -> TransferReport:
     from stargraph.cli._store import keyring, opened
-    from stargraph.custody import copy_runs
+    from stargraph.transfer import copy_runs
 
     keys = keyring()
     async with opened(source, must_exist=True) as read, opened(destination) as written:
@@ -106,7 +106,7 @@ async def _copy(source: str, destination: str, run_ids: list[str] | None, since:
 
 async def _export(checkpoint: str, file: str, run_ids: list[str] | None, since: datetime | None) -> TransferReport:
     from stargraph.cli._store import keyring, opened
-    from stargraph.custody import export_runs
+    from stargraph.transfer import export_runs
 
     keys = keyring()
     async with opened(checkpoint, must_exist=True) as store:
@@ -116,7 +116,7 @@ async def _export(checkpoint: str, file: str, run_ids: list[str] | None, since: 
 
 async def _import(checkpoint: str, file: str) -> TransferReport:
     from stargraph.cli._store import keyring, opened
-    from stargraph.custody import import_runs
+    from stargraph.transfer import import_runs
 
     keys = keyring()
     with input_file(file) as stream:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from stargraph.checkpoint.protocol import Checkpointer, RunDeletion
-    from stargraph.custody import Progress, Refusal, TransferReport
+    from stargraph.transfer import Progress, Refusal, TransferReport
 
 _SHOWN: Final = 20
 _COUNTED: Final = 500

@@ -8,8 +8,8 @@ from stargraph.cli._options import GraphArgument
 def graph(graph: GraphArgument) -> None:
     """Draw GRAPH as a Mermaid flowchart, for Markdown pages and editors that show those."""
     from stargraph.cli._output import print_lines
+    from stargraph.engine import Expression
     from stargraph.ir import draw_graph, load_graph
-    from stargraph.runtime import Expression
 
     print_lines([draw_graph(load_graph(graph, compile_expression=Expression)).rstrip("\n")])
 

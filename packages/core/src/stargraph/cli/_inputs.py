@@ -14,8 +14,8 @@ from stargraph.errors import StargraphError, StateError
 
 if TYPE_CHECKING:
     from stargraph.checkpoint.protocol import JsonValue
+    from stargraph.engine import StateField, StateSpec
     from stargraph.graph import Graph
-    from stargraph.runtime import StateField, StateSpec
 
 _AGO: Final = re.compile(r"(\d{1,6})([smhdw])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -41,7 +41,7 @@ def read_inputs(graph: Graph, pairs: Iterable[str], file: str | None) -> dict[st
         StateError: a value does not fit, or is missing.
         StargraphError: a pair or the file cannot be read.
     """
-    from stargraph.runtime import StateSpec
+    from stargraph.engine import StateSpec
 
     inputs: dict[str, JsonValue] = {} if file is None else _read_mapping(file)
     spec = StateSpec(graph.ir)

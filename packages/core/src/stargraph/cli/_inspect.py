@@ -211,8 +211,8 @@ def _entry(record: Checkpoint, before: Checkpoint | None) -> dict[str, Any]:
 
 def _changes(record: Checkpoint, before: Checkpoint | None) -> dict[str, Any]:
     """What is new, different and gone in the state, by the names of the fields."""
-    old = before.state_fragments() if before else {}
-    new = record.state_fragments()
+    old = before.encoded_state() if before else {}
+    new = record.encoded_state()
     return {
         "set": {
             name: (len(fragment.encoded), show_value(fragment.value, _VALUE_WIDTH))

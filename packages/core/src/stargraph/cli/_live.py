@@ -21,7 +21,7 @@ from stargraph.cli._progress import Clock
 
 if TYPE_CHECKING:
     from stargraph.cli._outcome import Outcome
-    from stargraph.runtime import RunEvent
+    from stargraph.engine import RunEvent
 
 _TASK: Final = re.compile(r"(.+)-[0-9a-f]{12}(?:\.(\d+))?")
 _PERIOD: Final = 0.1

@@ -10,7 +10,7 @@ from stargraph.cli._output import emit, json_text, one_line
 
 if TYPE_CHECKING:
     from stargraph.cli._outcome import Outcome
-    from stargraph.runtime import RunEvent
+    from stargraph.engine import RunEvent
 
 
 class Progress(Protocol):

@@ -133,8 +133,8 @@ def _report_lines(report: ReplayReport, *, diff: bool, quiet: bool) -> list[str]
 
 def _overlay(graph: Graph, pairs: list[str] | tuple[str, ...], file: str | None) -> Overlay:
     from stargraph.cli._inputs import split_pairs, typed
+    from stargraph.engine import StateSpec
     from stargraph.replay import Overlay
-    from stargraph.runtime import StateSpec
 
     overlay = Overlay() if file is None else Overlay.from_file(file)
     spec = StateSpec((overlay.graph or graph).ir)

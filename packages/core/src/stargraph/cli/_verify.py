@@ -22,7 +22,7 @@ from stargraph.cli._output import emit, one_line, plural, print_json, print_line
 from stargraph.errors import StargraphError
 
 if TYPE_CHECKING:
-    from stargraph.custody import Anchor, Finding, VerifyReport
+    from stargraph.audit import Anchor, Finding, VerifyReport
 
 _SHOWN: Final = 100
 """How many lines of each kind are printed; --json has all."""
@@ -91,8 +91,8 @@ def anchor(
 
 
 async def _verify(url: str, run_ids: list[str] | None, file: str | None) -> tuple[VerifyReport, Anchor | None]:
+    from stargraph.audit import verify as look
     from stargraph.cli._store import keyring, opened
-    from stargraph.custody import verify as look
 
     keys = keyring()
     known = None if file is None else _read_anchor(file)
@@ -102,8 +102,8 @@ async def _verify(url: str, run_ids: list[str] | None, file: str | None) -> tupl
 
 
 async def _anchor(url: str, former: str | None) -> Anchor:
+    from stargraph.audit import anchor as make
     from stargraph.cli._store import keyring, opened
-    from stargraph.custody import anchor as make
 
     after = None if former is None else _read_anchor(former)
     async with opened(url, must_exist=True) as store:
@@ -112,8 +112,8 @@ async def _anchor(url: str, former: str | None) -> Anchor:
 
 
 def _read_anchor(file: str) -> Anchor:
+    from stargraph.audit import Anchor
     from stargraph.cli._store import keyring
-    from stargraph.custody import Anchor
 
     with input_file(file) as stream:
         text = stream.read()

@@ -9,10 +9,11 @@ from typing import Final
 
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import ENDED, BatchAppend, Checkpoint, Checkpointer, Interrupt, JsonValue
+from stargraph.engine import Plan, RunLog, answered, cancel_children, new_executor_id
 from stargraph.errors import CheckpointConflictError, CheckpointError, CheckpointNotFoundError
-from stargraph.graph._takeover import recorded_definition
+from stargraph.graph._resume_checks import recorded_definition
 from stargraph.ir import validate_value
-from stargraph.runtime import Plan, RunLog, answered, cancel_children, dispatch, new_executor_id
+from stargraph.runtime import dispatch
 
 _TRIES: Final = 100
 _POLL_SECONDS: Final = 0.2
@@ -189,7 +190,7 @@ def answer_record(tail: Checkpoint, interrupt_id: str, value: JsonValue) -> Chec
     interrupt = open_interrupt(tail, interrupt_id)
     return tail.next(
         event="answered",
-        executor=new_executor_id(),
+        executor_id=new_executor_id(),
         timestamp=datetime.now(UTC),
         last_node=interrupt.node,
         task_id=interrupt.task_id,
@@ -263,13 +264,13 @@ async def cancel(
         _refuse_done(tail)
         if tail.status != "running" or tail.event == "cancel_requested":
             return None
-        return tail.next(event="cancel_requested", executor=executor_id, timestamp=datetime.now(UTC))
+        return tail.next(event="cancel_requested", executor_id=executor_id, timestamp=datetime.now(UTC))
 
     def end(tail: Checkpoint) -> Checkpoint | None:
         _refuse_done(tail)
         if tail.status == "cancelled":
             return None
-        return tail.next(event="cancelled", status="cancelled", executor=executor_id, timestamp=datetime.now(UTC))
+        return tail.next(event="cancelled", status="cancelled", executor_id=executor_id, timestamp=datetime.now(UTC))
 
     tail = await append(store, run_id, ask, keyring)
     loop = asyncio.get_running_loop()

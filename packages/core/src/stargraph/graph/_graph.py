@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, get_args
 
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpointer, is_run_id
+from stargraph.engine import Durability, Expression, Plan
 from stargraph.errors import CheckpointError, GraphError
 from stargraph.graph._run import Run
 from stargraph.ir import IRDocument, check_document, load_graph
-from stargraph.runtime import Durability, Expression, Plan
 
 if TYPE_CHECKING:
     from stargraph.checkpoint.protocol import JsonValue

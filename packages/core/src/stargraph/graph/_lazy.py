@@ -5,9 +5,9 @@ from typing import Any, Final
 
 _HOMES: Final = {
     "Graph": "stargraph.graph._graph",
-    "NodeContext": "stargraph.runtime",
+    "NodeContext": "stargraph.engine",
     "Run": "stargraph.graph._run",
-    "RunEvent": "stargraph.runtime",
+    "RunEvent": "stargraph.engine",
     "cancel": "stargraph.graph._control",
     "respond": "stargraph.graph._control",
 }

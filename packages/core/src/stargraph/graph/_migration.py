@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, Task
+from stargraph.engine import Plan, fan_out_of, load_object
 from stargraph.errors import GraphError, StateError
 from stargraph.ir import MigrationSpec
-from stargraph.runtime import Plan, fork_of, load_object
 
 
 def migration_for(plan: Plan, tail: Checkpoint) -> MigrationSpec | None:
@@ -36,7 +36,7 @@ def migrated(plan: Plan, migration: MigrationSpec, tail: Checkpoint, *, executor
         GraphError: a transform cannot be imported, or a node that is open is not in this graph.
         StateError: a transform failed, or what it returned does not fit this graph's state.
     """
-    fork = fork_of(tail.frontier)
+    fork = fan_out_of(tail.frontier)
     if fork is not None:
         raise GraphError(
             f"run {tail.run_id!r} cannot be migrated now: branches are open that meet at node {fork.join!r}",
@@ -58,7 +58,7 @@ def migrated(plan: Plan, migration: MigrationSpec, tail: Checkpoint, *, executor
             )
     record = tail.next(
         event="migrated",
-        executor=executor_id,
+        executor_id=executor_id,
         timestamp=now,
         state=_transformed(migration, tail),
         frontier=frontier,

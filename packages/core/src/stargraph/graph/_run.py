@@ -10,6 +10,18 @@ from typing import TYPE_CHECKING, Literal
 
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, JsonValue, RunSummary
+from stargraph.engine import (
+    Durability,
+    Engine,
+    ForkOverrides,
+    Plan,
+    RunEvent,
+    RunLog,
+    TakenOver,
+    error_info,
+    new_executor_id,
+    status_of,
+)
 from stargraph.errors import CheckpointConflictError, CheckpointError
 from stargraph.graph._control import (
     CANCEL_GRACE,
@@ -22,7 +34,7 @@ from stargraph.graph._control import (
     write_all,
 )
 from stargraph.graph._migration import migrated, migration_for
-from stargraph.graph._takeover import (
+from stargraph.graph._resume_checks import (
     check_frontier,
     check_hashes,
     is_cancel_requested,
@@ -30,19 +42,7 @@ from stargraph.graph._takeover import (
     open_record,
     refuse_unfinished_fork,
 )
-from stargraph.runtime import (
-    Durability,
-    Engine,
-    Plan,
-    RunEvent,
-    RunLog,
-    TakenOver,
-    Terms,
-    dispatch,
-    error_info,
-    new_executor_id,
-    status_of,
-)
+from stargraph.runtime import dispatch
 
 if TYPE_CHECKING:
     from stargraph.replay import Overlay, ReplayReport
@@ -142,7 +142,7 @@ class Run:
             state=self._plan.state.initial(self._inputs),
             update=self._inputs_as_recorded(),
             frontier=self._plan.first(0),
-            executor=executor_id,
+            executor_id=executor_id,
             timestamp=datetime.now(UTC),
             metadata=self._metadata,
         )
@@ -411,15 +411,19 @@ class Run:
             summary = await self._execute_once(self._log.tail, executor_id, terms)
         return summary
 
-    async def _terms(self, tail: Checkpoint) -> Terms:
+    async def _terms(self, tail: Checkpoint) -> ForkOverrides:
         """Return what is otherwise in this run than its graph says: nothing, unless it is a fork."""
         if tail.origin != "fork":
-            return Terms()
+            return ForkOverrides()
         # A fork's open tasks need its first step as long as it says anything, so no prune takes it before.
         first = tail if tail.step == 0 else await self._read_step(0)
-        return Terms(effects=self._allow_effects) if first is None else Terms.of(first, effects=self._allow_effects)
+        return (
+            ForkOverrides(effects=self._allow_effects)
+            if first is None
+            else ForkOverrides.of(first, effects=self._allow_effects)
+        )
 
-    async def _answer_by(self, terms: Terms) -> bool:
+    async def _answer_by(self, terms: ForkOverrides) -> bool:
         """Answer the open questions that a fork answers by itself; tell whether there were any."""
         assert self._log is not None
         told = False
@@ -431,7 +435,7 @@ class Run:
         return told
 
     async def _execute_once(
-        self, tail: Checkpoint, executor_id: str, terms: Terms, met: Sequence[Checkpoint] = ()
+        self, tail: Checkpoint, executor_id: str, terms: ForkOverrides, met: Sequence[Checkpoint] = ()
     ) -> RunSummary:
         log = self._log = RunLog(self._store, tail, durability=self._durability, keyring=self._keyring)
         engine = Engine(
@@ -466,7 +470,7 @@ class Run:
             return tail.next(
                 event="resumed",
                 status=status_of(tail.frontier, tail.interrupts),
-                executor=executor_id,
+                executor_id=executor_id,
                 timestamp=datetime.now(UTC),
                 graph_hash=plan.graph_hash,
                 runtime_hash=plan.runtime_hash,
@@ -490,7 +494,7 @@ class Run:
         failed = tail.next(
             event="failed",
             status="failed",
-            executor=executor_id,
+            executor_id=executor_id,
             timestamp=datetime.now(UTC),
             error=error_info(error, node=None),
         )

@@ -24,7 +24,7 @@ from stargraph.ir._models import (
     RuleSpec,
     WhenSpec,
 )
-from stargraph.ir._places import Positions
+from stargraph.ir._positions import Positions
 from stargraph.ir._prompts import prompt_fields
 from stargraph.ir._schema import graph_json_schema
 from stargraph.ir._types import parse_type, validate_value

@@ -12,8 +12,8 @@ from pydantic import BaseModel
 
 from stargraph.errors import GraphError
 from stargraph.ir._check import check_document
-from stargraph.ir._form import read_document
 from stargraph.ir._models import Action, FieldSpec, IRDocument, RetrySpec, is_callable_path
+from stargraph.ir._parse import read_document
 
 _Code = TypeVar("_Code", bound=Callable[..., Any])
 _WHY: Final = "A run that is resumed in another process imports its nodes by name."

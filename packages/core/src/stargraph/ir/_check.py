@@ -20,7 +20,7 @@ from stargraph.ir._models import (
     RuleSpec,
     is_callable_path,
 )
-from stargraph.ir._places import Fault, Path, Positions, did_you_mean, error_of, one_of, show_value
+from stargraph.ir._positions import Fault, Path, Positions, did_you_mean, error_of, one_of, show_value
 from stargraph.ir._prompts import prompt_fields
 from stargraph.ir._types import field_type, validate_value
 

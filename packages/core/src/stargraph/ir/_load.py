@@ -8,9 +8,9 @@ from pathlib import Path as FilePath
 from stargraph.checkpoint.protocol import JsonValue
 from stargraph.errors import GraphError
 from stargraph.ir._check import CompileExpression, check_document
-from stargraph.ir._form import read_document
 from stargraph.ir._models import IRDocument
-from stargraph.ir._places import Place, Positions
+from stargraph.ir._parse import read_document
+from stargraph.ir._positions import Place, Positions
 from stargraph.ir._yaml import MAX_BYTES, compose
 
 

@@ -9,7 +9,6 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from stargraph.ir._check import KIND_KEYS
-from stargraph.ir._form import ACTIONS, keys_of
 from stargraph.ir._models import (
     BUILTIN_KINDS,
     BUILTIN_REDUCERS,
@@ -22,6 +21,7 @@ from stargraph.ir._models import (
     RuleSpec,
     WhenSpec,
 )
+from stargraph.ir._parse import ACTIONS, keys_of
 
 _MODELS: Final[tuple[type[BaseModel], ...]] = (
     IRDocument,

@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from stargraph.checkpoint.protocol import JsonValue, check_json
 from stargraph.errors import GraphError, StateError
-from stargraph.ir._places import did_you_mean, one_of, show_path, show_value
+from stargraph.ir._positions import did_you_mean, one_of, show_path, show_value
 
 _MAX_LENGTH: Final = 1000
 _MAX_DEPTH: Final = 20

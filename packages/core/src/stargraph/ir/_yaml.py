@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
-from stargraph.ir._places import Fault, Place, Positions, YamlNode, error_of, show_value
+from stargraph.ir._positions import Fault, Place, Positions, YamlNode, error_of, show_value
 
 MAX_BYTES: Final = 4 * 1024 * 1024
 """How large a file may be."""

@@ -121,7 +121,7 @@ def diff_states(before: Checkpoint, after: Checkpoint, *, limit: int = LIMIT) ->
         after: the other.
         limit: how many changes to list; all are counted.
     """
-    old, new = before.state_fragments(), after.state_fragments()
+    old, new = before.encoded_state(), after.encoded_state()
     differing = {
         name
         for name in old.keys() | new.keys()

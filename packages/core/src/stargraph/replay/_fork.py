@@ -11,29 +11,29 @@ from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import (
     Checkpoint,
     Checkpointer,
-    Fork,
-    Fragment,
+    EncodedValue,
+    FanOut,
     JsonValue,
     RecordedCall,
     Task,
     add_step,
 )
-from stargraph.errors import CheckpointError, CheckpointNotFoundError, GraphError, StateError
-from stargraph.graph._control import read_run
-from stargraph.graph._migration import migrated, migration_for
-from stargraph.graph._takeover import check_frontier, check_hashes
-from stargraph.replay._overlay import Overlay, bad_overlay, changed_state
-from stargraph.runtime import (
+from stargraph.engine import (
+    ForkOverrides,
     Plan,
-    Terms,
     called,
-    dispatch,
-    fork_of,
+    fan_out_of,
     new_executor_id,
     status_of,
     steps_of,
     tasks_of,
 )
+from stargraph.errors import CheckpointError, CheckpointNotFoundError, GraphError, StateError
+from stargraph.graph._control import read_run
+from stargraph.graph._migration import migrated, migration_for
+from stargraph.graph._resume_checks import check_frontier, check_hashes
+from stargraph.replay._overlay import Overlay, bad_overlay, changed_state
+from stargraph.runtime import dispatch
 
 
 async def open_fork(
@@ -187,7 +187,7 @@ async def _carried_over(plan: Plan, source: _Source, base: Checkpoint, *, accept
     # Other code of the nodes is what many forks are made for; another graph is not meant by chance.
     await check_hashes(plan, base, source.read_step, accept=("runtime", "graph") if accept_graph else ("runtime",))
     check_frontier(plan, base)
-    if base.graph_hash != plan.graph_hash and fork_of(base.frontier) is not None:
+    if base.graph_hash != plan.graph_hash and fan_out_of(base.frontier) is not None:
         raise GraphError(
             f"run {base.run_id!r} cannot go on in another graph from step {base.step}: branches are open there",
             reason="migration-in-fork",
@@ -205,7 +205,7 @@ class _Opening:
         self._overlay = overlay
         self._run_id = run_id
         self._parent_step = parent_step
-        self._terms = Terms(overlay.outputs, overlay.answers)
+        self._terms = ForkOverrides(overlay.outputs, overlay.answers)
         self._executor = new_executor_id()
         self._now = datetime.now(UTC)
         self._interrupts = tuple(each for each in base.interrupts if each.child_run_id is None)
@@ -220,7 +220,7 @@ class _Opening:
             metadata: the tags; those of the parent where None.
             must_drop: whether each call that is dropped must be there.
         """
-        fork = fork_of(self._base.frontier)
+        fork = fan_out_of(self._base.frontier)
         events = [] if fork is None else await self._branch_events(source, fork)
         calls = await self._calls(source, must_drop=must_drop)
         count = len(events) + len(calls)
@@ -231,9 +231,9 @@ class _Opening:
             records.append(self._called_again(records[-1], call, count - len(records)))
         return records
 
-    async def _branch_events(self, source: _Source, fork: Fork) -> list[Checkpoint]:
+    async def _branch_events(self, source: _Source, fan_out: FanOut) -> list[Checkpoint]:
         """Return the completion that forked, and those of the branches since."""
-        records = [await source.read(step) for step in (fork.since_step, *steps_of(fork.completed_steps))]
+        records = [await source.read(step) for step in (fan_out.since_step, *steps_of(fan_out.completed_steps))]
         return [records[0], *(record for record in records[1:] if record.event == "completed")]
 
     async def _calls(self, source: _Source, *, must_drop: bool) -> list[RecordedCall]:
@@ -261,15 +261,15 @@ class _Opening:
         return kept
 
     def _first(
-        self, fork: Fork | None, events: list[Checkpoint], remaining: int, metadata: Mapping[str, str]
+        self, fan_out: FanOut | None, events: list[Checkpoint], remaining: int, metadata: Mapping[str, str]
     ) -> Checkpoint:
         state, update = self._state()
-        if fork is None:
+        if fan_out is None:
             frontier = tuple(
                 task.model_copy(update={"since_step": 0, "calls": ()}) for task in tasks_of(self._base.frontier)
             )
         else:
-            frontier = (Task(id=fork.task_id, node=events[0].last_node or "", since_step=0),)
+            frontier = (Task(id=fan_out.task_id, node=events[0].last_node or "", since_step=0),)
         first = Checkpoint.genesis(
             run_id=self._run_id,
             graph_id=self._plan.document.id,
@@ -281,7 +281,7 @@ class _Opening:
             frontier=self._terms.kept(frontier),
             interrupts=self._interrupts,
             status=status_of(frontier, self._interrupts),
-            executor=self._executor,
+            executor_id=self._executor,
             timestamp=self._now,
             parent_run_id=self._base.run_id,
             parent_step=self._parent_step,
@@ -296,11 +296,11 @@ class _Opening:
         if not self._overlay.state:
             return self._base.fresh_state(), None
         state = changed_state(self._base.fresh_state(), self._overlay.state)
-        old = self._base.state_fragments()
+        old = self._base.encoded_state()
         update = {
             name: value
             for name, value in state.items()
-            if name not in old or Fragment.of(value, f"state.{name}").digest != old[name].digest
+            if name not in old or EncodedValue.of(value, f"state.{name}").digest != old[name].digest
         }
         fields = self._plan.state.fields
         if fields is None:
@@ -316,21 +316,21 @@ class _Opening:
             state[name] = update[name] = fields[name].check(value, f"state.{name}")
         return state, update
 
-    def _completed_again(self, tail: Checkpoint, event: Checkpoint, fork: Fork | None, left: int) -> Checkpoint:
+    def _completed_again(self, tail: Checkpoint, event: Checkpoint, fan_out: FanOut | None, left: int) -> Checkpoint:
         """Return a completion of the parent as a step of the fork."""
-        assert fork is not None
+        assert fan_out is not None
         step = tail.step + 1
         if tail.step == 0:
             # Every branch that has been started, in the order of the parent; those that completed go one by one.
-            begun = fork.model_copy(update={"since_step": step, "completed_steps": ()})
+            begun = fan_out.model_copy(update={"since_step": step, "completed_steps": ()})
             open_tasks = tasks_of(self._base.frontier)
             open_ids = {task.id for task in open_tasks}
-            started = (self._plan.branch(fork, index) for index in range(fork.next_index))
+            started = (self._plan.branch(fan_out, index) for index in range(fan_out.next_index))
             ended = [task for task in started if task.id not in open_ids]
             tasks = [task.model_copy(update={"since_step": step, "calls": ()}) for task in (*ended, *open_tasks)]
-            frontier: tuple[Task | Fork, ...] = (begun, *tasks)
+            frontier: tuple[Task | FanOut, ...] = (begun, *tasks)
         else:
-            current = fork_of(tail.frontier)
+            current = fan_out_of(tail.frontier)
             assert current is not None
             frontier = (
                 current.model_copy(update={"completed_steps": add_step(current.completed_steps, step)}),
@@ -343,7 +343,7 @@ class _Opening:
             last_node=event.last_node,
             task_id=event.task_id,
             task_started_at=event.task_started_at,
-            update=event.update_fragments(),
+            update=event.encoded_update(),
             frontier=self._terms.kept(frontier),
         )
 
@@ -361,4 +361,6 @@ class _Opening:
     def _again(self, tail: Checkpoint, left: int, **fields: Any) -> Checkpoint:
         status = status_of(fields["frontier"], self._interrupts)
         definition = {"fork": {"remaining": left}}
-        return tail.next(executor=self._executor, timestamp=self._now, status=status, definition=definition, **fields)
+        return tail.next(
+            executor_id=self._executor, timestamp=self._now, status=status, definition=definition, **fields
+        )

@@ -11,8 +11,8 @@ from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import (
     Checkpoint,
     Checkpointer,
-    Fork,
-    Fragment,
+    EncodedValue,
+    FanOut,
     Interrupt,
     JsonValue,
     RecordedCall,
@@ -20,20 +20,14 @@ from stargraph.checkpoint.protocol import (
     Task,
     add_step,
 )
-from stargraph.errors import CheckpointCorruptedError, CheckpointError, CheckpointNotFoundError, StargraphError
-from stargraph.graph._control import read_run
-from stargraph.graph._migration import migrated, migration_for
-from stargraph.graph._takeover import check_hashes
-from stargraph.replay._diff import Change, Diff
-from stargraph.replay._report import ReplayReport, StepDifference, difference_of, step_difference
-from stargraph.runtime import (
-    Journal,
-    OpenWork,
+from stargraph.engine import (
+    CallLog,
+    ForkOverrides,
+    PendingTasks,
     Plan,
     Slot,
     StoreFaultError,
     Suspended,
-    Terms,
     UnrecordedCallError,
     Worker,
     answered,
@@ -43,16 +37,22 @@ from stargraph.runtime import (
     child_outcome,
     child_run_id,
     completed,
-    dispatch,
     error_info,
     failed,
-    fork_of,
+    fan_out_of,
     node_cancelled,
     runtime_changes,
     status_of,
     steps_of,
     tasks_of,
 )
+from stargraph.errors import CheckpointCorruptedError, CheckpointError, CheckpointNotFoundError, StargraphError
+from stargraph.graph._control import read_run
+from stargraph.graph._migration import migrated, migration_for
+from stargraph.graph._resume_checks import check_hashes
+from stargraph.replay._diff import Change, Diff
+from stargraph.replay._report import ReplayReport, StepDifference, difference_of, step_difference
+from stargraph.runtime import dispatch
 
 
 async def replay(
@@ -116,9 +116,9 @@ class _Replay:
         self._of_children: list[StepDifference] = []
         self._notes: list[str] = []
         self._given: list[int] = []
-        self._work = OpenWork(plan, self._read_for_task)
+        self._work = PendingTasks(plan, self._read_for_task)
         self._unknown: set[str] = set()
-        self._terms = Terms()
+        self._terms = ForkOverrides()
         self._defined: Checkpoint | None = None
         self._worker = self._new_worker()
         self._children: dict[str, tuple[str, Mapping[str, JsonValue]]] = {}
@@ -130,7 +130,7 @@ class _Replay:
         if first is not None:
             self._defined = first
             if first.origin == "fork":
-                self._terms = Terms.of(first, effects=True)
+                self._terms = ForkOverrides.of(first, effects=True)
                 self._worker = self._new_worker()
         async for record in dispatch.history(
             self._store, self._tail.run_id, from_step=from_step, to_step=self._tail.step, keyring=self._keyring
@@ -221,7 +221,7 @@ class _Replay:
             self._notes.append(
                 f"{_ranges(range(first, record.step))}: pruned, so step {record.step} is taken as recorded"
             )
-        self._work = OpenWork(self._plan, self._read_for_task)
+        self._work = PendingTasks(self._plan, self._read_for_task)
         self._worker = self._new_worker()
         try:
             await self._work.load(record)
@@ -229,7 +229,7 @@ class _Replay:
         except StoreFaultError as fault:
             if not isinstance(fault.cause, CheckpointNotFoundError):
                 raise fault.cause from fault
-            self._unknown = {item.task_id if isinstance(item, Fork) else item.id for item in record.frontier}
+            self._unknown = {item.task_id if isinstance(item, FanOut) else item.id for item in record.frontier}
 
     def _started(self, record: Checkpoint) -> Checkpoint:
         inputs = self._inputs if self._inputs is not None else record.update or {}
@@ -242,7 +242,7 @@ class _Replay:
             state=self._plan.state.initial(inputs),
             update=inputs,
             frontier=self._plan.first(0),
-            executor=record.executor,
+            executor_id=record.executor_id,
             timestamp=record.timestamp,
             parent_run_id=record.parent_run_id,
             parent_step=record.parent_step,
@@ -265,7 +265,7 @@ class _Replay:
 
     def _is_beyond_us(self, previous: Checkpoint, record: Checkpoint, task: Task) -> bool:
         """Whether a step came of what the log does not say: pruned steps, a limit, or where a child run stood then."""
-        fork = fork_of(previous.frontier)
+        fork = fan_out_of(previous.frontier)
         if task.id in self._unknown or (task.index is not None and fork is not None and fork.task_id in self._unknown):
             return True
         if record.event == "failed" and record.error is not None and record.error.reason == "max-steps":
@@ -290,14 +290,14 @@ class _Replay:
             migration = migration_for(self._plan, previous)
             if migration is None or record.graph_hash != self._plan.graph_hash:
                 return None
-            return migrated(self._plan, migration, previous, executor_id=record.executor, now=record.timestamp)
+            return migrated(self._plan, migration, previous, executor_id=record.executor_id, now=record.timestamp)
         return _next(previous, record)
 
     async def _execute(self, previous: Checkpoint, record: Checkpoint, task: Task) -> None:
         """Run a task, and compare what comes of it with what is recorded."""
         calls = self._work.calls(task)
         moment = next((call.started_at for call in record.calls if call.kind == "now"), None)
-        journal = Journal(task, calls, threads=self._threads, moment=moment)
+        journal = CallLog(task, calls, threads=self._threads, moment=moment)
         try:
             update = await self._run(previous, task, journal)
             changes = completed(self._plan, previous, task, update, self._work.branches)
@@ -321,7 +321,7 @@ class _Replay:
         await self._compare_calls(record, task, journal, calls)
 
     async def _compare_calls(
-        self, record: Checkpoint, task: Task, journal: Journal, calls: Sequence[RecordedCall]
+        self, record: Checkpoint, task: Task, journal: CallLog, calls: Sequence[RecordedCall]
     ) -> None:
         """Compare the calls that a task has made with those that are recorded."""
         steps = self._work.call_steps(task)
@@ -339,7 +339,7 @@ class _Replay:
         step, call = unused[0]
         self._differ(await self.read_step(step) or record, Change("calls", "changed", _slot(call), made))
 
-    async def _run(self, previous: Checkpoint, task: Task, journal: Journal) -> Mapping[str, Fragment]:
+    async def _run(self, previous: Checkpoint, task: Task, journal: CallLog) -> Mapping[str, EncodedValue]:
         """Run a task as an engine does: a node that cancels itself must not cancel the replay."""
         work = asyncio.ensure_future(self._worker.run(previous, task, journal))
         try:
@@ -351,7 +351,7 @@ class _Replay:
         return work.result()
 
     def _asked(
-        self, previous: Checkpoint, record: Checkpoint, task: Task, suspended: Suspended, journal: Journal
+        self, previous: Checkpoint, record: Checkpoint, task: Task, suspended: Suspended, journal: CallLog
     ) -> Checkpoint:
         known = {interrupt.id for interrupt in previous.interrupts}
         new: Sequence[Interrupt] = [interrupt for interrupt in record.interrupts if interrupt.id not in known]
@@ -359,7 +359,7 @@ class _Replay:
         changes = asked(previous, task, suspended.questions, asked_at)
         return _next(previous, record, event="asked", update=None, calls=journal.moments(), **changes)
 
-    def _failed(self, previous: Checkpoint, record: Checkpoint, error: Exception, journal: Journal) -> Checkpoint:
+    def _failed(self, previous: Checkpoint, record: Checkpoint, error: Exception, journal: CallLog) -> Checkpoint:
         info = error_info(error, node=record.last_node)
         if record.error is not None and info.model_copy(update={"traceback": record.error.traceback}) == record.error:
             info = record.error
@@ -398,7 +398,7 @@ class _Replay:
         elif record.event == "completed":
             for task in tasks_of(previous.frontier):
                 if task.id == record.task_id:
-                    self._work.note_completed(task, record.update_fragments() or {}, record)
+                    self._work.note_completed(task, record.encoded_update() or {}, record)
 
     async def _child(self, tail: Checkpoint, task: Task, item: JsonValue) -> dict[str, object]:
         """Return what the log of a child run says that it gave its parent."""
@@ -441,7 +441,7 @@ def _next(previous: Checkpoint, record: Checkpoint, **changes: Any) -> Checkpoin
     return previous.next(
         **{
             "event": record.event,
-            "executor": record.executor,
+            "executor_id": record.executor_id,
             "timestamp": record.timestamp,
             "last_node": record.last_node,
             "task_id": record.task_id,

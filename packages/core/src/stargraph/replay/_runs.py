@@ -324,7 +324,7 @@ def _state_changes(
 
 
 def _mark(facts: dict[str, JsonValue], record: Checkpoint) -> bytes:
-    update, state = record.update_fragments(), record.state_fragments()
+    update, state = record.encoded_update(), record.encoded_state()
     members = [
         None if each is None else {name: fragment.digest for name, fragment in each.items()} for each in (update, state)
     ]

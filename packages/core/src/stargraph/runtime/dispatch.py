@@ -29,7 +29,7 @@ async def write(checkpointer: Checkpointer, checkpoint: Checkpoint, *, keyring: 
         asyncio.CancelledError: the caller was cancelled; the checkpoint is stored, or was refused.
     """
     sealed = checkpoint if keyring is None else keyring.seal(checkpoint)
-    await to_its_end(checkpointer.write(sealed))
+    await run_uncancelled(checkpointer.write(sealed))
 
 
 async def write_many(
@@ -47,10 +47,10 @@ async def write_many(
         asyncio.CancelledError: the caller was cancelled; the outcome is known.
     """
     sealed = checkpoints if keyring is None else [keyring.seal(checkpoint) for checkpoint in checkpoints]
-    await to_its_end(checkpointer.write_many(sealed))
+    await run_uncancelled(checkpointer.write_many(sealed))
 
 
-async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+async def run_uncancelled(work: Coroutine[Any, Any, T]) -> T:
     """Wait for the outcome of a piece of work whatever happens to the caller.
 
     Args:

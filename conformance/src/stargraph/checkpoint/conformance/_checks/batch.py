@@ -11,7 +11,7 @@ from stargraph.checkpoint.conformance._growing import grown_run
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import begin, chain, executor, follow, rival
+from stargraph.checkpoint.conformance._runs import begin, chain, executor_id, follow, rival
 from stargraph.checkpoint.conformance._staging import Stage
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointConflictError, CheckpointError
@@ -97,9 +97,9 @@ async def conflict_stores_nothing(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
     steps = chain(length=3)
     await handle.write_many(steps)
-    taken = follow(steps[-1], event="resumed", executor=executor(2))
+    taken = follow(steps[-1], event="resumed", executor_id=executor_id(2))
     await other.write(taken)
-    mine = [follow(steps[-1], executor=executor(1))]
+    mine = [follow(steps[-1], executor_id=executor_id(1))]
     for _ in range(3):
         mine.append(follow(mine[-1]))
     await refused(
@@ -127,7 +127,7 @@ async def conflict_in_the_middle(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
     steps = chain(length=6)
     await handle.write_many(steps[:3])
-    taken = follow(steps[2], event="resumed", executor=executor(2))
+    taken = follow(steps[2], event="resumed", executor_id=executor_id(2))
     await other.write(taken)
     what = "write_many of steps 1 to 5, of which 1 and 2 are stored and 3 is another executor's"
     await refused(handle.write_many(steps[1:]), what, CheckpointConflictError, "step-taken")
@@ -260,7 +260,7 @@ async def killed(kit: Kit) -> None:
                 absent(found, f"read_at_step({run_id!r}, {step}) after {what}, above the latest step {count - 1}")
             elif found is None or found.digest != digest:
                 raise Finding(f"read_at_step({run_id!r}, {step}) after {what} gave no or another checkpoint")
-        await handle.write(begin(run_id) if latest is None else follow(latest, executor=executor(2)))
+        await handle.write(begin(run_id) if latest is None else follow(latest, executor_id=executor_id(2)))
 
 
 @group.check(

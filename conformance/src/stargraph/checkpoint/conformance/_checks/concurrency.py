@@ -12,7 +12,7 @@ from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._linearizability import Call, violation
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import begin, chain, executor, follow, rival
+from stargraph.checkpoint.conformance._runs import begin, chain, executor_id, follow, rival
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointConflictError, StoreUnavailableError
 
@@ -194,9 +194,9 @@ async def _write_next(handle: Handle, number: int, turn: int, calls: list[Call],
     before = await handle.read_latest("run")
     seen = (before.digest, before.step) if before else (None, -1)
     calls.append(Call("latest", None, seen[0], "read", began, next(clock), seen[1]))
-    content = {"executor": executor(number + 1), "changes": {"turn": turn, "client": number}}
+    content = {"executor_id": executor_id(number + 1), "changes": {"turn": turn, "client": number}}
     mine = (
-        begin(executor=executor(number + 1), state={"turn": turn, "client": number})
+        begin(executor_id=executor_id(number + 1), state={"turn": turn, "client": number})
         if before is None
         else follow(before, **content)
     )

@@ -14,7 +14,7 @@ from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import NOON, begin, chain, follow
 from stargraph.checkpoint.conformance._staging import Stage
-from stargraph.checkpoint.protocol import Checkpoint, Fork, PruneReport, Status, StepRange, Task
+from stargraph.checkpoint.protocol import Checkpoint, FanOut, PruneReport, Status, StepRange, Task
 from stargraph.errors import CheckpointError
 
 group: Final = Group("deletion", needs=("steps.append_and_read",), capability="deletion")
@@ -182,7 +182,7 @@ async def prune_keeps_what_is_needed(kit: Kit) -> None:
     steps = chain(length=12)
     frontier = (
         Task(id="t", node="slow", since_step=2, calls=(StepRange(first=4, last=5),)),
-        Fork(
+        FanOut(
             task_id="f",
             mode="map",
             rule="r",

@@ -12,7 +12,7 @@ from stargraph.checkpoint.conformance._findings import Finding, expect, told
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import NOON, begin, executor
+from stargraph.checkpoint.conformance._runs import NOON, begin, executor_id
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointConflictError, CheckpointNotFoundError, HashMismatchError
 
@@ -155,7 +155,7 @@ async def _stopped_run(handle: Handle, graph_hash: str, runtime_hash: str) -> No
             graph_hash=graph_hash,
             runtime_hash=runtime_hash,
             state={"path": []},
-            executor=executor(1),
+            executor_id=executor_id(1),
             timestamp=NOON,
         )
     )

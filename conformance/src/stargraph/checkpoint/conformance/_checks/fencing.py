@@ -12,7 +12,7 @@ from stargraph.checkpoint.conformance._findings import Finding, NotEvaluated, at
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import begin, chain, executor, follow
+from stargraph.checkpoint.conformance._runs import begin, chain, executor_id, follow
 from stargraph.checkpoint.conformance._staging import PATIENCE, Played, Stage
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointConflictError, StoreUnavailableError
@@ -33,9 +33,9 @@ async def stale_handle(kit: Kit) -> None:
     steps = chain()
     for checkpoint in steps:
         await first.write(checkpoint)
-    taken = follow(steps[-1], event="resumed", executor=executor(2))
+    taken = follow(steps[-1], event="resumed", executor_id=executor_id(2))
     await second.write(taken)
-    mine = follow(steps[-1], executor=executor(1))
+    mine = follow(steps[-1], executor_id=executor_id(1))
     what = f"{naming(mine)} after another handle wrote that step"
     await refused(first.write(mine), what, CheckpointConflictError, "step-taken", mine)
     same(taken, await first.read_latest("run"), "read_latest('run') after the stale write was refused")
@@ -54,9 +54,9 @@ async def stale_successor(kit: Kit) -> None:
     steps = chain()
     for checkpoint in steps:
         await first.write(checkpoint)
-    taken = follow(steps[-1], event="resumed", executor=executor(2))
+    taken = follow(steps[-1], event="resumed", executor_id=executor_id(2))
     await second.write(taken)
-    after_lost = follow(follow(steps[-1], executor=executor(1)))
+    after_lost = follow(follow(steps[-1], executor_id=executor_id(1)))
     what = f"{naming(after_lost)} whose predecessor was never stored"
     await refused(first.write(after_lost), what, CheckpointConflictError, "wrong-predecessor", after_lost)
     same(taken, await second.read_latest("run"), "read_latest('run') after the stale write was refused")
@@ -74,8 +74,8 @@ async def later_clock_does_not_win(kit: Kit) -> None:
     steps = chain()
     for checkpoint in steps:
         await first.write(checkpoint)
-    behind = follow(steps[-1], executor=executor(2), timestamp=steps[0].timestamp - timedelta(days=1))
-    ahead = follow(steps[-1], executor=executor(3), timestamp=steps[0].timestamp + timedelta(days=1))
+    behind = follow(steps[-1], executor_id=executor_id(2), timestamp=steps[0].timestamp - timedelta(days=1))
+    ahead = follow(steps[-1], executor_id=executor_id(3), timestamp=steps[0].timestamp + timedelta(days=1))
     await first.write(behind)
     what = f"{naming(ahead)} by an executor whose clock is ahead"
     await refused(second.write(ahead), what, CheckpointConflictError, "step-taken", ahead)
@@ -95,7 +95,7 @@ async def later_clock_does_not_win(kit: Kit) -> None:
 async def stopped_executor(kit: Kit) -> None:
     if not hasattr(signal, "SIGSTOP"):
         raise NotEvaluated("this platform cannot stop a process")
-    child = await kit.child("executor", run_id="run", steps=4)
+    child = await kit.child("executor_id", run_id="run", steps=4)
     for _ in range(4):
         await child.expect("acked")
     await child.expect("ready")
@@ -103,7 +103,7 @@ async def stopped_executor(kit: Kit) -> None:
     handle = await kit.open()
     latest = await handle.read_latest("run")
     assert latest is not None
-    taken = follow(latest, event="resumed", executor=executor(2))
+    taken = follow(latest, event="resumed", executor_id=executor_id(2))
     mine = [taken, follow(taken)]
     for checkpoint in mine:
         await handle.write(checkpoint)
@@ -149,7 +149,7 @@ async def frozen_in_write(kit: Kit) -> None:
             steps = chain(run_id, before) if before else []
             for checkpoint in steps:
                 await handle.write(checkpoint)
-            mine = follow(steps[-1], executor=executor(2)) if steps else begin(run_id, executor=executor(2))
+            mine = follow(steps[-1], executor_id=executor_id(2)) if steps else begin(run_id, executor_id=executor_id(2))
             theirs = await stage.freeze_at(moment, "write", run_id=run_id, size=3000)
             writing = asyncio.ensure_future(attempt(handle.write(mine)))
             if theirs is None:

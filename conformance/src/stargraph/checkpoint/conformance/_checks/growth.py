@@ -15,7 +15,7 @@ from stargraph.checkpoint.conformance._growing import KINDS, grown, grown_run
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import executor
+from stargraph.checkpoint.conformance._runs import executor_id
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointConflictError
 
@@ -129,11 +129,11 @@ async def by_turns(kit: Kit) -> None:
     for number in range(1, 40 if kit.thorough else 20):
         before = steps[-1]
         winner, loser = kit.random.sample(handles, 2)
-        mine = grown(before, kit.random, executor=executor(1))
+        mine = grown(before, kit.random, executor_id=executor_id(1))
         await winner.write(mine)
         steps.append(mine)
         if number % 3 == 0:
-            lost = grown(before, kit.random, executor=executor(2))
+            lost = grown(before, kit.random, executor_id=executor_id(2))
             what = f"{naming(lost)}, which another handle has written"
             await refused(loser.write(lost), what, CheckpointConflictError, "step-taken", lost)
         if number % 5 == 0:

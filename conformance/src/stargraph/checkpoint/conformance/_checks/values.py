@@ -11,11 +11,11 @@ from stargraph.checkpoint.conformance._findings import Finding, told
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import NOON, begin, chain, executor, follow, noise
+from stargraph.checkpoint.conformance._runs import NOON, begin, chain, executor_id, follow, noise
 from stargraph.checkpoint.protocol import (
     Checkpoint,
     ErrorInfo,
-    Fork,
+    FanOut,
     Interrupt,
     JsonValue,
     RecordedCall,
@@ -49,7 +49,7 @@ def _rich_run() -> list[Checkpoint]:
     tasks = (
         Task(id="t1", node="plan", since_step=0, calls=(StepRange(first=1, last=2), StepRange(first=4, last=4))),
         Task(id="t2", node="plan", since_step=0, index=3),
-        Fork(
+        FanOut(
             task_id="t3",
             mode="map",
             rule="fan-out",
@@ -59,7 +59,7 @@ def _rich_run() -> list[Checkpoint]:
             next_index=4,
             completed_steps=(StepRange(first=3, last=5),),
         ),
-        Fork(task_id="t4", mode="parallel", rule="both", join="report", since_step=1, width=2, next_index=2),
+        FanOut(task_id="t4", mode="parallel", rule="both", join="report", since_step=1, width=2, next_index=2),
     )
     question = Interrupt(
         id="q-1",
@@ -95,18 +95,18 @@ def _rich_run() -> list[Checkpoint]:
             interrupts=(question,),
         )
     ]
-    second = executor(2)
+    second = executor_id(2)
     for fields in (
         {"event": "called", "calls": (call, failed), "task_id": "t1", "task_started_at": NOON},
         {"event": "completed", "update": {"count": 5, "z": [], "a": {}}, "frontier": tasks, "task_id": "t1"},
         {"event": "asked", "status": "awaiting_input", "interrupts": (question, question.model_copy())},
-        {"event": "answered", "status": "running", "interrupts": (), "executor": second},
+        {"event": "answered", "status": "running", "interrupts": (), "executor_id": second},
         {"event": "paused", "status": "paused"},
-        {"event": "resumed", "status": "running", "executor": executor(3)},
+        {"event": "resumed", "status": "running", "executor_id": executor_id(3)},
         {"event": "migrated", "graph_hash": "d4" * 32, "runtime_hash": "e5" * 32, "definition": {"nodes": []}},
         {"event": "failed", "status": "failed", "error": error, "last_node": "plan"},
         {"event": "resumed", "status": "running", "frontier": ()},
-        {"event": "cancel_requested", "executor": second, "last_node": None},
+        {"event": "cancel_requested", "executor_id": second, "last_node": None},
         {"event": "cancelled", "status": "cancelled"},
     ):
         steps.append(follow(steps[-1], **fields))

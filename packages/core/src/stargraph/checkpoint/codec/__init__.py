@@ -1,9 +1,9 @@
 """The stored form of checkpoints, their seals and their encryption, and the canonical form that digests are made of."""
 
 from stargraph.checkpoint.codec._cipher import ENCRYPTION_VARIABLE, Cipher
-from stargraph.checkpoint.codec._codec import Codec, Record, decode, encode, missing_bases
+from stargraph.checkpoint.codec._codec import Codec, Record, decode, encode, missing_base_steps
 from stargraph.checkpoint.codec._seal import KEY_VARIABLE, Keyring
-from stargraph.checkpoint.codec._stored import RECORD_VERSION, bases_of
+from stargraph.checkpoint.codec._stored import RECORD_VERSION, base_steps_of
 from stargraph.checkpoint.protocol import DIGEST_FORM, canonical
 
 __all__ = [
@@ -15,9 +15,9 @@ __all__ = [
     "Codec",
     "Keyring",
     "Record",
-    "bases_of",
+    "base_steps_of",
     "canonical",
     "decode",
     "encode",
-    "missing_bases",
+    "missing_base_steps",
 ]

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from stargraph.checkpoint.codec._bases import DELTAS, base_distance
+from stargraph.checkpoint.codec._base_steps import DELTAS, base_distance
 from stargraph.checkpoint.codec._cipher import Cipher
-from stargraph.checkpoint.codec._patch import NOTHING, Patch, compose_patches, patch_after, patch_between
-from stargraph.checkpoint.codec._stored import Opened, bases_of, corrupted, pack
-from stargraph.checkpoint.codec._texts import RUN, Texts, checkpoint_from, grown_lists, run_values_of, texts_of
+from stargraph.checkpoint.codec._delta import NOTHING, Delta, compose_deltas, delta_after, delta_between
+from stargraph.checkpoint.codec._fields import RUN, EncodedFields, checkpoint_of, fields_of, grown_lists, run_values_of
+from stargraph.checkpoint.codec._stored import Opened, base_steps_of, corrupted, pack
 from stargraph.checkpoint.protocol import ENDED, Checkpoint
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreVersionError
 
@@ -45,7 +45,7 @@ class _Link(NamedTuple):
 
     step: int
     mark: bytes
-    patch: Patch
+    patch: Delta
 
 
 @dataclass(slots=True)
@@ -63,7 +63,7 @@ class _Tail:
     digest: str
     ended: bool
     run_values: tuple[Any, ...]
-    texts: Texts
+    texts: EncodedFields
     chain: tuple[_Link, ...]
     deltas: int
     keyframe_ratio: float
@@ -75,7 +75,7 @@ class _Tail:
 def _tail(
     checkpoint: Checkpoint,
     run_values: tuple[Any, ...],
-    texts: Texts,
+    texts: EncodedFields,
     chain: tuple[_Link, ...],
     *,
     deltas: int,
@@ -136,17 +136,17 @@ class Codec:
         tail = self._tail_of(checkpoint.run_id) if after is None else after._tail
         run_values = run_values_of(checkpoint)
         if tail is None or tail.digest != checkpoint.previous_digest:
-            return self._keyframe(checkpoint, run_values, texts_of(checkpoint))
-        texts = texts_of(checkpoint, run_text=tail.texts.fields[RUN] if run_values == tail.run_values else None)
+            return self._keyframe(checkpoint, run_values, fields_of(checkpoint))
+        texts = fields_of(checkpoint, run_text=tail.texts.fields[RUN] if run_values == tail.run_values else None)
         size = texts.size
         if _deltas(size) > tail.deltas:
             return self._keyframe(checkpoint, run_values, texts)  # it has outgrown the number of a small one
-        patch = patch_after(tail.texts, texts, grown_lists(checkpoint))
+        patch = delta_after(tail.texts, texts, grown_lists(checkpoint))
         keyframe = tail.chain[0].step
         base = keyframe + base_distance(checkpoint.step - keyframe, tail.deltas)
         chain = list(tail.chain)
         while chain[-1].step > base:
-            patch = compose_patches(chain.pop().patch, patch)
+            patch = compose_deltas(chain.pop().patch, patch)
         bases = tuple([link.step for link in chain])
         data = pack(
             checkpoint.run_id,
@@ -185,7 +185,7 @@ class Codec:
             StateError: it is too large.
         """
         checkpoint.ensure_valid()
-        return self._keyframe(checkpoint, run_values_of(checkpoint), texts_of(checkpoint))
+        return self._keyframe(checkpoint, run_values_of(checkpoint), fields_of(checkpoint))
 
     def fingerprint(self, digest: str) -> str:
         """Return what stands for a digest outside of records: itself, or with a cipher a keyed fingerprint; in hex.
@@ -261,8 +261,8 @@ class Codec:
         for step in steps:
             yield self._read(chain, step)
 
-    def _keyframe(self, checkpoint: Checkpoint, run_values: tuple[Any, ...], texts: Texts) -> Record:
-        patch = patch_between(NOTHING, texts)
+    def _keyframe(self, checkpoint: Checkpoint, run_values: tuple[Any, ...], texts: EncodedFields) -> Record:
+        patch = delta_between(NOTHING, texts)
         data = pack(
             checkpoint.run_id,
             checkpoint.step,
@@ -279,7 +279,7 @@ class Codec:
             run_values,
             texts,
             # The texts are all in memory already: what leads to a keyframe is only its step and its names.
-            (_Link(checkpoint.step, texts.mark, Patch({}, {}, patch.keys)),),
+            (_Link(checkpoint.step, texts.mark, Delta({}, {}, patch.keys)),),
             deltas=_deltas(size),
             keyframe_ratio=len(data) / size,
             bytes_since=0,
@@ -291,7 +291,7 @@ class Codec:
     def _read(chain: _Chain, step: int) -> Checkpoint:
         run_id = chain.run_id
         try:
-            checkpoint = checkpoint_from(chain.read(step))
+            checkpoint = checkpoint_of(chain.read(step))
         except CheckpointCorruptedError as error:
             if error.reason != "digest-mismatch":
                 raise
@@ -339,9 +339,9 @@ class _Chain:
         self.run_id = run_id
         self._records = records
         self._cipher = cipher
-        self._path: list[tuple[int, Opened, Texts]] = []
+        self._path: list[tuple[int, Opened, EncodedFields]] = []
 
-    def read(self, step: int) -> Texts:
+    def read(self, step: int) -> EncodedFields:
         """Return the texts of a step.
 
         Raises:
@@ -363,7 +363,7 @@ class _Chain:
             base = self._path[-1][2] if self._path else NOTHING
             self._path.append((at, opened, opened.texts(base)))
         _, opened, texts = self._path[-1]
-        return Texts(texts.fields, texts.state, opened.update(texts))
+        return EncodedFields(texts.fields, texts.state, opened.update(texts))
 
     def tail(self, checkpoint: Checkpoint) -> _Tail:
         """Return what the next step is encoded from, after `read` of this one."""
@@ -384,7 +384,7 @@ class _Chain:
         )
 
 
-def missing_bases(records: Mapping[int, bytes], *, run_id: str, steps: Iterable[int]) -> list[int]:
+def missing_base_steps(records: Mapping[int, bytes], *, run_id: str, steps: Iterable[int]) -> list[int]:
     """Return the steps whose records are still needed to decode some steps; fetch them and ask again.
 
     The first answer is nearly always the last: a record names all that it is decoded from.
@@ -406,7 +406,7 @@ def missing_bases(records: Mapping[int, bytes], *, run_id: str, steps: Iterable[
         if step in seen:
             continue
         seen.add(step)
-        bases = bases_of(records[step], run_id=run_id, step=step)
+        bases = base_steps_of(records[step], run_id=run_id, step=step)
         if not bases:
             continue
         if bases[-1] in records:

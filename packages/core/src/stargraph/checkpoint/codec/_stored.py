@@ -36,14 +36,14 @@ import orjson
 import zstandard
 
 from stargraph.checkpoint.codec._cipher import Cipher, no_keys, not_encrypted
+from stargraph.checkpoint.codec._delta import Delta, script_between
 from stargraph.checkpoint.codec._dictionary import DICTIONARY
-from stargraph.checkpoint.codec._patch import Patch, script_between
-from stargraph.checkpoint.codec._script import Script, apply
-from stargraph.checkpoint.codec._texts import MARK_BYTES, Texts
+from stargraph.checkpoint.codec._edit_script import EditScript, apply
+from stargraph.checkpoint.codec._fields import BASE_CHECK_BYTES, EncodedFields
 from stargraph.checkpoint.protocol import MAX_BYTES
 from stargraph.errors import CheckpointCorruptedError, StateError, StoreVersionError
 
-RECORD_VERSION: Final = 3
+RECORD_VERSION: Final = 4
 """The version of the form that is written."""
 
 MOST_BYTES: Final = 4 * MAX_BYTES
@@ -63,8 +63,8 @@ _MOST_BASES: Final = 64
 def pack(
     run_id: str,
     step: int,
-    patch: Patch,
-    texts: Texts,
+    patch: Delta,
+    texts: EncodedFields,
     *,
     bases: tuple[int, ...],
     base_mark: bytes,
@@ -157,7 +157,7 @@ class Opened:
             line = body.index(b"\n")
             self._index = _object(orjson.loads(memoryview(body)[:line]))
             literals = _Literals(body, line + 1)
-            self._base_mark = literals.take(MARK_BYTES if self.bases else 0)
+            self._base_mark = literals.take(BASE_CHECK_BYTES if self.bases else 0)
             self._fields = literals.scripts(self._index["f"])
             self._state = literals.scripts(self._index.get("s", {}))
             update = self._index.get("u")
@@ -166,7 +166,7 @@ class Opened:
         except (ValueError, TypeError, KeyError, zstandard.ZstdError) as error:
             raise corrupted(run_id, step, str(error).partition("\n")[0]) from None
 
-    def texts(self, base: Texts) -> Texts:
+    def texts(self, base: EncodedFields) -> EncodedFields:
         """Return the texts of the checkpoint, but for those of its update.
 
         Args:
@@ -186,9 +186,9 @@ class Opened:
             if len(order) != len(state) or not all(type(key) is str and key in state for key in order):
                 raise ValueError("its order of the state is not that of the members")
             state = {key: state[key] for key in order}
-        return Texts(fields, state, None)
+        return EncodedFields(fields, state, None)
 
-    def update(self, texts: Texts) -> dict[str, bytes] | None:
+    def update(self, texts: EncodedFields) -> dict[str, bytes] | None:
         """Return the texts of the update, or None where there is none.
 
         Args:
@@ -199,16 +199,16 @@ class Opened:
         """
         return None if self._update is None else _made(self._update, texts.state)
 
-    def patch(self, texts: Texts) -> Patch:
+    def patch(self, texts: EncodedFields) -> Delta:
         """Return what leads from the base to the checkpoint.
 
         Args:
             texts: what `texts` returned.
         """
-        return Patch(self._fields, self._state, tuple(texts.state))
+        return Delta(self._fields, self._state, tuple(texts.state))
 
 
-def bases_of(record: bytes, *, run_id: str, step: int) -> tuple[int, ...]:
+def base_steps_of(record: bytes, *, run_id: str, step: int) -> tuple[int, ...]:
     """Return the steps that a record says it is decoded from, the keyframe first; the last one is its direct base.
 
     Args:
@@ -250,7 +250,7 @@ def _header(record: bytes, run_id: str, step: int) -> tuple[tuple[int, ...], int
             run_id=run_id,
             step=step,
         )
-    if record[:1] in (b"\x01", b"\x02"):
+    if record[:1] in (b"\x01", b"\x02", b"\x03"):
         raise StoreVersionError(
             f"run {run_id!r}, step {step}: the record has version {record[0]}, from before the first release",
             reason="older-format",
@@ -301,7 +301,7 @@ def _implied_order(base_keys: Sequence[str], state: Mapping[str, bytes]) -> list
     return [key for key in base_keys if key in state] + [key for key in state if key not in known]
 
 
-def _written(script: Script, literals: list[bytes]) -> int | list[int]:
+def _written(script: EditScript, literals: list[bytes]) -> int | list[int]:
     """Return a script as the line holds it, its literals added to those of the record."""
     if len(script) == 1 and isinstance(script[0], bytes):
         literals.append(script[0])
@@ -323,17 +323,17 @@ class _Literals:
         self._body = body
         self._position = start
 
-    def scripts(self, specs: object) -> dict[str, Script]:
+    def scripts(self, specs: object) -> dict[str, EditScript]:
         """Return the scripts that a part of the line holds, by name."""
         return {
             name: [self.take(spec)] if type(spec) is int else self._script(spec)
             for name, spec in _object(specs).items()
         }
 
-    def _script(self, spec: object) -> Script:
+    def _script(self, spec: object) -> EditScript:
         if type(spec) is not list:
             raise ValueError("a script is neither a number nor a list")
-        script: Script = []
+        script: EditScript = []
         numbers: Iterable[object] = iter(spec)
         for number in numbers:
             if type(number) is not int:
@@ -362,7 +362,7 @@ class _Literals:
         return text
 
 
-def _made(scripts: Mapping[str, Script], base: Mapping[str, bytes]) -> dict[str, bytes]:
+def _made(scripts: Mapping[str, EditScript], base: Mapping[str, bytes]) -> dict[str, bytes]:
     texts: dict[str, bytes] = {}
     left = MOST_BYTES  # so that a record that copies again and again does not fill the memory
     for name, script in scripts.items():

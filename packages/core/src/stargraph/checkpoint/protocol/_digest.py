@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from stargraph.checkpoint.protocol._json import Fragment, canonical
+from stargraph.checkpoint.protocol._json import EncodedValue, canonical
 
-DIGEST_FORM: Final = 1
+DIGEST_FORM: Final = 2
 """The number of the form; it is part of what is hashed."""
 
 _PLAIN: Final = (
@@ -23,7 +23,7 @@ _PLAIN: Final = (
     "definition",
     "last_node",
     "task_id",
-    "executor",
+    "executor_id",
     "parent_run_id",
     "parent_step",
     "origin",
@@ -43,8 +43,8 @@ def format_time(moment: datetime) -> str:
 
 def digest_of(
     fields: Mapping[str, Any],
-    state: Mapping[str, Fragment],
-    update: Mapping[str, Fragment] | None,
+    state: Mapping[str, EncodedValue],
+    update: Mapping[str, EncodedValue] | None,
 ) -> str:
     """Return the digest of a checkpoint's fields, in hex.
 

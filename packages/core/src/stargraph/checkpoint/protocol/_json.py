@@ -266,7 +266,7 @@ def own_json(value: JsonValue, path: str) -> JsonValue:
     return decode(text)
 
 
-class Fragment:
+class EncodedValue:
     """One checked JSON value with its text and the digest of its canonical bytes.
 
     A run's next checkpoint shares the fragments of what did not change, so that the cost of a step
@@ -306,11 +306,11 @@ class Fragment:
             closed.update(b"]")
         self.digest: Final = closed.hexdigest()
 
-    def __reduce__(self) -> tuple[type[Fragment], tuple[JsonValue, bytes]]:
-        return Fragment, (self.value, self.encoded)
+    def __reduce__(self) -> tuple[type[EncodedValue], tuple[JsonValue, bytes]]:
+        return EncodedValue, (self.value, self.encoded)
 
     @classmethod
-    def of(cls, value: JsonValue, path: str) -> Fragment:
+    def of(cls, value: JsonValue, path: str) -> EncodedValue:
         """Check a value and take a copy of it that shares nothing with the caller's object.
 
         Args:
@@ -321,16 +321,16 @@ class Fragment:
             StateError: the value is not JSON.
         """
         check_json(value, path)
-        return cls.of_owned(value)
+        return cls.of_checked(value)
 
     @classmethod
-    def of_owned(cls, value: JsonValue) -> Fragment:
+    def of_checked(cls, value: JsonValue) -> EncodedValue:
         """Like `of`, for a value that is known to be JSON."""
         encoded = encode(value)
         owned = decode(encoded) if type(value) is list or type(value) is dict else value
         return cls(owned, encoded)
 
-    def extended(self, more: Fragment) -> Fragment:
+    def extended(self, more: EncodedValue) -> EncodedValue:
         """Return the fragment of a list with the items of another list behind its own; its cost follows those.
 
         Args:
@@ -343,7 +343,7 @@ class Fragment:
         opened.update(b",")
         opened.update(_canonical_of(more.value, more.encoded)[1:-1])
         encoded = b"".join((memoryview(self.encoded)[:-1], b",", memoryview(more.encoded)[1:]))
-        return Fragment([*self.value, *more.value], encoded, opened, self.encoded)
+        return EncodedValue([*self.value, *more.value], encoded, opened, self.encoded)
 
     def fresh(self) -> JsonValue:
         """Return a copy that its receiver may change."""
@@ -355,7 +355,7 @@ def _canonical_of(value: JsonValue, encoded: bytes) -> bytes:
     return encoded if _FAST_IS_CANONICAL and type(value) not in (list, dict) else canonical(value)
 
 
-def join_fragments(members: Mapping[str, Fragment]) -> bytes:
+def join_encoded(members: Mapping[str, EncodedValue]) -> bytes:
     """Return the JSON text of an object from the texts of its members.
 
     Args:
@@ -364,7 +364,7 @@ def join_fragments(members: Mapping[str, Fragment]) -> bytes:
     return orjson.dumps({key: orjson.Fragment(fragment.encoded) for key, fragment in members.items()})
 
 
-def fragments_of(members: Mapping[str, JsonValue], path: str) -> dict[str, Fragment]:
+def encode_members(members: Mapping[str, JsonValue], path: str) -> dict[str, EncodedValue]:
     """Check an object and return the fragments of its members, in its order.
 
     Args:
@@ -377,7 +377,7 @@ def fragments_of(members: Mapping[str, JsonValue], path: str) -> dict[str, Fragm
     if type(members) is not dict:
         raise StateError(f"{path}: {_name_of(members)} is not a JSON object", reason="not-json", path=path)
     _check_members(members, path)
-    fragments = {key: Fragment.of_owned(item) for key, item in members.items()}
+    fragments = {key: EncodedValue.of_checked(item) for key, item in members.items()}
     check_size(fragments, path)
     return fragments
 
@@ -390,7 +390,7 @@ def _check_members(members: dict[str, JsonValue], path: str) -> None:
         raise StateError(f"{where}: {fault.complaint}", reason="not-json", path=where) from None
 
 
-def check_size(fragments: Mapping[str, Fragment], path: str) -> None:
+def check_size(fragments: Mapping[str, EncodedValue], path: str) -> None:
     """Refuse an object whose JSON text is larger than `MAX_BYTES`.
 
     Args:

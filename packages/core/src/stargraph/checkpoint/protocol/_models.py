@@ -10,12 +10,12 @@ from typing import Any, Final, Self
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from stargraph.checkpoint.protocol._digest import digest_of
-from stargraph.checkpoint.protocol._json import Fragment, JsonValue, check_size, fragments_of, join_fragments
+from stargraph.checkpoint.protocol._json import EncodedValue, JsonValue, check_size, encode_members, join_encoded
 from stargraph.checkpoint.protocol._records import (
     ErrorInfo,
     Event,
     Executor,
-    Fork,
+    FanOut,
     FrontierItem,
     Hash,
     Instant,
@@ -69,7 +69,7 @@ class _Draft(Record):
     error: ErrorInfo | None = None
     started_at: Instant
     timestamp: Instant
-    executor: Executor
+    executor_id: Executor
     parent_run_id: RunId | None = None
     parent_step: Step | None = None
     origin: Origin | None = None
@@ -104,7 +104,7 @@ class Checkpoint(_Draft):
         error: what failed.
         started_at: the time of step 0.
         timestamp: the time of this event.
-        executor: 32 hex digits, random for each start, resume, respond and cancel.
+        executor_id: 32 hex digits, random for each start, resume, respond and cancel.
         parent_run_id: the run that this one came from.
         parent_step: the step of the parent that this one came from.
         origin: why it has a parent.
@@ -117,24 +117,24 @@ class Checkpoint(_Draft):
     digest: Hash
     seal: Seal | None = None
 
-    _state_fragments: dict[str, Fragment] = PrivateAttr(default_factory=dict)
-    _update_fragments: dict[str, Fragment] | None = PrivateAttr(default=None)
+    _encoded_state: dict[str, EncodedValue] = PrivateAttr(default_factory=dict)
+    _encoded_update: dict[str, EncodedValue] | None = PrivateAttr(default=None)
     _made_of: tuple[tuple[object, ...], dict[str, str]] | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _adopt(self) -> Self:
         # Keeps the values that the digest covers, so that no later change of the caller's objects shows.
-        self._state_fragments = fragments_of(self.state, "state")
-        self._update_fragments = None if self.update is None else fragments_of(self.update, "update")
-        self.__dict__["state"] = _values(self._state_fragments)
-        if self._update_fragments is not None:
-            self.__dict__["update"] = _values(self._update_fragments)
+        self._encoded_state = encode_members(self.state, "state")
+        self._encoded_update = None if self.update is None else encode_members(self.update, "update")
+        self.__dict__["state"] = _values(self._encoded_state)
+        if self._encoded_update is not None:
+            self.__dict__["update"] = _values(self._encoded_update)
         _check_shape(self)
         self._verify()
         return self
 
     def _verify(self) -> None:
-        if self.digest != digest_of(self.__dict__, self._state_fragments, self._update_fragments):
+        if self.digest != digest_of(self.__dict__, self._encoded_state, self._encoded_update):
             raise CheckpointCorruptedError(
                 f"run {self.run_id!r}, step {self.step}: the digest does not fit the content",
                 reason="digest-mismatch",
@@ -152,12 +152,12 @@ class Checkpoint(_Draft):
         graph_hash: str,
         runtime_hash: str,
         state: Mapping[str, JsonValue],
-        executor: str,
+        executor_id: str,
         timestamp: datetime,
         status: Status = "running",
         definition: JsonValue = None,
         update: Mapping[str, JsonValue] | None = None,
-        frontier: tuple[Task | Fork, ...] = (),
+        frontier: tuple[Task | FanOut, ...] = (),
         interrupts: tuple[Interrupt, ...] = (),
         parent_run_id: str | None = None,
         parent_step: int | None = None,
@@ -172,7 +172,7 @@ class Checkpoint(_Draft):
             graph_hash: the fingerprint of what shapes execution.
             runtime_hash: the fingerprint of the code of the nodes.
             state: the state that the run begins with.
-            executor: 32 hex digits, random for each start.
+            executor_id: 32 hex digits, random for each start.
             timestamp: now, with its offset.
             status: where the run stands.
             definition: what the two hashes were made of.
@@ -201,7 +201,7 @@ class Checkpoint(_Draft):
             "interrupts": interrupts,
             "started_at": timestamp,
             "timestamp": timestamp,
-            "executor": executor,
+            "executor_id": executor_id,
             "parent_run_id": parent_run_id,
             "parent_step": parent_step,
             "origin": origin,
@@ -209,24 +209,24 @@ class Checkpoint(_Draft):
         }
         return cls._built(
             fields,
-            fragments_of(dict(state), "state"),
-            None if update is None else fragments_of(dict(update), "update"),
+            encode_members(dict(state), "state"),
+            None if update is None else encode_members(dict(update), "update"),
         )
 
     def next(
         self,
         *,
         event: Event,
-        executor: str,
+        executor_id: str,
         timestamp: datetime,
         status: Status = KEEP,
-        changes: Mapping[str, JsonValue | Fragment] | None = None,
+        changes: Mapping[str, JsonValue | EncodedValue] | None = None,
         state: Mapping[str, JsonValue] | None = None,
-        update: Mapping[str, JsonValue | Fragment] | None = None,
+        update: Mapping[str, JsonValue | EncodedValue] | None = None,
         last_node: str | None = None,
         task_id: str | None = None,
         task_started_at: datetime | None = None,
-        frontier: tuple[Task | Fork, ...] = KEEP,
+        frontier: tuple[Task | FanOut, ...] = KEEP,
         interrupts: tuple[Interrupt, ...] = KEEP,
         calls: tuple[RecordedCall, ...] = (),
         error: ErrorInfo | None = None,
@@ -238,7 +238,7 @@ class Checkpoint(_Draft):
 
         Args:
             event: what happened.
-            executor: 32 hex digits, random for each start, resume, respond and cancel.
+            executor_id: 32 hex digits, random for each start, resume, respond and cancel.
             timestamp: now, with its offset.
             status: where the run stands after it.
             changes: the fields of the state that are new or different. The cost of a step follows these.
@@ -263,13 +263,13 @@ class Checkpoint(_Draft):
         if state is not None:
             if changes is not None:
                 raise ValueError("give either changes or the whole state, not both")
-            state_fragments = fragments_of(dict(state), "state")
+            encoded_state = encode_members(dict(state), "state")
         elif changes:
-            state_fragments = self._state_fragments | _fragments(changes, "state")
-            check_size(state_fragments, "state")
+            encoded_state = self._encoded_state | _fragments(changes, "state")
+            check_size(encoded_state, "state")
         else:
-            state_fragments = self._state_fragments
-        update_fragments = None if update is None else _fragments(update, "update")
+            encoded_state = self._encoded_state
+        encoded_update = None if update is None else _fragments(update, "update")
         fields = {
             **{name: self.__dict__[name] for name in _DRAFT_FIELDS},
             "step": self.step + 1,
@@ -286,14 +286,14 @@ class Checkpoint(_Draft):
             "calls": calls,
             "error": error,
             "timestamp": timestamp,
-            "executor": executor,
+            "executor_id": executor_id,
             "previous_digest": self.digest,
         }
-        return Checkpoint._built(fields, state_fragments, update_fragments)
+        return Checkpoint._built(fields, encoded_state, encoded_update)
 
     @classmethod
     def from_stored(
-        cls, fields: dict[str, Any], state: dict[str, Fragment], update: dict[str, Fragment] | None
+        cls, fields: dict[str, Any], state: dict[str, EncodedValue], update: dict[str, EncodedValue] | None
     ) -> Checkpoint:
         """Return the checkpoint that a codec has read, verified by its digest instead of a walk over the state.
 
@@ -321,8 +321,8 @@ class Checkpoint(_Draft):
     def _built(
         cls,
         fields: dict[str, Any],
-        state_fragments: dict[str, Fragment],
-        update_fragments: dict[str, Fragment] | None,
+        encoded_state: dict[str, EncodedValue],
+        encoded_update: dict[str, EncodedValue] | None,
     ) -> Checkpoint:
         """Assemble a new checkpoint, with a digest made here: no walk over the state, which the fragments vouch for."""
         try:
@@ -330,18 +330,18 @@ class Checkpoint(_Draft):
         except ValidationError as error:
             raise _invalid(fields["run_id"], fields["step"], complaint_of(error)) from None
         values = dict(draft.__dict__)
-        values["state"] = _values(state_fragments)
-        values["update"] = None if update_fragments is None else _values(update_fragments)
-        values["digest"] = digest_of(values, state_fragments, update_fragments)
+        values["state"] = _values(encoded_state)
+        values["update"] = None if encoded_update is None else _values(encoded_update)
+        values["digest"] = digest_of(values, encoded_state, encoded_update)
         values["seal"] = None
-        return cls._assembled(values, state_fragments, update_fragments)
+        return cls._assembled(values, encoded_state, encoded_update)
 
     @classmethod
     def _assembled(
         cls,
         values: dict[str, Any],
-        state_fragments: dict[str, Fragment],
-        update_fragments: dict[str, Fragment] | None,
+        encoded_state: dict[str, EncodedValue],
+        encoded_update: dict[str, EncodedValue] | None,
     ) -> Checkpoint:
         # model_construct walks every field and costs five times as much.
         checkpoint = cls.__new__(cls)
@@ -353,8 +353,8 @@ class Checkpoint(_Draft):
             checkpoint,
             "__pydantic_private__",
             {
-                "_state_fragments": state_fragments,
-                "_update_fragments": update_fragments,
+                "_encoded_state": encoded_state,
+                "_encoded_update": encoded_update,
                 "_made_of": (tuple(values.values()), dict(values["metadata"])),
             },
         )
@@ -371,8 +371,8 @@ class Checkpoint(_Draft):
     def __setstate__(self, state: dict[Any, Any]) -> None:
         super().__setstate__(state)
         # Pickle makes two of a number that the state and its fragment share; ensure_valid tells a change by identity.
-        self.__dict__["state"] = _values(self._state_fragments)
-        self.__dict__["update"] = None if self._update_fragments is None else _values(self._update_fragments)
+        self.__dict__["state"] = _values(self._encoded_state)
+        self.__dict__["update"] = None if self._encoded_update is None else _values(self._encoded_update)
 
     def sealed(self, seal: Seal | None) -> Checkpoint:
         """Return this checkpoint with another seal; the digest stays.
@@ -384,16 +384,16 @@ class Checkpoint(_Draft):
             CheckpointError: it is not what its digest covers (`reason="invalid-checkpoint"`).
         """
         self.ensure_valid()
-        return Checkpoint._assembled({**self.__dict__, "seal": seal}, self._state_fragments, self._update_fragments)
+        return Checkpoint._assembled({**self.__dict__, "seal": seal}, self._encoded_state, self._encoded_update)
 
-    def state_fragments(self) -> Mapping[str, Fragment]:
+    def encoded_state(self) -> Mapping[str, EncodedValue]:
         """Return the fields of the state with their JSON text and digests."""
-        fragments: dict[str, Fragment] = self._private("_state_fragments")
+        fragments: dict[str, EncodedValue] = self._private("_encoded_state")
         return fragments
 
-    def update_fragments(self) -> Mapping[str, Fragment] | None:
+    def encoded_update(self) -> Mapping[str, EncodedValue] | None:
         """Return the members of the update with their JSON text and digests, or None."""
-        fragments: dict[str, Fragment] | None = self._private("_update_fragments")
+        fragments: dict[str, EncodedValue] | None = self._private("_encoded_update")
         return fragments
 
     def _private(self, name: str) -> Any:
@@ -404,11 +404,11 @@ class Checkpoint(_Draft):
 
     def fresh_state(self) -> dict[str, JsonValue]:
         """Return a copy of the state that its receiver may change."""
-        return {key: fragment.fresh() for key, fragment in self._state_fragments.items()}
+        return {key: fragment.fresh() for key, fragment in self._encoded_state.items()}
 
     def state_json(self) -> bytes:
         """Return the JSON text of the state."""
-        return join_fragments(self._state_fragments)
+        return join_encoded(self._encoded_state)
 
     def ensure_valid(self) -> None:
         """Refuse an object that its digest does not cover: copied with changes, or made without validation.
@@ -418,17 +418,17 @@ class Checkpoint(_Draft):
         """
         private = getattr(self, "__pydantic_private__", None)
         fields = self.__dict__
-        fragments: dict[str, Fragment] | None = None if private is None else private.get("_state_fragments")
+        fragments: dict[str, EncodedValue] | None = None if private is None else private.get("_encoded_state")
         whole = fragments is not None and len(fields) == _FIELD_COUNT
         if whole and fragments is not None and private is not None:
             state, update, seal = fields["state"], fields["update"], fields["seal"]
-            update_fragments = private.get("_update_fragments")
+            encoded_update = private.get("_encoded_update")
             whole = (
                 _same(state, fragments)
-                and (_same(update, update_fragments) if update is not None else update_fragments is None)
+                and (_same(update, encoded_update) if update is not None else encoded_update is None)
                 and (
                     _is_as_made(fields, private.get("_made_of"))
-                    or fields["digest"] == _digest_or_none(fields, fragments, update_fragments)
+                    or fields["digest"] == _digest_or_none(fields, fragments, encoded_update)
                 )
                 and (seal is None or isinstance(seal, Seal))
             )
@@ -458,7 +458,7 @@ def _is_as_made(fields: dict[str, Any], made_of: tuple[tuple[object, ...], dict[
 
 
 def _digest_or_none(
-    fields: dict[str, Any], state: dict[str, Fragment], update: dict[str, Fragment] | None
+    fields: dict[str, Any], state: dict[str, EncodedValue], update: dict[str, EncodedValue] | None
 ) -> str | None:
     try:
         return digest_of(fields, state, update)
@@ -466,7 +466,7 @@ def _digest_or_none(
         return None
 
 
-def _same(members: object, fragments: dict[str, Fragment] | None) -> bool:
+def _same(members: object, fragments: dict[str, EncodedValue] | None) -> bool:
     if not isinstance(members, dict) or fragments is None or len(members) != len(fragments):
         return False
     for key, fragment in fragments.items():  # noqa: SIM110  # all() of a generator takes twice as long
@@ -475,14 +475,16 @@ def _same(members: object, fragments: dict[str, Fragment] | None) -> bool:
     return True
 
 
-def _values(fragments: Mapping[str, Fragment]) -> dict[str, JsonValue]:
+def _values(fragments: Mapping[str, EncodedValue]) -> dict[str, JsonValue]:
     return {key: fragment.value for key, fragment in fragments.items()}
 
 
-def _fragments(members: Mapping[str, JsonValue | Fragment], path: str) -> dict[str, Fragment]:
+def _fragments(members: Mapping[str, JsonValue | EncodedValue], path: str) -> dict[str, EncodedValue]:
     # None stands for what is a fragment already, so that its key is checked too.
-    made = fragments_of({key: None if isinstance(value, Fragment) else value for key, value in members.items()}, path)
-    return {key: value if isinstance(value, Fragment) else made[key] for key, value in members.items()}
+    made = encode_members(
+        {key: None if isinstance(value, EncodedValue) else value for key, value in members.items()}, path
+    )
+    return {key: value if isinstance(value, EncodedValue) else made[key] for key, value in members.items()}
 
 
 def _check_shape(checkpoint: Checkpoint) -> None:

@@ -130,7 +130,7 @@ Instant = Annotated[
 Json = Annotated[Any, AfterValidator(_own_json)]
 Members = Annotated[
     dict[str, Any],
-    # Checked as a whole by fragments_of: pydantic would turn some keys into text.
+    # Checked as a whole by encode_members: pydantic would turn some keys into text.
     PlainValidator(lambda members: members, json_schema_input_type=dict[str, Any]),
 ]
 
@@ -167,7 +167,7 @@ class Task(Record):
         id: unique in the run, and the same in every resume of it.
         node: the id of the node in the graph.
         since_step: the step whose state the node is given.
-        index: the position of the branch in its fork; None outside one.
+        index: the position of the branch in its fan-out; None outside one.
         rule: the rule whose question this task asks after its node completed; None where the node itself runs.
         calls: the steps at which calls of this task were recorded.
     """
@@ -181,11 +181,11 @@ class Task(Record):
     calls: tuple[StepRange, ...] = ()
 
 
-class Fork(Record):
+class FanOut(Record):
     """Branches that run side by side and meet at one node.
 
     Attributes:
-        kind: always `fork`.
+        kind: always `fan_out`.
         mode: `parallel`, one branch for each target, or `map`, one for each item.
         rule: the id of the rule that forked; it names the targets and the items.
         task_id: the task that forked.
@@ -196,7 +196,7 @@ class Fork(Record):
         completed_steps: the steps at which branches completed.
     """
 
-    kind: Literal["fork"] = "fork"
+    kind: Literal["fan_out"] = "fan_out"
     mode: Literal["parallel", "map"]
     rule: Text
     task_id: Text
@@ -207,7 +207,7 @@ class Fork(Record):
     completed_steps: tuple[StepRange, ...] = ()
 
 
-FrontierItem: TypeAlias = Annotated[Task | Fork, Field(discriminator="kind")]
+FrontierItem: TypeAlias = Annotated[Task | FanOut, Field(discriminator="kind")]
 
 
 class Interrupt(Record):

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from stargraph.checkpoint.codec import Codec, Record
+from stargraph.checkpoint.driver import summary_json
 from stargraph.checkpoint.postgres._rows import tags_of, text_of
-from stargraph.checkpoint.protocol import Checkpoint, summary_json
+from stargraph.checkpoint.protocol import Checkpoint
 
 _LARGE: Final = 8 * 1024 * 1024
 

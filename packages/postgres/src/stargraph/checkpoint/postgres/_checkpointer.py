@@ -14,6 +14,14 @@ from weakref import WeakKeyDictionary
 import asyncpg
 
 from stargraph.checkpoint.codec import Cipher, Codec
+from stargraph.checkpoint.driver import (
+    check_batch,
+    check_instant,
+    check_listing,
+    closed_error,
+    not_bootstrapped_error,
+    summaries_from_json,
+)
 from stargraph.checkpoint.postgres import _removal as removal
 from stargraph.checkpoint.postgres._connections import BorrowedSessions, OwnSessions, Sessions
 from stargraph.checkpoint.postgres._dsn import split_options, without_secrets
@@ -35,13 +43,7 @@ from stargraph.checkpoint.protocol import (
     RunSearch,
     RunSummary,
     Status,
-    check_batch,
-    check_instant,
-    check_listing,
-    closed,
     is_run_id,
-    not_bootstrapped,
-    summaries_from_json,
 )
 from stargraph.errors import StoreUnavailableError
 
@@ -382,9 +384,9 @@ class PostgresCheckpointer:
 
     def _open(self) -> _Attached:
         if self._closed:
-            raise closed()
+            raise closed_error()
         if not self._ready:
-            raise not_bootstrapped()
+            raise not_bootstrapped_error()
         return self._attach()
 
     def _attach(self) -> _Attached:

@@ -10,8 +10,14 @@ from typing import Final
 import asyncpg
 
 from stargraph.checkpoint.codec import Codec
+from stargraph.checkpoint.driver import needed_steps
 from stargraph.checkpoint.postgres._queries import Queries
-from stargraph.checkpoint.protocol import ENDED, Checkpoint, PruneReport, Status, needed_steps
+from stargraph.checkpoint.protocol import (
+    ENDED,
+    Checkpoint,
+    PruneReport,
+    Status,
+)
 
 _ROWS: Final = 1_000
 """Checkpoints that one statement removes."""

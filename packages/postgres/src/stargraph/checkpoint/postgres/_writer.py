@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from stargraph.checkpoint.codec import Codec
+from stargraph.checkpoint.driver import Tail, judge_append, run_deleted_error
 from stargraph.checkpoint.postgres._appends import Append, encoded, encoded_alone
 from stargraph.checkpoint.postgres._commits import Commits
 from stargraph.checkpoint.postgres._connections import Sessions
 from stargraph.checkpoint.postgres._failures import Patience
 from stargraph.checkpoint.postgres._queries import Queries
 from stargraph.checkpoint.postgres._rows import DELETED
-from stargraph.checkpoint.protocol import Checkpoint, Tail, judge_append, run_deleted
+from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointCorruptedError, CheckpointError
 
 _ATTEMPTS: Final = 10
@@ -152,7 +153,7 @@ class Writer:
         if not rows:
             return None, {}
         if rows[0]["status"] == DELETED:
-            raise run_deleted(append.run_id, append.first.step)
+            raise run_deleted_error(append.run_id, append.first.step)
         tail = Tail(
             step=rows[0]["last_step"],
             digest=rows[0]["digest"].hex(),

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from stargraph.checkpoint.codec import Cipher
+from stargraph.checkpoint.driver import check_batch, check_instant, check_listing, not_bootstrapped_error
 from stargraph.checkpoint.protocol import (
     ENDED,
     PRUNED_BY_DEFAULT,
@@ -20,11 +21,7 @@ from stargraph.checkpoint.protocol import (
     RunPage,
     RunSummary,
     Status,
-    check_batch,
-    check_instant,
-    check_listing,
     is_run_id,
-    not_bootstrapped,
 )
 from stargraph.checkpoint.s3._bootstrap import RaceReport, open_store, race, refuse, refuse_race, warn_unsafe
 from stargraph.checkpoint.s3._cache import RecordCache
@@ -360,7 +357,7 @@ class S3Checkpointer:
                 hint="Call `await checkpointer.bootstrap()` to open it again.",
             )
         if not self._ready:
-            raise not_bootstrapped()
+            raise not_bootstrapped_error()
         return self._sessions.current()
 
 

@@ -14,8 +14,9 @@ from typing import Final, Literal, TypeAlias
 
 import orjson
 
-from stargraph.checkpoint.codec import Codec, Record, bases_of
-from stargraph.checkpoint.protocol import Checkpoint, RunSummary, summary_json
+from stargraph.checkpoint.codec import Codec, Record, base_steps_of
+from stargraph.checkpoint.driver import summary_json
+from stargraph.checkpoint.protocol import Checkpoint, RunSummary
 from stargraph.errors import CheckpointCorruptedError, StoreVersionError
 
 FRAME_FORMAT: Final = 1
@@ -138,7 +139,7 @@ def record_of(body: bytes, head: Head, *, run_id: str, step: int) -> bytes:
     record = body[head.length :]
     if len(record) != head.size:
         raise corrupted(run_id, step, f"it has {len(record)} bytes, and its first line says {head.size}")
-    if bases_of(record, run_id=run_id, step=step) != head.bases:
+    if base_steps_of(record, run_id=run_id, step=step) != head.bases:
         raise corrupted(run_id, step, "its first line names other bases than the record does")
     return record
 

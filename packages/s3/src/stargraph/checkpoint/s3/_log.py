@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeVar
 
 from stargraph.checkpoint.codec import Codec
-from stargraph.checkpoint.protocol import Checkpoint, Tail, judge_append, run_deleted
+from stargraph.checkpoint.driver import Tail, judge_append, run_deleted_error
+from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.s3._frame import HEAD_BYTES, Head, Tombstone, is_tombstone, pack, read_head
 from stargraph.checkpoint.s3._keys import KeyLayout
 from stargraph.checkpoint.s3._objects import ObjectInfo, ObjectStore
@@ -122,7 +123,7 @@ class RunLog:
             self._judged(checkpoint, tail=None, stored_digest=head.digest)
             if not await self.is_known(checkpoint.run_id):
                 # A deletion that was cut short has left it behind.
-                raise run_deleted(checkpoint.run_id, checkpoint.step)
+                raise run_deleted_error(checkpoint.run_id, checkpoint.step)
         elif await self._judge(checkpoint) == "append":
             raise _inconsistent(self._keys.slot(checkpoint.run_id, checkpoint.step))
 
@@ -130,7 +131,7 @@ class RunLog:
         run_id, step = checkpoint.run_id, checkpoint.step
         tail = await self.read_tail(run_id)
         if tail == "deleted":
-            raise run_deleted(run_id, step)
+            raise run_deleted_error(run_id, step)
         stored_digest = None
         if tail is not None and step <= tail.step:
             head = await self.head(run_id, step) if step < tail.step else None

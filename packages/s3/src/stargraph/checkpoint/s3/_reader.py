@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from stargraph.checkpoint.codec import Codec, missing_bases
+from stargraph.checkpoint.codec import Codec, missing_base_steps
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary
 from stargraph.checkpoint.s3._cache import RecordCache
 from stargraph.checkpoint.s3._concurrency import map_each
@@ -185,7 +185,7 @@ class RecordReader:
 
     async def _add_bases(self, run_id: str, found: dict[int, Stored], steps: Sequence[int], *, cached: bool) -> None:
         """Add what some steps are decoded from."""
-        while missing := missing_bases(_records(found), run_id=run_id, steps=steps):
+        while missing := missing_base_steps(_records(found), run_id=run_id, steps=steps):
             found.update(await self._bases(run_id, missing, cached=cached))
 
     async def _bases(self, run_id: str, steps: Sequence[int], *, cached: bool) -> dict[int, Stored]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from stargraph.checkpoint.protocol import ENDED, Status, needed_steps
+from stargraph.checkpoint.driver import needed_steps
+from stargraph.checkpoint.protocol import ENDED, Status
 from stargraph.checkpoint.s3._frame import Head, is_tombstone, tombstone
 from stargraph.checkpoint.s3._index import Entry
 from stargraph.checkpoint.s3._keys import KeyLayout

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from stargraph.checkpoint.codec import Codec, Record
-from stargraph.checkpoint.protocol import Checkpoint, Tail, judge_append, run_deleted, summary_json
+from stargraph.checkpoint.driver import Tail, judge_append, run_deleted_error, summary_json
+from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.sqlite._rows import microseconds, tags
 from stargraph.errors import CheckpointCorruptedError
 
@@ -95,7 +96,7 @@ class Append:
         row = connection.execute(_STORED, (checkpoint.run_id, checkpoint.step)).fetchone()
         status, step, digest, floor, stored = row
         if status == "deleted":
-            raise run_deleted(checkpoint.run_id, checkpoint.step)
+            raise run_deleted_error(checkpoint.run_id, checkpoint.step)
         return judge_append(
             checkpoint,
             tail=None if status is None else Tail(step=step, digest=digest.hex(), status=status, floor=floor),

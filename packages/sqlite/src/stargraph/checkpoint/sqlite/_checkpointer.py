@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Final, Self, get_args
 
 from stargraph.checkpoint.codec import Cipher, Codec, Record
+from stargraph.checkpoint.driver import check_batch, check_instant, check_listing, closed_error, not_bootstrapped_error
 from stargraph.checkpoint.protocol import (
     PRUNED_BY_DEFAULT,
     BatchAppend,
@@ -23,12 +24,7 @@ from stargraph.checkpoint.protocol import (
     RunSearch,
     RunSummary,
     Status,
-    check_batch,
-    check_instant,
-    check_listing,
-    closed,
     is_run_id,
-    not_bootstrapped,
 )
 from stargraph.checkpoint.sqlite import _queries, _retention
 from stargraph.checkpoint.sqlite._appends import Append, AppendMany
@@ -404,7 +400,7 @@ class SQLiteCheckpointer:
 
     def _opened(self) -> Store:
         if self._store is None:
-            raise closed() if self._was_closed else not_bootstrapped()
+            raise closed_error() if self._was_closed else not_bootstrapped_error()
         self._store.ensure_own_process()
         return self._store
 

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 import aiosqlite
 from aiosqlite.core import _STOP_RUNNING_SENTINEL
 
-from stargraph.checkpoint.protocol import closed
+from stargraph.checkpoint.driver import closed_error
 
 T = TypeVar("T")
 
@@ -115,7 +115,7 @@ class Connection(aiosqlite.Connection):
     def _put(self, work: Callable[[], None]) -> None:
         with self._gate:
             if not self._running:
-                raise closed()
+                raise closed_error()
             self._tx.put_nowait((None, work))
 
     def _open_here(self) -> None:

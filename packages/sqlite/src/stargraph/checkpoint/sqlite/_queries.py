@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from stargraph.checkpoint.codec import Codec, missing_bases
-from stargraph.checkpoint.protocol import Checkpoint, RunPage, is_run_id, summaries_from_json
+from stargraph.checkpoint.codec import Codec, missing_base_steps
+from stargraph.checkpoint.driver import summaries_from_json
+from stargraph.checkpoint.protocol import Checkpoint, RunPage, is_run_id
 from stargraph.checkpoint.sqlite._rows import microseconds, tag
 
 _MAX_INTEGER: Final = 2**63 - 1
@@ -144,7 +145,9 @@ def with_bases(
     """
     records = dict(rows)
     asked: set[int] = set()
-    while missing := [step for step in missing_bases(records, run_id=run_id, steps=list(records)) if step not in asked]:
+    while missing := [
+        step for step in missing_base_steps(records, run_id=run_id, steps=list(records)) if step not in asked
+    ]:
         asked.update(missing)
         records |= dict(at_steps(connection, run_id, missing, heads=heads))
     return records

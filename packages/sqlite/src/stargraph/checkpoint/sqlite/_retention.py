@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from stargraph.checkpoint.codec import Codec, bases_of
-from stargraph.checkpoint.protocol import ENDED, needed_steps
+from stargraph.checkpoint.codec import Codec, base_steps_of
+from stargraph.checkpoint.driver import needed_steps
+from stargraph.checkpoint.protocol import ENDED
 from stargraph.checkpoint.sqlite._queries import at_step, between
 from stargraph.checkpoint.sqlite._schema import MAX_STEP
 
@@ -206,7 +207,7 @@ def rewrites(connection: sqlite3.Connection, codec: Codec, removal: Removal) -> 
     heads = dict(head for first, last in spans for head in between(connection, removal.run_id, first, last, heads=True))
     made = {}
     for step, head in heads.items():
-        bases = bases_of(head, run_id=removal.run_id, step=step)
+        bases = base_steps_of(head, run_id=removal.run_id, step=step)
         if bases and bases[-1] not in heads:
             checkpoint = at_step(connection, codec, removal.run_id, step)
             if checkpoint is not None:

@@ -1,0 +1,121 @@
+"""What was found: the models of the reports. Each is one JSON object by `model_dump(mode="json")`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict
+
+from stargraph.checkpoint.protocol import Status
+
+FindingKind: TypeAlias = Literal[
+    "unreadable",
+    "missing-steps",
+    "broken-chain",
+    "inconsistent-step",
+    "step-after-end",
+    "truncated",
+    "beyond-the-end",
+    "summary-differs",
+    "listing-unreadable",
+    "unsealed",
+    "unknown-key",
+    "wrong-seal",
+    "rolled-back",
+    "history-rewritten",
+    "run-missing",
+]
+"""What is wrong with a store; docs/custody.md tells what each one means."""
+
+NoteKind: TypeAlias = Literal["pruned", "pruned-past-anchor", "moved-on", "not-in-anchor", "summary-not-compared"]
+"""What an auditor should know, and what is no damage."""
+
+
+class _Report(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Finding(_Report):
+    """Something that is not as it was written.
+
+    Attributes:
+        kind: a stable word.
+        run_id: the run; None where the whole store is meant.
+        step: the first step that is concerned, if steps are.
+        last_step: the last one of consecutive steps.
+        message: what was found, in words.
+    """
+
+    kind: FindingKind
+    run_id: str | None = None
+    step: int | None = None
+    last_step: int | None = None
+    message: str
+
+
+class Note(_Report):
+    """Something that limits what was proved, and is no damage.
+
+    Attributes:
+        kind: a stable word.
+        run_id: the run.
+        message: what it means, in words.
+    """
+
+    kind: NoteKind
+    run_id: str
+    message: str
+
+
+class RunReport(_Report):
+    """What was found in one run.
+
+    Attributes:
+        run_id: the run.
+        steps: how many steps were read and are sound by themselves.
+        first_step: the lowest stored step; None where nothing can be read.
+        last_step: the highest stored step.
+        status: where the run stands after it.
+        digest: the digest of it: the head of the chain.
+        started_at: when the run started.
+        seals: how many steps each key sealed; those without a seal are under the empty name.
+        findings: what is wrong.
+        notes: what limits the proof.
+    """
+
+    run_id: str
+    steps: int = 0
+    first_step: int | None = None
+    last_step: int | None = None
+    status: Status | None = None
+    digest: str | None = None
+    started_at: datetime | None = None
+    seals: dict[str, int] = {}
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+
+class VerifyReport(_Report):
+    """What was found in a store.
+
+    Attributes:
+        runs: how many runs were looked at.
+        steps: how many steps were read and are sound by themselves.
+        seals: how many steps each key sealed; those without a seal are under the empty name.
+        anchored: how many runs the anchor names; None where there was none.
+        findings: what is wrong; nothing where the store is sound.
+        notes: what limits the proof.
+    """
+
+    runs: int
+    steps: int
+    seals: dict[str, int]
+    anchored: int | None = None
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.findings

@@ -1,0 +1,28 @@
+"""What every driver needs: the append rules, checks of arguments, the errors of the contract, and the summary row."""
+
+from stargraph.checkpoint.driver._rules import (
+    Tail,
+    check_batch,
+    check_instant,
+    check_listing,
+    closed_error,
+    judge_append,
+    needed_steps,
+    not_bootstrapped_error,
+    run_deleted_error,
+)
+from stargraph.checkpoint.driver._summary_rows import summaries_from_json, summary_json
+
+__all__ = [
+    "Tail",
+    "check_batch",
+    "check_instant",
+    "check_listing",
+    "closed_error",
+    "judge_append",
+    "needed_steps",
+    "not_bootstrapped_error",
+    "run_deleted_error",
+    "summaries_from_json",
+    "summary_json",
+]

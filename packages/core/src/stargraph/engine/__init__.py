@@ -1,0 +1,69 @@
+"""The engine: what makes a graph's definition run, one durable step after the other."""
+
+from stargraph.engine._call_log import CallLog, Slot, UnrecordedCallError
+from stargraph.engine._context import NodeContext, Suspended
+from stargraph.engine._engine import Engine, new_executor_id
+from stargraph.engine._events import EventType, RunEvent
+from stargraph.engine._expressions import Expression
+from stargraph.engine._failures import error_info, node_cancelled
+from stargraph.engine._fingerprint import ENGINE_SEMANTICS, runtime_changes
+from stargraph.engine._fork_overrides import ForkOverrides
+from stargraph.engine._imports import load_object
+from stargraph.engine._log import Durability, RunLog, TakenOver
+from stargraph.engine._pending_tasks import PendingTasks
+from stargraph.engine._plan import Plan
+from stargraph.engine._state import StateField, StateSpec
+from stargraph.engine._subgraph import StoreFaultError, cancel_children, child_inputs, child_outcome, child_run_id
+from stargraph.engine._task_runner import Worker
+from stargraph.engine._transitions import (
+    answered,
+    asked,
+    called,
+    completed,
+    failed,
+    fan_out_of,
+    status_of,
+    steps_of,
+    tasks_of,
+)
+
+__all__ = [
+    "ENGINE_SEMANTICS",
+    "CallLog",
+    "Durability",
+    "Engine",
+    "EventType",
+    "Expression",
+    "ForkOverrides",
+    "NodeContext",
+    "PendingTasks",
+    "Plan",
+    "RunEvent",
+    "RunLog",
+    "Slot",
+    "StateField",
+    "StateSpec",
+    "StoreFaultError",
+    "Suspended",
+    "TakenOver",
+    "UnrecordedCallError",
+    "Worker",
+    "answered",
+    "asked",
+    "called",
+    "cancel_children",
+    "child_inputs",
+    "child_outcome",
+    "child_run_id",
+    "completed",
+    "error_info",
+    "failed",
+    "fan_out_of",
+    "load_object",
+    "new_executor_id",
+    "node_cancelled",
+    "runtime_changes",
+    "status_of",
+    "steps_of",
+    "tasks_of",
+]

@@ -1,0 +1,426 @@
+"""What one execution of a task learns from outside its run: the outcomes of its calls, and the time."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import functools
+import heapq
+import inspect
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeAlias, TypeVar
+
+from pydantic import BaseModel
+
+from stargraph.checkpoint.protocol import (
+    MAX_DEPTH,
+    EncodedValue,
+    JsonValue,
+    RecordedCall,
+    Task,
+    check_json,
+    format_time,
+)
+from stargraph.engine._failures import call_error, error_info
+from stargraph.engine._threads import run_in_executor
+from stargraph.errors import NodeError
+from stargraph.runtime import dispatch
+
+T = TypeVar("T")
+
+Record: TypeAlias = Callable[[Task, RecordedCall], Awaitable[bool]]
+"""Appends a call to the log, and tells whether it is there; if not, the executor has lost the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """What a call is known by within its task.
+
+    Attributes:
+        name: the name of the call.
+        key: tells concurrent calls of one name apart.
+        occurrence: counts the calls of the same name and key in one try, from 0.
+    """
+
+    name: str
+    key: str | None
+    occurrence: int
+
+    def __str__(self) -> str:
+        key = "" if self.key is None else f", key={self.key!r}"
+        return f"{self.name!r}{key}" + (f" (number {self.occurrence + 1})" if self.occurrence else "")
+
+
+class UnrecordedCallError(BaseException):
+    """Ends a node that is executed again from its log and makes a call that the log does not have.
+
+    Not an Exception, so that a node's own `except Exception` lets it through.
+
+    Args:
+        slot: the call.
+    """
+
+    def __init__(self, slot: Slot) -> None:
+        super().__init__(str(slot))
+        self.slot = slot
+
+
+class _Book:
+    """The recorded calls of a task, in the order of the log, and what this execution of it has been told of them."""
+
+    def __init__(self, recorded: Iterable[RecordedCall]) -> None:
+        self.calls = [call for call in recorded if call.kind == "call"]
+        self.used: set[int] = set()
+        self.counts: Counter[tuple[str, str | None]] = Counter()
+        self.under_way: set[tuple[str, str | None]] = set()
+        self.turns: list[int] = []
+        self._places: dict[Slot, list[int]] = {}
+        self._told: Counter[Slot] = Counter()
+        for place, call in enumerate(self.calls):
+            self._places.setdefault(Slot(call.name, call.key, call.occurrence), []).append(place)
+
+    def told(self, slot: Slot) -> int | None:
+        """Return the place of the outcome that a call is told now; None where it is to be made."""
+        places = self._places.get(slot, ())
+        told = self._told[slot]
+        if told == len(places):
+            return None
+        self.used.add(places[told])
+        if self.calls[places[told]].error is not None:
+            self._told[slot] += 1
+        return places[told]
+
+    def keep(self, slot: Slot, call: RecordedCall) -> int:
+        """Take up a call that was made, as told; return its place."""
+        place = len(self.calls)
+        self.calls.append(call)
+        self._places.setdefault(slot, []).append(place)
+        self.used.add(place)
+        self._told[slot] += call.error is not None
+        return place
+
+
+class CallLog:
+    """The calls of one execution of a task, recorded before or made by it, and its clock.
+
+    A call that succeeded is never made again by its task. One that failed is told so once: where it is made anew by
+    a later try of the node, the function runs anew, and its outcome is recorded beside the first. So an execution that
+    repeats another, try by try, is told what that one was told.
+
+    Args:
+        task: the task.
+        recorded: what its log has of its calls, in order.
+        record: appends a call to the log; where None, a call that is not recorded ends the node.
+        threads: where sync functions run; the loop's own threads where None.
+        effects: whether calls that are not repeatable may be made.
+        moment: the time that it is; the time of the clock where None.
+
+    Attributes:
+        seen: the time that the node was told in this try; None where it has not asked.
+        missing: a call that was made and is not recorded, where nothing can be recorded.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        recorded: Iterable[RecordedCall] = (),
+        *,
+        record: Record | None = None,
+        threads: Executor | None = None,
+        effects: bool = True,
+        moment: datetime | None = None,
+    ) -> None:
+        self.seen: datetime | None = None
+        self.missing: Slot | None = None
+        self._task = task
+        self._recorded = recorded
+        self._record = record
+        self._threads = threads
+        self._effects = effects
+        self._moment = moment
+        self._closed = self._ended = False
+        self._idle: asyncio.Future[None] | None = None
+        self._loop = asyncio.get_running_loop()
+
+    @functools.cached_property
+    def _book(self) -> _Book:
+        # Most nodes call nothing, and pay nothing.
+        return _Book(self._recorded)
+
+    def begin(self) -> None:
+        """Make ready for another try of the node."""
+        self._closed = self._ended
+        if "_book" in self.__dict__:
+            self._book.counts.clear()
+        self.seen = None
+
+    @property
+    def is_calling(self) -> bool:
+        """Whether calls are under way."""
+        return "_book" in self.__dict__ and bool(self._book.under_way)
+
+    async def settle(self) -> None:
+        """Wait for the calls that a try of the node has begun and not awaited; no further ones are taken till the next.
+
+        What they do is done by then: it is recorded, so that the next try does not do it again.
+        """
+        self._closed = True
+        while self.is_calling:
+            self._idle = self._loop.create_future()
+            await self._idle
+
+    def close(self) -> None:
+        """Take and record no further calls: the task has ended."""
+        self._closed = self._ended = True
+
+    def now(self) -> datetime:
+        """Return the time that it is for this try."""
+        if self.seen is None:
+            self.seen = self._moment or datetime.now(UTC)
+        return self.seen
+
+    def moments(self) -> tuple[RecordedCall, ...]:
+        """Return what the log is to record of the clock: nothing where nobody looked at it."""
+        if self.seen is None:
+            return ()
+        return (
+            RecordedCall(
+                kind="now", task_id=self._task.id, name="now", result=format_time(self.seen), started_at=self.seen
+            ),
+        )
+
+    @property
+    def unused(self) -> Sequence[RecordedCall]:
+        """The recorded calls that this execution has not made."""
+        return [call for place, call in enumerate(self._book.calls) if place not in self._book.used]
+
+    async def call(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        key: str | None,
+        repeatable: bool,
+    ) -> JsonValue:
+        """Return the outcome of a call: the recorded one, or that of the function, which is recorded first.
+
+        Args:
+            name: the name of the call.
+            function: what is called; a coroutine function on the loop, any other in a thread.
+            args: its arguments.
+            kwargs: its arguments by name.
+            key: tells concurrent calls of one name apart.
+            repeatable: whether the call may be made although effects are not allowed.
+
+        Raises:
+            CallError: the function raised.
+            NodeError: the call cannot be made.
+            StateError: the result is not JSON.
+        """
+        slot, place = await self._open(name, function, key, repeatable=repeatable)
+        error: Exception | None = None
+        try:
+            if place is None:
+                began, result = datetime.now(UTC), None
+                try:
+                    result = await self._perform(functools.partial(function, *args, **kwargs))
+                except Exception as raised:  # noqa: BLE001  # whatever it raises is recorded
+                    error = raised
+                place = await self._keep(slot, began, result, error)
+                if place is None:
+                    # The executor has lost the run, and cancels what it executes.
+                    await asyncio.get_running_loop().create_future()
+                assert place is not None
+            return self._outcome(place, error)
+        finally:
+            self._leave(slot)
+
+    def call_from_thread(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        key: str | None,
+        repeatable: bool,
+    ) -> JsonValue:
+        """Like `call`, for a node that runs in a thread: the function runs in the same thread.
+
+        Args:
+            name: the name of the call.
+            function: what is called.
+            args: its arguments.
+            kwargs: its arguments by name.
+            key: tells concurrent calls of one name apart.
+            repeatable: whether the call may be made although effects are not allowed.
+
+        Raises:
+            CallError: the function raised.
+            NodeError: the call cannot be made.
+            StateError: the result is not JSON.
+        """
+        slot, place = self._on_loop(self._open(name, function, key, repeatable=repeatable))
+        error: Exception | None = None
+        try:
+            if place is None:
+                began, result = datetime.now(UTC), None
+                try:
+                    result = function(*args, **kwargs)
+                    if inspect.isawaitable(result):
+                        result = self._on_loop(_awaited(result))
+                except Exception as raised:  # noqa: BLE001  # whatever it raises is recorded
+                    error = raised
+                place = self._on_loop(self._keep(slot, began, result, error))
+                if place is None:
+                    raise asyncio.CancelledError
+            return self._outcome(place, error)
+        finally:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._leave, slot)
+
+    async def _open(
+        self, name: str, function: Callable[..., Any], key: str | None, *, repeatable: bool
+    ) -> tuple[Slot, int | None]:
+        """Begin a call; return the place of its recorded outcome, or None where the function is to be called."""
+        self._check(name, function, key)
+        slot = Slot(name, key, self._book.counts[name, key])
+        self._book.counts[name, key] += 1
+        self._book.under_way.add((name, key))
+        try:
+            place = self._book.told(slot)
+            if place is not None:
+                await self._turn(place)
+            elif self._record is None:
+                self.missing = slot
+                raise UnrecordedCallError(slot)
+            elif not (repeatable or self._effects):
+                raise NodeError(
+                    f"call {name!r} must not be repeated, and this run is a fork in which it is not recorded",
+                    reason="effect-refused",
+                    hint="Replace the node's output in the fork, or allow it: allow_effects=True, --allow-effects.",
+                    node=self._task.node,
+                )
+        except BaseException:
+            self._leave(slot)
+            raise
+        return slot, place
+
+    def _leave(self, slot: Slot) -> None:
+        self._book.under_way.discard((slot.name, slot.key))
+        if not self._book.under_way and self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    def _check(self, name: str, function: Callable[..., Any], key: str | None) -> None:
+        complaint = _complaint(name, function, key)
+        if complaint is not None:
+            raise NodeError(
+                complaint,
+                reason="bad-call",
+                hint="Give a name, the function and its arguments, as in ctx.call('fetch', fetch, url).",
+                node=self._task.node,
+            )
+        check_json([name, key], "the name and the key of a call")
+        if self._closed:
+            raise NodeError(
+                f"call {name!r} was made after its node had ended",
+                reason="node-ended",
+                hint="Await what the node begins before it returns.",
+                node=self._task.node,
+            )
+        if (name, key) in self._book.under_way:
+            raise NodeError(
+                f"call {name!r} was made while another of this name was under way, and nothing tells the two apart",
+                reason="concurrent-calls",
+                hint="Give each of them a key, as in ctx.call('fetch', fetch, url, key=url).",
+                node=self._task.node,
+            )
+
+    async def _turn(self, place: int) -> None:
+        """Let the recorded calls that wait at one moment return in the order of the log."""
+        heapq.heappush(self._book.turns, place)
+        try:
+            await asyncio.sleep(0)
+            while self._book.turns[0] != place:  # noqa: ASYNC110  # its turn comes within a few rounds of the loop
+                await asyncio.sleep(0)
+        finally:
+            self._book.turns.remove(place)
+            heapq.heapify(self._book.turns)
+
+    async def _perform(self, function: Callable[[], Any]) -> object:
+        if inspect.iscoroutinefunction(function):
+            return await function()
+        result = await run_in_executor(function, self._threads, None)
+        return await result if inspect.isawaitable(result) else result
+
+    async def _keep(self, slot: Slot, began: datetime, result: object, error: Exception | None) -> int | None:
+        """Record an outcome; return its place, or None where the executor has lost the run."""
+        call = RecordedCall(
+            kind="call",
+            task_id=self._task.id,
+            name=slot.name,
+            key=slot.key,
+            occurrence=slot.occurrence,
+            result=EncodedValue.of(_plain(result), f"the result of call {slot.name!r}").value,
+            error=None if error is None else error_info(error, node=self._task.node),
+            started_at=began,
+        )
+        # A node that is cancelled meanwhile, by its timeout, say, must not leave the log behind its back.
+        return await dispatch.run_uncancelled(self._append(slot, call))
+
+    async def _append(self, slot: Slot, call: RecordedCall) -> int | None:
+        assert self._record is not None
+        if self._ended or not await self._record(self._task, call):
+            return None
+        return self._book.keep(slot, call)
+
+    def _outcome(self, place: int, cause: Exception | None) -> JsonValue:
+        call = self._book.calls[place]
+        if call.error is not None:
+            raise call_error(call.name, call.error) from cause
+        return EncodedValue.of_checked(call.result).fresh()
+
+    def _on_loop(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        except concurrent.futures.CancelledError:
+            raise asyncio.CancelledError from None
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
+            work.close()
+            raise asyncio.CancelledError from None
+
+
+async def _awaited(work: Awaitable[T]) -> T:
+    return await work
+
+
+def _complaint(name: object, function: object, key: object) -> str | None:
+    if not isinstance(name, str) or not name:
+        return f"the name of a call is {name!r:.80}, and not a text"
+    if not (key is None or isinstance(key, str)):
+        return f"the key of call {name!r} is {key!r:.80}, and not a text"
+    if not callable(function):
+        return f"call {name!r} was given a value of type {type(function).__qualname__} in place of a function"
+    return None
+
+
+def _plain(value: object, depth: int = 0) -> object:
+    """Return a value with the models in it as JSON objects."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if depth > MAX_DEPTH:
+        return value
+    if type(value) is list:
+        return [_plain(item, depth + 1) for item in value]
+    if type(value) is dict:
+        return {key: _plain(item, depth + 1) for key, item in value.items()}
+    return value

@@ -1,0 +1,289 @@
+"""What a node is told about its run, and what it may ask of it."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import hashlib
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from random import Random
+from typing import Any
+from uuid import UUID
+
+from stargraph.checkpoint.protocol import Checkpoint, EncodedValue, JsonValue, RecordedCall, Task
+from stargraph.engine._call_log import CallLog
+from stargraph.errors import NodeError, StateError
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a task asks a person.
+
+    Attributes:
+        prompt: the question.
+        payload: what the person needs to answer.
+        into: the field of the state that takes the answer, where one does.
+        occurrence: counts the questions of the task, from 0.
+        child_run_id: the child run that asks, where one does.
+        child_id: the id of the question in the child run.
+    """
+
+    prompt: str
+    payload: JsonValue
+    into: str | None = None
+    occurrence: int = 0
+    child_run_id: str | None = None
+    child_id: str | None = None
+
+    def id_for(self, task: Task) -> str:
+        """Return the durable id of the question.
+
+        Args:
+            task: the task that asks.
+        """
+        if self.child_id is not None:
+            return f"{task.id}/{self.child_id}"
+        return f"{task.id}/{self.occurrence}"
+
+
+class Suspended(BaseException):
+    """Ends a task that waits for answers; it runs again when one is there.
+
+    Not an Exception, so that a node's own `except Exception` lets it through.
+
+    Args:
+        questions: what it asks.
+    """
+
+    def __init__(self, questions: tuple[Question, ...]) -> None:
+        super().__init__(questions)
+        self.questions = questions
+
+
+class NodeContext:
+    """What a node is given beside the state.
+
+    Attributes:
+        run_id: the run.
+        task_id: the task; the same in every try and every resume of it.
+        node: the id of the node.
+        attempt: counts the tries in this process, from 1.
+        index: the position of the branch in its fork; None outside one.
+        item: the item of a map's branch; None elsewhere.
+        metadata: the tags of the run.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        task: Task,
+        *,
+        item: JsonValue = None,
+        recorded: Sequence[RecordedCall] = (),
+        journal: CallLog | None = None,
+    ) -> None:
+        self.run_id = checkpoint.run_id
+        self.task_id = task.id
+        self.node = task.node
+        self.attempt = 1
+        self.index = task.index
+        self.item = item
+        self.metadata = dict(checkpoint.metadata)
+        self._answers = {call.occurrence: call.result for call in recorded if call.kind == "answer"} if recorded else {}
+        self._asked = 0
+        self._journal = journal
+        self._now: datetime | None = None
+        self._random: Random | None = None
+        self._uuids: Random | None = None
+
+    def __repr__(self) -> str:
+        return f"NodeContext(run_id={self.run_id!r}, task_id={self.task_id!r}, attempt={self.attempt})"
+
+    @property
+    def idempotency_key(self) -> str:
+        """A text that is the same in every try and every resume of this task, and in no other task.
+
+        Give it to a remote service, so that it can tell a repeated request from a new one.
+        """
+        return hashlib.sha256(f"{self.run_id}\n{self.task_id}".encode()).hexdigest()[:32]
+
+    @property
+    def now(self) -> datetime:
+        """The time in UTC, the same throughout one try; it is recorded, and a replay sees the recorded one."""
+        if self._now is None:
+            self._now = datetime.now(UTC) if self._journal is None else self._journal.now()
+        return self._now
+
+    @property
+    def random(self) -> Random:
+        """A source of random numbers, the same ones in every try, resume and replay of this task."""
+        if self._random is None:
+            self._random = self._seeded("random")
+        return self._random
+
+    def uuid(self) -> UUID:
+        """Return a UUID of version 4: the same ones in the same order in every try, resume and replay of this task."""
+        if self._uuids is None:
+            self._uuids = self._seeded("uuid")
+        return UUID(int=self._uuids.getrandbits(128), version=4)
+
+    def call(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        /,
+        *args: Any,
+        key: str | None = None,
+        repeatable: bool = True,
+        **kwargs: Any,
+    ) -> Coroutine[Any, Any, JsonValue]:
+        """Await the outcome of a function that does something outside the run; it is recorded before this returns.
+
+        After a crash, in another try of the node, and in a replay, a call that succeeded returns what is recorded, and
+        the function is not called. A call is known by its task, its name and key, and how often the node has made it.
+
+        Args:
+            name: what the call is known by.
+            function: a coroutine function, or any other, which is called in a thread.
+            *args: its arguments.
+            key: tells calls of one name apart that are made at the same time.
+            repeatable: whether the function may be called again in a fork of the run without being allowed to.
+            **kwargs: its arguments by name.
+
+        Returns:
+            What the function returned, as JSON; a pydantic model as an object.
+
+        Raises:
+            CallError: the function raised; this too is recorded.
+            StateError: the result is not JSON, and nothing is recorded.
+            NodeError: `reason` is `concurrent-calls`, `bad-call`, `detached-node`, `wrong-thread`, `node-ended` or
+                `effect-refused`.
+        """
+        journal = self._attached("ctx.call()")
+        if not _in_a_loop():
+            raise self._misplaced("ctx.call() is for async nodes", "In a sync node, use ctx.call_sync().")
+        return journal.call(name, function, args, kwargs, key=key, repeatable=repeatable)
+
+    def call_sync(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        /,
+        *args: Any,
+        key: str | None = None,
+        repeatable: bool = True,
+        **kwargs: Any,
+    ) -> JsonValue:
+        """Like `call`, for a sync node: wait for the outcome. The function runs in the node's own thread.
+
+        Args:
+            name: what the call is known by.
+            function: what is called.
+            *args: its arguments.
+            key: tells calls of one name apart that are made at the same time.
+            repeatable: whether the function may be called again in a fork of the run without being allowed to.
+            **kwargs: its arguments by name.
+
+        Raises:
+            CallError: the function raised; this too is recorded.
+            StateError: the result is not JSON, and nothing is recorded.
+            NodeError: as for `call`.
+        """
+        journal = self._attached("ctx.call_sync()")
+        if _in_a_loop():
+            raise self._misplaced("ctx.call_sync() would block the event loop", "In an async node, await ctx.call().")
+        return journal.call_from_thread(name, function, args, kwargs, key=key, repeatable=repeatable)
+
+    def interrupt(self, prompt: str, payload: JsonValue = None) -> JsonValue:
+        """Return a person's answer, or end the node until there is one; then it runs again from its beginning.
+
+        Args:
+            prompt: the question.
+            payload: what the person needs to answer; JSON.
+
+        Raises:
+            StateError: the payload is not JSON, or the prompt is not text.
+        """
+        return self.ask(prompt, payload, into=None)
+
+    def ask(self, prompt: str, payload: JsonValue, *, into: str | None) -> JsonValue:
+        """Like `interrupt`, for an answer that goes into a field of the state.
+
+        Args:
+            prompt: the question.
+            payload: what the person needs to answer.
+            into: the field.
+        """
+        self._attached("ctx.interrupt()")
+        occurrence = self._asked
+        self._asked += 1
+        if occurrence in self._answers:
+            return self._answers[occurrence]
+        if not isinstance(prompt, str):
+            raise StateError(
+                f"the prompt of ctx.interrupt() is a value of type {type(prompt).__qualname__}",
+                reason="bad-prompt",
+                hint="A prompt is text; what else the person needs goes into payload.",
+                node=self.node,
+            )
+        asked = EncodedValue.of(payload, "payload").value
+        raise Suspended((Question(prompt, asked, into, occurrence),))
+
+    def detached(self) -> NodeContext:
+        """Return a copy for another process, in which nothing can be asked of the run."""
+        copied = copy.copy(self)
+        copied._journal = None
+        return copied
+
+    def seen(self) -> datetime | None:
+        """Return the time that the node was told in this try, if it asked."""
+        return self._now
+
+    @property
+    def is_calling(self) -> bool:
+        """Whether calls of this try are under way."""
+        return self._journal is not None and self._journal.is_calling
+
+    async def settle(self) -> None:
+        """Wait for what a try has begun and not awaited."""
+        if self._journal is not None:
+            await self._journal.settle()
+
+    def begin(self, attempt: int) -> None:
+        """Make ready for a try.
+
+        Args:
+            attempt: counts the tries, from 1.
+        """
+        self.attempt = attempt
+        self._asked = 0
+        self._now = self._random = self._uuids = None
+        if self._journal is not None:
+            self._journal.begin()
+
+    def _attached(self, what: str) -> CallLog:
+        if self._journal is None:
+            raise NodeError(
+                f"{what} cannot be used in a node that runs in another process",
+                reason="detached-node",
+                hint="Make the node an async function, or give graph.start() an executor of threads.",
+                node=self.node,
+            )
+        return self._journal
+
+    def _misplaced(self, complaint: str, hint: str) -> NodeError:
+        return NodeError(complaint, reason="wrong-thread", hint=hint, node=self.node)
+
+    def _seeded(self, purpose: str) -> Random:
+        seed = hashlib.sha256(f"{self.run_id}\n{self.task_id}\n{purpose}".encode()).digest()
+        return Random(int.from_bytes(seed))  # noqa: S311  # no secret: it must come out the same again
+
+
+def _in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

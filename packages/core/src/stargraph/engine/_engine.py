@@ -1,0 +1,388 @@
+"""The engine: runs what the frontier names and appends what comes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from stargraph.checkpoint.protocol import ENDED, Checkpoint, RecordedCall, Task
+from stargraph.engine._call_log import CallLog
+from stargraph.engine._context import Suspended
+from stargraph.engine._events import EventType, RunEvent
+from stargraph.engine._failures import error_info, node_cancelled
+from stargraph.engine._fork_overrides import ForkOverrides
+from stargraph.engine._log import RunLog, TakenOver
+from stargraph.engine._pending_tasks import PendingTasks
+from stargraph.engine._plan import Plan
+from stargraph.engine._remote import is_remote
+from stargraph.engine._subgraph import ChildPausedError, Children, StoreFaultError, cancel_children
+from stargraph.engine._task_runner import Worker
+from stargraph.engine._transitions import Updates, asked, called, completed, failed, tasks_of
+from stargraph.errors import NodeError, StargraphError
+
+Publish = Callable[[RunEvent], None]
+
+
+def new_executor_id() -> str:
+    """Return the name of an executor: 32 random hex digits."""
+    return secrets.token_hex(16)
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A task that runs, when it began, and what it learns from outside."""
+
+    task: Task
+    started_at: datetime
+    journal: CallLog
+    work: asyncio.Task[Updates]
+
+
+class Engine:
+    """Runs one run until nothing of it can go on, or until it is told to stop.
+
+    Args:
+        plan: the graph.
+        log: the log of the run.
+        executor_id: names this executor in every checkpoint that it writes.
+        threads: where sync nodes run; the loop's own threads where None.
+        publish: told of each event, after its checkpoint was appended.
+        terms: what is otherwise than the graph says.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        log: RunLog,
+        *,
+        executor_id: str,
+        threads: Executor | None,
+        publish: Publish,
+        terms: ForkOverrides | None = None,
+    ) -> None:
+        self._plan = plan
+        self._log = log
+        self._executor_id = executor_id
+        self._publish = publish
+        self._terms = terms = terms or ForkOverrides()
+        self._call_threads = None if is_remote(threads) else threads
+        self._children = Children(
+            plan,
+            log,
+            executor_id=executor_id,
+            spawn=lambda child_plan, child_log: Engine(
+                child_plan,
+                child_log,
+                executor_id=executor_id,
+                threads=threads,
+                publish=publish,
+                terms=ForkOverrides(effects=terms.effects),
+            ),
+        )
+        self._open_work = PendingTasks(plan, log.read_step)
+        self._worker = Worker(plan, self._open_work, threads=threads, run_child=self._children.run, terms=terms)
+        self._flights: dict[str, _Flight] = {}
+        self._failure: tuple[Task, BaseException, tuple[RecordedCall, ...]] | None = None
+        self._failed: set[str] = set()
+        self._recording: set[asyncio.Task[Any]] = set()
+        self._fault: BaseException | None = None
+        self._stop: Literal["pause", "cancel"] | None = None
+        self._deadline: float | None = None
+        self._answered: set[str] = set()
+        # A future and not an Event: waiting for it takes no task of its own.
+        self._signal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        log.on_control = self.observe
+        log.on_fault = self._wake
+
+    async def run(self) -> None:
+        """Run the nodes of the frontier, and those that follow, until none is left that can run.
+
+        Raises:
+            CheckpointConflictError: another executor has taken the run over.
+            CheckpointError: as the store raises.
+        """
+        try:
+            await self._open_work.load(self._log.tail)
+            self._answered |= self._children.asking(self._log.tail)
+            while True:
+                self._start_ready_tasks()
+                busy = bool(self._flights) and self._stop != "cancel" and await self._wait()
+                self._raise_fault()
+                if busy:
+                    if self._log.has_fault:
+                        await self._log.flush()
+                    for flight in [flight for flight in self._flights.values() if flight.work.done()]:
+                        del self._flights[flight.task.id]
+                        await self._settle(flight)
+                    continue
+                await self._record_end()
+                await self._log.flush()
+                # An answer or a cancellation may have met the last write.
+                if not self._can_go_on():
+                    break
+        except TakenOver:
+            pass  # Somebody has cancelled the run meanwhile; the log's tail says so.
+        finally:
+            try:
+                await self._stop_flights()
+                if self._recording:
+                    # Those of threads, which nobody can cancel.
+                    await asyncio.wait(self._recording)
+            finally:
+                await self._log.wind_down()
+
+    def pause(self, grace: float) -> None:
+        """Start nothing more, and let what runs end.
+
+        Args:
+            grace: seconds after which what still runs is cancelled; it runs again after a resume.
+        """
+        self._stop = self._stop or "pause"
+        self._deadline = asyncio.get_running_loop().time() + grace
+        self._children.pause(grace)
+        self._wake()
+
+    def cancel(self) -> None:
+        """Cancel what runs, and end the run as cancelled."""
+        self._stop = "cancel"
+        self._wake()
+
+    def observe(self, record: Checkpoint) -> None:
+        """Take note of a control event: an answer, the wish to cancel, or a cancellation that somebody else recorded.
+
+        Args:
+            record: its checkpoint, which is in the log.
+        """
+        self._open_work.note_calls(record)
+        self._answered |= {call.task_id for call in record.calls if call.kind == "answer"}
+        if record.event in ("cancel_requested", "cancelled"):
+            self._stop = "cancel"
+        self._publish(
+            RunEvent.model_construct(
+                type=record.event,
+                run_id=record.run_id,
+                step=record.step,
+                task_id=record.task_id,
+                node=record.last_node,
+                timestamp=record.timestamp,
+                durable=True,
+            )
+        )
+        self._wake()
+
+    async def _wait(self) -> bool:
+        """Wait until a task ends or somebody calls; False where the time to pause is over."""
+        seconds = None if self._deadline is None else self._deadline - asyncio.get_running_loop().time()
+        waited: set[asyncio.Future[Any]] = {self._signal, *(flight.work for flight in self._flights.values())}
+        done, _ = await asyncio.wait(
+            waited,
+            return_when=asyncio.FIRST_COMPLETED,
+            timeout=None if seconds is None else max(seconds, 0),
+        )
+        if self._signal.done():
+            self._signal = asyncio.get_running_loop().create_future()
+        return bool(done)
+
+    def _wake(self) -> None:
+        if not self._signal.done():
+            self._signal.set_result(None)
+
+    async def _stop_flights(self) -> None:
+        work = [flight.work for flight in self._flights.values()]
+        self._flights.clear()
+        for task in work:
+            task.cancel()
+        if work:
+            await asyncio.gather(*work, return_exceptions=True)
+
+    def _ready_tasks(self) -> list[Task]:
+        if self._failure is not None or self._stop is not None:
+            return []
+        tail = self._log.tail
+        blocked = {interrupt.task_id for interrupt in tail.interrupts} - self._answered
+        return [task for task in tasks_of(tail.frontier) if task.id not in self._flights and task.id not in blocked]
+
+    def _can_go_on(self) -> bool:
+        if self._log.tail.status in ENDED:
+            return False
+        return self._stop == "cancel" or bool(self._ready_tasks())
+
+    def _start_ready_tasks(self) -> None:
+        tail = self._log.tail
+        for task in self._ready_tasks():
+            if tail.step >= self._plan.document.max_steps:
+                self._failure = (task, self._too_many_steps(tail, task), ())
+                return
+            self._answered.discard(task.id)
+            started_at = datetime.now(UTC)
+            journal = CallLog(
+                task,
+                self._open_work.calls(task),
+                record=self._record_call,
+                threads=self._call_threads,
+                effects=self._terms.effects,
+            )
+            work = asyncio.ensure_future(self._worker.run(tail, task, journal))
+            self._flights[task.id] = _Flight(task, started_at, journal, work)
+            self._tell("node_started", task, tail.step, started_at, durable=False)
+
+    def _too_many_steps(self, tail: Checkpoint, task: Task) -> NodeError:
+        return NodeError(
+            f"the run has {tail.step} steps, and the graph allows {self._plan.document.max_steps}",
+            reason="max-steps",
+            hint="Mend the loop, or raise max_steps in the graph and resume the run.",
+            node=task.node,
+        )
+
+    async def _settle(self, flight: _Flight) -> None:
+        """Append what came of a task."""
+        task = flight.task
+        try:
+            update = flight.work.result()
+        except Suspended as suspended:
+            await self._record_questions(flight, suspended)
+            return
+        except ChildPausedError:
+            return
+        except StoreFaultError as fault:
+            raise fault.cause from fault
+        except asyncio.CancelledError:
+            # Nobody here cancels a flight and then settles it: the node did so itself.
+            self._fail(flight, node_cancelled(task))
+            return
+        except Exception as error:  # noqa: BLE001  # whatever a node raises is recorded
+            self._fail(flight, error)
+            return
+        branches = self._open_work.branches
+        try:
+            checkpoint, durable = await self._log.append(lambda tail: self._completed(tail, flight, update, branches))
+        except _BuildError as error:
+            self._fail(flight, error.cause)
+            return
+        self._open_work.note_completed(task, update, checkpoint)
+        self._tell("completed", task, checkpoint.step, checkpoint.timestamp, durable=durable)
+
+    def _raise_fault(self) -> None:
+        """Raise why a call could not be recorded; nothing must be appended then, since what is stored is not known."""
+        if self._fault is not None:
+            raise self._fault
+
+    def _completed(
+        self, tail: Checkpoint, flight: _Flight, update: Updates, branches: Mapping[int, Updates]
+    ) -> Checkpoint:
+        self._raise_fault()
+        task = flight.task
+        try:
+            changes = completed(self._plan, tail, task, update, branches)
+            changes["frontier"] = self._terms.kept(changes["frontier"])
+            return tail.next(
+                event="completed",
+                executor_id=self._executor_id,
+                timestamp=datetime.now(UTC),
+                last_node=task.node,
+                task_id=task.id,
+                task_started_at=flight.started_at,
+                update=update,
+                calls=flight.journal.moments(),
+                **changes,
+            )
+        except StargraphError as error:
+            raise _BuildError(error) from error
+
+    async def _record_call(self, task: Task, call: RecordedCall) -> bool:
+        """Append the outcome of a call; False where that cannot be done, which ends this execution."""
+        recording = asyncio.current_task()
+        assert recording is not None
+        self._recording.add(recording)
+        try:
+            checkpoint = await self._append("called", task, lambda tail: called(tail, call))
+        except asyncio.CancelledError:
+            raise
+        except BaseException as fault:  # noqa: BLE001  # the node must not meet it: the engine raises it
+            self._fault = self._fault or fault
+            self._wake()
+            return False
+        finally:
+            self._recording.discard(recording)
+        self._open_work.note_calls(checkpoint)
+        return True
+
+    async def _record_questions(self, flight: _Flight, suspended: Suspended) -> None:
+        task = flight.task
+        now = datetime.now(UTC)
+        open_ids = {interrupt.id for interrupt in self._log.tail.interrupts}
+        if all(question.id_for(task) in open_ids for question in suspended.questions):
+            return
+        moments = flight.journal.moments()
+        await self._append(
+            "asked", task, lambda tail: {**asked(tail, task, suspended.questions, now), "calls": moments}
+        )
+
+    async def _record_end(self) -> None:
+        if self._log.tail.status in ENDED:
+            return
+        if self._stop == "cancel":
+            await self._stop_flights()
+            # The run first: one that goes on without having been cancelled must not find its child cancelled.
+            await self._append("cancelled", None, lambda tail: {"status": "cancelled"})
+            await cancel_children(self._log, self._log.tail, self._executor_id)
+        elif self._failure is not None:
+            task, error, moments = self._failure
+            info = error_info(error, node=task.node)
+            forgotten = self._open_work.failed_calls(self._failed)
+            await self._append("failed", task, lambda tail: {**failed(tail, info, forgotten), "calls": moments})
+        elif self._stop == "pause" and self._log.tail.status == "running":
+            await self._stop_flights()
+            await self._append("paused", None, lambda tail: {"status": "paused"})
+
+    async def _append(
+        self, event: EventType, task: Task | None, changed: Callable[[Checkpoint], dict[str, Any]]
+    ) -> Checkpoint:
+        now = datetime.now(UTC)
+        assert event != "node_started"
+
+        def build(tail: Checkpoint) -> Checkpoint:
+            self._raise_fault()
+            return tail.next(
+                event=event,
+                executor_id=self._executor_id,
+                timestamp=now,
+                last_node=None if task is None else task.node,
+                task_id=None if task is None else task.id,
+                **changed(tail),
+            )
+
+        checkpoint, durable = await self._log.append(build)
+        self._tell(event, task, checkpoint.step, now, durable=durable)
+        return checkpoint
+
+    def _fail(self, flight: _Flight, error: BaseException) -> None:
+        self._failed.add(flight.task.id)
+        if self._failure is None:
+            self._failure = (flight.task, error, flight.journal.moments())
+
+    def _tell(self, what: EventType, task: Task | None, step: int, when: datetime, *, durable: bool) -> None:
+        self._publish(
+            RunEvent.model_construct(
+                type=what,
+                run_id=self._log.tail.run_id,
+                step=step,
+                task_id=None if task is None else task.id,
+                node=None if task is None else task.node,
+                timestamp=when,
+                durable=durable,
+            )
+        )
+
+
+class _BuildError(Exception):
+    """Carries what is wrong with a node's update out of the building of its checkpoint."""
+
+    def __init__(self, cause: StargraphError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause

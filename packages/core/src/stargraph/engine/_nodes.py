@@ -1,0 +1,214 @@
+"""Nodes: the code behind a graph's steps, and how a try of it is made."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+from stargraph.engine._context import NodeContext
+from stargraph.engine._failures import is_any_of
+from stargraph.engine._imports import load_exception, load_object
+from stargraph.engine._prompts import fill_prompt
+from stargraph.engine._threads import run_in_executor, timed_out
+from stargraph.errors import GraphError, NodeError
+from stargraph.ir import NodeSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A step of a graph, ready to run.
+
+    Attributes:
+        spec: its definition.
+        code: the callable or class that its kind names; None where the kind is built in.
+        function: what a try calls.
+        wants_context: whether `function` takes the context as its second argument.
+        retried: the exceptions that are worth another try.
+    """
+
+    spec: NodeSpec
+    code: Any
+    function: Callable[..., Any]
+    wants_context: bool
+    retried: tuple[type[BaseException], ...]
+
+    async def run(
+        self,
+        make_call: Callable[[], Callable[[], Any]],
+        context: NodeContext,
+        *,
+        executor: Executor | None = None,
+        waits: bool = True,
+    ) -> object:
+        """Run the node with its retries, and return what it returned.
+
+        Args:
+            make_call: gives the call of each try, with a state of its own.
+            context: what the node is told.
+            executor: where a sync function runs; threads of the loop's own where None.
+            waits: whether time passes between two tries.
+
+        Raises:
+            BaseException: what the last try raised.
+        """
+        try:
+            return await self._tries(make_call, context, executor, waits=waits)
+        except SystemExit as exit_:
+            raise NodeError(
+                f"the node called sys.exit({exit_.code!r})",
+                reason="node-exited",
+                hint="A node ends by returning or by raising an exception.",
+                node=self.spec.id,
+            ) from exit_
+
+    async def _tries(
+        self,
+        make_call: Callable[[], Callable[[], Any]],
+        context: NodeContext,
+        executor: Executor | None,
+        *,
+        waits: bool,
+    ) -> object:
+        retry = self.spec.retry
+        if retry is None:
+            return await self._try(make_call(), context, executor)
+        from tenacity import (
+            AsyncRetrying,
+            retry_if_exception,
+            stop_after_attempt,
+            wait_exponential,
+            wait_none,
+            wait_random,
+        )
+
+        tries = AsyncRetrying(
+            stop=stop_after_attempt(retry.attempts),
+            wait=wait_exponential(multiplier=retry.initial_delay, max=retry.max_delay)
+            + wait_random(0, retry.initial_delay)
+            if waits
+            else wait_none(),
+            retry=retry_if_exception(lambda error: is_any_of(error, self.retried)),
+            reraise=True,
+        )
+        async for attempt in tries:
+            with attempt:
+                context.begin(attempt.retry_state.attempt_number)
+                return await self._try(make_call(), context, executor)
+        raise AssertionError("tenacity ends with an outcome")
+
+    def call(self, state: object, context: NodeContext) -> Callable[[], Any]:
+        """Return the call of the node's function.
+
+        Args:
+            state: what it is given.
+            context: what it is told, where it wants to know.
+        """
+        return functools.partial(self.function, *((state, context) if self.wants_context else (state,)))
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it runs on the event loop."""
+        return inspect.iscoroutinefunction(self.function)
+
+    async def _try(self, call: Callable[[], Any], context: NodeContext, executor: Executor | None) -> object:
+        try:
+            returned = await self._outcome(call, executor)
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            if context.is_calling:
+                await context.settle()
+            raise
+        if context.is_calling:
+            await context.settle()
+        return returned
+
+    async def _outcome(self, call: Callable[[], Any], executor: Executor | None) -> object:
+        if not self.is_async:
+            return await run_in_executor(call, executor, self.spec.timeout)
+        if self.spec.timeout is None:
+            return await call()
+        limit = asyncio.timeout(self.spec.timeout)
+        try:
+            async with limit:
+                return await call()
+        except TimeoutError:
+            if limit.expired():
+                raise timed_out(self.spec.timeout) from None
+            raise
+
+
+def build_node(spec: NodeSpec) -> Node:
+    """Make a node ready to run.
+
+    Args:
+        spec: its definition.
+
+    Raises:
+        GraphError: its code cannot be imported, or is not what a node can be.
+    """
+    owner = f"node {spec.id!r}"
+    retried = tuple(load_exception(name, wanted_by=f"{owner}: retry") for name in spec.retry.on) if spec.retry else ()
+    if ":" not in spec.kind:
+        function = functools.partial(_ask, spec) if spec.kind == "interrupt" else _nothing
+        return Node(spec, None, function, True, retried)
+    code = load_object(spec.kind, wanted_by=owner)
+    function = _executable(code, spec)
+    return Node(spec, code, function, _takes_context(function, spec), retried)
+
+
+async def _nothing(state: object, context: NodeContext) -> None:
+    """What `echo` and `halt` do."""
+
+
+async def _ask(spec: NodeSpec, state: object, context: NodeContext) -> dict[str, object]:
+    """What `interrupt` does: the answer is its update."""
+    assert spec.prompt is not None
+    assert spec.into is not None
+    return {spec.into: context.ask(fill_prompt(spec.prompt, state), None, into=spec.into)}
+
+
+def _executable(code: Any, spec: NodeSpec) -> Callable[..., Any]:
+    if isinstance(code, type):
+        try:
+            code = code()
+        except Exception as error:
+            raise GraphError(
+                f"node {spec.id!r}: {spec.kind}() failed: {type(error).__name__}: {error}",
+                reason="node-class-failed",
+                hint="The class of a node is made without arguments.",
+            ) from error
+    if hasattr(code, "execute"):
+        code = code.execute
+    if not callable(code):
+        raise GraphError(
+            f"node {spec.id!r}: {spec.kind} is a {type(code).__qualname__}, and cannot be called",
+            reason="not-callable",
+            hint="Name a function, or a class with an execute() method.",
+        )
+    if not inspect.isroutine(code) and inspect.iscoroutinefunction(code.__call__):
+        return code.__call__  # type: ignore[no-any-return]
+    return code  # type: ignore[no-any-return]
+
+
+def _takes_context(function: Callable[..., Any], spec: NodeSpec) -> bool:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return False
+    for arguments in (2, 1):
+        try:
+            signature.bind(*(None,) * arguments)
+        except TypeError:
+            continue
+        return arguments == 2
+    raise GraphError(
+        f"node {spec.id!r}: {spec.kind}{signature} does not take (state, ctx) or (state)",
+        reason="wrong-signature",
+        hint="A node is called with the state and, where it takes two arguments, the context.",
+    )

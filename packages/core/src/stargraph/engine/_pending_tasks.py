@@ -1,0 +1,168 @@
+"""What the log knows of the tasks and branches that are open."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+
+from stargraph.checkpoint.protocol import (
+    Checkpoint,
+    EncodedValue,
+    FanOut,
+    JsonValue,
+    RecordedCall,
+    Task,
+)
+from stargraph.engine._plan import Completion, Plan
+from stargraph.engine._subgraph import StoreFaultError
+from stargraph.engine._transitions import Updates, fan_out_of, steps_of, tasks_of
+from stargraph.errors import CheckpointCorruptedError, CheckpointError, StateError
+
+ReadStep = Callable[[int], Awaitable[Checkpoint | None]]
+
+
+class PendingTasks:
+    """The recorded calls of open tasks, the updates of finished branches, and the items of a map.
+
+    Args:
+        plan: the graph.
+        read_step: reads one step of the run from the store.
+    """
+
+    def __init__(self, plan: Plan, read_step: ReadStep) -> None:
+        self._plan = plan
+        self._read_step = read_step
+        self._calls: dict[str, list[tuple[int, RecordedCall]]] = {}
+        self._branches: dict[int, Updates] = {}
+        self._items: list[JsonValue] | None = None
+
+    async def load(self, tail: Checkpoint) -> None:
+        """Read what a run's open tasks need from its log.
+
+        Args:
+            tail: the latest checkpoint.
+
+        Raises:
+            CheckpointCorruptedError: a step is missing.
+        """
+        for step in sorted({step for task in tasks_of(tail.frontier) for step in steps_of(task.calls)}):
+            self.note_calls(await self._read(tail, step))
+        fan_out = fan_out_of(tail.frontier)
+        if fan_out is None:
+            return
+        for step in steps_of(fan_out.completed_steps):
+            record = await self._read(tail, step)
+            if record.event == "completed" and record.task_id is not None:
+                index = int(record.task_id.rpartition(".")[2])
+                self._branches[index] = record.encoded_update() or {}
+
+    async def item(self, tail: Checkpoint, task: Task) -> JsonValue:
+        """Return the item of a map's branch, as a copy; None for any other task.
+
+        Args:
+            tail: the latest checkpoint.
+            task: the task.
+
+        Raises:
+            StoreFaultError: the store cannot be read now, or a step is missing.
+        """
+        fan_out = fan_out_of(tail.frontier)
+        if task.index is None or fan_out is None or fan_out.mode != "map":
+            return None
+        if self._items is None:
+            try:
+                self._items = await self._load_items(tail, fan_out)
+            except CheckpointError as error:
+                raise StoreFaultError(error) from error
+        return EncodedValue.of_checked(self._items[task.index]).fresh()
+
+    async def _load_items(self, tail: Checkpoint, fan_out: FanOut) -> list[JsonValue]:
+        origin = await self._read(tail, fan_out.since_step)
+        rule = self._plan.rules[fan_out.rule]
+        completion = Completion(
+            node=rule.spec.when.node, task_id=fan_out.task_id, state=origin.state, update=origin.update or {}
+        )
+        items = self._plan.items(rule, completion)
+        if len(items) != fan_out.width:
+            raise StateError(
+                f"rule {fan_out.rule!r} gives {len(items)} items, and gave {fan_out.width} when the map began",
+                reason="map-changed",
+                hint="Go on with the graph that began the map.",
+            )
+        return items
+
+    def calls(self, task: Task) -> Sequence[RecordedCall]:
+        """Return the calls that were recorded for a task.
+
+        Args:
+            task: the task.
+        """
+        noted = self._calls.get(task.id)
+        return () if noted is None else [call for _, call in noted]
+
+    def call_steps(self, task: Task) -> Sequence[int]:
+        """Return the steps at which the calls of a task were recorded, in the order of `calls`.
+
+        Args:
+            task: the task.
+        """
+        return [step for step, _ in self._calls.get(task.id, ())]
+
+    def failed_calls(self, task_ids: Iterable[str]) -> set[int]:
+        """Return the steps at which failed calls of some tasks were recorded.
+
+        Args:
+            task_ids: the tasks.
+        """
+        return {step for task_id in task_ids for step, call in self._calls.get(task_id, ()) if call.error is not None}
+
+    def forget_calls(self, steps: Collection[int]) -> None:
+        """Forget the calls that were recorded at some steps.
+
+        Args:
+            steps: the steps.
+        """
+        for task_id, calls in self._calls.items():
+            self._calls[task_id] = [(step, call) for step, call in calls if step not in steps]
+
+    @property
+    def branches(self) -> Mapping[int, Updates]:
+        """The updates of the branches that have completed, by their index."""
+        return self._branches
+
+    def note_calls(self, record: Checkpoint) -> None:
+        """Remember the calls that a checkpoint records.
+
+        Args:
+            record: the checkpoint.
+        """
+        for call in record.calls:
+            self._calls.setdefault(call.task_id, []).append((record.step, call))
+
+    def note_completed(self, task: Task, update: Updates, record: Checkpoint) -> None:
+        """Remember that a task completed.
+
+        Args:
+            task: the task.
+            update: its update.
+            record: the checkpoint of its completion.
+        """
+        self._calls.pop(task.id, None)
+        if task.index is not None:
+            self._branches[task.index] = update
+        fan_out = fan_out_of(record.frontier)
+        if fan_out is None or fan_out.since_step == record.step:
+            # Completions of this fan-out may have to be built again behind an answer: they keep what they were given.
+            self._branches = {}
+            self._items = None
+
+    async def _read(self, tail: Checkpoint, step: int) -> Checkpoint:
+        record = tail if step == tail.step else await self._read_step(step)
+        if record is None:
+            raise CheckpointCorruptedError(
+                f"run {tail.run_id!r}: step {step} is missing, and the run needs it to go on",
+                reason="missing-step",
+                hint="Restore the store from a backup.",
+                run_id=tail.run_id,
+                step=step,
+            )
+        return record

@@ -1,0 +1,309 @@
+"""A graph made ready to run: its nodes and rules, its state, and the hashes that it is known by."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from stargraph.checkpoint.protocol import EncodedValue, FanOut, JsonValue, Task
+from stargraph.engine._expressions import Expression
+from stargraph.engine._fingerprint import runtime_definition, runtime_hash
+from stargraph.engine._nodes import Node, build_node
+from stargraph.engine._state import StateSpec
+from stargraph.errors import StateError
+from stargraph.ir import (
+    Ask,
+    Goto,
+    Halt,
+    IRDocument,
+    Map,
+    NodeSpec,
+    Parallel,
+    RuleSpec,
+    comparable_schema,
+    definition_of,
+    graph_hash,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule with its expressions compiled.
+
+    Attributes:
+        spec: its definition.
+        condition: decides whether it applies; None: always.
+        over: gives the items of its map, where it has one.
+    """
+
+    spec: RuleSpec
+    condition: Expression | None
+    over: Expression | None
+
+    @classmethod
+    def build(cls, spec: RuleSpec) -> Rule:
+        """Compile a rule.
+
+        Args:
+            spec: its definition.
+
+        Raises:
+            GraphError: an expression does not compile.
+        """
+        condition = spec.when.condition
+        over = next((action.over for action in spec.then if isinstance(action, Map)), None)
+        return cls(spec, Expression(condition) if condition else None, Expression(over) if over else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What the rules see of the node that has just completed.
+
+    Attributes:
+        node: its id.
+        task_id: its task.
+        state: the state after it.
+        update: what it returned.
+    """
+
+    node: str
+    task_id: str
+    state: Mapping[str, JsonValue]
+    update: Mapping[str, JsonValue]
+
+    @property
+    def facts(self) -> dict[str, JsonValue]:
+        """The `node` of an expression."""
+        return {"id": self.node, "update": dict(self.update)}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A graph, ready to run.
+
+    Attributes:
+        document: its definition.
+        state: its state.
+        nodes: its nodes by their ids.
+        rules: its rules by their ids.
+        graph_definition: what `graph_hash` is made of.
+        graph_hash: the fingerprint of what shapes execution.
+        runtime_definition: what `runtime_hash` is made of.
+        runtime_hash: the fingerprint of the code.
+        children: the graphs of its subgraph nodes, by their ids.
+    """
+
+    document: IRDocument
+    state: StateSpec
+    nodes: dict[str, Node]
+    rules: dict[str, Rule]
+    graph_definition: dict[str, JsonValue]
+    graph_hash: str
+    runtime_definition: dict[str, JsonValue]
+    runtime_hash: str
+    children: dict[str, Plan] = field(default_factory=dict)
+    _inputs: dict[str, dict[str, Expression]] = field(default_factory=dict)
+    _outputs: dict[str, dict[str, Expression]] = field(default_factory=dict)
+    _rules_after: dict[str, list[Rule]] = field(default_factory=dict)
+    _order: tuple[NodeSpec, ...] = ()
+
+    @classmethod
+    def build(cls, document: IRDocument, load_child: Callable[[str], Plan]) -> Plan:
+        """Import the code of a graph, compile its expressions and make its hashes.
+
+        Args:
+            document: the definition, checked.
+            load_child: returns the plan of the graph that a subgraph node names.
+
+        Raises:
+            GraphError: something that it names cannot be had.
+        """
+        state = StateSpec(document)
+        nodes = {spec.id: build_node(spec) for spec in document.nodes}
+        rules = {spec.id: Rule.build(spec) for spec in document.rules}
+        rules_after: dict[str, list[Rule]] = {}
+        for rule in rules.values():
+            rules_after.setdefault(rule.spec.when.node, []).append(rule)
+        subgraphs = [spec for spec in document.nodes if spec.kind == "subgraph"]
+        children = {spec.id: load_child(spec.graph or "") for spec in subgraphs}
+        definition = definition_of(document)
+        if children:
+            definition["subgraphs"] = {node_id: child.graph_definition for node_id, child in children.items()}
+        if state.class_schema is not None:
+            definition["state_class_schema"] = comparable_schema(state.class_schema)
+        code = {f"node {node_id!r}": node.code for node_id, node in nodes.items() if node.code is not None}
+        runtime = runtime_definition({**code, **state.code()})
+        for node_id, child in children.items():
+            inner = child.runtime_definition["code"]
+            runtime["code"] |= {f"{name} of subgraph {node_id!r}": fingerprint for name, fingerprint in inner.items()}
+        return cls(
+            document=document,
+            state=state,
+            nodes=nodes,
+            rules=rules,
+            graph_definition=definition,
+            graph_hash=graph_hash(definition),
+            runtime_definition=runtime,
+            runtime_hash=runtime_hash(runtime),
+            children=children,
+            _inputs={spec.id: _compiled(spec.inputs) for spec in subgraphs},
+            _outputs={spec.id: _compiled(spec.outputs) for spec in subgraphs},
+            _rules_after=rules_after,
+            _order=document.nodes,
+        )
+
+    @property
+    def definition(self) -> dict[str, JsonValue]:
+        """What the two hashes are made of, as a checkpoint records it."""
+        return {"graph": self.graph_definition, "runtime": self.runtime_definition}
+
+    def inputs_of(self, node: str) -> Mapping[str, Expression]:
+        """Return what gives a child run its inputs, by the child's fields.
+
+        Args:
+            node: the id of the subgraph node.
+        """
+        return self._inputs[node]
+
+    def outputs_of(self, node: str) -> Mapping[str, Expression]:
+        """Return what a child run's final state gives its parent, by the parent's fields.
+
+        Args:
+            node: the id of the subgraph node.
+        """
+        return self._outputs[node]
+
+    def first(self, step: int) -> tuple[Task | FanOut, ...]:
+        """Return the frontier of a run that begins.
+
+        Args:
+            step: the step whose state the first node is given.
+        """
+        return (self._task(self._order[0].id, step, previous=""),)
+
+    def after(self, completion: Completion, step: int, *, answered: str | None = None) -> tuple[Task | FanOut, ...]:
+        """Return the frontier that follows a completed node; empty where the run is done.
+
+        Args:
+            completion: the node, and the state after it.
+            step: the step at which it completed.
+            answered: the rule whose question was answered by this completion; it decides, past its question.
+
+        Raises:
+            StateError: a rule cannot be evaluated.
+        """
+        if answered is not None:
+            rule: Rule | None = self.rules[answered]
+            actions = self.rules[answered].spec.then[1:]
+        else:
+            rule = self._deciding_rule(completion)
+            actions = rule.spec.then if rule else ()
+        if self.nodes[completion.node].spec.kind == "halt" and rule is None:
+            return ()
+        if rule is None or not actions:
+            return self._next_in_order(completion, step)
+        action = actions[0]
+        if isinstance(action, Halt):
+            return ()
+        if isinstance(action, Goto):
+            return (self._task(action.target, step, previous=completion.task_id),)
+        if isinstance(action, Ask):
+            task = self._task(completion.node, step, previous=completion.task_id)
+            return (task.model_copy(update={"rule": rule.spec.id}),)
+        if isinstance(action, Parallel):
+            return self._fork(action, rule, len(action.targets), completion.task_id, step)
+        return self._fork(action, rule, len(self.items(rule, completion)), completion.task_id, step)
+
+    def items(self, rule: Rule, completion: Completion) -> list[JsonValue]:
+        """Return the items of a rule's map.
+
+        Args:
+            rule: the rule.
+            completion: the node that it follows.
+
+        Raises:
+            StateError: it is not a list, or not JSON.
+        """
+        assert rule.over is not None
+        items = rule.over.evaluate(completion.state, completion.facts)
+        if not isinstance(items, list):
+            raise StateError(
+                f"rule {rule.spec.id!r}: {rule.over.text!r} is a value of type {type(items).__qualname__}, not a list",
+                reason="not-a-list",
+                hint="`over` gives the list whose items are the branches, as in: state.notes",
+            )
+        # CEL knows values that JSON cannot say.
+        return EncodedValue.of(items, f"rule {rule.spec.id!r}: {rule.over.text}").value  # type: ignore[no-any-return]
+
+    def branch(self, fan_out: FanOut, index: int) -> Task:
+        """Return the task of one branch.
+
+        Args:
+            fan_out: the fan_out.
+            index: the position of the branch in it.
+        """
+        action = self.rules[fan_out.rule].spec.then[-1]
+        assert isinstance(action, (Parallel, Map))
+        node = action.targets[index] if isinstance(action, Parallel) else action.target
+        return self._task(node, fan_out.since_step, previous=fan_out.task_id, index=index)
+
+    def join(self, fan_out: FanOut, step: int) -> Task:
+        """Return the task at which the branches of a fan_out meet.
+
+        Args:
+            fan_out: the fan_out.
+            step: the step at which the last branch completed.
+        """
+        return self._task(fan_out.join, step, previous=f"{fan_out.task_id}/join")
+
+    def _fork(
+        self, action: Parallel | Map, rule: Rule, width: int, previous: str, step: int
+    ) -> tuple[Task | FanOut, ...]:
+        at_once = width if isinstance(action, Parallel) else min(width, action.max_concurrency)
+        fan_out = FanOut.model_construct(
+            kind="fan_out",
+            mode=action.kind,
+            rule=rule.spec.id,
+            task_id=previous,
+            join=action.join,
+            since_step=step,
+            width=width,
+            next_index=at_once,
+            completed_steps=(),
+        )
+        if width == 0:
+            return (self.join(fan_out, step),)
+        return (fan_out, *(self.branch(fan_out, index) for index in range(at_once)))
+
+    def _deciding_rule(self, completion: Completion) -> Rule | None:
+        for rule in self._rules_after.get(completion.node, ()):
+            if rule.condition is None or rule.condition.test(completion.state, completion.facts):
+                return rule
+        return None
+
+    def _next_in_order(self, completion: Completion, step: int) -> tuple[Task | FanOut, ...]:
+        ids = [spec.id for spec in self._order]
+        position = ids.index(completion.node) + 1
+        if position == len(ids):
+            return ()
+        return (self._task(ids[position], step, previous=completion.task_id),)
+
+    @staticmethod
+    def _task(node: str, step: int, *, previous: str, index: int | None = None) -> Task:
+        # An id names the way to a task and not its step, so that what others write into the log in
+        # between does not change it.
+        path = hashlib.sha256(f"{previous}\n{node}\n{index}".encode()).hexdigest()[:12]
+        return Task.model_construct(
+            kind="task",
+            id=f"{node}-{path}" if index is None else f"{node}-{path}.{index}",
+            node=node,
+            since_step=step,
+            index=index,
+            rule=None,
+            calls=(),
+        )
+
+
+def _compiled(expressions: Mapping[str, str] | None) -> dict[str, Expression]:
+    return {name: Expression(text) for name, text in (expressions or {}).items()}

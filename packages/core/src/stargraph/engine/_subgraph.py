@@ -1,0 +1,260 @@
+"""Child runs: a subgraph is a run of its own, with its own log, whose id follows from its parent's."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Protocol
+
+from stargraph.checkpoint.protocol import ENDED, Checkpoint, JsonValue, Task, is_run_id
+from stargraph.engine._context import Question, Suspended
+from stargraph.engine._expressions import Expression
+from stargraph.engine._log import RunLog
+from stargraph.engine._plan import Plan
+from stargraph.engine._transitions import status_of, tasks_of
+from stargraph.errors import CheckpointConflictError, CheckpointError, NodeError
+
+
+class ChildEngine(Protocol):
+    """What a child run is executed by."""
+
+    async def run(self) -> None:
+        """Run it until nothing of it can go on."""
+
+    def pause(self, grace: float) -> None:
+        """Start nothing more."""
+
+
+class StoreFaultError(Exception):
+    """Carries a store's error out of a task: it is not the node's failure, but the executor's.
+
+    Args:
+        cause: what the store raised.
+    """
+
+    def __init__(self, cause: CheckpointError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class ChildPausedError(Exception):
+    """Ends the task of a child run that was paused; it goes on after a resume."""
+
+
+def child_run_id(parent_run_id: str, task_id: str) -> str:
+    """Return the id of the child run of a task; the same in every process.
+
+    Args:
+        parent_run_id: the parent.
+        task_id: the task of the subgraph.
+    """
+    plain = f"{parent_run_id}:{task_id}"
+    if is_run_id(plain):
+        return plain
+    return f"{parent_run_id[:150]}:{hashlib.sha256(plain.encode()).hexdigest()[:32]}"
+
+
+class Children:
+    """The child runs of one run.
+
+    Args:
+        plan: the graph of the parent.
+        log: the log of the parent.
+        executor_id: names this executor.
+        spawn: makes the engine of a child.
+    """
+
+    def __init__(
+        self, plan: Plan, log: RunLog, *, executor_id: str, spawn: Callable[[Plan, RunLog], ChildEngine]
+    ) -> None:
+        self._plan = plan
+        self._log = log
+        self._executor_id = executor_id
+        self._spawn = spawn
+        self._running: dict[str, ChildEngine] = {}
+        self._pause_grace: float | None = None
+
+    def asking(self, tail: Checkpoint) -> set[str]:
+        """Return the tasks whose child runs wait for answers; those may have come while nobody looked.
+
+        Args:
+            tail: the latest checkpoint of the parent.
+        """
+        return {interrupt.task_id for interrupt in tail.interrupts if interrupt.child_run_id is not None}
+
+    def pause(self, grace: float) -> None:
+        """Let the children start nothing more.
+
+        Args:
+            grace: seconds, as for the parent.
+        """
+        self._pause_grace = grace
+        for engine in self._running.values():
+            engine.pause(grace)
+
+    async def run(self, tail: Checkpoint, task: Task, item: JsonValue) -> dict[str, object]:
+        """Take the child run of a task to its end, from where it stands, and return the parent's update.
+
+        Args:
+            tail: the latest checkpoint of the parent.
+            task: the task.
+            item: its item, in a map.
+
+        Raises:
+            Suspended: the child waits for answers.
+            NodeError: the child failed or was cancelled.
+            StoreFaultError: the store refused.
+        """
+        plan = self._plan.children[task.node]
+        try:
+            log = await self._open(plan, tail, task, item)
+            if log.tail.status not in ENDED:
+                engine = self._running[task.id] = self._spawn(plan, log)
+                if self._pause_grace is not None:
+                    engine.pause(self._pause_grace)
+                try:
+                    await engine.run()
+                finally:
+                    del self._running[task.id]
+        except CheckpointError as error:
+            raise StoreFaultError(error) from error
+        return child_outcome(self._plan, log.tail, task)
+
+    async def _open(self, plan: Plan, tail: Checkpoint, task: Task, item: JsonValue) -> RunLog:
+        run_id = child_run_id(tail.run_id, task.id)
+        latest = await self._log.read_latest(run_id)
+        if latest is None:
+            # A child must not outlive the step that it was made from: nobody would find it, to resume or to cancel it.
+            await self._log.flush()
+            first = self._genesis(plan, run_id, tail, task, item)
+            await self._log.write(first)
+            return self._log.of_child(first)
+        if latest.parent_run_id != tail.run_id:
+            raise CheckpointError(
+                f"run {run_id!r} exists already, and is no child of run {tail.run_id!r}",
+                reason="run-exists",
+                hint="The child run of this task needs that id: start the parent under another one.",
+                run_id=run_id,
+            )
+        log = self._log.of_child(latest)
+        if latest.status not in ENDED:
+            await log.append(lambda current: self._resumed(plan, current))
+        return log
+
+    def _genesis(self, plan: Plan, run_id: str, tail: Checkpoint, task: Task, item: JsonValue) -> Checkpoint:
+        inputs = child_inputs(self._plan, tail, task, item)
+        return Checkpoint.genesis(
+            run_id=run_id,
+            graph_id=plan.document.id,
+            graph_hash=plan.graph_hash,
+            runtime_hash=plan.runtime_hash,
+            definition=plan.definition,
+            state=plan.state.initial(inputs),
+            update=inputs,
+            frontier=plan.first(0),
+            executor_id=self._executor_id,
+            timestamp=datetime.now(UTC),
+            parent_run_id=tail.run_id,
+            parent_step=task.since_step,
+            origin="subgraph",
+            metadata=tail.metadata,
+        )
+
+    def _resumed(self, plan: Plan, tail: Checkpoint) -> Checkpoint:
+        same = (tail.graph_hash, tail.runtime_hash) == (plan.graph_hash, plan.runtime_hash)
+        return tail.next(
+            event="resumed",
+            status=status_of(tail.frontier, tail.interrupts),
+            executor_id=self._executor_id,
+            timestamp=datetime.now(UTC),
+            graph_hash=plan.graph_hash,
+            runtime_hash=plan.runtime_hash,
+            definition=None if same else plan.definition,
+        )
+
+
+def child_inputs(plan: Plan, tail: Checkpoint, task: Task, item: JsonValue) -> dict[str, JsonValue]:
+    """Return what a child run is started with.
+
+    Args:
+        plan: the graph of the parent.
+        tail: the checkpoint of the parent whose state is given.
+        task: the task.
+        item: its item, in a map.
+    """
+    facts = {"id": task.node, "item": item, "index": task.index}
+    return _evaluated(plan.inputs_of(task.node), tail.state, facts)
+
+
+def child_outcome(plan: Plan, child: Checkpoint, task: Task) -> dict[str, object]:
+    """Return the parent's update where its child run is done.
+
+    Args:
+        plan: the graph of the parent.
+        child: the latest checkpoint of the child.
+        task: the task of the parent.
+
+    Raises:
+        Suspended: the child waits for answers.
+        ChildPausedError: it was paused.
+        NodeError: it failed or was cancelled.
+    """
+    if child.status == "done":
+        return dict(_evaluated(plan.outputs_of(task.node), child.state, {"id": task.node}))
+    if child.status == "awaiting_input":
+        raise Suspended(
+            tuple(
+                Question(
+                    prompt=interrupt.prompt,
+                    payload=interrupt.payload,
+                    into=None,
+                    child_run_id=child.run_id,
+                    child_id=interrupt.id,
+                )
+                for interrupt in child.interrupts
+            )
+        )
+    if child.status == "paused":
+        raise ChildPausedError
+    error = child.error
+    told = f"{error.type}: {error.message}" if error else child.status
+    raise NodeError(
+        f"the child run {child.run_id!r} {child.status}: {told}",
+        reason=(error.reason if error else None) or f"child-{child.status}",
+        node=error.node if error else None,
+        run_id=child.run_id,
+    )
+
+
+async def cancel_children(log: RunLog, tail: Checkpoint, executor_id: str) -> None:
+    """End the open child runs of a run that is cancelled, and theirs.
+
+    Args:
+        log: the log of the parent.
+        tail: the latest checkpoint of the parent.
+        executor_id: names this executor.
+
+    Raises:
+        CheckpointError: as the store raises.
+    """
+    for task in tasks_of(tail.frontier):
+        while True:
+            child = await log.read_latest(child_run_id(tail.run_id, task.id))
+            if child is None or child.status in ENDED or child.parent_run_id != tail.run_id:
+                break
+            await cancel_children(log, child, executor_id)
+            ended = child.next(
+                event="cancelled", status="cancelled", executor_id=executor_id, timestamp=datetime.now(UTC)
+            )
+            try:
+                await log.write(ended)
+                break
+            except CheckpointConflictError:
+                continue
+
+
+def _evaluated(
+    expressions: Mapping[str, Expression], state: Mapping[str, JsonValue], facts: Mapping[str, JsonValue]
+) -> dict[str, JsonValue]:
+    return {name: expression.evaluate(state, facts) for name, expression in expressions.items()}

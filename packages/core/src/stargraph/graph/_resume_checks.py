@@ -1,0 +1,158 @@
+"""What is checked before a stored run is taken up."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from stargraph.checkpoint.protocol import Checkpoint, JsonValue, Task
+from stargraph.engine import Plan, RunEvent, runtime_changes
+from stargraph.errors import CheckpointError, GraphError, HashMismatchError
+from stargraph.ir import definition_changes
+
+ReadStep = Callable[[int], Awaitable[Checkpoint | None]]
+
+
+async def check_hashes(plan: Plan, tail: Checkpoint, read_step: ReadStep, *, accept: Sequence[str]) -> None:
+    """Refuse a run that another graph or other code has made, and say what changed.
+
+    Args:
+        plan: the graph that was loaded.
+        tail: the latest checkpoint.
+        read_step: reads one step of the run.
+        accept: the mismatches that are accepted.
+
+    Raises:
+        HashMismatchError: there is one that is not.
+    """
+    if tail.graph_hash != plan.graph_hash and "graph" not in accept:
+        stored = await recorded_definition(tail, read_step, "graph")
+        changes = () if stored is None else definition_changes(stored, plan.graph_definition)
+        raise _mismatch(tail, "graph", "the graph", tail.graph_hash, plan.graph_hash, changes)
+    if tail.runtime_hash != plan.runtime_hash and "runtime" not in accept:
+        stored = await recorded_definition(tail, read_step, "runtime")
+        changes = () if stored is None else runtime_changes(stored, plan.runtime_definition)
+        raise _mismatch(tail, "runtime", "the code of the graph", tail.runtime_hash, plan.runtime_hash, changes)
+
+
+def _mismatch(
+    tail: Checkpoint, accept: str, what: str, stored: str, loaded: str, changes: tuple[str, ...]
+) -> HashMismatchError:
+    told = "; ".join(changes) or "what changed cannot be told, since the steps that recorded it were pruned"
+    return HashMismatchError(
+        f"run {tail.run_id!r} was made by another version of {what}: {told}"
+        f" ({accept}_hash at step {tail.step}: {stored}, loaded: {loaded})",
+        reason=f"{accept}-hash",
+        hint=f"Load the version that made it, or accept the change: resume(accept=({accept!r},)),"
+        f" on the command line --accept {accept}"
+        f"{', or carry the run over with a migrate block' if accept == 'graph' else ''}.",
+        run_id=tail.run_id,
+        step=tail.step,
+        stored=stored,
+        loaded=loaded,
+        changes=changes,
+    )
+
+
+async def recorded_definition(tail: Checkpoint, read_step: ReadStep, part: str) -> dict[str, JsonValue] | None:
+    """Return what a hash of the latest checkpoint was made of, where the log still has it.
+
+    Args:
+        tail: the latest checkpoint.
+        read_step: reads one step of the run.
+        part: `graph` or `runtime`.
+    """
+    wanted = getattr(tail, f"{part}_hash")
+    record = await read_step(0)
+    if record is None or getattr(record, f"{part}_hash") != wanted:
+        record = tail
+        while record is not None and record.definition is None:
+            record = await read_step(record.step - 1) if record.step else None
+    if record is None or record.definition is None or getattr(record, f"{part}_hash") != wanted:
+        return None
+    found: dict[str, JsonValue] | None = record.definition.get(part)
+    return found
+
+
+def check_frontier(plan: Plan, tail: Checkpoint) -> None:
+    """Refuse a run whose next node the graph does not have; it may not, where its change was accepted.
+
+    Args:
+        plan: the graph that was loaded.
+        tail: the latest checkpoint.
+
+    Raises:
+        GraphError: a node or a rule is missing.
+    """
+    for item in tail.frontier:
+        node = item.node if isinstance(item, Task) else item.join
+        if node not in plan.nodes or (item.rule is not None and item.rule not in plan.rules):
+            raise GraphError(
+                f"run {tail.run_id!r} stands before node {node!r}, which this graph does not have as it was",
+                reason="unknown-node",
+                hint="Put it back, or carry the run over with a migrate block that renames it.",
+            )
+
+
+def refuse_unfinished_fork(tail: Checkpoint) -> None:
+    """Refuse a fork whose executor was lost before it had taken over all that it needs from its parent.
+
+    Args:
+        tail: the latest checkpoint.
+
+    Raises:
+        CheckpointError: `reason="unfinished-fork"`.
+    """
+    if (tail.definition or {}).get("fork", {}).get("remaining"):
+        raise CheckpointError(
+            f"run {tail.run_id!r} is a fork of {tail.parent_run_id!r} whose beginning was not written to its end",
+            reason="unfinished-fork",
+            hint="Fork the parent again; this run holds nothing else.",
+            run_id=tail.run_id,
+            step=tail.step,
+        )
+
+
+async def is_crash_loop(tail: Checkpoint, read_step: ReadStep, max_resumes: int) -> bool:
+    """Tell whether a run has been resumed too often in a row without an event that a living executor records.
+
+    Args:
+        tail: the latest checkpoint.
+        read_step: reads one step of the run.
+        max_resumes: how often is allowed.
+    """
+    record: Checkpoint | None = tail
+    resumes = 0
+    while record is not None and record.event in ("resumed", "called"):
+        resumes += record.event == "resumed"
+        if resumes >= max_resumes:
+            return True
+        record = await read_step(record.step - 1)
+    return False
+
+
+async def is_cancel_requested(tail: Checkpoint, read_step: ReadStep) -> bool:
+    """Tell whether a run was to be cancelled, by somebody who did not live to do it; answers may have come since.
+
+    Args:
+        tail: the latest checkpoint.
+        read_step: reads one step of the run.
+    """
+    record: Checkpoint | None = tail
+    while record is not None and record.event == "answered":
+        record = await read_step(record.step - 1)
+    return record is not None and record.event == "cancel_requested"
+
+
+def open_record(checkpoint: Checkpoint) -> RunEvent:
+    """Return the event of a checkpoint that concerns the run as a whole.
+
+    Args:
+        checkpoint: a durable one.
+    """
+    return RunEvent(
+        type=checkpoint.event,
+        run_id=checkpoint.run_id,
+        step=checkpoint.step,
+        timestamp=checkpoint.timestamp,
+        durable=True,
+    )

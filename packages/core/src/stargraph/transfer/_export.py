@@ -1,0 +1,204 @@
+"""Runs as one portable file: writing it, and reading it into a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import aclosing
+from datetime import datetime
+from typing import BinaryIO
+
+from stargraph.checkpoint.codec import Keyring
+from stargraph.checkpoint.protocol import Checkpoint, Checkpointer
+from stargraph.errors import CheckpointConflictError
+from stargraph.runtime._reading import Progress, Tally
+from stargraph.transfer._lines import LineReader, LineWriter, RunLine
+from stargraph.transfer._reports import Refusal, TransferReport
+from stargraph.transfer._transfer import (
+    Appender,
+    Refused,
+    chosen_runs,
+    confirm,
+    diverged,
+    head_of,
+    latest_of,
+    not_whole,
+    present_in,
+    refuse_seal,
+    survey,
+)
+
+
+async def export_runs(
+    store: Checkpointer,
+    stream: BinaryIO,
+    run_ids: Iterable[str] | None = None,
+    *,
+    since: datetime | None = None,
+    keyring: Keyring | None = None,
+    progress: Progress | None = None,
+) -> TransferReport:
+    """Write runs as JSON Lines. States are in it as plain text, whatever the store does with them.
+
+    Args:
+        store: where the runs are; it may be written meanwhile.
+        stream: where the lines go, in binary mode.
+        run_ids: the runs; None for all.
+        since: only runs that started then or later, where all are meant.
+        keyring: checks the seals; they are exported as they are.
+        progress: called now and then with the numbers of runs and steps that are done.
+
+    Returns:
+        What was written, and the runs that were refused because they are damaged.
+
+    Raises:
+        CheckpointNotFoundError: a run that was asked for is not in the store.
+        CheckpointConflictError: a run changed while it was read (`reason="run-changed"`); the file is not complete.
+        StoreUnavailableError: the store cannot be read.
+    """
+    named = None if run_ids is None else list(run_ids)
+    tally = Tally(progress)
+    lines = LineWriter(stream)
+    lines.header()
+    refusals: list[Refusal] = []
+    async with aclosing(chosen_runs(store, named, since)) as chosen:
+        async for run_id in chosen:
+            try:
+                latest = await latest_of(store, run_id, must_exist=named is not None)
+                if latest is None:
+                    continue
+                extent = await survey(store, run_id, keyring=keyring, head=latest, first=0)
+            except Refused as error:
+                refusals.append(error.refusal)
+                continue
+            lines.run(RunLine(head=head_of(latest), first_step=extent.first_step, steps=extent.steps))
+            try:
+                async with aclosing(extent.read(store)) as checkpoints:
+                    async for checkpoint in checkpoints:
+                        lines.checkpoint(checkpoint)
+                        tally.step()
+            except Refused as error:
+                refusal = error.refusal  # too late to leave the run out: the file says that it is there
+                raise CheckpointConflictError(
+                    f"run {run_id!r}: {refusal.message}", reason=refusal.reason, hint=refusal.hint, run_id=run_id
+                ) from None
+            tally.run()
+    lines.end()
+    return TransferReport(runs=lines.runs, steps=lines.checkpoints, refused=tuple(refusals))
+
+
+async def import_runs(
+    store: Checkpointer,
+    stream: BinaryIO,
+    *,
+    keyring: Keyring | None = None,
+    progress: Progress | None = None,
+) -> TransferReport:
+    """Read runs from JSON Lines into a store, each with the same digests, read back and compared at its end.
+
+    Input that can be read twice is checked to its end before anything is stored. Other input is checked line by
+    line as it comes: where it turns out to be cut or edited, what was stored before are the first steps of runs,
+    and importing the whole file finishes them. What is there already is left alone.
+
+    Args:
+        store: where they go.
+        stream: where the lines come from, in binary mode.
+        keyring: checks the seals; they are stored as they are.
+        progress: called now and then with the numbers of runs and steps that are done.
+
+    Returns:
+        What was stored, and the runs that were refused: pruned, or another run of that id is there.
+
+    Raises:
+        StargraphError: the input is not an export, or was cut or edited (`reason="invalid-export"`); the
+            message names the line.
+        StoreUnavailableError: the store fails; import again to go on.
+    """
+    if stream.seekable():
+        start = stream.tell()
+        for _ in LineReader(stream):
+            pass
+        stream.seek(start)
+    tally = Tally(progress)
+    written = present = verified = 0
+    refusals: list[Refusal] = []
+    incoming: _Incoming | None = None
+    for line in LineReader(stream):
+        if isinstance(line, RunLine):
+            incoming = _Incoming(store, line, keyring)
+        else:
+            tally.step()
+        assert incoming is not None  # a reader yields a run before its checkpoints
+        await incoming.take(line)
+        if incoming.left:
+            continue
+        if incoming.refusal is not None:
+            refusals.append(incoming.refusal)
+            continue
+        written += incoming.appender.written
+        present += incoming.present
+        verified += incoming.appender.written > 0
+        tally.run()
+    return TransferReport(runs=tally.runs, steps=written, present=present, verified=verified, refused=tuple(refusals))
+
+
+class _Incoming:
+    """A run on its way from a file into a store.
+
+    Args:
+        store: where it goes.
+        run: what the file says of it.
+        keyring: checks the seals.
+
+    Attributes:
+        left: how many of its checkpoints are still to come.
+        appender: writes them.
+        refusal: why it is not taken, if it is not.
+    """
+
+    def __init__(self, store: Checkpointer, run: RunLine, keyring: Keyring | None) -> None:
+        self.left = run.steps
+        self.appender = Appender(store)
+        self.refusal: Refusal | None = None
+        self._store = store
+        self._run = run
+        self._keyring = keyring
+        self._there: Checkpoint | None = None
+        self._following = 0
+
+    @property
+    def present(self) -> int:
+        """How many of its steps were there before."""
+        return min(self._following - self.appender.written, self._run.head.step + 1)
+
+    async def take(self, line: RunLine | Checkpoint) -> None:
+        """Take the next line; once the run is refused, its lines are passed over.
+
+        Args:
+            line: what the file says of the run, then each of its checkpoints.
+        """
+        self.left -= isinstance(line, Checkpoint)
+        if self.refusal is not None:
+            return
+        try:
+            if isinstance(line, Checkpoint):
+                await self._append(line)
+            else:
+                self._there = await present_in(self._store, self._run.head)
+                self._following = 0 if self._there is None else self._there.step + 1
+        except Refused as error:
+            self.refusal = error.refusal
+
+    async def _append(self, checkpoint: Checkpoint) -> None:
+        step = checkpoint.step
+        refuse_seal(checkpoint, self._keyring)
+        if self._there is not None and step == self._there.step and checkpoint.digest != self._there.digest:
+            raise diverged(checkpoint.run_id, step)
+        if step > self._following:
+            raise not_whole(checkpoint.run_id, self._following, step)
+        if step == self._following:
+            await self.appender.add(checkpoint)
+            self._following += 1
+        if not self.left:
+            await self.appender.flush()
+            if self.appender.written:
+                await confirm(self._store, self._run.head, keyring=self._keyring)

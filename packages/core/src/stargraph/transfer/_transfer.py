@@ -1,0 +1,366 @@
+"""What a copy, an export and an import share: a run read whole before it is passed on, and appended where it goes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from stargraph.audit._anchor import Head
+from stargraph.audit._verify import verify_run
+from stargraph.checkpoint.codec import KEY_VARIABLE, Keyring
+from stargraph.checkpoint.protocol import BatchAppend, Checkpoint, Checkpointer
+from stargraph.errors import CheckpointError, CheckpointNotFoundError, StoreUnavailableError
+from stargraph.runtime._reading import Unreadable, all_runs, read_latest, steps
+from stargraph.transfer._reports import Refusal
+
+_BATCH_STEPS: Final = 64
+_BATCH_BYTES: Final = 8 * 1024 * 1024
+_KEPT_BYTES: Final = 16 * 1024 * 1024
+"""A run up to this size is read once; a larger one twice, so that none is passed on that turns out to be broken."""
+
+
+class Refused(Exception):
+    """A run cannot be transferred.
+
+    Args:
+        refusal: why.
+    """
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What a store holds of a run.
+
+    Attributes:
+        head: its latest checkpoint.
+        first_step: the first step from the one that was asked for.
+        steps: how many there are from there to the head.
+        gap: a step that is missing in between; None where there is none.
+        items: the steps, where they are few.
+    """
+
+    head: Checkpoint
+    first_step: int
+    steps: int
+    gap: int | None
+    items: tuple[Checkpoint, ...] | None
+
+    def refuse_gaps(self, first: int) -> None:
+        """Refuse a run of which steps are missing.
+
+        Args:
+            first: the step that was asked for.
+
+        Raises:
+            Refused: steps are missing.
+        """
+        if self.first_step > first:
+            raise not_whole(self.head.run_id, first, self.first_step)
+        if self.gap is not None:
+            raise not_whole(self.head.run_id, self.gap, self.first_step)
+
+    async def read(self, store: Checkpointer) -> AsyncGenerator[Checkpoint]:
+        """Yield the steps.
+
+        Args:
+            store: where they are.
+
+        Raises:
+            Refused: they are no longer those that were surveyed.
+        """
+        if self.items is not None:
+            for checkpoint in self.items:
+                yield checkpoint
+            return
+        run_id = self.head.run_id
+        count = 0
+        async with aclosing(steps(store, run_id, from_step=self.first_step, to_step=self.head.step)) as items:
+            async for item in items:
+                yield _sound(item, run_id, None)
+                count += 1
+        if count != self.steps:
+            raise refused(run_id, "run-changed", "it was pruned or deleted while it was read", "Try again.")
+
+
+async def chosen_runs(
+    store: Checkpointer, run_ids: Iterable[str] | None, since: datetime | None
+) -> AsyncGenerator[str]:
+    """Yield the ids of the runs that are to be transferred.
+
+    Args:
+        store: where they are.
+        run_ids: the runs; None for all.
+        since: only runs that started then or later, where all are meant.
+    """
+    if run_ids is not None:
+        for run_id in dict.fromkeys(run_ids):
+            yield run_id
+        return
+    async with aclosing(all_runs(store, since=since)) as summaries:
+        async for summary in summaries:
+            yield summary.run_id
+
+
+async def survey(store: Checkpointer, run_id: str, *, keyring: Keyring | None, head: Checkpoint, first: int) -> Extent:
+    """Read a run from a step on to its head, and refuse it where that is damaged.
+
+    Args:
+        store: where it is.
+        run_id: the run.
+        keyring: checks the seals.
+        head: its latest checkpoint.
+        first: the step to begin with.
+
+    Raises:
+        Refused: a step cannot be read, or does not follow the one before.
+    """
+    kept: list[Checkpoint] | None = []
+    size = count = 0
+    first_step, gap = None, None
+    before: Checkpoint | None = None
+    async with aclosing(steps(store, run_id, from_step=first, to_step=head.step)) as items:
+        async for item in items:
+            checkpoint = _sound(item, run_id, keyring)
+            first_step = checkpoint.step if first_step is None else first_step
+            if before is not None and before.step != checkpoint.step - 1:
+                gap = before.step + 1 if gap is None else gap
+            elif before is not None and checkpoint.previous_digest != before.digest:
+                message = f"step {checkpoint.step} does not follow step {before.step}"
+                raise refused(run_id, "broken-chain", message, f"`stargraph verify {run_id}` tells more.")
+            before = checkpoint
+            count += 1
+            size += size_of(checkpoint)
+            if kept is not None:
+                kept.append(checkpoint)
+            if size > _KEPT_BYTES:
+                kept = None
+    if before is None or before.digest != head.digest or first_step is None:
+        raise refused(run_id, "missing-steps", f"it ends before its latest step, {head.step}")
+    return Extent(head, first_step, count, gap, None if kept is None else tuple(kept))
+
+
+class Appender:
+    """Appends the steps of one run, some at a time where the store can.
+
+    Args:
+        store: where they go.
+
+    Attributes:
+        written: how many steps were.
+    """
+
+    def __init__(self, store: Checkpointer) -> None:
+        self.written = 0
+        self._store = store
+        self._batch: list[Checkpoint] = []
+        self._size = 0
+
+    async def add(self, checkpoint: Checkpoint) -> None:
+        """Take the next step.
+
+        Args:
+            checkpoint: the step.
+
+        Raises:
+            Refused: the store does not take it.
+        """
+        self._batch.append(checkpoint)
+        self._size += size_of(checkpoint)
+        if len(self._batch) == _BATCH_STEPS or self._size >= _BATCH_BYTES:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write what was taken.
+
+        Raises:
+            Refused: the store does not take it.
+        """
+        batch, self._batch, self._size = self._batch, [], 0
+        if not batch:
+            return
+        try:
+            if isinstance(self._store, BatchAppend):
+                await self._store.write_many(batch)
+            else:
+                for checkpoint in batch:
+                    await self._store.write(checkpoint)
+        except StoreUnavailableError:
+            raise
+        except CheckpointError as error:
+            raise Refused(
+                Refusal(
+                    run_id=batch[0].run_id,
+                    reason=error.reason or "refused",
+                    message=error.message,
+                    hint="The run was written there by somebody else, or deleted.",
+                )
+            ) from error
+        self.written += len(batch)
+
+
+async def present_in(store: Checkpointer, head: Head, source: Checkpointer | None = None) -> Checkpoint | None:
+    """Return the latest checkpoint that is in the destination of a run already, compared as far as it can be.
+
+    Args:
+        store: where the run goes.
+        head: its latest step where it comes from.
+        source: where it comes from; None where its steps are compared as they pass.
+
+    Raises:
+        Refused: what is there is another run of that id, or damaged.
+    """
+    run_id = head.run_id
+    there = await read_latest(store, run_id)
+    if there is None:
+        return None
+    if isinstance(there, Unreadable):
+        raise refused(run_id, "corrupted-record", f"what the destination holds is damaged: {there.message}")
+    common = min(there.step, head.step)
+    theirs = there if common == there.step else await _step(store, run_id, common)
+    if theirs is None:
+        raise refused(run_id, "pruned", f"step {common} was pruned there, so the two cannot be compared")
+    ours: Head | Checkpoint | None = head
+    if common < head.step:
+        # Where the source has pruned it since, the next step proves by its previous_digest that it follows.
+        ours = None if source is None else await _step(source, run_id, common)
+    if ours is not None and ours.digest != theirs.digest:
+        raise diverged(run_id, common)
+    return there
+
+
+async def _step(store: Checkpointer, run_id: str, step: int) -> Checkpoint | None:
+    async with aclosing(steps(store, run_id, from_step=step, to_step=step)) as items:
+        async for item in items:
+            return _sound(item, run_id, None)
+    return None
+
+
+def diverged(run_id: str, step: int) -> Refused:
+    """Return the refusal of a run that went another way in the destination.
+
+    Args:
+        run_id: the run.
+        step: a step at which the two differ.
+    """
+    return refused(
+        run_id,
+        "diverged",
+        f"the destination holds another run of that id: step {step} differs",
+        "Nothing of it was changed. Copy into another store.",
+    )
+
+
+def not_whole(run_id: str, step: int, first_step: int) -> Refused:
+    """Return the refusal of a run of which steps are missing.
+
+    Args:
+        run_id: the run.
+        step: the step that is missing.
+        first_step: the lowest step that there is.
+    """
+    missing = f"steps {step} to {first_step - 1}" if step < first_step else f"step {step}"
+    return refused(
+        run_id,
+        "pruned",
+        f"{missing} of it were pruned, and a store takes a run only from step 0 on, without gaps",
+        "`stargraph export` keeps what remains of it in a file.",
+    )
+
+
+def refused(run_id: str, reason: str, message: str, hint: str | None = None) -> Refused:
+    """Return the exception that ends the transfer of one run.
+
+    Args:
+        run_id: the run.
+        reason: a stable word.
+        message: why, in words.
+        hint: what to do.
+    """
+    return Refused(Refusal(run_id=run_id, reason=reason, message=message, hint=hint))
+
+
+async def confirm(store: Checkpointer, head: Head, *, keyring: Keyring | None) -> None:
+    """Read a run back from where it went, and compare its head.
+
+    Args:
+        store: where it went.
+        head: its latest step where it came from; the chain makes it stand for all.
+        keyring: checks the seals.
+
+    Raises:
+        Refused: it is not what was written.
+    """
+    report = await verify_run(store, head.run_id, keyring=keyring, anchored=head)
+    if report is None or report.findings:
+        told = report.findings[0].message if report is not None else "it is not there"
+        raise refused(head.run_id, "not-verified", f"read back, it is not what was written: {told}")
+
+
+def head_of(checkpoint: Checkpoint) -> Head:
+    """Return a checkpoint as the head of its run.
+
+    Args:
+        checkpoint: the latest one.
+    """
+    return Head(run_id=checkpoint.run_id, step=checkpoint.step, digest=checkpoint.digest, status=checkpoint.status)
+
+
+async def latest_of(store: Checkpointer, run_id: str, *, must_exist: bool) -> Checkpoint | None:
+    """Return the latest checkpoint of a run that is to be transferred.
+
+    Args:
+        store: where it is.
+        run_id: the run.
+        must_exist: refuse where there is none; else it was deleted since it was listed.
+
+    Raises:
+        CheckpointNotFoundError: there is none.
+        Refused: it cannot be read.
+    """
+    latest = await read_latest(store, run_id)
+    if isinstance(latest, Unreadable):
+        raise refused(run_id, "corrupted-record", latest.message, f"`stargraph verify {run_id}` tells more.")
+    if latest is None and must_exist:
+        raise CheckpointNotFoundError(
+            f"the store holds no run {run_id!r}",
+            reason="run-not-found",
+            hint="`stargraph runs` lists what it holds.",
+            run_id=run_id,
+        )
+    return latest
+
+
+def refuse_seal(checkpoint: Checkpoint, keyring: Keyring | None) -> None:
+    """Refuse a checkpoint that no key sealed.
+
+    Args:
+        checkpoint: the checkpoint.
+        keyring: the keys; None where seals are not looked at.
+
+    Raises:
+        Refused: its seal is not taken.
+    """
+    refusal = None if keyring is None else keyring.refusal(checkpoint.seal, checkpoint.digest)
+    if refusal is not None:
+        reason, complaint = refusal
+        message = f"step {checkpoint.step}: {complaint}"
+        raise refused(checkpoint.run_id, reason, message, f"Check {KEY_VARIABLE}; `stargraph verify` tells more.")
+
+
+def size_of(checkpoint: Checkpoint) -> int:
+    """Return about how many bytes a checkpoint takes."""
+    return sum(len(fragment.encoded) for fragment in checkpoint.encoded_state().values())
+
+
+def _sound(item: Checkpoint | Unreadable, run_id: str, keyring: Keyring | None) -> Checkpoint:
+    if isinstance(item, Unreadable):
+        raise refused(run_id, "corrupted-record", item.message, f"`stargraph verify {run_id}` tells more.")
+    refuse_seal(item, keyring)
+    return item
