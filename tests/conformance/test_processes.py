@@ -16,7 +16,7 @@ from stargraph.checkpoint.conformance._findings import Finding, together
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._staging import Stage
 
-SOUND = "support.zoo.database:Database"
+SOUND = "support.broken_drivers.database:Database"
 
 
 def result_of(body: Any) -> Result:

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.broken_drivers.deltas import Deltas
 from support.documents import blocks_of
 from support.workspace import ROOT
-from support.zoo.deltas import Deltas
 
 from stargraph.checkpoint.conformance import catalogue, run
 from stargraph.checkpoint.conformance.reference import MemoryStores
@@ -108,7 +108,7 @@ def test_the_documented_driver_is_conformant(target: str, level: str, tmp_path: 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["database:Database", "logs:AppendLog"])
 def test_what_the_broken_drivers_are_made_of_is_sound(name: str, tmp_path: Path) -> None:
-    done = conformance(f"support.zoo.{name}", "--deadline", "4", folder=tmp_path)
+    done = conformance(f"support.broken_drivers.{name}", "--deadline", "4", folder=tmp_path)
     assert done.returncode == 0, done.stdout
 
 

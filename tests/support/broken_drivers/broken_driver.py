@@ -11,7 +11,7 @@ from stargraph.checkpoint.conformance.reference import MemoryStores
 
 
 @dataclass(frozen=True)
-class Specimen:
+class BrokenDriver:
     """One broken driver.
 
     Attributes:
@@ -31,13 +31,13 @@ class Specimen:
     deadline: float
 
 
-ZOO: dict[str, Specimen] = {}
+BROKEN_DRIVERS: dict[str, BrokenDriver] = {}
 
 
 def broken(
     *fails: str, slow: tuple[str, ...] = (), deadline: float = 1.0, importable: bool = False
 ) -> Callable[[type], type]:
-    """Put a driver into the zoo.
+    """Register a broken driver.
 
     Args:
         fails: the quick checks that must fail, and no others.
@@ -49,8 +49,8 @@ def broken(
     def put(kind: type) -> type:
         target: Any = f"{kind.__module__}:{kind.__qualname__}" if importable else MemoryStores(kind).target()
         assert kind.__doc__
-        assert kind.__name__ not in ZOO
-        ZOO[kind.__name__] = Specimen(
+        assert kind.__name__ not in BROKEN_DRIVERS
+        BROKEN_DRIVERS[kind.__name__] = BrokenDriver(
             kind.__name__, kind.__doc__.partition("\n")[0], target, frozenset(fails), frozenset(slow), deadline
         )
         return kind

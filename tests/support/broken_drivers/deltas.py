@@ -13,8 +13,8 @@ from stargraph.checkpoint.conformance.reference import MemoryCheckpointer, Memor
 from stargraph.checkpoint.driver import check_batch
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointCorruptedError
-from support.zoo.reading import corrupted
-from support.zoo.specimens import broken
+from support.broken_drivers.broken_driver import broken
+from support.broken_drivers.reading import corrupted
 
 _WHOLE, _DELTA = b"W", b"D"
 

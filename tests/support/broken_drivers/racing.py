@@ -10,7 +10,7 @@ from stargraph.checkpoint.conformance.reference import MemoryCheckpointer, Memor
 from stargraph.checkpoint.driver import Tail, judge_append
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, RunSummary
 from stargraph.errors import CheckpointConflictError
-from support.zoo.specimens import broken
+from support.broken_drivers.broken_driver import broken
 
 
 class CheckThenWrite(MemoryCheckpointer):

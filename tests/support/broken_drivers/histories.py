@@ -10,7 +10,7 @@ from stargraph.checkpoint.protocol import (
     Checkpoint,
 )
 from stargraph.errors import CheckpointError, StoreUnavailableError
-from support.zoo.specimens import broken
+from support.broken_drivers.broken_driver import broken
 
 
 class Histories(MemoryCheckpointer):

@@ -18,7 +18,7 @@ from stargraph.checkpoint.codec import decode, encode
 from stargraph.checkpoint.driver import Tail, check_listing, judge_append, not_bootstrapped_error
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary, is_run_id
 from stargraph.errors import StoreUnavailableError
-from support.zoo.specimens import broken
+from support.broken_drivers.broken_driver import broken
 
 
 class Database:

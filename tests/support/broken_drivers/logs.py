@@ -20,7 +20,7 @@ from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
 from stargraph.checkpoint.driver import check_batch
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import StoreUnavailableError
-from support.zoo.specimens import broken
+from support.broken_drivers.broken_driver import broken
 
 
 class AppendLog(MemoryCheckpointer):

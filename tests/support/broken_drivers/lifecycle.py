@@ -10,7 +10,7 @@ from stargraph.checkpoint.codec import encode
 from stargraph.checkpoint.conformance.reference import FORMAT, MemoryCheckpointer, MemoryStore
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointError, StoreUnavailableError
-from support.zoo.specimens import broken
+from support.broken_drivers.broken_driver import broken
 
 
 @broken(

@@ -9,8 +9,8 @@ from stargraph.checkpoint.codec import decode
 from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
 from stargraph.checkpoint.protocol import ENDED, Checkpoint
 from stargraph.errors import CheckpointConflictError
-from support.zoo.reading import Json
-from support.zoo.specimens import broken
+from support.broken_drivers.broken_driver import broken
+from support.broken_drivers.reading import Json
 
 
 class Renaming(Json):

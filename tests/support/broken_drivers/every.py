@@ -1,6 +1,6 @@
-"""The whole zoo: importing this puts every specimen into it."""
+"""All broken drivers: importing this module registers each of them."""
 
-from support.zoo import (
+from support.broken_drivers import (
     batches,
     database,
     deletions,
@@ -15,9 +15,9 @@ from support.zoo import (
     searches,
     writing,
 )
-from support.zoo.specimens import ZOO, Specimen
+from support.broken_drivers.broken_driver import BROKEN_DRIVERS, BrokenDriver
 
-__all__ = ["MODULES", "ZOO", "Specimen"]
+__all__ = ["BROKEN_DRIVERS", "MODULES", "BrokenDriver"]
 
 MODULES = (
     writing,

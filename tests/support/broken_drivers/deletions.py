@@ -14,7 +14,7 @@ from stargraph.checkpoint.protocol import (
     Status,
 )
 from stargraph.errors import CheckpointError
-from support.zoo.specimens import broken
+from support.broken_drivers.broken_driver import broken
 
 
 @broken(

@@ -1,7 +1,7 @@
-"""Print which broken driver fails which check: `python -m support.zoo.matrix`, in `tests`.
+"""Print which broken driver fails which check: `python -m support.broken_drivers.matrix`, in `tests`.
 
-The sets are those that the tests of the kit hold every specimen to. With `--csv` one row for each specimen and one
-column for each check; with `--run` the quick checks are run now, and what fails is printed instead.
+The sets are those that the tests of the kit hold every broken driver to. `--csv` prints a row for each broken driver
+and a column for each check; `--run` runs the quick checks now and prints what fails instead.
 """
 
 from __future__ import annotations
@@ -12,37 +12,37 @@ import sys
 from collections.abc import Iterator
 
 from stargraph.checkpoint.conformance import catalogue, run
-from support.zoo.every import ZOO, Specimen
+from support.broken_drivers.every import BROKEN_DRIVERS, BrokenDriver
 
 
-def failures_of(specimen: Specimen, *, measured: bool) -> frozenset[str]:
-    """Return the checks that a specimen fails.
+def failures_of(driver: BrokenDriver, *, measured: bool) -> frozenset[str]:
+    """Return the checks that a broken driver fails.
 
     Args:
-        specimen: the broken driver.
+        driver: the broken driver.
         measured: run the quick checks, instead of believing what is declared.
     """
     if not measured:
-        return specimen.fails | specimen.slow
-    report = run(specimen.target, quick=True, seed=1, deadline=specimen.deadline)
+        return driver.fails | driver.slow
+    report = run(driver.target, quick=True, seed=1, deadline=driver.deadline)
     return frozenset(result.check.id for result in report.results if result.verdict == "fail")
 
 
-def matrix(*, measured: bool = False) -> Iterator[tuple[Specimen, frozenset[str]]]:
-    """Yield every specimen with the checks that it fails."""
-    for specimen in ZOO.values():
-        yield specimen, failures_of(specimen, measured=measured)
+def matrix(*, measured: bool = False) -> Iterator[tuple[BrokenDriver, frozenset[str]]]:
+    """Yield every broken driver with the checks that it fails."""
+    for driver in BROKEN_DRIVERS.values():
+        yield driver, failures_of(driver, measured=measured)
 
 
-def _print_lists(rows: Iterator[tuple[Specimen, frozenset[str]]]) -> None:
+def _print_lists(rows: Iterator[tuple[BrokenDriver, frozenset[str]]]) -> None:
     killers: dict[str, list[str]] = {check.id: [] for check in catalogue() if not check.advisory}
     count = 0
-    for specimen, failed in rows:
+    for driver, failed in rows:
         count += 1
-        print(f"{specimen.name}: {specimen.story}")
+        print(f"{driver.name}: {driver.story}")
         for check_id, names in killers.items():
             if check_id in failed:
-                names.append(specimen.name)
+                names.append(driver.name)
                 print(f"    {check_id}")
     print(f"\n{count} broken drivers; the checks, and who fails them:\n")
     for check_id, names in killers.items():
@@ -51,12 +51,12 @@ def _print_lists(rows: Iterator[tuple[Specimen, frozenset[str]]]) -> None:
     print(f"\n{len(killers) - len(alive)} of {len(killers)} checks fail on some broken driver")
 
 
-def _print_table(rows: Iterator[tuple[Specimen, frozenset[str]]]) -> None:
+def _print_table(rows: Iterator[tuple[BrokenDriver, frozenset[str]]]) -> None:
     ids = [check.id for check in catalogue() if not check.advisory]
     table = csv.writer(sys.stdout)
-    table.writerow(["specimen", *ids])
-    for specimen, failed in rows:
-        table.writerow([specimen.name, *("x" if check_id in failed else "" for check_id in ids)])
+    table.writerow(["driver", *ids])
+    for driver, failed in rows:
+        table.writerow([driver.name, *("x" if check_id in failed else "" for check_id in ids)])
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
 from stargraph.checkpoint.protocol import RunSummary
-from support.zoo.specimens import broken
+from support.broken_drivers.broken_driver import broken
 
 
 class Listing(MemoryCheckpointer):

@@ -11,7 +11,7 @@ from stargraph.checkpoint.protocol import (
     RunSummary,
     Status,
 )
-from support.zoo.specimens import broken
+from support.broken_drivers.broken_driver import broken
 
 
 class Searches(MemoryCheckpointer):

@@ -10,7 +10,7 @@ from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
 from stargraph.checkpoint.driver import Tail, judge_append
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointConflictError, CheckpointError
-from support.zoo.specimens import broken
+from support.broken_drivers.broken_driver import broken
 
 
 class Judging(MemoryCheckpointer):

@@ -10,7 +10,7 @@ from stargraph.checkpoint.conformance.reference import MemoryCheckpointer, Memor
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary
 from stargraph.checkpoint.protocol._digest import digest_of
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreUnavailableError
-from support.zoo.specimens import broken
+from support.broken_drivers.broken_driver import broken
 
 
 def signed_anew(found: Checkpoint, changes: dict[str, Any]) -> Checkpoint:

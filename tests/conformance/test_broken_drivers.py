@@ -1,0 +1,58 @@
+"""The kit finds what is broken, and nothing else: each broken driver fails exactly the checks that it is said to."""
+
+from __future__ import annotations
+
+import pytest
+from support.broken_drivers.every import BROKEN_DRIVERS, BrokenDriver
+
+from stargraph.checkpoint.conformance import Report, catalogue, run
+
+SEED = 1
+
+each_driver = pytest.mark.parametrize("driver", BROKEN_DRIVERS.values(), ids=list(BROKEN_DRIVERS))
+each_slow_driver = pytest.mark.parametrize(
+    "driver", [pytest.param(each, id=name) for name, each in BROKEN_DRIVERS.items() if each.slow]
+)
+
+
+def _failed(report: Report) -> dict[str, str]:
+    errors = [result.explained() for result in report.results if result.verdict == "error"]
+    assert not errors, errors
+    return {result.check.id: result.message for result in report.results if result.verdict == "fail"}
+
+
+def test_every_check_is_killed_by_a_broken_driver() -> None:
+    killed = set().union(*(driver.fails | driver.slow for driver in BROKEN_DRIVERS.values()))
+    alive = [check.id for check in catalogue() if not check.advisory and check.id not in killed]
+    assert not alive
+
+
+def test_broken_drivers_name_existing_checks() -> None:
+    quick = {check.id for check in catalogue() if check.quick}
+    slow = {check.id for check in catalogue() if not check.quick}
+    for driver in BROKEN_DRIVERS.values():
+        assert driver.fails | driver.slow, driver.name
+        assert driver.fails <= quick, driver.name
+        assert driver.slow <= slow, driver.name
+
+
+@each_driver
+def test_the_groups_that_a_broken_driver_fails(driver: BrokenDriver) -> None:
+    groups = sorted({check_id.partition(".")[0] for check_id in driver.fails})
+    if not groups:
+        return
+    report = run(driver.target, only=groups, quick=True, seed=SEED, deadline=driver.deadline)
+    assert _failed(report).keys() == driver.fails, _failed(report)
+
+
+@each_slow_driver
+def test_what_only_other_processes_or_much_time_show(driver: BrokenDriver) -> None:
+    report = run(driver.target, only=driver.slow, seed=SEED, deadline=driver.deadline)
+    assert _failed(report).keys() == driver.slow | (driver.fails & _failed(report).keys()), _failed(report)
+
+
+@pytest.mark.slow
+@each_driver
+def test_no_other_quick_check_fails(driver: BrokenDriver) -> None:
+    report = run(driver.target, quick=True, seed=SEED, deadline=driver.deadline)
+    assert _failed(report).keys() == driver.fails, _failed(report)
