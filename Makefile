@@ -23,10 +23,10 @@ torture: export STARGRAPH_TORTURE_SEED := $(SEED)
 torture: setup
 	@$(BIN)/python -m pytest -m slow --timeout 1800 $(PYTEST_ARGS)
 	@cd tests && ../$(BIN)/python -m support.s3.torture --schedules 200000
-	@cd tests && ../$(BIN)/python -m support.torture sqlite postgres s3
-	@cd tests && ../$(BIN)/python -m support.torture.power_cuts
+	@PYTHONPATH=torture:tests $(BIN)/python -m stargraph_torture sqlite postgres s3
+	@PYTHONPATH=torture:tests $(BIN)/python -m stargraph_torture.power_cuts
 	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv sync --quiet --all-packages --group fuzz --no-progress --inexact --active
-	@cd tests && ../$(BIN)/python -m support.fuzzing
+	@PYTHONPATH=torture:tests $(BIN)/python -m stargraph_torture.fuzzing
 
 # Prints which broken driver fails which check of the conformance kit; DRIVERS_ARGS=--csv makes a table of it.
 broken-drivers: setup

@@ -4,7 +4,8 @@ import os
 
 import pytest
 from hypothesis import HealthCheck, settings
-from support.torture.seeds import SEED_VARIABLE, short_seed
+
+from stargraph_torture.seeds import SEED_VARIABLE, short_seed
 
 # A busy machine must not fail a test. Examples are found anew in each run, and a failure prints its blob.
 settings.register_profile("stargraph", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])

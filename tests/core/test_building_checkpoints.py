@@ -439,8 +439,11 @@ class TestValidity:
     @pytest.mark.parametrize(
         ("name", "spoil"),
         # A plain checkpoint has no list or object inside that could be changed.
-        [(name, spoil) for name, spoil in _spoilt() if "inside" not in name and "frozen" not in name],
-        ids=str,
+        [
+            pytest.param(name, spoil, id=name)
+            for name, spoil in _spoilt()
+            if "inside" not in name and "frozen" not in name
+        ],
     )
     def test_so_it_is_where_nothing_needs_a_second_look(
         self, name: str, spoil: Callable[[Checkpoint], Checkpoint], tags: dict[str, str]

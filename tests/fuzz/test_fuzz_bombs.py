@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
-from support.fuzzing import bombs
-from support.torture.fleet import TESTS
+from stargraph_torture.fuzzing import bombs
 
 
 def test_bombs_are_refused_in_bounded_memory() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "support.fuzzing.bombs"], cwd=TESTS, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "stargraph_torture.fuzzing.bombs"],
+        env={**os.environ, "PYTHONPATH": SEARCH_PATH},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == list(bombs.BOMBS)

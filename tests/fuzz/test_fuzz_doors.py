@@ -7,7 +7,8 @@ import resource
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from support.fuzzing.doors import DOORS
+
+from stargraph_torture.fuzzing.doors import DOORS
 
 MEMORY_KILOBYTES = 300_000
 

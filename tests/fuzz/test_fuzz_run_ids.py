@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 from support.checkpoints import chain
-from support.torture.arenas import ARENAS
-from support.torture.folders import folder_in_memory
-from support.torture.graphs import load_graphs, write_graphs
-from support.torture.recorder import Store
-from support.torture.seeds import short_seed
 
 from stargraph.checkpoint.protocol import RunDeletion, is_run_id
 from stargraph.errors import CheckpointError
+from stargraph_torture.arenas import ARENAS
+from stargraph_torture.folders import folder_in_memory
+from stargraph_torture.graphs import load_graphs, write_graphs
+from stargraph_torture.recorder import Store
+from stargraph_torture.seeds import short_seed
 
 SEED = short_seed()
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from support.torture.planted import PLANTED
-from support.torture.rounds import Plan, play
-from support.torture.seeds import short_seed
+
+from stargraph_torture.planted import PLANTED
+from stargraph_torture.rounds import Plan, play
+from stargraph_torture.seeds import short_seed
 
 SEED = short_seed()
 

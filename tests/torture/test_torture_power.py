@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.torture import power_cuts, syscalls
-from support.torture.folders import folder_in_memory
-from support.torture.seeds import short_seed
+
+from stargraph_torture import power_cuts, syscalls
+from stargraph_torture.folders import folder_in_memory
+from stargraph_torture.seeds import short_seed
 
 SEED = short_seed()
 

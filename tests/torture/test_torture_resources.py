@@ -12,14 +12,14 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from support.torture.arenas import ARENAS
-from support.torture.fleet import TESTS
-from support.torture.folders import folder_in_memory
-from support.torture.graphs import load_graphs, write_graphs
-from support.torture.resources import Held, open_cancel_close, settled, soak
-from support.torture.seeds import short_seed
 
 from stargraph.checkpoint.protocol import RunDeletion
+from stargraph_torture.arenas import ARENAS
+from stargraph_torture.fleet import SEARCH_PATH
+from stargraph_torture.folders import folder_in_memory
+from stargraph_torture.graphs import load_graphs, write_graphs
+from stargraph_torture.resources import Held, open_cancel_close, settled, soak
+from stargraph_torture.seeds import short_seed
 
 SEED = short_seed()
 
@@ -88,8 +88,8 @@ async def test_memory_stays_flat(driver: str, steps: int, most: int, folder: Pat
 async def test_a_calm_process_says_nothing_in_developer_mode(driver: str, folder: Path) -> None:
     async with ARENAS[driver](folder) as arena:
         process = await asyncio.create_subprocess_exec(
-            *[sys.executable, "-X", "dev", "-W", "error", "-m", "support.torture.calm", str(folder), arena.url],
-            env={**os.environ, **arena.environment, "PYTHONPATH": str(TESTS)},
+            *[sys.executable, "-X", "dev", "-W", "error", "-m", "stargraph_torture.calm", str(folder), arena.url],
+            env={**os.environ, **arena.environment, "PYTHONPATH": SEARCH_PATH},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )

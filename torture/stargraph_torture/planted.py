@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointConflictError, CheckpointError
-from support.torture.recorder import Store
+from stargraph_torture.recorder import Store
 
 
 class _Wrapped:

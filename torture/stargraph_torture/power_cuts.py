@@ -1,6 +1,6 @@
 """Cuts the power of a recorded process at many moments, and looks at what a store is left with each time.
 
-    PYTHONPATH=tests python -m support.torture.power_cuts --states 2000 --seed 1
+    PYTHONPATH=torture:tests python -m stargraph_torture.power_cuts --states 2000 --seed 1
 
 Exits with 1 where something acknowledged is not there although it was written with synchronous=full, or where a state
 is worse than that.
@@ -23,12 +23,12 @@ from typing import Final, Literal
 
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 from stargraph.errors import CheckpointError
-from support.torture import power_loss_program, syscalls
-from support.torture.fleet import TESTS
-from support.torture.folders import folder_in_memory
-from support.torture.power_loss import KEPT, Kept, disk_after
-from support.torture.seeds import SEED_VARIABLE, first_seed
-from support.torture.syscalls import Event, Told, Write
+from stargraph_torture import power_loss_program, syscalls
+from stargraph_torture.fleet import SEARCH_PATH
+from stargraph_torture.folders import folder_in_memory
+from stargraph_torture.power_loss import KEPT, Kept, disk_after
+from stargraph_torture.seeds import SEED_VARIABLE, first_seed
+from stargraph_torture.syscalls import Event, Told, Write
 
 KINDS: Final[tuple[tuple[str, Literal["full", "normal"], bool], ...]] = (
     ("full", "full", False),
@@ -95,7 +95,7 @@ def record(
         root=root,
         ledger=ledger,
         trace=folder / "trace",
-        environment={**os.environ, "PYTHONPATH": str(TESTS)},
+        environment={**os.environ, "PYTHONPATH": SEARCH_PATH},
     )
 
 
@@ -183,7 +183,7 @@ async def _read(path: Path) -> dict[str, dict[int, str]]:
 def main() -> int:
     """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(
-        prog="support.torture.power_cuts", description="Cut the power of the SQLite driver."
+        prog="stargraph_torture.power_cuts", description="Cut the power of the SQLite driver."
     )
     parser.add_argument("--states", type=int, default=2_000, help="of the disk to look at, for each recording")
     parser.add_argument("--recordings", type=int, default=5)

@@ -14,15 +14,15 @@ from typing import Any
 from unittest import mock
 
 from stargraph.graph import Graph
-from support.torture import graphs
-from support.torture.arenas import ARENAS, Arena
-from support.torture.fleet import Fleet
-from support.torture.folders import folder_in_memory
-from support.torture.ledger import read_ledger
-from support.torture.nemesis import Nemesis, faults_on
-from support.torture.oracle import Verdict, examine
-from support.torture.recorder import Store
-from support.torture.worker import Assignment
+from stargraph_torture import graphs
+from stargraph_torture.arenas import ARENAS, Arena
+from stargraph_torture.fleet import Fleet
+from stargraph_torture.folders import folder_in_memory
+from stargraph_torture.ledger import read_ledger
+from stargraph_torture.nemesis import Nemesis, faults_on
+from stargraph_torture.oracle import Verdict, examine
+from stargraph_torture.recorder import Store
+from stargraph_torture.worker import Assignment
 
 FINISHING = 180.0
 """Seconds in which the fleet must finish once nobody disturbs it any more."""

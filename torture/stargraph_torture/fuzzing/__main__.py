@@ -1,6 +1,6 @@
 """Goes through the doors by coverage, with atheris, for some seconds each.
 
-    PYTHONPATH=tests python -m support.fuzzing --seconds 60 --seed 1 [DOOR...]
+    PYTHONPATH=torture:tests python -m stargraph_torture.fuzzing --seconds 60 --seed 1 [DOOR...]
 
 Exits with 1 where a door fails; the bytes that did it are written to `crash-…` in the folder of `--keep`.
 """
@@ -14,14 +14,14 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from support.fuzzing.doors import DOORS
-from support.torture.seeds import SEED_VARIABLE, first_seed
+from stargraph_torture.fuzzing.doors import DOORS
+from stargraph_torture.seeds import SEED_VARIABLE, first_seed
 
 _ONE_DOOR = """
 import sys
 import atheris
 with atheris.instrument_imports(include=["stargraph", "ruamel.yaml"]):
-    from support.fuzzing.doors import DOORS
+    from stargraph_torture.fuzzing.doors import DOORS
 atheris.Setup(sys.argv[1:], DOORS[sys.argv[1]].enter)
 atheris.Fuzz()
 """

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from support.checkpoints import chain
+
 from stargraph.checkpoint.protocol import RunDeletion
 from stargraph.graph import Graph
 from stargraph.ir import parse_graph
-from support.checkpoints import chain
-from support.torture.recorder import Store
+from stargraph_torture.recorder import Store
 
 _SETTLING = 10.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -97,7 +98,7 @@ SOAK = """
 id: soak
 state_schema: {n: {type: int, default: 0}, text: {type: str, default: ""}}
 nodes:
-  - {id: count, kind: "support.torture.resources:count"}
+  - {id: count, kind: "stargraph_torture.resources:count"}
 rules:
   - {id: again, when: {node: count, if: "state.n % 500 != 0"}, then: [{kind: goto, target: count}]}
 """

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, Literal, cast
 from unittest import mock
 
+from support.checkpoints import genesis
+
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer, _store, _writer
-from support.checkpoints import genesis
-from support.torture.ledger import Ledger
+from stargraph_torture.ledger import Ledger
 
 RUNS = 6
 STEPS = 12

@@ -6,10 +6,11 @@ import zlib
 from pathlib import Path
 from typing import Final
 
+from support.memory import MemoryCheckpointer
+
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue
 from stargraph.engine import Durability
 from stargraph.graph import Graph, Run
-from support.memory import MemoryCheckpointer
 
 _STATE: Final = """
 state_schema:
@@ -24,20 +25,20 @@ nodes:
 _TEXTS: Final = {
     "sequence": _STATE
     + """
-  - {id: a, kind: "support.torture.nodes:step"}
-  - {id: loop, kind: "support.torture.nodes:count"}
-  - {id: b, kind: "support.torture.nodes:sync_step"}
+  - {id: a, kind: "stargraph_torture.nodes:step"}
+  - {id: loop, kind: "stargraph_torture.nodes:count"}
+  - {id: b, kind: "stargraph_torture.nodes:sync_step"}
 rules:
   - {id: again, when: {node: loop, if: "state.n < 60"}, then: [{kind: goto, target: loop}]}
 """,
     "map": _STATE
     + """
-  - {id: begin, kind: "support.torture.nodes:step"}
-  - {id: square, kind: "support.torture.nodes:square"}
-  - {id: left, kind: "support.torture.nodes:step"}
-  - {id: right, kind: "support.torture.nodes:sync_step"}
-  - {id: beside, kind: "support.torture.nodes:step"}
-  - {id: meet, kind: "support.torture.nodes:step"}
+  - {id: begin, kind: "stargraph_torture.nodes:step"}
+  - {id: square, kind: "stargraph_torture.nodes:square"}
+  - {id: left, kind: "stargraph_torture.nodes:step"}
+  - {id: right, kind: "stargraph_torture.nodes:sync_step"}
+  - {id: beside, kind: "stargraph_torture.nodes:step"}
+  - {id: meet, kind: "stargraph_torture.nodes:step"}
 rules:
   - id: each
     when: {node: begin}
@@ -46,30 +47,30 @@ rules:
 """,
     "questions": _STATE
     + """
-  - {id: before, kind: "support.torture.nodes:step"}
+  - {id: before, kind: "stargraph_torture.nodes:step"}
   - {id: ask, kind: interrupt, prompt: "Is {n} right?", into: answer}
-  - {id: confirm, kind: "support.torture.nodes:confirm"}
-  - {id: loop, kind: "support.torture.nodes:count"}
+  - {id: confirm, kind: "stargraph_torture.nodes:confirm"}
+  - {id: loop, kind: "stargraph_torture.nodes:count"}
 rules:
   - {id: again, when: {node: loop, if: "state.n < 30"}, then: [{kind: goto, target: loop}]}
 """,
     "retry": _STATE
     + """
   - id: flaky
-    kind: "support.torture.nodes:flaky"
+    kind: "stargraph_torture.nodes:flaky"
     retry: {attempts: 3, initial_delay: 0.001, max_delay: 0.002, on: [ConnectionError]}
-  - {id: count, kind: "support.torture.nodes:count"}
+  - {id: count, kind: "stargraph_torture.nodes:count"}
 rules:
   - {id: again, when: {node: count, if: "state.n < 15"}, then: [{kind: goto, target: flaky}]}
 """,
     "family": _STATE
     + """
-  - {id: begin, kind: "support.torture.nodes:step"}
+  - {id: begin, kind: "stargraph_torture.nodes:step"}
   - id: sub
     kind: subgraph
     graph: child.yaml
     outputs: {squares: "state.squares", who: "state.who"}
-  - {id: last, kind: "support.torture.nodes:step"}
+  - {id: last, kind: "stargraph_torture.nodes:step"}
 """,
 }
 
@@ -77,10 +78,10 @@ _CHILD: Final = (
     "id: child\n"
     + _STATE
     + """
-  - {id: begin, kind: "support.torture.nodes:step"}
-  - {id: square, kind: "support.torture.nodes:square"}
+  - {id: begin, kind: "stargraph_torture.nodes:step"}
+  - {id: square, kind: "stargraph_torture.nodes:square"}
   - {id: ask, kind: interrupt, prompt: "Who checks {squares}?", into: who}
-  - {id: end, kind: "support.torture.nodes:step"}
+  - {id: end, kind: "stargraph_torture.nodes:step"}
 rules:
   - id: each
     when: {node: begin}

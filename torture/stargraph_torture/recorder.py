@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 from stargraph.checkpoint.protocol import BatchAppend, Checkpoint, Checkpointer, Closing, RunHistory, RunSummary
-from support.torture.ledger import Ledger
-from support.torture.nodes import SESSION
+from stargraph_torture.ledger import Ledger
+from stargraph_torture.nodes import SESSION
 
 T = TypeVar("T")
 

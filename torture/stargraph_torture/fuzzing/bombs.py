@@ -12,12 +12,12 @@ from collections.abc import Callable
 from typing import Final
 
 import zstandard
+from support.checkpoints import genesis
 
 from stargraph.checkpoint.codec import RECORD_VERSION, Codec, encode
 from stargraph.checkpoint.codec._fields import BASE_CHECK_BYTES
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointCorruptedError
-from support.checkpoints import genesis
 
 MEMORY_BYTES: Final = 1536 * 1024**2
 """What the process may use: a body may inflate to 256 MiB, and is then looked at."""

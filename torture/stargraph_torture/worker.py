@@ -23,11 +23,11 @@ import time_machine
 
 from stargraph.checkpoint.protocol import ENDED, Checkpoint
 from stargraph.errors import CheckpointConflictError, CheckpointError, StoreUnavailableError
-from support.torture import nodes
-from support.torture.graphs import answer_all, durability_of, graph_of, load_graphs
-from support.torture.ledger import Ledger
-from support.torture.planted import PLANTED
-from support.torture.recorder import Recorder, Store
+from stargraph_torture import nodes
+from stargraph_torture.graphs import answer_all, durability_of, graph_of, load_graphs
+from stargraph_torture.ledger import Ledger
+from stargraph_torture.planted import PLANTED
+from stargraph_torture.recorder import Recorder, Store
 
 T = TypeVar("T")
 

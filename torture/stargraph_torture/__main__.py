@@ -1,6 +1,6 @@
 """Plays rounds on a driver until enough was acknowledged under enough faults, and prints what came of it.
 
-    PYTHONPATH=tests python -m support.torture sqlite postgres s3 --checkpoints 100000 --faults 1000 --seed 1
+    PYTHONPATH=torture:tests python -m stargraph_torture sqlite postgres s3 --checkpoints 100000 --faults 1000 --seed 1
 
 Exits with 1 where a promise was broken, and says which, and by which seed.
 """
@@ -15,9 +15,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from support.torture.arenas import ARENAS
-from support.torture.rounds import Outcome, Plan, play
-from support.torture.seeds import SEED_VARIABLE, first_seed
+from stargraph_torture.arenas import ARENAS
+from stargraph_torture.rounds import Outcome, Plan, play
+from stargraph_torture.seeds import SEED_VARIABLE, first_seed
 
 _RUNS = {"sqlite": 300, "postgres": 200, "s3": 100}
 _PAUSE = {"sqlite": 0.15, "postgres": 0.3, "s3": 2.5}

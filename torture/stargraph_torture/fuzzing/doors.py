@@ -10,6 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from support.checkpoints import chain, rich
+from support.graph_texts import EVERYTHING
+from support.memory import MemoryCheckpointer
+
 from stargraph.checkpoint.codec import Codec, decode, encode
 from stargraph.checkpoint.protocol import Checkpoint, is_run_id
 from stargraph.cli._answers import readings
@@ -18,9 +22,6 @@ from stargraph.engine import Expression
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, GraphError, StargraphError, StoreVersionError
 from stargraph.ir import parse_graph, parse_yaml, validate_value
 from stargraph.transfer import export_runs, import_runs
-from support.checkpoints import chain, rich
-from support.graph_texts import EVERYTHING
-from support.memory import MemoryCheckpointer
 
 LONGEST_SECONDS: Final = 10.0
 """Seconds of this process that a door may take."""

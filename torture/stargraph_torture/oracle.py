@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue
-from support.torture.graphs import graph_of
-from support.torture.recorder import Store
+from stargraph_torture.graphs import graph_of
+from stargraph_torture.recorder import Store
 
 _TAKES = frozenset({"started", "resumed"})
 _MOST_TOLD: Final = 20

@@ -1,6 +1,6 @@
 """Runs every graph once on a store, with questions, a cancellation and a resume, in a process that must say nothing.
 
-python -X dev -W error -m support.torture.calm FOLDER URL
+python -X dev -W error -m stargraph_torture.calm FOLDER URL
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stargraph.checkpoint.protocol import Closing
 from stargraph.checkpoint.registry import open_checkpointer
-from support.torture.graphs import answer_all, load_graphs
+from stargraph_torture.graphs import answer_all, load_graphs
 
 
 async def main(folder: Path, url: str) -> None:

@@ -10,14 +10,16 @@ import signal
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
-from pathlib import Path
 
-from support.torture import worker
-from support.torture.worker import Assignment
+from support.workspace import ROOT
+
+from stargraph_torture import worker
+from stargraph_torture.worker import Assignment
 
 _POLL = 0.02
 
-TESTS = Path(__file__).parents[2]
+SEARCH_PATH = os.pathsep.join((str(ROOT / "torture"), str(ROOT / "tests")))
+"""The `PYTHONPATH` of processes that import this package."""
 
 
 @dataclass
@@ -53,14 +55,14 @@ class Fleet:
 
     def __init__(self, assignments: list[Assignment]) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["support.torture.worker", "support.torture.arenas"])
+        self._context.set_forkserver_preload(["stargraph_torture.worker", "stargraph_torture.arenas"])
         self.unexpected: list[str] = []
         self._members = [self._spawn(assignment) for assignment in assignments]
 
     def _spawn(self, assignment: Assignment) -> _Member:
         # The warm process reads the path when it starts, with the first worker.
         path = os.environ.get("PYTHONPATH")
-        os.environ["PYTHONPATH"] = str(TESTS) if path is None else f"{TESTS}{os.pathsep}{path}"
+        os.environ["PYTHONPATH"] = SEARCH_PATH if path is None else f"{SEARCH_PATH}{os.pathsep}{path}"
         theirs, ours = self._context.Pipe(duplex=False)
         process = self._context.Process(target=worker.main, args=(assignment, theirs), daemon=True)
         try:

@@ -19,15 +19,16 @@ from pathlib import Path
 from random import Random
 from typing import Final, get_args
 
-from stargraph.checkpoint.postgres import PostgresCheckpointer
-from stargraph.checkpoint.s3 import S3Checkpointer
-from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 from support.postgres_server import DEBIAN_BINARIES, LocalServer, embedded_binaries
 from support.s3 import proxy as http
 from support.s3.servers import ACCESS_KEY, SECRET_KEY, fresh_bucket, moto_server
 from support.tcp_proxy import TcpProxy
-from support.torture.nemesis import Fault
-from support.torture.recorder import Store
+
+from stargraph.checkpoint.postgres import PostgresCheckpointer
+from stargraph.checkpoint.s3 import S3Checkpointer
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+from stargraph_torture.nemesis import Fault
+from stargraph_torture.recorder import Store
 
 _MEMORY_BYTES: Final = 384 * 1024**2
 _SERVER_MEMORY_BYTES: Final = 1024**3

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from stargraph.graph import NodeContext
-from support.torture.ledger import Ledger
+from stargraph_torture.ledger import Ledger
 
 SESSION: ContextVar[str] = ContextVar("session")
 """Names one start() or resume() of one run, among all processes."""

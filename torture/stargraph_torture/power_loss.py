@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal, TypeAlias, TypeVar
 
-from support.torture.syscalls import Event, Name, Sync, Truncate, Write
+from stargraph_torture.syscalls import Event, Name, Sync, Truncate, Write
 
 _SECTOR: Final = 512
 """Bytes that a disk writes whole or not at all."""

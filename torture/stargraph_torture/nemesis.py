@@ -7,7 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 
-from support.torture.fleet import Fleet
+from stargraph_torture.fleet import Fleet
 
 Fault = Callable[[random.Random], Awaitable[None]]
 """Does something bad, waits, and makes it good again."""
