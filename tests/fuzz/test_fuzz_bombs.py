@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+from stargraph_torture.fleet import SEARCH_PATH
 from stargraph_torture.fuzzing import bombs
 
 
