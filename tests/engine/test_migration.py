@@ -44,12 +44,14 @@ async def test_a_run_crosses_and_the_log_says_so(store: MemoryCheckpointer) -> N
     assert (await run.check("r")).status == "awaiting_input"
     assert store.events("r") == ["started", "completed a", "asked ask"]
     assert (await run.resume("r")).status == "awaiting_input"
-    assert store.events("r")[3:] == ["migrated", "resumed"]
+    assert store.events("r")[3:] == ["migrated", "resumed", "asked confirm"]
     record = store.runs["r"][3]
     assert record.state == {"n": 1, "total": 100, "yes": None}
     assert record.graph_hash == new.graph_hash
     assert record.definition is not None
-    await run.respond(record.interrupts[0].id, True)
+    (question,) = store.runs["r"][-1].interrupts
+    assert question.prompt == "Really sure?", "an answer to what the older graph asked is none to this"
+    await run.respond(question.id, True)
     assert (await run.resume()).status == "done"
     assert run.state == {"n": 2, "total": 100, "yes": True}
 

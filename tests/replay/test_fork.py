@@ -219,8 +219,11 @@ async def test_a_replaced_answer(store: MemoryCheckpointer) -> None:
 async def test_an_answer_further_on_is_given_when_it_is_asked(store: MemoryCheckpointer) -> None:
     run = await parent(graph(ORDER), store)
     question = next(record for record in store.runs["r"] if record.event == "asked").interrupts[0].id
-    await forked(run, store, 0, Overlay(state={"n": 2}, answers={question: "surely"}))
+    await forked(run, store, 0, Overlay(state={"path": ["other"]}, answers={question: "surely"}))
     assert state(store)["yes"] == "surely"
+    without(store, "f")
+    await forked(run, store, 0, Overlay(state={"n": 2}, answers={question: "surely"}))
+    assert store.runs["f"][-1].interrupts[0].prompt == "Sure of 3?", "a question that says something else is asked"
     without(store, "f")
     assert (await forked(run, store, 0)).summary is not None
     assert store.runs["f"][-1].status == "awaiting_input", "what was answered before the fork is asked anew after it"

@@ -81,9 +81,10 @@ async def test_calls_errors_and_questions_are_compared(store: MemoryCheckpointer
 
     calling_nodes.script = script
     a, b, c = [await ran(graph(LOOP), store, name) for name in "abc"]
+    ids = [run[5].interrupts[0].id for run in (store.runs["a"], store.runs["b"])]
     assert told(await diff_runs(a, b)) == [
         (4, 4, ["~ calls[0].result: 0 → 1"]),
-        (5, 5, ['~ interrupts[0].prompt: "0?" → "1?"']),
+        (5, 5, [f'~ interrupts[0].id: "{ids[0]}" → "{ids[1]}"', '~ interrupts[0].prompt: "0?" → "1?"']),
     ]
     failed = await diff_runs(b, c)
     assert failed.statuses == ("awaiting_input", "failed")

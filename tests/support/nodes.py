@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 import time
 from collections.abc import Callable
@@ -117,7 +118,8 @@ def slow_sync(state: Any, context: NodeContext) -> dict[str, Any]:
 
 async def returns_x(state: Any, context: NodeContext) -> Any:
     """Returns what the test put into `before`."""
-    return before(context)
+    found = before(context)
+    return await found if inspect.isawaitable(found) else found
 
 
 class Classy:
@@ -157,3 +159,16 @@ def list_transform(state: dict[str, Any]) -> list[Any]:
 def fail_transform(state: dict[str, Any]) -> dict[str, Any]:
     """A transform that fails."""
     raise RuntimeError("no luck")
+
+
+async def awaits_x(state: Any, context: NodeContext) -> dict[str, Any]:
+    """Replaces `x` by what the test put into `before`, awaited if need be."""
+    LEDGER.append(context.node)
+    found = before(context)
+    return {"x": await found if inspect.isawaitable(found) else found}
+
+
+def sync_x(state: Any, context: NodeContext) -> dict[str, Any]:
+    """Like `awaits_x`, in a thread."""
+    LEDGER.append(context.node)
+    return {"x": before(context)}

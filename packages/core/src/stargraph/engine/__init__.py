@@ -1,7 +1,7 @@
 """The engine: what makes a graph's definition run, one durable step after the other."""
 
 from stargraph.engine._call_log import CallLog, Slot, UnrecordedCallError
-from stargraph.engine._context import NodeContext, Suspended
+from stargraph.engine._context import NodeContext
 from stargraph.engine._engine import Engine, new_executor_id
 from stargraph.engine._events import EventType, RunEvent
 from stargraph.engine._expressions import Expression
@@ -12,6 +12,7 @@ from stargraph.engine._imports import load_object
 from stargraph.engine._log import Durability, RunLog, TakenOver
 from stargraph.engine._pending_tasks import PendingTasks
 from stargraph.engine._plan import Plan
+from stargraph.engine._questions import Suspended
 from stargraph.engine._state import StateField, StateSpec
 from stargraph.engine._subgraph import StoreFaultError, cancel_children, child_inputs, child_outcome, child_run_id
 from stargraph.engine._task_runner import Worker

@@ -9,7 +9,7 @@ import functools
 import heapq
 import inspect
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +27,7 @@ from stargraph.checkpoint.protocol import (
     format_time,
 )
 from stargraph.engine._failures import call_error, error_info
+from stargraph.engine._questions import IN_CALL, Question, question_lost
 from stargraph.engine._threads import run_in_executor
 from stargraph.errors import NodeError
 from stargraph.runtime import dispatch
@@ -229,10 +230,12 @@ class CallLog:
         try:
             if place is None:
                 began, result = datetime.now(UTC), None
-                try:
-                    result = await self._perform(functools.partial(function, *args, **kwargs))
-                except Exception as raised:  # noqa: BLE001  # whatever it raises is recorded
-                    error = raised
+                with self._asking() as asked:
+                    try:
+                        result = await self._perform(functools.partial(function, *args, **kwargs))
+                    except Exception as raised:  # noqa: BLE001  # whatever it raises is recorded
+                        error = raised
+                self._refuse_lost(asked, name, error)
                 place = await self._keep(slot, began, result, error)
                 if place is None:
                     # The executor has lost the run, and cancels what it executes.
@@ -272,12 +275,14 @@ class CallLog:
         try:
             if place is None:
                 began, result = datetime.now(UTC), None
-                try:
-                    result = function(*args, **kwargs)
-                    if inspect.isawaitable(result):
-                        result = self._on_loop(_awaited(result))
-                except Exception as raised:  # noqa: BLE001  # whatever it raises is recorded
-                    error = raised
+                with self._asking() as asked:
+                    try:
+                        result = function(*args, **kwargs)
+                        if inspect.isawaitable(result):
+                            result = self._on_loop(_awaited(result))
+                    except Exception as raised:  # noqa: BLE001  # whatever it raises is recorded
+                        error = raised
+                self._refuse_lost(asked, name, error)
                 place = self._on_loop(self._keep(slot, began, result, error))
                 if place is None:
                     raise asyncio.CancelledError
@@ -285,6 +290,21 @@ class CallLog:
         finally:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._leave, slot)
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[list[Question]]:
+        """Collect the questions that the function of a call asks."""
+        asked: list[Question] = []
+        token = IN_CALL.set(asked)
+        try:
+            yield asked
+        finally:
+            IN_CALL.reset(token)
+
+    def _refuse_lost(self, asked: Sequence[Question], name: str, error: Exception | None) -> None:
+        # Were it recorded, no further try would ask.
+        if asked:
+            raise question_lost(self._task, asked, f"the function of call {name!r} went on without", error)
 
     async def _open(
         self, name: str, function: Callable[..., Any], key: str | None, *, repeatable: bool

@@ -6,60 +6,15 @@ import asyncio
 import copy
 import hashlib
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import Random
 from typing import Any
 from uuid import UUID
 
-from stargraph.checkpoint.protocol import Checkpoint, EncodedValue, JsonValue, RecordedCall, Task
+from stargraph.checkpoint.protocol import Checkpoint, JsonValue, RecordedCall, Task
 from stargraph.engine._call_log import CallLog
-from stargraph.errors import NodeError, StateError
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What a task asks a person.
-
-    Attributes:
-        prompt: the question.
-        payload: what the person needs to answer.
-        into: the field of the state that takes the answer, where one does.
-        occurrence: counts the questions of the task, from 0.
-        child_run_id: the child run that asks, where one does.
-        child_id: the id of the question in the child run.
-    """
-
-    prompt: str
-    payload: JsonValue
-    into: str | None = None
-    occurrence: int = 0
-    child_run_id: str | None = None
-    child_id: str | None = None
-
-    def id_for(self, task: Task) -> str:
-        """Return the durable id of the question.
-
-        Args:
-            task: the task that asks.
-        """
-        if self.child_id is not None:
-            return f"{task.id}/{self.child_id}"
-        return f"{task.id}/{self.occurrence}"
-
-
-class Suspended(BaseException):
-    """Ends a task that waits for answers; it runs again when one is there.
-
-    Not an Exception, so that a node's own `except Exception` lets it through.
-
-    Args:
-        questions: what it asks.
-    """
-
-    def __init__(self, questions: tuple[Question, ...]) -> None:
-        super().__init__(questions)
-        self.questions = questions
+from stargraph.engine._questions import Questions
+from stargraph.errors import NodeError
 
 
 class NodeContext:
@@ -91,8 +46,7 @@ class NodeContext:
         self.index = task.index
         self.item = item
         self.metadata = dict(checkpoint.metadata)
-        self._answers = {call.occurrence: call.result for call in recorded if call.kind == "answer"} if recorded else {}
-        self._asked = 0
+        self._questions: Questions | None = Questions(task, recorded)
         self._journal = journal
         self._now: datetime | None = None
         self._random: Random | None = None
@@ -196,45 +150,48 @@ class NodeContext:
             raise self._misplaced("ctx.call_sync() would block the event loop", "In an async node, await ctx.call().")
         return journal.call_from_thread(name, function, args, kwargs, key=key, repeatable=repeatable)
 
-    def interrupt(self, prompt: str, payload: JsonValue = None) -> JsonValue:
+    def interrupt(self, prompt: str, payload: JsonValue = None, *, key: str | None = None) -> JsonValue:
         """Return a person's answer, or end the node until there is one; then it runs again from its beginning.
+
+        A question is known by its task, its key and what it says, and how often the node has asked it: an answer is
+        used for that question alone. A prompt or payload that is another one in each try is a new question each time.
 
         Args:
             prompt: the question.
             payload: what the person needs to answer; JSON.
+            key: tells questions of this node apart that are open at the same time, as in `asyncio.gather`.
 
         Raises:
-            StateError: the payload is not JSON, or the prompt is not text.
+            StateError: the payload is not JSON, or the prompt or the key is not text.
+            NodeError: another question without a key, or of the same key, is open (`reason="concurrent-questions"`).
         """
-        return self.ask(prompt, payload, into=None)
+        return self.ask(prompt, payload, into=None, key=key)
 
-    def ask(self, prompt: str, payload: JsonValue, *, into: str | None) -> JsonValue:
+    def ask(self, prompt: str, payload: JsonValue, *, into: str | None, key: str | None = None) -> JsonValue:
         """Like `interrupt`, for an answer that goes into a field of the state.
 
         Args:
             prompt: the question.
             payload: what the person needs to answer.
             into: the field.
+            key: as for `interrupt`.
         """
         self._attached("ctx.interrupt()")
-        occurrence = self._asked
-        self._asked += 1
-        if occurrence in self._answers:
-            return self._answers[occurrence]
-        if not isinstance(prompt, str):
-            raise StateError(
-                f"the prompt of ctx.interrupt() is a value of type {type(prompt).__qualname__}",
-                reason="bad-prompt",
-                hint="A prompt is text; what else the person needs goes into payload.",
-                node=self.node,
-            )
-        asked = EncodedValue.of(payload, "payload").value
-        raise Suspended((Question(prompt, asked, into, occurrence),))
+        assert self._questions is not None
+        return self._questions.ask(prompt, payload, key=key, into=into)
+
+    def outcome_of(self, raised: BaseException | None) -> BaseException | None:
+        """Close a try, and return what it ends with, as `Questions.outcome_of` does.
+
+        Args:
+            raised: what the node raised, or None if it returned.
+        """
+        return raised if self._questions is None else self._questions.outcome_of(raised)
 
     def detached(self) -> NodeContext:
         """Return a copy for another process, in which nothing can be asked of the run."""
         copied = copy.copy(self)
-        copied._journal = None
+        copied._journal = copied._questions = None
         return copied
 
     def seen(self) -> datetime | None:
@@ -258,7 +215,8 @@ class NodeContext:
             attempt: counts the tries, from 1.
         """
         self.attempt = attempt
-        self._asked = 0
+        if self._questions is not None:
+            self._questions.begin()
         self._now = self._random = self._uuids = None
         if self._journal is not None:
             self._journal.begin()

@@ -12,13 +12,13 @@ from typing import Any, Literal
 
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, RecordedCall, Task
 from stargraph.engine._call_log import CallLog
-from stargraph.engine._context import Suspended
 from stargraph.engine._events import EventType, RunEvent
 from stargraph.engine._failures import error_info, node_cancelled
 from stargraph.engine._fork_overrides import ForkOverrides
 from stargraph.engine._log import RunLog, TakenOver
 from stargraph.engine._pending_tasks import PendingTasks
 from stargraph.engine._plan import Plan
+from stargraph.engine._questions import Suspended
 from stargraph.engine._remote import is_remote
 from stargraph.engine._subgraph import ChildPausedError, Children, StoreFaultError, cancel_children
 from stargraph.engine._task_runner import Worker
@@ -53,6 +53,7 @@ class Engine:
         threads: where sync nodes run; the loop's own threads where None.
         publish: told of each event, after its checkpoint was appended.
         terms: what is otherwise than the graph says.
+        asks_again: run tasks with open questions once, since another graph or other code may ask something else.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Engine:
         threads: Executor | None,
         publish: Publish,
         terms: ForkOverrides | None = None,
+        asks_again: bool = False,
     ) -> None:
         self._plan = plan
         self._log = log
@@ -94,6 +96,7 @@ class Engine:
         self._stop: Literal["pause", "cancel"] | None = None
         self._deadline: float | None = None
         self._answered: set[str] = set()
+        self._asks_again = asks_again
         # A future and not an Event: waiting for it takes no task of its own.
         self._signal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         log.on_control = self.observe
@@ -109,6 +112,8 @@ class Engine:
         try:
             await self._open_work.load(self._log.tail)
             self._answered |= self._children.asking(self._log.tail)
+            if self._asks_again:
+                self._answered |= {interrupt.task_id for interrupt in self._log.tail.interrupts}
             while True:
                 self._start_ready_tasks()
                 busy = bool(self._flights) and self._stop != "cancel" and await self._wait()
@@ -226,6 +231,7 @@ class Engine:
                 record=self._record_call,
                 threads=self._call_threads,
                 effects=self._terms.effects,
+                moment=self._open_work.moment(task),
             )
             work = asyncio.ensure_future(self._worker.run(tail, task, journal))
             self._flights[task.id] = _Flight(task, started_at, journal, work)
@@ -315,13 +321,13 @@ class Engine:
     async def _record_questions(self, flight: _Flight, suspended: Suspended) -> None:
         task = flight.task
         now = datetime.now(UTC)
-        open_ids = {interrupt.id for interrupt in self._log.tail.interrupts}
-        if all(question.id_for(task) in open_ids for question in suspended.questions):
-            return
         moments = flight.journal.moments()
-        await self._append(
-            "asked", task, lambda tail: {**asked(tail, task, suspended.questions, now), "calls": moments}
+        if asked(self._log.tail, task, suspended.questions, now, ())["interrupts"] == self._log.tail.interrupts:
+            return
+        checkpoint = await self._append(
+            "asked", task, lambda tail: asked(tail, task, suspended.questions, now, moments)
         )
+        self._open_work.note_calls(checkpoint)
 
     async def _record_end(self) -> None:
         if self._log.tail.status in ENDED:

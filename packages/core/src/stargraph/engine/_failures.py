@@ -10,6 +10,8 @@ from stargraph.errors import CallError, NodeError
 
 _TRACEBACK_LIMIT: Final = 16_384
 
+_FINAL: Final = frozenset({"question-lost", "concurrent-questions"})
+
 
 def error_info(error: BaseException, *, node: str | None, reason: str | None = None) -> ErrorInfo:
     """Return an exception as it is recorded.
@@ -58,6 +60,33 @@ def call_error(name: str, recorded: ErrorInfo) -> CallError:
         error_type=recorded.type,
         error_message=recorded.message,
     )
+
+
+def chain_of(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and those that led to it: its causes, its contexts and the members of groups.
+
+    Args:
+        error: the exception.
+    """
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        link = waiting.pop()
+        if id(link) in seen:
+            continue
+        seen.add(id(link))
+        yield link
+        members = link.exceptions if isinstance(link, BaseExceptionGroup) else ()
+        waiting += [each for each in (*members, link.__cause__, link.__context__) if each is not None]
+
+
+def is_final(error: BaseException) -> bool:
+    """Tell whether an exception is a mistake of the node's code that no further try can heal.
+
+    Args:
+        error: the exception.
+    """
+    return isinstance(error, NodeError) and error.reason in _FINAL
 
 
 def is_any_of(error: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stargraph.engine._context import NodeContext
-from stargraph.engine._failures import is_any_of
+from stargraph.engine._failures import is_any_of, is_final
 from stargraph.engine._imports import load_exception, load_object
 from stargraph.engine._prompts import fill_prompt
 from stargraph.engine._threads import run_in_executor, timed_out
@@ -92,7 +92,7 @@ class Node:
             + wait_random(0, retry.initial_delay)
             if waits
             else wait_none(),
-            retry=retry_if_exception(lambda error: is_any_of(error, self.retried)),
+            retry=retry_if_exception(lambda error: is_any_of(error, self.retried) and not is_final(error)),
             reraise=True,
         )
         async for attempt in tries:
@@ -116,16 +116,19 @@ class Node:
         return inspect.iscoroutinefunction(self.function)
 
     async def _try(self, call: Callable[[], Any], context: NodeContext, executor: Executor | None) -> object:
+        raised: BaseException | None = None
+        returned: object = None
         try:
             returned = await self._outcome(call, executor)
         except asyncio.CancelledError:
             raise
-        except BaseException:
-            if context.is_calling:
-                await context.settle()
-            raise
+        except BaseException as error:  # noqa: BLE001  # raised again below, unless it stands for a question
+            raised = error
         if context.is_calling:
             await context.settle()
+        outcome = context.outcome_of(raised)
+        if outcome is not None:
+            raise outcome
         return returned
 
     async def _outcome(self, call: Callable[[], Any], executor: Executor | None) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 
 from stargraph.checkpoint.protocol import (
     Checkpoint,
@@ -98,6 +99,14 @@ class PendingTasks:
         """
         noted = self._calls.get(task.id)
         return () if noted is None else [call for _, call in noted]
+
+    def moment(self, task: Task) -> datetime | None:
+        """Return the time that a task was told when it asked its first question, or None.
+
+        Args:
+            task: the task.
+        """
+        return next((call.started_at for call in self.calls(task) if call.kind == "now"), None)
 
     def call_steps(self, task: Task) -> Sequence[int]:
         """Return the steps at which the calls of a task were recorded, in the order of `calls`.

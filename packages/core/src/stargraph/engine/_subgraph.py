@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, JsonValue, Task, is_run_id
-from stargraph.engine._context import Question, Suspended
 from stargraph.engine._expressions import Expression
 from stargraph.engine._log import RunLog
 from stargraph.engine._plan import Plan
+from stargraph.engine._questions import Question, Suspended
 from stargraph.engine._transitions import status_of, tasks_of
 from stargraph.errors import CheckpointConflictError, CheckpointError, NodeError
 

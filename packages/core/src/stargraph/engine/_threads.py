@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import functools
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 
 
 async def run_in_executor(call: Callable[[], object], executor: Executor | None, seconds: float | None) -> object:
@@ -26,7 +26,7 @@ async def run_in_executor(call: Callable[[], object], executor: Executor | None,
     """
     loop = asyncio.get_running_loop()
     call = functools.partial(_without_stop_iteration, call)
-    if executor is None:
+    if executor is None or isinstance(executor, ThreadPoolExecutor):
         call = functools.partial(contextvars.copy_context().run, call)
     working = loop.run_in_executor(executor, call)
     try:

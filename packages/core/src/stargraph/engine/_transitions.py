@@ -19,8 +19,8 @@ from stargraph.checkpoint.protocol import (
     Task,
     add_step,
 )
-from stargraph.engine._context import Question
 from stargraph.engine._plan import Completion, Plan
+from stargraph.engine._questions import Question
 from stargraph.errors import StateError
 
 Updates = Mapping[str, EncodedValue]
@@ -62,9 +62,19 @@ def completed(
     Raises:
         StateError: the update does not fit, two branches replace one field, or a rule cannot be evaluated.
     """
-    step = tail.step + 1
-    if task.index is not None:
-        return _branch_completed(plan, tail, task, update, branches)
+    changes = (
+        _node_completed(plan, tail, task, update)
+        if task.index is None
+        else _branch_completed(plan, tail, task, update, branches)
+    )
+    # Its other way through may have passed a question by that is still open: nobody waits for the answer.
+    interrupts = tuple(interrupt for interrupt in tail.interrupts if interrupt.task_id != task.id)
+    if len(interrupts) != len(tail.interrupts):
+        changes["interrupts"] = interrupts
+    return {**changes, "status": status_of(changes["frontier"], interrupts)}
+
+
+def _node_completed(plan: Plan, tail: Checkpoint, task: Task, update: Updates) -> dict[str, Any]:
     changes = plan.state.merge(tail.encoded_state(), [update])
     completion = Completion(
         node=task.node,
@@ -72,8 +82,7 @@ def completed(
         state={**tail.state, **{name: fragment.value for name, fragment in changes.items()}},
         update={name: fragment.value for name, fragment in update.items()},
     )
-    frontier = plan.after(completion, step, answered=task.rule)
-    return {"changes": changes, "frontier": frontier, "status": status_of(frontier, tail.interrupts)}
+    return {"changes": changes, "frontier": plan.after(completion, tail.step + 1, answered=task.rule)}
 
 
 def _branch_completed(
@@ -96,12 +105,11 @@ def _branch_completed(
             ),
             *remaining,
         )
-        return {"frontier": frontier, "status": status_of(frontier, tail.interrupts)}
+        return {"frontier": frontier}
     updates = {**branches, task.index: update}
     _refuse_conflicts(plan, fan_out, updates)
     changes = plan.state.merge(tail.encoded_state(), [updates[index] for index in range(fan_out.width)])
-    frontier = (plan.join(fan_out, step),)
-    return {"changes": changes, "frontier": frontier, "status": status_of(frontier, tail.interrupts)}
+    return {"changes": changes, "frontier": (plan.join(fan_out, step),)}
 
 
 def _refuse_conflicts(plan: Plan, fan_out: FanOut, updates: Mapping[int, Updates]) -> None:
@@ -128,19 +136,34 @@ def _branch_name(plan: Plan, fan_out: FanOut, index: int) -> str:
     return f"branch {index} of node {node!r}" if fan_out.mode == "map" else f"node {node!r}"
 
 
-def asked(tail: Checkpoint, task: Task, questions: Iterable[Question], now: datetime) -> dict[str, Any]:
+def asked(
+    tail: Checkpoint, task: Task, questions: Iterable[Question], now: datetime, moments: tuple[RecordedCall, ...]
+) -> dict[str, Any]:
     """Return what questions change; one that is open already is not asked again.
+
+    An open question whose text has changed since is replaced, and one that a child run does not ask any more goes.
 
     Args:
         tail: the latest checkpoint.
         task: the task that waits for the answers.
         questions: what it asks.
         now: the time of the event.
+        moments: the time that the node was told, if it looked: it is told the same one when it goes on, since what it
+            asks may say it.
     """
-    known = {interrupt.id for interrupt in tail.interrupts}
+    asked_now = {question.id_for(task): question for question in questions}
+    of_child = any(question.child_id is not None for question in asked_now.values())
+    kept = tuple(
+        interrupt
+        for interrupt in tail.interrupts
+        if interrupt.task_id != task.id
+        or interrupt.id in asked_now
+        or not (of_child or any(question.replaces(interrupt.id, task) for question in asked_now.values()))
+    )
+    known = {interrupt.id for interrupt in kept}
     new = tuple(
         Interrupt(
-            id=question.id_for(task),
+            id=name,
             task_id=task.id,
             node=task.node,
             prompt=question.prompt,
@@ -149,11 +172,12 @@ def asked(tail: Checkpoint, task: Task, questions: Iterable[Question], now: date
             child_run_id=question.child_run_id,
             asked_at=now,
         )
-        for question in questions
-        if question.id_for(task) not in known
+        for name, question in asked_now.items()
+        if name not in known
     )
-    interrupts = (*tail.interrupts, *new)
-    return {"interrupts": interrupts, "status": status_of(tail.frontier, interrupts)}
+    interrupts = (*kept, *new)
+    changes = {"interrupts": interrupts, "status": status_of(tail.frontier, interrupts), "calls": moments}
+    return {**changes, "frontier": with_call(tail.frontier, task.id, tail.step + 1)} if moments else changes
 
 
 def answered(tail: Checkpoint, interrupt: Interrupt, value: JsonValue) -> dict[str, Any]:
@@ -165,12 +189,10 @@ def answered(tail: Checkpoint, interrupt: Interrupt, value: JsonValue) -> dict[s
         value: the answer, checked.
     """
     interrupts = tuple(other for other in tail.interrupts if other.id != interrupt.id)
-    occurrence = 0 if interrupt.child_run_id else int(interrupt.id.rpartition("/")[2])
     call = RecordedCall(
         kind="answer",
         task_id=interrupt.task_id,
         name=interrupt.id,
-        occurrence=occurrence,
         result=value,
         started_at=interrupt.asked_at,
     )

@@ -201,7 +201,8 @@ class Run:
                 self._log = RunLog(self._store, carried, durability=self._durability, keyring=self._keyring)
                 self._publish(open_record(carried))
             resumed, met = await self._append_resumed(executor_id)
-            return await self._execute(resumed, executor_id, met)
+            changed = (tail.graph_hash, tail.runtime_hash) != (resumed.graph_hash, resumed.runtime_hash)
+            return await self._execute(resumed, executor_id, met, asks_again=changed)
 
     async def check(self, run_id: str | None = None, *, accept: Sequence[Accept] = ()) -> RunSummary:
         """Tell whether `resume` would take a run up: return where it stands, or raise what `resume` would.
@@ -402,10 +403,12 @@ class Run:
                 work.cancel()
                 await asyncio.gather(work, return_exceptions=True)
 
-    async def _execute(self, tail: Checkpoint, executor_id: str, met: Sequence[Checkpoint] = ()) -> RunSummary:
+    async def _execute(
+        self, tail: Checkpoint, executor_id: str, met: Sequence[Checkpoint] = (), *, asks_again: bool = False
+    ) -> RunSummary:
         terms = await self._terms(tail)
         self._publish(open_record(tail))
-        summary = await self._execute_once(tail, executor_id, terms, met)
+        summary = await self._execute_once(tail, executor_id, terms, met, asks_again=asks_again)
         while summary.status == "awaiting_input" and await self._answer_by(terms):
             assert self._log is not None
             summary = await self._execute_once(self._log.tail, executor_id, terms)
@@ -435,11 +438,23 @@ class Run:
         return told
 
     async def _execute_once(
-        self, tail: Checkpoint, executor_id: str, terms: ForkOverrides, met: Sequence[Checkpoint] = ()
+        self,
+        tail: Checkpoint,
+        executor_id: str,
+        terms: ForkOverrides,
+        met: Sequence[Checkpoint] = (),
+        *,
+        asks_again: bool = False,
     ) -> RunSummary:
         log = self._log = RunLog(self._store, tail, durability=self._durability, keyring=self._keyring)
         engine = Engine(
-            self._plan, log, executor_id=executor_id, threads=self._threads, publish=self._publish, terms=terms
+            self._plan,
+            log,
+            executor_id=executor_id,
+            threads=self._threads,
+            publish=self._publish,
+            terms=terms,
+            asks_again=asks_again,
         )
         for record in met:
             engine.observe(record)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import (
     Checkpoint,
     Checkpointer,
     EncodedValue,
+    Event,
     FanOut,
     JsonValue,
     RecordedCall,
@@ -34,6 +35,9 @@ from stargraph.graph._migration import migrated, migration_for
 from stargraph.graph._resume_checks import check_frontier, check_hashes
 from stargraph.replay._overlay import Overlay, bad_overlay, changed_state
 from stargraph.runtime import dispatch
+
+_EVENTS: Final[dict[str, Event]] = {"call": "called", "answer": "answered", "now": "asked"}
+"""The events that record what a task was told before it completed."""
 
 
 async def open_fork(
@@ -348,11 +352,11 @@ class _Opening:
         )
 
     def _called_again(self, tail: Checkpoint, call: RecordedCall, left: int) -> Checkpoint:
-        """Return a recorded call or answer of the parent as a step of the fork."""
+        """Return a recorded call, answer or time of the parent as a step of the fork."""
         return self._again(
             tail,
             left,
-            event="called" if call.kind == "call" else "answered",
+            event=_EVENTS[call.kind],
             last_node=next(task.node for task in tasks_of(tail.frontier) if task.id == call.task_id),
             task_id=call.task_id,
             **called(tail, call),

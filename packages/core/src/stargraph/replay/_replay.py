@@ -315,6 +315,11 @@ class _Replay:
         except (UnrecordedCallError, BaseExceptionGroup):
             if journal.missing is None:
                 raise
+            lost = record.error is not None and record.error.reason == "question-lost"
+            if (record.event == "asked" or lost) and not journal.unused:
+                # The function of that call may have asked: it is not run again, and was not recorded then.
+                self._given.append(record.step)
+                return
             replayed = record
         if journal.missing is None:
             self._compare(record, replayed)
@@ -356,8 +361,8 @@ class _Replay:
         known = {interrupt.id for interrupt in previous.interrupts}
         new: Sequence[Interrupt] = [interrupt for interrupt in record.interrupts if interrupt.id not in known]
         asked_at = new[0].asked_at if new else record.timestamp
-        changes = asked(previous, task, suspended.questions, asked_at)
-        return _next(previous, record, event="asked", update=None, calls=journal.moments(), **changes)
+        changes = asked(previous, task, suspended.questions, asked_at, journal.moments())
+        return _next(previous, record, event="asked", update=None, **changes)
 
     def _failed(self, previous: Checkpoint, record: Checkpoint, error: Exception, journal: CallLog) -> Checkpoint:
         info = error_info(error, node=record.last_node)
@@ -391,7 +396,7 @@ class _Replay:
         """Take over what a step recorded, for the tasks that come after it."""
         if record.definition is not None:
             self._defined = record
-        if record.event in ("called", "answered"):
+        if record.event in ("called", "answered", "asked"):
             self._work.note_calls(record)
         elif record.event == "failed":
             self._work.forget_calls(_forgotten(previous, record))

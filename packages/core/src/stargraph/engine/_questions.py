@@ -1,0 +1,232 @@
+"""The questions of one execution of a task: asked, answered, and never lost."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Final
+
+from stargraph.checkpoint.protocol import EncodedValue, JsonValue, RecordedCall, Task, check_json
+from stargraph.engine._failures import chain_of
+from stargraph.errors import NodeError, StateError
+
+_KEY_DIGITS: Final = 6
+_TEXT_DIGITS: Final = 12
+
+IN_CALL: Final[ContextVar[list[Question] | None]] = ContextVar("stargraph_in_call", default=None)
+"""Collects what the function of a recorded call asks, while it runs."""
+
+# Threads of one node may ask at once. What is done under the lock takes microseconds, so one serves all.
+_LOCK: Final = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a task asks a person.
+
+    Attributes:
+        prompt: the question.
+        payload: what the person needs to answer.
+        key: tells questions of one node apart that are open at the same time.
+        into: the field of the state that takes the answer, or None.
+        occurrence: counts the questions of one try that say the same, from 0.
+        child_run_id: the child run that asks, or None.
+        child_id: the id of the question in the child run.
+    """
+
+    prompt: str
+    payload: JsonValue
+    key: str | None = None
+    into: str | None = None
+    occurrence: int = 0
+    child_run_id: str | None = None
+    child_id: str | None = None
+
+    def id_for(self, task: Task) -> str:
+        """Return the durable id of the question: it follows from the task, the key and what the question says.
+
+        So an answer that is recorded for it answers no question that says anything else.
+
+        Args:
+            task: the task that asks.
+        """
+        if self.child_id is not None:
+            return f"{task.id}/{self.child_id}"
+        said = EncodedValue.of_checked([self.key, self.prompt, self.payload, self.into, self.occurrence]).digest
+        return f"{task.id}/{self._slot}{said[:_TEXT_DIGITS]}"
+
+    def replaces(self, interrupt_id: str, task: Task) -> bool:
+        """Tell whether an open question of the same task is what this one was before its text changed.
+
+        Args:
+            interrupt_id: the id of the open question.
+            task: the task.
+        """
+        open_slot, dot, _ = interrupt_id.removeprefix(f"{task.id}/").rpartition(".")
+        return self.child_id is None and open_slot + dot == self._slot
+
+    @property
+    def _slot(self) -> str:
+        return "" if self.key is None else f"{hashlib.sha256(self.key.encode()).hexdigest()[:_KEY_DIGITS]}."
+
+
+class Suspended(BaseException):
+    """Ends a task that waits for answers; it runs again when one is there.
+
+    Not an Exception, so that a node's own `except Exception` lets it through.
+
+    Args:
+        questions: what it asks.
+    """
+
+    def __init__(self, questions: tuple[Question, ...]) -> None:
+        super().__init__(questions)
+        self.questions = questions
+
+
+class Questions:
+    """What one execution of a task asks, and the answers that its log has.
+
+    Args:
+        task: the task.
+        recorded: what its log has of its calls and answers.
+    """
+
+    def __init__(self, task: Task, recorded: Iterable[RecordedCall] = ()) -> None:
+        self._task = task
+        self._answers = {call.name: call.result for call in recorded if call.kind == "answer"}
+        self.begin()
+
+    def begin(self) -> None:
+        """Make ready for a try."""
+        self._counts: Counter[str] = Counter()
+        self._open: list[Question] = []
+        self._misuse: NodeError | None = None
+        self._ended = False
+
+    def ask(self, prompt: str, payload: JsonValue, *, key: str | None, into: str | None) -> JsonValue:
+        """Return the recorded answer to a question, or raise `Suspended`, which ends the node until there is one.
+
+        Args:
+            prompt: the question.
+            payload: what the person needs to answer.
+            key: tells questions apart that are open at the same time.
+            into: the field of the state that takes the answer.
+
+        Raises:
+            StateError: the prompt or the key is not text, or the payload is not JSON.
+            NodeError: `reason` is `concurrent-questions` or `node-ended`.
+        """
+        self._check(prompt, key)
+        asked = EncodedValue.of(payload, "payload").value
+        with _LOCK:
+            return self._answer_to(Question(prompt, asked, key, into))
+
+    def _answer_to(self, question: Question) -> JsonValue:
+        if self._ended:
+            raise NodeError(
+                f"the node asked {_shown(question)} after it had ended",
+                reason="node-ended",
+                hint="Await what the node begins before it returns.",
+                node=self._task.node,
+            )
+        said = question.id_for(self._task)
+        occurrence = self._counts[said]
+        if occurrence:
+            question = Question(question.prompt, question.payload, question.key, question.into, occurrence)
+        name = question.id_for(self._task)
+        if name in self._answers:
+            self._counts[said] += 1
+            return EncodedValue.of_checked(self._answers[name]).fresh()
+        in_call = IN_CALL.get()
+        if in_call is not None:
+            in_call.append(question)
+        other = next((each for each in self._open if each.key == question.key), None)
+        if other is not None:
+            self._misuse = NodeError(
+                f"the node asked {_shown(question)} while {_shown(other)} was open, and nothing tells the two apart",
+                reason="concurrent-questions",
+                hint="Give each question of a node that is open at the same time a key, as in"
+                " ctx.interrupt(prompt, key='mail'). A question ends the node: catch nothing around it.",
+                node=self._task.node,
+            )
+            raise self._misuse
+        self._counts[said] += 1
+        self._open.append(question)
+        raise Suspended((question,))
+
+    def _check(self, prompt: object, key: object) -> None:
+        for value, what in ((prompt, "prompt"), ("" if key is None else key, "key")):
+            if not isinstance(value, str):
+                raise StateError(
+                    f"the {what} of ctx.interrupt() is a value of type {type(value).__qualname__}",
+                    reason="bad-prompt",
+                    hint="A prompt and a key are text; what else the person needs goes into payload.",
+                    node=self._task.node,
+                )
+            check_json(value, f"the {what} of ctx.interrupt()")
+
+    def outcome_of(self, raised: BaseException | None) -> BaseException | None:
+        """Close a try, and return what it ends with: None if it returned and has no open question.
+
+        Args:
+            raised: what the node raised, or None if it returned.
+
+        Returns:
+            `Suspended` if the node let that through, in a group or not; else what it raised itself; and a NodeError
+            (`reason="question-lost"`) if it returned, or turned the question into another exception.
+        """
+        with _LOCK:
+            self._ended = True
+            asked, misuse = tuple(self._open), self._misuse
+        if misuse is not None:
+            return misuse
+        if raised is None:
+            return question_lost(self._task, asked, "the node returned") if asked else None
+        suspended, rest = _split(raised)
+        if suspended and rest is None:
+            return Suspended(asked) if asked else question_lost(self._task, asked, "raised another try's", raised)
+        failure = raised if rest is None else rest
+        if asked and any(isinstance(link, Suspended) for link in chain_of(failure)):
+            return question_lost(self._task, asked, f"the node raised {type(failure).__qualname__}", failure)
+        return failure
+
+
+def question_lost(task: Task, asked: Sequence[Question], instead: str, cause: BaseException | None = None) -> NodeError:
+    """Return the error of a node that did not let an unanswered question end it.
+
+    Args:
+        task: the task.
+        asked: what it asked.
+        instead: what happened then.
+        cause: what was raised instead, or None.
+    """
+    told = f"the node asked {_shown(asked[0])}, nobody has answered, and {instead}" if asked else f"the node {instead}"
+    error = NodeError(
+        told,
+        reason="question-lost",
+        hint="ctx.interrupt() ends the node by an exception that is no Exception: let it through. Catch Exception"
+        " and not BaseException around it, and do not collect it by gather(return_exceptions=True) or wait().",
+        node=task.node,
+    )
+    error.__cause__ = cause
+    return error
+
+
+def _split(raised: BaseException) -> tuple[bool, BaseException | None]:
+    """Tell whether an exception is a `Suspended` or a group with one in it, and return what else is in it."""
+    if isinstance(raised, Suspended):
+        return True, None
+    if not isinstance(raised, BaseExceptionGroup):
+        return False, raised
+    suspended, rest = raised.split(Suspended)
+    return suspended is not None, rest
+
+
+def _shown(question: Question) -> str:
+    prompt = question.prompt if len(question.prompt) <= 80 else f"{question.prompt[:79]}…"
+    return repr(prompt) if question.key is None else f"{prompt!r} (key {question.key!r})"
