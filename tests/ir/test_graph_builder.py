@@ -7,6 +7,7 @@ import json
 import math
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,48 @@ def test_code_that_no_other_process_could_import_is_refused(code: Any, complaint
 def test_code_at_the_top_of_a_module_is_named() -> None:
     assert callable_path(math.sqrt) == "math:sqrt"
     assert callable_path(Report.execute) == f"{__name__}:Report.execute"
+
+
+class Base:
+    @classmethod
+    def of_class(cls, state: Any) -> dict[str, Any]:
+        return {"x": cls.__name__}
+
+
+class Derived(Base):
+    pass
+
+
+def test_an_inherited_class_method_is_named_by_the_class_it_is_taken_from() -> None:
+    assert callable_path(Derived.of_class) == f"{__name__}:Derived.of_class"
+    document = GraphBuilder("g")
+    document.node(Derived.of_class)
+    document.build()
+
+
+def test_two_functions_of_one_name_are_refused() -> None:
+    graph = GraphBuilder("g")
+    graph.node(classify)
+    twin = types.FunctionType(classify.__code__, globals(), "classify")
+    twin.__qualname__ = "classify"
+    with pytest.raises(GraphError, match="there are two of the name"):
+        graph.node(id="b")(twin)
+
+
+def test_a_name_that_stands_for_something_else_by_now_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = GraphBuilder("g")
+    graph.node(classify)
+
+    @functools.wraps(classify)
+    def wrapper(state: Any, ctx: Any) -> Any: ...
+
+    monkeypatch.setitem(globals(), "classify", wrapper)
+    graph.build()
+    monkeypatch.setitem(globals(), "classify", math.sqrt)
+    with pytest.raises(GraphError, match="is the name of something else by now"):
+        graph.build()
+    monkeypatch.delitem(globals(), "classify")
+    graph.build()
 
 
 SCRIPT = """

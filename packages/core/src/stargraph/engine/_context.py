@@ -5,16 +5,66 @@ from __future__ import annotations
 import asyncio
 import copy
 import hashlib
+import inspect
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from random import Random
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, RecordedCall, Task
 from stargraph.engine._call_log import CallLog
 from stargraph.engine._questions import Questions
 from stargraph.errors import NodeError
+
+_NOT_GIVEN: Final[Any] = object()
+
+
+class CallOptions:
+    """Makes calls with options that were given beforehand; `NodeContext.with_options` makes it.
+
+    Args:
+        context: the context of the node.
+        key: tells calls of one name apart that are made at the same time.
+        repeatable: whether the function may be called again in a fork of the run without being allowed to.
+    """
+
+    def __init__(self, context: NodeContext, *, key: str | None, repeatable: bool) -> None:
+        self._context = context
+        self._key = key
+        self._repeatable = repeatable
+
+    def call(
+        self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Coroutine[Any, Any, JsonValue]:
+        """Like `NodeContext.call`.
+
+        Args:
+            name: what the call is known by.
+            function: what is called.
+            *args: its arguments.
+            **kwargs: its arguments by name.
+        """
+        journal = self._context._attached("ctx.call()")
+        if not _in_a_loop():
+            raise self._context._misplaced("ctx.call() is for async nodes", "In a sync node, use ctx.call_sync().")
+        return journal.call(name, function, args, kwargs, key=self._key, repeatable=self._repeatable)
+
+    def call_sync(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> JsonValue:
+        """Like `NodeContext.call_sync`.
+
+        Args:
+            name: what the call is known by.
+            function: what is called.
+            *args: its arguments.
+            **kwargs: its arguments by name.
+        """
+        journal = self._context._attached("ctx.call_sync()")
+        if _in_a_loop():
+            raise self._context._misplaced(
+                "ctx.call_sync() would block the event loop", "In an async node, await ctx.call()."
+            )
+        return journal.call_from_thread(name, function, args, kwargs, key=self._key, repeatable=self._repeatable)
 
 
 class NodeContext:
@@ -89,14 +139,17 @@ class NodeContext:
         function: Callable[..., Any],
         /,
         *args: Any,
-        key: str | None = None,
-        repeatable: bool = True,
+        key: str | None = _NOT_GIVEN,
+        repeatable: bool = _NOT_GIVEN,
         **kwargs: Any,
     ) -> Coroutine[Any, Any, JsonValue]:
         """Await the outcome of a function that does something outside the run; it is recorded before this returns.
 
         After a crash, in another try of the node, and in a replay, a call that succeeded returns what is recorded, and
         the function is not called. A call is known by its task, its name and key, and how often the node has made it.
+
+        `key` and `repeatable` are options of the call. If the function may take an argument of that name too, the call
+        is refused: give the options by `with_options`, then every argument by name goes to the function.
 
         Args:
             name: what the call is known by.
@@ -112,13 +165,11 @@ class NodeContext:
         Raises:
             CallError: the function raised; this too is recorded.
             StateError: the result is not JSON, and nothing is recorded.
-            NodeError: `reason` is `concurrent-calls`, `bad-call`, `detached-node`, `wrong-thread`, `node-ended` or
-                `effect-refused`.
+            NodeError: `reason` is `concurrent-calls`, `bad-call`, `ambiguous-option`, `detached-node`, `wrong-thread`,
+                `node-ended` or `effect-refused`.
         """
-        journal = self._attached("ctx.call()")
-        if not _in_a_loop():
-            raise self._misplaced("ctx.call() is for async nodes", "In a sync node, use ctx.call_sync().")
-        return journal.call(name, function, args, kwargs, key=key, repeatable=repeatable)
+        options = self._options(name, function, key=key, repeatable=repeatable)
+        return self.with_options(**options).call(name, function, *args, **kwargs)
 
     def call_sync(
         self,
@@ -126,8 +177,8 @@ class NodeContext:
         function: Callable[..., Any],
         /,
         *args: Any,
-        key: str | None = None,
-        repeatable: bool = True,
+        key: str | None = _NOT_GIVEN,
+        repeatable: bool = _NOT_GIVEN,
         **kwargs: Any,
     ) -> JsonValue:
         """Like `call`, for a sync node: wait for the outcome. The function runs in the node's own thread.
@@ -136,8 +187,8 @@ class NodeContext:
             name: what the call is known by.
             function: what is called.
             *args: its arguments.
-            key: tells calls of one name apart that are made at the same time.
-            repeatable: whether the function may be called again in a fork of the run without being allowed to.
+            key: as for `call`.
+            repeatable: as for `call`.
             **kwargs: its arguments by name.
 
         Raises:
@@ -145,10 +196,17 @@ class NodeContext:
             StateError: the result is not JSON, and nothing is recorded.
             NodeError: as for `call`.
         """
-        journal = self._attached("ctx.call_sync()")
-        if _in_a_loop():
-            raise self._misplaced("ctx.call_sync() would block the event loop", "In an async node, await ctx.call().")
-        return journal.call_from_thread(name, function, args, kwargs, key=key, repeatable=repeatable)
+        options = self._options(name, function, key=key, repeatable=repeatable)
+        return self.with_options(**options).call_sync(name, function, *args, **kwargs)
+
+    def with_options(self, *, key: str | None = None, repeatable: bool = True) -> CallOptions:
+        """Return what makes calls with these options, and gives every other argument to the function.
+
+        Args:
+            key: tells calls of one name apart that are made at the same time.
+            repeatable: whether the function may be called again in a fork of the run without being allowed to.
+        """
+        return CallOptions(self, key=key, repeatable=repeatable)
 
     def interrupt(self, prompt: str, payload: JsonValue = None, *, key: str | None = None) -> JsonValue:
         """Return a person's answer, or end the node until there is one; then it runs again from its beginning.
@@ -231,12 +289,40 @@ class NodeContext:
             )
         return self._journal
 
+    def _options(self, name: str, function: Callable[..., Any], **options: Any) -> dict[str, Any]:
+        """Return the options that were given; one that the function may take as an argument is refused."""
+        given = {option: value for option, value in options.items() if value is not _NOT_GIVEN}
+        for option in given:
+            if callable(function) and _may_take(function, option):
+                shown = getattr(function, "__qualname__", None) or type(function).__qualname__
+                raise NodeError(
+                    f"call {name!r}: {option!r} is an option of the call, and {shown} may take it as an argument too",
+                    reason="ambiguous-option",
+                    hint=f"For the option, write ctx.with_options({option}=…).call(…); for an argument of the function,"
+                    f" ctx.with_options().call(…, {option}=…).",
+                    node=self.node,
+                )
+        return given
+
     def _misplaced(self, complaint: str, hint: str) -> NodeError:
         return NodeError(complaint, reason="wrong-thread", hint=hint, node=self.node)
 
     def _seeded(self, purpose: str) -> Random:
         seed = hashlib.sha256(f"{self.run_id}\n{self.task_id}\n{purpose}".encode()).digest()
         return Random(int.from_bytes(seed))  # noqa: S311  # no secret: it must come out the same again
+
+
+def _may_take(function: Callable[..., Any], name: str) -> bool:
+    """Tell whether a function may take an argument by a name; true if its signature cannot be read."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return True
+    return any(
+        parameter.kind is parameter.VAR_KEYWORD
+        or (parameter.name == name and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY))
+        for parameter in parameters
+    )
 
 
 def _in_a_loop() -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from stargraph.engine._context import NodeContext
 from stargraph.engine._failures import is_any_of, is_final
 from stargraph.engine._imports import load_exception, load_object
 from stargraph.engine._prompts import fill_prompt
+from stargraph.engine._signatures import CONTEXT_NAME, Arguments, SignatureFault, arguments_of
 from stargraph.engine._threads import run_in_executor, timed_out
 from stargraph.errors import GraphError, NodeError
 from stargraph.ir import NodeSpec
@@ -27,14 +29,14 @@ class Node:
         spec: its definition.
         code: the callable or class that its kind names; None where the kind is built in.
         function: what a try calls.
-        wants_context: whether `function` takes the context as its second argument.
+        arguments: what it is called with.
         retried: the exceptions that are worth another try.
     """
 
     spec: NodeSpec
     code: Any
     function: Callable[..., Any]
-    wants_context: bool
+    arguments: Arguments
     retried: tuple[type[BaseException], ...]
 
     async def run(
@@ -106,9 +108,9 @@ class Node:
 
         Args:
             state: what it is given.
-            context: what it is told, where it wants to know.
+            context: what it is told, if it takes it.
         """
-        return functools.partial(self.function, *((state, context) if self.wants_context else (state,)))
+        return self.arguments.bind(self.function, state, context)
 
     @property
     def is_async(self) -> bool:
@@ -133,13 +135,24 @@ class Node:
 
     async def _outcome(self, call: Callable[[], Any], executor: Executor | None) -> object:
         if not self.is_async:
-            return await run_in_executor(call, executor, self.spec.timeout)
-        if self.spec.timeout is None:
-            return await call()
-        limit = asyncio.timeout(self.spec.timeout)
+            return await self._in_executor(call, executor)
+        return await self._within(call(), self.spec.timeout)
+
+    async def _in_executor(self, call: Callable[[], Any], executor: Executor | None) -> object:
+        """Run a sync function in a thread, and await what it returns if it wraps an async one."""
+        timeout, began = self.spec.timeout, time.monotonic()
+        returned = await run_in_executor(call, executor, timeout)
+        if not inspect.isawaitable(returned):
+            return returned
+        return await self._within(returned, None if timeout is None else timeout - (time.monotonic() - began))
+
+    async def _within(self, work: Awaitable[object], seconds: float | None) -> object:
+        if seconds is None:
+            return await work
+        limit = asyncio.timeout(seconds)
         try:
             async with limit:
-                return await call()
+                return await work
         except TimeoutError:
             if limit.expired():
                 raise timed_out(self.spec.timeout) from None
@@ -159,10 +172,19 @@ def build_node(spec: NodeSpec) -> Node:
     retried = tuple(load_exception(name, wanted_by=f"{owner}: retry") for name in spec.retry.on) if spec.retry else ()
     if ":" not in spec.kind:
         function = functools.partial(_ask, spec) if spec.kind == "interrupt" else _nothing
-        return Node(spec, None, function, True, retried)
+        return Node(spec, None, function, Arguments(("state", "context"), {}), retried)
     code = load_object(spec.kind, wanted_by=owner)
     function = _executable(code, spec)
-    return Node(spec, code, function, _takes_context(function, spec), retried)
+    try:
+        arguments = arguments_of(function)
+    except SignatureFault as fault:
+        raise GraphError(
+            f"{owner}: {spec.kind} {fault}",
+            reason="wrong-signature",
+            hint=f"A node takes the state first, and the context as a parameter that is called {CONTEXT_NAME!r} or"
+            " annotated as NodeContext; what else it takes needs a default.",
+        ) from None
+    return Node(spec, code, function, arguments, retried)
 
 
 async def _nothing(state: object, context: NodeContext) -> None:
@@ -177,6 +199,7 @@ async def _ask(spec: NodeSpec, state: object, context: NodeContext) -> dict[str,
 
 
 def _executable(code: Any, spec: NodeSpec) -> Callable[..., Any]:
+    """Return what is called for a node: a function, the `execute` of an object, or the call of one."""
     if isinstance(code, type):
         try:
             code = code()
@@ -184,34 +207,16 @@ def _executable(code: Any, spec: NodeSpec) -> Callable[..., Any]:
             raise GraphError(
                 f"node {spec.id!r}: {spec.kind}() failed: {type(error).__name__}: {error}",
                 reason="node-class-failed",
-                hint="The class of a node is made without arguments.",
+                hint="The class of a node is made without arguments; to give it some, name an instance of it.",
             ) from error
-    if hasattr(code, "execute"):
-        code = code.execute
+    is_function = inspect.isroutine(code) or isinstance(code, functools.partial)
+    if not is_function and callable(getattr(code, "execute", None)):
+        return code.execute  # type: ignore[no-any-return]
     if not callable(code):
         raise GraphError(
             f"node {spec.id!r}: {spec.kind} is a {type(code).__qualname__}, and cannot be called",
             reason="not-callable",
             hint="Name a function, or a class with an execute() method.",
         )
-    if not inspect.isroutine(code) and inspect.iscoroutinefunction(code.__call__):
-        return code.__call__  # type: ignore[no-any-return]
-    return code  # type: ignore[no-any-return]
-
-
-def _takes_context(function: Callable[..., Any], spec: NodeSpec) -> bool:
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        return False
-    for arguments in (2, 1):
-        try:
-            signature.bind(*(None,) * arguments)
-        except TypeError:
-            continue
-        return arguments == 2
-    raise GraphError(
-        f"node {spec.id!r}: {spec.kind}{signature} does not take (state, ctx) or (state)",
-        reason="wrong-signature",
-        hint="A node is called with the state and, where it takes two arguments, the context.",
-    )
+    # What a library makes of a function, as functools.lru_cache does, names the function that it wraps.
+    return code if is_function or hasattr(code, "__wrapped__") else code.__call__  # type: ignore[no-any-return]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import datetime
 from functools import cache, lru_cache
@@ -42,8 +44,15 @@ def run_in_worker(
     """
     spec, node_of = _loaded(document)
     returned = node_of(node_id).call(spec.parse(state, "state"), context)()
+    if inspect.isawaitable(returned):
+        # A sync wrapper of an async function; no loop runs in this thread.
+        returned = asyncio.run(_awaited(returned))
     update = spec.record(spec.update_of(returned, node_id))
     return {name: fragment.value for name, fragment in update.items()}, context.seen()
+
+
+async def _awaited(work: Awaitable[object]) -> object:
+    return await work
 
 
 @lru_cache(maxsize=16)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +18,7 @@ from stargraph.ir._models import Action, FieldSpec, IRDocument, RetrySpec, is_ca
 from stargraph.ir._parse import read_document
 
 _Code = TypeVar("_Code", bound=Callable[..., Any])
+_NAMED: Final = "Give it a name in a module, and name it: add_node(id, 'package.module:name')."
 _WHY: Final = "A run that is resumed in another process imports its nodes by name."
 
 
@@ -43,6 +46,7 @@ class GraphBuilder:
         self._fields: dict[str, Any] = {}
         self._nodes: list[dict[str, Any]] = []
         self._rules: list[dict[str, Any]] = []
+        self._code: dict[str, Callable[..., Any]] = {}
 
     def state(self, **fields: str | FieldSpec) -> Self:
         """Declare fields of the state.
@@ -91,6 +95,8 @@ class GraphBuilder:
 
         def add(code: _Code) -> _Code:
             kind = callable_path(code)
+            if self._code.setdefault(kind, code) is not code:
+                _refuse(f"there are two of the name {kind!r}", "Give each function a name of its own.")
             self.add_node(id or str(getattr(code, "__name__", "")), kind, retry=retry, timeout=timeout)
             return code
 
@@ -137,6 +143,8 @@ class GraphBuilder:
         keys = {**self._keys, "nodes": self._nodes, "rules": self._rules}
         if self._fields:
             keys["state_schema"] = self._fields
+        for path, code in self._code.items():
+            _check_name(path, code)
         document = read_document(keys)
         check_document(document)
         return document
@@ -154,14 +162,21 @@ def callable_path(code: Callable[..., Any]) -> str:
         GraphError: there is no such name.
     """
     module, name = getattr(code, "__module__", None), getattr(code, "__qualname__", None)
-    if not isinstance(module, str) or not isinstance(name, str):
-        _refuse(f"{code!r} is an object without a name of its own", "Define a function at the top of a module.")
+    if isinstance(code, functools.partial) or not isinstance(module, str) or not isinstance(name, str):
+        _refuse(f"{code!r} is an object without a name of its own", _NAMED)
+    owner = getattr(code, "__self__", None)
+    if isinstance(owner, type):
+        # A class method is known by the class that it is taken from, which may have inherited it.
+        module, name = owner.__module__, f"{owner.__qualname__}.{code.__name__}"
+    elif not isinstance(owner, ModuleType | None):
+        _refuse(f"{name!r} is bound to an object", _NAMED)
     if "<lambda>" in name:
         _refuse(f"a lambda has no name ({module})", "Define a function at the top of a module.")
     if "<locals>" in name:
-        _refuse(f"{name!r} is defined inside a function", "Define it at the top of a module.")
-    if not isinstance(getattr(code, "__self__", None), type | ModuleType | None):
-        _refuse(f"{name!r} is bound to an object", "Define a function at the top of a module.")
+        _refuse(
+            f"{name!r} is defined inside a function",
+            "Define it at the top of a module; a decorator keeps the name of what it wraps by functools.wraps.",
+        )
     if module == "__main__":
         found = main_module_name()
         if found is None:
@@ -171,6 +186,23 @@ def callable_path(code: Callable[..., Any]) -> str:
     if not is_callable_path(path):
         _refuse(f"{path!r} is not a name to import by", "Put it into a module whose name is an identifier.")
     return path
+
+
+def _check_name(path: str, code: Callable[..., Any]) -> None:
+    """Refuse code whose name stands for something else by now: that would run in its place."""
+    module, _, name = path.partition(":")
+    found: Any = sys.modules.get("__main__" if module == main_module_name() else module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    # A name that is not bound yet, in a module that is being imported, is looked up when the graph is made.
+    while found is not None and not _is_same(found, code):
+        found = getattr(found, "__wrapped__", None)
+        if found is None:
+            _refuse(f"{path!r} is the name of something else by now", "Give each function a name of its own.")
+
+
+def _is_same(found: Any, code: Any) -> bool:
+    return found is code or (inspect.ismethod(found) and found == code)
 
 
 def main_module_name() -> str | None:
