@@ -129,7 +129,7 @@ BAD_CALLS: dict[str, tuple[tuple[str, ...], int, list[str]]] = {
     "a directory as checkpoint": ((*RUN, "--checkpoint", "."), 7, ["directory", "run.sqlite"]),
     "not a database": ((*RUN, "--checkpoint", "graph.yaml"), 7, ["graph.yaml", "not a Stargraph store"]),
     "a file as directory": ((*RUN, "--checkpoint", "graph.yaml/run.sqlite"), 7, ["graph.yaml"]),
-    "no checkpoint": ((*RUN, "--checkpoint", ""), 2, ["not a path"]),
+    "no checkpoint": ((*RUN, "--checkpoint", ""), 2, ["empty"]),
     "unknown scheme": ((*RUN, "--checkpoint", "foo://u:geheim@h/x?token=geheim"), 2, ["foo://u:***@h", "sqlite://"]),
     "a malformed url": ((*RUN, "--checkpoint", "sqlite://x"), 2, ["sqlite:///relative"]),
     "resume without a store": (("resume", "r1", "graph.yaml"), 2, ["no store at ./.stargraph/run.sqlite"]),

@@ -14,7 +14,8 @@ NAME = "Ada of the secret name"
 
 @pytest.fixture(autouse=True)
 def _no_keys_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STARGRAPH_ENCRYPTION_KEY", "")
+    monkeypatch.setenv("STARGRAPH_ENCRYPTION_KEY", KEYS)
+    monkeypatch.delenv("STARGRAPH_ENCRYPTION_KEY")
 
 
 def run(folder: Folder, *options: str) -> None:
@@ -37,17 +38,19 @@ def test_a_run_with_keys_leaves_nothing_readable(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("keys", "reason"),
     [
-        ("", "no-encryption-key"),
+        (None, "no-encryption-key"),
         ("k:another secret!!", "undecipherable"),
         ("z:0123456789abcdef", "unknown-encryption-key"),
     ],
 )
 def test_without_the_right_key_it_is_said_so(
-    folder: Folder, keys: str, reason: str, monkeypatch: pytest.MonkeyPatch
+    folder: Folder, keys: str | None, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STARGRAPH_ENCRYPTION_KEY", KEYS)
     run(folder)
-    monkeypatch.setenv("STARGRAPH_ENCRYPTION_KEY", keys)
+    monkeypatch.delenv("STARGRAPH_ENCRYPTION_KEY")
+    if keys is not None:
+        monkeypatch.setenv("STARGRAPH_ENCRYPTION_KEY", keys)
     answer = folder.call("inspect", "r1", "--json")
     assert (answer.code, answer.json["error"]["reason"]) == (7, reason)
     assert "0123456789abcdef" not in answer.out + answer.err

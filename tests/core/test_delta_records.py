@@ -17,7 +17,7 @@ from support.checkpoints import HARD_STATE, following, genesis, json_values, sam
 from stargraph.checkpoint.codec import Cipher, Codec, Record, _delta, base_steps_of, decode, encode, missing_base_steps
 from stargraph.checkpoint.codec._base_steps import DELTAS, base_distance
 from stargraph.checkpoint.protocol import Checkpoint, EncodedValue, ErrorInfo, JsonValue
-from stargraph.errors import CheckpointCorruptedError, StoreVersionError
+from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreVersionError
 
 KEYS = Cipher({"k": b"0123456789abcdef"})
 RECORDS_OF_A_READ = DELTAS + 1
@@ -489,6 +489,13 @@ class TestEncryption:
         moving = Cipher.from_environment()
         assert moving is not None
         assert moving.allow_plain
+
+    @pytest.mark.parametrize("text", ["", " ", "\n\t", ","])
+    def test_a_variable_without_a_key_is_refused(self, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+        monkeypatch.setenv("STARGRAPH_ENCRYPTION_KEY", text)
+        with pytest.raises(CheckpointError) as raised:
+            Cipher.from_environment()
+        assert raised.value.reason == "invalid-encryption-key"
 
     @pytest.fixture(autouse=True)
     def _no_keys(self, monkeypatch: pytest.MonkeyPatch) -> None:

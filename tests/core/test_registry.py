@@ -5,17 +5,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stargraph.checkpoint.registry import (
     ENTRY_POINT_GROUP,
     DriverInfo,
+    find_secrets,
     installed_drivers,
     open_checkpointer,
+    parse_address,
     redact,
+    redact_text,
 )
-from stargraph.errors import DriverNotFoundError
+from stargraph.errors import CheckpointError, DriverNotFoundError
 
 Install = Callable[..., None]
 
@@ -80,12 +86,116 @@ def test_a_url_goes_to_its_driver_as_it_is(install: Install, url: str) -> None:
     assert store.url == url  # type: ignore[attr-defined]
 
 
+PATHS = [
+    "./run.sqlite",
+    "run",
+    "a b/run#1%20.sqlite",
+    "runs-2026.sqlite",
+    "/abs/run.sqlite",
+    "a=b.sqlite",
+    "./s3:/b/p",
+    "./run:1.sqlite",
+    "schön.sqlite",
+    "what?.sqlite",
+    "./user@host",
+]
+
+
 @pytest.mark.usefixtures("nothing_installed")
-@pytest.mark.parametrize("path", ["./run.sqlite", "run", "", "C:\\x", "sqlite:relative", "a://b"[1:], "1x://y"])
-def test_anything_else_is_a_path(install: Install, path: str) -> None:
+@pytest.mark.parametrize("path", PATHS)
+def test_a_plain_path_is_a_file_of_sqlite(install: Install, path: str) -> None:
     install("sqlite", "my_driver:Store", name="my-driver")
     assert open_checkpointer(path).url == path  # type: ignore[attr-defined]
     assert open_checkpointer(Path("a") / "b").url == str(Path("a") / "b")  # type: ignore[attr-defined]
+
+
+NEITHER_A_PATH_NOR_A_URL = {
+    "": "empty",
+    "  \n": "empty",
+    " postgresql://h/db": "path or URL alone",
+    "s3://b/p\n": "path or URL alone",
+    "'postgresql://h/db'": "path or URL alone",
+    '"run.sqlite"': "path or URL alone",
+    "run\n.sqlite": "path or URL alone",
+    "s3:/b/p": "s3://b/p ?",
+    "S3:b/p": "s3://b/p ?",
+    "s3//b/p": "s3://b/p ?",
+    "arn:aws:s3:::b/p": "s3://b/p ?",
+    "postgresql:/u:hunter22@db/runs": "postgresql://u:***@db/runs ?",
+    "postgres:db/runs": "postgres://db/runs ?",
+    "postgresql//u:hunter22@db/runs": "postgresql://u:***@db/runs ?",
+    "//u:hunter22@db/runs": "postgresql://u:***@db/runs ?",
+    "://u:hunter22@db/runs": "postgresql://u:***@db/runs ?",
+    "u:hunter22@db/runs": "postgresql://u:***@db/runs ?",
+    "localhost:5432/runs": "postgresql://localhost:5432/runs ?",
+    "db.example.com:5432": "postgresql://db.example.com:5432 ?",
+    "jdbc:postgresql://db/runs?password=hunter22": "postgresql://db/runs?password=*** ?",
+    "host=db user=app password=hunter22 dbname=runs": "postgresql://app@db/runs, with the password in PGPASSWORD",
+    "dbname=runs": "postgresql://USER@HOST/runs",
+    "password = 'hunter22 x' host = db port = 6432": "postgresql://USER@db:6432/DATABASE",
+    "service=runs": "postgresql://",
+    "Server=db;Database=runs;User Id=app;Password=hunter22;": "postgresql://app@db/runs",
+    "sqlite:run.sqlite": "sqlite:///run.sqlite ?",
+    "sqlite:/var/run.sqlite": "sqlite:////var/run.sqlite ?",
+    "file:run.sqlite?mode=ro": "run.sqlite ?",
+    "file:/var/run.sqlite": "/var/run.sqlite ?",
+    "memory:": "a store that lasts",
+    "MEMORY:x": "a store that lasts",
+    "redis:6379": "redis:6379 ?",
+    "mongodb:x": "mongodb://…",
+    "run:1.sqlite": "./run:1.sqlite",
+    "$HOME/run.sqlite": "Expand it first",
+    "${DB}": "Expand it first",
+    "runs/${DB}": "Expand it first",
+    "$(cat url)": "Expand it first",
+    "{{ store }}": "Expand it first",
+    "<store>": "Expand it first",
+    "%USERPROFILE%/x": "Expand it first",
+    "--json": "./--json",
+    "-": "./-",
+    "runs/": "runs/run.sqlite",
+    "/": "/run.sqlite",
+    "run.sqlite?read_only=true": "sqlite:///run.sqlite?read_only=true",
+    "~nobody-of-that-name/x": "./~nobody-of-that-name/x",
+}
+
+
+@pytest.mark.parametrize("text", NEITHER_A_PATH_NOR_A_URL, ids=repr)
+def test_what_is_neither_a_path_nor_a_url_is_refused_with_what_was_meant(text: str) -> None:
+    with pytest.raises(CheckpointError) as raised:
+        open_checkpointer(text)
+    assert raised.value.reason == "invalid-url"
+    assert NEITHER_A_PATH_NOR_A_URL[text] in f"{raised.value.message} {raised.value.hint}"
+    assert "hunter22" not in str(raised.value)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="these are paths there")
+@pytest.mark.parametrize("text", ["C:\\runs\\run.sqlite", "c:/runs/run.sqlite", "D:run.sqlite", "\\\\server\\share\\x"])
+def test_a_windows_path_elsewhere_is_refused(text: str) -> None:
+    with pytest.raises(CheckpointError, match="Windows path"):
+        parse_address(text)
+
+
+@pytest.mark.parametrize("path", [Path("s3://b/p"), Path("postgresql://u:hunter22@h/db")])
+def test_a_path_that_was_a_url_is_refused(path: Path) -> None:
+    with pytest.raises(CheckpointError, match="is not a URL") as raised:
+        parse_address(path)
+    assert "hunter22" not in str(raised.value)
+
+
+def test_the_home_directory_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert parse_address("~/runs.sqlite").text == f"{tmp_path}/runs.sqlite"
+    assert parse_address(Path("~") / "runs.sqlite").text == str(tmp_path / "runs.sqlite")
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="/~"), min_size=1).map("./{}.sqlite".format))
+def test_a_file_can_have_any_name_of_one_line(path: str) -> None:
+    if any(ord(character) < 32 or ord(character) == 127 for character in path) or "${" in path or "?" in path:
+        return
+    address = parse_address(path)
+    assert (address.scheme, address.text) == ("sqlite", path)
 
 
 @pytest.mark.usefixtures("nothing_installed")
@@ -104,6 +214,97 @@ def test_a_missing_driver_names_the_command_that_installs_it(url: str, distribut
         open_checkpointer(url)
     assert raised.value.reason == "driver-not-found"
     assert raised.value.hint == f"Install its driver: pip install {distribution}"
+
+
+@pytest.mark.parametrize(
+    ("url", "meant"),
+    [
+        ("postgresql+asyncpg://u:hunter2@h/db", "postgresql://u:***@h/db"),
+        ("postgressql://h/db", "postgresql://h/db"),
+        ("sqlite3:///x", "sqlite:///x"),
+        ("psql://h/db", "postgresql"),
+    ],
+)
+def test_a_scheme_that_is_nearly_right_says_which_was_meant(url: str, meant: str) -> None:
+    with pytest.raises(DriverNotFoundError) as raised:
+        open_checkpointer(url)
+    assert meant in str(raised.value.hint)
+    assert "hunter2" not in str(raised.value)
+
+
+CAREFUL = """
+class Store:
+    encrypted = {encrypted}
+    read_only = {read_only}
+    def __init__(self, url):
+        self.url = url
+
+    @classmethod
+    def from_url(cls, url):
+        return cls(url)
+"""
+
+
+@pytest.mark.parametrize("source", [GOOD, CAREFUL.format(encrypted=False, read_only=False)])
+def test_a_driver_that_does_not_encrypt_is_not_opened_with_keys(
+    install: Install, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    install("mystore", "my_driver:Store", name="my-driver", source=source)
+    open_checkpointer("mystore://h")
+    monkeypatch.setenv("STARGRAPH_ENCRYPTION_KEY", "k:0123456789abcdef")
+    with pytest.raises(CheckpointError) as raised:
+        open_checkpointer("mystore://u:hunter2@h")
+    assert raised.value.reason == "no-encryption"
+    assert "hunter2" not in str(raised.value)
+    monkeypatch.setenv("STARGRAPH_ENCRYPTION_KEY", "")
+    with pytest.raises(CheckpointError, match="set, but empty"):
+        open_checkpointer("mystore://h")
+
+
+def test_a_driver_that_encrypts_is_opened_with_keys(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install("mystore", "my_driver:Store", name="my-driver", source=CAREFUL.format(encrypted=True, read_only=False))
+    monkeypatch.setenv("STARGRAPH_ENCRYPTION_KEY", "k:0123456789abcdef")
+    open_checkpointer("mystore://h")
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:///x.sqlite", "x.sqlite", "postgresql://h/db", "s3://bucket/prefix"], ids=lambda url: url[:6]
+)
+def test_every_driver_says_whether_it_encrypts(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.delenv("STARGRAPH_ENCRYPTION_KEY", raising=False)
+    plain = open_checkpointer(url)
+    assert plain.encrypted is False  # type: ignore[attr-defined]
+    monkeypatch.setenv("STARGRAPH_ENCRYPTION_KEY", "k:0123456789abcdef")
+    assert open_checkpointer(url).encrypted is True  # type: ignore[attr-defined]
+
+
+def test_read_only_is_asked_of_the_driver_by_its_url(install: Install) -> None:
+    install("mystore", "my_driver:Store", name="my-driver", source=CAREFUL.format(encrypted=False, read_only=True))
+    opened = {
+        url: open_checkpointer(url, read_only=True).url  # type: ignore[attr-defined]
+        for url in ("mystore://h", "mystore://h?x=1", "mystore://h?read_only=true")
+    }
+    assert opened == {
+        "mystore://h": "mystore://h?read_only=true",
+        "mystore://h?x=1": "mystore://h?x=1&read_only=true",
+        "mystore://h?read_only=true": "mystore://h?read_only=true",
+    }
+
+
+@pytest.mark.usefixtures("nothing_installed")
+def test_a_path_that_is_opened_read_only_becomes_a_url(install: Install) -> None:
+    install("sqlite", "my_driver:Store", name="my-driver", source=CAREFUL.format(encrypted=False, read_only=True))
+    for path in ("/a b/50%?.sqlite", "relative.sqlite"):
+        store = open_checkpointer(path, read_only=True)
+        assert store.url == f"sqlite:///{quote(path)}?read_only=true"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("source", [GOOD, CAREFUL.format(encrypted=False, read_only=False)])
+def test_a_driver_that_would_write_is_not_opened_read_only(install: Install, source: str) -> None:
+    install("mystore", "my_driver:Store", name="my-driver", source=source)
+    with pytest.raises(CheckpointError) as raised:
+        open_checkpointer("mystore://h", read_only=True)
+    assert raised.value.reason == "no-read-only"
 
 
 @pytest.mark.usefixtures("nothing_installed")
@@ -195,6 +396,12 @@ def test_an_error_of_from_url_is_the_drivers_own(install: Install) -> None:
         ("s3://b/p?session_token=hunter2", "s3://b/p?session_token=***"),
         ("host=h user=u password=hunter2 dbname=d", "host=h user=u password=*** dbname=d"),
         ("host=h password = 'hunter2 hunter2' dbname=d", "host=h password = *** dbname=d"),
+        (r"host=h password='it\'s hunter2' dbname=d", "host=h password=*** dbname=d"),
+        ("postgresql:/user:hunter2@host/db", "postgresql:/user:***@host/db"),
+        ("user:hunter2@host/db", "user:***@host/db"),
+        ("//user:hunter2@host/db", "//user:***@host/db"),
+        ("jdbc:postgresql://user:hunter2@host/db", "jdbc:postgresql://user:***@host/db"),
+        ("Server=h;Password=hunter2;x=y", "Server=h;Password=***"),
     ],
 )
 def test_secrets_are_hidden(url: str, shown: str) -> None:
@@ -217,3 +424,35 @@ def test_secrets_are_hidden(url: str, shown: str) -> None:
 )
 def test_what_is_no_secret_stays_as_it_is(url: str) -> None:
     assert redact(url) == url
+
+
+SECRET = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S")), min_size=8, max_size=40)
+
+
+def urls_with(secret: str) -> list[str]:
+    quoted = quote(secret, safe="")
+    escaped = secret.replace("\\", "\\\\").replace("'", "\\'")
+    return [
+        f"postgresql://user:{quoted}@host/db",
+        f"postgresql:/user:{quoted}@host/db",
+        f"user:{quoted}@host/db",
+        f"s3://KEY:{quoted}@bucket",
+        f"postgresql://host/db?password={quoted}",
+        f"s3://b/p?aws_secret_access_key={quoted}&region=eu",
+        f"host=h password='{escaped}' dbname=d",
+    ]
+
+
+@given(SECRET)
+def test_no_generated_secret_is_shown_and_each_is_found(secret: str) -> None:
+    for url in urls_with(secret):
+        for shown in (redact(url), redact_text(f'it says "{url}"')):
+            assert secret not in shown.replace("***", "")
+            assert quote(secret, safe="") not in shown
+        assert secret in find_secrets(url)
+
+
+def test_a_message_keeps_what_is_no_secret() -> None:
+    text = "cannot reach s3://b/p?region=eu: a timeout of 5 s; write user@host and 'x=1'"
+    assert redact_text(text) == text
+    assert redact_text("postgresql://u:hunter2@h/db: mail a@b") == "postgresql://u:***@h/db: mail a@b"

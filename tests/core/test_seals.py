@@ -95,7 +95,7 @@ class TestParse:
         [
             ("", "at least one key"),
             (" , ,", "at least one key"),
-            ("k:too short", "the key 'k' is shorter than 16 bytes"),
+            ("k:too short", "the secret of key 1 is shorter than 16 bytes"),
             ("fifteen bytes ..", None),
             ("fifteen bytes .", "shorter than 16 bytes"),
             (":0123456789abcdef", "a key id is empty"),
@@ -121,8 +121,12 @@ class TestEnvironment:
     def test_no_variable_no_keyring(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(KEY_VARIABLE, raising=False)
         assert Keyring.from_environment() is None
-        monkeypatch.setenv(KEY_VARIABLE, "")
-        assert Keyring.from_environment() is None
+
+    @pytest.mark.parametrize("text", ["", " ", "\n\t", ","])
+    def test_a_variable_without_a_key_is_refused(self, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+        monkeypatch.setenv(KEY_VARIABLE, text)
+        with pytest.raises(ValueError, match=r"is set, but empty|at least one key"):
+            Keyring.from_environment()
 
     @pytest.mark.parametrize(("allow", "accepted"), [(None, False), ("", False), ("0", False), ("1", True)])
     def test_the_variables(self, monkeypatch: pytest.MonkeyPatch, allow: str | None, accepted: bool) -> None:

@@ -69,16 +69,23 @@ class Cipher:
 
     @classmethod
     def from_environment(cls) -> Cipher | None:
-        """Return the keys of `STARGRAPH_ENCRYPTION_KEY`, or None where it is not set.
+        """Return the keys of `STARGRAPH_ENCRYPTION_KEY`, or None if it is not set.
 
-        `STARGRAPH_ENCRYPTION_ALLOW_PLAIN=1` reads records that are not encrypted too.
+        A variable that is set but empty is an error: somebody meant to encrypt. `STARGRAPH_ENCRYPTION_ALLOW_PLAIN=1`
+        reads records that are not encrypted too.
 
         Raises:
             CheckpointError: the keys cannot be used (`reason="invalid-encryption-key"`).
         """
         text = os.environ.get(ENCRYPTION_VARIABLE)
-        if not text:
+        if text is None:
             return None
+        if not text.strip():
+            raise CheckpointError(
+                f"{ENCRYPTION_VARIABLE} is set, but empty",
+                reason="invalid-encryption-key",
+                hint="Set it to key_id:secret, or unset it to store runs readable.",
+            )
         try:
             return cls.parse(text, allow_plain=os.environ.get("STARGRAPH_ENCRYPTION_ALLOW_PLAIN") == "1")
         except ValueError as error:

@@ -118,6 +118,11 @@ class Codec:
         self._tails: OrderedDict[str, _Tail] = OrderedDict()
         self._lock = threading.Lock()
 
+    @property
+    def encrypts(self) -> bool:
+        """Whether records are encrypted."""
+        return self._cipher is not None
+
     def encode(self, checkpoint: Checkpoint, *, after: Record | None = None) -> Record:
         """Return the record of a checkpoint.
 

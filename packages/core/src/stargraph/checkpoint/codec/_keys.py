@@ -42,7 +42,8 @@ def checked_keys(keys: Mapping[str, bytes]) -> dict[str, bytes]:
     """
     if not keys:
         raise ValueError("a keyring holds at least one key")
-    weak = [key_id for key_id, secret in keys.items() if len(secret) < _LEAST]
+    weak = [number for number, secret in enumerate(keys.values(), 1) if len(secret) < _LEAST]
     if weak:
-        raise ValueError(f"the key {weak[0]!r} is shorter than {_LEAST} bytes")
+        # Not by its id: of a key that is written the wrong way round, that is the secret.
+        raise ValueError(f"the secret of key {weak[0]} is shorter than {_LEAST} bytes")
     return dict(keys)

@@ -46,16 +46,18 @@ class Keyring:
 
     @classmethod
     def from_environment(cls) -> Keyring | None:
-        """Return the keys of `STARGRAPH_INTEGRITY_KEY`, or None where it is not set.
+        """Return the keys of `STARGRAPH_INTEGRITY_KEY`, or None if it is not set.
 
         `STARGRAPH_INTEGRITY_ALLOW_UNSEALED=1` accepts records without a seal too.
 
         Raises:
-            ValueError: a key is too short.
+            ValueError: it is set but empty, or a key is too short.
         """
         text = os.environ.get(KEY_VARIABLE)
-        if not text:
+        if text is None:
             return None
+        if not text.strip():
+            raise ValueError("the variable is set, but empty; unset it to store runs without seals")
         return cls.parse(text, allow_unsealed=os.environ.get("STARGRAPH_INTEGRITY_ALLOW_UNSEALED") == "1")
 
     def seal(self, checkpoint: Checkpoint) -> Checkpoint:

@@ -1,5 +1,6 @@
 """What every driver needs: the append rules, checks of arguments, the errors of the contract, and the summary row."""
 
+from stargraph.checkpoint.driver._capabilities import Encrypting, ReadOnly
 from stargraph.checkpoint.driver._rules import (
     Tail,
     check_batch,
@@ -14,6 +15,8 @@ from stargraph.checkpoint.driver._rules import (
 from stargraph.checkpoint.driver._summary_rows import summaries_from_json, summary_json
 
 __all__ = [
+    "Encrypting",
+    "ReadOnly",
     "Tail",
     "check_batch",
     "check_instant",

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+from urllib.parse import quote
 
-from stargraph.checkpoint.protocol import Checkpointer
-from stargraph.errors import DriverNotFoundError
+from stargraph.checkpoint.registry._address import Address, parse_address
+from stargraph.checkpoint.registry._redaction import redact
+from stargraph.errors import CheckpointError, DriverNotFoundError
+
+if TYPE_CHECKING:
+    from stargraph.checkpoint.protocol import Checkpointer
 
 ENTRY_POINT_GROUP: Final = "stargraph.checkpointers"
 """An entry point of this group maps a URL scheme to a class that has `from_url`."""
-
-_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 _DISTRIBUTIONS: Final = {
     "sqlite": "stargraph-checkpoint-sqlite",
@@ -22,14 +26,6 @@ _DISTRIBUTIONS: Final = {
     "postgres": "stargraph-checkpoint-postgres",
     "s3": "stargraph-checkpoint-s3",
 }
-
-# Wider than URLs allow, since a password that should have been quoted is the one that shows: from the first colon up
-# to the last @, and the value of each parameter whose name sounds secret or is itself quoted.
-_USER_SECRET: Final = re.compile(r"(?<=://)([^:@]*):.*@", re.DOTALL)
-_PARAMETER: Final = re.compile(
-    r"(?<![^\s?&=])([^\s?&=]*(?:pass|pwd|secret|token|key|credential|sig|%)[^\s?&=]*\s*=\s*)('[^']*'|[^&\s]*)",
-    re.IGNORECASE,
-)
 
 
 class CheckpointerClass(Protocol):
@@ -65,31 +61,70 @@ def installed_drivers() -> list[DriverInfo]:
     return sorted(map(_info, entry_points(group=ENTRY_POINT_GROUP)), key=lambda info: (info.scheme, info.target))
 
 
-def open_checkpointer(url: str | os.PathLike[str]) -> Checkpointer:
+def open_checkpointer(url: str | os.PathLike[str], *, read_only: bool = False) -> Checkpointer:
     """Return a handle on the store that a path or URL names; no I/O happens before `bootstrap`.
 
     Args:
         url: a path, `sqlite:///…`, `postgresql://…`, `s3://bucket/prefix`, or the scheme of any installed
-            driver.
+            driver. `~` is expanded in a path.
+        read_only: never write a byte; a store that does not exist is refused, not made.
+
+    Raises:
+        CheckpointError: it is neither a path nor a URL, or its driver cannot do what is asked for: encrypt with the
+            keys of the environment, or open read-only (`reason` is `invalid-url`, `no-encryption`, `no-read-only`).
+        DriverNotFoundError: no installed driver opens it, or two claim it.
+    """
+    from stargraph.checkpoint.codec import Cipher
+    from stargraph.checkpoint.driver import Encrypting, ReadOnly
+
+    address = parse_address(url)
+    driver = find_driver(address)
+    store = driver.from_url(_read_only_url(address) if read_only else address.text)
+    if Cipher.from_environment() is not None and not (isinstance(store, Encrypting) and store.encrypted):
+        raise CheckpointError(
+            f"{redact(address.text)}: keys are given, and the driver {type(store).__name__} does not encrypt",
+            reason="no-encryption",
+            hint="Use a driver that encrypts, or unset STARGRAPH_ENCRYPTION_KEY to store the runs readable.",
+        )
+    if read_only and not (isinstance(store, ReadOnly) and store.read_only):
+        raise CheckpointError(
+            f"{redact(address.text)}: the driver {type(store).__name__} cannot open a store read-only",
+            reason="no-read-only",
+            hint="Open it without read_only.",
+        )
+    return store
+
+
+def find_driver(address: Address) -> CheckpointerClass:
+    """Return the driver of an address.
+
+    Args:
+        address: the path or URL.
 
     Raises:
         DriverNotFoundError: no installed driver opens it, or two claim it.
     """
-    text = os.fspath(url)
-    match = _SCHEME.match(text)
-    scheme = match.group(1).lower() if match else "sqlite"
-    found = list(entry_points(group=ENTRY_POINT_GROUP, name=scheme))
+    found = list(entry_points(group=ENTRY_POINT_GROUP, name=address.scheme))
     targets = {point.value for point in found}
     if not found:
-        raise _not_found(text, scheme)
+        raise _not_found(address)
     if len(targets) > 1:
         claims = ", ".join(sorted(f"{_info(point).distribution} ({point.value})" for point in found))
         raise DriverNotFoundError(
-            f"{redact(text)}: two installed drivers claim {scheme!r}: {claims}",
+            f"{redact(address.text)}: two installed drivers claim {address.scheme!r}: {claims}",
             reason="ambiguous-driver",
             hint="Uninstall one of them, or pass an instance of the one that you mean to graph.start().",
         )
-    return _load(found[0], text).from_url(text)
+    return _load(found[0], address.text)
+
+
+def _read_only_url(address: Address) -> str:
+    text = address.text
+    if "://" not in text:
+        text = f"sqlite:///{quote(text)}"
+    if re.search(r"[?&]read_only=", text):
+        return text
+    return f"{text}{'&' if '?' in text else '?'}read_only=true"
 
 
 def _load(point: EntryPoint, url: str) -> CheckpointerClass:
@@ -107,16 +142,19 @@ def _load(point: EntryPoint, url: str) -> CheckpointerClass:
     return driver
 
 
-def _not_found(url: str, scheme: str) -> DriverNotFoundError:
-    known = ", ".join(f"{info.scheme}://" for info in installed_drivers()) or "none"
-    distribution = _DISTRIBUTIONS.get(scheme)
-    hint = (
-        f"Install its driver: pip install {distribution}"
-        if distribution
-        else f"Installed: {known}. A driver registers its scheme in the entry-point group {ENTRY_POINT_GROUP!r}."
-    )
+def _not_found(address: Address) -> DriverNotFoundError:
+    installed = [info.scheme for info in installed_drivers()]
+    known = ", ".join(f"{scheme}://" for scheme in installed) or "none"
+    distribution = _DISTRIBUTIONS.get(address.scheme)
+    similar = get_close_matches(address.scheme.partition("+")[0], {*installed, *_DISTRIBUTIONS}, n=1, cutoff=0.7)
+    if distribution:
+        hint = f"Install its driver: pip install {distribution}"
+    elif similar:
+        hint = f"Did you mean {redact(similar[0] + address.text[len(address.scheme) :])} ?"
+    else:
+        hint = f"Installed: {known}. A driver registers its scheme in the entry-point group {ENTRY_POINT_GROUP!r}."
     return DriverNotFoundError(
-        f"{redact(url)}: no installed driver opens {scheme}://", reason="driver-not-found", hint=hint
+        f"{redact(address.text)}: no installed driver opens {address.scheme}://", reason="driver-not-found", hint=hint
     )
 
 
@@ -128,12 +166,3 @@ def _info(point: EntryPoint) -> DriverInfo:
         distribution=distribution.name if distribution else "unknown",
         version=distribution.version if distribution else "unknown",
     )
-
-
-def redact(url: str) -> str:
-    """Return a URL without its secrets: the password and any parameter that sounds like one.
-
-    Args:
-        url: a path, a URL or a connection string.
-    """
-    return _PARAMETER.sub(r"\1***", _USER_SECRET.sub(r"\1:***@", url))

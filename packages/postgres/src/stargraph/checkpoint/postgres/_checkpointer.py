@@ -145,6 +145,11 @@ class PostgresCheckpointer:
                 raise ValueError(f"timeout is {given['timeout']!r}: give seconds above 0") from None
         return cls(dsn, **options, encryption=Cipher.from_environment())
 
+    @property
+    def encrypted(self) -> bool:
+        """Whether what this handle writes is encrypted."""
+        return self._codec.encrypts
+
     def __repr__(self) -> str:
         source = "pool=…" if self._dsn is None else repr(without_secrets(self._dsn))
         return f"PostgresCheckpointer({source}, schema={self._schema!r})"

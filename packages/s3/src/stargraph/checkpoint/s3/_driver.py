@@ -115,8 +115,14 @@ class S3Checkpointer:
         cache = RecordCache(None if cache_dir is None else Path(cache_dir), store=f"{endpoint_url} {self._address}")
         self._sessions = Sessions(options, self._address.bucket, self._keys, cache, encryption)
         self._files_of_ended_runs = files_of_ended_runs
+        self._encrypted = encryption is not None
         self._ready = False
         self._closed = False
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether what this handle writes is encrypted."""
+        return self._encrypted
 
     def __repr__(self) -> str:
         return f"S3Checkpointer({str(self._address)!r})"

@@ -101,6 +101,11 @@ class SQLiteCheckpointer:
         library = sqlite_library()
         return [f"SQLite {library.version}: {problem}" for problem in library.problems]
 
+    @property
+    def encrypted(self) -> bool:
+        """Whether what this handle writes is encrypted."""
+        return self._codec.encrypts
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({os.fspath(self._files.path)!r})"
 

@@ -1,0 +1,70 @@
+"""Hide the secrets of URLs and connection strings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import unquote, unquote_plus
+
+# Wider than URLs allow, since a password that should have been quoted is the one that shows: from the first colon up
+# to the last @, and the value of each parameter whose name sounds secret or is itself quoted. A slash of `://`, or the
+# whole of it, is often lost on the way.
+_USER_SECRET: Final = re.compile(r"(?:(?<=://)|(?<=:/)(?!/))([^:@]*):(.*)@", re.DOTALL)
+_BARE_USER_SECRET: Final = re.compile(r"^([^:@?#=\s]+):(?!/)(.*)@", re.DOTALL)
+_PARAMETER: Final = re.compile(
+    r"(?<![^\s?&=])([^\s?&=]*(?:pass|pwd|secret|token|key|credential|sig|%)[^\s?&=]*\s*=\s*)"
+    r"('(?:[^'\\]|\\.)*'?|\"[^\"]*\"?|[^&\s]*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_URL_IN_TEXT: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/{1,2}[^\s'\"<>`]+|[^\s'\"<>`:@]+:[^\s'\"<>`]+@[^\s'\"<>`]+")
+_SECRET_NAME: Final = re.compile(r"(?:pass|pwd|secret|token|key|credential|sig)", re.IGNORECASE)
+
+
+def redact(url: str) -> str:
+    """Return a URL without its secrets: the password and any parameter that sounds like one.
+
+    Args:
+        url: a path, a URL or a connection string.
+    """
+    shown, found = _USER_SECRET.subn(r"\1:***@", url)
+    if not found:
+        shown = _BARE_USER_SECRET.sub(r"\1:***@", url)
+    return _PARAMETER.sub(r"\1***", shown)
+
+
+def redact_text(text: str) -> str:
+    """Return a message without the secrets of the URLs and connection strings that it quotes.
+
+    Args:
+        text: sentences, which may hold URLs.
+    """
+    shown = _URL_IN_TEXT.sub(lambda found: redact(found.group()), text)
+    return _PARAMETER.sub(r"\1***", shown)
+
+
+def find_secrets(text: str) -> set[str]:
+    """Return the secrets that a URL or connection string holds, as they are written and as they are meant.
+
+    Args:
+        text: anything; what holds no URL and no parameter holds no secret.
+    """
+    found: set[str] = set()
+    for secret in _written_secrets(text):
+        found |= {secret, unquote(secret), unquote_plus(secret), re.sub(r"\\(.)", r"\1", secret)}
+    return found - {""}
+
+
+def _written_secrets(text: str) -> Iterator[str]:
+    for pattern in (_USER_SECRET, _BARE_USER_SECRET):
+        for match in pattern.finditer(text):
+            yield match.group(2)
+            yield match.group(2).partition("@")[0]
+    for match in _PARAMETER.finditer(text):
+        value = match.group(2)
+        yield value.removeprefix(value[0]).removesuffix(value[0]) if value[:1] in ("'", '"') else value
+    # A value in a query may hold a space that nobody quoted.
+    for pair in text.partition("?")[2].split("&"):
+        name, equals, value = pair.partition("=")
+        if equals and _SECRET_NAME.search(unquote(name)):
+            yield value
