@@ -36,6 +36,7 @@ from stargraph.checkpoint.protocol import (
     ErrorInfo,
     Interrupt,
     JsonValue,
+    ProcessInfo,
     RecordedCall,
     Seal,
     StepRange,
@@ -77,7 +78,7 @@ class TestNext:
         after = following(before)
         kept = {
             *("run_id", "status", "graph_id", "graph_hash", "runtime_hash", "state", "frontier", "interrupts"),
-            *("started_at", "executor_id", "parent_run_id", "parent_step", "origin", "metadata"),
+            *("started_at", "executor_id", "process", "parent_run_id", "parent_step", "origin", "metadata"),
         }
         for name in kept:
             assert getattr(after, name) == getattr(before, name), name
@@ -324,6 +325,7 @@ class TestDigests:
             "calls": whole.calls[::-1],
             "error": ErrorInfo(**{**whole.error.model_dump(), "reason": None}) if whole.error else None,
             "executor_id": OTHER_EXECUTOR,
+            "process": ProcessInfo(**{**whole.process.model_dump(), "pid": 1}) if whole.process else None,
             "started_at": NOW + timedelta(microseconds=1),
             "timestamp": NOW,
             "task_started_at": None,

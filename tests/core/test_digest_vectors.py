@@ -198,6 +198,7 @@ def test_the_page_names_every_member() -> None:
         "range": task.calls[0] if task.kind == "task" else None,
         "interrupt": whole.interrupts[0],
         "call": whole.calls[0],
+        "process": whole.process,
         "error": whole.error,
     }
     for name, record in records.items():

@@ -12,6 +12,7 @@ from support.workspace import ROOT
 HEAD = """
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime
+from typing import Unpack
 from pathlib import Path
 
 from stargraph.checkpoint.codec import Keyring, decode, encode
@@ -42,9 +43,13 @@ class Capable(Store):
             yield checkpoint
 
     async def search(
-        self, *, status: Status | None = None, graph_id: str | None = None, metadata: Mapping[str, str] | None = None,
-        since: datetime | None = None, limit: int = 100, cursor: str | None = None,
+        self, *, limit: int = 100, cursor: str | None = None, order: RunOrder = "started",
+        **filters: Unpack[RunFilters],
     ) -> RunPage: return RunPage(items=())
+
+    async def count_runs(self, **filters: Unpack[RunFilters]) -> dict[Status, int]: return {}
+
+    async def children(self, run_id: str) -> list[RunSummary]: return []
 
     async def delete_run(self, run_id: str) -> bool: return False
 
@@ -60,6 +65,7 @@ class Capable(Store):
 
 history: type[RunHistory] = Capable
 search: type[RunSearch] = Capable
+tree: type[RunTree] = Capable
 deletion: type[RunDeletion] = Capable
 batch: type[BatchAppend] = Capable
 closing: type[Closing] = Capable

@@ -6,16 +6,17 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import pytest
 from support.postgres_records import START, following, genesis
 
+from stargraph.checkpoint.driver import check_search
 from stargraph.checkpoint.postgres import PostgresCheckpointer
 from stargraph.checkpoint.postgres._queries import Queries
 from stargraph.checkpoint.postgres._runs import search_statement
-from stargraph.checkpoint.protocol import Checkpoint, RunSummary
+from stargraph.checkpoint.protocol import Checkpoint, RunFilters, RunSummary
 
 Opener = Callable[..., PostgresCheckpointer]
 SLOW = pytest.mark.slow
@@ -143,6 +144,7 @@ async def test_lists_and_searches_read_their_index_in_order(
             SELECT 'r' || n, 0, '', CASE WHEN n % 50 = 0 THEN 'awaiting_input' ELSE 'done' END, '"g"',
                now() - n * interval '1 s', now(),
                convert_to(json_build_object('run_id', 'r' || n, 'graph_id', 'g', 'graph_hash', repeat('a', 64),
+                   'runtime_hash', repeat('b', 64),
                    'started_at', now() - n * interval '1 s', 'updated_at', now(), 'last_step', 0, 'status', 'done'
                )::text, 'UTF8'),
                CASE WHEN n % 900 = 0 THEN '{{"[1,2]"}}'::text[] ELSE '{{}}' END
@@ -156,8 +158,9 @@ async def test_lists_and_searches_read_their_index_in_order(
         assert "Sort" not in plan, plan
 
     async def search(**given: Any) -> str:
-        asked = {"status": None, "graph_id": None, "metadata": None, "since": None, "cursor": None, **given}
-        statement, parameters = search_statement(queries.runs, limit=101, **asked)
+        cursor = given.pop("cursor", None)
+        query = check_search(limit=100, cursor=cursor, order="started", filters=cast("RunFilters", given))
+        statement, parameters = search_statement(queries.runs, query)
         return await plan_of(sql, statement, *parameters)
 
     plan = await search(status="awaiting_input")

@@ -13,6 +13,7 @@ from stargraph.checkpoint.protocol import (
     FanOut,
     Interrupt,
     JsonValue,
+    ProcessInfo,
     RecordedCall,
     StepRange,
     Task,
@@ -82,6 +83,7 @@ def rich() -> Checkpoint:
     first = genesis(
         state=HARD_STATE,
         metadata={"team": "α", "": ""},
+        process=ProcessInfo(host="knoten-α", pid=4711, version="1.2.3", worker="blue-1"),
         parent_run_id="parent:1",
         parent_step=4,
         origin="fork",

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Unpack
 
 from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
-from stargraph.checkpoint.protocol import (
-    RunPage,
-    RunSummary,
-    Status,
-)
+from stargraph.checkpoint.driver import check_filters, check_limit, check_search, in_order
+from stargraph.checkpoint.protocol import RunFilters, RunOrder, RunPage, RunSummary
 from support.broken_drivers.broken_driver import broken
 
 
@@ -20,20 +18,31 @@ class Searches(MemoryCheckpointer):
     async def search(
         self,
         *,
-        status: Status | None = None,
-        graph_id: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        since: datetime | None = None,
         limit: int = 100,
         cursor: str | None = None,
+        order: RunOrder = "started",
+        **filters: Unpack[RunFilters],
     ) -> RunPage:
-        from stargraph.checkpoint.driver import check_listing
-
         self._ensure_ready()
-        since = check_listing(since, limit)
+        status = filters.pop("status", None)
+        graph_id = filters.pop("graph_id", None)
+        metadata = filters.pop("metadata", None)
+        assert status is None or isinstance(status, str)
+        check_limit(limit)
+        matcher = check_filters(filters)
         await self._turn()
-        found = [item for item in self._summaries(since) if self._matches(item, status, graph_id, metadata or {})]
-        return self._page(found, limit, cursor)
+        found = in_order(
+            (
+                run
+                for run in self._summaries(None)
+                if matcher.matches(run) and self._matches(run, status, graph_id, metadata or {})
+            ),
+            order,
+        )
+        return self._page(found, limit, cursor, order)
+
+    def _page(self, found: list[RunSummary], limit: int, cursor: str | None, order: RunOrder) -> RunPage:
+        return check_search(limit=limit, cursor=cursor, order=order, filters={}).page(found)
 
     def _matches(self, item: RunSummary, status: str | None, graph_id: str | None, metadata: Mapping[str, str]) -> bool:
         return (
@@ -100,7 +109,7 @@ class FiltersWithOr(Searches):
 class CursorOfTimeAlone(Searches):
     """The cursor is the start of the last run: its neighbours of the same instant are skipped."""
 
-    def _page(self, found: list[RunSummary], limit: int, cursor: str | None) -> RunPage:
+    def _page(self, found: list[RunSummary], limit: int, cursor: str | None, order: RunOrder) -> RunPage:
         if cursor is not None:
             before = datetime.fromisoformat(cursor)
             found = [item for item in found if item.started_at < before]
@@ -115,7 +124,7 @@ class CursorOfTimeAlone(Searches):
 class CursorIsOffset(Searches):
     """The cursor is an offset: runs that start meanwhile push the others onto the next page again."""
 
-    def _page(self, found: list[RunSummary], limit: int, cursor: str | None) -> RunPage:
+    def _page(self, found: list[RunSummary], limit: int, cursor: str | None, order: RunOrder) -> RunPage:
         start = int((cursor or "at 0").removeprefix("at "))
         if cursor is not None and not cursor.startswith("at "):
             raise ValueError("not a cursor")
@@ -130,8 +139,8 @@ class CursorIsOffset(Searches):
 class AnyCursor(Searches):
     """A cursor that cannot be read is taken for none."""
 
-    def _page(self, found: list[RunSummary], limit: int, cursor: str | None) -> RunPage:
+    def _page(self, found: list[RunSummary], limit: int, cursor: str | None, order: RunOrder) -> RunPage:
         try:
-            return super()._page(found, limit, cursor)
+            return super()._page(found, limit, cursor, order)
         except ValueError:
-            return super()._page(found, limit, None)
+            return super()._page(found, limit, None, order)

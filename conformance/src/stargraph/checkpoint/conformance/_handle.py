@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from stargraph.checkpoint.conformance._compare import show
 from stargraph.checkpoint.conformance._findings import Finding
@@ -14,6 +14,8 @@ from stargraph.checkpoint.protocol import (
     Checkpoint,
     Checkpointer,
     PruneReport,
+    RunFilters,
+    RunOrder,
     RunPage,
     RunSummary,
     Status,
@@ -126,15 +128,13 @@ class Handle:
     async def search(
         self,
         *,
-        status: Status | None = None,
-        graph_id: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        since: datetime | None = None,
         limit: int | None = None,
         cursor: str | None = None,
+        order: RunOrder | None = None,
+        **filters: Unpack[RunFilters],
     ) -> RunPage:
-        given = {"status": status, "graph_id": graph_id, "metadata": metadata, "since": since, "limit": limit}
-        arguments = {name: value for name, value in (given | {"cursor": cursor}).items() if value is not None}
+        given: dict[str, Any] = {**filters, "limit": limit, "cursor": cursor, "order": order}
+        arguments = {name: value for name, value in given.items() if value is not None}
         what = _worded("search", arguments)
         page = await self._call(what, lambda: self.driver.search(**arguments))
         if not isinstance(page, RunPage):

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import bisect
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, Unpack
 
 from stargraph.checkpoint.codec import decode, encode
 from stargraph.checkpoint.conformance._target import Target
 from stargraph.checkpoint.driver import (
     Tail,
     check_batch,
+    check_filters,
     check_instant,
     check_listing,
+    check_search,
+    in_order,
     judge_append,
     not_bootstrapped_error,
     run_deleted_error,
@@ -29,6 +31,8 @@ from stargraph.checkpoint.protocol import (
     Checkpointer,
     FanOut,
     PruneReport,
+    RunFilters,
+    RunOrder,
     RunPage,
     RunSummary,
     Status,
@@ -142,34 +146,29 @@ class MemoryCheckpointer:
     async def search(
         self,
         *,
-        status: Status | None = None,
-        graph_id: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        since: datetime | None = None,
         limit: int = 100,
         cursor: str | None = None,
+        order: RunOrder = "started",
+        **filters: Unpack[RunFilters],
     ) -> RunPage:
         """Return one page of the runs that match."""
         self._ensure_ready()
-        since = check_listing(since, limit)
+        query = check_search(limit=limit, cursor=cursor, order=order, filters=filters)
         await self._turn()
-        found = [
-            summary
-            for summary in self._summaries(since)
-            if (status is None or summary.status == status)
-            and (graph_id is None or summary.graph_id == graph_id)
-            and (metadata or {}).items() <= summary.metadata.items()
-        ]
-        return self._page(found, limit, cursor)
+        return query.page(self._summaries(None))
 
-    def _page(self, found: list[RunSummary], limit: int, cursor: str | None) -> RunPage:
-        """Cut one page: a cursor is the place in the order of the last run that was given."""
-        start = 0
-        if cursor is not None:
-            start = bisect.bisect_right([_place(summary) for summary in found], _place_of(cursor))
-        items = tuple(found[start : start + limit])
-        more = bool(items) and start + limit < len(found)
-        return RunPage(items=items, next_cursor=_cursor_of(items[-1]) if more else None)
+    async def count_runs(self, **filters: Unpack[RunFilters]) -> dict[Status, int]:
+        """Return how many runs match, by their status."""
+        self._ensure_ready()
+        matcher = check_filters(filters)
+        await self._turn()
+        return matcher.count(self._summaries(None))
+
+    async def children(self, run_id: str) -> list[RunSummary]:
+        """Return the direct child runs of a run."""
+        self._ensure_ready()
+        await self._turn()
+        return [run for run in self._summaries(None) if (run.parent_run_id, run.origin) == (run_id, "subgraph")]
 
     async def delete_run(self, run_id: str) -> bool:
         """Remove a run for good."""
@@ -262,9 +261,8 @@ class MemoryCheckpointer:
             self._store.runs.setdefault(run_id, {})[step] = record
 
     def _summaries(self, since: datetime | None) -> list[RunSummary]:
-        latest = filter(None, map(self._latest, self._store.runs))
-        found = [RunSummary.from_checkpoint(checkpoint) for checkpoint in latest]
-        return sorted((item for item in found if since is None or item.started_at >= since), key=_place)
+        found = [RunSummary.from_checkpoint(latest) for latest in map(self._latest, self._store.runs) if latest]
+        return in_order(run for run in found if since is None or run.started_at >= since)
 
     def _kept(self, latest: Checkpoint, keep_last: int) -> set[int]:
         if keep_last == 0:
@@ -295,26 +293,6 @@ def needed_steps(latest: Checkpoint) -> set[int]:
         for steps in ranges:
             needed.update(range(steps.first, steps.last + 1))
     return needed
-
-
-_Place = tuple[float, float, str]
-
-
-def _place(summary: RunSummary) -> _Place:
-    """The place in the order of list_runs; whole seconds and microseconds apart, so that nothing is rounded."""
-    started = summary.started_at
-    return (-started.replace(microsecond=0).timestamp(), -started.microsecond, summary.run_id)
-
-
-def _cursor_of(summary: RunSummary) -> str:
-    return "|".join(map(str, _place(summary)))
-
-
-def _place_of(cursor: str) -> _Place:
-    parts = cursor.split("|")
-    if len(parts) != 3:
-        raise ValueError(f"the cursor {cursor!r} is not one of this store's")
-    return (float(parts[0]), float(parts[1]), parts[2])
 
 
 class MemoryStores:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Protocol
 
-from stargraph.checkpoint.protocol import ENDED, Checkpoint, JsonValue, Task, is_run_id
+from stargraph.checkpoint.protocol import ENDED, Checkpoint, JsonValue, ProcessInfo, Task, is_run_id
 from stargraph.engine._expressions import Expression
 from stargraph.engine._log import RunLog
 from stargraph.engine._plan import Plan
@@ -155,6 +155,7 @@ class Children:
             frontier=plan.first(0),
             executor_id=self._executor_id,
             timestamp=datetime.now(UTC),
+            process=ProcessInfo.current(),
             parent_run_id=tail.run_id,
             parent_step=task.since_step,
             origin="subgraph",
@@ -171,6 +172,7 @@ class Children:
             graph_hash=plan.graph_hash,
             runtime_hash=plan.runtime_hash,
             definition=None if same else plan.definition,
+            process=ProcessInfo.current(),
         )
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, JsonValue, RunSummary
+from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, JsonValue, ProcessInfo, RunSummary
 from stargraph.engine import (
     Durability,
     Engine,
@@ -144,6 +144,7 @@ class Run:
             frontier=self._plan.first(0),
             executor_id=executor_id,
             timestamp=datetime.now(UTC),
+            process=ProcessInfo.current(),
             metadata=self._metadata,
         )
 
@@ -490,6 +491,7 @@ class Run:
                 graph_hash=plan.graph_hash,
                 runtime_hash=plan.runtime_hash,
                 definition=None if same else plan.definition,
+                process=ProcessInfo.current(),
             )
 
         try:

@@ -244,6 +244,7 @@ class _Replay:
             frontier=self._plan.first(0),
             executor_id=record.executor_id,
             timestamp=record.timestamp,
+            process=record.process,
             parent_run_id=record.parent_run_id,
             parent_step=record.parent_step,
             origin=record.origin,
@@ -454,6 +455,7 @@ def _next(previous: Checkpoint, record: Checkpoint, **changes: Any) -> Checkpoin
             "graph_hash": record.graph_hash,
             "runtime_hash": record.runtime_hash,
             "definition": record.definition,
+            "process": record.process,
             **changes,
         }
     )

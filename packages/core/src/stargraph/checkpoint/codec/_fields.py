@@ -28,6 +28,7 @@ _RUN_FIELDS: Final = (
     "runtime_hash",
     "started_at",
     "executor_id",
+    "process",
     "parent_run_id",
     "parent_step",
     "origin",

@@ -132,6 +132,19 @@ def closed_error() -> CheckpointError:
     )
 
 
+def read_only_error(what: str) -> CheckpointError:
+    """Return the error of a change that a read-only handle was asked for.
+
+    Args:
+        what: the method that was called, as in `write`.
+    """
+    return CheckpointError(
+        f"{what}: the checkpointer is read-only",
+        reason="read-only",
+        hint="Open the store without read_only=True to change it.",
+    )
+
+
 def run_deleted_error(run_id: str, step: int) -> CheckpointError:
     """Return the error of a write to a run that was deleted.
 
@@ -193,9 +206,18 @@ def check_listing(since: datetime | None, limit: int) -> datetime | None:
     Raises:
         ValueError: `since` is naive, or `limit` is negative.
     """
+    check_limit(limit)
+    return None if since is None else check_instant(since, "since")
+
+
+def check_limit(limit: int) -> None:
+    """Refuse a limit that is negative or no integer.
+
+    Raises:
+        ValueError: it is.
+    """
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
         raise ValueError(f"limit is {limit!r}: give 0 or more")
-    return None if since is None else check_instant(since, "since")
 
 
 def check_instant(moment: datetime, name: str) -> datetime:

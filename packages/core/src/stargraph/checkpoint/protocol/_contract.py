@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import Literal, Protocol, Self, TypeAlias, TypedDict, Unpack, runtime_checkable
 
 from stargraph.checkpoint.protocol._models import Checkpoint
 from stargraph.checkpoint.protocol._records import PRUNED_BY_DEFAULT, Status
@@ -90,33 +90,82 @@ class RunHistory(Protocol):
         """
 
 
+RunOrder: TypeAlias = Literal["started", "updated"]
+"""Which runs a search returns first: those that started last, or those whose last step was recorded last."""
+
+
+class RunFilters(TypedDict, total=False):
+    """What a search looks for: a run matches if all that is given fits; None and what is left out fit every run.
+
+    Attributes:
+        status: where the run stands, or one of several.
+        graph_id: the id of its graph.
+        graph_hash: the fingerprint of its graph.
+        runtime_hash: the fingerprint of the code of its nodes.
+        error_reason: the `reason` of the error that its summary shows.
+        metadata: tags that it has, with these values.
+        since: it started then or later; an aware datetime, like the next two.
+        updated_since: its last step was recorded then or later.
+        updated_before: its last step was recorded before.
+        parent_run_id: the run that it came from.
+        roots_only: True leaves out child runs, those with the origin `subgraph`.
+    """
+
+    status: Status | Sequence[Status] | None
+    graph_id: str | None
+    graph_hash: str | None
+    runtime_hash: str | None
+    error_reason: str | None
+    metadata: Mapping[str, str] | None
+    since: datetime | None
+    updated_since: datetime | None
+    updated_before: datetime | None
+    parent_run_id: str | None
+    roots_only: bool
+
+
 @runtime_checkable
 class RunSearch(Protocol):
-    """Capability: find runs by what their summaries say."""
+    """Capability: find and count runs by what their summaries say."""
 
     async def search(
         self,
         *,
-        status: Status | None = None,
-        graph_id: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        since: datetime | None = None,
         limit: int = 100,
         cursor: str | None = None,
+        order: RunOrder = "started",
+        **filters: Unpack[RunFilters],
     ) -> RunPage:
-        """Return one page of the runs that match all that is given, in the order of `list_runs`.
+        """Return one page of the runs that match, the newest first, ties by `run_id` ascending.
 
         Args:
-            status: where the run stands.
-            graph_id: the id of its graph.
-            metadata: tags that it has, with these values.
-            since: only runs that started then or later; an aware datetime.
-            limit: how many at the most.
-            cursor: `next_cursor` of the page before.
+            limit: at most this many runs.
+            cursor: `next_cursor` of the page before; None for the first page.
+            order: newest by `started_at` or by `updated_at`. A run that is updated meanwhile moves in that order,
+                and may then be seen twice or not at all.
+            filters: what to look for.
 
         Raises:
-            ValueError: `since` is naive, `limit` is negative, or `cursor` is not one of this store's.
+            ValueError: `limit` is negative, `cursor` is not one of this store and order, or a filter is malformed.
         """
+
+    async def count_runs(self, **filters: Unpack[RunFilters]) -> dict[Status, int]:
+        """Return how many runs match, by their status; a status without runs is left out.
+
+        Args:
+            filters: what to look for.
+
+        Raises:
+            ValueError: a filter is malformed.
+        """
+
+
+@runtime_checkable
+class RunTree(Protocol):
+    """Capability: find the runs that a run has started as subgraphs."""
+
+    async def children(self, run_id: str) -> list[RunSummary]:
+        """Return the direct child runs of a run (`origin` is `subgraph`), in the order of `list_runs`."""
 
 
 @runtime_checkable

@@ -57,7 +57,7 @@ def digest_of(
     envelope["form"] = DIGEST_FORM
     envelope["state"] = {key: fragment.digest for key, fragment in state.items()}
     envelope["update"] = None if update is None else {key: fragment.digest for key, fragment in update.items()}
-    for name in ("started_at", "timestamp", "task_started_at", "frontier", "interrupts", "calls", "error"):
+    for name in ("started_at", "timestamp", "task_started_at", "process", "frontier", "interrupts", "calls", "error"):
         envelope[name] = fields[name]
     return hashlib.sha256(canonical(envelope, plain=_plain)).hexdigest()
 

@@ -23,6 +23,7 @@ from stargraph.checkpoint.protocol._records import (
     Json,
     Members,
     Origin,
+    ProcessInfo,
     Record,
     RecordedCall,
     RunId,
@@ -70,6 +71,7 @@ class _Draft(Record):
     started_at: Instant
     timestamp: Instant
     executor_id: Executor
+    process: ProcessInfo | None = None
     parent_run_id: RunId | None = None
     parent_step: Step | None = None
     origin: Origin | None = None
@@ -105,6 +107,7 @@ class Checkpoint(_Draft):
         started_at: the time of step 0.
         timestamp: the time of this event.
         executor_id: 32 hex digits, random for each start, resume, respond and cancel.
+        process: the process that started or resumed the run last; None if it was not told.
         parent_run_id: the run that this one came from.
         parent_step: the step of the parent that this one came from.
         origin: why it has a parent.
@@ -154,6 +157,7 @@ class Checkpoint(_Draft):
         state: Mapping[str, JsonValue],
         executor_id: str,
         timestamp: datetime,
+        process: ProcessInfo | None = None,
         status: Status = "running",
         definition: JsonValue = None,
         update: Mapping[str, JsonValue] | None = None,
@@ -174,6 +178,7 @@ class Checkpoint(_Draft):
             state: the state that the run begins with.
             executor_id: 32 hex digits, random for each start.
             timestamp: now, with its offset.
+            process: the process that starts the run.
             status: where the run stands.
             definition: what the two hashes were made of.
             update: the inputs that were given.
@@ -202,6 +207,7 @@ class Checkpoint(_Draft):
             "started_at": timestamp,
             "timestamp": timestamp,
             "executor_id": executor_id,
+            "process": process,
             "parent_run_id": parent_run_id,
             "parent_step": parent_step,
             "origin": origin,
@@ -233,6 +239,7 @@ class Checkpoint(_Draft):
         graph_hash: str = KEEP,
         runtime_hash: str = KEEP,
         definition: JsonValue = None,
+        process: ProcessInfo | None = KEEP,
     ) -> Checkpoint:
         """Return the checkpoint of the next step; whatever is not given is as it was.
 
@@ -254,6 +261,7 @@ class Checkpoint(_Draft):
             graph_hash: of the new graph, in `migrated`, or where a mismatch was accepted.
             runtime_hash: of the new code, likewise.
             definition: what new hashes are made of.
+            process: the process that resumes the run, in `resumed`.
 
         Raises:
             StateError: a value is not JSON, or the state is too large.
@@ -287,6 +295,7 @@ class Checkpoint(_Draft):
             "error": error,
             "timestamp": timestamp,
             "executor_id": executor_id,
+            "process": self.process if process is KEEP else process,
             "previous_digest": self.digest,
         }
         return Checkpoint._built(fields, encoded_state, encoded_update)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import (
@@ -119,6 +121,7 @@ RunId = Annotated[str, AfterValidator(_checked_run_id)]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Executor = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Text = Annotated[str, AfterValidator(_checked_text)]
+# For what the system names: the text of an exception, a host.
 ErrorText = Annotated[Text, BeforeValidator(_storable_text)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Step = Count
@@ -274,6 +277,36 @@ class RecordedCall(Record):
     result: Json = None
     error: ErrorInfo | None = None
     started_at: Instant
+
+
+class ProcessInfo(Record):
+    """The process that started or resumed a run last.
+
+    Attributes:
+        host: the name of the machine.
+        pid: the process id on that machine.
+        version: the version of stargraph-core that it runs.
+        worker: the name of the worker, from `STARGRAPH_WORKER`; None if that is not set.
+    """
+
+    host: ErrorText
+    pid: Count
+    version: Text
+    worker: ErrorText | None = None
+
+    @classmethod
+    def current(cls) -> ProcessInfo:
+        """Return this process, as `started` and `resumed` record it."""
+        return _process(os.getpid(), os.environ.get("STARGRAPH_WORKER") or None)
+
+
+@lru_cache(maxsize=4)
+def _process(pid: int, worker: str | None) -> ProcessInfo:
+    # Imported by the first run only: listing and reading must stay quick.
+    import socket
+    from importlib.metadata import version
+
+    return ProcessInfo(host=socket.gethostname(), pid=pid, version=version("stargraph-core"), worker=worker)
 
 
 class Seal(Record):

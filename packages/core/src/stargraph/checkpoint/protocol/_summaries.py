@@ -9,7 +9,16 @@ from pydantic import AwareDatetime, Field, PlainSerializer, StringConstraints
 
 from stargraph.checkpoint.protocol._digest import format_time
 from stargraph.checkpoint.protocol._models import Checkpoint
-from stargraph.checkpoint.protocol._records import RUN_ID_PATTERN, ErrorInfo, Hash, Origin, Record, Status, Step
+from stargraph.checkpoint.protocol._records import (
+    RUN_ID_PATTERN,
+    ErrorInfo,
+    Hash,
+    Origin,
+    ProcessInfo,
+    Record,
+    Status,
+    Step,
+)
 from stargraph.errors import NodeError
 
 # What `RunId` and `Instant` check in Python, pydantic checks here itself: a list has a hundred of these.
@@ -24,12 +33,14 @@ class RunSummary(Record):
         run_id: the run.
         graph_id: the id of its graph.
         graph_hash: the fingerprint of its graph.
+        runtime_hash: the fingerprint of the code of its nodes.
         started_at: when it started.
         updated_at: when its last step was recorded.
         last_step: the highest step.
         status: where it stands.
         parent_run_id: the run that it came from.
         origin: why it has a parent.
+        process: the process that started or resumed it last; None if it was not told.
         error: what failed, when it did.
         metadata: its tags.
     """
@@ -37,12 +48,14 @@ class RunSummary(Record):
     run_id: _Name
     graph_id: str
     graph_hash: Hash
+    runtime_hash: Hash
     started_at: _Moment
     updated_at: _Moment
     last_step: Step
     status: Status
     parent_run_id: _Name | None = None
     origin: Origin | None = None
+    process: ProcessInfo | None = None
     error: ErrorInfo | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
 
@@ -57,12 +70,14 @@ class RunSummary(Record):
             run_id=latest.run_id,
             graph_id=latest.graph_id,
             graph_hash=latest.graph_hash,
+            runtime_hash=latest.runtime_hash,
             started_at=latest.started_at,
             updated_at=latest.timestamp,
             last_step=latest.step,
             status=latest.status,
             parent_run_id=latest.parent_run_id,
             origin=latest.origin,
+            process=latest.process,
             error=latest.error,
             metadata=dict(latest.metadata),
         )

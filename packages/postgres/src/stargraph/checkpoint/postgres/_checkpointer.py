@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl as tls
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, Unpack
 from weakref import WeakKeyDictionary
 
 import asyncpg
@@ -16,8 +16,10 @@ import asyncpg
 from stargraph.checkpoint.codec import Cipher, Codec
 from stargraph.checkpoint.driver import (
     check_batch,
+    check_filters,
     check_instant,
     check_listing,
+    check_search,
     closed_error,
     not_bootstrapped_error,
     summaries_from_json,
@@ -27,7 +29,7 @@ from stargraph.checkpoint.postgres._connections import BorrowedSessions, OwnSess
 from stargraph.checkpoint.postgres._dsn import split_options, without_secrets
 from stargraph.checkpoint.postgres._failures import PATIENCE_WITH_ONE, Patience
 from stargraph.checkpoint.postgres._queries import Queries
-from stargraph.checkpoint.postgres._runs import cursor_after, search_statement
+from stargraph.checkpoint.postgres._runs import count_statement, search_statement
 from stargraph.checkpoint.postgres._schema import bootstrap
 from stargraph.checkpoint.postgres._writer import Writer
 from stargraph.checkpoint.protocol import (
@@ -38,10 +40,13 @@ from stargraph.checkpoint.protocol import (
     Closing,
     PruneReport,
     RunDeletion,
+    RunFilters,
     RunHistory,
+    RunOrder,
     RunPage,
     RunSearch,
     RunSummary,
+    RunTree,
     Status,
     is_run_id,
 )
@@ -277,43 +282,29 @@ class PostgresCheckpointer:
     async def search(
         self,
         *,
-        status: Status | None = None,
-        graph_id: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        since: datetime | None = None,
         limit: int = 100,
         cursor: str | None = None,
+        order: RunOrder = "started",
+        **filters: Unpack[RunFilters],
     ) -> RunPage:
-        """Return one page of the runs that match all that is given, in the order of `list_runs`.
-
-        Args:
-            status: where the run stands.
-            graph_id: the id of its graph.
-            metadata: tags that it has, with these values.
-            since: only runs that started then or later; an aware datetime.
-            limit: how many at the most.
-            cursor: `next_cursor` of the page before.
-
-        Raises:
-            ValueError: `since` is naive, `limit` is negative, or `cursor` is not one of this store's.
-        """
+        """Return one page of the runs that match; see `RunSearch.search`."""
         self._open()
-        since = check_listing(since, limit)
-        limit = min(limit, _HIGHEST_STEP)
-        sql, parameters = search_statement(
-            self._queries.runs,
-            status=status,
-            graph_id=graph_id,
-            metadata=metadata,
-            since=since,
-            cursor=cursor,
-            limit=limit + 1,
-        )
+        query = check_search(limit=limit, cursor=cursor, order=order, filters=filters)
         if limit == 0:
             return RunPage(items=())
-        found = await self._summaries(sql, *parameters)
-        page = found[:limit]
-        return RunPage(items=tuple(page), next_cursor=cursor_after(page[-1]) if len(found) > limit else None)
+        sql, parameters = search_statement(self._queries.runs, query)
+        return query.cut(await self._summaries(sql, *parameters))
+
+    async def count_runs(self, **filters: Unpack[RunFilters]) -> dict[Status, int]:
+        """Return how many runs match, by their status; see `RunSearch.count_runs`."""
+        self._open()
+        sql, parameters = count_statement(self._queries.runs, check_filters(filters))
+        return {row["status"]: row["runs"] for row in await self._fetch(sql, *parameters)}
+
+    async def children(self, run_id: str) -> list[RunSummary]:
+        """Return the direct child runs of a run; see `RunTree.children`."""
+        found = await self.search(parent_run_id=run_id, limit=_HIGHEST_STEP)
+        return [run for run in found.items if run.origin == "subgraph"]
 
     async def delete_run(self, run_id: str) -> bool:
         """Remove a run for good; see `RunDeletion.delete_run`.
@@ -452,6 +443,7 @@ class PostgresCheckpointer:
 _: type[Checkpointer] = PostgresCheckpointer
 _history: type[RunHistory] = PostgresCheckpointer
 _search: type[RunSearch] = PostgresCheckpointer
+_tree: type[RunTree] = PostgresCheckpointer
 _deletion: type[RunDeletion] = PostgresCheckpointer
 _batches: type[BatchAppend] = PostgresCheckpointer
 _closing: type[Closing] = PostgresCheckpointer

@@ -8,16 +8,26 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, Unpack
 
 from stargraph.checkpoint.codec import Cipher
-from stargraph.checkpoint.driver import check_batch, check_instant, check_listing, not_bootstrapped_error
+from stargraph.checkpoint.driver import (
+    check_batch,
+    check_filters,
+    check_instant,
+    check_listing,
+    check_search,
+    in_order,
+    not_bootstrapped_error,
+)
 from stargraph.checkpoint.protocol import (
     ENDED,
     PRUNED_BY_DEFAULT,
     Checkpoint,
     Checkpointer,
     PruneReport,
+    RunFilters,
+    RunOrder,
     RunPage,
     RunSummary,
     Status,
@@ -32,7 +42,7 @@ from stargraph.checkpoint.s3._index import Entry
 from stargraph.checkpoint.s3._keys import KeyLayout
 from stargraph.checkpoint.s3._options import Checksums, ConnectionOptions, parse_url
 from stargraph.checkpoint.s3._removal import PruneRule
-from stargraph.checkpoint.s3._search import first_runs, make_cursor, matching_runs, read_cursor, windows
+from stargraph.checkpoint.s3._search import all_runs, first_runs, matching_runs, windows
 from stargraph.checkpoint.s3._sessions import Session, Sessions
 from stargraph.errors import CheckpointError
 
@@ -219,33 +229,33 @@ class S3Checkpointer:
     async def search(
         self,
         *,
-        status: Status | None = None,
-        graph_id: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        since: datetime | None = None,
         limit: int = 100,
         cursor: str | None = None,
+        order: RunOrder = "started",
+        **filters: Unpack[RunFilters],
     ) -> RunPage:
         """See `RunSearch.search`. It reads the summary of every run on the way: one or two requests for each."""
         session = self._open()
-        since = check_listing(since, limit)
-        after = "" if cursor is None else read_cursor(self._keys, cursor)
-
-        def wanted(summary: RunSummary) -> bool:
-            return (
-                (status is None or summary.status == status)
-                and (graph_id is None or summary.graph_id == graph_id)
-                and (not metadata or metadata.items() <= summary.metadata.items())
-            )
-
+        query = check_search(limit=limit, cursor=cursor, order=order, filters=filters)
         if limit == 0:
             return RunPage(items=())
-        found = await matching_runs(session.index, wanted, since=since, limit=limit + 1, after=after)
-        more = len(found) > limit
-        return RunPage(
-            items=tuple(summary for _, summary in found[:limit]),
-            next_cursor=make_cursor(self._keys, found[limit - 1][0]) if more else None,
+        if order == "updated":
+            return query.page(await all_runs(session.index))
+        after = "" if query.cursor is None else self._keys.entry(query.cursor.run_id, query.cursor.moment)
+        found = await matching_runs(
+            session.index, query.matcher.matches, since=query.matcher.since, limit=limit + 1, after=after
         )
+        return query.cut([summary for _, summary in found])
+
+    async def count_runs(self, **filters: Unpack[RunFilters]) -> dict[Status, int]:
+        """See `RunSearch.count_runs`. It reads the summary of every run."""
+        session = self._open()
+        return check_filters(filters).count(await all_runs(session.index))
+
+    async def children(self, run_id: str) -> list[RunSummary]:
+        """See `RunTree.children`. It reads the summary of every run."""
+        runs = await all_runs(self._open().index)
+        return in_order(run for run in runs if (run.parent_run_id, run.origin) == (run_id, "subgraph"))
 
     async def history(
         self,

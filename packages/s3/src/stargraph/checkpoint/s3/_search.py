@@ -1,9 +1,7 @@
-"""Goes through the index, a window of runs at a time, and gives cursors to go on from."""
+"""Goes through the index, a window of runs at a time."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from typing import Final
@@ -11,7 +9,6 @@ from typing import Final
 from stargraph.checkpoint.protocol import RunSummary
 from stargraph.checkpoint.s3._concurrency import AT_ONCE, map_each
 from stargraph.checkpoint.s3._index import Entry, RunIndex
-from stargraph.checkpoint.s3._keys import KeyLayout
 
 _PAGE: Final = 1000
 
@@ -28,6 +25,18 @@ async def first_runs(index: RunIndex, *, since: datetime | None, limit: int) -> 
     # A run has up to two keys, and one key more shows that the last of them is the last.
     entries = index.entries(page=min(_PAGE, 2 * limit + 1))
     async for window in windows(entries, lambda: min(AT_ONCE, limit - len(found)), since=since):
+        found.extend(filter(None, await map_each(index.summary, window)))
+    return found
+
+
+async def all_runs(index: RunIndex) -> list[RunSummary]:
+    """Return the summaries of all runs; one or two requests for each.
+
+    Args:
+        index: the index.
+    """
+    found: list[RunSummary] = []
+    async for window in windows(index.entries(), lambda: AT_ONCE):
         found.extend(filter(None, await map_each(index.summary, window)))
     return found
 
@@ -91,32 +100,3 @@ async def windows(
                 return
     if window:
         yield window
-
-
-def make_cursor(keys: KeyLayout, entry: Entry) -> str:
-    """Return the cursor that goes on after an entry.
-
-    Args:
-        keys: the keys of the store.
-        entry: the last entry of a page.
-    """
-    return base64.urlsafe_b64encode(entry.key[len(keys.runs) :].encode()).decode()
-
-
-def read_cursor(keys: KeyLayout, cursor: str) -> str:
-    """Return the key that a cursor goes on after.
-
-    Args:
-        keys: the keys of the store.
-        cursor: what `make_cursor` returned.
-
-    Raises:
-        ValueError: it is not such a cursor.
-    """
-    try:
-        key = keys.runs + base64.b64decode(cursor, altchars=b"-_", validate=True).decode("ascii")
-    except (binascii.Error, ValueError):
-        key = ""
-    if keys.run_of(key) is None:
-        raise ValueError(f"{cursor!r} is not a cursor of this store")
-    return key

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from functools import partial
 from types import TracebackType
-from typing import Final, Self, get_args
+from typing import Final, Self, Unpack, get_args
 
 from stargraph.checkpoint.codec import Cipher, Codec, Record
-from stargraph.checkpoint.driver import check_batch, check_instant, check_listing, closed_error, not_bootstrapped_error
+from stargraph.checkpoint.driver import (
+    check_batch,
+    check_filters,
+    check_instant,
+    check_search,
+    closed_error,
+    not_bootstrapped_error,
+)
 from stargraph.checkpoint.protocol import (
     PRUNED_BY_DEFAULT,
     BatchAppend,
@@ -19,10 +26,13 @@ from stargraph.checkpoint.protocol import (
     Closing,
     PruneReport,
     RunDeletion,
+    RunFilters,
     RunHistory,
+    RunOrder,
     RunPage,
     RunSearch,
     RunSummary,
+    RunTree,
     Status,
     is_run_id,
 )
@@ -272,37 +282,25 @@ class SQLiteCheckpointer:
     async def search(
         self,
         *,
-        status: Status | None = None,
-        graph_id: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        since: datetime | None = None,
         limit: int = 100,
         cursor: str | None = None,
+        order: RunOrder = "started",
+        **filters: Unpack[RunFilters],
     ) -> RunPage:
-        """Return one page of the runs that match all that is given, in the order of `list_runs`.
-
-        Args:
-            status: where the run stands.
-            graph_id: the id of its graph.
-            metadata: tags that it has, with these values.
-            since: only runs that started then or later; an aware datetime.
-            limit: how many at the most.
-            cursor: `next_cursor` of the page before.
-
-        Raises:
-            ValueError: `since` is naive, `limit` is negative, or `cursor` is not one of this store's.
-        """
+        """Return one page of the runs that match; see `RunSearch.search`."""
         store = self._opened()
-        query = partial(
-            _queries.runs,
-            status=status,
-            graph_id=graph_id,
-            metadata=metadata,
-            since=check_listing(since, limit),
-            limit=limit,
-            cursor=cursor,
-        )
-        return await store.read(query)
+        query = check_search(limit=limit, cursor=cursor, order=order, filters=filters)
+        return await store.read(partial(_queries.runs, query=query))
+
+    async def count_runs(self, **filters: Unpack[RunFilters]) -> dict[Status, int]:
+        """Return how many runs match, by their status; see `RunSearch.count_runs`."""
+        store = self._opened()
+        return await store.read(partial(_queries.count_runs, matcher=check_filters(filters)))
+
+    async def children(self, run_id: str) -> list[RunSummary]:
+        """Return the direct child runs of a run; see `RunTree.children`."""
+        found = await self.search(parent_run_id=run_id, limit=MAX_STEP)
+        return [run for run in found.items if run.origin == "subgraph"]
 
     async def delete_run(self, run_id: str) -> bool:
         """Remove a run for good: it reads as unknown, and takes no further checkpoint.
@@ -413,6 +411,7 @@ class SQLiteCheckpointer:
 _: type[Checkpointer] = SQLiteCheckpointer
 _history: type[RunHistory] = SQLiteCheckpointer
 _search: type[RunSearch] = SQLiteCheckpointer
+_tree: type[RunTree] = SQLiteCheckpointer
 _deletion: type[RunDeletion] = SQLiteCheckpointer
 _batch: type[BatchAppend] = SQLiteCheckpointer
 _closing: type[Closing] = SQLiteCheckpointer

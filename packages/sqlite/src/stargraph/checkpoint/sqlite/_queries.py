@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from stargraph.checkpoint.codec import Codec, missing_base_steps
-from stargraph.checkpoint.driver import summaries_from_json
-from stargraph.checkpoint.protocol import Checkpoint, RunPage, is_run_id
+from stargraph.checkpoint.driver import RunMatcher, RunQuery, summaries_from_json
+from stargraph.checkpoint.protocol import Checkpoint, RunPage, Status
 from stargraph.checkpoint.sqlite._rows import microseconds, tag
 
 _MAX_INTEGER: Final = 2**63 - 1
@@ -153,27 +152,53 @@ def with_bases(
     return records
 
 
-def runs(
-    connection: sqlite3.Connection,
-    *,
-    status: str | None = None,
-    graph_id: str | None = None,
-    metadata: Mapping[str, str] | None = None,
-    since: datetime | None = None,
-    limit: int = 100,
-    cursor: str | None = None,
-) -> RunPage:
-    """Return one page of the runs that match, the newest first.
+_FIELDS: Final = {
+    "graph_hash": "$.graph_hash",
+    "runtime_hash": "$.runtime_hash",
+    "error_reason": "$.error.reason",
+    "parent_run_id": "$.parent_run_id",
+}
+"""Where in a summary the filters without a column find what they compare."""
+
+
+def runs(connection: sqlite3.Connection, query: RunQuery) -> RunPage:
+    """Return one page of the runs that match, in the order of the query.
 
     Raises:
-        ValueError: `cursor` is not one of these.
         CheckpointCorruptedError: a summary cannot be read.
     """
+    source, key, conditions, values = _matching(query.matcher)
+    column = f"{key}.started_at" if query.order == "started" else "runs.updated_at"
+    values["limit"] = min(query.limit, _MAX_INTEGER - 1) + 1
+    if query.cursor is not None:
+        conditions.append(f"{column} <= :seen_at AND ({column} < :seen_at OR {key}.run_id > :seen)")
+        values |= {"seen_at": microseconds(query.cursor.moment), "seen": query.cursor.run_id}
+    rows = connection.execute(
+        "SELECT runs.run_id, CAST(runs.summary AS BLOB)"  # noqa: S608
+        f" FROM {source} WHERE {' AND '.join(conditions)} ORDER BY {column} DESC, {key}.run_id LIMIT :limit",
+        values,
+    ).fetchall()
+    return query.cut(summaries_from_json(rows))
+
+
+def count_runs(connection: sqlite3.Connection, matcher: RunMatcher) -> dict[Status, int]:
+    """Return how many runs match, by their status."""
+    source, _, conditions, values = _matching(matcher)
+    return dict(
+        connection.execute(
+            f"SELECT runs.status, count(*) FROM {source} WHERE {' AND '.join(conditions)} GROUP BY runs.status",  # noqa: S608
+            values,
+        ).fetchall()
+    )
+
+
+def _matching(matcher: RunMatcher) -> tuple[str, str, list[str], dict[str, Any]]:
+    """Return what to select from, the table whose columns lead the order, the conditions and their values."""
     source = "runs"
     key = "runs"
     conditions = ["runs.started_at IS NOT NULL"]
-    values: dict[str, Any] = {"limit": min(limit, _MAX_INTEGER - 1) + 1}
-    for index, (name, value) in enumerate((metadata or {}).items()):
+    values: dict[str, Any] = {}
+    for index, (name, value) in enumerate(matcher.metadata.items()):
         # The first tag leads, by its own index, which has the order of the list.
         table = f"tag_{index}"
         source = (
@@ -185,38 +210,25 @@ def runs(
         conditions.append(f"{table}.name = :name_{index} AND {table}.value = :value_{index}")
         conditions.append(f"{table}.started_at = {key}.started_at" if index else "TRUE")
         values |= {f"name_{index}": tag(name), f"value_{index}": tag(value)}
-    if status is not None:
-        conditions.append("runs.status = :status")
-        values["status"] = status
-    if graph_id is not None:
+    if matcher.statuses is not None:
+        names = [f"status_{index}" for index in range(len(matcher.statuses))]
+        conditions.append(f"runs.status IN ({', '.join(f':{name}' for name in names)})")
+        values |= dict(zip(names, matcher.statuses, strict=True))
+    if matcher.graph_id is not None:
         conditions.append("runs.graph_id = :graph_id")
-        values["graph_id"] = graph_id
-    if since is not None:
-        conditions.append(f"{key}.started_at >= :since")
-        values["since"] = microseconds(since)
-    if cursor is not None:
-        conditions.append(f"{key}.started_at <= :seen_at AND ({key}.started_at < :seen_at OR {key}.run_id > :seen)")
-        values["seen_at"], values["seen"] = _parse_cursor(cursor)
-    rows = connection.execute(
-        "SELECT runs.run_id, runs.started_at, CAST(runs.summary AS BLOB)"  # noqa: S608
-        f" FROM {source} WHERE {' AND '.join(conditions)}"
-        f" ORDER BY {key}.started_at DESC, {key}.run_id LIMIT :limit",
-        values,
-    ).fetchall()
-    more = len(rows) > limit
-    shown = rows[:limit]
-    return RunPage.model_construct(
-        items=tuple(summaries_from_json([(run_id, summary) for run_id, _, summary in shown])),
-        next_cursor=f"{shown[-1][1]}/{shown[-1][0]}" if more and shown else None,
-    )
-
-
-def _parse_cursor(cursor: str) -> tuple[int, str]:
-    moment, _, run_id = cursor.partition("/")
-    try:
-        started_at = int(moment)
-    except ValueError:
-        started_at = _MAX_INTEGER + 1
-    if abs(started_at) > _MAX_INTEGER or not is_run_id(run_id):
-        raise ValueError(f"cursor is {cursor!r}: give the next_cursor of the page before, or None")
-    return started_at, run_id
+        values["graph_id"] = matcher.graph_id
+    for name, path in _FIELDS.items():
+        if (wanted := getattr(matcher, name)) is not None:
+            conditions.append(f"json_extract(CAST(runs.summary AS TEXT), '{path}') = :{name}")
+            values[name] = wanted
+    if matcher.roots_only:
+        conditions.append("json_extract(CAST(runs.summary AS TEXT), '$.origin') IS NOT 'subgraph'")
+    for column, sign, moment, name in (
+        (f"{key}.started_at", ">=", matcher.since, "since"),
+        ("runs.updated_at", ">=", matcher.updated_since, "updated_since"),
+        ("runs.updated_at", "<", matcher.updated_before, "updated_before"),
+    ):
+        if moment is not None:
+            conditions.append(f"{column} {sign} :{name}")
+            values[name] = microseconds(moment)
+    return source, key, conditions, values
