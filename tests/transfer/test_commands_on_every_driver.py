@@ -1,4 +1,4 @@
-"""Every command of custody as a process, on every driver."""
+"""Every command of the audit and the transfer as a process, on every driver."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ FindingKind: TypeAlias = Literal[
     "history-rewritten",
     "run-missing",
 ]
-"""What is wrong with a store; docs/custody.md tells what each one means."""
+"""What is wrong with a store; docs/audit.md says what each one means."""
 
 NoteKind: TypeAlias = Literal["pruned", "pruned-past-anchor", "moved-on", "not-in-anchor", "summary-not-compared"]
 """What an auditor should know, and what is no damage."""

@@ -59,7 +59,7 @@ def verify(
             runs = len({finding.run_id for finding in report.findings})
             print_error(
                 f"not as it was written: {plural(len(report.findings), 'finding')} in {plural(runs, 'run')}",
-                "docs/custody.md tells what each kind means and what to do.",
+                "docs/audit.md says what each kind means and what to do.",
             )
         raise typer.Exit(ExitCode.STORE)
 

@@ -1,4 +1,4 @@
-"""The lines of an export: JSON Lines, which docs/custody.md specifies.
+"""The lines of an export: JSON Lines, which docs/transfer.md specifies.
 
 {"format": "stargraph-export", "version": 1, …}
 {"run": {"head": {"run_id": …, "step": …, "digest": …, "status": …}, "first_step": …, "steps": …}}
