@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,18 +10,15 @@ from stargraph_bench._runs import Run, State
 
 
 class _Persister(StepWriter):
-    """`save` of a persister, given states that were built before."""
+    """`save` of a persister, of a state that is built for it."""
 
     persister: Any
 
-    def prepare(self, runs: Sequence[Run]) -> None:
+    async def write(self, run: int, step: int) -> None:
         from burr.core import State as BurrState
 
-        super().prepare(runs)
-        self._states = [[BurrState(step.state) for step in run.steps] for run in runs]
-
-    async def write(self, run: int, step: int) -> None:
-        await self.persister.save("bench", self.runs[run].run_id, step, "work", self._states[run][step], "completed")
+        state = BurrState(self.runs[run].steps[step].state)
+        await self.persister.save("bench", self.runs[run].run_id, step, "work", state, "completed")
 
     async def latest(self, run: Run) -> State:
         return self._state(await self.persister.load("bench", run.run_id))

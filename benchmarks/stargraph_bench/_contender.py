@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from stargraph_bench._runs import Run, State
+from stargraph_bench._work import Work, work_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Contender(ABC):
         """Return how many bytes the closed store takes."""
 
     def prepare(self, runs: Sequence[Run]) -> None:
-        """Build from runs whatever a user would have at hand when a step ends; not timed."""
+        """Take the runs: for each step the values that a node returned. What is made of them is timed."""
         self.runs = runs
 
     @abstractmethod
@@ -90,6 +91,26 @@ class Contender(ABC):
     async def fill(self, runs: Sequence[Run]) -> None:
         """Store many runs, fast and without care for durability; not timed."""
         raise NotImplementedError(f"{type(self).__name__} is not measured at that")
+
+    modules: tuple[str, ...] = ()
+    """What `connect` imports."""
+
+    async def import_modules(self) -> None:
+        """Import what `connect` needs, so that it is not timed."""
+        for module in self.modules:
+            import_module(module)
+
+    def where(self) -> str:
+        """Return where the store is, for `go_to` in another process."""
+        raise NotImplementedError(f"{type(self).__name__} is not measured at that")
+
+    def go_to(self, where: str) -> None:
+        """Take up the store that another process has made."""
+        raise NotImplementedError(f"{type(self).__name__} is not measured at that")
+
+    async def work(self) -> Work:
+        """Return what this process, and the server if there is one, have done so far."""
+        return work_of()
 
     async def counts(self) -> dict[str, float]:
         """Return what else was counted since the store was opened, by name: commits, requests."""
@@ -148,6 +169,12 @@ class InFolder(Contender):
         """The file."""
         return self._home / "store.sqlite"
 
+    def where(self) -> str:
+        return str(self._home)
+
+    def go_to(self, where: str) -> None:
+        self._home = Path(where)
+
     async def size(self) -> int:
         return sum(file.stat().st_size for file in self._home.iterdir())
 
@@ -171,6 +198,16 @@ class InDatabase(Contender):
         await self._admin(f"CREATE DATABASE {self._database}", "CHECKPOINT")
         self.dsn = f"{self.place.dsn.rpartition('/')[0]}/{self._database}"
         return self.dsn
+
+    def where(self) -> str:
+        return self.dsn
+
+    def go_to(self, where: str) -> None:
+        self.dsn = where
+
+    async def work(self) -> Work:
+        folder = Path(str(await self._ask("SHOW data_directory")))
+        return work_of(int((folder / "postmaster.pid").read_text().split()[0]))
 
     async def size(self) -> int:
         return int(await self._ask(_SIZE))

@@ -68,7 +68,7 @@ class Figures:
 
 def shown(name: str, value: float) -> str:
     """Write a value of a measure with its unit."""
-    if name.startswith("bytes"):
+    if "bytes" in name:
         for unit, size in (("MB", 1e6), ("KB", 1e3)):
             if value >= size:
                 return f"{_digits(value / size)} {unit}"

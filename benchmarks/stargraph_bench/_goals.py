@@ -19,7 +19,6 @@ class Goal:
         against: the address that it is divided by; empty where the measure itself is the goal.
         at_least: the least that meets it.
         at_most: the most that meets it.
-        prototype: what a prototype that did less reached, in words.
     """
 
     goal: str
@@ -27,7 +26,6 @@ class Goal:
     against: Address = ""
     at_least: float | None = None
     at_most: float | None = None
-    prototype: str = ""
 
     def measured(self, figures: Figures) -> Spread | None:
         """Return the value of the goal, or None where it was not measured."""

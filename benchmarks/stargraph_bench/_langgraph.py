@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import operator
-import time
 import uuid
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
@@ -38,7 +37,7 @@ def _config(run: Run, checkpoint_id: str | None = None) -> Any:
 
 
 class _Saver(StepWriter):
-    """`aput` of a saver, given checkpoints that were built before."""
+    """`aput` of a saver, of a checkpoint that is built as their loop builds it."""
 
     saver: Any
     versions_of: Any
@@ -47,14 +46,13 @@ class _Saver(StepWriter):
         super().prepare(runs)
         self._puts = [self._puts_of(run) for run in runs]
         self._configs = [_config(run) for run in runs]
-        self._ids = {run.run_id: [put[0]["id"] for put in puts] for run, puts in zip(runs, self._puts, strict=True)}
+        self._ids: dict[str, list[str]] = {run.run_id: [] for run in runs}
 
-    def _puts_of(self, run: Run) -> list[tuple[Any, Any, Any]]:
-        """Return checkpoint, metadata and new versions of each step."""
+    def _puts_of(self, run: Run) -> Iterator[tuple[Any, Any, Any]]:
+        """Yield checkpoint, metadata and new versions of each step."""
         from langgraph.checkpoint.base.id import uuid6
 
         versions: dict[str, Any] = {}
-        puts = []
         for number, step in enumerate(run.steps):
             new = {name: self.versions_of(None, versions.get(name), None) for name in step.changed}
             versions = versions | new
@@ -67,11 +65,12 @@ class _Saver(StepWriter):
                 "versions_seen": {},
                 "updated_channels": sorted(new),
             }
-            puts.append((checkpoint, {"source": "loop", "step": number, "parents": {}}, new))
-        return puts
+            yield checkpoint, {"source": "loop", "step": number, "parents": {}}, new
 
     async def write(self, run: int, step: int) -> None:
-        self._configs[run] = await self.saver.aput(self._configs[run], *self._puts[run][step])
+        checkpoint, metadata, new = next(self._puts[run])
+        self._ids[self.runs[run].run_id].append(checkpoint["id"])
+        self._configs[run] = await self.saver.aput(self._configs[run], checkpoint, metadata, new)
 
     async def latest(self, run: Run) -> State:
         return await self._values(_config(run))
@@ -122,12 +121,11 @@ class _Filled(_Saver):
 class _Delta(_Saver):
     """The same with the growing field in a DeltaChannel."""
 
-    def _puts_of(self, run: Run) -> list[tuple[Any, Any, Any]]:
+    def _puts_of(self, run: Run) -> Iterator[tuple[Any, Any, Any]]:
         from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
-        puts = super()._puts_of(run)
         updates = 0
-        for number, (checkpoint, metadata, _) in enumerate(puts):
+        for number, (checkpoint, metadata, new) in enumerate(super()._puts_of(run)):
             messages = checkpoint["channel_values"].pop(APPENDED)
             updates += 1
             if number == 0 or updates >= _SNAPSHOT_FREQUENCY:
@@ -135,7 +133,7 @@ class _Delta(_Saver):
                 updates = 0
             else:
                 metadata["counters_since_delta_snapshot"] = {APPENDED: (updates, updates)}
-        return puts
+            yield checkpoint, metadata, new
 
     def prepare(self, runs: Sequence[Run]) -> None:
         super().prepare(runs)
@@ -168,6 +166,7 @@ def _extend(messages: list[State], writes: Sequence[list[State]]) -> list[State]
 
 
 class _OnSQLite(InFolder, Contender):
+    modules = ("aiosqlite", "langgraph.checkpoint.sqlite.aio")
     saver: Any
 
     @staticmethod
@@ -194,6 +193,7 @@ class _OnSQLite(InFolder, Contender):
 
 
 class _OnPostgres(InDatabase, Contender):
+    modules = ("langgraph.checkpoint.postgres.aio", "psycopg", "psycopg_pool")
     saver: Any
 
     @staticmethod
@@ -280,10 +280,9 @@ class _Engine(_Saver):
             config = {"configurable": {"thread_id": run.run_id}, "recursion_limit": len(run.steps) + 10}
             await graph.ainvoke(run.steps[0].state, config, durability="sync")
 
-        begun = time.perf_counter()
+        _nodes.CALLED.clear()
         await asyncio.gather(*map(drive, self.runs))
-        steps = sum(len(run.steps) for run in self.runs)
-        return [(time.perf_counter() - begun) / steps] * steps
+        return _nodes.step_seconds(self.runs)
 
     async def execute_map(self, items: list[int]) -> list[int]:
         """Double every item by a Send each; return the results."""
@@ -340,8 +339,7 @@ class _Engine(_Saver):
         last = len(run.steps) - 1
 
         async def work(state: State, config: Any) -> State:
-            number: int = state["n"] + 1
-            return _nodes.RUNS[config["configurable"]["thread_id"]].steps[number].update
+            return _nodes.next_update(config["configurable"]["thread_id"], state["n"] + 1)
 
         work.__annotations__.pop("config")
         builder.add_node("work", work)

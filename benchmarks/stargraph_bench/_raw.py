@@ -17,13 +17,11 @@ CREATE TABLE states (run_id TEXT NOT NULL, step BIGINT NOT NULL, state {blob} NO
 
 
 class _Raw(StepWriter):
-    """Rows of a run's id, a step and the JSON text of the whole state, encoded beforehand."""
+    """Rows of a run's id, a step and the JSON text of the whole state."""
 
-    def prepare(self, runs: Sequence[Run]) -> None:
-        super().prepare(runs)
-        self.rows = [
-            [(run.run_id, number, orjson.dumps(step.state)) for number, step in enumerate(run.steps)] for run in runs
-        ]
+    def row(self, run: int, step: int) -> tuple[str, int, bytes]:
+        """Return the row of a step."""
+        return self.runs[run].run_id, step, orjson.dumps(self.runs[run].steps[step].state)
 
 
 class RawSQLite(InFolder, _Raw):
@@ -43,7 +41,7 @@ class RawSQLite(InFolder, _Raw):
         self._connection.close()
 
     async def write(self, run: int, step: int) -> None:
-        self._connection.execute("INSERT INTO states VALUES (?, ?, ?)", self.rows[run][step])
+        self._connection.execute("INSERT INTO states VALUES (?, ?, ?)", self.row(run, step))
 
     async def latest(self, run: Run) -> State:
         return self._read("SELECT state FROM states WHERE run_id = ? ORDER BY step DESC LIMIT 1", (run.run_id,))
@@ -67,6 +65,8 @@ class RawSQLite(InFolder, _Raw):
 
 class RawPostgres(InDatabase, _Raw):
     """asyncpg: one INSERT a step, on one connection for one run, on a pool of eight for many."""
+
+    modules = ("asyncpg",)
 
     _one: Any
     _pool: Any
@@ -92,7 +92,7 @@ class RawPostgres(InDatabase, _Raw):
 
     async def write(self, run: int, step: int) -> None:
         execute = (self._pool or self._one).execute
-        await execute("INSERT INTO states VALUES ($1, $2, $3)", *self.rows[run][step])
+        await execute("INSERT INTO states VALUES ($1, $2, $3)", *self.row(run, step))
 
     async def latest(self, run: Run) -> State:
         return await self._read("SELECT state FROM states WHERE run_id = $1 ORDER BY step DESC LIMIT 1", run.run_id)
@@ -137,7 +137,7 @@ class RawS3(_Raw):
         return {"puts_a_write": self._objects.puts / sum(len(run.steps) for run in self.runs)}
 
     async def write(self, run: int, step: int) -> None:
-        run_id, number, state = self.rows[run][step]
+        run_id, number, state = self.row(run, step)
         await self._client.put_object(
             Bucket=self._objects.bucket, Key=f"{run_id}/{number:012}", Body=state, IfNoneMatch="*"
         )

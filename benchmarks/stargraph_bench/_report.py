@@ -8,7 +8,7 @@ from stargraph_bench._bench import IMPORT
 from stargraph_bench._figures import Figures, Spread, shown, times
 from stargraph_bench._goals import Goal
 from stargraph_bench._machine import Machine
-from stargraph_bench._workloads import WORKLOADS, Scale
+from stargraph_bench._workloads import ENGINES, WORKLOADS, Scale
 
 STORES = {"sqlite": "SQLite", "postgres": "PostgreSQL", "s3": "S3"}
 
@@ -17,6 +17,9 @@ _LABELS = {
     "p50_ms": "p50",
     "p99_ms": "p99",
     "cpu_ms": "CPU a step",
+    "server_cpu_ms": "CPU of the server a step",
+    "device_bytes": "to the disk a step",
+    "fresh_ms": "open and read",
     "bytes": "bytes",
     "latest_ms": "latest",
     "at_step_ms": "at step",
@@ -35,11 +38,17 @@ _LABELS = {
 
 def report(figures: Figures, goals: Sequence[Goal], machine: Machine, scale: Scale) -> str:
     """Return the report of what was measured."""
-    parts = [machine.sentence(), *_goals(figures, goals)]
+    parts = [machine.sentence()]
     if scale in ("tiny", "quick"):
         parts.insert(0, f"**The sizes are those of --{scale}, smaller than the titles and the goals say.**")
-    for store, workload in figures.workloads():
+    engines = {one.name for one in WORKLOADS if set(ENGINES) <= set(one.contenders)}
+    by_engines = [(store, workload) for store, workload in figures.workloads() if workload in engines]
+    for store, workload in by_engines:
         parts.extend(_workload(figures, store, workload))
+    parts.extend(_goals(figures, goals))
+    for store, workload in figures.workloads():
+        if (store, workload) not in by_engines:
+            parts.extend(_workload(figures, store, workload))
     if figures.failures:
         parts.append("### Failed")
         parts += [f"- {where}: {message.strip().splitlines()[-1]}" for where, message in figures.failures.items()]
@@ -55,10 +64,10 @@ def _goals(figures: Figures, goals: Sequence[Goal]) -> Iterator[str]:
             met += goal.met(spread.median)
             verdict = "met" if goal.met(spread.median) else "**missed**"
             between = f"{goal.show(spread.low)} – {goal.show(spread.high)}"
-            rows.append([goal.goal, goal.wanted, goal.show(spread.median), between, verdict, goal.prototype])
+            rows.append([goal.goal, goal.wanted, goal.show(spread.median), between, verdict])
     if rows:
         yield f"### Goals: {met} of {len(rows)} met"
-        yield _table(["goal", "wanted", "measured", "spread", "", "prototype"], rows)
+        yield _table(["goal", "wanted", "measured", "spread", ""], rows)
 
 
 def _workload(figures: Figures, store: str, workload: str) -> Iterator[str]:

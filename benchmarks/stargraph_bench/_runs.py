@@ -112,6 +112,20 @@ def big_edit(steps: int, seed: int) -> Iterator[Step]:
         yield Step(state, (name,), {name: section})
 
 
+def huge_edit(steps: int, seed: int) -> Iterator[Step]:
+    """20 MB in twenty sections, beside which each step changes a number."""
+    prose = Prose(seed)
+    page = [prose.text(1040) for _ in range(PARAGRAPHS)]
+    state: State = {"n": 0} | {
+        f"section_{number:02}": [f"{number}.{part} {text}" for part in range(10) for text in page]
+        for number in range(SECTIONS)
+    }
+    yield Step(state, tuple(state), {})
+    for number in range(1, steps):
+        state = {**state, "n": number}
+        yield Step(state, ("n",), {"n": number})
+
+
 def make_run(make: Maker, steps: int, seed: int) -> Run:
     """Return a run with an id that nobody has had."""
     return Run(str(uuid.uuid4()), list(make(steps, seed)))

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import functools
 import sqlite3
-import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -53,8 +52,7 @@ def checkpoints(run: Run, number: int = 0) -> Iterator[Checkpoint]:
             event="completed",
             executor_id=_EXECUTOR,
             timestamp=moment + number * _TICK,
-            changes=_changes(last, step),
-            update=step.update,
+            **_what_changes(last, step),
             last_node="work",
             task_id=_task_id(run, number - 1),
             task_started_at=moment + (number - 1) * _TICK,
@@ -63,12 +61,15 @@ def checkpoints(run: Run, number: int = 0) -> Iterator[Checkpoint]:
         yield last
 
 
-def _changes(last: Checkpoint, step: Step) -> dict[str, Any]:
-    changes = {name: step.state[name] for name in step.changed}
+def _what_changes(last: Checkpoint, step: Step) -> dict[str, Any]:
+    """Return update and changes of a step: each value is checked and encoded once, and appended if it grows."""
+    update = {name: EncodedValue.of(value, name) for name, value in step.update.items()}
+    changes = {
+        name: update[name] if name in update else EncodedValue.of(step.state[name], name) for name in step.changed
+    }
     if APPENDED in changes:
-        more = EncodedValue.of(step.update[APPENDED], APPENDED)
-        changes[APPENDED] = last.encoded_state()[APPENDED].extended(more)
-    return changes
+        changes[APPENDED] = last.encoded_state()[APPENDED].extended(update[APPENDED])
+    return {"changes": changes, "update": update}
 
 
 def _task_id(run: Run, number: int) -> str:
@@ -76,16 +77,16 @@ def _task_id(run: Run, number: int) -> str:
 
 
 class Driver(StepWriter):
-    """`write` of a driver, given checkpoints that were built before."""
+    """`write` of a driver, of a checkpoint that is built from the step before it as the engine builds it."""
 
     store: Store
 
-    def prepare(self, runs: Sequence[Run]) -> None:
-        super().prepare(runs)
-        self._checkpoints = [list(checkpoints(run, number)) for number, run in enumerate(runs)]
+    async def execute(self) -> list[float]:
+        self._checkpoints = [checkpoints(run, number) for number, run in enumerate(self.runs)]
+        return await super().execute()
 
     async def write(self, run: int, step: int) -> None:
-        await self.store.write(self._checkpoints[run][step])
+        await self.store.write(next(self._checkpoints[run]))
 
     async def close(self) -> None:
         await self.store.close()
@@ -104,15 +105,6 @@ class Driver(StepWriter):
         for low in range(0, len(runs), 64):
             group = enumerate(runs[low : low + 64], low)
             await asyncio.gather(*(self.store.write_many(list(checkpoints(run, number))) for number, run in group))
-
-    async def grow(self, run: Run) -> list[float]:
-        """Write a run too long to be built beforehand; return the seconds of each write alone."""
-        took = []
-        for checkpoint in checkpoints(run):
-            begun = time.perf_counter()
-            await self.store.write(checkpoint)
-            took.append(time.perf_counter() - begun)
-        return took
 
 
 def _state_of(checkpoint: Checkpoint | None) -> State:
@@ -176,6 +168,8 @@ def _counted_messages() -> Iterator[list[int]]:
 class StargraphSQLite(InFolder, Driver):
     """The SQLite driver as it comes: synchronous=FULL."""
 
+    modules = ("stargraph.checkpoint.sqlite",)
+
     async def open(self) -> None:
         self.fresh_path()
         await self.connect()
@@ -213,6 +207,8 @@ class StargraphSQLite(InFolder, Driver):
 
 class StargraphPostgres(InDatabase, Driver):
     """The PostgreSQL driver as it comes."""
+
+    modules = ("stargraph.checkpoint.postgres",)
 
     async def open(self) -> None:
         await self.fresh_dsn()
@@ -285,10 +281,9 @@ class _Engine(Contender):
             summary = await started.start()
             summary.raise_for_status()
 
-        begun = time.perf_counter()
+        _nodes.CALLED.clear()
         await asyncio.gather(*map(drive, self.runs))
-        steps = sum(len(run.steps) for run in self.runs)
-        return [(time.perf_counter() - begun) / steps] * steps
+        return _nodes.step_seconds(self.runs)
 
     async def execute_map(self, items: list[int]) -> list[int]:
         """Double every item by a map; return the results."""

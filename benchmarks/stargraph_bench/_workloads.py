@@ -7,14 +7,14 @@ import random
 import statistics
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Literal, TypeAlias
 
 from stargraph_bench._contender import Contender, WrongAnswerError
-from stargraph_bench._runs import Maker, Run, big_edit, chat, make_run, same_runs, small, talk
+from stargraph_bench._fresh import open_and_read
+from stargraph_bench._runs import Maker, big_edit, chat, huge_edit, make_run, same_runs, small, talk
 
 Measures: TypeAlias = dict[str, float]
 
@@ -55,17 +55,6 @@ class Workload(ABC):
         """Remove what `begin` made."""
 
 
-@contextmanager
-def quiet_collector() -> Iterator[None]:
-    """Keep what was prepared out of the garbage collector's sight; it stays on, as in a real program."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-
-
 @dataclass(frozen=True)
 class Writing(Workload):
     """Writes runs from the first step to the last, each awaited, all runs at once."""
@@ -94,10 +83,12 @@ class Writing(Workload):
     async def _store(self, contender: Contender, runs: int, steps: int, seed: int) -> Measures:
         contender.prepare([make_run(self.make, steps, seed * 1000 + number) for number in range(runs)])
         await contender.open()
-        with quiet_collector():
-            begun, cpu_begun = time.perf_counter(), time.process_time()
-            took = await contender.execute()
-            seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu_begun
+        gc.collect()  # what others have left; it is not frozen, for nobody
+        work_before = await contender.work()
+        begun = time.perf_counter()
+        took = await contender.execute()
+        seconds = time.perf_counter() - begun
+        work = await contender.work() - work_before
         if len(took) != runs * steps:
             raise WrongAnswerError(f"{contender!r}: {len(took)} of {runs * steps} steps were executed")
         for run in contender.runs[:: max(1, runs // 4)]:
@@ -106,7 +97,9 @@ class Writing(Workload):
             "rate": runs * steps / seconds,
             "p50_ms": statistics.median(took) * 1000,
             "p99_ms": percentile(took, 0.99) * 1000,
-            "cpu_ms": cpu / len(took) * 1000,
+            "cpu_ms": work.client_cpu / len(took) * 1000,
+            **({"server_cpu_ms": work.server_cpu / len(took) * 1000} if work.server_cpu else {}),
+            **({"device_bytes": work.device_bytes / len(took)} if work.device_bytes else {}),
             **await contender.counts(),
         }
         await contender.close()
@@ -120,7 +113,8 @@ class Executing(Writing):
 
     async def measure(self, contender: Contender, scale: Scale, seed: int) -> Measures:
         measures = await super().measure(contender, scale, seed)
-        return {name: measures[name] for name in ("rate", "cpu_ms", "bytes")}
+        wanted = ("rate", "p50_ms", "p99_ms", "cpu_ms", "server_cpu_ms", "device_bytes", "bytes")
+        return {name: measures[name] for name in wanted if name in measures}
 
 
 @dataclass(frozen=True)
@@ -147,11 +141,11 @@ class History(Workload):
     async def measure(self, contender: Contender, scale: Scale, seed: int) -> Measures:
         draw = random.Random(seed)
         chosen = [draw.choice(contender.runs) for _ in range(min(200, 2 * self.sizes[scale]))]
-        with quiet_collector():
-            latest = await timed(partial(contender.latest, run) for run in chosen)
-            at_step = await timed(partial(contender.at_step, run, draw.randrange(RUN_STEPS)) for run in chosen)
-            measures = {"latest_ms": statistics.median(latest), "at_step_ms": statistics.median(at_step)}
-            measures |= await timed_list(contender, min(100, self.sizes[scale]), 7)
+        gc.collect()
+        latest = await timed(partial(contender.latest, run) for run in chosen)
+        at_step = await timed(partial(contender.at_step, run, draw.randrange(RUN_STEPS)) for run in chosen)
+        measures = {"latest_ms": statistics.median(latest), "at_step_ms": statistics.median(at_step)}
+        measures |= await timed_list(contender, min(100, self.sizes[scale]), 7)
         return measures
 
     async def end(self, contender: Contender) -> None:
@@ -182,16 +176,57 @@ class Resume(Workload):
             await contender.latest(run)
 
         took = []
-        with quiet_collector():
-            for _ in range(10):
-                await contender.close()
-                took += await timed([resume])
+        gc.collect()
+        for _ in range(10):
+            await contender.close()
+            took += await timed([resume])
         await contender.check(run)
         return {"resume_ms": statistics.median(took)}
 
     async def end(self, contender: Contender) -> None:
         await contender.close()
         await contender.remove()
+
+
+@dataclass(frozen=True)
+class Fresh(Workload):
+    """Opens a store in a fresh process and reads the latest state of a run."""
+
+    name: str
+    title: str
+    make: Maker
+    sizes: Mapping[Scale, int]
+    contenders: tuple[str, ...] = ("stargraph", "langgraph", "raw")
+    repeats: int = 3
+
+    async def begin(self, contender: Contender, scale: Scale) -> None:
+        contender.prepare([make_run(self.make, self.sizes[scale], 1)])
+        await contender.open()
+        await contender.execute()
+        await contender.check(contender.runs[0])
+        await contender.close()
+
+    async def measure(self, contender: Contender, scale: Scale, seed: int) -> Measures:
+        took = [open_and_read(contender) for _ in range(1 if scale == "tiny" else 5)]
+        return {"fresh_ms": statistics.median(took)}
+
+    async def end(self, contender: Contender) -> None:
+        await contender.remove()
+
+
+@dataclass(frozen=True)
+class Latest(Fresh):
+    """Reads the latest state of a run by a handle that has not written it."""
+
+    repeats: int = 5
+
+    async def measure(self, contender: Contender, scale: Scale, seed: int) -> Measures:
+        await contender.connect()
+        run = contender.runs[0]
+        await contender.latest(run)  # connections and caches of the system are warm; the state is read anew each time
+        took = await timed(partial(contender.latest, run) for _ in range(1 if scale == "tiny" else 20))
+        await contender.close()
+        return {"latest_ms": statistics.median(took)}
 
 
 @dataclass(frozen=True)
@@ -244,13 +279,12 @@ class Length(Workload):
     repeats: int = 1
 
     async def measure(self, contender: Contender, scale: Scale, seed: int) -> Measures:
-        grow: Callable[[Run], Awaitable[list[float]]] = getattr(contender, "grow")  # noqa: B009
         measures: Measures = {}
         for steps in self.sizes[scale]:
             run = make_run(talk, steps, seed)
-            contender.runs = [run]
+            contender.prepare([run])
             await contender.open()
-            took = await grow(run)
+            took = await contender.execute()
             await contender.check(run)
             await contender.close()
             measures[f"ms_a_step@{steps}"] = statistics.mean(took) * 1000
@@ -279,10 +313,10 @@ class Fanning(Workload):
         execute: Any = getattr(contender, "execute_map")  # noqa: B009
         contender.prepare([])
         await contender.open()
-        with quiet_collector():
-            begun = time.perf_counter()
-            doubled = await execute(list(range(items)))
-            seconds = time.perf_counter() - begun
+        gc.collect()
+        begun = time.perf_counter()
+        doubled = await execute(list(range(items)))
+        seconds = time.perf_counter() - begun
         if sorted(doubled) != list(range(0, 2 * items, 2)):
             raise WrongAnswerError(f"{contender!r}: the map did not give what it should")
         await contender.close()
@@ -338,6 +372,15 @@ WORKLOADS: Final[tuple[Workload, ...]] = (
         stores=("sqlite", "postgres"),
     ),
     Writing(
+        "huge-edit",
+        "one run, 20 steps, 20 MB in 20 fields, of which each step changes a number",
+        huge_edit,
+        {"tiny": (1, 2), "quick": (1, 5), "default": (1, 20), "full": (1, 20)},
+        contenders=("stargraph", "langgraph"),
+        repeats=3,
+        stores=("sqlite", "postgres"),
+    ),
+    Writing(
         "fan",
         "64 runs at once, 50 steps of a 1 KB state each",
         small,
@@ -356,6 +399,16 @@ WORKLOADS: Final[tuple[Workload, ...]] = (
         counted=False,
     ),
     Executing(
+        "engine-fan",
+        "64 runs at once by an engine, each loops over one node, 50 steps of a 1 KB state",
+        small,
+        {"tiny": (3, 3), "quick": (16, 20), "default": (64, 50), "full": (64, 50)},
+        contenders=ENGINES,
+        repeats=3,
+        stores=("sqlite", "postgres"),
+        counted=False,
+    ),
+    Executing(
         "engine-chat",
         "an engine loops over one node, 200 steps of a conversation of 2 KB that grows by 1 KB a step",
         chat,
@@ -366,6 +419,30 @@ WORKLOADS: Final[tuple[Workload, ...]] = (
         counted=False,
     ),
     Fanning("map", "an engine maps over 1,000 items", {"tiny": 5, "quick": 100, "default": 1000, "full": 1000}),
+    Fresh(
+        "fresh-small",
+        "open a store in a fresh process and read the latest of 20 steps of 1 KB",
+        small,
+        {"tiny": 5, "quick": 20, "default": 20, "full": 20},
+    ),
+    Fresh(
+        "fresh-big",
+        "open a store in a fresh process and read a state of 2 MB after 20 edits",
+        big_edit,
+        {"tiny": 2, "quick": 20, "default": 20, "full": 20},
+    ),
+    Latest(
+        "latest-chat",
+        "read the latest state of a conversation of 200 steps by a handle that did not write it",
+        chat,
+        {"tiny": 5, "quick": 100, "default": 200, "full": 200},
+    ),
+    Latest(
+        "latest-big",
+        "read a state of 2 MB after 20 edits by a handle that did not write it",
+        big_edit,
+        {"tiny": 2, "quick": 20, "default": 20, "full": 20},
+    ),
     Resume(sizes={"tiny": 5, "quick": 100, "default": 200, "full": 200}),
     History(
         "history-few", "read from 2,000 runs of 20 steps", {"tiny": 10, "quick": 200, "default": 2000, "full": 2000}
