@@ -10,6 +10,7 @@ from stargraph.audit._anchor import Anchor, Head
 from stargraph.audit._reports import Finding, Note, RunReport, VerifyReport
 from stargraph.audit._walk import Walk
 from stargraph.checkpoint.codec import Keyring
+from stargraph.checkpoint.driver import RecordBases
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunSummary, StepRange
 from stargraph.errors import CheckpointCorruptedError, CheckpointNotFoundError
 from stargraph.runtime._reading import Progress, Tally, all_runs, each, find_summary, read_latest, steps
@@ -143,17 +144,14 @@ class _Look:
         self._bases: frozenset[int] = frozenset()
 
     async def find_bases(self) -> None:
-        """Ask the driver, where it can say so, which steps a prune leaves because others are decoded from them.
-
-        A driver may have `decoded_from(run_id, step)`, which returns the steps that a record is decoded from.
-        """
-        decoded_from = getattr(self._store, "decoded_from", None)
-        if decoded_from is None or len(self._stored) < 2:
+        """Ask the driver, if it can say so, which steps a prune leaves because others are decoded from them."""
+        store = self._store
+        if not isinstance(store, RecordBases) or len(self._stored) < 2:
             return
         left = [step for span in self._stored[:-1] for step in range(span.first, span.last + 1)]
         found: set[int] = set()
         for step in [*left, self._stored[-1].first]:
-            found.update(await decoded_from(self._run_id, step))
+            found.update(await store.decoded_from(self._run_id, step))
         self._bases = frozenset(found)
 
     async def once(

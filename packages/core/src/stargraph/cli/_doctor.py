@@ -53,13 +53,15 @@ def _examine(driver: DriverInfo) -> dict[str, Any]:
     """What a driver tells of itself; its class may have `diagnose()`, which returns known problems."""
     from importlib import import_module
 
+    from stargraph.checkpoint.driver import Diagnosing
+
     module, _, name = driver.target.partition(":")
     try:
         found = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         problems = [f"it cannot be imported: {error}"]
     else:
-        problems = list(found.diagnose()) if hasattr(found, "diagnose") else []
+        problems = found.diagnose() if isinstance(found, Diagnosing) else []
     return {
         "scheme": driver.scheme,
         "distribution": driver.distribution,
@@ -69,14 +71,14 @@ def _examine(driver: DriverInfo) -> dict[str, Any]:
 
 
 async def _try_store(url: str) -> tuple[dict[str, Any], StargraphError | None]:
+    from stargraph.checkpoint.driver import SelfTest
     from stargraph.cli._store import opened, shown
 
     told: dict[str, Any] = {"url": shown(url)}
     try:
         async with opened(url, must_exist=True) as store:
             newest = await store.list_runs(limit=1)
-            # A driver may have `examine()`: it tries the store, returns what is right and raises what is wrong.
-            checks = list(await store.examine()) if hasattr(store, "examine") else []
+            checks = await store.examine() if isinstance(store, SelfTest) else []
     except CheckpointNotFoundError:
         return {**told, "state": "not made yet; the first run makes it"}, None
     except StargraphError as error:

@@ -1,19 +1,34 @@
-"""What every driver needs: the append rules, checks of arguments, the errors of the contract, and the summary row."""
+"""What every driver needs, written once.
 
-from stargraph.checkpoint.driver._capabilities import Encrypting, ReadOnly
-from stargraph.checkpoint.driver._rules import (
-    Tail,
-    check_batch,
+The rules of an append (`judge_append`), checks of arguments and the errors of the contract, the lifecycle of a handle,
+searches (`check_search`), the summary row, group commit, retries, and the capabilities beside those of the contract.
+docs/write-a-driver.md shows how they fit together.
+"""
+
+from stargraph.checkpoint.driver._append_rules import Tail, check_batch, judge_append, needed_steps
+from stargraph.checkpoint.driver._arguments import (
+    MAX_STEP,
+    PruneRule,
+    StepBounds,
+    check_bounds,
     check_instant,
     check_limit,
     check_listing,
+    check_prune,
+    check_step,
+)
+from stargraph.checkpoint.driver._capabilities import Diagnosing, Encrypting, ReadOnly, RecordBases, SelfTest
+from stargraph.checkpoint.driver._errors import (
     closed_error,
-    judge_append,
-    needed_steps,
+    forked_error,
+    no_store_error,
     not_bootstrapped_error,
     read_only_error,
     run_deleted_error,
 )
+from stargraph.checkpoint.driver._group_commit import GroupCommit
+from stargraph.checkpoint.driver._lifecycle import Lifecycle
+from stargraph.checkpoint.driver._retry import RetryPolicy
 from stargraph.checkpoint.driver._search import (
     RunCursor,
     RunMatcher,
@@ -25,22 +40,36 @@ from stargraph.checkpoint.driver._search import (
 from stargraph.checkpoint.driver._summary_rows import summaries_from_json, summary_json
 
 __all__ = [
+    "MAX_STEP",
+    "Diagnosing",
     "Encrypting",
+    "GroupCommit",
+    "Lifecycle",
+    "PruneRule",
     "ReadOnly",
+    "RecordBases",
+    "RetryPolicy",
     "RunCursor",
     "RunMatcher",
     "RunQuery",
+    "SelfTest",
+    "StepBounds",
     "Tail",
     "check_batch",
+    "check_bounds",
     "check_filters",
     "check_instant",
     "check_limit",
     "check_listing",
+    "check_prune",
     "check_search",
+    "check_step",
     "closed_error",
+    "forked_error",
     "in_order",
     "judge_append",
     "needed_steps",
+    "no_store_error",
     "not_bootstrapped_error",
     "read_only_error",
     "run_deleted_error",

@@ -1,4 +1,4 @@
-"""What a driver may say of a handle, beside the capabilities of the contract."""
+"""What a driver may add beside the capabilities of the contract: for the command line, and for an audit."""
 
 from __future__ import annotations
 
@@ -21,3 +21,31 @@ class ReadOnly(Protocol):
     @property
     def read_only(self) -> bool:
         """Whether this handle refuses to write."""
+
+
+@runtime_checkable
+class RecordBases(Protocol):
+    """Capability: say which records a record is decoded from. `stargraph verify` asks: a prune leaves those."""
+
+    async def decoded_from(self, run_id: str, step: int) -> tuple[int, ...]:
+        """Return the steps that the record of a step is decoded from, the keyframe first; none if it stands alone."""
+
+
+@runtime_checkable
+class SelfTest(Protocol):
+    """Capability: try what the promises of a driver stand on. `stargraph doctor` does."""
+
+    async def examine(self) -> list[str]:
+        """Return what was found to be right, one sentence each.
+
+        Raises:
+            StoreUnavailableError: something is wrong, and `reason` says what.
+        """
+
+
+@runtime_checkable
+class Diagnosing(Protocol):
+    """Capability of a driver's class: know problems of the libraries that it uses. `stargraph doctor` prints them."""
+
+    def diagnose(self) -> list[str]:
+        """Return the known problems, one sentence each; without I/O. A static method of the class."""

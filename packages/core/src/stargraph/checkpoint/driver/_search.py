@@ -11,7 +11,7 @@ from typing import Final, get_args
 
 import orjson
 
-from stargraph.checkpoint.driver._rules import check_instant, check_limit
+from stargraph.checkpoint.driver._arguments import check_instant, check_limit
 from stargraph.checkpoint.protocol import RunFilters, RunOrder, RunPage, RunSummary, Status, is_run_id
 
 _STATUSES: Final[frozenset[str]] = frozenset(get_args(Status))

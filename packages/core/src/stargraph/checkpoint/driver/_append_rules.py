@@ -1,15 +1,15 @@
-"""The rules that every driver decides by, so that every store refuses alike and in the same words."""
+"""The rules of an append, which every driver decides by, so that every store refuses the same in the same words."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import pairwise
 from typing import Literal
 
+from stargraph.checkpoint.driver._errors import run_deleted_error
 from stargraph.checkpoint.protocol._models import Checkpoint
-from stargraph.checkpoint.protocol._records import ENDED, FanOut, Status, StepRange, as_utc
+from stargraph.checkpoint.protocol._records import ENDED, FanOut, Status, StepRange
 from stargraph.errors import CheckpointConflictError, CheckpointError
 
 
@@ -35,25 +35,29 @@ def judge_append(
     *,
     tail: Tail | None,
     stored_digest: str | None,
+    deleted: bool = False,
     fingerprint: Callable[[str], str] = str,
 ) -> Literal["append", "stored"]:
     """Decide what becomes of a checkpoint: the rules of `write`, in the contract's order.
 
     Args:
         checkpoint: what is to be written; valid already.
-        tail: the run as it is stored, or None where it is unknown.
+        tail: the run as it is stored, or None if it is unknown.
         stored_digest: the digest of the stored checkpoint of the same run and step, or None.
-        fingerprint: makes of a digest what the store keeps instead, where it does.
+        deleted: the run was deleted; nothing else is looked at then.
+        fingerprint: returns what the store keeps instead of a digest, if it does.
 
     Returns:
-        `append`, or `stored` where the very same checkpoint is there already.
+        `append`, or `stored` if the very same checkpoint is there already.
 
     Raises:
         CheckpointConflictError: another checkpoint is stored at this step (`reason="step-taken"`), or this
             one follows another step than the latest (`reason="wrong-predecessor"`).
-        CheckpointError: `reason` is `step-gap`, `pruned`, `run-ended` or `plain-run`.
+        CheckpointError: `reason` is `run-deleted`, `step-gap`, `pruned`, `run-ended` or `plain-run`.
     """
     run_id, step = checkpoint.run_id, checkpoint.step
+    if deleted:
+        raise run_deleted_error(run_id, step)
     where = f"run {run_id!r}, step {step}"
     digest = fingerprint(checkpoint.digest)
     previous_digest = None if checkpoint.previous_digest is None else fingerprint(checkpoint.previous_digest)
@@ -114,53 +118,6 @@ def judge_append(
     return "append"
 
 
-def not_bootstrapped_error() -> CheckpointError:
-    """Return the error of a method that was called before `bootstrap`."""
-    return CheckpointError(
-        "the checkpointer is not ready: bootstrap() was not called",
-        reason="not-bootstrapped",
-        hint="Call `await checkpointer.bootstrap()` once at start-up; it is idempotent.",
-    )
-
-
-def closed_error() -> CheckpointError:
-    """Return the error of a method that was called after `close`."""
-    return CheckpointError(
-        "the checkpointer is closed",
-        reason="closed",
-        hint="Call `await checkpointer.bootstrap()` to open it again.",
-    )
-
-
-def read_only_error(what: str) -> CheckpointError:
-    """Return the error of a change that a read-only handle was asked for.
-
-    Args:
-        what: the method that was called, as in `write`.
-    """
-    return CheckpointError(
-        f"{what}: the checkpointer is read-only",
-        reason="read-only",
-        hint="Open the store without read_only=True to change it.",
-    )
-
-
-def run_deleted_error(run_id: str, step: int) -> CheckpointError:
-    """Return the error of a write to a run that was deleted.
-
-    Args:
-        run_id: the run.
-        step: the step that was to be written.
-    """
-    return CheckpointError(
-        f"run {run_id!r}, step {step}: the run was deleted",
-        reason="run-deleted",
-        hint="A deleted run takes no further step; start a new one under another id.",
-        run_id=run_id,
-        step=step,
-    )
-
-
 def check_batch(checkpoints: list[Checkpoint]) -> None:
     """Refuse a batch that is not consecutive steps of one run, or goes on after its end.
 
@@ -191,50 +148,6 @@ def _run_ended(checkpoint: Checkpoint, status: Status, since_step: int) -> Check
         run_id=checkpoint.run_id,
         step=checkpoint.step,
     )
-
-
-def check_listing(since: datetime | None, limit: int) -> datetime | None:
-    """Refuse bad arguments of `list_runs` and `search`.
-
-    Args:
-        since: the instant, or None.
-        limit: how many.
-
-    Returns:
-        `since` in UTC.
-
-    Raises:
-        ValueError: `since` is naive, or `limit` is negative.
-    """
-    check_limit(limit)
-    return None if since is None else check_instant(since, "since")
-
-
-def check_limit(limit: int) -> None:
-    """Refuse a limit that is negative or no integer.
-
-    Raises:
-        ValueError: it is.
-    """
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
-        raise ValueError(f"limit is {limit!r}: give 0 or more")
-
-
-def check_instant(moment: datetime, name: str) -> datetime:
-    """Refuse a naive datetime; return an aware one in UTC.
-
-    Args:
-        moment: the datetime.
-        name: the name of the argument, for the error.
-
-    Raises:
-        ValueError: it is naive, or outside the years 1 to 9999 in UTC.
-    """
-    if not isinstance(moment, datetime) or moment.utcoffset() is None:
-        raise ValueError(
-            f"{name} is {moment!r}: give a datetime with its offset, as in datetime(2026, 1, 31, tzinfo=timezone.utc)"
-        )
-    return as_utc(moment)
 
 
 def needed_steps(latest: Checkpoint) -> tuple[StepRange, ...]:

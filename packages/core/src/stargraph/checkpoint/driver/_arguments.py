@@ -1,0 +1,125 @@
+"""Checks of arguments, so that every store refuses the same ones in the same words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, NamedTuple, get_args
+
+from stargraph.checkpoint.protocol._records import Status, as_utc
+
+MAX_STEP: Final = 2**53
+"""The highest step that a checkpoint can have."""
+
+_STATUSES: Final[frozenset[str]] = frozenset(get_args(Status))
+
+
+class StepBounds(NamedTuple):
+    """The steps that `history` is asked for, both ends included; empty if `first` is above `last`."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class PruneRule:
+    """The checked arguments of `prune`.
+
+    Attributes:
+        older_than: only runs whose last step was recorded before, in UTC.
+        statuses: only runs with one of these.
+        keep_last: how many checkpoints of each run to keep; 0 removes the run.
+        dry_run: only count.
+    """
+
+    older_than: datetime
+    statuses: frozenset[Status]
+    keep_last: int
+    dry_run: bool
+
+
+def check_limit(limit: int) -> None:
+    """Refuse a limit that is negative or not an integer.
+
+    Raises:
+        ValueError: it is.
+    """
+    _check_count(limit, "limit")
+
+
+def check_listing(since: datetime | None, limit: int) -> datetime | None:
+    """Refuse bad arguments of `list_runs`.
+
+    Returns:
+        `since` in UTC.
+
+    Raises:
+        ValueError: `since` is naive, or `limit` is negative or not an integer.
+    """
+    check_limit(limit)
+    return None if since is None else check_instant(since, "since")
+
+
+def check_instant(moment: datetime, name: str) -> datetime:
+    """Refuse a naive datetime; return an aware one in UTC.
+
+    Args:
+        moment: the datetime.
+        name: the name of the argument, for the error.
+
+    Raises:
+        ValueError: it is naive, or outside the years 1 to 9999 in UTC.
+    """
+    if not isinstance(moment, datetime) or moment.utcoffset() is None:
+        raise ValueError(
+            f"{name} is {moment!r}: give a datetime with its offset, as in datetime(2026, 1, 31, tzinfo=timezone.utc)"
+        )
+    return as_utc(moment)
+
+
+def check_step(step: int) -> bool:
+    """Tell whether a run can have a step; False means that `read_at_step` returns None.
+
+    Raises:
+        ValueError: `step` is not an integer.
+    """
+    if isinstance(step, bool) or not isinstance(step, int):
+        raise ValueError(f"step is {step!r}: give an integer")
+    return 0 <= step <= MAX_STEP
+
+
+def check_bounds(from_step: int | None, to_step: int | None) -> StepBounds:
+    """Return the bounds of `history`; those of a whole run if neither is given.
+
+    Raises:
+        ValueError: one of them is not an integer.
+    """
+    for name, step in (("from_step", from_step), ("to_step", to_step)):
+        if step is not None and (isinstance(step, bool) or not isinstance(step, int)):
+            raise ValueError(f"{name} is {step!r}: give an integer, or None")
+    return StepBounds(max(0, from_step or 0), MAX_STEP if to_step is None else min(to_step, MAX_STEP))
+
+
+def check_prune(*, older_than: datetime, statuses: Iterable[Status], keep_last: int, dry_run: bool) -> PruneRule:
+    """Refuse bad arguments of `prune`.
+
+    Raises:
+        ValueError: `older_than` is naive, a status is unknown, `keep_last` is negative or not an integer, or `dry_run`
+            is not a bool: a mistake here removes what nobody can bring back.
+    """
+    if isinstance(statuses, str):
+        raise ValueError(f"statuses is {statuses!r}: give a tuple, as in ({statuses!r},)")
+    wanted = tuple(statuses)
+    for status in wanted:
+        if status not in _STATUSES:
+            raise ValueError(f"statuses holds {status!r}: give {', '.join(get_args(Status))}")
+    _check_count(keep_last, "keep_last")
+    if not isinstance(dry_run, bool):
+        raise ValueError(f"dry_run is {dry_run!r}: give True or False")
+    return PruneRule(check_instant(older_than, "older_than"), frozenset(wanted), keep_last, dry_run)
+
+
+def _check_count(number: int, name: str) -> None:
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        raise ValueError(f"{name} is {number!r}: give 0 or more")

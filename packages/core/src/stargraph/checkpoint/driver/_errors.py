@@ -1,0 +1,74 @@
+"""The errors of the contract that no rule of an append raises, in the same words for every store."""
+
+from __future__ import annotations
+
+from stargraph.errors import CheckpointError, StoreUnavailableError
+
+
+def not_bootstrapped_error() -> CheckpointError:
+    """Return the error of a method that was called before `bootstrap`."""
+    return CheckpointError(
+        "the checkpointer is not ready: bootstrap() was not called",
+        reason="not-bootstrapped",
+        hint="Call `await checkpointer.bootstrap()` once at start-up; it is idempotent.",
+    )
+
+
+def closed_error() -> CheckpointError:
+    """Return the error of a method that was called after `close`."""
+    return CheckpointError(
+        "the checkpointer is closed",
+        reason="closed",
+        hint="Call `await checkpointer.bootstrap()` to open it again.",
+    )
+
+
+def read_only_error(what: str) -> CheckpointError:
+    """Return the error of a change that a read-only handle was asked for.
+
+    Args:
+        what: the method that was called, as in `write`.
+    """
+    return CheckpointError(
+        f"{what}: the checkpointer is read-only",
+        reason="read-only",
+        hint="Open the store without read_only=True to change it.",
+    )
+
+
+def forked_error() -> StoreUnavailableError:
+    """Return the error of a handle that is used in a child of the process that opened it."""
+    return StoreUnavailableError(
+        "the checkpointer was opened before this process was forked, and connections do not survive that",
+        reason="forked",
+        hint="Make a new checkpointer in the child process, and call its bootstrap().",
+    )
+
+
+def no_store_error(store: str) -> StoreUnavailableError:
+    """Return the error of a store that does not exist, and that a read-only handle does not make.
+
+    Args:
+        store: its path or URL, without secrets.
+    """
+    return StoreUnavailableError(
+        f"{store}: there is no store",
+        reason="no-store",
+        hint="Check the path or URL, or open it without read_only=True to create the store.",
+    )
+
+
+def run_deleted_error(run_id: str, step: int) -> CheckpointError:
+    """Return the error of a write to a run that was deleted.
+
+    Args:
+        run_id: the run.
+        step: the step that was to be written.
+    """
+    return CheckpointError(
+        f"run {run_id!r}, step {step}: the run was deleted",
+        reason="run-deleted",
+        hint="A deleted run takes no further step; start a new one under another id.",
+        run_id=run_id,
+        step=step,
+    )

@@ -1,0 +1,85 @@
+"""The states of a handle: new, open, closed, and open in another process."""
+
+from __future__ import annotations
+
+import os
+
+from stargraph.checkpoint.driver._errors import (
+    closed_error,
+    forked_error,
+    not_bootstrapped_error,
+    read_only_error,
+)
+
+
+class Lifecycle:
+    """Tells whether a handle may be used, and refuses in the words of the contract if not.
+
+    A driver calls `ensure_own_process` at the start of `bootstrap` and `opened` at its end, `ensure_open` or
+    `ensure_writable` at the start of every other method, and `close` in its own.
+
+    Args:
+        read_only: the handle never changes the store.
+    """
+
+    def __init__(self, *, read_only: bool = False) -> None:
+        self.read_only = read_only
+        self._process: int | None = None
+        self._was_open = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `bootstrap` was called, and `close` was not called since."""
+        return self._process is not None
+
+    def opened(self) -> None:
+        """Note that `bootstrap` succeeded."""
+        self._process = os.getpid()
+        self._was_open = True
+
+    def close(self) -> bool:
+        """Note that the handle is closed; call it before the first await of `close`, so that no new call begins.
+
+        Returns:
+            Whether it was open. If not, nothing is to be done: a handle that was never opened stays new.
+
+        Raises:
+            StoreUnavailableError: the handle belongs to the parent process (`reason="forked"`).
+        """
+        self.ensure_own_process()
+        was_open, self._process = self.is_open, None
+        return was_open
+
+    def ensure_open(self) -> None:
+        """Refuse a method of a handle that is not open.
+
+        Raises:
+            CheckpointError: `reason` is `not-bootstrapped` or `closed`.
+            StoreUnavailableError: the handle belongs to the parent process (`reason="forked"`).
+        """
+        if self._process is None:
+            raise closed_error() if self._was_open else not_bootstrapped_error()
+        self.ensure_own_process()
+
+    def ensure_writable(self, what: str) -> None:
+        """Refuse a change by a handle that is not open or is read-only.
+
+        Args:
+            what: the method that was called.
+
+        Raises:
+            CheckpointError: as `ensure_open` raises, or `read-only`.
+            StoreUnavailableError: as `ensure_open` raises.
+        """
+        self.ensure_open()
+        if self.read_only:
+            raise read_only_error(what)
+
+    def ensure_own_process(self) -> None:
+        """Refuse to use, in a forked child, connections that the parent opened.
+
+        Raises:
+            StoreUnavailableError: `reason="forked"`.
+        """
+        if self._process is not None and self._process != os.getpid():
+            raise forked_error()
