@@ -12,11 +12,11 @@ from typing import Any
 import asyncpg
 import pytest
 from support.postgres_records import chain, following, genesis
+from support.postgres_statements import statement
 
 from stargraph.checkpoint.codec import Cipher
 from stargraph.checkpoint.postgres import PostgresCheckpointer
-from stargraph.checkpoint.postgres._connections import Session
-from stargraph.checkpoint.postgres._queries import Queries
+from stargraph.checkpoint.postgres._connection import PreparedConnection
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import (
     CheckpointConflictError,
@@ -71,14 +71,14 @@ async def test_a_step_is_read_by_one_statement_and_few_records(
     run = growing(150)
     await checkpointer.write_many(run)
     answers: list[int] = []
-    fetch = Session.fetch
+    fetch = PreparedConnection.fetch
 
-    async def counted(self: Session, sql: str, *arguments: object, timeout: float | None = None) -> Any:
+    async def counted(self: PreparedConnection, sql: str, *arguments: object, timeout: float | None = None) -> Any:
         rows = await fetch(self, sql, *arguments, timeout=timeout)
         answers.append(len(rows))
         return rows
 
-    monkeypatch.setattr(Session, "fetch", counted)
+    monkeypatch.setattr(PreparedConnection, "fetch", counted)
     for checkpoint in run:
         assert await checkpointer.read_at_step(checkpoint.run_id, checkpoint.step) == checkpoint
     assert await checkpointer.read_latest(run[0].run_id) == run[-1]
@@ -91,9 +91,9 @@ async def test_a_step_of_a_long_run_among_short_ones_is_looked_up_by_its_key(
     checkpointer: PostgresCheckpointer, sql: asyncpg.Connection, schema: str, mode: str
 ) -> None:
     await sql.execute(f"""
-        INSERT INTO "{schema}".runs (run_id, last_step, digest, status, graph_id, started_at, updated_at, tags)
-            SELECT 'r' || n, 9, ''::bytea, 'done', '""', now(), now(), '{{}}'::text[] FROM generate_series(1, 500) AS n
-            UNION ALL SELECT 'long', 19999, ''::bytea, 'done', '""', now(), now(), '{{}}'::text[];
+        INSERT INTO "{schema}".runs (run_id, last_step, digest, status, is_child, started_at, updated_at, tags)
+            SELECT 'r' || n, 9, ''::bytea, 'done', false, now(), now(), '{{}}'::text[] FROM generate_series(1, 500) AS n
+            UNION ALL SELECT 'long', 19999, ''::bytea, 'done', false, now(), now(), '{{}}'::text[];
         INSERT INTO "{schema}".checkpoints (run_id, step, base, digest, record)
             SELECT 'r' || n, s, nullif(s - 1, -1), ''::bytea, repeat('x', 100)::bytea
             FROM generate_series(1, 500) AS n, generate_series(0, 9) AS s
@@ -103,15 +103,14 @@ async def test_a_step_of_a_long_run_among_short_ones_is_looked_up_by_its_key(
         ANALYZE "{schema}".runs, "{schema}".checkpoints;
         SET plan_cache_mode = force_{mode}_plan;
     """)
-    queries = Queries.of(schema)
-    for statement, *parameters in (
-        (queries.latest, "long"),
-        (queries.at_step, "long", 15_555),
-        (queries.page, "long", 10_003, 2**53, 10**6),
-        (queries.page_down, "long", 0, 15_555, 10**6),
-        (queries.bereft, "long", 19_990, [5], [5]),
+    for sent, *parameters in (
+        (statement("_CHAIN", schema), "long"),
+        (statement("_CHAIN", schema, step="$2"), "long", 15_555),
+        (statement("_PAGE", schema), "long", 10_003, 2**53, 10**6),
+        (statement("_PAGE", schema, order="DESC"), "long", 0, 15_555, 10**6),
+        (statement("_ORPHANED", schema), "long", 19_990, [5], [5]),
     ):
-        plan = "\n".join(row[0] for row in await sql.fetch(f"EXPLAIN {statement}", *parameters))
+        plan = "\n".join(row[0] for row in await sql.fetch(f"EXPLAIN {sent}", *parameters))
         assert "checkpoints_pkey" in plan
         for costly in ("Seq Scan on checkpoints", "Hash Join", "Merge Join"):
             assert costly not in plan, plan
@@ -267,14 +266,13 @@ async def test_a_write_that_waits_for_a_prune_is_not_built_on_what_that_removed(
     record = checkpointer._codec.encode(run[40])
     base = record.bases[-1]
     assert base < 39, "the test needs a step that is decoded from an earlier one than the last"
-    queries = Queries.of(schema)
     pruner = await asyncpg.connect(dsn)
     transaction = pruner.transaction()
     await transaction.start()
     digest = bytes.fromhex(run[39].digest)
     alone = checkpointer._codec.encode_alone(run[39]).data
-    assert await pruner.fetch(queries.rewrite, run_id, digest, 39, 39, alone)
-    await pruner.fetch(queries.prune, run_id, digest, list(range(39)), 39, 39)
+    assert await pruner.fetch(statement("_REWRITE", schema), run_id, digest, 39, 39, alone)
+    await pruner.fetch(statement("_PRUNE", schema), run_id, digest, list(range(39)), 39, 39)
     writes = [asyncio.create_task(checkpointer.write(c)) for c in (run[40], *(genesis() for _ in range(writers - 1)))]
     await asyncio.sleep(0.2)
     assert not writes[0].done()

@@ -62,7 +62,7 @@ async def fill(checkpointer: PostgresCheckpointer) -> list[Checkpoint]:
             await checkpointer.write(run[-1])
         except StoreUnavailableError as error:
             assert error.reason == "disk-full"  # noqa: PT017  # nobody knows which write it will be
-            assert "prune()" in (error.hint or "")  # noqa: PT017
+            assert "pruning" in (error.hint or "")  # noqa: PT017
             assert (error.run_id, error.step) == (run[-1].run_id, run[-1].step)  # noqa: PT017
             return run
         run.append(following(run[-1], changes={"blob": secrets.token_hex(400_000)}))

@@ -15,11 +15,11 @@ import asyncpg
 import pytest
 from support.documents import blocks_of
 from support.postgres_records import START, chain, following
+from support.postgres_statements import statement, templates
 from support.workspace import ROOT
 
 from stargraph.checkpoint.postgres import PostgresCheckpointer
-from stargraph.checkpoint.postgres import _failures as failures
-from stargraph.checkpoint.postgres._queries import Queries
+from stargraph.checkpoint.postgres import _errors as errors
 
 Opener = Callable[..., PostgresCheckpointer]
 PAGE = ROOT / "docs/postgres.md"
@@ -123,36 +123,34 @@ async def test_no_statement_about_a_run_touches_two_partitions(
 ) -> None:
     runs = [chain(3) for _ in range(50)]
     await asyncio.gather(*(partitioned.write_many(run) for run in runs))
-    queries = Queries.of(schema)
     run = runs[7]
     run_id, digest = run[0].run_id, bytes.fromhex(run[2].digest)
     moment = START
+    hashes = (b"", b"")
     statements: dict[str, tuple[Any, ...]] = {
-        "begin": (queries.begin, "new", b"", b"", "done", '""', moment, moment, b"", []),
-        "advance": (queries.advance, run_id, 3, b"", 2, b"", digest, "done", moment, b""),
-        "tail": (queries.tail, run_id, 0, 2),
-        "latest": (queries.latest, run_id),
-        "at_step": (queries.at_step, run_id, 1),
-        "page": (queries.page, run_id, 0, 10, 1000),
-        "page_down": (queries.page_down, run_id, 0, 10, 1000),
-        "entomb": (queries.entomb, run_id, b"", None),
-        "buried": (queries.buried, run_id),
-        "reclaim": (queries.reclaim, run_id, 10),
-        "reclaimed": (queries.reclaimed, run_id),
-        "count_run": (queries.count_run, run_id),
-        "doomed": (queries.doomed, run_id, 2, [], [], 10, 0),
-        "bereft": (queries.bereft, run_id, 2, [], []),
-        "rewrite": (queries.rewrite, run_id, digest, 2, 1, b""),
-        "prune": (queries.prune, run_id, digest, [0], 1, 2),
+        "_BEGIN": ("new", b"", b"", "done", moment, moment, '""', *hashes, None, None, False, [], b""),
+        "_ADVANCE": (run_id, 3, b"", 2, b"", digest, "done", moment, *hashes, None, b""),
+        "_TAIL": (run_id, 0, 2),
+        "_CHAIN": (run_id,),
+        "_PAGE": (run_id, 0, 10, 1000),
+        "_MARK_DELETED": (run_id, b"", None),
+        "_TOMBSTONE": (run_id,),
+        "_REMOVE_STEPS": (run_id, 10),
+        "_MARK_EMPTY": (run_id,),
+        "_COUNT_STEPS": (run_id,),
+        "_PRUNABLE": (run_id, 2, [], [], 10, 0),
+        "_ORPHANED": (run_id, 2, [], []),
+        "_REWRITE": (run_id, digest, 2, 1, b""),
+        "_PRUNE": (run_id, digest, [0], 1, 2),
     }
-    about_many = {"append_batch", "append_run", "list_runs", "unreclaimed", "still", "runs"}
-    assert set(statements) | about_many == {field for field in Queries.__slots__}  # noqa: C416
+    about_many = {"_APPEND_BATCH", "_NOT_EMPTY", "_IDLE"}
+    assert set(statements) | about_many == set(templates())
     for generic in (False, True):
         await sql.execute(f"SET plan_cache_mode = force_{'generic' if generic else 'custom'}_plan")
-        for name, (statement, *parameters) in statements.items():
+        for name, parameters in statements.items():
             transaction = sql.transaction()
             await transaction.start()
-            plan = await sql.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", *parameters)
+            plan = await sql.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement(name, schema)}", *parameters)
             await transaction.rollback()
             read = set(tables_read(json.loads(plan)))
             assert read, (name, plan)
@@ -173,9 +171,9 @@ def tables_read(plan: Any) -> Iterator[str]:
 
 
 def test_the_page_lists_the_reasons_of_the_driver() -> None:
-    package = Path(inspect.getfile(failures)).parent
+    package = Path(inspect.getfile(errors)).parent
     code = "".join(path.read_text() for path in package.glob("*.py"))
-    raised = {word for _, word, _ in failures._HINTS} | set(re.findall(r'reason(?:, hint)? ?= ?"([a-z-]+)"', code))
+    raised = {word for _, word, _ in errors._HINTS} | set(re.findall(r'reason(?:, hint)? ?= ?"([a-z-]+)"', code))
     of_the_contract = {"closed", "newer-format", "older-format", "invalid-checkpoint"}
     table = PAGE.read_text().partition("| `reason` |")[2].partition("\n\n")[0]
     listed = {word for row in table.splitlines() for word in re.findall(r"`([a-z-]+)`", row.partition(" | ")[0])}

@@ -14,10 +14,10 @@ from support.postgres_records import chain, following, genesis
 
 from stargraph.checkpoint.codec import Codec
 from stargraph.checkpoint.postgres import PostgresCheckpointer
-from stargraph.checkpoint.postgres._appends import encoded, encoded_alone
-from stargraph.checkpoint.postgres._commits import Commits
-from stargraph.checkpoint.postgres._connections import Session
-from stargraph.checkpoint.postgres._queries import Queries
+from stargraph.checkpoint.postgres._append import AppendStatements, encode_alone, encode_appends
+from stargraph.checkpoint.postgres._connection import PreparedConnection
+from stargraph.checkpoint.postgres._group_commit import GroupCommit
+from stargraph.checkpoint.postgres._schema import Schema
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointConflictError, CheckpointError, StoreUnavailableError
 
@@ -30,13 +30,13 @@ SERVERS = ["server", pytest.param("debian_server", marks=SLOW), pytest.param("po
 def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every statement that is sent."""
     sent: list[str] = []
-    fetch = Session.fetch
+    fetch = PreparedConnection.fetch
 
-    async def watched(self: Session, sql: str, *arguments: object, timeout: float | None = None) -> Any:
+    async def watched(self: PreparedConnection, sql: str, *arguments: object, timeout: float | None = None) -> Any:
         sent.append(sql)
         return await fetch(self, sql, *arguments, timeout=timeout)
 
-    monkeypatch.setattr(Session, "fetch", watched)
+    monkeypatch.setattr(PreparedConnection, "fetch", watched)
     return sent
 
 
@@ -265,15 +265,15 @@ async def test_a_writer_that_leaves_does_not_take_the_batch_with_it(checkpointer
         assert await checkpointer.read_latest(run[0].run_id) == run[1]
 
 
-class HeldSessions:
-    """Sessions that record what is sent and answer only when told to."""
+class HeldConnections:
+    """Connections that record what is sent and answer only when told to."""
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
         self.sent: list[list[str]] = []
 
     @asynccontextmanager
-    async def session(self) -> AsyncIterator[Any]:
+    async def lend(self) -> AsyncIterator[Any]:
         yield self
 
     async def fetch(self, sql: str, *arguments: Any) -> list[dict[str, str]]:
@@ -287,26 +287,26 @@ class HeldSessions:
 
 
 async def test_a_run_is_never_twice_in_a_statement() -> None:
-    sessions = HeldSessions()
-    commits = Commits(sessions, Queries.of("x"), grouped=True, within=10)
-    appends = [encoded_alone([genesis(run_id)], Codec()) for run_id in ("a", "b", "c", "d")]
+    connections = HeldConnections()
+    commits = GroupCommit(connections, AppendStatements(Schema("x")), grouped=True, timeout=10)
+    appends = [encode_alone([genesis(run_id)], Codec()) for run_id in ("a", "b", "c", "d")]
     tasks = [asyncio.create_task(commits.append(append)) for append in appends]
     await asyncio.sleep(0)
-    assert sessions.sent == [["a"], ["b"]]
+    assert connections.sent == [["a"], ["b"]]
     tasks[3].cancel()
     again = asyncio.create_task(commits.append(appends[3]))
     await asyncio.sleep(0)
-    sessions.go.set()
+    connections.go.set()
     assert await asyncio.gather(*tasks[:3], again) == [True] * 4
-    assert sorted(sessions.sent[2]) == ["c", "d"]
-    assert len(sessions.sent) == 3
+    assert sorted(connections.sent[2]) == ["c", "d"]
+    assert len(connections.sent) == 3
 
 
 def test_no_statement_is_too_large() -> None:
     run = [genesis(state={"n": 0, "blob": ""})]
     while len(run) < 7:
         run.append(following(run[-1], changes={"blob": secrets.token_hex(4_000_000)}))
-    pieces = list(encoded(run, Codec()))
+    pieces = list(encode_appends(run, Codec()))
     assert [len(piece) for piece in pieces] == [4, 3]
     assert [checkpoint for piece in pieces for checkpoint in piece.checkpoints] == run
-    assert [len(piece) for piece in encoded(run, Codec(), most=1)] == [1] * 7
+    assert [len(piece) for piece in encode_appends(run, Codec(), most=1)] == [1] * 7

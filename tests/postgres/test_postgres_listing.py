@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import random
 import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import asyncpg
 import pytest
 from support.postgres_records import START, following, genesis
 
-from stargraph.checkpoint.driver import check_search
+from stargraph.checkpoint.driver import RunCursor, check_filters, check_search, in_order
 from stargraph.checkpoint.postgres import PostgresCheckpointer
-from stargraph.checkpoint.postgres._queries import Queries
-from stargraph.checkpoint.postgres._runs import search_statement
-from stargraph.checkpoint.protocol import Checkpoint, RunFilters, RunSummary
+from stargraph.checkpoint.postgres._schema import Schema
+from stargraph.checkpoint.postgres._search import SearchStatements
+from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, RunFilters, RunOrder, RunSummary, Status
 
 Opener = Callable[..., PostgresCheckpointer]
 SLOW = pytest.mark.slow
@@ -131,43 +133,157 @@ async def test_pages_neither_repeat_nor_miss(checkpointer: PostgresCheckpointer)
     assert (await checkpointer.search(limit=0)).items == ()
 
 
-async def plan_of(sql: asyncpg.Connection, statement: str, *parameters: object) -> str:
-    return "\n".join(row[0] for row in await sql.fetch(f"EXPLAIN {statement}", *parameters))
-
-
-async def test_lists_and_searches_read_their_index_in_order(
-    checkpointer: PostgresCheckpointer, sql: asyncpg.Connection, schema: str
-) -> None:
-    await sql.execute(
-        f"""INSERT INTO "{schema}".runs (run_id, last_step, digest, status, graph_id, started_at, updated_at,
-               summary, tags)
-            SELECT 'r' || n, 0, '', CASE WHEN n % 50 = 0 THEN 'awaiting_input' ELSE 'done' END, '"g"',
-               now() - n * interval '1 s', now(),
-               convert_to(json_build_object('run_id', 'r' || n, 'graph_id', 'g', 'graph_hash', repeat('a', 64),
-                   'runtime_hash', repeat('b', 64),
-                   'started_at', now() - n * interval '1 s', 'updated_at', now(), 'last_step', 0, 'status', 'done'
-               )::text, 'UTF8'),
-               CASE WHEN n % 900 = 0 THEN '{{"[1,2]"}}'::text[] ELSE '{{}}' END
-            FROM generate_series(1, 20000) AS n;
-            ANALYZE "{schema}".runs"""
+def a_run(chance: random.Random, number: int) -> list[Checkpoint]:
+    """Return a run that differs from others in all that a search may ask for."""
+    parents: list[dict[str, Any]] = [
+        {},
+        {"parent_run_id": "r000", "origin": "fork"},
+        {"parent_run_id": "r001", "origin": "subgraph"},
+    ]
+    first = genesis(
+        f"r{number:03}",
+        graph_id=chance.choice(["one", "two\0", LONG]),
+        metadata=chance.choice([{}, {"team": "a"}, {"team": "b", "long": LONG}]),
+        timestamp=START + timedelta(seconds=chance.randrange(100)),
+        **chance.choice(parents),
     )
-    queries = Queries.of(schema)
-    for since in (None, datetime.now(UTC) - timedelta(hours=1)):
-        plan = await plan_of(sql, queries.list_runs, since, 100)
-        assert "Index Scan using runs_by_start" in plan, plan
-        assert "Sort" not in plan, plan
+    status = chance.choice(get_args(Status))
+    reason = chance.choice([None, "timeout", LONG])
+    latest = following(
+        first,
+        event="migrated",
+        status=status,
+        graph_hash=chance.choice("ab") * 64,
+        runtime_hash=chance.choice("cd") * 64,
+        definition={},
+        error=ErrorInfo(type="E", message="m", reason=reason) if status == "failed" else None,
+        timestamp=first.timestamp + timedelta(seconds=chance.randrange(1, 200)),
+    )
+    return [first, latest]
 
-    async def search(**given: Any) -> str:
-        cursor = given.pop("cursor", None)
-        query = check_search(limit=100, cursor=cursor, order="started", filters=cast("RunFilters", given))
-        statement, parameters = search_statement(queries.runs, query)
-        return await plan_of(sql, statement, *parameters)
 
-    plan = await search(status="awaiting_input")
-    assert "Index Scan using runs_by_status" in plan, plan
-    assert "Sort" not in plan, plan
-    last = await checkpointer.search(limit=10_000)
-    plan = await search(cursor=last.next_cursor)
-    assert "Index Scan using runs_by_start" in plan, plan
-    plan = await search(metadata={"team": "nobody"})
-    assert "runs_by_tag" in plan, plan
+FILTERS: dict[str, list[Any]] = {
+    "status": ["failed", ["failed", "running"], ["done", "paused", "awaiting_input"], []],
+    "graph_id": ["one", "two\0", LONG, LONG[:-1], "nobody's"],
+    "graph_hash": ["a" * 64, "A" * 64, "x", ""],
+    "runtime_hash": ["c" * 64, "c" * 63],
+    "error_reason": ["timeout", LONG, "", "\0"],
+    "metadata": [{"team": "a"}, {"team": "b", "long": LONG}, {"team": "c"}],
+    "since": [START + timedelta(seconds=50)],
+    "updated_since": [START + timedelta(seconds=90), START + timedelta(minutes=2)],
+    "updated_before": [START + timedelta(seconds=90), START + timedelta(minutes=2)],
+    "parent_run_id": ["r000", "r001", "\0", ""],
+    "roots_only": [True],
+}
+
+
+async def test_every_filter_and_their_combinations_find_what_fits(checkpointer: PostgresCheckpointer) -> None:
+    chance = random.Random(7)
+    runs = [a_run(chance, number) for number in range(150)]
+    await asyncio.gather(*map(checkpointer.write_many, runs))
+    summaries = [RunSummary.from_checkpoint(run[-1]) for run in runs]
+    asked: list[dict[str, Any]] = [{name: value} for name, values in FILTERS.items() for value in values]
+    for _ in range(120):
+        names = chance.sample(sorted(FILTERS), chance.randrange(0, 4))
+        asked.append({name: chance.choice(FILTERS[name]) for name in names})
+    for filters in asked:
+        order: Any = chance.choice(["started", "updated"])
+        limit = chance.choice([1, 7, 50, 200])
+        pages: list[RunSummary] = []
+        cursor = None
+        while True:
+            page = await checkpointer.search(limit=limit, cursor=cursor, order=order, **filters)
+            pages += page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        matcher = check_filters(cast("RunFilters", filters))
+        assert pages == in_order(filter(matcher.matches, summaries), order), (filters, order)
+        assert await checkpointer.count_runs(**filters) == matcher.count(summaries), filters
+    for parent in ("r000", "r001", "r002", "\0"):
+        assert await checkpointer.children(parent) == in_order(
+            run for run in summaries if run.parent_run_id == parent and run.origin == "subgraph"
+        )
+
+
+MANY = 200_000
+
+
+@pytest.fixture
+async def many_runs(checkpointer: PostgresCheckpointer, sql: asyncpg.Connection, schema: str) -> SearchStatements:
+    """As many runs as an operator has after a year; what is rare among them is old."""
+    await sql.execute(f"""
+        INSERT INTO "{schema}".runs (run_id, last_step, digest, status, started_at, updated_at, graph_id, graph_hash,
+            runtime_hash, error_reason, parent_run_id, is_child, tags, summary)
+        SELECT 'r' || n, 3, '', CASE WHEN n % 2000 = 0 THEN 'awaiting_input' WHEN n % 1000 = 1 THEN 'failed'
+                   WHEN n % 5000 = 2 THEN 'running' ELSE 'done' END,
+               '2026-06-01'::timestamptz - n * interval '1 s',
+               '2026-06-01'::timestamptz - n * interval '1 s' + n % 300 * interval '1 s',
+               CASE WHEN n > {MANY - 50} THEN '"rare"' ELSE '"common"' END,
+               decode(repeat(CASE WHEN n > {MANY - 50} THEN 'aa' ELSE 'bb' END, 32), 'hex'),
+               decode(repeat(CASE WHEN n > {MANY - 50} THEN 'cc' ELSE 'dd' END, 32), 'hex'),
+               CASE WHEN n % 1000 = 1 THEN CASE WHEN n > {MANY - 50_000} THEN '"timeout"' ELSE '"other"' END END,
+               CASE WHEN n % 100 > 0 THEN 'r' || n / 100 * 100 END, n % 100 > 0,
+               CASE WHEN n % 9000 = 0 THEN ARRAY['["team","a"]'] ELSE '{{}}' END, ''
+        FROM generate_series(1, {MANY}) AS n;
+    """)
+    await sql.execute(f'VACUUM ANALYZE "{schema}".runs')
+    return SearchStatements(Schema(schema))
+
+
+def rows_read(plan: Any) -> int:
+    """The rows that the scans of a plan looked at."""
+    if isinstance(plan, list):
+        return sum(map(rows_read, plan))
+    if not isinstance(plan, dict):
+        return 0
+    assert plan.get("Node Type") != "Seq Scan", plan
+    here = plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0) if "Scan" in plan.get("Node Type", "") else 0
+    return int(here * plan.get("Actual Loops", 1)) + sum(map(rows_read, plan.values()))
+
+
+AT = datetime(2026, 5, 31, 12, tzinfo=UTC)
+RARE: list[dict[str, Any]] = [
+    {},
+    {"status": "awaiting_input"},
+    {"status": ["awaiting_input", "failed", "running"]},
+    {"status": ["awaiting_input", "done"]},
+    {"graph_id": "rare"},
+    {"graph_id": "common"},
+    {"graph_hash": "a" * 64},
+    {"graph_hash": "b" * 64},
+    {"runtime_hash": "c" * 64},
+    {"runtime_hash": "e" * 64},
+    {"error_reason": "timeout"},
+    {"metadata": {"team": "a"}},
+    {"metadata": {"team": "nobody"}},
+    {"since": AT},
+    {"updated_since": AT},
+    {"updated_before": AT},
+    {"updated_since": AT - timedelta(minutes=1), "updated_before": AT},
+    {"parent_run_id": "r7000"},
+    {"roots_only": True},
+    {"roots_only": True, "graph_id": "rare"},
+    {"status": "failed", "error_reason": "timeout"},
+]
+
+
+@pytest.mark.parametrize("mode", ["custom", pytest.param("generic", marks=SLOW)])
+async def test_every_search_of_200000_runs_is_led_by_an_index(
+    many_runs: SearchStatements, sql: asyncpg.Connection, mode: str
+) -> None:
+    await sql.execute(f"SET plan_cache_mode = force_{mode}_plan")
+    place = AT - timedelta(hours=12)
+    for order in get_args(RunOrder):
+        for cursor in (None, RunCursor(order, place, "r1").encode()):
+            for filters in RARE:
+                query = check_search(limit=100, cursor=cursor, order=order, filters=cast("RunFilters", filters))
+                statement, parameters = many_runs.search(query)
+                plan = await sql.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", *parameters)
+                read = rows_read(json.loads(plan))
+                # By their start, those that were updated at another time are passed over one by one.
+                passed_over = order == "started" and filters.keys() <= {"updated_since", "updated_before"}
+                most = MANY if filters and passed_over else 15_000
+                assert read <= most, (filters, order, cursor, read, plan)
+    plan = await sql.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {many_runs.children}", "r7000")
+    assert rows_read(json.loads(plan)) <= 200

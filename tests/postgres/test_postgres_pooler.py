@@ -52,8 +52,8 @@ async def test_statements_are_kept_where_nothing_lies_between(server: str, schem
         for checkpoint in run:
             await direct.write(checkpoint)
         (attached,) = direct._attached.values()
-        async with attached.sessions.session() as session:
-            names = await session.connection.fetchval("SELECT count(*) FROM pg_prepared_statements")
+        async with attached.connections.lend() as lent:
+            names = await lent.connection.fetchval("SELECT count(*) FROM pg_prepared_statements")
         assert names == 2
 
 

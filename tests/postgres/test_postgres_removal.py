@@ -13,7 +13,7 @@ from support.postgres_records import START, chain, following, genesis
 
 from stargraph.checkpoint.driver import needed_steps
 from stargraph.checkpoint.postgres import PostgresCheckpointer
-from stargraph.checkpoint.postgres import _removal as removal
+from stargraph.checkpoint.postgres import _prune as removal
 from stargraph.checkpoint.protocol import (
     Checkpoint,
     FanOut,
@@ -213,15 +213,15 @@ async def test_a_run_that_moved_on_is_left_alone(
             written.append(asyncio.create_task(other.write(moved)))
             return needed_steps(latest)
 
-        monkeypatch.setattr("stargraph.checkpoint.postgres._removal.needed_steps", needed_and_moved)
-        fetch = checkpointer._fetch
+        monkeypatch.setattr("stargraph.checkpoint.postgres._prune.needed_steps", needed_and_moved)
+        fetch = checkpointer._pruner._fetch
 
         async def after_the_write(sql: str, *parameters: object) -> Any:
             if written:
                 await written[0]
             return await fetch(sql, *parameters)
 
-        monkeypatch.setattr(checkpointer, "_fetch", after_the_write)
+        monkeypatch.setattr(checkpointer._pruner, "_fetch", after_the_write)
         report = await checkpointer.prune(older_than=LATER, statuses=["running"])
     assert report == PruneReport(runs=0, checkpoints=0, dry_run=False)
     assert await steps(checkpointer, run[0].run_id) == list(range(11))

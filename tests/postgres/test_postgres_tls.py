@@ -67,10 +67,8 @@ async def stores(checkpointer: PostgresCheckpointer) -> bool:
     async with checkpointer:
         run = chain(2)
         await checkpointer.write_many(run)
-        async with checkpointer._attach().sessions.session() as session:
-            encrypted: bool = await session.connection.fetchval(
-                "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
-            )
+        async with checkpointer._attach().connections.lend() as lent:
+            encrypted: bool = await lent.connection.fetchval("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
         return encrypted and await checkpointer.read_latest(run[0].run_id) == run[1]
 
 

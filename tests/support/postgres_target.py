@@ -11,7 +11,7 @@ import asyncpg
 
 from stargraph.checkpoint.conformance import Target
 from stargraph.checkpoint.postgres import PostgresCheckpointer
-from stargraph.checkpoint.postgres._dsn import split_options
+from stargraph.checkpoint.postgres._options import split_url
 
 SERVER_VARIABLE = "STARGRAPH_CONFORMANCE_POSTGRES_DSN"
 """Names the server, for the process that makes locations."""
@@ -20,7 +20,7 @@ SERVER_VARIABLE = "STARGRAPH_CONFORMANCE_POSTGRES_DSN"
 @asynccontextmanager
 async def connection_to(location: str) -> AsyncIterator[tuple[asyncpg.Connection, str]]:
     """Yield a plain connection, and the quoted schema."""
-    dsn, options = split_options(location)
+    dsn, options = split_url(location)
     connection = await asyncpg.connect(dsn, statement_cache_size=0)
     try:
         yield connection, f'"{options["schema"]}"'

@@ -9,33 +9,54 @@ from typing import Final
 
 import asyncpg
 
-from stargraph.checkpoint.postgres._connections import Session
-from stargraph.errors import CheckpointError, StoreVersionError
+from stargraph.checkpoint.postgres._connection import PreparedConnection
+from stargraph.checkpoint.postgres._errors import Advice
+from stargraph.errors import CheckpointError, StoreUnavailableError, StoreVersionError
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
-_VERSION_2: Final = """
+OLDEST_VERSION: Final = 3
+"""Tables of an earlier version are from before the first release, and hold records that nothing reads any more."""
+
+_VERSION_3: Final = """
 CREATE TABLE {schema}.migrations (
     version integer PRIMARY KEY,
     applied_at timestamptz NOT NULL DEFAULT now()
 );
 
--- One row for each run: its tail and its summary. Every append moves it, so it is also the fence.
+-- One row for each run: its tail, its summary, and what searches ask for. Every append updates it, so it is also the
+-- fence. An update stays on its page (HOT) as long as no indexed column changes: updated_at changes with each step, so
+-- only its minute is indexed.
 CREATE TABLE {schema}.runs (
     run_id text COLLATE "C" PRIMARY KEY,
     last_step bigint NOT NULL,
     floor bigint NOT NULL DEFAULT 0,
     digest bytea NOT NULL,
     status text NOT NULL,
-    graph_id text NOT NULL,
     started_at timestamptz NOT NULL,
     updated_at timestamptz NOT NULL,
-    summary bytea,
-    tags text[] NOT NULL
+    updated_minute timestamptz NOT NULL GENERATED ALWAYS AS
+        (date_bin('1 minute', updated_at, '0001-01-01 00:00:00+00')) STORED,
+    graph_id text,
+    graph_hash bytea,
+    runtime_hash bytea,
+    error_reason text,
+    parent_run_id text COLLATE "C",
+    is_child boolean NOT NULL,
+    tags text[] NOT NULL,
+    summary bytea
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
 
 CREATE INDEX runs_by_start ON {schema}.runs (started_at DESC, run_id) WHERE status <> 'deleted';
+CREATE INDEX runs_by_update ON {schema}.runs (updated_minute DESC) WHERE status <> 'deleted';
+CREATE INDEX roots_by_start ON {schema}.runs (started_at DESC, run_id) WHERE NOT is_child AND status <> 'deleted';
 CREATE INDEX runs_by_status ON {schema}.runs (status, started_at DESC, run_id);
+CREATE INDEX runs_by_graph_id ON {schema}.runs (graph_id, started_at DESC, run_id) WHERE graph_id IS NOT NULL;
+CREATE INDEX runs_by_graph_hash ON {schema}.runs (graph_hash, started_at DESC, run_id) WHERE graph_hash IS NOT NULL;
+CREATE INDEX runs_by_runtime_hash ON {schema}.runs (runtime_hash, started_at DESC, run_id)
+    WHERE runtime_hash IS NOT NULL;
+CREATE INDEX runs_by_error ON {schema}.runs (error_reason, started_at DESC, run_id) WHERE error_reason IS NOT NULL;
+CREATE INDEX runs_by_parent ON {schema}.runs (parent_run_id, started_at DESC, run_id) WHERE parent_run_id IS NOT NULL;
 CREATE INDEX runs_by_tag ON {schema}.runs USING gin (tags) WHERE tags <> '{}';
 
 CREATE TABLE {schema}.checkpoints (
@@ -50,84 +71,118 @@ CREATE TABLE {schema}.checkpoints (
 ALTER TABLE {schema}.checkpoints ALTER COLUMN record SET STORAGE EXTERNAL;
 """
 
-MIGRATIONS: Final = {2: _VERSION_2}
+MIGRATIONS: Final = {3: _VERSION_3}
 """What makes each version of the tables from the one before it; a new schema goes through all of them."""
 
 
-def quoted(schema: str) -> str:
-    """Return a schema name as SQL writes it.
+class Schema:
+    """The schema that holds the tables of one store.
 
     Args:
-        schema: the name.
+        name: its name.
 
     Raises:
         ValueError: it is not a letter or underscore followed by up to 62 letters, digits and underscores,
             or PostgreSQL keeps it for itself.
     """
-    if _NAME.fullmatch(schema) is None or schema.lower().startswith("pg_") or schema.lower() == "information_schema":
-        raise ValueError(
-            f"{schema!r} cannot be the schema: give up to 63 letters, digits and underscores that do not begin"
-            " with a digit or with pg_"
-        )
-    return f'"{schema}"'
+
+    def __init__(self, name: str) -> None:
+        if _NAME.fullmatch(name) is None or name.lower().startswith("pg_") or name.lower() == "information_schema":
+            raise ValueError(
+                f"{name!r} cannot be the schema: give up to 63 letters, digits and underscores that do not begin"
+                " with a digit or with pg_"
+            )
+        self.name = name
+
+    def sql(self, template: str, **parts: str) -> str:
+        """Return a statement for this schema: `{schema}` and the given parts of its text are replaced."""
+        for part, text in {**parts, "schema": f'"{self.name}"'}.items():
+            template = template.replace(f"{{{part}}}", text)
+        return template.strip()
 
 
 async def bootstrap(
-    session: Session, schema: str, *, allow_data_loss: bool, migrations: Mapping[int, str] = MIGRATIONS
+    connection: PreparedConnection,
+    schema: Schema,
+    advice: Advice,
+    *,
+    allow_data_loss: bool = False,
+    migrations: Mapping[int, str] = MIGRATIONS,
 ) -> None:
     """Create or migrate the tables; concurrent callers wait for one of them to do it.
 
     Args:
-        session: a connection to the database.
-        schema: the name of the schema.
-        allow_data_loss: take a server that may lose acknowledged commits.
+        connection: a connection to the database.
+        schema: where the tables are.
+        advice: writes the hints.
+        allow_data_loss: accept a server that may lose acknowledged commits.
         migrations: what makes each version from the one before it.
 
     Raises:
         StoreVersionError: the tables are newer than this software, or from before the first release.
         CheckpointError: the server may lose acknowledged commits (`reason="not-durable"`).
     """
+    database = connection.connection
     if not allow_data_loss:
-        await _check_durability(session)
-    connection = session.connection
+        await _check_durability(database, advice)
     newest = max(migrations)
-    if await _version(connection, schema, newest) == newest:
+    if await _version(database, schema, newest) == newest:
         return
     # Stated, since a transaction that keeps its first snapshot would not see what the one before it created.
-    async with connection.transaction(isolation="read_committed"):
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", _lock_key(schema))
-        version = await _version(connection, schema, newest)
-        # CREATE SCHEMA IF NOT EXISTS wants the right to create one even where it exists.
-        if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", schema):
-            await connection.execute(f"CREATE SCHEMA {quoted(schema)}")
+    async with database.transaction(isolation="read_committed"):
+        await database.execute("SELECT pg_advisory_xact_lock($1)", _lock_key(schema.name))
+        version = await _version(database, schema, newest) or 0
+        # CREATE SCHEMA IF NOT EXISTS needs the right to create one even if it exists.
+        if not await database.fetchval("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", schema.name):
+            await database.execute(schema.sql("CREATE SCHEMA {schema}"))
         for number, statements in migrations.items():
             if number > version:
-                await connection.execute(statements.replace("{schema}", quoted(schema)))
-                await connection.execute(
-                    "INSERT INTO {schema}.migrations (version) VALUES ($1)".replace("{schema}", quoted(schema)), number
-                )
+                await database.execute(schema.sql(statements))
+                await database.execute(schema.sql("INSERT INTO {schema}.migrations (version) VALUES ($1)"), number)
 
 
-async def _version(connection: asyncpg.Connection, schema: str, known: int) -> int:
-    exists = await connection.fetchval(
+async def open_read_only(connection: PreparedConnection, schema: Schema, advice: Advice) -> None:
+    """Check that the tables are there and can be read; write nothing.
+
+    Raises:
+        StoreUnavailableError: there are none (`reason="no-store"`).
+        StoreVersionError: they have another version than this software reads.
+    """
+    newest = max(MIGRATIONS)
+    version = await _version(connection.connection, schema, newest)
+    if version is None:
+        raise StoreUnavailableError(
+            f"PostgreSQL at {advice.server}: there is no store in the schema {schema.name!r}",
+            reason="no-store",
+            hint=advice.hint("Check the database and {schema}; a store is created by opening it to write."),
+        )
+    if version < newest:
+        raise StoreVersionError(
+            f"the schema {schema.name!r} has version {version}, and this software reads version {newest}",
+            reason="older-format",
+            hint="Migrate it first: open it once to write, with a role that may create tables.",
+        )
+
+
+async def _version(database: asyncpg.Connection, schema: Schema, known: int) -> int | None:
+    """Return the version of the tables; None if there are none."""
+    exists = await database.fetchval(
         "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
         " WHERE n.nspname = $1 AND c.relname = 'migrations')",
-        schema,
+        schema.name,
     )
     if not exists:
-        return 0
-    version: int = await connection.fetchval(
-        "SELECT coalesce(max(version), 0) FROM {schema}.migrations".replace("{schema}", quoted(schema))
-    )
+        return None
+    version: int = await database.fetchval(schema.sql("SELECT coalesce(max(version), 0) FROM {schema}.migrations"))
     if version > known:
         raise StoreVersionError(
-            f"the schema {schema!r} has version {version}, and this software knows versions up to {known}",
+            f"the schema {schema.name!r} has version {version}, and this software knows versions up to {known}",
             reason="newer-format",
             hint="Upgrade stargraph-checkpoint-postgres here; nothing was changed.",
         )
-    if version == 1:
+    if 0 < version < OLDEST_VERSION:
         raise StoreVersionError(
-            f"the schema {schema!r} has version 1, from before the first release",
+            f"the schema {schema.name!r} has version {version}, from before the first release",
             reason="older-format",
             hint="Nothing was changed. This software cannot read it; the one that wrote it can.",
         )
@@ -138,8 +193,8 @@ def _lock_key(schema: str) -> int:
     return int.from_bytes(hashlib.sha256(f"stargraph bootstrap {schema}".encode()).digest()[:8], signed=True)
 
 
-async def _check_durability(session: Session) -> None:
-    rows = await session.connection.fetch(
+async def _check_durability(database: asyncpg.Connection, advice: Advice) -> None:
+    rows = await database.fetch(
         "SELECT name, setting FROM pg_settings WHERE (name, setting) IN"
         " (('fsync', 'off'), ('synchronous_commit', 'off'))"
     )
@@ -148,5 +203,5 @@ async def _check_durability(session: Session) -> None:
         raise CheckpointError(
             f"this server may lose checkpoints that it has acknowledged: it runs with {found}",
             reason="not-durable",
-            hint="Turn these settings on, or accept the loss with PostgresCheckpointer(…, allow_data_loss=True).",
+            hint=advice.hint("Turn these settings on, or accept the loss with {allow_data_loss=true}."),
         )

@@ -1,4 +1,4 @@
-"""The write path: append, and find out what happened wherever the database did not simply take it."""
+"""The write path: append, and find out what happened if the database did not simply take it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Final
 
 from stargraph.checkpoint.codec import Codec
 from stargraph.checkpoint.driver import Tail, judge_append, run_deleted_error
-from stargraph.checkpoint.postgres._appends import Append, encoded, encoded_alone
-from stargraph.checkpoint.postgres._commits import Commits
-from stargraph.checkpoint.postgres._connections import Sessions
-from stargraph.checkpoint.postgres._failures import Patience
-from stargraph.checkpoint.postgres._queries import Queries
-from stargraph.checkpoint.postgres._rows import DELETED
+from stargraph.checkpoint.postgres._append import DELETED, Append, AppendStatements, encode_alone, encode_appends
+from stargraph.checkpoint.postgres._codec_threads import CodecThreads, is_large
+from stargraph.checkpoint.postgres._connection import Connections
+from stargraph.checkpoint.postgres._errors import RetryPolicy
+from stargraph.checkpoint.postgres._group_commit import GroupCommit
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointCorruptedError, CheckpointError
 
@@ -22,8 +21,8 @@ _ATTEMPTS: Final = 10
 _REMEMBERED_RUNS: Final = 10_000
 
 
-class _Turn:
-    """Whose turn it is at a run, and how many want one."""
+class _RunLock:
+    """Lets one write of a run through at a time, and counts how many want to."""
 
     __slots__ = ("lock", "wanted")
 
@@ -36,31 +35,34 @@ class Writer:
     """Appends checkpoints, one request of a run at a time.
 
     Args:
-        sessions: where connections come from.
-        queries: the statements.
+        connections: where connections come from.
+        statements: what to send.
         codec: encodes checkpoints.
-        patience: how long to try.
-        within: seconds that an append may wait for its turn at the database.
+        threads: where large ones are encoded.
+        retry: how long to try.
+        timeout: seconds that an append may wait for its turn at the database.
         grouped: whether appends of several runs may share a statement.
     """
 
     def __init__(
         self,
-        sessions: Sessions,
-        queries: Queries,
+        connections: Connections,
+        statements: AppendStatements,
         codec: Codec,
-        patience: Patience,
+        threads: CodecThreads,
+        retry: RetryPolicy,
         *,
-        within: float,
+        timeout: float,
         grouped: bool,
     ) -> None:
-        self._sessions = sessions
-        self._queries = queries
+        self._connections = connections
+        self._statements = statements
         self._codec = codec
-        self._patience = patience
+        self._threads = threads
+        self._retry = retry
         self._grouped = grouped
-        self._commits = Commits(sessions, queries, grouped=grouped, within=within)
-        self._turns: dict[str, _Turn] = {}
+        self._commit = GroupCommit(connections, statements, grouped=grouped, timeout=timeout)
+        self._locks: dict[str, _RunLock] = {}
         self._idle = asyncio.Event()
         self._idle.set()
         self._acknowledged: OrderedDict[str, int] = OrderedDict()
@@ -73,22 +75,24 @@ class Writer:
         """
         # Not validated yet; whatever is no run id is refused when it is encoded.
         run_id = str(vars(checkpoints[0]).get("run_id"))
-        turn = self._turns.get(run_id)
+        turn = self._locks.get(run_id)
         if turn is None:
-            turn = self._turns[run_id] = _Turn()
+            turn = self._locks[run_id] = _RunLock()
             self._idle.clear()
         turn.wanted += 1
         try:
             async with turn.lock:
                 # Without group commit every statement names its one row by constants.
-                for append in encoded(checkpoints, self._codec, most=None if self._grouped else 1):
+                appends = encode_appends(checkpoints, self._codec, most=None if self._grouped else 1)
+                large = is_large(checkpoints)
+                while (append := await self._threads.run(next, appends, None, large=large)) is not None:
                     await self._append(append)
                     self._remember(run_id, append.last.step)
         finally:
             turn.wanted -= 1
             if not turn.wanted:
-                del self._turns[run_id]
-                if not self._turns:
+                del self._locks[run_id]
+                if not self._locks:
                     self._idle.set()
 
     async def drain(self) -> None:
@@ -108,17 +112,18 @@ class Writer:
         async def attempt() -> bool:
             nonlocal remaining, alone
             for _ in range(_ATTEMPTS):
-                if await self._commits.append(remaining, alone=alone):
+                if await self._commit.append(remaining, alone=alone):
                     return True
                 rest = await self._rest_of(remaining)
                 if not rest:
                     return False
                 # Whoever held the run has let it go, or will: wait for that in the statement itself. Or a prune has
                 # removed what it is decoded from.
-                remaining, alone = encoded_alone(rest, self._codec), True
+                remaining = await self._threads.run(encode_alone, rest, self._codec, large=is_large(rest))
+                alone = True
             raise _contradiction(remaining.first)
 
-        as_encoded = await self._patience.run(
+        as_encoded = await self._retry.run(
             attempt, "whether it is stored is unknown", run_id=append.run_id, step=append.first.step
         )
         if as_encoded:
@@ -149,7 +154,7 @@ class Writer:
         return ()
 
     async def _read_tail(self, append: Append) -> tuple[Tail | None, dict[int, str]]:
-        rows = await self._sessions.fetch(self._queries.tail, append.run_id, append.first.step, append.last.step)
+        rows = await self._connections.fetch(self._statements.tail, append.run_id, append.first.step, append.last.step)
         if not rows:
             return None, {}
         if rows[0]["status"] == DELETED:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import ssl as tls
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,13 +13,19 @@ from typing import Any, Final, Protocol
 
 import asyncpg
 
+from stargraph.checkpoint.postgres._options import read_dsn
+from stargraph.checkpoint.postgres._resolver import ConnectingLoop
+from stargraph.errors import StoreUnavailableError
+
 _MAX_IDLE: Final = 60.0
 """Seconds after which an unused connection is not trusted any more: what lies between may have dropped it."""
 
 _CLOSE_TIMEOUT: Final = 5.0
 
+Password = str | Callable[[], str] | Callable[[], Awaitable[str]]
 
-class Session:
+
+class PreparedConnection:
     """One connection, and the statements that were prepared on it.
 
     Args:
@@ -67,18 +75,18 @@ class Session:
         self.connection.terminate()
 
     async def close(self) -> None:
-        """Say goodbye to the server."""
+        """Take leave of the server."""
         try:
             await self.connection.close(timeout=_CLOSE_TIMEOUT)
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
             self.connection.terminate()
 
 
-class Sessions(Protocol):
+class Connections(Protocol):
     """Where connections come from."""
 
-    def session(self) -> AbstractAsyncContextManager[Session]:
-        """Lend one connection for a few seconds; it is dropped where the block raises, whatever it raises.
+    def lend(self) -> AbstractAsyncContextManager[PreparedConnection]:
+        """Lend one connection for a few seconds; it is dropped if the block raises anything.
 
         Raises:
             TimeoutError: the block took too long, waiting for a connection and opening it included.
@@ -99,13 +107,79 @@ class Sessions(Protocol):
         """Close what is not lent; what is lent closes when it is given back."""
 
 
-class OwnSessions:
+class Connector:
+    """Opens connections to the server that a DSN names.
+
+    Each time, the DSN is read anew, and with it its service file and password file: rotated credentials are found.
+
+    Args:
+        dsn: the DSN.
+        ssl: a TLS context, instead of what the DSN says.
+        password: a password, or a function that returns one.
+        target: which of several servers to use, if the DSN does not say so.
+    """
+
+    def __init__(
+        self, dsn: str, *, ssl: tls.SSLContext | None = None, password: Password | None = None, target: str
+    ) -> None:
+        self._dsn = dsn
+        self._ssl = ssl
+        self._password = password
+        self._target = target
+
+    async def __call__(self) -> asyncpg.Connection:
+        """Return a new connection, without a cache of statements.
+
+        Raises:
+            StoreUnavailableError: the DSN cannot be honoured (`reason="bad-dsn"`), or no password was found
+                (`reason="no-password"`).
+        """
+        options = read_dsn(self._dsn)
+        arguments = options.arguments()
+        if self._ssl is not None:
+            arguments["ssl"] = self._ssl
+        if self._password is not None:
+            arguments["password"] = await self._read_password()
+        try:
+            return await asyncpg.connect(
+                **arguments,
+                loop=ConnectingLoop(asyncio.get_running_loop(), options),
+                statement_cache_size=0,
+                target_session_attrs=options.target_session_attrs or self._target,
+            )
+        except (tls.SSLError, OSError):
+            raise  # a refused certificate is a ValueError too
+        except ValueError as error:
+            # What could not be read may be a part of the password, and the message quotes it.
+            raise StoreUnavailableError(
+                f"PostgreSQL: bad DSN: the connection's parameters do not fit ({type(error).__name__})",
+                reason="bad-dsn",
+                hint="Check the ssl… parameters of the DSN, and the PG… environment variables.",
+            ) from None
+
+    async def _read_password(self) -> str:
+        if not callable(self._password):
+            return str(self._password)
+        try:
+            made = self._password()
+            password: str = await made if inspect.isawaitable(made) else made
+        except Exception as error:
+            # Its text is not quoted: it may hold the secret that it was made from.
+            raise StoreUnavailableError(
+                f"PostgreSQL: the function that makes the password raised {type(error).__name__}",
+                reason="no-password",
+                hint="Renew the credentials that it uses, such as a cloud's login; the cause is attached.",
+            ) from error
+        return password
+
+
+class OwnConnections:
     """Connections of our own to one database, at most `limit` at a time, the one that was used last first.
 
     Args:
-        connect: opens a connection without a statement cache.
+        connect: opens a connection without a cache of statements.
         limit: how many at a time.
-        within: seconds for which one is lent.
+        timeout: seconds for which one is lent.
         prepared_statements: whether statements may be prepared under names; None finds out.
     """
 
@@ -114,65 +188,65 @@ class OwnSessions:
         connect: Callable[[], Awaitable[asyncpg.Connection]],
         *,
         limit: int,
-        within: float,
+        timeout: float,
         prepared_statements: bool | None,
     ) -> None:
         self._connect = connect
-        self._within = within
+        self._timeout = timeout
         self._prepared_statements = prepared_statements
         self._free = asyncio.Semaphore(limit)
-        self._idle: list[tuple[float, Session]] = []
+        self._idle: list[tuple[float, PreparedConnection]] = []
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
 
     @asynccontextmanager
-    async def session(self) -> AsyncIterator[Session]:
-        async with asyncio.timeout(self._within) as limit, self._free:
-            session = self._take() or await self._open()
+    async def lend(self) -> AsyncIterator[PreparedConnection]:
+        async with asyncio.timeout(self._timeout) as limit, self._free:
+            connection = self._take() or await self._open()
             try:
-                yield session
+                yield connection
             except BaseException as error:
-                await self._drop(session, error, expired=limit.expired())
+                await self._drop(connection, error, expired=limit.expired())
                 raise
-            self._put(session)
+            self._put(connection)
 
     async def fetch(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
-        session = None if self._free.locked() else self._take()
-        if session is None:
-            async with self.session() as session:
-                return await session.fetch(sql, *arguments)
+        connection = None if self._free.locked() else self._take()
+        if connection is None:
+            async with self.lend() as connection:
+                return await connection.fetch(sql, *arguments)
         # Nothing to wait for: asyncpg's own timeout costs a third of one around all of this.
         async with self._free:
             try:
-                rows = await session.fetch(sql, *arguments, timeout=self._within)
+                rows = await connection.fetch(sql, *arguments, timeout=self._timeout)
             except BaseException as error:
-                await self._drop(session, error, expired=False)
+                await self._drop(connection, error, expired=False)
                 raise
-            self._put(session)
+            self._put(connection)
         return rows
 
-    async def _drop(self, session: Session, error: BaseException, *, expired: bool) -> None:
+    async def _drop(self, connection: PreparedConnection, error: BaseException, *, expired: bool) -> None:
         # What an error leaves behind on a connection is not worth guessing.
         if isinstance(error, asyncio.CancelledError) and not expired:
             # asyncpg has asked the server to stop. Closing waits for its answer: a write whose caller was
             # cancelled must not be stored later, after somebody has looked.
-            await session.close()
+            await connection.close()
         else:
-            session.terminate()
+            connection.terminate()
 
-    def _take(self) -> Session | None:
+    def _take(self) -> PreparedConnection | None:
         self._drop_stale()
         while self._idle:
-            _, session = self._idle.pop()
-            if not session.is_closed:
-                return session
+            _, connection = self._idle.pop()
+            if not connection.is_closed:
+                return connection
         return None
 
-    def _put(self, session: Session) -> None:
+    def _put(self, connection: PreparedConnection) -> None:
         if self._closed:
-            session.terminate()
+            connection.terminate()
             return
-        self._idle.append((time.monotonic(), session))
+        self._idle.append((time.monotonic(), connection))
         if self._sweep is None:
             self._sweep = asyncio.get_running_loop().call_later(_MAX_IDLE, self._on_sweep)
 
@@ -187,7 +261,7 @@ class OwnSessions:
         while self._idle and self._idle[0][0] <= oldest:
             self._idle.pop(0)[1].terminate()
 
-    async def _open(self) -> Session:
+    async def _open(self) -> PreparedConnection:
         connection = await self._connect()
         try:
             named = self._prepared_statements
@@ -198,7 +272,7 @@ class OwnSessions:
         except BaseException:
             connection.terminate()
             raise
-        return Session(connection, named=named)
+        return PreparedConnection(connection, named=named)
 
     async def close(self) -> None:
         self._closed = True
@@ -206,29 +280,29 @@ class OwnSessions:
             self._sweep.cancel()
             self._sweep = None
         idle, self._idle = self._idle, []
-        await asyncio.gather(*(session.close() for _, session in idle))
+        await asyncio.gather(*(connection.close() for _, connection in idle))
 
 
-class BorrowedSessions:
+class BorrowedConnections:
     """Connections of a pool that belongs to the caller.
 
     Args:
         pool: an asyncpg pool.
-        within: seconds for which a connection is lent.
+        timeout: seconds for which a connection is lent.
     """
 
-    def __init__(self, pool: asyncpg.Pool, *, within: float) -> None:
+    def __init__(self, pool: asyncpg.Pool, *, timeout: float) -> None:
         self._pool = pool
-        self._within = within
+        self._timeout = timeout
 
     @asynccontextmanager
-    async def session(self) -> AsyncIterator[Session]:
-        async with asyncio.timeout(self._within) as limit:
+    async def lend(self) -> AsyncIterator[PreparedConnection]:
+        async with asyncio.timeout(self._timeout) as limit:
             # A no-op for a pool that has been opened.
             await self._pool
             connection = await self._pool.acquire()
             try:
-                yield Session(connection)
+                yield PreparedConnection(connection)
             except asyncio.CancelledError:
                 # The pool waits until the server has stopped, before it takes the connection back.
                 if limit.expired():
@@ -241,8 +315,8 @@ class BorrowedSessions:
                 await self._pool.release(connection)
 
     async def fetch(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
-        async with self.session() as session:
-            return await session.fetch(sql, *arguments)
+        async with self.lend() as connection:
+            return await connection.fetch(sql, *arguments)
 
     async def close(self) -> None:
         """Leave the pool to its owner."""

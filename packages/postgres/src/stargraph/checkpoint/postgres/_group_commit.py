@@ -7,17 +7,9 @@ from collections import deque
 from functools import partial
 from typing import Final
 
-import asyncpg
-
-from stargraph.checkpoint.postgres._appends import (
-    Append,
-    advance_parameters,
-    batch_parameters,
-    begin_parameters,
-)
-from stargraph.checkpoint.postgres._connections import Sessions
-from stargraph.checkpoint.postgres._failures import is_transient
-from stargraph.checkpoint.postgres._queries import Queries
+from stargraph.checkpoint.postgres._append import Append, AppendStatements
+from stargraph.checkpoint.postgres._connection import Connections
+from stargraph.checkpoint.postgres._errors import is_transient
 
 _MOST_APPENDS: Final = 128
 _MOST_BYTES: Final = 8 * 1024 * 1024
@@ -29,7 +21,7 @@ _FEW: Final = 4
 """One of so many is few."""
 
 
-class _Waiting:
+class _PendingAppend:
     """An append that waits for others, and what becomes of it.
 
     Attributes:
@@ -56,24 +48,26 @@ class _Waiting:
                 self.outcome.set_result(stored)
 
 
-class Commits:
+class GroupCommit:
     """Sends appends to the database, many at a time where many wait.
 
     The caller sees to it that a run is never in here twice.
 
     Args:
-        sessions: where connections come from.
-        queries: the statements.
+        connections: where connections come from.
+        statements: what to send.
         grouped: whether appends of several runs may share a statement.
-        within: seconds that an append may wait for its turn.
+        timeout: seconds that an append may wait for its turn.
     """
 
-    def __init__(self, sessions: Sessions, queries: Queries, *, grouped: bool, within: float) -> None:
-        self._sessions = sessions
-        self._queries = queries
+    def __init__(
+        self, connections: Connections, statements: AppendStatements, *, grouped: bool, timeout: float
+    ) -> None:
+        self._connections = connections
+        self._statements = statements
         self._grouped = grouped
-        self._within = within
-        self._waiting: deque[_Waiting] = deque()
+        self._timeout = timeout
+        self._waiting: deque[_PendingAppend] = deque()
         self._busy = 0  # statements on their way
         self._inside = 0  # appends that have not returned, also those that are about to
         self._about_to_send = False
@@ -112,7 +106,7 @@ class Commits:
 
     async def _with_others(self, append: Append) -> bool:
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(append, loop.create_future(), loop.time() + self._within)
+        waiting = _PendingAppend(append, loop.create_future(), loop.time() + self._timeout)
         self._waiting.append(waiting)
         if not self._about_to_send:
             # Whoever else has something to write in this turn of the loop takes part.
@@ -146,7 +140,7 @@ class Commits:
             self._tasks.add(task)
             task.add_done_callback(partial(self._on_written, batch, sent))
 
-    def _on_written(self, batch: list[_Waiting], sent: asyncio.Future[None], task: asyncio.Task[None]) -> None:
+    def _on_written(self, batch: list[_PendingAppend], sent: asyncio.Future[None], task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._busy -= 1
         sent.set_result(None)
@@ -156,9 +150,9 @@ class Commits:
         # Whoever was told of an outcome has had its turn, and may wait again.
         self._send_waiting()
 
-    def _next_batch(self, most: int) -> list[_Waiting]:
+    def _next_batch(self, most: int) -> list[_PendingAppend]:
         now = asyncio.get_running_loop().time()
-        batch: list[_Waiting] = []
+        batch: list[_PendingAppend] = []
         size = 0
         while self._waiting and len(batch) < min(most, _MOST_APPENDS):
             waiting = self._waiting[0]
@@ -173,7 +167,7 @@ class Commits:
                 size += waiting.append.size
         return sorted(batch, key=lambda waiting: waiting.append.run_id)
 
-    async def _write_batch(self, batch: list[_Waiting]) -> None:
+    async def _write_batch(self, batch: list[_PendingAppend]) -> None:
         try:
             stored = await self._send([waiting.append for waiting in batch])
         except Exception as error:  # noqa: BLE001  # each waiting caller gets it
@@ -186,7 +180,7 @@ class Commits:
             for waiting in batch:
                 waiting.settle(waiting.append.run_id in stored)
 
-    async def _write_apart(self, batch: list[_Waiting]) -> None:
+    async def _write_apart(self, batch: list[_PendingAppend]) -> None:
         # Something about one of them: it must not fail the others.
         for waiting in batch:
             try:
@@ -197,14 +191,5 @@ class Commits:
                 waiting.settle(stored)
 
     async def _send(self, appends: list[Append], *, wait: bool = False) -> set[str]:
-        if len(appends) == 1 and len(appends[0]) == 1:
-            append = appends[0]
-            if append.first.step == 0:
-                sql, parameters = self._queries.begin, begin_parameters(append)
-            else:
-                sql, parameters = self._queries.advance, advance_parameters(append)
-        else:
-            sql = self._queries.append_run if wait else self._queries.append_batch
-            parameters = batch_parameters(appends)
-        rows: list[asyncpg.Record] = await self._sessions.fetch(sql, *parameters)
-        return {row["run_id"] for row in rows}
+        sql, parameters = self._statements.store(appends, wait=wait)
+        return {row["run_id"] for row in await self._connections.fetch(sql, *parameters)}

@@ -1,0 +1,58 @@
+"""Large records are encoded and decoded in threads, so that an event loop is never held for long."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+from stargraph.checkpoint.protocol import Checkpoint, EncodedValue
+
+T = TypeVar("T")
+
+_LARGE_RECORDS: Final = 16 * 1024
+"""Bytes of records that take longer to decode than to hand over to a thread."""
+
+_LARGE_STATE: Final = 256 * 1024
+"""Bytes of a state that take longer to encode, likewise; a step of it may cost little, but its keyframe does not."""
+
+
+class CodecThreads:
+    """The threads of one handle; they start when they are needed first."""
+
+    def __init__(self) -> None:
+        self._pool: ThreadPoolExecutor | None = None
+
+    async def run(self, work: Callable[..., T], *arguments: Any, large: bool) -> T:
+        """Return what `work` returns: at once, or from a thread if it has much to do."""
+        if not large:
+            return work(*arguments)
+        if self._pool is None:
+            # Never the loop's default executor, in which user code may wait for this very step.
+            self._pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="stargraph-postgres-codec")
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+
+    def close(self) -> None:
+        """Let the threads end; the next use starts new ones."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=False)
+
+
+def are_large(records: Iterable[bytes]) -> bool:
+    """Tell whether records are better decoded in a thread."""
+    return sum(map(len, records)) >= _LARGE_RECORDS
+
+
+def is_large(checkpoints: Sequence[Checkpoint]) -> bool:
+    """Tell whether checkpoints, which may be invalid, are better encoded in a thread."""
+    return sum(map(state_size, checkpoints)) >= _LARGE_STATE
+
+
+def state_size(checkpoint: Checkpoint) -> int:
+    """Return the bytes of a checkpoint's state and update; less for an invalid one, which encoding refuses."""
+    private = getattr(checkpoint, "__pydantic_private__", None) or {}
+    members = [*(private.get("_encoded_state") or {}).values(), *(private.get("_encoded_update") or {}).values()]
+    return sum([len(value.encoded) for value in members if isinstance(value, EncodedValue)])

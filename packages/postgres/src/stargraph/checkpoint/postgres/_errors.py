@@ -1,0 +1,270 @@
+"""What can go wrong between here and the database: what is tried again, for how long, and what is reported."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import random
+import socket
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import asyncpg
+
+from stargraph.errors import StoreUnavailableError
+
+T = TypeVar("T")
+
+ATTEMPT_SHARE: Final = 1 / 3
+"""The part of the whole time that a silent connection gets before another one is tried."""
+
+FIRST_CONTACT: Final = 1.5
+"""Seconds for which a server is tried that this handle has never reached: its address is more likely wrong than its
+server is just starting."""
+
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 2.0
+"""Seconds before another attempt, at most."""
+
+_log: Final = logging.getLogger("stargraph.checkpoint.postgres")
+
+_TRANSIENT: Final = (
+    OSError,  # and TimeoutError, ConnectionError, ssl.SSLError
+    EOFError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InsufficientResourcesError,  # disk full, out of memory
+    asyncpg.OperatorInterventionError,  # shutdown, crash, statement timeout
+    asyncpg.TransactionRollbackError,  # serialization failure, deadlock
+    asyncpg.LockNotAvailableError,
+    asyncpg.ReadOnlySQLTransactionError,  # a primary that has become a standby
+    asyncpg.PostgresSystemError,
+    asyncpg.InternalServerError,
+    asyncpg.InvalidCachedStatementError,
+    # No host takes writes, or asyncpg lost its place in a conversation that a dying server cut short.
+    asyncpg.InternalClientError,
+    asyncpg.InterfaceError,  # a connection that was closed; its subclasses are mistakes of ours
+)
+
+# They end by themselves only if the server was there before: it restarts, fails over, or its password is rotated.
+_AT_CONTACT: Final = (
+    ConnectionRefusedError,
+    FileNotFoundError,  # of a socket
+    socket.gaierror,
+    ssl.SSLError,
+    asyncpg.TargetServerAttributeNotMatched,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+
+_DATABASE_ERRORS: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    EOFError,
+)
+
+_READ_ONLY_HINT: Final = (
+    "Wait for the failover, or name the primary in the DSN; to read only, open the store with {read_only=true}."
+)
+
+_HINTS: Final[tuple[tuple[type[Exception], str, str], ...]] = (
+    (
+        asyncpg.TooManyConnectionsError,
+        "too-many-connections",
+        "Lower {max_connections} of the checkpointers, raise the server's, or put PgBouncer between.",
+    ),
+    (asyncpg.DiskFullError, "disk-full", "Free space on the server, for example by pruning."),
+    (asyncpg.TargetServerAttributeNotMatched, "read-only", _READ_ONLY_HINT),
+    (asyncpg.ReadOnlySQLTransactionError, "read-only", _READ_ONLY_HINT),
+    (
+        asyncpg.InvalidAuthorizationSpecificationError,
+        "authentication-failed",
+        "Check the role and its password in the DSN, PGPASSWORD or the password file, and the server's pg_hba.conf.",
+    ),
+    (asyncpg.InvalidCatalogNameError, "no-such-database", "Create the database, or correct its name in the DSN."),
+    (
+        asyncpg.InsufficientPrivilegeError,
+        "permission-denied",
+        "docs/postgres.md lists the rights a role needs; to read only, open the store with {read_only=true}.",
+    ),
+    (
+        asyncpg.InvalidSQLStatementNameError,
+        "prepared-statements",
+        "A pooler shares server connections: set {prepared_statements=false}.",
+    ),
+    (
+        asyncpg.UndefinedTableError,
+        "schema-missing",
+        "The tables are gone: bootstrap the store again, and check which database the DSN names.",
+    ),
+    (
+        ssl.SSLCertVerificationError,
+        "certificate-refused",
+        "Check sslrootcert, and that the server's certificate is for the host in the DSN.",
+    ),
+    (ssl.SSLError, "tls-failed", "Check sslmode, sslcert, sslkey and sslrootcert, and that the server offers TLS."),
+    (socket.gaierror, "unknown-host", "Correct the host in the DSN, or check the name server."),
+    (TimeoutError, "timeout", "Check the network and the server's load; {timeout} says how long to try."),
+    (OSError, "unreachable", "Check that the server runs, and that host and port in the DSN are right."),
+)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Tell whether the same request may succeed when it is made again."""
+    if isinstance(error, asyncpg.InterfaceError):
+        return type(error) is asyncpg.InterfaceError
+    return isinstance(error, _TRANSIENT) and not isinstance(error, ssl.SSLCertVerificationError)
+
+
+class Advice:
+    """Writes hints in the words of whoever opened the store: options of a URL, or arguments in Python.
+
+    Args:
+        server: the hosts and the database, as messages may show them.
+
+    Attributes:
+        server: likewise.
+        from_url: whether the store was opened by a URL.
+    """
+
+    def __init__(self, server: str) -> None:
+        self.server = server
+        self.from_url = False
+
+    def setting(self, name: str, value: str | None = None) -> str:
+        """Return how to set an option; `value` is as a URL has it."""
+        if self.from_url:
+            return f"?{name}={value}" if value else f"?{name}=…"
+        if value is None:
+            return name
+        return f"{name}={value.capitalize() if value in ('true', 'false') else value}"
+
+    def hint(self, text: str) -> str:
+        """Return a hint with its `{option}` and `{option=value}` written out."""
+        parts = text.split("{")
+        written = [parts[0]]
+        for part in parts[1:]:
+            setting, _, rest = part.partition("}")
+            name, _, value = setting.partition("=")
+            written.append(self.setting(name, value or None) + rest)
+        return "".join(written)
+
+    def unavailable(
+        self, error: BaseException, what: str, *, run_id: str | None = None, step: int | None = None
+    ) -> StoreUnavailableError:
+        """Return the error that a caller gets when an error of the database ends a request.
+
+        Args:
+            error: what asyncpg or the network said last.
+            what: what was not done, for the message.
+            run_id: the run, if it concerns one.
+            step: its step.
+        """
+        reason, hint = "unavailable", "Try again: to write the same checkpoint again is always safe."
+        shown = ssl.SSLError() if _refuses_tls(error) else error
+        for kind, word, advice in _HINTS:
+            if isinstance(shown, kind):
+                reason, hint = word, advice
+                break
+        where = "" if run_id is None else f"run {run_id!r}, step {step}: "
+        return StoreUnavailableError(
+            f"PostgreSQL at {self.server}: {where}{what}: {_text(error)}",
+            reason=reason,
+            hint=self.hint(hint),
+            run_id=run_id,
+            step=step,
+        )
+
+
+class RetryPolicy:
+    """Runs requests again while they fail for a reason that may pass, up to a deadline.
+
+    Args:
+        timeout: seconds for one request with all its attempts.
+        advice: writes the errors.
+    """
+
+    def __init__(self, timeout: float, advice: Advice) -> None:
+        self._timeout = timeout
+        self._advice = advice
+        self._reached = False
+
+    async def run(
+        self,
+        request: Callable[[], Awaitable[T]],
+        what: str,
+        *,
+        run_id: str | None = None,
+        step: int | None = None,
+    ) -> T:
+        """Return what a request returns.
+
+        Args:
+            request: must be safe to make again, and must end by itself within the deadline: the first attempt, which
+                is nearly always the only one, is not timed here.
+            what: what could not be done, for an error message.
+            run_id: the run, if it concerns one.
+            step: its step.
+
+        Raises:
+            StoreUnavailableError: it failed for good, or until the deadline.
+            CheckpointError: the request raised it.
+        """
+        began = time.monotonic()
+        failures: list[BaseException] = []
+        try:
+            try:
+                result = await request()
+            except _DATABASE_ERRORS as error:
+                if not self._may_pass(error, time.monotonic() - began):
+                    raise
+                failures.append(error)
+                async with asyncio.timeout(began + self._timeout - time.monotonic()):
+                    result = await self._again(request, failures, began)
+        except _DATABASE_ERRORS as error:
+            # A server that says what is wrong says more than our own deadline that passed after it.
+            reported = [failure for failure in failures if not isinstance(failure, TimeoutError)]
+            cause = reported[-1] if reported and isinstance(error, TimeoutError) else error
+            raise self._advice.unavailable(cause, what, run_id=run_id, step=step) from cause
+        self._reached = True
+        return result
+
+    def _may_pass(self, error: BaseException, elapsed: float) -> bool:
+        """Tell whether to try again, after some seconds."""
+        if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
+            return self._reached and elapsed < FIRST_CONTACT  # a password that is being rotated
+        if not is_transient(error):
+            return False
+        if self._reached or not (isinstance(error, _AT_CONTACT) or _refuses_tls(error)):
+            return True
+        no_such_host = isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME
+        return elapsed < FIRST_CONTACT and not no_such_host
+
+    async def _again(self, request: Callable[[], Awaitable[T]], failures: list[BaseException], began: float) -> T:
+        longest = _FIRST_PAUSE
+        for attempt in itertools.count():
+            # Each attempt would fill the log of a program with many runs; some of them show that it goes on.
+            if attempt in (0, 4) or attempt % 8 == 0:
+                _log.warning("PostgreSQL at %s: trying again: %s", self._advice.server, _text(failures[-1]))
+            await asyncio.sleep(random.uniform(0, longest))  # noqa: S311  # spreads many clients
+            longest = min(2 * longest, _LONGEST_PAUSE)
+            try:
+                return await request()
+            except _DATABASE_ERRORS as error:
+                failures.append(error)
+                if not self._may_pass(error, time.monotonic() - began):
+                    raise
+        raise AssertionError("it counts without end")
+
+
+def _refuses_tls(error: BaseException) -> bool:
+    # asyncpg has no class of its own for it.
+    return type(error) is ConnectionError and "SSL" in str(error)
+
+
+def _text(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

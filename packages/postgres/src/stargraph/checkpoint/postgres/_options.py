@@ -1,0 +1,413 @@
+"""What a DSN says: libpq's connection parameters, which of them are honoured, and the options of a store's URL."""
+
+from __future__ import annotations
+
+import configparser
+import difflib
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+
+from stargraph.errors import StoreUnavailableError
+
+TARGETS: Final = ("any", "read-write", "read-only", "primary", "standby", "prefer-standby")
+"""What `target_session_attrs` may say."""
+
+# Passed to asyncpg, which treats them as libpq does.
+_TO_ASYNCPG: Final = frozenset(
+    {
+        "sslmode",
+        "sslcert",
+        "sslkey",
+        "sslpassword",
+        "sslrootcert",
+        "sslcrl",
+        "sslnegotiation",
+        "ssl_min_protocol_version",
+        "ssl_max_protocol_version",
+        "krbsrvname",
+        "gsslib",
+    }
+)
+
+_FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+
+_KEEPALIVES: Final = ("keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout")
+
+_READ_HERE: Final = frozenset(
+    {
+        "host",
+        "hostaddr",
+        "port",
+        "dbname",
+        "database",
+        "user",
+        "password",
+        "passfile",
+        "service",
+        "servicefile",
+        "target_session_attrs",
+        "connect_timeout",
+        "application_name",
+        "fallback_application_name",
+        "options",
+        *_KEEPALIVES,
+    }
+)
+
+# Values that change nothing for this client. Any other one asks for what asyncpg cannot do, and a wish for safety must
+# not be dropped in silence.
+_WITHOUT_EFFECT: Final[Mapping[str, tuple[frozenset[str], str]]] = {
+    "channel_binding": (
+        frozenset({"disable", "prefer"}),
+        "Remove it, and set sslmode=verify-full with sslrootcert: TLS then proves which server answers.",
+    ),
+    "gssencmode": (frozenset({"disable", "prefer"}), "Remove it, and set sslmode=verify-full with sslrootcert."),
+    "client_encoding": (frozenset({"utf8", "utf-8", "unicode", "auto"}), "Remove it: the store always uses UTF-8."),
+    "sslcompression": (frozenset({"0"}), "Remove it: TLS compression is unsafe, and no longer supported."),
+    "sslsni": (frozenset({"1"}), "Remove it: the host name is always sent."),
+    "requiressl": (frozenset({"0"}), "Set sslmode=require instead."),
+    "replication": (frozenset({"0", "false", "off", "no"}), "Remove it: the store needs a normal connection."),
+    "gssdelegation": (frozenset({"0"}), "Remove it."),
+    "load_balance_hosts": (frozenset({"disable"}), "Remove it: hosts are tried in their order."),
+    "sslcertmode": (frozenset({"allow"}), "Remove it: sslcert and sslkey say whether a certificate is sent."),
+}
+
+_UNSUPPORTED: Final = frozenset({"require_auth", "requirepeer", "sslcrldir", "ssl_library", "oauth_issuer"})
+
+_KNOWN: Final = frozenset(_TO_ASYNCPG | _READ_HERE | _WITHOUT_EFFECT.keys())
+
+_SHOWN: Final = frozenset({"host", "hostaddr", "port", "user", "dbname", "sslmode", "target_session_attrs", "service"})
+"""Parameters whose values a message may show."""
+
+_BAD_DSN_HINT: Final = (
+    "Write it as postgresql://user:password@host:port/database, with special characters as %XX, or as"
+    " host=… user=… password=… dbname=…."
+)
+
+
+def _boolean(text: str) -> bool:
+    word = text.lower()
+    if word in ("true", "1", "yes", "on"):
+        return True
+    if word in ("false", "0", "no", "off"):
+        return False
+    raise ValueError("true or false")
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError("seconds above 0") from None
+
+
+def _count(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError("1 or more") from None
+
+
+_URL_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
+    "schema": str,
+    "timeout": _seconds,
+    "read_only": _boolean,
+    "max_connections": _count,
+    "group_commit": _boolean,
+    "prepared_statements": _boolean,
+    "allow_data_loss": _boolean,
+}
+"""The arguments of `PostgresCheckpointer` that a URL may hold, and how their values are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionOptions:
+    """Where to connect, and how.
+
+    Attributes:
+        hosts: names, addresses or socket directories, in the order in which they are tried; empty for the default.
+        ports: one for each host, one for all, or none for the default.
+        user: None for the default, likewise `database` and `password`.
+        database: its name.
+        password: the password.
+        passfile: a file of passwords.
+        target_session_attrs: which of several servers to use; None if nothing says so.
+        connect_timeout: seconds to wait for one address of a host; None for no limit of its own.
+        keepalives: the parameters of TCP keepalives that are given.
+        addresses: for hosts whose address is given too (`hostaddr`), that address; no name is looked up for them.
+        server_settings: what the server is told at the start.
+        tls: the parameters that asyncpg reads itself, as a DSN.
+    """
+
+    hosts: tuple[str, ...]
+    ports: tuple[int, ...]
+    user: str | None
+    database: str | None
+    password: str | None
+    passfile: str | None
+    target_session_attrs: str | None
+    connect_timeout: float | None
+    keepalives: Mapping[str, int]
+    addresses: Mapping[str, str]
+    server_settings: Mapping[str, str]
+    tls: str
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of `asyncpg.connect`, without the target of the session."""
+        arguments: dict[str, Any] = {
+            "dsn": self.tls,
+            "host": list(self.hosts) or None,
+            "port": list(self.ports) or None,
+            "user": self.user,
+            "database": self.database,
+            "password": self.password,
+            "passfile": self.passfile,
+            "server_settings": dict(self.server_settings) or None,
+        }
+        return {name: value for name, value in arguments.items() if value is not None}
+
+
+def read_dsn(dsn: str) -> ConnectionOptions:
+    """Return what a DSN says, with what its service file says where the DSN does not; reads that file anew.
+
+    Raises:
+        StoreUnavailableError: it is malformed, or asks for what cannot be honoured (`reason="bad-dsn"`). The message
+            names the parameter, and quotes no value that may be a secret.
+    """
+    given = _parameters(dsn)
+    for name, value in given.items():
+        _check(name, value)
+    for name in _FILES:
+        _check(name, given.get(name) or os.environ.get(f"PG{name.upper()}", ""))
+    service = given.get("service") or os.environ.get("PGSERVICE")
+    if service:
+        given = {**_service(service, given.get("servicefile")), **given}
+    hosts = tuple(host.strip("[]") for host in given.get("host", "").split(",") if host)
+    addresses = tuple(address.strip("[]") for address in given.get("hostaddr", "").split(",") if address)
+    ports = tuple(_number("port", port, 65_535) for port in given.get("port", "").split(",") if port)
+    if hosts and addresses and len(hosts) != len(addresses):
+        raise _bad_dsn(f"{len(hosts)} hosts have {len(addresses)} hostaddr", "Give one hostaddr for each host.")
+    if len(ports) not in (0, 1, len(hosts or addresses)):
+        raise _bad_dsn(
+            f"{len(hosts or addresses)} hosts have {len(ports)} ports", "Give one port for each host, or one for all."
+        )
+    program = given.get("application_name") or os.environ.get("PGAPPNAME") or given.get("fallback_application_name")
+    settings = {"application_name": program, "options": given.get("options") or os.environ.get("PGOPTIONS")}
+    target = given.get("target_session_attrs") or os.environ.get("PGTARGETSESSIONATTRS")
+    return ConnectionOptions(
+        hosts=hosts or addresses,
+        ports=ports,
+        user=given.get("user"),
+        database=given.get("dbname") or given.get("database"),
+        password=given.get("password"),
+        passfile=given.get("passfile"),
+        target_session_attrs=target or None,
+        connect_timeout=_connect_timeout(given.get("connect_timeout") or os.environ.get("PGCONNECT_TIMEOUT")),
+        keepalives={key: _number(key, given[key], 2**31 - 1) for key in _KEEPALIVES if key in given},
+        addresses=dict(zip(hosts, addresses, strict=False)),
+        server_settings={key: value for key, value in settings.items() if value},
+        tls=f"postgresql://?{urlencode({key: given[key] for key in sorted(_TO_ASYNCPG & given.keys())})}",
+    )
+
+
+def _parameters(dsn: str) -> dict[str, str]:
+    if dsn.partition("://")[0].lower() in ("postgresql", "postgres"):
+        return _of_uri(dsn)
+    if "=" in dsn and "://" not in dsn.partition("=")[0]:
+        return _of_pairs(dsn)
+    raise _bad_dsn("it does not begin with postgresql://, and is not a list of parameters")
+
+
+def _of_uri(dsn: str) -> dict[str, str]:
+    # Split by hand: urlsplit reads "#" and "[" as libpq does not, and quotes what it cannot read.
+    rest = dsn.partition("://")[2]
+    before, _, query = rest.partition("?")
+    netloc, _, path = before.partition("/")
+    credentials, at, host_list = netloc.rpartition("@")
+    if not at and ("@" in path or "@" in query.partition("=")[0]):
+        raise _bad_dsn("the user or the password holds a / or ? that is not written as %2F or %3F")
+    given: dict[str, str] = {}
+    if at:
+        user, colon, password = credentials.partition(":")
+        given |= {"user": unquote(user)} if user else {}
+        given |= {"password": unquote(password)} if colon else {}
+    if host_list:
+        hosts, ports = zip(*map(_host_and_port, host_list.split(",")), strict=True)
+        given["host"] = ",".join(hosts)
+        if any(ports):
+            given["port"] = ",".join(port or "5432" for port in ports)
+    if path:
+        given["dbname"] = unquote(path)
+    for pair in filter(None, query.split("&")):
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise _bad_dsn("a parameter has no value")
+        given[unquote(name)] = unquote(value)
+    return given
+
+
+def _host_and_port(text: str) -> tuple[str, str]:
+    bracketed = re.fullmatch(r"(\[[^\]]*\])(?::(.*))?", text)
+    if bracketed is not None:
+        return bracketed.group(1), bracketed.group(2) or ""
+    host, _, port = text.partition(":")
+    return unquote(host), port
+
+
+# A value is quoted if it is empty or holds a space; a backslash keeps the character after it.
+_PAIR: Final = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s'\\]|\\.)*))(?=\s|$)", re.ASCII | re.DOTALL)
+
+
+def _of_pairs(dsn: str) -> dict[str, str]:
+    given: dict[str, str] = {}
+    position = 0
+    text = dsn.rstrip()
+    while position < len(text):
+        pair = _PAIR.match(text, position)
+        if pair is None:
+            raise _bad_dsn("a parameter is not written as name=value; quote a value that holds a space: name='a value'")
+        quoted, bare = pair.group(2), pair.group(3)
+        given[pair.group(1)] = re.sub(r"\\(.)", r"\1", bare if quoted is None else quoted, flags=re.DOTALL)
+        position = pair.end()
+    return given
+
+
+def _service(service: str, file: str | None) -> dict[str, str]:
+    path = Path(file or os.environ.get("PGSERVICEFILE") or Path.home() / ".pg_service.conf")
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    try:
+        with path.open() as opened:
+            parser.read_file(opened)
+        given = dict(parser[service])
+    except OSError as error:
+        raise _bad_dsn(
+            f"the service file {str(path)!r} cannot be read: {error.strerror}", "Correct its path."
+        ) from None
+    except (configparser.Error, KeyError, UnicodeDecodeError):
+        raise _bad_dsn(
+            f"the service {service!r} is not defined in {str(path)!r}", "Define it there, or correct its name."
+        ) from None
+    for name, value in given.items():
+        _check(name, value)
+    return given
+
+
+def _check(name: str, value: str) -> None:
+    if name in _WITHOUT_EFFECT:
+        accepted, hint = _WITHOUT_EFFECT[name]
+        if value.lower() not in accepted:
+            raise _bad_dsn(f"{name}={value} cannot be honoured by this driver", hint)
+    elif name == "target_session_attrs":
+        if value not in TARGETS:
+            raise _bad_dsn(f"{name} is {value!r}", f"Give one of {', '.join(TARGETS)}.")
+    elif name == "sslmode":
+        modes = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+        if value not in modes:
+            raise _bad_dsn(f"{name} is {value!r}", f"Give one of {', '.join(modes)}.")
+    elif name in _FILES:
+        if value and value != "system" and not Path(value).is_file():
+            raise _bad_dsn(f"{name} names {value!r}, and there is no such file", "Correct its path.")
+        if value == "system":
+            raise _bad_dsn(
+                f"{name}=system cannot be honoured by this driver",
+                "Name the system's file of certificates, as in sslrootcert=/etc/ssl/certs/ca-certificates.crt.",
+            )
+    elif name in _UNSUPPORTED:
+        raise _bad_dsn(f"the parameter {name} cannot be honoured by this driver", "Remove it.")
+    elif name not in _KNOWN:
+        raise _unknown(name)
+
+
+def _unknown(name: str) -> StoreUnavailableError:
+    if re.fullmatch(r"[a-z_]{1,40}", name) is None:
+        # Perhaps a piece of a password that should have been quoted.
+        return _bad_dsn("it has a parameter that is not one of PostgreSQL's")
+    if name in _URL_OPTIONS:
+        return _bad_dsn(
+            f"{name} is an option of the store, not of the connection",
+            f"Pass {name}= to PostgresCheckpointer, or open the URL with PostgresCheckpointer.from_url.",
+        )
+    close = difflib.get_close_matches(name, _KNOWN | _URL_OPTIONS.keys(), n=1)
+    advice = f"Did you mean {close[0]}?" if close else f"A setting of the server goes into options=-c%20{name}%3Dvalue."
+    return _bad_dsn(f"unknown parameter {name!r}", advice)
+
+
+def _number(name: str, text: str, highest: int) -> int:
+    # Not quoted: a password with a slash in it makes the rest of the address look like a port.
+    if re.fullmatch(r"[0-9]{1,10}", text) is None or int(text) > highest:
+        raise _bad_dsn(f"{name} is not a number from 0 to {highest}")
+    return int(text)
+
+
+def _connect_timeout(text: str | None) -> float | None:
+    if not text or text in ("0", "-1"):
+        return None
+    return float(_number("connect_timeout", text, 2**31 - 1))
+
+
+def _bad_dsn(complaint: str, hint: str = _BAD_DSN_HINT) -> StoreUnavailableError:
+    return StoreUnavailableError(f"PostgreSQL: bad DSN: {complaint}", reason="bad-dsn", hint=hint)
+
+
+def split_url(url: str) -> tuple[str, dict[str, Any]]:
+    """Return the DSN in a store's URL, and the arguments of `PostgresCheckpointer` that the URL holds.
+
+    Raises:
+        ValueError: the value of one of these does not fit.
+    """
+    if "://" not in url:
+        pairs = [(match.group(1), match) for match in _PAIR.finditer(url)]
+        found = {name: match.group(2) or match.group(3) or "" for name, match in pairs if name in _URL_OPTIONS}
+        dsn = "".join(match.group(0) for name, match in pairs if name not in _URL_OPTIONS) if found else url
+    else:
+        before, _, query = url.partition("?")
+        parameters = [pair.partition("=")[::2] for pair in query.split("&")]
+        found = {name: unquote(value) for name, value in parameters if name in _URL_OPTIONS}
+        rest = "&".join(f"{name}={value}" for name, value in parameters if name not in _URL_OPTIONS)
+        dsn = (f"{before}?{rest}" if rest else before) if found else url
+    options: dict[str, Any] = {}
+    for name, text in found.items():
+        try:
+            options[name] = _URL_OPTIONS[name](text)
+        except ValueError as error:
+            raise ValueError(f"{name} is {text!r}: give {error}") from None
+    return dsn, options
+
+
+def without_secrets(dsn: str) -> str:
+    """Return a DSN as messages may show it: the user, the hosts, the database and harmless parameters."""
+    if "://" not in dsn:
+        return _pairs_without_secrets(dsn)
+    try:
+        parts = urlsplit(dsn)
+        pairs = parse_qsl(parts.query, keep_blank_values=True)
+    except ValueError:
+        return "postgresql://…"
+    # An unescaped slash or question mark in a password makes the rest of it look like something else.
+    if "@" in parts.path or "@" in parts.query or "@" in parts.fragment or parts.fragment:
+        return "postgresql://…"
+    user, at, hosts = parts.netloc.rpartition("@")
+    if re.search(r":[^],]*[^0-9,\]:][^,\]]*$", re.sub(r"\[[^]]*\]", "", hosts)):
+        return "postgresql://…"
+    netloc = re.sub(r":.*", ":***", user) + at + hosts
+    shown = [(name, value if name in _SHOWN else "***") for name, value in pairs if name in _KNOWN]
+    query = urlencode(shown, safe="*/:,")
+    return (
+        urlunsplit(parts._replace(netloc=netloc, query=query, fragment=""))
+        if netloc
+        else (f"{parts.scheme}://{parts.path}{'?' if query else ''}{query}")
+    )
+
+
+def _pairs_without_secrets(dsn: str) -> str:
+    try:
+        given = _of_pairs(dsn)
+    except StoreUnavailableError:
+        return "postgresql://…"
+    shown = [f"{name}={value if name in _SHOWN else '***'}" for name, value in given.items() if name in _KNOWN]
+    return " ".join(shown) or "postgresql://…"

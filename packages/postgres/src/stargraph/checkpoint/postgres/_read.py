@@ -1,0 +1,204 @@
+"""Reads: checkpoints with what they are decoded from, the steps of a run in pages, and summaries."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from itertools import islice
+from typing import Any, Final
+
+import asyncpg
+
+from stargraph.checkpoint.codec import Codec
+from stargraph.checkpoint.driver import summaries_from_json
+from stargraph.checkpoint.postgres._codec_threads import CodecThreads, are_large, state_size
+from stargraph.checkpoint.postgres._schema import Schema
+from stargraph.checkpoint.protocol import Checkpoint, RunSummary
+from stargraph.errors import CheckpointCorruptedError
+
+MAX_STEP: Final = 2**53
+
+_PAGE_BYTES: Final = 4 * 1024 * 1024
+_CHUNK_BYTES: Final = 1024 * 1024
+_MOST_AT_ONCE: Final = 64
+_QUICK: Final = 8
+"""So many small checkpoints are decoded faster than they are handed over to a thread."""
+
+Fetch = Callable[..., Awaitable[list[asyncpg.Record]]]
+
+# A record is decoded from that of its base, that one from its own base, and so on: a few at most. LIMIT keeps each
+# of them a look-up by the key; the planner would otherwise read all steps of a long run to join them. The tail of the
+# run comes along, so that a record that is gone is told from one that never was.
+_CHAIN: Final = """
+WITH RECURSIVE run AS (
+    SELECT last_step, floor FROM {schema}.runs WHERE run_id = $1 AND status <> 'deleted'
+), chain (step, base, record) AS (
+    SELECT c.step, c.base, c.record
+    FROM run CROSS JOIN LATERAL (
+        SELECT step, base, record FROM {schema}.checkpoints WHERE run_id = $1 AND step = {step} LIMIT 1
+    ) AS c
+    UNION ALL
+    SELECT c.step, c.base, c.record
+    FROM chain CROSS JOIN LATERAL (
+        SELECT step, base, record FROM {schema}.checkpoints
+        WHERE run_id = $1 AND step = chain.base AND step < chain.step LIMIT 1
+    ) AS c
+)
+SELECT run.last_step, run.floor, chain.step, chain.record FROM run LEFT JOIN chain ON true
+"""
+
+# The size of a record is known without reading it, so a page is bounded in bytes and holds at least one.
+_PAGE: Final = """
+WITH RECURSIVE run AS (
+    SELECT last_step, floor FROM {schema}.runs WHERE run_id = $1 AND status <> 'deleted'
+), near AS (
+    SELECT c.step, c.base, octet_length(c.record) AS size
+    FROM run JOIN {schema}.checkpoints AS c ON c.run_id = $1 AND c.step BETWEEN $2 AND $3
+    ORDER BY c.step {order}
+    LIMIT 256
+), sized AS (
+    SELECT step, base, sum(size) OVER (ORDER BY step {order}) - size AS before FROM near
+), page AS (
+    SELECT step, base FROM sized WHERE before < $4
+), needed (step, base) AS (
+    SELECT step, base FROM page
+    UNION
+    SELECT c.step, c.base
+    FROM needed CROSS JOIN LATERAL (
+        SELECT step, base FROM {schema}.checkpoints WHERE run_id = $1 AND step = needed.base LIMIT 1
+    ) AS c
+), found AS (
+    SELECT needed.step, c.record, needed.step IN (SELECT step FROM page) AS asked
+    FROM needed CROSS JOIN LATERAL (
+        SELECT record FROM {schema}.checkpoints WHERE run_id = $1 AND step = needed.step LIMIT 1
+    ) AS c
+)
+SELECT run.last_step, run.floor, found.step, found.record, found.asked
+FROM run LEFT JOIN found ON true
+ORDER BY found.step {order}
+"""
+
+
+class Reader:
+    """Reads one store.
+
+    Args:
+        fetch: runs one statement, and again if it fails for a reason that may pass.
+        schema: where the tables are.
+        codec: decodes records.
+        threads: where large records are decoded.
+    """
+
+    def __init__(self, fetch: Fetch, schema: Schema, codec: Codec, threads: CodecThreads) -> None:
+        self._fetch = fetch
+        self._codec = codec
+        self._threads = threads
+        self._latest = schema.sql(_CHAIN, step="run.last_step")
+        self._at_step = schema.sql(_CHAIN, step="$2")
+        self._ascending = schema.sql(_PAGE, order="ASC")
+        self._descending = schema.sql(_PAGE, order="DESC")
+
+    async def latest(self, run_id: str) -> Checkpoint | None:
+        """Return the checkpoint with the highest step, or None if the run is unknown or deleted."""
+        rows = await self._fetch(self._latest, run_id)
+        if not rows:
+            return None
+        step = rows[0]["last_step"]
+        return await self._decode(self._codec.decode_latest, run_id, step, _records(run_id, step, rows))
+
+    async def at_step(self, run_id: str, step: int) -> Checkpoint | None:
+        """Return one step of a run, or None if it is unknown, deleted or pruned."""
+        rows = await self._fetch(self._at_step, run_id, step)
+        if not rows or step > rows[0]["last_step"]:
+            return None
+        if rows[0]["step"] is None and step < rows[0]["floor"]:
+            return None
+        return await self._decode(self._codec.decode, run_id, step, _records(run_id, step, rows))
+
+    async def history(self, run_id: str, low: int, high: int, *, newest_first: bool) -> AsyncIterator[Checkpoint]:
+        """Yield the checkpoints from `low` to `high`, a page at a time; no connection is held between pages.
+
+        Raises:
+            CheckpointCorruptedError: a step is missing that was not pruned, or one does not follow the step before.
+        """
+        sql = self._descending if newest_first else self._ascending
+        before: Checkpoint | None = None
+        while low <= high:
+            rows = await self._fetch(sql, run_id, low, high, _PAGE_BYTES)
+            if not rows:
+                return
+            high = min(high, rows[0]["last_step"])
+            floor = rows[0]["floor"]
+            steps = [row["step"] for row in rows if row["asked"]]
+            _check_gaps(run_id, steps, max(low, floor), high, newest_first=newest_first)
+            if not steps:
+                return
+            records = {row["step"]: row["record"] for row in rows}
+            async for checkpoint in self._decode_page(run_id, records, steps):
+                if before is not None:
+                    _check_link(*((checkpoint, before) if newest_first else (before, checkpoint)))
+                yield checkpoint
+                before = checkpoint
+            low, high = (low, steps[-1] - 1) if newest_first else (steps[-1] + 1, high)
+
+    async def summaries(self, sql: str, *parameters: object) -> list[RunSummary]:
+        """Return the summaries that a statement finds."""
+        rows = await self._fetch(sql, *parameters)
+        return summaries_from_json([(row["run_id"], row["summary"] or b"null") for row in rows])
+
+    async def _decode(
+        self, decode: Callable[..., Checkpoint], run_id: str, step: int, records: Mapping[int, bytes]
+    ) -> Checkpoint:
+        def work() -> Checkpoint:
+            return decode(records, run_id=run_id, step=step)
+
+        return await self._threads.run(work, large=are_large(records.values()))
+
+    async def _decode_page(
+        self, run_id: str, records: Mapping[int, bytes], steps: list[int]
+    ) -> AsyncIterator[Checkpoint]:
+        decoded = self._codec.decode_many(records, run_id=run_id, steps=steps)
+        large = are_large(records.values())
+        most = 1
+        chunk: list[Checkpoint]
+        while chunk := await self._threads.run(list, islice(decoded, most), large=large or most > _QUICK):
+            for checkpoint in chunk:
+                yield checkpoint
+            # Several at once, but never many of a large state.
+            most = max(1, min(_MOST_AT_ONCE, _CHUNK_BYTES // (1 + state_size(chunk[-1]))))
+
+
+def _records(run_id: str, step: int, rows: list[asyncpg.Record]) -> dict[int, Any]:
+    if rows[0]["step"] is None:
+        raise _missing(run_id, step, rows[0]["last_step"])
+    return {row["step"]: row["record"] for row in rows}
+
+
+def _check_gaps(run_id: str, steps: list[int], low: int, high: int, *, newest_first: bool) -> None:
+    """Refuse a page that leaves out a step that was not pruned; what was pruned is below `low`."""
+    kept = sorted(step for step in steps if step >= low)
+    if not newest_first and steps and not kept:
+        return  # the page ends below
+    expected = range(kept[0], high + 1) if newest_first and kept else range(low, (kept[-1] if kept else high) + 1)
+    if len(kept) != len(expected):
+        raise _missing(run_id, min(set(expected).difference(kept)), high)
+
+
+def _check_link(first: Checkpoint, second: Checkpoint) -> None:
+    if second.step == first.step + 1 and second.previous_digest != first.digest:
+        raise CheckpointCorruptedError(
+            f"run {second.run_id!r}, step {second.step}: it does not follow the stored step {first.step}",
+            reason="corrupted-store",
+            hint="Nothing was changed. Restore the store from a backup, or fork the run from an earlier step.",
+            run_id=second.run_id,
+            step=second.step,
+        )
+
+
+def _missing(run_id: str, step: int, last_step: int) -> CheckpointCorruptedError:
+    return CheckpointCorruptedError(
+        f"run {run_id!r}, step {step}: the record is missing, though the run goes up to step {last_step}",
+        reason="missing-step",
+        hint="Nothing was changed. Restore the store from a backup.",
+        run_id=run_id,
+        step=step,
+    )

@@ -1,0 +1,23 @@
+"""The statements of the PostgreSQL driver by the names of their templates, for tests of plans."""
+
+from __future__ import annotations
+
+from stargraph.checkpoint.postgres import _append, _prune, _read
+from stargraph.checkpoint.postgres._schema import Schema
+
+_PARTS = {"open": _append._OPEN, "if_locked": "", "order": "ASC", "step": "run.last_step"}
+
+
+def templates() -> dict[str, str]:
+    """Return every template that names the schema."""
+    return {
+        name: value
+        for module in (_append, _read, _prune)
+        for name, value in vars(module).items()
+        if isinstance(value, str) and name.isupper() and "{schema}" in value
+    }
+
+
+def statement(name: str, schema: str, **parts: str) -> str:
+    """Return a statement for a schema."""
+    return Schema(schema).sql(templates()[name], **{**_PARTS, **parts})
