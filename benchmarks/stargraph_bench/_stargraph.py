@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from stargraph.checkpoint.protocol import BatchAppend, Checkpoint, Checkpointer, Closing, EncodedValue, Task
+from stargraph.checkpoint.protocol import BatchAppend, Checkpoint, Checkpointer, Closing, Task
+from stargraph.checkpoint.values import EncodedValue
 from stargraph_bench import _nodes
 from stargraph_bench._contender import Contender, InDatabase, InFolder, StepWriter
 from stargraph_bench._runs import APPENDED, Run, State, Step

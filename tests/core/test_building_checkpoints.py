@@ -32,7 +32,6 @@ from support.checkpoints import (
 from stargraph.checkpoint.codec import decode, encode
 from stargraph.checkpoint.protocol import (
     Checkpoint,
-    EncodedValue,
     ErrorInfo,
     Interrupt,
     JsonValue,
@@ -42,9 +41,9 @@ from stargraph.checkpoint.protocol import (
     StepRange,
     Task,
     add_step,
-    format_time,
     is_run_id,
 )
+from stargraph.checkpoint.values import EncodedValue, format_time
 from stargraph.errors import CheckpointError, StateError
 
 

@@ -16,7 +16,8 @@ from support.checkpoints import HARD_STATE, following, genesis, json_values, sam
 
 from stargraph.checkpoint.codec import Cipher, Codec, Record, _delta, base_steps_of, decode, encode, missing_base_steps
 from stargraph.checkpoint.codec._base_steps import DELTAS, base_distance
-from stargraph.checkpoint.protocol import Checkpoint, EncodedValue, ErrorInfo, JsonValue
+from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, JsonValue
+from stargraph.checkpoint.values import EncodedValue
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreVersionError
 
 KEYS = Cipher({"k": b"0123456789abcdef"})

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from support.checkpoints import following, genesis, json_values, rich, states
 from support.workspace import ROOT
 
-from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.protocol import DIGEST_FORM, Checkpoint, JsonValue, canonical
+from stargraph.checkpoint.codec import DIGEST_FORM, Keyring
+from stargraph.checkpoint.protocol import Checkpoint, JsonValue
 from stargraph.checkpoint.protocol._digest import digest_of
+from stargraph.checkpoint.values import canonical
 
 PAGE = (ROOT / "docs/digest.md").read_text()
 VECTORS = json.loads((ROOT / "docs/digest-vectors-2.json").read_text())

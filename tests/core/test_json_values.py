@@ -18,9 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.checkpoints import floats, genesis, json_values, same, sorted_deeply, states, text
 
-from stargraph.checkpoint.protocol import MAX_BYTES, MAX_DEPTH, EncodedValue, JsonValue, canonical, check_json
-from stargraph.checkpoint.protocol import _json as implementation
-from stargraph.checkpoint.protocol._json import encode_members
+from stargraph.checkpoint.protocol import JsonValue
+from stargraph.checkpoint.values import MAX_BYTES, MAX_DEPTH, EncodedValue, canonical, check_json
+from stargraph.checkpoint.values import _json as implementation
+from stargraph.checkpoint.values._encoded import encode_members
 from stargraph.errors import StateError
 
 

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from support.checkpoints import HARD_STATE, following, genesis, json_values, rich, same, states
 
 from stargraph.checkpoint.codec import Keyring, decode, encode
-from stargraph.checkpoint.protocol import MAX_BYTES, Checkpoint, JsonValue, StepRange
+from stargraph.checkpoint.protocol import Checkpoint, JsonValue, StepRange
+from stargraph.checkpoint.values import MAX_BYTES
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StateError
 
 

@@ -19,7 +19,8 @@ from stargraph.checkpoint.codec._delta import NOTHING, delta_between
 from stargraph.checkpoint.codec._dictionary import DICTIONARY
 from stargraph.checkpoint.codec._fields import BASE_CHECK_BYTES, fields_of
 from stargraph.checkpoint.codec._stored import MOST_BYTES, pack
-from stargraph.checkpoint.protocol import Checkpoint, canonical
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.values import canonical
 from stargraph.errors import CheckpointCorruptedError, StargraphError, StoreVersionError
 
 HEADER = bytes((RECORD_VERSION, 0, 0))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.checkpoints import following, genesis
 
-from stargraph.checkpoint.protocol import canonical
+from stargraph.checkpoint.values import canonical
 from stargraph.replay import Change, diff_states, diff_values
 
 

@@ -10,16 +10,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, ValidationError
 
 from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.protocol import (
-    ENDED,
-    Checkpoint,
-    Checkpointer,
-    RunSummary,
-    Seal,
-    Status,
-    canonical,
-    format_time,
-)
+from stargraph.checkpoint.protocol import ENDED, Checkpoint, Checkpointer, RunSummary, Seal, Status
+from stargraph.checkpoint.values import canonical, format_time
 from stargraph.errors import CheckpointCorruptedError, StargraphError
 from stargraph.runtime._reading import Progress, Tally, all_runs, each, find_summary, read_latest
 

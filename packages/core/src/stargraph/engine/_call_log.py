@@ -17,15 +17,8 @@ from typing import Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
-from stargraph.checkpoint.protocol import (
-    MAX_DEPTH,
-    EncodedValue,
-    JsonValue,
-    RecordedCall,
-    Task,
-    check_json,
-    format_time,
-)
+from stargraph.checkpoint.protocol import JsonValue, RecordedCall, Task
+from stargraph.checkpoint.values import MAX_DEPTH, EncodedValue, check_json, format_time
 from stargraph.engine._failures import call_error, error_info
 from stargraph.engine._questions import IN_CALL, Question, question_lost
 from stargraph.engine._threads import run_in_executor

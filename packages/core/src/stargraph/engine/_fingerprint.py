@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from importlib.metadata import packages_distributions, version
 from typing import Any, Final
 
-from stargraph.checkpoint.protocol import JsonValue, canonical
+from stargraph.checkpoint.protocol import JsonValue
+from stargraph.checkpoint.values import canonical
 
 ENGINE_SEMANTICS: Final = 1
 """The number of the engine's meaning of a graph; it goes up when the same graph would run otherwise."""

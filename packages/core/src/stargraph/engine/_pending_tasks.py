@@ -5,14 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
-from stargraph.checkpoint.protocol import (
-    Checkpoint,
-    EncodedValue,
-    FanOut,
-    JsonValue,
-    RecordedCall,
-    Task,
-)
+from stargraph.checkpoint.protocol import Checkpoint, FanOut, JsonValue, RecordedCall, Task
+from stargraph.checkpoint.values import EncodedValue
 from stargraph.engine._plan import Completion, Plan
 from stargraph.engine._subgraph import StoreFaultError
 from stargraph.engine._transitions import Updates, fan_out_of, steps_of, tasks_of

@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from stargraph.checkpoint.protocol import EncodedValue, FanOut, JsonValue, Task
+from stargraph.checkpoint.protocol import FanOut, JsonValue, Task
+from stargraph.checkpoint.values import EncodedValue
 from stargraph.engine._expressions import Expression
 from stargraph.engine._fingerprint import runtime_definition, runtime_hash
 from stargraph.engine._nodes import Node, build_node

@@ -10,7 +10,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final
 
-from stargraph.checkpoint.protocol import EncodedValue, JsonValue, RecordedCall, Task, check_json
+from stargraph.checkpoint.protocol import JsonValue, RecordedCall, Task
+from stargraph.checkpoint.values import EncodedValue, check_json
 from stargraph.engine._failures import chain_of
 from stargraph.errors import NodeError, StateError
 

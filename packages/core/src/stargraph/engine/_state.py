@@ -18,7 +18,8 @@ from pydantic import (
     create_model,
 )
 
-from stargraph.checkpoint.protocol import Checkpoint, EncodedValue, JsonValue, join_encoded
+from stargraph.checkpoint.protocol import Checkpoint, JsonValue
+from stargraph.checkpoint.values import EncodedValue, join_encoded
 from stargraph.engine._imports import load_object
 from stargraph.errors import GraphError, StateError
 from stargraph.ir import BUILTIN_REDUCERS, FieldSpec, IRDocument, parse_type

@@ -8,7 +8,6 @@ from typing import Any
 
 from stargraph.checkpoint.protocol import (
     Checkpoint,
-    EncodedValue,
     ErrorInfo,
     FanOut,
     Interrupt,
@@ -19,6 +18,7 @@ from stargraph.checkpoint.protocol import (
     Task,
     add_step,
 )
+from stargraph.checkpoint.values import EncodedValue
 from stargraph.engine._plan import Completion, Plan
 from stargraph.engine._questions import Question
 from stargraph.errors import StateError

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from stargraph.checkpoint.protocol import canonical
+from stargraph.checkpoint.values import canonical
 
 _SHORT: Final = 160
 _ABSENT: Final = object()

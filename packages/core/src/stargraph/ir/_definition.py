@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
 
-from stargraph.checkpoint.protocol import JsonValue, canonical
+from stargraph.checkpoint.protocol import JsonValue
+from stargraph.checkpoint.values import canonical
 from stargraph.ir._models import Action, FieldSpec, IRDocument, NodeSpec, RuleSpec
 from stargraph.ir._types import field_type, validate_value
 

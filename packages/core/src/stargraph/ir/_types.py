@@ -14,7 +14,8 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
-from stargraph.checkpoint.protocol import JsonValue, check_json
+from stargraph.checkpoint.protocol import JsonValue
+from stargraph.checkpoint.values import check_json
 from stargraph.errors import GraphError, StateError
 from stargraph.ir._positions import did_you_mean, one_of, show_path, show_value
 

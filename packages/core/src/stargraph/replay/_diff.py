@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final, Literal, TypeAlias
 
-from stargraph.checkpoint.protocol import Checkpoint, JsonValue, canonical, path_part
+from stargraph.checkpoint.protocol import Checkpoint, JsonValue
+from stargraph.checkpoint.values import canonical, path_part
 
 ChangeKind: TypeAlias = Literal["added", "removed", "changed"]
 """What became of the value at a path."""

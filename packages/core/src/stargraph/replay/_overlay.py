@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final
 
-from stargraph.checkpoint.protocol import JsonValue, path_part
+from stargraph.checkpoint.protocol import JsonValue
+from stargraph.checkpoint.values import path_part
 from stargraph.errors import StargraphError, StateError
 from stargraph.graph import Graph
 from stargraph.ir import parse_yaml

@@ -11,7 +11,6 @@ from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import (
     Checkpoint,
     Checkpointer,
-    EncodedValue,
     FanOut,
     Interrupt,
     JsonValue,
@@ -20,6 +19,7 @@ from stargraph.checkpoint.protocol import (
     Task,
     add_step,
 )
+from stargraph.checkpoint.values import EncodedValue
 from stargraph.engine import (
     CallLog,
     ForkOverrides,

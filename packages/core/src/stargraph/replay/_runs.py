@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, JsonValue, Task, canonical
+from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, JsonValue, Task
+from stargraph.checkpoint.values import canonical
 from stargraph.errors import CheckpointNotFoundError
 from stargraph.graph import Run
 from stargraph.graph._control import read_run

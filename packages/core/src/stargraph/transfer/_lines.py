@@ -17,7 +17,8 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stargraph.audit._anchor import Head
-from stargraph.checkpoint.protocol import Checkpoint, EncodedValue, format_time, join_encoded
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.values import EncodedValue, format_time, join_encoded
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StargraphError
 
 FORMAT: Final = "stargraph-export"

@@ -4,7 +4,8 @@ from stargraph.checkpoint.codec._cipher import ENCRYPTION_VARIABLE, Cipher
 from stargraph.checkpoint.codec._codec import Codec, Record, decode, encode, missing_base_steps
 from stargraph.checkpoint.codec._seal import KEY_VARIABLE, Keyring
 from stargraph.checkpoint.codec._stored import RECORD_VERSION, base_steps_of
-from stargraph.checkpoint.protocol import DIGEST_FORM, canonical
+from stargraph.checkpoint.protocol._digest import DIGEST_FORM
+from stargraph.checkpoint.values import canonical
 
 __all__ = [
     "DIGEST_FORM",

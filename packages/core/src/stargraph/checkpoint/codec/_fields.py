@@ -14,7 +14,8 @@ from typing import Any, Final
 
 import orjson
 
-from stargraph.checkpoint.protocol import Checkpoint, EncodedValue
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.values import EncodedValue
 
 RUN: Final = "run"
 EVENT: Final = "event"

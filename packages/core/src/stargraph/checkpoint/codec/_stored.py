@@ -40,7 +40,7 @@ from stargraph.checkpoint.codec._delta import Delta, script_between
 from stargraph.checkpoint.codec._dictionary import DICTIONARY
 from stargraph.checkpoint.codec._edit_script import EditScript, apply
 from stargraph.checkpoint.codec._fields import BASE_CHECK_BYTES, EncodedFields
-from stargraph.checkpoint.protocol import MAX_BYTES
+from stargraph.checkpoint.values import MAX_BYTES
 from stargraph.errors import CheckpointCorruptedError, StateError, StoreVersionError
 
 RECORD_VERSION: Final = 4

@@ -11,17 +11,6 @@ from stargraph.checkpoint.protocol._contract import (
     RunSearch,
     RunTree,
 )
-from stargraph.checkpoint.protocol._digest import DIGEST_FORM, format_time
-from stargraph.checkpoint.protocol._json import (
-    MAX_BYTES,
-    MAX_DEPTH,
-    EncodedValue,
-    JsonValue,
-    canonical,
-    check_json,
-    join_encoded,
-    path_part,
-)
 from stargraph.checkpoint.protocol._models import Checkpoint
 from stargraph.checkpoint.protocol._records import (
     ENDED,
@@ -40,23 +29,16 @@ from stargraph.checkpoint.protocol._records import (
     add_step,
     is_run_id,
 )
-from stargraph.checkpoint.protocol._summaries import (
-    PruneReport,
-    RunPage,
-    RunSummary,
-)
+from stargraph.checkpoint.protocol._summaries import PruneReport, RunPage, RunSummary
+from stargraph.checkpoint.values import JsonValue
 
 __all__ = [
-    "DIGEST_FORM",
     "ENDED",
-    "MAX_BYTES",
-    "MAX_DEPTH",
     "PRUNED_BY_DEFAULT",
     "BatchAppend",
     "Checkpoint",
     "Checkpointer",
     "Closing",
-    "EncodedValue",
     "ErrorInfo",
     "Event",
     "FanOut",
@@ -79,10 +61,5 @@ __all__ = [
     "StepRange",
     "Task",
     "add_step",
-    "canonical",
-    "check_json",
-    "format_time",
     "is_run_id",
-    "join_encoded",
-    "path_part",
 ]

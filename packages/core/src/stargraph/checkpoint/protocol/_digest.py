@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
-from stargraph.checkpoint.protocol._json import EncodedValue, canonical
+from stargraph.checkpoint.values import EncodedValue, canonical, format_time
 
 DIGEST_FORM: Final = 2
 """The number of the form; it is part of what is hashed."""
@@ -30,15 +30,6 @@ _PLAIN: Final = (
     "metadata",
     "previous_digest",
 )
-
-
-def format_time(moment: datetime) -> str:
-    """Write an instant as the digest and the stored forms do: UTC, six decimals, `Z`.
-
-    Args:
-        moment: an aware datetime.
-    """
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def digest_of(

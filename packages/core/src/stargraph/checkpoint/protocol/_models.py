@@ -10,7 +10,6 @@ from typing import Any, Final, Self
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from stargraph.checkpoint.protocol._digest import digest_of
-from stargraph.checkpoint.protocol._json import EncodedValue, JsonValue, check_size, encode_members, join_encoded
 from stargraph.checkpoint.protocol._records import (
     ErrorInfo,
     Event,
@@ -34,6 +33,8 @@ from stargraph.checkpoint.protocol._records import (
     Text,
     complaint_of,
 )
+from stargraph.checkpoint.values._encoded import EncodedValue, check_size, encode_members, join_encoded
+from stargraph.checkpoint.values._json import JsonValue
 from stargraph.errors import CheckpointCorruptedError, CheckpointError
 
 

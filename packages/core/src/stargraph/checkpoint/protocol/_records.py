@@ -22,8 +22,8 @@ from pydantic import (
     ValidationInfo,
 )
 
-from stargraph.checkpoint.protocol._digest import format_time
-from stargraph.checkpoint.protocol._json import JsonValue, is_text, own_json
+from stargraph.checkpoint.values import JsonValue, format_time
+from stargraph.checkpoint.values._json import is_text, own_json
 from stargraph.errors import CheckpointError
 
 Event: TypeAlias = Literal[

@@ -7,7 +7,6 @@ from typing import Annotated, Self
 
 from pydantic import AwareDatetime, Field, PlainSerializer, StringConstraints
 
-from stargraph.checkpoint.protocol._digest import format_time
 from stargraph.checkpoint.protocol._models import Checkpoint
 from stargraph.checkpoint.protocol._records import (
     RUN_ID_PATTERN,
@@ -19,6 +18,7 @@ from stargraph.checkpoint.protocol._records import (
     Status,
     Step,
 )
+from stargraph.checkpoint.values import format_time
 from stargraph.errors import NodeError
 
 # What `RunId` and `Instant` check in Python, pydantic checks here itself: a list has a hundred of these.

@@ -6,10 +6,9 @@ The canonical form is specified to the byte in docs/digest.md. It is not RFC 878
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 import orjson
@@ -262,127 +261,20 @@ def own_json(value: JsonValue, path: str) -> JsonValue:
     check_json(value, path)
     text = encode(value)
     if len(text) > MAX_BYTES:
-        raise _too_large(path, len(text))
+        raise too_large(path, len(text))
     return decode(text)
 
 
-class EncodedValue:
-    """One checked JSON value with its text and the digest of its canonical bytes.
-
-    A run's next checkpoint shares the fragments of what did not change, so that the cost of a step
-    follows the change and not the state.
-
-    Args:
-        value: the value; not to be changed.
-        encoded: its JSON text, keys in their own order.
-
-    Attributes:
-        value: the value.
-        encoded: its JSON text.
-        digest: of its canonical bytes, in hex.
-        grown_from: the text of the list that `extended` made this one of, for a codec, which then sets it to None.
-    """
-
-    __slots__ = ("_opened", "digest", "encoded", "grown_from", "value")
-
-    def __init__(
-        self,
-        value: JsonValue,
-        encoded: bytes,
-        _opened: hashlib._Hash | None = None,
-        _grown_from: bytes | None = None,
-    ) -> None:
-        self.value: Final = value
-        self.encoded: Final = encoded
-        self.grown_from = _grown_from
-        # Of a list, all but the closing bracket hashed: what is appended later is hashed behind it.
-        self._opened: Final = _opened or (
-            hashlib.sha256(_canonical_of(value, encoded)[:-1]) if type(value) is list else None
-        )
-        if self._opened is None:
-            closed = hashlib.sha256(_canonical_of(value, encoded))
-        else:
-            closed = self._opened.copy()
-            closed.update(b"]")
-        self.digest: Final = closed.hexdigest()
-
-    def __reduce__(self) -> tuple[type[EncodedValue], tuple[JsonValue, bytes]]:
-        return EncodedValue, (self.value, self.encoded)
-
-    @classmethod
-    def of(cls, value: JsonValue, path: str) -> EncodedValue:
-        """Check a value and take a copy of it that shares nothing with the caller's object.
-
-        Args:
-            value: the value.
-            path: where it is, as an error names it.
-
-        Raises:
-            StateError: the value is not JSON.
-        """
-        check_json(value, path)
-        return cls.of_checked(value)
-
-    @classmethod
-    def of_checked(cls, value: JsonValue) -> EncodedValue:
-        """Like `of`, for a value that is known to be JSON."""
-        encoded = encode(value)
-        owned = decode(encoded) if type(value) is list or type(value) is dict else value
-        return cls(owned, encoded)
-
-    def extended(self, more: EncodedValue) -> EncodedValue:
-        """Return the fragment of a list with the items of another list behind its own; its cost follows those.
-
-        Args:
-            more: the other list.
-        """
-        if not self.value or not more.value:
-            return self if self.value else more
-        assert self._opened is not None
-        opened = self._opened.copy()
-        opened.update(b",")
-        opened.update(_canonical_of(more.value, more.encoded)[1:-1])
-        encoded = b"".join((memoryview(self.encoded)[:-1], b",", memoryview(more.encoded)[1:]))
-        return EncodedValue([*self.value, *more.value], encoded, opened, self.encoded)
-
-    def fresh(self) -> JsonValue:
-        """Return a copy that its receiver may change."""
-        return decode(self.encoded) if type(self.value) is list or type(self.value) is dict else self.value
-
-
-def _canonical_of(value: JsonValue, encoded: bytes) -> bytes:
+def canonical_of(value: JsonValue, encoded: bytes) -> bytes:
+    """Return the canonical bytes of a checked value whose JSON text is known."""
     # Without keys to sort, the text of the fast form is canonical as it is.
     return encoded if _FAST_IS_CANONICAL and type(value) not in (list, dict) else canonical(value)
 
 
-def join_encoded(members: Mapping[str, EncodedValue]) -> bytes:
-    """Return the JSON text of an object from the texts of its members.
-
-    Args:
-        members: the members, in order.
-    """
-    return orjson.dumps({key: orjson.Fragment(fragment.encoded) for key, fragment in members.items()})
-
-
-def encode_members(members: Mapping[str, JsonValue], path: str) -> dict[str, EncodedValue]:
-    """Check an object and return the fragments of its members, in its order.
-
-    Args:
-        members: the object.
-        path: where it is, as an error names it.
-
-    Raises:
-        StateError: the object, or a value inside it, is not JSON, or all of it is too large.
-    """
+def check_members(members: object, path: str) -> None:
+    """Refuse an object that is not JSON, as `check_json` does, or that nests deeper than one field may."""
     if type(members) is not dict:
         raise StateError(f"{path}: {_name_of(members)} is not a JSON object", reason="not-json", path=path)
-    _check_members(members, path)
-    fragments = {key: EncodedValue.of_checked(item) for key, item in members.items()}
-    check_size(fragments, path)
-    return fragments
-
-
-def _check_members(members: dict[str, JsonValue], path: str) -> None:
     try:
         _check_dict(members, 0)
     except _NotJson as fault:
@@ -390,23 +282,8 @@ def _check_members(members: dict[str, JsonValue], path: str) -> None:
         raise StateError(f"{where}: {fault.complaint}", reason="not-json", path=where) from None
 
 
-def check_size(fragments: Mapping[str, EncodedValue], path: str) -> None:
-    """Refuse an object whose JSON text is larger than `MAX_BYTES`.
-
-    Args:
-        fragments: the members of the object.
-        path: where it is, as the error names it.
-
-    Raises:
-        StateError: it is too large.
-    """
-    size = sum(len(fragment.encoded) for fragment in fragments.values())
-    if size > MAX_BYTES:
-        largest = max(fragments, key=lambda key: len(fragments[key].encoded))
-        raise _too_large(path, size, f"; the largest field is {largest!r}")
-
-
-def _too_large(path: str, size: int, detail: str = "") -> StateError:
+def too_large(path: str, size: int, detail: str = "") -> StateError:
+    """Return the error of a text that is larger than `MAX_BYTES`."""
     return StateError(
         f"{path}: {size / 2**20:.1f} MiB of JSON, more than the {MAX_BYTES // 2**20} MiB that a checkpoint holds"
         f"{detail}",

@@ -1,0 +1,24 @@
+"""The values that checkpoints hold: JSON, its text, its canonical bytes, and values that are encoded once."""
+
+from stargraph.checkpoint.values._encoded import EncodedValue, join_encoded
+from stargraph.checkpoint.values._json import (
+    MAX_BYTES,
+    MAX_DEPTH,
+    JsonValue,
+    canonical,
+    check_json,
+    path_part,
+)
+from stargraph.checkpoint.values._times import format_time
+
+__all__ = [
+    "MAX_BYTES",
+    "MAX_DEPTH",
+    "EncodedValue",
+    "JsonValue",
+    "canonical",
+    "check_json",
+    "format_time",
+    "join_encoded",
+    "path_part",
+]
