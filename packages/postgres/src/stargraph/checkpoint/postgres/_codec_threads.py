@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
-from stargraph.checkpoint.protocol import Checkpoint, EncodedValue
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.values import EncodedValue
 
 T = TypeVar("T")
 
