@@ -12,8 +12,9 @@ from stargraph.audit._walk import Walk
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.driver import RecordBases
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunSummary, StepRange
-from stargraph.errors import CheckpointCorruptedError, CheckpointNotFoundError
+from stargraph.errors import CheckpointCorruptedError
 from stargraph.runtime._reading import Progress, Tally, all_runs, each, find_summary, read_latest, steps
+from stargraph.runtime.dispatch import run_not_found_error
 
 
 async def verify(
@@ -80,7 +81,7 @@ async def verify(
             if report is None:
                 if wanted is None:  # deleted since it was listed
                     continue
-                raise _not_found(wanted[number - 1])
+                raise run_not_found_error(wanted[number - 1])
             if anchor is not None and report.run_id not in heads:
                 report = _unanchored(report, anchor)
             tally.run()
@@ -233,12 +234,3 @@ def _unanchored(report: RunReport, anchor: Anchor) -> RunReport:
         message="it started before the anchor was made, and the anchor does not name it: copied, imported or forged",
     )
     return report.model_copy(update={"notes": (*report.notes, note)})
-
-
-def _not_found(run_id: str) -> CheckpointNotFoundError:
-    return CheckpointNotFoundError(
-        f"the store holds no run {run_id!r}",
-        reason="run-not-found",
-        hint="`stargraph runs` lists what it holds; check --checkpoint too.",
-        run_id=run_id,
-    )

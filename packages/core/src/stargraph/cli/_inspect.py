@@ -134,23 +134,12 @@ def _aligned(cells: Sequence[str]) -> str:
     return "  ".join([*(cell.ljust(width) for cell, width in zip(columns, _WIDTHS, strict=True)), last]).rstrip()
 
 
-async def _history(store: Checkpointer, latest: Checkpoint, *, from_step: int = 0) -> AsyncIterator[Checkpoint]:
+def _history(store: Checkpointer, latest: Checkpoint, *, from_step: int = 0) -> AsyncIterator[Checkpoint]:
     """The steps up to the latest one; those that were pruned are left out."""
-    from stargraph.checkpoint.protocol import RunHistory
     from stargraph.cli._store import keyring
     from stargraph.runtime import dispatch
 
-    keys = keyring()
-    if isinstance(store, RunHistory):
-        async for record in store.history(latest.run_id, from_step=from_step, to_step=latest.step):
-            if keys is not None:
-                keys.check(record)
-            yield record
-        return
-    for step in range(from_step, latest.step + 1):
-        found = await dispatch.read_at_step(store, latest.run_id, step, keyring=keys)
-        if found is not None:
-            yield found
+    return dispatch.history(store, latest.run_id, from_step=from_step, to_step=latest.step, keyring=keyring())
 
 
 async def _read_steps(url: str, run_id: str, *steps: int) -> list[Checkpoint]:

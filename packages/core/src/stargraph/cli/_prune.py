@@ -16,7 +16,7 @@ from stargraph.cli._options import (
     StatusName,
 )
 from stargraph.cli._output import plural, print_json, print_lines
-from stargraph.errors import CheckpointCorruptedError, CheckpointNotFoundError
+from stargraph.errors import CheckpointCorruptedError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -117,12 +117,8 @@ async def _status_of(url: str, run_id: str) -> str | None:
 
 async def _delete(url: str, run_id: str) -> None:
     from stargraph.cli._store import opened
+    from stargraph.runtime.dispatch import run_not_found_error
 
     async with opened(url, must_exist=True) as store:
         if not await removing(store).delete_run(run_id):
-            raise CheckpointNotFoundError(
-                f"the store holds no run {run_id!r}",
-                reason="run-not-found",
-                hint="`stargraph runs` lists what it holds; check --checkpoint too.",
-                run_id=run_id,
-            )
+            raise run_not_found_error(run_id)

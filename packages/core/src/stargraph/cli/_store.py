@@ -94,15 +94,7 @@ async def read_latest(store: Checkpointer, run_id: str) -> Checkpoint:
     """
     from stargraph.runtime import dispatch
 
-    latest = await dispatch.read_latest(store, run_id, keyring=keyring())
-    if latest is None:
-        raise CheckpointNotFoundError(
-            f"the store holds no run {run_id!r}",
-            reason="run-not-found",
-            hint="`stargraph runs` lists what it holds; check --checkpoint too.",
-            run_id=run_id,
-        )
-    return latest
+    return await dispatch.read_run(store, run_id, keyring=keyring())
 
 
 def shown(url: str) -> str:

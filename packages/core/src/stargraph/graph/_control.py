@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
 from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.protocol import ENDED, BatchAppend, Checkpoint, Checkpointer, Interrupt, JsonValue
+from stargraph.checkpoint.protocol import ENDED, Checkpoint, Checkpointer, Interrupt, JsonValue
 from stargraph.engine import Plan, RunLog, answered, cancel_children, new_executor_id
-from stargraph.errors import CheckpointConflictError, CheckpointError, CheckpointNotFoundError
+from stargraph.errors import CheckpointConflictError, CheckpointError
 from stargraph.graph._resume_checks import recorded_definition
 from stargraph.ir import validate_value
 from stargraph.runtime import dispatch
@@ -20,46 +20,6 @@ _POLL_SECONDS: Final = 0.2
 
 CANCEL_GRACE: Final = 10.0
 """Seconds that an executor has to stop its nodes before a cancellation takes the run from it."""
-
-
-async def read_run(store: Checkpointer, run_id: str, keyring: Keyring | None) -> Checkpoint:
-    """Return the latest checkpoint of a run.
-
-    Args:
-        store: the store.
-        run_id: the run.
-        keyring: checks the seal.
-
-    Raises:
-        CheckpointNotFoundError: the store holds no such run.
-    """
-    tail = await dispatch.read_latest(store, run_id, keyring=keyring)
-    if tail is None:
-        raise CheckpointNotFoundError(
-            f"the store holds no run {run_id!r}",
-            reason="run-not-found",
-            hint="`stargraph runs` lists what it holds; check --checkpoint too.",
-            run_id=run_id,
-        )
-    return tail
-
-
-async def write_all(store: Checkpointer, records: Sequence[Checkpoint], keyring: Keyring | None) -> None:
-    """Append consecutive steps of one run, in one go where the store can.
-
-    Args:
-        store: the store.
-        records: the steps.
-        keyring: seals them.
-
-    Raises:
-        CheckpointError: as the store raises; what is stored is a prefix.
-    """
-    if isinstance(store, BatchAppend):
-        await dispatch.write_many(store, records, keyring=keyring)
-        return
-    for record in records:
-        await dispatch.write(store, record, keyring=keyring)
 
 
 async def append(
@@ -81,7 +41,7 @@ async def append(
         CheckpointError: as `build` or the store raises.
     """
     for _ in range(_TRIES):
-        tail = await read_run(store, run_id, keyring)
+        tail = await dispatch.read_run(store, run_id, keyring=keyring)
         checkpoint = build(tail)
         if checkpoint is None:
             return tail
@@ -124,7 +84,7 @@ async def respond(
         StateError: the answer does not fit the field that takes it, or is not JSON.
         CheckpointError: `reason` is `no-such-question`, `run-ended` or `run-not-found`, or as the store raises.
     """
-    tail = await read_run(store, run_id, keyring)
+    tail = await dispatch.read_run(store, run_id, keyring=keyring)
     checked = await check_answer(store, tail, interrupt_id, value, plan=plan, keyring=keyring)
     return await append(store, run_id, lambda latest: answer_record(latest, interrupt_id, checked), keyring)
 
@@ -154,7 +114,7 @@ async def check_answer(
     """
     interrupt = open_interrupt(tail, interrupt_id)
     if interrupt.child_run_id is not None:
-        child = await read_run(store, interrupt.child_run_id, keyring)
+        child = await dispatch.read_run(store, interrupt.child_run_id, keyring=keyring)
         child_question = interrupt_id.removeprefix(f"{interrupt.task_id}/")
         # A crash between the two appends leaves the child answered and the parent not.
         if any(question.id == child_question for question in child.interrupts):
@@ -277,7 +237,7 @@ async def cancel(
     deadline = loop.time() + grace
     while tail.status == "running" and loop.time() < deadline:
         await asyncio.sleep(min(_POLL_SECONDS, grace))
-        tail = await read_run(store, run_id, keyring)
+        tail = await dispatch.read_run(store, run_id, keyring=keyring)
     tail = await append(store, run_id, end, keyring)
     await cancel_children(RunLog(store, tail, keyring=keyring), tail, executor_id)
     return tail

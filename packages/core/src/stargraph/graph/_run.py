@@ -28,10 +28,8 @@ from stargraph.graph._control import (
     answer_record,
     cancel,
     check_answer,
-    read_run,
     respond,
     takes_no_answers,
-    write_all,
 )
 from stargraph.graph._migration import migrated, migration_for
 from stargraph.graph._resume_checks import (
@@ -128,7 +126,7 @@ class Run:
                     step=0,
                 ) from error
             if carried:
-                await write_all(self._store, carried, self._keyring)
+                await dispatch.write_many(self._store, carried, keyring=self._keyring)
                 self._publish(open_record(first))
             return await self._execute((first, *carried)[-1], executor_id)
 
@@ -185,7 +183,7 @@ class Run:
             self.run_id = run_id or self.run_id
             if allow_effects is not None:
                 self._allow_effects = allow_effects
-            tail = await read_run(self._store, self.run_id, self._keyring)
+            tail = await dispatch.read_run(self._store, self.run_id, keyring=self._keyring)
             self._log = RunLog(self._store, tail, durability=self._durability, keyring=self._keyring)
             if tail.status == "done":
                 return RunSummary.from_checkpoint(tail)
@@ -219,7 +217,7 @@ class Run:
             StateError: as `resume` raises.
             GraphError: as `resume` raises.
         """
-        tail = await read_run(self._store, run_id or self.run_id, self._keyring)
+        tail = await dispatch.read_run(self._store, run_id or self.run_id, keyring=self._keyring)
         if tail.status != "done":
             self._refuse_ended(tail)
             await self._carried_over(tail, new_executor_id(), accept)

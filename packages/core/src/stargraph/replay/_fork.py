@@ -31,7 +31,6 @@ from stargraph.engine import (
     tasks_of,
 )
 from stargraph.errors import CheckpointError, CheckpointNotFoundError, GraphError, StateError
-from stargraph.graph._control import read_run
 from stargraph.graph._migration import migrated, migration_for
 from stargraph.graph._resume_checks import check_frontier, check_hashes
 from stargraph.replay._overlay import Overlay, bad_overlay, changed_state
@@ -72,7 +71,7 @@ async def open_fork(
         StateError: the changed state, or an output, does not fit the graph.
         StargraphError: the overlay concerns what the run does not have (`reason="bad-overlay"`).
     """
-    source = _Source(store, await read_run(store, parent_run_id, keyring), keyring)
+    source = _Source(store, await dispatch.read_run(store, parent_run_id, keyring=keyring), keyring)
     _check_nodes(plan, overlay)
     must_drop = True
     if step is None:

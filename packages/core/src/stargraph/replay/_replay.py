@@ -47,7 +47,6 @@ from stargraph.engine import (
     tasks_of,
 )
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, CheckpointNotFoundError, StargraphError
-from stargraph.graph._control import read_run
 from stargraph.graph._migration import migrated, migration_for
 from stargraph.graph._resume_checks import check_hashes
 from stargraph.replay._diff import Change, Diff
@@ -81,7 +80,7 @@ async def replay(
         HashMismatchError: all that was to be compared was made by another version of the graph.
         CheckpointError: as the store raises.
     """
-    tail = await read_run(store, run_id, keyring)
+    tail = await dispatch.read_run(store, run_id, keyring=keyring)
     again = _Replay(plan, store, tail, keyring=keyring, threads=threads, accept_graph=accept_graph)
     await again.run(from_step)
     if not again.compared and again.foreign:
@@ -411,7 +410,7 @@ class _Replay:
         run_id = child_run_id(tail.run_id, task.id)
         self._children[run_id] = (task.node, child_inputs(self._plan, tail, task, item))
         try:
-            child = await read_run(self._store, run_id, self._keyring)
+            child = await dispatch.read_run(self._store, run_id, keyring=self._keyring)
         except CheckpointError as error:
             if isinstance(error, CheckpointNotFoundError):
                 self._notes.append(f"the child run {run_id!r} is not in the store")

@@ -13,7 +13,6 @@ from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, JsonValue, T
 from stargraph.checkpoint.values import canonical
 from stargraph.errors import CheckpointNotFoundError
 from stargraph.graph import Run
-from stargraph.graph._control import read_run
 from stargraph.replay._diff import LIMIT, Change, Diff, diff_states, diff_values
 from stargraph.runtime import dispatch
 
@@ -165,7 +164,7 @@ class _Log:
 
     @classmethod
     async def read(cls, store: Checkpointer, run_id: str, keyring: Keyring | None) -> _Log:
-        tail = await read_run(store, run_id, keyring)
+        tail = await dispatch.read_run(store, run_id, keyring=keyring)
         log = cls(store, keyring, tail, [], None, 0)
         async for record in log._history(0):
             log.entries.append(

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeAlias, TypeVar
 
-from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunHistory, RunSearch, RunSummary, Status
+from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunSearch, RunSummary, Status
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreUnavailableError, StoreVersionError
+from stargraph.runtime.dispatch import check_record, stored_steps
 
 Progress: TypeAlias = Callable[[int, int], object]
 """Called now and then with how many runs and how many steps are done."""
@@ -166,10 +167,12 @@ async def read_latest(store: Checkpointer, run_id: str) -> Checkpoint | Unreadab
     """
     try:
         found = await store.read_latest(run_id)
-        return None if found is None else _checked(found, run_id, found.step)
+        if found is not None:
+            check_record(found, run_id, None)
     except CheckpointError as error:
         damage = _damage(error)
         return Unreadable(0 if damage.step is None else damage.step, damage.message)
+    return found
 
 
 async def steps(
@@ -186,9 +189,10 @@ async def steps(
     following = from_step
     while to_step is None or following <= to_step:
         try:
-            async with aclosing(_history(store, run_id, following, to_step)) as history:
+            async with aclosing(stored_steps(store, run_id, from_step=following, to_step=to_step)) as history:
                 async for checkpoint in history:
-                    yield _checked(checkpoint, run_id, max(following, checkpoint.step))
+                    check_record(checkpoint, run_id, max(following, checkpoint.step))
+                    yield checkpoint
                     following = checkpoint.step + 1
         except CheckpointError as error:
             damage = _damage(error)
@@ -201,26 +205,13 @@ async def steps(
             try:
                 found = await store.read_at_step(run_id, step)
                 if found is not None:
-                    yield _checked(found, run_id, step)
+                    check_record(found, run_id, step)
+                    yield found
                 elif not named and to_step is None:
                     return
             except CheckpointError as error:
                 yield Unreadable(step, _damage(error).message)
         following = last + 1
-
-
-async def _history(store: Checkpointer, run_id: str, first: int, last: int | None) -> AsyncGenerator[Checkpoint]:
-    if isinstance(store, RunHistory):
-        async for checkpoint in store.history(run_id, from_step=first, to_step=last):
-            yield checkpoint
-        return
-    if last is None:
-        latest = await store.read_latest(run_id)
-        last = -1 if latest is None else latest.step
-    for step in range(first, last + 1):
-        found = await store.read_at_step(run_id, step)
-        if found is not None:
-            yield found
 
 
 async def each(
@@ -249,18 +240,6 @@ async def each(
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
-
-
-def _checked(found: Checkpoint, run_id: str, step: int) -> Checkpoint:
-    if (found.run_id, found.step) != (run_id, step):
-        raise CheckpointCorruptedError(
-            f"run {run_id!r}, step {step}: the store returned step {found.step} of run {found.run_id!r}",
-            reason="wrong-record",
-            run_id=run_id,
-            step=step,
-        )
-    found.ensure_valid()
-    return found
 
 
 def _damage(error: CheckpointError) -> CheckpointError:

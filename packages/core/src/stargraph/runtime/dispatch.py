@@ -1,14 +1,15 @@
-"""Where the engine meets a store: writes that no cancellation tears, and reads that are always checked."""
+"""The one way to read and write runs: writes that no cancellation tears, and reads that are always checked."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import BatchAppend, Checkpoint, Checkpointer, RunHistory
-from stargraph.errors import CheckpointCorruptedError
+from stargraph.errors import CheckpointCorruptedError, CheckpointNotFoundError
 
 T = TypeVar("T")
 
@@ -33,9 +34,9 @@ async def write(checkpointer: Checkpointer, checkpoint: Checkpoint, *, keyring: 
 
 
 async def write_many(
-    checkpointer: BatchAppend, checkpoints: Sequence[Checkpoint], *, keyring: Keyring | None = None
+    checkpointer: Checkpointer, checkpoints: Sequence[Checkpoint], *, keyring: Keyring | None = None
 ) -> None:
-    """Append consecutive steps of one run, as `write` does.
+    """Append consecutive steps of one run, as `write` does; in one go if the store can.
 
     Args:
         checkpointer: the store.
@@ -47,7 +48,11 @@ async def write_many(
         asyncio.CancelledError: the caller was cancelled; the outcome is known.
     """
     sealed = checkpoints if keyring is None else [keyring.seal(checkpoint) for checkpoint in checkpoints]
-    await run_uncancelled(checkpointer.write_many(sealed))
+    if isinstance(checkpointer, BatchAppend):
+        await run_uncancelled(checkpointer.write_many(sealed))
+        return
+    for checkpoint in sealed:
+        await run_uncancelled(checkpointer.write(checkpoint))
 
 
 async def run_uncancelled(work: Coroutine[Any, Any, T]) -> T:
@@ -88,6 +93,34 @@ async def read_latest(checkpointer: Checkpointer, run_id: str, *, keyring: Keyri
     return _checked(await checkpointer.read_latest(run_id), run_id, None, keyring)
 
 
+async def read_run(checkpointer: Checkpointer, run_id: str, *, keyring: Keyring | None = None) -> Checkpoint:
+    """Read the latest checkpoint of a run that must exist, checked.
+
+    Args:
+        checkpointer: the store.
+        run_id: the run.
+        keyring: checks the seal.
+
+    Raises:
+        CheckpointNotFoundError: the store holds no such run.
+        CheckpointCorruptedError: the record is not what was written.
+    """
+    tail = await read_latest(checkpointer, run_id, keyring=keyring)
+    if tail is None:
+        raise run_not_found_error(run_id)
+    return tail
+
+
+def run_not_found_error(run_id: str) -> CheckpointNotFoundError:
+    """Return the error that says that a store holds no such run."""
+    return CheckpointNotFoundError(
+        f"the store holds no run {run_id!r}",
+        reason="run-not-found",
+        hint="`stargraph runs` lists what it holds; check --checkpoint too.",
+        run_id=run_id,
+    )
+
+
 async def read_at_step(
     checkpointer: Checkpointer, run_id: str, step: int, *, keyring: Keyring | None = None
 ) -> Checkpoint | None:
@@ -120,13 +153,34 @@ async def history(
     Raises:
         CheckpointCorruptedError: a record is not what was written.
     """
+    async with aclosing(stored_steps(checkpointer, run_id, from_step=from_step, to_step=to_step)) as records:
+        async for record in records:
+            check_record(record, run_id, record.step)
+            if keyring is not None:
+                keyring.check(record)
+            yield record
+
+
+async def stored_steps(
+    checkpointer: Checkpointer, run_id: str, *, from_step: int, to_step: int | None
+) -> AsyncGenerator[Checkpoint]:
+    """Yield steps of a run in order, as the store returns them, in one go if it can; unchecked.
+
+    Args:
+        checkpointer: the store.
+        run_id: the run.
+        from_step: the first step.
+        to_step: the last step; None for all there are.
+    """
     if isinstance(checkpointer, RunHistory):
         async for record in checkpointer.history(run_id, from_step=from_step, to_step=to_step):
-            _checked(record, run_id, record.step, keyring)
             yield record
         return
+    if to_step is None:
+        latest = await checkpointer.read_latest(run_id)
+        to_step = -1 if latest is None else latest.step
     for step in range(from_step, to_step + 1):
-        found = await read_at_step(checkpointer, run_id, step, keyring=keyring)
+        found = await checkpointer.read_at_step(run_id, step)
         if found is not None:
             yield found
 
@@ -136,6 +190,24 @@ def _checked(
 ) -> Checkpoint | None:
     if checkpoint is None:
         return None
+    check_record(checkpoint, run_id, step)
+    if keyring is not None:
+        keyring.check(checkpoint)
+    return checkpoint
+
+
+def check_record(checkpoint: Checkpoint, run_id: str, step: int | None) -> None:
+    """Refuse a record that is not the one that was asked for, or not what its digest covers.
+
+    Args:
+        checkpoint: what the store returned.
+        run_id: the run that was asked for.
+        step: the step that was asked for; None if it was the latest.
+
+    Raises:
+        CheckpointCorruptedError: it is of another run or step (`reason="wrong-record"`).
+        CheckpointError: it was changed after it was made (`reason="invalid-checkpoint"`).
+    """
     if checkpoint.run_id != run_id or (step is not None and checkpoint.step != step):
         raise CheckpointCorruptedError(
             f"run {run_id!r}, step {'latest' if step is None else step}: the store returned step {checkpoint.step}"
@@ -146,6 +218,3 @@ def _checked(
             step=step,
         )
     checkpoint.ensure_valid()
-    if keyring is not None:
-        keyring.check(checkpoint)
-    return checkpoint

@@ -11,8 +11,9 @@ from typing import Final
 from stargraph.audit._anchor import Head
 from stargraph.audit._verify import verify_run
 from stargraph.checkpoint.codec import KEY_VARIABLE, Keyring
-from stargraph.checkpoint.protocol import BatchAppend, Checkpoint, Checkpointer
-from stargraph.errors import CheckpointError, CheckpointNotFoundError, StoreUnavailableError
+from stargraph.checkpoint.protocol import Checkpoint, Checkpointer
+from stargraph.errors import CheckpointError, StoreUnavailableError
+from stargraph.runtime import dispatch
 from stargraph.runtime._reading import Unreadable, all_runs, read_latest, steps
 from stargraph.transfer._reports import Refusal
 
@@ -186,11 +187,7 @@ class Appender:
         if not batch:
             return
         try:
-            if isinstance(self._store, BatchAppend):
-                await self._store.write_many(batch)
-            else:
-                for checkpoint in batch:
-                    await self._store.write(checkpoint)
+            await dispatch.write_many(self._store, batch)
         except StoreUnavailableError:
             raise
         except CheckpointError as error:
@@ -328,12 +325,7 @@ async def latest_of(store: Checkpointer, run_id: str, *, must_exist: bool) -> Ch
     if isinstance(latest, Unreadable):
         raise refused(run_id, "corrupted-record", latest.message, f"`stargraph verify {run_id}` tells more.")
     if latest is None and must_exist:
-        raise CheckpointNotFoundError(
-            f"the store holds no run {run_id!r}",
-            reason="run-not-found",
-            hint="`stargraph runs` lists what it holds.",
-            run_id=run_id,
-        )
+        raise dispatch.run_not_found_error(run_id)
     return latest
 
 
