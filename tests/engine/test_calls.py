@@ -14,8 +14,7 @@ from pydantic import BaseModel
 from support import calling_nodes
 from support.calling_nodes import EFFECTS, do, do_async, fail
 from support.graphs import graph
-from support.memory import MemoryCheckpointer
-from support.nodes import Killed
+from support.memory import Killed, MemoryCheckpointer
 
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary
 from stargraph.errors import CallError, CheckpointConflictError, NodeError, StateError, StoreUnavailableError

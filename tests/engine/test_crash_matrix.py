@@ -7,8 +7,7 @@ from pathlib import Path
 
 from support import calling_nodes, nodes
 from support.graphs import calling, everything
-from support.memory import MemoryCheckpointer
-from support.nodes import Killed
+from support.memory import Killed, MemoryCheckpointer
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, RunSummary
 from stargraph.graph import Graph, NodeContext

@@ -11,7 +11,7 @@ import pytest
 from support import nodes
 from support.gated_nodes import Gate, new_gate
 from support.graphs import graph
-from support.memory import MemoryCheckpointer
+from support.memory import Killed, MemoryCheckpointer
 
 from stargraph.checkpoint.codec import encode
 from stargraph.checkpoint.protocol import Checkpoint
@@ -289,11 +289,11 @@ async def test_a_child_run_is_begun_only_after_the_step_that_it_comes_from(
 
     def lose_the_process(checkpoint: Checkpoint) -> None:
         if checkpoint.run_id != "r":
-            raise nodes.Killed
+            raise Killed
 
     store.after_write = lose_the_process
     run = await graph(FAMILY, tmp_path).start(checkpointer=store, run_id="r", durability=durability)
-    with pytest.raises(nodes.Killed):
+    with pytest.raises(Killed):
         await run.start()
     (child,) = (run_id for run_id in store.runs if run_id != "r")
     assert store.events("r") == ["started", "completed begin"]
@@ -345,7 +345,7 @@ async def test_an_executor_that_is_lost_while_it_cancels_leaves_no_run_with_a_ca
 
     def lose_the_process(checkpoint: Checkpoint) -> None:
         if checkpoint.run_id != "r" or checkpoint.event == "cancelled":
-            raise nodes.Killed
+            raise Killed
 
     def ask_to_cancel(checkpoint: Checkpoint) -> None:
         log = store.runs["r"]
@@ -355,10 +355,10 @@ async def test_an_executor_that_is_lost_while_it_cancels_leaves_no_run_with_a_ca
             store.records["r", wish.step] = encode(wish)
 
     store.after_write = lose_the_process
-    with pytest.raises(nodes.Killed):
+    with pytest.raises(Killed):
         await (await family.start(checkpointer=store, run_id="r")).start()
     store.before_write = ask_to_cancel
-    with pytest.raises(nodes.Killed):
+    with pytest.raises(Killed):
         await (await family.start(checkpointer=store)).resume("r")
     (child,) = (run_id for run_id in store.runs if run_id != "r")
     assert store.events("r") == ["started", "completed begin", "cancel_requested", "resumed", "cancelled"]
@@ -382,10 +382,10 @@ async def test_a_store_that_cannot_be_read_for_the_items_of_a_map_is_no_failure_
 
     def lose_the_process(checkpoint: Checkpoint) -> None:
         if checkpoint.last_node == "one":
-            raise nodes.Killed
+            raise Killed
 
     store.after_write = lose_the_process
-    with pytest.raises(nodes.Killed):
+    with pytest.raises(Killed):
         await (await two_maps.start(checkpointer=store, run_id="r")).start()
     store.after_write = lambda checkpoint: None
     store.down = True

@@ -9,8 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import nodes
-from support.memory import MemoryCheckpointer
-from support.nodes import Killed
+from support.memory import Killed, MemoryCheckpointer
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, RunSummary
 from stargraph.graph import Graph, NodeContext, Run

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from support import nodes
 from support.graphs import PATH, SEQUENCE, everything, graph
-from support.memory import MemoryCheckpointer
-from support.nodes import Killed
+from support.memory import Killed, MemoryCheckpointer
 
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointConflictError, CheckpointError, CheckpointNotFoundError, HashMismatchError

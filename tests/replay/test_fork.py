@@ -11,8 +11,7 @@ import pytest
 from support import calling_nodes, nodes
 from support.calling_nodes import EFFECTS, do
 from support.graphs import PATH, calling, everything, graph
-from support.memory import MemoryCheckpointer
-from support.nodes import Killed
+from support.memory import Killed, MemoryCheckpointer
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, RunSummary
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer

@@ -10,8 +10,18 @@ from stargraph.checkpoint.driver import Tail, check_listing, judge_append, not_b
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunSummary
 
 
+class Killed(BaseException):
+    """Stands for the loss of the process: a node or a function that raises it is the last thing that happened."""
+
+
+KILLED = f"{Killed.__module__}.{Killed.__qualname__}"
+
+
 class MemoryCheckpointer:
-    """Keeps every record as bytes; `before_write` and `after_write` may raise or wait."""
+    """Keeps every record as bytes; `before_write` and `after_write` may raise or wait.
+
+    What would record that something was `Killed` is not stored: the process is gone.
+    """
 
     def __init__(self) -> None:
         self.runs: dict[str, list[Checkpoint]] = {}
@@ -26,6 +36,9 @@ class MemoryCheckpointer:
     async def write(self, checkpoint: Checkpoint) -> None:
         self._check_ready()
         record = encode(checkpoint)
+        for error in (checkpoint.error, *(call.error for call in checkpoint.calls)):
+            if error is not None and error.type == KILLED:
+                raise Killed
         self.before_write(checkpoint)
         log = self.runs.setdefault(checkpoint.run_id, [])
         tail = Tail(log[-1].step, log[-1].digest, log[-1].status) if log else None

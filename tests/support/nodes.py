@@ -30,10 +30,6 @@ def reset() -> None:
     before = _nothing
 
 
-class Killed(BaseException):
-    """Stands for the loss of the process."""
-
-
 def _enter(context: NodeContext) -> str:
     name = context.node if context.index is None else f"{context.node}[{context.index}]"
     LEDGER.append(name)
@@ -172,3 +168,9 @@ def sync_x(state: Any, context: NodeContext) -> dict[str, Any]:
     """Like `awaits_x`, in a thread."""
     LEDGER.append(context.node)
     return {"x": before(context)}
+
+
+def appends_x(state: Any, context: NodeContext) -> dict[str, Any]:
+    """Appends to `x` what the test put into `before`, in a thread."""
+    LEDGER.append(context.node)
+    return {"x": [before(context)]}

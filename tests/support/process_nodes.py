@@ -39,3 +39,57 @@ def _line(text: str) -> str:
     with Path(os.environ["LEDGER"]).open("a") as ledger:
         ledger.write(f"{text} {os.getpid()}\n")
     return text
+
+
+class UnpicklableError(Exception):
+    """Cannot be pickled."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: None)
+
+
+class UnloadableError(Exception):
+    """Can be pickled, and not be made again from that."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} {second}")
+
+
+def hangs(state: Any) -> None:
+    """Does not end."""
+    time.sleep(60)
+
+
+def dies(state: Any) -> None:
+    """Ends its process."""
+    os._exit(7)
+
+
+def exits(state: Any) -> None:
+    """Wants to end its process."""
+    raise SystemExit(7)
+
+
+def unpicklable(state: Any) -> None:
+    """Raises what cannot be pickled."""
+    raise UnpicklableError
+
+
+def unloadable(state: Any) -> None:
+    """Raises what breaks whoever unpickles it."""
+    raise UnloadableError("a", "b")
+
+
+def fails_once(state: Any, context: NodeContext) -> dict[str, Any]:
+    """Fails in the first try, then tells its process."""
+    if context.attempt == 1:
+        raise KeyError("once")
+    return {"pid": os.getpid()}
+
+
+def writes_late(state: Any) -> None:
+    """Says that it began, and a second later that it lived so long."""
+    path = Path(state.path)
+    path.with_suffix(".began").touch()
+    time.sleep(1)
+    path.touch()

@@ -1,9 +1,11 @@
 """The engine: what makes a graph's definition run, one durable step after the other."""
 
+from stargraph.engine._attempts import NodeFailed
 from stargraph.engine._call_log import CallLog, Slot, UnrecordedCallError
 from stargraph.engine._context import NodeContext
 from stargraph.engine._engine import Engine, new_executor_id
 from stargraph.engine._events import EventType, RunEvent
+from stargraph.engine._executors import Executors
 from stargraph.engine._expressions import Expression
 from stargraph.engine._failures import error_info, node_cancelled
 from stargraph.engine._fingerprint import ENGINE_SEMANTICS, runtime_changes
@@ -34,9 +36,11 @@ __all__ = [
     "Durability",
     "Engine",
     "EventType",
+    "Executors",
     "Expression",
     "ForkOverrides",
     "NodeContext",
+    "NodeFailed",
     "PendingTasks",
     "Plan",
     "RunEvent",

@@ -9,19 +9,18 @@ import functools
 import heapq
 import inspect
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
 from stargraph.checkpoint.protocol import JsonValue, RecordedCall, Task
 from stargraph.checkpoint.values import MAX_DEPTH, EncodedValue, check_json, format_time
+from stargraph.engine._executors import Executors, Outcome
 from stargraph.engine._failures import call_error, error_info
-from stargraph.engine._questions import IN_CALL, Question, question_lost
-from stargraph.engine._threads import run_in_executor
+from stargraph.engine._questions import IN_CALL, Question, Suspended, question_lost
 from stargraph.errors import NodeError
 from stargraph.runtime import dispatch
 
@@ -62,6 +61,17 @@ class UnrecordedCallError(BaseException):
     def __init__(self, slot: Slot) -> None:
         super().__init__(str(slot))
         self.slot = slot
+
+
+_NO_OUTCOME: Final = (
+    asyncio.CancelledError,
+    GeneratorExit,
+    KeyboardInterrupt,
+    SystemExit,
+    Suspended,
+    UnrecordedCallError,
+)
+"""What a function raises that is not its own outcome, but ends the node that calls it."""
 
 
 class _Book:
@@ -110,7 +120,8 @@ class CallLog:
         task: the task.
         recorded: what its log has of its calls, in order.
         record: appends a call to the log; where None, a call that is not recorded ends the node.
-        threads: where sync functions run; the loop's own threads where None.
+        executors: where sync functions run; threads of this log's own if None.
+        owner: what names the task among those of all runs.
         effects: whether calls that are not repeatable may be made.
         moment: the time that it is; the time of the clock where None.
 
@@ -125,7 +136,8 @@ class CallLog:
         recorded: Iterable[RecordedCall] = (),
         *,
         record: Record | None = None,
-        threads: Executor | None = None,
+        executors: Executors | None = None,
+        owner: str = "",
         effects: bool = True,
         moment: datetime | None = None,
     ) -> None:
@@ -134,7 +146,8 @@ class CallLog:
         self._task = task
         self._recorded = recorded
         self._record = record
-        self._threads = threads
+        self._executors = executors or Executors()
+        self._owner = owner
         self._effects = effects
         self._moment = moment
         self._closed = self._ended = False
@@ -167,6 +180,10 @@ class CallLog:
         while self.is_calling:
             self._idle = self._loop.create_future()
             await self._idle
+
+    def refuse_calls(self) -> None:
+        """Take no further calls of this try; one that is under way may still be recorded."""
+        self._closed = True
 
     def close(self) -> None:
         """Take and record no further calls: the task has ended."""
@@ -219,16 +236,16 @@ class CallLog:
             StateError: the result is not JSON.
         """
         slot, place = await self._open(name, function, key, repeatable=repeatable)
-        error: Exception | None = None
+        error: BaseException | None = None
         try:
             if place is None:
-                began, result = datetime.now(UTC), None
-                with self._asking() as asked:
-                    try:
-                        result = await self._perform(functools.partial(function, *args, **kwargs))
-                    except Exception as raised:  # noqa: BLE001  # whatever it raises is recorded
-                        error = raised
-                self._refuse_lost(asked, name, error)
+                began, asked = datetime.now(UTC), list[Question]()
+                token = IN_CALL.set(asked)
+                try:
+                    result, error = await self._perform(functools.partial(function, *args, **kwargs))
+                finally:
+                    IN_CALL.reset(token)
+                self._pass_on(error, asked, name)
                 place = await self._keep(slot, began, result, error)
                 if place is None:
                     # The executor has lost the run, and cancels what it executes.
@@ -264,18 +281,20 @@ class CallLog:
             StateError: the result is not JSON.
         """
         slot, place = self._on_loop(self._open(name, function, key, repeatable=repeatable))
-        error: Exception | None = None
+        error: BaseException | None = None
         try:
             if place is None:
-                began, result = datetime.now(UTC), None
-                with self._asking() as asked:
-                    try:
-                        result = function(*args, **kwargs)
-                        if inspect.isawaitable(result):
-                            result = self._on_loop(_awaited(result))
-                    except Exception as raised:  # noqa: BLE001  # whatever it raises is recorded
-                        error = raised
-                self._refuse_lost(asked, name, error)
+                began, asked, result = datetime.now(UTC), list[Question](), None
+                token = IN_CALL.set(asked)
+                try:
+                    result = function(*args, **kwargs)
+                    if inspect.isawaitable(result):
+                        result, error = self._on_loop(_outcome_of(result))
+                except BaseException as raised:  # noqa: BLE001  # whatever it raises is recorded
+                    error = raised
+                finally:
+                    IN_CALL.reset(token)
+                self._pass_on(error, asked, name)
                 place = self._on_loop(self._keep(slot, began, result, error))
                 if place is None:
                     raise asyncio.CancelledError
@@ -284,18 +303,11 @@ class CallLog:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._leave, slot)
 
-    @contextlib.contextmanager
-    def _asking(self) -> Iterator[list[Question]]:
-        """Collect the questions that the function of a call asks."""
-        asked: list[Question] = []
-        token = IN_CALL.set(asked)
-        try:
-            yield asked
-        finally:
-            IN_CALL.reset(token)
-
-    def _refuse_lost(self, asked: Sequence[Question], name: str, error: Exception | None) -> None:
-        # Were it recorded, no further try would ask.
+    def _pass_on(self, error: BaseException | None, asked: Sequence[Question], name: str) -> None:
+        """Raise what ends the node and is no outcome of a call; nothing is recorded then."""
+        if error is not None and issubclass(type(error), _NO_OUTCOME):
+            raise error
+        # Were the outcome recorded, no further try would ask.
         if asked:
             raise question_lost(self._task, asked, f"the function of call {name!r} went on without", error)
 
@@ -367,13 +379,16 @@ class CallLog:
             self._book.turns.remove(place)
             heapq.heapify(self._book.turns)
 
-    async def _perform(self, function: Callable[[], Any]) -> object:
-        if inspect.iscoroutinefunction(function):
-            return await function()
-        result = await run_in_executor(function, self._threads, None)
-        return await result if inspect.isawaitable(result) else result
+    async def _perform(self, function: Callable[[], Any]) -> Outcome:
+        try:
+            if inspect.iscoroutinefunction(function):
+                return await function(), None
+            result, error = await self._executors.run_in_thread(function, owner=self._owner)
+            return (await result if error is None and inspect.isawaitable(result) else result), error
+        except BaseException as error:  # noqa: BLE001  # a value from here on, see Outcome
+            return None, error
 
-    async def _keep(self, slot: Slot, began: datetime, result: object, error: Exception | None) -> int | None:
+    async def _keep(self, slot: Slot, began: datetime, result: object, error: BaseException | None) -> int | None:
         """Record an outcome; return its place, or None where the executor has lost the run."""
         call = RecordedCall(
             kind="call",
@@ -394,7 +409,7 @@ class CallLog:
             return None
         return self._book.keep(slot, call)
 
-    def _outcome(self, place: int, cause: Exception | None) -> JsonValue:
+    def _outcome(self, place: int, cause: BaseException | None) -> JsonValue:
         call = self._book.calls[place]
         if call.error is not None:
             raise call_error(call.name, call.error) from cause
@@ -412,8 +427,11 @@ class CallLog:
             raise asyncio.CancelledError from None
 
 
-async def _awaited(work: Awaitable[T]) -> T:
-    return await work
+async def _outcome_of(work: Awaitable[object]) -> Outcome:
+    try:
+        return await work, None
+    except BaseException as error:  # noqa: BLE001  # a value from here on, see Outcome
+        return None, error
 
 
 def _complaint(name: object, function: object, key: object) -> str | None:

@@ -261,10 +261,30 @@ class NodeContext:
         """Whether calls of this try are under way."""
         return self._journal is not None and self._journal.is_calling
 
+    @property
+    def owner(self) -> str:
+        """What names the task among those of all runs."""
+        return f"{self.run_id}/{self.task_id}"
+
+    def note_time(self, moment: datetime | None) -> None:
+        """Take note of the time that a copy of this context told the node in another process.
+
+        Args:
+            moment: the time, or None if it did not ask.
+        """
+        self._now = moment
+        if self._journal is not None:
+            self._journal.seen = moment
+
     async def settle(self) -> None:
         """Wait for what a try has begun and not awaited."""
         if self._journal is not None:
             await self._journal.settle()
+
+    def refuse_calls(self) -> None:
+        """Take no further calls of this try."""
+        if self._journal is not None:
+            self._journal.refuse_calls()
 
     def begin(self, attempt: int) -> None:
         """Make ready for a try.

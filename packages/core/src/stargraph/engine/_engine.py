@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, RecordedCall, Task
+from stargraph.engine._attempts import NodeFailed
 from stargraph.engine._call_log import CallLog
 from stargraph.engine._events import EventType, RunEvent
-from stargraph.engine._failures import error_info, node_cancelled
+from stargraph.engine._executors import Executors
+from stargraph.engine._failures import error_info, name_of, node_cancelled
 from stargraph.engine._fork_overrides import ForkOverrides
 from stargraph.engine._log import RunLog, TakenOver
 from stargraph.engine._pending_tasks import PendingTasks
 from stargraph.engine._plan import Plan
 from stargraph.engine._questions import Suspended
-from stargraph.engine._remote import is_remote
 from stargraph.engine._subgraph import ChildPausedError, Children, StoreFaultError, cancel_children
 from stargraph.engine._task_runner import Worker
 from stargraph.engine._transitions import Updates, asked, called, completed, failed, tasks_of
@@ -50,7 +50,7 @@ class Engine:
         plan: the graph.
         log: the log of the run.
         executor_id: names this executor in every checkpoint that it writes.
-        threads: where sync nodes run; the loop's own threads where None.
+        executors: where sync nodes run.
         publish: told of each event, after its checkpoint was appended.
         terms: what is otherwise than the graph says.
         asks_again: run tasks with open questions once, since another graph or other code may ask something else.
@@ -62,7 +62,7 @@ class Engine:
         log: RunLog,
         *,
         executor_id: str,
-        threads: Executor | None,
+        executors: Executors,
         publish: Publish,
         terms: ForkOverrides | None = None,
         asks_again: bool = False,
@@ -72,7 +72,7 @@ class Engine:
         self._executor_id = executor_id
         self._publish = publish
         self._terms = terms = terms or ForkOverrides()
-        self._call_threads = None if is_remote(threads) else threads
+        self._executors = executors
         self._children = Children(
             plan,
             log,
@@ -81,13 +81,13 @@ class Engine:
                 child_plan,
                 child_log,
                 executor_id=executor_id,
-                threads=threads,
+                executors=executors,
                 publish=publish,
                 terms=ForkOverrides(effects=terms.effects),
             ),
         )
         self._open_work = PendingTasks(plan, log.read_step)
-        self._worker = Worker(plan, self._open_work, threads=threads, run_child=self._children.run, terms=terms)
+        self._worker = Worker(plan, self._open_work, executors=executors, run_child=self._children.run, terms=terms)
         self._flights: dict[str, _Flight] = {}
         self._failure: tuple[Task, BaseException, tuple[RecordedCall, ...]] | None = None
         self._failed: set[str] = set()
@@ -229,7 +229,8 @@ class Engine:
                 task,
                 self._open_work.calls(task),
                 record=self._record_call,
-                threads=self._call_threads,
+                executors=self._executors,
+                owner=f"{tail.run_id}/{task.id}",
                 effects=self._terms.effects,
                 moment=self._open_work.moment(task),
             )
@@ -261,8 +262,8 @@ class Engine:
             # Nobody here cancels a flight and then settles it: the node did so itself.
             self._fail(flight, node_cancelled(task))
             return
-        except Exception as error:  # noqa: BLE001  # whatever a node raises is recorded
-            self._fail(flight, error)
+        except NodeFailed as failure:
+            self._fail(flight, failure.error)
             return
         branches = self._open_work.branches
         try:
@@ -284,6 +285,7 @@ class Engine:
         self._raise_fault()
         task = flight.task
         try:
+            # Reducers are user code too.
             changes = completed(self._plan, tail, task, update, branches)
             changes["frontier"] = self._terms.kept(changes["frontier"])
             return tail.next(
@@ -297,7 +299,7 @@ class Engine:
                 calls=flight.journal.moments(),
                 **changes,
             )
-        except StargraphError as error:
+        except BaseException as error:
             raise _BuildError(error) from error
 
     async def _record_call(self, task: Task, call: RecordedCall) -> bool:
@@ -324,9 +326,13 @@ class Engine:
         moments = flight.journal.moments()
         if asked(self._log.tail, task, suspended.questions, now, ())["interrupts"] == self._log.tail.interrupts:
             return
-        checkpoint = await self._append(
-            "asked", task, lambda tail: asked(tail, task, suspended.questions, now, moments)
-        )
+        try:
+            checkpoint = await self._append(
+                "asked", task, lambda tail: asked(tail, task, suspended.questions, now, moments)
+            )
+        except _BuildError as error:
+            self._fail(flight, error.cause)
+            return
         self._open_work.note_calls(checkpoint)
 
     async def _record_end(self) -> None:
@@ -354,14 +360,17 @@ class Engine:
 
         def build(tail: Checkpoint) -> Checkpoint:
             self._raise_fault()
-            return tail.next(
-                event=event,
-                executor_id=self._executor_id,
-                timestamp=now,
-                last_node=None if task is None else task.node,
-                task_id=None if task is None else task.id,
-                **changed(tail),
-            )
+            try:
+                return tail.next(
+                    event=event,
+                    executor_id=self._executor_id,
+                    timestamp=now,
+                    last_node=None if task is None else task.node,
+                    task_id=None if task is None else task.id,
+                    **changed(tail),
+                )
+            except StargraphError as error:
+                raise _BuildError(error) from error
 
         checkpoint, durable = await self._log.append(build)
         self._tell(event, task, checkpoint.step, now, durable=durable)
@@ -387,8 +396,8 @@ class Engine:
 
 
 class _BuildError(Exception):
-    """Carries what is wrong with a node's update out of the building of its checkpoint."""
+    """Carries what is wrong with what a node gave out of the building of its checkpoint."""
 
-    def __init__(self, cause: StargraphError) -> None:
-        super().__init__(str(cause))
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(name_of(type(cause)))
         self.cause = cause

@@ -3,37 +3,101 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, TypeGuard, TypeVar
 
 from stargraph.checkpoint.protocol import ErrorInfo, Task
-from stargraph.errors import CallError, NodeError
+from stargraph.errors import CallError, NodeError, StargraphError
 
+_MESSAGE_LIMIT: Final = 16_384
 _TRACEBACK_LIMIT: Final = 16_384
+_NAME_LIMIT: Final = 500
 
-_FINAL: Final = frozenset({"question-lost", "concurrent-questions"})
+_FINAL: Final = frozenset({"question-lost", "concurrent-questions", "still-running"})
+
+
+class RemoteNodeError(Exception):
+    """Stands for an exception of a node in another process, which is told there and does not cross over itself.
+
+    Args:
+        info: the exception as it is recorded.
+        classes: the names of its class and of those above.
+    """
+
+    def __init__(self, info: ErrorInfo, classes: tuple[str, ...]) -> None:
+        super().__init__(info.message)
+        self.info = info
+        self.classes = classes
+
+
+Kind = TypeVar("Kind", bound=BaseException)
+
+
+def is_a(error: BaseException | None, kind: type[Kind]) -> TypeGuard[Kind]:
+    """Like `isinstance`, which asks an object for its class, and that may be user code.
+
+    Args:
+        error: the exception.
+        kind: the class.
+    """
+    return issubclass(type(error), kind)
 
 
 def error_info(error: BaseException, *, node: str | None, reason: str | None = None) -> ErrorInfo:
-    """Return an exception as it is recorded.
+    """Return an exception as it is recorded, whatever its class does when it is asked for its text.
 
     Args:
         error: the exception.
         node: the node that raised it.
-        reason: a stable word; that of the exception where None.
+        reason: a stable word; that of one of our own errors where None.
     """
+    if is_a(error, RemoteNodeError):
+        return error.info.model_copy(update={"node": node})
+    return ErrorInfo(
+        type=name_of(type(error)),
+        message=_message_of(error),
+        reason=reason or _reason_of(error),
+        node=node,
+        traceback=_traceback_of(error),
+    )
+
+
+def _message_of(error: BaseException) -> str:
+    try:
+        return _bounded(str(error), _MESSAGE_LIMIT)
+    except BaseException as fault:  # noqa: BLE001  # the text of an exception is user code
+        return f"(this exception has no text: its __str__ raised {name_of(type(fault))})"
+
+
+def _reason_of(error: BaseException) -> str | None:
+    # The word is API: an attribute of that name on anybody else's exception means something else.
+    if not is_a(error, StargraphError):
+        return None
+    reason = error.__dict__.get("reason")
+    return _bounded(reason, _NAME_LIMIT) if isinstance(reason, str) else None
+
+
+def _traceback_of(error: BaseException) -> str:
     import traceback
 
-    text = "".join(traceback.format_exception(error))
-    if len(text) > _TRACEBACK_LIMIT:
-        half = _TRACEBACK_LIMIT // 2
-        text = f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
-    return ErrorInfo(
-        type=_name_of(type(error)),
-        message=_storable(str(error)),
-        reason=reason or getattr(error, "reason", None),
-        node=node,
-        traceback=_storable(text),
-    )
+    try:
+        return _bounded("".join(traceback.format_exception(error)), _TRACEBACK_LIMIT)
+    except BaseException as fault:  # noqa: BLE001  # so are its notes, causes and members
+        try:
+            frames = "".join(traceback.format_tb(error.__traceback__))
+        except BaseException:  # noqa: BLE001
+            frames = ""
+        told = f"{frames}{name_of(type(error))} (its traceback cannot be written: {name_of(type(fault))})"
+        return _bounded(told, _TRACEBACK_LIMIT)
+
+
+def _bounded(text: str, limit: int) -> str:
+    """Return text that can be stored: without lone surrogates, a longer one without its middle, which is told."""
+    # A subclass of str may slice and format itself as it likes.
+    text = text if type(text) is str else str.__getitem__(text, slice(None))
+    if len(text) > limit:
+        half = limit // 2
+        text = "".join((text[:half], f"\n… {len(text) - 2 * half} characters left out …\n", text[-half:]))
+    return str.encode(text, "utf-8", "backslashreplace").decode()
 
 
 def node_cancelled(task: Task) -> NodeError:
@@ -76,7 +140,7 @@ def chain_of(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(link))
         yield link
-        members = link.exceptions if isinstance(link, BaseExceptionGroup) else ()
+        members = link.exceptions if is_a(link, BaseExceptionGroup) else ()
         waiting += [each for each in (*members, link.__cause__, link.__context__) if each is not None]
 
 
@@ -86,7 +150,7 @@ def is_final(error: BaseException) -> bool:
     Args:
         error: the exception.
     """
-    return isinstance(error, NodeError) and error.reason in _FINAL
+    return is_a(error, NodeError) and error.reason in _FINAL
 
 
 def is_any_of(error: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:
@@ -99,22 +163,36 @@ def is_any_of(error: BaseException, kinds: tuple[type[BaseException], ...]) -> b
         error: the exception.
         kinds: the classes.
     """
-    if isinstance(error, kinds):
+    if is_a(error, RemoteNodeError):
+        return any(name_of(kind) in error.classes for kind in kinds)
+    if issubclass(type(error), kinds):
         return True
-    return isinstance(error, CallError) and any(
-        error.error_type == name for kind in kinds for name in _names_below(kind)
-    )
+    return is_a(error, CallError) and any(error.error_type == name for kind in kinds for name in _names_below(kind))
 
 
 def _names_below(kind: type[BaseException]) -> Iterator[str]:
-    yield _name_of(kind)
-    for narrower in kind.__subclasses__():
+    yield name_of(kind)
+    for narrower in type.__subclasses__(kind):
         yield from _names_below(narrower)
 
 
-def _name_of(kind: type[BaseException]) -> str:
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+def classes_of(error: BaseException) -> tuple[str, ...]:
+    """Return the names of an exception's class and of those above it.
+
+    Args:
+        error: the exception.
+    """
+    return tuple(name_of(kind) for kind in type.__dict__["__mro__"].__get__(type(error)))
 
 
-def _storable(text: str) -> str:
-    return text.encode(errors="backslashreplace").decode()
+def name_of(kind: type) -> str:
+    """Return what a class is called in a record: its module and name, the name alone of a builtin one.
+
+    Args:
+        kind: the class; neither name need be what a class is usually called.
+    """
+    # Read past the class's own metaclass, whose attributes are user code.
+    name: str = type.__dict__["__qualname__"].__get__(kind)
+    module = type.__dict__["__dict__"].__get__(kind).get("__module__")
+    text = name if not isinstance(module, str) or module == "builtins" else f"{module}.{name}"
+    return _bounded(text, _NAME_LIMIT)

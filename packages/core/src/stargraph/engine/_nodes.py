@@ -1,23 +1,18 @@
-"""Nodes: the code behind a graph's steps, and how a try of it is made."""
+"""Nodes: the code behind a graph's steps."""
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
-import time
-from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from stargraph.engine._context import NodeContext
-from stargraph.engine._failures import is_any_of, is_final
 from stargraph.engine._imports import load_exception, load_object
 from stargraph.engine._prompts import fill_prompt
 from stargraph.engine._signatures import CONTEXT_NAME, Arguments, SignatureFault, arguments_of
-from stargraph.engine._threads import run_in_executor, timed_out
-from stargraph.errors import GraphError, NodeError
+from stargraph.errors import GraphError
 from stargraph.ir import NodeSpec
 
 
@@ -39,70 +34,6 @@ class Node:
     arguments: Arguments
     retried: tuple[type[BaseException], ...]
 
-    async def run(
-        self,
-        make_call: Callable[[], Callable[[], Any]],
-        context: NodeContext,
-        *,
-        executor: Executor | None = None,
-        waits: bool = True,
-    ) -> object:
-        """Run the node with its retries, and return what it returned.
-
-        Args:
-            make_call: gives the call of each try, with a state of its own.
-            context: what the node is told.
-            executor: where a sync function runs; threads of the loop's own where None.
-            waits: whether time passes between two tries.
-
-        Raises:
-            BaseException: what the last try raised.
-        """
-        try:
-            return await self._tries(make_call, context, executor, waits=waits)
-        except SystemExit as exit_:
-            raise NodeError(
-                f"the node called sys.exit({exit_.code!r})",
-                reason="node-exited",
-                hint="A node ends by returning or by raising an exception.",
-                node=self.spec.id,
-            ) from exit_
-
-    async def _tries(
-        self,
-        make_call: Callable[[], Callable[[], Any]],
-        context: NodeContext,
-        executor: Executor | None,
-        *,
-        waits: bool,
-    ) -> object:
-        retry = self.spec.retry
-        if retry is None:
-            return await self._try(make_call(), context, executor)
-        from tenacity import (
-            AsyncRetrying,
-            retry_if_exception,
-            stop_after_attempt,
-            wait_exponential,
-            wait_none,
-            wait_random,
-        )
-
-        tries = AsyncRetrying(
-            stop=stop_after_attempt(retry.attempts),
-            wait=wait_exponential(multiplier=retry.initial_delay, max=retry.max_delay)
-            + wait_random(0, retry.initial_delay)
-            if waits
-            else wait_none(),
-            retry=retry_if_exception(lambda error: is_any_of(error, self.retried) and not is_final(error)),
-            reraise=True,
-        )
-        async for attempt in tries:
-            with attempt:
-                context.begin(attempt.retry_state.attempt_number)
-                return await self._try(make_call(), context, executor)
-        raise AssertionError("tenacity ends with an outcome")
-
     def call(self, state: object, context: NodeContext) -> Callable[[], Any]:
         """Return the call of the node's function.
 
@@ -113,50 +44,9 @@ class Node:
         return self.arguments.bind(self.function, state, context)
 
     @property
-    def is_async(self) -> bool:
+    def is_async_here(self) -> bool:
         """Whether it runs on the event loop."""
-        return inspect.iscoroutinefunction(self.function)
-
-    async def _try(self, call: Callable[[], Any], context: NodeContext, executor: Executor | None) -> object:
-        raised: BaseException | None = None
-        returned: object = None
-        try:
-            returned = await self._outcome(call, executor)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001  # raised again below, unless it stands for a question
-            raised = error
-        if context.is_calling:
-            await context.settle()
-        outcome = context.outcome_of(raised)
-        if outcome is not None:
-            raise outcome
-        return returned
-
-    async def _outcome(self, call: Callable[[], Any], executor: Executor | None) -> object:
-        if not self.is_async:
-            return await self._in_executor(call, executor)
-        return await self._within(call(), self.spec.timeout)
-
-    async def _in_executor(self, call: Callable[[], Any], executor: Executor | None) -> object:
-        """Run a sync function in a thread, and await what it returns if it wraps an async one."""
-        timeout, began = self.spec.timeout, time.monotonic()
-        returned = await run_in_executor(call, executor, timeout)
-        if not inspect.isawaitable(returned):
-            return returned
-        return await self._within(returned, None if timeout is None else timeout - (time.monotonic() - began))
-
-    async def _within(self, work: Awaitable[object], seconds: float | None) -> object:
-        if seconds is None:
-            return await work
-        limit = asyncio.timeout(seconds)
-        try:
-            async with limit:
-                return await work
-        except TimeoutError:
-            if limit.expired():
-                raise timed_out(self.spec.timeout) from None
-            raise
+        return self.spec.isolation != "process" and inspect.iscoroutinefunction(self.function)
 
 
 def build_node(spec: NodeSpec) -> Node:

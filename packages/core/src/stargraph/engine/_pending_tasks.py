@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
@@ -10,7 +11,7 @@ from stargraph.checkpoint.values import EncodedValue
 from stargraph.engine._plan import Completion, Plan
 from stargraph.engine._subgraph import StoreFaultError
 from stargraph.engine._transitions import Updates, fan_out_of, steps_of, tasks_of
-from stargraph.errors import CheckpointCorruptedError, CheckpointError, StateError
+from stargraph.errors import CheckpointCorruptedError, StateError
 
 ReadStep = Callable[[int], Awaitable[Checkpoint | None]]
 
@@ -66,7 +67,9 @@ class PendingTasks:
         if self._items is None:
             try:
                 self._items = await self._load_items(tail, fan_out)
-            except CheckpointError as error:
+            except (StateError, asyncio.CancelledError):
+                raise
+            except BaseException as error:
                 raise StoreFaultError(error) from error
         return EncodedValue.of_checked(self._items[task.index]).fresh()
 

@@ -155,6 +155,14 @@ class Plan:
         )
 
     @property
+    def concurrency(self) -> int:
+        """How many nodes may run at once, those of child runs included."""
+        actions = [action for rule in self.rules.values() for action in rule.spec.then]
+        widths = [len(action.targets) for action in actions if isinstance(action, Parallel)]
+        widths += [action.max_concurrency for action in actions if isinstance(action, Map)]
+        return max(widths, default=1) * max((child.concurrency for child in self.children.values()), default=1)
+
+    @property
     def definition(self) -> dict[str, JsonValue]:
         """What the two hashes are made of, as a checkpoint records it."""
         return {"graph": self.graph_definition, "runtime": self.runtime_definition}

@@ -12,7 +12,7 @@ from typing import Final
 
 from stargraph.checkpoint.protocol import JsonValue, RecordedCall, Task
 from stargraph.checkpoint.values import EncodedValue, check_json
-from stargraph.engine._failures import chain_of
+from stargraph.engine._failures import chain_of, is_a, name_of
 from stargraph.errors import NodeError, StateError
 
 _KEY_DIGITS: Final = 6
@@ -192,8 +192,8 @@ class Questions:
         if suspended and rest is None:
             return Suspended(asked) if asked else question_lost(self._task, asked, "raised another try's", raised)
         failure = raised if rest is None else rest
-        if asked and any(isinstance(link, Suspended) for link in chain_of(failure)):
-            return question_lost(self._task, asked, f"the node raised {type(failure).__qualname__}", failure)
+        if asked and any(is_a(link, Suspended) for link in chain_of(failure)):
+            return question_lost(self._task, asked, f"the node raised {name_of(type(failure))}", failure)
         return failure
 
 
@@ -220,9 +220,9 @@ def question_lost(task: Task, asked: Sequence[Question], instead: str, cause: Ba
 
 def _split(raised: BaseException) -> tuple[bool, BaseException | None]:
     """Tell whether an exception is a `Suspended` or a group with one in it, and return what else is in it."""
-    if isinstance(raised, Suspended):
+    if is_a(raised, Suspended):
         return True, None
-    if not isinstance(raised, BaseExceptionGroup):
+    if not is_a(raised, BaseExceptionGroup):
         return False, raised
     suspended, rest = raised.split(Suspended)
     return suspended is not None, rest

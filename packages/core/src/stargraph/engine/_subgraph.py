@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Protocol
 
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, JsonValue, ProcessInfo, Task, is_run_id
+from stargraph.engine._attempts import NodeFailed
 from stargraph.engine._expressions import Expression
 from stargraph.engine._log import RunLog
 from stargraph.engine._plan import Plan
@@ -33,8 +35,8 @@ class StoreFaultError(Exception):
         cause: what the store raised.
     """
 
-    def __init__(self, cause: CheckpointError) -> None:
-        super().__init__(str(cause))
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(type(cause).__name__)
         self.cause = cause
 
 
@@ -117,7 +119,9 @@ class Children:
                     await engine.run()
                 finally:
                     del self._running[task.id]
-        except CheckpointError as error:
+        except (NodeFailed, asyncio.CancelledError):
+            raise
+        except BaseException as error:
             raise StoreFaultError(error) from error
         return child_outcome(self._plan, log.tail, task)
 
@@ -127,7 +131,10 @@ class Children:
         if latest is None:
             # A child must not outlive the step that it was made from: nobody would find it, to resume or to cancel it.
             await self._log.flush()
-            first = self._genesis(plan, run_id, tail, task, item)
+            try:
+                first = self._genesis(plan, run_id, tail, task, item)
+            except BaseException as error:
+                raise NodeFailed(error) from error
             await self._log.write(first)
             return self._log.of_child(first)
         if latest.parent_run_id != tail.run_id:

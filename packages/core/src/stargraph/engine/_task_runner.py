@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
 from functools import partial
 from typing import Any
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, Task
-from stargraph.engine._call_log import CallLog
+from stargraph.engine._attempts import Attempts, NodeFailed
+from stargraph.engine._call_log import CallLog, UnrecordedCallError
 from stargraph.engine._context import NodeContext
+from stargraph.engine._executors import Executors
 from stargraph.engine._fork_overrides import ForkOverrides
 from stargraph.engine._pending_tasks import PendingTasks
 from stargraph.engine._plan import Plan
 from stargraph.engine._prompts import fill_prompt
-from stargraph.engine._remote import is_remote, run_in_worker
+from stargraph.engine._questions import Suspended
+from stargraph.engine._remote import run_in_worker
+from stargraph.engine._subgraph import ChildPausedError, StoreFaultError
 from stargraph.engine._transitions import Updates
 
 RunChild = Callable[[Checkpoint, Task, JsonValue], Awaitable[dict[str, object]]]
@@ -26,7 +30,7 @@ class Worker:
     Args:
         plan: the graph.
         work: what the log knows of the open tasks.
-        threads: where sync nodes run; the loop's own threads where None.
+        executors: where sync nodes run.
         run_child: takes the child run of a subgraph to its end.
         terms: what is otherwise than the graph says.
         waits: whether time passes between two tries of a node.
@@ -37,14 +41,14 @@ class Worker:
         plan: Plan,
         work: PendingTasks,
         *,
-        threads: Executor | None,
+        executors: Executors,
         run_child: RunChild,
         terms: ForkOverrides | None = None,
         waits: bool = True,
     ) -> None:
         self._plan = plan
         self._work = work
-        self._threads = threads
+        self._executors = executors
         self._run_child = run_child
         self._terms = terms or ForkOverrides()
         self._waits = waits
@@ -59,8 +63,17 @@ class Worker:
 
         Raises:
             Suspended: it waits for an answer.
-            Exception: what the node raised.
+            NodeFailed: what the node raised.
         """
+        try:
+            return await self._run(tail, task, journal)
+        except (NodeFailed, Suspended, StoreFaultError, ChildPausedError, UnrecordedCallError, asyncio.CancelledError):
+            raise
+        except BaseException as error:
+            # User code again: what a class of the state does when it is read or written.
+            raise NodeFailed(error) from error
+
+    async def _run(self, tail: Checkpoint, task: Task, journal: CallLog) -> Updates:
         state = self._plan.state
         node = self._plan.nodes[task.node]
         replaced = self._terms.output_of(task)
@@ -73,17 +86,13 @@ class Worker:
         else:
             item = await self._work.item(tail, task)
             context = NodeContext(tail, task, item=item, recorded=self._work.calls(task), journal=journal)
-            remote = not node.is_async and is_remote(self._threads)
-            calls = self._remote_calls if remote else self._calls
+            is_remote = not node.is_async_here and (node.spec.isolation == "process" or self._executors.is_remote)
+            calls = self._remote_calls if is_remote else self._calls
+            attempts = Attempts(node, context, self._executors, calls(tail, task, context), waits=self._waits)
             try:
-                returned = await node.run(
-                    calls(tail, task, context), context, executor=self._threads, waits=self._waits
-                )
+                returned = await attempts.run()
             finally:
                 journal.close()
-            if remote:
-                assert isinstance(returned, tuple)
-                returned, journal.seen = returned
         return state.record(state.update_of(returned, task.node))
 
     def _calls(self, tail: Checkpoint, task: Task, context: NodeContext) -> Callable[[], Callable[[], Any]]:

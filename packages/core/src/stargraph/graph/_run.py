@@ -13,6 +13,7 @@ from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, JsonValue, P
 from stargraph.engine import (
     Durability,
     Engine,
+    Executors,
     ForkOverrides,
     Plan,
     RunEvent,
@@ -446,11 +447,12 @@ class Run:
         asks_again: bool = False,
     ) -> RunSummary:
         log = self._log = RunLog(self._store, tail, durability=self._durability, keyring=self._keyring)
+        executors = Executors(self._threads, concurrency=self._plan.concurrency)
         engine = Engine(
             self._plan,
             log,
             executor_id=executor_id,
-            threads=self._threads,
+            executors=executors,
             publish=self._publish,
             terms=terms,
             asks_again=asks_again,
@@ -463,6 +465,7 @@ class Run:
         try:
             await engine.run()
         finally:
+            await dispatch.run_uncancelled(executors.close())
             self._engine = None
             self._stopped.set()
         return RunSummary.from_checkpoint(log.tail)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, NoReturn, Self, TypeVar, overload
+from typing import Any, Final, Literal, NoReturn, Self, TypeVar, overload
 
 from pydantic import BaseModel
 
@@ -70,6 +70,8 @@ class GraphBuilder:
         id: str | None = None,
         retry: RetrySpec | None = None,
         timeout: float | None = None,
+        isolation: Literal["thread", "process"] | None = None,
+        max_overrun: float | None = None,
     ) -> Callable[[_Code], _Code]: ...
 
     def node(
@@ -80,6 +82,8 @@ class GraphBuilder:
         id: str | None = None,  # noqa: A002 - the name that the file has
         retry: RetrySpec | None = None,
         timeout: float | None = None,
+        isolation: Literal["thread", "process"] | None = None,
+        max_overrun: float | None = None,
     ) -> Any:
         """Add a function, or a class with `execute`, as the next node: `@graph.node` or `@graph.node(timeout=20)`.
 
@@ -88,16 +92,19 @@ class GraphBuilder:
             id: the id of the node; the name of the function where None.
             retry: how often it is tried.
             timeout: seconds that one try may take.
+            isolation: `process` runs each try in a process of its own, which the timeout kills.
+            max_overrun: seconds that a further try waits for the thread of one whose time is over.
 
         Raises:
             GraphError: the function cannot be imported by name.
         """
+        tries = {"retry": retry, "timeout": timeout, "isolation": isolation, "max_overrun": max_overrun}
 
         def add(code: _Code) -> _Code:
             kind = callable_path(code)
             if self._code.setdefault(kind, code) is not code:
                 _refuse(f"there are two of the name {kind!r}", "Give each function a name of its own.")
-            self.add_node(id or str(getattr(code, "__name__", "")), kind, retry=retry, timeout=timeout)
+            self.add_node(id or str(getattr(code, "__name__", "")), kind, **tries)
             return code
 
         return add if code is None else add(code)

@@ -224,7 +224,7 @@ def _kind_faults(node: NodeSpec, path: Path) -> Iterator[Fault]:
         yield Fault(f"{unknown} (use {one_of(BUILTIN_KINDS)}, or package.module:callable)", (*path, "kind"))
         return
     if node.kind in _UNTRIED:
-        for key in ("retry", "timeout"):
+        for key in ("retry", "timeout", "isolation", "max_overrun"):
             if getattr(node, key) is not None:
                 yield Fault(f"a node of kind {node.kind} has no tries of its own", (*path, key), key=True)
     for kind, keys in KIND_KEYS.items():

@@ -98,6 +98,9 @@ class NodeSpec(_Spec):
         kind: `package.module:callable`, or `echo`, `halt`, `interrupt`, `subgraph`.
         retry: how often it is tried.
         timeout: seconds that one try may take.
+        isolation: `process` runs each try in a process of its own, which the timeout kills.
+        max_overrun: seconds that a further try waits for the thread of one whose time is over, which nothing can stop;
+            30 if None.
         prompt: of an interrupt: the question, with fields of the state in braces.
         into: of an interrupt: the field that takes the answer.
         graph: of a subgraph: the file of the child, relative to this one.
@@ -111,6 +114,8 @@ class NodeSpec(_Spec):
     kind: str
     retry: RetrySpec | None = None
     timeout: Seconds | None = None
+    isolation: Literal["thread", "process"] | None = None
+    max_overrun: Delay | None = None
     prompt: str | None = None
     into: FieldName | None = None
     graph: str | None = None

@@ -22,7 +22,9 @@ from stargraph.checkpoint.protocol import (
 from stargraph.checkpoint.values import EncodedValue
 from stargraph.engine import (
     CallLog,
+    Executors,
     ForkOverrides,
+    NodeFailed,
     PendingTasks,
     Plan,
     Slot,
@@ -81,8 +83,12 @@ async def replay(
         CheckpointError: as the store raises.
     """
     tail = await dispatch.read_run(store, run_id, keyring=keyring)
-    again = _Replay(plan, store, tail, keyring=keyring, threads=threads, accept_graph=accept_graph)
-    await again.run(from_step)
+    executors = Executors(threads)
+    again = _Replay(plan, store, tail, keyring=keyring, executors=executors, accept_graph=accept_graph)
+    try:
+        await again.run(from_step)
+    finally:
+        await executors.close()
     if not again.compared and again.foreign:
         await check_hashes(plan, tail, again.read_step, accept=())
     return again.report()
@@ -98,7 +104,7 @@ class _Replay:
         tail: Checkpoint,
         *,
         keyring: Keyring | None,
-        threads: Executor | None,
+        executors: Executors,
         accept_graph: bool,
         inputs: Mapping[str, JsonValue] | None = None,
     ) -> None:
@@ -108,7 +114,7 @@ class _Replay:
         self._store = store
         self._tail = tail
         self._keyring = keyring
-        self._threads = threads
+        self._executors = executors
         self._accept_graph = accept_graph
         self._inputs = inputs
         self._differences: list[StepDifference] = []
@@ -183,7 +189,7 @@ class _Replay:
 
     def _new_worker(self) -> Worker:
         return Worker(
-            self._plan, self._work, threads=self._threads, run_child=self._child, terms=self._terms, waits=False
+            self._plan, self._work, executors=self._executors, run_child=self._child, terms=self._terms, waits=False
         )
 
     def _is_ours(self, record: Checkpoint) -> bool:
@@ -297,7 +303,7 @@ class _Replay:
         """Run a task, and compare what comes of it with what is recorded."""
         calls = self._work.calls(task)
         moment = next((call.started_at for call in record.calls if call.kind == "now"), None)
-        journal = CallLog(task, calls, threads=self._threads, moment=moment)
+        journal = CallLog(task, calls, executors=self._executors, moment=moment)
         try:
             update = await self._run(previous, task, journal)
             changes = completed(self._plan, previous, task, update, self._work.branches)
@@ -310,11 +316,12 @@ class _Replay:
             return
         except Suspended as suspended:
             replayed = self._asked(previous, record, task, suspended, journal)
-        except Exception as error:  # noqa: BLE001  # whatever a node raises is compared
-            replayed = self._failed(previous, record, error, journal)
-        except (UnrecordedCallError, BaseExceptionGroup):
+        except (NodeFailed, StargraphError, UnrecordedCallError) as raised:
             if journal.missing is None:
-                raise
+                error = raised.error if isinstance(raised, NodeFailed) else raised
+                self._compare(record, self._failed(previous, record, error, journal))
+                await self._compare_calls(record, task, journal, calls)
+                return
             lost = record.error is not None and record.error.reason == "question-lost"
             if (record.event == "asked" or lost) and not journal.unused:
                 # The function of that call may have asked: it is not run again, and was not recorded then.
@@ -364,7 +371,7 @@ class _Replay:
         changes = asked(previous, task, suspended.questions, asked_at, journal.moments())
         return _next(previous, record, event="asked", update=None, **changes)
 
-    def _failed(self, previous: Checkpoint, record: Checkpoint, error: Exception, journal: CallLog) -> Checkpoint:
+    def _failed(self, previous: Checkpoint, record: Checkpoint, error: BaseException, journal: CallLog) -> Checkpoint:
         info = error_info(error, node=record.last_node)
         if record.error is not None and info.model_copy(update={"traceback": record.error.traceback}) == record.error:
             info = record.error
@@ -430,7 +437,7 @@ class _Replay:
                 self._store,
                 tail,
                 keyring=self._keyring,
-                threads=self._threads,
+                executors=self._executors,
                 accept_graph=self._accept_graph,
                 inputs=inputs or None,
             )

@@ -1,0 +1,176 @@
+"""The tries of a node: its retries, its timeout, and what each of them ends with."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from stargraph.checkpoint.protocol import ErrorInfo
+from stargraph.engine._call_log import UnrecordedCallError
+from stargraph.engine._context import NodeContext
+from stargraph.engine._executors import Executors, Outcome, timed_out
+from stargraph.engine._failures import RemoteNodeError, is_a, is_any_of, is_final, name_of
+from stargraph.engine._nodes import Node
+from stargraph.engine._questions import Suspended
+from stargraph.errors import NodeError
+from stargraph.ir import RetrySpec
+
+_MAX_OVERRUN: Final = 30.0
+
+
+class NodeFailed(Exception):
+    """Carries whatever a node raised out of its task: some exceptions would end the loop that they meet.
+
+    Args:
+        error: what it raised.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(name_of(type(error)))
+        self.error = error
+
+
+class Attempts:
+    """The tries of one execution of a node.
+
+    Args:
+        node: the node.
+        context: what it is told.
+        executors: where sync code runs.
+        make_call: gives the call of each try, with a state of its own.
+        waits: whether time passes between two tries.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        context: NodeContext,
+        executors: Executors,
+        make_call: Callable[[], Callable[[], Any]],
+        *,
+        waits: bool = True,
+    ) -> None:
+        self._node = node
+        self._context = context
+        self._executors = executors
+        self._make_call = make_call
+        self._waits = waits
+
+    async def run(self) -> object:
+        """Run the node until a try succeeds or no further one is due, and return what it returned.
+
+        Raises:
+            Suspended: it waits for answers.
+            NodeFailed: what the last try raised.
+        """
+        retry = self._node.spec.retry
+        last = 1 if retry is None else retry.attempts
+        for attempt in range(1, last + 1):
+            self._context.begin(attempt)
+            returned, raised = await self._try()
+            if raised is None:
+                return returned
+            if is_a(raised, Suspended) or is_a(raised, UnrecordedCallError):
+                raise raised
+            if attempt == last or is_final(raised) or not is_any_of(raised, self._node.retried):
+                raise NodeFailed(raised)
+            if self._waits and retry is not None:
+                await asyncio.sleep(_delay(retry, attempt))
+        raise AssertionError("a node is tried once at least")
+
+    async def _try(self) -> Outcome:
+        spec, context = self._node.spec, self._context
+        patience = _MAX_OVERRUN if spec.max_overrun is None else spec.max_overrun
+        if not await self._executors.wait_for_strays(context.owner, patience):
+            return None, NodeError(
+                f"a thread of an earlier try of node {spec.id!r} still runs after {patience:g} s more",
+                reason="still-running",
+                hint="Give what it waits for a timeout of its own, raise max_overrun, or set isolation: process, which"
+                " makes the node's timeout kill it. Then resume the run.",
+                node=spec.id,
+            )
+        returned, raised = await self._outcome()
+        if self._executors.has_strays(context.owner):
+            # What the thread does from now on is nobody's; the call that it is in may still be recorded.
+            context.refuse_calls()
+        elif context.is_calling:
+            await context.settle()
+        return returned, _explained(context.outcome_of(raised), spec.id)
+
+    async def _outcome(self) -> Outcome:
+        """Return what the function ends with; only a cancellation is raised."""
+        try:
+            call = self._make_call()
+            if self._node.is_async_here:
+                return await self._within(call(), self._node.spec.timeout), None
+            return await self._elsewhere(call)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001  # a value from here on, see Outcome
+            return None, error
+
+    async def _elsewhere(self, call: Callable[[], Any]) -> Outcome:
+        """Run a sync function in a thread or a process, and await what it returns if it wraps an async one."""
+        spec, owner = self._node.spec, self._context.owner
+        if spec.isolation == "process":
+            return _from_worker(
+                await self._executors.run_isolated(call, node=spec.id, seconds=spec.timeout), self._context
+            )
+        if self._executors.is_remote:
+            return _from_worker(
+                await self._executors.run_remotely(call, owner=owner, seconds=spec.timeout), self._context
+            )
+        began = time.monotonic()
+        returned, raised = await self._executors.run_in_thread(call, owner=owner, seconds=spec.timeout, in_given=True)
+        if raised is None and inspect.isawaitable(returned):
+            left = None if spec.timeout is None else max(spec.timeout - (time.monotonic() - began), 0)
+            return await self._within(returned, left), None
+        return returned, raised
+
+    async def _within(self, work: Awaitable[object], seconds: float | None) -> object:
+        if seconds is None:
+            return await work
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                return await work
+        except TimeoutError:
+            if limit.expired():
+                raise timed_out(self._node.spec.timeout) from None
+            raise
+
+
+def _from_worker(outcome: dict[str, Any], context: NodeContext) -> Outcome:
+    context.note_time(outcome["told"])
+    if outcome["error"] is None:
+        return outcome["update"], None
+    return None, RemoteNodeError(ErrorInfo.model_validate(outcome["error"]), tuple(outcome["classes"]))
+
+
+def _explained(raised: BaseException | None, node: str) -> BaseException | None:
+    """Return what a try ends with; what is meant for the process ends the run alone, and says how to go on."""
+    if is_a(raised, SystemExit):
+        code = raised.code if type(raised.code) in (int, str) else ""
+        did, reason = f"called sys.exit({code!r:.200})" if code != "" else "called sys.exit()", "node-exited"
+    elif is_a(raised, KeyboardInterrupt):
+        did, reason = "raised KeyboardInterrupt", "node-interrupted"
+    else:
+        return raised
+    error = NodeError(
+        f"the node {did}, which ends this run and not the process",
+        reason=reason,
+        hint="A node ends by returning or by raising an Exception. Resume the run to run the node again.",
+        node=node,
+    )
+    error.__cause__ = raised
+    return error
+
+
+def _delay(retry: RetrySpec, attempt: int) -> float:
+    """Return the seconds before the next try: doubled each time, with jitter so that many do not come at once."""
+    jitter = random.uniform(0, retry.initial_delay)  # noqa: S311  # no secret
+    return min(retry.initial_delay * 2.0 ** (attempt - 1), retry.max_delay) + jitter

@@ -1,0 +1,222 @@
+"""Sync nodes have threads of their own, a timeout acts when it expires, and a process is killed by it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import pytest
+from support import nodes
+from support.graphs import graph
+from support.memory import MemoryCheckpointer
+
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+from stargraph.errors import GraphError
+from stargraph.graph import NodeContext
+
+ONE = """
+state_schema: {x: {type: any, default: null}}
+nodes: [{id: a, kind: "support.nodes:sync_x", KEYS}]
+"""
+
+MAP = """
+state_schema: {x: {type: "list[any]", reduce: append, default: []}}
+nodes: [{id: begin, kind: echo}, {id: a, kind: "support.nodes:appends_x", timeout: 20}, {id: end, kind: echo}]
+rules:
+  - id: each
+    when: {node: begin}
+    then: [{kind: map, over: "[0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15]", target: a, join: end}]
+"""
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    """What blocked threads wait for; opened at the end."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+async def test_as_many_run_at_once_as_the_graph_allows(store: MemoryCheckpointer) -> None:
+    meeting = threading.Barrier(16)
+    nodes.before = lambda ctx: meeting.wait(10)
+    run = await graph(MAP).start(checkpointer=store, run_id="r")
+    assert (await run.start()).status == "done"
+    assert not [each for each in threading.enumerate() if each.name.startswith("stargraph-node") and not each.daemon]
+
+
+async def finished(store: SQLiteCheckpointer) -> bool:
+    """Whether a branch is stored as completed."""
+    tail = await store.read_latest("r")
+    return tail is not None and tail.event == "completed" and tail.last_node == "a"
+
+
+async def test_blocked_nodes_hold_up_neither_the_store_nor_the_default_executor(tmp_path: Any) -> None:
+    meeting = threading.Barrier(16)
+
+    async def elsewhere() -> str:
+        return await asyncio.to_thread(lambda: "thread")
+
+    def body(ctx: NodeContext) -> Any:
+        if ctx.item == 0:
+            return "first"
+        meeting.wait(20)
+        return ctx.call_sync("there", elsewhere)
+
+    nodes.before = body
+    async with SQLiteCheckpointer(tmp_path / "run.sqlite") as store:
+        run = await graph(MAP).start(checkpointer=store, run_id="r")
+        work = asyncio.ensure_future(run.start())
+        while not await finished(store):
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(meeting.wait, 20)
+        assert (await work).status == "done"
+    assert run.state == {"x": ["first", *["thread"] * 15]}
+
+
+async def test_the_time_of_a_node_begins_when_it_begins(store: MemoryCheckpointer) -> None:
+    text = MAP.replace("timeout: 20", "timeout: 0.5")
+    nodes.before = lambda ctx: time.sleep(0.1)
+    with ThreadPoolExecutor(2) as pool:
+        run = await graph(text).start(checkpointer=store, run_id="r", executor=pool)
+        assert (await run.start()).status == "done", "eight turns of 0.1 s, each well below the timeout"
+
+
+async def test_a_timeout_ends_the_run_when_it_expires(store: MemoryCheckpointer, gate: threading.Event) -> None:
+    late: list[str] = []
+
+    def body(ctx: NodeContext) -> Any:
+        gate.wait()
+        for late_use in (partial(ctx.call_sync, "late", len, ""), partial(ctx.interrupt, "late?")):
+            try:
+                late_use()
+            except Exception as error:
+                late.append(str(getattr(error, "reason", error)))
+
+    nodes.before = body
+    run = await graph(ONE.replace("KEYS", "timeout: 0.1")).start(checkpointer=store, run_id="r")
+    began = time.monotonic()
+    summary = await run.start()
+    assert time.monotonic() - began < 2
+    assert summary.error is not None
+    assert summary.error.message == (
+        "the node took longer than its timeout of 0.1 s; its thread cannot be stopped and goes on"
+    )
+    gate.set()
+    while len(late) < 2:
+        await asyncio.sleep(0.01)
+    assert late == ["node-ended", "node-ended"]
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+async def test_no_try_runs_beside_a_thread_that_goes_on(
+    store: MemoryCheckpointer, gate: threading.Event, resumed: bool
+) -> None:
+    nodes.before = lambda ctx: gate.wait()
+    retry = "" if resumed else "retry: {attempts: 3, initial_delay: 0}, "
+    run = await graph(ONE.replace("KEYS", f"{retry}timeout: 0.05, max_overrun: 0.1")).start(
+        checkpointer=store, run_id="r"
+    )
+    summary = await run.start()
+    if resumed:
+        assert summary.error is not None
+        assert summary.error.type == "TimeoutError"
+        summary = await run.resume()
+    assert summary.error is not None
+    assert summary.error.reason == "still-running"
+    assert nodes.LEDGER == ["a"]
+    gate.set()
+    while (await run.resume()).status != "done":
+        await asyncio.sleep(0.01)
+    assert nodes.LEDGER == ["a", "a"]
+
+
+async def test_a_call_that_ends_late_is_recorded_for_the_next_try(
+    store: MemoryCheckpointer, gate: threading.Event
+) -> None:
+    made: list[int] = []
+
+    def effect() -> int:
+        made.append(1)
+        gate.wait(0.3)
+        return len(made)
+
+    nodes.before = lambda ctx: ctx.call_sync("effect", effect)
+    text = ONE.replace("KEYS", "timeout: 0.1, retry: {attempts: 2, initial_delay: 0}")
+    run = await graph(text).start(checkpointer=store, run_id="r")
+    assert (await run.start()).status == "done"
+    assert (made, run.state) == ([1], {"x": 1})
+
+
+ISOLATED = 'nodes: [{id: a, kind: "support.process_nodes:NODE", isolation: process, timeout: 20}]'
+
+
+@pytest.mark.parametrize(
+    ("node", "error", "reason"),
+    [
+        ("hangs", "TimeoutError", None),
+        ("dies", "stargraph.errors._exceptions.NodeError", "process-died"),
+        ("unpicklable", "support.process_nodes.UnpicklableError", None),
+        ("unloadable", "support.process_nodes.UnloadableError", None),
+        ("asks", "stargraph.errors._exceptions.NodeError", "detached-node"),
+        ("exits", "SystemExit", None),
+    ],
+)
+async def test_a_node_in_a_process_fails_alone(
+    store: MemoryCheckpointer, node: str, error: str, reason: str | None
+) -> None:
+    text = ISOLATED.replace("NODE", node).replace("20", "1.5" if node == "hangs" else "20")
+    run = await graph(text).start(checkpointer=store, run_id="r")
+    began = time.monotonic()
+    summary = await run.start()
+    assert time.monotonic() - began < 15
+    assert summary.error is not None
+    assert (summary.status, summary.error.type, summary.error.reason) == ("failed", error, reason)
+
+
+async def test_a_node_in_a_process_returns_its_update_and_is_retried_by_class(store: MemoryCheckpointer) -> None:
+    text = """id: test
+state_schema: {pid: int, n: {type: int, default: 0}}
+nodes:
+  - {id: a, kind: "support.process_nodes:fails_once", isolation: process,
+     retry: {attempts: 2, initial_delay: 0, on: [LookupError]}}
+"""
+    import os
+
+    run = await graph(text).start(checkpointer=store, run_id="r", inputs={"pid": os.getpid()})
+    assert (await run.start()).status == "done"
+    assert run.state is not None
+    assert run.state["pid"] != os.getpid()
+
+
+async def test_a_process_is_killed_by_a_cancellation(store: MemoryCheckpointer, tmp_path: Any) -> None:
+    text = f"state_schema: {{path: str}}\n{ISOLATED.replace('NODE', 'writes_late')}"
+    path = tmp_path / "late"
+    run = await graph(text).start(checkpointer=store, run_id="r", inputs={"path": str(path)})
+    work = asyncio.ensure_future(run.start())
+    while not path.with_suffix(".began").exists():
+        await asyncio.sleep(0.02)
+    assert (await run.cancel()).status == "cancelled"
+    await work
+    await asyncio.sleep(1.2)
+    assert not path.exists()
+
+
+async def test_a_dying_pool_of_the_users_is_a_failure_of_the_node(store: MemoryCheckpointer) -> None:
+    with ProcessPoolExecutor(1) as pool:
+        text = ISOLATED.replace("NODE", "dies").replace("isolation: process, ", "")
+        run = await graph(text).start(checkpointer=store, run_id="r", executor=pool)
+        summary = await run.start()
+    assert summary.error is not None
+    assert summary.error.type == "concurrent.futures.process.BrokenProcessPool"
+
+
+@pytest.mark.parametrize("keys", ["isolation: processes", "max_overrun: -1"])
+def test_a_wrong_key_is_refused(keys: str) -> None:
+    with pytest.raises(GraphError):
+        graph(ONE.replace("KEYS", keys))
