@@ -67,7 +67,7 @@ class PendingTasks:
         if self._items is None:
             try:
                 self._items = await self._load_items(tail, fan_out)
-            except (StateError, asyncio.CancelledError):
+            except (StateError, StoreFaultError, asyncio.CancelledError):
                 raise
             except BaseException as error:
                 raise StoreFaultError(error) from error

@@ -119,7 +119,7 @@ class Children:
                     await engine.run()
                 finally:
                     del self._running[task.id]
-        except (NodeFailed, asyncio.CancelledError):
+        except (NodeFailed, StoreFaultError, asyncio.CancelledError):
             raise
         except BaseException as error:
             raise StoreFaultError(error) from error
