@@ -18,13 +18,19 @@ def _no_keys_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STARGRAPH_ENCRYPTION_KEY")
 
 
+def key_file(folder: Folder, text: str) -> Path:
+    keys = folder.write("keys.txt", text)
+    keys.chmod(0o600)
+    return keys
+
+
 def run(folder: Folder, *options: str) -> None:
     answer = folder.call("run", *options, "graph.yaml", "--run-id", "r1", "-i", "count=1", "-i", f"name={NAME}")
     assert answer.code == 0, answer.err
 
 
 def test_a_run_with_keys_leaves_nothing_readable(folder: Folder) -> None:
-    keys = folder.write("keys.txt", f"{KEYS}\n")
+    keys = key_file(folder, f"{KEYS}\n")
     run(folder, "--encryption-keys", str(keys))
     with sqlite3.connect(".stargraph/run.sqlite") as connection:
         everything = b"".join(record for (record,) in connection.execute("SELECT record FROM log"))
@@ -67,12 +73,12 @@ def test_a_plain_store_is_refused_until_the_move_is_announced(folder: Folder, mo
 
 @pytest.mark.parametrize("text", ["k:short", "k:0123456789abcdef k:0123456789abcdef"])
 def test_keys_that_cannot_be_used_are_refused(folder: Folder, text: str) -> None:
-    keys = folder.write("keys.txt", text)
+    keys = key_file(folder, text)
     answer = folder.call("runs", "--encryption-keys", str(keys), "--checkpoint", "x.sqlite")
     assert answer.code == 2
     answer = folder.call("run", "--encryption-keys", str(keys), "graph.yaml", "-i", "count=1")
     assert answer.code == 2
-    assert "STARGRAPH_ENCRYPTION_KEY: " in answer.err
+    assert "error: --encryption-keys " in answer.err
     assert "0123456789abcdef" not in answer.err
 
 

@@ -15,7 +15,7 @@ from support.cli import Folder
 
 from stargraph.checkpoint.protocol import Status
 from stargraph.cli._app import app
-from stargraph.cli._errors import ExitCode
+from stargraph.cli._exit_codes import ExitCode
 from stargraph.cli._options import AcceptName, DurabilityName, StatusName
 from stargraph.engine import Durability
 from stargraph.graph._run import Accept

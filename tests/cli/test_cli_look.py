@@ -10,7 +10,7 @@ from support.cli import STEPS, Folder
 from support.memory import MemoryCheckpointer
 
 from stargraph.checkpoint.protocol import Checkpointer
-from stargraph.cli import _store
+from stargraph.cli._store import StoreRef
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_doctor(three_runs: Folder) -> None:
     assert three_runs.call("doctor", "--json").json["store"]["state"] == "works"
     unmade = three_runs.call("doctor", "elsewhere.sqlite")
     assert unmade.code == 0
-    assert "not made yet" in unmade.out
+    assert "does not exist yet" in unmade.out
     assert not (three_runs.path / "elsewhere.sqlite").exists()
     bad = three_runs.call("doctor", "graph.yaml")
     assert bad.code == 7
@@ -144,13 +144,12 @@ def test_a_store_that_can_only_what_the_contract_demands(folder: Folder, monkeyp
     memory = MemoryCheckpointer()
 
     @asynccontextmanager
-    async def opened(url: str, *, must_exist: bool = False):  # type: ignore[no-untyped-def]
+    async def opened(ref: StoreRef, access: str):  # type: ignore[no-untyped-def]
         store: Checkpointer = memory
         await store.bootstrap()
         yield store
 
-    monkeypatch.setattr(_store, "opened", opened)
-    monkeypatch.setattr("stargraph.cli._execution.opened", opened)
+    monkeypatch.setattr(StoreRef, "opened", opened)
     for run_id in ("r1", "r2"):
         assert folder.call("run", "graph.yaml", "-i", "count=1", "--run-id", run_id, "-q").code == 0
     assert ids(folder.call("runs").out) == ["r2", "r1"]

@@ -91,7 +91,7 @@ def test_cancel(waiting: Folder) -> None:
 
 def test_check_tells_and_writes_nothing(waiting: Folder) -> None:
     before = waiting.call("inspect", "r", "--json").out
-    assert "would go on from step 3" in waiting.call("resume", "r", "asking.yaml", "--check").out
+    assert "would resume from step 3" in waiting.call("resume", "r", "asking.yaml", "--check").out
     waiting.write(
         "asking.yaml", ASKING.replace("id: sign", "id: signature").replace("[approve, sign]", "[approve, signature]")
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.cli import GRAPH, STEPS, Folder
 
-from stargraph.cli import _live
+from stargraph.cli import _terminal_display
 from stargraph.engine import RunEvent
 
 DEFAULT = Path(".stargraph/run.sqlite")
@@ -169,8 +169,8 @@ def test_a_failed_run_says_where_and_how_to_go_on(folder: Folder) -> None:
     assert answer.out.splitlines()[-1].startswith("outcome      status=failed run=r1 step=2")
     assert answer.err == (
         f"error: node 'second' failed: ValueError: no \\x1b[31m ({folder.path}/steps.py:5)\n"
-        "hint: find the traceback with: stargraph inspect r1 --step 2\n"
-        "      go on with: stargraph resume r1 graph.yaml\n"
+        "hint: go on with: stargraph resume r1 graph.yaml\n"
+        "      see the traceback with: stargraph inspect r1 --step 2\n"
     )
 
 
@@ -291,4 +291,4 @@ def test_the_live_display_names_branches_and_subgraphs(run_id: str, task_id: str
         timestamp=datetime.now(UTC),
         durable=True,
     )
-    assert _live._name(event, "r1") == name
+    assert _terminal_display._name(event, "r1") == name

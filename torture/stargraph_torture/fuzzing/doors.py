@@ -16,8 +16,8 @@ from support.memory import MemoryCheckpointer
 
 from stargraph.checkpoint.codec import Codec, decode, encode
 from stargraph.checkpoint.protocol import Checkpoint, is_run_id
-from stargraph.cli._answers import readings
 from stargraph.cli._inputs import parse_since, split_pairs
+from stargraph.cli._questions import readings
 from stargraph.engine import Expression
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, GraphError, StargraphError, StoreVersionError
 from stargraph.ir import parse_graph, parse_yaml, validate_value

@@ -2,35 +2,116 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
 import warnings
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from stargraph.cli._cancel import cancel
 from stargraph.cli._copy import copy, export, import_
 from stargraph.cli._doctor import doctor
 from stargraph.cli._draw import graph, schema
 from stargraph.cli._drivers import drivers
-from stargraph.cli._errors import EXIT_CODES, Commands
+from stargraph.cli._errors import is_about_usage, report
+from stargraph.cli._exit_codes import EXIT_CODES, ExitCode
 from stargraph.cli._inspect import inspect
+from stargraph.cli._migrate import migrate
 from stargraph.cli._options import NODE_THREADS
-from stargraph.cli._output import clean
+from stargraph.cli._output import clean, emit
 from stargraph.cli._prune import delete, prune
 from stargraph.cli._replay import replay
 from stargraph.cli._respond import respond
 from stargraph.cli._resume import resume
 from stargraph.cli._run import run
 from stargraph.cli._runs import runs
+from stargraph.cli._secrets import hide_secrets, protect
+from stargraph.cli._streams import open_missing_streams, safe_streams
 from stargraph.cli._verify import anchor, verify
+
+
+class Commands(TyperGroup):
+    """A group of commands in which every error becomes one message and an exit code."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """Return the option `--help` of the group."""
+        option = super().get_help_option(ctx)
+        if option is not None:
+            # Without a default, typer converts None by pydantic, and a command's own help waits for that.
+            option.default = False
+        return option
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the command that the arguments name, and exit with its code."""
+        words = list(sys.argv[1:] if args is None else args)
+        with safe_streams():
+            protect(words)
+            try:
+                code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+            except BaseException as error:  # noqa: BLE001  # every error becomes a message and an exit code
+                code = _exit_code_of(error, as_json=_answers_in_json(words))
+        sys.exit(code)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; what it raises is `main`'s to report, and not typer's."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            emit("interrupted", sys.stderr)
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+        except OSError as error:
+            raise _SystemFault from error
+
+
+class _SystemFault(Exception):
+    """Carries an OSError past typer, which takes each for one of stdout."""
+
+
+def _answers_in_json(words: list[str]) -> bool:
+    # Not by what was parsed: the arguments may be what is wrong.
+    own = words[: words.index("--")] if "--" in words else words
+    return "--json" in own or "--events" in own
+
+
+def _exit_code_of(error: BaseException, *, as_json: bool) -> int | str | None:
+    if isinstance(error, _SystemFault):
+        assert error.__cause__ is not None
+        error = error.__cause__
+    if isinstance(error, SystemExit):
+        return error.code
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
+        emit("interrupted", sys.stderr)
+        return ExitCode.INTERRUPTED
+    if isinstance(error, typer.Exit):
+        return error.exit_code
+    if not isinstance(error, Exception):
+        raise error
+    if is_about_usage(error) and type(error).__name__ == "NoArgsIsHelpError":
+        emit(error.format_message(), sys.stderr)  # type: ignore[attr-defined]
+        return ExitCode.USAGE
+    try:
+        return report(error, as_json=as_json)
+    except typer.Exit as end:  # stdout takes no more text
+        return end.exit_code
+
 
 app = typer.Typer(
     name="stargraph",
     cls=Commands,
-    help="Run graphs durably: every finished step is kept, and a run goes on where it stopped.",
+    help="Run graphs durably: every finished step is stored, and a stopped run resumes where it left off.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
     # Its options would make typer load pydantic before a command's own help is shown.
@@ -64,27 +145,29 @@ def _stargraph(
 
 
 app.command(short_help="Start a run of a graph.", epilog=EXIT_CODES)(run)
-app.command(short_help="Go on with a run where it stopped.", epilog=EXIT_CODES)(resume)
-app.command(short_help="Answer a question of a run.")(respond)
-app.command(short_help="End a run as cancelled.")(cancel)
+app.command(short_help="Resume a stopped run.", epilog=EXIT_CODES)(resume)
+app.command(short_help="Answer a run's question.")(respond)
+app.command(short_help="Cancel a run.")(cancel)
 app.command(short_help="List the runs of a store.")(runs)
 app.command(short_help="Show the steps of a run, or one step.")(inspect)
-app.command(short_help="Prove that runs are what was written.")(verify)
-app.command(short_help="Write the heads of all runs, to verify by later.")(anchor)
+app.command(short_help="Check that runs are what was written.")(verify)
+app.command(short_help="Write the latest digest of each run, for a later verify.")(anchor)
 app.command(short_help="Copy runs to another store.")(copy)
 app.command(short_help="Write runs to a portable file.")(export)
-app.command("import", short_help="Store the runs of such a file.")(import_)
-app.command(short_help="Remove all but the last steps of old runs.")(prune)
+app.command("import", short_help="Store the runs of an exported file.")(import_)
+app.command(short_help="Remove the earlier steps of old runs.")(prune)
 app.command(short_help="Remove a run.")(delete)
-app.command(short_help="Do a run again from its log and compare, or fork it with changes.", epilog=EXIT_CODES)(replay)
+app.command(short_help="Replay a run and compare, or fork it with changes.", epilog=EXIT_CODES)(replay)
 app.command(short_help="Draw a graph as a Mermaid flowchart.")(graph)
 app.command(short_help="Print the JSON Schema of a graph file.")(schema)
 app.command(short_help="List the installed drivers.")(drivers)
+app.command(short_help="Make a store, or bring it to the current format.")(migrate)
 app.command(short_help="Check versions, drivers and a store.")(doctor)
 
 
 def main() -> None:
     """Run the command line of this process, and exit with its code."""
+    open_missing_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -97,12 +180,13 @@ def main() -> None:
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"warning: {clean(str(message))}", file=sys.stderr)  # noqa: T201
+    emit(f"warning: {clean(hide_secrets(str(message)))}", sys.stderr)
 
 
 def _leave_stray_threads(code: str | int | None) -> None:
     """End the process now if a node that nobody waits for any more still runs; Python would wait for it."""
     if any(thread.name.startswith(NODE_THREADS) for thread in threading.enumerate()):
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
         os._exit(code if isinstance(code, int) else 1)

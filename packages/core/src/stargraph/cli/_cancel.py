@@ -10,6 +10,7 @@ from stargraph.cli._options import DEFAULT_CHECKPOINT, CheckpointOption, JsonOpt
 
 if TYPE_CHECKING:
     from stargraph.checkpoint.protocol import Checkpoint
+    from stargraph.cli._store import StoreRef
 
 
 def cancel(
@@ -22,23 +23,25 @@ def cancel(
     encryption_keys: KeysOption = None,
     json: JsonOption = False,
 ) -> None:
-    """End the run RUN_ID and its child runs as cancelled, whoever executes it.
+    """Cancel the run RUN_ID and its child runs, whichever process executes it.
 
-    The state that it reached stays. A cancelled run does not go on.
+    The state that it has reached stays. A cancelled run cannot be resumed.
     """
     from stargraph.cli._execution import run_async
     from stargraph.cli._output import print_json, print_lines
+    from stargraph.cli._store import StoreRef
 
-    ended = run_async(_cancel(run_id, grace, checkpoint))
+    ended = run_async(_cancel(StoreRef(checkpoint, encryption_keys), run_id, grace))
     if json:
-        print_json({"run_id": run_id, "step": ended.step, "status": ended.status})
+        print_json({"run_id": ended.run_id, "step": ended.step, "status": ended.status})
     else:
-        print_lines([f"run {run_id} is cancelled at step {ended.step}"])
+        print_lines([f"run {ended.run_id} is cancelled at step {ended.step}"])
 
 
-async def _cancel(run_id: str, grace: float, checkpoint: str) -> Checkpoint:
-    from stargraph.cli._store import keyring, opened
+async def _cancel(ref: StoreRef, run_id: str, grace: float) -> Checkpoint:
+    from stargraph.cli._run_ids import find_run_id
+    from stargraph.cli._store import keyring
     from stargraph.graph import cancel as end
 
-    async with opened(checkpoint, must_exist=True) as store:
-        return await end(store, run_id, grace=grace, keyring=keyring())
+    async with ref.opened("write") as store:
+        return await end(store, await find_run_id(store, run_id), grace=grace, keyring=keyring())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stargraph.cli._custody import chosen, count_runs, counting, finish, input_file, output_file
+from stargraph.cli._files import input_file, output_file
 from stargraph.cli._options import (
     DEFAULT_CHECKPOINT,
     AllOption,
@@ -18,38 +18,42 @@ from stargraph.cli._options import (
     SinceOption,
 )
 from stargraph.cli._output import emit, plural
+from stargraph.cli._transfer import count_runs, progress_on_stderr, report_transfer, selected_runs
 from stargraph.errors import StargraphError
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from stargraph.cli._store import StoreRef
     from stargraph.transfer import TransferReport
 
 
 def copy(
     source: Annotated[str, typer.Argument(metavar="SRC", help="The store with the runs: a path or a URL.")],
-    destination: Annotated[str, typer.Argument(metavar="DST", help="Where they go; made if it is not there.")],
+    destination: Annotated[str, typer.Argument(metavar="DST", help="The store they go to; made if it does not exist.")],
     run_id: RunIdsArgument = None,
     everything: AllOption = False,
     since: SinceOption = None,
     json: JsonOption = False,
     encryption_keys: KeysOption = None,
 ) -> None:
-    """Copy runs from one store to another, of any two drivers; their digests and seals stay.
+    """Copy runs from one store to another, of any two drivers, with their digests and seals.
 
-    What was interrupted is finished by the same command, and runs that moved on are brought up to date. Each run
-    is read back and compared. Runs that were pruned are left out: a store takes a run from step 0 on.
+    Run the same command again to complete an interrupted copy, or to bring runs that moved on up to date. Each run
+    is read back and compared. Runs that were pruned are left out: a store takes a run only from step 0 on.
     """
     from stargraph.cli._execution import run_async
+    from stargraph.cli._store import StoreRef
 
-    run_ids, moment = chosen(run_id, everything, since, verb="copy")
+    run_ids, moment = selected_runs(run_id, everything, since, verb="copy")
     _refuse_same(source, destination)
+    stores = StoreRef(source, encryption_keys), StoreRef(destination, encryption_keys)
     try:
-        report = run_async(_copy(source, destination, run_ids, moment))
+        report = run_async(_copy(*stores, run_ids, moment))
     except KeyboardInterrupt:
-        emit("the copy is not complete; the same command goes on with it", sys.stderr)
+        emit("the copy is not complete; the same command completes it", sys.stderr)
         raise
-    finish(report, _told("copied", report), as_json=json)
+    report_transfer(report, _in_words("copied", report), as_json=json)
 
 
 def export(
@@ -66,15 +70,16 @@ def export(
     The file holds states as plain text.
     """
     from stargraph.cli._execution import run_async
+    from stargraph.cli._store import StoreRef
 
-    run_ids, moment = chosen(run_id, everything, since, verb="export")
+    run_ids, moment = selected_runs(run_id, everything, since, verb="export")
     if json and file == "-":
         raise StargraphError(
-            "--json and - both want stdout", reason="invalid-arguments", hint="Write the runs to a file."
+            "--json and - cannot both use stdout", reason="invalid-arguments", hint="Write the runs to a file."
         )
-    report = run_async(_export(checkpoint, file, run_ids, moment))
-    told = f"exported {plural(report.runs, 'run')}, {plural(report.steps, 'step')}"
-    finish(report, told, as_json=json, to_stderr=file == "-")
+    report = run_async(_export(StoreRef(checkpoint, encryption_keys), file, run_ids, moment))
+    text = f"exported {plural(report.runs, 'run')}, {plural(report.steps, 'step')}"
+    report_transfer(report, text, as_json=json, to_stderr=file == "-")
 
 
 def import_(
@@ -83,49 +88,59 @@ def import_(
     encryption_keys: KeysOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Store the runs of a file that `stargraph export` wrote; their digests and seals stay.
+    """Store the runs of a file that `stargraph export` wrote, with their digests and seals.
 
     A file that was cut off or edited is refused before anything is stored. From stdin, each line is checked as
-    it comes; what was stored before a bad one is finished by importing the whole file.
+    it comes; import the whole file to complete what was stored before a bad line.
     """
     from stargraph.cli._execution import run_async
+    from stargraph.cli._store import StoreRef
 
-    report = run_async(_import(checkpoint, file))
-    finish(report, _told("imported", report), as_json=json)
+    report = run_async(_import(StoreRef(checkpoint, encryption_keys), file))
+    report_transfer(report, _in_words("imported", report), as_json=json)
 
 
-async def _copy(source: str, destination: str, run_ids: list[str] | None, since: datetime | None) -> TransferReport:
-    from stargraph.cli._store import keyring, opened
+async def _copy(
+    source: StoreRef, destination: StoreRef, run_ids: list[str] | None, since: datetime | None
+) -> TransferReport:
+    from stargraph.cli._run_ids import find_run_ids
+    from stargraph.cli._store import keyring
     from stargraph.transfer import copy_runs
 
     keys = keyring()
-    async with opened(source, must_exist=True) as read, opened(destination) as written:
-        with counting("copying", await count_runs(read, run_ids, since)) as progress:
+    async with source.opened("read") as read, destination.opened("create") as written:
+        run_ids = await find_run_ids(read, run_ids)
+        with progress_on_stderr("copying", await count_runs(read, run_ids, since)) as progress:
             return await copy_runs(read, written, run_ids, since=since, keyring=keys, progress=progress)
 
 
-async def _export(checkpoint: str, file: str, run_ids: list[str] | None, since: datetime | None) -> TransferReport:
-    from stargraph.cli._store import keyring, opened
+async def _export(ref: StoreRef, file: str, run_ids: list[str] | None, since: datetime | None) -> TransferReport:
+    from stargraph.cli._run_ids import find_run_ids
+    from stargraph.cli._store import keyring
     from stargraph.transfer import export_runs
 
     keys = keyring()
-    async with opened(checkpoint, must_exist=True) as store:
-        with output_file(file) as stream, counting("exporting", await count_runs(store, run_ids, since)) as progress:
+    async with ref.opened("read") as store:
+        run_ids = await find_run_ids(store, run_ids)
+        with (
+            output_file(file) as stream,
+            progress_on_stderr("exporting", await count_runs(store, run_ids, since)) as progress,
+        ):
             return await export_runs(store, stream, run_ids, since=since, keyring=keys, progress=progress)
 
 
-async def _import(checkpoint: str, file: str) -> TransferReport:
-    from stargraph.cli._store import keyring, opened
+async def _import(ref: StoreRef, file: str) -> TransferReport:
+    from stargraph.cli._store import keyring
     from stargraph.transfer import import_runs
 
     keys = keyring()
     with input_file(file) as stream:
-        async with opened(checkpoint) as store:
-            with counting("importing") as progress:
+        async with ref.opened("create") as store:
+            with progress_on_stderr("importing") as progress:
                 return await import_runs(store, stream, keyring=keys, progress=progress)
 
 
-def _told(done: str, report: TransferReport) -> str:
+def _in_words(done: str, report: TransferReport) -> str:
     present = f", {plural(report.present, 'step')} were there" if report.present else ""
     compared = f"; read back and compared {plural(report.verified, 'run')}" if report.verified else ""
     return f"{done} {plural(report.runs, 'run')}, {plural(report.steps, 'step')}{present}{compared}"
@@ -134,10 +149,9 @@ def _told(done: str, report: TransferReport) -> str:
 def _refuse_same(source: str, destination: str) -> None:
     from pathlib import Path
 
-    same = source == destination
-    if not same and "://" not in source + destination:
-        same = Path(source).resolve() == Path(destination).resolve()
-    if same:
-        raise StargraphError(
-            "SRC and DST are one store", reason="invalid-arguments", hint="Give two stores: SRC is only read."
-        )
+    from stargraph.checkpoint.registry import parse_address
+
+    addresses = [parse_address(source), parse_address(destination)]
+    places = {each.text if "://" in each.text else str(Path(each.text).resolve()) for each in addresses}
+    if len(places) == 1:
+        raise StargraphError("SRC and DST are the same store", reason="invalid-arguments", hint="Give two stores.")

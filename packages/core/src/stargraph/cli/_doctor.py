@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import platform
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from stargraph.cli._options import CHECKPOINT_VARIABLE, DEFAULT_CHECKPOINT, JsonOption, KeysOption
+from stargraph.cli._options import DEFAULT_CHECKPOINT, JsonOption, KeysOption, StoreArgument
 from stargraph.cli._output import clean, print_json, print_lines
 from stargraph.errors import CheckpointNotFoundError, StargraphError
 
 if TYPE_CHECKING:
     from stargraph.checkpoint.registry import DriverInfo
+    from stargraph.cli._store import StoreRef
 
 
 def doctor(
-    url: Annotated[
-        str, typer.Argument(metavar="PATH_OR_URL", envvar=CHECKPOINT_VARIABLE, show_envvar=False, help="A store.")
-    ] = DEFAULT_CHECKPOINT,
+    store: StoreArgument = DEFAULT_CHECKPOINT,
     encryption_keys: KeysOption = None,
     json: JsonOption = False,
 ) -> None:
     """Report versions, drivers and known problems of this machine, and open a store to see that it works."""
     from stargraph.checkpoint.registry import installed_drivers
     from stargraph.cli._execution import run_async
-    from stargraph.cli._store import keyring
+    from stargraph.cli._store import StoreRef, keyring
 
     report: dict[str, Any] = {
         "stargraph": _version("stargraph-core"),
@@ -34,11 +31,11 @@ def doctor(
         "sealed": keyring() is not None,
         "drivers": [_examine(driver) for driver in installed_drivers()],
     }
-    report["store"], error = run_async(_try_store(url))
+    report["store"], error = run_async(_try_store(StoreRef(store, encryption_keys)))
     if json and error is None:
         print_json(report)
     elif not json:
-        print_lines(_told(report))
+        print_lines(_in_words(report))
     if error is not None:
         raise error
 
@@ -50,7 +47,7 @@ def _version(distribution: str) -> str:
 
 
 def _examine(driver: DriverInfo) -> dict[str, Any]:
-    """What a driver tells of itself; its class may have `diagnose()`, which returns known problems."""
+    """What a driver says of itself; its class may have `diagnose()`, which returns known problems."""
     from importlib import import_module
 
     from stargraph.checkpoint.driver import Diagnosing
@@ -70,23 +67,22 @@ def _examine(driver: DriverInfo) -> dict[str, Any]:
     }
 
 
-async def _try_store(url: str) -> tuple[dict[str, Any], StargraphError | None]:
+async def _try_store(ref: StoreRef) -> tuple[dict[str, Any], StargraphError | None]:
     from stargraph.checkpoint.driver import SelfTest
-    from stargraph.cli._store import opened, shown
 
-    told: dict[str, Any] = {"url": shown(url)}
+    found: dict[str, Any] = {"url": str(ref)}
     try:
-        async with opened(url, must_exist=True) as store:
+        async with ref.opened("read") as store:
             newest = await store.list_runs(limit=1)
             checks = await store.examine() if isinstance(store, SelfTest) else []
     except CheckpointNotFoundError:
-        return {**told, "state": "not made yet; the first run makes it"}, None
+        return {**found, "state": "does not exist yet; the first run makes it"}, None
     except StargraphError as error:
-        return {**told, "state": "does not work"}, error
-    return {**told, "state": "works", "newest_run": newest[0].run_id if newest else None, "checks": checks}, None
+        return {**found, "state": "does not work"}, error
+    return {**found, "state": "works", "newest_run": newest[0].run_id if newest else None, "checks": checks}, None
 
 
-def _told(report: dict[str, Any]) -> list[str]:
+def _in_words(report: dict[str, Any]) -> list[str]:
     store = report["store"]
     newest = f"; newest run {store['newest_run']}" if store.get("newest_run") else ""
     lines = [

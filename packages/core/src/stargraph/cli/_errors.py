@@ -1,17 +1,17 @@
-"""What goes wrong, told in one message, and the exit codes."""
+"""Report what went wrong: one message, a hint, and an exit code."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
-from enum import IntEnum
 from typing import Any, Final
 
-import typer
-from typer.core import TyperGroup
-
-from stargraph.cli._output import clean, print_json
+from stargraph.cli._exit_codes import ExitCode
+from stargraph.cli._output import clean, emit, print_json, shorten
+from stargraph.cli._secrets import hide_secrets
+from stargraph.cli._streams import is_terminal
 from stargraph.errors import (
     CheckpointConflictError,
     CheckpointCorruptedError,
@@ -21,115 +21,38 @@ from stargraph.errors import (
     StoreVersionError,
 )
 
-JSON_KEY: Final = "stargraph.json"
-"""Marks, in the meta data of the context, a command that answers in JSON."""
+_SHOWN: Final = 4000
+"""How many characters of a message are printed; a node may fail with one of many megabytes."""
+
+_USAGE: Final = (
+    (r"Invalid value for '?(.+?)'?: Input should be a valid (\w+).*", r"\1 is not a valid \2"),
+    (r"Invalid value for '?(.+?)'?: (?:Value error, )?(.*)", r"\1: \2"),
+    (r"Missing (?:argument|option|parameter) '(.+?)'\.?(.*)", r"\1 is missing\2"),
+    (r"No such (option|command):? (.*?)\.?", r"there is no \1 \2"),
+    (r"Got unexpected extra arguments? \((.*)\)", r"too many arguments: \1"),
+    (r"Option '(.+?)' requires (.*?)\.?", r"\1 needs \2"),
+)
+"""How the option parser says what is wrong, and how we do."""
 
 
-class ExitCode(IntEnum):
-    """What the process tells its caller."""
-
-    DONE = 0
-    FAILED = 1
-    USAGE = 2
-    WAITING = 3
-    PAUSED = 4
-    CANCELLED = 5
-    CONFLICT = 6
-    STORE = 7
-    INTERNAL = 70
-    INTERRUPTED = 130
-    BROKEN_PIPE = 141
-    TERMINATED = 143
-
-
-EXIT_CODES: Final = """\b
-Exit codes:
-  0  done                        5    the run was cancelled
-  1  failed, or a replay differs 6    another executor has the run
-  2  wrong usage or bad input    7    the store is unavailable or damaged
-  3  the run waits for input     70   a fault of Stargraph or of a driver
-  4  the run is paused           130  interrupted (143: by SIGTERM)
-"""
-
-
-class Commands(TyperGroup):
-    """A group of commands in which every error becomes one message and an exit code."""
-
-    def get_help_option(self, ctx: Any) -> Any:
-        """Return the option `--help` of the group.
-
-        Args:
-            ctx: the context of the group.
-        """
-        option = super().get_help_option(ctx)
-        if option is not None:
-            # Without a default, typer converts None by pydantic, and a command's own help waits for that.
-            option.default = False
-        return option
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command that was named.
-
-        Args:
-            ctx: the context of the group.
-
-        Raises:
-            typer.Exit: with the code of the error.
-        """
-        try:
-            return super().invoke(ctx)
-        except StargraphError as error:
-            code = exit_code_of(error)
-            report(error, as_json=JSON_KEY in ctx.meta)
-        except KeyboardInterrupt:
-            code = ExitCode.INTERRUPTED
-            print("interrupted", file=sys.stderr)  # noqa: T201
-        except (typer.Exit, typer.Abort):
-            raise
-        except Exception as error:
-            if _is_about_usage(error):
-                raise
-            code = ExitCode.INTERNAL
-            report(_unexpected(error), as_json=JSON_KEY in ctx.meta)
-        raise typer.Exit(code)
-
-
-def exit_code_of(error: StargraphError) -> ExitCode:
-    """Return the exit code that an error stands for.
+def report(error: Exception, *, as_json: bool) -> ExitCode:
+    """Print an error on stderr, and as JSON on stdout if the command answers in JSON; return its exit code.
 
     Args:
-        error: the error.
+        error: any exception.
+        as_json: whether the command answers in JSON.
     """
-    if isinstance(error, CheckpointConflictError):
-        return ExitCode.USAGE if error.reason == "run-exists" else ExitCode.CONFLICT
-    if isinstance(error, (StoreUnavailableError, CheckpointCorruptedError, StoreVersionError)):
-        return ExitCode.STORE
-    if isinstance(error, CheckpointError) and error.reason == "not-idle":
-        return ExitCode.CONFLICT
-    if error.reason == "unexpected-error":
-        return ExitCode.INTERNAL
-    return ExitCode.USAGE
-
-
-def report(error: StargraphError, *, as_json: bool) -> None:
-    """Print an error on stderr, and as JSON on stdout where the command answers in JSON.
-
-    Args:
-        error: the error.
-        as_json: whether it does.
-    """
-    print_error(_headline(error), error.hint)
+    known = error if isinstance(error, StargraphError) else _as_ours(error)
+    code = _exit_code_of(known)
+    message, hint = _message_of(known), None if known.hint is None else hide_secrets(known.hint)
+    print_error(message, hint)
     if os.environ.get("STARGRAPH_DEBUG"):
-        traceback.print_exception(error.__cause__ if error.reason == "unexpected-error" else error)
+        emit(clean(hide_secrets("".join(traceback.format_exception(error)))), sys.stderr)
     if as_json:
-        told = {
-            "type": type(error).__name__,
-            "reason": error.reason,
-            "message": _headline(error),
-            "hint": error.hint,
-            "exit_code": int(exit_code_of(error)),
-        }
-        print_json({"error": told})
+        kind = type(known).__name__ if known.reason != "usage" else "UsageError"
+        details = {"type": kind, "reason": known.reason, "message": message, "hint": hint, "exit_code": int(code)}
+        print_json({"error": details})
+    return code
 
 
 def print_error(message: str, hint: str | None = None) -> None:
@@ -139,29 +62,61 @@ def print_error(message: str, hint: str | None = None) -> None:
         message: what happened.
         hint: what to do.
     """
-    color = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    color = is_terminal(sys.stderr) and "NO_COLOR" not in os.environ
     for word, style, text in (("error", "31;1", message), ("hint", "36", hint)):
         if text:
             label = f"\x1b[{style}m{word}:\x1b[0m" if color else f"{word}:"
-            print(f"{label} {clean(text)}", file=sys.stderr)  # noqa: T201
+            emit(f"{label} {clean(hide_secrets(shorten(text, _SHOWN)))}", sys.stderr)
 
 
-def _headline(error: StargraphError) -> str:
-    """The message with its place, but without the hint."""
-    text = str(error)
-    return text.removesuffix(f"\n{error.hint}") if error.hint else text
+def is_about_usage(error: Exception) -> bool:
+    """Return whether an error is one of the option parser, about options and arguments.
 
-
-def _is_about_usage(error: Exception) -> bool:
-    # Typer's own errors about options and arguments; it prints them with the usage of the command.
+    Args:
+        error: any exception.
+    """
     return hasattr(error, "exit_code") and hasattr(error, "format_message")
 
 
-def _unexpected(error: Exception) -> StargraphError:
-    fault = StargraphError(
+def _exit_code_of(error: StargraphError) -> ExitCode:
+    if isinstance(error, CheckpointConflictError):
+        return ExitCode.USAGE if error.reason == "run-exists" else ExitCode.CONFLICT
+    if isinstance(error, (StoreUnavailableError, CheckpointCorruptedError, StoreVersionError)):
+        return ExitCode.STORE
+    if isinstance(error, CheckpointError) and error.reason == "not-idle":
+        return ExitCode.CONFLICT
+    return {"unexpected-error": ExitCode.INTERNAL, "not-written": ExitCode.OUTPUT}.get(
+        error.reason or "", ExitCode.USAGE
+    )
+
+
+def _message_of(error: StargraphError) -> str:
+    """The message with its place, but without the hint."""
+    text = str(error)
+    return hide_secrets(shorten(text.removesuffix(f"\n{error.hint}") if error.hint else text, 2 * _SHOWN))
+
+
+def _as_ours(error: Exception) -> StargraphError:
+    if is_about_usage(error):
+        return _usage_error(error)
+    return StargraphError(
         f"unexpected {type(error).__name__}: {error}",
         reason="unexpected-error",
         hint="This is a fault of Stargraph or of a driver. STARGRAPH_DEBUG=1 shows the traceback for a report.",
     )
-    fault.__cause__ = error
-    return fault
+
+
+def _usage_error(error: Any) -> StargraphError:
+    """The option parser's error in our words; its class differs between versions of typer."""
+    message = str(error.message)
+    if type(error).__name__ != "NoSuchOption":
+        message = error.format_message()
+    for pattern, ours in _USAGE:
+        message, found = re.subn(rf"^{pattern}$", ours, message, count=1, flags=re.DOTALL)
+        if found:
+            break
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "stargraph"
+    similar = getattr(error, "possibilities", None)
+    hint = f"Did you mean {', '.join(sorted(similar))}?" if similar else f"`{path} --help` shows what it takes."
+    return StargraphError(message, reason="usage", hint=hint)

@@ -1,4 +1,4 @@
-"""Executing a run for a command: the graph, the store, the events, and what Ctrl-C does."""
+"""Execute a run for a command: the graph, the store, the events, and what signals do."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from typing import Any, Final, Literal, Self, TypeVar
 import typer
 
 from stargraph.checkpoint.protocol import Checkpointer, RunSummary
-from stargraph.cli._answers import ask_person, first_that_fits
+from stargraph.cli._display import Display, JsonDisplay, PlainDisplay
 from stargraph.cli._errors import print_error
+from stargraph.cli._log import show_warnings_of_drivers
 from stargraph.cli._options import NODE_THREADS
 from stargraph.cli._outcome import Outcome
 from stargraph.cli._output import print_json, print_lines
-from stargraph.cli._progress import Progress, choose_progress
-from stargraph.cli._store import keyring, opened, shown
+from stargraph.cli._questions import ask_person, first_that_fits
+from stargraph.cli._store import Access, StoreRef, keyring
+from stargraph.cli._streams import SafeStream, Stream, is_terminal
 from stargraph.errors import GraphError, StateError
 from stargraph.graph import Graph, Run
 from stargraph.runtime import dispatch
@@ -68,8 +70,8 @@ def execute(
     act: Act,
     *,
     graph_file: str,
-    checkpoint: str,
-    must_exist: bool,
+    store: StoreRef,
+    access: Access,
     as_json: bool,
     events: bool,
     quiet: bool,
@@ -80,8 +82,8 @@ def execute(
         prepare: loads the graph and returns it, with what makes the run.
         act: starts or resumes the run.
         graph_file: the graph's file, as the user named it.
-        checkpoint: the store.
-        must_exist: whether the store must be there already.
+        store: holds the run.
+        access: whether the store may be made.
         as_json: print the outcome as JSON.
         events: print the events and the outcome as JSON Lines.
         quiet: print the outcome alone.
@@ -90,19 +92,19 @@ def execute(
         typer.Exit: always, unless an error is raised.
         StargraphError: the run could not be started or taken up, or another executor has it.
     """
-    person = not (as_json or events or quiet) and sys.stdin.isatty() and sys.stdout.isatty()
+    person = not (as_json or events or quiet) and is_terminal(sys.stdin) and is_terminal(sys.stdout)
     prepared: tuple[Graph, Create] | None = None
     answer: Callable[[Run], Awaitable[None]] | None = None
     while True:
-        progress = choose_progress(as_json=as_json, events=events, quiet=quiet)
+        display = choose_display(as_json=as_json, events=events, quiet=quiet)
         outcome: Outcome | None = None
         try:
             # What the modules of the nodes print must not get between the JSON.
             graph, create = prepared = prepared or prepare()
-            execution = Execution(graph, graph_file, checkpoint, progress)
-            outcome = run_async(execution.run(create, act, must_exist=must_exist, answer=answer))
+            execution = Execution(graph, graph_file, store, display)
+            outcome = run_async(execution.run(create, act, access=access, answer=answer))
         finally:
-            progress.end(outcome)
+            display.end(outcome)
         questions = outcome.latest.interrupts if person and outcome.latest is not None else ()
         answers = ask_person(questions) if outcome.status == "awaiting_input" else None
         if not answers:
@@ -112,7 +114,7 @@ def execute(
 
 
 def _answering(run_id: str, typed: dict[str, str]) -> Callable[[Run], Awaitable[None]]:
-    """Return what answers a run's questions; an answer that does not fit is told, and asked for again later."""
+    """Return what answers a run's questions; an answer that does not fit is reported, and asked for again later."""
 
     async def answer(run: Run) -> None:
         run.run_id = run_id
@@ -129,15 +131,15 @@ def check_resume(
     prepare: Callable[[], tuple[Graph, Create]],
     accept: Sequence[Literal["runtime", "graph"]],
     *,
-    checkpoint: str,
+    store: StoreRef,
     as_json: bool,
 ) -> None:
-    """Tell whether a run would be taken up.
+    """Print whether a run would be resumed.
 
     Args:
         prepare: loads the graph and returns it, with what makes the run.
         accept: the changes that would be accepted.
-        checkpoint: the store.
+        store: holds the run.
         as_json: print JSON.
 
     Raises:
@@ -146,8 +148,8 @@ def check_resume(
 
     async def check() -> RunSummary:
         _, create = prepare()
-        async with opened(checkpoint, must_exist=True) as store:
-            return await (await create(store)).check(accept=accept)
+        async with store.opened("read") as opened:
+            return await (await create(opened)).check(accept=accept)
 
     summary = run_async(check())
     if as_json:
@@ -155,7 +157,29 @@ def check_resume(
     elif summary.status == "done":
         print_lines([f"run {summary.run_id} is done: a resume would return its outcome and run nothing"])
     else:
-        print_lines([f"run {summary.run_id} would go on from step {summary.last_step} ({summary.status})"])
+        print_lines([f"run {summary.run_id} would resume from step {summary.last_step} ({summary.status})"])
+
+
+def choose_display(*, as_json: bool, events: bool, quiet: bool) -> Display:
+    """Return the display that suits the options and where the output goes.
+
+    Args:
+        as_json: stdout takes one JSON object.
+        events: stdout takes JSON Lines.
+        quiet: only the outcome is shown.
+    """
+    if events or (as_json and quiet):
+        return JsonDisplay(each_event=events)
+    if quiet:
+        return PlainDisplay(sys.stdout, each_event=False)
+    shown = _display_on(sys.stderr if as_json else sys.stdout)
+    return JsonDisplay(each_event=False, beside=shown) if as_json else shown
+
+
+def _display_on(stream: Stream) -> Display:
+    from stargraph.cli._terminal_display import TerminalDisplay, can_draw
+
+    return TerminalDisplay(stream) if isinstance(stream, SafeStream) and can_draw(stream) else PlainDisplay(stream)
 
 
 def run_async(main: Coroutine[Any, Any, T]) -> T:
@@ -164,6 +188,7 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
     Args:
         main: the coroutine.
     """
+    show_warnings_of_drivers()
     with asyncio.Runner() as runner:
         runner.get_loop().set_default_executor(_Threads(thread_name_prefix=NODE_THREADS))
         return runner.run(main)
@@ -180,30 +205,30 @@ class Execution:
     Args:
         graph: the graph.
         graph_file: its file, as the user named it.
-        checkpoint: the store.
-        progress: shows what happens.
+        store: holds the run.
+        display: shows what happens.
     """
 
-    def __init__(self, graph: Graph, graph_file: str, checkpoint: str, progress: Progress) -> None:
+    def __init__(self, graph: Graph, graph_file: str, store: StoreRef, display: Display) -> None:
         self._graph = graph
         self._graph_file = graph_file
-        self._checkpoint = checkpoint
-        self._progress = progress
+        self._store = store
+        self._display = display
 
     async def run(
         self,
         create: Create,
         act: Act,
         *,
-        must_exist: bool,
+        access: Access,
         answer: Callable[[Run], Awaitable[None]] | None,
     ) -> Outcome:
         """Execute the run that `create` makes by what `act` does with it, after `answer`."""
         began = time.monotonic()
-        with _Stopper(self._progress) as stopper:
+        with _Stopper(self._display) as stopper:
             run: Run | None = None
             try:
-                async with opened(self._checkpoint, must_exist=must_exist) as store:
+                async with self._store.opened(access) as store:
                     run = await create(store)
                     if answer is not None:
                         await answer(run)
@@ -217,7 +242,7 @@ class Execution:
             run_id="" if run is None else run.run_id,
             latest=latest,
             seconds=time.monotonic() - began,
-            checkpoint=self._checkpoint,
+            store=self._store,
             graph_file=self._graph_file,
             stopped_by=stopper.signal,
         )
@@ -229,8 +254,8 @@ class Execution:
             async for event in run.stream():
                 if stopper.pause is None:
                     stopper.pause = partial(run.pause, grace=_GRACE)
-                    self._progress.begin(run_id=run.run_id, graph_id=self._graph.id, checkpoint=shown(self._checkpoint))
-                self._progress.event(event)
+                    self._display.begin(run_id=run.run_id, graph_id=self._graph.id, checkpoint=str(self._store))
+                self._display.event(event)
             await work
         except asyncio.CancelledError:
             if stopper.signal is None:
@@ -253,17 +278,20 @@ class _Stopper:
         pause: what SIGTERM calls instead, once the run executes.
     """
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, display: Display) -> None:
         self.signal: int | None = None
         self.target: asyncio.Future[Any] | None = asyncio.current_task()
         self.pause: Callable[[], None] | None = None
         self._loop = asyncio.get_running_loop()
-        self._progress = progress
+        self._display = display
         self._former: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
         # Not loop.add_signal_handler: a node that blocks the loop must not keep the second one from working.
         self._former = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+            # The terminal was closed: the run goes on without it. Not SIG_IGN, which child processes would inherit.
+            self._former[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: None)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -272,7 +300,7 @@ class _Stopper:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
-            if sys.__stderr__ is not None and sys.__stderr__.isatty():
+            if is_terminal(sys.__stderr__):
                 os.write(2, _SHOW_CURSOR)
             os._exit(128 + number)
         self.signal = number
@@ -280,10 +308,10 @@ class _Stopper:
 
     def _stop(self) -> None:
         if self.signal == signal.SIGTERM and self.pause is not None:
-            self._progress.note(f"pausing; running nodes have {_GRACE:g} s to end")
+            self._display.note(f"pausing; running nodes have {_GRACE:g} s to end")
             self.pause()
             return
-        self._progress.note("stopping; Ctrl-C once more ends the process at once")
+        self._display.note("stopping; Ctrl-C once more ends the process at once")
         # One turn later, so that work which was made just before has begun.
         assert self.target is not None
         self._loop.call_soon(self.target.cancel)

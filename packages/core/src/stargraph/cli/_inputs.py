@@ -1,4 +1,4 @@
-"""What a user types: `-i name=value`, `--inputs FILE`, tags and moments, made into values."""
+"""Turn what a user types into values: `-i name=value`, `--inputs FILE`, tags and times."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from stargraph.cli._output import (
     plural,
     print_json,
     print_lines,
+    shorten,
     show_bytes,
     show_seconds,
     show_time,
@@ -28,16 +29,20 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from stargraph.checkpoint.protocol import Checkpoint, Checkpointer
+    from stargraph.cli._store import StoreRef
 
 _VALUE_WIDTH: Final = 40
 _SHOWN_CHANGES: Final = 6
+_SHOWN_TEXT: Final = 300
+_SHOWN_ERROR: Final = 20_000
+"""How many characters of an error are printed; --json has all of them."""
 _HEADER: Final = ("STEP", "EVENT", "NODE", "TOOK", "STATE", "CHANGED")
 _WIDTHS: Final = (4, 16, 16, 7, 8)
-"""Those of the columns while a run is followed, when nobody knows what will come."""
+"""The widths of the columns while a run is followed, when its rows are not known yet."""
 
 _FIRST_WAIT: Final = 0.1
 _LONGEST_WAIT: Final = 2.0
-"""Between two looks at a run that is followed, in seconds."""
+"""How long to wait between two reads of a run that is followed, in seconds."""
 
 
 def inspect(
@@ -52,47 +57,50 @@ def inspect(
         typer.Option(metavar="A B", min=0, help="Show how the states after these two steps differ."),
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Go on showing steps as they come, until the run ends.")
+        bool, typer.Option("--follow", help="Keep showing steps as they come, until the run ends.")
     ] = False,
     json: JsonOption = False,
 ) -> None:
     """Show what happened in a run, step by step; or one step with its state; or what changed between two.
 
-    With --follow the run may be executed by any process; Ctrl-C ends the watching alone. The command then ends
-    with the exit code of the run.
+    With --follow, any process may execute the run; Ctrl-C ends only the watching. The command exits with the
+    exit code of the run.
     """
     from stargraph.cli._execution import run_async
+    from stargraph.cli._store import StoreRef
 
+    ref = StoreRef(checkpoint, encryption_keys)
     if (step is not None) + (diff is not None) + follow > 1:
         raise StargraphError(
-            "--step, --diff and --follow exclude each other", reason="invalid-arguments", hint="Give one of them."
+            "--step, --diff and --follow cannot be combined", reason="invalid-arguments", hint="Give one of them."
         )
     if step is not None:
-        (record,) = run_async(_read_steps(checkpoint, run_id, step))
+        (record,) = run_async(_read_steps(ref, run_id, step))
         if json:
             print_json(record.model_dump(mode="json"))
         else:
             print_lines(_step_lines(record))
     elif diff is not None:
-        _show_diff(*run_async(_read_steps(checkpoint, run_id, *diff)), as_json=json)
+        _show_diff(*run_async(_read_steps(ref, run_id, *diff)), as_json=json)
     elif follow:
-        code = run_async(_follow(checkpoint, run_id, as_json=json))
+        code = run_async(_follow(ref, run_id, as_json=json))
         if code:
             raise typer.Exit(code)
     else:
-        latest, entries = run_async(_timeline(checkpoint, run_id))
+        latest, entries = run_async(_timeline(ref, run_id))
         if json:
             print_json(_run_as_json(latest, entries))
         else:
             print_lines([*_head(latest), "", *table(_HEADER, map(_cells, entries))])
 
 
-async def _timeline(url: str, run_id: str) -> tuple[Checkpoint, list[dict[str, Any]]]:
-    from stargraph.cli._store import opened, read_latest
+async def _timeline(ref: StoreRef, run_id: str) -> tuple[Checkpoint, list[dict[str, Any]]]:
+    from stargraph.cli._run_ids import find_run_id
+    from stargraph.cli._store import read_latest
 
     entries = []
-    async with opened(url, must_exist=True) as store:
-        latest = await read_latest(store, run_id)
+    async with ref.opened("read") as store:
+        latest = await read_latest(store, await find_run_id(store, run_id))
         before: Checkpoint | None = None
         async for record in _history(store, latest):
             entries.append(_entry(record, before))
@@ -100,14 +108,16 @@ async def _timeline(url: str, run_id: str) -> tuple[Checkpoint, list[dict[str, A
     return latest, entries
 
 
-async def _follow(url: str, run_id: str, *, as_json: bool) -> int:
+async def _follow(ref: StoreRef, run_id: str, *, as_json: bool) -> int:
     """Print the steps of a run as they come, and return the exit code of the run once it ended."""
     import asyncio
 
     from stargraph.cli._outcome import exit_code_of_status
-    from stargraph.cli._store import opened, read_latest
+    from stargraph.cli._run_ids import find_run_id
+    from stargraph.cli._store import read_latest
 
-    async with opened(url, must_exist=True) as store:
+    async with ref.opened("read") as store:
+        run_id = await find_run_id(store, run_id)
         latest = await read_latest(store, run_id)
         if not as_json:
             print_lines([*_head(latest), "", _aligned(_HEADER)])
@@ -142,12 +152,14 @@ def _history(store: Checkpointer, latest: Checkpoint, *, from_step: int = 0) -> 
     return dispatch.history(store, latest.run_id, from_step=from_step, to_step=latest.step, keyring=keyring())
 
 
-async def _read_steps(url: str, run_id: str, *steps: int) -> list[Checkpoint]:
-    from stargraph.cli._store import keyring, opened, read_latest
+async def _read_steps(ref: StoreRef, run_id: str, *steps: int) -> list[Checkpoint]:
+    from stargraph.cli._run_ids import find_run_id
+    from stargraph.cli._store import keyring, read_latest
     from stargraph.runtime import dispatch
 
     records = []
-    async with opened(url, must_exist=True) as store:
+    async with ref.opened("read") as store:
+        run_id = await find_run_id(store, run_id)
         latest = await read_latest(store, run_id)
         for step in steps:
             record = await dispatch.read_at_step(store, run_id, step, keyring=keyring())
@@ -239,9 +251,14 @@ def _head(latest: Checkpoint) -> list[str]:
         lines.append(f"parent   {latest.parent_run_id}, step {latest.parent_step}  ({latest.origin})")
     if latest.metadata:
         lines.append(f"tags     {' '.join(one_line(f'{name}={tag}') for name, tag in latest.metadata.items())}")
-    lines += [f"asks     {interrupt.id}: {one_line(interrupt.prompt)}" for interrupt in latest.interrupts]
+    for interrupt in latest.interrupts:
+        lines.append(f"asks     {interrupt.id}: {one_line(shorten(interrupt.prompt, _SHOWN_TEXT))}")
+        if interrupt.payload is not None:
+            lines.append(
+                f"         {shorten(one_line(json_module.dumps(interrupt.payload, ensure_ascii=False)), _SHOWN_TEXT)}"
+            )
     if latest.error is not None:
-        lines.append(f"error    {one_line(f'{latest.error.type}: {latest.error.message}')}")
+        lines.append(f"error    {one_line(shorten(f'{latest.error.type}: {latest.error.message}', _SHOWN_TEXT))}")
     return lines
 
 
@@ -285,8 +302,8 @@ def _step_lines(record: Checkpoint) -> list[str]:
         lines.append(f"next     {following}")
     lines.append(f"digest   {record.digest}")
     if record.error is not None:
-        lines += ["", f"error    {clean(f'{record.error.type}: {record.error.message}')}"]
-        lines += [clean(line) for line in (record.error.traceback or "").splitlines()]
+        lines += ["", f"error    {clean(shorten(f'{record.error.type}: {record.error.message}', _SHOWN_ERROR))}"]
+        lines += clean(shorten(record.error.traceback or "", _SHOWN_ERROR)).splitlines()
     if record.update is not None:
         lines += ["", "update", *_pretty(record.update)]
     return [*lines, "", "state", *_pretty(record.state)]

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from stargraph.cli._errors import JSON_KEY
+from stargraph.cli._keys import KeyFile
+from stargraph.errors import StargraphError
 
 DEFAULT_CHECKPOINT: Final = "./.stargraph/run.sqlite"
-"""The store where none is named."""
+"""The store if none is named."""
 
 CHECKPOINT_VARIABLE: Final = "STARGRAPH_CHECKPOINT"
-"""The environment variable that names the store where no option does."""
+"""The environment variable that names the store if no option does."""
+
+REQUIRE_VARIABLE: Final = "STARGRAPH_REQUIRE_STORE"
+"""The environment variable that refuses the default store."""
 
 NODE_THREADS: Final = "stargraph-node"
-"""How the names of the threads begin in which nodes run."""
+"""The names of the threads in which nodes run begin with this."""
 
 
 class StatusName(StrEnum):
@@ -30,6 +33,13 @@ class StatusName(StrEnum):
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+
+class OrderName(StrEnum):
+    """Which runs come first, as an option takes it."""
+
+    STARTED = "started"
+    UPDATED = "updated"
 
 
 class DurabilityName(StrEnum):
@@ -47,21 +57,34 @@ class AcceptName(StrEnum):
     GRAPH = "graph"
 
 
-def _note_json(context: typer.Context, wanted: bool) -> bool:
-    # Errors are told as JSON too, wherever they are raised.
-    if wanted:
-        context.meta[JSON_KEY] = True
-    return wanted
+def _check_address(context: typer.Context, parameter: typer.CallbackParam, value: str) -> str:
+    """Refuse what names no store, before anything is done."""
+    if context.resilient_parsing:  # a shell that completes the line
+        return value
+    source = context.get_parameter_source(parameter.name or "")
+    if source is not None and source.name == "DEFAULT":
+        value = _default_address(value)
+    from stargraph.checkpoint.registry import parse_address
+
+    parse_address(value)
+    return value
 
 
-def _use_keys(file: Path | None) -> Path | None:
-    if file is not None:
-        try:
-            # The drivers, which are opened by their URLs, look for them there.
-            os.environ["STARGRAPH_ENCRYPTION_KEY"] = ",".join(file.read_text().split())
-        except (OSError, UnicodeDecodeError) as error:
-            raise typer.BadParameter(f"{file}: {getattr(error, 'strerror', None) or 'it is not text'}") from None
-    return file
+def _default_address(value: str) -> str:
+    # The option parser takes an empty variable for one that is not set.
+    if CHECKPOINT_VARIABLE in os.environ:
+        raise StargraphError(
+            f"{CHECKPOINT_VARIABLE} is set, but empty",
+            reason="invalid-url",
+            hint=f"Set it to the path or URL of a store, or unset it to use {DEFAULT_CHECKPOINT}.",
+        )
+    if os.environ.get(REQUIRE_VARIABLE, "").strip().lower() not in ("", "0", "false", "no", "off"):
+        raise StargraphError(
+            f"no store is named, and {REQUIRE_VARIABLE} is set",
+            reason="no-store-named",
+            hint=f"Give --checkpoint, or set {CHECKPOINT_VARIABLE}.",
+        )
+    return value
 
 
 CheckpointOption = Annotated[
@@ -71,26 +94,33 @@ CheckpointOption = Annotated[
         metavar="PATH_OR_URL",
         envvar=CHECKPOINT_VARIABLE,
         help="The store: a path, sqlite:///…, postgresql://…, s3://bucket/prefix.",
+        callback=_check_address,
+    ),
+]
+StoreArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="PATH_OR_URL",
+        envvar=CHECKPOINT_VARIABLE,
+        show_envvar=False,
+        help="A store.",
+        callback=_check_address,
     ),
 ]
 KeysOption = Annotated[
-    Path | None,
+    KeyFile | None,
     typer.Option(
         "--encryption-keys",
         metavar="FILE",
         help="A file with the keys that encrypt what is stored, key_id:secret, one a line, the current one first; or"
         " set STARGRAPH_ENCRYPTION_KEY.",
-        callback=_use_keys,
+        parser=KeyFile.read,
     ),
 ]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print one JSON value on stdout, for programs.", callback=_note_json)
-]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout, for programs.")]
 EventsOption = Annotated[
     bool,
-    typer.Option(
-        "--events", help="Print a JSON object for each event, one a line, and the outcome last.", callback=_note_json
-    ),
+    typer.Option("--events", help="Print a JSON object for each event, one a line, and the outcome last."),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print the outcome alone.")]
 TagOption = Annotated[list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="A tag; repeatable.")]

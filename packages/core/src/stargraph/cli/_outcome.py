@@ -1,4 +1,4 @@
-"""Where a run stands when its command ends, and what to do next."""
+"""Say where a run stands when its command ends, and what to do next."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary, Status
-from stargraph.cli._errors import ExitCode, print_error
-from stargraph.cli._store import command, shown
+from stargraph.cli._errors import print_error
+from stargraph.cli._exit_codes import ExitCode
+from stargraph.cli._output import shorten
+from stargraph.cli._questions import question_lines
+from stargraph.cli._store import StoreRef
 
 _CODES: Final[dict[Status, ExitCode]] = {
     "done": ExitCode.DONE,
@@ -19,6 +22,9 @@ _CODES: Final[dict[Status, ExitCode]] = {
     "paused": ExitCode.PAUSED,
     "cancelled": ExitCode.CANCELLED,
 }
+
+_SHOWN: Final = 2000
+"""How many characters of a failure are printed; the whole is in the store."""
 
 _FRAME: Final = re.compile(r'^\s*File "(.+)", line (\d+)', re.MULTILINE)
 
@@ -38,25 +44,25 @@ class Outcome:
 
     Attributes:
         run_id: the run.
-        latest: its latest checkpoint in the store; None where nothing of it is stored.
+        latest: its latest checkpoint in the store; None if nothing of it is stored.
         seconds: how long the command executed it.
-        checkpoint: the store.
+        store: holds the run.
         graph_file: the graph's file, as the user named it.
-        stopped_by: the signal that interrupted it, if one did.
-        details: what else the JSON form tells.
+        stopped_by: the signal that interrupted it, or None.
+        details: further members of the JSON form.
     """
 
     run_id: str
     latest: Checkpoint | None
     seconds: float
-    checkpoint: str
+    store: StoreRef
     graph_file: str
     stopped_by: int | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def status(self) -> str:
-        """Where the run stands; `interrupted` where a signal stopped it."""
+        """Where the run stands; `interrupted` if a signal stopped it."""
         if self.latest is None or (self.stopped_by is not None and self.latest.status == "running"):
             return "interrupted"
         return self.latest.status
@@ -70,10 +76,10 @@ class Outcome:
 
     @property
     def resume_command(self) -> str | None:
-        """The command that takes the run up again; None where that is not possible."""
+        """The command that resumes the run, or None if that is not possible."""
         if self.latest is None or self.latest.status in ("done", "cancelled"):
             return None
-        return command("resume", self.run_id, self.graph_file, checkpoint=self.checkpoint)
+        return self.store.command("resume", self.run_id, self.graph_file)
 
     def as_json(self) -> dict[str, Any]:
         """Return the outcome for programs."""
@@ -83,7 +89,7 @@ class Outcome:
             "status": self.status,
             "exit_code": int(self.exit_code),
             "seconds": round(self.seconds, 6),
-            "checkpoint": shown(self.checkpoint),
+            "checkpoint": str(self.store),
             "resume": self.resume_command,
         }
         if self.latest is not None:
@@ -94,37 +100,36 @@ class Outcome:
         return {**told, **self.details}
 
     def explain(self) -> None:
-        """Tell on stderr why the run is not done, and what to do."""
+        """Say on stderr why the run is not done, and what to do."""
         if self.latest is None:
             print_error(f"interrupted before run {self.run_id} began; nothing of it is stored")
         elif self.status == "failed":
-            print_error(_failure(self.latest), f"find the traceback with: {self._inspect}\n      {self._go_on}")
+            print_error(_failure(self.latest), f"{self._resume}\n      see the traceback with: {self._inspect}")
         elif self.status == "interrupted":
             print_error(
                 f"interrupted: run {self.run_id} is stored up to step {self.latest.step} ({_event(self.latest)})",
-                self._go_on,
+                self._resume,
             )
         elif self.status == "awaiting_input":
-            questions = "\n".join(f"  {each.id}: {each.prompt}" for each in self.latest.interrupts)
-            answer = command(
-                "respond", self.run_id, "--interrupt", "ID", "--value", "ANSWER", checkpoint=self.checkpoint
-            )
+            questions = "\n".join(question_lines(self.latest.interrupts))
+            answer = self.store.command("respond", self.run_id, "--interrupt", "ID", "--value", "ANSWER")
             print_error(
-                f"run {self.run_id} waits for an answer to:\n{questions}", f"answer with: {answer}\n      {self._go_on}"
+                f"run {self.run_id} waits for an answer to:\n{questions}",
+                f"answer with: {answer}\n      {self._resume}",
             )
         elif self.status == "paused":
-            print_error(f"run {self.run_id} is paused at step {self.latest.step}", self._go_on)
+            print_error(f"run {self.run_id} is paused at step {self.latest.step}", self._resume)
         elif self.status == "cancelled":
             print_error(f"run {self.run_id} was cancelled at step {self.latest.step}")
 
     @property
-    def _go_on(self) -> str:
+    def _resume(self) -> str:
         return f"go on with: {self.resume_command}"
 
     @property
     def _inspect(self) -> str:
         assert self.latest is not None
-        return command("inspect", self.run_id, "--step", str(self.latest.step), checkpoint=self.checkpoint)
+        return self.store.command("inspect", self.run_id, "--step", str(self.latest.step))
 
 
 def _event(checkpoint: Checkpoint) -> str:
@@ -140,4 +145,4 @@ def _failure(latest: Checkpoint) -> str:
     # A reason marks an error of Stargraph's own, whose place in our code helps nobody.
     place = f" ({frames[-1][0]}:{frames[-1][1]})" if frames and error.reason is None else ""
     kind = "" if error.reason is not None else f"{error.type}: "
-    return f"{where}: {kind}{error.message}{place}"
+    return f"{where}: {kind}{shorten(error.message, _SHOWN)}{place}"

@@ -1,21 +1,21 @@
-"""Printing: text that cannot harm a terminal, pipes that may close, JSON, tables, durations and sizes."""
+"""Print text that cannot harm a terminal: lines, JSON, tables, durations and sizes."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import datetime
-from typing import Any, Final, TextIO
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 import typer
 
-_UNSAFE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+from stargraph.cli._exit_codes import ExitCode
+from stargraph.cli._secrets import hide_in_json, hide_known
+from stargraph.cli._streams import SafeStream, Stream
 
-BROKEN_PIPE: Final = 141
-"""The exit code where the reader of stdout has gone: that of a process which SIGPIPE ended."""
+_UNSAFE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def clean(text: str) -> str:
@@ -31,40 +31,55 @@ def one_line(text: str) -> str:
     """Return a text on one line, harmless.
 
     Args:
-        text: the text.
+        text: may come from a node, a store or a file.
     """
     return clean(text.replace("\n", "\\n").replace("\t", "\\t"))
 
 
-def emit(text: str, stream: TextIO | None = None) -> bool:
-    """Write a line and flush; return whether its reader is still there.
+def shorten(text: str, length: int) -> str:
+    """Return a text, or its start and how long it is.
+
+    Args:
+        text: may be of many megabytes.
+        length: how many characters are shown at most.
+    """
+    return text if len(text) <= length else f"{text[:length]}… ({len(text):,} characters in all)"
+
+
+def emit(text: str, stream: Stream | None = None) -> bool:
+    """Write a line and flush; return whether the stream still takes text.
 
     Args:
         text: the line, without its end.
-        stream: stdout where None.
+        stream: stdout if None.
     """
     stream = stream or sys.stdout
-    try:
-        stream.write(f"{text}\n")
-        stream.flush()
-    except BrokenPipeError:
-        discard(stream)
-        return False
+    line = hide_known(text)
+    if isinstance(stream, SafeStream):
+        return stream.write_line(line)
+    stream.write(f"{line}\n")
+    stream.flush()
     return True
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Print lines on stdout; stop without a word if its reader has gone.
+    """Print lines on stdout; stop silently if its reader has gone.
 
     Args:
-        lines: the lines.
+        lines: without their ends.
 
     Raises:
-        typer.Exit: the reader has gone.
+        typer.Exit: stdout takes no more text.
     """
     for line in lines:
         if not emit(line):
-            raise typer.Exit(BROKEN_PIPE)
+            raise typer.Exit(exit_code_of_stdout())
+
+
+def exit_code_of_stdout() -> ExitCode:
+    """Return the exit code of a command that could not print its result."""
+    failure = sys.stdout.failure if isinstance(sys.stdout, SafeStream) else None
+    return ExitCode.BROKEN_PIPE if isinstance(failure, BrokenPipeError) else ExitCode.OUTPUT
 
 
 def print_json(value: object, *, indent: int | None = 2) -> None:
@@ -75,7 +90,7 @@ def print_json(value: object, *, indent: int | None = 2) -> None:
         indent: how deep to indent; None puts it on one line.
 
     Raises:
-        typer.Exit: the reader has gone.
+        typer.Exit: stdout takes no more text.
     """
     print_lines([json_text(value, indent=indent)])
 
@@ -88,7 +103,7 @@ def json_text(value: object, *, indent: int | None = None) -> str:
         indent: how deep to indent; None puts it on one line.
     """
     ascii_only = (sys.stdout.encoding or "ascii").lower().replace("-", "") != "utf8"
-    return json.dumps(value, indent=indent, ensure_ascii=ascii_only, allow_nan=False, default=_as_json)
+    return json.dumps(hide_in_json(value), indent=indent, ensure_ascii=ascii_only, allow_nan=False, default=_as_json)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -128,6 +143,19 @@ def show_seconds(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
+def show_age(age: timedelta) -> str:
+    """Return how long ago something was, for people, in at most 7 characters.
+
+    Args:
+        age: the time since; negative if clocks differ.
+    """
+    seconds = max(int(age.total_seconds()), 0)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
 def show_bytes(size: int) -> str:
     """Return a size for people.
 
@@ -154,7 +182,7 @@ def show_time(moment: datetime) -> str:
 
 
 def show_value(value: Any, width: int) -> str | None:
-    """Return a value as JSON on one line, or None where it is longer than that.
+    """Return a value as JSON on one line, or None if it is longer than that.
 
     Args:
         value: the value.
@@ -172,14 +200,3 @@ def _as_json(value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat()
     raise TypeError(f"{type(value).__qualname__} is not JSON")
-
-
-def discard(stream: TextIO) -> None:
-    """Let what is written from now on go nowhere, also what Python flushes at exit.
-
-    Args:
-        stream: its reader has gone.
-    """
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)

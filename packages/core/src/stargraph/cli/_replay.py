@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import nullcontext, redirect_stdout
+from contextlib import nullcontext
 from dataclasses import replace as replaced
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stargraph.cli._errors import ExitCode
+from stargraph.cli._exit_codes import ExitCode
 from stargraph.cli._options import (
     DEFAULT_CHECKPOINT,
     AcceptName,
@@ -27,6 +26,7 @@ from stargraph.errors import StargraphError
 
 if TYPE_CHECKING:
     from stargraph.checkpoint.protocol import Checkpointer, RunSummary
+    from stargraph.cli._store import StoreRef
     from stargraph.graph import Graph, Run
     from stargraph.replay import Overlay, ReplayReport, RunDiff
 
@@ -36,7 +36,7 @@ def replay(
     graph: GraphArgument,
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
     encryption_keys: KeysOption = None,
-    from_step: Annotated[int | None, typer.Option(metavar="N", min=0, help="Begin after this step of the run.")] = None,
+    from_step: Annotated[int | None, typer.Option(metavar="N", min=0, help="Start after this step of the run.")] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="PATH=VALUE", help="Fork the run with this value in its state; repeatable."),
@@ -46,23 +46,25 @@ def replay(
     ] = None,
     diff: Annotated[bool, typer.Option("--diff", help="Show what differs, step by step.")] = False,
     fork_id: Annotated[
-        str | None, typer.Option("--run-id", metavar="ID", help="The fork's name; a UUIDv7 if not given.")
+        str | None, typer.Option("--run-id", metavar="ID", help="The fork's id; a UUIDv7 if not given.")
     ] = None,
     tag: TagOption = None,
     accept: Annotated[
-        AcceptName | None, typer.Option(help="Go on although another version of the graph has made the run.")
+        AcceptName | None, typer.Option(help="Continue although another version of the graph made the run.")
     ] = None,
     allow_effects: AllowEffectsOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Do the run RUN_ID of GRAPH again from its log, with recorded calls, and compare each step with its record.
+    """Replay the run RUN_ID of GRAPH from its log, with recorded calls, and compare each step with its record.
 
-    Nothing is written. With --set or --overlay, it is a fork that runs: a new run that begins at a step of the first
-    one, differs as you say, and does from there on what its nodes do. The first run stays as it is.
+    Nothing is written. With --set or --overlay a fork is run instead: a new run that starts at a step of the first
+    one, with the changes you give, and executes its nodes from there on. The first run stays as it is.
     """
     from stargraph.cli._execution import load
+    from stargraph.cli._store import StoreRef
 
+    store = StoreRef(checkpoint, encryption_keys)
     loaded = load(graph)
     accepted = accept is not None and accept.value == "graph"
     if not set_ and overlay is None:
@@ -73,15 +75,13 @@ def replay(
                     reason="invalid-argument",
                     hint="Give --set or --overlay too.",
                 )
-        _verify(
-            loaded, run_id, checkpoint, from_step=from_step or 0, accepted=accepted, diff=diff, json=json, quiet=quiet
-        )
+        _verify(loaded, run_id, store, from_step=from_step or 0, accepted=accepted, diff=diff, json=json, quiet=quiet)
     _fork(
         loaded,
         graph,
         run_id,
         _overlay(loaded, set_ or (), overlay),
-        checkpoint=checkpoint,
+        store=store,
         from_step=from_step,
         fork_id=fork_id,
         tags=tag,
@@ -96,7 +96,7 @@ def replay(
 def _verify(
     graph: Graph,
     run_id: str,
-    checkpoint: str,
+    ref: StoreRef,
     *,
     from_step: int,
     accepted: bool,
@@ -106,15 +106,16 @@ def _verify(
 ) -> None:
     """Compare, print what was found, and end the command."""
     from stargraph.cli._execution import run_async
-    from stargraph.cli._store import opened
+    from stargraph.cli._run_ids import find_run_id
+    from stargraph.cli._streams import stdout_kept
 
     async def compare() -> ReplayReport:
-        async with opened(checkpoint, must_exist=True) as store:
-            run = await graph.start(checkpointer=store, run_id=run_id)
+        async with ref.opened("read") as store:
+            run = await graph.start(checkpointer=store, run_id=await find_run_id(store, run_id))
             return await run.replay(from_step=from_step, accept=("graph",) if accepted else ())
 
     # What nodes print must not get between the JSON.
-    with redirect_stdout(sys.stderr) if json else nullcontext():
+    with stdout_kept() if json else nullcontext():
         report = run_async(compare())
     if json:
         print_json(report.as_json())
@@ -151,7 +152,7 @@ def _fork(
     run_id: str,
     overlay: Overlay,
     *,
-    checkpoint: str,
+    store: StoreRef,
     from_step: int | None,
     fork_id: str | None,
     tags: list[str] | None,
@@ -162,18 +163,18 @@ def _fork(
     quiet: bool,
 ) -> None:
     """Execute a fork, print its outcome and how it differs, and end the command with its exit code."""
-    from stargraph.cli._execution import Execution, run_async
+    from stargraph.cli._execution import Execution, choose_display, run_async
     from stargraph.cli._inputs import split_pairs
-    from stargraph.cli._progress import choose_progress
+    from stargraph.cli._run_ids import find_run_id
     from stargraph.replay import diff_runs
 
     metadata = split_pairs(tags, "--tag") if tags else None
     parent: Run | None = None
     difference: RunDiff | None = None
 
-    async def create(store: Checkpointer) -> Run:
+    async def create(opened: Checkpointer) -> Run:
         nonlocal parent
-        parent = await graph.start(checkpointer=store, run_id=run_id)
+        parent = await graph.start(checkpointer=opened, run_id=await find_run_id(opened, run_id))
         return await parent.fork(
             from_step,
             overlay,
@@ -190,16 +191,16 @@ def _fork(
             difference = await diff_runs(parent, run)
         return summary
 
-    progress = choose_progress(as_json=json, events=False, quiet=quiet)
+    display = choose_display(as_json=json, events=False, quiet=quiet)
     outcome = None
     try:
         used = overlay.graph or graph
-        execution = Execution(used, str(used.file or graph_file), checkpoint, progress)
-        outcome = run_async(execution.run(create, act, must_exist=True, answer=None))
+        execution = Execution(used, str(used.file or graph_file), store, display)
+        outcome = run_async(execution.run(create, act, access="write", answer=None))
         if difference is not None:
             outcome = replaced(outcome, details={"diff": difference.as_json()})
     finally:
-        progress.end(outcome)
+        display.end(outcome)
     if difference is not None and not json:
         print_lines(map(clean, difference.lines()))
     outcome.explain()

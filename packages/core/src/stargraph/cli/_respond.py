@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stargraph.cli._options import DEFAULT_CHECKPOINT, CheckpointOption, JsonOption, KeysOption, RunIdArgument
+from stargraph.cli._questions import question_lines
 from stargraph.errors import CheckpointError
 
 if TYPE_CHECKING:
     from stargraph.checkpoint.protocol import Checkpoint, JsonValue
+    from stargraph.cli._store import StoreRef
 
 
 def respond(
     run_id: RunIdArgument,
     value: Annotated[str, typer.Option("--value", metavar="JSON", help="The answer; text needs no quotes.")],
     interrupt: Annotated[
-        str | None, typer.Option("--interrupt", metavar="ID", help="The question; needed where several are open.")
+        str | None, typer.Option("--interrupt", metavar="ID", help="The question; needed if several are open.")
     ] = None,
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
     encryption_keys: KeysOption = None,
@@ -25,25 +27,28 @@ def respond(
 ) -> None:
     """Answer a question of the run RUN_ID.
 
-    A process that executes the run goes on with the answer at once. Where none does, `stargraph resume` goes
-    on. An answer is taken once.
+    A process that executes the run continues with the answer at once; if none does, `stargraph resume` continues.
+    An answer is taken once.
     """
     from stargraph.cli._execution import run_async
     from stargraph.cli._output import print_json, print_lines
+    from stargraph.cli._store import StoreRef
 
-    answered, question = run_async(_respond(run_id, interrupt, value, checkpoint))
+    answered, question = run_async(_respond(StoreRef(checkpoint, encryption_keys), run_id, interrupt, value))
     if json:
-        print_json({"run_id": run_id, "interrupt": question, "step": answered.step, "status": answered.status})
+        print_json({"run_id": answered.run_id, "interrupt": question, "step": answered.step, "status": answered.status})
     else:
-        print_lines([f"answered {question} of run {run_id} at step {answered.step}"])
+        print_lines([f"answered {question} of run {answered.run_id} at step {answered.step}"])
 
 
-async def _respond(run_id: str, interrupt: str | None, text: str, checkpoint: str) -> tuple[Checkpoint, str]:
-    from stargraph.cli._answers import first_that_fits
-    from stargraph.cli._store import keyring, opened, read_latest
+async def _respond(ref: StoreRef, run_id: str, interrupt: str | None, text: str) -> tuple[Checkpoint, str]:
+    from stargraph.cli._questions import first_that_fits
+    from stargraph.cli._run_ids import find_run_id
+    from stargraph.cli._store import keyring, read_latest
     from stargraph.graph import respond as answer
 
-    async with opened(checkpoint, must_exist=True) as store:
+    async with ref.opened("write") as store:
+        run_id = await find_run_id(store, run_id)
         question = interrupt or _only_question(await read_latest(store, run_id))
 
         async def give(value: JsonValue) -> Checkpoint:
@@ -62,7 +67,7 @@ def _only_question(latest: Checkpoint) -> str:
             reason="no-such-question",
             run_id=latest.run_id,
         )
-    listed = "\n".join(f"  {question.id}: {question.prompt}" for question in questions)
+    listed = "\n".join(question_lines(questions))
     raise CheckpointError(
         f"run {latest.run_id!r} has {len(questions)} open questions:\n{listed}",
         reason="several-questions",

@@ -35,7 +35,7 @@ def resume(
     encryption_keys: KeysOption = None,
     accept: Annotated[
         list[AcceptName] | None,
-        typer.Option(help="Go on although the code of the nodes (runtime) or the graph changed; repeatable."),
+        typer.Option(help="Resume although the code of the nodes (runtime) or the graph changed; repeatable."),
     ] = None,
     only_if_idle: Annotated[
         float | None,
@@ -43,10 +43,12 @@ def resume(
     ] = None,
     max_resumes: Annotated[
         int,
-        typer.Option(metavar="N", min=1, help="Fail a run that was resumed so often without recording anything."),
+        typer.Option(
+            metavar="N", min=1, help="Fail a run that was resumed this many times in a row without recording anything."
+        ),
     ] = 10,
     check: Annotated[
-        bool, typer.Option("--check", help="Only tell whether the run would go on, and why not; write nothing.")
+        bool, typer.Option("--check", help="Only say whether the run would resume, and why not; write nothing.")
     ] = False,
     allow_effects: AllowEffectsOption = False,
     durability: DurabilityOption = DurabilityName.SYNC,
@@ -54,25 +56,29 @@ def resume(
     events: EventsOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Go on with the run RUN_ID of GRAPH at its latest step.
+    """Resume the run RUN_ID of GRAPH from its latest step.
 
-    Finished nodes do not run again; those that were running do. A process that still executes the run is
-    refused at its next write. A run that is done is told as it is.
+    Finished nodes do not run again; nodes that were running do. A process that still executes the run is
+    refused at its next write. A run that is done is reported as it is.
     """
     from stargraph.cli._execution import check_resume, execute, load
+    from stargraph.cli._run_ids import find_run_id
+    from stargraph.cli._store import StoreRef
 
+    ref = StoreRef(checkpoint, encryption_keys)
     accepted: list[Accept] = [each.value for each in accept or ()]
 
     def prepare() -> tuple[Graph, Create]:
         loaded = load(graph)
 
         async def create(store: Checkpointer) -> Run:
-            return await loaded.start(checkpointer=store, run_id=run_id, durability=durability.value)
+            found = await find_run_id(store, run_id)
+            return await loaded.start(checkpointer=store, run_id=found, durability=durability.value)
 
         return loaded, create
 
     if check:
-        check_resume(prepare, accepted, checkpoint=checkpoint, as_json=json)
+        check_resume(prepare, accepted, store=ref, as_json=json)
         return
     execute(
         prepare,
@@ -80,8 +86,8 @@ def resume(
             only_if_idle=only_if_idle, max_resumes=max_resumes, accept=accepted, allow_effects=allow_effects
         ),
         graph_file=graph,
-        checkpoint=checkpoint,
-        must_exist=True,
+        store=ref,
+        access="write",
         as_json=json,
         events=events,
         quiet=quiet,

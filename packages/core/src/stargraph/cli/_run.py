@@ -43,7 +43,7 @@ def run(
         typer.Option("--inputs", metavar="FILE", help="A YAML or JSON file with values of the state; - is stdin."),
     ] = None,
     run_id: Annotated[
-        str | None, typer.Option("--run-id", metavar="ID", help="The run's name; one is made up if not given.")
+        str | None, typer.Option("--run-id", metavar="ID", help="The run's id; a UUIDv7 if not given.")
     ] = None,
     tag: TagOption = None,
     durability: DurabilityOption = DurabilityName.SYNC,
@@ -54,11 +54,12 @@ def run(
     """Start a run of GRAPH and execute it until it is done, fails or waits.
 
     On a terminal the nodes are shown as they run; elsewhere each event is a line. Ctrl-C stops the run after
-    the write that is under way; a second one ends the process at once. Nothing that was stored is lost either
-    way, and `stargraph resume` goes on from there.
+    the write that is under way; a second one ends the process at once. Either way nothing that was stored is
+    lost, and `stargraph resume` continues from there.
     """
     from stargraph.cli._execution import execute, load
     from stargraph.cli._inputs import read_inputs, split_pairs
+    from stargraph.cli._store import StoreRef
 
     def prepare() -> tuple[Graph, Create]:
         loaded = load(graph)
@@ -76,8 +77,8 @@ def run(
         prepare,
         lambda run: run.start(),
         graph_file=graph,
-        checkpoint=checkpoint,
-        must_exist=False,
+        store=StoreRef(checkpoint, encryption_keys),
+        access="create",
         as_json=json,
         events=events,
         quiet=quiet,

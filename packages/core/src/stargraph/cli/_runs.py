@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
-from typing import TYPE_CHECKING, Annotated
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -12,77 +15,152 @@ from stargraph.cli._options import (
     CheckpointOption,
     JsonOption,
     KeysOption,
+    OrderName,
     StatusName,
     TagOption,
 )
-from stargraph.cli._output import emit, one_line, print_json, print_lines, show_time, table
-from stargraph.errors import CheckpointError
+from stargraph.cli._output import emit, one_line, print_json, print_lines, show_age, table
+from stargraph.errors import CheckpointError, StargraphError
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from stargraph.checkpoint.protocol import Checkpointer, RunFilters, RunPage, RunSummary, Status
+    from stargraph.cli._store import StoreRef
 
-    from stargraph.checkpoint.protocol import Checkpointer, RunPage, RunSummary
+_WIDTH_OF_A_PIPE: Final = 80
+_NARROWEST: Final = 8
+_TIME: Final = "2026-01-31T12:00:00Z, or 30m, 12h, 7d"
 
 
 def runs(
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
     encryption_keys: KeysOption = None,
-    status: Annotated[StatusName | None, typer.Option(help="Only runs that stand there.")] = None,
+    status: Annotated[list[StatusName] | None, typer.Option(help="Only runs with this status; repeatable.")] = None,
     graph: Annotated[str | None, typer.Option(metavar="ID", help="Only runs of the graph with this id.")] = None,
+    graph_hash: Annotated[
+        str | None, typer.Option("--graph-hash", metavar="HASH", help="Only runs of this version of their graph.")
+    ] = None,
+    runtime_hash: Annotated[
+        str | None, typer.Option("--runtime-hash", metavar="HASH", help="Only runs of this version of the nodes' code.")
+    ] = None,
+    error_reason: Annotated[
+        str | None, typer.Option("--error-reason", metavar="REASON", help="Only runs whose error has this reason.")
+    ] = None,
     tag: TagOption = None,
     since: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Only runs started then or later: 2026-01-31T12:00:00Z, or 30m, 12h, 7d."),
+        str | None, typer.Option(metavar="TIME", help=f"Only runs started then or later: {_TIME}.")
     ] = None,
-    limit: Annotated[int, typer.Option(metavar="N", min=0, help="How many at the most.")] = 100,
+    updated_since: Annotated[
+        str | None, typer.Option("--updated-since", metavar="TIME", help="Only runs with a step since then.")
+    ] = None,
+    updated_before: Annotated[
+        str | None, typer.Option("--updated-before", metavar="TIME", help="Only runs without a step since then.")
+    ] = None,
+    idle_for: Annotated[
+        str | None, typer.Option("--idle-for", metavar="AGE", help="Only runs without a step for so long: 30m, 12h.")
+    ] = None,
+    roots: Annotated[bool, typer.Option("--roots", help="Leave out child runs, those of subgraphs.")] = False,
+    order: Annotated[
+        OrderName, typer.Option(help="Newest first by when they started, or by when they were updated.")
+    ] = OrderName.STARTED,
+    counts: Annotated[bool, typer.Option("--counts", help="Print how many runs have each status.")] = False,
+    cursor: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Continue after the page that printed this cursor.")
+    ] = None,
+    limit: Annotated[int, typer.Option(metavar="N", min=0, help="How many at most.")] = 100,
     json: JsonOption = False,
 ) -> None:
     """List the runs of a store, the newest first."""
     from stargraph.cli._execution import run_async
     from stargraph.cli._inputs import parse_since, split_pairs
+    from stargraph.cli._store import StoreRef
 
-    page = run_async(
-        _find(
-            checkpoint,
-            status=status,
-            graph=graph,
-            tags=split_pairs(tag or (), "--tag"),
-            since=parse_since(since) if since is not None else None,
-            limit=limit,
+    if updated_before is not None and idle_for is not None:
+        raise StargraphError(
+            "--updated-before and --idle-for say the same", reason="invalid-arguments", hint="Give one of them."
         )
-    )
+    before = (updated_before, "--updated-before") if idle_for is None else (idle_for, "--idle-for")
+    filters: RunFilters = {
+        "status": [each.value for each in status] if status else None,
+        "graph_id": graph,
+        "graph_hash": graph_hash,
+        "runtime_hash": runtime_hash,
+        "error_reason": error_reason,
+        "metadata": split_pairs(tag or (), "--tag") or None,
+        "since": None if since is None else parse_since(since),
+        "updated_since": None if updated_since is None else parse_since(updated_since, "--updated-since"),
+        "updated_before": None if before[0] is None else parse_since(before[0], before[1]),
+        "roots_only": roots,
+    }
+    ref = StoreRef(checkpoint, encryption_keys)
+    if counts:
+        _print_counts(run_async(_count(ref, filters)), as_json=json)
+        return
+    page = run_async(_find(ref, filters, order=order, cursor=cursor, limit=limit))
     if json:
         print_json([summary.model_dump(mode="json") for summary in page.items])
     else:
-        print_lines(_listed(page.items))
+        print_lines(_listed(page.items, _width()))
     if page.next_cursor is not None:
-        emit(f"There are more runs; these are the newest {limit}. --limit shows more.", sys.stderr)
+        where = f"; the next page: --cursor {page.next_cursor}" if page.next_cursor != _UNKNOWN_CURSOR else ""
+        emit(f"There are more runs; these are the newest {limit}. --limit shows more{where}", sys.stderr)
 
 
-async def _find(
-    checkpoint: str,
-    *,
-    status: StatusName | None,
-    graph: str | None,
-    tags: dict[str, str],
-    since: datetime | None,
-    limit: int,
-) -> RunPage:
+_UNKNOWN_CURSOR: Final = "-"
+"""Stands for the rest of the runs of a store that cannot search."""
+
+
+async def _find(ref: StoreRef, filters: RunFilters, *, order: OrderName, cursor: str | None, limit: int) -> RunPage:
     from stargraph.checkpoint.protocol import RunPage, RunSearch
-    from stargraph.cli._store import opened
 
-    async with opened(checkpoint, must_exist=True) as store:
+    async with ref.opened("read") as store:
         if isinstance(store, RunSearch):
-            return await store.search(
-                status=status.value if status else None, graph_id=graph, metadata=tags, since=since, limit=limit
-            )
-        _refuse_filters(store, {"--status": status, "--graph": graph, "--tag": tags})
-        found = await store.list_runs(since=since, limit=limit + 1)
-        return RunPage(items=tuple(found[:limit]), next_cursor="more" if len(found) > limit > 0 else None)
+            try:
+                return await store.search(order=order.value, cursor=cursor, limit=limit, **filters)
+            except ValueError as error:
+                raise StargraphError(str(error), reason="invalid-argument") from None
+        _refuse_filters(store, filters, {"--order": order is not OrderName.STARTED, "--cursor": cursor})
+        found = await store.list_runs(since=filters.get("since"), limit=limit + 1)
+        return RunPage(items=tuple(found[:limit]), next_cursor=_UNKNOWN_CURSOR if len(found) > limit > 0 else None)
 
 
-def _refuse_filters(store: Checkpointer, filters: dict[str, object]) -> None:
-    given = [option for option, value in filters.items() if value]
+async def _count(ref: StoreRef, filters: RunFilters) -> dict[Status, int]:
+    from stargraph.checkpoint.protocol import RunSearch
+
+    async with ref.opened("read") as store:
+        if not isinstance(store, RunSearch):
+            _refuse_filters(store, filters, {"--counts": True})
+            return {}
+        try:
+            return await store.count_runs(**filters)
+        except ValueError as error:
+            raise StargraphError(str(error), reason="invalid-argument") from None
+
+
+def _print_counts(counts: dict[Status, int], *, as_json: bool) -> None:
+    if as_json:
+        print_json(counts)
+        return
+    rows = [(name, f"{number:,}") for name, number in sorted(counts.items())]
+    print_lines(table(("STATUS", "RUNS"), [*rows, ("total", f"{sum(counts.values()):,}")]))
+
+
+_OPTIONS: Final = {
+    "status": "--status",
+    "graph_id": "--graph",
+    "graph_hash": "--graph-hash",
+    "runtime_hash": "--runtime-hash",
+    "error_reason": "--error-reason",
+    "metadata": "--tag",
+    "updated_since": "--updated-since",
+    "updated_before": "--updated-before",
+    "roots_only": "--roots",
+}
+
+
+def _refuse_filters(store: Checkpointer, filters: RunFilters, others: dict[str, object]) -> None:
+    values: dict[str, Any] = dict(filters)
+    given = [option for name, option in _OPTIONS.items() if values.get(name)]
+    given += [option for option, value in others.items() if value]
     if given:
         raise CheckpointError(
             f"{', '.join(given)}: the driver {type(store).__name__} cannot search",
@@ -91,19 +169,40 @@ def _refuse_filters(store: Checkpointer, filters: dict[str, object]) -> None:
         )
 
 
-def _listed(items: tuple[RunSummary, ...]) -> list[str]:
+def _width() -> int:
+    if "COLUMNS" in os.environ or sys.stdout.isatty():
+        return shutil.get_terminal_size((_WIDTH_OF_A_PIPE, 24)).columns
+    return _WIDTH_OF_A_PIPE
+
+
+def _listed(items: tuple[RunSummary, ...], width: int) -> list[str]:
     if not items:
         return ["no runs"]
-    rows = [
-        (
-            run.run_id,
-            one_line(run.graph_id),
-            run.status,
-            str(run.last_step),
-            show_time(run.started_at),
-            show_time(run.updated_at),
-            " ".join(one_line(f"{name}={value}") for name, value in run.metadata.items()),
-        )
-        for run in items
-    ]
-    return table(("RUN", "GRAPH", "STATUS", "STEP", "STARTED", "UPDATED", "TAGS"), rows)
+    now = datetime.now(items[0].started_at.tzinfo)
+    columns: dict[str, list[str]] = {
+        "RUN": [run.run_id for run in items],
+        "GRAPH": [one_line(run.graph_id) for run in items],
+        "STATUS": [str(run.status) for run in items],
+        "STEP": [str(run.last_step) for run in items],
+        "STARTED": [f"{show_age(now - run.started_at)} ago" for run in items],
+        "UPDATED": [f"{show_age(now - run.updated_at)} ago" for run in items],
+        "TAGS": [" ".join(one_line(f"{name}={value}") for name, value in run.metadata.items()) for run in items],
+    }
+    # The ids stay whole, since they are what the reader needs next.
+    if not any(columns["TAGS"]) or _excess(columns, width) > _width_of(columns, "TAGS") - _NARROWEST:
+        del columns["TAGS"]
+    if _excess(columns, width) > 0:
+        del columns["STARTED"]
+    for name in ("TAGS", "GRAPH"):
+        if name in columns and (excess := _excess(columns, width)) > 0:
+            room = max(_width_of(columns, name) - excess, _NARROWEST)
+            columns[name] = [cell if len(cell) <= room else f"{cell[: room - 1]}…" for cell in columns[name]]
+    return table(list(columns), zip(*columns.values(), strict=True))
+
+
+def _width_of(columns: dict[str, list[str]], name: str) -> int:
+    return max(map(len, (name, *columns[name])))
+
+
+def _excess(columns: dict[str, list[str]], width: int) -> int:
+    return sum(_width_of(columns, name) + 2 for name in columns) - 2 - width

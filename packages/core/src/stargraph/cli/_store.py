@@ -1,67 +1,162 @@
-"""Opening the store that `--checkpoint` names, and saying its name without its secrets."""
+"""The store that a command works on: how it is opened, and how a command names it."""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import unquote
 
+from stargraph.cli._keys import KeyFile
 from stargraph.cli._options import CHECKPOINT_VARIABLE, DEFAULT_CHECKPOINT
-from stargraph.errors import CheckpointError, CheckpointNotFoundError, StargraphError
+from stargraph.cli._secrets import hide_known
+from stargraph.errors import CheckpointError, CheckpointNotFoundError, StargraphError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from stargraph.checkpoint.codec import Keyring
     from stargraph.checkpoint.protocol import Checkpoint, Checkpointer
 
+Access = Literal["read", "write", "create"]
+"""What a command does with a store: only read it, write to one that is there, or make it if it is not."""
+
 _SQLITE_URL: Final = re.compile(r"sqlite:///([^?]+)", re.IGNORECASE)
 
 
-@asynccontextmanager
-async def opened(url: str, *, must_exist: bool = False) -> AsyncIterator[Checkpointer]:
-    """Open a store for the time of a command.
+@dataclass(frozen=True, slots=True)
+class StoreRef:
+    """The store that a command was given.
 
-    Args:
+    Attributes:
         url: its path or URL.
-        must_exist: refuse a path at which there is nothing, where a new store would be made.
-
-    Raises:
-        CheckpointError: it cannot be opened.
+        keys: the file with the keys of encryption, or None if there is none.
     """
-    from stargraph.checkpoint.protocol import Closing
-    from stargraph.checkpoint.registry import open_checkpointer
 
-    if must_exist:
-        _refuse_missing(url)
-    try:
-        store = open_checkpointer(url)
-    except ValueError as error:
-        raise CheckpointError(
-            f"{shown(url)}: {error}", reason="invalid-url", hint="Give a path or the URL of a store."
-        ) from error
-    if isinstance(store, Closing):
-        async with store:
+    url: str
+    keys: KeyFile | None = None
+
+    def __str__(self) -> str:
+        from stargraph.checkpoint.registry import redact
+
+        try:
+            return hide_known(redact(self.url))
+        except ValueError:
+            return f"{self.url.partition('://')[0]}://…"
+
+    @asynccontextmanager
+    async def opened(self, access: Access) -> AsyncIterator[Checkpointer]:
+        """Open the store for the time of a command.
+
+        Args:
+            access: what the command does with it.
+
+        Raises:
+            CheckpointNotFoundError: there is no such store, and the command makes none.
+            CheckpointError: it cannot be opened.
+        """
+        read_only = access == "read" and self._can_be_read_only()
+        if access != "create":
+            await self._ensure_there(probe=access == "write")
+        store = self._handle(read_only=read_only)
+        try:
+            await store.bootstrap()
+        except StoreUnavailableError as error:
+            await _close(store)
+            raise self._missing() if error.reason == "no-store" else error from None
+        except BaseException:
+            await _close(store)
+            raise
+        try:
             yield store
-    else:
-        await store.bootstrap()
-        yield store
+        finally:
+            await _close(store)
 
+    def command(self, *words: str) -> str:
+        """Return a command on this store that a user can paste into a shell.
 
-def _refuse_missing(url: str) -> None:
-    match = _SQLITE_URL.match(url)
-    if "://" in url and match is None:
-        return
-    path = Path(unquote(match.group(1)) if match else url)
-    if not path.exists():
-        raise CheckpointNotFoundError(
-            f"there is no store at {url}",
+        Args:
+            words: the command and its arguments.
+        """
+        text = shlex.join(["stargraph", *words])
+        if self.url != os.environ.get(CHECKPOINT_VARIABLE, DEFAULT_CHECKPOINT):
+            text += f" --checkpoint {shlex.quote(str(self))}"
+        return text if self.keys is None else f"{text} --encryption-keys {shlex.quote(self.keys.name)}"
+
+    def _handle(self, *, read_only: bool) -> Checkpointer:
+        from stargraph.checkpoint.registry import open_checkpointer
+
+        try:
+            with self._keys_in_environment():
+                return open_checkpointer(self.url, read_only=read_only)
+        except ValueError as error:
+            raise CheckpointError(
+                f"{self}: {error}", reason="invalid-url", hint="Give a path or the URL of a store."
+            ) from error
+
+    @contextmanager
+    def _keys_in_environment(self) -> Iterator[None]:
+        """Drivers look for keys there when they are opened by a URL; child processes of nodes must not find them."""
+        from stargraph.checkpoint.codec import ENCRYPTION_VARIABLE
+
+        before = os.environ.get(ENCRYPTION_VARIABLE)
+        if self.keys is not None:
+            os.environ[ENCRYPTION_VARIABLE] = self.keys.text
+        try:
+            yield
+        finally:
+            if before is not None:
+                os.environ[ENCRYPTION_VARIABLE] = before
+            elif self.keys is not None:
+                del os.environ[ENCRYPTION_VARIABLE]
+
+    def _can_be_read_only(self) -> bool:
+        from stargraph.checkpoint.registry import find_driver, parse_address
+
+        return hasattr(find_driver(parse_address(self.url)), "read_only")
+
+    async def _ensure_there(self, *, probe: bool) -> None:
+        """Refuse a store that is not there: a driver that may write would make it."""
+        path = self._sqlite_path()
+        if path is not None:
+            if not path.exists():
+                raise self._missing()
+        elif probe and self._can_be_read_only():
+            store = self._handle(read_only=True)
+            try:
+                await store.bootstrap()
+            except CheckpointError as error:
+                if error.reason == "no-store":
+                    raise self._missing() from None
+                # Whatever else is wrong, the command meets it when it opens the store to write.
+            finally:
+                await _close(store)
+
+    def _sqlite_path(self) -> Path | None:
+        from stargraph.checkpoint.registry import parse_address
+
+        address = parse_address(self.url)
+        if address.scheme != "sqlite":
+            return None
+        match = _SQLITE_URL.match(address.text)
+        return Path(unquote(match.group(1)) if match else address.text)
+
+    def _missing(self) -> CheckpointNotFoundError:
+        return CheckpointNotFoundError(
+            f"there is no store at {self}",
             reason="store-not-found",
-            hint="`stargraph run GRAPH` makes one; --checkpoint names another.",
+            hint="`stargraph run GRAPH` and `stargraph migrate STORE` make one; --checkpoint names another.",
         )
+
+
+async def _close(store: Checkpointer) -> None:
+    from stargraph.checkpoint.protocol import Closing
+
+    if isinstance(store, Closing):
+        await store.close()
 
 
 def keyring() -> Keyring | None:
@@ -86,8 +181,8 @@ async def read_latest(store: Checkpointer, run_id: str) -> Checkpoint:
     """Return the latest checkpoint of a run, checked.
 
     Args:
-        store: the store.
-        run_id: the run.
+        store: holds the run.
+        run_id: the whole id.
 
     Raises:
         CheckpointNotFoundError: there is no such run.
@@ -95,30 +190,3 @@ async def read_latest(store: Checkpointer, run_id: str) -> Checkpoint:
     from stargraph.runtime import dispatch
 
     return await dispatch.read_run(store, run_id, keyring=keyring())
-
-
-def shown(url: str) -> str:
-    """Return a store's name as it may be printed: without secrets.
-
-    Args:
-        url: its path or URL.
-    """
-    from stargraph.checkpoint.registry import redact
-
-    try:
-        return redact(url)
-    except ValueError:
-        return f"{url.partition('://')[0]}://…"
-
-
-def command(*words: str, checkpoint: str) -> str:
-    """Return a command that a user can paste into a shell.
-
-    Args:
-        words: the command and its arguments.
-        checkpoint: the store; left out where it is the one that is used anyway.
-    """
-    text = shlex.join(["stargraph", *words])
-    if checkpoint == os.environ.get(CHECKPOINT_VARIABLE, DEFAULT_CHECKPOINT):
-        return text
-    return f"{text} --checkpoint {shlex.quote(shown(checkpoint))}"

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from stargraph.cli._custody import count_runs, counting, input_file, output_file
-from stargraph.cli._errors import ExitCode, print_error
+from stargraph.cli._errors import print_error
+from stargraph.cli._exit_codes import ExitCode
+from stargraph.cli._files import input_file, output_file
 from stargraph.cli._options import (
     DEFAULT_CHECKPOINT,
     AllOption,
@@ -19,10 +20,12 @@ from stargraph.cli._options import (
     RunIdsArgument,
 )
 from stargraph.cli._output import emit, one_line, plural, print_json, print_lines, show_time, table
+from stargraph.cli._transfer import count_runs, progress_on_stderr
 from stargraph.errors import StargraphError
 
 if TYPE_CHECKING:
     from stargraph.audit import Anchor, Finding, VerifyReport
+    from stargraph.cli._store import StoreRef
 
 _SHOWN: Final = 100
 """How many lines of each kind are printed; --json has all."""
@@ -38,22 +41,23 @@ def verify(
     encryption_keys: KeysOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Read runs from their first step to their last, and report all that is not as it was written.
+    """Read runs from their first step to their last, and report whatever is not as it was written.
 
-    Without RUN_ID, every run of the store. Ends with 0 where all is sound, and with 7 where something is not.
-    STARGRAPH_INTEGRITY_KEY has the seals checked; without a key, a whole chain can be forged.
+    Without RUN_ID, every run of the store is read. The exit code is 0 if all is sound, else 7.
+    With STARGRAPH_INTEGRITY_KEY the seals are checked too; without a key, a whole chain can be forged.
     """
     from stargraph.cli._execution import run_async
+    from stargraph.cli._store import StoreRef
 
     if run_id and everything:
         raise StargraphError(
-            "both runs and --all are given", reason="invalid-arguments", hint="Name runs, or give --all."
+            "run ids cannot be combined with --all", reason="invalid-arguments", hint="Name runs, or give --all."
         )
-    report, known = run_async(_verify(checkpoint, run_id or None, anchor))
+    report, known = run_async(_verify(StoreRef(checkpoint, encryption_keys), run_id or None, anchor))
     if json:
         print_json({**report.model_dump(mode="json"), "sound": report.sound})
     else:
-        print_lines(_told(report, known))
+        print_lines(_in_words(report, known))
     if not report.sound:
         if not json:
             runs = len({finding.run_id for finding in report.findings})
@@ -65,49 +69,52 @@ def verify(
 
 
 def anchor(
-    file: Annotated[str, typer.Argument(metavar="[FILE]", help="Where to write it; stdout without it.")] = "-",
+    file: Annotated[str, typer.Argument(metavar="[FILE]", help="The file to write; stdout if not given.")] = "-",
     renew: Annotated[
-        bool, typer.Option("--renew", help="Write it although the store contradicts the file that is there.")
+        bool, typer.Option("--renew", help="Write it although the store contradicts the existing file.")
     ] = False,
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
     encryption_keys: KeysOption = None,
 ) -> None:
-    """Write the latest step and digest of every run, for `verify --anchor` at a later time.
+    """Write the latest step and digest of every run, for a later `verify --anchor`.
 
-    Keep the file where nobody who can write to the store can write. Where FILE is there already, the store is
+    Keep the file where nobody who can write to the store can write. If FILE exists already, the store is
     compared with it first, and an anchor that contradicts the former one is not written.
     """
     from pathlib import Path
 
     from stargraph.cli._execution import run_async
+    from stargraph.cli._store import StoreRef
 
     former = file if file != "-" and Path(file).exists() and not renew else None
-    made = run_async(_anchor(checkpoint, former))
+    made = run_async(_anchor(StoreRef(checkpoint, encryption_keys), former))
     with output_file(file) as stream:
         stream.write(made.to_json().encode())
     if file != "-":
-        sealed = f"sealed with {made.seal.key_id}" if made.seal else "not sealed: there is no key"
+        sealed = f"sealed with {made.seal.key_id}" if made.seal else "not sealed, since there is no key"
         emit(f"anchored {plural(len(made.runs), 'run')} in {file}, {sealed}", sys.stderr)
 
 
-async def _verify(url: str, run_ids: list[str] | None, file: str | None) -> tuple[VerifyReport, Anchor | None]:
-    from stargraph.audit import verify as look
-    from stargraph.cli._store import keyring, opened
+async def _verify(ref: StoreRef, run_ids: list[str] | None, file: str | None) -> tuple[VerifyReport, Anchor | None]:
+    from stargraph.audit import verify as check
+    from stargraph.cli._run_ids import find_run_ids
+    from stargraph.cli._store import keyring
 
     keys = keyring()
     known = None if file is None else _read_anchor(file)
-    async with opened(url, must_exist=True) as store:
-        with counting("verifying", await count_runs(store, run_ids)) as progress:
-            return await look(store, run_ids, keyring=keys, anchor=known, progress=progress), known
+    async with ref.opened("read") as store:
+        run_ids = await find_run_ids(store, run_ids)
+        with progress_on_stderr("verifying", await count_runs(store, run_ids)) as progress:
+            return await check(store, run_ids, keyring=keys, anchor=known, progress=progress), known
 
 
-async def _anchor(url: str, former: str | None) -> Anchor:
+async def _anchor(ref: StoreRef, former: str | None) -> Anchor:
     from stargraph.audit import anchor as make
-    from stargraph.cli._store import keyring, opened
+    from stargraph.cli._store import keyring
 
     after = None if former is None else _read_anchor(former)
-    async with opened(url, must_exist=True) as store:
-        with counting("anchoring", await count_runs(store, None)) as progress:
+    async with ref.opened("read") as store:
+        with progress_on_stderr("anchoring", await count_runs(store, None)) as progress:
             return await make(store, keyring=keyring(), after=after, progress=progress)
 
 
@@ -125,7 +132,7 @@ def _read_anchor(file: str) -> Anchor:
         raise
 
 
-def _told(report: VerifyReport, known: Anchor | None) -> list[str]:
+def _in_words(report: VerifyReport, known: Anchor | None) -> list[str]:
     rows = [
         (finding.kind, finding.run_id or "", _steps(finding), one_line(finding.message))
         for finding in report.findings[:_SHOWN]

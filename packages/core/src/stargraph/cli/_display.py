@@ -1,19 +1,21 @@
-"""What is shown while a run executes: live on a terminal, plain lines elsewhere, or events as JSON."""
+"""What is shown while a run executes: plain lines, or JSON. `_terminal_display` draws on a terminal."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Protocol
 
 from stargraph.cli._output import emit, json_text, one_line
+from stargraph.cli._streams import Stream, stdout_kept
 
 if TYPE_CHECKING:
     from stargraph.cli._outcome import Outcome
     from stargraph.engine import RunEvent
 
 
-class Progress(Protocol):
+class Display(Protocol):
     """Shows a run."""
 
     def begin(self, *, run_id: str, graph_id: str, checkpoint: str) -> None:
@@ -26,45 +28,17 @@ class Progress(Protocol):
         """Show a remark that is not part of the result."""
 
     def end(self, outcome: Outcome | None) -> None:
-        """Show where the run stands; None where an error is told instead."""
+        """Show where the run stands; None if an error is reported instead."""
 
 
-def choose_progress(*, as_json: bool, events: bool, quiet: bool) -> Progress:
-    """Return what suits the options and where the output goes.
-
-    Args:
-        as_json: stdout takes one JSON object.
-        events: stdout takes JSON Lines.
-        quiet: only the outcome.
-    """
-    if events:
-        return JsonProgress(each_event=True)
-    if as_json and quiet:
-        return JsonProgress(each_event=False)
-    if quiet:
-        return PlainProgress(sys.stdout, each_event=False)
-    stream = sys.stderr if as_json else sys.stdout
-    shown = _live(stream) or PlainProgress(stream)
-    return JsonProgress(each_event=False, beside=shown) if as_json else shown
-
-
-def _live(stream: TextIO) -> Progress | None:
-    if not stream.isatty():
-        return None
-    from stargraph.cli._live import LiveProgress, Terminal
-
-    terminal = Terminal(stream)
-    return LiveProgress(terminal) if terminal.is_terminal and not terminal.is_dumb_terminal else None
-
-
-class Clock:
-    """The tasks that run, and how long those took that ended."""
+class TaskClock:
+    """The tasks that run, and how long each took that has ended."""
 
     def __init__(self) -> None:
         self.running: dict[tuple[str, str | None], RunEvent] = {}
 
     def take(self, event: RunEvent) -> float | None:
-        """Note an event; return the seconds that a task took which it ends."""
+        """Note an event; return the seconds that a task took if the event ends it."""
         # The runs of a subgraph, one for each item of a map, have tasks of the same ids.
         task = (event.run_id, event.task_id)
         if event.type == "node_started":
@@ -76,7 +50,7 @@ class Clock:
         return None if started is None else max((event.timestamp - started.timestamp).total_seconds(), 0.0)
 
 
-class PlainProgress:
+class PlainDisplay:
     """A line for each event: a word, then `name=value` fields. The form is stable.
 
     Args:
@@ -84,10 +58,10 @@ class PlainProgress:
         each_event: whether more than the outcome is printed.
     """
 
-    def __init__(self, stream: TextIO, *, each_event: bool = True) -> None:
+    def __init__(self, stream: Stream, *, each_event: bool = True) -> None:
         self._stream = stream
         self._each_event = each_event
-        self._clock = Clock()
+        self._clock = TaskClock()
         self._run_id = ""
 
     def begin(self, *, run_id: str, graph_id: str, checkpoint: str) -> None:
@@ -125,25 +99,23 @@ class PlainProgress:
             )
 
     def _line(self, word: str, **fields: object) -> None:
-        # A run goes on to its end although nobody reads any more what it does.
         pairs = (f"{name}={shlex.quote(one_line(str(value)))}" for name, value in fields.items())
         emit(f"{word:<12} {' '.join(pairs)}", self._stream)
 
 
-class JsonProgress:
-    """JSON on stdout: the outcome, and before it each event where that is wanted.
+class JsonDisplay:
+    """JSON on stdout: the outcome, and before it each event if that is wanted. What nodes print goes to stderr.
 
     Args:
         each_event: whether stdout takes the events too, one object a line.
-        beside: shows progress elsewhere.
+        beside: shows the run on stderr.
     """
 
-    def __init__(self, *, each_event: bool, beside: Progress | None = None) -> None:
-        self._stdout = sys.stdout
+    def __init__(self, *, each_event: bool, beside: Display | None = None) -> None:
         self._each_event = each_event
         self._beside = beside
-        # What a node prints must not get between the JSON.
-        sys.stdout = sys.stderr
+        self._exit = ExitStack()
+        self._stdout = self._exit.enter_context(stdout_kept())
 
     def begin(self, *, run_id: str, graph_id: str, checkpoint: str) -> None:
         """Print the run, its graph and its store."""
@@ -161,15 +133,15 @@ class JsonProgress:
 
     def note(self, text: str) -> None:
         """Print the remark on stderr."""
-        (self._beside.note if self._beside else PlainProgress(sys.stderr).note)(text)
+        (self._beside.note if self._beside else PlainDisplay(sys.stderr).note)(text)
 
     def end(self, outcome: Outcome | None) -> None:
         """Print the outcome."""
         if self._beside:
             self._beside.end(outcome)
-        sys.stdout = self._stdout
         if outcome is not None:
             self._line(outcome.as_json())
+        self._exit.close()
 
     def _line(self, value: dict[str, Any]) -> None:
         emit(json_text(value, indent=None if self._each_event else 2), self._stdout)

@@ -196,7 +196,7 @@ def test_prune_touches_only_runs_that_ended_unless_told(runs: Folder) -> None:
     assert "r1: the steps below 2 were pruned; the chain is proved from step 2 on" in answer.out
     refused = runs.call("prune", "--older-than", "0s", "--status", "awaiting_input", "--status", "done")
     assert refused.code == 2
-    assert "runs that are awaiting_input could still go on" in refused.err
+    assert "runs that are awaiting_input could still be resumed" in refused.err
     assert "--yes" in refused.err
     dry = runs.call("prune", "--older-than", "0s", "--status", "awaiting_input", "--dry-run")
     assert dry.out.startswith("would remove 1 step of 1 run")
@@ -212,7 +212,7 @@ def test_delete_removes_an_ended_run_and_asks_for_an_open_one(runs: Folder) -> N
     assert listed(runs) == {"r2", "open"}
     refused = runs.call("delete", "open")
     assert refused.code == 2
-    assert "run 'open' is awaiting_input and could still go on" in refused.err
+    assert "run 'open' is awaiting_input and could still be resumed" in refused.err
     assert listed(runs) == {"r2", "open"}
     assert runs.call("delete", "open", "--yes", "--json").json == {"run_id": "open", "deleted": True}
     gone = runs.call("delete", "open", "--yes")
@@ -242,7 +242,7 @@ def test_a_person_is_asked(runs: Folder, typed: str, code: int, left: set[str]) 
             said += part
     os.close(person)
     assert process.wait(60) == code
-    assert b"could still go on. Remove it? [y/N]" in said
+    assert b"could still be resumed. Remove it? [y/N]" in said
     assert listed(runs) == left
 
 
@@ -288,7 +288,7 @@ BAD_CALLS: dict[str, tuple[tuple[str, ...], int, list[str]]] = {
     "an anchor in no directory": (("anchor", "no/heads.json"), 2, ["no/heads.json: No such file or directory"]),
     "copy nothing": (("copy", STORE, "b.sqlite"), 2, ["which runs to copy", "--all"]),
     "copy a run and all": (("copy", STORE, "b.sqlite", "r1", "--all"), 2, ["--all or --since"]),
-    "copy onto itself": (("copy", STORE, f"./{STORE}", "--all"), 2, ["one store"]),
+    "copy onto itself": (("copy", STORE, f"./{STORE}", "--all"), 2, ["same store"]),
     "copy from nowhere": (("copy", "no.sqlite", "b.sqlite", "--all"), 2, ["no store at no.sqlite"]),
     "copy to an unknown driver": (("copy", STORE, "foo://u:geheim@h/x", "--all"), 2, ["foo://u:***@h", "sqlite://"]),
     "copy to a malformed url": (("copy", STORE, "sqlite://x", "--all"), 2, ["sqlite:///relative"]),
@@ -307,7 +307,7 @@ BAD_CALLS: dict[str, tuple[tuple[str, ...], int, list[str]]] = {
     "prune a bad status": (("prune", "--older-than", "1d", "--status", "finished"), 2, ["finished", "done"]),
     "prune to less than nothing": (("prune", "--older-than", "1d", "--keep-last", "-1"), 2, ["--keep-last"]),
     "delete an unknown run": (("delete", "r9"), 2, ["no run 'r9'"]),
-    "two ways to inspect": (("inspect", "r1", "--step", "1", "--follow"), 2, ["exclude each other"]),
+    "two ways to inspect": (("inspect", "r1", "--step", "1", "--follow"), 2, ["cannot be combined"]),
     "a difference of one step": (("inspect", "r1", "--diff", "1"), 2, ["--diff", "2 arguments"]),
     "a difference to nowhere": (("inspect", "r1", "--diff", "1", "9"), 2, ["no step 9", "latest step is 3"]),
 }
