@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 import asyncpg
@@ -14,10 +13,8 @@ from support.postgres_records import chain, following, genesis
 
 from stargraph.checkpoint.codec import Codec
 from stargraph.checkpoint.postgres import PostgresCheckpointer
-from stargraph.checkpoint.postgres._append import AppendStatements, encode_alone, encode_appends
+from stargraph.checkpoint.postgres._append import encode_appends
 from stargraph.checkpoint.postgres._connection import PreparedConnection
-from stargraph.checkpoint.postgres._group_commit import GroupCommit
-from stargraph.checkpoint.postgres._schema import Schema
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointConflictError, CheckpointError, StoreUnavailableError
 
@@ -263,43 +260,6 @@ async def test_a_writer_that_leaves_does_not_take_the_batch_with_it(checkpointer
     for run in runs:
         await checkpointer.write(run[1])
         assert await checkpointer.read_latest(run[0].run_id) == run[1]
-
-
-class HeldConnections:
-    """Connections that record what is sent and answer only when told to."""
-
-    def __init__(self) -> None:
-        self.go = asyncio.Event()
-        self.sent: list[list[str]] = []
-
-    @asynccontextmanager
-    async def lend(self) -> AsyncIterator[Any]:
-        yield self
-
-    async def fetch(self, sql: str, *arguments: Any) -> list[dict[str, str]]:
-        run_ids = [arguments[0]] if isinstance(arguments[0], str) else arguments[0]
-        self.sent.append(run_ids)
-        await self.go.wait()
-        return [{"run_id": run_id} for run_id in run_ids]
-
-    async def close(self) -> None:
-        """Nothing is open."""
-
-
-async def test_a_run_is_never_twice_in_a_statement() -> None:
-    connections = HeldConnections()
-    commits = GroupCommit(connections, AppendStatements(Schema("x")), grouped=True, timeout=10)
-    appends = [encode_alone([genesis(run_id)], Codec()) for run_id in ("a", "b", "c", "d")]
-    tasks = [asyncio.create_task(commits.append(append)) for append in appends]
-    await asyncio.sleep(0)
-    assert connections.sent == [["a"], ["b"]]
-    tasks[3].cancel()
-    again = asyncio.create_task(commits.append(appends[3]))
-    await asyncio.sleep(0)
-    connections.go.set()
-    assert await asyncio.gather(*tasks[:3], again) == [True] * 4
-    assert sorted(connections.sent[2]) == ["c", "d"]
-    assert len(connections.sent) == 3
 
 
 def test_no_statement_is_too_large() -> None:

@@ -63,7 +63,7 @@ async def test_forced_statements_say_what_is_wrong(opened: Opener) -> None:
     await asyncio.gather(*(handle.bootstrap() for handle in handles))
 
     async def list_often() -> None:
-        for _ in range(100):
+        for _ in range(500):
             await asyncio.gather(*(handle.list_runs() for handle in handles))
 
     with pytest.raises(StoreUnavailableError) as caught:

@@ -187,6 +187,10 @@ class LocalServer:
         with (self._data / "postgresql.conf").open("a") as conf:
             conf.write("ssl = on\nssl_ca_file = 'clients.crt'\n")
 
+    def authenticate(self, lines: str) -> None:
+        """Replace the rules by which clients log in, from the next start on."""
+        (self._data / "pg_hba.conf").write_text(lines)
+
     def processes(self) -> list[int]:
         """Return the ids of the server's processes, the one that started the others first."""
         assert self._process is not None

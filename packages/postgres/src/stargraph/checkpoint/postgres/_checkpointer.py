@@ -16,14 +16,14 @@ import asyncpg
 from stargraph.checkpoint.codec import Cipher, Codec
 from stargraph.checkpoint.driver import (
     Encrypting,
+    Lifecycle,
     ReadOnly,
     check_batch,
+    check_bounds,
     check_filters,
-    check_instant,
+    check_prune,
     check_search,
-    closed_error,
-    not_bootstrapped_error,
-    read_only_error,
+    check_step,
 )
 from stargraph.checkpoint.postgres._append import AppendStatements
 from stargraph.checkpoint.postgres._codec_threads import CodecThreads
@@ -34,10 +34,10 @@ from stargraph.checkpoint.postgres._connection import (
     OwnConnections,
     Password,
 )
-from stargraph.checkpoint.postgres._errors import ATTEMPT_SHARE, Advice, RetryPolicy
+from stargraph.checkpoint.postgres._errors import ATTEMPT_SHARE, Advice, Retries
 from stargraph.checkpoint.postgres._options import split_url, without_secrets
 from stargraph.checkpoint.postgres._prune import Pruner
-from stargraph.checkpoint.postgres._read import MAX_STEP, Reader
+from stargraph.checkpoint.postgres._read import Reader
 from stargraph.checkpoint.postgres._schema import Schema, bootstrap, open_read_only
 from stargraph.checkpoint.postgres._search import SearchStatements
 from stargraph.checkpoint.postgres._writer import Writer
@@ -125,22 +125,20 @@ class PostgresCheckpointer:
         self._pool = pool
         self._ssl = ssl
         self._password = password
-        self._read_only = read_only
+        self._lifecycle = Lifecycle(read_only=read_only)
         self._max_connections = max_connections
         self._timeout = timeout
         self._group_commit = group_commit
         self._prepared_statements = prepared_statements
         self._allow_data_loss = allow_data_loss
         self._advice = Advice("the pool that was given" if dsn is None else without_secrets(dsn))
-        self._retry = RetryPolicy(timeout, self._advice)
+        self._retries = Retries(timeout, self._advice)
         self._codec = Codec(cipher=encryption)
         self._threads = CodecThreads()
         self._statements = AppendStatements(self._schema)
         self._reader = Reader(self._fetch, self._schema, self._codec, self._threads)
         self._search = SearchStatements(self._schema)
         self._pruner = Pruner(self._fetch, self._schema, self._codec, self._reader.at_step)
-        self._ready = False
-        self._closed = False
         self._attached: WeakKeyDictionary[asyncio.AbstractEventLoop, _Attached] = WeakKeyDictionary()
 
     @classmethod
@@ -162,13 +160,13 @@ class PostgresCheckpointer:
 
     def __repr__(self) -> str:
         source = "pool=…" if self._dsn is None else repr(without_secrets(self._dsn))
-        read_only = ", read_only=True" if self._read_only else ""
+        read_only = ", read_only=True" if self.read_only else ""
         return f"PostgresCheckpointer({source}, schema={self._schema.name!r}{read_only})"
 
     @property
     def read_only(self) -> bool:
         """Whether this handle never writes."""
-        return self._read_only
+        return self._lifecycle.read_only
 
     @property
     def encrypted(self) -> bool:
@@ -184,21 +182,20 @@ class PostgresCheckpointer:
             StoreUnavailableError: the database cannot be reached, or does not allow it; or the handle is read-only, and
                 there is no store (`reason="no-store"`).
         """
-        self._closed = False
+        self._lifecycle.ensure_own_process()
 
         async def open_store() -> None:
             async with self._attach().connections.lend() as connection:
-                if self._read_only:
+                if self.read_only:
                     await open_read_only(connection, self._schema, self._advice)
                 else:
                     await bootstrap(connection, self._schema, self._advice, allow_data_loss=self._allow_data_loss)
 
-        await self._retry.run(open_store, f"the schema {self._schema.name!r} was not opened")
-        self._ready = True
+        await self._retries.run(open_store, f"the schema {self._schema.name!r} was not opened")
+        self._lifecycle.opened()
 
     async def close(self) -> None:
-        self._closed = True
-        self._ready = False
+        self._lifecycle.close()
         attached = self._attached.pop(asyncio.get_running_loop(), None)
         if attached is not None:
             await attached.writer.drain()
@@ -234,9 +231,8 @@ class PostgresCheckpointer:
 
     async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
         self._open()
-        if not is_run_id(run_id) or not 0 <= step <= MAX_STEP:
-            return None
-        return await self._reader.at_step(run_id, step)
+        stored = check_step(step) and is_run_id(run_id)
+        return await self._reader.at_step(run_id, step) if stored else None
 
     async def history(
         self,
@@ -247,12 +243,10 @@ class PostgresCheckpointer:
         newest_first: bool = False,
     ) -> AsyncIterator[Checkpoint]:
         self._open()
-        if not is_run_id(run_id):
-            return
-        low = max(0, from_step or 0)
-        high = MAX_STEP if to_step is None else min(to_step, MAX_STEP)
-        async for checkpoint in self._reader.history(run_id, low, high, newest_first=newest_first):
-            yield checkpoint
+        bounds = check_bounds(from_step, to_step)
+        if is_run_id(run_id):
+            async for checkpoint in self._reader.history(run_id, *bounds, newest_first=newest_first):
+                yield checkpoint
 
     async def list_runs(self, *, since: datetime | None = None, limit: int = 100) -> list[RunSummary]:
         return list((await self.search(since=since, limit=limit)).items)
@@ -294,24 +288,15 @@ class PostgresCheckpointer:
         dry_run: bool = False,
     ) -> PruneReport:
         self._open_to_write("prune")
-        older_than = check_instant(older_than, "older_than")
-        if isinstance(keep_last, bool) or not isinstance(keep_last, int) or keep_last < 0:
-            raise ValueError(f"keep_last is {keep_last!r}: give 0 or more")
-        return await self._pruner.prune(
-            older_than=older_than, statuses=statuses, keep_last=min(keep_last, MAX_STEP), dry_run=dry_run
-        )
+        rule = check_prune(older_than=older_than, statuses=statuses, keep_last=keep_last, dry_run=dry_run)
+        return await self._pruner.prune(rule)
 
     def _open_to_write(self, method: str) -> _Attached:
-        attached = self._open()
-        if self._read_only:
-            raise read_only_error(method)
-        return attached
+        self._lifecycle.ensure_writable(method)
+        return self._attach()
 
     def _open(self) -> _Attached:
-        if self._closed:
-            raise closed_error()
-        if not self._ready:
-            raise not_bootstrapped_error()
+        self._lifecycle.ensure_open()
         return self._attach()
 
     def _attach(self) -> _Attached:
@@ -329,7 +314,7 @@ class PostgresCheckpointer:
                         self._dsn,
                         ssl=self._ssl,
                         password=self._password,
-                        target="any" if self._read_only else "read-write",
+                        target="any" if self.read_only else "read-write",
                     ),
                     limit=self._max_connections,
                     timeout=timeout,
@@ -340,7 +325,7 @@ class PostgresCheckpointer:
                 self._statements,
                 self._codec,
                 self._threads,
-                self._retry,
+                self._retries,
                 timeout=timeout,
                 grouped=self._group_commit,
             )
@@ -349,7 +334,7 @@ class PostgresCheckpointer:
 
     async def _fetch(self, sql: str, *parameters: object) -> list[asyncpg.Record]:
         connections = self._open().connections
-        return await self._retry.run(lambda: connections.fetch(sql, *parameters), "the request was not answered")
+        return await self._retries.run(lambda: connections.fetch(sql, *parameters), "the request was not answered")
 
 
 _: type[Checkpointer] = PostgresCheckpointer

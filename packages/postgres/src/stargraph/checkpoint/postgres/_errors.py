@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import logging
-import random
 import socket
 import ssl
 import time
@@ -14,6 +11,7 @@ from typing import Final, TypeVar
 
 import asyncpg
 
+from stargraph.checkpoint.driver import RetryPolicy
 from stargraph.errors import StoreUnavailableError
 
 T = TypeVar("T")
@@ -24,10 +22,6 @@ ATTEMPT_SHARE: Final = 1 / 3
 FIRST_CONTACT: Final = 1.5
 """Seconds for which a server is tried that this handle has never reached: its address is more likely wrong than its
 server is just starting."""
-
-_FIRST_PAUSE: Final = 0.05
-_LONGEST_PAUSE: Final = 2.0
-"""Seconds before another attempt, at most."""
 
 _log: Final = logging.getLogger("stargraph.checkpoint.postgres")
 
@@ -180,7 +174,7 @@ class Advice:
         )
 
 
-class RetryPolicy:
+class Retries:
     """Runs requests again while they fail for a reason that may pass, up to a deadline.
 
     Args:
@@ -189,7 +183,9 @@ class RetryPolicy:
     """
 
     def __init__(self, timeout: float, advice: Advice) -> None:
-        self._timeout = timeout
+        # Short pauses until the server was reached once: what is wrong by then has to be reported within 2 seconds.
+        self._first = RetryPolicy(timeout, longest_pause=0.4)
+        self._policy = RetryPolicy(timeout)
         self._advice = advice
         self._reached = False
 
@@ -204,8 +200,7 @@ class RetryPolicy:
         """Return what a request returns.
 
         Args:
-            request: must be safe to make again, and must end by itself within the deadline: the first attempt, which
-                is nearly always the only one, is not timed here.
+            request: must be safe to make again, and must end by itself within the deadline.
             what: what could not be done, for an error message.
             run_id: the run, if it concerns one.
             step: its step.
@@ -215,16 +210,20 @@ class RetryPolicy:
             CheckpointError: the request raised it.
         """
         began = time.monotonic()
-        failures: list[BaseException] = []
+        failures: list[Exception] = []
+
+        def is_transient(error: Exception) -> bool:
+            failures.append(error)
+            if not self._may_pass(error, time.monotonic() - began):
+                return False
+            # Every attempt would fill the log of a program with many runs; some of them show that it goes on.
+            if len(failures) in (1, 4) or len(failures) % 8 == 0:
+                _log.warning("PostgreSQL at %s: trying again: %s", self._advice.server, _text(error))
+            return True
+
         try:
-            try:
-                result = await request()
-            except _DATABASE_ERRORS as error:
-                if not self._may_pass(error, time.monotonic() - began):
-                    raise
-                failures.append(error)
-                async with asyncio.timeout(began + self._timeout - time.monotonic()):
-                    result = await self._again(request, failures, began)
+            policy = self._policy if self._reached else self._first
+            result = await policy.run(request, is_transient=is_transient)
         except _DATABASE_ERRORS as error:
             # A server that says what is wrong says more than our own deadline that passed after it.
             reported = [failure for failure in failures if not isinstance(failure, TimeoutError)]
@@ -233,7 +232,7 @@ class RetryPolicy:
         self._reached = True
         return result
 
-    def _may_pass(self, error: BaseException, elapsed: float) -> bool:
+    def _may_pass(self, error: Exception, elapsed: float) -> bool:
         """Tell whether to try again, after some seconds."""
         if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
             return self._reached and elapsed < FIRST_CONTACT  # a password that is being rotated
@@ -243,22 +242,6 @@ class RetryPolicy:
             return True
         no_such_host = isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME
         return elapsed < FIRST_CONTACT and not no_such_host
-
-    async def _again(self, request: Callable[[], Awaitable[T]], failures: list[BaseException], began: float) -> T:
-        longest = _FIRST_PAUSE
-        for attempt in itertools.count():
-            # Each attempt would fill the log of a program with many runs; some of them show that it goes on.
-            if attempt in (0, 4) or attempt % 8 == 0:
-                _log.warning("PostgreSQL at %s: trying again: %s", self._advice.server, _text(failures[-1]))
-            await asyncio.sleep(random.uniform(0, longest))  # noqa: S311  # spreads many clients
-            longest = min(2 * longest, _LONGEST_PAUSE)
-            try:
-                return await request()
-            except _DATABASE_ERRORS as error:
-                failures.append(error)
-                if not self._may_pass(error, time.monotonic() - began):
-                    raise
-        raise AssertionError("it counts without end")
 
 
 def _refuses_tls(error: BaseException) -> bool:

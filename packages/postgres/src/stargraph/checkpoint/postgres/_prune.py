@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
 import asyncpg
 
 from stargraph.checkpoint.codec import Codec
-from stargraph.checkpoint.driver import needed_steps
+from stargraph.checkpoint.driver import MAX_STEP, PruneRule, needed_steps
 from stargraph.checkpoint.postgres._read import Fetch
 from stargraph.checkpoint.postgres._schema import Schema
-from stargraph.checkpoint.protocol import ENDED, Checkpoint, PruneReport, Status
+from stargraph.checkpoint.protocol import ENDED, Checkpoint, PruneReport
 
 # The tombstone's digest tells a deletion that is tried again from somebody else's.
 _MARK_DELETED: Final = """
@@ -149,13 +148,12 @@ class Pruner:
             await self._remove_steps(run_id)
         return bool(tombstone) and tombstone[0]["digest"] == token
 
-    async def prune(
-        self, *, older_than: datetime, statuses: Collection[Status], keep_last: int, dry_run: bool
-    ) -> PruneReport:
+    async def prune(self, rule: PruneRule) -> PruneReport:
         """Remove all but the last checkpoints of the runs that are idle, or count them; see `RunDeletion.prune`."""
+        keep_last, dry_run = min(rule.keep_last, MAX_STEP), rule.dry_run
         runs = checkpoints = 0
         after = ""
-        while found := await self._run(_IDLE, list(statuses), older_than, keep_last, after, _RUNS):
+        while found := await self._run(_IDLE, list(rule.statuses), rule.older_than, keep_last, after, _RUNS):
             for run in found:
                 prune_run = self._prune_run if keep_last else self._delete_idle
                 removed = await prune_run(run, keep_last, dry_run=dry_run)

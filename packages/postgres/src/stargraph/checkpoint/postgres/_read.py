@@ -15,8 +15,6 @@ from stargraph.checkpoint.postgres._schema import Schema
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary
 from stargraph.errors import CheckpointCorruptedError
 
-MAX_STEP: Final = 2**53
-
 _PAGE_BYTES: Final = 4 * 1024 * 1024
 _CHUNK_BYTES: Final = 1024 * 1024
 _MOST_AT_ONCE: Final = 64

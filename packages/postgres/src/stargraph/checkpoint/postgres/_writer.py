@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from stargraph.checkpoint.codec import Codec
-from stargraph.checkpoint.driver import Tail, judge_append, run_deleted_error
+from stargraph.checkpoint.driver import GroupCommit, Tail, judge_append, run_deleted_error
 from stargraph.checkpoint.postgres._append import DELETED, Append, AppendStatements, encode_alone, encode_appends
 from stargraph.checkpoint.postgres._codec_threads import CodecThreads, is_large
 from stargraph.checkpoint.postgres._connection import Connections
-from stargraph.checkpoint.postgres._errors import RetryPolicy
-from stargraph.checkpoint.postgres._group_commit import GroupCommit
+from stargraph.checkpoint.postgres._errors import Retries, is_transient
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointCorruptedError, CheckpointError
 
@@ -39,7 +38,7 @@ class Writer:
         statements: what to send.
         codec: encodes checkpoints.
         threads: where large ones are encoded.
-        retry: how long to try.
+        retries: how long to try.
         timeout: seconds that an append may wait for its turn at the database.
         grouped: whether appends of several runs may share a statement.
     """
@@ -50,7 +49,7 @@ class Writer:
         statements: AppendStatements,
         codec: Codec,
         threads: CodecThreads,
-        retry: RetryPolicy,
+        retries: Retries,
         *,
         timeout: float,
         grouped: bool,
@@ -59,9 +58,15 @@ class Writer:
         self._statements = statements
         self._codec = codec
         self._threads = threads
-        self._retry = retry
+        self._retries = retries
         self._grouped = grouped
-        self._commit = GroupCommit(connections, statements, grouped=grouped, timeout=timeout)
+        self._group_commit = GroupCommit[Append, bool](
+            self._commit,
+            size=lambda append: append.size,
+            timeout=timeout,
+            together=is_transient,
+            key=lambda append: append.run_id,
+        )
         self._locks: dict[str, _RunLock] = {}
         self._idle = asyncio.Event()
         self._idle.set()
@@ -112,7 +117,11 @@ class Writer:
         async def attempt() -> bool:
             nonlocal remaining, alone
             for _ in range(_ATTEMPTS):
-                if await self._commit.append(remaining, alone=alone):
+                if alone or not self._grouped:
+                    (stored,) = await self._commit((remaining,), wait=True)
+                else:
+                    stored = await self._group_commit.submit(remaining)
+                if stored:
                     return True
                 rest = await self._rest_of(remaining)
                 if not rest:
@@ -123,13 +132,19 @@ class Writer:
                 alone = True
             raise _contradiction(remaining.first)
 
-        as_encoded = await self._retry.run(
+        as_encoded = await self._retries.run(
             attempt, "whether it is stored is unknown", run_id=append.run_id, step=append.first.step
         )
         if as_encoded:
             self._codec.appended(remaining.records[-1])
         else:
             self._codec.forget(append.run_id)
+
+    async def _commit(self, appends: Sequence[Append], *, wait: bool = False) -> list[bool]:
+        """Store appends of one run each; return of each whether the run took it."""
+        sql, parameters = self._statements.store(appends, wait=wait)
+        taken = {row["run_id"] for row in await self._connections.fetch(sql, *parameters)}
+        return [append.run_id in taken for append in appends]
 
     async def _rest_of(self, append: Append) -> Sequence[Checkpoint]:
         """Return what is not stored of an append that may still be made.
