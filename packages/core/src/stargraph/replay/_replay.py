@@ -237,15 +237,15 @@ class _Replay:
             self._unknown = {item.task_id if isinstance(item, FanOut) else item.id for item in record.frontier}
 
     def _started(self, record: Checkpoint) -> Checkpoint:
-        inputs = self._inputs if self._inputs is not None else record.update or {}
+        state, update = self._plan.state.initial(self._inputs if self._inputs is not None else record.update or {})
         return Checkpoint.genesis(
             run_id=record.run_id,
             graph_id=self._plan.document.id,
             graph_hash=record.graph_hash,
             runtime_hash=record.runtime_hash,
             definition=record.definition,
-            state=self._plan.state.initial(inputs),
-            update=inputs,
+            state=state,
+            update=update,
             frontier=self._plan.first(0),
             executor_id=record.executor_id,
             timestamp=record.timestamp,
@@ -289,14 +289,23 @@ class _Replay:
                 return None
             return _next(previous, record, **answered(previous, interrupt, answer.result))
         if record.event == "resumed":
-            return _next(previous, record, status=status_of(previous.frontier, previous.interrupts))
+            old = previous.encoded_state()
+            adopted = None if record.definition is None else self._plan.state.adopted(old, record.encoded_state())
+            return _next(previous, record, status=status_of(previous.frontier, previous.interrupts), changes=adopted)
         if record.event in ("paused", "cancelled"):
             return _next(previous, record, status=record.event)
         if record.event == "migrated":
             migration = migration_for(self._plan, previous)
             if migration is None or record.graph_hash != self._plan.graph_hash:
                 return None
-            return migrated(self._plan, migration, previous, executor_id=record.executor_id, now=record.timestamp)
+            return migrated(
+                self._plan,
+                migration,
+                previous,
+                executor_id=record.executor_id,
+                now=record.timestamp,
+                recorded=record.encoded_state(),
+            )
         return _next(previous, record)
 
     async def _execute(self, previous: Checkpoint, record: Checkpoint, task: Task) -> None:
