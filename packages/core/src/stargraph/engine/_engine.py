@@ -312,7 +312,7 @@ class Engine:
         except asyncio.CancelledError:
             raise
         except BaseException as fault:  # noqa: BLE001  # the node must not meet it: the engine raises it
-            self._fault = self._fault or fault
+            self._fault = self._fault or (fault.cause if isinstance(fault, _BuildError) else fault)
             self._wake()
             return False
         finally:

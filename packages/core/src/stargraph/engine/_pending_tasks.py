@@ -8,6 +8,7 @@ from datetime import datetime
 
 from stargraph.checkpoint.protocol import Checkpoint, FanOut, JsonValue, RecordedCall, Task
 from stargraph.checkpoint.values import EncodedValue
+from stargraph.engine._failures import is_made_anew
 from stargraph.engine._plan import Completion, Plan
 from stargraph.engine._subgraph import StoreFaultError
 from stargraph.engine._transitions import Updates, fan_out_of, steps_of, tasks_of
@@ -119,7 +120,7 @@ class PendingTasks:
         Args:
             task_ids: the tasks.
         """
-        return {step for task_id in task_ids for step, call in self._calls.get(task_id, ()) if call.error is not None}
+        return {step for task_id in task_ids for step, call in self._calls.get(task_id, ()) if is_made_anew(call)}
 
     def forget_calls(self, steps: Collection[int]) -> None:
         """Forget the calls that were recorded at some steps.
