@@ -86,7 +86,7 @@ class Engine:
                 terms=ForkOverrides(effects=terms.effects),
             ),
         )
-        self._open_work = PendingTasks(plan, log.read_step)
+        self._open_work = PendingTasks(plan, log.read_step, log.read_steps)
         self._worker = Worker(plan, self._open_work, executors=executors, run_child=self._children.run, terms=terms)
         self._flights: dict[str, _Flight] = {}
         self._failure: tuple[Task, BaseException, tuple[RecordedCall, ...]] | None = None

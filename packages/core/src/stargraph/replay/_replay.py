@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -121,7 +121,7 @@ class _Replay:
         self._of_children: list[StepDifference] = []
         self._notes: list[str] = []
         self._given: list[int] = []
-        self._work = PendingTasks(plan, self._read_for_task)
+        self._work = PendingTasks(plan, self._read_for_task, self._read_for_tasks)
         self._unknown: set[str] = set()
         self._terms = ForkOverrides()
         self._defined: Checkpoint | None = None
@@ -187,6 +187,14 @@ class _Replay:
             raise StoreFaultError(CheckpointNotFoundError(f"step {step} was pruned", reason="step-not-found"))
         return record
 
+    async def _read_for_tasks(self, steps: Sequence[int]) -> AsyncIterator[Checkpoint]:
+        """Yield the steps that tasks need, those that are there."""
+        try:
+            async for record in dispatch.read_steps(self._store, self._tail.run_id, steps, keyring=self._keyring):
+                yield record
+        except CheckpointError as error:
+            raise StoreFaultError(error) from error
+
     def _new_worker(self) -> Worker:
         return Worker(
             self._plan, self._work, executors=self._executors, run_child=self._child, terms=self._terms, waits=False
@@ -226,7 +234,7 @@ class _Replay:
             self._notes.append(
                 f"{_ranges(range(first, record.step))}: pruned, so step {record.step} is taken as recorded"
             )
-        self._work = PendingTasks(self._plan, self._read_for_task)
+        self._work = PendingTasks(self._plan, self._read_for_task, self._read_for_tasks)
         self._worker = self._new_worker()
         try:
             await self._work.load(record)
