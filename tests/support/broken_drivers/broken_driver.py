@@ -18,7 +18,7 @@ class BrokenDriver:
         name: the name of its class.
         story: what is wrong with it.
         target: how the kit opens it.
-        fails: the quick checks that must fail, and no others.
+        fails: the quick checks that must fail; of the others, only those that look at everything may.
         slow: the checks with child processes, or that take long, that must fail.
         deadline: the share of the usual time that its checks get: less for one that hangs.
     """
@@ -40,7 +40,7 @@ def broken(
     """Register a broken driver.
 
     Args:
-        fails: the quick checks that must fail, and no others.
+        fails: the quick checks that must fail; of the others, only those that look at everything may.
         slow: checks that are not quick and must fail.
         deadline: the share of the usual time that its checks get.
         importable: child processes can open it by its location; otherwise it is one over the store in memory.

@@ -12,7 +12,11 @@ from support.broken_drivers import (
     logs,
     racing,
     reading,
+    retries,
+    scale,
     searches,
+    stale,
+    timing,
     writing,
 )
 from support.broken_drivers.broken_driver import BROKEN_DRIVERS, BrokenDriver
@@ -33,4 +37,8 @@ MODULES = (
     database,
     deltas,
     logs,
+    retries,
+    stale,
+    scale,
+    timing,
 )

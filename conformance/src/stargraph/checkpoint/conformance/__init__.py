@@ -1,8 +1,9 @@
 """The conformance kit: prove that a checkpoint driver keeps the contract."""
 
+from stargraph.checkpoint.conformance._capabilities import Capability
 from stargraph.checkpoint.conformance._catalogue import catalogue
 from stargraph.checkpoint.conformance._findings import HarnessError
-from stargraph.checkpoint.conformance._registry import Capability, Check
+from stargraph.checkpoint.conformance._registry import Check
 from stargraph.checkpoint.conformance._report import Level, Report, Result, Verdict
 from stargraph.checkpoint.conformance._runner import Session, run, select
 from stargraph.checkpoint.conformance._target import StoredBytes, Target, fresh_directory

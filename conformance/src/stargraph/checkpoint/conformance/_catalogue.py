@@ -14,6 +14,7 @@ def catalogue() -> tuple[Check, ...]:
         batch,
         bootstrap,
         cancel,
+        clocks,
         closing,
         concurrency,
         corruption,
@@ -28,9 +29,11 @@ def catalogue() -> tuple[Check, ...]:
         listing,
         performance,
         search,
+        sizes,
         stateful,
         steps,
         values,
+        views,
     )
 
     groups = (
@@ -52,6 +55,9 @@ def catalogue() -> tuple[Check, ...]:
         deletion.group,
         batch.group,
         closing.group,
+        views.group,
+        sizes.group,
+        clocks.group,
         stateful.group,
         performance.group,
     )

@@ -10,52 +10,24 @@ import asyncio
 import ctypes
 import json
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable, Coroutine
 from random import Random
-from typing import Any, TextIO
+from typing import Any
 
+from stargraph.checkpoint.conformance._clock import shift_clock
 from stargraph.checkpoint.conformance._findings import HarnessError, told
+from stargraph.checkpoint.conformance._neighbours import CLOCK
 from stargraph.checkpoint.conformance._runs import begin, executor_id, follow, noise
+from stargraph.checkpoint.conformance._scene import Scene
+from stargraph.checkpoint.conformance._serve import serve
 from stargraph.checkpoint.conformance._stage import stage
-from stargraph.checkpoint.conformance._target import Target, load_target, looks_like_driver, opened
+from stargraph.checkpoint.conformance._target import load_target, looks_like_driver, opened
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer
 from stargraph.errors import CheckpointConflictError, CheckpointError, StoreUnavailableError
 
-
-class Scene:
-    """What a script is given.
-
-    Attributes:
-        target: the driver.
-        location: the store.
-        arguments: what the parent said.
-    """
-
-    def __init__(self, target: Target, location: str, arguments: dict[str, Any], channel: TextIO) -> None:
-        self.target = target
-        self.location = location
-        self.arguments = arguments
-        self._channel = channel
-
-    def report(self, event: str, **details: Any) -> None:
-        """Tell the parent something, at once."""
-        self._channel.write(json.dumps({"event": event, **details}) + "\n")
-        self._channel.flush()
-
-    async def heard(self) -> str:
-        """Wait for a line from the parent."""
-        line: str = await asyncio.to_thread(sys.stdin.readline)
-        return line.strip()
-
-    def acknowledged(self, checkpoint: Checkpoint) -> None:
-        """Tell the parent that a write returned."""
-        self.report("acked", run_id=checkpoint.run_id, step=checkpoint.step, digest=checkpoint.digest)
-
-
-EditScript = Callable[[Scene], Coroutine[Any, Any, None]]
+Script = Callable[[Scene], Coroutine[Any, Any, None]]
 
 
 async def bootstrap(scene: Scene) -> None:
@@ -92,6 +64,8 @@ async def burst(scene: Scene) -> None:
 
 def limit_files(room: int | None) -> None:
     """Let no file of this process grow beyond so many bytes; None takes the limit away."""
+    import resource  # absent on Windows, where nobody asks for this
+
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most if room is None else room, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
@@ -245,6 +219,11 @@ async def engine(scene: Scene) -> None:
         await run.start()
 
 
+async def answer(scene: Scene) -> None:
+    """Answer calls of the driver protocol, on many handles and stores, until there are no more."""
+    await serve(scene.target, scene.send)
+
+
 async def _enter_for_good(context: Any) -> Any:
     """Enter a target's context manager so that nothing ever leaves it, not even the end of the loop."""
     hooks = sys.get_asyncgen_hooks()
@@ -257,7 +236,7 @@ async def _enter_for_good(context: Any) -> Any:
     return handle
 
 
-SCRIPTS: dict[str, EditScript] = {
+SCRIPTS: dict[str, Script] = {
     "bootstrap": bootstrap,
     "burst": burst,
     "cramped": cramped,
@@ -266,6 +245,7 @@ SCRIPTS: dict[str, EditScript] = {
     "engine": engine,
     "executor_id": executor_run,
     "read": read,
+    "serve": answer,
     "unclosed": unclosed,
 }
 
@@ -275,6 +255,7 @@ def main(order: dict[str, Any]) -> int:
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     sys.path[:] = order["path"]
+    shift_clock(float(os.environ.get(CLOCK, "0")))
     try:
         scene = Scene(load_target(order["target"]), order["location"], order["arguments"], channel)
     except HarnessError as error:

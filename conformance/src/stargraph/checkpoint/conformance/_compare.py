@@ -114,9 +114,10 @@ def same_runs(wanted: Sequence[str], got: Sequence[RunSummary], what: str) -> No
         raise Finding(f"{what} gave the runs {show(ids)}; the contract wants {show(list(wanted))}")
 
 
-def same_summary(latest: Checkpoint, got: RunSummary, what: str) -> None:
+def same_summary(latest: Checkpoint | RunSummary, got: RunSummary, what: str) -> None:
     """Expect the summary that a run's latest checkpoint makes."""
-    found = list(differences(RunSummary.from_checkpoint(latest), got, ""))
+    wanted = latest if isinstance(latest, RunSummary) else RunSummary.from_checkpoint(latest)
+    found = list(differences(wanted, got, ""))
     if found:
         raise Finding(
             f"{what}: " + "; ".join(line.replace("wrote", "the latest checkpoint says") for line in found[:3])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
-from typing import Any, TypeVar, Unpack
+from typing import Any, TypeVar
 
 from stargraph.checkpoint.conformance._compare import show
 from stargraph.checkpoint.conformance._findings import Finding
@@ -14,8 +15,6 @@ from stargraph.checkpoint.protocol import (
     Checkpoint,
     Checkpointer,
     PruneReport,
-    RunFilters,
-    RunOrder,
     RunPage,
     RunSummary,
     Status,
@@ -30,22 +29,33 @@ class CallLog:
     Attributes:
         current: the calls that have not returned, in words, oldest first.
         raised: the exceptions that came out of the driver, with the call in words.
+        ended: how many calls have ended.
     """
 
     def __init__(self) -> None:
         self.current: dict[int, str] = {}
         self.raised: list[tuple[BaseException, str]] = []
+        self.ended = 0
         self._number = 0
+        self._began: dict[int, float] = {}
 
     def enter(self, what: str) -> int:
         """Note that a call begins; return its number."""
         self._number += 1
         self.current[self._number] = what
+        self._began[self._number] = time.monotonic()
         return self._number
+
+    def longest(self) -> float:
+        """Seconds for which the oldest unfinished call has been running; 0 if there is none."""
+        began = list(self._began.values())
+        return time.monotonic() - min(began) if began else 0.0
 
     def leave(self, number: int, error: BaseException | None = None) -> None:
         """Note that a call ended."""
         what = self.current.pop(number)
+        del self._began[number]
+        self.ended += 1
         if error is not None:
             self.raised.append((error, what))
 
@@ -125,21 +135,27 @@ class Handle:
             if (aclose := getattr(iterator, "aclose", None)) is not None:
                 await aclose()
 
-    async def search(
-        self,
-        *,
-        limit: int | None = None,
-        cursor: str | None = None,
-        order: RunOrder | None = None,
-        **filters: Unpack[RunFilters],
-    ) -> RunPage:
-        given: dict[str, Any] = {**filters, "limit": limit, "cursor": cursor, "order": order}
-        arguments = {name: value for name, value in given.items() if value is not None}
+    async def search(self, **filters: Any) -> RunPage:
+        arguments = {name: value for name, value in filters.items() if value is not None}
         what = _worded("search", arguments)
         page = await self._call(what, lambda: self.driver.search(**arguments))
         if not isinstance(page, RunPage):
             raise Finding(f"{what} gave {show(page)}; the contract wants a RunPage")
         return page
+
+    async def count_runs(self, **filters: Any) -> dict[Status, int]:
+        what = _worded("count_runs", filters)
+        found = await self._call(what, lambda: self.driver.count_runs(**filters))
+        if not isinstance(found, dict) or not all(type(number) is int for number in found.values()):
+            raise Finding(f"{what} gave {show(found)}; the contract wants a number for each status")
+        return found
+
+    async def children(self, run_id: str) -> list[RunSummary]:
+        what = f"children({run_id!r})"
+        found = await self._call(what, lambda: self.driver.children(run_id))
+        if not isinstance(found, list) or not all(isinstance(item, RunSummary) for item in found):
+            raise Finding(f"{what} gave {show(found)}; the contract wants a list of RunSummary")
+        return found
 
     async def delete_run(self, run_id: str) -> bool:
         what = f"delete_run({run_id!r})"

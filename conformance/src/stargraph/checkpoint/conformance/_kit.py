@@ -2,17 +2,49 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Self
 
-from stargraph.checkpoint.conformance._findings import Finding, HarnessError, told
+from stargraph.checkpoint.conformance._capabilities import Capability
+from stargraph.checkpoint.conformance._findings import Finding, HarnessError, NotEvaluated, told
 from stargraph.checkpoint.conformance._handle import CallLog, Handle
+from stargraph.checkpoint.conformance._neighbours import Neighbours
 from stargraph.checkpoint.conformance._processes import Child, spawn
 from stargraph.checkpoint.conformance._target import Target, looks_like_driver, opened
+from stargraph.checkpoint.conformance.stdio import everything
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all checks of a session share.
+
+    Attributes:
+        target: the driver under test.
+        spec: the target as child processes import it; None if it was given as an object.
+        seed: what chance was seeded with.
+        thorough: whether a check that can look longer should.
+        declared: the capabilities that the driver has.
+        neighbours: other processes that open the same stores; None if they cannot.
+        keep: the folder for the stores of checks that fail, or None.
+    """
+
+    target: Target
+    spec: str | None = None
+    seed: int = 0
+    thorough: bool = True
+    declared: frozenset[Capability] = frozenset()
+    neighbours: Neighbours | None = None
+    keep: Path | None = None
 
 
 class Kit:
@@ -23,22 +55,27 @@ class Kit:
         spec: the target as child processes import it.
         seed: what chance was seeded with.
         thorough: whether a check that can look longer should.
+        declared: the capabilities that the driver has.
         random: seeded chance, of this check alone.
         location: the check's own store.
         log: what the driver was asked.
         measurements: what an advisory check measured: name, value, unit.
     """
 
-    def __init__(self, target: Target, spec: str | None, seed: int, check_id: str, *, thorough: bool = True) -> None:
-        self.target = target
-        self.spec = spec
-        self.seed = seed
-        self.thorough = thorough
-        self.random = Random(f"{seed}:{check_id}")  # noqa: S311  # reproducible on purpose
+    def __init__(self, surroundings: Surroundings, check_id: str, log: CallLog | None = None) -> None:
+        self.surroundings = surroundings
+        self.target = surroundings.target
+        self.spec = surroundings.spec
+        self.seed = surroundings.seed
+        self.thorough = surroundings.thorough
+        self.declared = surroundings.declared
+        self.random = Random(f"{self.seed}:{check_id}")  # noqa: S311  # reproducible on purpose
         self.location = ""
-        self.log = CallLog()
+        self.log = log or CallLog()
         self.measurements: list[tuple[str, float, str]] = []
+        self._check_id = check_id
         self._stack = AsyncExitStack()
+        self._locations: list[str] = []
         self._children: list[Child] = []
 
     async def __aenter__(self) -> Self:
@@ -51,6 +88,8 @@ class Kit:
     ) -> None:
         for child in self._children:
             await child.end()
+        if error is not None and self.surroundings.keep is not None:
+            self._keep(self.surroundings.keep)
         number = self.log.enter("closing the handles")
         try:
             await self._stack.aclose()
@@ -65,9 +104,11 @@ class Kit:
     async def fresh_location(self) -> str:
         """Make one more empty store; it goes away after the check."""
         try:
-            return await self._stack.enter_async_context(self.target.location())
+            location = await self._stack.enter_async_context(self.target.location())
         except Exception as error:
             raise HarnessError(f"the target could not make a fresh location: {told(error)}") from error
+        self._locations.append(location)
+        return location
 
     async def unready(self, location: str | None = None) -> Handle:
         """Open a handle without bootstrapping it."""
@@ -89,6 +130,55 @@ class Kit:
         handle = await self.unready(location)
         await handle.bootstrap()
         return handle
+
+    async def elsewhere(
+        self,
+        location: str | None = None,
+        *,
+        clock: timedelta = timedelta(),
+        environment: Mapping[str, str] | None = None,
+    ) -> Handle:
+        """Open a handle in another process and bootstrap it; in this one if other processes cannot open the store.
+
+        Args:
+            location: the store; the check's own if None.
+            clock: how far the wall clock of that process is ahead.
+            environment: what is set there beside the environment of this process.
+        """
+        if self.surroundings.neighbours is None or not self.thorough:
+            return await self.open(location)
+        handle = await self.unready_elsewhere(location, clock=clock, environment=environment)
+        await handle.bootstrap()
+        return handle
+
+    async def unready_elsewhere(
+        self,
+        location: str | None = None,
+        *,
+        clock: timedelta = timedelta(),
+        environment: Mapping[str, str] | None = None,
+    ) -> Handle:
+        """Open a handle in another process without bootstrapping it.
+
+        Raises:
+            NotEvaluated: other processes cannot open the store.
+        """
+        if self.surroundings.neighbours is None:
+            raise NotEvaluated("other processes cannot open the store")
+        process = self.surroundings.neighbours.process(clock=clock, environment=environment)
+        driver = everything(process, location or self.location)
+        closing = AsyncExitStack()
+        closing.push_async_callback(driver.close)
+        self._stack.push_async_exit(closing)
+        return Handle(driver, self.log, closing)
+
+    def _keep(self, folder: Path) -> None:
+        """Copy the stores that are files or folders, so that their author can look at them."""
+        for number, location in enumerate(self._locations):
+            store = Path(location)
+            if store.is_absolute() and store.parent.is_dir():
+                name = re.sub(r"[^a-z0-9.]+", "-", self._check_id) + (f"-{number}" if number else "")
+                shutil.copytree(store.parent, folder / name, dirs_exist_ok=True)
 
     async def child(self, script: str, location: str | None = None, **arguments: Any) -> Child:
         """Start a process that opens the same store and runs one of the kit's scripts."""

@@ -100,8 +100,7 @@ class _Machine(RuleBasedStateMachine):
 
     async def _open(self) -> None:
         kit = self.surroundings
-        self._inner = Kit(kit.target, kit.spec, kit.seed, "stateful")
-        self._inner.log = kit.log
+        self._inner = Kit(kit.surroundings, "stateful", kit.log)
         await self._stack.enter_async_context(self._inner)
         self._handles = [await self._inner.open(), await self._inner.open()]
 

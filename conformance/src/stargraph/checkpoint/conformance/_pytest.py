@@ -29,7 +29,9 @@ _SESSIONS: pytest.StashKey[_Sessions] = pytest.StashKey()
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("stargraph-conformance")
     group.addoption("--conformance-quick", action="store_true", help="leave out checks that need processes or time")
-    group.addoption("--conformance-seed", type=int, default=0, help="what the kit's chance is seeded with (0)")
+    group.addoption(
+        "--conformance-seed", type=int, default=None, help="repeat the chance of an earlier run; drawn anew by default"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -4,29 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TypeAlias
 
-from stargraph.checkpoint.protocol import BatchAppend, Closing, RunDeletion, RunHistory, RunSearch
+from stargraph.checkpoint.conformance._capabilities import Capability
+from stargraph.checkpoint.conformance._kit import Kit
 
-if TYPE_CHECKING:
-    from stargraph.checkpoint.conformance._kit import Kit
-
-Capability: TypeAlias = Literal["history", "search", "deletion", "batch", "closing", "stored-bytes", "newer-format"]
-"""What a driver, or its target, may add to the required methods."""
-
-Body: TypeAlias = Callable[["Kit"], Awaitable[None]]
-
-PROTOCOLS: Final[dict[Capability, type]] = {
-    "history": RunHistory,
-    "search": RunSearch,
-    "deletion": RunDeletion,
-    "batch": BatchAppend,
-    "closing": Closing,
-}
-"""The capabilities that a driver declares by its methods."""
-
-HOOKS: Final[tuple[Capability, ...]] = ("stored-bytes", "newer-format")
-"""The capabilities that a target declares by its hooks."""
+Body: TypeAlias = Callable[[Kit], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from stargraph.checkpoint.conformance._report import Report, Result, Verdict, ki
 STYLES: Final[dict[Verdict, str]] = {
     "pass": "green",
     "fail": "bold red",
+    "too-slow": "bold yellow",
     "blocked": "yellow",
     "skip": "dim",
     "expected-failure": "magenta",
@@ -37,7 +38,7 @@ def groups_of(report: Report) -> dict[str, list[Result]]:
 def show_report(report: Report, console: Console) -> None:
     """Print the table, the findings and the level."""
     table = Table(title=None, box=None, pad_edge=False)
-    for title in ("group", "pass", "fail", "blocked", "skip", "expected", "error", "seconds"):
+    for title in ("group", "pass", "fail", "too slow", "blocked", "skip", "expected", "error", "seconds"):
         table.add_column(title, justify="left" if title == "group" else "right")
     for name, results in groups_of(report).items():
         counts = [sum(result.verdict == verdict for result in results) for verdict in STYLES]
@@ -46,7 +47,7 @@ def show_report(report: Report, console: Console) -> None:
         table.add_row(label, *cells, f"{sum(result.seconds for result in results):.2f}")
     console.print(table)
     for result in report.results:
-        if result.verdict in ("fail", "error", "expected-failure"):
+        if result.verdict in ("fail", "too-slow", "error", "expected-failure"):
             console.print(_finding(result))
     for cause, ids in _blocked(report).items():
         console.print(Text.assemble("\n", ("BLOCKED", STYLES["blocked"]), f" {cause}: {', '.join(ids)}"))

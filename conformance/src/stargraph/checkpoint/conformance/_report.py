@@ -6,15 +6,17 @@ import platform
 import re
 import sys
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, distributions, packages_distributions, version
 from typing import Any, Final, Literal, TypeAlias
 
 from stargraph.checkpoint.conformance._registry import Check
 
-Verdict: TypeAlias = Literal["pass", "fail", "blocked", "skip", "expected-failure", "error"]
-"""pass, fail; blocked: a check that this one needs did not pass; skip: the capability is not declared, or the
-store cannot be opened from other processes; expected-failure: a known failure of an optional check; error: the
-kit or its surroundings failed."""
+Verdict: TypeAlias = Literal["pass", "fail", "too-slow", "blocked", "skip", "expected-failure", "error"]
+"""pass, fail; too-slow: it came to no end in its time though no call hung, so nothing was found and nothing proved;
+blocked: a check that this one needs did not pass; skip: the capability is not declared, or the store cannot be opened
+from other processes; expected-failure: a known failure of an optional check; error: the kit or its surroundings
+failed."""
 
 Level: TypeAlias = Literal["full", "core", "partial", "none"]
 """full: every check of the catalogue passed; core: every required check, and every check of the declared
@@ -67,6 +69,10 @@ class Report:
         catalogue: every check that there is.
         results: what was executed, in the order of the catalogue.
         environment: what it ran on.
+        started: when the run began.
+        options: what the run was asked for.
+        capabilities: what the driver declares beside the required methods.
+        versions: of the driver and its server, as the target declares them.
     """
 
     target: str
@@ -75,6 +81,10 @@ class Report:
     catalogue: tuple[Check, ...]
     results: tuple[Result, ...]
     environment: dict[str, str] = field(default_factory=dict)
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    options: dict[str, Any] = field(default_factory=dict)
+    capabilities: tuple[str, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
 
     def count(self, *verdicts: Verdict) -> int:
         """How many checks that count ended with one of these."""

@@ -10,19 +10,30 @@ import time
 import traceback
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
+from stargraph.checkpoint.conformance._capabilities import HOOKS, PROTOCOLS, Capability, hook_name
 from stargraph.checkpoint.conformance._catalogue import catalogue
 from stargraph.checkpoint.conformance._findings import Finding, HarnessError, NotEvaluated, told
-from stargraph.checkpoint.conformance._kit import Kit
-from stargraph.checkpoint.conformance._registry import HOOKS, PROTOCOLS, Capability, Check
-from stargraph.checkpoint.conformance._report import Report, Result, Verdict, describe_driver, environment
+from stargraph.checkpoint.conformance._kit import Kit, Surroundings
+from stargraph.checkpoint.conformance._neighbours import Neighbours
+from stargraph.checkpoint.conformance._registry import Check
+from stargraph.checkpoint.conformance._report import Report, Result, Verdict, environment
 from stargraph.checkpoint.conformance._target import Target, load_target
 
 _GRACE: Final = 2.0
 """Seconds that a cancelled check has to end before it is left behind."""
+
+_TEARDOWN: Final = 60.0
+"""Seconds that closing the handles and removing the stores of a check may take, after the check itself."""
+
+_ROUND_TRIPS: Final = 4
+"""How many round trips a call of the driver may take before the deadline of its check counts it."""
+
+_PROBES: Final = 5
 
 
 @dataclass(slots=True)
@@ -35,31 +46,51 @@ class _Outcome:
     kit: Kit | None = None
     loop: asyncio.AbstractEventLoop | None = None
     task: asyncio.Task[None] | None = None
+    body_ended: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass(slots=True)
 class Session:
     """One target, and what became of the checks that were run on it so far.
 
+    Use it as a context manager, or `close` it: it may hold processes.
+
     Attributes:
         spec: the target as `package.module:name`, or the target itself.
         seed: what chance is seeded with.
         deadline: how much longer than by default a check may take.
         thorough: whether a check that can look longer should.
+        keep: the folder for the stores of checks that fail, or None.
         results: what became of the checks that were run, by their ids.
         abandoned: how many checks could not be ended; their threads are left behind.
+        round_trip: seconds that a read of the driver takes, as measured before the first check.
     """
 
     spec: str | Target
     seed: int = 0
     deadline: float = 1.0
     thorough: bool = True
+    keep: Path | None = None
     results: dict[str, Result] = field(default_factory=dict)
     abandoned: int = 0
+    round_trip: float = 0.0
     _target: Target | None = None
     _driver: str | None = None
     _declared: frozenset[Capability] | None = None
     _provided: frozenset[Capability] = frozenset()
+    _neighbours: Neighbours | None = None
+    _started: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes of this session."""
+        if self._neighbours is not None:
+            self._neighbours.end()
 
     @property
     def target(self) -> Target:
@@ -74,11 +105,13 @@ class Session:
             if unknown:
                 raise HarnessError(f"expected_failures names {', '.join(unknown)}: there is no such check")
             self._target = target
+            if isinstance(self.spec, str) and target.processes:
+                self._neighbours = Neighbours(self.spec)
         return self._target
 
     @property
     def driver(self) -> str:
-        """The driver in words."""
+        """The class of the driver."""
         self._look()
         return self._driver or "unknown"
 
@@ -98,7 +131,14 @@ class Session:
             catalogue(),
             tuple(sorted(self.results.values(), key=lambda result: order[result.check.id])),
             environment(),
+            started=self._started,
+            options={"quick": not self.thorough, "deadline": self.deadline},
+            capabilities=tuple(sorted(self.declared())),
+            versions=self._versions(),
         )
+
+    def _versions(self) -> dict[str, str]:
+        return {} if self.target.versions is None else dict(self.target.versions())
 
     def _judge(self, check: Check) -> Result:
         known = {other.id: other for other in catalogue()}
@@ -108,6 +148,7 @@ class Session:
                 return Result(check, before.verdict, before.message)
             if before.verdict != "pass":
                 return Result(check, "blocked", f"{needed} did not pass ({before.verdict})")
+        self._look()
         if check.processes and not self.target.processes:
             return Result(check, "skip", "the target says that other processes cannot open its store")
         if check.capability is not None and check.capability not in self.declared():
@@ -128,35 +169,42 @@ class Session:
         return self._declared or frozenset()
 
     def _look(self) -> None:
-        """Open the driver once to see what it is."""
+        """Open the driver once to see what it is, and how long it takes to answer."""
         if self._declared is not None:
             return
         target = self.target
-        hooks = (target.stored_bytes, target.newer_format)
-        provided = {name for name, hook in zip(HOOKS, hooks, strict=True) if hook is not None}
+        provided = {name for name in HOOKS if getattr(target, hook_name(name)) is not None}
         seen: list[object] = []
 
         async def look(kit: Kit) -> None:
-            seen.append((await kit.unready()).driver)
+            handle = await kit.unready()
+            seen.append(handle.driver)
+            await handle.bootstrap()
+            times = []
+            for _ in range(_PROBES):
+                began = time.perf_counter()
+                await handle.read_latest("nobody")
+                times.append(time.perf_counter() - began)
+            self.round_trip = sorted(times)[_PROBES // 2]
 
+        self._declared = frozenset()
         self._execute(Check("kit.look", "", "", "", look))
         for driver in seen:
-            self._driver = describe_driver(driver)
+            self._driver = f"{type(driver).__module__}.{type(driver).__qualname__}"
             provided |= {name for name, protocol in PROTOCOLS.items() if isinstance(driver, protocol)}
         self._provided = frozenset(provided)
         self._declared = self._provided if target.capabilities is None else target.capabilities
 
     def _execute(self, check: Check) -> Result:
         spec = self.spec if isinstance(self.spec, str) else None
-        kit = Kit(self.target, spec, self.seed, check.id, thorough=self.thorough)
+        declared = self._declared or frozenset()
+        surroundings = Surroundings(self.target, spec, self.seed, self.thorough, declared, self._neighbours, self.keep)
+        kit = Kit(surroundings, check.id)
         outcome = _Outcome(kit=kit)
-        seconds = check.deadline * self.deadline
         thread = threading.Thread(target=_in_thread, args=(check, outcome), name=check.id, daemon=True)
         started = time.perf_counter()
         thread.start()
-        thread.join(seconds)
-        if thread.is_alive():
-            outcome = self._overdue(thread, outcome, seconds)
+        outcome = self._await_end(thread, outcome, check.deadline * self.deadline)
         return Result(
             check,
             outcome.verdict,
@@ -166,16 +214,37 @@ class Session:
             tuple(kit.measurements),
         )
 
-    def _overdue(self, thread: threading.Thread, outcome: _Outcome, seconds: float) -> _Outcome:
-        """End a check that has had its time; leave its thread behind where it does not end."""
+    def _await_end(self, thread: threading.Thread, outcome: _Outcome, seconds: float) -> _Outcome:
+        """Wait for a check, for so many seconds and a few round trips for each call that it has made."""
         assert outcome.kit is not None
-        doing = "; ".join(list(outcome.kit.log.current.values())[:3]) or "no call of the driver"
-        message = f"it did not finish within {seconds:g} seconds; unfinished: {doing}"
+        log, began = outcome.kit.log, time.monotonic()
+        while not outcome.body_ended.wait(min(seconds, 0.25)):
+            allowed = seconds + log.ended * _ROUND_TRIPS * self.round_trip
+            if time.monotonic() - began > allowed:
+                return self._overdue(thread, outcome, allowed)
+        thread.join(_TEARDOWN)
+        if thread.is_alive():
+            return self._overdue(thread, outcome, _TEARDOWN)
+        return outcome
+
+    def _overdue(self, thread: threading.Thread, outcome: _Outcome, seconds: float) -> _Outcome:
+        """End a check that has had its time; leave its thread behind if it does not end."""
+        assert outcome.kit is not None
+        log = outcome.kit.log
+        hangs = log.longest() > seconds / 2
+        doing = "; ".join(list(log.current.values())[:3]) or "no call of the driver"
+        if hangs:
+            message = f"it did not finish within {seconds:.3g} seconds; unfinished: {doing}"
+        else:
+            message = (
+                f"it was still going on after {seconds:.3g} seconds and {log.ended} calls, of which none hung"
+                f" (a read takes {self.round_trip * 1000:.3g} ms); --deadline gives it more time"
+            )
         if outcome.loop is not None and outcome.task is not None and not outcome.loop.is_closed():
             outcome.loop.call_soon_threadsafe(outcome.task.cancel)
         thread.join(_GRACE)
         if not thread.is_alive():
-            return _Outcome("fail", message, kit=outcome.kit)
+            return _Outcome("fail" if hangs else "too-slow", message, kit=outcome.kit)
         self.abandoned += 1
         frame = sys._current_frames().get(thread.ident or 0)
         stack = "".join(traceback.format_stack(frame)[-4:]) if frame else ""
@@ -194,13 +263,18 @@ def _in_thread(check: Check, outcome: _Outcome) -> None:
         return
     except BaseException as error:  # noqa: BLE001  # judged, never dropped: it becomes the verdict
         _classify(error, outcome)
+    finally:
+        outcome.body_ended.set()
 
 
 async def _play(check: Check, outcome: _Outcome) -> None:
     assert outcome.kit is not None
     outcome.loop, outcome.task = asyncio.get_running_loop(), asyncio.current_task()
     async with outcome.kit as kit:
-        await check.body(kit)
+        try:
+            await check.body(kit)
+        finally:
+            outcome.body_ended.set()
 
 
 def _classify(error: BaseException, outcome: _Outcome) -> None:
@@ -261,6 +335,7 @@ def run(
     quick: bool = False,
     seed: int | None = None,
     deadline: float = 1.0,
+    keep: Path | None = None,
     progress: Callable[[Result], None] | None = None,
 ) -> Report:
     """Run the kit against a driver.
@@ -271,6 +346,7 @@ def run(
         quick: leave out the checks that need child processes or much time.
         seed: what chance is seeded with; a random one where None. The report tells it.
         deadline: how much longer than by default a check may take; 2 doubles the time.
+        keep: a folder for copies of the stores of checks that fail, if they are files; none are kept if None.
         progress: is told every result as it comes.
 
     Returns:
@@ -281,10 +357,10 @@ def run(
     """
     chosen = select(tuple(only), quick=quick)
     number = random.SystemRandom().randrange(2**31) if seed is None else seed
-    session = Session(target, number, deadline, thorough=not quick)
-    session.target  # noqa: B018  # a target that cannot be imported is told at once
-    for check in chosen:
-        result = session.result(check)
-        if progress is not None:
-            progress(result)
-    return session.report()
+    with Session(target, number, deadline, thorough=not quick, keep=keep) as session:
+        session.target  # noqa: B018  # a target that cannot be imported is told at once
+        for check in chosen:
+            result = session.result(check)
+            if progress is not None:
+                progress(result)
+        return session.report()

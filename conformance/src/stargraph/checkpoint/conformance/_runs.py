@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, Final
@@ -58,6 +59,40 @@ def chain(run_id: str = "run", length: int = 3, *, last_status: str | None = Non
         ending = {"status": last_status} if last_status and number == length - 1 else {}
         steps.append(follow(steps[-1], **ending))
     return steps
+
+
+def rivals(checkpoint: Checkpoint, before: Checkpoint | None) -> Iterator[tuple[Checkpoint, str]]:
+    """Yield other checkpoints for the same step, each with who made it: each differs in one thing alone.
+
+    A retry is recognised by its digest and by nothing else: not by its executor, its state, its time or its event.
+    """
+    yield rival(checkpoint, before), "another executor"
+    same: dict[str, Any] = {"executor_id": checkpoint.executor_id, "timestamp": checkpoint.timestamp}
+    later = checkpoint.timestamp + timedelta(microseconds=1)
+    if before is None:
+        whole: dict[str, Any] = same | {"state": checkpoint.fresh_state(), "metadata": dict(checkpoint.metadata)}
+        yield begin(checkpoint.run_id, **(whole | {"state": {"count": -1}})), "the same executor, with another state"
+        yield begin(checkpoint.run_id, **(whole | {"timestamp": later})), "the same executor, at another time"
+        yield (
+            begin(checkpoint.run_id, **(whole | {"executor_id": executor_id(98)})),
+            "another executor, with the same state",
+        )
+        yield (
+            begin(checkpoint.run_id, **(whole | {"metadata": {"tag": "other"}})),
+            "the same executor, with another tag",
+        )
+        return
+    whole = same | {
+        "event": checkpoint.event,
+        "status": checkpoint.status,
+        "state": checkpoint.fresh_state(),
+        "last_node": checkpoint.last_node,
+    }
+    yield before.next(**(whole | {"state": {"count": -1}})), "the same executor, with another state"
+    yield before.next(**(whole | {"timestamp": later})), "the same executor, at another time"
+    yield before.next(**(whole | {"executor_id": executor_id(98)})), "another executor, with the same state"
+    yield before.next(**(whole | {"last_node": "other"})), "the same executor, after another node"
+    yield before.next(**(whole | {"update": {"count": 5}})), "the same executor, with another update"
 
 
 def rival(checkpoint: Checkpoint, before: Checkpoint | None, number: int = 99) -> Checkpoint:

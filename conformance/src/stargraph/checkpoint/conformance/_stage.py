@@ -15,18 +15,16 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from stargraph.checkpoint.codec import decode, encode
 from stargraph.checkpoint.conformance._findings import told
 from stargraph.checkpoint.conformance._moments import Moment, Recorder, Watch
 from stargraph.checkpoint.conformance._runs import NOON, begin, executor_id, follow, noise
+from stargraph.checkpoint.conformance._scene import Scene
 from stargraph.checkpoint.conformance._target import opened
 from stargraph.checkpoint.protocol import PruneReport, RunSummary
 from stargraph.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from stargraph.checkpoint.conformance._child import Scene
 
 WAKE: Final = "wake"
 

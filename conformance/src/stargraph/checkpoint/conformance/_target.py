@@ -11,11 +11,12 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+from stargraph.checkpoint.conformance._capabilities import Capability
 from stargraph.checkpoint.conformance._findings import Finding, HarnessError
-from stargraph.checkpoint.conformance._registry import Capability
 from stargraph.checkpoint.protocol import Checkpointer
 
 Opener: TypeAlias = Callable[[str], Checkpointer | AbstractAsyncContextManager[Checkpointer]]
@@ -70,6 +71,14 @@ class Target:
         stored_bytes: reads and edits stored bytes, for the corruption checks.
         newer_format: takes a location; while the async context manager is open, the store looks as if newer
             software had made it.
+        older_format: the same for older software; a store that bootstrap has migrated meanwhile stays so.
+        outage: takes a location; while the async context manager is open, the store cannot be reached, or not be
+            written to.
+        clock: takes a location and a timedelta; while the async context manager is open, the store's own clock is off
+            by that much. A driver that asks its process for the time needs no such hook.
+        url: takes a location; returns the URL that opens it with `from_url` of the driver's class.
+        versions: returns the versions of what is tested, by name: the driver, the server. What it names is told in the
+            report; nothing is guessed.
         processes: whether other processes can open the same location.
         expected_failures: known failures of optional checks: the id, and a link to where they are tracked.
     """
@@ -79,6 +88,11 @@ class Target:
     capabilities: frozenset[Capability] | None = None
     stored_bytes: StoredBytes | None = None
     newer_format: Callable[[str], AbstractAsyncContextManager[None]] | None = None
+    older_format: Callable[[str], AbstractAsyncContextManager[None]] | None = None
+    outage: Callable[[str], AbstractAsyncContextManager[None]] | None = None
+    clock: Callable[[str, timedelta], AbstractAsyncContextManager[None]] | None = None
+    url: Callable[[str], str] | None = None
+    versions: Callable[[], Mapping[str, str]] | None = None
     processes: bool = True
     expected_failures: Mapping[str, str] = field(default_factory=dict)
 

@@ -7,11 +7,12 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from stargraph.checkpoint.conformance._capabilities import PROTOCOLS
 from stargraph.checkpoint.conformance._compare import absent, same, same_runs
 from stargraph.checkpoint.conformance._findings import Finding, expect, refused, together, told
 from stargraph.checkpoint.conformance._handle import naming
 from stargraph.checkpoint.conformance._kit import Kit
-from stargraph.checkpoint.conformance._registry import PROTOCOLS, Group
+from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import NOON, begin, chain
 from stargraph.checkpoint.conformance._target import REQUIRED_METHODS
 from stargraph.errors import CheckpointError, StoreVersionError
@@ -84,6 +85,9 @@ async def required_first(kit: Kit) -> None:
         calls["history"] = lambda: anext(handle.history("run"))
     if isinstance(driver, PROTOCOLS["search"]):
         calls["search"] = handle.search
+        calls["count_runs"] = handle.count_runs
+    if isinstance(driver, PROTOCOLS["trees"]):
+        calls["children"] = lambda: handle.children("run")
     if isinstance(driver, PROTOCOLS["deletion"]):
         calls["delete_run"] = lambda: handle.delete_run("run")
         calls["prune"] = lambda: handle.prune(older_than=NOON)

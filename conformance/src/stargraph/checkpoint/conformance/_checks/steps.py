@@ -10,7 +10,7 @@ from stargraph.checkpoint.conformance._findings import Finding, refused, told
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import NOON, begin, chain, follow, rival
+from stargraph.checkpoint.conformance._runs import NOON, begin, chain, follow, rival, rivals
 from stargraph.checkpoint.protocol import Checkpoint, Status
 from stargraph.errors import CheckpointConflictError, CheckpointError
 
@@ -167,6 +167,29 @@ async def conflict_keeps_stored(kit: Kit) -> None:
         what = f"{naming(other)} by another executor"
         await refused(handle.write(other), what, CheckpointConflictError, "step-taken", other)
         await _untouched(handle, steps, f"another checkpoint for step {step} was refused")
+
+
+@group.check(
+    "conflict_by_digest",
+    "A retry is known by its digest alone: another checkpoint of the same executor, or with the same state, is refused "
+    'at a stored step with CheckpointConflictError (reason "step-taken"); what was stored stays.',
+    contract="write, rules 3 and 4",
+    usual_cause="A retry is known by its executor, its state or its time instead of its digest, so a second execution "
+    "of a step is acknowledged and lost.",
+    needs=("steps.conflict_keeps_stored",),
+)
+async def conflict_by_digest(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    ended = chain("ended", last_status="done")
+    running = chain("running", length=4)
+    for steps in (running, ended):
+        await _written(handle, steps)
+        for step in reversed(range(len(steps))):
+            for taken, who in rivals(steps[step], steps[step - 1] if step else None):
+                for writer in (handle, other):
+                    what = f"{naming(taken)} by {who}"
+                    await refused(writer.write(taken), what, CheckpointConflictError, "step-taken", taken)
+        await _untouched(other, steps, "other checkpoints of the same executor were refused")
 
 
 @group.check(

@@ -1,0 +1,45 @@
+"""What a driver, or its target, may add to the required methods."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, TypeAlias
+
+from stargraph.checkpoint.protocol import BatchAppend, Closing, RunDeletion, RunHistory, RunSearch, RunTree
+
+Capability: TypeAlias = Literal[
+    "history",
+    "search",
+    "trees",
+    "deletion",
+    "batch",
+    "closing",
+    "stored-bytes",
+    "newer-format",
+    "older-format",
+    "outage",
+    "url",
+]
+"""A part of the contract that is optional, or a hook that lets the kit look at one that is not."""
+
+PROTOCOLS: Final[dict[Capability, type]] = {
+    "history": RunHistory,
+    "search": RunSearch,
+    "trees": RunTree,
+    "deletion": RunDeletion,
+    "batch": BatchAppend,
+    "closing": Closing,
+}
+"""The capabilities that a driver declares by its methods."""
+
+HOOKS: Final[tuple[Capability, ...]] = ("stored-bytes", "newer-format", "older-format", "outage", "url")
+"""The capabilities that a target declares by its hooks."""
+
+
+def hook_name(capability: Capability) -> str:
+    """The field of `Target` that declares a capability."""
+    return capability.replace("-", "_")
+
+
+def methods_of(protocol: type) -> frozenset[str]:
+    """The methods that make a capability."""
+    return frozenset(name for name in vars(protocol) if not name.startswith("_") and callable(getattr(protocol, name)))

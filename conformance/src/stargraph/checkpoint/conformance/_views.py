@@ -1,0 +1,259 @@
+"""All that a store says of its runs, compared with what it should hold: every read, every filter, every order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from stargraph.checkpoint.conformance._capabilities import Capability
+from stargraph.checkpoint.conformance._compare import absent, same, same_runs, same_steps, same_summary
+from stargraph.checkpoint.conformance._findings import Finding, expect
+from stargraph.checkpoint.conformance._handle import Handle
+from stargraph.checkpoint.protocol import Checkpoint, RunSummary, Status
+
+_MOST_STEPS = 40
+"""How many steps of a run are read one by one; of longer runs the first and last ones, and some between."""
+
+_PAGE = 3
+
+
+@dataclass
+class Book:
+    """What a store should hold.
+
+    Attributes:
+        runs: the steps of each run that were acknowledged, from step 0.
+        floors: for a run that was pruned, the steps that must still be there; others of it may be.
+        gone: the runs that were deleted, with the steps that they had.
+    """
+
+    runs: dict[str, list[Checkpoint]] = field(default_factory=dict)
+    floors: dict[str, set[int]] = field(default_factory=dict)
+    gone: dict[str, list[Checkpoint]] = field(default_factory=dict)
+
+    def wrote(self, *checkpoints: Checkpoint) -> None:
+        """Note that steps were acknowledged."""
+        for checkpoint in checkpoints:
+            self.runs.setdefault(checkpoint.run_id, []).append(checkpoint)
+
+    def deleted(self, run_id: str) -> None:
+        """Note that a run was deleted."""
+        self.floors.pop(run_id, None)
+        self.gone[run_id] = self.runs.pop(run_id)
+
+    def pruned(self, run_id: str, keep: Collection[int]) -> None:
+        """Note that a run was pruned, and which steps of it must still be there; none if the run is gone."""
+        if keep:
+            self.floors[run_id] = set(keep)
+        else:
+            self.deleted(run_id)
+
+    def summaries(self) -> list[RunSummary]:
+        """The summaries of all runs, in the order of `list_runs`."""
+        return in_order(RunSummary.from_checkpoint(steps[-1]) for steps in self.runs.values())
+
+
+def in_order(summaries: Iterable[RunSummary]) -> list[RunSummary]:
+    """Summaries in the order of `list_runs`: the newest start first, ties by id."""
+    by_id = sorted(summaries, key=lambda item: item.run_id)
+    return sorted(by_id, key=lambda item: item.started_at, reverse=True)
+
+
+async def agree(handle: Handle, book: Book, declared: Collection[Capability], when: str) -> None:
+    """Expect that every read of a handle agrees with a book.
+
+    Args:
+        handle: the handle.
+        book: what the store should hold.
+        declared: the capabilities whose methods are called.
+        when: what happened before, and who reads, as findings end.
+    """
+    for run_id, steps in book.runs.items():
+        await _run_agrees(handle, run_id, steps, book.floors.get(run_id), declared, when)
+    for run_id, steps in book.gone.items():
+        await _nothing_of(handle, run_id, [checkpoint.step for checkpoint in steps], declared, when)
+    wanted = book.summaries()
+    await lists_agree(handle, wanted, when)
+    if "search" in declared:
+        await searches_agree(handle, wanted, when)
+    if "trees" in declared:
+        await _trees_agree(handle, wanted, book.gone, when)
+
+
+async def _run_agrees(
+    handle: Handle,
+    run_id: str,
+    steps: Sequence[Checkpoint],
+    floor: set[int] | None,
+    declared: Collection[Capability],
+    when: str,
+) -> None:
+    last = steps[-1]
+    same(last, await handle.read_latest(run_id), f"read_latest({run_id!r}) {when}")
+    kept: list[Checkpoint] = []
+    looked_at = _some(steps) if floor is None else list(steps)
+    for checkpoint in looked_at:
+        what = f"read_at_step({run_id!r}, {checkpoint.step}) {when}"
+        found = await handle.read_at_step(run_id, checkpoint.step)
+        if found is None and floor is not None and checkpoint.step not in floor:
+            continue
+        kept.append(same(checkpoint, found, what))
+    absent(await handle.read_at_step(run_id, last.step + 1), f"read_at_step({run_id!r}, {last.step + 1}) {when}")
+    if "history" not in declared:
+        return
+    await histories_agree(handle, list(steps) if floor is None else kept, when)
+
+
+async def histories_agree(handle: Handle, whole: Sequence[Checkpoint], when: str) -> None:
+    """Expect that history gives these steps of a run, in both orders, and a part of them."""
+    last, run_id = whole[-1], whole[-1].run_id
+    for newest_first in (False, True):
+        what = f"history({run_id!r}{', newest_first=True' if newest_first else ''}) {when}"
+        found_steps = [found async for found in handle.history(run_id, newest_first=newest_first)]
+        same_steps(whole[::-1] if newest_first else whole, found_steps, what)
+    first, end = last.step // 3, max(last.step // 3, last.step - 1)
+    part = [checkpoint for checkpoint in whole if first <= checkpoint.step <= end]
+    for newest_first in (False, True):
+        found_steps = [
+            found async for found in handle.history(run_id, from_step=first, to_step=end, newest_first=newest_first)
+        ]
+        what = f"history({run_id!r}, from_step={first}, to_step={end}, newest_first={newest_first}) {when}"
+        same_steps(part[::-1] if newest_first else part, found_steps, what)
+
+
+def _some(steps: Sequence[Checkpoint]) -> list[Checkpoint]:
+    if len(steps) <= _MOST_STEPS:
+        return list(steps)
+    stride = len(steps) // (_MOST_STEPS // 2)
+    return sorted(
+        {checkpoint.step: checkpoint for checkpoint in [*steps[:10], *steps[::stride], *steps[-10:]]}.values(),
+        key=lambda checkpoint: checkpoint.step,
+    )
+
+
+async def _nothing_of(
+    handle: Handle, run_id: str, steps: Sequence[int], declared: Collection[Capability], when: str
+) -> None:
+    absent(await handle.read_latest(run_id), f"read_latest({run_id!r}) {when}")
+    for step in steps:
+        absent(await handle.read_at_step(run_id, step), f"read_at_step({run_id!r}, {step}) {when}")
+    if "history" in declared:
+        for newest_first in (False, True):
+            found = [found.step async for found in handle.history(run_id, newest_first=newest_first)]
+            what = f"history({run_id!r}, newest_first={newest_first}) {when}"
+            expect(not found, f"{what} gave the steps {found}; the contract wants nothing of a deleted run")
+
+
+def _the_same(wanted: Sequence[RunSummary], got: Sequence[RunSummary], what: str) -> None:
+    same_runs([item.run_id for item in wanted], got, what)
+    for before, after in zip(wanted, got, strict=True):
+        same_summary(before, after, what)
+
+
+async def lists_agree(handle: Handle, wanted: Sequence[RunSummary], when: str) -> None:
+    """Expect that list_runs gives these runs, whole, in part, and since some instant."""
+    count = len(wanted)
+    _the_same(wanted, await handle.list_runs(limit=count + 10), f"list_runs(limit={count + 10}) {when}")
+    _the_same(wanted[:2], await handle.list_runs(limit=2), f"list_runs(limit=2) {when}")
+    for since in _instants(wanted):
+        chosen = [item for item in wanted if item.started_at >= since]
+        what = f"list_runs(since={since.isoformat()}, limit={count + 10}) {when}"
+        _the_same(chosen, await handle.list_runs(since=since, limit=count + 10), what)
+
+
+def _instants(wanted: Sequence[RunSummary]) -> list[datetime]:
+    starts = sorted({item.started_at for item in wanted})
+    return [starts[len(starts) // 2], starts[-1]] if starts else []
+
+
+async def searches_agree(handle: Handle, wanted: Sequence[RunSummary], when: str) -> None:
+    """Expect that search gives of these runs what each filter asks for, in large and in small pages."""
+    for filters in _filters(wanted):
+        chosen = [item for item in wanted if matches(item, filters)]
+        for limit in (len(wanted) + 10, _PAGE):
+            what = f"the pages of search({_worded({**filters, 'limit': limit})}) {when}"
+            _the_same(chosen, await pages(handle, limit=limit, **filters), what)
+        counted = dict(Counter(item.status for item in chosen))
+        found = await handle.count_runs(**filters)
+        what = f"count_runs({_worded(filters)}) {when}"
+        expect(found == counted, f"{what} gave {found}; the contract wants {counted}")
+    by_update = sorted(sorted(wanted, key=lambda item: item.run_id), key=lambda item: item.updated_at, reverse=True)
+    for limit in (len(wanted) + 10, _PAGE):
+        what = f"the pages of search(order='updated', limit={limit}) {when}"
+        _the_same(by_update, await pages(handle, limit=limit, order="updated"), what)
+
+
+async def _trees_agree(handle: Handle, wanted: Sequence[RunSummary], gone: Collection[str], when: str) -> None:
+    for run_id in [*(item.run_id for item in wanted), *gone]:
+        children = [item for item in wanted if item.parent_run_id == run_id and item.origin == "subgraph"]
+        _the_same(children, await handle.children(run_id), f"children({run_id!r}) {when}")
+
+
+def _filters(wanted: Sequence[RunSummary]) -> list[dict[str, Any]]:
+    """Each filter alone with the values that runs have, and some together."""
+    found: list[dict[str, Any]] = [{}]
+    found += [{"status": status} for status in STATUSES]
+    found.append({"status": ["done", "running"]})
+    for name in ("graph_id", "graph_hash", "runtime_hash", "parent_run_id"):
+        found += [{name: value} for value in _different(getattr(item, name) for item in wanted)]
+    found += [{"error_reason": reason} for reason in _different(item.error and item.error.reason for item in wanted)]
+    tags = _different(tag for item in wanted for tag in item.metadata.items())
+    found += [{"metadata": dict([tag])} for tag in tags]
+    instants = _instants(wanted)
+    found += [{"since": since} for since in instants]
+    updates = sorted({item.updated_at for item in wanted})
+    if updates:
+        middle = updates[len(updates) // 2]
+        found += [{"updated_since": middle}, {"updated_before": middle}]
+    found.append({"roots_only": True})
+    found += [{"status": "done", "metadata": dict([tag])} for tag in tags[:2]]
+    found += [{"since": since, "status": "running"} for since in instants[:1]]
+    return found
+
+
+STATUSES: Final[tuple[Status, ...]] = ("running", "awaiting_input", "paused", "done", "failed", "cancelled")
+
+
+def _different(values: Iterable[Any]) -> list[Any]:
+    return [value for value in dict.fromkeys(values) if value is not None][:4]
+
+
+def matches(item: RunSummary, filters: dict[str, Any]) -> bool:
+    """Whether a run matches all that a search was given."""
+    given = {name: value for name, value in filters.items() if value is not None}
+    status = given.get("status", item.status)
+    return (
+        item.status in ((status,) if isinstance(status, str) else status)
+        and all(
+            getattr(item, name) == given.get(name, getattr(item, name))
+            for name in ("graph_id", "graph_hash", "runtime_hash", "parent_run_id")
+        )
+        and ("error_reason" not in given or (item.error is not None and item.error.reason == given["error_reason"]))
+        and given.get("metadata", {}).items() <= item.metadata.items()
+        and item.started_at >= given.get("since", item.started_at)
+        and item.updated_at >= given.get("updated_since", item.updated_at)
+        and ("updated_before" not in given or item.updated_at < given["updated_before"])
+        and not (given.get("roots_only") and item.origin == "subgraph")
+    )
+
+
+async def pages(handle: Handle, **filters: Any) -> list[RunSummary]:
+    """Return what all pages of a search hold."""
+    items: list[RunSummary] = []
+    cursor: str | None = None
+    limit = filters.get("limit") or 100
+    for _ in range(2000):
+        page = await handle.search(cursor=cursor, **filters)
+        expect(len(page.items) <= limit, f"search(limit={limit}) gave a page of {len(page.items)} runs")
+        items.extend(page.items)
+        cursor = page.next_cursor
+        if cursor is None:
+            return items
+    raise Finding("search() still gave a next_cursor after 2000 pages")
+
+
+def _worded(arguments: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in arguments.items())

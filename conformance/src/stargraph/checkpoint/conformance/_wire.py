@@ -1,0 +1,144 @@
+"""What the driver protocol says as JSON: arguments, results, checkpoints, errors (docs/driver-protocol.md)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from stargraph.checkpoint.protocol import Checkpoint, PruneReport, RunPage, RunSummary
+from stargraph.checkpoint.values import format_time
+from stargraph.errors import (
+    CheckpointConflictError,
+    CheckpointCorruptedError,
+    CheckpointError,
+    StoreUnavailableError,
+    StoreVersionError,
+)
+
+PROTOCOL: Final = 1
+"""The version of the driver protocol; a process that speaks another one is refused."""
+
+_ERRORS: Final[dict[str, type[CheckpointError]]] = {
+    kind.__name__: kind
+    for kind in (
+        CheckpointError,
+        CheckpointConflictError,
+        CheckpointCorruptedError,
+        StoreUnavailableError,
+        StoreVersionError,
+    )
+}
+
+
+class ForeignError(Exception):
+    """The driver's process raised what the contract has no word for."""
+
+
+def checkpoint_to_wire(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return a checkpoint as its whole JSON text, with the fields beside it that a store needs to judge and to list.
+
+    The text travels as text: a parser that takes 1.0 for 1 must not touch it.
+    """
+    return {
+        "text": checkpoint.model_dump_json(),
+        "run_id": checkpoint.run_id,
+        "step": checkpoint.step,
+        "digest": checkpoint.digest,
+        "previous_digest": checkpoint.previous_digest,
+        "status": checkpoint.status,
+        "started_at": format_time(checkpoint.started_at),
+        "timestamp": format_time(checkpoint.timestamp),
+        "summary": json.loads(RunSummary.from_checkpoint(checkpoint).model_dump_json()),
+    }
+
+
+def checkpoint_from_wire(text: object, run_id: str, step: int | None = None) -> Checkpoint | None:
+    """Return the checkpoint of a text that a driver gave for a run, and for a step of it.
+
+    Raises:
+        CheckpointCorruptedError: it is not the text of a checkpoint, or of another one than was asked for.
+    """
+    if text is None:
+        return None
+    try:
+        found = Checkpoint.model_validate_json(str(text))
+    except (ValueError, CheckpointError) as error:
+        raise CheckpointCorruptedError(
+            f"run {run_id!r}: what the driver gave is no checkpoint: {error}", reason="corrupted-record", run_id=run_id
+        ) from error
+    if found.run_id != run_id or (step is not None and found.step != step):
+        raise CheckpointCorruptedError(
+            f"run {run_id!r}: the driver gave step {found.step} of run {found.run_id!r}",
+            reason="corrupted-record",
+            run_id=run_id,
+        )
+    return found
+
+
+def to_wire(value: Any) -> Any:
+    """Return what a method returned as JSON can hold it."""
+    if isinstance(value, Checkpoint):
+        return value.model_dump_json()
+    if isinstance(value, RunSummary | PruneReport | RunPage):
+        return json.loads(value.model_dump_json())
+    if isinstance(value, list | tuple):
+        return [to_wire(item) for item in value]
+    return value
+
+
+def arguments_to_wire(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call: instants as text, checkpoints with their fields."""
+    return {name: _argument(value) for name, value in arguments.items()}
+
+
+def _argument(value: Any) -> Any:
+    if isinstance(value, Checkpoint):
+        return checkpoint_to_wire(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_argument(item) for item in value]
+    return value
+
+
+_INSTANTS: Final = ("since", "older_than", "updated_since", "updated_before")
+
+
+def arguments_from_wire(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call as Python's drivers take them."""
+    found = dict(arguments)
+    for name in _INSTANTS:
+        if isinstance(found.get(name), str):
+            found[name] = datetime.fromisoformat(found[name])
+    if "checkpoint" in found:
+        found["checkpoint"] = Checkpoint.model_validate_json(found["checkpoint"]["text"])
+    if "checkpoints" in found:
+        found["checkpoints"] = [Checkpoint.model_validate_json(each["text"]) for each in found["checkpoints"]]
+    return found
+
+
+def error_to_wire(error: BaseException) -> dict[str, Any]:
+    """Return an error as a process tells it."""
+    kind = next((name for name in type(error).__mro__ if name.__name__ in _ERRORS or name is ValueError), type(error))
+    return {
+        "class": kind.__name__,
+        "message": getattr(error, "message", None) or str(error) or type(error).__name__,
+        "reason": getattr(error, "reason", None),
+        "run_id": getattr(error, "run_id", None),
+        "step": getattr(error, "step", None),
+    }
+
+
+def error_from_wire(told: Mapping[str, Any]) -> Exception:
+    """Return the error that a process told."""
+    kind, message = told.get("class"), str(told.get("message"))
+    if kind == "ValueError":
+        return ValueError(message)
+    make: Callable[..., CheckpointError] | None = _ERRORS.get(str(kind))
+    if make is None:
+        return ForeignError(f"{kind}: {message}")
+    return make(message, reason=str(told.get("reason")), run_id=told.get("run_id"), step=told.get("step"))

@@ -1,0 +1,316 @@
+"""Drivers in other processes and other languages: the client of the driver protocol (docs/driver-protocol.md)."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import itertools
+import json
+import os
+import subprocess
+import threading
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, suppress
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+from stargraph.checkpoint.conformance._capabilities import Capability
+from stargraph.checkpoint.conformance._target import Target, fresh_directory
+from stargraph.checkpoint.conformance._wire import (
+    PROTOCOL,
+    arguments_to_wire,
+    checkpoint_from_wire,
+    error_from_wire,
+)
+from stargraph.checkpoint.protocol import (
+    PRUNED_BY_DEFAULT,
+    Checkpoint,
+    PruneReport,
+    RunPage,
+    RunSummary,
+    Status,
+)
+from stargraph.errors import StoreUnavailableError
+
+__all__ = ["DriverProcess", "StdioCheckpointer", "stdio_target"]
+
+
+class DriverProcess:
+    """A process that speaks the driver protocol; started at its first call, and again after it died.
+
+    May be used from any thread and any event loop.
+
+    Args:
+        command: the program and its arguments.
+        environment: what is set beside the environment of this process.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        self._command = list(command)
+        self._environment = dict(environment or {})
+        self._process: subprocess.Popen[bytes] | None = None
+        self._waiting: dict[int, Future[Any]] = {}
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        atexit.register(self.end)
+
+    async def call(self, name: str, handle: int, /, **arguments: Any) -> Any:
+        """Call a method of a handle in the process, and return the result as JSON.
+
+        Raises:
+            CheckpointError, ValueError: as the driver raised it.
+            StoreUnavailableError: the process died; the outcome is unknown.
+        """
+        request = {"call": name, "handle": handle, "arguments": arguments_to_wire(arguments)}
+        return await asyncio.wrap_future(await asyncio.to_thread(self._send, request))
+
+    def hello(self) -> dict[str, Any]:
+        """Return what the process says of its driver: name, version, server."""
+        answer: dict[str, Any] = self._send({"call": "hello", "protocol": PROTOCOL}).result(timeout=60)
+        if answer.get("protocol") != PROTOCOL:
+            raise ValueError(
+                f"{self._command[0]} speaks version {answer.get('protocol')} of the protocol, not {PROTOCOL}"
+            )
+        return answer
+
+    def next_handle(self) -> int:
+        """Return a number that no handle of this process has had."""
+        return next(self._numbers)
+
+    def _send(self, request: dict[str, Any]) -> Future[Any]:
+        future: Future[Any] = Future()
+        with self._lock:
+            process = self._running()
+            number = next(self._numbers)
+            self._waiting[number] = future
+            assert process.stdin is not None
+            try:
+                process.stdin.write(json.dumps({"id": number, **request}).encode() + b"\n")
+                process.stdin.flush()
+            except OSError:
+                self._waiting.pop(number, None)
+                future.set_exception(_died(self._command))
+        return future
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process.poll() is not None:
+            self._process = subprocess.Popen(  # noqa: S603  # the command is the target's own
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=os.environ | self._environment,
+            )
+            threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
+        return self._process
+
+    def _listen(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            try:
+                answer = json.loads(line)
+            except ValueError:  # what is no answer ends the process: nothing can be told from it any more
+                process.kill()
+                break
+            future = self._waiting.pop(answer["id"], None)
+            if future is None or not future.set_running_or_notify_cancel():
+                continue
+            if "error" in answer:
+                future.set_exception(error_from_wire(answer["error"]))
+            else:
+                future.set_result(answer.get("result"))
+        process.stdout.close()
+        with self._lock:
+            if self._process is process:
+                waiting, self._waiting = self._waiting, {}
+                for future in waiting.values():
+                    if future.set_running_or_notify_cancel():
+                        future.set_exception(_died(self._command))
+
+    def end(self) -> None:
+        """End the process, if it runs."""
+        with self._lock:
+            process, self._process = self._process, None
+        if process is not None:
+            assert process.stdin is not None
+            with suppress(OSError):
+                process.stdin.close()
+            with suppress(ProcessLookupError):
+                process.kill()
+            process.wait()
+
+
+def _died(command: Sequence[str]) -> StoreUnavailableError:
+    return StoreUnavailableError(
+        f"the process {command[0]!r} died during a call", reason="unavailable", hint="Its stderr says why."
+    )
+
+
+class StdioCheckpointer:
+    """A handle on a driver in another process; the required methods.
+
+    Args:
+        process: runs the driver.
+        location: the store.
+    """
+
+    def __init__(self, process: DriverProcess, location: str) -> None:
+        self.process = process
+        self._location = location
+        self._handle = process.next_handle()
+        self._opened: asyncio.Lock | None = None
+        self._is_open = False
+
+    async def _call(self, name: str, /, **arguments: Any) -> Any:
+        if self._opened is None:
+            self._opened = asyncio.Lock()
+        async with self._opened:
+            if not self._is_open:
+                await self.process.call("open", self._handle, location=self._location)
+                self._is_open = True
+        return await self.process.call(name, self._handle, **arguments)
+
+    async def bootstrap(self) -> None:
+        """Make the store ready."""
+        await self._call("bootstrap")
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        """Append one checkpoint."""
+        await self._call("write", checkpoint=checkpoint)
+
+    async def read_latest(self, run_id: str) -> Checkpoint | None:
+        """Return the checkpoint with the highest step of a run, or None."""
+        return checkpoint_from_wire(await self._call("read_latest", run_id=run_id), run_id)
+
+    async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
+        """Return one step of a run, or None."""
+        return checkpoint_from_wire(await self._call("read_at_step", run_id=run_id, step=step), run_id, step)
+
+    async def list_runs(self, *, since: datetime | None = None, limit: int = 100) -> list[RunSummary]:
+        """Return runs, the newest first."""
+        found = await self._call("list_runs", since=since, limit=limit)
+        return [RunSummary.model_validate_json(json.dumps(item)) for item in found]
+
+    async def close(self) -> None:
+        """Let go of the store."""
+        if self._is_open:
+            await self._call("close")
+
+
+class _History(StdioCheckpointer):
+    async def history(
+        self, run_id: str, *, from_step: int | None = None, to_step: int | None = None, newest_first: bool = False
+    ) -> AsyncIterator[Checkpoint]:
+        bounds = {"from_step": from_step, "to_step": to_step, "newest_first": newest_first}
+        for text in await self._call("history", run_id=run_id, **bounds):
+            found = checkpoint_from_wire(text, run_id)
+            assert found is not None
+            yield found
+
+
+class _Search(StdioCheckpointer):
+    async def search(self, **arguments: Any) -> RunPage:
+        return RunPage.model_validate_json(json.dumps(await self._call("search", **arguments)))
+
+    async def count_runs(self, **filters: Any) -> dict[Status, int]:
+        found: dict[Status, int] = await self._call("count_runs", **filters)
+        return found
+
+
+class _Tree(StdioCheckpointer):
+    async def children(self, run_id: str) -> list[RunSummary]:
+        return [
+            RunSummary.model_validate_json(json.dumps(item)) for item in await self._call("children", run_id=run_id)
+        ]
+
+
+class _Deletion(StdioCheckpointer):
+    async def delete_run(self, run_id: str) -> bool:
+        return bool(await self._call("delete_run", run_id=run_id))
+
+    async def prune(
+        self,
+        *,
+        older_than: datetime,
+        statuses: Collection[Status] = PRUNED_BY_DEFAULT,
+        keep_last: int = 1,
+        dry_run: bool = False,
+    ) -> PruneReport:
+        found = await self._call(
+            "prune", older_than=older_than, statuses=list(statuses), keep_last=keep_last, dry_run=dry_run
+        )
+        return PruneReport.model_validate(found)
+
+
+class _Batch(StdioCheckpointer):
+    async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
+        await self._call("write_many", checkpoints=list(checkpoints))
+
+
+class _Closing(StdioCheckpointer):
+    async def __aenter__(self) -> Self:
+        await self.bootstrap()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+class _Everything(_History, _Search, _Tree, _Deletion, _Batch, _Closing):
+    """A handle with every capability: for a process whose driver is known to have those that are called."""
+
+
+def everything(process: DriverProcess, location: str) -> StdioCheckpointer:
+    """Return a handle with the methods of every capability; what the driver lacks fails when it is called."""
+    return _Everything(process, location)
+
+
+_PARTS: dict[str, type[StdioCheckpointer]] = {
+    "history": _History,
+    "search": _Search,
+    "trees": _Tree,
+    "deletion": _Deletion,
+    "batch": _Batch,
+    "closing": _Closing,
+}
+
+
+def stdio_target(
+    command: Sequence[str],
+    *,
+    capabilities: Collection[Capability] = (),
+    location: Callable[[], AbstractAsyncContextManager[str]] = fresh_directory,
+    processes: bool = True,
+    **options: Any,
+) -> Target:
+    """Return the target of a driver that speaks the driver protocol.
+
+    Args:
+        command: the program and its arguments.
+        capabilities: what it has beside the required methods.
+        location: makes a fresh place for a store.
+        processes: whether two processes can open one location.
+        options: further fields of `Target`.
+    """
+    parts = tuple(_PARTS[name] for name in sorted(capabilities) if name in _PARTS) or (StdioCheckpointer,)
+    kind: type[StdioCheckpointer] = type("StdioCheckpointer", parts, {"__doc__": "A driver in another process."})
+    process = DriverProcess(command)
+
+    def versions() -> dict[str, str]:
+        told = process.hello()
+        return {str(name): str(value) for name, value in told.items() if name != "protocol"}
+
+    return Target(
+        open=lambda where: kind(process, where),
+        location=location,
+        capabilities=frozenset(capabilities),
+        processes=processes,
+        versions=options.pop("versions", versions),
+        **options,
+    )
