@@ -1,35 +1,138 @@
-"""The digest of a checkpoint, as docs/digest.md specifies it."""
+"""The digest of a checkpoint, as docs/digest.md specifies it.
+
+The object that is hashed is assembled as text. Its members are sorted by name, so that those which repeat in every step
+of a run lie in three runs of neighbours; their text is made once. The text of the others is made once too: a codec
+stores the very same.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from stargraph.checkpoint.values import EncodedValue, canonical, format_time
 
 DIGEST_FORM: Final = 2
 """The number of the form; it is part of what is hashed."""
 
-_PLAIN: Final = (
-    "run_id",
-    "step",
-    "event",
-    "status",
-    "graph_id",
-    "graph_hash",
-    "runtime_hash",
-    "definition",
-    "last_node",
-    "task_id",
-    "executor_id",
-    "parent_run_id",
-    "parent_step",
-    "origin",
-    "metadata",
-    "previous_digest",
-)
+
+class RunTexts(NamedTuple):
+    """The canonical text of the members that repeat in a run."""
+
+    hashes: bytes
+    origin: bytes
+    run: bytes
+
+
+class StepTexts(NamedTuple):
+    """The canonical text of each member that is another one in each step, by its name."""
+
+    calls: bytes
+    definition: bytes
+    error: bytes
+    event: bytes
+    frontier: bytes
+    interrupts: bytes
+    last_node: bytes
+    status: bytes
+    step: bytes
+    task_id: bytes
+    task_started_at: bytes
+    timestamp: bytes
+
+
+_EMPTY: Final = b"[]"
+_NULL: Final = b"null"
+
+
+def run_texts_of(fields: Mapping[str, Any]) -> RunTexts:
+    """Return the text of the members that repeat in a run."""
+    return RunTexts(
+        b'"graph_hash":%b,"graph_id":%b' % (_text(fields["graph_hash"]), _text(fields["graph_id"])),
+        b'"metadata":%b,"origin":%b,"parent_run_id":%b,"parent_step":%b'
+        % (
+            _text(fields["metadata"]),
+            _text(fields["origin"]),
+            _text(fields["parent_run_id"]),
+            _text(fields["parent_step"]),
+        ),
+        b'"process":%b,"run_id":%b,"runtime_hash":%b,"started_at":%b'
+        % (
+            _text(fields["process"]),
+            _text(fields["run_id"]),
+            _text(fields["runtime_hash"]),
+            _text(fields["started_at"]),
+        ),
+    )
+
+
+def step_texts_of(fields: Mapping[str, Any]) -> StepTexts:
+    """Return the text of the members that are others in each step."""
+    calls, interrupts, frontier = fields["calls"], fields["interrupts"], fields["frontier"]
+    definition, error, started = fields["definition"], fields["error"], fields["task_started_at"]
+    # Most steps have none of these.
+    return StepTexts(
+        calls=_EMPTY if calls == () else _text(calls),
+        definition=_NULL if definition is None else _text(definition),
+        error=_NULL if error is None else _text(error),
+        event=_text(fields["event"]),
+        frontier=_EMPTY if frontier == () else _text(frontier),
+        interrupts=_EMPTY if interrupts == () else _text(interrupts),
+        last_node=_text(fields["last_node"]),
+        status=_text(fields["status"]),
+        step=_text(fields["step"]),
+        task_id=_text(fields["task_id"]),
+        task_started_at=_NULL if started is None else _text(started),
+        timestamp=_text(fields["timestamp"]),
+    )
+
+
+def digests_text(members: Mapping[str, EncodedValue] | None) -> bytes:
+    """Return the text of `state` or `update`: the digest of each member."""
+    return _NULL if members is None else canonical({key: value.digest for key, value in members.items()})
+
+
+def assembled_digest(
+    fields: Mapping[str, Any], run: RunTexts, step: StepTexts, state_digests: bytes, update_digests: bytes
+) -> str:
+    """Return the digest, in hex, of a checkpoint whose texts are made.
+
+    Args:
+        fields: `executor_id` and `previous_digest` are looked at.
+        run: of the same fields.
+        step: likewise.
+        state_digests: what `digests_text` returns for the state.
+        update_digests: likewise for the update.
+    """
+    return hashlib.sha256(
+        b'{"calls":%b,"definition":%b,"error":%b,"event":%b,"executor_id":%b,"form":%d,"frontier":%b,%b,"interrupts":%b,'
+        b'"last_node":%b,%b,"previous_digest":%b,%b,"state":%b,"status":%b,"step":%b,"task_id":%b,"task_started_at":%b,'
+        b'"timestamp":%b,"update":%b}'
+        % (
+            step.calls,
+            step.definition,
+            step.error,
+            step.event,
+            _text(fields["executor_id"]),
+            DIGEST_FORM,
+            step.frontier,
+            run.hashes,
+            step.interrupts,
+            step.last_node,
+            run.origin,
+            _text(fields["previous_digest"]),
+            run.run,
+            state_digests,
+            step.status,
+            step.step,
+            step.task_id,
+            step.task_started_at,
+            step.timestamp,
+            update_digests,
+        )
+    ).hexdigest()
 
 
 def digest_of(
@@ -44,13 +147,13 @@ def digest_of(
         state: the members of the state.
         update: the members of the update, or None.
     """
-    envelope = {name: fields[name] for name in _PLAIN}
-    envelope["form"] = DIGEST_FORM
-    envelope["state"] = {key: fragment.digest for key, fragment in state.items()}
-    envelope["update"] = None if update is None else {key: fragment.digest for key, fragment in update.items()}
-    for name in ("started_at", "timestamp", "task_started_at", "process", "frontier", "interrupts", "calls", "error"):
-        envelope[name] = fields[name]
-    return hashlib.sha256(canonical(envelope, plain=_plain)).hexdigest()
+    return assembled_digest(
+        fields, run_texts_of(fields), step_texts_of(fields), digests_text(state), digests_text(update)
+    )
+
+
+def _text(value: Any) -> bytes:
+    return canonical(value, plain=_plain)
 
 
 def _plain(value: Any) -> Any:

@@ -5,11 +5,21 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
-from stargraph.checkpoint.protocol._digest import digest_of
+from stargraph.checkpoint.protocol._digest import (
+    RunTexts,
+    StepTexts,
+    assembled_digest,
+    digest_of,
+    digests_text,
+    run_texts_of,
+    step_texts_of,
+)
+from stargraph.checkpoint.protocol._plain import is_plain_run, is_plain_step, read_plain
+from stargraph.checkpoint.protocol._pydantic import assemble, private_attributes
 from stargraph.checkpoint.protocol._records import (
     ErrorInfo,
     Event,
@@ -47,6 +57,14 @@ class _Keep:
 
 KEEP: Final[Any] = _Keep()
 """In `Checkpoint.next`: this field is as it was."""
+
+
+class _Texts(NamedTuple):
+    """What the digest of a checkpoint was made from; the next step shares what is the same."""
+
+    run: RunTexts
+    step: StepTexts
+    state_digests: bytes
 
 
 class _Draft(Record):
@@ -123,10 +141,12 @@ class Checkpoint(_Draft):
 
     _encoded_state: dict[str, EncodedValue] = PrivateAttr(default_factory=dict)
     _encoded_update: dict[str, EncodedValue] | None = PrivateAttr(default=None)
-    _made_of: tuple[tuple[object, ...], dict[str, str]] | None = PrivateAttr(default=None)
+    # The fields when the digest was made, by which a later change is seen, and the texts that it was made from.
+    _original: tuple[tuple[object, ...], dict[str, str]] | None = PrivateAttr(default=None)
+    _texts: _Texts | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
-    def _adopt(self) -> Self:
+    def _own_values(self) -> Self:
         # Keeps the values that the digest covers, so that no later change of the caller's objects shows.
         self._encoded_state = encode_members(self.state, "state")
         self._encoded_update = None if self.update is None else encode_members(self.update, "update")
@@ -134,18 +154,9 @@ class Checkpoint(_Draft):
         if self._encoded_update is not None:
             self.__dict__["update"] = _values(self._encoded_update)
         _check_shape(self)
-        self._verify()
-        return self
-
-    def _verify(self) -> None:
         if self.digest != digest_of(self.__dict__, self._encoded_state, self._encoded_update):
-            raise CheckpointCorruptedError(
-                f"run {self.run_id!r}, step {self.step}: the digest does not fit the content",
-                reason="digest-mismatch",
-                hint="The record was altered, or built by hand: build checkpoints with genesis() and next().",
-                run_id=self.run_id,
-                step=self.step,
-            )
+            raise _digest_mismatch(self.run_id, self.step)
+        return self
 
     @classmethod
     def genesis(
@@ -195,9 +206,8 @@ class Checkpoint(_Draft):
             CheckpointError: a field does not fit (`reason="invalid-checkpoint"`, `"invalid-run-id"`).
         """
         fields = {
+            **_NOTHING_YET,
             "run_id": run_id,
-            "step": 0,
-            "event": "started",
             "status": status,
             "graph_id": graph_id,
             "graph_hash": graph_hash,
@@ -214,10 +224,11 @@ class Checkpoint(_Draft):
             "origin": origin,
             "metadata": dict(metadata or {}),
         }
-        return cls._built(
+        return cls._made(
             fields,
             encode_members(dict(state), "state"),
             None if update is None else encode_members(dict(update), "update"),
+            is_plain=is_plain_step(fields) and is_plain_run(fields),
         )
 
     def next(
@@ -269,37 +280,54 @@ class Checkpoint(_Draft):
             CheckpointError: a field does not fit (`reason="invalid-checkpoint"`).
             ValueError: both `changes` and `state` were given.
         """
+        private = private_attributes(self)
+        before: dict[str, EncodedValue] = private["_encoded_state"]
         if state is not None:
             if changes is not None:
                 raise ValueError("give either changes or the whole state, not both")
             encoded_state = encode_members(dict(state), "state")
         elif changes:
-            encoded_state = self._encoded_state | _fragments(changes, "state")
+            encoded_state = before | _encode_changes(changes, "state")
             check_size(encoded_state, "state")
         else:
-            encoded_state = self._encoded_state
-        encoded_update = None if update is None else _fragments(update, "update")
-        fields = {
-            **{name: self.__dict__[name] for name in _DRAFT_FIELDS},
-            "step": self.step + 1,
-            "event": event,
-            "status": self.status if status is KEEP else status,
-            "graph_hash": self.graph_hash if graph_hash is KEEP else graph_hash,
-            "runtime_hash": self.runtime_hash if runtime_hash is KEEP else runtime_hash,
-            "definition": definition,
-            "last_node": last_node,
-            "task_id": task_id,
-            "task_started_at": task_started_at,
-            "frontier": self.frontier if frontier is KEEP else frontier,
-            "interrupts": self.interrupts if interrupts is KEEP else interrupts,
-            "calls": calls,
-            "error": error,
-            "timestamp": timestamp,
-            "executor_id": executor_id,
-            "process": self.process if process is KEEP else process,
-            "previous_digest": self.digest,
-        }
-        return Checkpoint._built(fields, encoded_state, encoded_update)
+            encoded_state = before
+        encoded_update = None if update is None else _encode_changes(update, "update")
+        fields = self.__dict__.copy()
+        fields.update(
+            step=self.step + 1,
+            event=event,
+            definition=definition,
+            last_node=last_node,
+            task_id=task_id,
+            task_started_at=task_started_at,
+            calls=calls,
+            error=error,
+            timestamp=timestamp,
+            executor_id=executor_id,
+            metadata=self.metadata.copy(),
+            previous_digest=self.digest,
+        )
+        if status is not KEEP:
+            fields["status"] = status
+        if frontier is not KEEP:
+            fields["frontier"] = frontier
+        if interrupts is not KEEP:
+            fields["interrupts"] = interrupts
+        is_same_run = graph_hash is KEEP and runtime_hash is KEEP and process is KEEP
+        if not is_same_run:
+            fields["graph_hash"] = self.graph_hash if graph_hash is KEEP else graph_hash
+            fields["runtime_hash"] = self.runtime_hash if runtime_hash is KEEP else runtime_hash
+            fields["process"] = self.process if process is KEEP else process
+        # What this checkpoint hands on was checked when it was made, and is what it was then.
+        is_sound = _is_original(self.__dict__, private.get("_original"))
+        return Checkpoint._made(
+            fields,
+            encoded_state,
+            encoded_update,
+            is_plain=is_sound and is_plain_step(fields) and (is_same_run or is_plain_run(fields)),
+            before=private.get("_texts") if is_sound and is_same_run else None,
+            same_state=encoded_state is before,
+        )
 
     @classmethod
     def from_stored(
@@ -308,7 +336,7 @@ class Checkpoint(_Draft):
         """Return the checkpoint that a codec has read, verified by its digest instead of a walk over the state.
 
         Args:
-            fields: every other field by its name, as parsed from JSON.
+            fields: every other field by its name, as parsed from JSON; those left out are None or empty.
             state: the members of the state; taken over, not copied.
             update: the members of the update, or None; likewise.
 
@@ -316,56 +344,77 @@ class Checkpoint(_Draft):
             CheckpointCorruptedError: the digest does not fit.
             ValueError: a field is missing, unknown or malformed.
         """
-        try:
-            checkpoint = _Stored.model_validate({**fields, "state": {}, "update": None})
-        except ValidationError as error:
-            raise ValueError(complaint_of(error)) from None
-        values = dict(checkpoint.__dict__)
-        values["state"] = _values(state)
-        values["update"] = None if update is None else _values(update)
-        stored = cls._assembled(values, state, update)
-        stored._verify()
-        return stored
+        whole = {**_NOTHING_STORED, **fields}
+        if len(whole) != _FIELD_COUNT or not fields.keys() >= _REQUIRED or not read_plain(whole):
+            try:
+                whole = dict(_Stored.model_validate({**fields, "state": {}, "update": None}).__dict__)
+            except ValidationError as error:
+                raise ValueError(complaint_of(error)) from None
+        whole["state"] = _values(state)
+        whole["update"] = None if update is None else _values(update)
+        texts = _Texts(run_texts_of(whole), step_texts_of(whole), digests_text(state))
+        digest = assembled_digest(whole, texts.run, texts.step, texts.state_digests, digests_text(update))
+        if digest != whole["digest"]:
+            raise _digest_mismatch(whole["run_id"], whole["step"])
+        return cls._assembled(whole, state, update, texts)
 
     @classmethod
-    def _built(
+    def _made(
         cls,
         fields: dict[str, Any],
         encoded_state: dict[str, EncodedValue],
         encoded_update: dict[str, EncodedValue] | None,
+        *,
+        is_plain: bool,
+        before: _Texts | None = None,
+        same_state: bool = False,
     ) -> Checkpoint:
-        """Assemble a new checkpoint, with a digest made here: no walk over the state, which the fragments vouch for."""
-        try:
-            draft = _Draft.model_validate({**fields, "state": {}, "update": None})
-        except ValidationError as error:
-            raise _invalid(fields["run_id"], fields["step"], complaint_of(error)) from None
-        values = dict(draft.__dict__)
-        values["state"] = _values(encoded_state)
-        values["update"] = None if encoded_update is None else _values(encoded_update)
-        values["digest"] = digest_of(values, encoded_state, encoded_update)
-        values["seal"] = None
-        return cls._assembled(values, encoded_state, encoded_update)
+        """Assemble a new checkpoint, with a digest made here: no walk over the state, whose values are checked.
+
+        Args:
+            fields: every field by its name, in the order of the class. `state`, `update`, `digest` and `seal` are set
+                here.
+            encoded_state: the state.
+            encoded_update: the update.
+            is_plain: nothing else is left to validate.
+            before: the texts of the step before, if the fields that repeat in a run are the same.
+            same_state: the state is that of the step before.
+        """
+        if not is_plain:
+            try:
+                draft = {name: fields[name] for name in _DRAFT_FIELDS} | {"state": {}, "update": None}
+                fields = {**fields, **_Draft.model_validate(draft).__dict__}
+            except ValidationError as error:
+                raise _invalid(fields["run_id"], fields["step"], complaint_of(error)) from None
+        fields["state"] = _values(encoded_state)
+        fields["update"] = None if encoded_update is None else _values(encoded_update)
+        texts = _Texts(
+            run_texts_of(fields) if before is None else before.run,
+            step_texts_of(fields),
+            before.state_digests if before is not None and same_state else digests_text(encoded_state),
+        )
+        fields["digest"] = assembled_digest(
+            fields, texts.run, texts.step, texts.state_digests, digests_text(encoded_update)
+        )
+        fields["seal"] = None
+        return cls._assembled(fields, encoded_state, encoded_update, texts)
 
     @classmethod
     def _assembled(
         cls,
-        values: dict[str, Any],
+        fields: dict[str, Any],
         encoded_state: dict[str, EncodedValue],
         encoded_update: dict[str, EncodedValue] | None,
+        texts: _Texts | None,
     ) -> Checkpoint:
-        # model_construct walks every field and costs five times as much.
-        checkpoint = cls.__new__(cls)
-        assign = object.__setattr__
-        assign(checkpoint, "__dict__", values)
-        assign(checkpoint, "__pydantic_fields_set__", set(values))
-        assign(checkpoint, "__pydantic_extra__", None)
-        assign(
-            checkpoint,
-            "__pydantic_private__",
+        checkpoint = assemble(
+            cls,
+            fields,
             {
                 "_encoded_state": encoded_state,
                 "_encoded_update": encoded_update,
-                "_made_of": (tuple(values.values()), dict(values["metadata"])),
+                "_original": (tuple(fields.values()), fields["metadata"].copy()),
+                "_texts": texts,
             },
         )
         _check_shape(checkpoint)
@@ -380,7 +429,7 @@ class Checkpoint(_Draft):
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         super().__setstate__(state)
-        # Pickle makes two of a number that the state and its fragment share; ensure_valid tells a change by identity.
+        # Pickle makes two of a number that the state and its encoded value share; ensure_valid compares by identity.
         self.__dict__["state"] = _values(self._encoded_state)
         self.__dict__["update"] = None if self._encoded_update is None else _values(self._encoded_update)
 
@@ -394,27 +443,29 @@ class Checkpoint(_Draft):
             CheckpointError: it is not what its digest covers (`reason="invalid-checkpoint"`).
         """
         self.ensure_valid()
-        return Checkpoint._assembled({**self.__dict__, "seal": seal}, self._encoded_state, self._encoded_update)
+        private = private_attributes(self)
+        return Checkpoint._assembled(
+            {**self.__dict__, "seal": seal}, private["_encoded_state"], private["_encoded_update"], private["_texts"]
+        )
 
     def encoded_state(self) -> Mapping[str, EncodedValue]:
         """Return the fields of the state with their JSON text and digests."""
-        fragments: dict[str, EncodedValue] = self._private("_encoded_state")
-        return fragments
+        encoded: dict[str, EncodedValue] = private_attributes(self)["_encoded_state"]
+        return encoded
 
     def encoded_update(self) -> Mapping[str, EncodedValue] | None:
         """Return the members of the update with their JSON text and digests, or None."""
-        fragments: dict[str, EncodedValue] | None = self._private("_encoded_update")
-        return fragments
+        encoded: dict[str, EncodedValue] | None = private_attributes(self)["_encoded_update"]
+        return encoded
 
-    def _private(self, name: str) -> Any:
-        # pydantic's own way to a private attribute takes as long as what is done with it.
-        private = self.__pydantic_private__
-        assert private is not None
-        return private[name]
+    def step_texts(self) -> StepTexts:
+        """Return the JSON text of each field that is another one in each step, as the digest is made from it."""
+        texts: _Texts | None = private_attributes(self)["_texts"]
+        return step_texts_of(self.__dict__) if texts is None else texts.step
 
     def fresh_state(self) -> dict[str, JsonValue]:
         """Return a copy of the state that its receiver may change."""
-        return {key: fragment.fresh() for key, fragment in self._encoded_state.items()}
+        return {key: encoded.fresh() for key, encoded in self._encoded_state.items()}
 
     def state_json(self) -> bytes:
         """Return the JSON text of the state."""
@@ -426,19 +477,19 @@ class Checkpoint(_Draft):
         Raises:
             CheckpointError: `reason="invalid-checkpoint"`.
         """
-        private = getattr(self, "__pydantic_private__", None)
+        private = private_attributes(self)
         fields = self.__dict__
-        fragments: dict[str, EncodedValue] | None = None if private is None else private.get("_encoded_state")
-        whole = fragments is not None and len(fields) == _FIELD_COUNT
-        if whole and fragments is not None and private is not None:
+        encoded_state: dict[str, EncodedValue] | None = private.get("_encoded_state")
+        whole = encoded_state is not None and len(fields) == _FIELD_COUNT
+        if whole and encoded_state is not None:
             state, update, seal = fields["state"], fields["update"], fields["seal"]
             encoded_update = private.get("_encoded_update")
             whole = (
-                _same(state, fragments)
+                _same(state, encoded_state)
                 and (_same(update, encoded_update) if update is not None else encoded_update is None)
                 and (
-                    _is_as_made(fields, private.get("_made_of"))
-                    or fields["digest"] == _digest_or_none(fields, fragments, encoded_update)
+                    (_is_immutable(fields) and _is_original(fields, private.get("_original")))
+                    or fields["digest"] == _digest_or_none(fields, encoded_state, encoded_update)
                 )
                 and (seal is None or isinstance(seal, Seal))
             )
@@ -453,13 +504,28 @@ class Checkpoint(_Draft):
 
 _FIELD_COUNT: Final = len(Checkpoint.model_fields)
 _DRAFT_FIELDS: Final = tuple(_Draft.model_fields)
+_REQUIRED: Final = {name for name, field in Checkpoint.model_fields.items() if field.is_required()} - {"state"}
+
+_NOTHING_STORED: Final[dict[str, Any]] = {
+    name: {} if name == "metadata" else None if field.is_required() else field.default
+    for name, field in Checkpoint.model_fields.items()
+}
+"""Every field in the order of the class: what a record leaves out."""
+
+_NOTHING_YET: Final[dict[str, Any]] = {**_NOTHING_STORED, "step": 0, "event": "started"}
+"""Step 0 before anything is told of it."""
 
 
-def _is_as_made(fields: dict[str, Any], made_of: tuple[tuple[object, ...], dict[str, str]] | None) -> bool:
-    """Tell, without its digest, that nothing of a checkpoint was changed; False where only the digest can tell."""
-    if made_of is None or fields["definition"] is not None or fields["calls"] or fields["interrupts"]:
-        return False  # these may hold lists and objects, which can be changed inside
-    values, metadata = made_of
+def _is_immutable(fields: dict[str, Any]) -> bool:
+    """Tell that no field but `metadata` holds a list or an object that could be changed inside."""
+    return fields["definition"] is None and not fields["calls"] and not fields["interrupts"]
+
+
+def _is_original(fields: dict[str, Any], original: tuple[tuple[object, ...], dict[str, str]] | None) -> bool:
+    """Tell that each field is the very object that it was when the digest was made."""
+    if original is None:
+        return False
+    values, metadata = original
     return (
         len(fields) == len(values)
         and all(map(operator.is_, fields.values(), values))
@@ -476,21 +542,23 @@ def _digest_or_none(
         return None
 
 
-def _same(members: object, fragments: dict[str, EncodedValue] | None) -> bool:
-    if not isinstance(members, dict) or fragments is None or len(members) != len(fragments):
+def _same(members: object, encoded: dict[str, EncodedValue] | None) -> bool:
+    if not isinstance(members, dict) or encoded is None or len(members) != len(encoded):
         return False
-    for key, fragment in fragments.items():  # noqa: SIM110  # all() of a generator takes twice as long
-        if members.get(key, fragments) is not fragment.value:
+    for key, value in encoded.items():  # noqa: SIM110  # all() of a generator takes twice as long
+        if members.get(key, encoded) is not value.value:
             return False
     return True
 
 
-def _values(fragments: Mapping[str, EncodedValue]) -> dict[str, JsonValue]:
-    return {key: fragment.value for key, fragment in fragments.items()}
+def _values(encoded: Mapping[str, EncodedValue]) -> dict[str, JsonValue]:
+    return {key: value.value for key, value in encoded.items()}
 
 
-def _fragments(members: Mapping[str, JsonValue | EncodedValue], path: str) -> dict[str, EncodedValue]:
-    # None stands for what is a fragment already, so that its key is checked too.
+def _encode_changes(members: Mapping[str, JsonValue | EncodedValue], path: str) -> dict[str, EncodedValue]:
+    if all(type(value) is EncodedValue and type(key) is str and key.isascii() for key, value in members.items()):
+        return dict(members)
+    # None stands for what is encoded already, so that its key is checked too.
     made = encode_members(
         {key: None if isinstance(value, EncodedValue) else value for key, value in members.items()}, path
     )
@@ -519,6 +587,16 @@ def _invalid(run_id: object, step: object, complaint: str, hint: str | None = No
         hint=hint,
         run_id=run_id if isinstance(run_id, str) else None,
         step=step if isinstance(step, int) else None,
+    )
+
+
+def _digest_mismatch(run_id: str, step: int) -> CheckpointCorruptedError:
+    return CheckpointCorruptedError(
+        f"run {run_id!r}, step {step}: the digest does not fit the content",
+        reason="digest-mismatch",
+        hint="The record was altered, or built by hand: build checkpoints with genesis() and next().",
+        run_id=run_id,
+        step=step,
     )
 
 
