@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.cli import GRAPH, Answer, Folder, command
@@ -214,7 +215,7 @@ def test_delete_removes_an_ended_run_and_asks_for_an_open_one(runs: Folder) -> N
     assert refused.code == 2
     assert "run 'open' is awaiting_input and could still be resumed" in refused.err
     assert listed(runs) == {"r2", "open"}
-    assert runs.call("delete", "open", "--yes", "--json").json == {"run_id": "open", "deleted": True}
+    assert runs.call("delete", "open", "--yes", "--json").json == {"deleted": ["open"]}
     gone = runs.call("delete", "open", "--yes")
     assert gone.code == 2
     assert "no run 'open'" in gone.err
@@ -360,3 +361,60 @@ def test_an_encrypted_store_is_proved_and_moved_with_its_key(folder: Folder) -> 
     locked = folder.call("verify")
     assert locked.code == 7
     assert "Traceback" not in locked.err
+
+
+@pytest.fixture
+def family(folder: Folder) -> Folder:
+    """A store with a run that has a child run, both with a tag."""
+    folder.write("steps.py", "def work(state):\n    return {}\n")
+    head = 'ir_version: "1.0.0"\n'
+    folder.write("child.yaml", head + 'id: child\nnodes: [{id: work, kind: "steps:work"}]\n')
+    folder.write("parent.yaml", head + "id: parent\nnodes: [{id: sub, kind: subgraph, graph: child.yaml}]\n")
+    assert folder.call("run", "parent.yaml", "--run-id", "p", "--tag", "user=alice").code == 0
+    assert folder.call("run", "parent.yaml", "--run-id", "q").code == 0
+    return folder
+
+
+def _ids(folder: Folder, *options: str) -> list[str]:
+    listed: Any = folder.call("runs", "--json", *options).json
+    rows = listed["runs"] if isinstance(listed, dict) else listed
+    return sorted(row["run_id"].partition(":")[0] + ("" if ":" not in row["run_id"] else ":child") for row in rows)
+
+
+def test_child_runs_are_taken_along_unless_asked_otherwise(family: Folder) -> None:
+    assert family.call("copy", "./.stargraph/run.sqlite", "b.sqlite", "p").code == 0
+    assert _ids(family, "--checkpoint", "b.sqlite") == ["p", "p:child"]
+    assert family.call("copy", "./.stargraph/run.sqlite", "c.sqlite", "p", "--no-children").code == 0
+    assert _ids(family, "--checkpoint", "c.sqlite") == ["p"]
+    assert family.call("export", "one.jsonl", "p", "--no-children").out.startswith("exported 1 run,")
+    assert family.call("export", "both.jsonl", "p").out.startswith("exported 2 runs,")
+    assert family.call("verify", "p", "--json").json["runs"] == 2
+    assert family.call("verify", "p", "--no-children", "--json").json["runs"] == 1
+
+
+def test_runs_are_deleted_by_a_tag(family: Folder) -> None:
+    refused = family.call("delete", "--tag", "user=alice")
+    assert (refused.code, "--yes" in refused.err) == (2, True)
+    gone = family.call("delete", "--tag", "user=alice", "--yes")
+    assert gone.code == 0
+    assert gone.out.startswith("deleted 2 runs\n")
+    assert _ids(family) == ["q", "q:child"]
+
+
+def test_no_run_has_the_tag(family: Folder) -> None:
+    assert family.call("delete", "--tag", "user=bob").out == "deleted 0 runs\n"
+
+
+def test_an_interrupted_deletion_is_repeated(family: Folder) -> None:
+    assert family.call("delete", "p", "--no-children").code == 0
+    assert family.call("delete", "p").code == 0
+    assert _ids(family) == ["q", "q:child"]
+    assert family.call("delete", "p").code == 2
+    assert family.call("delete").code == 2
+
+
+def test_runs_are_moved(family: Folder) -> None:
+    moved = family.call("move", "./.stargraph/run.sqlite", "b.sqlite", "p")
+    assert moved.code == 0
+    assert moved.out.startswith("moved 2 runs,")
+    assert _ids(family, "--checkpoint", "b.sqlite") == ["p", "p:child"]

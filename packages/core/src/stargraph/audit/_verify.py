@@ -14,6 +14,7 @@ from stargraph.checkpoint.driver import RecordBases
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunSummary, StepRange
 from stargraph.errors import CheckpointCorruptedError
 from stargraph.runtime._reading import Progress, Tally, all_runs, each, find_summary, read_latest, steps
+from stargraph.runtime._tree import with_children
 from stargraph.runtime.dispatch import run_not_found_error
 
 
@@ -21,6 +22,7 @@ async def verify(
     store: Checkpointer,
     run_ids: Iterable[str] | None = None,
     *,
+    children: bool = True,
     keyring: Keyring | None = None,
     anchor: Anchor | None = None,
     progress: Progress | None = None,
@@ -33,6 +35,7 @@ async def verify(
     Args:
         store: the store.
         run_ids: the runs; None for all of the store, and all of the anchor.
+        children: verify the child runs of named runs too.
         keyring: checks the seals; without it, somebody who can write to the store can forge a whole chain.
         anchor: the heads of an earlier time, kept where nobody who can write to the store can write.
         progress: called now and then with the numbers of runs and steps that are done.
@@ -43,7 +46,9 @@ async def verify(
         StoreUnavailableError: the store cannot be read.
     """
     heads = {} if anchor is None else {head.run_id: head for head in anchor.runs}
-    wanted = None if run_ids is None else list(dict.fromkeys(run_ids))
+    wanted: list[str] | None = None
+    if run_ids is not None:
+        wanted = [run_id async for run_id in with_children(store, run_ids, children=children, parent_first=True)]
     tally = Tally(progress)
     findings: list[Finding] = []
     notes: list[Note] = []

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from stargraph.cli._cancel import cancel
-from stargraph.cli._copy import copy, export, import_
+from stargraph.cli._copy import copy, export, import_, move
 from stargraph.cli._doctor import doctor
 from stargraph.cli._draw import graph, schema
 from stargraph.cli._drivers import drivers
@@ -153,6 +153,7 @@ app.command(short_help="Show the steps of a run, or one step.")(inspect)
 app.command(short_help="Check that runs are what was written.")(verify)
 app.command(short_help="Write the latest digest of each run, for a later verify.")(anchor)
 app.command(short_help="Copy runs to another store.")(copy)
+app.command(short_help="Move runs to another store.")(move)
 app.command(short_help="Write runs to a portable file.")(export)
 app.command("import", short_help="Store the runs of an exported file.")(import_)
 app.command(short_help="Remove the earlier steps of old runs.")(prune)

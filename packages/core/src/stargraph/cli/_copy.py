@@ -12,6 +12,7 @@ from stargraph.cli._options import (
     DEFAULT_CHECKPOINT,
     AllOption,
     CheckpointOption,
+    ChildrenOption,
     JsonOption,
     KeysOption,
     RunIdsArgument,
@@ -34,6 +35,7 @@ def copy(
     run_id: RunIdsArgument = None,
     everything: AllOption = False,
     since: SinceOption = None,
+    children: ChildrenOption = True,
     json: JsonOption = False,
     encryption_keys: KeysOption = None,
 ) -> None:
@@ -49,11 +51,36 @@ def copy(
     _refuse_same(source, destination)
     stores = StoreRef(source, encryption_keys), StoreRef(destination, encryption_keys)
     try:
-        report = run_async(_copy(*stores, run_ids, moment))
+        report = run_async(_copy(*stores, run_ids, moment, children=children))
     except KeyboardInterrupt:
         emit("the copy is not complete; the same command completes it", sys.stderr)
         raise
     report_transfer(report, _in_words("copied", report), as_json=json)
+
+
+def move(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="The store with the runs: a path or a URL.")],
+    destination: Annotated[str, typer.Argument(metavar="DST", help="The store they go to; made if it does not exist.")],
+    run_id: Annotated[list[str], typer.Argument(metavar="RUN_ID", help="The runs.")],
+    children: ChildrenOption = True,
+    json: JsonOption = False,
+    encryption_keys: KeysOption = None,
+) -> None:
+    """Move runs to another store, where they can be resumed; in SRC they end, with the status moved.
+
+    An executor of such a run is refused from then on. Run the same command again to complete an interrupted move.
+    """
+    from stargraph.cli._execution import run_async
+    from stargraph.cli._store import StoreRef
+
+    _refuse_same(source, destination)
+    stores = StoreRef(source, encryption_keys), StoreRef(destination, encryption_keys)
+    try:
+        report = run_async(_move(*stores, run_id, children=children))
+    except KeyboardInterrupt:
+        emit("the move is not complete; the same command completes it", sys.stderr)
+        raise
+    report_transfer(report, _in_words("moved", report), as_json=json)
 
 
 def export(
@@ -61,6 +88,7 @@ def export(
     run_id: RunIdsArgument = None,
     everything: AllOption = False,
     since: SinceOption = None,
+    children: ChildrenOption = True,
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
     encryption_keys: KeysOption = None,
     json: JsonOption = False,
@@ -77,7 +105,7 @@ def export(
         raise StargraphError(
             "--json and - cannot both use stdout", reason="invalid-arguments", hint="Write the runs to a file."
         )
-    report = run_async(_export(StoreRef(checkpoint, encryption_keys), file, run_ids, moment))
+    report = run_async(_export(StoreRef(checkpoint, encryption_keys), file, run_ids, moment, children=children))
     text = f"exported {plural(report.runs, 'run')}, {plural(report.steps, 'step')}"
     report_transfer(report, text, as_json=json, to_stderr=file == "-")
 
@@ -101,7 +129,7 @@ def import_(
 
 
 async def _copy(
-    source: StoreRef, destination: StoreRef, run_ids: list[str] | None, since: datetime | None
+    source: StoreRef, destination: StoreRef, run_ids: list[str] | None, since: datetime | None, *, children: bool
 ) -> TransferReport:
     from stargraph.cli._run_ids import find_run_ids
     from stargraph.cli._store import keyring
@@ -111,10 +139,26 @@ async def _copy(
     async with source.opened("read") as read, destination.opened("create") as written:
         run_ids = await find_run_ids(read, run_ids)
         with progress_on_stderr("copying", await count_runs(read, run_ids, since)) as progress:
-            return await copy_runs(read, written, run_ids, since=since, keyring=keys, progress=progress)
+            return await copy_runs(
+                read, written, run_ids, since=since, children=children, keyring=keys, progress=progress
+            )
 
 
-async def _export(ref: StoreRef, file: str, run_ids: list[str] | None, since: datetime | None) -> TransferReport:
+async def _move(source: StoreRef, destination: StoreRef, run_ids: list[str], *, children: bool) -> TransferReport:
+    from stargraph.cli._run_ids import find_run_ids
+    from stargraph.cli._store import keyring
+    from stargraph.transfer import move_runs
+
+    keys = keyring()
+    async with source.opened("write") as read, destination.opened("create") as written:
+        found = await find_run_ids(read, run_ids) or []
+        with progress_on_stderr("moving", await count_runs(read, found)) as progress:
+            return await move_runs(read, written, found, children=children, keyring=keys, progress=progress)
+
+
+async def _export(
+    ref: StoreRef, file: str, run_ids: list[str] | None, since: datetime | None, *, children: bool
+) -> TransferReport:
     from stargraph.cli._run_ids import find_run_ids
     from stargraph.cli._store import keyring
     from stargraph.transfer import export_runs
@@ -126,7 +170,9 @@ async def _export(ref: StoreRef, file: str, run_ids: list[str] | None, since: da
             output_file(file) as stream,
             progress_on_stderr("exporting", await count_runs(store, run_ids, since)) as progress,
         ):
-            return await export_runs(store, stream, run_ids, since=since, keyring=keys, progress=progress)
+            return await export_runs(
+                store, stream, run_ids, since=since, children=children, keyring=keys, progress=progress
+            )
 
 
 async def _import(ref: StoreRef, file: str) -> TransferReport:

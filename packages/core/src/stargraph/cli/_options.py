@@ -33,6 +33,7 @@ class StatusName(StrEnum):
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    MOVED = "moved"
 
 
 class OrderName(StrEnum):
@@ -130,6 +131,9 @@ AllOption = Annotated[bool, typer.Option("--all", help="Every run of the store."
 SinceOption = Annotated[
     str | None,
     typer.Option("--since", metavar="TIME", help="Every run started then or later: 2026-01-31, or 30m, 12h, 7d."),
+]
+ChildrenOption = Annotated[
+    bool, typer.Option("--children/--no-children", help="Take the child runs of the named runs along.")
 ]
 RunIdArgument = Annotated[str, typer.Argument(metavar="RUN_ID", help="The run.")]
 AllowEffectsOption = Annotated[

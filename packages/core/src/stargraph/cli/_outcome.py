@@ -21,6 +21,7 @@ _CODES: Final[dict[Status, ExitCode]] = {
     "awaiting_input": ExitCode.WAITING,
     "paused": ExitCode.PAUSED,
     "cancelled": ExitCode.CANCELLED,
+    "moved": ExitCode.FAILED,
 }
 
 _SHOWN: Final = 2000

@@ -11,14 +11,16 @@ from stargraph.cli._exit_codes import ExitCode
 from stargraph.cli._options import (
     DEFAULT_CHECKPOINT,
     CheckpointOption,
+    ChildrenOption,
     JsonOption,
     KeysOption,
-    RunIdArgument,
+    RunIdsArgument,
     StatusName,
+    TagOption,
 )
 from stargraph.cli._output import emit, plural, print_json, print_lines
 from stargraph.cli._streams import is_terminal
-from stargraph.errors import CheckpointCorruptedError, CheckpointError, StargraphError
+from stargraph.errors import CheckpointCorruptedError, CheckpointError, CheckpointNotFoundError, StargraphError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -73,31 +75,40 @@ def prune(
 
 
 def delete(
-    run_id: RunIdArgument,
+    run_id: RunIdsArgument = None,
+    tag: TagOption = None,
+    children: ChildrenOption = True,
     yes: YesOption = False,
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
     encryption_keys: KeysOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Remove the run RUN_ID for good. Its id is never free again, and an executor of it is refused.
+    """Remove runs for good, with their child runs. Their ids are never free again, and an executor is refused.
 
-    A run that could still be resumed (any but a done or cancelled one), or that RUN_ID names by a prefix or as
-    `latest`, is removed only with --yes, or a yes on a terminal. Its child runs are runs of their own and stay.
+    Name the runs, or give --tag NAME=VALUE for every run that has all these tags. A run that could still be
+    resumed, or that is named by a prefix, as `latest` or by a tag, is removed only with --yes, or a yes on a terminal.
     """
     from stargraph.cli._execution import run_async
+    from stargraph.cli._inputs import split_pairs
     from stargraph.cli._store import StoreRef
 
+    if not run_id and not tag:
+        raise StargraphError(
+            "no run to delete is named", reason="invalid-arguments", hint="Name runs by their ids, or give --tag."
+        )
     ref = StoreRef(checkpoint, encryption_keys)
-    found, status = run_async(_status_of(ref, run_id))
-    facts = [f"{run_id!r} stands for run {found!r}"] if found != run_id else []
-    facts += [f"run {found!r} is {status} and could still be resumed"] if status is not None else []
+    tags = split_pairs(tag or (), "--tag")
+    found, facts = run_async(_to_delete(ref, run_id or [], tags))
     if facts:
-        _confirm(f"{', and '.join(facts)}. Remove it?", yes=yes, instead=", and ".join(facts))
-    run_async(_delete(ref, found))
+        what = "it" if len(found) == 1 else plural(len(found), "run")
+        _confirm(f"{', and '.join(facts)}. Remove {what}?", yes=yes, instead=", and ".join(facts))
+    deleted = run_async(_delete(ref, found, children=children))
     if json:
-        print_json({"run_id": found, "deleted": True})
+        print_json({"deleted": deleted})
+    elif len(deleted) == 1:
+        print_lines([f"run {deleted[0]} is deleted"])
     else:
-        print_lines([f"run {found} is deleted"])
+        print_lines([f"deleted {plural(len(deleted), 'run')}", *(f"  {each}" for each in deleted)])
 
 
 async def _prune(
@@ -109,27 +120,58 @@ async def _prune(
         )
 
 
-async def _status_of(ref: StoreRef, text: str) -> tuple[str, str | None]:
-    """The id of a run, and its status if it could still be resumed; None if it has ended."""
+async def _to_delete(ref: StoreRef, texts: list[str], tags: dict[str, str]) -> tuple[list[str], list[str]]:
+    """Return the runs to delete, and what a person should know before they are."""
     from stargraph.checkpoint.protocol import ENDED
     from stargraph.cli._run_ids import find_run_id
+    from stargraph.runtime._reading import all_runs
+    from stargraph.runtime._tree import children_of
 
+    facts: list[str] = []
     async with ref.opened("read") as store:
         _as_run_deletion(store)
-        run_id = await find_run_id(store, text)
-        try:
-            latest = await store.read_latest(run_id)
-        except CheckpointCorruptedError:
-            return run_id, "damaged"
-    return run_id, None if latest is None or latest.status in ENDED else latest.status
+        found = []
+        for text in texts:
+            try:
+                found.append(await find_run_id(store, text))
+            except CheckpointNotFoundError:
+                if not await children_of(store, text):
+                    raise
+                found.append(text)  # a deletion was interrupted after it removed this run
+        facts += [
+            f"{text!r} stands for run {run_id!r}" for text, run_id in zip(texts, found, strict=True) if text != run_id
+        ]
+        if tags:
+            tagged = [
+                summary.run_id
+                async for summary in all_runs(store, metadata=tags)
+                if tags.items() <= summary.metadata.items()
+            ]
+            if tagged:
+                facts.append(f"{plural(len(tagged), 'run')} {'has' if len(tagged) == 1 else 'have'} these tags")
+            found += tagged
+        for run_id in found[: len(texts)]:
+            try:
+                latest = await store.read_latest(run_id)
+            except CheckpointCorruptedError:
+                facts.append(f"run {run_id!r} is damaged and could still be resumed")
+                continue
+            if latest is not None and latest.status not in ENDED:
+                facts.append(f"run {run_id!r} is {latest.status} and could still be resumed")
+    return list(dict.fromkeys(found)), facts
 
 
-async def _delete(ref: StoreRef, run_id: str) -> None:
+async def _delete(ref: StoreRef, run_ids: list[str], *, children: bool) -> list[str]:
     from stargraph.runtime.dispatch import run_not_found_error
+    from stargraph.transfer import delete_runs
 
+    if not run_ids:
+        return []
     async with ref.opened("write") as store:
-        if not await _as_run_deletion(store).delete_run(run_id):
-            raise run_not_found_error(run_id)
+        deleted = await delete_runs(store, run_ids, children=children)
+    if not deleted:
+        raise run_not_found_error(run_ids[0])
+    return deleted
 
 
 def _confirm(question: str, *, yes: bool, instead: str) -> None:

@@ -15,6 +15,7 @@ from stargraph.cli._options import (
     DEFAULT_CHECKPOINT,
     AllOption,
     CheckpointOption,
+    ChildrenOption,
     JsonOption,
     KeysOption,
     RunIdsArgument,
@@ -37,6 +38,7 @@ def verify(
     anchor: Annotated[
         str | None, typer.Option(metavar="FILE", help="Compare with the heads that `stargraph anchor` wrote.")
     ] = None,
+    children: ChildrenOption = True,
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
     encryption_keys: KeysOption = None,
     json: JsonOption = False,
@@ -53,7 +55,7 @@ def verify(
         raise StargraphError(
             "run ids cannot be combined with --all", reason="invalid-arguments", hint="Name runs, or give --all."
         )
-    report, known = run_async(_verify(StoreRef(checkpoint, encryption_keys), run_id or None, anchor))
+    report, known = run_async(_verify(StoreRef(checkpoint, encryption_keys), run_id or None, anchor, children=children))
     if json:
         print_json({**report.model_dump(mode="json"), "sound": report.sound})
     else:
@@ -95,7 +97,9 @@ def anchor(
         emit(f"anchored {plural(len(made.runs), 'run')} in {file}, {sealed}", sys.stderr)
 
 
-async def _verify(ref: StoreRef, run_ids: list[str] | None, file: str | None) -> tuple[VerifyReport, Anchor | None]:
+async def _verify(
+    ref: StoreRef, run_ids: list[str] | None, file: str | None, *, children: bool
+) -> tuple[VerifyReport, Anchor | None]:
     from stargraph.audit import verify as check
     from stargraph.cli._run_ids import find_run_ids
     from stargraph.cli._store import keyring
@@ -105,7 +109,8 @@ async def _verify(ref: StoreRef, run_ids: list[str] | None, file: str | None) ->
     async with ref.opened("read") as store:
         run_ids = await find_run_ids(store, run_ids)
         with progress_on_stderr("verifying", await count_runs(store, run_ids)) as progress:
-            return await check(store, run_ids, keyring=keys, anchor=known, progress=progress), known
+            report = await check(store, run_ids, children=children, keyring=keys, anchor=known, progress=progress)
+            return report, known
 
 
 async def _anchor(ref: StoreRef, former: str | None) -> Anchor:

@@ -244,9 +244,9 @@ async def cancel(
 
 
 def _refuse_done(tail: Checkpoint) -> None:
-    if tail.status == "done":
+    if tail.status in ENDED and tail.status != "cancelled":
         raise CheckpointError(
-            f"run {tail.run_id!r} is done: there is nothing to cancel",
+            f"run {tail.run_id!r} is {tail.status}: there is nothing to cancel",
             reason="run-ended",
             run_id=tail.run_id,
             step=tail.step,

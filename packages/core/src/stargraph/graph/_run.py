@@ -521,11 +521,14 @@ class Run:
         return RunSummary.from_checkpoint(failed)
 
     def _refuse_ended(self, tail: Checkpoint) -> None:
-        if tail.status == "cancelled":
+        if tail.status in ("cancelled", "moved"):
+            moved = tail.status == "moved"
             raise CheckpointError(
-                f"run {self.run_id!r} was cancelled at step {tail.step}",
+                f"run {self.run_id!r} was {'moved to another store' if moved else 'cancelled'} at step {tail.step}",
                 reason="run-ended",
-                hint="A cancelled run does not go on; fork it from one of its steps.",
+                hint="Resume it in the store that it was moved to."
+                if moved
+                else "A cancelled run cannot be resumed; fork it from one of its steps.",
                 run_id=self.run_id,
                 step=tail.step,
             )

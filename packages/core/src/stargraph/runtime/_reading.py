@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -78,12 +78,20 @@ class Tally:
             self._progress(self.runs, self.steps)
 
 
-async def all_runs(store: Checkpointer, *, since: datetime | None = None) -> AsyncGenerator[RunSummary]:
+async def all_runs(
+    store: Checkpointer,
+    *,
+    since: datetime | None = None,
+    parent_run_id: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> AsyncGenerator[RunSummary]:
     """Yield the summary of every run, the newest first.
 
     Args:
         store: the store.
         since: only runs that started then or later.
+        parent_run_id: only runs that came from this one; needs `RunSearch`.
+        metadata: only runs with these tags; needs `RunSearch`.
 
     Raises:
         CheckpointCorruptedError: a summary cannot be read, nor those after it.
@@ -95,7 +103,9 @@ async def all_runs(store: Checkpointer, *, since: datetime | None = None) -> Asy
             return
         cursor: str | None = None
         while True:
-            page = await store.search(since=since, limit=_PAGE, cursor=cursor)
+            page = await store.search(
+                since=since, parent_run_id=parent_run_id, metadata=metadata, limit=_PAGE, cursor=cursor
+            )
             for summary in page.items:
                 yield summary
             if page.next_cursor is None:

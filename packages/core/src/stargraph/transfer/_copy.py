@@ -8,25 +8,87 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.protocol import Checkpointer
+from stargraph.checkpoint.protocol import Checkpoint, Checkpointer
 from stargraph.runtime._reading import Progress, Tally, each
 from stargraph.transfer._reports import Refusal, TransferReport
 from stargraph.transfer._transfer import (
     Appender,
+    Extent,
     Refused,
     chosen_runs,
     confirm,
     head_of,
     latest_of,
     present_in,
+    refuse_moved,
     survey,
 )
+from stargraph.transfer._transfer import refused as refused_run
 
 
 @dataclass(frozen=True, slots=True)
-class _Copied:
+class Copied:
+    """What a copy of one run did.
+
+    Attributes:
+        written: how many steps it wrote.
+        present: how many steps were there before.
+    """
+
     written: int
     present: int
+
+
+async def survey_copy(
+    source: Checkpointer, destination: Checkpointer, latest: Checkpoint, *, keyring: Keyring | None
+) -> tuple[int, Extent | None]:
+    """Return the first step that a copy has to write, and what it has to write from there; None if all is there.
+
+    Args:
+        source: where the run is.
+        destination: where it goes.
+        latest: the last step to copy.
+        keyring: checks the seals.
+
+    Raises:
+        Refused: the run is damaged or pruned, or another one of that id is there.
+    """
+    head = head_of(latest)
+    there = await present_in(destination, head, source)
+    first = 0 if there is None else there.step + 1
+    if first > head.step:
+        return head.step + 1, None
+    extent = await survey(source, latest.run_id, keyring=keyring, head=latest, first=first)
+    extent.refuse_gaps(first)
+    return first, extent
+
+
+async def copy_to_head(
+    source: Checkpointer, destination: Checkpointer, latest: Checkpoint, *, keyring: Keyring | None, tally: Tally
+) -> Copied:
+    """Copy one run up to one of its steps, and compare what arrived.
+
+    Args:
+        source: where the run is.
+        destination: where it goes.
+        latest: the last step to copy.
+        keyring: checks the seals.
+        tally: counts the steps.
+
+    Raises:
+        Refused: the run is damaged or pruned, or another one of that id is there.
+    """
+    first, extent = await survey_copy(source, destination, latest, keyring=keyring)
+    if extent is None:
+        return Copied(0, first)
+    appender = Appender(destination)
+    async with aclosing(extent.read(source)) as checkpoints:
+        async for checkpoint in checkpoints:
+            await appender.add(checkpoint)
+            tally.step()
+    await appender.flush()
+    await confirm(destination, head_of(latest), keyring=keyring)
+    return Copied(appender.written, first)
 
 
 async def copy_runs(
@@ -35,6 +97,7 @@ async def copy_runs(
     run_ids: Iterable[str] | None = None,
     *,
     since: datetime | None = None,
+    children: bool = True,
     keyring: Keyring | None = None,
     progress: Progress | None = None,
 ) -> TransferReport:
@@ -47,7 +110,8 @@ async def copy_runs(
         source: where the runs are; it may be written meanwhile.
         destination: where they go.
         run_ids: the runs; None for all.
-        since: only runs that started then or later, where all are meant.
+        since: if all are meant, only runs that started then or later.
+        children: copy the child runs of named runs too; if one is refused, so is its parent.
         keyring: checks the seals; they are copied as they are.
         progress: called now and then with the numbers of runs and steps that are done.
 
@@ -61,42 +125,50 @@ async def copy_runs(
     named = None if run_ids is None else list(run_ids)
     tally = Tally(progress)
 
-    async def copy(run_id: str) -> _Copied | Refusal | None:
+    async def copy_unit(unit: tuple[str, ...]) -> list[Copied | Refusal]:
+        outcomes: list[Copied | Refusal] = []
+        for run_id in unit:
+            if any(isinstance(outcome, Refusal) for outcome in outcomes) and run_id == unit[-1]:
+                outcomes.append(_without_child(run_id).refusal)
+                continue
+            outcome = await copy(run_id)
+            if outcome is not None:
+                outcomes.append(outcome)
+        return outcomes
+
+    async def copy(run_id: str) -> Copied | Refusal | None:
         try:
             latest = await latest_of(source, run_id, must_exist=named is not None)
             if latest is None:
                 return None
-            head = head_of(latest)
-            there = await present_in(destination, head, source)
-            first = 0 if there is None else there.step + 1
-            if first > head.step:
-                return _Copied(0, head.step + 1)
-            extent = await survey(source, run_id, keyring=keyring, head=latest, first=first)
-            extent.refuse_gaps(first)
-            appender = Appender(destination)
-            async with aclosing(extent.read(source)) as checkpoints:
-                async for checkpoint in checkpoints:
-                    await appender.add(checkpoint)
-                    tally.step()
-            await appender.flush()
-            await confirm(destination, head, keyring=keyring)
+            refuse_moved(latest)
+            return await copy_to_head(source, destination, latest, keyring=keyring, tally=tally)
         except Refused as error:
             return error.refusal
-        return _Copied(appender.written, first)
 
     refused: list[Refusal] = []
-    copied: list[_Copied] = []
-    async with aclosing(each(chosen_runs(source, named, since), copy)) as outcomes:
-        async for outcome in outcomes:
-            if isinstance(outcome, Refusal):
-                refused.append(outcome)
-            elif outcome is not None:
-                copied.append(outcome)
-                tally.run()
+    copied: list[Copied] = []
+    async with aclosing(each(chosen_runs(source, named, since, children=children), copy_unit)) as units:
+        async for outcomes in units:
+            for outcome in outcomes:
+                if isinstance(outcome, Refusal):
+                    refused.append(outcome)
+                else:
+                    copied.append(outcome)
+                    tally.run()
     return TransferReport(
         runs=len(copied),
         steps=sum(run.written for run in copied),
         present=sum(run.present for run in copied),
         verified=sum(run.written > 0 for run in copied),
         refused=tuple(refused),
+    )
+
+
+def _without_child(run_id: str) -> Refused:
+    return refused_run(
+        run_id,
+        "child-refused",
+        "one of its child runs was not copied, and without it the work of that child would be done again",
+        "See why the child run was left out, or copy the run alone with children=False (--no-children).",
     )

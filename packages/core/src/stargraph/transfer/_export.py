@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from datetime import datetime
 from typing import BinaryIO
@@ -23,6 +23,7 @@ from stargraph.transfer._transfer import (
     latest_of,
     not_whole,
     present_in,
+    refuse_moved,
     refuse_seal,
     survey,
 )
@@ -34,6 +35,7 @@ async def export_runs(
     run_ids: Iterable[str] | None = None,
     *,
     since: datetime | None = None,
+    children: bool = True,
     keyring: Keyring | None = None,
     progress: Progress | None = None,
 ) -> TransferReport:
@@ -43,7 +45,8 @@ async def export_runs(
         store: where the runs are; it may be written meanwhile.
         stream: where the lines go, in binary mode.
         run_ids: the runs; None for all.
-        since: only runs that started then or later, where all are meant.
+        since: if all are meant, only runs that started then or later.
+        children: export the child runs of named runs too.
         keyring: checks the seals; they are exported as they are.
         progress: called now and then with the numbers of runs and steps that are done.
 
@@ -60,12 +63,13 @@ async def export_runs(
     lines = LineWriter(stream)
     lines.header()
     refusals: list[Refusal] = []
-    async with aclosing(chosen_runs(store, named, since)) as chosen:
+    async with aclosing(_each_run(chosen_runs(store, named, since, children=children))) as chosen:
         async for run_id in chosen:
             try:
                 latest = await latest_of(store, run_id, must_exist=named is not None)
                 if latest is None:
                     continue
+                refuse_moved(latest)
                 extent = await survey(store, run_id, keyring=keyring, head=latest, first=0)
             except Refused as error:
                 refusals.append(error.refusal)
@@ -84,6 +88,13 @@ async def export_runs(
             tally.run()
     lines.end()
     return TransferReport(runs=lines.runs, steps=lines.checkpoints, refused=tuple(refusals))
+
+
+async def _each_run(units: AsyncGenerator[tuple[str, ...]]) -> AsyncGenerator[str]:
+    async with aclosing(units):
+        async for unit in units:
+            for run_id in unit:
+                yield run_id
 
 
 async def import_runs(

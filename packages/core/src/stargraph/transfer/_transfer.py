@@ -15,6 +15,7 @@ from stargraph.checkpoint.protocol import Checkpoint, Checkpointer
 from stargraph.errors import CheckpointError, StoreUnavailableError
 from stargraph.runtime import dispatch
 from stargraph.runtime._reading import Unreadable, all_runs, read_latest, steps
+from stargraph.runtime._tree import with_children
 from stargraph.transfer._reports import Refusal
 
 _BATCH_STEPS: Final = 64
@@ -91,22 +92,28 @@ class Extent:
 
 
 async def chosen_runs(
-    store: Checkpointer, run_ids: Iterable[str] | None, since: datetime | None
-) -> AsyncGenerator[str]:
-    """Yield the ids of the runs that are to be transferred.
+    store: Checkpointer, run_ids: Iterable[str] | None, since: datetime | None, *, children: bool
+) -> AsyncGenerator[tuple[str, ...]]:
+    """Yield the ids of the runs to transfer, as units: a run comes after its child runs.
 
     Args:
         store: where they are.
-        run_ids: the runs; None for all.
-        since: only runs that started then or later, where all are meant.
+        run_ids: the runs; None for all, each of which is a unit of its own.
+        since: if all are meant, only runs that started then or later.
+        children: take the child runs of named runs along.
     """
-    if run_ids is not None:
-        for run_id in dict.fromkeys(run_ids):
-            yield run_id
+    if run_ids is None:
+        # The newest come first, so a child, which started later, comes before its parent.
+        async with aclosing(all_runs(store, since=since)) as summaries:
+            async for summary in summaries:
+                yield (summary.run_id,)
         return
-    async with aclosing(all_runs(store, since=since)) as summaries:
-        async for summary in summaries:
-            yield summary.run_id
+    seen: set[str] = set()
+    for run_id in run_ids:
+        unit = [each async for each in with_children(store, [run_id], children=children) if each not in seen]
+        seen.update(unit)
+        if unit:
+            yield tuple(unit)
 
 
 async def survey(store: Checkpointer, run_id: str, *, keyring: Keyring | None, head: Checkpoint, first: int) -> Extent:
@@ -327,6 +334,21 @@ async def latest_of(store: Checkpointer, run_id: str, *, must_exist: bool) -> Ch
     if latest is None and must_exist:
         raise dispatch.run_not_found_error(run_id)
     return latest
+
+
+def refuse_moved(latest: Checkpoint) -> None:
+    """Refuse a run that goes on in another store: a second copy of it could go on too.
+
+    Raises:
+        Refused: it was moved.
+    """
+    if latest.status == "moved":
+        raise refused(
+            latest.run_id,
+            "run-moved",
+            "it was moved to another store, and goes on there",
+            "Copy it from there. If the move was interrupted, repeat it.",
+        )
 
 
 def refuse_seal(checkpoint: Checkpoint, keyring: Keyring | None) -> None:

@@ -38,17 +38,18 @@ Event: TypeAlias = Literal[
     "cancelled",
     "failed",
     "migrated",
+    "moved",
 ]
 """What a checkpoint records."""
 
-Status: TypeAlias = Literal["running", "awaiting_input", "paused", "done", "failed", "cancelled"]
+Status: TypeAlias = Literal["running", "awaiting_input", "paused", "done", "failed", "cancelled", "moved"]
 """Where a run stands after an event."""
 
 Origin: TypeAlias = Literal["fork", "subgraph"]
 """Why a run has a parent."""
 
 
-ENDED: Final[frozenset[Status]] = frozenset({"done", "cancelled"})
+ENDED: Final[frozenset[Status]] = frozenset({"done", "cancelled", "moved"})
 """A run with one of these statuses takes no further checkpoint."""
 
 RUN_ID_PATTERN: Final = "[A-Za-z0-9][A-Za-z0-9._:-]{0,199}"

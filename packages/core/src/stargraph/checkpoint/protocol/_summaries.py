@@ -88,7 +88,7 @@ class RunSummary(Record):
         return self.updated_at
 
     def raise_for_status(self) -> Self:
-        """Return this summary, unless the run failed or was cancelled.
+        """Return this summary, unless the run failed, was cancelled, or was moved to another store.
 
         Raises:
             NodeError: it did; the message is that of the recorded error.
@@ -105,6 +105,13 @@ class RunSummary(Record):
             )
         if self.status == "cancelled":
             raise NodeError(f"run {self.run_id!r} was cancelled", reason="run-cancelled", run_id=self.run_id)
+        if self.status == "moved":
+            raise NodeError(
+                f"run {self.run_id!r} was moved to another store",
+                reason="run-moved",
+                hint="Open it there.",
+                run_id=self.run_id,
+            )
         return self
 
 

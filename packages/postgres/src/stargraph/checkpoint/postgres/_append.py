@@ -29,9 +29,9 @@ from typing import Any, Final
 from stargraph.checkpoint.codec import Codec, Record
 from stargraph.checkpoint.driver import summary_json
 from stargraph.checkpoint.postgres._schema import Schema
-from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.protocol import ENDED, Checkpoint
 
-_OPEN: Final = "status NOT IN ('done', 'cancelled', 'deleted')"
+_OPEN: Final = f"status NOT IN ({', '.join(repr(status) for status in (*sorted(ENDED), 'deleted'))})"
 
 _BEGIN: Final = """
 WITH taken AS (

@@ -85,7 +85,7 @@ _VERSION_2: Final = (
         UPDATE runs
         SET step = NEW.step, digest = NEW.digest, updated_at = NEW.updated_at, summary = NEW.summary
         WHERE run_id = NEW.run_id AND step = NEW.step - 1 AND digest = NEW.previous_digest
-            AND status NOT IN ('done', 'cancelled', 'deleted')
+            AND status NOT IN ('done', 'cancelled', 'moved', 'deleted')
             AND (NEW.base IS NULL
                 OR EXISTS (SELECT 1 FROM checkpoints WHERE id = runs.number << 34 | NEW.base));
         SELECT RAISE(ABORT, 'refused') WHERE changes() = 0;
