@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import aioboto3
 import pytest
@@ -9,7 +10,8 @@ from support.s3.proxy import FaultProxy
 from support.s3.servers import ACCESS_KEY, SECRET_KEY, fresh_bucket, moto_server, seaweed, seaweed_server
 from support.s3.stores import Stores
 
-from stargraph.checkpoint.s3 import _retry
+from stargraph.checkpoint.driver import RetryPolicy
+from stargraph.checkpoint.s3 import _objects
 
 
 @pytest.fixture(scope="session")
@@ -36,14 +38,24 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
-    monkeypatch.setattr(_retry, "_FIRST_WAIT", 0.001)
-    monkeypatch.setattr(_retry, "_LONGEST_WAIT", 0.01)
+    monkeypatch.setattr(_objects, "_FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(_objects, "_LONGEST_PAUSE", 0.01)
 
 
 @pytest.fixture
 async def proxy(moto: str) -> AsyncIterator[FaultProxy]:
     async with FaultProxy(moto) as proxy:
         yield proxy
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the handles of a test give up at the second attempt, however quick the machine is."""
+
+    def policy(deadline: float, **options: Any) -> RetryPolicy:
+        return RetryPolicy(deadline, attempts=2, **options)
+
+    monkeypatch.setattr(_objects, "RetryPolicy", policy)
 
 
 @pytest.fixture(scope="session")

@@ -67,10 +67,11 @@ async def test_a_fault_of_one_request_is_not_felt(watched: Stores, proxy: FaultP
     assert number > 10
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("fault", ["500", "409", "dropped", "answer lost", "truncated"])
 async def test_a_fault_without_end_is_an_error_in_time(watched: Stores, proxy: FaultProxy, fault: Fault) -> None:
     """From each request on, nothing works; when it does again, the same calls complete the run."""
-    store = watched.handle(deadline=0.02)
+    store = watched.handle()
     for number in count():
         # Each run starts later than the one before, so that it is alone in the list.
         run = chain(f"run-{number}", 2, end="done", started_at=STARTED_AT + timedelta(hours=number + 1))
@@ -86,8 +87,9 @@ async def test_a_fault_without_end_is_an_error_in_time(watched: Stores, proxy: F
     assert number > 10
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_write_whose_answer_never_comes_is_settled_by_the_next(watched: Stores, proxy: FaultProxy) -> None:
-    store = await watched.open(deadline=0.2)
+    store = await watched.open()
     run = chain("run", 3, end="running")
     await store.write(run[0])
     proxy.fail_when(lambda request: request.method == "PUT", "answer lost")
@@ -100,10 +102,11 @@ async def test_a_write_whose_answer_never_comes_is_settled_by_the_next(watched: 
     assert await store.read_at_step("run", 1) == run[1]
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_another_write_after_an_unknown_outcome_is_refused_if_the_first_was_stored(
     watched: Stores, proxy: FaultProxy
 ) -> None:
-    store = await watched.open(deadline=0.2)
+    store = await watched.open()
     begun = first("run")
     await store.write(begun)
     proxy.fail_when(lambda request: request.method == "PUT", "answer lost")
@@ -117,8 +120,9 @@ async def test_another_write_after_an_unknown_outcome_is_refused_if_the_first_wa
     await store.write(stored)
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_an_old_write_that_arrives_after_a_takeover_changes_nothing(watched: Stores, proxy: FaultProxy) -> None:
-    old = await watched.open(deadline=0.05)
+    old = await watched.open()
     begun = first("run")
     await old.write(begun)
     proxy.fail_when(lambda request: request.method == "PUT", "late")
@@ -141,8 +145,9 @@ async def test_an_old_write_that_arrives_after_a_takeover_changes_nothing(watche
             await old.write(late)
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_an_old_write_that_arrives_before_the_takeover_wins(watched: Stores, proxy: FaultProxy) -> None:
-    old = await watched.open(deadline=0.05)
+    old = await watched.open()
     begun = first("run")
     await old.write(begun)
     proxy.fail_when(lambda request: request.method == "PUT", "late")
@@ -159,12 +164,13 @@ async def test_an_old_write_that_arrives_before_the_takeover_wins(watched: Store
     await old.write(late)
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_each_write_of_a_run_that_arrives_after_a_takeover_changes_nothing(
     watched: Stores, proxy: FaultProxy
 ) -> None:
     for number in range(5):
         run = chain(f"run-{number}", 4, end="done", started_at=STARTED_AT + timedelta(hours=number))
-        old, new = await watched.open(deadline=0.05), await watched.open()
+        old, new = await watched.open(), await watched.open()
         proxy.fail_from(number, "late")
         acknowledged = []
         with suppress(StoreUnavailableError):
@@ -210,8 +216,9 @@ async def test_a_writer_that_saw_a_stale_listing_loses(watched: Stores, proxy: F
     assert await third.read_latest("run") == second
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_crash_between_the_index_entry_and_the_first_step(watched: Stores, proxy: FaultProxy) -> None:
-    store = await watched.open(deadline=0.05)
+    store = await watched.open()
     lost, kept = first("lost"), first("kept", started_at=STARTED_AT + timedelta(seconds=1))
     proxy.fail_when(lambda request: request.method == "PUT" and "/log/lost/" in request.path, "dropped")
     with pytest.raises(StoreUnavailableError):
@@ -280,7 +287,7 @@ async def test_a_cancelled_write_is_not_carried_out_later(watched: Stores, proxy
 async def test_a_write_that_is_cancelled_on_a_silent_network_ends(
     watched: Stores, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_concurrency, "PATIENCE", 0.1)
+    monkeypatch.setattr(_concurrency, "CANCEL_SECONDS", 0.1)
     proxy.slow_seconds = 30
     store = await watched.open()
     begun = first("run")

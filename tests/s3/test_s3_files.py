@@ -81,12 +81,13 @@ async def test_it_can_be_switched_off(watched: Stores, proxy: FaultProxy) -> Non
     await store.write_many(run[:-1])
     proxy.reset()
     await store.write(run[-1])
-    assert proxy.kinds() == ["PUT"]
+    assert proxy.kinds() == ["PUT", "DELETE"]
     assert [summary.status for summary in await store.list_runs()] == ["done"]
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_without_it_nothing_is_missing(watched: Stores, proxy: FaultProxy) -> None:
-    store = await watched.open(deadline=0.05)
+    store = await watched.open()
     run = chain("run", 3, end="done")
     proxy.fail_when(lambda request: request.path.endswith(".sqlite"), "dropped")
     await store.write_many(run)

@@ -11,9 +11,9 @@ from support.records import chain, first, following, noise
 
 from stargraph.checkpoint.codec import Codec, base_steps_of
 from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo
-from stargraph.checkpoint.s3._frame import Head, is_tombstone, pack, read_head, record_of, tombstone
-from stargraph.checkpoint.s3._keys import MAX_PREFIX_BYTES, KeyLayout, RunKey
+from stargraph.checkpoint.s3._frame import Header, is_tombstone, pack, read_header, record_of, tombstone
 from stargraph.checkpoint.s3._options import parse_url
+from stargraph.checkpoint.s3._schema import MAX_PREFIX_BYTES, KeyLayout, RunKey
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreVersionError
 
 KEYS = KeyLayout("some/prefix")
@@ -121,8 +121,8 @@ def test_an_object_says_what_it_is_and_holds_the_record() -> None:
     codec = Codec()
     record = codec.encode(checkpoint)
     body = pack(checkpoint, record, codec)
-    head = read_head(body, run_id="run-1", step=1)
-    assert isinstance(head, Head)
+    head = read_header(body, run_id="run-1", step=1)
+    assert isinstance(head, Header)
     assert (head.digest, head.summary.status, head.summary.metadata) == (checkpoint.digest, "failed", {"team": "ops"})
     assert record_of(body, head, run_id="run-1", step=1) == record.data
     assert not is_tombstone(len(body))
@@ -135,8 +135,8 @@ def test_an_object_names_what_it_is_decoded_from() -> None:
     for checkpoint in chain("run", 30, state={"text": noise(10_000), "count": 0}):
         record = codec.encode(checkpoint)
         body = pack(checkpoint, record, codec)
-        head = read_head(body, run_id="run", step=checkpoint.step)
-        assert isinstance(head, Head)
+        head = read_header(body, run_id="run", step=checkpoint.step)
+        assert isinstance(head, Header)
         assert head.bases == record.bases == base_steps_of(record.data, run_id="run", step=checkpoint.step)
         # A prune relies on it: what comes after a step is decoded from it and what it is decoded from itself.
         assert not bases or set(head.bases) <= {checkpoint.step - 1, *bases[-1]}
@@ -145,8 +145,8 @@ def test_an_object_names_what_it_is_decoded_from() -> None:
         codec.appended(record)
     assert max(len(found) for found in bases) > 2
     spoilt = body.replace(b'"bases":[0,', b'"bases":[1,')
-    head = read_head(spoilt, run_id="run", step=29)
-    assert isinstance(head, Head)
+    head = read_header(spoilt, run_id="run", step=29)
+    assert isinstance(head, Header)
     with pytest.raises(CheckpointCorruptedError):
         record_of(spoilt, head, run_id="run", step=29)
 
@@ -160,15 +160,15 @@ def test_a_long_first_line_asks_for_more() -> None:
     error = ErrorInfo(type="E", message="m", traceback="x" * 100_000)
     checkpoint = following(first(), status="failed", error=error)
     body = _packed(checkpoint)
-    assert read_head(body[:16384], run_id="run-1", step=1) is None
-    assert isinstance(read_head(body, run_id="run-1", step=1), Head)
+    assert read_header(body[:16384], run_id="run-1", step=1) is None
+    assert isinstance(read_header(body, run_id="run-1", step=1), Header)
 
 
 def test_tombstones_are_told_by_their_size_and_their_line() -> None:
     for kind in ("pruned", "deleted"):
         body = tombstone(kind)
         assert is_tombstone(len(body))
-        assert read_head(body, run_id="any", step=9) == kind
+        assert read_header(body, run_id="any", step=9) == kind
 
 
 def test_an_object_in_another_slot_is_refused() -> None:
@@ -176,24 +176,24 @@ def test_an_object_in_another_slot_is_refused() -> None:
     body = _packed(checkpoint)
     for run_id, step in (("run-1", 1), ("run-2", 0)):
         with pytest.raises(CheckpointCorruptedError):
-            read_head(body, run_id=run_id, step=step)
+            read_header(body, run_id=run_id, step=step)
 
 
-@pytest.mark.parametrize("body", [b"\n", b"{}\n", b"[]\n", b"\xff\n", b'{"format":1,"kind":"record"}\n'])
+@pytest.mark.parametrize("body", [b"\n", b"{}\n", b"[]\n", b"\xff\n", b'{"format":2,"kind":"record"}\n'])
 def test_a_line_that_says_nothing_is_refused(body: bytes) -> None:
     with pytest.raises(CheckpointCorruptedError):
-        read_head(body, run_id="run-1", step=0)
+        read_header(body, run_id="run-1", step=0)
 
 
 def test_a_newer_object_is_refused_as_such() -> None:
     with pytest.raises(StoreVersionError):
-        read_head(b'{"format":2}\n', run_id="run-1", step=0)
+        read_header(b'{"format":3}\n', run_id="run-1", step=0)
 
 
 def test_a_cut_record_is_refused() -> None:
     checkpoint = first()
     body = _packed(checkpoint)
-    head = read_head(body, run_id="run-1", step=0)
-    assert isinstance(head, Head)
+    head = read_header(body, run_id="run-1", step=0)
+    assert isinstance(head, Header)
     with pytest.raises(CheckpointCorruptedError):
         record_of(body[:-1], head, run_id="run-1", step=0)

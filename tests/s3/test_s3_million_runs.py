@@ -15,10 +15,9 @@ from support.records import first as begin
 from stargraph.checkpoint.codec import Codec
 from stargraph.checkpoint.s3._frame import pack
 from stargraph.checkpoint.s3._index import RunIndex
-from stargraph.checkpoint.s3._keys import KeyLayout
 from stargraph.checkpoint.s3._log import RunLog
 from stargraph.checkpoint.s3._objects import ObjectInfo
-from stargraph.checkpoint.s3._search import first_runs
+from stargraph.checkpoint.s3._schema import KeyLayout
 
 
 class MillionRuns:
@@ -56,6 +55,9 @@ class MillionRuns:
     async def create(self, key: str, body: bytes | Path) -> str | None:
         raise NotImplementedError
 
+    async def create_empty(self, keys: Sequence[str]) -> None:
+        raise NotImplementedError
+
     async def overwrite(self, keys: Sequence[str], body: bytes) -> None:
         raise NotImplementedError
 
@@ -65,15 +67,15 @@ class MillionRuns:
 
 async def test_a_list_of_the_newest_of_a_million_runs() -> None:
     store = MillionRuns()
-    index = RunIndex(store, store.keys, RunLog(store, store.keys, Codec()))
-    runs = await first_runs(index, since=None, limit=50)
+    index = RunIndex(store, store.keys, RunLog(store, store.keys))
+    runs = await index.first_runs(since=None, limit=50)
     assert [run.run_id for run in runs] == [f"run-{number}" for number in range(999_999, 999_949, -1)]
     assert Counter(store.requests) == {"LIST": 51, "GET": 50}
 
 
 async def test_a_list_from_an_instant_on_stops_there_among_a_million_runs() -> None:
     store = MillionRuns()
-    index = RunIndex(store, store.keys, RunLog(store, store.keys, Codec()))
+    index = RunIndex(store, store.keys, RunLog(store, store.keys))
     since = STARTED_AT + timedelta(seconds=999_997)
-    assert len(await first_runs(index, since=since, limit=100)) == 3
+    assert len(await index.first_runs(since=since, limit=100)) == 3
     assert Counter(store.requests) == {"LIST": 4, "GET": 3}

@@ -31,7 +31,7 @@ def _once_before(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, action:
 
 
 async def _go_on_and_prune(store: S3Checkpointer, upcoming: Checkpoint) -> None:
-    store._sessions.current().log._codec.forget(upcoming.run_id)  # so that it is decoded from nothing that goes
+    store._opened().reader._codec.forget(upcoming.run_id)  # so that it is decoded from nothing that goes
     await store.write(upcoming)
     await store.prune(older_than=LATER, statuses=["running"])
 
@@ -41,7 +41,7 @@ async def test_a_read_of_the_latest_looks_again(stores: Stores, monkeypatch: pyt
     begun = begin("run")
     second = following(begun)
     await store.write(begun)
-    _once_before(monkeypatch, other._sessions.current().reader, "read_latest", lambda: _go_on_and_prune(store, second))
+    _once_before(monkeypatch, other._opened().reader, "read_latest", lambda: _go_on_and_prune(store, second))
     assert await other.read_latest("run") == second
 
 
@@ -49,7 +49,7 @@ async def test_a_list_of_runs_looks_again(stores: Stores, monkeypatch: pytest.Mo
     store, other = await stores.open(), await stores.open()
     begun = begin("run")
     await store.write(begun)
-    _once_before(monkeypatch, other._sessions.current().log, "head", lambda: _go_on_and_prune(store, following(begun)))
+    _once_before(monkeypatch, other._opened().log, "header", lambda: _go_on_and_prune(store, following(begun)))
     assert [summary.last_step for summary in await other.list_runs()] == [1]
 
 
@@ -58,7 +58,7 @@ async def test_a_writer_that_reads_the_tail_looks_again(stores: Stores, monkeypa
     begun = begin("run")
     second = following(begun)
     await store.write(begun)
-    _once_before(monkeypatch, other._sessions.current().log, "head", lambda: _go_on_and_prune(store, second))
+    _once_before(monkeypatch, other._opened().log, "header", lambda: _go_on_and_prune(store, second))
     await other.write(following(second))
     assert (await _latest(store)).step == 2
 
@@ -69,7 +69,7 @@ async def test_a_slower_prune_leaves_what_the_run_needs_by_now(stores: Stores, m
     second = following(begun, frontier=(task(0),))
     third = following(second, frontier=(task(0),))
     await store.write_many([begun, second])
-    _once_before(monkeypatch, slower._sessions.current().reader, "read", lambda: _go_on_and_prune(store, third))
+    _once_before(monkeypatch, slower._opened().reader, "read", lambda: _go_on_and_prune(store, third))
     report = await slower.prune(older_than=LATER, statuses=["running"])
     assert report.checkpoints == 0
     assert [checkpoint.step async for checkpoint in store.history("run")] == [0, 2]
@@ -85,7 +85,7 @@ async def test_a_store_that_lists_what_it_does_not_have_is_named(
     async def nothing(*_: Any) -> None:
         return None
 
-    monkeypatch.setattr(other._sessions.current().reader, "read_latest", nothing)
+    monkeypatch.setattr(other._opened().reader, "read_latest", nothing)
     with pytest.raises(StoreUnavailableError) as caught:
         await other.read_latest("run")
     assert caught.value.reason == "inconsistent-store"

@@ -13,9 +13,9 @@ from support.s3.servers import sdk_client
 from support.s3.stores import Stores
 
 from stargraph.checkpoint.protocol import FanOut, StepRange
-from stargraph.checkpoint.s3 import _removal
+from stargraph.checkpoint.s3 import _prune
 from stargraph.checkpoint.s3._frame import tombstone
-from stargraph.checkpoint.s3._keys import KeyLayout
+from stargraph.checkpoint.s3._schema import KeyLayout
 from stargraph.errors import CheckpointConflictError, CheckpointError
 
 LATER = STARTED_AT + timedelta(days=1)
@@ -48,11 +48,11 @@ async def test_a_run_whose_deletion_was_cut_short_is_gone(stores: Stores, monkey
     run = chain("run", 4)
     await store.write_many(run)
 
-    async def cut_short(self: _removal.Removal, run_id: str, last: int) -> int:
+    async def cut_short(self: _prune.Pruner, run_id: str, last: int) -> int:
         raise ConnectionError
 
     with monkeypatch.context() as patched:
-        patched.setattr(_removal.Removal, "_bury", cut_short)
+        patched.setattr(_prune.Pruner, "_mark_deleted", cut_short)
         with pytest.raises(ConnectionError):
             await store.delete_run("run")
     for handle in (store, other, await stores.open()):
@@ -201,7 +201,7 @@ async def test_tombstones_go_after_the_grace_and_the_ends_stay(
     assert _count(moto, stores, "log/pruned") == 6
     assert _count(moto, stores, "log/deleted") == 7
 
-    monkeypatch.setattr(_removal, "GRACE", timedelta(seconds=-10))
+    monkeypatch.setattr(_prune, "TOMBSTONE_LIFETIME", timedelta(seconds=-10))
     await store.prune(older_than=LATER, dry_run=True)
     assert _count(moto, stores, "log/pruned") == 6
     await store.prune(older_than=LATER)

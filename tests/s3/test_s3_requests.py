@@ -12,12 +12,13 @@ from support.s3.proxy import FaultProxy
 from support.s3.stores import Stores
 
 
-async def test_a_write_is_one_put_and_the_first_is_two(watched: Stores, proxy: FaultProxy) -> None:
+async def test_a_write_is_one_put_and_the_first_is_three(watched: Stores, proxy: FaultProxy) -> None:
     store = await watched.open()
     proxy.reset()
     begun = first("run")
     await store.write(begun)
-    assert proxy.kinds() == ["PUT", "PUT"]
+    assert proxy.kinds() == ["PUT", "PUT", "PUT"]
+    assert {request.path.split("/")[-2] for request in proxy.requests[:2]} == {"runs", "open"}
     proxy.reset()
     await store.write(following(begun))
     assert proxy.kinds() == ["PUT"]
@@ -60,8 +61,8 @@ async def test_a_cold_read_of_the_latest_and_of_one_step(
             assert await other.read_latest("run") == run[-1]
             assert proxy.kinds()[0] == "LIST"
             assert "max-keys=2" in proxy.requests[0].query
-            assert len(proxy.requests) <= 12
-            assert proxy.waves <= 3
+            assert len(proxy.requests) <= 13
+            assert proxy.waves <= 4
         assert await other.read_at_step("run", step) == run[step]
         proxy.reset()
         assert await other.read_at_step("run", step) == run[step]
@@ -75,7 +76,7 @@ async def test_a_step_is_stored_as_what_changed(watched: Stores, proxy: FaultPro
     run = list(islice(chat("run"), 200))
     for checkpoint in run:
         await store.write(checkpoint)
-    assert sum(request.kind == "PUT" for request in proxy.requests) == len(proxy.requests) == 201
+    assert sum(request.kind == "PUT" for request in proxy.requests) == len(proxy.requests) == 202
     assert proxy.uploaded <= 1_000_000
     other = await watched.open()
     assert [checkpoint async for checkpoint in other.history("run")] == run
@@ -105,15 +106,17 @@ async def test_a_read_of_what_is_in_the_cache_takes_listings_alone(watched: Stor
     assert proxy.kinds() == ["LIST"]
 
 
-async def test_the_last_write_of_a_run_is_two_puts_and_a_listing(watched: Stores, proxy: FaultProxy) -> None:
+async def test_the_last_write_of_a_run_closes_it_and_makes_its_file(watched: Stores, proxy: FaultProxy) -> None:
     store = await watched.open()
     run = chain("run", 4, end="done")
     await store.write_many(run[:-1])
     proxy.reset()
     await store.write(run[-1])
-    assert proxy.kinds() == ["PUT", "LIST", "PUT"]
-    assert proxy.requests[2].path.endswith("-run,3.sqlite")
-    assert proxy.requests[2].conditional
+    assert proxy.kinds() == ["PUT", "DELETE", "LIST", "PUT"]
+    assert proxy.requests[1].path.endswith("-run")
+    assert "/open/" in proxy.requests[1].path
+    assert proxy.requests[3].path.endswith("-run,3.sqlite")
+    assert proxy.requests[3].conditional
 
 
 async def test_bootstrap_of_a_store_that_exists(watched: Stores, proxy: FaultProxy) -> None:

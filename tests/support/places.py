@@ -18,7 +18,7 @@ from stargraph.checkpoint.postgres import PostgresCheckpointer
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer
 from stargraph.checkpoint.s3 import S3Checkpointer
 from stargraph.checkpoint.s3._frame import pack
-from stargraph.checkpoint.s3._keys import KeyLayout
+from stargraph.checkpoint.s3._schema import KeyLayout
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 from stargraph.checkpoint.sqlite._rows import microseconds
 from support.postgres_server import any_server

@@ -12,7 +12,7 @@ from support.s3.servers import fresh_bucket, sdk_client
 
 from stargraph.checkpoint.conformance import Target
 from stargraph.checkpoint.s3 import S3Checkpointer
-from stargraph.checkpoint.s3._keys import KeyLayout
+from stargraph.checkpoint.s3._schema import KeyLayout
 
 
 @asynccontextmanager
@@ -47,7 +47,7 @@ class StoredBytes:
 async def _newer_format(location: str) -> AsyncIterator[None]:
     client, key = _client(), _KEYS.marker
     before = client.get_object(Bucket=_bucket(location), Key=key)["Body"].read()
-    client.put_object(Bucket=_bucket(location), Key=key, Body=b'{"format": 2}')
+    client.put_object(Bucket=_bucket(location), Key=key, Body=b'{"format": 3}')
     yield
     client.put_object(Bucket=_bucket(location), Key=key, Body=before)
 

@@ -15,14 +15,16 @@ from random import Random
 from support.s3.simulation import EPOCH, Bucket, Request, Scheduler, SimulatedStore
 
 from stargraph.checkpoint.codec import Codec
+from stargraph.checkpoint.driver import PruneRule
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, Task
-from stargraph.checkpoint.s3._frame import Head, Tombstone, read_head, record_of
+from stargraph.checkpoint.s3._append import Appender
+from stargraph.checkpoint.s3._frame import Header, Tombstone, read_header, record_of
 from stargraph.checkpoint.s3._index import RunIndex
-from stargraph.checkpoint.s3._keys import KeyLayout
 from stargraph.checkpoint.s3._log import RunLog
 from stargraph.checkpoint.s3._objects import TransientStoreError
-from stargraph.checkpoint.s3._reader import RecordReader
-from stargraph.checkpoint.s3._removal import PruneRule, Removal
+from stargraph.checkpoint.s3._prune import Pruner
+from stargraph.checkpoint.s3._read import RecordReader
+from stargraph.checkpoint.s3._schema import KeyLayout
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreUnavailableError
 
 HASH = "0" * 64
@@ -43,6 +45,7 @@ class Knowledge:
     deletions_begun: set[str] = field(default_factory=set)
     deletions_done: set[str] = field(default_factory=set)
     pruned: set[str] = field(default_factory=set)
+    endings_tried: set[str] = field(default_factory=set)
     highest: dict[str, int] = field(default_factory=lambda: defaultdict(lambda: -1))
     in_calls: int = 0
 
@@ -63,7 +66,9 @@ class Handle:
         world = self._world
         codec = Codec()
         self.store = SimulatedStore(world.bucket, attempts=world.random.choice((1, 2)))
-        self.log = RunLog(self.store, world.keys, codec, clock=world.now)
+        self.log = RunLog(self.store, world.keys, clock=world.now)
+        self.index = RunIndex(self.store, world.keys, self.log)
+        self.appender = Appender(self.store, world.keys, codec, self.log, self.index)
         self.reader = RecordReader(self.store, world.keys, codec)
 
     async def latest(self, run_id: str) -> Checkpoint | None:
@@ -71,8 +76,8 @@ class Handle:
         found = await self.log.read_newest(run_id, lambda *newest: self.reader.read_latest(run_id, *newest))
         if found is None or found == "deleted":
             return None
-        latest, head = found
-        self.log.learn(head)
+        latest, header = found
+        self.log.update(header)
         return latest
 
 
@@ -163,9 +168,11 @@ class World:
         """Write, and again after an unknown outcome; True once it was acknowledged, False to give up."""
         for _ in range(4):
             gone = checkpoint.run_id in self.known.deletions_done
+            if checkpoint.status in ENDED:
+                self.known.endings_tried.add(checkpoint.run_id)
             self.known.in_calls += 1
             try:
-                await handle.log.append(checkpoint)
+                await handle.appender.append(checkpoint)
             except (TransientStoreError, StoreUnavailableError):
                 if self.random.random() < 0.3:
                     # An engine that lost patience and goes on as if it had been told so must be stopped.
@@ -223,8 +230,8 @@ class World:
 
     async def remover(self, number: int) -> None:
         handle = Handle(self)
-        removal = Removal(handle.store, self.keys, handle.log, handle.reader)
-        index = RunIndex(handle.store, self.keys, handle.log)
+        index = handle.index
+        pruner = Pruner(handle.store, self.keys, handle.log, handle.reader, index)
         for _ in range(self.random.choice((0, 3, 8))):
             run_id = self.random.choice(RUNS)
             if self.random.random() < 0.5:
@@ -233,20 +240,23 @@ class World:
             try:
                 if self.random.random() < 0.25:
                     self.known.deletions_begun.add(run_id)
-                    if await removal.delete(run_id):
+                    if await pruner.delete(run_id):
                         self.known.deletions_done.add(run_id)
                     continue
                 rule = PruneRule(
                     EPOCH + timedelta(days=900),
                     frozenset({"running", "failed", "done"}),
                     self.random.choice((0, 1, 1, 2)) if self.random.random() < 0.3 else 1,
+                    dry_run=False,
                 )
                 async for entry in index.entries():
                     if entry.deleted:
-                        await removal.reclaim(entry, self.bucket.now)
+                        await pruner.reclaim(entry, self.bucket.now)
                         continue
                     (self.known.pruned if rule.keep_last else self.known.deletions_begun).add(entry.run_id)
-                    await removal.prune(entry.run_id, entry.started_at, rule, now=self.bucket.now, dry_run=False)
+                    await pruner.prune(entry.run_id, entry.started_at, rule, now=self.bucket.now)
+                async for entry in index.entries(folder=self.keys.open):
+                    await pruner.remove_stale(entry, self.bucket.now)
             except (TransientStoreError, CheckpointError):
                 pass
             finally:
@@ -254,17 +264,21 @@ class World:
 
     async def lister(self, number: int) -> None:
         handle = Handle(self)
-        index = RunIndex(handle.store, self.keys, handle.log)
+        index = handle.index
         for _ in range(self.random.randint(0, 3)):
             before = {run_id for run_id, _ in self.known.acknowledged}
             gone = set(self.known.deletions_done)
+            open_only = self.random.random() < 0.5
             self.known.in_calls += 1
             try:
-                shown = [entry.run_id async for entry in index.entries() if await index.summary(entry) is not None]
+                shown = await self._shown(index, open_only=open_only)
             except (TransientStoreError, CheckpointError):
                 continue
             finally:
                 self.known.in_calls -= 1
+            if open_only:
+                # A run that somebody tries to end may have ended meanwhile.
+                before -= self.known.endings_tried
             if len(set(shown)) < len(shown) or gone & set(shown):
                 raise Violation(f"{shown}: a listing shows a run twice, or a deleted one")
             if any(self.keys.slot(run_id, 0) not in self.bucket.objects for run_id in shown):
@@ -272,6 +286,16 @@ class World:
             hidden = before - set(shown) - self.known.deletions_begun
             if hidden:
                 raise Violation(f"{hidden}: acknowledged, and a later listing does not show it")
+
+    async def _shown(self, index: RunIndex, *, open_only: bool) -> list[str]:
+        shown = []
+        async for entry in index.entries(folder=self.keys.open if open_only else None):
+            summary = await index.summary(entry)
+            if summary is None:
+                continue
+            if not open_only or summary.status not in ENDED:
+                shown.append(entry.run_id)
+        return shown
 
     # What must be true in the end.
 
@@ -287,17 +311,17 @@ class World:
             self._check_acknowledged(run_id, slots)
             self._check_index(run_id, slots)
 
-    def _slots(self, run_id: str) -> dict[int, Head | Tombstone]:
-        slots: dict[int, Head | Tombstone] = {}
+    def _slots(self, run_id: str) -> dict[int, Header | Tombstone]:
+        slots: dict[int, Header | Tombstone] = {}
         for info in reversed(self.bucket.list(self.keys.log(run_id), "", 1000)):
             step = self.keys.step_of(info.key)
             assert step is not None
-            head = read_head(self.bucket.objects[info.key].body, run_id=run_id, step=step)
+            head = read_header(self.bucket.objects[info.key].body, run_id=run_id, step=step)
             assert head is not None
             slots[step] = head
         return slots
 
-    def _decoded(self, run_id: str, step: int, records: dict[int, Head]) -> Checkpoint | None:
+    def _decoded(self, run_id: str, step: int, records: dict[int, Header]) -> Checkpoint | None:
         """What a record holds, or None where something that it is decoded from went."""
         path = [step]
         while bases := records[path[-1]].bases:
@@ -313,8 +337,8 @@ class World:
         except CheckpointCorruptedError as error:
             raise Violation(f"{run_id} {step}: it cannot be decoded: {error.message}") from error
 
-    def _check_chain(self, run_id: str, slots: dict[int, Head | Tombstone]) -> None:
-        records = {step: head for step, head in slots.items() if isinstance(head, Head)}
+    def _check_chain(self, run_id: str, slots: dict[int, Header | Tombstone]) -> None:
+        records = {step: head for step, head in slots.items() if isinstance(head, Header)}
         deleted = run_id in self.known.deletions_begun
         for step in records:
             checkpoint = self._decoded(run_id, step, records)
@@ -343,7 +367,7 @@ class World:
                     if item.since_step not in records or self._decoded(run_id, item.since_step, records) is None:
                         raise Violation(f"{run_id}: the run needs step {item.since_step} to go on, and it went")
 
-    def _check_acknowledged(self, run_id: str, slots: dict[int, Head | Tombstone]) -> None:
+    def _check_acknowledged(self, run_id: str, slots: dict[int, Header | Tombstone]) -> None:
         newest = max(slots, default=-1)
         gone = newest >= 0 and slots[newest] == "deleted"
         if gone and run_id not in self.known.deletions_begun:
@@ -352,7 +376,7 @@ class World:
             if owner != run_id:
                 continue
             found = slots.get(step)
-            if isinstance(found, Head):
+            if isinstance(found, Header):
                 if found.digest != checkpoint.digest:
                     raise Violation(f"{run_id} {step}: another checkpoint is stored than was acknowledged")
             elif gone:
@@ -361,11 +385,14 @@ class World:
             elif run_id not in self.known.pruned or step >= newest:
                 raise Violation(f"{run_id} {step}: acknowledged, and it is lost")
 
-    def _check_index(self, run_id: str, slots: dict[int, Head | Tombstone]) -> None:
+    def _check_index(self, run_id: str, slots: dict[int, Header | Tombstone]) -> None:
         newest = max(slots, default=-1)
         if newest < 0 or slots[newest] == "deleted":
             return
         head = slots[newest]
-        assert isinstance(head, Head)
+        assert isinstance(head, Header)
         if self.keys.entry(run_id, head.summary.started_at) not in self.bucket.objects:
             raise Violation(f"{run_id}: it is stored, and the index does not know it")
+        entry = self.keys.entry(run_id, head.summary.started_at, folder=self.keys.open)
+        if head.summary.status not in ENDED and entry not in self.bucket.objects:
+            raise Violation(f"{run_id}: it has not ended, and is not among the open runs")

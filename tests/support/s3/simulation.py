@@ -91,6 +91,10 @@ class SimulatedStore:
         content = body
         return await self._send(lambda: self.bucket.create(key, content))  # type: ignore[no-any-return]
 
+    async def create_empty(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            await self.create(key, b"")
+
     async def overwrite(self, keys: Sequence[str], body: bytes) -> None:
         for key in keys:
             await self._send(partial(self.bucket.put, key, body))

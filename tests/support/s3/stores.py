@@ -9,7 +9,7 @@ import aioboto3
 from support.s3.servers import fresh_bucket, sdk_client
 
 from stargraph.checkpoint.s3 import S3Checkpointer
-from stargraph.checkpoint.s3._keys import KeyLayout
+from stargraph.checkpoint.s3._schema import KeyLayout
 
 
 class Stores:

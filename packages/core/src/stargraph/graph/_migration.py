@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, Task
-from stargraph.checkpoint.values import EncodedValue
 from stargraph.engine import Plan, fan_out_of, load_object
 from stargraph.errors import GraphError, StateError
 from stargraph.ir import MigrationSpec
@@ -24,15 +22,7 @@ def migration_for(plan: Plan, tail: Checkpoint) -> MigrationSpec | None:
     return next((spec for spec in plan.document.migrate if tail.graph_hash.startswith(spec.graph_hash)), None)
 
 
-def migrated(
-    plan: Plan,
-    migration: MigrationSpec,
-    tail: Checkpoint,
-    *,
-    executor_id: str,
-    now: datetime,
-    recorded: Mapping[str, EncodedValue] | None = None,
-) -> Checkpoint:
+def migrated(plan: Plan, migration: MigrationSpec, tail: Checkpoint, *, executor_id: str, now: datetime) -> Checkpoint:
     """Return the checkpoint that carries a run over; nothing is written.
 
     Args:
@@ -41,7 +31,6 @@ def migrated(
         tail: the latest checkpoint of the run.
         executor_id: names this executor.
         now: the time of the event.
-        recorded: the state that came of it before, where this is done again.
 
     Raises:
         GraphError: a transform cannot be imported, or a node that is open is not in this graph.
@@ -67,14 +56,11 @@ def migrated(
                 reason="migration-without-node",
                 hint="Name its new id under rename in the migrate block.",
             )
-    state = _transformed(migration, tail)
-    encoded = {name: EncodedValue.of(value, f"state.{name}") for name, value in state.items()}
-    state |= {name: value.value for name, value in plan.state.adopted(encoded, recorded).items()}
     record = tail.next(
         event="migrated",
         executor_id=executor_id,
         timestamp=now,
-        state=state,
+        state=_transformed(migration, tail),
         frontier=frontier,
         interrupts=tuple(
             interrupt.model_copy(update={"node": rename.get(interrupt.node, interrupt.node)})

@@ -1,6 +1,6 @@
 """The S3 checkpoint store: durable, fenced runs with a bucket alone."""
 
-from stargraph.checkpoint.s3._bootstrap import RaceReport, UnsafeStoreWarning
-from stargraph.checkpoint.s3._driver import S3Checkpointer
+from stargraph.checkpoint.s3._checkpointer import S3Checkpointer
+from stargraph.checkpoint.s3._schema import RaceReport, UnsafeStoreWarning
 
 __all__ = ["RaceReport", "S3Checkpointer", "UnsafeStoreWarning"]

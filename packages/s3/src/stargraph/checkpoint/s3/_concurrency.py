@@ -1,4 +1,4 @@
-"""A few things at once, and what is not stopped half way."""
+"""Several requests at once, and one that outlives its caller's cancellation."""
 
 from __future__ import annotations
 
@@ -12,17 +12,12 @@ Result = TypeVar("Result")
 AT_ONCE: Final = 16
 """How many requests one call has under way."""
 
-PATIENCE: Final = 5.0
-"""How long a call that was cancelled waits for the answer to what it has sent, in seconds."""
+CANCEL_SECONDS: Final = 5.0
+"""How long a call that was cancelled waits for the answer to what it has sent."""
 
 
 async def map_each(action: Callable[[Item], Awaitable[Result]], items: Iterable[Item]) -> list[Result]:
-    """Return the results of an action for each item, in the order of the items; the first failure stops the others.
-
-    Args:
-        action: what to do.
-        items: with what.
-    """
+    """Return the results of an action for each item, in the order of the items; the first failure stops the others."""
     waiting = iter(enumerate(items))
     results: dict[int, Result] = {}
 
@@ -30,23 +25,25 @@ async def map_each(action: Callable[[Item], Awaitable[Result]], items: Iterable[
         for index, item in waiting:
             results[index] = await action(item)
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(AT_ONCE):
-                group.create_task(work())
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
+    await gather(*(work() for _ in range(AT_ONCE)))
     return [results[index] for index in range(len(results))]
 
 
-async def finish(request: Coroutine[Any, Any, Result]) -> Result:
-    """Return what a request comes to; where the caller is cancelled, wait for its answer before that is raised.
+async def gather(*actions: Coroutine[Any, Any, Result]) -> list[Result]:
+    """Return the results of some actions that run at once; the first failure stops the others and is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(action) for action in actions]
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+async def run_uncancelled(request: Coroutine[Any, Any, Result]) -> Result:
+    """Return the result of a request; if the caller is cancelled, wait for the answer first, but not for ever.
 
     A request that is abandoned may be carried out at any later time: what a reader sees would change long after the
     call that was cancelled.
-
-    Args:
-        request: the request.
     """
     task = asyncio.ensure_future(request)
     try:
@@ -54,7 +51,7 @@ async def finish(request: Coroutine[Any, Any, Result]) -> Result:
     except asyncio.CancelledError:
         if not task.done():
             try:
-                await asyncio.wait([task], timeout=PATIENCE)
+                await asyncio.wait([task], timeout=CANCEL_SECONDS)
             finally:
                 task.cancel()
         if task.done() and not task.cancelled():

@@ -1,19 +1,19 @@
-"""One client per event loop, made when it is first needed, and closed or dropped without a sound."""
+"""The SDK's client: how it is made, renewed if its credentials are refused, and closed."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from stargraph.checkpoint.s3._options import ConnectionOptions
-from stargraph.errors import CheckpointError
+from stargraph.checkpoint.driver import closed_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import aioboto3
 
-_CONNECTIONS = 32
+    from stargraph.checkpoint.s3._options import ConnectionOptions
+
+_CONNECTIONS: Final = 32
 """How many requests one client has under way at once."""
 
 
@@ -28,11 +28,9 @@ class Connection:
         self._options = options
         self._lock = asyncio.Lock()
         self._client: Any = None
-        self._context: Any = None
+        self._contexts: list[Any] = []
+        self._credentials: object = None
         self._closed = False
-        self._http: list[Any] = []
-        # A handle that nobody closes must print nothing at exit, and aiohttp would.
-        self._finalizer = weakref.finalize(self, _abandon, self._http)
 
     async def client(self) -> Any:
         """Return the client; the first call makes it.
@@ -43,50 +41,42 @@ class Connection:
         if self._client is None:
             async with self._lock:
                 if self._client is None:
-                    self._ensure_open()
-                    await self._connect()
-                    self._ensure_open()
+                    await self._connect(self._make_session())
         return self._client
 
-    def _ensure_open(self) -> None:
-        if self._closed:
-            raise CheckpointError(
-                "the checkpointer was closed while this call was under way",
-                reason="closed",
-                hint="Call `await checkpointer.bootstrap()` to open it again.",
-            )
+    async def renew(self, refused: Any) -> bool:
+        """Read the credentials again; return whether they have changed, and `client` returns one that uses them.
+
+        Args:
+            refused: the client whose credentials were refused.
+        """
+        async with self._lock:
+            if self._client is not refused:
+                return True
+            session = self._make_session()
+            credentials = await _frozen_credentials(session)
+            if credentials == self._credentials:
+                return False
+            await self._connect(session)
+            return True
 
     async def close(self) -> None:
-        """Close the client, on the loop that it belongs to."""
+        """Close what was opened."""
         self._closed = True
         async with self._lock:
-            context, self._context, self._client = self._context, None, None
-        if context is not None:
-            await context.__aexit__(None, None, None)
-        self.abandon()
+            self._client = None
+            while self._contexts:
+                await self._contexts.pop().__aexit__(None, None, None)
 
-    def abandon(self) -> None:
-        """Let go of the client, on any thread, when its loop is gone or going."""
-        self._closed = True
-        self._client = None
-        self._finalizer()
-
-    async def _connect(self) -> None:
-        # Imported here: it takes longer than the whole engine, and many processes only import the driver.
-        import aioboto3
+    async def _connect(self, session: aioboto3.Session) -> None:
+        if self._closed:
+            raise closed_error()
         from aiobotocore.config import AioConfig
-        from aiobotocore.session import get_session
         from botocore.handlers import add_expect_header
 
         options = self._options
-        session = options.session
-        if session is None:
-            base = get_session()
-            base.register_component("data_loader", _service_descriptions())
-            session = aioboto3.Session(botocore_session=base, profile_name=options.profile)
         styles = {None: "auto", True: "path", False: "virtual"}
         config = AioConfig(
-            http_session_cls=_recording(self._http),
             # The retries of this driver know what an unknown outcome means; those of the SDK do not.
             retries={"total_max_attempts": 1, "mode": "standard"},
             connect_timeout=options.connect_timeout,
@@ -97,11 +87,29 @@ class Connection:
             response_checksum_validation=options.checksums,
             s3={"addressing_style": styles[options.path_style]},
         )
+        credentials = await _frozen_credentials(session)
         context = session.client("s3", region_name=options.region, endpoint_url=options.endpoint_url, config=config)
         client = await context.__aenter__()
+        self._contexts.append(context)
         # `Expect: 100-continue` would add a round trip to each write.
         client.meta.events.unregister("before-call.s3", add_expect_header)
-        self._client, self._context = client, context
+        self._client, self._credentials = client, credentials
+
+    def _make_session(self) -> aioboto3.Session:
+        if self._options.session is not None:
+            return self._options.session
+        # Imported here: it takes longer than the whole engine, and many processes only import the driver.
+        import aioboto3
+        from aiobotocore.session import get_session
+
+        base = get_session()
+        base.register_component("data_loader", _service_descriptions())
+        return aioboto3.Session(botocore_session=base, profile_name=self._options.profile)
+
+
+async def _frozen_credentials(session: aioboto3.Session) -> object:
+    credentials = await session.get_credentials()
+    return None if credentials is None else await credentials.get_frozen_credentials()
 
 
 @functools.cache
@@ -110,41 +118,3 @@ def _service_descriptions() -> Any:
     from aiobotocore.session import get_session
 
     return get_session().get_component("data_loader")
-
-
-def _recording(made: list[Any]) -> Callable[..., Any]:
-    """A maker of HTTP sessions that keeps them, so that they can be dropped."""
-    from aiobotocore.httpsession import AIOHTTPSession
-    from aiohttp import ClientConnectionError
-
-    class Session(AIOHTTPSession):  # type: ignore[misc]  # its base has no types
-        dropped = False
-
-        async def _get_session(self, proxy_url: str | None) -> Any:
-            if self.dropped:
-                # A call that is still under way must not open what nobody closes any more.
-                raise ClientConnectionError("the connection was closed")
-            return await super()._get_session(proxy_url)
-
-        async def __aexit__(self, *failure: object) -> None:
-            self.dropped = True
-            await super().__aexit__(*failure)
-
-    def make(*args: Any, **kwargs: Any) -> Session:
-        session = Session(*args, **kwargs)
-        made.append(session)
-        return session
-
-    return make
-
-
-def _abandon(made: list[Any]) -> None:
-    for http in made:
-        http.dropped = True
-        for session in http._sessions.values():
-            connector = session.connector
-            session.detach()
-            if connector is not None:
-                connector._close()
-        http._sessions.clear()
-    made.clear()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sqlite3
 import tempfile
 from collections.abc import AsyncIterator
@@ -13,17 +12,14 @@ from typing import Final
 from stargraph.checkpoint.codec import Cipher
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.s3._concurrency import AT_ONCE
-from stargraph.checkpoint.s3._history import read_history
-from stargraph.checkpoint.s3._keys import KeyLayout
 from stargraph.checkpoint.s3._log import RunLog
-from stargraph.checkpoint.s3._objects import ObjectStore, TransientStoreError
-from stargraph.checkpoint.s3._reader import RecordReader
+from stargraph.checkpoint.s3._objects import ObjectStore, TransientStoreError, logger
+from stargraph.checkpoint.s3._read import RecordReader, read_history
+from stargraph.checkpoint.s3._schema import KeyLayout
 from stargraph.errors import CheckpointError
 
 MAX_FILE_BYTES: Final = 5 * 1024**3
 """The most that one request may store; a larger file is not made."""
-
-logger = logging.getLogger(__name__)
 
 
 class RunFiles:
@@ -59,7 +55,7 @@ class RunFiles:
             logger.warning("run %r: the file of the ended run was not made: %s", last.run_id, error)
 
     async def _make(self, last: Checkpoint) -> None:
-        steps = read_history(self._log, self._reader, last.run_id, from_step=None, to_step=None, newest_first=False)
+        steps = read_history(self._log, self._reader, last.run_id)
         with tempfile.TemporaryDirectory(prefix="stargraph-s3-", ignore_cleanup_errors=True) as directory:
             path = Path(directory) / "run.sqlite"
             if await write_file(steps, path, self._encryption) == last.step + 1 and _size(path) <= MAX_FILE_BYTES:

@@ -1,9 +1,9 @@
-r"""What an object of the log holds: one line of JSON, then the record.
+r"""What an object of the log holds: one line of JSON, its header, then the record.
 
-    {"bases":[0,3],"digest":"…","format":1,"kind":"record","size":1234,"summary":{…}}\n<record>
+    {"bases":[0,3],"digest":"…","format":2,"kind":"record","size":1234,"summary":{…}}\n<record>
 
-The line tells what a listing of runs, a writer and a prune need, so that they read the first kilobytes only:
-`bases` are the steps whose records this one is decoded from. A tombstone is the line alone: it keeps the slot taken
+The header tells what a listing of runs, a writer and a prune need, so that they read the first kilobytes only:
+`bases` are the steps whose records this one is decoded from. A tombstone is a header alone: it keeps the slot taken
 after the record went.
 """
 
@@ -17,19 +17,17 @@ import orjson
 from stargraph.checkpoint.codec import Codec, Record, base_steps_of
 from stargraph.checkpoint.driver import summary_json
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary
-from stargraph.errors import CheckpointCorruptedError, StoreVersionError
+from stargraph.checkpoint.s3._errors import corrupted_error, format_error
+from stargraph.checkpoint.s3._schema import STORE_FORMAT
 
-FRAME_FORMAT: Final = 1
-"""The number of the form; it is in every object."""
-
-HEAD_BYTES: Final = 16 * 1024
-"""How much of an object is read for its line; a longer line (a long traceback) takes a second read."""
+HEADER_BYTES: Final = 16 * 1024
+"""How much of an object is read for its header; a longer one (a long traceback) takes a second read."""
 
 Tombstone: TypeAlias = Literal["pruned", "deleted"]
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class Header:
     """The first line of a record's object.
 
     Attributes:
@@ -37,7 +35,7 @@ class Head:
         bases: the steps that the record is decoded from, the keyframe first.
         summary: the summary of the run after it.
         size: the length of the record, in bytes.
-        length: the length of the line with its newline, in bytes.
+        length: the length of the header with its newline, in bytes.
     """
 
     digest: str
@@ -57,7 +55,7 @@ def pack(checkpoint: Checkpoint, record: Record, codec: Codec) -> bytes:
     """
     line = {
         "digest": codec.fingerprint(checkpoint.digest),
-        "format": FRAME_FORMAT,
+        "format": STORE_FORMAT,
         "kind": "record",
         "size": len(record.data),
         "summary": orjson.Fragment(summary_json(checkpoint)),
@@ -68,105 +66,70 @@ def pack(checkpoint: Checkpoint, record: Record, codec: Codec) -> bytes:
 
 
 def tombstone(kind: Tombstone) -> bytes:
-    """Return the object that takes the place of a record.
-
-    Args:
-        kind: why the record went.
-    """
-    return orjson.dumps({"format": FRAME_FORMAT, "kind": kind}) + b"\n"
+    """Return the object that takes the place of a record that went."""
+    return orjson.dumps({"format": STORE_FORMAT, "kind": kind}) + b"\n"
 
 
 def is_tombstone(size: int) -> bool:
-    """Tell a tombstone from a record by the length that a listing shows, without a read.
-
-    Args:
-        size: the length of the object in a slot, in bytes.
-    """
+    """Tell a tombstone from a record by the length of the object, which a listing shows, without a read."""
     return size in _TOMBSTONE_BYTES
 
 
 _TOMBSTONE_BYTES: Final = frozenset({len(tombstone("pruned")), len(tombstone("deleted"))})
 
 
-def read_head(body: bytes, *, run_id: str, step: int) -> Head | Tombstone | None:
+def read_header(body: bytes, *, run_id: str, step: int) -> Header | Tombstone | None:
     """Return what the first line of an object says.
 
     Args:
         body: the object, or the beginning of it.
-        run_id: the run whose slot it is.
-        step: the step whose slot it is.
+        run_id: the run whose slot it is in.
+        step: the step whose slot it is in.
 
     Returns:
-        The head of a record, the kind of a tombstone, or None where the line goes on after `body`.
+        The header of a record, the kind of a tombstone, or None if the line goes on after `body`.
 
     Raises:
         CheckpointCorruptedError: it is no such line, or one of another slot.
-        StoreVersionError: a newer version of Stargraph wrote it.
+        StoreVersionError: another version of Stargraph wrote it.
     """
     end = body.find(b"\n")
     if end < 0:
         return None
     try:
         line = orjson.loads(memoryview(body)[:end])
-        if line["format"] != FRAME_FORMAT:
-            raise _newer(run_id, step, line["format"])
+        if line["format"] != STORE_FORMAT:
+            raise format_error(f"run {run_id!r}, step {step}: the object", line["format"], STORE_FORMAT)
         kind = line["kind"]
         if kind == "pruned" or kind == "deleted":
             return kind  # type: ignore[no-any-return]  # narrowed by value
         summary = RunSummary.model_validate(line["summary"])
         bases = tuple(line.get("bases", ()))
-        head = Head(digest=line["digest"], bases=bases, summary=summary, size=line["size"], length=end + 1)
+        header = Header(digest=line["digest"], bases=bases, summary=summary, size=line["size"], length=end + 1)
     except (ValueError, TypeError, KeyError) as error:
-        raise corrupted(run_id, step, f"its first line cannot be read: {error}") from error
+        # Without its cause, which would quote the content in logs.
+        raise corrupted_error(run_id, step, f"its header cannot be read: {str(error).partition(chr(10))[0]}") from None
     if (summary.run_id, summary.last_step) != (run_id, step):
-        raise corrupted(run_id, step, f"it is step {summary.last_step} of run {summary.run_id!r}")
-    return head
+        raise corrupted_error(run_id, step, f"it is step {summary.last_step} of run {summary.run_id!r}")
+    return header
 
 
-def record_of(body: bytes, head: Head, *, run_id: str, step: int) -> bytes:
-    """Return the record that follows the line.
+def record_of(body: bytes, header: Header, *, run_id: str, step: int) -> bytes:
+    """Return the record that follows the header.
 
     Args:
         body: the whole object.
-        head: its first line.
-        run_id: the run whose slot it is.
-        step: the step whose slot it is.
+        header: its first line.
+        run_id: the run whose slot it is in.
+        step: the step whose slot it is in.
 
     Raises:
-        CheckpointCorruptedError: it is not the record that the line tells of.
+        CheckpointCorruptedError: it is not the record that the header tells of.
         StoreVersionError: a newer version of Stargraph wrote it.
     """
-    record = body[head.length :]
-    if len(record) != head.size:
-        raise corrupted(run_id, step, f"it has {len(record)} bytes, and its first line says {head.size}")
-    if base_steps_of(record, run_id=run_id, step=step) != head.bases:
-        raise corrupted(run_id, step, "its first line names other bases than the record does")
+    record = body[header.length :]
+    if len(record) != header.size:
+        raise corrupted_error(run_id, step, f"it has {len(record)} bytes, and its header says {header.size}")
+    if base_steps_of(record, run_id=run_id, step=step) != header.bases:
+        raise corrupted_error(run_id, step, "its header names other bases than the record does")
     return record
-
-
-def _newer(run_id: str, step: int, found: object) -> StoreVersionError:
-    return StoreVersionError(
-        f"run {run_id!r}, step {step}: the object has format {found}, and this software reads {FRAME_FORMAT}",
-        reason="newer-format",
-        hint="Upgrade stargraph-checkpoint-s3 here to the version that wrote it.",
-        run_id=run_id,
-        step=step,
-    )
-
-
-def corrupted(run_id: str, step: int, complaint: str) -> CheckpointCorruptedError:
-    """Return the error of an object that is not what was written.
-
-    Args:
-        run_id: the run.
-        step: the step.
-        complaint: what is wrong with it.
-    """
-    return CheckpointCorruptedError(
-        f"run {run_id!r}, step {step}: the stored object is not what was written: {complaint}",
-        reason="corrupted-record",
-        hint="Nothing was changed. Restore the object from a backup or an earlier version of it, or fork the run"
-        " from an earlier step.",
-        run_id=run_id,
-        step=step,
-    )

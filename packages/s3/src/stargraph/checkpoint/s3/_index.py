@@ -1,16 +1,27 @@
-"""The index of runs: one entry for each, the newest first, checked against the log before it is believed."""
+"""The index: entries of the runs, of those that may not have ended, and of the children of a run.
+
+An entry is a hint, checked against the log before it is believed. Each is there before its run begins, and that of an
+open run goes after the run has ended, so a wrong one costs a request or two and hides nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
-from stargraph.checkpoint.protocol import ENDED, RunSummary
-from stargraph.checkpoint.s3._frame import Head, Tombstone
-from stargraph.checkpoint.s3._keys import KeyLayout
+from stargraph.checkpoint.driver import RunMatcher, RunQuery
+from stargraph.checkpoint.protocol import ENDED, Checkpoint, RunPage, RunSummary, is_run_id
+from stargraph.checkpoint.s3._concurrency import AT_ONCE, map_each
+from stargraph.checkpoint.s3._errors import raise_truncated
+from stargraph.checkpoint.s3._frame import Header, Tombstone
 from stargraph.checkpoint.s3._log import RunLog
-from stargraph.checkpoint.s3._objects import ObjectStore
+from stargraph.checkpoint.s3._objects import ObjectStore, TransientStoreError, logger
+from stargraph.checkpoint.s3._schema import KeyLayout
+from stargraph.errors import CheckpointError
+
+_PAGE: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +34,7 @@ class Entry:
         started_at: when it started.
         modified: when the entry was written, by the store's clock.
         deleted: the run was deleted.
-        ended_at_step: the step that ended the run, if its file was made; no more than a hint.
+        ended_at_step: the step that ended the run, if its file was made.
     """
 
     key: str
@@ -35,7 +46,7 @@ class Entry:
 
 
 class RunIndex:
-    """Lists runs.
+    """Notes where runs begin and end, and lists them.
 
     Args:
         store: the objects.
@@ -48,16 +59,43 @@ class RunIndex:
         self._keys = keys
         self._log = log
 
-    async def entries(self, *, after: str = "", page: int = 1000) -> AsyncIterator[Entry]:
+    async def note_start(self, begun: Checkpoint) -> None:
+        """Make the entries of a run that is about to begin."""
+        # None is overwritten: the entry of a deleted run is a tombstone.
+        await self._store.create_empty(
+            [
+                self._keys.entry(begun.run_id, begun.started_at),
+                *self.hints(begun.run_id, begun.started_at, begun.parent_run_id),
+            ]
+        )
+
+    async def note_end(self, last: Checkpoint) -> None:
+        """Remove the entry of a run among the open ones, after it has ended for good. A failure is logged."""
+        try:
+            await self._store.remove([self._keys.entry(last.run_id, last.started_at, folder=self._keys.open)])
+        except (CheckpointError, TransientStoreError) as error:
+            # The write that ended the run has succeeded, and a search looks at the run's log.
+            logger.warning(
+                "run %r: it ended, and is still listed as open until prune() finds out: %s", last.run_id, error
+            )
+
+    def hints(self, run_id: str, started_at: datetime, parent_run_id: str | None) -> list[str]:
+        """Return the keys of a run's entries beside that in the index itself."""
+        folders = [self._keys.open, *([] if parent_run_id is None else [self._keys.children(parent_run_id)])]
+        return [self._keys.entry(run_id, started_at, folder=folder) for folder in folders]
+
+    async def entries(self, *, folder: str | None = None, after: str = "", page: int = _PAGE) -> AsyncIterator[Entry]:
         """Yield the entries, the newest start first, ties by run id.
 
         Args:
+            folder: which entries; None for those of all runs.
             after: only those after the entry with this key.
             page: how many keys to list at once, up to 1000.
         """
+        folder = self._keys.runs if folder is None else folder
         pending: Entry | None = None
         while True:
-            listed = await self._store.list(self._keys.runs, after=after, limit=page)
+            listed = await self._store.list(folder, after=after, limit=page)
             for info in listed:
                 run = self._keys.run_of(info.key)
                 if run is None:
@@ -75,21 +113,135 @@ class RunIndex:
             yield pending
 
     async def summary(self, entry: Entry) -> RunSummary | None:
-        """Return the summary of the run that an entry names, or None where there is no such run.
+        """Return the summary of the run that an entry names, or None if there is no such run.
 
-        Args:
-            entry: the entry.
+        Raises:
+            CheckpointCorruptedError: the run has a file that says where it ended, and that end is gone.
         """
         if entry.deleted:
             return None
-        head: Head | Tombstone | None = None
+        header: Header | Tombstone | None = None
         if entry.ended_at_step is not None:
-            head = await self._log.head(entry.run_id, entry.ended_at_step)
-            if isinstance(head, Head) and head.summary.status not in ENDED:
-                head = None
-        if not isinstance(head, Head):
-            head = await self._log.newest_head(entry.run_id)
+            header = await self._log.header(entry.run_id, entry.ended_at_step)
+            if header is None:
+                await self._raise_if_truncated(entry.run_id, entry.ended_at_step)
+            if isinstance(header, Header) and header.summary.status not in ENDED:
+                header = None
+        if not isinstance(header, Header):
+            header = await self._log.newest_header(entry.run_id)
         # An entry of a start that lost to another start of the same run names another time.
-        if not isinstance(head, Head) or head.summary.started_at != entry.started_at:
+        if not isinstance(header, Header) or header.summary.started_at != entry.started_at:
             return None
-        return head.summary
+        return header.summary
+
+    async def check_end(self, newest: RunSummary) -> None:
+        """Check that the newest record of a run that has not ended is not older than the file of its end.
+
+        Raises:
+            CheckpointCorruptedError: the run has ended, and its last records are gone.
+        """
+        entry = self._keys.entry(newest.run_id, newest.started_at)
+        listed = await self._store.list(self._keys.runs, after=entry, limit=1)
+        run = self._keys.run_of(listed[0].key) if listed else None
+        if (
+            run is not None
+            and run.ended_at_step is not None
+            and (run.run_id, run.started_at) == (newest.run_id, newest.started_at)
+            and newest.last_step < run.ended_at_step
+        ):
+            await self._raise_if_truncated(newest.run_id, run.ended_at_step)
+
+    async def _raise_if_truncated(self, run_id: str, ended_at_step: int) -> None:
+        newest = await self._log.newest(run_id)
+        # A deletion takes the slot after the end, and later frees those below.
+        if newest is None or newest[0] < ended_at_step:
+            raise_truncated(run_id, ended_at_step, None if newest is None else newest[0])
+
+    async def first_runs(self, *, since: datetime | None, limit: int) -> list[RunSummary]:
+        """Return the newest runs, and read no more of the store than that takes.
+
+        Args:
+            since: only runs that started then or later.
+            limit: at most this many.
+        """
+        found: list[RunSummary] = []
+        # A run has up to two keys, and one key more shows that the last of them is the last.
+        entries = self.entries(page=min(_PAGE, 2 * limit + 1))
+        async for window in windows(entries, lambda: min(AT_ONCE, limit - len(found)), since=since):
+            found.extend(filter(None, await map_each(self.summary, window)))
+        return found
+
+    async def search(self, query: RunQuery) -> RunPage:
+        """Return one page of the runs that match; see `RunSearch.search`."""
+        if query.order == "updated":
+            # No key is in this order: all that match are looked at.
+            return query.page([summary async for summary in self._matching(query.matcher)])
+        wanted = query.limit + 1 if query.limit else 0
+        after = None if query.cursor is None else (query.cursor.run_id, query.cursor.moment)
+        return query.cut([summary async for summary in self._matching(query.matcher, after=after, limit=wanted)])
+
+    async def matching(self, matcher: RunMatcher) -> list[RunSummary]:
+        """Return all runs that match, the newest start first."""
+        return [summary async for summary in self._matching(matcher)]
+
+    async def _matching(
+        self,
+        matcher: RunMatcher,
+        *,
+        after: tuple[str, datetime] | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[RunSummary]:
+        if matcher.statuses == () or (matcher.parent_run_id is not None and not is_run_id(matcher.parent_run_id)):
+            return
+        # The folder with the fewest entries that has every run which may match.
+        folder = self._keys.runs
+        if matcher.parent_run_id is not None:
+            folder = self._keys.children(matcher.parent_run_id)
+        elif matcher.statuses is not None and not ENDED.intersection(matcher.statuses):
+            folder = self._keys.open
+        entries = self.entries(folder=folder, after="" if after is None else self._keys.entry(*after, folder=folder))
+        found = 0
+        # Only so many at once as may still be wanted would take many round trips if few of them match.
+        async for window in windows(entries, lambda: AT_ONCE, since=matcher.since):
+            for summary in await map_each(self.summary, window):
+                if found == limit:
+                    return
+                if summary is not None and matcher.matches(summary):
+                    found += 1
+                    yield summary
+
+
+async def windows(
+    entries: AsyncIterator[Entry],
+    width: Callable[[], int],
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    deleted: bool = False,
+) -> AsyncIterator[list[Entry]]:
+    """Yield entries some at a time.
+
+    Args:
+        entries: the entries, the newest first.
+        width: how many to take next; 0 ends it.
+        since: only those that started then or later.
+        until: only those that started before.
+        deleted: those of deleted runs too.
+    """
+    window: list[Entry] = []
+    wanted = width()
+    if not wanted:
+        return
+    async for entry in entries:
+        if since is not None and entry.started_at < since:
+            break
+        if (entry.deleted and not deleted) or (until is not None and entry.started_at >= until):
+            continue
+        window.append(entry)
+        if len(window) == wanted:
+            yield window
+            window, wanted = [], width()
+            if not wanted:
+                return
+    if window:
+        yield window

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 from urllib.parse import parse_qsl, unquote
 
-from stargraph.checkpoint.s3._keys import MAX_PREFIX_BYTES
+from stargraph.checkpoint.s3._schema import MAX_PREFIX_BYTES
 from stargraph.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -18,27 +18,23 @@ if TYPE_CHECKING:
 Checksums: TypeAlias = Literal["when_supported", "when_required"]
 
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
-_ACCESS_POINT: Final = re.compile(r"arn:[^/?#]+")
+_ACCESS_POINT: Final = re.compile(r"arn:[A-Za-z0-9:._-]+")
 _ENDPOINT: Final = re.compile(r"https?://[^/?#]", re.IGNORECASE)
+_NAME: Final = re.compile(r"[a-z_]{1,30}")
+_SHORT: Final = re.compile(r"[A-Za-z0-9._+-]{1,12}")
 _FLAGS: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+_FLAG_OPTIONS: Final = ("path_style", "unsafe_single_writer", "files_of_ended_runs", "read_only")
+_SECONDS_OPTIONS: Final = ("connect_timeout", "read_timeout", "deadline")
+_TEXT_OPTIONS: Final = ("endpoint_url", "region", "kms_key_id", "checksums", "profile", "cache_dir")
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionOptions:
-    """How the store is reached.
+    """How the store is reached; `S3Checkpointer` describes the arguments.
 
     Attributes:
-        endpoint_url: where the API is; None for AWS.
-        region: the region; None for that of the environment.
-        path_style: put the bucket in the path of the URL; None lets the SDK choose.
-        kms_key_id: encrypt with this KMS key.
-        checksums: when the SDK adds checksums of its own.
-        proxies: proxy URLs by scheme.
-        profile: the profile of the shared configuration files.
-        session: makes the clients.
-        connect_timeout: seconds to connect.
-        read_timeout: seconds without a byte.
-        deadline: seconds for a request with all its attempts.
+        in_url: the options were named in a URL, and hints name them so.
 
     Raises:
         ValueError: one of them makes no sense.
@@ -56,16 +52,28 @@ class ConnectionOptions:
     connect_timeout: float = 5.0
     read_timeout: float = 20.0
     deadline: float = 60.0
+    in_url: bool = False
 
     def __post_init__(self) -> None:
+        if self.endpoint_url is not None and "@" in self.endpoint_url:
+            raise ValueError("endpoint_url has an @: leave out the user and the password; set AWS_ACCESS_KEY_ID")
         if self.endpoint_url is not None and not _ENDPOINT.match(self.endpoint_url):
             raise ValueError(f"endpoint_url={self.endpoint_url}: give a URL that begins with http:// or https://")
         if self.checksums not in get_args(Checksums):
-            raise ValueError(f"checksums={self.checksums}: give {' or '.join(get_args(Checksums))}")
-        for name in ("connect_timeout", "read_timeout", "deadline"):
-            seconds = getattr(self, name)
-            if not 0 < seconds < float("inf"):
-                raise ValueError(f"{name}={seconds}: give seconds, more than 0")
+            raise ValueError(f"checksums{_quoted(self.checksums)}: give {' or '.join(get_args(Checksums))}")
+        for name in _SECONDS_OPTIONS:
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name}={getattr(self, name)}: give seconds, more than 0")
+
+    def spelled(self, name: str, value: str = "…", *, argument: str | None = None) -> str:
+        """Return an option as its user writes it: in the store's URL, or as an argument.
+
+        Args:
+            name: the option.
+            value: its value.
+            argument: its value as an argument, if that is written in another way.
+        """
+        return f"`{name}={value}` in the store's URL" if self.in_url else f"`{name}={argument or value}`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,20 +95,24 @@ class Address:
 def parse_url(url: str) -> tuple[Address, dict[str, Any]]:
     """Read `s3://bucket/prefix?option=value&…`.
 
-    Args:
-        url: the URL.
-
     Returns:
         The place, and the arguments of `S3Checkpointer` that the query names.
 
     Raises:
-        CheckpointError: it is not such a URL (`reason="invalid-url"`).
+        CheckpointError: it is not such a URL (`reason="invalid-url"`). The message never quotes what may be a secret.
     """
     scheme, separator, rest = url.partition("://")
     if scheme.lower() != "s3" or not separator:
-        raise _invalid(f"{url.partition('?')[0]!r} does not name an S3 store")
+        raise _invalid("the URL does not begin with s3://")
     where, _, query = rest.partition("?")
     bucket, _, path = where.partition("/")
+    if "@" in bucket or (":" in bucket and not _ACCESS_POINT.fullmatch(bucket)):
+        raise CheckpointError(
+            "the URL carries credentials, or a port, in the place of the bucket",
+            reason="invalid-url",
+            hint="Leave them out, as in s3://bucket/prefix, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or"
+            " AWS_PROFILE. What was in a URL may be in logs: rotate the key.",
+        )
     if not (_BUCKET.fullmatch(bucket) or _ACCESS_POINT.fullmatch(bucket)):
         raise _invalid(f"{bucket!r} is not the name of a bucket")
     prefix = unquote(path).strip("/")
@@ -110,22 +122,32 @@ def parse_url(url: str) -> tuple[Address, dict[str, Any]]:
         raise _invalid(f"the prefix is longer than {MAX_PREFIX_BYTES} bytes")
     if not prefix.isprintable() or "#" in prefix:
         raise _invalid(f"the prefix {prefix!r} has a character that a key should not have")
-    return Address(bucket, prefix), dict(_option(name, text) for name, text in parse_qsl(query, strict_parsing=False))
+    options = parse_qsl(query, keep_blank_values=True)
+    return Address(bucket, prefix), dict(_option(name, text) for name, text in options)
 
 
 def _option(name: str, text: str) -> tuple[str, Any]:
-    if name in ("path_style", "unsafe_single_writer", "files_of_ended_runs"):
+    if name in _FLAG_OPTIONS:
         if text.lower() not in _FLAGS:
-            raise _invalid(f"{name}={text}: give true or false")
+            raise _invalid(f"{name}{_quoted(text)}: give true or false")
         return name, _FLAGS[text.lower()]
-    if name in ("connect_timeout", "read_timeout", "deadline"):
+    if name in _SECONDS_OPTIONS:
         try:
             return name, float(text)
         except ValueError:
-            raise _invalid(f"{name}={text}: give seconds") from None
-    if name in ("endpoint_url", "region", "kms_key_id", "checksums", "profile", "cache_dir"):
+            raise _invalid(f"{name}{_quoted(text)}: give seconds") from None
+    if name in _TEXT_OPTIONS:
         return name, text
-    raise _invalid(f"{name!r} is not an option of an S3 store's URL")
+    named = repr(name) if _NAME.fullmatch(name) else "one of the names in the query"
+    raise _invalid(
+        f"{named} is not an option of an S3 store's URL: give"
+        f" {', '.join(sorted((*_FLAG_OPTIONS, *_SECONDS_OPTIONS, *_TEXT_OPTIONS)))}"
+    )
+
+
+def _quoted(text: str) -> str:
+    """Return a value as a message shows it; not at all if it may be a secret in the wrong place."""
+    return f"={text}" if _SHORT.fullmatch(text) else ""
 
 
 def _invalid(complaint: str) -> CheckpointError:

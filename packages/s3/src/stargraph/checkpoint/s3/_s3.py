@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from stargraph.checkpoint.s3._concurrency import finish, map_each
+from stargraph.checkpoint.s3._concurrency import map_each
 from stargraph.checkpoint.s3._connection import Connection
-from stargraph.checkpoint.s3._failures import Outcome, classify
+from stargraph.checkpoint.s3._errors import Outcome, Request, classify
 from stargraph.checkpoint.s3._objects import ObjectInfo
+from stargraph.checkpoint.s3._options import ConnectionOptions
 from stargraph.errors import StoreUnavailableError
 
 _PAGE: Final = 1000
@@ -22,18 +24,19 @@ class S3ObjectStore:
 
     Args:
         connection: makes the client.
+        options: how the store is reached.
         bucket: the bucket.
-        kms_key_id: encrypt what is written with this KMS key.
     """
 
-    def __init__(self, connection: Connection, bucket: str, *, kms_key_id: str | None = None) -> None:
+    def __init__(self, connection: Connection, options: ConnectionOptions, bucket: str) -> None:
         self._connection = connection
+        self._options = options
         self._bucket = bucket
         # A directory bucket lists in no order and knows no start: all of a folder is listed and sorted here.
         self._ordered = not bucket.endswith(_DIRECTORY_BUCKET)
         self._encryption: dict[str, Any] = {}
-        if kms_key_id is not None:
-            self._encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key_id}
+        if options.kms_key_id is not None:
+            self._encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": options.kms_key_id}
 
     async def create(self, key: str, body: bytes | Path) -> str | None:
         """See `ObjectStore`."""
@@ -43,12 +46,14 @@ class S3ObjectStore:
         return await self._create(key, body)
 
     async def _create(self, key: str, content: Any) -> str | None:
-        reply = await finish(
-            self._request(
-                "put_object", "s3:PutObject", key, (Outcome.EXISTS,), Body=content, IfNoneMatch="*", **self._encryption
-            )
+        reply = await self._request(
+            "put_object", "s3:PutObject", key, (Outcome.EXISTS,), Body=content, IfNoneMatch="*", **self._encryption
         )
         return None if reply is Outcome.EXISTS else str(reply["ETag"])
+
+    async def create_empty(self, keys: Sequence[str]) -> None:
+        """See `ObjectStore`."""
+        await map_each(lambda key: self.create(key, b""), keys)
 
     async def overwrite(self, keys: Sequence[str], body: bytes) -> None:
         """See `ObjectStore`."""
@@ -110,15 +115,30 @@ class S3ObjectStore:
     async def _request(
         self, operation: str, permission: str, key: str | None, answers: Collection[Outcome] = (), **arguments: Any
     ) -> Any:
-        where = f"s3://{self._bucket}/{arguments['Prefix'] if key is None else key}"
+        request = Request(self._bucket, arguments["Prefix"] if key is None else key, permission, answers)
         if key is not None:
             arguments["Key"] = key
-        try:
-            client = await self._connection.client()
-            reply = await getattr(client, operation)(Bucket=self._bucket, **arguments)
-            if operation == "get_object":
-                async with reply["Body"] as stream:
-                    reply["Body"] = await stream.read()
-        except Exception as error:  # noqa: BLE001  # classify raises what it does not know
-            return classify(error, answers=answers, where=where, bucket=self._bucket, permission=permission)
+        client = None
+        while True:
+            refused = client
+            try:
+                client = await self._connection.client()
+                return await self._send(client, operation, arguments)
+            except Exception as error:  # noqa: BLE001  # classify raises what it does not know
+                try:
+                    return classify(error, request, self._options)
+                except StoreUnavailableError as failure:
+                    if failure.reason != "bad-credentials" or client is None or refused is not None:
+                        raise
+                    # They may have been rotated: once more with those of now, if these are others.
+                    if not await self._connection.renew(client):
+                        raise
+
+    async def _send(self, client: Any, operation: str, arguments: dict[str, Any]) -> Any:
+        if isinstance(body := arguments.get("Body"), io.IOBase):
+            body.seek(0)
+        reply = await getattr(client, operation)(Bucket=self._bucket, **arguments)
+        if operation == "get_object":
+            async with reply["Body"] as stream:
+                reply["Body"] = await stream.read()
         return reply

@@ -1,0 +1,130 @@
+"""Appending: creating the object of a step is the commit. docs/s3.md argues why this is safe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from stargraph.checkpoint.codec import Codec
+from stargraph.checkpoint.driver import Tail, judge_append, run_deleted_error
+from stargraph.checkpoint.protocol import ENDED, Checkpoint
+from stargraph.checkpoint.s3._errors import inconsistent_error
+from stargraph.checkpoint.s3._frame import Header, pack
+from stargraph.checkpoint.s3._index import RunIndex
+from stargraph.checkpoint.s3._log import RunLog
+from stargraph.checkpoint.s3._objects import ObjectStore
+from stargraph.checkpoint.s3._schema import KeyLayout
+from stargraph.errors import CheckpointError
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """An object that was created.
+
+    Attributes:
+        etag: its ETag.
+        body: its content.
+    """
+
+    etag: str
+    body: bytes
+
+
+class Appender:
+    """Appends to the logs of runs.
+
+    Args:
+        store: the objects.
+        keys: where they are.
+        codec: makes records, and remembers what the next ones may build on.
+        log: finds the ends of runs.
+        index: lists runs.
+    """
+
+    def __init__(self, store: ObjectStore, keys: KeyLayout, codec: Codec, log: RunLog, index: RunIndex) -> None:
+        self._store = store
+        self._keys = keys
+        self._codec = codec
+        self._log = log
+        self._index = index
+
+    async def append(self, checkpoint: Checkpoint) -> Appended | None:
+        """Append a checkpoint.
+
+        Returns:
+            What was stored, or None if the checkpoint was stored already.
+
+        Raises:
+            CheckpointError: it is refused, as `judge_append` says; or the outcome is unknown.
+        """
+        appended = await self._append(checkpoint)
+        if checkpoint.status in ENDED:
+            # Also if it was stored already: whoever stored it may have died before this.
+            await self._index.note_end(checkpoint)
+        return appended
+
+    async def _append(self, checkpoint: Checkpoint) -> Appended | None:
+        run_id, step = checkpoint.run_id, checkpoint.step
+        record = self._codec.encode(checkpoint)
+        body = pack(checkpoint, record, self._codec)
+        tail = self._log.cached_tail(run_id)
+        if tail is None and step == 0:
+            # The entries come first: a crash in between leaves an entry without a run, which a
+            # listing sees, and never a run without an entry, which it could not.
+            await self._index.note_start(checkpoint)
+        elif (tail is None or not self._follows(checkpoint, tail)) and (await self._judge(checkpoint) == "stored"):
+            self._codec.forget(run_id)
+            return None
+        try:
+            etag = await self._store.create(self._keys.slot(run_id, step), body)
+        except BaseException:
+            # It may have been stored, or may yet be: the next write reads the log before it goes on.
+            self._log.invalidate(run_id)
+            raise
+        if etag is None:
+            await self._judge_taken(checkpoint)
+            # What is stored may be another form of it, with other bases.
+            self._codec.forget(run_id)
+        else:
+            self._codec.appended(record)
+        self._log.remember(run_id, Tail(step, self._codec.fingerprint(checkpoint.digest), checkpoint.status))
+        return None if etag is None else Appended(etag, body)
+
+    async def _judge_taken(self, checkpoint: Checkpoint) -> None:
+        """The slot is taken: by a former attempt of this very write, or by another writer."""
+        header = await self._log.header(checkpoint.run_id, checkpoint.step)
+        if isinstance(header, Header):
+            self._verdict(checkpoint, tail=None, stored_digest=header.digest)
+            if not await self._log.is_known(checkpoint.run_id):
+                # A deletion that was cut short has left it behind.
+                raise run_deleted_error(checkpoint.run_id, checkpoint.step)
+        elif await self._judge(checkpoint) == "append":
+            raise inconsistent_error(self._keys.slot(checkpoint.run_id, checkpoint.step))
+
+    async def _judge(self, checkpoint: Checkpoint) -> Literal["append", "stored"]:
+        run_id, step = checkpoint.run_id, checkpoint.step
+        tail = await self._log.read_tail(run_id)
+        if tail == "deleted":
+            raise run_deleted_error(run_id, step)
+        stored_digest = None
+        if tail is not None and step <= tail.step:
+            header = await self._log.header(run_id, step) if step < tail.step else None
+            if step == tail.step:
+                stored_digest = tail.digest
+            elif isinstance(header, Header):
+                stored_digest = header.digest
+            else:
+                tail = replace(tail, floor=step + 1)
+        return self._verdict(checkpoint, tail=tail, stored_digest=stored_digest)
+
+    def _verdict(
+        self, checkpoint: Checkpoint, *, tail: Tail | None, stored_digest: str | None
+    ) -> Literal["append", "stored"]:
+        return judge_append(checkpoint, tail=tail, stored_digest=stored_digest, fingerprint=self._codec.fingerprint)
+
+    def _follows(self, checkpoint: Checkpoint, tail: Tail) -> bool:
+        try:
+            return self._verdict(checkpoint, tail=tail, stored_digest=None) == "append"
+        except CheckpointError:
+            # The tail may be an old one: what is stored decides, and gives the reason.
+            return False

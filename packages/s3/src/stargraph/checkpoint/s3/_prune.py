@@ -1,0 +1,221 @@
+"""Deletion and pruning: what goes leaves a tombstone, so that its slot stays taken."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from stargraph.checkpoint.driver import PruneRule, needed_steps
+from stargraph.checkpoint.protocol import ENDED
+from stargraph.checkpoint.s3._frame import Header, is_tombstone, tombstone
+from stargraph.checkpoint.s3._index import Entry, RunIndex
+from stargraph.checkpoint.s3._log import RunLog
+from stargraph.checkpoint.s3._objects import ObjectInfo, ObjectStore, TransientStoreError, logger
+from stargraph.checkpoint.s3._read import RecordReader
+from stargraph.checkpoint.s3._schema import KeyLayout
+from stargraph.errors import CheckpointError, StoreUnavailableError
+
+TOMBSTONE_LIFETIME: Final = timedelta(days=7)
+"""How long a tombstone stays. A writer that is suspended in the middle of a write for longer than that may
+be acknowledged for a step that is lost."""
+
+_PAGE: Final = 1000
+
+
+class Pruner:
+    """Deletes and prunes runs, and frees the tombstones that are old enough.
+
+    Args:
+        store: the objects.
+        keys: where they are.
+        log: the logs.
+        reader: reads whole records.
+        index: lists runs.
+    """
+
+    def __init__(self, store: ObjectStore, keys: KeyLayout, log: RunLog, reader: RecordReader, index: RunIndex) -> None:
+        self._store = store
+        self._keys = keys
+        self._log = log
+        self._reader = reader
+        self._index = index
+
+    async def delete(self, run_id: str) -> bool:
+        """Remove a run for good. After a crash in the middle the run reads as unknown; do it again.
+
+        Returns:
+            Whether there was anything to remove.
+        """
+        while True:
+            newest = await self._log.newest(run_id)
+            if newest is None:
+                return False
+            step, _ = newest
+            if await self._log.is_end_of_deleted(run_id, *newest):
+                return await self._mark_deleted(run_id, step - 1) > 0
+            if await self._take_slot(run_id, step + 1):
+                await self._mark_deleted(run_id, step)
+                return True
+
+    async def prune(self, run_id: str, started_at: datetime, rule: PruneRule, *, now: datetime) -> int:
+        """Remove what a rule removes of one run, and free its old tombstones.
+
+        Args:
+            run_id: the run.
+            started_at: when it started.
+            rule: the rule.
+            now: the time by the store's clock.
+
+        Returns:
+            How many checkpoints go.
+        """
+        while True:
+            newest = await self._log.newest(run_id)
+            if newest is None:
+                return 0
+            latest, _ = newest
+            if await self._log.is_end_of_deleted(run_id, *newest):
+                return 0 if rule.dry_run or rule.keep_last > 0 else await self._mark_deleted(run_id, latest - 1)
+            header = await self._log.header(run_id, latest)
+            if not isinstance(header, Header) or not _is_prunable(header, started_at, rule):
+                return 0
+            if rule.keep_last > 0:
+                return await self._prune_steps(run_id, header, rule, now=now)
+            if rule.dry_run:
+                return len(await self._records(run_id))
+            # Taking the next slot proves that the run is still as it was judged.
+            if await self._take_slot(run_id, latest + 1):
+                return await self._mark_deleted(run_id, latest)
+
+    async def _prune_steps(self, run_id: str, header: Header, rule: PruneRule, *, now: datetime) -> int:
+        latest, ended = header.summary.last_step, header.summary.status in ENDED
+        slots = [slot async for slot in self._log.slots(run_id)]
+        records = [step for step, info in slots if not is_tombstone(info.size)]
+        kept = await self._kept(run_id, latest, set(records[: rule.keep_last]), ended=ended)
+        if kept is None:
+            return 0  # The run has moved on, and another prune with it, which knows what the run needs now.
+        # What was added since refers to the step judged here, to later ones, or to what that step needs, and is
+        # decoded from those or from what that step is decoded from.
+        prunable = sorted(step for step in records if step < latest and step not in kept)
+        if prunable and not rule.dry_run:
+            if ended:
+                await self._store.overwrite([self._keys.file(run_id, header.summary.started_at, latest)], b"")
+            await self._store.overwrite([self._keys.slot(run_id, step) for step in prunable], tombstone("pruned"))
+        if not rule.dry_run:
+            await self._free(slots, now)
+        return len(prunable)
+
+    async def _kept(self, run_id: str, latest: int, last: set[int], *, ended: bool) -> set[int] | None:
+        """Return what must stay beside some last steps, or None if the latest was pruned meanwhile."""
+        needed = set() if ended else await self._needed_by(run_id, latest)
+        if needed is None:
+            return None
+        kept = last | needed | {latest}
+        bases = await self._bases_of(run_id, kept)
+        return None if bases is None else kept | bases
+
+    async def _needed_by(self, run_id: str, latest: int) -> set[int] | None:
+        checkpoint = await self._reader.read(run_id, latest)
+        if checkpoint is None:
+            return None
+        return {step for span in needed_steps(checkpoint) for step in range(span.first, span.last + 1)}
+
+    async def _bases_of(self, run_id: str, steps: set[int]) -> set[int] | None:
+        bases: set[int] = set()
+        for step in steps:
+            # A step is decoded from the step before it and from what that one is decoded from, or from some of these.
+            if step - 1 not in steps:
+                found = await self._reader.read_with_header(run_id, step)
+                if found is None:
+                    return None
+                bases.update(found[1].bases)
+        return bases
+
+    async def reclaim(self, entry: Entry, now: datetime) -> None:
+        """Free what a deleted run has left, once its tombstones are old enough.
+
+        Args:
+            entry: the index entry of the run, a tombstone.
+            now: the time by the store's clock.
+        """
+        if now - entry.modified <= TOMBSTONE_LIFETIME:
+            return
+        slots = [slot async for slot in self._log.slots(entry.run_id)]
+        await self._free(slots, now)
+        files = (
+            []
+            if entry.ended_at_step is None
+            else [self._keys.file(entry.run_id, entry.started_at, entry.ended_at_step)]
+        )
+        await self._store.remove([*files, self._keys.cache_key(entry.run_id), entry.key])
+
+    async def remove_stale(self, entry: Entry, now: datetime) -> None:
+        """Remove an entry of an open run if that run has ended, was deleted, or can no longer begin.
+
+        Args:
+            entry: an entry among those of the open runs.
+            now: the time by the store's clock.
+        """
+        newest = await self._log.newest_header(entry.run_id)
+        if newest is None:
+            # Its first step may be under way, for as long as any write.
+            stale = now - entry.modified > TOMBSTONE_LIFETIME
+        elif isinstance(newest, Header):
+            stale = newest.summary.status in ENDED or newest.summary.started_at != entry.started_at
+        else:
+            stale = True
+        if not stale:
+            return
+        try:
+            await self._store.remove([entry.key])
+        except StoreUnavailableError as error:
+            if error.reason != "access-denied":
+                raise
+            # Whoever may overwrite and not remove can prune all the same.
+            logger.warning("run %r: its entry in open/ was not removed: %s", entry.run_id, error)
+
+    async def _free(self, slots: list[tuple[int, ObjectInfo]], now: datetime) -> None:
+        # The first and the last slot stay taken for good: without them the run could start again, or go on.
+        inner = [info for _, info in slots[1:-1] if is_tombstone(info.size)]
+        freed = [info.key for info in inner if now - info.modified > TOMBSTONE_LIFETIME]
+        for start in range(0, len(freed), _PAGE):
+            await self._store.remove(freed[start : start + _PAGE])
+
+    async def _take_slot(self, run_id: str, step: int) -> bool:
+        """Take the slot that the next step would need: from here on no write of the run can succeed."""
+        return await self._store.create(self._keys.slot(run_id, step), tombstone("deleted")) is not None
+
+    async def _mark_deleted(self, run_id: str, last: int) -> int:
+        """Put tombstones in the place of all that a deleted run has; its end is taken already."""
+        records = sorted(await self._records(run_id), reverse=True)
+        if records:
+            # The newest record goes last: it says where the index entry is, should this be done again.
+            header = await self._log.header(run_id, records[0])
+            # First, so that copies on other machines cannot be read any more, whenever this is cut short.
+            await self._store.overwrite([self._keys.cache_key(run_id)], tombstone("deleted"))
+            if isinstance(header, Header):
+                started_at = header.summary.started_at
+                await self._store.overwrite([self._keys.entry(run_id, started_at)], tombstone("deleted"))
+                if header.summary.status in ENDED:
+                    await self._store.overwrite([self._keys.file(run_id, started_at, last)], b"")
+                await self._remove_hints(header)
+            older = [self._keys.slot(run_id, step) for step in reversed(records[1:])]
+            await self._store.overwrite(older, tombstone("deleted"))
+            await self._store.overwrite([self._keys.slot(run_id, records[0])], tombstone("deleted"))
+        return len(records)
+
+    async def _remove_hints(self, newest: Header) -> None:
+        run = newest.summary
+        try:
+            await self._store.remove(self._index.hints(run.run_id, run.started_at, run.parent_run_id))
+        except (CheckpointError, TransientStoreError) as error:
+            # They name the run and hold nothing of it; whoever follows them finds it deleted.
+            logger.warning("run %r: it was deleted, and its entry in open/ was not removed: %s", run.run_id, error)
+
+    async def _records(self, run_id: str) -> list[int]:
+        return [step async for step, info in self._log.slots(run_id) if not is_tombstone(info.size)]
+
+
+def _is_prunable(newest: Header, started_at: datetime, rule: PruneRule) -> bool:
+    run = newest.summary
+    return run.started_at == started_at and run.status in rule.statuses and run.updated_at < rule.older_than

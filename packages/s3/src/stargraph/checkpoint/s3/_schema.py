@@ -1,0 +1,244 @@
+"""The layout of a store, which docs/s3.md draws, its marker, and the proof that it keeps what a condition promises.
+
+    <prefix>/stargraph.json                            the format of the store
+    <prefix>/log/<run_id>/<inverted step>              one step of a run: its slot
+    <prefix>/runs/<inverted start>-<run_id>            the index entry of a run
+    <prefix>/runs/<inverted start>-<run_id>,<step>.sqlite    the file of a run that ended at that step
+    <prefix>/open/<inverted start>-<run_id>            there if the run may not have ended
+    <prefix>/children/<parent>/<inverted start>-<run_id>    there if the run came from the parent
+    <prefix>/cache-keys/<run_id>                       what copies of the run on local disks are encrypted with
+
+A run id holds no `/` and no `,`, so the keys of two runs never mix, even if one id begins with the
+other. Numbers are inverted and padded: the newest comes first in a listing, which is in key order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import orjson
+
+from stargraph.checkpoint.driver import no_store_error
+from stargraph.checkpoint.protocol import is_run_id
+from stargraph.checkpoint.s3._errors import format_error
+from stargraph.checkpoint.s3._objects import ObjectStore
+from stargraph.errors import CheckpointCorruptedError
+
+STORE_FORMAT: Final = 2
+"""The number of the layout and of the objects in it; a store with another one is left alone."""
+
+MAX_PREFIX_BYTES: Final = 512
+"""How long a prefix may be: a key holds 1,024 bytes, and two run ids take up to 400 of them."""
+
+_MARKER: Final = orjson.dumps({"format": STORE_FORMAT, "store": "stargraph-checkpoint-s3"}) + b"\n"
+_RACERS: Final = 8
+_ROUNDS: Final = 3
+
+_TOP_STEP: Final = 10**16 - 1
+_TOP_INSTANT: Final = 10**18 - 1
+_EPOCH: Final = datetime(1, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_SLOT: Final = re.compile(r"[0-9]{16}")
+_ENTRY: Final = re.compile(r"([0-9]{18})-([^,/]+)(?:,([0-9]{1,16})\.sqlite)?")
+
+
+@dataclass(frozen=True, slots=True)
+class RunKey:
+    """What the name of an index entry or of a run's file says.
+
+    Attributes:
+        started_at: when the run started.
+        run_id: the run.
+        ended_at_step: the step that ended the run, in the name of its file; None in an index entry.
+    """
+
+    started_at: datetime
+    run_id: str
+    ended_at_step: int | None = None
+
+
+class KeyLayout:
+    """The keys of one store; nothing else builds or reads a key.
+
+    Args:
+        prefix: what every key of the store begins with, without slashes at its ends; may be empty.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self._root = f"{prefix}/" if prefix else ""
+        self.marker: Final = f"{self._root}stargraph.json"
+        self.runs: Final = f"{self._root}runs/"
+        self.open: Final = f"{self._root}open/"
+        self.probes: Final = f"{self._root}probe/"
+
+    def log(self, run_id: str) -> str:
+        """Return what the keys of a run's slots begin with."""
+        return f"{self._root}log/{run_id}/"
+
+    def slot(self, run_id: str, step: int) -> str:
+        """Return the key of one step."""
+        return f"{self._root}log/{run_id}/{_TOP_STEP - step:016d}"
+
+    def step_of(self, key: str) -> int | None:
+        """Return the step that the key of a slot names, or None for any other object.
+
+        Args:
+            key: a key that begins as `log` says.
+        """
+        name = key.rpartition("/")[2]
+        return _TOP_STEP - int(name) if _SLOT.fullmatch(name) else None
+
+    def cache_key(self, run_id: str) -> str:
+        """Return the key of the object that holds the key of a run's copies on local disks."""
+        return f"{self._root}cache-keys/{run_id}"
+
+    def children(self, run_id: str) -> str:
+        """Return the folder with an entry for each run that came from a run."""
+        return f"{self._root}children/{run_id}/"
+
+    def entry(self, run_id: str, started_at: datetime, *, folder: str | None = None) -> str:
+        """Return the key of a run's entry.
+
+        Args:
+            run_id: the run.
+            started_at: the time of its step 0.
+            folder: `open` or `children(…)`; None for `runs`.
+        """
+        return f"{self.runs if folder is None else folder}{_inverted(started_at):018d}-{run_id}"
+
+    def file(self, run_id: str, started_at: datetime, step: int) -> str:
+        """Return the key of the file of a run that ended; it follows the index entry in a listing.
+
+        Args:
+            run_id: the run.
+            started_at: the time of its step 0.
+            step: the step that ended it.
+        """
+        return f"{self.entry(run_id, started_at)},{step}.sqlite"
+
+    def run_of(self, key: str) -> RunKey | None:
+        """Return what the key of an entry or of a file says, or None for any other object."""
+        match = _ENTRY.fullmatch(key.rpartition("/")[2])
+        if match is None or not is_run_id(match[2]):
+            return None
+        micros = _TOP_INSTANT - int(match[1])
+        try:
+            started_at = _EPOCH + micros * _MICROSECOND
+        except OverflowError:
+            return None
+        return RunKey(started_at, match[2], int(match[3]) if match[3] else None)
+
+
+def _inverted(moment: datetime) -> int:
+    return _TOP_INSTANT - (moment.astimezone(UTC) - _EPOCH) // _MICROSECOND
+
+
+class UnsafeStoreWarning(UserWarning):
+    """The store does not fence: two executors of one run may overwrite each other."""
+
+
+@dataclass(frozen=True, slots=True)
+class RaceReport:
+    """How concurrent conditional writes of one object ended.
+
+    Attributes:
+        winners: for each round, how many writers were told that they had won, or wrote what is stored.
+        writers: how many wrote in each round.
+    """
+
+    winners: tuple[int, ...]
+    writers: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether exactly one writer won each round."""
+        return all(count == 1 for count in self.winners)
+
+
+async def open_store(store: ObjectStore, keys: KeyLayout, *, where: str) -> bool:
+    """Make the store, or recognise it, and find out whether it keeps conditions.
+
+    Args:
+        store: the objects.
+        keys: where they are.
+        where: the store, as messages name it.
+
+    Returns:
+        Whether a conditional create of what exists fails, as it must.
+
+    Raises:
+        StoreVersionError: the store has another format; nothing was touched.
+        StoreUnavailableError: it cannot be reached.
+    """
+    marker = await store.get(keys.marker)
+    if marker is None:
+        await store.create(keys.marker, _MARKER)
+    if marker != _MARKER:
+        # New, another one, or one that was damaged on its way here.
+        _check_marker(await store.get(keys.marker), where)
+    # The same bytes: a store that ignores the condition changes nothing by it.
+    return await store.create(keys.marker, _MARKER) is None
+
+
+async def recognise_store(store: ObjectStore, keys: KeyLayout, *, where: str) -> None:
+    """Check that the store exists and has the format of this software; write nothing.
+
+    Raises:
+        StoreVersionError: it has another format.
+        StoreUnavailableError: it cannot be reached, or there is none (`reason="no-store"`).
+    """
+    marker = await store.get(keys.marker)
+    if marker is None:
+        # What is no S3 at all answers 404 to a read too, but not a listing to this.
+        await store.list(keys.runs, limit=1)
+        raise no_store_error(where)
+    if marker != _MARKER:
+        _check_marker(await store.get(keys.marker), where)
+
+
+def _check_marker(marker: bytes | None, where: str) -> None:
+    try:
+        found = orjson.loads(marker or b"")["format"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointCorruptedError(
+            f"{where}: stargraph.json is not the marker of a store",
+            reason="corrupted-marker",
+            hint="Use another prefix, or restore the object: it holds " + _MARKER.decode().strip(),
+        ) from error
+    if found != STORE_FORMAT:
+        raise format_error(where, found, STORE_FORMAT)
+
+
+def warn_unsafe(where: str) -> None:
+    """Warn, each time, that a store is used that does not fence.
+
+    Args:
+        where: the store, as messages name it.
+    """
+    warnings.warn(
+        f"{where}: unsafe_single_writer=True, and the store ignores conditional writes: nothing stops two executors"
+        " of one run from overwriting each other",
+        UnsafeStoreWarning,
+        stacklevel=3,
+    )
+
+
+async def race(store: ObjectStore, keys: KeyLayout) -> RaceReport:
+    """Let writers create the same object at once, a few times."""
+    bodies = [b"%d\n" % writer for writer in range(_RACERS)]
+    winners = []
+    for _ in range(_ROUNDS):
+        key = f"{keys.probes}{uuid.uuid4().hex}"
+        answers: Sequence[str | None] = await asyncio.gather(*(store.create(key, body) for body in bodies))
+        won = {body for body, answer in zip(bodies, answers, strict=True) if answer is not None}
+        # Also the one whose answer was lost, and that was told at its next attempt that there is an object already.
+        winners.append(len(won | {await store.get(key)}))
+        await store.remove([key])
+    return RaceReport(tuple(winners), _RACERS)

@@ -1,0 +1,86 @@
+"""What a handle has while it is open: a thread with a client, and everything that stands on it."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from stargraph.checkpoint.codec import Cipher, Codec
+from stargraph.checkpoint.s3._append import Appender
+from stargraph.checkpoint.s3._cache import DiskCache, RecordCache, RunKeys
+from stargraph.checkpoint.s3._connection import Connection
+from stargraph.checkpoint.s3._files import RunFiles
+from stargraph.checkpoint.s3._index import RunIndex
+from stargraph.checkpoint.s3._io_thread import IOThread
+from stargraph.checkpoint.s3._log import RunLog
+from stargraph.checkpoint.s3._objects import RetryingStore, UnconditionalStore
+from stargraph.checkpoint.s3._options import Address, ConnectionOptions
+from stargraph.checkpoint.s3._prune import Pruner
+from stargraph.checkpoint.s3._read import RecordReader
+from stargraph.checkpoint.s3._s3 import S3ObjectStore
+from stargraph.checkpoint.s3._schema import KeyLayout
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """How a handle uses its store; `S3Checkpointer` describes the arguments."""
+
+    address: Address
+    connection: ConnectionOptions
+    cache_dir: Path | None
+    files_of_ended_runs: bool
+    unsafe_single_writer: bool
+    read_only: bool
+    encryption: Cipher | None
+
+    def named_in_url(self) -> StoreOptions:
+        """Return these options for a handle that a URL has opened: its errors name them so."""
+        return replace(self, connection=replace(self.connection, in_url=True))
+
+
+class OpenStore:
+    """The parts of an open store. Their coroutines run in `io`.
+
+    Args:
+        options: how the handle uses the store.
+    """
+
+    def __init__(self, options: StoreOptions) -> None:
+        self.options = options
+        self.keys = KeyLayout(options.address.prefix)
+        self._connection = Connection(options.connection)
+        self._raw = S3ObjectStore(self._connection, options.connection, options.address.bucket)
+        self.io = IOThread(self._close)
+        self.objects = RetryingStore(self._raw, deadline=options.connection.deadline)
+        disk = None
+        if options.cache_dir is not None:
+            name = f"{options.connection.endpoint_url} {options.address}"
+            run_keys = RunKeys(self.objects, self.keys, read_only=options.read_only)
+            disk = DiskCache(options.cache_dir, name=name, run_keys=run_keys)
+        self.cache = RecordCache(disk)
+        self._build(self.objects)
+        self._writing: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+
+    def use_without_conditions(self) -> None:
+        """From now on look before each write, and after it, since the store ignores conditions."""
+        self._build(RetryingStore(UnconditionalStore(self._raw), deadline=self.options.connection.deadline))
+
+    def writing(self, run_id: str) -> asyncio.Lock:
+        """Return the lock that the writes of a run take one after another."""
+        return self._writing.setdefault(run_id, asyncio.Lock())
+
+    def _build(self, store: RetryingStore) -> None:
+        codec = Codec(cipher=self.options.encryption)
+        self.store = store
+        self.log = RunLog(store, self.keys)
+        self.index = RunIndex(store, self.keys, self.log)
+        self.appender = Appender(store, self.keys, codec, self.log, self.index)
+        self.reader = RecordReader(store, self.keys, codec, self.cache, self.io.compute)
+        self.pruner = Pruner(store, self.keys, self.log, self.reader, self.index)
+        self.files = RunFiles(store, self.keys, self.log, self.reader, self.options.encryption)
+
+    async def _close(self) -> None:
+        await self._connection.close()
+        await self.cache.close()
