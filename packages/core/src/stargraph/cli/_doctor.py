@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from stargraph.cli._options import DEFAULT_CHECKPOINT, JsonOption, KeysOption, StoreArgument
 from stargraph.cli._output import clean, print_json, print_lines
@@ -11,7 +12,10 @@ from stargraph.errors import CheckpointNotFoundError, StargraphError
 
 if TYPE_CHECKING:
     from stargraph.checkpoint.registry import DriverInfo
-    from stargraph.cli._store import StoreRef
+    from stargraph.cli._store import Access, StoreRef
+
+_NO_WRITES: Final = {"access-denied", "permission-denied", "read-only"}
+"""Why a store that can be read refuses to be opened for writing."""
 
 
 def doctor(
@@ -68,18 +72,26 @@ def _examine(driver: DriverInfo) -> dict[str, Any]:
 
 
 async def _try_store(ref: StoreRef) -> tuple[dict[str, Any], StargraphError | None]:
-    from stargraph.checkpoint.driver import SelfTest
-
     found: dict[str, Any] = {"url": str(ref)}
     try:
-        async with ref.opened("read") as store:
-            newest = await store.list_runs(limit=1)
-            checks = await store.examine() if isinstance(store, SelfTest) else []
+        return {**found, "state": "works", **await _open_and_examine(ref, "write")}, None
     except CheckpointNotFoundError:
         return {**found, "state": "does not exist yet; the first run makes it"}, None
     except StargraphError as error:
-        return {**found, "state": "does not work"}, error
-    return {**found, "state": "works", "newest_run": newest[0].run_id if newest else None, "checks": checks}, None
+        refused = error
+    if refused.reason in _NO_WRITES:
+        with contextlib.suppress(StargraphError):
+            return {**found, "state": "works, for reading alone", **await _open_and_examine(ref, "read")}, None
+    return {**found, "state": "does not work"}, refused
+
+
+async def _open_and_examine(ref: StoreRef, access: Access) -> dict[str, Any]:
+    from stargraph.checkpoint.driver import SelfTest
+
+    async with ref.opened(access) as store:
+        newest = await store.list_runs(limit=1)
+        checks = await store.examine() if isinstance(store, SelfTest) else []
+    return {"newest_run": newest[0].run_id if newest else None, "checks": checks}
 
 
 def _in_words(report: dict[str, Any]) -> list[str]:
