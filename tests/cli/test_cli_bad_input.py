@@ -30,7 +30,7 @@ BAD_GRAPHS = {
     "missing module": (one("nowhere.steps:f"), 2, ["'a'", "nowhere", "install"]),
     "missing function": (one("steps:nothing"), 2, ["'a'", "steps", "nothing", "good"]),
     "not a callable": (one("steps:NUMBER"), 2, ["'a'", "int", "called"]),
-    "wrong signature": (one("steps:three"), 2, ["'a'", "'ctx'"]),
+    "wrong signature": (one("steps:three"), 2, ["'a'", "(state, ctx)"]),
     "import error in the module": (one("imports_badly:f"), 2, ["imports_badly.py:1", "no_such_package"]),
     "syntax error in the module": (one("syntax_error:f"), 2, ["syntax_error.py:2", "SyntaxError"]),
     "module that raises": (one("raises:f"), 2, ["raises.py:1", "ZeroDivisionError"]),

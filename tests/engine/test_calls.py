@@ -308,16 +308,20 @@ async def test_a_model_is_recorded_as_json(store: MemoryCheckpointer) -> None:
 
 
 @pytest.mark.parametrize("returned", [{1, 2}, (1,), float("nan"), {"a": [0, object()]}, "\ud800", 2**64])
-async def test_a_result_that_is_not_json_is_refused(store: MemoryCheckpointer, returned: Any) -> None:
+async def test_a_call_whose_result_is_not_json_is_never_made_again(store: MemoryCheckpointer, returned: Any) -> None:
     async def script(state: Any, context: NodeContext) -> Any:
         return {"x": await context.call("f", do, "f", returned)}
 
     play(script)
     summary = await start(store)
     assert summary.error is not None
-    assert (summary.status, summary.error.reason) == ("failed", "not-json")
-    assert summary.error.message.startswith("the result of call 'f'")
-    assert store.events("r") == ["started", "failed a"]
+    assert (summary.status, summary.error.reason) == ("failed", "result-not-storable")
+    assert summary.error.message.startswith("call 'f' was made, and is not made again")
+    assert "the result of call 'f'" in summary.error.message
+    assert store.events("r") == ["started", "called a", "failed a"]
+    assert (await resume(store)).status == "failed"
+    assert len(EFFECTS) == 1
+    assert not (await (await graph(PLAY).start(checkpointer=store)).replay("r")).differences
     assert ("[1]" in summary.error.message) == isinstance(returned, dict)
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from stargraph.errors import StargraphError, StateError
 
@@ -115,7 +115,7 @@ def typed(graph: Graph, spec: StateSpec, name: str, text: str, option: str = "-i
         return text
     except ValueError:
         parsed, value = False, text
-    field = None if spec.fields is None else spec.fields.get(name)
+    field = spec.field(name)
     if field is None:
         # A name that the state does not have is refused by the run, with the names that it has.
         return value
@@ -126,7 +126,7 @@ def typed(graph: Graph, spec: StateSpec, name: str, text: str, option: str = "-i
         return value
     if parsed and _complaint(field, text) is None:
         return text
-    expected = _type_name(graph, spec, name)
+    expected = _type_name(graph, field)
     example = next((shown for kind, shown in _EXAMPLES.items() if expected.startswith(kind)), None)
     raise StateError(
         f"{option} {name}={text:.60}: {complaint.message.partition(': ')[2]}",
@@ -145,16 +145,15 @@ def _complaint(field: StateField, value: object) -> StateError | None:
 
 
 def _takes_text_alone(spec: StateSpec, name: str) -> bool:
-    info = None if spec.model is None else spec.model.model_fields.get(name)
-    return info is not None and info.annotation is str
+    field = spec.field(name)
+    return field is not None and field.annotation is str
 
 
-def _type_name(graph: Graph, spec: StateSpec, name: str) -> str:
+def _type_name(graph: Graph, field: StateField) -> str:
     if graph.ir.state_schema is not None:
-        return graph.ir.state_schema[name].type
-    assert spec.model is not None
-    annotation = spec.model.model_fields[name].annotation
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
+        return graph.ir.state_schema[field.name].type
+    is_plain = isinstance(field.annotation, type) and not get_args(field.annotation)
+    return field.annotation.__name__ if is_plain else str(field.annotation)
 
 
 def _parse_json(text: str) -> Any:

@@ -8,6 +8,7 @@ from stargraph.engine._events import EventType, RunEvent
 from stargraph.engine._executors import Executors
 from stargraph.engine._expressions import Expression
 from stargraph.engine._failures import error_info, node_cancelled
+from stargraph.engine._fields import StateField
 from stargraph.engine._fingerprint import ENGINE_SEMANTICS, runtime_changes
 from stargraph.engine._fork_overrides import ForkOverrides
 from stargraph.engine._imports import load_object
@@ -15,7 +16,8 @@ from stargraph.engine._log import Durability, RunLog, TakenOver
 from stargraph.engine._pending_tasks import PendingTasks
 from stargraph.engine._plan import Plan
 from stargraph.engine._questions import Suspended
-from stargraph.engine._state import StateField, StateSpec
+from stargraph.engine._reducers import add, append, merge, replace
+from stargraph.engine._state import StateSpec
 from stargraph.engine._subgraph import StoreFaultError, cancel_children, child_inputs, child_outcome, child_run_id
 from stargraph.engine._task_runner import Worker
 from stargraph.engine._transitions import (
@@ -53,7 +55,9 @@ __all__ = [
     "TakenOver",
     "UnrecordedCallError",
     "Worker",
+    "add",
     "answered",
+    "append",
     "asked",
     "called",
     "cancel_children",
@@ -65,8 +69,10 @@ __all__ = [
     "failed",
     "fan_out_of",
     "load_object",
+    "merge",
     "new_executor_id",
     "node_cancelled",
+    "replace",
     "runtime_changes",
     "status_of",
     "steps_of",

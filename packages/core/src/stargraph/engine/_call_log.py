@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias, TypeVar
 
-from pydantic import BaseModel
-
-from stargraph.checkpoint.protocol import JsonValue, RecordedCall, Task
-from stargraph.checkpoint.values import MAX_DEPTH, EncodedValue, check_json, format_time
+from stargraph.checkpoint.protocol import RecordedCall, Task
+from stargraph.checkpoint.values import check_json, format_time
 from stargraph.engine._executors import Executors, Outcome
-from stargraph.engine._failures import call_error, error_info
+from stargraph.engine._failures import NOT_STORABLE, call_error, error_info, is_made_anew
 from stargraph.engine._questions import IN_CALL, Question, Suspended, question_lost
+from stargraph.engine._results import ResultType
 from stargraph.errors import NodeError
 from stargraph.runtime import dispatch
 
@@ -95,8 +94,7 @@ class _Book:
         if told == len(places):
             return None
         self.used.add(places[told])
-        if self.calls[places[told]].error is not None:
-            self._told[slot] += 1
+        self._told[slot] += is_made_anew(self.calls[places[told]])
         return places[told]
 
     def keep(self, slot: Slot, call: RecordedCall) -> int:
@@ -105,7 +103,7 @@ class _Book:
         self.calls.append(call)
         self._places.setdefault(slot, []).append(place)
         self.used.add(place)
-        self._told[slot] += call.error is not None
+        self._told[slot] += is_made_anew(call)
         return place
 
 
@@ -219,7 +217,8 @@ class CallLog:
         *,
         key: str | None,
         repeatable: bool,
-    ) -> JsonValue:
+        returns: Any = None,
+    ) -> Any:
         """Return the outcome of a call: the recorded one, or that of the function, which is recorded first.
 
         Args:
@@ -229,13 +228,15 @@ class CallLog:
             kwargs: its arguments by name.
             key: tells concurrent calls of one name apart.
             repeatable: whether the call may be made although effects are not allowed.
+            returns: the type of the result; what the function is declared to return if None.
 
         Raises:
-            CallError: the function raised.
+            CallError: the function raised, or its result cannot be stored.
             NodeError: the call cannot be made.
-            StateError: the result is not JSON.
+            StateError: the recorded result does not fit the type any more.
         """
-        slot, place = await self._open(name, function, key, repeatable=repeatable)
+        kind = self._kind(name, function, key, returns)
+        slot, place = await self._open(name, key, repeatable=repeatable)
         error: BaseException | None = None
         try:
             if place is None:
@@ -246,12 +247,12 @@ class CallLog:
                 finally:
                     IN_CALL.reset(token)
                 self._pass_on(error, asked, name)
-                place = await self._keep(slot, began, result, error)
+                place = await self._keep(slot, began, kind, result, error)
                 if place is None:
                     # The executor has lost the run, and cancels what it executes.
                     await asyncio.get_running_loop().create_future()
                 assert place is not None
-            return self._outcome(place, error)
+            return self._outcome(place, kind, error)
         finally:
             self._leave(slot)
 
@@ -264,7 +265,8 @@ class CallLog:
         *,
         key: str | None,
         repeatable: bool,
-    ) -> JsonValue:
+        returns: Any = None,
+    ) -> Any:
         """Like `call`, for a node that runs in a thread: the function runs in the same thread.
 
         Args:
@@ -274,13 +276,15 @@ class CallLog:
             kwargs: its arguments by name.
             key: tells concurrent calls of one name apart.
             repeatable: whether the call may be made although effects are not allowed.
+            returns: the type of the result; what the function is declared to return if None.
 
         Raises:
-            CallError: the function raised.
+            CallError: the function raised, or its result cannot be stored.
             NodeError: the call cannot be made.
-            StateError: the result is not JSON.
+            StateError: the recorded result does not fit the type any more.
         """
-        slot, place = self._on_loop(self._open(name, function, key, repeatable=repeatable))
+        kind = self._kind(name, function, key, returns)
+        slot, place = self._on_loop(self._open(name, key, repeatable=repeatable))
         error: BaseException | None = None
         try:
             if place is None:
@@ -295,10 +299,10 @@ class CallLog:
                 finally:
                     IN_CALL.reset(token)
                 self._pass_on(error, asked, name)
-                place = self._on_loop(self._keep(slot, began, result, error))
+                place = self._on_loop(self._keep(slot, began, kind, result, error))
                 if place is None:
                     raise asyncio.CancelledError
-            return self._outcome(place, error)
+            return self._outcome(place, kind, error)
         finally:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._leave, slot)
@@ -311,11 +315,22 @@ class CallLog:
         if asked:
             raise question_lost(self._task, asked, f"the function of call {name!r} went on without", error)
 
-    async def _open(
-        self, name: str, function: Callable[..., Any], key: str | None, *, repeatable: bool
-    ) -> tuple[Slot, int | None]:
+    def _kind(self, name: object, function: Callable[..., Any], key: object, returns: Any) -> ResultType:
+        """Return the type of a call's result; refuse a call that cannot be one."""
+        complaint = _complaint(name, function, key)
+        if complaint is not None:
+            raise NodeError(
+                complaint,
+                reason="bad-call",
+                hint="Give a name, the function and its arguments, as in ctx.call('fetch', fetch, url).",
+                node=self._task.node,
+            )
+        check_json([name, key], "the name and the key of a call")
+        return ResultType.of(function, returns, self._task.node)
+
+    async def _open(self, name: str, key: str | None, *, repeatable: bool) -> tuple[Slot, int | None]:
         """Begin a call; return the place of its recorded outcome, or None where the function is to be called."""
-        self._check(name, function, key)
+        self._check(name, key)
         slot = Slot(name, key, self._book.counts[name, key])
         self._book.counts[name, key] += 1
         self._book.under_way.add((name, key))
@@ -343,16 +358,7 @@ class CallLog:
         if not self._book.under_way and self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
-    def _check(self, name: str, function: Callable[..., Any], key: str | None) -> None:
-        complaint = _complaint(name, function, key)
-        if complaint is not None:
-            raise NodeError(
-                complaint,
-                reason="bad-call",
-                hint="Give a name, the function and its arguments, as in ctx.call('fetch', fetch, url).",
-                node=self._task.node,
-            )
-        check_json([name, key], "the name and the key of a call")
+    def _check(self, name: str, key: str | None) -> None:
         if self._closed:
             raise NodeError(
                 f"call {name!r} was made after its node had ended",
@@ -388,18 +394,27 @@ class CallLog:
         except BaseException as error:  # noqa: BLE001  # a value from here on, see Outcome
             return None, error
 
-    async def _keep(self, slot: Slot, began: datetime, result: object, error: BaseException | None) -> int | None:
+    async def _keep(
+        self, slot: Slot, began: datetime, kind: ResultType, result: object, error: BaseException | None
+    ) -> int | None:
         """Record an outcome; return its place, or None where the executor has lost the run."""
-        call = RecordedCall(
+        node = self._task.node
+        record = functools.partial(
+            RecordedCall,
             kind="call",
             task_id=self._task.id,
             name=slot.name,
             key=slot.key,
             occurrence=slot.occurrence,
-            result=EncodedValue.of(_plain(result), f"the result of call {slot.name!r}").value,
-            error=None if error is None else error_info(error, node=self._task.node),
             started_at=began,
         )
+        if error is not None:
+            call = record(error=error_info(error, node=node))
+        else:
+            try:
+                call = record(result=kind.store(result, f"the result of call {slot.name!r}"))
+            except BaseException as fault:  # noqa: BLE001  # what writes a value is user code; its effect has happened
+                call = record(error=error_info(fault, node=node, reason=NOT_STORABLE))
         # A node that is cancelled meanwhile, by its timeout, say, must not leave the log behind its back.
         return await dispatch.run_uncancelled(self._append(slot, call))
 
@@ -409,11 +424,11 @@ class CallLog:
             return None
         return self._book.keep(slot, call)
 
-    def _outcome(self, place: int, cause: BaseException | None) -> JsonValue:
+    def _outcome(self, place: int, kind: ResultType, cause: BaseException | None) -> Any:
         call = self._book.calls[place]
         if call.error is not None:
             raise call_error(call.name, call.error) from cause
-        return EncodedValue.of_checked(call.result).fresh()
+        return kind.load(call.result, f"the result of call {call.name!r}")
 
     def _on_loop(self, work: Coroutine[Any, Any, T]) -> T:
         try:
@@ -442,16 +457,3 @@ def _complaint(name: object, function: object, key: object) -> str | None:
     if not callable(function):
         return f"call {name!r} was given a value of type {type(function).__qualname__} in place of a function"
     return None
-
-
-def _plain(value: object, depth: int = 0) -> object:
-    """Return a value with the models in it as JSON objects."""
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if depth > MAX_DEPTH:
-        return value
-    if type(value) is list:
-        return [_plain(item, depth + 1) for item in value]
-    if type(value) is dict:
-        return {key: _plain(item, depth + 1) for key, item in value.items()}
-    return value

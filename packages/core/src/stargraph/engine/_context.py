@@ -27,16 +27,14 @@ class CallOptions:
         context: the context of the node.
         key: tells calls of one name apart that are made at the same time.
         repeatable: whether the function may be called again in a fork of the run without being allowed to.
+        returns: the type of the result, or None.
     """
 
-    def __init__(self, context: NodeContext, *, key: str | None, repeatable: bool) -> None:
+    def __init__(self, context: NodeContext, *, key: str | None, repeatable: bool, returns: Any) -> None:
         self._context = context
-        self._key = key
-        self._repeatable = repeatable
+        self._options: dict[str, Any] = {"key": key, "repeatable": repeatable, "returns": returns}
 
-    def call(
-        self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any
-    ) -> Coroutine[Any, Any, JsonValue]:
+    def call(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
         """Like `NodeContext.call`.
 
         Args:
@@ -48,9 +46,9 @@ class CallOptions:
         journal = self._context._attached("ctx.call()")
         if not _in_a_loop():
             raise self._context._misplaced("ctx.call() is for async nodes", "In a sync node, use ctx.call_sync().")
-        return journal.call(name, function, args, kwargs, key=self._key, repeatable=self._repeatable)
+        return journal.call(name, function, args, kwargs, **self._options)
 
-    def call_sync(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> JsonValue:
+    def call_sync(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Like `NodeContext.call_sync`.
 
         Args:
@@ -64,7 +62,7 @@ class CallOptions:
             raise self._context._misplaced(
                 "ctx.call_sync() would block the event loop", "In an async node, await ctx.call()."
             )
-        return journal.call_from_thread(name, function, args, kwargs, key=self._key, repeatable=self._repeatable)
+        return journal.call_from_thread(name, function, args, kwargs, **self._options)
 
 
 class NodeContext:
@@ -141,15 +139,16 @@ class NodeContext:
         *args: Any,
         key: str | None = _NOT_GIVEN,
         repeatable: bool = _NOT_GIVEN,
+        returns: Any = _NOT_GIVEN,
         **kwargs: Any,
-    ) -> Coroutine[Any, Any, JsonValue]:
+    ) -> Coroutine[Any, Any, Any]:
         """Await the outcome of a function that does something outside the run; it is recorded before this returns.
 
         After a crash, in another try of the node, and in a replay, a call that succeeded returns what is recorded, and
         the function is not called. A call is known by its task, its name and key, and how often the node has made it.
 
-        `key` and `repeatable` are options of the call. If the function may take an argument of that name too, the call
-        is refused: give the options by `with_options`, then every argument by name goes to the function.
+        `key`, `repeatable` and `returns` are options of the call. If the function may take an argument of that name,
+        the call is refused: give the options by `with_options`, then every argument by name goes to the function.
 
         Args:
             name: what the call is known by.
@@ -157,18 +156,19 @@ class NodeContext:
             *args: its arguments.
             key: tells calls of one name apart that are made at the same time.
             repeatable: whether the function may be called again in a fork of the run without being allowed to.
+            returns: the type of the result, as in `list[Receipt]`; if not given, what the function declares.
             **kwargs: its arguments by name.
 
         Returns:
-            What the function returned, as JSON; a pydantic model as an object.
+            What the function returned. Without a declared type that is JSON, and a pydantic model becomes an object.
 
         Raises:
-            CallError: the function raised; this too is recorded.
-            StateError: the result is not JSON, and nothing is recorded.
+            CallError: the function raised; this too is recorded. Or its result cannot be stored
+                (`reason="result-not-storable"`): the call is recorded as made, and is never made again.
             NodeError: `reason` is `concurrent-calls`, `bad-call`, `ambiguous-option`, `detached-node`, `wrong-thread`,
                 `node-ended` or `effect-refused`.
         """
-        options = self._options(name, function, key=key, repeatable=repeatable)
+        options = self._options(name, function, key=key, repeatable=repeatable, returns=returns)
         return self.with_options(**options).call(name, function, *args, **kwargs)
 
     def call_sync(
@@ -179,8 +179,9 @@ class NodeContext:
         *args: Any,
         key: str | None = _NOT_GIVEN,
         repeatable: bool = _NOT_GIVEN,
+        returns: Any = _NOT_GIVEN,
         **kwargs: Any,
-    ) -> JsonValue:
+    ) -> Any:
         """Like `call`, for a sync node: wait for the outcome. The function runs in the node's own thread.
 
         Args:
@@ -189,24 +190,25 @@ class NodeContext:
             *args: its arguments.
             key: as for `call`.
             repeatable: as for `call`.
+            returns: as for `call`.
             **kwargs: its arguments by name.
 
         Raises:
-            CallError: the function raised; this too is recorded.
-            StateError: the result is not JSON, and nothing is recorded.
+            CallError: as for `call`.
             NodeError: as for `call`.
         """
-        options = self._options(name, function, key=key, repeatable=repeatable)
+        options = self._options(name, function, key=key, repeatable=repeatable, returns=returns)
         return self.with_options(**options).call_sync(name, function, *args, **kwargs)
 
-    def with_options(self, *, key: str | None = None, repeatable: bool = True) -> CallOptions:
+    def with_options(self, *, key: str | None = None, repeatable: bool = True, returns: Any = None) -> CallOptions:
         """Return what makes calls with these options, and gives every other argument to the function.
 
         Args:
             key: tells calls of one name apart that are made at the same time.
             repeatable: whether the function may be called again in a fork of the run without being allowed to.
+            returns: the type of the result; what the function is declared to return if None.
         """
-        return CallOptions(self, key=key, repeatable=repeatable)
+        return CallOptions(self, key=key, repeatable=repeatable, returns=returns)
 
     def interrupt(self, prompt: str, payload: JsonValue = None, *, key: str | None = None) -> JsonValue:
         """Return a person's answer, or end the node until there is one; then it runs again from its beginning.

@@ -86,7 +86,7 @@ class Engine:
                 terms=ForkOverrides(effects=terms.effects),
             ),
         )
-        self._open_work = PendingTasks(plan, log.read_step)
+        self._open_work = PendingTasks(plan, log.read_step, log.read_steps)
         self._worker = Worker(plan, self._open_work, executors=executors, run_child=self._children.run, terms=terms)
         self._flights: dict[str, _Flight] = {}
         self._failure: tuple[Task, BaseException, tuple[RecordedCall, ...]] | None = None
@@ -312,7 +312,7 @@ class Engine:
         except asyncio.CancelledError:
             raise
         except BaseException as fault:  # noqa: BLE001  # the node must not meet it: the engine raises it
-            self._fault = self._fault or fault
+            self._fault = self._fault or (fault.cause if isinstance(fault, _BuildError) else fault)
             self._wake()
             return False
         finally:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, TypeGuard, TypeVar
 
-from stargraph.checkpoint.protocol import ErrorInfo, Task
+from stargraph.checkpoint.protocol import ErrorInfo, RecordedCall, Task
 from stargraph.errors import CallError, NodeError, StargraphError
 
 _MESSAGE_LIMIT: Final = 16_384
 _TRACEBACK_LIMIT: Final = 16_384
 _NAME_LIMIT: Final = 500
 
-_FINAL: Final = frozenset({"question-lost", "concurrent-questions", "still-running"})
+NOT_STORABLE: Final = "result-not-storable"
+"""The reason of a recorded call whose function returned, and whose result cannot be stored."""
+
+_FINAL: Final = frozenset({"question-lost", "concurrent-questions", "still-running", NOT_STORABLE})
 
 
 class RemoteNodeError(Exception):
@@ -116,6 +119,17 @@ def call_error(name: str, recorded: ErrorInfo) -> CallError:
         name: the name of the call.
         recorded: what the function raised.
     """
+    if recorded.reason == NOT_STORABLE:
+        return CallError(
+            f"call {name!r} was made, and is not made again, but its result cannot be stored: {recorded.message}",
+            reason=NOT_STORABLE,
+            hint="Declare what the function returns, or give returns=…: a type that says how its values are stored. The"
+            " node may catch this error and go on. A fork without the call (drop_calls) makes it once more.",
+            node=recorded.node,
+            call=name,
+            error_type=recorded.type,
+            error_message=recorded.message,
+        )
     return CallError(
         f"call {name!r} failed: {recorded.type}: {recorded.message}",
         reason="call-failed",
@@ -124,6 +138,15 @@ def call_error(name: str, recorded: ErrorInfo) -> CallError:
         error_type=recorded.type,
         error_message=recorded.message,
     )
+
+
+def is_made_anew(call: RecordedCall) -> bool:
+    """Tell whether a recorded call is made anew by a further try: it failed, so that its effect has not happened.
+
+    Args:
+        call: the call.
+    """
+    return call.error is not None and call.error.reason != NOT_STORABLE
 
 
 def chain_of(error: BaseException) -> Iterator[BaseException]:

@@ -117,6 +117,8 @@ def _code_parts(code: types.CodeType) -> tuple[object, ...]:
 
 def _by_distribution(target: object) -> str | None:
     module = getattr(target, "__module__", None) or ""
+    if module.partition(".")[0] in sys.stdlib_module_names:
+        return f"python:{module}:{getattr(target, '__qualname__', '')}"
     names = packages_distributions().get(module.partition(".")[0])
     if not names:
         return None

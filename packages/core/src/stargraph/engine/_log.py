@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
@@ -160,6 +160,10 @@ class RunLog:
             step: the step.
         """
         return await dispatch.read_at_step(self._store, self.tail.run_id, step, keyring=self._keyring)
+
+    def read_steps(self, steps: Sequence[int]) -> AsyncIterator[Checkpoint]:
+        """Yield some steps of this run, ascending, from the store; those that were pruned are left out."""
+        return dispatch.read_steps(self._store, self.tail.run_id, steps, keyring=self._keyring)
 
     def _must_wait_for(self, checkpoint: Checkpoint) -> bool:
         return (

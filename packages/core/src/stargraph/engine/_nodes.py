@@ -71,8 +71,8 @@ def build_node(spec: NodeSpec) -> Node:
         raise GraphError(
             f"{owner}: {spec.kind} {fault}",
             reason="wrong-signature",
-            hint=f"A node takes the state first, and the context as a parameter that is called {CONTEXT_NAME!r} or"
-            " annotated as NodeContext; what else it takes needs a default.",
+            hint=f"A node takes (state) or (state, {CONTEXT_NAME}), where another name for the context is annotated as"
+            " NodeContext; what else it takes needs a default.",
         ) from None
     return Node(spec, code, function, arguments, retried)
 

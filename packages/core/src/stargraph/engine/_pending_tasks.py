@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from stargraph.checkpoint.protocol import Checkpoint, FanOut, JsonValue, RecordedCall, Task
 from stargraph.checkpoint.values import EncodedValue
+from stargraph.engine._failures import is_made_anew
 from stargraph.engine._plan import Completion, Plan
 from stargraph.engine._subgraph import StoreFaultError
 from stargraph.engine._transitions import Updates, fan_out_of, steps_of, tasks_of
 from stargraph.errors import CheckpointCorruptedError, StateError
 
 ReadStep = Callable[[int], Awaitable[Checkpoint | None]]
+ReadSteps = Callable[[Sequence[int]], AsyncIterator[Checkpoint]]
 
 
 class PendingTasks:
@@ -22,11 +24,13 @@ class PendingTasks:
     Args:
         plan: the graph.
         read_step: reads one step of the run from the store.
+        read_steps: reads many, ascending, with few requests; leaves out what is not there.
     """
 
-    def __init__(self, plan: Plan, read_step: ReadStep) -> None:
+    def __init__(self, plan: Plan, read_step: ReadStep, read_steps: ReadSteps) -> None:
         self._plan = plan
         self._read_step = read_step
+        self._read_steps = read_steps
         self._calls: dict[str, list[tuple[int, RecordedCall]]] = {}
         self._branches: dict[int, Updates] = {}
         self._items: list[JsonValue] | None = None
@@ -40,16 +44,22 @@ class PendingTasks:
         Raises:
             CheckpointCorruptedError: a step is missing.
         """
-        for step in sorted({step for task in tasks_of(tail.frontier) for step in steps_of(task.calls)}):
-            self.note_calls(await self._read(tail, step))
+        calls = {step for task in tasks_of(tail.frontier) for step in steps_of(task.calls)}
         fan_out = fan_out_of(tail.frontier)
-        if fan_out is None:
-            return
-        for step in steps_of(fan_out.completed_steps):
-            record = await self._read(tail, step)
-            if record.event == "completed" and record.task_id is not None:
-                index = int(record.task_id.rpartition(".")[2])
-                self._branches[index] = record.encoded_update() or {}
+        completed = frozenset(() if fan_out is None else steps_of(fan_out.completed_steps))
+        missing = calls | completed
+        async for record in self._read_steps(sorted(missing - {tail.step})):
+            missing.discard(record.step)
+            self._note(record, called=record.step in calls, completed=record.step in completed)
+        for step in sorted(missing):
+            self._note(await self._read(tail, step), called=step in calls, completed=step in completed)
+
+    def _note(self, record: Checkpoint, *, called: bool, completed: bool) -> None:
+        if called:
+            self.note_calls(record)
+        if completed and record.event == "completed" and record.task_id is not None:
+            index = int(record.task_id.rpartition(".")[2])
+            self._branches[index] = record.encoded_update() or {}
 
     async def item(self, tail: Checkpoint, task: Task) -> JsonValue:
         """Return the item of a map's branch, as a copy; None for any other task.
@@ -119,7 +129,7 @@ class PendingTasks:
         Args:
             task_ids: the tasks.
         """
-        return {step for task_id in task_ids for step, call in self._calls.get(task_id, ()) if call.error is not None}
+        return {step for task_id in task_ids for step, call in self._calls.get(task_id, ()) if is_made_anew(call)}
 
     def forget_calls(self, steps: Collection[int]) -> None:
         """Forget the calls that were recorded at some steps.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import string
 from typing import Any
 
@@ -22,5 +23,10 @@ def fill_prompt(prompt: str, state: object) -> str:
         prompt: the text; `{name}` stands for a field, `{{` for a brace.
         state: the state as a node sees it.
     """
-    values = dict(state) if isinstance(state, BaseModel) else state
+    if isinstance(state, BaseModel):
+        values: object = dict(state)
+    elif dataclasses.is_dataclass(state):
+        values = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    else:
+        values = state
     return _Fields().vformat(prompt, (), values if isinstance(values, dict) else {})

@@ -46,7 +46,7 @@ def _update(document: str, node_id: str, state: bytes, context: NodeContext) -> 
     if inspect.isawaitable(returned):
         # No loop runs in this thread.
         returned = asyncio.run(_awaited(returned))
-    update = spec.record(spec.update_of(returned, node_id))
+    update = spec.record(spec.update_of(returned, node_id), state)
     return {name: fragment.value for name, fragment in update.items()}
 
 

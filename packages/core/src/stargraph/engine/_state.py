@@ -2,141 +2,45 @@
 
 from __future__ import annotations
 
-import functools
-import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, Final
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import orjson
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PydanticSchemaGenerationError,
-    TypeAdapter,
-    ValidationError,
-    create_model,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from stargraph.checkpoint.protocol import Checkpoint, JsonValue
-from stargraph.checkpoint.values import EncodedValue, join_encoded
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.values import EncodedValue, JsonValue, join_encoded
+from stargraph.engine._fidelity import difference
+from stargraph.engine._fields import ClassField, SchemaField, StateField
 from stargraph.engine._imports import load_object
+from stargraph.engine._reducers import BUILTIN, Reducer, reducer_name, replace
+from stargraph.engine._state_class import StateClass, does_not_fit, would_be_lost
 from stargraph.errors import GraphError, StateError
 from stargraph.ir import BUILTIN_REDUCERS, FieldSpec, IRDocument, parse_type
 
-_MISSING: Final[Any] = object()
 
-Reducer = Callable[[JsonValue, JsonValue], JsonValue]
+class Start(NamedTuple):
+    """What a run begins with.
 
-
-class StateField:
-    """One declared field: its type and its reducer.
-
-    Args:
-        name: its name.
-        annotation: its type.
-        strict: whether values must have the type exactly, as those of a `state_schema` must.
-        reducer: the name of its reducer.
-        owner: what names the field in errors.
+    Attributes:
+        state: its state.
+        update: the inputs that make this state again, as they are recorded.
     """
 
-    def __init__(self, name: str, annotation: object, *, strict: bool, reducer: str, owner: str) -> None:
-        self.name = name
-        self.reducer = reducer
-        self._strict = strict
-        self._adapter: TypeAdapter[Any] = _adapter(annotation, strict=strict)
-        self.custom: Reducer | None = load_object(reducer, wanted_by=f"{owner}: reducer") if ":" in reducer else None
-
-    def check(self, value: object, path: str) -> JsonValue:
-        """Return a value as JSON, checked against the type.
-
-        Args:
-            value: the value.
-            path: where it is, for the error.
-
-        Raises:
-            StateError: it does not fit.
-        """
-        try:
-            checked = self._adapter.validate_python(value)
-            if self._strict:
-                # The types of a state_schema are those of JSON: what fits them is JSON, or is refused as such.
-                return checked
-            plain = self._adapter.dump_python(checked, mode="json", warnings=False)
-            same = self._adapter.validate_json(self._adapter.dump_json(checked, warnings=False)) == checked
-        except ValidationError as error:
-            raise _does_not_fit(error, path) from None
-        if not same:
-            raise StateError(
-                f"{path}: {value!r:.80} would not come back from JSON as it is",
-                reason="not-json",
-                hint="Give the field a type that says how it is stored, or return plain JSON values.",
-                path=path,
-            )
-        return plain
-
-    def record(self, value: object, path: str) -> JsonValue:
-        """Return an update as JSON; what a reducer of the user's takes may have any type.
-
-        Args:
-            value: what a node returned for the field.
-            path: where it is, for the error.
-
-        Raises:
-            StateError: it does not fit.
-        """
-        if self.custom is None:
-            return self.check(value, path)
-        return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-
-    def reduce(self, old: EncodedValue | None, updates: Sequence[EncodedValue], path: str) -> EncodedValue:
-        """Return what the field holds after updates, applied one after the other.
-
-        Args:
-            old: what it held before, if anything.
-            updates: what `record` returned for each.
-            path: where it is, for the error.
-
-        Raises:
-            StateError: the reducer failed, or what it returned does not fit.
-        """
-        if self.reducer == "replace":
-            return updates[-1]
-        if self.custom is not None:
-            return self._reduce_by_custom(self.custom, old, updates, path)
-        fragments = updates if old is None else (old, *updates)
-        if self.reducer == "append":
-            lists = [fragment for fragment in fragments if fragment.value is not None]
-            return functools.reduce(EncodedValue.extended, lists) if lists else EncodedValue.of_checked([])
-        present = [fragment.value for fragment in fragments if fragment.value is not None]
-        if self.reducer == "merge":
-            return EncodedValue.of_checked({key: item for value in present for key, item in value.items()})
-        # A sum of numbers that JSON can say may be one that it cannot.
-        return EncodedValue.of(functools.reduce(operator.add, present), path)
-
-    def _reduce_by_custom(
-        self, reducer: Reducer, old: EncodedValue | None, updates: Sequence[EncodedValue], path: str
-    ) -> EncodedValue:
-        # It may change what it is given.
-        value = None if old is None else old.fresh()
-        for update in updates:
-            try:
-                value = reducer(value, update.fresh())
-            except Exception as error:
-                raise StateError(
-                    f"{path}: the reducer {self.reducer!r} failed: {type(error).__name__}: {error}",
-                    reason="reducer-failed",
-                    path=path,
-                ) from error
-            value = self.check(value, path)
-        return EncodedValue.of(value, path)
+    state: dict[str, JsonValue]
+    update: dict[str, JsonValue]
 
 
 class StateSpec:
-    """The state that a graph declares, or any JSON object where it declares none.
+    """The state that a graph declares, or any JSON object if it declares none.
 
     Args:
         document: the graph.
+
+    Attributes:
+        fields: its fields; None if it declares none.
+        class_schema: the JSON Schema of its class, if it has one.
 
     Raises:
         GraphError: a type, a class or a reducer in it is wrong.
@@ -144,11 +48,11 @@ class StateSpec:
 
     def __init__(self, document: IRDocument) -> None:
         self.fields: dict[str, StateField] | None = None
-        self.model: type[BaseModel] | None = None
         self.class_schema: dict[str, JsonValue] | None = None
+        self._class: StateClass | None = None
+        self._model: type[BaseModel] | None = None
         self._defaults: dict[str, JsonValue] = {}
         self._required: tuple[str, ...] = ()
-        self._own_validators = False
         if document.state_schema is not None:
             self._from_schema(document.id, document.state_schema)
         elif document.state_class is not None:
@@ -156,46 +60,49 @@ class StateSpec:
 
     def _from_schema(self, graph_id: str, schema: Mapping[str, FieldSpec]) -> None:
         types = {name: parse_type(field.type) for name, field in schema.items()}
-        self.fields = {
-            name: StateField(name, types[name], strict=True, reducer=field.reducer, owner=f"state field {name!r}")
+        fields = {
+            name: SchemaField(
+                name, types[name], reducer=field.reducer, custom=_loaded(field.reducer, f"state field {name!r}")
+            )
             for name, field in schema.items()
         }
         self._defaults = {
-            name: self.fields[name].check(field.default, f"state_schema.{name}.default")
+            name: fields[name].check(field.default, f"state_schema.{name}.default")
             for name, field in schema.items()
             if not field.required
         }
+        self.fields = {**fields}
         self._required = tuple(name for name, field in schema.items() if field.required)
         definitions: dict[str, Any] = {
             name: (types[name], ... if field.required else Field(default=field.default))
             for name, field in schema.items()
         }
-        self.model = create_model(
+        self._model = create_model(
             f"{graph_id}_state", __config__=ConfigDict(extra="forbid", protected_namespaces=()), **definitions
         )
 
     def _from_class(self, path: str) -> None:
-        found = load_object(path, wanted_by="state_class")
-        if not (isinstance(found, type) and issubclass(found, BaseModel)):
-            raise GraphError(f"state_class: {path!r} is not a pydantic model", reason="not-a-model")
-        self.model = found
-        decorators = found.__pydantic_decorators__
-        self._own_validators = bool(decorators.field_validators or decorators.model_validators or decorators.validators)
-        self.fields = {
-            name: StateField(
-                name,
-                Annotated[info.annotation, info] if info.annotation is not None else Any,
-                strict=False,
-                reducer=_declared_reducer(info.json_schema_extra),
-                owner=f"{path}.{name}",
-            )
-            for name, info in found.model_fields.items()
+        self._class = StateClass(load_object(path, wanted_by="state_class"), path)
+        reducers = {
+            name: _declared(f"{path}.{name}", declared, extra)
+            for name, (declared, extra) in self._class.reducers().items()
         }
-        self._required = tuple(name for name, info in found.model_fields.items() if info.is_required())
-        self.class_schema = found.model_json_schema(mode="serialization")
+        self.fields = {name: ClassField(self._class, name, reducer) for name, reducer in reducers.items()}
+        self._required = self._class.required
+        named = {name: reducer_name(reducer) for name, reducer in reducers.items() if reducer is not replace}
+        self.class_schema = {**self._class.json_schema, **({"reducers": named} if named else {})}
+
+    def field(self, key: str) -> StateField | None:
+        """Return the field of a name or an alias, or None if the state declares none.
+
+        Args:
+            key: the name or the alias.
+        """
+        name = key if self._class is None else self._class.name_of(key)
+        return None if self.fields is None or name is None else self.fields.get(name)
 
     def code(self) -> dict[str, object]:
-        """Return the reducers of the user's, by what names them."""
+        """Return the user-defined reducers, by what names them."""
         fields = self.fields or {}
         return {
             f"the reducer of state field {name!r}": field.custom
@@ -203,7 +110,7 @@ class StateSpec:
             if field.custom is not None
         }
 
-    def initial(self, inputs: Mapping[str, object]) -> dict[str, JsonValue]:
+    def initial(self, inputs: Mapping[str, object]) -> Start:
         """Return the state that a run begins with.
 
         Args:
@@ -213,9 +120,10 @@ class StateSpec:
             StateError: one is unknown, missing or does not fit.
         """
         if self.fields is None:
-            return dict(inputs)
-        self._refuse_unknown(inputs, "inputs")
-        missing = [name for name in self._required if name not in inputs]
+            update = {name: EncodedValue.of(value, f"inputs.{name}").value for name, value in inputs.items()}
+            return Start(dict(update), update)
+        given = self._named(inputs, "inputs")
+        missing = [name for name in self._required if name not in given]
         if missing:
             raise StateError(
                 f"inputs: {_listed(missing)} {'is' if len(missing) == 1 else 'are'} missing",
@@ -223,19 +131,24 @@ class StateSpec:
                 hint=f"Give a value, as in: -i {missing[0]}=…",
                 path=f"inputs.{missing[0]}",
             )
-        given = {name: self.fields[name].check(value, f"inputs.{name}") for name, value in inputs.items()}
-        if self.class_schema is None:
-            return {name: given[name] if name in given else self._defaults[name] for name in self.fields}
-        assert self.model is not None
-        try:
-            whole = self.model.model_validate_json(orjson.dumps(given))
-            # What the class computes is not stored: it would not be accepted when it is read.
-            return whole.model_dump(mode="json", include=set(self.fields))
-        except ValidationError as error:
-            raise _does_not_fit(error, "inputs") from None
+        if self._class is None:
+            update = {name: self.fields[name].check(value, f"inputs.{name}") for name, value in given.items()}
+            return Start(
+                {name: update[name] if name in update else self._defaults[name] for name in self.fields}, update
+            )
+        return self._made(self._class, inputs, given)
+
+    def _made(self, state: StateClass, inputs: Mapping[str, object], given: Mapping[str, object]) -> Start:
+        paths = {name: f"inputs.{name}" if name in given else f"the default of {name!r}" for name in state.names}
+        values = state.values(state.whole(inputs))
+        plain = {name: state.dumped(name, value, paths[name]) for name, value in values.items()}
+        encoded = {name: EncodedValue.of(value, paths[name]) for name, value in plain.items()}
+        self._refuse_lost(state, values, encoded, paths)
+        # What a factory made must be the same when the run is done again from its log.
+        return Start(plain, {name: value for name, value in plain.items() if name in given or name in state.made})
 
     def read(self, checkpoint: Checkpoint) -> Any:
-        """Return what a node is given: a fresh model, or a fresh dict where the graph declares no state.
+        """Return what a node is given: a fresh object of the state's class, or a dict if the graph declares no state.
 
         Args:
             checkpoint: the one whose state it is.
@@ -256,12 +169,14 @@ class StateSpec:
         Raises:
             StateError: it does not fit the state that the graph declares.
         """
-        if self.model is None:
+        if self._class is not None:
+            return self._class.load(text, path)
+        if self._model is None:
             return orjson.loads(text)
         try:
-            return self.model.model_validate_json(text)
+            return self._model.model_validate_json(text)
         except ValidationError as error:
-            raise _does_not_fit(error, path) from None
+            raise does_not_fit(error, path) from None
 
     def refuse_unknown(self, checkpoint: Checkpoint) -> None:
         """Refuse a stored state that holds more than the graph declares; nothing of it may be dropped.
@@ -285,7 +200,7 @@ class StateSpec:
         """Return what a node returned as the fields that it updates.
 
         Args:
-            returned: a dict, a model (the fields that were set on it), or None.
+            returned: a dict, a model (the fields that were set on it), a dataclass, or None.
             node: the node.
 
         Raises:
@@ -295,31 +210,40 @@ class StateSpec:
             return {}
         if isinstance(returned, BaseModel):
             update: dict[str, object] = {name: getattr(returned, name) for name in returned.model_fields_set}
+        elif dataclasses.is_dataclass(returned) and not isinstance(returned, type):
+            update = {field.name: getattr(returned, field.name) for field in dataclasses.fields(returned)}
         elif isinstance(returned, dict):
             update = returned
         else:
             raise StateError(
                 f"node {node!r} returned a value of type {type(returned).__qualname__}",
                 reason="not-an-update",
-                hint="A node returns a dict of the fields that it updates, a model, or None.",
+                hint="A node returns a dict of the fields that it updates, a model, a dataclass, or None.",
                 node=node,
             )
-        if self.fields is not None:
-            self._refuse_unknown(update, f"node {node!r} returned")
-        return update
+        return update if self.fields is None else self._named(update, f"node {node!r} returned")
 
-    def record(self, update: Mapping[str, object]) -> dict[str, EncodedValue]:
+    def record(
+        self, update: Mapping[str, object], within: Checkpoint | bytes | None = None, *, from_json: bool = False
+    ) -> dict[str, EncodedValue]:
         """Return an update in the form in which it is recorded.
 
         Args:
             update: what `update_of` returned.
+            within: the state that it is an update of, or its JSON text; some classes validate a field by the others.
+            from_json: whether the values are JSON, as those of a child run and of an answer are; a node's are Python's.
 
         Raises:
-            StateError: a value does not fit, or is not JSON.
+            StateError: a value does not fit, is not JSON, or would not come back as it is.
         """
+        if self.fields is None:
+            return {name: EncodedValue.of(value, f"state.{name}") for name, value in update.items()}
+        if self._class is not None and self._class.needs_others and within is not None:
+            text = within if isinstance(within, bytes) else within.state_json()
+            return self._recorded_among_others(self._class, update, text, from_json=from_json)
         return {
             name: EncodedValue.of(
-                value if self.fields is None else self.fields[name].record(value, f"state.{name}"), f"state.{name}"
+                self.fields[name].record(value, f"state.{name}", from_json=from_json), f"state.{name}"
             )
             for name, value in update.items()
         }
@@ -338,68 +262,135 @@ class StateSpec:
         """
         by_field: dict[str, list[EncodedValue]] = {}
         for recorded in updates:
-            for name, fragment in recorded.items():
-                by_field.setdefault(name, []).append(fragment)
+            for name, encoded in recorded.items():
+                by_field.setdefault(name, []).append(encoded)
         changes = {
-            name: fragments[-1]
+            name: encoded[-1]
             if self.fields is None
-            else self.fields[name].reduce(state.get(name), fragments, f"state.{name}")
-            for name, fragments in by_field.items()
+            else self.fields[name].reduce(state.get(name), encoded, f"state.{name}")
+            for name, encoded in by_field.items()
         }
-        if self._own_validators:
-            self._validate_whole(state, changes)
+        if self._class is not None and (self._class.has_hooks or self._class.needs_others):
+            changes |= self.adopted({**state, **changes})
+        return changes
+
+    def adopted(
+        self, state: Mapping[str, EncodedValue], recorded: Mapping[str, EncodedValue] | None = None
+    ) -> dict[str, EncodedValue]:
+        """Return the fields that the state's class makes otherwise of what is stored, so that rules see what nodes see.
+
+        There are none, unless the class changes values as a whole, or was another one when they were stored: a field
+        that it has now and that is missing gets its default.
+
+        Args:
+            state: the fields.
+            recorded: what came of it before, where this is done again: what a factory made then is taken from there.
+
+        Raises:
+            StateError: what is stored does not fit.
+        """
+        if self._class is None:
+            return {
+                name: EncodedValue.of_checked(default)
+                for name, default in self._defaults.items()
+                if self.fields is not None and name not in state
+            }
+        made = {name: value for name, value in (recorded or {}).items() if name in self._class.made}
+        stored = {**made, **state}
+        values = self._class.values(self._class.load(join_encoded(stored), "state"))
+        paths = {name: f"state.{name}" for name in self._class.names}
+        encoded = {
+            name: EncodedValue.of(self._class.dumped(name, value, paths[name]), paths[name])
+            for name, value in values.items()
+        }
+        changes = {
+            name: value for name, value in encoded.items() if name not in state or state[name].digest != value.digest
+        }
+        if changes:
+            self._refuse_lost(self._class, values, {**state, **changes}, paths)
         return changes
 
     def replaces(self, name: str) -> bool:
         """Tell whether an update of a field takes the place of its value."""
         return self.fields is None or self.fields[name].reducer == "replace"
 
-    def _validate_whole(self, state: Mapping[str, EncodedValue], changes: Mapping[str, EncodedValue]) -> None:
-        assert self.model is not None
-        try:
-            self.model.model_validate_json(join_encoded({**state, **changes}))
-        except ValidationError as error:
-            raise _does_not_fit(error, "state") from None
+    def _recorded_among_others(
+        self, state: StateClass, update: Mapping[str, object], text: bytes, *, from_json: bool
+    ) -> dict[str, EncodedValue]:
+        made = state.among_others(update, text, from_json=from_json)
+        recorded = {
+            name: EncodedValue.of(state.dumped(name, value, f"state.{name}"), f"state.{name}")
+            for name, value in made.items()
+        }
+        back = state.among_others({name: value.value for name, value in recorded.items()}, text, from_json=True)
+        for name, value in made.items():
+            found = difference(value, back[name])
+            if found is not None:
+                raise would_be_lost(f"state.{name}", found)
+        return recorded
 
-    def _refuse_unknown(self, values: Mapping[str, object], where: str) -> None:
+    @staticmethod
+    def _refuse_lost(
+        state: StateClass,
+        values: Mapping[str, object],
+        encoded: Mapping[str, EncodedValue],
+        paths: Mapping[str, str],
+    ) -> None:
+        """Refuse values that would not come back from what is stored of them."""
+        for name, value in values.items():
+            if not state.needs_others:
+                back = state.load_field(name, encoded[name].encoded, paths[name], lost=True)
+                found = difference(value, back)
+                if found is not None:
+                    raise would_be_lost(paths[name], found)
+        again = state.values(state.load(join_encoded(encoded), "state"))
+        for name, value in values.items():
+            found = difference(value, again.get(name))
+            if found is not None:
+                raise would_be_lost(paths[name], found)
+
+    def _named(self, values: Mapping[str, object], where: str) -> dict[str, object]:
+        """Return values by the names of their fields, where their aliases may stand."""
         assert self.fields is not None
-        for name in values:
-            if name not in self.fields:
+        named: dict[str, object] = {}
+        for key, value in values.items():
+            name = key if self._class is None else self._class.name_of(key)
+            if name is None or name not in self.fields:
                 raise StateError(
-                    f"{where}: the state has no field {name!r}",
+                    f"{where}: the state has no field {key!r}",
                     reason="unknown-field",
                     hint=f"It has: {', '.join(self.fields) or 'none'}.",
+                    path=f"state.{key}",
+                )
+            if name in named:
+                raise StateError(
+                    f"{where}: the field {name!r} is given twice, by its name and by an alias",
+                    reason="unknown-field",
+                    hint="Give it once.",
                     path=f"state.{name}",
                 )
+            named[name] = value
+        return named
 
 
-def _adapter(annotation: Any, *, strict: bool) -> TypeAdapter[Any]:
-    try:
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            return TypeAdapter(annotation)
-        return TypeAdapter(annotation, config=ConfigDict(strict=True) if strict else None)
-    except PydanticSchemaGenerationError as error:
-        raise GraphError(f"state: {error.message}", reason="bad-type") from error
+def _loaded(reducer: str, owner: str) -> Reducer | None:
+    return load_object(reducer, wanted_by=f"{owner}: reducer") if ":" in reducer else None
 
 
-def _declared_reducer(extra: object) -> str:
-    reducer = extra.get("reduce", "replace") if isinstance(extra, dict) else "replace"
-    if not isinstance(reducer, str) or not (reducer in BUILTIN_REDUCERS or ":" in reducer):
+def _declared(owner: str, declared: list[Reducer], extra: object) -> Reducer:
+    """Return the one reducer of a field of a class: in its type, in its json_schema_extra, or none."""
+    named = extra.get("reduce") if isinstance(extra, dict) else None
+    if named is not None and (not isinstance(named, str) or not (named in BUILTIN_REDUCERS or ":" in named)):
         raise GraphError(
-            f"state_class: unknown reducer {reducer!r}",
+            f"state_class: unknown reducer {named!r} of {owner}",
             reason="unknown-reducer",
             hint="Use replace, append, merge, add or package.module:callable in json_schema_extra={'reduce': …}.",
         )
-    return reducer
-
-
-def _does_not_fit(error: ValidationError, path: str) -> StateError:
-    """Pydantic's complaint in one line: where, what was given, what is wanted."""
-    complaint = error.errors(include_url=False)[0]
-    where = path + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in complaint["loc"])
-    given = complaint["input"]
-    shown = "" if complaint["type"] == "missing" else f" (given: {given!r:.60}, {type(given).__qualname__})"
-    return StateError(f"{where}: {complaint['msg']}{shown}", reason="wrong-type", path=where)
+    if len(declared) + (named is not None) > 1:
+        raise GraphError(f"state_class: {owner} has more than one reducer", reason="unknown-reducer", hint="Keep one.")
+    if isinstance(named, str):
+        return BUILTIN[named] if named in BUILTIN else load_object(named, wanted_by=f"{owner}: reducer")
+    return declared[0] if declared else replace
 
 
 def _listed(names: list[str]) -> str:

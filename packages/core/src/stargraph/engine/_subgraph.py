@@ -150,15 +150,15 @@ class Children:
         return log
 
     def _genesis(self, plan: Plan, run_id: str, tail: Checkpoint, task: Task, item: JsonValue) -> Checkpoint:
-        inputs = child_inputs(self._plan, tail, task, item)
+        state, update = plan.state.initial(child_inputs(self._plan, tail, task, item))
         return Checkpoint.genesis(
             run_id=run_id,
             graph_id=plan.document.id,
             graph_hash=plan.graph_hash,
             runtime_hash=plan.runtime_hash,
             definition=plan.definition,
-            state=plan.state.initial(inputs),
-            update=inputs,
+            state=state,
+            update=update,
             frontier=plan.first(0),
             executor_id=self._executor_id,
             timestamp=datetime.now(UTC),
@@ -179,6 +179,7 @@ class Children:
             graph_hash=plan.graph_hash,
             runtime_hash=plan.runtime_hash,
             definition=None if same else plan.definition,
+            changes=None if same else plan.state.adopted(tail.encoded_state()),
             process=ProcessInfo.current(),
         )
 

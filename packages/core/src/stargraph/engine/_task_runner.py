@@ -77,6 +77,7 @@ class Worker:
         state = self._plan.state
         node = self._plan.nodes[task.node]
         replaced = self._terms.output_of(task)
+        from_json = True
         if task.rule is not None:
             returned: object = self._ask(tail, task, journal)
         elif replaced is not None:
@@ -87,13 +88,15 @@ class Worker:
             item = await self._work.item(tail, task)
             context = NodeContext(tail, task, item=item, recorded=self._work.calls(task), journal=journal)
             is_remote = not node.is_async_here and (node.spec.isolation == "process" or self._executors.is_remote)
+            # What came from another process was recorded there, and what a built-in node returns was told to it.
+            from_json = is_remote or node.code is None
             calls = self._remote_calls if is_remote else self._calls
             attempts = Attempts(node, context, self._executors, calls(tail, task, context), waits=self._waits)
             try:
                 returned = await attempts.run()
             finally:
                 journal.close()
-        return state.record(state.update_of(returned, task.node))
+        return state.record(state.update_of(returned, task.node), tail, from_json=from_json)
 
     def _calls(self, tail: Checkpoint, task: Task, context: NodeContext) -> Callable[[], Callable[[], Any]]:
         """Return what makes the call of each try, with a fresh state."""

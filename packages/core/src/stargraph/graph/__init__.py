@@ -6,4 +6,15 @@ may take to say `--help`.
 
 from stargraph.graph._lazy import __getattr__  # noqa: F401  # the hook that imports them
 
-__all__ = ["Graph", "NodeContext", "Run", "RunEvent", "cancel", "respond"]
+__all__ = [
+    "Graph",
+    "NodeContext",
+    "Run",
+    "RunEvent",
+    "add",
+    "append",
+    "cancel",
+    "merge",
+    "replace",
+    "respond",
+]

@@ -8,7 +8,11 @@ _HOMES: Final = {
     "NodeContext": "stargraph.engine",
     "Run": "stargraph.graph._run",
     "RunEvent": "stargraph.engine",
+    "add": "stargraph.engine",
+    "append": "stargraph.engine",
     "cancel": "stargraph.graph._control",
+    "merge": "stargraph.engine",
+    "replace": "stargraph.engine",
     "respond": "stargraph.graph._control",
 }
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, Task
+from stargraph.checkpoint.values import EncodedValue
 from stargraph.engine import Plan, fan_out_of, load_object
 from stargraph.errors import GraphError, StateError
 from stargraph.ir import MigrationSpec
@@ -22,7 +24,15 @@ def migration_for(plan: Plan, tail: Checkpoint) -> MigrationSpec | None:
     return next((spec for spec in plan.document.migrate if tail.graph_hash.startswith(spec.graph_hash)), None)
 
 
-def migrated(plan: Plan, migration: MigrationSpec, tail: Checkpoint, *, executor_id: str, now: datetime) -> Checkpoint:
+def migrated(
+    plan: Plan,
+    migration: MigrationSpec,
+    tail: Checkpoint,
+    *,
+    executor_id: str,
+    now: datetime,
+    recorded: Mapping[str, EncodedValue] | None = None,
+) -> Checkpoint:
     """Return the checkpoint that carries a run over; nothing is written.
 
     Args:
@@ -31,6 +41,7 @@ def migrated(plan: Plan, migration: MigrationSpec, tail: Checkpoint, *, executor
         tail: the latest checkpoint of the run.
         executor_id: names this executor.
         now: the time of the event.
+        recorded: the state that came of it before, where this is done again.
 
     Raises:
         GraphError: a transform cannot be imported, or a node that is open is not in this graph.
@@ -56,11 +67,14 @@ def migrated(plan: Plan, migration: MigrationSpec, tail: Checkpoint, *, executor
                 reason="migration-without-node",
                 hint="Name its new id under rename in the migrate block.",
             )
+    state = _transformed(migration, tail)
+    encoded = {name: EncodedValue.of(value, f"state.{name}") for name, value in state.items()}
+    state |= {name: value.value for name, value in plan.state.adopted(encoded, recorded).items()}
     record = tail.next(
         event="migrated",
         executor_id=executor_id,
         timestamp=now,
-        state=_transformed(migration, tail),
+        state=state,
         frontier=frontier,
         interrupts=tuple(
             interrupt.model_copy(update={"node": rename.get(interrupt.node, interrupt.node)})

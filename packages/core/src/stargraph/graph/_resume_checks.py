@@ -113,7 +113,7 @@ def refuse_unfinished_fork(tail: Checkpoint) -> None:
 
 
 async def is_crash_loop(tail: Checkpoint, read_step: ReadStep, max_resumes: int) -> bool:
-    """Tell whether a run has been resumed too often in a row without an event that a living executor records.
+    """Tell whether a run has been resumed that many times in a row without any new record between.
 
     Args:
         tail: the latest checkpoint.
@@ -122,8 +122,8 @@ async def is_crash_loop(tail: Checkpoint, read_step: ReadStep, max_resumes: int)
     """
     record: Checkpoint | None = tail
     resumes = 0
-    while record is not None and record.event in ("resumed", "called"):
-        resumes += record.event == "resumed"
+    while record is not None and record.event == "resumed":
+        resumes += 1
         if resumes >= max_resumes:
             return True
         record = await read_step(record.step - 1)

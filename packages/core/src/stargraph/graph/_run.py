@@ -132,23 +132,21 @@ class Run:
             return await self._execute((first, *carried)[-1], executor_id)
 
     def _first(self, executor_id: str) -> Checkpoint:
+        state, update = self._plan.state.initial(self._inputs)
         return Checkpoint.genesis(
             run_id=self.run_id,
             graph_id=self._plan.document.id,
             graph_hash=self._plan.graph_hash,
             runtime_hash=self._plan.runtime_hash,
             definition=self._plan.definition,
-            state=self._plan.state.initial(self._inputs),
-            update=self._inputs_as_recorded(),
+            state=state,
+            update=update,
             frontier=self._plan.first(0),
             executor_id=executor_id,
             timestamp=datetime.now(UTC),
             process=ProcessInfo.current(),
             metadata=self._metadata,
         )
-
-    def _inputs_as_recorded(self) -> dict[str, JsonValue]:
-        return {name: fragment.value for name, fragment in self._plan.state.record(self._inputs).items()}
 
     async def resume(
         self,
@@ -492,6 +490,7 @@ class Run:
                 graph_hash=plan.graph_hash,
                 runtime_hash=plan.runtime_hash,
                 definition=None if same else plan.definition,
+                changes=None if same else plan.state.adopted(tail.encoded_state()),
                 process=ProcessInfo.current(),
             )
 

@@ -28,7 +28,7 @@ class GraphBuilder:
     Args:
         id: the name of the graph.
         description: for people.
-        state_class: the pydantic model of the state, instead of `state`.
+        state_class: the class of the state, instead of `state`: a pydantic model, a dataclass or a TypedDict.
         max_steps: a run that has more steps than this fails.
     """
 
@@ -37,7 +37,7 @@ class GraphBuilder:
         id: str,  # noqa: A002 - the name that the file has
         *,
         description: str | None = None,
-        state_class: type[BaseModel] | None = None,
+        state_class: type[Any] | None = None,
         max_steps: int | None = None,
     ) -> None:
         self._keys = _given(id=id, description=description, max_steps=max_steps)

@@ -136,7 +136,7 @@ def _check_nodes(plan: Plan, overlay: Overlay) -> None:
         if _node_of(plan, name) is None:
             raise bad_overlay(f"the graph has no node {name!r}, and no task or question of that id comes of it")
     for name, update in overlay.outputs.items():
-        plan.state.record(plan.state.update_of(dict(update), _node_of(plan, name) or name))
+        plan.state.record(plan.state.update_of(dict(update), _node_of(plan, name) or name), from_json=True)
 
 
 def _node_of(plan: Plan, name: str) -> str | None:
@@ -268,6 +268,9 @@ class _Opening:
         self, fan_out: FanOut | None, events: list[Checkpoint], remaining: int, metadata: Mapping[str, str]
     ) -> Checkpoint:
         state, update = self._state()
+        if self._base.graph_hash != self._plan.graph_hash:
+            encoded = {name: EncodedValue.of(value, f"state.{name}") for name, value in state.items()}
+            state = {**state, **{name: value.value for name, value in self._plan.state.adopted(encoded).items()}}
         if fan_out is None:
             frontier = tuple(
                 task.model_copy(update={"since_step": 0, "calls": ()}) for task in tasks_of(self._base.frontier)

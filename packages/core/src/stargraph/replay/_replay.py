@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -121,7 +121,7 @@ class _Replay:
         self._of_children: list[StepDifference] = []
         self._notes: list[str] = []
         self._given: list[int] = []
-        self._work = PendingTasks(plan, self._read_for_task)
+        self._work = PendingTasks(plan, self._read_for_task, self._read_for_tasks)
         self._unknown: set[str] = set()
         self._terms = ForkOverrides()
         self._defined: Checkpoint | None = None
@@ -187,6 +187,14 @@ class _Replay:
             raise StoreFaultError(CheckpointNotFoundError(f"step {step} was pruned", reason="step-not-found"))
         return record
 
+    async def _read_for_tasks(self, steps: Sequence[int]) -> AsyncIterator[Checkpoint]:
+        """Yield the steps that tasks need, those that are there."""
+        try:
+            async for record in dispatch.read_steps(self._store, self._tail.run_id, steps, keyring=self._keyring):
+                yield record
+        except CheckpointError as error:
+            raise StoreFaultError(error) from error
+
     def _new_worker(self) -> Worker:
         return Worker(
             self._plan, self._work, executors=self._executors, run_child=self._child, terms=self._terms, waits=False
@@ -226,7 +234,7 @@ class _Replay:
             self._notes.append(
                 f"{_ranges(range(first, record.step))}: pruned, so step {record.step} is taken as recorded"
             )
-        self._work = PendingTasks(self._plan, self._read_for_task)
+        self._work = PendingTasks(self._plan, self._read_for_task, self._read_for_tasks)
         self._worker = self._new_worker()
         try:
             await self._work.load(record)
@@ -237,15 +245,15 @@ class _Replay:
             self._unknown = {item.task_id if isinstance(item, FanOut) else item.id for item in record.frontier}
 
     def _started(self, record: Checkpoint) -> Checkpoint:
-        inputs = self._inputs if self._inputs is not None else record.update or {}
+        state, update = self._plan.state.initial(self._inputs if self._inputs is not None else record.update or {})
         return Checkpoint.genesis(
             run_id=record.run_id,
             graph_id=self._plan.document.id,
             graph_hash=record.graph_hash,
             runtime_hash=record.runtime_hash,
             definition=record.definition,
-            state=self._plan.state.initial(inputs),
-            update=inputs,
+            state=state,
+            update=update,
             frontier=self._plan.first(0),
             executor_id=record.executor_id,
             timestamp=record.timestamp,
@@ -289,14 +297,23 @@ class _Replay:
                 return None
             return _next(previous, record, **answered(previous, interrupt, answer.result))
         if record.event == "resumed":
-            return _next(previous, record, status=status_of(previous.frontier, previous.interrupts))
+            old = previous.encoded_state()
+            adopted = None if record.definition is None else self._plan.state.adopted(old, record.encoded_state())
+            return _next(previous, record, status=status_of(previous.frontier, previous.interrupts), changes=adopted)
         if record.event in ("paused", "cancelled"):
             return _next(previous, record, status=record.event)
         if record.event == "migrated":
             migration = migration_for(self._plan, previous)
             if migration is None or record.graph_hash != self._plan.graph_hash:
                 return None
-            return migrated(self._plan, migration, previous, executor_id=record.executor_id, now=record.timestamp)
+            return migrated(
+                self._plan,
+                migration,
+                previous,
+                executor_id=record.executor_id,
+                now=record.timestamp,
+                recorded=record.encoded_state(),
+            )
         return _next(previous, record)
 
     async def _execute(self, previous: Checkpoint, record: Checkpoint, task: Task) -> None:

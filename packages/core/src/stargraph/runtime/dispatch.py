@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import BatchAppend, Checkpoint, Checkpointer, RunHistory
 from stargraph.errors import CheckpointCorruptedError, CheckpointNotFoundError
 
 T = TypeVar("T")
+
+_WORTH_READING: Final = 16
+"""So many steps that are not wanted cost less than another request."""
 
 
 async def write(checkpointer: Checkpointer, checkpoint: Checkpoint, *, keyring: Keyring | None = None) -> None:
@@ -136,6 +139,40 @@ async def read_at_step(
         CheckpointCorruptedError: the record is not what was written.
     """
     return _checked(await checkpointer.read_at_step(run_id, step), run_id, step, keyring)
+
+
+async def read_steps(
+    checkpointer: Checkpointer, run_id: str, steps: Sequence[int], *, keyring: Keyring | None = None
+) -> AsyncIterator[Checkpoint]:
+    """Yield some steps of a run in order, checked, with few requests; those that were pruned are left out.
+
+    A store with `RunHistory` is asked for ranges: steps that lie between two wanted ones are read too if they are few.
+
+    Args:
+        checkpointer: the store.
+        run_id: the run.
+        steps: the steps, ascending.
+        keyring: checks the seals.
+
+    Raises:
+        CheckpointCorruptedError: a record is not what was written.
+    """
+    wanted = frozenset(steps)
+    gap = _WORTH_READING if isinstance(checkpointer, RunHistory) else 0
+    first = before = None
+    spans: list[tuple[int, int]] = []
+    for step in steps:
+        if first is None or before is None or step > before + 1 + gap:
+            if first is not None and before is not None:
+                spans.append((first, before))
+            first = step
+        before = step
+    if first is not None and before is not None:
+        spans.append((first, before))
+    for low, high in spans:
+        async for record in history(checkpointer, run_id, from_step=low, to_step=high, keyring=keyring):
+            if record.step in wanted:
+                yield record
 
 
 async def history(

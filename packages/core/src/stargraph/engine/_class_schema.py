@@ -1,0 +1,177 @@
+"""The core schema of a state's class: the one module that knows how pydantic lays it out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic_core import SchemaValidator, core_schema
+
+from stargraph.errors import GraphError
+
+Schema = Mapping[str, Any]
+
+_FUNCTIONS: Final = ("function-before", "function-after", "function-wrap")
+_FIELDS: Final = ("model-fields", "dataclass-args", "typed-dict")
+_KINDS: Final = "a pydantic model, a dataclass or a TypedDict"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a class's core schema says of its fields.
+
+    Attributes:
+        fields: the schema of each field, with its aliases and flags.
+        inner: the schema of the fields together, without what the class does as a whole.
+        definitions: the schemas that the others refer to.
+        config: the class's config.
+        has_hooks: whether the class validates or changes its values as a whole.
+    """
+
+    fields: dict[str, Schema]
+    inner: Schema
+    definitions: list[Any]
+    config: Any
+    has_hooks: bool
+
+    def part(self, schema: Schema) -> SchemaValidator:
+        """Return the validator of a part of the schema.
+
+        Args:
+            schema: the part.
+        """
+        whole: Any = schema
+        if self.definitions:
+            whole = core_schema.definitions_schema(whole, self.definitions)
+        return SchemaValidator(whole, self.config)
+
+
+def shape_of(schema: Schema, path: str) -> Shape:
+    """Read the core schema of a class.
+
+    Args:
+        schema: the `core_schema` of a `TypeAdapter`.
+        path: names the class, for errors.
+
+    Raises:
+        GraphError: a state cannot be of this class.
+    """
+    definitions: dict[str, Any] = {}
+    config: Any = None
+    has_hooks = False
+    while schema["type"] not in _FIELDS:
+        if "serialization" in schema:
+            raise GraphError(
+                f"state_class: {path} serializes itself as a whole, and a state is stored field by field",
+                reason="bad-state-class",
+                hint="Give the fields serializers of their own (pydantic.field_serializer).",
+            )
+        match schema["type"]:
+            case "definitions":
+                definitions = {each["ref"]: each for each in schema["definitions"]}
+                schema = schema["schema"]
+            case "definition-ref":
+                schema = definitions[schema["schema_ref"]]
+            case "model" if not schema.get("root_model"):
+                has_hooks = has_hooks or bool(schema.get("post_init") or schema.get("custom_init"))
+                config, schema = schema.get("config"), schema["schema"]
+            case "dataclass":
+                has_hooks = has_hooks or bool(schema.get("post_init"))
+                config, schema = schema.get("config"), schema["schema"]
+            case kind if kind in _FUNCTIONS:
+                has_hooks, schema = True, schema["schema"]
+            case _:
+                raise not_a_state_class(path)
+    if schema["type"] == "typed-dict":
+        config = schema.get("config")
+    found = schema["fields"]
+    fields = dict(found) if isinstance(found, dict) else {field["name"]: field for field in found}
+    return Shape(fields, schema, list(definitions.values()), config, has_hooks)
+
+
+def not_a_state_class(path: str) -> GraphError:
+    """Return the error of what `state_class` names and cannot be one.
+
+    Args:
+        path: what it names.
+    """
+    return GraphError(
+        f"state_class: {path!r} is not {_KINDS}",
+        reason="not-a-model",
+        hint=f"Name {_KINDS}, or declare the fields under state_schema.",
+    )
+
+
+def refuse_lossy(path: str, name: str, field: Schema) -> None:
+    """Refuse a field that the class does not write, or does not take back.
+
+    Args:
+        path: names the class.
+        name: the field.
+        field: its schema.
+
+    Raises:
+        GraphError: its values would be lost.
+    """
+    lost: str | None = None
+    hint = "A state holds what every later node needs; leave what is not stored to the nodes."
+    if field.get("serialization_exclude") or "serialization_exclude_if" in field:
+        lost = "is excluded from what is stored"
+        hint = "Take exclude away; a node can make again what is not to be stored."
+    elif field.get("init_only"):
+        lost = "is given to __post_init__ alone (InitVar), and is not stored"
+    elif field.get("init") is False:
+        lost = "cannot be given when the state is read back (init=False)"
+        hint = "Make it a property, or let the state give it."
+    if lost is not None:
+        raise GraphError(f"state_class: the field {name!r} of {path} {lost}", reason="bad-state-class", hint=hint)
+
+
+def is_required(field: Schema) -> bool:
+    if field["type"] == "typed-dict-field":
+        return bool(field.get("required", True))
+    kind: str = field["schema"]["type"]
+    return kind != "default"
+
+
+def aliases_of(field: Schema) -> list[str]:
+    alias = field.get("validation_alias")
+    if alias is None:
+        return []
+    if isinstance(alias, str):
+        return [alias]
+    # A path into the input is no name: such a field is given by its own.
+    paths = alias if alias and isinstance(alias[0], list) else [alias]
+    return [steps[0] for steps in paths if len(steps) == 1 and isinstance(steps[0], str)]
+
+
+def takes_info(schema: object) -> bool:
+    """Tell whether a validator of a field asks for what validates it, and so for the other fields."""
+    if isinstance(schema, list):
+        return any(map(takes_info, schema))
+    if not isinstance(schema, dict) or schema.get("type") in ("model", "dataclass", "typed-dict", "definition-ref"):
+        return False
+    function = schema.get("function")
+    if isinstance(function, dict) and function.get("type") == "with-info":
+        return True
+    return any(takes_info(part) for key, part in schema.items() if key not in ("serialization", "metadata"))
+
+
+def mentions(schema: object, kinds: tuple[str, ...]) -> bool:
+    if isinstance(schema, (list, tuple)):
+        return any(mentions(part, kinds) for part in schema)
+    if not isinstance(schema, dict):
+        return False
+    if schema.get("type") in kinds:
+        return True
+    return any(mentions(part, kinds) for key, part in schema.items() if key not in ("default", "metadata"))
+
+
+def is_plain_list(schema: Schema) -> bool:
+    while schema["type"] == "default" and not schema.get("validate_default"):
+        if "serialization" in schema:
+            return False
+        schema = schema["schema"]
+    kind: str = schema["type"]
+    return kind == "list" and not any(key in schema for key in ("min_length", "max_length", "serialization"))

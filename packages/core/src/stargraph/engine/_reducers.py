@@ -1,0 +1,97 @@
+"""How an update reaches a field: the reducers that come with the engine, and those of the user."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from typing import Any, Final, TypeVar
+
+Reducer = Callable[[Any, Any], Any]
+
+
+def replace(value: Any, update: Any) -> Any:
+    """Return the update, which takes the place of the value.
+
+    Args:
+        value: what the field holds.
+        update: what a node returned for it.
+    """
+    return update
+
+
+def append(value: Any, update: Any) -> Any:
+    """Return a list, tuple, deque or set with the items of the update after those of the value.
+
+    Args:
+        value: what the field holds, or None.
+        update: what a node returned for it, or None.
+    """
+    if value is None or update is None:
+        return update if value is None else value
+    return value | update if isinstance(value, AbstractSet) else value + update
+
+
+def merge(value: Any, update: Any) -> Any:
+    """Return a mapping with the keys of the update put over those of the value.
+
+    Args:
+        value: what the field holds, or None.
+        update: what a node returned for it, or None.
+    """
+    return {**(value or {}), **(update or {})}
+
+
+def add(value: Any, update: Any) -> Any:
+    """Return the value plus the update.
+
+    Args:
+        value: what the field holds, or None.
+        update: what a node returned for it, or None.
+    """
+    if value is None or update is None:
+        return update if value is None else value
+    return operator.add(value, update)
+
+
+BUILTIN: Final[Mapping[str, Reducer]] = {"replace": replace, "append": append, "merge": merge, "add": add}
+"""The reducers that a graph names by one word."""
+
+
+def declared_reducers(metadata: Iterable[object]) -> list[Reducer]:
+    """Return the functions among the metadata of an `Annotated` type: they are its reducers.
+
+    Args:
+        metadata: what stands behind the type; validators and constraints are objects, and no functions.
+    """
+    return [item for item in metadata if inspect.isroutine(item) or isinstance(item, functools.partial)]
+
+
+def reducer_name(reducer: Reducer) -> str:
+    """Return what names a reducer in definitions and errors.
+
+    Args:
+        reducer: the function.
+    """
+    for name, builtin in BUILTIN.items():
+        if reducer is builtin:
+            return name
+    if isinstance(reducer, functools.partial):
+        return f"partial({reducer_name(reducer.func)})"
+    return f"{reducer.__module__}:{reducer.__qualname__}"
+
+
+def update_annotation(reducer: Reducer) -> Any:
+    """Return the type of a reducer's second parameter, or None if it says none.
+
+    Args:
+        reducer: the function.
+    """
+    try:
+        _, second, *_ = inspect.signature(reducer, eval_str=True).parameters.values()
+    except (TypeError, ValueError, NameError):
+        return None
+    said_nothing = second.annotation in (inspect.Parameter.empty, Any, object) or second.kind is second.VAR_POSITIONAL
+    return None if said_nothing or isinstance(second.annotation, TypeVar) else second.annotation

@@ -1,0 +1,185 @@
+"""Results of recorded calls: JSON, or what the called function is declared to return."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+import typing
+import warnings
+from collections.abc import Callable, Hashable
+from typing import Any, Final, Literal, Union
+
+import orjson
+from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
+from pydantic_core import PydanticSerializationError
+
+from stargraph.checkpoint.protocol import JsonValue
+from stargraph.checkpoint.values import MAX_DEPTH, EncodedValue
+from stargraph.errors import NodeError, StateError
+
+_JSON: Final = frozenset({str, int, float, bool, type(None), None, list, dict, Any, object})
+
+_NO_SCHEMA: Final = (
+    PydanticSchemaGenerationError,
+    PydanticUndefinedAnnotation,
+    PydanticUserError,
+    NameError,
+    TypeError,
+)
+
+
+class ResultType:
+    """What a call returns, and how it is stored.
+
+    A value is stored only if what is stored gives it back, in value and type.
+
+    Args:
+        declared: a type, or None for JSON, into which pydantic models are turned.
+    """
+
+    def __init__(self, declared: Any = None) -> None:
+        self._declared = declared
+        self._adapter = None if declared is None else _adapter(declared)
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], returns: Any, node: str) -> ResultType:
+        """Return the type of a call's result.
+
+        Args:
+            function: what is called; its return annotation counts if nothing else is given.
+            returns: the type that was given, or None.
+            node: the node, for errors.
+
+        Raises:
+            NodeError: `returns` is no type that pydantic knows (`reason="bad-call"`).
+        """
+        declared = returns if returns is not None else _annotation(function)
+        if _is_json(declared):
+            return PLAIN
+        try:
+            return _typed(declared) if isinstance(declared, Hashable) else cls(declared)
+        except _NO_SCHEMA:
+            if returns is None:
+                return PLAIN
+        raise NodeError(
+            f"returns={returns!r:.200} of a call is no type whose values pydantic can store",
+            reason="bad-call",
+            hint="Give a pydantic model, a dataclass, a TypedDict, or another type that pydantic knows.",
+            node=node,
+        )
+
+    def store(self, value: object, path: str) -> JsonValue:
+        """Return a result as JSON.
+
+        Args:
+            value: the result.
+            path: names it, for errors.
+
+        Raises:
+            StateError: it is not JSON, or would not come back as it is.
+        """
+        if self._adapter is None:
+            return EncodedValue.of(_plain(value), path).value
+        try:
+            text = self._adapter.dump_json(value, warnings="error", round_trip=True)
+            again = self._adapter.validate_json(text)
+        except (ValidationError, PydanticSerializationError, UnicodeEncodeError) as error:
+            raise self._does_not_fit(path, str(error).partition("\n")[0]) from None
+        found = _difference(value, again)
+        if found is not None:
+            raise self._does_not_fit(path, found)
+        return EncodedValue.of(orjson.loads(text), path).value
+
+    def load(self, stored: JsonValue, path: str) -> Any:
+        """Return a result as it was, from its JSON.
+
+        Args:
+            stored: what `store` returned; it is not changed.
+            path: names it, for errors.
+
+        Raises:
+            StateError: it does not fit the type, which has changed since.
+        """
+        if self._adapter is None:
+            return EncodedValue.of_checked(stored).fresh()
+        try:
+            return self._adapter.validate_json(orjson.dumps(stored))
+        except ValidationError as error:
+            told = error.errors(include_url=False, include_input=False)[0]["msg"]
+            raise StateError(
+                f"{path}, as it is recorded, is no {_shown(self._declared)} any more: {told}",
+                reason="wrong-type",
+                hint="Let the function be declared to return what it returned when the call was made.",
+                path=path,
+            ) from None
+
+    def _does_not_fit(self, path: str, why: str) -> StateError:
+        return StateError(
+            f"{path} does not come back as the {_shown(self._declared)} that is declared: {why}", path=path
+        )
+
+
+PLAIN: Final = ResultType()
+"""JSON."""
+
+
+def _difference(old: object, new: object) -> str | None:
+    if type(old) is not type(new):
+        return f"a {_shown(type(old))} would come back as a {_shown(type(new))}"
+    return None if old == new else "it would come back as another value"
+
+
+def _annotation(function: Callable[..., Any]) -> Any:
+    """Return what a callable is declared to return, or None if nothing is known."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if isinstance(function, type):
+        return None
+    if not inspect.isroutine(function):
+        function = type(function).__call__
+    try:
+        return typing.get_type_hints(function, include_extras=True).get("return")
+    except Exception:  # noqa: BLE001  # an annotation is code, and may raise whatever it likes
+        return None
+
+
+def _is_json(declared: Any) -> bool:
+    """Tell whether a type says no more than that its values are JSON; those are stored as they are."""
+    if isinstance(declared, Hashable) and declared in _JSON:
+        return True
+    origin, arguments = typing.get_origin(declared), typing.get_args(declared)
+    if origin is Literal:
+        return all(type(value) in _JSON for value in arguments)
+    if origin in (list, dict, Union, types.UnionType):
+        return all(map(_is_json, arguments))
+    return isinstance(declared, (typing.TypeVar, str))
+
+
+def _adapter(declared: Any) -> TypeAdapter[Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return TypeAdapter(declared)
+
+
+@functools.lru_cache(maxsize=256)
+def _typed(declared: Any) -> ResultType:
+    return ResultType(declared)
+
+
+def _shown(kind: Any) -> str:
+    return kind.__qualname__ if isinstance(kind, type) else f"{kind!r:.80}"
+
+
+def _plain(value: object, depth: int = 0) -> object:
+    """Return a value with the models in it as JSON objects."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if depth > MAX_DEPTH:
+        return value
+    if type(value) is list:
+        return [_plain(item, depth + 1) for item in value]
+    if type(value) is dict:
+        return {key: _plain(item, depth + 1) for key, item in value.items()}
+    return value

@@ -1,0 +1,462 @@
+"""Classes of states: pydantic models, dataclasses and TypedDicts, one field at a time or as a whole.
+
+A field is validated by the part of the class's core schema that belongs to it, and written by the class's own
+serializer. So its config, validators and serializers apply to inputs, defaults and updates alike. A value is stored
+only if what is stored gives it back, in value and in type.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from typing import Annotated, Any
+
+import orjson
+from pydantic import BaseModel, PydanticUserError, SecretBytes, SecretStr, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import PydanticSerializationError, from_json
+
+from stargraph.checkpoint.values import JsonValue, canonical, check_json
+from stargraph.engine._class_schema import (
+    Schema,
+    aliases_of,
+    is_plain_list,
+    is_required,
+    mentions,
+    not_a_state_class,
+    refuse_lossy,
+    shape_of,
+    takes_info,
+)
+from stargraph.engine._fidelity import Difference, difference
+from stargraph.engine._reducers import Reducer, declared_reducers
+from stargraph.errors import GraphError, StateError
+
+
+class StateClass:
+    """A class of states.
+
+    Args:
+        found: the class.
+        path: names it, for errors.
+
+    Attributes:
+        names: its fields.
+        annotations: the types of the fields.
+        required: those of them that have no default, and must be there.
+        made: those whose default is made anew by each call of a factory.
+        has_hooks: whether it validates or changes its values as a whole.
+        needs_others: whether a validator of a field looks at other fields.
+        json_schema: its JSON Schema.
+
+    Raises:
+        GraphError: a state cannot be of this class, or a default would not come back as it is.
+    """
+
+    def __init__(self, found: object, path: str) -> None:
+        if not isinstance(found, type):
+            raise not_a_state_class(path)
+        self._class: Any = found
+        self._path = path
+        try:
+            self._adapter: TypeAdapter[Any] = TypeAdapter(found)
+            shape = shape_of(self._adapter.core_schema, path)
+            self.json_schema: dict[str, JsonValue] = self._adapter.json_schema(
+                mode="serialization", by_alias=False, schema_generator=_JsonSchema
+            )
+        except PydanticSchemaGenerationError:
+            if _is_kind(found):
+                raise
+            raise not_a_state_class(path) from None
+        except (PydanticUserError, PydanticUndefinedAnnotation, NameError) as error:
+            raise GraphError(
+                f"state_class: {path}: {str(error).splitlines()[0]}",
+                reason="bad-state-class",
+                hint="Define what the class names before the graph is made.",
+            ) from error
+        self._read_annotations(shape.fields)
+        for name, schema in shape.fields.items():
+            refuse_lossy(path, name, schema)
+        schemas = {name: field["schema"] for name, field in shape.fields.items()}
+        self.names = tuple(schemas)
+        self.required = tuple(name for name, field in shape.fields.items() if is_required(field))
+        self.made = frozenset(name for name, schema in schemas.items() if "default_factory" in schema)
+        self.has_hooks = shape.has_hooks
+        self.needs_others = any(takes_info(schema) for schema in schemas.values())
+        self._inner = shape.part(shape.inner) if self.needs_others else None
+        self._validators = {name: shape.part(schema) for name, schema in schemas.items()}
+        sets = ("set", "frozenset")
+        self._has_sets = {name for name, schema in schemas.items() if mentions(schema, sets)}
+        if any(mentions(schema, sets) for schema in shape.definitions):
+            self._has_sets = set(schemas)
+        self._plain_lists = {name for name, schema in schemas.items() if is_plain_list(schema)}
+        self._aliases = {alias: name for name, field in shape.fields.items() for alias in aliases_of(field)}
+        if not self.needs_others:
+            self._check_defaults(schemas)
+            for name in self.names:
+                self._check_secrets(name)
+
+    def _read_annotations(self, names: Iterable[str]) -> None:
+        infos: Mapping[str, FieldInfo] = getattr(self._class, "model_fields", {})
+        hints = {} if infos else typing.get_type_hints(self._class, include_extras=True)
+        self.annotations: dict[str, Any] = {}
+        self._metadata: dict[str, list[object]] = {}
+        for name in names:
+            if name in infos:
+                self._metadata[name] = [*infos[name].metadata, infos[name]]
+                self.annotations[name] = infos[name].annotation
+            else:
+                self._metadata[name], self.annotations[name] = _metadata(hints.get(name, Any))
+
+    def is_plain_list(self, name: str) -> bool:
+        """Tell whether a field is a list that stays valid whatever valid items are put behind it.
+
+        Args:
+            name: the field.
+        """
+        return name in self._plain_lists
+
+    def name_of(self, key: str) -> str | None:
+        """Return the field that a key of an input or an update stands for: its name or its alias; None if none does.
+
+        Args:
+            key: the key.
+        """
+        return key if key in self._validators else self._aliases.get(key)
+
+    def reducers(self) -> dict[str, tuple[list[Reducer], object]]:
+        """Return the reducers that the type of each field declares, and its `json_schema_extra`."""
+        found: dict[str, tuple[list[Reducer], object]] = {}
+        for name, metadata in self._metadata.items():
+            if _hidden_reducers(self.annotations[name]):
+                raise GraphError(
+                    f"state_class: {self._path}.{name} declares a reducer inside its type",
+                    reason="unknown-reducer",
+                    hint="Put it outermost, as in: Annotated[list[str] | None, append].",
+                )
+            extra = next((item.json_schema_extra for item in metadata if isinstance(item, FieldInfo)), None)
+            found[name] = (declared_reducers(metadata), extra)
+        return found
+
+    def whole(self, inputs: Mapping[str, object]) -> Any:
+        """Return the instance that inputs make, with its defaults.
+
+        Args:
+            inputs: values by name or alias: JSON, or what Python has.
+
+        Raises:
+            StateError: they do not fit.
+        """
+        with _faults("inputs"):
+            if _is_json(inputs):
+                return self._adapter.validator.validate_json(orjson.dumps(dict(inputs)), by_alias=True, by_name=True)
+            return self._adapter.validator.validate_python(dict(inputs), by_alias=True, by_name=True)
+
+    def load(self, text: bytes, path: str) -> Any:
+        """Return the instance that is stored as a JSON text.
+
+        Args:
+            text: the JSON text of all fields, by name.
+            path: where it is, for the error.
+
+        Raises:
+            StateError: it does not fit.
+        """
+        with _faults(path):
+            return self._adapter.validator.validate_json(text, by_alias=False, by_name=True)
+
+    def load_field(self, name: str, text: bytes, path: str, *, lost: bool = False) -> Any:
+        """Return the value of a field that is stored as a JSON text.
+
+        Args:
+            name: the field.
+            text: the JSON text.
+            path: where it is, for the error.
+            lost: whether the text was made of a value just now, which would be lost.
+
+        Raises:
+            StateError: it does not fit.
+        """
+        with _faults(path, lost=lost):
+            return self._validators[name].validate_json(text, by_alias=False, by_name=True)
+
+    def values(self, instance: Any) -> dict[str, Any]:
+        """Return the fields of an instance, as far as it has them.
+
+        Args:
+            instance: of this class.
+        """
+        if isinstance(instance, dict):
+            return {name: instance[name] for name in self.names if name in instance}
+        return {name: getattr(instance, name) for name in self.names}
+
+    def checked(self, name: str, value: object, path: str, *, from_json: bool) -> Any:
+        """Return a value as the class makes it.
+
+        Args:
+            name: the field that takes it.
+            value: the value.
+            path: where it is, for the error.
+            from_json: whether the value is JSON, and is read as what is stored is.
+
+        Raises:
+            StateError: it does not fit.
+        """
+        validator = self._validators[name]
+        if from_json:
+            check_json(value, path)
+        with _faults(path):
+            if from_json:
+                return validator.validate_json(orjson.dumps(value), by_alias=True, by_name=True)
+            return validator.validate_python(value, by_alias=True, by_name=True)
+
+    def stored(self, name: str, value: object, path: str) -> JsonValue:
+        """Return a value of a field as JSON.
+
+        Args:
+            name: the field.
+            value: what the class made.
+            path: where it is, for the error.
+
+        Raises:
+            StateError: it cannot be written, or would not come back as it is.
+        """
+        plain = self.dumped(name, value, path)
+        check_json(plain, path)
+        found = difference(value, self.load_field(name, orjson.dumps(plain), path, lost=True))
+        if found is not None:
+            raise would_be_lost(path, found)
+        return plain
+
+    def dumped(self, name: str, value: object, path: str) -> JsonValue:
+        """Return a value of a field as JSON, by the class's own serializer; it may not come back as it is.
+
+        Args:
+            name: the field.
+            value: what the class made.
+            path: where it is, for the error.
+
+        Raises:
+            StateError: it cannot be written.
+        """
+        with _faults(path, lost=True):
+            text = self._adapter.serializer.to_json(
+                _holder(self._class, self.names, name, value),
+                include={name},
+                by_alias=False,
+                round_trip=True,
+                warnings=False,
+            )
+        plain = from_json(text)[name]
+        return _in_order(value, plain) if name in self._has_sets else plain
+
+    def among_others(self, update: Mapping[str, object], text: bytes, *, from_json: bool) -> dict[str, Any]:
+        """Return an update as the class makes it, its validators told of the other fields.
+
+        Args:
+            update: values by field.
+            text: the JSON text of the state that it is an update of.
+            from_json: as for `checked`.
+
+        Raises:
+            StateError: it does not fit.
+        """
+        assert self._inner is not None
+        with _faults("state"):
+            if from_json:
+                whole = orjson.dumps({**orjson.loads(text), **update})
+                result = self._inner.validate_json(whole, by_alias=False, by_name=True)
+            else:
+                values = {**self.values(self.load(text, "state")), **update}
+                result = self._inner.validate_python(values, by_alias=False, by_name=True)
+        made = result[0] if isinstance(result, tuple) else result
+        return {name: made[name] for name in update}
+
+    def _check_secrets(self, name: str) -> None:
+        """Refuse a field of a type that masks what it holds, unless the class says how to store it."""
+        path = f"{self._path}.{name}"
+        kinds = [self.annotations[name], *typing.get_args(self.annotations[name])]
+        for secret in (SecretStr("secret"), SecretBytes(b"secret")):
+            if type(secret) not in kinds:
+                continue
+            try:
+                self.stored(name, secret, path)
+            except StateError as error:
+                if error.reason == "not-json":
+                    raise GraphError(
+                        f"state_class: {error.message}", reason="bad-state-class", hint=error.hint
+                    ) from error
+
+    def _check_defaults(self, schemas: Mapping[str, Schema]) -> None:
+        for name, schema in schemas.items():
+            if "default" not in schema:
+                continue
+            path = f"{self._path}.{name}: its default"
+            try:
+                value = schema["default"]
+                if schema.get("validate_default"):
+                    value = self.checked(name, value, path, from_json=False)
+                self.stored(name, value, path)
+            except StateError as error:
+                hint = f"{error.hint or ''} A validate_default=True in its config makes it what validators make of it."
+                raise GraphError(f"state_class: {error.message}", reason="bad-default", hint=hint.strip()) from error
+
+
+def would_be_lost(path: str, found: Difference) -> StateError:
+    """Return the error of a value that would not come back from JSON as it is.
+
+    Args:
+        path: leads to the value that was stored.
+        found: what would become of it.
+    """
+    where = path + found.path
+    return StateError(
+        f"{where}: {found.what}, so it would not come back from JSON as it is",
+        reason="not-json",
+        hint=found.hint,
+        path=where,
+    )
+
+
+def does_not_fit(error: ValidationError, path: str) -> StateError:
+    """Return pydantic's complaint in one line: where, what was given, what is wanted.
+
+    Args:
+        error: what pydantic raised.
+        path: where the value is.
+    """
+    complaint = error.errors(include_url=False)[0]
+    where = path + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in complaint["loc"])
+    given = complaint.get("input")
+    is_shown = complaint["type"] != "missing" and "input" in complaint
+    shown = f" (given: {given!r:.60}, {type(given).__qualname__})" if is_shown else ""
+    return StateError(f"{where}: {complaint['msg']}{shown}", reason="wrong-type", path=where)
+
+
+@contextlib.contextmanager
+def _faults(path: str, *, lost: bool = False) -> Iterator[None]:
+    """Turn whatever a class raises into a StateError.
+
+    Args:
+        path: where the value is.
+        lost: whether the value itself is fine, and only its way to the store is not.
+    """
+    try:
+        yield
+    except StateError:
+        raise
+    except ValidationError as error:
+        fault = does_not_fit(error, path)
+        if not lost:
+            raise fault from None
+        what = f"what is stored of it would not be accepted ({error.errors(include_url=False)[0]['msg']})"
+        raise would_be_lost(
+            path, Difference("", what, "Let its validator accept what its serializer writes.")
+        ) from None
+    except (PydanticSerializationError, ValueError, TypeError) as error:
+        hint = "Give the field a type or a serializer that says how it is stored."
+        if "utf-8" in str(error):
+            hint = "Set ser_json_bytes='base64' and val_json_bytes='base64' in its model_config."
+        raise StateError(
+            f"{path}: it cannot be written as JSON: {error}", reason="not-json", hint=hint, path=path
+        ) from error
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except Exception as error:
+        raise StateError(
+            f"{path}: the code of the state's class failed: {type(error).__name__}: {error}",
+            reason="wrong-type",
+            path=path,
+        ) from error
+
+
+def _holder(kind: Any, names: Iterable[str], name: str, value: object) -> Any:
+    """Return an instance that holds one field, for the class's serializer; no code of the class runs."""
+    if _is_typed_dict(kind):
+        return {name: value}
+    holder = kind.__new__(kind)
+    if issubclass(kind, BaseModel):
+        # As pickle makes one.
+        holder.__setstate__(
+            {
+                "__dict__": {name: value},
+                "__pydantic_extra__": None,
+                "__pydantic_fields_set__": {name},
+                "__pydantic_private__": None,
+            }
+        )
+        return holder
+    for other in names:
+        object.__setattr__(holder, other, value if other == name else None)
+    return holder
+
+
+def _in_order(value: object, plain: JsonValue) -> JsonValue:
+    """Return JSON in which the items of sets are in one order, whatever the seed of their hashes."""
+    if isinstance(value, AbstractSet) and isinstance(plain, list):
+        return sorted(plain, key=canonical)
+    if isinstance(value, BaseModel):
+        value = value.__dict__
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
+    elif isinstance(value, Mapping) and isinstance(plain, dict) and len(value) == len(plain):
+        return {key: _in_order(item, plain[key]) for key, item in zip(plain, value.values(), strict=True)}
+    elif isinstance(value, (list, tuple)) and isinstance(plain, list) and len(value) == len(plain):
+        return [_in_order(before, item) for before, item in zip(value, plain, strict=True)]
+    if isinstance(value, dict) and isinstance(plain, dict):
+        return {key: _in_order(value.get(key), item) for key, item in plain.items()}
+    return plain
+
+
+class _JsonSchema(GenerateJsonSchema):
+    """The JSON Schema of a class, the same in every process, also of what JSON Schema cannot say."""
+
+    def emit_warning(self, kind: Any, detail: str) -> None:
+        pass
+
+    def encode_default(self, dft: Any) -> Any:
+        return _in_order(dft, super().encode_default(dft))
+
+    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> Any:
+        return {}
+
+
+def _is_kind(found: type) -> bool:
+    return issubclass(found, BaseModel) or dataclasses.is_dataclass(found) or _is_typed_dict(found)
+
+
+def _is_typed_dict(found: type) -> bool:
+    # typing and typing_extensions have one each.
+    return issubclass(found, dict) and hasattr(found, "__total__")
+
+
+def _metadata(annotation: Any) -> tuple[list[object], Any]:
+    """Return what stands behind a type in `Annotated`, and the type itself."""
+    while _is_qualifier(typing.get_origin(annotation)):
+        (annotation,) = typing.get_args(annotation)
+    if typing.get_origin(annotation) is Annotated:
+        return list(annotation.__metadata__), annotation.__origin__
+    return [], annotation
+
+
+def _hidden_reducers(annotation: Any) -> bool:
+    metadata = annotation.__metadata__ if typing.get_origin(annotation) is Annotated else ()
+    return bool(declared_reducers(metadata)) or any(map(_hidden_reducers, typing.get_args(annotation)))
+
+
+def _is_qualifier(origin: object) -> bool:
+    # Those of typing and of typing_extensions are different objects.
+    return repr(origin).rpartition(".")[2] in ("Required", "NotRequired", "ReadOnly")
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        check_json(value, "")
+    except StateError:
+        return False
+    return True

@@ -1,0 +1,125 @@
+"""States whose reducers are declared in the types of their fields, and states that grow a field."""
+
+from __future__ import annotations
+
+import operator
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Annotated, Any
+from uuid import UUID, uuid4
+
+from pydantic import BaseModel, Field, field_validator
+from typing_extensions import TypedDict
+
+from stargraph.graph import add, append, merge
+
+
+class Item(BaseModel):
+    name: str
+    price: Decimal
+
+
+def upsert(items: list[Item] | None, update: Item) -> list[Item]:
+    """Put an item in the place of the one of its name; both are models."""
+    assert isinstance(update, Item)
+    assert all(isinstance(item, Item) for item in items or [])
+    return [*(item for item in items or [] if item.name != update.name), update]
+
+
+def latest(value: datetime, update: datetime) -> datetime:
+    """Keep the later time."""
+    assert isinstance(value, datetime)
+    assert isinstance(update, datetime)
+    return max(value, update)
+
+
+def untyped(value, update):  # type: ignore[no-untyped-def]  # the shape under test
+    """Keep the larger of what has the type of the field."""
+    return max(value, update)
+
+
+def lists(value: list[str], update: Any) -> list[str]:
+    """Take one text as well as a list of them."""
+    return [*value, *([update] if isinstance(update, str) else update)]
+
+
+class ModelState(BaseModel):
+    notes: Annotated[list[str], append] = []
+    few: Annotated[list[int], Field(max_length=3), append] = []
+    tags: Annotated[set[str], append] = set()
+    last: Annotated[deque[int], append] = Field(default_factory=deque)
+    counts: Annotated[dict[int, int], merge] = {}
+    total: Annotated[Decimal, add] = Decimal("0.10")
+    spent: Annotated[timedelta, add] = timedelta(0)
+    sum: Annotated[int, operator.add] = 0
+    items: Annotated[list[Item], upsert] = []
+    seen: Annotated[datetime, latest] = datetime(2020, 1, 1, tzinfo=UTC)
+    large: Annotated[Decimal, untyped] = Decimal(0)
+    words: Annotated[list[str], lists] = []
+
+
+@dataclass
+class DataclassState:
+    notes: Annotated[list[str], append] = field(default_factory=list)
+    items: Annotated[list[Item], upsert] = field(default_factory=list)
+
+
+class DictState(TypedDict, total=False):
+    notes: Annotated[list[str], append]
+    items: Annotated[list[Item], upsert]
+
+
+class Hidden(BaseModel):
+    notes: Annotated[list[str], append] | None = None
+
+
+class Twice(BaseModel):
+    notes: Annotated[list[str], append, operator.add] = []
+
+
+class Deduplicating(BaseModel):
+    notes: Annotated[list[str], append] = []
+
+    @field_validator("notes")
+    @classmethod
+    def _once(cls, value: list[str]) -> list[str]:
+        return list(dict.fromkeys(value))
+
+
+class Before(BaseModel):
+    text: str = "URGENT"
+
+
+class After(BaseModel):
+    text: str = "other"
+    level: int = 7
+    key: UUID = Field(default_factory=uuid4)
+
+    @field_validator("text")
+    @classmethod
+    def _lower(cls, value: str) -> str:
+        return value.lower()
+
+
+State: Any = None
+"""The class of the state; tests set it."""
+
+UPDATES: list[dict[str, Any]] = []
+"""What `step` returns, one after the other."""
+
+SEEN: list[Any] = []
+
+
+def step(state: Any) -> dict[str, Any]:
+    """Keeps what it is given, and returns the next update."""
+    SEEN.append(state)
+    return UPDATES.pop(0) if UPDATES else {}
+
+
+def fails(state: Any) -> dict[str, Any]:
+    """Fails until there are updates."""
+    if not UPDATES:
+        raise RuntimeError("not yet")
+    return step(state)
