@@ -3,7 +3,7 @@
 from stargraph.checkpoint.codec._cipher import ENCRYPTION_VARIABLE, Cipher
 from stargraph.checkpoint.codec._codec import Codec, Record, decode, encode, missing_base_steps
 from stargraph.checkpoint.codec._seal import KEY_VARIABLE, Keyring
-from stargraph.checkpoint.codec._stored import RECORD_VERSION, base_steps_of
+from stargraph.checkpoint.codec._stored import RECORD_VERSION, base_steps_of, decoded_size
 from stargraph.checkpoint.protocol._digest import DIGEST_FORM
 from stargraph.checkpoint.values import canonical
 
@@ -19,6 +19,7 @@ __all__ = [
     "base_steps_of",
     "canonical",
     "decode",
+    "decoded_size",
     "encode",
     "missing_base_steps",
 ]

@@ -41,7 +41,7 @@ from stargraph.checkpoint.codec._dictionary import DICTIONARY
 from stargraph.checkpoint.codec._edit_script import EditScript, apply
 from stargraph.checkpoint.codec._fields import BASE_CHECK_BYTES, EncodedFields
 from stargraph.checkpoint.values import MAX_BYTES
-from stargraph.errors import CheckpointCorruptedError, StateError, StoreVersionError
+from stargraph.errors import CheckpointCorruptedError, CheckpointError, StateError, StoreVersionError
 
 RECORD_VERSION: Final = 4
 """The version of the form that is written."""
@@ -58,6 +58,10 @@ _QUICK: Final = 512
 """Up to this length of a body the quick level takes a third of the time, and makes it a few per cent longer."""
 _WORTH_COMPRESSING: Final = 96
 _MOST_BASES: Final = 64
+_ANY_STEP: Final = 2**63
+_FRAME_HEADER: Final = 18
+"""Bytes of the longest header of a frame of zstd (RFC 8878, section 3.1.1.1)."""
+_BEST_RATIO: Final = 64
 
 
 def pack(
@@ -221,6 +225,22 @@ def base_steps_of(record: bytes, *, run_id: str, step: int) -> tuple[int, ...]:
         StoreVersionError: a newer version of Stargraph wrote it.
     """
     return _header(record, run_id, step)[0]
+
+
+def decoded_size(record: bytes) -> int:
+    """Return about how many bytes a record takes once it is decompressed: decides who decodes it, and no more.
+
+    Of an encrypted one, whose size cannot be seen, it is a guess that is rather too high.
+    """
+    try:
+        flags, start = record[1], _header(record, "", _ANY_STEP)[1]
+        if flags & _ENCRYPTED:
+            return len(record) * _BEST_RATIO
+        return (
+            zstandard.frame_content_size(record[start : start + _FRAME_HEADER]) if flags & _COMPRESSED else len(record)
+        )
+    except (IndexError, CheckpointError, zstandard.ZstdError):
+        return len(record)  # whoever decodes it finds out
 
 
 def corrupted(run_id: str, step: int, complaint: str) -> CheckpointCorruptedError:

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
+from stargraph.checkpoint.codec import decoded_size
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.values import EncodedValue
 
 T = TypeVar("T")
 
-_LARGE_RECORDS: Final = 16 * 1024
-"""Bytes of records that take longer to decode than to hand over to a thread."""
+_LARGE_RECORDS: Final = 64 * 1024
+"""Bytes of decompressed records that take longer to decode than to hand over to a thread."""
 
 _LARGE_STATE: Final = 256 * 1024
 """Bytes of a state that take longer to encode, likewise; a step of it may cost little, but its keyframe does not."""
@@ -44,7 +45,7 @@ class CodecThreads:
 
 def are_large(records: Iterable[bytes]) -> bool:
     """Tell whether records are better decoded in a thread."""
-    return sum(map(len, records)) >= _LARGE_RECORDS
+    return sum(map(decoded_size, records)) >= _LARGE_RECORDS
 
 
 def is_large(checkpoints: Sequence[Checkpoint]) -> bool:

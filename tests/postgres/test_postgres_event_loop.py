@@ -1,0 +1,131 @@
+"""What a large state costs the event loop, which other runs share."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import threading
+import time
+from asyncio import events
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from support.postgres_records import following, genesis
+
+from stargraph.checkpoint.codec import Cipher, Codec, decoded_size
+from stargraph.checkpoint.postgres import PostgresCheckpointer
+
+MEGABYTE = 2**20
+
+
+class LoopClock:
+    """The longest that one callback of a loop has kept its thread busy, in seconds of CPU."""
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+
+    async def take(self) -> float:
+        await asyncio.sleep(0)  # this callback counts too
+        longest, self.longest = self.longest, 0.0
+        return longest
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopClock]:
+    clock = LoopClock()
+    run = events.Handle._run
+
+    def timed(handle: Any) -> None:
+        began = time.thread_time()
+        run(handle)
+        clock.longest = max(clock.longest, time.thread_time() - began)
+
+    monkeypatch.setattr(events.Handle, "_run", timed)
+    # A collection is counted to whoever happens to allocate next.
+    gc.collect()
+    gc.disable()
+    yield clock
+    gc.enable()
+
+
+def words(chance: random.Random, size: int) -> str:
+    vocabulary = ["".join(chance.choices("abcdefghijklmnop", k=chance.randrange(3, 9))) for _ in range(5_000)]
+    return " ".join(chance.choices(vocabulary, k=size // 7))
+
+
+@pytest.mark.parametrize("shape", ["one text", "one text that shrinks to nothing", "many members"])
+@pytest.mark.parametrize("encrypted", [False, pytest.param(True, marks=pytest.mark.slow)])
+async def test_a_state_of_20_megabytes_never_holds_the_loop(
+    server: str, schema: str, clock: LoopClock, shape: str, encrypted: bool
+) -> None:
+    chance = random.Random(3)
+    match shape:
+        case "one text":
+            state: dict[str, Any] = {"n": 0, "text": words(chance, 20 * MEGABYTE)}
+        case "many members":
+            text = words(chance, 10_000)
+            state = {"n": 0} | {f"k{n}": [str(n), text] for n in range(2_000)}
+        case _:
+            state = {"n": 0, "text": "spam " * (4 * MEGABYTE)}
+    cipher = Cipher({"k1": b"0123456789abcdef0123456789abcdef"}) if encrypted else None
+    run = [genesis(state=state)]
+    run += [following(run[0])]
+    run_id = run[0].run_id
+    held = {}
+    async with PostgresCheckpointer(server, schema=schema, encryption=cipher) as checkpointer:
+        await checkpointer.list_runs()
+        await clock.take()
+        for checkpoint in run:
+            await checkpointer.write(checkpoint)
+            held[f"write step {checkpoint.step}"] = await clock.take()
+        latest = await checkpointer.read_latest(run_id)
+        held["read_latest"] = await clock.take()
+        first = await checkpointer.read_at_step(run_id, 0)
+        held["read_at_step"] = await clock.take()
+        steps = [checkpoint async for checkpoint in checkpointer.history(run_id)]
+        held["history"] = await clock.take()
+    assert (first, latest) == (run[0], run[1])
+    assert steps == run
+    # 5 ms, and what a busy machine adds. asyncpg copies a record of 9 MB, here the text, several times to send it.
+    most = {"write step 0": 0.030} if shape == "one text" else {}
+    assert all(seconds < most.get(what, 0.010) for what, seconds in held.items()), held
+
+
+async def test_small_checkpoints_are_not_handed_to_threads(
+    server: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with PostgresCheckpointer(server, schema=schema) as checkpointer:
+        run = [genesis(state={"n": 0, "text": "x" * 1000})]
+        run += [following(run[0])]
+        for checkpoint in run:
+            await checkpointer.write(checkpoint)
+            assert await checkpointer.read_latest(checkpoint.run_id) == checkpoint
+        assert not [thread for thread in threading.enumerate() if "postgres-codec" in thread.name]
+
+
+async def test_threads_of_a_busy_program_are_not_waited_for(server: str, schema: str) -> None:
+    release = threading.Event()
+    busy = [asyncio.create_task(asyncio.to_thread(release.wait)) for _ in range(80)]
+    try:
+        await asyncio.sleep(0)
+        async with asyncio.timeout(20), PostgresCheckpointer(server, schema=schema) as checkpointer:
+            first = genesis(state={"text": "x" * MEGABYTE})
+            await checkpointer.write(first)
+            assert await checkpointer.read_latest(first.run_id) == first
+    finally:
+        release.set()
+        await asyncio.gather(*busy)
+
+
+def test_the_size_of_a_record_is_guessed_without_decoding_it() -> None:
+    small, large = genesis(state={"n": 1}), genesis(state={"text": "spam " * MEGABYTE})
+    codec = Codec()
+    assert decoded_size(codec.encode(small).data) < 2_000
+    record = codec.encode(large).data
+    assert len(record) < 64 * 1024 < 5 * MEGABYTE <= decoded_size(record)
+    cipher = Cipher({"k1": b"0123456789abcdef0123456789abcdef"})
+    assert decoded_size(Codec(cipher=cipher).encode(large).data) > 16 * 1024
+    for damaged in (b"", b"\0", record[:1], record[:9], b"\xff" * 40):
+        assert decoded_size(damaged) >= 0
