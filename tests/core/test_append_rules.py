@@ -113,7 +113,7 @@ def _other_branch() -> list[Checkpoint]:
 
 
 def test_what_ends_a_run() -> None:
-    assert frozenset({"done", "cancelled"}) == ENDED
+    assert frozenset({"done", "cancelled", "moved"}) == ENDED
 
 
 class TestBatches:
