@@ -436,6 +436,7 @@ def urls_with(secret: str) -> list[str]:
         f"postgresql://user:{quoted}@host/db",
         f"postgresql:/user:{quoted}@host/db",
         f"user:{quoted}@host/db",
+        f"name=user:{quoted}@host/db",
         f"s3://KEY:{quoted}@bucket",
         f"postgresql://host/db?password={quoted}",
         f"s3://b/p?aws_secret_access_key={quoted}&region=eu",

@@ -247,6 +247,10 @@ def _head(latest: Checkpoint) -> list[str]:
         f"started  {show_time(latest.started_at)}",
         f"updated  {show_time(latest.timestamp)}  ({show_seconds(seconds)} later)",
     ]
+    if latest.process is not None:
+        process = latest.process
+        worker = f", worker {one_line(process.worker)}" if process.worker else ""
+        lines.append(f"process  {one_line(process.host)}, pid {process.pid}, stargraph {process.version}{worker}")
     if latest.parent_run_id is not None:
         lines.append(f"parent   {latest.parent_run_id}, step {latest.parent_step}  ({latest.origin})")
     if latest.metadata:

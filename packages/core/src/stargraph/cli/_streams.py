@@ -211,11 +211,12 @@ def open_missing_streams() -> None:
 
     The next file that is opened would take its number otherwise, and what a child process prints would end up in it.
     """
-    for number, (name, mode) in enumerate(_STREAMS):
+    for number in range(len(_STREAMS)):
         try:
             os.fstat(number)
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest number, which is this one
+    for name, mode in _STREAMS:
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
 

@@ -126,9 +126,7 @@ class TerminalDisplay:
             began = bool(self._sources)
             for stream in self._sources:
                 stream.sink = None
-            if self._unended:
-                self._waiting.append(_printed(self._unended))
-                self._unended = ""
+            self._end_line()
             self._clock.running.clear()
             self._draw()
             if began:
@@ -163,7 +161,13 @@ class TerminalDisplay:
 
     def _say(self, line: str) -> None:
         with self._lock:
+            self._end_line()
             self._waiting.append(line)
+
+    def _end_line(self) -> None:
+        if self._unended:
+            self._waiting.append(_printed(self._unended))
+            self._unended = ""
 
     def _draw_until_the_end(self) -> None:
         while not self._ended.wait(_PERIOD):

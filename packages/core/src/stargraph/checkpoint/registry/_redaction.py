@@ -11,7 +11,7 @@ from urllib.parse import unquote, unquote_plus
 # to the last @, and the value of each parameter whose name sounds secret or is itself quoted. A slash of `://`, or the
 # whole of it, is often lost on the way.
 _USER_SECRET: Final = re.compile(r"(?:(?<=://)|(?<=:/)(?!/))([^:@]*):(.*)@", re.DOTALL)
-_BARE_USER_SECRET: Final = re.compile(r"^([^:@?#=\s]+):(?!/)(.*)@", re.DOTALL)
+_BARE_USER_SECRET: Final = re.compile(r"^([^:@\s]+):(?!/)(.*)@", re.DOTALL)
 _PARAMETER: Final = re.compile(
     r"(?<![^\s?&=])([^\s?&=]*(?:pass|pwd|secret|token|key|credential|sig|%)[^\s?&=]*\s*=\s*)"
     r"('(?:[^'\\]|\\.)*'?|\"[^\"]*\"?|[^&\s]*)",

@@ -1,0 +1,273 @@
+"""No secret that the command line was given is in anything that it prints."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.cli import GRAPH, STEPS, Answer, Folder, own_folder
+
+from stargraph.cli._secrets import SecretFilter
+
+CLOSED = "127.0.0.1:1"
+"""Nothing listens there, and the system says so at once."""
+
+SECRET = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S", "Zs")), min_size=8, max_size=60).filter(
+    lambda secret: secret == secret.strip() and len(set(secret)) > 4 and not secret.startswith("***")
+)
+
+FORMS: dict[str, Callable[[str], str]] = {
+    "userinfo": lambda secret: f"postgresql:/user:{quote(secret, safe='')}@host/db",
+    "userinfo of no driver": lambda secret: f"redis://user:{quote(secret, safe='')}@host/0",
+    "userinfo, not quoted": lambda secret: f"redis://user:{secret}@host/0",
+    "no scheme": lambda secret: f"user:{quote(secret, safe='')}@host/db",
+    "access key": lambda secret: f"s3://KEY:{quote(secret, safe='')}@b",
+    "query": lambda secret: f"redis://host/db?sslmode=no&password={quote_plus(secret)}&x=1",
+    "query of s3": lambda secret: f"s3://bucket/p?aws_secret_access_key={quote(secret, safe='')}",
+    "dsn": lambda secret: "host=h password='" + secret.replace("\\", "\\\\").replace("'", "\\'") + "' dbname=d",
+}
+
+POSITIONS: list[tuple[str, ...]] = [
+    ("X",),
+    ("run", "X"),
+    ("run", "graph.yaml", "X"),
+    ("run", "graph.yaml", "--X"),
+    ("run", "graph.yaml", "--X=1"),
+    ("run", "graph.yaml", "-i", "count=1", "--checkpoint", "X"),
+    ("run", "graph.yaml", "-i", "count=1", "--checkpoint=X"),
+    ("run", "graph.yaml", "-i", "X"),
+    ("run", "graph.yaml", "-i", "count=X"),
+    ("run", "graph.yaml", "-i", "count=1", "-i", "name=X"),
+    ("run", "graph.yaml", "-i", "count=1", "-i", "level=X"),
+    ("run", "graph.yaml", "-i", "count=1", "-i", "notes=[X]"),
+    ("run", "graph.yaml", "-i", "X=1"),
+    ("run", "graph.yaml", "-i", "count=1", "--inputs", "X"),
+    ("run", "graph.yaml", "-i", "count=1", "--run-id", "X"),
+    ("run", "graph.yaml", "-i", "count=1", "--tag", "X"),
+    ("run", "graph.yaml", "-i", "count=1", "--tag", "a=X"),
+    ("run", "graph.yaml", "-i", "count=1", "--durability", "X"),
+    ("run", "graph.yaml", "-i", "count=1", "--encryption-keys", "X"),
+    ("run", "fails.yaml", "-i", "text=X"),
+    ("resume", "X", "graph.yaml"),
+    ("resume", "r1", "X"),
+    ("resume", "r1", "graph.yaml", "--accept", "X"),
+    ("resume", "r1", "graph.yaml", "--only-if-idle", "X"),
+    ("respond", "X", "--value", "1"),
+    ("respond", "r1", "--value", "X"),
+    ("respond", "r1", "--interrupt", "X", "--value", "1"),
+    ("cancel", "X"),
+    ("cancel", "r1", "--grace", "X"),
+    ("runs", "X"),
+    ("runs", "--status", "X"),
+    ("runs", "--graph", "X"),
+    ("runs", "--graph-hash", "X"),
+    ("runs", "--tag", "X"),
+    ("runs", "--since", "X"),
+    ("runs", "--idle-for", "X"),
+    ("runs", "--cursor", "X"),
+    ("runs", "--limit", "X"),
+    ("runs", "--order", "X"),
+    ("inspect", "X"),
+    ("inspect", "r1", "--step", "X"),
+    ("inspect", "r1", "--diff", "X", "X"),
+    ("verify", "X"),
+    ("verify", "--anchor", "X"),
+    ("anchor", "nowhere/X"),
+    ("copy", "X", "b.sqlite", "--all"),
+    ("copy", "X", "X", "--all"),
+    ("copy", ".stargraph/run.sqlite", "X", "--all"),
+    ("copy", ".stargraph/run.sqlite", "b.sqlite", "X"),
+    ("move", "X", "b.sqlite", "r1"),
+    ("move", ".stargraph/run.sqlite", "X", "r1"),
+    ("move", ".stargraph/run.sqlite", "b.sqlite", "X"),
+    ("export", "nowhere/X", "--all"),
+    ("export", "x.jsonl", "X"),
+    ("export", "x.jsonl", "--since", "X"),
+    ("import", "X"),
+    ("prune", "--older-than", "X"),
+    ("prune", "--older-than", "1d", "--status", "X"),
+    ("delete", "X"),
+    ("delete", "--tag", "X"),
+    ("replay", "X", "graph.yaml"),
+    ("replay", "r1", "X"),
+    ("replay", "r1", "graph.yaml", "--set", "X"),
+    ("replay", "r1", "graph.yaml", "--set", "name=X", "--run-id", "r1"),
+    ("replay", "r1", "graph.yaml", "--overlay", "X"),
+    ("graph", "X"),
+    ("schema", "X"),
+    ("drivers", "X"),
+    ("doctor", "X"),
+    ("migrate", "X"),
+]
+
+TAKES_JSON = {
+    "run",
+    "resume",
+    "respond",
+    "cancel",
+    "runs",
+    "inspect",
+    "verify",
+    "copy",
+    "move",
+    "import",
+    "prune",
+    "delete",
+}
+TAKES_JSON |= {"replay", "doctor", "migrate", "drivers"}
+
+
+@pytest.fixture(scope="module")
+def one_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Folder]:
+    with own_folder(tmp_path_factory.mktemp("secrets")) as folder:
+        # A module of a name of its own: other tests of this module import `steps` from elsewhere.
+        folder.write("graph.yaml", GRAPH.replace("steps:", "secret_steps:"))
+        folder.write("secret_steps.py", STEPS)
+        folder.write("fails.yaml", "id: f\nstate_schema: {text: str}\nnodes: [{id: a, kind: 'fails:fails'}]\n")
+        folder.write("fails.py", "def fails(state): raise OSError(f'cannot reach {state.text}')\n")
+        assert folder.call("run", "graph.yaml", "-i", "count=1", "--run-id", "r1").code == 0
+        yield folder
+
+
+def assert_hidden(answer: Answer, secret: str) -> None:
+    printed = answer.out + answer.err
+    for form in {secret, quote(secret, safe=""), quote_plus(secret), repr(secret)[1:-1]}:
+        assert form not in printed, (form, printed)
+
+
+def words_of(folder: Folder, position: tuple[str, ...], text: str, flags: list[str]) -> list[str]:
+    words = [word.replace("X", text) for word in position]
+    if position[0] not in TAKES_JSON:
+        flags = [flag for flag in flags if flag != "--json"]
+    return ["--debug", *words] if "--debug" in flags else [*words, *flags]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    secret=SECRET,
+    form=st.sampled_from(sorted(FORMS)),
+    position=st.sampled_from(POSITIONS),
+    flags=st.sampled_from([[], ["--json"], ["--debug"]]),
+)
+def test_no_secret_of_an_argument_is_printed(
+    one_folder: Folder, secret: str, form: str, position: tuple[str, ...], flags: list[str]
+) -> None:
+    words = words_of(one_folder, position, FORMS[form](secret), flags)
+    assert_hidden(one_folder.call(*words, env={"STARGRAPH_DEBUG": ""}), secret)
+
+
+VARIABLES = ["STARGRAPH_CHECKPOINT", "DATABASE_URL", "PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "MY_API_KEY", "X_TOKEN"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    secret=SECRET.filter(lambda text: not text.startswith(("/", "./", "~"))),
+    form=st.sampled_from(sorted(FORMS)),
+    variable=st.sampled_from(VARIABLES),
+    position=st.sampled_from([("runs",), ("run", "X"), ("inspect", "X"), ("run", "fails.yaml", "-i", "text=X")]),
+)
+def test_no_secret_of_the_environment_is_printed(
+    one_folder: Folder, secret: str, form: str, variable: str, position: tuple[str, ...]
+) -> None:
+    # A node, for one, may quote a secret that it knows from the environment.
+    value = FORMS[form](secret) if variable.endswith(("CHECKPOINT", "URL")) else secret
+    words = words_of(one_folder, position, secret, [])
+    assert_hidden(one_folder.call(*words, env={variable: value}), secret)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    secret=st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters=",#:"), min_size=8),
+    position=st.sampled_from(
+        [
+            ("run", "graph.yaml", "-i", "count=1", "--encryption-keys", "X"),
+            ("runs", "--encryption-keys", "X"),
+            ("run", "X"),
+            ("graph", "X"),
+            ("run", "graph.yaml", "--inputs", "X"),
+            ("import", "X"),
+            ("verify", "--anchor", "X"),
+            ("replay", "r1", "graph.yaml", "--overlay", "X"),
+            ("runs", "--checkpoint", "X"),
+        ]
+    ),
+    line=st.sampled_from(["k:{}", "{}", "{}:k", "k:{}\nk:{}", "# of 2026\nk: {}", "k:{},j:{}"]),
+    mode=st.sampled_from([0o600, 0o644]),
+)
+def test_no_secret_of_a_key_file_is_printed(
+    one_folder: Folder, secret: str, position: tuple[str, ...], line: str, mode: int
+) -> None:
+    if len(set(secret)) <= 4:
+        return
+    keys = one_folder.write("keys.txt", line.replace("{}", secret))
+    keys.chmod(mode)
+    words = words_of(one_folder, position, "keys.txt", ["--debug"])
+    answer = one_folder.call(*words, env={"STARGRAPH_DEBUG": ""})
+    if "k:{}" in line or "--encryption-keys" in position:
+        assert_hidden(answer, secret)
+    shutil.rmtree("b", ignore_errors=True)
+
+
+@pytest.mark.parametrize("variable", ["STARGRAPH_ENCRYPTION_KEY", "STARGRAPH_INTEGRITY_KEY"])
+@pytest.mark.parametrize("text", ["k:geheim-geheim", "geheim-geheim:k", "a:geheim-geheim,a:geheim-geheim"])
+def test_no_key_of_the_environment_is_printed(folder: Folder, variable: str, text: str) -> None:
+    for flags in ([], ["--json"]):
+        answer = folder.call("--debug", "run", "graph.yaml", "-i", "count=1", *flags, env={variable: text})
+        assert answer.code == 2
+        assert_hidden(answer, "geheim-geheim")
+
+
+def test_a_hint_that_names_the_store_hides_its_password(folder: Folder) -> None:
+    folder.write("graph.yaml", "id: g\nnodes: [{id: a, kind: 'steps:gone'}]\n")
+    url = "sqlite:///run.sqlite?password=geheim-geheim"
+    assert_hidden(folder.call("run", "graph.yaml", "--checkpoint", url), "geheim-geheim")
+
+
+def test_a_store_that_cannot_be_reached_hides_its_password(folder: Folder) -> None:
+    url = f"postgresql://user:geheim-geheim@{CLOSED}/db?connect_timeout=2"
+    for flags in ([], ["--json"]):
+        answer = folder.call("--debug", "runs", "--checkpoint", url, *flags)
+        assert answer.code == 7
+        assert_hidden(answer, "geheim-geheim")
+        assert CLOSED.partition(":")[0] in answer.err
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("the password: hunter2-hunter2", "the password: ***"),
+        ("'hunter2-hun' is too long", "'***' is too long"),
+        ("hunter2-hunter2hunter2-hunter2", "******"),
+        ("hunter", "hunter"),
+        ("short pw", "short pw"),
+    ],
+)
+def test_what_is_known_is_hidden_and_what_is_not_stays(text: str, shown: str) -> None:
+    secrets = SecretFilter(["--checkpoint", "postgresql://u:hunter2-hunter2@h/db"], {"PGPASSWORD": "pwd"})
+    assert secrets.hide(text) == shown
+
+
+def test_a_short_secret_is_hidden_as_a_word_alone() -> None:
+    secrets = SecretFilter([], {"PGPASSWORD": "step"})
+    assert secrets.hide("steps.py: step") == "steps.py: ***"
+
+
+def test_the_directory_and_paths_to_secrets_are_no_secrets() -> None:
+    secrets = SecretFilter([], {"PWD": "/home/user", "OLDPWD": "/home/other", "TOKEN": "/run/secrets/token"})
+    assert secrets.hide("/home/user /home/other /run/secrets/token") == "/home/user /home/other /run/secrets/token"
+
+
+def test_json_stays_json(folder: Folder) -> None:
+    words = ("run", "graph.yaml", "-i", "count=1", "-i", 'name=postgresql://u:geheim"-{x}@h/db', "--json")
+    answer = folder.call(*words)
+    assert answer.code == 0
+    assert answer.json["state"]["name"] == "postgresql://u:***@h/db"
+    # What is stored is what was given.
+    stored = folder.call("inspect", "latest", "--step", "0", "--json")
+    assert stored.json["state"]["name"] == 'postgresql://u:geheim"-{x}@h/db'
+    assert Path(".stargraph/run.sqlite").exists()

@@ -1,0 +1,289 @@
+"""Which store a command works on: never a file by mistake, never made by a command that reads, always with its keys."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from support.cli import Folder
+
+from stargraph.cli._app import app
+from stargraph.cli._store import StoreRef
+from stargraph.errors import StoreUnavailableError
+
+KEYS = "2026-11:7ImrD5vC9VQ8pXUQ0m1k3bqKJH2yN4sT"
+RUN = ("run", "graph.yaml", "-i", "count=1", "--run-id", "r1")
+
+READS = {
+    "runs": (),
+    "inspect": ("r1",),
+    "verify": (),
+    "anchor": (),
+    "export": ("x.jsonl", "--all"),
+    "replay": ("r1", "graph.yaml"),
+    "prune": ("--older-than", "1d", "--dry-run"),
+    "doctor": (),
+}
+WRITES = {
+    "resume": ("r1", "graph.yaml"),
+    "respond": ("r1", "--value", "1"),
+    "cancel": ("r1",),
+    "prune": ("--older-than", "1d"),
+    "delete": ("r1",),
+}
+
+
+def names(folder: Folder) -> list[str]:
+    return sorted(
+        str(path.relative_to(folder.path)) for path in folder.path.rglob("*") if "__pycache__" not in str(path)
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " ", "s3:/b/p", "postgresql:/u:geheim22@h/db", "host=h password=geheim22 dbname=d", "$HOME/x", "a/", "-"],
+)
+def test_what_names_no_store_is_refused_by_every_command(folder: Folder, text: str) -> None:
+    before = names(folder)
+    for command, words in {"run": RUN[1:], "import": ("-",), **READS, **WRITES}.items():
+        calls = [folder.call(command, *words, env={"STARGRAPH_CHECKPOINT": text})]
+        if command == "doctor":
+            calls.append(folder.call(command, *words, "--", text))
+        else:
+            calls.append(folder.call(command, *words, "--checkpoint", text))
+        for answer in calls:
+            assert answer.code == 2, (command, answer)
+            assert answer.err.startswith("error: "), (command, answer)
+            assert "geheim22" not in answer.err
+    assert names(folder) == before
+
+
+def test_a_reason_for_programs(folder: Folder) -> None:
+    for env, reason in (
+        ({"STARGRAPH_CHECKPOINT": ""}, "invalid-url"),
+        ({"STARGRAPH_CHECKPOINT": "s3:/b/p"}, "invalid-url"),
+        ({"STARGRAPH_REQUIRE_STORE": "1"}, "no-store-named"),
+    ):
+        assert folder.call(*RUN, "--json", env=env).json["error"]["reason"] == reason
+    assert not Path(".stargraph").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "code"), [("1", 2), ("true", 2), ("anything", 2), ("0", 0), ("false", 0), ("", 0), ("off", 0)]
+)
+def test_the_default_store_can_be_refused(folder: Folder, value: str, code: int) -> None:
+    assert folder.call(*RUN, env={"STARGRAPH_REQUIRE_STORE": value}).code == code
+    assert Path(".stargraph").exists() == (code == 0)
+    named = folder.call(*RUN, "--checkpoint", "named.sqlite", env={"STARGRAPH_REQUIRE_STORE": value})
+    assert named.code == 0
+
+
+def test_the_home_directory_is_expanded(folder: Folder, tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path / "home"), "USERPROFILE": str(tmp_path / "home")}
+    assert folder.call(*RUN, "--checkpoint", "~/deep/run.sqlite", env=home).code == 0
+    assert (tmp_path / "home" / "deep" / "run.sqlite").exists()
+    assert folder.call("inspect", "r1", env={**home, "STARGRAPH_CHECKPOINT": "~/deep/run.sqlite"}).code == 0
+    assert not Path("~").exists()
+
+
+@pytest.mark.parametrize("store", [None, "no/run.sqlite", "sqlite:///no/run.sqlite"])
+@pytest.mark.parametrize("command", sorted(READS))
+def test_a_command_that_reads_makes_nothing(folder: Folder, command: str, store: str | None) -> None:
+    before = names(folder)
+    named = [] if store is None else [store] if command == "doctor" else ["--checkpoint", store]
+    answer = folder.call(command, *READS[command], *named)
+    assert answer.code == (0 if command == "doctor" else 2), answer
+    if command != "doctor":
+        assert "there is no store at" in answer.err
+        assert "stargraph migrate" in answer.err
+    assert names(folder) == before
+
+
+@pytest.mark.parametrize("command", sorted(WRITES))
+def test_a_command_that_goes_on_with_runs_makes_no_store(folder: Folder, command: str) -> None:
+    before = names(folder)
+    assert folder.call(command, *WRITES[command]).code == 2
+    assert names(folder) == before
+
+
+def test_a_copy_makes_its_destination_alone(folder: Folder) -> None:
+    before = names(folder)
+    assert folder.call("copy", "no.sqlite", "other.sqlite", "--all").code == 2
+    assert folder.call("move", "no.sqlite", "other.sqlite", "r1").code == 2
+    assert names(folder) == before
+
+
+def test_migrate_makes_a_store_and_may_be_repeated(folder: Folder) -> None:
+    for _ in range(2):
+        answer = folder.call("migrate", "new/run.sqlite")
+        assert (answer.code, answer.out) == (0, "store new/run.sqlite is ready\n")
+    assert folder.call("runs", "--checkpoint", "new/run.sqlite").out == "no runs\n"
+    assert folder.call("migrate", "--json", env={"STARGRAPH_CHECKPOINT": "other.sqlite"}).json["ready"] is True
+    assert Path("other.sqlite").exists()
+    assert folder.call("migrate", env={"STARGRAPH_REQUIRE_STORE": "1"}).code == 2
+
+
+def test_every_command_that_takes_a_store_is_in_these_tests() -> None:
+    known = {
+        command.name or (command.callback.__name__ if command.callback else "") for command in app.registered_commands
+    }
+    without_store = {"graph", "schema", "drivers"}
+    assert known - without_store == {"run", "copy", "move", "import", "migrate", *READS, *WRITES}
+
+
+class ReadOnlyDriver:
+    """A driver that says what it was opened as, and knows a store by the word `there` in its URL."""
+
+    opened: list[str] = []  # noqa: RUF012
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    @classmethod
+    def from_url(cls, url: str, /) -> ReadOnlyDriver:
+        cls.opened.append(url)
+        return cls(url)
+
+    @property
+    def read_only(self) -> bool:
+        return "read_only=true" in self._url
+
+    async def bootstrap(self) -> None:
+        if self.read_only and "there" not in self._url:
+            raise StoreUnavailableError("there is nothing", reason="no-store")
+        if not self.read_only:
+            self.opened.append("writes")
+
+    async def list_runs(self, **_: object) -> list[object]:
+        return []
+
+    async def read_latest(self, run_id: str) -> None:
+        return None
+
+
+@pytest.fixture
+def server(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> Folder:
+    monkeypatch.setattr("stargraph.checkpoint.registry._registry.find_driver", lambda address: ReadOnlyDriver)
+    monkeypatch.setattr("stargraph.checkpoint.registry.find_driver", lambda address: ReadOnlyDriver)
+    ReadOnlyDriver.opened.clear()
+    return folder
+
+
+def test_a_server_is_read_without_making_anything_there(server: Folder) -> None:
+    answer = server.call("runs", "--checkpoint", "my://there")
+    assert (answer.code, answer.out) == (0, "no runs\n")
+    assert ReadOnlyDriver.opened == ["my://there?read_only=true"]
+    missing = server.call("runs", "--checkpoint", "my://u:geheim22@gone")
+    assert (missing.code, "writes" in ReadOnlyDriver.opened) == (2, False)
+    assert missing.err.startswith("error: there is no store at my://u:***@gone\n")
+
+
+def test_a_server_without_a_store_is_not_given_one_by_a_resume(server: Folder) -> None:
+    assert server.call("cancel", "r1", "--checkpoint", "my://gone").code == 2
+    assert "writes" not in ReadOnlyDriver.opened
+    assert server.call("cancel", "r1", "--checkpoint", "my://there").code == 2
+    assert ReadOnlyDriver.opened[-2:] == ["my://there", "writes"]
+
+
+def test_the_printed_command_repeats_what_it_needs(folder: Folder, tmp_path: Path) -> None:
+    folder.write("graph.yaml", "id: g\nnodes: [{id: a, kind: 'steps:fails'}]\n")
+    folder.write("steps.py", "def fails(state): raise ValueError('x')\n")
+    keys = tmp_path / "my keys.txt"
+    keys.write_text(f"# of 2026\n\n{KEYS}\r\n", encoding="utf-8-sig")
+    keys.chmod(0o600)
+    store = ("--checkpoint", "my store.sqlite", "--encryption-keys", str(keys))
+    answer = folder.call("run", "graph.yaml", "--run-id", "r1", *store)
+    assert answer.code == 1
+    printed = re.findall(r"with: stargraph (.*)", answer.err)
+    assert len(printed) == 2
+    resumed = folder.call(*shlex.split(printed[0]))
+    assert resumed.code == 1, "it fails again, at the same node"
+    assert "ValueError: x" in resumed.err
+    assert "Traceback" in folder.call(*shlex.split(printed[1])).out
+    told = folder.call("run", "graph.yaml", "--run-id", "r2", "--json", *store).json
+    assert told["resume"] == shlex.join(["stargraph", "resume", "r2", "graph.yaml", *store])
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "the file holds no key"),
+        (b" \r\n\n\t\n", "the file holds no key"),
+        (b"# a comment alone\n", "the file holds no key"),
+        (b"\xef\xbb\xbf", "the file holds no key"),
+        (b"k:short\n", "the secret of key 1 is shorter than 16 bytes"),
+        (b"\xff\xfe\x00", "the file is not text"),
+        (KEYS.encode() * 2 + b" x", "more than one key"),
+        (f"{KEYS},k2:{'x' * 16}".encode(), "more than one key"),
+        (f"{KEYS}\n{KEYS}\n".encode(), "given twice"),
+    ],
+)
+def test_a_key_file_that_gives_no_keys_never_stores_readable(folder: Folder, content: bytes, complaint: str) -> None:
+    keys = folder.path / "keys.txt"
+    keys.write_bytes(content)
+    keys.chmod(0o600)
+    for env in ({}, {"STARGRAPH_ENCRYPTION_KEY": KEYS}):
+        answer = folder.call(*RUN, "--encryption-keys", "keys.txt", env=env)
+        assert answer.code == 2
+        assert answer.err.startswith("error: --encryption-keys keys.txt: ")
+        assert complaint in answer.err
+    assert not Path(".stargraph").exists()
+
+
+@pytest.mark.parametrize("name", ["", "nowhere.txt", ".", "keys.txt/x"])
+def test_a_key_file_that_is_none_is_refused(folder: Folder, name: str) -> None:
+    folder.write("keys.txt", KEYS)
+    answer = folder.call(*RUN, "--encryption-keys", name, "--json")
+    assert (answer.code, answer.json["error"]["reason"]) == (2, "invalid-encryption-key")
+    assert not Path(".stargraph").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX modes")
+@pytest.mark.parametrize("mode", [0o644, 0o604, 0o660, 0o602, 0o610])
+def test_a_key_file_that_others_can_read_is_refused(folder: Folder, mode: int) -> None:
+    keys = folder.write("keys.txt", KEYS)
+    keys.chmod(mode)
+    answer = folder.call(*RUN, "--encryption-keys", "keys.txt")
+    assert answer.code == 2
+    assert "others than its owner can read the keys" in answer.err
+    assert "chmod 600 keys.txt" in answer.err
+    keys.chmod(0o600)
+    assert folder.call(*RUN, "--encryption-keys", "keys.txt").code == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give a file away")
+def test_a_group_may_read_the_keys_of_root_alone(folder: Folder) -> None:
+    keys = folder.write("keys.txt", KEYS)
+    keys.chmod(0o440)
+    assert folder.call(*RUN, "--encryption-keys", "keys.txt").code == 0
+    os.chown(keys, 12345, 12345)
+    assert folder.call(*RUN, "--encryption-keys", "keys.txt").code == 2
+
+
+@pytest.mark.parametrize("variable", ["STARGRAPH_ENCRYPTION_KEY", "STARGRAPH_INTEGRITY_KEY"])
+@pytest.mark.parametrize("value", ["", " ", ",", "k:short"])
+def test_a_variable_that_gives_no_keys_never_stores_without_them(folder: Folder, variable: str, value: str) -> None:
+    answer = folder.call(*RUN, env={variable: value})
+    assert answer.code == 2
+    assert answer.err.startswith(f"error: {variable}")
+    assert not Path(".stargraph").exists()
+
+
+def test_the_keys_of_a_file_do_not_reach_child_processes(folder: Folder) -> None:
+    folder.write("graph.yaml", "id: g\nstate_schema: {keys: str}\nnodes: [{id: a, kind: 'looks:looks'}]\n")
+    folder.write(
+        "looks.py", "import os\ndef looks(state): return {'keys': os.environ.get('STARGRAPH_ENCRYPTION_KEY', 'none')}\n"
+    )
+    keys = folder.write("keys.txt", KEYS)
+    keys.chmod(0o600)
+    answer = folder.call("run", "graph.yaml", "-i", "keys=", "--encryption-keys", "keys.txt", "--json")
+    assert answer.json["state"]["keys"] == "none"
+
+
+def test_a_store_is_shown_without_secrets() -> None:
+    assert str(StoreRef("postgresql://u:geheim@h/db")) == "postgresql://u:***@h/db"
+    assert "geheim" not in StoreRef("postgresql://u:geheim@h/db").command("runs")
