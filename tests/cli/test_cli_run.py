@@ -153,13 +153,6 @@ def fail_then(folder: Folder) -> None:
     folder.write("steps.py", FAILING)
     answer = folder.call("run", "graph.yaml", "-i", "count=1", "--run-id", "r1", "-q")
     assert answer.code == 1
-    forget("steps")
-
-
-def forget(name: str) -> None:
-    import sys
-
-    del sys.modules[name]
 
 
 def test_a_failed_run_says_where_and_how_to_go_on(folder: Folder) -> None:
@@ -181,7 +174,6 @@ def test_a_failed_run_goes_on_after_a_mend_that_is_accepted(folder: Folder) -> N
     assert refused.code == 2
     assert "node 'second'" in refused.err
     assert "--accept runtime" in refused.err
-    forget("steps")
     answer = folder.call("resume", "r1", "graph.yaml", "--accept", "runtime", "--json")
     assert answer.code == 0
     assert answer.json["state"]["count"] == 3

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +12,8 @@ from support.graphs import PATH, SEQUENCE, graph
 from support.memory import MemoryCheckpointer
 
 from stargraph.checkpoint.protocol import Checkpoint
-from stargraph.errors import CheckpointConflictError, CheckpointError, GraphError, NodeError, StateError
-from stargraph.graph import Graph, Run
+from stargraph.errors import CheckpointConflictError, CheckpointError, NodeError, StateError
+from stargraph.graph import Run
 
 
 async def run_of(text: str, store: MemoryCheckpointer, **inputs: Any) -> Run:
@@ -271,21 +269,3 @@ async def test_one_run_object_executes_once_at_a_time(store: MemoryCheckpointer)
         await run.start()
     assert caught.value.reason == "already-running"
     assert (await first).status == "done"
-
-
-async def test_a_module_of_the_same_name_from_elsewhere_is_not_taken_for_the_one_beside_the_graph(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    for folder in ("one", "two"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "twin_nodes.py").write_text(f"def where(state): return {{'x': {folder!r}}}\n")
-        (tmp_path / folder / "graph.yaml").write_text('id: g\nnodes: [{id: a, kind: "twin_nodes:where"}]\n')
-    try:
-        Graph.from_file(tmp_path / "one" / "graph.yaml")
-        with pytest.raises(GraphError) as caught:
-            Graph.from_file(tmp_path / "two" / "graph.yaml")
-        assert caught.value.reason == "module-shadowed"
-        assert str(tmp_path / "one" / "twin_nodes.py") in str(caught.value)
-    finally:
-        sys.modules.pop("twin_nodes", None)

@@ -51,11 +51,8 @@ def load(graph_file: str) -> Graph:
     Raises:
         GraphError: it cannot be loaded.
     """
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
     try:
-        return Graph.from_file(graph_file, integrity_key=keyring())
+        return Graph.from_file(graph_file, integrity_key=keyring(), code=(Path.cwd(),))
     except SystemExit as end:
         raise GraphError(
             f"importing the code of the graph ended in sys.exit({end.code!r})",

@@ -41,10 +41,8 @@ def read_inputs(graph: Graph, pairs: Iterable[str], file: str | None) -> dict[st
         StateError: a value does not fit, or is missing.
         StargraphError: a pair or the file cannot be read.
     """
-    from stargraph.engine import StateSpec
-
     inputs: dict[str, JsonValue] = {} if file is None else _read_mapping(file)
-    spec = StateSpec(graph.ir)
+    spec = graph.state
     for name, text in split_pairs(pairs, "-i").items():
         inputs[name] = typed(graph, spec, name, text)
     # Before a store is made for a run that cannot begin.

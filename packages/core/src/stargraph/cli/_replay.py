@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace as replaced
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -134,11 +135,10 @@ def _report_lines(report: ReplayReport, *, diff: bool, quiet: bool) -> list[str]
 
 def _overlay(graph: Graph, pairs: list[str] | tuple[str, ...], file: str | None) -> Overlay:
     from stargraph.cli._inputs import split_pairs, typed
-    from stargraph.engine import StateSpec
     from stargraph.replay import Overlay
 
-    overlay = Overlay() if file is None else Overlay.from_file(file)
-    spec = StateSpec((overlay.graph or graph).ir)
+    overlay = Overlay() if file is None else Overlay.from_file(file, code=(Path.cwd(),))
+    spec = (overlay.graph or graph).state
     given = {
         path: typed(overlay.graph or graph, spec, path.removeprefix("state."), text, "--set")
         for path, text in split_pairs(pairs, "--set").items()

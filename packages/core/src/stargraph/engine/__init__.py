@@ -11,7 +11,7 @@ from stargraph.engine._failures import error_info, node_cancelled
 from stargraph.engine._fields import StateField
 from stargraph.engine._fingerprint import ENGINE_SEMANTICS, runtime_changes
 from stargraph.engine._fork_overrides import ForkOverrides
-from stargraph.engine._imports import load_object
+from stargraph.engine._imports import Modules
 from stargraph.engine._log import Durability, RunLog, TakenOver
 from stargraph.engine._pending_tasks import PendingTasks
 from stargraph.engine._plan import Plan
@@ -41,6 +41,7 @@ __all__ = [
     "Executors",
     "Expression",
     "ForkOverrides",
+    "Modules",
     "NodeContext",
     "NodeFailed",
     "PendingTasks",
@@ -68,7 +69,6 @@ __all__ = [
     "error_info",
     "failed",
     "fan_out_of",
-    "load_object",
     "merge",
     "new_executor_id",
     "node_cancelled",

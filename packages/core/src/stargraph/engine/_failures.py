@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Final, TypeGuard, TypeVar
 
 from stargraph.checkpoint.protocol import ErrorInfo, RecordedCall, Task
+from stargraph.engine._folders import plain_name
 from stargraph.errors import CallError, NodeError, StargraphError
 
 _MESSAGE_LIMIT: Final = 16_384
@@ -217,5 +218,5 @@ def name_of(kind: type) -> str:
     # Read past the class's own metaclass, whose attributes are user code.
     name: str = type.__dict__["__qualname__"].__get__(kind)
     module = type.__dict__["__dict__"].__get__(kind).get("__module__")
-    text = name if not isinstance(module, str) or module == "builtins" else f"{module}.{name}"
+    text = name if not isinstance(module, str) or module == "builtins" else f"{plain_name(module)}.{name}"
     return _bounded(text, _NAME_LIMIT)

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from pydantic import BaseModel
 
 from stargraph.checkpoint.values import path_part
+from stargraph.engine._folders import plain_name
 
 _PLAIN: Final = frozenset((type(None), bool, int, str, bytes))
 
@@ -171,4 +172,4 @@ def _other_value(old: object) -> Difference:
 
 def _name(value: object) -> str:
     kind = type(value)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{plain_name(kind.__module__)}.{kind.__qualname__}"

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from stargraph.checkpoint.protocol import JsonValue
 from stargraph.checkpoint.values import canonical
+from stargraph.engine._folders import plain_name
 
 ENGINE_SEMANTICS: Final = 1
 """The number of the engine's meaning of a graph; it goes up when the same graph would run otherwise."""
@@ -116,7 +117,7 @@ def _code_parts(code: types.CodeType) -> tuple[object, ...]:
 
 
 def _by_distribution(target: object) -> str | None:
-    module = getattr(target, "__module__", None) or ""
+    module = plain_name(getattr(target, "__module__", None) or "")
     if module.partition(".")[0] in sys.stdlib_module_names:
         return f"python:{module}:{getattr(target, '__qualname__', '')}"
     names = packages_distributions().get(module.partition(".")[0])

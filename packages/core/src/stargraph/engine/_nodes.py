@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stargraph.engine._context import NodeContext
-from stargraph.engine._imports import load_exception, load_object
+from stargraph.engine._imports import Modules
 from stargraph.engine._prompts import fill_prompt
 from stargraph.engine._signatures import CONTEXT_NAME, Arguments, SignatureFault, arguments_of
 from stargraph.errors import GraphError
@@ -49,21 +49,24 @@ class Node:
         return self.spec.isolation != "process" and inspect.iscoroutinefunction(self.function)
 
 
-def build_node(spec: NodeSpec) -> Node:
+def build_node(spec: NodeSpec, modules: Modules) -> Node:
     """Make a node ready to run.
 
     Args:
         spec: its definition.
+        modules: where its code is.
 
     Raises:
         GraphError: its code cannot be imported, or is not what a node can be.
     """
     owner = f"node {spec.id!r}"
-    retried = tuple(load_exception(name, wanted_by=f"{owner}: retry") for name in spec.retry.on) if spec.retry else ()
+    retried = (
+        tuple(modules.load_exception(name, wanted_by=f"{owner}: retry") for name in spec.retry.on) if spec.retry else ()
+    )
     if ":" not in spec.kind:
         function = functools.partial(_ask, spec) if spec.kind == "interrupt" else _nothing
         return Node(spec, None, function, Arguments(("state", "context"), {}), retried)
-    code = load_object(spec.kind, wanted_by=owner)
+    code = modules.load(spec.kind, wanted_by=owner)
     function = _executable(code, spec)
     try:
         arguments = arguments_of(function)

@@ -10,6 +10,7 @@ from stargraph.checkpoint.protocol import FanOut, JsonValue, Task
 from stargraph.checkpoint.values import EncodedValue
 from stargraph.engine._expressions import Expression
 from stargraph.engine._fingerprint import runtime_definition, runtime_hash
+from stargraph.engine._imports import Modules
 from stargraph.engine._nodes import Node, build_node
 from stargraph.engine._state import StateSpec
 from stargraph.errors import StateError
@@ -85,6 +86,7 @@ class Plan:
 
     Attributes:
         document: its definition.
+        modules: where its code is.
         state: its state.
         nodes: its nodes by their ids.
         rules: its rules by their ids.
@@ -96,6 +98,7 @@ class Plan:
     """
 
     document: IRDocument
+    modules: Modules
     state: StateSpec
     nodes: dict[str, Node]
     rules: dict[str, Rule]
@@ -110,18 +113,19 @@ class Plan:
     _order: tuple[NodeSpec, ...] = ()
 
     @classmethod
-    def build(cls, document: IRDocument, load_child: Callable[[str], Plan]) -> Plan:
+    def build(cls, document: IRDocument, load_child: Callable[[str], Plan], modules: Modules) -> Plan:
         """Import the code of a graph, compile its expressions and make its hashes.
 
         Args:
             document: the definition, checked.
             load_child: returns the plan of the graph that a subgraph node names.
+            modules: where its code is.
 
         Raises:
             GraphError: something that it names cannot be had.
         """
-        state = StateSpec(document)
-        nodes = {spec.id: build_node(spec) for spec in document.nodes}
+        state = StateSpec(document, modules)
+        nodes = {spec.id: build_node(spec, modules) for spec in document.nodes}
         rules = {spec.id: Rule.build(spec) for spec in document.rules}
         rules_after: dict[str, list[Rule]] = {}
         for rule in rules.values():
@@ -140,6 +144,7 @@ class Plan:
             runtime["code"] |= {f"{name} of subgraph {node_id!r}": fingerprint for name, fingerprint in inner.items()}
         return cls(
             document=document,
+            modules=modules,
             state=state,
             nodes=nodes,
             rules=rules,
@@ -166,6 +171,16 @@ class Plan:
     def definition(self) -> dict[str, JsonValue]:
         """What the two hashes are made of, as a checkpoint records it."""
         return {"graph": self.graph_definition, "runtime": self.runtime_definition}
+
+    def code_of(self, node: str) -> tuple[tuple[str, str], ...]:
+        """Return the fingerprints of the code that a node runs with, by what names it.
+
+        Args:
+            node: its id.
+        """
+        names = (f"node {node!r}", *self.state.code())
+        code: Mapping[str, str] = self.runtime_definition["code"]
+        return tuple((name, code[name]) for name in names if name in code)
 
     def inputs_of(self, node: str) -> Mapping[str, Expression]:
         """Return what gives a child run its inputs, by the child's fields.

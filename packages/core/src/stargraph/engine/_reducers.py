@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, Final, TypeVar
 
+from stargraph.engine._folders import plain_name
+
 Reducer = Callable[[Any, Any], Any]
 
 
@@ -80,7 +82,7 @@ def reducer_name(reducer: Reducer) -> str:
             return name
     if isinstance(reducer, functools.partial):
         return f"partial({reducer_name(reducer.func)})"
-    return f"{reducer.__module__}:{reducer.__qualname__}"
+    return f"{plain_name(reducer.__module__)}:{reducer.__qualname__}"
 
 
 def update_annotation(reducer: Reducer) -> Any:

@@ -4,24 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+import os
+import platform
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from stargraph.engine._context import NodeContext
 from stargraph.engine._failures import classes_of, error_info
+from stargraph.engine._fingerprint import fingerprint
+from stargraph.engine._imports import Modules
 from stargraph.engine._nodes import Node, build_node
 from stargraph.engine._state import StateSpec
+from stargraph.errors import NodeError
 from stargraph.ir import IRDocument
 
 
-def run_in_worker(document: str, node_id: str, state: bytes, context: NodeContext) -> dict[str, Any]:
+class RemoteGraph(NamedTuple):
+    """What another process needs to know of a graph.
+
+    Attributes:
+        document: its definition as JSON.
+        modules: where its code is.
+        code: the fingerprints of the code that runs, by what names it.
+    """
+
+    document: str
+    modules: Modules
+    code: tuple[tuple[str, str], ...]
+
+
+def run_in_worker(graph: RemoteGraph, node_id: str, state: bytes, context: NodeContext) -> dict[str, Any]:
     """Run a node in the process that this is called in, and return what it ends with by value.
 
     An exception is told here and does not cross over: many cannot be pickled, or not be made again from it.
 
     Args:
-        document: the graph's definition as JSON.
+        graph: the graph.
         node_id: the node.
         state: the JSON text of the state.
         context: what the node is told.
@@ -32,7 +51,7 @@ def run_in_worker(document: str, node_id: str, state: bytes, context: NodeContex
     """
     outcome: dict[str, Any] = {"update": None, "told": None, "error": None, "classes": ()}
     try:
-        outcome["update"] = _update(document, node_id, state, context)
+        outcome["update"] = _update(graph, node_id, state, context)
     except BaseException as error:  # noqa: BLE001  # whatever a node raises is recorded
         outcome["error"] = error_info(error, node=node_id).model_dump()
         outcome["classes"] = classes_of(error)
@@ -40,9 +59,11 @@ def run_in_worker(document: str, node_id: str, state: bytes, context: NodeContex
     return outcome
 
 
-def _update(document: str, node_id: str, state: bytes, context: NodeContext) -> dict[str, Any]:
-    spec, node_of = _loaded(document)
-    returned = node_of(node_id).call(spec.parse(state, "state"), context)()
+def _update(graph: RemoteGraph, node_id: str, state: bytes, context: NodeContext) -> dict[str, Any]:
+    spec, node_of = _loaded(graph.document, graph.modules)
+    node = node_of(node_id)
+    _check_code({f"node {node_id!r}": node.code, **spec.code()}, graph, node_id)
+    returned = node.call(spec.parse(state, "state"), context)()
     if inspect.isawaitable(returned):
         # No loop runs in this thread.
         returned = asyncio.run(_awaited(returned))
@@ -54,13 +75,26 @@ async def _awaited(work: Awaitable[object]) -> object:
     return await work
 
 
+def _check_code(code: Mapping[str, object], graph: RemoteGraph, node_id: str) -> None:
+    """Refuse to run other code than that of the process that sent the node here."""
+    for name, wanted in graph.code:
+        if fingerprint(code.get(name), name) != wanted:
+            raise NodeError(
+                f"the code of {name} is another one in the process that was to run it"
+                f" (process {os.getpid()} on {platform.node()})",
+                reason="other-code",
+                hint="Start the processes of the executor anew, with the code that the graph was loaded with.",
+                node=node_id,
+            )
+
+
 @lru_cache(maxsize=16)
-def _loaded(document: str) -> tuple[StateSpec, Callable[[str], Node]]:
+def _loaded(document: str, modules: Modules) -> tuple[StateSpec, Callable[[str], Node]]:
     definition = IRDocument.model_validate_json(document, by_alias=True, by_name=False)
     specs = {spec.id: spec for spec in definition.nodes}
 
     @cache
     def node_of(node_id: str) -> Node:
-        return build_node(specs[node_id])
+        return build_node(specs[node_id], modules)
 
-    return StateSpec(definition), node_of
+    return StateSpec(definition, modules), node_of

@@ -13,7 +13,7 @@ from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.values import EncodedValue, JsonValue, join_encoded
 from stargraph.engine._fidelity import difference
 from stargraph.engine._fields import ClassField, SchemaField, StateField
-from stargraph.engine._imports import load_object
+from stargraph.engine._imports import Modules
 from stargraph.engine._reducers import BUILTIN, Reducer, reducer_name, replace
 from stargraph.engine._state_class import StateClass, does_not_fit, would_be_lost
 from stargraph.errors import GraphError, StateError
@@ -37,6 +37,7 @@ class StateSpec:
 
     Args:
         document: the graph.
+        modules: where its class and its reducers are.
 
     Attributes:
         fields: its fields; None if it declares none.
@@ -46,7 +47,8 @@ class StateSpec:
         GraphError: a type, a class or a reducer in it is wrong.
     """
 
-    def __init__(self, document: IRDocument) -> None:
+    def __init__(self, document: IRDocument, modules: Modules) -> None:
+        self._modules = modules
         self.fields: dict[str, StateField] | None = None
         self.class_schema: dict[str, JsonValue] | None = None
         self._class: StateClass | None = None
@@ -62,7 +64,7 @@ class StateSpec:
         types = {name: parse_type(field.type) for name, field in schema.items()}
         fields = {
             name: SchemaField(
-                name, types[name], reducer=field.reducer, custom=_loaded(field.reducer, f"state field {name!r}")
+                name, types[name], reducer=field.reducer, custom=self._loaded(field.reducer, f"state field {name!r}")
             )
             for name, field in schema.items()
         }
@@ -81,10 +83,13 @@ class StateSpec:
             f"{graph_id}_state", __config__=ConfigDict(extra="forbid", protected_namespaces=()), **definitions
         )
 
+    def _loaded(self, reducer: str, owner: str) -> Reducer | None:
+        return self._modules.load(reducer, wanted_by=f"{owner}: reducer") if ":" in reducer else None
+
     def _from_class(self, path: str) -> None:
-        self._class = StateClass(load_object(path, wanted_by="state_class"), path)
+        self._class = StateClass(self._modules.load(path, wanted_by="state_class"), path)
         reducers = {
-            name: _declared(f"{path}.{name}", declared, extra)
+            name: _declared(f"{path}.{name}", declared, extra, self._modules)
             for name, (declared, extra) in self._class.reducers().items()
         }
         self.fields = {name: ClassField(self._class, name, reducer) for name, reducer in reducers.items()}
@@ -373,11 +378,7 @@ class StateSpec:
         return named
 
 
-def _loaded(reducer: str, owner: str) -> Reducer | None:
-    return load_object(reducer, wanted_by=f"{owner}: reducer") if ":" in reducer else None
-
-
-def _declared(owner: str, declared: list[Reducer], extra: object) -> Reducer:
+def _declared(owner: str, declared: list[Reducer], extra: object, modules: Modules) -> Reducer:
     """Return the one reducer of a field of a class: in its type, in its json_schema_extra, or none."""
     named = extra.get("reduce") if isinstance(extra, dict) else None
     if named is not None and (not isinstance(named, str) or not (named in BUILTIN_REDUCERS or ":" in named)):
@@ -389,7 +390,7 @@ def _declared(owner: str, declared: list[Reducer], extra: object) -> Reducer:
     if len(declared) + (named is not None) > 1:
         raise GraphError(f"state_class: {owner} has more than one reducer", reason="unknown-reducer", hint="Keep one.")
     if isinstance(named, str):
-        return BUILTIN[named] if named in BUILTIN else load_object(named, wanted_by=f"{owner}: reducer")
+        return BUILTIN[named] if named in BUILTIN else modules.load(named, wanted_by=f"{owner}: reducer")
     return declared[0] if declared else replace
 
 

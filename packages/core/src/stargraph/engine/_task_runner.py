@@ -17,7 +17,7 @@ from stargraph.engine._pending_tasks import PendingTasks
 from stargraph.engine._plan import Plan
 from stargraph.engine._prompts import fill_prompt
 from stargraph.engine._questions import Suspended
-from stargraph.engine._remote import run_in_worker
+from stargraph.engine._remote import RemoteGraph, run_in_worker
 from stargraph.engine._subgraph import ChildPausedError, StoreFaultError
 from stargraph.engine._transitions import Updates
 
@@ -106,8 +106,10 @@ class Worker:
     def _remote_calls(self, tail: Checkpoint, task: Task, context: NodeContext) -> Callable[[], Callable[[], Any]]:
         """Return what makes the call of each try, in another process."""
         self._plan.state.refuse_unknown(tail)
-        document = self._plan.document.model_dump_json(by_alias=True)
-        return lambda: partial(run_in_worker, document, task.node, tail.state_json(), context.detached())
+        graph = RemoteGraph(
+            self._plan.document.model_dump_json(by_alias=True), self._plan.modules, self._plan.code_of(task.node)
+        )
+        return lambda: partial(run_in_worker, graph, task.node, tail.state_json(), context.detached())
 
     def _ask(self, tail: Checkpoint, task: Task, journal: CallLog) -> dict[str, object]:
         assert task.rule is not None

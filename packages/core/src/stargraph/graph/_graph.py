@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpointer, is_run_id
-from stargraph.engine import Durability, Expression, Plan
+from stargraph.engine import Durability, Expression, Modules, Plan, StateSpec
 from stargraph.errors import CheckpointError, GraphError
 from stargraph.graph._run import Run
 from stargraph.ir import IRDocument, check_document, load_graph
@@ -44,7 +43,10 @@ class Graph:
         integrity_key: Keyring | str | None = None,
     ) -> None:
         check_document(ir, compile_expression=Expression)
-        self._plan = _build(ir, Path(folder or Path.cwd()), ())
+        self._set_up(_build(ir, Path(folder or Path.cwd()), (), Modules(), []), integrity_key)
+
+    def _set_up(self, plan: Plan, integrity_key: Keyring | str | None) -> None:
+        self._plan = plan
         if isinstance(integrity_key, str):
             integrity_key = Keyring.parse(integrity_key)
         self._keyring = integrity_key or Keyring.from_environment()
@@ -54,24 +56,39 @@ class Graph:
         return f"Graph({self.id!r}, graph_hash={self.graph_hash[:12]!r})"
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike[str], *, integrity_key: Keyring | str | None = None) -> Graph:
-        """Load a graph from a YAML or JSON file; the modules beside it can be imported by its nodes.
+    def from_file(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        integrity_key: Keyring | str | None = None,
+        code: Sequence[str | os.PathLike[str]] = (),
+    ) -> Graph:
+        """Load a graph from a YAML or JSON file.
+
+        Its nodes may be in modules beside the file. Those belong to this graph: they are loaded under a name of their
+        own, anew if they have changed, and no other code meets them. A module that the process itself finds at that
+        very place, as in `import steps` of a script beside it, is that module.
 
         Args:
             path: the file.
             integrity_key: as for the constructor.
+            code: further folders, for modules that are neither beside the file nor installed.
 
         Raises:
             GraphError: the file cannot be read, or the definition is wrong; with its line and column.
         """
-        folder = Path(path).resolve().parent
-        if str(folder) not in sys.path:
-            sys.path.insert(0, str(folder))
+        file = Path(path).resolve()
+        others = [Path(folder).resolve() for folder in code]
         document = load_graph(path, compile_expression=Expression)
-        graph = cls(document, folder=folder, integrity_key=integrity_key)
-        _refuse_shadowed(document, folder, str(path))
+        graph = cls.__new__(cls)
+        graph._set_up(_build(document, file.parent, (file,), Modules.beside(file, others), others), integrity_key)
         graph.file = Path(path)
         return graph
+
+    @property
+    def state(self) -> StateSpec:
+        """The state that the graph declares."""
+        return self._plan.state
 
     @property
     def id(self) -> str:
@@ -144,26 +161,8 @@ class Graph:
         )
 
 
-def _refuse_shadowed(document: IRDocument, folder: Path, file: str) -> None:
-    """Refuse a graph whose nodes come from a module of the same name as the one that lies beside its file."""
-    for spec in document.nodes:
-        name = spec.kind.partition(":")[0].partition(".")[0]
-        module = sys.modules.get(name)
-        beside = [path for path in (folder / f"{name}.py", folder / name / "__init__.py") if path.is_file()]
-        if module is None or not beside or ":" not in spec.kind:
-            continue
-        loaded = getattr(module, "__file__", None)
-        if loaded is None or Path(loaded).resolve() not in (path.resolve() for path in beside):
-            raise GraphError(
-                f"node {spec.id!r}: {name!r} was imported from {loaded}, and not from {beside[0]}",
-                reason="module-shadowed",
-                hint="Give one of the two modules another name.",
-                file=file,
-            )
-
-
-def _build(document: IRDocument, folder: Path, above: tuple[Path, ...]) -> Plan:
-    """Make a graph and the graphs of its subgraph nodes ready to run."""
+def _build(document: IRDocument, folder: Path, above: tuple[Path, ...], modules: Modules, others: list[Path]) -> Plan:
+    """Make a graph and the graphs of its subgraph nodes ready to run; each of these finds the modules beside itself."""
 
     def load_child(reference: str) -> Plan:
         path = (folder / reference).resolve()
@@ -173,6 +172,7 @@ def _build(document: IRDocument, folder: Path, above: tuple[Path, ...]) -> Plan:
                 reason="recursive-subgraph",
                 file=str(path),
             )
-        return _build(load_graph(path, compile_expression=Expression), path.parent, (*above, path))
+        child = load_graph(path, compile_expression=Expression)
+        return _build(child, path.parent, (*above, path), Modules.beside(path, others), others)
 
-    return Plan.build(document, load_child)
+    return Plan.build(document, load_child, modules)

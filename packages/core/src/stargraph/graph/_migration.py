@@ -7,7 +7,7 @@ from datetime import datetime
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, Task
 from stargraph.checkpoint.values import EncodedValue
-from stargraph.engine import Plan, fan_out_of, load_object
+from stargraph.engine import Modules, Plan, fan_out_of
 from stargraph.errors import GraphError, StateError
 from stargraph.ir import MigrationSpec
 
@@ -67,7 +67,7 @@ def migrated(
                 reason="migration-without-node",
                 hint="Name its new id under rename in the migrate block.",
             )
-    state = _transformed(migration, tail)
+    state = _transformed(migration, tail, plan.modules)
     encoded = {name: EncodedValue.of(value, f"state.{name}") for name, value in state.items()}
     state |= {name: value.value for name, value in plan.state.adopted(encoded, recorded).items()}
     record = tail.next(
@@ -88,17 +88,17 @@ def migrated(
     return record
 
 
-def _transformed(migration: MigrationSpec, tail: Checkpoint) -> dict[str, JsonValue]:
+def _transformed(migration: MigrationSpec, tail: Checkpoint, modules: Modules) -> dict[str, JsonValue]:
     state = tail.fresh_state()
     for path in migration.state:
-        transform = load_object(path, wanted_by="migrate")
+        transform = modules.load(path, wanted_by="migrate")
         try:
             returned: object = transform(state)
         except Exception as error:
             raise StateError(
                 f"the transform {path!r} failed on run {tail.run_id!r}: {type(error).__name__}: {error}",
                 reason="transform-failed",
-                hint="Nothing was written. Mend the transform and resume again.",
+                hint="Nothing was written. Fix the transform and resume again.",
             ) from error
         if not isinstance(returned, dict):
             raise StateError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final
@@ -51,11 +51,12 @@ class Overlay:
             raise bad_overlay("drop_calls is not a list of names")
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike[str]) -> Overlay:
+    def from_file(cls, path: str | os.PathLike[str], *, code: Sequence[str | os.PathLike[str]] = ()) -> Overlay:
         """Read an overlay from a YAML or JSON file; the path of its `graph` begins in the folder of the file.
 
         Args:
             path: the file.
+            code: folders of modules, as for `Graph.from_file`.
 
         Raises:
             GraphError: the text is not YAML, or the graph that it names cannot be loaded.
@@ -77,7 +78,7 @@ class Overlay:
         graph = content.pop("graph", None)
         if not (graph is None or isinstance(graph, str)):
             raise bad_overlay(f"{path}: graph is not the path of a file")
-        return cls(**content, graph=None if graph is None else Graph.from_file(file.parent / graph))
+        return cls(**content, graph=None if graph is None else Graph.from_file(file.parent / graph, code=code))
 
     def __bool__(self) -> bool:
         return any(getattr(self, each.name) for each in fields(self))
