@@ -17,6 +17,7 @@ from support.records import chain, first
 
 from stargraph.checkpoint.registry import open_checkpointer
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer, _files, _mounts, _schema
+from stargraph.checkpoint.sqlite._schema import PAGE_BYTES
 from stargraph.errors import CheckpointError, StoreUnavailableError, StoreVersionError
 
 OTHER_USER = 65534
@@ -280,12 +281,28 @@ async def test_what_is_not_sqlite_is_left_alone(path: Path, content: bytes) -> N
     assert fingerprint(path.parent) == {path.name: hashlib.sha256(content).hexdigest()}
 
 
+def damage(path: Path, first: int, *, pages: int | None = None) -> None:
+    """Fill some pages of a file, or all from one on, with noise."""
+    content = path.read_bytes()
+    start, end = first * PAGE_BYTES, len(content) if pages is None else (first + pages) * PAGE_BYTES
+    path.write_bytes(content[:start] + os.urandom(end - start) + content[end:])
+
+
 async def test_a_damaged_store_is_reported(path: Path) -> None:
     async with SQLiteCheckpointer(path) as store:
         await store.write_many(chain(length=50))
-    content = bytearray(path.read_bytes())
-    content[4096 : len(content)] = os.urandom(len(content) - 4096)
-    path.write_bytes(content)
+    damage(path, 1)
+    assert (await refused(path)).reason == "corrupted-store"
+
+
+async def test_damaged_tables_are_reported(path: Path) -> None:
+    async with SQLiteCheckpointer(path) as store:
+        await store.write_many(chain(length=50))
+    with sqlite3.connect(path) as other:
+        roots = dict(other.execute("SELECT name, rootpage FROM sqlite_master WHERE type = 'table'"))
+    other.close()
+    for table in ("runs", "checkpoints"):
+        damage(path, roots[table] - 1, pages=1)
     async with SQLiteCheckpointer(path) as store:
         for call in (store.read_latest("run-1"), store.write(first("run-2")), store.list_runs()):
             with pytest.raises(CheckpointError) as caught:
@@ -413,12 +430,13 @@ async def test_an_older_format_is_migrated_in_one_go(path: Path, monkeypatch: py
         await store.write(first())
     step = ("ALTER TABLE runs ADD COLUMN note TEXT", "CREATE INDEX runs_by_note ON runs (note)")
     broken = (step[0], "CREATE INDEX runs_by_note ON nothing (note)")
-    monkeypatch.setattr(_schema, "FORMAT_VERSION", 3)
+    newer = _schema.FORMAT_VERSION + 1
+    monkeypatch.setattr(_schema, "FORMAT_VERSION", newer)
     before = schema_of(path)
-    monkeypatch.setattr(_schema, "_MIGRATIONS", {**_schema._MIGRATIONS, 3: broken})
+    monkeypatch.setattr(_schema, "_MIGRATIONS", {**_schema._MIGRATIONS, newer: broken})
     assert (await refused(path)).reason == "store-failed"
     assert schema_of(path) == before
-    monkeypatch.setattr(_schema, "_MIGRATIONS", {**_schema._MIGRATIONS, 3: step})
+    monkeypatch.setattr(_schema, "_MIGRATIONS", {**_schema._MIGRATIONS, newer: step})
     async with SQLiteCheckpointer(path) as store:
         assert await store.read_latest("run-1") is not None
     fresh = path.with_name("fresh.sqlite")
@@ -427,11 +445,12 @@ async def test_an_older_format_is_migrated_in_one_go(path: Path, monkeypatch: py
     assert schema_of(path) == schema_of(fresh)
 
 
-async def test_a_store_from_before_the_first_release_is_left_alone(path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+async def test_a_store_from_before_the_first_release_is_left_alone(path: Path, version: int) -> None:
     async with SQLiteCheckpointer(path) as store:
         await store.write(first())
     with sqlite3.connect(path) as other:
-        other.execute("PRAGMA user_version = 1")
+        other.execute(f"PRAGMA user_version = {version}")
     other.close()
     before = path.read_bytes()
     error = await refused(path)

@@ -301,10 +301,57 @@ async def test_an_altered_summary_is_reported(store: SQLiteCheckpointer, path: P
         await store.list_runs()
 
 
-async def test_tables_that_contradict_each_other_are_reported(store: SQLiteCheckpointer, path: Path) -> None:
+async def remove(path: Path, step: int) -> None:
     with sqlite3.connect(path) as other:
-        # A row that no append can have left: its run has no tail, and the step is beyond it.
-        other.execute("CREATE TRIGGER broken BEFORE INSERT ON checkpoints BEGIN SELECT RAISE(ABORT, 'no'); END")
+        other.execute("DELETE FROM checkpoints WHERE id & 1023 = ?", (step,))
+        assert other.total_changes == 1
     other.close()
-    with pytest.raises(CheckpointCorruptedError, match="contradict"):
-        await store.write(first())
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+async def test_a_lost_tail_is_reported_by_every_read(store: SQLiteCheckpointer, path: Path, newest_first: bool) -> None:
+    checkpoints = chain(length=5)
+    await store.write_many(checkpoints)
+    await remove(path, 4)
+    reads = [
+        store.read_latest("run-1"),
+        store.read_at_step("run-1", 4),
+        anext(store.history("run-1", from_step=4, newest_first=newest_first)),
+        anext(store.history("run-1", newest_first=True)),
+    ]
+    for read in reads:
+        with pytest.raises(CheckpointCorruptedError, match="step 4") as caught:
+            await read
+        assert (caught.value.reason, caught.value.run_id, caught.value.step) == ("truncated", "run-1", 4)
+    history = store.history("run-1")
+    assert [(await anext(history)).step for _ in range(4)] == [0, 1, 2, 3]
+    with pytest.raises(CheckpointCorruptedError, match="step 4"):
+        await anext(history)
+    with pytest.raises(CheckpointCorruptedError, match="step 5"):
+        await store.write(following(checkpoints[-1]))
+    assert await store.read_at_step("run-1", 3) == checkpoints[3]
+    assert await store.read_at_step("run-1", 5) is None
+    assert [found async for found in store.history("run-1", to_step=3)] == checkpoints[:4]
+    assert (await store.list_runs())[0].last_step == 4
+    await store.write(first("run-2"))
+
+
+async def test_a_lost_run_is_reported(store: SQLiteCheckpointer, path: Path) -> None:
+    await store.write(first())
+    await remove(path, 0)
+    with pytest.raises(CheckpointCorruptedError):
+        await store.read_latest("run-1")
+    with pytest.raises(CheckpointCorruptedError):
+        [checkpoint async for checkpoint in store.history("run-1")]
+
+
+async def test_another_record_in_the_place_of_the_tail_is_reported(store: SQLiteCheckpointer, path: Path) -> None:
+    checkpoints = chain(length=3)
+    await store.write_many(checkpoints)
+    with sqlite3.connect(path) as other:
+        other.execute("UPDATE checkpoints SET digest = zeroblob(32) WHERE id & 1023 = 2")
+    other.close()
+    with pytest.raises(CheckpointCorruptedError):
+        await store.read_latest("run-1")
+    with pytest.raises(CheckpointError):
+        await store.write(following(checkpoints[-1]))

@@ -16,8 +16,16 @@ from support.mounts import mounted
 from support.records import chain, endless, first, following, noise
 
 from stargraph.checkpoint.protocol import Checkpoint
-from stargraph.checkpoint.sqlite import SQLiteCheckpointer, _writer
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer, _wal
+from stargraph.checkpoint.sqlite._connection import Store
+from stargraph.checkpoint.sqlite._thread import ConnectionThread
 from stargraph.errors import CheckpointConflictError, StoreUnavailableError
+
+
+def writing(store: SQLiteCheckpointer) -> ConnectionThread[sqlite3.Connection]:
+    assert isinstance(store._store, Store)
+    return store._store._writing
+
 
 BURST = """
 import asyncio, sys
@@ -248,7 +256,7 @@ async def test_the_log_stays_short_and_writers_do_not_wait_for_readers(path: Pat
         records = endless(pad=40_000)
         for _ in range(600):
             await store.write(next(records))
-        assert Path(f"{path}-wal").stat().st_size < 3 * _writer._WAL_BYTES
+        assert Path(f"{path}-wal").stat().st_size < 3 * _wal._CHECKPOINT_BYTES
         assert path.stat().st_size > 8_000_000
 
 
@@ -263,7 +271,7 @@ async def test_a_long_reader_delays_the_log_and_loses_nothing(path: Path) -> Non
                 await store.write(next(records))
             assert reader.execute("SELECT count(*) FROM checkpoints").fetchone() == (1,)
             long = Path(f"{path}-wal").stat().st_size
-            assert long > 2 * _writer._WAL_BYTES
+            assert long > 2 * _wal._CHECKPOINT_BYTES
             reader.execute("COMMIT")
         for _ in range(300):
             await store.write(next(records))
@@ -277,25 +285,24 @@ async def test_a_long_reader_delays_the_log_and_loses_nothing(path: Path) -> Non
 @pytest.mark.parametrize(("synchronous", "level"), [("full", 2), ("normal", 1)])
 async def test_the_writer_is_as_safe_as_it_was_asked_to_be(path: Path, synchronous: str, level: int) -> None:
     def pragmas(connection: sqlite3.Connection) -> list[object]:
-        names = ("synchronous", "wal_autocheckpoint", "journal_mode")
+        names = ("synchronous", "wal_autocheckpoint", "journal_mode", "secure_delete")
         return [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
 
     async with SQLiteCheckpointer(path, synchronous=synchronous) as store:  # type: ignore[arg-type]
-        assert store._store
-        assert await store._store._writing.run(pragmas) == [level, 0, "wal"]
+        assert await writing(store).run(pragmas) == [level, 0, "wal", 1]
 
 
 async def test_concurrent_writes_share_their_commits(path: Path) -> None:
     async with SQLiteCheckpointer(path) as store:
-        assert store._store
         statements: list[str] = []
-        await store._store._writing.run(lambda connection: connection.set_trace_callback(statements.append))
+        await writing(store).run(lambda connection: connection.set_trace_callback(statements.append))
         await asyncio.gather(*(store.write(first(f"run-{number}")) for number in range(100)))
         assert 1 <= statements.count("COMMIT") < 50
         statements.clear()
         for checkpoint in chain("alone", 5):
             await store.write(checkpoint)
-        assert not any(statement.startswith(("BEGIN", "COMMIT", "SELECT run")) for statement in statements)
+        words = [statement.split()[0] for statement in statements]
+        assert words == ["BEGIN", "INSERT", "INSERT", "COMMIT", *["BEGIN", "UPDATE", "INSERT", "COMMIT"] * 4]
 
 
 async def test_a_second_handle_leaves_the_locks_of_the_first(path: Path) -> None:

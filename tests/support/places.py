@@ -20,7 +20,7 @@ from stargraph.checkpoint.s3 import S3Checkpointer
 from stargraph.checkpoint.s3._frame import pack
 from stargraph.checkpoint.s3._schema import KeyLayout
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
-from stargraph.checkpoint.sqlite._rows import microseconds
+from stargraph.checkpoint.sqlite._append import microseconds
 from support.postgres_server import any_server
 from support.postgres_target import Records, connection_to
 from support.s3.servers import ACCESS_KEY, SECRET_KEY, fresh_bucket, moto_server, sdk_client

@@ -157,6 +157,7 @@ class Tamper:
         sealed: with the key.
         anchored: with the anchor.
         unlike: the drivers that keep nothing, or something else, beside the log, and what verify finds there.
+        refused_by: the drivers whose reads refuse it anyway, because they keep the tail beside the log.
     """
 
     name: str
@@ -166,6 +167,7 @@ class Tamper:
     sealed: str
     anchored: str
     unlike: dict[str, str] = field(default_factory=dict)
+    refused_by: tuple[str, ...] = ()
 
 
 UNREADABLE = ((True, True), "unreadable", "unreadable", "unreadable")
@@ -184,6 +186,7 @@ TAMPERS = (
         "truncated",
         "rolled-back",
         unlike={"s3": ""},
+        refused_by=("sqlite",),
     ),
     Tamper("3  middle deletion", middle_deletion, (False, False), "missing-steps", "missing-steps", "missing-steps"),
     Tamper("4  reordering", reordering, *UNREADABLE),

@@ -16,7 +16,7 @@ from unittest import mock
 from support.checkpoints import genesis
 
 from stargraph.checkpoint.protocol import Checkpoint
-from stargraph.checkpoint.sqlite import SQLiteCheckpointer, _store, _writer
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer, _connection, _wal
 from stargraph_torture.ledger import Ledger
 
 RUNS = 6
@@ -59,17 +59,17 @@ def _following(latest: Checkpoint, n: int, rng: random.Random) -> Checkpoint:
     )
 
 
-def _open_without_sync(self: _store.Store) -> Any:
+def _open_without_sync(self: _connection.Store) -> Any:
     connection = _open_writer(self)
     connection.execute("PRAGMA synchronous = OFF")
     return connection
 
 
-_open_writer = _store.Store._open_writer
+_open_writer = _connection.Store._open_writer
 
 if __name__ == "__main__":
     store_path, ledger_file, how, seed_text, *planted = sys.argv[1:]
-    mock.patch.object(_writer, "_WAL_BYTES", 128 * 1024).start()  # so that its log is moved often
+    mock.patch.object(_wal, "_CHECKPOINT_BYTES", 128 * 1024).start()  # so that its log is moved often
     if planted:
-        mock.patch.object(_store.Store, "_open_writer", _open_without_sync).start()
+        mock.patch.object(_connection.Store, "_open_writer", _open_without_sync).start()
     asyncio.run(main(store_path, ledger_file, how, int(seed_text)))

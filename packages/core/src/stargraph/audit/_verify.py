@@ -13,7 +13,7 @@ from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.driver import RecordBases
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunSummary, StepRange
 from stargraph.errors import CheckpointCorruptedError
-from stargraph.runtime._reading import Progress, Tally, all_runs, each, find_summary, read_latest, steps
+from stargraph.runtime._reading import Progress, Tally, Unreadable, all_runs, each, find_summary, read_latest, steps
 from stargraph.runtime._tree import with_children
 from stargraph.runtime.dispatch import run_not_found_error
 
@@ -164,20 +164,21 @@ class _Look:
         self, summary: RunSummary | None, *, look_up: bool, on_step: Callable[[], object]
     ) -> RunReport | None:
         """Walk the run once; with `look_up`, ask the list for what it says of the run now."""
-        latest = await read_latest(self._store, self._run_id)
+        latest = await self._latest()
         walk = Walk(self._run_id, keyring=self._keyring, bases=self._bases)
         at_least = latest.step if isinstance(latest, Checkpoint) else 0
         if look_up:
             known = latest if isinstance(latest, Checkpoint) else summary
             summary = None if known is None else await self._listed(known, walk)
             # A live run may have moved on: what the list says lies between the two.
-            latest = await read_latest(self._store, self._run_id)
+            latest = await self._latest()
         walk.mark(summary, self._anchored)
         end = latest.step if isinstance(latest, Checkpoint) else None
         async with aclosing(steps(self._store, self._run_id, to_step=end)) as items:
             async for item in items:
-                walk.take(item)
-                on_step()
+                if isinstance(item, Checkpoint) or item.reason != "truncated":
+                    walk.take(item)
+                    on_step()
         self._stored = walk.stored
         if not walk.stored and latest is None and summary is None:
             if self._anchored is None:
@@ -199,6 +200,10 @@ class _Look:
         if self._anchored is not None:
             walk.compare_head(self._anchored)
         return walk.report()
+
+    async def _latest(self) -> Checkpoint | Unreadable | None:
+        found = await read_latest(self._store, self._run_id)
+        return None if isinstance(found, Unreadable) and found.reason == "truncated" else found
 
     async def _listed(self, known: Checkpoint | RunSummary, walk: Walk) -> RunSummary | None:
         try:

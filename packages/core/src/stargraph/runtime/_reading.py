@@ -40,10 +40,12 @@ class Unreadable:
     Attributes:
         step: the step.
         message: what the store said.
+        reason: the reason that it gave; `truncated` if the step is the latest one and is missing.
     """
 
     step: int
     message: str
+    reason: str | None = None
 
 
 class Tally:
@@ -181,7 +183,7 @@ async def read_latest(store: Checkpointer, run_id: str) -> Checkpoint | Unreadab
             check_record(found, run_id, None)
     except CheckpointError as error:
         damage = _damage(error)
-        return Unreadable(0 if damage.step is None else damage.step, damage.message)
+        return Unreadable(0 if damage.step is None else damage.step, damage.message, damage.reason)
     return found
 
 
@@ -220,7 +222,8 @@ async def steps(
                 elif not named and to_step is None:
                     return
             except CheckpointError as error:
-                yield Unreadable(step, _damage(error).message)
+                damage = _damage(error)
+                yield Unreadable(step, damage.message, damage.reason)
         following = last + 1
 
 

@@ -1,160 +1,260 @@
-"""aiosqlite's connection, made safe for handles that are never closed and for loops that are."""
+"""An open store: its connections, how they are opened, and how they are let go."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sqlite3
-import threading
+import sys
+import time
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, TypeVar
 
-import aiosqlite
-from aiosqlite.core import _STOP_RUNNING_SENTINEL
-
-from stargraph.checkpoint.driver import closed_error
+from stargraph.checkpoint.sqlite._errors import is_busy, store_error
+from stargraph.checkpoint.sqlite._files import StoreFiles
+from stargraph.checkpoint.sqlite._group_commit import LOCK_ATTEMPT, GroupCommit
+from stargraph.checkpoint.sqlite._options import Options
+from stargraph.checkpoint.sqlite._read_only import ReadOnlyFile
+from stargraph.checkpoint.sqlite._schema import PAGE_BYTES, migrate, needs_migration
+from stargraph.checkpoint.sqlite._thread import ConnectionThread, Thread, hand_over
+from stargraph.errors import CheckpointError, StoreUnavailableError
 
 T = TypeVar("T")
 
-_EXIT_WAIT: Final = 1.0
-"""How long the end of a thread is awaited when the interpreter exits, in seconds."""
+_WAL_FILE_BYTES: Final = 64 * 1024 * 1024
+_PAUSE: Final = 0.01
 
 
-class Connection(aiosqlite.Connection):
-    """A SQLite connection on a thread of its own, which runs one piece of work after another.
-
-    aiosqlite hands every result to the loop that asked and dies with a traceback where that loop was
-    closed; its thread keeps the interpreter alive; and a connection that was not closed prints a warning.
-    So work is handed over here: any loop may ask at any time, and a loop that is gone gets no answer.
+class OpenStore:
+    """What every open store has: threads with connections, and the process that opened them.
 
     Args:
-        connector: opens the connection; runs on the thread.
+        files: of the store.
+        threads: in the order in which they are shut.
     """
 
-    def __init__(self, connector: Callable[[], sqlite3.Connection]) -> None:
-        super().__init__(connector, iter_chunk_size=64)
-        self._thread.daemon = True
-        self._thread.name = "stargraph-sqlite"
-        self._gate = threading.Lock()
-
-    def __del__(self) -> None:
-        """Say nothing; the finaliser of the handle closes."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether work is taken up."""
-        return self._running
+    def __init__(self, files: StoreFiles, *threads: Thread) -> None:
+        self._files = files
+        self._threads = threads
+        self._process = os.getpid()
+        self._finalizer: weakref.finalize[[], object] | None = None
 
     async def open(self) -> None:
-        """Start the thread and connect.
+        """Connect.
 
         Raises:
-            Exception: what the connector raised.
+            CheckpointError: the store cannot be opened.
         """
-        self._thread.start()
-        weakref.finalize(self._thread, _await_end, weakref.ref(self._thread))
-        await self._answer(self._open_here)
+        try:
+            for thread in self._threads:
+                await thread.open()
+        except BaseException as error:
+            self.abandon()
+            if isinstance(error, (sqlite3.Error, OSError)):
+                raise store_error(error, self._files.path) from error
+            raise
 
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run a function with the connection on the thread, and return what it returns.
-
-        A caller that is cancelled leaves at once; work that has not begun is then skipped.
+    async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a query on the thread of the reader.
 
         Args:
-            work: what to do.
+            query: returns what was read, and leaves no statement open.
 
         Raises:
-            CheckpointError: the connection was closed (`reason="closed"`).
-            Exception: what `work` raised.
+            CheckpointError: the store cannot be read now.
         """
-        return await self._answer(lambda: work(self._conn))
+        try:
+            return await self._read(query)
+        except (sqlite3.Error, OSError) as error:
+            raise store_error(error, self._files.path) from error
 
-    def post(self, work: Callable[[sqlite3.Connection], None]) -> None:
-        """Have a function run on the thread, without waiting for it; it must not raise.
-
-        Args:
-            work: what to do.
+    def ensure_own_process(self) -> None:
+        """Refuse to use connections that a parent process opened.
 
         Raises:
-            CheckpointError: the connection was closed (`reason="closed"`).
+            StoreUnavailableError: `reason="forked"`.
         """
-        self._put(lambda: work(self._conn))
+        if os.getpid() != self._process:
+            raise StoreUnavailableError(
+                f"{self._files.path}: this checkpointer was opened before the process was forked, and SQLite's"
+                " connections do not survive that",
+                reason="forked",
+                hint="Make a new SQLiteCheckpointer in the child and call its bootstrap().",
+            )
 
-    def shut(self, then: Callable[[], None] | None = None) -> None:
-        """Close the connection after the work that is waiting, and end the thread; idempotent.
+    def close_with(self, handle: object) -> None:
+        """Close when the handle is gone or the interpreter exits, unless somebody closes it before."""
+        self._finalizer = weakref.finalize(handle, self.abandon)
 
-        Args:
-            then: what to call afterwards, on the thread.
-        """
-        with self._gate:
-            working = self._running and self._thread.ident is not None
-            self._running = False
-            if working:
-                self._tx.put_nowait((None, lambda: self._shut_here(then)))
-        if not working and then is not None:
-            then()
+    def abandon(self) -> None:
+        """Close without waiting; in a forked child, do nothing."""
+        if os.getpid() == self._process:
+            _shut(self._threads, None)
 
-    async def _answer(self, work: Callable[[], T]) -> T:
+    async def close(self) -> None:
+        """Close after the work that is waiting."""
+        if self._finalizer is not None:
+            self._finalizer.detach()
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
+        done: asyncio.Future[None] = loop.create_future()
+        _shut(self._threads, lambda: hand_over(loop, _finish, done))
+        await done
 
-        def call() -> None:
-            if future.cancelled():
-                return
-            try:
-                result = work()
-            except BaseException as error:  # noqa: BLE001  # it is raised where the answer is awaited
-                hand_over(loop, _fail, future, error)
-            else:
-                hand_over(loop, _succeed, future, result)
-
-        self._put(call)
-        return await future
-
-    def _put(self, work: Callable[[], None]) -> None:
-        with self._gate:
-            if not self._running:
-                raise closed_error()
-            self._tx.put_nowait((None, work))
-
-    def _open_here(self) -> None:
-        self._connection = self._connector()
-
-    def _shut_here(self, then: Callable[[], None] | None) -> object:
-        if self._connection is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._connection.close()
-            self._connection = None
-        if then is not None:
-            then()
-        return _STOP_RUNNING_SENTINEL
+    async def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        raise NotImplementedError
 
 
-def hand_over(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: object) -> None:
-    """Have a callback run on a loop of another thread; nothing happens where that loop was closed.
+class ReadOnlyStore(OpenStore):
+    """An open store that is never written to.
 
     Args:
-        loop: the loop.
-        callback: what to call.
-        args: with what.
+        files: of the store.
+        options: how it is opened.
     """
-    with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(callback, *args)
+
+    def __init__(self, files: StoreFiles, options: Options) -> None:
+        self._reader = ConnectionThread(lambda: ReadOnlyFile.open(files, options))
+        super().__init__(files, self._reader)
+
+    async def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._reader.run(lambda file: file.read(query))
 
 
-def _await_end(thread: weakref.ref[threading.Thread]) -> None:
-    """Let a thread finish closing when the interpreter exits; it was told to by then."""
-    running = thread()
-    if running is not None:
-        running.join(_EXIT_WAIT)
+class Store(OpenStore):
+    """An open store.
+
+    Readers have a connection of their own, so that they never wait for a write.
+
+    Args:
+        files: of the store.
+        options: how it is opened.
+    """
+
+    writer: GroupCommit
+
+    def __init__(self, files: StoreFiles, options: Options) -> None:
+        self._options = options
+        self._reader = ConnectionThread(self._open_reader)
+        self._writing = ConnectionThread(self._open_writer)
+        # The reader is shut first: the last connection moves the log into the database, and only the writer can.
+        super().__init__(files, self._reader, self._writing)
+
+    async def open(self) -> None:
+        """Make the store if there is none, migrate an older one, and connect to it.
+
+        Raises:
+            CheckpointError: it cannot be opened.
+        """
+        await super().open()
+        self.writer = GroupCommit(self._writing, self._files, self._options.busy_timeout)
+
+    async def close(self) -> None:
+        """Close after the work that is waiting."""
+        self.writer.post()  # what was to be written in this turn of the loop
+        await super().close()
+
+    async def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        def checked(connection: sqlite3.Connection) -> T:
+            self._files.check()
+            return query(connection)
+
+        return await self._reader.run(checked)
+
+    def _open_reader(self) -> sqlite3.Connection:
+        self._files.prepare(allow_network_filesystem=self._options.allow_network_filesystem)
+        if not self._files.wal_path.exists():
+            self._refuse_untouched()
+        connection = self._connect("mode=ro", self._options.busy_timeout)
+        try:
+            self._check_format(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _check_format(self, connection: sqlite3.Connection) -> None:
+        try:
+            needs_migration(connection, self._files.path)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+                raise
+            # Whoever made the store was lost before it had a write-ahead log. Only a connection that may write
+            # can roll that back.
+            with contextlib.closing(self._connect("mode=rw", self._options.busy_timeout)) as writing:
+                writing.execute("PRAGMA user_version").fetchall()
+            needs_migration(connection, self._files.path)
+
+    def _refuse_untouched(self) -> None:
+        """Refuse a file that is not ours before SQLite makes a -wal and a -shm file beside it.
+
+        This look takes no locks, so it counts for nothing if somebody opened the file meanwhile.
+        """
+        with contextlib.closing(self._connect("immutable=1", 0)) as connection:
+            try:
+                needs_migration(connection, self._files.path)
+            except sqlite3.Error:
+                return
+            except CheckpointError:
+                if not self._files.wal_path.exists():
+                    raise
+
+    def _open_writer(self) -> sqlite3.Connection:
+        connection = self._connect("mode=rw", LOCK_ATTEMPT)
+        try:
+            connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # of a file that is still empty
+            self._retry_while_locked(lambda: _use_wal(connection, self._files.path))
+            connection.execute(f"PRAGMA synchronous = {self._options.synchronous}")
+            if sys.platform == "darwin":
+                connection.execute("PRAGMA fullfsync = ON")
+                connection.execute("PRAGMA checkpoint_fullfsync = ON")
+            connection.execute("PRAGMA secure_delete = ON")
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
+            connection.execute(f"PRAGMA journal_size_limit = {_WAL_FILE_BYTES}")
+            if needs_migration(connection, self._files.path):
+                self._retry_while_locked(lambda: migrate(connection, self._files.path))
+            self._files.remember()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _connect(self, how: str, timeout: float) -> sqlite3.Connection:
+        return sqlite3.connect(
+            f"{self._files.real_path.as_uri()}?{how}", uri=True, timeout=timeout, isolation_level=None
+        )
+
+    def _retry_while_locked(self, work: Callable[[], None]) -> None:
+        deadline = time.monotonic() + self._options.busy_timeout
+        while True:
+            try:
+                return work()
+            except sqlite3.Error as error:
+                if not is_busy(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(_PAUSE)
 
 
-def _succeed(future: asyncio.Future[T], result: T) -> None:
-    if not future.done():
-        future.set_result(result)
+def _shut(threads: tuple[Thread, ...], then: Callable[[], None] | None) -> None:
+    """Shut threads one after the other."""
+    if threads:
+        threads[0].shut(lambda: _shut(threads[1:], then))
+    elif then is not None:
+        then()
 
 
-def _fail(future: asyncio.Future[T], error: BaseException) -> None:
-    if not future.done():
-        future.set_exception(error)
+def _finish(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)
+
+
+def _use_wal(connection: sqlite3.Connection, path: Path) -> None:
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise StoreUnavailableError(
+            f"{path}: the database stays in journal mode {mode!r}: its filesystem cannot share memory",
+            reason="no-wal",
+            hint="Put the store on a local filesystem.",
+        )

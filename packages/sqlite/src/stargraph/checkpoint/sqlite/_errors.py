@@ -1,4 +1,4 @@
-"""What SQLite's and the system's errors mean for a caller."""
+"""What the errors of SQLite and of the operating system mean for a caller."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreUnavailableError
 
 
-def is_busy(error: sqlite3.Error) -> bool:
+def is_busy(error: Exception) -> bool:
     """Tell whether another connection held a lock, so that trying again can help."""
-    return _primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return isinstance(error, sqlite3.Error) and _primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def store_error(error: Exception, path: Path) -> CheckpointError:
@@ -21,15 +21,17 @@ def store_error(error: Exception, path: Path) -> CheckpointError:
         error: what was raised.
         path: the file of the store.
     """
+    if isinstance(error, CheckpointError):
+        return error
     if isinstance(error, OSError):
-        return _from_system(error, path)
+        return _system_error(error, path)
     if not isinstance(error, sqlite3.Error):
-        return _failed(path, str(error), type(error).__name__)
+        return _failed_error(path, str(error), type(error).__name__)
     code = _primary_code(error)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return locked(path)
+        return locked_error(path)
     if code == sqlite3.SQLITE_NOTADB:
-        return not_a_store(path, "it is not a SQLite database")
+        return not_a_store_error(path, "it is not a SQLite database")
     if code == sqlite3.SQLITE_CORRUPT:
         return CheckpointCorruptedError(
             f"{path}: the database file is damaged: {error}",
@@ -38,14 +40,15 @@ def store_error(error: Exception, path: Path) -> CheckpointError:
             " `sqlite3 FILE .recover`.",
         )
     if code == sqlite3.SQLITE_FULL:
-        return _disk_full(path)
+        return _disk_full_error(path)
     if code == sqlite3.SQLITE_READONLY:
-        return read_only(path)
+        return read_only_file_error(path)
     if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
         return StoreUnavailableError(
             f"{path}: SQLite cannot open the file, or the -wal and -shm files that it needs beside it",
             reason="cannot-open",
-            hint="Check that the directory exists and that this user may write in it.",
+            hint="Check that the directory exists and that this user may write in it; to only read the store, open it"
+            " with read_only=True.",
         )
     if code == sqlite3.SQLITE_IOERR:
         return StoreUnavailableError(
@@ -53,11 +56,11 @@ def store_error(error: Exception, path: Path) -> CheckpointError:
             reason="io-error",
             hint="Check the disk and its free space, then write the same checkpoint again.",
         )
-    return _failed(path, str(error), getattr(error, "sqlite_errorname", None) or type(error).__name__)
+    return _failed_error(path, str(error), getattr(error, "sqlite_errorname", None) or type(error).__name__)
 
 
-def locked(path: Path) -> StoreUnavailableError:
-    """Return the error of a write that waited too long for another one."""
+def locked_error(path: Path) -> StoreUnavailableError:
+    """Return the error of a write that waited too long for another connection."""
     return StoreUnavailableError(
         f"{path}: another connection keeps the write lock of the database",
         reason="locked",
@@ -66,17 +69,18 @@ def locked(path: Path) -> StoreUnavailableError:
     )
 
 
-def read_only(path: Path) -> StoreUnavailableError:
-    """Return the error of a store that cannot be written to."""
+def read_only_file_error(path: Path) -> StoreUnavailableError:
+    """Return the error of a store that this user cannot write to."""
     return StoreUnavailableError(
         f"{path}: the file, its directory or its filesystem is read-only",
         reason="read-only",
-        hint="Give this user write permission for the file and its directory, or choose another path.",
+        hint="Give this user write permission for the file and its directory, or choose another path; to only read"
+        " the store, open it with read_only=True.",
     )
 
 
-def not_a_store(path: Path, complaint: str) -> StoreUnavailableError:
-    """Return the error of a file that belongs to somebody else."""
+def not_a_store_error(path: Path, complaint: str) -> StoreUnavailableError:
+    """Return the error of a file that is something else."""
     return StoreUnavailableError(
         f"{path}: this is not a Stargraph store: {complaint}",
         reason="not-a-store",
@@ -84,7 +88,16 @@ def not_a_store(path: Path, complaint: str) -> StoreUnavailableError:
     )
 
 
-def _failed(path: Path, complaint: str, name: str) -> StoreUnavailableError:
+def no_store_error(path: Path, complaint: str) -> StoreUnavailableError:
+    """Return the error of a read-only handle on a store that does not exist."""
+    return StoreUnavailableError(
+        f"{path}: {complaint}, and a read-only handle does not make a store",
+        reason="no-store",
+        hint="Check the path. To make a store there, open it without read_only=True.",
+    )
+
+
+def _failed_error(path: Path, complaint: str, name: str) -> StoreUnavailableError:
     return StoreUnavailableError(
         f"{path}: SQLite failed: {complaint} ({name})",
         reason="store-failed",
@@ -92,25 +105,25 @@ def _failed(path: Path, complaint: str, name: str) -> StoreUnavailableError:
     )
 
 
-def _disk_full(path: Path) -> StoreUnavailableError:
+def _disk_full_error(path: Path) -> StoreUnavailableError:
     return StoreUnavailableError(
-        f"{path}: there is no space left for it",
+        f"{path}: no space is left for it",
         reason="disk-full",
         hint="Free space on that disk (or raise the limit), then write again; what was stored is still there.",
     )
 
 
-def _from_system(error: OSError, path: Path) -> StoreUnavailableError:
+def _system_error(error: OSError, path: Path) -> StoreUnavailableError:
     where = error.filename or path
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return _disk_full(path)
+        return _disk_full_error(path)
     if error.errno == errno.EROFS:
-        return read_only(path)
+        return read_only_file_error(path)
     if error.errno in (errno.EACCES, errno.EPERM):
         return StoreUnavailableError(
             f"{path}: {where}: {error.strerror}",
             reason="permission-denied",
-            hint="Give this user write permission for the directory, or choose another path.",
+            hint="Give this user permission for the file and its directory, or choose another path.",
         )
     return StoreUnavailableError(
         f"{path}: {where}: {error.strerror or error}",

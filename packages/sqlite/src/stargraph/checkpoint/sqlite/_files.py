@@ -10,14 +10,11 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from stargraph.checkpoint.sqlite._errors import not_a_store, read_only
+from stargraph.checkpoint.sqlite._errors import not_a_store_error, read_only_file_error
 from stargraph.checkpoint.sqlite._mounts import network_filesystem
 from stargraph.errors import CheckpointError, StoreUnavailableError
 
 _NO_HARD_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
-
-_WAL_AHEAD: Final = 128 * 1024
-"""By how many bytes the write-ahead log's file is made longer at a time."""
 
 
 class StoreFiles:
@@ -34,7 +31,6 @@ class StoreFiles:
         self.path = Path(os.path.abspath(_checked_name(path)))  # noqa: PTH100  # Path.resolve would follow links
         self._names: tuple[str, str, str] | None = None
         self._identity: list[tuple[int, int]] = []
-        self._wal_length = 0
 
     @property
     def real_path(self) -> Path:
@@ -45,38 +41,57 @@ class StoreFiles:
         """Make sure that there is a file to open, made durably and for this user alone if it is new.
 
         Args:
-            allow_network_filesystem: take the risk of a filesystem that other machines share.
+            allow_network_filesystem: accept the risk of a filesystem that other machines share.
 
         Raises:
             StoreUnavailableError: the path cannot hold a store.
             OSError: the system refused.
         """
         path = self.real_path
-        if path.is_dir():
+        self.refuse_directory()
+        if not allow_network_filesystem:
+            self.refuse_network_filesystem()
+        _make_directories(path.parent)
+        if not path.exists():
+            _create_private_file(path)
+        if path.stat().st_size == 1:
+            raise not_a_store_error(
+                self.path, "it is not a SQLite database"
+            )  # which takes such a file for an empty one
+        if not os.access(path, os.W_OK):
+            raise read_only_file_error(self.path)
+        # Also when another process made the file: it may not have got this far yet.
+        _sync_directory(path.parent)
+        self._identity = [_identity(path.stat())]
+
+    def refuse_directory(self) -> None:
+        """Refuse a path that names a directory.
+
+        Raises:
+            StoreUnavailableError: `reason="is-directory"`.
+        """
+        if self.real_path.is_dir():
             raise StoreUnavailableError(
                 f"{self.path}: this is a directory",
                 reason="is-directory",
                 hint=f"Name a file in it, such as {self.path / 'run.sqlite'}.",
             )
-        kind = None if allow_network_filesystem else network_filesystem(path)
+
+    def refuse_network_filesystem(self) -> None:
+        """Refuse a file that other machines may open too.
+
+        Raises:
+            StoreUnavailableError: `reason="network-filesystem"`.
+        """
+        kind = network_filesystem(self.real_path)
         if kind is not None:
             raise StoreUnavailableError(
                 f"{self.path}: this is on a network filesystem ({kind}), where SQLite's locks and shared memory do"
                 " not hold between machines, and checkpoints can be lost",
                 reason="network-filesystem",
                 hint="Use a local disk, or PostgreSQL or S3 for many machines. If only one machine ever opens the"
-                " file, allow_network_filesystem=True takes the risk.",
+                " file, allow_network_filesystem=True accepts the risk.",
             )
-        _make_directories(path.parent)
-        if not path.exists():
-            _create_private_file(path)
-        if path.stat().st_size == 1:
-            raise not_a_store(self.path, "it is not a SQLite database")  # which takes such a file for an empty one
-        if not os.access(path, os.W_OK):
-            raise read_only(self.path)
-        # Also when another process made the file: it may not have got this far yet.
-        _sync_directory(path.parent)
-        self._identity = [_identity(path.stat())]
 
     def remember(self) -> None:
         """Note which files SQLite has open now, after `prepare` and after it opened them.
@@ -103,43 +118,20 @@ class StoreFiles:
         if not same:
             raise self._replaced()
 
-    def has_wal(self) -> bool:
-        """Tell whether there is a write-ahead log, as there is while anybody has the store open."""
-        return os.path.exists(f"{self.real_path}-wal")  # noqa: PTH110
+    @property
+    def wal_path(self) -> Path:
+        """The file of the write-ahead log, which is there while anybody has the store open."""
+        return Path(f"{self.real_path}-wal")
 
-    def wal_size(self) -> int:
-        """Return the size of the write-ahead log in bytes."""
-        try:
-            return os.stat(f"{self.real_path}-wal").st_size  # noqa: PTH116
-        except FileNotFoundError:
-            return 0
-
-    def lengthen_wal(self, used: int) -> None:
-        """Keep the file of the write-ahead log longer than the log.
-
-        A commit that makes its file longer waits for the file system's journal as well, which can double what it
-        costs. The zeros read as the end of the log. They are appended, so they never overwrite what another process
-        writes meanwhile.
-
-        Args:
-            used: how long the log may be, in bytes.
-        """
-        if self._names is None or used + _WAL_AHEAD // 2 < self._wal_length:
-            return
-        with contextlib.suppress(OSError):  # a commit that finds no room says so itself
-            descriptor = os.open(self._names[1], os.O_WRONLY | os.O_APPEND)
-            try:
-                if _identity(os.fstat(descriptor)) == self._identity[1]:
-                    os.write(descriptor, bytes(_WAL_AHEAD))
-            finally:
-                os.close(descriptor)
+    @property
+    def shm_path(self) -> Path:
+        """The index of the log in shared memory, which is there while anybody has the store open."""
+        return Path(f"{self.real_path}-shm")
 
     def _look(self) -> list[tuple[int, int]]:
         assert self._names is not None
         # Path.stat costs several times as much, and this follows every commit.
-        main, wal, shm = map(os.stat, self._names)
-        self._wal_length = wal.st_size
-        return [_identity(main), _identity(wal), _identity(shm)]
+        return [_identity(os.stat(name)) for name in self._names]  # noqa: PTH116
 
     def _replaced(self) -> StoreUnavailableError:
         return StoreUnavailableError(

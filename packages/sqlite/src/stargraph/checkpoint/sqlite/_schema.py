@@ -1,28 +1,56 @@
-"""The tables, their versions, and how a file becomes a store.
-
-`append` is a view that takes an insert for each checkpoint. Its triggers hold the rules of an append, so
-that one statement checks the run's tail, moves it and stores the record, atomically and in one go; what
-they refuse is told apart in `_appends`.
-"""
+"""The tables, their version, and how a file becomes a store."""
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from pathlib import Path
 from typing import Final
 
-from stargraph.checkpoint.sqlite._errors import not_a_store
+from stargraph.checkpoint.protocol import ENDED
+from stargraph.checkpoint.sqlite._errors import not_a_store_error
 from stargraph.errors import StoreVersionError
 
 APPLICATION_ID: Final = int.from_bytes(b"SGcp", "big")
 """Marks the file as a Stargraph store, for SQLite and for `file`."""
 
-MAX_STEP: Final = 2**34 - 1
-"""The highest step. The key of a checkpoint is the number of its run, shifted by 34 bits, and its step."""
+PAGE_BYTES: Final = 2048
+"""A commit writes whole pages: with these, a small checkpoint costs two thirds of what it does with SQLite's 4096."""
 
-_VERSION_2: Final = (
-    # The tail of every run, and what lists show of it. A deleted run keeps its row, with status 'deleted'
-    # and without a step, so that neither its id nor its number is ever taken again.
+_STEP_BITS: Final = 34
+
+MAX_STEP: Final = 2**_STEP_BITS - 1
+"""The highest step."""
+
+STEP: Final = f"(checkpoints.id & {MAX_STEP})"
+"""SQL: the step of a checkpoint."""
+
+_NOT_OPEN: Final = ", ".join(f"'{status}'" for status in (*sorted(ENDED), "deleted"))
+
+OPEN_RUN: Final = f"runs.status NOT IN ({_NOT_OPEN})"
+"""SQL: a run that takes further checkpoints."""
+
+MINUTE: Final = 60_000_000
+"""Microseconds in a minute, the unit of `runs.updated_minute`."""
+
+
+def deleted_id(run_id: str) -> str:
+    """Return what stands in `runs.run_id` once a run is deleted: no run id, and none can be read from it."""
+    return "#" + hashlib.sha256(run_id.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def checkpoint_id(step: str) -> str:
+    """Return SQL for the id of a checkpoint: the number of its run, then its step.
+
+    Args:
+        step: SQL for the step.
+    """
+    return f"(runs.number << {_STEP_BITS} | {step})"
+
+
+_TABLES: Final = (
+    # The tail of every run, and what lists show of it. A deleted run keeps its row, with the status 'deleted', a
+    # fingerprint instead of its id, and nothing else: neither its id nor its number is ever taken again.
     """
     CREATE TABLE runs (
         number INTEGER PRIMARY KEY,
@@ -30,16 +58,32 @@ _VERSION_2: Final = (
         status TEXT NOT NULL,
         step INTEGER,
         digest BLOB,
-        floor INTEGER NOT NULL DEFAULT 0,
+        floor INTEGER NOT NULL DEFAULT 0,  -- the lowest step of the unbroken tail
         graph_id TEXT,
+        graph_hash TEXT,
+        runtime_hash TEXT,
+        error_reason TEXT,
+        parent_run_id TEXT,
+        is_child INTEGER,
         started_at INTEGER,  -- microseconds since 1970
         updated_at INTEGER,
+        updated_minute INTEGER,
         summary TEXT
     )
     """,
+    # Each in the order of a list, so that a page reads no more rows than it shows.
     "CREATE INDEX runs_by_start ON runs (started_at DESC, run_id)",
     "CREATE INDEX runs_by_status ON runs (status, started_at DESC, run_id)",
     "CREATE INDEX runs_by_graph ON runs (graph_id, started_at DESC, run_id)",
+    "CREATE INDEX runs_by_graph_hash ON runs (graph_hash, started_at DESC, run_id)",
+    "CREATE INDEX runs_by_runtime_hash ON runs (runtime_hash, started_at DESC, run_id)",
+    "CREATE INDEX runs_by_error ON runs (error_reason, started_at DESC, run_id) WHERE error_reason IS NOT NULL",
+    "CREATE INDEX runs_by_parent ON runs (parent_run_id, started_at DESC, run_id) WHERE parent_run_id IS NOT NULL",
+    "CREATE INDEX roots_by_start ON runs (started_at DESC, run_id) WHERE is_child = 0",
+    # By the minute: an index of updated_at itself would be written with each checkpoint. SQLite sorts the runs of
+    # one minute when they are read.
+    "CREATE INDEX runs_by_update ON runs (updated_minute DESC)",
+    "CREATE INDEX runs_by_status_update ON runs (status, updated_minute DESC)",
     """
     CREATE TABLE tags (
         name TEXT NOT NULL,
@@ -50,62 +94,32 @@ _VERSION_2: Final = (
     ) WITHOUT ROWID
     """,
     # One tree and not two: a key of run id and step would be stored in the table and in an index of it.
-    """
+    f"""
     CREATE TABLE checkpoints (
-        id INTEGER PRIMARY KEY,  -- number of the run << 34 | step
+        id INTEGER PRIMARY KEY,  -- the number of the run << {_STEP_BITS} | step
         digest BLOB NOT NULL,
         record BLOB NOT NULL
     )
     """,
     # For people who look into the file.
-    """
+    f"""
     CREATE VIEW log AS
-    SELECT runs.run_id, checkpoints.id & 17179869183 AS step, checkpoints.digest, checkpoints.record
-    FROM runs JOIN checkpoints
-    ON checkpoints.id BETWEEN runs.number << 34 AND runs.number << 34 | 17179869183
-    """,
-    """
-    CREATE VIEW append (
-        run_id, step, digest, previous_digest, base, status, graph_id, started_at, updated_at, summary, metadata, record
-    ) AS SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL WHERE 0
-    """,
-    """
-    CREATE TRIGGER append_first INSTEAD OF INSERT ON append WHEN NEW.step = 0 BEGIN
-        INSERT INTO runs (run_id, status, step, digest, graph_id, started_at, updated_at, summary)
-        VALUES (NEW.run_id, NEW.status, 0, NEW.digest, NEW.graph_id, NEW.started_at, NEW.updated_at, NEW.summary);
-        INSERT INTO tags SELECT key, value, NEW.started_at, NEW.run_id FROM json_each(NEW.metadata);
-        INSERT INTO checkpoints
-        SELECT number << 34, NEW.digest, NEW.record FROM runs WHERE run_id = NEW.run_id;
-    END
-    """,
-    # SQLite rewrites an index whenever a column of it is assigned, changed or not; hence two updates. The record that
-    # a new one is decoded from must be there: a prune may have removed what a writer still remembers.
-    """
-    CREATE TRIGGER append_next INSTEAD OF INSERT ON append WHEN NEW.step > 0 BEGIN
-        UPDATE runs
-        SET step = NEW.step, digest = NEW.digest, updated_at = NEW.updated_at, summary = NEW.summary
-        WHERE run_id = NEW.run_id AND step = NEW.step - 1 AND digest = NEW.previous_digest
-            AND status NOT IN ('done', 'cancelled', 'moved', 'deleted')
-            AND (NEW.base IS NULL
-                OR EXISTS (SELECT 1 FROM checkpoints WHERE id = runs.number << 34 | NEW.base));
-        SELECT RAISE(ABORT, 'refused') WHERE changes() = 0;
-        UPDATE runs SET status = NEW.status, graph_id = NEW.graph_id
-        WHERE run_id = NEW.run_id AND (status <> NEW.status OR graph_id <> NEW.graph_id);
-        INSERT INTO checkpoints
-        SELECT number << 34 | NEW.step, NEW.digest, NEW.record FROM runs WHERE run_id = NEW.run_id;
-    END
-    """,
+    SELECT runs.run_id, {STEP} AS step, checkpoints.digest, checkpoints.record
+    FROM runs JOIN checkpoints ON checkpoints.id BETWEEN {checkpoint_id("0")} AND {checkpoint_id(str(MAX_STEP))}
+    """,  # noqa: S608
 )
 
-_MIGRATIONS: Final = {2: _VERSION_2}
+_MIGRATIONS: Final = {3: _TABLES}
 """The statements that make each version of the tables from the one before; a new store goes through all of them."""
 
 FORMAT_VERSION: Final = max(_MIGRATIONS)
 """The version of the tables that this software writes."""
 
+_FIRST_VERSION: Final = min(_MIGRATIONS)
+
 
 def needs_migration(connection: sqlite3.Connection, path: Path) -> bool:
-    """Tell whether tables are to be made or migrated; changes nothing.
+    """Tell whether tables must be made or migrated; changes nothing.
 
     Args:
         connection: open on the file, in autocommit mode.
@@ -113,9 +127,9 @@ def needs_migration(connection: sqlite3.Connection, path: Path) -> bool:
 
     Raises:
         StoreUnavailableError: the file belongs to another application (`reason="not-a-store"`).
-        StoreVersionError: the tables are newer than this software, or from before the first release.
+        StoreVersionError: the tables are newer than this software, or older than the first release.
     """
-    # One look at all: else another process could make the tables between two questions.
+    # In one transaction: else another process could make the tables between two questions.
     connection.execute("BEGIN")
     try:
         return _version(connection, path) < FORMAT_VERSION
@@ -150,23 +164,23 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:
-    """Return the version of the tables, 0 where there are none; within a transaction."""
+    """Return the version of the tables, 0 if there are none; within a transaction."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION_ID:
         (objects,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if application or version or objects:
-            raise not_a_store(path, "it is the SQLite database of another application")
+            raise not_a_store_error(path, "it is the SQLite database of another application")
     if version > FORMAT_VERSION:
         raise StoreVersionError(
             f"{path}: the store has format {version}, and this software knows formats up to {FORMAT_VERSION}",
             reason="newer-format",
             hint="Nothing was changed. Upgrade stargraph-checkpoint-sqlite here to the version that wrote it.",
         )
-    if version == 1:
+    if 0 < version < _FIRST_VERSION:
         raise StoreVersionError(
-            f"{path}: the store has format 1, from before the first release",
+            f"{path}: the store has format {version}, from before the first release",
             reason="older-format",
-            hint="Nothing was changed. This software cannot read it; the one that wrote it can.",
+            hint="Nothing was changed. This software cannot read it; the version that wrote it can.",
         )
     return int(version)

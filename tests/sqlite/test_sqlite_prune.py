@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from support.records import STARTED_AT, chain, endless, executor_id, first, following, noise, task
 
 from stargraph.checkpoint.protocol import Checkpoint, FanOut, PruneReport, Status, StepRange
-from stargraph.checkpoint.sqlite import SQLiteCheckpointer, _retention
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer, _prune
+from stargraph.checkpoint.sqlite._schema import deleted_id
 from stargraph.errors import CheckpointConflictError, CheckpointError
 
 LATER = STARTED_AT + timedelta(days=1)
@@ -27,7 +28,8 @@ async def steps(store: SQLiteCheckpointer, run_id: str = "run-1") -> list[int]:
 def rows(path: Path, run_id: str = "run-1") -> int:
     connection = sqlite3.connect(path)
     try:
-        (count,) = connection.execute("SELECT count(*) FROM log WHERE run_id = ?", (run_id,)).fetchone()
+        ids = (run_id, deleted_id(run_id))
+        (count,) = connection.execute("SELECT count(*) FROM log WHERE run_id IN (?, ?)", ids).fetchone()
         return int(count)
     finally:
         connection.close()
@@ -186,19 +188,19 @@ async def test_a_run_that_moves_on_while_it_is_pruned_is_left_alone(
 ) -> None:
     checkpoints = chain(length=20, end="failed")
     await store.write_many(checkpoints)
-    plan = _retention.steps_to_remove
+    plan = _prune.steps_to_remove
     resumed = following(checkpoints[-1], event="resumed")
 
     async def resume() -> None:
         async with SQLiteCheckpointer(path) as other:
             await other.write(resumed)
 
-    def meanwhile(connection: sqlite3.Connection, removal: _retention.Removal, after: int) -> object:
-        found = plan(connection, removal, after)
+    def meanwhile(connection: sqlite3.Connection, prunable: _prune.PrunableSteps, after: int) -> object:
+        found = plan(connection, prunable, after)
         asyncio.run(resume())
         return found
 
-    monkeypatch.setattr(_retention, "steps_to_remove", meanwhile)
+    monkeypatch.setattr(_prune, "steps_to_remove", meanwhile)
     report = await store.prune(older_than=LATER, statuses=["failed"])
     assert (report.runs, report.checkpoints) == (0, 0)
     assert await steps(store) == list(range(21))
@@ -208,7 +210,7 @@ async def test_a_run_that_moves_on_while_it_is_pruned_is_left_alone(
 async def test_others_write_between_the_batches_of_a_prune(
     store: SQLiteCheckpointer, path: Path, monkeypatch: pytest.MonkeyPatch, keep_last: int
 ) -> None:
-    monkeypatch.setattr(_retention, "_BATCH_STEPS", 4)
+    monkeypatch.setattr(_prune, "_BATCH_STEPS", 4)
     await store.write_many(chain(length=400, end="done"))
     async with SQLiteCheckpointer(path) as other:
         pruning = asyncio.ensure_future(store.prune(older_than=LATER, keep_last=keep_last))
@@ -225,8 +227,8 @@ async def test_others_write_between_the_batches_of_a_prune(
 async def test_large_steps_are_removed_a_few_at_a_time(store: SQLiteCheckpointer) -> None:
     await store.write_many(list(itertools.islice(endless(pad=2_000_000), 12)))
     assert store._store
-    removal = _retention.Removal("run-1")
-    found, after = await store._store.read(lambda connection: _retention.steps_to_remove(connection, removal, -1))
+    prunable = _prune.PrunableSteps("run-1")
+    found, after = await store._store.read(lambda connection: _prune.steps_to_remove(connection, prunable, -1))
     assert found == [*range(after or 0), after]
     assert len(found) < 8
     assert await store.delete_run("run-1")
@@ -240,7 +242,7 @@ async def test_arguments_of_prune_are_checked(store: SQLiteCheckpointer) -> None
 
 
 async def test_many_runs_are_pruned_page_by_page(store: SQLiteCheckpointer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_retention, "_PAGE_RUNS", 4)
+    monkeypatch.setattr(_prune, "_PAGE_RUNS", 4)
     for number in range(21):
         await store.write_many(chain(f"run-{number}", 3, end="done"))
     assert await store.prune(older_than=LATER) == PruneReport(runs=21, checkpoints=42, dry_run=False)

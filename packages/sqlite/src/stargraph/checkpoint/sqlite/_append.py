@@ -1,0 +1,199 @@
+"""Appending checkpoints: one guarded change of the run's row, one insert, and the rules for what is refused."""
+
+from __future__ import annotations
+
+import functools
+import sqlite3
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from stargraph.checkpoint.codec import Codec, Record
+from stargraph.checkpoint.driver import Tail, judge_append, run_deleted_error, summary_json
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.sqlite._schema import MINUTE, OPEN_RUN, checkpoint_id, deleted_id
+from stargraph.errors import CheckpointCorruptedError
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+_START_RUN: Final = """
+INSERT INTO runs
+    (run_id, status, step, digest, graph_id, graph_hash, runtime_hash, error_reason, parent_run_id, is_child,
+     started_at, updated_at, updated_minute, summary)
+SELECT
+    :run_id, :status, :step, :digest, :graph_id, :graph_hash, :runtime_hash, :error_reason, :parent_run_id, :is_child,
+    :started_at, :updated_at, :updated_minute, :summary
+WHERE NOT EXISTS (SELECT 1 FROM runs WHERE run_id = :deleted_id)
+ON CONFLICT (run_id) DO NOTHING
+"""
+
+_INDEXED: Final = ("status", "graph_id", "graph_hash", "runtime_hash", "error_reason", "updated_minute")
+"""Columns of an index. SQLite writes the index whenever such a column is assigned, changed or not."""
+
+_IS_SAME: Final = " AND ".join(f"runs.{column} IS :{column}" for column in _INDEXED)
+_ASSIGNED: Final = "".join(f", {column} = :{column}" for column in _INDEXED)
+
+# The run is open, and its tail is the step before, which is still stored.
+_MOVE_TAIL: Final = f"""
+UPDATE runs SET step = :step, digest = :digest, updated_at = :updated_at, summary = :summary{{assigned}}
+WHERE run_id = :run_id AND step = :previous_step AND digest = :previous_digest AND {OPEN_RUN}{{conditions}}
+    AND EXISTS (SELECT 1 FROM checkpoints WHERE id = {checkpoint_id("runs.step")} AND checkpoints.digest = runs.digest)
+"""  # noqa: S608
+
+_IS_STORED: Final = f" AND EXISTS (SELECT 1 FROM checkpoints WHERE id = {checkpoint_id(':base_{}')})"  # noqa: S608
+
+_INSERT: Final = f"""
+INSERT INTO checkpoints (id, digest, record) SELECT {checkpoint_id("?")}, ?, ? FROM runs WHERE run_id = ?
+"""  # noqa: S608
+
+_INSERT_TAG: Final = "INSERT INTO tags (name, value, started_at, run_id) VALUES (?, ?, ?, ?)"
+
+_STORED: Final = f"""
+SELECT deleted.run_id, runs.status, runs.step, runs.digest, runs.floor, checkpoints.digest
+FROM (SELECT ? AS run_id, ? AS deleted_id, ? AS step) AS asked
+LEFT JOIN runs AS deleted ON deleted.run_id = asked.deleted_id
+LEFT JOIN runs ON runs.run_id = asked.run_id
+LEFT JOIN checkpoints ON checkpoints.id = {checkpoint_id("asked.step")}
+"""  # noqa: S608
+
+_ROW_BYTES: Final = 1024
+"""About what an append writes besides its record."""
+
+
+def microseconds(moment: datetime) -> int:
+    """Return an aware datetime as microseconds since 1970, exactly."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+class Append:
+    """Append consecutive checkpoints of one run, up to the first that is refused.
+
+    Args:
+        checkpoints: what to append; at least one.
+        records: their stored forms, each encoded after the one before it.
+        codec: made the records.
+    """
+
+    def __init__(self, checkpoints: Sequence[Checkpoint], records: Sequence[Record], codec: Codec) -> None:
+        self.checkpoints = checkpoints
+        self.records = records
+        self.size = sum(len(record.data) for record in records) + _ROW_BYTES * len(records)
+        self._codec = codec
+        self._digests = [bytes.fromhex(codec.fingerprint(checkpoint.digest)) for checkpoint in checkpoints]
+        # A prune may have removed what a record is decoded from.
+        first = checkpoints[0].step
+        self._bases = sorted({record.bases[-1] for record in records if record.bases and record.bases[-1] < first})
+        self._values = self._row_values()
+
+    def apply(self, connection: sqlite3.Connection, /) -> bool:
+        """Append them; return False if one is stored in another form than its record, or may be.
+
+        Raises:
+            CheckpointError: one is refused, as the contract says; those before it are kept.
+        """
+        if self._claim(connection):
+            self._insert(connection)
+            return True
+        if len(self.records) > 1:
+            # Some are stored already, or one is refused: each for itself.
+            as_encoded = True
+            for append in self._single_appends():
+                as_encoded &= append.apply(connection)
+            return as_encoded
+        checkpoint, record, codec = self.checkpoints[0], self.records[0], self._codec
+        if self._judge(connection, checkpoint) == "stored":
+            return False
+        if record.bases:  # a prune has removed what it is decoded from
+            alone = Append([checkpoint], [codec.encode_alone(checkpoint)], codec)
+            if alone._claim(connection):
+                alone._insert(connection)
+                return False
+        raise CheckpointCorruptedError(
+            f"run {checkpoint.run_id!r}, step {checkpoint.step}: the step before it is missing, although the store"
+            " knows that it was written",
+            reason="corrupted-store",
+            hint="Run `PRAGMA integrity_check` on the file, and restore a backup.",
+            run_id=checkpoint.run_id,
+            step=checkpoint.step,
+        )
+
+    def _claim(self, connection: sqlite3.Connection) -> bool:
+        """Make the last checkpoint the tail of the run; return False if the rules refuse that, or may refuse it."""
+        if self.checkpoints[0].step == 0:
+            values = {**self._values, "deleted_id": deleted_id(self.checkpoints[0].run_id)}
+            return connection.execute(_START_RUN, values).rowcount == 1
+        return any(
+            connection.execute(statement, self._values).rowcount == 1
+            for statement in _move_statements(len(self._bases))
+        )
+
+    def _insert(self, connection: sqlite3.Connection) -> None:
+        first = self.checkpoints[0]
+        connection.executemany(
+            _INSERT,
+            [
+                (checkpoint.step, digest, record.data, checkpoint.run_id)
+                for checkpoint, digest, record in zip(self.checkpoints, self._digests, self.records, strict=True)
+            ],
+        )
+        if first.step == 0 and first.metadata:
+            connection.executemany(
+                _INSERT_TAG,
+                [(*tag, self._values["started_at"], first.run_id) for tag in first.metadata.items()],
+            )
+
+    def _single_appends(self) -> list[Append]:
+        return [
+            Append([checkpoint], [record], self._codec)
+            for checkpoint, record in zip(self.checkpoints, self.records, strict=True)
+        ]
+
+    def _judge(self, connection: sqlite3.Connection, checkpoint: Checkpoint) -> str:
+        asked = (checkpoint.run_id, deleted_id(checkpoint.run_id), checkpoint.step)
+        deleted, status, step, digest, floor, stored = connection.execute(_STORED, asked).fetchone()
+        if deleted is not None:
+            raise run_deleted_error(checkpoint.run_id, checkpoint.step)
+        return judge_append(
+            checkpoint,
+            tail=None if status is None else Tail(step=step, digest=digest.hex(), status=status, floor=floor),
+            stored_digest=None if stored is None else stored.hex(),
+            fingerprint=self._codec.fingerprint,
+        )
+
+    def _row_values(self) -> dict[str, Any]:
+        first, last = self.checkpoints[0], self.checkpoints[-1]
+        previous = first.previous_digest
+        updated_at = microseconds(last.timestamp)
+        return {
+            "run_id": last.run_id,
+            "status": last.status,
+            "step": last.step,
+            "digest": self._digests[-1],
+            "previous_step": first.step - 1,
+            "previous_digest": None if previous is None else bytes.fromhex(self._codec.fingerprint(previous)),
+            "graph_id": last.graph_id,
+            "graph_hash": last.graph_hash,
+            "runtime_hash": last.runtime_hash,
+            "error_reason": last.error.reason if last.error else None,
+            "parent_run_id": last.parent_run_id,
+            "is_child": int(last.origin == "subgraph"),
+            "started_at": microseconds(last.started_at),
+            "updated_at": updated_at,
+            "updated_minute": updated_at // MINUTE,
+            "summary": summary_json(last),
+        } | {f"base_{number}": base for number, base in enumerate(self._bases)}
+
+
+@functools.cache
+def _move_statements(bases: int) -> tuple[str, str]:
+    """Return what moves the tail of a run: if no index changes, and if one does.
+
+    Args:
+        bases: how many stored steps the new records are decoded from.
+    """
+    are_stored = "".join(map(_IS_STORED.format, range(bases)))
+    return (
+        _MOVE_TAIL.format(assigned="", conditions=f" AND {_IS_SAME}{are_stored}"),
+        _MOVE_TAIL.format(assigned=_ASSIGNED, conditions=are_stored),
+    )

@@ -1,0 +1,78 @@
+"""How a store is opened, and what its URL says about that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias, get_args
+from urllib.parse import parse_qsl, unquote
+
+from stargraph.errors import CheckpointError
+
+Synchronous: TypeAlias = Literal["full", "normal"]
+"""When a commit is on disk: at once, or at the next checkpoint of the write-ahead log."""
+
+_SCHEME: Final = "sqlite:"
+_SWITCH: Final = {"true": True, "1": True, "false": False, "0": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a store is opened.
+
+    Attributes:
+        synchronous: when a commit is on disk.
+        busy_timeout: how long to wait for another connection's lock, in seconds.
+        allow_network_filesystem: accept the risk of a filesystem that other machines share.
+        read_only: never write a byte.
+
+    Raises:
+        ValueError: a value is not one of those.
+    """
+
+    synchronous: Synchronous = "full"
+    busy_timeout: float = 30.0
+    allow_network_filesystem: bool = False
+    read_only: bool = False
+
+    def __post_init__(self) -> None:
+        if self.synchronous not in get_args(Synchronous):
+            raise ValueError(f"synchronous is {self.synchronous!r}: give 'full' or 'normal'")
+        if isinstance(self.busy_timeout, bool) or not 0 <= self.busy_timeout < float("inf"):
+            raise ValueError(f"busy_timeout is {self.busy_timeout!r}: give 0 or more seconds")
+
+
+def parse_url(url: str) -> tuple[str, dict[str, Any]]:
+    """Return the path and the options that a URL names; anything else is a path as it stands.
+
+    Args:
+        url: `sqlite:///relative`, `sqlite:////absolute`, or a path.
+
+    Raises:
+        CheckpointError: `reason="invalid-url"`.
+    """
+    if not url.lower().startswith(_SCHEME):
+        return url, {}
+    place, _, query = url.partition("?")
+    path = unquote(place[len(_SCHEME) + 3 :])
+    if not place[len(_SCHEME) :].startswith("///") or not path:
+        raise _invalid_url_error(url, "it names no file")
+    options: dict[str, Any] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name == "synchronous" and value in get_args(Synchronous):
+            options[name] = value
+        elif name == "busy_timeout" and value.replace(".", "", 1).isdecimal():
+            options[name] = float(value)
+        elif name in ("allow_network_filesystem", "read_only") and value in _SWITCH:
+            options[name] = _SWITCH[value]
+        else:
+            raise _invalid_url_error(url, f"{name}={value} is not one of its options")
+    return path, options
+
+
+def _invalid_url_error(url: str, complaint: str) -> CheckpointError:
+    return CheckpointError(
+        f"{url!r}: {complaint}",
+        reason="invalid-url",
+        hint="Write sqlite:///relative/run.sqlite, sqlite:////absolute/run.sqlite, or a plain path; after a URL, if"
+        " needed, ?read_only=true, ?synchronous=normal, ?busy_timeout=60 or ?allow_network_filesystem=true.",
+    )

@@ -1,0 +1,182 @@
+"""Reading runs: each function is one consistent read and leaves no statement open."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from stargraph.checkpoint.codec import Codec, missing_base_steps
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.sqlite._schema import STEP, checkpoint_id
+from stargraph.errors import CheckpointCorruptedError
+
+HEAD_BYTES: Final = 128
+"""How much of a record names those that it is decoded from."""
+
+# A column takes any type of value, also one that somebody else put there.
+_RECORD: Final = "CAST(checkpoints.record AS BLOB)"
+_HEAD: Final = f"substr({_RECORD}, 1, {HEAD_BYTES})"
+
+_PAGE_STEPS: Final = 64
+_PAGE_BYTES: Final = 4 * 1024 * 1024
+
+_LATEST: Final = f"""
+SELECT runs.step, {_RECORD} FROM runs
+LEFT JOIN checkpoints ON checkpoints.id = {checkpoint_id("runs.step")} AND checkpoints.digest = runs.digest
+WHERE runs.run_id = ?
+"""  # noqa: S608
+
+_AT_STEPS: Final = f"""
+SELECT {STEP}, {{record}} FROM runs
+JOIN checkpoints ON checkpoints.id IN ({{ids}})
+WHERE runs.run_id = ?
+"""  # noqa: S608
+
+_BETWEEN: Final = f"""
+SELECT {STEP}, {{record}} FROM runs
+JOIN checkpoints ON checkpoints.id BETWEEN {checkpoint_id("?")} AND {checkpoint_id("?")}
+WHERE runs.run_id = ?
+ORDER BY checkpoints.id {{order}} LIMIT ?
+"""  # noqa: S608
+
+
+def latest(connection: sqlite3.Connection, codec: Codec, run_id: str) -> Checkpoint | None:
+    """Return the checkpoint with the highest step of a run, or None.
+
+    Raises:
+        CheckpointCorruptedError: it is missing or damaged.
+    """
+    with snapshot(connection):
+        row = connection.execute(_LATEST, (run_id,)).fetchone()
+        if row is None:
+            return None
+        step, record = row
+        if record is None:
+            raise _truncated_error(run_id, step)
+        records = with_bases(connection, run_id, [row])
+    return codec.decode_latest(records, run_id=run_id, step=step)
+
+
+def at_step(connection: sqlite3.Connection, codec: Codec, run_id: str, step: int) -> Checkpoint | None:
+    """Return one step of a run, or None.
+
+    Raises:
+        CheckpointCorruptedError: it is the highest one and missing, or damaged.
+    """
+    with snapshot(connection):
+        records = with_bases(connection, run_id, at_steps(connection, run_id, [step]))
+        if not records:
+            truncated = _truncated(connection, run_id, step, step)
+            if truncated is not None:
+                raise truncated
+            return None
+    return codec.decode(records, run_id=run_id, step=step)
+
+
+def history_page(
+    connection: sqlite3.Connection, codec: Codec, run_id: str, first: int, last: int, *, newest_first: bool
+) -> tuple[list[Checkpoint], bool]:
+    """Return some checkpoints between two steps, both included, and whether there may be more.
+
+    A page ends after so many steps or bytes, so that its size does not follow that of the run.
+
+    Raises:
+        CheckpointCorruptedError: the page has to hold the highest step, and it is missing; or a step is damaged.
+    """
+    with snapshot(connection):
+        rows = between(connection, run_id, first, last, newest_first=newest_first, limit=_PAGE_STEPS)
+        truncated = None
+        if newest_first or len(rows) < _PAGE_STEPS:
+            highest = max((step for step, _ in rows), default=first - 1)
+            truncated = _truncated(connection, run_id, highest + 1, last)
+        if truncated is not None and (newest_first or not rows):
+            raise truncated
+        records = with_bases(connection, run_id, rows)
+    page: list[Checkpoint] = []
+    size = 0
+    for checkpoint in codec.decode_many(records, run_id=run_id, steps=[step for step, _ in rows]):
+        page.append(checkpoint)
+        size += len(checkpoint.state_json())
+        if size >= _PAGE_BYTES:
+            return page, True
+    return page, len(rows) == _PAGE_STEPS or truncated is not None
+
+
+@contextlib.contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """Read the same state of the store in all that is read inside."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def at_steps(
+    connection: sqlite3.Connection, run_id: str, steps: Sequence[int], *, heads: bool = False
+) -> list[tuple[int, bytes]]:
+    """Return those of some steps of a run that are stored, and their records.
+
+    Args:
+        connection: to read with.
+        run_id: of the run.
+        steps: in any order.
+        heads: return only the first `HEAD_BYTES` of each record.
+    """
+    statement = _AT_STEPS.format(record=_HEAD if heads else _RECORD, ids=", ".join([checkpoint_id("?")] * len(steps)))
+    return connection.execute(statement, (*steps, run_id)).fetchall()
+
+
+def between(
+    connection: sqlite3.Connection,
+    run_id: str,
+    first: int,
+    last: int,
+    *,
+    newest_first: bool = False,
+    limit: int = -1,
+    heads: bool = False,
+) -> list[tuple[int, bytes]]:
+    """Return the stored steps of a run between two, both included, and their records.
+
+    Args:
+        connection: to read with.
+        run_id: of the run.
+        first: the lowest step.
+        last: the highest step.
+        newest_first: return the highest step first.
+        limit: at most this many; all of them if negative.
+        heads: return only the first `HEAD_BYTES` of each record.
+    """
+    statement = _BETWEEN.format(record=_HEAD if heads else _RECORD, order="DESC" if newest_first else "ASC")
+    return connection.execute(statement, (first, last, run_id, limit)).fetchall()
+
+
+def with_bases(connection: sqlite3.Connection, run_id: str, rows: Iterable[tuple[int, bytes]]) -> dict[int, bytes]:
+    """Return the records of some steps and of those that they are decoded from, by step."""
+    records = dict(rows)
+    asked: set[int] = set()
+    while missing := [
+        step for step in missing_base_steps(records, run_id=run_id, steps=list(records)) if step not in asked
+    ]:
+        asked.update(missing)
+        records |= dict(at_steps(connection, run_id, missing))
+    return records
+
+
+def _truncated(connection: sqlite3.Connection, run_id: str, first: int, last: int) -> CheckpointCorruptedError | None:
+    """Return the error to raise if the highest step is one of some steps, of which none is stored; else None."""
+    row = connection.execute("SELECT step FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+    return _truncated_error(run_id, row[0]) if row is not None and first <= row[0] <= last else None
+
+
+def _truncated_error(run_id: str, step: int) -> CheckpointCorruptedError:
+    return CheckpointCorruptedError(
+        f"run {run_id!r}, step {step}: the latest checkpoint is missing, although the store knows that it was written",
+        reason="truncated",
+        hint="Run `PRAGMA integrity_check` on the file, and restore a backup.",
+        run_id=run_id,
+        step=step,
+    )
