@@ -322,7 +322,7 @@ async def test_a_lost_tail_is_reported_by_every_read(store: SQLiteCheckpointer, 
     for read in reads:
         with pytest.raises(CheckpointCorruptedError, match="step 4") as caught:
             await read
-        assert (caught.value.reason, caught.value.run_id, caught.value.step) == ("truncated", "run-1", 4)
+        assert (caught.value.reason, caught.value.run_id, caught.value.step) == ("missing-step", "run-1", 4)
     history = store.history("run-1")
     assert [(await anext(history)).step for _ in range(4)] == [0, 1, 2, 3]
     with pytest.raises(CheckpointCorruptedError, match="step 4"):

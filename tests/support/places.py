@@ -156,6 +156,17 @@ class SQLitePlace(Place):
             )
 
 
+async def _columns(connection: Any, schema: str, table: str) -> str:
+    """The columns that can be written, in their order."""
+    rows = await connection.fetch(
+        "SELECT column_name FROM information_schema.columns WHERE table_schema = $1 AND table_name = $2"
+        " AND is_generated = 'NEVER' ORDER BY ordinal_position",
+        schema.strip('"'),
+        table,
+    )
+    return ", ".join(row["column_name"] for row in rows)
+
+
 class PostgresPlace(Place):
     def __init__(self, dsn: str) -> None:
         separator = "&" if "?" in dsn else "?"
@@ -170,7 +181,7 @@ class PostgresPlace(Place):
 
     async def dump(self) -> Dump:
         async with connection_to(self.url) as (connection, schema):
-            rows = await connection.fetch(f"SELECT * FROM {schema}.runs")
+            rows = await connection.fetch(f"SELECT {await _columns(connection, schema, 'runs')} FROM {schema}.runs")
             records = await connection.fetch(f"SELECT * FROM {schema}.checkpoints")
         return {f"row {row['run_id']}": tuple(row) for row in rows} | {
             f"record {row['run_id']} {row['step']}": tuple(row) for row in records
@@ -183,7 +194,8 @@ class PostgresPlace(Place):
             for name, row in dump.items():
                 table = {"row": "runs", "record": "checkpoints"}[name.split()[0]]
                 values = ", ".join(f"${number + 1}" for number in range(len(row)))
-                await connection.execute(f"INSERT INTO {schema}.{table} VALUES ({values})", *row)
+                columns = await _columns(connection, schema, table)
+                await connection.execute(f"INSERT INTO {schema}.{table} ({columns}) VALUES ({values})", *row)
 
     async def get(self, run_id: str, step: int) -> bytes:
         return await Records().get(self.url, run_id, step)

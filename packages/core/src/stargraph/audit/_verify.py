@@ -176,7 +176,7 @@ class _Look:
         end = latest.step if isinstance(latest, Checkpoint) else None
         async with aclosing(steps(self._store, self._run_id, to_step=end)) as items:
             async for item in items:
-                if isinstance(item, Checkpoint) or item.reason != "truncated":
+                if isinstance(item, Checkpoint) or not item.is_missing:
                     walk.take(item)
                     on_step()
         self._stored = walk.stored
@@ -203,7 +203,7 @@ class _Look:
 
     async def _latest(self) -> Checkpoint | Unreadable | None:
         found = await read_latest(self._store, self._run_id)
-        return None if isinstance(found, Unreadable) and found.reason == "truncated" else found
+        return None if isinstance(found, Unreadable) and found.is_missing else found
 
     async def _listed(self, known: Checkpoint | RunSummary, walk: Walk) -> RunSummary | None:
         try:

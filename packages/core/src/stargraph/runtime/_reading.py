@@ -40,12 +40,17 @@ class Unreadable:
     Attributes:
         step: the step.
         message: what the store said.
-        reason: the reason that it gave; `truncated` if the step is the latest one and is missing.
+        reason: the reason that it gave.
     """
 
     step: int
     message: str
     reason: str | None = None
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether the step is not stored, although the store knows that it was."""
+        return self.reason == "missing-step"
 
 
 class Tally:

@@ -54,7 +54,7 @@ def latest(connection: sqlite3.Connection, codec: Codec, run_id: str) -> Checkpo
             return None
         step, record = row
         if record is None:
-            raise _truncated_error(run_id, step)
+            raise _missing_step_error(run_id, step)
         records = with_bases(connection, run_id, [row])
     return codec.decode_latest(records, run_id=run_id, step=step)
 
@@ -169,13 +169,13 @@ def with_bases(connection: sqlite3.Connection, run_id: str, rows: Iterable[tuple
 def _truncated(connection: sqlite3.Connection, run_id: str, first: int, last: int) -> CheckpointCorruptedError | None:
     """Return the error to raise if the highest step is one of some steps, of which none is stored; else None."""
     row = connection.execute("SELECT step FROM runs WHERE run_id = ?", (run_id,)).fetchone()
-    return _truncated_error(run_id, row[0]) if row is not None and first <= row[0] <= last else None
+    return _missing_step_error(run_id, row[0]) if row is not None and first <= row[0] <= last else None
 
 
-def _truncated_error(run_id: str, step: int) -> CheckpointCorruptedError:
+def _missing_step_error(run_id: str, step: int) -> CheckpointCorruptedError:
     return CheckpointCorruptedError(
         f"run {run_id!r}, step {step}: the latest checkpoint is missing, although the store knows that it was written",
-        reason="truncated",
+        reason="missing-step",
         hint="Run `PRAGMA integrity_check` on the file, and restore a backup.",
         run_id=run_id,
         step=step,
