@@ -72,6 +72,22 @@ async def test_the_grants_are_enough(checkpointer: PostgresCheckpointer, sql: as
         await sql.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
+async def test_the_rights_of_an_auditor_are_enough(
+    checkpointer: PostgresCheckpointer, sql: asyncpg.Connection, schema: str, dsn: str
+) -> None:
+    run = chain(2)
+    await checkpointer.write_many(run)
+    role = f"auditor_{schema}"
+    block = sql_block("auditor").replace("stargraph_auditor", role)
+    await sql.execute(re.sub(r"SCHEMA stargraph\b", f"SCHEMA {schema}", block))
+    try:
+        url = f"{dsn.replace('//postgres@', f'//{role}@', 1)}?schema={schema}&read_only=true"
+        async with PostgresCheckpointer.from_url(url) as auditor:
+            assert [checkpoint async for checkpoint in auditor.history(run[0].run_id)] == run
+    finally:
+        await sql.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
 async def test_tombstones_may_be_removed(
     checkpointer: PostgresCheckpointer, sql: asyncpg.Connection, schema: str
 ) -> None:
