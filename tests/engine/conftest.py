@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from support import nodes
+from support.driver_fixtures import *  # noqa: F403
 from support.memory import MemoryCheckpointer
 
 

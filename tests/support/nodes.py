@@ -179,3 +179,9 @@ def appends_x(state: Any, context: NodeContext) -> dict[str, Any]:
     """Appends to `x` what the test put into `before`, in a thread."""
     LEDGER.append(context.node)
     return {"x": [before(context)]}
+
+
+async def awaits_path(state: Any, context: NodeContext) -> dict[str, Any]:
+    """Appends its own name to `path` when what the test put into `before` has ended."""
+    await before(context)  # type: ignore[misc]
+    return {"path": [context.node]}

@@ -31,9 +31,11 @@ from stargraph.engine._transitions import (
     steps_of,
     tasks_of,
 )
+from stargraph.engine._watcher import WATCH_SECONDS
 
 __all__ = [
     "ENGINE_SEMANTICS",
+    "WATCH_SECONDS",
     "CallLog",
     "Durability",
     "Engine",

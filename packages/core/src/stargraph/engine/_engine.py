@@ -23,6 +23,7 @@ from stargraph.engine._questions import Suspended
 from stargraph.engine._subgraph import ChildPausedError, Children, StoreFaultError, cancel_children
 from stargraph.engine._task_runner import Worker
 from stargraph.engine._transitions import Updates, asked, called, completed, failed, tasks_of
+from stargraph.engine._watcher import WATCH_SECONDS, LogWatcher
 from stargraph.errors import NodeError, StargraphError
 
 Publish = Callable[[RunEvent], None]
@@ -54,6 +55,7 @@ class Engine:
         publish: told of each event, after its checkpoint was appended.
         terms: what is otherwise than the graph says.
         asks_again: run tasks with open questions once, since another graph or other code may ask something else.
+        watch: the longest time in seconds between two looks at the log while nodes run; 0 never looks.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Engine:
         publish: Publish,
         terms: ForkOverrides | None = None,
         asks_again: bool = False,
+        watch: float = WATCH_SECONDS,
     ) -> None:
         self._plan = plan
         self._log = log
@@ -84,6 +87,7 @@ class Engine:
                 executors=executors,
                 publish=publish,
                 terms=ForkOverrides(effects=terms.effects),
+                watch=watch,
             ),
         )
         self._open_work = PendingTasks(plan, log.read_step, log.read_steps)
@@ -99,6 +103,7 @@ class Engine:
         self._asks_again = asks_again
         # A future and not an Event: waiting for it takes no task of its own.
         self._signal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._watcher = LogWatcher(log, seconds=watch, failed=self._fail_execution)
         log.on_control = self.observe
         log.on_fault = self._wake
 
@@ -134,6 +139,7 @@ class Engine:
             pass  # Somebody has cancelled the run meanwhile; the log's tail says so.
         finally:
             try:
+                await self._watcher.stop()
                 await self._stop_flights()
                 if self._recording:
                     # Those of threads, which nobody can cancel.
@@ -182,16 +188,23 @@ class Engine:
 
     async def _wait(self) -> bool:
         """Wait until a task ends or somebody calls; False where the time to pause is over."""
-        seconds = None if self._deadline is None else self._deadline - asyncio.get_running_loop().time()
         waited: set[asyncio.Future[Any]] = {self._signal, *(flight.work for flight in self._flights.values())}
-        done, _ = await asyncio.wait(
-            waited,
-            return_when=asyncio.FIRST_COMPLETED,
-            timeout=None if seconds is None else max(seconds, 0),
-        )
+        while True:
+            left = None if self._deadline is None else max(self._deadline - asyncio.get_running_loop().time(), 0)
+            patience = self._watcher.patience()
+            seconds = min((each for each in (left, patience) if each is not None), default=None)
+            done, _ = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED, timeout=seconds)
+            if done or patience is None or seconds != patience:
+                break
+            self._watcher.start()
         if self._signal.done():
             self._signal = asyncio.get_running_loop().create_future()
         return bool(done)
+
+    def _fail_execution(self, fault: BaseException) -> None:
+        """End this execution, and not the run."""
+        self._fault = self._fault or fault
+        self._wake()
 
     def _wake(self) -> None:
         if not self._signal.done():
@@ -312,8 +325,7 @@ class Engine:
         except asyncio.CancelledError:
             raise
         except BaseException as fault:  # noqa: BLE001  # the node must not meet it: the engine raises it
-            self._fault = self._fault or (fault.cause if isinstance(fault, _BuildError) else fault)
-            self._wake()
+            self._fail_execution(fault.cause if isinstance(fault, _BuildError) else fault)
             return False
         finally:
             self._recording.discard(recording)

@@ -110,6 +110,30 @@ class RunLog:
             await self._settle()
             await self._flush()
 
+    async def look(self) -> None:
+        """Take note of what others have appended since the last write or look: one read if that is nothing.
+
+        Raises:
+            TakenOver: somebody else has ended the run.
+            CheckpointConflictError: another executor has taken the run over.
+            CheckpointError: as the store raises.
+        """
+        # Without the lock, so that a slow read holds no write up.
+        found = await self.read_step(self._acknowledged.step + 1)
+        if found is None:
+            return
+        async with self._lock:
+            await self._settle()
+            if found.step <= self._acknowledged.step or await self._catch_up():
+                return
+        raise CheckpointConflictError(
+            f"run {found.run_id!r}: another executor has taken it over at step {found.step}",
+            reason="taken-over",
+            hint="Its nodes are stopped here. `stargraph inspect --follow` shows what it does elsewhere.",
+            run_id=found.run_id,
+            step=found.step,
+        )
+
     async def wind_down(self) -> None:
         """Wait for the write that is under way, whatever comes of it: nothing may go on behind an executor's back.
 

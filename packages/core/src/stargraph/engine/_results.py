@@ -17,6 +17,7 @@ from pydantic_core import PydanticSerializationError
 
 from stargraph.checkpoint.protocol import JsonValue
 from stargraph.checkpoint.values import MAX_DEPTH, EncodedValue
+from stargraph.engine._fidelity import difference
 from stargraph.errors import NodeError, StateError
 
 _JSON: Final = frozenset({str, int, float, bool, type(None), None, list, dict, Any, object})
@@ -87,9 +88,9 @@ class ResultType:
             again = self._adapter.validate_json(text)
         except (ValidationError, PydanticSerializationError, UnicodeEncodeError) as error:
             raise self._does_not_fit(path, str(error).partition("\n")[0]) from None
-        found = _difference(value, again)
+        found = difference(value, again)
         if found is not None:
-            raise self._does_not_fit(path, found)
+            raise self._does_not_fit(path + found.path, found.what)
         return EncodedValue.of(orjson.loads(text), path).value
 
     def load(self, stored: JsonValue, path: str) -> Any:
@@ -123,12 +124,6 @@ class ResultType:
 
 PLAIN: Final = ResultType()
 """JSON."""
-
-
-def _difference(old: object, new: object) -> str | None:
-    if type(old) is not type(new):
-        return f"a {_shown(type(old))} would come back as a {_shown(type(new))}"
-    return None if old == new else "it would come back as another value"
 
 
 def _annotation(function: Callable[..., Any]) -> Any:

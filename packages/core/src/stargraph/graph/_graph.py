@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, get_args
 
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpointer, is_run_id
-from stargraph.engine import Durability, Expression, Modules, Plan, StateSpec
+from stargraph.engine import WATCH_SECONDS, Durability, Expression, Modules, Plan, StateSpec
 from stargraph.errors import CheckpointError, GraphError
 from stargraph.graph._run import Run
 from stargraph.ir import IRDocument, check_document, load_graph
@@ -119,6 +119,7 @@ class Graph:
         metadata: Mapping[str, str] | None = None,
         durability: Durability = "sync",
         executor: Executor | None = None,
+        watch: float = WATCH_SECONDS,
     ) -> Run:
         """Return a run of this graph; nothing is read or written before its `start` or `resume`.
 
@@ -129,12 +130,14 @@ class Graph:
             metadata: tags.
             durability: when a step is durable: `sync` before what depends on it starts; `async` while the
                 next node runs; `exit` when the run stops.
-            executor: where sync nodes run; threads of the event loop's own where None.
+            executor: where sync nodes run; threads of the run's own if None.
+            watch: the longest time in seconds before a running executor sees what other processes have appended:
+                answers, a cancellation, a takeover. It costs a read each time, while nodes run; 0 never looks.
 
         Raises:
             CheckpointError: the run id is not one (`reason="invalid-run-id"`).
             TypeError: `checkpointer` is not a checkpointer.
-            ValueError: there is no such durability.
+            ValueError: there is no such durability, or `watch` is negative.
         """
         if isinstance(checkpointer, type) or not isinstance(checkpointer, Checkpointer):
             raise TypeError(
@@ -143,6 +146,8 @@ class Graph:
             )
         if durability not in get_args(Durability):
             raise ValueError(f"durability is {durability!r}: use one of {', '.join(get_args(Durability))}")
+        if not watch >= 0:
+            raise ValueError(f"watch is {watch!r}: give seconds, or 0 to look only when a step is written")
         if run_id is not None and not is_run_id(run_id):
             raise CheckpointError(
                 f"{run_id!r:.220} cannot be a run id",
@@ -158,6 +163,7 @@ class Graph:
             durability=durability,
             executor=executor,
             keyring=self._keyring,
+            watch=watch,
         )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, JsonValue, ProcessInfo, RunSummary
 from stargraph.engine import (
+    WATCH_SECONDS,
     Durability,
     Engine,
     Executors,
@@ -67,6 +68,7 @@ class Run:
         durability: Durability,
         executor: Executor | None,
         keyring: Keyring | None,
+        watch: float = WATCH_SECONDS,
         opening: Sequence[Checkpoint] = (),
         allow_effects: bool = False,
     ) -> None:
@@ -77,6 +79,7 @@ class Run:
         self._metadata = metadata
         self._durability: Durability = durability
         self._threads = executor
+        self._watch = watch
         self._keyring = keyring
         self._opening = opening
         self._allow_effects = allow_effects
@@ -314,6 +317,7 @@ class Run:
             durability=self._durability,
             executor=self._threads,
             keyring=self._keyring,
+            watch=self._watch,
             opening=opening,
             allow_effects=allow_effects,
         )
@@ -454,6 +458,7 @@ class Run:
             publish=self._publish,
             terms=terms,
             asks_again=asks_again,
+            watch=self._watch,
         )
         for record in met:
             engine.observe(record)

@@ -1,0 +1,66 @@
+"""Looks at the end of a run's log while nodes run, for what others have appended to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from stargraph.engine._log import RunLog, TakenOver
+from stargraph.errors import StoreUnavailableError
+
+WATCH_SECONDS: Final = 2.0
+"""How often an executor looks at the most, unless it is told otherwise."""
+
+_FIRST_SECONDS: Final = 0.25
+_GROWTH: Final = 1.5
+
+
+class LogWatcher:
+    """Finds answers, cancellations and takeovers that other processes append, while this one has nothing to write.
+
+    A write finds them too, so nothing is read before nodes have run a quarter of a second without one. The time
+    between two looks grows to its bound. Each is one read of one step that is usually not there.
+
+    Args:
+        log: the log; it tells the engine of what is found.
+        seconds: the longest time between two looks; 0 never looks.
+        failed: told of what makes the execution end: the run is somebody else's, or a record is damaged.
+    """
+
+    def __init__(self, log: RunLog, *, seconds: float, failed: Callable[[BaseException], None]) -> None:
+        self._log = log
+        self._seconds = seconds
+        self._failed = failed
+        self._looking: asyncio.Task[None] | None = None
+
+    def patience(self) -> float | None:
+        """Return the seconds that the engine may wait before it calls `start`, or None if it need not."""
+        return None if self._looking is not None or not self._seconds else min(_FIRST_SECONDS, self._seconds)
+
+    def start(self) -> None:
+        """Look from now on, until `stop`."""
+        if self._looking is None and self._seconds:
+            self._looking = asyncio.ensure_future(self._look())
+
+    async def stop(self) -> None:
+        """Look no longer."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait({self._looking})
+            self._looking = None
+
+    async def _look(self) -> None:
+        wait = min(_FIRST_SECONDS, self._seconds)
+        while True:
+            try:
+                await self._log.look()
+            except TakenOver:
+                return  # the log has told the engine
+            except StoreUnavailableError:
+                pass  # nothing is lost: the next write says so if it lasts
+            except Exception as error:  # noqa: BLE001  # whatever it is, the engine raises it
+                self._failed(error)
+                return
+            wait = min(wait * _GROWTH, self._seconds)
+            await asyncio.sleep(wait)
