@@ -427,12 +427,16 @@ async def test_a_fault_of_the_store_is_no_difference(store: MemoryCheckpointer) 
 
 
 class WithHistory(MemoryCheckpointer):
-    """A store that reads a log in one go."""
+    """A store that reads a log in one go; `lost` cannot be read by whoever asks for it before `until`."""
+
+    lost = until = -1
 
     async def history(
         self, run_id: str, *, from_step: int | None = None, to_step: int | None = None, newest_first: bool = False
     ) -> AsyncIterator[Checkpoint]:
         for record in self.runs[run_id][from_step or 0 : None if to_step is None else to_step + 1]:
+            if record.step == self.lost and to_step is not None and to_step < self.until:
+                raise StoreUnavailableError("gone", reason="unavailable")
             yield record
 
 
@@ -458,6 +462,7 @@ async def test_a_fault_of_the_store_while_a_node_is_prepared_is_no_difference(tm
         return await read(run_id, step)
 
     middle += needed == "a finished branch"
+    store.lost, store.until = lost, middle
     store.read_at_step = unavailable  # type: ignore[method-assign]
     with pytest.raises(StoreUnavailableError):
         await (await loaded.start(checkpointer=store)).replay("r", from_step=middle)
