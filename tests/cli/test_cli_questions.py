@@ -70,6 +70,34 @@ def test_an_answer_that_cannot_be_taken(waiting: Folder, words: list[str], told:
     assert "Traceback" not in answer.err
 
 
+PAYLOAD = """
+id: pays
+state_schema: {approval: {type: "bool | None", default: null}}
+nodes: [{id: pay, kind: "pays:pay"}]
+"""
+
+
+def test_what_a_question_is_about_is_shown_wherever_it_is_asked(folder: Folder) -> None:
+    folder.write("pays.yaml", PAYLOAD)
+    folder.write(
+        "pays.py",
+        "import asyncio\n"
+        "async def ask(ctx, to):\n"
+        "    return ctx.interrupt('Pay?', {'to': to, 'amount': 900, 'note': '\\x1b[2J'}, key=to)\n"
+        "async def pay(state, ctx):\n"
+        "    await asyncio.gather(ask(ctx, 'Ada'), ask(ctx, 'Bob'))\n",
+    )
+    waiting = folder.call("run", "pays.yaml", "--run-id", "r")
+    assert waiting.code == 3
+    several = folder.call("respond", "r", "--value", "yes")
+    assert several.code == 2
+    for text in (waiting.err, folder.call("inspect", "r").out, several.err):
+        assert text.count("Pay?") == text.count('"amount": 900') == 2
+        assert '"to": "Ada"' in text
+        assert '"to": "Bob"' in text
+        assert "\x1b" not in text
+
+
 def test_an_answer_is_taken_once_and_not_after_the_end(waiting: Folder) -> None:
     ids = questions(waiting)
     words = ("respond", "r", "--interrupt", ids["approve"], "--value", "true")

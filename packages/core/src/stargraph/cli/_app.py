@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -173,6 +174,7 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = _show_warning
+    threading.excepthook = _show_fault_of_a_thread
     try:
         app(prog_name="stargraph")
     except SystemExit as end:
@@ -182,6 +184,13 @@ def main() -> None:
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     emit(f"warning: {clean(hide_secrets(str(message)))}", sys.stderr)
+
+
+def _show_fault_of_a_thread(fault: threading.ExceptHookArgs) -> None:
+    if fault.exc_value is not None and not isinstance(fault.exc_value, SystemExit):
+        name = fault.thread.name if fault.thread else "a thread"
+        text = "".join(traceback.format_exception(fault.exc_value))
+        emit(clean(hide_secrets(f"warning: {name} ended by an exception\n{text}".rstrip())), sys.stderr)
 
 
 def _leave_stray_threads(code: str | int | None) -> None:

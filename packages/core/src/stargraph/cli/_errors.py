@@ -29,7 +29,7 @@ _USAGE: Final = (
     (r"Invalid value for '?(.+?)'?: (?:Value error, )?(.*)", r"\1: \2"),
     (r"Missing (?:argument|option|parameter) '(.+?)'\.?(.*)", r"\1 is missing\2"),
     (r"No such (option|command):? (.*?)\.?", r"there is no \1 \2"),
-    (r"Got unexpected extra arguments? \((.*)\)", r"too many arguments: \1"),
+    (r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", r"too many arguments: \1"),
     (r"Option '(.+?)' requires (.*?)\.?", r"\1 needs \2"),
 )
 """How the option parser says what is wrong, and how we do."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
+from typing import Final
 
-from stargraph.cli._output import emit, one_line, shorten
+from stargraph.cli._output import clean, emit, one_line, shorten
 from stargraph.cli._secrets import hide_secrets
 
-_SHOWN = 500
+_SHOWN: Final = 500
+_SHOWN_TRACEBACK: Final = 8000
+"""How many characters of a message and of a traceback are printed."""
 
 
 class _WarningsOnStderr(logging.Handler):
@@ -24,10 +28,14 @@ class _WarningsOnStderr(logging.Handler):
             message = str(record.msg)
         word = "warning" if record.levelno < logging.ERROR else "error"
         emit(f"{word}: {hide_secrets(shorten(one_line(message), _SHOWN))}", sys.stderr)
+        if record.exc_info and record.exc_info[0] is not None:
+            text = "".join(traceback.format_exception(*record.exc_info))
+            emit(clean(hide_secrets(shorten(text, _SHOWN_TRACEBACK))), sys.stderr)
 
 
 def show_warnings_of_drivers() -> None:
-    """Print what is logged under `stargraph` from a warning on; once in a process."""
-    logger = logging.getLogger("stargraph")
-    if not any(isinstance(handler, _WarningsOnStderr) for handler in logger.handlers):
-        logger.addHandler(_WarningsOnStderr(logging.WARNING))
+    """Print what drivers and asyncio log from a warning on; once in a process."""
+    for name in ("stargraph", "asyncio"):
+        logger = logging.getLogger(name)
+        if not any(isinstance(handler, _WarningsOnStderr) for handler in logger.handlers):
+            logger.addHandler(_WarningsOnStderr(logging.WARNING))
