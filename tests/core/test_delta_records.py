@@ -42,7 +42,7 @@ def check(checkpoints: list[Checkpoint], records: dict[int, Record], codec: Code
     reader = codec or Codec()
     for checkpoint in checkpoints:
         step = checkpoint.step
-        named = {step, *records[step].bases}
+        named = {step, *records[step].base_steps}
         read = reader.decode({at: records[at].data for at in named}, run_id=checkpoint.run_id, step=step)
         exact(read, checkpoint)
 
@@ -107,7 +107,7 @@ class TestExactness:
         monkeypatch.setattr(_delta, "diff", None)
         records = stored(Codec(), checkpoints)
         check(checkpoints, records)
-        assert sum(not record.bases for record in records.values()) < 5
+        assert sum(not record.base_steps for record in records.values()) < 5
         assert all(part.grown_from is None for part in checkpoints[-1].encoded_state().values())
 
     def test_a_list_that_has_grown_from_another_step_is_told_apart(self) -> None:
@@ -184,7 +184,7 @@ class TestExactness:
         checkpoints = run_of(60, chat, state={"messages": []})
         codec = Codec(cipher=KEYS)
         records = stored(codec, checkpoints)
-        assert sum(not record.bases for record in records.values()) < 10
+        assert sum(not record.base_steps for record in records.values()) < 10
         check(checkpoints, records, codec)
 
     def test_decoding_many_gives_what_decoding_each_gives(self) -> None:
@@ -202,13 +202,13 @@ class TestReads:
         records = stored(Codec(), checkpoints)
         keyframe = 0
         for step, record in records.items():
-            assert len(record.bases) + 1 <= RECORDS_OF_A_READ
-            keyframe = keyframe if record.bases else step
-            assert list(record.bases) == sorted(set(record.bases))
-            assert record.bases == base_steps_of(record.data, run_id="run-1", step=step)
-            if record.bases:
-                assert record.bases[0] == keyframe
-                assert record.bases == (*records[record.bases[-1]].bases, record.bases[-1])
+            assert len(record.base_steps) + 1 <= RECORDS_OF_A_READ
+            keyframe = keyframe if record.base_steps else step
+            assert list(record.base_steps) == sorted(set(record.base_steps))
+            assert record.base_steps == base_steps_of(record.data, run_id="run-1", step=step)
+            if record.base_steps:
+                assert record.base_steps[0] == keyframe
+                assert record.base_steps == (*records[record.base_steps[-1]].base_steps, record.base_steps[-1])
 
     @given(st.integers(1, 10**9))
     def test_bases_are_few_at_any_distance(self, distance: int) -> None:
@@ -310,7 +310,7 @@ class TestGrowth:
 
     def test_keyframes_are_not_most_of_what_is_stored(self) -> None:
         records = stored(Codec(), run_of(500, chat, state={"messages": []})).values()
-        keyframes = sum(len(record.data) for record in records if not record.bases)
+        keyframes = sum(len(record.data) for record in records if not record.base_steps)
         assert keyframes < 0.4 * sum(len(record.data) for record in records)
 
 
@@ -319,28 +319,28 @@ class TestMemory:
         first = genesis()
         codec = Codec()
         codec.encode(first)
-        assert codec.encode(following(first)).bases == ()
+        assert codec.encode(following(first)).base_steps == ()
 
     def test_a_tail_is_remembered_only_once_it_was_appended(self) -> None:
         first, codec = genesis(state={"big": "x" * 500}), Codec()
         codec.appended(codec.encode(first))
         second = following(first)
         record = codec.encode(second)
-        assert record.bases == (0,)
+        assert record.base_steps == (0,)
         third = following(second)
-        assert codec.encode(third).bases == ()
-        assert codec.encode(third, after=record).bases == (0, 1)
+        assert codec.encode(third).base_steps == ()
+        assert codec.encode(third, after=record).base_steps == (0, 1)
         codec.appended(record)
-        assert codec.encode(third).bases == (0, 1)
+        assert codec.encode(third).base_steps == (0, 1)
         codec.forget("run-1")
-        assert codec.encode(third).bases == ()
+        assert codec.encode(third).base_steps == ()
 
     def test_a_rival_s_step_is_never_built_on(self) -> None:
         first, codec = genesis(state={"big": "x" * 500}), Codec()
         codec.appended(codec.encode(first))
         mine, theirs = (following(first, executor_id=secrets.token_hex(16)) for _ in range(2))
         codec.appended(codec.encode(mine))
-        assert codec.encode(following(theirs)).bases == ()
+        assert codec.encode(following(theirs)).base_steps == ()
 
     def test_another_handle_goes_on_where_it_has_read(self) -> None:
         checkpoints = run_of(30, chat, state={"messages": []})
@@ -349,7 +349,7 @@ class TestMemory:
         read = reader.decode_latest(data_of(records), run_id="run-1", step=29)
         after = following(read, changes={"n": 1})
         record = reader.encode(after)
-        assert record.bases
+        assert record.base_steps
         check([*checkpoints, after], records | {30: record})
 
     def test_an_older_read_does_not_make_a_newer_tail_forgotten(self) -> None:
@@ -357,27 +357,27 @@ class TestMemory:
         checkpoints = run_of(6, chat, state={"messages": []})
         records = data_of(stored(codec, checkpoints))
         codec.decode_latest(records, run_id="run-1", step=4)
-        assert codec.encode(following(checkpoints[5])).bases
+        assert codec.encode(following(checkpoints[5])).base_steps
 
     def test_an_ended_run_is_forgotten(self) -> None:
         codec = Codec()
         stored(codec, run_of(3, chat, state={"messages": []}))
-        assert codec._tails
+        assert codec._ends
         last = following(run_of(3, chat, state={"messages": []})[-1], status="done")
         codec.appended(codec.encode_alone(last))
-        assert not codec._tails
+        assert not codec._ends
         assert codec._used == 0
 
     def test_memory_is_bounded_and_the_last_one_always_fits(self) -> None:
         codec = Codec(memory=50_000)
         for number in range(30):
             codec.appended(codec.encode(genesis(run_id=f"run-{number}", state={"big": "x" * 5000})))
-        assert 1 < len(codec._tails) < 12
-        assert codec._used == sum(tail.memory for tail in codec._tails.values()) <= 50_000
+        assert 1 < len(codec._ends) < 12
+        assert codec._used == sum(tail.memory for tail in codec._ends.values()) <= 50_000
         large = genesis(run_id="large", state={"big": "x" * 500_000})
         codec.appended(codec.encode(large))
-        assert list(codec._tails) == ["large"]
-        assert codec.encode(following(large)).bases == (0,)
+        assert list(codec._ends) == ["large"]
+        assert codec.encode(following(large)).base_steps == (0,)
 
     def test_many_threads_may_use_a_codec(self) -> None:
         codec = Codec(memory=20_000)
@@ -514,7 +514,7 @@ def test_a_state_that_grows_and_shrinks_is_read_from_few_records_too() -> None:
             return {"changes": {"text": "a" * chance.choice((0, 1200))}}
 
         run = run_of(200, swing, state={"keep": keep, "text": ""})
-        assert max(len(record.bases) for record in stored(codec, run).values()) <= DELTAS
+        assert max(len(record.base_steps) for record in stored(codec, run).values()) <= DELTAS
         codec.forget(run[0].run_id)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
+import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stargraph.checkpoint.codec._delta import apply_scripts
 from stargraph.checkpoint.codec._edit_script import EditScript, apply, compose, diff
 
 texts = st.binary(max_size=400) | st.text(alphabet="ab", max_size=400).map(str.encode)
@@ -83,3 +86,52 @@ def test_a_script_that_copies_what_is_not_there_is_refused(script: list[tuple[in
 def test_a_script_that_makes_too_much_is_refused(script: list[tuple[int, int] | bytes]) -> None:
     with pytest.raises(ValueError, match="more than 3 bytes"):
         apply(script, b"abc", most=3)
+
+
+@st.composite
+def stored_scripts(draw: st.DrawFn) -> tuple[dict[str, bytes], list[dict[str, EditScript]]]:
+    """Texts, and for some steps the scripts that make each from the step before: some copy what is not there."""
+    base = {name: draw(st.binary(max_size=20)) for name in draw(st.sets(st.sampled_from("ab")))}
+    piece = st.one_of(st.binary(min_size=1, max_size=5), st.tuples(st.integers(-1, 12), st.integers(-1, 12)))
+    step = st.dictionaries(st.sampled_from("abc"), st.lists(piece, max_size=4), max_size=3)
+    return base, draw(st.lists(step, max_size=5))
+
+
+@given(stored_scripts())
+def test_scripts_that_are_applied_together_make_what_they_make_one_by_one(
+    stored: tuple[dict[str, bytes], list[dict[str, EditScript]]],
+) -> None:
+    base, steps = stored
+    expected: dict[str, bytes] = dict(base)
+    try:
+        for step in steps:
+            expected |= {name: apply(script, expected.get(name, b""), most=500) for name, script in step.items()}
+    except ValueError:
+        # One of them copies what is not there, perhaps into a piece that a later one drops.
+        with contextlib.suppress(ValueError):
+            apply_scripts(base, steps, most=500)
+        return
+    made = apply_scripts(base, steps, most=500)
+    assert made == {name: text for name, text in expected.items() if any(name in step for step in steps)}
+
+
+@pytest.mark.parametrize("pieces", [2, 40])
+def test_scripts_that_multiply_are_refused_before_they_fill_the_memory(pieces: int) -> None:
+    scripts: list[dict[str, EditScript]] = []
+    length = 100
+    for _ in range(60):
+        scripts.append({"a": [(0, length)] * pieces})
+        length *= pieces
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"it makes more than|it copies what"):
+        apply_scripts({"a": b"x" * 100}, scripts, most=10_000_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50_000_000
+
+
+def test_a_text_that_is_stored_whole_hides_what_was_before() -> None:
+    steps: list[dict[str, EditScript]] = [{"a": [(0, 99)]}, {"a": [b"whole"], "b": [b"b"]}, {"a": [(0, 2), b"!"]}]
+    assert apply_scripts({"a": b"x"}, steps, most=100) == {"a": b"wh!", "b": b"b"}
+    with pytest.raises(ValueError, match="it makes more than 5 bytes"):
+        apply_scripts({}, [{"a": [b"abc"], "b": [b"def"]}], most=5)

@@ -62,7 +62,7 @@ def _forged(checkpoint: Checkpoint, **changes: object) -> bytes:
             place = "run" if name in orjson.loads(texts.fields["run"]) else "event"
             texts.fields[place] = orjson.dumps(orjson.loads(texts.fields[place]) | {name: value})
     patch = delta_between(NOTHING, texts)
-    return pack(checkpoint.run_id, checkpoint.step, patch, texts, bases=(), base_mark=b"", base_keys=(), cipher=None)
+    return pack(checkpoint.run_id, checkpoint.step, patch, texts)
 
 
 def test_it_begins_with_its_version_and_no_base() -> None:
@@ -253,7 +253,7 @@ def test_a_base_that_differs_in_its_order_alone_is_refused() -> None:
     codec = Codec()
     codec.appended(codec.encode(first))
     record = codec.encode(following(first, changes={"a": 3, "b": 4}))
-    assert record.bases == (0,)
+    assert record.base_steps == (0,)
     with pytest.raises(CheckpointCorruptedError, match="in the place of its base is another step"):
         Codec().decode({0: encode(other), 1: record.data}, run_id="run-1", step=1)
 

@@ -233,7 +233,7 @@ async def test_a_handle_that_remembers_what_is_gone_stores_a_step_alone(
     run = growing(42)
     run_id = run[0].run_id
     await checkpointer.write_many(run[:40])
-    base = checkpointer._codec.encode(run[40]).bases[-1]
+    base = checkpointer._codec.encode(run[40]).base_steps[-1]
     assert base < 39, "the test needs a step that is decoded from an earlier one than the last"
     async with opened() as other:
         await other.prune(older_than=LATER, statuses=["running"])
@@ -264,7 +264,7 @@ async def test_a_write_that_waits_for_a_prune_is_not_built_on_what_that_removed(
     run_id = run[0].run_id
     await checkpointer.write_many(run[:40])
     record = checkpointer._codec.encode(run[40])
-    base = record.bases[-1]
+    base = record.base_steps[-1]
     assert base < 39, "the test needs a step that is decoded from an earlier one than the last"
     pruner = await asyncpg.connect(dsn)
     transaction = pruner.transaction()

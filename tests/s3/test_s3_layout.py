@@ -137,7 +137,7 @@ def test_an_object_names_what_it_is_decoded_from() -> None:
         body = pack(checkpoint, record, codec)
         head = read_header(body, run_id="run", step=checkpoint.step)
         assert isinstance(head, Header)
-        assert head.bases == record.bases == base_steps_of(record.data, run_id="run", step=checkpoint.step)
+        assert head.bases == record.base_steps == base_steps_of(record.data, run_id="run", step=checkpoint.step)
         # A prune relies on it: what comes after a step is decoded from it and what it is decoded from itself.
         assert not bases or set(head.bases) <= {checkpoint.step - 1, *bases[-1]}
         assert len(head.bases) <= 9

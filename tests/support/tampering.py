@@ -81,7 +81,7 @@ async def content_edit(scene: Scene) -> None:
     await scene.place.stand_alone(scene.run[5:])
     texts = fields_of(scene.run[4])
     texts.state["count"] = b"5"  # and the digest as it was
-    record = pack("r1", 4, delta_between(NOTHING, texts), texts, bases=(), base_mark=b"", base_keys=(), cipher=None)
+    record = pack("r1", 4, delta_between(NOTHING, texts), texts)
     await scene.place.forge(scene.run[4], record)
 
 

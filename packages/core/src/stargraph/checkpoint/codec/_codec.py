@@ -1,4 +1,4 @@
-"""The codec of one handle on a store: it remembers the tails of runs, and stores a step as what changed in it."""
+"""The codec of one handle on a store: it remembers the ends of runs, and stores a step as what changed in it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from stargraph.checkpoint.codec._base_steps import DELTAS, base_distance
+from stargraph.checkpoint.codec._chain import Chain, ChainStep, keyframe_step
 from stargraph.checkpoint.codec._cipher import Cipher
-from stargraph.checkpoint.codec._delta import NOTHING, Delta, compose_deltas, delta_after, delta_between
+from stargraph.checkpoint.codec._delta import NOTHING, compose_deltas, delta_after, delta_between
 from stargraph.checkpoint.codec._fields import RUN, EncodedFields, checkpoint_of, fields_of, grown_lists, run_values_of
-from stargraph.checkpoint.codec._stored import Opened, base_steps_of, corrupted, pack
+from stargraph.checkpoint.codec._stored import base_steps_of, corrupted, pack
 from stargraph.checkpoint.protocol import ENDED, Checkpoint
-from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreVersionError
+from stargraph.errors import CheckpointCorruptedError, CheckpointError
 
 _DELTAS_PER_KEYFRAME: Final = 4
 """A keyframe follows once the records since the last one are so many times as long as it will be."""
-
 
 _SMALL: Final = 4 * 1024
 _DELTAS_OF_SMALL: Final = 3
@@ -31,31 +31,32 @@ class Record:
 
     Attributes:
         data: what to store.
-        bases: the steps of the same run that it is decoded from, the keyframe first; none for a keyframe. They must
-            outlive it.
+        base_steps: the steps of the same run that it is decoded from, the keyframe first; none for a keyframe. They
+            must outlive it.
     """
 
     data: bytes
-    bases: tuple[int, ...]
-    _tail: _Tail
-
-
-class _Link(NamedTuple):
-    """A step on the way from a keyframe, its mark, and the patch that leads to it from the one before it."""
-
-    step: int
-    mark: bytes
-    patch: Delta
+    base_steps: tuple[int, ...]
+    _end: _RunEnd
 
 
 @dataclass(slots=True)
-class _Tail:
+class _RunEnd:
     """What the next step of a run is encoded from; not to be changed.
 
-    `chain` leads from the keyframe to this step. `deltas` is how
-    many records a step is decoded from, besides the keyframe: the same for all that follow that keyframe, since the
-    paths of two such numbers do not lie in one another, and would add up. The state is kept as texts alone: its values
-    take several times as much.
+    Attributes:
+        run_id: the run.
+        step: its latest step that is known.
+        digest: of that.
+        ended: no step follows it.
+        run_values: what the text `run` was made of.
+        encoded: its encoded fields. The values themselves take several times as much memory.
+        chain: leads from the keyframe to this step.
+        deltas: how many records a step is decoded from at most, besides the keyframe: the same for all that follow
+            that keyframe, since the paths of two such numbers do not lie in one another, and would add up.
+        keyframe_ratio: the length of the keyframe's record to that of its texts.
+        bytes_since: the length of all records since the keyframe.
+        memory: about how many bytes all this takes.
     """
 
     run_id: str
@@ -63,33 +64,32 @@ class _Tail:
     digest: str
     ended: bool
     run_values: tuple[Any, ...]
-    texts: EncodedFields
-    chain: tuple[_Link, ...]
+    encoded: EncodedFields
+    chain: tuple[ChainStep, ...]
     deltas: int
     keyframe_ratio: float
     bytes_since: int
     memory: int
-    """About how many bytes all this takes."""
 
 
-def _tail(
+def _run_end(
     checkpoint: Checkpoint,
     run_values: tuple[Any, ...],
-    texts: EncodedFields,
-    chain: tuple[_Link, ...],
+    encoded: EncodedFields,
+    chain: tuple[ChainStep, ...],
     *,
     deltas: int,
     keyframe_ratio: float,
     bytes_since: int,
     size: int,
-) -> _Tail:
-    return _Tail(
+) -> _RunEnd:
+    return _RunEnd(
         checkpoint.run_id,
         checkpoint.step,
         checkpoint.digest,
         checkpoint.status in ENDED,
         run_values,
-        texts,
+        encoded,
         chain,
         deltas,
         keyframe_ratio,
@@ -108,14 +108,14 @@ class Codec:
     Args:
         cipher: encrypts records; None stores them readable.
         memory: about how many bytes of the latest states to remember, so that the next steps are stored as what
-            changed in them. The tail that was used last is remembered in any case.
+            changed in them. The one that was used last is remembered in any case.
     """
 
     def __init__(self, *, cipher: Cipher | None = None, memory: int = 64 * 1024 * 1024) -> None:
         self._cipher = cipher
         self._memory = memory
         self._used = 0
-        self._tails: OrderedDict[str, _Tail] = OrderedDict()
+        self._ends: OrderedDict[str, _RunEnd] = OrderedDict()
         self._lock = threading.Lock()
 
     @property
@@ -126,7 +126,7 @@ class Codec:
     def encode(self, checkpoint: Checkpoint, *, after: Record | None = None) -> Record:
         """Return the record of a checkpoint.
 
-        It is decoded from earlier records of the run where the step before it is known: `after`, or what
+        It is decoded from earlier records of the run if the step before it is known: from `after`, or from what
         `appended` and `decode_latest` have left. Else it stands alone.
 
         Args:
@@ -138,46 +138,45 @@ class Codec:
             StateError: it is too large.
         """
         checkpoint.ensure_valid()
-        tail = self._tail_of(checkpoint.run_id) if after is None else after._tail
+        before = self._end_of(checkpoint.run_id) if after is None else after._end
         run_values = run_values_of(checkpoint)
-        if tail is None or tail.digest != checkpoint.previous_digest:
+        if before is None or before.digest != checkpoint.previous_digest:
             return self._keyframe(checkpoint, run_values, fields_of(checkpoint))
-        texts = fields_of(checkpoint, run_text=tail.texts.fields[RUN] if run_values == tail.run_values else None)
-        size = texts.size
-        if _deltas(size) > tail.deltas:
-            return self._keyframe(checkpoint, run_values, texts)  # it has outgrown the number of a small one
-        patch = delta_after(tail.texts, texts, grown_lists(checkpoint))
-        keyframe = tail.chain[0].step
-        base = keyframe + base_distance(checkpoint.step - keyframe, tail.deltas)
-        chain = list(tail.chain)
+        run_text = before.encoded.fields[RUN] if run_values == before.run_values else None
+        encoded = fields_of(checkpoint, run_text=run_text)
+        size = encoded.size
+        has_outgrown = _deltas(size) > before.deltas  # the number of a small one
+        if has_outgrown or before.bytes_since > _DELTAS_PER_KEYFRAME * before.keyframe_ratio * size:
+            return self._keyframe(checkpoint, run_values, encoded)
+        delta = delta_after(before.encoded, encoded, grown_lists(checkpoint))
+        keyframe = before.chain[0].step
+        base = keyframe + base_distance(checkpoint.step - keyframe, before.deltas)
+        chain = list(before.chain)
         while chain[-1].step > base:
-            patch = compose_deltas(chain.pop().patch, patch)
-        bases = tuple([link.step for link in chain])
+            delta = compose_deltas(chain.pop().delta, delta)
+        base_steps = tuple([link.step for link in chain])
         data = pack(
             checkpoint.run_id,
             checkpoint.step,
-            patch,
-            texts,
-            bases=bases,
-            base_mark=chain[-1].mark,
-            base_keys=chain[-1].patch.keys,
+            delta,
+            encoded,
+            base_steps=base_steps,
+            base_check=chain[-1].base_check,
+            base_keys=chain[-1].delta.keys,
             cipher=self._cipher,
         )
-        since = tail.bytes_since + len(data)
-        if since > _DELTAS_PER_KEYFRAME * tail.keyframe_ratio * size:
-            return self._keyframe(checkpoint, run_values, texts)
-        chain.append(_Link(checkpoint.step, texts.mark, patch))
-        new_tail = _tail(
+        chain.append(ChainStep(checkpoint.step, encoded.base_check, delta))
+        end = _run_end(
             checkpoint,
             run_values,
-            texts,
+            encoded,
             tuple(chain),
-            deltas=tail.deltas,
-            keyframe_ratio=tail.keyframe_ratio,
-            bytes_since=since,
+            deltas=before.deltas,
+            keyframe_ratio=before.keyframe_ratio,
+            bytes_since=before.bytes_since + len(data),
             size=size,
         )
-        return Record(data, bases, new_tail)
+        return Record(data, base_steps, end)
 
     def encode_alone(self, checkpoint: Checkpoint) -> Record:
         """Return a record that is decoded from no other one.
@@ -203,12 +202,12 @@ class Codec:
     def appended(self, record: Record) -> None:
         """Take note that a store has appended a record, just now and in this very form: the next step may build on it.
 
-        Not to be called where the store had the step already, perhaps in another form.
+        Not to be called if the store had the step already, perhaps in another form.
 
         Args:
             record: what `encode` returned.
         """
-        self._remember(record._tail)
+        self._remember(record._end)
 
     def forget(self, run_id: str) -> None:
         """Know nothing of a run any more: its next step will be stored alone.
@@ -231,7 +230,7 @@ class Codec:
             CheckpointCorruptedError: a record is not what was written, is missing, or belongs to another run or step.
             StoreVersionError: a newer version of Stargraph wrote one.
         """
-        return self._read(_Chain(records, run_id, self._cipher), step)
+        return self._read(Chain(records, run_id, self._cipher), step)
 
     def decode_latest(self, records: Mapping[int, bytes], *, run_id: str, step: int) -> Checkpoint:
         """Like `decode`, for the latest step of a run, which is remembered: the next step may build on it.
@@ -245,9 +244,22 @@ class Codec:
             CheckpointCorruptedError: as `decode` raises.
             StoreVersionError: as `decode` raises.
         """
-        chain = _Chain(records, run_id, self._cipher)
-        checkpoint = self._read(chain, step)
-        self._remember(chain.tail(checkpoint))
+        chain = Chain(records, run_id, self._cipher)
+        encoded = self._read_fields(chain, step)
+        checkpoint = self._checked(encoded, run_id, step)
+        keyframe, *others = chain.record_sizes
+        self._remember(
+            _run_end(
+                checkpoint,
+                run_values_of(checkpoint),
+                encoded,
+                chain.steps(),
+                deltas=_deltas(chain.keyframe_size),
+                keyframe_ratio=keyframe / chain.keyframe_size,
+                bytes_since=sum(others),
+                size=encoded.size,
+            )
+        )
         return checkpoint
 
     def decode_many(self, records: Mapping[int, bytes], *, run_id: str, steps: Iterable[int]) -> Iterator[Checkpoint]:
@@ -262,47 +274,44 @@ class Codec:
             CheckpointCorruptedError: as `decode` raises.
             StoreVersionError: as `decode` raises.
         """
-        chain = _Chain(records, run_id, self._cipher)
+        chain = Chain(records, run_id, self._cipher)
         for step in steps:
             yield self._read(chain, step)
 
-    def _keyframe(self, checkpoint: Checkpoint, run_values: tuple[Any, ...], texts: EncodedFields) -> Record:
-        patch = delta_between(NOTHING, texts)
-        data = pack(
-            checkpoint.run_id,
-            checkpoint.step,
-            patch,
-            texts,
-            bases=(),
-            base_mark=b"",
-            base_keys=(),
-            cipher=self._cipher,
-        )
-        size = texts.size
-        tail = _tail(
+    def _keyframe(self, checkpoint: Checkpoint, run_values: tuple[Any, ...], encoded: EncodedFields) -> Record:
+        delta = delta_between(NOTHING, encoded)
+        data = pack(checkpoint.run_id, checkpoint.step, delta, encoded, cipher=self._cipher)
+        size = encoded.size
+        end = _run_end(
             checkpoint,
             run_values,
-            texts,
-            # The texts are all in memory already: what leads to a keyframe is only its step and its names.
-            (_Link(checkpoint.step, texts.mark, Delta({}, {}, patch.keys)),),
+            encoded,
+            (keyframe_step(checkpoint.step, encoded.base_check, delta.keys),),
             deltas=_deltas(size),
             keyframe_ratio=len(data) / size,
             bytes_since=0,
             size=size,
         )
-        return Record(data, (), tail)
+        return Record(data, (), end)
+
+    def _read(self, chain: Chain, step: int) -> Checkpoint:
+        return self._checked(self._read_fields(chain, step), chain.run_id, step)
 
     @staticmethod
-    def _read(chain: _Chain, step: int) -> Checkpoint:
-        run_id = chain.run_id
+    def _read_fields(chain: Chain, step: int) -> EncodedFields:
         try:
-            checkpoint = checkpoint_of(chain.read(step))
+            return chain.read(step)
+        except (ValueError, TypeError) as error:
+            raise corrupted(chain.run_id, step, str(error).partition("\n")[0]) from None
+
+    @staticmethod
+    def _checked(encoded: EncodedFields, run_id: str, step: int) -> Checkpoint:
+        try:
+            checkpoint = checkpoint_of(encoded)
         except CheckpointCorruptedError as error:
             if error.reason != "digest-mismatch":
                 raise
             raise corrupted(run_id, step, error.message) from None
-        except StoreVersionError:
-            raise
         except (ValueError, TypeError, CheckpointError) as error:
             # Without its cause, which would quote the content in logs.
             raise corrupted(run_id, step, str(error).partition("\n")[0]) from None
@@ -310,83 +319,31 @@ class Codec:
             raise corrupted(run_id, step, f"it is step {checkpoint.step} of run {checkpoint.run_id!r}")
         return checkpoint
 
-    def _tail_of(self, run_id: str) -> _Tail | None:
+    def _end_of(self, run_id: str) -> _RunEnd | None:
         with self._lock:
-            found = self._tails.get(run_id)
+            found = self._ends.get(run_id)
             if found is not None:
-                self._tails.move_to_end(run_id)
+                self._ends.move_to_end(run_id)
             return found
 
-    def _remember(self, tail: _Tail) -> None:
+    def _remember(self, end: _RunEnd) -> None:
         with self._lock:
-            known = self._tails.get(tail.run_id)
-            if known is not None and known.step > tail.step:
+            known = self._ends.get(end.run_id)
+            if known is not None and known.step > end.step:
                 return  # what was read is older than what was appended meanwhile
-            self._drop(tail.run_id)
-            if tail.ended:
+            self._drop(end.run_id)
+            if end.ended:
                 return
-            self._tails[tail.run_id] = tail
-            self._used += tail.memory
-            while self._used > self._memory and len(self._tails) > 1:
-                _, oldest = self._tails.popitem(last=False)
+            self._ends[end.run_id] = end
+            self._used += end.memory
+            while self._used > self._memory and len(self._ends) > 1:
+                _, oldest = self._ends.popitem(last=False)
                 self._used -= oldest.memory
 
     def _drop(self, run_id: str) -> None:
-        known = self._tails.pop(run_id, None)
+        known = self._ends.pop(run_id, None)
         if known is not None:
             self._used -= known.memory
-
-
-class _Chain:
-    """Records of one run as texts; what one step is decoded from is kept for the next one."""
-
-    def __init__(self, records: Mapping[int, bytes], run_id: str, cipher: Cipher | None) -> None:
-        self.run_id = run_id
-        self._records = records
-        self._cipher = cipher
-        self._path: list[tuple[int, Opened, EncodedFields]] = []
-
-    def read(self, step: int) -> EncodedFields:
-        """Return the texts of a step.
-
-        Raises:
-            CheckpointError: a record is not what was written, or missing.
-            ValueError: likewise.
-        """
-        known = {at: position for position, (at, _, _) in enumerate(self._path)}
-        ahead: list[tuple[int, Opened]] = []
-        at: int | None = step
-        while at is not None and at not in known:
-            record = self._records.get(at)
-            if record is None:
-                raise ValueError(f"step {at}, which it is decoded from, is missing")
-            opened = Opened(record, self.run_id, at, self._cipher)
-            ahead.append((at, opened))
-            at = opened.bases[-1] if opened.bases else None
-        del self._path[0 if at is None else known[at] + 1 :]
-        for at, opened in reversed(ahead):
-            base = self._path[-1][2] if self._path else NOTHING
-            self._path.append((at, opened, opened.texts(base)))
-        _, opened, texts = self._path[-1]
-        return EncodedFields(texts.fields, texts.state, opened.update(texts))
-
-    def tail(self, checkpoint: Checkpoint) -> _Tail:
-        """Return what the next step is encoded from, after `read` of this one."""
-        keyframe, _, first = self._path[0]
-        last = self._path[-1][2]
-        since = sum(len(self._records[at]) for at, _, _ in self._path[1:])
-        ratio = len(self._records[keyframe]) / first.size
-        chain = tuple(_Link(at, texts.mark, opened.patch(texts)) for at, opened, texts in self._path)
-        return _tail(
-            checkpoint,
-            run_values_of(checkpoint),
-            last,
-            chain,
-            deltas=_deltas(first.size),
-            keyframe_ratio=ratio,
-            bytes_since=since,
-            size=last.size,
-        )
 
 
 def missing_base_steps(records: Mapping[int, bytes], *, run_id: str, steps: Iterable[int]) -> list[int]:

@@ -1,12 +1,12 @@
-"""What leads from the texts of one checkpoint to those of a later one."""
+"""What leads from the encoded fields of one checkpoint to those of a later one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from stargraph.checkpoint.codec._edit_script import EditScript, compose, diff
+from stargraph.checkpoint.codec._edit_script import EditScript, apply, compose, diff, length_of
 from stargraph.checkpoint.codec._fields import DIGEST_BYTES, DIGESTS, EVENT, EncodedFields
 
 _SHORT: Final = 64
@@ -14,6 +14,10 @@ _SHORT: Final = 64
 
 _SHORT_EVENT: Final = 1024
 """Likewise for what a step tells, which is another in each; the compressor knows most of it."""
+
+_MOST_INSTRUCTIONS: Final = 1000
+"""A script that is composed of stored ones may be this long: longer ones are applied one after the other, since
+composing two takes time and memory by the product of their lengths."""
 
 NOTHING: Final = EncodedFields({}, {}, None)
 """The base of a record that has none."""
@@ -38,7 +42,7 @@ class Delta:
 
 
 def delta_between(old: EncodedFields, new: EncodedFields, grown: Mapping[str, bytes] | None = None) -> Delta:
-    """Return what leads from one checkpoint's texts to another's.
+    """Return what leads from the encoded fields of one checkpoint to those of another.
 
     Args:
         old: the base, or `NOTHING`.
@@ -53,25 +57,27 @@ def delta_between(old: EncodedFields, new: EncodedFields, grown: Mapping[str, by
     state: dict[str, EditScript] = {}
     for key, text in new.state.items():
         before = old.state.get(key)
+        if text is before:
+            continue
         if grown and before is not None and grown.get(key) is before:
             kept = len(before) - 1
             state[key] = [(0, kept), text[kept:]]
-        elif text is not before and text != before:
+        elif text != before:
             state[key] = script_between(before, text)
     return Delta(fields, state, tuple(new.state))
 
 
 def delta_after(old: EncodedFields, new: EncodedFields, grown: Mapping[str, bytes]) -> Delta:
-    """Return what leads from the texts of a step to those of the step after it.
+    """Return what leads from the encoded fields of a step to those of the step after it.
 
     Args:
         old: the step before.
         new: what is to be made.
         grown: as `delta_between` takes it.
     """
-    patch = delta_between(old, new, grown)
-    patch.fields[DIGESTS] = [new.fields[DIGESTS][:DIGEST_BYTES], *_AFTER]
-    return patch
+    delta = delta_between(old, new, grown)
+    delta.fields[DIGESTS] = [new.fields[DIGESTS][:DIGEST_BYTES], *_AFTER]
+    return delta
 
 
 def script_between(old: bytes | None, new: bytes, short: int = _SHORT) -> EditScript:
@@ -88,7 +94,7 @@ def script_between(old: bytes | None, new: bytes, short: int = _SHORT) -> EditSc
 
 
 def compose_deltas(first: Delta, second: Delta) -> Delta:
-    """Return the patch that has the effect of two, one after the other.
+    """Return the delta that has the effect of two, one after the other; both made here.
 
     Args:
         first: leads from A to B.
@@ -104,6 +110,64 @@ def _composed(first: dict[str, EditScript], second: dict[str, EditScript]) -> di
     both = first | second
     for name, script in second.items():
         before = first.get(name)
-        if before is not None and not (len(script) == 1 and type(script[0]) is bytes):
+        if before is not None and not _is_whole(script):
             both[name] = compose(before, script)
     return both
+
+
+def apply_scripts(
+    base: Mapping[str, bytes], steps: Sequence[Mapping[str, EditScript]], *, most: int
+) -> dict[str, bytes]:
+    """Return the texts that several steps make, each from those of the step before it; each is copied once.
+
+    Args:
+        base: the texts before the first step.
+        steps: what was stored for each step: the scripts of the texts that it changes.
+        most: how long all of them together may be, in bytes, so that records that copy again and again do not fill the
+            memory.
+
+    Returns:
+        The texts that any of the steps changes, in no particular order.
+
+    Raises:
+        ValueError: a script copies what is not there, or makes too much.
+    """
+    made: dict[str, bytes] = {}
+    edits: dict[str, list[EditScript]] = {}
+    for step in steps:
+        for name, script in step.items():
+            if len(script) == 1 and type(script[0]) is bytes:
+                made[name] = script[0]  # hides whatever there was before
+                if edits:
+                    edits.pop(name, None)
+            else:
+                edits.setdefault(name, []).append(script)
+    left = most - sum(map(len, made.values()))
+    for name, scripts in edits.items():
+        text = made[name] if name in made else base.get(name, b"")
+        made[name] = text = _apply_all(scripts, text, left)
+        left -= len(text)
+    if left < 0:
+        raise ValueError(f"it makes more than {most} bytes")
+    return made
+
+
+def _apply_all(scripts: list[EditScript], text: bytes, most: int) -> bytes:
+    """Apply scripts one after the other; composed, as long as that is cheap, so that the text is copied once."""
+    script = scripts[0]
+    for following in scripts[1:]:
+        if len(script) * len(following) > _MOST_INSTRUCTIONS:
+            text, script = apply(script, text, most=most), following
+            continue
+        length = sum(map(length_of, script))
+        if length > most or any(
+            type(part) is tuple and (part[0] < 0 or part[1] < 0 or part[0] + part[1] > length) for part in following
+        ):
+            raise ValueError("it copies what its base does not have")
+        script = compose(script, following)
+    return apply(script, text, most=most)
+
+
+def _is_whole(script: EditScript) -> bool:
+    """Tell whether a script makes a text from nothing, in one piece: most do."""
+    return len(script) == 1 and type(script[0]) is bytes

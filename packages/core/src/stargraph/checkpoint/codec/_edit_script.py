@@ -153,7 +153,7 @@ def compose(first: EditScript, second: EditScript) -> EditScript:
         first: makes B from A.
         second: makes C from B.
     """
-    ends = list(accumulate(map(_length, first)))
+    ends = list(accumulate(map(length_of, first)))
     script: EditScript = []
     for instruction in second:
         if isinstance(instruction, bytes):
@@ -163,8 +163,8 @@ def compose(first: EditScript, second: EditScript) -> EditScript:
         position = bisect_right(ends, start)
         while length:
             part = first[position]
-            offset = start - (ends[position] - _length(part))
-            taken = min(_length(part) - offset, length)
+            offset = start - (ends[position] - length_of(part))
+            taken = min(length_of(part) - offset, length)
             if isinstance(part, bytes):
                 _insert(script, part[offset : offset + taken])
             else:
@@ -203,5 +203,6 @@ def apply(script: Iterable[Instruction], old: bytes, *, most: int) -> bytes:
     return b"".join(parts)
 
 
-def _length(instruction: Instruction) -> int:
+def length_of(instruction: Instruction) -> int:
+    """Return how many bytes an instruction makes."""
     return len(instruction) if isinstance(instruction, bytes) else instruction[1]

@@ -1,8 +1,7 @@
-"""A checkpoint as texts.
+"""A checkpoint as encoded fields: what records are made of, and what deltas tell the difference of.
 
-One holds what repeats in every step of a run, one what the step tells, one the digests, and one each member of the
-state and of the update. Records are made of these, and differences are told between these. Digests are raw bytes and
-not JSON: they are noise to every compressor, and half as long.
+One text holds what repeats in every step of a run, one what the step tells, one the digests, and one each member of the
+state and of the update. Digests are raw bytes and not JSON: they are noise to every compressor, and half as long.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import Any, Final
 import orjson
 
 from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.protocol._digest import StepTexts
 from stargraph.checkpoint.values import EncodedValue
 
 RUN: Final = "run"
@@ -34,27 +34,13 @@ _RUN_FIELDS: Final = (
     "parent_step",
     "origin",
 )
-_EVENT_FIELDS: Final = (
-    "step",
-    "event",
-    "status",
-    "definition",
-    "last_node",
-    "task_id",
-    "task_started_at",
-    "frontier",
-    "interrupts",
-    "calls",
-    "error",
-    "timestamp",
-    "seal",
-)
+_EVENT_PREFIXES: Final = tuple(f'"{name}":'.encode() for name in StepTexts._fields)
+_ABSENT: Final = tuple(b"[]" if name in ("calls", "frontier", "interrupts") else b"null" for name in StepTexts._fields)
 DIGEST_BYTES: Final = 32
 BASE_CHECK_BYTES: Final = 4
 """How much of a digest tells a step from others that a record could be decoded from by mistake."""
 
 _run_values: Final = itemgetter(*_RUN_FIELDS)
-_event_values: Final = itemgetter(*_EVENT_FIELDS)
 
 
 @dataclass(slots=True)
@@ -72,85 +58,113 @@ class EncodedFields:
     update: dict[str, bytes] | None
 
     @property
-    def mark(self) -> bytes:
-        """The beginning of the digest; empty where there is none."""
+    def base_check(self) -> bytes:
+        """The beginning of the digest; empty if there is none."""
         return self.fields.get(DIGESTS, b"")[:BASE_CHECK_BYTES]
 
     @property
     def size(self) -> int:
-        """The length of the texts that are not the update's, in bytes."""
+        """The length of all texts but those of the update, in bytes."""
         return sum(map(len, self.fields.values())) + sum(map(len, self.state.values()))
 
 
 def run_values_of(checkpoint: Checkpoint) -> tuple[Any, ...]:
-    """Return the values that the text `run` is made of; equal ones make the same text.
-
-    Args:
-        checkpoint: the checkpoint.
-    """
+    """Return the values that the text `run` is made of; equal ones make the same text."""
     values = checkpoint.__dict__
     # A copy: that dictionary could be changed, and would then still be equal to itself.
     return (*_run_values(values), dict(values["metadata"]))
 
 
 def fields_of(checkpoint: Checkpoint, *, run_text: bytes | None = None) -> EncodedFields:
-    """Return the texts of a checkpoint.
+    """Return the encoded fields of a checkpoint.
 
     Args:
         checkpoint: valid.
-        run_text: the text `run`, where it is known.
+        run_text: the text `run`, if it is known.
     """
     values = checkpoint.__dict__
-    previous_digest = values["previous_digest"]
     fields = {
-        RUN: _text((*_RUN_FIELDS, "metadata"), run_values_of(checkpoint)) if run_text is None else run_text,
-        EVENT: _text(_EVENT_FIELDS, _event_values(values)),
-        DIGESTS: bytes.fromhex(values["digest"] + (previous_digest or "")),
+        RUN: _run_text(checkpoint) if run_text is None else run_text,
+        EVENT: _event_text(checkpoint),
+        DIGESTS: bytes.fromhex(values["digest"] + (values["previous_digest"] or "")),
     }
     update = checkpoint.encoded_update()
-    return EncodedFields(fields, _encoded(checkpoint.encoded_state()), None if update is None else _encoded(update))
+    return EncodedFields(fields, _texts(checkpoint.encoded_state()), None if update is None else _texts(update))
 
 
 def grown_lists(checkpoint: Checkpoint) -> dict[str, bytes]:
-    """Return the former texts of the lists that `EncodedValue.extended` has made, and forget them.
-
-    Args:
-        checkpoint: the checkpoint.
-    """
+    """Return the former texts of the lists that `EncodedValue.extended` has made, and forget them."""
     grown = {}
-    for key, fragment in checkpoint.encoded_state().items():
-        if fragment.grown_from is not None:
-            grown[key] = fragment.grown_from
-            fragment.grown_from = None  # so that the text before does not stay in memory
+    for key, value in checkpoint.encoded_state().items():
+        if value.grown_from is not None:
+            grown[key] = value.grown_from
+            value.grown_from = None  # so that the text before does not stay in memory
     return grown
 
 
-def checkpoint_of(texts: EncodedFields) -> Checkpoint:
-    """Return the checkpoint that texts make, verified by its digest.
+def checkpoint_of(encoded: EncodedFields) -> Checkpoint:
+    """Return the checkpoint that encoded fields make, verified by its digest.
 
     Args:
-        texts: what was stored.
+        encoded: what was stored.
 
     Raises:
         CheckpointCorruptedError: the digest does not fit.
         ValueError: a text is missing, unknown or malformed.
     """
-    if texts.fields.keys() != _NAMES:
+    if encoded.fields.keys() != _NAMES:
         raise ValueError("it is not made of run, event and digests")
-    digests = texts.fields[DIGESTS]
+    digests = encoded.fields[DIGESTS]
     if len(digests) not in (DIGEST_BYTES, 2 * DIGEST_BYTES):
         raise ValueError(f"its digests take {len(digests)} bytes")
-    fields = _members(texts.fields[RUN]) | _members(texts.fields[EVENT])
+    fields = _members(encoded.fields[RUN]) | _members(encoded.fields[EVENT])
     fields["digest"] = digests[:DIGEST_BYTES].hex()
     fields["previous_digest"] = digests[DIGEST_BYTES:].hex() or None
-    update = None if texts.update is None else _fragments(texts.update)
-    return Checkpoint.from_stored(fields, _fragments(texts.state), update)
+    state = {key: EncodedValue.of_stored(text) for key, text in encoded.state.items()}
+    update = None if encoded.update is None else _update(encoded.update, encoded.state, state)
+    return Checkpoint.from_stored(fields, state, update)
 
 
-def _text(names: tuple[str, ...], values: tuple[Any, ...]) -> bytes:
+def _update(
+    texts: Mapping[str, bytes], state_texts: Mapping[str, bytes], state: Mapping[str, EncodedValue]
+) -> dict[str, EncodedValue]:
+    # What a node returned is mostly in the state now, and is then parsed and digested once.
+    return {
+        key: state[key] if text == state_texts.get(key) else EncodedValue.of_stored(text) for key, text in texts.items()
+    }
+
+
+def _run_text(checkpoint: Checkpoint) -> bytes:
     # What is left out reads as None, or as empty.
-    members = {name: value for name, value in zip(names, values, strict=True) if value is not None and value != ()}
-    return orjson.dumps(members, default=vars, option=orjson.OPT_UTC_Z)
+    members = {
+        name: value
+        for name, value in zip(_RUN_FIELDS, _run_values(checkpoint.__dict__), strict=True)
+        if value is not None
+    }
+    if checkpoint.metadata:
+        members["metadata"] = checkpoint.metadata
+    return _json(members)
+
+
+def _event_text(checkpoint: Checkpoint) -> bytes:
+    texts = checkpoint.step_texts()
+    if checkpoint.definition is not None or checkpoint.calls or checkpoint.interrupts:
+        # They hold user-defined values, whose members come back in their own order, which the digest does not know.
+        texts = texts._replace(
+            definition=_json(checkpoint.definition),
+            calls=_json(checkpoint.calls),
+            interrupts=_json(checkpoint.interrupts),
+        )
+    members = [
+        prefix + text for prefix, text, absent in zip(_EVENT_PREFIXES, texts, _ABSENT, strict=True) if text != absent
+    ]
+    if checkpoint.seal is not None:
+        members.append(b'"seal":' + _json(checkpoint.seal))
+    return b"{%b}" % b",".join(members)
+
+
+def _json(value: Any) -> bytes:
+    return orjson.dumps(value, default=vars, option=orjson.OPT_UTC_Z)
 
 
 def _members(text: bytes) -> dict[str, Any]:
@@ -160,9 +174,5 @@ def _members(text: bytes) -> dict[str, Any]:
     return members
 
 
-def _encoded(fragments: Mapping[str, EncodedValue]) -> dict[str, bytes]:
-    return {key: fragment.encoded for key, fragment in fragments.items()}
-
-
-def _fragments(texts: Mapping[str, bytes]) -> dict[str, EncodedValue]:
-    return {key: EncodedValue(orjson.loads(text), text) for key, text in texts.items()}
+def _texts(members: Mapping[str, EncodedValue]) -> dict[str, bytes]:
+    return {key: value.encoded for key, value in members.items()}

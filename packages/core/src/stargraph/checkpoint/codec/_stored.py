@@ -1,6 +1,6 @@
 r"""The stored form of a checkpoint: a record.
 
-    byte 0     the version of the form, 3
+    byte 0     the version of the form, 4
     byte 1     flags: 1 the body is compressed (zstd, with the dictionary of `_dictionary`), 2 the body is encrypted
     varint     how many records it is decoded from, the keyframe first; 0 for a keyframe
     varints    for each of them, how many steps before this one
@@ -12,13 +12,13 @@ is made:
     f   `run`, `event` and `digests`, where they differ from the base's
     s   members of the state that are new or differ
     d   members of the base's state that are gone
-    o   the members of the state in order, where it is not that of the base with the new ones behind
-    u   the members of the update, in order; missing where there is no update
+    o   the members of the state in order, if it is not that of the base with the new ones behind
+    u   the members of the update, in order; missing if there is no update
 
 `run` and `event` are objects of the checkpoint's fields, as JSON; what is None or empty is left out. `digests` are
 its digest and the one before it, 32 bytes each.
 
-Where it has a base, the literals begin with the first 4 bytes of the base's digest: another record in its place could
+If it has a base, the literals begin with the first 4 bytes of the base's digest: another record in its place could
 give the right values in another order, which no digest tells.
 
 A text is made by a script: the number n, or a list of instructions. n takes the next n bytes of the literals; in a
@@ -36,9 +36,9 @@ import orjson
 import zstandard
 
 from stargraph.checkpoint.codec._cipher import Cipher, no_keys, not_encrypted
-from stargraph.checkpoint.codec._delta import Delta, script_between
+from stargraph.checkpoint.codec._delta import Delta, apply_scripts, script_between
 from stargraph.checkpoint.codec._dictionary import DICTIONARY
-from stargraph.checkpoint.codec._edit_script import EditScript, apply
+from stargraph.checkpoint.codec._edit_script import EditScript
 from stargraph.checkpoint.codec._fields import BASE_CHECK_BYTES, EncodedFields
 from stargraph.checkpoint.values import MAX_BYTES
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StateError, StoreVersionError
@@ -67,42 +67,43 @@ _BEST_RATIO: Final = 64
 def pack(
     run_id: str,
     step: int,
-    patch: Delta,
-    texts: EncodedFields,
+    delta: Delta,
+    encoded: EncodedFields,
     *,
-    bases: tuple[int, ...],
-    base_mark: bytes,
-    base_keys: Sequence[str],
-    cipher: Cipher | None,
+    base_steps: tuple[int, ...] = (),
+    base_check: bytes = b"",
+    base_keys: Sequence[str] = (),
+    cipher: Cipher | None = None,
 ) -> bytes:
-    """Return the record of a checkpoint.
+    """Return the record of a checkpoint; a keyframe if no base is given.
 
     Args:
         run_id: the run.
         step: the step.
-        patch: what leads from the base to it.
-        texts: its own texts.
-        bases: the steps that it is decoded from, the keyframe first.
-        base_mark: the mark of the base's texts; empty for a keyframe.
+        delta: what leads from the base to it.
+        encoded: its own encoded fields.
+        base_steps: the steps that it is decoded from, the keyframe first.
+        base_check: that of the base.
         base_keys: the members of the base's state, in order.
         cipher: encrypts it.
 
     Raises:
         StateError: it is too large.
     """
-    literals = [base_mark]
-    index: dict[str, Any] = {"f": {name: _written(script, literals) for name, script in patch.fields.items()}}
-    if patch.state:
-        index["s"] = {key: _written(script, literals) for key, script in patch.state.items()}
-    if bases and base_keys != patch.keys:
-        gone = [key for key in base_keys if key not in texts.state]
+    literals = [base_check]
+    index: dict[str, Any] = {"f": {name: _written(script, literals) for name, script in delta.fields.items()}}
+    if delta.state:
+        index["s"] = {key: _written(script, literals) for key, script in delta.state.items()}
+    if base_steps and base_keys != delta.keys:
+        gone = [key for key in base_keys if key not in encoded.state]
         if gone:
             index["d"] = gone
-        if _implied_order(base_keys, texts.state) != list(texts.state):
-            index["o"] = list(texts.state)
-    if texts.update is not None:
+        if _implied_order(base_keys, encoded.state) != list(encoded.state):
+            index["o"] = list(encoded.state)
+    if encoded.update is not None:
         index["u"] = {
-            key: _written(script_between(texts.state.get(key), text), literals) for key, text in texts.update.items()
+            key: _written(script_between(encoded.state.get(key), text), literals)
+            for key, text in encoded.update.items()
         }
     body = b"".join((orjson.dumps(index), b"\n", *literals))
     if len(body) > MOST_BYTES:
@@ -121,15 +122,15 @@ def pack(
     if cipher is not None:
         flags |= _ENCRYPTED
     header = bytearray((RECORD_VERSION, flags))
-    _put_number(header, len(bases))
-    for earlier in bases:
+    _put_number(header, len(base_steps))
+    for earlier in base_steps:
         _put_number(header, step - earlier)
     if cipher is not None:
         body = cipher.encrypt(body, run_id=run_id, step=step, header=bytes(header))
     return bytes(header) + body
 
 
-class Opened:
+class StoredRecord:
     """A record whose body can be read.
 
     Args:
@@ -139,7 +140,12 @@ class Opened:
         cipher: decrypts it.
 
     Attributes:
-        bases: the steps that it is decoded from, the keyframe first.
+        step: the step.
+        size: the length of what is stored, in bytes.
+        base_steps: the steps that it is decoded from, the keyframe first.
+        base_check: the beginning of its base's digest; empty for a keyframe.
+        fields: the scripts of `run`, `event` and `digests`, as far as they differ from the base's.
+        state: the scripts of members of the state that are new or differ.
 
     Raises:
         CheckpointCorruptedError: it is not what was written.
@@ -147,7 +153,9 @@ class Opened:
     """
 
     def __init__(self, record: bytes, run_id: str, step: int, cipher: Cipher | None) -> None:
-        self.bases, start = _header(record, run_id, step)
+        self.step = step
+        self.size = len(record)
+        self.base_steps, start = _header(record, run_id, step)
         flags, body = record[1], record[start:]
         if flags & _ENCRYPTED:
             if cipher is None:
@@ -160,56 +168,53 @@ class Opened:
                 body = _inflate(body)
             line = body.index(b"\n")
             self._index = _object(orjson.loads(memoryview(body)[:line]))
-            literals = _Literals(body, line + 1)
-            self._base_mark = literals.take(BASE_CHECK_BYTES if self.bases else 0)
-            self._fields = literals.scripts(self._index["f"])
-            self._state = literals.scripts(self._index.get("s", {}))
+            literals = _LiteralReader(body, line + 1)
+            self.base_check = literals.take(BASE_CHECK_BYTES if self.base_steps else 0)
+            self.fields = literals.scripts(self._index["f"])
+            self.state = literals.scripts(self._index.get("s", {}))
             update = self._index.get("u")
             self._update = None if update is None else literals.scripts(update)
             literals.end()
         except (ValueError, TypeError, KeyError, zstandard.ZstdError) as error:
             raise corrupted(run_id, step, str(error).partition("\n")[0]) from None
 
-    def texts(self, base: EncodedFields) -> EncodedFields:
-        """Return the texts of the checkpoint, but for those of its update.
+    def keys(self, base_keys: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the members of the state, in order.
 
         Args:
-            base: those of the checkpoint that it is decoded from, or `NOTHING`.
+            base_keys: those of the base; empty for a keyframe.
 
         Raises:
-            ValueError: they cannot be made from that base.
+            ValueError: the order that is stored is not one of the members.
         """
-        if base.mark != self._base_mark:
-            raise ValueError("what is stored in the place of its base is another step")
-        fields = base.fields | _made(self._fields, base.fields)
-        made = _made(self._state, base.state)
-        gone = set(self._index.get("d", ()))
-        state = {key: text for key, text in base.state.items() if key not in gone} | made
-        order = self._index.get("o")
-        if order is not None:
-            if len(order) != len(state) or not all(type(key) is str and key in state for key in order):
-                raise ValueError("its order of the state is not that of the members")
-            state = {key: state[key] for key in order}
-        return EncodedFields(fields, state, None)
+        order, gone = self._index.get("o"), self._index.get("d", ())
+        if order is None and not gone:
+            if not base_keys:
+                return tuple(self.state)
+            known = set(base_keys)
+            new = [key for key in self.state if key not in known]
+            return (*base_keys, *new) if new else base_keys
+        removed = set(gone)
+        members = dict.fromkeys([*(key for key in base_keys if key not in removed), *self.state])
+        if order is None:
+            return tuple(members)
+        if len(order) != len(members) or {*order} != members.keys():
+            raise ValueError("its order of the state is not that of the members")
+        return tuple(order)
 
-    def update(self, texts: EncodedFields) -> dict[str, bytes] | None:
-        """Return the texts of the update, or None where there is none.
+    def update(self, state: Mapping[str, bytes]) -> dict[str, bytes] | None:
+        """Return the texts of the update, or None if there is none.
 
         Args:
-            texts: what `texts` returned.
+            state: the texts of the state, from which they are made.
 
         Raises:
-            ValueError: they cannot be made from the state.
+            ValueError: they cannot be made from it.
         """
-        return None if self._update is None else _made(self._update, texts.state)
-
-    def patch(self, texts: EncodedFields) -> Delta:
-        """Return what leads from the base to the checkpoint.
-
-        Args:
-            texts: what `texts` returned.
-        """
-        return Delta(self._fields, self._state, tuple(texts.state))
+        if self._update is None:
+            return None
+        made = apply_scripts(state, [self._update], most=MOST_BYTES)
+        return {key: made[key] for key in self._update}
 
 
 def base_steps_of(record: bytes, *, run_id: str, step: int) -> tuple[int, ...]:
@@ -284,6 +289,8 @@ def _header(record: bytes, run_id: str, step: int) -> tuple[tuple[int, ...], int
         count, position = _number(record, 2)
         if count > _MOST_BASES:
             raise ValueError
+        if not count:
+            return (), position
         bases = []
         for _ in range(count):
             before, position = _number(record, position)
@@ -336,7 +343,7 @@ def _written(script: EditScript, literals: list[bytes]) -> int | list[int]:
     return spec
 
 
-class _Literals:
+class _LiteralReader:
     """The literals of a body, taken one after the other."""
 
     def __init__(self, body: bytes, start: int) -> None:
@@ -380,18 +387,6 @@ class _Literals:
         text = self._body[self._position : end]
         self._position = end
         return text
-
-
-def _made(scripts: Mapping[str, EditScript], base: Mapping[str, bytes]) -> dict[str, bytes]:
-    texts: dict[str, bytes] = {}
-    left = MOST_BYTES  # so that a record that copies again and again does not fill the memory
-    for name, script in scripts.items():
-        # Most are one piece.
-        whole = script[0] if len(script) == 1 else None
-        text = whole if type(whole) is bytes else apply(script, base.get(name, b""), most=left)
-        left -= len(text)
-        texts[name] = text
-    return texts
 
 
 def _object(value: object) -> dict[str, Any]:

@@ -43,29 +43,18 @@ class StepTexts(NamedTuple):
     timestamp: bytes
 
 
+_RUN_MEMBERS: Final = (
+    ("graph_hash", "graph_id"),
+    ("metadata", "origin", "parent_run_id", "parent_step"),
+    ("process", "run_id", "runtime_hash", "started_at"),
+)
 _EMPTY: Final = b"[]"
 _NULL: Final = b"null"
 
 
 def run_texts_of(fields: Mapping[str, Any]) -> RunTexts:
     """Return the text of the members that repeat in a run."""
-    return RunTexts(
-        b'"graph_hash":%b,"graph_id":%b' % (_text(fields["graph_hash"]), _text(fields["graph_id"])),
-        b'"metadata":%b,"origin":%b,"parent_run_id":%b,"parent_step":%b'
-        % (
-            _text(fields["metadata"]),
-            _text(fields["origin"]),
-            _text(fields["parent_run_id"]),
-            _text(fields["parent_step"]),
-        ),
-        b'"process":%b,"run_id":%b,"runtime_hash":%b,"started_at":%b'
-        % (
-            _text(fields["process"]),
-            _text(fields["run_id"]),
-            _text(fields["runtime_hash"]),
-            _text(fields["started_at"]),
-        ),
-    )
+    return RunTexts(*[_members({name: fields[name] for name in names}) for names in _RUN_MEMBERS])
 
 
 def step_texts_of(fields: Mapping[str, Any]) -> StepTexts:
@@ -150,6 +139,10 @@ def digest_of(
     return assembled_digest(
         fields, run_texts_of(fields), step_texts_of(fields), digests_text(state), digests_text(update)
     )
+
+
+def _members(members: dict[str, Any]) -> bytes:
+    return canonical(members, plain=_plain)[1:-1]
 
 
 def _text(value: Any) -> bytes:

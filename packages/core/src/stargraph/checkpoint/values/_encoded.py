@@ -84,6 +84,15 @@ class EncodedValue:
         owned = decode(encoded) if type(value) is list or type(value) is dict else value
         return cls(owned, encoded)
 
+    @classmethod
+    def of_stored(cls, encoded: bytes) -> EncodedValue:
+        """Return the value of a text that `encoded` held when it was stored.
+
+        Raises:
+            ValueError: it is not JSON.
+        """
+        return cls(decode(encoded), encoded)
+
     def extended(self, more: EncodedValue) -> EncodedValue:
         """Return the fragment of a list with the items of another list behind its own; its cost follows those.
 

@@ -168,11 +168,16 @@ def canonical(value: JsonValue, *, plain: Callable[[Any], JsonValue] | None = No
     Returns:
         UTF-8 text as docs/digest.md specifies it.
     """
-    return _fast_canonical(value, plain) if _FAST_IS_CANONICAL else _slow_canonical(value, plain).encode()
+    if _FAST_IS_CANONICAL:
+        return orjson.dumps(value, default=plain, option=_CANONICAL)
+    return _slow_canonical(value, plain).encode()
+
+
+_CANONICAL: Final = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME
 
 
 def _fast_canonical(value: JsonValue, plain: Callable[[Any], JsonValue] | None = None) -> bytes:
-    return orjson.dumps(value, default=plain, option=orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME)
+    return orjson.dumps(value, default=plain, option=_CANONICAL)
 
 
 def _slow_canonical(value: JsonValue, plain: Callable[[Any], JsonValue] | None = None) -> str:

@@ -193,7 +193,7 @@ class AppendStatements:
 
 def base_of(record: Record) -> int | None:
     """Return the step that a record is decoded from, or None if it stands alone."""
-    return record.bases[-1] if record.bases else None
+    return record.base_steps[-1] if record.base_steps else None
 
 
 def encode_appends(checkpoints: Sequence[Checkpoint], codec: Codec, *, most: int | None = None) -> Iterator[Append]:

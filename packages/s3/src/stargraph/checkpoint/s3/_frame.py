@@ -60,8 +60,8 @@ def pack(checkpoint: Checkpoint, record: Record, codec: Codec) -> bytes:
         "size": len(record.data),
         "summary": orjson.Fragment(summary_json(checkpoint)),
     }
-    if record.bases:
-        line["bases"] = record.bases
+    if record.base_steps:
+        line["bases"] = record.base_steps
     return b"".join((orjson.dumps(line), b"\n", record.data))
 
 

@@ -83,7 +83,9 @@ class Append:
         self._digests = [bytes.fromhex(codec.fingerprint(checkpoint.digest)) for checkpoint in checkpoints]
         # A prune may have removed what a record is decoded from.
         first = checkpoints[0].step
-        self._bases = sorted({record.bases[-1] for record in records if record.bases and record.bases[-1] < first})
+        self._bases = sorted(
+            {record.base_steps[-1] for record in records if record.base_steps and record.base_steps[-1] < first}
+        )
         self._values = self._row_values()
 
     def apply(self, connection: sqlite3.Connection, /) -> bool:
@@ -104,7 +106,7 @@ class Append:
         checkpoint, record, codec = self.checkpoints[0], self.records[0], self._codec
         if self._judge(connection, checkpoint) == "stored":
             return False
-        if record.bases:  # a prune has removed what it is decoded from
+        if record.base_steps:  # a prune has removed what it is decoded from
             alone = Append([checkpoint], [codec.encode_alone(checkpoint)], codec)
             if alone._claim(connection):
                 alone._insert(connection)

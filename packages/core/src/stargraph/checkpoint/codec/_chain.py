@@ -1,0 +1,147 @@
+"""Reading: the way from a keyframe to a step, whose deltas are applied together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from stargraph.checkpoint.codec._cipher import Cipher
+from stargraph.checkpoint.codec._delta import NOTHING, Delta, apply_scripts
+from stargraph.checkpoint.codec._edit_script import EditScript, apply, length_of
+from stargraph.checkpoint.codec._fields import BASE_CHECK_BYTES, DIGEST_BYTES, DIGESTS, EncodedFields
+from stargraph.checkpoint.codec._stored import MOST_BYTES, StoredRecord
+
+_SAME_DIGESTS: Final[EditScript] = []
+_MOST_DIGESTS: Final = 2 * DIGEST_BYTES
+
+
+class ChainStep(NamedTuple):
+    """A step on the way from a keyframe, its base check, and the delta that leads to it from the one before it."""
+
+    step: int
+    base_check: bytes
+    delta: Delta
+
+
+@dataclass(slots=True)
+class _Place:
+    """A step on the way, as far as it was looked at.
+
+    Attributes:
+        record: its record.
+        digests: its digest, and that of the step before it.
+        keys: the members of its state, in order.
+        encoded: its encoded fields without the update; None as long as nobody asked for them.
+    """
+
+    record: StoredRecord
+    digests: bytes
+    keys: tuple[str, ...]
+    encoded: EncodedFields | None
+
+
+class Chain:
+    """Records of one run; what one step is decoded from is kept for the next one.
+
+    Args:
+        records: the records by step.
+        run_id: the run.
+        cipher: decrypts them.
+    """
+
+    def __init__(self, records: Mapping[int, bytes], run_id: str, cipher: Cipher | None) -> None:
+        self.run_id = run_id
+        self._records = records
+        self._cipher = cipher
+        self._path: list[_Place] = []
+
+    def read(self, step: int) -> EncodedFields:
+        """Return the encoded fields of a step.
+
+        Raises:
+            CheckpointError: a record is not what was written, or missing.
+            ValueError: likewise.
+        """
+        known = {place.record.step: position for position, place in enumerate(self._path)}
+        ahead: list[StoredRecord] = []
+        at: int | None = step
+        while at is not None and at not in known:
+            data = self._records.get(at)
+            if data is None:
+                raise ValueError(f"step {at}, which it is decoded from, is missing")
+            record = StoredRecord(data, self.run_id, at, self._cipher)
+            ahead.append(record)
+            at = record.base_steps[-1] if record.base_steps else None
+        del self._path[0 if at is None else known[at] + 1 :]
+        for record in reversed(ahead):
+            self._path.append(self._place(record))
+        encoded = self._encoded()
+        return EncodedFields(encoded.fields, encoded.state, self._path[-1].record.update(encoded.state))
+
+    def _place(self, record: StoredRecord) -> _Place:
+        base = self._path[-1] if self._path else None
+        if record.base_check != (b"" if base is None else base.digests[:BASE_CHECK_BYTES]):
+            raise ValueError("what is stored in the place of its base is another step")
+        before = b"" if base is None else base.digests
+        digests = apply(record.fields.get(DIGESTS, _SAME_DIGESTS), before, most=_MOST_DIGESTS)
+        return _Place(record, digests, record.keys(() if base is None else base.keys), None)
+
+    def _encoded(self) -> EncodedFields:
+        """Return the encoded fields of the last place, made from the nearest ones before it that are made."""
+        last = len(self._path) - 1
+        # A keyframe has no scripts but literals: it is made first, and what follows is applied to it.
+        start = last
+        while start > 0 and self._path[start].encoded is None:
+            start -= 1
+        if self._path[start].encoded is None:
+            self._path[start].encoded = _applied(NOTHING, self._path[start : start + 1])
+        base = self._path[start].encoded
+        assert base is not None
+        if start < last:
+            base = self._path[last].encoded = _applied(base, self._path[start + 1 :])
+        return base
+
+    @property
+    def keyframe_size(self) -> int:
+        """The length of the texts of the keyframe, in bytes."""
+        keyframe = self._path[0].record
+        scripts = (*keyframe.fields.values(), *keyframe.state.values())
+        return sum(length_of(instruction) for script in scripts for instruction in script)
+
+    @property
+    def record_sizes(self) -> list[int]:
+        """The lengths of the records, the keyframe first, in bytes."""
+        return [place.record.size for place in self._path]
+
+    def steps(self) -> tuple[ChainStep, ...]:
+        """Return the way from the keyframe to the step that was read last."""
+        keyframe, *others = self._path
+        return (
+            keyframe_step(keyframe.record.step, keyframe.digests[:BASE_CHECK_BYTES], keyframe.keys),
+            *(
+                ChainStep(
+                    place.record.step,
+                    place.digests[:BASE_CHECK_BYTES],
+                    Delta(place.record.fields, place.record.state, place.keys),
+                )
+                for place in others
+            ),
+        )
+
+
+def keyframe_step(step: int, base_check: bytes, keys: tuple[str, ...]) -> ChainStep:
+    """Return the beginning of a chain: nothing is ever made from what leads to a keyframe."""
+    return ChainStep(step, base_check, Delta({}, {}, keys))
+
+
+def _applied(base: EncodedFields, places: list[_Place]) -> EncodedFields:
+    records = [place.record for place in places]
+    keys = places[-1].keys
+    fields = apply_scripts(base.fields, [record.fields for record in records], most=MOST_BYTES)
+    made = apply_scripts(base.state, [record.state for record in records], most=MOST_BYTES)
+    try:
+        state = {key: made[key] if key in made else base.state[key] for key in keys}
+    except KeyError as error:
+        raise ValueError(f"its state lacks the member {error.args[0]!r:.60}") from None
+    return EncodedFields(base.fields | fields, state, None)
