@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from support.graphs import graph
 from support.memory import MemoryCheckpointer
@@ -112,3 +114,71 @@ rules: [{id: each, when: {node: a}, then: [{kind: map, over: "[1, 2]", target: b
     with pytest.raises(GraphError) as caught:
         await (await graph(changed).start(checkpointer=store)).resume("r")
     assert caught.value.reason == "migration-in-fork"
+
+
+PARENT = """
+id: parent
+state_schema: {n: {type: int, default: 0}}
+nodes:
+  - {id: sub, kind: subgraph, graph: child.yaml, outputs: {n: "state.n"}}
+  - {id: last, kind: "support.nodes:count"}
+"""
+OLD_CHILD = f"id: child\n{OLD}"
+NEW_CHILD = f"id: child\n{NEW}"
+
+
+def family(folder: Path, child: str) -> Graph:
+    folder.mkdir()
+    (folder / "child.yaml").write_text(f'ir_version: "1.0.0"\n{child}')
+    (folder / "parent.yaml").write_text(f'ir_version: "1.0.0"\n{PARENT}')
+    return Graph.from_file(folder / "parent.yaml")
+
+
+async def waiting_child(store: MemoryCheckpointer, folder: Path) -> str:
+    """Start the parent; its child waits. Return the hash of the child's graph."""
+    run = await family(folder, OLD_CHILD).start(checkpointer=store, run_id="r")
+    assert (await run.start()).status == "awaiting_input"
+    (child,) = (run_id for run_id in store.runs if run_id != "r")
+    return store.runs[child][0].graph_hash
+
+
+def new_child(old_hash: str, rename: str = "{ask: confirm}") -> str:
+    return (
+        NEW_CHILD.replace("FROM", f'"{old_hash[:16]}"')
+        .replace("TRANSFORM", "add_total")
+        .replace("{ask: confirm}", rename)
+    )
+
+
+async def test_a_child_run_crosses_by_the_migrate_block_of_its_own_graph(
+    store: MemoryCheckpointer, tmp_path: Path
+) -> None:
+    old_hash = await waiting_child(store, tmp_path / "old")
+    run = await family(tmp_path / "new", new_child(old_hash)).start(checkpointer=store)
+    assert (await run.check("r")).status == "awaiting_input"
+    assert (await run.resume("r")).status == "awaiting_input"
+    (child,) = (run_id for run_id in store.runs if run_id != "r")
+    assert store.events(child)[3:] == ["migrated", "resumed", "asked confirm"]
+    (question,) = store.runs["r"][-1].interrupts
+    await run.respond(question.id, True)
+    assert (await run.resume()).status == "done"
+    assert run.state == {"n": 3}
+
+
+async def test_a_child_that_no_entry_carries_over_is_refused(store: MemoryCheckpointer, tmp_path: Path) -> None:
+    await waiting_child(store, tmp_path / "old")
+    run = await family(tmp_path / "new", new_child("0" * 64)).start(checkpointer=store)
+    before = store.events("r")
+    with pytest.raises(HashMismatchError):
+        await run.resume("r")
+    assert store.events("r") == before
+
+
+async def test_an_accepted_change_does_not_leave_a_child_before_a_node_that_is_gone(
+    store: MemoryCheckpointer, tmp_path: Path
+) -> None:
+    await waiting_child(store, tmp_path / "old")
+    run = await family(tmp_path / "new", new_child("0" * 64)).start(checkpointer=store)
+    with pytest.raises(GraphError) as raised:
+        await run.resume("r", accept=("graph", "runtime"))
+    assert raised.value.reason == "unknown-node"

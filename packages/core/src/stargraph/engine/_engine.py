@@ -80,12 +80,13 @@ class Engine:
             plan,
             log,
             executor_id=executor_id,
-            spawn=lambda child_plan, child_log: Engine(
+            spawn=lambda child_plan, child_log, changed: Engine(
                 child_plan,
                 child_log,
                 executor_id=executor_id,
                 executors=executors,
                 publish=publish,
+                asks_again=changed,
                 terms=ForkOverrides(effects=terms.effects),
                 watch=watch,
             ),

@@ -12,6 +12,7 @@ from stargraph.checkpoint.protocol import ENDED, Checkpoint, JsonValue, ProcessI
 from stargraph.engine._attempts import NodeFailed
 from stargraph.engine._expressions import Expression
 from stargraph.engine._log import RunLog
+from stargraph.engine._migration import check_frontier, migrated, migration_for
 from stargraph.engine._plan import Plan
 from stargraph.engine._questions import Question, Suspended
 from stargraph.engine._transitions import status_of, tasks_of
@@ -64,11 +65,11 @@ class Children:
         plan: the graph of the parent.
         log: the log of the parent.
         executor_id: names this executor.
-        spawn: makes the engine of a child.
+        spawn: makes the engine of a child; True if its open questions may be others now.
     """
 
     def __init__(
-        self, plan: Plan, log: RunLog, *, executor_id: str, spawn: Callable[[Plan, RunLog], ChildEngine]
+        self, plan: Plan, log: RunLog, *, executor_id: str, spawn: Callable[[Plan, RunLog, bool], ChildEngine]
     ) -> None:
         self._plan = plan
         self._log = log
@@ -110,9 +111,9 @@ class Children:
         """
         plan = self._plan.children[task.node]
         try:
-            log = await self._open(plan, tail, task, item)
+            log, changed = await self._open(plan, tail, task, item)
             if log.tail.status not in ENDED:
-                engine = self._running[task.id] = self._spawn(plan, log)
+                engine = self._running[task.id] = self._spawn(plan, log, changed)
                 if self._pause_grace is not None:
                     engine.pause(self._pause_grace)
                 try:
@@ -125,7 +126,8 @@ class Children:
             raise StoreFaultError(error) from error
         return child_outcome(self._plan, log.tail, task)
 
-    async def _open(self, plan: Plan, tail: Checkpoint, task: Task, item: JsonValue) -> RunLog:
+    async def _open(self, plan: Plan, tail: Checkpoint, task: Task, item: JsonValue) -> tuple[RunLog, bool]:
+        """Return the log of a child run, and whether another graph or other code has made it."""
         run_id = child_run_id(tail.run_id, task.id)
         latest = await self._log.read_latest(run_id)
         if latest is None:
@@ -136,7 +138,7 @@ class Children:
             except BaseException as error:
                 raise NodeFailed(error) from error
             await self._log.write(first)
-            return self._log.of_child(first)
+            return self._log.of_child(first), False
         if latest.parent_run_id != tail.run_id:
             raise CheckpointError(
                 f"run {run_id!r} exists already, and is no child of run {tail.run_id!r}",
@@ -146,8 +148,16 @@ class Children:
             )
         log = self._log.of_child(latest)
         if latest.status not in ENDED:
+            migration = migration_for(plan, latest)
+            if migration is None:
+                check_frontier(plan, latest)
+            else:
+                now = datetime.now(UTC)
+                await log.append(
+                    lambda current: migrated(plan, migration, current, executor_id=self._executor_id, now=now)
+                )
             await log.append(lambda current: self._resumed(plan, current))
-        return log
+        return log, (latest.graph_hash, latest.runtime_hash) != (plan.graph_hash, plan.runtime_hash)
 
     def _genesis(self, plan: Plan, run_id: str, tail: Checkpoint, task: Task, item: JsonValue) -> Checkpoint:
         state, update = plan.state.initial(child_inputs(self._plan, tail, task, item))

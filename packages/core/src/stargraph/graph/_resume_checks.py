@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from stargraph.checkpoint.protocol import Checkpoint, JsonValue, Task
+from stargraph.checkpoint.protocol import Checkpoint, JsonValue
 from stargraph.engine import Plan, RunEvent, runtime_changes
-from stargraph.errors import CheckpointError, GraphError, HashMismatchError
+from stargraph.errors import CheckpointError, HashMismatchError
 from stargraph.ir import definition_changes
 
 ReadStep = Callable[[int], Awaitable[Checkpoint | None]]
@@ -71,26 +71,6 @@ async def recorded_definition(tail: Checkpoint, read_step: ReadStep, part: str) 
         return None
     found: dict[str, JsonValue] | None = record.definition.get(part)
     return found
-
-
-def check_frontier(plan: Plan, tail: Checkpoint) -> None:
-    """Refuse a run whose next node the graph does not have; it may not, where its change was accepted.
-
-    Args:
-        plan: the graph that was loaded.
-        tail: the latest checkpoint.
-
-    Raises:
-        GraphError: a node or a rule is missing.
-    """
-    for item in tail.frontier:
-        node = item.node if isinstance(item, Task) else item.join
-        if node not in plan.nodes or (item.rule is not None and item.rule not in plan.rules):
-            raise GraphError(
-                f"run {tail.run_id!r} stands before node {node!r}, which this graph does not have as it was",
-                reason="unknown-node",
-                hint="Put it back, or carry the run over with a migrate block that renames it.",
-            )
 
 
 def refuse_unfinished_fork(tail: Checkpoint) -> None:

@@ -24,6 +24,7 @@ from stargraph.engine import (
     new_executor_id,
     status_of,
 )
+from stargraph.engine._migration import check_frontier, children_migrate, migrated, migration_for
 from stargraph.errors import CheckpointConflictError, CheckpointError
 from stargraph.graph._control import (
     CANCEL_GRACE,
@@ -33,13 +34,12 @@ from stargraph.graph._control import (
     respond,
     takes_no_answers,
 )
-from stargraph.graph._migration import migrated, migration_for
 from stargraph.graph._resume_checks import (
-    check_frontier,
     check_hashes,
     is_cancel_requested,
     is_crash_loop,
     open_record,
+    recorded_definition,
     refuse_unfinished_fork,
 )
 from stargraph.runtime import dispatch
@@ -219,7 +219,8 @@ class Run:
             StateError: as `resume` raises.
             GraphError: as `resume` raises.
         """
-        tail = await dispatch.read_run(self._store, run_id or self.run_id, keyring=self._keyring)
+        self.run_id = run_id or self.run_id
+        tail = await dispatch.read_run(self._store, self.run_id, keyring=self._keyring)
         if tail.status != "done":
             self._refuse_ended(tail)
             await self._carried_over(tail, new_executor_id(), accept)
@@ -231,6 +232,11 @@ class Run:
         migration = migration_for(self._plan, tail)
         if migration is not None:
             return migrated(self._plan, migration, tail, executor_id=executor_id, now=datetime.now(UTC))
+        if tail.graph_hash != self._plan.graph_hash and "graph" not in accept:
+            stored = await recorded_definition(tail, self._read_step, "graph")
+            if stored is not None and children_migrate(self._plan, stored):
+                # As with a migrate block of its own; each open child run is carried over when it is opened.
+                accept = ("graph", "runtime")
         await check_hashes(self._plan, tail, self._read_step, accept=accept)
         check_frontier(self._plan, tail)
         self._plan.state.read(tail)

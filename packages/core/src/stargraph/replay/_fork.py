@@ -30,9 +30,9 @@ from stargraph.engine import (
     steps_of,
     tasks_of,
 )
+from stargraph.engine._migration import check_frontier, migrated, migration_for
 from stargraph.errors import CheckpointError, CheckpointNotFoundError, GraphError, StateError
-from stargraph.graph._migration import migrated, migration_for
-from stargraph.graph._resume_checks import check_frontier, check_hashes
+from stargraph.graph._resume_checks import check_hashes
 from stargraph.replay._overlay import Overlay, bad_overlay, changed_state
 from stargraph.runtime import dispatch
 

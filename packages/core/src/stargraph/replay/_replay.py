@@ -48,8 +48,8 @@ from stargraph.engine import (
     steps_of,
     tasks_of,
 )
+from stargraph.engine._migration import migrated, migration_for
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, CheckpointNotFoundError, StargraphError
-from stargraph.graph._migration import migrated, migration_for
 from stargraph.graph._resume_checks import check_hashes
 from stargraph.replay._diff import Change, Diff
 from stargraph.replay._report import ReplayReport, StepDifference, difference_of, step_difference

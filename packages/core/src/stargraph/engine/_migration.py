@@ -7,9 +7,11 @@ from datetime import datetime
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, Task
 from stargraph.checkpoint.values import EncodedValue
-from stargraph.engine import Modules, Plan, fan_out_of
+from stargraph.engine._imports import Modules
+from stargraph.engine._plan import Plan
+from stargraph.engine._transitions import fan_out_of
 from stargraph.errors import GraphError, StateError
-from stargraph.ir import MigrationSpec
+from stargraph.ir import MigrationSpec, graph_hash
 
 
 def migration_for(plan: Plan, tail: Checkpoint) -> MigrationSpec | None:
@@ -22,6 +24,32 @@ def migration_for(plan: Plan, tail: Checkpoint) -> MigrationSpec | None:
     if tail.graph_hash == plan.graph_hash:
         return None
     return next((spec for spec in plan.document.migrate if tail.graph_hash.startswith(spec.graph_hash)), None)
+
+
+def children_migrate(plan: Plan, stored: Mapping[str, JsonValue]) -> bool:
+    """Tell whether a graph changed in its subgraphs alone, and each of those has a `migrate` entry for what it was.
+
+    Args:
+        plan: the graph that was loaded.
+        stored: the definition of the graph that made the run.
+    """
+    loaded = plan.graph_definition
+    if _without_subgraphs(stored) != _without_subgraphs(loaded):
+        return False
+    before = stored.get("subgraphs") or {}
+    if before.keys() != plan.children.keys():
+        return False
+    for node, child in plan.children.items():
+        former = graph_hash(before[node])
+        if former == child.graph_hash or any(former.startswith(spec.graph_hash) for spec in child.document.migrate):
+            continue
+        if not children_migrate(child, before[node]):
+            return False
+    return True
+
+
+def _without_subgraphs(definition: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    return {name: value for name, value in definition.items() if name != "subgraphs"}
 
 
 def migrated(
@@ -108,3 +136,23 @@ def _transformed(migration: MigrationSpec, tail: Checkpoint, modules: Modules) -
             )
         state = returned
     return state
+
+
+def check_frontier(plan: Plan, tail: Checkpoint) -> None:
+    """Refuse a run whose next node the graph does not have; it may not, where its change was accepted.
+
+    Args:
+        plan: the graph that was loaded.
+        tail: the latest checkpoint.
+
+    Raises:
+        GraphError: a node or a rule is missing.
+    """
+    for item in tail.frontier:
+        node = item.node if isinstance(item, Task) else item.join
+        if node not in plan.nodes or (item.rule is not None and item.rule not in plan.rules):
+            raise GraphError(
+                f"run {tail.run_id!r} stands before node {node!r}, which this graph does not have as it was",
+                reason="unknown-node",
+                hint="Put it back, or carry the run over with a migrate block that renames it.",
+            )
