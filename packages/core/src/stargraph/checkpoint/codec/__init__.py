@@ -4,6 +4,7 @@ from stargraph.checkpoint.codec._cipher import ENCRYPTION_VARIABLE, Cipher
 from stargraph.checkpoint.codec._codec import Codec, Record, decode, encode, missing_base_steps
 from stargraph.checkpoint.codec._seal import KEY_VARIABLE, Keyring
 from stargraph.checkpoint.codec._stored import RECORD_VERSION, base_steps_of, decoded_size
+from stargraph.checkpoint.codec._threads import CodecThreads, large_to_decode, large_to_encode, state_size
 from stargraph.checkpoint.protocol._digest import DIGEST_FORM
 from stargraph.checkpoint.values import canonical
 
@@ -14,6 +15,7 @@ __all__ = [
     "RECORD_VERSION",
     "Cipher",
     "Codec",
+    "CodecThreads",
     "Keyring",
     "Record",
     "base_steps_of",
@@ -21,5 +23,8 @@ __all__ = [
     "decode",
     "decoded_size",
     "encode",
+    "large_to_decode",
+    "large_to_encode",
     "missing_base_steps",
+    "state_size",
 ]

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 import asyncpg
 
-from stargraph.checkpoint.codec import Cipher, Codec
+from stargraph.checkpoint.codec import Cipher, Codec, CodecThreads
 from stargraph.checkpoint.driver import (
     Encrypting,
     Lifecycle,
@@ -26,7 +26,6 @@ from stargraph.checkpoint.driver import (
     check_step,
 )
 from stargraph.checkpoint.postgres._append import AppendStatements
-from stargraph.checkpoint.postgres._codec_threads import CodecThreads
 from stargraph.checkpoint.postgres._connection import (
     BorrowedConnections,
     Connections,

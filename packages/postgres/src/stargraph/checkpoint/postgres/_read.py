@@ -8,9 +8,8 @@ from typing import Any, Final
 
 import asyncpg
 
-from stargraph.checkpoint.codec import Codec
+from stargraph.checkpoint.codec import Codec, CodecThreads, large_to_decode, state_size
 from stargraph.checkpoint.driver import summaries_from_json
-from stargraph.checkpoint.postgres._codec_threads import CodecThreads, are_large, state_size
 from stargraph.checkpoint.postgres._schema import Schema
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary
 from stargraph.errors import CheckpointCorruptedError
@@ -149,13 +148,13 @@ class Reader:
         def work() -> Checkpoint:
             return decode(records, run_id=run_id, step=step)
 
-        return await self._threads.run(work, large=are_large(records.values()))
+        return await self._threads.run(work, large=large_to_decode(records.values()))
 
     async def _decode_page(
         self, run_id: str, records: Mapping[int, bytes], steps: list[int]
     ) -> AsyncIterator[Checkpoint]:
         decoded = self._codec.decode_many(records, run_id=run_id, steps=steps)
-        large = are_large(records.values())
+        large = large_to_decode(records.values())
         most = 1
         chunk: list[Checkpoint]
         while chunk := await self._threads.run(list, islice(decoded, most), large=large or most > _QUICK):

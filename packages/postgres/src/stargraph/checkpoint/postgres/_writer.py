@@ -7,10 +7,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
 
-from stargraph.checkpoint.codec import Codec
+from stargraph.checkpoint.codec import Codec, CodecThreads, large_to_encode
 from stargraph.checkpoint.driver import GroupCommit, Tail, judge_append, run_deleted_error
 from stargraph.checkpoint.postgres._append import DELETED, Append, AppendStatements, encode_alone, encode_appends
-from stargraph.checkpoint.postgres._codec_threads import CodecThreads, is_large
 from stargraph.checkpoint.postgres._connection import Connections
 from stargraph.checkpoint.postgres._errors import Retries, is_transient
 from stargraph.checkpoint.protocol import Checkpoint
@@ -89,7 +88,7 @@ class Writer:
             async with turn.lock:
                 # Without group commit every statement names its one row by constants.
                 appends = encode_appends(checkpoints, self._codec, most=None if self._grouped else 1)
-                large = is_large(checkpoints)
+                large = large_to_encode(checkpoints)
                 while (append := await self._threads.run(next, appends, None, large=large)) is not None:
                     await self._append(append)
                     self._remember(run_id, append.last.step)
@@ -128,7 +127,7 @@ class Writer:
                     return False
                 # Whoever held the run has let it go, or will: wait for that in the statement itself. Or a prune has
                 # removed what it is decoded from.
-                remaining = await self._threads.run(encode_alone, rest, self._codec, large=is_large(rest))
+                remaining = await self._threads.run(encode_alone, rest, self._codec, large=large_to_encode(rest))
                 alone = True
             raise _contradiction(remaining.first)
 

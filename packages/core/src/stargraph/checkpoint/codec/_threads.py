@@ -1,4 +1,4 @@
-"""Large records are encoded and decoded in threads, so that an event loop is never held for long."""
+"""Threads for large records: a driver that lives on an event loop encodes and decodes those without holding it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
-from stargraph.checkpoint.codec import decoded_size
+from stargraph.checkpoint.codec._stored import decoded_size
 from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.protocol._pydantic import private_attributes
 from stargraph.checkpoint.values import EncodedValue
 
 T = TypeVar("T")
@@ -22,7 +23,10 @@ _LARGE_STATE: Final = 256 * 1024
 
 
 class CodecThreads:
-    """The threads of one handle; they start when they are needed first."""
+    """The threads in which one handle encodes and decodes what is large; they start when they are needed first.
+
+    `large_to_encode` and `large_to_decode` tell what is large: it would hold the loop for about a millisecond or more.
+    """
 
     def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
@@ -33,7 +37,7 @@ class CodecThreads:
             return work(*arguments)
         if self._pool is None:
             # Never the loop's default executor, in which user code may wait for this very step.
-            self._pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="stargraph-postgres-codec")
+            self._pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="stargraph-codec")
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
 
     def close(self) -> None:
@@ -43,18 +47,18 @@ class CodecThreads:
             pool.shutdown(wait=False)
 
 
-def are_large(records: Iterable[bytes]) -> bool:
+def large_to_decode(records: Iterable[bytes]) -> bool:
     """Tell whether records are better decoded in a thread."""
     return sum(map(decoded_size, records)) >= _LARGE_RECORDS
 
 
-def is_large(checkpoints: Sequence[Checkpoint]) -> bool:
+def large_to_encode(checkpoints: Sequence[Checkpoint]) -> bool:
     """Tell whether checkpoints, which may be invalid, are better encoded in a thread."""
     return sum(map(state_size, checkpoints)) >= _LARGE_STATE
 
 
 def state_size(checkpoint: Checkpoint) -> int:
-    """Return the bytes of a checkpoint's state and update; less for an invalid one, which encoding refuses."""
-    private = getattr(checkpoint, "__pydantic_private__", None) or {}
+    """Return the bytes of a checkpoint's state and update; fewer for an invalid one, which encoding refuses."""
+    private = private_attributes(checkpoint)
     members = [*(private.get("_encoded_state") or {}).values(), *(private.get("_encoded_update") or {}).values()]
     return sum([len(value.encoded) for value in members if isinstance(value, EncodedValue)])

@@ -1,0 +1,77 @@
+"""Writes the golden records of a version of the stored form, once.
+
+    PYTHONPATH=tests python -m support.golden_records
+
+What is there is never written again: a change of the stored form takes a new version, and a new file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from stargraph.checkpoint.codec import RECORD_VERSION, Cipher, Codec, Keyring
+from stargraph.checkpoint.protocol import Checkpoint, ProcessInfo
+from support.checkpoints import HARD_STATE, following, genesis, rich
+from support.workspace import ROOT
+
+FOLDER: Final = ROOT / "tests/core/golden"
+KEYS: Final = "golden:0123456789abcdef"
+
+
+def path_of(version: int) -> Path:
+    """Return the file of a version."""
+    return FOLDER / f"records-{version}.json"
+
+
+def runs() -> Iterator[tuple[str, bool, list[Checkpoint]]]:
+    """Yield runs that use every part of the form: names, whether they are encrypted, and checkpoints."""
+    whole = rich()
+    first = genesis(
+        run_id="run-1",
+        state=HARD_STATE,
+        metadata={"team": "α", "": ""},
+        parent_run_id="parent:1",
+        parent_step=4,
+        origin="fork",
+        definition={"ir": {"nodes": ["a"]}, "weight": 1.0},
+        process=ProcessInfo(host="knoten-α", pid=4711, version="1.2.3", worker="blue-1"),
+    )
+    assert whole.previous_digest == first.digest
+    yield "every field", False, [first, whole, Keyring.parse(KEYS).seal(following(whole, event="resumed", update={}))]
+    yield "encrypted", True, [first, whole]
+    edits = [genesis(run_id="edits", state={"text": ["paragraph " * 4 + str(n) for n in range(24)], "n": 0, "gone": 1})]
+    while len(edits) < 24:
+        number = len(edits)
+        last = edits[-1]
+        if number == 10:
+            edits.append(following(last, state={"new": 1.0, "text": last.state["text"], "n": number}))
+            continue
+        text = list(last.state["text"])
+        text[number * 7 % 24] = f"{text[number * 7 % 24]} (edit {number})"
+        edits.append(following(last, changes={"text": text, "n": number}, update={"n": number}, last_node="edit"))
+    yield "edits", False, edits
+
+
+def main() -> None:
+    """Write the file of the current version, if there is none."""
+    path = path_of(RECORD_VERSION)
+    if path.exists():
+        raise SystemExit(f"{path.name} is there already, and golden records are never written again")
+    written: list[dict[str, Any]] = []
+    for name, encrypted, checkpoints in runs():
+        codec = Codec(cipher=Cipher.parse(KEYS) if encrypted else None)
+        records = []
+        for checkpoint in checkpoints:
+            record = codec.encode(checkpoint)
+            codec.appended(record)
+            records.append({"record": record.data.hex(), "checkpoint": checkpoint.model_dump_json()})
+        written.append({"name": name, "encrypted": encrypted, "run_id": checkpoints[0].run_id, "steps": records})
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()
