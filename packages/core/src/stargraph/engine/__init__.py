@@ -16,6 +16,7 @@ from stargraph.engine._log import Durability, RunLog, TakenOver
 from stargraph.engine._pending_tasks import PendingTasks
 from stargraph.engine._plan import Plan
 from stargraph.engine._questions import Suspended
+from stargraph.engine._reach import reachable_code
 from stargraph.engine._reducers import add, append, merge, replace
 from stargraph.engine._state import StateSpec
 from stargraph.engine._subgraph import StoreFaultError, cancel_children, child_inputs, child_outcome, child_run_id
@@ -74,6 +75,7 @@ __all__ = [
     "merge",
     "new_executor_id",
     "node_cancelled",
+    "reachable_code",
     "replace",
     "runtime_changes",
     "status_of",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from stargraph.checkpoint.protocol import FanOut, JsonValue, Task
@@ -159,6 +159,14 @@ class Plan:
             _order=document.nodes,
         )
 
+    def rules_after(self, node: str) -> Sequence[Rule]:
+        """Return the rules of a node, in their order.
+
+        Args:
+            node: its id.
+        """
+        return self._rules_after.get(node, ())
+
     @property
     def concurrency(self) -> int:
         """How many nodes may run at once, those of child runs included."""
@@ -301,7 +309,7 @@ class Plan:
         return (fan_out, *(self.branch(fan_out, index) for index in range(at_once)))
 
     def _deciding_rule(self, completion: Completion) -> Rule | None:
-        for rule in self._rules_after.get(completion.node, ()):
+        for rule in self.rules_after(completion.node):
             if rule.condition is None or rule.condition.test(completion.state, completion.facts):
                 return rule
         return None

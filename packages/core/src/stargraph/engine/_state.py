@@ -13,6 +13,7 @@ from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.values import EncodedValue, JsonValue, join_encoded
 from stargraph.engine._fidelity import difference
 from stargraph.engine._fields import ClassField, SchemaField, StateField
+from stargraph.engine._fingerprint import ValueClass
 from stargraph.engine._imports import Modules
 from stargraph.engine._reducers import BUILTIN, Reducer, reducer_name, replace
 from stargraph.engine._state_class import StateClass, does_not_fit, would_be_lost
@@ -107,9 +108,10 @@ class StateSpec:
         return None if self.fields is None or name is None else self.fields.get(name)
 
     def code(self) -> dict[str, object]:
-        """Return the user-defined reducers, by what names them."""
+        """Return the user-defined reducers and the class of the state, by what names them."""
         fields = self.fields or {}
-        return {
+        own = {} if self._class is None else {"the class of the state": ValueClass(self._class.kind)}
+        return own | {
             f"the reducer of state field {name!r}": field.custom
             for name, field in fields.items()
             if field.custom is not None

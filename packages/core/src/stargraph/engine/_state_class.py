@@ -46,6 +46,7 @@ class StateClass:
         path: names it, for errors.
 
     Attributes:
+        kind: the class itself.
         names: its fields.
         annotations: the types of the fields.
         required: those of them that have no default, and must be there.
@@ -61,6 +62,7 @@ class StateClass:
     def __init__(self, found: object, path: str) -> None:
         if not isinstance(found, type):
             raise not_a_state_class(path)
+        self.kind = found
         self._class: Any = found
         self._path = path
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue
-from stargraph.engine import Plan, RunEvent, runtime_changes
+from stargraph.engine import Plan, RunEvent, reachable_code, runtime_changes
 from stargraph.errors import CheckpointError, HashMismatchError
 from stargraph.ir import definition_changes
 
@@ -30,7 +30,11 @@ async def check_hashes(plan: Plan, tail: Checkpoint, read_step: ReadStep, *, acc
         raise _mismatch(tail, "graph", "the graph", tail.graph_hash, plan.graph_hash, changes)
     if tail.runtime_hash != plan.runtime_hash and "runtime" not in accept:
         stored = await recorded_definition(tail, read_step, "runtime")
-        changes = () if stored is None else runtime_changes(stored, plan.runtime_definition)
+        # What has run is done: only code that the run can still come to makes a difference.
+        within = reachable_code(plan, tail.frontier)
+        changes = () if stored is None else runtime_changes(stored, plan.runtime_definition, within=within)
+        if stored is not None and not changes:
+            return
         raise _mismatch(tail, "runtime", "the code of the graph", tail.runtime_hash, plan.runtime_hash, changes)
 
 
