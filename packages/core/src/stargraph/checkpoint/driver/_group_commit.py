@@ -98,6 +98,7 @@ class GroupCommit(Generic[Item, Outcome]):
         self._inside = 0  # callers that have not returned, also those that are about to
         self._about_to_send = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ended: asyncio.Future[None] | None = None  # the next batch, for those who wait for all of them
 
     async def submit(self, item: Item) -> Outcome:
         """Commit an item, and return its outcome.
@@ -119,17 +120,17 @@ class GroupCommit(Generic[Item, Outcome]):
 
     async def drain(self) -> None:
         """Wait until every item that was submitted has its outcome."""
-        self._send_waiting()
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        while self._busy or self._waiting:
+            self._send_waiting()
+            ended = self._ended = self._ended or asyncio.get_running_loop().create_future()
+            await ended
 
     async def _at_once(self, item: Item) -> Outcome:
         self._busy += 1
         try:
             (outcome,) = await self._commit((item,))
         finally:
-            self._busy -= 1
-            self._send_waiting()
+            self._batch_ended()
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
@@ -174,13 +175,19 @@ class GroupCommit(Generic[Item, Outcome]):
         self, batch: list[_Waiting[Item, Outcome]], sent: asyncio.Future[None], task: asyncio.Task[None]
     ) -> None:
         self._tasks.discard(task)
-        self._busy -= 1
         sent.set_result(None)
         if task.cancelled():  # the loop is shut down
             for waiting in batch:
                 waiting.outcome.cancel()
         # Callers that have their outcome have had their turn, and may wait again.
+        self._batch_ended()
+
+    def _batch_ended(self) -> None:
+        self._busy -= 1
         self._send_waiting()
+        ended, self._ended = self._ended, None
+        if ended is not None and not ended.done():
+            ended.set_result(None)
 
     def _next_batch(self, most: int) -> list[_Waiting[Item, Outcome]]:
         now = asyncio.get_running_loop().time()

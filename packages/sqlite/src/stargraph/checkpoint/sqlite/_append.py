@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from stargraph.checkpoint.codec import Codec, Record
-from stargraph.checkpoint.driver import Tail, judge_append, run_deleted_error, summary_json
+from stargraph.checkpoint.driver import Tail, judge_append, summary_json
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.sqlite._schema import MINUTE, OPEN_RUN, checkpoint_id, deleted_id
 from stargraph.errors import CheckpointCorruptedError
@@ -154,12 +154,11 @@ class Append:
     def _judge(self, connection: sqlite3.Connection, checkpoint: Checkpoint) -> str:
         asked = (checkpoint.run_id, deleted_id(checkpoint.run_id), checkpoint.step)
         deleted, status, step, digest, floor, stored = connection.execute(_STORED, asked).fetchone()
-        if deleted is not None:
-            raise run_deleted_error(checkpoint.run_id, checkpoint.step)
         return judge_append(
             checkpoint,
             tail=None if status is None else Tail(step=step, digest=digest.hex(), status=status, floor=floor),
             stored_digest=None if stored is None else stored.hex(),
+            deleted=deleted is not None,
             fingerprint=self._codec.fingerprint,
         )
 

@@ -11,15 +11,16 @@ from typing import Final, Self, Unpack
 
 from stargraph.checkpoint.codec import Cipher, Codec, Record
 from stargraph.checkpoint.driver import (
+    Diagnosing,
     Encrypting,
+    Lifecycle,
     ReadOnly,
     check_batch,
+    check_bounds,
     check_filters,
-    check_instant,
+    check_prune,
     check_search,
-    closed_error,
-    not_bootstrapped_error,
-    read_only_error,
+    check_step,
 )
 from stargraph.checkpoint.protocol import (
     PRUNED_BY_DEFAULT,
@@ -87,8 +88,8 @@ class SQLiteCheckpointer:
         self._files = StoreFiles(path)
         self._options = Options(synchronous, float(busy_timeout), allow_network_filesystem, read_only)
         self._codec = Codec(cipher=encryption)
+        self._lifecycle = Lifecycle(read_only=read_only)
         self._store: OpenStore | None = None
-        self._was_closed = False
 
     @classmethod
     def from_url(cls, url: str, /) -> Self:
@@ -126,10 +127,9 @@ class SQLiteCheckpointer:
         return f"{type(self).__name__}({os.fspath(self._files.path)!r}{read_only})"
 
     async def bootstrap(self) -> None:
-        opened = self._store
-        if opened is not None:
-            opened.ensure_own_process()
-            await opened.read(lambda _: None)
+        self._lifecycle.ensure_own_process()
+        if self._store is not None:
+            await self._store.read(lambda _: None)
             return
         kind = ReadOnlyStore if self.read_only else Store
         store = kind(StoreFiles(self._files.path), self._options)
@@ -138,13 +138,10 @@ class SQLiteCheckpointer:
             await store.close()
 
     async def close(self) -> None:
-        store = self._store
-        if store is None:
-            return
-        store.ensure_own_process()
-        self._store = None
-        self._was_closed = True
-        await store.close()
+        if self._lifecycle.close():
+            store, self._store = self._store, None
+            assert store is not None
+            await store.close()
 
     async def __aenter__(self) -> Self:
         await self.bootstrap()
@@ -186,7 +183,7 @@ class SQLiteCheckpointer:
 
     async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
         store = self._opened()
-        if not is_run_id(run_id) or not 0 <= step <= MAX_STEP:
+        if not check_step(step) or not is_run_id(run_id) or step > MAX_STEP:
             return None
         return await store.read(partial(_read.at_step, codec=self._codec, run_id=run_id, step=step))
 
@@ -199,8 +196,8 @@ class SQLiteCheckpointer:
         newest_first: bool = False,
     ) -> AsyncIterator[Checkpoint]:
         store = self._opened()
-        first = max(0, from_step or 0)
-        last = MAX_STEP if to_step is None else min(to_step, MAX_STEP)
+        first, last = check_bounds(from_step, to_step)
+        last = min(last, MAX_STEP)
         more = is_run_id(run_id) and first <= last
         while more:
             query = partial(
@@ -265,9 +262,7 @@ class SQLiteCheckpointer:
         dry_run: bool = False,
     ) -> PruneReport:
         store = self._writable("prune")
-        if isinstance(keep_last, bool) or keep_last < 0:
-            raise ValueError(f"keep_last is {keep_last!r}: give 0 or more")
-        before = microseconds(check_instant(older_than, "older_than"))
+        rule = check_prune(older_than=older_than, statuses=statuses, keep_last=keep_last, dry_run=dry_run)
         runs = checkpoints = 0
         after: str | None = ""
         while after is not None:
@@ -276,8 +271,8 @@ class SQLiteCheckpointer:
                     _prune.prunable_runs,
                     codec=self._codec,
                     after=after,
-                    older_than=before,
-                    statuses=tuple(statuses),
+                    older_than=microseconds(rule.older_than),
+                    statuses=sorted(rule.statuses),
                     keep_last=min(keep_last, MAX_STEP),
                 )
             )
@@ -332,20 +327,19 @@ class SQLiteCheckpointer:
         if self._store is not None:
             return False
         self._store = store
+        self._lifecycle.opened()
         store.close_with(self)
         return True
 
     def _opened(self) -> OpenStore:
-        if self._store is None:
-            raise closed_error() if self._was_closed else not_bootstrapped_error()
-        self._store.ensure_own_process()
+        self._lifecycle.ensure_open()
+        assert self._store is not None
         return self._store
 
     def _writable(self, method: str) -> Store:
-        store = self._opened()
-        if not isinstance(store, Store):
-            raise read_only_error(method)
-        return store
+        self._lifecycle.ensure_writable(method)
+        assert isinstance(self._store, Store)
+        return self._store
 
 
 _: type[Checkpointer] = SQLiteCheckpointer
@@ -355,5 +349,6 @@ _tree: type[RunTree] = SQLiteCheckpointer
 _deletion: type[RunDeletion] = SQLiteCheckpointer
 _batch: type[BatchAppend] = SQLiteCheckpointer
 _closing: type[Closing] = SQLiteCheckpointer
+_diagnosing: Diagnosing = SQLiteCheckpointer
 _encrypting: type[Encrypting] = SQLiteCheckpointer
 _read_only: type[ReadOnly] = SQLiteCheckpointer

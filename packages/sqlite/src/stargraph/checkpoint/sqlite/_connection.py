@@ -15,11 +15,11 @@ from typing import Final, TypeVar
 
 from stargraph.checkpoint.sqlite._errors import is_busy, store_error
 from stargraph.checkpoint.sqlite._files import StoreFiles
-from stargraph.checkpoint.sqlite._group_commit import LOCK_ATTEMPT, GroupCommit
 from stargraph.checkpoint.sqlite._options import Options
 from stargraph.checkpoint.sqlite._read_only import ReadOnlyFile
 from stargraph.checkpoint.sqlite._schema import PAGE_BYTES, migrate, needs_migration
 from stargraph.checkpoint.sqlite._thread import ConnectionThread, Thread, hand_over
+from stargraph.checkpoint.sqlite._writer import LOCK_ATTEMPT, Writer
 from stargraph.errors import CheckpointError, StoreUnavailableError
 
 T = TypeVar("T")
@@ -71,20 +71,6 @@ class OpenStore:
         except (sqlite3.Error, OSError) as error:
             raise store_error(error, self._files.path) from error
 
-    def ensure_own_process(self) -> None:
-        """Refuse to use connections that a parent process opened.
-
-        Raises:
-            StoreUnavailableError: `reason="forked"`.
-        """
-        if os.getpid() != self._process:
-            raise StoreUnavailableError(
-                f"{self._files.path}: this checkpointer was opened before the process was forked, and SQLite's"
-                " connections do not survive that",
-                reason="forked",
-                hint="Make a new SQLiteCheckpointer in the child and call its bootstrap().",
-            )
-
     def close_with(self, handle: object) -> None:
         """Close when the handle is gone or the interpreter exits, unless somebody closes it before."""
         self._finalizer = weakref.finalize(handle, self.abandon)
@@ -133,7 +119,7 @@ class Store(OpenStore):
         options: how it is opened.
     """
 
-    writer: GroupCommit
+    writer: Writer
 
     def __init__(self, files: StoreFiles, options: Options) -> None:
         self._options = options
@@ -149,11 +135,11 @@ class Store(OpenStore):
             CheckpointError: it cannot be opened.
         """
         await super().open()
-        self.writer = GroupCommit(self._writing, self._files, self._options.busy_timeout)
+        self.writer = Writer(self._writing, self._files, self._options.busy_timeout)
 
     async def close(self) -> None:
         """Close after the work that is waiting."""
-        self.writer.post()  # what was to be written in this turn of the loop
+        await self.writer.drain()
         await super().close()
 
     async def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:

@@ -88,15 +88,6 @@ def not_a_store_error(path: Path, complaint: str) -> StoreUnavailableError:
     )
 
 
-def no_store_error(path: Path, complaint: str) -> StoreUnavailableError:
-    """Return the error of a read-only handle on a store that does not exist."""
-    return StoreUnavailableError(
-        f"{path}: {complaint}, and a read-only handle does not make a store",
-        reason="no-store",
-        hint="Check the path. To make a store there, open it without read_only=True.",
-    )
-
-
 def _failed_error(path: Path, complaint: str, name: str) -> StoreUnavailableError:
     return StoreUnavailableError(
         f"{path}: SQLite failed: {complaint} ({name})",

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
-from stargraph.checkpoint.sqlite._errors import is_busy, locked_error, no_store_error, not_a_store_error
+from stargraph.checkpoint.driver import no_store_error
+from stargraph.checkpoint.sqlite._errors import is_busy, locked_error, not_a_store_error
 from stargraph.checkpoint.sqlite._files import StoreFiles
 from stargraph.checkpoint.sqlite._options import Options
 from stargraph.checkpoint.sqlite._schema import needs_migration
@@ -170,14 +171,14 @@ class ReadOnlyFile:
 
     def _check_format(self, connection: sqlite3.Connection) -> None:
         if needs_migration(connection, self._files.path):
-            raise no_store_error(self._files.path, "the file holds no store yet")
+            raise no_store_error(str(self._files.path))
 
     def _stamp(self) -> _Stamp:
         self._files.refuse_directory()
         real = self._files.real_path
         stamp = _Stamp(*(_status(f"{real}{suffix}") for suffix in ("", "-wal", "-shm", "-journal")))
         if stamp.database is None:
-            raise no_store_error(self._files.path, "there is no such file")
+            raise no_store_error(str(self._files.path))
         if stamp.database.size == 1:
             # SQLite takes such a file for an empty one.
             raise not_a_store_error(self._files.path, "it is not a SQLite database")

@@ -84,11 +84,6 @@ class ConnectionThread(Generic[C]):
         self._gate = threading.Lock()
         self._is_open = False
 
-    @property
-    def is_open(self) -> bool:
-        """Whether work is accepted."""
-        return self._is_open
-
     async def open(self) -> None:
         """Start the thread and connect.
 
@@ -102,7 +97,7 @@ class ConnectionThread(Generic[C]):
         self._is_open = True
         self._worker.thread.start()
         weakref.finalize(self._worker.thread, _await_end, weakref.ref(self._worker.thread))
-        await self._answer(connect)
+        await self._submit(connect, None)
 
     async def run(self, work: Callable[[C], T]) -> T:
         """Run a function with the connection on the thread, and return its result.
@@ -113,15 +108,21 @@ class ConnectionThread(Generic[C]):
             CheckpointError: the connection was closed (`reason="closed"`).
             Exception: what `work` raised.
         """
-        return await self._answer(lambda: work(self._connected()))
+        return await self.submit(work)
 
-    def post(self, work: Callable[[C], None]) -> None:
-        """Have a function run on the thread, without waiting for it; it must not raise.
+    def submit(self, work: Callable[[C], T], afterwards: Callable[[C], None] | None = None) -> asyncio.Future[T]:
+        """Have a function run with the connection on the thread, and return the future of its result.
+
+        Args:
+            work: it is skipped if the future is cancelled before it begins.
+            afterwards: what to do once the result is handed over; it must not raise.
 
         Raises:
             CheckpointError: the connection was closed (`reason="closed"`).
         """
-        self._put(lambda: work(self._connected()))
+        return self._submit(
+            lambda: work(self._connected()), None if afterwards is None else lambda: afterwards(self._connected())
+        )
 
     def shut(self, then: Callable[[], None] | None = None) -> None:
         """Close the connection after the work that is waiting, and end the thread; idempotent.
@@ -140,7 +141,7 @@ class ConnectionThread(Generic[C]):
         assert self._connection is not None
         return self._connection
 
-    async def _answer(self, work: Callable[[], T]) -> T:
+    def _submit(self, work: Callable[[], T], afterwards: Callable[[], None] | None) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
@@ -153,15 +154,14 @@ class ConnectionThread(Generic[C]):
                 hand_over(loop, _fail, future, error)
             else:
                 hand_over(loop, _succeed, future, result)
+            if afterwards is not None:
+                afterwards()
 
-        self._put(call)
-        return await future
-
-    def _put(self, work: Callable[[], object]) -> None:
         with self._gate:
             if not self._is_open:
                 raise closed_error()
-            self._worker.put(work)
+            self._worker.put(call)
+        return future
 
     def _close(self, then: Callable[[], None] | None) -> object:
         if self._connection is not None:
