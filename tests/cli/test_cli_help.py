@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -55,7 +56,7 @@ def test_every_command_is_in_the_help_and_has_its_own(folder: Folder) -> None:
         own = folder.call(name, "--help")
         assert own.code == 0
         assert f"Usage: stargraph {name}" in own.out
-        assert "..." not in own.out.partition("Options:")[0].replace("[RUN_ID]...", "")
+        assert "..." not in own.out.partition("Options:")[0].replace("[RUN_ID]...", "").replace("{RUN_ID}...", "")
 
 
 def test_the_help_names_every_exit_code(folder: Folder) -> None:
@@ -86,4 +87,31 @@ def test_the_document_names_every_command_option_and_exit_code(folder: Folder) -
         assert {option for option in options if option not in document} - {"--help"} == set()
     told = [folder.call("--help").out, *(folder.call(name, "--help").out for name in COMMANDS)]
     known = set(re.findall(r"--[a-z][a-z-]+", "".join(told)))
-    assert set(re.findall(r"--[a-z][a-z-]+", document)) - known == set()
+    assert set(re.findall(r"--[a-z][a-z-]+", document)) - known == {"--install-completion"}
+
+
+def test_the_shell_completes_commands_and_options(tmp_path: Path) -> None:
+    def complete(words: str) -> str:
+        environment = {
+            **os.environ,
+            "_STARGRAPH_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split(" ")) - 1),
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", "from stargraph.cli import main; main()"],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stdout
+
+    assert complete("stargraph ins").split() == ["inspect"]
+    assert "--checkpoint" in complete("stargraph runs --check")
+    shown = subprocess.run(
+        [sys.executable, "-m", "stargraph", "--show-completion", "bash"], capture_output=True, text=True, check=False
+    )
+    assert "_STARGRAPH_COMPLETE" in shown.stdout
+    assert list(tmp_path.iterdir()) == []

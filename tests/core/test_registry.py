@@ -188,6 +188,7 @@ def test_the_home_directory_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     assert parse_address("~/runs.sqlite").text == f"{tmp_path}/runs.sqlite"
     assert parse_address(Path("~") / "runs.sqlite").text == str(tmp_path / "runs.sqlite")
+    assert parse_address("sqlite:///~/a%20b?read_only=true").text == f"sqlite:///{tmp_path}/a%20b?read_only=true"
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="/~"), min_size=1).map("./{}.sqlite".format))

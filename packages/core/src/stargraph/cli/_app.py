@@ -109,6 +109,11 @@ def _exit_code_of(error: BaseException, *, as_json: bool) -> int | str | None:
         return end.exit_code
 
 
+def _is_about_completion() -> bool:
+    options = {"--install-completion", "--show-completion"}
+    return "_STARGRAPH_COMPLETE" in os.environ or not options.isdisjoint(sys.argv[1:2])
+
+
 app = typer.Typer(
     name="stargraph",
     cls=Commands,
@@ -116,7 +121,7 @@ app = typer.Typer(
     epilog=EXIT_CODES,
     no_args_is_help=True,
     # Its options would make typer load pydantic before a command's own help is shown.
-    add_completion=False,
+    add_completion=_is_about_completion(),
     # Help by rich takes as long as everything else together, and tracebacks are ours to decide on.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

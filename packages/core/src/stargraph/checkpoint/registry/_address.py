@@ -7,11 +7,13 @@ import re
 import sys
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import quote, unquote
 
 from stargraph.checkpoint.registry._redaction import redact
 from stargraph.errors import CheckpointError
 
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_HOME_URL: Final = re.compile(r"(sqlite:///)(~[^?]*)(.*)", re.IGNORECASE | re.DOTALL)
 _PREFIX: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(.*)", re.DOTALL)
 _LOST_COLON: Final = re.compile(r"(sqlite|postgres(?:ql)?|s3)(//?)(?=.)", re.IGNORECASE)
 _LOGIN: Final = re.compile(r"[^/:@\s]:[^/\\].*@")
@@ -67,6 +69,9 @@ def parse_address(given: str | os.PathLike[str]) -> Address:
         )
     match = _URL.match(text)
     if match:
+        home = _HOME_URL.match(text)
+        if home:
+            text = f"{home.group(1)}{quote(_expand(unquote(home.group(2))))}{home.group(3)}"
         return Address(match.group(1).lower(), text)
     _refuse_connection_strings(text)
     _refuse_broken_urls(text)
