@@ -76,6 +76,7 @@ class FaultProxy:
         self.fault_of: Callable[[int, Seen], Fault | None] = lambda index, request: None
         self.slow_seconds = 1.0
         self.refusal: tuple[int, str] | None = None
+        self.refuse_writes = False
         self.at_once = 0
         self.most_at_once = 0
         self.waves = 0
@@ -164,6 +165,9 @@ class FaultProxy:
             if self.refusal is not None:
                 await request.read()
                 return self._error(*self.refusal)
+            if self.refuse_writes and seen.method != "GET":
+                await request.read()
+                return self._error(403, "AccessDenied")
             return await self._answer(request, seen, fault)
         finally:
             self.at_once -= 1

@@ -186,7 +186,7 @@ class DiskCache:
 
     def _write(self, copies: Sequence[tuple[Copy, AESGCM]]) -> None:
         rows = [(copy.key, copy.run_id, copy.etag, _sealed(copy, run_key)) for copy, run_key in copies]
-        self._file.run(lambda connection: self._file.add(connection, rows))
+        self._file.run(lambda connection: self._file.add(connection, rows), create=True)
 
 
 class RunKeys:
@@ -273,9 +273,10 @@ class _File:
         self._size = 0
         self._failures = 0
 
-    def run(self, action: Callable[[sqlite3.Connection], Result]) -> Result | None:
+    def run(self, action: Callable[[sqlite3.Connection], Result], *, create: bool = False) -> Result | None:
         with self._lock:
-            if self._failures >= _MAX_FAILURES:
+            missing = self._connection is None and not create and not self._path.exists()
+            if missing or self._failures >= _MAX_FAILURES:
                 return None
             try:
                 result = action(self._connection or self._connect())
