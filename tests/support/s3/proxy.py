@@ -43,6 +43,7 @@ class Seen:
         query: the query, decoded.
         conditional: it had `If-None-Match`.
         ranged: it had `Range`.
+        access_key: whose signature it had.
     """
 
     method: str
@@ -50,6 +51,7 @@ class Seen:
     query: str
     conditional: bool
     ranged: bool
+    access_key: str
 
     @property
     def kind(self) -> str:
@@ -77,6 +79,7 @@ class FaultProxy:
         self.slow_seconds = 1.0
         self.refusal: tuple[int, str] | None = None
         self.refuse_writes = False
+        self.refused_key = ""
         self.at_once = 0
         self.most_at_once = 0
         self.waves = 0
@@ -155,6 +158,7 @@ class FaultProxy:
             unquote(request.rel_url.raw_query_string),
             "If-None-Match" in request.headers,
             "Range" in request.headers,
+            request.headers.get("Authorization", "").partition("Credential=")[2].partition("/")[0],
         )
         fault = self.fault_of(len(self.requests), seen)
         self.requests.append(seen)
@@ -165,6 +169,9 @@ class FaultProxy:
             if self.refusal is not None:
                 await request.read()
                 return self._error(*self.refusal)
+            if self.refused_key and seen.access_key == self.refused_key:
+                await request.read()
+                return self._error(400, "ExpiredToken")
             if self.refuse_writes and seen.method != "GET":
                 await request.read()
                 return self._error(403, "AccessDenied")

@@ -21,7 +21,7 @@ _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
 _ACCESS_POINT: Final = re.compile(r"arn:[A-Za-z0-9:._-]+")
 _ENDPOINT: Final = re.compile(r"https?://[^/?#]", re.IGNORECASE)
 _NAME: Final = re.compile(r"[a-z_]{1,30}")
-_SHORT: Final = re.compile(r"[A-Za-z0-9._+-]{1,12}")
+_SHORT: Final = re.compile(r"[A-Za-z0-9._+-]{1,8}")
 _FLAGS: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 _FLAG_OPTIONS: Final = ("path_style", "unsafe_single_writer", "files_of_ended_runs", "read_only")
@@ -106,9 +106,9 @@ def parse_url(url: str) -> tuple[Address, dict[str, Any]]:
         raise _invalid("the URL does not begin with s3://")
     where, _, query = rest.partition("?")
     bucket, _, path = where.partition("/")
-    if "@" in bucket or (":" in bucket and not _ACCESS_POINT.fullmatch(bucket)):
+    if "@" in where or (":" in bucket and not _ACCESS_POINT.fullmatch(bucket)):
         raise CheckpointError(
-            "the URL carries credentials, or a port, in the place of the bucket",
+            "the URL has an @, or a colon in the place of the bucket, as if it carried credentials",
             reason="invalid-url",
             hint="Leave them out, as in s3://bucket/prefix, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or"
             " AWS_PROFILE. What was in a URL may be in logs: rotate the key.",

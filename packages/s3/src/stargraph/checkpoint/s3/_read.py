@@ -23,9 +23,6 @@ Slot: TypeAlias = tuple[int, ObjectInfo]
 Compute: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Does work that takes long in a thread that no request waits for."""
 
-_LONG_BYTES: Final = 128 * 1024
-"""Records of so many bytes together take long to decode: a millisecond or more."""
-
 _AHEAD_BYTES: Final = 64 * 1024 * 1024
 """How much a history reads ahead; one record may be larger."""
 
@@ -142,7 +139,7 @@ class RecordReader:
                     found[step] = one
             steps = [step for step, _ in slots if step in found]
             await self._add_bases(run_id, found, steps, cached=True)
-            checkpoints = await self._run(lambda: self._decode_some(run_id, found, sorted(steps)), found)
+            checkpoints = await self._run(lambda: self._decode_some(run_id, found, sorted(steps)))
         except (CheckpointCorruptedError, StoreVersionError, _BaseIsGoneError):
             # One by one: what is wrong with one of them is not wrong with the others.
             return [checkpoint for checkpoint in await map_each(read, slots) if checkpoint is not None], {}
@@ -191,12 +188,11 @@ class RecordReader:
             self._verify(checkpoint, stored.header)
             return checkpoint
 
-        return await self._run(verified, found), stored.header
+        return await self._run(verified), stored.header
 
-    async def _run(self, action: Callable[[], Any], found: Mapping[int, StoredRecord]) -> Any:
-        if self._compute is None or sum(len(stored.record) for stored in found.values()) < _LONG_BYTES:
-            return action()
-        return await self._compute(action)
+    async def _run(self, action: Callable[[], Any]) -> Any:
+        # Always: how long it takes shows only afterwards, since a short record may hold a long text.
+        return action() if self._compute is None else await self._compute(action)
 
     def _decode_some(
         self, run_id: str, found: Mapping[int, StoredRecord], steps: Iterable[int]
