@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from support.places import Place, SQLitePlace
 from support.records import chain, executor_id, first, following
 
 from stargraph.audit import verify
-from stargraph.checkpoint.protocol import Checkpoint, Checkpointer
+from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunDeletion
 from stargraph.errors import CheckpointConflictError, CheckpointError, NodeError
 from stargraph.graph import Graph
 from stargraph.transfer import copy_runs, delete_runs, export_runs, import_runs, move_runs
@@ -110,6 +111,31 @@ async def test_a_deletion_that_was_interrupted_is_finished_by_repeating_it(store
 async def test_a_deletion_by_tag(store: Checkpointer) -> None:
     assert await delete_runs(store, metadata={"user": "bob"}) == []
     assert sorted(await delete_runs(store, metadata=TAGS)) == FAMILY
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+async def test_a_prune_keeps_the_child_runs_that_a_parent_may_still_read(place: Place, dry_run: bool) -> None:
+    runs = {run[0].run_id: run for run in family(end="done")}
+    runs["root"] = chain("root", 3)  # it has not recorded yet how its child runs ended
+    await place.write(*(checkpoint for run in runs.values() for checkpoint in run))
+    async with place.open() as store:
+        assert isinstance(store, RunDeletion)
+        report = await store.prune(older_than=datetime(2100, 1, 1, tzinfo=UTC), keep_last=0, dry_run=dry_run)
+        # The parent of this one has ended, and no fork or other run here has.
+        assert (report.runs, report.checkpoints) == (1, 3)
+        gone = [] if dry_run else ["root:a:x"]
+        assert await listed(store) == sorted({"fork", "other", *FAMILY} - set(gone))
+        if not dry_run:
+            await store.write(following(runs["root"][-1], status="done"))
+            await store.prune(older_than=datetime(2100, 1, 1, tzinfo=UTC), keep_last=0)
+            assert await listed(store) == ["fork", "other"]
+
+
+async def test_an_orphaned_child_run_is_pruned(store: Checkpointer) -> None:
+    assert isinstance(store, RunDeletion)
+    await delete_runs(store, ["root"], children=False)
+    await store.prune(older_than=datetime(2100, 1, 1, tzinfo=UTC), keep_last=0, statuses=("running",))
+    assert {"root:a", "root:b"}.isdisjoint(await listed(store))
 
 
 async def test_an_audit_reads_the_child_runs_too(store: Checkpointer) -> None:

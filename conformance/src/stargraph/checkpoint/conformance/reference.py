@@ -195,12 +195,21 @@ class MemoryCheckpointer:
             latest = self._latest(run_id)
             if latest is None or latest.timestamp >= bound or latest.status not in statuses:
                 continue
+            if keep_last == 0 and self._is_awaited(latest):
+                continue
             dropped = set(self._records(run_id)) - self._kept(latest, keep_last)
             if dropped:
                 gone.append(len(dropped))
             if not dry_run:
                 self._drop(run_id, dropped)
         return PruneReport(runs=len(gone), checkpoints=sum(gone), dry_run=dry_run)
+
+    def _is_awaited(self, latest: Checkpoint) -> bool:
+        """Tell whether a run is a child whose parent has not ended: that may still have to read how it ended."""
+        if latest.origin != "subgraph" or latest.parent_run_id is None:
+            return False
+        parent = self._latest(latest.parent_run_id)
+        return parent is not None and parent.status not in ENDED
 
     async def close(self) -> None:
         """Let go of the store."""

@@ -197,7 +197,8 @@ class RunDeletion(Protocol):
         Args:
             older_than: only runs whose last step was recorded before; an aware datetime.
             statuses: only runs with one of these.
-            keep_last: how many checkpoints of each run to keep; 0 removes the run.
+            keep_last: how many checkpoints of each run to keep; 0 removes the run, unless it is a child run whose
+                parent is stored and has not ended: the parent may still have to read how it ended.
             dry_run: only count.
 
         Raises:

@@ -39,9 +39,13 @@ _NOT_EMPTY: Final = """
 SELECT run_id FROM {schema}.runs WHERE status = 'deleted' AND last_step >= 0 AND run_id > $1 ORDER BY run_id LIMIT $2
 """
 
+# A parent that has not ended may still have to read how its child run ended.
 _IDLE: Final = """
-SELECT run_id, last_step, floor, digest, status FROM {schema}.runs
+SELECT run_id, last_step, floor, digest, status FROM {schema}.runs AS r
 WHERE status = ANY ($1::text[]) AND updated_at < $2 AND last_step - $3::bigint >= floor AND run_id > $4
+    AND NOT ($3::bigint = 0 AND is_child AND EXISTS (
+        SELECT FROM {schema}.runs AS parent WHERE parent.run_id = r.parent_run_id AND parent.status <> ALL ($6::text[])
+    ))
 ORDER BY run_id LIMIT $5
 """
 
@@ -153,7 +157,7 @@ class Pruner:
         keep_last, dry_run = min(rule.keep_last, MAX_STEP), rule.dry_run
         runs = checkpoints = 0
         after = ""
-        while found := await self._run(_IDLE, list(rule.statuses), rule.older_than, keep_last, after, _RUNS):
+        while found := await self._idle_runs(rule, after):
             for run in found:
                 prune_run = self._prune_run if keep_last else self._delete_idle
                 removed = await prune_run(run, keep_last, dry_run=dry_run)
@@ -163,6 +167,11 @@ class Pruner:
         if not dry_run:
             await self._finish_deletions()
         return PruneReport(runs=runs, checkpoints=checkpoints, dry_run=dry_run)
+
+    async def _idle_runs(self, rule: PruneRule, after: str) -> list[asyncpg.Record]:
+        keep_last = min(rule.keep_last, MAX_STEP)
+        ended = [*ENDED, "deleted"]
+        return await self._run(_IDLE, list(rule.statuses), rule.older_than, keep_last, after, _RUNS, ended)
 
     async def _delete_idle(self, run: asyncpg.Record, _: int, *, dry_run: bool) -> int:
         count: int = (await self._run(_COUNT_STEPS, run["run_id"]))[0][0]

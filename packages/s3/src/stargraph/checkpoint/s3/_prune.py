@@ -81,11 +81,21 @@ class Pruner:
                 return 0
             if rule.keep_last > 0:
                 return await self._prune_steps(run_id, header, rule, now=now)
+            if await self._is_awaited(header):
+                return 0
             if rule.dry_run:
                 return len(await self._records(run_id))
             # Taking the next slot proves that the run is still as it was judged.
             if await self._take_slot(run_id, latest + 1):
                 return await self._mark_deleted(run_id, latest)
+
+    async def _is_awaited(self, header: Header) -> bool:
+        """Tell whether a run is a child whose parent has not ended: that may still have to read how it ended."""
+        run = header.summary
+        if run.origin != "subgraph" or run.parent_run_id is None:
+            return False
+        parent = await self._log.newest_header(run.parent_run_id)
+        return isinstance(parent, Header) and parent.summary.status not in ENDED
 
     async def _prune_steps(self, run_id: str, header: Header, rule: PruneRule, *, now: datetime) -> int:
         latest, ended = header.summary.last_step, header.summary.status in ENDED

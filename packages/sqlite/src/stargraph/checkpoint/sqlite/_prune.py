@@ -12,7 +12,7 @@ from stargraph.checkpoint.driver import needed_steps
 from stargraph.checkpoint.protocol import ENDED
 from stargraph.checkpoint.sqlite._errors import is_busy
 from stargraph.checkpoint.sqlite._read import at_step, between
-from stargraph.checkpoint.sqlite._schema import MAX_STEP, STEP, checkpoint_id, deleted_id
+from stargraph.checkpoint.sqlite._schema import MAX_STEP, OPEN_RUN, STEP, checkpoint_id, deleted_id
 
 _BATCH_STEPS: Final = 256
 _BATCH_BYTES: Final = 4 * 1024 * 1024
@@ -32,11 +32,15 @@ SET run_id = :deleted_id, status = 'deleted', step = NULL, digest = NULL, graph_
 WHERE run_id = :run_id
 """
 
-_PRUNABLE: Final = """
+# A parent that has not ended may still have to read how its child run ended.
+_PRUNABLE: Final = f"""
 SELECT run_id, status, step, digest FROM runs
-WHERE run_id > ? AND started_at IS NOT NULL AND updated_at < ? AND status IN ({statuses}) AND step - floor >= ?
+WHERE run_id > ? AND started_at IS NOT NULL AND updated_at < ? AND status IN ({{statuses}}) AND step - floor >= ?
+    AND NOT (? = 0 AND is_child AND EXISTS (
+        SELECT 1 FROM runs AS parent WHERE parent.run_id = runs.parent_run_id AND {OPEN_RUN.replace("runs.", "parent.")}
+    ))
 ORDER BY run_id LIMIT ?
-"""
+"""  # noqa: S608
 
 _STEPS_BETWEEN: Final = f"""
 SELECT {STEP}, length(checkpoints.record) FROM runs
@@ -150,7 +154,7 @@ def prunable_runs(
     """
     found = connection.execute(
         _PRUNABLE.format(statuses=", ".join("?" * len(statuses))),
-        (after, older_than, *statuses, keep_last, _PAGE_RUNS),
+        (after, older_than, *statuses, keep_last, keep_last, _PAGE_RUNS),
     ).fetchall()
     page = [_prunable_steps(connection, codec, *row, keep_last=keep_last) for row in found]
     return page, found[-1][0] if len(found) == _PAGE_RUNS else None
