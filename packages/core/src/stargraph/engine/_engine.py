@@ -102,6 +102,7 @@ class Engine:
         self._deadline: float | None = None
         self._answered: set[str] = set()
         self._asks_again = asks_again
+        self._nodes_done: int | None = None
         # A future and not an Event: waiting for it takes no task of its own.
         self._signal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._watcher = LogWatcher(log, seconds=watch, failed=self._fail_execution)
@@ -121,6 +122,7 @@ class Engine:
             if self._asks_again:
                 self._answered |= {interrupt.task_id for interrupt in self._log.tail.interrupts}
             while True:
+                await self._count_nodes()
                 self._start_ready_tasks()
                 busy = bool(self._flights) and self._stop != "cancel" and await self._wait()
                 self._raise_fault()
@@ -234,8 +236,8 @@ class Engine:
     def _start_ready_tasks(self) -> None:
         tail = self._log.tail
         for task in self._ready_tasks():
-            if tail.step >= self._plan.document.max_steps:
-                self._failure = (task, self._too_many_steps(tail, task), ())
+            if self._nodes_done is not None and self._nodes_done >= self._plan.document.max_steps:
+                self._failure = (task, self._too_many_nodes(task), ())
                 return
             self._answered.discard(task.id)
             started_at = datetime.now(UTC)
@@ -252,11 +254,24 @@ class Engine:
             self._flights[task.id] = _Flight(task, started_at, journal, work)
             self._tell("node_started", task, tail.step, started_at, durable=False)
 
-    def _too_many_steps(self, tail: Checkpoint, task: Task) -> NodeError:
+    async def _count_nodes(self) -> None:
+        """Count the nodes that have completed, once the run has so many steps that they may be too many."""
+        if self._nodes_done is not None or self._log.tail.step < self._plan.document.max_steps:
+            return
+        await self._log.flush()
+        others = 0
+        async for record in self._log.read_steps(range(1, self._log.tail.step + 1)):
+            others += record.event != "completed"
+        # A step that was pruned counts.
+        self._nodes_done = self._log.tail.step - others
+
+    def _too_many_nodes(self, task: Task) -> NodeError:
+        most = self._plan.document.max_steps
+        remedy = "End the loop of the graph, or raise max_steps" if self._plan.has_loop else "Raise max_steps"
         return NodeError(
-            f"the run has {tail.step} steps, and the graph allows {self._plan.document.max_steps}",
+            f"{self._nodes_done} nodes of the run have completed, and the graph allows {most} (max_steps)",
             reason="max-steps",
-            hint="Mend the loop, or raise max_steps in the graph and resume the run.",
+            hint=f"{remedy} in the graph, then resume the run.",
             node=task.node,
         )
 
@@ -285,6 +300,8 @@ class Engine:
         except _BuildError as error:
             self._fail(flight, error.cause)
             return
+        if self._nodes_done is not None:
+            self._nodes_done += 1
         self._open_work.note_completed(task, update, checkpoint)
         self._tell("completed", task, checkpoint.step, checkpoint.timestamp, durable=durable)
 

@@ -176,6 +176,30 @@ class Plan:
         return max(widths, default=1) * max((child.concurrency for child in self.children.values()), default=1)
 
     @property
+    def has_loop(self) -> bool:
+        """Whether a node can run again after it has completed, in one run."""
+        order = [spec.id for spec in self._order]
+        after: dict[str, set[str]] = {node: set(order[place + 1 : place + 2]) for place, node in enumerate(order)}
+        for rule in self.rules.values():
+            for action in rule.spec.then:
+                if isinstance(action, Goto):
+                    after[rule.spec.when.node].add(action.target)
+                elif isinstance(action, (Parallel, Map)):
+                    targets = action.targets if isinstance(action, Parallel) else (action.target,)
+                    after[rule.spec.when.node] |= {*targets, action.join}
+        for node in order:
+            seen: set[str] = set()
+            waiting = list(after[node])
+            while waiting:
+                reached = waiting.pop()
+                if reached not in seen:
+                    seen.add(reached)
+                    waiting += after[reached]
+            if node in seen:
+                return True
+        return False
+
+    @property
     def definition(self) -> dict[str, JsonValue]:
         """What the two hashes are made of, as a checkpoint records it."""
         return {"graph": self.graph_definition, "runtime": self.runtime_definition}

@@ -188,6 +188,7 @@ class Run:
             tail = await dispatch.read_run(self._store, self.run_id, keyring=self._keyring)
             self._log = RunLog(self._store, tail, durability=self._durability, keyring=self._keyring)
             if tail.status == "done":
+                await self._check_done(tail, accept)
                 return RunSummary.from_checkpoint(tail)
             self._refuse_ended(tail)
             self._refuse_busy(tail, only_if_idle)
@@ -221,10 +222,17 @@ class Run:
         """
         self.run_id = run_id or self.run_id
         tail = await dispatch.read_run(self._store, self.run_id, keyring=self._keyring)
-        if tail.status != "done":
+        if tail.status == "done":
+            await self._check_done(tail, accept)
+        else:
             self._refuse_ended(tail)
             await self._carried_over(tail, new_executor_id(), accept)
         return RunSummary.from_checkpoint(tail)
+
+    async def _check_done(self, tail: Checkpoint, accept: Sequence[Accept]) -> None:
+        """Refuse a run that is done and that another graph has made: its caller expects what this one would give."""
+        if migration_for(self._plan, tail) is None:
+            await check_hashes(self._plan, tail, self._read_step, accept=accept)
 
     async def _carried_over(self, tail: Checkpoint, executor_id: str, accept: Sequence[Accept]) -> Checkpoint:
         """Return the checkpoint to go on from: the latest, or the one that would migrate it; nothing is written."""

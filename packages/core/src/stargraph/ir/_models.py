@@ -263,7 +263,7 @@ class IRDocument(_Spec):
         nodes: the steps; the first one is where a run starts.
         rules: what follows a node; without one that applies, the next node in this order does.
         migrate: how runs of older versions go on; it does not count for the graph_hash.
-        max_steps: a run that has more steps than this fails, so that no loop runs for ever.
+        max_steps: a run in which more nodes than this complete fails, so that no loop runs for ever.
     """
 
     ir_version: Annotated[str, StringConstraints(pattern=r"^1\.\d+\.\d+$")] = IR_VERSION

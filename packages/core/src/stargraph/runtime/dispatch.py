@@ -13,6 +13,9 @@ from stargraph.errors import CheckpointCorruptedError, CheckpointNotFoundError
 
 T = TypeVar("T")
 
+_LISTED: Final = 1_000
+"""Among how many runs one that cannot be found is looked for: it may have lost its records."""
+
 _WORTH_READING: Final = 16
 """So many steps that are not wanted cost less than another request."""
 
@@ -106,12 +109,21 @@ async def read_run(checkpointer: Checkpointer, run_id: str, *, keyring: Keyring 
 
     Raises:
         CheckpointNotFoundError: the store holds no such run.
-        CheckpointCorruptedError: the record is not what was written.
+        CheckpointCorruptedError: the record is not what was written, or is gone though the store lists the run.
     """
     tail = await read_latest(checkpointer, run_id, keyring=keyring)
-    if tail is None:
-        raise run_not_found_error(run_id)
-    return tail
+    if tail is not None:
+        return tail
+    for summary in await checkpointer.list_runs(limit=_LISTED):
+        if summary.run_id == run_id:
+            raise CheckpointCorruptedError(
+                f"run {run_id!r}: the store lists it at step {summary.last_step}, and has no step of it",
+                reason="missing-step",
+                hint="Restore the store from a backup; `stargraph verify` says what else is damaged.",
+                run_id=run_id,
+                step=summary.last_step,
+            )
+    raise run_not_found_error(run_id)
 
 
 def run_not_found_error(run_id: str) -> CheckpointNotFoundError:
@@ -188,13 +200,16 @@ async def history(
         keyring: checks the seals.
 
     Raises:
-        CheckpointCorruptedError: a record is not what was written.
+        CheckpointCorruptedError: a record is not what was written, or does not follow the one before it.
     """
+    previous: Checkpoint | None = None
     async with aclosing(stored_steps(checkpointer, run_id, from_step=from_step, to_step=to_step)) as records:
         async for record in records:
             check_record(record, run_id, record.step)
             if keyring is not None:
                 keyring.check(record)
+            _check_order(previous, record, from_step if previous is None else previous.step + 1)
+            previous = record
             yield record
 
 
@@ -220,6 +235,26 @@ async def stored_steps(
         found = await checkpointer.read_at_step(run_id, step)
         if found is not None:
             yield found
+
+
+def _check_order(previous: Checkpoint | None, record: Checkpoint, first: int) -> None:
+    """Refuse a record that does not follow the one before it; between them, steps may have been pruned."""
+    if record.step < first:
+        complaint, reason = (
+            f"the store returned step {record.step} in place of step {first} or a later one",
+            "wrong-record",
+        )
+    elif previous is not None and record.step == first and record.previous_digest != previous.digest:
+        complaint, reason = f"step {record.step} does not follow the step before it", "broken-chain"
+    else:
+        return
+    raise CheckpointCorruptedError(
+        f"run {record.run_id!r}: {complaint}",
+        reason=reason,
+        hint="`stargraph verify` says what was altered.",
+        run_id=record.run_id,
+        step=record.step,
+    )
 
 
 def _checked(

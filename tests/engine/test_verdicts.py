@@ -1,0 +1,137 @@
+"""What ends a run without its nodes' doing, and what a resume refuses: no false verdicts, and none left out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+from support import nodes
+from support.graphs import graph
+from support.memory import MemoryCheckpointer
+from support.places import Place
+
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.errors import CheckpointCorruptedError, CheckpointNotFoundError, HashMismatchError
+from stargraph.graph import NodeContext
+from stargraph.runtime import dispatch
+
+CALLS = """
+max_steps: 2
+state_schema: {x: {type: any, default: null}}
+nodes: [{id: a, kind: "support.nodes:sync_x"}, {id: b, kind: echo}]
+"""
+
+FLAT = """
+max_steps: 3
+state_schema: {x: {type: "list[any]", reduce: append, default: []}}
+nodes: [{id: begin, kind: echo}, {id: a, kind: "support.nodes:appends_x"}, {id: end, kind: echo}]
+rules:
+  - id: each
+    when: {node: begin}
+    then: [{kind: map, over: "[1, 2, 3, 4]", target: a, join: end, max_concurrency: 1}]
+"""
+
+LOOP = """
+max_steps: 3
+nodes: [{id: a, kind: echo}, {id: b, kind: echo}]
+rules: [{id: again, when: {node: b}, then: [{kind: goto, target: a}]}]
+"""
+
+
+async def test_recorded_calls_and_resumes_are_no_completed_nodes(store: MemoryCheckpointer) -> None:
+    def body(ctx: NodeContext) -> Any:
+        for number in range(9):
+            ctx.call_sync("number", lambda number=number: number)
+        return ctx.interrupt("Go on?")
+
+    nodes.before = body
+    run = await graph(CALLS).start(checkpointer=store, run_id="r")
+    await run.start()
+    await run.respond(store.runs["r"][-1].interrupts[0].id, True)
+    assert (await run.resume()).status == "done"
+
+
+@pytest.mark.parametrize("is_loop", [False, True])
+async def test_a_graph_without_a_loop_is_not_told_to_end_it(store: MemoryCheckpointer, is_loop: bool) -> None:
+    run = await graph(LOOP if is_loop else FLAT).start(checkpointer=store, run_id="r")
+    for _ in range(2):
+        summary = await (run.resume() if "r" in store.runs else run.start())
+        assert summary.error is not None
+        assert summary.error.reason == "max-steps"
+        assert summary.error.message.startswith("3 nodes of the run have completed, and the graph allows 3 (max_steps)")
+        assert ("loop" in summary.error.message) == is_loop
+    more = (LOOP if is_loop else FLAT).replace("max_steps: 3", "max_steps: 30")
+    assert (await (await graph(more).start(checkpointer=store)).resume("r")).status == ("failed" if is_loop else "done")
+
+
+async def test_a_run_that_is_done_is_refused_in_another_graph(place: Place) -> None:
+    async with place.open() as store:
+        old, new = graph("nodes: [{id: a, kind: echo}]"), graph("nodes: [{id: b, kind: echo}]")
+        assert (await (await old.start(checkpointer=store, run_id="r")).start()).status == "done"
+        assert (await (await old.start(checkpointer=store)).resume("r")).status == "done"
+        run = await new.start(checkpointer=store)
+        for refused in (run.resume, run.check):
+            with pytest.raises(HashMismatchError) as caught:
+                await refused("r")
+            assert caught.value.reason == "graph-hash"
+        assert (await run.resume("r", accept=("graph",))).status == "done"
+
+
+async def test_a_run_whose_records_are_gone_is_no_unknown_run(store: MemoryCheckpointer) -> None:
+    run = await graph("nodes: [{id: a, kind: echo}]").start(checkpointer=store, run_id="r")
+    await run.start()
+    store.records.clear()
+    with pytest.raises(CheckpointCorruptedError) as caught:
+        await run.resume()
+    assert (caught.value.reason, caught.value.step) == ("missing-step", 1)
+    with pytest.raises(CheckpointNotFoundError):
+        await run.resume("another")
+
+
+class Shuffled(MemoryCheckpointer):
+    """Returns the steps of a run in the order of `order`, some from `other`."""
+
+    order: Sequence[tuple[str, int]] = ()
+
+    async def history(
+        self, run_id: str, *, from_step: int | None = None, to_step: int | None = None, newest_first: bool = False
+    ) -> AsyncIterator[Checkpoint]:
+        for name, step in self.order or [(run_id, step) for step in range(from_step or 0, len(self.runs[run_id]))]:
+            yield self.runs[name][step]
+
+
+@pytest.mark.parametrize(
+    ("order", "reason"),
+    [
+        ([("r", 0), ("r", 2), ("r", 1)], "wrong-record"),
+        ([("r", 0), ("r", 1), ("r", 1)], "wrong-record"),
+        ([("r", 0), ("q", 1)], "wrong-record"),
+        ([("r", 0), ("r", 2)], None),
+    ],
+)
+async def test_a_log_is_read_in_order(order: list[tuple[str, int]], reason: str | None) -> None:
+    store = Shuffled()
+    await store.bootstrap()
+    for name in "rq":
+        await (await graph(LOOP).start(checkpointer=store, run_id=name)).start()
+    store.order = order
+    if reason is None:
+        assert [record.step async for record in dispatch.history(store, "r", to_step=9)] == [0, 2]
+        return
+    with pytest.raises(CheckpointCorruptedError) as caught:
+        [record async for record in dispatch.history(store, "r", to_step=9)]
+    assert caught.value.reason == reason
+
+
+async def test_a_record_that_does_not_follow_the_one_before_is_refused() -> None:
+    store = Shuffled()
+    await store.bootstrap()
+    run = await graph(LOOP).start(checkpointer=store, run_id="r")
+    await run.start()
+    first, second = store.runs["r"][:2]
+    store.runs["r"][1] = first.next(event="resumed", executor_id="f" * 32, timestamp=second.timestamp)
+    store.order = [("r", 0), ("r", 1), ("r", 2)]
+    with pytest.raises(CheckpointCorruptedError) as caught:
+        [record async for record in dispatch.history(store, "r", to_step=9)]
+    assert (caught.value.reason, caught.value.step) == ("broken-chain", 2)
