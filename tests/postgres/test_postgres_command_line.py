@@ -67,8 +67,8 @@ def test_a_run_from_its_start_to_its_end(shell: Shell, schema: str) -> None:
     assert (ended["status"], ended["state"]) == ("done", {"amount": 12.5, "approved": True})
     assert statuses(shell, "--status", "done", "--tag", "team=a") == {"r1": "done"}
     assert statuses(shell, "--tag", "team=b") == {}
-    told = shell.at_store("inspect", "r1", "--json").json
-    assert [step["event"] for step in told["timeline"]][:2] == ["started", "completed"]
+    output = shell.at_store("inspect", "r1", "--json").json
+    assert [step["event"] for step in output["timeline"]][:2] == ["started", "completed"]
     assert shell.at_store("inspect", "r1", "--step", "0", "--json").json["state"]["approved"] is None
     store = shell.stargraph("doctor", shell.checkpoint, "--json").json["store"]
     assert (store["state"], store["newest_run"]) == ("works", "r1")
@@ -97,8 +97,8 @@ def test_keys_of_the_environment_encrypt_the_store(shell: Shell) -> None:
     shell.at_store("respond", "r4", "--value", "true", env=keys)
     assert shell.at_store("inspect", "r4", "--step", "0", "--json", env=keys).json["state"]["amount"] == 12.5
     assert "r4" in shell.at_store("runs").out
-    told = shell.at_store("inspect", "r4", code=7).err
-    assert "STARGRAPH_ENCRYPTION_KEY" in told
+    output = shell.at_store("inspect", "r4", code=7).err
+    assert "STARGRAPH_ENCRYPTION_KEY" in output
 
 
 COMMANDS = {
@@ -114,10 +114,10 @@ COMMANDS = {
 @pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
 def test_a_server_that_refuses_is_one_error(shell: Shell, words: tuple[str, ...]) -> None:
     shell.checkpoint = shell.checkpoint.replace("/postgres?", "/nowhere?")
-    told = shell.at_store(*words, code=7).err
-    assert told.startswith("error: ")
-    assert "Traceback" not in told
-    assert "nowhere" in told
+    output = shell.at_store(*words, code=7).err
+    assert output.startswith("error: ")
+    assert "Traceback" not in output
+    assert "nowhere" in output
 
 
 def test_the_doctor_tells_that_nobody_answers(shell: Shell) -> None:

@@ -230,14 +230,14 @@ async def test_a_wrong_password_is_reported_at_once_and_a_new_one_is_found(
     passwords, services = tmp_path / "pgpass", tmp_path / "services"
     monkeypatch.setenv("PGSERVICEFILE", str(services))
 
-    def tell(password: str) -> None:
+    def hand_out(password: str) -> None:
         passwords.write_text(f"127.0.0.1:*:*:runner:{password}\n")
         passwords.chmod(0o600)
         services.write_text(
             f"[runs]\nhost=127.0.0.1\nport={guarded.port}\nuser=runner\npassword={password}\ndbname=postgres\n"
         )
 
-    tell("first")
+    hand_out("first")
     current = "first"
     handles = [
         PostgresCheckpointer(f"postgresql://runner@{address}/postgres?passfile={quote(str(passwords))}"),
@@ -252,7 +252,7 @@ async def test_a_wrong_password_is_reported_at_once_and_a_new_one_is_found(
     await asyncio.to_thread(lambda: asyncio.run(_set_password(guarded.dsn, "second")))
     writing = [asyncio.create_task(handle.write(run[1])) for handle in handles]
     await asyncio.sleep(0.3)
-    tell("second")
+    hand_out("second")
     current = "second"
     await asyncio.gather(*writing)
     for handle in handles:

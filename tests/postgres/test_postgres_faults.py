@@ -129,6 +129,21 @@ async def test_silence_for_good_is_an_error_and_no_hang(proxied: PostgresCheckpo
     assert await steps(proxied, run[0].run_id) == [0, 1]
 
 
+async def test_writes_that_wait_for_each_other_end_with_their_deadline(
+    proxied: PostgresCheckpointer, proxy: TcpProxy
+) -> None:
+    run = chain(8)
+    await proxied.write(run[0])
+    proxy.swallowing = True
+    began = time.monotonic()
+    outcomes = await asyncio.gather(*map(proxied.write, run[1:]), return_exceptions=True)
+    assert time.monotonic() - began < 10  # twice the 3 seconds of the handle; one after the other, 21
+    assert {getattr(outcome, "reason", None) for outcome in outcomes} == {"timeout"}
+    proxy.swallowing = False
+    await proxied.write(run[1])
+    assert await steps(proxied, run[0].run_id) == [0, 1]
+
+
 async def test_a_write_that_is_cancelled_in_silence_ends(proxied: PostgresCheckpointer, proxy: TcpProxy) -> None:
     # To cancel a statement, asyncpg opens a connection of its own, which nobody answers either.
     run = chain(2)

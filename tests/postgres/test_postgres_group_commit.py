@@ -127,9 +127,9 @@ async def test_batches_in_opposite_order_never_block_each_other(opened: Opener) 
         )
         winners: dict[str, list[Checkpoint]] = {run_id: [] for run_id in run_ids}
         for rival, order, outcome in zip(rivals, orders, outcomes, strict=True):
-            for run_id, told in zip(order, outcome, strict=True):
-                assert told is None or isinstance(told, CheckpointConflictError), told
-                if told is None:
+            for run_id, refused in zip(order, outcome, strict=True):
+                assert refused is None or isinstance(refused, CheckpointConflictError), refused
+                if refused is None:
                     winners[run_id].append(rival[run_id])
         assert all(len(won) == 1 for won in winners.values())
         tails = {run_id: won[0] for run_id, won in winners.items()}
@@ -187,7 +187,7 @@ async def test_an_error_of_one_row_fails_only_its_own_caller(
     assert len(await checkpointer.list_runs()) == 8
 
 
-async def test_the_loser_of_an_open_transaction_learns_what_won(
+async def test_the_loser_of_an_open_transaction_is_given_the_winner(
     checkpointer: PostgresCheckpointer, dsn: str, schema: str
 ) -> None:
     # The winner's commit falls between the loser's snapshot and its lock.

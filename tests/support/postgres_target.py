@@ -66,5 +66,9 @@ async def newer_format(location: str) -> AsyncIterator[None]:
 
 
 target = Target(
-    open=PostgresCheckpointer.from_url, location=fresh_schema, stored_bytes=Records(), newer_format=newer_format
+    open=PostgresCheckpointer.from_url,
+    location=fresh_schema,
+    stored_bytes=Records(),
+    newer_format=newer_format,
+    url=lambda location: location,
 )

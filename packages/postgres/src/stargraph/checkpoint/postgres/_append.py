@@ -199,7 +199,7 @@ def base_of(record: Record) -> int | None:
 def encode_appends(checkpoints: Sequence[Checkpoint], codec: Codec, *, most: int | None = None) -> Iterator[Append]:
     """Yield checkpoints in parts that one statement each may store, none of them too large.
 
-    A part is encoded after the one before it was appended, of which the codec has been told.
+    The codec must know of each part that was appended before the next one is taken.
 
     Args:
         checkpoints: consecutive steps of one run.

@@ -137,7 +137,7 @@ class PostgresCheckpointer:
         self._statements = AppendStatements(self._schema)
         self._reader = Reader(self._fetch, self._schema, self._codec, self._threads)
         self._search = SearchStatements(self._schema)
-        self._pruner = Pruner(self._fetch, self._schema, self._codec, self._reader.at_step)
+        self._pruner = Pruner(self._fetch, self._schema, self._codec, self._threads, self._reader.at_step)
         self._attached: WeakKeyDictionary[asyncio.AbstractEventLoop, _Attached] = WeakKeyDictionary()
 
     @classmethod

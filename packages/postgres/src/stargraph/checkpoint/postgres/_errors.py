@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import ssl
@@ -231,6 +232,22 @@ class Retries:
             raise self._advice.unavailable(cause, what, run_id=run_id, step=step) from cause
         self._reached = True
         return result
+
+    async def acquire(self, lock: asyncio.Lock, *, run_id: str, step: int | None) -> None:
+        """Wait for a lock, as long as for a request.
+
+        Raises:
+            StoreUnavailableError: whoever holds it took too long.
+        """
+        if not lock.locked():
+            await lock.acquire()
+            return
+        try:
+            async with asyncio.timeout(self._policy.deadline):
+                await lock.acquire()
+        except TimeoutError as error:
+            what = "it was not sent, since the writes of this run before it took too long"
+            raise self._advice.unavailable(error, what, run_id=run_id, step=step) from error
 
     def _may_pass(self, error: Exception, elapsed: float) -> bool:
         """Tell whether to try again, after some seconds."""

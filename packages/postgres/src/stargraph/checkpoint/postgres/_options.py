@@ -140,7 +140,7 @@ class ConnectionOptions:
         connect_timeout: seconds to wait for one address of a host; None for no limit of its own.
         keepalives: the parameters of TCP keepalives that are given.
         addresses: for hosts whose address is given too (`hostaddr`), that address; no name is looked up for them.
-        server_settings: what the server is told at the start.
+        server_settings: settings of the session.
         tls: the parameters that asyncpg reads itself, as a DSN.
     """
 

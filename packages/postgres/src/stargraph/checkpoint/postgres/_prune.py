@@ -11,11 +11,12 @@ import asyncpg
 
 from stargraph.checkpoint.codec import Codec
 from stargraph.checkpoint.driver import MAX_STEP, PruneRule, needed_steps
+from stargraph.checkpoint.postgres._codec_threads import CodecThreads, is_large
 from stargraph.checkpoint.postgres._read import Fetch
 from stargraph.checkpoint.postgres._schema import Schema
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, PruneReport
 
-# The tombstone's digest tells a deletion that is tried again from somebody else's.
+# The tombstone's digest distinguishes a repeated deletion from somebody else's.
 _MARK_DELETED: Final = """
 UPDATE {schema}.runs
 SET status = 'deleted', started_at = now(), updated_at = now(), digest = $2, graph_id = NULL, graph_hash = NULL,
@@ -116,6 +117,7 @@ class Pruner:
         fetch: runs one statement, and again if it fails for a reason that may pass.
         schema: where the tables are.
         codec: writes records anew whose base goes.
+        threads: where large ones are written.
         read_step: reads one step of a run.
     """
 
@@ -124,11 +126,13 @@ class Pruner:
         fetch: Fetch,
         schema: Schema,
         codec: Codec,
+        threads: CodecThreads,
         read_step: Callable[[str, int], Awaitable[Checkpoint | None]],
     ) -> None:
         self._fetch = fetch
         self._schema = schema
         self._codec = codec
+        self._threads = threads
         self._read_step = read_step
 
     async def delete_run(self, run_id: str, *, only_at: bytes | None = None) -> bool:
@@ -210,8 +214,8 @@ class Pruner:
             checkpoint = await self._read_step(run_id, row["step"])
             if checkpoint is None:
                 return False
-            record = self._codec.encode_alone(checkpoint).data
-            if not await self._run(_REWRITE, run_id, run["digest"], run["last_step"], row["step"], record):
+            alone = await self._threads.run(self._codec.encode_alone, checkpoint, large=is_large((checkpoint,)))
+            if not await self._run(_REWRITE, run_id, run["digest"], run["last_step"], row["step"], alone.data):
                 return False
         return True
 

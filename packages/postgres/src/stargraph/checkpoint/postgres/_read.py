@@ -24,7 +24,7 @@ Fetch = Callable[..., Awaitable[list[asyncpg.Record]]]
 
 # A record is decoded from that of its base, that one from its own base, and so on: a few at most. LIMIT keeps each
 # of them a look-up by the key; the planner would otherwise read all steps of a long run to join them. The tail of the
-# run comes along, so that a record that is gone is told from one that never was.
+# run comes along: it shows whether a record that is not there is gone, or never was.
 _CHAIN: Final = """
 WITH RECURSIVE run AS (
     SELECT last_step, floor FROM {schema}.runs WHERE run_id = $1 AND status <> 'deleted'

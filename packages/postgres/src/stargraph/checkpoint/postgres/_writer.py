@@ -85,13 +85,16 @@ class Writer:
             self._idle.clear()
         turn.wanted += 1
         try:
-            async with turn.lock:
+            await self._retries.acquire(turn.lock, run_id=run_id, step=vars(checkpoints[0]).get("step"))
+            try:
                 # Without group commit every statement names its one row by constants.
                 appends = encode_appends(checkpoints, self._codec, most=None if self._grouped else 1)
                 large = large_to_encode(checkpoints)
                 while (append := await self._threads.run(next, appends, None, large=large)) is not None:
                     await self._append(append)
                     self._remember(run_id, append.last.step)
+            finally:
+                turn.lock.release()
         finally:
             turn.wanted -= 1
             if not turn.wanted:
@@ -199,7 +202,7 @@ def _history_lost(checkpoint: Checkpoint, acknowledged: int, tail: Tail | None) 
         f" {holds}: it has lost history",
         reason="history-lost",
         hint="A failover to an asynchronous replica can do that, and so can a restored backup. Resume the run from its"
-        " latest step; what nodes did after that happens again. docs/postgres.md tells how to prevent it.",
+        " latest step; what nodes did after that happens again. docs/postgres.md says how to prevent it.",
         run_id=checkpoint.run_id,
         step=checkpoint.step,
     )
