@@ -102,7 +102,7 @@ async def test_small_checkpoints_are_not_handed_to_threads(
         for checkpoint in run:
             await checkpointer.write(checkpoint)
             assert await checkpointer.read_latest(checkpoint.run_id) == checkpoint
-        assert not [thread for thread in threading.enumerate() if "postgres-codec" in thread.name]
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("stargraph-codec")]
 
 
 async def test_threads_of_a_busy_program_are_not_waited_for(server: str, schema: str) -> None:

@@ -9,9 +9,8 @@ from typing import Final
 
 import asyncpg
 
-from stargraph.checkpoint.codec import Codec
+from stargraph.checkpoint.codec import Codec, CodecThreads, large_to_encode
 from stargraph.checkpoint.driver import MAX_STEP, PruneRule, needed_steps
-from stargraph.checkpoint.postgres._codec_threads import CodecThreads, is_large
 from stargraph.checkpoint.postgres._read import Fetch
 from stargraph.checkpoint.postgres._schema import Schema
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, PruneReport
@@ -214,7 +213,7 @@ class Pruner:
             checkpoint = await self._read_step(run_id, row["step"])
             if checkpoint is None:
                 return False
-            alone = await self._threads.run(self._codec.encode_alone, checkpoint, large=is_large((checkpoint,)))
+            alone = await self._threads.run(self._codec.encode_alone, checkpoint, large=large_to_encode((checkpoint,)))
             if not await self._run(_REWRITE, run_id, run["digest"], run["last_step"], row["step"], alone.data):
                 return False
         return True
