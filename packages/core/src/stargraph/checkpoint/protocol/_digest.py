@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from stargraph.checkpoint.values import EncodedValue, canonical, format_time
@@ -60,21 +61,21 @@ def run_texts_of(fields: Mapping[str, Any]) -> RunTexts:
 def step_texts_of(fields: Mapping[str, Any]) -> StepTexts:
     """Return the text of the members that are others in each step."""
     calls, interrupts, frontier = fields["calls"], fields["interrupts"], fields["frontier"]
-    definition, error, started = fields["definition"], fields["error"], fields["task_started_at"]
+    definition, error, started, step = fields["definition"], fields["error"], fields["task_started_at"], fields["step"]
     # Most steps have none of these.
     return StepTexts(
         calls=_EMPTY if calls == () else _text(calls),
         definition=_NULL if definition is None else _text(definition),
         error=_NULL if error is None else _text(error),
-        event=_text(fields["event"]),
+        event=_word(fields["event"]),
         frontier=_EMPTY if frontier == () else _text(frontier),
         interrupts=_EMPTY if interrupts == () else _text(interrupts),
         last_node=_text(fields["last_node"]),
-        status=_text(fields["status"]),
-        step=_text(fields["step"]),
+        status=_word(fields["status"]),
+        step=b"%d" % step if type(step) is int else _text(step),
         task_id=_text(fields["task_id"]),
-        task_started_at=_NULL if started is None else _text(started),
-        timestamp=_text(fields["timestamp"]),
+        task_started_at=_NULL if started is None else _time(started),
+        timestamp=_time(fields["timestamp"]),
     )
 
 
@@ -143,6 +144,16 @@ def digest_of(
 
 def _members(members: dict[str, Any]) -> bytes:
     return canonical(members, plain=_plain)[1:-1]
+
+
+@lru_cache(maxsize=64)
+def _word(word: str) -> bytes:
+    """Return the text of one of a few words."""
+    return _text(word)
+
+
+def _time(moment: datetime) -> bytes:
+    return b'"%b"' % format_time(moment).encode()
 
 
 def _text(value: Any) -> bytes:

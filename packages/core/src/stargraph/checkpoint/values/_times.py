@@ -11,4 +11,5 @@ def format_time(moment: datetime) -> str:
     Args:
         moment: an aware datetime.
     """
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+    utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    return utc.isoformat(timespec="microseconds")[:-6] + "Z"
