@@ -163,7 +163,7 @@ def test_a_newer_record_is_refused_as_such(version: int, rest: bytes) -> None:
         (HEADER + b'{"f":[],"s":{}}\n', "it is not an object"),
         (HEADER + b'{"f":{},"s":{}}\n', "it is not made of run, event and digests"),
         (HEADER + b'{"f":{"run":2,"event":2,"digests":1}}\n{}{}x', "its digests take 1 bytes"),
-        (HEADER + b'{"f":{"run":2,"event":2,"digests":32}}\n{}[]' + b"x" * 32, "what a step tells is not an object"),
+        (HEADER + b'{"f":{"run":2,"event":2,"digests":32}}\n{}[]' + b"x" * 32, "its run or event is not an object"),
         (HEADER + b'{"f":{"run":2,"event":2,"digests":32}}\n{}{}' + b"x" * 32, "run_id"),
         (HEADER + b'{"f":{"run":2,"event":3,"digests":32}}\n{}NaN' + b"x" * 32, "unexpected"),
         (HEADER + b'{"f":{"run":2,"event":2,"digests":32},"s":{"a":3}}\n{}{}' + b"x" * 32 + b"NaN", "unexpected"),

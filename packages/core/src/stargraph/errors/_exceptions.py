@@ -7,7 +7,7 @@ StargraphError
 │   └── CallError                what a node called by ctx.call has raised
 └── CheckpointError              a store refused, or a run cannot go on from what is stored
     ├── HashMismatchError        the stored run was made by another graph or other code
-    ├── CheckpointConflictError  somebody else wrote this step, or this run moved on
+    ├── CheckpointConflictError  another executor wrote this step, or the run moved on
     ├── CheckpointNotFoundError  no such run, or no such step
     ├── CheckpointCorruptedError a stored record is not what was written
     ├── StoreUnavailableError    the store cannot be reached or cannot store now
@@ -19,10 +19,10 @@ from __future__ import annotations
 
 
 class StargraphError(Exception):
-    """The root of every exception that Stargraph raises on purpose.
+    """The root of every exception that Stargraph raises.
 
     Args:
-        message: what happened, to what, and where.
+        message: what happened, and to what.
         reason: a stable kebab-case word for programs; part of the API.
         hint: what to do about it.
     """
@@ -76,8 +76,8 @@ class StateError(StargraphError):
         message: what is wrong.
         reason: a stable kebab-case word.
         hint: what to do.
-        path: where the value is, as in `state.user.scores[3]`.
-        node: the node that returned it, if one did.
+        path: the place of the value, as in `state.user.scores[3]`.
+        node: the node that returned it, or None.
     """
 
     def __init__(
@@ -120,9 +120,9 @@ class NodeError(StargraphError):
 
 
 class CallError(NodeError):
-    """A function that a node called by `ctx.call` has raised: when it happened, after a resume and in a replay alike.
+    """A function that a node called by `ctx.call` raised an exception: at first, after a resume and in a replay alike.
 
-    Catch this class and not that of the function's exception, which is recorded by its name and is not at hand later.
+    Catch this class and not that of the function's exception, of which only the name is recorded.
 
     Args:
         message: what is wrong.
@@ -211,9 +211,9 @@ class HashMismatchError(CheckpointError):
 
 
 class CheckpointConflictError(CheckpointError):
-    """Somebody else wrote this step, or the run moved on: the writer has lost the run.
+    """Another executor wrote this step, or the run moved on: the writer has lost the run.
 
-    What was stored stays. A writer that sees this must stop: another executor owns the run.
+    What was stored stays. A writer that gets this error must stop: another executor owns the run.
     """
 
 

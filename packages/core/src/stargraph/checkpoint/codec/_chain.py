@@ -32,7 +32,7 @@ class _Place:
         record: its record.
         digests: its digest, and that of the step before it.
         keys: the members of its state, in order.
-        encoded: its encoded fields without the update; None as long as nobody asked for them.
+        encoded: its encoded fields without the update; None until they are needed.
     """
 
     record: StoredRecord

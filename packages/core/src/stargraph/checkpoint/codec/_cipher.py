@@ -71,8 +71,8 @@ class Cipher:
     def from_environment(cls) -> Cipher | None:
         """Return the keys of `STARGRAPH_ENCRYPTION_KEY`, or None if it is not set.
 
-        A variable that is set but empty is an error: somebody meant to encrypt. `STARGRAPH_ENCRYPTION_ALLOW_PLAIN=1`
-        reads records that are not encrypted too.
+        A variable that is set but empty is an error: it was set in order to encrypt.
+        `STARGRAPH_ENCRYPTION_ALLOW_PLAIN=1` reads records that are not encrypted too.
 
         Raises:
             CheckpointError: the keys cannot be used (`reason="invalid-encryption-key"`).

@@ -18,7 +18,7 @@ from stargraph.checkpoint.protocol import ENDED, Checkpoint
 from stargraph.errors import CheckpointCorruptedError, CheckpointError
 
 _DELTAS_PER_KEYFRAME: Final = 4
-"""A keyframe follows once the records since the last one are so many times as long as it will be."""
+"""The next keyframe is stored once the records since the last one are this many times as long as it will be."""
 
 _SMALL: Final = 4 * 1024
 _DELTAS_OF_SMALL: Final = 3
@@ -210,11 +210,7 @@ class Codec:
         self._remember(record._end)
 
     def forget(self, run_id: str) -> None:
-        """Know nothing of a run any more: its next step will be stored alone.
-
-        Args:
-            run_id: the run.
-        """
+        """Forget a run: its next step is stored as a keyframe."""
         with self._lock:
             self._drop(run_id)
 

@@ -13,7 +13,7 @@ _SHORT: Final = 64
 """A text up to this length is stored anew when it changes: telling the difference would cost as much."""
 
 _SHORT_EVENT: Final = 1024
-"""Likewise for what a step tells, which is another in each; the compressor knows most of it."""
+"""Likewise for the event of a step, which differs in each; the compressor knows most of it."""
 
 _MOST_INSTRUCTIONS: Final = 1000
 """A script that is composed of stored ones may be this long: longer ones are applied one after the other, since

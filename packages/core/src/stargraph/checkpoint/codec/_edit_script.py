@@ -20,15 +20,15 @@ _LEAST_COPY: Final = 16
 """A shorter range costs more as an instruction than as bytes."""
 _ANCHOR: Final = 32
 _ANCHORS: Final = (0.4377, 0.618, 0.2639, 0.809, 0.1459)
-"""Where in a range a common piece is looked for: no simple fractions, at which regular edits would all be met."""
+"""At which parts of a range a common piece is looked for: not at simple fractions, since regular edits lie there."""
 _SPLITS: Final = 400
-"""In how many places a text is split, at most: about how many edits of one text are told apart."""
+"""At how many places a text is split, at most: about how many separate edits of one text are found."""
 _SCANS: Final = 8
 """How often the old text may be searched through, all searches taken together."""
 
 
 def diff(old: bytes, new: bytes) -> EditScript:
-    """Return a script that makes `new` from `old`: short where few places differ, right always.
+    """Return a script that makes `new` from `old`: short if few places differ, and always right.
 
     What the two have in common at both ends is copied. What differs between is split at a piece that both have, and so
     on in both halves.
@@ -70,7 +70,7 @@ class _Differ:
         _copy(script, old_end, tail)
 
     def _anchor(self, old_start: int, old_end: int, new_start: int, new_end: int) -> tuple[int, int] | None:
-        """Find a piece of the new range in the old one; return where it begins in both."""
+        """Find a piece of the new range in the old one; return its start in both."""
         length = new_end - new_start
         if length < 4 * _ANCHOR or old_end - old_start < _ANCHOR:
             return None

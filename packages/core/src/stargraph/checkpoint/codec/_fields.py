@@ -1,7 +1,7 @@
 """A checkpoint as encoded fields: what records are made of, and what deltas tell the difference of.
 
-One text holds what repeats in every step of a run, one what the step tells, one the digests, and one each member of the
-state and of the update. Digests are raw bytes and not JSON: they are noise to every compressor, and half as long.
+One text holds what repeats in every step of a run, one the event of the step, one the digests, and one each member of
+the state and of the update. Digests are raw bytes and not JSON: they are noise to every compressor, and half as long.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _EVENT_PREFIXES: Final = tuple(f'"{name}":'.encode() for name in StepTexts._fiel
 _ABSENT: Final = tuple(b"[]" if name in ("calls", "frontier", "interrupts") else b"null" for name in StepTexts._fields)
 DIGEST_BYTES: Final = 32
 BASE_CHECK_BYTES: Final = 4
-"""How much of a digest tells a step from others that a record could be decoded from by mistake."""
+"""How much of a digest distinguishes the base of a record from other steps in its place."""
 
 _run_values: Final = itemgetter(*_RUN_FIELDS)
 
@@ -170,7 +170,7 @@ def _json(value: Any) -> bytes:
 def _members(text: bytes) -> dict[str, Any]:
     members = orjson.loads(text)
     if type(members) is not dict:
-        raise ValueError("what a step tells is not an object")
+        raise ValueError("its run or event is not an object")
     return members
 
 

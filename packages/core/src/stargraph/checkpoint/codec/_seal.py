@@ -90,7 +90,7 @@ class Keyring:
         return Seal(key_id=self._current, mac=self._mac(self._current, digest))
 
     def refusal(self, seal: Seal | None, digest: str) -> tuple[str, str] | None:
-        """Return why a seal is not taken, as a `reason` and in words; None where it is.
+        """Return why a seal is refused, as a `reason` and in words; None if it is accepted.
 
         Args:
             seal: what was found.

@@ -9,7 +9,7 @@ r"""The stored form of a checkpoint: a record.
 A body, once decrypted and decompressed, is a line of JSON and the literals: `{…}\n<bytes>`. The line says how each text
 is made:
 
-    f   `run`, `event` and `digests`, where they differ from the base's
+    f   `run`, `event` and `digests`, if they differ from the base's
     s   members of the state that are new or differ
     d   members of the base's state that are gone
     o   the members of the state in order, if it is not that of the base with the new ones behind
@@ -19,7 +19,7 @@ is made:
 its digest and the one before it, 32 bytes each.
 
 If it has a base, the literals begin with the first 4 bytes of the base's digest: another record in its place could
-give the right values in another order, which no digest tells.
+give the right values in another order, which no digest covers.
 
 A text is made by a script: the number n, or a list of instructions. n takes the next n bytes of the literals; in a
 list, -n does that, and a pair `start, length` copies a range of the base's text of the same name, or, for the update,
@@ -303,7 +303,7 @@ def _header(record: bytes, run_id: str, step: int) -> tuple[tuple[int, ...], int
 
 
 def _put_number(header: bytearray, number: int) -> None:
-    """Add a number as LEB128 does: seven bits a byte, the lowest first, the high bit where more follow."""
+    """Add a number as LEB128 does: seven bits a byte, the lowest first, the high bit set if more follow."""
     while number > 0x7F:
         header.append(number & 0x7F | 0x80)
         number >>= 7

@@ -15,12 +15,12 @@ from stargraph.errors import CheckpointConflictError, CheckpointError
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """What a store knows of a run when it decides whether a checkpoint may be appended.
+    """The end of a run, as a store knows it when it decides about an append.
 
     Attributes:
         step: the highest stored step.
-        digest: the digest of it.
-        status: the status of it.
+        digest: its digest.
+        status: its status.
         floor: the lowest stored step; above 0 after a prune.
     """
 
@@ -38,10 +38,10 @@ def judge_append(
     deleted: bool = False,
     fingerprint: Callable[[str], str] = str,
 ) -> Literal["append", "stored"]:
-    """Decide what becomes of a checkpoint: the rules of `write`, in the contract's order.
+    """Decide whether a checkpoint is appended, by the rules of `write` in the contract's order.
 
     Args:
-        checkpoint: what is to be written; valid already.
+        checkpoint: what is to be written; it has passed `ensure_valid`.
         tail: the run as it is stored, or None if it is unknown.
         stored_digest: the digest of the stored checkpoint of the same run and step, or None.
         deleted: the run was deleted; nothing else is looked at then.
@@ -67,7 +67,7 @@ def judge_append(
         raise CheckpointConflictError(
             f"{where}: another checkpoint is stored at this step ({stored_digest[:12]}…, not {digest[:12]}…)",
             reason="step-taken",
-            hint="Another executor has taken this run over; this one must stop.",
+            hint="Another executor has taken over this run; this one must stop.",
             run_id=run_id,
             step=step,
         )
@@ -85,7 +85,7 @@ def judge_append(
         raise CheckpointError(
             f"{where}: the steps below {tail.floor} were pruned",
             reason="pruned",
-            hint="A pruned step is gone for good; the run goes on from its latest step.",
+            hint="A pruned step cannot be restored; resume the run from its latest step.",
             run_id=run_id,
             step=step,
         )
@@ -101,9 +101,9 @@ def judge_append(
         raise _run_ended(checkpoint, tail.status, tail.step)
     if previous_digest != tail.digest and tail.digest == checkpoint.previous_digest:
         raise CheckpointError(
-            f"{where}: the run was begun without encryption, and cannot go on with it in this store",
+            f"{where}: the run was started without encryption, and cannot be continued with it in this store",
             reason="plain-run",
-            hint="Copy it to a new store with the keys, and resume it there.",
+            hint="Copy the run to a new store with the keys, and resume it there.",
             run_id=run_id,
             step=step,
         )
@@ -119,10 +119,7 @@ def judge_append(
 
 
 def check_batch(checkpoints: list[Checkpoint]) -> None:
-    """Refuse a batch that is not consecutive steps of one run, or goes on after its end.
-
-    Args:
-        checkpoints: what `write_many` was given.
+    """Refuse a batch of `write_many` that is not consecutive steps of one run, or goes on after its end.
 
     Raises:
         CheckpointError: `reason` is `invalid-batch` or `run-ended`.
@@ -144,18 +141,14 @@ def _run_ended(checkpoint: Checkpoint, status: Status, since_step: int) -> Check
     return CheckpointError(
         f"run {checkpoint.run_id!r}, step {checkpoint.step}: the run is {status} since step {since_step}",
         reason="run-ended",
-        hint="An ended run takes no further step; fork it to go on from one of its steps.",
+        hint="An ended run takes no further step; fork it to continue from one of its steps.",
         run_id=checkpoint.run_id,
         step=checkpoint.step,
     )
 
 
 def needed_steps(latest: Checkpoint) -> tuple[StepRange, ...]:
-    """Return the steps that a run must still have to go on from its latest checkpoint, whatever is pruned.
-
-    Args:
-        latest: the checkpoint with the highest step.
-    """
+    """Return the steps that a run needs to be resumed from its latest checkpoint: a prune keeps them."""
     needed = [StepRange(first=latest.step, last=latest.step)]
     for item in latest.frontier:
         needed.append(StepRange(first=item.since_step, last=item.since_step))

@@ -106,7 +106,7 @@ def check_prune(*, older_than: datetime, statuses: Iterable[Status], keep_last: 
 
     Raises:
         ValueError: `older_than` is naive, a status is unknown, `keep_last` is negative or not an integer, or `dry_run`
-            is not a bool: a mistake here removes what nobody can bring back.
+            is not a bool: a mistake here removes what cannot be restored.
     """
     if isinstance(statuses, str):
         raise ValueError(f"statuses is {statuses!r}: give a tuple, as in ({statuses!r},)")

@@ -17,7 +17,7 @@ Outcome = TypeVar("Outcome")
 _WORTH_SPLITTING: Final = 16
 """So many waiting items make two batches if two may be under way: else both sides would wait for each other."""
 _FEW: Final = 4
-"""One of so many is few."""
+"""Fewer than one in this many of the callers inside wait: they wait for the others to come back."""
 
 
 class _Waiting(Generic[Item, Outcome]):
@@ -65,9 +65,9 @@ class GroupCommit(Generic[Item, Outcome]):
         most_bytes: of a batch; a larger item goes alone.
         batches: how many may be under way: with two, one is built while the other one becomes durable.
         timeout: seconds that an item may wait for its batch.
-        together: tells of an exception of `commit` whether it concerns the whole batch. If not, each item of the batch
+        together: tells whether an exception of `commit` concerns the whole batch. If not, each item of the batch
             is committed alone, so that one that cannot be stored does not fail the others.
-        key: the order of the items in a batch, where the store wants one; else as they came.
+        key: sorts the items of a batch, if the store wants an order; by default they stay as they came.
         withdraw: is called with the item of a caller that was cancelled while `commit` was at it.
     """
 

@@ -47,8 +47,8 @@ class RetryPolicy:
             is_transient: tells whether the same request may succeed when it is made again.
 
         Raises:
-            Exception: what the last attempt raised, if that is not transient or nothing more may be tried. An attempt
-                that the deadline cut short tells less than the one before it, whose error is raised instead.
+            Exception: what the last attempt raised, if it is not transient or no attempt is left. If the deadline cut
+                the last attempt short, the error of the attempt before it, which says more.
         """
         began = time.monotonic()
         try:

@@ -119,7 +119,7 @@ class RunCursor:
         raise ValueError(f"cursor is {text!r}: give the next_cursor of the page before, in the same order, or None")
 
     def precedes(self, run: RunSummary) -> bool:
-        """Tell whether a run comes after this place."""
+        """Tell whether a run comes after this place in the order."""
         moment = moment_of(run, self.order)
         return moment < self.moment or (moment == self.moment and run.run_id > self.run_id)
 
@@ -132,7 +132,7 @@ class RunQuery:
         matcher: what to look for.
         limit: at most this many runs.
         order: which come first.
-        cursor: where the page before ended; None for the first page.
+        cursor: the end of the page before; None for the first page.
     """
 
     matcher: RunMatcher
@@ -156,7 +156,8 @@ class RunQuery:
         """Return the page that begins with some runs.
 
         Args:
-            found: the runs that match, in order, from the cursor on; one more than `limit` tells that there are more.
+            found: the runs that match, in order, from the cursor on; one more than `limit` shows that there is another
+                page.
         """
         items = tuple(found[: self.limit])
         more = bool(items) and len(found) > self.limit

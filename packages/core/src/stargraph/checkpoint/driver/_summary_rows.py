@@ -1,4 +1,4 @@
-"""The row that a list of runs is made of: the text of a run's summary, stored beside its log."""
+"""The text of a run's summary, stored beside its log: a list of runs is read from these."""
 
 from __future__ import annotations
 
@@ -13,11 +13,7 @@ from stargraph.errors import CheckpointCorruptedError
 
 
 def summary_json(latest: Checkpoint) -> bytes:
-    """Return the JSON text of the summary that a run's latest checkpoint makes.
-
-    Args:
-        latest: the checkpoint with the highest step.
-    """
+    """Return the JSON text of the summary of a run, from its latest checkpoint."""
     # Made from the fields themselves: a model in between costs six times as much, with each write.
     return orjson.dumps(
         {
@@ -49,11 +45,11 @@ def summaries_from_json(rows: Sequence[tuple[str, bytes]]) -> list[RunSummary]:
         CheckpointCorruptedError: one of them is not a summary of its run.
     """
     try:
-        # All of them at once, which costs a quarter of one after the other.
+        # All of them at once: that costs a quarter of parsing one after the other.
         summaries = _list_of_summaries().validate_json(b"[" + b",".join([text for _, text in rows]) + b"]")
         if [summary.run_id for summary in summaries] == [run_id for run_id, _ in rows]:
             return summaries
-    except (TypeError, ValidationError):  # a damaged table may hold what is no text
+    except (TypeError, ValidationError):  # a damaged table may hold something other than text
         pass
     return [_summary_from_json(run_id, text) for run_id, text in rows]
 
@@ -66,9 +62,9 @@ def _summary_from_json(run_id: str, text: bytes) -> RunSummary:
     except ValidationError:
         pass
     raise CheckpointCorruptedError(
-        f"run {run_id!r}: the stored summary is not one of this run",
+        f"run {run_id!r}: the stored summary does not belong to this run",
         reason="corrupted-record",
-        hint="The checkpoints are not concerned: read_latest() reads the run. Restore the store from a backup.",
+        hint="Checkpoints are not affected: read_latest() reads the run. Restore the store from a backup.",
         run_id=run_id,
     )
 

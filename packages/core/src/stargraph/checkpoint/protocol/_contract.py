@@ -14,7 +14,7 @@ from stargraph.checkpoint.protocol._summaries import PruneReport, RunPage, RunSu
 
 @runtime_checkable
 class Checkpointer(Protocol):
-    """A store of runs. docs/contract.md says what each method promises."""
+    """A store of runs. docs/contract.md defines what each method promises."""
 
     async def bootstrap(self) -> None:
         """Create or migrate the store.
@@ -23,37 +23,32 @@ class Checkpointer(Protocol):
         `CheckpointError(reason="not-bootstrapped")` before it.
 
         Raises:
-            StoreVersionError: the store's format is newer; nothing was touched.
-            StoreUnavailableError: the store cannot be reached or made.
+            StoreVersionError: the store has a newer format; nothing was changed.
+            StoreUnavailableError: the store cannot be reached or created.
         """
 
     async def write(self, checkpoint: Checkpoint) -> None:
-        """Append one checkpoint: atomic, and durable once this returned.
+        """Append one checkpoint: atomically, and durably once this has returned.
 
         Args:
-            checkpoint: the next step of its run. Writing a stored one again is a no-op, so a retry after
+            checkpoint: the next step of its run. Writing a stored one again does nothing, so a retry after
                 an unknown outcome is always safe.
 
         Raises:
-            CheckpointConflictError: somebody else wrote this step, or the step before it is another one.
+            CheckpointConflictError: another executor wrote this step, or the step before it.
             CheckpointError: `reason` is `invalid-checkpoint`, `step-gap`, `pruned`, `run-ended`,
                 `run-deleted` or `not-bootstrapped`.
             StoreUnavailableError: the outcome is unknown; writing again settles it.
         """
 
     async def read_latest(self, run_id: str) -> Checkpoint | None:
-        """Return the checkpoint with the highest step of a run, or None.
-
-        Args:
-            run_id: the run.
-        """
+        """Return the checkpoint with the highest step of a run, or None if there is no such run."""
 
     async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
-        """Return one step of a run, or None.
+        """Return one step of a run, or None if it is absent.
 
-        Args:
-            run_id: the run.
-            step: the step.
+        Raises:
+            ValueError: `step` is not an integer.
         """
 
     async def list_runs(self, *, since: datetime | None = None, limit: int = 100) -> list[RunSummary]:
@@ -61,10 +56,10 @@ class Checkpointer(Protocol):
 
         Args:
             since: only runs that started then or later; an aware datetime.
-            limit: how many at the most; 0 gives none.
+            limit: at most this many runs; 0 returns none.
 
         Raises:
-            ValueError: `since` is naive, or `limit` is negative.
+            ValueError: `since` is naive, or `limit` is negative or not an integer.
         """
 
 
@@ -80,13 +75,16 @@ class RunHistory(Protocol):
         to_step: int | None = None,
         newest_first: bool = False,
     ) -> AsyncIterator[Checkpoint]:
-        """Yield the checkpoints of a run by step; nothing where the run is unknown.
+        """Yield the checkpoints of a run in the order of their steps; none if the run is unknown.
 
         Args:
             run_id: the run.
-            from_step: the lowest step, included.
-            to_step: the highest step, included.
+            from_step: the lowest step, included; None for the first.
+            to_step: the highest step, included; None for the latest.
             newest_first: yield the highest step first.
+
+        Raises:
+            ValueError: a step is not an integer.
         """
 
 
@@ -95,15 +93,15 @@ RunOrder: TypeAlias = Literal["started", "updated"]
 
 
 class RunFilters(TypedDict, total=False):
-    """What a search looks for: a run matches if all that is given fits; None and what is left out fit every run.
+    """What a search looks for: a run matches if every filter fits. None, like a filter left out, fits every run.
 
     Attributes:
-        status: where the run stands, or one of several.
+        status: its status, or several of which it has one.
         graph_id: the id of its graph.
         graph_hash: the fingerprint of its graph.
         runtime_hash: the fingerprint of the code of its nodes.
         error_reason: the `reason` of the error that its summary shows.
-        metadata: tags that it has, with these values.
+        metadata: tags that it has, with their values.
         since: it started then or later; an aware datetime, like the next two.
         updated_since: its last step was recorded then or later.
         updated_before: its last step was recorded before.
@@ -173,10 +171,7 @@ class RunDeletion(Protocol):
     """Capability: remove runs, or the older part of them."""
 
     async def delete_run(self, run_id: str) -> bool:
-        """Remove a run for good: it reads as unknown, and takes no further checkpoint (`run-deleted`).
-
-        Args:
-            run_id: the run.
+        """Delete a run for good: it then reads as unknown, and takes no further checkpoint (`run-deleted`).
 
         Returns:
             Whether there was such a run.
@@ -190,28 +185,28 @@ class RunDeletion(Protocol):
         keep_last: int = 1,
         dry_run: bool = False,
     ) -> PruneReport:
-        """Remove all but the last checkpoints of runs that stand still.
+        """Remove all but the last checkpoints of idle runs.
 
-        A checkpoint that a run needs to go on is kept, whatever `keep_last` says.
+        A checkpoint that a run needs to be resumed is kept, whatever `keep_last` is.
 
         Args:
             older_than: only runs whose last step was recorded before; an aware datetime.
-            statuses: only runs with one of these.
-            keep_last: how many checkpoints of each run to keep; 0 removes the run, unless it is a child run whose
+            statuses: only runs with one of these statuses.
+            keep_last: how many checkpoints of each run to keep; 0 deletes the run, unless it is a child run whose
                 parent is stored and has not ended: the parent may still have to read how it ended.
-            dry_run: only count.
+            dry_run: count, and remove nothing.
 
         Raises:
-            ValueError: `older_than` is naive, or `keep_last` is negative.
+            ValueError: an argument is malformed, such as a naive `older_than` or a negative `keep_last`.
         """
 
 
 @runtime_checkable
 class BatchAppend(Protocol):
-    """Capability: append several steps of one run in one go."""
+    """Capability: append several steps of one run together."""
 
     async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
-        """Append consecutive steps of one run; whatever happens, what is stored of them is a prefix.
+        """Append consecutive steps of one run; whatever happens, a prefix of them is stored.
 
         Args:
             checkpoints: the steps, in order.
@@ -223,7 +218,7 @@ class BatchAppend(Protocol):
 
 @runtime_checkable
 class Closing(Protocol):
-    """Capability: let go of connections and threads; `async with` bootstraps on entry and closes on exit."""
+    """Capability: release connections and threads; `async with` bootstraps on entry and closes on exit."""
 
     async def close(self) -> None:
         """Release what the handle holds; idempotent."""

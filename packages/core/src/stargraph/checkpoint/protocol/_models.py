@@ -1,4 +1,4 @@
-"""The data model: a run is an append-only log of checkpoints, each one event and the whole truth after it."""
+"""The data model: a run is an append-only log of checkpoints, each one event and the whole state after it."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from stargraph.checkpoint.protocol._records import (
     Executor,
     FanOut,
     FrontierItem,
+    FrozenModel,
     Hash,
     Instant,
     Interrupt,
@@ -33,7 +34,6 @@ from stargraph.checkpoint.protocol._records import (
     Members,
     Origin,
     ProcessInfo,
-    Record,
     RecordedCall,
     RunId,
     Seal,
@@ -56,7 +56,7 @@ class _Keep:
 
 
 KEEP: Final[Any] = _Keep()
-"""In `Checkpoint.next`: this field is as it was."""
+"""In `Checkpoint.next`: this field stays as it is."""
 
 
 class _Texts(NamedTuple):
@@ -67,7 +67,7 @@ class _Texts(NamedTuple):
     state_digests: bytes
 
 
-class _Draft(Record):
+class _Draft(FrozenModel):
     """The fields of a checkpoint before it has a digest."""
 
     run_id: RunId
@@ -99,7 +99,7 @@ class _Draft(Record):
 
 
 class Checkpoint(_Draft):
-    """One event of a run, and the whole truth after it.
+    """One event of a run, and the whole state after it.
 
     Build one with `genesis` and `next`. `model_validate` and `model_validate_json` check that the digest
     fits. The objects in `state` and `update` belong to the checkpoint: do not change them.
@@ -108,12 +108,12 @@ class Checkpoint(_Draft):
         run_id: the run.
         step: the position in the log: 0, then one more for each event.
         event: what this records.
-        status: where the run stands after it.
+        status: the status of the run after it.
         graph_id: the id of the graph.
         graph_hash: the fingerprint of what shapes execution, 64 hex digits.
         runtime_hash: the fingerprint of the code of the nodes, 64 hex digits.
-        definition: what the two hashes were made of, in `started` and `migrated`; in the first steps of a fork, what
-            it does otherwise.
+        definition: what the two hashes were made of, in `started` and `migrated`; in the first steps of a fork also
+            its overrides.
         state: the whole state.
         last_node: the node of this event.
         task_id: the task of this event.
@@ -126,14 +126,14 @@ class Checkpoint(_Draft):
         started_at: the time of step 0.
         timestamp: the time of this event.
         executor_id: 32 hex digits, random for each start, resume, respond and cancel.
-        process: the process that started or resumed the run last; None if it was not told.
+        process: the process that started or resumed the run last; None if the program did not record it.
         parent_run_id: the run that this one came from.
         parent_step: the step of the parent that this one came from.
         origin: why it has a parent.
         metadata: the user's tags.
         previous_digest: the digest of the step before; None at step 0.
         digest: the digest of this one, as docs/digest.md specifies it.
-        seal: proof of who wrote it; not part of the digest.
+        seal: proof of the writer's key; not part of the digest.
     """
 
     digest: Hash
@@ -191,11 +191,11 @@ class Checkpoint(_Draft):
             executor_id: 32 hex digits, random for each start.
             timestamp: now, with its offset.
             process: the process that starts the run.
-            status: where the run stands.
+            status: the status of the run.
             definition: what the two hashes were made of.
             update: the inputs that were given.
             frontier: what comes next.
-            interrupts: open questions, where a fork begins with some.
+            interrupts: open questions, if a fork begins with some.
             parent_run_id: the run that this one comes from.
             parent_step: the step of it.
             origin: why it has a parent.
@@ -253,15 +253,15 @@ class Checkpoint(_Draft):
         definition: JsonValue = None,
         process: ProcessInfo | None = KEEP,
     ) -> Checkpoint:
-        """Return the checkpoint of the next step; whatever is not given is as it was.
+        """Return the checkpoint of the next step; what is not given stays as it is.
 
         Args:
             event: what happened.
             executor_id: 32 hex digits, random for each start, resume, respond and cancel.
             timestamp: now, with its offset.
-            status: where the run stands after it.
+            status: the status of the run after it.
             changes: the fields of the state that are new or different. The cost of a step follows these.
-            state: the whole state instead, where fields went away.
+            state: the whole state instead, if fields were removed.
             update: what the node returned.
             last_node: the node of this event.
             task_id: the task of this event.
@@ -270,7 +270,7 @@ class Checkpoint(_Draft):
             interrupts: the open questions.
             calls: the calls that this event records.
             error: what failed.
-            graph_hash: of the new graph, in `migrated`, or where a mismatch was accepted.
+            graph_hash: of the new graph, in `migrated` or after a mismatch was accepted.
             runtime_hash: of the new code, likewise.
             definition: what new hashes are made of.
             process: the process that resumes the run, in `resumed`.
@@ -421,7 +421,7 @@ class Checkpoint(_Draft):
         return checkpoint
 
     def __eq__(self, other: object) -> bool:
-        # The digest covers every value and its type, where == takes 1, 1.0 and True for the same.
+        # The digest covers every value and its type; == takes 1, 1.0 and True for the same.
         return isinstance(other, Checkpoint) and self.digest == other.digest and self.seal == other.seal
 
     def __hash__(self) -> int:
@@ -513,7 +513,7 @@ _NOTHING_STORED: Final[dict[str, Any]] = {
 """Every field in the order of the class: what a record leaves out."""
 
 _NOTHING_YET: Final[dict[str, Any]] = {**_NOTHING_STORED, "step": 0, "event": "started"}
-"""Step 0 before anything is told of it."""
+"""Step 0 before its fields are set."""
 
 
 def _is_immutable(fields: dict[str, Any]) -> bool:

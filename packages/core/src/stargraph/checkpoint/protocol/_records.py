@@ -1,4 +1,4 @@
-"""The parts of a checkpoint: their names, their types and the small records."""
+"""The parts of a checkpoint: the types of its fields, and the small models in them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Event: TypeAlias = Literal[
 """What a checkpoint records."""
 
 Status: TypeAlias = Literal["running", "awaiting_input", "paused", "done", "failed", "cancelled", "moved"]
-"""Where a run stands after an event."""
+"""The status of a run after an event."""
 
 Origin: TypeAlias = Literal["fork", "subgraph"]
 """Why a run has a parent."""
@@ -53,17 +53,17 @@ ENDED: Final[frozenset[Status]] = frozenset({"done", "cancelled", "moved"})
 """A run with one of these statuses takes no further checkpoint."""
 
 RUN_ID_PATTERN: Final = "[A-Za-z0-9][A-Za-z0-9._:-]{0,199}"
-"""What names a run, as a regular expression."""
+"""What a run id is, as a regular expression."""
 
 _RUN_ID: Final = re.compile(RUN_ID_PATTERN)
 
 
 PRUNED_BY_DEFAULT: Final[tuple[Status, ...]] = ("done",)
-"""The statuses that a prune looks at unless it is told others."""
+"""The statuses that a prune looks at by default."""
 
 
 def is_run_id(text: object) -> bool:
-    """Tell whether a text can name a run: 1-200 of `[A-Za-z0-9._:-]`, first a letter or digit."""
+    """Tell whether a text can be a run id: 1-200 of `[A-Za-z0-9._:-]`, the first one a letter or digit."""
     return isinstance(text, str) and _RUN_ID.fullmatch(text) is not None
 
 
@@ -93,7 +93,7 @@ def as_utc(moment: datetime) -> datetime:
 
 
 def _own_json(value: JsonValue, field: ValidationInfo) -> JsonValue:
-    # What the caller does to its object later must not show in a record that has its digest.
+    # A later change of the caller's object must not show in a checkpoint that has its digest.
     return own_json(value, field.field_name or "value")
 
 
@@ -104,14 +104,14 @@ def _checked_text(text: str) -> str:
 
 
 def _storable_text(text: object) -> object:
-    # Exceptions quote names of files, which may hold bytes that are not text; still the failure must be recorded.
+    # Exceptions quote file names, which may hold bytes that are not text; the failure must be recorded all the same.
     if isinstance(text, str) and not is_text(text):
         return text.encode("utf-8", "backslashreplace").decode()
     return text
 
 
 def complaint_of(error: ValidationError) -> str:
-    """Return what is wrong with the first field that does not fit, without its value: that may be a secret."""
+    """Return what is wrong with the first malformed field, without its value, which may be a secret."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(map(str, first["loc"]))
     complaint = first["msg"].removeprefix("Value error, ")
@@ -139,12 +139,14 @@ Members = Annotated[
 ]
 
 
-class Record(BaseModel):
+class FrozenModel(BaseModel):
+    """The base of all models here."""
+
     # Schemas are built at first use: importing the engine must stay quick.
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, defer_build=True)
 
 
-class StepRange(Record):
+class StepRange(FrozenModel):
     """Consecutive steps, both ends included.
 
     Attributes:
@@ -163,7 +165,7 @@ def add_step(ranges: tuple[StepRange, ...], step: int) -> tuple[StepRange, ...]:
     return (*ranges, StepRange.model_construct(first=step, last=step))
 
 
-class Task(Record):
+class Task(FrozenModel):
     """A node that is running or comes next.
 
     Attributes:
@@ -172,7 +174,7 @@ class Task(Record):
         node: the id of the node in the graph.
         since_step: the step whose state the node is given.
         index: the position of the branch in its fan-out; None outside one.
-        rule: the rule whose question this task asks after its node completed; None where the node itself runs.
+        rule: the rule whose question this task asks after its node completed; None if the node itself runs.
         calls: the steps at which calls of this task were recorded.
     """
 
@@ -185,14 +187,14 @@ class Task(Record):
     calls: tuple[StepRange, ...] = ()
 
 
-class FanOut(Record):
+class FanOut(FrozenModel):
     """Branches that run side by side and meet at one node.
 
     Attributes:
         kind: always `fan_out`.
         mode: `parallel`, one branch for each target, or `map`, one for each item.
-        rule: the id of the rule that forked; it names the targets and the items.
-        task_id: the task that forked.
+        rule: the id of the rule that fans out; it names the targets and the items.
+        task_id: the task after which it fans out.
         join: the id of the node at which the branches meet.
         since_step: the step whose state every branch is given.
         width: the number of branches.
@@ -214,7 +216,7 @@ class FanOut(Record):
 FrontierItem: TypeAlias = Annotated[Task | FanOut, Field(discriminator="kind")]
 
 
-class Interrupt(Record):
+class Interrupt(FrozenModel):
     """A question that waits for an answer.
 
     Attributes:
@@ -223,8 +225,8 @@ class Interrupt(Record):
         node: the node that asks.
         prompt: the question, for a person.
         payload: what the person needs to answer.
-        into: the field of the state that takes the answer, if one does.
-        child_run_id: the run that asks, where a subgraph does.
+        into: the field of the state that takes the answer, or None.
+        child_run_id: the run of the subgraph that asks; None if the node itself asks.
         asked_at: when it was asked.
     """
 
@@ -238,14 +240,14 @@ class Interrupt(Record):
     asked_at: Instant
 
 
-class ErrorInfo(Record):
+class ErrorInfo(FrozenModel):
     """What went wrong.
 
     Attributes:
         type: the class of the exception, with its module unless it is builtin.
         message: its text.
-        reason: a stable kebab-case word, where Stargraph knows one.
-        node: the node that failed, if one did.
+        reason: a stable kebab-case word, or None if Stargraph has none for it.
+        node: the node that failed, or None.
         traceback: the text of the traceback.
     """
 
@@ -256,14 +258,14 @@ class ErrorInfo(Record):
     traceback: ErrorText | None = None
 
 
-class RecordedCall(Record):
+class RecordedCall(FrozenModel):
     """Something outside the run that a node did or asked for, and its outcome.
 
     Attributes:
         kind: `call` from `ctx.call`, `answer` from a person, `now` from the clock.
         task_id: the task.
         name: the name of the call.
-        key: tells concurrent calls of one name apart.
+        key: distinguishes concurrent calls of one name.
         occurrence: counts the calls of the same task and key (or name), from 0.
         result: what it returned.
         error: what it raised instead.
@@ -280,7 +282,7 @@ class RecordedCall(Record):
     started_at: Instant
 
 
-class ProcessInfo(Record):
+class ProcessInfo(FrozenModel):
     """The process that started or resumed a run last.
 
     Attributes:
@@ -310,7 +312,7 @@ def _process(pid: int, worker: str | None) -> ProcessInfo:
     return ProcessInfo(host=socket.gethostname(), pid=pid, version=version("stargraph-core"), worker=worker)
 
 
-class Seal(Record):
+class Seal(FrozenModel):
     """Proof that the holder of a key wrote a checkpoint.
 
     Attributes:

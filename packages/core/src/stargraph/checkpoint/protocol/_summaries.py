@@ -11,10 +11,10 @@ from stargraph.checkpoint.protocol._models import Checkpoint
 from stargraph.checkpoint.protocol._records import (
     RUN_ID_PATTERN,
     ErrorInfo,
+    FrozenModel,
     Hash,
     Origin,
     ProcessInfo,
-    Record,
     Status,
     Step,
 )
@@ -26,8 +26,8 @@ _Name = Annotated[str, StringConstraints(pattern=f"^{RUN_ID_PATTERN}$")]
 _Moment = Annotated[AwareDatetime, PlainSerializer(format_time, return_type=str, when_used="json")]
 
 
-class RunSummary(Record):
-    """Where a run stands.
+class RunSummary(FrozenModel):
+    """What a run looks like now.
 
     Attributes:
         run_id: the run.
@@ -37,11 +37,11 @@ class RunSummary(Record):
         started_at: when it started.
         updated_at: when its last step was recorded.
         last_step: the highest step.
-        status: where it stands.
+        status: its status now.
         parent_run_id: the run that it came from.
         origin: why it has a parent.
-        process: the process that started or resumed it last; None if it was not told.
-        error: what failed, when it did.
+        process: the process that started or resumed it last; None if the program did not record it.
+        error: what failed, or None.
         metadata: its tags.
     """
 
@@ -61,11 +61,7 @@ class RunSummary(Record):
 
     @classmethod
     def from_checkpoint(cls, latest: Checkpoint) -> RunSummary:
-        """Return the summary that a run's latest checkpoint makes.
-
-        Args:
-            latest: the checkpoint with the highest step.
-        """
+        """Return the summary of a run from its latest checkpoint."""
         return cls.model_construct(
             run_id=latest.run_id,
             graph_id=latest.graph_id,
@@ -95,10 +91,10 @@ class RunSummary(Record):
         """
         if self.status == "failed":
             error = self.error
-            told = f"{error.type}: {error.message}" if error else "no error was recorded"
+            what = f"{error.type}: {error.message}" if error else "no error was recorded"
             at = f" at node {error.node!r}" if error and error.node else ""
             raise NodeError(
-                f"run {self.run_id!r} failed{at}: {told}",
+                f"run {self.run_id!r} failed{at}: {what}",
                 reason=(error.reason if error else None) or "run-failed",
                 node=error.node if error else None,
                 run_id=self.run_id,
@@ -115,7 +111,7 @@ class RunSummary(Record):
         return self
 
 
-class RunPage(Record):
+class RunPage(FrozenModel):
     """One page of a search.
 
     Attributes:
@@ -127,13 +123,13 @@ class RunPage(Record):
     next_cursor: str | None = None
 
 
-class PruneReport(Record):
+class PruneReport(FrozenModel):
     """What a prune removed, or would remove.
 
     Attributes:
         runs: the number of runs that lost checkpoints.
-        checkpoints: the number of checkpoints that went.
-        dry_run: nothing was removed; this is what would be.
+        checkpoints: the number of removed checkpoints.
+        dry_run: nothing was removed; these are the numbers that would be.
     """
 
     runs: int

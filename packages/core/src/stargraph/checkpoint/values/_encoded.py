@@ -23,8 +23,8 @@ from stargraph.checkpoint.values._json import (
 class EncodedValue:
     """One checked JSON value with its text and the digest of its canonical bytes.
 
-    A run's next checkpoint shares the fragments of what did not change, so that the cost of a step
-    follows the change and not the state.
+    A run's next checkpoint shares the values that did not change, so that the cost of a step follows
+    the change and not the state.
 
     Args:
         value: the value; not to be changed.
@@ -34,29 +34,29 @@ class EncodedValue:
         value: the value.
         encoded: its JSON text.
         digest: of its canonical bytes, in hex.
-        grown_from: the text of the list that `extended` made this one of, for a codec, which then sets it to None.
+        grown_from: the text of the list that `extended` has added to, for a codec, which then sets it to None.
     """
 
-    __slots__ = ("_opened", "digest", "encoded", "grown_from", "value")
+    __slots__ = ("_open_hash", "digest", "encoded", "grown_from", "value")
 
     def __init__(
         self,
         value: JsonValue,
         encoded: bytes,
-        _opened: hashlib._Hash | None = None,
+        _open_hash: hashlib._Hash | None = None,
         _grown_from: bytes | None = None,
     ) -> None:
         self.value: Final = value
         self.encoded: Final = encoded
         self.grown_from = _grown_from
         # Of a list, all but the closing bracket hashed: what is appended later is hashed behind it.
-        self._opened: Final = _opened or (
+        self._open_hash: Final = _open_hash or (
             hashlib.sha256(canonical_of(value, encoded)[:-1]) if type(value) is list else None
         )
-        if self._opened is None:
+        if self._open_hash is None:
             closed = hashlib.sha256(canonical_of(value, encoded))
         else:
-            closed = self._opened.copy()
+            closed = self._open_hash.copy()
             closed.update(b"]")
         self.digest: Final = closed.hexdigest()
 
@@ -94,19 +94,15 @@ class EncodedValue:
         return cls(decode(encoded), encoded)
 
     def extended(self, more: EncodedValue) -> EncodedValue:
-        """Return the fragment of a list with the items of another list behind its own; its cost follows those.
-
-        Args:
-            more: the other list.
-        """
+        """Return this list with the items of another one behind its own; the cost follows those."""
         if not self.value or not more.value:
             return self if self.value else more
-        assert self._opened is not None
-        opened = self._opened.copy()
-        opened.update(b",")
-        opened.update(canonical_of(more.value, more.encoded)[1:-1])
+        assert self._open_hash is not None
+        open_hash = self._open_hash.copy()
+        open_hash.update(b",")
+        open_hash.update(canonical_of(more.value, more.encoded)[1:-1])
         encoded = b"".join((memoryview(self.encoded)[:-1], b",", memoryview(more.encoded)[1:]))
-        return EncodedValue([*self.value, *more.value], encoded, opened, self.encoded)
+        return EncodedValue([*self.value, *more.value], encoded, open_hash, self.encoded)
 
     def fresh(self) -> JsonValue:
         """Return a copy that its receiver may change."""
@@ -119,11 +115,11 @@ def join_encoded(members: Mapping[str, EncodedValue]) -> bytes:
     Args:
         members: the members, in order.
     """
-    return orjson.dumps({key: orjson.Fragment(fragment.encoded) for key, fragment in members.items()})
+    return orjson.dumps({key: orjson.Fragment(value.encoded) for key, value in members.items()})
 
 
 def encode_members(members: Mapping[str, JsonValue], path: str) -> dict[str, EncodedValue]:
-    """Check an object and return the fragments of its members, in its order.
+    """Check an object, and return its members encoded, in its order.
 
     Args:
         members: the object.
@@ -133,22 +129,22 @@ def encode_members(members: Mapping[str, JsonValue], path: str) -> dict[str, Enc
         StateError: the object, or a value inside it, is not JSON, or all of it is too large.
     """
     check_members(members, path)
-    fragments = {key: EncodedValue.of_checked(item) for key, item in members.items()}
-    check_size(fragments, path)
-    return fragments
+    encoded = {key: EncodedValue.of_checked(item) for key, item in members.items()}
+    check_size(encoded, path)
+    return encoded
 
 
-def check_size(fragments: Mapping[str, EncodedValue], path: str) -> None:
+def check_size(members: Mapping[str, EncodedValue], path: str) -> None:
     """Refuse an object whose JSON text is larger than `MAX_BYTES`.
 
     Args:
-        fragments: the members of the object.
+        members: the members of the object.
         path: where it is, as the error names it.
 
     Raises:
         StateError: it is too large.
     """
-    size = sum(len(fragment.encoded) for fragment in fragments.values())
+    size = sum([len(value.encoded) for value in members.values()])
     if size > MAX_BYTES:
-        largest = max(fragments, key=lambda key: len(fragments[key].encoded))
+        largest = max(members, key=lambda key: len(members[key].encoded))
         raise too_large(path, size, f"; the largest field is {largest!r}")

@@ -45,7 +45,7 @@ def check_json(value: JsonValue, path: str) -> None:
 
     Args:
         value: the value to check.
-        path: where it is, as the error names it.
+        path: its place, as an error names it.
 
     Raises:
         StateError: the value, or one inside it, is not JSON; `path` in the error leads to it.
@@ -162,8 +162,8 @@ def canonical(value: JsonValue, *, plain: Callable[[Any], JsonValue] | None = No
     """Return the canonical bytes of a checked value: equal values, and only they, have equal bytes.
 
     Args:
-        value: a value that `check_json` accepts, where `plain` does not make it one.
-        plain: turns whatever else is in the value into JSON.
+        value: a value that `check_json` accepts, or that `plain` turns into one.
+        plain: turns anything else in the value into JSON.
 
     Returns:
         UTF-8 text as docs/digest.md specifies it.
@@ -258,7 +258,7 @@ def own_json(value: JsonValue, path: str) -> JsonValue:
 
     Args:
         value: the value.
-        path: where it is, as an error names it.
+        path: its place, as an error names it.
 
     Raises:
         StateError: the value is not JSON, or its text is larger than `MAX_BYTES`.
