@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -175,3 +178,26 @@ async def test_what_a_factory_made_is_checked(disk: SQLiteCheckpointer, monkeypa
     run = await graph_.start(checkpointer=disk, run_id="r")
     with pytest.raises(StateError, match=r"the default of 'value'.*tuple"):
         await run.start()
+
+
+async def test_a_class_may_hide_its_inputs_in_errors(disk: SQLiteCheckpointer, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = await graph_of(state_kinds.HidingState, monkeypatch).start(
+        checkpointer=disk, run_id="r", inputs={"value": "hush"}
+    )
+    with pytest.raises(StateError, match="integer") as refused:
+        await run.start()
+    assert "hush" not in str(refused.value)
+
+
+def test_a_replay_and_a_fork_under_another_hash_seed_come_out_the_same(tmp_path: Path) -> None:
+    for mode, seed in (("run", "1"), ("replay", "2"), ("replay", "3")):
+        answer = subprocess.run(
+            [sys.executable, "-m", "support.state_process", mode, str(tmp_path / "run.sqlite")],
+            cwd=Path(state_kinds.__file__).parents[1],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert answer.returncode == 0, answer.stderr
+        assert answer.stdout == ""

@@ -113,6 +113,10 @@ class Kitten(Cat):
     age: int = 0
 
 
+class Tagged(BaseModel):
+    tags: set[str] = {"p", "q", "r"}
+
+
 class Node(BaseModel):
     name: str
     children: list[Node] = []
@@ -188,8 +192,11 @@ HOLD: dict[str, tuple[Any, Any]] = {
     "tuple": (_state(tuple[int, str]), (1, "a")),
     "tuple of any length": (_state(tuple[int, ...]), (1, 2, 3)),
     "set": (_state(set[str]), {"b", "a", "c"}),
+    "set with a default": (_state(set[str], {"p", "q", "r"}), {"a", "b"}),
+    "set with a default inside": (_state(Tagged), Tagged(tags={"a", "b"})),
     "frozenset": (_state(frozenset[int]), frozenset((3, 1, 2))),
     "sets inside": (_state(dict[str, list[set[str]]]), {"a": [{"x", "y", "z"}]}),
+    "sets in a deque": (_state(deque[frozenset[str]]), deque([frozenset(("x", "y", "z"))])),
     "deque": (_state(deque[int]), deque([1, 2])),
     "defaultdict": (_state(defaultdict[str, list[int]]), defaultdict(list, {"a": [1]})),
     "OrderedDict": (_state(OrderedDict[str, int]), OrderedDict(b=1, a=2)),
@@ -349,6 +356,12 @@ class Serializing(BaseModel):
 
 
 ALIASED = {each.__name__: each for each in (Camel, Choosing, Serializing)}
+
+
+class HidingState(BaseModel):
+    model_config = ConfigDict(hide_input_in_errors=True)
+    value: int = 0
+    n: int = 0
 
 
 class FrozenState(BaseModel):

@@ -17,6 +17,7 @@ from stargraph.checkpoint.values import path_part
 from stargraph.engine._folders import plain_name
 
 _PLAIN: Final = frozenset((type(None), bool, int, str, bytes))
+_TEXT: Final = frozenset((str,))
 
 
 class Difference(NamedTuple):
@@ -59,6 +60,8 @@ def difference(old: object, new: object) -> Difference | None:
         return Difference("", f"a value of type {_name(old)} would come back as one of type {_name(new)}", _TYPE_HINT)
     if kind in _PLAIN or isinstance(old, enum.Enum):
         return None if old == new else _other_value(old)
+    if kind is float:
+        return None if old == new or (old != old and new != new) else _other_value(old)  # NaN
     if isinstance(old, (list, tuple, deque)):
         return _of_items(old, new)
     if isinstance(old, Mapping):
@@ -67,8 +70,6 @@ def difference(old: object, new: object) -> Difference | None:
         return _of_sets(old, new)
     if isinstance(old, (datetime, time)):
         return _of_times(old, new)
-    if isinstance(old, float):
-        return None if old == new or (old != old and new != new) else _other_value(old)  # NaN
     if isinstance(old, Decimal):
         return None if isinstance(new, Decimal) and old.as_tuple() == new.as_tuple() else _other_value(old)
     if hasattr(old, "get_secret_value"):
@@ -124,6 +125,9 @@ def _of_items(old: Any, new: Any) -> Difference | None:
 def _of_members(old: Any, new: Any) -> Difference | None:
     if isinstance(old, defaultdict) and old.default_factory is not new.default_factory:
         return Difference("", "a defaultdict would come back with another default", "Declare it: defaultdict[str, T].")
+    kinds = list(map(type, old.values()))
+    if _PLAIN.issuperset(kinds) and _TEXT.issuperset(map(type, old)) and kinds == list(map(type, new.values())):
+        return None if old == new else _other_value(old)
     if len(old) != len(new):
         return _other_value(old)
     for (key, before), (other, after) in zip(old.items(), new.items(), strict=True):
@@ -137,6 +141,8 @@ def _of_members(old: Any, new: Any) -> Difference | None:
 
 
 def _of_sets(old: Any, new: Any) -> Difference | None:
+    if old == new and _TEXT.issuperset(map(type, old)) and _TEXT.issuperset(map(type, new)):
+        return None
     others = {item: item for item in new}
     for item in old:
         found = difference(item, others[item]) if item in others else _other_value(old)

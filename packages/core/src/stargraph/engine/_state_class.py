@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import typing
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Annotated, Any
 
 import orjson
-from pydantic import BaseModel, PydanticUserError, SecretBytes, SecretStr, TypeAdapter, ValidationError
+from pydantic import BaseModel, PydanticUserError, RootModel, SecretBytes, SecretStr, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
@@ -334,8 +335,9 @@ def does_not_fit(error: ValidationError, path: str) -> StateError:
     """
     complaint = error.errors(include_url=False)[0]
     where = path + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in complaint["loc"])
-    given = complaint.get("input")
-    is_shown = complaint["type"] != "missing" and "input" in complaint
+    given = complaint["input"]
+    # A class may hide its inputs (hide_input_in_errors).
+    is_shown = complaint["type"] != "missing" and "input_value=" in str(error)
     shown = f" (given: {given!r:.60}, {type(given).__qualname__})" if is_shown else ""
     return StateError(f"{where}: {complaint['msg']}{shown}", reason="wrong-type", path=where)
 
@@ -401,14 +403,16 @@ def _holder(kind: Any, names: Iterable[str], name: str, value: object) -> Any:
 def _in_order(value: object, plain: JsonValue) -> JsonValue:
     """Return JSON in which the items of sets are in one order, whatever the seed of their hashes."""
     if isinstance(value, AbstractSet) and isinstance(plain, list):
-        return sorted(plain, key=canonical)
+        return sorted(plain) if all(type(item) is str for item in plain) else sorted(plain, key=canonical)
+    if isinstance(value, RootModel):
+        return _in_order(value.root, plain)
     if isinstance(value, BaseModel):
         value = value.__dict__
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
     elif isinstance(value, Mapping) and isinstance(plain, dict) and len(value) == len(plain):
         return {key: _in_order(item, plain[key]) for key, item in zip(plain, value.values(), strict=True)}
-    elif isinstance(value, (list, tuple)) and isinstance(plain, list) and len(value) == len(plain):
+    elif isinstance(value, (list, tuple, deque)) and isinstance(plain, list) and len(value) == len(plain):
         return [_in_order(before, item) for before, item in zip(value, plain, strict=True)]
     if isinstance(value, dict) and isinstance(plain, dict):
         return {key: _in_order(value.get(key), item) for key, item in plain.items()}
