@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import asyncpg
 import pytest
 from support.postgres_records import chain
 
+from stargraph.checkpoint.driver import SelfTest
 from stargraph.checkpoint.postgres import PostgresCheckpointer
 from stargraph.checkpoint.postgres import _schema as schema_module
 from stargraph.checkpoint.postgres._connection import PreparedConnection
@@ -224,6 +226,34 @@ async def test_an_old_schema_migrates_to_what_a_fresh_one_is(
 
 async def test_there_is_a_golden_file_of_every_version() -> None:
     assert {path.stem for path in GOLDEN.glob("v*.sql")} >= {f"v{number}" for number in schema_module.MIGRATIONS}
+
+
+async def test_a_server_and_a_role_are_examined(
+    checkpointer: PostgresCheckpointer, sql: asyncpg.Connection, schema: str, dsn: str
+) -> None:
+    assert isinstance(checkpointer, SelfTest)
+    found = "; ".join(await checkpointer.examine())
+    assert re.search(r"PostgreSQL \d+\.\d+ answers in \d+\.\d ms; this role may read and write .*; .*fsync", found)
+    role = f"half_{schema}"
+    await sql.execute(f"""
+        CREATE ROLE {role} LOGIN;
+        GRANT USAGE ON SCHEMA "{schema}" TO {role};
+        GRANT SELECT ON ALL TABLES IN SCHEMA "{schema}" TO {role};
+        GRANT UPDATE ON "{schema}".runs TO {role};
+    """)
+    restricted = dsn.replace("//postgres@", f"//{role}@", 1)
+    try:
+        async with PostgresCheckpointer(restricted, schema=schema, read_only=True) as reader:
+            assert "this role may read the tables" in "; ".join(await reader.examine())
+        async with PostgresCheckpointer(restricted, schema=schema) as writer:
+            with pytest.raises(StoreUnavailableError) as caught:
+                await writer.examine()
+        assert caught.value.reason == "permission-denied"
+        for lacking in ("runs: INSERT", "runs: DELETE", "checkpoints: INSERT"):
+            assert lacking in str(caught.value)
+        assert "runs: UPDATE" not in str(caught.value)
+    finally:
+        await sql.execute(f"DROP OWNED BY {role}; DROP ROLE {role};")
 
 
 @pytest.mark.parametrize("setting", ["synchronous_commit"])

@@ -18,6 +18,7 @@ from stargraph.checkpoint.driver import (
     Encrypting,
     Lifecycle,
     ReadOnly,
+    SelfTest,
     check_batch,
     check_bounds,
     check_filters,
@@ -37,7 +38,7 @@ from stargraph.checkpoint.postgres._errors import ATTEMPT_SHARE, Advice, Retries
 from stargraph.checkpoint.postgres._options import split_url, without_secrets
 from stargraph.checkpoint.postgres._prune import Pruner
 from stargraph.checkpoint.postgres._read import Reader
-from stargraph.checkpoint.postgres._schema import Schema, bootstrap, open_read_only
+from stargraph.checkpoint.postgres._schema import Schema, bootstrap, examine, open_read_only
 from stargraph.checkpoint.postgres._search import SearchStatements
 from stargraph.checkpoint.postgres._writer import Writer
 from stargraph.checkpoint.protocol import (
@@ -290,6 +291,15 @@ class PostgresCheckpointer:
         rule = check_prune(older_than=older_than, statuses=statuses, keep_last=keep_last, dry_run=dry_run)
         return await self._pruner.prune(rule)
 
+    async def examine(self) -> list[str]:
+        self._open()
+
+        async def attempt() -> list[str]:
+            async with self._attach().connections.lend() as connection:
+                return await examine(connection, self._schema, self._advice, read_only=self.read_only)
+
+        return await self._retries.run(attempt, "the server was not examined")
+
     def _open_to_write(self, method: str) -> _Attached:
         self._lifecycle.ensure_writable(method)
         return self._attach()
@@ -345,3 +355,4 @@ _batches: type[BatchAppend] = PostgresCheckpointer
 _closing: type[Closing] = PostgresCheckpointer
 _read_only: type[ReadOnly] = PostgresCheckpointer
 _encrypting: type[Encrypting] = PostgresCheckpointer
+_examining: type[SelfTest] = PostgresCheckpointer

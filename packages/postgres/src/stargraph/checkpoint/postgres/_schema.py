@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Mapping
 from typing import Final
 
@@ -162,6 +163,42 @@ async def open_read_only(connection: PreparedConnection, schema: Schema, advice:
             reason="older-format",
             hint="Migrate it first: open it once to write, with a role that may create tables.",
         )
+
+
+async def examine(connection: PreparedConnection, schema: Schema, advice: Advice, *, read_only: bool) -> list[str]:
+    """Return what is right about a server and a role, one sentence each.
+
+    Raises:
+        CheckpointError: the server may lose acknowledged commits (`reason="not-durable"`).
+        StoreUnavailableError: the role lacks rights that the store needs (`reason="permission-denied"`).
+    """
+    database = connection.connection
+    began = time.monotonic()
+    version = await database.fetchval("SELECT current_setting('server_version')")
+    milliseconds = 1000 * (time.monotonic() - began)
+    found = [f"PostgreSQL {version.partition(' ')[0]} answers in {milliseconds:.1f} ms"]
+    rights = ("SELECT",) if read_only else ("SELECT", "INSERT", "UPDATE", "DELETE")
+    lacking = await database.fetch(
+        "SELECT t || ': ' || r AS lacking FROM unnest($2::text[]) AS r, unnest($3::text[]) AS t"
+        " WHERE NOT has_table_privilege(quote_ident($1) || '.' || t, r)",
+        schema.name,
+        rights,
+        ("runs", "checkpoints"),
+    )
+    if lacking:
+        raise StoreUnavailableError(
+            f"PostgreSQL at {advice.server}: this role lacks rights on the tables of the schema {schema.name!r}:"
+            f" {', '.join(row['lacking'] for row in lacking)}",
+            reason="permission-denied",
+            hint="docs/postgres.md lists the grants.",
+        )
+    found.append(f"this role may {'read' if read_only else 'read and write'} the tables of the schema {schema.name!r}")
+    if not read_only:
+        await _check_durability(database, advice)
+        found.append("steps that were acknowledged survive a crash: fsync and synchronous_commit are on")
+    if await database.fetchval("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"):
+        found.append("the connection is encrypted")
+    return found
 
 
 async def _version(database: asyncpg.Connection, schema: Schema, known: int) -> int | None:
