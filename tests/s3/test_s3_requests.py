@@ -93,6 +93,20 @@ async def test_a_history_reads_each_object_once(watched: Stores, proxy: FaultPro
     assert sorted(proxy.kinds()) == ["GET"] * 60 + ["LIST"]
 
 
+async def test_a_range_of_a_run_reads_its_own_steps(watched: Stores, proxy: FaultProxy) -> None:
+    """What the engine asks for when a map or a run with many calls is resumed."""
+    run = list(islice(chat("run", message=20), 300))
+    await (await watched.open()).write_many(run)
+    other = await watched.open()
+    proxy.reset()
+    found = [checkpoint async for checkpoint in other.history("run", from_step=100, to_step=249)]
+    assert found == run[100:250]
+    assert proxy.kinds().count("LIST") == 2
+    assert 150 <= proxy.kinds().count("GET") <= 159  # and what the first of them is decoded from
+    assert len(proxy.requests) == 2 + proxy.kinds().count("GET")
+    assert 8 < proxy.most_at_once <= 16
+
+
 async def test_a_read_of_what_is_in_the_cache_takes_listings_alone(watched: Stores, proxy: FaultProxy) -> None:
     store = await watched.open()
     run = chain("run", 5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from stargraph.checkpoint.codec import Codec
+from stargraph.checkpoint.codec import Codec, CodecThreads, Record, large_to_encode
 from stargraph.checkpoint.driver import Tail, judge_append, run_deleted_error
 from stargraph.checkpoint.protocol import ENDED, Checkpoint
 from stargraph.checkpoint.s3._errors import inconsistent_error
@@ -39,14 +39,24 @@ class Appender:
         codec: makes records, and remembers what the next ones may build on.
         log: finds the ends of runs.
         index: lists runs.
+        threads: encode what is large; None encodes it here.
     """
 
-    def __init__(self, store: ObjectStore, keys: KeyLayout, codec: Codec, log: RunLog, index: RunIndex) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        keys: KeyLayout,
+        codec: Codec,
+        log: RunLog,
+        index: RunIndex,
+        threads: CodecThreads | None = None,
+    ) -> None:
         self._store = store
         self._keys = keys
         self._codec = codec
         self._log = log
         self._index = index
+        self._threads = threads
 
     async def append(self, checkpoint: Checkpoint) -> Appended | None:
         """Append a checkpoint.
@@ -65,8 +75,7 @@ class Appender:
 
     async def _append(self, checkpoint: Checkpoint) -> Appended | None:
         run_id, step = checkpoint.run_id, checkpoint.step
-        record = self._codec.encode(checkpoint)
-        body = pack(checkpoint, record, self._codec)
+        record, body = await self._encode(checkpoint)
         tail = self._log.cached_tail(run_id)
         if tail is None and step == 0:
             # The entries come first: a crash in between leaves an entry without a run, which a
@@ -89,6 +98,15 @@ class Appender:
             self._codec.appended(record)
         self._log.remember(run_id, Tail(step, self._codec.fingerprint(checkpoint.digest), checkpoint.status))
         return None if etag is None else Appended(etag, body)
+
+    async def _encode(self, checkpoint: Checkpoint) -> tuple[Record, bytes]:
+        def encode() -> tuple[Record, bytes]:
+            record = self._codec.encode(checkpoint)
+            return record, pack(checkpoint, record, self._codec)
+
+        if self._threads is None:
+            return encode()
+        return await self._threads.run(encode, large=large_to_encode([checkpoint]))
 
     async def _judge_taken(self, checkpoint: Checkpoint) -> None:
         """The slot is taken: by a former attempt of this very write, or by another writer."""

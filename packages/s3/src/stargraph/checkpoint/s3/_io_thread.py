@@ -20,7 +20,6 @@ from stargraph.checkpoint.s3._concurrency import CANCEL_SECONDS
 Result = TypeVar("Result")
 
 _IO_WORKERS: Final = 4  # name resolution, and reading the files that are uploaded
-_CPU_WORKERS: Final = 2
 _EXIT_SECONDS: Final = 10.0
 
 
@@ -38,7 +37,6 @@ class IOThread:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._cpu: ThreadPoolExecutor | None = None
 
     async def run(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Return the result of a coroutine that runs in the thread.
@@ -85,10 +83,6 @@ class IOThread:
             await asyncio.wait([outcome], timeout=CANCEL_SECONDS + 1)
             raise
 
-    async def compute(self, action: Callable[[], Result]) -> Result:
-        """Return the result of work that takes long, from another thread; to be awaited in this one."""
-        return await asyncio.get_running_loop().run_in_executor(self._cpu, action)
-
     async def close(self) -> None:
         """Cancel what runs, clean up, and end the thread; idempotent."""
         thread = self.stop()
@@ -112,14 +106,11 @@ class IOThread:
             raise closed_error()
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
-            self._cpu = ThreadPoolExecutor(_CPU_WORKERS, thread_name_prefix="stargraph-s3-cpu")
-            self._thread = threading.Thread(
-                target=self._serve, args=(self._loop, self._cpu), name="stargraph-s3", daemon=True
-            )
+            self._thread = threading.Thread(target=self._serve, args=(self._loop,), name="stargraph-s3", daemon=True)
             self._thread.start()
         return self._loop
 
-    def _serve(self, loop: asyncio.AbstractEventLoop, cpu: ThreadPoolExecutor) -> None:
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
         loop.set_default_executor(ThreadPoolExecutor(_IO_WORKERS, thread_name_prefix="stargraph-s3-io"))
         try:
@@ -127,7 +118,6 @@ class IOThread:
             loop.run_until_complete(self._end())
         finally:
             loop.close()
-            cpu.shutdown(wait=False)
 
     async def _end(self) -> None:
         while tasks := list(self._tasks):

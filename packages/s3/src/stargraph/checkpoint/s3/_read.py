@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
-from stargraph.checkpoint.codec import Codec, missing_base_steps
+from stargraph.checkpoint.codec import Codec, CodecThreads, large_to_decode, missing_base_steps
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary
 from stargraph.checkpoint.s3._cache import Copy, RecordCache
 from stargraph.checkpoint.s3._concurrency import AT_ONCE, map_each
@@ -17,11 +17,10 @@ from stargraph.checkpoint.s3._objects import ObjectInfo, ObjectStore
 from stargraph.checkpoint.s3._schema import KeyLayout
 from stargraph.errors import CheckpointCorruptedError, StoreVersionError
 
+Result = TypeVar("Result")
+
 Slot: TypeAlias = tuple[int, ObjectInfo]
 """A step, and the line of a listing that shows its slot."""
-
-Compute: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
-"""Does work that takes long in a thread that no request waits for."""
 
 _AHEAD_BYTES: Final = 64 * 1024 * 1024
 """How much a history reads ahead; one record may be larger."""
@@ -55,7 +54,7 @@ class RecordReader:
         keys: where they are.
         codec: decodes them.
         cache: the local copies, if there are any.
-        compute: does what takes long; None does it here.
+        threads: decode what is large; None decodes it here.
     """
 
     def __init__(
@@ -64,13 +63,13 @@ class RecordReader:
         keys: KeyLayout,
         codec: Codec,
         cache: RecordCache | None = None,
-        compute: Compute | None = None,
+        threads: CodecThreads | None = None,
     ) -> None:
         self._store = store
         self._keys = keys
         self._codec = codec
         self._cache = cache
-        self._compute = compute
+        self._threads = threads
 
     async def read(self, run_id: str, step: int, info: ObjectInfo | None = None) -> Checkpoint | None:
         """Return what is in a slot, or None if it is empty or was pruned.
@@ -139,7 +138,7 @@ class RecordReader:
                     found[step] = one
             steps = [step for step, _ in slots if step in found]
             await self._add_bases(run_id, found, steps, cached=True)
-            checkpoints = await self._run(lambda: self._decode_some(run_id, found, sorted(steps)))
+            checkpoints = await self._run(lambda: self._decode_some(run_id, found, sorted(steps)), found)
         except (CheckpointCorruptedError, StoreVersionError, _BaseIsGoneError):
             # One by one: what is wrong with one of them is not wrong with the others.
             return [checkpoint for checkpoint in await map_each(read, slots) if checkpoint is not None], {}
@@ -188,11 +187,12 @@ class RecordReader:
             self._verify(checkpoint, stored.header)
             return checkpoint
 
-        return await self._run(verified), stored.header
+        return await self._run(verified, found), stored.header
 
-    async def _run(self, action: Callable[[], Any]) -> Any:
-        # Always: how long it takes shows only afterwards, since a short record may hold a long text.
-        return action() if self._compute is None else await self._compute(action)
+    async def _run(self, action: Callable[[], Result], found: Mapping[int, StoredRecord]) -> Result:
+        if self._threads is None:
+            return action()
+        return await self._threads.run(action, large=large_to_decode(stored.record for stored in found.values()))
 
     def _decode_some(
         self, run_id: str, found: Mapping[int, StoredRecord], steps: Iterable[int]

@@ -7,7 +7,7 @@ import weakref
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stargraph.checkpoint.codec import Cipher, Codec
+from stargraph.checkpoint.codec import Cipher, Codec, CodecThreads
 from stargraph.checkpoint.s3._append import Appender
 from stargraph.checkpoint.s3._cache import DiskCache, RecordCache, RunKeys
 from stargraph.checkpoint.s3._connection import Connection
@@ -52,6 +52,7 @@ class OpenStore:
         self.keys = KeyLayout(options.address.prefix)
         self._connection = Connection(options.connection)
         self._raw = S3ObjectStore(self._connection, options.connection, options.address.bucket)
+        self._threads = CodecThreads()
         self.io = IOThread(self._close)
         self.objects = RetryingStore(self._raw, deadline=options.connection.deadline)
         disk = None
@@ -76,11 +77,12 @@ class OpenStore:
         self.store = store
         self.log = RunLog(store, self.keys)
         self.index = RunIndex(store, self.keys, self.log)
-        self.appender = Appender(store, self.keys, codec, self.log, self.index)
-        self.reader = RecordReader(store, self.keys, codec, self.cache, self.io.compute)
+        self.appender = Appender(store, self.keys, codec, self.log, self.index, self._threads)
+        self.reader = RecordReader(store, self.keys, codec, self.cache, self._threads)
         self.pruner = Pruner(store, self.keys, self.log, self.reader, self.index)
         self.files = RunFiles(store, self.keys, self.log, self.reader, self.options.encryption)
 
     async def _close(self) -> None:
         await self._connection.close()
         await self.cache.close()
+        self._threads.close()
