@@ -21,6 +21,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import (
     AliasChoices,
+    AliasPath,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -498,3 +499,43 @@ def back(state: Any) -> Any:
     """Returns what it is given."""
     SEEN.append(state)
     return state
+
+
+class Coded(BaseModel):
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+    value: bytes = b""
+    at: datetime | None = None
+    n: int = 0
+
+
+class Ordered(BaseModel):
+    low: int = 0
+    high: int = 10
+    n: int = 0
+
+    @field_validator("high")
+    @classmethod
+    def _above(cls, value: int, info: ValidationInfo) -> int:
+        if value < info.data["low"]:
+            raise ValueError("high is below low")
+        return value
+
+
+class Related(BaseModel):
+    value: int = 1
+    unit: str = "m"
+    n: int = 0
+
+    @field_serializer("value")
+    def _with_unit(self, value: int) -> str:
+        return f"{value} {self.unit}"
+
+    @field_validator("value", mode="before")
+    @classmethod
+    def _without_unit(cls, value: Any) -> Any:
+        return value.partition(" ")[0] if isinstance(value, str) else value
+
+
+class Pathed(BaseModel):
+    value: str = Field(validation_alias=AliasPath("given", "value"))
+    n: int = 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -135,15 +136,29 @@ def is_required(field: Schema) -> bool:
     return kind != "default"
 
 
-def aliases_of(field: Schema) -> list[str]:
+def aliases_of(field: Schema) -> tuple[list[str], list[str]]:
+    """Return the aliases of a field, and the first steps of those that are paths into the input."""
     alias = field.get("validation_alias")
     if alias is None:
-        return []
+        return [], []
     if isinstance(alias, str):
-        return [alias]
-    # A path into the input is no name: such a field is given by its own.
+        return [alias], []
     paths = alias if alias and isinstance(alias[0], list) else [alias]
-    return [steps[0] for steps in paths if len(steps) == 1 and isinstance(steps[0], str)]
+    named = [str(steps[0]) for steps in paths if len(steps) == 1]
+    return named, [str(steps[0]) for steps in paths if len(steps) > 1]
+
+
+def reads_others(name: str, field: Schema, names: Collection[str]) -> bool:
+    """Tell whether the serializer of a field reads other fields of the object.
+
+    Args:
+        name: the field.
+        field: its schema.
+        names: all fields.
+    """
+    serialization = field["schema"].get("serialization") or {}
+    code = getattr(inspect.unwrap(serialization.get("function") or print), "__code__", None)
+    return bool(serialization.get("is_field_serializer") and code and (set(names) - {name}) & set(code.co_names))
 
 
 def takes_info(schema: object) -> bool:

@@ -129,26 +129,22 @@ class StateSpec:
         if self.fields is None:
             update = {name: EncodedValue.of(value, f"inputs.{name}").value for name, value in inputs.items()}
             return Start(dict(update), update)
+        if self._class is not None:
+            return self._made(self._class, inputs)
         given = self._named(inputs, "inputs")
-        missing = [name for name in self._required if name not in given]
-        if missing:
-            raise StateError(
-                f"inputs: {_listed(missing)} {'is' if len(missing) == 1 else 'are'} missing",
-                reason="missing-input",
-                hint=f"Give a value, as in: -i {missing[0]}=…",
-                path=f"inputs.{missing[0]}",
-            )
-        if self._class is None:
-            update = {name: self.fields[name].check(value, f"inputs.{name}") for name, value in given.items()}
-            return Start(
-                {name: update[name] if name in update else self._defaults[name] for name in self.fields}, update
-            )
-        return self._made(self._class, inputs, given)
+        _refuse_missing([name for name in self._required if name not in given])
+        update = {name: self.fields[name].check(value, f"inputs.{name}") for name, value in given.items()}
+        return Start({name: update[name] if name in update else self._defaults[name] for name in self.fields}, update)
 
-    def _made(self, state: StateClass, inputs: Mapping[str, object], given: Mapping[str, object]) -> Start:
+    def _made(self, state: StateClass, inputs: Mapping[str, object]) -> Start:
+        for key in inputs:
+            if key not in state.input_keys:
+                raise self._unknown("inputs", key)
+        given = {name for key in inputs for name in state.input_keys[key]}
+        _refuse_missing([name for name in state.required if name not in given])
         paths = {name: f"inputs.{name}" if name in given else f"the default of {name!r}" for name in state.names}
         values = state.values(state.whole(inputs))
-        plain = {name: state.dumped(name, value, paths[name]) for name, value in values.items()}
+        plain = {name: state.dumped(name, value, paths[name], values) for name, value in values.items()}
         encoded = {name: EncodedValue.of(value, paths[name]) for name, value in plain.items()}
         self._refuse_lost(state, values, encoded, paths)
         # What a factory made must be the same when the run is done again from its log.
@@ -307,7 +303,7 @@ class StateSpec:
         values = self._class.values(self._class.load(join_encoded(stored), "state"))
         paths = {name: f"state.{name}" for name in self._class.names}
         encoded = {
-            name: EncodedValue.of(self._class.dumped(name, value, paths[name]), paths[name])
+            name: EncodedValue.of(self._class.dumped(name, value, paths[name], values), paths[name])
             for name, value in values.items()
         }
         changes = {
@@ -325,8 +321,9 @@ class StateSpec:
         self, state: StateClass, update: Mapping[str, object], text: bytes, *, from_json: bool
     ) -> dict[str, EncodedValue]:
         made = state.among_others(update, text, from_json=from_json)
+        values = {**state.values(state.load(text, "state")), **made}
         recorded = {
-            name: EncodedValue.of(state.dumped(name, value, f"state.{name}"), f"state.{name}")
+            name: EncodedValue.of(state.dumped(name, value, f"state.{name}", values), f"state.{name}")
             for name, value in made.items()
         }
         back = state.among_others({name: value.value for name, value in recorded.items()}, text, from_json=True)
@@ -356,6 +353,14 @@ class StateSpec:
             if found is not None:
                 raise would_be_lost(paths[name], found)
 
+    def _unknown(self, where: str, key: object) -> StateError:
+        return StateError(
+            f"{where}: the state has no field {key!r}",
+            reason="unknown-field",
+            hint=f"It has: {', '.join(self.fields or ()) or 'none'}.",
+            path=f"state.{key}",
+        )
+
     def _named(self, values: Mapping[str, object], where: str) -> dict[str, object]:
         """Return values by the names of their fields, where their aliases may stand."""
         assert self.fields is not None
@@ -363,12 +368,7 @@ class StateSpec:
         for key, value in values.items():
             name = key if self._class is None else self._class.name_of(key)
             if name is None or name not in self.fields:
-                raise StateError(
-                    f"{where}: the state has no field {key!r}",
-                    reason="unknown-field",
-                    hint=f"It has: {', '.join(self.fields) or 'none'}.",
-                    path=f"state.{key}",
-                )
+                raise self._unknown(where, key)
             if name in named:
                 raise StateError(
                     f"{where}: the field {name!r} is given twice, by its name and by an alias",
@@ -378,6 +378,16 @@ class StateSpec:
                 )
             named[name] = value
         return named
+
+
+def _refuse_missing(names: list[str]) -> None:
+    if names:
+        raise StateError(
+            f"inputs: {_listed(names)} {'is' if len(names) == 1 else 'are'} missing",
+            reason="missing-input",
+            hint=f"Give a value, as in: -i {names[0]}=…",
+            path=f"inputs.{names[0]}",
+        )
 
 
 def _declared(owner: str, declared: list[Reducer], extra: object, modules: Modules) -> Reducer:

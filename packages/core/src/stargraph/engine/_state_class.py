@@ -30,6 +30,7 @@ from stargraph.engine._class_schema import (
     is_required,
     mentions,
     not_a_state_class,
+    reads_others,
     refuse_lossy,
     shape_of,
     takes_info,
@@ -53,7 +54,8 @@ class StateClass:
         required: those of them that have no default, and must be there.
         made: those whose default is made anew by each call of a factory.
         has_hooks: whether it validates or changes its values as a whole.
-        needs_others: whether a validator of a field looks at other fields.
+        needs_others: whether a validator or a serializer of a field looks at other fields.
+        input_keys: the keys that an input may have, and the fields that they may stand for.
         json_schema: its JSON Schema.
 
     Raises:
@@ -90,7 +92,9 @@ class StateClass:
         self.required = tuple(name for name, field in shape.fields.items() if is_required(field))
         self.made = frozenset(name for name, schema in schemas.items() if "default_factory" in schema)
         self.has_hooks = shape.has_hooks
-        self.needs_others = any(takes_info(schema) for schema in schemas.values())
+        self.needs_others = any(
+            takes_info(schemas[name]) or reads_others(name, field, schemas) for name, field in shape.fields.items()
+        )
         self._inner = shape.part(shape.inner) if self.needs_others else None
         self._validators = {name: shape.part(schema) for name, schema in schemas.items()}
         sets = ("set", "frozenset")
@@ -98,7 +102,14 @@ class StateClass:
         if any(mentions(schema, sets) for schema in shape.definitions):
             self._has_sets = set(schemas)
         self._plain_lists = {name for name, schema in schemas.items() if is_plain_list(schema)}
-        self._aliases = {alias: name for name, field in shape.fields.items() for alias in aliases_of(field)}
+        self._aliases: dict[str, str] = {}
+        self.input_keys: dict[str, set[str]] = {name: {name} for name in schemas}
+        for name, field in shape.fields.items():
+            aliases, paths = aliases_of(field)
+            self._aliases |= dict.fromkeys(aliases, name)
+            for key in (*aliases, *paths):
+                self.input_keys.setdefault(key, set()).add(name)
+        self._validates_defaults = bool((shape.config or {}).get("validate_default"))
         if not self.needs_others:
             self._check_defaults(schemas)
             for name in self.names:
@@ -236,20 +247,21 @@ class StateClass:
             raise would_be_lost(path, found)
         return plain
 
-    def dumped(self, name: str, value: object, path: str) -> JsonValue:
+    def dumped(self, name: str, value: object, path: str, others: Mapping[str, object] | None = None) -> JsonValue:
         """Return a value of a field as JSON, by the class's own serializer; it may not come back as it is.
 
         Args:
             name: the field.
             value: what the class made.
             path: where it is, for the error.
+            others: the fields of the same object; some serializers read them.
 
         Raises:
             StateError: it cannot be written.
         """
         with _faults(path, lost=True):
             text = self._adapter.serializer.to_json(
-                _holder(self._class, self.names, name, value),
+                _holder(self._class, self.names, {**(others or {}), name: value}),
                 include={name},
                 by_alias=False,
                 round_trip=True,
@@ -302,7 +314,7 @@ class StateClass:
             path = f"{self._path}.{name}: its default"
             try:
                 value = schema["default"]
-                if schema.get("validate_default"):
+                if schema.get("validate_default", self._validates_defaults):
                     value = self.checked(name, value, path, from_json=False)
                 self.stored(name, value, path)
             except StateError as error:
@@ -379,24 +391,24 @@ def _faults(path: str, *, lost: bool = False) -> Iterator[None]:
         ) from error
 
 
-def _holder(kind: Any, names: Iterable[str], name: str, value: object) -> Any:
-    """Return an instance that holds one field, for the class's serializer; no code of the class runs."""
+def _holder(kind: Any, names: Iterable[str], values: dict[str, object]) -> Any:
+    """Return an instance that holds values, for the class's serializer; no code of the class runs."""
     if _is_typed_dict(kind):
-        return {name: value}
+        return values
     holder = kind.__new__(kind)
     if issubclass(kind, BaseModel):
         # As pickle makes one.
         holder.__setstate__(
             {
-                "__dict__": {name: value},
+                "__dict__": values,
                 "__pydantic_extra__": None,
-                "__pydantic_fields_set__": {name},
+                "__pydantic_fields_set__": set(values),
                 "__pydantic_private__": None,
             }
         )
         return holder
     for other in names:
-        object.__setattr__(holder, other, value if other == name else None)
+        object.__setattr__(holder, other, values.get(other))
     return holder
 
 
