@@ -522,3 +522,54 @@ def test_the_simple_functions_stand_alone() -> None:
     first = genesis(state=HARD_STATE)
     assert base_steps_of(encode(first), run_id="run-1", step=0) == ()
     exact(decode(encode(first), run_id="run-1", step=0), first)
+
+
+class TestHistory:
+    """Steps that are read together."""
+
+    def test_they_share_the_values_that_are_the_same_and_no_others(self) -> None:
+        run = [genesis(state={"kept": {"a": [1]}, "n": [0], "as": [1.0]})]
+        for number in range(1, 30):
+            run.append(following(run[-1], changes={"n": [number], "as": [number % 2 and 1]}))
+        records = data_of(stored(Codec(), run))
+        read = list(Codec().decode_many(records, run_id="run-1", steps=range(30)))
+        assert read == run
+        assert [checkpoint.model_dump_json() for checkpoint in read] == [
+            checkpoint.model_dump_json() for checkpoint in run
+        ]
+        for before, after in pairwise(read):
+            after.ensure_valid()
+            assert after.state["kept"] is before.state["kept"]
+            assert after.state["n"] is not before.state["n"]
+
+    def test_what_is_read_alone_shares_nothing(self) -> None:
+        records = data_of(stored(Codec(), [genesis(state={"a": [1]})]))
+        codec = Codec()
+        one, two = (codec.decode(records, run_id="run-1", step=0) for _ in range(2))
+        assert one.state["a"] is not two.state["a"]
+
+    def test_a_step_of_a_large_state_costs_what_changed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        run = [genesis(state={f"section {number}": ["x" * 100] * 10 for number in range(50)})]
+        while len(run) < 20:
+            run.append(following(run[-1], changes={"section 7": ["y" * len(run)]}))
+        records = data_of(stored(Codec(), run))
+        parsed = 0
+        real = EncodedValue.of_stored
+
+        def counting(text: bytes) -> EncodedValue:
+            nonlocal parsed
+            parsed += 1
+            return real(text)
+
+        monkeypatch.setattr(EncodedValue, "of_stored", counting)
+        assert list(Codec().decode_many(records, run_id="run-1", steps=range(20))) == run
+        assert parsed == 50 + 19
+
+    def test_damage_in_the_middle_is_found(self) -> None:
+        run = [genesis(state={"a": "x" * 500, "b": 1})]
+        while len(run) < 6:
+            run.append(following(run[-1], changes={"b": len(run)}))
+        records = data_of(stored(Codec(), run))
+        alone = data_of(stored(Codec(), [genesis(state={"a": "y" * 500, "b": 1})]))
+        with pytest.raises(CheckpointCorruptedError):
+            list(Codec().decode_many(records | {0: alone[0]}, run_id="run-1", steps=range(6)))

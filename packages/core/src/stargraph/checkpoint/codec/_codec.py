@@ -12,7 +12,16 @@ from stargraph.checkpoint.codec._base_steps import DELTAS, base_distance
 from stargraph.checkpoint.codec._chain import Chain, ChainStep, keyframe_step
 from stargraph.checkpoint.codec._cipher import Cipher
 from stargraph.checkpoint.codec._delta import NOTHING, compose_deltas, delta_after, delta_between
-from stargraph.checkpoint.codec._fields import RUN, EncodedFields, checkpoint_of, fields_of, grown_lists, run_values_of
+from stargraph.checkpoint.codec._fields import (
+    RUN,
+    EncodedFields,
+    Known,
+    checkpoint_of,
+    fields_of,
+    grown_lists,
+    known_values,
+    run_values_of,
+)
 from stargraph.checkpoint.codec._stored import base_steps_of, corrupted, pack
 from stargraph.checkpoint.protocol import ENDED, Checkpoint
 from stargraph.errors import CheckpointCorruptedError, CheckpointError
@@ -226,7 +235,7 @@ class Codec:
             CheckpointCorruptedError: a record is not what was written, is missing, or belongs to another run or step.
             StoreVersionError: a newer version of Stargraph wrote one.
         """
-        return self._read(Chain(records, run_id, self._cipher), step)
+        return self._checked(self._read_fields(Chain(records, run_id, self._cipher), step), run_id, step)
 
     def decode_latest(self, records: Mapping[int, bytes], *, run_id: str, step: int) -> Checkpoint:
         """Like `decode`, for the latest step of a run, which is remembered: the next step may build on it.
@@ -259,7 +268,7 @@ class Codec:
         return checkpoint
 
     def decode_many(self, records: Mapping[int, bytes], *, run_id: str, steps: Iterable[int]) -> Iterator[Checkpoint]:
-        """Yield checkpoints, verified; quick for ascending steps.
+        """Yield checkpoints, verified; quick for neighbouring steps, which share the values that are the same.
 
         Args:
             records: the records of the steps and those that they are decoded from, by step.
@@ -271,8 +280,12 @@ class Codec:
             StoreVersionError: as `decode` raises.
         """
         chain = Chain(records, run_id, self._cipher)
+        known: Known | None = None
         for step in steps:
-            yield self._read(chain, step)
+            encoded = self._read_fields(chain, step)
+            checkpoint = self._checked(encoded, run_id, step, known)
+            known = known_values(encoded, checkpoint)
+            yield checkpoint
 
     def _keyframe(self, checkpoint: Checkpoint, run_values: tuple[Any, ...], encoded: EncodedFields) -> Record:
         delta = delta_between(NOTHING, encoded)
@@ -290,9 +303,6 @@ class Codec:
         )
         return Record(data, (), end)
 
-    def _read(self, chain: Chain, step: int) -> Checkpoint:
-        return self._checked(self._read_fields(chain, step), chain.run_id, step)
-
     @staticmethod
     def _read_fields(chain: Chain, step: int) -> EncodedFields:
         try:
@@ -301,9 +311,9 @@ class Codec:
             raise corrupted(chain.run_id, step, str(error).partition("\n")[0]) from None
 
     @staticmethod
-    def _checked(encoded: EncodedFields, run_id: str, step: int) -> Checkpoint:
+    def _checked(encoded: EncodedFields, run_id: str, step: int, known: Known | None = None) -> Checkpoint:
         try:
-            checkpoint = checkpoint_of(encoded)
+            checkpoint = checkpoint_of(encoded, known)
         except CheckpointCorruptedError as error:
             if error.reason != "digest-mismatch":
                 raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import orjson
 
@@ -102,11 +102,22 @@ def grown_lists(checkpoint: Checkpoint) -> dict[str, bytes]:
     return grown
 
 
-def checkpoint_of(encoded: EncodedFields) -> Checkpoint:
+Known: TypeAlias = Mapping[str, tuple[bytes, EncodedValue]]
+"""Members of a state that were parsed and digested, with their texts."""
+
+
+def known_values(encoded: EncodedFields, checkpoint: Checkpoint) -> Known:
+    """Return the members of a state that was read, for the next step that is read."""
+    values = checkpoint.encoded_state()
+    return {key: (text, values[key]) for key, text in encoded.state.items()}
+
+
+def checkpoint_of(encoded: EncodedFields, known: Known | None = None) -> Checkpoint:
     """Return the checkpoint that encoded fields make, verified by its digest.
 
     Args:
         encoded: what was stored.
+        known: of another step of the run: the checkpoint shares the values whose texts are the same.
 
     Raises:
         CheckpointCorruptedError: the digest does not fit.
@@ -120,7 +131,10 @@ def checkpoint_of(encoded: EncodedFields) -> Checkpoint:
     fields = _members(encoded.fields[RUN]) | _members(encoded.fields[EVENT])
     fields["digest"] = digests[:DIGEST_BYTES].hex()
     fields["previous_digest"] = digests[DIGEST_BYTES:].hex() or None
-    state = {key: EncodedValue.of_stored(text) for key, text in encoded.state.items()}
+    state = {
+        key: before[1] if known and (before := known.get(key)) and before[0] == text else EncodedValue.of_stored(text)
+        for key, text in encoded.state.items()
+    }
     update = None if encoded.update is None else _update(encoded.update, encoded.state, state)
     return Checkpoint.from_stored(fields, state, update)
 
