@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import threading
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support.records import STARTED_AT, chain, executor_id, first, following
+from support.records import STARTED_AT, chain, executor_id, first, following, noise
 
+from stargraph.checkpoint.codec import Record
 from stargraph.checkpoint.protocol import (
     BatchAppend,
     Checkpoint,
@@ -148,6 +151,26 @@ async def test_write_many_stores_a_prefix(store: SQLiteCheckpointer) -> None:
     with pytest.raises(CheckpointConflictError):
         await store.write_many(checkpoints)
     assert [found async for found in store.history("run-1")] == [*checkpoints[:2], rival]
+
+
+async def test_a_large_state_does_not_hold_the_loop_and_keeps_the_order(store: SQLiteCheckpointer) -> None:
+    checkpoints = [first(state={"pad": [{"text": noise(40)} for _ in range(60_000)], "count": 0})]
+    while len(checkpoints) < 4:
+        checkpoints.append(following(checkpoints[-1]))
+    checkpoints.append(following(checkpoints[-1], changes={"pad": []}))  # small: it would be quicker
+    encoded_by: list[str] = []
+    encode = store._codec.encode
+
+    def recorded(checkpoint: Checkpoint, **options: Any) -> Record:
+        encoded_by.append(threading.current_thread().name)
+        return encode(checkpoint, **options)
+
+    store._codec.encode = recorded  # type: ignore[method-assign]
+    await asyncio.gather(*map(store.write, checkpoints))
+    assert [found.step async for found in store.history("run-1")] == [0, 1, 2, 3, 4]
+    here = threading.current_thread().name
+    assert [name == here for name in encoded_by] == [False] * 4 + [True]
+    assert store._encoder._turns == {}
 
 
 async def test_write_many_takes_only_one_run_in_order(store: SQLiteCheckpointer) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import sqlite3
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import sqlite_processes
@@ -16,7 +18,7 @@ from support.mounts import mounted
 from support.records import chain, endless, first, following, noise
 
 from stargraph.checkpoint.protocol import Checkpoint
-from stargraph.checkpoint.sqlite import SQLiteCheckpointer, _wal
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer, _files, _wal
 from stargraph.checkpoint.sqlite._connection import Store
 from stargraph.checkpoint.sqlite._thread import ConnectionThread
 from stargraph.errors import CheckpointConflictError, StoreUnavailableError
@@ -123,7 +125,12 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("what", ["the file", "its log", "its index", "all three", "the directory"])
 @pytest.mark.parametrize("how", ["unlinked", "replaced"])
-async def test_a_store_that_is_gone_takes_nothing(path: Path, what: str, how: str) -> None:
+@pytest.mark.parametrize("settled", [False, True], ids=["just opened", "open for long"])
+async def test_a_store_that_is_gone_takes_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch, what: str, how: str, settled: bool
+) -> None:
+    if settled:
+        monkeypatch.setattr(_files, "_SETTLED_NS", -1)
     home = path.parent / "home"
     target = home / "run.sqlite"
     suffixes = {"the file": [""], "its log": ["-wal"], "its index": ["-shm"]}.get(what, ["", "-wal", "-shm"])
@@ -131,6 +138,9 @@ async def test_a_store_that_is_gone_takes_nothing(path: Path, what: str, how: st
     async with other, SQLiteCheckpointer(target) as store:
         await other.write(first("other"))
         await store.write(first())
+        if settled:
+            await asyncio.sleep(0.05)  # the clock of a file system moves in steps
+            await store.write(first("run-0"))
         if what == "the directory":
             home.rename(path.parent / "away")
             if how == "replaced":
@@ -149,6 +159,49 @@ async def test_a_store_that_is_gone_takes_nothing(path: Path, what: str, how: st
                 await store.read_latest("run-1")
             with pytest.raises(StoreUnavailableError):
                 await store.bootstrap()
+
+
+async def test_one_look_at_the_directory_is_enough_while_it_does_not_change(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with SQLiteCheckpointer(path) as store:
+        assert isinstance(store._store, Store)
+        files = store._store._files
+        looks: list[str] = []
+        stat = os.stat
+
+        def recorded(name: str, **options: Any) -> os.stat_result:
+            looks.append(name)
+            return stat(name, **options)
+
+        monkeypatch.setattr(os, "stat", recorded)
+        files.check()
+        assert len(looks) == 4  # the directory has just changed
+        monkeypatch.setattr(_files, "_SETTLED_NS", -1)
+        await asyncio.sleep(0.05)
+        files.check()
+        looks.clear()
+        files.check()
+        assert looks == [str(path.parent)]
+        (path.parent / "another").touch()
+        looks.clear()
+        files.check()
+        assert len(looks) == 4
+
+
+async def test_a_link_that_leads_elsewhere_is_noticed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_files, "_SETTLED_NS", -1)
+    for name in ("one", "two"):
+        async with SQLiteCheckpointer(path.parent / name / "run.sqlite") as store:
+            await store.write(first(name))
+    path.symlink_to(path.parent / "one" / "run.sqlite")
+    async with SQLiteCheckpointer(path) as store:
+        for number in range(3):
+            await store.write(first(f"run-{number}"))
+        path.unlink()
+        path.symlink_to(path.parent / "two" / "run.sqlite")
+        with pytest.raises(StoreUnavailableError):
+            await store.write(first("run-3"))
 
 
 async def test_a_store_that_was_put_back_opens_again(path: Path) -> None:

@@ -43,6 +43,7 @@ from stargraph.checkpoint.protocol import (
 from stargraph.checkpoint.sqlite import _prune, _read, _search
 from stargraph.checkpoint.sqlite._append import Append, microseconds
 from stargraph.checkpoint.sqlite._connection import OpenStore, ReadOnlyStore, Store
+from stargraph.checkpoint.sqlite._encoder import Encoder
 from stargraph.checkpoint.sqlite._files import StoreFiles
 from stargraph.checkpoint.sqlite._library import sqlite_library
 from stargraph.checkpoint.sqlite._options import Options, Synchronous, parse_url
@@ -88,6 +89,7 @@ class SQLiteCheckpointer:
         self._files = StoreFiles(path)
         self._options = Options(synchronous, float(busy_timeout), allow_network_filesystem, read_only)
         self._codec = Codec(cipher=encryption)
+        self._encoder = Encoder(self._codec)
         self._lifecycle = Lifecycle(read_only=read_only)
         self._store: OpenStore | None = None
 
@@ -142,6 +144,7 @@ class SQLiteCheckpointer:
             store, self._store = self._store, None
             assert store is not None
             await store.close()
+            self._encoder.close()
 
     async def __aenter__(self) -> Self:
         await self.bootstrap()
@@ -157,7 +160,7 @@ class SQLiteCheckpointer:
 
     async def write(self, checkpoint: Checkpoint) -> None:
         store = self._writable("write")
-        await self._append(store, [checkpoint], [self._codec.encode(checkpoint)])
+        await self._append(store, [checkpoint], [await self._encoder.encode(checkpoint)])
 
     async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
         store = self._writable("write_many")
@@ -167,7 +170,7 @@ class SQLiteCheckpointer:
         size = 0
         for checkpoint in checkpoints:
             group.append(checkpoint)
-            records.append(self._codec.encode(checkpoint, after=records[-1] if records else None))
+            records.append(await self._encoder.encode(checkpoint, after=records[-1] if records else None))
             size += len(records[-1].data)
             if size >= _GROUP_BYTES:
                 await self._append(store, group, records)

@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import sys
+import time
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,8 @@ from stargraph.checkpoint.sqlite._mounts import network_filesystem
 from stargraph.errors import CheckpointError, StoreUnavailableError
 
 _NO_HARD_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+_SETTLED_NS: Final = 2_000_000_000
 
 
 class StoreFiles:
@@ -31,6 +34,8 @@ class StoreFiles:
         self.path = Path(os.path.abspath(_checked_name(path)))  # noqa: PTH100  # Path.resolve would follow links
         self._names: tuple[str, str, str] | None = None
         self._identity: list[tuple[int, int]] = []
+        self._directory = ""
+        self._unchanged: tuple[int, int, int] | None = None
 
     @property
     def real_path(self) -> Path:
@@ -101,6 +106,8 @@ class StoreFiles:
         """
         real = os.fspath(self.real_path)
         self._names = (os.fspath(self.path), f"{real}-wal", f"{real}-shm")
+        # A link, which another directory holds, would have to be looked at too; Windows keeps no such time.
+        self._directory = os.path.dirname(real) if real == self._names[0] and os.name == "posix" else ""  # noqa: PTH120
         prepared, self._identity = self._identity, self._look()
         if prepared != self._identity[:1]:
             raise self._replaced()
@@ -112,11 +119,17 @@ class StoreFiles:
             StoreUnavailableError: `reason="store-replaced"`.
         """
         try:
+            directory = self._look_at_directory()
+            if directory is not None and directory == self._unchanged:
+                return
             same = self._look() == self._identity
         except OSError:
             same = False
         if not same:
             raise self._replaced()
+        # The clock of a file system moves in steps: a directory that has just changed may change again unseen.
+        settled = directory is not None and time.time_ns() - directory[2] > _SETTLED_NS
+        self._unchanged = directory if settled else None
 
     @property
     def wal_path(self) -> Path:
@@ -127,6 +140,16 @@ class StoreFiles:
     def shm_path(self) -> Path:
         """The index of the log in shared memory, which is there while anybody has the store open."""
         return Path(f"{self.real_path}-shm")
+
+    def _look_at_directory(self) -> tuple[int, int, int] | None:
+        """Return what changes when a file in the directory is made, removed or renamed, or the directory itself is.
+
+        Nobody can set this time, unlike that of the last modification.
+        """
+        if not self._directory:
+            return None
+        status = os.stat(self._directory)  # noqa: PTH116
+        return status.st_dev, status.st_ino, status.st_ctime_ns
 
     def _look(self) -> list[tuple[int, int]]:
         assert self._names is not None
