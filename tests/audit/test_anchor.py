@@ -174,7 +174,7 @@ async def test_an_anchor_that_contradicts_the_one_before_is_not_made(place: Plac
         assert (raised.value.reason, raised.value.run_id) == ("contradicts-anchor", run_id)
 
 
-@pytest.mark.parametrize(("end", "forged_at", "told"), [("done", 3, "went on"), ("running", 2, "another step 2")])
+@pytest.mark.parametrize(("end", "forged_at", "told"), [("done", 3, "later steps"), ("running", 2, "another step 2")])
 async def test_an_anchor_is_not_made_of_a_run_that_was_rewritten_or_went_on_after_its_end(
     file: Place, end: Status, forged_at: int, told: str
 ) -> None:

@@ -237,7 +237,7 @@ async def test_a_step_that_a_run_needs_and_has_not_is_damage(file: Place) -> Non
     await file.remove("a", 3)
     report = await verified(file)
     assert [(finding.kind, finding.step) for finding in report.findings] == [("missing-steps", 3)]
-    assert "needs it to go on" in report.findings[0].message
+    assert "needs it to be resumed" in report.findings[0].message
 
 
 async def test_a_gap_that_no_prune_leaves_is_damage_in_a_pruned_run_too(file: Place) -> None:

@@ -154,7 +154,7 @@ def _swapped(number: int) -> Edit:
 
 # The lines: 1 the header, 2 run a, 3 to 5 its steps, 6 run b, 7 and 8 its steps, 9 the end.
 EDITS: dict[str, tuple[Edit, int, str]] = {
-    "another format": (_line(1, b"stargraph-export", b"stargraph-import"), 1, "does not begin like an export"),
+    "another format": (_line(1, b"stargraph-export", b"stargraph-import"), 1, "this is not an export"),
     "a newer version": (_line(1, b'"version":1', b'"version":2'), 1, "version 2"),
     "the time of the export": (_line(1, b'"exported_at":"2', b'"exported_at":"3'), 9, "was edited"),
     "a value": (_line(4, b'"count":1', b'"count":7'), 4, "was edited"),

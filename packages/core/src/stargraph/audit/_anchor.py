@@ -46,7 +46,7 @@ class Anchor(BaseModel):
         version: the number of the form; 1.
         made_at: when the heads began to be read.
         runs: the heads.
-        seal: proof that the holder of a key made it; None where there was no key.
+        seal: proof that the holder of a key made it; None if there was no key.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -159,7 +159,7 @@ async def _head(store: Checkpointer, summary: RunSummary, keyring: Keyring | Non
     raise CheckpointCorruptedError(
         f"run {run_id!r}: {'its latest step is not stored' if latest is None else latest.message}",
         reason="corrupted-record",
-        hint=f"`stargraph verify {run_id}` tells more. A damaged store is not anchored.",
+        hint=f"`stargraph verify {run_id}` shows more. A damaged store is not anchored.",
         run_id=run_id,
     )
 
@@ -173,7 +173,9 @@ async def _refuse_contradiction(store: Checkpointer, head: Head, former: Head) -
         stored = await store.read_at_step(run_id, step)
         digest = None if stored is None else stored.digest
         if former.status in ENDED:
-            raise _contradiction(run_id, f"it knows the run {run_id!r} as {former.status}, and in the store it went on")
+            raise _contradiction(
+                run_id, f"it knows the run {run_id!r} as {former.status}, and the store has later steps"
+            )
     if digest is not None and digest != former.digest:
         raise _contradiction(run_id, f"it has another step {step} of the run {run_id!r} than the store")
 
@@ -182,6 +184,6 @@ def _contradiction(run_id: str, complaint: str) -> CheckpointCorruptedError:
     return CheckpointCorruptedError(
         f"the store contradicts the anchor before: {complaint}",
         reason="contradicts-anchor",
-        hint="`stargraph verify --anchor FILE` tells more. After a deletion on purpose: `stargraph anchor --renew`.",
+        hint="`stargraph verify --anchor FILE` shows more. If you deleted runs, use `stargraph anchor --renew`.",
         run_id=run_id,
     )

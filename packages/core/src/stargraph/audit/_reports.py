@@ -41,7 +41,7 @@ class Finding(_Report):
 
     Attributes:
         kind: a stable word.
-        run_id: the run; None where the whole store is meant.
+        run_id: the run; None for the whole store.
         step: the first step that is concerned, if steps are.
         last_step: the last one of consecutive steps.
         message: what was found, in words.
@@ -74,9 +74,9 @@ class RunReport(_Report):
     Attributes:
         run_id: the run.
         steps: how many steps were read and are sound by themselves.
-        first_step: the lowest stored step; None where nothing can be read.
+        first_step: the lowest stored step; None if nothing can be read.
         last_step: the highest stored step.
-        status: where the run stands after it.
+        status: the status of the run after it.
         digest: the digest of it: the head of the chain.
         started_at: when the run started.
         seals: how many steps each key sealed; those without a seal are under the empty name.
@@ -103,7 +103,7 @@ class VerifyReport(_Report):
         runs: how many runs were looked at.
         steps: how many steps were read and are sound by themselves.
         seals: how many steps each key sealed; those without a seal are under the empty name.
-        anchored: how many runs the anchor names; None where there was none.
+        anchored: how many runs the anchor names; None without an anchor.
         findings: what is wrong; nothing where the store is sound.
         notes: what limits the proof.
     """

@@ -37,7 +37,7 @@ async def verify(
         run_ids: the runs; None for all of the store, and all of the anchor.
         children: verify the child runs of named runs too.
         keyring: checks the seals; without it, somebody who can write to the store can forge a whole chain.
-        anchor: the heads of an earlier time, kept where nobody who can write to the store can write.
+        anchor: the heads at an earlier time, kept where nobody who can write to the store can write.
         progress: called now and then with the numbers of runs and steps that are done.
         on_run: called with the report of each run.
 
@@ -122,11 +122,11 @@ async def verify_run(
         run_id: the run.
         keyring: checks the seals.
         anchored: what an anchor says of it.
-        summary: what the store's list of runs says of it; looked up where it is not given.
+        summary: what the store's list of runs says of it; looked up if not given.
         on_step: called for each step.
 
     Returns:
-        The report, or None where neither the store nor an anchor knows the run.
+        The report, or None if neither the store nor an anchor knows the run.
 
     Raises:
         StoreUnavailableError: the store cannot be read.

@@ -27,8 +27,8 @@ class Walk:
 
     Args:
         run_id: the run.
-        keyring: checks the seals; None where there is no key.
-        bases: steps that stay whatever is pruned, since others are decoded from them.
+        keyring: checks the seals; None without a key.
+        bases: steps that a prune keeps because others are decoded from them.
 
     Attributes:
         findings: what is wrong so far.
@@ -137,7 +137,7 @@ class Walk:
             self.find("summary-differs", f"the list of runs shows step {step}, and the latest step is {latest}")
         elif logged is not None and logged != summary:
             names = [name for name in RunSummary.model_fields if getattr(logged, name) != getattr(summary, name)]
-            self.find("summary-differs", f"{', '.join(names)}: the list of runs says otherwise than the log", step)
+            self.find("summary-differs", f"{', '.join(names)}: the list of runs differs from the log", step)
 
     def compare_head(self, head: Head) -> None:
         """Compare the log with what an anchor says.
@@ -160,7 +160,7 @@ class Walk:
             else:
                 self.note("pruned-past-anchor", f"step {head.step}, which the anchor knows, was pruned; anchor again")
         elif self.end > head.step:
-            self.note("moved-on", f"it went on from step {head.step}, which the anchor knows, to step {self.end}")
+            self.note("moved-on", f"it continued from step {head.step}, which the anchor knows, to step {self.end}")
 
     def report(self) -> RunReport:
         """Return what was found."""
@@ -205,7 +205,7 @@ class Walk:
             for span in needed_steps(last):
                 lost = next((step for step in range(span.first, span.last + 1) if not self._has(step)), None)
                 if lost is not None:
-                    self.find("missing-steps", f"step {lost} is not stored, and the run needs it to go on", lost)
+                    self.find("missing-steps", f"step {lost} is not stored, and the run needs it to be resumed", lost)
 
     def _check_seal(self, item: Checkpoint) -> None:
         refusal = None if self._keyring is None else self._keyring.refusal(item.seal, item.digest)

@@ -17,7 +17,7 @@ ChangeKind: TypeAlias = Literal["added", "removed", "changed"]
 """What became of the value at a path."""
 
 LIMIT: Final = 200
-"""How many changes a difference lists unless it is told another number."""
+"""How many changes a difference lists by default."""
 
 _SIGNS: Final = {"added": "+", "removed": "-", "changed": "~"}
 _MISSING: Final[Any] = object()
@@ -28,11 +28,11 @@ class Change:
     """One value that differs.
 
     Attributes:
-        path: where it is, as in `state.user.scores[3]`; `[3:6]` where neighbours in a list came or went together.
+        path: where it is, as in `state.user.scores[3]`; `[3:6]` if neighbours in a list were added or removed together.
             An index counts in the list after the change; that of what was removed, in the list before it.
         kind: what became of it.
-        before: what it was; None where it was added. Of a range, the list of the items.
-        after: what it is; None where it was removed.
+        before: what it was; None if it was added. Of a range, the list of the items.
+        after: what it is; None if it was removed.
     """
 
     path: str
@@ -59,7 +59,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """How two values differ; false where they do not.
+    """How two values differ; false if they do not.
 
     Attributes:
         changes: the first changes, in the order of the members.
@@ -83,7 +83,7 @@ class Diff:
         return [*lines, f"… and {left_out} more"] if left_out else lines
 
     def as_json(self, width: int = 200) -> dict[str, JsonValue]:
-        """Return the difference for programs; a value whose JSON text is longer is told by its kind and size.
+        """Return the difference for programs; a value with a longer JSON text is replaced by its kind and size.
 
         Args:
             width: how many characters each value may have.

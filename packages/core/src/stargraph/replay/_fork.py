@@ -37,7 +37,7 @@ from stargraph.replay._overlay import Overlay, bad_overlay, changed_state
 from stargraph.runtime import dispatch
 
 _EVENTS: Final[dict[str, Event]] = {"call": "called", "answer": "answered", "now": "asked"}
-"""The events that record what a task was told before it completed."""
+"""The events that record what a task learned before it completed."""
 
 
 async def open_fork(
@@ -58,10 +58,10 @@ async def open_fork(
         plan: the graph that the fork runs.
         store: the store.
         parent_run_id: the run that it comes from.
-        step: the step of that run; where None, the last one before the overlay matters.
-        overlay: what is otherwise.
+        step: the step of that run; None for the last one before the overlay matters.
+        overlay: what the fork changes.
         run_id: the fork.
-        metadata: its tags; those of the parent where None.
+        metadata: its tags; None for those of the parent.
         accept_graph: whether the graph may be another one than that of the parent.
         keyring: checks the seals.
 
@@ -184,7 +184,7 @@ def is_call(call: RecordedCall, name: str) -> bool:
 
 
 async def _carried_over(plan: Plan, source: _Source, base: Checkpoint, *, accept_graph: bool) -> Checkpoint:
-    """Return the step to begin at, carried over to the graph where a migrate block says how."""
+    """Return the step to begin at, migrated if a migrate block says how."""
     migration = migration_for(plan, base)
     if migration is not None:
         return migrated(plan, migration, base, executor_id=new_executor_id(), now=datetime.now(UTC))
@@ -193,7 +193,7 @@ async def _carried_over(plan: Plan, source: _Source, base: Checkpoint, *, accept
     check_frontier(plan, base)
     if base.graph_hash != plan.graph_hash and fan_out_of(base.frontier) is not None:
         raise GraphError(
-            f"run {base.run_id!r} cannot go on in another graph from step {base.step}: branches are open there",
+            f"run {base.run_id!r} cannot be continued in another graph from step {base.step}: branches are open there",
             reason="migration-in-fork",
             hint="Fork it from a step before the branches began, or after they met.",
         )
@@ -221,7 +221,7 @@ class _Opening:
 
         Args:
             source: the log of the parent.
-            metadata: the tags; those of the parent where None.
+            metadata: the tags; None for those of the parent.
             must_drop: whether each call that is dropped must be there.
         """
         fork = fan_out_of(self._base.frontier)
@@ -329,7 +329,7 @@ class _Opening:
         assert fan_out is not None
         step = tail.step + 1
         if tail.step == 0:
-            # Every branch that has been started, in the order of the parent; those that completed go one by one.
+            # Every branch that was started, in the order of the parent; those that completed are removed one by one.
             begun = fan_out.model_copy(update={"since_step": step, "completed_steps": ()})
             open_tasks = tasks_of(self._base.frontier)
             open_ids = {task.id for task in open_tasks}

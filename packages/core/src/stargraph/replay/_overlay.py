@@ -1,4 +1,4 @@
-"""What a fork does otherwise than the run that it comes from."""
+"""What a fork changes of the run that it comes from."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Overlay:
         state: values of the state, by their paths as messages show them: `user.scores[3]`, `state.user.name`.
         outputs: what nodes return, in place of running them: by node, or by task for one of its executions.
         answers: answers to questions, in place of asking: by node, or by question.
-        drop_calls: recorded calls that are made anew, with those that their task made after them: `name`, or
+        drop_calls: recorded calls to make again, with those that their task made after them: `name`, or
             `task/name`.
-        graph: the graph that the fork runs; that of the run where None.
+        graph: the graph that the fork runs; None for that of the run.
     """
 
     state: Mapping[str, JsonValue] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Do a run again from its log: every node with what it was told then, every step compared with its record."""
+"""Run a log again: each node gets what it was given then, and each step is compared with its record."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def replay(
         store: the store.
         run_id: the run.
         keyring: checks the seals.
-        threads: where sync nodes run; threads of the loop's own where None.
+        threads: where sync nodes run; None for threads of its own.
         from_step: the step to begin after; 0 compares everything.
         accept_graph: do steps again that another version of the graph has made.
 
@@ -170,7 +170,7 @@ class _Replay:
         return await dispatch.read_at_step(self._store, self._tail.run_id, step, keyring=self._keyring)
 
     async def _read_for_task(self, step: int) -> Checkpoint:
-        """Return a step that a task needs; whatever goes wrong is not the node's doing."""
+        """Return a step that a task needs; an error here is not the node's."""
         try:
             record = await self.read_step(step)
         except CheckpointError as error:
@@ -205,7 +205,7 @@ class _Replay:
         return True
 
     def _note_code(self, record: Checkpoint) -> None:
-        """Say what of the code is otherwise than when a step was made."""
+        """Say how the code differs from that which made a step."""
         if self._defined is None or self._defined.runtime_hash != record.runtime_hash:
             return
         stored = (self._defined.definition or {}).get("runtime") or {}
@@ -220,7 +220,7 @@ class _Replay:
             if self._is_ours(record):
                 self._compare_with(record, lambda: self._started(record))
             return
-        # A replay that was told to begin here finds the step before.
+        # A replay that begins here finds the step before.
         if previous is not None or await self.read_step(record.step - 1) is None:
             first = 0 if previous is None else previous.step + 1
             self._notes.append(
@@ -279,7 +279,7 @@ class _Replay:
         return task.rule is None and task.node in self._plan.children and record.event != "completed"
 
     def _transition(self, previous: Checkpoint, record: Checkpoint) -> Checkpoint | None:
-        """Return the step that an event makes which comes of no node; None where the log alone knows."""
+        """Return the step of an event that no node makes, or None if only the log knows it."""
         if record.event == "called":
             return _next(previous, record, **called(previous, record.calls[0]))
         if record.event == "answered":
@@ -481,7 +481,7 @@ def _slot(call: Slot | RecordedCall) -> dict[str, JsonValue]:
 
 
 def _forgotten(previous: Checkpoint, record: Checkpoint) -> set[int]:
-    """Return the steps whose calls a failure has let go, to be made anew."""
+    """Return the steps whose calls a failure discarded, to be made again."""
     kept = {step for task in tasks_of(record.frontier) for step in steps_of(task.calls)}
     return {step for task in tasks_of(previous.frontier) for step in steps_of(task.calls)} - kept
 

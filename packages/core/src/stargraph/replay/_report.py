@@ -10,14 +10,14 @@ from stargraph.replay._diff import LIMIT, Change, Diff, diff_states, diff_values
 
 @dataclass(frozen=True, slots=True)
 class StepDifference:
-    """A step that came out otherwise than it is recorded.
+    """A step that differs from its record.
 
     Attributes:
         run_id: the run, which may be a child run of the one that was replayed.
         step: the step.
         event: what is recorded.
-        node: the node, where it concerns one.
-        task_id: the task, where it concerns one.
+        node: the node, if it concerns one.
+        task_id: the task, if it concerns one.
         diff: the fields that differ: `before` is what is recorded, `after` what the replay gave.
     """
 
@@ -65,8 +65,8 @@ class ReplayReport:
         run_id: the run.
         last_step: the step up to which its log was read.
         compared: how many steps were done again and compared, those of child runs included.
-        differences: the steps that came out otherwise, in the order of the log; those of a child run behind it.
-        notes: what was not compared, and why; and what is otherwise than when the run was recorded.
+        differences: the steps that differ, in the order of the log; those of a child run follow its step.
+        notes: what was not compared, and why; and what has changed since the run was recorded.
     """
 
     run_id: str
@@ -108,7 +108,7 @@ _MODELS = ("error", "calls", "interrupts", "frontier")
 
 
 def difference_of(recorded: Checkpoint, replayed: Checkpoint, *, limit: int = LIMIT) -> StepDifference | None:
-    """Return how a step that was done again differs from its record; None where it does not.
+    """Return how a replayed step differs from its record, or None if it does not.
 
     Args:
         recorded: the record.

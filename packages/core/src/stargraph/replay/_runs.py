@@ -25,7 +25,7 @@ class StepPair:
         a: the step in the first run, or None.
         b: the step in the second run, or None.
         event: what is recorded; `fork` for the step at which the one begins in the other.
-        node: the node, where it concerns one.
+        node: the node, if it concerns one.
         task_id: the task.
         diff: what differs, `before` in the first run and `after` in the second. Of the state, what did not differ in
             the same way at the pair before.
@@ -46,7 +46,7 @@ class StepPair:
 
 @dataclass(frozen=True, slots=True)
 class RunDiff:
-    """How two runs differ; false where they do not.
+    """How two runs differ; false if they do not.
 
     Attributes:
         a: the first run.
@@ -68,7 +68,7 @@ class RunDiff:
         return bool(self.end) or self.statuses[0] != self.statuses[1] or not all(pair.same for pair in self.pairs)
 
     def lines(self, width: int = 60) -> list[str]:
-        """Return the runs as text, side by side; steps in a row that are alike are told on one line.
+        """Return the runs as text, side by side; consecutive steps that are equal share a line.
 
         Args:
             width: how many characters each value may have.
@@ -194,7 +194,7 @@ class _Log:
             self._next = await anext(self._records, None)
             if self._next is None:
                 raise CheckpointNotFoundError(
-                    f"run {self.tail.run_id!r}: step {step} went away while it was compared",
+                    f"run {self.tail.run_id!r}: step {step} was removed during the comparison",
                     reason="step-not-found",
                     hint="Compare the runs again.",
                     run_id=self.tail.run_id,
@@ -315,7 +315,7 @@ def _facts(record: Checkpoint) -> dict[str, JsonValue]:
 def _state_changes(
     before: Checkpoint, after: Checkpoint, known: set[Hashable], left_out: int, limit: int
 ) -> tuple[Diff, set[Hashable], int]:
-    """Return how two states differ otherwise than before, and what is known of their difference now."""
+    """Return the new differences between two states, and all that are known now."""
     diff = diff_states(before, after, limit=limit)
     marks = {_mark_of(change): change for change in diff.changes}
     new = tuple(change for mark, change in marks.items() if mark not in known)

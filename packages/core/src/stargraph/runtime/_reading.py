@@ -54,10 +54,10 @@ class Unreadable:
 
 
 class Tally:
-    """Counts runs and steps, and tells of them now and then.
+    """Counts runs and steps, and reports the counts now and then.
 
     Args:
-        progress: is told.
+        progress: gets the counts.
 
     Attributes:
         runs: how many runs are done.
@@ -129,7 +129,7 @@ async def all_runs(
 async def find_summary(
     store: Checkpointer, run: Checkpoint | RunSummary, *, status: Status | None = None
 ) -> RunSummary | None:
-    """Return the summary that a store lists for a run, sought by what never changes in one.
+    """Return the summary that a store lists for a run, searched by what never changes in it.
 
     Args:
         store: the store.
@@ -137,7 +137,7 @@ async def find_summary(
         status: only where a search for this status shows it.
 
     Returns:
-        The summary, or None where the list has none of that graph, start and tags.
+        The summary, or None if the list has none of that graph, start and tags.
 
     Raises:
         LookupError: so many runs started since that the list was not read to its end.
@@ -176,7 +176,7 @@ async def find_summary(
 
 
 async def read_latest(store: Checkpointer, run_id: str) -> Checkpoint | Unreadable | None:
-    """Return the latest checkpoint of a run, why it cannot be read, or None where there is none.
+    """Return the latest checkpoint of a run, why it cannot be read, or None if absent.
 
     Args:
         store: the store.
@@ -261,7 +261,7 @@ async def each(
 
 
 def _damage(error: CheckpointError) -> CheckpointError:
-    """Return the error where it tells of one damaged record, and raise it where the store itself fails."""
+    """Return the error if it is about one damaged record, and raise it if the store itself fails."""
     damaged = isinstance(error, CheckpointCorruptedError | StoreVersionError) or error.reason == "invalid-checkpoint"
     if not damaged or isinstance(error, StoreUnavailableError):
         raise error

@@ -24,7 +24,7 @@ async def write(checkpointer: Checkpointer, checkpoint: Checkpoint, *, keyring: 
     """Append a checkpoint, and wait for the outcome whatever happens to the caller.
 
     A cancellation that arrives meanwhile is raised once the outcome of the write is known, so that no
-    write goes on behind the back of whoever takes the run up again.
+    write continues unseen while somebody resumes the run.
 
     Args:
         checkpointer: the store.

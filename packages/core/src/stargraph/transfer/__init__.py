@@ -1,4 +1,4 @@
-"""Take runs to another store, or into a file and back, and remove them; what arrives is read back and compared."""
+"""Take runs to another store, or into a file and back, or remove them; what arrives is read back and compared."""
 
 from stargraph.runtime._reading import Progress
 from stargraph.transfer._copy import copy_runs

@@ -120,7 +120,7 @@ async def copy_runs(
 
     Raises:
         CheckpointNotFoundError: a run that was asked for is not in the source.
-        StoreUnavailableError: a store fails; call again to go on.
+        StoreUnavailableError: a store fails; call again to complete it.
     """
     named = None if run_ids is None else list(run_ids)
     tally = Tally(progress)

@@ -107,7 +107,7 @@ async def import_runs(
     """Read runs from JSON Lines into a store, each with the same digests, read back and compared at its end.
 
     Input that can be read twice is checked to its end before anything is stored. Other input is checked line by
-    line as it comes: where it turns out to be cut or edited, what was stored before are the first steps of runs,
+    line as it comes: if it was cut or edited, what was stored before are the first steps of runs,
     and importing the whole file finishes them. What is there already is left alone.
 
     Args:
@@ -122,7 +122,7 @@ async def import_runs(
     Raises:
         StargraphError: the input is not an export, or was cut or edited (`reason="invalid-export"`); the
             message names the line.
-        StoreUnavailableError: the store fails; import again to go on.
+        StoreUnavailableError: the store fails; import again to complete it.
     """
     if stream.seekable():
         start = stream.tell()

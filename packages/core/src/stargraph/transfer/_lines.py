@@ -157,7 +157,7 @@ class LineReader:
     def _header(self) -> None:
         line = self._next()
         if line.get("format") != FORMAT:
-            raise self.refuse("this does not begin like an export of Stargraph")
+            raise self.refuse("this is not an export of Stargraph")
         if line.get("version") != VERSION:
             raise self.refuse(f"the form has version {line.get('version')!r}, and this software reads {VERSION}")
 

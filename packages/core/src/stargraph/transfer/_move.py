@@ -1,4 +1,4 @@
-"""Moving runs: copy them, and then see to it that they cannot go on where they came from."""
+"""Moving runs: they end in their store, and can be resumed in another one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def move_runs(
 
     Each run is read to its end, to see that it can be copied. Then a last step, `moved`, is appended to it in the
     source, where it cannot be resumed from there on, and where its executor is refused. Then it is copied up to the
-    step before, and compared. So at no moment can a run go on in both stores. A run that has ended is only copied.
+    step before, and compared. So a run can never be resumed in both stores. A run that has ended is only copied.
     Repeat a move that was interrupted to finish it.
 
     Args:
@@ -43,11 +43,11 @@ async def move_runs(
         progress: called now and then with the numbers of runs and steps that are done.
 
     Returns:
-        What was copied, and the runs that were refused, which go on in the source.
+        What was copied, and the runs that were refused, which stay in the source as they were.
 
     Raises:
         CheckpointNotFoundError: a run is not in the source.
-        StoreUnavailableError: a store fails; call again to go on.
+        StoreUnavailableError: a store fails; call again to complete it.
     """
     tally = Tally(progress)
     copied: list[Copied] = []

@@ -15,7 +15,7 @@ class Refusal(_Report):
     Attributes:
         run_id: the run.
         reason: a stable word: `pruned`, `run-deleted`, `diverged`, or that of a damaged record.
-        message: what stands in the way.
+        message: why.
         hint: what to do.
     """
 

@@ -44,8 +44,8 @@ class Extent:
         head: its latest checkpoint.
         first_step: the first step from the one that was asked for.
         steps: how many there are from there to the head.
-        gap: a step that is missing in between; None where there is none.
-        items: the steps, where they are few.
+        gap: a step that is missing in between; or None.
+        items: the steps, if they are few.
     """
 
     head: Checkpoint
@@ -141,7 +141,7 @@ async def survey(store: Checkpointer, run_id: str, *, keyring: Keyring | None, h
                 gap = before.step + 1 if gap is None else gap
             elif before is not None and checkpoint.previous_digest != before.digest:
                 message = f"step {checkpoint.step} does not follow step {before.step}"
-                raise refused(run_id, "broken-chain", message, f"`stargraph verify {run_id}` tells more.")
+                raise refused(run_id, "broken-chain", message, f"`stargraph verify {run_id}` shows more.")
             before = checkpoint
             count += 1
             size += size_of(checkpoint)
@@ -215,7 +215,7 @@ async def present_in(store: Checkpointer, head: Head, source: Checkpointer | Non
     Args:
         store: where the run goes.
         head: its latest step where it comes from.
-        source: where it comes from; None where its steps are compared as they pass.
+        source: where it comes from; None if its steps are compared as they pass.
 
     Raises:
         Refused: what is there is another run of that id, or damaged.
@@ -247,7 +247,7 @@ async def _step(store: Checkpointer, run_id: str, step: int) -> Checkpoint | Non
 
 
 def diverged(run_id: str, step: int) -> Refused:
-    """Return the refusal of a run that went another way in the destination.
+    """Return the refusal of a run that has other steps in the destination.
 
     Args:
         run_id: the run.
@@ -291,7 +291,7 @@ def refused(run_id: str, reason: str, message: str, hint: str | None = None) -> 
 
 
 async def confirm(store: Checkpointer, head: Head, *, keyring: Keyring | None) -> None:
-    """Read a run back from where it went, and compare its head.
+    """Read a run back from the destination, and compare its head.
 
     Args:
         store: where it went.
@@ -322,7 +322,7 @@ async def latest_of(store: Checkpointer, run_id: str, *, must_exist: bool) -> Ch
     Args:
         store: where it is.
         run_id: the run.
-        must_exist: refuse where there is none; else it was deleted since it was listed.
+        must_exist: raise if there is no such run; else it was deleted since it was listed.
 
     Raises:
         CheckpointNotFoundError: there is none.
@@ -330,14 +330,14 @@ async def latest_of(store: Checkpointer, run_id: str, *, must_exist: bool) -> Ch
     """
     latest = await read_latest(store, run_id)
     if isinstance(latest, Unreadable):
-        raise refused(run_id, "corrupted-record", latest.message, f"`stargraph verify {run_id}` tells more.")
+        raise refused(run_id, "corrupted-record", latest.message, f"`stargraph verify {run_id}` shows more.")
     if latest is None and must_exist:
         raise dispatch.run_not_found_error(run_id)
     return latest
 
 
 def refuse_moved(latest: Checkpoint) -> None:
-    """Refuse a run that goes on in another store: a second copy of it could go on too.
+    """Refuse a run that was moved: two copies of it could be resumed.
 
     Raises:
         Refused: it was moved.
@@ -346,7 +346,7 @@ def refuse_moved(latest: Checkpoint) -> None:
         raise refused(
             latest.run_id,
             "run-moved",
-            "it was moved to another store, and goes on there",
+            "it was moved to another store, and is resumed there",
             "Copy it from there. If the move was interrupted, repeat it.",
         )
 
@@ -356,7 +356,7 @@ def refuse_seal(checkpoint: Checkpoint, keyring: Keyring | None) -> None:
 
     Args:
         checkpoint: the checkpoint.
-        keyring: the keys; None where seals are not looked at.
+        keyring: the keys; None if seals are not checked.
 
     Raises:
         Refused: its seal is not taken.
@@ -365,7 +365,7 @@ def refuse_seal(checkpoint: Checkpoint, keyring: Keyring | None) -> None:
     if refusal is not None:
         reason, complaint = refusal
         message = f"step {checkpoint.step}: {complaint}"
-        raise refused(checkpoint.run_id, reason, message, f"Check {KEY_VARIABLE}; `stargraph verify` tells more.")
+        raise refused(checkpoint.run_id, reason, message, f"Check {KEY_VARIABLE}; `stargraph verify` shows more.")
 
 
 def size_of(checkpoint: Checkpoint) -> int:
@@ -375,6 +375,6 @@ def size_of(checkpoint: Checkpoint) -> int:
 
 def _sound(item: Checkpoint | Unreadable, run_id: str, keyring: Keyring | None) -> Checkpoint:
     if isinstance(item, Unreadable):
-        raise refused(run_id, "corrupted-record", item.message, f"`stargraph verify {run_id}` tells more.")
+        raise refused(run_id, "corrupted-record", item.message, f"`stargraph verify {run_id}` shows more.")
     refuse_seal(item, keyring)
     return item
