@@ -57,6 +57,32 @@ def test_both_forms_of_a_dsn_say_the_same() -> None:
     assert read_dsn("postgresql://u:p@p@h").password == "p@p"
 
 
+def test_the_environment_says_what_a_dsn_leaves_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, value in {
+        "PGHOST": "h1,h2",
+        "PGPORT": "1,2",
+        "PGCONNECT_TIMEOUT": "7",
+        "PGAPPNAME": "the app",
+        "PGTARGETSESSIONATTRS": "standby",
+    }.items():
+        monkeypatch.setenv(name, value)
+    options = read_dsn("postgresql://u@/d?target_session_attrs=primary")
+    assert (options.hosts, options.ports, options.connect_timeout) == (("h1", "h2"), (1, 2), 7.0)
+    assert (options.target_session_attrs, options.server_settings) == ("primary", {"application_name": "the app"})
+    services = tmp_path / "services"
+    services.write_text("[runs]\nhost=h3\nport=3\npassword=p%%w\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(services))
+    monkeypatch.setenv("PGSERVICE", "runs")
+    options = read_dsn("postgresql://u@/d?port=4")
+    assert (options.hosts, options.ports, options.password) == (("h3",), (4,), "p%%w")
+    services.write_text("[runs]\nhots=h3\n")
+    with pytest.raises(StoreUnavailableError, match="'hots'"):
+        read_dsn("postgresql://u@/d")
+    monkeypatch.setenv("PGCHANNELBINDING", "require")
+    with pytest.raises(StoreUnavailableError, match="channel_binding"):
+        read_dsn("postgresql://u@h/d?service=")
+
+
 async def test_parameters_of_libpq_are_honoured(dsn: str, schema: str, opened: Opener) -> None:
     query = (
         "connect_timeout=5&keepalives=1&keepalives_idle=41&keepalives_interval=7&keepalives_count=3"
@@ -79,7 +105,8 @@ async def test_parameters_of_libpq_are_honoured(dsn: str, schema: str, opened: O
         assert await handle.list_runs() == []
 
 
-async def test_an_address_of_a_host_that_does_not_answer_is_left_for_the_next(dsn: str, opened: Opener) -> None:
+@pytest.mark.parametrize("query", ["?connect_timeout=1", "", "?target_session_attrs=prefer-standby"])
+async def test_a_host_that_does_not_answer_is_left_for_the_next(dsn: str, opened: Opener, query: str) -> None:
     port = int(dsn.rpartition(":")[2].partition("/")[0])
     async with TcpProxy("127.0.0.1", port) as silent:
         silent.swallowing = True
@@ -91,11 +118,12 @@ async def test_an_address_of_a_host_that_does_not_answer_is_left_for_the_next(ds
             for filler in fillers:
                 filler.setblocking(False)
                 filler.connect_ex(full.getsockname())
-            hosts = f"127.0.0.1:{full.getsockname()[1]},127.0.0.1:{port}"
+            # One does not even connect, one says nothing after that.
+            hosts = f"127.0.0.1:{full.getsockname()[1]},127.0.0.1:{silent.port},127.0.0.1:{port}"
             began = time.monotonic()
-            async with opened(dsn=f"postgresql://postgres@{hosts}/postgres?connect_timeout=1") as handle:
+            async with opened(dsn=f"postgresql://postgres@{hosts}/postgres{query}", timeout=9) as handle:
                 assert await handle.list_runs() == []
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 6
             for filler in fillers:
                 filler.close()
 

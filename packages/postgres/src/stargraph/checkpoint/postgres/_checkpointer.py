@@ -324,6 +324,7 @@ class PostgresCheckpointer:
                         ssl=self._ssl,
                         password=self._password,
                         target="any" if self.read_only else "read-write",
+                        timeout=timeout,
                     ),
                     limit=self._max_connections,
                     timeout=timeout,

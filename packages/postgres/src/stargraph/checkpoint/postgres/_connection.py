@@ -9,11 +9,12 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from itertools import cycle
 from typing import Any, Final, Protocol
 
 import asyncpg
 
-from stargraph.checkpoint.postgres._options import read_dsn
+from stargraph.checkpoint.postgres._options import ConnectionOptions, read_dsn
 from stargraph.checkpoint.postgres._resolver import ConnectingLoop
 from stargraph.errors import StoreUnavailableError
 
@@ -21,6 +22,9 @@ _MAX_IDLE: Final = 60.0
 """Seconds after which an unused connection is not trusted any more: what lies between may have dropped it."""
 
 _CLOSE_TIMEOUT: Final = 5.0
+
+# As libpq does: a server that refuses the role or the database speaks for all of them.
+_NEXT_HOST: Final = (OSError, asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched)
 
 Password = str | Callable[[], str] | Callable[[], Awaitable[str]]
 
@@ -117,15 +121,23 @@ class Connector:
         ssl: a TLS context, instead of what the DSN says.
         password: a password, or a function that returns one.
         target: which of several servers to use, if the DSN does not say so.
+        timeout: seconds for all hosts together; each gets its share, if the DSN does not say `connect_timeout`.
     """
 
     def __init__(
-        self, dsn: str, *, ssl: tls.SSLContext | None = None, password: Password | None = None, target: str
+        self,
+        dsn: str,
+        *,
+        ssl: tls.SSLContext | None = None,
+        password: Password | None = None,
+        target: str,
+        timeout: float,
     ) -> None:
         self._dsn = dsn
         self._ssl = ssl
         self._password = password
         self._target = target
+        self._timeout = timeout
 
     async def __call__(self) -> asyncpg.Connection:
         """Return a new connection, without a cache of statements.
@@ -141,12 +153,7 @@ class Connector:
         if self._password is not None:
             arguments["password"] = await self._read_password()
         try:
-            return await asyncpg.connect(
-                **arguments,
-                loop=ConnectingLoop(asyncio.get_running_loop(), options),
-                statement_cache_size=0,
-                target_session_attrs=options.target_session_attrs or self._target,
-            )
+            return await self._connect_to_any(options, arguments)
         except (tls.SSLError, OSError):
             raise  # a refused certificate is a ValueError too
         except ValueError as error:
@@ -156,6 +163,33 @@ class Connector:
                 reason="bad-dsn",
                 hint="Check the ssl… parameters of the DSN, and the PG… environment variables.",
             ) from None
+
+    async def _connect_to_any(self, options: ConnectionOptions, arguments: dict[str, Any]) -> asyncpg.Connection:
+        """Connect to the first host that answers and is the target; asyncpg would wait for a silent one without end."""
+        target = options.target_session_attrs or self._target
+        targets = ("standby", "any") if target == "prefer-standby" else (target,)
+        hosts: list[dict[str, Any]] = [
+            {"host": [host], "port": port}
+            for host, port in zip(options.hosts, cycle(options.ports or (None,)), strict=False)
+        ]
+        hosts = hosts or [{"port": list(options.ports) or None}]
+        timeout = options.connect_timeout or self._timeout / len(hosts) / len(targets)
+        failure: Exception | None = None
+        for target in targets:
+            for host in hosts:
+                try:
+                    return await asyncpg.connect(
+                        **arguments,
+                        **host,
+                        loop=ConnectingLoop(asyncio.get_running_loop(), options, timeout=timeout),
+                        timeout=timeout,
+                        statement_cache_size=0,
+                        target_session_attrs=target,
+                    )
+                except _NEXT_HOST as error:
+                    failure = error
+        assert failure is not None
+        raise failure
 
     async def _read_password(self) -> str:
         if not callable(self._password):

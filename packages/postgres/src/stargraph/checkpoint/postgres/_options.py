@@ -79,6 +79,23 @@ _WITHOUT_EFFECT: Final[Mapping[str, tuple[frozenset[str], str]]] = {
 
 _UNSUPPORTED: Final = frozenset({"require_auth", "requirepeer", "sslcrldir", "ssl_library", "oauth_issuer"})
 
+# asyncpg reads the other ones itself.
+_ENVIRONMENT: Final = {
+    "host": "PGHOST",
+    "hostaddr": "PGHOSTADDR",
+    "port": "PGPORT",
+    "service": "PGSERVICE",
+    "servicefile": "PGSERVICEFILE",
+    "target_session_attrs": "PGTARGETSESSIONATTRS",
+    "connect_timeout": "PGCONNECT_TIMEOUT",
+    "application_name": "PGAPPNAME",
+    "options": "PGOPTIONS",
+    "channel_binding": "PGCHANNELBINDING",
+    "gssencmode": "PGGSSENCMODE",
+    "require_auth": "PGREQUIREAUTH",
+    **{name: f"PG{name.upper()}" for name in _FILES},
+}
+
 _KNOWN: Final = frozenset(_TO_ASYNCPG | _READ_HERE | _WITHOUT_EFFECT.keys())
 
 _SHOWN: Final = frozenset({"host", "hostaddr", "port", "user", "dbname", "sslmode", "target_session_attrs", "service"})
@@ -137,7 +154,7 @@ class ConnectionOptions:
         password: the password.
         passfile: a file of passwords.
         target_session_attrs: which of several servers to use; None if nothing says so.
-        connect_timeout: seconds to wait for one address of a host; None for no limit of its own.
+        connect_timeout: seconds to wait for one host; None for no limit of its own.
         keepalives: the parameters of TCP keepalives that are given.
         addresses: for hosts whose address is given too (`hostaddr`), that address; no name is looked up for them.
         server_settings: settings of the session.
@@ -158,11 +175,9 @@ class ConnectionOptions:
     tls: str
 
     def arguments(self) -> dict[str, Any]:
-        """Return the arguments of `asyncpg.connect`, without the target of the session."""
+        """Return the arguments of `asyncpg.connect`, without the hosts and the target of the session."""
         arguments: dict[str, Any] = {
             "dsn": self.tls,
-            "host": list(self.hosts) or None,
-            "port": list(self.ports) or None,
             "user": self.user,
             "database": self.database,
             "password": self.password,
@@ -180,25 +195,26 @@ def read_dsn(dsn: str) -> ConnectionOptions:
             names the parameter, and quotes no value that may be a secret.
     """
     given = _parameters(dsn)
+    environment = {name: os.environ[variable] for name, variable in _ENVIRONMENT.items() if os.environ.get(variable)}
+    service = given.get("service") or environment.get("service")
+    if service:
+        given = {**_service(service, given.get("servicefile") or environment.get("servicefile")), **given}
+    given = {**environment, **given}
     for name, value in given.items():
         _check(name, value)
-    for name in _FILES:
-        _check(name, given.get(name) or os.environ.get(f"PG{name.upper()}", ""))
-    service = given.get("service") or os.environ.get("PGSERVICE")
-    if service:
-        given = {**_service(service, given.get("servicefile")), **given}
-    hosts = tuple(host.strip("[]") for host in given.get("host", "").split(",") if host)
-    addresses = tuple(address.strip("[]") for address in given.get("hostaddr", "").split(",") if address)
-    ports = tuple(_number("port", port, 65_535) for port in given.get("port", "").split(",") if port)
+    hosts = tuple(host.strip("[]") for host in _listed(given, "host"))
+    addresses = tuple(address.strip("[]") for address in _listed(given, "hostaddr"))
+    ports = tuple(_number("port", port, 65_535) for port in _listed(given, "port"))
     if hosts and addresses and len(hosts) != len(addresses):
         raise _bad_dsn(f"{len(hosts)} hosts have {len(addresses)} hostaddr", "Give one hostaddr for each host.")
     if len(ports) not in (0, 1, len(hosts or addresses)):
         raise _bad_dsn(
             f"{len(hosts or addresses)} hosts have {len(ports)} ports", "Give one port for each host, or one for all."
         )
-    program = given.get("application_name") or os.environ.get("PGAPPNAME") or given.get("fallback_application_name")
-    settings = {"application_name": program, "options": given.get("options") or os.environ.get("PGOPTIONS")}
-    target = given.get("target_session_attrs") or os.environ.get("PGTARGETSESSIONATTRS")
+    settings = {
+        "application_name": given.get("application_name") or given.get("fallback_application_name"),
+        "options": given.get("options"),
+    }
     return ConnectionOptions(
         hosts=hosts or addresses,
         ports=ports,
@@ -206,13 +222,17 @@ def read_dsn(dsn: str) -> ConnectionOptions:
         database=given.get("dbname") or given.get("database"),
         password=given.get("password"),
         passfile=given.get("passfile"),
-        target_session_attrs=target or None,
-        connect_timeout=_connect_timeout(given.get("connect_timeout") or os.environ.get("PGCONNECT_TIMEOUT")),
+        target_session_attrs=given.get("target_session_attrs") or None,
+        connect_timeout=_connect_timeout(given.get("connect_timeout")),
         keepalives={key: _number(key, given[key], 2**31 - 1) for key in _KEEPALIVES if key in given},
         addresses=dict(zip(hosts, addresses, strict=False)),
         server_settings={key: value for key, value in settings.items() if value},
         tls=f"postgresql://?{urlencode({key: given[key] for key in sorted(_TO_ASYNCPG & given.keys())})}",
     )
+
+
+def _listed(given: Mapping[str, str], name: str) -> list[str]:
+    return [part for part in given.get(name, "").split(",") if part]
 
 
 def _parameters(dsn: str) -> dict[str, str]:
@@ -278,7 +298,7 @@ def _of_pairs(dsn: str) -> dict[str, str]:
 
 
 def _service(service: str, file: str | None) -> dict[str, str]:
-    path = Path(file or os.environ.get("PGSERVICEFILE") or Path.home() / ".pg_service.conf")
+    path = Path(file or Path.home() / ".pg_service.conf")
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     try:
         with path.open() as opened:
@@ -292,8 +312,6 @@ def _service(service: str, file: str | None) -> dict[str, str]:
         raise _bad_dsn(
             f"the service {service!r} is not defined in {str(path)!r}", "Define it there, or correct its name."
         ) from None
-    for name, value in given.items():
-        _check(name, value)
     return given
 
 

@@ -28,12 +28,14 @@ class ConnectingLoop:
 
     Args:
         loop: the running loop, which does everything else.
-        options: the timeout, the keepalives, and addresses that need no lookup.
+        options: the keepalives, and addresses that need no lookup.
+        timeout: seconds for a host; each of its addresses gets its share.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, options: ConnectionOptions | None) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, options: ConnectionOptions, *, timeout: float) -> None:
         self._loop = loop
         self._options = options
+        self._timeout = timeout
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loop, name)
@@ -46,22 +48,20 @@ class ConnectingLoop:
         Raises:
             OSError: none of them does; the error is that of the last one.
         """
-        options = self._options
-        known = None if options is None else options.addresses.get(host)
+        known = self._options.addresses.get(host)
         addresses = [known or host] if known or _is_address(host) else await look_up(host, port)
         name = None if ssl is None else host
         failure: OSError | None = None
         for address in addresses:
             try:
-                async with asyncio.timeout(None if options is None else options.connect_timeout):
+                async with asyncio.timeout(self._timeout / len(addresses)):
                     transport, protocol = await self._loop.create_connection(
                         protocol_factory, address, port, ssl=ssl, server_hostname=name
                     )
             except OSError as error:
                 failure = error
                 continue
-            if options is not None:
-                _keep_alive(transport.get_extra_info("socket"), options)
+            _keep_alive(transport.get_extra_info("socket"), self._options)
             return transport, protocol
         assert failure is not None  # a name without addresses raises
         raise failure
