@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import socket
-import sys
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -191,21 +190,6 @@ async def test_what_is_handed_over_while_the_thread_ends_is_never_forgotten() ->
         await closing
 
 
-class Heart:
-    """Beats in the running loop, and notes the longest pause."""
-
-    def __init__(self) -> None:
-        self.longest = 0.0
-
-    async def beat(self) -> None:
-        last = time.perf_counter()
-        while True:
-            await asyncio.sleep(0.001)
-            now = time.perf_counter()
-            self.longest = max(self.longest, now - last)
-            last = now
-
-
 async def test_large_records_are_written_and_read_beside_the_loop(stores: Stores) -> None:
     """20 MB of state: the loop that asks for it runs none of the work."""
     used: list[str] = []
@@ -224,22 +208,13 @@ async def test_large_records_are_written_and_read_beside_the_loop(stores: Stores
                 return _original(*args, **kwargs)
 
             setattr(codec, name, watched)
+    busy = time.thread_time()
     await store.write(begun)
     await store.write(second)
-    assert await other.read_latest("run") == second
+    latest = await other.read_latest("run")
+    # Other threads may be busy too, so what counts is the work of this one: building such a record takes seconds.
+    assert time.thread_time() - busy < 0.25
+    assert latest == second
     # In the thread that waits for answers neither.
     assert len(used) == 3
     assert all(name.startswith("stargraph-codec") for name in used)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="how threads take turns differs")
-async def test_the_loop_goes_on_while_many_records_are_read(stores: Stores) -> None:
-    store, other = await stores.open(), await stores.open()
-    begun = first("run", state={"text": "word " * 20_000})
-    await store.write_many([begun, *(following(begun) for begun in [begun])])
-    heart = Heart()
-    beating = asyncio.ensure_future(heart.beat())
-    for _ in range(20):
-        await other.read_latest("run")
-    beating.cancel()
-    assert heart.longest < 1.0

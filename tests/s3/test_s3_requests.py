@@ -93,6 +93,23 @@ async def test_a_history_reads_each_object_once(watched: Stores, proxy: FaultPro
     assert sorted(proxy.kinds()) == ["GET"] * 60 + ["LIST"]
 
 
+async def test_a_look_at_the_step_after_the_last_one_is_one_get(watched: Stores, proxy: FaultProxy) -> None:
+    """What an executor does while nodes run, to find a cancellation or an answer of another process."""
+    store, other = await watched.open(), await watched.open()
+    run = chain("run", 3)
+    await store.write_many(run[:2])
+    proxy.reset()
+    assert await store.read_at_step("run", 2) is None
+    assert proxy.kinds() == ["GET"]
+    await other.write(run[2])
+    proxy.reset()
+    assert await store.read_at_step("run", 2) == run[2]
+    assert proxy.kinds()[0] == "GET"
+    await other.delete_run("run")
+    assert await store.read_at_step("run", 2) is None
+    assert await store.read_at_step("run", 3) is None
+
+
 async def test_a_range_of_a_run_reads_its_own_steps(watched: Stores, proxy: FaultProxy) -> None:
     """What the engine asks for when a map or a run with many calls is resumed."""
     run = list(islice(chat("run", message=20), 300))

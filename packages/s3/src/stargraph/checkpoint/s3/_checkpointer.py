@@ -272,6 +272,11 @@ class S3Checkpointer:
         return await store.io.run(self._read_at_step(store, run_id, step))
 
     async def _read_at_step(self, store: OpenStore, run_id: str, step: int) -> Checkpoint | None:
+        tail = store.log.cached_tail(run_id)
+        if tail is not None and step > tail.step:
+            # Whoever watches a run asks for the step after the last one again and again: mostly that is not there.
+            next_one = await store.reader.read(run_id, step)
+            return next_one if next_one is not None and await store.log.is_known(run_id) else None
         found: list[Checkpoint | None] = []
 
         async def read() -> bool:

@@ -65,7 +65,7 @@ class ObjectStore(Protocol):
         """Write an object if there is none; of two calls at once, one does.
 
         Args:
-            key: where.
+            key: its key.
             body: the content, or the file that holds it.
 
         Returns:
@@ -73,7 +73,7 @@ class ObjectStore(Protocol):
         """
 
     async def create_empty(self, keys: Sequence[str]) -> None:
-        """Write empty objects where there are none, at once or one after another."""
+        """Write an empty object for each key that has none, at once or one after another."""
 
     async def overwrite(self, keys: Sequence[str], body: bytes) -> None:
         """Write the same content to objects, at once or one after another, whatever was there."""
