@@ -185,3 +185,10 @@ async def awaits_path(state: Any, context: NodeContext) -> dict[str, Any]:
     """Appends its own name to `path` when what the test put into `before` has ended."""
     await before(context)  # type: ignore[misc]
     return {"path": [context.node]}
+
+
+async def returns_path(state: Any, context: NodeContext) -> dict[str, Any]:
+    """Appends to `path` what the test put into `before`, awaited if need be."""
+    LEDGER.append(context.node)
+    found = before(context)
+    return {"path": [await found if inspect.isawaitable(found) else found]}

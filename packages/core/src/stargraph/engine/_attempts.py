@@ -70,7 +70,8 @@ class Attempts:
         retry = self._node.spec.retry
         last = 1 if retry is None else retry.attempts
         for attempt in range(1, last + 1):
-            self._context.begin(attempt)
+            if attempt > 1:
+                self._context.begin(attempt)
             returned, raised = await self._try()
             if raised is None:
                 return returned

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal
 
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, RecordedCall, Task
@@ -53,6 +54,7 @@ class Engine:
         executor_id: names this executor in every checkpoint that it writes.
         executors: where sync nodes run.
         publish: told of each event, after its checkpoint was appended.
+        is_heard: whether anybody listens; events are made for nobody else.
         terms: what is otherwise than the graph says.
         asks_again: run tasks with open questions once, since another graph or other code may ask something else.
         watch: the longest time in seconds between two looks at the log while nodes run; 0 never looks.
@@ -66,6 +68,7 @@ class Engine:
         executor_id: str,
         executors: Executors,
         publish: Publish,
+        is_heard: Callable[[], bool] = lambda: True,
         terms: ForkOverrides | None = None,
         asks_again: bool = False,
         watch: float = WATCH_SECONDS,
@@ -74,6 +77,7 @@ class Engine:
         self._log = log
         self._executor_id = executor_id
         self._publish = publish
+        self._is_heard = is_heard
         self._terms = terms = terms or ForkOverrides()
         self._executors = executors
         self._children = Children(
@@ -117,6 +121,7 @@ class Engine:
             CheckpointError: as the store raises.
         """
         try:
+            self._watcher.start()
             await self._open_work.load(self._log.tail)
             self._answered |= self._children.asking(self._log.tail)
             if self._asks_again:
@@ -129,9 +134,7 @@ class Engine:
                 if busy:
                     if self._log.has_fault:
                         await self._log.flush()
-                    for flight in [flight for flight in self._flights.values() if flight.work.done()]:
-                        del self._flights[flight.task.id]
-                        await self._settle(flight)
+                    await self._settle([flight for flight in self._flights.values() if flight.work.done()])
                     continue
                 await self._record_end()
                 await self._log.flush()
@@ -192,14 +195,8 @@ class Engine:
     async def _wait(self) -> bool:
         """Wait until a task ends or somebody calls; False where the time to pause is over."""
         waited: set[asyncio.Future[Any]] = {self._signal, *(flight.work for flight in self._flights.values())}
-        while True:
-            left = None if self._deadline is None else max(self._deadline - asyncio.get_running_loop().time(), 0)
-            patience = self._watcher.patience()
-            seconds = min((each for each in (left, patience) if each is not None), default=None)
-            done, _ = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED, timeout=seconds)
-            if done or patience is None or seconds != patience:
-                break
-            self._watcher.start()
+        left = None if self._deadline is None else max(self._deadline - asyncio.get_running_loop().time(), 0)
+        done, _ = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED, timeout=left)
         if self._signal.done():
             self._signal = asyncio.get_running_loop().create_future()
         return bool(done)
@@ -275,35 +272,60 @@ class Engine:
             node=task.node,
         )
 
-    async def _settle(self, flight: _Flight) -> None:
-        """Append what came of a task."""
-        task = flight.task
+    async def _settle(self, flights: Sequence[_Flight]) -> None:
+        """Append what came of tasks that have ended; completions that follow each other in one go."""
+        completions: list[tuple[_Flight, Updates]] = []
+        for flight in flights:
+            del self._flights[flight.task.id]
+            update = self._update_of(flight)
+            if isinstance(update, Suspended):
+                await self._record_completions(completions)
+                completions = []
+                await self._record_questions(flight, update)
+            elif update is not None:
+                completions.append((flight, update))
+        await self._record_completions(completions)
+
+    def _update_of(self, flight: _Flight) -> Updates | Suspended | None:
+        """Return the update of an ended task, or its questions; None if it failed, which is noted, or was paused."""
         try:
-            update = flight.work.result()
+            return flight.work.result()
         except Suspended as suspended:
-            await self._record_questions(flight, suspended)
-            return
+            return suspended
         except ChildPausedError:
-            return
+            return None
         except StoreFaultError as fault:
             raise fault.cause from fault
         except asyncio.CancelledError:
             # Nobody here cancels a flight and then settles it: the node did so itself.
-            self._fail(flight, node_cancelled(task))
-            return
+            self._fail(flight, node_cancelled(flight.task))
         except NodeFailed as failure:
             self._fail(flight, failure.error)
+        return None
+
+    async def _record_completions(self, completions: Sequence[tuple[_Flight, Updates]]) -> None:
+        if not completions:
             return
         branches = self._open_work.branches
-        try:
-            checkpoint, durable = await self._log.append(lambda tail: self._completed(tail, flight, update, branches))
-        except _BuildError as error:
-            self._fail(flight, error.cause)
-            return
-        if self._nodes_done is not None:
-            self._nodes_done += 1
-        self._open_work.note_completed(task, update, checkpoint)
-        self._tell("completed", task, checkpoint.step, checkpoint.timestamp, durable=durable)
+        recorded: dict[str, _Flight] = {}
+
+        def build(tail: Checkpoint, flight: _Flight, update: Updates) -> Checkpoint | None:
+            try:
+                checkpoint = self._completed(tail, flight, update, branches)
+            except _BuildError as error:
+                self._fail(flight, error.cause)
+                return None
+            # The next one of these may be the last branch, which needs the updates of all.
+            self._open_work.note_completed(flight.task, update, checkpoint)
+            recorded[flight.task.id] = flight
+            return checkpoint
+
+        builds = [partial(build, flight=flight, update=update) for flight, update in completions]
+        for checkpoint, durable in await self._log.append_all(builds):
+            if self._nodes_done is not None:
+                self._nodes_done += 1
+            task = recorded[checkpoint.task_id or ""].task
+            self._tell("completed", task, checkpoint.step, checkpoint.timestamp, durable=durable)
 
     def _raise_fault(self) -> None:
         """Raise why a call could not be recorded; nothing must be appended then, since what is stored is not known."""
@@ -412,6 +434,8 @@ class Engine:
             self._failure = (flight.task, error, flight.journal.moments())
 
     def _tell(self, what: EventType, task: Task | None, step: int, when: datetime, *, durable: bool) -> None:
+        if not self._is_heard():
+            return
         self._publish(
             RunEvent.model_construct(
                 type=what,

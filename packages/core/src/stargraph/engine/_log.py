@@ -16,7 +16,10 @@ Durability: TypeAlias = Literal["sync", "async", "exit"]
 """When a step is durable: before what depends on it starts, while the next node runs, or when the run stops."""
 
 Build: TypeAlias = Callable[[Checkpoint], Checkpoint]
-"""Makes the next checkpoint from the latest one; called again where others wrote in between."""
+"""Makes the next checkpoint from the latest one; called again if others wrote in between."""
+
+MayBuild: TypeAlias = Callable[[Checkpoint], Checkpoint | None]
+"""Like `Build`, and may find that there is none to append."""
 
 _CONTROL: Final = frozenset({"answered", "cancel_requested"})
 _ALWAYS_AWAITED: Final = frozenset({"started", "resumed", "asked", "answered", "cancel_requested", "migrated"})
@@ -30,8 +33,9 @@ class TakenOver(Exception):
 class _Pending:
     """A checkpoint that no store has acknowledged, and what makes it anew behind others."""
 
-    build: Build
+    build: Build | MayBuild
     checkpoint: Checkpoint
+    is_void: bool = False
 
 
 class RunLog:
@@ -83,22 +87,42 @@ class RunLog:
             CheckpointConflictError: another executor has taken the run over.
             CheckpointError: as the store raises.
         """
+        ((checkpoint, durable),) = await self.append_all([build])
+        return checkpoint, durable
+
+    async def append_all(self, builds: Sequence[Build | MayBuild]) -> list[tuple[Checkpoint, bool]]:
+        """Append checkpoints one after the other, in one go if the store can.
+
+        Args:
+            builds: make them, in order; one that returns None has none to append.
+
+        Returns:
+            The checkpoints, and whether each is durable already.
+
+        Raises:
+            CheckpointError: as `append` raises; what is stored is a prefix.
+        """
         async with self._lock:
             await self._settle()
-            own = _Pending(build, build(self.tail))
-            self._pending.append(own)
-            self.tail = own.checkpoint
-            if self._must_wait_for(own.checkpoint):
+            own: list[_Pending] = []
+            for build in builds:
+                checkpoint = build(self.tail)
+                if checkpoint is not None:
+                    own.append(_Pending(build, checkpoint))
+                    self._pending.append(own[-1])
+                    self.tail = checkpoint
+            if any(self._must_wait_for(pending.checkpoint) for pending in own):
                 try:
                     await self._flush()
                 except BaseException:
-                    self._withdraw(own)
+                    for pending in reversed(own):
+                        self._withdraw(pending)
                     raise
-                return own.checkpoint, True
-            if self._durability == "async":
+                return [(pending.checkpoint, True) for pending in own if not pending.is_void]
+            if own and self._durability == "async":
                 self._flushing = asyncio.ensure_future(self._flush())
                 self._flushing.add_done_callback(self._flushed)
-            return own.checkpoint, False
+            return [(pending.checkpoint, False) for pending in own]
 
     async def flush(self) -> None:
         """Make durable what is not yet.
@@ -109,6 +133,11 @@ class RunLog:
         async with self._lock:
             await self._settle()
             await self._flush()
+
+    @property
+    def known_step(self) -> int:
+        """The latest step that this log knows to be stored."""
+        return self._acknowledged.step
 
     async def look(self) -> None:
         """Take note of what others have appended since the last write or look: one read if that is nothing.
@@ -276,8 +305,13 @@ class RunLog:
         self._acknowledged = self.tail = base
         for record in controls:
             self.on_control(record)
-        for pending in self._pending:
-            self.tail = pending.checkpoint = pending.build(self.tail)
+        for pending in list(self._pending):
+            rebuilt = pending.build(self.tail)
+            if rebuilt is None:
+                pending.is_void = True
+                self._pending.remove(pending)
+            else:
+                self.tail = pending.checkpoint = rebuilt
         return True
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final
@@ -97,16 +96,19 @@ class Questions:
         recorded: what its log has of its calls and answers.
     """
 
-    def __init__(self, task: Task, recorded: Iterable[RecordedCall] = ()) -> None:
+    def __init__(self, task: Task, recorded: Sequence[RecordedCall] = ()) -> None:
         self._task = task
-        self._answers = {call.name: call.result for call in recorded if call.kind == "answer"}
-        self.begin()
+        self._answers = {call.name: call.result for call in recorded if call.kind == "answer"} if recorded else {}
+        self._counts: dict[str, int] = {}
+        self._open: tuple[Question, ...] = ()
+        self._misuse: NodeError | None = None
+        self._ended = False
 
     def begin(self) -> None:
-        """Make ready for a try."""
-        self._counts: Counter[str] = Counter()
-        self._open: list[Question] = []
-        self._misuse: NodeError | None = None
+        """Make ready for another try."""
+        self._counts = {}
+        self._open = ()
+        self._misuse = None
         self._ended = False
 
     def ask(self, prompt: str, payload: JsonValue, *, key: str | None, into: str | None) -> JsonValue:
@@ -136,12 +138,12 @@ class Questions:
                 node=self._task.node,
             )
         said = question.id_for(self._task)
-        occurrence = self._counts[said]
+        occurrence = self._counts.get(said, 0)
         if occurrence:
             question = Question(question.prompt, question.payload, question.key, question.into, occurrence)
         name = question.id_for(self._task)
         if name in self._answers:
-            self._counts[said] += 1
+            self._counts[said] = occurrence + 1
             return EncodedValue.of_checked(self._answers[name]).fresh()
         in_call = IN_CALL.get()
         if in_call is not None:
@@ -156,8 +158,8 @@ class Questions:
                 node=self._task.node,
             )
             raise self._misuse
-        self._counts[said] += 1
-        self._open.append(question)
+        self._counts[said] = occurrence + 1
+        self._open = (*self._open, question)
         raise Suspended((question,))
 
     def _check(self, prompt: object, key: object) -> None:
@@ -183,7 +185,7 @@ class Questions:
         """
         with _LOCK:
             self._ended = True
-            asked, misuse = tuple(self._open), self._misuse
+            asked, misuse = self._open, self._misuse
         if misuse is not None:
             return misuse
         if raised is None:

@@ -19,8 +19,8 @@ _GROWTH: Final = 1.5
 class LogWatcher:
     """Finds answers, cancellations and takeovers that other processes append, while this one has nothing to write.
 
-    A write finds them too, so nothing is read before nodes have run a quarter of a second without one. The time
-    between two looks grows to its bound. Each is one read of one step that is usually not there.
+    A write finds them too, so nothing is read within a quarter of a second of one. The time between two looks grows to
+    its bound. Each is one read of one step that is usually not there.
 
     Args:
         log: the log; it tells the engine of what is found.
@@ -32,35 +32,44 @@ class LogWatcher:
         self._log = log
         self._seconds = seconds
         self._failed = failed
+        self._timer: asyncio.TimerHandle | None = None
         self._looking: asyncio.Task[None] | None = None
-
-    def patience(self) -> float | None:
-        """Return the seconds that the engine may wait before it calls `start`, or None if it need not."""
-        return None if self._looking is not None or not self._seconds else min(_FIRST_SECONDS, self._seconds)
 
     def start(self) -> None:
         """Look from now on, until `stop`."""
-        if self._looking is None and self._seconds:
-            self._looking = asyncio.ensure_future(self._look())
+        if self._seconds:
+            # Most runs end before: they pay for a timer and not for a task.
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(min(_FIRST_SECONDS, self._seconds), self._begin)
 
     async def stop(self) -> None:
         """Look no longer."""
+        if self._timer is not None:
+            self._timer.cancel()
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.wait({self._looking})
             self._looking = None
 
+    def _begin(self) -> None:
+        self._looking = asyncio.ensure_future(self._look())
+
     async def _look(self) -> None:
-        wait = min(_FIRST_SECONDS, self._seconds)
+        first = wait = min(_FIRST_SECONDS, self._seconds)
+        known = -1
         while True:
-            try:
-                await self._log.look()
-            except TakenOver:
-                return  # the log has told the engine
-            except StoreUnavailableError:
-                pass  # nothing is lost: the next write says so if it lasts
-            except Exception as error:  # noqa: BLE001  # whatever it is, the engine raises it
-                self._failed(error)
-                return
-            wait = min(wait * _GROWTH, self._seconds)
+            if self._log.known_step != known:
+                # Something was written since.
+                known, wait = self._log.known_step, first
+            else:
+                try:
+                    await self._log.look()
+                except TakenOver:
+                    return  # the log has told the engine
+                except StoreUnavailableError:
+                    pass  # nothing is lost: the next write says so if it lasts
+                except Exception as error:  # noqa: BLE001  # whatever it is, the engine raises it
+                    self._failed(error)
+                    return
+                known, wait = self._log.known_step, min(wait * _GROWTH, self._seconds)
             await asyncio.sleep(wait)

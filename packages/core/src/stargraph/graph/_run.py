@@ -470,6 +470,7 @@ class Run:
             executor_id=executor_id,
             executors=executors,
             publish=self._publish,
+            is_heard=lambda: bool(self._listeners),
             terms=terms,
             asks_again=asks_again,
             watch=self._watch,
