@@ -307,6 +307,33 @@ def test_a_script_beside_the_graph_has_the_modules_that_its_nodes_have(tmp_path:
         assert answer.stdout.strip() == printed, answer.stderr
 
 
+EDITS = """
+import asyncio, pathlib, sys
+import steps
+from stargraph.graph import Graph
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+
+async def main():
+    store = SQLiteCheckpointer("run.sqlite")
+    await store.bootstrap()
+    for text in ("as it was", "edited", "again"):
+        if text != "as it was":
+            pathlib.Path("steps.py").write_text(f"def work(state):\\n    return {{'x': {text!r}}}\\n")
+        run = await Graph.from_file("graph.yaml").start(checkpointer=store)
+        await run.start()
+        print(run.state["x"])
+    await store.close()
+
+asyncio.run(main())
+"""
+
+
+def test_a_module_that_the_process_has_loaded_before_it_changed_is_loaded_anew(tmp_path: Path) -> None:
+    write(tmp_path, steps=returning("as it was"), main=EDITS)
+    answer = subprocess.run([sys.executable, "main.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert answer.stdout.split("\n")[:3] == ["as it was", "edited", "again"], answer.stderr
+
+
 def test_the_running_script_is_not_taken_for_the_module_beside_another_graph(tmp_path: Path) -> None:
     script = SCRIPT.replace("import steps\n", "CALLS = []\n\ndef work(state):\n    return {'x': 'script'}\n").replace(
         "steps.CALLS", "CALLS"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+from collections import deque
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
+from pydantic import BaseModel, RootModel
+from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import SchemaValidator, core_schema
 
+from stargraph.checkpoint.values import JsonValue, canonical
 from stargraph.errors import GraphError
 
 Schema = Mapping[str, Any]
@@ -18,7 +23,7 @@ _FIELDS: Final = ("model-fields", "dataclass-args", "typed-dict")
 _KINDS: Final = "a pydantic model, a dataclass or a TypedDict"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Shape:
     """What a class's core schema says of its fields.
 
@@ -130,6 +135,11 @@ def refuse_lossy(path: str, name: str, field: Schema) -> None:
 
 
 def is_required(field: Schema) -> bool:
+    """Tell whether an input must give a field.
+
+    Args:
+        field: its schema.
+    """
     if field["type"] == "typed-dict-field":
         return bool(field.get("required", True))
     kind: str = field["schema"]["type"]
@@ -137,7 +147,11 @@ def is_required(field: Schema) -> bool:
 
 
 def aliases_of(field: Schema) -> tuple[list[str], list[str]]:
-    """Return the aliases of a field, and the first steps of those that are paths into the input."""
+    """Return the aliases of a field, and the first steps of those that are paths into the input.
+
+    Args:
+        field: its schema.
+    """
     alias = field.get("validation_alias")
     if alias is None:
         return [], []
@@ -162,7 +176,11 @@ def reads_others(name: str, field: Schema, names: Collection[str]) -> bool:
 
 
 def takes_info(schema: object) -> bool:
-    """Tell whether a validator of a field asks for what validates it, and so for the other fields."""
+    """Tell whether a validator of a field asks for what validates it, and so for the other fields.
+
+    Args:
+        schema: the schema of the field's values.
+    """
     if isinstance(schema, list):
         return any(map(takes_info, schema))
     if not isinstance(schema, dict) or schema.get("type") in ("model", "dataclass", "typed-dict", "definition-ref"):
@@ -174,6 +192,12 @@ def takes_info(schema: object) -> bool:
 
 
 def mentions(schema: object, kinds: tuple[str, ...]) -> bool:
+    """Tell whether a schema has a part of a kind.
+
+    Args:
+        schema: the schema.
+        kinds: the kinds.
+    """
     if isinstance(schema, (list, tuple)):
         return any(mentions(part, kinds) for part in schema)
     if not isinstance(schema, dict):
@@ -184,9 +208,51 @@ def mentions(schema: object, kinds: tuple[str, ...]) -> bool:
 
 
 def is_plain_list(schema: Schema) -> bool:
+    """Tell whether a list stays valid whatever valid items are put behind it.
+
+    Args:
+        schema: the schema of the field's values.
+    """
     while schema["type"] == "default" and not schema.get("validate_default"):
         if "serialization" in schema:
             return False
         schema = schema["schema"]
     kind: str = schema["type"]
     return kind == "list" and not any(key in schema for key in ("min_length", "max_length", "serialization"))
+
+
+def in_order(value: object, plain: JsonValue) -> JsonValue:
+    """Return JSON in which the items of sets are in one order, whatever the seed of their hashes.
+
+    Args:
+        value: the value.
+        plain: what its serializer made of it.
+    """
+    if isinstance(value, AbstractSet) and isinstance(plain, list):
+        return sorted(plain) if all(type(item) is str for item in plain) else sorted(plain, key=canonical)
+    if isinstance(value, RootModel):
+        return in_order(value.root, plain)
+    if isinstance(value, BaseModel):
+        value = value.__dict__
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
+    elif isinstance(value, Mapping) and isinstance(plain, dict) and len(value) == len(plain):
+        return {key: in_order(item, plain[key]) for key, item in zip(plain, value.values(), strict=True)}
+    elif isinstance(value, (list, tuple, deque)) and isinstance(plain, list) and len(value) == len(plain):
+        return [in_order(before, item) for before, item in zip(value, plain, strict=True)]
+    if isinstance(value, dict) and isinstance(plain, dict):
+        return {key: in_order(value.get(key), item) for key, item in plain.items()}
+    return plain
+
+
+class ClassJsonSchema(GenerateJsonSchema):
+    """The JSON Schema of a class, the same in every process, also of what JSON Schema cannot say."""
+
+    def emit_warning(self, kind: Any, detail: str) -> None:
+        pass
+
+    def encode_default(self, dft: Any) -> Any:
+        return in_order(dft, super().encode_default(dft))
+
+    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> Any:
+        return {}

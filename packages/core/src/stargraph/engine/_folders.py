@@ -36,6 +36,7 @@ _newest: Final[dict[str, str]] = {}
 _loaded: Final[dict[str, dict[str, tuple[int, int] | None]]] = {}
 _others: Final[dict[str, tuple[str, ...]]] = {}
 _owned: Final[dict[tuple[str, str], bool]] = {}
+_noted: Final[dict[str, tuple[int, int]]] = {}
 
 
 def package_of(folder: Path, others: Sequence[str] = ()) -> str:
@@ -123,8 +124,9 @@ def _is_owned(folder: Path, first: str) -> bool:
     if spec is None:
         return True
     # A folder without __init__.py stands behind every module of its name; and what the process itself finds here is
-    # one module, whoever imports it.
-    return is_module and not (spec.origin is not None and _is_file(Path(spec.origin), folder, first))
+    # one module, whoever imports it, unless its file has changed since.
+    is_found = spec.origin is not None and _is_file(Path(spec.origin), folder, first)
+    return is_module and (not is_found or _is_outdated(first))
 
 
 def _is_file(file: Path, folder: Path, name: str) -> bool:
@@ -133,6 +135,31 @@ def _is_file(file: Path, folder: Path, name: str) -> bool:
 
 def _files_of(folder: Path, name: str) -> list[Path]:
     return [folder / name / "__init__.py", *(folder / f"{name}{suffix}" for suffix in _SUFFIXES)]
+
+
+def _is_outdated(first: str) -> bool:
+    """Tell whether a file of a module that is loaded, or of one inside it, is not the one that was loaded."""
+    names = [name for name in sys.modules if name == first or name.startswith(f"{first}.")]
+    specs = [getattr(sys.modules[name], "__spec__", None) for name in names]
+    # Each of them is noted, so that a later change is noticed.
+    changed = [_has_changed(spec) for spec in specs if spec is not None and spec.has_location]
+    return True in changed
+
+
+def _has_changed(spec: ModuleSpec) -> bool:
+    assert spec.origin is not None
+    stamp = _stamp(spec.origin)
+    if stamp is None or _noted.setdefault(spec.origin, stamp) != stamp:
+        return True
+    try:
+        with Path(spec.cached or "").open("rb") as bytecode:
+            head = bytecode.read(16)
+    except OSError:
+        return False
+    # Python has written the time and the size of the source when it loaded it, unless it goes by hashes.
+    is_by_time = int.from_bytes(head[4:8], "little") == 0
+    written = int.from_bytes(head[8:12], "little"), int.from_bytes(head[12:16], "little")
+    return is_by_time and written != (stamp[0] // 10**9 & 0xFFFFFFFF, stamp[1] & 0xFFFFFFFF)
 
 
 def _found_by_python(first: str) -> ModuleSpec | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import inspect
 import operator
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from stargraph.engine._folders import plain_name
 
@@ -97,3 +98,31 @@ def update_annotation(reducer: Reducer) -> Any:
         return None
     said_nothing = second.annotation in (inspect.Parameter.empty, Any, object) or second.kind is second.VAR_POSITIONAL
     return None if said_nothing or isinstance(second.annotation, TypeVar) else second.annotation
+
+
+def annotation_parts(annotation: Any) -> tuple[list[object], Any]:
+    """Return what stands behind a type in `Annotated`, and the type itself.
+
+    Args:
+        annotation: the type, as a dataclass or a TypedDict declares it.
+    """
+    while _is_qualifier(typing.get_origin(annotation)):
+        (annotation,) = typing.get_args(annotation)
+    if typing.get_origin(annotation) is Annotated:
+        return list(annotation.__metadata__), annotation.__origin__
+    return [], annotation
+
+
+def hides_reducers(annotation: Any) -> bool:
+    """Tell whether a type declares a reducer inside itself, where it would not be found.
+
+    Args:
+        annotation: the type.
+    """
+    metadata = annotation.__metadata__ if typing.get_origin(annotation) is Annotated else ()
+    return bool(declared_reducers(metadata)) or any(map(hides_reducers, typing.get_args(annotation)))
+
+
+def _is_qualifier(origin: object) -> bool:
+    # Those of typing and of typing_extensions are different objects.
+    return repr(origin).rpartition(".")[2] in ("Required", "NotRequired", "ReadOnly")

@@ -10,22 +10,21 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import typing
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from collections.abc import Set as AbstractSet
-from typing import Annotated, Any
+from typing import Any
 
 import orjson
-from pydantic import BaseModel, PydanticUserError, RootModel, SecretBytes, SecretStr, TypeAdapter, ValidationError
+from pydantic import BaseModel, PydanticUserError, SecretBytes, SecretStr, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
 from pydantic.fields import FieldInfo
-from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticSerializationError, from_json
 
-from stargraph.checkpoint.values import JsonValue, canonical, check_json
+from stargraph.checkpoint.values import JsonValue, check_json
 from stargraph.engine._class_schema import (
+    ClassJsonSchema,
     Schema,
     aliases_of,
+    in_order,
     is_plain_list,
     is_required,
     mentions,
@@ -36,7 +35,7 @@ from stargraph.engine._class_schema import (
     takes_info,
 )
 from stargraph.engine._fidelity import Difference, difference
-from stargraph.engine._reducers import Reducer, declared_reducers
+from stargraph.engine._reducers import Reducer, annotation_parts, declared_reducers, hides_reducers
 from stargraph.errors import GraphError, StateError
 
 
@@ -72,7 +71,7 @@ class StateClass:
             self._adapter: TypeAdapter[Any] = TypeAdapter(found)
             shape = shape_of(self._adapter.core_schema, path)
             self.json_schema: dict[str, JsonValue] = self._adapter.json_schema(
-                mode="serialization", by_alias=False, schema_generator=_JsonSchema
+                mode="serialization", by_alias=False, schema_generator=ClassJsonSchema
             )
         except PydanticSchemaGenerationError:
             if _is_kind(found):
@@ -125,7 +124,7 @@ class StateClass:
                 self._metadata[name] = [*infos[name].metadata, infos[name]]
                 self.annotations[name] = infos[name].annotation
             else:
-                self._metadata[name], self.annotations[name] = _metadata(hints.get(name, Any))
+                self._metadata[name], self.annotations[name] = annotation_parts(hints.get(name, Any))
 
     def is_plain_list(self, name: str) -> bool:
         """Tell whether a field is a list that stays valid whatever valid items are put behind it.
@@ -147,7 +146,7 @@ class StateClass:
         """Return the reducers that the type of each field declares, and its `json_schema_extra`."""
         found: dict[str, tuple[list[Reducer], object]] = {}
         for name, metadata in self._metadata.items():
-            if _hidden_reducers(self.annotations[name]):
+            if hides_reducers(self.annotations[name]):
                 raise GraphError(
                     f"state_class: {self._path}.{name} declares a reducer inside its type",
                     reason="unknown-reducer",
@@ -268,7 +267,7 @@ class StateClass:
                 warnings=False,
             )
         plain = from_json(text)[name]
-        return _in_order(value, plain) if name in self._has_sets else plain
+        return in_order(value, plain) if name in self._has_sets else plain
 
     def among_others(self, update: Mapping[str, object], text: bytes, *, from_json: bool) -> dict[str, Any]:
         """Return an update as the class makes it, its validators told of the other fields.
@@ -412,38 +411,6 @@ def _holder(kind: Any, names: Iterable[str], values: dict[str, object]) -> Any:
     return holder
 
 
-def _in_order(value: object, plain: JsonValue) -> JsonValue:
-    """Return JSON in which the items of sets are in one order, whatever the seed of their hashes."""
-    if isinstance(value, AbstractSet) and isinstance(plain, list):
-        return sorted(plain) if all(type(item) is str for item in plain) else sorted(plain, key=canonical)
-    if isinstance(value, RootModel):
-        return _in_order(value.root, plain)
-    if isinstance(value, BaseModel):
-        value = value.__dict__
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
-    elif isinstance(value, Mapping) and isinstance(plain, dict) and len(value) == len(plain):
-        return {key: _in_order(item, plain[key]) for key, item in zip(plain, value.values(), strict=True)}
-    elif isinstance(value, (list, tuple, deque)) and isinstance(plain, list) and len(value) == len(plain):
-        return [_in_order(before, item) for before, item in zip(value, plain, strict=True)]
-    if isinstance(value, dict) and isinstance(plain, dict):
-        return {key: _in_order(value.get(key), item) for key, item in plain.items()}
-    return plain
-
-
-class _JsonSchema(GenerateJsonSchema):
-    """The JSON Schema of a class, the same in every process, also of what JSON Schema cannot say."""
-
-    def emit_warning(self, kind: Any, detail: str) -> None:
-        pass
-
-    def encode_default(self, dft: Any) -> Any:
-        return _in_order(dft, super().encode_default(dft))
-
-    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> Any:
-        return {}
-
-
 def _is_kind(found: type) -> bool:
     return issubclass(found, BaseModel) or dataclasses.is_dataclass(found) or _is_typed_dict(found)
 
@@ -451,25 +418,6 @@ def _is_kind(found: type) -> bool:
 def _is_typed_dict(found: type) -> bool:
     # typing and typing_extensions have one each.
     return issubclass(found, dict) and hasattr(found, "__total__")
-
-
-def _metadata(annotation: Any) -> tuple[list[object], Any]:
-    """Return what stands behind a type in `Annotated`, and the type itself."""
-    while _is_qualifier(typing.get_origin(annotation)):
-        (annotation,) = typing.get_args(annotation)
-    if typing.get_origin(annotation) is Annotated:
-        return list(annotation.__metadata__), annotation.__origin__
-    return [], annotation
-
-
-def _hidden_reducers(annotation: Any) -> bool:
-    metadata = annotation.__metadata__ if typing.get_origin(annotation) is Annotated else ()
-    return bool(declared_reducers(metadata)) or any(map(_hidden_reducers, typing.get_args(annotation)))
-
-
-def _is_qualifier(origin: object) -> bool:
-    # Those of typing and of typing_extensions are different objects.
-    return repr(origin).rpartition(".")[2] in ("Required", "NotRequired", "ReadOnly")
 
 
 def _is_json(value: Any) -> bool:
