@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import json
 import re
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -20,8 +21,8 @@ from support.workspace import ROOT
 
 from stargraph.checkpoint.codec import DIGEST_FORM, Keyring
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue
-from stargraph.checkpoint.protocol._digest import digest_of
-from stargraph.checkpoint.values import canonical
+from stargraph.checkpoint.protocol._digest import _time, digest_of
+from stargraph.checkpoint.values import canonical, format_time
 
 PAGE = (ROOT / "docs/digest.md").read_text()
 VECTORS = json.loads((ROOT / "docs/digest-vectors-2.json").read_text())
@@ -175,6 +176,18 @@ def test_any_checkpoint_agrees(
 ) -> None:
     checkpoint = genesis(state=state, update=update, definition=definition)
     assert spec_sha256(spec_envelope(checkpoint.model_dump(mode="json"))) == checkpoint.digest
+
+
+@given(st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=30))])), st.booleans())
+def test_any_time_agrees(moment: datetime, whole: bool) -> None:
+    moment = moment.replace(microsecond=0) if whole else moment
+    try:
+        utc = moment.astimezone(UTC)
+    except OverflowError:
+        return
+    date = f"{utc.year:04}-{utc.month:02}-{utc.day:02}"
+    time = f"{utc.hour:02}:{utc.minute:02}:{utc.second:02}.{utc.microsecond:06}"
+    assert _time(moment).decode() == f'"{date}T{time}Z"' == f'"{format_time(moment)}"'
 
 
 def test_a_full_record_agrees() -> None:

@@ -107,8 +107,11 @@ def test_scripts_that_are_applied_together_make_what_they_make_one_by_one(
         for step in steps:
             expected |= {name: apply(script, expected.get(name, b""), most=500) for name, script in step.items()}
     except ValueError:
-        # One of them copies what is not there, perhaps into a piece that a later one drops.
-        with contextlib.suppress(ValueError):
+        expected = {}
+    if not expected and any(steps):
+        # One of them copies what is not there: into a piece that a whole text hides later, that is not noticed.
+        hidden = any(len(script) == 1 and type(script[0]) is bytes for step in steps for script in step.values())
+        with contextlib.suppress(ValueError) if hidden else pytest.raises(ValueError, match="it "):
             apply_scripts(base, steps, most=500)
         return
     made = apply_scripts(base, steps, most=500)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
 
-from stargraph.checkpoint.codec._edit_script import EditScript, apply, compose, diff, length_of
+from stargraph.checkpoint.codec._edit_script import EditScript, compose, diff
 from stargraph.checkpoint.codec._fields import DIGEST_BYTES, DIGESTS, EVENT, EncodedFields
 
 _SHORT: Final = 64
@@ -15,9 +17,8 @@ _SHORT: Final = 64
 _SHORT_EVENT: Final = 1024
 """Likewise for the event of a step, which differs in each; the compressor knows most of it."""
 
-_MOST_INSTRUCTIONS: Final = 1000
-"""A script that is composed of stored ones may be this long: longer ones are applied one after the other, since
-composing two takes time and memory by the product of their lengths."""
+_MOST_RANGES: Final = 1000
+"""A text that is in more ranges than this is copied: a hostile script could else make ever more of them."""
 
 NOTHING: Final = EncodedFields({}, {}, None)
 """The base of a record that has none."""
@@ -153,19 +154,46 @@ def apply_scripts(
 
 
 def _apply_all(scripts: list[EditScript], text: bytes, most: int) -> bytes:
-    """Apply scripts one after the other; composed, as long as that is cheap, so that the text is copied once."""
-    script = scripts[0]
-    for following in scripts[1:]:
-        if len(script) * len(following) > _MOST_INSTRUCTIONS:
-            text, script = apply(script, text, most=most), following
+    """Apply scripts one after the other; the texts in between are only ranges of others, and are not copied."""
+    ranges = [(text, 0, len(text))]
+    for script in scripts:
+        if len(ranges) * len(script) > _MOST_RANGES:
+            text = _joined(ranges)
+            ranges = [(text, 0, len(text))]
+        ranges = _applied(script, ranges, most)
+    return _joined(ranges)
+
+
+def _applied(script: EditScript, old: list[tuple[bytes, int, int]], most: int) -> list[tuple[bytes, int, int]]:
+    ends = list(accumulate([end - start for _, start, end in old]))
+    length = ends[-1] if ends else 0
+    made: list[tuple[bytes, int, int]] = []
+    size = 0
+    for instruction in script:
+        if isinstance(instruction, bytes):
+            made.append((instruction, 0, len(instruction)))
+            size += len(instruction)
             continue
-        length = sum(map(length_of, script))
-        if length > most or any(
-            type(part) is tuple and (part[0] < 0 or part[1] < 0 or part[0] + part[1] > length) for part in following
-        ):
+        at, left = instruction
+        if at < 0 or left < 0 or at + left > length:
             raise ValueError("it copies what its base does not have")
-        script = compose(script, following)
-    return apply(script, text, most=most)
+        size += left
+        if size > most:
+            break
+        position = bisect_right(ends, at)
+        while left:
+            source, start, end = old[position]
+            start += at - (ends[position] - (end - start))
+            taken = min(end - start, left)
+            made.append((source, start, start + taken))
+            at, left, position = at + taken, left - taken, position + 1
+    if size > most:
+        raise ValueError(f"it makes more than {most} bytes")
+    return made
+
+
+def _joined(ranges: list[tuple[bytes, int, int]]) -> bytes:
+    return b"".join([memoryview(source)[start:end] for source, start, end in ranges])
 
 
 def _is_whole(script: EditScript) -> bool:

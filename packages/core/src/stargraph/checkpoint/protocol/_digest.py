@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
+
+import orjson
 
 from stargraph.checkpoint.values import EncodedValue, canonical, format_time
 
@@ -62,20 +64,20 @@ def step_texts_of(fields: Mapping[str, Any]) -> StepTexts:
     """Return the text of the members that are others in each step."""
     calls, interrupts, frontier = fields["calls"], fields["interrupts"], fields["frontier"]
     definition, error, started, step = fields["definition"], fields["error"], fields["task_started_at"], fields["step"]
-    # Most steps have none of these.
+    # In the order of the class, by position: names cost half as much again. Most steps have no calls and no error.
     return StepTexts(
-        calls=_EMPTY if calls == () else _text(calls),
-        definition=_NULL if definition is None else _text(definition),
-        error=_NULL if error is None else _text(error),
-        event=_word(fields["event"]),
-        frontier=_EMPTY if frontier == () else _text(frontier),
-        interrupts=_EMPTY if interrupts == () else _text(interrupts),
-        last_node=_text(fields["last_node"]),
-        status=_word(fields["status"]),
-        step=b"%d" % step if type(step) is int else _text(step),
-        task_id=_text(fields["task_id"]),
-        task_started_at=_NULL if started is None else _time(started),
-        timestamp=_time(fields["timestamp"]),
+        _EMPTY if calls == () else _text(calls),
+        _NULL if definition is None else _text(definition),
+        _NULL if error is None else _text(error),
+        _word(fields["event"]),
+        _EMPTY if frontier == () else _text(frontier),
+        _EMPTY if interrupts == () else _text(interrupts),
+        _text(fields["last_node"]),
+        _word(fields["status"]),
+        b"%d" % step if type(step) is int else _text(step),
+        _text(fields["task_id"]),
+        _NULL if started is None else _time(started),
+        _time(fields["timestamp"]),
     )
 
 
@@ -153,7 +155,10 @@ def _word(word: str) -> bytes:
 
 
 def _time(moment: datetime) -> bytes:
-    return b'"%b"' % format_time(moment).encode()
+    """Return the text of an instant: `format_time` in a fifth of its time."""
+    text = orjson.dumps(moment if moment.tzinfo is UTC else moment.astimezone(UTC), option=orjson.OPT_UTC_Z)
+    # The library leaves six zeros out.
+    return text if moment.microsecond else text[:-2] + b'.000000Z"'
 
 
 def _text(value: Any) -> bytes:
