@@ -7,6 +7,7 @@ import hashlib
 import os
 import sqlite3
 import stat
+import tempfile
 import threading
 from pathlib import Path
 
@@ -117,7 +118,7 @@ def test_many_processes_bootstrap_at_once(path: Path) -> None:
     assert [found.name for found in target.parent.iterdir()] == ["run.sqlite"]
 
 
-async def test_bootstrap_waits_for_a_lock(path: Path) -> None:
+async def test_bootstrap_waits_for_a_lock(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreUnavailableError) as caught:
@@ -127,6 +128,7 @@ async def test_bootstrap_waits_for_a_lock(path: Path) -> None:
     bootstrapping = asyncio.ensure_future(store.bootstrap())
     await asyncio.sleep(0.6)
     assert not bootstrapping.done()
+    assert "another connection keeps the write lock" in caplog.text
     other.execute("ROLLBACK")
     await bootstrapping
     other.execute("BEGIN IMMEDIATE")
@@ -373,6 +375,35 @@ def test_missing_permissions_are_told(path: Path, file_mode: int, directory_mode
     )
     assert output.strip() == "read-only"
     assert fingerprint(path.parent) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
+def test_a_directory_that_takes_no_file_is_told_at_once(path: Path) -> None:
+    # Not in tmp_path: pytest keeps that private, whenever another one is started too.
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        output = sqlite_processes.run(
+            """
+            import asyncio, os, sys, time
+            from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+            from stargraph.errors import StoreUnavailableError
+
+            async def main():
+                begun = time.monotonic()
+                for place in ("run.sqlite", "sub/run.sqlite"):
+                    try:
+                        await SQLiteCheckpointer(f"{sys.argv[1]}/{place}").bootstrap()
+                    except StoreUnavailableError as error:
+                        print(error.reason, "permission" in error.hint)
+                assert time.monotonic() - begun < 2
+
+            os.setuid(65534)
+            asyncio.run(main())
+            """,
+            name,
+        )
+        assert output == "permission-denied True\n" * 2
+        assert list(Path(name).iterdir()) == []
 
 
 MOUNTS = """\

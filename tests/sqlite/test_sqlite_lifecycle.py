@@ -403,8 +403,10 @@ async def test_a_lock_held_for_too_long_is_told(path: Path) -> None:
         await store.write(first())
 
 
-async def test_a_short_lock_is_waited_for(path: Path) -> None:
-    async with SQLiteCheckpointer(path) as store:
+async def test_a_short_lock_is_waited_for_and_told_in_the_log(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with SQLiteCheckpointer(path, busy_timeout=20) as store:
+        await store.write(first("other"))
+        assert caplog.records == []
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             writes = [asyncio.ensure_future(store.write(checkpoint)) for checkpoint in chain(length=5)]
@@ -413,6 +415,9 @@ async def test_a_short_lock_is_waited_for(path: Path) -> None:
             other.execute("COMMIT")
             await asyncio.gather(*writes)
         assert len([checkpoint async for checkpoint in store.history("run-1")]) == 5
+    messages = {(record.name, record.levelname, record.getMessage()) for record in caplog.records}
+    expected = f"{path}: another connection keeps the write lock; trying again for up to 20 s"
+    assert messages == {("stargraph.checkpoint.sqlite", "WARNING", expected)}
 
 
 async def test_an_error_after_a_lock_names_the_way_out(path: Path) -> None:

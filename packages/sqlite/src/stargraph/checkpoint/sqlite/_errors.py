@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import errno
+import logging
 import sqlite3
 from pathlib import Path
+from typing import Final
 
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreUnavailableError
+
+LOG: Final = logging.getLogger("stargraph.checkpoint.sqlite")
 
 
 def is_busy(error: Exception) -> bool:
@@ -67,6 +71,11 @@ def locked_error(path: Path) -> StoreUnavailableError:
         hint="Look for a program that holds a transaction open on this file, such as a sqlite3 shell; then write"
         " again. busy_timeout says how long to wait.",
     )
+
+
+def warn_locked(path: Path, timeout: float) -> None:
+    """Say in the log that a write waits for another connection."""
+    LOG.warning("%s: another connection keeps the write lock; trying again for up to %g s", path, timeout)
 
 
 def read_only_file_error(path: Path) -> StoreUnavailableError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sqlite3
 import time
 import weakref
@@ -11,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from stargraph.checkpoint.driver import GroupCommit
-from stargraph.checkpoint.sqlite._errors import is_busy, locked_error, store_error
+from stargraph.checkpoint.sqlite._errors import LOG, is_busy, locked_error, store_error, warn_locked
 from stargraph.checkpoint.sqlite._files import StoreFiles
 from stargraph.checkpoint.sqlite._prune import vacuum
 from stargraph.checkpoint.sqlite._thread import ConnectionThread
@@ -25,8 +24,6 @@ _PAUSE: Final = 0.005
 
 _ERASE_WAIT: Final = 1.0
 """How long a removal waits for those who read, at most, in seconds."""
-
-_LOG: Final = logging.getLogger("stargraph.checkpoint.sqlite")
 
 R_co = TypeVar("R_co", covariant=True)
 R = TypeVar("R")
@@ -109,7 +106,7 @@ class Writer:
         """
         for work in (vacuum, self._log.erase):
             if not await self._until_done(work):
-                _LOG.warning(
+                LOG.warning(
                     "%s: another connection is still reading or writing: until it has finished, what was removed may"
                     " stay in the files",
                     self._files.path,
@@ -160,11 +157,7 @@ class Writer:
                     raise store_error(error, self._files.path) from error
             if not was_locked:
                 was_locked = True
-                _LOG.warning(
-                    "%s: another connection keeps the write lock; trying again for up to %g s",
-                    self._files.path,
-                    self._busy_timeout,
-                )
+                warn_locked(self._files.path, self._busy_timeout)
             time.sleep(_PAUSE)  # SQLite does not wait for every kind of lock
             now = time.monotonic()
             outcomes |= {pending: locked_error(self._files.path) for pending in waiting if pending.deadline <= now}
