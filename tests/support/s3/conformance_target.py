@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from support.s3.servers import fresh_bucket, sdk_client
 
 from stargraph.checkpoint.conformance import Target
 from stargraph.checkpoint.s3 import S3Checkpointer
-from stargraph.checkpoint.s3._schema import KeyLayout
+from stargraph.checkpoint.s3._schema import STORE_FORMAT, KeyLayout
 
 
 @asynccontextmanager
@@ -44,12 +44,19 @@ class StoredBytes:
 
 
 @asynccontextmanager
-async def _newer_format(location: str) -> AsyncIterator[None]:
+async def _other_format(number: int, location: str) -> AsyncIterator[None]:
     client, key = _client(), _KEYS.marker
     before = client.get_object(Bucket=_bucket(location), Key=key)["Body"].read()
-    client.put_object(Bucket=_bucket(location), Key=key, Body=b'{"format": 3}')
+    client.put_object(Bucket=_bucket(location), Key=key, Body=b'{"format": %d}' % number)
     yield
     client.put_object(Bucket=_bucket(location), Key=key, Body=before)
 
 
-target = Target(open=S3Checkpointer, location=_location, stored_bytes=StoredBytes(), newer_format=_newer_format)
+target = Target(
+    open=S3Checkpointer,
+    location=_location,
+    stored_bytes=StoredBytes(),
+    newer_format=partial(_other_format, STORE_FORMAT + 1),
+    older_format=partial(_other_format, STORE_FORMAT - 1),
+    url=str,
+)

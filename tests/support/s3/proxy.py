@@ -44,6 +44,7 @@ class Seen:
         conditional: it had `If-None-Match`.
         ranged: it had `Range`.
         access_key: whose signature it had.
+        expecting: it had `Expect: 100-continue`, and would have waited a round trip before its body.
     """
 
     method: str
@@ -52,6 +53,7 @@ class Seen:
     conditional: bool
     ranged: bool
     access_key: str
+    expecting: bool
 
     @property
     def kind(self) -> str:
@@ -159,6 +161,7 @@ class FaultProxy:
             "If-None-Match" in request.headers,
             "Range" in request.headers,
             request.headers.get("Authorization", "").partition("Credential=")[2].partition("/")[0],
+            "Expect" in request.headers,
         )
         fault = self.fault_of(len(self.requests), seen)
         self.requests.append(seen)

@@ -123,7 +123,9 @@ def classify(error: Exception, request: Request, options: ConnectionOptions) -> 
         StoreUnavailableError: no further attempt helps.
     """
     import aiohttp
+    from aiobotocore.response import AioReadTimeoutError
     from botocore import exceptions as sdk
+    from botocore.parsers import ResponseParserError
 
     if isinstance(error, sdk.ClientError):
         return _classify_reply(error, request, options)
@@ -147,8 +149,10 @@ def classify(error: Exception, request: Request, options: ConnectionOptions) -> 
             aiohttp.ClientError,
             asyncio.TimeoutError,
             OSError,
+            AioReadTimeoutError,
+            ResponseParserError,
         ),
-    ) or type(error).__name__ in ("ResponseParserError", "AioReadTimeoutError"):
+    ):
         raise TransientStoreError(f"{request}: {type(error).__name__}: {redacted(error)}") from error
     if isinstance(error, sdk.BotoCoreError):
         raise _misconfigured(error, request, options) from error
