@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 from support import nodes
 from support.graphs import graph
-from support.memory import MemoryCheckpointer
+from support.memory import Killed, MemoryCheckpointer
 from support.places import Place
 
 from stargraph.checkpoint.protocol import Checkpoint
@@ -135,3 +136,69 @@ async def test_a_record_that_does_not_follow_the_one_before_is_refused() -> None
     with pytest.raises(CheckpointCorruptedError) as caught:
         [record async for record in dispatch.history(store, "r", to_step=9)]
     assert (caught.value.reason, caught.value.step) == ("broken-chain", 2)
+
+
+async def test_one_poisonous_run_has_no_other_run_of_its_process_fail(store: MemoryCheckpointer) -> None:
+    loaded = graph('nodes: [{id: a, kind: "support.nodes:returns_nothing"}, {id: b, kind: echo}]')
+    names = ["healthy-1", "poison", "healthy-2", "healthy-3"]
+    is_dead = False
+
+    def refuse_the_dead(checkpoint: Checkpoint) -> None:
+        if is_dead:
+            raise Killed
+
+    async def body(ctx: NodeContext) -> None:
+        nonlocal is_dead
+        if ctx.run_id == "poison":
+            is_dead = True
+            raise Killed
+        await asyncio.sleep(0.02)  # more than the poison needs
+
+    async def life() -> bool:
+        """One process: all runs that have not ended go on at once, until one kills it; tell whether none did."""
+        nonlocal is_dead
+        is_dead = False
+        going = []
+        for name in names:
+            run = await loaded.start(checkpointer=store, run_id=name)
+            tail = await store.read_latest(name)
+            if tail is None or tail.status == "running":
+                going.append(asyncio.ensure_future(run.start() if tail is None else run.resume()))
+        await asyncio.wait(going, return_when=asyncio.FIRST_EXCEPTION)
+        for each in going:
+            each.cancel()
+        await asyncio.gather(*going, return_exceptions=True)
+        return not is_dead
+
+    nodes.before = body
+    store.before_write = refuse_the_dead
+    lives = 1
+    while not await life():
+        lives += 1
+    assert lives < 15
+    ends = {name: store.runs[name][-1].status for name in names}
+    assert ends == {"healthy-1": "done", "poison": "failed", "healthy-2": "done", "healthy-3": "done"}
+
+
+async def test_a_suspect_may_start_a_run_of_its_own(store: MemoryCheckpointer) -> None:
+    loaded = graph('nodes: [{id: a, kind: "support.nodes:returns_nothing"}]')
+
+    def kill(ctx: NodeContext) -> None:
+        raise Killed
+
+    for name in ("inner", "outer"):
+        nodes.before = kill
+        with pytest.raises(Killed):
+            await (await loaded.start(checkpointer=store, run_id=name)).start()
+        for _ in range(5):
+            with pytest.raises(Killed):
+                await (await loaded.start(checkpointer=store)).resume(name)
+
+    async def body(ctx: NodeContext) -> None:
+        if ctx.run_id == "outer":
+            await (await loaded.start(checkpointer=store)).resume("inner")
+
+    nodes.before = body
+    async with asyncio.timeout(5):
+        assert (await (await loaded.start(checkpointer=store)).resume("outer")).status == "done"
+    assert store.runs["inner"][-1].status == "done"

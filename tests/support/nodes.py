@@ -192,3 +192,10 @@ async def returns_path(state: Any, context: NodeContext) -> dict[str, Any]:
     LEDGER.append(context.node)
     found = before(context)
     return {"path": [await found if inspect.isawaitable(found) else found]}
+
+
+async def returns_nothing(state: Any, context: NodeContext) -> None:
+    """Does what the test put into `before`."""
+    found = before(context)
+    if inspect.isawaitable(found):
+        await found

@@ -50,6 +50,7 @@ class RunLog:
     Attributes:
         tail: the latest checkpoint, durable or not.
         on_control: told of each control event that another process has written, and of the end that one has put.
+        on_stored: told when steps of this executor are stored.
         on_fault: told when a write that nobody waits for has failed; `flush` then raises why.
     """
 
@@ -63,6 +64,7 @@ class RunLog:
     ) -> None:
         self.tail = tail
         self.on_control: Callable[[Checkpoint], None] = lambda checkpoint: None
+        self.on_stored: Callable[[], None] = lambda: None
         self.on_fault: Callable[[], None] = lambda: None
         self._store = checkpointer
         self._durability = durability
@@ -245,6 +247,7 @@ class RunLog:
         while self._pending:
             try:
                 await self._write_pending()
+                self.on_stored()
             except CheckpointConflictError:
                 if not await self._catch_up():
                     raise

@@ -96,22 +96,21 @@ def refuse_unfinished_fork(tail: Checkpoint) -> None:
         )
 
 
-async def is_crash_loop(tail: Checkpoint, read_step: ReadStep, max_resumes: int) -> bool:
-    """Tell whether a run has been resumed that many times in a row without any new record between.
+async def fruitless_resumes(tail: Checkpoint, read_step: ReadStep, most: int) -> int:
+    """Count the times in a row that a run has been resumed to run its nodes, and recorded nothing after it.
 
     Args:
         tail: the latest checkpoint.
         read_step: reads one step of the run.
-        max_resumes: how often is allowed.
+        most: where to stop counting.
     """
     record: Checkpoint | None = tail
     resumes = 0
-    while record is not None and record.event == "resumed":
-        resumes += 1
-        if resumes >= max_resumes:
-            return True
+    while record is not None and record.event == "resumed" and resumes < most:
+        # One that waits for answers had no node in flight.
+        resumes += record.status == "running"
         record = await read_step(record.step - 1)
-    return False
+    return resumes
 
 
 async def is_cancel_requested(tail: Checkpoint, read_step: ReadStep) -> bool:

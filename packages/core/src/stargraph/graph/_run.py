@@ -36,12 +36,13 @@ from stargraph.graph._control import (
 )
 from stargraph.graph._resume_checks import (
     check_hashes,
+    fruitless_resumes,
     is_cancel_requested,
-    is_crash_loop,
     open_record,
     recorded_definition,
     refuse_unfinished_fork,
 )
+from stargraph.graph._suspects import Suspect
 from stargraph.runtime import dispatch
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Run:
         self._log: RunLog | None = None
         self._begun = False
         self._active = False
+        self._suspect: Suspect | None = None
         self._engine: Engine | None = None
         self._stopped: asyncio.Event | None = None
         self._pause_grace: float | None = None
@@ -196,15 +198,23 @@ class Run:
             if await is_cancel_requested(tail, self._read_step):
                 return await self.cancel(grace=0)
             carried = await self._carried_over(tail, executor_id, accept)
-            if await is_crash_loop(tail, self._read_step, max_resumes):
+            resumes = await fruitless_resumes(tail, self._read_step, max_resumes)
+            if resumes >= max_resumes:
                 return await self._give_up(tail, executor_id, max_resumes)
-            if carried is not tail:
-                await dispatch.write(self._store, carried, keyring=self._keyring)
-                self._log = RunLog(self._store, carried, durability=self._durability, keyring=self._keyring)
-                self._publish(open_record(carried))
-            resumed, met = await self._append_resumed(executor_id)
-            changed = (tail.graph_hash, tail.runtime_hash) != (resumed.graph_hash, resumed.runtime_hash)
-            return await self._execute(resumed, executor_id, met, asks_again=changed)
+            suspect = Suspect()
+            if resumes and resumes * 2 >= max_resumes:
+                await suspect.wait()
+            self._suspect = suspect
+            try:
+                if carried is not tail:
+                    await dispatch.write(self._store, carried, keyring=self._keyring)
+                    self._log = RunLog(self._store, carried, durability=self._durability, keyring=self._keyring)
+                    self._publish(open_record(carried))
+                resumed, met = await self._append_resumed(executor_id)
+                changed = (tail.graph_hash, tail.runtime_hash) != (resumed.graph_hash, resumed.runtime_hash)
+                return await self._execute(resumed, executor_id, met, asks_again=changed)
+            finally:
+                suspect.cleared()
 
     async def check(self, run_id: str | None = None, *, accept: Sequence[Accept] = ()) -> RunSummary:
         """Tell whether `resume` would take a run up: return where it stands, or raise what `resume` would.
@@ -463,6 +473,8 @@ class Run:
         asks_again: bool = False,
     ) -> RunSummary:
         log = self._log = RunLog(self._store, tail, durability=self._durability, keyring=self._keyring)
+        if self._suspect is not None:
+            log.on_stored = self._suspect.cleared
         executors = Executors(self._threads, concurrency=self._plan.concurrency)
         engine = Engine(
             self._plan,
