@@ -22,7 +22,7 @@ class Node:
 
     Attributes:
         spec: its definition.
-        code: the callable or class that its kind names; None where the kind is built in.
+        code: the callable or class that its kind names; None if the kind is built in.
         function: what a try calls.
         arguments: what it is called with.
         retried: the exceptions that are worth another try.

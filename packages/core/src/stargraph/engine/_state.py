@@ -287,7 +287,7 @@ class StateSpec:
 
         Args:
             state: the fields.
-            recorded: what came of it before, where this is done again: what a factory made then is taken from there.
+            recorded: what came of it before, if this is done again: what a factory made then is taken from there.
 
         Raises:
             StateError: what is stored does not fit.
@@ -362,7 +362,7 @@ class StateSpec:
         )
 
     def _named(self, values: Mapping[str, object], where: str) -> dict[str, object]:
-        """Return values by the names of their fields, where their aliases may stand."""
+        """Return values by the names of their fields, which may be given by their aliases."""
         assert self.fields is not None
         named: dict[str, object] = {}
         for key, value in values.items():

@@ -24,12 +24,12 @@ class Graph:
 
     Args:
         ir: its definition.
-        folder: where the paths of its subgraphs begin; the current folder where None.
+        folder: the folder that paths of subgraphs are relative to; the current folder if None.
         integrity_key: seals what is written and checks what is read: a `Keyring`, or keys as
-            `Keyring.parse` reads them; the environment variable `STARGRAPH_INTEGRITY_KEY` where None.
+            `Keyring.parse` reads them; the environment variable `STARGRAPH_INTEGRITY_KEY` if None.
 
     Attributes:
-        file: the file that it was loaded from; None where it was not.
+        file: the file that it was loaded from, or None.
 
     Raises:
         GraphError: the definition is wrong, or the code that it names cannot be imported.
@@ -126,7 +126,7 @@ class Graph:
         Args:
             checkpointer: the store.
             inputs: the values that the state begins with.
-            run_id: its name; a UUIDv7 where None.
+            run_id: its name; a UUIDv7 if None.
             metadata: tags.
             durability: when a step is durable: `sync` before what depends on it starts; `async` while the
                 next node runs; `exit` when the run stops.

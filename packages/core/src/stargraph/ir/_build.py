@@ -89,7 +89,7 @@ class GraphBuilder:
 
         Args:
             code: the function or class; it stays what it is.
-            id: the id of the node; the name of the function where None.
+            id: the id of the node; the function's own name if None.
             retry: how often it is tried.
             timeout: seconds that one try may take.
             isolation: `process` runs each try in a process of its own, which the timeout kills.
@@ -145,7 +145,7 @@ class GraphBuilder:
         """Return the graph, checked.
 
         Raises:
-            GraphError: something is wrong with it; each fault with its path.
+            GraphError: it has faults; each is named with its path.
         """
         keys = {**self._keys, "nodes": self._nodes, "rules": self._rules}
         if self._fields:
@@ -196,7 +196,7 @@ def callable_path(code: Callable[..., Any]) -> str:
 
 
 def _check_name(path: str, code: Callable[..., Any]) -> None:
-    """Refuse code whose name stands for something else by now: that would run in its place."""
+    """Refuse code whose name stands for something else by now: that would run in its position."""
     module, _, name = path.partition(":")
     found: Any = sys.modules.get("__main__" if module == main_module_name() else module)
     for part in name.split("."):
@@ -213,7 +213,7 @@ def _is_same(found: Any, code: Any) -> bool:
 
 
 def main_module_name() -> str | None:
-    """Return the name by which another process can import the running script; None where no file holds it."""
+    """Return the name by which another process can import the running script, or None if no file holds it."""
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
     if spec is not None:

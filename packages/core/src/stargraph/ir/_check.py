@@ -25,7 +25,7 @@ from stargraph.ir._prompts import prompt_fields
 from stargraph.ir._types import field_type, validate_value
 
 CompileExpression: TypeAlias = Callable[[str], Any]
-"""Compiles CEL text; raises GraphError or ValueError where it is wrong."""
+"""Compiles CEL text; raises GraphError or ValueError if it is wrong."""
 
 KIND_KEYS: Final[dict[str, dict[str, bool]]] = {
     "interrupt": {"prompt": True, "into": True},
@@ -55,13 +55,13 @@ def check_document(
 
     Args:
         document: the graph, from a file or made in Python.
-        compile_expression: compiles CEL text and raises GraphError or ValueError where it is wrong;
+        compile_expression: compiles CEL text and raises GraphError or ValueError if it is wrong;
             without it, expressions are not checked.
         file: the file that the graph is from.
-        positions: where its parts stand in the file.
+        positions: the positions of its parts in the file.
 
     Raises:
-        GraphError: parts do not fit together; a line for each fault, with its place or else its path.
+        GraphError: parts do not fit together; a line for each fault, with its position or else its path.
     """
     faults = [
         *_state_faults(document),
@@ -226,7 +226,7 @@ def _kind_faults(node: NodeSpec, path: Path) -> Iterator[Fault]:
     if node.kind in _UNTRIED:
         for key in ("retry", "timeout", "isolation", "max_overrun"):
             if getattr(node, key) is not None:
-                yield Fault(f"a node of kind {node.kind} has no tries of its own", (*path, key), key=True)
+                yield Fault(f"a node of kind {node.kind} runs no code of its own", (*path, key), key=True)
     for kind, keys in KIND_KEYS.items():
         for key, needed in keys.items():
             given = getattr(node, key) is not None

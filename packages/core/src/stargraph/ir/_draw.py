@@ -15,7 +15,7 @@ _DONE: Final = "done"
 def draw_graph(document: IRDocument) -> str:
     """Draw a graph as a Mermaid flowchart.
 
-    Arrows follow rules, in their order and with their conditions, and then the declared order where no rule decides
+    Arrows follow rules, in their order and with their conditions, and then the declared order if no rule decides
     without a condition. The branches of a parallel or a map stand in a box. A node that is only ever a branch
     stands only there.
 

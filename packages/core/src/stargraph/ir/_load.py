@@ -10,7 +10,7 @@ from stargraph.errors import GraphError
 from stargraph.ir._check import CompileExpression, check_document
 from stargraph.ir._models import IRDocument
 from stargraph.ir._parse import read_document
-from stargraph.ir._positions import Place, Positions
+from stargraph.ir._positions import Position, Positions
 from stargraph.ir._yaml import MAX_BYTES, compose
 
 
@@ -44,14 +44,14 @@ def load_graph(path: str | os.PathLike[str], *, compile_expression: CompileExpre
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        place = _place_of_byte(content, error.start)
+        position = _position_of_byte(content, error.start)
         raise GraphError(
             f"not UTF-8 text: the byte 0x{content[error.start]:02x} begins no character",
             reason="unreadable-file",
             hint="Save the file as UTF-8.",
             file=file,
-            line=place.line,
-            column=place.column,
+            line=position.line,
+            column=position.column,
         ) from None
     return parse_graph(text, file=file, compile_expression=compile_expression)
 
@@ -94,6 +94,6 @@ def parse_yaml(text: str, *, file: str = "<text>") -> JsonValue:
     return value
 
 
-def _place_of_byte(content: bytes, offset: int) -> Place:
+def _position_of_byte(content: bytes, offset: int) -> Position:
     start = content.rfind(b"\n", 0, offset) + 1
-    return Place(content.count(b"\n", 0, offset) + 1, len(content[start:offset].decode(errors="replace")) + 1)
+    return Position(content.count(b"\n", 0, offset) + 1, len(content[start:offset].decode(errors="replace")) + 1)

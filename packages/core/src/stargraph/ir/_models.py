@@ -19,10 +19,10 @@ IR_VERSION: Final = "1.0.0"
 """The version of the definition's form."""
 
 BUILTIN_KINDS: Final = ("echo", "halt", "interrupt", "subgraph")
-"""The kinds of nodes that need no code of the user's."""
+"""The kinds of nodes that need no user-defined code."""
 
 BUILTIN_REDUCERS: Final = ("replace", "append", "merge", "add")
-"""The reducers that need no code of the user's."""
+"""The reducers that need no user-defined code."""
 
 CALLABLE_PATTERN: Final = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
 """The form of `package.module:name`."""
@@ -49,7 +49,7 @@ class FieldSpec(_Spec):
 
     Attributes:
         type: its type, as in `str`, `list[str]`, `int | None`, `dict[str, float]`, `Literal["a", "b"]`, `any`.
-        default: its value where none is given; a field without one must be given at the start.
+        default: its value if none is given; a field without one must be given at the start.
         reducer: `reduce` in the file: how an update reaches it: `replace`, `append`, `merge`, `add` or
             `module:callable`.
         description: for people.
@@ -78,7 +78,7 @@ class RetrySpec(_Spec):
     """How often a node is tried.
 
     Attributes:
-        attempts: how often at the most, the first try included.
+        attempts: how often at most, the first try included.
         initial_delay: seconds before the second try; doubled before each further one, with jitter.
         max_delay: seconds that no wait exceeds.
         on: the exceptions that are worth another try: builtin names or `package.module:Class`.

@@ -38,10 +38,10 @@ def read_document(value: object, *, file: str | None = None, positions: Position
     Args:
         value: the values.
         file: the file that they are from, if any.
-        positions: where its parts stand.
+        positions: the positions of its parts.
 
     Raises:
-        GraphError: the form is wrong; each fault with its place.
+        GraphError: the form is wrong; each fault with its position.
     """
     if not isinstance(value, dict):
         fault = Fault(f"a graph is a mapping with 'id' and 'nodes', not {_described(value)}")

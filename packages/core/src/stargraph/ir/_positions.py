@@ -1,4 +1,4 @@
-"""Where things are in a file, and complaints about them."""
+"""Positions in a file, and faults at them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PLAIN_KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _MAX_FAULTS: Final = 50
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """A line and a column in a file, both from 1."""
 
     line: int
@@ -26,19 +26,19 @@ class Place(NamedTuple):
 
 @dataclass(slots=True)
 class YamlNode:
-    """A value in a YAML file, and where it stands.
+    """A value in a YAML file, and its position.
 
     Attributes:
-        place: where the value begins.
+        position: where the value begins.
         value: a scalar, a list of nodes, or a mapping of nodes.
         keys: where the keys of a mapping stand.
         size: how many values it has inside, itself included, aliases written out.
         height: how many levels it has inside.
     """
 
-    place: Place
+    position: Position
     value: Any
-    keys: dict[str, Place] = field(default_factory=dict)
+    keys: dict[str, Position] = field(default_factory=dict)
     size: int = 1
     height: int = 0
 
@@ -61,42 +61,42 @@ class Positions:
     def __init__(self, root: YamlNode) -> None:
         self._root = root
 
-    def find(self, path: Path, *, key: bool = False) -> Place:
-        """Return where a part stands, or else the nearest part around it.
+    def find(self, path: Path, *, key: bool = False) -> Position:
+        """Return the position of a part, or of the nearest part around it.
 
         Args:
             path: the way to the part.
             key: whether the key is meant, not the value.
         """
         node = self._root
-        place = node.place
+        position = node.position
         for part in path:
             if isinstance(node.value, dict) and part in node.value:
-                place = node.keys[str(part)]
+                position = node.keys[str(part)]
                 node = node.value[part]
             elif isinstance(node.value, list) and isinstance(part, int) and part < len(node.value):
                 node = node.value[part]
-                place = node.place
+                position = node.position
             else:
-                return node.place
-        return place if key else node.place
+                return node.position
+        return position if key else node.position
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong with a document.
+    """A fault in a document.
 
     Attributes:
         message: what.
         path: the part of the document.
         key: whether the part's key is meant, not its value.
-        place: where in the file, if that is known without the path.
+        position: where in the file, if that is known without the path.
     """
 
     message: str
     path: Path = ()
     key: bool = False
-    place: Place | None = None
+    position: Position | None = None
 
 
 def show_path(path: Iterable[str | int]) -> str:
@@ -113,13 +113,13 @@ def show_path(path: Iterable[str | int]) -> str:
 
 
 def show_value(value: object) -> str:
-    """Write a value on one line, shortened where it is long."""
+    """Write a value on one line, shortened if it is long."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:60]}…{text[-10:]}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` where a known word is close, else nothing."""
+    """Return `; did you mean 'x'?` if a known word is close, or an empty text."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
 
@@ -139,22 +139,22 @@ def error_of(
         faults: what is wrong; at least one.
         reason: the error's reason.
         file: the file, if the document has one.
-        positions: where its parts stand in the file.
+        positions: the positions of its parts in the file.
     """
-    located: list[tuple[Place | None, str]] = []
+    located: list[tuple[Position | None, str]] = []
     for fault in faults:
-        place = fault.place
-        if place is None and positions is not None:
-            place = positions.find(fault.path, key=fault.key)
+        position = fault.position
+        if position is None and positions is not None:
+            position = positions.find(fault.path, key=fault.key)
         path = show_path(fault.path)
-        located.append((place, f"{path}: {fault.message}" if path else fault.message))
-    if all(place is not None for place, _ in located):
-        located.sort(key=lambda item: item[0] or Place(0, 0))
+        located.append((position, f"{path}: {fault.message}" if path else fault.message))
+    if all(position is not None for position, _ in located):
+        located.sort(key=lambda item: item[0] or Position(0, 0))
     left_out = len(located) - _MAX_FAULTS
     located = list(dict.fromkeys(located))[:_MAX_FAULTS]
     first, message = located[0]
-    for place, text in located[1:]:
-        where = ":".join(str(part) for part in (file, *(place or ())) if part is not None)
+    for position, text in located[1:]:
+        where = ":".join(str(part) for part in (file, *(position or ())) if part is not None)
         message += f"\n{where}: {text}" if where else f"\n{text}"
     if left_out > 0:
         message += f"\n… and {left_out} more"

@@ -1,4 +1,4 @@
-"""YAML 1.2 and JSON text to plain values, with the place of each.
+"""YAML 1.2 and JSON text to plain values, with the position of each.
 
 Values follow the core schema of YAML 1.2 (section 10.3.2), so `on`, `yes` and `12:30` are text. There are no
 tags but those of that schema, so nothing in a file can name a class or run code.
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
-from stargraph.ir._positions import Fault, Place, Positions, YamlNode, error_of, show_value
+from stargraph.ir._positions import Fault, Position, Positions, YamlNode, error_of, show_value
 
 MAX_BYTES: Final = 4 * 1024 * 1024
 """How large a file may be."""
@@ -58,7 +58,7 @@ def compose(text: str, *, file: str) -> YamlNode:
         _fail(
             f"U+{code:04X} is a line break to some readers and text to others;"
             f' write it as "\\u{code:04x}" in double quotes',
-            _place_at(text, unclear.start()),
+            _position_at(text, unclear.start()),
             file,
         )
     composer = _Composer(file)
@@ -66,23 +66,23 @@ def compose(text: str, *, file: str) -> YamlNode:
         root = composer.compose(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = Place(mark.line + 1, mark.column + 1) if mark else composer.place
+        position = Position(mark.line + 1, mark.column + 1) if mark else composer.position
         problem = str(error.problem or error.context)
         if error.problem and error.context:
             problem += f", {error.context}"
             if error.context_mark:
                 problem += f" that begins at line {error.context_mark.line + 1}"
-        _fail(f"not valid YAML: {problem}", place, file)
+        _fail(f"not valid YAML: {problem}", position, file)
     except ReaderError as error:
         found = error.character if isinstance(error.character, str) else chr(error.character)
         _fail(
             f"not valid YAML: the character U+{ord(found):04X} must be written as an escape in double quotes",
-            _place_at(text, text.find(found)),
+            _position_at(text, text.find(found)),
             file,
         )
     except (ValueError, OverflowError):
         # ruamel.yaml hands what stands in an escape to chr() as it is
-        _fail("not valid YAML: an escape after here names no character", composer.place, file)
+        _fail("not valid YAML: an escape after here names no character", composer.position, file)
     if composer.faults:
         raise error_of(composer.faults, reason="invalid-yaml", file=file, positions=Positions(root))
     return root
@@ -96,7 +96,7 @@ class _Composer:
 
     def __init__(self, file: str) -> None:
         self.file = file
-        self.place = Place(1, 1)
+        self.position = Position(1, 1)
         self.faults: list[Fault] = []
         self._anchors: dict[str, YamlNode | None] = {}
         self._open: list[_Open] = []
@@ -109,7 +109,7 @@ class _Composer:
         documents = 0
         for event in _events(text):
             mark = event.start_mark
-            self.place = Place(mark.line + 1, mark.column + 1)
+            self.position = Position(mark.line + 1, mark.column + 1)
             match event:
                 case events.DocumentStartEvent():
                     documents += 1
@@ -128,39 +128,39 @@ class _Composer:
                     self._count(node.size)
                     root = self._add(node, None) or root
         if root is None or root.value is None:
-            _fail("the file is empty; a graph needs at least 'id' and 'nodes'", Place(1, 1), self.file)
+            _fail("the file is empty; a graph needs at least 'id' and 'nodes'", Position(1, 1), self.file)
         return root
 
     def _check_document_start(self, event: Any, documents: int) -> None:
         if documents > 1:
-            _fail("a second document begins here; a file holds one graph", self.place, self.file)
+            _fail("a second document begins here; a file holds one graph", self.position, self.file)
         if event.version is not None and tuple(event.version) != (1, 2):
             version = ".".join(map(str, event.version))
-            _fail(f"the file says %YAML {version}; graphs are YAML 1.2", self.place, self.file)
+            _fail(f"the file says %YAML {version}; graphs are YAML 1.2", self.position, self.file)
 
     def _count(self, size: int) -> None:
         self._values += size
         if self._values > MAX_VALUES:
-            _fail(f"more than {MAX_VALUES:,} values, aliases written out", self.place, self.file)
+            _fail(f"more than {MAX_VALUES:,} values, aliases written out", self.position, self.file)
 
     def _begin(self, event: Any, *, mapping: bool) -> None:
         wanted = f"{_CORE}{'map' if mapping else 'seq'}"
         if event.tag not in (None, "!", wanted):
             self._fault(f"the tag {event.tag!r} is not supported; leave it out")
         if len(self._open) >= MAX_DEPTH:
-            _fail(f"nested deeper than {MAX_DEPTH} levels", self.place, self.file)
+            _fail(f"nested deeper than {MAX_DEPTH} levels", self.position, self.file)
         if event.anchor is not None:
             self._anchors[event.anchor] = None
-        self._open.append(_Open(self.place, event.anchor, mapping))
+        self._open.append(_Open(self.position, event.anchor, mapping))
 
     def _alias(self, anchor: str) -> YamlNode:
         if anchor not in self._anchors:
-            _fail(f"the alias *{anchor} has no anchor &{anchor} before it", self.place, self.file)
+            _fail(f"the alias *{anchor} has no anchor &{anchor} before it", self.position, self.file)
         node = self._anchors[anchor]
         if node is None:
-            _fail(f"the alias *{anchor} stands inside the value that it stands for", self.place, self.file)
+            _fail(f"the alias *{anchor} stands inside the value that it stands for", self.position, self.file)
         if len(self._open) + node.height > MAX_DEPTH:
-            _fail(f"nested deeper than {MAX_DEPTH} levels, aliases written out", self.place, self.file)
+            _fail(f"nested deeper than {MAX_DEPTH} levels, aliases written out", self.position, self.file)
         return node
 
     def _add(self, node: YamlNode, anchor: str | None) -> YamlNode | None:
@@ -182,10 +182,10 @@ class _Composer:
     def _check_key(self, parent: _Open, key: YamlNode) -> None:
         if not isinstance(key.value, str):
             shown = "a list or a mapping" if isinstance(key.value, list | dict) else show_value(key.value)
-            self._fault(f"a key must be text, not {shown}; put it in quotes", key.place)
+            self._fault(f"a key must be text, not {shown}; put it in quotes", key.position)
         elif key.value in parent.keys:
             first = parent.keys[key.value]
-            self._fault(f"the key {key.value!r} is given twice; it is first given at line {first.line}", key.place)
+            self._fault(f"the key {key.value!r} is given twice; it is first given at line {first.line}", key.position)
 
     def _scalar(self, event: Any) -> YamlNode:
         try:
@@ -193,26 +193,26 @@ class _Composer:
         except _ScalarFault as fault:
             self._fault(str(fault))
             value = None
-        place = self.place
+        position = self.position
         if event.start_mark.index == event.end_mark.index and self._open and self._open[-1].key is not None:
             # a value left out begins nowhere, or on a later line; its key is what people look for
-            place = self._open[-1].key.place
-        return YamlNode(place, value)
+            position = self._open[-1].key.position
+        return YamlNode(position, value)
 
-    def _fault(self, message: str, place: Place | None = None) -> None:
-        self.faults.append(Fault(message, place=place or self.place))
+    def _fault(self, message: str, position: Position | None = None) -> None:
+        self.faults.append(Fault(message, position=position or self.position))
 
 
 class _Open:
     """A list or a mapping whose end has not come yet."""
 
-    def __init__(self, place: Place, anchor: str | None, mapping: bool) -> None:
-        self.place = place
+    def __init__(self, position: Position, anchor: str | None, mapping: bool) -> None:
+        self.position = position
         self.anchor = anchor
         self.mapping = mapping
         self.items: list[YamlNode] = []
         self.members: dict[str, YamlNode] = {}
-        self.keys: dict[str, Place] = {}
+        self.keys: dict[str, Position] = {}
         self.key: YamlNode | None = None
         self.size = 1
         self.height = 0
@@ -224,12 +224,12 @@ class _Open:
         name = self.key.value
         if isinstance(name, str) and name not in self.members:
             self.members[name] = node
-            self.keys[name] = self.key.place
+            self.keys[name] = self.key.position
         self.key = None
 
     def close(self) -> YamlNode:
         value = self.members if self.mapping else self.items
-        return YamlNode(self.place, value, self.keys, self.size, self.height)
+        return YamlNode(self.position, value, self.keys, self.size, self.height)
 
 
 def _events(text: str) -> Iterator[Any]:
@@ -288,11 +288,11 @@ def _joined(text: str) -> str:
         raise _ScalarFault("half of a surrogate pair is not text; write both halves or the character itself") from None
 
 
-def _place_at(text: str, offset: int) -> Place:
+def _position_at(text: str, offset: int) -> Position:
     before = text[:offset]
     start = before.rfind("\n") + 1
-    return Place(before.count("\n") + 1, offset - start + 1)
+    return Position(before.count("\n") + 1, offset - start + 1)
 
 
-def _fail(message: str, place: Place, file: str) -> NoReturn:
-    raise error_of([Fault(message, place=place)], reason="invalid-yaml", file=file) from None
+def _fail(message: str, position: Position, file: str) -> NoReturn:
+    raise error_of([Fault(message, position=position)], reason="invalid-yaml", file=file) from None
