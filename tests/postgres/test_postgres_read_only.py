@@ -80,6 +80,7 @@ async def test_a_role_that_may_only_select_reads_everything_and_writes_nothing(
             with pytest.raises(CheckpointError) as caught:
                 await call
             assert caught.value.reason == "read-only"
+            assert not isinstance(caught.value, StoreUnavailableError)  # the handle refuses, not the server
     assert await changes(sql, schema) == before
 
 
