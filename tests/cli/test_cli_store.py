@@ -25,7 +25,6 @@ READS = {
     "anchor": (),
     "export": ("x.jsonl", "--all"),
     "replay": ("r1", "graph.yaml"),
-    "prune": ("--older-than", "1d", "--dry-run"),
     "doctor": (),
 }
 WRITES = {
@@ -101,6 +100,27 @@ def test_a_command_that_reads_makes_nothing(folder: Folder, command: str, store:
         assert "there is no store at" in answer.err
         assert "stargraph migrate" in answer.err
     assert names(folder) == before
+
+
+def files(folder: Folder) -> dict[str, tuple[bytes, int]]:
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in (folder.path / ".stargraph").iterdir()}
+
+
+@pytest.mark.parametrize("command", sorted(set(READS) - {"doctor"}))
+def test_a_command_that_reads_leaves_the_store_as_it_is(folder: Folder, command: str) -> None:
+    assert folder.call(*RUN).code == 0
+    before = files(folder)
+    assert folder.call(command, *READS[command]).code == 0
+    assert files(folder) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX modes")
+@pytest.mark.parametrize("command", sorted(READS))
+def test_a_store_that_may_only_be_read_is_read(folder: Folder, command: str) -> None:
+    assert folder.call(*RUN).code == 0
+    (folder.path / ".stargraph").chmod(0o500)
+    (folder.path / ".stargraph" / "run.sqlite").chmod(0o400)
+    assert folder.call(command, *READS[command]).code == 0
 
 
 @pytest.mark.parametrize("command", sorted(WRITES))

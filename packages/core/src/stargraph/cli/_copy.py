@@ -61,7 +61,7 @@ def copy(
 def move(
     source: Annotated[str, typer.Argument(metavar="SRC", help="The store with the runs: a path or a URL.")],
     destination: Annotated[str, typer.Argument(metavar="DST", help="The store they go to; made if it does not exist.")],
-    run_id: Annotated[list[str], typer.Argument(metavar="RUN_ID", help="The runs.")],
+    run_id: Annotated[list[str], typer.Argument(metavar="RUN_ID", help="The runs: ids, unique prefixes, or latest.")],
     children: ChildrenOption = True,
     json: JsonOption = False,
     encryption_keys: KeysOption = None,

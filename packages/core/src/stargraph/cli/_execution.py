@@ -36,7 +36,7 @@ T = TypeVar("T")
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _SHOW_CURSOR: Final = b"\x1b[?25h\n"
 _GRACE: Final = 8.0
-"""How long nodes may go on after a SIGTERM, in seconds; container runtimes kill after ten."""
+"""How long nodes may run on after a SIGTERM, in seconds; container runtimes kill after ten."""
 
 Create = Callable[[Checkpointer], Awaitable[Run]]
 Act = Callable[[Run], Coroutine[Any, Any, RunSummary]]
@@ -287,7 +287,7 @@ class _Stopper:
         # Not loop.add_signal_handler: a node that blocks the loop must not keep the second one from working.
         self._former = {number: signal.signal(number, self._handle) for number in _SIGNALS}
         if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-            # The terminal was closed: the run goes on without it. Not SIG_IGN, which child processes would inherit.
+            # The terminal was closed: the run continues without it. Not SIG_IGN, which child processes would inherit.
             self._former[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: None)
         return self
 

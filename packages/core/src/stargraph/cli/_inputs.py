@@ -29,8 +29,8 @@ class _NotJson(ValueError):
 def read_inputs(graph: Graph, pairs: Iterable[str], file: str | None) -> dict[str, JsonValue]:
     """Return the inputs of a run.
 
-    The text of a `str` field is taken as it is. Any other field takes JSON, or the text itself where only
-    that fits. Where the graph declares no state, a value is JSON if it can be read as such, else text.
+    The text of a `str` field is taken as it is. Any other field takes JSON, or the text itself if only
+    that fits. If the graph declares no state, a value is JSON if it can be read as such, else text.
 
     Args:
         graph: the graph, whose state says what is expected.
@@ -45,7 +45,7 @@ def read_inputs(graph: Graph, pairs: Iterable[str], file: str | None) -> dict[st
     spec = graph.state
     for name, text in split_pairs(pairs, "-i").items():
         inputs[name] = typed(graph, spec, name, text)
-    # Before a store is made for a run that cannot begin.
+    # Before a store is made for a run that cannot start.
     spec.initial(inputs)
     return inputs
 
@@ -75,7 +75,7 @@ def parse_since(text: str, option: str = "--since") -> datetime:
     """Return the instant that a text names.
 
     Args:
-        text: an ISO 8601 date or time, local where it has no offset; or an age as in `30m`, `12h`, `7d`.
+        text: an ISO 8601 date or time, local if it has no offset; or an age as in `30m`, `12h`, `7d`.
         option: the option that takes it, for the error.
 
     Raises:

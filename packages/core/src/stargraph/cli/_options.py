@@ -88,6 +88,8 @@ def _default_address(value: str) -> str:
     return value
 
 
+_RUN_ID_HELP: Final = "its id, a unique prefix of it, or latest."
+
 CheckpointOption = Annotated[
     str,
     typer.Option(
@@ -126,7 +128,9 @@ EventsOption = Annotated[
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print the outcome alone.")]
 TagOption = Annotated[list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="A tag; repeatable.")]
 GraphArgument = Annotated[str, typer.Argument(metavar="GRAPH", help="The graph's file, YAML or JSON.")]
-RunIdsArgument = Annotated[list[str] | None, typer.Argument(metavar="RUN_ID", help="The runs.", show_default=False)]
+RunIdsArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="RUN_ID", help=f"The runs: {_RUN_ID_HELP}", show_default=False)
+]
 AllOption = Annotated[bool, typer.Option("--all", help="Every run of the store.")]
 SinceOption = Annotated[
     str | None,
@@ -135,10 +139,10 @@ SinceOption = Annotated[
 ChildrenOption = Annotated[
     bool, typer.Option("--children/--no-children", help="Take the child runs of the named runs along.")
 ]
-RunIdArgument = Annotated[str, typer.Argument(metavar="RUN_ID", help="The run.")]
+RunIdArgument = Annotated[str, typer.Argument(metavar="RUN_ID", help=f"The run: {_RUN_ID_HELP}")]
 AllowEffectsOption = Annotated[
     bool,
-    typer.Option("--allow-effects", help="In a fork, make calls too that are marked as not to be repeated."),
+    typer.Option("--allow-effects", help="In a fork, also make calls that are marked as not to be repeated."),
 ]
 DurabilityOption = Annotated[
     DurabilityName,

@@ -84,7 +84,7 @@ class Outcome:
 
     def as_json(self) -> dict[str, Any]:
         """Return the outcome for programs."""
-        told: dict[str, Any] = {
+        members: dict[str, Any] = {
             "type": "outcome",
             "run_id": self.run_id,
             "status": self.status,
@@ -95,10 +95,10 @@ class Outcome:
         }
         if self.latest is not None:
             summary = RunSummary.from_checkpoint(self.latest).model_dump(mode="json")
-            told |= {name: value for name, value in summary.items() if name not in told}
-            told["interrupts"] = [interrupt.model_dump(mode="json") for interrupt in self.latest.interrupts]
-            told["state"] = self.latest.state
-        return {**told, **self.details}
+            members |= {name: value for name, value in summary.items() if name not in members}
+            members["interrupts"] = [interrupt.model_dump(mode="json") for interrupt in self.latest.interrupts]
+            members["state"] = self.latest.state
+        return {**members, **self.details}
 
     def explain(self) -> None:
         """Say on stderr why the run is not done, and what to do."""

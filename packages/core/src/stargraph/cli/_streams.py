@@ -24,7 +24,7 @@ class _Cursor:
 
 
 class SafeStream(io.TextIOBase):
-    """A stream whose writes never raise, and whose lines never begin behind somebody else's text.
+    """A stream whose writes never raise, and whose lines never start behind other text.
 
     Args:
         inner: the stream that is written to.
@@ -69,7 +69,7 @@ class SafeStream(io.TextIOBase):
         return self.failure is None
 
     def start_line(self) -> None:
-        """End the line that somebody else has begun, if there is one."""
+        """End the line that a node has left open, if there is one."""
         with self._cursor.lock:
             if not self._cursor.at_line_start:
                 self.write("\n")
