@@ -2,6 +2,7 @@
 
 from support.broken_drivers import (
     batches,
+    between,
     database,
     deletions,
     deltas,
@@ -41,4 +42,5 @@ MODULES = (
     stale,
     scale,
     timing,
+    between,
 )

@@ -13,10 +13,12 @@ Capability: TypeAlias = Literal[
     "deletion",
     "batch",
     "closing",
+    "encryption",
     "stored-bytes",
     "newer-format",
     "older-format",
     "outage",
+    "read-only",
     "url",
 ]
 """A part of the contract that is optional, or a hook that lets the kit look at one that is not."""
@@ -31,7 +33,15 @@ PROTOCOLS: Final[dict[Capability, type]] = {
 }
 """The capabilities that a driver declares by its methods."""
 
-HOOKS: Final[tuple[Capability, ...]] = ("stored-bytes", "newer-format", "older-format", "outage", "url")
+HOOKS: Final[tuple[Capability, ...]] = (
+    "encryption",
+    "stored-bytes",
+    "newer-format",
+    "older-format",
+    "outage",
+    "read-only",
+    "url",
+)
 """The capabilities that a target declares by its hooks."""
 
 

@@ -11,6 +11,7 @@ from stargraph.checkpoint.conformance._registry import Check
 def catalogue() -> tuple[Check, ...]:
     """Return every check of the kit."""
     from stargraph.checkpoint.conformance._checks import (
+        access,
         batch,
         bootstrap,
         cancel,
@@ -25,6 +26,7 @@ def catalogue() -> tuple[Check, ...]:
         fencing,
         growth,
         history,
+        interleaving,
         isolation,
         listing,
         performance,
@@ -56,6 +58,8 @@ def catalogue() -> tuple[Check, ...]:
         batch.group,
         closing.group,
         views.group,
+        access.group,
+        interleaving.group,
         sizes.group,
         clocks.group,
         stateful.group,

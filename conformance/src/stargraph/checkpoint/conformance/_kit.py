@@ -17,7 +17,7 @@ from stargraph.checkpoint.conformance._findings import Finding, HarnessError, No
 from stargraph.checkpoint.conformance._handle import CallLog, Handle
 from stargraph.checkpoint.conformance._neighbours import Neighbours
 from stargraph.checkpoint.conformance._processes import Child, spawn
-from stargraph.checkpoint.conformance._target import Target, looks_like_driver, opened
+from stargraph.checkpoint.conformance._target import Opener, Target, looks_like_driver, opened
 from stargraph.checkpoint.conformance.stdio import everything
 
 if TYPE_CHECKING:
@@ -110,12 +110,12 @@ class Kit:
         self._locations.append(location)
         return location
 
-    async def unready(self, location: str | None = None) -> Handle:
-        """Open a handle without bootstrapping it."""
+    async def unready(self, location: str | None = None, opener: Opener | None = None) -> Handle:
+        """Open a handle without bootstrapping it, as the target opens it or as an opener does."""
         closing = AsyncExitStack()
         number = self.log.enter("opening a handle")
         try:
-            driver = await closing.enter_async_context(opened(self.target, location or self.location))
+            driver = await closing.enter_async_context(opened(self.target, location or self.location, opener))
         except BaseException as error:
             self.log.leave(number, error)
             raise

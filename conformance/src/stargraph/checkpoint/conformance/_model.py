@@ -14,17 +14,20 @@ from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from stargraph.checkpoint.conformance._compare import absent, same, same_runs, same_summary
-from stargraph.checkpoint.conformance._findings import Finding, refused, told
+from stargraph.checkpoint.conformance._capabilities import Capability
+from stargraph.checkpoint.conformance._compare import absent, same, same_runs, same_steps, same_summary
+from stargraph.checkpoint.conformance._findings import Finding, expect, refused, told
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
-from stargraph.checkpoint.conformance._runs import NOON, begin, follow, rival
-from stargraph.checkpoint.protocol import ENDED, Checkpoint, Status
+from stargraph.checkpoint.conformance._runs import NOON, begin, follow, rivals
+from stargraph.checkpoint.conformance._views import in_order, pages
+from stargraph.checkpoint.protocol import ENDED, Checkpoint, RunSummary, Status
 from stargraph.errors import CheckpointConflictError, CheckpointError
 
 T = TypeVar("T")
 
 _RUNS = st.sampled_from(("a", "A", "a.b", "a:1"))
+LATER = NOON + timedelta(days=365)
 _HANDLES = st.integers(0, 1)
 _STATUSES = st.sampled_from(("running", "running", "running", "failed", "paused", "done"))
 _VALUES: st.SearchStrategy[object] = st.sampled_from(
@@ -38,10 +41,10 @@ def run_model(kit: Kit, *, examples: int, steps: int) -> str | None:
     Args:
         kit: makes the stores.
         examples: how many sequences of calls.
-        steps: how many calls in each, at the most.
+        steps: how many calls in each, at most.
 
     Returns:
-        What was found, with the calls that lead to it; None where all agrees.
+        What was found, with the calls that lead to it; None if all agrees.
     """
 
     class Bound(_Machine):
@@ -88,6 +91,8 @@ class _Machine(RuleBasedStateMachine):
         self._runner = asyncio.Runner()
         self._stack = AsyncExitStack()
         self._runs: dict[str, list[Checkpoint]] = {}
+        self._floors: dict[str, int] = {}
+        self._gone: set[str] = set()
         self._handles: list[Handle] = []
         self._made = 0
 
@@ -116,7 +121,10 @@ class _Machine(RuleBasedStateMachine):
             checkpoint = begin(run_id, state={"value": value}, timestamp=NOON + timedelta(seconds=self._made % 3))
         else:
             checkpoint = follow(steps[-1], status=status, changes={"value": value, "made": self._made})
-        if steps and steps[-1].status in ENDED:
+        if run_id in self._gone:
+            what = f"{naming(checkpoint)} of a deleted run"
+            self._do(refused(self._handles[handle].write(checkpoint), what, CheckpointError, "run-deleted"))
+        elif steps and steps[-1].status in ENDED:
             what = f"{naming(checkpoint)} of an ended run"
             self._do(refused(self._handles[handle].write(checkpoint), what, CheckpointError, "run-ended"))
         else:
@@ -126,13 +134,13 @@ class _Machine(RuleBasedStateMachine):
     @rule(run_id=_RUNS, handle=_HANDLES, back=st.integers(0, 3))
     def write_again(self, run_id: str, handle: int, back: int) -> None:
         if steps := self._runs.get(run_id):
-            self._do(self._handles[handle].write(steps[max(0, len(steps) - 1 - back)]))
+            self._do(self._handles[handle].write(steps[max(self._floors.get(run_id, 0), len(steps) - 1 - back)]))
 
-    @rule(run_id=_RUNS, handle=_HANDLES, back=st.integers(0, 3))
-    def conflict(self, run_id: str, handle: int, back: int) -> None:
+    @rule(run_id=_RUNS, handle=_HANDLES, back=st.integers(0, 3), who=st.integers(0, 4))
+    def conflict(self, run_id: str, handle: int, back: int, who: int) -> None:
         if steps := self._runs.get(run_id):
-            step = max(0, len(steps) - 1 - back)
-            other = rival(steps[step], steps[step - 1] if step else None)
+            step = max(self._floors.get(run_id, 0), len(steps) - 1 - back)
+            other, _ = list(rivals(steps[step], steps[step - 1] if step else None))[who]
             call = self._handles[handle].write(other)
             self._do(refused(call, f"{naming(other)} by a rival", CheckpointConflictError, "step-taken", other))
 
@@ -143,6 +151,9 @@ class _Machine(RuleBasedStateMachine):
         for _ in range(ahead + 1 if steps else ahead):
             late = follow(late, status="running")
         call = self._handles[handle].write(late)
+        if run_id in self._gone:
+            self._do(refused(call, f"{naming(late)} of a deleted run", CheckpointError, "run-deleted", late))
+            return
         self._do(refused(call, f"{naming(late)}, beyond the next step", CheckpointError, "step-gap", late))
 
     @rule(run_id=_RUNS, handle=_HANDLES)
@@ -159,9 +170,85 @@ class _Machine(RuleBasedStateMachine):
         steps = self._runs.get(run_id, [])
         found = self._do(self._handles[handle].read_at_step(run_id, step))
         if step < len(steps):
-            same(steps[step], found, f"read_at_step({run_id!r}, {step})")
+            if found is not None or step >= self._floors.get(run_id, 0):
+                same(steps[step], found, f"read_at_step({run_id!r}, {step})")
         else:
             absent(found, f"read_at_step({run_id!r}, {step})")
+
+    @rule(run_id=_RUNS, handle=_HANDLES, count=st.integers(1, 5), back=st.integers(0, 2), ended=st.booleans())
+    def append_batch(self, run_id: str, handle: int, count: int, back: int, ended: bool) -> None:
+        steps = self._runs.get(run_id, [])
+        if not self._has("batch") or (steps and steps[-1].status in ENDED):
+            return
+        self._made += 1
+        batch: list[Checkpoint] = []
+        for number in range(count):
+            last = batch[-1] if batch else steps[-1] if steps else None
+            status: Status = "done" if ended and number == count - 1 else "running"
+            if last is None:
+                batch.append(begin(run_id, metadata={"made": str(self._made % 3)}))
+            else:
+                batch.append(follow(last, status=status, changes={"made": [self._made, number]}))
+        # What is stored already may come first.
+        stored = steps[len(steps) - back :] if back and run_id not in self._floors else []
+        call = self._handles[handle].write_many([*stored, *batch])
+        if run_id in self._gone:
+            self._do(refused(call, "write_many of a deleted run", CheckpointError, "run-deleted"))
+            return
+        self._do(call)
+        self._runs.setdefault(run_id, []).extend(batch)
+
+    @rule(run_id=_RUNS, handle=_HANDLES)
+    def delete(self, run_id: str, handle: int) -> None:
+        if not self._has("deletion"):
+            return
+        there = self._do(self._handles[handle].delete_run(run_id))
+        expect(there is (run_id in self._runs), f"delete_run({run_id!r}) gave {there}")
+        if there:
+            self._delete(run_id)
+
+    def _delete(self, run_id: str) -> None:
+        del self._runs[run_id]
+        self._floors.pop(run_id, None)
+        self._gone.add(run_id)
+
+    @rule(handle=_HANDLES, keep=st.integers(0, 3), status=st.sampled_from(("running", "failed", "done", "paused")))
+    def prune(self, handle: int, keep: int, status: Status) -> None:
+        if not self._has("deletion"):
+            return
+        self._do(self._handles[handle].prune(older_than=LATER, statuses=(status,), keep_last=keep))
+        for run_id, steps in list(self._runs.items()):
+            if steps[-1].status == status and keep == 0:
+                self._delete(run_id)
+            elif steps[-1].status == status:
+                self._floors[run_id] = min(len(steps) - 1, max(self._floors.get(run_id, 0), len(steps) - keep))
+
+    @rule(run_id=_RUNS, handle=_HANDLES, newest_first=st.booleans())
+    def history(self, run_id: str, handle: int, newest_first: bool) -> None:
+        if self._has("history"):
+            steps = self._runs.get(run_id, [])
+            found = self._do(self._history(handle, run_id, newest_first))
+            least = steps[self._floors.get(run_id, 0) :]
+            # A driver may keep more than it must, to decode from.
+            wanted = steps[len(steps) - max(len(found), len(least)) :] if steps else []
+            same_steps(wanted[::-1] if newest_first else wanted, found, f"history({run_id!r}, {newest_first=})")
+
+    async def _history(self, handle: int, run_id: str, newest_first: bool) -> list[Checkpoint]:
+        return [found async for found in self._handles[handle].history(run_id, newest_first=newest_first)]
+
+    @rule(handle=_HANDLES, status=st.sampled_from((None, "running", "done", "failed")), limit=st.integers(1, 3))
+    def search(self, handle: int, status: Status | None, limit: int) -> None:
+        if self._has("search"):
+            chosen = [steps[-1] for steps in self._runs.values() if status in (None, steps[-1].status)]
+            wanted = in_order(map(RunSummary.from_checkpoint, chosen))
+            found = self._do(pages(self._handles[handle], limit=limit, status=status))
+            what = f"the pages of search(limit={limit}, status={status!r})"
+            same_runs([item.run_id for item in wanted], found, what)
+            for before, after in zip(wanted, found, strict=True):
+                same_summary(before, after, what)
+
+    def _has(self, capability: Capability) -> bool:
+        return capability in self.surroundings.declared
 
     @rule(handle=_HANDLES, limit=st.sampled_from((0, 1, 2, 100)), seconds=st.sampled_from((None, 0, 1, 2)))
     def list_runs(self, handle: int, limit: int, seconds: int | None) -> None:

@@ -149,10 +149,16 @@ async def _prune(scene: Scene, driver: Any, order: dict[str, Any]) -> _Call:
     return lambda: driver.prune(older_than=NOON + timedelta(days=365), keep_last=2)
 
 
+async def _prune_failed(scene: Scene, driver: Any, order: dict[str, Any]) -> _Call:
+    await driver.bootstrap()
+    return lambda: driver.prune(older_than=NOON + timedelta(days=365), statuses=("failed",), keep_last=0)
+
+
 _CALLS: Final[dict[str, Callable[[Any, Any, dict[str, Any]], Awaitable[_Call]]]] = {
     "bootstrap": _bootstrap,
     "write": _write,
     "write_many": _write_many,
     "delete_run": _delete_run,
     "prune": _prune,
+    "prune_failed": _prune_failed,
 }

@@ -76,6 +76,9 @@ class Target:
             written to.
         clock: takes a location and a timedelta; while the async context manager is open, the store's own clock is off
             by that much. A driver that asks its process for the time needs no such hook.
+        encryption: takes a location; returns a handle that is not bootstrapped and encrypts with the keys of
+            `STARGRAPH_ENCRYPTION_KEY`.
+        read_only: takes a location; returns a read-only handle that is not bootstrapped.
         url: takes a location; returns the URL that opens it with `from_url` of the driver's class.
         versions: returns the versions of what is tested, by name: the driver, the server. What it names is told in the
             report; nothing is guessed.
@@ -91,6 +94,8 @@ class Target:
     older_format: Callable[[str], AbstractAsyncContextManager[None]] | None = None
     outage: Callable[[str], AbstractAsyncContextManager[None]] | None = None
     clock: Callable[[str, timedelta], AbstractAsyncContextManager[None]] | None = None
+    encryption: Opener | None = None
+    read_only: Opener | None = None
     url: Callable[[str], str] | None = None
     versions: Callable[[], Mapping[str, str]] | None = None
     processes: bool = True
@@ -103,9 +108,9 @@ def looks_like_driver(thing: object) -> bool:
 
 
 @asynccontextmanager
-async def opened(target: Target, location: str) -> AsyncIterator[Checkpointer]:
-    """Open a handle as the target says, and close it if the target does not."""
-    thing: Any = target.open(location)
+async def opened(target: Target, location: str, opener: Opener | None = None) -> AsyncIterator[Checkpointer]:
+    """Open a handle as the target says, or as an opener does, and close it if that does not."""
+    thing: Any = (opener or target.open)(location)
     if looks_like_driver(thing):
         try:
             yield thing

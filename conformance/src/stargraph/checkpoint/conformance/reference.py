@@ -21,7 +21,9 @@ from stargraph.checkpoint.driver import (
     check_search,
     in_order,
     judge_append,
+    no_store_error,
     not_bootstrapped_error,
+    read_only_error,
     run_deleted_error,
 )
 from stargraph.checkpoint.protocol import (
@@ -38,7 +40,7 @@ from stargraph.checkpoint.protocol import (
     Status,
     Task,
 )
-from stargraph.errors import CheckpointError, StoreVersionError
+from stargraph.errors import CheckpointError, StoreUnavailableError, StoreVersionError
 
 __all__ = ["FORMAT", "MemoryCheckpointer", "MemoryStore", "MemoryStores", "target"]
 
@@ -54,11 +56,13 @@ class MemoryStore:
         format: the format of the store; None where it was not made yet.
         runs: the stored records of each run, by step.
         deleted: the runs that are gone for good.
+        reachable: whether calls reach it.
     """
 
     format: int | None = None
     runs: dict[str, dict[int, bytes]] = field(default_factory=dict)
     deleted: set[str] = field(default_factory=set)
+    reachable: bool = True
 
 
 class MemoryCheckpointer:
@@ -68,11 +72,13 @@ class MemoryCheckpointer:
     would; between the two turns nothing else can run, so each method is atomic.
 
     Args:
-        store: what the handles share; a new one where None.
+        store: what the handles share; a new one if None.
+        read_only: never change the store.
     """
 
-    def __init__(self, store: MemoryStore | None = None) -> None:
+    def __init__(self, store: MemoryStore | None = None, *, read_only: bool = False) -> None:
         self._store = store if store is not None else MemoryStore()
+        self.read_only = read_only
         self._state: str = "not-bootstrapped"
 
     async def bootstrap(self) -> None:
@@ -84,13 +90,19 @@ class MemoryCheckpointer:
                 reason="newer-format",
                 hint="Upgrade this software to the version that made the store.",
             )
+        if self._store.format is not None and self._store.format < FORMAT:
+            raise StoreVersionError(
+                f"the store has format {self._store.format}, and this software reads {FORMAT}", reason="older-format"
+            )
+        if self.read_only and self._store.format is None:
+            raise no_store_error("memory")
         self._store.format = FORMAT
         self._state = "ready"
         await self._turn()
 
     async def write(self, checkpoint: Checkpoint) -> None:
         """Append one checkpoint."""
-        self._ensure_ready()
+        self._ensure_writable("write")
         record = encode(checkpoint)
         await self._turn()
         self._append(checkpoint, record)
@@ -98,7 +110,7 @@ class MemoryCheckpointer:
 
     async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Append consecutive steps of one run."""
-        self._ensure_ready()
+        self._ensure_writable("write_many")
         check_batch(list(checkpoints))
         records = [encode(checkpoint) for checkpoint in checkpoints]
         await self._turn()
@@ -172,7 +184,7 @@ class MemoryCheckpointer:
 
     async def delete_run(self, run_id: str) -> bool:
         """Remove a run for good."""
-        self._ensure_ready()
+        self._ensure_writable("delete_run")
         await self._turn()
         return self._delete(run_id)
 
@@ -185,7 +197,7 @@ class MemoryCheckpointer:
         dry_run: bool = False,
     ) -> PruneReport:
         """Remove all but the last checkpoints of runs that stand still."""
-        self._ensure_ready()
+        self._ensure_writable("prune")
         bound = check_instant(older_than, "older_than")
         if keep_last < 0:
             raise ValueError(f"keep_last is {keep_last}: give 0 or more")
@@ -231,6 +243,13 @@ class MemoryCheckpointer:
 
     async def _turn(self) -> None:
         await asyncio.sleep(0)
+        if not self._store.reachable:
+            raise StoreUnavailableError("the store cannot be reached", reason="unavailable")
+
+    def _ensure_writable(self, what: str) -> None:
+        self._ensure_ready()
+        if self.read_only:
+            raise read_only_error(what)
 
     def _ensure_ready(self) -> None:
         if self._state == "not-bootstrapped":
@@ -322,7 +341,10 @@ class MemoryStores:
             open=lambda location: self._driver(self._stores[location]),
             location=self._location,
             stored_bytes=self,
-            newer_format=self._newer_format,
+            newer_format=lambda location: self._other_format(location, FORMAT + 1),
+            older_format=lambda location: self._other_format(location, FORMAT - 1),
+            outage=self._outage,
+            read_only=lambda location: self._read_only(self._stores[location]),
             processes=False,
         )
 
@@ -343,11 +365,24 @@ class MemoryStores:
         self._stores[location].runs[run_id][step] = data
 
     @asynccontextmanager
-    async def _newer_format(self, location: str) -> AsyncIterator[None]:
+    async def _other_format(self, location: str, number: int) -> AsyncIterator[None]:
         store = self._stores[location]
-        before, store.format = store.format, FORMAT + 1
+        before, store.format = store.format, number
         yield
         store.format = before
+
+    @asynccontextmanager
+    async def _outage(self, location: str) -> AsyncIterator[None]:
+        store = self._stores[location]
+        store.reachable = False
+        yield
+        store.reachable = True
+
+    def _read_only(self, store: MemoryStore) -> Checkpointer:
+        handle = self._driver(store)
+        assert isinstance(handle, MemoryCheckpointer)
+        handle.read_only = True
+        return handle
 
 
 target: Final = MemoryStores().target()

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from stargraph.checkpoint.conformance._capabilities import PROTOCOLS
+from stargraph.checkpoint.conformance._capabilities import PROTOCOLS, methods_of
 from stargraph.checkpoint.conformance._compare import absent, same, same_runs
 from stargraph.checkpoint.conformance._findings import Finding, expect, refused, together, told
 from stargraph.checkpoint.conformance._handle import naming
@@ -47,6 +47,29 @@ async def methods(kit: Kit) -> None:
         expect(
             inspect.iscoroutinefunction(inspect.unwrap(method)),
             f"{name} is not a coroutine function (`async def`)",
+        )
+
+
+@group.check(
+    "whole_capabilities",
+    "A driver that has some of the methods of a capability has them all: who asks by `isinstance` must find it.",
+    contract="Capabilities: `isinstance` with the protocol tells",
+    usual_cause="A method is missing or has another name, so the engine and the command line take the capability for "
+    "absent, and this kit leaves its checks out.",
+    needs=("bootstrap.methods",),
+)
+async def whole_capabilities(kit: Kit) -> None:
+    handle = await kit.unready()
+    if kit.target.capabilities is not None:
+        return
+    for name, protocol in PROTOCOLS.items():
+        wanted = methods_of(protocol)
+        had = {method for method in wanted if callable(getattr(handle.driver, method, None))}
+        lacks = sorted(wanted - had)
+        expect(
+            not had or not lacks,
+            f"the driver has {', '.join(sorted(had))} and lacks {', '.join(lacks)}: {name} is all of them, or none;"
+            " or say in the target which capabilities it has",
         )
 
 

@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from stargraph.checkpoint.conformance._compare import same
+from stargraph.checkpoint.conformance._compare import same, same_steps
 from stargraph.checkpoint.conformance._findings import Finding, expect, refused, together, told
+from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import begin, chain, follow
+from stargraph.checkpoint.conformance._runs import NOON, begin, chain, follow
+from stargraph.checkpoint.conformance._views import Book, agree
+from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointError
 
 group: Final = Group("closing", needs=("steps.append_and_read",), capability="closing")
@@ -114,10 +117,107 @@ async def refuses_after(kit: Kit) -> None:
         "read_at_step": lambda: handle.read_at_step("run", 0),
         "list_runs": handle.list_runs,
     }
+    calls |= optional_calls(kit, handle, steps)
     for name, call in calls.items():
         await refused(call(), f"{name} after close()", CheckpointError, "closed")
     other = await kit.open()
     same(steps[-1], await other.read_latest("run"), "read_latest('run') of another handle after close()")
+
+
+def optional_calls(kit: Kit, handle: Handle, steps: list[Checkpoint]) -> dict[str, Callable[[], Awaitable[object]]]:
+    """A call of each optional method that the driver has; each changes nothing, or what may be changed again."""
+    run_id = steps[0].run_id
+    calls: dict[str, Callable[[], Awaitable[object]]] = {}
+    if "history" in kit.declared:
+        calls["history"] = lambda: anext(handle.history(run_id))
+        calls["history(newest_first=True)"] = lambda: anext(handle.history(run_id, newest_first=True))
+    if "search" in kit.declared:
+        calls["search"] = handle.search
+        calls["count_runs"] = handle.count_runs
+    if "trees" in kit.declared:
+        calls["children"] = lambda: handle.children(run_id)
+    if "batch" in kit.declared:
+        calls["write_many"] = lambda: handle.write_many([follow(steps[-1])])
+        calls["write_many of nothing"] = lambda: handle.write_many([])
+    if "deletion" in kit.declared:
+        calls["delete_run of an unknown run"] = lambda: handle.delete_run("nobody")
+        calls["prune"] = lambda: handle.prune(older_than=NOON, dry_run=True)
+    return calls
+
+
+@group.check(
+    "every_call_in_flight",
+    "close() beside calls of every kind in flight: each ends as if it had come before or after, and none hangs; what "
+    "was acknowledged is there, in every read.",
+    contract=_CONTRACT,
+    usual_cause="Reads fail with the library's own error, a batch is cut in its middle, or an iteration that was begun "
+    "waits for ever.",
+    needs=("closing.with_calls_in_flight",),
+)
+async def every_call_in_flight(kit: Kit) -> None:
+    for turn in range(6):
+        location = await kit.fresh_location()
+        handle, book = await kit.open(location), Book()
+        steps = chain(length=4)
+        for checkpoint in steps:
+            await handle.write(checkpoint)
+        new = [chain(f"new-{number}", 6, metadata={"team": "blue"}) for number in range(4)]
+        calls: dict[str, Callable[[], Awaitable[object]]] = {
+            "read_latest": lambda: handle.read_latest("run"),  # noqa: B023  # called in this turn
+            "read_at_step": lambda: handle.read_at_step("run", 1),  # noqa: B023
+            "list_runs": handle.list_runs,
+        }
+        calls |= {name: call for name, call in optional_calls(kit, handle, steps).items() if "write_many" not in name}
+        if "history" in kit.declared:
+            calls["history"] = lambda: _whole_history(handle, steps)  # noqa: B023
+        names = kit.random.sample(list(calls), len(calls))
+        tasks = {name: asyncio.ensure_future(calls[name]()) for name in names}
+        writes = {run[0].run_id: asyncio.ensure_future(_written(kit, handle, run)) for run in new}
+        for _ in range(turn * 2):
+            await asyncio.sleep(0)
+        await handle.close()
+        outcomes = dict(zip(tasks, await asyncio.gather(*tasks.values(), return_exceptions=True), strict=True))
+        for name, outcome in outcomes.items():
+            if isinstance(outcome, Finding):
+                raise outcome
+            if isinstance(outcome, BaseException) and not isinstance(outcome, CheckpointError):
+                raise Finding(
+                    f"{name} beside close() raised {told(outcome)}; the contract wants its result or CheckpointError"
+                ) from outcome
+        counts = await asyncio.gather(*writes.values(), return_exceptions=True)
+        await handle.bootstrap()
+        book.wrote(*steps)
+        for run, count in zip(new, counts, strict=True):
+            if isinstance(count, BaseException):
+                raise Finding(f"a write beside close() raised {told(count)}") from count
+            latest = await handle.read_latest(run[0].run_id)
+            last = -1 if latest is None else latest.step
+            what = f"{count} steps of {run[0].run_id!r} were acknowledged beside close(), and {last + 1} are there"
+            expect(count - 1 <= last, what)
+            if latest is not None:
+                book.wrote(*run[: last + 1])
+        for reader in (handle, await kit.open(location)):
+            await agree(reader, book, kit.declared, "after close() beside calls of every kind")
+
+
+async def _whole_history(handle: Handle, steps: list[Checkpoint]) -> None:
+    found = [found async for found in handle.history("run")]
+    same_steps(steps, found, "history('run') beside close()")
+
+
+async def _written(kit: Kit, handle: Handle, run: list[Checkpoint]) -> int:
+    """Write a run, in a batch if the driver can, and return how many steps were acknowledged."""
+    count = 0
+    try:
+        if "batch" in kit.declared:
+            await handle.write_many(run[:3])
+            count = 3
+        for checkpoint in run[count:]:
+            await handle.write(checkpoint)
+            count += 1
+    except CheckpointError:
+        return count
+    return count
 
 
 @group.check(

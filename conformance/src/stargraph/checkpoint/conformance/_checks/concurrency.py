@@ -8,13 +8,14 @@ from typing import Final
 
 from stargraph.checkpoint.conformance._compare import same, same_runs
 from stargraph.checkpoint.conformance._findings import Finding, attempt, expect, together, told
-from stargraph.checkpoint.conformance._handle import Handle
+from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._linearizability import Call, violation
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import begin, chain, executor_id, follow, rival
+from stargraph.checkpoint.conformance._views import Book, agree
 from stargraph.checkpoint.protocol import Checkpoint
-from stargraph.errors import CheckpointConflictError, StoreUnavailableError
+from stargraph.errors import CheckpointConflictError, CheckpointError, StoreUnavailableError
 
 group: Final = Group("concurrency", needs=("steps.append_and_read",))
 
@@ -162,6 +163,7 @@ async def one_winner_many_processes(kit: Kit) -> None:
     "Seeded random calls of many tasks on many handles look as if they had happened one after the other.",
     contract="write; read_latest; read_at_step: fencing and read-your-writes",
     usual_cause="A cache is filled before the write is acknowledged, or a reader's snapshot is too old.",
+    version=2,
     needs=("concurrency.one_winner_many_handles",),
 )
 async def linearizable(kit: Kit) -> None:
@@ -173,8 +175,12 @@ async def linearizable(kit: Kit) -> None:
         chance = kit.random
         for turn in range(40):
             handle = handles[chance.randrange(len(handles))]
-            kind = chance.choice(("write", "write", "latest", "at_step"))
+            kind = chance.choice(("write", "write", "latest", "at_step", "list", "search", "history"))
             began = next(clock)
+            if kind in ("list", "search", "history"):
+                step = await _last_step(kit, handle, kind)
+                calls.append(Call("latest", None, None, "read", began, next(clock), step))
+                continue
             if kind == "latest":
                 found = await handle.read_latest("run")
                 digest, step = (found.digest, found.step) if found else (None, -1)
@@ -196,6 +202,15 @@ async def linearizable(kit: Kit) -> None:
         stored.append(found.digest if found else "")
     broken = violation(calls, stored)
     expect(broken is None, f"{broken} (seed {kit.seed}, {len(calls)} calls)")
+
+
+async def _last_step(kit: Kit, handle: Handle, kind: str) -> int:
+    """The latest step of the run as a list, a search or a history says; -1 if there is no such run."""
+    if kind == "history" and "history" in kit.declared:
+        return max([found.step async for found in handle.history("run", newest_first=True)], default=-1)
+    if kind == "search" and "search" in kit.declared:
+        return max([item.last_step for item in (await handle.search(graph_id="conformance")).items], default=-1)
+    return max([item.last_step for item in await handle.list_runs()], default=-1)
 
 
 async def _write_next(handle: Handle, number: int, turn: int, calls: list[Call], clock: object) -> None:
@@ -220,6 +235,59 @@ async def _write_next(handle: Handle, number: int, turn: int, calls: list[Call],
         raise Finding(f"a write that came too late raised {told(refusal)}; the contract wants CheckpointConflictError")
     outcome = "conflict" if refusal else "acked"
     calls.append(Call("write", mine.step, mine.digest, outcome, began, next(clock)))  # type: ignore[arg-type]
+
+
+@group.check(
+    "neighbours_of_a_refusal",
+    "Of writes that are made at once, some of which are refused or cancelled, each is told what became of itself: the "
+    "good ones are stored, and the refused ones are not.",
+    contract="write; cancellation",
+    usual_cause="Writes that share a commit share its outcome too: one that is refused takes the others with it, or "
+    "one that is cancelled or refused is acknowledged, or dropped, with the rest.",
+    needs=("concurrency.many_tasks", "steps.usable_after_refusal"),
+)
+async def neighbours_of_a_refusal(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    book = Book()
+    bases = [chain(f"run-{number:02d}", 3) for number in range(12)]
+    for steps in bases:
+        for checkpoint in steps:
+            await handle.write(checkpoint)
+        book.wrote(*steps)
+    for _ in range(4):
+        calls: list[tuple[str, Checkpoint, asyncio.Future[None]]] = []
+        for number, steps in enumerate(bases):
+            kind = ("good", "conflict", "good", "gap", "good", "cancelled")[number % 6]
+            good = follow(steps[-1], changes={"turn": kit.random.random()})
+            given = {
+                "good": good,
+                "cancelled": good,
+                "conflict": rival(steps[-1], steps[-2]),
+                "gap": follow(good),
+            }[kind]
+            calls.append((kind, given, asyncio.ensure_future(handle.write(given))))
+        await asyncio.sleep(0)
+        for kind, _given, task in calls:
+            if kind == "cancelled":
+                task.cancel()
+        outcomes = await asyncio.gather(*(task for _, _, task in calls), return_exceptions=True)
+        for (kind, given, _), steps, outcome in zip(calls, bases, outcomes, strict=True):
+            what = f"{naming(given)} beside others that were refused and cancelled"
+            if kind == "good":
+                if outcome is not None:
+                    raise Finding(f"{what} raised {outcome!r}; it is a good one")
+            elif kind == "cancelled":
+                refusal = await attempt(handle.write(given))
+                expect(refusal is None, f"{what}: written again after it was cancelled, it was refused: {refusal!r}")
+            else:
+                reason = "step-taken" if kind == "conflict" else "step-gap"
+                wanted = isinstance(outcome, CheckpointError) and outcome.reason == reason
+                expect(wanted, f"{what} gave {outcome!r}; the contract wants it refused with {reason!r}")
+                continue
+            steps.append(given)
+            book.wrote(given)
+    for reader in (handle, other, await kit.open()):
+        await agree(reader, book, kit.declared, "after writes that were made beside refused and cancelled ones")
 
 
 def _raise_first(outcomes: Sequence[object], who: str) -> None:

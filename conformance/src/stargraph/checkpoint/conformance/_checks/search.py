@@ -185,6 +185,49 @@ async def pages_while_runs_start(kit: Kit) -> None:
 
 
 @group.check(
+    "pages_while_runs_change",
+    "Runs that start, older ones too, go on, or are deleted while pages are read, the one that the cursor was made of "
+    "among them, neither repeat nor hide the others.",
+    contract=_CONTRACT,
+    usual_cause="The cursor names a run or a row, and the page begins after it: if it is gone, the page is empty, or "
+    "begins anew.",
+    needs=("search.pages_while_runs_start",),
+)
+async def pages_while_runs_change(kit: Kit) -> None:
+    for filters in ({}, {"graph_id": "conformance"}, {"status": "running"}):
+        location = await kit.fresh_location()
+        handle, other = await kit.open(location), await kit.open(location)
+        runs = [begin(f"old-{number:02d}", timestamp=NOON + timedelta(seconds=number // 2)) for number in range(16)]
+        for checkpoint in runs:
+            await handle.write(checkpoint)
+        stable = {checkpoint.run_id for checkpoint in runs}
+        page = await handle.search(limit=3, **filters)
+        seen = list(page.items)
+        turn = 0
+        while page.next_cursor is not None and turn < 40:
+            turn += 1
+            await other.write(begin(f"new-{turn}", timestamp=NOON + timedelta(days=turn)))
+            await other.write(begin(f"late-{turn}", timestamp=NOON + timedelta(seconds=8 - turn, microseconds=7)))
+            moved = seen[0]
+            before = await other.read_latest(moved.run_id)
+            if before is not None:
+                await other.write(follow(before))
+            if "deletion" in kit.declared:
+                await other.delete_run(seen[-1].run_id)
+                stable.discard(seen[-1].run_id)
+            page = await handle.search(limit=3, cursor=page.next_cursor, **filters)
+            seen.extend(page.items)
+        ids = [item.run_id for item in seen]
+        what = f"the pages of search(limit=3, {filters}) while runs started, went on and were deleted"
+        expect(len(ids) == len(set(ids)), f"{what} gave a run twice: {ids}")
+        missing = sorted(stable - set(ids))
+        expect(not missing, f"{what} left out {missing}, which were there all the time")
+        old = [run_id for run_id in ids if run_id.startswith("old-")]
+        wanted = sorted(old, key=lambda run_id: (-(int(run_id[4:]) // 2), run_id))
+        expect(old == wanted, f"{what} gave the runs in the order {old}; the contract wants {wanted}")
+
+
+@group.check(
     "bad_arguments_refused",
     "A naive since, a negative limit and a foreign cursor are refused with a ValueError.",
     contract=_CONTRACT,

@@ -18,12 +18,13 @@ group: Final = Group("stateful", needs=("steps.append_and_read",))
     contract="Checkpointer protocol",
     usual_cause="Two features that work alone do not work together; the finding lists the calls.",
     needs=("steps.conflict_keeps_stored", "steps.ended_refused", "list_runs.newest_first", "durability.other_handle"),
+    version=2,
     deadline=120,
 )
 async def agrees_with_model(kit: Kit) -> None:
     from stargraph.checkpoint.conformance._model import run_model
 
     # Hypothesis is synchronous: it gets a thread, and in it a loop of its own.
-    failure = await asyncio.to_thread(run_model, kit, examples=40 if kit.thorough else 8, steps=25)
+    failure = await asyncio.to_thread(run_model, kit, examples=40 if kit.thorough else 8, steps=30)
     if failure is not None:
         raise Finding(failure)

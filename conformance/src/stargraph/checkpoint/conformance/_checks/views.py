@@ -13,6 +13,7 @@ from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import NOON, begin, chain, follow, rivals
+from stargraph.checkpoint.conformance._staging import Stage
 from stargraph.checkpoint.conformance._views import STATUSES, Book, agree, histories_agree, lists_agree, searches_agree
 from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, Status
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreVersionError
@@ -260,6 +261,95 @@ async def after_cancellation(kit: Kit) -> None:
                 await handle.delete_run(gone[0].run_id)
     for each in (handle, reader):
         await agree(each, book, kit.declared, "after calls that were cancelled and made again")
+
+
+@group.check(
+    "after_kill",
+    "After a process was killed inside a call, between any two lines that change the store, every read agrees on what "
+    "is there, in handles that were open and in new ones; the same call, made again, finishes the work.",
+    contract=f"{_CONTRACT}; atomic",
+    usual_cause="A record and its index are stored one after the other: a run is in no list, or is in one and nowhere "
+    "else; what comes to bring them together finds the record and believes that all is done.",
+    needs=("crash.killed_in_write",),
+    processes=True,
+    deadline=120,
+)
+async def after_kill(kit: Kit) -> None:
+    stage = await Stage.open(kit)
+    calls = ["write_first", "write"]
+    calls += ["write_many"] if "batch" in kit.declared else []
+    calls += ["delete_run", "prune"] if "deletion" in kit.declared else []
+    for call in calls:
+        played = "write" if call == "write_first" else call
+        location, _ = await _with_runs(kit, call)
+        stage.elsewhere(location)
+        moments = await stage.moments(played, run_id="run", size=3000)
+        for moment in kit.random.sample(moments, min(len(moments), 10)):
+            location, book = await _with_runs(kit, call)
+            near = await kit.open(location)
+            await agree(near, book, kit.declared, "before a kill")
+            stage.elsewhere(location)
+            await stage.kill_at(moment, played, run_id="run", size=3000)
+            when = f"after a process was killed at {moment}, inside {played}"
+            newcomer = await kit.open(location)
+            await _as_read(newcomer, book)
+            for reader in (newcomer, near):
+                await agree(reader, book, kit.declared, when)
+            await _finish(newcomer, book, call)
+            for reader in (near, newcomer):
+                await agree(reader, book, kit.declared, f"{when}, and the call was made again")
+            await near.leave()
+            await newcomer.leave()
+
+
+async def _with_runs(kit: Kit, call: str) -> tuple[str, Book]:
+    """Return a store with a run beside the one that the call is about, which is there unless the call begins it."""
+    location, book = await kit.fresh_location(), Book()
+    handle = await kit.open(location)
+    runs = [chain("other", 2, timestamp=NOON - timedelta(hours=1), metadata={"team": "blue"})]
+    if call != "write_first":
+        runs.append(chain(length=5, last_status="done" if call in ("prune", "delete_run") else None))
+    await write_all(handle, book, *runs)
+    await handle.leave()
+    return location, book
+
+
+async def _as_read(handle: Handle, book: Book) -> None:
+    """Make a book say of the run what its reads say: which of its steps are there."""
+    before = book.runs.get("run", [])
+    latest = await handle.read_latest("run")
+    if latest is None:
+        if before:
+            book.deleted("run")
+        return
+    steps = list(before)
+    for step in range(len(before), latest.step + 1):
+        found = await handle.read_at_step("run", step)
+        if found is None:
+            raise Finding(f"read_at_step('run', {step}) gave None below the latest step {latest.step}")
+        steps.append(found)
+    book.runs["run"] = steps
+    kept = {step.step for step in steps if await handle.read_at_step("run", step.step) is not None}
+    if len(kept) < len(steps):
+        book.floors["run"] = kept
+
+
+async def _finish(handle: Handle, book: Book, call: str) -> None:
+    """Make the call again that was cut short, as its caller would."""
+    steps = book.runs.get("run", [])
+    if call == "delete_run":
+        await handle.delete_run("run")
+        if steps:
+            book.deleted("run")
+        else:
+            expect("run" in book.gone, "a run that was being deleted is gone")
+    elif call == "prune":
+        await handle.prune(older_than=LATER, keep_last=2)
+        book.pruned("run", [checkpoint.step for checkpoint in steps[-2:]])
+    elif steps:
+        await handle.write(steps[-1])
+    else:
+        await write_all(handle, book, [begin()])
 
 
 @group.check(

@@ -1,0 +1,329 @@
+"""Two operations of which one is stopped between its check and its change: the other one comes in between.
+
+In one process an operation is stopped at each of its awaits; in others it is frozen between two lines that change the
+store. Whatever the order of the two turns out to be, what the store holds is what that order makes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any, Final
+
+from stargraph.checkpoint.conformance._findings import Finding, attempt, expect, told
+from stargraph.checkpoint.conformance._handle import Handle
+from stargraph.checkpoint.conformance._interleaving import interleaved
+from stargraph.checkpoint.conformance._kit import Kit
+from stargraph.checkpoint.conformance._registry import Group
+from stargraph.checkpoint.conformance._runs import NOON, chain, executor_id, follow
+from stargraph.checkpoint.conformance._staging import PATIENCE, Stage
+from stargraph.checkpoint.conformance._views import Book, agree, runs_agree
+from stargraph.checkpoint.protocol import Checkpoint, Status
+from stargraph.errors import CheckpointConflictError, CheckpointError, StoreUnavailableError
+
+group: Final = Group("interleaving", needs=("steps.append_and_read", "durability.other_handle"))
+
+_CONTRACT: Final = "write, rules 2 to 9; RunDeletion; BatchAppend: atomic"
+_LATER: Final = NOON + timedelta(days=365)
+_FAILED: Final[tuple[Status, ...]] = ("failed",)
+_POINTS: Final = 40
+_MOMENTS: Final = 12
+
+Scene = Callable[[Handle, Handle, list[Checkpoint]], tuple[Awaitable[Any], Callable[[], Awaitable[Any]]]]
+
+
+def _failed(run_id: str) -> list[Checkpoint]:
+    return chain(run_id, 5, last_status="failed")
+
+
+def _resumed(steps: list[Checkpoint]) -> Checkpoint:
+    return follow(steps[-1], event="resumed", status="running", executor_id=executor_id(2))
+
+
+async def _each_point(kit: Kit, scene: Scene, judge: Callable[[Book, list[Checkpoint], Any, Any, str], None]) -> None:
+    """Stop an operation at its first await, its second, … until it has no more; judge each time what came of it."""
+    location = await kit.fresh_location()
+    one, other, book = await kit.open(location), await kit.open(location), Book()
+    for point in range(_POINTS):
+        steps = _failed(f"run-{point}")
+        for checkpoint in steps:
+            await one.write(checkpoint)
+        operation, meanwhile = scene(one, other, steps)
+        first, second, reached = await interleaved(operation, point, meanwhile)
+        for outcome in (first, second):
+            if isinstance(outcome, Exception) and not isinstance(outcome, CheckpointError):
+                raise Finding(f"one of two calls side by side raised {told(outcome)}") from outcome
+        what = f"after two calls of which one was stopped at await {point + 1}"
+        judge(book, steps, first, second, what)
+        alone = Book(
+            {run_id: found for run_id, found in book.runs.items() if run_id == steps[0].run_id},
+            book.floors,
+            {run_id: found for run_id, found in book.gone.items() if run_id == steps[0].run_id},
+        )
+        for handle in (one, other):
+            await runs_agree(handle, alone, kit.declared, what)
+        if not reached:
+            break
+    await agree(await kit.open(location), book, kit.declared, "after calls were stopped in the middle")
+
+
+def _refusal(outcome: Any) -> str | None:
+    """The reason for which a call was refused; None if it succeeded."""
+    return outcome.reason if isinstance(outcome, CheckpointError) else None
+
+
+def _judge_deletion(book: Book, steps: list[Checkpoint], deleted: Any, wrote: Any, what: str) -> None:
+    """A run that is deleted is gone, whatever was written before or is refused after."""
+    run_id = steps[0].run_id
+    expect(deleted is True, f"delete_run({run_id!r}) beside a write gave {deleted!r}")
+    expect(
+        _refusal(wrote) in (None, "run-deleted"),
+        f"a write {what}, one of which deleted the run, was refused with {wrote!r}",
+    )
+    book.gone[run_id] = [*steps, _resumed(steps)]
+
+
+@group.check(
+    "delete_and_write",
+    "A deletion and a write side by side: the run is gone, and the write came before or is refused.",
+    contract=_CONTRACT,
+    usual_cause="The tombstone is looked for before the step is stored, and not in the same transaction.",
+    needs=("deletion.stays_deleted",),
+    capability="deletion",
+    deadline=60,
+)
+async def delete_and_write(kit: Kit) -> None:
+    await _each_point(
+        kit,
+        lambda one, other, steps: (one.delete_run(steps[0].run_id), lambda: other.write(_resumed(steps))),
+        _judge_deletion,
+    )
+    await _each_point(
+        kit,
+        lambda one, other, steps: (one.write(_resumed(steps)), lambda: other.delete_run(steps[0].run_id)),
+        lambda book, steps, wrote, deleted, what: _judge_deletion(book, steps, deleted, wrote, what),
+    )
+
+
+def _removes(one: Handle, keep_last: int) -> Awaitable[Any]:
+    return one.prune(older_than=_LATER, statuses=_FAILED, keep_last=keep_last)
+
+
+def _judge_removal(book: Book, steps: list[Checkpoint], pruned: Any, wrote: Any, what: str) -> None:
+    """A run that was resumed before the prune stays whole; one that was pruned before it refuses the step."""
+    run_id = steps[0].run_id
+    if isinstance(pruned, Exception):
+        raise Finding(f"prune(keep_last=0) beside a write raised {told(pruned)}") from pruned
+    if wrote is None:
+        book.runs[run_id] = [*steps, _resumed(steps)]
+        return
+    expect(_refusal(wrote) == "run-deleted", f"a write {what}, one of which pruned the run, gave {wrote!r}")
+    book.gone[run_id] = steps
+
+
+def _judge_pruning(book: Book, steps: list[Checkpoint], pruned: Any, wrote: Any, what: str) -> None:
+    if isinstance(pruned, Exception):
+        raise Finding(f"prune(keep_last=1) beside a write raised {told(pruned)}") from pruned
+    expect(wrote is None, f"a write {what}, one of which was prune(keep_last=1), was refused with {wrote!r}")
+    book.runs[steps[0].run_id] = [*steps, _resumed(steps)]
+    book.floors[steps[0].run_id] = {steps[-1].step, steps[-1].step + 1}
+
+
+@group.check(
+    "prune_and_write",
+    "A prune and a run that goes on meanwhile: the run that went on stays, or the step is refused.",
+    contract=_CONTRACT,
+    usual_cause="prune reads which runs stand still, and removes them later without looking again.",
+    needs=("deletion.prune_keeps_last", "deletion.keep_last_zero_removes"),
+    capability="deletion",
+    deadline=60,
+)
+async def prune_and_write(kit: Kit) -> None:
+    for keep_last, judge in ((0, _judge_removal), (1, _judge_pruning)):
+        await _each_point(
+            kit,
+            lambda one, other, steps, keep=keep_last: (  # type: ignore[misc]
+                _removes(one, keep),
+                lambda: other.write(_resumed(steps)),
+            ),
+            judge,
+        )
+        await _each_point(
+            kit,
+            lambda one, other, steps, keep=keep_last: (  # type: ignore[misc]
+                one.write(_resumed(steps)),
+                lambda: _removes(other, keep),
+            ),
+            lambda book, steps, wrote, pruned, what, judge=judge: judge(book, steps, pruned, wrote, what),  # type: ignore[misc]
+        )
+
+
+@group.check(
+    "delete_twice",
+    "Of two deletions side by side, or a deletion and a prune, one removes the run and the run is gone.",
+    contract=_CONTRACT,
+    usual_cause="Whether the run is there is looked up before the transaction that removes it.",
+    needs=("deletion.stays_deleted",),
+    capability="deletion",
+    deadline=60,
+)
+async def delete_twice(kit: Kit) -> None:
+    def both(book: Book, steps: list[Checkpoint], first: Any, second: Any, what: str) -> None:
+        expect(
+            {first, second} == {True, False},
+            f"two deletions of one run side by side gave {first!r} and {second!r}; one of them removed it",
+        )
+        book.gone[steps[0].run_id] = steps
+
+    def pruned(book: Book, steps: list[Checkpoint], first: Any, second: Any, what: str) -> None:
+        expect(not isinstance(first, Exception), f"a deletion beside a prune raised {first!r}")
+        expect(not isinstance(second, Exception), f"a prune beside a deletion raised {second!r}")
+        removed = (first is True) + second.runs
+        expect(removed == 1, f"delete_run gave {first} and prune {second}: one of them removed the run")
+        book.gone[steps[0].run_id] = steps
+
+    await _each_point(
+        kit,
+        lambda one, other, steps: (one.delete_run(steps[0].run_id), lambda: other.delete_run(steps[0].run_id)),
+        both,
+    )
+    await _each_point(
+        kit, lambda one, other, steps: (one.delete_run(steps[0].run_id), lambda: _removes(other, 0)), pruned
+    )
+
+
+def _batch(steps: list[Checkpoint]) -> list[Checkpoint]:
+    found = [follow(steps[-1], status="running", executor_id=executor_id(1))]
+    for _ in range(4):
+        found.append(follow(found[-1]))
+    return found
+
+
+@group.check(
+    "batch_and_others",
+    "A batch beside a write of another executor, or a deletion: one of the two comes first, and the run is what that "
+    "makes of it.",
+    contract=_CONTRACT,
+    usual_cause="The batch is judged once, before it is stored, and not in the transaction that stores it.",
+    needs=("batch.conflict_stores_nothing",),
+    capability="batch",
+    deadline=60,
+)
+async def batch_and_others(kit: Kit) -> None:
+    def rivals(book: Book, steps: list[Checkpoint], batched: Any, wrote: Any, what: str) -> None:
+        run_id = steps[0].run_id
+        outcomes = [batched is None, wrote is None]
+        expect(sum(outcomes) == 1, f"a batch and a rival's write {what} gave {batched!r} and {wrote!r}: one must win")
+        loser = wrote if outcomes[0] else batched
+        expect(isinstance(loser, CheckpointConflictError), f"the loser of a batch and a rival's write got {loser!r}")
+        book.runs[run_id] = [*steps, *(_batch(steps) if outcomes[0] else [_resumed(steps)])]
+
+    def deleted(book: Book, steps: list[Checkpoint], batched: Any, gone: Any, what: str) -> None:
+        expect(gone is True, f"delete_run beside a batch gave {gone!r}")
+        expect(_refusal(batched) in (None, "run-deleted"), f"a batch beside a deletion gave {batched!r}")
+        book.gone[steps[0].run_id] = [*steps, *_batch(steps)]
+
+    await _each_point(
+        kit, lambda one, other, steps: (one.write_many(_batch(steps)), lambda: other.write(_resumed(steps))), rivals
+    )
+    await _each_point(
+        kit,
+        lambda one, other, steps: (one.write(_resumed(steps)), lambda: other.write_many(_batch(steps))),
+        lambda book, steps, wrote, batched, what: rivals(book, steps, batched, wrote, what),
+    )
+    if "deletion" in kit.declared:
+        await _each_point(
+            kit,
+            lambda one, other, steps: (one.write_many(_batch(steps)), lambda: other.delete_run(steps[0].run_id)),
+            deleted,
+        )
+
+
+@group.check(
+    "frozen_in_deletion",
+    "A process that is frozen inside delete_run or prune, between any two lines that change the store, while the run "
+    "goes on: what was acknowledged is there, or the run was gone before.",
+    contract=_CONTRACT,
+    usual_cause="Which runs to remove is read in one transaction and removed in another one, or without a condition.",
+    needs=("interleaving.prune_and_write", "deletion.killed"),
+    capability="deletion",
+    processes=True,
+    deadline=120,
+)
+async def frozen_in_deletion(kit: Kit) -> None:
+    stage = await Stage.open(kit)
+    for call in ("prune_failed", "delete_run"):
+        stage.elsewhere(location := await kit.fresh_location())
+        await _write_failed(await kit.open(location), "run")
+        moments = await stage.moments(call, run_id="run")
+        for moment in kit.random.sample(moments, min(len(moments), _MOMENTS)):
+            stage.elsewhere(location := await kit.fresh_location())
+            handle, book = await kit.open(location), Book()
+            steps = await _write_failed(handle, "run")
+            what = f"a process was frozen at {moment}, inside {call}"
+            if await stage.freeze_at(moment, call, run_id="run") is not None:
+                continue
+            writing = asyncio.ensure_future(attempt(handle.write(_resumed(steps))))
+            await asyncio.wait([writing], timeout=PATIENCE / 2)
+            await stage.wake()
+            refusal = await writing
+            while isinstance(refusal, StoreUnavailableError):
+                await asyncio.sleep(0.05)
+                refusal = await attempt(handle.write(_resumed(steps)))
+            if call == "delete_run":
+                _judge_deletion(book, steps, True, refusal, what)
+            else:
+                _judge_removal(book, steps, None, refusal, what)
+            for reader in (handle, await kit.open(location)):
+                await agree(reader, book, kit.declared, f"after {what}, and the run went on meanwhile")
+
+
+async def _write_failed(handle: Handle, run_id: str) -> list[Checkpoint]:
+    steps = _failed(run_id)
+    for checkpoint in steps:
+        await handle.write(checkpoint)
+    return steps
+
+
+@group.check(
+    "frozen_in_batch",
+    "A process that is frozen inside write_many, between any two lines that change the store, and overtaken: one of "
+    "the two wins, and the run is a chain.",
+    contract=_CONTRACT,
+    usual_cause="The batch is judged in one transaction and stored in another one, or without a condition.",
+    needs=("interleaving.batch_and_others", "batch.killed"),
+    capability="batch",
+    processes=True,
+    deadline=120,
+)
+async def frozen_in_batch(kit: Kit) -> None:
+    stage = await Stage.open(kit)
+    handle, book = await kit.open(), Book()
+    await _write_failed(handle, "recorded")
+    moments = await stage.moments("write_many", run_id="recorded", size=3000)
+    for number, moment in enumerate(kit.random.sample(moments, min(len(moments), _MOMENTS))):
+        run_id = f"run-{number}"
+        steps = await _write_failed(handle, run_id)
+        what = f"a process was frozen at {moment}, inside write_many"
+        if await stage.freeze_at(moment, "write_many", run_id=run_id, size=3000) is not None:
+            continue
+        mine = _resumed(steps)
+        writing = asyncio.ensure_future(attempt(handle.write(mine)))
+        await asyncio.wait([writing], timeout=PATIENCE / 2)
+        theirs = await stage.wake()
+        refusal = await writing
+        while isinstance(refusal, StoreUnavailableError):
+            await asyncio.sleep(0.05)
+            refusal = await attempt(handle.write(mine))
+        expect(not (theirs.acked and refusal is None), f"{what}, and overtaken: both were acknowledged")
+        found = await handle.read_at_step(run_id, mine.step)
+        winner = mine.digest if refusal is None else theirs.digests[0]
+        expect(
+            found is not None and found.digest == winner,
+            f"step {mine.step} of {run_id!r}, where {what}: another checkpoint is stored than the acknowledged one",
+        )
+        if refusal is None:
+            book.runs[run_id] = [*steps, mine]
+            alone = Book({run_id: book.runs[run_id]})
+            await runs_agree(handle, alone, kit.declared, f"after {what}, and overtaken")
