@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
@@ -12,8 +11,8 @@ from typing import Any
 from stargraph.checkpoint.codec import encode
 from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
 from stargraph.checkpoint.driver import check_batch, check_prune
-from stargraph.checkpoint.protocol import Checkpoint, PruneReport, RunPage, RunSummary, Status
-from stargraph.errors import CheckpointError, StoreUnavailableError
+from stargraph.checkpoint.protocol import Checkpoint, PruneReport, Status
+from stargraph.errors import CheckpointError
 from support.broken_drivers.broken_driver import broken
 from support.broken_drivers.indexed import Indexed
 
@@ -157,9 +156,7 @@ class IndexesInItsOwnTransaction(Indexed):
             await super().write(checkpoint)
         finally:
             self._quiet = False
-        self._transact(
-            lambda database: self._index(database, checkpoint) if self._is_new(database, checkpoint) else None
-        )
+        self._transact(lambda database: self._index_if_new(database, checkpoint))
 
     def _index_if_new(self, database: sqlite3.Connection, checkpoint: Checkpoint) -> None:
         latest = self._latest(database, checkpoint.run_id)
@@ -271,26 +268,6 @@ class CursorNamesARun(Indexed):
         return (row[0] if row else -1), run_id
 
 
-@broken("search.pages_while_runs_change", importable=True)
-class PagesOfASnapshot(Indexed):
-    """The first page keeps all ids in the handle, and later pages look the runs up, with holes for those that went."""
-
-    async def search(self, *, limit: int = 100, cursor: str | None = None, **rest: Any) -> RunPage:
-        if cursor is None or not cursor.startswith("at:"):
-            page = await super().search(limit=100_000, cursor=cursor, **rest)
-            if limit < 1 or len(page.items) <= limit:
-                return await super().search(limit=limit, cursor=cursor, **rest)
-            self._snapshot = page.items
-            return RunPage(items=page.items[:limit], next_cursor=f"at:{limit}")
-        start = int(cursor.removeprefix("at:"))
-        now = {item.run_id: item for item in (await super().search(limit=100_000, **rest)).items}
-        items: tuple[RunSummary, ...] = tuple(
-            now[item.run_id] for item in self._snapshot[start : start + limit] if item.run_id in now
-        )
-        more = start + limit < len(self._snapshot) and len(items) > 0 and limit > len(self._snapshot) - len(now)
-        return RunPage(items=items, next_cursor=f"at:{start + limit}" if more else None)
-
-
 @broken("closing.every_call_in_flight")
 class ReadsFailAtClose(MemoryCheckpointer):
     """A history that is under way when the handle is closed fails with an error of the library below."""
@@ -319,83 +296,3 @@ class HalfADeletion(MemoryCheckpointer):
     """delete_run is there and prune is not."""
 
     prune: Any = None
-
-
-@broken("access.outage")
-class AnOutageIsEmptiness(MemoryCheckpointer):
-    """A read that cannot reach the store finds nothing there."""
-
-    async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
-        try:
-            return await super().read_at_step(run_id, step)
-        except StoreUnavailableError:
-            return None
-
-
-@broken("access.outage")
-class ListsAreEmptyInAnOutage(MemoryCheckpointer):
-    """A list is empty while the store cannot be reached: the page must not break."""
-
-    async def list_runs(self, *, since: datetime | None = None, limit: int = 100) -> list[RunSummary]:
-        with contextlib.suppress(StoreUnavailableError):
-            return await super().list_runs(since=since, limit=limit)
-        return []
-
-
-@broken("access.outage")
-class WritesAreQueuedInAnOutage(MemoryCheckpointer):
-    """A write that cannot reach the store is kept for later, and acknowledged; nothing ever comes back to it."""
-
-    async def write(self, checkpoint: Checkpoint) -> None:
-        try:
-            await super().write(checkpoint)
-        except StoreUnavailableError:
-            self.__dict__.setdefault("_later", []).append(checkpoint)
-
-
-@broken("access.older_format")
-class MakesOldStoresAnew(MemoryCheckpointer):
-    """A store of an older format is emptied, since its tables would not fit."""
-
-    async def bootstrap(self) -> None:
-        if self._store.format == 0:
-            self._store.runs.clear()
-            self._store.format = 1
-        await super().bootstrap()
-
-
-@broken("access.read_only")
-class ReadOnlyPrunes(MemoryCheckpointer):
-    """prune was forgotten when the handle learned to be read-only."""
-
-    def _ensure_writable(self, what: str) -> None:
-        self._ensure_ready()
-        if what != "prune":
-            super()._ensure_writable(what)
-
-
-@broken("access.read_only")
-class ReadOnlyMakesTheStore(MemoryCheckpointer):
-    """A read-only handle makes the store that is not there."""
-
-    async def bootstrap(self) -> None:
-        read_only, self.read_only = self.read_only, False
-        try:
-            await super().bootstrap()
-        finally:
-            self.read_only = read_only
-
-
-@broken("access.damaged_files", importable=True)
-class MakesDamagedStoresAnew(Indexed):
-    """A file that is no database is moved away, and a new store is made in its place."""
-
-    async def bootstrap(self) -> None:
-        try:
-            with contextlib.closing(sqlite3.connect(self._path)) as database:
-                database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        except sqlite3.DatabaseError as error:
-            if "not a database" in str(error):
-                with open(self._path, "wb"):
-                    pass
-        await super().bootstrap()

@@ -43,11 +43,16 @@ def broken(
         fails: the quick checks that must fail; of the others, only those that look at everything may.
         slow: checks that are not quick and must fail.
         deadline: the share of the usual time that its checks get.
-        importable: child processes can open it by its location; otherwise it is one over the store in memory.
+        importable: child processes can open it by its location; otherwise it is one over the store in memory, or has
+            a method `target`.
     """
 
     def put(kind: type) -> type:
-        target: Any = f"{kind.__module__}:{kind.__qualname__}" if importable else MemoryStores(kind).target()
+        target: Any = f"{kind.__module__}:{kind.__qualname__}"
+        if (make := getattr(kind, "target", None)) is not None:
+            target = make()
+        elif not importable:
+            target = MemoryStores(kind).target()
         assert kind.__doc__
         assert kind.__name__ not in BROKEN_DRIVERS
         BROKEN_DRIVERS[kind.__name__] = BrokenDriver(

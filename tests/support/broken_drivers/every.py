@@ -11,6 +11,7 @@ from support.broken_drivers import (
     lifecycle,
     listing,
     logs,
+    opening,
     racing,
     reading,
     retries,
@@ -43,4 +44,5 @@ MODULES = (
     scale,
     timing,
     between,
+    opening,
 )

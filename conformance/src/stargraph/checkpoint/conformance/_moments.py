@@ -122,6 +122,10 @@ def _look_at(store: Path) -> Iterator[tuple[str, int, int]]:
                 continue
 
 
+_BEFORE: Final = (2, 6, 14, 30, 60)
+"""How many moments before the first change a call is looked at too: it has made up its mind, and not acted yet."""
+
+
 class Recorder:
     """Collects moments, and those of them at which the store had changed since the moment before."""
 
@@ -130,9 +134,15 @@ class Recorder:
         self._before = fingerprint(location)
         self.changed: list[Moment] = []
         self.others: list[Moment] = []
+        self.decided: list[Moment] = []
 
     def __call__(self, moment: Moment) -> None:
         """Look at the store at a moment."""
         now = fingerprint(self._location)
-        (self.others if now == self._before else self.changed).append(moment)
+        if now == self._before:
+            self.others.append(moment)
+        else:
+            if not self.changed:
+                self.decided = [self.others[-back] for back in _BEFORE if back <= len(self.others)]
+            self.changed.append(moment)
         self._before = now

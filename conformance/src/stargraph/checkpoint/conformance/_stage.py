@@ -96,7 +96,8 @@ async def _perform(scene: Scene, order: dict[str, Any], watch: Watch) -> None:
             # Where no file tells what changes the store, more of the other moments stand in for those that do.
             most = order["others"] if changed else order["most"]
             others = chance.sample(recorder.others, min(len(recorder.others), most))
-            scene.report("recorded", changed=changed, others=others)
+            decided = [moment for moment in recorder.decided if moment not in others]
+            scene.report("recorded", changed=changed, others=[*decided, *others])
 
 
 def _at(wanted: Moment, number: int) -> Callable[[Moment], None]:

@@ -76,6 +76,13 @@ async def by_url(kit: Kit) -> None:
     await again.bootstrap()
     await agree(again, book, kit.declared, "opened by its URL")
     url = kit.target.url(fresh)
+    mistyped = f"{url}{'&' if '?' in url else '?'}tiemout=1"
+    try:
+        type(plain).from_url(mistyped)
+    except (ValueError, CheckpointError):
+        pass
+    else:
+        raise Finding(f"from_url took the option 'tiemout', which no driver has: {mistyped!r}")
     scheme = url.partition("://")[0]
     expect(
         scheme in {info.scheme for info in installed_drivers()},
@@ -83,12 +90,6 @@ async def by_url(kit: Kit) -> None:
     )
     by_registry = await kit.unready(fresh, lambda _: open_checkpointer(url))
     expect(type(by_registry.driver) is type(plain), f"open_checkpointer gave {type(by_registry.driver).__name__}")
-    mistyped = f"{url}{'&' if '?' in url else '?'}tiemout=1"
-    try:
-        type(plain).from_url(mistyped)
-    except (ValueError, CheckpointError):
-        return
-    raise Finding(f"from_url took the option 'tiemout', which no driver has: {mistyped!r}")
 
 
 @group.check(

@@ -1,0 +1,167 @@
+"""Drivers that go wrong where a store is opened in another way, or cannot be reached."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from datetime import datetime
+
+from stargraph.checkpoint.conformance import Target
+from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
+from stargraph.checkpoint.protocol import Checkpoint, RunSummary
+from stargraph.errors import StoreUnavailableError
+from support.broken_drivers.broken_driver import broken
+from support.broken_drivers.indexed import Indexed
+
+
+@broken("access.outage")
+class AnOutageIsEmptiness(MemoryCheckpointer):
+    """A read that cannot reach the store finds nothing there."""
+
+    async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
+        try:
+            return await super().read_at_step(run_id, step)
+        except StoreUnavailableError:
+            return None
+
+
+@broken("access.outage")
+class ListsAreEmptyInAnOutage(MemoryCheckpointer):
+    """A list is empty while the store cannot be reached: the page must not break."""
+
+    async def list_runs(self, *, since: datetime | None = None, limit: int = 100) -> list[RunSummary]:
+        with contextlib.suppress(StoreUnavailableError):
+            return await super().list_runs(since=since, limit=limit)
+        return []
+
+
+@broken("access.outage")
+class WritesAreQueuedInAnOutage(MemoryCheckpointer):
+    """A write that cannot reach the store is kept for later, and acknowledged; nothing ever comes back to it."""
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        try:
+            await super().write(checkpoint)
+        except StoreUnavailableError:
+            self.__dict__.setdefault("_later", []).append(checkpoint)
+
+
+@broken("access.older_format")
+class MakesOldStoresAnew(MemoryCheckpointer):
+    """A store of an older format is emptied, since its tables would not fit."""
+
+    async def bootstrap(self) -> None:
+        if self._store.format == 0:
+            self._store.runs.clear()
+            self._store.format = 1
+        await super().bootstrap()
+
+
+@broken("access.read_only")
+class ReadOnlyPrunes(MemoryCheckpointer):
+    """prune was forgotten when the handle learned to be read-only."""
+
+    def _ensure_writable(self, what: str) -> None:
+        self._ensure_ready()
+        if what != "prune":
+            super()._ensure_writable(what)
+
+
+@broken("access.read_only")
+class ReadOnlyMakesTheStore(MemoryCheckpointer):
+    """A read-only handle makes the store that is not there."""
+
+    async def bootstrap(self) -> None:
+        read_only, self.read_only = self.read_only, False
+        try:
+            await super().bootstrap()
+        finally:
+            self.read_only = read_only
+
+
+@broken("access.damaged_files", importable=True)
+class MakesDamagedStoresAnew(Indexed):
+    """A file that is no database is moved away, and a new store is made in its place."""
+
+    async def bootstrap(self) -> None:
+        try:
+            with contextlib.closing(sqlite3.connect(self._path)) as database:
+                database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.DatabaseError as error:
+            if "not a database" in str(error):
+                with open(self._path, "wb"):
+                    pass
+        await super().bootstrap()
+
+
+class RecordsInSql:
+    """Reads and edits the records of such a store."""
+
+    async def get(self, location: str, run_id: str, step: int) -> bytes:
+        with contextlib.closing(sqlite3.connect(location)) as database:
+            sql = "SELECT record FROM checkpoints WHERE run_id = ? AND step = ?"
+            (record,) = database.execute(sql, (run_id, step)).fetchone()
+        return bytes(record)
+
+    async def put(self, location: str, run_id: str, step: int, data: bytes) -> None:
+        with contextlib.closing(sqlite3.connect(location)) as database, database:
+            sql = "UPDATE checkpoints SET record = ? WHERE run_id = ? AND step = ?"
+            database.execute(sql, (data, run_id, step))
+
+
+def _url(location: str) -> str:
+    return f"indexed://{location}"
+
+
+class Addressed(Indexed):
+    """A base: opened by a URL."""
+
+    @classmethod
+    def from_url(cls, url: str) -> Addressed:
+        path, _, options = url.removeprefix("indexed://").partition("?")
+        if options:
+            raise ValueError(f"{url}: there are no options")
+        return cls(path)
+
+    @classmethod
+    def target(cls) -> Target:
+        return Target(open=cls, url=_url)
+
+
+@broken("access.by_url")
+class IgnoresMistypedOptions(Addressed):
+    """What comes after the question mark of a URL is looked for by name, and else ignored."""
+
+    @classmethod
+    def from_url(cls, url: str) -> Addressed:
+        return super().from_url(url.partition("?")[0])
+
+
+@broken("access.by_url")
+class ConnectsInFromUrl(Addressed):
+    """from_url makes the file, to say at once if it cannot be made."""
+
+    @classmethod
+    def from_url(cls, url: str) -> Addressed:
+        handle = super().from_url(url)
+        with handle._connected() as database:
+            database.execute(cls.CREATE)
+        return handle
+
+
+@broken("access.by_url")
+class NotRegistered(Addressed):
+    """The entry point of the driver was forgotten, or names another scheme."""
+
+
+@broken("access.encrypted")
+class SaysThatItEncrypts(Indexed):
+    """The keys are read, and the records are written as they always were."""
+
+    @property
+    def encrypted(self) -> bool:
+        return True
+
+    @classmethod
+    def target(cls) -> Target:
+        return Target(open=cls, encryption=cls, stored_bytes=RecordsInSql())
