@@ -59,6 +59,7 @@ sqlite = Target(
     older_format=lambda location: _other_format(location, -1),
     outage=_locked,
     encryption=lambda location: SQLiteCheckpointer.from_url(_url(location)),
+    read_only=lambda location: SQLiteCheckpointer(location, read_only=True),
     url=_url,
     versions=_versions,
 )

@@ -155,7 +155,7 @@ def optional_calls(kit: Kit, handle: Handle, steps: list[Checkpoint]) -> dict[st
     needs=("closing.with_calls_in_flight",),
 )
 async def every_call_in_flight(kit: Kit) -> None:
-    for turn in range(6):
+    for turn in range(4):
         location = await kit.fresh_location()
         handle, book = await kit.open(location), Book()
         steps = chain(length=4)

@@ -28,7 +28,7 @@ _CONTRACT: Final = "write, rules 2 to 9; RunDeletion; BatchAppend: atomic"
 _LATER: Final = NOON + timedelta(days=365)
 _FAILED: Final[tuple[Status, ...]] = ("failed",)
 _POINTS: Final = 40
-_MOMENTS: Final = 14
+_MOMENTS: Final = 8
 
 Scene = Callable[[Handle, Handle, list[Checkpoint]], tuple[Awaitable[Any], Callable[[], Awaitable[Any]]]]
 

@@ -284,7 +284,7 @@ async def after_kill(kit: Kit) -> None:
         location, _ = await _with_runs(kit, call)
         stage.elsewhere(location)
         moments = await stage.moments(played, run_id="run", size=3000)
-        for moment in kit.random.sample(moments, min(len(moments), 10)):
+        for moment in kit.random.sample(moments, min(len(moments), 5)):
             location, book = await _with_runs(kit, call)
             near = await kit.open(location)
             await agree(near, book, kit.declared, "before a kill")
