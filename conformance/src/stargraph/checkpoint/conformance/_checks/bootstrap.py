@@ -56,7 +56,7 @@ async def methods(kit: Kit) -> None:
     contract="Capabilities: `isinstance` with the protocol tells",
     usual_cause="A method is missing or has another name, so the engine and the command line take the capability for "
     "absent, and this kit leaves its checks out.",
-    needs=("bootstrap.methods",),
+    needs=("steps.append_and_read",),
 )
 async def whole_capabilities(kit: Kit) -> None:
     handle = await kit.unready()
