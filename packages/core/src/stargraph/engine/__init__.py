@@ -20,7 +20,7 @@ from stargraph.engine._reach import reachable_code
 from stargraph.engine._reducers import add, append, merge, replace
 from stargraph.engine._state import StateSpec
 from stargraph.engine._subgraph import StoreFaultError, cancel_children, child_inputs, child_outcome, child_run_id
-from stargraph.engine._task_runner import Worker
+from stargraph.engine._task_runner import TaskRunner
 from stargraph.engine._transitions import (
     answered,
     asked,
@@ -57,8 +57,8 @@ __all__ = [
     "StoreFaultError",
     "Suspended",
     "TakenOver",
+    "TaskRunner",
     "UnrecordedCallError",
-    "Worker",
     "add",
     "answered",
     "append",

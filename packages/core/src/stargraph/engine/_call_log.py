@@ -1,4 +1,4 @@
-"""What one execution of a task learns from outside its run: the outcomes of its calls, and the time."""
+"""The recorded calls of one execution of a task, and its clock."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class _Book:
             self._places.setdefault(Slot(call.name, call.key, call.occurrence), []).append(place)
 
     def told(self, slot: Slot) -> int | None:
-        """Return the place of the outcome that a call is told now; None where it is to be made."""
+        """Return the place of the outcome that a call returns now, or None if it is to be made."""
         places = self._places.get(slot, ())
         told = self._told[slot]
         if told == len(places):
@@ -110,22 +110,22 @@ class _Book:
 class CallLog:
     """The calls of one execution of a task, recorded before or made by it, and its clock.
 
-    A call that succeeded is never made again by its task. One that failed is told so once: where it is made anew by
+    A call that succeeded is never made again by its task. One that failed raises once: if it is made anew by
     a later try of the node, the function runs anew, and its outcome is recorded beside the first. So an execution that
     repeats another, try by try, is told what that one was told.
 
     Args:
         task: the task.
         recorded: what its log has of its calls, in order.
-        record: appends a call to the log; where None, a call that is not recorded ends the node.
+        record: appends a call to the log; if None, a call that is not recorded ends the node.
         executors: where sync functions run; threads of this log's own if None.
         owner: what names the task among those of all runs.
         effects: whether calls that are not repeatable may be made.
-        moment: the time that it is; the time of the clock where None.
+        moment: the current time; the time of the clock if None.
 
     Attributes:
-        seen: the time that the node was told in this try; None where it has not asked.
-        missing: a call that was made and is not recorded, where nothing can be recorded.
+        seen: the time that the node was told in this try, or None if it has not asked.
+        missing: a call that was made and is not recorded, if nothing can be recorded.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class CallLog:
         return self.seen
 
     def moments(self) -> tuple[RecordedCall, ...]:
-        """Return what the log is to record of the clock: nothing where nobody looked at it."""
+        """Return what the log records of the clock: nothing if nobody looked at it."""
         if self.seen is None:
             return ()
         return (
@@ -329,7 +329,7 @@ class CallLog:
         return ResultType.of(function, returns, self._task.node)
 
     async def _open(self, name: str, key: str | None, *, repeatable: bool) -> tuple[Slot, int | None]:
-        """Begin a call; return the place of its recorded outcome, or None where the function is to be called."""
+        """Begin a call; return the place of its recorded outcome, or None if the function is to be called."""
         self._check(name, key)
         slot = Slot(name, key, self._book.counts[name, key])
         self._book.counts[name, key] += 1
@@ -397,7 +397,7 @@ class CallLog:
     async def _keep(
         self, slot: Slot, began: datetime, kind: ResultType, result: object, error: BaseException | None
     ) -> int | None:
-        """Record an outcome; return its place, or None where the executor has lost the run."""
+        """Record an outcome; return its place, or None if the executor has lost the run."""
         node = self._task.node
         record = functools.partial(
             RecordedCall,

@@ -43,10 +43,10 @@ class CallOptions:
             *args: its arguments.
             **kwargs: its arguments by name.
         """
-        journal = self._context._attached("ctx.call()")
+        call_log = self._context._attached("ctx.call()")
         if not _in_a_loop():
             raise self._context._misplaced("ctx.call() is for async nodes", "In a sync node, use ctx.call_sync().")
-        return journal.call(name, function, args, kwargs, **self._options)
+        return call_log.call(name, function, args, kwargs, **self._options)
 
     def call_sync(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Like `NodeContext.call_sync`.
@@ -57,12 +57,12 @@ class CallOptions:
             *args: its arguments.
             **kwargs: its arguments by name.
         """
-        journal = self._context._attached("ctx.call_sync()")
+        call_log = self._context._attached("ctx.call_sync()")
         if _in_a_loop():
             raise self._context._misplaced(
                 "ctx.call_sync() would block the event loop", "In an async node, await ctx.call()."
             )
-        return journal.call_from_thread(name, function, args, kwargs, **self._options)
+        return call_log.call_from_thread(name, function, args, kwargs, **self._options)
 
 
 class NodeContext:
@@ -85,7 +85,7 @@ class NodeContext:
         *,
         item: JsonValue = None,
         recorded: Sequence[RecordedCall] = (),
-        journal: CallLog | None = None,
+        call_log: CallLog | None = None,
     ) -> None:
         self.run_id = checkpoint.run_id
         self.task_id = task.id
@@ -95,7 +95,7 @@ class NodeContext:
         self.item = item
         self.metadata = dict(checkpoint.metadata)
         self._questions: Questions | None = Questions(task, recorded)
-        self._journal = journal
+        self._call_log = call_log
         self._now: datetime | None = None
         self._random: Random | None = None
         self._uuids: Random | None = None
@@ -115,7 +115,7 @@ class NodeContext:
     def now(self) -> datetime:
         """The time in UTC, the same throughout one try; it is recorded, and a replay sees the recorded one."""
         if self._now is None:
-            self._now = datetime.now(UTC) if self._journal is None else self._journal.now()
+            self._now = datetime.now(UTC) if self._call_log is None else self._call_log.now()
         return self._now
 
     @property
@@ -251,7 +251,7 @@ class NodeContext:
     def detached(self) -> NodeContext:
         """Return a copy for another process, in which nothing can be asked of the run."""
         copied = copy.copy(self)
-        copied._journal = copied._questions = None
+        copied._call_log = copied._questions = None
         return copied
 
     def seen(self) -> datetime | None:
@@ -261,7 +261,7 @@ class NodeContext:
     @property
     def is_calling(self) -> bool:
         """Whether calls of this try are under way."""
-        return self._journal is not None and self._journal.is_calling
+        return self._call_log is not None and self._call_log.is_calling
 
     @property
     def owner(self) -> str:
@@ -275,18 +275,18 @@ class NodeContext:
             moment: the time, or None if it did not ask.
         """
         self._now = moment
-        if self._journal is not None:
-            self._journal.seen = moment
+        if self._call_log is not None:
+            self._call_log.seen = moment
 
     async def settle(self) -> None:
         """Wait for what a try has begun and not awaited."""
-        if self._journal is not None:
-            await self._journal.settle()
+        if self._call_log is not None:
+            await self._call_log.settle()
 
     def refuse_calls(self) -> None:
         """Take no further calls of this try."""
-        if self._journal is not None:
-            self._journal.refuse_calls()
+        if self._call_log is not None:
+            self._call_log.refuse_calls()
 
     def begin(self, attempt: int) -> None:
         """Make ready for a try.
@@ -298,18 +298,18 @@ class NodeContext:
         if self._questions is not None:
             self._questions.begin()
         self._now = self._random = self._uuids = None
-        if self._journal is not None:
-            self._journal.begin()
+        if self._call_log is not None:
+            self._call_log.begin()
 
     def _attached(self, what: str) -> CallLog:
-        if self._journal is None:
+        if self._call_log is None:
             raise NodeError(
                 f"{what} cannot be used in a node that runs in another process",
                 reason="detached-node",
                 hint="Make the node an async function, or give graph.start() an executor of threads.",
                 node=self.node,
             )
-        return self._journal
+        return self._call_log
 
     def _options(self, name: str, function: Callable[..., Any], **options: Any) -> dict[str, Any]:
         """Return the options that were given; one that the function may take as an argument is refused."""

@@ -22,7 +22,7 @@ from stargraph.engine._pending_tasks import PendingTasks
 from stargraph.engine._plan import Plan
 from stargraph.engine._questions import Suspended
 from stargraph.engine._subgraph import ChildPausedError, Children, StoreFaultError, cancel_children
-from stargraph.engine._task_runner import Worker
+from stargraph.engine._task_runner import TaskRunner
 from stargraph.engine._transitions import Updates, asked, called, completed, failed, tasks_of
 from stargraph.engine._watcher import WATCH_SECONDS, LogWatcher
 from stargraph.errors import NodeError, StargraphError
@@ -41,7 +41,7 @@ class _Flight:
 
     task: Task
     started_at: datetime
-    journal: CallLog
+    call_log: CallLog
     work: asyncio.Task[Updates]
 
 
@@ -55,7 +55,7 @@ class Engine:
         executors: where sync nodes run.
         publish: told of each event, after its checkpoint was appended.
         is_heard: whether anybody listens; events are made for nobody else.
-        terms: what is otherwise than the graph says.
+        overrides: what this run does differently from its graph.
         asks_again: run tasks with open questions once, since another graph or other code may ask something else.
         watch: the longest time in seconds between two looks at the log while nodes run; 0 never looks.
     """
@@ -69,7 +69,7 @@ class Engine:
         executors: Executors,
         publish: Publish,
         is_heard: Callable[[], bool] = lambda: True,
-        terms: ForkOverrides | None = None,
+        overrides: ForkOverrides | None = None,
         asks_again: bool = False,
         watch: float = WATCH_SECONDS,
     ) -> None:
@@ -78,7 +78,7 @@ class Engine:
         self._executor_id = executor_id
         self._publish = publish
         self._is_heard = is_heard
-        self._terms = terms = terms or ForkOverrides()
+        self._overrides = overrides = overrides or ForkOverrides()
         self._executors = executors
         self._children = Children(
             plan,
@@ -91,12 +91,14 @@ class Engine:
                 executors=executors,
                 publish=publish,
                 asks_again=changed,
-                terms=ForkOverrides(effects=terms.effects),
+                overrides=ForkOverrides(effects=overrides.effects),
                 watch=watch,
             ),
         )
-        self._open_work = PendingTasks(plan, log.read_step, log.read_steps)
-        self._worker = Worker(plan, self._open_work, executors=executors, run_child=self._children.run, terms=terms)
+        self._pending_tasks = PendingTasks(plan, log.read_step, log.read_steps)
+        self._runner = TaskRunner(
+            plan, self._pending_tasks, executors=executors, run_child=self._children.run, overrides=overrides
+        )
         self._flights: dict[str, _Flight] = {}
         self._failure: tuple[Task, BaseException, tuple[RecordedCall, ...]] | None = None
         self._failed: set[str] = set()
@@ -122,7 +124,7 @@ class Engine:
         """
         try:
             self._watcher.start()
-            await self._open_work.load(self._log.tail)
+            await self._pending_tasks.load(self._log.tail)
             self._answered |= self._children.asking(self._log.tail)
             if self._asks_again:
                 self._answered |= {interrupt.task_id for interrupt in self._log.tail.interrupts}
@@ -175,7 +177,7 @@ class Engine:
         Args:
             record: its checkpoint, which is in the log.
         """
-        self._open_work.note_calls(record)
+        self._pending_tasks.note_calls(record)
         self._answered |= {call.task_id for call in record.calls if call.kind == "answer"}
         if record.event in ("cancel_requested", "cancelled"):
             self._stop = "cancel"
@@ -193,7 +195,7 @@ class Engine:
         self._wake()
 
     async def _wait(self) -> bool:
-        """Wait until a task ends or somebody calls; False where the time to pause is over."""
+        """Wait until a task ends or somebody calls; False if the time to pause is over."""
         waited: set[asyncio.Future[Any]] = {self._signal, *(flight.work for flight in self._flights.values())}
         left = None if self._deadline is None else max(self._deadline - asyncio.get_running_loop().time(), 0)
         done, _ = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED, timeout=left)
@@ -238,18 +240,18 @@ class Engine:
                 return
             self._answered.discard(task.id)
             started_at = datetime.now(UTC)
-            journal = CallLog(
+            call_log = CallLog(
                 task,
-                self._open_work.calls(task),
+                self._pending_tasks.calls(task),
                 record=self._record_call,
                 executors=self._executors,
                 owner=f"{tail.run_id}/{task.id}",
-                effects=self._terms.effects,
-                moment=self._open_work.moment(task),
+                effects=self._overrides.effects,
+                moment=self._pending_tasks.moment(task),
             )
-            work = asyncio.ensure_future(self._worker.run(tail, task, journal))
-            self._flights[task.id] = _Flight(task, started_at, journal, work)
-            self._tell("node_started", task, tail.step, started_at, durable=False)
+            work = asyncio.ensure_future(self._runner.run(tail, task, call_log))
+            self._flights[task.id] = _Flight(task, started_at, call_log, work)
+            self._report("node_started", task, tail.step, started_at, durable=False)
 
     async def _count_nodes(self) -> None:
         """Count the nodes that have completed, once the run has so many steps that they may be too many."""
@@ -306,7 +308,7 @@ class Engine:
     async def _record_completions(self, completions: Sequence[tuple[_Flight, Updates]]) -> None:
         if not completions:
             return
-        branches = self._open_work.branches
+        branches = self._pending_tasks.branches
         recorded: dict[str, _Flight] = {}
 
         def build(tail: Checkpoint, flight: _Flight, update: Updates) -> Checkpoint | None:
@@ -316,7 +318,7 @@ class Engine:
                 self._fail(flight, error.cause)
                 return None
             # The next one of these may be the last branch, which needs the updates of all.
-            self._open_work.note_completed(flight.task, update, checkpoint)
+            self._pending_tasks.note_completed(flight.task, update, checkpoint)
             recorded[flight.task.id] = flight
             return checkpoint
 
@@ -325,7 +327,7 @@ class Engine:
             if self._nodes_done is not None:
                 self._nodes_done += 1
             task = recorded[checkpoint.task_id or ""].task
-            self._tell("completed", task, checkpoint.step, checkpoint.timestamp, durable=durable)
+            self._report("completed", task, checkpoint.step, checkpoint.timestamp, durable=durable)
 
     def _raise_fault(self) -> None:
         """Raise why a call could not be recorded; nothing must be appended then, since what is stored is not known."""
@@ -340,7 +342,7 @@ class Engine:
         try:
             # Reducers are user code too.
             changes = completed(self._plan, tail, task, update, branches)
-            changes["frontier"] = self._terms.kept(changes["frontier"])
+            changes["frontier"] = self._overrides.kept(changes["frontier"])
             return tail.next(
                 event="completed",
                 executor_id=self._executor_id,
@@ -349,14 +351,14 @@ class Engine:
                 task_id=task.id,
                 task_started_at=flight.started_at,
                 update=update,
-                calls=flight.journal.moments(),
+                calls=flight.call_log.moments(),
                 **changes,
             )
         except BaseException as error:
             raise _BuildError(error) from error
 
     async def _record_call(self, task: Task, call: RecordedCall) -> bool:
-        """Append the outcome of a call; False where that cannot be done, which ends this execution."""
+        """Append the outcome of a call; False if that fails, which ends this execution."""
         recording = asyncio.current_task()
         assert recording is not None
         self._recording.add(recording)
@@ -369,13 +371,13 @@ class Engine:
             return False
         finally:
             self._recording.discard(recording)
-        self._open_work.note_calls(checkpoint)
+        self._pending_tasks.note_calls(checkpoint)
         return True
 
     async def _record_questions(self, flight: _Flight, suspended: Suspended) -> None:
         task = flight.task
         now = datetime.now(UTC)
-        moments = flight.journal.moments()
+        moments = flight.call_log.moments()
         if asked(self._log.tail, task, suspended.questions, now, ())["interrupts"] == self._log.tail.interrupts:
             return
         try:
@@ -385,7 +387,7 @@ class Engine:
         except _BuildError as error:
             self._fail(flight, error.cause)
             return
-        self._open_work.note_calls(checkpoint)
+        self._pending_tasks.note_calls(checkpoint)
 
     async def _record_end(self) -> None:
         if self._log.tail.status in ENDED:
@@ -398,7 +400,7 @@ class Engine:
         elif self._failure is not None:
             task, error, moments = self._failure
             info = error_info(error, node=task.node)
-            forgotten = self._open_work.failed_calls(self._failed)
+            forgotten = self._pending_tasks.failed_calls(self._failed)
             await self._append("failed", task, lambda tail: {**failed(tail, info, forgotten), "calls": moments})
         elif self._stop == "pause" and self._log.tail.status == "running":
             await self._stop_flights()
@@ -425,15 +427,15 @@ class Engine:
                 raise _BuildError(error) from error
 
         checkpoint, durable = await self._log.append(build)
-        self._tell(event, task, checkpoint.step, now, durable=durable)
+        self._report(event, task, checkpoint.step, now, durable=durable)
         return checkpoint
 
     def _fail(self, flight: _Flight, error: BaseException) -> None:
         self._failed.add(flight.task.id)
         if self._failure is None:
-            self._failure = (flight.task, error, flight.journal.moments())
+            self._failure = (flight.task, error, flight.call_log.moments())
 
-    def _tell(self, what: EventType, task: Task | None, step: int, when: datetime, *, durable: bool) -> None:
+    def _report(self, what: EventType, task: Task | None, step: int, when: datetime, *, durable: bool) -> None:
         if not self._is_heard():
             return
         self._publish(

@@ -20,8 +20,8 @@ class RunEvent(BaseModel):
         type: what happened.
         run_id: the run.
         step: the step of the checkpoint; of `node_started`, the step whose state the node was given.
-        task_id: the task, where it concerns one.
-        node: the node, where it concerns one.
+        task_id: the task, if it concerns one.
+        node: the node, if it concerns one.
         timestamp: when.
         durable: whether the checkpoint survives the loss of the process already.
     """

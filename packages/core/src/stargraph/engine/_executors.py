@@ -35,7 +35,7 @@ class NodeThreads(Executor):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._pending: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._idle = self._count = 0
         self._closed = False
 
@@ -50,7 +50,7 @@ class NodeThreads(Executor):
                 return future
             # An idle thread takes it; if the system has no thread left, the next one that ends its work does.
             self._idle -= 1
-            self._work.put(work)
+            self._pending.put(work)
         return future
 
     def _start(self, work: Callable[[], None]) -> bool:
@@ -70,14 +70,14 @@ class NodeThreads(Executor):
             work = None  # what it holds must not live until the next one
             with self._lock:
                 self._idle += 1
-            work = self._work.get()
+            work = self._pending.get()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let idle threads end now, and busy ones when they are done; nobody waits for them."""
         with self._lock:
             self._closed = True
             for _ in range(self._count):
-                self._work.put(None)
+                self._pending.put(None)
 
 
 def _perform(future: Future[Any], call: Callable[[], Any]) -> None:

@@ -52,7 +52,7 @@ def error_info(error: BaseException, *, node: str | None, reason: str | None = N
     Args:
         error: the exception.
         node: the node that raised it.
-        reason: a stable word; that of one of our own errors where None.
+        reason: a stable word; that of one of our own errors if None.
     """
     if is_a(error, RemoteNodeError):
         return error.info.model_copy(update={"node": node})
@@ -114,7 +114,7 @@ def node_cancelled(task: Task) -> NodeError:
 
 
 def call_error(name: str, recorded: ErrorInfo) -> CallError:
-    """Return what `ctx.call` raises where the function has raised: the same when it happens and ever after.
+    """Return what `ctx.call` raises if the function has raised: the same when it happens and ever after.
 
     Args:
         name: the name of the call.

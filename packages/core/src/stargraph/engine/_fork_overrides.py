@@ -1,4 +1,4 @@
-"""What a fork does otherwise than its graph says, as its first checkpoint records it."""
+"""What a fork does differently from its graph, as its first checkpoint records it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ForkOverrides:
 
     @classmethod
     def of(cls, first: Checkpoint, *, effects: bool) -> ForkOverrides:
-        """Return the terms that a fork was begun with.
+        """Return the overrides that a fork was begun with.
 
         Args:
             first: its step 0.
@@ -34,7 +34,7 @@ class ForkOverrides:
         return cls(recorded.get("outputs", {}), recorded.get("answers", {}), effects)
 
     def output_of(self, task: Task) -> dict[str, JsonValue] | None:
-        """Return the update that a task has without being run; None where it runs.
+        """Return the update that a task has without being run, or None if it runs.
 
         Args:
             task: the task.
@@ -43,7 +43,7 @@ class ForkOverrides:
         return None if found is None else dict(found)
 
     def answer_to(self, interrupt: Interrupt) -> tuple[JsonValue] | None:
-        """Return the answer that a question has without being asked, in a tuple of one; None where it is asked.
+        """Return the answer that a question has without being asked, in a tuple of one, or None if it is asked.
 
         Args:
             interrupt: the question.
@@ -54,7 +54,7 @@ class ForkOverrides:
         return None
 
     def kept(self, frontier: tuple[Task | FanOut, ...]) -> tuple[Task | FanOut, ...]:
-        """Return a frontier that needs the first step as long as these terms may matter, so that no prune takes it.
+        """Return a frontier that needs the first step as long as these overrides may matter, so that no prune takes it.
 
         Args:
             frontier: the frontier.

@@ -36,7 +36,7 @@ class Rule:
     Attributes:
         spec: its definition.
         condition: decides whether it applies; None: always.
-        over: gives the items of its map, where it has one.
+        over: gives the items of its map, if it has one.
     """
 
     spec: RuleSpec
@@ -239,7 +239,7 @@ class Plan:
         return (self._task(self._order[0].id, step, previous=""),)
 
     def after(self, completion: Completion, step: int, *, answered: str | None = None) -> tuple[Task | FanOut, ...]:
-        """Return the frontier that follows a completed node; empty where the run is done.
+        """Return the frontier that follows a completed node; empty if the run is done.
 
         Args:
             completion: the node, and the state after it.

@@ -208,7 +208,7 @@ def child_inputs(plan: Plan, tail: Checkpoint, task: Task, item: JsonValue) -> d
 
 
 def child_outcome(plan: Plan, child: Checkpoint, task: Task) -> dict[str, object]:
-    """Return the parent's update where its child run is done.
+    """Return the parent's update if its child run is done.
 
     Args:
         plan: the graph of the parent.

@@ -1,4 +1,4 @@
-"""What one task does: a node's code, a rule's question, or a child run."""
+"""Run one task: a node's code, a rule's question, or a child run."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from stargraph.engine._transitions import Updates
 RunChild = Callable[[Checkpoint, Task, JsonValue], Awaitable[dict[str, object]]]
 
 
-class Worker:
-    """Takes tasks to their updates.
+class TaskRunner:
+    """Runs tasks, and returns their updates.
 
     Args:
         plan: the graph.
-        work: what the log knows of the open tasks.
+        work: what the log has of the open tasks.
         executors: where sync nodes run.
         run_child: takes the child run of a subgraph to its end.
-        terms: what is otherwise than the graph says.
+        overrides: what this run does differently from its graph.
         waits: whether time passes between two tries of a node.
     """
 
@@ -43,50 +43,50 @@ class Worker:
         *,
         executors: Executors,
         run_child: RunChild,
-        terms: ForkOverrides | None = None,
+        overrides: ForkOverrides | None = None,
         waits: bool = True,
     ) -> None:
         self._plan = plan
-        self._work = work
+        self._pending = work
         self._executors = executors
         self._run_child = run_child
-        self._terms = terms or ForkOverrides()
+        self._overrides = overrides or ForkOverrides()
         self._waits = waits
 
-    async def run(self, tail: Checkpoint, task: Task, journal: CallLog) -> Updates:
+    async def run(self, tail: Checkpoint, task: Task, call_log: CallLog) -> Updates:
         """Run a task, and return its update in the form in which it is recorded.
 
         Args:
             tail: the latest checkpoint; its state is what the task is given.
             task: the task.
-            journal: what it learns from outside the run.
+            call_log: its recorded calls and its clock.
 
         Raises:
             Suspended: it waits for an answer.
             NodeFailed: what the node raised.
         """
         try:
-            return await self._run(tail, task, journal)
+            return await self._run(tail, task, call_log)
         except (NodeFailed, Suspended, StoreFaultError, ChildPausedError, UnrecordedCallError, asyncio.CancelledError):
             raise
         except BaseException as error:
             # User code again: what a class of the state does when it is read or written.
             raise NodeFailed(error) from error
 
-    async def _run(self, tail: Checkpoint, task: Task, journal: CallLog) -> Updates:
+    async def _run(self, tail: Checkpoint, task: Task, call_log: CallLog) -> Updates:
         state = self._plan.state
         node = self._plan.nodes[task.node]
-        replaced = self._terms.output_of(task)
+        replaced = self._overrides.output_of(task)
         from_json = True
         if task.rule is not None:
-            returned: object = self._ask(tail, task, journal)
+            returned: object = self._ask(tail, task, call_log)
         elif replaced is not None:
             returned = replaced
         elif node.spec.kind == "subgraph":
-            returned = await self._run_child(tail, task, await self._work.item(tail, task))
+            returned = await self._run_child(tail, task, await self._pending.item(tail, task))
         else:
-            item = await self._work.item(tail, task)
-            context = NodeContext(tail, task, item=item, recorded=self._work.calls(task), journal=journal)
+            item = await self._pending.item(tail, task)
+            context = NodeContext(tail, task, item=item, recorded=self._pending.calls(task), call_log=call_log)
             is_remote = not node.is_async_here and (node.spec.isolation == "process" or self._executors.is_remote)
             # What came from another process was recorded there, and what a built-in node returns was told to it.
             from_json = is_remote or node.code is None
@@ -95,7 +95,7 @@ class Worker:
             try:
                 returned = await attempts.run()
             finally:
-                journal.close()
+                call_log.close()
         return state.record(state.update_of(returned, task.node), tail, from_json=from_json)
 
     def _calls(self, tail: Checkpoint, task: Task, context: NodeContext) -> Callable[[], Callable[[], Any]]:
@@ -111,10 +111,10 @@ class Worker:
         )
         return lambda: partial(run_in_worker, graph, task.node, tail.state_json(), context.detached())
 
-    def _ask(self, tail: Checkpoint, task: Task, journal: CallLog) -> dict[str, object]:
+    def _ask(self, tail: Checkpoint, task: Task, call_log: CallLog) -> dict[str, object]:
         assert task.rule is not None
         question = self._plan.rules[task.rule].spec.then[0]
         assert question.kind == "interrupt"
-        context = NodeContext(tail, task, recorded=self._work.calls(task), journal=journal)
+        context = NodeContext(tail, task, recorded=self._pending.calls(task), call_log=call_log)
         prompt = fill_prompt(question.prompt, self._plan.state.read(tail))
         return {question.into: context.ask(prompt, None, into=question.into)}

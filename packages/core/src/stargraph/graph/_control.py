@@ -30,7 +30,7 @@ async def append(
     Args:
         store: the store.
         run_id: the run.
-        build: makes the next checkpoint from the latest one; None where there is nothing to append.
+        build: makes the next checkpoint from the latest one, or None if there is nothing to append.
         keyring: seals it.
 
     Returns:
@@ -74,7 +74,7 @@ async def respond(
         run_id: the run.
         interrupt_id: the question.
         value: the answer.
-        plan: the graph of the run; where None, the types are those that the log recorded.
+        plan: the graph of the run; if None, the types are those that the log recorded.
         keyring: seals and checks.
 
     Returns:

@@ -58,7 +58,7 @@ def _mismatch(
 
 
 async def recorded_definition(tail: Checkpoint, read_step: ReadStep, part: str) -> dict[str, JsonValue] | None:
-    """Return what a hash of the latest checkpoint was made of, where the log still has it.
+    """Return what a hash of the latest checkpoint was made of, if the log still has it.
 
     Args:
         tail: the latest checkpoint.
@@ -88,7 +88,7 @@ def refuse_unfinished_fork(tail: Checkpoint) -> None:
     """
     if (tail.definition or {}).get("fork", {}).get("remaining"):
         raise CheckpointError(
-            f"run {tail.run_id!r} is a fork of {tail.parent_run_id!r} whose beginning was not written to its end",
+            f"run {tail.run_id!r} is a fork of {tail.parent_run_id!r} that was only partly written",
             reason="unfinished-fork",
             hint="Fork the parent again; this run holds nothing else.",
             run_id=tail.run_id,

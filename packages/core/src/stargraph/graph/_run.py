@@ -162,16 +162,16 @@ class Run:
         accept: Sequence[Accept] = (),
         allow_effects: bool | None = None,
     ) -> RunSummary:
-        """Take a run up at its latest checkpoint, from a former executor, alive or not, and execute it.
+        """Resume a run at its latest checkpoint, from a former executor, alive or not, and execute it.
 
         The former executor is refused at its next write. Only nodes that were running can run twice.
 
         Args:
-            run_id: the run; this one's own id where None.
+            run_id: the run; this one's own id if None.
             only_if_idle: refuse while the last event is younger than so many seconds.
-            max_resumes: a run that was resumed so often in a row, and recorded nothing in between, fails.
-            accept: go on although `runtime` (the code of the nodes) or `graph` is not what it was.
-            allow_effects: of a fork, whether calls that are not repeatable may be made; as for `fork` where None.
+            max_resumes: a run that was resumed that many times in a row, and recorded nothing new, fails.
+            accept: resume although `runtime` (the code of the nodes) or `graph` has changed.
+            allow_effects: of a fork, whether calls that are not repeatable may be made; as for `fork` if None.
 
         Returns:
             Where it stands then; that of a run that is done already is returned as it is.
@@ -222,7 +222,7 @@ class Run:
         Nothing is written, and no node runs.
 
         Args:
-            run_id: the run; this one's own id where None.
+            run_id: the run; this one's own id if None.
             accept: as for `resume`.
 
         Raises:
@@ -263,12 +263,12 @@ class Run:
     async def replay(
         self, run_id: str | None = None, *, from_step: int = 0, accept: Sequence[Accept] = ()
     ) -> ReplayReport:
-        """Do a run again from its log, every node with what it was told then, and compare each step with its record.
+        """Replay a run from its log, every node with what it was told then, and compare each step with its record.
 
         Nothing is written, and nothing that a node did by `ctx.call` is done again. What it does otherwise is.
 
         Args:
-            run_id: the run; this one's own id where None.
+            run_id: the run; this one's own id if None.
             from_step: the step to begin after; 0 compares everything.
             accept: `graph` does those steps again too that another version of the graph has made.
 
@@ -303,10 +303,10 @@ class Run:
         """Return a new run that begins at a step of this one; nothing is written before its `start`.
 
         Args:
-            step: the step; where None, the last one before the overlay matters.
+            step: the step; if None, the last one before the overlay matters.
             overlay: what is otherwise in the new run.
-            run_id: the name of the new run; a UUIDv7 where None.
-            metadata: its tags; those of this run where None.
+            run_id: the name of the new run; a UUIDv7 if None.
+            metadata: its tags; those of this run if None.
             accept: `graph` lets this object's graph be another one than that of the step.
             allow_effects: whether calls that are not repeatable may be made in the new run.
 
@@ -347,7 +347,7 @@ class Run:
         )
 
     async def respond(self, interrupt_id: str, value: JsonValue) -> RunSummary:
-        """Answer a question of this run; it goes on at once where it is being executed, else when it is resumed.
+        """Answer a question of this run; it goes on at once if it is being executed, else when it is resumed.
 
         Args:
             interrupt_id: the question, as the run's summary, `stargraph inspect` or the log names it.
@@ -404,7 +404,7 @@ class Run:
         """Yield what happens in the run, until it stops; start it, unless somebody has.
 
         Raises:
-            Exception: as `start` raises, where this started the run.
+            Exception: as `start` raises, if this started the run.
         """
         queue: asyncio.Queue[RunEvent | None] = asyncio.Queue()
         self._listeners.append(queue)
@@ -432,16 +432,16 @@ class Run:
     async def _execute(
         self, tail: Checkpoint, executor_id: str, met: Sequence[Checkpoint] = (), *, asks_again: bool = False
     ) -> RunSummary:
-        terms = await self._terms(tail)
+        overrides = await self._overrides(tail)
         self._publish(open_record(tail))
-        summary = await self._execute_once(tail, executor_id, terms, met, asks_again=asks_again)
-        while summary.status == "awaiting_input" and await self._answer_by(terms):
+        summary = await self._execute_once(tail, executor_id, overrides, met, asks_again=asks_again)
+        while summary.status == "awaiting_input" and await self._answer_by(overrides):
             assert self._log is not None
-            summary = await self._execute_once(self._log.tail, executor_id, terms)
+            summary = await self._execute_once(self._log.tail, executor_id, overrides)
         return summary
 
-    async def _terms(self, tail: Checkpoint) -> ForkOverrides:
-        """Return what is otherwise in this run than its graph says: nothing, unless it is a fork."""
+    async def _overrides(self, tail: Checkpoint) -> ForkOverrides:
+        """Return what this run does differently from its graph: nothing, unless it is a fork."""
         if tail.origin != "fork":
             return ForkOverrides()
         # A fork's open tasks need its first step as long as it says anything, so no prune takes it before.
@@ -452,12 +452,12 @@ class Run:
             else ForkOverrides.of(first, effects=self._allow_effects)
         )
 
-    async def _answer_by(self, terms: ForkOverrides) -> bool:
+    async def _answer_by(self, overrides: ForkOverrides) -> bool:
         """Answer the open questions that a fork answers by itself; tell whether there were any."""
         assert self._log is not None
         told = False
         for interrupt in self._log.tail.interrupts:
-            answer = terms.answer_to(interrupt)
+            answer = overrides.answer_to(interrupt)
             if answer is not None:
                 await self.respond(interrupt.id, answer[0])
                 told = True
@@ -467,7 +467,7 @@ class Run:
         self,
         tail: Checkpoint,
         executor_id: str,
-        terms: ForkOverrides,
+        overrides: ForkOverrides,
         met: Sequence[Checkpoint] = (),
         *,
         asks_again: bool = False,
@@ -483,7 +483,7 @@ class Run:
             executors=executors,
             publish=self._publish,
             is_heard=lambda: bool(self._listeners),
-            terms=terms,
+            overrides=overrides,
             asks_again=asks_again,
             watch=self._watch,
         )
@@ -535,7 +535,7 @@ class Run:
 
     async def _give_up(self, tail: Checkpoint, executor_id: str, max_resumes: int) -> RunSummary:
         error = CheckpointError(
-            f"run {self.run_id!r} was resumed {max_resumes} times in a row and recorded nothing in between",
+            f"run {self.run_id!r} was resumed {max_resumes} times in a row and recorded nothing new",
             reason="crash-loop",
             hint="Find out what kills the process in this node, then resume with a larger max_resumes.",
             run_id=self.run_id,

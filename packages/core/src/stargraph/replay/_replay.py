@@ -30,8 +30,8 @@ from stargraph.engine import (
     Slot,
     StoreFaultError,
     Suspended,
+    TaskRunner,
     UnrecordedCallError,
-    Worker,
     answered,
     asked,
     called,
@@ -121,11 +121,11 @@ class _Replay:
         self._of_children: list[StepDifference] = []
         self._notes: list[str] = []
         self._given: list[int] = []
-        self._work = PendingTasks(plan, self._read_for_task, self._read_for_tasks)
+        self._pending = PendingTasks(plan, self._read_for_task, self._read_for_tasks)
         self._unknown: set[str] = set()
-        self._terms = ForkOverrides()
+        self._overrides = ForkOverrides()
         self._defined: Checkpoint | None = None
-        self._worker = self._new_worker()
+        self._runner = self._new_runner()
         self._children: dict[str, tuple[str, Mapping[str, JsonValue]]] = {}
 
     async def run(self, from_step: int) -> None:
@@ -135,8 +135,8 @@ class _Replay:
         if first is not None:
             self._defined = first
             if first.origin == "fork":
-                self._terms = ForkOverrides.of(first, effects=True)
-                self._worker = self._new_worker()
+                self._overrides = ForkOverrides.of(first, effects=True)
+                self._runner = self._new_runner()
         async for record in dispatch.history(
             self._store, self._tail.run_id, from_step=from_step, to_step=self._tail.step, keyring=self._keyring
         ):
@@ -187,9 +187,14 @@ class _Replay:
         except CheckpointError as error:
             raise StoreFaultError(error) from error
 
-    def _new_worker(self) -> Worker:
-        return Worker(
-            self._plan, self._work, executors=self._executors, run_child=self._child, terms=self._terms, waits=False
+    def _new_runner(self) -> TaskRunner:
+        return TaskRunner(
+            self._plan,
+            self._pending,
+            executors=self._executors,
+            run_child=self._child,
+            overrides=self._overrides,
+            waits=False,
         )
 
     def _is_ours(self, record: Checkpoint) -> bool:
@@ -226,10 +231,10 @@ class _Replay:
             self._notes.append(
                 f"{_ranges(range(first, record.step))}: pruned, so step {record.step} is taken as recorded"
             )
-        self._work = PendingTasks(self._plan, self._read_for_task, self._read_for_tasks)
-        self._worker = self._new_worker()
+        self._pending = PendingTasks(self._plan, self._read_for_task, self._read_for_tasks)
+        self._runner = self._new_runner()
         try:
-            await self._work.load(record)
+            await self._pending.load(record)
             self._unknown = set()
         except StoreFaultError as fault:
             if not isinstance(fault.cause, CheckpointNotFoundError):
@@ -310,49 +315,49 @@ class _Replay:
 
     async def _execute(self, previous: Checkpoint, record: Checkpoint, task: Task) -> None:
         """Run a task, and compare what comes of it with what is recorded."""
-        calls = self._work.calls(task)
+        calls = self._pending.calls(task)
         moment = next((call.started_at for call in record.calls if call.kind == "now"), None)
-        journal = CallLog(task, calls, executors=self._executors, moment=moment)
+        call_log = CallLog(task, calls, executors=self._executors, moment=moment)
         try:
-            update = await self._run(previous, task, journal)
-            changes = completed(self._plan, previous, task, update, self._work.branches)
-            changes["frontier"] = self._terms.kept(changes["frontier"])
-            replayed = _next(previous, record, event="completed", update=update, calls=journal.moments(), **changes)
+            update = await self._run(previous, task, call_log)
+            changes = completed(self._plan, previous, task, update, self._pending.branches)
+            changes["frontier"] = self._overrides.kept(changes["frontier"])
+            replayed = _next(previous, record, event="completed", update=update, calls=call_log.moments(), **changes)
         except StoreFaultError as fault:
             if not isinstance(fault.cause, CheckpointNotFoundError):
                 raise fault.cause from fault
             self._given.append(record.step)
             return
         except Suspended as suspended:
-            replayed = self._asked(previous, record, task, suspended, journal)
+            replayed = self._asked(previous, record, task, suspended, call_log)
         except (NodeFailed, StargraphError, UnrecordedCallError) as raised:
-            if journal.missing is None:
+            if call_log.missing is None:
                 error = raised.error if isinstance(raised, NodeFailed) else raised
-                self._compare(record, self._failed(previous, record, error, journal))
-                await self._compare_calls(record, task, journal, calls)
+                self._compare(record, self._failed(previous, record, error, call_log))
+                await self._compare_calls(record, task, call_log, calls)
                 return
             lost = record.error is not None and record.error.reason == "question-lost"
-            if (record.event == "asked" or lost) and not journal.unused:
+            if (record.event == "asked" or lost) and not call_log.unused:
                 # The function of that call may have asked: it is not run again, and was not recorded then.
                 self._given.append(record.step)
                 return
             replayed = record
-        if journal.missing is None:
+        if call_log.missing is None:
             self._compare(record, replayed)
-        await self._compare_calls(record, task, journal, calls)
+        await self._compare_calls(record, task, call_log, calls)
 
     async def _compare_calls(
-        self, record: Checkpoint, task: Task, journal: CallLog, calls: Sequence[RecordedCall]
+        self, record: Checkpoint, task: Task, call_log: CallLog, calls: Sequence[RecordedCall]
     ) -> None:
         """Compare the calls that a task has made with those that are recorded."""
-        steps = self._work.call_steps(task)
-        left = {id(call) for call in journal.unused}
+        steps = self._pending.call_steps(task)
+        left = {id(call) for call in call_log.unused}
         unused = [(step, call) for step, call in zip(steps, calls, strict=True) if id(call) in left]
-        if journal.missing is None:
+        if call_log.missing is None:
             for step, call in unused:
                 self._differ(await self.read_step(step) or record, Change("calls", "removed", before=_slot(call)))
             return
-        made = _slot(journal.missing)
+        made = _slot(call_log.missing)
         if not unused:
             self._differ(record, Change("calls", "added", after=made))
             return
@@ -360,9 +365,9 @@ class _Replay:
         step, call = unused[0]
         self._differ(await self.read_step(step) or record, Change("calls", "changed", _slot(call), made))
 
-    async def _run(self, previous: Checkpoint, task: Task, journal: CallLog) -> Mapping[str, EncodedValue]:
+    async def _run(self, previous: Checkpoint, task: Task, call_log: CallLog) -> Mapping[str, EncodedValue]:
         """Run a task as an engine does: a node that cancels itself must not cancel the replay."""
-        work = asyncio.ensure_future(self._worker.run(previous, task, journal))
+        work = asyncio.ensure_future(self._runner.run(previous, task, call_log))
         try:
             await asyncio.wait({work})
         finally:
@@ -372,20 +377,20 @@ class _Replay:
         return work.result()
 
     def _asked(
-        self, previous: Checkpoint, record: Checkpoint, task: Task, suspended: Suspended, journal: CallLog
+        self, previous: Checkpoint, record: Checkpoint, task: Task, suspended: Suspended, call_log: CallLog
     ) -> Checkpoint:
         known = {interrupt.id for interrupt in previous.interrupts}
         new: Sequence[Interrupt] = [interrupt for interrupt in record.interrupts if interrupt.id not in known]
         asked_at = new[0].asked_at if new else record.timestamp
-        changes = asked(previous, task, suspended.questions, asked_at, journal.moments())
+        changes = asked(previous, task, suspended.questions, asked_at, call_log.moments())
         return _next(previous, record, event="asked", update=None, **changes)
 
-    def _failed(self, previous: Checkpoint, record: Checkpoint, error: BaseException, journal: CallLog) -> Checkpoint:
+    def _failed(self, previous: Checkpoint, record: Checkpoint, error: BaseException, call_log: CallLog) -> Checkpoint:
         info = error_info(error, node=record.last_node)
         if record.error is not None and info.model_copy(update={"traceback": record.error.traceback}) == record.error:
             info = record.error
         changes = failed(previous, info, _forgotten(previous, record))
-        return _next(previous, record, event="failed", update=None, calls=journal.moments(), **changes)
+        return _next(previous, record, event="failed", update=None, calls=call_log.moments(), **changes)
 
     def _compare_with(self, record: Checkpoint, make: Callable[[], Checkpoint | None]) -> None:
         """Compare a step that no node makes; None stands for one that only the log knows."""
@@ -413,13 +418,13 @@ class _Replay:
         if record.definition is not None:
             self._defined = record
         if record.event in ("called", "answered", "asked"):
-            self._work.note_calls(record)
+            self._pending.note_calls(record)
         elif record.event == "failed":
-            self._work.forget_calls(_forgotten(previous, record))
+            self._pending.forget_calls(_forgotten(previous, record))
         elif record.event == "completed":
             for task in tasks_of(previous.frontier):
                 if task.id == record.task_id:
-                    self._work.note_completed(task, record.encoded_update() or {}, record)
+                    self._pending.note_completed(task, record.encoded_update() or {}, record)
 
     async def _child(self, tail: Checkpoint, task: Task, item: JsonValue) -> dict[str, object]:
         """Return what the log of a child run says that it gave its parent."""
