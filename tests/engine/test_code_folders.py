@@ -138,7 +138,7 @@ async def test_everything_that_a_graph_names_is_found_beside_it(store: MemoryChe
 
 
 async def test_a_moved_folder_has_the_same_hashes_and_records(store: MemoryCheckpointer, tmp_path: Path) -> None:
-    steps = "class Own(Exception): pass\n\ndef work(state):\n    raise Own('no')\n"
+    steps = "class Own(Exception): pass\n\ndef work(state):\n    raise Own(f'no {Own}')\n"
     graphs = [Graph.from_file(write(tmp_path / name, steps=steps)) for name in ("here", "there")]
     assert graphs[0].runtime_hash == graphs[1].runtime_hash
     assert graphs[0].graph_hash == graphs[1].graph_hash
@@ -147,6 +147,8 @@ async def test_a_moved_folder_has_the_same_hashes_and_records(store: MemoryCheck
         assert run.summary is not None
         assert run.summary.error is not None
         assert run.summary.error.type == "steps.Own"
+        assert run.summary.error.message == "no <class 'steps.Own'>"
+        assert "_folders" not in (store.runs[run_id][-1].error or run.summary.error).model_dump_json()
 
 
 def test_the_code_can_be_read_pickled_and_traced(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final, TypeGuard, TypeVar
 
 from stargraph.checkpoint.protocol import ErrorInfo, RecordedCall, Task
-from stargraph.engine._folders import plain_name
+from stargraph.engine._folders import plain_name, plain_text
 from stargraph.errors import CallError, NodeError, StargraphError
 
 _MESSAGE_LIMIT: Final = 16_384
@@ -67,7 +67,7 @@ def error_info(error: BaseException, *, node: str | None, reason: str | None = N
 
 def _message_of(error: BaseException) -> str:
     try:
-        return _bounded(str(error), _MESSAGE_LIMIT)
+        return _bounded(plain_text(str(error)), _MESSAGE_LIMIT)
     except BaseException as fault:  # noqa: BLE001  # the text of an exception is user code
         return f"(this exception has no text: its __str__ raised {name_of(type(fault))})"
 
@@ -84,7 +84,7 @@ def _traceback_of(error: BaseException) -> str:
     import traceback
 
     try:
-        return _bounded("".join(traceback.format_exception(error)), _TRACEBACK_LIMIT)
+        return _bounded(plain_text("".join(traceback.format_exception(error))), _TRACEBACK_LIMIT)
     except BaseException as fault:  # noqa: BLE001  # so are its notes, causes and members
         try:
             frames = "".join(traceback.format_tb(error.__traceback__))

@@ -29,6 +29,7 @@ __path__: list[str] = []
 
 _PREFIX: Final = f"{__name__}."
 _VERSION: Final = "__"
+_NAMED: Final = re.compile(re.escape(_PREFIX) + r"[A-Za-z0-9_]+\.")
 _SUFFIXES: Final = (*SOURCE_SUFFIXES, *EXTENSION_SUFFIXES)
 
 _LOCK: Final = threading.Lock()
@@ -84,6 +85,15 @@ def plain_name(module: str) -> str:
     if not module.startswith(_PREFIX):
         return module
     return module.removeprefix(_PREFIX).partition(".")[2]
+
+
+def plain_text(text: str) -> str:
+    """Return a text in which modules of folders have the names that they have there.
+
+    Args:
+        text: a message or a traceback.
+    """
+    return _NAMED.sub("", text) if _PREFIX in text else text
 
 
 def is_other_file(module: ModuleType, name: str, package: str) -> bool:

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from stargraph.engine import _folders
-from stargraph.engine._folders import find_module, is_other_file, package_of, plain_name
+from stargraph.engine._folders import find_module, is_other_file, package_of, plain_name, plain_text
 from stargraph.errors import GraphError
 from stargraph.ir import main_module_name
 
@@ -111,7 +111,7 @@ def _import_failed(path: str, wanted_by: str, error: Exception) -> GraphError:
     else:
         place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     return GraphError(
-        f"{wanted_by}: importing {path!r} failed{place}: {type(error).__name__}: {error}",
+        f"{wanted_by}: importing {path!r} failed{place}: {type(error).__name__}: {plain_text(str(error))}",
         reason="import-failed",
         hint="The module itself raises this; fix it there.",
     )
