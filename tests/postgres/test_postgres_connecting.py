@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import random
 import secrets
@@ -369,3 +370,21 @@ async def test_no_secret_is_ever_shown(monkeypatch: pytest.MonkeyPatch) -> None:
             shown += repr(error) + said_by(error).replace(dsn, "")
         for piece in pieces:
             assert piece not in shown, (dsn, shown)
+
+
+async def test_a_connection_that_is_given_up_half_way_leaves_no_noise(dsn: str, opened: Opener) -> None:
+    noise: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: noise.append(context))
+    await opened().bootstrap()
+    for number in range(120):
+        handle = opened(timeout=30)
+        opening = asyncio.create_task(handle.bootstrap())
+        for _ in range(number % 24):
+            await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.gather(opening, return_exceptions=True)
+        del opening
+    for _ in range(3):
+        gc.collect()
+        await asyncio.sleep(0.05)
+    assert [context["message"] for context in noise] == []

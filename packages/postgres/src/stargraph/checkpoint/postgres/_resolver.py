@@ -55,9 +55,8 @@ class ConnectingLoop:
         for address in addresses:
             try:
                 async with asyncio.timeout(self._timeout / len(addresses)):
-                    transport, protocol = await self._loop.create_connection(
-                        protocol_factory, address, port, ssl=ssl, server_hostname=name
-                    )
+                    connected = await self._connect(address, port)
+                    transport, protocol = await self._adopt(connected, protocol_factory, ssl=ssl, server_hostname=name)
             except OSError as error:
                 failure = error
                 continue
@@ -65,6 +64,37 @@ class ConnectingLoop:
             return transport, protocol
         assert failure is not None  # a name without addresses raises
         raise failure
+
+    async def _connect(self, address: str, port: int) -> socket.socket:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        connected = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            connected.setblocking(False)
+            await self._loop.sock_connect(connected, (address, port))
+        except BaseException:
+            connected.close()
+            raise
+        return connected
+
+    async def _adopt(
+        self, connected: socket.socket, protocol_factory: Callable[[], Any], **tls: Any
+    ) -> tuple[Any, Any]:
+        """Return the transport of a connected socket."""
+        # Not cancelled half way: the protocols of asyncpg would keep an error that nobody asks them for, and asyncio
+        # would log it. It takes two turns of the loop, or the handshake of direct TLS.
+        adopting = self._loop.create_task(self._loop.create_connection(protocol_factory, sock=connected, **tls))
+        try:
+            return await asyncio.shield(adopting)
+        except asyncio.CancelledError:
+            adopting.add_done_callback(_abandon)
+            raise
+
+
+def _abandon(adopting: asyncio.Task[tuple[Any, Any]]) -> None:
+    if not adopting.cancelled() and adopting.exception() is None:
+        transport, _ = adopting.result()
+        transport.set_protocol(asyncio.Protocol())
+        transport.abort()
 
 
 async def look_up(host: str, port: int) -> list[str]:
