@@ -541,5 +541,6 @@ def test_odd_urls_are_refused(url: str) -> None:
 def test_arguments_are_checked(path: Path) -> None:
     with pytest.raises(ValueError, match="synchronous"):
         SQLiteCheckpointer(path, synchronous="off")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="busy_timeout"):
-        SQLiteCheckpointer(path, busy_timeout=-1)
+    for timeout in (-1, True, float("nan"), float("inf"), "30"):
+        with pytest.raises(ValueError, match="busy_timeout"):
+            SQLiteCheckpointer(path, busy_timeout=timeout)  # type: ignore[arg-type]

@@ -13,7 +13,8 @@ from support.records import STARTED_AT, chain, first, following, noise
 
 from stargraph.checkpoint.codec import _stored
 from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo
-from stargraph.checkpoint.sqlite import SQLiteCheckpointer, _prune
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer, _prune, _writer
+from stargraph.checkpoint.sqlite._writer import Writer
 
 LATER = STARTED_AT + timedelta(days=1)
 
@@ -130,3 +131,34 @@ async def test_a_large_store_is_not_written_anew(
     await store.delete_run("run-1-Alice")
     assert path.stat().st_size > 100_000  # free pages, for what is written next
     assert occurrences(path, "Alice") == 0
+
+
+async def test_a_deletion_that_was_interrupted_erases_when_it_is_made_again(
+    store: SQLiteCheckpointer, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.write_many(personal_run("run-1", "Alice"))
+
+    async def interrupted(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Writer, "erase_removed", interrupted)
+        with pytest.raises(asyncio.CancelledError):
+            await store.delete_run("run-1-Alice")
+    assert occurrences(path, "Alice") > 0
+    assert await store.delete_run("run-1-Alice") is False
+    assert occurrences(path, "Alice") == 0
+
+
+async def test_a_disk_without_space_for_a_copy_fails_no_deletion(
+    store: SQLiteCheckpointer, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await store.write_many(personal_run("run-1", "Alice"))
+
+    def full(_: object) -> bool:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(_writer, "vacuum", full)
+    assert await store.delete_run("run-1-Alice") is True
+    assert await store.read_latest("run-1-Alice") is None
+    assert "disk is full" in caplog.text

@@ -371,6 +371,24 @@ async def test_a_second_cancellation_does_not_wait(path: Path) -> None:
             other.execute("ROLLBACK")
 
 
+async def test_an_error_after_a_second_cancellation_is_not_printed(path: Path) -> None:
+    heard: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
+    async with SQLiteCheckpointer(path, busy_timeout=0.3) as store:
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            path.rename(path.with_name("away"))  # so that the commit fails
+            task = asyncio.ensure_future(store.write(first()))
+            await asyncio.sleep(0.02)
+            for _ in range(2):
+                task.cancel()
+                await asyncio.sleep(0)
+            other.execute("ROLLBACK")
+        await asyncio.sleep(0.5)
+    gc.collect()
+    assert heard == []
+
+
 async def test_a_cancelled_bootstrap_leaves_nothing_open(path: Path) -> None:
     for ticks in range(6):
         store = SQLiteCheckpointer(path)

@@ -87,7 +87,7 @@ class SQLiteCheckpointer:
         encryption: Cipher | None = None,
     ) -> None:
         self._files = StoreFiles(path)
-        self._options = Options(synchronous, float(busy_timeout), allow_network_filesystem, read_only)
+        self._options = Options(synchronous, busy_timeout, allow_network_filesystem, read_only)
         self._codec = Codec(cipher=encryption)
         self._encoder = Encoder(self._codec)
         self._lifecycle = Lifecycle(read_only=read_only)
@@ -251,8 +251,8 @@ class SQLiteCheckpointer:
             return False
         count = await store.writer.submit(_prune.MarkDeleted(run_id))
         # Also what an earlier deletion has left that was interrupted.
-        removed = await self._remove(store, _prune.PrunableSteps(deleted_id(run_id)))
-        if count or removed:
+        if count or await store.read(partial(_prune.is_deleted, run_id=run_id)):
+            await self._remove(store, _prune.PrunableSteps(deleted_id(run_id)))
             await store.writer.erase_removed()
         return count > 0
 

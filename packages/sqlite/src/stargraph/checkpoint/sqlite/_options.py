@@ -37,7 +37,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.synchronous not in get_args(Synchronous):
             raise ValueError(f"synchronous is {self.synchronous!r}: give 'full' or 'normal'")
-        if isinstance(self.busy_timeout, bool) or not 0 <= self.busy_timeout < float("inf"):
+        number = not isinstance(self.busy_timeout, bool) and isinstance(self.busy_timeout, int | float)
+        if not number or not 0 <= self.busy_timeout < float("inf"):
             raise ValueError(f"busy_timeout is {self.busy_timeout!r}: give 0 or more seconds")
 
 

@@ -198,6 +198,11 @@ def count_prunable(connection: sqlite3.Connection, prunable: PrunableSteps) -> i
     return count
 
 
+def is_deleted(connection: sqlite3.Connection, run_id: str) -> bool:
+    """Tell whether a run was deleted."""
+    return connection.execute("SELECT 1 FROM runs WHERE run_id = ?", (deleted_id(run_id),)).fetchone() is not None
+
+
 def half_deleted_runs(connection: sqlite3.Connection) -> list[PrunableSteps]:
     """Return what is left of deleted runs because their removal was interrupted."""
     return [PrunableSteps(run_id) for (run_id,) in connection.execute(_HALF_DELETED).fetchall()]

@@ -105,7 +105,12 @@ class Writer:
         later removal, when it is full, or when the last connection closes.
         """
         for work in (vacuum, self._log.erase):
-            if not await self._until_done(work):
+            try:
+                done = await self._until_done(work)
+            except sqlite3.Error as error:  # what was to be removed is removed, and the call has not failed
+                LOG.warning("%s: what was removed may stay in the files: %s", self._files.path, error)
+                return
+            if not done:
                 LOG.warning(
                     "%s: another connection is still reading or writing: until it has finished, what was removed may"
                     " stay in the files",
@@ -139,6 +144,7 @@ class Writer:
         except asyncio.CancelledError:
             for pending in group:
                 pending.withdraw()
+            answer.add_done_callback(_retrieve)
             await asyncio.wait([answer])
             raise
 
@@ -187,6 +193,12 @@ class Writer:
                 return False
             await asyncio.sleep(_PAUSE)
         return True
+
+
+def _retrieve(answer: asyncio.Future[Any]) -> None:
+    """Take note of an error that nobody waits for any more: asyncio would print it."""
+    if not answer.cancelled():
+        answer.exception()
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:
