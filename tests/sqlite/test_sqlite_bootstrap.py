@@ -126,7 +126,7 @@ async def test_bootstrap_waits_for_a_lock(path: Path, caplog: pytest.LogCaptureF
     assert caught.value.reason == "locked"
     store = SQLiteCheckpointer(path)
     bootstrapping = asyncio.ensure_future(store.bootstrap())
-    await asyncio.sleep(0.6)
+    await asyncio.sleep(1.6)
     assert not bootstrapping.done()
     assert "another connection keeps the write lock" in caplog.text
     other.execute("ROLLBACK")

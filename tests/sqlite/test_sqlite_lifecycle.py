@@ -429,6 +429,8 @@ async def test_a_short_lock_is_waited_for_and_told_in_the_log(path: Path, caplog
             other.execute("BEGIN IMMEDIATE")
             writes = [asyncio.ensure_future(store.write(checkpoint)) for checkpoint in chain(length=5)]
             await asyncio.sleep(0.6)
+            assert caplog.records == []
+            await asyncio.sleep(1)
             assert not any(write.done() for write in writes)
             other.execute("COMMIT")
             await asyncio.gather(*writes)

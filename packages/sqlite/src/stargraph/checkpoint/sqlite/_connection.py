@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
-from stargraph.checkpoint.sqlite._errors import is_busy, store_error, warn_locked
+from stargraph.checkpoint.sqlite._errors import LockWatch, is_busy, store_error
 from stargraph.checkpoint.sqlite._files import StoreFiles
 from stargraph.checkpoint.sqlite._options import Options
 from stargraph.checkpoint.sqlite._read_only import ReadOnlyFile
@@ -214,16 +214,14 @@ class Store(OpenStore):
 
     def _retry_while_locked(self, work: Callable[[], None]) -> None:
         deadline = time.monotonic() + self._options.busy_timeout
-        was_locked = False
+        watch = LockWatch(self._files.path, self._options.busy_timeout)
         while True:
             try:
                 return work()
             except sqlite3.Error as error:
                 if not is_busy(error) or time.monotonic() > deadline:
                     raise
-            if not was_locked:
-                was_locked = True
-                warn_locked(self._files.path, self._options.busy_timeout)
+            watch.waited()
             time.sleep(_PAUSE)
 
 

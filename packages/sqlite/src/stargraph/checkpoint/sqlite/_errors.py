@@ -5,10 +5,14 @@ from __future__ import annotations
 import errno
 import logging
 import sqlite3
+import time
 from pathlib import Path
 from typing import Final
 
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreUnavailableError
+
+_WARN_AFTER: Final = 1.0
+"""Writers of several processes often wait for each other for a moment; after so many seconds, it is worth a word."""
 
 LOG: Final = logging.getLogger("stargraph.checkpoint.sqlite")
 
@@ -73,9 +77,26 @@ def locked_error(path: Path) -> StoreUnavailableError:
     )
 
 
-def warn_locked(path: Path, timeout: float) -> None:
-    """Say in the log that a write waits for another connection."""
-    LOG.warning("%s: another connection keeps the write lock; trying again for up to %g s", path, timeout)
+class LockWatch:
+    """Says in the log, once, that a change has waited for another connection for a second.
+
+    Args:
+        path: the file of the store.
+        timeout: how long the change waits, in seconds.
+    """
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        self._path = path
+        self._timeout = timeout
+        self._warn_at: float | None = time.monotonic() + _WARN_AFTER
+
+    def waited(self) -> None:
+        """Take note that an attempt found the store locked."""
+        if self._warn_at is not None and time.monotonic() >= self._warn_at:
+            self._warn_at = None
+            LOG.warning(
+                "%s: another connection keeps the write lock; trying again for up to %g s", self._path, self._timeout
+            )
 
 
 def read_only_file_error(path: Path) -> StoreUnavailableError:

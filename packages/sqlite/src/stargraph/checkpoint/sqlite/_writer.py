@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from stargraph.checkpoint.driver import GroupCommit
-from stargraph.checkpoint.sqlite._errors import LOG, is_busy, locked_error, store_error, warn_locked
+from stargraph.checkpoint.sqlite._errors import LOG, LockWatch, is_busy, locked_error, store_error
 from stargraph.checkpoint.sqlite._files import StoreFiles
 from stargraph.checkpoint.sqlite._prune import vacuum
 from stargraph.checkpoint.sqlite._thread import ConnectionThread
@@ -152,7 +152,7 @@ class Writer:
         """Commit a group on the thread; return the results, and in the place of a result the error that it met."""
         outcomes: dict[_Pending, Any] = {}
         waiting: Sequence[_Pending] = group
-        was_locked = False
+        watch = LockWatch(self._files.path, self._busy_timeout)
         while waiting := [pending for pending in waiting if not pending.withdrawn]:
             try:
                 outcomes |= self._attempt(connection, waiting)
@@ -161,9 +161,7 @@ class Writer:
                 _roll_back(connection)
                 if not is_busy(error):
                     raise store_error(error, self._files.path) from error
-            if not was_locked:
-                was_locked = True
-                warn_locked(self._files.path, self._busy_timeout)
+            watch.waited()
             time.sleep(_PAUSE)  # SQLite does not wait for every kind of lock
             now = time.monotonic()
             outcomes |= {pending: locked_error(self._files.path) for pending in waiting if pending.deadline <= now}
