@@ -220,3 +220,44 @@ async def test_a_dying_pool_of_the_users_is_a_failure_of_the_node(store: MemoryC
 def test_a_wrong_key_is_refused(keys: str) -> None:
     with pytest.raises(GraphError):
         graph(ONE.replace("KEYS", keys))
+
+
+STUBBORN = 'nodes: [{id: a, kind: "support.nodes:awaits_x", KEYS}]\nstate_schema: {x: {type: any, default: null}}'
+
+
+@pytest.mark.parametrize("ends", ["timeout", "cancel", "pause"])
+async def test_an_async_node_that_catches_its_cancellation_holds_nothing_up(
+    store: MemoryCheckpointer, ends: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("_attempts", "_engine"):
+        monkeypatch.setattr(f"stargraph.engine.{module}.CANCEL_SECONDS", 0.05)
+    running, is_over = asyncio.Event(), asyncio.Event()
+
+    async def body(ctx: NodeContext) -> Any:
+        running.set()
+        while not is_over.is_set():
+            try:
+                await asyncio.sleep(0.02)
+            except asyncio.CancelledError:
+                continue
+        return await ctx.call("late", lambda: None)
+
+    nodes.before = body
+    keys = "timeout: 0.05, max_overrun: 0.05" if ends == "timeout" else "max_overrun: 0.05"
+    run = await graph(STUBBORN.replace("KEYS", keys)).start(checkpointer=store, run_id="r")
+    work = asyncio.ensure_future(run.start())
+    await running.wait()
+    if ends == "cancel":
+        await run.cancel()
+    elif ends == "pause":
+        run.pause(grace=0)
+    async with asyncio.timeout(5):
+        summary = await work
+    assert summary.status == {"timeout": "failed", "cancel": "cancelled", "pause": "paused"}[ends]
+    if ends != "cancel":
+        summary = await run.resume()
+        assert summary.error is not None
+        assert summary.error.reason == "still-running"
+    is_over.set()
+    await asyncio.sleep(0.1)
+    assert "called a" not in store.events("r")

@@ -12,7 +12,7 @@ from typing import Any, Final
 from stargraph.checkpoint.protocol import ErrorInfo
 from stargraph.engine._call_log import UnrecordedCallError
 from stargraph.engine._context import NodeContext
-from stargraph.engine._executors import Executors, Outcome, timed_out
+from stargraph.engine._executors import CANCEL_SECONDS, Executors, Outcome, timed_out
 from stargraph.engine._failures import RemoteNodeError, is_a, is_any_of, is_final, name_of
 from stargraph.engine._nodes import Node
 from stargraph.engine._questions import Suspended
@@ -88,7 +88,7 @@ class Attempts:
         patience = _MAX_OVERRUN if spec.max_overrun is None else spec.max_overrun
         if not await self._executors.wait_for_strays(context.owner, patience):
             return None, NodeError(
-                f"a thread of an earlier try of node {spec.id!r} still runs after {patience:g} s more",
+                f"an earlier try of node {spec.id!r} still runs after {patience:g} s more",
                 reason="still-running",
                 hint="Give what it waits for a timeout of its own, raise max_overrun, or set isolation: process, which"
                 " makes the node's timeout kill it. Then resume the run.",
@@ -107,7 +107,7 @@ class Attempts:
         try:
             call = self._make_call()
             if self._node.is_async_here:
-                return await self._within(call(), self._node.spec.timeout), None
+                return await self._within(call(), self._node.spec.timeout)
             return await self._elsewhere(call)
         except asyncio.CancelledError:
             raise
@@ -129,20 +129,36 @@ class Attempts:
         returned, raised = await self._executors.run_in_thread(call, owner=owner, seconds=spec.timeout, in_given=True)
         if raised is None and inspect.isawaitable(returned):
             left = None if spec.timeout is None else max(spec.timeout - (time.monotonic() - began), 0)
-            return await self._within(returned, left), None
+            return await self._within(returned, left)
         return returned, raised
 
-    async def _within(self, work: Awaitable[object], seconds: float | None) -> object:
+    async def _within(self, work: Awaitable[object], seconds: float | None) -> Outcome:
         if seconds is None:
-            return await work
-        limit = asyncio.timeout(seconds)
+            return await work, None
+        working = asyncio.ensure_future(_by_value(work))
         try:
-            async with limit:
-                return await work
-        except TimeoutError:
-            if limit.expired():
-                raise timed_out(self._node.spec.timeout) from None
+            await asyncio.wait({working}, timeout=seconds)
+        except asyncio.CancelledError:
+            working.cancel()
+            await asyncio.wait({working}, timeout=CANCEL_SECONDS)
             raise
+        finally:
+            self._executors.give_up(working, self._context.owner)
+        if working.done():
+            return await working
+        working.cancel()
+        done, _ = await asyncio.wait({working}, timeout=CANCEL_SECONDS)
+        return None, timed_out(self._node.spec.timeout, None if done else "it was cancelled, and goes on all the same")
+
+
+async def _by_value(work: Awaitable[object]) -> Outcome:
+    """Return what work ends with: a task that raises SystemExit, say, would end its loop."""
+    try:
+        return await work, None
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # noqa: BLE001  # see Outcome
+        return None, error
 
 
 def _from_worker(outcome: dict[str, Any], context: NodeContext) -> Outcome:

@@ -14,7 +14,7 @@ from stargraph.checkpoint.protocol import ENDED, Checkpoint, RecordedCall, Task
 from stargraph.engine._attempts import NodeFailed
 from stargraph.engine._call_log import CallLog
 from stargraph.engine._events import EventType, RunEvent
-from stargraph.engine._executors import Executors
+from stargraph.engine._executors import CANCEL_SECONDS, Executors
 from stargraph.engine._failures import error_info, name_of, node_cancelled
 from stargraph.engine._fork_overrides import ForkOverrides
 from stargraph.engine._log import RunLog, TakenOver
@@ -213,12 +213,22 @@ class Engine:
             self._signal.set_result(None)
 
     async def _stop_flights(self) -> None:
-        work = [flight.work for flight in self._flights.values()]
+        flights = list(self._flights.values())
         self._flights.clear()
-        for task in work:
-            task.cancel()
-        if work:
-            await asyncio.gather(*work, return_exceptions=True)
+        for flight in flights:
+            flight.work.cancel()
+        of_nodes = {flight.work for flight in flights if flight.task.node not in self._plan.children}
+        if of_nodes:
+            await asyncio.wait(of_nodes, timeout=2 * CANCEL_SECONDS)
+        # Those of child runs stop their own nodes, and end.
+        await asyncio.gather(*({flight.work for flight in flights} - of_nodes), return_exceptions=True)
+        for flight in flights:
+            if flight.work.done():
+                flight.work.cancelled() or flight.work.exception()
+            else:
+                # It has caught its cancellation. What it does from now on is not recorded.
+                flight.call_log.close()
+                self._executors.give_up(flight.work, f"{self._log.tail.run_id}/{flight.task.id}")
 
     def _ready_tasks(self) -> list[Task]:
         if self._failure is not None or self._stop is not None:

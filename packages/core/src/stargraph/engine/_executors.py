@@ -22,6 +22,9 @@ Outcome: TypeAlias = tuple[Any, BaseException | None]
 """What a call returned and what it raised: as a value, since a StopIteration or a SystemExit, raised anew, would end
 the coroutine or the loop that it meets."""
 
+CANCEL_SECONDS: Final = 5.0
+"""How long an async node that was cancelled may take to end; it may catch the cancellation, and go on."""
+
 _POLL_SECONDS: Final = 0.05
 _GOES_ON: Final = "its thread cannot be stopped and goes on"
 
@@ -238,6 +241,18 @@ class Executors:
             if not future.done():
                 future.cancel()  # kills the process
 
+    def give_up(self, work: asyncio.Task[Any], owner: str) -> None:
+        """Remember work that goes on though nobody waits for it, if it does.
+
+        Args:
+            work: the work of an async node.
+            owner: what names the task that it belongs to.
+        """
+        if not work.done():
+            ended: Future[None] = Future()
+            work.add_done_callback(partial(_ended, ended))
+            _STRAYS.add(owner, ended)
+
     def has_strays(self, owner: str) -> bool:
         """Tell whether a thread of a task was given up and goes on.
 
@@ -296,6 +311,12 @@ def timed_out(seconds: float | None, what_now: str | None = None) -> TimeoutErro
     return TimeoutError(
         f"the node took longer than its timeout of {seconds:g} s" + (f"; {what_now}" if what_now else "")
     )
+
+
+def _ended(future: Future[None], work: asyncio.Task[Any]) -> None:
+    if not work.cancelled():
+        work.exception()  # nobody else looks at it
+    future.set_result(None)
 
 
 def _give_up(future: Future[Any], owner: str) -> None:
