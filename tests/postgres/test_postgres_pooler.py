@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import asyncpg
@@ -55,6 +56,15 @@ async def test_statements_are_kept_where_nothing_lies_between(server: str, schem
         async with attached.connections.lend() as lent:
             names = await lent.connection.fetchval("SELECT count(*) FROM pg_prepared_statements")
         assert names == 2
+
+
+async def test_what_the_pooler_rejects_is_reported_soon(dsn: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailableError) as caught:
+        await PostgresCheckpointer(f"{dsn}?options=-c%20geqo%3Doff").bootstrap()
+    assert caught.value.reason == "connection-rejected"
+    assert "options" in str(caught.value)
+    assert time.monotonic() - began < 3
 
 
 async def test_forced_statements_say_what_is_wrong(opened: Opener) -> None:

@@ -52,6 +52,7 @@ _AT_CONTACT: Final = (
     ssl.SSLError,
     asyncpg.TargetServerAttributeNotMatched,
     asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.ProtocolViolationError,  # PgBouncer's answer to an unknown database, role or startup parameter
 )
 
 _DATABASE_ERRORS: Final = (
@@ -79,6 +80,11 @@ _HINTS: Final[tuple[tuple[type[Exception], str, str], ...]] = (
         asyncpg.InvalidAuthorizationSpecificationError,
         "authentication-failed",
         "Check the role and its password in the DSN, PGPASSWORD or the password file, and the server's pg_hba.conf.",
+    ),
+    (
+        asyncpg.ProtocolViolationError,
+        "connection-rejected",
+        "Check the database, the role and the options in the DSN: a pooler takes those that it is set up for.",
     ),
     (asyncpg.InvalidCatalogNameError, "no-such-database", "Create the database, or correct its name in the DSN."),
     (
