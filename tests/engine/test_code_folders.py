@@ -200,10 +200,13 @@ def test_a_module_that_is_not_there_is_told_by_its_own_name(tmp_path: Path) -> N
     assert failed.value.reason == "import-failed"
 
 
-def stargraph(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+PROGRAMS = ([str(Path(sys.executable).parent / "stargraph")], [sys.executable, "-m", "stargraph"])
+
+
+def stargraph(folder: Path, *arguments: str, program: list[str] = PROGRAMS[0]) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "STARGRAPH_CHECKPOINT"}
     return subprocess.run(
-        [str(Path(sys.executable).parent / "stargraph"), *arguments],
+        [*program, *arguments],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -249,16 +252,19 @@ LAZY = [
 """What the engine, its command line and their dependencies import, at once or at their first use."""
 
 
+@pytest.mark.parametrize("program", PROGRAMS, ids=["stargraph", "python -m stargraph"])
 @pytest.mark.parametrize("place", ["beside the graph", "in the current folder"])
-def test_nothing_of_a_users_folder_takes_the_place_of_what_we_import(tmp_path: Path, place: str) -> None:
+def test_nothing_of_a_users_folder_takes_the_place_of_what_we_import(
+    tmp_path: Path, place: str, program: list[str]
+) -> None:
     nasty = dict.fromkeys(LAZY, "raise SystemExit('a module of the user was imported')\n")
     file = write(tmp_path / "flows", steps=returning(1), **(nasty if place == "beside the graph" else {}))
     here = tmp_path / "here"
     write(here, **(nasty if place == "in the current folder" else {}))
-    answer = stargraph(here, "run", str(file), "--json", "-q", "--run-id", "r")
+    answer = stargraph(here, "run", str(file), "--json", "-q", "--run-id", "r", program=program)
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)["state"] == {"x": 1}
-    answer = stargraph(here, "inspect", "r")
+    answer = stargraph(here, "inspect", "r", program=program)
     assert answer.returncode == 0, answer.stderr
 
 
