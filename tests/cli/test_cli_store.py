@@ -44,7 +44,19 @@ def names(folder: Folder) -> list[str]:
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", "s3:/b/p", "postgresql:/u:geheim22@h/db", "host=h password=geheim22 dbname=d", "$HOME/x", "a/", "-"],
+    [
+        "",
+        " ",
+        "sqlite://",
+        "sqlite:///",
+        "sqlite://x",
+        "s3:/b/p",
+        "postgresql:/u:geheim22@h/db",
+        "host=h password=geheim22 dbname=d",
+        "$HOME/x",
+        "a/",
+        "-",
+    ],
 )
 def test_what_names_no_store_is_refused_by_every_command(folder: Folder, text: str) -> None:
     before = names(folder)

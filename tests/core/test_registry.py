@@ -457,4 +457,6 @@ def test_no_generated_secret_is_shown_and_each_is_found(secret: str) -> None:
 def test_a_message_keeps_what_is_no_secret() -> None:
     text = "cannot reach s3://b/p?region=eu: a timeout of 5 s; write user@host and 'x=1'"
     assert redact_text(text) == text
+    hint = "Write postgresql://user:password@host/database, or host=… user=… password=… dbname=…"
+    assert redact_text(hint) == hint
     assert redact_text("postgresql://u:hunter2@h/db: mail a@b") == "postgresql://u:***@h/db: mail a@b"

@@ -141,8 +141,10 @@ class StoreRef:
         address = parse_address(self.url)
         if address.scheme != "sqlite":
             return None
+        if "://" not in address.text:
+            return Path(address.text)
         match = _SQLITE_URL.match(address.text)
-        return Path(unquote(match.group(1)) if match else address.text)
+        return None if match is None else Path(unquote(match.group(1)))  # the driver refuses what it cannot read
 
     def _missing(self) -> CheckpointNotFoundError:
         return CheckpointNotFoundError(

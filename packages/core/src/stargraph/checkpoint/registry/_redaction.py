@@ -18,6 +18,9 @@ _PARAMETER: Final = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _URL_IN_TEXT: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/{1,2}[^\s'\"<>`]+|[^\s'\"<>`:@]+:[^\s'\"<>`]+@[^\s'\"<>`]+")
+_EXAMPLES: Final = ("…", "…,", "…;", "password", "PASSWORD")
+_EXAMPLE: Final = re.compile(r"://[\w…]+:(?:…|password|PASSWORD)@")
+"""What stands for a password in a hint that says how to write a URL."""
 _SECRET_NAME: Final = re.compile(r"(?:pass|pwd|secret|token|key|credential|sig)", re.IGNORECASE)
 
 
@@ -39,8 +42,10 @@ def redact_text(text: str) -> str:
     Args:
         text: sentences, which may hold URLs.
     """
-    shown = _URL_IN_TEXT.sub(lambda found: redact(found.group()), text)
-    return _PARAMETER.sub(r"\1***", shown)
+    shown = _URL_IN_TEXT.sub(
+        lambda found: found.group() if _EXAMPLE.search(found.group()) else redact(found.group()), text
+    )
+    return _PARAMETER.sub(lambda found: found.group() if found.group(2) in _EXAMPLES else f"{found.group(1)}***", shown)
 
 
 def find_secrets(text: str) -> set[str]:
