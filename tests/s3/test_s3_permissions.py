@@ -14,7 +14,7 @@ from typing import Any
 import aioboto3
 import boto3
 import pytest
-from support.records import STARTED_AT, chain, endless, following
+from support.records import STARTED_AT, chain, endless, first, following
 from support.s3.servers import moto_server
 
 from stargraph.checkpoint.s3 import S3Checkpointer
@@ -152,3 +152,31 @@ async def test_a_wrong_secret_and_an_unknown_key(enforcing: Enforcing, opened: l
         assert caught.value.reason == "bad-credentials"
         assert word in str(caught.value)
         assert "wrong" not in str(caught.value)
+
+
+async def test_whoever_only_reads_needs_two_permissions(enforcing: Enforcing, opened: list[S3Checkpointer]) -> None:
+    policy = _documented()
+    for statement in policy["Statement"]:
+        if isinstance(statement["Action"], list):
+            statement["Action"] = ["s3:GetObject"]
+    url = f"s3://{BUCKET}/stargraph/reading"
+    writer = S3Checkpointer(url, endpoint_url=enforcing.url, session=enforcing.user(_documented()))
+    opened.append(writer)
+    await writer.bootstrap()
+    run = chain("run", 12, end="done")
+    await writer.write_many(run)
+    await writer.write(first("open"))
+    reading = enforcing.user(policy)
+    reader = S3Checkpointer(url, endpoint_url=enforcing.url, session=reading, read_only=True)
+    opened.append(reader)
+    await reader.bootstrap()
+    assert await reader.read_latest("run") == run[-1]
+    assert [checkpoint async for checkpoint in reader.history("run")] == run
+    assert [found.run_id for found in (await reader.search(status="running")).items] == ["open"]
+    assert await reader.count_runs() == {"done": 1, "running": 1}
+    other = S3Checkpointer(url, endpoint_url=enforcing.url, session=reading)
+    opened.append(other)
+    with pytest.raises(StoreUnavailableError) as caught:
+        await other.bootstrap()
+    assert caught.value.reason == "access-denied"
+    assert "s3:PutObject" in str(caught.value)
