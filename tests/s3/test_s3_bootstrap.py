@@ -176,7 +176,7 @@ async def test_a_folder_that_lists_in_no_order_is_sorted_here(
     store = await stores.open()
     run = chain("run", 5)
     await store.write_many(run)
-    monkeypatch.setattr(store._opened()._raw, "_ordered", False)
+    monkeypatch.setattr(store._opened()._raw, "lists_in_order", False)
     assert await store.read_latest("run") == run[-1]
     assert [checkpoint async for checkpoint in store.history("run", to_step=3)] == run[:4]
     await store.write(following(run[-1]))

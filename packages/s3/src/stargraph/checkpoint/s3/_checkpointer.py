@@ -260,7 +260,7 @@ class S3Checkpointer:
         if found is None or found == "deleted":
             return None
         latest, header = found
-        if not known and latest.status not in ENDED:
+        if not known and latest.status not in ENDED and store.lists_in_order:
             await store.index.check_end(header.summary)
         store.log.update(header)
         return latest

@@ -26,6 +26,9 @@ class S3ObjectStore:
         connection: makes the client.
         options: how the store is reached.
         bucket: the bucket.
+
+    Attributes:
+        lists_in_order: a listing can begin anywhere; else all of a folder is listed.
     """
 
     def __init__(self, connection: Connection, options: ConnectionOptions, bucket: str) -> None:
@@ -33,7 +36,7 @@ class S3ObjectStore:
         self._options = options
         self._bucket = bucket
         # A directory bucket lists in no order and knows no start: all of a folder is listed and sorted here.
-        self._ordered = not bucket.endswith(_DIRECTORY_BUCKET)
+        self.lists_in_order = not bucket.endswith(_DIRECTORY_BUCKET)
         self._encryption: dict[str, Any] = {}
         if options.kms_key_id is not None:
             self._encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": options.kms_key_id}
@@ -79,9 +82,9 @@ class S3ObjectStore:
         """See `ObjectStore`."""
         found: list[ObjectInfo] = []
         token: str | None = None
-        while not self._ordered or len(found) < limit:
+        while not self.lists_in_order or len(found) < limit:
             extra: dict[str, Any] = {"ContinuationToken": token} if token else {}
-            if self._ordered:
+            if self.lists_in_order:
                 extra["MaxKeys"] = limit - len(found)
                 if after and not token:
                     extra["StartAfter"] = after
@@ -93,7 +96,7 @@ class S3ObjectStore:
             token = reply.get("NextContinuationToken")
             if not reply.get("IsTruncated") or not token:
                 break
-        if not self._ordered:
+        if not self.lists_in_order:
             found = sorted((info for info in found if info.key > after), key=lambda info: info.key)[:limit]
         elif any(before.key >= later.key for before, later in pairwise(found)):
             raise StoreUnavailableError(

@@ -64,6 +64,11 @@ class OpenStore:
         self._build(self.objects)
         self._writing: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
+    @property
+    def lists_in_order(self) -> bool:
+        """Whether a look at one key of a folder is one request."""
+        return self._raw.lists_in_order
+
     def use_without_conditions(self) -> None:
         """From now on look before each write, and after it, since the store ignores conditions."""
         self._build(RetryingStore(UnconditionalStore(self._raw), deadline=self.options.connection.deadline))
