@@ -17,6 +17,7 @@ from stargraph.checkpoint.postgres._append import encode_appends
 from stargraph.checkpoint.postgres._connection import PreparedConnection
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointConflictError, CheckpointError, StoreUnavailableError
+from stargraph.runtime.dispatch import read_steps
 
 Opener = Callable[..., PostgresCheckpointer]
 SLOW = pytest.mark.slow
@@ -270,3 +271,16 @@ def test_no_statement_is_too_large() -> None:
     assert [len(piece) for piece in pieces] == [4, 3]
     assert [checkpoint for piece in pieces for checkpoint in piece.checkpoints] == run
     assert [len(piece) for piece in encode_appends(run, Codec(), most=1)] == [1] * 7
+
+
+async def test_many_steps_are_read_by_few_statements(checkpointer: PostgresCheckpointer, statements: list[str]) -> None:
+    run = chain(1_500)
+    await checkpointer.write_many(run)
+    wanted = [step for step in range(1_500) if step % 3]
+    statements.clear()
+    read = [checkpoint async for checkpoint in read_steps(checkpointer, run[0].run_id, wanted)]
+    assert read == [run[step] for step in wanted]
+    assert len(statements) <= 7
+    statements.clear()
+    assert [c async for c in checkpointer.history(run[0].run_id, from_step=1_490)] == run[1_490:]
+    assert len(statements) == 1
