@@ -5,10 +5,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import create_model
+from support import state_kinds
 from support.calling_nodes import EFFECTS
-from support.graphs import calling
+from support.graphs import calling, graph
 from support.postgres_server import any_server
 from support.s3.servers import ACCESS_KEY, SECRET_KEY, fresh_bucket, moto_server
 
@@ -16,6 +19,7 @@ from stargraph.checkpoint.postgres import PostgresCheckpointer
 from stargraph.checkpoint.protocol import Checkpoint, RunHistory
 from stargraph.checkpoint.s3 import S3Checkpointer
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+from stargraph.engine._fidelity import difference
 from stargraph.graph import Run
 from stargraph.replay import diff_runs
 
@@ -88,3 +92,23 @@ async def test_replay_fork_and_diff(each_store: Store, tmp_path: Path) -> None:
     assert [record.digest for record in await log_of(each_store, "r")] == [record.digest for record in log]
     assert await each_store.delete_run("r")
     assert (await fork.replay()).differences == ()
+
+
+async def test_every_kind_of_value_comes_back(each_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {f"f{number}": kind(value=value) for number, (kind, value) in enumerate(state_kinds.HOLD.values())}
+    fields: dict[str, Any] = {name: (type(value) | None, None) for name, value in values.items()}
+    monkeypatch.setattr(state_kinds, "State", create_model("State", **fields))
+    monkeypatch.setattr(state_kinds, "PUT", values)
+    monkeypatch.setattr(state_kinds, "SEEN", [])
+    listed = ", ".join(f'{{id: {node}, kind: "support.state_kinds:{node}"}}' for node in ("put", "back"))
+    loaded = graph(f'state_class: "support.state_kinds:State"\nnodes: [{listed}]')
+    run = await loaded.start(checkpointer=each_store, run_id="kinds")
+    summary = await run.start()
+    assert summary.status == "done", summary.error
+    assert (await run.replay()).differences == ()
+    fork = await run.fork(1)
+    assert (await fork.start()).status == "done"
+    assert fork.state == run.state
+    for state in (state_kinds.SEEN[1], state_kinds.SEEN[-1]):
+        for name, value in values.items():
+            assert difference(value, getattr(state, name)) is None
