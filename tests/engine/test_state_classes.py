@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+from support import nodes
 from support.graphs import graph
 from support.memory import MemoryCheckpointer
 
@@ -49,3 +51,19 @@ async def test_of_a_model_the_fields_that_were_set_are_taken(store: MemoryCheckp
     assert run.summary is not None
     assert run.summary.status == "done", run.summary.error
     assert store.runs["r"][-1].update == {"limit": 5}
+
+
+@pytest.mark.parametrize(
+    "name", ["json", "copy", "dict", "schema", "validate", "construct", "class", "self", "root", "None"]
+)
+async def test_a_field_of_a_schema_may_have_the_name_of_a_method(store: MemoryCheckpointer, name: str) -> None:
+    text = (
+        f"state_schema: {{'{name}': {{type: int, default: 3}}}}\n"
+        f'nodes: [{{id: a, kind: "support.nodes:returns_x"}}, {{id: b, kind: echo}}]\n'
+        f"rules: [{{id: r, when: {{node: a, if: 'state[\"{name}\"] == 5'}}, then: [{{kind: halt}}]}}]\n"
+    )
+    nodes.before = lambda context: {name: 5}
+    run = await graph(text).start(checkpointer=store, run_id="r", inputs={name: 4})
+    assert (await run.start()).status == "done"
+    assert run.state == {name: 5}
+    assert store.events("r") == ["started", "completed a"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -80,9 +81,11 @@ class StateSpec:
             name: (types[name], ... if field.required else Field(default=field.default))
             for name, field in schema.items()
         }
-        self._model = create_model(
-            f"{graph_id}_state", __config__=ConfigDict(extra="forbid", protected_namespaces=()), **definitions
-        )
+        config = ConfigDict(extra="forbid", protected_namespaces=())
+        with warnings.catch_warnings():
+            # A field may have the name of a method of pydantic's, such as `copy`: a node is given the field.
+            warnings.filterwarnings("ignore", message="Field name .* shadows an attribute", category=UserWarning)
+            self._model = create_model(f"{graph_id}_state", __config__=config, **definitions)
 
     def _loaded(self, reducer: str, owner: str) -> Reducer | None:
         return self._modules.load(reducer, wanted_by=f"{owner}: reducer") if ":" in reducer else None
