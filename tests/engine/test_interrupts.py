@@ -48,6 +48,15 @@ async def test_a_question_is_durable_and_names_the_state(store: MemoryCheckpoint
     assert interrupt.into == "yes"
 
 
+async def test_a_run_names_its_open_questions(store: MemoryCheckpointer) -> None:
+    assert (await graph(MANY).start(checkpointer=store, run_id="new")).questions == ()
+    run = await waiting(MANY, store)
+    assert [(each.prompt, each.payload) for each in run.questions] == [
+        ("first of x?", {"item": "x"}),
+        ("first of y?", {"item": "y"}),
+    ]
+
+
 async def test_an_answer_goes_into_the_state_when_the_run_goes_on(store: MemoryCheckpointer) -> None:
     run = await waiting(ASK, store)
     (interrupt,) = store.runs["r"][-1].interrupts

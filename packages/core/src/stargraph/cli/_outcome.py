@@ -105,7 +105,12 @@ class Outcome:
         if self.latest is None:
             print_error(f"interrupted before run {self.run_id} began; nothing of it is stored")
         elif self.status == "failed":
-            print_error(_failure(self.latest), f"{self._resume}\n      see the traceback with: {self._inspect}")
+            print_error(
+                _failure(self.latest),
+                f"{self._resume}\n"
+                f"      after a change of the code, with: {self.resume_command} --accept runtime\n"
+                f"      see the traceback with: {self._inspect}",
+            )
         elif self.status == "interrupted":
             print_error(
                 f"interrupted: run {self.run_id} is stored up to step {self.latest.step} ({_event(self.latest)})",

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, JsonValue, ProcessInfo, RunSummary
+from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, Interrupt, JsonValue, ProcessInfo, RunSummary
 from stargraph.engine import (
     WATCH_SECONDS,
     Durability,
@@ -105,6 +105,11 @@ class Run:
     def summary(self) -> RunSummary | None:
         """Where the run stood when this object last wrote or read it; None before that."""
         return None if self._log is None else RunSummary.from_checkpoint(self._log.tail)
+
+    @property
+    def questions(self) -> tuple[Interrupt, ...]:
+        """The open questions, with their ids, prompts and payloads, when this object last wrote or read the run."""
+        return () if self._log is None else self._log.tail.interrupts
 
     async def start(self) -> RunSummary:
         """Start the run and execute it until it ends, fails or waits for an answer.
