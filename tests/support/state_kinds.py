@@ -463,6 +463,16 @@ class _Untyped:
     value = 1
 
 
+@dataclass
+class _Unknown:
+    value: _Untyped | None = None
+
+
+@dataclass
+class _Undefined:
+    value: NotDefinedAnywhere  # type: ignore[name-defined]  # noqa: F821
+
+
 REFUSED: dict[str, tuple[Any, tuple[str, ...]]] = {
     "exclude": (_Excluding, ("'value'", "exclude")),
     "secret": (_Secret, ("value", "masked")),
@@ -473,6 +483,8 @@ REFUSED: dict[str, tuple[Any, tuple[str, ...]]] = {
     "serializer of the whole": (_WholeSerializer, ("field_serializer",)),
     "InitVar": (_InitVar, ("'value'", "InitVar")),
     "init=False": (_NoInit, ("'value'", "init=False")),
+    "a type that pydantic does not know": (_Unknown, ("_Untyped", "pydantic can validate")),
+    "a name that is not defined": (_Undefined, ("not fully defined", "before the graph is made")),
     "root model": (Tags, ("a pydantic model, a dataclass or a TypedDict",)),
     "ordinary class": (_Untyped, ("a pydantic model, a dataclass or a TypedDict",)),
     "no class": (AT, ("a pydantic model, a dataclass or a TypedDict",)),

@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from pydantic import BaseModel, PydanticUserError, SecretBytes, SecretStr, TypeAdapter, ValidationError
@@ -37,6 +37,9 @@ from stargraph.engine._class_schema import (
 from stargraph.engine._fidelity import Difference, difference
 from stargraph.engine._reducers import Reducer, annotation_parts, declared_reducers, hides_reducers
 from stargraph.errors import GraphError, StateError
+
+_UNDEFINED: Final = ("class-not-fully-defined", "undefined-annotation")
+"""The codes of pydantic's complaints about names that stand for nothing yet."""
 
 
 class StateClass:
@@ -73,16 +76,14 @@ class StateClass:
             self.json_schema: dict[str, JsonValue] = self._adapter.json_schema(
                 mode="serialization", by_alias=False, schema_generator=ClassJsonSchema
             )
-        except PydanticSchemaGenerationError:
-            if _is_kind(found):
-                raise
-            raise not_a_state_class(path) from None
         except (PydanticUserError, PydanticUndefinedAnnotation, NameError) as error:
-            raise GraphError(
-                f"state_class: {path}: {str(error).splitlines()[0]}",
-                reason="bad-state-class",
-                hint="Define what the class names before the graph is made.",
-            ) from error
+            if isinstance(error, PydanticSchemaGenerationError) and not _is_kind(found):
+                raise not_a_state_class(path) from None
+            hint = "Give each field a type that pydantic can validate."
+            if isinstance(error, NameError) or getattr(error, "code", None) in _UNDEFINED:
+                hint = "Define what the class names before the graph is made."
+            first = str(error).splitlines()[0]
+            raise GraphError(f"state_class: {path}: {first}", reason="bad-state-class", hint=hint) from error
         self._read_annotations(shape.fields)
         for name, schema in shape.fields.items():
             refuse_lossy(path, name, schema)
