@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 from urllib.parse import parse_qsl, unquote
 
@@ -20,7 +21,6 @@ Checksums: TypeAlias = Literal["when_supported", "when_required"]
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
 _ACCESS_POINT: Final = re.compile(r"arn:[A-Za-z0-9:._-]+")
 _ENDPOINT: Final = re.compile(r"https?://[^/?#]", re.IGNORECASE)
-_NAME: Final = re.compile(r"[a-z_]{1,30}")
 _SHORT: Final = re.compile(r"[A-Za-z0-9._+-]{1,8}")
 _FLAGS: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
@@ -138,11 +138,10 @@ def _option(name: str, text: str) -> tuple[str, Any]:
             raise _invalid(f"{name}{_quoted(text)}: give seconds") from None
     if name in _TEXT_OPTIONS:
         return name, text
-    named = repr(name) if _NAME.fullmatch(name) else "one of the names in the query"
-    raise _invalid(
-        f"{named} is not an option of an S3 store's URL: give"
-        f" {', '.join(sorted((*_FLAG_OPTIONS, *_SECONDS_OPTIONS, *_TEXT_OPTIONS)))}"
-    )
+    known = sorted((*_FLAG_OPTIONS, *_SECONDS_OPTIONS, *_TEXT_OPTIONS))
+    # What is like no option is not repeated: it may be a secret in the wrong place.
+    named = repr(name) if get_close_matches(name, known, n=1) else "one of the names in the query"
+    raise _invalid(f"{named} is not an option of an S3 store's URL: give {', '.join(known)}")
 
 
 def _quoted(text: str) -> str:
