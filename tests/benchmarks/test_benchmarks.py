@@ -26,6 +26,8 @@ from stargraph_bench._report import report
 from stargraph_bench._runs import Run, State
 from stargraph_bench._workloads import WORKLOADS, Workload
 
+pytestmark = pytest.mark.thorough
+
 MACHINE = Machine(
     at="2026-01-01T00:00:00+00:00", commit="aaaa", system="X", cores=2, load=0.1, sync_us=200, versions={"python": "3"}
 )

@@ -53,7 +53,7 @@ async def blocks(state, ctx):
     time.sleep(600)
 """
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and terminals")
+pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and terminals"), pytest.mark.thorough]
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ from support.broken_drivers.every import BROKEN_DRIVERS, BrokenDriver
 
 from stargraph.checkpoint.conformance import Report, catalogue, run
 
+pytestmark = pytest.mark.thorough
+
 SEED = 1
 
 CROSS_CUTTING = {"views", "stateful", "sizes", "clocks", "interleaving"}

@@ -16,6 +16,8 @@ from stargraph.checkpoint.conformance._findings import Finding, together
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._staging import Stage
 
+pytestmark = pytest.mark.thorough
+
 SOUND = "support.broken_drivers.database:Database"
 
 

@@ -16,6 +16,8 @@ from support.workspace import ROOT
 from stargraph.checkpoint.conformance import Check, Report, catalogue, run
 from stargraph.checkpoint.conformance.reference import MemoryStores
 
+pytestmark = pytest.mark.thorough
+
 COMMAND = Path(sys.executable).with_name("stargraph-conformance")
 REFERENCE = "stargraph.checkpoint.conformance.reference:target"
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from support.workspace import ROOT
 
+pytestmark = pytest.mark.thorough
+
 HEAD = """
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime

@@ -7,6 +7,7 @@ import threading
 import urllib.error
 from typing import Any
 
+import pytest
 from support import nodes
 from support.graphs import graph
 from support.places import Place
@@ -14,6 +15,8 @@ from support.places import Place
 from stargraph.checkpoint.protocol import Checkpointer
 from stargraph.errors import CallError
 from stargraph.graph import NodeContext, respond
+
+pytestmark = pytest.mark.thorough
 
 ONE = 'state_schema: {x: {type: any, default: null}}\nnodes: [{id: a, kind: "support.nodes:KIND"}]'
 MAP = """

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from support import calling_nodes, nodes
 from support.graphs import calling, everything
 from support.memory import Killed, MemoryCheckpointer
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, RunSummary
 from stargraph.graph import Graph, NodeContext
+
+pytestmark = pytest.mark.thorough
 
 ANSWERS = {"approve": "yes", "ask": "Ada", "confirm": "yes"}
 

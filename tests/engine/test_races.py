@@ -18,6 +18,8 @@ from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointError, StoreUnavailableError
 from stargraph.graph import Run, cancel, respond
 
+pytestmark = pytest.mark.thorough
+
 ASK_AND_WORK = """
 state_schema: {path: {type: "list[str]", reduce: append, default: []}, yes: {type: any, default: null}}
 nodes:

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import nodes
@@ -14,6 +15,8 @@ from support.memory import Killed, MemoryCheckpointer
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, RunSummary
 from stargraph.graph import Graph, NodeContext, Run
 from stargraph.ir import IRDocument
+
+pytestmark = pytest.mark.thorough
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from support.review_folder import EXAMPLE
 
 from demo import Proof, Stage, examine, read_ledger, read_log
 
+pytestmark = pytest.mark.thorough
+
 FILES = 6  # and one with an odd name
 
 

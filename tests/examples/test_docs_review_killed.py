@@ -17,6 +17,8 @@ from support.review_folder import COMMAND, GRAPH
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 
+pytestmark = pytest.mark.thorough
+
 FILES = 10
 AT_ONCE = 4
 

@@ -6,8 +6,12 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from stargraph_torture.fleet import SEARCH_PATH
 from stargraph_torture.fuzzing import bombs
+
+pytestmark = pytest.mark.thorough
 
 
 def test_bombs_are_refused_in_bounded_memory() -> None:

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.cli import Folder, own_folder
 
+pytestmark = pytest.mark.thorough
+
 DOCUMENTED = {0, 1, 2, 3, 4, 5, 6, 7}
 
 QUESTION = """

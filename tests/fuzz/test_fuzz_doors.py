@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from stargraph_torture.fuzzing.doors import DOORS
 
+pytestmark = pytest.mark.thorough
+
 MEMORY_KILOBYTES = 300_000
 
 PIECES = [

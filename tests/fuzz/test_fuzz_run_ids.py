@@ -16,6 +16,8 @@ from stargraph_torture.graphs import load_graphs, write_graphs
 from stargraph_torture.recorder import Store
 from stargraph_torture.seeds import short_seed
 
+pytestmark = pytest.mark.thorough
+
 SEED = short_seed()
 
 NASTY = [

@@ -10,6 +10,8 @@ import pytest
 from support.cli import Answer, Folder
 from support.postgres_server import free_port
 
+pytestmark = pytest.mark.thorough
+
 GRAPH = """
 id: approval
 state_schema:

@@ -11,6 +11,8 @@ import pytest
 from support.postgres_server import given_binaries
 from support.postgres_target import SERVER_VARIABLE
 
+pytestmark = pytest.mark.thorough
+
 SLOW = pytest.mark.slow
 
 

@@ -19,6 +19,8 @@ from stargraph.checkpoint.postgres import PostgresCheckpointer
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import StoreUnavailableError
 
+pytestmark = pytest.mark.thorough
+
 Opener = Callable[..., PostgresCheckpointer]
 
 

@@ -17,6 +17,8 @@ from support.postgres_records import following, genesis
 from stargraph.checkpoint.codec import Cipher, Codec, decoded_size
 from stargraph.checkpoint.postgres import PostgresCheckpointer
 
+pytestmark = pytest.mark.thorough
+
 MEGABYTE = 2**20
 
 

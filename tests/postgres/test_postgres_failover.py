@@ -13,6 +13,8 @@ from support.postgres_server import DEBIAN_BINARIES, LocalServer, embedded_binar
 from stargraph.checkpoint.postgres import PostgresCheckpointer
 from stargraph.errors import CheckpointError
 
+pytestmark = pytest.mark.thorough
+
 BINARIES = embedded_binaries() or DEBIAN_BINARIES
 
 

@@ -20,6 +20,8 @@ from stargraph.checkpoint.postgres._schema import Schema
 from stargraph.checkpoint.postgres._search import SearchStatements
 from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, RunFilters, RunOrder, RunSummary, Status
 
+pytestmark = pytest.mark.thorough
+
 Opener = Callable[..., PostgresCheckpointer]
 SLOW = pytest.mark.slow
 SERVERS = ["server", pytest.param("debian_server", marks=SLOW), pytest.param("pooler", marks=SLOW)]

@@ -14,6 +14,8 @@ from support.postgres_records import chain, following
 from stargraph.checkpoint.postgres import PostgresCheckpointer
 from stargraph.errors import StoreUnavailableError
 
+pytestmark = pytest.mark.thorough
+
 Opener = Callable[..., PostgresCheckpointer]
 SERVERS = ["pooler"]
 

@@ -13,6 +13,8 @@ from support.postgres_records import genesis
 
 from stargraph.checkpoint.postgres import PostgresCheckpointer
 
+pytestmark = pytest.mark.thorough
+
 Opener = Callable[..., PostgresCheckpointer]
 
 RACER = """

@@ -18,6 +18,8 @@ from support.postgres_server import DEBIAN_BINARIES, LocalServer
 from stargraph.checkpoint.postgres import PostgresCheckpointer
 from stargraph.errors import StoreUnavailableError
 
+pytestmark = pytest.mark.thorough
+
 ROLE = "alice"
 
 

@@ -7,10 +7,13 @@ import random
 import time
 from pathlib import Path
 
+import pytest
 from support import nodes
 from support.graphs import everything
 
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+
+pytestmark = pytest.mark.thorough
 
 
 async def test_cancelled_two_hundred_times(tmp_path: Path) -> None:

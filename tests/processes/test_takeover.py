@@ -19,6 +19,8 @@ from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 from stargraph.graph import Graph
 
+pytestmark = pytest.mark.thorough
+
 GRAPH = """
 id: abc
 state_schema: {path: {type: "list[str]", reduce: append, default: []}}

@@ -23,6 +23,8 @@ from stargraph.engine._fidelity import difference
 from stargraph.graph import Run
 from stargraph.replay import diff_runs
 
+pytestmark = pytest.mark.thorough
+
 Store = SQLiteCheckpointer | PostgresCheckpointer | S3Checkpointer
 
 

@@ -11,6 +11,8 @@ import pytest
 from support.cli import Answer, Folder, own_folder
 from support.s3.servers import SECRET_KEY, fresh_bucket, rclone_server, sdk_client
 
+pytestmark = pytest.mark.thorough
+
 GRAPH = """\
 ir_version: "1.0.0"
 id: order

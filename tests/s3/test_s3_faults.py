@@ -24,6 +24,8 @@ from stargraph.errors import (
     StoreUnavailableError,
 )
 
+pytestmark = pytest.mark.thorough
+
 OF_ONE_REQUEST: list[Fault] = [
     "answer lost",
     "dropped",

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from support.records import STARTED_AT
 from support.records import first as begin
 
@@ -18,6 +19,8 @@ from stargraph.checkpoint.s3._index import RunIndex
 from stargraph.checkpoint.s3._log import RunLog
 from stargraph.checkpoint.s3._objects import ObjectInfo
 from stargraph.checkpoint.s3._schema import KeyLayout
+
+pytestmark = pytest.mark.thorough
 
 
 class MillionRuns:

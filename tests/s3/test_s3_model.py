@@ -12,6 +12,8 @@ FIRST_SEED = {"a record in another form is built on": 2_500, "tombstones go at o
 RARE = {"a reader looks only once", "pruning believes a record that was pruned"}
 """What takes thousands of schedules: `make torture` finds these, and test_s3_overtaken shows each."""
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.mark.parametrize("block", range(4))
 def test_every_promise_is_kept(block: int) -> None:

@@ -20,6 +20,8 @@ from support.s3.servers import moto_server
 from stargraph.checkpoint.s3 import S3Checkpointer
 from stargraph.errors import StoreUnavailableError
 
+pytestmark = pytest.mark.thorough
+
 DOCUMENT = Path(__file__).parents[2] / "docs" / "s3.md"
 BUCKET = "my-bucket"
 

@@ -17,6 +17,8 @@ from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.s3 import S3Checkpointer
 from stargraph.errors import CheckpointConflictError, CheckpointError
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture
 async def stores(seaweedfs: str, sdk_session: aioboto3.Session) -> AsyncIterator[Stores]:

@@ -23,6 +23,8 @@ from stargraph.checkpoint.sqlite._connection import Store
 from stargraph.checkpoint.sqlite._thread import ConnectionThread
 from stargraph.errors import CheckpointConflictError, StoreUnavailableError
 
+pytestmark = pytest.mark.thorough
+
 
 def writing(store: SQLiteCheckpointer) -> ConnectionThread[sqlite3.Connection]:
     assert isinstance(store._store, Store)

@@ -10,7 +10,7 @@ from stargraph_torture.seeds import short_seed
 
 SEED = short_seed()
 
-pytestmark = pytest.mark.timeout(400)  # so that a fleet that hangs is told about, and not just cut off
+pytestmark = [pytest.mark.timeout(400), pytest.mark.thorough]
 
 
 @pytest.mark.parametrize(("driver", "runs", "pause"), [("sqlite", 25, 0.1), ("postgres", 12, 0.2), ("s3", 6, 0.4)])

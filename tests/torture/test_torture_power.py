@@ -13,7 +13,7 @@ from stargraph_torture.seeds import short_seed
 
 SEED = short_seed()
 
-pytestmark = pytest.mark.skipif(bool(syscalls.why_not()), reason=str(syscalls.why_not()))
+pytestmark = [pytest.mark.skipif(bool(syscalls.why_not()), reason=str(syscalls.why_not())), pytest.mark.thorough]
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ import pytest
 from support.cli import GRAPH, STEPS
 from support.places import Place, SQLitePlace
 
+pytestmark = pytest.mark.thorough
+
 
 class Shell:
     """A folder with a graph, and the command line on one store."""

@@ -11,7 +11,10 @@ from collections import Counter
 from email.message import Message
 from pathlib import Path
 
+import pytest
 from support.workspace import ROOT, distributions
+
+pytestmark = pytest.mark.thorough
 
 
 def _files(wheel: Path) -> list[str]:
