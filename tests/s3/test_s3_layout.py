@@ -12,8 +12,8 @@ from support.records import chain, first, following, noise
 from stargraph.checkpoint.codec import Codec, base_steps_of
 from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo
 from stargraph.checkpoint.s3._frame import Header, is_tombstone, pack, read_header, record_of, tombstone
-from stargraph.checkpoint.s3._options import parse_url
-from stargraph.checkpoint.s3._schema import MAX_PREFIX_BYTES, KeyLayout, RunKey
+from stargraph.checkpoint.s3._options import MAX_PREFIX_BYTES, parse_url
+from stargraph.checkpoint.s3._schema import KeyLayout, RunKey
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreVersionError
 
 KEYS = KeyLayout("some/prefix")

@@ -8,8 +8,10 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 from urllib.parse import parse_qsl, unquote
 
-from stargraph.checkpoint.s3._schema import MAX_PREFIX_BYTES
 from stargraph.errors import CheckpointError
+
+MAX_PREFIX_BYTES: Final = 512
+"""How long a prefix may be: a key holds 1,024 bytes, and two run ids take up to 400 of them."""
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

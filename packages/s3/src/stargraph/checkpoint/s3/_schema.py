@@ -34,9 +34,6 @@ from stargraph.errors import CheckpointCorruptedError
 STORE_FORMAT: Final = 2
 """The number of the layout and of the objects in it; a store with another one is left alone."""
 
-MAX_PREFIX_BYTES: Final = 512
-"""How long a prefix may be: a key holds 1,024 bytes, and two run ids take up to 400 of them."""
-
 _MARKER: Final = orjson.dumps({"format": STORE_FORMAT, "store": "stargraph-checkpoint-s3"}) + b"\n"
 _RACERS: Final = 8
 _ROUNDS: Final = 3
