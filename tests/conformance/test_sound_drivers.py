@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,7 +66,7 @@ def test_sqlite_is_fully_conformant_as_an_outsider_sees_it(tmp_path: Path) -> No
     assert report["level"] == "full"
     verdicts = [result["verdict"] for result in report["results"] if not result["check"]["advisory"]]
     assert verdicts == ["pass"] * report["catalogue"]
-    assert "stargraph-checkpoint-sqlite" in report["driver"]
+    assert "stargraph-checkpoint-sqlite" in report["versions"]
     assert "level full" in done.stdout
 
 
@@ -122,3 +123,22 @@ def test_what_the_broken_drivers_are_made_of_is_sound(name: str, tmp_path: Path)
 def test_a_sound_driver_may_store_differences() -> None:
     report = run(MemoryStores(Deltas).target(), quick=True, seed=1)
     assert report.count("pass") == sum(check.quick for check in _for(report)), report.to_json()
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_the_driver_in_javascript_keeps_the_rules(tmp_path: Path) -> None:
+    folder = ROOT / "examples/javascript_driver"
+    groups = ("steps", "values", "isolation", "list_runs", "durability.other_handle")
+    only = [argument for group in groups for argument in ("--only", group)]
+    done = conformance("target:target", "--quick", *only, "--json", str(tmp_path / "report.json"), folder=folder)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert {result["verdict"] for result in report["results"]} == {"pass"}, done.stdout
+    assert report["versions"]["driver"].startswith("stargraph-js-example")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_the_driver_in_javascript_is_conformant() -> None:
+    done = conformance("target:target", folder=ROOT / "examples/javascript_driver")
+    assert "level core" in done.stdout, done.stdout

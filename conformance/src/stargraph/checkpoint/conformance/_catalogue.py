@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from functools import cache
+from importlib.metadata import entry_points
+from typing import Final
 
 from stargraph.checkpoint.conformance._registry import Check
+
+ENTRY_POINT_GROUP: Final = "stargraph.conformance_checks"
+"""An entry point of this group names a `Group` of further checks."""
 
 
 @cache
 def catalogue() -> tuple[Check, ...]:
-    """Return every check of the kit."""
+    """Return every check: those of the kit, and those that installed distributions add."""
     from stargraph.checkpoint.conformance._checks import (
         access,
         batch,
@@ -65,7 +70,8 @@ def catalogue() -> tuple[Check, ...]:
         stateful.group,
         performance.group,
     )
-    checks = tuple(check for group in groups for check in group.checks)
+    others = (point.load() for point in entry_points(group=ENTRY_POINT_GROUP))
+    checks = tuple(check for group in (*groups, *others) for check in group.checks)
     known = [check.id for check in checks]
     assert len(known) == len(set(known)), "two checks have one id"
     assert all(needed in known for check in checks for needed in check.needs), "a check needs one that is not there"

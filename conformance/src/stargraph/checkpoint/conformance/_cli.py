@@ -7,16 +7,26 @@ import os
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from stargraph.checkpoint.conformance._catalogue import catalogue, find
+from stargraph.checkpoint.conformance._certificate import KEY_VARIABLE, parse_key, sign, verify
+from stargraph.checkpoint.conformance._changes import changes
 from stargraph.checkpoint.conformance._findings import HarnessError
-from stargraph.checkpoint.conformance._render import show_catalogue, show_check, show_report, to_junit, to_markdown
+from stargraph.checkpoint.conformance._render import (
+    show_catalogue,
+    show_check,
+    show_report,
+    to_badge,
+    to_junit,
+    to_markdown,
+)
 from stargraph.checkpoint.conformance._report import Report, Result, kit_version
 from stargraph.checkpoint.conformance._runner import run, select
 
@@ -56,6 +66,13 @@ def run_command(
     markdown: Annotated[
         str | None, typer.Option(help="Write the report as Markdown to this file; - is stdout.")
     ] = None,
+    badge: Annotated[str | None, typer.Option(help="Write the level as an SVG to this file; - is stdout.")] = None,
+    certificate: Annotated[
+        str | None, typer.Option(help=f"Write the report, signed with the key in {KEY_VARIABLE}, to this file.")
+    ] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="Copy the stores of checks that fail into this folder, if they are files.")
+    ] = None,
     list_checks: Annotated[bool, typer.Option("--list", help="Show the checks, run nothing.")] = False,
     explain: Annotated[str | None, typer.Option(help="Show all about one check, run nothing.", metavar="ID")] = None,
 ) -> None:
@@ -63,7 +80,7 @@ def run_command(
 
     Exit codes: 0 conformant, 1 findings, 2 nothing or only partly evaluated, 3 the kit or its surroundings failed.
     """
-    to_stdout = "-" in (json_file, junit, markdown)
+    to_stdout = "-" in (json_file, junit, markdown, badge, certificate)
     console = Console(stderr=to_stdout, soft_wrap=True, highlight=False)
     try:
         if explain is not None:
@@ -77,14 +94,23 @@ def run_command(
             return
         if target is None:
             raise HarnessError("name the driver under test, as package.module:name")
-        for destination in {json_file, junit, markdown} - {None, "-"}:
+        for destination in {json_file, junit, markdown, badge, certificate} - {None, "-"}:
             _ensure_writable(str(destination))
-        report = _with_progress(target, tuple(only or ()), quick, seed, deadline)
+        if certificate is not None:
+            parse_key(os.environ.get(KEY_VARIABLE, ""))
+        report = _with_progress(target, tuple(only or ()), quick, seed, deadline, keep)
     except HarnessError as error:
         Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(3) from error
     show_report(report, console)
-    for destination, form in ((json_file, _to_json_text), (junit, to_junit), (markdown, to_markdown)):
+    forms: tuple[tuple[str | None, Callable[[Report], str]], ...] = (
+        (json_file, _to_json_text),
+        (junit, to_junit),
+        (markdown, to_markdown),
+        (badge, to_badge),
+        (certificate, _to_certificate),
+    )
+    for destination, form in forms:
         if destination == "-":
             sys.stdout.write(form(report))
         elif destination is not None:
@@ -105,7 +131,58 @@ def _to_json_text(report: Report) -> str:
     return json.dumps(report.to_json(), indent=2) + "\n"
 
 
-def _with_progress(target: str, only: tuple[str, ...], quick: bool, seed: int | None, deadline: float) -> Report:
+def _to_certificate(report: Report) -> str:
+    return json.dumps(sign(report.to_json(), os.environ[KEY_VARIABLE]), indent=2) + "\n"
+
+
+def _loaded(file: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise HarnessError(f"{file} cannot be read: {error}") from error
+    return found
+
+
+@app.command("verify")
+def verify_command(
+    certificate: Annotated[Path, typer.Argument(help="The file that `run --certificate` wrote.", show_default=False)],
+) -> None:
+    """Check that a certificate is what was signed with the key in STARGRAPH_CONFORMANCE_KEY.
+
+    Exit codes: 0 it is, 3 it is not.
+    """
+    try:
+        report = verify(_loaded(certificate), os.environ.get(KEY_VARIABLE, ""))
+    except HarnessError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise typer.Exit(3) from error
+    versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
+    typer.echo(f"{report['driver']} ({versions or 'no versions declared'})")
+    typer.echo(f"level {report['level']}, contract {report['contract']}, kit {report['kit']}, {report['date']}")
+
+
+@app.command("compare")
+def compare_command(
+    old: Annotated[Path, typer.Argument(help="A report that `run --json` wrote.", show_default=False)],
+    new: Annotated[Path, typer.Argument(help="A later one.", show_default=False)],
+) -> None:
+    """Show which checks changed their verdict from one report to another.
+
+    Exit codes: 0 none got worse, 1 some did.
+    """
+    try:
+        found = list(changes(_loaded(old), _loaded(new)))
+    except HarnessError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise typer.Exit(3) from error
+    for check_id, was, now in found:
+        typer.echo(f"{check_id}: {was} -> {now}")
+    raise typer.Exit(1 if any(was == "pass" for _, was, _ in found) else 0)
+
+
+def _with_progress(
+    target: str, only: tuple[str, ...], quick: bool, seed: int | None, deadline: float, keep: Path | None
+) -> Report:
     chosen = select(only, quick=quick)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     errors = Console(stderr=True)
@@ -120,7 +197,7 @@ def _with_progress(target: str, only: tuple[str, ...], quick: bool, seed: int | 
         def advance(result: Result) -> None:
             progress.update(bar, description=f"{result.check.id:<42}", advance=1)
 
-        return run(target, only=only, quick=quick, seed=seed, deadline=deadline, progress=advance)
+        return run(target, only=only, quick=quick, seed=seed, deadline=deadline, keep=keep, progress=advance)
 
 
 def _leave(code: int) -> None:

@@ -107,10 +107,9 @@ class Child:
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process.returncode is None:
-            try:
-                self._process.send_signal(number)
-            except ProcessLookupError:
-                return
+            # With whatever it has started: a driver may be a process of its own.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
 
     async def _last_words(self) -> str:
         code, stderr = await self.ended()

@@ -10,6 +10,7 @@ def test_my_driver(conformance_check):
 # Every run of pytest imports this, so the kit itself is imported where it is used.
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _FIXTURE = "conformance_check"
 _SESSIONS: pytest.StashKey[_Sessions] = pytest.StashKey()
+_SEED: pytest.StashKey[int] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,6 +42,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "conformance(target): what the fixture conformance_check tests, as 'package.module:name' or a Target",
     )
     config.stash[_SESSIONS] = {}
+    given = config.getoption("--conformance-seed")
+    config.stash[_SEED] = random.SystemRandom().randrange(2**31) if given is None else given
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -60,6 +64,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             f" {sum(not check.advisory for check in report.catalogue)} checks passed, {report.count('fail')} findings"
             f" (seed {report.seed})"
         )
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    for session in config.stash.get(_SESSIONS, {}).values():
+        session.close()
 
 
 def _target_of(node: pytest.Item) -> str | Target:
@@ -83,7 +92,7 @@ def conformance_check(request: pytest.FixtureRequest) -> Callable[[], None]:
     key = target if isinstance(target, str) else id(target)
     if key not in sessions:
         quick = request.config.getoption("--conformance-quick")
-        sessions[key] = Session(target, request.config.getoption("--conformance-seed"), thorough=not quick)
+        sessions[key] = Session(target, request.config.stash[_SEED], thorough=not quick)
     session = sessions[key]
 
     def run_check() -> None:

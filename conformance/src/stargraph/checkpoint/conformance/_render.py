@@ -78,10 +78,30 @@ def _ending(report: Report) -> str:
     catalogue = sum(not check.advisory for check in report.catalogue)
     colour = {"full": "green", "core": "green", "partial": "yellow", "none": "red"}[report.level]
     return (
-        f"\n{escape(report.driver)}\n"
+        f"\n{escape(report.driver)}{escape(_versions(report))}\n"
         f"level [bold {colour}]{report.level}[/]: {report.count('pass')} of {catalogue} checks passed,"
         f" {executed} executed, {report.count('fail')} findings"
         f" (kit {kit_version()}, seed {report.seed})"
+    )
+
+
+def _versions(report: Report) -> str:
+    told = ", ".join(f"{name} {number}" for name, number in report.versions.items())
+    return f" ({told})" if told else ""
+
+
+def to_badge(report: Report) -> str:
+    """The level as a picture in SVG, for a README."""
+    colour = {"full": "#2e7d32", "core": "#558b2f", "partial": "#b28704", "none": "#c62828"}[report.level]
+    text = f"{report.level}, {report.count('pass')} checks"
+    left, right = 150, 10 + 7 * len(text)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + right}" height="20" role="img"'
+        f' aria-label="stargraph conformance: {text}">'
+        f'<rect width="{left}" height="20" fill="#555"/><rect x="{left}" width="{right}" height="20" fill="{colour}"/>'
+        f'<g fill="#fff" font-family="Verdana,sans-serif" font-size="11" text-anchor="middle">'
+        f'<text x="{left / 2}" y="14">stargraph conformance</text>'
+        f'<text x="{left + right / 2}" y="14">{text}</text></g></svg>\n'
     )
 
 
@@ -160,7 +180,9 @@ def to_markdown(report: Report) -> str:
             f" {sum(not check.advisory for check in report.catalogue)} checks passed, {report.count('fail')} findings."
         ),
         "",
-        f"- driver: {report.driver}",
+        f"- date: {report.started:%Y-%m-%d}",
+        f"- driver: {report.driver}{_versions(report)}",
+        f"- capabilities: {', '.join(report.capabilities) or 'none'}",
         f"- kit: {kit_version()}, seed {report.seed}",
         *(f"- {name}: {value}" for name, value in report.environment.items()),
         "",

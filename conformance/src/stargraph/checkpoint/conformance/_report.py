@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import platform
-import re
 import sys
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, distributions, packages_distributions, version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, Literal, TypeAlias
 
 from stargraph.checkpoint.conformance._registry import Check
@@ -23,7 +22,12 @@ Level: TypeAlias = Literal["full", "core", "partial", "none"]
 capabilities but known failures; partial: nothing was found, but not every required check was executed;
 none: something was found, or nothing was executed."""
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+"""The version of the report; docs/conformance-report.schema.json describes it."""
+
+CONTRACT: Final = 1
+"""The version of the contract whose clauses the checks name."""
+
 DISTRIBUTION: Final = "stargraph-conformance"
 
 
@@ -64,7 +68,7 @@ class Report:
 
     Attributes:
         target: what was tested, as it was given.
-        driver: the class of the driver, and its distribution with its version.
+        driver: the class of the driver.
         seed: what chance was seeded with.
         catalogue: every check that there is.
         results: what was executed, in the order of the catalogue.
@@ -118,8 +122,13 @@ class Report:
         return {
             "format": FORMAT,
             "kit": kit_version(),
+            "contract": CONTRACT,
+            "date": self.started.isoformat(timespec="seconds"),
             "target": self.target,
             "driver": self.driver,
+            "versions": self.versions,
+            "capabilities": list(self.capabilities),
+            "options": self.options,
             "level": self.level,
             "exit_code": self.exit_code,
             "seed": self.seed,
@@ -148,26 +157,6 @@ def _result_to_json(result: Result) -> dict[str, Any]:
 def kit_version() -> str:
     """The version of the kit."""
     return _version_of(DISTRIBUTION)
-
-
-def describe_driver(driver: object) -> str:
-    """The class of a driver, with the distribution that brings it where there is one."""
-    kind = type(driver)
-    name = f"{kind.__module__}.{kind.__qualname__}"
-    distribution = _distribution_of(kind.__module__)
-    return name if distribution is None else f"{name} ({distribution} {_version_of(distribution)})"
-
-
-def _distribution_of(module: str) -> str | None:
-    """The distribution that brings a module, as far as names tell."""
-    top = module.partition(".")[0]
-    # An editable install lists no files, and several distributions may share a namespace: then the words decide.
-    known = set(packages_distributions().get(top, ())) or {found.metadata["Name"] for found in distributions()}
-    if len(known) == 1:
-        return known.pop()
-    words = set(re.split(r"[._]+", module))
-    fitting = [name for name in known if set(re.split(r"[-_.]+", name.lower())) <= words]
-    return max(fitting, key=lambda name: (len(name), name), default=None)
 
 
 def environment() -> dict[str, str]:

@@ -1,0 +1,250 @@
+// A checkpoint driver in JavaScript, with a file for each step. It speaks the driver protocol over
+// stdio (docs/driver-protocol.md) and shows that a driver needs no Python. Run it with the conformance kit.
+import { createHash } from "node:crypto";
+import { closeSync, existsSync, fsyncSync, linkSync, mkdirSync, openSync, readFileSync, readdirSync, rmSync, writeSync } from "node:fs";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+
+const PROTOCOL = 1;
+const FORMAT = "stargraph-js 1\n";
+const ENDED = ["done", "cancelled"];
+let drafts = 0;
+
+class Refusal extends Error {
+  constructor(kind, reason, message, at = {}) {
+    Object.assign(super(message), { kind, reason, run_id: at.run_id, step: at.step });
+  }
+}
+
+// JSON whose numbers keep their text: to JavaScript 1.0 is 1, and to the digest it is not.
+class Parser {
+  constructor(text) {
+    this.text = text;
+    this.at = 0;
+  }
+  value() {
+    const c = this.text[this.at];
+    if (c === "{") return this.members();
+    if (c === "[") return this.items();
+    if (c === '"') return { text: this.string() };
+    const token = /[^,\]}]+/y;
+    token.lastIndex = this.at;
+    const found = token.exec(this.text)?.[0] ?? "";
+    if (!/^(null|true|false|-?\d[\d.eE+-]*)$/.test(found)) throw new SyntaxError("a value is missing");
+    this.at += found.length;
+    if (/[a-z]{4}/.test(found)) return { word: found };
+    return /[.eE]/.test(found) ? { float: found } : { integer: found };
+  }
+  string() {
+    const start = this.at++;
+    while (this.text[this.at] !== '"') {
+      this.at += this.text[this.at] === "\\" ? 2 : 1;
+      if (this.at >= this.text.length) throw new SyntaxError("a text does not end");
+    }
+    return JSON.parse(this.text.slice(start, ++this.at));
+  }
+  items() {
+    const found = [];
+    for (this.at++; this.text[this.at] !== "]"; this.at += this.text[this.at] === "," ? 1 : 0) found.push(this.value());
+    this.at++;
+    return { items: found };
+  }
+  members() {
+    const found = new Map();
+    for (this.at++; this.text[this.at] !== "}"; this.at += this.text[this.at] === "," ? 1 : 0) {
+      const key = this.string();
+      this.at++; // the colon
+      found.set(key, this.value());
+    }
+    this.at++;
+    return { members: found };
+  }
+}
+
+function float(text) {
+  const value = Number(text);
+  if (value === 0) return Object.is(value, -0) ? "-0.0" : "0.0";
+  const [, sign, first, rest = "", exponent] = /^(-?)(\d)(?:\.(\d+))?e([+-]\d+)$/.exec(value.toExponential());
+  const [digits, x] = [first + rest, Number(exponent)];
+  if (x < -5 || x >= 16) return `${sign}${first}${rest && "."}${rest}e${x < 0 ? "-" : "+"}${Math.abs(x)}`;
+  if (x < 0) return `${sign}0.${"0".repeat(-x - 1)}${digits}`;
+  const whole = digits.padEnd(x + 1, "0");
+  return `${sign}${whole.slice(0, x + 1)}.${whole.slice(x + 1) || "0"}`;
+}
+
+const inUtf8 = ([a], [b]) => Buffer.compare(Buffer.from(a), Buffer.from(b));
+// The canonical bytes of docs/digest.md. JSON.stringify escapes as they do, but for lone surrogates, which are no text.
+function canonical(node) {
+  if (node.word) return node.word;
+  if (node.integer) return BigInt(node.integer).toString();
+  if (node.float) return float(node.float);
+  if (node.text !== undefined) return JSON.stringify(node.text);
+  if (node.items) return `[${node.items.map(canonical).join(",")}]`;
+  const members = [...node.members].sort(inUtf8).map(([key, value]) => `${JSON.stringify(key)}:${canonical(value)}`);
+  return `{${members.join(",")}}`;
+}
+
+const sha256 = (text) => createHash("sha256").update(text).digest("hex");
+function perField(node) {
+  if (!node.members) return node;
+  return { members: new Map([...node.members].map(([key, value]) => [key, { text: sha256(canonical(value)) }])) };
+}
+
+function digestOf(text) {
+  const parser = new Parser(text);
+  const { members } = parser.value();
+  if (parser.at !== text.length) throw new SyntaxError("there is more than one value");
+  const digest = members.get("digest").text;
+  for (const name of ["digest", "seal"]) members.delete(name);
+  for (const name of ["state", "update"]) members.set(name, perField(members.get(name)));
+  members.set("form", { integer: "2" });
+  return [digest, sha256(canonical({ members }))];
+}
+
+// Write a file so that it is on the disk once this returns.
+function durably(path, text) {
+  const file = openSync(path, "w");
+  try {
+    const data = Buffer.from(text);
+    for (let at = 0; at < data.length; ) at += writeSync(file, data, at);
+    fsyncSync(file);
+  } finally {
+    closeSync(file);
+  }
+}
+
+function flush(folder) {
+  const directory = openSync(folder, "r");
+  fsyncSync(directory), closeSync(directory);
+}
+
+// A handle on a folder: the file `format`, and for each run a folder with a file for each step.
+class Store {
+  constructor(folder) {
+    this.folder = folder;
+    this.runs = join(folder, "runs");
+    this.ready = false;
+  }
+  bootstrap() {
+    mkdirSync(this.runs, { recursive: true });
+    const mark = join(this.folder, "format");
+    if (!existsSync(mark)) this.publish(mark, FORMAT);
+    const found = readFileSync(mark, "utf8");
+    if (found !== FORMAT) throw new Refusal("StoreVersionError", "newer-format", `the store has the format ${found}`);
+    this.ready = true;
+  }
+  // Make a file with its whole content, unless one is there: a link is atomic, and fails if the name is taken.
+  publish(path, text) {
+    const draft = `${path}.${process.pid}.${++drafts}.draft`;
+    durably(draft, text);
+    try {
+      linkSync(draft, path);
+      flush(join(path, ".."));
+      return true;
+    } catch (error) {
+      if (error.code === "EEXIST") return false;
+      throw error;
+    } finally {
+      rmSync(draft, { force: true });
+    }
+  }
+  // A digest as a name: run ids may differ in case alone, or be longer than a file system takes.
+  run(id) {
+    return join(this.runs, sha256(id));
+  }
+  write({ checkpoint }) {
+    const { run_id, step, previous_digest } = checkpoint;
+    const at = { run_id, step };
+    const [stated, actual] = digestOf(checkpoint.text);
+    if (stated !== actual) throw new Refusal("CheckpointError", "invalid-checkpoint", "the digest does not fit", at);
+    const stored = this.record(this.run(run_id), step);
+    if (stored) return this.settle(stored, checkpoint);
+    const latest = this.newest(this.run(run_id));
+    if (step !== (latest ? latest.step + 1 : 0)) throw new Refusal("CheckpointError", "step-gap", "steps are missing", at);
+    if (latest && ENDED.includes(latest.status)) throw new Refusal("CheckpointError", "run-ended", "the run has ended", at);
+    if (latest && latest.digest !== previous_digest) {
+      throw new Refusal("CheckpointConflictError", "wrong-predecessor", "it follows another step", at);
+    }
+    mkdirSync(this.run(run_id), { recursive: true });
+    flush(this.runs);
+    if (!this.publish(join(this.run(run_id), `${step}`), JSON.stringify(checkpoint))) {
+      this.settle(this.record(this.run(run_id), step), checkpoint);
+    }
+    return null;
+  }
+  settle(stored, given) {
+    if (stored.digest === given.digest) {
+      flush(this.run(given.run_id)); // whoever stored it may have died before it was durable
+      return null;
+    }
+    throw new Refusal("CheckpointConflictError", "step-taken", "another checkpoint is stored at this step", given);
+  }
+  newest(folder) {
+    const names = existsSync(folder) ? readdirSync(folder).filter((name) => /^\d+$/.test(name)) : [];
+    return names.length ? this.record(folder, Math.max(...names.map(Number))) : null;
+  }
+  record(folder, step) {
+    let text;
+    try {
+      text = readFileSync(join(folder, `${step}`), "utf8");
+    } catch (error) {
+      if (error.code === "ENOENT") return null;
+      throw error;
+    }
+    try {
+      const found = JSON.parse(text);
+      const [stated, actual] = digestOf(found.text);
+      const fits = found.step === step && this.run(found.run_id) === folder && stated === actual;
+      if (fits && stated === found.digest) return found;
+    } catch {
+      // What cannot be parsed is damaged, as is what does not fit.
+    }
+    throw new Refusal("CheckpointCorruptedError", "corrupted-record", `the record of step ${step} is damaged`);
+  }
+  list_runs({ since, limit }) {
+    if (!Number.isInteger(limit) || limit < 0) throw new Refusal("ValueError", null, `limit is ${limit}`);
+    if (since && !/(Z|[+-]\d\d:\d\d)$/.test(since)) throw new Refusal("ValueError", null, "since has no offset");
+    const from = since ? instant(since) : "";
+    const found = readdirSync(this.runs).map((name) => this.newest(join(this.runs, name)));
+    found.sort((a, b) => (a.started_at < b.started_at) - (a.started_at > b.started_at) || (a.run_id < b.run_id ? -1 : 1));
+    return found.filter((run) => run?.started_at >= from).slice(0, limit).map((run) => run.summary);
+  }
+}
+
+// An instant of any offset as the text of UTC that checkpoints carry; Date keeps milliseconds, so the rest is kept apart.
+function instant(text) {
+  const micros = /\.(\d+)/.exec(text)?.[1].padEnd(6, "0") ?? "000000";
+  return `${new Date(text.replace(/\.\d+/, "")).toISOString().slice(0, 19)}.${micros}Z`;
+}
+
+const stores = new Map();
+function answer({ call, handle, arguments: given }) {
+  if (call === "hello") return { protocol: PROTOCOL, driver: "stargraph-js-example 1", node: process.version };
+  if (call === "open") return void stores.set(handle, new Store(given.location));
+  const store = stores.get(handle);
+  if (call === "bootstrap") return store.bootstrap();
+  if (call === "close") return void (store.ready = false);
+  if (!store.ready) throw new Refusal("CheckpointError", "not-bootstrapped", "call bootstrap() first");
+  if (call === "read_latest") return store.newest(store.run(given.run_id))?.text ?? null;
+  if (call === "read_at_step") return store.record(store.run(given.run_id), given.step)?.text ?? null;
+  if (call === "write" || call === "list_runs") return store[call](given);
+  throw new Refusal("CheckpointError", "unknown-call", `there is no call ${call}`);
+}
+
+function told(error) {
+  if (error instanceof Refusal) {
+    return { class: error.kind, reason: error.reason, message: error.message, run_id: error.run_id, step: error.step };
+  }
+  // The system's own errors: a full disk, a folder that cannot be reached.
+  return { class: error.code ? "StoreUnavailableError" : error.name, reason: "unavailable", message: error.message };
+}
+
+createInterface({ input: process.stdin, crlfDelay: Infinity }).on("line", (line) => {
+  const request = JSON.parse(line);
+  const say = (reply) => process.stdout.write(`${JSON.stringify({ id: request.id, ...reply })}\n`);
+  try {
+    say({ result: answer(request) ?? null });
+  } catch (error) {
+    say({ error: told(error) });
+  }
+});
