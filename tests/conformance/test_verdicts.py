@@ -310,7 +310,7 @@ def test_checks_are_picked_by_id_group_and_pattern() -> None:
 def test_a_report_for_machines() -> None:
     report = run(memory(Gaps), only=["steps"], seed=7)
     data = json.loads(json.dumps(report.to_json()))
-    assert (data["format"], data["seed"], data["level"], data["exit_code"]) == (1, 7, "none", 1)
+    assert (data["format"], data["seed"], data["level"], data["exit_code"]) == (2, 7, "none", 1)
     assert data["kit"] not in ("", "not installed")
     assert {"python", "platform", "stargraph-core"} <= data["environment"].keys()
     by_id = {result["check"]["id"]: result for result in data["results"]}
