@@ -26,6 +26,7 @@ from stargraph.engine._task_runner import TaskRunner
 from stargraph.engine._transitions import Updates, asked, called, completed, failed, tasks_of
 from stargraph.engine._watcher import WATCH_SECONDS, LogWatcher
 from stargraph.errors import NodeError, StargraphError
+from stargraph.runtime import dispatch
 
 Publish = Callable[[RunEvent], None]
 
@@ -147,8 +148,8 @@ class Engine:
             pass  # Somebody has cancelled the run meanwhile; the log's tail says so.
         finally:
             try:
-                await self._watcher.stop()
-                await self._stop_flights()
+                # A second cancellation must not leave anything of this execution behind.
+                await dispatch.run_uncancelled(self._wind_down())
                 if self._recording:
                     # Those of threads, which nobody can cancel.
                     await asyncio.wait(self._recording)
@@ -211,6 +212,10 @@ class Engine:
     def _wake(self) -> None:
         if not self._signal.done():
             self._signal.set_result(None)
+
+    async def _wind_down(self) -> None:
+        await self._watcher.stop()
+        await self._stop_flights()
 
     async def _stop_flights(self) -> None:
         flights = list(self._flights.values())
@@ -403,7 +408,7 @@ class Engine:
         if self._log.tail.status in ENDED:
             return
         if self._stop == "cancel":
-            await self._stop_flights()
+            await dispatch.run_uncancelled(self._stop_flights())
             # The run first: one that goes on without having been cancelled must not find its child cancelled.
             await self._append("cancelled", None, lambda tail: {"status": "cancelled"})
             await cancel_children(self._log, self._log.tail, self._executor_id)
@@ -413,7 +418,7 @@ class Engine:
             forgotten = self._pending_tasks.failed_calls(self._failed)
             await self._append("failed", task, lambda tail: {**failed(tail, info, forgotten), "calls": moments})
         elif self._stop == "pause" and self._log.tail.status == "running":
-            await self._stop_flights()
+            await dispatch.run_uncancelled(self._stop_flights())
             await self._append("paused", None, lambda tail: {"status": "paused"})
 
     async def _append(
