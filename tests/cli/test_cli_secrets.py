@@ -147,7 +147,8 @@ def words_of(folder: Folder, position: tuple[str, ...], text: str, flags: list[s
     return ["--debug", *words] if "--debug" in flags else [*words, *flags]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.timeout(300)
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     secret=SECRET,
     form=st.sampled_from(sorted(FORMS)),
@@ -164,7 +165,8 @@ def test_no_secret_of_an_argument_is_printed(
 VARIABLES = ["STARGRAPH_CHECKPOINT", "DATABASE_URL", "PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "MY_API_KEY", "X_TOKEN"]
 
 
-@settings(max_examples=100, deadline=None)
+@pytest.mark.timeout(300)
+@settings(max_examples=50, deadline=None)
 @given(
     secret=SECRET.filter(lambda text: not text.startswith(("/", "./", "~"))),
     form=st.sampled_from(sorted(FORMS)),
@@ -180,7 +182,8 @@ def test_no_secret_of_the_environment_is_printed(
     assert_hidden(one_folder.call(*words, env={variable: value}), secret)
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.timeout(300)
+@settings(max_examples=30, deadline=None)
 @given(
     secret=st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters=",#:"), min_size=8),
     position=st.sampled_from(

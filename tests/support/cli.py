@@ -68,6 +68,8 @@ class Folder:
     def call(self, *words: str, env: dict[str, str] | None = None, stdin: str | None = None) -> Answer:
         """Run the command line in this process."""
         importlib.invalidate_caches()
+        # --debug sets the variable, which must not outlive the call.
+        env = {"STARGRAPH_DEBUG": "", **(env or {})}
         result = CliRunner().invoke(app, list(words), env=env, input=stdin, prog_name="stargraph")
         return Answer(result.exit_code, result.stdout, result.stderr)
 
