@@ -111,7 +111,11 @@ def test_the_shell_completes_commands_and_options(tmp_path: Path) -> None:
     assert complete("stargraph ins").split() == ["inspect"]
     assert "--checkpoint" in complete("stargraph runs --check")
     shown = subprocess.run(
-        [sys.executable, "-m", "stargraph", "--show-completion", "bash"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "stargraph", "--show-completion", "bash"],
+        env={**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"},  # the shell above may be any
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert "_STARGRAPH_COMPLETE" in shown.stdout
     assert list(tmp_path.iterdir()) == []

@@ -231,11 +231,11 @@ def test_the_printed_command_repeats_what_it_needs(folder: Folder, tmp_path: Pat
     answer = folder.call("run", "graph.yaml", "--run-id", "r1", *store)
     assert answer.code == 1
     printed = re.findall(r"with: stargraph (.*)", answer.err)
-    assert len(printed) == 2
+    assert len(printed) == 3, "to resume, to resume with changed code, to inspect"
     resumed = folder.call(*shlex.split(printed[0]))
     assert resumed.code == 1, "it fails again, at the same node"
     assert "ValueError: x" in resumed.err
-    assert "Traceback" in folder.call(*shlex.split(printed[1])).out
+    assert "Traceback" in folder.call(*shlex.split(printed[2])).out
     told = folder.call("run", "graph.yaml", "--run-id", "r2", "--json", *store).json
     assert told["resume"] == shlex.join(["stargraph", "resume", "r2", "graph.yaml", *store])
 
