@@ -67,11 +67,13 @@ async def test_the_life_of_runs(place: Place, file: SQLitePlace, tmp_path: Path)
     assert (await shell.json("import", "runs.jsonl"))["present"] == 8
 
     pruned = await shell.json("prune", "--older-than", "0s", "--keep-last", "2")
-    assert pruned == {"runs": 2, "checkpoints": 4, "dry_run": False}
+    # S3 keeps what the last steps are decoded from, which is all of so short a run.
+    removed = 0 if place.url.startswith("s3://") else 4
+    assert pruned == {"runs": removed // 2, "checkpoints": removed, "dry_run": False}
     report = await shell.json("verify", "--anchor", "heads.json")
     assert report["sound"]
-    assert {note["kind"] for note in report["notes"]} == {"pruned"}
-    await shell.call("copy", place.url, "elsewhere.sqlite", "--all", code=1)
+    assert {note["kind"] for note in report["notes"]} == ({"pruned"} if removed else set())
+    await shell.call("copy", place.url, "elsewhere.sqlite", "--all", code=1 if removed else 0)
 
     await shell.call("delete", "r1")
     report = await shell.json("verify", "--anchor", "heads.json", code=7)
