@@ -16,6 +16,8 @@ from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import RunDeletion, Status
 from stargraph.errors import CheckpointCorruptedError, StargraphError
 
+pytestmark = pytest.mark.thorough
+
 KEYRING = Keyring({"k1": b"a secret of 16 bytes or more"})
 OTHER = Keyring({"k2": b"another secret of 16 bytes"})
 LATER = datetime(2030, 1, 1, tzinfo=UTC)

@@ -8,6 +8,8 @@ from support.tampering import LENGTH, TAMPERS, Tamper, kinds, observe
 
 from stargraph.audit import VerifyReport
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.mark.parametrize("tamper", TAMPERS, ids=lambda tamper: tamper.name)
 async def test_a_tamper_is_noticed(place: Place, driver: str, tamper: Tamper) -> None:

@@ -25,6 +25,8 @@ from stargraph.checkpoint.protocol import (
 )
 from stargraph.errors import CheckpointCorruptedError, CheckpointNotFoundError, StoreUnavailableError
 
+pytestmark = pytest.mark.thorough
+
 OLD = b"the old secret, 16+"
 NEW = b"the new secret, 16+"
 LATER = datetime(2030, 1, 1, tzinfo=UTC)

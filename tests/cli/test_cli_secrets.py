@@ -17,6 +17,8 @@ from stargraph.cli._secrets import SecretFilter
 CLOSED = "127.0.0.1:1"
 """Nothing listens there, and the system says so at once."""
 
+pytestmark = pytest.mark.thorough
+
 SECRET = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S", "Zs")), min_size=8, max_size=60).filter(
     lambda secret: secret == secret.strip() and len(set(secret)) > 4 and not secret.startswith("***")
 )

@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.cli import Folder
@@ -319,3 +320,20 @@ def test_the_keys_of_a_file_do_not_reach_child_processes(folder: Folder) -> None
 def test_a_store_is_shown_without_secrets() -> None:
     assert str(StoreRef("postgresql://u:geheim@h/db")) == "postgresql://u:***@h/db"
     assert "geheim" not in StoreRef("postgresql://u:geheim@h/db").command("runs")
+
+
+def test_a_command_reads_no_store_as_a_file_while_it_is_open(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To close a file drops the locks of the process on it, SQLite's too: another process then removes the log."""
+    folder.write("steps.py", "def work(state):\n    print('x')\n    return {}\n")
+    folder.write("graph.yaml", "id: g\nnodes: [{id: a, kind: 'steps:work'}]\n")
+    opened: list[str] = []
+    read_text = Path.read_text
+
+    def watched(path: Path, *arguments: Any, **options: Any) -> str:
+        if path.name == "run.sqlite":
+            opened.append(str(path))
+        return read_text(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", watched)
+    assert folder.call("run", "graph.yaml", "--checkpoint", "run.sqlite", "--run-id", "r").code == 0
+    assert opened == []

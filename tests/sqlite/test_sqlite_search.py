@@ -19,6 +19,8 @@ from stargraph.checkpoint.driver import check_search, summary_json
 from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, RunFilters, RunOrder, RunSummary, Status
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 
+pytestmark = pytest.mark.thorough
+
 
 class Filled:
     """A store, and what it must show."""

@@ -219,7 +219,6 @@ class DropsNul(Jsonb):
 
 @broken(
     "values.numbers",
-    "stateful.agrees_with_model",
 )
 class OneNumberType(Jsonb):
     """Numbers are what JavaScript makes of them: 1.0 is 1, and integers beyond 2^53 are rounded."""

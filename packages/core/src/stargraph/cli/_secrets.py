@@ -35,7 +35,8 @@ class SecretFilter:
     def __init__(self, words: Iterable[str] = (), environment: Mapping[str, str] | None = None) -> None:
         self._words = list(words)
         self._environment = dict(environment or {})
-        self._added: set[str] = set()
+        # Read before a store is opened: to close a file that SQLite has open drops the locks of this process on it.
+        self._added = {secret for word in self._words for secret in key_secrets(_lines_of(word.rpartition("=")[2]))}
         self._pattern: re.Pattern[str] | None = None
         self._compiled = False
 
@@ -82,8 +83,6 @@ class SecretFilter:
         for name, value in self._environment.items():
             if _SECRET_VARIABLE.search(name) and not value.startswith(("/", "./", "~")):
                 found |= {value, *key_secrets(value.split(","))}
-        for word in self._words:
-            found |= key_secrets(_lines_of(word.rpartition("=")[2]))
         return found
 
 
@@ -153,8 +152,8 @@ def _lines_of(word: str) -> list[str]:
     """The lines of a file that is named where another one belongs, and that an error may quote."""
     try:
         path = Path(word)
-        if not path.is_file() or path.stat().st_size > _LARGEST_FILE:
-            return []
+        if not path.is_file() or path.stat().st_size > _LARGEST_FILE or Path(f"{word}-wal").exists():
+            return []  # the last is a store that somebody has open
         return path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     except (OSError, ValueError):
         return []

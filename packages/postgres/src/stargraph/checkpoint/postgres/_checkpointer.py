@@ -35,7 +35,7 @@ from stargraph.checkpoint.postgres._connection import (
     Password,
 )
 from stargraph.checkpoint.postgres._errors import ATTEMPT_SHARE, Advice, Retries
-from stargraph.checkpoint.postgres._options import split_url, without_secrets
+from stargraph.checkpoint.postgres._options import refuse_unknown_parameters, split_url, without_secrets
 from stargraph.checkpoint.postgres._prune import Pruner
 from stargraph.checkpoint.postgres._read import Reader
 from stargraph.checkpoint.postgres._schema import Schema, bootstrap, examine, open_read_only
@@ -152,8 +152,10 @@ class PostgresCheckpointer:
 
         Raises:
             ValueError: one of these does not fit, or a key is too short.
+            StoreUnavailableError: the DSN has an unknown parameter (`reason="bad-dsn"`).
         """
         dsn, options = split_url(url)
+        refuse_unknown_parameters(dsn)
         handle = cls(dsn, **options, encryption=Cipher.from_environment())
         handle._advice.from_url = True
         return handle

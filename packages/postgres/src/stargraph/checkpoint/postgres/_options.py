@@ -231,6 +231,22 @@ def read_dsn(dsn: str) -> ConnectionOptions:
     )
 
 
+def refuse_unknown_parameters(dsn: str) -> None:
+    """Refuse a misspelt parameter; nothing is read for that, and what else is wrong shows when the store is opened.
+
+    Raises:
+        StoreUnavailableError: `reason="bad-dsn"`.
+    """
+    try:
+        given = _parameters(dsn)
+    except StoreUnavailableError:
+        return
+    known = {*_KNOWN, *_WITHOUT_EFFECT, *_FILES, *_UNSUPPORTED, "target_session_attrs", "sslmode"}
+    for name in given:
+        if name not in known:
+            raise _unknown(name)
+
+
 def _listed(given: Mapping[str, str], name: str) -> list[str]:
     return [part for part in given.get(name, "").split(",") if part]
 

@@ -28,6 +28,10 @@ _WAL_FILE_BYTES: Final = 64 * 1024 * 1024
 _PAUSE: Final = 0.01
 
 
+_FAULTS: Final = (sqlite3.Error, OSError, UnicodeDecodeError)
+"""What reading a store may raise; the last one if a damaged file makes SQLite's own message unreadable."""
+
+
 class OpenStore:
     """What every open store has: threads with connections, and the process that opened them.
 
@@ -53,7 +57,7 @@ class OpenStore:
                 await thread.open()
         except BaseException as error:
             self.abandon()
-            if isinstance(error, (sqlite3.Error, OSError)):
+            if isinstance(error, _FAULTS):
                 raise store_error(error, self._files.path) from error
             raise
 
@@ -68,7 +72,7 @@ class OpenStore:
         """
         try:
             return await self._read(query)
-        except (sqlite3.Error, OSError) as error:
+        except _FAULTS as error:
             raise store_error(error, self._files.path) from error
 
     def close_with(self, handle: object) -> None:

@@ -33,6 +33,8 @@ def store_error(error: Exception, path: Path) -> CheckpointError:
         return error
     if isinstance(error, OSError):
         return _system_error(error, path)
+    if isinstance(error, UnicodeDecodeError):
+        return _damaged_error(path, "it holds text that is not UTF-8")
     if not isinstance(error, sqlite3.Error):
         return _failed_error(path, str(error), type(error).__name__)
     code = _primary_code(error)
@@ -41,12 +43,7 @@ def store_error(error: Exception, path: Path) -> CheckpointError:
     if code == sqlite3.SQLITE_NOTADB:
         return not_a_store_error(path, "it is not a SQLite database")
     if code == sqlite3.SQLITE_CORRUPT:
-        return CheckpointCorruptedError(
-            f"{path}: the database file is damaged: {error}",
-            reason="corrupted-store",
-            hint="Copy the file and the -wal file beside it before anything else; then restore a backup, or try"
-            " `sqlite3 FILE .recover`.",
-        )
+        return _damaged_error(path, str(error))
     if code == sqlite3.SQLITE_FULL:
         return _disk_full_error(path)
     if code == sqlite3.SQLITE_READONLY:
@@ -65,6 +62,15 @@ def store_error(error: Exception, path: Path) -> CheckpointError:
             hint="Check the disk and its free space, then write the same checkpoint again.",
         )
     return _failed_error(path, str(error), getattr(error, "sqlite_errorname", None) or type(error).__name__)
+
+
+def _damaged_error(path: Path, complaint: str) -> CheckpointCorruptedError:
+    return CheckpointCorruptedError(
+        f"{path}: the database file is damaged: {complaint}",
+        reason="corrupted-store",
+        hint="Copy the file and the -wal file beside it before anything else; then restore a backup, or try"
+        " `sqlite3 FILE .recover`.",
+    )
 
 
 def locked_error(path: Path) -> StoreUnavailableError:
