@@ -1,6 +1,6 @@
 """Modules beside a graph file: they belong to that graph, and Python finds them under a name of their own.
 
-The folder `/work/flows` is the package `stargraph.engine._folders._2fwork_2fflows`, and the module `steps.py` in it is
+The folder `/srv/flows` is the package `stargraph.engine._folders._2fsrv_2fflows`, and the module `steps.py` in it is
 `….steps`. So two folders may each have a `steps.py`, and none of them takes the place of a module that another package
 imports. Within such a module, `import helpers` finds `helpers.py` of the same folder first: its import statements go by
 an `__import__` of their own, which Python looks up among a module's builtins. The name leads to the folder, so any
