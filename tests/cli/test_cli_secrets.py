@@ -276,3 +276,13 @@ def test_json_stays_json(folder: Folder) -> None:
     stored = folder.call("inspect", "latest", "--step", "0", "--json")
     assert stored.json["state"]["name"] == 'postgresql://u:geheim"-{x}@h/db'
     assert Path(".stargraph/run.sqlite").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "hidden"), [(b"SQLite format 3\0\x0ar1:4f9d2c6a71\x0a", False), (b"\x0ar1:4f9d2c6a71\x0a", True)]
+)
+def test_only_a_text_file_is_read_for_keys(tmp_path: Path, content: bytes, hidden: bool) -> None:
+    named = tmp_path / "named"
+    named.write_bytes(content)
+    shown = SecretFilter([str(named)]).hide("the run r1:4f9d2c6a71")
+    assert shown == ("the run ***" if hidden else "the run r1:4f9d2c6a71")

@@ -154,9 +154,12 @@ def _lines_of(word: str) -> list[str]:
         path = Path(word)
         if not path.is_file() or path.stat().st_size > _LARGEST_FILE or Path(f"{word}-wal").exists():
             return []  # the last is a store that somebody has open
-        return path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        content = path.read_bytes()
     except (OSError, ValueError):
         return []
+    if b"\0" in content:
+        return []  # a binary file, such as a store: by chance, the name of a run stands between two line ends there
+    return content.decode("utf-8-sig", errors="replace").splitlines()
 
 
 def _pattern(secrets: set[str]) -> re.Pattern[str] | None:
