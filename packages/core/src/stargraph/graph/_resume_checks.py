@@ -3,13 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue
-from stargraph.engine import Plan, RunEvent, reachable_code, runtime_changes
+from stargraph.engine import ForkOverrides, Plan, reachable_code, runtime_changes
+from stargraph.engine._migration import check_frontier, children_migrate, migrated, migration_for
 from stargraph.errors import CheckpointError, HashMismatchError
 from stargraph.ir import definition_changes
 
 ReadStep = Callable[[int], Awaitable[Checkpoint | None]]
+
+
+async def check_done(plan: Plan, tail: Checkpoint, read_step: ReadStep, *, accept: Sequence[str]) -> None:
+    """Refuse a run that is done and that another graph has made: its caller expects what this one would give."""
+    if migration_for(plan, tail) is None:
+        await check_hashes(plan, tail, read_step, accept=accept)
+
+
+async def carried_over(
+    plan: Plan, tail: Checkpoint, read_step: ReadStep, *, executor_id: str, accept: Sequence[str]
+) -> Checkpoint:
+    """Return the checkpoint to resume from: the latest, or the one that would migrate it; nothing is written."""
+    refuse_unfinished_fork(tail)
+    migration = migration_for(plan, tail)
+    if migration is not None:
+        return migrated(plan, migration, tail, executor_id=executor_id, now=datetime.now(UTC))
+    if tail.graph_hash != plan.graph_hash and "graph" not in accept:
+        stored = await recorded_definition(tail, read_step, "graph")
+        if stored is not None and children_migrate(plan, stored):
+            # As with a migrate block of its own; each open child run is carried over when it is opened.
+            accept = ("graph", "runtime")
+    await check_hashes(plan, tail, read_step, accept=accept)
+    check_frontier(plan, tail)
+    plan.state.read(tail)
+    return tail
 
 
 async def check_hashes(plan: Plan, tail: Checkpoint, read_step: ReadStep, *, accept: Sequence[str]) -> None:
@@ -77,6 +104,45 @@ async def recorded_definition(tail: Checkpoint, read_step: ReadStep, part: str) 
     return found
 
 
+def refuse_ended(tail: Checkpoint) -> None:
+    """Refuse a run that was cancelled or moved away.
+
+    Raises:
+        CheckpointError: `reason="run-ended"`.
+    """
+    if tail.status not in ("cancelled", "moved"):
+        return
+    moved = tail.status == "moved"
+    raise CheckpointError(
+        f"run {tail.run_id!r} was {'moved to another store' if moved else 'cancelled'} at step {tail.step}",
+        reason="run-ended",
+        hint="Resume it in the store that it was moved to."
+        if moved
+        else "A cancelled run cannot be resumed; fork it from one of its steps.",
+        run_id=tail.run_id,
+        step=tail.step,
+    )
+
+
+def refuse_busy(tail: Checkpoint, only_if_idle: float | None) -> None:
+    """Refuse a run whose last event is younger than `only_if_idle` seconds.
+
+    Raises:
+        CheckpointError: `reason="not-idle"`.
+    """
+    if only_if_idle is None:
+        return
+    age = (datetime.now(UTC) - tail.timestamp).total_seconds()
+    if age < only_if_idle:
+        raise CheckpointError(
+            f"run {tail.run_id!r}: the last event is {max(age, 0):.1f} s old, less than {only_if_idle:g} s",
+            reason="not-idle",
+            hint="An executor may be at work; try later, or resume without only_if_idle to take the run over.",
+            run_id=tail.run_id,
+            step=tail.step,
+        )
+
+
 def refuse_unfinished_fork(tail: Checkpoint) -> None:
     """Refuse a fork whose executor was lost before it had taken over all that it needs from its parent.
 
@@ -126,16 +192,16 @@ async def is_cancel_requested(tail: Checkpoint, read_step: ReadStep) -> bool:
     return record is not None and record.event == "cancel_requested"
 
 
-def open_record(checkpoint: Checkpoint) -> RunEvent:
-    """Return the event of a checkpoint that concerns the run as a whole.
+async def fork_overrides(tail: Checkpoint, read_step: ReadStep, *, effects: bool) -> ForkOverrides:
+    """Return what a run does differently from its graph: nothing, unless it is a fork.
 
     Args:
-        checkpoint: a durable one.
+        tail: the latest checkpoint.
+        read_step: reads one step of the run.
+        effects: whether a fork may make calls that are not repeatable.
     """
-    return RunEvent(
-        type=checkpoint.event,
-        run_id=checkpoint.run_id,
-        step=checkpoint.step,
-        timestamp=checkpoint.timestamp,
-        durable=True,
-    )
+    if tail.origin != "fork":
+        return ForkOverrides()
+    # A fork's open tasks need its first step as long as it says anything, so no prune takes it before.
+    first = tail if tail.step == 0 else await read_step(0)
+    return ForkOverrides(effects=effects) if first is None else ForkOverrides.of(first, effects=effects)

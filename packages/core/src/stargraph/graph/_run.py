@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from datetime import UTC, datetime
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, Interrupt, JsonValue, ProcessInfo, RunSummary
+from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, Interrupt, JsonValue, RunSummary
 from stargraph.engine import (
     WATCH_SECONDS,
     Durability,
-    Engine,
-    Executors,
     ForkOverrides,
     Plan,
     RunEvent,
     RunLog,
     TakenOver,
-    error_info,
     new_executor_id,
-    status_of,
 )
-from stargraph.engine._migration import check_frontier, children_migrate, migrated, migration_for
 from stargraph.errors import CheckpointConflictError, CheckpointError
 from stargraph.graph._control import (
     CANCEL_GRACE,
@@ -34,13 +29,17 @@ from stargraph.graph._control import (
     respond,
     takes_no_answers,
 )
+from stargraph.graph._execution import Execution
+from stargraph.graph._listeners import Listeners
+from stargraph.graph._records import crash_loop_record, event_of, first_record, resumed_record
 from stargraph.graph._resume_checks import (
-    check_hashes,
+    carried_over,
+    check_done,
+    fork_overrides,
     fruitless_resumes,
     is_cancel_requested,
-    open_record,
-    recorded_definition,
-    refuse_unfinished_fork,
+    refuse_busy,
+    refuse_ended,
 )
 from stargraph.graph._suspects import Suspect
 from stargraph.runtime import dispatch
@@ -88,10 +87,9 @@ class Run:
         self._begun = False
         self._active = False
         self._suspect: Suspect | None = None
-        self._engine: Engine | None = None
-        self._stopped: asyncio.Event | None = None
+        self._execution: Execution | None = None
         self._pause_grace: float | None = None
-        self._listeners: list[asyncio.Queue[RunEvent | None]] = []
+        self._listeners = Listeners()
 
     def __repr__(self) -> str:
         return f"Run({self.run_id!r})"
@@ -125,7 +123,15 @@ class Run:
         """
         with self._only_one():
             executor_id = new_executor_id()
-            first, *carried = self._opening or [self._first(executor_id)]
+            first, *carried = self._opening or [
+                first_record(
+                    self._plan,
+                    self._inputs,
+                    run_id=self.run_id,
+                    executor_id=executor_id,
+                    metadata=self._metadata,
+                )
+            ]
             try:
                 await dispatch.write(self._store, first, keyring=self._keyring)
             except CheckpointConflictError as error:
@@ -138,25 +144,8 @@ class Run:
                 ) from error
             if carried:
                 await dispatch.write_many(self._store, carried, keyring=self._keyring)
-                self._publish(open_record(first))
+                self._listeners.publish(event_of(first))
             return await self._execute((first, *carried)[-1], executor_id)
-
-    def _first(self, executor_id: str) -> Checkpoint:
-        state, update = self._plan.state.initial(self._inputs)
-        return Checkpoint.genesis(
-            run_id=self.run_id,
-            graph_id=self._plan.document.id,
-            graph_hash=self._plan.graph_hash,
-            runtime_hash=self._plan.runtime_hash,
-            definition=self._plan.definition,
-            state=state,
-            update=update,
-            frontier=self._plan.first(0),
-            executor_id=executor_id,
-            timestamp=datetime.now(UTC),
-            process=ProcessInfo.current(),
-            metadata=self._metadata,
-        )
 
     async def resume(
         self,
@@ -193,16 +182,16 @@ class Run:
             if allow_effects is not None:
                 self._allow_effects = allow_effects
             tail = await dispatch.read_run(self._store, self.run_id, keyring=self._keyring)
-            self._log = RunLog(self._store, tail, durability=self._durability, keyring=self._keyring)
+            log = self._open_log(tail)
             if tail.status == "done":
-                await self._check_done(tail, accept)
+                await check_done(self._plan, tail, self._read_step, accept=accept)
                 return RunSummary.from_checkpoint(tail)
-            self._refuse_ended(tail)
-            self._refuse_busy(tail, only_if_idle)
+            refuse_ended(tail)
+            refuse_busy(tail, only_if_idle)
             executor_id = new_executor_id()
             if await is_cancel_requested(tail, self._read_step):
                 return await self.cancel(grace=0)
-            carried = await self._carried_over(tail, executor_id, accept)
+            carried = await carried_over(self._plan, tail, self._read_step, executor_id=executor_id, accept=accept)
             resumes = await fruitless_resumes(tail, self._read_step, max_resumes)
             if resumes >= max_resumes:
                 return await self._give_up(tail, executor_id, max_resumes)
@@ -213,9 +202,9 @@ class Run:
             try:
                 if carried is not tail:
                     await dispatch.write(self._store, carried, keyring=self._keyring)
-                    self._log = RunLog(self._store, carried, durability=self._durability, keyring=self._keyring)
-                    self._publish(open_record(carried))
-                resumed, met = await self._append_resumed(executor_id)
+                    log = self._open_log(carried)
+                    self._listeners.publish(event_of(carried))
+                resumed, met = await self._append_resumed(log, executor_id)
                 changed = (tail.graph_hash, tail.runtime_hash) != (resumed.graph_hash, resumed.runtime_hash)
                 return await self._execute(resumed, executor_id, met, asks_again=changed)
             finally:
@@ -238,32 +227,11 @@ class Run:
         self.run_id = run_id or self.run_id
         tail = await dispatch.read_run(self._store, self.run_id, keyring=self._keyring)
         if tail.status == "done":
-            await self._check_done(tail, accept)
+            await check_done(self._plan, tail, self._read_step, accept=accept)
         else:
-            self._refuse_ended(tail)
-            await self._carried_over(tail, new_executor_id(), accept)
+            refuse_ended(tail)
+            await carried_over(self._plan, tail, self._read_step, executor_id=new_executor_id(), accept=accept)
         return RunSummary.from_checkpoint(tail)
-
-    async def _check_done(self, tail: Checkpoint, accept: Sequence[Accept]) -> None:
-        """Refuse a run that is done and that another graph has made: its caller expects what this one would give."""
-        if migration_for(self._plan, tail) is None:
-            await check_hashes(self._plan, tail, self._read_step, accept=accept)
-
-    async def _carried_over(self, tail: Checkpoint, executor_id: str, accept: Sequence[Accept]) -> Checkpoint:
-        """Return the checkpoint to go on from: the latest, or the one that would migrate it; nothing is written."""
-        refuse_unfinished_fork(tail)
-        migration = migration_for(self._plan, tail)
-        if migration is not None:
-            return migrated(self._plan, migration, tail, executor_id=executor_id, now=datetime.now(UTC))
-        if tail.graph_hash != self._plan.graph_hash and "graph" not in accept:
-            stored = await recorded_definition(tail, self._read_step, "graph")
-            if stored is not None and children_migrate(self._plan, stored):
-                # As with a migrate block of its own; each open child run is carried over when it is opened.
-                accept = ("graph", "runtime")
-        await check_hashes(self._plan, tail, self._read_step, accept=accept)
-        check_frontier(self._plan, tail)
-        self._plan.state.read(tail)
-        return tail
 
     async def replay(
         self, run_id: str | None = None, *, from_step: int = 0, accept: Sequence[Accept] = ()
@@ -365,17 +333,18 @@ class Run:
             StateError: the answer does not fit the field that takes it, or is not JSON.
             CheckpointError: `reason` is `no-such-question`, `run-ended` or `run-not-found`.
         """
-        engine, log = self._engine, self._log
-        if engine is None or log is None:
+        execution = self._execution
+        if execution is None:
             return self._seen(
                 await respond(self._store, self.run_id, interrupt_id, value, plan=self._plan, keyring=self._keyring)
             )
+        log = execution.log
         checked = await check_answer(self._store, log.tail, interrupt_id, value, plan=self._plan, keyring=self._keyring)
         try:
             record, _ = await log.append(lambda tail: answer_record(tail, interrupt_id, checked))
         except TakenOver:
             raise takes_no_answers(log.tail) from None
-        engine.observe(record)
+        execution.observe(record)
         return RunSummary.from_checkpoint(record)
 
     async def cancel(self, *, grace: float = CANCEL_GRACE) -> RunSummary:
@@ -390,9 +359,8 @@ class Run:
         Raises:
             CheckpointError: `reason` is `run-ended` or `run-not-found`.
         """
-        if self._engine is not None and self._stopped is not None:
-            self._engine.cancel()
-            await self._stopped.wait()
+        if self._execution is not None:
+            await self._execution.cancel()
         return self._seen(await cancel(self._store, self.run_id, grace=grace, keyring=self._keyring))
 
     def pause(self, *, grace: float = 30.0) -> None:
@@ -402,8 +370,8 @@ class Run:
             grace: seconds after which a node that still runs is cancelled; it runs again after a resume.
         """
         self._pause_grace = grace
-        if self._engine is not None:
-            self._engine.pause(grace)
+        if self._execution is not None:
+            self._execution.pause(grace)
 
     async def stream(self) -> AsyncIterator[RunEvent]:
         """Yield what happens in the run, until it stops; start it, unless somebody has.
@@ -411,62 +379,48 @@ class Run:
         Raises:
             Exception: as `start` raises, if this started the run.
         """
-        queue: asyncio.Queue[RunEvent | None] = asyncio.Queue()
-        self._listeners.append(queue)
-        work = None
-        try:
-            # Whoever made a task of start() or resume() just before goes first.
-            await asyncio.sleep(0)
-            if not self._begun:
-                self._begun = True
-                work = asyncio.ensure_future(self.start())
-            await asyncio.sleep(0)
-            while self._active or not queue.empty():
-                event = await queue.get()
-                if event is None:
-                    break
-                yield event
-            if work is not None:
-                await work
-        finally:
-            self._listeners.remove(queue)
-            if work is not None:
-                work.cancel()
-                await asyncio.gather(work, return_exceptions=True)
+        with self._listeners.added() as queue:
+            work = None
+            try:
+                # Whoever made a task of start() or resume() just before goes first.
+                await asyncio.sleep(0)
+                if not self._begun:
+                    self._begun = True
+                    work = asyncio.ensure_future(self.start())
+                await asyncio.sleep(0)
+                while self._active or not queue.empty():
+                    event = await queue.get()
+                    if event is None:
+                        break
+                    yield event
+                if work is not None:
+                    await work
+            finally:
+                if work is not None:
+                    work.cancel()
+                    await asyncio.gather(work, return_exceptions=True)
 
     async def _execute(
         self, tail: Checkpoint, executor_id: str, met: Sequence[Checkpoint] = (), *, asks_again: bool = False
     ) -> RunSummary:
-        overrides = await self._overrides(tail)
-        self._publish(open_record(tail))
+        overrides = await fork_overrides(tail, self._read_step, effects=self._allow_effects)
+        self._listeners.publish(event_of(tail))
         summary = await self._execute_once(tail, executor_id, overrides, met, asks_again=asks_again)
         while summary.status == "awaiting_input" and await self._answer_by(overrides):
             assert self._log is not None
             summary = await self._execute_once(self._log.tail, executor_id, overrides)
         return summary
 
-    async def _overrides(self, tail: Checkpoint) -> ForkOverrides:
-        """Return what this run does differently from its graph: nothing, unless it is a fork."""
-        if tail.origin != "fork":
-            return ForkOverrides()
-        # A fork's open tasks need its first step as long as it says anything, so no prune takes it before.
-        first = tail if tail.step == 0 else await self._read_step(0)
-        return (
-            ForkOverrides(effects=self._allow_effects)
-            if first is None
-            else ForkOverrides.of(first, effects=self._allow_effects)
-        )
-
     async def _answer_by(self, overrides: ForkOverrides) -> bool:
         """Answer the open questions that a fork answers by itself; tell whether there were any."""
         assert self._log is not None
-        told = False
+        answered = False
         for interrupt in self._log.tail.interrupts:
             answer = overrides.answer_to(interrupt)
             if answer is not None:
                 await self.respond(interrupt.id, answer[0])
-                told = True
-        return told
+                answered = True
+        return answered
 
     async def _execute_once(
         self,
@@ -477,144 +431,77 @@ class Run:
         *,
         asks_again: bool = False,
     ) -> RunSummary:
-        log = self._log = RunLog(self._store, tail, durability=self._durability, keyring=self._keyring)
+        log = self._open_log(tail)
         if self._suspect is not None:
             log.on_stored = self._suspect.cleared
-        executors = Executors(self._threads, concurrency=self._plan.concurrency)
-        engine = Engine(
+        execution = Execution(
             self._plan,
             log,
             executor_id=executor_id,
-            executors=executors,
-            publish=self._publish,
-            is_heard=lambda: bool(self._listeners),
+            threads=self._threads,
+            listeners=self._listeners,
             overrides=overrides,
             asks_again=asks_again,
             watch=self._watch,
         )
         for record in met:
-            engine.observe(record)
+            execution.observe(record)
         if self._pause_grace is not None:
-            engine.pause(self._pause_grace)
-        self._engine, self._stopped = engine, asyncio.Event()
+            execution.pause(self._pause_grace)
+        self._execution = execution
         try:
-            await engine.run()
+            await execution.run()
         finally:
-            await dispatch.run_uncancelled(executors.close())
-            self._engine = None
-            self._stopped.set()
+            self._execution = None
         return RunSummary.from_checkpoint(log.tail)
 
     def _seen(self, tail: Checkpoint) -> RunSummary:
-        if self._engine is None:
-            self._log = RunLog(self._store, tail, durability=self._durability, keyring=self._keyring)
+        if self._execution is None:
+            self._open_log(tail)
         return RunSummary.from_checkpoint(tail)
 
-    async def _append_resumed(self, executor_id: str) -> tuple[Checkpoint, list[Checkpoint]]:
+    def _open_log(self, tail: Checkpoint) -> RunLog:
+        self._log = RunLog(self._store, tail, durability=self._durability, keyring=self._keyring)
+        return self._log
+
+    async def _append_resumed(self, log: RunLog, executor_id: str) -> tuple[Checkpoint, list[Checkpoint]]:
         """Append `resumed`; return it with the control events that others have appended just before it."""
-        assert self._log is not None
-        plan = self._plan
         met: list[Checkpoint] = []
-        self._log.on_control = met.append
-
-        def build(tail: Checkpoint) -> Checkpoint:
-            same = (tail.graph_hash, tail.runtime_hash) == (plan.graph_hash, plan.runtime_hash)
-            return tail.next(
-                event="resumed",
-                status=status_of(tail.frontier, tail.interrupts),
-                executor_id=executor_id,
-                timestamp=datetime.now(UTC),
-                graph_hash=plan.graph_hash,
-                runtime_hash=plan.runtime_hash,
-                definition=None if same else plan.definition,
-                changes=None if same else plan.state.adopted(tail.encoded_state()),
-                process=ProcessInfo.current(),
-            )
-
+        log.on_control = met.append
         try:
-            resumed, _ = await self._log.append(build)
+            resumed, _ = await log.append(lambda tail: resumed_record(self._plan, tail, executor_id))
         except TakenOver:
-            self._refuse_ended(self._log.tail)
+            refuse_ended(log.tail)
             raise
         return resumed, met
 
-    async def _give_up(self, tail: Checkpoint, executor_id: str, max_resumes: int) -> RunSummary:
-        error = CheckpointError(
-            f"run {self.run_id!r} was resumed {max_resumes} times in a row and recorded nothing new",
-            reason="crash-loop",
-            hint="Find out what kills the process in this node, then resume with a larger max_resumes.",
-            run_id=self.run_id,
-        )
-        failed = tail.next(
-            event="failed",
-            status="failed",
-            executor_id=executor_id,
-            timestamp=datetime.now(UTC),
-            error=error_info(error, node=None),
-        )
+    async def _give_up(self, tail: Checkpoint, executor_id: str, resumes: int) -> RunSummary:
+        failed = crash_loop_record(tail, executor_id, resumes)
         await dispatch.write(self._store, failed, keyring=self._keyring)
-        self._log = RunLog(self._store, failed, keyring=self._keyring)
-        self._publish(open_record(failed))
+        self._open_log(failed)
+        self._listeners.publish(event_of(failed))
         return RunSummary.from_checkpoint(failed)
-
-    def _refuse_ended(self, tail: Checkpoint) -> None:
-        if tail.status in ("cancelled", "moved"):
-            moved = tail.status == "moved"
-            raise CheckpointError(
-                f"run {self.run_id!r} was {'moved to another store' if moved else 'cancelled'} at step {tail.step}",
-                reason="run-ended",
-                hint="Resume it in the store that it was moved to."
-                if moved
-                else "A cancelled run cannot be resumed; fork it from one of its steps.",
-                run_id=self.run_id,
-                step=tail.step,
-            )
-
-    def _refuse_busy(self, tail: Checkpoint, only_if_idle: float | None) -> None:
-        if only_if_idle is None:
-            return
-        age = (datetime.now(UTC) - tail.timestamp).total_seconds()
-        if age < only_if_idle:
-            raise CheckpointError(
-                f"run {self.run_id!r}: the last event is {max(age, 0):.1f} s old, less than {only_if_idle:g} s",
-                reason="not-idle",
-                hint="An executor may be at work; try later, or resume without only_if_idle to take the run over.",
-                run_id=self.run_id,
-                step=tail.step,
-            )
 
     async def _read_step(self, step: int) -> Checkpoint | None:
         return await dispatch.read_at_step(self._store, self.run_id, step, keyring=self._keyring)
 
-    def _publish(self, event: RunEvent) -> None:
-        for queue in self._listeners:
-            queue.put_nowait(event)
-
-    def _only_one(self) -> _Active:
-        return _Active(self)
-
-
-class _Active:
-    """Guards against two executions of one Run object, and tells the listeners when one stops."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-
-    def __enter__(self) -> None:
-        if self._run._active:
+    @contextmanager
+    def _only_one(self) -> Iterator[None]:
+        """Guard against two executions of this object at a time, and tell the listeners when one stops."""
+        if self._active:
             raise CheckpointError(
-                f"run {self._run.run_id!r} is being executed by this object already",
+                f"run {self.run_id!r} is being executed by this object already",
                 reason="already-running",
                 hint="Await the first start() or resume().",
-                run_id=self._run.run_id,
+                run_id=self.run_id,
             )
-        self._run._begun = self._run._active = True
-        self._run._pause_grace = None
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._run._active = False
-        for queue in self._run._listeners:
-            queue.put_nowait(None)
+        self._begun = self._active = True
+        self._pause_grace = None
+        try:
+            yield
+        finally:
+            self._active = False
+            self._listeners.publish(None)
 
 
 def _new_run_id() -> str:

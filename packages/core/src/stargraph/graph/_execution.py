@@ -1,0 +1,74 @@
+"""One execution of a run, from its latest checkpoint until it ends, fails, pauses or waits."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Executor
+
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.engine import Engine, Executors, ForkOverrides, Plan, RunLog
+from stargraph.graph._listeners import Listeners
+from stargraph.runtime import dispatch
+
+
+class Execution:
+    """An engine with the threads of its nodes; what may be asked of it while it runs.
+
+    Args:
+        plan: the graph.
+        log: the log of the run.
+        executor_id: names this execution in the log.
+        threads: where sync nodes run; threads of its own if None.
+        listeners: hear what happens.
+        overrides: what a fork does differently.
+        asks_again: whether questions that were asked by other code are asked again.
+        watch: the longest time in seconds before it sees what others have appended.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        log: RunLog,
+        *,
+        executor_id: str,
+        threads: Executor | None,
+        listeners: Listeners,
+        overrides: ForkOverrides,
+        asks_again: bool,
+        watch: float,
+    ) -> None:
+        self.log = log
+        self._executors = Executors(threads, concurrency=plan.concurrency)
+        self._stopped = asyncio.Event()
+        self._engine = Engine(
+            plan,
+            log,
+            executor_id=executor_id,
+            executors=self._executors,
+            publish=listeners.publish,
+            is_heard=lambda: bool(listeners),
+            overrides=overrides,
+            asks_again=asks_again,
+            watch=watch,
+        )
+
+    async def run(self) -> None:
+        """Execute the run until nothing is left to do."""
+        try:
+            await self._engine.run()
+        finally:
+            await dispatch.run_uncancelled(self._executors.close())
+            self._stopped.set()
+
+    def observe(self, record: Checkpoint) -> None:
+        """Act on a control event that was appended by somebody else."""
+        self._engine.observe(record)
+
+    def pause(self, grace: float) -> None:
+        """Start nothing more; cancel the nodes that still run after `grace` seconds."""
+        self._engine.pause(grace)
+
+    async def cancel(self) -> None:
+        """Stop all nodes, record that the run is cancelled, and wait until that is done."""
+        self._engine.cancel()
+        await self._stopped.wait()

@@ -1,0 +1,79 @@
+"""The checkpoints that begin, resume and give up a run, and the event that listeners get of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from stargraph.checkpoint.protocol import Checkpoint, JsonValue, ProcessInfo
+from stargraph.engine import Plan, RunEvent, error_info, status_of
+from stargraph.errors import CheckpointError
+
+
+def first_record(
+    plan: Plan, inputs: Mapping[str, JsonValue], *, run_id: str, executor_id: str, metadata: Mapping[str, str]
+) -> Checkpoint:
+    """Return step 0 of a new run.
+
+    Raises:
+        StateError: the inputs do not fit the state that the graph declares.
+    """
+    state, update = plan.state.initial(inputs)
+    return Checkpoint.genesis(
+        run_id=run_id,
+        graph_id=plan.document.id,
+        graph_hash=plan.graph_hash,
+        runtime_hash=plan.runtime_hash,
+        definition=plan.definition,
+        state=state,
+        update=update,
+        frontier=plan.first(0),
+        executor_id=executor_id,
+        timestamp=datetime.now(UTC),
+        process=ProcessInfo.current(),
+        metadata=metadata,
+    )
+
+
+def resumed_record(plan: Plan, tail: Checkpoint, executor_id: str) -> Checkpoint:
+    """Return the checkpoint by which an executor takes a run over; it names the graph and code that go on."""
+    is_same = (tail.graph_hash, tail.runtime_hash) == (plan.graph_hash, plan.runtime_hash)
+    return tail.next(
+        event="resumed",
+        status=status_of(tail.frontier, tail.interrupts),
+        executor_id=executor_id,
+        timestamp=datetime.now(UTC),
+        graph_hash=plan.graph_hash,
+        runtime_hash=plan.runtime_hash,
+        definition=None if is_same else plan.definition,
+        changes=None if is_same else plan.state.adopted(tail.encoded_state()),
+        process=ProcessInfo.current(),
+    )
+
+
+def crash_loop_record(tail: Checkpoint, executor_id: str, resumes: int) -> Checkpoint:
+    """Return the checkpoint that fails a run whose executors have died one after the other."""
+    error = CheckpointError(
+        f"run {tail.run_id!r} was resumed {resumes} times in a row and recorded nothing new",
+        reason="crash-loop",
+        hint="Find out what kills the process in this node, then resume with a larger max_resumes.",
+        run_id=tail.run_id,
+    )
+    return tail.next(
+        event="failed",
+        status="failed",
+        executor_id=executor_id,
+        timestamp=datetime.now(UTC),
+        error=error_info(error, node=None),
+    )
+
+
+def event_of(checkpoint: Checkpoint) -> RunEvent:
+    """Return the event of a durable checkpoint that is about the run as a whole."""
+    return RunEvent(
+        type=checkpoint.event,
+        run_id=checkpoint.run_id,
+        step=checkpoint.step,
+        timestamp=checkpoint.timestamp,
+        durable=True,
+    )
