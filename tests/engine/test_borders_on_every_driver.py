@@ -14,7 +14,7 @@ from support.places import Place
 
 from stargraph.checkpoint.protocol import Checkpointer
 from stargraph.errors import CallError
-from stargraph.graph import NodeContext, respond
+from stargraph.graph import Context, respond
 
 pytestmark = pytest.mark.thorough
 
@@ -35,24 +35,24 @@ async def outcome(store: Checkpointer, kind: str, run_id: str) -> tuple[Any, Any
 
 
 async def test_questions_failures_and_calls(place: Place) -> None:
-    async def both(ctx: NodeContext) -> Any:
+    async def both(ctx: Context) -> Any:
         async def ask(key: str) -> Any:
             return ctx.interrupt("Sure?", {"of": key}, key=key)
 
         return await asyncio.gather(ask("a"), ask("b"))
 
-    def swallow(ctx: NodeContext) -> Any:
+    def swallow(ctx: Context) -> Any:
         try:
             ctx.interrupt("Pay?")
         except BaseException:
             return "paid"
 
-    def unreachable(ctx: NodeContext) -> Any:
+    def unreachable(ctx: Context) -> Any:
         raise urllib.error.URLError(OSError(111, "refused"))
 
     made: list[int] = []
 
-    def charge(ctx: NodeContext) -> Any:
+    def charge(ctx: Context) -> Any:
         try:
             return ctx.call_sync("charge", lambda: made.append(1) or {1, 2})  # type: ignore[func-returns-value]
         except CallError as error:

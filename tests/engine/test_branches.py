@@ -10,7 +10,7 @@ from support.graphs import graph
 from support.memory import MemoryCheckpointer
 
 from stargraph.checkpoint.protocol import FanOut, Task
-from stargraph.graph import NodeContext
+from stargraph.graph import Context
 
 PARALLEL = """
 state_schema: {path: {type: "list[str]", reduce: append, default: []}, x: {type: any, default: null}}
@@ -72,7 +72,7 @@ async def test_two_branches_that_replace_one_field(store: MemoryCheckpointer, le
 async def test_a_finished_sibling_of_a_failed_branch_never_runs_again(
     store: MemoryCheckpointer, ledger: list[str]
 ) -> None:
-    def fail_left(context: NodeContext) -> None:
+    def fail_left(context: Context) -> None:
         if context.node == "left" and ledger.count("left[0]") == 1:
             raise RuntimeError("no luck")
 
@@ -88,7 +88,7 @@ async def test_a_finished_sibling_of_a_failed_branch_never_runs_again(
 
 
 async def test_after_a_failure_no_new_branch_starts(store: MemoryCheckpointer, ledger: list[str]) -> None:
-    def fail_first(context: NodeContext) -> None:
+    def fail_first(context: Context) -> None:
         if context.index == 0:
             raise RuntimeError("no luck")
 
@@ -111,7 +111,7 @@ async def test_the_result_does_not_depend_on_the_order_of_completion() -> None:
         await store.bootstrap()
         original = nodes.square
 
-        async def late(state: object, context: NodeContext) -> dict[str, object]:
+        async def late(state: object, context: Context) -> dict[str, object]:
             for _ in range(rng.randrange(5)):
                 await asyncio.sleep(0)
             return {"squares": [context.item**2]}

@@ -20,7 +20,7 @@ from support.memory import Killed, MemoryCheckpointer
 from typing_extensions import TypedDict
 
 from stargraph.errors import CallError
-from stargraph.graph import NodeContext, Run
+from stargraph.graph import Context, Run
 
 TEXT = """
 state_schema: {x: {type: any, default: null}}
@@ -136,18 +136,18 @@ async def played(store: MemoryCheckpointer, function: Callable[..., Any], return
     """Run a node whose first try and second try, and replay, make the same call; return what they were told."""
     told: list[Any] = []
 
-    def body(ctx: NodeContext) -> Any:
+    def body(ctx: Context) -> Any:
         options = ctx.with_options(returns=returns)
         if kind == "sync_x":
             told.append(options.call_sync("f", function))
             return after(ctx)
         return later(ctx, options)
 
-    async def later(ctx: NodeContext, options: Any) -> Any:
+    async def later(ctx: Context, options: Any) -> Any:
         told.append(await options.call("f", function))
         return after(ctx)
 
-    def after(ctx: NodeContext) -> Any:
+    def after(ctx: Context) -> Any:
         if ctx.attempt == 1:
             raise ValueError("again")
 
@@ -220,7 +220,7 @@ async def test_a_call_whose_result_cannot_be_stored_is_made_once(
 
 
 async def test_a_node_may_catch_it_and_goes_the_same_way_ever_after(store: MemoryCheckpointer) -> None:
-    def body(ctx: NodeContext) -> Any:
+    def body(ctx: Context) -> Any:
         try:
             ctx.call_sync("f", undeclared)
         except CallError as error:
@@ -242,7 +242,7 @@ async def test_a_node_may_catch_it_and_goes_the_same_way_ever_after(store: Memor
 async def test_a_type_that_has_changed_since_is_told(store: MemoryCheckpointer) -> None:
     returns: Any = dict[str, datetime]
 
-    def body(ctx: NodeContext) -> Any:
+    def body(ctx: Context) -> Any:
         ctx.with_options(returns=returns).call_sync("f", lambda: {"at": NOW})
         return ctx.interrupt("Go on?")
 

@@ -14,7 +14,7 @@ from support.graphs import graph
 from support.memory import MemoryCheckpointer
 
 from stargraph.errors import GraphError
-from stargraph.graph import NodeContext
+from stargraph.graph import Context
 
 
 async def ran(store: MemoryCheckpointer, node: str, *, keys: str = "", **options: Any) -> Any:
@@ -99,7 +99,7 @@ async def played(store: MemoryCheckpointer, script: Any) -> Any:
 async def test_an_option_that_the_function_may_take_is_refused(
     store: MemoryCheckpointer, function: Any, key: str | None
 ) -> None:
-    async def script(state: Any, ctx: NodeContext) -> Any:
+    async def script(state: Any, ctx: Context) -> Any:
         return {"r": await ctx.call("get", function, key=key)}
 
     error = await played(store, script)
@@ -110,7 +110,7 @@ async def test_an_option_that_the_function_may_take_is_refused(
 
 
 async def test_options_and_arguments_of_one_name_go_where_they_are_sent(store: MemoryCheckpointer) -> None:
-    async def script(state: Any, ctx: NodeContext) -> Any:
+    async def script(state: Any, ctx: Context) -> Any:
         options = ctx.with_options(key="option", repeatable=False)
         return {
             "r": [
@@ -128,7 +128,7 @@ async def test_options_and_arguments_of_one_name_go_where_they_are_sent(store: M
 
 
 async def test_the_plain_options_still_work(store: MemoryCheckpointer) -> None:
-    async def script(state: Any, ctx: NodeContext) -> Any:
+    async def script(state: Any, ctx: Context) -> Any:
         return {"r": await asyncio.gather(*(ctx.call("do", do, str(n), n, key=str(n)) for n in range(3)))}
 
     assert await played(store, script) == [0, 1, 2]

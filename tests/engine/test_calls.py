@@ -18,7 +18,7 @@ from support.memory import Killed, MemoryCheckpointer
 
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary
 from stargraph.errors import CallError, CheckpointConflictError, NodeError, StateError, StoreUnavailableError
-from stargraph.graph import Graph, NodeContext
+from stargraph.graph import Context, Graph
 
 PLAY = """
 state_schema: {x: {type: any, default: null}}
@@ -62,7 +62,7 @@ def calls(store: MemoryCheckpointer, kind: str = "call") -> list[tuple[Any, ...]
 async def test_a_call_is_recorded_before_it_returns(store: MemoryCheckpointer) -> None:
     stored: list[list[str]] = []
 
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         first = await context.call("first", do, "one", {"n": 1})
         stored.append(store.events("r"))
         second = await context.call("second", do_async, "two", returned=[1.0, None])
@@ -84,7 +84,7 @@ async def test_a_function_runs_on_the_loop_or_beside_it(store: MemoryCheckpointe
     async def on_the_loop() -> str:
         return threading.current_thread().name
 
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         loop = await context.call("loop", on_the_loop)
         thread = await context.call("thread", lambda: threading.current_thread().name)
         both = await context.call("both", lambda: on_the_loop())  # noqa: PLW0108  # returns an awaitable
@@ -99,7 +99,7 @@ async def test_a_function_runs_on_the_loop_or_beside_it(store: MemoryCheckpointe
 
 
 async def test_what_a_caller_does_to_a_result_is_not_recorded(store: MemoryCheckpointer) -> None:
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         result = await context.call("list", do, "list", [1])
         result.append(2)
         if len(store.runs["r"]) == 2:
@@ -122,7 +122,7 @@ async def test_a_recorded_call_is_not_made_again_after_a_crash(store: MemoryChec
             store.after_write = lambda checkpoint: None
             raise Killed
 
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         return {"x": [await context.call("f", do, f"f {n}", n) for n in range(3)]}
 
     play(script)
@@ -142,7 +142,7 @@ async def test_a_failed_call_raises_the_same_after_a_crash(store: MemoryCheckpoi
     told: list[tuple[str, str, str, str]] = []
     causes: list[BaseException | None] = []
 
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         try:
             await context.call("f", fail, "f", KeyError("lost"))
         except CallError as error:
@@ -165,7 +165,7 @@ async def test_a_failed_call_raises_the_same_after_a_crash(store: MemoryCheckpoi
 async def test_a_retry_makes_a_failed_call_anew_and_keeps_what_succeeded(store: MemoryCheckpointer) -> None:
     attempts: list[int] = []
 
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         attempts.append(context.attempt)
         good = await context.call("good", do, "good", len(attempts))
         if EFFECTS.count("bad") < 2:
@@ -189,7 +189,7 @@ async def test_a_crash_between_tries_repeats_no_try(store: MemoryCheckpointer) -
     """The second process is told the failure of the first try, then makes the call of the second."""
     attempts: list[int] = []
 
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         attempts.append(context.attempt)
         if len(attempts) == 2:
             raise Killed
@@ -209,7 +209,7 @@ async def test_a_crash_between_tries_repeats_no_try(store: MemoryCheckpointer) -
 async def test_a_resume_after_a_failure_makes_the_failed_call_anew(store: MemoryCheckpointer) -> None:
     lucky = False
 
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         good = await context.call("good", do, "good", 1)
         bad = await context.call("bad", *((do, "bad", 2) if lucky else (fail, "bad", ValueError("no"))))
         return {"x": [good, bad]}
@@ -227,7 +227,7 @@ async def test_a_resume_after_a_failure_makes_the_failed_call_anew(store: Memory
 
 
 async def test_calls_at_once_need_keys(store: MemoryCheckpointer) -> None:
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         return {"x": await asyncio.gather(*(context.call("f", do_async, str(n), n) for n in range(3)))}
 
     play(script)
@@ -255,7 +255,7 @@ async def test_a_call_that_its_node_does_not_wait_for_is_recorded_all_the_same(
         if tries == 1:
             raise ConnectionError("no luck") if retried else ValueError("no luck")
 
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         result, _ = await asyncio.gather(context.call("slow", slow), fail_once())
         return {"x": result}
 
@@ -276,7 +276,7 @@ async def test_calls_at_once_with_keys_are_told_in_the_order_of_the_log(store: M
         await asyncio.sleep(0.02 * (3 - n))
         return n
 
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         together = [context.call("f", slow, n, key=str(n)) for n in range(3)]
         order = [await done for done in asyncio.as_completed(together)]
         orders.append(order)
@@ -299,7 +299,7 @@ class Receipt(BaseModel):
 async def test_a_model_is_recorded_as_json(store: MemoryCheckpointer) -> None:
     receipt = Receipt(number=7, at=datetime(2026, 1, 31, tzinfo=UTC))
 
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         return {"x": await context.call("f", do, "f", {"receipts": [receipt]})}
 
     play(script)
@@ -309,7 +309,7 @@ async def test_a_model_is_recorded_as_json(store: MemoryCheckpointer) -> None:
 
 @pytest.mark.parametrize("returned", [{1, 2}, (1,), float("nan"), {"a": [0, object()]}, "\ud800", 2**64])
 async def test_a_call_whose_result_is_not_json_is_never_made_again(store: MemoryCheckpointer, returned: Any) -> None:
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         return {"x": await context.call("f", do, "f", returned)}
 
     play(script)
@@ -330,7 +330,7 @@ async def test_a_call_whose_result_is_not_json_is_never_made_again(store: Memory
     [("", do), (None, do), (3, do), ("f", None), ("f", 5)],
 )
 async def test_a_call_that_cannot_be_made_says_how(store: MemoryCheckpointer, arguments: tuple[Any, ...]) -> None:
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         await context.call(*arguments)
 
     play(script)
@@ -341,7 +341,7 @@ async def test_a_call_that_cannot_be_made_says_how(store: MemoryCheckpointer, ar
 
 
 async def test_a_name_that_is_not_text_is_refused_before_anything_happens(store: MemoryCheckpointer) -> None:
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         await context.call("f", do, "f", key="\ud800")
 
     play(script)
@@ -352,7 +352,7 @@ async def test_a_name_that_is_not_text_is_refused_before_anything_happens(store:
 
 
 async def test_each_kind_of_node_has_its_own_form(store: MemoryCheckpointer) -> None:
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         context.call_sync("f", do, "f")
 
     play(script)
@@ -368,11 +368,11 @@ async def test_each_kind_of_node_has_its_own_form(store: MemoryCheckpointer) -> 
 async def test_a_call_after_the_end_of_its_node_is_refused(store: MemoryCheckpointer) -> None:
     late: list[asyncio.Future[Any]] = []
 
-    async def call_late(context: NodeContext) -> None:
+    async def call_late(context: Context) -> None:
         await asyncio.sleep(0.02)
         await context.call("f", do, "f")
 
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         late.append(asyncio.ensure_future(call_late(context)))
 
     play(script)
@@ -403,7 +403,7 @@ async def test_a_timed_out_node_leaves_no_call_half_recorded(store: MemoryCheckp
             await asyncio.sleep(0.2)
         await MemoryCheckpointer.write(store, checkpoint)
 
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         return {"x": [await context.call("f", do, "f", 1), context.attempt]}
 
     play(script)
@@ -434,7 +434,7 @@ async def test_a_takeover_stops_the_node_at_its_call(
 
     after: list[str] = []
 
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         try:
             told = await context.call("f", gate)
         except Exception as error:
@@ -443,7 +443,7 @@ async def test_a_takeover_stops_the_node_at_its_call(
         after.append(told)
         return {"x": told}
 
-    def sync_script(state: Any, context: NodeContext) -> Any:
+    def sync_script(state: Any, context: Context) -> Any:
         try:
             told = context.call_sync("f", gate)
         except Exception as error:
@@ -474,13 +474,13 @@ async def test_a_store_that_fails_ends_the_execution_and_not_the_run(store: Memo
         if checkpoint.event == "called" and failing:
             raise StoreUnavailableError("gone", reason="unavailable")
 
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         try:
             return {"x": await context.call("f", do, "f", 1)}
         except Exception as error:  # the store's fault is not the node's to handle
             EFFECTS.append(repr(error))
 
-    def sync_script(state: Any, context: NodeContext) -> Any:
+    def sync_script(state: Any, context: Context) -> Any:
         try:
             return {"x": context.call_sync("f", do, "f", 1)}
         except Exception as error:
@@ -510,7 +510,7 @@ rules: [{id: both, when: {node: begin}, then: [{kind: parallel, targets: [ask, a
 """
     elsewhere = await graph(text).start(checkpointer=store, run_id="r")
 
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         while not (store.runs["r"][-1].interrupts):
             await asyncio.sleep(0.001)
         (interrupt,) = store.runs["r"][-1].interrupts
@@ -541,7 +541,7 @@ rules: [{id: each, when: {node: a}, then: [{kind: map, over: "[1, 2, 3]", target
 async def test_time_chance_and_names_are_those_of_the_task(store: MemoryCheckpointer) -> None:
     seen: list[tuple[Any, ...]] = []
 
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         draw = (context.random.random(), context.random.random(), str(context.uuid()), str(context.uuid()))
         seen.append((*draw, context.idempotency_key))
         moment = context.now
@@ -601,7 +601,7 @@ async def test_a_child_run_records_its_own_calls(store: MemoryCheckpointer, tmp_
 
 
 async def test_a_stream_shows_calls(store: MemoryCheckpointer) -> None:
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         await context.call("f", do, "f")
 
     play(script)
@@ -616,7 +616,7 @@ async def test_a_node_can_be_cancelled_in_a_call(store: MemoryCheckpointer) -> N
         begun.set()
         await asyncio.sleep(60)
 
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         await context.call("f", for_ever)
 
     play(script)
@@ -635,7 +635,7 @@ async def test_a_thread_that_was_left_behind_records_nothing(store: MemoryCheckp
         entered.set()
         opened.wait(10)
 
-    def sync_script(state: Any, context: NodeContext) -> Any:
+    def sync_script(state: Any, context: Context) -> Any:
         try:
             context.call_sync("f", gate)
         except BaseException as error:

@@ -15,7 +15,7 @@ from support.memory import MemoryCheckpointer
 
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointConflictError, CheckpointError
-from stargraph.graph import Graph, NodeContext, Run
+from stargraph.graph import Context, Graph, Run
 
 SLOW = f"""{PATH}
 nodes:
@@ -144,7 +144,7 @@ async def test_pause_gives_up_on_a_node_after_the_grace(store: MemoryCheckpointe
 async def test_a_node_is_retried_for_what_it_names(store: MemoryCheckpointer, ledger: list[str]) -> None:
     attempts: list[int] = []
 
-    def fail_twice(context: NodeContext) -> None:
+    def fail_twice(context: Context) -> None:
         attempts.append(context.attempt)
         if len(attempts) < 3:
             raise ConnectionError("down")
@@ -235,7 +235,7 @@ async def test_sync_nodes_run_in_other_processes(store: MemoryCheckpointer) -> N
 async def test_a_node_that_exits_or_cancels_itself_fails(store: MemoryCheckpointer) -> None:
     for error, told in ((SystemExit(3), "sys.exit(3)"), (asyncio.CancelledError(), "cancelled from inside")):
 
-        def raise_it(context: NodeContext, error: BaseException = error) -> None:
+        def raise_it(context: Context, error: BaseException = error) -> None:
             raise error
 
         nodes.before = raise_it

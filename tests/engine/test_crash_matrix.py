@@ -11,7 +11,7 @@ from support.graphs import calling, everything
 from support.memory import Killed, MemoryCheckpointer
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, RunSummary
-from stargraph.graph import Graph, NodeContext
+from stargraph.graph import Context, Graph
 
 pytestmark = pytest.mark.thorough
 
@@ -88,7 +88,7 @@ async def test_killed_in_every_node(tmp_path: Path) -> None:
         nodes.LEDGER.clear()
         victim = ""
 
-        def kill(context: NodeContext, at: int = position) -> None:
+        def kill(context: Context, at: int = position) -> None:
             nonlocal victim
             if len(nodes.LEDGER) == at + 1 and not victim:
                 victim = nodes.LEDGER[-1]

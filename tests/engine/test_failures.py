@@ -17,7 +17,7 @@ from support.memory import MemoryCheckpointer
 
 from stargraph.checkpoint.protocol import RunSummary
 from stargraph.errors import NodeError
-from stargraph.graph import NodeContext
+from stargraph.graph import Context
 
 TEXT = """
 state_schema: {x: {type: any, default: null}}
@@ -161,7 +161,7 @@ FAILURES: list[tuple[Callable[[], Any], str, str]] = [
 ]
 
 
-async def ended(store: MemoryCheckpointer, body: Callable[[NodeContext], Any], kind: str) -> RunSummary:
+async def ended(store: MemoryCheckpointer, body: Callable[[Context], Any], kind: str) -> RunSummary:
     nodes.before = body
     run = await graph(TEXT.replace("KIND", kind)).start(checkpointer=store, run_id="r")
     summary = await run.start()
@@ -226,7 +226,7 @@ async def test_a_reason_is_that_of_our_own_errors(store: MemoryCheckpointer) -> 
 )
 @pytest.mark.parametrize("kind", ["sync_x", "awaits_x"])
 async def test_a_failed_call_is_recorded(store: MemoryCheckpointer, kind: str, error: BaseException) -> None:
-    def body(ctx: NodeContext) -> Any:
+    def body(ctx: Context) -> Any:
         return (ctx.call if kind == "awaits_x" else ctx.call_sync)("call", raising(error))
 
     summary = await ended(store, body, kind)

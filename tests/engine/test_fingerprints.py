@@ -33,7 +33,7 @@ async def node(state, *, ctx=None):
 
 SAME = {
     "annotations": BASE.replace("state,", "state: State,").replace("total = item", "total: 'Decimal' = item"),
-    "an annotation of what is returned": BASE.replace("ctx=None)", "ctx: NodeContext | None = None) -> dict[str, int]"),
+    "an annotation of what is returned": BASE.replace("ctx=None)", "ctx: Context | None = None) -> dict[str, int]"),
     "a bare annotation": BASE.replace("    for", "    total: Decimal\n    for"),
     "a docstring": BASE.replace("None):", "None):\n    '''Told,\n       at length.'''"),
     "comments and layout": BASE.replace("item.price", "(item  # why\n                 .price)"),

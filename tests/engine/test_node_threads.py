@@ -17,7 +17,7 @@ from support.memory import MemoryCheckpointer
 
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 from stargraph.errors import GraphError
-from stargraph.graph import NodeContext
+from stargraph.graph import Context
 
 ONE = """
 state_schema: {x: {type: any, default: null}}
@@ -62,7 +62,7 @@ async def test_blocked_nodes_hold_up_neither_the_store_nor_the_default_executor(
     async def elsewhere() -> str:
         return await asyncio.to_thread(lambda: "thread")
 
-    def body(ctx: NodeContext) -> Any:
+    def body(ctx: Context) -> Any:
         if ctx.item == 0:
             return "first"
         meeting.wait(20)
@@ -90,7 +90,7 @@ async def test_the_time_of_a_node_begins_when_it_begins(store: MemoryCheckpointe
 async def test_a_timeout_ends_the_run_when_it_expires(store: MemoryCheckpointer, gate: threading.Event) -> None:
     late: list[str] = []
 
-    def body(ctx: NodeContext) -> Any:
+    def body(ctx: Context) -> Any:
         gate.wait()
         for late_use in (partial(ctx.call_sync, "late", len, ""), partial(ctx.interrupt, "late?")):
             try:
@@ -233,7 +233,7 @@ async def test_an_async_node_that_catches_its_cancellation_holds_nothing_up(
         monkeypatch.setattr(f"stargraph.engine.{module}.CANCEL_SECONDS", 0.05)
     running, is_over = asyncio.Event(), asyncio.Event()
 
-    async def body(ctx: NodeContext) -> Any:
+    async def body(ctx: Context) -> Any:
         running.set()
         while not is_over.is_set():
             try:

@@ -13,7 +13,7 @@ from support import nodes
 from support.graphs import graph
 from support.memory import MemoryCheckpointer
 
-from stargraph.graph import NodeContext, Run
+from stargraph.graph import Context, Run
 
 ASYNC = """
 state_schema: {x: {type: any, default: null}}
@@ -25,7 +25,7 @@ nodes: [{id: ask, kind: "support.nodes:sync_x"}]
 """
 
 
-async def begin(store: MemoryCheckpointer, body: Callable[[NodeContext], Any], text: str = ASYNC) -> Run:
+async def begin(store: MemoryCheckpointer, body: Callable[[Context], Any], text: str = ASYNC) -> Run:
     nodes.before = body
     run = await graph(text).start(checkpointer=store, run_id="r")
     await run.start()
@@ -52,7 +52,7 @@ def failure(store: MemoryCheckpointer) -> tuple[str, str | None]:
 async def test_each_answer_reaches_its_own_question_whatever_the_order(store: MemoryCheckpointer) -> None:
     tries = 0
 
-    async def both(ctx: NodeContext) -> Any:
+    async def both(ctx: Context) -> Any:
         nonlocal tries
         tries += 1
 
@@ -98,7 +98,7 @@ async def test_the_same_question_again_is_another_one(store: MemoryCheckpointer)
 
 @pytest.mark.parametrize("wrapped", [asyncio.gather, "group"])
 async def test_keys_let_a_node_ask_several_things_at_once(store: MemoryCheckpointer, wrapped: Any) -> None:
-    async def both(ctx: NodeContext) -> Any:
+    async def both(ctx: Context) -> Any:
         async def ask(key: str) -> Any:
             return ctx.interrupt("Sure?", {"of": key}, key=key)
 
@@ -121,7 +121,7 @@ async def test_keys_let_a_node_ask_several_things_at_once(store: MemoryCheckpoin
 
 
 async def test_two_at_once_without_keys_are_refused(store: MemoryCheckpointer) -> None:
-    async def both(ctx: NodeContext) -> Any:
+    async def both(ctx: Context) -> Any:
         async def ask(prompt: str) -> Any:
             return ctx.interrupt(prompt)
 
@@ -135,52 +135,52 @@ async def test_two_at_once_without_keys_are_refused(store: MemoryCheckpointer) -
     assert "key=" in run.summary.error.message
 
 
-def bare_except(ctx: NodeContext) -> Any:
+def bare_except(ctx: Context) -> Any:
     try:
         return ctx.interrupt("q?")
     except BaseException:
         return "swallowed"
 
 
-def suppressed(ctx: NodeContext) -> Any:
+def suppressed(ctx: Context) -> Any:
     with contextlib.suppress(BaseException):
         ctx.interrupt("q?")
 
 
-def turned(ctx: NodeContext) -> Any:
+def turned(ctx: Context) -> Any:
     try:
         ctx.interrupt("q?")
     except BaseException as error:
         raise RuntimeError("something went wrong") from error
 
 
-def finally_raises(ctx: NodeContext) -> Any:
+def finally_raises(ctx: Context) -> Any:
     try:
         ctx.interrupt("q?")
     finally:
         raise KeyError("cleanup")
 
 
-def in_a_thread_of_its_own(ctx: NodeContext) -> Any:
+def in_a_thread_of_its_own(ctx: Context) -> Any:
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         pool.submit(ctx.interrupt, "q?")
 
 
-def in_a_call(ctx: NodeContext) -> Any:
+def in_a_call(ctx: Context) -> Any:
     def swallow() -> str:
         return str(bare_except(ctx))
 
     return ctx.call_sync("ask", swallow)
 
 
-async def collected(ctx: NodeContext) -> Any:
+async def collected(ctx: Context) -> Any:
     async def ask() -> Any:
         return ctx.interrupt("q?")
 
     return [str(each) for each in await asyncio.gather(ask(), return_exceptions=True)]
 
 
-async def waited_for(ctx: NodeContext) -> Any:
+async def waited_for(ctx: Context) -> Any:
     async def ask() -> Any:
         return ctx.interrupt("q?")
 
@@ -189,7 +189,7 @@ async def waited_for(ctx: NodeContext) -> Any:
     task.exception()
 
 
-async def turned_in_a_group(ctx: NodeContext) -> Any:
+async def turned_in_a_group(ctx: Context) -> Any:
     async def ask() -> Any:
         try:
             return ctx.interrupt("q?")
@@ -214,7 +214,7 @@ async def test_a_node_that_loses_a_question_fails(store: MemoryCheckpointer, bod
 
 @pytest.mark.parametrize("sync", [False, True])
 async def test_a_question_in_a_recorded_call_works_and_replays(store: MemoryCheckpointer, sync: bool) -> None:
-    def ask_in_call(ctx: NodeContext) -> Any:
+    def ask_in_call(ctx: Context) -> Any:
         call = ctx.call_sync if sync else ctx.call
         return call("ask", lambda: ctx.interrupt("q?"))
 
@@ -225,7 +225,7 @@ async def test_a_question_in_a_recorded_call_works_and_replays(store: MemoryChec
 
 
 async def test_an_error_beside_a_question_is_told_and_not_the_question(store: MemoryCheckpointer) -> None:
-    async def body(ctx: NodeContext) -> Any:
+    async def body(ctx: Context) -> Any:
         async def ask() -> Any:
             return ctx.interrupt("q?")
 
@@ -254,7 +254,7 @@ async def test_an_open_question_goes_when_its_task_completes(store: MemoryCheckp
     text = LIVE.replace('work, kind: "support.nodes:step"', 'work, kind: "support.nodes:returns_x"')
     asked, done = asyncio.Event(), asyncio.Event()
 
-    async def body(ctx: NodeContext) -> Any:
+    async def body(ctx: Context) -> Any:
         if ctx.node == "work":
             await done.wait()
             return None
@@ -291,7 +291,7 @@ async def test_what_is_no_text_is_no_question(store: MemoryCheckpointer, prompt:
 
 
 async def test_a_node_that_asks_is_told_one_time_until_it_completes(store: MemoryCheckpointer) -> None:
-    def body(ctx: NodeContext) -> Any:
+    def body(ctx: Context) -> Any:
         told = ctx.now.isoformat()
         return [ctx.interrupt(f"At {told}?"), ctx.interrupt(f"Still at {told}?"), told]
 

@@ -13,7 +13,7 @@ from support import nodes
 from support.memory import Killed, MemoryCheckpointer
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, RunSummary
-from stargraph.graph import Graph, NodeContext, Run
+from stargraph.graph import Context, Graph, Run
 from stargraph.ir import IRDocument
 
 pytestmark = pytest.mark.thorough
@@ -120,7 +120,7 @@ async def test_random_graphs(segments: list[Segment], deaths: list[tuple[str, in
     for when, moment in deaths:
         seen = 0
 
-        def die(what: Checkpoint | NodeContext, at: int = moment) -> None:
+        def die(what: Checkpoint | Context, at: int = moment) -> None:
             nonlocal seen
             seen += 1
             if seen == at + 1:

@@ -13,11 +13,11 @@ from support.memory import Killed, MemoryCheckpointer
 
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointConflictError, CheckpointError, CheckpointNotFoundError, HashMismatchError
-from stargraph.graph import Graph, NodeContext
+from stargraph.graph import Context, Graph
 
 
 async def started_and_killed(store: MemoryCheckpointer, text: str, in_node: str) -> None:
-    def kill(context: NodeContext) -> None:
+    def kill(context: Context) -> None:
         if context.node == in_node:
             raise Killed
 
@@ -64,7 +64,7 @@ async def test_a_run_that_is_not_there(store: MemoryCheckpointer) -> None:
 
 
 async def test_a_failed_node_is_retried_by_a_resume(store: MemoryCheckpointer, ledger: list[str]) -> None:
-    def fail_once(context: NodeContext) -> None:
+    def fail_once(context: Context) -> None:
         if context.node == "b" and ledger.count("b") == 1:
             raise RuntimeError("no luck")
 
@@ -126,7 +126,7 @@ async def test_only_if_idle(store: MemoryCheckpointer) -> None:
 async def test_a_crash_loop_fails_the_run(store: MemoryCheckpointer) -> None:
     await started_and_killed(store, SEQUENCE, "b")
 
-    def kill(context: NodeContext) -> None:
+    def kill(context: Context) -> None:
         raise Killed
 
     nodes.before = kill

@@ -13,7 +13,7 @@ from support.graphs import graph
 from support.memory import Killed, MemoryCheckpointer
 
 from stargraph.checkpoint.protocol import Checkpoint, RunHistory
-from stargraph.graph import NodeContext
+from stargraph.graph import Context
 
 ITEMS = 150
 MAP = f"""
@@ -89,7 +89,7 @@ async def killed_and_resumed(store: CountingStore, text: str, at_step: int) -> l
 
 
 async def test_a_map_is_resumed_by_few_reads(counting: CountingStore) -> None:
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         done = await context.call("square", do, str(context.item), context.item**2)
         await asyncio.sleep(0)
         return {"x": [done]}
@@ -103,7 +103,7 @@ async def test_a_map_is_resumed_by_few_reads(counting: CountingStore) -> None:
 
 
 async def test_the_calls_of_a_task_are_read_together(counting: CountingStore) -> None:
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         return {"x": [await context.call("count", do, str(n), n) for n in range(ITEMS)]}
 
     calling_nodes.script = script
@@ -118,7 +118,7 @@ async def test_a_store_without_ranges_is_read_step_by_step() -> None:
     store = MemoryCheckpointer()
     await store.bootstrap()
 
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         return {"x": [await context.call("count", do, str(n), n) for n in range(9)]}
 
     def kill(checkpoint: Checkpoint) -> None:
@@ -139,7 +139,7 @@ async def test_a_run_that_records_a_call_in_each_life_is_no_crash_loop() -> None
     store = MemoryCheckpointer()
     await store.bootstrap()
 
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         return {"x": [await context.call("count", do, str(n), n) for n in range(9)]}
 
     def kill_after_a_call(checkpoint: Checkpoint) -> None:

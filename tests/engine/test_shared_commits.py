@@ -13,7 +13,7 @@ from support.memory import MemoryCheckpointer
 
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointConflictError, StoreUnavailableError
-from stargraph.graph import NodeContext, respond
+from stargraph.graph import Context, respond
 
 MAP = """
 state_schema: {path: {type: "list[any]", reduce: append, default: []}, yes: {type: any, default: null}}
@@ -82,7 +82,7 @@ async def test_one_that_asks_among_them(batches: Batches) -> None:
 async def test_an_answer_that_comes_between_two_of_them(batches: Batches) -> None:
     waiting = asyncio.Event()
 
-    async def body(ctx: NodeContext) -> Any:
+    async def body(ctx: Context) -> Any:
         if ctx.item == 0:
             return ctx.interrupt("Which?")
         await waiting.wait()

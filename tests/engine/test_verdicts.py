@@ -14,7 +14,7 @@ from support.places import Place
 
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointCorruptedError, CheckpointNotFoundError, HashMismatchError
-from stargraph.graph import NodeContext
+from stargraph.graph import Context
 from stargraph.runtime import dispatch
 
 CALLS = """
@@ -41,7 +41,7 @@ rules: [{id: again, when: {node: b}, then: [{kind: goto, target: a}]}]
 
 
 async def test_recorded_calls_and_resumes_are_no_completed_nodes(store: MemoryCheckpointer) -> None:
-    def body(ctx: NodeContext) -> Any:
+    def body(ctx: Context) -> Any:
         for number in range(9):
             ctx.call_sync("number", lambda number=number: number)
         return ctx.interrupt("Go on?")
@@ -147,7 +147,7 @@ async def test_one_poisonous_run_has_no_other_run_of_its_process_fail(store: Mem
         if is_dead:
             raise Killed
 
-    async def body(ctx: NodeContext) -> None:
+    async def body(ctx: Context) -> None:
         nonlocal is_dead
         if ctx.run_id == "poison":
             is_dead = True
@@ -183,7 +183,7 @@ async def test_one_poisonous_run_has_no_other_run_of_its_process_fail(store: Mem
 async def test_a_suspect_may_start_a_run_of_its_own(store: MemoryCheckpointer) -> None:
     loaded = graph('nodes: [{id: a, kind: "support.nodes:returns_nothing"}]')
 
-    def kill(ctx: NodeContext) -> None:
+    def kill(ctx: Context) -> None:
         raise Killed
 
     for name in ("inner", "outer"):
@@ -194,7 +194,7 @@ async def test_a_suspect_may_start_a_run_of_its_own(store: MemoryCheckpointer) -
             with pytest.raises(Killed):
                 await (await loaded.start(checkpointer=store)).resume(name)
 
-    async def body(ctx: NodeContext) -> None:
+    async def body(ctx: Context) -> None:
         if ctx.run_id == "outer":
             await (await loaded.start(checkpointer=store)).resume("inner")
 

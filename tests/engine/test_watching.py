@@ -15,7 +15,7 @@ from support.places import Place
 
 from stargraph.checkpoint.protocol import Checkpointer
 from stargraph.errors import CheckpointConflictError, CheckpointCorruptedError, StoreUnavailableError
-from stargraph.graph import Graph, NodeContext, cancel, respond
+from stargraph.graph import Context, Graph, cancel, respond
 
 ONE = 'state_schema: {x: {type: any, default: null}}\nnodes: [{id: a, kind: "support.nodes:awaits_x"}]'
 BOTH = """
@@ -45,7 +45,7 @@ async def at_work(loaded: Graph, store: Checkpointer, **options: Any) -> asyncio
     """Start a run whose node runs for ever."""
     running = asyncio.Event()
 
-    async def forever(ctx: NodeContext) -> None:
+    async def forever(ctx: Context) -> None:
         running.set()
         await asyncio.sleep(3600)
 

@@ -22,7 +22,7 @@ from stargraph.errors import (
     StargraphError,
     StateError,
 )
-from stargraph.graph import Graph, NodeContext, Run
+from stargraph.graph import Context, Graph, Run
 from stargraph.replay import Overlay
 
 ANSWERS: dict[str, JsonValue] = {"approve": "yes", "ask": "Ada", "confirm": "yes", "sure": "yes"}
@@ -242,7 +242,7 @@ nodes: [{id: a, kind: echo}, {id: play, kind: "support.calling_nodes:play"}, {id
 """
 
 
-async def three_calls(state: Any, context: NodeContext) -> Any:
+async def three_calls(state: Any, context: Context) -> Any:
     return {"x": [await context.call(name, do, name, len(EFFECTS)) for name in ("one", "two", "three")]}
 
 
@@ -281,7 +281,7 @@ async def test_a_call_is_dropped_from_an_open_task(store: MemoryCheckpointer) ->
 
 
 async def test_an_effect_that_must_not_repeat_is_refused_unless_allowed(store: MemoryCheckpointer) -> None:
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         return {"x": await context.call("pay", do, "pay", len(EFFECTS), repeatable=False)}
 
     calling_nodes.script = script
@@ -306,7 +306,7 @@ async def test_an_effect_that_must_not_repeat_is_refused_unless_allowed(store: M
 
 
 async def test_an_effect_in_a_child_of_a_fork_is_refused(store: MemoryCheckpointer, tmp_path: Path) -> None:
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         return {"x": await context.call("pay", do, "pay", repeatable=False)}
 
     calling_nodes.script = script
@@ -510,7 +510,7 @@ async def test_a_cancelled_and_a_live_run_can_be_forked(store: MemoryCheckpointe
     assert (await second.start()).status == "done"
     assert store.runs["r"][-1].status == "cancelled"
 
-    async def look(state: Any, context: NodeContext) -> Any:
+    async def look(state: Any, context: Context) -> Any:
         if context.run_id == "live":
             fork = await (await graph(CALLING).start(checkpointer=store, run_id="live")).fork(1, run_id="f3")
             assert (await fork.start()).status == "done"

@@ -22,7 +22,7 @@ from stargraph.errors import (
     HashMismatchError,
     StoreUnavailableError,
 )
-from stargraph.graph import Graph, NodeContext
+from stargraph.graph import Context, Graph
 from stargraph.replay import ReplayReport
 
 PLAY = """
@@ -93,7 +93,7 @@ async def test_calls_are_told_and_not_made(store: MemoryCheckpointer, tmp_path: 
 async def test_chance_is_found_and_named(store: MemoryCheckpointer) -> None:
     values = itertools.count()
 
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         return {"x": {"first": 1, "second": [0, next(values)]}}
 
     calling_nodes.script = script
@@ -120,7 +120,7 @@ async def test_a_difference_does_not_hide_or_cause_another(store: MemoryCheckpoi
 async def test_other_calls_are_found(store: MemoryCheckpointer) -> None:
     wanted = ["one", "two"]
 
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         for name in wanted:
             try:
                 await context.call(name, do, name)
@@ -142,7 +142,7 @@ async def test_other_calls_are_found(store: MemoryCheckpointer) -> None:
 async def test_failures_and_retries_are_told_without_waiting(store: MemoryCheckpointer) -> None:
     tries = itertools.count(1)
 
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         number = await context.call("number", do, "number", next(tries))
         if EFFECTS.count("bad") < 1:
             await context.call("bad", fail, "bad", ConnectionError("no"))
@@ -153,7 +153,7 @@ async def test_failures_and_retries_are_told_without_waiting(store: MemoryCheckp
     await done(graph(text), store)
     assert store.events("r") == ["started", *["called a"] * 3, "completed a", "completed b"]
 
-    async def again(state: Any, context: NodeContext) -> Any:
+    async def again(state: Any, context: Context) -> Any:
         number = await context.call("number", do, "number")
         return {"x": [number, await context.call("bad", do, "bad")]}
 
@@ -166,7 +166,7 @@ async def test_failures_and_retries_are_told_without_waiting(store: MemoryCheckp
 async def test_a_failed_run_and_its_resume(store: MemoryCheckpointer) -> None:
     luck: list[bool] = []
 
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         return {"x": await context.call("f", *((do, "f", 1) if luck else (fail, "f", ValueError("no"))))}
 
     calling_nodes.script = script
@@ -200,7 +200,7 @@ async def test_another_error_or_none_is_found(store: MemoryCheckpointer) -> None
         '~ update: null → {"path": ["fine"]}',
     ]
 
-    def otherwise(context: NodeContext) -> None:
+    def otherwise(context: Context) -> None:
         raise RuntimeError("other luck")
 
     nodes.before = otherwise
@@ -209,7 +209,7 @@ async def test_another_error_or_none_is_found(store: MemoryCheckpointer) -> None
 
 
 async def test_the_time_is_the_recorded_one(store: MemoryCheckpointer) -> None:
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         moment = context.now.isoformat()
         answer = context.interrupt(f"At {moment}?")
         return {"x": [answer, moment, context.random.random(), str(context.uuid())]}
@@ -224,7 +224,7 @@ async def test_the_time_is_the_recorded_one(store: MemoryCheckpointer) -> None:
     assert report.differences == ()
     assert report.compared == len(store.runs["r"])
 
-    async def without(state: Any, context: NodeContext) -> Any:
+    async def without(state: Any, context: Context) -> Any:
         recorded = store.runs["r"][-1].state["x"]
         return {"x": [context.interrupt(store.runs["r"][1].interrupts[0].prompt), *recorded[1:]]}
 
@@ -359,7 +359,7 @@ async def test_a_child_run_that_came_out_otherwise(store: MemoryCheckpointer, tm
     )
     values = itertools.count()
 
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         return {"x": next(values)}
 
     calling_nodes.script = script
@@ -381,7 +381,7 @@ async def test_a_broken_chain_is_refused(store: MemoryCheckpointer) -> None:
 
 
 async def test_a_node_that_cancels_itself(store: MemoryCheckpointer) -> None:
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         raise asyncio.CancelledError
 
     calling_nodes.script = script
@@ -393,7 +393,7 @@ async def test_a_node_that_cancels_itself(store: MemoryCheckpointer) -> None:
 async def test_calls_in_a_group_of_tasks(store: MemoryCheckpointer) -> None:
     names = ["a", "b"]
 
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         async with asyncio.TaskGroup() as group:
             made = [group.create_task(context.call("f", do, name, name, key=name)) for name in names]
         return {"x": [task.result() for task in made]}

@@ -13,7 +13,7 @@ from support.memory import MemoryCheckpointer
 
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 from stargraph.errors import CheckpointNotFoundError
-from stargraph.graph import Graph, NodeContext, Run
+from stargraph.graph import Context, Graph, Run
 from stargraph.replay import Overlay, RunDiff, diff_runs
 
 LOOP = """
@@ -72,7 +72,7 @@ async def test_loops_find_each_other_round_by_round(store: MemoryCheckpointer) -
 async def test_calls_errors_and_questions_are_compared(store: MemoryCheckpointer) -> None:
     values = itertools.count()
 
-    async def script(state: Any, context: NodeContext) -> Any:
+    async def script(state: Any, context: Context) -> Any:
         value = await context.call("value", lambda: next(values))
         assert context.now.tzinfo is not None
         if value > 1:
@@ -127,7 +127,7 @@ async def test_a_fork_that_took_branches_over(store: MemoryCheckpointer, tmp_pat
 
 
 async def test_a_changed_item_of_a_long_state_is_told_where_it_changes(store: MemoryCheckpointer) -> None:
-    def change(context: NodeContext) -> dict[str, Any]:
+    def change(context: Context) -> dict[str, Any]:
         rows = [{"id": n, "text": "x" * 100} for n in range(5_000)]
         if context.run_id == "b" and context.node != "first":
             rows[777]["text"] = "y"

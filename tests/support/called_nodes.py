@@ -7,12 +7,12 @@ import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
-from stargraph.graph import NodeContext as Told
+from stargraph.graph import Context as Told
 
 if TYPE_CHECKING:
-    from stargraph.graph import NodeContext
+    from stargraph.graph import Context
 
-Context = Told
+Alias = Told
 
 
 def _seen(context: object) -> dict[str, str]:
@@ -73,11 +73,11 @@ def behind_a_default(state: Any, limit: int = 10, ctx: Any = None) -> Any:
     return _seen(ctx)
 
 
-def by_text(state: Any, told: NodeContext) -> Any:
+def by_text(state: Any, told: Context) -> Any:
     return _seen(told)
 
 
-def by_alias(state: Any, told: Context) -> Any:
+def by_alias(state: Any, told: Alias) -> Any:
     return _seen(told)
 
 
@@ -85,7 +85,7 @@ def by_optional(state: Any, told: Optional[Told] = None) -> Any:  # noqa: UP045 
     return _seen(told)
 
 
-def by_union_of_texts(state: Any, told: NodeContext | None = None) -> Any:
+def by_union_of_texts(state: Any, told: Context | None = None) -> Any:
     return _seen(told)
 
 
@@ -101,7 +101,7 @@ async def wrapped_async(state: Any, ctx: Any) -> Any:
 
 @passing
 @passing
-def wrapped_twice(state: Any, told: NodeContext) -> Any:
+def wrapped_twice(state: Any, told: Context) -> Any:
     return _seen(told)
 
 
@@ -115,7 +115,7 @@ class WithMethods:
     async def wrapped(self, state: Any, ctx: Any) -> Any:
         return _seen(ctx)
 
-    def plain(self, state: Any, *, told: NodeContext) -> Any:
+    def plain(self, state: Any, *, told: Context) -> Any:
         return _seen(told)
 
     @classmethod

@@ -7,26 +7,26 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from stargraph.graph import NodeContext
+from stargraph.graph import Context
 
 EFFECTS: list[str] = []
 """What was done outside, in order."""
 
-EditScript = Callable[[Any, NodeContext], Awaitable[Any]]
+EditScript = Callable[[Any, Context], Awaitable[Any]]
 
 
-async def _nothing(state: Any, context: NodeContext) -> None:
+async def _nothing(state: Any, context: Context) -> None:
     pass
 
 
-def _nothing_in_a_thread(state: Any, context: NodeContext) -> None:
+def _nothing_in_a_thread(state: Any, context: Context) -> None:
     pass
 
 
 script: EditScript = _nothing
 """What `play` does; tests replace it."""
 
-sync_script: Callable[[Any, NodeContext], Any] = _nothing_in_a_thread
+sync_script: Callable[[Any, Context], Any] = _nothing_in_a_thread
 """What `play_in_a_thread` does; tests replace it."""
 
 
@@ -37,12 +37,12 @@ def reset() -> None:
     script, sync_script = _nothing, _nothing_in_a_thread
 
 
-async def play(state: Any, context: NodeContext) -> Any:
+async def play(state: Any, context: Context) -> Any:
     """Does what the test wants."""
     return await script(state, context)
 
 
-def play_in_a_thread(state: Any, context: NodeContext) -> Any:
+def play_in_a_thread(state: Any, context: Context) -> Any:
     """Does what the test wants, in a thread."""
     return sync_script(state, context)
 
@@ -72,7 +72,7 @@ def guess(what: str) -> float:
     return random.random()
 
 
-async def pay(state: Any, context: NodeContext) -> dict[str, Any]:
+async def pay(state: Any, context: Context) -> dict[str, Any]:
     """Two calls, one after the other, on the loop and in a thread."""
     where = context.task_id if context.item is None else f"{context.task_id}:{context.item}"
     first = await context.call("reserve", guess, f"reserve {where}")
@@ -80,12 +80,12 @@ async def pay(state: Any, context: NodeContext) -> dict[str, Any]:
     return {"bills": [f"{context.node}:{first}:{second}"]}
 
 
-def ship(state: Any, context: NodeContext) -> dict[str, Any]:
+def ship(state: Any, context: Context) -> dict[str, Any]:
     """A call of a sync node."""
     return {"bills": [f"{context.node}:{context.call_sync('ship', guess, f'ship {context.task_id}')}"]}
 
 
-async def confirm(state: Any, context: NodeContext) -> dict[str, Any]:
+async def confirm(state: Any, context: Context) -> dict[str, Any]:
     """A call before a question and one after it."""
     before = await context.call("before", guess, f"before {context.task_id}")
     answer = context.interrupt(f"go on after {before}?")
@@ -93,7 +93,7 @@ async def confirm(state: Any, context: NodeContext) -> dict[str, Any]:
     return {"bills": [f"{context.node}:{before}:{answer}:{after}"], "moment": context.now.isoformat()}
 
 
-async def unlucky(state: Any, context: NodeContext) -> dict[str, Any]:
+async def unlucky(state: Any, context: Context) -> dict[str, Any]:
     """A call that fails in the first try of the node."""
     made = await context.call("made", guess, f"made {context.task_id}")
     await context.call("unlucky", _fail_once, f"unlucky {context.task_id}")

@@ -7,7 +7,7 @@ import threading
 from datetime import UTC, datetime
 from typing import Any
 
-from stargraph.graph import NodeContext
+from stargraph.graph import Context
 
 
 class Gate:
@@ -28,7 +28,7 @@ def new_gate() -> Gate:
     return gate
 
 
-async def work(state: Any, context: NodeContext) -> dict[str, Any]:
+async def work(state: Any, context: Context) -> dict[str, Any]:
     """Waits at the gate."""
     held = gate
     held.entered.set()
@@ -36,19 +36,19 @@ async def work(state: Any, context: NodeContext) -> dict[str, Any]:
     return {"path": [context.node]}
 
 
-async def square_or_wait(state: Any, context: NodeContext) -> dict[str, Any]:
+async def square_or_wait(state: Any, context: Context) -> dict[str, Any]:
     """A map's branch that waits at the gate for its last item, 0."""
     if context.item == 0:
         await work(state, context)
     return {"squares": [context.item**2]}
 
 
-async def ask_with_a_date(state: Any, context: NodeContext) -> None:
+async def ask_with_a_date(state: Any, context: Context) -> None:
     """Asks with a payload that is not JSON."""
     context.interrupt("When?", {"at": datetime.now(UTC)})
 
 
-async def ask_a_number(state: Any, context: NodeContext) -> None:
+async def ask_a_number(state: Any, context: Context) -> None:
     """Asks what is no text."""
     context.interrupt(5)  # type: ignore[arg-type]
 
@@ -62,14 +62,14 @@ started: list[int] = []
 released = threading.Event()
 
 
-def block(state: Any, context: NodeContext) -> None:
+def block(state: Any, context: Context) -> None:
     """Holds a thread until it is released."""
     assert context.index is not None
     started.append(context.index)
     released.wait(30)
 
 
-async def stubborn(state: Any, context: NodeContext) -> None:
+async def stubborn(state: Any, context: Context) -> None:
     """Puts its cancellation off until its gate is opened."""
     held = gate
     held.entered.set()
@@ -81,6 +81,6 @@ async def stubborn(state: Any, context: NodeContext) -> None:
     await asyncio.sleep(0)
 
 
-def tell_the_time(state: Any, context: NodeContext) -> dict[str, Any]:
+def tell_the_time(state: Any, context: Context) -> dict[str, Any]:
     """Says what time it is, as it is recorded."""
     return {"now": context.now.strftime("%Y-%m-%dT%H:%M:%S.%fZ")}

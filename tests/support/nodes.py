@@ -9,17 +9,17 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from stargraph.graph import NodeContext
+from stargraph.graph import Context
 
 LEDGER: list[str] = []
 """`node` or `node[index]` of every execution, in order."""
 
 
-def _nothing(context: NodeContext) -> None:
+def _nothing(context: Context) -> None:
     pass
 
 
-before: Callable[[NodeContext], object] = _nothing
+before: Callable[[Context], object] = _nothing
 """Called at the begin of every execution; may raise. Tests replace it."""
 
 
@@ -34,46 +34,46 @@ def reset() -> None:
     before = _nothing
 
 
-def _enter(context: NodeContext) -> str:
+def _enter(context: Context) -> str:
     name = context.node if context.index is None else f"{context.node}[{context.index}]"
     LEDGER.append(name)
     before(context)
     return name
 
 
-async def step(state: Any, context: NodeContext) -> dict[str, Any]:
+async def step(state: Any, context: Context) -> dict[str, Any]:
     """Appends its own name to `path`."""
     name = _enter(context)
     await asyncio.sleep(0)
     return {"path": [name]}
 
 
-def sync_step(state: Any, context: NodeContext) -> dict[str, Any]:
+def sync_step(state: Any, context: Context) -> dict[str, Any]:
     """Like `step`, in a thread."""
     place = "main" if threading.current_thread() is threading.main_thread() else "a thread"
     return {"path": [f"{_enter(context)} in {place}"]}
 
 
-async def square(state: Any, context: NodeContext) -> dict[str, Any]:
+async def square(state: Any, context: Context) -> dict[str, Any]:
     """A map's branch: squares its item."""
     _enter(context)
     await asyncio.sleep(0)
     return {"squares": [context.item**2]}
 
 
-async def count(state: Any, context: NodeContext) -> dict[str, Any]:
+async def count(state: Any, context: Context) -> dict[str, Any]:
     """Counts up."""
     _enter(context)
     return {"n": state.n + 1}
 
 
-async def set_x(state: Any, context: NodeContext) -> dict[str, Any]:
+async def set_x(state: Any, context: Context) -> dict[str, Any]:
     """Replaces `x`."""
     _enter(context)
     return {"x": context.node}
 
 
-async def confirm(state: Any, context: NodeContext) -> dict[str, Any]:
+async def confirm(state: Any, context: Context) -> dict[str, Any]:
     """Asks inside a node, twice."""
     _enter(context)
     first = context.interrupt(f"first of {context.item}?", {"item": context.item})
@@ -81,19 +81,19 @@ async def confirm(state: Any, context: NodeContext) -> dict[str, Any]:
     return {"path": [f"{first}+{second}"]}
 
 
-async def fail(state: Any, context: NodeContext) -> None:
+async def fail(state: Any, context: Context) -> None:
     """Fails."""
     _enter(context)
     raise RuntimeError("no luck")
 
 
-async def mutate(state: Any, context: NodeContext) -> None:
+async def mutate(state: Any, context: Context) -> None:
     """Changes what it was given, and returns nothing."""
     _enter(context)
     state.path.append("mutated")
 
 
-async def mutate_and_fail_once(state: Any, context: NodeContext) -> dict[str, Any]:
+async def mutate_and_fail_once(state: Any, context: Context) -> dict[str, Any]:
     """Changes what it was given, and fails in the first try; returns what it then sees."""
     state.path.append("mutated")
     if context.attempt == 1:
@@ -101,14 +101,14 @@ async def mutate_and_fail_once(state: Any, context: NodeContext) -> dict[str, An
     return {"path": list(state.path)}
 
 
-async def slow(state: Any, context: NodeContext) -> dict[str, Any]:
+async def slow(state: Any, context: Context) -> dict[str, Any]:
     """Takes a while."""
     name = _enter(context)
     await asyncio.sleep(0.2)
     return {"path": [name]}
 
 
-def slow_sync(state: Any, context: NodeContext) -> dict[str, Any]:
+def slow_sync(state: Any, context: Context) -> dict[str, Any]:
     """Takes a while in a thread, and tells when it ended."""
     name, era = _enter(context), _era
     time.sleep(0.2)
@@ -117,7 +117,7 @@ def slow_sync(state: Any, context: NodeContext) -> dict[str, Any]:
     return {"path": [name]}
 
 
-async def returns_x(state: Any, context: NodeContext) -> Any:
+async def returns_x(state: Any, context: Context) -> Any:
     """Returns what the test put into `before`."""
     found = before(context)
     return await found if inspect.isawaitable(found) else found
@@ -126,7 +126,7 @@ async def returns_x(state: Any, context: NodeContext) -> Any:
 class Classy:
     """A node as a class."""
 
-    async def execute(self, state: Any, context: NodeContext) -> dict[str, Any]:
+    async def execute(self, state: Any, context: Context) -> dict[str, Any]:
         """What the engine calls."""
         return {"path": [_enter(context)]}
 
@@ -162,39 +162,39 @@ def fail_transform(state: dict[str, Any]) -> dict[str, Any]:
     raise RuntimeError("no luck")
 
 
-async def awaits_x(state: Any, context: NodeContext) -> dict[str, Any]:
+async def awaits_x(state: Any, context: Context) -> dict[str, Any]:
     """Replaces `x` by what the test put into `before`, awaited if need be."""
     LEDGER.append(context.node)
     found = before(context)
     return {"x": await found if inspect.isawaitable(found) else found}
 
 
-def sync_x(state: Any, context: NodeContext) -> dict[str, Any]:
+def sync_x(state: Any, context: Context) -> dict[str, Any]:
     """Like `awaits_x`, in a thread."""
     LEDGER.append(context.node)
     return {"x": before(context)}
 
 
-def appends_x(state: Any, context: NodeContext) -> dict[str, Any]:
+def appends_x(state: Any, context: Context) -> dict[str, Any]:
     """Appends to `x` what the test put into `before`, in a thread."""
     LEDGER.append(context.node)
     return {"x": [before(context)]}
 
 
-async def awaits_path(state: Any, context: NodeContext) -> dict[str, Any]:
+async def awaits_path(state: Any, context: Context) -> dict[str, Any]:
     """Appends its own name to `path` when what the test put into `before` has ended."""
     await before(context)  # type: ignore[misc]
     return {"path": [context.node]}
 
 
-async def returns_path(state: Any, context: NodeContext) -> dict[str, Any]:
+async def returns_path(state: Any, context: Context) -> dict[str, Any]:
     """Appends to `path` what the test put into `before`, awaited if need be."""
     LEDGER.append(context.node)
     found = before(context)
     return {"path": [await found if inspect.isawaitable(found) else found]}
 
 
-async def returns_nothing(state: Any, context: NodeContext) -> None:
+async def returns_nothing(state: Any, context: Context) -> None:
     """Does what the test put into `before`."""
     found = before(context)
     if inspect.isawaitable(found):

@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stargraph.graph import NodeContext
+from stargraph.graph import Context
 
 
-def step(state: Any, context: NodeContext) -> dict[str, Any]:
+def step(state: Any, context: Context) -> dict[str, Any]:
     """Tells that it runs, and waits while a file of its name is in the folder of gates."""
     folder = Path(os.environ["GATES"])
     with Path(os.environ["LEDGER"]).open("a") as ledger:
@@ -20,17 +20,17 @@ def step(state: Any, context: NodeContext) -> dict[str, Any]:
     return {"path": [context.node]}
 
 
-def where(state: Any, context: NodeContext) -> dict[str, Any]:
+def where(state: Any, context: Context) -> dict[str, Any]:
     """Tells its item and its process."""
     return {"path": [f"{context.item} {os.getpid()}"]}
 
 
-def asks(state: Any, context: NodeContext) -> None:
+def asks(state: Any, context: Context) -> None:
     """Asks, which a node in another process cannot."""
     context.interrupt("?")
 
 
-def calls(state: Any, context: NodeContext) -> dict[str, Any]:
+def calls(state: Any, context: Context) -> dict[str, Any]:
     """Makes three calls, each of which leaves a line."""
     return {"path": [context.call_sync("line", _line, f"call {number}") for number in range(3)]}
 
@@ -80,7 +80,7 @@ def unloadable(state: Any) -> None:
     raise UnloadableError("a", "b")
 
 
-def fails_once(state: Any, context: NodeContext) -> dict[str, Any]:
+def fails_once(state: Any, context: Context) -> dict[str, Any]:
     """Fails in the first try, then tells its process."""
     if context.attempt == 1:
         raise KeyError("once")

@@ -7,7 +7,7 @@ import time
 from contextvars import ContextVar
 from typing import Any
 
-from stargraph.graph import NodeContext
+from stargraph.graph import Context
 from stargraph_torture.ledger import Ledger
 
 SESSION: ContextVar[str] = ContextVar("session")
@@ -20,7 +20,7 @@ PACE = 0.003
 """Seconds that a node takes."""
 
 
-def _effect(context: NodeContext) -> None:
+def _effect(context: Context) -> None:
     if ledger is not None:
         ledger.add(
             "effect",
@@ -32,34 +32,34 @@ def _effect(context: NodeContext) -> None:
         )
 
 
-async def step(state: Any, context: NodeContext) -> dict[str, Any]:
+async def step(state: Any, context: Context) -> dict[str, Any]:
     """Appends its own name to `path`."""
     _effect(context)
     await asyncio.sleep(PACE)
     return {"path": [context.node if context.index is None else f"{context.node}[{context.index}]"]}
 
 
-def sync_step(state: Any, context: NodeContext) -> dict[str, Any]:
+def sync_step(state: Any, context: Context) -> dict[str, Any]:
     """The same in a thread."""
     _effect(context)
     time.sleep(PACE)
     return {"path": [context.node]}
 
 
-async def count(state: Any, context: NodeContext) -> dict[str, Any]:
+async def count(state: Any, context: Context) -> dict[str, Any]:
     """Counts up."""
     _effect(context)
     return {"n": state.n + 1}
 
 
-async def square(state: Any, context: NodeContext) -> dict[str, Any]:
+async def square(state: Any, context: Context) -> dict[str, Any]:
     """A map's branch: squares its item."""
     _effect(context)
     await asyncio.sleep(PACE * (1 + (context.item % 3)))
     return {"squares": [context.item**2]}
 
 
-async def flaky(state: Any, context: NodeContext) -> dict[str, Any]:
+async def flaky(state: Any, context: Context) -> dict[str, Any]:
     """Fails in its first two tries."""
     _effect(context)
     await asyncio.sleep(PACE)
@@ -68,7 +68,7 @@ async def flaky(state: Any, context: NodeContext) -> dict[str, Any]:
     return {"path": [context.node]}
 
 
-async def confirm(state: Any, context: NodeContext) -> dict[str, Any]:
+async def confirm(state: Any, context: Context) -> dict[str, Any]:
     """Asks two questions inside a node; the effect follows the answers."""
     first = context.interrupt("first?", {"n": state.n})
     second = context.interrupt("second?")

@@ -12,10 +12,10 @@ from reviewer.files import find_markdown, is_report, write_text
 from reviewer.report import render, summarise
 from reviewer.review import review
 from reviewer.state import SEVERITIES, State
-from stargraph.graph import NodeContext
+from stargraph.graph import Context
 
 
-def find_files(state: State, ctx: NodeContext) -> dict[str, Any]:
+def find_files(state: State, ctx: Context) -> dict[str, Any]:
     """List the files, and make the paths independent of the directory that a resume starts in."""
     _note_execution(state, ctx)
     folder = _absolute(state.folder)
@@ -29,14 +29,14 @@ def find_files(state: State, ctx: NodeContext) -> dict[str, Any]:
     }
 
 
-def review_file(state: State, ctx: NodeContext) -> dict[str, Any]:
+def review_file(state: State, ctx: Context) -> dict[str, Any]:
     """Review the file that this branch of the map is about."""
     _note_execution(state, ctx)
     time.sleep(state.pace)
     return {"reviews": [review(Path(state.folder), str(ctx.item))]}
 
 
-def rank_files(state: State, ctx: NodeContext) -> dict[str, Any]:
+def rank_files(state: State, ctx: Context) -> dict[str, Any]:
     """Put the files with the most errors first, then those with the most warnings, then notes."""
     _note_execution(state, ctx)
     worst_first = sorted(
@@ -45,7 +45,7 @@ def rank_files(state: State, ctx: NodeContext) -> dict[str, Any]:
     return {"ranking": [each.path for each in worst_first]}
 
 
-def write_report(state: State, ctx: NodeContext) -> dict[str, Any]:
+def write_report(state: State, ctx: Context) -> dict[str, Any]:
     """Write the report, in one piece, so that a repeated execution leaves the same file."""
     _note_execution(state, ctx)
     write_text(Path(state.report), render(state))
@@ -56,7 +56,7 @@ def _absolute(path: str) -> Path:
     return Path(path).expanduser().absolute()
 
 
-def _note_execution(state: State, ctx: NodeContext) -> None:
+def _note_execution(state: State, ctx: Context) -> None:
     if state.ledger is None:
         return
     line = json.dumps({"process": os.getpid(), "node": ctx.node, "file": ctx.item})

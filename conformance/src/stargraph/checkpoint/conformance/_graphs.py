@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from stargraph.graph import Graph, NodeContext
+    from stargraph.graph import Context, Graph
 
 BEFORE: Final[dict[str, Callable[[str], Awaitable[None]]]] = {}
 """What a check wants to happen before a node of a run: by run id; it is told the node."""
@@ -35,7 +35,7 @@ nodes:
 """
 
 
-async def note(state: Any, context: NodeContext) -> dict[str, Any]:
+async def note(state: Any, context: Context) -> dict[str, Any]:
     """Append the node's own name to `path`."""
     if (wanted := BEFORE.get(context.run_id)) is not None:
         await wanted(context.node)

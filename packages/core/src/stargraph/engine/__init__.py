@@ -2,7 +2,7 @@
 
 from stargraph.engine._attempts import NodeFailed
 from stargraph.engine._call_log import CallLog, Slot, UnrecordedCallError
-from stargraph.engine._context import NodeContext
+from stargraph.engine._context import Context
 from stargraph.engine._engine import Engine, new_executor_id
 from stargraph.engine._events import EventType, RunEvent
 from stargraph.engine._executors import Executors
@@ -38,6 +38,7 @@ __all__ = [
     "ENGINE_SEMANTICS",
     "WATCH_SECONDS",
     "CallLog",
+    "Context",
     "Durability",
     "Engine",
     "EventType",
@@ -45,7 +46,6 @@ __all__ = [
     "Expression",
     "ForkOverrides",
     "Modules",
-    "NodeContext",
     "NodeFailed",
     "PendingTasks",
     "Plan",

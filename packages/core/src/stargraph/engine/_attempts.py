@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from stargraph.checkpoint.protocol import ErrorInfo
 from stargraph.engine._call_log import UnrecordedCallError
-from stargraph.engine._context import NodeContext
+from stargraph.engine._context import Context
 from stargraph.engine._executors import CANCEL_SECONDS, Executors, Outcome, timed_out
 from stargraph.engine._failures import RemoteNodeError, is_a, is_any_of, is_final, name_of
 from stargraph.engine._nodes import Node
@@ -48,7 +48,7 @@ class Attempts:
     def __init__(
         self,
         node: Node,
-        context: NodeContext,
+        context: Context,
         executors: Executors,
         make_call: Callable[[], Callable[[], Any]],
         *,
@@ -161,7 +161,7 @@ async def _by_value(work: Awaitable[object]) -> Outcome:
         return None, error
 
 
-def _from_worker(outcome: dict[str, Any], context: NodeContext) -> Outcome:
+def _from_worker(outcome: dict[str, Any], context: Context) -> Outcome:
     context.note_time(outcome["told"])
     if outcome["error"] is None:
         return outcome["update"], None

@@ -21,7 +21,7 @@ _NOT_GIVEN: Final[Any] = object()
 
 
 class CallOptions:
-    """Makes calls with options that were given beforehand; `NodeContext.with_options` makes it.
+    """Makes calls with options that were given beforehand; `Context.with_options` makes it.
 
     Args:
         context: the context of the node.
@@ -30,12 +30,12 @@ class CallOptions:
         returns: the type of the result, or None.
     """
 
-    def __init__(self, context: NodeContext, *, key: str | None, repeatable: bool, returns: Any) -> None:
+    def __init__(self, context: Context, *, key: str | None, repeatable: bool, returns: Any) -> None:
         self._context = context
         self._options: dict[str, Any] = {"key": key, "repeatable": repeatable, "returns": returns}
 
     def call(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
-        """Like `NodeContext.call`.
+        """Like `Context.call`.
 
         Args:
             name: what the call is known by.
@@ -49,7 +49,7 @@ class CallOptions:
         return call_log.call(name, function, args, kwargs, **self._options)
 
     def call_sync(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Like `NodeContext.call_sync`.
+        """Like `Context.call_sync`.
 
         Args:
             name: what the call is known by.
@@ -65,7 +65,7 @@ class CallOptions:
         return call_log.call_from_thread(name, function, args, kwargs, **self._options)
 
 
-class NodeContext:
+class Context:
     """What a node is given beside the state.
 
     Attributes:
@@ -101,7 +101,7 @@ class NodeContext:
         self._uuids: Random | None = None
 
     def __repr__(self) -> str:
-        return f"NodeContext(run_id={self.run_id!r}, task_id={self.task_id!r}, attempt={self.attempt})"
+        return f"Context(run_id={self.run_id!r}, task_id={self.task_id!r}, attempt={self.attempt})"
 
     @property
     def idempotency_key(self) -> str:
@@ -248,7 +248,7 @@ class NodeContext:
         """
         return raised if self._questions is None else self._questions.outcome_of(raised)
 
-    def detached(self) -> NodeContext:
+    def detached(self) -> Context:
         """Return a copy for another process, in which nothing can be asked of the run."""
         copied = copy.copy(self)
         copied._call_log = copied._questions = None

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from stargraph.engine._context import NodeContext
+from stargraph.engine._context import Context
 from stargraph.engine._imports import Modules
 from stargraph.engine._prompts import fill_prompt
 from stargraph.engine._signatures import CONTEXT_NAME, Arguments, SignatureFault, arguments_of
@@ -34,7 +34,7 @@ class Node:
     arguments: Arguments
     retried: tuple[type[BaseException], ...]
 
-    def call(self, state: object, context: NodeContext) -> Callable[[], Any]:
+    def call(self, state: object, context: Context) -> Callable[[], Any]:
         """Return the call of the node's function.
 
         Args:
@@ -75,16 +75,16 @@ def build_node(spec: NodeSpec, modules: Modules) -> Node:
             f"{owner}: {spec.kind} {fault}",
             reason="wrong-signature",
             hint=f"A node takes (state) or (state, {CONTEXT_NAME}), where another name for the context is annotated as"
-            " NodeContext; what else it takes needs a default.",
+            " Context; what else it takes needs a default.",
         ) from None
     return Node(spec, code, function, arguments, retried)
 
 
-async def _nothing(state: object, context: NodeContext) -> None:
+async def _nothing(state: object, context: Context) -> None:
     """What `echo` and `halt` do."""
 
 
-async def _ask(spec: NodeSpec, state: object, context: NodeContext) -> dict[str, object]:
+async def _ask(spec: NodeSpec, state: object, context: Context) -> dict[str, object]:
     """What `interrupt` does: the answer is its update."""
     assert spec.prompt is not None
     assert spec.into is not None

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
-from stargraph.engine._context import NodeContext
+from stargraph.engine._context import Context
 from stargraph.engine._failures import classes_of, error_info
 from stargraph.engine._fingerprint import fingerprint
 from stargraph.engine._imports import Modules
@@ -34,7 +34,7 @@ class RemoteGraph(NamedTuple):
     code: tuple[tuple[str, str], ...]
 
 
-def run_in_worker(graph: RemoteGraph, node_id: str, state: bytes, context: NodeContext) -> dict[str, Any]:
+def run_in_worker(graph: RemoteGraph, node_id: str, state: bytes, context: Context) -> dict[str, Any]:
     """Run a node in the process that this is called in, and return what it ends with by value.
 
     An exception is told here and does not cross over: many cannot be pickled, or not be made again from it.
@@ -59,7 +59,7 @@ def run_in_worker(graph: RemoteGraph, node_id: str, state: bytes, context: NodeC
     return outcome
 
 
-def _update(graph: RemoteGraph, node_id: str, state: bytes, context: NodeContext) -> dict[str, Any]:
+def _update(graph: RemoteGraph, node_id: str, state: bytes, context: Context) -> dict[str, Any]:
     spec, node_of = _loaded(graph.document, graph.modules)
     node = node_of(node_id)
     _check_code({f"node {node_id!r}": node.code, **spec.code()}, graph, node_id)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from inspect import Parameter
 from typing import Annotated, Any, Final, Literal
 
-from stargraph.engine._context import NodeContext
+from stargraph.engine._context import Context
 
 _Given = Literal["state", "context"]
 
@@ -41,7 +41,7 @@ class Arguments:
     positional: tuple[_Given, ...]
     named: Mapping[str, _Given]
 
-    def bind(self, function: Callable[..., Any], state: object, context: NodeContext) -> Callable[[], Any]:
+    def bind(self, function: Callable[..., Any], state: object, context: Context) -> Callable[[], Any]:
         """Return the call of a function with these arguments.
 
         Args:
@@ -60,7 +60,7 @@ class Arguments:
 def arguments_of(function: Callable[..., Any]) -> Arguments:
     """Return the arguments for a node's function.
 
-    The context goes to every parameter that is called `ctx` or annotated as a `NodeContext`, and the state to the
+    The context goes to every parameter that is called `ctx` or annotated as a `Context`, and the state to the
     first of the others. A wrapper that passes on whatever it is given, and names what it wraps (`functools.wraps`),
     takes what the wrapped function takes.
 
@@ -189,7 +189,7 @@ def _is_context(function: Callable[..., Any], annotation: Any) -> bool:
         resolved = _resolved(function, annotation)
         if resolved is None:
             # It names what is imported for type checkers alone.
-            return re.search(r"(?<!\w)NodeContext(?!\w)", annotation) is not None
+            return re.search(r"(?<!\w)(Node)?Context(?!\w)", annotation) is not None
         annotation = resolved
     origin = typing.get_origin(annotation)
     if origin is Annotated:
@@ -198,7 +198,7 @@ def _is_context(function: Callable[..., Any], annotation: Any) -> bool:
         return _is_context(function, annotation.__value__)
     if origin in (typing.Union, types.UnionType):
         return any(_is_context(function, member) for member in typing.get_args(annotation))
-    return isinstance(annotation, type) and issubclass(annotation, NodeContext)
+    return isinstance(annotation, type) and issubclass(annotation, Context)
 
 
 def _resolved(function: Callable[..., Any], annotation: str) -> Any:

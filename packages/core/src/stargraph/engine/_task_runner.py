@@ -10,7 +10,7 @@ from typing import Any
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, Task
 from stargraph.engine._attempts import Attempts, NodeFailed
 from stargraph.engine._call_log import CallLog, UnrecordedCallError
-from stargraph.engine._context import NodeContext
+from stargraph.engine._context import Context
 from stargraph.engine._executors import Executors
 from stargraph.engine._fork_overrides import ForkOverrides
 from stargraph.engine._pending_tasks import PendingTasks
@@ -86,7 +86,7 @@ class TaskRunner:
             returned = await self._run_child(tail, task, await self._pending.item(tail, task))
         else:
             item = await self._pending.item(tail, task)
-            context = NodeContext(tail, task, item=item, recorded=self._pending.calls(task), call_log=call_log)
+            context = Context(tail, task, item=item, recorded=self._pending.calls(task), call_log=call_log)
             is_remote = not node.is_async_here and (node.spec.isolation == "process" or self._executors.is_remote)
             # What came from another process was recorded there, and what a built-in node returns was told to it.
             from_json = is_remote or node.code is None
@@ -98,12 +98,12 @@ class TaskRunner:
                 call_log.close()
         return state.record(state.update_of(returned, task.node), tail, from_json=from_json)
 
-    def _calls(self, tail: Checkpoint, task: Task, context: NodeContext) -> Callable[[], Callable[[], Any]]:
+    def _calls(self, tail: Checkpoint, task: Task, context: Context) -> Callable[[], Callable[[], Any]]:
         """Return what makes the call of each try, with a fresh state."""
         state, node = self._plan.state, self._plan.nodes[task.node]
         return lambda: node.call(state.read(tail), context)
 
-    def _remote_calls(self, tail: Checkpoint, task: Task, context: NodeContext) -> Callable[[], Callable[[], Any]]:
+    def _remote_calls(self, tail: Checkpoint, task: Task, context: Context) -> Callable[[], Callable[[], Any]]:
         """Return what makes the call of each try, in another process."""
         self._plan.state.refuse_unknown(tail)
         graph = RemoteGraph(
@@ -115,6 +115,6 @@ class TaskRunner:
         assert task.rule is not None
         question = self._plan.rules[task.rule].spec.then[0]
         assert question.kind == "interrupt"
-        context = NodeContext(tail, task, recorded=self._pending.calls(task), call_log=call_log)
+        context = Context(tail, task, recorded=self._pending.calls(task), call_log=call_log)
         prompt = fill_prompt(question.prompt, self._plan.state.read(tail))
         return {question.into: context.ask(prompt, None, into=question.into)}

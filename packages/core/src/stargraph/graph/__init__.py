@@ -7,8 +7,9 @@ may take to say `--help`.
 from stargraph.graph._lazy import __getattr__  # noqa: F401  # the hook that imports them
 
 __all__ = [
+    "Context",
     "Graph",
-    "NodeContext",
+    "GraphBuilder",
     "Run",
     "RunEvent",
     "add",

@@ -4,8 +4,9 @@ from importlib import import_module
 from typing import Any, Final
 
 _HOMES: Final = {
+    "Context": "stargraph.engine",
     "Graph": "stargraph.graph._graph",
-    "NodeContext": "stargraph.engine",
+    "GraphBuilder": "stargraph.ir",
     "Run": "stargraph.graph._run",
     "RunEvent": "stargraph.engine",
     "add": "stargraph.engine",
@@ -17,7 +18,12 @@ _HOMES: Final = {
 }
 
 
+_FORMER: Final = {"NodeContext": "Context"}
+"""Names that programs may still use, and what they are called now."""
+
+
 def __getattr__(name: str) -> Any:  # the hook of the package, which imports it
+    name = _FORMER.get(name, name)
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'stargraph.graph' has no attribute {name!r}")
