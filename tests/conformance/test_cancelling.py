@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from stargraph.checkpoint.conformance._cancelling import cancelled_at
-from stargraph.checkpoint.conformance._findings import Finding
+from stargraph.checkpoint.conformance._expect import Violation
 
 
 async def test_every_await_is_reached_in_its_turn() -> None:
@@ -51,7 +51,7 @@ async def test_a_swallowed_cancellation_is_found() -> None:
         except asyncio.CancelledError:
             return
 
-    with pytest.raises(Finding, match="returned as if nothing had happened"):
+    with pytest.raises(Violation, match="returned as if nothing had happened"):
         await cancelled_at(swallows(), 0, 0.0)
 
 
@@ -62,7 +62,7 @@ async def test_another_error_instead_of_the_cancellation_is_found() -> None:
         except asyncio.CancelledError:
             raise ValueError("connection lost") from None
 
-    with pytest.raises(Finding, match="raised ValueError: connection lost; the contract wants CancelledError"):
+    with pytest.raises(Violation, match="raised ValueError: connection lost; the contract wants CancelledError"):
         await cancelled_at(turns(), 0, 0.0)
 
 

@@ -1,4 +1,4 @@
-"""What a finding says about two values that differ."""
+"""What a violation says about two values that differ."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stargraph.checkpoint.conformance._compare import absent, differences, same, same_runs
-from stargraph.checkpoint.conformance._findings import Finding
+from stargraph.checkpoint.conformance._expect import Violation
 from stargraph.checkpoint.conformance._runs import begin, chain
 from stargraph.checkpoint.protocol import Checkpoint, Seal
 
@@ -46,27 +46,27 @@ def test_a_long_value_is_shortened() -> None:
 def test_a_checkpoint_that_came_back_is_compared_field_by_field() -> None:
     first = begin()
     assert same(first, begin(), "read") is not None
-    with pytest.raises(Finding, match=r"^read: state\.count: wrote 0, read 1;"):
+    with pytest.raises(Violation, match=r"^read: state\.count: wrote 0, read 1;"):
         same(first, begin(state={"count": 1}), "read")
-    with pytest.raises(Finding, match=r"^read: seal: wrote Seal"):
+    with pytest.raises(Violation, match=r"^read: seal: wrote Seal"):
         same(first.sealed(Seal(key_id="k", mac="a" * 64)), first, "read")
-    with pytest.raises(Finding, match="gave None; step 0 of run 'run' was written"):
+    with pytest.raises(Violation, match="gave None; step 0 of run 'run' was written"):
         same(first, None, "read")
 
 
 def test_a_checkpoint_that_was_put_together_by_hand_is_no_checkpoint() -> None:
     first = begin()
     by_hand = Checkpoint.model_construct(**first.__dict__)
-    with pytest.raises(Finding, match="put together by hand"):
+    with pytest.raises(Violation, match="put together by hand"):
         same(first, by_hand, "read")
 
 
 def test_something_where_nothing_should_be() -> None:
     absent(None, "read")
-    with pytest.raises(Finding, match="read gave step 2 of run 'run'; the contract wants None"):
+    with pytest.raises(Violation, match="read gave step 2 of run 'run'; the contract wants None"):
         absent(chain()[2], "read")
 
 
 def test_runs_in_another_order() -> None:
-    with pytest.raises(Finding, match=r"gave the runs \[\]; the contract wants \['a'\]"):
+    with pytest.raises(Violation, match=r"gave the runs \[\]; the contract wants \['a'\]"):
         same_runs(["a"], [], "list_runs()")

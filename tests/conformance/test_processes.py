@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from stargraph.checkpoint.conformance import Check, Result, Session
-from stargraph.checkpoint.conformance._findings import Finding, together
+from stargraph.checkpoint.conformance._expect import Violation, together
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._staging import Stage
 
@@ -29,7 +29,7 @@ def result_of(body: Any) -> Result:
 async def _fail(children: list[Any]) -> None:
     for child in children:
         await child.expect("acked")
-    raise Finding("found")
+    raise Violation("found")
 
 
 async def _listen(child: Any) -> None:
@@ -60,7 +60,7 @@ async def _two(kit: Kit) -> list[Any]:
     return [await kit.child("idle", run_id=f"run-{number}") for number in range(2)]
 
 
-def test_a_finding_while_a_sibling_reads_a_child_is_a_finding() -> None:
+def test_a_violation_while_a_sibling_reads_a_child_is_reported() -> None:
     pids: list[int] = []
 
     async def body(kit: Kit) -> None:
@@ -97,7 +97,7 @@ def test_a_process_that_was_frozen_in_a_call_does_not_outlive_the_check() -> Non
         moments = await stage.moments("write", run_id="recorded")
         assert await stage.freeze_at(moments[0], "write", run_id="run") is None
         assert len(living(kit.location)) == 2
-        raise Finding("found")
+        raise Violation("found")
 
     result = result_of(body)
     assert (result.verdict, result.message) == ("fail", "found")
@@ -139,14 +139,14 @@ async def test_together_leaves_nothing_behind(how: str) -> None:
     async def fail() -> None:
         await asyncio.sleep(0)
         if how == "fails":
-            raise Finding("found")
+            raise Violation("found")
         await asyncio.Event().wait()
 
     task = asyncio.ensure_future(together(wait(), fail(), wait()))
     await asyncio.sleep(0.01)
     if how == "is cancelled":
         task.cancel()
-    with pytest.raises(Finding if how == "fails" else asyncio.CancelledError):
+    with pytest.raises(Violation if how == "fails" else asyncio.CancelledError):
         await task
     assert ended == ["waited", "waited"]
 

@@ -254,7 +254,7 @@ class Raises(MemoryCheckpointer):
         return self._missing  # type: ignore[attr-defined,no-any-return]
 
 
-def test_an_exception_of_the_driver_is_a_finding_with_its_place() -> None:
+def test_an_exception_of_the_driver_is_a_violation_with_its_place() -> None:
     result = verdict_of(run(memory(Raises), only=["bootstrap.creates"]), "bootstrap.creates")
     assert result.verdict == "fail"
     assert result.message.startswith("read_latest('nobody') raised AttributeError: ")

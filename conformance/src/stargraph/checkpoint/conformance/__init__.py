@@ -2,7 +2,7 @@
 
 from stargraph.checkpoint.conformance._capabilities import Capability
 from stargraph.checkpoint.conformance._catalogue import catalogue
-from stargraph.checkpoint.conformance._findings import Finding, HarnessError, NotEvaluated
+from stargraph.checkpoint.conformance._expect import HarnessError, NotEvaluated, Violation
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Check, Group
 from stargraph.checkpoint.conformance._report import Level, Report, Result, Verdict
@@ -12,7 +12,6 @@ from stargraph.checkpoint.conformance._target import StoredBytes, Target, fresh_
 __all__ = [
     "Capability",
     "Check",
-    "Finding",
     "Group",
     "HarnessError",
     "Kit",
@@ -24,6 +23,7 @@ __all__ = [
     "StoredBytes",
     "Target",
     "Verdict",
+    "Violation",
     "catalogue",
     "fresh_directory",
     "run",

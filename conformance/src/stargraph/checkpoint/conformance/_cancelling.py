@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Final
 
-from stargraph.checkpoint.conformance._findings import Finding
+from stargraph.checkpoint.conformance._expect import Violation
 
 WAITS: Final = (0.0, 0.002)
 """Seconds between the await and the cancellation: at once, and after a thread may have done its part."""
@@ -53,7 +53,7 @@ async def cancelled_at(operation: Awaitable[object], point: int, wait: float) ->
         Whether the operation came to that await; it may have ended before the cancellation reached it.
 
     Raises:
-        Finding: it was cancelled and did not raise CancelledError.
+        Violation: it was cancelled and did not raise CancelledError.
     """
     loop = asyncio.get_running_loop()
     reached = delivered = False
@@ -83,7 +83,7 @@ async def cancelled_at(operation: Awaitable[object], point: int, wait: float) ->
         ending = (
             f"raised {type(error).__name__}: {error}" if error is not None else "returned as if nothing had happened"
         )
-        raise Finding(f"a call that was cancelled at await {point + 1} {ending}; the contract wants CancelledError")
+        raise Violation(f"a call that was cancelled at await {point + 1} {ending}; the contract wants CancelledError")
     if error is not None:
         raise error
     return reached

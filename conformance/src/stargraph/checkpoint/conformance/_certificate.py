@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from stargraph.checkpoint.conformance._findings import HarnessError
+from stargraph.checkpoint.conformance._expect import HarnessError
 
 KEY_VARIABLE: Final = "STARGRAPH_CONFORMANCE_KEY"
 """Holds `key_id:secret`; the secret has at least 16 bytes."""

@@ -17,7 +17,7 @@ from random import Random
 from typing import Any
 
 from stargraph.checkpoint.conformance._clock import shift_clock
-from stargraph.checkpoint.conformance._findings import HarnessError, told
+from stargraph.checkpoint.conformance._expect import HarnessError, error_line
 from stargraph.checkpoint.conformance._neighbours import CLOCK
 from stargraph.checkpoint.conformance._runs import begin, executor_id, follow, noise
 from stargraph.checkpoint.conformance._scene import Scene
@@ -31,7 +31,7 @@ Script = Callable[[Scene], Coroutine[Any, Any, None]]
 
 
 async def bootstrap(scene: Scene) -> None:
-    """Bootstrap when told to, write a run, report it."""
+    """Bootstrap at a signal, write a run, report it."""
     async with opened(scene.target, scene.location) as driver:
         scene.report("ready")
         await scene.heard()
@@ -88,8 +88,8 @@ async def cramped(scene: Scene) -> None:
                 found = await driver.read_latest(run_id)
                 scene.report("unavailable", step=step, latest=-1 if found is None else found.step)
                 await driver.write(latest)
-            except Exception as error:  # noqa: BLE001  # told to the parent, whose verdict it becomes
-                scene.report("raised", step=step, told=told(error))
+            except Exception as error:  # noqa: BLE001  # reported to the parent, which judges it
+                scene.report("raised", step=step, error=error_line(error))
                 return
             scene.acknowledged(latest)
 
@@ -150,7 +150,7 @@ async def _settle(driver: Checkpointer, mine: Checkpoint, scene: Scene) -> None:
 
 
 async def executor_run(scene: Scene) -> None:
-    """Write the first steps of a run; then, once told, the next one, and report how it went."""
+    """Write the first steps of a run; then, at a signal, the next one, and report how it went."""
     async with opened(scene.target, scene.location) as driver:
         await driver.bootstrap()
         latest = begin(scene.arguments["run_id"], executor_id=executor_id(1))
@@ -167,7 +167,7 @@ async def executor_run(scene: Scene) -> None:
             try:
                 await driver.write(latest)
             except CheckpointError as error:
-                scene.report("refused", step=latest.step, kind=type(error).__name__, told=told(error))
+                scene.report("refused", step=latest.step, kind=type(error).__name__, error=error_line(error))
             else:
                 scene.acknowledged(latest)
         scene.report("finished")
@@ -267,9 +267,9 @@ def main(order: dict[str, Any]) -> int:
             stage(scene)
         else:
             asyncio.run(SCRIPTS[order["script"]](scene))
-    except Exception as error:  # noqa: BLE001  # told to the parent, whose verdict it becomes
+    except Exception as error:  # noqa: BLE001  # reported to the parent, which judges it
         kind = "harness-error" if isinstance(error, HarnessError) else "driver-error"
-        scene.report(kind, message=told(error))
+        scene.report(kind, message=error_line(error))
         return 1
     return 0
 

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from stargraph.checkpoint.conformance._catalogue import catalogue, find
 from stargraph.checkpoint.conformance._certificate import KEY_VARIABLE, parse_key, sign, verify
 from stargraph.checkpoint.conformance._changes import changes
-from stargraph.checkpoint.conformance._findings import HarnessError
+from stargraph.checkpoint.conformance._expect import HarnessError
 from stargraph.checkpoint.conformance._render import (
     show_catalogue,
     show_check,
@@ -78,7 +78,7 @@ def run_command(
 ) -> None:
     """Run the checks against a driver.
 
-    Exit codes: 0 conformant, 1 findings, 2 nothing or only partly evaluated, 3 the kit or its surroundings failed.
+    Exit codes: 0 conformant, 1 violations, 2 nothing or only partly evaluated, 3 the kit or its surroundings failed.
     """
     to_stdout = "-" in (json_file, junit, markdown, badge, certificate)
     console = Console(stderr=to_stdout, soft_wrap=True, highlight=False)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from pydantic import BaseModel
 
-from stargraph.checkpoint.conformance._findings import Finding
+from stargraph.checkpoint.conformance._expect import Violation
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary
 from stargraph.errors import CheckpointError
 
@@ -15,7 +15,7 @@ _WIDTH = 100
 
 
 def show(value: object) -> str:
-    """A value as a finding prints it: its repr, shortened in the middle."""
+    """A value as a violation prints it: its repr, shortened in the middle."""
     text = repr(value)
     if len(text) <= _WIDTH:
         return text
@@ -70,20 +70,20 @@ def same(wrote: Checkpoint, read: object, what: str) -> Checkpoint:
     Args:
         wrote: what was written.
         read: what came back.
-        what: the call in words, as the finding begins.
+        what: the call in words, as the violation begins.
     """
     if read is None:
-        raise Finding(f"{what} gave None; step {wrote.step} of run {wrote.run_id!r} was written")
+        raise Violation(f"{what} gave None; step {wrote.step} of run {wrote.run_id!r} was written")
     if not isinstance(read, Checkpoint):
-        raise Finding(f"{what} gave {show(read)}; the contract wants a Checkpoint")
+        raise Violation(f"{what} gave {show(read)}; the contract wants a Checkpoint")
     found = list(differences(wrote, read, ""))
     if found:
         more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
-        raise Finding(f"{what}: " + "; ".join(found[:3]) + more)
+        raise Violation(f"{what}: " + "; ".join(found[:3]) + more)
     try:
         read.ensure_valid()
     except CheckpointError as error:
-        raise Finding(
+        raise Violation(
             f"{what} gave a Checkpoint that was put together by hand ({error.message});"
             " return what codec.decode or Checkpoint.model_validate gave"
         ) from error
@@ -95,14 +95,14 @@ def absent(read: object, what: str) -> None:
     if read is None:
         return
     held = f"step {read.step} of run {read.run_id!r}" if isinstance(read, Checkpoint) else show(read)
-    raise Finding(f"{what} gave {held}; the contract wants None")
+    raise Violation(f"{what} gave {held}; the contract wants None")
 
 
 def same_steps(wrote: Sequence[Checkpoint], read: Sequence[Checkpoint], what: str) -> None:
     """Expect the same checkpoints in the same order."""
     wanted, got = [checkpoint.step for checkpoint in wrote], [checkpoint.step for checkpoint in read]
     if wanted != got:
-        raise Finding(f"{what} gave the steps {show(got)}; the contract wants {show(wanted)}")
+        raise Violation(f"{what} gave the steps {show(got)}; the contract wants {show(wanted)}")
     for before, after in zip(wrote, read, strict=True):
         same(before, after, f"{what}, step {before.step}")
 
@@ -111,7 +111,7 @@ def same_runs(wanted: Sequence[str], got: Sequence[RunSummary], what: str) -> No
     """Expect the summaries of these runs in this order."""
     ids = [summary.run_id for summary in got]
     if ids != list(wanted):
-        raise Finding(f"{what} gave the runs {show(ids)}; the contract wants {show(list(wanted))}")
+        raise Violation(f"{what} gave the runs {show(ids)}; the contract wants {show(list(wanted))}")
 
 
 def same_summary(latest: Checkpoint | RunSummary, got: RunSummary, what: str) -> None:
@@ -119,6 +119,6 @@ def same_summary(latest: Checkpoint | RunSummary, got: RunSummary, what: str) ->
     wanted = latest if isinstance(latest, RunSummary) else RunSummary.from_checkpoint(latest)
     found = list(differences(wanted, got, ""))
     if found:
-        raise Finding(
+        raise Violation(
             f"{what}: " + "; ".join(line.replace("wrote", "the latest checkpoint says") for line in found[:3])
         )

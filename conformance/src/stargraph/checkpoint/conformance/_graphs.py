@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from stargraph.graph import Context, Graph
 
 BEFORE: Final[dict[str, Callable[[str], Awaitable[None]]]] = {}
-"""What a check wants to happen before a node of a run: by run id; it is told the node."""
+"""What a check wants to happen before a node of a run: by run id; called with the node."""
 
 _HERE: Final = "stargraph.checkpoint.conformance._graphs"
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from stargraph.checkpoint.conformance._compare import show
-from stargraph.checkpoint.conformance._findings import Finding
+from stargraph.checkpoint.conformance._expect import Violation
 from stargraph.checkpoint.protocol import (
     PRUNED_BY_DEFAULT,
     Checkpoint,
@@ -23,7 +23,7 @@ from stargraph.checkpoint.protocol import (
 T = TypeVar("T")
 
 
-class CallLog:
+class DriverCalls:
     """What the driver is doing, and what it raised.
 
     Attributes:
@@ -76,7 +76,7 @@ class Handle:
         driver: the driver's own object.
     """
 
-    def __init__(self, driver: Checkpointer, log: CallLog, closing: AsyncExitStack) -> None:
+    def __init__(self, driver: Checkpointer, log: DriverCalls, closing: AsyncExitStack) -> None:
         self.driver: Any = driver
         self._log = log
         self._closing = closing
@@ -103,7 +103,7 @@ class Handle:
         what = _worded("list_runs", arguments)
         found = await self._call(what, lambda: self.driver.list_runs(**arguments))
         if not isinstance(found, list) or not all(isinstance(item, RunSummary) for item in found):
-            raise Finding(f"{what} gave {show(found)}; the contract wants a list of RunSummary")
+            raise Violation(f"{what} gave {show(found)}; the contract wants a list of RunSummary")
         return found
 
     def history(
@@ -121,7 +121,7 @@ class Handle:
     async def _iterate(self, what: str, run_id: str, arguments: dict[str, Any]) -> AsyncIterator[Checkpoint]:
         iterator = await self._call(what, lambda: _at_once(self.driver.history, run_id, arguments))
         if not hasattr(iterator, "__anext__"):
-            raise Finding(f"{what} gave {show(iterator)}; the contract wants an async iterator")
+            raise Violation(f"{what} gave {show(iterator)}; the contract wants an async iterator")
         try:
             while True:
                 try:
@@ -129,7 +129,7 @@ class Handle:
                 except StopAsyncIteration:
                     return
                 if not isinstance(item, Checkpoint):
-                    raise Finding(f"{what} yielded {show(item)}; the contract wants Checkpoints")
+                    raise Violation(f"{what} yielded {show(item)}; the contract wants Checkpoints")
                 yield item
         finally:
             if (aclose := getattr(iterator, "aclose", None)) is not None:
@@ -140,28 +140,28 @@ class Handle:
         what = _worded("search", arguments)
         page = await self._call(what, lambda: self.driver.search(**arguments))
         if not isinstance(page, RunPage):
-            raise Finding(f"{what} gave {show(page)}; the contract wants a RunPage")
+            raise Violation(f"{what} gave {show(page)}; the contract wants a RunPage")
         return page
 
     async def count_runs(self, **filters: Any) -> dict[Status, int]:
         what = _worded("count_runs", filters)
         found = await self._call(what, lambda: self.driver.count_runs(**filters))
         if not isinstance(found, dict) or not all(type(number) is int for number in found.values()):
-            raise Finding(f"{what} gave {show(found)}; the contract wants a number for each status")
+            raise Violation(f"{what} gave {show(found)}; the contract wants a number for each status")
         return found
 
     async def children(self, run_id: str) -> list[RunSummary]:
         what = f"children({run_id!r})"
         found = await self._call(what, lambda: self.driver.children(run_id))
         if not isinstance(found, list) or not all(isinstance(item, RunSummary) for item in found):
-            raise Finding(f"{what} gave {show(found)}; the contract wants a list of RunSummary")
+            raise Violation(f"{what} gave {show(found)}; the contract wants a list of RunSummary")
         return found
 
     async def delete_run(self, run_id: str) -> bool:
         what = f"delete_run({run_id!r})"
         there = await self._call(what, lambda: self.driver.delete_run(run_id))
         if not isinstance(there, bool):
-            raise Finding(f"{what} gave {show(there)}; the contract wants a bool")
+            raise Violation(f"{what} gave {show(there)}; the contract wants a bool")
         return there
 
     async def prune(
@@ -178,7 +178,7 @@ class Handle:
             lambda: self.driver.prune(older_than=older_than, statuses=statuses, keep_last=keep_last, dry_run=dry_run),
         )
         if not isinstance(report, PruneReport):
-            raise Finding(f"{what} gave {show(report)}; the contract wants a PruneReport")
+            raise Violation(f"{what} gave {show(report)}; the contract wants a PruneReport")
         return report
 
     async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
@@ -207,7 +207,7 @@ async def _at_once(call: Callable[..., Any], run_id: str, arguments: dict[str, A
 def _checkpoint(found: object, what: str) -> Checkpoint | None:
     if found is None or isinstance(found, Checkpoint):
         return found
-    raise Finding(f"{what} gave {show(found)}; the contract wants a Checkpoint or None")
+    raise Violation(f"{what} gave {show(found)}; the contract wants a Checkpoint or None")
 
 
 def _worded(name: str, arguments: Mapping[str, object]) -> str:

@@ -13,8 +13,8 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Self
 
 from stargraph.checkpoint.conformance._capabilities import Capability
-from stargraph.checkpoint.conformance._findings import Finding, HarnessError, NotEvaluated, told
-from stargraph.checkpoint.conformance._handle import CallLog, Handle
+from stargraph.checkpoint.conformance._expect import HarnessError, NotEvaluated, Violation, error_line
+from stargraph.checkpoint.conformance._handle import DriverCalls, Handle
 from stargraph.checkpoint.conformance._neighbours import Neighbours
 from stargraph.checkpoint.conformance._processes import Child, spawn
 from stargraph.checkpoint.conformance._target import Opener, Target, looks_like_driver, opened
@@ -62,7 +62,7 @@ class Kit:
         measurements: what an advisory check measured: name, value, unit.
     """
 
-    def __init__(self, surroundings: Surroundings, check_id: str, log: CallLog | None = None) -> None:
+    def __init__(self, surroundings: Surroundings, check_id: str, log: DriverCalls | None = None) -> None:
         self.surroundings = surroundings
         self.target = surroundings.target
         self.spec = surroundings.spec
@@ -71,7 +71,7 @@ class Kit:
         self.declared = surroundings.declared
         self.random = Random(f"{self.seed}:{check_id}")  # noqa: S311  # reproducible on purpose
         self.location = ""
-        self.log = log or CallLog()
+        self.log = log or DriverCalls()
         self.measurements: list[tuple[str, float, str]] = []
         self._check_id = check_id
         self._stack = AsyncExitStack()
@@ -106,7 +106,7 @@ class Kit:
         try:
             location = await self._stack.enter_async_context(self.target.location())
         except Exception as error:
-            raise HarnessError(f"the target could not make a fresh location: {told(error)}") from error
+            raise HarnessError(f"the target could not make a fresh location: {error_line(error)}") from error
         self._locations.append(location)
         return location
 
@@ -122,7 +122,7 @@ class Kit:
         self.log.leave(number)
         self._stack.push_async_exit(closing)
         if not looks_like_driver(driver):
-            raise Finding(f"the target gave {type(driver).__name__}, which has too few of the methods of a driver")
+            raise Violation(f"the target gave {type(driver).__name__}, which has too few of the methods of a driver")
         return Handle(driver, self.log, closing)
 
     async def open(self, location: str | None = None) -> Handle:

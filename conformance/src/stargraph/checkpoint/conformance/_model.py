@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from stargraph.checkpoint.conformance._capabilities import Capability
 from stargraph.checkpoint.conformance._compare import absent, same, same_runs, same_steps, same_summary
-from stargraph.checkpoint.conformance._findings import Finding, expect, refused, told
+from stargraph.checkpoint.conformance._expect import Violation, error_line, expect, refused
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._runs import NOON, begin, follow, rivals
@@ -65,14 +65,14 @@ def run_model(kit: Kit, *, examples: int, steps: int) -> str | None:
                 suppress_health_check=list(HealthCheck),
             ),
         )
-    except Finding as found:
+    except Violation as found:
         return "\n".join([str(found), *_calls_of(found)])
     except Flaky as error:
-        return "the same calls on a new store did not end in the same way twice: " + told(error)
+        return "the same calls on a new store did not end in the same way twice: " + error_line(error)
     except Exception as error:
         if (source := kit.log.source_of(error)) is None:
             raise
-        return "\n".join([f"{source} raised {told(error)}", *_calls_of(error)])
+        return "\n".join([f"{source} raised {error_line(error)}", *_calls_of(error)])
     return None
 
 

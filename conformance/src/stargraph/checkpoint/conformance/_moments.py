@@ -126,7 +126,7 @@ _BEFORE: Final = (2, 6, 14, 30, 60)
 """How many moments before the first change a call is looked at too: it has made up its mind, and not acted yet."""
 
 
-class Recorder:
+class MomentRecorder:
     """Collects moments, and those of them at which the store had changed since the moment before."""
 
     def __init__(self, location: str) -> None:

@@ -1,4 +1,4 @@
-"""Child processes, from the parent's side: they are told by JSON lines, and can be killed, stopped and continued."""
+"""Child processes as the parent sees them: controlled by JSON lines; they can be killed, stopped and continued."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
-from stargraph.checkpoint.conformance._findings import Finding, HarnessError
-from stargraph.checkpoint.conformance._handle import CallLog
+from stargraph.checkpoint.conformance._expect import HarnessError, Violation
+from stargraph.checkpoint.conformance._handle import DriverCalls
 
 _LINE_LIMIT = 1 << 20
 
@@ -21,10 +21,10 @@ class Child:
     """A running script.
 
     Attributes:
-        name: the script and the process id, as findings name it.
+        name: the script and the process id, as violations name it.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process, script: str, log: CallLog) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, script: str, log: DriverCalls) -> None:
         self.name = f"the process {script!r} (pid {process.pid})"
         self._process = process
         self._log = log
@@ -34,7 +34,7 @@ class Child:
         """Return the next thing that the process reports, or None once it has ended.
 
         Raises:
-            Finding: the driver failed in it.
+            Violation: the driver failed in it.
             HarnessError: the kit failed in it.
         """
         assert self._process.stdout is not None
@@ -51,14 +51,14 @@ class Child:
         if event["event"] == "harness-error":
             raise HarnessError(f"{self.name}: {event['message']}")
         if event["event"] == "driver-error":
-            raise Finding(f"in {self.name}, {event['message']}")
+            raise Violation(f"in {self.name}, {event['message']}")
         return event
 
     async def expect(self, kind: str) -> dict[str, Any]:
         """Return the next event, which must be of this kind."""
         event = await self.next_event()
         if event is None or event["event"] != kind:
-            raise Finding(f"{self.name} ended before it reported {kind!r}; {await self._last_words()}")
+            raise Violation(f"{self.name} ended before it reported {kind!r}; {await self._last_words()}")
         return event
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:
@@ -117,14 +117,14 @@ class Child:
         return f"exit code {code}, stderr: {lines[-1] if lines else 'empty'}"
 
 
-async def spawn(spec: str, script: str, location: str, arguments: dict[str, Any], log: CallLog) -> Child:
+async def spawn(spec: str, script: str, location: str, arguments: dict[str, Any], log: DriverCalls) -> Child:
     """Start a script of `_child` in a process of its own.
 
     Args:
         spec: the target as `package.module:name`.
         script: the name of the script.
         location: the store.
-        arguments: what the script is told, as JSON.
+        arguments: the arguments of the script, as JSON.
         log: where waiting for it is noted.
     """
     order = {"target": spec, "script": script, "location": location, "arguments": arguments, "path": sys.path}

@@ -61,7 +61,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         report = session.report()
         terminalreporter.write_line(
             f"stargraph-conformance {report.target}: level {report.level}, {report.count('pass')} of"
-            f" {sum(not check.advisory for check in report.catalogue)} checks passed, {report.count('fail')} findings"
+            f" {sum(not check.advisory for check in report.catalogue)} checks passed, {report.count('fail')} violations"
             f" (seed {report.seed})"
         )
 

@@ -36,7 +36,7 @@ def groups_of(report: Report) -> dict[str, list[Result]]:
 
 
 def show_report(report: Report, console: Console) -> None:
-    """Print the table, the findings and the level."""
+    """Print the table, the violations and the level."""
     table = Table(title=None, box=None, pad_edge=False)
     for title in ("group", "pass", "fail", "too slow", "blocked", "skip", "expected", "error", "seconds"):
         table.add_column(title, justify="left" if title == "group" else "right")
@@ -48,7 +48,7 @@ def show_report(report: Report, console: Console) -> None:
     console.print(table)
     for result in report.results:
         if result.verdict in ("fail", "too-slow", "error", "expected-failure"):
-            console.print(_finding(result))
+            console.print(_violation(result))
     for cause, ids in _blocked(report).items():
         console.print(Text.assemble("\n", ("BLOCKED", STYLES["blocked"]), f" {cause}: {', '.join(ids)}"))
     for result in report.results:
@@ -57,7 +57,7 @@ def show_report(report: Report, console: Console) -> None:
     console.print(_ending(report))
 
 
-def _finding(result: Result) -> Group:
+def _violation(result: Result) -> Group:
     style = STYLES[result.verdict]
     head = Text.assemble("\n", (result.verdict.upper(), style), " ", (result.check.id, "bold"))
     lines = Text("\n").join(Text(f"  {line}") for line in result.explained().splitlines())
@@ -80,14 +80,14 @@ def _ending(report: Report) -> str:
     return (
         f"\n{escape(report.driver)}{escape(_versions(report))}\n"
         f"level [bold {colour}]{report.level}[/]: {report.count('pass')} of {catalogue} checks passed,"
-        f" {executed} executed, {report.count('fail')} findings"
+        f" {executed} executed, {report.count('fail')} violations"
         f" (kit {kit_version()}, seed {report.seed})"
     )
 
 
 def _versions(report: Report) -> str:
-    told = ", ".join(f"{name} {number}" for name, number in report.versions.items())
-    return f" ({told})" if told else ""
+    listed = ", ".join(f"{name} {number}" for name, number in report.versions.items())
+    return f" ({listed})" if listed else ""
 
 
 def to_badge(report: Report) -> str:
@@ -177,7 +177,8 @@ def to_markdown(report: Report) -> str:
         "",
         (
             f"Level **{report.level}**: {report.count('pass')} of"
-            f" {sum(not check.advisory for check in report.catalogue)} checks passed, {report.count('fail')} findings."
+            f" {sum(not check.advisory for check in report.catalogue)} checks passed,"
+            f" {report.count('fail')} violations."
         ),
         "",
         f"- date: {report.started:%Y-%m-%d}",

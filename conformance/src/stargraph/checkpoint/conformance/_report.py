@@ -52,7 +52,7 @@ class Result:
     measurements: tuple[tuple[str, float, str], ...] = ()
 
     def explained(self) -> str:
-        """The finding with what the contract says and what usually causes it."""
+        """The violation with what the contract says and what usually causes it."""
         lines = [self.message]
         if self.verdict in ("fail", "expected-failure"):
             lines.append(f"contract ({self.check.contract}): {self.check.reason}")
@@ -110,7 +110,7 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0 conformant, 1 findings, 2 nothing or only partly evaluated, 3 the kit or its surroundings failed."""
+        """0 conformant, 1 violations, 2 nothing or only partly evaluated, 3 the kit or its surroundings failed."""
         if self.count("fail"):
             return 1
         if self.count("error"):

@@ -17,7 +17,7 @@ from typing import Final, Self
 
 from stargraph.checkpoint.conformance._capabilities import HOOKS, PROTOCOLS, Capability, hook_name
 from stargraph.checkpoint.conformance._catalogue import catalogue
-from stargraph.checkpoint.conformance._findings import Finding, HarnessError, NotEvaluated, told
+from stargraph.checkpoint.conformance._expect import HarnessError, NotEvaluated, Violation, error_line
 from stargraph.checkpoint.conformance._kit import Kit, Surroundings
 from stargraph.checkpoint.conformance._neighbours import Neighbours
 from stargraph.checkpoint.conformance._registry import Check
@@ -281,17 +281,17 @@ def _classify(error: BaseException, outcome: _Outcome) -> None:
     """Tell the driver's failures from the kit's own."""
     assert outcome.kit is not None
     source = outcome.kit.log.source_of(error)
-    if isinstance(error, Finding):
+    if isinstance(error, Violation):
         outcome.verdict, outcome.message = "fail", str(error)
     elif isinstance(error, NotEvaluated):
         outcome.verdict, outcome.message = "skip", str(error)
     elif source is not None and not isinstance(error, HarnessError):
-        outcome.verdict, outcome.message = "fail", f"{source} raised {told(error)}"
+        outcome.verdict, outcome.message = "fail", f"{source} raised {error_line(error)}"
     else:
-        outcome.verdict, outcome.message = "error", told(error)
+        outcome.verdict, outcome.message = "error", error_line(error)
         outcome.details = "" if isinstance(error, HarnessError) else "".join(traceback.format_exception(error)[-8:])
         return
-    raised = error.__cause__ if isinstance(error, Finding) else error
+    raised = error.__cause__ if isinstance(error, Violation) else error
     if raised is not None:
         outcome.details = _driver_frames(raised)
 
@@ -347,7 +347,7 @@ def run(
         seed: what chance is seeded with; a random one where None. The report tells it.
         deadline: how much longer than by default a check may take; 2 doubles the time.
         keep: a folder for copies of the stores of checks that fail, if they are files; none are kept if None.
-        progress: is told every result as it comes.
+        progress: called with each result as it comes.
 
     Returns:
         The report.
@@ -358,7 +358,7 @@ def run(
     chosen = select(tuple(only), quick=quick)
     number = random.SystemRandom().randrange(2**31) if seed is None else seed
     with Session(target, number, deadline, thorough=not quick, keep=keep) as session:
-        session.target  # noqa: B018  # a target that cannot be imported is told at once
+        session.target  # noqa: B018  # a target that cannot be imported is reported at once
         for check in chosen:
             result = session.result(check)
             if progress is not None:

@@ -33,7 +33,7 @@ class _Server:
     async def _answer(self, request: dict[str, Any]) -> None:
         try:
             result = await self._call(request)
-        except Exception as error:  # noqa: BLE001  # told to the other side, where it is judged
+        except Exception as error:  # noqa: BLE001  # reported to the other side, which judges it
             self._send({"id": request["id"], "error": error_to_wire(error)})
         else:
             self._send({"id": request["id"], "result": result})

@@ -18,8 +18,8 @@ from datetime import timedelta
 from typing import Any, Final, TypeAlias
 
 from stargraph.checkpoint.codec import decode, encode
-from stargraph.checkpoint.conformance._findings import told
-from stargraph.checkpoint.conformance._moments import Moment, Recorder, Watch
+from stargraph.checkpoint.conformance._expect import error_line
+from stargraph.checkpoint.conformance._moments import Moment, MomentRecorder, Watch
 from stargraph.checkpoint.conformance._runs import NOON, begin, executor_id, follow, noise
 from stargraph.checkpoint.conformance._scene import Scene
 from stargraph.checkpoint.conformance._target import opened
@@ -70,9 +70,9 @@ def _play(scene: Scene, order: dict[str, Any]) -> int:
     watch.install()
     try:
         asyncio.run(_perform(scene, order, watch))
-    except BaseException as error:  # noqa: BLE001  # told to the parent, whose verdict it becomes
+    except BaseException as error:  # noqa: BLE001  # reported to the parent, which judges it
         watch.disarm()
-        scene.report("driver-error", message=told(error))
+        scene.report("driver-error", message=error_line(error))
         return 1
     return 0
 
@@ -80,13 +80,13 @@ def _play(scene: Scene, order: dict[str, Any]) -> int:
 async def _perform(scene: Scene, order: dict[str, Any], watch: Watch) -> None:
     async with opened(scene.target, order["location"]) as driver:
         call = await _CALLS[order["call"]](scene, driver, order)
-        recorder = Recorder(order["location"]) if order["moment"] is None else None
+        recorder = MomentRecorder(order["location"]) if order["moment"] is None else None
         watch.arm(recorder or _at(Moment(*order["moment"]), order["signal"]))
         try:
             await call()
         except CheckpointError as error:
             watch.disarm()
-            scene.report("refused", kind=type(error).__name__, told=told(error))
+            scene.report("refused", kind=type(error).__name__, error=error_line(error))
         else:
             watch.disarm()
             scene.report("acked")
@@ -119,7 +119,7 @@ async def _write_many(scene: Scene, driver: Any, order: dict[str, Any]) -> _Call
 
 
 async def _next_steps(scene: Scene, driver: Any, order: dict[str, Any], count: int) -> list[Any]:
-    """The next steps of the run, which the parent is told of before they are written."""
+    """The next steps of the run, which are announced to the parent before they are written."""
     await driver.bootstrap()
     latest = await driver.read_latest(order["run_id"])
     chance = random.Random(order["seed"])  # noqa: S311  # the same content each time it is played

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from stargraph.checkpoint.conformance._findings import Finding, HarnessError, NotEvaluated
+from stargraph.checkpoint.conformance._expect import HarnessError, NotEvaluated, Violation
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._moments import Moment
 from stargraph.checkpoint.conformance._processes import Child
@@ -24,20 +24,20 @@ _MOST_OTHERS: Final = 6
 
 @dataclass
 class Played:
-    """What a process told of its call before it ended.
+    """What a process reported of its call before it ended.
 
     Attributes:
         digests: of the checkpoints that it was about to write.
         acked: the call returned.
         kind: the class of the error that it raised.
-        told: that error as one line.
+        error: that error as one line.
         killed: it did not end by itself.
     """
 
     digests: tuple[str, ...] = ()
     acked: bool = False
     kind: str = ""
-    told: str = ""
+    error: str = ""
     killed: bool = False
 
 
@@ -71,7 +71,7 @@ class Stage:
             if event["event"] == "recorded":
                 found = [Moment(*moment) for moment in [*event["changed"], *event["others"]]]
             elif event["event"] == "refused":
-                raise Finding(f"{call} in another process raised {event['told']}")
+                raise Violation(f"{call} in another process raised {event['error']}")
         return found
 
     async def kill_at(self, moment: Moment, call: str, *, run_id: str = "", size: int = 0) -> Played:
@@ -83,7 +83,7 @@ class Stage:
         """Play a call, and freeze its process at a moment (SIGSTOP).
 
         Returns:
-            What it told, where it ended without coming to that moment; None where it is frozen: `wake` it then.
+            Its report if it ended before it reached that moment; None if it is frozen: `wake` it then.
         """
         await self._order(call, moment, signal.SIGSTOP, run_id, size)
         self._frozen = Played()
@@ -94,7 +94,7 @@ class Stage:
         return self._frozen
 
     async def wake(self) -> Played:
-        """Let the frozen process go on, and return what it told."""
+        """Let the frozen process go on, and return its report."""
         await self._child.tell(WAKE)
         return await self.rest(self._frozen)
 
@@ -138,6 +138,6 @@ def _note(played: Played, event: dict[str, Any]) -> None:
         case "acked":
             played.acked = True
         case "refused":
-            played.kind, played.told = event["kind"], event["told"]
+            played.kind, played.error = event["kind"], event["error"]
         case "ended":
             played.killed = event["killed"]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from stargraph.checkpoint.conformance._capabilities import Capability
-from stargraph.checkpoint.conformance._findings import Finding, HarnessError
+from stargraph.checkpoint.conformance._expect import HarnessError, Violation
 from stargraph.checkpoint.protocol import Checkpointer
 
 Opener: TypeAlias = Callable[[str], Checkpointer | AbstractAsyncContextManager[Checkpointer]]
@@ -124,7 +124,7 @@ async def opened(target: Target, location: str, opener: Opener | None = None) ->
     if thing is None:
         raise HarnessError(f"{_named(target.open)} returned None: it must return the driver for that location")
     if not hasattr(thing, "__aenter__"):
-        raise Finding(
+        raise Violation(
             f"{_named(target.open)} returned {type(thing).__name__}, which has none of the methods of a driver"
             f" ({', '.join(REQUIRED_METHODS)}), and is no async context manager that yields one"
         )

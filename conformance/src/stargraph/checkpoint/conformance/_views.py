@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from stargraph.checkpoint.conformance._capabilities import Capability
 from stargraph.checkpoint.conformance._compare import absent, same, same_runs, same_steps, same_summary
-from stargraph.checkpoint.conformance._findings import Finding, expect
+from stargraph.checkpoint.conformance._expect import Violation, expect
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary, Status
 
@@ -69,7 +69,7 @@ async def agree(handle: Handle, book: Book, declared: Collection[Capability], wh
         handle: the handle.
         book: what the store should hold.
         declared: the capabilities whose methods are called.
-        when: what happened before, and who reads, as findings end.
+        when: what happened before, and who reads, as violations end.
     """
     await runs_agree(handle, book, declared, when)
     wanted = book.summaries()
@@ -257,7 +257,7 @@ async def pages(handle: Handle, **filters: Any) -> list[RunSummary]:
         cursor = page.next_cursor
         if cursor is None:
             return items
-    raise Finding("search() still gave a next_cursor after 2000 pages")
+    raise Violation("search() still gave a next_cursor after 2000 pages")
 
 
 def _worded(arguments: dict[str, Any]) -> str:

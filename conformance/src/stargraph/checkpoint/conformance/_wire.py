@@ -133,12 +133,12 @@ def error_to_wire(error: BaseException) -> dict[str, Any]:
     }
 
 
-def error_from_wire(told: Mapping[str, Any]) -> Exception:
-    """Return the error that a process told."""
-    kind, message = told.get("class"), str(told.get("message"))
+def error_from_wire(fields: Mapping[str, Any]) -> Exception:
+    """Return the error that a process reported."""
+    kind, message = fields.get("class"), str(fields.get("message"))
     if kind == "ValueError":
         return ValueError(message)
     make: Callable[..., CheckpointError] | None = _ERRORS.get(str(kind))
     if make is None:
         return ForeignError(f"{kind}: {message}")
-    return make(message, reason=str(told.get("reason")), run_id=told.get("run_id"), step=told.get("step"))
+    return make(message, reason=str(fields.get("reason")), run_id=fields.get("run_id"), step=fields.get("step"))

@@ -110,7 +110,7 @@ class DriverProcess:
         for line in process.stdout:
             try:
                 answer = json.loads(line)
-            except ValueError:  # what is no answer ends the process: nothing can be told from it any more
+            except ValueError:  # what is no answer ends the process: nothing it says can be trusted any more
                 process.kill()
                 break
             future = self._waiting.pop(answer["id"], None)
@@ -303,8 +303,8 @@ def stdio_target(
     process = DriverProcess(command)
 
     def versions() -> dict[str, str]:
-        told = process.hello()
-        return {str(name): str(value) for name, value in told.items() if name != "protocol"}
+        hello = process.hello()
+        return {str(name): str(value) for name, value in hello.items() if name != "protocol"}
 
     return Target(
         open=lambda where: kind(process, where),

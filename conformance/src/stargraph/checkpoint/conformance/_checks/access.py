@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from stargraph.checkpoint.conformance._compare import same
-from stargraph.checkpoint.conformance._findings import Finding, NotEvaluated, expect, refused, together, told
+from stargraph.checkpoint.conformance._expect import NotEvaluated, Violation, error_line, expect, refused, together
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._moments import fingerprint
@@ -82,7 +82,7 @@ async def by_url(kit: Kit) -> None:
     except (ValueError, CheckpointError):
         pass
     else:
-        raise Finding(f"from_url took the option 'tiemout', which no driver has: {mistyped!r}")
+        raise Violation(f"from_url took the option 'tiemout', which no driver has: {mistyped!r}")
     scheme = url.partition("://")[0]
     expect(
         scheme in {info.scheme for info in installed_drivers()},
@@ -163,7 +163,7 @@ async def encrypted(kit: Kit) -> None:
     location = await kit.fresh_location()
     handle = await _with_keys(kit, location, _MINE)
     if getattr(handle.driver, "encrypted", False) is not True:
-        raise Finding(f"{_KEYS} is set, and the handle says that it does not encrypt, and opens the store")
+        raise Violation(f"{_KEYS} is set, and the handle says that it does not encrypt, and opens the store")
     moment = NOON + timedelta(seconds=1)
     call = RecordedCall(kind="call", task_id="t", name="n", occurrence=0, result=[_MARKER], started_at=moment)
     question = Interrupt(id="q", task_id="t", node="n", prompt=_MARKER, payload={"k": _MARKER}, asked_at=moment)
@@ -203,10 +203,10 @@ async def _unreadable(kit: Kit, location: str, keys: str | None) -> None:
         except CheckpointError:
             return
         except Exception as error:
-            raise Finding(
-                f"reading {what} raised {told(error)}; the contract wants CheckpointCorruptedError"
+            raise Violation(
+                f"reading {what} raised {error_line(error)}; the contract wants CheckpointCorruptedError"
             ) from error
-    raise Finding(f"read_latest('run') of {what} gave {found!r}")
+    raise Violation(f"read_latest('run') of {what} gave {found!r}")
 
 
 async def _search_bytes(kit: Kit, location: str, steps: list[int]) -> int:
@@ -251,9 +251,9 @@ async def older_format(kit: Kit) -> None:
             except StoreVersionError:
                 await refused(handle.write(begin("other")), "write", CheckpointError, "not-bootstrapped")
             except Exception as error:
-                raise Finding(
-                    f"bootstrap() of an older store raised {told(error)}; the contract wants StoreVersionError or a"
-                    " migrated store"
+                raise Violation(
+                    f"bootstrap() of an older store raised {error_line(error)}; the contract wants StoreVersionError or"
+                    " a migrated store"
                 ) from error
             else:
                 await agree(handle, book, kit.declared, "after bootstrap() of an older store")
@@ -314,7 +314,7 @@ async def _reached(call: Awaitable[object], what: str) -> bool:
     except StoreUnavailableError:
         return False
     except Exception as error:
-        raise Finding(f"{what} raised {told(error)}; the contract wants StoreUnavailableError") from error
+        raise Violation(f"{what} raised {error_line(error)}; the contract wants StoreUnavailableError") from error
     return True
 
 
@@ -324,7 +324,7 @@ async def _exact(handle: Handle, checkpoint: Any, what: str) -> None:
     except StoreUnavailableError:
         return
     except Exception as error:
-        raise Finding(f"{what} raised {told(error)}; the contract wants StoreUnavailableError") from error
+        raise Violation(f"{what} raised {error_line(error)}; the contract wants StoreUnavailableError") from error
     same(checkpoint, found, what)
 
 
@@ -371,10 +371,10 @@ async def _sound_or_refused(kit: Kit, handle: Handle, book: Book, when: str) -> 
             for checkpoint in steps:
                 what = f"read_at_step({checkpoint.run_id!r}, {checkpoint.step}) {when}"
                 same(checkpoint, await handle.read_at_step(checkpoint.run_id, checkpoint.step), what)
-    except Finding:
+    except Violation:
         raise
     except Exception as error:  # noqa: BLE001  # any refusal is loud enough: nothing was lost
-        return told(error)
+        return error_line(error)
     return None
 
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from stargraph.checkpoint.conformance._cancelling import WAITS, cancelled_at
 from stargraph.checkpoint.conformance._compare import absent, same, same_runs
-from stargraph.checkpoint.conformance._findings import Finding, expect, refused
+from stargraph.checkpoint.conformance._expect import Violation, expect, refused
 from stargraph.checkpoint.conformance._growing import grown_run
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
@@ -80,7 +80,7 @@ async def again_is_noop(kit: Kit) -> None:
         try:
             await handle.write_many(part)
         except CheckpointError as error:
-            raise Finding(f"write_many of steps that are stored in part raised {error.message}") from error
+            raise Violation(f"write_many of steps that are stored in part raised {error.message}") from error
     expect(
         await _prefix(handle, steps, "write_many of overlapping batches") == 8, "write_many did not store every step"
     )
@@ -259,7 +259,7 @@ async def killed(kit: Kit) -> None:
             if step >= count:
                 absent(found, f"read_at_step({run_id!r}, {step}) after {what}, above the latest step {count - 1}")
             elif found is None or found.digest != digest:
-                raise Finding(f"read_at_step({run_id!r}, {step}) after {what} gave no or another checkpoint")
+                raise Violation(f"read_at_step({run_id!r}, {step}) after {what} gave no or another checkpoint")
         await handle.write(begin(run_id) if latest is None else follow(latest, executor_id=executor_id(2)))
 
 

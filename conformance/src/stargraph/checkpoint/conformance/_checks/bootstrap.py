@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from stargraph.checkpoint.conformance._capabilities import PROTOCOLS, methods_of
 from stargraph.checkpoint.conformance._compare import absent, same, same_runs
-from stargraph.checkpoint.conformance._findings import Finding, expect, refused, together, told
+from stargraph.checkpoint.conformance._expect import Violation, error_line, expect, refused, together
 from stargraph.checkpoint.conformance._handle import naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
@@ -43,7 +43,7 @@ async def methods(kit: Kit) -> None:
         try:
             inspect.signature(method).bind(*positional, **named)
         except TypeError as error:
-            raise Finding(f"{name} cannot be called as the protocol says: {error}") from error
+            raise Violation(f"{name} cannot be called as the protocol says: {error}") from error
         expect(
             inspect.iscoroutinefunction(inspect.unwrap(method)),
             f"{name} is not a coroutine function (`async def`)",
@@ -176,8 +176,8 @@ async def eight_handles(kit: Kit) -> None:
         outcomes = await asyncio.gather(*map(use, range(8)), return_exceptions=True)
         failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         if failures:
-            raise Finding(
-                f"{len(failures)} of 8 handles failed that bootstrapped one store at once: {told(failures[0])}"
+            raise Violation(
+                f"{len(failures)} of 8 handles failed that bootstrapped one store at once: {error_line(failures[0])}"
             ) from failures[0]
         wanted = [f"run-{number}" for number in range(8)]
         same_runs(wanted, await handles[0].list_runs(), "list_runs() after 8 handles bootstrapped at once")
@@ -226,11 +226,13 @@ async def newer_format_refused(kit: Kit) -> None:
             except StoreVersionError:
                 await refused(handle.write(begin("other")), naming(begin("other")), CheckpointError, "not-bootstrapped")
             except Exception as error:
-                raise Finding(
-                    f"bootstrap() of a newer store raised {told(error)}; the contract wants StoreVersionError"
+                raise Violation(
+                    f"bootstrap() of a newer store raised {error_line(error)}; the contract wants StoreVersionError"
                 ) from error
             else:
-                raise Finding(f"{attempt} bootstrap() of a newer store succeeded; the contract wants StoreVersionError")
+                raise Violation(
+                    f"{attempt} bootstrap() of a newer store succeeded; the contract wants StoreVersionError"
+                )
             await handle.leave()
     again = await kit.open()
     for checkpoint in steps:

@@ -8,7 +8,7 @@ from typing import Final
 
 from stargraph.checkpoint.conformance._cancelling import WAITS, cancelled_at
 from stargraph.checkpoint.conformance._compare import absent, same
-from stargraph.checkpoint.conformance._findings import Finding, attempt, expect, told
+from stargraph.checkpoint.conformance._expect import Violation, attempt, error_line, expect
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
@@ -78,7 +78,7 @@ async def _second_step(handle: Handle, steps: list[Checkpoint]) -> None:
 async def _again(handle: Handle, checkpoint: Checkpoint, what: str) -> None:
     refusal = await attempt(handle.write(checkpoint))
     if refusal is not None:
-        raise Finding(f"writing the same checkpoint again after {what} raised {told(refusal)}") from refusal
+        raise Violation(f"writing the same checkpoint again after {what} raised {error_line(refusal)}") from refusal
 
 
 @group.check(
@@ -102,7 +102,9 @@ async def outcome_is_settled(kit: Kit) -> None:
         other = rival(second, first)
         refusal = await attempt(handle.write(other))
         if refusal is not None and not isinstance(refusal, CheckpointConflictError):
-            raise Finding(f"{naming(other)} by another executor after {what} raised {told(refusal)}") from refusal
+            raise Violation(
+                f"{naming(other)} by another executor after {what} raised {error_line(refusal)}"
+            ) from refusal
         winner = other if refusal is None else second
         following = follow(winner)
         await handle.write(following)
@@ -190,10 +192,10 @@ async def many(kit: Kit) -> None:
             if isinstance(outcome, asyncio.CancelledError) and number % 2 == 0:
                 continue
             if isinstance(outcome, BaseException):
-                raise Finding(
-                    f"a write beside cancelled ones raised {told(outcome)}"
+                raise Violation(
+                    f"a write beside cancelled ones raised {error_line(outcome)}"
                     if number % 2
-                    else f"a cancelled write raised {told(outcome)}; the contract wants CancelledError"
+                    else f"a cancelled write raised {error_line(outcome)}; the contract wants CancelledError"
                 ) from outcome
         for steps in runs:
             for checkpoint in steps:

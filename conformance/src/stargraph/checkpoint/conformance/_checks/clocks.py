@@ -7,7 +7,7 @@ from typing import Final
 
 from stargraph.checkpoint.conformance._clock import describe
 from stargraph.checkpoint.conformance._compare import same, same_runs
-from stargraph.checkpoint.conformance._findings import refused
+from stargraph.checkpoint.conformance._expect import refused
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group

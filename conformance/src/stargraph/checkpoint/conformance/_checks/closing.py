@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from stargraph.checkpoint.conformance._compare import same, same_steps
-from stargraph.checkpoint.conformance._findings import Finding, expect, refused, together, told
+from stargraph.checkpoint.conformance._expect import Violation, error_line, expect, refused, together
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
@@ -42,7 +42,7 @@ async def context_manager(kit: Kit) -> None:
     except _Passing:
         pass
     else:
-        raise Finding("`async with` swallowed an exception of its body")
+        raise Violation("`async with` swallowed an exception of its body")
     await refused(second.read_latest("run"), "read_latest after `async with`", CheckpointError, "closed")
 
 
@@ -85,12 +85,12 @@ async def before_bootstrap(kit: Kit) -> None:
             # Both words fit: it was not bootstrapped, and it was closed.
             expect(
                 error.reason in ("not-bootstrapped", "closed"),
-                f"{what} raised {told(error)}; the contract wants the reason 'not-bootstrapped' or 'closed'",
+                f"{what} raised {error_line(error)}; the contract wants the reason 'not-bootstrapped' or 'closed'",
             )
         except Exception as error:
-            raise Finding(f"{what} raised {told(error)}; the contract wants CheckpointError") from error
+            raise Violation(f"{what} raised {error_line(error)}; the contract wants CheckpointError") from error
         else:
-            raise Finding(f"{what} succeeded; the contract wants CheckpointError")
+            raise Violation(f"{what} succeeded; the contract wants CheckpointError")
     await handle.close()
     await handle.bootstrap()
     steps = chain()
@@ -178,18 +178,19 @@ async def every_call_in_flight(kit: Kit) -> None:
         await handle.close()
         outcomes = dict(zip(tasks, await asyncio.gather(*tasks.values(), return_exceptions=True), strict=True))
         for name, outcome in outcomes.items():
-            if isinstance(outcome, Finding):
+            if isinstance(outcome, Violation):
                 raise outcome
             if isinstance(outcome, BaseException) and not isinstance(outcome, CheckpointError):
-                raise Finding(
-                    f"{name} beside close() raised {told(outcome)}; the contract wants its result or CheckpointError"
+                raise Violation(
+                    f"{name} beside close() raised {error_line(outcome)};"
+                    " the contract wants its result or CheckpointError"
                 ) from outcome
         counts = await asyncio.gather(*writes.values(), return_exceptions=True)
         await handle.bootstrap()
         book.wrote(*steps)
         for run, count in zip(new, counts, strict=True):
             if isinstance(count, BaseException):
-                raise Finding(f"a write beside close() raised {told(count)}") from count
+                raise Violation(f"a write beside close() raised {error_line(count)}") from count
             latest = await handle.read_latest(run[0].run_id)
             last = -1 if latest is None else latest.step
             what = f"{count} steps of {run[0].run_id!r} were acknowledged beside close(), and {last + 1} are there"
@@ -262,6 +263,7 @@ async def with_calls_in_flight(kit: Kit) -> None:
                 what = f"read_latest({checkpoint.run_id!r}), whose write was acknowledged beside close()"
                 same(checkpoint, await handle.read_latest(checkpoint.run_id), what)
             elif not isinstance(outcome, CheckpointError):
-                raise Finding(
-                    f"a write beside close() raised {told(outcome)}; the contract wants success or CheckpointError"
+                raise Violation(
+                    f"a write beside close() raised {error_line(outcome)};"
+                    " the contract wants success or CheckpointError"
                 ) from outcome

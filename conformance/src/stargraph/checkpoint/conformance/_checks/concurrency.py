@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from stargraph.checkpoint.conformance._compare import same, same_runs
-from stargraph.checkpoint.conformance._findings import Finding, attempt, expect, together, told
+from stargraph.checkpoint.conformance._expect import Violation, attempt, error_line, expect, together
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._linearizability import Call, violation
@@ -102,8 +102,8 @@ async def _contend(handles: Sequence[Handle], count: int) -> None:
         acked = [candidate for candidate, outcome in zip(candidates, outcomes, strict=True) if outcome is None]
         for outcome in outcomes:
             if outcome is not None and not isinstance(outcome, CheckpointConflictError):
-                raise Finding(
-                    f"one of {count} conflicting writes of step {step} raised {told(outcome)};"
+                raise Violation(
+                    f"one of {count} conflicting writes of step {step} raised {error_line(outcome)};"
                     " the contract wants CheckpointConflictError"
                 ) from outcome
         expect(len(acked) == 1, f"{len(acked)} of {count} conflicting writes of step {step} were acknowledged")
@@ -232,14 +232,16 @@ async def _write_next(handle: Handle, number: int, turn: int, calls: list[Call],
         await asyncio.sleep(0.01)
         refusal = await attempt(handle.write(mine))
     if refusal is not None and not isinstance(refusal, CheckpointConflictError):
-        raise Finding(f"a write that came too late raised {told(refusal)}; the contract wants CheckpointConflictError")
+        raise Violation(
+            f"a write that came too late raised {error_line(refusal)}; the contract wants CheckpointConflictError"
+        )
     outcome = "conflict" if refusal else "acked"
     calls.append(Call("write", mine.step, mine.digest, outcome, began, next(clock)))  # type: ignore[arg-type]
 
 
 @group.check(
     "neighbours_of_a_refusal",
-    "Of writes that are made at once, some of which are refused or cancelled, each is told what became of itself: the "
+    "Of writes that are made at once, some of which are refused or cancelled, each reports its own outcome: the "
     "good ones are stored, and the refused ones are not.",
     contract="write; cancellation",
     usual_cause="Writes that share a commit share its outcome too: one that is refused takes the others with it, or "
@@ -275,7 +277,7 @@ async def neighbours_of_a_refusal(kit: Kit) -> None:
             what = f"{naming(given)} beside others that were refused and cancelled"
             if kind == "good":
                 if outcome is not None:
-                    raise Finding(f"{what} raised {outcome!r}; it is a good one")
+                    raise Violation(f"{what} raised {outcome!r}; it is a good one")
             elif kind == "cancelled":
                 refusal = await attempt(handle.write(given))
                 expect(refusal is None, f"{what}: written again after it was cancelled, it was refused: {refusal!r}")
@@ -292,7 +294,7 @@ async def neighbours_of_a_refusal(kit: Kit) -> None:
 
 def _raise_first(outcomes: Sequence[object], who: str) -> None:
     for outcome in outcomes:
-        if isinstance(outcome, Finding):
+        if isinstance(outcome, Violation):
             raise outcome
         if isinstance(outcome, BaseException):
-            raise Finding(f"{who} raised {told(outcome)}") from outcome
+            raise Violation(f"{who} raised {error_line(outcome)}") from outcome

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
 from stargraph.checkpoint.conformance._compare import same
-from stargraph.checkpoint.conformance._findings import Finding, HarnessError, told
+from stargraph.checkpoint.conformance._expect import HarnessError, Violation, error_line
 from stargraph.checkpoint.conformance._growing import grown_run
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
@@ -68,8 +68,8 @@ async def _exact_or_refused_read(wrote: Checkpoint, read: Awaitable[object], nam
     except (CheckpointCorruptedError, StoreVersionError):
         return
     except Exception as error:
-        raise Finding(
-            f"{name} after {what} raised {told(error)}; the contract wants CheckpointCorruptedError"
+        raise Violation(
+            f"{name} after {what} raised {error_line(error)}; the contract wants CheckpointCorruptedError"
         ) from error
     same(wrote, found, f"{name} after {what}, which must be refused or read exactly")
 

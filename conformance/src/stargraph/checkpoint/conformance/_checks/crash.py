@@ -7,7 +7,7 @@ import time
 from typing import Final
 
 from stargraph.checkpoint.conformance._compare import same, same_runs
-from stargraph.checkpoint.conformance._findings import Finding, expect, together, told
+from stargraph.checkpoint.conformance._expect import Violation, error_line, expect, together
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._processes import Child
@@ -24,7 +24,7 @@ _TEARS: Final = 6
 
 
 async def _acknowledged(child: Child, least: int) -> dict[int, str]:
-    """Listen until so many writes were acknowledged, kill the process, and return all that it had told."""
+    """Listen until so many writes were acknowledged, kill the process, and return all that it reported."""
     acked: dict[int, str] = {}
     async for event in child.events():
         acked[event["step"]] = event["digest"]
@@ -32,7 +32,7 @@ async def _acknowledged(child: Child, least: int) -> dict[int, str]:
             child.kill()
     code, stderr = await child.ended()
     if len(acked) < least:
-        raise Finding(f"{child.name} ended by itself with exit code {code}: {stderr.strip()[-300:]}")
+        raise Violation(f"{child.name} ended by itself with exit code {code}: {stderr.strip()[-300:]}")
     return acked
 
 
@@ -45,7 +45,9 @@ async def _whole(handle: Handle, run_id: str) -> int:
     for step in range(latest.step + 1):
         found = await handle.read_at_step(run_id, step)
         if found is None:
-            raise Finding(f"read_at_step({run_id!r}, {step}) gave None after a kill; the latest step is {latest.step}")
+            raise Violation(
+                f"read_at_step({run_id!r}, {step}) gave None after a kill; the latest step is {latest.step}"
+            )
         found.ensure_valid()
         expect(found.previous_digest == previous, f"step {step} of {run_id!r} does not follow the step before it")
         previous = found.digest
@@ -59,7 +61,7 @@ async def _still_there(handle: Handle, run_id: str, acked: dict[int, str], what:
         found = await handle.read_at_step(run_id, step)
         if found is None or found.digest != digest:
             state = "is not there" if found is None else "is another one"
-            raise Finding(
+            raise Violation(
                 f"step {step} of {run_id!r} was acknowledged before {what}, and {state};"
                 f" {len(acked)} steps were acknowledged"
             )
@@ -80,9 +82,9 @@ async def kill9_acked_survive(kit: Kit) -> None:
     for turn in range(2):
         sizes = (10, 200_000)
         children = [await kit.child("burst", run_id=f"run-{turn}-{size}", size=size) for size in sizes]
-        told = await together(*(_acknowledged(child, kit.random.randint(5, 25)) for child in children))
+        reports = await together(*(_acknowledged(child, kit.random.randint(5, 25)) for child in children))
         handle = await kit.open()
-        for size, acked in zip(sizes, told, strict=True):
+        for size, acked in zip(sizes, reports, strict=True):
             run_id = f"run-{turn}-{size}"
             await _still_there(handle, run_id, acked, "its process was killed")
         await handle.leave()
@@ -199,7 +201,7 @@ async def _goes_on(kit: Kit, run_id: str, steps: list[Checkpoint], played: Playe
     try:
         last = await _whole(newcomer, run_id)
     except CheckpointError as error:
-        raise Finding(f"reading {run_id!r} after {what} raised {told(error)}") from error
+        raise Violation(f"reading {run_id!r} after {what} raised {error_line(error)}") from error
     least = len(steps) - 1 + (len(played.digests) if played.acked else 0)
     most = len(steps) - 1 + len(played.digests)
     expect(least <= last <= most, f"{run_id!r} ends at step {last} after {what}; expected is {least} to {most}")
@@ -268,8 +270,8 @@ async def no_room(kit: Kit) -> None:
         what = f"a file could not grow beyond {room} bytes"
         async for event in child.events():
             if event["event"] == "raised":
-                raise Finding(
-                    f"a write of step {event['step']} while {what} raised {event['told']};"
+                raise Violation(
+                    f"a write of step {event['step']} while {what} raised {event['error']};"
                     " the contract wants StoreUnavailableError"
                 )
             if event["event"] == "unavailable":

@@ -7,7 +7,7 @@ from random import Random
 from typing import Final
 
 from stargraph.checkpoint.conformance._compare import absent, same, same_runs, show
-from stargraph.checkpoint.conformance._findings import Finding, attempt, expect, refused, refused_argument
+from stargraph.checkpoint.conformance._expect import Violation, attempt, expect, refused, refused_argument
 from stargraph.checkpoint.conformance._growing import grown, grown_run
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
@@ -216,14 +216,14 @@ async def prune_dry_run(kit: Kit) -> None:
     handle = await kit.open()
     first, second = chain("first", 9, last_status="done"), chain("second", 4, last_status="done")
     await _written(handle, first, second)
-    told = await handle.prune(older_than=_LATER, keep_last=2, dry_run=True)
+    planned = await handle.prune(older_than=_LATER, keep_last=2, dry_run=True)
     for steps in (first, second):
         kept = await _there(handle, steps, "prune(dry_run=True)")
         expect(len(kept) == len(steps), f"prune(dry_run=True) took steps of {steps[0].run_id!r}")
-    expect(told.dry_run, "the report of prune(dry_run=True) says dry_run=False")
+    expect(planned.dry_run, "the report of prune(dry_run=True) says dry_run=False")
     done = await handle.prune(older_than=_LATER, keep_last=2)
     wanted = done.model_copy(update={"dry_run": True})
-    expect(told == wanted, f"prune(dry_run=True) reported {show(told)}; prune then removed {show(done)}")
+    expect(planned == wanted, f"prune(dry_run=True) reported {show(planned)}; prune then removed {show(done)}")
 
 
 @group.check(
@@ -285,7 +285,7 @@ async def bad_arguments_refused(kit: Kit) -> None:
     await refused_argument(handle.prune(older_than=_LATER, keep_last=-1), "prune(keep_last=-1)")
     kept = await _there(handle, steps, "a refused prune")
     if len(kept) != 3:
-        raise Finding(f"a refused prune took steps; left are {sorted(kept)}")
+        raise Violation(f"a refused prune took steps; left are {sorted(kept)}")
     await handle.write(begin("other"))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from stargraph.checkpoint.conformance import _graphs
 from stargraph.checkpoint.conformance._compare import absent, same_runs, same_summary, show
-from stargraph.checkpoint.conformance._findings import Finding, expect, told
+from stargraph.checkpoint.conformance._expect import Violation, error_line, expect
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
@@ -30,19 +30,19 @@ async def _done(call: Awaitable[T], what: str) -> T:
     try:
         return await call
     except Exception as error:
-        raise Finding(f"{what} raised {told(error)}") from error
+        raise Violation(f"{what} raised {error_line(error)}") from error
 
 
 async def _events(handle: Handle, run_id: str) -> list[str]:
     """Return the events of a run's log, which must have no gap."""
     latest = await handle.read_latest(run_id)
     if latest is None:
-        raise Finding(f"read_latest({run_id!r}) gave None after the engine ran it")
+        raise Violation(f"read_latest({run_id!r}) gave None after the engine ran it")
     events: list[str] = []
     for step in range(latest.step + 1):
         found = await handle.read_at_step(run_id, step)
         if found is None:
-            raise Finding(f"read_at_step({run_id!r}, {step}) gave None; the engine wrote it")
+            raise Violation(f"read_at_step({run_id!r}, {step}) gave None; the engine wrote it")
         events.append(found.event)
     return events
 
@@ -116,8 +116,10 @@ async def missing_run(kit: Kit) -> None:
         absent(await handle.read_latest("nobody"), "read_latest('nobody') after a refused resume")
         return
     except Exception as error:
-        raise Finding(f"resuming an unknown run raised {told(error)}; wanted is CheckpointNotFoundError") from error
-    raise Finding("resuming an unknown run succeeded")
+        raise Violation(
+            f"resuming an unknown run raised {error_line(error)}; wanted is CheckpointNotFoundError"
+        ) from error
+    raise Violation("resuming an unknown run succeeded")
 
 
 @group.check(
@@ -173,8 +175,10 @@ async def _mismatch(handle: Handle, graph: Graph, reason: str, stored: str, load
         expect(latest is not None and latest.step == 0, "the refused resume wrote a step")
         return
     except Exception as error:
-        raise Finding(f"a resume with another {reason} raised {told(error)}; wanted is HashMismatchError") from error
-    raise Finding(f"a resume with another {reason} succeeded")
+        raise Violation(
+            f"a resume with another {reason} raised {error_line(error)}; wanted is HashMismatchError"
+        ) from error
+    raise Violation(f"a resume with another {reason} succeeded")
 
 
 @group.check(

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Final
 
 from stargraph.checkpoint.conformance._compare import absent, same
-from stargraph.checkpoint.conformance._findings import Finding, NotEvaluated, attempt, expect, refused, told
+from stargraph.checkpoint.conformance._expect import NotEvaluated, Violation, attempt, error_line, expect, refused
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
@@ -118,7 +118,7 @@ async def stopped_executor(kit: Kit) -> None:
         )
         expect(
             event["kind"] == "CheckpointConflictError",
-            f"step {event['step']} of an executor that was overtaken raised {event.get('told')};"
+            f"step {event['step']} of an executor that was overtaken raised {event.get('error')};"
             " the contract wants CheckpointConflictError",
         )
     for checkpoint in mine:
@@ -169,15 +169,17 @@ async def _one_of_two(
 ) -> None:
     """Expect that one of two writes of a step was acknowledged, and that it is the stored one."""
     if refusal is not None and not isinstance(refusal, CheckpointConflictError):
-        raise Finding(f"{naming(mine)} beside {what} raised {told(refusal)}; the contract wants success or a conflict")
+        raise Violation(
+            f"{naming(mine)} beside {what} raised {error_line(refusal)}; the contract wants success or a conflict"
+        )
     expect(
         theirs.kind in ("", "CheckpointConflictError", "StoreUnavailableError"),
-        f"the write of {what} raised {theirs.told}; the contract wants CheckpointConflictError",
+        f"the write of {what} raised {theirs.error}; the contract wants CheckpointConflictError",
     )
     expect(not (theirs.acked and refusal is None), f"both writes were acknowledged: that of {what}, and the other one")
     stored = await handle.read_at_step(mine.run_id, mine.step)
     expect(stored is not None, f"{naming(mine)} beside {what}: neither of the two checkpoints is stored")
     wanted = mine.digest if refusal is None else theirs.digests[0]
     if stored is not None and stored.digest != wanted:
-        raise Finding(f"step {mine.step} beside {what}: another checkpoint is stored than the acknowledged one")
+        raise Violation(f"step {mine.step} beside {what}: another checkpoint is stored than the acknowledged one")
     same(stored or mine, await handle.read_latest(mine.run_id), f"read_latest({mine.run_id!r}) beside {what}")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from stargraph.checkpoint.conformance._compare import same
-from stargraph.checkpoint.conformance._findings import refused, together
+from stargraph.checkpoint.conformance._expect import refused, together
 from stargraph.checkpoint.conformance._growing import KINDS, grown, grown_run
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from stargraph.checkpoint.conformance._compare import same, same_steps
-from stargraph.checkpoint.conformance._findings import expect
+from stargraph.checkpoint.conformance._expect import expect
 from stargraph.checkpoint.conformance._growing import grown_run
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group

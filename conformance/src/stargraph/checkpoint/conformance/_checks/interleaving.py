@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, Final
 
-from stargraph.checkpoint.conformance._findings import Finding, attempt, expect, told
+from stargraph.checkpoint.conformance._expect import Violation, attempt, error_line, expect
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._interleaving import interleaved
 from stargraph.checkpoint.conformance._kit import Kit
@@ -53,7 +53,7 @@ async def _each_point(kit: Kit, scene: Scene, judge: Callable[[Book, list[Checkp
         first, second, reached = await interleaved(operation, point, meanwhile)
         for outcome in (first, second):
             if isinstance(outcome, Exception) and not isinstance(outcome, CheckpointError):
-                raise Finding(f"one of two calls side by side raised {told(outcome)}") from outcome
+                raise Violation(f"one of two calls side by side raised {error_line(outcome)}") from outcome
         what = f"after two calls of which one was stopped at await {point + 1}"
         judge(book, steps, first, second, what)
         alone = Book(
@@ -114,7 +114,7 @@ def _judge_removal(book: Book, steps: list[Checkpoint], pruned: Any, wrote: Any,
     """A run that was resumed before the prune stays whole; one that was pruned before it refuses the step."""
     run_id = steps[0].run_id
     if isinstance(pruned, Exception):
-        raise Finding(f"prune(keep_last=0) beside a write raised {told(pruned)}") from pruned
+        raise Violation(f"prune(keep_last=0) beside a write raised {error_line(pruned)}") from pruned
     if wrote is None:
         book.runs[run_id] = [*steps, _resumed(steps)]
         return
@@ -124,7 +124,7 @@ def _judge_removal(book: Book, steps: list[Checkpoint], pruned: Any, wrote: Any,
 
 def _judge_pruning(book: Book, steps: list[Checkpoint], pruned: Any, wrote: Any, what: str) -> None:
     if isinstance(pruned, Exception):
-        raise Finding(f"prune(keep_last=1) beside a write raised {told(pruned)}") from pruned
+        raise Violation(f"prune(keep_last=1) beside a write raised {error_line(pruned)}") from pruned
     expect(wrote is None, f"a write {what}, one of which was prune(keep_last=1), was refused with {wrote!r}")
     book.runs[steps[0].run_id] = [*steps, _resumed(steps)]
     book.floors[steps[0].run_id] = {steps[-1].step, steps[-1].step + 1}

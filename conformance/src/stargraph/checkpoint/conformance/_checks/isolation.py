@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from stargraph.checkpoint.conformance._compare import absent, same, show
-from stargraph.checkpoint.conformance._findings import Finding
+from stargraph.checkpoint.conformance._expect import Violation
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import begin, chain, follow, rival
@@ -38,7 +38,7 @@ async def _keep_apart(kit: Kit, run_ids: Sequence[str]) -> None:
         absent(await handle.read_at_step(run_id, beyond), f"read_at_step({run_id!r}, {beyond}), beyond the latest")
     listed = sorted(summary.run_id for summary in await handle.list_runs(limit=1000))
     if listed != sorted(run_ids):
-        raise Finding(f"list_runs() gave {show(listed)}; written were {show(sorted(run_ids))}")
+        raise Violation(f"list_runs() gave {show(listed)}; written were {show(sorted(run_ids))}")
 
 
 @group.check(
@@ -140,7 +140,7 @@ async def own_rules(kit: Kit) -> None:
     except CheckpointConflictError:
         pass
     else:
-        raise Finding("write of another step 2 of run 'second' succeeded beside run 'first'")
+        raise Violation("write of another step 2 of run 'second' succeeded beside run 'first'")
     third = follow(second[2])
     await handle.write(third)
     same(third, await handle.read_latest("second"), "read_latest('second') beside an ended run 'first'")

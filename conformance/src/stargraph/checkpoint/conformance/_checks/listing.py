@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Final
 
 from stargraph.checkpoint.conformance._compare import same_runs, same_summary
-from stargraph.checkpoint.conformance._findings import refused_argument, together
+from stargraph.checkpoint.conformance._expect import refused_argument, together
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from stargraph.checkpoint.conformance._compare import same_runs, same_summary
-from stargraph.checkpoint.conformance._findings import Finding, expect, refused_argument
+from stargraph.checkpoint.conformance._expect import Violation, expect, refused_argument
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
@@ -28,7 +28,7 @@ async def _pages(handle: Handle, **filters: Any) -> list[RunSummary]:
         cursor = page.next_cursor
         if cursor is None:
             return items
-    raise Finding("search() still gave a next_cursor after 200 pages")
+    raise Violation("search() still gave a next_cursor after 200 pages")
 
 
 @group.check(

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any, Final
 
 from stargraph.checkpoint.conformance._compare import absent, same, same_runs, same_steps
-from stargraph.checkpoint.conformance._findings import Finding, attempt, expect, refused, together, told
+from stargraph.checkpoint.conformance._expect import Violation, attempt, error_line, expect, refused, together
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
@@ -56,7 +56,9 @@ async def long_run(kit: Kit) -> None:
         for step in _DEEP:
             refusal = await attempt(writer.write(steps[step]))
             if refusal is not None:
-                raise Finding(f"{naming(steps[step])} again, of {_STEPS} steps, raised {told(refusal)}") from refusal
+                raise Violation(
+                    f"{naming(steps[step])} again, of {_STEPS} steps, raised {error_line(refusal)}"
+                ) from refusal
             other_one = rival(steps[step], steps[step - 1] if step else None)
             what = f"{naming(other_one)} by another executor, of {_STEPS} steps"
             await refused(writer.write(other_one), what, CheckpointConflictError, "step-taken", other_one)
@@ -213,7 +215,7 @@ async def _late_filters(handle: Handle, summaries: Sequence[RunSummary]) -> None
 
 @group.check(
     "wide_summaries",
-    "A list of more than 1 MiB comes whole, and tags of 300 characters are told apart by their last one.",
+    "A list of more than 1 MiB comes whole, and tags of 300 characters that differ in the last one are distinct.",
     contract="list_runs; RunSummary; RunSearch",
     usual_cause="A limit on the size of an answer cuts the list off, or a column or an index keeps the first 255 "
     "characters.",
@@ -318,7 +320,7 @@ async def large_states_contended(kit: Kit) -> None:
         expect(len(acked) == 1, f"{len(acked)} of 4 conflicting writes of 3 MB at step {step} were acknowledged")
         for refusal in filter(None, refusals):
             if not isinstance(refusal, CheckpointConflictError):
-                raise Finding(f"a conflicting write of 3 MB raised {told(refusal)}") from refusal
+                raise Violation(f"a conflicting write of 3 MB raised {error_line(refusal)}") from refusal
         for handle in (handles[0], await kit.open()):
             same(acked[0], await handle.read_at_step("run", step), f"read_at_step('run', {step}) after rivals of 3 MB")
         before = acked[0]

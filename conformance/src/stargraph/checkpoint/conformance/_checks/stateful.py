@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from stargraph.checkpoint.conformance._findings import Finding
+from stargraph.checkpoint.conformance._expect import Violation
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
 
@@ -16,7 +16,7 @@ group: Final = Group("stateful", needs=("steps.append_and_read",))
     "agrees_with_model",
     "Whatever is called in whatever order, on several handles, the store agrees with a dict.",
     contract="Checkpointer protocol",
-    usual_cause="Two features that work alone do not work together; the finding lists the calls.",
+    usual_cause="Two features that work alone do not work together; the violation lists the calls.",
     needs=("steps.conflict_keeps_stored", "steps.ended_refused", "list_runs.newest_first", "durability.other_handle"),
     version=2,
     deadline=120,
@@ -27,4 +27,4 @@ async def agrees_with_model(kit: Kit) -> None:
     # Hypothesis is synchronous: it gets a thread, and in it a loop of its own.
     failure = await asyncio.to_thread(run_model, kit, examples=40 if kit.thorough else 8, steps=30)
     if failure is not None:
-        raise Finding(failure)
+        raise Violation(failure)

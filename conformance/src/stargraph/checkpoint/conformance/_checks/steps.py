@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Final
 
 from stargraph.checkpoint.conformance._compare import absent, same
-from stargraph.checkpoint.conformance._findings import Finding, refused, told
+from stargraph.checkpoint.conformance._expect import Violation, error_line, refused
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
@@ -124,8 +124,8 @@ async def rewrite_is_noop(kit: Kit) -> None:
         try:
             await handle.write(checkpoint)
         except CheckpointError as error:
-            raise Finding(
-                f"{naming(checkpoint)} of a checkpoint that is stored already raised {told(error)}"
+            raise Violation(
+                f"{naming(checkpoint)} of a checkpoint that is stored already raised {error_line(error)}"
             ) from error
         await _untouched(handle, steps, f"step {checkpoint.step} was written again")
 
@@ -146,7 +146,9 @@ async def rewrite_after_end(kit: Kit) -> None:
             try:
                 await handle.write(checkpoint)
             except CheckpointError as error:
-                raise Finding(f"{naming(checkpoint)} again, of a run that is {status}, raised {told(error)}") from error
+                raise Violation(
+                    f"{naming(checkpoint)} again, of a run that is {status}, raised {error_line(error)}"
+                ) from error
         await _untouched(handle, steps, "a stored step of an ended run was written again")
 
 
@@ -295,7 +297,7 @@ async def others_go_on(kit: Kit) -> None:
         try:
             await handle.write(resumed)
         except CheckpointError as error:
-            raise Finding(f"{naming(resumed)} of a run that is {status} raised {told(error)}") from error
+            raise Violation(f"{naming(resumed)} of a run that is {status} raised {error_line(error)}") from error
         await _untouched(handle, [*steps, resumed], f"a run that was {status} went on")
 
 
@@ -352,7 +354,7 @@ async def usable_after_refusal(kit: Kit) -> None:
                 await handle.write(checkpoint)
             except CheckpointError:
                 continue
-            raise Finding(f"{naming(checkpoint)} succeeded, and must be refused")
+            raise Violation(f"{naming(checkpoint)} succeeded, and must be refused")
         await other.write(begin(f"other-{round_number}"))
         await handle.write(steps[round_number + 2])
         await _untouched(other, steps[: round_number + 3], "refusals and a write by this handle's neighbour")

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Final
 
 from stargraph.checkpoint.conformance._compare import absent, same
-from stargraph.checkpoint.conformance._findings import Finding, told
+from stargraph.checkpoint.conformance._expect import Violation, error_line
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
@@ -363,13 +363,15 @@ async def _refuse_invalid(handle: Handle, checkpoint: Checkpoint, what: str) -> 
         await handle.write(checkpoint)
     except CheckpointError as error:
         if error.reason != "invalid-checkpoint":
-            raise Finding(f"{what} raised {told(error)}; the contract wants the reason 'invalid-checkpoint'") from error
+            raise Violation(
+                f"{what} raised {error_line(error)}; the contract wants the reason 'invalid-checkpoint'"
+            ) from error
     except StateError:
         return
     except Exception as error:
-        raise Finding(f"{what} raised {told(error)}; the contract wants CheckpointError") from error
+        raise Violation(f"{what} raised {error_line(error)}; the contract wants CheckpointError") from error
     else:
-        raise Finding(f"{what} succeeded; the contract wants CheckpointError(reason='invalid-checkpoint')")
+        raise Violation(f"{what} succeeded; the contract wants CheckpointError(reason='invalid-checkpoint')")
 
 
 @group.check(
@@ -413,4 +415,4 @@ async def reader_keeps_no_hold(kit: Kit) -> None:
     summary.metadata["team"] = "red"
     (summary,) = await handle.list_runs()
     if summary.metadata != {"team": "blue"}:
-        raise Finding(f"list_runs() gave the metadata {summary.metadata} after a reader changed what it was given")
+        raise Violation(f"list_runs() gave the metadata {summary.metadata} after a reader changed what it was given")

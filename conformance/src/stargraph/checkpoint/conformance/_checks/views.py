@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from stargraph.checkpoint.conformance._cancelling import WAITS, cancelled_at
 from stargraph.checkpoint.conformance._compare import same
-from stargraph.checkpoint.conformance._findings import Finding, attempt, expect, told
+from stargraph.checkpoint.conformance._expect import Violation, attempt, error_line, expect
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
@@ -209,7 +209,7 @@ async def after_prune(kit: Kit) -> None:
     "After write_many every read of every handle, in this process and another one, agrees, whatever these had read "
     "before.",
     contract=f"{_CONTRACT}; BatchAppend",
-    usual_cause="The summary, the status or the index is that of the first step of the batch, or a cache is not told.",
+    usual_cause="The summary, the status or the index is that of the first step of the batch, or a cache is stale.",
     needs=("batch.appends_all",),
     capability="batch",
 )
@@ -326,7 +326,7 @@ async def _as_read(handle: Handle, book: Book) -> None:
     for step in range(len(before), latest.step + 1):
         found = await handle.read_at_step("run", step)
         if found is None:
-            raise Finding(f"read_at_step('run', {step}) gave None below the latest step {latest.step}")
+            raise Violation(f"read_at_step('run', {step}) gave None below the latest step {latest.step}")
         steps.append(found)
     book.runs["run"] = steps
     kept = {step.step for step in steps if await handle.read_at_step("run", step.step) is not None}
@@ -400,4 +400,6 @@ async def _exact_or_corrupted(kit: Kit, handle: Handle, book: Book, damaged: str
         except (CheckpointCorruptedError, StoreVersionError):
             continue
         except CheckpointError as error:
-            raise Finding(f"a read {when} raised {told(error)}; the contract wants CheckpointCorruptedError") from error
+            raise Violation(
+                f"a read {when} raised {error_line(error)}; the contract wants CheckpointCorruptedError"
+            ) from error

@@ -12,7 +12,7 @@ from stargraph.errors import CheckpointConflictError, CheckpointError
 T = TypeVar("T")
 
 
-class Finding(AssertionError):
+class Violation(AssertionError):
     """The driver broke the contract; the message says how."""
 
 
@@ -25,12 +25,12 @@ class NotEvaluated(Exception):
 
 
 def expect(condition: object, message: str) -> None:
-    """Raise a finding unless the condition holds."""
+    """Raise a violation unless the condition holds."""
     if not condition:
-        raise Finding(message)
+        raise Violation(message)
 
 
-def told(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """An exception as one line."""
     text = str(error).strip().partition("\n")[0]
     reason = getattr(error, "reason", None)
@@ -49,7 +49,7 @@ async def refused(
 
     Args:
         call: the call.
-        what: the call in words, as the finding begins.
+        what: the call in words, as the violation begins.
         expected: the class of the error.
         reason: the reason that it must carry.
         checkpoint: what was written, where the error must carry its run and step.
@@ -61,18 +61,18 @@ async def refused(
         is_conflict = isinstance(error, CheckpointConflictError)
         # The engine acts on the class alone, so a gap that raises a conflict is as wrong as no error.
         if not isinstance(error, expected) or is_conflict != issubclass(expected, CheckpointConflictError):
-            raise Finding(f"{what} raised {told(error)}; the contract wants {wanted}") from error
+            raise Violation(f"{what} raised {error_line(error)}; the contract wants {wanted}") from error
         if error.reason != reason:
-            raise Finding(f"{what} raised {told(error)}; the contract wants the reason {reason!r}") from error
+            raise Violation(f"{what} raised {error_line(error)}; the contract wants the reason {reason!r}") from error
         if checkpoint is not None and (error.run_id, error.step) != (checkpoint.run_id, checkpoint.step):
-            raise Finding(
+            raise Violation(
                 f"{what} raised an error about run {error.run_id!r}, step {error.step};"
                 f" it was run {checkpoint.run_id!r}, step {checkpoint.step}"
             ) from error
         return error
     except Exception as error:
-        raise Finding(f"{what} raised {told(error)}; the contract wants {wanted}") from error
-    raise Finding(f"{what} succeeded; the contract wants {wanted}")
+        raise Violation(f"{what} raised {error_line(error)}; the contract wants {wanted}") from error
+    raise Violation(f"{what} succeeded; the contract wants {wanted}")
 
 
 async def refused_argument(call: Awaitable[object], what: str) -> None:
@@ -82,8 +82,8 @@ async def refused_argument(call: Awaitable[object], what: str) -> None:
     except ValueError:
         return
     except Exception as error:
-        raise Finding(f"{what} raised {told(error)}; the contract wants a ValueError") from error
-    raise Finding(f"{what} succeeded; the contract wants a ValueError")
+        raise Violation(f"{what} raised {error_line(error)}; the contract wants a ValueError") from error
+    raise Violation(f"{what} succeeded; the contract wants a ValueError")
 
 
 async def attempt(call: Awaitable[object]) -> CheckpointError | None:
