@@ -81,7 +81,7 @@ class TestNext:
         }
         for name in kept:
             assert getattr(after, name) == getattr(before, name), name
-        cleared = {"definition", "update", "last_node", "task_id", "task_started_at", "error"}
+        cleared = {"definition", "update", "last_node", "task_id", "task_started_at", "key", "error"}
         assert {name for name in cleared if getattr(after, name) is not None} == set()
         assert after.calls == ()
         assert (after.step, after.previous_digest) == (before.step + 1, before.digest)
@@ -112,8 +112,46 @@ class TestNext:
         )
 
     def test_changes_and_state_together_are_refused(self) -> None:
-        with pytest.raises(ValueError, match="either changes or the whole state"):
+        with pytest.raises(ValueError, match="either the whole state, or changes"):
             following(genesis(), changes={}, state={})
+        with pytest.raises(ValueError, match="either the whole state, or changes"):
+            following(genesis(state={"a": 1}), removed=["a"], state={})
+
+    def test_a_field_that_is_changed_and_removed_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="'a' is both changed and removed"):
+            following(genesis(state={"a": 1}), changes={"a": 2}, removed=["a"])
+
+    @given(states, states, st.sets(text))
+    def test_removed_fields_make_the_digest_that_the_whole_state_makes(
+        self, state: dict[str, JsonValue], changes: dict[str, JsonValue], removed: set[str]
+    ) -> None:
+        removed -= changes.keys()
+        after = {name: value for name, value in (state | changes).items() if name not in removed}
+        first = genesis(state=state)
+        step = following(first, changes=changes, removed=removed)
+        assert step.state == after
+        assert list(step.state) == list(after)
+        assert step == following(first, state=after)
+
+    def test_a_whole_state_takes_values_that_are_encoded_already(self) -> None:
+        value = EncodedValue.of([1.0, {"a": None}], "x")
+        assert genesis(state={"a": value, "b": 1}) == genesis(state={"a": [1.0, {"a": None}], "b": 1})
+        step = following(genesis(), state={"a": value, "b": 1})
+        assert step == following(genesis(), state={"a": [1.0, {"a": None}], "b": 1})
+        assert step.state["a"] is value.value
+
+    @pytest.mark.parametrize("key", ["", "x" * 256, "ü" * 128, "\ud800", 1])
+    def test_a_key_that_no_store_can_index_is_refused(self, key: Any) -> None:
+        with pytest.raises(CheckpointError, match="key") as raised:
+            genesis(key=key)
+        assert raised.value.reason == "invalid-checkpoint"
+        with pytest.raises(CheckpointError, match="key"):
+            following(genesis(), key=key)
+
+    def test_a_key_is_of_its_step_alone(self) -> None:
+        first = genesis(key="ü" * 127)
+        assert (first.key, following(first).key, following(first, key="b").key) == ("ü" * 127, None, "b")
+        assert following(first).digest != following(first, key="b").digest
 
     def test_unchanged_fields_share_their_memory(self) -> None:
         first = genesis(state={"large": [0] * 1000, "n": 0})

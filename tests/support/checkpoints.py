@@ -98,6 +98,7 @@ def rich() -> Checkpoint:
         last_node="fetch",
         task_id="t-1",
         task_started_at=NOW,
+        key="Schlüssel 1",
         definition=[{"b": 1, "a": -0.0}],
         frontier=(
             Task(id="t-2", node="ask", since_step=0, index=3, calls=(StepRange(first=1, last=1),)),

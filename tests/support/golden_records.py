@@ -53,6 +53,16 @@ def runs() -> Iterator[tuple[str, bool, list[Checkpoint]]]:
         text[number * 7 % 24] = f"{text[number * 7 % 24]} (edit {number})"
         edits.append(following(last, changes={"text": text, "n": number}, update={"n": number}, last_node="edit"))
     yield "edits", False, edits
+    keyed = genesis(run_id="keyed", state={"a": 1, "b": 2}, key="first")
+    yield (
+        "keys",
+        False,
+        [
+            keyed,
+            following(keyed, key="zweiter Schlüssel", removed=("b",)),
+            following(following(keyed, key="zweiter Schlüssel", removed=("b",))),
+        ],
+    )
 
 
 def main() -> None:

@@ -299,6 +299,8 @@ def _step_lines(record: Checkpoint) -> list[str]:
         f"status   {record.status}",
         f"time     {show_time(record.timestamp)}",
     ]
+    if record.key is not None:
+        lines.append(f"key      {one_line(record.key)}")
     if record.task_started_at is not None:
         lines.append(f"took     {show_seconds((record.timestamp - record.task_started_at).total_seconds())}")
     following = " ".join(item.node if item.kind == "task" else f"join:{item.join}" for item in record.frontier)

@@ -472,6 +472,7 @@ def _next(previous: Checkpoint, record: Checkpoint, **changes: Any) -> Checkpoin
             "last_node": record.last_node,
             "task_id": record.task_id,
             "task_started_at": record.task_started_at,
+            "key": record.key,
             "graph_hash": record.graph_hash,
             "runtime_hash": record.runtime_hash,
             "definition": record.definition,

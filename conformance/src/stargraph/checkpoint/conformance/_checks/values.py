@@ -97,7 +97,7 @@ def _rich_run() -> list[Checkpoint]:
     ]
     second = executor_id(2)
     for fields in (
-        {"event": "called", "calls": (call, failed), "task_id": "t1", "task_started_at": NOON},
+        {"event": "called", "calls": (call, failed), "task_id": "t1", "task_started_at": NOON, "key": "ключ/1"},
         {"event": "completed", "update": {"count": 5, "z": [], "a": {}}, "frontier": tasks, "task_id": "t1"},
         {"event": "asked", "status": "awaiting_input", "interrupts": (question, question.model_copy())},
         {"event": "answered", "status": "running", "interrupts": (), "executor_id": second},

@@ -1,6 +1,6 @@
 r"""The stored form of a checkpoint: a record.
 
-    byte 0     the version of the form, 4
+    byte 0     the version of the form, 5
     byte 1     flags: 1 the body is compressed (zstd, with the dictionary of `_dictionary`), 2 the body is encrypted
     varint     how many records it is decoded from, the keyframe first; 0 for a keyframe
     varints    for each of them, how many steps before this one
@@ -43,8 +43,11 @@ from stargraph.checkpoint.codec._fields import BASE_CHECK_BYTES, EncodedFields
 from stargraph.checkpoint.values import MAX_BYTES
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StateError, StoreVersionError
 
-RECORD_VERSION: Final = 4
+RECORD_VERSION: Final = 5
 """The version of the form that is written."""
+
+_READ: Final = b"\x04\x05"
+"""The versions that are read. A record of version 4 has no `key`, and is else the same."""
 
 MOST_BYTES: Final = 4 * MAX_BYTES
 """How long a body may be, in bytes; no record is inflated beyond it."""
@@ -284,7 +287,7 @@ def _header(record: bytes, run_id: str, step: int) -> tuple[tuple[int, ...], int
             step=step,
         )
     try:
-        if record[0] != RECORD_VERSION or record[1] & ~(_COMPRESSED | _ENCRYPTED):
+        if record[0] not in _READ or record[1] & ~(_COMPRESSED | _ENCRYPTED):
             raise ValueError
         count, position = _number(record, 2)
         if count > _MOST_BASES:

@@ -38,6 +38,7 @@ class StepTexts(NamedTuple):
     event: bytes
     frontier: bytes
     interrupts: bytes
+    key: bytes
     last_node: bytes
     status: bytes
     step: bytes
@@ -72,6 +73,7 @@ def step_texts_of(fields: Mapping[str, Any]) -> StepTexts:
         _word(fields["event"]),
         _EMPTY if frontier == () else _text(frontier),
         _EMPTY if interrupts == () else _text(interrupts),
+        _NULL if fields["key"] is None else _text(fields["key"]),
         _text(fields["last_node"]),
         _word(fields["status"]),
         b"%d" % step if type(step) is int else _text(step),
@@ -100,7 +102,7 @@ def assembled_digest(
     """
     return hashlib.sha256(
         b'{"calls":%b,"definition":%b,"error":%b,"event":%b,"executor_id":%b,"form":%d,"frontier":%b,%b,"interrupts":%b,'
-        b'"last_node":%b,%b,"previous_digest":%b,%b,"state":%b,"status":%b,"step":%b,"task_id":%b,"task_started_at":%b,'
+        b'%b"last_node":%b,%b,"previous_digest":%b,%b,"state":%b,"status":%b,"step":%b,"task_id":%b,"task_started_at":%b,'
         b'"timestamp":%b,"update":%b}'
         % (
             step.calls,
@@ -112,6 +114,7 @@ def assembled_digest(
             step.frontier,
             run.hashes,
             step.interrupts,
+            b"" if step.key == _NULL else b'"key":%b,' % step.key,
             step.last_node,
             run.origin,
             _text(fields["previous_digest"]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple, Self
 
@@ -31,6 +31,7 @@ from stargraph.checkpoint.protocol._records import (
     Instant,
     Interrupt,
     Json,
+    Key,
     Members,
     Origin,
     ProcessInfo,
@@ -82,6 +83,7 @@ class _Draft(FrozenModel):
     last_node: Text | None = None
     task_id: Text | None = None
     task_started_at: Instant | None = None
+    key: Key | None = None
     update: Members | None = None
     frontier: tuple[FrontierItem, ...] = ()
     interrupts: tuple[Interrupt, ...] = ()
@@ -118,6 +120,7 @@ class Checkpoint(_Draft):
         last_node: the node of this event.
         task_id: the task of this event.
         task_started_at: when the task began.
+        key: a name that the program gave this step, to find it by, or None. Several steps may have the same.
         update: what the node returned.
         frontier: what is running or comes next.
         interrupts: the open questions.
@@ -166,12 +169,13 @@ class Checkpoint(_Draft):
         graph_id: str,
         graph_hash: str,
         runtime_hash: str,
-        state: Mapping[str, JsonValue],
+        state: Mapping[str, JsonValue | EncodedValue],
         executor_id: str,
         timestamp: datetime,
         process: ProcessInfo | None = None,
         status: Status = "running",
         definition: JsonValue = None,
+        key: str | None = None,
         update: Mapping[str, JsonValue] | None = None,
         frontier: tuple[Task | FanOut, ...] = (),
         interrupts: tuple[Interrupt, ...] = (),
@@ -193,6 +197,7 @@ class Checkpoint(_Draft):
             process: the process that starts the run.
             status: the status of the run.
             definition: what the two hashes were made of.
+            key: a name to find this step by.
             update: the inputs that were given.
             frontier: what comes next.
             interrupts: open questions, if a fork begins with some.
@@ -213,6 +218,7 @@ class Checkpoint(_Draft):
             "graph_hash": graph_hash,
             "runtime_hash": runtime_hash,
             "definition": definition,
+            "key": key,
             "frontier": frontier,
             "interrupts": interrupts,
             "started_at": timestamp,
@@ -224,9 +230,11 @@ class Checkpoint(_Draft):
             "origin": origin,
             "metadata": dict(metadata or {}),
         }
+        encoded_state = _encode_changes(dict(state), "state")
+        check_size(encoded_state, "state")
         return cls._made(
             fields,
-            encode_members(dict(state), "state"),
+            encoded_state,
             None if update is None else encode_members(dict(update), "update"),
             is_plain=is_plain_step(fields) and is_plain_run(fields),
         )
@@ -239,11 +247,13 @@ class Checkpoint(_Draft):
         timestamp: datetime,
         status: Status = KEEP,
         changes: Mapping[str, JsonValue | EncodedValue] | None = None,
-        state: Mapping[str, JsonValue] | None = None,
+        removed: Collection[str] = (),
+        state: Mapping[str, JsonValue | EncodedValue] | None = None,
         update: Mapping[str, JsonValue | EncodedValue] | None = None,
         last_node: str | None = None,
         task_id: str | None = None,
         task_started_at: datetime | None = None,
+        key: str | None = None,
         frontier: tuple[Task | FanOut, ...] = KEEP,
         interrupts: tuple[Interrupt, ...] = KEEP,
         calls: tuple[RecordedCall, ...] = (),
@@ -261,11 +271,13 @@ class Checkpoint(_Draft):
             timestamp: now, with its offset.
             status: the status of the run after it.
             changes: the fields of the state that are new or different. The cost of a step follows these.
-            state: the whole state instead, if fields were removed.
+            removed: the fields of the state that are gone; a name that it does not have is passed over.
+            state: the whole state instead.
             update: what the node returned.
             last_node: the node of this event.
             task_id: the task of this event.
             task_started_at: when the task began.
+            key: a name to find this step by.
             frontier: what is running or comes next.
             interrupts: the open questions.
             calls: the calls that this event records.
@@ -278,16 +290,21 @@ class Checkpoint(_Draft):
         Raises:
             StateError: a value is not JSON, or the state is too large.
             CheckpointError: a field does not fit (`reason="invalid-checkpoint"`).
-            ValueError: both `changes` and `state` were given.
+            ValueError: `state` was given with `changes` or `removed`, or a field was both changed and removed.
         """
         private = private_attributes(self)
         before: dict[str, EncodedValue] = private["_encoded_state"]
         if state is not None:
-            if changes is not None:
-                raise ValueError("give either changes or the whole state, not both")
-            encoded_state = encode_members(dict(state), "state")
-        elif changes:
-            encoded_state = before | _encode_changes(changes, "state")
+            if changes is not None or removed:
+                raise ValueError("give either the whole state, or changes and what is removed")
+            encoded_state = _encode_changes(dict(state), "state")
+            check_size(encoded_state, "state")
+        elif changes or removed:
+            encoded_state = before | _encode_changes(changes or {}, "state")
+            for name in removed:
+                if changes and name in changes:
+                    raise ValueError(f"the field {name!r} is both changed and removed")
+                encoded_state.pop(name, None)
             check_size(encoded_state, "state")
         else:
             encoded_state = before
@@ -300,6 +317,7 @@ class Checkpoint(_Draft):
             last_node=last_node,
             task_id=task_id,
             task_started_at=task_started_at,
+            key=key,
             calls=calls,
             error=error,
             timestamp=timestamp,

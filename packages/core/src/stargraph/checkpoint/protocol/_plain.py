@@ -13,6 +13,7 @@ from typing import Any, Final, get_args
 
 from stargraph.checkpoint.protocol._pydantic import assemble
 from stargraph.checkpoint.protocol._records import (
+    MAX_KEY_BYTES,
     ErrorInfo,
     Event,
     FanOut,
@@ -56,6 +57,7 @@ def is_plain_step(fields: Mapping[str, Any]) -> bool:
         and (started is None or _is_instant(started))
         and _is_text_or_none(fields["last_node"])
         and _is_text_or_none(fields["task_id"])
+        and _is_key_or_none(fields["key"])
         and fields["definition"] is None
         and (error is None or type(error) is ErrorInfo)
         and type(fields["frontier"]) is tuple
@@ -168,6 +170,10 @@ def _is_text(value: object) -> bool:
 
 def _is_text_or_none(value: object) -> bool:
     return value is None or (type(value) is str and value.isascii())
+
+
+def _is_key_or_none(value: object) -> bool:
+    return value is None or (type(value) is str and value.isascii() and 0 < len(value) <= MAX_KEY_BYTES)
 
 
 def _are_all(items: object, kind: type) -> bool:

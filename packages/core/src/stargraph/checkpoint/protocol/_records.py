@@ -57,6 +57,9 @@ RUN_ID_PATTERN: Final = "[A-Za-z0-9][A-Za-z0-9._:-]{0,199}"
 
 _RUN_ID: Final = re.compile(RUN_ID_PATTERN)
 
+MAX_KEY_BYTES: Final = 255
+"""How long the key of a step may be: an index entry, and a name on any store, has to hold it."""
+
 
 PRUNED_BY_DEFAULT: Final[tuple[Status, ...]] = ("done",)
 """The statuses that a prune looks at by default."""
@@ -110,6 +113,12 @@ def _storable_text(text: object) -> object:
     return text
 
 
+def _checked_key(key: str) -> str:
+    if not 0 < len(key.encode("utf-8", "surrogatepass")) <= MAX_KEY_BYTES:
+        raise ValueError(f"a key has 1 to {MAX_KEY_BYTES} bytes of UTF-8")
+    return key
+
+
 def complaint_of(error: ValidationError) -> str:
     """Return what is wrong with the first malformed field, without its value, which may be a secret."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
@@ -124,6 +133,7 @@ Executor = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Text = Annotated[str, AfterValidator(_checked_text)]
 # For what the system names: the text of an exception, a host.
 ErrorText = Annotated[Text, BeforeValidator(_storable_text)]
+Key = Annotated[Text, AfterValidator(_checked_key)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Step = Count
 Instant = Annotated[
