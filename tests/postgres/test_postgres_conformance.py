@@ -39,10 +39,9 @@ def test_it_passes_the_quick_checks(server: str, pytestconfig: pytest.Config) ->
 
 
 @SLOW
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("dsn", ["server", "debian_server", "pooler", *given_binaries()], indirect=True)
 def test_it_conforms(dsn: str, pytestconfig: pytest.Config) -> None:
-    # Full takes hooks for an outage and an older format, which this target lacks.
-    told = conformance(dsn, pytestconfig.rootpath)
-    assert "level core" in told
+    told = conformance(dsn, pytestconfig.rootpath, "--deadline=4")
+    assert "level full" in told
     assert " 0 findings" in told

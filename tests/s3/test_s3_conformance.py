@@ -33,6 +33,5 @@ async def test_it_conforms_in_full(
     )
     output, _ = await process.communicate()
     assert process.returncode == 0, output.decode()
-    # Full takes hooks for an outage and an older format, which this target lacks.
-    assert "level core" in output.decode()
+    assert "level full" in output.decode()
     assert " 0 findings" in output.decode()

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cache
+from importlib.metadata import version
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+
+from support.relay import Relay
 
 from stargraph.checkpoint.conformance import Target
 from stargraph.checkpoint.postgres import PostgresCheckpointer
 from stargraph.checkpoint.postgres._options import split_url
+from stargraph.checkpoint.postgres._schema import OLDEST_VERSION
 
 SERVER_VARIABLE = "STARGRAPH_CONFORMANCE_POSTGRES_DSN"
 """Names the server, for the process that makes locations."""
@@ -28,9 +35,18 @@ async def connection_to(location: str) -> AsyncIterator[tuple[asyncpg.Connection
         await connection.close()
 
 
+@cache
+def _relay() -> Relay:
+    """The only way to the server, in the process that makes locations; what it does, other processes feel too."""
+    server = urlsplit(os.environ[SERVER_VARIABLE])
+    return Relay(server.hostname or "127.0.0.1", server.port or 5432)
+
+
 @asynccontextmanager
 async def fresh_schema() -> AsyncIterator[str]:
-    location = f"{os.environ[SERVER_VARIABLE]}?schema=kit_{uuid.uuid4().hex}"
+    server = urlsplit(os.environ[SERVER_VARIABLE])
+    relayed = server._replace(netloc=f"{server.netloc.rpartition('@')[0]}@127.0.0.1:{_relay().port}")
+    location = f"{urlunsplit(relayed)}?schema=kit_{uuid.uuid4().hex}&timeout=10"
     try:
         yield location
     finally:
@@ -65,10 +81,46 @@ async def newer_format(location: str) -> AsyncIterator[None]:
             await connection.execute(f"DELETE FROM {schema}.migrations WHERE version = 1000")
 
 
+@asynccontextmanager
+async def older_format(location: str) -> AsyncIterator[None]:
+    async with connection_to(location) as (connection, schema):
+        before = await connection.fetchval(f"SELECT max(version) FROM {schema}.migrations")
+        await connection.execute(f"UPDATE {schema}.migrations SET version = $1", OLDEST_VERSION - 1)
+        try:
+            yield
+        finally:
+            await connection.execute(f"UPDATE {schema}.migrations SET version = $1", before)
+
+
+def outage(_: str) -> AbstractAsyncContextManager[None]:
+    return _relay().outage()
+
+
+def read_only(location: str) -> PostgresCheckpointer:
+    return PostgresCheckpointer.from_url(f"{location}&read_only=true")
+
+
+def versions() -> dict[str, str]:
+    return {"stargraph-checkpoint-postgres": version("stargraph-checkpoint-postgres"), **asyncio.run(_server())}
+
+
+async def _server() -> dict[str, str]:
+    connection = await asyncpg.connect(os.environ[SERVER_VARIABLE], statement_cache_size=0)
+    try:
+        return {"PostgreSQL": await connection.fetchval("SELECT current_setting('server_version')")}
+    finally:
+        await connection.close()
+
+
 target = Target(
     open=PostgresCheckpointer.from_url,
     location=fresh_schema,
     stored_bytes=Records(),
     newer_format=newer_format,
+    older_format=older_format,
+    outage=outage,
+    encryption=PostgresCheckpointer.from_url,
+    read_only=read_only,
     url=lambda location: location,
+    versions=versions,
 )

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache, partial
+from importlib.metadata import version
 from typing import Any
+from urllib.parse import urlsplit
 
+from support.relay import Relay
 from support.s3.servers import fresh_bucket, sdk_client
 
 from stargraph.checkpoint.conformance import Target
@@ -15,9 +18,17 @@ from stargraph.checkpoint.s3 import S3Checkpointer
 from stargraph.checkpoint.s3._schema import STORE_FORMAT, KeyLayout
 
 
+@cache
+def _relay() -> Relay:
+    """The only way to the server, in the process that makes locations; what it does, other processes feel too."""
+    server = urlsplit(os.environ["AWS_ENDPOINT_URL_S3"])
+    return Relay(server.hostname or "127.0.0.1", server.port or 80)
+
+
 @asynccontextmanager
 async def _location() -> AsyncIterator[str]:
-    yield f"s3://{fresh_bucket(os.environ['AWS_ENDPOINT_URL_S3'])}/store"
+    bucket = fresh_bucket(os.environ["AWS_ENDPOINT_URL_S3"])
+    yield f"s3://{bucket}/store?endpoint_url=http://127.0.0.1:{_relay().port}&deadline=20"
 
 
 @cache
@@ -52,11 +63,27 @@ async def _other_format(number: int, location: str) -> AsyncIterator[None]:
     client.put_object(Bucket=_bucket(location), Key=key, Body=before)
 
 
+def _outage(_: str) -> AbstractAsyncContextManager[None]:
+    return _relay().outage()
+
+
+def _read_only(location: str) -> S3Checkpointer:
+    return S3Checkpointer.from_url(f"{location}&read_only=true")
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("stargraph-checkpoint-s3", "aioboto3")}
+
+
 target = Target(
-    open=S3Checkpointer,
+    open=S3Checkpointer.from_url,
     location=_location,
     stored_bytes=StoredBytes(),
     newer_format=partial(_other_format, STORE_FORMAT + 1),
     older_format=partial(_other_format, STORE_FORMAT - 1),
+    outage=_outage,
+    encryption=S3Checkpointer.from_url,
+    read_only=_read_only,
     url=str,
+    versions=_versions,
 )

@@ -17,7 +17,7 @@ from stargraph.checkpoint.conformance._moments import fingerprint
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import NOON, begin, chain, follow
 from stargraph.checkpoint.conformance._views import Book, agree
-from stargraph.checkpoint.protocol import Interrupt, RecordedCall
+from stargraph.checkpoint.protocol import Checkpoint, Interrupt, RecordedCall
 from stargraph.errors import (
     CheckpointError,
     StoreUnavailableError,
@@ -284,20 +284,15 @@ async def outage(kit: Kit) -> None:
             _reached(handle.write(mine), "write of the next step in an outage"),
             _reached(handle.write(new), "write of a new run in an outage"),
         )
-        for checkpoint in book.runs["run-done"]:
-            what = f"read_at_step('run-done', {checkpoint.step}) in an outage"
-            await _exact(idle, checkpoint, what)
-        newcomer = await kit.unready()
-        if await _reached(newcomer.bootstrap(), "bootstrap() in an outage"):
-            await _exact(newcomer, book.runs["run-done"][0], "read_at_step of a new handle in an outage")
-        try:
-            listed = [item.run_id for item in await idle.list_runs()]
-        except StoreUnavailableError:
-            pass
-        else:
-            expect(
-                set(book.runs) <= set(listed), f"list_runs() in an outage gave {listed}; there are {sorted(book.runs)}"
-            )
+        # Side by side: each may wait for as long as the driver waits for a store that does not answer.
+        await together(
+            *(
+                _exact(idle, checkpoint, f"read_at_step('run-done', {checkpoint.step}) in an outage")
+                for checkpoint in book.runs["run-done"]
+            ),
+            _opened_in_outage(kit, book.runs["run-done"][0]),
+            _listed_in_outage(idle, set(book.runs)),
+        )
     for name, checkpoint in (("next", mine), ("new", new)):
         found = await handle.read_at_step(checkpoint.run_id, checkpoint.step)
         if acked[name]:
@@ -306,6 +301,20 @@ async def outage(kit: Kit) -> None:
         book.wrote(checkpoint)
     for reader in (handle, idle, await kit.open()):
         await agree(reader, book, kit.declared, "after an outage")
+
+
+async def _opened_in_outage(kit: Kit, stored: Checkpoint) -> None:
+    newcomer = await kit.unready()
+    if await _reached(newcomer.bootstrap(), "bootstrap() in an outage"):
+        await _exact(newcomer, stored, "read_at_step of a new handle in an outage")
+
+
+async def _listed_in_outage(handle: Handle, run_ids: set[str]) -> None:
+    try:
+        listed = [item.run_id for item in await handle.list_runs()]
+    except StoreUnavailableError:
+        return
+    expect(run_ids <= set(listed), f"list_runs() in an outage gave {listed}; there are {sorted(run_ids)}")
 
 
 async def _reached(call: Awaitable[object], what: str) -> bool:
@@ -318,7 +327,7 @@ async def _reached(call: Awaitable[object], what: str) -> bool:
     return True
 
 
-async def _exact(handle: Handle, checkpoint: Any, what: str) -> None:
+async def _exact(handle: Handle, checkpoint: Checkpoint, what: str) -> None:
     try:
         found = await handle.read_at_step(checkpoint.run_id, checkpoint.step)
     except StoreUnavailableError:
