@@ -13,12 +13,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
-from support.relay import Relay
-
 from stargraph.checkpoint.conformance import Target
 from stargraph.checkpoint.postgres import PostgresCheckpointer
 from stargraph.checkpoint.postgres._options import split_url
 from stargraph.checkpoint.postgres._schema import OLDEST_VERSION
+from support.relay import Relay
 
 SERVER_VARIABLE = "STARGRAPH_CONFORMANCE_POSTGRES_DSN"
 """Names the server, for the process that makes locations."""

@@ -44,7 +44,7 @@ class Relay:
         finally:
             self._loop.call_soon_threadsafe(self._set_refusing, False)
 
-    def _set_refusing(self, refusing: bool) -> None:  # noqa: FBT001  # call_soon_threadsafe takes no keywords
+    def _set_refusing(self, refusing: bool) -> None:
         self._proxy.refusing = refusing
         self._proxy.cut()
 

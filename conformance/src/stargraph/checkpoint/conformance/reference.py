@@ -16,11 +16,13 @@ from stargraph.checkpoint.driver import (
     Tail,
     check_batch,
     check_filters,
-    check_instant,
     check_listing,
+    check_prune,
     check_search,
+    closed_error,
     in_order,
     judge_append,
+    needed_steps,
     no_store_error,
     not_bootstrapped_error,
     read_only_error,
@@ -31,16 +33,14 @@ from stargraph.checkpoint.protocol import (
     PRUNED_BY_DEFAULT,
     Checkpoint,
     Checkpointer,
-    FanOut,
     PruneReport,
     RunFilters,
     RunOrder,
     RunPage,
     RunSummary,
     Status,
-    Task,
 )
-from stargraph.errors import CheckpointError, StoreUnavailableError, StoreVersionError
+from stargraph.errors import StoreUnavailableError, StoreVersionError
 
 __all__ = ["FORMAT", "MemoryCheckpointer", "MemoryStore", "MemoryStores", "target"]
 
@@ -198,14 +198,12 @@ class MemoryCheckpointer:
     ) -> PruneReport:
         """Remove all but the last checkpoints of runs that stand still."""
         self._ensure_writable("prune")
-        bound = check_instant(older_than, "older_than")
-        if keep_last < 0:
-            raise ValueError(f"keep_last is {keep_last}: give 0 or more")
+        rule = check_prune(older_than=older_than, statuses=statuses, keep_last=keep_last, dry_run=dry_run)
         await self._turn()
         gone = []
         for run_id in list(self._store.runs):
             latest = self._latest(run_id)
-            if latest is None or latest.timestamp >= bound or latest.status not in statuses:
+            if latest is None or latest.timestamp >= rule.older_than or latest.status not in rule.statuses:
                 continue
             if keep_last == 0 and self._is_awaited(latest):
                 continue
@@ -255,9 +253,7 @@ class MemoryCheckpointer:
         if self._state == "not-bootstrapped":
             raise not_bootstrapped_error()
         if self._state == "closed":
-            raise CheckpointError(
-                "the checkpointer is closed", reason="closed", hint="Call bootstrap() to open it again."
-            )
+            raise closed_error()
 
     def _records(self, run_id: str) -> dict[int, bytes]:
         return self._store.runs.get(run_id, {})
@@ -296,7 +292,9 @@ class MemoryCheckpointer:
         if keep_last == 0:
             return set()
         kept = set(sorted(self._records(latest.run_id))[-keep_last:])
-        return kept if latest.status in ENDED else kept | needed_steps(latest)
+        if latest.status not in ENDED:
+            kept.update(step for steps in needed_steps(latest) for step in range(steps.first, steps.last + 1))
+        return kept
 
     def _delete(self, run_id: str) -> bool:
         there = self._store.runs.pop(run_id, None) is not None
@@ -310,17 +308,6 @@ class MemoryCheckpointer:
             del records[step]
         if not records:
             self._delete(run_id)
-
-
-def needed_steps(latest: Checkpoint) -> set[int]:
-    """Return the steps that a run needs to go on from its latest one."""
-    needed = set()
-    for item in latest.frontier:
-        needed.add(item.since_step)
-        ranges = item.calls if isinstance(item, Task) else item.completed_steps if isinstance(item, FanOut) else ()
-        for steps in ranges:
-            needed.update(range(steps.first, steps.last + 1))
-    return needed
 
 
 class MemoryStores:
