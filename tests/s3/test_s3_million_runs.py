@@ -16,7 +16,7 @@ from support.records import first as begin
 from stargraph.checkpoint.codec import Codec
 from stargraph.checkpoint.s3._frame import pack
 from stargraph.checkpoint.s3._index import RunIndex
-from stargraph.checkpoint.s3._log import RunLog
+from stargraph.checkpoint.s3._log import LogReader
 from stargraph.checkpoint.s3._objects import ObjectInfo
 from stargraph.checkpoint.s3._schema import KeyLayout
 
@@ -70,7 +70,7 @@ class MillionRuns:
 
 async def test_a_list_of_the_newest_of_a_million_runs() -> None:
     store = MillionRuns()
-    index = RunIndex(store, store.keys, RunLog(store, store.keys))
+    index = RunIndex(store, store.keys, LogReader(store, store.keys))
     runs = await index.first_runs(since=None, limit=50)
     assert [run.run_id for run in runs] == [f"run-{number}" for number in range(999_999, 999_949, -1)]
     assert Counter(store.requests) == {"LIST": 51, "GET": 50}
@@ -78,7 +78,7 @@ async def test_a_list_of_the_newest_of_a_million_runs() -> None:
 
 async def test_a_list_from_an_instant_on_stops_there_among_a_million_runs() -> None:
     store = MillionRuns()
-    index = RunIndex(store, store.keys, RunLog(store, store.keys))
+    index = RunIndex(store, store.keys, LogReader(store, store.keys))
     since = STARTED_AT + timedelta(seconds=999_997)
     assert len(await index.first_runs(since=since, limit=100)) == 3
     assert Counter(store.requests) == {"LIST": 4, "GET": 3}

@@ -20,7 +20,7 @@ from stargraph.checkpoint.protocol import ENDED, Checkpoint, Task
 from stargraph.checkpoint.s3._append import Appender
 from stargraph.checkpoint.s3._frame import Header, Tombstone, read_header, record_of
 from stargraph.checkpoint.s3._index import RunIndex
-from stargraph.checkpoint.s3._log import RunLog
+from stargraph.checkpoint.s3._log import LogReader
 from stargraph.checkpoint.s3._objects import TransientStoreError
 from stargraph.checkpoint.s3._prune import Pruner
 from stargraph.checkpoint.s3._read import RecordReader
@@ -66,7 +66,7 @@ class Handle:
         world = self._world
         codec = Codec()
         self.store = SimulatedStore(world.bucket, attempts=world.random.choice((1, 2)))
-        self.log = RunLog(self.store, world.keys, clock=world.now)
+        self.log = LogReader(self.store, world.keys, clock=world.now)
         self.index = RunIndex(self.store, world.keys, self.log)
         self.appender = Appender(self.store, world.keys, codec, self.log, self.index)
         self.reader = RecordReader(self.store, world.keys, codec)

@@ -16,8 +16,8 @@ from stargraph.checkpoint.protocol import ENDED, Checkpoint
 from stargraph.checkpoint.s3 import _log, _prune
 from stargraph.checkpoint.s3._append import Appended, Appender
 from stargraph.checkpoint.s3._frame import Header, is_tombstone, tombstone
-from stargraph.checkpoint.s3._index import Entry, RunIndex
-from stargraph.checkpoint.s3._log import RunLog
+from stargraph.checkpoint.s3._index import IndexEntry, RunIndex
+from stargraph.checkpoint.s3._log import LogReader
 from stargraph.checkpoint.s3._objects import ObjectInfo, ObjectStore, TransientStoreError
 from stargraph.checkpoint.s3._prune import Pruner
 
@@ -124,7 +124,7 @@ def _the_open_entry_goes_before_the_run_has_ended() -> AbstractContextManager[An
 def _the_open_entry_of_a_start_is_removed_at_once() -> AbstractContextManager[Any]:
     original = Pruner.remove_stale
 
-    async def remove_stale(self: Pruner, entry: Entry, now: datetime) -> None:
+    async def remove_stale(self: Pruner, entry: IndexEntry, now: datetime) -> None:
         if await self._log.newest_header(entry.run_id) is None:
             await self._store.remove([entry.key])
         await original(self, entry, now)
@@ -225,11 +225,11 @@ def _a_record_in_another_form_is_built_on() -> AbstractContextManager[Any]:
 
 
 def _a_reader_looks_only_once() -> AbstractContextManager[Any]:
-    async def read_newest(self: RunLog, run_id: str, read: Any) -> Any:
+    async def read_newest(self: LogReader, run_id: str, read: Any) -> Any:
         newest = await self.newest(run_id)
         return None if newest is None else await read(*newest)
 
-    return patch.object(RunLog, "read_newest", read_newest)
+    return patch.object(LogReader, "read_newest", read_newest)
 
 
 def _pruning_judges_steps_that_came_later() -> AbstractContextManager[Any]:
@@ -259,7 +259,7 @@ def _a_prune_believes_an_old_verdict() -> AbstractContextManager[Any]:
 
 
 def _an_entry_is_shown_unchecked() -> AbstractContextManager[Any]:
-    async def summary(self: RunIndex, entry: Entry) -> Any:
+    async def summary(self: RunIndex, entry: IndexEntry) -> Any:
         return entry
 
     return patch.object(RunIndex, "summary", summary)

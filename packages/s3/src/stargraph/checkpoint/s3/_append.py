@@ -11,7 +11,7 @@ from stargraph.checkpoint.protocol import ENDED, Checkpoint
 from stargraph.checkpoint.s3._errors import inconsistent_error
 from stargraph.checkpoint.s3._frame import Header, pack
 from stargraph.checkpoint.s3._index import RunIndex
-from stargraph.checkpoint.s3._log import RunLog
+from stargraph.checkpoint.s3._log import LogReader
 from stargraph.checkpoint.s3._objects import ObjectStore
 from stargraph.checkpoint.s3._schema import KeyLayout
 from stargraph.errors import CheckpointError
@@ -47,7 +47,7 @@ class Appender:
         store: ObjectStore,
         keys: KeyLayout,
         codec: Codec,
-        log: RunLog,
+        log: LogReader,
         index: RunIndex,
         threads: CodecThreads | None = None,
     ) -> None:

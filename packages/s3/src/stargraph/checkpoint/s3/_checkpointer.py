@@ -45,10 +45,10 @@ from stargraph.checkpoint.s3._cache import check_cache_dir
 from stargraph.checkpoint.s3._concurrency import AT_ONCE, gather, map_each
 from stargraph.checkpoint.s3._errors import conditions_ignored_error, race_lost_error
 from stargraph.checkpoint.s3._frame import Header
-from stargraph.checkpoint.s3._index import Entry, windows
+from stargraph.checkpoint.s3._index import IndexEntry, windows
 from stargraph.checkpoint.s3._io_thread import stop_unclosed
 from stargraph.checkpoint.s3._options import Checksums, ConnectionOptions, parse_url
-from stargraph.checkpoint.s3._read import Slot, StoredRecord, history_slots
+from stargraph.checkpoint.s3._read import FetchedRecord, Slot, history_slots
 from stargraph.checkpoint.s3._schema import RaceReport, open_store, race, recognise_store, warn_unsafe
 from stargraph.checkpoint.s3._store import OpenStore, StoreOptions
 
@@ -303,7 +303,7 @@ class S3Checkpointer:
         parts: list[list[Slot]] = await store.io.run(
             history_slots(store.log, run_id, from_step=bounds.first, to_step=top, newest_first=newest_first)
         )
-        known: Mapping[int, StoredRecord] = {}
+        known: Mapping[int, FetchedRecord] = {}
         for part in parts:
             checkpoints, known = await store.io.run(store.reader.read_some(run_id, part, known))
             for checkpoint in checkpoints:
@@ -373,7 +373,7 @@ class S3Checkpointer:
     async def _prune(self, store: OpenStore, rule: PruneRule) -> PruneReport:
         now = datetime.now(UTC)
 
-        async def prune(entry: Entry) -> int:
+        async def prune(entry: IndexEntry) -> int:
             if entry.deleted:
                 if not rule.dry_run:
                     await store.pruner.reclaim(entry, now)

@@ -39,7 +39,7 @@ async def gather(*actions: Coroutine[Any, Any, Result]) -> list[Result]:
     return [task.result() for task in tasks]
 
 
-async def run_uncancelled(request: Coroutine[Any, Any, Result]) -> Result:
+async def await_answer(request: Coroutine[Any, Any, Result]) -> Result:
     """Return the result of a request; if the caller is cancelled, wait for the answer first, but not for ever.
 
     A request that is abandoned may be carried out at any later time: what a reader sees would change long after the

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from stargraph.checkpoint.s3._options import ConnectionOptions
 
 
-class Outcome(Enum):
+class ErrorAnswer(Enum):
     """An answer that the SDK reports as an error."""
 
     EXISTS = "there is an object already"
@@ -38,19 +38,19 @@ class Request:
     bucket: str
     key: str
     permission: str
-    answers: Collection[Outcome]
+    answers: Collection[ErrorAnswer]
 
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.key}"
 
 
 _ANSWERS: Final = {
-    "PreconditionFailed": Outcome.EXISTS,
-    "412": Outcome.EXISTS,
-    "NoSuchKey": Outcome.MISSING,
-    "404": Outcome.MISSING,
-    "InvalidRange": Outcome.EMPTY,
-    "416": Outcome.EMPTY,
+    "PreconditionFailed": ErrorAnswer.EXISTS,
+    "412": ErrorAnswer.EXISTS,
+    "NoSuchKey": ErrorAnswer.MISSING,
+    "404": ErrorAnswer.MISSING,
+    "InvalidRange": ErrorAnswer.EMPTY,
+    "416": ErrorAnswer.EMPTY,
 }
 
 _TRANSIENT: Final = frozenset(
@@ -110,7 +110,7 @@ def redacted(text: object) -> str:
     return _USERINFO.sub("***@", str(text))
 
 
-def classify(error: Exception, request: Request, options: ConnectionOptions) -> Outcome:
+def classify(error: Exception, request: Request, options: ConnectionOptions) -> ErrorAnswer:
     """Return the answer that a failure of the SDK stands for; raise what any other failure means.
 
     Args:
@@ -202,7 +202,7 @@ def _misconfigured(error: Exception, request: Request, options: ConnectionOption
     return StoreUnavailableError(f"{request}: {redacted(error)}", reason=reason, hint=hint)
 
 
-def _classify_reply(error: Any, request: Request, options: ConnectionOptions) -> Outcome:
+def _classify_reply(error: Any, request: Request, options: ConnectionOptions) -> ErrorAnswer:
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     found = error.response.get("Error", {})
     code = str(found.get("Code") or status)

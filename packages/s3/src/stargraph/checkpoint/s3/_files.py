@@ -12,7 +12,7 @@ from typing import Final
 from stargraph.checkpoint.codec import Cipher
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.s3._concurrency import AT_ONCE
-from stargraph.checkpoint.s3._log import RunLog
+from stargraph.checkpoint.s3._log import LogReader
 from stargraph.checkpoint.s3._objects import ObjectStore, TransientStoreError, logger
 from stargraph.checkpoint.s3._read import RecordReader, read_history
 from stargraph.checkpoint.s3._schema import KeyLayout
@@ -34,7 +34,7 @@ class RunFiles:
     """
 
     def __init__(
-        self, store: ObjectStore, keys: KeyLayout, log: RunLog, reader: RecordReader, encryption: Cipher | None
+        self, store: ObjectStore, keys: KeyLayout, log: LogReader, reader: RecordReader, encryption: Cipher | None
     ) -> None:
         self._store = store
         self._keys = keys

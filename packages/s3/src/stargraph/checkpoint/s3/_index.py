@@ -16,7 +16,7 @@ from stargraph.checkpoint.protocol import ENDED, Checkpoint, RunPage, RunSummary
 from stargraph.checkpoint.s3._concurrency import AT_ONCE, map_each
 from stargraph.checkpoint.s3._errors import raise_truncated
 from stargraph.checkpoint.s3._frame import Header, Tombstone
-from stargraph.checkpoint.s3._log import RunLog
+from stargraph.checkpoint.s3._log import LogReader
 from stargraph.checkpoint.s3._objects import ObjectStore, TransientStoreError, logger
 from stargraph.checkpoint.s3._schema import KeyLayout
 from stargraph.errors import CheckpointError
@@ -25,7 +25,7 @@ _PAGE: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class IndexEntry:
     """An entry of the index: the start of a run was tried, and if it came about, the run is in the log.
 
     Attributes:
@@ -54,7 +54,7 @@ class RunIndex:
         log: the logs.
     """
 
-    def __init__(self, store: ObjectStore, keys: KeyLayout, log: RunLog) -> None:
+    def __init__(self, store: ObjectStore, keys: KeyLayout, log: LogReader) -> None:
         self._store = store
         self._keys = keys
         self._log = log
@@ -84,7 +84,9 @@ class RunIndex:
         folders = [self._keys.open, *([] if parent_run_id is None else [self._keys.children(parent_run_id)])]
         return [self._keys.entry(run_id, started_at, folder=folder) for folder in folders]
 
-    async def entries(self, *, folder: str | None = None, after: str = "", page: int = _PAGE) -> AsyncIterator[Entry]:
+    async def entries(
+        self, *, folder: str | None = None, after: str = "", page: int = _PAGE
+    ) -> AsyncIterator[IndexEntry]:
         """Yield the entries, the newest start first, ties by run id.
 
         Args:
@@ -93,7 +95,7 @@ class RunIndex:
             page: how many keys to list at once, up to 1000.
         """
         folder = self._keys.runs if folder is None else folder
-        pending: Entry | None = None
+        pending: IndexEntry | None = None
         while True:
             listed = await self._store.list(folder, after=after, limit=page)
             for info in listed:
@@ -103,7 +105,7 @@ class RunIndex:
                 if run.ended_at_step is None:
                     if pending is not None:
                         yield pending
-                    pending = Entry(info.key, run.run_id, run.started_at, info.modified, info.size > 0)
+                    pending = IndexEntry(info.key, run.run_id, run.started_at, info.modified, info.size > 0)
                 elif pending is not None and (run.run_id, run.started_at) == (pending.run_id, pending.started_at):
                     pending = replace(pending, ended_at_step=run.ended_at_step)
             if len(listed) < page:
@@ -112,7 +114,7 @@ class RunIndex:
         if pending is not None:
             yield pending
 
-    async def summary(self, entry: Entry) -> RunSummary | None:
+    async def summary(self, entry: IndexEntry) -> RunSummary | None:
         """Return the summary of the run that an entry names, or None if there is no such run.
 
         Raises:
@@ -212,13 +214,13 @@ class RunIndex:
 
 
 async def windows(
-    entries: AsyncIterator[Entry],
+    entries: AsyncIterator[IndexEntry],
     width: Callable[[], int],
     *,
     since: datetime | None = None,
     until: datetime | None = None,
     deleted: bool = False,
-) -> AsyncIterator[list[Entry]]:
+) -> AsyncIterator[list[IndexEntry]]:
     """Yield entries some at a time.
 
     Args:
@@ -228,7 +230,7 @@ async def windows(
         until: only those that started before.
         deleted: those of deleted runs too.
     """
-    window: list[Entry] = []
+    window: list[IndexEntry] = []
     wanted = width()
     if not wanted:
         return

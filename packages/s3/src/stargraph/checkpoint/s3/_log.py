@@ -42,7 +42,7 @@ class CachedTail:
     settled: bool = True
 
 
-class RunLog:
+class LogReader:
     """Reads the logs of runs.
 
     Args:

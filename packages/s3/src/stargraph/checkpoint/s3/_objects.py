@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 from stargraph.checkpoint.driver import RetryPolicy
-from stargraph.checkpoint.s3._concurrency import map_each, run_uncancelled
+from stargraph.checkpoint.s3._concurrency import await_answer, map_each
 from stargraph.errors import StoreUnavailableError
 
 Result = TypeVar("Result")
@@ -167,7 +167,7 @@ class RetryingStore:
 
     async def create(self, key: str, body: bytes | Path) -> str | None:
         """See `ObjectStore`."""
-        return await run_uncancelled(self._repeat(key, lambda: self._store.create(key, body)))
+        return await await_answer(self._repeat(key, lambda: self._store.create(key, body)))
 
     async def create_empty(self, keys: Sequence[str]) -> None:
         """See `ObjectStore`."""

@@ -79,7 +79,7 @@ class ConnectionOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class BucketPrefix:
     """A place in a bucket.
 
     Attributes:
@@ -94,7 +94,7 @@ class Address:
         return f"s3://{self.bucket}/{self.prefix}" if self.prefix else f"s3://{self.bucket}"
 
 
-def parse_url(url: str) -> tuple[Address, dict[str, Any]]:
+def parse_url(url: str) -> tuple[BucketPrefix, dict[str, Any]]:
     """Read `s3://bucket/prefix?option=value&…`.
 
     Returns:
@@ -125,7 +125,7 @@ def parse_url(url: str) -> tuple[Address, dict[str, Any]]:
     if not prefix.isprintable() or "#" in prefix:
         raise _invalid(f"the prefix {prefix!r} has a character that a key should not have")
     options = parse_qsl(query, keep_blank_values=True)
-    return Address(bucket, prefix), dict(_option(name, text) for name, text in options)
+    return BucketPrefix(bucket, prefix), dict(_option(name, text) for name, text in options)
 
 
 def _option(name: str, text: str) -> tuple[str, Any]:

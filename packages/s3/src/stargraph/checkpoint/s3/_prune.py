@@ -8,8 +8,8 @@ from typing import Final
 from stargraph.checkpoint.driver import PruneRule, needed_steps
 from stargraph.checkpoint.protocol import ENDED
 from stargraph.checkpoint.s3._frame import Header, is_tombstone, tombstone
-from stargraph.checkpoint.s3._index import Entry, RunIndex
-from stargraph.checkpoint.s3._log import RunLog
+from stargraph.checkpoint.s3._index import IndexEntry, RunIndex
+from stargraph.checkpoint.s3._log import LogReader
 from stargraph.checkpoint.s3._objects import ObjectInfo, ObjectStore, TransientStoreError, logger
 from stargraph.checkpoint.s3._read import RecordReader
 from stargraph.checkpoint.s3._schema import KeyLayout
@@ -33,7 +33,9 @@ class Pruner:
         index: lists runs.
     """
 
-    def __init__(self, store: ObjectStore, keys: KeyLayout, log: RunLog, reader: RecordReader, index: RunIndex) -> None:
+    def __init__(
+        self, store: ObjectStore, keys: KeyLayout, log: LogReader, reader: RecordReader, index: RunIndex
+    ) -> None:
         self._store = store
         self._keys = keys
         self._log = log
@@ -141,7 +143,7 @@ class Pruner:
                 bases.update(found[1].bases)
         return bases
 
-    async def reclaim(self, entry: Entry, now: datetime) -> None:
+    async def reclaim(self, entry: IndexEntry, now: datetime) -> None:
         """Free what a deleted run has left, once its tombstones are old enough.
 
         Args:
@@ -159,7 +161,7 @@ class Pruner:
         )
         await self._store.remove([*files, self._keys.cache_key(entry.run_id), entry.key])
 
-    async def remove_stale(self, entry: Entry, now: datetime) -> None:
+    async def remove_stale(self, entry: IndexEntry, now: datetime) -> None:
         """Remove an entry of an open run if that run has ended, was deleted, or can no longer begin.
 
         Args:

@@ -12,7 +12,7 @@ from stargraph.checkpoint.s3._cache import Copy, RecordCache
 from stargraph.checkpoint.s3._concurrency import AT_ONCE, map_each
 from stargraph.checkpoint.s3._errors import corrupted_error
 from stargraph.checkpoint.s3._frame import Header, is_tombstone, read_header, record_of
-from stargraph.checkpoint.s3._log import RunLog
+from stargraph.checkpoint.s3._log import LogReader
 from stargraph.checkpoint.s3._objects import ObjectInfo, ObjectStore
 from stargraph.checkpoint.s3._schema import KeyLayout
 from stargraph.errors import CheckpointCorruptedError, StoreVersionError
@@ -30,7 +30,7 @@ _ANY_ETAG: Final = ""
 
 
 @dataclass(frozen=True, slots=True)
-class StoredRecord:
+class FetchedRecord:
     """What a slot holds, not decoded yet.
 
     Attributes:
@@ -109,8 +109,8 @@ class RecordReader:
         return await self._read(run_id, step, info, self._codec.decode_latest)
 
     async def read_some(
-        self, run_id: str, slots: Sequence[Slot], known: Mapping[int, StoredRecord]
-    ) -> tuple[list[Checkpoint], Mapping[int, StoredRecord]]:
+        self, run_id: str, slots: Sequence[Slot], known: Mapping[int, FetchedRecord]
+    ) -> tuple[list[Checkpoint], Mapping[int, FetchedRecord]]:
         """Return what is in some slots, in their order, without those that are empty or were pruned.
 
         Args:
@@ -125,7 +125,7 @@ class RecordReader:
             CheckpointCorruptedError: something is not what was written.
         """
 
-        async def stored(slot: Slot) -> StoredRecord | None:
+        async def stored(slot: Slot) -> FetchedRecord | None:
             return known.get(slot[0]) or await self._stored(run_id, *slot, cached=True)
 
         async def read(slot: Slot) -> Checkpoint | None:
@@ -189,13 +189,13 @@ class RecordReader:
 
         return await self._run(verified, found), stored.header
 
-    async def _run(self, action: Callable[[], Result], found: Mapping[int, StoredRecord]) -> Result:
+    async def _run(self, action: Callable[[], Result], found: Mapping[int, FetchedRecord]) -> Result:
         if self._threads is None:
             return action()
         return await self._threads.run(action, large=large_to_decode(stored.record for stored in found.values()))
 
     def _decode_some(
-        self, run_id: str, found: Mapping[int, StoredRecord], steps: Iterable[int]
+        self, run_id: str, found: Mapping[int, FetchedRecord], steps: Iterable[int]
     ) -> dict[int, Checkpoint]:
         checkpoints = {}
         for checkpoint in self._codec.decode_many(_records(found), run_id=run_id, steps=steps):
@@ -210,13 +210,13 @@ class RecordReader:
             raise corrupted_error(checkpoint.run_id, checkpoint.step, "its header is that of another record")
 
     async def _add_bases(
-        self, run_id: str, found: dict[int, StoredRecord], steps: Sequence[int], *, cached: bool
+        self, run_id: str, found: dict[int, FetchedRecord], steps: Sequence[int], *, cached: bool
     ) -> None:
         """Add what some steps are decoded from."""
         while missing := missing_base_steps(_records(found), run_id=run_id, steps=steps):
             found.update(await self._bases(run_id, missing, cached=cached))
 
-    async def _bases(self, run_id: str, steps: Sequence[int], *, cached: bool) -> dict[int, StoredRecord]:
+    async def _bases(self, run_id: str, steps: Sequence[int], *, cached: bool) -> dict[int, FetchedRecord]:
         keys = {self._keys.slot(run_id, step): step for step in steps}
         bodies: dict[str, bytes | None] = {}
         if cached and self._cache is not None:
@@ -224,7 +224,7 @@ class RecordReader:
             bodies = {key: body for key in keys if (body := await self._cache.get(run_id, key)) is not None}
         absent = [key for key in keys if key not in bodies]
         bodies.update(zip(absent, await self._store.get_many(absent), strict=True))
-        found: dict[int, StoredRecord] = {}
+        found: dict[int, FetchedRecord] = {}
         for key, step in keys.items():
             body = bodies[key]
             if body is None:
@@ -237,7 +237,7 @@ class RecordReader:
             found[step] = stored
         return found
 
-    async def _stored(self, run_id: str, step: int, info: ObjectInfo | None, *, cached: bool) -> StoredRecord | None:
+    async def _stored(self, run_id: str, step: int, info: ObjectInfo | None, *, cached: bool) -> FetchedRecord | None:
         key = self._keys.slot(run_id, step)
         body = None
         if cached and self._cache is not None:
@@ -258,21 +258,21 @@ class RecordReader:
         return stored
 
 
-def _open(body: bytes, run_id: str, step: int) -> StoredRecord | None:
+def _open(body: bytes, run_id: str, step: int) -> FetchedRecord | None:
     header = read_header(body, run_id=run_id, step=step)
     if header == "pruned" or header == "deleted":
         return None
     if not isinstance(header, Header):
         raise corrupted_error(run_id, step, "it ends in its header")
-    return StoredRecord(header, record_of(body, header, run_id=run_id, step=step))
+    return FetchedRecord(header, record_of(body, header, run_id=run_id, step=step))
 
 
-def _records(found: Mapping[int, StoredRecord]) -> dict[int, bytes]:
+def _records(found: Mapping[int, FetchedRecord]) -> dict[int, bytes]:
     return {step: stored.record for step, stored in found.items()}
 
 
 async def history_slots(
-    log: RunLog, run_id: str, *, from_step: int | None, to_step: int | None, newest_first: bool
+    log: LogReader, run_id: str, *, from_step: int | None, to_step: int | None, newest_first: bool
 ) -> list[list[Slot]]:
     """Return the slots of a run that hold records, in the order of a history, in parts that are read together.
 
@@ -300,9 +300,9 @@ async def history_slots(
     return list(_parts(slots))
 
 
-async def read_history(log: RunLog, reader: RecordReader, run_id: str) -> AsyncIterator[Checkpoint]:
+async def read_history(log: LogReader, reader: RecordReader, run_id: str) -> AsyncIterator[Checkpoint]:
     """Yield the checkpoints of a run, the lowest step first."""
-    known: Mapping[int, StoredRecord] = {}
+    known: Mapping[int, FetchedRecord] = {}
     for part in await history_slots(log, run_id, from_step=None, to_step=None, newest_first=False):
         checkpoints, known = await reader.read_some(run_id, part, known)
         for checkpoint in checkpoints:

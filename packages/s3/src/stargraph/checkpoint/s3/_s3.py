@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from stargraph.checkpoint.s3._concurrency import map_each
 from stargraph.checkpoint.s3._connection import Connection
-from stargraph.checkpoint.s3._errors import Outcome, Request, classify
+from stargraph.checkpoint.s3._errors import ErrorAnswer, Request, classify
 from stargraph.checkpoint.s3._objects import ObjectInfo
 from stargraph.checkpoint.s3._options import ConnectionOptions
 from stargraph.errors import StoreUnavailableError
@@ -50,9 +50,9 @@ class S3ObjectStore:
 
     async def _create(self, key: str, content: Any) -> str | None:
         reply = await self._request(
-            "put_object", "s3:PutObject", key, (Outcome.EXISTS,), Body=content, IfNoneMatch="*", **self._encryption
+            "put_object", "s3:PutObject", key, (ErrorAnswer.EXISTS,), Body=content, IfNoneMatch="*", **self._encryption
         )
-        return None if reply is Outcome.EXISTS else str(reply["ETag"])
+        return None if reply is ErrorAnswer.EXISTS else str(reply["ETag"])
 
     async def create_empty(self, keys: Sequence[str]) -> None:
         """See `ObjectStore`."""
@@ -69,10 +69,12 @@ class S3ObjectStore:
     async def get(self, key: str, *, first: int | None = None) -> bytes | None:
         """See `ObjectStore`."""
         extra = {} if first is None else {"Range": f"bytes=0-{first - 1}"}
-        reply = await self._request("get_object", "s3:GetObject", key, (Outcome.MISSING, Outcome.EMPTY), **extra)
-        if reply is Outcome.MISSING:
+        reply = await self._request(
+            "get_object", "s3:GetObject", key, (ErrorAnswer.MISSING, ErrorAnswer.EMPTY), **extra
+        )
+        if reply is ErrorAnswer.MISSING:
             return None
-        return b"" if reply is Outcome.EMPTY else reply["Body"]
+        return b"" if reply is ErrorAnswer.EMPTY else reply["Body"]
 
     async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
         """See `ObjectStore`."""
@@ -110,13 +112,13 @@ class S3ObjectStore:
         """See `ObjectStore`."""
 
         async def delete(key: str) -> None:
-            await self._request("delete_object", "s3:DeleteObject", key, (Outcome.MISSING,))
+            await self._request("delete_object", "s3:DeleteObject", key, (ErrorAnswer.MISSING,))
 
         # One request each: the bulk form needs a checksum that not every store knows, and removing is free.
         await map_each(delete, keys)
 
     async def _request(
-        self, operation: str, permission: str, key: str | None, answers: Collection[Outcome] = (), **arguments: Any
+        self, operation: str, permission: str, key: str | None, answers: Collection[ErrorAnswer] = (), **arguments: Any
     ) -> Any:
         request = Request(self._bucket, arguments["Prefix"] if key is None else key, permission, answers)
         if key is not None:

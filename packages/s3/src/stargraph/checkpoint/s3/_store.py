@@ -14,9 +14,9 @@ from stargraph.checkpoint.s3._connection import Connection
 from stargraph.checkpoint.s3._files import RunFiles
 from stargraph.checkpoint.s3._index import RunIndex
 from stargraph.checkpoint.s3._io_thread import IOThread
-from stargraph.checkpoint.s3._log import RunLog
+from stargraph.checkpoint.s3._log import LogReader
 from stargraph.checkpoint.s3._objects import RetryingStore, UnconditionalStore
-from stargraph.checkpoint.s3._options import Address, ConnectionOptions
+from stargraph.checkpoint.s3._options import BucketPrefix, ConnectionOptions
 from stargraph.checkpoint.s3._prune import Pruner
 from stargraph.checkpoint.s3._read import RecordReader
 from stargraph.checkpoint.s3._s3 import S3ObjectStore
@@ -27,7 +27,7 @@ from stargraph.checkpoint.s3._schema import KeyLayout
 class StoreOptions:
     """How a handle uses its store; `S3Checkpointer` describes the arguments."""
 
-    address: Address
+    address: BucketPrefix
     connection: ConnectionOptions
     cache_dir: Path | None
     files_of_ended_runs: bool
@@ -80,7 +80,7 @@ class OpenStore:
     def _build(self, store: RetryingStore) -> None:
         codec = Codec(cipher=self.options.encryption)
         self.store = store
-        self.log = RunLog(store, self.keys)
+        self.log = LogReader(store, self.keys)
         self.index = RunIndex(store, self.keys, self.log)
         self.appender = Appender(store, self.keys, codec, self.log, self.index, self._threads)
         self.reader = RecordReader(store, self.keys, codec, self.cache, self._threads)
