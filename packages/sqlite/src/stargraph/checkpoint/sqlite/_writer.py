@@ -29,7 +29,7 @@ R_co = TypeVar("R_co", covariant=True)
 R = TypeVar("R")
 
 
-class Change(Protocol[R_co]):
+class StoreChange(Protocol[R_co]):
     """A change of the store.
 
     Attributes:
@@ -48,12 +48,12 @@ class Change(Protocol[R_co]):
         """
 
 
-class _Pending:
+class _WaitingChange:
     """A change that waits for its commit."""
 
     __slots__ = ("change", "deadline", "withdrawn")
 
-    def __init__(self, change: Change[Any], deadline: float) -> None:
+    def __init__(self, change: StoreChange[Any], deadline: float) -> None:
         self.change = change
         self.deadline = deadline
         self.withdrawn = False
@@ -78,11 +78,11 @@ class Writer:
         self._busy_timeout = busy_timeout
         self._log = WriteAheadLog(files.wal_path)
         # Any loop may use a handle, and a group is made of what waits in one of them.
-        self._groups: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, GroupCommit[_Pending, Any]] = (
+        self._groups: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, GroupCommit[_WaitingChange, Any]] = (
             weakref.WeakKeyDictionary()
         )
 
-    async def submit(self, change: Change[R]) -> R:
+    async def submit(self, change: StoreChange[R]) -> R:
         """Make a change durable and return its result.
 
         A caller that is cancelled gets its CancelledError once the outcome is settled: changes that wait are
@@ -91,7 +91,7 @@ class Writer:
         Raises:
             CheckpointError: the change was refused, or the store cannot store now.
         """
-        result: R = await self._group().submit(_Pending(change, time.monotonic() + self._busy_timeout))
+        result: R = await self._group().submit(_WaitingChange(change, time.monotonic() + self._busy_timeout))
         return result
 
     async def drain(self) -> None:
@@ -117,7 +117,7 @@ class Writer:
                     self._files.path,
                 )
 
-    def _group(self) -> GroupCommit[_Pending, Any]:
+    def _group(self) -> GroupCommit[_WaitingChange, Any]:
         loop = asyncio.get_running_loop()
         group = self._groups.get(loop)
         if group is None:
@@ -126,11 +126,11 @@ class Writer:
                 size=lambda pending: pending.change.size,
                 most_items=256,
                 together=lambda error: isinstance(error, CheckpointError) and error.reason == "closed",
-                withdraw=_Pending.withdraw,
+                withdraw=_WaitingChange.withdraw,
             )
         return group
 
-    async def _commit(self, group: Sequence[_Pending]) -> list[Any]:
+    async def _commit(self, group: Sequence[_WaitingChange]) -> list[Any]:
         def work(connection: sqlite3.Connection) -> list[Any]:
             return self._commit_here(connection, group)
 
@@ -148,10 +148,10 @@ class Writer:
             await asyncio.wait([answer])
             raise
 
-    def _commit_here(self, connection: sqlite3.Connection, group: Sequence[_Pending]) -> list[Any]:
+    def _commit_here(self, connection: sqlite3.Connection, group: Sequence[_WaitingChange]) -> list[Any]:
         """Commit a group on the thread; return the results, and in the place of a result the error that it met."""
-        outcomes: dict[_Pending, Any] = {}
-        waiting: Sequence[_Pending] = group
+        outcomes: dict[_WaitingChange, Any] = {}
+        waiting: Sequence[_WaitingChange] = group
         watch = LockWatch(self._files.path, self._busy_timeout)
         while waiting := [pending for pending in waiting if not pending.withdrawn]:
             try:
@@ -168,9 +168,9 @@ class Writer:
             waiting = [pending for pending in waiting if pending.deadline > now]
         return [outcomes.get(pending) for pending in group]
 
-    def _attempt(self, connection: sqlite3.Connection, group: Sequence[_Pending]) -> dict[_Pending, Any]:
+    def _attempt(self, connection: sqlite3.Connection, group: Sequence[_WaitingChange]) -> dict[_WaitingChange, Any]:
         _roll_back(connection)
-        outcomes: dict[_Pending, Any] = {}
+        outcomes: dict[_WaitingChange, Any] = {}
         connection.execute("BEGIN IMMEDIATE")
         for pending in group:
             try:
