@@ -362,21 +362,21 @@ class TestMemory:
     def test_an_ended_run_is_forgotten(self) -> None:
         codec = Codec()
         stored(codec, run_of(3, chat, state={"messages": []}))
-        assert codec._ends
+        assert codec._contexts
         last = following(run_of(3, chat, state={"messages": []})[-1], status="done")
         codec.appended(codec.encode_alone(last))
-        assert not codec._ends
+        assert not codec._contexts
         assert codec._used == 0
 
     def test_memory_is_bounded_and_the_last_one_always_fits(self) -> None:
         codec = Codec(memory=50_000)
         for number in range(30):
             codec.appended(codec.encode(genesis(run_id=f"run-{number}", state={"big": "x" * 5000})))
-        assert 1 < len(codec._ends) < 12
-        assert codec._used == sum(tail.memory for tail in codec._ends.values()) <= 50_000
+        assert 1 < len(codec._contexts) < 12
+        assert codec._used == sum(context.memory for context in codec._contexts.values()) <= 50_000
         large = genesis(run_id="large", state={"big": "x" * 500_000})
         codec.appended(codec.encode(large))
-        assert list(codec._ends) == ["large"]
+        assert list(codec._contexts) == ["large"]
         assert codec.encode(following(large)).base_steps == (0,)
 
     def test_many_threads_may_use_a_codec(self) -> None:

@@ -5,7 +5,6 @@ from stargraph.engine._call_log import CallLog, Slot, UnrecordedCallError
 from stargraph.engine._context import Context
 from stargraph.engine._engine import Engine, new_executor_id
 from stargraph.engine._events import EventType, RunEvent
-from stargraph.engine._executors import Executors
 from stargraph.engine._expressions import Expression
 from stargraph.engine._failures import error_info, node_cancelled
 from stargraph.engine._fields import StateField
@@ -13,6 +12,7 @@ from stargraph.engine._fingerprint import ENGINE_SEMANTICS, runtime_changes
 from stargraph.engine._fork_overrides import ForkOverrides
 from stargraph.engine._imports import Modules
 from stargraph.engine._log import Durability, RunLog, TakenOver
+from stargraph.engine._node_pools import NodePools
 from stargraph.engine._pending_tasks import PendingTasks
 from stargraph.engine._plan import Plan
 from stargraph.engine._questions import Suspended
@@ -42,11 +42,11 @@ __all__ = [
     "Durability",
     "Engine",
     "EventType",
-    "Executors",
     "Expression",
     "ForkOverrides",
     "Modules",
     "NodeFailed",
+    "NodePools",
     "PendingTasks",
     "Plan",
     "RunEvent",

@@ -12,8 +12,8 @@ from typing import Any, Final
 from stargraph.checkpoint.protocol import ErrorInfo
 from stargraph.engine._call_log import UnrecordedCallError
 from stargraph.engine._context import Context
-from stargraph.engine._executors import CANCEL_SECONDS, Executors, Outcome, timed_out
 from stargraph.engine._failures import RemoteNodeError, is_a, is_any_of, is_final, name_of
+from stargraph.engine._node_pools import CANCEL_SECONDS, NodePools, Outcome, timed_out
 from stargraph.engine._nodes import Node
 from stargraph.engine._questions import Suspended
 from stargraph.errors import NodeError
@@ -40,7 +40,7 @@ class Attempts:
     Args:
         node: the node.
         context: what it is told.
-        executors: where sync code runs.
+        pools: where sync code runs.
         make_call: gives the call of each try, with a state of its own.
         waits: whether time passes between two tries.
     """
@@ -49,14 +49,14 @@ class Attempts:
         self,
         node: Node,
         context: Context,
-        executors: Executors,
+        pools: NodePools,
         make_call: Callable[[], Callable[[], Any]],
         *,
         waits: bool = True,
     ) -> None:
         self._node = node
         self._context = context
-        self._executors = executors
+        self._pools = pools
         self._make_call = make_call
         self._waits = waits
 
@@ -86,7 +86,7 @@ class Attempts:
     async def _try(self) -> Outcome:
         spec, context = self._node.spec, self._context
         patience = _MAX_OVERRUN if spec.max_overrun is None else spec.max_overrun
-        if not await self._executors.wait_for_strays(context.owner, patience):
+        if not await self._pools.wait_for_strays(context.owner, patience):
             return None, NodeError(
                 f"an earlier try of node {spec.id!r} still runs after {patience:g} s more",
                 reason="still-running",
@@ -95,7 +95,7 @@ class Attempts:
                 node=spec.id,
             )
         returned, raised = await self._outcome()
-        if self._executors.has_strays(context.owner):
+        if self._pools.has_strays(context.owner):
             # What the thread does from now on is nobody's; the call that it is in may still be recorded.
             context.refuse_calls()
         elif context.is_calling:
@@ -118,15 +118,11 @@ class Attempts:
         """Run a sync function in a thread or a process, and await what it returns if it wraps an async one."""
         spec, owner = self._node.spec, self._context.owner
         if spec.isolation == "process":
-            return _from_worker(
-                await self._executors.run_isolated(call, node=spec.id, seconds=spec.timeout), self._context
-            )
-        if self._executors.is_remote:
-            return _from_worker(
-                await self._executors.run_remotely(call, owner=owner, seconds=spec.timeout), self._context
-            )
+            return _from_worker(await self._pools.run_isolated(call, node=spec.id, seconds=spec.timeout), self._context)
+        if self._pools.is_remote:
+            return _from_worker(await self._pools.run_remotely(call, owner=owner, seconds=spec.timeout), self._context)
         began = time.monotonic()
-        returned, raised = await self._executors.run_in_thread(call, owner=owner, seconds=spec.timeout, in_given=True)
+        returned, raised = await self._pools.run_in_thread(call, owner=owner, seconds=spec.timeout, in_given=True)
         if raised is None and inspect.isawaitable(returned):
             left = None if spec.timeout is None else max(spec.timeout - (time.monotonic() - began), 0)
             return await self._within(returned, left)
@@ -143,7 +139,7 @@ class Attempts:
             await asyncio.wait({working}, timeout=CANCEL_SECONDS)
             raise
         finally:
-            self._executors.give_up(working, self._context.owner)
+            self._pools.give_up(working, self._context.owner)
         if working.done():
             return await working
         working.cancel()

@@ -16,8 +16,8 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 from stargraph.checkpoint.protocol import RecordedCall, Task
 from stargraph.checkpoint.values import check_json, format_time
-from stargraph.engine._executors import Executors, Outcome
 from stargraph.engine._failures import NOT_STORABLE, call_error, error_info, is_made_anew
+from stargraph.engine._node_pools import NodePools, Outcome
 from stargraph.engine._questions import IN_CALL, Question, Suspended, question_lost
 from stargraph.engine._results import ResultType
 from stargraph.errors import NodeError
@@ -118,7 +118,7 @@ class CallLog:
         task: the task.
         recorded: what its log has of its calls, in order.
         record: appends a call to the log; if None, a call that is not recorded ends the node.
-        executors: where sync functions run; threads of this log's own if None.
+        pools: where sync functions run; threads of this log's own if None.
         owner: what names the task among those of all runs.
         effects: whether calls that are not repeatable may be made.
         moment: the current time; the time of the clock if None.
@@ -134,7 +134,7 @@ class CallLog:
         recorded: Iterable[RecordedCall] = (),
         *,
         record: Record | None = None,
-        executors: Executors | None = None,
+        pools: NodePools | None = None,
         owner: str = "",
         effects: bool = True,
         moment: datetime | None = None,
@@ -144,7 +144,7 @@ class CallLog:
         self._task = task
         self._recorded = recorded
         self._record = record
-        self._executors = executors or Executors()
+        self._pools = pools or NodePools()
         self._owner = owner
         self._effects = effects
         self._moment = moment
@@ -389,7 +389,7 @@ class CallLog:
         try:
             if inspect.iscoroutinefunction(function):
                 return await function(), None
-            result, error = await self._executors.run_in_thread(function, owner=self._owner)
+            result, error = await self._pools.run_in_thread(function, owner=self._owner)
             return (await result if error is None and inspect.isawaitable(result) else result), error
         except BaseException as error:  # noqa: BLE001  # a value from here on, see Outcome
             return None, error

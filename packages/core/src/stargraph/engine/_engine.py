@@ -14,10 +14,10 @@ from stargraph.checkpoint.protocol import ENDED, Checkpoint, RecordedCall, Task
 from stargraph.engine._attempts import NodeFailed
 from stargraph.engine._call_log import CallLog
 from stargraph.engine._events import EventType, RunEvent
-from stargraph.engine._executors import CANCEL_SECONDS, Executors
 from stargraph.engine._failures import error_info, name_of, node_cancelled
 from stargraph.engine._fork_overrides import ForkOverrides
 from stargraph.engine._log import RunLog, TakenOver
+from stargraph.engine._node_pools import CANCEL_SECONDS, NodePools
 from stargraph.engine._pending_tasks import PendingTasks
 from stargraph.engine._plan import Plan
 from stargraph.engine._questions import Suspended
@@ -53,7 +53,7 @@ class Engine:
         plan: the graph.
         log: the log of the run.
         executor_id: names this executor in every checkpoint that it writes.
-        executors: where sync nodes run.
+        pools: where sync nodes run.
         publish: told of each event, after its checkpoint was appended.
         is_heard: whether anybody listens; events are made for nobody else.
         overrides: what this run does differently from its graph.
@@ -67,7 +67,7 @@ class Engine:
         log: RunLog,
         *,
         executor_id: str,
-        executors: Executors,
+        pools: NodePools,
         publish: Publish,
         is_heard: Callable[[], bool] = lambda: True,
         overrides: ForkOverrides | None = None,
@@ -80,7 +80,7 @@ class Engine:
         self._publish = publish
         self._is_heard = is_heard
         self._overrides = overrides = overrides or ForkOverrides()
-        self._executors = executors
+        self._pools = pools
         self._children = Children(
             plan,
             log,
@@ -89,7 +89,7 @@ class Engine:
                 child_plan,
                 child_log,
                 executor_id=executor_id,
-                executors=executors,
+                pools=pools,
                 publish=publish,
                 asks_again=changed,
                 overrides=ForkOverrides(effects=overrides.effects),
@@ -98,7 +98,7 @@ class Engine:
         )
         self._pending_tasks = PendingTasks(plan, log.read_step, log.read_steps)
         self._runner = TaskRunner(
-            plan, self._pending_tasks, executors=executors, run_child=self._children.run, overrides=overrides
+            plan, self._pending_tasks, pools=pools, run_child=self._children.run, overrides=overrides
         )
         self._flights: dict[str, _Flight] = {}
         self._failure: tuple[Task, BaseException, tuple[RecordedCall, ...]] | None = None
@@ -233,7 +233,7 @@ class Engine:
             else:
                 # It has caught its cancellation. What it does from now on is not recorded.
                 flight.call_log.close()
-                self._executors.give_up(flight.work, f"{self._log.tail.run_id}/{flight.task.id}")
+                self._pools.give_up(flight.work, f"{self._log.tail.run_id}/{flight.task.id}")
 
     def _ready_tasks(self) -> list[Task]:
         if self._failure is not None or self._stop is not None:
@@ -259,7 +259,7 @@ class Engine:
                 task,
                 self._pending_tasks.calls(task),
                 record=self._record_call,
-                executors=self._executors,
+                pools=self._pools,
                 owner=f"{tail.run_id}/{task.id}",
                 effects=self._overrides.effects,
                 moment=self._pending_tasks.moment(task),

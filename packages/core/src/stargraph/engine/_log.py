@@ -30,7 +30,7 @@ class TakenOver(Exception):
 
 
 @dataclass(slots=True, eq=False)
-class _Pending:
+class _PendingStep:
     """A checkpoint that no store has acknowledged, and what makes it anew behind others."""
 
     build: Build | MayBuild
@@ -70,7 +70,7 @@ class RunLog:
         self._durability = durability
         self._keyring = keyring
         self._acknowledged = tail
-        self._pending: list[_Pending] = []
+        self._pending: list[_PendingStep] = []
         self._flushing: asyncio.Task[None] | None = None
         self._taken_over = False
         self._lock = asyncio.Lock()
@@ -106,11 +106,11 @@ class RunLog:
         """
         async with self._lock:
             await self._settle()
-            own: list[_Pending] = []
+            own: list[_PendingStep] = []
             for build in builds:
                 checkpoint = build(self.tail)
                 if checkpoint is not None:
-                    own.append(_Pending(build, checkpoint))
+                    own.append(_PendingStep(build, checkpoint))
                     self._pending.append(own[-1])
                     self.tail = checkpoint
             if any(self._must_wait_for(pending.checkpoint) for pending in own):
@@ -265,7 +265,7 @@ class RunLog:
             self._acknowledged = checkpoint
             self._pending.pop(0)
 
-    def _withdraw(self, own: _Pending) -> None:
+    def _withdraw(self, own: _PendingStep) -> None:
         """Give up the newest checkpoint, whose caller is told so; what others have appended before it stays."""
         if own in self._pending:
             self._pending.remove(own)

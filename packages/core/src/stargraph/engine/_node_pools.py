@@ -123,7 +123,7 @@ class _Strays:
 _STRAYS: Final = _Strays()
 
 
-class Executors:
+class NodePools:
     """Runs sync code for one execution of a run and its child runs.
 
     Args:

@@ -11,8 +11,8 @@ from stargraph.checkpoint.protocol import Checkpoint, JsonValue, Task
 from stargraph.engine._attempts import Attempts, NodeFailed
 from stargraph.engine._call_log import CallLog, UnrecordedCallError
 from stargraph.engine._context import Context
-from stargraph.engine._executors import Executors
 from stargraph.engine._fork_overrides import ForkOverrides
+from stargraph.engine._node_pools import NodePools
 from stargraph.engine._pending_tasks import PendingTasks
 from stargraph.engine._plan import Plan
 from stargraph.engine._prompts import fill_prompt
@@ -30,7 +30,7 @@ class TaskRunner:
     Args:
         plan: the graph.
         work: what the log has of the open tasks.
-        executors: where sync nodes run.
+        pools: where sync nodes run.
         run_child: takes the child run of a subgraph to its end.
         overrides: what this run does differently from its graph.
         waits: whether time passes between two tries of a node.
@@ -41,14 +41,14 @@ class TaskRunner:
         plan: Plan,
         work: PendingTasks,
         *,
-        executors: Executors,
+        pools: NodePools,
         run_child: RunChild,
         overrides: ForkOverrides | None = None,
         waits: bool = True,
     ) -> None:
         self._plan = plan
         self._pending = work
-        self._executors = executors
+        self._pools = pools
         self._run_child = run_child
         self._overrides = overrides or ForkOverrides()
         self._waits = waits
@@ -87,11 +87,11 @@ class TaskRunner:
         else:
             item = await self._pending.item(tail, task)
             context = Context(tail, task, item=item, recorded=self._pending.calls(task), call_log=call_log)
-            is_remote = not node.is_async_here and (node.spec.isolation == "process" or self._executors.is_remote)
+            is_remote = not node.is_async_here and (node.spec.isolation == "process" or self._pools.is_remote)
             # What came from another process was recorded there, and what a built-in node returns was told to it.
             from_json = is_remote or node.code is None
             calls = self._remote_calls if is_remote else self._calls
-            attempts = Attempts(node, context, self._executors, calls(tail, task, context), waits=self._waits)
+            attempts = Attempts(node, context, self._pools, calls(tail, task, context), waits=self._waits)
             try:
                 returned = await attempts.run()
             finally:

@@ -6,7 +6,7 @@ import asyncio
 from concurrent.futures import Executor
 
 from stargraph.checkpoint.protocol import Checkpoint
-from stargraph.engine import Engine, Executors, ForkOverrides, Plan, RunLog
+from stargraph.engine import Engine, ForkOverrides, NodePools, Plan, RunLog
 from stargraph.graph._listeners import Listeners
 from stargraph.runtime import dispatch
 
@@ -38,13 +38,13 @@ class Execution:
         watch: float,
     ) -> None:
         self.log = log
-        self._executors = Executors(threads, concurrency=plan.concurrency)
+        self._pools = NodePools(threads, concurrency=plan.concurrency)
         self._stopped = asyncio.Event()
         self._engine = Engine(
             plan,
             log,
             executor_id=executor_id,
-            executors=self._executors,
+            pools=self._pools,
             publish=listeners.publish,
             is_heard=lambda: bool(listeners),
             overrides=overrides,
@@ -57,7 +57,7 @@ class Execution:
         try:
             await self._engine.run()
         finally:
-            await dispatch.run_uncancelled(self._executors.close())
+            await dispatch.run_uncancelled(self._pools.close())
             self._stopped.set()
 
     def observe(self, record: Checkpoint) -> None:

@@ -22,9 +22,9 @@ from stargraph.checkpoint.protocol import (
 from stargraph.checkpoint.values import EncodedValue
 from stargraph.engine import (
     CallLog,
-    Executors,
     ForkOverrides,
     NodeFailed,
+    NodePools,
     PendingTasks,
     Plan,
     Slot,
@@ -83,12 +83,12 @@ async def replay(
         CheckpointError: as the store raises.
     """
     tail = await dispatch.read_run(store, run_id, keyring=keyring)
-    executors = Executors(threads)
-    again = _Replay(plan, store, tail, keyring=keyring, executors=executors, accept_graph=accept_graph)
+    pools = NodePools(threads)
+    again = _Replay(plan, store, tail, keyring=keyring, pools=pools, accept_graph=accept_graph)
     try:
         await again.run(from_step)
     finally:
-        await executors.close()
+        await pools.close()
     if not again.compared and again.foreign:
         await check_hashes(plan, tail, again.read_step, accept=())
     return again.report()
@@ -104,7 +104,7 @@ class _Replay:
         tail: Checkpoint,
         *,
         keyring: Keyring | None,
-        executors: Executors,
+        pools: NodePools,
         accept_graph: bool,
         inputs: Mapping[str, JsonValue] | None = None,
     ) -> None:
@@ -114,7 +114,7 @@ class _Replay:
         self._store = store
         self._tail = tail
         self._keyring = keyring
-        self._executors = executors
+        self._pools = pools
         self._accept_graph = accept_graph
         self._inputs = inputs
         self._differences: list[StepDifference] = []
@@ -191,7 +191,7 @@ class _Replay:
         return TaskRunner(
             self._plan,
             self._pending,
-            executors=self._executors,
+            pools=self._pools,
             run_child=self._child,
             overrides=self._overrides,
             waits=False,
@@ -317,7 +317,7 @@ class _Replay:
         """Run a task, and compare what comes of it with what is recorded."""
         calls = self._pending.calls(task)
         moment = next((call.started_at for call in record.calls if call.kind == "now"), None)
-        call_log = CallLog(task, calls, executors=self._executors, moment=moment)
+        call_log = CallLog(task, calls, pools=self._pools, moment=moment)
         try:
             update = await self._run(previous, task, call_log)
             changes = completed(self._plan, previous, task, update, self._pending.branches)
@@ -451,7 +451,7 @@ class _Replay:
                 self._store,
                 tail,
                 keyring=self._keyring,
-                executors=self._executors,
+                pools=self._pools,
                 accept_graph=self._accept_graph,
                 inputs=inputs or None,
             )

@@ -12,7 +12,7 @@ from stargraph.checkpoint.protocol import Checkpoint, Checkpointer
 from stargraph.runtime._reading import Progress, Tally, each
 from stargraph.transfer._reports import Refusal, TransferReport
 from stargraph.transfer._transfer import (
-    Appender,
+    BatchWriter,
     Extent,
     Refused,
     chosen_runs,
@@ -81,14 +81,14 @@ async def copy_to_head(
     first, extent = await survey_copy(source, destination, latest, keyring=keyring)
     if extent is None:
         return Copied(0, first)
-    appender = Appender(destination)
+    writer = BatchWriter(destination)
     async with aclosing(extent.read(source)) as checkpoints:
         async for checkpoint in checkpoints:
-            await appender.add(checkpoint)
+            await writer.add(checkpoint)
             tally.step()
-    await appender.flush()
+    await writer.flush()
     await confirm(destination, head_of(latest), keyring=keyring)
-    return Copied(appender.written, first)
+    return Copied(writer.written, first)
 
 
 async def copy_runs(

@@ -14,7 +14,7 @@ from stargraph.runtime._reading import Progress, Tally
 from stargraph.transfer._lines import LineReader, LineWriter, RunLine
 from stargraph.transfer._reports import Refusal, TransferReport
 from stargraph.transfer._transfer import (
-    Appender,
+    BatchWriter,
     Refused,
     chosen_runs,
     confirm,
@@ -145,9 +145,9 @@ async def import_runs(
         if incoming.refusal is not None:
             refusals.append(incoming.refusal)
             continue
-        written += incoming.appender.written
+        written += incoming.writer.written
         present += incoming.present
-        verified += incoming.appender.written > 0
+        verified += incoming.writer.written > 0
         tally.run()
     return TransferReport(runs=tally.runs, steps=written, present=present, verified=verified, refused=tuple(refusals))
 
@@ -162,13 +162,13 @@ class _Incoming:
 
     Attributes:
         left: how many of its checkpoints are still to come.
-        appender: writes them.
+        writer: writes them.
         refusal: why it is not taken, if it is not.
     """
 
     def __init__(self, store: Checkpointer, run: RunLine, keyring: Keyring | None) -> None:
         self.left = run.steps
-        self.appender = Appender(store)
+        self.writer = BatchWriter(store)
         self.refusal: Refusal | None = None
         self._store = store
         self._run = run
@@ -179,7 +179,7 @@ class _Incoming:
     @property
     def present(self) -> int:
         """How many of its steps were there before."""
-        return min(self._following - self.appender.written, self._run.head.step + 1)
+        return min(self._following - self.writer.written, self._run.head.step + 1)
 
     async def take(self, line: RunLine | Checkpoint) -> None:
         """Take the next line; once the run is refused, its lines are passed over.
@@ -207,9 +207,9 @@ class _Incoming:
         if step > self._following:
             raise not_whole(checkpoint.run_id, self._following, step)
         if step == self._following:
-            await self.appender.add(checkpoint)
+            await self.writer.add(checkpoint)
             self._following += 1
         if not self.left:
-            await self.appender.flush()
-            if self.appender.written:
+            await self.writer.flush()
+            if self.writer.written:
                 await confirm(self._store, self._run.head, keyring=self._keyring)

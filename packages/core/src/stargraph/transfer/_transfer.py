@@ -154,7 +154,7 @@ async def survey(store: Checkpointer, run_id: str, *, keyring: Keyring | None, h
     return Extent(head, first_step, count, gap, None if kept is None else tuple(kept))
 
 
-class Appender:
+class BatchWriter:
     """Appends the steps of one run, some at a time where the store can.
 
     Args:

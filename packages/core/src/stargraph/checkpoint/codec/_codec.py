@@ -46,11 +46,11 @@ class Record:
 
     data: bytes
     base_steps: tuple[int, ...]
-    _end: _RunEnd
+    _context: _EncodingContext
 
 
 @dataclass(slots=True)
-class _RunEnd:
+class _EncodingContext:
     """What the next step of a run is encoded from; not to be changed.
 
     Attributes:
@@ -81,7 +81,7 @@ class _RunEnd:
     memory: int
 
 
-def _run_end(
+def _encoding_context(
     checkpoint: Checkpoint,
     run_values: tuple[Any, ...],
     encoded: EncodedFields,
@@ -91,8 +91,8 @@ def _run_end(
     keyframe_ratio: float,
     bytes_since: int,
     size: int,
-) -> _RunEnd:
-    return _RunEnd(
+) -> _EncodingContext:
+    return _EncodingContext(
         checkpoint.run_id,
         checkpoint.step,
         checkpoint.digest,
@@ -124,7 +124,7 @@ class Codec:
         self._cipher = cipher
         self._memory = memory
         self._used = 0
-        self._ends: OrderedDict[str, _RunEnd] = OrderedDict()
+        self._contexts: OrderedDict[str, _EncodingContext] = OrderedDict()
         self._lock = threading.Lock()
 
     @property
@@ -147,7 +147,7 @@ class Codec:
             StateError: it is too large.
         """
         checkpoint.ensure_valid()
-        before = self._end_of(checkpoint.run_id) if after is None else after._end
+        before = self._context_of(checkpoint.run_id) if after is None else after._context
         run_values = run_values_of(checkpoint)
         if before is None or before.digest != checkpoint.previous_digest:
             return self._keyframe(checkpoint, run_values, fields_of(checkpoint))
@@ -175,7 +175,7 @@ class Codec:
             cipher=self._cipher,
         )
         chain.append(ChainStep(checkpoint.step, encoded.base_check, delta))
-        end = _run_end(
+        context = _encoding_context(
             checkpoint,
             run_values,
             encoded,
@@ -185,7 +185,7 @@ class Codec:
             bytes_since=before.bytes_since + len(data),
             size=size,
         )
-        return Record(data, base_steps, end)
+        return Record(data, base_steps, context)
 
     def encode_alone(self, checkpoint: Checkpoint) -> Record:
         """Return a record that is decoded from no other one.
@@ -216,7 +216,7 @@ class Codec:
         Args:
             record: what `encode` returned.
         """
-        self._remember(record._end)
+        self._remember(record._context)
 
     def forget(self, run_id: str) -> None:
         """Forget a run: its next step is stored as a keyframe."""
@@ -254,7 +254,7 @@ class Codec:
         checkpoint = self._checked(encoded, run_id, step)
         keyframe, *others = chain.record_sizes
         self._remember(
-            _run_end(
+            _encoding_context(
                 checkpoint,
                 run_values_of(checkpoint),
                 encoded,
@@ -291,7 +291,7 @@ class Codec:
         delta = delta_between(NOTHING, encoded)
         data = pack(checkpoint.run_id, checkpoint.step, delta, encoded, cipher=self._cipher)
         size = encoded.size
-        end = _run_end(
+        context = _encoding_context(
             checkpoint,
             run_values,
             encoded,
@@ -301,7 +301,7 @@ class Codec:
             bytes_since=0,
             size=size,
         )
-        return Record(data, (), end)
+        return Record(data, (), context)
 
     @staticmethod
     def _read_fields(chain: Chain, step: int) -> EncodedFields:
@@ -325,29 +325,29 @@ class Codec:
             raise corrupted(run_id, step, f"it is step {checkpoint.step} of run {checkpoint.run_id!r}")
         return checkpoint
 
-    def _end_of(self, run_id: str) -> _RunEnd | None:
+    def _context_of(self, run_id: str) -> _EncodingContext | None:
         with self._lock:
-            found = self._ends.get(run_id)
+            found = self._contexts.get(run_id)
             if found is not None:
-                self._ends.move_to_end(run_id)
+                self._contexts.move_to_end(run_id)
             return found
 
-    def _remember(self, end: _RunEnd) -> None:
+    def _remember(self, context: _EncodingContext) -> None:
         with self._lock:
-            known = self._ends.get(end.run_id)
-            if known is not None and known.step > end.step:
+            known = self._contexts.get(context.run_id)
+            if known is not None and known.step > context.step:
                 return  # what was read is older than what was appended meanwhile
-            self._drop(end.run_id)
-            if end.ended:
+            self._drop(context.run_id)
+            if context.ended:
                 return
-            self._ends[end.run_id] = end
-            self._used += end.memory
-            while self._used > self._memory and len(self._ends) > 1:
-                _, oldest = self._ends.popitem(last=False)
+            self._contexts[context.run_id] = context
+            self._used += context.memory
+            while self._used > self._memory and len(self._contexts) > 1:
+                _, oldest = self._contexts.popitem(last=False)
                 self._used -= oldest.memory
 
     def _drop(self, run_id: str) -> None:
-        known = self._ends.pop(run_id, None)
+        known = self._contexts.pop(run_id, None)
         if known is not None:
             self._used -= known.memory
 

@@ -23,7 +23,7 @@ from stargraph.checkpoint.protocol._pydantic import assemble, private_attributes
 from stargraph.checkpoint.protocol._records import (
     ErrorInfo,
     Event,
-    Executor,
+    ExecutorId,
     FanOut,
     FrontierItem,
     FrozenModel,
@@ -91,7 +91,7 @@ class _Draft(FrozenModel):
     error: ErrorInfo | None = None
     started_at: Instant
     timestamp: Instant
-    executor_id: Executor
+    executor_id: ExecutorId
     process: ProcessInfo | None = None
     parent_run_id: RunId | None = None
     parent_step: Step | None = None

@@ -129,7 +129,7 @@ def complaint_of(error: ValidationError) -> str:
 
 RunId = Annotated[str, AfterValidator(_checked_run_id)]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Executor = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+ExecutorId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Text = Annotated[str, AfterValidator(_checked_text)]
 # For what the system names: the text of an exception, a host.
 ErrorText = Annotated[Text, BeforeValidator(_storable_text)]
