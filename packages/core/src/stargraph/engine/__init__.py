@@ -1,7 +1,7 @@
 """The engine: what makes a graph's definition run, one durable step after the other."""
 
 from stargraph.engine._attempts import NodeFailed
-from stargraph.engine._call_log import CallLog, Slot, UnrecordedCallError
+from stargraph.engine._call_log import CallLog, UnrecordedCallError
 from stargraph.engine._context import Context
 from stargraph.engine._engine import Engine, new_executor_id
 from stargraph.engine._events import EventType, RunEvent
@@ -17,6 +17,7 @@ from stargraph.engine._pending_tasks import PendingTasks
 from stargraph.engine._plan import Plan
 from stargraph.engine._questions import Suspended
 from stargraph.engine._reach import reachable_code
+from stargraph.engine._recorded_calls import CallId
 from stargraph.engine._reducers import add, append, merge, replace
 from stargraph.engine._state import StateSpec
 from stargraph.engine._subgraph import StoreFaultError, cancel_children, child_inputs, child_outcome, child_run_id
@@ -37,6 +38,7 @@ from stargraph.engine._watcher import WATCH_SECONDS
 __all__ = [
     "ENGINE_SEMANTICS",
     "WATCH_SECONDS",
+    "CallId",
     "CallLog",
     "Context",
     "Durability",
@@ -51,7 +53,6 @@ __all__ = [
     "Plan",
     "RunEvent",
     "RunLog",
-    "Slot",
     "StateField",
     "StateSpec",
     "StoreFaultError",

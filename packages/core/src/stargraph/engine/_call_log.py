@@ -6,19 +6,17 @@ import asyncio
 import concurrent.futures
 import contextlib
 import functools
-import heapq
 import inspect
-from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias, TypeVar
 
 from stargraph.checkpoint.protocol import RecordedCall, Task
 from stargraph.checkpoint.values import check_json, format_time
-from stargraph.engine._failures import NOT_STORABLE, call_error, error_info, is_made_anew
+from stargraph.engine._failures import NOT_STORABLE, call_error, error_info
 from stargraph.engine._node_pools import NodePools, Outcome
 from stargraph.engine._questions import IN_CALL, Question, Suspended, question_lost
+from stargraph.engine._recorded_calls import CallId, RecordedCalls
 from stargraph.engine._results import ResultType
 from stargraph.errors import NodeError
 from stargraph.runtime import dispatch
@@ -29,37 +27,18 @@ Record: TypeAlias = Callable[[Task, RecordedCall], Awaitable[bool]]
 """Appends a call to the log, and tells whether it is there; if not, the executor has lost the run."""
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """What a call is known by within its task.
-
-    Attributes:
-        name: the name of the call.
-        key: tells concurrent calls of one name apart.
-        occurrence: counts the calls of the same name and key in one try, from 0.
-    """
-
-    name: str
-    key: str | None
-    occurrence: int
-
-    def __str__(self) -> str:
-        key = "" if self.key is None else f", key={self.key!r}"
-        return f"{self.name!r}{key}" + (f" (number {self.occurrence + 1})" if self.occurrence else "")
-
-
 class UnrecordedCallError(BaseException):
     """Ends a node that is executed again from its log and makes a call that the log does not have.
 
     Not an Exception, so that a node's own `except Exception` lets it through.
 
     Args:
-        slot: the call.
+        call_id: the call.
     """
 
-    def __init__(self, slot: Slot) -> None:
-        super().__init__(str(slot))
-        self.slot = slot
+    def __init__(self, call_id: CallId) -> None:
+        super().__init__(str(call_id))
+        self.call_id = call_id
 
 
 _NO_OUTCOME: Final = (
@@ -73,46 +52,12 @@ _NO_OUTCOME: Final = (
 """What a function raises that is not its own outcome, but ends the node that calls it."""
 
 
-class _Book:
-    """The recorded calls of a task, in the order of the log, and what this execution of it has been told of them."""
-
-    def __init__(self, recorded: Iterable[RecordedCall]) -> None:
-        self.calls = [call for call in recorded if call.kind == "call"]
-        self.used: set[int] = set()
-        self.counts: Counter[tuple[str, str | None]] = Counter()
-        self.under_way: set[tuple[str, str | None]] = set()
-        self.turns: list[int] = []
-        self._places: dict[Slot, list[int]] = {}
-        self._told: Counter[Slot] = Counter()
-        for place, call in enumerate(self.calls):
-            self._places.setdefault(Slot(call.name, call.key, call.occurrence), []).append(place)
-
-    def told(self, slot: Slot) -> int | None:
-        """Return the place of the outcome that a call returns now, or None if it is to be made."""
-        places = self._places.get(slot, ())
-        told = self._told[slot]
-        if told == len(places):
-            return None
-        self.used.add(places[told])
-        self._told[slot] += is_made_anew(self.calls[places[told]])
-        return places[told]
-
-    def keep(self, slot: Slot, call: RecordedCall) -> int:
-        """Take up a call that was made, as told; return its place."""
-        place = len(self.calls)
-        self.calls.append(call)
-        self._places.setdefault(slot, []).append(place)
-        self.used.add(place)
-        self._told[slot] += is_made_anew(call)
-        return place
-
-
 class CallLog:
     """The calls of one execution of a task, recorded before or made by it, and its clock.
 
-    A call that succeeded is never made again by its task. One that failed raises once: if it is made anew by
-    a later try of the node, the function runs anew, and its outcome is recorded beside the first. So an execution that
-    repeats another, try by try, is told what that one was told.
+    A call that succeeded is never made again by its task. One that failed raises once: if a later try of the node
+    makes it anew, the function runs anew, and its outcome is recorded beside the first. So an execution that repeats
+    another, try by try, gets the outcomes that the other one got.
 
     Args:
         task: the task.
@@ -124,7 +69,7 @@ class CallLog:
         moment: the current time; the time of the clock if None.
 
     Attributes:
-        seen: the time that the node was told in this try, or None if it has not asked.
+        seen: the time that the node has read in this try, or None if it has not looked.
         missing: a call that was made and is not recorded, if nothing can be recorded.
     """
 
@@ -140,7 +85,7 @@ class CallLog:
         moment: datetime | None = None,
     ) -> None:
         self.seen: datetime | None = None
-        self.missing: Slot | None = None
+        self.missing: CallId | None = None
         self._task = task
         self._recorded = recorded
         self._record = record
@@ -149,30 +94,31 @@ class CallLog:
         self._effects = effects
         self._moment = moment
         self._closed = self._ended = False
+        self._under_way: set[tuple[str, str | None]] = set()
         self._idle: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
 
     @functools.cached_property
-    def _book(self) -> _Book:
+    def _calls(self) -> RecordedCalls:
         # Most nodes call nothing, and pay nothing.
-        return _Book(self._recorded)
+        return RecordedCalls(self._recorded)
 
     def begin(self) -> None:
         """Make ready for another try of the node."""
         self._closed = self._ended
-        if "_book" in self.__dict__:
-            self._book.counts.clear()
+        if "_calls" in self.__dict__:
+            self._calls.begin_try()
         self.seen = None
 
     @property
     def is_calling(self) -> bool:
         """Whether calls are under way."""
-        return "_book" in self.__dict__ and bool(self._book.under_way)
+        return bool(self._under_way)
 
     async def settle(self) -> None:
-        """Wait for the calls that a try of the node has begun and not awaited; no further ones are taken till the next.
+        """Wait for the calls that a try of the node has begun and not awaited; refuse further ones until the next try.
 
-        What they do is done by then: it is recorded, so that the next try does not do it again.
+        Their outcomes are recorded by then, so that the next try does not make them again.
         """
         self._closed = True
         while self.is_calling:
@@ -206,7 +152,7 @@ class CallLog:
     @property
     def unused(self) -> Sequence[RecordedCall]:
         """The recorded calls that this execution has not made."""
-        return [call for place, call in enumerate(self._book.calls) if place not in self._book.used]
+        return self._calls.unused()
 
     async def call(
         self,
@@ -236,25 +182,22 @@ class CallLog:
             StateError: the recorded result does not fit the type any more.
         """
         kind = self._kind(name, function, key, returns)
-        slot, place = await self._open(name, key, repeatable=repeatable)
+        call_id, position = await self._open(name, key, repeatable=repeatable)
         error: BaseException | None = None
         try:
-            if place is None:
-                began, asked = datetime.now(UTC), list[Question]()
-                token = IN_CALL.set(asked)
-                try:
+            if position is None:
+                began = datetime.now(UTC)
+                with _questions_asked() as asked:
                     result, error = await self._perform(functools.partial(function, *args, **kwargs))
-                finally:
-                    IN_CALL.reset(token)
-                self._pass_on(error, asked, name)
-                place = await self._keep(slot, began, kind, result, error)
-                if place is None:
+                self._raise_unless_outcome(error, asked, name)
+                position = await self._record_outcome(call_id, began, kind, result, error)
+                if position is None:
                     # The executor has lost the run, and cancels what it executes.
                     await asyncio.get_running_loop().create_future()
-                assert place is not None
-            return self._outcome(place, kind, error)
+                assert position is not None
+            return self._outcome(position, kind, error)
         finally:
-            self._leave(slot)
+            self._leave(call_id)
 
     def call_from_thread(
         self,
@@ -267,47 +210,25 @@ class CallLog:
         repeatable: bool,
         returns: Any = None,
     ) -> Any:
-        """Like `call`, for a node that runs in a thread: the function runs in the same thread.
-
-        Args:
-            name: the name of the call.
-            function: what is called.
-            args: its arguments.
-            kwargs: its arguments by name.
-            key: tells concurrent calls of one name apart.
-            repeatable: whether the call may be made although effects are not allowed.
-            returns: the type of the result; what the function is declared to return if None.
-
-        Raises:
-            CallError: the function raised, or its result cannot be stored.
-            NodeError: the call cannot be made.
-            StateError: the recorded result does not fit the type any more.
-        """
+        """Like `call`, for a node that runs in a thread: the function runs in the same thread."""
         kind = self._kind(name, function, key, returns)
-        slot, place = self._on_loop(self._open(name, key, repeatable=repeatable))
+        call_id, position = self._on_loop(self._open(name, key, repeatable=repeatable))
         error: BaseException | None = None
         try:
-            if place is None:
-                began, asked, result = datetime.now(UTC), list[Question](), None
-                token = IN_CALL.set(asked)
-                try:
-                    result = function(*args, **kwargs)
-                    if inspect.isawaitable(result):
-                        result, error = self._on_loop(_outcome_of(result))
-                except BaseException as raised:  # noqa: BLE001  # whatever it raises is recorded
-                    error = raised
-                finally:
-                    IN_CALL.reset(token)
-                self._pass_on(error, asked, name)
-                place = self._on_loop(self._keep(slot, began, kind, result, error))
-                if place is None:
+            if position is None:
+                began = datetime.now(UTC)
+                with _questions_asked() as asked:
+                    result, error = self._perform_here(functools.partial(function, *args, **kwargs))
+                self._raise_unless_outcome(error, asked, name)
+                position = self._on_loop(self._record_outcome(call_id, began, kind, result, error))
+                if position is None:
                     raise asyncio.CancelledError
-            return self._outcome(place, kind, error)
+            return self._outcome(position, kind, error)
         finally:
             with contextlib.suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._leave, slot)
+                self._loop.call_soon_threadsafe(self._leave, call_id)
 
-    def _pass_on(self, error: BaseException | None, asked: Sequence[Question], name: str) -> None:
+    def _raise_unless_outcome(self, error: BaseException | None, asked: Sequence[Question], name: str) -> None:
         """Raise what ends the node and is no outcome of a call; nothing is recorded then."""
         if error is not None and issubclass(type(error), _NO_OUTCOME):
             raise error
@@ -328,19 +249,18 @@ class CallLog:
         check_json([name, key], "the name and the key of a call")
         return ResultType.of(function, returns, self._task.node)
 
-    async def _open(self, name: str, key: str | None, *, repeatable: bool) -> tuple[Slot, int | None]:
-        """Begin a call; return the place of its recorded outcome, or None if the function is to be called."""
+    async def _open(self, name: str, key: str | None, *, repeatable: bool) -> tuple[CallId, int | None]:
+        """Begin a call; return the position of its recorded outcome, or None if the function is to be called."""
         self._check(name, key)
-        slot = Slot(name, key, self._book.counts[name, key])
-        self._book.counts[name, key] += 1
-        self._book.under_way.add((name, key))
+        call_id = self._calls.next_id(name, key)
+        self._under_way.add((name, key))
         try:
-            place = self._book.told(slot)
-            if place is not None:
-                await self._turn(place)
+            position = self._calls.position_of(call_id)
+            if position is not None:
+                await self._calls.turn(position)
             elif self._record is None:
-                self.missing = slot
-                raise UnrecordedCallError(slot)
+                self.missing = call_id
+                raise UnrecordedCallError(call_id)
             elif not (repeatable or self._effects):
                 raise NodeError(
                     f"call {name!r} must not be repeated, and this run is a fork in which it is not recorded",
@@ -349,13 +269,13 @@ class CallLog:
                     node=self._task.node,
                 )
         except BaseException:
-            self._leave(slot)
+            self._leave(call_id)
             raise
-        return slot, place
+        return call_id, position
 
-    def _leave(self, slot: Slot) -> None:
-        self._book.under_way.discard((slot.name, slot.key))
-        if not self._book.under_way and self._idle is not None and not self._idle.done():
+    def _leave(self, call_id: CallId) -> None:
+        self._under_way.discard((call_id.name, call_id.key))
+        if not self._under_way and self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
     def _check(self, name: str, key: str | None) -> None:
@@ -366,24 +286,13 @@ class CallLog:
                 hint="Await what the node begins before it returns.",
                 node=self._task.node,
             )
-        if (name, key) in self._book.under_way:
+        if (name, key) in self._under_way:
             raise NodeError(
                 f"call {name!r} was made while another of this name was under way, and nothing tells the two apart",
                 reason="concurrent-calls",
                 hint="Give each of them a key, as in ctx.call('fetch', fetch, url, key=url).",
                 node=self._task.node,
             )
-
-    async def _turn(self, place: int) -> None:
-        """Let the recorded calls that wait at one moment return in the order of the log."""
-        heapq.heappush(self._book.turns, place)
-        try:
-            await asyncio.sleep(0)
-            while self._book.turns[0] != place:  # noqa: ASYNC110  # its turn comes within a few rounds of the loop
-                await asyncio.sleep(0)
-        finally:
-            self._book.turns.remove(place)
-            heapq.heapify(self._book.turns)
 
     async def _perform(self, function: Callable[[], Any]) -> Outcome:
         try:
@@ -394,38 +303,45 @@ class CallLog:
         except BaseException as error:  # noqa: BLE001  # a value from here on, see Outcome
             return None, error
 
-    async def _keep(
-        self, slot: Slot, began: datetime, kind: ResultType, result: object, error: BaseException | None
+    def _perform_here(self, function: Callable[[], Any]) -> Outcome:
+        try:
+            result = function()
+            return self._on_loop(_outcome_of(result)) if inspect.isawaitable(result) else (result, None)
+        except BaseException as error:  # noqa: BLE001  # a value from here on, see Outcome
+            return None, error
+
+    async def _record_outcome(
+        self, call_id: CallId, began: datetime, kind: ResultType, result: object, error: BaseException | None
     ) -> int | None:
-        """Record an outcome; return its place, or None if the executor has lost the run."""
+        """Record an outcome; return its position, or None if the executor has lost the run."""
         node = self._task.node
         record = functools.partial(
             RecordedCall,
             kind="call",
             task_id=self._task.id,
-            name=slot.name,
-            key=slot.key,
-            occurrence=slot.occurrence,
+            name=call_id.name,
+            key=call_id.key,
+            occurrence=call_id.occurrence,
             started_at=began,
         )
         if error is not None:
             call = record(error=error_info(error, node=node))
         else:
             try:
-                call = record(result=kind.store(result, f"the result of call {slot.name!r}"))
+                call = record(result=kind.store(result, f"the result of call {call_id.name!r}"))
             except BaseException as fault:  # noqa: BLE001  # what writes a value is user code; its effect has happened
                 call = record(error=error_info(fault, node=node, reason=NOT_STORABLE))
         # A node that is cancelled meanwhile, by its timeout, say, must not leave the log behind its back.
-        return await dispatch.run_uncancelled(self._append(slot, call))
+        return await dispatch.run_uncancelled(self._append(call_id, call))
 
-    async def _append(self, slot: Slot, call: RecordedCall) -> int | None:
+    async def _append(self, call_id: CallId, call: RecordedCall) -> int | None:
         assert self._record is not None
         if self._ended or not await self._record(self._task, call):
             return None
-        return self._book.keep(slot, call)
+        return self._calls.add(call_id, call)
 
-    def _outcome(self, place: int, kind: ResultType, cause: BaseException | None) -> Any:
-        call = self._book.calls[place]
+    def _outcome(self, position: int, kind: ResultType, cause: BaseException | None) -> Any:
+        call = self._calls.calls[position]
         if call.error is not None:
             raise call_error(call.name, call.error) from cause
         return kind.load(call.result, f"the result of call {call.name!r}")
@@ -440,6 +356,17 @@ class CallLog:
                 raise
             work.close()
             raise asyncio.CancelledError from None
+
+
+@contextlib.contextmanager
+def _questions_asked() -> Iterator[list[Question]]:
+    """Collect the questions that the function of a call asks."""
+    asked: list[Question] = []
+    token = IN_CALL.set(asked)
+    try:
+        yield asked
+    finally:
+        IN_CALL.reset(token)
 
 
 async def _outcome_of(work: Awaitable[object]) -> Outcome:

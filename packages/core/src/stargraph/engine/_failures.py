@@ -1,4 +1,4 @@
-"""Exceptions as a log records them, and what can still be told of them by their recorded names."""
+"""Exceptions as a log records them, and what their recorded names still say."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FINAL: Final = frozenset({"question-lost", "concurrent-questions", "still-runni
 
 
 class RemoteNodeError(Exception):
-    """Stands for an exception of a node in another process, which is told there and does not cross over itself.
+    """Stands for an exception of a node in another process, which is recorded there and does not cross over itself.
 
     Args:
         info: the exception as it is recorded.
@@ -90,12 +90,12 @@ def _traceback_of(error: BaseException) -> str:
             frames = "".join(traceback.format_tb(error.__traceback__))
         except BaseException:  # noqa: BLE001
             frames = ""
-        told = f"{frames}{name_of(type(error))} (its traceback cannot be written: {name_of(type(fault))})"
-        return _bounded(told, _TRACEBACK_LIMIT)
+        text = f"{frames}{name_of(type(error))} (its traceback cannot be written: {name_of(type(fault))})"
+        return _bounded(text, _TRACEBACK_LIMIT)
 
 
 def _bounded(text: str, limit: int) -> str:
-    """Return text that can be stored: without lone surrogates, a longer one without its middle, which is told."""
+    """Return text that can be stored: without lone surrogates, and a longer one says what was left out of its middle."""
     # A subclass of str may slice and format itself as it likes.
     text = text if type(text) is str else str.__getitem__(text, slice(None))
     if len(text) > limit:

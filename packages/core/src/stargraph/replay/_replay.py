@@ -21,13 +21,13 @@ from stargraph.checkpoint.protocol import (
 )
 from stargraph.checkpoint.values import EncodedValue
 from stargraph.engine import (
+    CallId,
     CallLog,
     ForkOverrides,
     NodeFailed,
     NodePools,
     PendingTasks,
     Plan,
-    Slot,
     StoreFaultError,
     Suspended,
     TaskRunner,
@@ -355,15 +355,15 @@ class _Replay:
         unused = [(step, call) for step, call in zip(steps, calls, strict=True) if id(call) in left]
         if call_log.missing is None:
             for step, call in unused:
-                self._differ(await self.read_step(step) or record, Change("calls", "removed", before=_slot(call)))
+                self._differ(await self.read_step(step) or record, Change("calls", "removed", before=_call_id(call)))
             return
-        made = _slot(call_log.missing)
+        made = _call_id(call_log.missing)
         if not unused:
             self._differ(record, Change("calls", "added", after=made))
             return
         # The node was ended by the call that the log does not have: what it would have called then is not known.
         step, call = unused[0]
-        self._differ(await self.read_step(step) or record, Change("calls", "changed", _slot(call), made))
+        self._differ(await self.read_step(step) or record, Change("calls", "changed", _call_id(call), made))
 
     async def _run(self, previous: Checkpoint, task: Task, call_log: CallLog) -> Mapping[str, EncodedValue]:
         """Run a task as an engine does: a node that cancels itself must not cancel the replay."""
@@ -482,7 +482,7 @@ def _next(previous: Checkpoint, record: Checkpoint, **changes: Any) -> Checkpoin
     )
 
 
-def _slot(call: Slot | RecordedCall) -> dict[str, JsonValue]:
+def _call_id(call: CallId | RecordedCall) -> dict[str, JsonValue]:
     return {"name": call.name, "key": call.key, "occurrence": call.occurrence}
 
 
