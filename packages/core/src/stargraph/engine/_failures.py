@@ -95,7 +95,7 @@ def _traceback_of(error: BaseException) -> str:
 
 
 def _bounded(text: str, limit: int) -> str:
-    """Return text that can be stored: without lone surrogates, and a longer one says what was left out of its middle."""
+    """Return text that can be stored, without lone surrogates; the middle of a long one is replaced by a note."""
     # A subclass of str may slice and format itself as it likes.
     text = text if type(text) is str else str.__getitem__(text, slice(None))
     if len(text) > limit:
