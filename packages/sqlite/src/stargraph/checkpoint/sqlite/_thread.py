@@ -62,6 +62,29 @@ def _worker_of(connection: aiosqlite.Connection) -> _Worker:
     return _Worker(connection._thread, lambda work: queue.put_nowait((None, work)), core._STOP_RUNNING_SENTINEL)
 
 
+class _Settled(asyncio.Future[T]):
+    """A result whose waiting task is cancelled only once it is there; a second cancellation does not wait for it.
+
+    A shield does the same by a second future, which costs a turn of the loop.
+
+    Args:
+        loop: of the task that waits.
+        withdraw: called at the first cancellation.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, withdraw: Callable[[], None]) -> None:
+        super().__init__(loop=loop)
+        self._withdraw: Callable[[], None] | None = withdraw
+
+    def cancel(self, msg: object | None = None) -> bool:
+        """Return False the first time: the task then gets its CancelledError when it goes on."""
+        withdraw, self._withdraw = self._withdraw, None
+        if withdraw is None or self.done():
+            return super().cancel(msg)
+        withdraw()
+        return False
+
+
 class ConnectionThread(Generic[C]):
     """A connection, and the thread that runs one piece of work after another with it.
 
@@ -97,7 +120,7 @@ class ConnectionThread(Generic[C]):
         self._is_open = True
         self._worker.thread.start()
         weakref.finalize(self._worker.thread, _await_end, weakref.ref(self._worker.thread))
-        await self._submit(connect, None)
+        await self._submit(connect)
 
     async def run(self, work: Callable[[C], T]) -> T:
         """Run a function with the connection on the thread, and return its result.
@@ -110,18 +133,27 @@ class ConnectionThread(Generic[C]):
         """
         return await self.submit(work)
 
-    def submit(self, work: Callable[[C], T], afterwards: Callable[[C], None] | None = None) -> asyncio.Future[T]:
+    def submit(
+        self,
+        work: Callable[[C], T],
+        afterwards: Callable[[C], None] | None = None,
+        withdraw: Callable[[], None] | None = None,
+    ) -> asyncio.Future[T]:
         """Have a function run with the connection on the thread, and return the future of its result.
 
         Args:
             work: it is skipped if the future is cancelled before it begins.
             afterwards: what to do once the result is handed over; it must not raise.
+            withdraw: called if the task that awaits the future is cancelled; that task then waits for the result all
+                the same, unless it is cancelled again.
 
         Raises:
             CheckpointError: the connection was closed (`reason="closed"`).
         """
         return self._submit(
-            lambda: work(self._connected()), None if afterwards is None else lambda: afterwards(self._connected())
+            lambda: work(self._connected()),
+            None if afterwards is None else lambda: afterwards(self._connected()),
+            withdraw,
         )
 
     def shut(self, then: Callable[[], None] | None = None) -> None:
@@ -141,9 +173,14 @@ class ConnectionThread(Generic[C]):
         assert self._connection is not None
         return self._connection
 
-    def _submit(self, work: Callable[[], T], afterwards: Callable[[], None] | None) -> asyncio.Future[T]:
+    def _submit(
+        self,
+        work: Callable[[], T],
+        afterwards: Callable[[], None] | None = None,
+        withdraw: Callable[[], None] | None = None,
+    ) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
+        future: asyncio.Future[T] = loop.create_future() if withdraw is None else _Settled(loop, withdraw)
 
         def call() -> None:
             if future.cancelled():

@@ -138,14 +138,15 @@ class Writer:
             # Those who wrote do not wait for this.
             self._log.committed(connection, changes=len(group), size=sum([pending.change.size for pending in group]))
 
-        answer = self._thread.submit(work, afterwards)
-        try:
-            return await asyncio.shield(answer)
-        except asyncio.CancelledError:
+        def withdraw() -> None:
             for pending in group:
                 pending.withdraw()
+
+        answer = self._thread.submit(work, afterwards, withdraw)
+        try:
+            return await answer
+        except asyncio.CancelledError:
             answer.add_done_callback(_retrieve)
-            await asyncio.wait([answer])
             raise
 
     def _commit_here(self, connection: sqlite3.Connection, group: Sequence[_WaitingChange]) -> list[Any]:
