@@ -110,7 +110,7 @@ class Engine:
         self._answered: set[str] = set()
         self._asks_again = asks_again
         self._nodes_done: int | None = None
-        # A future and not an Event: waiting for it takes no task of its own.
+        # Set by the end of a flight too, so that nothing is asked of those that go on.
         self._signal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._watcher = LogWatcher(log, seconds=watch, failed=self._fail_execution)
         log.on_control = self.observe
@@ -197,19 +197,22 @@ class Engine:
 
     async def _wait(self) -> bool:
         """Wait until a task ends or somebody calls; False if the time to pause is over."""
-        waited: set[asyncio.Future[Any]] = {self._signal, *(flight.work for flight in self._flights.values())}
-        left = None if self._deadline is None else max(self._deadline - asyncio.get_running_loop().time(), 0)
-        done, _ = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED, timeout=left)
-        if self._signal.done():
+        if self._deadline is None:
+            await self._signal
+        else:
+            left = max(self._deadline - asyncio.get_running_loop().time(), 0)
+            await asyncio.wait([self._signal], timeout=left)
+        is_called = self._signal.done()
+        if is_called:
             self._signal = asyncio.get_running_loop().create_future()
-        return bool(done)
+        return is_called
 
     def _fail_execution(self, fault: BaseException) -> None:
         """End this execution, and not the run."""
         self._fault = self._fault or fault
         self._wake()
 
-    def _wake(self) -> None:
+    def _wake(self, _ended: object = None) -> None:
         if not self._signal.done():
             self._signal.set_result(None)
 
@@ -265,6 +268,7 @@ class Engine:
                 moment=self._pending_tasks.moment(task),
             )
             work = asyncio.ensure_future(self._runner.run(tail, task, call_log))
+            work.add_done_callback(self._wake)
             self._flights[task.id] = _Flight(task, started_at, call_log, work)
             self._report("node_started", task, tail.step, started_at, durable=False)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Sequence
 from contextlib import aclosing
+from contextvars import Context
 from typing import Any, Final, TypeVar
 
 from stargraph.checkpoint.codec import Keyring
@@ -71,18 +72,46 @@ async def run_uncancelled(work: Coroutine[Any, Any, T]) -> T:
         asyncio.CancelledError: the caller was cancelled; the work has ended.
         Exception: as the work raises.
     """
-    pending = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(pending)
-    except asyncio.CancelledError:
-        while not pending.done():
+    return await _Held(asyncio.ensure_future(work))
+
+
+class _Held(Awaitable[T]):
+    """Awaits a task; whoever is cancelled meanwhile gets the CancelledError once that task has ended.
+
+    It is a future-like object, as `asyncio.isfuture` describes it. A shield costs a second future and another turn of
+    the loop, with each step of a run.
+
+    Args:
+        task: the task.
+    """
+
+    def __init__(self, task: asyncio.Future[T]) -> None:
+        self._task = task
+        self._asyncio_future_blocking = False
+
+    def __await__(self) -> Generator[Any, None, T]:
+        if not self._task.done():
+            self._asyncio_future_blocking = True
             try:
-                await asyncio.wait({pending})
+                yield self
             except asyncio.CancelledError:
-                continue
-        if not pending.cancelled():
-            pending.exception()
-        raise
+                if not self._task.cancelled():
+                    self._task.exception()  # looked at, so that nobody reports it as lost
+                raise
+        return self._task.result()
+
+    def add_done_callback(
+        self, callback: Callable[[asyncio.Future[T]], object], *, context: Context | None = None
+    ) -> None:
+        """Have the loop call who waits, for its own good: with the task itself."""
+        self._task.add_done_callback(callback, context=context)
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self._task.get_loop()
+
+    def cancel(self, msg: object | None = None) -> bool:
+        """Refuse: the task that waits is then told when it goes on."""
+        return False
 
 
 async def read_latest(checkpointer: Checkpointer, run_id: str, *, keyring: Keyring | None = None) -> Checkpoint | None:
