@@ -371,8 +371,8 @@ async def test_a_store_that_can_only_what_the_contract_demands() -> None:
     for checkpoint in [*chain("a", 3), *chain("b", 2)]:
         await store.write(checkpoint)
     assert (await verify(store)).model_dump(include={"runs", "steps"}) == {"runs": 2, "steps": 5}
-    store.records["a", 1] = b"\x02\x00{}"
-    del store.records["b", 0]
+    store.damage("a", 1, b"\x02\x00{}")
+    store.damage("b", 0, None)
     report = await verify(store)
     assert [(finding.kind, finding.run_id, finding.step) for finding in report.findings] == [("unreadable", "a", 1)]
     assert [(note.kind, note.run_id) for note in report.notes] == [("pruned", "b")]

@@ -13,7 +13,6 @@ from support.gated_nodes import Gate, new_gate
 from support.graphs import graph
 from support.memory import Killed, MemoryCheckpointer
 
-from stargraph.checkpoint.codec import encode
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointError, StoreUnavailableError
 from stargraph.graph import Run, cancel, respond
@@ -353,8 +352,7 @@ async def test_an_executor_that_is_lost_while_it_cancels_leaves_no_run_with_a_ca
         log = store.runs["r"]
         if checkpoint.event == "resumed" and log[-1].event != "cancel_requested":
             wish = log[-1].next(event="cancel_requested", executor_id="0" * 32, timestamp=datetime.now(UTC))
-            log.append(wish)
-            store.records["r", wish.step] = encode(wish)
+            store.append_unseen(wish)
 
     store.after_write = lose_the_process
     with pytest.raises(Killed):

@@ -146,6 +146,5 @@ async def test_random_graphs(segments: list[Segment], deaths: list[tuple[str, in
     assert report.compared == len(log)
     # A fork at any step ends likewise, although its parent is gone when it begins.
     forked = await run.fork(fork % (len(log) - 1), run_id="f")
-    del store.runs["r"]
-    store.records = {}
+    store.wipe()
     assert await answered(forked, store, await forked.start()) == expected

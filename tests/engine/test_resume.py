@@ -85,8 +85,7 @@ async def test_a_failed_node_is_retried_by_a_resume(store: MemoryCheckpointer, l
 
 async def test_of_two_resumes_exactly_one_gets_past_its_resumed(store: MemoryCheckpointer, ledger: list[str]) -> None:
     for _ in range(20):
-        store.runs.clear()
-        store.records.clear()
+        store.wipe()
         await started_and_killed(store, SEQUENCE, "b")
         ledger.clear()
         runs = [await graph(SEQUENCE).start(checkpointer=store) for _ in range(2)]

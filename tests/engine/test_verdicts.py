@@ -82,7 +82,8 @@ async def test_a_run_that_is_done_is_refused_in_another_graph(place: Place) -> N
 async def test_a_run_whose_records_are_gone_is_no_unknown_run(store: MemoryCheckpointer) -> None:
     run = await graph("nodes: [{id: a, kind: echo}]").start(checkpointer=store, run_id="r")
     await run.start()
-    store.records.clear()
+    for run_id, step in store.records:
+        store.damage(run_id, step, None)
     with pytest.raises(CheckpointCorruptedError) as caught:
         await run.resume()
     assert (caught.value.reason, caught.value.step) == ("missing-step", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -60,13 +61,6 @@ async def parent(loaded: Graph, store: MemoryCheckpointer) -> Run:
     return run
 
 
-def without(store: MemoryCheckpointer, run_id: str) -> None:
-    """Delete a run."""
-    store.runs.pop(run_id, None)
-    for key in [key for key in store.records if key[0] == run_id]:
-        del store.records[key]
-
-
 async def forked(
     run: Run, store: MemoryCheckpointer, step: int | None, overlay: Overlay | None = None, **options: Any
 ) -> Run:
@@ -93,17 +87,19 @@ async def test_from_every_step_without_the_parent(tmp_path: Path, build: Any) ->
     run = await parent(loaded, store)
     log = store.runs["r"]
     expected = state(store, "r")
-    saved = (dict(store.runs), dict(store.records))
+    saved = dict(store.runs)
     done = Counter(EFFECTS)
     for step in range(log[-1].step):
-        store.runs, store.records = dict(saved[0]), dict(saved[1])
+        store.wipe()
+        for checkpoint in itertools.chain.from_iterable(saved.values()):
+            store.append_unseen(checkpoint)
         EFFECTS[:] = list(done.elements())
         nodes.LEDGER.clear()
         fork = await run.fork(step, run_id="f")
         # The child begins anew: nothing leads to that of the parent.
         assert not any(call.task_id.startswith("sub-") for record in fork._opening for call in record.calls)
         assert not any(each.child_run_id for record in fork._opening for each in record.interrupts)
-        without(store, "r")
+        store.wipe("r")
         summary = await to_the_end(fork, store, await fork.start())
         assert summary.status == "done", step
         assert (summary.origin, summary.parent_run_id, store.runs["f"][0].parent_step) == ("fork", "r", step)
@@ -220,10 +216,10 @@ async def test_an_answer_further_on_is_given_when_it_is_asked(store: MemoryCheck
     question = next(record for record in store.runs["r"] if record.event == "asked").interrupts[0].id
     await forked(run, store, 0, Overlay(state={"path": ["other"]}, answers={question: "surely"}))
     assert state(store)["yes"] == "surely"
-    without(store, "f")
+    store.wipe("f")
     await forked(run, store, 0, Overlay(state={"n": 2}, answers={question: "surely"}))
     assert store.runs["f"][-1].interrupts[0].prompt == "Sure of 3?", "a question that says something else is asked"
-    without(store, "f")
+    store.wipe("f")
     assert (await forked(run, store, 0)).summary is not None
     assert store.runs["f"][-1].status == "awaiting_input", "what was answered before the fork is asked anew after it"
 
@@ -269,7 +265,7 @@ async def test_a_call_is_dropped_from_an_open_task(store: MemoryCheckpointer) ->
     (last,) = (record.step for record in store.runs["r"] if record.calls and record.calls[0].name == "three")
     await forked(run, store, last, Overlay(drop_calls=("three",)))
     assert EFFECTS == ["one", "two", "three", "three"]
-    without(store, "f")
+    store.wipe("f")
     await forked(run, store, last)
     assert len(EFFECTS) == 4, "all three are taken over"
     assert (await (await graph(CALLING).start(checkpointer=store)).replay("f")).differences == ()
@@ -296,10 +292,10 @@ async def test_an_effect_that_must_not_repeat_is_refused_unless_allowed(store: M
     assert EFFECTS == ["pay"]
     assert (await other.resume("f", allow_effects=True)).status == "done"
     assert EFFECTS == ["pay", "pay"]
-    without(store, "f")
+    store.wipe("f")
     fork = await forked(run, store, 1, allow_effects=True)
     assert EFFECTS == ["pay", "pay", "pay"]
-    without(store, "f")
+    store.wipe("f")
     await forked(run, store, 2)
     assert store.runs["f"][-1].status == "done"
     assert len(EFFECTS) == 3, "a recorded call is told, and needs no permission"
@@ -338,7 +334,7 @@ async def test_another_graph(store: MemoryCheckpointer) -> None:
     assert nodes.LEDGER == ["b", "d"]
     assert store.runs["f"][0].graph_hash == other.graph_hash
     nodes.LEDGER.clear()
-    without(store, "f")
+    store.wipe("f")
     await forked(run, store, None, Overlay(graph=other))
     assert nodes.LEDGER == ["a", "b", "d"]
 
@@ -379,7 +375,7 @@ async def test_a_crash_while_it_begins_is_seen(store: MemoryCheckpointer, tmp_pa
     opening = len((await run.fork(step, run_id="f"))._opening)
     assert opening > 2
     for position in range(opening):
-        without(store, "f")
+        store.wipe("f")
 
         def die(checkpoint: Checkpoint, at: int = position) -> None:
             if checkpoint.run_id == "f" and checkpoint.step == at:

@@ -311,7 +311,7 @@ async def test_a_part_of_a_run(store: MemoryCheckpointer, tmp_path: Path) -> Non
 async def test_a_pruned_run(store: MemoryCheckpointer) -> None:
     await done(graph(SEQUENCE), store)
     for step in (0, 1):
-        del store.records["r", step]
+        store.damage("r", step, None)
     report = await replayed(graph(SEQUENCE), store)
     assert report
     assert report.compared == 1
@@ -326,22 +326,23 @@ async def test_what_is_left_of_a_pruned_run_shows_no_difference(tmp_path: Path, 
     await done(loaded, store)
     log = store.runs["r"]
     for floor in range(1, len(log)):
-        del store.records["r", floor - 1]
+        store.damage("r", floor - 1, None)
         report = await replayed(loaded, store)
         assert report.differences == (), floor
         assert any("pruned" in note for note in report.notes)
         # Two holes: a prune keeps what the latest step needs, and that may lie apart.
         if floor + 2 < len(log):
-            hole = store.records.pop(("r", floor + 1))
+            hole = store.records["r", floor + 1]
+            store.damage("r", floor + 1, None)
             assert (await replayed(loaded, store)).differences == (), floor
-            store.records["r", floor + 1] = hole
+            store.damage("r", floor + 1, hole)
 
 
 async def test_a_deleted_child_run(store: MemoryCheckpointer, tmp_path: Path) -> None:
     loaded = calling(tmp_path)
     await done(loaded, store)
     (child,) = (run_id for run_id in store.runs if run_id != "r")
-    del store.runs[child]
+    store.wipe(child)
     report = await replayed(loaded, store)
     assert report
     assert any("is not in the store" in note for note in report.notes)
@@ -374,7 +375,7 @@ async def test_a_broken_chain_is_refused(store: MemoryCheckpointer) -> None:
     other = MemoryCheckpointer()
     await other.bootstrap()
     await done(graph(SEQUENCE), other)
-    store.records["r", 2] = other.records["r", 2]
+    store.damage("r", 2, other.records["r", 2])
     with pytest.raises(CheckpointCorruptedError) as raised:
         await replayed(graph(SEQUENCE), store)
     assert raised.value.reason == "broken-chain"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from importlib.metadata import version
 
+from stargraph.checkpoint.codec import Cipher
 from stargraph.checkpoint.conformance import Target
+from stargraph.checkpoint.memory import MemoryCheckpointer, MemoryStore
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 
 
@@ -63,3 +66,46 @@ sqlite = Target(
     url=_url,
     versions=_versions,
 )
+
+
+class _Memory:
+    """Stores in memory by their locations, and the bytes in them."""
+
+    def __init__(self) -> None:
+        self._stores: dict[str, MemoryStore] = {}
+
+    @asynccontextmanager
+    async def location(self) -> AsyncIterator[str]:
+        location = f"memory-{uuid.uuid4().hex}"
+        self._stores[location] = MemoryStore()
+        yield location
+        del self._stores[location]
+
+    def open(self, location: str) -> MemoryCheckpointer:
+        return MemoryCheckpointer(self._stores[location])
+
+    def read_only(self, location: str) -> MemoryCheckpointer:
+        return MemoryCheckpointer(self._stores[location], read_only=True)
+
+    def encrypting(self, location: str) -> MemoryCheckpointer:
+        return MemoryCheckpointer(self._stores[location], encryption=Cipher.from_environment())
+
+    async def get(self, location: str, run_id: str, step: int) -> bytes:
+        return self._stores[location]._runs[run_id].records[step]
+
+    async def put(self, location: str, run_id: str, step: int, data: bytes) -> None:
+        self._stores[location]._runs[run_id].records[step] = data
+
+
+def _memory_target(stores: _Memory) -> Target:
+    return Target(
+        open=stores.open,
+        location=stores.location,
+        stored_bytes=stores,
+        encryption=stores.encrypting,
+        read_only=stores.read_only,
+        processes=False,
+    )
+
+
+memory = _memory_target(_Memory())

@@ -1,12 +1,12 @@
-"""A checkpointer in memory that keeps stored forms, for tests of what stands above the stores."""
+"""A store in memory with the five methods that every driver has, and with faults: for tests of what stands above."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
 
-from stargraph.checkpoint.codec import decode, encode
-from stargraph.checkpoint.driver import Tail, check_listing, judge_append, not_bootstrapped_error
+from stargraph.checkpoint import memory
+from stargraph.checkpoint.codec import encode
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunSummary
 
 
@@ -18,57 +18,51 @@ KILLED = f"{Killed.__module__}.{Killed.__qualname__}"
 
 
 class MemoryCheckpointer:
-    """Keeps every record as bytes; `before_write` and `after_write` may raise or wait.
+    """The driver in memory without its capabilities; `before_write` and `after_write` may raise or wait.
 
     What would record that something was `Killed` is not stored: the process is gone.
+
+    Attributes:
+        runs: what was stored of each run, in order.
     """
 
     def __init__(self) -> None:
         self.runs: dict[str, list[Checkpoint]] = {}
-        self.records: dict[tuple[str, int], bytes] = {}
         self.before_write: Callable[[Checkpoint], object] = lambda checkpoint: None
         self.after_write: Callable[[Checkpoint], object] = lambda checkpoint: None
-        self._ready = False
+        self._store = memory.MemoryStore()
+        self._handle = memory.MemoryCheckpointer(self._store)
 
     async def bootstrap(self) -> None:
-        self._ready = True
+        await self._handle.bootstrap()
 
     async def write(self, checkpoint: Checkpoint) -> None:
-        self._check_ready()
-        record = encode(checkpoint)
         for error in (checkpoint.error, *(call.error for call in checkpoint.calls)):
             if error is not None and error.type == KILLED:
                 raise Killed
         self.before_write(checkpoint)
-        log = self.runs.setdefault(checkpoint.run_id, [])
-        tail = Tail(log[-1].step, log[-1].digest, log[-1].status) if log else None
-        stored = log[checkpoint.step].digest if checkpoint.step < len(log) else None
-        try:
-            if judge_append(checkpoint, tail=tail, stored_digest=stored) == "append":
-                log.append(checkpoint)
-                self.records[checkpoint.run_id, checkpoint.step] = record
-        finally:
-            if not log:
-                del self.runs[checkpoint.run_id]
+        await self._handle.write(checkpoint)
+        self._note(checkpoint)
         self.after_write(checkpoint)
 
+    def append_unseen(self, checkpoint: Checkpoint) -> None:
+        """Append without the hooks, as another process does."""
+        self._store.append(checkpoint, encode(checkpoint), str)
+        self._note(checkpoint)
+
+    def _note(self, checkpoint: Checkpoint) -> None:
+        log = self.runs.setdefault(checkpoint.run_id, [])
+        if checkpoint.step == len(log):
+            log.append(checkpoint)
+
     async def read_latest(self, run_id: str) -> Checkpoint | None:
-        self._check_ready()
         return await self.read_at_step(run_id, len(self.runs.get(run_id, ())) - 1)
 
     async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
-        self._check_ready()
-        record = self.records.get((run_id, step))
-        return None if record is None else decode(record, run_id=run_id, step=step)
+        return await self._handle.read_at_step(run_id, step)
 
     async def list_runs(self, *, since: datetime | None = None, limit: int = 100) -> list[RunSummary]:
-        self._check_ready()
-        since = check_listing(since, limit)
-        summaries = [RunSummary.from_checkpoint(log[-1]) for log in self.runs.values()]
-        chosen = [summary for summary in summaries if since is None or summary.started_at >= since]
-        chosen.sort(key=lambda summary: summary.run_id)
-        chosen.sort(key=lambda summary: summary.started_at, reverse=True)
-        return chosen[:limit]
+        return await self._handle.list_runs(since=since, limit=limit)
 
     def events(self, run_id: str) -> list[str]:
         """The log in words: the event, and the node where it has one."""
@@ -77,9 +71,25 @@ class MemoryCheckpointer:
             for checkpoint in self.runs[run_id]
         ]
 
-    def _check_ready(self) -> None:
-        if not self._ready:
-            raise not_bootstrapped_error()
+    @property
+    def records(self) -> dict[tuple[str, int], bytes]:
+        """A copy of what is stored."""
+        runs = self._store._runs.items()
+        return {(run_id, step): record for run_id, run in runs for step, record in run.records.items()}
+
+    def damage(self, run_id: str, step: int, record: bytes | None) -> None:
+        """Replace the record of a step, or lose it."""
+        records = self._store._runs[run_id].records
+        if record is None:
+            del records[step]
+        else:
+            records[step] = record
+
+    def wipe(self, run_id: str | None = None) -> None:
+        """Lose a run, or every one, without a trace."""
+        for each in list(self.runs) if run_id is None else [run_id]:
+            self.runs.pop(each, None)
+            self._store._runs.pop(each, None)
 
 
 _: type[Checkpointer] = MemoryCheckpointer

@@ -226,8 +226,8 @@ class Hasty(MemoryCheckpointer):
 
     async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
         found = await super().read_at_step(run_id, step)
-        if step == 7:
-            self.records.pop((run_id, 2), None)
+        if step == 7 and (run_id, 2) in self.records:
+            self.damage(run_id, 2, None)
         return found
 
 

@@ -70,7 +70,7 @@ def methods_of(driver: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
 
 
 def folder(driver: str) -> Path:
-    return ROOT / "packages" / driver / "src/stargraph/checkpoint" / driver
+    return ROOT / "packages" / ("core" if driver == "memory" else driver) / "src/stargraph/checkpoint" / driver
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
@@ -88,14 +88,14 @@ def test_no_file_of_a_driver_is_too_long_to_read(driver: str) -> None:
     assert long == {}
 
 
-@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("driver", [*DRIVERS, "memory"])
 def test_the_methods_of_the_contract_stand_in_its_order(driver: str) -> None:
     names = [method.name for method in methods_of(driver) if method.name in ORDER]
     assert names == [name for name in ORDER if name in names]
     assert set(ORDER) - set(names) <= {"diagnose"}
 
 
-@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("driver", [*DRIVERS, "memory"])
 def test_a_docstring_that_the_contract_has_is_not_copied(driver: str) -> None:
     contract = {name for capability in CAPABILITIES for name in vars(capability) if not name.startswith("_")}
     copied = [
@@ -118,8 +118,9 @@ def handles() -> list[Any]:
         "sqlite": "sqlite:///no/such/run.sqlite",
         "postgres": "postgresql://nobody@localhost/none",
         "s3": "s3://none/none",
+        "memory": "memory://",
     }
-    return [open_checkpointer(urls[driver]) for driver in DRIVERS]
+    return [open_checkpointer(url) for url in urls.values()]
 
 
 @pytest.mark.parametrize("run_id", ["run-1", "", "no such id \ud800", "x" * 300])
@@ -157,4 +158,5 @@ async def test_a_handle_that_was_never_opened_can_be_closed() -> None:
 
 
 def test_every_shipped_driver_is_held() -> None:
-    assert {info.target.split(":")[0].rsplit(".", 1)[1] for info in installed_drivers()} == set(DRIVERS)
+    found = {info.target.split(":")[0].rsplit(".", 1)[1] for info in installed_drivers()}
+    assert found == {*DRIVERS, "memory"}

@@ -96,7 +96,7 @@ CheckpointOption = Annotated[
         "--checkpoint",
         metavar="PATH_OR_URL",
         envvar=CHECKPOINT_VARIABLE,
-        help="The store: a path, sqlite:///…, postgresql://…, s3://bucket/prefix.",
+        help="The store: a path, sqlite:///…, postgresql://…, s3://bucket/prefix; memory:// keeps nothing.",
         callback=_check_address,
     ),
 ]

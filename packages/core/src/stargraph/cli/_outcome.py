@@ -78,7 +78,7 @@ class Outcome:
     @property
     def resume_command(self) -> str | None:
         """The command that resumes the run, or None if that is not possible."""
-        if self.latest is None or self.latest.status in ("done", "cancelled"):
+        if self.latest is None or self.latest.status in ("done", "cancelled") or self.store.is_volatile:
             return None
         return self.store.command("resume", self.run_id, self.graph_file)
 
@@ -107,7 +107,9 @@ class Outcome:
         elif self.status == "failed":
             print_error(
                 _failure(self.latest),
-                f"{self._resume}\n"
+                self._resume
+                if self.store.is_volatile
+                else f"{self._resume}\n"
                 f"      after a change of the code, with: {self.resume_command} --accept runtime\n"
                 f"      see the traceback with: {self._inspect}",
             )
@@ -121,7 +123,7 @@ class Outcome:
             answer = self.store.command("respond", self.run_id, "--interrupt", "ID", "--value", "ANSWER")
             print_error(
                 f"run {self.run_id} waits for an answer to:\n{questions}",
-                f"answer with: {answer}\n      {self._resume}",
+                self._resume if self.store.is_volatile else f"answer with: {answer}\n      {self._resume}",
             )
         elif self.status == "paused":
             print_error(f"run {self.run_id} is paused at step {self.latest.step}", self._resume)
@@ -130,6 +132,8 @@ class Outcome:
 
     @property
     def _resume(self) -> str:
+        if self.store.is_volatile:
+            return f"nothing of the run is left: {self.store} ends with this command; --checkpoint PATH keeps it"
         return f"go on with: {self.resume_command}"
 
     @property

@@ -47,6 +47,11 @@ class StoreRef:
         except ValueError:
             return f"{self.url.partition('://')[0]}://…"
 
+    @property
+    def is_volatile(self) -> bool:
+        """Whether nothing of it is left once the command has ended."""
+        return self.url.lower().startswith("memory://")
+
     @asynccontextmanager
     async def opened(self, access: Access) -> AsyncIterator[Checkpointer]:
         """Open the store for the time of a command.
@@ -147,6 +152,12 @@ class StoreRef:
         return None if match is None else Path(unquote(match.group(1)))  # the driver refuses what it cannot read
 
     def _missing(self) -> CheckpointNotFoundError:
+        if self.is_volatile:
+            return CheckpointNotFoundError(
+                f"{self} holds no run: a store in memory ends with the command that made it",
+                reason="store-not-found",
+                hint="--checkpoint names a store that lasts.",
+            )
         return CheckpointNotFoundError(
             f"there is no store at {self}",
             reason="store-not-found",

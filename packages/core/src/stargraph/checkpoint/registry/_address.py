@@ -136,8 +136,8 @@ def _refuse_broken_urls(text: str) -> None:
     scheme, rest = match.group(1).lower(), match.group(2)
     if scheme == "memory":
         raise _refused(
-            f"{redact(text)!r}: a store in memory ends with its process",
-            "Give a path or the URL of a store that lasts.",
+            f"{redact(text)!r} is not a URL",
+            "Write memory:// for a store that ends with its process, or a path for one that lasts.",
         )
     if scheme == "jdbc":
         raise _broken(text, rest)

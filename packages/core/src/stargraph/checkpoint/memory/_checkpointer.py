@@ -1,0 +1,242 @@
+"""The driver in memory: the contract's methods, each a few lines over what the handles share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Final, Self, Unpack
+from urllib.parse import parse_qsl
+
+from stargraph.checkpoint.codec import Cipher, Codec
+from stargraph.checkpoint.driver import (
+    Encrypting,
+    Lifecycle,
+    ReadOnly,
+    check_batch,
+    check_bounds,
+    check_filters,
+    check_prune,
+    check_search,
+    check_step,
+    in_order,
+    no_store_error,
+)
+from stargraph.checkpoint.memory._store import MemoryStore
+from stargraph.checkpoint.protocol import (
+    PRUNED_BY_DEFAULT,
+    BatchAppend,
+    Checkpoint,
+    Checkpointer,
+    Closing,
+    PruneReport,
+    RunDeletion,
+    RunFilters,
+    RunHistory,
+    RunOrder,
+    RunPage,
+    RunSearch,
+    RunSummary,
+    RunTree,
+    Status,
+)
+from stargraph.errors import CheckpointError
+
+_SWITCH: Final = {"true": True, "1": True, "false": False, "0": False}
+
+
+class MemoryCheckpointer:
+    """A store of runs in the memory of this process, for tests and tries: nothing is left once the process has ended.
+
+    Everything else is as in a store that lasts: what is stored is the record, so a value comes back as a copy, or is
+    refused, and a handle that was closed and opened again finds its runs.
+
+    Args:
+        store: what several handles share; a new, empty store if None.
+        read_only: never change the store; what would change it raises `reason="read-only"`.
+        encryption: the keys that encrypt what is stored; None stores it readable.
+    """
+
+    def __init__(
+        self, store: MemoryStore | None = None, *, read_only: bool = False, encryption: Cipher | None = None
+    ) -> None:
+        self._store = MemoryStore() if store is None else store
+        # Each record stands alone: nothing has to be remembered, and a prune may remove any of them.
+        self._codec = Codec(cipher=encryption, memory=0)
+        self._lifecycle = Lifecycle(read_only=read_only)
+
+    @classmethod
+    def from_url(cls, url: str, /) -> Self:
+        """Return a handle on a new, empty store. Its runs are in this handle alone: no other one can be opened on it.
+
+        Args:
+            url: `memory://`, or `memory://?read_only=true`. The keys of encryption come from
+                `STARGRAPH_ENCRYPTION_KEY`.
+
+        Raises:
+            CheckpointError: it cannot be read (`reason="invalid-url"`).
+        """
+        place, _, query = url.partition("?")
+        options = dict(parse_qsl(query, keep_blank_values=True))
+        read_only = _SWITCH.get(options.pop("read_only", "false"))
+        if place.lower() != "memory://" or options or read_only is None:
+            raise CheckpointError(
+                f"{url!r} names more than a store in memory has",
+                reason="invalid-url",
+                hint="Write memory:// alone: each handle that is opened by it is a new, empty store."
+                " MemoryCheckpointer(store) opens several on one.",
+            )
+        return cls(read_only=read_only, encryption=Cipher.from_environment())
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether what this handle writes is encrypted."""
+        return self._codec.encrypts
+
+    @property
+    def read_only(self) -> bool:
+        """Whether this handle refuses to write."""
+        return self._lifecycle.read_only
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({'read_only=True' if self.read_only else ''})"
+
+    async def bootstrap(self) -> None:
+        self._lifecycle.ensure_own_process()
+        await _turn()
+        if not self.read_only:
+            self._store.create()
+        elif not self._store.exists:
+            raise no_store_error("memory://")
+        self._lifecycle.opened()
+
+    async def close(self) -> None:
+        self._lifecycle.close()
+
+    async def __aenter__(self) -> Self:
+        await self.bootstrap()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        self._lifecycle.ensure_writable("write")
+        await self._append([checkpoint])
+
+    async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
+        self._lifecycle.ensure_writable("write_many")
+        check_batch(list(checkpoints))
+        await self._append(checkpoints)
+
+    async def read_latest(self, run_id: str) -> Checkpoint | None:
+        self._lifecycle.ensure_open()
+        await _turn()
+        found = self._store.latest(run_id)
+        return None if found is None else self._decode(found[1], run_id, found[0])
+
+    async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
+        self._lifecycle.ensure_open()
+        check_step(step)
+        await _turn()
+        record = self._store.record(run_id, step)
+        return None if record is None else self._decode(record, run_id, step)
+
+    async def history(
+        self,
+        run_id: str,
+        *,
+        from_step: int | None = None,
+        to_step: int | None = None,
+        newest_first: bool = False,
+    ) -> AsyncIterator[Checkpoint]:
+        self._lifecycle.ensure_open()
+        first, last = check_bounds(from_step, to_step)
+        for step in sorted(self._store.steps(run_id, first, last), reverse=newest_first):
+            found = await self.read_at_step(run_id, step)
+            if found is not None:
+                yield found
+
+    async def list_runs(self, *, since: datetime | None = None, limit: int = 100) -> list[RunSummary]:
+        return list((await self.search(since=since, limit=limit)).items)
+
+    async def search(
+        self,
+        *,
+        limit: int = 100,
+        cursor: str | None = None,
+        order: RunOrder = "started",
+        **filters: Unpack[RunFilters],
+    ) -> RunPage:
+        self._lifecycle.ensure_open()
+        query = check_search(limit=limit, cursor=cursor, order=order, filters=filters)
+        await _turn()
+        return query.page(self._store.summaries())
+
+    async def count_runs(self, **filters: Unpack[RunFilters]) -> dict[Status, int]:
+        self._lifecycle.ensure_open()
+        matcher = check_filters(filters)
+        await _turn()
+        return matcher.count(self._store.summaries())
+
+    async def children(self, run_id: str) -> list[RunSummary]:
+        self._lifecycle.ensure_open()
+        await _turn()
+        runs = self._store.summaries()
+        return in_order(run for run in runs if (run.parent_run_id, run.origin) == (run_id, "subgraph"))
+
+    async def delete_run(self, run_id: str) -> bool:
+        self._lifecycle.ensure_writable("delete_run")
+        await _turn()
+        return self._store.delete(run_id)
+
+    async def prune(
+        self,
+        *,
+        older_than: datetime,
+        statuses: Sequence[Status] = PRUNED_BY_DEFAULT,
+        keep_last: int = 1,
+        dry_run: bool = False,
+    ) -> PruneReport:
+        self._lifecycle.ensure_writable("prune")
+        rule = check_prune(older_than=older_than, statuses=statuses, keep_last=keep_last, dry_run=dry_run)
+        runs = checkpoints = 0
+        for run in self._store.summaries():
+            if run.updated_at >= rule.older_than or run.status not in rule.statuses:
+                continue
+            latest = await self.read_latest(run.run_id)
+            count = 0 if latest is None or latest.step != run.last_step else self._store.prune(latest, rule)
+            runs += count > 0
+            checkpoints += count
+        return PruneReport(runs=runs, checkpoints=checkpoints, dry_run=dry_run)
+
+    async def _append(self, checkpoints: Sequence[Checkpoint]) -> None:
+        records = [self._codec.encode_alone(checkpoint).data for checkpoint in checkpoints]
+        await _turn()
+        for checkpoint, record in zip(checkpoints, records, strict=True):
+            self._store.append(checkpoint, record, self._codec.fingerprint)
+
+    def _decode(self, record: bytes, run_id: str, step: int) -> Checkpoint:
+        return self._codec.decode({step: record}, run_id=run_id, step=step)
+
+
+async def _turn() -> None:
+    """Give the loop a turn, as a store that waits for a disk does: other tasks run between two calls."""
+    await asyncio.sleep(0)
+
+
+_: type[Checkpointer] = MemoryCheckpointer
+_history: type[RunHistory] = MemoryCheckpointer
+_search: type[RunSearch] = MemoryCheckpointer
+_tree: type[RunTree] = MemoryCheckpointer
+_deletion: type[RunDeletion] = MemoryCheckpointer
+_batch: type[BatchAppend] = MemoryCheckpointer
+_closing: type[Closing] = MemoryCheckpointer
+_encrypting: type[Encrypting] = MemoryCheckpointer
+_read_only: type[ReadOnly] = MemoryCheckpointer

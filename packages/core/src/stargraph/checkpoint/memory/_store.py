@@ -1,0 +1,147 @@
+"""What a store in memory holds, and the rules of its appends and prunes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from stargraph.checkpoint.driver import PruneRule, Tail, judge_append, needed_steps, summaries_from_json, summary_json
+from stargraph.checkpoint.protocol import ENDED, Checkpoint, RunSummary
+
+
+@dataclass(slots=True)
+class StoredRun:
+    """One run.
+
+    Attributes:
+        tail: its end.
+        summary: the text of its summary.
+        records: the record of each step that is stored, by step.
+        digests: what is kept of the digest of each of them.
+    """
+
+    tail: Tail
+    summary: bytes
+    records: dict[int, bytes] = field(default_factory=dict)
+    digests: dict[int, str] = field(default_factory=dict)
+
+
+class MemoryStore:
+    """The runs that several handles share, in one process; `MemoryCheckpointer(store)` opens one more.
+
+    A handle may be used from any event loop and any thread.
+    """
+
+    def __init__(self) -> None:
+        self._created = False
+        self._runs: dict[str, StoredRun] = {}
+        self._deleted: set[str] = set()
+        # Handles may live on the loops of several threads.
+        self._lock = threading.Lock()
+
+    @property
+    def exists(self) -> bool:
+        """Whether a handle that may write was opened on it."""
+        return self._created
+
+    def create(self) -> None:
+        """Note that a handle that may write was opened on it."""
+        self._created = True
+
+    def append(self, checkpoint: Checkpoint, record: bytes, fingerprint: Callable[[str], str]) -> None:
+        """Append a checkpoint, or find that it is stored.
+
+        Args:
+            checkpoint: what is appended.
+            record: its stored form.
+            fingerprint: returns what is kept of a digest.
+
+        Raises:
+            CheckpointError: it is refused, as the contract says.
+        """
+        run_id, step = checkpoint.run_id, checkpoint.step
+        with self._lock:
+            run = self._runs.get(run_id)
+            verdict = judge_append(
+                checkpoint,
+                tail=None if run is None else run.tail,
+                stored_digest=None if run is None else run.digests.get(step),
+                deleted=run_id in self._deleted,
+                fingerprint=fingerprint,
+            )
+            if verdict == "stored":
+                return
+            digest = fingerprint(checkpoint.digest)
+            tail = Tail(step, digest, checkpoint.status, 0 if run is None else run.tail.floor)
+            if run is None:
+                run = self._runs[run_id] = StoredRun(tail, b"")
+            run.tail, run.summary = tail, summary_json(checkpoint)
+            run.records[step], run.digests[step] = record, digest
+
+    def latest(self, run_id: str) -> tuple[int, bytes] | None:
+        """Return the latest step of a run and its record, or None if absent."""
+        with self._lock:
+            run = self._runs.get(run_id)
+            return None if run is None else (run.tail.step, run.records[run.tail.step])
+
+    def record(self, run_id: str, step: int) -> bytes | None:
+        """Return the record of a step, or None if absent."""
+        with self._lock:
+            run = self._runs.get(run_id)
+            return None if run is None else run.records.get(step)
+
+    def steps(self, run_id: str, first: int, last: int) -> list[int]:
+        """Return the stored steps of a run between two, both included."""
+        with self._lock:
+            run = self._runs.get(run_id)
+            return [] if run is None else [step for step in run.records if first <= step <= last]
+
+    def summaries(self) -> list[RunSummary]:
+        """Return the summary of every run."""
+        with self._lock:
+            rows = [(run_id, run.summary) for run_id, run in self._runs.items()]
+        return summaries_from_json(rows)
+
+    def delete(self, run_id: str) -> bool:
+        """Remove a run for good; return whether there was such a run."""
+        with self._lock:
+            return self._delete(run_id)
+
+    def prune(self, latest: Checkpoint, rule: PruneRule) -> int:
+        """Return how many checkpoints of a run a rule removes, and remove them unless it only counts.
+
+        Args:
+            latest: the latest checkpoint of the run. If the run has moved on since it was read, nothing is removed.
+            rule: the rule.
+        """
+        with self._lock:
+            run = self._runs.get(latest.run_id)
+            if run is None or run.tail.step != latest.step or (rule.keep_last == 0 and self._is_awaited(latest)):
+                return 0
+            kept = sorted(run.records)[-rule.keep_last :] if rule.keep_last else []
+            if rule.keep_last and latest.status not in ENDED:
+                kept += [step for needed in needed_steps(latest) for step in range(needed.first, needed.last + 1)]
+            removed = run.records.keys() - set(kept)
+            if rule.dry_run or not removed:
+                return len(removed)
+            if rule.keep_last == 0:
+                self._delete(latest.run_id)
+                return len(removed)
+            for step in removed:
+                del run.records[step], run.digests[step]
+            run.tail = Tail(run.tail.step, run.tail.digest, run.tail.status, max(run.tail.floor, max(removed) + 1))
+            return len(removed)
+
+    def _delete(self, run_id: str) -> bool:
+        if self._runs.pop(run_id, None) is None:
+            return False
+        self._deleted.add(run_id)
+        return True
+
+    def _is_awaited(self, latest: Checkpoint) -> bool:
+        """Tell whether a run is a child whose parent has not ended: that may still have to read how it ended."""
+        if latest.origin != "subgraph" or latest.parent_run_id is None:
+            return False
+        parent = self._runs.get(latest.parent_run_id)
+        return parent is not None and parent.tail.status not in ENDED
