@@ -337,3 +337,31 @@ def test_a_command_reads_no_store_as_a_file_while_it_is_open(folder: Folder, mon
     monkeypatch.setattr(Path, "read_text", watched)
     assert folder.call("run", "graph.yaml", "--checkpoint", "run.sqlite", "--run-id", "r").code == 0
     assert opened == []
+
+
+def test_a_store_in_memory_is_for_a_quick_try(folder: Folder) -> None:
+    folder.write("bad.py", "def fail(state):\n    raise LookupError('no')\n")
+    folder.write("bad.yaml", 'id: bad\nnodes: [{id: only, kind: "bad:fail"}]\n')
+    before = names(folder)
+    tried = folder.call(*RUN, "--checkpoint", "memory://")
+    assert (tried.code, tried.out.count("node=second")) == (0, 2), tried
+    failed = folder.call("run", "bad.yaml", "--checkpoint", "memory://", "--json")
+    assert (failed.code, failed.json["resume"]) == (1, None)
+    assert "nothing of the run is left" in failed.err
+    assert "stargraph resume" not in failed.err
+    for command, words in {**READS, **WRITES}.items():
+        if command != "doctor":
+            refused = folder.call(command, *words, "--checkpoint", "memory://")
+            assert refused.code == 2, (command, refused)
+            assert "a store in memory ends with the command that made it" in refused.err, (command, refused)
+    assert names(folder) == before
+
+
+def test_a_question_that_nobody_can_answer_later_is_said_so(folder: Folder) -> None:
+    text = "id: ask\nstate_schema: {ok: {type: bool, default: false}}\n"
+    folder.write("ask.yaml", text + "nodes: [{id: q, kind: interrupt, prompt: 'Well?', into: ok}]\n")
+    asked = folder.call("run", "ask.yaml", "--checkpoint", "memory://")
+    assert asked.code == 3, asked
+    assert "Well?" in asked.err
+    assert "nothing of the run is left" in asked.err
+    assert "stargraph respond" not in asked.err

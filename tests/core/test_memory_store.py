@@ -42,8 +42,9 @@ async def test_nothing_is_left_but_in_the_store_that_handles_share() -> None:
         assert await another.list_runs() == []
     shared = MemoryStore()
     async with MemoryCheckpointer(shared) as one, MemoryCheckpointer(shared) as two:
-        await one.write(first("r"))
-        assert await two.read_latest("r") == first("r")
+        written = first("r")
+        await one.write(written)
+        assert await two.read_latest("r") == written
 
 
 async def test_a_value_comes_back_as_a_copy() -> None:
@@ -112,7 +113,6 @@ def test_a_url_that_asks_for_more_is_refused(url: str) -> None:
     assert caught.value.reason == "invalid-url"
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 async def test_a_forked_child_is_refused_and_not_given_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     async with MemoryCheckpointer() as store:
         with monkeypatch.context() as patch:
