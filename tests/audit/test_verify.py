@@ -289,10 +289,10 @@ async def test_what_repeats_in_every_step_must_repeat(file: Place) -> None:
 def _sealed_by_its_digest(fields: dict[str, Any]) -> Checkpoint:
     """The checkpoint with these fields, made by somebody who can compute a digest."""
     from stargraph.checkpoint.protocol._digest import digest_of
-    from stargraph.checkpoint.protocol._models import _Draft
+    from stargraph.checkpoint.protocol._draft import CheckpointDraft
     from stargraph.checkpoint.values._encoded import encode_members
 
-    draft = _Draft.model_validate(fields).__dict__
+    draft = CheckpointDraft.model_validate(fields).__dict__
     return Checkpoint.model_validate(
         fields | {"digest": digest_of(draft, encode_members(fields["state"], "state"), None)}
     )

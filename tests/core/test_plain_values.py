@@ -21,9 +21,10 @@ from stargraph.checkpoint.protocol import (
     ProcessInfo,
     StepRange,
     Task,
-    _models,
+    _checkpoint,
 )
 from stargraph.checkpoint.protocol._digest import digest_of
+from stargraph.checkpoint.protocol._draft import StoredFields
 from stargraph.errors import StargraphError
 
 
@@ -111,7 +112,7 @@ def outcome(make: Callable[[], Checkpoint]) -> Any:
 def both_ways(make: Callable[[], Checkpoint]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("is_plain_step", "is_plain_run", "read_plain"):
-            patch.setattr(_models, name, lambda fields: False)
+            patch.setattr(_checkpoint, name, lambda fields: False)
         validated = outcome(make)
     assert outcome(make) == validated
 
@@ -204,7 +205,7 @@ def test_what_is_stored_is_read_alike(given: dict[str, Any], missing: set[str]) 
     fields = orjson.loads(base.model_dump_json(exclude={"state", "update"})) | given
     fields = {name: value for name, value in fields.items() if name not in missing}
     try:  # somebody who writes into a store can compute a digest
-        valid = _models._Stored.model_validate({**fields, "state": {}, "update": None})
+        valid = StoredFields.model_validate({**fields, "state": {}, "update": None})
         fields["digest"] = digest_of(valid.__dict__, {}, None)
     except (StargraphError, ValueError):
         pass

@@ -66,14 +66,15 @@ def test_a_process_that_reads_and_writes_plain_checkpoints_builds_no_schema() ->
 from datetime import UTC, datetime
 from stargraph.checkpoint.codec import decode, encode
 from stargraph.checkpoint.driver import summary_json
-from stargraph.checkpoint.protocol import Checkpoint, Task, _models
+from stargraph.checkpoint.protocol import Checkpoint, Task
+from stargraph.checkpoint.protocol._draft import CheckpointDraft, StoredFields
 read = decode(bytes.fromhex({record.hex()!r}), run_id="run-1", step=1)
 written = read.next(
     event="completed", executor_id="0" * 32, timestamp=datetime.now(UTC), changes={{"n": 2}},
     frontier=(Task.model_construct(id="t", node="a", since_step=2, index=None, rule=None, calls=()),),
 )
 summary_json(decode(encode(written), run_id="run-1", step=2))
-built = [model.__name__ for model in (Checkpoint, _models._Draft, _models._Stored) if model.__pydantic_complete__]
+built = [model.__name__ for model in (Checkpoint, CheckpointDraft, StoredFields) if model.__pydantic_complete__]
 assert not built, built
 """
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False)

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Literal
 
 from stargraph.checkpoint.driver._errors import run_deleted_error
-from stargraph.checkpoint.protocol._models import Checkpoint
+from stargraph.checkpoint.protocol._checkpoint import Checkpoint
 from stargraph.checkpoint.protocol._records import ENDED, FanOut, Status, StepRange
 from stargraph.errors import CheckpointConflictError, CheckpointError
 

@@ -1,5 +1,6 @@
 """The contract between the engine and a store: the `Checkpointer` protocol and its data model."""
 
+from stargraph.checkpoint.protocol._checkpoint import Checkpoint
 from stargraph.checkpoint.protocol._contract import (
     BatchAppend,
     Checkpointer,
@@ -11,7 +12,6 @@ from stargraph.checkpoint.protocol._contract import (
     RunSearch,
     RunTree,
 )
-from stargraph.checkpoint.protocol._models import Checkpoint
 from stargraph.checkpoint.protocol._records import (
     ENDED,
     PRUNED_BY_DEFAULT,

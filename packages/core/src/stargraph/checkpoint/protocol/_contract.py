@@ -7,7 +7,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Literal, Protocol, Self, TypeAlias, TypedDict, Unpack, runtime_checkable
 
-from stargraph.checkpoint.protocol._models import Checkpoint
+from stargraph.checkpoint.protocol._checkpoint import Checkpoint
 from stargraph.checkpoint.protocol._records import PRUNED_BY_DEFAULT, Status
 from stargraph.checkpoint.protocol._summaries import PruneReport, RunPage, RunSummary
 

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import AwareDatetime, Field, PlainSerializer, StringConstraints
 
-from stargraph.checkpoint.protocol._models import Checkpoint
+from stargraph.checkpoint.protocol._checkpoint import Checkpoint
 from stargraph.checkpoint.protocol._records import (
     RUN_ID_PATTERN,
     ErrorInfo,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple, Self
 
-from pydantic import Field, PrivateAttr, ValidationError, model_validator
+from pydantic import PrivateAttr, ValidationError, model_validator
 
 from stargraph.checkpoint.protocol._digest import (
     RunTexts,
@@ -18,35 +17,34 @@ from stargraph.checkpoint.protocol._digest import (
     run_texts_of,
     step_texts_of,
 )
+from stargraph.checkpoint.protocol._draft import CheckpointDraft, StoredFields
+from stargraph.checkpoint.protocol._integrity import (
+    check_shape,
+    digest_mismatch_error,
+    digest_or_none,
+    holds_values,
+    invalid_error,
+    is_immutable,
+    is_original,
+)
 from stargraph.checkpoint.protocol._plain import is_plain_run, is_plain_step, read_plain
 from stargraph.checkpoint.protocol._pydantic import assemble, private_attributes
 from stargraph.checkpoint.protocol._records import (
     ErrorInfo,
     Event,
-    ExecutorId,
     FanOut,
-    FrontierItem,
-    FrozenModel,
     Hash,
-    Instant,
     Interrupt,
-    Json,
-    Key,
-    Members,
     Origin,
     ProcessInfo,
     RecordedCall,
-    RunId,
     Seal,
     Status,
-    Step,
     Task,
-    Text,
     complaint_of,
 )
 from stargraph.checkpoint.values._encoded import EncodedValue, check_size, encode_members, join_encoded
 from stargraph.checkpoint.values._json import JsonValue
-from stargraph.errors import CheckpointCorruptedError, CheckpointError
 
 
 class _Keep:
@@ -68,39 +66,7 @@ class _Texts(NamedTuple):
     state_digests: bytes
 
 
-class _Draft(FrozenModel):
-    """The fields of a checkpoint before it has a digest."""
-
-    run_id: RunId
-    step: Step
-    event: Event
-    status: Status
-    graph_id: Text
-    graph_hash: Hash
-    runtime_hash: Hash
-    definition: Json = None
-    state: Members
-    last_node: Text | None = None
-    task_id: Text | None = None
-    task_started_at: Instant | None = None
-    key: Key | None = None
-    update: Members | None = None
-    frontier: tuple[FrontierItem, ...] = ()
-    interrupts: tuple[Interrupt, ...] = ()
-    calls: tuple[RecordedCall, ...] = ()
-    error: ErrorInfo | None = None
-    started_at: Instant
-    timestamp: Instant
-    executor_id: ExecutorId
-    process: ProcessInfo | None = None
-    parent_run_id: RunId | None = None
-    parent_step: Step | None = None
-    origin: Origin | None = None
-    metadata: dict[Text, Text] = Field(default_factory=dict)
-    previous_digest: Hash | None = None
-
-
-class Checkpoint(_Draft):
+class Checkpoint(CheckpointDraft):
     """One event of a run, and the whole state after it.
 
     Build one with `genesis` and `next`. `model_validate` and `model_validate_json` check that the digest
@@ -156,9 +122,9 @@ class Checkpoint(_Draft):
         self.__dict__["state"] = _values(self._encoded_state)
         if self._encoded_update is not None:
             self.__dict__["update"] = _values(self._encoded_update)
-        _check_shape(self)
+        check_shape(self)
         if self.digest != digest_of(self.__dict__, self._encoded_state, self._encoded_update):
-            raise _digest_mismatch(self.run_id, self.step)
+            raise digest_mismatch_error(self.run_id, self.step)
         return self
 
     @classmethod
@@ -337,7 +303,7 @@ class Checkpoint(_Draft):
             fields["runtime_hash"] = self.runtime_hash if runtime_hash is KEEP else runtime_hash
             fields["process"] = self.process if process is KEEP else process
         # What this checkpoint hands on was checked when it was made, and is what it was then.
-        is_sound = _is_original(self.__dict__, private.get("_original"))
+        is_sound = is_original(self.__dict__, private.get("_original"))
         return Checkpoint._made(
             fields,
             encoded_state,
@@ -365,7 +331,7 @@ class Checkpoint(_Draft):
         whole = {**_NOTHING_STORED, **fields}
         if len(whole) != _FIELD_COUNT or not fields.keys() >= _REQUIRED or not read_plain(whole):
             try:
-                whole = dict(_Stored.model_validate({**fields, "state": {}, "update": None}).__dict__)
+                whole = dict(StoredFields.model_validate({**fields, "state": {}, "update": None}).__dict__)
             except ValidationError as error:
                 raise ValueError(complaint_of(error)) from None
         whole["state"] = _values(state)
@@ -373,7 +339,7 @@ class Checkpoint(_Draft):
         texts = _Texts(run_texts_of(whole), step_texts_of(whole), digests_text(state))
         digest = assembled_digest(whole, texts.run, texts.step, texts.state_digests, digests_text(update))
         if digest != whole["digest"]:
-            raise _digest_mismatch(whole["run_id"], whole["step"])
+            raise digest_mismatch_error(whole["run_id"], whole["step"])
         return cls._assembled(whole, state, update, texts)
 
     @classmethod
@@ -401,9 +367,9 @@ class Checkpoint(_Draft):
         if not is_plain:
             try:
                 draft = {name: fields[name] for name in _DRAFT_FIELDS} | {"state": {}, "update": None}
-                fields = {**fields, **_Draft.model_validate(draft).__dict__}
+                fields = {**fields, **CheckpointDraft.model_validate(draft).__dict__}
             except ValidationError as error:
-                raise _invalid(fields["run_id"], fields["step"], complaint_of(error)) from None
+                raise invalid_error(fields["run_id"], fields["step"], complaint_of(error)) from None
         fields["state"] = _values(encoded_state)
         fields["update"] = None if encoded_update is None else _values(encoded_update)
         texts = _Texts(
@@ -435,7 +401,7 @@ class Checkpoint(_Draft):
                 "_texts": texts,
             },
         )
-        _check_shape(checkpoint)
+        check_shape(checkpoint)
         return checkpoint
 
     def __eq__(self, other: object) -> bool:
@@ -503,16 +469,16 @@ class Checkpoint(_Draft):
             state, update, seal = fields["state"], fields["update"], fields["seal"]
             encoded_update = private.get("_encoded_update")
             whole = (
-                _same(state, encoded_state)
-                and (_same(update, encoded_update) if update is not None else encoded_update is None)
+                holds_values(state, encoded_state)
+                and (holds_values(update, encoded_update) if update is not None else encoded_update is None)
                 and (
-                    (_is_immutable(fields) and _is_original(fields, private.get("_original")))
-                    or fields["digest"] == _digest_or_none(fields, encoded_state, encoded_update)
+                    (is_immutable(fields) and is_original(fields, private.get("_original")))
+                    or fields["digest"] == digest_or_none(fields, encoded_state, encoded_update)
                 )
                 and (seal is None or isinstance(seal, Seal))
             )
         if not whole:
-            raise _invalid(
+            raise invalid_error(
                 fields.get("run_id"),
                 fields.get("step"),
                 "this checkpoint is not what its digest covers",
@@ -521,7 +487,7 @@ class Checkpoint(_Draft):
 
 
 _FIELD_COUNT: Final = len(Checkpoint.model_fields)
-_DRAFT_FIELDS: Final = tuple(_Draft.model_fields)
+_DRAFT_FIELDS: Final = tuple(CheckpointDraft.model_fields)
 _REQUIRED: Final = {name for name, field in Checkpoint.model_fields.items() if field.is_required()} - {"state"}
 
 _NOTHING_STORED: Final[dict[str, Any]] = {
@@ -532,41 +498,6 @@ _NOTHING_STORED: Final[dict[str, Any]] = {
 
 _NOTHING_YET: Final[dict[str, Any]] = {**_NOTHING_STORED, "step": 0, "event": "started"}
 """Step 0 before its fields are set."""
-
-
-def _is_immutable(fields: dict[str, Any]) -> bool:
-    """Tell that no field but `metadata` holds a list or an object that could be changed inside."""
-    return fields["definition"] is None and not fields["calls"] and not fields["interrupts"]
-
-
-def _is_original(fields: dict[str, Any], original: tuple[tuple[object, ...], dict[str, str]] | None) -> bool:
-    """Tell that each field is the very object that it was when the digest was made."""
-    if original is None:
-        return False
-    values, metadata = original
-    return (
-        len(fields) == len(values)
-        and all(map(operator.is_, fields.values(), values))
-        and fields["metadata"] == metadata
-    )
-
-
-def _digest_or_none(
-    fields: dict[str, Any], state: dict[str, EncodedValue], update: dict[str, EncodedValue] | None
-) -> str | None:
-    try:
-        return digest_of(fields, state, update)
-    except (TypeError, ValueError, AttributeError):  # a field of another type, which nothing has validated
-        return None
-
-
-def _same(members: object, encoded: dict[str, EncodedValue] | None) -> bool:
-    if not isinstance(members, dict) or encoded is None or len(members) != len(encoded):
-        return False
-    for key, value in encoded.items():  # noqa: SIM110  # all() of a generator takes twice as long
-        if members.get(key, encoded) is not value.value:
-            return False
-    return True
 
 
 def _values(encoded: Mapping[str, EncodedValue]) -> dict[str, JsonValue]:
@@ -581,43 +512,3 @@ def _encode_changes(members: Mapping[str, JsonValue | EncodedValue], path: str) 
         {key: None if isinstance(value, EncodedValue) else value for key, value in members.items()}, path
     )
     return {key: value if isinstance(value, EncodedValue) else made[key] for key, value in members.items()}
-
-
-def _check_shape(checkpoint: Checkpoint) -> None:
-    """The rules of one record that no single field can state."""
-    complaint = None
-    if (checkpoint.step == 0) != (checkpoint.event == "started"):
-        complaint = "step 0, and only step 0, is the event 'started'"
-    elif (checkpoint.step == 0) != (checkpoint.previous_digest is None):
-        complaint = "every step but step 0 names the digest of the step before it"
-    elif (checkpoint.origin is None) != (checkpoint.parent_run_id is None):
-        complaint = "origin and parent_run_id belong together"
-    elif checkpoint.parent_step is not None and checkpoint.parent_run_id is None:
-        complaint = "parent_step needs a parent_run_id"
-    if complaint is not None:
-        raise _invalid(checkpoint.run_id, checkpoint.step, complaint)
-
-
-def _invalid(run_id: object, step: object, complaint: str, hint: str | None = None) -> CheckpointError:
-    return CheckpointError(
-        f"run {run_id!r}, step {step}: {complaint}",
-        reason="invalid-checkpoint",
-        hint=hint,
-        run_id=run_id if isinstance(run_id, str) else None,
-        step=step if isinstance(step, int) else None,
-    )
-
-
-def _digest_mismatch(run_id: str, step: int) -> CheckpointCorruptedError:
-    return CheckpointCorruptedError(
-        f"run {run_id!r}, step {step}: the digest does not fit the content",
-        reason="digest-mismatch",
-        hint="The record was altered, or built by hand: build checkpoints with genesis() and next().",
-        run_id=run_id,
-        step=step,
-    )
-
-
-class _Stored(_Draft):
-    digest: Hash
-    seal: Seal | None = None
