@@ -12,7 +12,7 @@ from stargraph.graph import Context
 EFFECTS: list[str] = []
 """What was done outside, in order."""
 
-EditScript = Callable[[Any, Context], Awaitable[Any]]
+Script = Callable[[Any, Context], Awaitable[Any]]
 
 
 async def _nothing(state: Any, context: Context) -> None:
@@ -23,7 +23,7 @@ def _nothing_in_a_thread(state: Any, context: Context) -> None:
     pass
 
 
-script: EditScript = _nothing
+script: Script = _nothing
 """What `play` does; tests replace it."""
 
 sync_script: Callable[[Any, Context], Any] = _nothing_in_a_thread
