@@ -246,6 +246,8 @@ def test_a_bad_call_is_an_object_of_json_too(folder: Folder, case: str, flag: st
         (("run", "g.yaml", "--checkpiont", "x"), "there is no option --checkpiont", "Did you mean --checkpoint?"),
         (("runs", "extra"), "too many arguments: extra", "`stargraph runs --help` shows what it takes."),
         (("runn",), "there is no command 'runn'", ""),
+        (("fork", "r"), "there is no command 'fork'", "stargraph replay RUN_ID GRAPH --set"),
+        (("list",), "there is no command 'list'", "stargraph runs"),
     ],
 )
 def test_wrong_usage_is_told_in_our_words(folder: Folder, words: tuple[str, ...], message: str, hint: str) -> None:

@@ -90,8 +90,7 @@ def test_ctrl_c_says_what_is_stored_and_how_to_go_on(waits: Folder, kind: str) -
     assert code == 130
     assert out.splitlines()[-1].startswith("outcome      status=interrupted run=r1 step=1 ")
     assert err.endswith(
-        "error: interrupted: run r1 is stored up to step 1 (completed a)\n"
-        "hint: go on with: stargraph resume r1 graph.yaml\n"
+        "interrupted: run r1 is stored up to step 1 (completed a)\nhint: resume with: stargraph resume r1 graph.yaml\n"
     )
     (waits.path / "open").touch()
     code, out, _ = finish(waits.spawn("resume", "r1", "graph.yaml", "--json"))

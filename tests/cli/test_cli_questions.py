@@ -35,6 +35,7 @@ def waiting(folder: Folder) -> Folder:
     assert "Approve 12.5?" in answer.err
     assert "Who signs?" in answer.err
     assert "stargraph respond r" in answer.err
+    assert "error:" not in answer.err
     return folder
 
 
@@ -52,6 +53,21 @@ def test_answers_from_another_process_and_a_resume(waiting: Folder) -> None:
     ended = waiting.call("resume", "r", "asking.yaml", "--json")
     assert ended.code == 0
     assert ended.json["state"] == {"amount": 12.5, "approval": True, "who": "Ada"}
+
+
+def test_an_answer_that_does_not_fit_says_how_one_is_written(waiting: Folder) -> None:
+    refused = waiting.call("respond", "r", "--interrupt", questions(waiting)["approve"], "--value", "yes")
+    assert refused.code == 2
+    assert "'yes' is not of type bool" in refused.err
+    assert "hint: An answer is written as JSON, as in true, 3 or" in refused.err
+
+
+def test_a_run_of_another_graph_names_both(waiting: Folder) -> None:
+    waiting.write("other.yaml", ASKING.replace("id: asking", "id: selling"))
+    refused = waiting.call("resume", "r", "other.yaml")
+    assert refused.code == 2
+    assert refused.err.startswith("error: run 'r' belongs to graph 'asking', and graph 'selling' was loaded\n")
+    assert waiting.call("resume", "r", "other.yaml", "--accept", "graph").code == 3
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_a_failed_run_says_where_and_how_to_go_on(folder: Folder) -> None:
     assert answer.out.splitlines()[-1].startswith("outcome      status=failed run=r1 step=2")
     assert answer.err == (
         f"error: node 'second' failed: ValueError: no \\x1b[31m ({folder.path}/steps.py:5)\n"
-        "hint: go on with: stargraph resume r1 graph.yaml\n"
+        "hint: resume with: stargraph resume r1 graph.yaml\n"
         "      after a change of the code, with: stargraph resume r1 graph.yaml --accept runtime\n"
         "      see the traceback with: stargraph inspect r1 --step 2\n"
     )

@@ -34,6 +34,22 @@ _USAGE: Final = (
 )
 """How the option parser says what is wrong, and how we do."""
 
+_OTHER_NAMES: Final = {
+    "answer": "`stargraph respond RUN_ID --value ANSWER` answers a question.",
+    "diff": "`stargraph replay RUN_ID GRAPH --diff` compares a run with its log.",
+    "fork": "`stargraph replay RUN_ID GRAPH --set NAME=VALUE` forks a run.",
+    "init": "`stargraph migrate` makes a store; `stargraph run` makes it too.",
+    "list": "`stargraph runs` lists runs.",
+    "ls": "`stargraph runs` lists runs.",
+    "rm": "`stargraph delete RUN_ID` removes a run.",
+    "show": "`stargraph inspect RUN_ID` shows a run.",
+    "start": "`stargraph run GRAPH` starts a run.",
+    "status": "`stargraph inspect RUN_ID` shows a run, `stargraph runs` lists all.",
+    "stop": "Ctrl-C stops a run that can be resumed; `stargraph cancel RUN_ID` ends it for good.",
+    "upgrade": "`stargraph migrate` brings a store to the current format.",
+}
+"""What a person may look for under a name that other tools use."""
+
 
 def report(error: Exception, *, as_json: bool) -> ExitCode:
     """Print an error on stderr, and as JSON on stdout if the command answers in JSON; return its exit code.
@@ -56,17 +72,23 @@ def report(error: Exception, *, as_json: bool) -> ExitCode:
 
 
 def print_error(message: str, hint: str | None = None) -> None:
-    """Print a message, and what to do about it, on stderr.
+    """Print what went wrong, and what to do about it, on stderr."""
+    _print("error", "31;1", message)
+    if hint:
+        _print("hint", "36", hint)
 
-    Args:
-        message: what happened.
-        hint: what to do.
-    """
+
+def print_message(message: str, hint: str | None = None) -> None:
+    """Print what happened, and what to do next, on stderr: nothing went wrong."""
+    emit(clean(hide_secrets(shorten(message, _SHOWN))), sys.stderr)
+    if hint:
+        _print("hint", "36", hint)
+
+
+def _print(label: str, style: str, text: str) -> None:
     color = is_terminal(sys.stderr) and "NO_COLOR" not in os.environ
-    for word, style, text in (("error", "31;1", message), ("hint", "36", hint)):
-        if text:
-            label = f"\x1b[{style}m{word}:\x1b[0m" if color else f"{word}:"
-            emit(f"{label} {clean(hide_secrets(shorten(text, _SHOWN)))}", sys.stderr)
+    shown = f"\x1b[{style}m{label}:\x1b[0m" if color else f"{label}:"
+    emit(f"{shown} {clean(hide_secrets(shorten(text, _SHOWN)))}", sys.stderr)
 
 
 def is_about_usage(error: Exception) -> bool:
@@ -119,4 +141,7 @@ def _usage_error(error: Any) -> StargraphError:
     path = context.command_path if context is not None else "stargraph"
     similar = getattr(error, "possibilities", None)
     hint = f"Did you mean {', '.join(sorted(similar))}?" if similar else f"`{path} --help` shows what it takes."
+    wanted = re.fullmatch(r"there is no command '(\w+)'", message)
+    if wanted and wanted.group(1) in _OTHER_NAMES:
+        hint = _OTHER_NAMES[wanted.group(1)]
     return StargraphError(message, reason="usage", hint=hint)

@@ -119,7 +119,7 @@ def _answering(run_id: str, typed: dict[str, str]) -> Callable[[Run], Awaitable[
             try:
                 await first_that_fits(text, partial(run.respond, question))
             except StateError as error:
-                print_error(error.message)
+                print_error(error.message, error.hint)
 
     return answer
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary, Status
-from stargraph.cli._errors import print_error
+from stargraph.cli._errors import print_error, print_message
 from stargraph.cli._exit_codes import ExitCode
 from stargraph.cli._output import shorten
 from stargraph.cli._questions import question_lines
@@ -103,7 +103,7 @@ class Outcome:
     def explain(self) -> None:
         """Say on stderr why the run is not done, and what to do."""
         if self.latest is None:
-            print_error(f"interrupted before run {self.run_id} began; nothing of it is stored")
+            print_message(f"interrupted before run {self.run_id} began; nothing of it is stored")
         elif self.status == "failed":
             print_error(
                 _failure(self.latest),
@@ -114,27 +114,27 @@ class Outcome:
                 f"      see the traceback with: {self._inspect}",
             )
         elif self.status == "interrupted":
-            print_error(
+            print_message(
                 f"interrupted: run {self.run_id} is stored up to step {self.latest.step} ({_event(self.latest)})",
                 self._resume,
             )
         elif self.status == "awaiting_input":
             questions = "\n".join(question_lines(self.latest.interrupts))
             answer = self.store.command("respond", self.run_id, "--interrupt", "ID", "--value", "ANSWER")
-            print_error(
+            print_message(
                 f"run {self.run_id} waits for an answer to:\n{questions}",
                 self._resume if self.store.is_volatile else f"answer with: {answer}\n      {self._resume}",
             )
         elif self.status == "paused":
-            print_error(f"run {self.run_id} is paused at step {self.latest.step}", self._resume)
+            print_message(f"run {self.run_id} is paused at step {self.latest.step}", self._resume)
         elif self.status == "cancelled":
-            print_error(f"run {self.run_id} was cancelled at step {self.latest.step}")
+            print_message(f"run {self.run_id} was cancelled at step {self.latest.step}")
 
     @property
     def _resume(self) -> str:
         if self.store.is_volatile:
-            return f"nothing of the run is left: {self.store} ends with this command; --checkpoint PATH keeps it"
-        return f"go on with: {self.resume_command}"
+            return f"nothing of the run is left: {self.store} ends with this command; --checkpoint PATH keeps the run"
+        return f"resume with: {self.resume_command}"
 
     @property
     def _inspect(self) -> str:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_HOW_TO_WRITE: Final = 'An answer is written as JSON, as in true, 3 or ["a", "b"]; text needs no quotes.'
+
 _SHOWN: Final = 2000
 """How many characters of a prompt or a payload are shown."""
 
@@ -73,6 +75,7 @@ async def first_that_fits(text: str, give: Callable[[JsonValue], Coroutine[Any, 
         except StateError as error:
             first = first or error
     assert first is not None
+    first.hint = first.hint or _HOW_TO_WRITE
     raise first
 
 

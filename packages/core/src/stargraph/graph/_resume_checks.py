@@ -54,6 +54,8 @@ async def check_hashes(plan: Plan, tail: Checkpoint, read_step: ReadStep, *, acc
     if tail.graph_hash != plan.graph_hash and "graph" not in accept:
         stored = await recorded_definition(tail, read_step, "graph")
         changes = () if stored is None else definition_changes(stored, plan.graph_definition)
+        if tail.graph_id != plan.document.id:
+            raise _other_graph(tail, plan, changes)
         raise _mismatch(tail, "graph", "the graph", tail.graph_hash, plan.graph_hash, changes)
     if tail.runtime_hash != plan.runtime_hash and "runtime" not in accept:
         stored = await recorded_definition(tail, read_step, "runtime")
@@ -65,12 +67,26 @@ async def check_hashes(plan: Plan, tail: Checkpoint, read_step: ReadStep, *, acc
         raise _mismatch(tail, "runtime", "the code of the graph", tail.runtime_hash, plan.runtime_hash, changes)
 
 
+def _other_graph(tail: Checkpoint, plan: Plan, changes: tuple[str, ...]) -> HashMismatchError:
+    return HashMismatchError(
+        f"run {tail.run_id!r} belongs to graph {tail.graph_id!r}, and graph {plan.document.id!r} was loaded",
+        reason="graph-hash",
+        hint=f"Load the file of graph {tail.graph_id!r}. If it is the same graph under a new id, accept the change:"
+        " resume(accept=('graph',)), on the command line --accept graph.",
+        run_id=tail.run_id,
+        step=tail.step,
+        stored=tail.graph_hash,
+        loaded=plan.graph_hash,
+        changes=changes,
+    )
+
+
 def _mismatch(
     tail: Checkpoint, accept: str, what: str, stored: str, loaded: str, changes: tuple[str, ...]
 ) -> HashMismatchError:
-    told = "; ".join(changes) or "what changed cannot be told, since the steps that recorded it were pruned"
+    difference = "; ".join(changes) or "the steps that recorded what it was like have been pruned"
     return HashMismatchError(
-        f"run {tail.run_id!r} was made by another version of {what}: {told}"
+        f"run {tail.run_id!r} was made by another version of {what}: {difference}"
         f" ({accept}_hash at step {tail.step}: {stored}, loaded: {loaded})",
         reason=f"{accept}-hash",
         hint=f"Load the version that made it, or accept the change: resume(accept=({accept!r},)),"
