@@ -117,7 +117,7 @@ def _is_about_completion() -> bool:
 app = typer.Typer(
     name="stargraph",
     cls=Commands,
-    help="Run graphs durably: every finished step is stored, and a stopped run resumes where it left off.",
+    help="Run graphs durably: each result is stored as soon as a node finishes, and a stopped run resumes.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
     # Its options would make typer load pydantic before a command's own help is shown.

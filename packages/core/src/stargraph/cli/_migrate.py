@@ -9,9 +9,10 @@ from stargraph.cli._output import print_json, print_lines
 def migrate(
     store: StoreArgument = DEFAULT_CHECKPOINT, encryption_keys: KeysOption = None, json: JsonOption = False
 ) -> None:
-    """Make the store PATH_OR_URL if it is not there, and bring an older one to the current format.
+    """Make the store PATH_OR_URL if it does not exist, and bring an older one to the current format.
 
-    Safe to run again, and by several processes at once. Commands that only read never do either.
+    Safe to repeat, and to run from several processes at once. Runs do not change: to carry one over to a newer graph,
+    write a migrate block into that graph, and resume the run.
     """
     from stargraph.cli._execution import run_async
     from stargraph.cli._store import StoreRef

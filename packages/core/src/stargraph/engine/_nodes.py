@@ -1,4 +1,4 @@
-"""Nodes: the code behind a graph's steps."""
+"""Nodes: the code that a graph names, ready to be called."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stargraph.ir import NodeSpec
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A step of a graph, ready to run.
+    """A node of a graph, ready to run.
 
     Attributes:
         spec: its definition.

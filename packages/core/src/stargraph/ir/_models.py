@@ -91,7 +91,7 @@ class RetrySpec(_Spec):
 
 
 class NodeSpec(_Spec):
-    """One step of the graph.
+    """One node of the graph.
 
     Attributes:
         id: its name.

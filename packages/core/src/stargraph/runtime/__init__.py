@@ -1,1 +1,4 @@
-"""Where the engine meets a store: `stargraph.runtime.dispatch` is the one way to read and write runs."""
+"""The one way to read and write runs on any store: `stargraph.runtime.dispatch`.
+
+A run's `runtime_hash` is something else: the fingerprint of the code of its nodes.
+"""
