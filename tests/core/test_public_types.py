@@ -57,7 +57,7 @@ class Capable(Store):
 
     async def prune(
         self, *, older_than: datetime, statuses: Collection[Status] = PRUNED_BY_DEFAULT, keep_last: int = 1,
-        dry_run: bool = False,
+        run_id: str | None = None, dry_run: bool = False,
     ) -> PruneReport: return PruneReport(runs=0, checkpoints=0, dry_run=dry_run)
 
     async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None: ...
@@ -109,7 +109,7 @@ WRONG = {
     "a wrong type": DRIVER.replace("step: int", "step: str"),
     "a wrong result": DRIVER.replace("list[RunSummary]: return []", "tuple[RunSummary, ...]: return ()"),
     "a capability without its argument": DRIVER
-    + CAPABLE.replace("        dry_run: bool = False,\n", "").replace("=dry_run", "=True"),
+    + CAPABLE.replace(", dry_run: bool = False,\n", ",\n").replace("=dry_run", "=True"),
     "an async def that returns an iterator": DRIVER
     + CAPABLE.replace(
         "for checkpoint in list[Checkpoint]():\n            yield checkpoint", "raise NotImplementedError"

@@ -59,7 +59,7 @@ sqlite = Target(
     open=lambda location: SQLiteCheckpointer(location, busy_timeout=5),
     stored_bytes=_SQLiteBytes(),
     newer_format=lambda location: _other_format(location, 1),
-    older_format=lambda location: _other_format(location, -1),
+    older_format=lambda location: _other_format(location, -2),
     outage=_locked,
     encryption=lambda location: SQLiteCheckpointer.from_url(_url(location)),
     read_only=lambda location: SQLiteCheckpointer(location, read_only=True),

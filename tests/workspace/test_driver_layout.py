@@ -16,6 +16,7 @@ from stargraph.checkpoint.protocol import (
     BatchAppend,
     Checkpointer,
     Closing,
+    KeyedSteps,
     RunDeletion,
     RunHistory,
     RunSearch,
@@ -52,6 +53,8 @@ ORDER = (
     "read_latest",
     "read_at_step",
     "history",
+    "read_at_key",
+    "step_keys",
     "list_runs",
     "search",
     "count_runs",
@@ -60,7 +63,7 @@ ORDER = (
     "prune",
 )
 
-CAPABILITIES = (Checkpointer, Closing, BatchAppend, RunHistory, RunSearch, RunTree, RunDeletion)
+CAPABILITIES = (Checkpointer, Closing, BatchAppend, RunHistory, RunSearch, RunTree, KeyedSteps, RunDeletion)
 
 
 def methods_of(driver: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -135,6 +138,8 @@ async def test_before_bootstrap_every_method_says_so_whatever_it_is_given(run_id
             handle.search(cursor="nonsense", limit=True),
             handle.count_runs(since=naive),
             handle.children(run_id),
+            handle.read_at_key(run_id, ""),
+            handle.step_keys(run_id, limit=-1),
             handle.write_many([]),
             handle.delete_run(run_id),
             handle.prune(older_than=naive, keep_last=-1),

@@ -44,10 +44,13 @@ class PrunesWhatItSawBefore(MemoryCheckpointer):
         older_than: datetime,
         statuses: Collection[Status] = ("done", "cancelled"),
         keep_last: int = 1,
+        run_id: str | None = None,
         dry_run: bool = False,
     ) -> PruneReport:
         if keep_last or dry_run:
-            return await super().prune(older_than=older_than, statuses=statuses, keep_last=keep_last, dry_run=dry_run)
+            return await super().prune(
+                older_than=older_than, statuses=statuses, keep_last=keep_last, run_id=run_id, dry_run=dry_run
+            )
         report = await super().prune(older_than=older_than, statuses=statuses, keep_last=0, dry_run=True)
         still = [
             run_id
@@ -100,6 +103,7 @@ class PrunesInTwoTransactions(Indexed):
         older_than: datetime,
         statuses: Collection[Status] = ("done", "cancelled"),
         keep_last: int = 1,
+        run_id: str | None = None,
         dry_run: bool = False,
     ) -> PruneReport:
         self._ensure_ready()

@@ -73,9 +73,12 @@ class Prunes(MemoryCheckpointer):
         older_than: datetime,
         statuses: Collection[Status] = PRUNED_BY_DEFAULT,
         keep_last: int = 1,
+        run_id: str | None = None,
         dry_run: bool = False,
     ) -> PruneReport:
-        return await super().prune(older_than=older_than, statuses=statuses, keep_last=keep_last, dry_run=dry_run)
+        return await super().prune(
+            older_than=older_than, statuses=statuses, keep_last=keep_last, run_id=run_id, dry_run=dry_run
+        )
 
 
 @broken(

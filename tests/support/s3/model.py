@@ -25,6 +25,7 @@ from stargraph.checkpoint.s3._objects import TransientStoreError
 from stargraph.checkpoint.s3._prune import Pruner
 from stargraph.checkpoint.s3._read import RecordReader
 from stargraph.checkpoint.s3._schema import KeyLayout
+from stargraph.checkpoint.s3._step_keys import StepKeys
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreUnavailableError
 
 HASH = "0" * 64
@@ -68,7 +69,8 @@ class Handle:
         self.store = SimulatedStore(world.bucket, attempts=world.random.choice((1, 2)))
         self.log = LogReader(self.store, world.keys, clock=world.now)
         self.index = RunIndex(self.store, world.keys, self.log)
-        self.appender = Appender(self.store, world.keys, codec, self.log, self.index)
+        self.step_keys = StepKeys(self.store, world.keys, self.log)
+        self.appender = Appender(self.store, world.keys, codec, self.log, self.index, self.step_keys)
         self.reader = RecordReader(self.store, world.keys, codec)
 
     async def latest(self, run_id: str) -> Checkpoint | None:
@@ -231,7 +233,7 @@ class World:
     async def remover(self, number: int) -> None:
         handle = Handle(self)
         index = handle.index
-        pruner = Pruner(handle.store, self.keys, handle.log, handle.reader, index)
+        pruner = Pruner(handle.store, self.keys, handle.log, handle.reader, index, handle.step_keys)
         for _ in range(self.random.choice((0, 3, 8))):
             run_id = self.random.choice(RUNS)
             if self.random.random() < 0.5:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Final, Literal, TypeAlias
 
-from stargraph.checkpoint.protocol import BatchAppend, Closing, RunDeletion, RunHistory, RunSearch, RunTree
+from stargraph.checkpoint.protocol import BatchAppend, Closing, KeyedSteps, RunDeletion, RunHistory, RunSearch, RunTree
 
 Capability: TypeAlias = Literal[
     "history",
     "search",
     "trees",
+    "keys",
     "deletion",
     "batch",
     "closing",
@@ -27,6 +28,7 @@ PROTOCOLS: Final[dict[Capability, type]] = {
     "history": RunHistory,
     "search": RunSearch,
     "trees": RunTree,
+    "keys": KeyedSteps,
     "deletion": RunDeletion,
     "batch": BatchAppend,
     "closing": Closing,

@@ -18,6 +18,7 @@ from stargraph.checkpoint.protocol import (
     RunPage,
     RunSummary,
     Status,
+    StepKey,
 )
 
 T = TypeVar("T")
@@ -157,6 +158,17 @@ class Handle:
             raise Violation(f"{what} gave {show(found)}; the contract wants a list of RunSummary")
         return found
 
+    async def read_at_key(self, run_id: str, key: str) -> Checkpoint | None:
+        what = f"read_at_key({run_id!r}, {key!r})"
+        return _checkpoint(await self._call(what, lambda: self.driver.read_at_key(run_id, key)), what)
+
+    async def step_keys(self, run_id: str, **arguments: Any) -> list[StepKey]:
+        what = _worded(f"step_keys({run_id!r})", arguments)
+        found = await self._call(what, lambda: self.driver.step_keys(run_id, **arguments))
+        if not isinstance(found, list) or not all(isinstance(item, StepKey) for item in found):
+            raise Violation(f"{what} gave {show(found)}; the contract wants a list of StepKey")
+        return found
+
     async def delete_run(self, run_id: str) -> bool:
         what = f"delete_run({run_id!r})"
         there = await self._call(what, lambda: self.driver.delete_run(run_id))
@@ -171,11 +183,22 @@ class Handle:
         statuses: Collection[Status] = PRUNED_BY_DEFAULT,
         keep_last: int = 1,
         dry_run: bool = False,
+        run_id: str | None = None,
     ) -> PruneReport:
-        what = f"prune(older_than={older_than}, statuses={tuple(statuses)}, keep_last={keep_last}, dry_run={dry_run})"
+        one = {} if run_id is None else {"run_id": run_id}
+        given = {
+            "older_than": older_than,
+            "statuses": tuple(statuses),
+            "keep_last": keep_last,
+            "dry_run": dry_run,
+            **one,
+        }
+        what = _worded("prune", given)
         report = await self._call(
             what,
-            lambda: self.driver.prune(older_than=older_than, statuses=statuses, keep_last=keep_last, dry_run=dry_run),
+            lambda: self.driver.prune(
+                older_than=older_than, statuses=statuses, keep_last=keep_last, dry_run=dry_run, **one
+            ),
         )
         if not isinstance(report, PruneReport):
             raise Violation(f"{what} gave {show(report)}; the contract wants a PruneReport")

@@ -48,6 +48,7 @@ def checkpoint_to_wire(checkpoint: Checkpoint) -> dict[str, Any]:
         "digest": checkpoint.digest,
         "previous_digest": checkpoint.previous_digest,
         "status": checkpoint.status,
+        "key": checkpoint.key,
         "started_at": format_time(checkpoint.started_at),
         "timestamp": format_time(checkpoint.timestamp),
         "summary": json.loads(RunSummary.from_checkpoint(checkpoint).model_dump_json()),

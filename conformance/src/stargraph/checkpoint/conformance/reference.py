@@ -16,6 +16,7 @@ from stargraph.checkpoint.driver import (
     Tail,
     check_batch,
     check_filters,
+    check_limit,
     check_listing,
     check_prune,
     check_search,
@@ -39,6 +40,7 @@ from stargraph.checkpoint.protocol import (
     RunPage,
     RunSummary,
     Status,
+    StepKey,
 )
 from stargraph.errors import StoreUnavailableError, StoreVersionError
 
@@ -130,6 +132,20 @@ class MemoryCheckpointer:
         await self._turn()
         return self._at(run_id, step)
 
+    async def read_at_key(self, run_id: str, key: str) -> Checkpoint | None:
+        """Return the highest step of a run that has a key, or None."""
+        self._ensure_ready()
+        await self._turn()
+        return self._keyed(run_id).get(key)
+
+    async def step_keys(self, run_id: str, *, below: str | None = None, limit: int = 100) -> list[StepKey]:
+        """Return the keys of a run, the highest first, each with its highest step."""
+        self._ensure_ready()
+        check_limit(limit)
+        await self._turn()
+        found = [StepKey(key, keyed.step) for key, keyed in self._keyed(run_id).items() if below is None or key < below]
+        return sorted(found, reverse=True)[:limit]
+
     async def list_runs(self, *, since: datetime | None = None, limit: int = 100) -> list[RunSummary]:
         """Return runs, the newest first."""
         self._ensure_ready()
@@ -194,14 +210,17 @@ class MemoryCheckpointer:
         older_than: datetime,
         statuses: Collection[Status] = PRUNED_BY_DEFAULT,
         keep_last: int = 1,
+        run_id: str | None = None,
         dry_run: bool = False,
     ) -> PruneReport:
         """Remove all but the last checkpoints of runs that stand still."""
         self._ensure_writable("prune")
-        rule = check_prune(older_than=older_than, statuses=statuses, keep_last=keep_last, dry_run=dry_run)
+        rule = check_prune(
+            older_than=older_than, statuses=statuses, keep_last=keep_last, dry_run=dry_run, run_id=run_id
+        )
         await self._turn()
         gone = []
-        for run_id in list(self._store.runs):
+        for run_id in [each for each in self._store.runs if rule.run_id in (None, each)]:
             latest = self._latest(run_id)
             if latest is None or latest.timestamp >= rule.older_than or latest.status not in rule.statuses:
                 continue
@@ -265,6 +284,11 @@ class MemoryCheckpointer:
     def _latest(self, run_id: str) -> Checkpoint | None:
         records = self._records(run_id)
         return self._at(run_id, max(records)) if records else None
+
+    def _keyed(self, run_id: str) -> dict[str, Checkpoint]:
+        """Return the keys of a run, each with the highest step that has it."""
+        steps = [self._at(run_id, step) for step in sorted(self._records(run_id))]
+        return {step.key: step for step in steps if step is not None and step.key is not None}
 
     def _tail(self, run_id: str) -> Tail | None:
         latest = self._latest(run_id)

@@ -31,6 +31,7 @@ from stargraph.checkpoint.protocol import (
     RunPage,
     RunSummary,
     Status,
+    StepKey,
 )
 from stargraph.errors import StoreUnavailableError
 
@@ -225,6 +226,14 @@ class _Tree(StdioCheckpointer):
         ]
 
 
+class _Keys(StdioCheckpointer):
+    async def read_at_key(self, run_id: str, key: str) -> Checkpoint | None:
+        return checkpoint_from_wire(await self._call("read_at_key", run_id=run_id, key=key), run_id)
+
+    async def step_keys(self, run_id: str, *, below: str | None = None, limit: int = 100) -> list[StepKey]:
+        return [StepKey(*item) for item in await self._call("step_keys", run_id=run_id, below=below, limit=limit)]
+
+
 class _Deletion(StdioCheckpointer):
     async def delete_run(self, run_id: str) -> bool:
         return bool(await self._call("delete_run", run_id=run_id))
@@ -235,10 +244,16 @@ class _Deletion(StdioCheckpointer):
         older_than: datetime,
         statuses: Collection[Status] = PRUNED_BY_DEFAULT,
         keep_last: int = 1,
+        run_id: str | None = None,
         dry_run: bool = False,
     ) -> PruneReport:
         found = await self._call(
-            "prune", older_than=older_than, statuses=list(statuses), keep_last=keep_last, dry_run=dry_run
+            "prune",
+            older_than=older_than,
+            statuses=list(statuses),
+            keep_last=keep_last,
+            run_id=run_id,
+            dry_run=dry_run,
         )
         return PruneReport.model_validate(found)
 
@@ -262,7 +277,7 @@ class _Closing(StdioCheckpointer):
         await self.close()
 
 
-class _Everything(_History, _Search, _Tree, _Deletion, _Batch, _Closing):
+class _Everything(_History, _Search, _Tree, _Keys, _Deletion, _Batch, _Closing):
     """A handle with every capability: for a process whose driver is known to have those that are called."""
 
 
@@ -275,6 +290,7 @@ _PARTS: dict[str, type[StdioCheckpointer]] = {
     "history": _History,
     "search": _Search,
     "trees": _Tree,
+    "keys": _Keys,
     "deletion": _Deletion,
     "batch": _Batch,
     "closing": _Closing,

@@ -111,6 +111,9 @@ async def required_first(kit: Kit) -> None:
         calls["count_runs"] = handle.count_runs
     if isinstance(driver, PROTOCOLS["trees"]):
         calls["children"] = lambda: handle.children("run")
+    if isinstance(driver, PROTOCOLS["keys"]):
+        calls["read_at_key"] = lambda: handle.read_at_key("run", "a")
+        calls["step_keys"] = lambda: handle.step_keys("run")
     if isinstance(driver, PROTOCOLS["deletion"]):
         calls["delete_run"] = lambda: handle.delete_run("run")
         calls["prune"] = lambda: handle.prune(older_than=NOON)

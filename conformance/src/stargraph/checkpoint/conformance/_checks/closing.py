@@ -136,6 +136,9 @@ def optional_calls(kit: Kit, handle: Handle, steps: list[Checkpoint]) -> dict[st
         calls["count_runs"] = handle.count_runs
     if "trees" in kit.declared:
         calls["children"] = lambda: handle.children(run_id)
+    if "keys" in kit.declared:
+        calls["read_at_key"] = lambda: handle.read_at_key(run_id, "a")
+        calls["step_keys"] = lambda: handle.step_keys(run_id)
     if "batch" in kit.declared:
         calls["write_many"] = lambda: handle.write_many([follow(steps[-1])])
         calls["write_many of nothing"] = lambda: handle.write_many([])

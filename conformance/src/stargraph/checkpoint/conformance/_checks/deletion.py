@@ -118,6 +118,34 @@ def _agrees(report: PruneReport, gone: list[int], after: str, *, dry_run: bool =
 
 
 @group.check(
+    "prune_one_run",
+    "prune(run_id=…) touches that run alone, and only if the rest of the rule fits it too.",
+    contract=_CONTRACT,
+    usual_cause="The run id is one more reason to prune instead of one more condition, or is matched by its beginning.",
+)
+async def prune_one_run(kit: Kit) -> None:
+    handle = await kit.open()
+    runs = {name: chain(name, length=5, last_status="done") for name in ("run", "run:2", "ru")}
+    await _written(handle, *runs.values())
+    for run_id, why in (("nobody", "of an unknown run"), ("run%", "of a pattern")):
+        report = await handle.prune(older_than=_LATER, run_id=run_id)
+        _agrees(report, [], f"prune(run_id={run_id!r}) {why}")
+    report = await handle.prune(older_than=NOON, run_id="run")
+    _agrees(report, [], "prune(run_id='run') of a run whose last step is not older")
+    report = await handle.prune(older_than=_LATER, statuses=_FAILED, run_id="run")
+    _agrees(report, [], "prune(run_id='run', statuses=('failed',)) of a run that is done")
+    report = await handle.prune(older_than=_LATER, run_id="run", dry_run=True)
+    expect(report.runs == 1, f"prune(run_id='run', dry_run=True) of 5 steps reported {show(report)}")
+    await handle.prune(older_than=_LATER, run_id="run")
+    for name, steps in runs.items():
+        kept = await _there(handle, steps, "prune(run_id='run')")
+        whole = set(range(5))
+        expect(
+            (kept == whole) == (name != "run"), f"prune(run_id='run') left the steps {sorted(kept)} of the run {name!r}"
+        )
+
+
+@group.check(
     "prune_frees",
     "prune removes something of a long run that is done.",
     contract=_CONTRACT,

@@ -31,12 +31,14 @@ class PruneRule:
         statuses: only runs with one of these.
         keep_last: how many checkpoints of each run to keep; 0 removes the run.
         dry_run: only count.
+        run_id: only this run; None for all.
     """
 
     older_than: datetime
     statuses: frozenset[Status]
     keep_last: int
     dry_run: bool
+    run_id: str | None = None
 
 
 def check_limit(limit: int) -> None:
@@ -101,12 +103,14 @@ def check_bounds(from_step: int | None, to_step: int | None) -> StepBounds:
     return StepBounds(max(0, from_step or 0), MAX_STEP if to_step is None else min(to_step, MAX_STEP))
 
 
-def check_prune(*, older_than: datetime, statuses: Iterable[Status], keep_last: int, dry_run: bool) -> PruneRule:
+def check_prune(
+    *, older_than: datetime, statuses: Iterable[Status], keep_last: int, dry_run: bool, run_id: str | None = None
+) -> PruneRule:
     """Refuse bad arguments of `prune`.
 
     Raises:
-        ValueError: `older_than` is naive, a status is unknown, `keep_last` is negative or not an integer, or `dry_run`
-            is not a bool: a mistake here removes what cannot be restored.
+        ValueError: `older_than` is naive, a status is unknown, `keep_last` is negative or not an integer, `run_id`
+            is not text, or `dry_run` is not a bool: a mistake here removes what cannot be restored.
     """
     if isinstance(statuses, str):
         raise ValueError(f"statuses is {statuses!r}: give a tuple, as in ({statuses!r},)")
@@ -115,9 +119,11 @@ def check_prune(*, older_than: datetime, statuses: Iterable[Status], keep_last: 
         if status not in _STATUSES:
             raise ValueError(f"statuses holds {status!r}: give {', '.join(get_args(Status))}")
     _check_count(keep_last, "keep_last")
+    if run_id is not None and not isinstance(run_id, str):
+        raise ValueError(f"run_id is {run_id!r}: give a run id, or None")
     if not isinstance(dry_run, bool):
         raise ValueError(f"dry_run is {dry_run!r}: give True or False")
-    return PruneRule(check_instant(older_than, "older_than"), frozenset(wanted), keep_last, dry_run)
+    return PruneRule(check_instant(older_than, "older_than"), frozenset(wanted), keep_last, dry_run, run_id)
 
 
 def _check_count(number: int, name: str) -> None:

@@ -17,6 +17,7 @@ from stargraph.checkpoint.driver import (
     check_batch,
     check_bounds,
     check_filters,
+    check_limit,
     check_prune,
     check_search,
     check_step,
@@ -30,6 +31,7 @@ from stargraph.checkpoint.protocol import (
     Checkpoint,
     Checkpointer,
     Closing,
+    KeyedSteps,
     PruneReport,
     RunDeletion,
     RunFilters,
@@ -40,6 +42,7 @@ from stargraph.checkpoint.protocol import (
     RunSummary,
     RunTree,
     Status,
+    StepKey,
 )
 from stargraph.errors import CheckpointError
 
@@ -163,6 +166,20 @@ class MemoryCheckpointer:
             if found is not None:
                 yield found
 
+    async def read_at_key(self, run_id: str, key: str) -> Checkpoint | None:
+        self._lifecycle.ensure_open()
+        await _turn()
+        step = self._store.keys(run_id).get(key)
+        record = None if step is None else self._store.record(run_id, step)
+        return None if step is None or record is None else self._decode(record, run_id, step)
+
+    async def step_keys(self, run_id: str, *, below: str | None = None, limit: int = 100) -> list[StepKey]:
+        self._lifecycle.ensure_open()
+        check_limit(limit)
+        await _turn()
+        found = [StepKey(*item) for item in self._store.keys(run_id).items() if below is None or item[0] < below]
+        return sorted(found, reverse=True)[:limit]
+
     async def list_runs(self, *, since: datetime | None = None, limit: int = 100) -> list[RunSummary]:
         return list((await self.search(since=since, limit=limit)).items)
 
@@ -202,13 +219,16 @@ class MemoryCheckpointer:
         older_than: datetime,
         statuses: Sequence[Status] = PRUNED_BY_DEFAULT,
         keep_last: int = 1,
+        run_id: str | None = None,
         dry_run: bool = False,
     ) -> PruneReport:
         self._lifecycle.ensure_writable("prune")
-        rule = check_prune(older_than=older_than, statuses=statuses, keep_last=keep_last, dry_run=dry_run)
+        rule = check_prune(
+            older_than=older_than, statuses=statuses, keep_last=keep_last, dry_run=dry_run, run_id=run_id
+        )
         runs = checkpoints = 0
         for run in self._store.summaries():
-            if run.updated_at >= rule.older_than or run.status not in rule.statuses:
+            if run_id not in (None, run.run_id) or run.updated_at >= rule.older_than or run.status not in rule.statuses:
                 continue
             latest = await self.read_latest(run.run_id)
             count = 0 if latest is None or latest.step != run.last_step else self._store.prune(latest, rule)
@@ -236,6 +256,7 @@ _history: type[RunHistory] = MemoryCheckpointer
 _search: type[RunSearch] = MemoryCheckpointer
 _tree: type[RunTree] = MemoryCheckpointer
 _deletion: type[RunDeletion] = MemoryCheckpointer
+_keys: type[KeyedSteps] = MemoryCheckpointer
 _batch: type[BatchAppend] = MemoryCheckpointer
 _closing: type[Closing] = MemoryCheckpointer
 _encrypting: type[Encrypting] = MemoryCheckpointer

@@ -19,12 +19,14 @@ class StoredRun:
         summary: the text of its summary.
         records: the record of each step that is stored, by step.
         digests: what is kept of the digest of each of them.
+        keys: the key of each of them that has one.
     """
 
     tail: Tail
     summary: bytes
     records: dict[int, bytes] = field(default_factory=dict)
     digests: dict[int, str] = field(default_factory=dict)
+    keys: dict[int, str] = field(default_factory=dict)
 
 
 class MemoryStore:
@@ -78,6 +80,8 @@ class MemoryStore:
                 run = self._runs[run_id] = StoredRun(tail, b"")
             run.tail, run.summary = tail, summary_json(checkpoint)
             run.records[step], run.digests[step] = record, digest
+            if checkpoint.key is not None:
+                run.keys[step] = checkpoint.key
 
     def latest(self, run_id: str) -> tuple[int, bytes] | None:
         """Return the latest step of a run and its record, or None if absent."""
@@ -96,6 +100,12 @@ class MemoryStore:
         with self._lock:
             run = self._runs.get(run_id)
             return [] if run is None else [step for step in run.records if first <= step <= last]
+
+    def keys(self, run_id: str) -> dict[str, int]:
+        """Return the keys of a run, each with the highest step that has it."""
+        with self._lock:
+            run = self._runs.get(run_id)
+            return {} if run is None else {run.keys[step]: step for step in sorted(run.keys)}
 
     def summaries(self) -> list[RunSummary]:
         """Return the summary of every run."""
@@ -130,6 +140,7 @@ class MemoryStore:
                 return len(removed)
             for step in removed:
                 del run.records[step], run.digests[step]
+                run.keys.pop(step, None)
             run.tail = Tail(run.tail.step, run.tail.digest, run.tail.status, max(run.tail.floor, max(removed) + 1))
             return len(removed)
 

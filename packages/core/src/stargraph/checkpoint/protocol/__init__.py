@@ -5,6 +5,7 @@ from stargraph.checkpoint.protocol._contract import (
     BatchAppend,
     Checkpointer,
     Closing,
+    KeyedSteps,
     RunDeletion,
     RunFilters,
     RunHistory,
@@ -27,9 +28,10 @@ from stargraph.checkpoint.protocol._records import (
     StepRange,
     Task,
     add_step,
+    is_key,
     is_run_id,
 )
-from stargraph.checkpoint.protocol._summaries import PruneReport, RunPage, RunSummary
+from stargraph.checkpoint.protocol._summaries import PruneReport, RunPage, RunSummary, StepKey
 from stargraph.checkpoint.values import JsonValue
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "FanOut",
     "Interrupt",
     "JsonValue",
+    "KeyedSteps",
     "Origin",
     "ProcessInfo",
     "PruneReport",
@@ -58,8 +61,10 @@ __all__ = [
     "RunTree",
     "Seal",
     "Status",
+    "StepKey",
     "StepRange",
     "Task",
     "add_step",
+    "is_key",
     "is_run_id",
 ]

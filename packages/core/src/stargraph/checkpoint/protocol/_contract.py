@@ -9,7 +9,7 @@ from typing import Literal, Protocol, Self, TypeAlias, TypedDict, Unpack, runtim
 
 from stargraph.checkpoint.protocol._checkpoint import Checkpoint
 from stargraph.checkpoint.protocol._records import PRUNED_BY_DEFAULT, Status
-from stargraph.checkpoint.protocol._summaries import PruneReport, RunPage, RunSummary
+from stargraph.checkpoint.protocol._summaries import PruneReport, RunPage, RunSummary, StepKey
 
 
 @runtime_checkable
@@ -85,6 +85,28 @@ class RunHistory(Protocol):
 
         Raises:
             ValueError: a step is not an integer.
+        """
+
+
+@runtime_checkable
+class KeyedSteps(Protocol):
+    """Capability: find the steps of a run by the keys that the program gave them."""
+
+    async def read_at_key(self, run_id: str, key: str) -> Checkpoint | None:
+        """Return the highest step of a run that has a key, or None if there is none."""
+
+    async def step_keys(self, run_id: str, *, below: str | None = None, limit: int = 100) -> list[StepKey]:
+        """Return the keys of a run, the highest first, each with the highest step that has it.
+
+        Keys are compared by their code points, and so by their bytes in UTF-8.
+
+        Args:
+            run_id: the run; an unknown one has no keys.
+            below: only lower keys; None for all.
+            limit: at most this many.
+
+        Raises:
+            ValueError: `limit` is negative or not an integer.
         """
 
 
@@ -183,6 +205,7 @@ class RunDeletion(Protocol):
         older_than: datetime,
         statuses: Sequence[Status] = PRUNED_BY_DEFAULT,
         keep_last: int = 1,
+        run_id: str | None = None,
         dry_run: bool = False,
     ) -> PruneReport:
         """Remove all but the last checkpoints of idle runs.
@@ -194,6 +217,7 @@ class RunDeletion(Protocol):
             statuses: only runs with one of these statuses.
             keep_last: how many checkpoints of each run to keep; 0 deletes the run, unless it is a child run whose
                 parent is stored and has not ended: the parent may still have to read how it ended.
+            run_id: only this run; None for all.
             dry_run: count, and remove nothing.
 
         Raises:

@@ -113,8 +113,13 @@ def _storable_text(text: object) -> object:
     return text
 
 
+def is_key(text: object) -> bool:
+    """Tell whether a text can be the key of a step: 1 to 255 bytes in UTF-8."""
+    return isinstance(text, str) and is_text(text) and 0 < len(text.encode()) <= MAX_KEY_BYTES
+
+
 def _checked_key(key: str) -> str:
-    if not 0 < len(key.encode("utf-8", "surrogatepass")) <= MAX_KEY_BYTES:
+    if not is_key(key):
         raise ValueError(f"a key has 1 to {MAX_KEY_BYTES} bytes of UTF-8")
     return key
 

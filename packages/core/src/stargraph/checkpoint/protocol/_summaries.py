@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Self
+from typing import Annotated, NamedTuple, Self
 
 from pydantic import AwareDatetime, Field, PlainSerializer, StringConstraints
 
@@ -121,6 +121,13 @@ class RunPage(FrozenModel):
 
     items: tuple[RunSummary, ...]
     next_cursor: str | None = None
+
+
+class StepKey(NamedTuple):
+    """A key of a run, and the highest step that has it."""
+
+    key: str
+    step: int
 
 
 class PruneReport(FrozenModel):

@@ -41,7 +41,7 @@ WITH taken AS (
     VALUES ($1, 0, $2, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
     ON CONFLICT (run_id) DO NOTHING
     RETURNING run_id
-)
+){keyed}
 INSERT INTO {schema}.checkpoints (run_id, step, digest, record)
 SELECT run_id, 0, $2, $3 FROM taken
 RETURNING run_id
@@ -54,11 +54,16 @@ WITH taken AS (
         error_reason = $11, summary = $12
     WHERE run_id = $1 AND last_step = $2::bigint - 1 AND digest = $6 AND floor <= coalesce($4::bigint, floor) AND {open}
     RETURNING run_id
-)
+){keyed}
 INSERT INTO {schema}.checkpoints (run_id, step, digest, base, record)
 SELECT run_id, $2, $3, $4, $5 FROM taken
 RETURNING run_id
 """
+
+# Only for a step that has a key: the others send nothing of it.
+_KEYED: Final = """, keyed AS (
+    INSERT INTO {schema}.keys (run_id, key, step) SELECT run_id, ${number}, {step} FROM taken
+)"""
 
 # Each run is once in a batch. Batches cannot block each other in a circle: rows that somebody else holds
 # are left out, and the genesis rows, the only ones that are waited for, are inserted in order.
@@ -101,9 +106,15 @@ WITH batch AS (
     FROM unnest($19::text[], $20::bigint[], $21::bytea[], $22::bigint[], $23::bytea[])
         AS c (run_id, step, digest, base, record)
     WHERE c.run_id IN (SELECT run_id FROM taken)
-)
+){keyed}
 SELECT run_id FROM taken
 """
+
+_KEYED_BATCH: Final = """, keyed AS (
+    INSERT INTO {schema}.keys (run_id, key, step)
+    SELECT k.run_id, k.key, k.step FROM unnest($24::text[], $25::bytea[], $26::bigint[]) AS k (run_id, key, step)
+    WHERE k.run_id IN (SELECT run_id FROM taken)
+)"""
 
 _TAIL: Final = """
 SELECT r.last_step, r.digest, r.status, r.floor, c.step, c.digest AS stored
@@ -170,10 +181,17 @@ class AppendStatements:
     """
 
     def __init__(self, schema: Schema) -> None:
-        self._begin = schema.sql(_BEGIN)
-        self._advance = schema.sql(_ADVANCE, open=_OPEN)
-        self._batch = schema.sql(_APPEND_BATCH, open=_OPEN, if_locked="SKIP LOCKED")
-        self._waiting_batch = schema.sql(_APPEND_BATCH, open=_OPEN, if_locked="")
+        self._begin = schema.sql(_BEGIN, keyed="")
+        self._begin_keyed = schema.sql(_BEGIN, keyed=_KEYED, number="15", step="0")
+        self._advance = schema.sql(_ADVANCE, open=_OPEN, keyed="")
+        self._advance_keyed = schema.sql(_ADVANCE, open=_OPEN, keyed=_KEYED, number="13", step="$2::bigint")
+        self._batches = {
+            (keyed, wait): schema.sql(
+                _APPEND_BATCH, open=_OPEN, if_locked="" if wait else "SKIP LOCKED", keyed=_KEYED_BATCH if keyed else ""
+            )
+            for keyed in (False, True)
+            for wait in (False, True)
+        }
         self.tail = schema.sql(_TAIL)
 
     def store(self, appends: Sequence[Append], *, wait: bool) -> tuple[str, tuple[Any, ...]]:
@@ -185,10 +203,17 @@ class AppendStatements:
         """
         if len(appends) == 1 and len(appends[0]) == 1:
             append = appends[0]
+            key = append.first.key
             if append.first.step == 0:
-                return self._begin, _begin_parameters(append)
-            return self._advance, _advance_parameters(append)
-        return self._waiting_batch if wait else self._batch, _batch_parameters(appends)
+                parameters = _begin_parameters(append)
+                return (self._begin, parameters) if key is None else (self._begin_keyed, (*parameters, key.encode()))
+            parameters = _advance_parameters(append)
+            return (self._advance, parameters) if key is None else (self._advance_keyed, (*parameters, key.encode()))
+        keyed = [step for append in appends for step in append.checkpoints if step.key is not None]
+        return self._batches[bool(keyed), wait], (
+            *_batch_parameters(appends),
+            *(_key_parameters(keyed) if keyed else ()),
+        )
 
 
 def base_of(record: Record) -> int | None:
@@ -300,6 +325,14 @@ def _advance_parameters(append: Append) -> tuple[Any, ...]:
         bytes.fromhex(checkpoint.runtime_hash),
         _error_reason(checkpoint),
         summary_json(checkpoint),
+    )
+
+
+def _key_parameters(checkpoints: Sequence[Checkpoint]) -> tuple[list[Any], ...]:
+    return (
+        [checkpoint.run_id for checkpoint in checkpoints],
+        [(checkpoint.key or "").encode() for checkpoint in checkpoints],
+        [checkpoint.step for checkpoint in checkpoints],
     )
 
 

@@ -15,6 +15,7 @@ import asyncpg
 
 from stargraph.checkpoint.codec import Cipher, Codec, CodecThreads
 from stargraph.checkpoint.driver import (
+    MAX_STEP,
     Encrypting,
     Lifecycle,
     ReadOnly,
@@ -22,6 +23,7 @@ from stargraph.checkpoint.driver import (
     check_batch,
     check_bounds,
     check_filters,
+    check_limit,
     check_prune,
     check_search,
     check_step,
@@ -47,6 +49,7 @@ from stargraph.checkpoint.protocol import (
     Checkpoint,
     Checkpointer,
     Closing,
+    KeyedSteps,
     PruneReport,
     RunDeletion,
     RunFilters,
@@ -57,6 +60,8 @@ from stargraph.checkpoint.protocol import (
     RunSummary,
     RunTree,
     Status,
+    StepKey,
+    is_key,
     is_run_id,
 )
 
@@ -250,6 +255,15 @@ class PostgresCheckpointer:
             async for checkpoint in self._reader.history(run_id, *bounds, newest_first=newest_first):
                 yield checkpoint
 
+    async def read_at_key(self, run_id: str, key: str) -> Checkpoint | None:
+        self._open()
+        return await self._reader.at_key(run_id, key) if is_run_id(run_id) and is_key(key) else None
+
+    async def step_keys(self, run_id: str, *, below: str | None = None, limit: int = 100) -> list[StepKey]:
+        self._open()
+        check_limit(limit)
+        return await self._reader.step_keys(run_id, below, min(limit, MAX_STEP)) if is_run_id(run_id) else []
+
     async def list_runs(self, *, since: datetime | None = None, limit: int = 100) -> list[RunSummary]:
         return list((await self.search(since=since, limit=limit)).items)
 
@@ -287,10 +301,13 @@ class PostgresCheckpointer:
         older_than: datetime,
         statuses: Collection[Status] = PRUNED_BY_DEFAULT,
         keep_last: int = 1,
+        run_id: str | None = None,
         dry_run: bool = False,
     ) -> PruneReport:
         self._open_to_write("prune")
-        rule = check_prune(older_than=older_than, statuses=statuses, keep_last=keep_last, dry_run=dry_run)
+        rule = check_prune(
+            older_than=older_than, statuses=statuses, keep_last=keep_last, run_id=run_id, dry_run=dry_run
+        )
         return await self._pruner.prune(rule)
 
     async def examine(self) -> list[str]:
@@ -354,6 +371,7 @@ _history: type[RunHistory] = PostgresCheckpointer
 _search: type[RunSearch] = PostgresCheckpointer
 _tree: type[RunTree] = PostgresCheckpointer
 _deletion: type[RunDeletion] = PostgresCheckpointer
+_keys: type[KeyedSteps] = PostgresCheckpointer
 _batches: type[BatchAppend] = PostgresCheckpointer
 _closing: type[Closing] = PostgresCheckpointer
 _read_only: type[ReadOnly] = PostgresCheckpointer

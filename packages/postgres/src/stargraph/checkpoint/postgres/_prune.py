@@ -28,7 +28,8 @@ _TOMBSTONE: Final = "SELECT digest FROM {schema}.runs WHERE run_id = $1 AND stat
 
 _REMOVE_STEPS: Final = """
 WITH removed AS (SELECT step FROM {schema}.checkpoints WHERE run_id = $1 ORDER BY step LIMIT $2),
-gone AS (DELETE FROM {schema}.checkpoints WHERE run_id = $1 AND step IN (SELECT step FROM removed) RETURNING 1)
+gone AS (DELETE FROM {schema}.checkpoints WHERE run_id = $1 AND step IN (SELECT step FROM removed) RETURNING 1),
+keys_gone AS (DELETE FROM {schema}.keys WHERE run_id = $1 AND step IN (SELECT step FROM removed))
 SELECT count(*) FROM gone
 """
 
@@ -43,6 +44,7 @@ SELECT run_id FROM {schema}.runs WHERE status = 'deleted' AND last_step >= 0 AND
 _IDLE: Final = """
 SELECT run_id, last_step, floor, digest, status FROM {schema}.runs AS r
 WHERE status = ANY ($1::text[]) AND updated_at < $2 AND last_step - $3::bigint >= floor AND run_id > $4
+    AND run_id = coalesce($7, run_id)
     AND NOT ($3::bigint = 0 AND is_child AND EXISTS (
         SELECT FROM {schema}.runs AS parent WHERE parent.run_id = r.parent_run_id AND parent.status <> ALL ($6::text[])
     ))
@@ -89,6 +91,9 @@ WITH unchanged AS (
     DELETE FROM {schema}.checkpoints AS c USING unchanged
     WHERE c.run_id = $1 AND c.run_id = unchanged.run_id AND c.step = ANY ($3::bigint[])
     RETURNING 1
+), keys_gone AS (
+    DELETE FROM {schema}.keys AS k USING unchanged
+    WHERE k.run_id = $1 AND k.run_id = unchanged.run_id AND k.step = ANY ($3::bigint[])
 )
 SELECT (SELECT count(*) FROM unchanged) AS unchanged, (SELECT count(*) FROM gone) AS gone
 """
@@ -174,7 +179,7 @@ class Pruner:
     async def _idle_runs(self, rule: PruneRule, after: str) -> list[asyncpg.Record]:
         keep_last = min(rule.keep_last, MAX_STEP)
         ended = [*ENDED, "deleted"]
-        return await self._run(_IDLE, list(rule.statuses), rule.older_than, keep_last, after, _RUNS, ended)
+        return await self._run(_IDLE, list(rule.statuses), rule.older_than, keep_last, after, _RUNS, ended, rule.run_id)
 
     async def _delete_idle(self, run: asyncpg.Record, _: int, *, dry_run: bool) -> int:
         count: int = (await self._run(_COUNT_STEPS, run["run_id"]))[0][0]

@@ -11,7 +11,7 @@ import asyncpg
 from stargraph.checkpoint.codec import Codec, CodecThreads, large_to_decode, state_size
 from stargraph.checkpoint.driver import summaries_from_json
 from stargraph.checkpoint.postgres._schema import Schema
-from stargraph.checkpoint.protocol import Checkpoint, RunSummary
+from stargraph.checkpoint.protocol import Checkpoint, RunSummary, StepKey
 from stargraph.errors import CheckpointCorruptedError
 
 _PAGE_BYTES: Final = 4 * 1024 * 1024
@@ -40,7 +40,15 @@ WITH RECURSIVE run AS (
         WHERE run_id = $1 AND step = chain.base AND step < chain.step LIMIT 1
     ) AS c
 )
-SELECT run.last_step, run.floor, chain.step, chain.record FROM run LEFT JOIN chain ON true
+SELECT run.last_step, run.floor, {step} AS asked, chain.step, chain.record FROM run LEFT JOIN chain ON true
+"""
+
+_STEP_OF_KEY: Final = "(SELECT max(step) FROM {schema}.keys WHERE run_id = $1 AND key = $2)"
+
+_STEP_KEYS: Final = """
+SELECT k.key, max(k.step) AS step FROM {schema}.keys AS k JOIN {schema}.runs AS r ON r.run_id = k.run_id
+WHERE k.run_id = $1 AND r.status <> 'deleted' AND ($2::bytea IS NULL OR k.key < $2)
+GROUP BY k.key ORDER BY k.key DESC LIMIT $3
 """
 
 # The size of a record is known without reading it, so a page is bounded in bytes and holds at least one.
@@ -91,6 +99,8 @@ class Reader:
         self._threads = threads
         self._latest = schema.sql(_CHAIN, step="run.last_step")
         self._at_step = schema.sql(_CHAIN, step="$2")
+        self._at_key = schema.sql(_CHAIN, step=_STEP_OF_KEY)
+        self._step_keys = schema.sql(_STEP_KEYS)
         self._ascending = schema.sql(_PAGE, order="ASC")
         self._descending = schema.sql(_PAGE, order="DESC")
 
@@ -110,6 +120,20 @@ class Reader:
         if rows[0]["step"] is None and step < rows[0]["floor"]:
             return None
         return await self._decode(self._codec.decode, run_id, step, _records(run_id, step, rows))
+
+    async def at_key(self, run_id: str, key: str) -> Checkpoint | None:
+        """Return the highest step of a run that has a key, or None."""
+        rows = await self._fetch(self._at_key, run_id, key.encode())
+        if not rows or rows[0]["asked"] is None:
+            return None
+        step = rows[0]["asked"]
+        return await self._decode(self._codec.decode, run_id, step, _records(run_id, step, rows))
+
+    async def step_keys(self, run_id: str, below: str | None, limit: int) -> list[StepKey]:
+        """Return the keys of a run, the highest first, each with the highest step that has it."""
+        bound = None if below is None else below.encode("utf-8", "surrogatepass")
+        rows = await self._fetch(self._step_keys, run_id, bound, limit)
+        return [StepKey(row["key"].decode(), row["step"]) for row in rows]
 
     async def history(self, run_id: str, low: int, high: int, *, newest_first: bool) -> AsyncIterator[Checkpoint]:
         """Yield the checkpoints from `low` to `high`, a page at a time; no connection is held between pages.

@@ -72,7 +72,17 @@ CREATE TABLE {schema}.checkpoints (
 ALTER TABLE {schema}.checkpoints ALTER COLUMN record SET STORAGE EXTERNAL;
 """
 
-MIGRATIONS: Final = {3: _VERSION_3}
+# The bytes of a key in UTF-8: a text column takes no NUL, and bytes are compared as the contract says.
+_VERSION_4: Final = """
+CREATE TABLE {schema}.keys (
+    run_id text COLLATE "C" NOT NULL,
+    key bytea NOT NULL,
+    step bigint NOT NULL,
+    PRIMARY KEY (run_id, key, step)
+);
+"""
+
+MIGRATIONS: Final = {3: _VERSION_3, 4: _VERSION_4}
 """What makes each version of the tables from the one before it; a new schema goes through all of them."""
 
 
@@ -183,7 +193,7 @@ async def examine(connection: PreparedConnection, schema: Schema, advice: Advice
         " WHERE NOT has_table_privilege(quote_ident($1) || '.' || t, r)",
         schema.name,
         rights,
-        ("runs", "checkpoints"),
+        ("runs", "checkpoints", "keys"),
     )
     if lacking:
         raise StoreUnavailableError(

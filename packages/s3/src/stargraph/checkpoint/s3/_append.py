@@ -14,6 +14,7 @@ from stargraph.checkpoint.s3._index import RunIndex
 from stargraph.checkpoint.s3._log import LogReader
 from stargraph.checkpoint.s3._objects import ObjectStore
 from stargraph.checkpoint.s3._schema import KeyLayout
+from stargraph.checkpoint.s3._step_keys import StepKeys
 from stargraph.errors import CheckpointError
 
 
@@ -39,6 +40,7 @@ class Appender:
         codec: makes records, and remembers what the next ones may build on.
         log: finds the ends of runs.
         index: lists runs.
+        step_keys: notes the keys of steps.
         threads: encode what is large; None encodes it here.
     """
 
@@ -49,6 +51,7 @@ class Appender:
         codec: Codec,
         log: LogReader,
         index: RunIndex,
+        step_keys: StepKeys,
         threads: CodecThreads | None = None,
     ) -> None:
         self._store = store
@@ -56,6 +59,7 @@ class Appender:
         self._codec = codec
         self._log = log
         self._index = index
+        self._step_keys = step_keys
         self._threads = threads
 
     async def append(self, checkpoint: Checkpoint) -> Appended | None:
@@ -84,6 +88,7 @@ class Appender:
         elif (tail is None or not self._follows(checkpoint, tail)) and (await self._judge(checkpoint) == "stored"):
             self._codec.forget(run_id)
             return None
+        await self._step_keys.note(checkpoint)
         try:
             etag = await self._store.create(self._keys.slot(run_id, step), body)
         except BaseException:

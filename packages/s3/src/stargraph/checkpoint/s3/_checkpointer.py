@@ -6,7 +6,7 @@ import asyncio
 import os
 import weakref
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
@@ -15,13 +15,13 @@ from stargraph.checkpoint.codec import Cipher
 from stargraph.checkpoint.driver import (
     Encrypting,
     Lifecycle,
-    PruneRule,
     ReadOnly,
     RecordBases,
     SelfTest,
     check_batch,
     check_bounds,
     check_filters,
+    check_limit,
     check_listing,
     check_prune,
     check_search,
@@ -33,19 +33,21 @@ from stargraph.checkpoint.protocol import (
     PRUNED_BY_DEFAULT,
     Checkpoint,
     Checkpointer,
+    KeyedSteps,
     PruneReport,
     RunFilters,
     RunOrder,
     RunPage,
     RunSummary,
     Status,
+    StepKey,
+    is_key,
     is_run_id,
 )
 from stargraph.checkpoint.s3._cache import check_cache_dir
-from stargraph.checkpoint.s3._concurrency import AT_ONCE, gather, map_each
+from stargraph.checkpoint.s3._concurrency import gather
 from stargraph.checkpoint.s3._errors import conditions_ignored_error, race_lost_error
 from stargraph.checkpoint.s3._frame import Header
-from stargraph.checkpoint.s3._index import IndexEntry, windows
 from stargraph.checkpoint.s3._io_thread import stop_unclosed
 from stargraph.checkpoint.s3._options import Checksums, ConnectionOptions, parse_url
 from stargraph.checkpoint.s3._read import FetchedRecord, Slot, history_slots
@@ -309,6 +311,27 @@ class S3Checkpointer:
             for checkpoint in checkpoints:
                 yield checkpoint
 
+    async def read_at_key(self, run_id: str, key: str) -> Checkpoint | None:
+        store = self._opened()
+        if not is_run_id(run_id) or not is_key(key):
+            return None
+        return await store.io.run(self._read_at_key(store, run_id, key))
+
+    async def _read_at_key(self, store: OpenStore, run_id: str, key: str) -> Checkpoint | None:
+        step = await store.step_keys.step_of(run_id, key)
+        return None if step is None else await self._read_at_step(store, run_id, step)
+
+    async def step_keys(self, run_id: str, *, below: str | None = None, limit: int = 100) -> list[StepKey]:
+        store = self._opened()
+        check_limit(limit)
+        if not is_run_id(run_id) or limit == 0:
+            return []
+        return await store.io.run(self._step_keys(store, run_id, below, limit))
+
+    async def _step_keys(self, store: OpenStore, run_id: str, below: str | None, limit: int) -> list[StepKey]:
+        # A deletion that was cut short has left records behind.
+        return await store.step_keys.list(run_id, below, limit) if await store.log.is_known(run_id) else []
+
     async def list_runs(self, *, since: datetime | None = None, limit: int = 100) -> list[RunSummary]:
         store = self._opened()
         since = check_listing(since, limit)
@@ -360,6 +383,7 @@ class S3Checkpointer:
         older_than: datetime,
         statuses: Collection[Status] = PRUNED_BY_DEFAULT,
         keep_last: int = 1,
+        run_id: str | None = None,
         dry_run: bool = False,
     ) -> PruneReport:
         """Remove all but the last checkpoints of runs that stand still.
@@ -367,28 +391,10 @@ class S3Checkpointer:
         It also frees what was pruned or deleted more than seven days ago, and corrects the list of open runs.
         """
         store = self._writable("prune")
-        rule = check_prune(older_than=older_than, statuses=statuses, keep_last=keep_last, dry_run=dry_run)
-        return await store.io.run(self._prune(store, rule))
-
-    async def _prune(self, store: OpenStore, rule: PruneRule) -> PruneReport:
-        now = datetime.now(UTC)
-
-        async def prune(entry: IndexEntry) -> int:
-            if entry.deleted:
-                if not rule.dry_run:
-                    await store.pruner.reclaim(entry, now)
-                return 0
-            async with store.writing(entry.run_id):
-                return await store.pruner.prune(entry.run_id, entry.started_at, rule, now=now)
-
-        counts: list[int] = []
-        async for window in windows(store.index.entries(), lambda: AT_ONCE, until=rule.older_than, deleted=True):
-            counts += await map_each(prune, window)
-        if not rule.dry_run:
-            entries = store.index.entries(folder=store.keys.open)
-            async for window in windows(entries, lambda: AT_ONCE, until=rule.older_than):
-                await map_each(lambda entry: store.pruner.remove_stale(entry, now), window)
-        return PruneReport(runs=sum(count > 0 for count in counts), checkpoints=sum(counts), dry_run=rule.dry_run)
+        rule = check_prune(
+            older_than=older_than, statuses=statuses, keep_last=keep_last, run_id=run_id, dry_run=dry_run
+        )
+        return await store.io.run(store.pruner.prune_runs(rule, store.writing))
 
     async def check_conditional_writes(self) -> RaceReport:
         """Let eight writers create one object at once, three times; exactly one must win each time.
@@ -437,4 +443,5 @@ class S3Checkpointer:
 
 
 _: type[Checkpointer] = S3Checkpointer
+_keys: type[KeyedSteps] = S3Checkpointer
 _capabilities: tuple[type[Encrypting], type[ReadOnly], type[RecordBases], type[SelfTest]] = (S3Checkpointer,) * 4

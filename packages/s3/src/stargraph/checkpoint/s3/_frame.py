@@ -1,10 +1,10 @@
 r"""What an object of the log holds: one line of JSON, its header, then the record.
 
-    {"bases":[0,3],"digest":"…","format":2,"kind":"record","size":1234,"summary":{…}}\n<record>
+    {"bases":[0,3],"digest":"…","format":3,"key":"…","kind":"record","size":1234,"summary":{…}}\n<record>
 
 The header tells what a listing of runs, a writer and a prune need, so that they read the first kilobytes only:
-`bases` are the steps whose records this one is decoded from. A tombstone is a header alone: it keeps the slot taken
-after the record went.
+`bases` are the steps whose records this one is decoded from, and `key` is that of the step, if it has one. A tombstone
+is a header alone: it keeps the slot taken after the record went.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Header:
 
     Attributes:
         digest: the digest of the checkpoint, as the codec lets it be seen.
+        key: the key of the step, or None.
         bases: the steps that the record is decoded from, the keyframe first.
         summary: the summary of the run after it.
         size: the length of the record, in bytes.
@@ -39,6 +40,7 @@ class Header:
     """
 
     digest: str
+    key: str | None
     bases: tuple[int, ...]
     summary: RunSummary
     size: int
@@ -60,6 +62,8 @@ def pack(checkpoint: Checkpoint, record: Record, codec: Codec) -> bytes:
         "size": len(record.data),
         "summary": orjson.Fragment(summary_json(checkpoint)),
     }
+    if checkpoint.key is not None:
+        line["key"] = checkpoint.key
     if record.base_steps:
         line["bases"] = record.base_steps
     return b"".join((orjson.dumps(line), b"\n", record.data))
@@ -105,7 +109,14 @@ def read_header(body: bytes, *, run_id: str, step: int) -> Header | Tombstone | 
             return kind  # type: ignore[no-any-return]  # narrowed by value
         summary = RunSummary.model_validate(line["summary"])
         bases = tuple(line.get("bases", ()))
-        header = Header(digest=line["digest"], bases=bases, summary=summary, size=line["size"], length=end + 1)
+        header = Header(
+            digest=line["digest"],
+            key=line.get("key"),
+            bases=bases,
+            summary=summary,
+            size=line["size"],
+            length=end + 1,
+        )
     except (ValueError, TypeError, KeyError) as error:
         # Without its cause, which would quote the content in logs.
         raise corrupted_error(run_id, step, f"its header cannot be read: {str(error).partition(chr(10))[0]}") from None

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from stargraph.checkpoint.driver import PruneRule, needed_steps
-from stargraph.checkpoint.protocol import ENDED
+from stargraph.checkpoint.protocol import ENDED, PruneReport, is_run_id
+from stargraph.checkpoint.s3._concurrency import AT_ONCE, map_each
 from stargraph.checkpoint.s3._frame import Header, is_tombstone, tombstone
-from stargraph.checkpoint.s3._index import IndexEntry, RunIndex
+from stargraph.checkpoint.s3._index import IndexEntry, RunIndex, windows
 from stargraph.checkpoint.s3._log import LogReader
 from stargraph.checkpoint.s3._objects import ObjectInfo, ObjectStore, TransientStoreError, logger
 from stargraph.checkpoint.s3._read import RecordReader
 from stargraph.checkpoint.s3._schema import KeyLayout
+from stargraph.checkpoint.s3._step_keys import StepKeys
 from stargraph.errors import CheckpointError, StoreUnavailableError
 
 TOMBSTONE_LIFETIME: Final = timedelta(days=7)
@@ -31,16 +35,24 @@ class Pruner:
         log: the logs.
         reader: reads whole records.
         index: lists runs.
+        step_keys: notes the keys of steps.
     """
 
     def __init__(
-        self, store: ObjectStore, keys: KeyLayout, log: LogReader, reader: RecordReader, index: RunIndex
+        self,
+        store: ObjectStore,
+        keys: KeyLayout,
+        log: LogReader,
+        reader: RecordReader,
+        index: RunIndex,
+        step_keys: StepKeys,
     ) -> None:
         self._store = store
         self._keys = keys
         self._log = log
         self._reader = reader
         self._index = index
+        self._step_keys = step_keys
 
     async def delete(self, run_id: str) -> bool:
         """Remove a run for good. After a crash in the middle the run reads as unknown; do it again.
@@ -58,6 +70,40 @@ class Pruner:
             if await self._take_slot(run_id, step + 1):
                 await self._mark_deleted(run_id, step)
                 return True
+
+    async def prune_runs(self, rule: PruneRule, writing: Callable[[str], asyncio.Lock]) -> PruneReport:
+        """Remove what a rule removes, free what went more than seven days ago, and correct the list of open runs.
+
+        Args:
+            rule: the rule.
+            writing: returns the lock that the writes of a run take.
+        """
+        now = datetime.now(UTC)
+
+        async def prune(run_id: str, started_at: datetime) -> int:
+            async with writing(run_id):
+                return await self.prune(run_id, started_at, rule, now=now)
+
+        async def prune_entry(entry: IndexEntry) -> int:
+            if not entry.deleted:
+                return await prune(entry.run_id, entry.started_at)
+            if not rule.dry_run:
+                await self.reclaim(entry, now)
+            return 0
+
+        counts: list[int] = []
+        if rule.run_id is not None:
+            newest = await self._log.newest_header(rule.run_id) if is_run_id(rule.run_id) else None
+            if isinstance(newest, Header):
+                counts.append(await prune(rule.run_id, newest.summary.started_at))
+        else:
+            async for window in windows(self._index.entries(), lambda: AT_ONCE, until=rule.older_than, deleted=True):
+                counts += await map_each(prune_entry, window)
+            if not rule.dry_run:
+                entries = self._index.entries(folder=self._keys.open)
+                async for window in windows(entries, lambda: AT_ONCE, until=rule.older_than):
+                    await map_each(lambda entry: self.remove_stale(entry, now), window)
+        return PruneReport(runs=sum(count > 0 for count in counts), checkpoints=sum(counts), dry_run=rule.dry_run)
 
     async def prune(self, run_id: str, started_at: datetime, rule: PruneRule, *, now: datetime) -> int:
         """Remove what a rule removes of one run, and free its old tombstones.
@@ -113,6 +159,7 @@ class Pruner:
             if ended:
                 await self._store.overwrite([self._keys.file(run_id, header.summary.started_at, latest)], b"")
             await self._store.overwrite([self._keys.slot(run_id, step) for step in prunable], tombstone("pruned"))
+            await self._step_keys.remove(run_id, below=latest, kept=kept)
         if not rule.dry_run:
             await self._free(slots, now)
         return len(prunable)
@@ -212,6 +259,7 @@ class Pruner:
                     await self._store.overwrite([self._keys.file(run_id, started_at, last)], b"")
                 await self._remove_hints(header)
             older = [self._keys.slot(run_id, step) for step in reversed(records[1:])]
+            await self._step_keys.remove(run_id)
             await self._store.overwrite(older, tombstone("deleted"))
             await self._store.overwrite([self._keys.slot(run_id, records[0])], tombstone("deleted"))
         return len(records)

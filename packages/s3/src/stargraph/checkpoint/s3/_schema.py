@@ -6,6 +6,7 @@
     <prefix>/runs/<inverted start>-<run_id>,<step>.sqlite    the file of a run that ended at that step
     <prefix>/open/<inverted start>-<run_id>            there if the run may not have ended
     <prefix>/children/<parent>/<inverted start>-<run_id>    there if the run came from the parent
+    <prefix>/keys/<run_id>/<inverted key>/<inverted step>    there if the step may have the key
     <prefix>/cache-keys/<run_id>                       what copies of the run on local disks are encrypted with
 
 A run id holds no `/` and no `,`, so the keys of two runs never mix, even if one id begins with the
@@ -26,12 +27,12 @@ from typing import Final
 import orjson
 
 from stargraph.checkpoint.driver import no_store_error
-from stargraph.checkpoint.protocol import is_run_id
+from stargraph.checkpoint.protocol import StepKey, is_run_id
 from stargraph.checkpoint.s3._errors import format_error
 from stargraph.checkpoint.s3._objects import ObjectStore
 from stargraph.errors import CheckpointCorruptedError
 
-STORE_FORMAT: Final = 2
+STORE_FORMAT: Final = 3
 """The number of the layout and of the objects in it; a store with another one is left alone."""
 
 _MARKER: Final = orjson.dumps({"format": STORE_FORMAT, "store": "stargraph-checkpoint-s3"}) + b"\n"
@@ -43,6 +44,7 @@ _TOP_INSTANT: Final = 10**18 - 1
 _EPOCH: Final = datetime(1, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _SLOT: Final = re.compile(r"[0-9]{16}")
+_KEY: Final = re.compile(r"([0-9a-f]{2,510})z/([0-9]{16})")
 _ENTRY: Final = re.compile(r"([0-9]{18})-([^,/]+)(?:,([0-9]{1,16})\.sqlite)?")
 
 
@@ -92,6 +94,33 @@ class KeyLayout:
         name = key.rpartition("/")[2]
         return _TOP_STEP - int(name) if _SLOT.fullmatch(name) else None
 
+    def step_keys(self, run_id: str) -> str:
+        """Return the folder with an entry for each step of a run that has a key."""
+        return f"{self._root}keys/{run_id}/"
+
+    def step_key_folder(self, run_id: str, key: str) -> str:
+        """Return the folder with an entry for each step of a run that has one key.
+
+        The bytes of a key are inverted, and what ends them comes after every digit: so the highest key comes first.
+        """
+        return f"{self.step_keys(run_id)}{_inverted_bytes(key.encode('utf-8', 'surrogatepass')).hex()}z/"
+
+    def step_key(self, run_id: str, key: str, step: int) -> str:
+        """Return the entry of a step that has a key."""
+        return f"{self.step_key_folder(run_id, key)}{_TOP_STEP - step:016d}"
+
+    def step_key_of(self, key: str) -> StepKey | None:
+        """Return what the key of an entry says, or None for any other object.
+
+        Args:
+            key: a key that begins as `step_keys` says.
+        """
+        match = _KEY.fullmatch("/".join(key.rsplit("/", 2)[-2:]))
+        try:
+            return match and StepKey(_inverted_bytes(bytes.fromhex(match[1])).decode(), _TOP_STEP - int(match[2]))
+        except ValueError:
+            return None
+
     def cache_key(self, run_id: str) -> str:
         """Return the key of the object that holds the key of a run's copies on local disks."""
         return f"{self._root}cache-keys/{run_id}"
@@ -131,6 +160,10 @@ class KeyLayout:
         except OverflowError:
             return None
         return RunKey(started_at, match[2], int(match[3]) if match[3] else None)
+
+
+def _inverted_bytes(text: bytes) -> bytes:
+    return bytes(255 - byte for byte in text)
 
 
 def _inverted(moment: datetime) -> int:

@@ -21,6 +21,7 @@ from stargraph.checkpoint.s3._prune import Pruner
 from stargraph.checkpoint.s3._read import RecordReader
 from stargraph.checkpoint.s3._s3 import S3ObjectStore
 from stargraph.checkpoint.s3._schema import KeyLayout
+from stargraph.checkpoint.s3._step_keys import StepKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +83,10 @@ class OpenStore:
         self.store = store
         self.log = LogReader(store, self.keys)
         self.index = RunIndex(store, self.keys, self.log)
-        self.appender = Appender(store, self.keys, codec, self.log, self.index, self._threads)
+        self.step_keys = StepKeys(store, self.keys, self.log)
+        self.appender = Appender(store, self.keys, codec, self.log, self.index, self.step_keys, self._threads)
         self.reader = RecordReader(store, self.keys, codec, self.cache, self._threads)
-        self.pruner = Pruner(store, self.keys, self.log, self.reader, self.index)
+        self.pruner = Pruner(store, self.keys, self.log, self.reader, self.index, self.step_keys)
         self.files = RunFiles(store, self.keys, self.log, self.reader, self.options.encryption)
 
     async def _close(self) -> None:

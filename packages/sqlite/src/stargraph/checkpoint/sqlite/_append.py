@@ -47,6 +47,8 @@ _INSERT: Final = f"""
 INSERT INTO checkpoints (id, digest, record) SELECT {checkpoint_id("?")}, ?, ? FROM runs WHERE run_id = ?
 """  # noqa: S608
 
+_INSERT_KEY: Final = "INSERT INTO keys (run, key, step) SELECT number, ?, ? FROM runs WHERE run_id = ?"
+
 _INSERT_TAG: Final = "INSERT INTO tags (name, value, started_at, run_id) VALUES (?, ?, ?, ?)"
 
 _STORED: Final = f"""
@@ -139,6 +141,9 @@ class Append:
                 for checkpoint, digest, record in zip(self.checkpoints, self._digests, self.records, strict=True)
             ],
         )
+        keys = [(step.key, step.step, step.run_id) for step in self.checkpoints if step.key is not None]
+        if keys:
+            connection.executemany(_INSERT_KEY, keys)
         if first.step == 0 and first.metadata:
             connection.executemany(
                 _INSERT_TAG,

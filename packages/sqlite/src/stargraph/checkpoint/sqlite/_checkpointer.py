@@ -18,6 +18,7 @@ from stargraph.checkpoint.driver import (
     check_batch,
     check_bounds,
     check_filters,
+    check_limit,
     check_prune,
     check_search,
     check_step,
@@ -28,6 +29,7 @@ from stargraph.checkpoint.protocol import (
     Checkpoint,
     Checkpointer,
     Closing,
+    KeyedSteps,
     PruneReport,
     RunDeletion,
     RunFilters,
@@ -38,6 +40,8 @@ from stargraph.checkpoint.protocol import (
     RunSummary,
     RunTree,
     Status,
+    StepKey,
+    is_key,
     is_run_id,
 )
 from stargraph.checkpoint.sqlite import _prune, _read, _search
@@ -220,6 +224,19 @@ class SQLiteCheckpointer:
                 first = page[-1].step + 1
             store = self._opened()
 
+    async def read_at_key(self, run_id: str, key: str) -> Checkpoint | None:
+        store = self._opened()
+        if not is_run_id(run_id) or not is_key(key):
+            return None
+        return await store.read(partial(_read.at_key, codec=self._codec, run_id=run_id, key=key))
+
+    async def step_keys(self, run_id: str, *, below: str | None = None, limit: int = 100) -> list[StepKey]:
+        store = self._opened()
+        check_limit(limit)
+        if not is_run_id(run_id):
+            return []
+        return await store.read(partial(_read.step_keys, run_id=run_id, below=below, limit=min(limit, MAX_STEP)))
+
     async def list_runs(self, *, since: datetime | None = None, limit: int = 100) -> list[RunSummary]:
         return list((await self.search(since=since, limit=limit)).items)
 
@@ -262,10 +279,13 @@ class SQLiteCheckpointer:
         older_than: datetime,
         statuses: Sequence[Status] = PRUNED_BY_DEFAULT,
         keep_last: int = 1,
+        run_id: str | None = None,
         dry_run: bool = False,
     ) -> PruneReport:
         store = self._writable("prune")
-        rule = check_prune(older_than=older_than, statuses=statuses, keep_last=keep_last, dry_run=dry_run)
+        rule = check_prune(
+            older_than=older_than, statuses=statuses, keep_last=keep_last, run_id=run_id, dry_run=dry_run
+        )
         runs = checkpoints = 0
         after: str | None = ""
         while after is not None:
@@ -273,6 +293,7 @@ class SQLiteCheckpointer:
                 partial(
                     _prune.prunable_runs,
                     codec=self._codec,
+                    run_id=run_id,
                     after=after,
                     older_than=microseconds(rule.older_than),
                     statuses=sorted(rule.statuses),
@@ -350,6 +371,7 @@ _history: type[RunHistory] = SQLiteCheckpointer
 _search_: type[RunSearch] = SQLiteCheckpointer
 _tree: type[RunTree] = SQLiteCheckpointer
 _deletion: type[RunDeletion] = SQLiteCheckpointer
+_keys: type[KeyedSteps] = SQLiteCheckpointer
 _batch: type[BatchAppend] = SQLiteCheckpointer
 _closing: type[Closing] = SQLiteCheckpointer
 _diagnosing: Diagnosing = SQLiteCheckpointer

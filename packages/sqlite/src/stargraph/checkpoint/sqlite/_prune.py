@@ -35,7 +35,8 @@ WHERE run_id = :run_id
 # A parent that has not ended may still have to read how its child run ended.
 _PRUNABLE: Final = f"""
 SELECT run_id, status, step, digest FROM runs
-WHERE run_id > ? AND started_at IS NOT NULL AND updated_at < ? AND status IN ({{statuses}}) AND step - floor >= ?
+WHERE run_id > ? AND run_id = coalesce(?, run_id)
+    AND started_at IS NOT NULL AND updated_at < ? AND status IN ({{statuses}}) AND step - floor >= ?
     AND NOT (? = 0 AND is_child AND EXISTS (
         SELECT 1 FROM runs AS parent WHERE parent.run_id = runs.parent_run_id AND {OPEN_RUN.replace("runs.", "parent.")}
     ))
@@ -60,6 +61,12 @@ WHERE status = 'deleted' AND EXISTS (SELECT 1 FROM checkpoints WHERE {_STEPS_OF_
 _ID: Final = f"(SELECT {checkpoint_id('?')} FROM runs WHERE run_id = ?)"  # noqa: S608
 _REWRITE: Final = f"UPDATE checkpoints SET record = ? WHERE id = {_ID}"  # noqa: S608
 _REMOVE: Final = f"DELETE FROM checkpoints WHERE id = {_ID}"  # noqa: S608
+
+_REMOVE_KEYS: Final = f"""
+DELETE FROM keys WHERE run = (SELECT number FROM runs WHERE run_id = ?) AND step <= ? AND NOT EXISTS (
+    SELECT 1 FROM checkpoints WHERE checkpoints.id = {checkpoint_id("keys.step", run="keys.run")}
+)
+"""  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +137,16 @@ class RemoveSteps:
             if not moved.rowcount:
                 return 0
             connection.executemany(_REWRITE, [(record, step, run_id) for step, record in self._rewrites.items()])
-        return connection.executemany(_REMOVE, [(step, run_id) for step in self._steps]).rowcount
+        removed = connection.executemany(_REMOVE, [(step, run_id) for step in self._steps]).rowcount
+        connection.execute(_REMOVE_KEYS, (run_id, self._steps[-1]))
+        return removed
 
 
 def prunable_runs(
     connection: sqlite3.Connection,
     codec: Codec,
     *,
+    run_id: str | None,
     after: str,
     older_than: int,
     statuses: Sequence[str],
@@ -147,6 +157,7 @@ def prunable_runs(
     Args:
         connection: to read with.
         codec: reads records.
+        run_id: only this run; None for all.
         after: only runs with higher ids.
         older_than: only runs whose last step was recorded before; microseconds since 1970.
         statuses: only runs with one of these.
@@ -154,7 +165,7 @@ def prunable_runs(
     """
     found = connection.execute(
         _PRUNABLE.format(statuses=", ".join("?" * len(statuses))),
-        (after, older_than, *statuses, keep_last, keep_last, _PAGE_RUNS),
+        (after, run_id, older_than, *statuses, keep_last, keep_last, _PAGE_RUNS),
     ).fetchall()
     page = [_prunable_steps(connection, codec, *row, keep_last=keep_last) for row in found]
     return page, found[-1][0] if len(found) == _PAGE_RUNS else None

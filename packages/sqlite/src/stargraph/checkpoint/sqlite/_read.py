@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from stargraph.checkpoint.codec import Codec, missing_base_steps
-from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.protocol import Checkpoint, StepKey
 from stargraph.checkpoint.sqlite._schema import STEP, checkpoint_id
 from stargraph.errors import CheckpointCorruptedError
 
@@ -40,6 +40,16 @@ JOIN checkpoints ON checkpoints.id BETWEEN {checkpoint_id("?")} AND {checkpoint_
 WHERE runs.run_id = ?
 ORDER BY checkpoints.id {{order}} LIMIT ?
 """  # noqa: S608
+
+_STEP_OF_KEY: Final = """
+SELECT max(keys.step) FROM runs JOIN keys ON keys.run = runs.number AND keys.key = ? WHERE runs.run_id = ?
+"""
+
+_STEP_KEYS: Final = """
+SELECT keys.key, max(keys.step) FROM runs JOIN keys ON keys.run = runs.number
+WHERE runs.run_id = ? AND (? IS NULL OR keys.key < ?)
+GROUP BY keys.key ORDER BY keys.key DESC LIMIT ?
+"""
 
 
 def latest(connection: sqlite3.Connection, codec: Codec, run_id: str) -> Checkpoint | None:
@@ -73,6 +83,27 @@ def at_step(connection: sqlite3.Connection, codec: Codec, run_id: str, step: int
                 raise truncated
             return None
     return codec.decode(records, run_id=run_id, step=step)
+
+
+def at_key(connection: sqlite3.Connection, codec: Codec, run_id: str, key: str) -> Checkpoint | None:
+    """Return the highest step of a run that has a key, or None.
+
+    Raises:
+        CheckpointCorruptedError: it is missing or damaged.
+    """
+    with snapshot(connection):
+        (step,) = connection.execute(_STEP_OF_KEY, (key, run_id)).fetchone()
+        if step is None:
+            return None
+        records = with_bases(connection, run_id, at_steps(connection, run_id, [step]))
+        if step not in records:
+            raise _missing_step_error(run_id, step)
+    return codec.decode(records, run_id=run_id, step=step)
+
+
+def step_keys(connection: sqlite3.Connection, run_id: str, below: str | None, limit: int) -> list[StepKey]:
+    """Return the keys of a run, the highest first, each with the highest step that has it."""
+    return [StepKey(*row) for row in connection.execute(_STEP_KEYS, (run_id, below, below, limit))]
 
 
 def history_page(

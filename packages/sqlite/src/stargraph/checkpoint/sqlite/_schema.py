@@ -39,13 +39,14 @@ def deleted_id(run_id: str) -> str:
     return "#" + hashlib.sha256(run_id.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def checkpoint_id(step: str) -> str:
+def checkpoint_id(step: str, *, run: str = "runs.number") -> str:
     """Return SQL for the id of a checkpoint: the number of its run, then its step.
 
     Args:
         step: SQL for the step.
+        run: SQL for the number of the run.
     """
-    return f"(runs.number << {_STEP_BITS} | {step})"
+    return f"({run} << {_STEP_BITS} | {step})"
 
 
 _TABLES: Final = (
@@ -109,7 +110,18 @@ _TABLES: Final = (
     """,  # noqa: S608
 )
 
-_MIGRATIONS: Final = {3: _TABLES}
+_KEYS: Final = (
+    """
+    CREATE TABLE keys (
+        run INTEGER NOT NULL,  -- runs.number
+        key TEXT NOT NULL,
+        step INTEGER NOT NULL,
+        PRIMARY KEY (run, key, step)
+    ) WITHOUT ROWID
+    """,
+)
+
+_MIGRATIONS: Final = {3: _TABLES, 4: _KEYS}
 """The statements that make each version of the tables from the one before; a new store goes through all of them."""
 
 FORMAT_VERSION: Final = max(_MIGRATIONS)

@@ -1,0 +1,198 @@
+"""KeyedSteps: find the steps of a run by the keys that the program gave them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from stargraph.checkpoint.conformance._compare import absent, same, show
+from stargraph.checkpoint.conformance._expect import expect, refused, refused_argument
+from stargraph.checkpoint.conformance._handle import Handle
+from stargraph.checkpoint.conformance._kit import Kit
+from stargraph.checkpoint.conformance._registry import Group
+from stargraph.checkpoint.conformance._runs import NOON, begin, executor_id, follow
+from stargraph.checkpoint.protocol import Checkpoint, StepKey
+from stargraph.errors import CheckpointConflictError
+
+group: Final = Group("keys", needs=("steps.append_and_read",), capability="keys")
+
+_CONTRACT: Final = "KeyedSteps"
+
+_ALIKE: Final = (
+    "key",
+    "Key",
+    "key ",
+    "key\u0000",
+    "key%",
+    "ke_",
+    "ключ",
+    "e\u0301",
+    "\u00e9",
+    "\uffff",
+    "\U0001f600",
+    "a/b,c'\"",
+    "7",
+    "07",
+    "k" * 255,
+)
+"""Keys that some store takes for another one: by case, by blanks, as patterns, normalised, by UTF-16, cut off."""
+
+
+def _keyed(*keys: str | None, run_id: str = "run") -> list[Checkpoint]:
+    steps = [begin(run_id, key=keys[0])]
+    for key in keys[1:]:
+        steps.append(follow(steps[-1], key=key))
+    return steps
+
+
+async def _written(handle: Handle, steps: list[Checkpoint]) -> list[Checkpoint]:
+    for checkpoint in steps:
+        await handle.write(checkpoint)
+    return steps
+
+
+async def _listed(handle: Handle, run_id: str, wanted: list[StepKey], when: str) -> None:
+    found = await handle.step_keys(run_id)
+    expect(found == wanted, f"step_keys({run_id!r}) {when} gave {show(found)}; the contract wants {show(wanted)}")
+
+
+@group.check(
+    "find",
+    "read_at_key returns the highest step that has the key, and None if there is none.",
+    contract=_CONTRACT,
+    usual_cause="The first step with the key is found, or a key of another run, or the key is kept in memory.",
+)
+async def find(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    steps = await _written(handle, _keyed("a", "b", None, "a", "c", None))
+    await _written(handle, _keyed("d", "b", run_id="run:2"))
+    for reader in (handle, other):
+        for key, step in (("a", 3), ("b", 1), ("c", 4)):
+            same(steps[step], await reader.read_at_key("run", key), f"read_at_key('run', {key!r})")
+        for run_id, key in (("run", "d"), ("run:2", "a"), ("nobody", "a"), ("run", ""), ("run", "k" * 300)):
+            absent(await reader.read_at_key(run_id, key), f"read_at_key({run_id!r}, {key!r})")
+    last = follow(steps[-1], key="b")
+    await other.write(last)
+    same(last, await handle.read_at_key("run", "b"), "read_at_key('run', 'b') after another handle used the key again")
+
+
+@group.check(
+    "exact",
+    "A key is found by exactly its own text.",
+    contract=f"{_CONTRACT}; Checkpoint: key",
+    usual_cause="The column ignores case or trailing blanks, LIKE is used, or the key is cut off or normalised.",
+)
+async def exact(kit: Kit) -> None:
+    handle = await kit.open()
+    steps = await _written(handle, _keyed(*_ALIKE))
+    for key, checkpoint in zip(_ALIKE, steps, strict=True):
+        same(checkpoint, await handle.read_at_key("run", key), f"read_at_key('run', {key!r})")
+    for key in ("KEY", "ke", "key  ", "k%", "%", "E\u0301", "k" * 254):
+        absent(await handle.read_at_key("run", key), f"read_at_key('run', {key!r})")
+
+
+@group.check(
+    "order",
+    "step_keys returns each key of a run once, the highest first by code points, with its highest step.",
+    contract=_CONTRACT,
+    usual_cause="The collation of a language or UTF-16 decides the order, or a key is listed for each of its steps.",
+)
+async def order(kit: Kit) -> None:
+    handle = await kit.open()
+    keys = [*_ALIKE, None, "key", "\uffff"]
+    kit.random.shuffle(keys)
+    await _written(handle, _keyed(*keys))
+    await _written(handle, _keyed("zzz", run_id="run:2"))
+    highest = {key: step for step, key in enumerate(keys) if key is not None}
+    wanted = [StepKey(key, highest[key]) for key in sorted(highest, reverse=True)]
+    await _listed(handle, "run", wanted, "of a run")
+    await _listed(handle, "nobody", [], "of an unknown run")
+    for below in ("key", "e\u0301", "\U0001f600", "", "kez", "\U0010ffff"):
+        for limit in (0, 1, 3, 100):
+            found = await handle.step_keys("run", below=below, limit=limit)
+            due = [each for each in wanted if each.key < below][:limit]
+            call = f"step_keys('run', below={below!r}, limit={limit})"
+            expect(found == due, f"{call} gave {show(found)}; the contract wants {show(due)}")
+
+
+@group.check(
+    "arguments",
+    "A limit that is no count is refused.",
+    contract=_CONTRACT,
+    usual_cause="The limit goes into the query as it is.",
+)
+async def arguments(kit: Kit) -> None:
+    handle = await kit.open()
+    await _written(handle, _keyed("a"))
+    for limit in (-1, 1.5, "1"):
+        await refused_argument(handle.step_keys("run", limit=limit), f"step_keys('run', limit={limit!r})")
+
+
+@group.check(
+    "refused_writes",
+    "A step that was refused leaves no key.",
+    contract=f"{_CONTRACT}; write: a refused write stores nothing",
+    usual_cause="The key is noted before the append, and nobody looks whether the append succeeded.",
+)
+async def refused_writes(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    steps = await _written(handle, _keyed("first"))
+    mine = follow(steps[0], key="mine", executor_id=executor_id(1))
+    theirs = follow(steps[0], key="theirs", executor_id=executor_id(2))
+    await handle.write(mine)
+    await refused(other.write(theirs), "the second write of step 1", CheckpointConflictError, "step-taken", theirs)
+    await handle.write(mine)
+    absent(await other.read_at_key("run", "theirs"), "read_at_key('run', 'theirs') after that write was refused")
+    wanted = [StepKey("mine", 1), StepKey("first", 0)]
+    for reader in (handle, other):
+        await _listed(reader, "run", wanted, "after a write was refused")
+
+
+@group.check(
+    "batches",
+    "Steps that were appended together are found by their keys.",
+    contract=f"{_CONTRACT}; BatchAppend",
+    usual_cause="write_many stores the records by a statement of its own, which knows nothing of keys.",
+)
+async def batches(kit: Kit) -> None:
+    if "batch" not in kit.declared:
+        return
+    handle = await kit.open()
+    steps = _keyed("a", None, "b", "a", "c")
+    await handle.write_many(steps[:2])
+    await handle.write_many(steps[1:])
+    for key, step in (("a", 3), ("b", 2), ("c", 4)):
+        same(steps[step], await handle.read_at_key("run", key), f"read_at_key('run', {key!r}) after write_many")
+    await _listed(handle, "run", [StepKey("c", 4), StepKey("b", 2), StepKey("a", 3)], "after write_many")
+
+
+@group.check(
+    "removals",
+    "A step that was pruned or deleted is not found by its key.",
+    contract=f"{_CONTRACT}; RunDeletion",
+    usual_cause="The index of keys is left as it is, and its entries outlive the steps.",
+)
+async def removals(kit: Kit) -> None:
+    if "deletion" not in kit.declared:
+        return
+    handle, other = await kit.open(), await kit.open()
+    steps = _keyed(*(f"{number % 4}" for number in range(11)), "last")
+    steps[-1] = follow(steps[-2], key="last", status="done")
+    await _written(handle, steps)
+    await _written(handle, _keyed("0", run_id="run:2"))
+    await handle.prune(older_than=NOON + timedelta(days=365), keep_last=2)
+    kept = {step for step in range(12) if await handle.read_at_step("run", step) is not None}
+    highest = {steps[step].key: step for step in sorted(kept)}
+    for key in ("0", "1", "2", "3", "last"):
+        found = await other.read_at_key("run", key)
+        if key in highest:
+            same(steps[highest[key]], found, f"read_at_key('run', {key!r}) after prune(keep_last=2)")
+        else:
+            absent(found, f"read_at_key('run', {key!r}) after prune(keep_last=2)")
+    wanted = [StepKey(str(key), highest[key]) for key in sorted(map(str, highest), reverse=True)]
+    await _listed(other, "run", wanted, "after prune(keep_last=2)")
+    await handle.delete_run("run")
+    for reader in (handle, other):
+        absent(await reader.read_at_key("run", "last"), "read_at_key('run', 'last') after delete_run('run')")
+        await _listed(reader, "run", [], "after delete_run('run')")
+        await _listed(reader, "run:2", [StepKey("0", 0)], "of another run")

@@ -1,0 +1,181 @@
+"""Drivers that find the wrong steps by their keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from unicodedata import normalize
+
+from stargraph.checkpoint.conformance.reference import MemoryCheckpointer, MemoryStore
+from stargraph.checkpoint.protocol import Checkpoint, PruneReport, StepKey
+from support.broken_drivers.broken_driver import broken
+
+
+class Keyed(MemoryCheckpointer):
+    """A base: an index of keys beside the runs, shared by all handles of a store."""
+
+    _indexes: dict[int, dict[tuple[str, str], list[int]]] = {}  # noqa: RUF012
+
+    def __init__(self, store: MemoryStore | None = None, *, read_only: bool = False) -> None:
+        super().__init__(store, read_only=read_only)
+        self._index = self._indexes.setdefault(id(self._store), {})
+
+    def _note(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.key is not None:
+            steps = self._index.setdefault((checkpoint.run_id, self._form(checkpoint.key)), [])
+            if checkpoint.step not in steps:
+                steps.append(checkpoint.step)
+
+    def _form(self, key: str) -> str:
+        return key
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        await super().write(checkpoint)
+        self._note(checkpoint)
+
+    async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
+        await super().write_many(checkpoints)
+        for checkpoint in checkpoints:
+            self._note(checkpoint)
+
+    def _steps(self, run_id: str, key: str) -> list[int]:
+        steps = self._index.get((run_id, self._form(key)), [])
+        return sorted(step for step in steps if self._at(run_id, step) is not None)
+
+    async def read_at_key(self, run_id: str, key: str) -> Checkpoint | None:
+        await self.read_latest(run_id)
+        steps = self._steps(run_id, key)
+        return self._at(run_id, steps[-1]) if steps else None
+
+
+@broken("keys.find", "keys.batches")
+class FindsTheFirst(Keyed):
+    """read_at_key returns the lowest step that has the key."""
+
+    async def read_at_key(self, run_id: str, key: str) -> Checkpoint | None:
+        await self.read_latest(run_id)
+        steps = self._steps(run_id, key)
+        return self._at(run_id, steps[0]) if steps else None
+
+
+@broken("keys.exact")
+class IgnoresCase(Keyed):
+    """Keys are compared without their case."""
+
+    def _form(self, key: str) -> str:
+        return key.lower()
+
+
+@broken("keys.exact")
+class NormalisesKeys(Keyed):
+    """Keys are compared in their composed form."""
+
+    def _form(self, key: str) -> str:
+        return normalize("NFC", key)
+
+
+@broken("keys.exact")
+class StripsKeys(Keyed):
+    """Blanks at the end of a key do not count, as in a CHAR column."""
+
+    def _form(self, key: str) -> str:
+        return key.rstrip(" ")
+
+
+@broken("keys.exact")
+class CutsKeysOff(Keyed):
+    """Only the first 64 characters of a key are stored."""
+
+    def _form(self, key: str) -> str:
+        return key[:64]
+
+
+@broken("keys.find", "keys.removals")
+class FindsKeysOfOtherRuns(Keyed):
+    """If the run has no such key, that of another run is found."""
+
+    async def read_at_key(self, run_id: str, key: str) -> Checkpoint | None:
+        found = await super().read_at_key(run_id, key)
+        others = (self._at(run, step) for (run, other), steps in self._index.items() if other == key for step in steps)
+        return found or next(filter(None, others), None)
+
+
+@broken("keys.find", "keys.removals")
+class RemembersKeysInTheHandle(Keyed):
+    """The index is a dictionary of the handle, which knows nothing of what others write."""
+
+    def __init__(self, store: MemoryStore | None = None, *, read_only: bool = False) -> None:
+        super().__init__(store, read_only=read_only)
+        self._index = {}
+
+
+@broken("keys.batches")
+class BatchesHaveNoKeys(Keyed):
+    """write_many stores the records and not their keys."""
+
+    async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
+        await MemoryCheckpointer.write_many(self, checkpoints)
+
+
+@broken("keys.order")
+class OrdersByUtf16(MemoryCheckpointer):
+    """Keys are in the order of their UTF-16 form, as in JavaScript and Java."""
+
+    async def step_keys(self, run_id: str, *, below: str | None = None, limit: int = 100) -> list[StepKey]:
+        found = await super().step_keys(run_id, below=below, limit=limit)
+        return sorted(found, key=lambda each: each.key.encode("utf-16-be"), reverse=True)
+
+
+@broken("keys.order", "keys.batches")
+class ListsEachStep(MemoryCheckpointer):
+    """A key is listed once for each step that has it."""
+
+    async def step_keys(self, run_id: str, *, below: str | None = None, limit: int = 100) -> list[StepKey]:
+        await super().step_keys(run_id, below=below, limit=limit)
+        steps = [self._at(run_id, step) for step in sorted(self._records(run_id), reverse=True)]
+        found = [StepKey(step.key, step.step) for step in steps if step is not None and step.key is not None]
+        return sorted((each for each in found if below is None or each.key < below), reverse=True)[:limit]
+
+
+@broken("keys.order")
+class BelowIsIncluded(MemoryCheckpointer):
+    """`below` is the highest key of the page, not the one above it."""
+
+    async def step_keys(self, run_id: str, *, below: str | None = None, limit: int = 100) -> list[StepKey]:
+        return await super().step_keys(run_id, below=None if below is None else below + "\0", limit=limit)
+
+
+@broken("keys.arguments")
+class AnyLimit(MemoryCheckpointer):
+    """A limit goes into the slice as it is."""
+
+    async def step_keys(self, run_id: str, *, below: str | None = None, limit: Any = 100) -> list[StepKey]:
+        return (await super().step_keys(run_id, below=below, limit=1_000_000))[: int(limit)]
+
+
+@broken("keys.refused_writes")
+class NotesTheKeyFirst(Keyed):
+    """The key is noted before the append is judged, and points at the step of whoever won."""
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        self._note(checkpoint)
+        await super().write(checkpoint)
+
+
+@broken("keys.removals")
+class KeysOutliveTheirSteps(Keyed):
+    """step_keys lists what was noted, whatever was pruned or deleted since."""
+
+    async def step_keys(self, run_id: str, *, below: str | None = None, limit: int = 100) -> list[StepKey]:
+        await super().step_keys(run_id, limit=limit)
+        found = [StepKey(key, max(steps)) for (run, key), steps in self._index.items() if run == run_id]
+        return sorted((each for each in found if below is None or each.key < below), reverse=True)[:limit]
+
+
+@broken("deletion.prune_one_run")
+class PrunesAllTheSame(MemoryCheckpointer):
+    """The run id of a prune is not looked at."""
+
+    async def prune(self, *, older_than: datetime, run_id: str | None = None, **options: Any) -> PruneReport:
+        return await super().prune(older_than=older_than, **options)
