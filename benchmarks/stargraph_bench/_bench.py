@@ -84,7 +84,7 @@ def run(selection: Selection, folder: Path, dsn: str | None, say: Callable[[str]
     Args:
         selection: what.
         folder: a directory on the disk that is measured.
-        dsn: a PostgreSQL server's superuser, where none is to be started.
+        dsn: a PostgreSQL server's superuser, if none is to be started.
         say: is told what goes on.
     """
     figures = Figures()

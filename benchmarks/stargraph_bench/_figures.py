@@ -40,7 +40,7 @@ class Figures:
             self.values.setdefault(f"{prefix}/{name}", []).append(value)
 
     def spread(self, address: Address) -> Spread | None:
-        """Return what was measured, or None where nothing was."""
+        """Return what was measured, or None if nothing was."""
         values = self.values.get(address)
         return Spread.of(values) if values else None
 

@@ -16,7 +16,7 @@ class Goal:
     Attributes:
         goal: what it is, in words.
         measure: the address of what is measured.
-        against: the address that it is divided by; empty where the measure itself is the goal.
+        against: the address that it is divided by; empty if the measure itself is the goal.
         at_least: the least that meets it.
         at_most: the most that meets it.
     """
@@ -28,7 +28,7 @@ class Goal:
     at_most: float | None = None
 
     def measured(self, figures: Figures) -> Spread | None:
-        """Return the value of the goal, or None where it was not measured."""
+        """Return the value of the goal, or None if it was not measured."""
         return figures.ratio(self.measure, self.against) if self.against else figures.spread(self.measure)
 
     def met(self, value: float) -> bool:

@@ -98,7 +98,7 @@ def compare(before: Entry, after: Entry) -> str:
     """Return what changed of our own measures between two measurements, in Markdown.
 
     A machine is not equally fast on two days, so each measure is also given relative to the raw medium in its own
-    run, where that was measured at the same. A change counts where the spreads of repeats do not overlap.
+    run, if that was measured at the same. A change counts if the spreads of repeats do not overlap.
 
     Raises:
         TrendError: they are of different sizes.

@@ -34,7 +34,7 @@ class Workload(ABC):
     Attributes:
         name: how it is picked and addressed.
         title: what it does, for the report.
-        contenders: who takes part, where it is installed.
+        contenders: who takes part, if installed.
         repeats: how often it is measured by default.
     """
 
@@ -336,7 +336,7 @@ async def timed(calls: Iterable[Callable[[], Awaitable[object]]]) -> list[float]
 
 
 async def timed_list(contender: Contender, limit: int, times: int) -> Measures:
-    """List runs, and return the median; nothing where the contender has no list."""
+    """List runs, and return the median; nothing if the contender has no list."""
     if type(contender).list_runs is Contender.list_runs:
         return {}
     if await contender.list_runs(limit) != limit:

@@ -102,7 +102,7 @@ class Proof:
 
 
 def main() -> None:
-    """Run the demo; exit 1 where the proof fails."""
+    """Run the demo; exit 1 if the proof fails."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     arguments = argparse.ArgumentParser(description="Kill a review of documents, resume it, prove what happened.")
@@ -222,7 +222,7 @@ async def read_log(store_file: Path) -> list[Checkpoint]:
 
 
 def read_ledger(ledger: Path) -> dict[str, list[int]]:
-    """Return the process ids that executed each node, or each file where a node has one, in order.
+    """Return the process ids that executed each node, or each file if a node has one, in order.
 
     Args:
         ledger: the ledger.

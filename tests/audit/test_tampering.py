@@ -26,7 +26,7 @@ async def test_a_tamper_is_noticed(place: Place, driver: str, tamper: Tamper) ->
 
 
 def _found(report: VerifyReport, kind: str) -> bool:
-    """The kind is among what was found, and of the right run; nothing at all where there is no kind."""
+    """The kind is among what was found, and of the right run; nothing at all if there is no kind."""
     assert all(finding.run_id in ("r1", "r2") for finding in report.findings)
     return kind in kinds(report) if kind else report.sound
 

@@ -170,7 +170,7 @@ async def test_a_status_that_only_the_search_sees_is_compared_where_the_run_is_n
 
 
 async def left(place: Place, run_id: str, kept: int) -> int:
-    """How many steps a prune leaves where it must keep so many: S3 keeps those that they are decoded from too."""
+    """How many steps a prune leaves if it must keep so many: S3 keeps those that they are decoded from too."""
     if not isinstance(place, S3Place):
         return kept
     async with place.open() as store:

@@ -10,7 +10,7 @@ from support.memory import MemoryCheckpointer
 
 @pytest.fixture(autouse=True)
 def ledger() -> Iterator[list[str]]:
-    """What was executed, empty at the begin of each test."""
+    """What was executed, empty at the start of each test."""
     nodes.reset()
     yield nodes.LEDGER
     nodes.reset()

@@ -19,7 +19,7 @@ Opener = Callable[..., PostgresCheckpointer]
 
 
 def _missing(what: str) -> NoReturn:
-    """Skip, or fail where the gate has installed what the tests need."""
+    """Skip; fail if the gate has installed what the tests need."""
     if os.environ.get("STARGRAPH_TESTS_REQUIRE_SERVERS"):
         pytest.fail(what)
     pytest.skip(what)

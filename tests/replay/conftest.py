@@ -9,7 +9,7 @@ from support.memory import MemoryCheckpointer
 
 @pytest.fixture(autouse=True)
 def ledger() -> Iterator[list[str]]:
-    """What was executed, empty at the begin of each test."""
+    """What was executed, empty at the start of each test."""
     nodes.reset()
     calling_nodes.reset()
     yield nodes.LEDGER

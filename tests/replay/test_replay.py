@@ -55,7 +55,7 @@ async def replayed(loaded: Graph, store: MemoryCheckpointer, **options: Any) -> 
 
 
 async def compared(loaded: Graph, store: MemoryCheckpointer, **options: Any) -> int:
-    """Replay run `r`, in which nothing differs; return how many steps were compared."""
+    """Replay run `r` without a difference; return how many steps were compared."""
     report = await replayed(loaded, store, **options)
     assert report.differences == ()
     return report.compared

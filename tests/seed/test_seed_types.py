@@ -103,7 +103,7 @@ def python(wheels: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path
     assert len(ours) == len(wanted)
     _run([uv, "venv", "--quiet", "--python", sys.executable, "--clear", str(place)])
     install = [uv, "pip", "install", "--quiet", "--python", str(interpreter), *ours]
-    # What `make setup` has fetched is enough; an index is asked only where the cache is gone.
+    # What `make setup` has fetched is enough; an index is asked only if the cache is gone.
     if subprocess.run([*install, "--offline"], capture_output=True, check=False).returncode != 0:
         _run(install)
     return interpreter

@@ -1,4 +1,4 @@
-"""A folder with a graph in it, and the command line: in this process where that is enough, else in one of its own."""
+"""A folder with a graph in it, and the command line: in this process if that is enough, else in one of its own."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class MemoryCheckpointer:
         return await self._handle.list_runs(since=since, limit=limit)
 
     def events(self, run_id: str) -> list[str]:
-        """The log in words: the event, and the node where it has one."""
+        """The log in words: the event, and the node if it has one."""
         return [
             f"{checkpoint.event} {checkpoint.last_node}" if checkpoint.last_node else checkpoint.event
             for checkpoint in self.runs[run_id]

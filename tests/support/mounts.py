@@ -12,7 +12,7 @@ import pytest
 
 @contextmanager
 def mounted(directory: Path, options: str) -> Iterator[Path]:
-    """A tmpfs on a directory; the test is skipped where it cannot be mounted."""
+    """A tmpfs on a directory; the test is skipped if it cannot be mounted."""
     directory.mkdir()
     result = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", options, "tmpfs", directory], check=False, capture_output=True, text=True

@@ -20,7 +20,7 @@ def _nothing(context: Context) -> None:
 
 
 before: Callable[[Context], object] = _nothing
-"""Called at the begin of every execution; may raise. Tests replace it."""
+"""Called at the start of every execution; may raise. Tests replace it."""
 
 
 _era = 0

@@ -228,7 +228,7 @@ class LocalServer:
 
 
 def _memory() -> str | None:
-    """A file system in memory, where there is one with room: a test's server outlives no power cut anyway."""
+    """A file system in memory, if there is one with room: a test's server outlives no power cut anyway."""
     with contextlib.suppress(OSError):
         if shutil.disk_usage("/dev/shm").free > 2 * 1024**3:
             return "/dev/shm"

@@ -1,4 +1,4 @@
-"""Nodes that leave a line in the file `LEDGER` names, and wait where the files in `GATES` say so."""
+"""Nodes that leave a line in the file `LEDGER` names, and wait if the files in `GATES` say so."""
 
 from __future__ import annotations
 

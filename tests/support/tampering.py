@@ -153,7 +153,7 @@ class Tamper:
 
     Attributes:
         read: whether a read refuses it without a key, and with one.
-        plain: what verify must find without key and anchor; empty where it cannot.
+        plain: what verify must find without key and anchor; empty if it cannot.
         sealed: with the key.
         anchored: with the anchor.
         unlike: the drivers that keep nothing, or something else, beside the log, and what verify finds there.

@@ -1,4 +1,4 @@
-"""What is opened is let go, memory stays flat, and nothing is said where there is nothing to say."""
+"""What is opened is let go, memory stays flat, and nothing is printed without need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exports: one portable file, refused with its line where it was cut or edited."""
+"""Exports: one portable file, refused with its line if it was cut or edited."""
 
 from __future__ import annotations
 
@@ -168,10 +168,10 @@ EDITS: dict[str, tuple[Edit, int, str]] = {
     "the head of a run": (_forged(_line(2, b'"step":2', b'"step":1')), 5, "not the last step"),
     "the digest of a run": (_forged(_line(2, b'"digest":"', b'"digest":"x')), 2, "a run or the end was expected"),
     "a step gone": (_forged(_without(4)), 5, "lines are missing"),
-    "the first step gone": (_forged(_without(3)), 3, "step 1 is where step 0 was expected"),
+    "the first step gone": (_forged(_without(3)), 3, "step 0 was expected here, and not step 1"),
     "the last step gone": (_forged(_without(5)), 5, "lines are missing"),
     "a run line gone": (_forged(_without(6)), 6, "a run or the end was expected"),
-    "two steps swapped": (_forged(_swapped(4)), 5, "step 1 is where step 3 was expected"),
+    "two steps swapped": (_forged(_swapped(4)), 5, "step 3 was expected here, and not step 1"),
     "steps of two runs swapped": (_forged(lambda lines: _swapped(5)(_swapped(6)(lines))), 5, "is among those of 'a'"),
     "the counts": (_line(9, b'"runs":2', b'"runs":3'), 9, "was edited"),
     "text behind the end": (lambda lines: [*lines, b"{}\n"], 10, "something follows"),

@@ -123,7 +123,7 @@ def _postgres_arena(server: LocalServer, proxy: TcpProxy, disk: Path, complaint:
 
     async def fill(rng: Random) -> None:
         await _fill(disk, rng)
-        if not server.is_running():  # it gives up where it cannot write its log
+        if not server.is_running():  # it gives up if it cannot write its log
             await asyncio.to_thread(server.start)
 
     faults: dict[str, Fault] = {

@@ -27,7 +27,7 @@ class _Member:
     assignment: Assignment
     process: ForkServerProcess
     commands: Connection
-    handle: int  # a file descriptor that means this very process, where its number may soon be another's
+    handle: int  # a file descriptor that means this very process, while its number may soon be another's
     killed: bool = False
     retired: bool = False
 

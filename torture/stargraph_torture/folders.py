@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextmanager
 def folder_in_memory() -> Iterator[Path]:
-    """A folder of its own; in memory, where there is any: no power is cut that a disk would have to survive."""
+    """A folder of its own; in memory, if possible: no power is cut that a disk would have to survive."""
     memory = Path("/dev/shm")
     folder = Path(tempfile.mkdtemp(prefix="stargraph-torture-", dir=memory if memory.is_dir() else None))
     folder.chmod(0o755)

@@ -15,7 +15,7 @@ class Ledger:
     One file holds the effects of nodes and the acknowledgements of checkpoints, so that their order is known.
 
     Args:
-        path: the file; made where it is missing.
+        path: the file; made if it is missing.
     """
 
     def __init__(self, path: Path) -> None:

@@ -38,7 +38,7 @@ class Nemesis:
             if not deck:  # every kind has its turn
                 deck = self._rng.sample(kinds, len(kinds))
             kind = deck.pop()
-            # A fault is made good even where the fleet finishes under it.
+            # A fault is undone even if the fleet finishes under it.
             await asyncio.shield(asyncio.ensure_future(self._faults[kind](self._rng)))
             self._tally[kind] += 1
 

@@ -14,7 +14,7 @@ SESSION: ContextVar[str] = ContextVar("session")
 """Names one start() or resume() of one run, among all processes."""
 
 ledger: Ledger | None = None
-"""Where effects go; each process sets its own. None where nobody looks."""
+"""Where effects go; each process sets its own. None if nobody looks."""
 
 PACE = 0.003
 """Seconds that a node takes."""

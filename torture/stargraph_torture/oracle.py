@@ -178,5 +178,5 @@ def _check_effects(ledger: Sequence[Mapping[str, Any]], logs: Mapping[str, list[
 
 
 def graph_name(logs: Mapping[str, list[Checkpoint]], run_id: str) -> str:
-    """Return the graph of a run; its own id where the store does not know it."""
+    """Return the graph of a run; its own id if the store does not know it."""
     return logs[run_id][0].graph_id if logs.get(run_id) else run_id

@@ -47,7 +47,7 @@ class Cuts:
         checked: how many acknowledged checkpoints were looked for, in all states together.
         lost: how many of them were not there.
         lossy: how many states lacked one, by what the disk had kept.
-        most_lost: how many acknowledged checkpoints one state lacked at the most.
+        most_lost: how many acknowledged checkpoints one state lacked at most.
         broken: the states that were worse: a log with a gap, a file that is not sound or cannot be opened.
     """
 
@@ -218,7 +218,7 @@ def table(totals: dict[str, Cuts]) -> str:
         ("acknowledged checkpoints looked for", [total.checked for total in totals.values()]),
         ("of these not there", [total.lost for total in totals.values()]),
         ("states that lacked one", [total.lossy.total() for total in totals.values()]),
-        ("lacked by one state, at the most", [total.most_lost for total in totals.values()]),
+        ("lacked by one state, at most", [total.most_lost for total in totals.values()]),
         ("states that could not be opened, had a gap or were damaged", [len(each.broken) for each in totals.values()]),
     ]
     lines = [f"| | {' | '.join(totals)} |", f"|---|{'---:|' * len(totals)}"]

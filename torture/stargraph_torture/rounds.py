@@ -39,7 +39,7 @@ class Plan:
         workers: how many processes execute them.
         at_once: how many runs each of them executes at the same time.
         pause: seconds between two faults on processes, and between two on the store, on average; 0 for no faults.
-        seconds: how long faults come, at the most.
+        seconds: how long faults come, at most.
         planted: a bug to put between the engine and the driver.
     """
 

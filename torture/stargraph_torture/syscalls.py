@@ -45,7 +45,7 @@ class Name:
 
     Attributes:
         path: the name.
-        of: the name of the file that it is given to: itself where that is new; None where the name goes.
+        of: the name of the file that it is given to: itself if that is new; None if the name goes.
     """
 
     path: str

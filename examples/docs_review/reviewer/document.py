@@ -115,7 +115,7 @@ def parse(text: str) -> Document:
     """Take a Markdown text apart.
 
     Args:
-        text: CommonMark with tables, and YAML front matter where there is some.
+        text: CommonMark with tables, and YAML front matter, if any.
     """
     document = Document()
     text = text.replace("\r\n", "\n").replace("\r", "\n")

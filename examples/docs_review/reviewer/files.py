@@ -37,7 +37,7 @@ class Text:
 
     Attributes:
         content: the text; bytes that are not UTF-8 are replaced.
-        bad_line: the line of the first such byte, from 1; None where there is none.
+        bad_line: the line of the first such byte, from 1; None if there is none.
     """
 
     content: str

@@ -74,7 +74,7 @@ def _repository(folder: Path) -> Path:
 
 
 def _anchors(file: Path) -> frozenset[str] | None:
-    """The anchors of a Markdown file; None where there is no telling."""
+    """The anchors of a Markdown file; None if they cannot be known."""
     if not is_markdown(file):
         return None
     status = file.stat()

@@ -36,7 +36,7 @@ def reading_ease(passages: Iterable[str]) -> float | None:
         passages: paragraphs; each ends a sentence.
 
     Returns:
-        The score, rounded to one digit; None where there is too little text, or it is not English.
+        The score, rounded to one digit; None if there is too little text or it is not English.
     """
     count = 0
     words: list[str] = []

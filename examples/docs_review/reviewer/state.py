@@ -22,7 +22,7 @@ class Finding(_Model):
     Attributes:
         rule: which rule found it, as in `broken-link`.
         severity: `error` is wrong for every reader, `warning` probably, `note` is for the author.
-        line: the line in the file, from 1; None where it concerns the whole file.
+        line: the line in the file, from 1; None if the whole file is meant.
         message: what is wrong.
     """
 
@@ -41,7 +41,7 @@ class Review(_Model):
         headings: the number of headings.
         links: the number of links and images.
         external_links: those of them that lead into the web, which are not followed.
-        reading_ease: the Flesch reading ease; None where there is too little English prose to tell.
+        reading_ease: the Flesch reading ease; None if there is too little English prose.
         findings: what is wrong, in the order of lines.
     """
 

@@ -82,7 +82,7 @@ class BatchByTheOldTail(MemoryCheckpointer):
     "batch.conflict_in_the_middle",
 )
 class BatchIgnoresConflicts(MemoryCheckpointer):
-    """ON CONFLICT DO NOTHING for the rows of a batch: those that lost are skipped without a word."""
+    """ON CONFLICT DO NOTHING for the rows of a batch: those that lost are skipped silently."""
 
     async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
         try:

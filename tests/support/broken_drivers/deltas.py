@@ -84,7 +84,7 @@ class Deltas(MemoryCheckpointer):
         return _text(before) != _text(after)
 
     def _appended(self, before: Any, after: Any) -> list[Any] | None:
-        """What was appended to a list; None where it is another one."""
+        """What was appended to a list; None if it is another list."""
         if not isinstance(before, list) or not isinstance(after, list):
             return None
         return after[len(before) :] if _text(after[: len(before)]) == _text(before) else None

@@ -290,7 +290,7 @@ class ClosedBeforeItWasOpen(MemoryCheckpointer):
     "closing.before_bootstrap",
 )
 class OpensToClose(MemoryCheckpointer):
-    """close() opens the store where it is not open, in order to close it properly, and leaves it open."""
+    """close() opens the store if it is not open, in order to close it properly, and leaves it open."""
 
     async def close(self) -> None:
         if self._state == "not-bootstrapped" and self._store.format in (None, FORMAT):

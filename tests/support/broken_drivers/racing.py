@@ -119,7 +119,7 @@ class RemembersTails(MemoryCheckpointer):
     "batch.conflict_stores_nothing",
 )
 class ComparesOwnDigestsAlone(MemoryCheckpointer):
-    """The predecessor is compared only where this handle wrote it; after another one's step the number is enough."""
+    """The predecessor is compared only if this handle wrote it; after another one's step the number is enough."""
 
     def __init__(self, store: MemoryStore | None = None) -> None:
         super().__init__(store)

@@ -97,7 +97,7 @@ class TagsFilteredAfterThePage(Indexed):
 
 @broken(slow=("sizes.many_runs",), importable=True)
 class AnEmptyPageIsTheEnd(Indexed):
-    """Pages of a search are cut first and filtered then; one in which nothing matches ends the search."""
+    """Pages of a search are cut first and filtered then; one without a match ends the search."""
 
     async def search(self, *, metadata: Mapping[str, str] | None = None, limit: int = 100, **rest: Any) -> RunPage:
         if not metadata or limit < 1:
@@ -157,7 +157,7 @@ class TagsOf255(Indexed):
 
 @broken("sizes.wide_summaries", importable=True)
 class AnswersOfOneMebibyte(Indexed):
-    """A list ends where its answer would be longer than 1 MiB."""
+    """A list ends before its answer would be longer than 1 MiB."""
 
     async def list_runs(self, *, since: datetime | None = None, limit: int = 100) -> list[RunSummary]:
         kept: list[RunSummary] = []

@@ -336,7 +336,7 @@ class TrustsTheDigest(MemoryCheckpointer):
     "batch.conflict_stores_nothing",
 )
 class LockedAfterRefusal(MemoryCheckpointer):
-    """The lock of the store is not released where a write is refused; later writes give up waiting."""
+    """The lock of the store is not released if a write is refused; later writes give up waiting."""
 
     def _append(self, checkpoint: Checkpoint, record: bytes) -> None:
         store: Any = self._store

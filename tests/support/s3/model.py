@@ -324,7 +324,7 @@ class World:
         return slots
 
     def _decoded(self, run_id: str, step: int, records: dict[int, Header]) -> Checkpoint | None:
-        """What a record holds, or None where something that it is decoded from went."""
+        """What a record holds, or None if something that it is decoded from is gone."""
         path = [step]
         while bases := records[path[-1]].bases:
             if bases[-1] not in records:

@@ -105,7 +105,7 @@ _SEAWEED_PORTS = (
 
 
 def seaweed() -> str | None:
-    """Return where the program of SeaweedFS is, or None where it is not installed."""
+    """Return where the program of SeaweedFS is, or None if it is not installed."""
     weed = Path(sys.executable).parent / "weed"
     return str(weed) if weed.exists() else None
 

@@ -18,7 +18,7 @@ class Stores:
     Args:
         endpoint: the URL of the server.
         session: makes their clients; None for the standard one.
-        bucket: the bucket, where it is made already.
+        bucket: the bucket, if it is made already.
     """
 
     def __init__(self, endpoint: str, session: aioboto3.Session | None, bucket: str | None = None) -> None:

@@ -63,7 +63,7 @@ def main() -> int:
     """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--schedules", type=int, default=200_000)
-    parser.add_argument("--mutated", type=int, default=20_000, help="schedules for each mutation, at the most")
+    parser.add_argument("--mutated", type=int, default=20_000, help="schedules for each mutation, at most")
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
     parser.add_argument("--jobs", type=int, default=None, help="processes; default one for each processor")
     options = parser.parse_args()

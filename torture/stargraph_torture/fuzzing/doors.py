@@ -35,7 +35,7 @@ class Door:
     """A way in.
 
     Attributes:
-        enter: takes anything; raises AssertionError where it is not dealt with as it should be.
+        enter: takes anything; raises AssertionError if it is not handled as it should be.
         seeds: what fits.
     """
 

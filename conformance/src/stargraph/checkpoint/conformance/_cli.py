@@ -201,7 +201,7 @@ def _with_progress(
 
 
 def _leave(code: int) -> None:
-    """End the process, at once where a check had to be left behind: its driver may hold the interpreter."""
+    """End the process, at once if a check had to be left behind: its driver may hold the interpreter."""
     sys.stdout.flush()
     sys.stderr.flush()
     known = {check.id for check in catalogue()}

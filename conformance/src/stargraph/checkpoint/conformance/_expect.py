@@ -52,7 +52,7 @@ async def refused(
         what: the call in words, as the violation begins.
         expected: the class of the error.
         reason: the reason that it must carry.
-        checkpoint: what was written, where the error must carry its run and step.
+        checkpoint: what was written, if the error must carry its run and step.
     """
     wanted = f"{expected.__name__}(reason={reason!r})"
     try:
@@ -98,7 +98,7 @@ async def attempt(call: Awaitable[object]) -> CheckpointError | None:
 async def together(*calls: Awaitable[T]) -> list[T]:
     """Run calls side by side and return their results in order.
 
-    Unlike `asyncio.gather`, it leaves nothing behind: where one fails, the others are cancelled and have ended before
+    Unlike `asyncio.gather`, it leaves nothing behind: if one fails, the others are cancelled and have ended before
     its exception comes out, so nobody still uses a handle or reads a process while the check is torn down.
     """
     tasks = [asyncio.ensure_future(call) for call in calls]

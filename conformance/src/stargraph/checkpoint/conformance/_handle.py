@@ -61,7 +61,7 @@ class DriverCalls:
             self.raised.append((error, what))
 
     def source_of(self, error: BaseException) -> str | None:
-        """Return the call that an exception came out of, or None where the driver did not raise it."""
+        """Return the call that an exception came out of, or None if the driver did not raise it."""
         return next((what for raised, what in self.raised if raised is error), None)
 
 

@@ -14,7 +14,7 @@ class Call:
     Attributes:
         kind: what was called.
         step: the step that was written or read; None for `latest`.
-        digest: what was written or read; None where nothing was read.
+        digest: what was written or read; None if nothing was read.
         found: the step that `latest` gave; -1 for None.
         outcome: of a write: acknowledged or refused as a conflict; of a read: read.
         began: a number that grows with every event of the history.

@@ -107,7 +107,7 @@ TraceFunction: TypeAlias = Callable[[FrameType, str, Any], Any]
 
 
 def fingerprint(location: str) -> object:
-    """What the files of a store look like; always the same where the location is no path."""
+    """What the files of a store look like; always the same if the location is no path."""
     return tuple(_look_at(Path(location))) if Path(location).is_absolute() else ()
 
 

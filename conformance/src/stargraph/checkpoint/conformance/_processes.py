@@ -96,7 +96,7 @@ class Child:
             self._log.leave(number)
 
     async def end(self) -> None:
-        """Kill the process where it still runs, with whatever it has started, and wait for it."""
+        """Kill the process if it still runs, with whatever it has started, and wait for it."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         if self._process.stdin is not None:

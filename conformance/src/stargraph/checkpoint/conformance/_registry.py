@@ -20,11 +20,11 @@ class Check:
         id: `group.name`; stable.
         reason: what the contract says, in one line.
         contract: the part of the contract that it proves.
-        usual_cause: what is usually wrong where it fails.
+        usual_cause: what is usually wrong if it fails.
         body: what is run.
         version: goes up when the check becomes stricter.
         needs: the ids of the checks without which this one says nothing.
-        capability: the capability that it belongs to; None where every driver must pass.
+        capability: the capability that it belongs to; None if every driver must pass.
         quick: it needs no child process and little time.
         processes: it opens the store from child processes.
         advisory: it measures, and never counts.

@@ -51,7 +51,7 @@ def stage(scene: Scene) -> None:
 
 
 def _attend(scene: Scene, process: int, order: dict[str, Any]) -> None:
-    """Wait for the end of a fork; where it froze, wake it when the parent says so or has had its time."""
+    """Wait for the end of a fork; if it froze, wake it when the parent says so or has had its time."""
     while True:
         _, status = os.waitpid(process, os.WUNTRACED)
         if not os.WIFSTOPPED(status):

@@ -55,7 +55,7 @@ class MemoryStore:
     """What several handles share.
 
     Attributes:
-        format: the format of the store; None where it was not made yet.
+        format: the format of the store; None if it was not made yet.
         runs: the stored records of each run, by step.
         deleted: the runs that are gone for good.
         reachable: whether calls reach it.

@@ -115,7 +115,7 @@ async def anchor(
     Args:
         store: the store.
         keyring: checks the heads and seals the anchor.
-        after: the anchor that this one follows: where the store contradicts it, none is made.
+        after: the anchor that this one follows; if the store contradicts it, none is made.
         progress: called now and then with the numbers of runs and steps that are done.
 
     Raises:

@@ -104,7 +104,7 @@ class VerifyReport(_Report):
         steps: how many steps were read and are sound by themselves.
         seals: how many steps each key sealed; those without a seal are under the empty name.
         anchored: how many runs the anchor names; None without an anchor.
-        findings: what is wrong; nothing where the store is sound.
+        findings: what is wrong; empty if the store is sound.
         notes: what limits the proof.
     """
 

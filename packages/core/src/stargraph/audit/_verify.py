@@ -69,7 +69,7 @@ async def verify(
                     seen.add(summary.run_id)
                     yield summary
         except CheckpointCorruptedError as error:
-            message = f"{error.message}; runs that are listed after it are looked at only where an anchor names them"
+            message = f"{error.message}; runs that are listed after it are looked at only if an anchor names them"
             findings.append(Finding(kind="listing-unreadable", run_id=error.run_id, message=message))
         for run_id in heads:
             if run_id not in seen:

@@ -249,7 +249,7 @@ class Context:
         return raised if self._questions is None else self._questions.outcome_of(raised)
 
     def detached(self) -> Context:
-        """Return a copy for another process, in which nothing can be asked of the run."""
+        """Return a copy for another process, which can ask nothing of the run."""
         copied = copy.copy(self)
         copied._call_log = copied._questions = None
         return copied

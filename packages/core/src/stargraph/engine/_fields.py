@@ -144,7 +144,7 @@ class ClassField:
         except StateError as error:
             if self.custom is None or error.reason != "wrong-type":
                 raise
-        # What the reducer takes is not said: JSON, as it is.
+        # The reducer does not declare what it takes: JSON, as it is.
         return _through(_ANYTHING, value, path, from_json=from_json)
 
     def reduce(self, old: EncodedValue | None, updates: Sequence[EncodedValue], path: str) -> EncodedValue:

@@ -69,7 +69,7 @@ def migrated(
         tail: the latest checkpoint of the run.
         executor_id: names this executor.
         now: the time of the event.
-        recorded: the state that came of it before, where this is done again.
+        recorded: the state that came of it before, if this is done again.
 
     Raises:
         GraphError: a transform cannot be imported, or a node that is open is not in this graph.
@@ -139,7 +139,7 @@ def _transformed(migration: MigrationSpec, tail: Checkpoint, modules: Modules) -
 
 
 def check_frontier(plan: Plan, tail: Checkpoint) -> None:
-    """Refuse a run whose next node the graph does not have; it may not, where its change was accepted.
+    """Refuse a run whose next node the graph does not have; if the change was accepted, it may not have it.
 
     Args:
         plan: the graph that was loaded.

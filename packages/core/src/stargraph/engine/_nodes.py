@@ -74,7 +74,7 @@ def build_node(spec: NodeSpec, modules: Modules) -> Node:
         raise GraphError(
             f"{owner}: {spec.kind} {fault}",
             reason="wrong-signature",
-            hint=f"A node takes (state) or (state, {CONTEXT_NAME}), where another name for the context is annotated as"
+            hint=f"A node takes (state) or (state, {CONTEXT_NAME}), or another name for the context, annotated as"
             " Context; what else it takes needs a default.",
         ) from None
     return Node(spec, code, function, arguments, retried)

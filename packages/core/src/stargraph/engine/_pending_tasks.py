@@ -94,7 +94,7 @@ class PendingTasks:
             raise StateError(
                 f"rule {fan_out.rule!r} gives {len(items)} items, and gave {fan_out.width} when the map began",
                 reason="map-changed",
-                hint="Go on with the graph that began the map.",
+                hint="Resume with the graph that began the map.",
             )
         return items
 

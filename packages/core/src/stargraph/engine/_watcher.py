@@ -10,7 +10,7 @@ from stargraph.engine._log import RunLog, TakenOver
 from stargraph.errors import StoreUnavailableError
 
 WATCH_SECONDS: Final = 2.0
-"""How often an executor looks at the most, unless it is told otherwise."""
+"""How often an executor looks at most, by default."""
 
 _FIRST_SECONDS: Final = 0.25
 _GROWTH: Final = 1.5

@@ -196,7 +196,7 @@ async def fruitless_resumes(tail: Checkpoint, read_step: ReadStep, most: int) ->
 
 
 async def is_cancel_requested(tail: Checkpoint, read_step: ReadStep) -> bool:
-    """Tell whether a run was to be cancelled, by somebody who did not live to do it; answers may have come since.
+    """Tell whether a cancellation was requested whose requester died first; answers may have come since.
 
     Args:
         tail: the latest checkpoint.

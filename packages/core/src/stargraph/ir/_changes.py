@@ -22,7 +22,7 @@ def definition_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[
         new: the same for the other.
 
     Returns:
-        Sentences such as "rule 'urgent': if was `state.severity >= 4`, is `state.severity >= 3`"; none where
+        Sentences such as "rule 'urgent': if was `state.severity >= 4`, is `state.severity >= 3`"; none if
         the two are equal.
     """
     return (

@@ -165,6 +165,6 @@ def _parts(path: str) -> list[str | int]:
         raise StateError(
             f"{path!r:.200} is not a path into the state",
             reason="bad-path",
-            hint='Write it as in user.scores[3], or user["a key"] where a name has other characters.',
+            hint='Write it as in user.scores[3], or user["a key"] if a name has other characters.',
         )
     return parts

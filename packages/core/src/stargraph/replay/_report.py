@@ -59,7 +59,7 @@ class StepDifference:
 
 @dataclass(frozen=True, slots=True)
 class ReplayReport:
-    """What a replay found; true where no step differs.
+    """What a replay found; true if no step differs.
 
     Attributes:
         run_id: the run.

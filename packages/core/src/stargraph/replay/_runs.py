@@ -135,7 +135,7 @@ async def diff_runs(a: Run, b: Run, *, limit: int = LIMIT) -> RunDiff:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What a step is paired by, and a mark that two steps share in which nothing differs."""
+    """What a step is paired by, and a mark that identical steps share."""
 
     step: int
     event: str

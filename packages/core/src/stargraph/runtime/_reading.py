@@ -122,7 +122,7 @@ async def all_runs(
         raise CheckpointCorruptedError(
             f"the list of runs cannot be read: {str(error).partition(chr(10))[0]}",
             reason="corrupted-record",
-            hint="The checkpoints are not concerned: name runs by their ids. Restore the store from a backup.",
+            hint="Checkpoints are not affected: name runs by their ids. A backup of the store restores the list.",
         ) from None
 
 
@@ -134,7 +134,7 @@ async def find_summary(
     Args:
         store: the store.
         run: any checkpoint of the run, or what the list said before.
-        status: only where a search for this status shows it.
+        status: only if a search for this status shows it.
 
     Returns:
         The summary, or None if the list has none of that graph, start and tags.

@@ -33,7 +33,7 @@ class RunLine(BaseModel):
 
     Attributes:
         head: its last checkpoint.
-        first_step: the lowest step in the file; above 0 where the run was pruned.
+        first_step: the lowest step in the file; above 0 if the run was pruned.
         steps: how many there are.
     """
 
@@ -176,7 +176,7 @@ class LineReader:
                 raise self.refuse(f"a step of the run {checkpoint.run_id!r} is among those of {run.head.run_id!r}")
             lowest = run.first_step if before is None else before.step + 1
             if checkpoint.step < lowest or (before is None and checkpoint.step != lowest):
-                raise self.refuse(f"step {checkpoint.step} is where step {lowest} was expected")
+                raise self.refuse(f"step {lowest} was expected here, and not step {checkpoint.step}")
             if before is not None and checkpoint.step == lowest and checkpoint.previous_digest != before.digest:
                 raise self.refuse(f"step {checkpoint.step} does not follow the step before it")
             before = checkpoint

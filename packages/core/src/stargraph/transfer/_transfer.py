@@ -117,7 +117,7 @@ async def chosen_runs(
 
 
 async def survey(store: Checkpointer, run_id: str, *, keyring: Keyring | None, head: Checkpoint, first: int) -> Extent:
-    """Read a run from a step on to its head, and refuse it where that is damaged.
+    """Read a run from a step on to its head, and refuse it if it is damaged.
 
     Args:
         store: where it is.
@@ -155,7 +155,7 @@ async def survey(store: Checkpointer, run_id: str, *, keyring: Keyring | None, h
 
 
 class BatchWriter:
-    """Appends the steps of one run, some at a time where the store can.
+    """Appends the steps of one run, several at a time if the store can.
 
     Args:
         store: where they go.

@@ -37,7 +37,7 @@ async def _acknowledged(child: Child, least: int) -> dict[int, str]:
 
 
 async def _whole(handle: Handle, run_id: str) -> int:
-    """Expect that a run is a chain without gaps; return its latest step, -1 where it is unknown."""
+    """Expect that a run is a chain without gaps; return its latest step, -1 if it is unknown."""
     latest = await handle.read_latest(run_id)
     if latest is None:
         return -1
@@ -56,7 +56,7 @@ async def _whole(handle: Handle, run_id: str) -> int:
 
 
 async def _still_there(handle: Handle, run_id: str, acked: dict[int, str], what: str) -> None:
-    """Expect every acknowledged step of a run, and at the most one more, as a whole chain."""
+    """Expect every acknowledged step of a run, and at most one more, as a whole chain."""
     for step, digest in acked.items():
         found = await handle.read_at_step(run_id, step)
         if found is None or found.digest != digest:

@@ -107,7 +107,7 @@ async def since_across_offsets(kit: Kit) -> None:
 
 @group.check(
     "limit",
-    "limit is how many runs come at the most; 0 gives none.",
+    "limit is how many runs come at most; 0 gives none.",
     contract="list_runs",
     usual_cause="The limit is ignored, 0 means all, or it is applied before the order or the filter.",
 )

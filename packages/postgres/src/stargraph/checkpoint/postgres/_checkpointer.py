@@ -91,7 +91,7 @@ class PostgresCheckpointer:
         max_connections: connections of this handle at most, in each event loop.
         timeout: seconds until a call gives up, all attempts included.
         group_commit: let checkpoints of several runs share a statement and a commit. Turn it off on engines that
-            spread one table over many servers, where a statement had better stay on one.
+            spread one table over many servers, and a statement had better stay on one.
         prepared_statements: let the server keep plans. None turns that off behind a pooler.
         allow_data_loss: accept a server with `fsync` or `synchronous_commit` off, which may lose checkpoints that it
             has acknowledged.

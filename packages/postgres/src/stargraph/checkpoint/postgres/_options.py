@@ -188,7 +188,7 @@ class ConnectionOptions:
 
 
 def read_dsn(dsn: str) -> ConnectionOptions:
-    """Return what a DSN says, with what its service file says where the DSN does not; reads that file anew.
+    """Return what a DSN says, completed from its service file, which is read anew.
 
     Raises:
         StoreUnavailableError: it is malformed, or asks for what cannot be honoured (`reason="bad-dsn"`). The message
