@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
-from datetime import timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -16,16 +16,21 @@ from stargraph.checkpoint.driver import (
     Diagnosing,
     GroupCommit,
     Lifecycle,
+    PruneRule,
     RecordBases,
+    Requests,
     RetryPolicy,
     SelfTest,
     Tail,
+    await_answer,
     check_bounds,
     check_prune,
     check_step,
     judge_append,
+    microseconds,
     no_store_error,
 )
+from stargraph.checkpoint.protocol import StepRange, Task
 from stargraph.errors import CheckpointError, StoreUnavailableError
 
 # The rules of an append.
@@ -94,6 +99,112 @@ def test_a_bad_prune_is_refused(wrong: dict[str, Any], named: str) -> None:
     right: dict[str, Any] = {"older_than": NOW, "statuses": ("done",), "keep_last": 1, "dry_run": False}
     with pytest.raises(ValueError, match=named):
         check_prune(**right | wrong)
+
+
+def _rule(**given: Any) -> PruneRule:
+    usual: dict[str, Any] = {"older_than": NOW, "statuses": ("done",), "keep_last": 1, "dry_run": False}
+    return check_prune(**usual | given)
+
+
+def test_a_prune_selects_by_the_time_and_the_status_of_the_latest_step() -> None:
+    *_, latest = chain(3)
+    after = latest.timestamp + timedelta(microseconds=1)
+    assert _rule(statuses=("running",), older_than=after).selects(latest)
+    assert not _rule(statuses=("running",), older_than=latest.timestamp).selects(latest)
+    assert not _rule(older_than=after).selects(latest)
+
+
+def test_a_prune_keeps_the_last_steps_and_what_the_run_needs() -> None:
+    *_, latest = chain(9)
+    task = Task(id="t", node="a", since_step=1, calls=(StepRange(first=3, last=4),))
+    needing = following(latest, frontier=(task,))
+    ended = following(latest, status="done")
+    assert _rule(keep_last=2).plan(needing, range(10)) == ([0, 2, 5, 6, 7], 8)
+    assert _rule(keep_last=2).plan(ended, range(10)) == ([0, 1, 2, 3, 4, 5, 6, 7], 8)
+    assert _rule(keep_last=2).plan(needing, [1, 3, 4, 8, 9]) == ([], 8)
+    assert _rule(keep_last=0).plan(needing, range(10)).removed == list(range(10))
+    assert _rule(keep_last=6).plan(needing, range(10)) == ([0, 2], 3)
+    assert _rule(keep_last=99).plan(needing, range(10)) == ([], 0)
+
+
+def test_instants_are_numbers_that_sort_as_they_do() -> None:
+    assert microseconds(datetime(1970, 1, 1, 1, tzinfo=timezone(timedelta(hours=1)))) == 0
+    assert microseconds(datetime(1, 1, 1, tzinfo=UTC)) == -62135596800000000
+    assert microseconds(datetime(9999, 12, 31, 23, 59, 59, 999999, UTC)) == 253402300799999999
+
+
+# Requests that outlive their callers.
+
+
+async def test_a_cancelled_caller_waits_for_the_answer_to_its_request() -> None:
+    answer = asyncio.Event()
+    answered: list[bool] = []
+
+    async def request() -> None:
+        await answer.wait()
+        answered.append(True)
+
+    caller = asyncio.create_task(await_answer(request()))
+    await asyncio.sleep(0)
+    caller.cancel()
+    await asyncio.sleep(0)
+    assert not caller.done()
+    answer.set()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert answered == [True]
+
+
+async def test_a_cancelled_caller_does_not_wait_for_ever() -> None:
+    stopped = asyncio.Event()
+
+    async def request() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    caller = asyncio.create_task(await_answer(request(), timeout=0))
+    await asyncio.sleep(0)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    await asyncio.wait_for(stopped.wait(), 10)
+
+
+async def test_a_request_is_answered_or_fails_as_if_it_were_awaited() -> None:
+    async def answer() -> int:
+        return 7
+
+    async def fail() -> int:
+        raise KeyError("gone")
+
+    requests = Requests()
+    assert await requests.run(answer()) == 7
+    with pytest.raises(KeyError):
+        await requests.run(fail())
+    await requests.drain()
+
+
+async def test_drain_waits_for_every_request_also_one_whose_caller_is_gone() -> None:
+    answer = asyncio.Event()
+    done: list[int] = []
+
+    async def request(number: int) -> None:
+        await answer.wait()
+        done.append(number)
+
+    requests = Requests()
+    callers = [asyncio.create_task(requests.run(request(number))) for number in range(3)]
+    await asyncio.sleep(0)
+    callers[0].cancel()
+    drained = asyncio.create_task(requests.drain())
+    await asyncio.sleep(0)
+    assert not drained.done()
+    answer.set()
+    await drained
+    assert sorted(done) == [0, 1, 2]
+    await asyncio.gather(*callers, return_exceptions=True)
 
 
 # The lifecycle.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, cast
 
@@ -10,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.checkpoints import NOW, following, genesis, rich
 
-from stargraph.checkpoint.driver import RunCursor, check_filters, check_search, in_order, read_only_error
+from stargraph.checkpoint.driver import (
+    RunCursor,
+    check_filters,
+    check_search,
+    in_order,
+    read_only_error,
+    scan_runs,
+)
 from stargraph.checkpoint.protocol import ErrorInfo, RunFilters, RunOrder, RunSummary, Status
 
 RUN = RunSummary.from_checkpoint(rich())
@@ -173,6 +181,51 @@ def test_pages_hold_every_match_once_and_in_order(limit: int, order: RunOrder, s
     by_time = sorted(RUNS, key=lambda run: run.started_at if order == "started" else run.updated_at, reverse=True)
     assert found == [run for run in by_time if status in (None, run.status)]
     assert found == in_order(found, order)
+
+
+class Index:
+    """A store that has its runs in order, and pages that are a little shorter than asked for."""
+
+    def __init__(self) -> None:
+        self.read: list[int] = []
+
+    async def page(self, order: RunOrder, after: RunCursor | None, count: int) -> Sequence[RunSummary]:
+        behind = [run for run in in_order(RUNS, order) if after is None or after.precedes(run)]
+        found = behind[: max(1, count - 1)]
+        self.read.append(len(found))
+        return found
+
+
+@pytest.mark.parametrize("limit", [0, 1, 3, 9, 10, 11])
+@pytest.mark.parametrize("order", ["started", "updated"])
+@pytest.mark.parametrize("filters", [{}, {"status": "done"}, {"graph_id": "other"}, {"since": RUNS[4].started_at}])
+async def test_a_scan_finds_what_a_search_of_everything_finds(limit: int, order: RunOrder, filters: RunFilters) -> None:
+    cursor = None
+    while True:
+        query = check_search(limit=limit, cursor=cursor, order=order, filters=filters)
+        page = await query.scan(Index().page)
+        assert page == query.page(RUNS)
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+
+
+async def test_a_scan_stops_where_nothing_can_match_any_more() -> None:
+    index = Index()
+    newest = in_order(RUNS)[0]
+    found = await check_search(limit=5, cursor=None, order="started", filters={"since": newest.started_at}).scan(
+        index.page
+    )
+    assert found.items == (newest,)
+    assert sum(index.read) < len(RUNS)
+
+
+@pytest.mark.parametrize("page", [1, 2, 500])
+async def test_every_run_is_scanned_once_from_a_place_on(page: int) -> None:
+    ordered = in_order(RUNS, "updated")
+    assert [run async for run in scan_runs(Index().page, "updated", page=page)] == ordered
+    after = RunCursor.after(ordered[3], "updated")
+    assert [run async for run in scan_runs(Index().page, "updated", after, page=page)] == ordered[4:]
 
 
 def test_a_page_of_none_has_no_next() -> None:

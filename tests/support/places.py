@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from stargraph.checkpoint.codec import Codec, encode
-from stargraph.checkpoint.driver import summary_json
+from stargraph.checkpoint.driver import microseconds, summary_json
 from stargraph.checkpoint.postgres import PostgresCheckpointer
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer
 from stargraph.checkpoint.s3 import S3Checkpointer
 from stargraph.checkpoint.s3._frame import pack
 from stargraph.checkpoint.s3._schema import KeyLayout
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
-from stargraph.checkpoint.sqlite._append import microseconds
 from support.postgres_server import any_server
 from support.postgres_target import Records, connection_to
 from support.s3.servers import ACCESS_KEY, SECRET_KEY, fresh_bucket, moto_server, sdk_client

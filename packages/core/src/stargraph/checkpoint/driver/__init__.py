@@ -8,6 +8,7 @@ docs/write-a-driver.md shows how they fit together.
 from stargraph.checkpoint.driver._append_rules import Tail, check_batch, judge_append, needed_steps
 from stargraph.checkpoint.driver._arguments import (
     MAX_STEP,
+    PrunePlan,
     PruneRule,
     StepBounds,
     check_bounds,
@@ -16,8 +17,10 @@ from stargraph.checkpoint.driver._arguments import (
     check_listing,
     check_prune,
     check_step,
+    microseconds,
 )
 from stargraph.checkpoint.driver._capabilities import Diagnosing, Encrypting, ReadOnly, RecordBases, SelfTest
+from stargraph.checkpoint.driver._concurrency import Requests, await_answer
 from stargraph.checkpoint.driver._errors import (
     closed_error,
     forked_error,
@@ -30,12 +33,14 @@ from stargraph.checkpoint.driver._group_commit import GroupCommit
 from stargraph.checkpoint.driver._lifecycle import Lifecycle
 from stargraph.checkpoint.driver._retry import RetryPolicy
 from stargraph.checkpoint.driver._search import (
+    ReadRuns,
     RunCursor,
     RunMatcher,
     RunQuery,
     check_filters,
     check_search,
     in_order,
+    scan_runs,
 )
 from stargraph.checkpoint.driver._summary_rows import summaries_from_json, summary_json
 
@@ -45,9 +50,12 @@ __all__ = [
     "Encrypting",
     "GroupCommit",
     "Lifecycle",
+    "PrunePlan",
     "PruneRule",
     "ReadOnly",
+    "ReadRuns",
     "RecordBases",
+    "Requests",
     "RetryPolicy",
     "RunCursor",
     "RunMatcher",
@@ -55,6 +63,7 @@ __all__ = [
     "SelfTest",
     "StepBounds",
     "Tail",
+    "await_answer",
     "check_batch",
     "check_bounds",
     "check_filters",
@@ -68,11 +77,13 @@ __all__ = [
     "forked_error",
     "in_order",
     "judge_append",
+    "microseconds",
     "needed_steps",
     "no_store_error",
     "not_bootstrapped_error",
     "read_only_error",
     "run_deleted_error",
+    "scan_runs",
     "summaries_from_json",
     "summary_json",
 ]

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple, get_args
 
-from stargraph.checkpoint.protocol._records import Status, as_utc
+from stargraph.checkpoint.driver._append_rules import needed_steps
+from stargraph.checkpoint.protocol._checkpoint import Checkpoint
+from stargraph.checkpoint.protocol._records import ENDED, Status, as_utc
 
 MAX_STEP: Final = 2**53
 """The highest step that a checkpoint can have."""
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND: Final = timedelta(microseconds=1)
 
 _STATUSES: Final[frozenset[str]] = frozenset(get_args(Status))
 
@@ -39,6 +44,43 @@ class PruneRule:
     keep_last: int
     dry_run: bool
     run_id: str | None = None
+
+    def selects(self, latest: Checkpoint) -> bool:
+        """Tell whether a run is one of those that are pruned.
+
+        Args:
+            latest: its latest checkpoint.
+        """
+        return latest.timestamp < self.older_than and latest.status in self.statuses
+
+    def plan(self, latest: Checkpoint, steps: Iterable[int]) -> PrunePlan:
+        """Return what a prune removes from a run that is selected: all but the last steps, and those that it needs.
+
+        Args:
+            latest: its latest checkpoint.
+            steps: the steps that are stored.
+        """
+        stored = sorted(steps)
+        kept = set(stored[-self.keep_last :]) if self.keep_last else set()
+        if kept and latest.status not in ENDED:
+            for needed in needed_steps(latest):
+                kept.update(range(needed.first, needed.last + 1))
+        floor = latest.step
+        while floor - 1 in kept:
+            floor -= 1
+        return PrunePlan([step for step in stored if step not in kept], floor)
+
+
+class PrunePlan(NamedTuple):
+    """What a prune does to one run.
+
+    Attributes:
+        removed: the steps that go, in order; all of them if the run is deleted.
+        floor: the lowest step that a `Tail` then has.
+    """
+
+    removed: list[int]
+    floor: int
 
 
 def check_limit(limit: int) -> None:
@@ -78,6 +120,11 @@ def check_instant(moment: datetime, name: str) -> datetime:
             f"{name} is {moment!r}: give a datetime with its offset, as in datetime(2026, 1, 31, tzinfo=timezone.utc)"
         )
     return as_utc(moment)
+
+
+def microseconds(moment: datetime) -> int:
+    """Return an aware datetime as microseconds since 1970, exactly: numbers that sort as instants do."""
+    return (moment - EPOCH) // MICROSECOND
 
 
 def check_step(step: int) -> bool:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Final, get_args
+from datetime import datetime
+from typing import Final, TypeAlias, get_args
 
 import orjson
 
-from stargraph.checkpoint.driver._arguments import check_instant, check_limit
+from stargraph.checkpoint.driver._arguments import EPOCH, MICROSECOND, check_instant, check_limit, microseconds
 from stargraph.checkpoint.protocol import RunFilters, RunOrder, RunPage, RunSummary, Status, is_run_id
 
 _STATUSES: Final[frozenset[str]] = frozenset(get_args(Status))
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +93,7 @@ class RunCursor:
 
     def encode(self) -> str:
         """Return the text that a caller is given as `next_cursor`."""
-        place = [self.order, (self.moment - _EPOCH) // _MICROSECOND, self.run_id]
+        place = [self.order, microseconds(self.moment), self.run_id]
         return base64.urlsafe_b64encode(orjson.dumps(place)).decode()
 
     @classmethod
@@ -111,9 +109,9 @@ class RunCursor:
         """
         try:
             # Strict: by default, characters that are not of the alphabet are skipped in silence.
-            made_for, microseconds, run_id = orjson.loads(base64.b64decode(text, altchars=b"-_", validate=True))
-            if made_for == order and type(microseconds) is int and is_run_id(run_id):
-                return cls(order, _EPOCH + microseconds * _MICROSECOND, run_id)
+            made_for, moment, run_id = orjson.loads(base64.b64decode(text, altchars=b"-_", validate=True))
+            if made_for == order and type(moment) is int and is_run_id(run_id):
+                return cls(order, EPOCH + moment * MICROSECOND, run_id)
         except (ValueError, TypeError, OverflowError):
             pass
         raise ValueError(f"cursor is {text!r}: give the next_cursor of the page before, in the same order, or None")
@@ -122,6 +120,30 @@ class RunCursor:
         """Tell whether a run comes after this place in the order."""
         moment = moment_of(run, self.order)
         return moment < self.moment or (moment == self.moment and run.run_id > self.run_id)
+
+
+ReadRuns: TypeAlias = Callable[[RunOrder, RunCursor | None, int], Awaitable[Sequence[RunSummary]]]
+"""Reads runs in an order, behind a cursor, about that many; none if there are no more."""
+
+_PAGE: Final = 500
+"""Runs that a scan reads at a time."""
+
+
+async def scan_runs(
+    read: ReadRuns, order: RunOrder = "started", after: RunCursor | None = None, *, page: int = _PAGE
+) -> AsyncIterator[RunSummary]:
+    """Yield the runs of a store in an order, a page at a time.
+
+    Args:
+        read: reads a page.
+        order: which come first.
+        after: where to begin; None for the first run.
+        page: runs that the first page has.
+    """
+    while runs := await read(order, after, page):
+        for run in runs:
+            yield run
+        after, page = RunCursor.after(runs[-1], order), _PAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +172,25 @@ class RunQuery:
             (run for run in runs if self.matcher.matches(run) and (self.cursor is None or self.cursor.precedes(run))),
             self.order,
         )
+        return self.cut(found)
+
+    async def scan(self, read: ReadRuns) -> RunPage:
+        """Return what `search` returns, for a store that has its runs in order but cannot compare what filters ask for.
+
+        Args:
+            read: reads a page of them.
+        """
+        found: list[RunSummary] = []
+        if self.limit == 0:
+            return self.cut(found)
+        oldest = self.matcher.since if self.order == "started" else self.matcher.updated_since
+        async for run in scan_runs(read, self.order, self.cursor, page=min(self.limit + 1, _PAGE)):
+            if oldest is not None and moment_of(run, self.order) < oldest:
+                break
+            if self.matcher.matches(run):
+                found.append(run)
+            if len(found) > self.limit:
+                break
         return self.cut(found)
 
     def cut(self, found: list[RunSummary]) -> RunPage:

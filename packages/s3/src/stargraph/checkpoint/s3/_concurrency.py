@@ -1,4 +1,4 @@
-"""Several requests at once, and one that outlives its caller's cancellation."""
+"""Several requests at once."""
 
 from __future__ import annotations
 
@@ -37,23 +37,3 @@ async def gather(*actions: Coroutine[Any, Any, Result]) -> list[Result]:
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
     return [task.result() for task in tasks]
-
-
-async def await_answer(request: Coroutine[Any, Any, Result]) -> Result:
-    """Return the result of a request; if the caller is cancelled, wait for the answer first, but not for ever.
-
-    A request that is abandoned may be carried out at any later time: what a reader sees would change long after the
-    call that was cancelled.
-    """
-    task = asyncio.ensure_future(request)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        if not task.done():
-            try:
-                await asyncio.wait([task], timeout=CANCEL_SECONDS)
-            finally:
-                task.cancel()
-        if task.done() and not task.cancelled():
-            task.exception()  # looked at, so that nobody reports it as lost
-        raise

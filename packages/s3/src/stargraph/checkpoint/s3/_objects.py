@@ -10,8 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
-from stargraph.checkpoint.driver import RetryPolicy
-from stargraph.checkpoint.s3._concurrency import await_answer, map_each
+from stargraph.checkpoint.driver import RetryPolicy, await_answer
+from stargraph.checkpoint.s3._concurrency import CANCEL_SECONDS, map_each
 from stargraph.errors import StoreUnavailableError
 
 Result = TypeVar("Result")
@@ -167,7 +167,7 @@ class RetryingStore:
 
     async def create(self, key: str, body: bytes | Path) -> str | None:
         """See `ObjectStore`."""
-        return await await_answer(self._repeat(key, lambda: self._store.create(key, body)))
+        return await await_answer(self._repeat(key, lambda: self._store.create(key, body)), timeout=CANCEL_SECONDS)
 
     async def create_empty(self, keys: Sequence[str]) -> None:
         """See `ObjectStore`."""

@@ -5,17 +5,13 @@ from __future__ import annotations
 import functools
 import sqlite3
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from stargraph.checkpoint.codec import Codec, Record
-from stargraph.checkpoint.driver import Tail, judge_append, summary_json
+from stargraph.checkpoint.driver import Tail, judge_append, microseconds, summary_json
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.sqlite._schema import MINUTE, OPEN_RUN, checkpoint_id, deleted_id
 from stargraph.errors import CheckpointCorruptedError
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 _START_RUN: Final = """
 INSERT INTO runs
@@ -61,11 +57,6 @@ LEFT JOIN checkpoints ON checkpoints.id = {checkpoint_id("asked.step")}
 
 _ROW_BYTES: Final = 1024
 """About what an append writes besides its record."""
-
-
-def microseconds(moment: datetime) -> int:
-    """Return an aware datetime as microseconds since 1970, exactly."""
-    return (moment - _EPOCH) // _MICROSECOND
 
 
 class Append:

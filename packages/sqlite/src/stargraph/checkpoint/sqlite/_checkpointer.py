@@ -22,6 +22,7 @@ from stargraph.checkpoint.driver import (
     check_prune,
     check_search,
     check_step,
+    microseconds,
 )
 from stargraph.checkpoint.protocol import (
     PRUNED_BY_DEFAULT,
@@ -45,7 +46,7 @@ from stargraph.checkpoint.protocol import (
     is_run_id,
 )
 from stargraph.checkpoint.sqlite import _prune, _read, _search
-from stargraph.checkpoint.sqlite._append import Append, microseconds
+from stargraph.checkpoint.sqlite._append import Append
 from stargraph.checkpoint.sqlite._connection import OpenStore, ReadOnlyStore, Store
 from stargraph.checkpoint.sqlite._encoder import Encoder
 from stargraph.checkpoint.sqlite._files import StoreFiles

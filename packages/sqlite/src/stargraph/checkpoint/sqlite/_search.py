@@ -6,9 +6,8 @@ import sqlite3
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from stargraph.checkpoint.driver import RunMatcher, RunQuery, summaries_from_json
+from stargraph.checkpoint.driver import RunMatcher, RunQuery, microseconds, summaries_from_json
 from stargraph.checkpoint.protocol import RunOrder, RunPage, RunSummary, Status
-from stargraph.checkpoint.sqlite._append import microseconds
 from stargraph.checkpoint.sqlite._schema import MINUTE
 
 _MAX_INTEGER: Final = 2**63 - 1
