@@ -1,0 +1,108 @@
+"""The scripts of the Valkey driver. The server runs each of them alone, so that whatever one does is atomic.
+
+All keys of a store have its prefix, KEYS[1].
+
+    PREFIX:format             the format of the store
+    PREFIX:run:RUN            hash: step, digest, status, floor, and the run's members of the two indexes
+    PREFIX:records:RUN        hash: step -> record
+    PREFIX:digests:RUN        hash: step -> digest
+    PREFIX:summaries          hash: run -> summary
+    PREFIX:started, :updated  sorted sets whose members sort as lists do: the newest first, ties by run id
+"""
+
+from typing import Final
+
+LIBRARY: Final = """
+local prefix = KEYS[1]
+local ended = {done = true, cancelled = true, moved = true}
+local function run_key(run) return prefix .. ':run:' .. run end
+local function records_key(run) return prefix .. ':records:' .. run end
+local function digests_key(run) return prefix .. ':digests:' .. run end
+local function forget(run)
+    local places = redis.call('HMGET', run_key(run), 'started', 'updated')
+    if places[1] then redis.call('ZREM', prefix .. ':started', places[1]) end
+    if places[2] then redis.call('ZREM', prefix .. ':updated', places[2]) end
+    redis.call('HDEL', prefix .. ':summaries', run)
+    redis.call('DEL', run_key(run))
+    redis.call('HSET', run_key(run), 'status', 'deleted')
+    redis.call('UNLINK', records_key(run), digests_key(run))
+end
+"""
+
+# Appends steps up to the first that does not fit, and returns how many are there, with what the store has of that one.
+APPEND: Final = """
+local run = ARGV[1]
+for i = 2, #ARGV, 9 do
+    local step, before, digest, previous, status = unpack(ARGV, i, i + 4)
+    local stored = redis.call('HGET', digests_key(run), step)
+    local tail = redis.call('HMGET', run_key(run), 'step', 'digest', 'status', 'floor', 'updated')
+    local fits = tail[1] == before and tail[2] == previous and not ended[tail[3]]
+    if not tail[3] then fits = step == '0' end
+    if stored ~= digest then
+        if stored or not fits then return {(i - 2) / 9, stored, tail[1], tail[2], tail[3], tail[4]} end
+        local started, updated, summary, record = unpack(ARGV, i + 5, i + 8)
+        redis.call('HSET', records_key(run), step, record)
+        redis.call('HSET', digests_key(run), step, digest)
+        redis.call('HSET', run_key(run), 'step', step, 'digest', digest, 'status', status, 'updated', updated)
+        redis.call('HSET', prefix .. ':summaries', run, summary)
+        if step == '0' then
+            redis.call('HSET', run_key(run), 'floor', 0, 'started', started)
+            redis.call('ZADD', prefix .. ':started', 0, started)
+        end
+        if tail[5] then redis.call('ZREM', prefix .. ':updated', tail[5]) end
+        redis.call('ZADD', prefix .. ':updated', 0, updated)
+    end
+end
+return {(#ARGV - 1) / 9}
+"""
+
+LATEST: Final = """
+local step = redis.call('HGET', run_key(ARGV[1]), 'step')
+return step and {step, redis.call('HGET', records_key(ARGV[1]), step)}
+"""
+
+STEPS: Final = "return redis.call('HKEYS', digests_key(ARGV[1]))"
+
+RECORDS: Final = """
+local run = table.remove(ARGV, 1)
+return {redis.call('HMGET', digests_key(run), unpack(ARGV)), redis.call('HMGET', records_key(run), unpack(ARGV))}
+"""
+
+PAGE: Final = """
+local found = redis.call('ZRANGEBYLEX', prefix .. ':' .. ARGV[1], ARGV[2], '+', 'LIMIT', 0, ARGV[3])
+if #found == 0 then return {{}, {}} end
+for i, member in ipairs(found) do found[i] = string.sub(member, 20) end
+return {found, redis.call('HMGET', prefix .. ':summaries', unpack(found))}
+"""
+
+DELETE: Final = """
+if not redis.call('HGET', run_key(ARGV[1]), 'step') then return 0 end
+forget(ARGV[1])
+return 1
+"""
+
+# Removes steps of a run, or the run, if nobody has written to it since it was judged. A child run stays as long as its
+# parent is there and has not ended: that may still have to read how the child ended.
+PRUNE: Final = """
+local run, digest, floor, parent, remove = unpack(ARGV, 1, 5)
+if redis.call('HGET', run_key(run), 'digest') ~= digest then return 0 end
+if floor == '' then
+    local awaiting = parent ~= '' and redis.call('HGET', run_key(parent), 'status')
+    if awaiting and awaiting ~= 'deleted' and not ended[awaiting] then return 0 end
+    local gone = redis.call('HLEN', digests_key(run))
+    if remove == '1' then forget(run) end
+    return gone
+end
+local gone = 0
+for i = 6, #ARGV do gone = gone + redis.call('HEXISTS', digests_key(run), ARGV[i]) end
+if remove == '1' then
+    for i = 6, #ARGV do
+        redis.call('HDEL', digests_key(run), ARGV[i])
+        redis.call('HDEL', records_key(run), ARGV[i])
+    end
+    if tonumber(floor) > tonumber(redis.call('HGET', run_key(run), 'floor')) then
+        redis.call('HSET', run_key(run), 'floor', floor)
+    end
+end
+return gone
+"""
