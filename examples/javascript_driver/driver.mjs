@@ -1,13 +1,13 @@
 // A checkpoint driver in JavaScript, with a file for each step. It speaks the driver protocol over
 // stdio (docs/driver-protocol.md) and shows that a driver needs no Python. Run it with the conformance kit.
-import { createHash } from "node:crypto";
 import { closeSync, existsSync, fsyncSync, linkSync, mkdirSync, openSync, readFileSync, readdirSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { digestOf, parse, sha256 } from "./digest.mjs";
 
 const PROTOCOL = 1;
 const FORMAT = "stargraph-js 1\n";
-const ENDED = ["done", "cancelled"];
+const ENDED = ["done", "cancelled", "moved"];
 let drafts = 0;
 
 class Refusal extends Error {
@@ -16,89 +16,9 @@ class Refusal extends Error {
   }
 }
 
-// JSON whose numbers keep their text: to JavaScript 1.0 is 1, and to the digest it is not.
-class Parser {
-  constructor(text) {
-    this.text = text;
-    this.at = 0;
-  }
-  value() {
-    const c = this.text[this.at];
-    if (c === "{") return this.members();
-    if (c === "[") return this.items();
-    if (c === '"') return { text: this.string() };
-    const token = /[^,\]}]+/y;
-    token.lastIndex = this.at;
-    const found = token.exec(this.text)?.[0] ?? "";
-    if (!/^(null|true|false|-?\d[\d.eE+-]*)$/.test(found)) throw new SyntaxError("a value is missing");
-    this.at += found.length;
-    if (/[a-z]{4}/.test(found)) return { word: found };
-    return /[.eE]/.test(found) ? { float: found } : { integer: found };
-  }
-  string() {
-    const start = this.at++;
-    while (this.text[this.at] !== '"') {
-      this.at += this.text[this.at] === "\\" ? 2 : 1;
-      if (this.at >= this.text.length) throw new SyntaxError("a text does not end");
-    }
-    return JSON.parse(this.text.slice(start, ++this.at));
-  }
-  items() {
-    const found = [];
-    for (this.at++; this.text[this.at] !== "]"; this.at += this.text[this.at] === "," ? 1 : 0) found.push(this.value());
-    this.at++;
-    return { items: found };
-  }
-  members() {
-    const found = new Map();
-    for (this.at++; this.text[this.at] !== "}"; this.at += this.text[this.at] === "," ? 1 : 0) {
-      const key = this.string();
-      this.at++; // the colon
-      found.set(key, this.value());
-    }
-    this.at++;
-    return { members: found };
-  }
-}
-
-function float(text) {
-  const value = Number(text);
-  if (value === 0) return Object.is(value, -0) ? "-0.0" : "0.0";
-  const [, sign, first, rest = "", exponent] = /^(-?)(\d)(?:\.(\d+))?e([+-]\d+)$/.exec(value.toExponential());
-  const [digits, x] = [first + rest, Number(exponent)];
-  if (x < -5 || x >= 16) return `${sign}${first}${rest && "."}${rest}e${x < 0 ? "-" : "+"}${Math.abs(x)}`;
-  if (x < 0) return `${sign}0.${"0".repeat(-x - 1)}${digits}`;
-  const whole = digits.padEnd(x + 1, "0");
-  return `${sign}${whole.slice(0, x + 1)}.${whole.slice(x + 1) || "0"}`;
-}
-
-const inUtf8 = ([a], [b]) => Buffer.compare(Buffer.from(a), Buffer.from(b));
-// The canonical bytes of docs/digest.md. JSON.stringify escapes as they do, but for lone surrogates, which are no text.
-function canonical(node) {
-  if (node.word) return node.word;
-  if (node.integer) return BigInt(node.integer).toString();
-  if (node.float) return float(node.float);
-  if (node.text !== undefined) return JSON.stringify(node.text);
-  if (node.items) return `[${node.items.map(canonical).join(",")}]`;
-  const members = [...node.members].sort(inUtf8).map(([key, value]) => `${JSON.stringify(key)}:${canonical(value)}`);
-  return `{${members.join(",")}}`;
-}
-
-const sha256 = (text) => createHash("sha256").update(text).digest("hex");
-function perField(node) {
-  if (!node.members) return node;
-  return { members: new Map([...node.members].map(([key, value]) => [key, { text: sha256(canonical(value)) }])) };
-}
-
-function digestOf(text) {
-  const parser = new Parser(text);
-  const { members } = parser.value();
-  if (parser.at !== text.length) throw new SyntaxError("there is more than one value");
-  const digest = members.get("digest").text;
-  for (const name of ["digest", "seal"]) members.delete(name);
-  for (const name of ["state", "update"]) members.set(name, perField(members.get(name)));
-  members.set("form", { integer: "2" });
-  return [digest, sha256(canonical({ members }))];
+function digests(text) {
+  const checkpoint = parse(text);
+  return [checkpoint.members.get("digest").text, digestOf(checkpoint)];
 }
 
 // Write a file so that it is on the disk once this returns.
@@ -155,7 +75,7 @@ class Store {
   write({ checkpoint }) {
     const { run_id, step, previous_digest } = checkpoint;
     const at = { run_id, step };
-    const [stated, actual] = digestOf(checkpoint.text);
+    const [stated, actual] = digests(checkpoint.text);
     if (stated !== actual) throw new Refusal("CheckpointError", "invalid-checkpoint", "the digest does not fit", at);
     const stored = this.record(this.run(run_id), step);
     if (stored) return this.settle(stored, checkpoint);
@@ -193,7 +113,7 @@ class Store {
     }
     try {
       const found = JSON.parse(text);
-      const [stated, actual] = digestOf(found.text);
+      const [stated, actual] = digests(found.text);
       const fits = found.step === step && this.run(found.run_id) === folder && stated === actual;
       if (fits && stated === found.digest) return found;
     } catch {

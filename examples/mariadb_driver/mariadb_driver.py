@@ -380,7 +380,7 @@ class MariaDBCheckpointer:
         plan = rule.plan(latest, [step for (step,) in await cursor.fetchall()])
         if plan.removed and not rule.dry_run:
             await cursor.execute(RAISE_FLOOR, (plan.floor, run_id))
-            await cursor.execute(REMOVE_STEPS, (run_id, plan.removed))
+            await cursor.execute(REMOVE_STEPS, (run_id, tuple(plan.removed)))
         return len(plan.removed)
 
     async def _decode(self, run_id: str, step: int, record: bytes | None) -> Checkpoint:

@@ -16,7 +16,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-from stargraph.checkpoint.conformance._capabilities import Capability
+from stargraph.checkpoint.conformance._capabilities import HOOKS, Capability, hook_name
 from stargraph.checkpoint.conformance._target import Target, fresh_directory
 from stargraph.checkpoint.conformance._wire import (
     PROTOCOL,
@@ -312,11 +312,12 @@ def stdio_target(
         capabilities: what it has beside the required methods.
         location: makes a fresh place for a store.
         processes: whether two processes can open one location.
-        options: further fields of `Target`.
+        options: further fields of `Target`; a hook declares its capability.
     """
     parts = tuple(_PARTS[name] for name in sorted(capabilities) if name in _PARTS) or (StdioCheckpointer,)
     kind: type[StdioCheckpointer] = type("StdioCheckpointer", parts, {"__doc__": "A driver in another process."})
     process = DriverProcess(command)
+    hooks = {hook for hook in HOOKS if options.get(hook_name(hook)) is not None}
 
     def versions() -> dict[str, str]:
         hello = process.hello()
@@ -325,7 +326,7 @@ def stdio_target(
     return Target(
         open=lambda where: kind(process, where),
         location=location,
-        capabilities=frozenset(capabilities),
+        capabilities=frozenset(capabilities) | hooks,
         processes=processes,
         versions=options.pop("versions", versions),
         **options,
