@@ -98,11 +98,17 @@ async def export(tmp_path: Path) -> bytes:
     seal = Keyring.parse(KEYS).seal
     full = rich()
     other = genesis(run_id="other", parent_run_id="run-1", parent_step=0, origin="subgraph")
-    pruned = chain(6, run_id="pruned")
+    first, pruned = chain(9), chain(6, run_id="pruned")
     pruned.append(following(pruned[-1], status="done"))
     file = io.BytesIO()
     async with SQLiteCheckpointer(tmp_path / "runs.sqlite") as store:
-        for checkpoint in [*chain(9), genesis(run_id="deep", state=dict(full.fresh_state())), other, *pruned]:
+        for checkpoint in [
+            *first,
+            following(first[-1], key="k-1"),
+            genesis(run_id="deep", state=dict(full.fresh_state())),
+            other,
+            *pruned,
+        ]:
             await store.write(seal(checkpoint))
         report = await store.prune(older_than=following(pruned[-1]).timestamp, keep_last=2)
         assert report.runs == 1
@@ -123,7 +129,7 @@ def verified(data: bytes, folder: Path, keys: str | None = None) -> tuple[int, s
 
 
 def test_an_export_is_verified_with_and_without_its_seals(export: bytes, tmp_path: Path) -> None:
-    told = "4 runs, 13 checkpoints: whole, and as they were written\n"
+    told = "4 runs, 14 checkpoints: whole, and as they were written\n"
     assert verified(export, tmp_path) == (0, told)
     assert verified(export, tmp_path, KEYS) == (0, told)
     code, said = verified(export, tmp_path, KEYS.upper())

@@ -59,22 +59,17 @@ def checkpoint_from_wire(text: object, run_id: str, step: int | None = None) -> 
     """Return the checkpoint of a text that a driver gave for a run, and for a step of it.
 
     Raises:
-        CheckpointCorruptedError: it is not the text of a checkpoint, or of another one than was asked for.
+        ForeignError: it is not the text of a checkpoint, or of another one than was asked for. A driver that finds that
+            raises CheckpointCorruptedError itself.
     """
     if text is None:
         return None
     try:
         found = Checkpoint.model_validate_json(str(text))
     except (ValueError, CheckpointError) as error:
-        raise CheckpointCorruptedError(
-            f"run {run_id!r}: what the driver gave is no checkpoint: {error}", reason="corrupted-record", run_id=run_id
-        ) from error
+        raise ForeignError(f"run {run_id!r}: what the driver gave is no checkpoint: {error}") from error
     if found.run_id != run_id or (step is not None and found.step != step):
-        raise CheckpointCorruptedError(
-            f"run {run_id!r}: the driver gave step {found.step} of run {found.run_id!r}",
-            reason="corrupted-record",
-            run_id=run_id,
-        )
+        raise ForeignError(f"run {run_id!r}: the driver gave step {found.step} of run {found.run_id!r}")
     return found
 
 
