@@ -240,7 +240,7 @@ def test_a_bad_call_is_an_object_of_json_too(folder: Folder, case: str, flag: st
     ("words", "message", "hint"),
     [
         (("runs", "--limit", "abc"), "--limit is not a valid integer", "`stargraph runs --help` shows what it takes."),
-        (("inspect",), "RUN_ID is missing", "`stargraph inspect --help` shows what it takes."),
+        (("cancel",), "RUN_ID is missing", "`stargraph cancel --help` shows what it takes."),
         (("respond", "r"), "--value is missing", "`stargraph respond --help` shows what it takes."),
         (("run", "g.yaml", "--xyzzy"), "there is no option --xyzzy", "`stargraph run --help` shows what it takes."),
         (("run", "g.yaml", "--checkpiont", "x"), "there is no option --checkpiont", "Did you mean --checkpoint?"),

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, computed_field
 from support import gated_nodes, nodes
 from support.graphs import PATH, graph
 from support.memory import MemoryCheckpointer
+from support.runs import stored
 
 
 @pytest.mark.parametrize("node", ["ask_with_a_date", "ask_a_number", "exhausted"])
@@ -88,7 +89,7 @@ async def test_a_strict_class_with_a_date_and_a_computed_field(
     run = await graph(text).start(checkpointer=store, run_id="r", inputs={"at": at})
     summary = await run.start()
     assert summary.status == "done", summary.error
-    assert run.state == {"at": "2026-01-31T00:00:00Z", "net": 3}
+    assert stored(run) == {"at": "2026-01-31T00:00:00Z", "net": 3}
 
 
 async def test_a_map_over_what_is_not_json_is_refused(store: MemoryCheckpointer) -> None:

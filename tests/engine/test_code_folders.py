@@ -134,7 +134,7 @@ async def test_everything_that_a_graph_names_is_found_beside_it(store: MemoryChe
     run = await ran(Graph.from_file(file), store)
     assert run.summary is not None
     assert run.summary.status == "done", run.summary.error
-    assert run.state == {"items": [{"name": "a", "next": {"name": "b", "next": None}}], "tries": 2}
+    assert run.summary.stored_state == {"items": [{"name": "a", "next": {"name": "b", "next": None}}], "tries": 2}
 
 
 async def test_a_moved_folder_has_the_same_hashes_and_records(store: MemoryCheckpointer, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ async def answered(run: Run, store: MemoryCheckpointer, summary: RunSummary) -> 
         summary = await run.resume()
     assert summary.status == "done", summary.error
     assert run.state is not None
-    return run.state
+    return dict(run.state)
 
 
 @settings(max_examples=60, deadline=None)

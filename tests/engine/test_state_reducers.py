@@ -12,6 +12,7 @@ from support import reduced_states as kinds
 from support.graphs import graph
 from support.memory import MemoryCheckpointer
 from support.reduced_states import SEEN, UPDATES, Item
+from support.runs import stored
 
 from stargraph.errors import GraphError, HashMismatchError
 from stargraph.graph import Graph, Run, add, append, merge, replace
@@ -88,15 +89,14 @@ async def test_dataclasses_and_typed_dicts_declare_them_too(
     run = await ran(graph_of(kind, monkeypatch), store, {"notes": ["a"], "items": item}, {"notes": ["b"]})
     assert run.summary is not None
     assert run.summary.status == "done", run.summary.error
-    assert run.state == {"notes": ["a", "b"], "items": [{"name": "a", "price": "1"}]}
+    assert stored(run) == {"notes": ["a", "b"], "items": [{"name": "a", "price": "1"}]}
 
 
 async def test_branches_meet_in_a_declared_reducer(store: MemoryCheckpointer, monkeypatch: pytest.MonkeyPatch) -> None:
     rules = 'rules: [{id: r, when: {node: a}, then: [{kind: map, over: "[1, 2]", target: b, join: c}]}]'
     updates: list[dict[str, Any]] = [{}, {"total": Decimal("0.10")}, {"total": Decimal("0.20")}]
     run = await ran(graph_of(kinds.ModelState, monkeypatch, rules=rules), store, *updates)
-    assert run.state is not None
-    assert run.state["total"] == "0.40"
+    assert stored(run)["total"] == "0.40"
 
 
 async def test_a_list_that_grows_too_long_is_refused_and_the_run_can_go_on(
@@ -109,13 +109,12 @@ async def test_a_list_that_grows_too_long_is_refused_and_the_run_can_go_on(
     assert "at most 3 items" in run.summary.error.message
     UPDATES.append({"few": [3]})
     assert (await run.resume()).status == "done"
-    assert run.state is not None
-    assert run.state["few"] == [1, 2, 3]
+    assert stored(run)["few"] == [1, 2, 3]
 
 
 async def test_what_a_reducer_makes_is_validated(store: MemoryCheckpointer, monkeypatch: pytest.MonkeyPatch) -> None:
     run = await ran(graph_of(kinds.Deduplicating, monkeypatch), store, {"notes": ["a", "b"]}, {"notes": ["b", "c"]})
-    assert run.state == {"notes": ["a", "b", "c"]}
+    assert stored(run) == {"notes": ["a", "b", "c"]}
     assert SEEN[-1].notes == ["a", "b", "c"]
 
 
@@ -155,7 +154,7 @@ async def test_a_field_that_came_later_is_there_for_nodes_and_rules(
     assert len(SEEN) == 2
     assert (SEEN[0].text, SEEN[0].level) == ("urgent", 7)
     assert SEEN[0].key == SEEN[1].key
-    assert later.state == {"text": "urgent", "level": 7, "key": str(SEEN[0].key)}
+    assert stored(later) == {"text": "urgent", "level": 7, "key": str(SEEN[0].key)}
     UPDATES.append({})
     report = await later.replay()
     assert report.differences == (), report.lines()

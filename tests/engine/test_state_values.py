@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from support import state_kinds
 from support.graphs import graph
+from support.runs import stored
 from support.state_kinds import ALIASED, HOLD, LOSE, LOWERING, PUT, REFUSED, SEEN
 
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
@@ -66,7 +67,7 @@ async def test_what_a_class_can_hold_comes_back(
     assert report.differences == ()
     fork = await run.fork(1)
     assert (await fork.start()).status == "done"
-    assert fork.state == run.state
+    assert stored(fork) == stored(run)
 
 
 @pytest.mark.parametrize("case", LOSE)
@@ -110,8 +111,7 @@ async def test_rules_see_what_nodes_see(case: str, disk: SQLiteCheckpointer, mon
     assert run.summary is not None
     assert run.summary.status == "done", run.summary.error
     assert [value_in(state) for state in SEEN] == ["first", "urgent"]
-    assert run.state is not None
-    assert run.state["value"] == "urgent"
+    assert stored(run)["value"] == "urgent"
     assert (await run.replay()).differences == ()
 
 
@@ -135,7 +135,7 @@ async def test_inputs_and_updates_go_by_names_and_aliases(
     assert run.summary is not None
     assert run.summary.status == "done", run.summary.error
     assert [state.the_value for state in SEEN] == ["first", "second"]
-    assert run.state == {"the_value": "second", "n": 0}
+    assert stored(run) == {"the_value": "second", "n": 0}
 
 
 @pytest.mark.parametrize("kind", [state_kinds.FrozenState, state_kinds.SlottedState, state_kinds.DictState])
@@ -146,14 +146,13 @@ async def test_a_state_can_be_returned_as_it_is(
     run = await ran(graph_of(kind, monkeypatch, "put", "back"), disk, {"n": 1})
     assert run.summary is not None
     assert run.summary.status == "done", run.summary.error
-    assert run.state == {"value": "x", "n": 2}
+    assert stored(run) == {"value": "x", "n": 2}
     assert type(SEEN[-1]) is (dict if kind is state_kinds.DictState else kind)
 
 
 async def test_a_field_serializer_and_json_text_hold(disk: SQLiteCheckpointer, monkeypatch: pytest.MonkeyPatch) -> None:
     run = await ran(graph_of(state_kinds.SerializedState, monkeypatch, "look"), disk)
-    assert run.state is not None
-    assert run.state["value"] == "2026-03-28 09:00:00.123456+00:00"
+    assert stored(run)["value"] == "2026-03-28 09:00:00.123456+00:00"
     assert SEEN[0].value == state_kinds.AT
 
 

@@ -33,7 +33,7 @@ async def test_cancelled_two_hundred_times(tmp_path: Path) -> None:
             work = asyncio.create_task(run.start())
             await asyncio.sleep(rng.random() * length)
             work.cancel()
-            (outcome,) = await asyncio.gather(work, return_exceptions=True)
+            outcome = (await asyncio.gather(work, return_exceptions=True))[0]
             cancelled += isinstance(outcome, asyncio.CancelledError)
             log = [checkpoint async for checkpoint in store.history(run_id)]
             assert [checkpoint.step for checkpoint in log] == list(range(len(log)))

@@ -49,10 +49,9 @@ async def checked(
     if report.differences:
         print(f"{case}: {report.lines()}")
     stored = await store.read_latest(run_id)
-    fork = await run.fork(1)
-    await fork.start()
-    if stored is None or fork.state != stored.state:
-        print(f"{case}: the fork ended with {fork.state}")
+    ended = await (await run.fork(1)).start()
+    if stored is None or ended.stored_state != stored.state:
+        print(f"{case}: the fork ended with {ended.stored_state}")
 
 
 async def main(mode: str, file: str) -> None:

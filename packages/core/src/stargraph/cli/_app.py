@@ -33,6 +33,7 @@ from stargraph.cli._run import run
 from stargraph.cli._runs import runs
 from stargraph.cli._secrets import hide_secrets, protect
 from stargraph.cli._streams import open_missing_streams, safe_streams
+from stargraph.cli._validate import validate
 from stargraph.cli._verify import anchor, verify
 
 
@@ -166,6 +167,7 @@ app.command(short_help="Remove the earlier steps of old runs.")(prune)
 app.command(short_help="Remove runs for good.")(delete)
 app.command(short_help="Replay a run and compare, or fork it with changes.", epilog=EXIT_CODES)(replay)
 app.command(short_help="Draw a graph as a Mermaid flowchart.")(graph)
+app.command(short_help="Check a graph without running it.")(validate)
 app.command(short_help="Print the JSON Schema of a graph file.")(schema)
 app.command(short_help="List the installed drivers.")(drivers)
 app.command(short_help="Make a store, or bring it to the current format.")(migrate)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from stargraph.cli._options import GraphArgument
 
 
 def graph(graph: GraphArgument) -> None:
     """Draw GRAPH as a Mermaid flowchart, for Markdown pages and editors that show those."""
     from stargraph.cli._output import print_lines
-    from stargraph.engine import Expression
-    from stargraph.ir import draw_graph, load_graph
+    from stargraph.graph import load_document
+    from stargraph.ir import draw_graph
 
-    print_lines([draw_graph(load_graph(graph, compile_expression=Expression)).rstrip("\n")])
+    print_lines([draw_graph(load_document(graph, code=(Path.cwd(),))).rstrip("\n")])
 
 
 def schema() -> None:

@@ -46,13 +46,13 @@ def load(graph_file: str) -> Graph:
     """Load a graph; its nodes may be in the current directory or beside the file.
 
     Args:
-        graph_file: the file.
+        graph_file: the graph, as the user named it.
 
     Raises:
         GraphError: it cannot be loaded.
     """
     try:
-        return Graph.from_file(graph_file, integrity_key=keyring(), code=(Path.cwd(),))
+        return Graph.load(graph_file, integrity_key=keyring(), code=(Path.cwd(),))
     except SystemExit as end:
         raise GraphError(
             f"importing the code of the graph ended in sys.exit({end.code!r})",
@@ -78,7 +78,7 @@ def execute(
     Args:
         prepare: loads the graph and returns it, with what makes the run.
         act: starts or resumes the run.
-        graph_file: the graph's file, as the user named it.
+        graph_file: the graph, as the user named it.
         store: holds the run.
         access: whether the store may be made.
         as_json: print the outcome as JSON.
@@ -201,7 +201,7 @@ class Execution:
 
     Args:
         graph: the graph.
-        graph_file: its file, as the user named it.
+        graph_file: the graph, as the user named it.
         store: holds the run.
         display: shows what happens.
     """

@@ -26,7 +26,7 @@ class _NotJson(ValueError):
     """The text is almost JSON: it says what JSON cannot say."""
 
 
-def read_inputs(graph: Graph, pairs: Iterable[str], file: str | None) -> dict[str, JsonValue]:
+def read_inputs(graph: Graph, pairs: Iterable[str], file: str | None, *, complete: bool = True) -> dict[str, JsonValue]:
     """Return the inputs of a run.
 
     The text of a `str` field is taken as it is. Any other field takes JSON, or the text itself if only
@@ -36,6 +36,7 @@ def read_inputs(graph: Graph, pairs: Iterable[str], file: str | None) -> dict[st
         graph: the graph, whose state says what is expected.
         pairs: `name=value` each; they win over the file.
         file: a YAML or JSON file with a mapping; `-` reads stdin.
+        complete: whether every value that a run needs must be there; a run that is resumed has them.
 
     Raises:
         StateError: a value does not fit, or is missing.
@@ -45,8 +46,8 @@ def read_inputs(graph: Graph, pairs: Iterable[str], file: str | None) -> dict[st
     spec = graph.state
     for name, text in split_pairs(pairs, "-i").items():
         inputs[name] = typed(graph, spec, name, text)
-    # Before a store is made for a run that cannot start.
-    spec.initial(inputs)
+    if complete:  # before a store is made for a run that cannot start
+        spec.initial(inputs)
     return inputs
 
 

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from stargraph.cli._options import DEFAULT_CHECKPOINT, CheckpointOption, JsonOption, KeysOption, RunIdArgument
+from stargraph.cli._options import (
+    DEFAULT_CHECKPOINT,
+    LATEST,
+    CheckpointOption,
+    JsonOption,
+    KeysOption,
+    LatestRunArgument,
+)
 from stargraph.cli._output import (
     clean,
     one_line,
@@ -46,7 +53,7 @@ _LONGEST_WAIT: Final = 2.0
 
 
 def inspect(
-    run_id: RunIdArgument,
+    run_id: LatestRunArgument = LATEST,
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
     encryption_keys: KeysOption = None,
     step: Annotated[

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from stargraph.cli._keys import KeyFile
 from stargraph.errors import StargraphError
+
+LATEST: Final = "latest"
+"""The word for the run that started last."""
 
 DEFAULT_CHECKPOINT: Final = "./.stargraph/run.sqlite"
 """The store if none is named."""
@@ -127,7 +131,10 @@ EventsOption = Annotated[
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print the outcome alone.")]
 TagOption = Annotated[list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="A tag; repeatable.")]
-GraphArgument = Annotated[str, typer.Argument(metavar="GRAPH", help="The graph's file, YAML or JSON.")]
+GRAPH_HELP: Final = "The graph: graph.yaml, file.py:attribute or module:attribute."
+
+GraphArgument = Annotated[str, typer.Argument(metavar="GRAPH", help=GRAPH_HELP)]
+GraphAfterRunArgument = Annotated[str | None, typer.Argument(metavar="GRAPH", help=GRAPH_HELP, show_default=False)]
 RunIdsArgument = Annotated[
     list[str] | None, typer.Argument(metavar="RUN_ID", help=f"The runs: {_RUN_ID_HELP}", show_default=False)
 ]
@@ -140,6 +147,13 @@ ChildrenOption = Annotated[
     bool, typer.Option("--children/--no-children", help="Take the child runs of the named runs along.")
 ]
 RunIdArgument = Annotated[str, typer.Argument(metavar="RUN_ID", help=f"The run: {_RUN_ID_HELP}")]
+LatestRunArgument = Annotated[
+    str,
+    typer.Argument(metavar="[RUN_ID]", help=f"The run: {_RUN_ID_HELP} The latest if not given.", show_default=False),
+]
+RunBeforeGraphArgument = Annotated[
+    str, typer.Argument(metavar="[RUN_ID]", help=f"The run: {_RUN_ID_HELP} The latest of GRAPH if not given.")
+]
 AllowEffectsOption = Annotated[
     bool,
     typer.Option("--allow-effects", help="In a fork, also make calls that are marked as not to be repeated."),
@@ -151,3 +165,24 @@ DurabilityOption = Annotated[
         " or when the run stops (exit)."
     ),
 ]
+
+
+def run_and_graph(first: str, second: str | None) -> tuple[str, str]:
+    """Return the run and the graph of `[RUN_ID] GRAPH`; a single argument is the graph.
+
+    Args:
+        first: the first argument.
+        second: the second one, or None.
+
+    Raises:
+        StargraphError: the single argument is no graph.
+    """
+    if second is not None:
+        return first, second
+    if ":" not in first and not first.endswith(".py") and not Path(first).is_file() and "." not in first:
+        raise StargraphError(
+            f"GRAPH is missing, and {first!r} names no graph",
+            reason="usage",
+            hint="Write the run before the graph, as in: stargraph resume RUN_ID graph.yaml",
+        )
+    return LATEST, first

@@ -15,12 +15,13 @@ from stargraph.cli._options import (
     AcceptName,
     AllowEffectsOption,
     CheckpointOption,
-    GraphArgument,
+    GraphAfterRunArgument,
     JsonOption,
     KeysOption,
     QuietOption,
-    RunIdArgument,
+    RunBeforeGraphArgument,
     TagOption,
+    run_and_graph,
 )
 from stargraph.cli._output import clean, print_json, print_lines
 from stargraph.errors import StargraphError
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 
 
 def replay(
-    run_id: RunIdArgument,
-    graph: GraphArgument,
+    run_id: RunBeforeGraphArgument,
+    graph: GraphAfterRunArgument = None,
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
     encryption_keys: KeysOption = None,
     from_step: Annotated[int | None, typer.Option(metavar="N", min=0, help="Start after this step of the run.")] = None,
@@ -65,8 +66,9 @@ def replay(
     from stargraph.cli._execution import load
     from stargraph.cli._store import StoreRef
 
+    run_id, target = run_and_graph(run_id, graph)
     store = StoreRef(checkpoint, encryption_keys)
-    loaded = load(graph)
+    loaded = load(target)
     accepted = accept is not None and accept.value == "graph"
     if not set_ and overlay is None:
         for option, given in (("--run-id", fork_id), ("--tag", tag), ("--allow-effects", allow_effects)):
@@ -79,7 +81,7 @@ def replay(
         _verify(loaded, run_id, store, from_step=from_step or 0, accepted=accepted, diff=diff, json=json, quiet=quiet)
     _fork(
         loaded,
-        graph,
+        target,
         run_id,
         _overlay(loaded, set_ or (), overlay),
         store=store,
@@ -112,7 +114,7 @@ def _verify(
 
     async def compare() -> ReplayReport:
         async with ref.opened("read") as store:
-            run = await graph.start(checkpointer=store, run_id=await find_run_id(store, run_id))
+            run = await graph.start(checkpointer=store, run_id=await find_run_id(store, run_id, graph_id=graph.id))
             return await run.replay(from_step=from_step, accept=("graph",) if accepted else ())
 
     # What nodes print must not get between the JSON.
@@ -174,7 +176,7 @@ def _fork(
 
     async def create(opened: Checkpointer) -> Run:
         nonlocal parent
-        parent = await graph.start(checkpointer=opened, run_id=await find_run_id(opened, run_id))
+        parent = await graph.start(checkpointer=opened, run_id=await find_run_id(opened, run_id, graph_id=graph.id))
         return await parent.fork(
             from_step,
             overlay,

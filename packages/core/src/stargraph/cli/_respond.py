@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stargraph.cli._options import DEFAULT_CHECKPOINT, CheckpointOption, JsonOption, KeysOption, RunIdArgument
+from stargraph.cli._options import (
+    DEFAULT_CHECKPOINT,
+    LATEST,
+    CheckpointOption,
+    JsonOption,
+    KeysOption,
+    LatestRunArgument,
+)
 from stargraph.cli._questions import question_lines
 from stargraph.errors import CheckpointError
 
@@ -16,8 +23,8 @@ if TYPE_CHECKING:
 
 
 def respond(
-    run_id: RunIdArgument,
     value: Annotated[str, typer.Option("--value", metavar="JSON", help="The answer; text needs no quotes.")],
+    run_id: LatestRunArgument = LATEST,
     interrupt: Annotated[
         str | None, typer.Option("--interrupt", metavar="ID", help="The question; needed if several are open.")
     ] = None,

@@ -14,11 +14,12 @@ from stargraph.cli._options import (
     DurabilityName,
     DurabilityOption,
     EventsOption,
-    GraphArgument,
+    GraphAfterRunArgument,
     JsonOption,
     KeysOption,
     QuietOption,
-    RunIdArgument,
+    RunBeforeGraphArgument,
+    run_and_graph,
 )
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
 
 def resume(
-    run_id: RunIdArgument,
-    graph: GraphArgument,
+    run_id: RunBeforeGraphArgument,
+    graph: GraphAfterRunArgument = None,
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
     encryption_keys: KeysOption = None,
     accept: Annotated[
@@ -56,7 +57,7 @@ def resume(
     events: EventsOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Resume the run RUN_ID of GRAPH from its latest step.
+    """Resume the run RUN_ID of GRAPH from its latest step; without RUN_ID, the latest run of GRAPH.
 
     Finished nodes do not run again; nodes that were running do. A process that still executes the run is
     refused at its next write. A run that is done is reported as it is.
@@ -65,14 +66,15 @@ def resume(
     from stargraph.cli._run_ids import find_run_id
     from stargraph.cli._store import StoreRef
 
+    run_id, target = run_and_graph(run_id, graph)
     ref = StoreRef(checkpoint, encryption_keys)
     accepted: list[Accept] = [each.value for each in accept or ()]
 
     def prepare() -> tuple[Graph, Create]:
-        loaded = load(graph)
+        loaded = load(target)
 
         async def create(store: Checkpointer) -> Run:
-            found = await find_run_id(store, run_id)
+            found = await find_run_id(store, run_id, graph_id=loaded.id)
             return await loaded.start(checkpointer=store, run_id=found, durability=durability.value)
 
         return loaded, create
@@ -85,7 +87,7 @@ def resume(
         lambda run: run.resume(
             only_if_idle=only_if_idle, max_resumes=max_resumes, accept=accepted, allow_effects=allow_effects
         ),
-        graph_file=graph,
+        graph_file=target,
         store=ref,
         access="write",
         as_json=json,

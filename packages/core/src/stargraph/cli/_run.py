@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -46,6 +47,9 @@ def run(
     run_id: Annotated[
         str | None, typer.Option("--run-id", metavar="ID", help="The run's id; a UUIDv7 if not given.")
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="If the store knows --run-id, resume that run instead of starting it.")
+    ] = False,
     tag: TagOption = None,
     durability: DurabilityOption = DurabilityName.SYNC,
     json: JsonOption = False,
@@ -61,11 +65,14 @@ def run(
     from stargraph.checkpoint.protocol import is_run_id
     from stargraph.cli._execution import execute, load
     from stargraph.cli._inputs import read_inputs, split_pairs
+    from stargraph.cli._output import clean, emit
     from stargraph.cli._store import StoreRef
 
     def prepare() -> tuple[Graph, Create]:
         loaded = load(graph)
-        values = read_inputs(loaded, input_ or (), inputs)
+        for warning in loaded.validate():
+            emit(f"warning: {clean(warning)}", sys.stderr)
+        values = read_inputs(loaded, input_ or (), inputs, complete=not resume)
         tags = split_pairs(tag or (), "--tag")
         if run_id is not None and not is_run_id(run_id):  # before a store is made
             raise StargraphError(
@@ -74,7 +81,18 @@ def run(
                 hint="A run id is 1-200 characters of A-Z a-z 0-9 . _ : - and begins with a letter or digit.",
             )
 
+        if resume and run_id is None:
+            raise StargraphError(
+                "--resume needs --run-id",
+                reason="usage",
+                hint="Name the run; it is started the first time, and resumed from then on.",
+            )
+
         async def create(store: Checkpointer) -> Run:
+            if resume and run_id is not None:
+                return await loaded.start_or_resume(
+                    checkpointer=store, inputs=values, run_id=run_id, metadata=tags, durability=durability.value
+                )
             return await loaded.start(
                 checkpointer=store, inputs=values, run_id=run_id, metadata=tags, durability=durability.value
             )

@@ -6,12 +6,11 @@ import re
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
-from stargraph.errors import CheckpointCorruptedError, CheckpointError
+from stargraph.cli._options import LATEST
+from stargraph.errors import CheckpointCorruptedError, CheckpointError, CheckpointNotFoundError
 
 if TYPE_CHECKING:
     from stargraph.checkpoint.protocol import Checkpointer, RunSummary
-
-LATEST: Final = "latest"
 
 _WHOLE: Final = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 """An id as the engine makes it, a UUID, which no other id begins with but those of its child runs."""
@@ -20,7 +19,7 @@ _PAGE: Final = 1000
 _LISTED: Final = 8
 
 
-async def find_run_id(store: Checkpointer, text: str) -> str:
+async def find_run_id(store: Checkpointer, text: str, *, graph_id: str | None = None) -> str:
     """Return the id of the run that a text names.
 
     A run of exactly that id comes first, then the run that started last for `latest`, then the only run whose id
@@ -29,6 +28,7 @@ async def find_run_id(store: Checkpointer, text: str) -> str:
     Args:
         store: holds the runs.
         text: as the user wrote it.
+        graph_id: the graph whose run `latest` is; None: of any graph.
 
     Raises:
         CheckpointNotFoundError: no run has that id or prefix; only the newest 10,000 runs are searched for it.
@@ -42,9 +42,17 @@ async def find_run_id(store: Checkpointer, text: str) -> str:
     found: list[str] = []
     async for run in _newest(store, roots_only=":" not in text):
         if text == LATEST:
-            return run.run_id
+            if graph_id in (None, run.graph_id):
+                return run.run_id
+            continue
         if run.run_id.startswith(text):
             found.append(run.run_id)
+    if not found and text == LATEST:
+        raise CheckpointNotFoundError(
+            "the store holds no run" + (f" of the graph {graph_id!r}" if graph_id else ""),
+            reason="run-not-found",
+            hint="stargraph run GRAPH starts one; --checkpoint names another store.",
+        )
     if not found:
         raise run_not_found_error(text)
     if len(found) > 1:

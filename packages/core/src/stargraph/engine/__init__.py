@@ -10,7 +10,7 @@ from stargraph.engine._failures import error_info, node_cancelled
 from stargraph.engine._fields import StateField
 from stargraph.engine._fingerprint import ENGINE_SEMANTICS, runtime_changes
 from stargraph.engine._fork_overrides import ForkOverrides
-from stargraph.engine._imports import Modules
+from stargraph.engine._imports import Modules, folder_module, import_failed
 from stargraph.engine._log import Durability, RunLog, TakenOver
 from stargraph.engine._node_pools import NodePools
 from stargraph.engine._pending_tasks import PendingTasks
@@ -73,6 +73,8 @@ __all__ = [
     "error_info",
     "failed",
     "fan_out_of",
+    "folder_module",
+    "import_failed",
     "merge",
     "new_executor_id",
     "node_cancelled",

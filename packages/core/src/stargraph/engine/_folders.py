@@ -25,6 +25,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+from stargraph.ir import FOLDER_NAME
+
 __path__: list[str] = []
 
 _PREFIX: Final = f"{__name__}."
@@ -74,6 +76,15 @@ def find_module(name: str, package: str | None) -> ModuleType:
     """
     home = None if package is None else _home_of(package, name.partition(".")[0])
     return importlib.import_module(name if home is None else f"{home}.{name}")
+
+
+def home_of(module: str) -> str | None:
+    """Return the package of the folder that a module belongs to, or None if Python found it by itself.
+
+    Args:
+        module: the name that Python has for it.
+    """
+    return _PREFIX + module.removeprefix(_PREFIX).partition(".")[0] if module.startswith(_PREFIX) else None
 
 
 def plain_name(module: str) -> str:
@@ -209,6 +220,7 @@ class _Loader(SourceFileLoader):
     def exec_module(self, module: ModuleType) -> None:
         package = _PREFIX + module.__name__.removeprefix(_PREFIX).partition(".")[0]
         _loaded.setdefault(package, {})[self.path] = _stamp(self.path)
+        module.__dict__[FOLDER_NAME] = plain_name(module.__name__)
         module.__dict__["__builtins__"] = {**vars(builtins), "__import__": functools.partial(_import, package)}
         super().exec_module(module)
 

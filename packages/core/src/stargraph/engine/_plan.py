@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 
 from stargraph.checkpoint.protocol import FanOut, JsonValue, Task
 from stargraph.checkpoint.values import EncodedValue
+from stargraph.engine._expression_checks import check_expressions
 from stargraph.engine._expressions import Expression
+from stargraph.engine._faults import Faults
 from stargraph.engine._fingerprint import runtime_definition, runtime_hash
 from stargraph.engine._imports import Modules
 from stargraph.engine._nodes import Node, build_node
 from stargraph.engine._state import StateSpec
 from stargraph.errors import StateError
 from stargraph.ir import (
+    NO_SOURCE,
     Ask,
     Goto,
     Halt,
@@ -23,9 +26,11 @@ from stargraph.ir import (
     NodeSpec,
     Parallel,
     RuleSpec,
+    Source,
     comparable_schema,
     definition_of,
     graph_hash,
+    unreachable_parts,
 )
 
 
@@ -95,6 +100,7 @@ class Plan:
         runtime_definition: what `runtime_hash` is made of.
         runtime_hash: the fingerprint of the code.
         children: the graphs of its subgraph nodes, by their ids.
+        source: where the definition comes from, for errors.
     """
 
     document: IRDocument
@@ -107,31 +113,55 @@ class Plan:
     runtime_definition: dict[str, JsonValue]
     runtime_hash: str
     children: dict[str, Plan] = field(default_factory=dict)
+    source: Source = NO_SOURCE
     _inputs: dict[str, dict[str, Expression]] = field(default_factory=dict)
     _outputs: dict[str, dict[str, Expression]] = field(default_factory=dict)
     _rules_after: dict[str, list[Rule]] = field(default_factory=dict)
     _order: tuple[NodeSpec, ...] = ()
 
     @classmethod
-    def build(cls, document: IRDocument, load_child: Callable[[str], Plan], modules: Modules) -> Plan:
+    def build(
+        cls,
+        document: IRDocument,
+        load_child: Callable[[str], Plan],
+        modules: Modules,
+        source: Source = NO_SOURCE,
+    ) -> Plan:
         """Import the code of a graph, compile its expressions and make its hashes.
 
         Args:
             document: the definition, checked.
             load_child: returns the plan of the graph that a subgraph node names.
             modules: where its code is.
+            source: where the definition comes from, for errors.
 
         Raises:
-            GraphError: something that it names cannot be had.
+            GraphError: something that it names cannot be had; all that is wrong, each with its place.
         """
-        state = StateSpec(document, modules)
-        nodes = {spec.id: build_node(spec, modules) for spec in document.nodes}
-        rules = {spec.id: Rule.build(spec) for spec in document.rules}
+        faults = Faults(source)
+        with faults.at("state_class" if document.state_class is not None else "state_schema"):
+            state = StateSpec(document, modules)
+        nodes: dict[str, Node] = {}
+        children: dict[str, Plan] = {}
+        for index, spec in enumerate(document.nodes):
+            with faults.at("nodes", index, "kind"):
+                nodes[spec.id] = build_node(spec, modules)
+            if spec.kind == "subgraph":
+                with faults.at("nodes", index, "graph"):
+                    children[spec.id] = load_child(spec.graph or "")
+        rules: dict[str, Rule] = {}
+        for index, each in enumerate(document.rules):
+            with faults.at("rules", index):
+                rules[each.id] = Rule.build(each)
+        faults.refuse()
+        check_expressions(
+            document, state, {key: (child.document, child.state) for key, child in children.items()}, faults
+        )
+        faults.refuse()
+        subgraphs = [spec for spec in document.nodes if spec.kind == "subgraph"]
         rules_after: dict[str, list[Rule]] = {}
         for rule in rules.values():
             rules_after.setdefault(rule.spec.when.node, []).append(rule)
-        subgraphs = [spec for spec in document.nodes if spec.kind == "subgraph"]
-        children = {spec.id: load_child(spec.graph or "") for spec in subgraphs}
         definition = definition_of(document)
         if children:
             definition["subgraphs"] = {node_id: child.graph_definition for node_id, child in children.items()}
@@ -153,11 +183,31 @@ class Plan:
             runtime_definition=runtime,
             runtime_hash=runtime_hash(runtime),
             children=children,
+            source=source,
             _inputs={spec.id: _compiled(spec.inputs) for spec in subgraphs},
             _outputs={spec.id: _compiled(spec.outputs) for spec in subgraphs},
             _rules_after=rules_after,
             _order=document.nodes,
         )
+
+    def validate(self) -> tuple[str, ...]:
+        """Check what a run would come to only later, in this graph and those of its subgraph nodes.
+
+        Returns:
+            Warnings: nodes that never run, rules that never apply.
+
+        Raises:
+            GraphError: an expression does not fit the state that the graph declares.
+        """
+        faults = Faults(self.source)
+        states = {node_id: (child.document, child.state) for node_id, child in self.children.items()}
+        check_expressions(self.document, self.state, states, faults)
+        warnings = [str(self.source.error([fault], reason="unreachable")) for fault in unreachable_parts(self.document)]
+        for child in self.children.values():
+            with faults.at("nodes"):
+                warnings += child.validate()
+        faults.refuse()
+        return tuple(dict.fromkeys(warnings))
 
     def rules_after(self, node: str) -> Sequence[Rule]:
         """Return the rules of a node, in their order.

@@ -165,6 +165,17 @@ class StateSpec:
         self.refuse_unknown(checkpoint)
         return self.parse(checkpoint.state_json(), f"step {checkpoint.step}: state")
 
+    def value(self, checkpoint: Checkpoint) -> Any:
+        """Return the state as a program is given it: an object of the state's class, or a dict of JSON.
+
+        Args:
+            checkpoint: the one whose state it is.
+
+        Raises:
+            StateError: what is stored does not fit the state that the graph declares.
+        """
+        return checkpoint.fresh_state() if self._class is None else self.read(checkpoint)
+
     def parse(self, text: bytes, path: str) -> Any:
         """Return what a node is given, from the JSON text of the state.
 

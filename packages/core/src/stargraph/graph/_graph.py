@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, Generic, get_args, overload
+
+from typing_extensions import TypeVar
 
 from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.protocol import Checkpointer, is_run_id
+from stargraph.checkpoint.protocol import Checkpointer, Interrupt, is_run_id
 from stargraph.engine import WATCH_SECONDS, Durability, Expression, Modules, Plan, StateSpec
 from stargraph.errors import CheckpointError, GraphError
-from stargraph.graph._run import Run
-from stargraph.ir import IRDocument, check_document, load_graph
+from stargraph.graph._result import RunResult
+from stargraph.graph._run import Accept, Run
+from stargraph.graph._sync import BACKGROUND
+from stargraph.graph._targets import load_object, python_target
+from stargraph.ir import NO_SOURCE, SESSION, GraphBuilder, IRDocument, Source, check_document, load_graph, read_graph
 
 if TYPE_CHECKING:
     from stargraph.checkpoint.protocol import JsonValue
 
+S = TypeVar("S", default=Any)
 
-class Graph:
+
+class Graph(Generic[S]):
     """A graph that can be run.
 
     Args:
-        ir: its definition.
-        folder: the folder that paths of subgraphs are relative to; the current folder if None.
+        ir: its definition, or the builder that makes it.
+        folder: the folder that paths of subgraphs are relative to; if None, that of the code that calls the builder,
+            and for a definition the current folder.
         integrity_key: seals what is written and checks what is read: a `Keyring`, or keys as
             `Keyring.parse` reads them; the environment variable `STARGRAPH_INTEGRITY_KEY` if None.
 
@@ -33,20 +42,53 @@ class Graph:
 
     Raises:
         GraphError: the definition is wrong, or the code that it names cannot be imported.
+
+    Warns:
+        UserWarning: nodes are defined in a session that no file holds, as in a notebook, so that no other process can
+            resume the runs of this graph.
     """
 
+    @overload
     def __init__(
         self,
+        ir: GraphBuilder[S],
+        *,
+        folder: str | os.PathLike[str] | None = None,
+        integrity_key: Keyring | str | None = None,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: Graph[Any],
         ir: IRDocument,
         *,
         folder: str | os.PathLike[str] | None = None,
         integrity_key: Keyring | str | None = None,
-    ) -> None:
-        check_document(ir, compile_expression=Expression)
-        self._set_up(_build(ir, Path(folder or Path.cwd()), (), Modules(), []), integrity_key)
+    ) -> None: ...
 
-    def _set_up(self, plan: Plan, integrity_key: Keyring | str | None) -> None:
+    def __init__(
+        self,
+        ir: IRDocument | GraphBuilder[Any],
+        *,
+        folder: str | os.PathLike[str] | None = None,
+        integrity_key: Keyring | str | None = None,
+    ) -> None:
+        source, modules = NO_SOURCE, Modules()
+        if isinstance(ir, GraphBuilder):
+            source, modules = ir.source, Modules.of(ir.code)
+            folder = folder or ir.folder
+            ir = ir.build()
+        elif not isinstance(ir, IRDocument):
+            raise TypeError(
+                f"a graph is made of a GraphBuilder or an IRDocument, not of {ir!r:.80}; Graph.from_file loads a file"
+            )
+        check_document(ir, compile_expression=Expression, source=source)
+        self._set_up(_build(ir, Path(folder or Path.cwd()), (), modules, [], source), source, integrity_key)
+        _warn_of_session_code(ir)
+
+    def _set_up(self, plan: Plan, source: Source, integrity_key: Keyring | str | None) -> None:
         self._plan = plan
+        self._source = source
         if isinstance(integrity_key, str):
             integrity_key = Keyring.parse(integrity_key)
         self._keyring = integrity_key or Keyring.from_environment()
@@ -62,7 +104,7 @@ class Graph:
         *,
         integrity_key: Keyring | str | None = None,
         code: Sequence[str | os.PathLike[str]] = (),
-    ) -> Graph:
+    ) -> Graph[Any]:
         """Load a graph from a YAML or JSON file.
 
         Its nodes may be in modules beside the file. Those belong to this graph: they are loaded under a name of their
@@ -79,11 +121,42 @@ class Graph:
         """
         file = Path(path).resolve()
         others = [Path(folder).resolve() for folder in code]
-        document = load_graph(path, compile_expression=Expression)
-        graph = cls.__new__(cls)
-        graph._set_up(_build(document, file.parent, (file,), Modules.beside(file, others), others), integrity_key)
+        document, source = read_graph(path, compile_expression=Expression)
+        graph: Graph[Any] = cls.__new__(cls)
+        modules = Modules.beside(file, others)
+        graph._set_up(_build(document, file.parent, (file,), modules, others, source), source, integrity_key)
         graph.file = Path(path)
         return graph
+
+    @classmethod
+    def load(
+        cls,
+        target: str,
+        *,
+        integrity_key: Keyring | str | None = None,
+        code: Sequence[str | os.PathLike[str]] = (),
+    ) -> Graph[Any]:
+        """Load a graph as the command line names it: `graph.yaml`, `file.py:attribute` or `module:attribute`.
+
+        The attribute is a Graph, a GraphBuilder or an IRDocument. `file.py` alone is the only graph of that file.
+
+        Args:
+            target: the name.
+            integrity_key: as for the constructor.
+            code: further folders, for modules that are neither beside the file nor installed.
+
+        Raises:
+            GraphError: there is no such graph, or it is wrong; with the line in your file.
+        """
+        python = python_target(target)
+        if python is None:
+            return cls.from_file(target, integrity_key=integrity_key, code=code)
+        found = load_object(python, [Path(folder).resolve() for folder in code], Graph)
+        if not isinstance(found, Graph):
+            return cls(found, integrity_key=integrity_key)
+        if integrity_key is not None:
+            found._set_up(found._plan, found._source, integrity_key)
+        return found
 
     @property
     def state(self) -> StateSpec:
@@ -110,6 +183,20 @@ class Graph:
         """The fingerprint of the code of the nodes, 64 hex digits."""
         return self._plan.runtime_hash
 
+    def validate(self) -> tuple[str, ...]:
+        """Check what a run would come to only later: expressions against the declared state, nodes that never run.
+
+        Loading a graph has checked all else. `stargraph run` does this before it starts a run.
+
+        Returns:
+            Warnings, a line each, with their places: nodes that never run, rules that never apply.
+
+        Raises:
+            GraphError: an expression names a field that the state does not have, or gives a value of another type than
+                it must; a line for each, with its place.
+        """
+        return self._plan.validate()
+
     async def start(
         self,
         *,
@@ -120,7 +207,7 @@ class Graph:
         durability: Durability = "sync",
         executor: Executor | None = None,
         watch: float = WATCH_SECONDS,
-    ) -> Run:
+    ) -> Run[S]:
         """Return a run of this graph; nothing is read or written before its `start` or `resume`.
 
         Args:
@@ -139,6 +226,166 @@ class Graph:
             TypeError: `checkpointer` is not a checkpointer.
             ValueError: there is no such durability, or `watch` is negative.
         """
+        return self._run(
+            checkpointer,
+            inputs=inputs,
+            run_id=run_id,
+            metadata=metadata,
+            durability=durability,
+            executor=executor,
+            watch=watch,
+        )
+
+    async def start_or_resume(
+        self,
+        *,
+        checkpointer: Checkpointer,
+        run_id: str,
+        inputs: Mapping[str, JsonValue] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        durability: Durability = "sync",
+        executor: Executor | None = None,
+        watch: float = WATCH_SECONDS,
+    ) -> Run[S]:
+        """Return a run whose `start` starts it, or resumes it if the store knows its id: safe to repeat after a crash.
+
+        Args:
+            checkpointer: the store.
+            run_id: its name.
+            inputs: as for `start`; a run that is resumed has its own.
+            metadata: as for `start`; likewise.
+            durability: as for `start`.
+            executor: as for `start`.
+            watch: as for `start`.
+
+        Raises:
+            CheckpointError: the run id is not one (`reason="invalid-run-id"`).
+            TypeError: `checkpointer` is not a checkpointer.
+            ValueError: there is no such durability, or `watch` is negative.
+        """
+        return self._run(
+            checkpointer,
+            inputs=inputs,
+            run_id=run_id,
+            metadata=metadata,
+            durability=durability,
+            executor=executor,
+            watch=watch,
+            resumes_if_known=True,
+        )
+
+    def run_sync(
+        self,
+        *,
+        checkpointer: Checkpointer,
+        inputs: Mapping[str, JsonValue] | None = None,
+        run_id: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        durability: Durability = "sync",
+        executor: Executor | None = None,
+        resume: bool = False,
+    ) -> RunResult[S]:
+        """Start a run and execute it until it ends, fails or waits for an answer, in a program that is not async.
+
+        It works in scripts, threads and notebooks: the run executes on an event loop in a thread of its own, the same
+        one for all runs. The store is made ready (`bootstrap`) there; a checkpointer that another event loop uses
+        already is for that loop.
+
+        Args:
+            checkpointer: the store.
+            inputs: as for `start`.
+            run_id: as for `start`.
+            metadata: as for `start`.
+            durability: as for `start`.
+            executor: as for `start`.
+            resume: resume the run if the store knows its id, as `start_or_resume` does.
+
+        Returns:
+            Where it stands then, with its state and its questions.
+
+        Raises:
+            StargraphError: this was called in an async node (`reason="sync-in-async"`).
+            Exception: as `start` and `Run.start` raise.
+        """
+        run = self._run(
+            checkpointer,
+            inputs=inputs,
+            run_id=run_id,
+            metadata=metadata,
+            durability=durability,
+            executor=executor,
+            resumes_if_known=resume,
+        )
+
+        async def work() -> RunResult[S]:
+            await checkpointer.bootstrap()
+            return await run.start()
+
+        return BACKGROUND.run(work())
+
+    def resume_sync(
+        self,
+        run_id: str,
+        *,
+        checkpointer: Checkpointer,
+        accept: Sequence[Accept] = (),
+        durability: Durability = "sync",
+        executor: Executor | None = None,
+    ) -> RunResult[S]:
+        """Resume a run and execute it, as `run_sync` does.
+
+        Args:
+            run_id: the run.
+            checkpointer: the store.
+            accept: as for `Run.resume`.
+            durability: as for `start`.
+            executor: as for `start`.
+
+        Raises:
+            Exception: as `Run.resume` raises.
+        """
+        run = self._run(checkpointer, run_id=run_id, durability=durability, executor=executor)
+
+        async def work() -> RunResult[S]:
+            await checkpointer.bootstrap()
+            return await run.resume(accept=accept)
+
+        return BACKGROUND.run(work())
+
+    def respond_sync(
+        self, run_id: str, question: Interrupt | str, value: JsonValue, *, checkpointer: Checkpointer
+    ) -> RunResult[S]:
+        """Answer a question of a run, as `Run.answer` does; `resume_sync` then goes on with it.
+
+        Args:
+            run_id: the run.
+            question: one of the `questions` of its result, or the id of one.
+            value: the answer.
+            checkpointer: the store.
+
+        Raises:
+            Exception: as `Run.answer` raises.
+        """
+        run = self._run(checkpointer, run_id=run_id)
+
+        async def work() -> RunResult[S]:
+            await checkpointer.bootstrap()
+            return await run.answer(question, value)
+
+        return BACKGROUND.run(work())
+
+    def _run(
+        self,
+        checkpointer: Checkpointer,
+        *,
+        run_id: str | None,
+        inputs: Mapping[str, JsonValue] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        durability: Durability = "sync",
+        executor: Executor | None = None,
+        watch: float = WATCH_SECONDS,
+        resumes_if_known: bool = False,
+    ) -> Run[S]:
         if isinstance(checkpointer, type) or not isinstance(checkpointer, Checkpointer):
             raise TypeError(
                 f"checkpointer is {checkpointer!r}: pass an instance with the methods of stargraph.checkpoint.protocol"
@@ -164,10 +411,34 @@ class Graph:
             executor=executor,
             keyring=self._keyring,
             watch=watch,
+            resumes_if_known=resumes_if_known,
         )
 
 
-def _build(document: IRDocument, folder: Path, above: tuple[Path, ...], modules: Modules, others: list[Path]) -> Plan:
+def load_document(target: str, *, code: Sequence[str | os.PathLike[str]] = ()) -> IRDocument:
+    """Return the definition of a graph that `Graph.load` loads; the code of the nodes in a graph file is not imported.
+
+    Args:
+        target: the graph, as the command line names it.
+        code: as for `Graph.load`.
+
+    Raises:
+        GraphError: there is no such graph, or its definition is wrong.
+    """
+    python = python_target(target)
+    if python is None:
+        return load_graph(target, compile_expression=Expression)
+    found = load_object(python, [Path(folder).resolve() for folder in code], Graph)
+    if isinstance(found, Graph):
+        return found.ir
+    document: IRDocument = found.build() if isinstance(found, GraphBuilder) else found
+    check_document(document, compile_expression=Expression)
+    return document
+
+
+def _build(
+    document: IRDocument, folder: Path, above: tuple[Path, ...], modules: Modules, others: list[Path], source: Source
+) -> Plan:
     """Make a graph and the graphs of its subgraph nodes ready to run; each of these finds the modules beside itself."""
 
     def load_child(reference: str) -> Plan:
@@ -178,7 +449,23 @@ def _build(document: IRDocument, folder: Path, above: tuple[Path, ...], modules:
                 reason="recursive-subgraph",
                 file=str(path),
             )
-        child = load_graph(path, compile_expression=Expression)
-        return _build(child, path.parent, (*above, path), Modules.beside(path, others), others)
+        try:
+            child, inner = read_graph(path, compile_expression=Expression)
+        except GraphError as error:
+            if error.reason == "unreadable-file" and error.line is None:
+                # What is wrong is the line that names the file.
+                raise GraphError(f"{reference}: {error.message}", reason=error.reason, hint=error.hint) from None
+            raise
+        return _build(child, path.parent, (*above, path), Modules.beside(path, others), others, inner)
 
-    return Plan.build(document, load_child, modules)
+    return Plan.build(document, load_child, modules, source)
+
+
+def _warn_of_session_code(document: IRDocument) -> None:
+    nodes = [repr(node.id) for node in document.nodes if node.kind.startswith(f"{SESSION}:")]
+    if nodes:
+        warnings.warn(
+            f"{', '.join(nodes[:5])}{'…' if len(nodes) > 5 else ''}: defined in this session, so only this session can"
+            " resume the runs of this graph; put the functions into a module, and import it, to resume them elsewhere",
+            stacklevel=3,
+        )

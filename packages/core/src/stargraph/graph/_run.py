@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, cast
+
+from typing_extensions import TypeVar
 
 from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, Interrupt, JsonValue, RunSummary
+from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, Interrupt, JsonValue
 from stargraph.engine import (
     WATCH_SECONDS,
     Durability,
@@ -32,6 +34,7 @@ from stargraph.graph._control import (
 from stargraph.graph._execution import Execution
 from stargraph.graph._listeners import Listeners
 from stargraph.graph._records import crash_loop_record, event_of, first_record, resumed_record
+from stargraph.graph._result import RunResult
 from stargraph.graph._resume_checks import (
     carried_over,
     check_done,
@@ -47,10 +50,11 @@ from stargraph.runtime import dispatch
 if TYPE_CHECKING:
     from stargraph.replay import Overlay, ReplayReport
 
+S = TypeVar("S", default=Any)
 Accept = Literal["runtime", "graph"]
 
 
-class Run:
+class Run(Generic[S]):
     """One run of a graph; `Graph.start` makes it.
 
     Attributes:
@@ -71,6 +75,7 @@ class Run:
         watch: float = WATCH_SECONDS,
         opening: Sequence[Checkpoint] = (),
         allow_effects: bool = False,
+        resumes_if_known: bool = False,
     ) -> None:
         self.run_id = run_id or _new_run_id()
         self._plan = plan
@@ -83,6 +88,7 @@ class Run:
         self._keyring = keyring
         self._opening = opening
         self._allow_effects = allow_effects
+        self._resumes_if_known = resumes_if_known
         self._log: RunLog | None = None
         self._begun = False
         self._active = False
@@ -95,21 +101,24 @@ class Run:
         return f"Run({self.run_id!r})"
 
     @property
-    def state(self) -> dict[str, JsonValue] | None:
-        """A copy of the latest state that this object saw; None as for `summary`."""
-        return None if self._log is None else self._log.tail.fresh_state()
+    def state(self) -> S | None:
+        """The latest state that this object saw, made anew by each look; None as for `summary`.
+
+        It is an object of the graph's state class, or a dict if the graph has none.
+        """
+        return None if self._log is None else cast("S", self._plan.state.value(self._log.tail))
 
     @property
-    def summary(self) -> RunSummary | None:
+    def summary(self) -> RunResult[S] | None:
         """Where the run stood when this object last wrote or read it; None before that."""
-        return None if self._log is None else RunSummary.from_checkpoint(self._log.tail)
+        return None if self._log is None else self._result(self._log.tail)
 
     @property
     def questions(self) -> tuple[Interrupt, ...]:
         """The open questions, with their ids, prompts and payloads, when this object last wrote or read the run."""
         return () if self._log is None else self._log.tail.interrupts
 
-    async def start(self) -> RunSummary:
+    async def start(self) -> RunResult[S]:
         """Start the run and execute it until it ends, fails or waits for an answer.
 
         Returns:
@@ -122,30 +131,43 @@ class Run:
             CheckpointError: as the store raises.
         """
         with self._only_one():
-            executor_id = new_executor_id()
-            first, *carried = self._opening or [
-                first_record(
-                    self._plan,
-                    self._inputs,
-                    run_id=self.run_id,
-                    executor_id=executor_id,
-                    metadata=self._metadata,
-                )
-            ]
+            return await (self._start_or_resume() if self._resumes_if_known else self._start())
+
+    async def _start_or_resume(self) -> RunResult[S]:
+        """Start the run, or resume it if the store knows it."""
+        if await dispatch.read_latest(self._store, self.run_id, keyring=self._keyring) is None:
             try:
-                await dispatch.write(self._store, first, keyring=self._keyring)
+                return await self._start()
             except CheckpointConflictError as error:
-                raise CheckpointConflictError(
-                    f"run {self.run_id!r} exists already",
-                    reason="run-exists",
-                    hint="Resume it, or choose another run id.",
-                    run_id=self.run_id,
-                    step=0,
-                ) from error
-            if carried:
-                await dispatch.write_many(self._store, carried, keyring=self._keyring)
-                self._listeners.publish(event_of(first))
-            return await self._execute((first, *carried)[-1], executor_id)
+                if error.reason != "run-exists":
+                    raise
+        return await self._resume()
+
+    async def _start(self) -> RunResult[S]:
+        executor_id = new_executor_id()
+        first, *carried = self._opening or [
+            first_record(
+                self._plan,
+                self._inputs,
+                run_id=self.run_id,
+                executor_id=executor_id,
+                metadata=self._metadata,
+            )
+        ]
+        try:
+            await dispatch.write(self._store, first, keyring=self._keyring)
+        except CheckpointConflictError as error:
+            raise CheckpointConflictError(
+                f"run {self.run_id!r} exists already",
+                reason="run-exists",
+                hint="Resume it, or choose another run id.",
+                run_id=self.run_id,
+                step=0,
+            ) from error
+        if carried:
+            await dispatch.write_many(self._store, carried, keyring=self._keyring)
+            self._listeners.publish(event_of(first))
+        return await self._execute((first, *carried)[-1], executor_id)
 
     async def resume(
         self,
@@ -155,7 +177,7 @@ class Run:
         max_resumes: int = 10,
         accept: Sequence[Accept] = (),
         allow_effects: bool | None = None,
-    ) -> RunSummary:
+    ) -> RunResult[S]:
         """Resume a run at its latest checkpoint, from a former executor, alive or not, and execute it.
 
         The former executor is refused at its next write. Only nodes that were running can run twice.
@@ -179,38 +201,50 @@ class Run:
         """
         with self._only_one():
             self.run_id = run_id or self.run_id
-            if allow_effects is not None:
-                self._allow_effects = allow_effects
-            tail = await dispatch.read_run(self._store, self.run_id, keyring=self._keyring)
-            log = self._open_log(tail)
-            if tail.status == "done":
-                await check_done(self._plan, tail, self._read_step, accept=accept)
-                return RunSummary.from_checkpoint(tail)
-            refuse_ended(tail)
-            refuse_busy(tail, only_if_idle)
-            executor_id = new_executor_id()
-            if await is_cancel_requested(tail, self._read_step):
-                return await self.cancel(grace=0)
-            carried = await carried_over(self._plan, tail, self._read_step, executor_id=executor_id, accept=accept)
-            resumes = await fruitless_resumes(tail, self._read_step, max_resumes)
-            if resumes >= max_resumes:
-                return await self._give_up(tail, executor_id, max_resumes)
-            suspect = Suspect()
-            if resumes and resumes * 2 >= max_resumes:
-                await suspect.wait()
-            self._suspect = suspect
-            try:
-                if carried is not tail:
-                    await dispatch.write(self._store, carried, keyring=self._keyring)
-                    log = self._open_log(carried)
-                    self._listeners.publish(event_of(carried))
-                resumed, met = await self._append_resumed(log, executor_id)
-                changed = (tail.graph_hash, tail.runtime_hash) != (resumed.graph_hash, resumed.runtime_hash)
-                return await self._execute(resumed, executor_id, met, asks_again=changed)
-            finally:
-                suspect.cleared()
+            return await self._resume(
+                only_if_idle=only_if_idle, max_resumes=max_resumes, accept=accept, allow_effects=allow_effects
+            )
 
-    async def check(self, run_id: str | None = None, *, accept: Sequence[Accept] = ()) -> RunSummary:
+    async def _resume(
+        self,
+        *,
+        only_if_idle: float | None = None,
+        max_resumes: int = 10,
+        accept: Sequence[Accept] = (),
+        allow_effects: bool | None = None,
+    ) -> RunResult[S]:
+        if allow_effects is not None:
+            self._allow_effects = allow_effects
+        tail = await dispatch.read_run(self._store, self.run_id, keyring=self._keyring)
+        log = self._open_log(tail)
+        if tail.status == "done":
+            await check_done(self._plan, tail, self._read_step, accept=accept)
+            return self._result(tail)
+        refuse_ended(tail)
+        refuse_busy(tail, only_if_idle)
+        executor_id = new_executor_id()
+        if await is_cancel_requested(tail, self._read_step):
+            return await self.cancel(grace=0)
+        carried = await carried_over(self._plan, tail, self._read_step, executor_id=executor_id, accept=accept)
+        resumes = await fruitless_resumes(tail, self._read_step, max_resumes)
+        if resumes >= max_resumes:
+            return await self._give_up(tail, executor_id, max_resumes)
+        suspect = Suspect()
+        if resumes and resumes * 2 >= max_resumes:
+            await suspect.wait()
+        self._suspect = suspect
+        try:
+            if carried is not tail:
+                await dispatch.write(self._store, carried, keyring=self._keyring)
+                log = self._open_log(carried)
+                self._listeners.publish(event_of(carried))
+            resumed, met = await self._append_resumed(log, executor_id)
+            changed = (tail.graph_hash, tail.runtime_hash) != (resumed.graph_hash, resumed.runtime_hash)
+            return await self._execute(resumed, executor_id, met, asks_again=changed)
+        finally:
+            suspect.cleared()
+
+    async def check(self, run_id: str | None = None, *, accept: Sequence[Accept] = ()) -> RunResult[S]:
         """Tell whether `resume` would take a run up: return where it stands, or raise what `resume` would.
 
         Nothing is written, and no node runs.
@@ -231,7 +265,7 @@ class Run:
         else:
             refuse_ended(tail)
             await carried_over(self._plan, tail, self._read_step, executor_id=new_executor_id(), accept=accept)
-        return RunSummary.from_checkpoint(tail)
+        return self._result(tail)
 
     async def replay(
         self, run_id: str | None = None, *, from_step: int = 0, accept: Sequence[Accept] = ()
@@ -272,7 +306,7 @@ class Run:
         metadata: Mapping[str, str] | None = None,
         accept: Sequence[Accept] = (),
         allow_effects: bool = False,
-    ) -> Run:
+    ) -> Run[S]:
         """Return a new run that begins at a step of this one; nothing is written before its `start`.
 
         Args:
@@ -319,12 +353,12 @@ class Run:
             allow_effects=allow_effects,
         )
 
-    async def respond(self, interrupt_id: str, value: JsonValue) -> RunSummary:
+    async def answer(self, question: Interrupt | str, value: JsonValue) -> RunResult[S]:
         """Answer a question of this run; it goes on at once if it is being executed, else when it is resumed.
 
         Args:
-            interrupt_id: the question, as the run's summary, `stargraph inspect` or the log names it.
-            value: the answer.
+            question: one of `questions`, or its id.
+            value: the answer. One that does not fit is refused, and nothing is recorded.
 
         Returns:
             Where the run stands then.
@@ -333,21 +367,40 @@ class Run:
             StateError: the answer does not fit the field that takes it, or is not JSON.
             CheckpointError: `reason` is `no-such-question`, `run-ended` or `run-not-found`.
         """
+        question_id = question if isinstance(question, str) else question.id
         execution = self._execution
         if execution is None:
             return self._seen(
-                await respond(self._store, self.run_id, interrupt_id, value, plan=self._plan, keyring=self._keyring)
+                await respond(self._store, self.run_id, question_id, value, plan=self._plan, keyring=self._keyring)
             )
         log = execution.log
-        checked = await check_answer(self._store, log.tail, interrupt_id, value, plan=self._plan, keyring=self._keyring)
+        checked = await check_answer(self._store, log.tail, question_id, value, plan=self._plan, keyring=self._keyring)
         try:
-            record, _ = await log.append(lambda tail: answer_record(tail, interrupt_id, checked))
+            record, _ = await log.append(lambda tail: answer_record(tail, question_id, checked))
         except TakenOver:
             raise takes_no_answers(log.tail) from None
         execution.observe(record)
-        return RunSummary.from_checkpoint(record)
+        return self._result(record)
 
-    async def cancel(self, *, grace: float = CANCEL_GRACE) -> RunSummary:
+    async def respond(self, interrupt_id: str, value: JsonValue) -> RunResult[S]:
+        """Do the same as `answer`.
+
+        Args:
+            interrupt_id: the id of the question.
+            value: the answer.
+        """
+        return await self.answer(interrupt_id, value)
+
+    async def refresh(self) -> RunResult[S]:
+        """Read where the run stands, whoever executes it; `state`, `summary` and `questions` then tell it.
+
+        Raises:
+            CheckpointNotFoundError: the store holds no such run.
+            CheckpointError: as the store raises.
+        """
+        return self._seen(await dispatch.read_run(self._store, self.run_id, keyring=self._keyring))
+
+    async def cancel(self, *, grace: float = CANCEL_GRACE) -> RunResult[S]:
         """End this run as cancelled, whoever executes it; the state that it reached stays.
 
         Args:
@@ -402,7 +455,7 @@ class Run:
 
     async def _execute(
         self, tail: Checkpoint, executor_id: str, met: Sequence[Checkpoint] = (), *, asks_again: bool = False
-    ) -> RunSummary:
+    ) -> RunResult[S]:
         overrides = await fork_overrides(tail, self._read_step, effects=self._allow_effects)
         self._listeners.publish(event_of(tail))
         summary = await self._execute_once(tail, executor_id, overrides, met, asks_again=asks_again)
@@ -418,7 +471,7 @@ class Run:
         for interrupt in self._log.tail.interrupts:
             answer = overrides.answer_to(interrupt)
             if answer is not None:
-                await self.respond(interrupt.id, answer[0])
+                await self.answer(interrupt, answer[0])
                 answered = True
         return answered
 
@@ -430,7 +483,7 @@ class Run:
         met: Sequence[Checkpoint] = (),
         *,
         asks_again: bool = False,
-    ) -> RunSummary:
+    ) -> RunResult[S]:
         log = self._open_log(tail)
         if self._suspect is not None:
             log.on_stored = self._suspect.cleared
@@ -453,12 +506,15 @@ class Run:
             await execution.run()
         finally:
             self._execution = None
-        return RunSummary.from_checkpoint(log.tail)
+        return self._result(log.tail)
 
-    def _seen(self, tail: Checkpoint) -> RunSummary:
+    def _result(self, tail: Checkpoint) -> RunResult[S]:
+        return RunResult.of(tail, self._plan.state)
+
+    def _seen(self, tail: Checkpoint) -> RunResult[S]:
         if self._execution is None:
             self._open_log(tail)
-        return RunSummary.from_checkpoint(tail)
+        return self._result(tail)
 
     def _open_log(self, tail: Checkpoint) -> RunLog:
         self._log = RunLog(self._store, tail, durability=self._durability, keyring=self._keyring)
@@ -475,12 +531,12 @@ class Run:
             raise
         return resumed, met
 
-    async def _give_up(self, tail: Checkpoint, executor_id: str, resumes: int) -> RunSummary:
+    async def _give_up(self, tail: Checkpoint, executor_id: str, resumes: int) -> RunResult[S]:
         failed = crash_loop_record(tail, executor_id, resumes)
         await dispatch.write(self._store, failed, keyring=self._keyring)
         self._open_log(failed)
         self._listeners.publish(event_of(failed))
-        return RunSummary.from_checkpoint(failed)
+        return self._result(failed)
 
     async def _read_step(self, step: int) -> Checkpoint | None:
         return await dispatch.read_at_step(self._store, self.run_id, step, keyring=self._keyring)

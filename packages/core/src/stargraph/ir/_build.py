@@ -2,64 +2,127 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from types import ModuleType
-from typing import Any, Final, Literal, NoReturn, Self, TypeVar, overload
+from pathlib import Path as FilePath
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    Self,
+    TypeAlias,
+    cast,
+    overload,
+)
 
 from pydantic import BaseModel
+from typing_extensions import TypeVar
 
 from stargraph.errors import GraphError
+from stargraph.ir._annotations import field_type_of
+from stargraph.ir._callables import SESSION, callable_path, check_name
 from stargraph.ir._check import check_document
-from stargraph.ir._models import Action, FieldSpec, IRDocument, RetrySpec, is_callable_path
+from stargraph.ir._code_lines import CodeLines
+from stargraph.ir._edges import Edge, NodeRef
+from stargraph.ir._models import Action, FieldSpec, IRDocument, RetrySpec
 from stargraph.ir._parse import read_document
+from stargraph.ir._positions import Source, did_you_mean
 
-_Code = TypeVar("_Code", bound=Callable[..., Any])
-_NAMED: Final = "Give it a name in a module, and name it: add_node(id, 'package.module:name')."
-_WHY: Final = "A run that is resumed in another process imports its nodes by name."
+S = TypeVar("S", default=Any)
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_S = TypeVar("_S")
+_Class = TypeVar("_Class", bound=type[Any])
+
+_StateNode: TypeAlias = Callable[Concatenate[_S, _P], _R]
+_ContextNode: TypeAlias = Callable[Concatenate[Any, _S, _P], _R]
 
 
-class GraphBuilder:
+class GraphBuilder(Generic[S]):
     """Builds a graph step by step; an equal graph has an equal hash, wherever it is written.
 
     Args:
         id: the name of the graph.
+        state_class: the class of the state: a pydantic model, a dataclass or a TypedDict. Without it, `state` declares
+            fields, and the state of a graph that declares nothing is any JSON object.
         description: for people.
-        state_class: the class of the state, instead of `state`: a pydantic model, a dataclass or a TypedDict.
         max_steps: a run that has more steps than this fails.
     """
 
+    @overload
     def __init__(
         self,
-        id: str,  # noqa: A002 - the name that the file has
+        id: str,
+        state_class: type[S],
         *,
         description: str | None = None,
+        max_steps: int | None = None,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: GraphBuilder[Any],
+        id: str,
+        state_class: None = None,
+        *,
+        description: str | None = None,
+        max_steps: int | None = None,
+    ) -> None: ...
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002
         state_class: type[Any] | None = None,
+        *,
+        description: str | None = None,
         max_steps: int | None = None,
     ) -> None:
+        self._lines = CodeLines()
         self._keys = _given(id=id, description=description, max_steps=max_steps)
         if state_class is not None:
-            self._keys["state_class"] = callable_path(state_class)
+            self._keys["state_class"] = _named_class(state_class)
+            self._lines.note("state_class")
         self._fields: dict[str, Any] = {}
         self._nodes: list[dict[str, Any]] = []
         self._rules: list[dict[str, Any]] = []
-        self._code: dict[str, Callable[..., Any]] = {}
+        self._code: dict[str, Callable[..., Any]] = (
+            {} if state_class is None else {self._keys["state_class"]: state_class}
+        )
+        self._ids: list[tuple[Callable[..., Any], str]] = []
 
-    def state(self, **fields: str | FieldSpec) -> Self:
+    def __repr__(self) -> str:
+        return f"GraphBuilder({self._keys['id']!r}, {len(self._nodes)} nodes)"
+
+    @property
+    def id(self) -> str:
+        """The id of the graph."""
+        return str(self._keys["id"])
+
+    def state(self, **fields: Any) -> Self:
         """Declare fields of the state.
 
         Args:
-            **fields: the type of each, or its `FieldSpec`.
+            **fields: for each its type, as in `float`, `list[str] | None` or `Annotated[list[str], append]`; the type
+                and a default, as in `(float, 0.0)`; or its `FieldSpec`. A type may also be text.
+
+        Raises:
+            GraphError: a field cannot have that type.
         """
         for name, field in fields.items():
-            self._fields[name] = {"type": field} if isinstance(field, str) else _dumped(field)
+            self._fields[name] = _dumped(field) if isinstance(field, FieldSpec) else _field(name, field)
+            self._lines.note("state_schema", name)
         return self
 
     @overload
-    def node(self, code: _Code, /) -> _Code: ...
+    def node(self, code: _Class, /) -> _Class: ...
+
+    @overload
+    def node(self, code: _StateNode[S, _P, _R], /) -> _StateNode[S, _P, _R]: ...
+
+    @overload
+    def node(self, code: _ContextNode[S, _P, _R], /) -> _ContextNode[S, _P, _R]: ...
 
     @overload
     def node(
@@ -72,7 +135,7 @@ class GraphBuilder:
         timeout: float | None = None,
         isolation: Literal["thread", "process"] | None = None,
         max_overrun: float | None = None,
-    ) -> Callable[[_Code], _Code]: ...
+    ) -> NodeDecorator[S]: ...
 
     def node(
         self,
@@ -100,11 +163,20 @@ class GraphBuilder:
         """
         tries = {"retry": retry, "timeout": timeout, "isolation": isolation, "max_overrun": max_overrun}
 
-        def add(code: _Code) -> _Code:
+        def add(code: Callable[..., Any]) -> Callable[..., Any]:
             kind = callable_path(code)
+            node_id = id or str(getattr(code, "__name__", ""))
+            if kind.startswith(f"{SESSION}:") and self._replaced(node_id, kind, code, tries):
+                return code
             if self._code.setdefault(kind, code) is not code:
-                _refuse(f"there are two of the name {kind!r}", "Give each function a name of its own.")
-            self.add_node(id or str(getattr(code, "__name__", "")), kind, **tries)
+                raise GraphError(
+                    f"there are two of the name {kind!r}, so it cannot be a node",
+                    reason="not-importable",
+                    hint="A run that is resumed in another process imports its nodes by name."
+                    " Give each function a name of its own.",
+                )
+            self._ids.append((code, node_id))
+            self.add_node(node_id, kind, **tries)
             return code
 
         return add if code is None else add(code)
@@ -117,8 +189,40 @@ class GraphBuilder:
             kind: `package.module:callable`, or `echo`, `halt`, `interrupt`, `subgraph`.
             **keys: the other keys of a node, as in a file: `prompt`, `into`, `graph`, `timeout`, and so on.
         """
+        self._lines.note("nodes", len(self._nodes))
         self._nodes.append(_given(id=id, kind=kind, **keys))
         return self
+
+    def after(
+        self,
+        node: NodeRef,
+        *,
+        when: str | None = None,
+        id: str | None = None,  # noqa: A002 - the name that the file has
+        description: str | None = None,
+    ) -> Edge:
+        """Say what follows a node, as in `graph.after(classify, when="state.severity >= 4").goto(ask)`.
+
+        The first rule of a node that applies decides. Without one, the next node in order follows.
+
+        Args:
+            node: the node: its id, or its function.
+            when: CEL over `state` and `node`; without it the rule always applies.
+            id: the id of the rule; made of the node's if None.
+            description: for people.
+
+        Returns:
+            What has a method for each action: `goto`, `halt`, `parallel`, `map`, and `ask` before one of them.
+
+        Raises:
+            GraphError: the function is not a node of this graph.
+        """
+        node_id = self._node_id(node)
+        actions: list[dict[str, Any]] = []
+        self._add_rule(
+            _given(id=id or self._rule_id(node_id), when=_when(node_id, when), description=description), actions
+        )
+        return Edge(self._node_id, actions.append)
 
     def rule(
         self,
@@ -128,7 +232,7 @@ class GraphBuilder:
         condition: str | None = None,
         description: str | None = None,
     ) -> Self:
-        """Add a rule.
+        """Add a rule by the parts that a file has.
 
         Args:
             id: its id.
@@ -137,94 +241,136 @@ class GraphBuilder:
             condition: CEL over `state` and `node`; without it the rule always applies.
             description: for people.
         """
-        when = _given(node=node, **{"if": condition})
-        self._rules.append(_given(id=id, when=when, then=[_dumped(action) for action in then], description=description))
+        actions = [_dumped(action) for action in then]
+        self._add_rule(_given(id=id, when=_when(node, condition), description=description), actions)
         return self
+
+    def _add_rule(self, rule: dict[str, Any], actions: list[Any]) -> None:
+        self._lines.note("rules", len(self._rules))
+        self._rules.append({**rule, "then": actions})
 
     def build(self) -> IRDocument:
         """Return the graph, checked.
 
         Raises:
-            GraphError: it has faults; each is named with its path.
+            GraphError: it has faults; each is named with its path and the line of Python that it stands in.
         """
+        if not self._nodes:
+            raise self.source.locate(
+                GraphError(
+                    f"the graph {self._keys['id']!r} has no nodes",
+                    reason="invalid-graph",
+                    hint="Decorate a function with @graph.node, or call graph.add_node(id, kind).",
+                )
+            )
+        for index, rule in enumerate(self._rules):
+            if not rule["then"]:
+                raise self.source.locate(
+                    GraphError(
+                        f"after({rule['when']['node']!r}) does not say what follows",
+                        reason="invalid-graph",
+                        hint="Call goto, halt, parallel, map or ask on it.",
+                    ),
+                    ("rules", index),
+                )
         keys = {**self._keys, "nodes": self._nodes, "rules": self._rules}
         if self._fields:
             keys["state_schema"] = self._fields
         for path, code in self._code.items():
-            _check_name(path, code)
-        document = read_document(keys)
-        check_document(document)
+            check_name(path, code)
+        document = read_document(keys, source=self.source)
+        check_document(document, source=self.source)
         return document
 
+    @property
+    def source(self) -> Source:
+        """The lines of Python that made the parts of the graph, for errors."""
+        return self._lines.source
 
-def callable_path(code: Callable[..., Any]) -> str:
-    """Return the name `package.module:name` by which any process can import a function or a class.
+    @property
+    def folder(self) -> FilePath | None:
+        """The folder of the code that began the graph, or None if no file holds it."""
+        file = FilePath(self._lines.start.file or "")
+        return file.parent if file.is_file() else None
 
-    What a script defines is named by the script's file, since `__main__` is another module in another process.
+    @property
+    def code(self) -> Mapping[str, Callable[..., Any]]:
+        """The functions and classes of the graph, by their names."""
+        return dict(self._code)
 
-    Args:
-        code: the function or class.
+    def _replaced(self, node_id: str, kind: str, code: Callable[..., Any], tries: dict[str, Any]) -> bool:
+        """Take a cell of a notebook that is run again for a change of its node, not for another one."""
+        index = next((place for place, node in enumerate(self._nodes) if node["id"] == node_id), None)
+        if index is None or self._nodes[index]["kind"] != kind:
+            return False
+        self._lines.note("nodes", index)
+        self._nodes[index] = _given(id=node_id, kind=kind, **tries)
+        self._code[kind] = code
+        self._ids = [(code, each) if each == node_id else (other, each) for other, each in self._ids]
+        return True
 
-    Raises:
-        GraphError: there is no such name.
-    """
-    module, name = getattr(code, "__module__", None), getattr(code, "__qualname__", None)
-    if isinstance(code, functools.partial) or not isinstance(module, str) or not isinstance(name, str):
-        _refuse(f"{code!r} is an object without a name of its own", _NAMED)
-    owner = getattr(code, "__self__", None)
-    if isinstance(owner, type):
-        # A class method is known by the class that it is taken from, which may have inherited it.
-        module, name = owner.__module__, f"{owner.__qualname__}.{code.__name__}"
-    elif not isinstance(owner, ModuleType | None):
-        _refuse(f"{name!r} is bound to an object", _NAMED)
-    if "<lambda>" in name:
-        _refuse(f"a lambda has no name ({module})", "Define a function at the top of a module.")
-    if "<locals>" in name:
-        _refuse(
-            f"{name!r} is defined inside a function",
-            "Define it at the top of a module; a decorator keeps the name of what it wraps by functools.wraps.",
+    def _node_id(self, node: NodeRef) -> str:
+        if isinstance(node, str):
+            return node
+        ids = [node_id for code, node_id in self._ids if code is node]
+        if len(ids) == 1:
+            return ids[0]
+        name = getattr(node, "__qualname__", repr(node))
+        known = [node_id for _, node_id in self._ids]
+        raise CodeLines().source.locate(
+            GraphError(
+                f"{name} is the code of {len(ids)} nodes: {', '.join(map(repr, ids))}"
+                if ids
+                else f"{name} is not a node of the graph {self._keys['id']!r}{did_you_mean(name, known)}",
+                reason="invalid-graph",
+                hint="Name one by its id." if ids else "Decorate it with @graph.node first, or name a node by its id.",
+            )
         )
-    if module == "__main__":
-        found = main_module_name()
-        if found is None:
-            _refuse(f"{name!r} is defined in a session that no file holds", "Put it into a module, and import it.")
-        module = found
-    path = f"{module}:{name}"
-    if not is_callable_path(path):
-        _refuse(f"{path!r} is not a name to import by", "Put it into a module whose name is an identifier.")
-    return path
+
+    def _rule_id(self, node_id: str) -> str:
+        taken = {rule["id"] for rule in self._rules}
+        name = f"after-{node_id[:80]}"
+        number = 1
+        while (each := name if number == 1 else f"{name}-{number}") in taken:
+            number += 1
+        return each
 
 
-def _check_name(path: str, code: Callable[..., Any]) -> None:
-    """Refuse code whose name stands for something else by now: that would run in its position."""
-    module, _, name = path.partition(":")
-    found: Any = sys.modules.get("__main__" if module == main_module_name() else module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    # A name that is not bound yet, in a module that is being imported, is looked up when the graph is made.
-    while found is not None and not _is_same(found, code):
-        found = getattr(found, "__wrapped__", None)
-        if found is None:
-            _refuse(f"{path!r} is the name of something else by now", "Give each function a name of its own.")
+class NodeDecorator(Protocol[S]):
+    """What `GraphBuilder.node(…)` returns: it adds the function or class that it decorates as the next node."""
+
+    @overload
+    def __call__(self, code: _Class, /) -> _Class: ...
+
+    @overload
+    def __call__(self, code: _StateNode[S, _P, _R], /) -> _StateNode[S, _P, _R]: ...
+
+    @overload
+    def __call__(self, code: _ContextNode[S, _P, _R], /) -> _ContextNode[S, _P, _R]: ...
+
+    def __call__(self, code: Any, /) -> Any:
+        """Add the function or class, and return it."""
 
 
-def _is_same(found: Any, code: Any) -> bool:
-    return found is code or (inspect.ismethod(found) and found == code)
+def _named_class(state_class: type[Any]) -> str:
+    if not isinstance(state_class, type):
+        raise GraphError(
+            f"{state_class!r:.80} is not a class of states",
+            reason="bad-state-class",
+            hint="Give a pydantic model, a dataclass or a TypedDict; graph.state(name=type) declares single fields.",
+        )
+    return callable_path(state_class)
 
 
-def main_module_name() -> str | None:
-    """Return the name by which another process can import the running script, or None if no file holds it."""
-    main = sys.modules.get("__main__")
-    spec = getattr(main, "__spec__", None)
-    if spec is not None:
-        return str(spec.name)
-    file = getattr(main, "__file__", None)
-    stem = Path(file).stem if file else ""
-    return stem if stem.isidentifier() else None
+def _field(name: str, field: Any) -> dict[str, Any]:
+    annotation, *default = field if isinstance(field, tuple) and len(field) == 2 else (field,)
+    text, reducer = field_type_of(annotation, name)
+    spec = {"type": text, **({} if reducer is None else {"reduce": reducer})}
+    return {**spec, "default": default[0]} if default else spec
 
 
-def _refuse(what: str, hint: str) -> NoReturn:
-    raise GraphError(f"{what}, so it cannot be a node", reason="not-importable", hint=f"{_WHY} {hint}")
+def _when(node: str, condition: str | None) -> dict[str, Any]:
+    return _given(node=node, **{"if": condition})
 
 
 def _given(**keys: Any) -> dict[str, Any]:
@@ -236,4 +382,4 @@ def _given(**keys: Any) -> dict[str, Any]:
 
 
 def _dumped(spec: BaseModel) -> Mapping[str, Any]:
-    return spec.model_dump(by_alias=True)
+    return cast("Mapping[str, Any]", spec.model_dump(by_alias=True))

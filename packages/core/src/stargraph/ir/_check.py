@@ -20,7 +20,7 @@ from stargraph.ir._models import (
     RuleSpec,
     is_callable_path,
 )
-from stargraph.ir._positions import Fault, Path, Positions, did_you_mean, error_of, one_of, show_value
+from stargraph.ir._positions import NO_SOURCE, Fault, Path, Source, did_you_mean, one_of, show_value
 from stargraph.ir._prompts import prompt_fields
 from stargraph.ir._types import field_type, validate_value
 
@@ -48,8 +48,7 @@ def check_document(
     document: IRDocument,
     *,
     compile_expression: CompileExpression | None = None,
-    file: str | None = None,
-    positions: Positions | None = None,
+    source: Source = NO_SOURCE,
 ) -> None:
     """Check that the parts of a document fit together.
 
@@ -57,8 +56,7 @@ def check_document(
         document: the graph, from a file or made in Python.
         compile_expression: compiles CEL text and raises GraphError or ValueError if it is wrong;
             without it, expressions are not checked.
-        file: the file that the graph is from.
-        positions: the positions of its parts in the file.
+        source: where it comes from.
 
     Raises:
         GraphError: parts do not fit together; a line for each fault, with its position or else its path.
@@ -76,7 +74,7 @@ def check_document(
     for index, migration in enumerate(document.migrate):
         faults += part.migration_faults(migration, ("migrate", index))
     if faults:
-        raise error_of(faults, reason="invalid-graph", file=file, positions=positions)
+        raise source.error(faults, reason="invalid-graph")
 
 
 def _state_faults(document: IRDocument) -> Iterator[Fault]:

@@ -10,7 +10,7 @@ from stargraph.errors import GraphError
 from stargraph.ir._check import CompileExpression, check_document
 from stargraph.ir._models import IRDocument
 from stargraph.ir._parse import read_document
-from stargraph.ir._positions import Position, Positions
+from stargraph.ir._positions import Position, Positions, Source
 from stargraph.ir._yaml import MAX_BYTES, compose
 
 
@@ -23,6 +23,21 @@ def load_graph(path: str | os.PathLike[str], *, compile_expression: CompileExpre
 
     Returns:
         The graph, checked.
+
+    Raises:
+        GraphError: the file cannot be read, or is not a graph; a line for each fault, with file:line:column.
+    """
+    return read_graph(path, compile_expression=compile_expression)[0]
+
+
+def read_graph(
+    path: str | os.PathLike[str], *, compile_expression: CompileExpression | None = None
+) -> tuple[IRDocument, Source]:
+    """Read a graph from a file, like `load_graph`, and return it with the places of its parts in the file.
+
+    Args:
+        path: as for `load_graph`.
+        compile_expression: see `check_document`.
 
     Raises:
         GraphError: the file cannot be read, or is not a graph; a line for each fault, with file:line:column.
@@ -53,7 +68,7 @@ def load_graph(path: str | os.PathLike[str], *, compile_expression: CompileExpre
             line=position.line,
             column=position.column,
         ) from None
-    return parse_graph(text, file=file, compile_expression=compile_expression)
+    return _parsed(text, file, compile_expression)
 
 
 def parse_graph(text: str, *, file: str = "<text>", compile_expression: CompileExpression | None = None) -> IRDocument:
@@ -70,14 +85,18 @@ def parse_graph(text: str, *, file: str = "<text>", compile_expression: CompileE
     Raises:
         GraphError: the text is not a graph; a line for each fault, with file:line:column.
     """
+    return _parsed(text, file, compile_expression)[0]
+
+
+def _parsed(text: str, file: str, compile_expression: CompileExpression | None) -> tuple[IRDocument, Source]:
     if len(text) > MAX_BYTES:
         message = f"larger than the {MAX_BYTES // 2**20} MiB that a graph may have"
         raise GraphError(message, reason="unreadable-file", file=file)
     root = compose(text, file=file)
-    positions = Positions(root)
-    document = read_document(root.plain(), file=file, positions=positions)
-    check_document(document, compile_expression=compile_expression, file=file, positions=positions)
-    return document
+    source = Source(file, Positions(root))
+    document = read_document(root.plain(), source=source)
+    check_document(document, compile_expression=compile_expression, source=source)
+    return document, source
 
 
 def parse_yaml(text: str, *, file: str = "<text>") -> JsonValue:

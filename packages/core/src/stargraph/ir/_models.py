@@ -24,8 +24,8 @@ BUILTIN_KINDS: Final = ("echo", "halt", "interrupt", "subgraph")
 BUILTIN_REDUCERS: Final = ("replace", "append", "merge", "add")
 """The reducers that need no user-defined code."""
 
-CALLABLE_PATTERN: Final = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
-"""The form of `package.module:name`."""
+CALLABLE_PATTERN: Final = r"\w[\w-]*(\.\w[\w-]*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
+"""The form of `package.module:name`; the name of a module is that of a file, as in `01-intro`."""
 
 Id: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,99}$")]
 FieldName: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,99}$")]

@@ -20,7 +20,7 @@ from stargraph.ir._models import (
     RuleSpec,
     WhenSpec,
 )
-from stargraph.ir._positions import Fault, Path, Positions, did_you_mean, error_of, one_of, show_value
+from stargraph.ir._positions import NO_SOURCE, Fault, Path, Source, did_you_mean, one_of, show_value
 
 ACTIONS: Final[dict[str, type[BaseModel]]] = {
     "goto": Goto,
@@ -32,25 +32,24 @@ ACTIONS: Final[dict[str, type[BaseModel]]] = {
 """The actions of a rule by their kind."""
 
 
-def read_document(value: object, *, file: str | None = None, positions: Positions | None = None) -> IRDocument:
+def read_document(value: object, *, source: Source = NO_SOURCE) -> IRDocument:
     """Turn plain values, as a file has them, into a document.
 
     Args:
         value: the values.
-        file: the file that they are from, if any.
-        positions: the positions of its parts.
+        source: where they come from.
 
     Raises:
         GraphError: the form is wrong; each fault with its position.
     """
     if not isinstance(value, dict):
         fault = Fault(f"a graph is a mapping with 'id' and 'nodes', not {_described(value)}")
-        raise error_of([fault], reason="invalid-graph", file=file, positions=positions)
+        raise source.error([fault], reason="invalid-graph")
     try:
         return IRDocument.model_validate(value, by_alias=True, by_name=False)
     except ValidationError as error:
         faults = [_fault(detail) for detail in error.errors(include_url=False) if not _is_echo(detail)]
-        raise error_of(faults, reason="invalid-graph", file=file, positions=positions) from None
+        raise source.error(faults, reason="invalid-graph") from None
 
 
 def keys_of(model: type[BaseModel]) -> dict[str, str]:

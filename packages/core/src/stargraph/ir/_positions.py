@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from stargraph.errors import GraphError
 
@@ -18,10 +18,17 @@ _MAX_FAULTS: Final = 50
 
 
 class Position(NamedTuple):
-    """A line and a column in a file, both from 1."""
+    """A place in a file.
+
+    Attributes:
+        line: from 1.
+        column: from 1; None in Python code, where a call may have many lines.
+        file: the file, if it is another one than that of the whole.
+    """
 
     line: int
-    column: int
+    column: int | None
+    file: str | None = None
 
 
 @dataclass(slots=True)
@@ -130,33 +137,97 @@ def one_of(words: Sequence[str] | Mapping[str, object]) -> str:
     return f"{', '.join(most)} or {last}" if most else last
 
 
-def error_of(
-    faults: Sequence[Fault], *, reason: str, file: str | None = None, positions: Positions | None = None
-) -> GraphError:
-    """Make one error of all that is wrong with a document: a line for each fault, in the order of the file.
+class Finder(Protocol):
+    """Knows where the parts of a document stand."""
+
+    def find(self, path: Path, *, key: bool = False) -> Position:
+        """Return the position of a part, or of the nearest part around it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a document comes from: a file, lines of Python, or nothing that is known.
+
+    Attributes:
+        file: the file, or None.
+        positions: the positions of its parts, or None.
+    """
+
+    file: str | None = None
+    positions: Finder | None = None
+
+    def error(self, faults: Sequence[Fault], *, reason: str) -> GraphError:
+        """Make one error of all that is wrong with a document: a line for each fault, in the order of the file.
+
+        Args:
+            faults: what is wrong; at least one.
+            reason: the error's reason.
+        """
+        located: list[tuple[Position | None, str]] = []
+        for fault in faults:
+            position = fault.position
+            if position is None and self.positions is not None:
+                position = self.positions.find(fault.path, key=fault.key)
+            path = show_path(fault.path)
+            located.append((position, f"{path}: {fault.message}" if path else fault.message))
+        if all(position is not None for position, _ in located):
+            located.sort(key=lambda item: _order(item[0] or Position(0, 0)))
+        return self._joined(located, reason)
+
+    def locate(self, error: GraphError, path: Path = (), *, key: bool = False) -> GraphError:
+        """Return an error with the position of the part that it is about, unless it has one already.
+
+        Args:
+            error: what is wrong with the part.
+            path: the way to the part.
+            key: whether the key is meant, not the value.
+        """
+        if error.file is None and error.line is None:
+            position = None if self.positions is None else self.positions.find(path, key=key)
+            error.file = (None if position is None else position.file) or self.file
+            error.line, error.column = (None, None) if position is None else position[:2]
+        return error
+
+    def _joined(self, located: list[tuple[Position | None, str]], reason: str) -> GraphError:
+        left_out = len(located) - _MAX_FAULTS
+        located = list(dict.fromkeys(located))[:_MAX_FAULTS]
+        first, message = located[0]
+        for position, text in located[1:]:
+            where = ":".join(str(part) for part in self._place(position) if part is not None)
+            message += f"\n{where}: {text}" if where else f"\n{text}"
+        if left_out > 0:
+            message += f"\n… and {left_out} more"
+        file, line, column = self._place(first)
+        return GraphError(message, reason=reason, file=file, line=line, column=column)
+
+    def _place(self, position: Position | None) -> tuple[str | None, int | None, int | None]:
+        if position is None:
+            return self.file, None, None
+        return position.file or self.file, position.line, position.column
+
+
+NO_SOURCE: Final = Source()
+"""Of a document that was made of parts whose places nobody knows."""
+
+
+def joined(errors: Sequence[GraphError]) -> GraphError:
+    """Return one error of several that have their positions: the first one, with a line for each of the others.
 
     Args:
-        faults: what is wrong; at least one.
-        reason: the error's reason.
-        file: the file, if the document has one.
-        positions: the positions of its parts in the file.
+        errors: at least one.
     """
-    located: list[tuple[Position | None, str]] = []
-    for fault in faults:
-        position = fault.position
-        if position is None and positions is not None:
-            position = positions.find(fault.path, key=fault.key)
-        path = show_path(fault.path)
-        located.append((position, f"{path}: {fault.message}" if path else fault.message))
-    if all(position is not None for position, _ in located):
-        located.sort(key=lambda item: item[0] or Position(0, 0))
-    left_out = len(located) - _MAX_FAULTS
-    located = list(dict.fromkeys(located))[:_MAX_FAULTS]
-    first, message = located[0]
-    for position, text in located[1:]:
-        where = ":".join(str(part) for part in (file, *(position or ())) if part is not None)
-        message += f"\n{where}: {text}" if where else f"\n{text}"
-    if left_out > 0:
-        message += f"\n… and {left_out} more"
-    line, column = first or (None, None)
-    return GraphError(message, reason=reason, file=file, line=line, column=column)
+    first, *others = errors
+    lines = [_one_line(error) for error in others[: _MAX_FAULTS - 1]]
+    more = [f"… and {len(errors) - _MAX_FAULTS} more"] if len(errors) > _MAX_FAULTS else []
+    first.message = "\n".join([first.message, *lines, *more])
+    return first
+
+
+def _order(position: Position) -> tuple[str, int, int]:
+    return position.file or "", position.line, position.column or 0
+
+
+def _one_line(error: GraphError) -> str:
+    place = ":".join(str(part) for part in (error.file, error.line, error.column) if part is not None)
+    text = f"{error.message} ({error.hint})" if error.hint else error.message
+    return f"{place}: {text}" if place else text

@@ -108,6 +108,18 @@ def parse_type(text: str) -> Any:
     return field_type(text).python
 
 
+def canonical_type(text: str) -> str:
+    """Return the one way to write a field's type, which is equal for equal types.
+
+    Args:
+        text: the type.
+
+    Raises:
+        GraphError: the text is not a type.
+    """
+    return field_type(text).text
+
+
 @lru_cache(maxsize=1024)
 def field_type(text: str) -> FieldType:
     """Read a field's type.

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
-from stargraph.ir._positions import Fault, Position, Positions, YamlNode, error_of, show_value
+from stargraph.ir._positions import Fault, Position, Positions, Source, YamlNode, show_value
 
 MAX_BYTES: Final = 4 * 1024 * 1024
 """How large a file may be."""
@@ -84,7 +84,7 @@ def compose(text: str, *, file: str) -> YamlNode:
         # ruamel.yaml hands what stands in an escape to chr() as it is
         _fail("not valid YAML: an escape after here names no character", composer.position, file)
     if composer.faults:
-        raise error_of(composer.faults, reason="invalid-yaml", file=file, positions=Positions(root))
+        raise Source(file, Positions(root)).error(composer.faults, reason="invalid-yaml")
     return root
 
 
@@ -295,4 +295,4 @@ def _position_at(text: str, offset: int) -> Position:
 
 
 def _fail(message: str, position: Position, file: str) -> NoReturn:
-    raise error_of([Fault(message, position=position)], reason="invalid-yaml", file=file) from None
+    raise Source(file).error([Fault(message, position=position)], reason="invalid-yaml") from None

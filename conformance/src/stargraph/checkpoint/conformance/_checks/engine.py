@@ -212,7 +212,7 @@ async def takeover(kit: Kit) -> None:
             summary = await _done(other.resume(run_id=run_id), "run.resume() beside a living executor")
         finally:
             go_on.set()
-            (outcome,) = await asyncio.gather(slow, return_exceptions=True)
+            outcome = (await asyncio.gather(slow, return_exceptions=True))[0]
     finally:
         del _graphs.BEFORE[run_id]
     expect(summary.status == "done", f"the executor that took over ended with the status {summary.status!r}")

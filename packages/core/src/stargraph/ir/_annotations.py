@@ -1,0 +1,90 @@
+"""Types of Python code as the types of fields: `list[str] | None` is the text that a graph file has for it."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+from stargraph.errors import GraphError
+from stargraph.ir._callables import callable_path
+from stargraph.ir._models import BUILTIN_REDUCERS
+
+_SIMPLE: Final[dict[Any, str]] = {
+    str: "str",
+    int: "int",
+    float: "float",
+    bool: "bool",
+    list: "list",
+    dict: "dict",
+    None: "None",
+    type(None): "None",
+    Any: "any",
+    object: "any",
+}
+_ENGINE: Final = "stargraph.engine."
+
+
+class FieldType(NamedTuple):
+    """What a type of Python says about a field.
+
+    Attributes:
+        text: the type as a graph file has it.
+        reducer: the name of the reducer that it declares, or None.
+    """
+
+    text: str
+    reducer: str | None
+
+
+def field_type_of(annotation: Any, name: str) -> FieldType:
+    """Return what a type says about a field; a reducer stands outermost in `Annotated`.
+
+    Args:
+        annotation: the type, as in `float`, `list[str] | None` or `Annotated[list[str], append]`.
+        name: the field.
+
+    Raises:
+        GraphError: a graph file has no such type, or there are two reducers.
+    """
+    if isinstance(annotation, str):
+        return FieldType(annotation, None)
+    if typing.get_origin(annotation) is not Annotated:
+        return FieldType(_text(annotation, name), None)
+    reducers = [item for item in annotation.__metadata__ if inspect.isroutine(item) or isinstance(item, partial)]
+    if len(reducers) > 1:
+        raise GraphError(f"the field {name!r} has more than one reducer", reason="unknown-reducer", hint="Keep one.")
+    return FieldType(_text(annotation.__origin__, name), _reducer_name(reducers[0]) if reducers else None)
+
+
+def _reducer_name(reducer: Callable[..., Any]) -> str:
+    plain = getattr(reducer, "__name__", "")
+    is_builtin = plain in BUILTIN_REDUCERS and str(getattr(reducer, "__module__", "")).startswith(_ENGINE)
+    return plain if is_builtin else callable_path(reducer)
+
+
+def _text(annotation: Any, name: str) -> str:
+    try:
+        if annotation in _SIMPLE:
+            return _SIMPLE[annotation]
+    except TypeError:  # a Literal of what cannot be hashed
+        pass
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(_text(member, name) for member in arguments)
+    if origin is list:
+        return f"list[{_text(arguments[0], name)}]"
+    if origin is dict and arguments[0] is str:
+        return f"dict[str, {_text(arguments[1], name)}]"
+    if origin is Literal:
+        return f"Literal[{', '.join(map(repr, arguments))}]"
+    shown = annotation.__qualname__ if isinstance(annotation, type) and not arguments else str(annotation)
+    raise GraphError(
+        f"the field {name!r} has the type {shown}, which a declared field cannot have",
+        reason="invalid-graph",
+        hint="Declared fields are of str, int, float, bool, None, list, dict[str, T], unions of them, Literal and Any."
+        " For any other type, give the graph a class: GraphBuilder(id, State) with a pydantic model or a dataclass.",
+    )
