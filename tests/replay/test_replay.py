@@ -12,7 +12,7 @@ import pytest
 from support import calling_nodes, nodes
 from support.calling_nodes import EFFECTS, do, fail
 from support.graphs import PATH, SEQUENCE, calling, everything, graph
-from support.memory import MemoryCheckpointer
+from support.memory import MemoryCheckpointer, PrunedCheckpointer
 
 from stargraph.checkpoint.protocol import Checkpoint, FanOut, JsonValue
 from stargraph.engine import steps_of
@@ -308,10 +308,12 @@ async def test_a_part_of_a_run(store: MemoryCheckpointer, tmp_path: Path) -> Non
         assert own == len(store.runs["r"]) - max(step, 0) - (1 if step else 0)
 
 
-async def test_a_pruned_run(store: MemoryCheckpointer) -> None:
+async def test_a_pruned_run() -> None:
+    store = PrunedCheckpointer()
+    await store.bootstrap()
     await done(graph(SEQUENCE), store)
     for step in (0, 1):
-        store.damage("r", step, None)
+        store.prune_step("r", step)
     report = await replayed(graph(SEQUENCE), store)
     assert report
     assert report.compared == 1
@@ -321,19 +323,18 @@ async def test_a_pruned_run(store: MemoryCheckpointer) -> None:
 @pytest.mark.parametrize("build", [everything, calling])
 async def test_what_is_left_of_a_pruned_run_shows_no_difference(tmp_path: Path, build: Any) -> None:
     loaded = build(tmp_path)
-    store = MemoryCheckpointer()
+    store = PrunedCheckpointer()
     await store.bootstrap()
     await done(loaded, store)
     log = store.runs["r"]
     for floor in range(1, len(log)):
-        store.damage("r", floor - 1, None)
+        store.prune_step("r", floor - 1)
         report = await replayed(loaded, store)
         assert report.differences == (), floor
         assert any("pruned" in note for note in report.notes)
         # Two holes: a prune keeps what the latest step needs, and that may lie apart.
         if floor + 2 < len(log):
-            hole = store.records["r", floor + 1]
-            store.damage("r", floor + 1, None)
+            hole = store.prune_step("r", floor + 1)
             assert (await replayed(loaded, store)).differences == (), floor
             store.damage("r", floor + 1, hole)
 

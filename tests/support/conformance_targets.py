@@ -29,6 +29,12 @@ class _SQLiteBytes:
             database.execute(sql, (data, run_id, step))
 
 
+async def _lose_step(location: str, run_id: str, step: int) -> None:
+    with closing(sqlite3.connect(location)) as database, database:
+        sql = "DELETE FROM checkpoints WHERE id = (SELECT number FROM runs WHERE run_id = ?) << 34 | ?"
+        database.execute(sql, (run_id, step))
+
+
 @asynccontextmanager
 async def _other_format(location: str, change: int) -> AsyncIterator[None]:
     with closing(sqlite3.connect(location)) as database:
@@ -58,6 +64,7 @@ def _url(location: str) -> str:
 sqlite = Target(
     open=lambda location: SQLiteCheckpointer(location, busy_timeout=5),
     stored_bytes=_SQLiteBytes(),
+    lost_step=_lose_step,
     newer_format=lambda location: _other_format(location, 1),
     older_format=lambda location: _other_format(location, -2),
     outage=_locked,
@@ -96,12 +103,16 @@ class _Memory:
     async def put(self, location: str, run_id: str, step: int, data: bytes) -> None:
         self._stores[location]._runs[run_id].records[step] = data
 
+    async def lose_step(self, location: str, run_id: str, step: int) -> None:
+        del self._stores[location]._runs[run_id].records[step]
+
 
 def _memory_target(stores: _Memory) -> Target:
     return Target(
         open=stores.open,
         location=stores.location,
         stored_bytes=stores,
+        lost_step=stores.lose_step,
         encryption=stores.encrypting,
         read_only=stores.read_only,
         processes=False,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 from stargraph.checkpoint import memory
 from stargraph.checkpoint.codec import encode
-from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunSummary
+from stargraph.checkpoint.driver import Tail
+from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, PruneReport, RunDeletion, RunSummary
 
 
 class Killed(BaseException):
@@ -92,4 +94,22 @@ class MemoryCheckpointer:
             self._store._runs.pop(each, None)
 
 
+class PrunedCheckpointer(MemoryCheckpointer):
+    """Prunes too: by the rules, or just the steps that a test picks."""
+
+    async def delete_run(self, run_id: str) -> bool:
+        return await self._handle.delete_run(run_id)
+
+    async def prune(self, **rule: Any) -> PruneReport:
+        return await self._handle.prune(**rule)
+
+    def prune_step(self, run_id: str, step: int) -> bytes:
+        """Remove a step, and note that all below it may be gone; return its record."""
+        run = self._store._runs[run_id]
+        tail = run.tail
+        run.tail = Tail(tail.step, tail.digest, tail.status, max(tail.floor, step + 1))
+        return run.records.pop(step)
+
+
 _: type[Checkpointer] = MemoryCheckpointer
+__: type[RunDeletion] = PrunedCheckpointer

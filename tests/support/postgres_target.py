@@ -70,6 +70,11 @@ class Records:
             )
 
 
+async def lose_step(location: str, run_id: str, step: int) -> None:
+    async with connection_to(location) as (connection, schema):
+        await connection.execute(f"DELETE FROM {schema}.checkpoints WHERE run_id = $1 AND step = $2", run_id, step)
+
+
 @asynccontextmanager
 async def newer_format(location: str) -> AsyncIterator[None]:
     async with connection_to(location) as (connection, schema):
@@ -115,6 +120,7 @@ target = Target(
     open=PostgresCheckpointer.from_url,
     location=fresh_schema,
     stored_bytes=Records(),
+    lost_step=lose_step,
     newer_format=newer_format,
     older_format=older_format,
     outage=outage,

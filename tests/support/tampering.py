@@ -204,7 +204,7 @@ TAMPERS = (
         "missing-steps",
         "missing-steps",
         "missing-steps",
-        refused_by=("postgres",),
+        refused_by=("sqlite", "postgres", "s3"),
     ),
     Tamper("4  reordering", reordering, *UNREADABLE),
     Tamper("5  forged insertion, re-chained", forged_insertion, (False, True), "", "unsealed", "history-rewritten"),

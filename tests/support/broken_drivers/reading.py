@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 from stargraph.checkpoint.codec import decode, encode
@@ -450,3 +451,38 @@ class KeepsTheWritersObject(Objects):
         there = super()._at(run_id, step)
         held = self._held.get((run_id, step))
         return held if held is not None and there is not None and held.digest == there.digest else there
+
+
+@broken(
+    "corruption.lost_step",
+)
+class GapsArePruned(MemoryCheckpointer):
+    """What is not found is None, as if every gap came from a prune."""
+
+    def _required_steps(self, run_id: str) -> set[int]:
+        return set(self._records(run_id))
+
+
+@broken(
+    "deletion.lost_step",
+)
+class OncePrunedAlwaysPruned(MemoryCheckpointer):
+    """The run is marked as pruned; up to where is not kept."""
+
+    def _required_steps(self, run_id: str) -> set[int]:
+        return super()._required_steps(run_id) if self._floor(run_id) == 0 else set(self._records(run_id))
+
+
+@broken(
+    "corruption.lost_step",
+)
+class HistoryPassesOverGaps(MemoryCheckpointer):
+    """read_at_step knows what must be there; history yields what a scan finds."""
+
+    async def history(self, run_id: str, **bounds: Any) -> AsyncIterator[Checkpoint]:
+        lowest, highest = bounds.get("from_step"), bounds.get("to_step")
+        self._ensure_ready()
+        for step in sorted(self._records(run_id), reverse=bounds.get("newest_first", False)):
+            found = self._at(run_id, step)
+            if found is not None and (lowest is None or step >= lowest) and (highest is None or step <= highest):
+                yield found

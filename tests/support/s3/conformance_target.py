@@ -54,6 +54,10 @@ class StoredBytes:
         _client().put_object(Bucket=_bucket(location), Key=_KEYS.slot(run_id, step), Body=data)
 
 
+async def _lose_step(location: str, run_id: str, step: int) -> None:
+    _client().delete_object(Bucket=_bucket(location), Key=_KEYS.slot(run_id, step))
+
+
 @asynccontextmanager
 async def _other_format(number: int, location: str) -> AsyncIterator[None]:
     client, key = _client(), _KEYS.marker
@@ -79,6 +83,7 @@ target = Target(
     open=S3Checkpointer.from_url,
     location=_location,
     stored_bytes=StoredBytes(),
+    lost_step=_lose_step,
     newer_format=partial(_other_format, STORE_FORMAT + 1),
     older_format=partial(_other_format, STORE_FORMAT - 1),
     outage=_outage,

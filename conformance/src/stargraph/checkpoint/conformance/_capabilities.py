@@ -16,6 +16,7 @@ Capability: TypeAlias = Literal[
     "closing",
     "encryption",
     "stored-bytes",
+    "lost-step",
     "newer-format",
     "older-format",
     "outage",
@@ -38,6 +39,7 @@ PROTOCOLS: Final[dict[Capability, type]] = {
 HOOKS: Final[tuple[Capability, ...]] = (
     "encryption",
     "stored-bytes",
+    "lost-step",
     "newer-format",
     "older-format",
     "outage",

@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -69,6 +69,7 @@ class Target:
             afterwards; a path that does not exist yet, unless given.
         capabilities: what the driver declares; what its methods say, unless given.
         stored_bytes: reads and edits stored bytes, for the corruption checks.
+        lost_step: takes a location, a run and a step; removes the stored step behind the driver's back.
         newer_format: takes a location; while the async context manager is open, the store looks as if newer
             software had made it.
         older_format: the same for older software; a store that bootstrap has migrated meanwhile stays so.
@@ -90,6 +91,7 @@ class Target:
     location: Callable[[], AbstractAsyncContextManager[str]] = fresh_directory
     capabilities: frozenset[Capability] | None = None
     stored_bytes: StoredBytes | None = None
+    lost_step: Callable[[str, str, int], Awaitable[None]] | None = None
     newer_format: Callable[[str], AbstractAsyncContextManager[None]] | None = None
     older_format: Callable[[str], AbstractAsyncContextManager[None]] | None = None
     outage: Callable[[str], AbstractAsyncContextManager[None]] | None = None

@@ -23,6 +23,7 @@ from stargraph.checkpoint.driver import (
     closed_error,
     in_order,
     judge_append,
+    missing_step_error,
     needed_steps,
     no_store_error,
     not_bootstrapped_error,
@@ -57,12 +58,14 @@ class MemoryStore:
     Attributes:
         format: the format of the store; None if it was not made yet.
         runs: the stored records of each run, by step.
+        floors: the lowest step of the unbroken tail of each run that was pruned.
         deleted: the runs that are gone for good.
         reachable: whether calls reach it.
     """
 
     format: int | None = None
     runs: dict[str, dict[int, bytes]] = field(default_factory=dict)
+    floors: dict[str, int] = field(default_factory=dict)
     deleted: set[str] = field(default_factory=set)
     reachable: bool = True
 
@@ -164,7 +167,7 @@ class MemoryCheckpointer:
         """Yield the checkpoints of a run by step."""
         self._ensure_ready()
         await self._turn()
-        for step in sorted(self._records(run_id), reverse=newest_first):
+        for step in sorted(self._required_steps(run_id), reverse=newest_first):
             if (from_step is None or step >= from_step) and (to_step is None or step <= to_step):
                 found = self._at(run_id, step)
                 if found is not None:
@@ -279,7 +282,17 @@ class MemoryCheckpointer:
 
     def _at(self, run_id: str, step: int) -> Checkpoint | None:
         record = self._records(run_id).get(step)
+        if record is None and step in self._required_steps(run_id):
+            raise missing_step_error(run_id, step)
         return None if record is None else decode(record, run_id=run_id, step=step)
+
+    def _required_steps(self, run_id: str) -> set[int]:
+        """Return the steps that must be stored: what a prune has left, and all from the floor on."""
+        records = self._records(run_id)
+        return set(records) | set(range(self._floor(run_id), max(records, default=-1)))
+
+    def _floor(self, run_id: str) -> int:
+        return self._store.floors.get(run_id, 0)
 
     def _latest(self, run_id: str) -> Checkpoint | None:
         records = self._records(run_id)
@@ -294,10 +307,7 @@ class MemoryCheckpointer:
         latest = self._latest(run_id)
         if latest is None:
             return None
-        floor = latest.step
-        while floor - 1 in self._records(run_id):
-            floor -= 1
-        return Tail(latest.step, latest.digest, latest.status, floor)
+        return Tail(latest.step, latest.digest, latest.status, self._floor(run_id))
 
     def _append(self, checkpoint: Checkpoint, record: bytes) -> None:
         run_id, step = checkpoint.run_id, checkpoint.step
@@ -330,6 +340,7 @@ class MemoryCheckpointer:
         records = self._records(run_id)
         for step in steps:
             del records[step]
+            self._store.floors[run_id] = max(self._floor(run_id), step + 1)
         if not records:
             self._delete(run_id)
 
@@ -352,6 +363,7 @@ class MemoryStores:
             open=lambda location: self._driver(self._stores[location]),
             location=self._location,
             stored_bytes=self,
+            lost_step=self.lose,
             newer_format=lambda location: self._other_format(location, FORMAT + 1),
             older_format=lambda location: self._other_format(location, FORMAT - 1),
             outage=self._outage,
@@ -374,6 +386,10 @@ class MemoryStores:
     async def put(self, location: str, run_id: str, step: int, data: bytes) -> None:
         """Replace the stored bytes of a step."""
         self._stores[location].runs[run_id][step] = data
+
+    async def lose(self, location: str, run_id: str, step: int) -> None:
+        """Take a step away."""
+        del self._stores[location].runs[run_id][step]
 
     @asynccontextmanager
     async def _other_format(self, location: str, number: int) -> AsyncIterator[None]:

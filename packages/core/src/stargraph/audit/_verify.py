@@ -179,6 +179,8 @@ class _Look:
                 if isinstance(item, Checkpoint) or not item.is_missing:
                     walk.take(item)
                     on_step()
+                elif end is not None:
+                    walk.miss(item.step)
         self._stored = walk.stored
         if not walk.stored and latest is None and summary is None:
             if self._anchored is None:

@@ -50,6 +50,7 @@ class Walk:
         self._summaries: dict[int, RunSummary] = {}
         self._digests: dict[int, str] = {}
         self._remains_explained = True
+        self._lost: set[int] = set()
 
     @property
     def end(self) -> int:
@@ -93,6 +94,15 @@ class Walk:
             self._digests[item.step] = item.digest
         if item.step - 1 in self._marks and item.previous_digest is not None:
             self._digests.setdefault(item.step - 1, item.previous_digest)
+
+    def miss(self, step: int) -> None:
+        """Note a step that is not stored, although the store knows that no prune removed it.
+
+        Args:
+            step: the step.
+        """
+        self._lost.add(step)
+        self.find("missing-steps", f"step {step} is not stored, and the store knows of no prune that removed it", step)
 
     def find(self, kind: FindingKind, message: str, step: int | None = None, last_step: int | None = None) -> None:
         """Note what is wrong; the same with consecutive steps is one finding.
@@ -190,11 +200,13 @@ class Walk:
         if not self._remains_explained:
             for before, after in zip(self.stored, self.stored[1:], strict=False):
                 gap = StepRange(first=before.last + 1, last=after.first - 1)
+                if any(gap.first <= step <= gap.last for step in self._lost):
+                    continue
                 message = f"{_these(gap)} not stored, and no prune leaves such a gap"
                 self.find("missing-steps", message, gap.first, gap.last)
         elif tail.first > 0:
             lowest = tail.first
-        if lowest > 0:
+        if lowest > 0 and lowest - 1 not in self._lost:
             self.note(
                 "pruned",
                 f"the steps below {lowest} were pruned; the chain is proved from step {lowest} on,"
@@ -203,7 +215,8 @@ class Walk:
         last = self._last
         if last is not None and last.step == tail.last and last.status not in ENDED:
             for span in needed_steps(last):
-                lost = next((step for step in range(span.first, span.last + 1) if not self._has(step)), None)
+                needed = (step for step in range(span.first, span.last + 1) if step not in self._lost)
+                lost = next((step for step in needed if not self._has(step)), None)
                 if lost is not None:
                     self.find("missing-steps", f"step {lost} is not stored, and the run needs it to be resumed", lost)
 

@@ -9,7 +9,8 @@ from contextvars import Context
 from typing import Any, Final, TypeVar
 
 from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.protocol import BatchAppend, Checkpoint, Checkpointer, RunHistory
+from stargraph.checkpoint.driver import missing_step_error
+from stargraph.checkpoint.protocol import BatchAppend, Checkpoint, Checkpointer, RunDeletion, RunHistory
 from stargraph.errors import CheckpointCorruptedError, CheckpointNotFoundError
 
 T = TypeVar("T")
@@ -229,17 +230,27 @@ async def history(
         keyring: checks the seals.
 
     Raises:
-        CheckpointCorruptedError: a record is not what was written, or does not follow the one before it.
+        CheckpointCorruptedError: a record is not what was written, does not follow the one before it, or is missing
+            though no prune removed it. A store that prunes knows what it removed; in any other one, each gap is a loss.
     """
+    prunes = isinstance(checkpointer, RunDeletion)
     previous: Checkpoint | None = None
     async with aclosing(stored_steps(checkpointer, run_id, from_step=from_step, to_step=to_step)) as records:
         async for record in records:
             check_record(record, run_id, record.step)
             if keyring is not None:
                 keyring.check(record)
-            _check_order(previous, record, from_step if previous is None else previous.step + 1)
+            following = from_step if previous is None else previous.step + 1
+            _check_order(previous, record, following)
+            if record.step > following and not prunes:
+                raise missing_step_error(run_id, following)
             previous = record
             yield record
+    following = from_step if previous is None else previous.step + 1
+    if following <= to_step and not prunes:
+        latest = await checkpointer.read_latest(run_id)
+        if latest is not None and latest.step >= following:
+            raise missing_step_error(run_id, following)
 
 
 async def stored_steps(

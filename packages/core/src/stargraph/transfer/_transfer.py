@@ -11,7 +11,7 @@ from typing import Final
 from stargraph.audit._anchor import Head
 from stargraph.audit._verify import verify_run
 from stargraph.checkpoint.codec import KEY_VARIABLE, Keyring
-from stargraph.checkpoint.protocol import Checkpoint, Checkpointer
+from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunDeletion
 from stargraph.errors import CheckpointError, StoreUnavailableError
 from stargraph.runtime import dispatch
 from stargraph.runtime._reading import Unreadable, all_runs, read_latest, steps
@@ -137,8 +137,11 @@ async def survey(store: Checkpointer, run_id: str, *, keyring: Keyring | None, h
         async for item in items:
             checkpoint = _sound(item, run_id, keyring)
             first_step = checkpoint.step if first_step is None else first_step
-            if before is not None and before.step != checkpoint.step - 1:
-                gap = before.step + 1 if gap is None else gap
+            following = first if before is None else before.step + 1
+            if checkpoint.step > following and not isinstance(store, RunDeletion):
+                raise refused(run_id, "missing-steps", f"step {following} is missing, and its store prunes nothing")
+            if before is not None and checkpoint.step > following:
+                gap = following if gap is None else gap
             elif before is not None and checkpoint.previous_digest != before.digest:
                 message = f"step {checkpoint.step} does not follow step {before.step}"
                 raise refused(run_id, "broken-chain", message, f"`stargraph verify {run_id}` shows more.")
@@ -375,6 +378,7 @@ def size_of(checkpoint: Checkpoint) -> int:
 
 def _sound(item: Checkpoint | Unreadable, run_id: str, keyring: Keyring | None) -> Checkpoint:
     if isinstance(item, Unreadable):
-        raise refused(run_id, "corrupted-record", item.message, f"`stargraph verify {run_id}` shows more.")
+        reason = "missing-steps" if item.is_missing else "corrupted-record"
+        raise refused(run_id, reason, item.message, f"`stargraph verify {run_id}` shows more.")
     refuse_seal(item, keyring)
     return item

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
 from stargraph.checkpoint.conformance._compare import same
-from stargraph.checkpoint.conformance._expect import HarnessError, Violation, error_line
+from stargraph.checkpoint.conformance._expect import HarnessError, Violation, error_line, refused
 from stargraph.checkpoint.conformance._growing import grown_run
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
@@ -200,6 +200,52 @@ async def spoilt_neighbours(kit: Kit) -> None:
     for checkpoint in run:
         what = f"read_at_step('run', {checkpoint.step}) after the edits were undone"
         same(checkpoint, await again.read_at_step("run", checkpoint.step), what)
+
+
+@group.check(
+    "lost_step",
+    "A step that was written and that no prune removed never reads as absent: read_at_step and history refuse it "
+    '(reason "missing-step") if its record is gone.',
+    contract="read_at_step; RunHistory: a pruned step is left out",
+    usual_cause="What is not found is None: nothing remembers up to where a prune went.",
+    capability="lost-step",
+)
+async def lost_step(kit: Kit) -> None:
+    for lost in (0, 2):
+        location = await kit.fresh_location()
+        run = chain(length=5)
+        handle = await kit.open(location)
+        for checkpoint in run:
+            await handle.write(checkpoint)
+        await refuses_lost_step(kit, location, run, lost, first=0)
+
+
+async def refuses_lost_step(kit: Kit, location: str, run: list[Checkpoint], lost: int, *, first: int) -> None:
+    """Take a step away, and expect that every read that must come across it says so."""
+    hook = kit.target.lost_step
+    assert hook is not None
+    await hook(location, "run", lost)
+    handle = await kit.open(location)
+    what = f"after step {lost} of 'run' was lost"
+    read = handle.read_at_step("run", lost)
+    await refused(read, f"read_at_step('run', {lost}) {what}", CheckpointCorruptedError, "missing-step")
+    await _exact_or_refused_read(run[-1], handle.read_latest("run"), "read_latest('run')", what)
+    if "history" not in kit.declared:
+        return
+    for newest_first in (False, True):
+        for low, high in ((first, None), (lost, lost), (lost, None), (None, lost)):
+            history = handle.history("run", from_step=low, to_step=high, newest_first=newest_first)
+            yielded: list[int] = []
+            try:
+                while (found := await anext(history, None)) is not None:
+                    yielded.append(found.step)
+                raise Violation(
+                    f"history('run', from_step={low}, to_step={high}, newest_first={newest_first}) {what} yielded the "
+                    f"steps {yielded} and raised nothing"
+                )
+            except CheckpointCorruptedError:
+                continue
+    await handle.leave()
 
 
 async def _exact_or_refused(kit: Kit, run: list[Checkpoint], what: str) -> None:

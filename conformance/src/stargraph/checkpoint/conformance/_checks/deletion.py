@@ -6,6 +6,7 @@ from datetime import timedelta
 from random import Random
 from typing import Final
 
+from stargraph.checkpoint.conformance._checks.corruption import refuses_lost_step
 from stargraph.checkpoint.conformance._compare import absent, same, same_runs, show
 from stargraph.checkpoint.conformance._expect import Violation, attempt, expect, refused, refused_argument
 from stargraph.checkpoint.conformance._growing import grown, grown_run
@@ -231,6 +232,27 @@ async def prune_keeps_what_is_needed(kit: Kit) -> None:
     resumed = follow(steps[-1], event="resumed", status="running")
     await handle.write(resumed)
     same(resumed, await handle.read_latest("run"), "read_latest('run') after a pruned run went on")
+
+
+@group.check(
+    "lost_step",
+    'A lost step of a pruned run is refused (reason "missing-step"); the steps that the prune removed read as absent.',
+    contract=f"{_CONTRACT}; read_at_step; RunHistory: a pruned step is left out",
+    usual_cause="Once a run was pruned, every gap in it counts as pruned.",
+    needs=("corruption.lost_step", "deletion.prune_frees"),
+    capability="lost-step",
+)
+async def lost_step(kit: Kit) -> None:
+    run = chain(length=40, last_status="done")
+    handle = await kit.open()
+    for checkpoint in run:
+        await handle.write(checkpoint)
+    await handle.prune(older_than=_LATER, keep_last=4)
+    gone = [step for step in range(36) if await handle.read_at_step("run", step) is None]
+    expect(gone, "prune(keep_last=4) of 40 steps removed nothing")
+    await refuses_lost_step(kit, kit.location, run, 37, first=36)
+    for step in gone:
+        absent(await handle.read_at_step("run", step), f"read_at_step('run', {step}) of a pruned step")
 
 
 @group.check(

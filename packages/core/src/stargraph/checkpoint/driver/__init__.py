@@ -24,6 +24,7 @@ from stargraph.checkpoint.driver._concurrency import Requests, await_answer
 from stargraph.checkpoint.driver._errors import (
     closed_error,
     forked_error,
+    missing_step_error,
     no_store_error,
     not_bootstrapped_error,
     read_only_error,
@@ -78,6 +79,7 @@ __all__ = [
     "in_order",
     "judge_append",
     "microseconds",
+    "missing_step_error",
     "needed_steps",
     "no_store_error",
     "not_bootstrapped_error",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stargraph.errors import CheckpointError, StoreUnavailableError
+from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreUnavailableError
 
 
 def not_bootstrapped_error() -> CheckpointError:
@@ -33,6 +33,28 @@ def read_only_error(what: str) -> CheckpointError:
         f"{what}: the checkpointer is read-only",
         reason="read-only",
         hint="Open the store without read_only=True to change it.",
+    )
+
+
+def missing_step_error(
+    run_id: str,
+    step: int,
+    *,
+    hint: str = "Restore the store from a backup; `stargraph verify` says what else is damaged.",
+) -> CheckpointCorruptedError:
+    """Return the error of a step between a run's floor and its latest step that is not stored.
+
+    Args:
+        run_id: the run.
+        step: the step.
+        hint: what to do in this kind of store.
+    """
+    return CheckpointCorruptedError(
+        f"run {run_id!r}, step {step}: the checkpoint is missing, although it was written and no prune removed it",
+        reason="missing-step",
+        hint=hint,
+        run_id=run_id,
+        step=step,
     )
 
 

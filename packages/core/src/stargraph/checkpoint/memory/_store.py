@@ -6,7 +6,15 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from stargraph.checkpoint.driver import PruneRule, Tail, judge_append, needed_steps, summaries_from_json, summary_json
+from stargraph.checkpoint.driver import (
+    PruneRule,
+    Tail,
+    judge_append,
+    missing_step_error,
+    needed_steps,
+    summaries_from_json,
+    summary_json,
+)
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, RunSummary
 
 
@@ -90,16 +98,26 @@ class MemoryStore:
             return None if run is None else (run.tail.step, run.records[run.tail.step])
 
     def record(self, run_id: str, step: int) -> bytes | None:
-        """Return the record of a step, or None if absent."""
+        """Return the record of a step, or None if absent.
+
+        Raises:
+            CheckpointCorruptedError: it was written, and no prune removed it.
+        """
         with self._lock:
             run = self._runs.get(run_id)
-            return None if run is None else run.records.get(step)
+            record = None if run is None else run.records.get(step)
+            if run is not None and record is None and run.tail.floor <= step <= run.tail.step:
+                raise missing_step_error(run_id, step)
+            return record
 
     def steps(self, run_id: str, first: int, last: int) -> list[int]:
-        """Return the stored steps of a run between two, both included."""
+        """Return the steps of a run between two, both included: what a prune has left, and all from the floor on."""
         with self._lock:
             run = self._runs.get(run_id)
-            return [] if run is None else [step for step in run.records if first <= step <= last]
+            if run is None:
+                return []
+            steps = run.records.keys() | range(run.tail.floor, run.tail.step + 1)
+            return [step for step in steps if first <= step <= last]
 
     def keys(self, run_id: str) -> dict[str, int]:
         """Return the keys of a run, each with the highest step that has it."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 import asyncpg
 
 from stargraph.checkpoint.codec import Codec, CodecThreads, large_to_decode, state_size
-from stargraph.checkpoint.driver import summaries_from_json
+from stargraph.checkpoint.driver import missing_step_error, summaries_from_json
 from stargraph.checkpoint.postgres._schema import Schema
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary, StepKey
 from stargraph.errors import CheckpointCorruptedError
@@ -190,7 +190,7 @@ class Reader:
 
 def _records(run_id: str, step: int, rows: list[asyncpg.Record]) -> dict[int, Any]:
     if rows[0]["step"] is None:
-        raise _missing(run_id, step, rows[0]["last_step"])
+        raise missing_step_error(run_id, step)
     return {row["step"]: row["record"] for row in rows}
 
 
@@ -201,7 +201,7 @@ def _check_gaps(run_id: str, steps: list[int], low: int, high: int, *, newest_fi
         return  # the page ends below
     expected = range(kept[0], high + 1) if newest_first and kept else range(low, (kept[-1] if kept else high) + 1)
     if len(kept) != len(expected):
-        raise _missing(run_id, min(set(expected).difference(kept)), high)
+        raise missing_step_error(run_id, min(set(expected).difference(kept)))
 
 
 def _check_link(first: Checkpoint, second: Checkpoint) -> None:
@@ -213,13 +213,3 @@ def _check_link(first: Checkpoint, second: Checkpoint) -> None:
             run_id=second.run_id,
             step=second.step,
         )
-
-
-def _missing(run_id: str, step: int, last_step: int) -> CheckpointCorruptedError:
-    return CheckpointCorruptedError(
-        f"run {run_id!r}, step {step}: the record is missing, though the run goes up to step {last_step}",
-        reason="missing-step",
-        hint="Nothing was changed. Restore the store from a backup.",
-        run_id=run_id,
-        step=step,
-    )

@@ -281,12 +281,13 @@ class S3Checkpointer:
             return next_one if next_one is not None and await store.log.is_known(run_id) else None
         found: list[Checkpoint | None] = []
 
-        async def read() -> bool:
+        async def read() -> None:
             found.append(await store.reader.read(run_id, step))
-            return True
 
-        # A deletion that was cut short has left records behind.
-        return found[0] if all(await gather(store.log.is_known(run_id), read())) else None
+        end, _ = await gather(store.log.known_end(run_id), read())
+        if found == [None] and end is not None and step < end:
+            await store.log.check_not_lost(run_id, step)
+        return None if end is None else found[0]  # A deletion that was cut short has left records behind.
 
     async def history(
         self,

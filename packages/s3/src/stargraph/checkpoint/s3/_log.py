@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Literal, TypeVar
 
-from stargraph.checkpoint.driver import Tail
+from stargraph.checkpoint.driver import Tail, missing_step_error
 from stargraph.checkpoint.s3._errors import inconsistent_error
 from stargraph.checkpoint.s3._frame import HEADER_BYTES, Header, Tombstone, is_tombstone, read_header
 from stargraph.checkpoint.s3._objects import ObjectInfo, ObjectStore
@@ -111,8 +111,28 @@ class LogReader:
 
     async def is_known(self, run_id: str) -> bool:
         """Tell whether a run has begun and was not deleted."""
+        return await self.known_end(run_id) is not None
+
+    async def known_end(self, run_id: str) -> int | None:
+        """Return the highest step of a run, or None if it has not begun or was deleted."""
         newest = await self.newest(run_id)
-        return newest is not None and not await self.is_end_of_deleted(run_id, *newest)
+        return None if newest is None or await self.is_end_of_deleted(run_id, *newest) else newest[0]
+
+    async def check_not_lost(self, run_id: str, step: int) -> None:
+        """Refuse an empty slot below the latest one, unless a prune has freed it.
+
+        Raises:
+            CheckpointCorruptedError: it held a record.
+        """
+        if await self.header(run_id, step) is None and not await self.was_pruned(run_id, step):
+            raise missing_step_error(run_id, step)
+
+    async def was_pruned(self, run_id: str, step: int) -> bool:
+        """Tell whether a prune took a record: the highest tombstone, which always stays, is in its slot or above it."""
+        async for taken, info in self.slots(run_id):
+            if taken < step or is_tombstone(info.size):
+                return taken >= step
+        return False
 
     async def is_end_of_deleted(self, run_id: str, step: int, info: ObjectInfo | None) -> bool:
         """Tell whether the newest slot of a run says that the run was deleted.

@@ -234,9 +234,10 @@ class Pruner:
             logger.warning("run %r: its entry in open/ was not removed: %s", entry.run_id, error)
 
     async def _free(self, slots: list[tuple[int, ObjectInfo]], now: datetime) -> None:
-        # The first and the last slot stay taken for good: without them the run could start again, or go on.
-        inner = [info for _, info in slots[1:-1] if is_tombstone(info.size)]
-        freed = [info.key for info in inner if now - info.modified > TOMBSTONE_LIFETIME]
+        # The first slot and the highest tombstone stay for good. Without the first one the run could start again; the
+        # other one ends a deleted run, and tells in any other one below which step an empty slot is no loss.
+        tombstones = [info for _, info in slots[:-1] if is_tombstone(info.size)]
+        freed = [info.key for info in tombstones[1:] if now - info.modified > TOMBSTONE_LIFETIME]
         for start in range(0, len(freed), _PAGE):
             await self._store.remove(freed[start : start + _PAGE])
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeVar
 
 from stargraph.checkpoint.codec import Codec, CodecThreads, large_to_decode, missing_base_steps
+from stargraph.checkpoint.driver import missing_step_error
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary
 from stargraph.checkpoint.s3._cache import Copy, RecordCache
 from stargraph.checkpoint.s3._concurrency import AT_ONCE, map_each
@@ -282,19 +283,33 @@ async def history_slots(
         from_step: the lowest step, included.
         to_step: the highest step, included.
         newest_first: begin with the highest step.
+
+    Raises:
+        CheckpointCorruptedError: a slot is empty that no prune has freed.
     """
-    if to_step is not None and not await log.is_known(run_id):
+    end = None if to_step is None else await log.known_end(run_id)
+    if to_step is not None and end is None:
         return []
+    lowest = from_step or 0
+    following = None if to_step is None or end is None else min(to_step, end)
+    lost: int | None = None
+    pruned = False
     slots: list[Slot] = []
-    newest: int | None = None
     async for step, info in log.slots(run_id, to_step=to_step):
-        newest = step if newest is None else newest
-        if to_step is None and step == newest and await log.is_end_of_deleted(run_id, step, info):
+        if following is None and await log.is_end_of_deleted(run_id, step, info):
             return []
-        if from_step is not None and step < from_step:
+        if following is not None and following > step and not pruned:
+            lost = max(step + 1, lowest)
+        following = step - 1
+        if step < lowest:
             break
+        pruned = pruned or is_tombstone(info.size)
         if not is_tombstone(info.size):
             slots.append((step, info))
+    if following is not None and following >= lowest and not pruned:
+        lost = lowest
+    if lost is not None and not (to_step is not None and await log.was_pruned(run_id, lost)):
+        raise missing_step_error(run_id, lost)
     if not newest_first:
         slots.reverse()
     return list(_parts(slots))

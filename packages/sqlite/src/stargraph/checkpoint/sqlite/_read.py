@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 from typing import Final
 
 from stargraph.checkpoint.codec import Codec, missing_base_steps
+from stargraph.checkpoint.driver import missing_step_error
 from stargraph.checkpoint.protocol import Checkpoint, StepKey
 from stargraph.checkpoint.sqlite._schema import STEP, checkpoint_id
-from stargraph.errors import CheckpointCorruptedError
 
 HEAD_BYTES: Final = 128
 """How much of a record names those that it is decoded from."""
@@ -18,6 +19,8 @@ HEAD_BYTES: Final = 128
 # A column takes any type of value, also one that somebody else put there.
 _RECORD: Final = "CAST(checkpoints.record AS BLOB)"
 _HEAD: Final = f"substr({_RECORD}, 1, {HEAD_BYTES})"
+
+_DAMAGED: Final = "Run `PRAGMA integrity_check` on the file, and restore a backup."
 
 _PAGE_STEPS: Final = 64
 _PAGE_BYTES: Final = 4 * 1024 * 1024
@@ -64,7 +67,7 @@ def latest(connection: sqlite3.Connection, codec: Codec, run_id: str) -> Checkpo
             return None
         step, record = row
         if record is None:
-            raise _missing_step_error(run_id, step)
+            raise missing_step_error(run_id, step, hint=_DAMAGED)
         records = with_bases(connection, run_id, [row])
     return codec.decode_latest(records, run_id=run_id, step=step)
 
@@ -73,14 +76,14 @@ def at_step(connection: sqlite3.Connection, codec: Codec, run_id: str, step: int
     """Return one step of a run, or None.
 
     Raises:
-        CheckpointCorruptedError: it is the highest one and missing, or damaged.
+        CheckpointCorruptedError: it was written, no prune removed it, and it is missing; or it is damaged.
     """
     with snapshot(connection):
         records = with_bases(connection, run_id, at_steps(connection, run_id, [step]))
         if not records:
-            truncated = _truncated(connection, run_id, step, step)
-            if truncated is not None:
-                raise truncated
+            floor, highest = _unbroken(connection, run_id)
+            if floor <= step <= highest:
+                raise missing_step_error(run_id, step, hint=_DAMAGED)
             return None
     return codec.decode(records, run_id=run_id, step=step)
 
@@ -97,7 +100,7 @@ def at_key(connection: sqlite3.Connection, codec: Codec, run_id: str, key: str) 
             return None
         records = with_bases(connection, run_id, at_steps(connection, run_id, [step]))
         if step not in records:
-            raise _missing_step_error(run_id, step)
+            raise missing_step_error(run_id, step, hint=_DAMAGED)
     return codec.decode(records, run_id=run_id, step=step)
 
 
@@ -114,16 +117,20 @@ def history_page(
     A page ends after so many steps or bytes, so that its size does not follow that of the run.
 
     Raises:
-        CheckpointCorruptedError: the page has to hold the highest step, and it is missing; or a step is damaged.
+        CheckpointCorruptedError: the page begins with a step that was written, that no prune removed, and that is
+            missing; or a step is damaged.
     """
     with snapshot(connection):
         rows = between(connection, run_id, first, last, newest_first=newest_first, limit=_PAGE_STEPS)
-        truncated = None
-        if newest_first or len(rows) < _PAGE_STEPS:
-            highest = max((step for step, _ in rows), default=first - 1)
-            truncated = _truncated(connection, run_id, highest + 1, last)
-        if truncated is not None and (newest_first or not rows):
-            raise truncated
+        floor, highest = _unbroken(connection, run_id)
+        whole = len(rows) == _PAGE_STEPS
+        lost = _first_lost(
+            [step for step, _ in rows], max(first, floor), min(last, highest), newest_first=newest_first, whole=whole
+        )
+        if lost is not None:
+            rows = list(takewhile(lambda row: row[0] > lost if newest_first else row[0] < lost, rows))
+            if not rows:
+                raise missing_step_error(run_id, lost, hint=_DAMAGED)
         records = with_bases(connection, run_id, rows)
     page: list[Checkpoint] = []
     size = 0
@@ -132,7 +139,7 @@ def history_page(
         size += len(checkpoint.state_json())
         if size >= _PAGE_BYTES:
             return page, True
-    return page, len(rows) == _PAGE_STEPS or truncated is not None
+    return page, whole or lost is not None
 
 
 @contextlib.contextmanager
@@ -197,17 +204,25 @@ def with_bases(connection: sqlite3.Connection, run_id: str, rows: Iterable[tuple
     return records
 
 
-def _truncated(connection: sqlite3.Connection, run_id: str, first: int, last: int) -> CheckpointCorruptedError | None:
-    """Return the error to raise if the highest step is one of some steps, of which none is stored; else None."""
-    row = connection.execute("SELECT step FROM runs WHERE run_id = ?", (run_id,)).fetchone()
-    return _missing_step_error(run_id, row[0]) if row is not None and first <= row[0] <= last else None
+def _unbroken(connection: sqlite3.Connection, run_id: str) -> tuple[int, int]:
+    """Return the floor and the highest step of a run: all between them must be stored; 0 and -1 if it is unknown."""
+    row = connection.execute("SELECT floor, step FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+    return (0, -1) if row is None else (row[0], row[1])
 
 
-def _missing_step_error(run_id: str, step: int) -> CheckpointCorruptedError:
-    return CheckpointCorruptedError(
-        f"run {run_id!r}, step {step}: the latest checkpoint is missing, although the store knows that it was written",
-        reason="missing-step",
-        hint="Run `PRAGMA integrity_check` on the file, and restore a backup.",
-        run_id=run_id,
-        step=step,
-    )
+def _first_lost(steps: Sequence[int], first: int, last: int, *, newest_first: bool, whole: bool) -> int | None:
+    """Return the step at which a page breaks off that should have all between two, or None if it has them.
+
+    Args:
+        steps: the steps of the page, in its order; others may be among them.
+        first: the lowest step that must be stored.
+        last: the highest step that must be stored.
+        newest_first: the page begins with the highest step.
+        whole: the steps after the last one of the page are on the next page.
+    """
+    expected = range(last, first - 1, -1) if newest_first else range(first, last + 1)
+    found = [step for step in steps if first <= step <= last]
+    for step, other in zip(expected, found, strict=False):
+        if step != other:
+            return step
+    return None if whole or len(found) == len(expected) else expected[len(found)]
