@@ -10,8 +10,8 @@ from typing import Final
 
 from stargraph.checkpoint.sqlite._schema import PAGE_BYTES
 
-_CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
-"""A log of this length is moved into the database."""
+_CHECKPOINT_BYTES: Final = 1024 * 1024
+"""A log of this length is moved into the database. Its file is then written over, which costs no zeros ahead."""
 
 _AHEAD_BYTES: Final = 128 * 1024
 """By how much the file of the log is made longer at a time."""
