@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import sqlite3
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 from support import sqlite_processes
 from support.mounts import mounted, remount
-from support.records import chain, first
+from support.records import chain, first, following
 
 from stargraph.checkpoint.registry import open_checkpointer
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer, _files, _mounts, _schema
@@ -179,6 +180,31 @@ async def test_directories_are_made_and_synced(path: Path, monkeypatch: pytest.M
     async with SQLiteCheckpointer(target):
         pass
     assert synced == [path.parent, path.parent / "a", path.parent / "a" / "b"]
+    synced.clear()
+    async with SQLiteCheckpointer(target) as store:
+        assert await store.read_latest("run-1") is None
+        assert synced == []
+        step = first()
+        await store.write(step)
+        assert synced == [target.parent]  # the file may have been copied there
+        await store.write(following(step))
+        assert synced == [target.parent]
+
+
+async def test_a_directory_that_cannot_be_synced_refuses_the_write(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with SQLiteCheckpointer(path):
+        pass
+
+    def fail(directory: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async with SQLiteCheckpointer(path) as store:
+        with monkeypatch.context() as patched:
+            patched.setattr(_files, "_sync_directory", fail)
+            with pytest.raises(StoreUnavailableError) as caught:
+                await store.write(first())
+        assert caught.value.reason == "cannot-open"
+        await store.write(first())
 
 
 async def test_the_file_is_made_where_links_are_unknown(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

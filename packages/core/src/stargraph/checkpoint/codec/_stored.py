@@ -29,6 +29,7 @@ of the state's member of the same name in this very checkpoint.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from threading import local
 from typing import Any, Final
 
@@ -408,12 +409,19 @@ def _inflate(body: bytes) -> bytes:
 
 
 class _Zstandard(local):
-    """The contexts of one thread: they serve one at a time."""
+    """The contexts of one thread, each made when it is needed: they serve one at a time."""
 
-    def __init__(self) -> None:
-        self.compressor = _compressor(_LEVEL)
-        self.quick_compressor = _compressor(_QUICK_LEVEL)
-        self.decompressor = zstandard.ZstdDecompressor(dict_data=_dictionary())
+    @cached_property
+    def compressor(self) -> zstandard.ZstdCompressor:
+        return _compressor(_LEVEL)
+
+    @cached_property
+    def quick_compressor(self) -> zstandard.ZstdCompressor:
+        return _compressor(_QUICK_LEVEL)
+
+    @cached_property
+    def decompressor(self) -> zstandard.ZstdDecompressor:
+        return zstandard.ZstdDecompressor(dict_data=_dictionary())
 
 
 def _compressor(level: int) -> zstandard.ZstdCompressor:

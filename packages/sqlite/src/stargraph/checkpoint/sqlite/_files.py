@@ -8,6 +8,7 @@ import os
 import secrets
 import sys
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -36,10 +37,11 @@ class StoreFiles:
         self._identity: list[tuple[int, int]] = []
         self._directory = ""
         self._unchanged: tuple[int, int, int] | None = None
+        self._has_durable_name = False
 
-    @property
+    @cached_property
     def real_path(self) -> Path:
-        """The file that links lead to; SQLite names its companions after it."""
+        """The file that links lead to, from the first look on; SQLite names its companions after it."""
         return Path(os.path.realpath(self.path))
 
     def prepare(self, *, allow_network_filesystem: bool) -> None:
@@ -59,15 +61,30 @@ class StoreFiles:
         _make_directories(path.parent)
         if not path.exists():
             _create_private_file(path)
-        if path.stat().st_size == 1:
+        size = path.stat().st_size
+        if size == 1:
             raise not_a_store_error(
                 self.path, "it is not a SQLite database"
             )  # which takes such a file for an empty one
         if not os.access(path, os.W_OK):
             raise read_only_file_error(self.path)
-        # Also when another process made the file: it may not have got this far yet.
-        _sync_directory(path.parent)
+        if size == 0:
+            # Also when another process made the file: it may not have got this far yet.
+            self.make_name_durable()
         self._identity = [_identity(path.stat())]
+
+    def make_name_durable(self) -> None:
+        """Make the directory remember the file, once: before it is made a store, or before the first commit to one.
+
+        Who only reads a store that is there needs no more than what its writers have done; a file that was copied to
+        its place has had none.
+
+        Raises:
+            OSError: the system refused.
+        """
+        if not self._has_durable_name:
+            _sync_directory(self.real_path.parent)
+            self._has_durable_name = True
 
     def refuse_directory(self) -> None:
         """Refuse a path that names a directory.

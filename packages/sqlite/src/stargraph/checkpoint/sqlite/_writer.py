@@ -156,8 +156,11 @@ class Writer:
         watch = LockWatch(self._files.path, self._busy_timeout)
         while waiting := [pending for pending in waiting if not pending.withdrawn]:
             try:
+                self._files.make_name_durable()
                 outcomes |= self._attempt(connection, waiting)
                 break
+            except OSError as error:
+                raise store_error(error, self._files.path) from error
             except sqlite3.Error as error:
                 _roll_back(connection)
                 if not is_busy(error):
