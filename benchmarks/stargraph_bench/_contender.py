@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from stargraph_bench._runs import Run, State
-from stargraph_bench._work import Work, work_of
+from stargraph_bench._work import Work, forget_cached, work_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,14 +189,21 @@ WHERE relkind = 'r' AND nspname NOT IN ('pg_catalog', 'information_schema')
 """
 
 
+_LOG_SEGMENTS: Final = 4
+"""So many segments of the write-ahead log are used once more: PostgreSQL keeps five by default."""
+
+
 class InDatabase(Contender):
     """A store that is a PostgreSQL database of its own."""
 
     async def fresh_dsn(self) -> str:
         """Make an empty database and return its DSN."""
         self._database = f"bench_{uuid.uuid4().hex}"
-        await self._admin(f"CREATE DATABASE {self._database}", "CHECKPOINT")
+        # What is written now takes up segments of the log that are there, and makes no new ones.
+        switches = ["SELECT pg_logical_emit_message(false, 'bench', ''), pg_switch_wal()"] * _LOG_SEGMENTS
+        await self._admin(*switches, f"CREATE DATABASE {self._database}", "CHECKPOINT")
         self.dsn = f"{self.place.dsn.rpartition('/')[0]}/{self._database}"
+        forget_cached(await self._folder() / "pg_wal")
         return self.dsn
 
     def where(self) -> str:
@@ -206,8 +213,7 @@ class InDatabase(Contender):
         self.dsn = where
 
     async def work(self) -> Work:
-        folder = Path(str(await self._ask("SHOW data_directory")))
-        return work_of(int((folder / "postmaster.pid").read_text().split()[0]))
+        return work_of(int((await self._folder() / "postmaster.pid").read_text().split()[0]))
 
     async def size(self) -> int:
         return int(await self._ask(_SIZE))
@@ -223,6 +229,9 @@ class InDatabase(Contender):
     async def transactions(self) -> int:
         """Return how many transactions have written something so far, on the whole server."""
         return int(await self._ask("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint"))
+
+    async def _folder(self) -> Path:
+        return Path(str(await self._ask("SHOW data_directory")))
 
     async def _ask(self, statement: str) -> Any:
         import asyncpg
