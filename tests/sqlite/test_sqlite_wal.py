@@ -35,6 +35,12 @@ def connection(path: Path) -> Iterator[sqlite3.Connection]:
     connection.close()
 
 
+def commit(log: WriteAheadLog, connection: sqlite3.Connection, size: int) -> None:
+    """Do what the writer does after a commit of one change."""
+    if log.committed(changes=1, size=size):
+        log.tidy(connection)
+
+
 async def test_few_of_many_commits_make_the_file_longer(path: Path, file: Path) -> None:
     lengths = []
     async with SQLiteCheckpointer(path) as checkpointer:
@@ -57,7 +63,7 @@ def test_the_file_is_made_longer_in_pieces_of_a_page(
 
     log = WriteAheadLog(file)
     monkeypatch.setattr(os, "write", recorded)
-    log.committed(connection, changes=1, size=100)
+    commit(log, connection, 100)
     assert len(pieces) > 20
     assert all(size <= 4096 and (end + size) % 4096 == 0 for end, size in pieces)
 
@@ -67,7 +73,7 @@ def test_what_somebody_else_has_appended_stays(connection: sqlite3.Connection, f
     with file.open("ab") as appended:
         appended.write(b"of another process")
     length = file.stat().st_size
-    log.committed(connection, changes=1, size=100)
+    commit(log, connection, 100)
     content = file.read_bytes()
     assert content[:length].endswith(b"of another process")
     assert set(content[length:]) == {0}
@@ -78,7 +84,7 @@ def test_zeros_end_the_log(connection: sqlite3.Connection, path: Path, file: Pat
     log = WriteAheadLog(file)
     for number in range(50):
         connection.execute("INSERT INTO t VALUES (?)", (number,))
-        log.committed(connection, changes=1, size=4096)
+        commit(log, connection, 4096)
     copy = path.with_name("copy.sqlite")
     copy.write_bytes(path.read_bytes())
     path.with_name("copy.sqlite-wal").write_bytes(file.read_bytes())
@@ -96,15 +102,15 @@ def test_a_log_that_is_not_ours_is_left_alone(
     file.unlink()
     if content is not None:
         file.write_bytes(content)
-    log.committed(connection, changes=1, size=2**20)
+    commit(log, connection, 2**20)
     assert (file.read_bytes() if file.exists() else None) == content
 
 
 def test_a_file_that_is_long_enough_is_left_alone(connection: sqlite3.Connection, file: Path) -> None:
     log = WriteAheadLog(file)
-    log.committed(connection, changes=1, size=100)
+    commit(log, connection, 100)
     length = file.stat().st_size
-    log.committed(connection, changes=1, size=100)
+    commit(log, connection, 100)
     assert file.stat().st_size == length
 
 
@@ -129,9 +135,9 @@ def test_a_log_that_somebody_reads_is_erased_with_a_later_commit(
     assert reader.execute("SELECT count(*) FROM t").fetchone() == (1,)
     connection.execute("UPDATE t SET x = zeroblob(6)")
     assert not log.erase(connection)
-    log.committed(connection, changes=1, size=400_000)  # the reader is still there
+    commit(log, connection, 400_000)  # the reader is still there
     assert b"marker" in file.read_bytes()
     reader.execute("COMMIT")
-    log.committed(connection, changes=1, size=400_000)
+    commit(log, connection, 400_000)
     assert file.stat().st_size == 0
     reader.close()

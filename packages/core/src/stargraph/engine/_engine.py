@@ -212,7 +212,18 @@ class Engine:
         self._fault = self._fault or fault
         self._wake()
 
-    def _wake(self, _ended: object = None) -> None:
+    async def _fly(self, tail: Checkpoint, task: Task, call_log: CallLog) -> Updates:
+        try:
+            return await self._runner.run(tail, task, call_log)
+        finally:
+            self._wake()  # a turn of the loop earlier than `_landed` would
+
+    def _landed(self, task_id: str, _work: object) -> None:
+        """Take note of a flight that has ended, though it may never have begun: whoever cancels it may be anybody."""
+        if task_id in self._flights:
+            self._wake()
+
+    def _wake(self) -> None:
         if not self._signal.done():
             self._signal.set_result(None)
 
@@ -267,8 +278,8 @@ class Engine:
                 effects=self._overrides.effects,
                 moment=self._pending_tasks.moment(task),
             )
-            work = asyncio.ensure_future(self._runner.run(tail, task, call_log))
-            work.add_done_callback(self._wake)
+            work = asyncio.ensure_future(self._fly(tail, task, call_log))
+            work.add_done_callback(partial(self._landed, task.id))
             self._flights[task.id] = _Flight(task, started_at, call_log, work)
             self._report("node_started", task, tail.step, started_at, durable=False)
 

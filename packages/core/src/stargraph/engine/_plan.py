@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from stargraph.checkpoint.protocol import FanOut, JsonValue, Task
+from stargraph.checkpoint.protocol._pydantic import assemble
 from stargraph.checkpoint.values import EncodedValue
 from stargraph.engine._expression_checks import check_expressions
 from stargraph.engine._expressions import Expression
@@ -400,15 +402,16 @@ class Plan:
         # An id names the way to a task and not its step, so that what others write into the log in
         # between does not change it.
         path = hashlib.sha256(f"{previous}\n{node}\n{index}".encode()).hexdigest()[:12]
-        return Task.model_construct(
-            kind="task",
-            id=f"{node}-{path}" if index is None else f"{node}-{path}.{index}",
-            node=node,
-            since_step=step,
-            index=index,
-            rule=None,
-            calls=(),
-        )
+        made: dict[str, Any] = {
+            "kind": "task",
+            "id": f"{node}-{path}" if index is None else f"{node}-{path}.{index}",
+            "node": node,
+            "since_step": step,
+            "index": index,
+            "rule": None,
+            "calls": (),
+        }
+        return assemble(Task, made)
 
 
 def _compiled(expressions: Mapping[str, str] | None) -> dict[str, Expression]:

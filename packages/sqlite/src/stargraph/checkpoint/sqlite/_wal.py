@@ -37,19 +37,26 @@ class WriteAheadLog:
         self._used = self._length
         self._must_erase = False
 
-    def committed(self, connection: sqlite3.Connection, *, changes: int, size: int) -> None:
-        """Move the log into the database if it is long, else keep its file longer than it; after each commit.
+    def committed(self, *, changes: int, size: int) -> bool:
+        """Take note of a commit; return whether `tidy` has something to do.
+
+        Args:
+            changes: how many changes it committed.
+            size: about how many bytes they were.
+        """
+        self._used += (_PAGES_PER_COMMIT + _PAGES_PER_CHANGE * changes) * PAGE_BYTES + size
+        return self._used >= _CHECKPOINT_BYTES or self._is_short()
+
+    def tidy(self, connection: sqlite3.Connection) -> None:
+        """Move the log into the database if it is long, else make its file longer.
 
         RESTART holds the write lock meanwhile. The log can then not be reset under the checkpoint, which is what
         SQLite's WAL-reset bug before 3.51.3 takes; and the file of the log is written over and not made anew, which
         halves the cost of a commit.
 
         Args:
-            connection: that committed.
-            changes: how many changes it committed.
-            size: about how many bytes they were.
+            connection: that commits, in autocommit mode.
         """
-        self._used += (_PAGES_PER_COMMIT + _PAGES_PER_CHANGE * changes) * PAGE_BYTES + size
         if self._used < _CHECKPOINT_BYTES:
             self._lengthen()
             return
@@ -86,18 +93,19 @@ class WriteAheadLog:
         costs. The zeros read as the end of the log. They are appended, so they never overwrite what another process
         writes meanwhile.
         """
-        if self._used + _AHEAD_BYTES // 2 < self._length:
-            return
         with contextlib.suppress(OSError):  # a commit that finds no room says so itself
             descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND)
             try:
                 status = os.fstat(descriptor)
                 if (status.st_dev, status.st_ino) == self._inode:
                     self._length = status.st_size
-                    if self._used + _AHEAD_BYTES // 2 >= self._length:
+                    if self._is_short():
                         self._append_zeros(descriptor)
             finally:
                 os.close(descriptor)
+
+    def _is_short(self) -> bool:
+        return self._used + _AHEAD_BYTES // 2 >= self._length
 
     def _append_zeros(self, descriptor: int) -> None:
         end = self._length + _AHEAD_BYTES

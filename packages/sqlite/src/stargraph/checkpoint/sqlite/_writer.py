@@ -131,12 +131,18 @@ class Writer:
         return group
 
     async def _commit(self, group: Sequence[_WaitingChange]) -> list[Any]:
+        is_untidy = False
+
         def work(connection: sqlite3.Connection) -> list[Any]:
-            return self._commit_here(connection, group)
+            nonlocal is_untidy
+            outcomes = self._commit_here(connection, group)
+            is_untidy = self._log.committed(changes=len(group), size=sum([pending.change.size for pending in group]))
+            return outcomes
 
         def afterwards(connection: sqlite3.Connection) -> None:
-            # Those who wrote do not wait for this.
-            self._log.committed(connection, changes=len(group), size=sum([pending.change.size for pending in group]))
+            # Those who wrote do not wait for this. Mostly it is nothing: they could not go on beside it.
+            if is_untidy:
+                self._log.tidy(connection)
 
         def withdraw() -> None:
             for pending in group:
