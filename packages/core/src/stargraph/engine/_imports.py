@@ -175,7 +175,7 @@ def _session_error(path: str, wanted_by: str) -> GraphError:
 
 
 def import_failed(what: str, error: BaseException) -> GraphError:
-    """Return the error of an import that failed, with the line of the user's that failed.
+    """Return the error of an import that failed, with the line of user code that failed.
 
     Args:
         what: what was imported, and by what.
