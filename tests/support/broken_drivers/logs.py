@@ -17,9 +17,9 @@ from typing import Any
 
 from stargraph.checkpoint.codec import encode
 from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
-from stargraph.checkpoint.driver import check_batch
-from stargraph.checkpoint.protocol import Checkpoint
-from stargraph.errors import StoreUnavailableError
+from stargraph.checkpoint.driver import PruneRule, check_batch
+from stargraph.checkpoint.protocol import Checkpoint, PruneReport
+from stargraph.errors import CheckpointCorruptedError, StoreUnavailableError
 from support.broken_drivers.broken_driver import broken
 
 
@@ -50,9 +50,9 @@ class AppendLog(MemoryCheckpointer):
         await self._turn()
 
     async def _turn(self) -> None:
+        await super()._turn()
         if self._path.exists():
             self._load()
-        await super()._turn()
 
     def _append(self, checkpoint: Checkpoint, record: bytes) -> None:
         with self._locked():
@@ -62,6 +62,11 @@ class AppendLog(MemoryCheckpointer):
             if not known:
                 text = base64.b64encode(record).decode()
                 self._add(end, {"run": checkpoint.run_id, "step": checkpoint.step, "record": text})
+
+    def _prune(self, rule: PruneRule) -> PruneReport:
+        with self._locked():
+            self._load()
+            return super()._prune(rule)
 
     def _delete(self, run_id: str) -> bool:
         with self._locked():
@@ -102,10 +107,16 @@ class AppendLog(MemoryCheckpointer):
             for line in file:
                 entry = self._parsed(line)
                 if entry is None:
+                    self._ensure_torn(file.read(1))
                     break
                 self._end += len(line)
                 self._take(entry)
         return self._end
+
+    def _ensure_torn(self, rest: bytes) -> None:
+        """Only the last line can be one whose writer died in it."""
+        if rest:
+            raise CheckpointCorruptedError(f"{self._path} is damaged: a line is not as it was written")
 
     def _parsed(self, line: bytes) -> dict[str, Any] | None:
         checksum, _, body = line.partition(b" ")

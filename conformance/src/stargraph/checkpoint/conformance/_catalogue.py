@@ -40,6 +40,7 @@ def catalogue() -> tuple[Check, ...]:
         sizes,
         stateful,
         steps,
+        trees,
         values,
         views,
     )
@@ -61,6 +62,7 @@ def catalogue() -> tuple[Check, ...]:
         history.group,
         keys.group,
         search.group,
+        trees.group,
         deletion.group,
         batch.group,
         closing.group,

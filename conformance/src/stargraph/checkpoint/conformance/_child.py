@@ -13,8 +13,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from random import Random
-from typing import Any
+from typing import Any, Final, NoReturn
 
 from stargraph.checkpoint.conformance._clock import shift_clock
 from stargraph.checkpoint.conformance._expect import HarnessError, error_line
@@ -224,6 +225,59 @@ async def answer(scene: Scene) -> None:
     await serve(scene.target, scene.send)
 
 
+FORK_PATIENCE: Final = 5
+"""Seconds that a call in a forked process may take."""
+
+
+def forked(scene: Scene) -> None:
+    """Open a handle, fork, let the fork use the handle, and go on with it."""
+    with asyncio.Runner() as runner:
+        closing = AsyncExitStack()
+        driver = runner.run(closing.enter_async_context(opened(scene.target, scene.location)))
+        runner.run(driver.bootstrap())
+        latest = begin(scene.arguments["run_id"])
+        runner.run(driver.write(latest))
+        scene.acknowledged(latest)
+        process = os.fork()
+        if process == 0:
+            _use_inherited(scene, driver, latest)
+        _, status = os.waitpid(process, 0)
+        if os.waitstatus_to_exitcode(status) == -signal.SIGALRM:
+            scene.report("hung", call="a call", seconds=FORK_PATIENCE)
+        for _ in range(3):
+            latest = follow(latest)
+            runner.run(driver.write(latest))
+            scene.acknowledged(latest)
+        runner.run(closing.aclose())
+
+
+def _use_inherited(scene: Scene, driver: Checkpointer, latest: Checkpoint) -> NoReturn:
+    """Call each method in a fork of the process that opened the handle, and leave without any cleaning up."""
+
+    async def written() -> None:
+        first = begin("forked")
+        await driver.write(first)
+        scene.acknowledged(first)
+
+    calls: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
+        "read_latest": lambda: driver.read_latest(latest.run_id),
+        "list_runs": driver.list_runs,
+        "write": written,
+    }
+    for name, call in calls.items():
+        # A call that blocks the thread is ended by the signal, and this process with it.
+        signal.alarm(FORK_PATIENCE + 1)
+        try:
+            asyncio.run(asyncio.wait_for(call(), FORK_PATIENCE))
+        except TimeoutError:
+            scene.report("hung", call=name, seconds=FORK_PATIENCE)
+        except StoreUnavailableError:
+            scene.report("refused", call=name)
+        except BaseException as error:  # noqa: BLE001  # reported to the parent, whose verdict it becomes
+            scene.report("raised", call=name, error=error_line(error))
+    os._exit(0)
+
+
 async def _enter_for_good(context: Any) -> Any:
     """Enter a target's context manager so that nothing ever leaves it, not even the end of the loop."""
     hooks = sys.get_asyncgen_hooks()
@@ -250,6 +304,10 @@ SCRIPTS: dict[str, Script] = {
 }
 
 
+SYNCHRONOUS: dict[str, Callable[[Scene], None]] = {"forked": forked, "stage": stage}
+"""Scripts that fork, and so must not be called from an event loop."""
+
+
 def main(order: dict[str, Any]) -> int:
     """Run the script that an order names; return the exit code."""
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -263,8 +321,8 @@ def main(order: dict[str, Any]) -> int:
         channel.flush()
         return 3
     try:
-        if order["script"] == "stage":
-            stage(scene)
+        if order["script"] in SYNCHRONOUS:
+            SYNCHRONOUS[order["script"]](scene)
         else:
             asyncio.run(SCRIPTS[order["script"]](scene))
     except Exception as error:  # noqa: BLE001  # reported to the parent, which judges it

@@ -204,6 +204,13 @@ class Handle:
             raise Violation(f"{what} gave {show(report)}; the contract wants a PruneReport")
         return report
 
+    async def prune_by_default(self, *, older_than: datetime) -> PruneReport:
+        """Call prune with nothing but the instant: all else is the driver's own default."""
+        report = await self._call(f"prune(older_than={older_than})", lambda: self.driver.prune(older_than=older_than))
+        if not isinstance(report, PruneReport):
+            raise Violation(f"prune(older_than={older_than}) gave {show(report)}; the contract wants a PruneReport")
+        return report
+
     async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
         steps = ", ".join(str(checkpoint.step) for checkpoint in checkpoints[:8])
         more = ", …" if len(checkpoints) > 8 else ""

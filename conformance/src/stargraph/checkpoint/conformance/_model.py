@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, Verbosity, settings
@@ -20,7 +21,7 @@ from stargraph.checkpoint.conformance._expect import Violation, error_line, expe
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._runs import NOON, begin, follow, rivals
-from stargraph.checkpoint.conformance._views import in_order, pages
+from stargraph.checkpoint.conformance._views import in_order, matches, pages
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, RunSummary, Status
 from stargraph.errors import CheckpointConflictError, CheckpointError
 
@@ -28,6 +29,9 @@ T = TypeVar("T")
 
 _RUNS = st.sampled_from(("a", "A", "a.b", "a:1"))
 LATER = NOON + timedelta(days=365)
+_ORIGINS: Final = {"a.b": "subgraph", "a:1": "fork"}
+"""How some of the runs came from the run a."""
+
 _HANDLES = st.integers(0, 1)
 _STATUSES = st.sampled_from(("running", "running", "running", "failed", "paused", "done"))
 _VALUES: st.SearchStrategy[object] = st.sampled_from(
@@ -118,7 +122,7 @@ class _Machine(RuleBasedStateMachine):
         self._made += 1
         steps = self._runs.get(run_id, [])
         if not steps:
-            checkpoint = begin(run_id, state={"value": value}, timestamp=NOON + timedelta(seconds=self._made % 3))
+            checkpoint = self._first(run_id, state={"value": value}, timestamp=NOON + timedelta(seconds=self._made % 3))
         else:
             checkpoint = follow(steps[-1], status=status, changes={"value": value, "made": self._made})
         if run_id in self._gone:
@@ -130,6 +134,12 @@ class _Machine(RuleBasedStateMachine):
         else:
             self._do(self._handles[handle].write(checkpoint))
             self._runs.setdefault(run_id, []).append(checkpoint)
+
+    def _first(self, run_id: str, **fields: Any) -> Checkpoint:
+        """Step 0 of a run, of which some are child runs and some are forks."""
+        origin = _ORIGINS.get(run_id)
+        parents = {"parent_run_id": "a", "parent_step": 0, "origin": origin} if origin else {}
+        return begin(run_id, **fields, **parents)
 
     @rule(run_id=_RUNS, handle=_HANDLES, back=st.integers(0, 3))
     def write_again(self, run_id: str, handle: int, back: int) -> None:
@@ -186,7 +196,7 @@ class _Machine(RuleBasedStateMachine):
             last = batch[-1] if batch else steps[-1] if steps else None
             status: Status = "done" if ended and number == count - 1 else "running"
             if last is None:
-                batch.append(begin(run_id, metadata={"made": str(self._made % 3)}))
+                batch.append(self._first(run_id, metadata={"made": str(self._made % 3)}))
             else:
                 batch.append(follow(last, status=status, changes={"made": [self._made, number]}))
         # What is stored already may come first.
@@ -217,11 +227,19 @@ class _Machine(RuleBasedStateMachine):
         if not self._has("deletion"):
             return
         self._do(self._handles[handle].prune(older_than=LATER, statuses=(status,), keep_last=keep))
+        # A child run whose parent goes on stays; what goes with this very prune does not.
+        stays = {run_id for run_id in self._runs if keep == 0 and self._is_awaited(run_id)}
         for run_id, steps in list(self._runs.items()):
+            if run_id in stays:
+                continue
             if steps[-1].status == status and keep == 0:
                 self._delete(run_id)
             elif steps[-1].status == status:
                 self._floors[run_id] = min(len(steps) - 1, max(self._floors.get(run_id, 0), len(steps) - keep))
+
+    def _is_awaited(self, run_id: str) -> bool:
+        parent = self._runs.get("a")
+        return _ORIGINS.get(run_id) == "subgraph" and parent is not None and parent[-1].status not in ENDED
 
     @rule(run_id=_RUNS, handle=_HANDLES, newest_first=st.booleans())
     def history(self, run_id: str, handle: int, newest_first: bool) -> None:
@@ -246,6 +264,27 @@ class _Machine(RuleBasedStateMachine):
             same_runs([item.run_id for item in wanted], found, what)
             for before, after in zip(wanted, found, strict=True):
                 same_summary(before, after, what)
+
+    @rule(handle=_HANDLES, status=st.sampled_from((None, "running", "done", "failed")), roots_only=st.booleans())
+    def count_runs(self, handle: int, status: Status | None, roots_only: bool) -> None:
+        if self._has("search"):
+            filters: dict[str, Any] = {"roots_only": roots_only} | ({} if status is None else {"status": status})
+            chosen = [item for item in self._summaries() if matches(item, filters)]
+            counts = dict(Counter(item.status for item in chosen))
+            found = self._do(self._handles[handle].count_runs(**filters))
+            expect(found == counts, f"count_runs({filters}) gave {found}; there are {counts}")
+
+    @rule(handle=_HANDLES, run_id=_RUNS)
+    def children(self, handle: int, run_id: str) -> None:
+        if self._has("trees"):
+            wanted = [item for item in self._summaries() if (item.parent_run_id, item.origin) == (run_id, "subgraph")]
+            found = self._do(self._handles[handle].children(run_id))
+            same_runs([item.run_id for item in wanted], found, f"children({run_id!r})")
+            for before, after in zip(wanted, found, strict=True):
+                same_summary(before, after, f"children({run_id!r})")
+
+    def _summaries(self) -> list[RunSummary]:
+        return in_order(RunSummary.from_checkpoint(steps[-1]) for steps in self._runs.values())
 
     def _has(self, capability: Capability) -> bool:
         return capability in self.surroundings.declared

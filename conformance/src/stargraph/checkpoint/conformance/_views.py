@@ -219,7 +219,7 @@ def _filters(wanted: Sequence[RunSummary]) -> list[dict[str, Any]]:
     return found
 
 
-STATUSES: Final[tuple[Status, ...]] = ("running", "awaiting_input", "paused", "done", "failed", "cancelled")
+STATUSES: Final[tuple[Status, ...]] = ("running", "awaiting_input", "paused", "done", "failed", "cancelled", "moved")
 
 
 def _different(values: Iterable[Any]) -> list[Any]:

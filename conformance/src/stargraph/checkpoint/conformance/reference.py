@@ -13,6 +13,7 @@ from typing import Final, Self, Unpack
 from stargraph.checkpoint.codec import decode, encode
 from stargraph.checkpoint.conformance._target import Target
 from stargraph.checkpoint.driver import (
+    PruneRule,
     Tail,
     check_batch,
     check_filters,
@@ -222,19 +223,22 @@ class MemoryCheckpointer:
             older_than=older_than, statuses=statuses, keep_last=keep_last, dry_run=dry_run, run_id=run_id
         )
         await self._turn()
+        return self._prune(rule)
+
+    def _prune(self, rule: PruneRule) -> PruneReport:
         gone = []
         for run_id in [each for each in self._store.runs if rule.run_id in (None, each)]:
             latest = self._latest(run_id)
             if latest is None or latest.timestamp >= rule.older_than or latest.status not in rule.statuses:
                 continue
-            if keep_last == 0 and self._is_awaited(latest):
+            if rule.keep_last == 0 and self._is_awaited(latest):
                 continue
-            dropped = set(self._records(run_id)) - self._kept(latest, keep_last)
+            dropped = set(self._records(run_id)) - self._kept(latest, rule.keep_last)
             if dropped:
                 gone.append(len(dropped))
-            if not dry_run:
+            if not rule.dry_run:
                 self._drop(run_id, dropped)
-        return PruneReport(runs=len(gone), checkpoints=sum(gone), dry_run=dry_run)
+        return PruneReport(runs=len(gone), checkpoints=sum(gone), dry_run=rule.dry_run)
 
     def _is_awaited(self, latest: Checkpoint) -> bool:
         """Tell whether a run is a child whose parent has not ended: that may still have to read how it ended."""

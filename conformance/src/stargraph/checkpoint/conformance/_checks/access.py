@@ -10,15 +10,24 @@ from pathlib import Path
 from typing import Any, Final
 
 from stargraph.checkpoint.conformance._compare import same
-from stargraph.checkpoint.conformance._expect import NotEvaluated, Violation, error_line, expect, refused, together
-from stargraph.checkpoint.conformance._handle import Handle
+from stargraph.checkpoint.conformance._expect import (
+    NotEvaluated,
+    Violation,
+    attempt,
+    error_line,
+    expect,
+    refused,
+    together,
+)
+from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._moments import fingerprint
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import NOON, begin, chain, follow
+from stargraph.checkpoint.conformance._runs import NOON, begin, chain, follow, rival
 from stargraph.checkpoint.conformance._views import Book, agree
 from stargraph.checkpoint.protocol import Checkpoint, Interrupt, RecordedCall
 from stargraph.errors import (
+    CheckpointConflictError,
     CheckpointError,
     StoreUnavailableError,
     StoreVersionError,
@@ -268,6 +277,7 @@ async def older_format(kit: Kit) -> None:
     contract="write: StoreUnavailableError; bootstrap",
     usual_cause="An `except` around the call returns None or an empty list, a write is queued and acknowledged, or the "
     "handle keeps a dead connection.",
+    version=2,
     capability="outage",
     deadline=120,
 )
@@ -278,12 +288,13 @@ async def outage(kit: Kit) -> None:
     await agree(handle, book, kit.declared, "before an outage")
     last = book.runs["run-running"][-1]
     mine, new = follow(last), begin("new")
-    acked: dict[str, bool] = {}
+    others = [begin(f"new-{number}") for number in range(6)]
+    lost = follow(book.runs["run-failed"][-1], event="resumed", status="running")
     async with kit.target.outage(kit.location):
-        acked["next"], acked["new"] = await together(
-            _reached(handle.write(mine), "write of the next step in an outage"),
-            _reached(handle.write(new), "write of a new run in an outage"),
-        )
+        # At once, since they may share a commit that fails.
+        written = [mine, new, *others, lost]
+        reached = await together(*(_reached(handle.write(each), f"{naming(each)} in an outage") for each in written))
+        acked = {each.run_id: outcome for each, outcome in zip(written, reached, strict=True)}
         # Side by side: each may wait for as long as the driver waits for a store that does not answer.
         await together(
             *(
@@ -293,14 +304,32 @@ async def outage(kit: Kit) -> None:
             _opened_in_outage(kit, book.runs["run-done"][0]),
             _listed_in_outage(idle, set(book.runs)),
         )
-    for name, checkpoint in (("next", mine), ("new", new)):
-        found = await handle.read_at_step(checkpoint.run_id, checkpoint.step)
-        if acked[name]:
-            same(checkpoint, found, f"read_at_step of the {name} step, which was acknowledged in an outage")
+    for checkpoint in (mine, new, *others):
+        if acked[checkpoint.run_id]:
+            what = f"read_at_step({checkpoint.run_id!r}, {checkpoint.step}), which was acknowledged in an outage"
+            same(checkpoint, await idle.read_at_step(checkpoint.run_id, checkpoint.step), what)
         await handle.write(checkpoint)
         book.wrote(checkpoint)
+    theirs = rival(lost, book.runs["run-failed"][-1])
+    book.wrote(await _settled(handle, idle, lost, theirs, acked=acked[lost.run_id]))
     for reader in (handle, idle, await kit.open()):
         await agree(reader, book, kit.declared, "after an outage")
+
+
+async def _settled(handle: Handle, other: Handle, lost: Checkpoint, theirs: Checkpoint, *, acked: bool) -> Checkpoint:
+    """Let another executor take the step whose write failed in an outage, unless it is stored; return what is."""
+    refusal = await attempt(other.write(theirs))
+    if refusal is not None:
+        what = f"read_at_step({lost.run_id!r}, {lost.step}), whose first write failed in an outage"
+        same(lost, await other.read_at_step(lost.run_id, lost.step), f"{what} which another executor was refused")
+        return lost
+    expect(not acked, f"{naming(lost)} was acknowledged in an outage, and another executor wrote that step")
+    what = f"{naming(lost)} again, after its outcome was unknown and another executor wrote that step"
+    await refused(handle.write(lost), what, CheckpointConflictError, "step-taken", lost)
+    astray = follow(lost)
+    what = f"{naming(astray)}, after a step whose write failed in an outage and which is another executor's"
+    await refused(handle.write(astray), what, CheckpointConflictError, "wrong-predecessor", astray)
+    return theirs
 
 
 async def _opened_in_outage(kit: Kit, stored: Checkpoint) -> None:

@@ -50,15 +50,17 @@ async def _settled(handle: Handle, steps: list[Checkpoint]) -> tuple[int, list[C
     "appends_all",
     "write_many appends all steps, from the start of a run or from where it stands.",
     contract=_CONTRACT,
-    usual_cause="Each step is judged by the tail before the batch.",
+    usual_cause="Each step is judged by the tail before the batch, or it is taken for a list.",
+    version=2,
 )
 async def appends_all(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
     steps = chain(length=60, last_status="done")
     await handle.write_many(steps[:5])
     await handle.write_many([])
+    await handle.write_many(())
     await handle.write(steps[5])
-    await handle.write_many(steps[6:])
+    await handle.write_many(tuple(steps[6:]))
     expect(await _prefix(other, steps, "write_many of the whole run") == 60, "write_many did not store every step")
     same_runs(["run"], await other.list_runs(), "list_runs() after write_many")
     (summary,) = await handle.list_runs()

@@ -15,6 +15,7 @@ from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import NOON, begin, chain
 from stargraph.checkpoint.conformance._target import REQUIRED_METHODS
+from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointError, StoreVersionError
 
 group: Final = Group("bootstrap")
@@ -140,6 +141,36 @@ async def twice(kit: Kit) -> None:
         what = f"read_at_step('run', {checkpoint.step}) after a second bootstrap()"
         same(checkpoint, await handle.read_at_step("run", checkpoint.step), what)
     await handle.write(begin("later"))
+
+
+@group.check(
+    "beside_calls",
+    "bootstrap() of an open handle, beside calls of every kind that are in flight, disturbs none of them.",
+    contract="bootstrap",
+    usual_cause="bootstrap() first takes back what the one before had set, or replaces the connection under a call.",
+    needs=("bootstrap.twice",),
+)
+async def beside_calls(kit: Kit) -> None:
+    handle = await kit.open()
+    runs = [chain(f"run-{number}", 4) for number in range(8)]
+    for steps in runs:
+        await handle.write(steps[0])
+
+    async def go_on(steps: list[Checkpoint]) -> None:
+        for checkpoint in steps[1:]:
+            await handle.write(checkpoint)
+            same(checkpoint, await handle.read_latest(checkpoint.run_id), "read_latest beside bootstrap()")
+            await handle.list_runs()
+
+    async def again() -> None:
+        for _ in range(4):
+            await handle.bootstrap()
+            await asyncio.sleep(0)
+
+    await together(*map(go_on, runs), again(), again())
+    for steps in runs:
+        what = f"read_latest({steps[0].run_id!r}) after bootstrap() beside writes"
+        same(steps[-1], await handle.read_latest(steps[0].run_id), what)
 
 
 @group.check(

@@ -23,6 +23,10 @@ _ZONES: Final = ("America/New_York", "Australia/Lord_Howe")
 """Zones whose clocks are put back in autumn, by an hour and by half an hour: local times come twice."""
 
 
+_PLAIN_LOCALE: Final = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+"""What makes ASCII the encoding of text files, as other encodings are on some machines."""
+
+
 def _now() -> datetime:
     """The present, as the engine takes it: a clock that is off is off from here."""
     return datetime.now(UTC).replace(microsecond=123456)
@@ -43,6 +47,7 @@ async def _written(handle: Handle, book: Book, *runs: list[Checkpoint]) -> None:
     usual_cause="Rows have an expiry date, a lock or a lease goes by the wall clock, a cache is valid until a time of "
     "day, or a column says when the row was stored and something is chosen or ordered by it.",
     needs=("durability.other_process",),
+    version=2,
     processes=True,
     deadline=60,
 )
@@ -63,10 +68,16 @@ async def wrong_clock(kit: Kit) -> None:
         await far.write(theirs)
         book.wrote(theirs)
         same(theirs, await handle.read_latest("running"), f"read_latest('running') after a step {where}")
+        late = rival(theirs, book.runs["running"][-2], 1)
+        what = f"{naming(late)} by whoever wrote the steps before, after one {where}"
+        await refused(handle.write(late), what, CheckpointConflictError, "step-taken", late)
         mine = follow(theirs, timestamp=now)
         await handle.write(mine)
         book.wrote(mine)
         same(mine, await far.read_latest("running"), f"read_latest('running') {where}, after a step by a right clock")
+        late = rival(mine, theirs, 2)
+        what = f"{naming(late)} {where}, after a step by a right clock"
+        await refused(far.write(late), what, CheckpointConflictError, "step-taken", late)
         await _written(far, book, [begin(f"new{shift.days}", timestamp=now + shift)])
         for reader, who in ((far, where), (handle, "by a process whose clock is right")):
             await agree(reader, book, kit.declared, f"after steps {where}, read {who}")
@@ -118,10 +129,12 @@ async def wrong_clock_prunes(kit: Kit) -> None:
 
 @group.check(
     "other_zones",
-    "A process in a time zone whose clocks are put back lists, finds and prunes the same runs, to the microsecond.",
+    "A process in a time zone whose clocks are put back, and in the locale C, lists, finds and reads the same runs, "
+    "to the microsecond and to the letter.",
     contract="list_runs: compared as instants; Values: instants are kept in UTC, to the microsecond",
-    usual_cause="Times are stored or compared as local time, which comes twice an autumn; or the zone of the process "
-    "is taken for that of the store.",
+    usual_cause="Times are stored or compared as local time, which comes twice an autumn; the zone of the process is "
+    "taken for that of the store; or a file is opened as text without an encoding.",
+    version=2,
     needs=("list_runs.since_across_offsets", "durability.other_process"),
     processes=True,
     deadline=60,
@@ -131,11 +144,13 @@ async def other_zones(kit: Kit) -> None:
     # Both zones put their clocks back in the hours that follow these.
     starts = (datetime(2026, 11, 1, 4, 0, tzinfo=UTC), datetime(2026, 4, 4, 13, 0, tzinfo=UTC))
     for number, zone in enumerate(_ZONES):
-        far = await kit.elsewhere(environment={"TZ": zone})
+        far = await kit.elsewhere(environment=_PLAIN_LOCALE | {"TZ": zone})
         for half_hours in range(8):
             moment = starts[number] + timedelta(minutes=30 * half_hours, microseconds=half_hours)
             status = "done" if half_hours % 2 else None
-            steps = chain(f"{number}-{9 - half_hours}", 2, last_status=status, timestamp=moment)
+            told = {"text": "größer, 日本, \U0001f600", "clé": half_hours}
+            tags = {"metadata": {"città": "Zürich"}, "graph_id": "größe", "state": told}
+            steps = chain(f"{number}-{9 - half_hours}", 2, last_status=status, timestamp=moment, **tags)
             await _written(far if half_hours % 3 else handle, book, steps)
         for reader in (far, handle):
             await agree(reader, book, kit.declared, f"after runs were written at a change of the clocks in {zone}")

@@ -225,6 +225,29 @@ async def _written(kit: Kit, handle: Handle, run: list[Checkpoint]) -> int:
 
 
 @group.check(
+    "others_stay_open",
+    "Closing a handle closes no other one on the same store, whatever the two share.",
+    contract=f"{_CONTRACT}: releases what the handle holds",
+    usual_cause="Handles share a pool, and the first one that closes takes it away from the others.",
+    needs=("closing.refuses_after",),
+)
+async def others_stay_open(kit: Kit) -> None:
+    handles = [await kit.open() for _ in range(3)]
+    steps = chain(length=4)
+    await handles[1].write(steps[0])
+    for number, step in ((0, 1), (2, 2)):
+        await handles[number].close()
+        what = f"after {1 if number == 0 else 2} of 3 handles on the store were closed"
+        same(steps[step - 1], await handles[1].read_latest("run"), f"read_latest('run') {what}")
+        await handles[1].write(steps[step])
+        same(steps[step], await handles[1].read_latest("run"), f"read_latest('run') {what}, and a step more")
+    await handles[0].bootstrap()
+    await handles[0].write(steps[3])
+    for handle in handles[:2]:
+        same(steps[3], await handle.read_latest("run"), "read_latest('run') after one of them was opened again")
+
+
+@group.check(
     "reopens",
     "bootstrap() opens a closed handle again, with all that was stored.",
     contract=_CONTRACT,

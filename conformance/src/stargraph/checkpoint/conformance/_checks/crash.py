@@ -19,6 +19,12 @@ from stargraph.errors import CheckpointError
 
 group: Final = Group("crash", needs=("durability.other_process",))
 
+_LARGE: Final = 3_000_000
+"""Characters of a large state, which compression makes no smaller than half."""
+
+_LARGE_MOMENTS: Final = 6
+"""At how many moments of a large write a process is killed."""
+
 _TEARS: Final = 6
 """How many writes are torn, half of them in a file that would hold one record, half in a longer one."""
 
@@ -193,6 +199,30 @@ async def killed_in_write(kit: Kit) -> None:
             played = await stage.kill_at(moment, "write", run_id=run_id, size=3000)
             what = f"a process was killed at {moment}, inside a write of step {before}"
             await _goes_on(kit, run_id, steps, played, what)
+
+
+@group.check(
+    "killed_in_large_write",
+    "A process that is killed inside a write of 3 MB, between any two lines that change the store, leaves the whole "
+    "step or none of it, and the run goes on from there.",
+    contract="write: atomic",
+    usual_cause="A large record is stored in chunks, or in a file beside the store, and not in one transaction with "
+    "what refers to it.",
+    needs=("crash.killed_in_write",),
+    processes=True,
+    deadline=120,
+)
+async def killed_in_large_write(kit: Kit) -> None:
+    handle = await kit.open()
+    stage = await Stage.open(kit)
+    moments = await stage.moments("write", run_id="recorded", size=_LARGE)
+    for number, moment in enumerate(kit.random.sample(moments, min(len(moments), _LARGE_MOMENTS))):
+        run_id = f"run-{number}"
+        steps = chain(run_id, 2)
+        for checkpoint in steps:
+            await handle.write(checkpoint)
+        played = await stage.kill_at(moment, "write", run_id=run_id, size=_LARGE)
+        await _goes_on(kit, run_id, steps, played, f"a process was killed at {moment}, inside a write of 3 MB")
 
 
 async def _goes_on(kit: Kit, run_id: str, steps: list[Checkpoint], played: Played, what: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from random import Random
-from typing import Final
+from typing import Final, get_args
 
 from stargraph.checkpoint.conformance._checks.corruption import refuses_lost_step
 from stargraph.checkpoint.conformance._compare import absent, same, same_runs, show
@@ -15,7 +15,15 @@ from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import NOON, begin, chain, follow
 from stargraph.checkpoint.conformance._staging import Stage
-from stargraph.checkpoint.protocol import Checkpoint, FanOut, PruneReport, Status, StepRange, Task
+from stargraph.checkpoint.protocol import (
+    PRUNED_BY_DEFAULT,
+    Checkpoint,
+    FanOut,
+    PruneReport,
+    Status,
+    StepRange,
+    Task,
+)
 from stargraph.errors import CheckpointError
 
 group: Final = Group("deletion", needs=("steps.append_and_read",), capability="deletion")
@@ -197,6 +205,27 @@ async def prune_matches(kit: Kit) -> None:
             expect(not kept, f"prune(keep_last=0) left {run_id!r}")
         else:
             expect(len(kept) == len(steps), f"prune(older_than={bound}) took steps of {run_id!r}")
+
+
+@group.check(
+    "prune_defaults",
+    "prune(older_than=…) alone keeps the last step of each run that has ended, and touches no other run.",
+    contract="RunDeletion: the protocol's own defaults",
+    usual_cause="The defaults were not taken over: runs that failed or are paused are pruned too, or whole runs go.",
+    needs=("deletion.prune_matches",),
+)
+async def prune_defaults(kit: Kit) -> None:
+    handle = await kit.open()
+    runs = {status: chain(f"is-{status}", 5, last_status=status) for status in get_args(Status)}
+    await _written(handle, *runs.values())
+    report = await handle.prune_by_default(older_than=_LATER)
+    expect(not report.dry_run, "prune(older_than=…) was a dry run")
+    for status, steps in runs.items():
+        kept = await _there(handle, steps, "prune(older_than=…)")
+        if status not in PRUNED_BY_DEFAULT:
+            expect(len(kept) == len(steps), f"prune(older_than=…) took steps of a run that is {status}")
+        else:
+            expect(4 in kept, f"prune(older_than=…) took the last step of a run that is {status}")
 
 
 @group.check(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from stargraph.checkpoint.conformance._compare import absent, same
 from stargraph.checkpoint.conformance._expect import NotEvaluated, Violation, attempt, error_line, expect, refused
@@ -125,6 +126,38 @@ async def stopped_executor(kit: Kit) -> None:
         found = await handle.read_at_step("run", checkpoint.step)
         same(checkpoint, found, f"read_at_step('run', {checkpoint.step}) after the stopped executor woke up")
     same(mine[-1], await handle.read_latest("run"), "read_latest('run') after the stopped executor woke up")
+
+
+@group.check(
+    "forked_process",
+    "A process that was forked from one with an open handle cannot disturb it: in the fork each call works, or raises "
+    "StoreUnavailableError, and none hangs; the first process goes on.",
+    contract="bootstrap: a handle belongs to the process that opened it",
+    usual_cause="The fork shares a connection, a lock or a file offset with the first process, or waits for a thread "
+    "that it does not have.",
+    needs=("durability.other_process",),
+    processes=True,
+    deadline=60,
+)
+async def forked_process(kit: Kit) -> None:
+    if not hasattr(os, "fork"):
+        raise NotEvaluated("this platform cannot fork a process")
+    child = await kit.child("forked", run_id="run")
+    acked: list[dict[str, Any]] = []
+    async for event in child.events():
+        what = f"{event.get('call')} in a process that was forked from one with an open handle"
+        expect(event["event"] != "raised", f"{what} raised {event.get('error')}")
+        expect(event["event"] != "hung", f"{what} did not return within {event.get('seconds')} seconds")
+        if event["event"] == "acked":
+            acked.append(event)
+    code, stderr = await child.ended()
+    expect(code == 0, f"a process that forked with an open handle ended with exit code {code}: {stderr.strip()[-300:]}")
+    handle = await kit.open()
+    expect(len(acked) >= 4, "a process did not go on with its handle after it had forked")
+    for event in acked:
+        found = await handle.read_at_step(event["run_id"], event["step"])
+        there = found is not None and found.digest == event["digest"]
+        expect(there, f"step {event['step']} of {event['run_id']!r}, acknowledged beside a fork, is not there")
 
 
 @group.check(

@@ -56,17 +56,26 @@ async def newest_first(kit: Kit) -> None:
     "range",
     "from_step and to_step are both included; 0 is a step like any other.",
     contract=_CONTRACT,
-    usual_cause="A half-open range, or `if to_step:` where `is not None` is meant.",
+    usual_cause="A half-open range, `if to_step:` where `is not None` is meant, or a bound that the store's integers "
+    "cannot hold.",
+    version=2,
 )
 async def step_range(kit: Kit) -> None:
     handle = await kit.open()
     steps = chain(length=8)
     for checkpoint in steps:
         await handle.write(checkpoint)
-    for first, last in ((2, 5), (3, 3), (0, 0), (0, 7), (6, 100), (5, 2), (8, 9), (None, 2), (4, None)):
-        begin_at, end_at = 0 if first is None else first, 7 if last is None else last
-        found = [found async for found in handle.history("run", from_step=first, to_step=last)]
-        same_steps(steps[begin_at : end_at + 1], found, f"history('run', from_step={first}, to_step={last})")
+    for first, last in ((2, 5), (3, 3), (0, 0), (0, 7), (6, 100), (5, 2), (8, 9), (None, 2), (4, None), (2**53, None)):
+        wanted = [step for step in steps if (first or 0) <= step.step <= (7 if last is None else last)]
+        for newest_first in (False, True):
+            found = [
+                found async for found in handle.history("run", from_step=first, to_step=last, newest_first=newest_first)
+            ]
+            what = f"history('run', from_step={first}, to_step={last}, newest_first={newest_first})"
+            same_steps(wanted[::-1] if newest_first else wanted, found, what)
+    for huge in (2**53, 2**63, 2**70):
+        found = [found async for found in handle.history("run", from_step=5, to_step=huge)]
+        same_steps(steps[5:], found, f"history('run', from_step=5, to_step={huge})")
 
 
 @group.check(

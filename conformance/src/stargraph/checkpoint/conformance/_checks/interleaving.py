@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeAlias
 
 from stargraph.checkpoint.conformance._expect import Violation, attempt, error_line, expect
 from stargraph.checkpoint.conformance._handle import Handle
@@ -27,6 +28,7 @@ group: Final = Group("interleaving", needs=("steps.append_and_read", "durability
 _CONTRACT: Final = "write, rules 2 to 9; RunDeletion; BatchAppend: atomic"
 _LATER: Final = NOON + timedelta(days=365)
 _FAILED: Final[tuple[Status, ...]] = ("failed",)
+_RUNNING: Final[tuple[Status, ...]] = ("running",)
 _POINTS: Final = 40
 _MOMENTS: Final = 8
 
@@ -157,6 +159,88 @@ async def prune_and_write(kit: Kit) -> None:
             ),
             lambda book, steps, wrote, pruned, what, judge=judge: judge(book, steps, pruned, wrote, what),  # type: ignore[misc]
         )
+
+
+@group.check(
+    "reads_and_removal",
+    "A read that a deletion or a prune comes into gives what was there before or is there after; it never fails, and a "
+    "run that goes on is never unknown.",
+    contract=f"{_CONTRACT}; read_latest, read_at_step; RunHistory; RunSearch",
+    usual_cause="A read takes several looks at the store: it finds the highest step, or the ids of the runs, and then "
+    "asks for records that are gone meanwhile.",
+    needs=("deletion.stays_deleted", "deletion.pruned_run_goes_on"),
+    capability="deletion",
+    deadline=60,
+)
+async def reads_and_removal(kit: Kit) -> None:
+    one, other = await kit.open(), await kit.open()
+    for name, read in _reads(kit).items():
+        for removal in ("prune", "delete_run"):
+            for point in range(_POINTS):
+                run_id = f"{name}-{removal}-{point}".replace("(", "-").replace(")", "")
+                steps = chain(run_id, 3, last_status="failed", graph_id=run_id)
+                for checkpoint in steps:
+                    await one.write(checkpoint)
+                meanwhile = partial(_removed, other, removal, steps)
+                first, second, reached = await interleaved(read(one, steps), point, meanwhile)
+                what = f"{name} of a run that a {removal} came into at await {point + 1}"
+                for outcome in (first, second):
+                    if isinstance(outcome, Violation):
+                        raise outcome
+                    if isinstance(outcome, Exception):
+                        raise Violation(f"{what} raised {error_line(outcome)}") from outcome
+                known = {each.step: each.digest for each in [*steps, _resumed(steps)]}
+                for found in first:
+                    right = found is None or found[1] in ("", known.get(found[0]))
+                    expect(right, f"{what} gave {found}, which was never written so")
+                if removal == "prune" and name not in ("read_at_step", "history"):
+                    expect(first and first != [None], f"{what} gave nothing; the run is there, before and after")
+                if not reached:
+                    break
+
+
+_Steps: TypeAlias = list[tuple[int, str] | None]
+
+
+def _reads(kit: Kit) -> dict[str, Callable[[Handle, list[Checkpoint]], Awaitable[_Steps]]]:
+    """Reads of one run, each of which gives the steps that it found, with their digests if it gives these."""
+
+    async def latest(handle: Handle, steps: list[Checkpoint]) -> _Steps:
+        found = await handle.read_latest(steps[0].run_id)
+        return [None if found is None else (found.step, found.digest)]
+
+    async def at_step(handle: Handle, steps: list[Checkpoint]) -> _Steps:
+        found = await handle.read_at_step(steps[0].run_id, steps[-1].step)
+        return [None if found is None else (found.step, found.digest)]
+
+    async def history(handle: Handle, steps: list[Checkpoint]) -> _Steps:
+        found = [(each.step, each.digest) async for each in handle.history(steps[0].run_id)]
+        expect(found == sorted(found), f"history gave the steps {[step for step, _ in found]}")
+        return [*found]
+
+    async def listed(handle: Handle, steps: list[Checkpoint]) -> _Steps:
+        found = await handle.list_runs(limit=10_000)
+        return [(item.last_step, "") for item in found if item.run_id == steps[0].run_id]
+
+    async def searched(handle: Handle, steps: list[Checkpoint]) -> _Steps:
+        found = (await handle.search(graph_id=steps[0].run_id)).items
+        return [(item.last_step, "") for item in found]
+
+    reads: dict[str, Callable[[Handle, list[Checkpoint]], Awaitable[_Steps]]]
+    reads = {"read_latest": latest, "read_at_step": at_step, "list_runs": listed}
+    if "history" in kit.declared:
+        reads["history"] = history
+    if "search" in kit.declared:
+        reads["search"] = searched
+    return reads
+
+
+async def _removed(handle: Handle, removal: str, steps: list[Checkpoint]) -> None:
+    if removal == "delete_run":
+        await handle.delete_run(steps[0].run_id)
+    else:
+        await handle.write(_resumed(steps))
+        await handle.prune(older_than=_LATER, statuses=_RUNNING, keep_last=1)
 
 
 @group.check(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Final
 
 from stargraph.checkpoint.conformance._compare import absent, same, show
 from stargraph.checkpoint.conformance._expect import Violation
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import begin, chain, follow, rival
-from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.conformance._runs import NOON, begin, chain, follow, rival
+from stargraph.checkpoint.protocol import Checkpoint, Interrupt, RecordedCall, Task
 from stargraph.errors import CheckpointConflictError, CheckpointError
 
 group: Final = Group("isolation", needs=("steps.append_and_read",))
@@ -120,6 +121,42 @@ async def outside_alphabet(kit: Kit) -> None:
             except (CheckpointError, ValueError):
                 continue
             absent(found, what)
+
+
+@group.check(
+    "same_names_inside",
+    "Runs of one graph have tasks, calls and questions of the same names, and may have other definitions; each run "
+    "keeps its own.",
+    contract=f"{_CONTRACT}; Values",
+    usual_cause="What a record holds is stored once for all runs, under the id of the graph, the task or the question.",
+)
+async def same_names_inside(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    runs = [_of_one_graph(f"run-{number}", number) for number in range(3)]
+    # By turns, so that whatever is shared is overwritten while each run still goes on.
+    for at_once in zip(*runs, strict=True):
+        for checkpoint in at_once:
+            await handle.write(checkpoint)
+    for reader in (handle, other, await kit.open()):
+        for steps in runs:
+            for checkpoint in steps:
+                what = f"read_at_step({checkpoint.run_id!r}, {checkpoint.step}) beside runs of the same graph"
+                same(checkpoint, await reader.read_at_step(checkpoint.run_id, checkpoint.step), what)
+            what = f"read_latest({steps[0].run_id!r}) beside runs of the same graph"
+            same(steps[-1], await reader.read_latest(steps[0].run_id), what)
+
+
+def _of_one_graph(run_id: str, number: int) -> list[Checkpoint]:
+    moment = NOON + timedelta(seconds=1)
+    call = RecordedCall(
+        kind="call", task_id="1", name="fetch", occurrence=0, result={"number": number}, started_at=moment
+    )
+    question = Interrupt(id="q", task_id="1", node="ask", prompt=f"{number}?", payload=[number], asked_at=moment)
+    steps = [begin(run_id, definition={"nodes": [f"v{number}"]}, metadata={"team": f"t{number}"})]
+    steps.append(follow(steps[-1], frontier=(Task(id="1", node=f"n{number}", since_step=number % 2),), task_id="1"))
+    steps.append(follow(steps[-1], calls=(call,), task_id="1", update={"number": number}))
+    steps.append(follow(steps[-1], status="awaiting_input", interrupts=(question,)))
+    return steps
 
 
 @group.check(

@@ -6,12 +6,12 @@ from datetime import timedelta
 from typing import Any, Final
 
 from stargraph.checkpoint.conformance._compare import same_runs, same_summary
-from stargraph.checkpoint.conformance._expect import Violation, expect, refused_argument
+from stargraph.checkpoint.conformance._expect import Violation, expect, refused_argument, together
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import NOON, begin, chain, follow
-from stargraph.checkpoint.protocol import RunSummary, Status
+from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, RunSummary, Status
 
 group: Final = Group("search", needs=("steps.append_and_read", "list_runs.newest_first"), capability="search")
 
@@ -107,6 +107,122 @@ async def by_metadata(kit: Kit) -> None:
     ):
         found = (await handle.search(metadata=metadata)).items
         same_runs(wanted, found, f"search(metadata={metadata!r})")
+
+
+_ALIKE: Final = (
+    "Alpha",
+    "alpha",
+    "Alpha ",
+    " Alpha",
+    "Alpha\u0000",
+    "Alph\u00e4",
+    "Alpha\u0308",
+    "Alph\u0061\u200b",
+    "\uff21lpha",
+    "Alph_",
+    "Alph%",
+    "Alpha*",
+    "Alpha\\",
+    "Alpha'",
+    'Alpha"',
+    "Alpha;",
+    "1",
+    "1.0",
+    "01",
+    "true",
+    "null",
+    "\U0001f600",
+    "\U0001f601",
+    "stra\u00dfe",
+    "strasse",
+    "\u0130",
+    "i",
+)
+"""Texts of which a collation, a wildcard, a cast or a string that ends at NUL takes some for the same."""
+
+
+@group.check(
+    "exact_text",
+    "A filter that is text finds exactly the runs with that text, whichever filter it is, and counts them.",
+    contract=_CONTRACT,
+    usual_cause="The column's collation ignores case, accents or blanks at the end, the text goes into LIKE, or it is "
+    "normalised or cast to a number on its way.",
+    needs=("search.by_graph", "search.by_metadata"),
+)
+async def exact_text(kit: Kit) -> None:
+    handle = await kit.open()
+    for number, text in enumerate(_ALIKE):
+        first = begin(f"run-{number:02d}", graph_id=text, metadata={"value": text, f"name {text}": "x"})
+        await handle.write(first)
+        error = ErrorInfo(type="ValueError", message="broken", reason=text, node="work")
+        await handle.write(follow(first, event="failed", status="failed", error=error))
+    for number, text in enumerate(_ALIKE):
+        filters: tuple[dict[str, Any], ...] = (
+            {"graph_id": text},
+            {"error_reason": text},
+            {"metadata": {"value": text}},
+            {"metadata": {f"name {text}": "x"}},
+        )
+        for given in filters:
+            what = f"search({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+            same_runs([f"run-{number:02d}"], (await handle.search(**given)).items, what)
+        counted = await handle.count_runs(graph_id=text)
+        expect(counted == {"failed": 1}, f"count_runs(graph_id={text!r}) gave {counted}; one run has that graph")
+
+
+@group.check(
+    "defaults",
+    "search() alone gives at most 100 runs, those that started last first, whichever went on last.",
+    contract="RunSearch: the protocol's own defaults",
+    usual_cause="The defaults were not taken over, or a page holds as many runs as the store below gives.",
+    needs=("search.pages",),
+)
+async def defaults(kit: Kit) -> None:
+    handle = await kit.open()
+    runs = [chain(f"run-{number:03d}", 2, timestamp=NOON + timedelta(minutes=number)) for number in range(103)]
+    await together(*(handle.write(steps[0]) for steps in runs))
+    for steps in runs[:3]:
+        await handle.write(follow(steps[0], timestamp=NOON + timedelta(days=1)))
+    page = await handle.search()
+    wanted = [f"run-{number:03d}" for number in range(102, 2, -1)]
+    same_runs(wanted, page.items, "search() of 103 runs")
+    rest = await handle.search(cursor=page.next_cursor)
+    same_runs(["run-002", "run-001", "run-000"], rest.items, "the second page of search() of 103 runs")
+
+
+@group.check(
+    "by_update",
+    "order='updated', updated_since and updated_before go by the time of the latest step, even if the clock of whoever "
+    "wrote it was behind.",
+    contract=_CONTRACT,
+    usual_cause="The latest of all times is kept, or the time at which the row was stored; or the cursor holds the "
+    "time alone, so that runs of one instant are skipped or repeated.",
+    needs=("search.pages",),
+)
+async def by_update(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    latest: dict[str, Checkpoint] = {}
+    for number in kit.random.sample(range(20), 20):
+        first = begin(f"run-{number:02d}", timestamp=NOON + timedelta(seconds=number))
+        # Some go on by a clock that is behind, and three at a time at one instant.
+        hours = -5 if number % 4 == 0 else 5
+        second = follow(first, timestamp=NOON + timedelta(hours=hours, microseconds=number // 3))
+        for checkpoint in (first, second):
+            await handle.write(checkpoint)
+        latest[first.run_id] = second
+    by_id = sorted(latest.values(), key=lambda checkpoint: checkpoint.run_id)
+    wanted = [each.run_id for each in sorted(by_id, key=lambda checkpoint: checkpoint.timestamp, reverse=True)]
+    for limit in (1, 3, 7, 20, 100):
+        what = f"the pages of search(order='updated', limit={limit})"
+        same_runs(wanted, await _pages(other, order="updated", limit=limit), what)
+    for bound in sorted({checkpoint.timestamp for checkpoint in latest.values()}):
+        later = [run_id for run_id in wanted if latest[run_id].timestamp >= bound]
+        earlier = [run_id for run_id in wanted if latest[run_id].timestamp < bound]
+        at = bound.isoformat()
+        since = await _pages(other, order="updated", limit=6, updated_since=bound)
+        same_runs(later, since, f"the pages of search(order='updated', updated_since={at})")
+        before = await _pages(other, order="updated", limit=6, updated_before=bound)
+        same_runs(earlier, before, f"the pages of search(order='updated', updated_before={at})")
 
 
 @group.check(

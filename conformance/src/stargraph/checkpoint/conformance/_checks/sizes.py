@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 from random import Random
@@ -134,6 +135,7 @@ async def _all_there(handle: Handle, steps: Sequence[Checkpoint], after: str) ->
     usual_cause="A filter is applied to one page of runs instead of to all, a page ends at the limit of the store "
     "below, or a cache of tails forgets, or mixes up, the runs that it drops.",
     needs=("list_runs.newest_first", "steps.wrong_predecessor", "fencing.stale_handle"),
+    version=2,
     quick=False,
     deadline=180,
 )
@@ -148,6 +150,10 @@ async def many_runs(kit: Kit) -> None:
         same_runs(wanted[:limit], await other.list_runs(limit=limit), f"list_runs(limit={limit}) of {_RUNS} runs")
     if "search" in kit.declared:
         await _late_filters(other, summaries)
+    if "trees" in kit.declared:
+        for parent in ("many", "few", "nobody"):
+            children = [item.run_id for item in summaries if item.parent_run_id == parent and item.origin == "subgraph"]
+            same_runs(children, await other.children(parent), f"children({parent!r}) of {_RUNS} runs")
     # The handle wrote all of them last; another one takes some of them over, the first written and the last.
     order = list(runs)
     for run_id in [*order[:20], *order[500:520], *order[-20:]]:
@@ -168,6 +174,8 @@ async def many_runs(kit: Kit) -> None:
 def _numbered(number: int) -> list[Checkpoint]:
     """Two steps of a run; the oldest runs, which come last in each list, have what nobody else has."""
     rare = number in (0, 1, 5)
+    origin = "fork" if number % 7 == 0 else "subgraph"
+    parents: dict[str, Any] = {"parent_run_id": "few" if rare else "many", "parent_step": 0, "origin": origin}
     return chain(
         f"run-{number:04d}",
         2,
@@ -175,6 +183,7 @@ def _numbered(number: int) -> list[Checkpoint]:
         graph_id="rare" if rare else "common",
         metadata={"kind": "rare" if rare else "common", "number": str(number)},
         timestamp=NOON + timedelta(milliseconds=number // 3),
+        **(parents if number % 3 else {}),
     )
 
 
@@ -200,7 +209,11 @@ async def _late_filters(handle: Handle, summaries: Sequence[RunSummary]) -> None
         ({"since": oldest, "status": "failed", "graph_id": "rare"}, (100,)),
     )
     for given, limits in filters:
-        chosen = [item.run_id for item in summaries if matches(item, given)]
+        matching = [item for item in summaries if matches(item, given)]
+        chosen = [item.run_id for item in matching]
+        counts = dict(Counter(item.status for item in matching))
+        found_counts = await handle.count_runs(**given)
+        expect(found_counts == counts, f"count_runs({given}) of {_RUNS} runs gave {found_counts}; there are {counts}")
         for limit in limits:
             what = f"search({', '.join(f'{name}={value!r}' for name, value in given.items())}, limit={limit})"
             found = await pages(handle, limit=limit, **given)

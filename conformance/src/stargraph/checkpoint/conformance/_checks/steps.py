@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Final
 
 from stargraph.checkpoint.conformance._compare import absent, same
-from stargraph.checkpoint.conformance._expect import Violation, error_line, refused
+from stargraph.checkpoint.conformance._expect import Violation, error_line, expect, refused
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
@@ -17,6 +17,7 @@ from stargraph.errors import CheckpointConflictError, CheckpointError
 group: Final = Group("steps")
 
 _NEEDS: Final = ("steps.append_and_read",)
+_MOST: Final = 2**53  # no checkpoint has a higher step
 
 
 async def _written(handle: Handle, steps: list[Checkpoint]) -> None:
@@ -57,8 +58,10 @@ async def append_and_read(kit: Kit) -> None:
     "unknown_is_none",
     "An unknown run, and a step that is not there, give None.",
     contract="read_latest; read_at_step",
-    usual_cause="The nearest step is given instead, an index counts from the end, or a lookup raises.",
+    usual_cause="The nearest step is given instead, an index counts from the end, or a lookup raises, as of a number "
+    "that the store's integers cannot hold.",
     needs=_NEEDS,
+    version=2,
 )
 async def unknown_is_none(kit: Kit) -> None:
     handle = await kit.open()
@@ -66,12 +69,16 @@ async def unknown_is_none(kit: Kit) -> None:
     absent(await handle.read_latest("other"), "read_latest('other') of an unknown run")
     absent(await handle.read_at_step("other", 0), "read_at_step('other', 0) of an unknown run")
     absent(await handle.read_at_step("run", 3), "read_at_step('run', 3), one beyond the latest")
-    absent(await handle.read_at_step("run", 10**6), "read_at_step('run', 1000000)")
-    try:
-        found = await handle.read_at_step("run", -1)
-    except (ValueError, CheckpointError):
-        return
-    absent(found, "read_at_step('run', -1)")
+    for step in (10**6, 2**31, 2**32, 2**53, 2**63, 2**64, 10**30, -1, -(2**64)):
+        what = f"read_at_step('run', {step})"
+        try:
+            found = await handle.read_at_step("run", step)
+        except (ValueError, CheckpointError):
+            expect(not 0 <= step <= _MOST, f"{what} was refused; the contract wants None")
+        except Exception as error:
+            raise Violation(f"{what} raised {error_line(error)}; the contract wants None") from error
+        else:
+            absent(found, what)
 
 
 @group.check(
@@ -139,7 +146,7 @@ async def rewrite_is_noop(kit: Kit) -> None:
 )
 async def rewrite_after_end(kit: Kit) -> None:
     handle = await kit.open()
-    for status in ("done", "cancelled"):
+    for status in ("done", "cancelled", "moved"):
         steps = chain(status, last_status=status)
         await _written(handle, steps)
         for checkpoint in (steps[-1], steps[0]):
@@ -232,10 +239,12 @@ async def wrong_predecessor(kit: Kit) -> None:
 
 @group.check(
     "ended_refused",
-    'A run that is done or cancelled takes no further step: reason "run-ended".',
+    'A run that is done, cancelled or moved takes no further step: reason "run-ended".',
     contract="write, rule 8",
-    usual_cause="The status of the latest checkpoint is not looked at.",
+    usual_cause="The status of the latest checkpoint is not looked at, or a list of the statuses that end a run lacks "
+    "one of them.",
     needs=_NEEDS,
+    version=2,
 )
 async def ended_refused(kit: Kit) -> None:
     handle = await kit.open()
@@ -303,21 +312,28 @@ async def others_go_on(kit: Kit) -> None:
 
 @group.check(
     "latest_ignores_clocks",
-    "read_latest gives the highest step, whatever the clocks say.",
+    "read_latest gives the highest step, whatever the clocks say; steps of one instant are all there.",
     contract="read_latest",
-    usual_cause="ORDER BY timestamp: the machine that resumed had a clock that was behind.",
+    usual_cause="ORDER BY timestamp: the machine that resumed had a clock that was behind; or the time is part of "
+    "a key.",
     needs=_NEEDS,
+    version=2,
 )
 async def latest_ignores_clocks(kit: Kit) -> None:
     handle = await kit.open()
     first = begin(timestamp=NOON)
     second = follow(first, timestamp=NOON - timedelta(hours=3))
     third = follow(second, timestamp=NOON - timedelta(hours=1))
-    fourth = follow(third, timestamp=NOON - timedelta(hours=2))
-    for checkpoint in (first, second, third, fourth):
+    steps = [first, second, third, follow(third, timestamp=NOON - timedelta(hours=2))]
+    for _ in range(3):
+        steps.append(follow(steps[-1], timestamp=steps[-1].timestamp))
+    for checkpoint in steps:
         await handle.write(checkpoint)
         what = f"read_latest('run') after step {checkpoint.step}, written by a clock that is behind"
         same(checkpoint, await handle.read_latest("run"), what)
+    for checkpoint in steps:
+        what = f"read_at_step('run', {checkpoint.step}) of a run whose clock stood still and went back"
+        same(checkpoint, await handle.read_at_step("run", checkpoint.step), what)
 
 
 @group.check(

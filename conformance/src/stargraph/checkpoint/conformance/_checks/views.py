@@ -15,7 +15,7 @@ from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import NOON, begin, chain, follow, rivals
 from stargraph.checkpoint.conformance._staging import Stage
 from stargraph.checkpoint.conformance._views import STATUSES, Book, agree, histories_agree, lists_agree, searches_agree
-from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, Status
+from stargraph.checkpoint.protocol import ENDED, Checkpoint, ErrorInfo, Status
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreVersionError
 
 group: Final = Group("views", needs=("steps.append_and_read", "list_runs.newest_first", "durability.other_handle"))
@@ -133,7 +133,7 @@ async def after_refusals(kit: Kit) -> None:
             follow(follow(steps[-1], status="running"), status="done"),
             follow(begin(f"late-{number}", **tags), status="done"),
         ]
-        if steps[-1].status in ("done", "cancelled"):
+        if steps[-1].status in ENDED:
             refusals.append(follow(steps[-1], status="running"))
         for checkpoint in refusals:
             refusal = await attempt(writer.write(checkpoint))

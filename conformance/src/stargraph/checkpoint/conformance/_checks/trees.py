@@ -1,0 +1,99 @@
+"""RunTree: the direct child runs of a run, and what a removal does to relatives."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, Final
+
+from stargraph.checkpoint.conformance._expect import expect
+from stargraph.checkpoint.conformance._kit import Kit
+from stargraph.checkpoint.conformance._registry import Group
+from stargraph.checkpoint.conformance._runs import NOON, chain, follow
+from stargraph.checkpoint.conformance._views import Book, agree
+from stargraph.checkpoint.protocol import Checkpoint, Origin, Status
+
+group: Final = Group("trees", needs=("steps.append_and_read", "list_runs.newest_first"), capability="trees")
+
+_DONE: Final[tuple[Status, ...]] = ("done",)
+_LATER: Final = NOON + timedelta(days=365)
+
+
+def _family(prefix: str, *, status: Status) -> list[list[Checkpoint]]:
+    """A run with that status, a child, a fork, and a child and a fork of that child; all but the first are done."""
+
+    def relative(name: str, parent: str, origin: Origin, minutes: int) -> list[Checkpoint]:
+        fields: dict[str, Any] = {"parent_run_id": f"{prefix}-{parent}", "parent_step": 0, "origin": origin}
+        moment = NOON + timedelta(minutes=minutes)
+        return chain(f"{prefix}-{name}", 3, last_status="done", timestamp=moment, **fields)
+
+    return [
+        chain(f"{prefix}-root", 3, last_status=status),
+        relative("child", "root", "subgraph", 2),
+        relative("second", "root", "subgraph", 2),
+        relative("fork", "root", "fork", 1),
+        relative("grandchild", "child", "subgraph", 3),
+        relative("fork-of-child", "child", "fork", 0),
+    ]
+
+
+@group.check(
+    "children_alone",
+    "children gives the child runs of a run, in the order of list_runs: no forks, no grandchildren.",
+    contract="RunTree",
+    usual_cause="Every run with that parent counts, or the whole tree below it.",
+)
+async def children_alone(kit: Kit) -> None:
+    handle, other, book = await kit.open(), await kit.open(), Book()
+    for steps in (*_family("a", status="running"), *_family("b", status="done")):
+        for checkpoint in steps:
+            await handle.write(checkpoint)
+            book.wrote(checkpoint)
+    for reader in (handle, other):
+        await agree(reader, book, kit.declared, "of runs with children and forks")
+        for nobody in ("nobody", "a", "a-roo"):
+            expect(await reader.children(nobody) == [], f"children({nobody!r}) of an unknown run gave runs")
+
+
+@group.check(
+    "removal",
+    "A deleted run leaves its children and forks; prune(keep_last=0) spares a child whose parent is stored and has not "
+    "ended, and nobody else.",
+    contract="RunDeletion: keep_last=0; RunTree",
+    usual_cause="A foreign key cascades, the parent is not looked at, or forks are taken for children.",
+    needs=("deletion.keep_last_zero_removes", "trees.children_alone"),
+)
+async def removal(kit: Kit) -> None:
+    if "deletion" not in kit.declared:
+        return
+    handle, other, book = await kit.open(), await kit.open(), Book()
+    families = [
+        *_family("going", status="running"),
+        *_family("failed", status="failed"),
+        *_family("ended", status="cancelled"),
+        *_family("gone", status="running"),
+    ]
+    for steps in families:
+        for checkpoint in steps:
+            await handle.write(checkpoint)
+            book.wrote(checkpoint)
+    expect(await handle.delete_run("gone-root") is True, "delete_run('gone-root') gave False")
+    book.deleted("gone-root")
+    for reader in (handle, other):
+        await agree(reader, book, kit.declared, "after delete_run of a run with children and forks")
+    await other.prune(older_than=_LATER, statuses=_DONE, keep_last=0)
+    # A grandchild goes even if its parent stays: that one is done, and reads nothing more.
+    for prefix in ("going", "failed", "ended", "gone"):
+        spared = prefix in ("going", "failed")
+        for name in ("child", "second", "fork", "grandchild", "fork-of-child"):
+            if not (spared and name in ("child", "second")):
+                book.deleted(f"{prefix}-{name}")
+    for reader in (handle, other):
+        await agree(reader, book, kit.declared, "after prune(statuses=('done',), keep_last=0) of runs with relatives")
+    ending = follow(book.runs["going-root"][-1], status="done")
+    await handle.write(ending)
+    book.wrote(ending)
+    await handle.prune(older_than=_LATER, statuses=_DONE, keep_last=0)
+    for name in ("root", "child", "second"):
+        book.deleted(f"going-{name}")
+    for reader in (handle, other):
+        await agree(reader, book, kit.declared, "after a parent ended, and a prune(keep_last=0)")
