@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from stargraph.checkpoint.codec import decode, encode
-from stargraph.checkpoint.driver import Tail, check_listing, judge_append, not_bootstrapped_error
+from stargraph.checkpoint.driver import Tail, check_listing, check_step, judge_append, not_bootstrapped_error
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary, is_run_id
 from stargraph.errors import StoreUnavailableError
 from support.broken_drivers.broken_driver import broken
@@ -94,7 +94,7 @@ class Database:
         return None if step is None else self._at(database, run_id, step)
 
     def _at(self, database: sqlite3.Connection, run_id: str, step: int) -> Checkpoint | None:
-        if not is_run_id(run_id):
+        if not is_run_id(run_id) or not check_step(step):
             return None
         sql = f"SELECT record FROM checkpoints WHERE {self.RUN} AND step = ?"
         row = database.execute(sql, (run_id, step)).fetchone()

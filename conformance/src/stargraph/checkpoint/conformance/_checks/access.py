@@ -324,11 +324,11 @@ async def _settled(handle: Handle, other: Handle, lost: Checkpoint, theirs: Chec
         same(lost, await other.read_at_step(lost.run_id, lost.step), f"{what} which another executor was refused")
         return lost
     expect(not acked, f"{naming(lost)} was acknowledged in an outage, and another executor wrote that step")
-    what = f"{naming(lost)} again, after its outcome was unknown and another executor wrote that step"
-    await refused(handle.write(lost), what, CheckpointConflictError, "step-taken", lost)
     astray = follow(lost)
     what = f"{naming(astray)}, after a step whose write failed in an outage and which is another executor's"
     await refused(handle.write(astray), what, CheckpointConflictError, "wrong-predecessor", astray)
+    what = f"{naming(lost)} again, after its outcome was unknown and another executor wrote that step"
+    await refused(handle.write(lost), what, CheckpointConflictError, "step-taken", lost)
     return theirs
 
 

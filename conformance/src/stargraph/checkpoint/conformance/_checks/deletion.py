@@ -234,12 +234,14 @@ async def prune_defaults(kit: Kit) -> None:
     contract=_CONTRACT,
     usual_cause="Only step numbers are compared; the frontier of the latest checkpoint is not read.",
     needs=("deletion.prune_keeps_last",),
+    version=2,
 )
 async def prune_keeps_what_is_needed(kit: Kit) -> None:
     handle = await kit.open()
-    steps = chain(length=12)
+    steps = chain(length=16)
     frontier = (
         Task(id="t", node="slow", since_step=2, calls=(StepRange(first=4, last=5),)),
+        Task(id="u", node="slower", since_step=10, calls=(StepRange(first=11, last=14),)),
         FanOut(
             task_id="f",
             mode="map",
@@ -255,7 +257,7 @@ async def prune_keeps_what_is_needed(kit: Kit) -> None:
     await _written(handle, steps)
     report = await handle.prune(older_than=_LATER, statuses=_FAILED, keep_last=1)
     kept = await _there(handle, steps, "prune(keep_last=1)")
-    needed = {2, 3, 4, 5, 7, 9, 12}
+    needed = {2, 3, 4, 5, 7, 9, 10, 11, 12, 13, 14, 16}
     expect(needed <= kept, f"prune(keep_last=1) took the steps {sorted(needed - kept)}, which the frontier needs")
     _agrees(report, [len(steps) - len(kept)], "prune(statuses=('failed',), keep_last=1)")
     resumed = follow(steps[-1], event="resumed", status="running")
@@ -307,10 +309,11 @@ async def prune_dry_run(kit: Kit) -> None:
 
 @group.check(
     "pruned_run_goes_on",
-    'A pruned run takes its next step; a step below what is left is refused (reason "pruned").',
+    'A pruned run takes its next step; a step below what is left is refused (reason "pruned"); it can be deleted.',
     contract=f"{_CONTRACT}; write, rule 6",
     usual_cause="The next step is counted from the number of rows, or a pruned slot is free again.",
     needs=("deletion.prune_keeps_last",),
+    version=2,
 )
 async def pruned_run_goes_on(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
@@ -329,6 +332,11 @@ async def pruned_run_goes_on(kit: Kit) -> None:
     last = follow(following, status="done")
     await handle.write(last)
     same(last, await other.read_at_step("run", 9), "read_at_step('run', 9) after a pruned run went on")
+    expect(await other.delete_run("run") is True, "delete_run('run') of a run that was pruned gave False")
+    for reader in (handle, other):
+        absent(await reader.read_latest("run"), "read_latest('run') after a pruned run was deleted")
+        what = f"{naming(steps[0])} of a run that was pruned and then deleted"
+        await refused(reader.write(steps[0]), what, CheckpointError, "run-deleted", steps[0])
 
 
 @group.check(

@@ -65,7 +65,19 @@ async def step_range(kit: Kit) -> None:
     steps = chain(length=8)
     for checkpoint in steps:
         await handle.write(checkpoint)
-    for first, last in ((2, 5), (3, 3), (0, 0), (0, 7), (6, 100), (5, 2), (8, 9), (None, 2), (4, None), (2**53, None)):
+    for first, last in (
+        (2, 5),
+        (3, 3),
+        (0, 0),
+        (0, 7),
+        (6, 100),
+        (5, 2),
+        (8, 9),
+        (None, 2),
+        (4, None),
+        (2**53, None),
+        (-3, 2),
+    ):
         wanted = [step for step in steps if (first or 0) <= step.step <= (7 if last is None else last)]
         for newest_first in (False, True):
             found = [

@@ -36,6 +36,7 @@ async def _pages(handle: Handle, **filters: Any) -> list[RunSummary]:
     "status finds the runs that stand there now.",
     contract=_CONTRACT,
     usual_cause="Any checkpoint of the run is compared instead of the latest one.",
+    version=2,
 )
 async def by_status(kit: Kit) -> None:
     handle = await kit.open()
@@ -54,6 +55,9 @@ async def by_status(kit: Kit) -> None:
     same_runs([], (await handle.search(status="paused")).items, "search(status='paused') after that run went on")
     found = (await handle.search(status="running")).items
     same_runs(["is-paused", "is-running"], found, "search(status='running') after a paused run went on")
+    found = (await handle.search(status=["done", "failed"])).items
+    same_runs(["is-done", "is-failed"], found, "search(status=['done', 'failed'])")
+    same_runs([], (await handle.search(status=[])).items, "search(status=[]), which no run has")
 
 
 @group.check(

@@ -248,7 +248,7 @@ async def wrong_predecessor(kit: Kit) -> None:
 )
 async def ended_refused(kit: Kit) -> None:
     handle = await kit.open()
-    for status in ("done", "cancelled"):
+    for status in ("done", "cancelled", "moved"):
         steps = chain(status, last_status=status)
         await _written(handle, steps)
         late = follow(steps[-1], status="running")

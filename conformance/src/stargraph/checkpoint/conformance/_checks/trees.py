@@ -15,6 +15,7 @@ from stargraph.checkpoint.protocol import Checkpoint, Origin, Status
 group: Final = Group("trees", needs=("steps.append_and_read", "list_runs.newest_first"), capability="trees")
 
 _DONE: Final[tuple[Status, ...]] = ("done",)
+_CANCELLED: Final[tuple[Status, ...]] = ("cancelled",)
 _LATER: Final = NOON + timedelta(days=365)
 
 
@@ -80,6 +81,10 @@ async def removal(kit: Kit) -> None:
     book.deleted("gone-root")
     for reader in (handle, other):
         await agree(reader, book, kit.declared, "after delete_run of a run with children and forks")
+    await other.prune(older_than=_LATER, statuses=_CANCELLED, keep_last=0)
+    book.deleted("ended-root")
+    for reader in (handle, other):
+        await agree(reader, book, kit.declared, "after prune(statuses=('cancelled',), keep_last=0) of a parent")
     await other.prune(older_than=_LATER, statuses=_DONE, keep_last=0)
     # A grandchild goes even if its parent stays: that one is done, and reads nothing more.
     for prefix in ("going", "failed", "ended", "gone"):
