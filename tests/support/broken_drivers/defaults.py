@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Unpack
 
@@ -28,7 +28,7 @@ class PrunesFailuresByDefault(MemoryCheckpointer):
         self,
         *,
         older_than: datetime,
-        statuses: Collection[Status] = ("done", "cancelled", "moved", "failed", "paused"),
+        statuses: Iterable[Status] = ("done", "cancelled", "moved", "failed", "paused"),
         keep_last: int = 1,
         dry_run: bool = False,
     ) -> PruneReport:
@@ -43,7 +43,7 @@ class RemovesByDefault(MemoryCheckpointer):
         self,
         *,
         older_than: datetime,
-        statuses: Collection[Status] = PRUNED_BY_DEFAULT,
+        statuses: Iterable[Status] = PRUNED_BY_DEFAULT,
         keep_last: int = 0,
         dry_run: bool = False,
     ) -> PruneReport:
