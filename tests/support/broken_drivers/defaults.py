@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
 from typing import Any, Unpack
 
@@ -28,11 +28,14 @@ class PrunesFailuresByDefault(MemoryCheckpointer):
         self,
         *,
         older_than: datetime,
-        statuses: Iterable[Status] = ("done", "cancelled", "moved", "failed", "paused"),
+        statuses: Collection[Status] = ("done", "cancelled", "moved", "failed", "paused"),
         keep_last: int = 1,
+        run_id: str | None = None,
         dry_run: bool = False,
     ) -> PruneReport:
-        return await super().prune(older_than=older_than, statuses=statuses, keep_last=keep_last, dry_run=dry_run)
+        return await super().prune(
+            older_than=older_than, statuses=statuses, keep_last=keep_last, run_id=run_id, dry_run=dry_run
+        )
 
 
 @broken("deletion.prune_defaults")
@@ -43,11 +46,14 @@ class RemovesByDefault(MemoryCheckpointer):
         self,
         *,
         older_than: datetime,
-        statuses: Iterable[Status] = PRUNED_BY_DEFAULT,
+        statuses: Collection[Status] = PRUNED_BY_DEFAULT,
         keep_last: int = 0,
+        run_id: str | None = None,
         dry_run: bool = False,
     ) -> PruneReport:
-        return await super().prune(older_than=older_than, statuses=statuses, keep_last=keep_last, dry_run=dry_run)
+        return await super().prune(
+            older_than=older_than, statuses=statuses, keep_last=keep_last, run_id=run_id, dry_run=dry_run
+        )
 
 
 @broken("search.defaults")
