@@ -8,9 +8,13 @@ import pty
 import select
 import sys
 import time
+from enum import Enum
+from typing import Annotated, Literal
 
 import pytest
 from support.cli import Folder
+
+from stargraph.cli._questions import choices_of, readings
 
 ASKING = """
 id: asking
@@ -160,7 +164,7 @@ def test_on_a_terminal_the_person_is_asked(folder: Folder) -> None:
         code = "from stargraph.cli import main; main()"
         os.execv(sys.executable, [sys.executable, "-c", code, "run", "asking.yaml", "--run-id", "r"])
     seen = ""
-    script = [("Approve 12.5?", "perhaps"), ("Who signs?", "Ada"), ("Approve 12.5?", "true")]
+    script = [("Approve 12.5?", "perhaps"), ("Who signs?", "Ada"), ("Approve 12.5?", "Yes")]
     read = 0
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
@@ -179,3 +183,14 @@ def test_on_a_terminal_the_person_is_asked(folder: Folder) -> None:
     assert os.waitstatus_to_exitcode(status) == 0, seen
     assert folder.call("inspect", "r", "--step", "0", "--json").code == 0
     assert '"Ada"' in seen
+    assert "Approve 12.5? [yes/no]" in seen
+    assert "'perhaps' is none of yes, no" in seen
+
+
+def test_the_words_of_an_answer_follow_from_its_type() -> None:
+    assert choices_of(bool | None) == {"yes": True, "no": False}
+    assert choices_of(Literal["a", 1]) == {"a": "a", "1": 1}
+    assert choices_of(Annotated[Literal["low", "high"], "x"] | None) == {"low": "low", "high": "high"}
+    assert choices_of(Enum("Level", {"LOW": "low", "TWO": 2})) == {"low": "low", "2": 2}
+    assert choices_of(str | bool) == choices_of(None) == choices_of(int) == {}
+    assert (readings("yes"), readings("7"), readings('"7"')) == (["yes"], [7, "7"], ["7"])

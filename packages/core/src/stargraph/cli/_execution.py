@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, Self, TypeVar
 
 import typer
 
-from stargraph.checkpoint.protocol import Checkpointer, RunSummary
+from stargraph.checkpoint.protocol import Checkpointer, JsonValue, RunSummary
 from stargraph.cli._display import Display, JsonDisplay, PlainDisplay
 from stargraph.cli._errors import print_error
 from stargraph.cli._log import show_warnings_of_drivers
@@ -103,21 +103,21 @@ def execute(
         finally:
             display.end(outcome)
         questions = outcome.latest.interrupts if person and outcome.latest is not None else ()
-        answers = ask_person(questions) if outcome.status == "awaiting_input" else None
+        answers = ask_person(questions, graph.answer_type) if outcome.status == "awaiting_input" else None
         if not answers:
             outcome.explain()
             raise typer.Exit(outcome.exit_code)
         answer, act = _answering(outcome.run_id, answers), Run.resume
 
 
-def _answering(run_id: str, typed: dict[str, str]) -> Callable[[Run], Awaitable[None]]:
+def _answering(run_id: str, typed: dict[str, list[JsonValue]]) -> Callable[[Run], Awaitable[None]]:
     """Return what answers a run's questions; an answer that does not fit is reported, and asked for again later."""
 
     async def answer(run: Run) -> None:
         run.run_id = run_id
-        for question, text in typed.items():
+        for question, values in typed.items():
             try:
-                await first_that_fits(text, partial(run.respond, question))
+                await first_that_fits(values, partial(run.answer, question))
             except StateError as error:
                 print_error(error.message, error.hint)
 

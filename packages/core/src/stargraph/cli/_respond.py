@@ -49,7 +49,7 @@ def respond(
 
 
 async def _respond(ref: StoreRef, run_id: str, interrupt: str | None, text: str) -> tuple[Checkpoint, str]:
-    from stargraph.cli._questions import first_that_fits
+    from stargraph.cli._questions import first_that_fits, readings
     from stargraph.cli._run_ids import find_run_id
     from stargraph.cli._store import keyring, read_latest
     from stargraph.graph import respond as answer
@@ -61,7 +61,7 @@ async def _respond(ref: StoreRef, run_id: str, interrupt: str | None, text: str)
         async def give(value: JsonValue) -> Checkpoint:
             return await answer(store, run_id, question, value, keyring=keyring())
 
-        return await first_that_fits(text, give), question
+        return await first_that_fits(readings(text), give), question
 
 
 def _only_question(latest: Checkpoint) -> str:

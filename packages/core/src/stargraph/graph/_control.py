@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.protocol import ENDED, Checkpoint, Checkpointer, Interrupt, JsonValue
-from stargraph.engine import Plan, RunLog, answered, cancel_children, new_executor_id
-from stargraph.errors import CheckpointConflictError, CheckpointError
+from stargraph.checkpoint.protocol import ENDED, Checkpoint, Checkpointer, FanOut, Interrupt, JsonValue
+from stargraph.engine import Plan, RunLog, StateSpec, answered, cancel_children, new_executor_id
+from stargraph.errors import CheckpointConflictError, CheckpointError, StateError
 from stargraph.graph._resume_checks import recorded_definition
-from stargraph.ir import validate_value
+from stargraph.ir import fits_schema, validate_value
 from stargraph.runtime import dispatch
 
 _TRIES: Final = 100
@@ -125,14 +125,42 @@ async def check_answer(
         return value
     path = f"the answer to {interrupt_id!r}"
     if plan is not None:
-        return value if plan.state.fields is None else plan.state.fields[interrupt.into].record(value, path)
+        return _checked(plan.state, tail, interrupt.into, value, path)
 
     async def read_step(step: int) -> Checkpoint | None:
         return await dispatch.read_at_step(store, tail.run_id, step, keyring=keyring)
 
     definition = await recorded_definition(tail, read_step, "graph") or {}
+    if "state_class_schema" in definition:
+        return _fitting(interrupt.into, value, definition["state_class_schema"], path)
     recorded = definition.get("state_schema", {}).get(interrupt.into)
     return value if recorded is None else validate_value(recorded["type"], value, path)
+
+
+def _checked(state: StateSpec, tail: Checkpoint, field: str, value: JsonValue, path: str) -> JsonValue:
+    """Return an answer as it is recorded, if the field takes it, and the class of the state does as a whole."""
+    if state.fields is None:
+        return value
+    answer = state.fields[field].record(value, path)
+    # Among branches, it will meet a state that does not exist yet.
+    if not any(isinstance(item, FanOut) for item in tail.frontier):
+        state.merge(tail.encoded_state(), [state.record({field: answer}, tail, from_json=True)])
+    return answer
+
+
+def _fitting(field: str, value: JsonValue, schema: Mapping[str, Any], path: str) -> JsonValue:
+    """Return an answer that has the form in which the class of the state stores the field, as far as the log says."""
+    wanted = schema.get("properties", {}).get(field, {})
+    # What a reducer of the user's takes may have any type.
+    if ":" in schema.get("reducers", {}).get(field, "") or fits_schema(value, wanted, schema.get("$defs", {})):
+        return value
+    raise StateError(
+        f"{path}: {value!r:.80} is not a value of the field {field!r}",
+        reason="wrong-type",
+        hint="Give it as it is stored; or answer with the graph, by Run.answer or where the run executes, if the"
+        " class of the state takes it in another form.",
+        path=path,
+    )
 
 
 def answer_record(tail: Checkpoint, interrupt_id: str, value: JsonValue) -> Checkpoint:

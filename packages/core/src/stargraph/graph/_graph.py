@@ -183,6 +183,19 @@ class Graph(Generic[S]):
         """The fingerprint of the code of the nodes, 64 hex digits."""
         return self._plan.runtime_hash
 
+    def answer_type(self, question: Interrupt) -> Any:
+        """Return the type of the field that takes the answer to a question, as in `bool | None`.
+
+        Args:
+            question: one of the `questions` of a run.
+
+        Returns:
+            None if the answer goes to the node that asked and may be any JSON, or if a run of a run of a subgraph asks.
+        """
+        plan = self._plan if question.child_run_id is None else self._plan.children.get(question.node)
+        field = None if plan is None or question.into is None else plan.state.field(question.into)
+        return None if field is None else field.annotation
+
     def validate(self) -> tuple[str, ...]:
         """Check what a run would come to only later: expressions against the declared state, nodes that never run.
 

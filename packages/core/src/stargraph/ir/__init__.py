@@ -30,6 +30,7 @@ from stargraph.ir._positions import NO_SOURCE, Path, Positions, Source, did_you_
 from stargraph.ir._prompts import prompt_fields
 from stargraph.ir._reach import unreachable_parts
 from stargraph.ir._schema import graph_json_schema
+from stargraph.ir._schema_values import fits_schema
 from stargraph.ir._types import canonical_type, parse_type, validate_value
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "definition_of",
     "did_you_mean",
     "draw_graph",
+    "fits_schema",
     "graph_hash",
     "graph_json_schema",
     "joined",
