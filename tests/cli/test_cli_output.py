@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import pty
 import re
@@ -235,3 +236,38 @@ def test_python_m_is_the_same_command(folder: Folder) -> None:
         done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, check=True, timeout=60)
         assert done.stdout.startswith(b"stargraph ")
     assert Path.cwd() == folder.path
+
+
+def test_the_log_is_printed_if_it_is_wanted(folder: Folder) -> None:
+    assert "stargraph.run" not in folder.call("run", "graph.yaml", "-i", "count=1", "--run-id", "quiet").err
+    run = ("run", "graph.yaml", "-i", "count=1", "--run-id")
+    try:
+        told = folder.call(*run, "told", "--log-level", "info")
+        lines = folder.call(*run, "json", "--log-json").err.splitlines()
+        errors = folder.call(*run, "errors", "--log-level", "error").err
+    finally:
+        _forget_the_log()
+    assert re.search(r"^\S+ INFO stargraph\.node: run told: node second completed in ", told.err, re.MULTILINE), told
+    assert errors == ""
+    log = [json.loads(line) for line in lines]
+    assert [entry.get("node") for entry in log] == [None, "first", "second", "third", None]
+    assert {(entry["run_id"], entry["level"]) for entry in log} == {("json", "info")}
+
+
+def _forget_the_log() -> None:
+    logger = logging.getLogger("stargraph")
+    logger.setLevel(logging.NOTSET)
+    for handler in [each for each in logger.handlers if not isinstance(each, logging.NullHandler)]:
+        logger.removeHandler(handler)
+
+
+def test_the_log_holds_no_secret(folder: Folder) -> None:
+    folder.write("fails.py", "def fail(state):\n    raise ValueError('hunter22')\n")
+    folder.write("fails.yaml", 'id: fails\nnodes: [{id: only, kind: "fails:fail"}]\n')
+    try:
+        lines = folder.call("run", "fails.yaml", "--run-id", "r", "--log-json").err.splitlines()
+    finally:
+        _forget_the_log()
+    log = [line for line in lines if line.startswith("{")]
+    assert [json.loads(line)["level"] for line in log] == ["info", "error", "error"]
+    assert not any("hunter22" in line for line in log)

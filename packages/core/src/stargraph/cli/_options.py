@@ -55,6 +55,16 @@ class DurabilityName(StrEnum):
     EXIT = "exit"
 
 
+class LogLevel(StrEnum):
+    """From which level on the log is printed, as an option takes it."""
+
+    OFF = "off"
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
 class AcceptName(StrEnum):
     """What may have changed since the run was recorded, as an option takes it."""
 
@@ -128,6 +138,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value o
 EventsOption = Annotated[
     bool,
     typer.Option("--events", help="Print a JSON object for each event, one a line, and the outcome last."),
+]
+LogLevelOption = Annotated[
+    LogLevel, typer.Option("--log-level", help="Print on stderr what the run and the driver log, from this level on.")
+]
+LogJsonOption = Annotated[
+    bool,
+    typer.Option("--log-json", help="Print the log as JSON objects, one a line; from info on if no level is given."),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print the outcome alone.")]
 TagOption = Annotated[list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="A tag; repeatable.")]

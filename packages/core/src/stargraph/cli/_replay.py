@@ -18,6 +18,9 @@ from stargraph.cli._options import (
     GraphAfterRunArgument,
     JsonOption,
     KeysOption,
+    LogJsonOption,
+    LogLevel,
+    LogLevelOption,
     QuietOption,
     RunBeforeGraphArgument,
     TagOption,
@@ -57,6 +60,8 @@ def replay(
     allow_effects: AllowEffectsOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
+    log_level: LogLevelOption = LogLevel.OFF,
+    log_json: LogJsonOption = False,
 ) -> None:
     """Replay the run RUN_ID of GRAPH from its log, with recorded calls, and compare each step with its record.
 
@@ -64,8 +69,10 @@ def replay(
     one, with the changes you give, and executes its nodes from there on. The first run stays as it is.
     """
     from stargraph.cli._execution import load
+    from stargraph.cli._log import show_log
     from stargraph.cli._store import StoreRef
 
+    show_log(log_level, as_json=log_json)
     run_id, target = run_and_graph(run_id, graph)
     store = StoreRef(checkpoint, encryption_keys)
     loaded = load(target)

@@ -17,6 +17,9 @@ from stargraph.cli._options import (
     GraphAfterRunArgument,
     JsonOption,
     KeysOption,
+    LogJsonOption,
+    LogLevel,
+    LogLevelOption,
     QuietOption,
     RunBeforeGraphArgument,
     run_and_graph,
@@ -56,6 +59,8 @@ def resume(
     json: JsonOption = False,
     events: EventsOption = False,
     quiet: QuietOption = False,
+    log_level: LogLevelOption = LogLevel.OFF,
+    log_json: LogJsonOption = False,
 ) -> None:
     """Resume the run RUN_ID of GRAPH from its latest step; without RUN_ID, the latest run of GRAPH.
 
@@ -63,9 +68,11 @@ def resume(
     refused at its next write. A run that is done is reported as it is.
     """
     from stargraph.cli._execution import check_resume, execute, load
+    from stargraph.cli._log import show_log
     from stargraph.cli._run_ids import find_run_id
     from stargraph.cli._store import StoreRef
 
+    show_log(log_level, as_json=log_json)
     run_id, target = run_and_graph(run_id, graph)
     ref = StoreRef(checkpoint, encryption_keys)
     accepted: list[Accept] = [each.value for each in accept or ()]

@@ -16,6 +16,9 @@ from stargraph.cli._options import (
     GraphArgument,
     JsonOption,
     KeysOption,
+    LogJsonOption,
+    LogLevel,
+    LogLevelOption,
     QuietOption,
     TagOption,
 )
@@ -55,6 +58,8 @@ def run(
     json: JsonOption = False,
     events: EventsOption = False,
     quiet: QuietOption = False,
+    log_level: LogLevelOption = LogLevel.OFF,
+    log_json: LogJsonOption = False,
 ) -> None:
     """Start a run of GRAPH and execute it until it is done, fails or waits.
 
@@ -65,8 +70,11 @@ def run(
     from stargraph.checkpoint.protocol import is_run_id
     from stargraph.cli._execution import execute, load
     from stargraph.cli._inputs import read_inputs, split_pairs
+    from stargraph.cli._log import show_log
     from stargraph.cli._output import clean, emit
     from stargraph.cli._store import StoreRef
+
+    show_log(log_level, as_json=log_json)
 
     def prepare() -> tuple[Graph, Create]:
         loaded = load(graph)

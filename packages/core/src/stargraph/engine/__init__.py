@@ -12,7 +12,20 @@ from stargraph.engine._fingerprint import ENGINE_SEMANTICS, runtime_changes
 from stargraph.engine._fork_overrides import ForkOverrides
 from stargraph.engine._imports import Modules, folder_module, import_failed
 from stargraph.engine._log import Durability, RunLog, TakenOver
+from stargraph.engine._logging import RUN_LOGGER, facts
+from stargraph.engine._middleware import (
+    NO_HOOKS,
+    CallInfo,
+    Hooks,
+    Middleware,
+    NodeInfo,
+    RunInfo,
+    StoreInfo,
+    around,
+    check_middleware,
+)
 from stargraph.engine._node_pools import NodePools
+from stargraph.engine._observed_store import observed
 from stargraph.engine._pending_tasks import PendingTasks
 from stargraph.engine._plan import Plan
 from stargraph.engine._questions import Suspended
@@ -37,8 +50,11 @@ from stargraph.engine._watcher import WATCH_SECONDS
 
 __all__ = [
     "ENGINE_SEMANTICS",
+    "NO_HOOKS",
+    "RUN_LOGGER",
     "WATCH_SECONDS",
     "CallId",
+    "CallInfo",
     "CallLog",
     "Context",
     "Durability",
@@ -46,16 +62,21 @@ __all__ = [
     "EventType",
     "Expression",
     "ForkOverrides",
+    "Hooks",
+    "Middleware",
     "Modules",
     "NodeFailed",
+    "NodeInfo",
     "NodePools",
     "PendingTasks",
     "Plan",
     "RunEvent",
+    "RunInfo",
     "RunLog",
     "StateField",
     "StateSpec",
     "StoreFaultError",
+    "StoreInfo",
     "Suspended",
     "TakenOver",
     "TaskRunner",
@@ -63,14 +84,17 @@ __all__ = [
     "add",
     "answered",
     "append",
+    "around",
     "asked",
     "called",
     "cancel_children",
+    "check_middleware",
     "child_inputs",
     "child_outcome",
     "child_run_id",
     "completed",
     "error_info",
+    "facts",
     "failed",
     "fan_out_of",
     "folder_module",
@@ -78,6 +102,7 @@ __all__ = [
     "merge",
     "new_executor_id",
     "node_cancelled",
+    "observed",
     "reachable_code",
     "replace",
     "runtime_changes",

@@ -6,13 +6,16 @@ import asyncio
 import inspect
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from stargraph.checkpoint.protocol import ErrorInfo
 from stargraph.engine._call_log import UnrecordedCallError
 from stargraph.engine._context import Context
 from stargraph.engine._failures import RemoteNodeError, is_a, is_any_of, is_final, name_of
+from stargraph.engine._logging import log_retry
+from stargraph.engine._middleware import NodeHook, NodeInfo, around
 from stargraph.engine._node_pools import CANCEL_SECONDS, NodePools, Outcome, timed_out
 from stargraph.engine._nodes import Node
 from stargraph.engine._questions import Suspended
@@ -43,6 +46,8 @@ class Attempts:
         pools: where sync code runs.
         make_call: gives the call of each try, with a state of its own.
         waits: whether time passes between two tries.
+        hooks: stand around each try.
+        info: says which node it is.
     """
 
     def __init__(
@@ -53,7 +58,11 @@ class Attempts:
         make_call: Callable[[], Callable[[], Any]],
         *,
         waits: bool = True,
+        hooks: Sequence[NodeHook] = (),
+        info: NodeInfo | None = None,
     ) -> None:
+        self._hooks = hooks
+        self._info = info
         self._node = node
         self._context = context
         self._pools = pools
@@ -72,7 +81,7 @@ class Attempts:
         for attempt in range(1, last + 1):
             if attempt > 1:
                 self._context.begin(attempt)
-            returned, raised = await self._try()
+            returned, raised = await (self._observed_try() if self._hooks else self._try())
             if raised is None:
                 return returned
             if is_a(raised, Suspended) or is_a(raised, UnrecordedCallError):
@@ -80,8 +89,33 @@ class Attempts:
             if attempt == last or is_final(raised) or not is_any_of(raised, self._node.retried):
                 raise NodeFailed(raised)
             if self._waits and retry is not None:
-                await asyncio.sleep(_delay(retry, attempt))
+                delay = _delay(retry, attempt)
+                log_retry(self._context, last, raised, delay)
+                await asyncio.sleep(delay)
         raise AssertionError("a node is tried once at least")
+
+    async def _observed_try(self) -> Outcome:
+        """Return what a try ends with, or what a middleware makes of it."""
+        assert self._info is not None
+        info = replace(self._info, attempt=self._context.attempt)
+        returned: object = None
+        raised: BaseException | None = None
+        frames = None
+        try:
+            async with around(self._hooks, info):
+                returned, raised = await self._try()
+                info.waits = is_a(raised, Suspended)
+                if raised is not None and not info.waits:
+                    frames = raised.__traceback__
+                    raise raised
+        except BaseException as error:
+            if error is raised:
+                raised.__traceback__ = frames  # it is recorded with the frames of the node alone
+            elif isinstance(error, Exception):
+                return None, error
+            else:
+                raise
+        return returned, raised
 
     async def _try(self) -> Outcome:
         spec, context = self._node.spec, self._context

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import contextvars
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 from stargraph.checkpoint.protocol import RecordedCall, Task
 from stargraph.checkpoint.values import check_json, format_time
 from stargraph.engine._failures import NOT_STORABLE, call_error, error_info
+from stargraph.engine._middleware import CallHook, CallInfo, enter
 from stargraph.engine._node_pools import NodePools, Outcome
 from stargraph.engine._questions import IN_CALL, Question, Suspended, question_lost
 from stargraph.engine._recorded_calls import CallId, RecordedCalls
@@ -67,6 +69,8 @@ class CallLog:
         owner: what names the task among those of all runs.
         effects: whether calls that are not repeatable may be made.
         moment: the current time; the time of the clock if None.
+        run_id: the run, for the hooks.
+        hooks: stand around the functions of calls.
 
     Attributes:
         seen: the time that the node has read in this try, or None if it has not looked.
@@ -83,7 +87,11 @@ class CallLog:
         owner: str = "",
         effects: bool = True,
         moment: datetime | None = None,
+        run_id: str = "",
+        hooks: Sequence[CallHook] = (),
     ) -> None:
+        self._run_id = run_id
+        self._hooks = hooks
         self.seen: datetime | None = None
         self.missing: CallId | None = None
         self._task = task
@@ -188,7 +196,10 @@ class CallLog:
             if position is None:
                 began = datetime.now(UTC)
                 with _questions_asked() as asked:
-                    result, error = await self._perform(functools.partial(function, *args, **kwargs))
+                    call = functools.partial(function, *args, **kwargs)
+                    result, error = await (
+                        self._perform_observed(call, call_id) if self._hooks else self._perform(call)
+                    )
                 self._raise_unless_outcome(error, asked, name)
                 position = await self._record_outcome(call_id, began, kind, result, error)
                 if position is None:
@@ -218,7 +229,10 @@ class CallLog:
             if position is None:
                 began = datetime.now(UTC)
                 with _questions_asked() as asked:
-                    result, error = self._perform_here(functools.partial(function, *args, **kwargs))
+                    call = functools.partial(function, *args, **kwargs)
+                    result, error = (
+                        self._perform_observed_here(call, call_id) if self._hooks else self._perform_here(call)
+                    )
                 self._raise_unless_outcome(error, asked, name)
                 position = self._on_loop(self._record_outcome(call_id, began, kind, result, error))
                 if position is None:
@@ -310,6 +324,50 @@ class CallLog:
         except BaseException as error:  # noqa: BLE001  # a value from here on, see Outcome
             return None, error
 
+    async def _perform_observed(self, function: Callable[[], Any], call_id: CallId) -> Outcome:
+        info, frames = self._info(call_id), None
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                await enter(stack, self._hooks, info)
+                info.result, error = await self._perform(function)
+                if error is not None:
+                    frames = error.__traceback__
+                    raise error
+        except BaseException as error:  # noqa: BLE001  # a value from here on, see Outcome
+            return None, error.with_traceback(frames or error.__traceback__)
+        return info.result, None
+
+    def _perform_observed_here(self, function: Callable[[], Any], call_id: CallId) -> Outcome:
+        """Like `_perform_observed`, in the thread of a node: the hooks run on the loop, the function here.
+
+        All three run in one context, so that the function sees what the hooks have set, and they can take it back.
+        """
+        info, stack, context = self._info(call_id), contextlib.AsyncExitStack(), contextvars.copy_context()
+
+        def on_loop(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+            return self._on_loop(_in_context(work, context))
+
+        frames = None
+        try:
+            try:
+                on_loop(lambda: enter(stack, self._hooks, info))
+                info.result, error = context.run(self._perform_here, function)
+                if error is not None:
+                    frames = error.__traceback__
+                    raise error
+            except BaseException as error:
+                raised = error
+                if not on_loop(lambda: stack.__aexit__(type(raised), raised, raised.__traceback__)):
+                    raise
+            else:
+                on_loop(lambda: stack.__aexit__(None, None, None))
+        except BaseException as error:  # noqa: BLE001  # a value from here on, see Outcome
+            return None, error.with_traceback(frames or error.__traceback__)
+        return info.result, None
+
+    def _info(self, call_id: CallId) -> CallInfo:
+        return CallInfo(self._run_id, self._task.node, self._task.id, call_id.name, call_id.key)
+
     async def _record_outcome(
         self, call_id: CallId, began: datetime, kind: ResultType, result: object, error: BaseException | None
     ) -> int | None:
@@ -356,6 +414,10 @@ class CallLog:
                 raise
             work.close()
             raise asyncio.CancelledError from None
+
+
+async def _in_context(work: Callable[[], Coroutine[Any, Any, T]], context: contextvars.Context) -> T:
+    return await asyncio.get_running_loop().create_task(work(), context=context)
 
 
 @contextlib.contextmanager

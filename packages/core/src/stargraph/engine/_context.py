@@ -96,6 +96,7 @@ class Context:
         self.metadata = dict(checkpoint.metadata)
         self._questions: Questions | None = Questions(task, recorded)
         self._call_log = call_log
+        self._step = checkpoint.step
         self._now: datetime | None = None
         self._random: Random | None = None
         self._uuids: Random | None = None

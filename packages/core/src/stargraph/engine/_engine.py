@@ -17,6 +17,8 @@ from stargraph.engine._events import EventType, RunEvent
 from stargraph.engine._failures import error_info, name_of, node_cancelled
 from stargraph.engine._fork_overrides import ForkOverrides
 from stargraph.engine._log import RunLog, TakenOver
+from stargraph.engine._logging import log_completed, log_failed
+from stargraph.engine._middleware import NO_HOOKS, Hooks
 from stargraph.engine._node_pools import CANCEL_SECONDS, NodePools
 from stargraph.engine._pending_tasks import PendingTasks
 from stargraph.engine._plan import Plan
@@ -59,6 +61,7 @@ class Engine:
         overrides: what this run does differently from its graph.
         asks_again: run tasks with open questions once, since another graph or other code may ask something else.
         watch: the longest time in seconds between two looks at the log while nodes run; 0 never looks.
+        hooks: stand around nodes, calls and child runs.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Engine:
         overrides: ForkOverrides | None = None,
         asks_again: bool = False,
         watch: float = WATCH_SECONDS,
+        hooks: Hooks = NO_HOOKS,
     ) -> None:
         self._plan = plan
         self._log = log
@@ -94,11 +98,14 @@ class Engine:
                 asks_again=changed,
                 overrides=ForkOverrides(effects=overrides.effects),
                 watch=watch,
+                hooks=hooks,
             ),
+            hooks=hooks,
         )
+        self._hooks = hooks
         self._pending_tasks = PendingTasks(plan, log.read_step, log.read_steps)
         self._runner = TaskRunner(
-            plan, self._pending_tasks, pools=pools, run_child=self._children.run, overrides=overrides
+            plan, self._pending_tasks, pools=pools, run_child=self._children.run, overrides=overrides, hooks=hooks
         )
         self._flights: dict[str, _Flight] = {}
         self._failure: tuple[Task, BaseException, tuple[RecordedCall, ...]] | None = None
@@ -277,6 +284,8 @@ class Engine:
                 owner=f"{tail.run_id}/{task.id}",
                 effects=self._overrides.effects,
                 moment=self._pending_tasks.moment(task),
+                run_id=tail.run_id,
+                hooks=self._hooks.call,
             )
             work = asyncio.ensure_future(self._fly(tail, task, call_log))
             work.add_done_callback(partial(self._landed, task.id))
@@ -356,7 +365,9 @@ class Engine:
         for checkpoint, durable in await self._log.append_all(builds):
             if self._nodes_done is not None:
                 self._nodes_done += 1
-            task = recorded[checkpoint.task_id or ""].task
+            flight = recorded[checkpoint.task_id or ""]
+            task = flight.task
+            log_completed(checkpoint, task, (checkpoint.timestamp - flight.started_at).total_seconds())
             self._report("completed", task, checkpoint.step, checkpoint.timestamp, durable=durable)
 
     def _raise_fault(self) -> None:
@@ -431,7 +442,10 @@ class Engine:
             task, error, moments = self._failure
             info = error_info(error, node=task.node)
             forgotten = self._pending_tasks.failed_calls(self._failed)
-            await self._append("failed", task, lambda tail: {**failed(tail, info, forgotten), "calls": moments})
+            record = await self._append(
+                "failed", task, lambda tail: {**failed(tail, info, forgotten), "calls": moments}
+            )
+            log_failed(record, task)
         elif self._stop == "pause" and self._log.tail.status == "running":
             await dispatch.run_uncancelled(self._stop_flights())
             await self._append("paused", None, lambda tail: {"status": "paused"})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import BatchAppend, Checkpoint, Checkpointer
+from stargraph.engine._logging import log_write
 from stargraph.errors import CheckpointConflictError
 from stargraph.runtime import dispatch
 
@@ -255,13 +257,17 @@ class RunLog:
     async def _write_pending(self) -> None:
         if len(self._pending) > 1 and isinstance(self._store, BatchAppend):
             batch = [pending.checkpoint for pending in self._pending]
+            began = time.monotonic()
             await dispatch.write_many(self._store, batch, keyring=self._keyring)
+            log_write(batch[-1], time.monotonic() - began)
             self._acknowledged = batch[-1]
             self._pending.clear()
             return
         while self._pending:
             checkpoint = self._pending[0].checkpoint
+            began = time.monotonic()
             await dispatch.write(self._store, checkpoint, keyring=self._keyring)
+            log_write(checkpoint, time.monotonic() - began)
             self._acknowledged = checkpoint
             self._pending.pop(0)
 

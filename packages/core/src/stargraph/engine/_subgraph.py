@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Protocol
 
-from stargraph.checkpoint.protocol import ENDED, Checkpoint, JsonValue, ProcessInfo, Task, is_run_id
+from stargraph.checkpoint.protocol import ENDED, Checkpoint, JsonValue, ProcessInfo, RunSummary, Task, is_run_id
 from stargraph.engine._attempts import NodeFailed
 from stargraph.engine._expressions import Expression
 from stargraph.engine._log import RunLog
+from stargraph.engine._middleware import NO_HOOKS, Hooks, RunInfo, around
 from stargraph.engine._migration import check_frontier, migrated, migration_for
 from stargraph.engine._plan import Plan
 from stargraph.engine._questions import Question, Suspended
@@ -66,11 +67,19 @@ class Children:
         log: the log of the parent.
         executor_id: names this executor.
         spawn: makes the engine of a child; True if its open questions may be others now.
+        hooks: stand around each child run.
     """
 
     def __init__(
-        self, plan: Plan, log: RunLog, *, executor_id: str, spawn: Callable[[Plan, RunLog, bool], ChildEngine]
+        self,
+        plan: Plan,
+        log: RunLog,
+        *,
+        executor_id: str,
+        spawn: Callable[[Plan, RunLog, bool], ChildEngine],
+        hooks: Hooks = NO_HOOKS,
     ) -> None:
+        self._hooks = hooks.run
         self._plan = plan
         self._log = log
         self._executor_id = executor_id
@@ -117,7 +126,10 @@ class Children:
                 if self._pause_grace is not None:
                     engine.pause(self._pause_grace)
                 try:
-                    await engine.run()
+                    if self._hooks:
+                        await self._observed(engine, log)
+                    else:
+                        await engine.run()
                 finally:
                     del self._running[task.id]
         except (NodeFailed, StoreFaultError, asyncio.CancelledError):
@@ -125,6 +137,20 @@ class Children:
         except BaseException as error:
             raise StoreFaultError(error) from error
         return child_outcome(self._plan, log.tail, task)
+
+    async def _observed(self, engine: ChildEngine, log: RunLog) -> None:
+        tail = log.tail
+        info = RunInfo(
+            tail.run_id,
+            tail.graph_id,
+            "start" if tail.step == 0 else "resume",
+            dict(tail.metadata),
+            parent_run_id=tail.parent_run_id,
+            step=tail.step,
+        )
+        async with around(self._hooks, info):
+            await engine.run()
+            info.ended(RunSummary.from_checkpoint(log.tail))
 
     async def _open(self, plan: Plan, tail: Checkpoint, task: Task, item: JsonValue) -> tuple[RunLog, bool]:
         """Return the log of a child run, and whether another graph or other code has made it."""

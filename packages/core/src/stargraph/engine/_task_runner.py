@@ -12,6 +12,7 @@ from stargraph.engine._attempts import Attempts, NodeFailed
 from stargraph.engine._call_log import CallLog, UnrecordedCallError
 from stargraph.engine._context import Context
 from stargraph.engine._fork_overrides import ForkOverrides
+from stargraph.engine._middleware import NO_HOOKS, Hooks, NodeInfo, around
 from stargraph.engine._node_pools import NodePools
 from stargraph.engine._pending_tasks import PendingTasks
 from stargraph.engine._plan import Plan
@@ -34,6 +35,7 @@ class TaskRunner:
         run_child: takes the child run of a subgraph to its end.
         overrides: what this run does differently from its graph.
         waits: whether time passes between two tries of a node.
+        hooks: stand around the tries of nodes.
     """
 
     def __init__(
@@ -45,7 +47,9 @@ class TaskRunner:
         run_child: RunChild,
         overrides: ForkOverrides | None = None,
         waits: bool = True,
+        hooks: Hooks = NO_HOOKS,
     ) -> None:
+        self._hooks = hooks.node
         self._plan = plan
         self._pending = work
         self._pools = pools
@@ -83,7 +87,9 @@ class TaskRunner:
         elif replaced is not None:
             returned = replaced
         elif node.spec.kind == "subgraph":
-            returned = await self._run_child(tail, task, await self._pending.item(tail, task))
+            item = await self._pending.item(tail, task)
+            run_child = self._observed_child if self._hooks else self._run_child
+            returned = await run_child(tail, task, item)
         else:
             item = await self._pending.item(tail, task)
             context = Context(tail, task, item=item, recorded=self._pending.calls(task), call_log=call_log)
@@ -91,12 +97,37 @@ class TaskRunner:
             # What came from another process was recorded there, and what a built-in node returns was told to it.
             from_json = is_remote or node.code is None
             calls = self._remote_calls if is_remote else self._calls
-            attempts = Attempts(node, context, self._pools, calls(tail, task, context), waits=self._waits)
+            attempts = Attempts(
+                node,
+                context,
+                self._pools,
+                calls(tail, task, context),
+                waits=self._waits,
+                hooks=self._hooks,
+                info=self._info(tail, task) if self._hooks else None,
+            )
             try:
                 returned = await attempts.run()
             finally:
                 call_log.close()
         return state.record(state.update_of(returned, task.node), tail, from_json=from_json)
+
+    async def _observed_child(self, tail: Checkpoint, task: Task, item: JsonValue) -> dict[str, object]:
+        info = self._info(tail, task)
+        returned: dict[str, object] = {}
+        stopped: Suspended | ChildPausedError | None = None
+        async with around(self._hooks, info):
+            try:
+                returned = await self._run_child(tail, task, item)
+            except (Suspended, ChildPausedError) as waiting:
+                info.waits, stopped = True, waiting
+        if stopped is not None:
+            raise stopped
+        return returned
+
+    def _info(self, tail: Checkpoint, task: Task) -> NodeInfo:
+        kind = self._plan.nodes[task.node].spec.kind
+        return NodeInfo(tail.run_id, task.node, kind, task.id, tail.step, index=task.index)
 
     def _calls(self, tail: Checkpoint, task: Task, context: Context) -> Callable[[], Callable[[], Any]]:
         """Return what makes the call of each try, with a fresh state."""

@@ -7,14 +7,19 @@ may take to say `--help`.
 from stargraph.graph._lazy import __getattr__  # noqa: F401  # the hook that imports them
 
 __all__ = [
+    "CallInfo",
     "Context",
     "Graph",
     "GraphBuilder",
     "Interrupt",
+    "Middleware",
+    "NodeInfo",
     "Run",
     "RunEvent",
+    "RunInfo",
     "RunResult",
     "RunSummary",
+    "StoreInfo",
     "add",
     "append",
     "cancel",

@@ -1,5 +1,17 @@
 from stargraph.checkpoint.protocol import Interrupt, RunSummary
-from stargraph.engine import Context, RunEvent, add, append, merge, replace
+from stargraph.engine import (
+    CallInfo,
+    Context,
+    Middleware,
+    NodeInfo,
+    RunEvent,
+    RunInfo,
+    StoreInfo,
+    add,
+    append,
+    merge,
+    replace,
+)
 from stargraph.graph._control import cancel, respond
 from stargraph.graph._graph import Graph, load_document
 from stargraph.graph._result import RunResult
@@ -7,14 +19,19 @@ from stargraph.graph._run import Run
 from stargraph.ir import GraphBuilder
 
 __all__ = [
+    "CallInfo",
     "Context",
     "Graph",
     "GraphBuilder",
     "Interrupt",
+    "Middleware",
+    "NodeInfo",
     "Run",
     "RunEvent",
+    "RunInfo",
     "RunResult",
     "RunSummary",
+    "StoreInfo",
     "add",
     "append",
     "cancel",

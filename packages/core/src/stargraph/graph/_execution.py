@@ -6,7 +6,7 @@ import asyncio
 from concurrent.futures import Executor
 
 from stargraph.checkpoint.protocol import Checkpoint
-from stargraph.engine import Engine, ForkOverrides, NodePools, Plan, RunLog
+from stargraph.engine import Engine, ForkOverrides, Hooks, NodePools, Plan, RunLog
 from stargraph.graph._listeners import Listeners
 from stargraph.runtime import dispatch
 
@@ -23,6 +23,7 @@ class Execution:
         overrides: what a fork does differently.
         asks_again: whether questions that were asked by other code are asked again.
         watch: the longest time in seconds before it sees what others have appended.
+        hooks: stand around what the run does.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Execution:
         overrides: ForkOverrides,
         asks_again: bool,
         watch: float,
+        hooks: Hooks,
     ) -> None:
         self.log = log
         self._pools = NodePools(threads, concurrency=plan.concurrency)
@@ -50,6 +52,7 @@ class Execution:
             overrides=overrides,
             asks_again=asks_again,
             watch=watch,
+            hooks=hooks,
         )
 
     async def run(self) -> None:

@@ -13,7 +13,16 @@ from typing_extensions import TypeVar
 
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpointer, Interrupt, is_run_id
-from stargraph.engine import WATCH_SECONDS, Durability, Expression, Modules, Plan, StateSpec
+from stargraph.engine import (
+    WATCH_SECONDS,
+    Durability,
+    Expression,
+    Middleware,
+    Modules,
+    Plan,
+    StateSpec,
+    check_middleware,
+)
 from stargraph.errors import CheckpointError, GraphError
 from stargraph.graph._result import RunResult
 from stargraph.graph._run import Accept, Run
@@ -220,6 +229,7 @@ class Graph(Generic[S]):
         durability: Durability = "sync",
         executor: Executor | None = None,
         watch: float = WATCH_SECONDS,
+        middleware: Sequence[Middleware] = (),
     ) -> Run[S]:
         """Return a run of this graph; nothing is read or written before its `start` or `resume`.
 
@@ -233,10 +243,12 @@ class Graph(Generic[S]):
             executor: where sync nodes run; threads of the run's own if None.
             watch: the longest time in seconds before a running executor sees what other processes have appended:
                 answers, a cancellation, a takeover. It costs a read each time, while nodes run; 0 never looks.
+            middleware: stands around the run, its nodes, calls and operations of the store; the first one is the
+                outermost.
 
         Raises:
             CheckpointError: the run id is not one (`reason="invalid-run-id"`).
-            TypeError: `checkpointer` is not a checkpointer.
+            TypeError: `checkpointer` is not a checkpointer, or one of `middleware` is none.
             ValueError: there is no such durability, or `watch` is negative.
         """
         return self._run(
@@ -247,6 +259,7 @@ class Graph(Generic[S]):
             durability=durability,
             executor=executor,
             watch=watch,
+            middleware=middleware,
         )
 
     async def start_or_resume(
@@ -259,6 +272,7 @@ class Graph(Generic[S]):
         durability: Durability = "sync",
         executor: Executor | None = None,
         watch: float = WATCH_SECONDS,
+        middleware: Sequence[Middleware] = (),
     ) -> Run[S]:
         """Return a run whose `start` starts it, or resumes it if the store knows its id: safe to repeat after a crash.
 
@@ -270,6 +284,7 @@ class Graph(Generic[S]):
             durability: as for `start`.
             executor: as for `start`.
             watch: as for `start`.
+            middleware: as for `start`.
 
         Raises:
             CheckpointError: the run id is not one (`reason="invalid-run-id"`).
@@ -284,6 +299,7 @@ class Graph(Generic[S]):
             durability=durability,
             executor=executor,
             watch=watch,
+            middleware=middleware,
             resumes_if_known=True,
         )
 
@@ -296,6 +312,7 @@ class Graph(Generic[S]):
         metadata: Mapping[str, str] | None = None,
         durability: Durability = "sync",
         executor: Executor | None = None,
+        middleware: Sequence[Middleware] = (),
         resume: bool = False,
     ) -> RunResult[S]:
         """Start a run and execute it until it ends, fails or waits for an answer, in a program that is not async.
@@ -311,6 +328,7 @@ class Graph(Generic[S]):
             metadata: as for `start`.
             durability: as for `start`.
             executor: as for `start`.
+            middleware: as for `start`.
             resume: resume the run if the store knows its id, as `start_or_resume` does.
 
         Returns:
@@ -327,6 +345,7 @@ class Graph(Generic[S]):
             metadata=metadata,
             durability=durability,
             executor=executor,
+            middleware=middleware,
             resumes_if_known=resume,
         )
 
@@ -344,6 +363,7 @@ class Graph(Generic[S]):
         accept: Sequence[Accept] = (),
         durability: Durability = "sync",
         executor: Executor | None = None,
+        middleware: Sequence[Middleware] = (),
     ) -> RunResult[S]:
         """Resume a run and execute it, as `run_sync` does.
 
@@ -353,11 +373,12 @@ class Graph(Generic[S]):
             accept: as for `Run.resume`.
             durability: as for `start`.
             executor: as for `start`.
+            middleware: as for `start`.
 
         Raises:
             Exception: as `Run.resume` raises.
         """
-        run = self._run(checkpointer, run_id=run_id, durability=durability, executor=executor)
+        run = self._run(checkpointer, run_id=run_id, durability=durability, executor=executor, middleware=middleware)
 
         async def work() -> RunResult[S]:
             await checkpointer.bootstrap()
@@ -397,6 +418,7 @@ class Graph(Generic[S]):
         durability: Durability = "sync",
         executor: Executor | None = None,
         watch: float = WATCH_SECONDS,
+        middleware: Sequence[Middleware] = (),
         resumes_if_known: bool = False,
     ) -> Run[S]:
         if isinstance(checkpointer, type) or not isinstance(checkpointer, Checkpointer):
@@ -404,6 +426,7 @@ class Graph(Generic[S]):
                 f"checkpointer is {checkpointer!r}: pass an instance with the methods of stargraph.checkpoint.protocol"
                 ".Checkpointer"
             )
+        check_middleware(middleware)
         if durability not in get_args(Durability):
             raise ValueError(f"durability is {durability!r}: use one of {', '.join(get_args(Durability))}")
         if not watch >= 0:
@@ -424,6 +447,7 @@ class Graph(Generic[S]):
             executor=executor,
             keyring=self._keyring,
             watch=watch,
+            middleware=middleware,
             resumes_if_known=resumes_if_known,
         )
 

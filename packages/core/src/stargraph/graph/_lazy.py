@@ -4,14 +4,19 @@ from importlib import import_module
 from typing import Any, Final
 
 _HOMES: Final = {
+    "CallInfo": "stargraph.engine",
     "Context": "stargraph.engine",
     "Graph": "stargraph.graph._graph",
     "GraphBuilder": "stargraph.ir",
     "Interrupt": "stargraph.checkpoint.protocol",
+    "Middleware": "stargraph.engine",
+    "NodeInfo": "stargraph.engine",
     "Run": "stargraph.graph._run",
     "RunEvent": "stargraph.engine",
+    "RunInfo": "stargraph.engine",
     "RunResult": "stargraph.graph._result",
     "RunSummary": "stargraph.checkpoint.protocol",
+    "StoreInfo": "stargraph.engine",
     "add": "stargraph.engine",
     "append": "stargraph.engine",
     "cancel": "stargraph.graph._control",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, cast
 
 from typing_extensions import TypeVar
@@ -16,11 +17,16 @@ from stargraph.engine import (
     WATCH_SECONDS,
     Durability,
     ForkOverrides,
+    Hooks,
+    Middleware,
     Plan,
     RunEvent,
+    RunInfo,
     RunLog,
     TakenOver,
+    around,
     new_executor_id,
+    observed,
 )
 from stargraph.errors import CheckpointConflictError, CheckpointError
 from stargraph.graph._control import (
@@ -33,6 +39,7 @@ from stargraph.graph._control import (
 )
 from stargraph.graph._execution import Execution
 from stargraph.graph._listeners import Listeners
+from stargraph.graph._logging import log_takeover, logged
 from stargraph.graph._records import crash_loop_record, event_of, first_record, resumed_record
 from stargraph.graph._result import RunResult
 from stargraph.graph._resume_checks import (
@@ -76,10 +83,14 @@ class Run(Generic[S]):
         opening: Sequence[Checkpoint] = (),
         allow_effects: bool = False,
         resumes_if_known: bool = False,
+        middleware: Sequence[Middleware] = (),
     ) -> None:
         self.run_id = run_id or _new_run_id()
         self._plan = plan
-        self._store = checkpointer
+        self._middleware = middleware
+        self._hooks = Hooks(middleware)
+        self._checkpointer = checkpointer
+        self._store = observed(checkpointer, self._hooks.store)
         self._inputs = inputs
         self._metadata = metadata
         self._durability: Durability = durability
@@ -144,6 +155,9 @@ class Run(Generic[S]):
         return await self._resume()
 
     async def _start(self) -> RunResult[S]:
+        return await self._observed(RunInfo(self.run_id, self._plan.document.id, "start", self._metadata), self._begin)
+
+    async def _begin(self) -> RunResult[S]:
         executor_id = new_executor_id()
         first, *carried = self._opening or [
             first_record(
@@ -222,7 +236,11 @@ class Run(Generic[S]):
             return self._result(tail)
         refuse_ended(tail)
         refuse_busy(tail, only_if_idle)
-        executor_id = new_executor_id()
+        info = RunInfo(self.run_id, tail.graph_id, "resume", dict(tail.metadata), tail.parent_run_id, tail.step)
+        return await self._observed(info, partial(self._take_up, log, max_resumes, accept))
+
+    async def _take_up(self, log: RunLog, max_resumes: int, accept: Sequence[Accept]) -> RunResult[S]:
+        tail, executor_id = log.tail, new_executor_id()
         if await is_cancel_requested(tail, self._read_step):
             return await self.cancel(grace=0)
         carried = await carried_over(self._plan, tail, self._read_step, executor_id=executor_id, accept=accept)
@@ -239,6 +257,7 @@ class Run(Generic[S]):
                 log = self._open_log(carried)
                 self._listeners.publish(event_of(carried))
             resumed, met = await self._append_resumed(log, executor_id)
+            log_takeover(tail)
             changed = (tail.graph_hash, tail.runtime_hash) != (resumed.graph_hash, resumed.runtime_hash)
             return await self._execute(resumed, executor_id, met, asks_again=changed)
         finally:
@@ -341,7 +360,7 @@ class Run(Generic[S]):
         )
         return Run(
             plan,
-            self._store,
+            self._checkpointer,
             inputs={},
             run_id=fork_id,
             metadata={},
@@ -351,6 +370,7 @@ class Run(Generic[S]):
             watch=self._watch,
             opening=opening,
             allow_effects=allow_effects,
+            middleware=self._middleware,
         )
 
     async def answer(self, question: Interrupt | str, value: JsonValue) -> RunResult[S]:
@@ -453,6 +473,13 @@ class Run(Generic[S]):
                     work.cancel()
                     await asyncio.gather(work, return_exceptions=True)
 
+    async def _observed(self, info: RunInfo, execute: Callable[[], Awaitable[RunResult[S]]]) -> RunResult[S]:
+        """Execute the run inside its middleware, and log how that went."""
+        if not self._hooks.run:
+            return await logged(info, execute)
+        async with around(self._hooks.run, info):
+            return await logged(info, execute)
+
     async def _execute(
         self, tail: Checkpoint, executor_id: str, met: Sequence[Checkpoint] = (), *, asks_again: bool = False
     ) -> RunResult[S]:
@@ -496,6 +523,7 @@ class Run(Generic[S]):
             overrides=overrides,
             asks_again=asks_again,
             watch=self._watch,
+            hooks=self._hooks,
         )
         for record in met:
             execution.observe(record)

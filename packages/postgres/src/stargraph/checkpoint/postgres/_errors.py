@@ -25,6 +25,7 @@ FIRST_CONTACT: Final = 1.5
 server is just starting."""
 
 _log: Final = logging.getLogger("stargraph.checkpoint.postgres")
+_log.addHandler(logging.NullHandler())
 
 _TRANSIENT: Final = (
     OSError,  # and TimeoutError, ConnectionError, ssl.SSLError

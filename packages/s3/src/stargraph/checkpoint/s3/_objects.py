@@ -22,6 +22,7 @@ _FIRST_CONTACT_ATTEMPTS: Final = 2
 """How often a store that has never answered is tried if no connection to it can be made."""
 
 logger = logging.getLogger("stargraph.checkpoint.s3")
+logger.addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ _WARN_AFTER: Final = 1.0
 """Writers of several processes often wait for each other for a moment; after so many seconds, it is worth a word."""
 
 LOG: Final = logging.getLogger("stargraph.checkpoint.sqlite")
+LOG.addHandler(logging.NullHandler())
 
 
 def is_busy(error: Exception) -> bool:

@@ -1,0 +1,74 @@
+"""What a run logs about itself as a whole, on the logger `stargraph.run`."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from stargraph.checkpoint.protocol import Checkpoint, RunSummary
+from stargraph.engine import RUN_LOGGER, RunInfo, facts
+from stargraph.errors import CheckpointConflictError, StargraphError
+
+Result = TypeVar("Result", bound=RunSummary)
+
+
+async def logged(info: RunInfo, execute: Callable[[], Awaitable[Result]]) -> Result:
+    """Execute a run, note how that ended, and log it.
+
+    Args:
+        info: the execution.
+        execute: executes it.
+    """
+    run_id = info.run_id
+    RUN_LOGGER.info("run %s: %s", run_id, _BEGINNINGS[info.action], extra=facts(run_id, max(info.step, 0)))
+    began = time.monotonic()
+    try:
+        summary = await execute()
+    except CheckpointConflictError as error:
+        RUN_LOGGER.warning(
+            "run %s: stopped here by %s (step %s)",
+            run_id,
+            error.reason,
+            error.step,
+            extra=facts(run_id, error.step or 0),
+        )
+        raise
+    except Exception as error:
+        what = error.reason if isinstance(error, StargraphError) else type(error).__qualname__
+        RUN_LOGGER.error("run %s: the execution ended with %s", run_id, what, extra=facts(run_id, max(info.step, 0)))
+        raise
+    info.ended(summary)
+    RUN_LOGGER.log(
+        logging.ERROR if summary.status == "failed" else logging.INFO,
+        "run %s: %s after %.3f s (step %d)",
+        run_id,
+        summary.status,
+        time.monotonic() - began,
+        summary.last_step,
+        extra=facts(run_id, summary.last_step, summary.error.node if summary.error else None),
+    )
+    return summary
+
+
+def log_takeover(tail: Checkpoint) -> None:
+    """Log that a run was taken from an executor that has not recorded an end of its execution.
+
+    Args:
+        tail: its latest checkpoint before that.
+    """
+    if tail.status != "running" or tail.event == "answered":
+        return
+    process = tail.process
+    RUN_LOGGER.warning(
+        "run %s: taken over from process %s on %s (step %d)",
+        tail.run_id,
+        process.pid if process else "unknown",
+        process.host if process else "an unknown host",
+        tail.step,
+        extra=facts(tail.run_id, tail.step),
+    )
+
+
+_BEGINNINGS = {"start": "started", "resume": "resumed"}
