@@ -151,32 +151,34 @@ async def test_a_run_that_was_deleted_in_the_destination_is_refused(file: Place,
     assert [(refusal.run_id, refusal.reason) for refusal in report.refused] == [("a", "run-deleted")]
 
 
-async def test_a_pruned_run_is_refused_before_anything_of_it_is_stored(file: Place, place: Place) -> None:
+async def test_a_driver_that_cannot_begin_a_pruned_run_is_told_so_before_anything_is_stored(file: Place) -> None:
     await file.write(*chain("a", 6, end="done"), *chain("b", 2))
     async with file.open() as store:
         assert isinstance(store, RunDeletion)
         await store.prune(older_than=LATER, keep_last=2)
-    report = await copied(file, place)
-    (refusal,) = report.refused
-    assert (report.runs, refusal.run_id, refusal.reason) == (1, "a", "pruned")
-    assert "steps 0 to 3" in refusal.message
-    assert "export" in (refusal.hint or "")
-    async with place.open() as store:
-        assert await store.read_latest("a") is None
-
-
-async def test_a_run_with_a_gap_behind_its_first_steps_is_refused_before_anything_of_it_is_stored(file: Place) -> None:
-    run = chain("a", 6)
-    await file.write(*run)
-    await file.stand_alone(run)
-    await file.remove("a", 3)
     destination = MemoryCheckpointer()
     await destination.bootstrap()
     async with file.open() as source:
         report = await copy_runs(source, destination)
+    (refusal,) = report.refused
+    assert (report.runs, refusal.run_id, refusal.reason) == (1, "a", "pruned")
+    assert "from step 0 on" in refusal.message
+    assert "export" in (refusal.hint or "")
+    assert list(destination.runs) == ["b"]
+
+
+async def test_a_run_with_a_gap_that_no_prune_leaves_is_refused_before_anything_of_it_is_stored(
+    file: Place, place: Place
+) -> None:
+    run = chain("a", 6)
+    await file.write(*run)
+    await file.stand_alone(run)
+    await file.remove("a", 3)
+    report = await copied(file, place)
     assert [refusal.reason for refusal in report.refused] == ["missing-steps"]
-    assert "step 3" in report.refused[0].message
-    assert not destination.runs
+    assert "step 3 is not stored" in report.refused[0].message
+    async with place.open() as store:
+        assert await store.read_latest("a") is None
 
 
 async def test_a_run_that_was_pruned_after_it_was_copied_is_still_brought_up_to_date(file: Place, place: Place) -> None:

@@ -252,7 +252,7 @@ async def test_a_line_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch
     assert "line 3: the line is longer than 500 bytes" in message
 
 
-async def test_a_pruned_run_is_kept_in_the_file_and_refused_by_a_store(file: Place) -> None:
+async def test_a_driver_that_cannot_begin_a_pruned_run_refuses_it_from_a_file(file: Place) -> None:
     await file.write(*chain("a", 6, end="done"), *chain("b", 2))
     async with file.open() as store:
         assert isinstance(store, RunDeletion)

@@ -17,6 +17,7 @@ from stargraph.checkpoint.protocol import (
     Checkpointer,
     Closing,
     KeyedSteps,
+    PrunedStart,
     RunDeletion,
     RunHistory,
     RunSearch,
@@ -50,6 +51,7 @@ ORDER = (
     "__aexit__",
     "write",
     "write_many",
+    "start_pruned",
     "read_latest",
     "read_at_step",
     "history",
@@ -63,7 +65,17 @@ ORDER = (
     "prune",
 )
 
-CAPABILITIES = (Checkpointer, Closing, BatchAppend, RunHistory, RunSearch, RunTree, KeyedSteps, RunDeletion)
+CAPABILITIES = (
+    Checkpointer,
+    Closing,
+    BatchAppend,
+    PrunedStart,
+    RunHistory,
+    RunSearch,
+    RunTree,
+    KeyedSteps,
+    RunDeletion,
+)
 
 
 def methods_of(driver: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:

@@ -252,7 +252,7 @@ def _a_prune_believes_an_old_verdict() -> AbstractContextManager[Any]:
     async def prune(self: Pruner, run_id: str, started_at: datetime, rule: PruneRule, **how: Any) -> int:
         if rule.keep_last == 0 and not rule.dry_run:
             newest = await self._log.newest(run_id)
-            return 0 if newest is None else await self._mark_deleted(run_id, newest[0])
+            return 0 if newest is None else (await self._mark_deleted(run_id, newest[0])).records
         return await original(self, run_id, started_at, rule, **how)
 
     return patch.object(Pruner, "prune", prune)

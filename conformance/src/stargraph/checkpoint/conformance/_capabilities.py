@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Final, Literal, TypeAlias
 
-from stargraph.checkpoint.protocol import BatchAppend, Closing, KeyedSteps, RunDeletion, RunHistory, RunSearch, RunTree
+from stargraph.checkpoint.protocol import (
+    BatchAppend,
+    Closing,
+    KeyedSteps,
+    PrunedStart,
+    RunDeletion,
+    RunHistory,
+    RunSearch,
+    RunTree,
+)
 
 Capability: TypeAlias = Literal[
     "history",
@@ -13,6 +22,7 @@ Capability: TypeAlias = Literal[
     "keys",
     "deletion",
     "batch",
+    "pruned-start",
     "closing",
     "encryption",
     "stored-bytes",
@@ -32,6 +42,7 @@ PROTOCOLS: Final[dict[Capability, type]] = {
     "keys": KeyedSteps,
     "deletion": RunDeletion,
     "batch": BatchAppend,
+    "pruned-start": PrunedStart,
     "closing": Closing,
 }
 """The capabilities that a driver declares by its methods."""

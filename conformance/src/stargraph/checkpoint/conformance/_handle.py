@@ -216,6 +216,10 @@ class Handle:
         more = ", …" if len(checkpoints) > 8 else ""
         await self._call(f"write_many(steps {steps}{more})", lambda: self.driver.write_many(checkpoints))
 
+    async def start_pruned(self, checkpoints: Sequence[Checkpoint]) -> None:
+        steps = ", ".join(str(checkpoint.step) for checkpoint in checkpoints)
+        await self._call(f"start_pruned(steps {steps})", lambda: self.driver.start_pruned(checkpoints))
+
     async def close(self) -> None:
         await self._call("close()", self.driver.close)
 

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeAlias
 from stargraph.checkpoint.codec import decode, encode
 from stargraph.checkpoint.conformance._expect import error_line
 from stargraph.checkpoint.conformance._moments import Moment, MomentRecorder, Watch
-from stargraph.checkpoint.conformance._runs import NOON, begin, executor_id, follow, noise
+from stargraph.checkpoint.conformance._runs import NOON, begin, chain, executor_id, follow, noise
 from stargraph.checkpoint.conformance._scene import Scene
 from stargraph.checkpoint.conformance._target import opened
 from stargraph.checkpoint.protocol import PruneReport, RunSummary
@@ -135,6 +135,12 @@ async def _next_steps(scene: Scene, driver: Any, order: dict[str, Any], count: i
     return steps
 
 
+async def _start_pruned(scene: Scene, driver: Any, order: dict[str, Any]) -> _Call:
+    await driver.bootstrap()
+    steps = chain(order["run_id"], 10)
+    return lambda: driver.start_pruned([steps[step] for step in (2, 5, 8)])
+
+
 async def _bootstrap(scene: Scene, driver: Any, order: dict[str, Any]) -> _Call:
     call: _Call = driver.bootstrap
     return call
@@ -159,6 +165,7 @@ _CALLS: Final[dict[str, Callable[[Any, Any, dict[str, Any]], Awaitable[_Call]]]]
     "bootstrap": _bootstrap,
     "write": _write,
     "write_many": _write_many,
+    "start_pruned": _start_pruned,
     "delete_run": _delete_run,
     "prune": _prune,
     "prune_failed": _prune_failed,

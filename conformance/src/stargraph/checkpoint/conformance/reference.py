@@ -20,10 +20,12 @@ from stargraph.checkpoint.driver import (
     check_limit,
     check_listing,
     check_prune,
+    check_pruned_start,
     check_search,
     closed_error,
     in_order,
     judge_append,
+    judge_pruned_start,
     missing_step_error,
     needed_steps,
     no_store_error,
@@ -122,6 +124,15 @@ class MemoryCheckpointer:
         await self._turn()
         for checkpoint, record in zip(checkpoints, records, strict=True):
             self._append(checkpoint, record)
+        await self._turn()
+
+    async def start_pruned(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Begin a run with what a prune has left of it."""
+        self._ensure_writable("start_pruned")
+        steps = check_pruned_start(checkpoints)
+        records = {checkpoint.step: encode(checkpoint) for checkpoint in steps}
+        await self._turn()
+        self._start_pruned(steps, records)
         await self._turn()
 
     async def read_latest(self, run_id: str) -> Checkpoint | None:
@@ -321,6 +332,15 @@ class MemoryCheckpointer:
         digest = None if stored is None else stored.digest
         if judge_append(checkpoint, tail=self._tail(run_id), stored_digest=digest) == "append":
             self._store.runs.setdefault(run_id, {})[step] = record
+
+    def _start_pruned(self, steps: Sequence[Checkpoint], records: dict[int, bytes]) -> None:
+        run_id = steps[0].run_id
+        deleted = run_id in self._store.deleted
+        if deleted or self._records(run_id):
+            found = [self._at(run_id, step.step) for step in steps]
+            judge_pruned_start(steps, stored_digests={one.step: one.digest for one in found if one}, deleted=deleted)
+        else:
+            self._store.runs[run_id] = records
 
     def _summaries(self, since: datetime | None) -> list[RunSummary]:
         found = [RunSummary.from_checkpoint(latest) for latest in map(self._latest, self._store.runs) if latest]

@@ -263,6 +263,11 @@ class _Batch(StdioCheckpointer):
         await self._call("write_many", checkpoints=list(checkpoints))
 
 
+class _PrunedStart(StdioCheckpointer):
+    async def start_pruned(self, checkpoints: Sequence[Checkpoint]) -> None:
+        await self._call("start_pruned", checkpoints=list(checkpoints))
+
+
 class _Closing(StdioCheckpointer):
     async def __aenter__(self) -> Self:
         await self.bootstrap()
@@ -277,7 +282,7 @@ class _Closing(StdioCheckpointer):
         await self.close()
 
 
-class _Everything(_History, _Search, _Tree, _Keys, _Deletion, _Batch, _Closing):
+class _Everything(_History, _Search, _Tree, _Keys, _Deletion, _Batch, _PrunedStart, _Closing):
     """A handle with every capability: for a process whose driver is known to have those that are called."""
 
 
@@ -293,6 +298,7 @@ _PARTS: dict[str, type[StdioCheckpointer]] = {
     "keys": _Keys,
     "deletion": _Deletion,
     "batch": _Batch,
+    "pruned-start": _PrunedStart,
     "closing": _Closing,
 }
 

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.driver import missing_step_error
-from stargraph.checkpoint.protocol import BatchAppend, Checkpoint, Checkpointer, RunDeletion, RunHistory
+from stargraph.checkpoint.protocol import BatchAppend, Checkpoint, Checkpointer, PrunedStart, RunDeletion, RunHistory
 from stargraph.errors import CheckpointCorruptedError, CheckpointNotFoundError
 
 T = TypeVar("T")
@@ -61,6 +61,20 @@ async def write_many(
         return
     for checkpoint in sealed:
         await run_uncancelled(checkpointer.write(checkpoint))
+
+
+async def start_pruned(checkpointer: PrunedStart, checkpoints: Sequence[Checkpoint]) -> None:
+    """Begin a run with what a prune has left of it, and wait for the outcome as `write` does.
+
+    Args:
+        checkpointer: the store.
+        checkpoints: the steps, in order.
+
+    Raises:
+        CheckpointError: as the store raises.
+        asyncio.CancelledError: the caller was cancelled; the outcome is known.
+    """
+    await run_uncancelled(checkpointer.start_pruned(checkpoints))
 
 
 async def run_uncancelled(work: Coroutine[Any, Any, T]) -> T:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.protocol import Checkpoint, Checkpointer
+from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, PrunedStart
 from stargraph.runtime._reading import Progress, Tally, each
 from stargraph.transfer._reports import Refusal, TransferReport
 from stargraph.transfer._transfer import (
@@ -19,6 +19,8 @@ from stargraph.transfer._transfer import (
     confirm,
     head_of,
     latest_of,
+    not_joined,
+    not_startable,
     present_in,
     refuse_moved,
     survey,
@@ -51,7 +53,7 @@ async def survey_copy(
         keyring: checks the seals.
 
     Raises:
-        Refused: the run is damaged or pruned, or another one of that id is there.
+        Refused: the run is damaged, or what is there is another one or cannot be continued from what was left of it.
     """
     head = head_of(latest)
     there = await present_in(destination, head, source)
@@ -59,7 +61,10 @@ async def survey_copy(
     if first > head.step:
         return head.step + 1, None
     extent = await survey(source, latest.run_id, keyring=keyring, head=latest, first=first)
-    extent.refuse_gaps(first)
+    if extent.floor > first and there is not None:
+        raise not_joined(latest.run_id, first, extent.floor)
+    if extent.floor > 0 and there is None and not isinstance(destination, PrunedStart):
+        raise not_startable(latest.run_id)
     return first, extent
 
 
@@ -76,12 +81,13 @@ async def copy_to_head(
         tally: counts the steps.
 
     Raises:
-        Refused: the run is damaged or pruned, or another one of that id is there.
+        Refused: as `survey_copy` refuses it.
     """
     first, extent = await survey_copy(source, destination, latest, keyring=keyring)
     if extent is None:
         return Copied(0, first)
     writer = BatchWriter(destination)
+    writer.floor = 0 if first else extent.floor
     async with aclosing(extent.read(source)) as checkpoints:
         async for checkpoint in checkpoints:
             await writer.add(checkpoint)
@@ -116,7 +122,8 @@ async def copy_runs(
         progress: called now and then with the numbers of runs and steps that are done.
 
     Returns:
-        What was copied, and the runs that were refused: pruned, damaged, or another run of that id is there.
+        What was copied, and the runs that were refused: damaged, or another run of that id is there. A pruned run is
+        copied with what is left of it.
 
     Raises:
         CheckpointNotFoundError: a run that was asked for is not in the source.

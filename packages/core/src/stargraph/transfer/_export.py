@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing
 from datetime import datetime
 from typing import BinaryIO
 
 from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.protocol import Checkpoint, Checkpointer
+from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, PrunedStart
 from stargraph.errors import CheckpointConflictError
 from stargraph.runtime._reading import Progress, Tally
 from stargraph.transfer._lines import LineReader, LineWriter, RunLine
@@ -21,7 +21,8 @@ from stargraph.transfer._transfer import (
     diverged,
     head_of,
     latest_of,
-    not_whole,
+    not_joined,
+    not_startable,
     present_in,
     refuse_moved,
     refuse_seal,
@@ -117,17 +118,18 @@ async def import_runs(
         progress: called now and then with the numbers of runs and steps that are done.
 
     Returns:
-        What was stored, and the runs that were refused: pruned, or another run of that id is there.
+        What was stored, and the runs that were refused since another run of that id is there. A pruned run is stored
+        with what is left of it.
 
     Raises:
         StargraphError: the input is not an export, or was cut or edited (`reason="invalid-export"`); the
             message names the line.
         StoreUnavailableError: the store fails; import again to complete it.
     """
+    floors: Iterator[int] | None = None
     if stream.seekable():
         start = stream.tell()
-        for _ in LineReader(stream):
-            pass
+        floors = iter(_floors(LineReader(stream)))
         stream.seek(start)
     tally = Tally(progress)
     written = present = verified = 0
@@ -135,7 +137,7 @@ async def import_runs(
     incoming: _Incoming | None = None
     for line in LineReader(stream):
         if isinstance(line, RunLine):
-            incoming = _Incoming(store, line, keyring)
+            incoming = _Incoming(store, line, keyring, floor=None if floors is None else next(floors))
         else:
             tally.step()
         assert incoming is not None  # a reader yields a run before its checkpoints
@@ -159,15 +161,18 @@ class _Incoming:
         store: where it goes.
         run: what the file says of it.
         keyring: checks the seals.
+        floor: the step up to which steps were pruned; None if the file can be read only once, and does not say so yet.
 
     Attributes:
         left: how many of its checkpoints are still to come.
+        present: how many of its steps were there before.
         writer: writes them.
         refusal: why it is not taken, if it is not.
     """
 
-    def __init__(self, store: Checkpointer, run: RunLine, keyring: Keyring | None) -> None:
+    def __init__(self, store: Checkpointer, run: RunLine, keyring: Keyring | None, *, floor: int | None) -> None:
         self.left = run.steps
+        self.present = 0
         self.writer = BatchWriter(store)
         self.refusal: Refusal | None = None
         self._store = store
@@ -175,11 +180,8 @@ class _Incoming:
         self._keyring = keyring
         self._there: Checkpoint | None = None
         self._following = 0
-
-    @property
-    def present(self) -> int:
-        """How many of its steps were there before."""
-        return min(self._following - self.writer.written, self._run.head.step + 1)
+        self._floor = floor
+        self._held: list[Checkpoint] | None = None
 
     async def take(self, line: RunLine | Checkpoint) -> None:
         """Take the next line; once the run is refused, its lines are passed over.
@@ -195,21 +197,69 @@ class _Incoming:
                 await self._append(line)
             else:
                 self._there = await present_in(self._store, self._run.head)
-                self._following = 0 if self._there is None else self._there.step + 1
+                if self._there is not None:
+                    self._following = self._there.step + 1
+                elif self._run.steps <= self._run.head.step:
+                    self._begin_pruned()
         except Refused as error:
             self.refusal = error.refusal
 
+    def _begin_pruned(self) -> None:
+        if not isinstance(self._store, PrunedStart):
+            raise not_startable(self._run.head.run_id)
+        if self._floor is None:
+            self._held = []
+        else:
+            self.writer.floor = self._floor
+
     async def _append(self, checkpoint: Checkpoint) -> None:
-        step = checkpoint.step
         refuse_seal(checkpoint, self._keyring)
-        if self._there is not None and step == self._there.step and checkpoint.digest != self._there.digest:
-            raise diverged(checkpoint.run_id, step)
-        if step > self._following:
-            raise not_whole(checkpoint.run_id, self._following, step)
-        if step == self._following:
-            await self.writer.add(checkpoint)
-            self._following += 1
-        if not self.left:
-            await self.writer.flush()
-            if self.writer.written:
-                await confirm(self._store, self._run.head, keyring=self._keyring)
+        if self._there is not None and checkpoint.step == self._there.step and checkpoint.digest != self._there.digest:
+            raise diverged(checkpoint.run_id, checkpoint.step)
+        if self._held is None:
+            await self._add(checkpoint)
+        else:
+            self._held.append(checkpoint)
+        if self.left:
+            return
+        if self._held is not None:
+            self.writer.floor = _floor(self._held)
+            for held in self._held:
+                await self._add(held)
+        await self.writer.flush()
+        if self.writer.written:
+            await confirm(self._store, self._run.head, keyring=self._keyring)
+
+    async def _add(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.step < self._following:
+            self.present += 1
+            return
+        if checkpoint.step > max(self._following, self.writer.floor):
+            raise not_joined(checkpoint.run_id, self._following, checkpoint.step)
+        await self.writer.add(checkpoint)
+        self._following = checkpoint.step + 1
+
+
+def _floors(lines: Iterable[RunLine | Checkpoint]) -> list[int]:
+    """Return the floor of each run in a file, in order."""
+    floors: list[int] = []
+    following = 0
+    for line in lines:
+        if isinstance(line, RunLine):
+            floors.append(0)
+            following = -1
+            continue
+        if line.step != following:
+            floors[-1] = line.step
+        following = line.step + 1
+    return floors
+
+
+def _floor(checkpoints: list[Checkpoint]) -> int:
+    """Return the first of those steps from which on none is missing."""
+    floor = checkpoints[-1].step
+    for checkpoint in reversed(checkpoints):
+        if checkpoint.step < floor - 1:
+            break
+        floor = checkpoint.step
+    return floor

@@ -11,7 +11,8 @@ from typing import Final
 from stargraph.audit._anchor import Head
 from stargraph.audit._verify import verify_run
 from stargraph.checkpoint.codec import KEY_VARIABLE, Keyring
-from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunDeletion
+from stargraph.checkpoint.driver import needed_steps
+from stargraph.checkpoint.protocol import ENDED, Checkpoint, Checkpointer, PrunedStart, RunDeletion, StepRange
 from stargraph.errors import CheckpointError, StoreUnavailableError
 from stargraph.runtime import dispatch
 from stargraph.runtime._reading import Unreadable, all_runs, read_latest, steps
@@ -44,29 +45,17 @@ class Extent:
         head: its latest checkpoint.
         first_step: the first step from the one that was asked for.
         steps: how many there are from there to the head.
-        gap: a step that is missing in between; or None.
+        floor: the first step of those from which on none is missing.
+        below: the steps below the floor that its latest checkpoint needs to be resumed.
         items: the steps, if they are few.
     """
 
     head: Checkpoint
     first_step: int
     steps: int
-    gap: int | None
+    floor: int
+    below: frozenset[int]
     items: tuple[Checkpoint, ...] | None
-
-    def refuse_gaps(self, first: int) -> None:
-        """Refuse a run of which steps are missing.
-
-        Args:
-            first: the step that was asked for.
-
-        Raises:
-            Refused: steps are missing.
-        """
-        if self.first_step > first:
-            raise not_whole(self.head.run_id, first, self.first_step)
-        if self.gap is not None:
-            raise not_whole(self.head.run_id, self.gap, self.first_step)
 
     async def read(self, store: Checkpointer) -> AsyncGenerator[Checkpoint]:
         """Yield the steps.
@@ -85,8 +74,10 @@ class Extent:
         count = 0
         async with aclosing(steps(store, run_id, from_step=self.first_step, to_step=self.head.step)) as items:
             async for item in items:
-                yield _sound(item, run_id, None)
-                count += 1
+                checkpoint = _sound(item, run_id, None)
+                if checkpoint.step >= self.floor or checkpoint.step in self.below:
+                    yield checkpoint
+                    count += 1
         if count != self.steps:
             raise refused(run_id, "run-changed", "it was pruned or deleted while it was read", "Try again.")
 
@@ -130,31 +121,58 @@ async def survey(store: Checkpointer, run_id: str, *, keyring: Keyring | None, h
         Refused: a step cannot be read, or does not follow the one before.
     """
     kept: list[Checkpoint] | None = []
-    size = count = 0
-    first_step, gap = None, None
+    size = 0
+    spans: list[StepRange] = []
     before: Checkpoint | None = None
     async with aclosing(steps(store, run_id, from_step=first, to_step=head.step)) as items:
         async for item in items:
             checkpoint = _sound(item, run_id, keyring)
-            first_step = checkpoint.step if first_step is None else first_step
             following = first if before is None else before.step + 1
             if checkpoint.step > following and not isinstance(store, RunDeletion):
                 raise refused(run_id, "missing-steps", f"step {following} is missing, and its store prunes nothing")
-            if before is not None and checkpoint.step > following:
-                gap = following if gap is None else gap
-            elif before is not None and checkpoint.previous_digest != before.digest:
+            if before is None or checkpoint.step > following:
+                spans.append(StepRange(first=checkpoint.step, last=checkpoint.step))
+            elif checkpoint.previous_digest != before.digest:
                 message = f"step {checkpoint.step} does not follow step {before.step}"
                 raise refused(run_id, "broken-chain", message, f"`stargraph verify {run_id}` shows more.")
+            else:
+                spans[-1] = StepRange(first=spans[-1].first, last=checkpoint.step)
             before = checkpoint
-            count += 1
             size += size_of(checkpoint)
             if kept is not None:
                 kept.append(checkpoint)
             if size > _KEPT_BYTES:
                 kept = None
-    if before is None or before.digest != head.digest or first_step is None:
+    if before is None or before.digest != head.digest:
         raise refused(run_id, "missing-steps", f"it ends before its latest step, {head.step}")
-    return Extent(head, first_step, count, gap, None if kept is None else tuple(kept))
+    *remains, tail = spans
+    below: frozenset[int] = frozenset()
+    if remains and not first:
+        await _refuse_what_no_prune_left(store, run_id)
+        needed = () if head.status in ENDED else needed_steps(head)
+        below = frozenset(step for span in needed for step in _steps_of(span) if step < tail.first)
+        below &= {step for span in remains for step in _steps_of(span)}
+    if kept is not None:
+        kept = [checkpoint for checkpoint in kept if checkpoint.step >= tail.first or checkpoint.step in below]
+    return Extent(
+        head,
+        min(below, default=tail.first),
+        len(below) + tail.last + 1 - tail.first,
+        tail.first,
+        below,
+        None if kept is None else tuple(kept),
+    )
+
+
+async def _refuse_what_no_prune_left(store: Checkpointer, run_id: str) -> None:
+    report = await verify_run(store, run_id)
+    for finding in () if report is None else report.findings:
+        if finding.kind == "missing-steps":
+            raise refused(run_id, finding.kind, finding.message, f"`stargraph verify {run_id}` shows more.")
+
+
+def _steps_of(span: StepRange) -> range:
+    return range(span.first, span.last + 1)
 
 
 class BatchWriter:
@@ -165,10 +183,12 @@ class BatchWriter:
 
     Attributes:
         written: how many steps were.
+        floor: the step up to which steps may be missing, if the run was pruned and begins here; else 0.
     """
 
     def __init__(self, store: Checkpointer) -> None:
         self.written = 0
+        self.floor = 0
         self._store = store
         self._batch: list[Checkpoint] = []
         self._size = 0
@@ -184,7 +204,9 @@ class BatchWriter:
         """
         self._batch.append(checkpoint)
         self._size += size_of(checkpoint)
-        if len(self._batch) == _BATCH_STEPS or self._size >= _BATCH_BYTES:
+        if checkpoint.step < self.floor:
+            return  # all that there is up to the floor goes in one piece
+        if checkpoint.step == self.floor or len(self._batch) == _BATCH_STEPS or self._size >= _BATCH_BYTES:
             await self.flush()
 
     async def flush(self) -> None:
@@ -197,7 +219,12 @@ class BatchWriter:
         if not batch:
             return
         try:
-            await dispatch.write_many(self._store, batch)
+            if batch[-1].step > self.floor or not self.floor:
+                await dispatch.write_many(self._store, batch)
+            elif isinstance(self._store, PrunedStart):
+                await dispatch.start_pruned(self._store, batch)
+            else:
+                raise not_startable(batch[0].run_id)
         except StoreUnavailableError:
             raise
         except CheckpointError as error:
@@ -264,20 +291,29 @@ def diverged(run_id: str, step: int) -> Refused:
     )
 
 
-def not_whole(run_id: str, step: int, first_step: int) -> Refused:
-    """Return the refusal of a run of which steps are missing.
+def not_joined(run_id: str, step: int, floor: int) -> Refused:
+    """Return the refusal of a run that the destination holds up to a step after which steps were pruned.
 
     Args:
         run_id: the run.
-        step: the step that is missing.
-        first_step: the lowest step that there is.
+        step: the first step that the destination lacks.
+        floor: the step up to which steps were pruned.
     """
-    missing = f"steps {step} to {first_step - 1}" if step < first_step else f"step {step}"
     return refused(
         run_id,
         "pruned",
-        f"{missing} of it were pruned, and a store takes a run only from step 0 on, without gaps",
-        "`stargraph export` keeps what remains of it in a file.",
+        f"the destination holds it up to step {step - 1}, and steps between that and step {floor} were pruned since",
+        "Copy it into another store.",
+    )
+
+
+def not_startable(run_id: str) -> Refused:
+    """Return the refusal of a pruned run that a store cannot begin."""
+    return refused(
+        run_id,
+        "pruned",
+        "its first steps were pruned, and the driver of the destination takes a run only from step 0 on",
+        "`stargraph export` keeps what remains of it in a file; a driver with `start_pruned` takes it.",
     )
 
 

@@ -134,6 +134,8 @@ async def read_only(kit: Kit) -> None:
     }
     if "batch" in kit.declared:
         changes["write_many"] = lambda: reader.write_many([follow(last)])
+    if "pruned-start" in kit.declared:
+        changes["start_pruned"] = lambda: reader.start_pruned(chain("new", 3)[2:])
     if "deletion" in kit.declared:
         changes["delete_run"] = lambda: reader.delete_run("run-done")
         changes["prune"] = lambda: reader.prune(older_than=NOON + timedelta(days=365))

@@ -120,6 +120,8 @@ async def required_first(kit: Kit) -> None:
         calls["prune"] = lambda: handle.prune(older_than=NOON)
     if isinstance(driver, PROTOCOLS["batch"]):
         calls["write_many"] = lambda: handle.write_many([begin()])
+    if isinstance(driver, PROTOCOLS["pruned-start"]):
+        calls["start_pruned"] = lambda: handle.start_pruned(chain("run", 3)[2:])
     for name, call in calls.items():
         await refused(call(), f"{name} before bootstrap()", CheckpointError, "not-bootstrapped")
 

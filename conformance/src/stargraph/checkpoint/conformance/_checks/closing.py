@@ -142,6 +142,8 @@ def optional_calls(kit: Kit, handle: Handle, steps: list[Checkpoint]) -> dict[st
     if "batch" in kit.declared:
         calls["write_many"] = lambda: handle.write_many([follow(steps[-1])])
         calls["write_many of nothing"] = lambda: handle.write_many([])
+    if "pruned-start" in kit.declared:
+        calls["start_pruned again"] = lambda: handle.start_pruned([steps[0], steps[-1]])
     if "deletion" in kit.declared:
         calls["delete_run of an unknown run"] = lambda: handle.delete_run("nobody")
         calls["prune"] = lambda: handle.prune(older_than=NOON, dry_run=True)

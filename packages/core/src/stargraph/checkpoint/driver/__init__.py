@@ -5,7 +5,14 @@ searches (`check_search`), the summary row, group commit, retries, and the capab
 docs/write-a-driver.md shows how they fit together.
 """
 
-from stargraph.checkpoint.driver._append_rules import Tail, check_batch, judge_append, needed_steps
+from stargraph.checkpoint.driver._append_rules import (
+    Tail,
+    check_batch,
+    check_pruned_start,
+    judge_append,
+    judge_pruned_start,
+    needed_steps,
+)
 from stargraph.checkpoint.driver._arguments import (
     MAX_STEP,
     PrunePlan,
@@ -72,12 +79,14 @@ __all__ = [
     "check_limit",
     "check_listing",
     "check_prune",
+    "check_pruned_start",
     "check_search",
     "check_step",
     "closed_error",
     "forked_error",
     "in_order",
     "judge_append",
+    "judge_pruned_start",
     "microseconds",
     "missing_step_error",
     "needed_steps",

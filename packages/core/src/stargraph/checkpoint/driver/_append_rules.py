@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -135,6 +135,69 @@ def check_batch(checkpoints: list[Checkpoint]) -> None:
             )
         if before.status in ENDED:
             raise _run_ended(after, before.status, before.step)
+
+
+def check_pruned_start(checkpoints: Sequence[Checkpoint]) -> tuple[Checkpoint, ...]:
+    """Return the steps that `start_pruned` was given, if they can be what a prune has left of a run.
+
+    Raises:
+        CheckpointError: `reason` is `invalid-batch` or `run-ended`.
+    """
+    steps = tuple(checkpoints)
+    for before, after in pairwise(steps):
+        if after.run_id != before.run_id or after.step <= before.step:
+            raise _not_what_a_prune_left(after, f"it comes after step {before.step} of run {before.run_id!r}")
+        if after.step == before.step + 1 and after.previous_digest != before.digest:
+            raise _not_what_a_prune_left(after, "it does not follow the step before it")
+        if before.status in ENDED:
+            raise _run_ended(after, before.status, before.step)
+    if not steps:
+        raise CheckpointError("start_pruned was given no step", reason="invalid-batch")
+    if steps[-1].step == 0 or (len(steps) > 1 and steps[-2].step == steps[-1].step - 1):
+        raise _not_what_a_prune_left(steps[-1], "no step is missing before it, so it is not the floor")
+    return steps
+
+
+def judge_pruned_start(
+    checkpoints: Sequence[Checkpoint],
+    *,
+    stored_digests: Mapping[int, str],
+    deleted: bool = False,
+    fingerprint: Callable[[str], str] = str,
+) -> None:
+    """Say why a run could not be started with what a prune has left of it: return if these very steps are stored.
+
+    Args:
+        checkpoints: what is to be stored; they have passed `check_pruned_start`.
+        stored_digests: the digests of those steps of the run that are stored.
+        deleted: the run was deleted; nothing else is looked at then.
+        fingerprint: returns what the store keeps instead of a digest, if it does.
+
+    Raises:
+        CheckpointConflictError: the store has other steps of that run (`reason="run-exists"`).
+        CheckpointError: the run was deleted.
+    """
+    last = checkpoints[-1]
+    if deleted:
+        raise run_deleted_error(last.run_id, last.step)
+    if any(stored_digests.get(step.step) != fingerprint(step.digest) for step in checkpoints):
+        raise CheckpointConflictError(
+            f"run {last.run_id!r}: the store has other steps of it than those that a prune has left",
+            reason="run-exists",
+            hint="Copy the run into another store.",
+            run_id=last.run_id,
+            step=last.step,
+        )
+
+
+def _not_what_a_prune_left(checkpoint: Checkpoint, complaint: str) -> CheckpointError:
+    return CheckpointError(
+        f"run {checkpoint.run_id!r}, step {checkpoint.step}: {complaint}",
+        reason="invalid-batch",
+        hint="start_pruned takes the steps that a prune has left of one run, in order.",
+        run_id=checkpoint.run_id,
+        step=checkpoint.step,
+    )
 
 
 def _run_ended(checkpoint: Checkpoint, status: Status, since_step: int) -> CheckpointError:

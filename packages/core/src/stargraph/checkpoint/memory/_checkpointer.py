@@ -19,6 +19,7 @@ from stargraph.checkpoint.driver import (
     check_filters,
     check_limit,
     check_prune,
+    check_pruned_start,
     check_search,
     check_step,
     in_order,
@@ -32,6 +33,7 @@ from stargraph.checkpoint.protocol import (
     Checkpointer,
     Closing,
     KeyedSteps,
+    PrunedStart,
     PruneReport,
     RunDeletion,
     RunFilters,
@@ -137,6 +139,13 @@ class MemoryCheckpointer:
         self._lifecycle.ensure_writable("write_many")
         check_batch(list(checkpoints))
         await self._append(checkpoints)
+
+    async def start_pruned(self, checkpoints: Sequence[Checkpoint]) -> None:
+        self._lifecycle.ensure_writable("start_pruned")
+        steps = check_pruned_start(checkpoints)
+        records = [self._codec.encode_alone(checkpoint).data for checkpoint in steps]
+        await _turn()
+        self._store.start_pruned(steps, records, self._codec.fingerprint)
 
     async def read_latest(self, run_id: str) -> Checkpoint | None:
         self._lifecycle.ensure_open()
@@ -258,6 +267,7 @@ _tree: type[RunTree] = MemoryCheckpointer
 _deletion: type[RunDeletion] = MemoryCheckpointer
 _keys: type[KeyedSteps] = MemoryCheckpointer
 _batch: type[BatchAppend] = MemoryCheckpointer
+_pruned_start: type[PrunedStart] = MemoryCheckpointer
 _closing: type[Closing] = MemoryCheckpointer
 _encrypting: type[Encrypting] = MemoryCheckpointer
 _read_only: type[ReadOnly] = MemoryCheckpointer

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from stargraph.checkpoint.driver import (
     PruneRule,
     Tail,
     judge_append,
+    judge_pruned_start,
     missing_step_error,
     needed_steps,
     summaries_from_json,
@@ -90,6 +91,35 @@ class MemoryStore:
             run.records[step], run.digests[step] = record, digest
             if checkpoint.key is not None:
                 run.keys[step] = checkpoint.key
+
+    def start_pruned(
+        self, checkpoints: Sequence[Checkpoint], records: Sequence[bytes], fingerprint: Callable[[str], str]
+    ) -> None:
+        """Start a run with what a prune has left of it, or find that it is stored so.
+
+        Args:
+            checkpoints: the steps, in order; the last one becomes the tail and the floor.
+            records: their stored forms.
+            fingerprint: returns what is kept of a digest.
+
+        Raises:
+            CheckpointError: it is refused, as the contract says.
+        """
+        floor = checkpoints[-1]
+        digests = {checkpoint.step: fingerprint(checkpoint.digest) for checkpoint in checkpoints}
+        with self._lock:
+            run, deleted = self._runs.get(floor.run_id), floor.run_id in self._deleted
+            if run is not None or deleted:
+                stored = {} if run is None else run.digests
+                judge_pruned_start(checkpoints, stored_digests=stored, deleted=deleted, fingerprint=fingerprint)
+                return
+            self._runs[floor.run_id] = StoredRun(
+                Tail(floor.step, digests[floor.step], floor.status, floor=floor.step),
+                summary_json(floor),
+                records=dict(zip(digests, records, strict=True)),
+                digests=digests,
+                keys={checkpoint.step: checkpoint.key for checkpoint in checkpoints if checkpoint.key is not None},
+            )
 
     def latest(self, run_id: str) -> tuple[int, bytes] | None:
         """Return the latest step of a run and its record, or None if absent."""

@@ -241,6 +241,28 @@ class BatchAppend(Protocol):
 
 
 @runtime_checkable
+class PrunedStart(Protocol):
+    """Capability: begin a run whose first steps were pruned in the store that it comes from."""
+
+    async def start_pruned(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Begin a run with what a prune has left of it, durably and as a whole.
+
+        The last of the steps becomes the latest one and the floor of the run: below it, a step that is not among them
+        reads as pruned and can never be written. `write` continues the run from there. Calling it again with the same
+        steps does nothing, so a retry after an unknown outcome is always safe.
+
+        Args:
+            checkpoints: steps of one run, in order. Some may be missing between them; the one before the last is.
+
+        Raises:
+            CheckpointConflictError: the store has other steps of that run (`reason="run-exists"`).
+            CheckpointError: `reason` is `invalid-batch`, `invalid-checkpoint`, `run-ended`, `run-deleted` or
+                `read-only`.
+            StoreUnavailableError: the outcome is unknown; calling again settles it.
+        """
+
+
+@runtime_checkable
 class Closing(Protocol):
     """Capability: release connections and threads; `async with` bootstraps on entry and closes on exit."""
 

@@ -47,6 +47,31 @@ SELECT run_id, 0, $2, $3 FROM taken
 RETURNING run_id
 """
 
+_START_PRUNED: Final = """
+WITH taken AS (
+    INSERT INTO {schema}.runs
+        (run_id, last_step, digest, status, started_at, updated_at, graph_id, graph_hash, runtime_hash, error_reason,
+         parent_run_id, is_child, tags, summary, floor)
+    VALUES ($1, $15::bigint, $2, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+    ON CONFLICT (run_id) DO NOTHING
+    RETURNING run_id
+), keyed AS (
+    INSERT INTO {schema}.keys (run_id, key, step)
+    SELECT taken.run_id, k.key, k.step FROM taken CROSS JOIN unnest($18::bytea[], $19::bigint[]) AS k (key, step)
+)
+INSERT INTO {schema}.checkpoints (run_id, step, digest, record)
+SELECT taken.run_id, c.step, c.digest, c.record
+FROM taken CROSS JOIN unnest($16::bigint[], $17::bytea[], $3::bytea[]) AS c (step, digest, record)
+RETURNING run_id
+"""
+
+_STORED: Final = """
+SELECT r.status, c.step, c.digest
+FROM {schema}.runs AS r
+LEFT JOIN {schema}.checkpoints AS c ON c.run_id = $1 AND c.step = ANY ($2::bigint[])
+WHERE r.run_id = $1
+"""
+
 _ADVANCE: Final = """
 WITH taken AS (
     UPDATE {schema}.runs
@@ -178,6 +203,8 @@ class AppendStatements:
 
     Attributes:
         tail: reads the tail of a run, and the digests within a range of its steps.
+        start_pruned: starts a run with what a prune has left of it.
+        stored: reads the status of a run, and the digests of some of its steps.
     """
 
     def __init__(self, schema: Schema) -> None:
@@ -193,6 +220,8 @@ class AppendStatements:
             for wait in (False, True)
         }
         self.tail = schema.sql(_TAIL)
+        self.start_pruned = schema.sql(_START_PRUNED)
+        self.stored = schema.sql(_STORED)
 
     def store(self, appends: Sequence[Append], *, wait: bool) -> tuple[str, tuple[Any, ...]]:
         """Return one statement that stores appends of one run each, and returns the runs that it took.
@@ -256,6 +285,11 @@ def encode_alone(checkpoints: Sequence[Checkpoint], codec: Codec) -> Append:
     return _append_of(checkpoints, records, codec)
 
 
+def encode_each_alone(checkpoints: Sequence[Checkpoint], codec: Codec) -> Append:
+    """Return steps of one run as an append of which each record is decoded from nothing but itself."""
+    return _append_of(checkpoints, [codec.encode_alone(checkpoint) for checkpoint in checkpoints], codec)
+
+
 def indexed_text(text: str) -> str:
     """Return what stands for a text in an index: JSON in ASCII, or a hash of it if it is long.
 
@@ -290,12 +324,33 @@ def _error_reason(checkpoint: Checkpoint) -> str | None:
     return None if reason is None else indexed_text(reason)
 
 
+def pruned_start_parameters(append: Append) -> tuple[Any, ...]:
+    """Return the parameters of `AppendStatements.start_pruned`.
+
+    Args:
+        append: what a prune has left of a run; each record stands alone.
+    """
+    records = [record.data for record in append.records]
+    steps = [checkpoint.step for checkpoint in append.checkpoints]
+    keyed = [checkpoint for checkpoint in append.checkpoints if checkpoint.key is not None]
+    return (
+        *_row_parameters(append.last, append.digests[-1], records),
+        append.last.step,
+        steps,
+        append.digests,
+        *_key_parameters(keyed)[1:],
+    )
+
+
 def _begin_parameters(append: Append) -> tuple[Any, ...]:
-    checkpoint = append.first
+    return _row_parameters(append.first, append.digests[0], append.records[0].data)
+
+
+def _row_parameters(checkpoint: Checkpoint, digest: bytes, data: bytes | list[bytes]) -> tuple[Any, ...]:
     return (
         checkpoint.run_id,
-        append.digests[0],
-        append.records[0].data,
+        digest,
+        data,
         checkpoint.status,
         checkpoint.started_at,
         checkpoint.timestamp,

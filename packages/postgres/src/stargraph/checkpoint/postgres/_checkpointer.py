@@ -25,6 +25,7 @@ from stargraph.checkpoint.driver import (
     check_filters,
     check_limit,
     check_prune,
+    check_pruned_start,
     check_search,
     check_step,
 )
@@ -50,6 +51,7 @@ from stargraph.checkpoint.protocol import (
     Checkpointer,
     Closing,
     KeyedSteps,
+    PrunedStart,
     PruneReport,
     RunDeletion,
     RunFilters,
@@ -232,6 +234,10 @@ class PostgresCheckpointer:
         if steps:
             await writer.write(steps)
 
+    async def start_pruned(self, checkpoints: Sequence[Checkpoint]) -> None:
+        writer = self._open_to_write("start_pruned").writer
+        await writer.start_pruned(check_pruned_start(checkpoints))
+
     async def read_latest(self, run_id: str) -> Checkpoint | None:
         self._open()
         return await self._reader.latest(run_id) if is_run_id(run_id) else None
@@ -373,6 +379,7 @@ _tree: type[RunTree] = PostgresCheckpointer
 _deletion: type[RunDeletion] = PostgresCheckpointer
 _keys: type[KeyedSteps] = PostgresCheckpointer
 _batches: type[BatchAppend] = PostgresCheckpointer
+_pruned_start: type[PrunedStart] = PostgresCheckpointer
 _closing: type[Closing] = PostgresCheckpointer
 _read_only: type[ReadOnly] = PostgresCheckpointer
 _encrypting: type[Encrypting] = PostgresCheckpointer

@@ -8,8 +8,16 @@ from collections.abc import Sequence
 from typing import Final
 
 from stargraph.checkpoint.codec import Codec, CodecThreads, large_to_encode
-from stargraph.checkpoint.driver import GroupCommit, Tail, judge_append, run_deleted_error
-from stargraph.checkpoint.postgres._append import DELETED, Append, AppendStatements, encode_alone, encode_appends
+from stargraph.checkpoint.driver import GroupCommit, Tail, judge_append, judge_pruned_start, run_deleted_error
+from stargraph.checkpoint.postgres._append import (
+    DELETED,
+    Append,
+    AppendStatements,
+    encode_alone,
+    encode_appends,
+    encode_each_alone,
+    pruned_start_parameters,
+)
 from stargraph.checkpoint.postgres._connection import Connections
 from stargraph.checkpoint.postgres._errors import Retries, is_transient
 from stargraph.checkpoint.protocol import Checkpoint
@@ -101,6 +109,37 @@ class Writer:
                 del self._locks[run_id]
                 if not self._locks:
                     self._idle.set()
+
+    async def start_pruned(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Start a run with what a prune has left of it.
+
+        Args:
+            checkpoints: steps of one run, in order.
+        """
+        append = await self._threads.run(
+            encode_each_alone, checkpoints, self._codec, large=large_to_encode(checkpoints)
+        )
+
+        async def attempt() -> bool:
+            parameters = pruned_start_parameters(append)
+            if await self._connections.fetch(self._statements.start_pruned, *parameters):
+                return True
+            steps = [checkpoint.step for checkpoint in checkpoints]
+            rows = await self._connections.fetch(self._statements.stored, append.run_id, steps)
+            judge_pruned_start(
+                checkpoints,
+                stored_digests={row["step"]: row["digest"].hex() for row in rows if row["step"] is not None},
+                deleted=bool(rows) and rows[0]["status"] == DELETED,
+                fingerprint=self._codec.fingerprint,
+            )
+            return False
+
+        as_encoded = await self._retries.run(
+            attempt, "whether it is stored is unknown", run_id=append.run_id, step=append.last.step
+        )
+        if as_encoded:
+            self._codec.appended(append.records[-1])
+            self._remember(append.run_id, append.last.step)
 
     async def drain(self) -> None:
         """Wait for the appends that are on their way."""

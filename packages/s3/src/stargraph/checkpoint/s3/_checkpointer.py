@@ -24,9 +24,11 @@ from stargraph.checkpoint.driver import (
     check_limit,
     check_listing,
     check_prune,
+    check_pruned_start,
     check_search,
     check_step,
     not_bootstrapped_error,
+    run_deleted_error,
 )
 from stargraph.checkpoint.protocol import (
     ENDED,
@@ -252,6 +254,19 @@ class S3Checkpointer:
                 if self._options.files_of_ended_runs and checkpoint.status in ENDED:
                     await store.files.make(checkpoint)
 
+    async def start_pruned(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Begin a pruned run; until it is whole, single steps of it may be read while the run is unknown."""
+        store = self._writable("start_pruned")
+        await store.io.run(self._start_pruned(store, check_pruned_start(checkpoints)))
+
+    async def _start_pruned(self, store: OpenStore, checkpoints: Sequence[Checkpoint]) -> None:
+        last = checkpoints[-1]
+        async with store.writing(last.run_id):
+            if await store.appender.start_pruned(checkpoints):
+                return
+            await store.pruner.delete(last.run_id)  # also what this call has stored since the deletion
+            raise run_deleted_error(last.run_id, last.step)
+
     async def read_latest(self, run_id: str) -> Checkpoint | None:
         store = self._opened()
         return await store.io.run(self._read_latest(store, run_id)) if is_run_id(run_id) else None
@@ -262,6 +277,8 @@ class S3Checkpointer:
         if found is None or found == "deleted":
             return None
         latest, header = found
+        if header.start is not None:
+            return None  # a pruned run that is being started
         if not known and latest.status not in ENDED and store.lists_in_order:
             await store.index.check_end(header.summary)
         store.log.update(header)

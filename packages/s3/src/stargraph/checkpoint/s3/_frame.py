@@ -1,10 +1,11 @@
 r"""What an object of the log holds: one line of JSON, its header, then the record.
 
-    {"bases":[0,3],"digest":"…","format":3,"key":"…","kind":"record","size":1234,"summary":{…}}\n<record>
+    {"bases":[0,3],"digest":"…","format":4,"key":"…","kind":"record","size":1234,"summary":{…}}\n<record>
 
 The header tells what a listing of runs, a writer and a prune need, so that they read the first kilobytes only:
 `bases` are the steps whose records this one is decoded from, and `key` is that of the step, if it has one. A tombstone
-is a header alone: it keeps the slot taken after the record went.
+is a header alone: it keeps the slot taken after the record went. `start` is in what `start_pruned` puts below the floor
+of a run, and names that floor.
 """
 
 from __future__ import annotations
@@ -27,6 +28,28 @@ Tombstone: TypeAlias = Literal["pruned", "deleted"]
 
 
 @dataclass(frozen=True, slots=True)
+class PrunedStart:
+    """The floor of a run that is started with what a prune has left of it.
+
+    Attributes:
+        step: its step.
+        digest: of all steps that the run is started with, in hex: two starts of one run do not mix.
+    """
+
+    step: int
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.step:019d}-{self.digest}"  # as long for every run
+
+    @classmethod
+    def read(cls, text: str) -> PrunedStart:
+        """Return what `str` has made a text of."""
+        step, _, digest = text.partition("-")
+        return cls(int(step), digest)
+
+
+@dataclass(frozen=True, slots=True)
 class Header:
     """The first line of a record's object.
 
@@ -37,6 +60,7 @@ class Header:
         summary: the summary of the run after it.
         size: the length of the record, in bytes.
         length: the length of the header with its newline, in bytes.
+        start: the floor above this record, if `start_pruned` has stored it.
     """
 
     digest: str
@@ -45,15 +69,17 @@ class Header:
     summary: RunSummary
     size: int
     length: int
+    start: PrunedStart | None = None
 
 
-def pack(checkpoint: Checkpoint, record: Record, codec: Codec) -> bytes:
+def pack(checkpoint: Checkpoint, record: Record, codec: Codec, *, start: PrunedStart | None = None) -> bytes:
     """Return the object of a checkpoint.
 
     Args:
         checkpoint: the checkpoint.
         record: its stored form.
         codec: made it.
+        start: the floor above it, if it is stored by `start_pruned`.
     """
     line = {
         "digest": codec.fingerprint(checkpoint.digest),
@@ -66,12 +92,20 @@ def pack(checkpoint: Checkpoint, record: Record, codec: Codec) -> bytes:
         line["key"] = checkpoint.key
     if record.base_steps:
         line["bases"] = record.base_steps
+    if start is not None:
+        line["start"] = str(start)
     return b"".join((orjson.dumps(line), b"\n", record.data))
 
 
-def tombstone(kind: Tombstone) -> bytes:
-    """Return the object that takes the place of a record that went."""
-    return orjson.dumps({"format": STORE_FORMAT, "kind": kind}) + b"\n"
+def tombstone(kind: Tombstone, *, start: PrunedStart | None = None) -> bytes:
+    """Return the object that takes the place of a record that went, or of one that never was in this store.
+
+    Args:
+        kind: why it is not there.
+        start: the floor of the run, if `start_pruned` takes the first slot with it.
+    """
+    named = {} if start is None else {"start": str(start)}
+    return orjson.dumps({"format": STORE_FORMAT, "kind": kind} | named) + b"\n"
 
 
 def is_tombstone(size: int) -> bool:
@@ -79,10 +113,12 @@ def is_tombstone(size: int) -> bool:
     return size in _TOMBSTONE_BYTES
 
 
-_TOMBSTONE_BYTES: Final = frozenset({len(tombstone("pruned")), len(tombstone("deleted"))})
+_TOMBSTONE_BYTES: Final = frozenset(
+    {len(tombstone("pruned")), len(tombstone("deleted")), len(tombstone("pruned", start=PrunedStart(0, "0" * 64)))}
+)
 
 
-def read_header(body: bytes, *, run_id: str, step: int) -> Header | Tombstone | None:
+def read_header(body: bytes, *, run_id: str, step: int) -> Header | Tombstone | PrunedStart | None:
     """Return what the first line of an object says.
 
     Args:
@@ -91,7 +127,8 @@ def read_header(body: bytes, *, run_id: str, step: int) -> Header | Tombstone | 
         step: the step whose slot it is in.
 
     Returns:
-        The header of a record, the kind of a tombstone, or None if the line goes on after `body`.
+        The header of a record, the kind of a tombstone or the floor that it names, or None if the line goes on after
+        `body`.
 
     Raises:
         CheckpointCorruptedError: it is no such line, or one of another slot.
@@ -105,6 +142,9 @@ def read_header(body: bytes, *, run_id: str, step: int) -> Header | Tombstone | 
         if line["format"] != STORE_FORMAT:
             raise format_error(f"run {run_id!r}, step {step}: the object", line["format"], STORE_FORMAT)
         kind = line["kind"]
+        start = PrunedStart.read(line["start"]) if "start" in line else None
+        if kind == "pruned" and start is not None:
+            return start
         if kind == "pruned" or kind == "deleted":
             return kind  # type: ignore[no-any-return]  # narrowed by value
         summary = RunSummary.model_validate(line["summary"])
@@ -116,6 +156,7 @@ def read_header(body: bytes, *, run_id: str, step: int) -> Header | Tombstone | 
             summary=summary,
             size=line["size"],
             length=end + 1,
+            start=start,
         )
     except (ValueError, TypeError, KeyError) as error:
         # Without its cause, which would quote the content in logs.

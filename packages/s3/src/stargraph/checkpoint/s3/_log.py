@@ -13,7 +13,7 @@ from typing import Final, Literal, TypeVar
 
 from stargraph.checkpoint.driver import Tail, missing_step_error
 from stargraph.checkpoint.s3._errors import inconsistent_error
-from stargraph.checkpoint.s3._frame import HEADER_BYTES, Header, Tombstone, is_tombstone, read_header
+from stargraph.checkpoint.s3._frame import HEADER_BYTES, Header, PrunedStart, Tombstone, is_tombstone, read_header
 from stargraph.checkpoint.s3._objects import ObjectInfo, ObjectStore
 from stargraph.checkpoint.s3._schema import KeyLayout
 
@@ -80,7 +80,10 @@ class LogReader:
             newest = await self.newest(run_id)
             if newest is None:
                 return None
-            if await self.is_end_of_deleted(run_id, *newest):
+            end = await self.tombstone_at(run_id, *newest)
+            if isinstance(end, PrunedStart):
+                return None  # its other steps are still to come
+            if end == "deleted":
                 return "deleted"
             step, _ = newest
             if step == listed:
@@ -91,13 +94,17 @@ class LogReader:
             listed = step
 
     async def newest_header(self, run_id: str) -> Header | Literal["deleted"] | None:
-        """Return the header of the newest record of a run, or None if the run is unknown."""
+        """Return the header of the newest record of a run, or None if the run is unknown.
+
+        A run that `start_pruned` has not stored as a whole yet is unknown.
+        """
 
         async def read(step: int, _: ObjectInfo | None) -> Header | None:
             header = await self.header(run_id, step)
             return header if isinstance(header, Header) else None
 
-        return await self.read_newest(run_id, read)
+        newest = await self.read_newest(run_id, read)
+        return None if isinstance(newest, Header) and newest.start is not None else newest
 
     async def newest(self, run_id: str) -> tuple[int, ObjectInfo | None] | None:
         """Return the highest step that is taken, and its line of the listing; None if no step is."""
@@ -116,7 +123,7 @@ class LogReader:
     async def known_end(self, run_id: str) -> int | None:
         """Return the highest step of a run, or None if it has not begun or was deleted."""
         newest = await self.newest(run_id)
-        return None if newest is None or await self.is_end_of_deleted(run_id, *newest) else newest[0]
+        return newest[0] if newest is not None and await self.tombstone_at(run_id, *newest) is None else None
 
     async def check_not_lost(self, run_id: str, step: int) -> None:
         """Refuse an empty slot below the latest one, unless a prune has freed it.
@@ -145,7 +152,22 @@ class LogReader:
         Raises:
             CheckpointCorruptedError: it has the length of a tombstone, and is none.
         """
-        return info is not None and is_tombstone(info.size) and await self.header(run_id, step) == "deleted"
+        return await self.tombstone_at(run_id, step, info) == "deleted"
+
+    async def tombstone_at(
+        self, run_id: str, step: int, info: ObjectInfo | None
+    ) -> Literal["deleted"] | PrunedStart | None:
+        """Return what the newest slot of a run says in the place of a record: it was deleted, or is only being started.
+
+        Args:
+            run_id: the run.
+            step: the step of the slot.
+            info: its line of the listing.
+        """
+        if info is None or not is_tombstone(info.size):
+            return None
+        header = await self.header(run_id, step)
+        return header if header == "deleted" or isinstance(header, PrunedStart) else None
 
     async def slots(self, run_id: str, *, to_step: int | None = None) -> AsyncIterator[tuple[int, ObjectInfo]]:
         """Yield the slots of a run that are taken, the highest step first.
@@ -165,7 +187,7 @@ class LogReader:
                 return
             after = page[-1].key
 
-    async def header(self, run_id: str, step: int) -> Header | Tombstone | None:
+    async def header(self, run_id: str, step: int) -> Header | Tombstone | PrunedStart | None:
         """Return the header of what is in a slot, or None if the slot is empty."""
         key = self._keys.slot(run_id, step)
         body = await self._store.get(key, first=HEADER_BYTES)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from stargraph.checkpoint.driver import PruneRule, needed_steps
 from stargraph.checkpoint.protocol import ENDED, PruneReport, is_run_id
 from stargraph.checkpoint.s3._concurrency import AT_ONCE, map_each
-from stargraph.checkpoint.s3._frame import Header, is_tombstone, tombstone
+from stargraph.checkpoint.s3._frame import Header, PrunedStart, is_tombstone, tombstone
 from stargraph.checkpoint.s3._index import IndexEntry, RunIndex, windows
 from stargraph.checkpoint.s3._log import LogReader
 from stargraph.checkpoint.s3._objects import ObjectInfo, ObjectStore, TransientStoreError, logger
@@ -24,6 +24,18 @@ TOMBSTONE_LIFETIME: Final = timedelta(days=7)
 be acknowledged for a step that is lost."""
 
 _PAGE: Final = 1000
+
+
+class _Removed(NamedTuple):
+    """What a deletion has put tombstones in the place of.
+
+    Attributes:
+        records: how many records.
+        start: the floor of the run, if it was only being started and that floor is not stored yet.
+    """
+
+    records: int
+    start: PrunedStart | None
 
 
 class Pruner:
@@ -65,11 +77,15 @@ class Pruner:
             if newest is None:
                 return False
             step, _ = newest
-            if await self._log.is_end_of_deleted(run_id, *newest):
-                return await self._mark_deleted(run_id, step - 1) > 0
-            if await self._take_slot(run_id, step + 1):
-                await self._mark_deleted(run_id, step)
-                return True
+            end = await self._log.tombstone_at(run_id, *newest)
+            if end == "deleted":
+                return (await self._mark_deleted(run_id, step - 1)).records > 0
+            following = end.step if isinstance(end, PrunedStart) else step + 1
+            if await self._take_slot(run_id, following):
+                removed = await self._mark_deleted(run_id, step)
+                start = None if removed.start is None or removed.start.step == following else removed.start
+                if start is None or await self._take_slot(run_id, start.step):
+                    return removed.records > 0
 
     async def prune_runs(self, rule: PruneRule, writing: Callable[[str], asyncio.Lock]) -> PruneReport:
         """Remove what a rule removes, free what went more than seven days ago, and correct the list of open runs.
@@ -123,9 +139,11 @@ class Pruner:
                 return 0
             latest, _ = newest
             if await self._log.is_end_of_deleted(run_id, *newest):
-                return 0 if rule.dry_run or rule.keep_last > 0 else await self._mark_deleted(run_id, latest - 1)
+                return (
+                    0 if rule.dry_run or rule.keep_last > 0 else (await self._mark_deleted(run_id, latest - 1)).records
+                )
             header = await self._log.header(run_id, latest)
-            if not isinstance(header, Header) or not _is_prunable(header, started_at, rule):
+            if not isinstance(header, Header) or header.start is not None or not _is_prunable(header, started_at, rule):
                 return 0
             if rule.keep_last > 0:
                 return await self._prune_steps(run_id, header, rule, now=now)
@@ -135,7 +153,7 @@ class Pruner:
                 return len(await self._records(run_id))
             # Taking the next slot proves that the run is still as it was judged.
             if await self._take_slot(run_id, latest + 1):
-                return await self._mark_deleted(run_id, latest)
+                return (await self._mark_deleted(run_id, latest)).records
 
     async def _is_awaited(self, header: Header) -> bool:
         """Tell whether a run is a child whose parent has not ended: that may still have to read how it ended."""
@@ -245,15 +263,17 @@ class Pruner:
         """Take the slot that the next step would need: from here on no write of the run can succeed."""
         return await self._store.create(self._keys.slot(run_id, step), tombstone("deleted")) is not None
 
-    async def _mark_deleted(self, run_id: str, last: int) -> int:
+    async def _mark_deleted(self, run_id: str, last: int) -> _Removed:
         """Put tombstones in the place of all that a deleted run has; its end is taken already."""
         records = sorted(await self._records(run_id), reverse=True)
+        start: PrunedStart | None = None
         if records:
             # The newest record goes last: it says where the index entry is, should this be done again.
             header = await self._log.header(run_id, records[0])
             # First, so that copies on other machines cannot be read any more, whenever this is cut short.
             await self._store.overwrite([self._keys.cache_key(run_id)], tombstone("deleted"))
             if isinstance(header, Header):
+                start = header.start
                 started_at = header.summary.started_at
                 await self._store.overwrite([self._keys.entry(run_id, started_at)], tombstone("deleted"))
                 if header.summary.status in ENDED:
@@ -263,7 +283,7 @@ class Pruner:
             await self._step_keys.remove(run_id)
             await self._store.overwrite(older, tombstone("deleted"))
             await self._store.overwrite([self._keys.slot(run_id, records[0])], tombstone("deleted"))
-        return len(records)
+        return _Removed(len(records), start)
 
     async def _remove_hints(self, newest: Header) -> None:
         run = newest.summary

@@ -32,7 +32,7 @@ from stargraph.checkpoint.s3._errors import format_error
 from stargraph.checkpoint.s3._objects import ObjectStore
 from stargraph.errors import CheckpointCorruptedError
 
-STORE_FORMAT: Final = 3
+STORE_FORMAT: Final = 4
 """The number of the layout and of the objects in it; a store with another one is left alone."""
 
 _MARKER: Final = orjson.dumps({"format": STORE_FORMAT, "store": "stargraph-checkpoint-s3"}) + b"\n"

@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from stargraph.checkpoint.codec import Codec, Record
-from stargraph.checkpoint.driver import Tail, judge_append, microseconds, summary_json
+from stargraph.checkpoint.driver import Tail, judge_append, judge_pruned_start, microseconds, summary_json
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.sqlite._schema import MINUTE, OPEN_RUN, checkpoint_id, deleted_id
 from stargraph.errors import CheckpointCorruptedError
 
 _START_RUN: Final = """
 INSERT INTO runs
-    (run_id, status, step, digest, graph_id, graph_hash, runtime_hash, error_reason, parent_run_id, is_child,
+    (run_id, status, step, digest, floor, graph_id, graph_hash, runtime_hash, error_reason, parent_run_id, is_child,
      started_at, updated_at, updated_minute, summary)
 SELECT
-    :run_id, :status, :step, :digest, :graph_id, :graph_hash, :runtime_hash, :error_reason, :parent_run_id, :is_child,
-    :started_at, :updated_at, :updated_minute, :summary
+    :run_id, :status, :step, :digest, :floor, :graph_id, :graph_hash, :runtime_hash, :error_reason, :parent_run_id,
+    :is_child, :started_at, :updated_at, :updated_minute, :summary
 WHERE NOT EXISTS (SELECT 1 FROM runs WHERE run_id = :deleted_id)
 ON CONFLICT (run_id) DO NOTHING
 """
@@ -116,30 +116,16 @@ class Append:
     def _claim(self, connection: sqlite3.Connection) -> bool:
         """Make the last checkpoint the tail of the run; return False if the rules refuse that, or may refuse it."""
         if self.checkpoints[0].step == 0:
-            values = {**self._values, "deleted_id": deleted_id(self.checkpoints[0].run_id)}
-            return connection.execute(_START_RUN, values).rowcount == 1
+            return _start_run(connection, self._values, floor=0)
         return any(
             connection.execute(statement, self._values).rowcount == 1
             for statement in _move_statements(len(self._bases))
         )
 
     def _insert(self, connection: sqlite3.Connection) -> None:
-        first = self.checkpoints[0]
-        connection.executemany(
-            _INSERT,
-            [
-                (checkpoint.step, digest, record.data, checkpoint.run_id)
-                for checkpoint, digest, record in zip(self.checkpoints, self._digests, self.records, strict=True)
-            ],
-        )
-        keys = [(step.key, step.step, step.run_id) for step in self.checkpoints if step.key is not None]
-        if keys:
-            connection.executemany(_INSERT_KEY, keys)
-        if first.step == 0 and first.metadata:
-            connection.executemany(
-                _INSERT_TAG,
-                [(*tag, self._values["started_at"], first.run_id) for tag in first.metadata.items()],
-            )
+        _insert_steps(connection, self.checkpoints, self._digests, self.records)
+        if self.checkpoints[0].step == 0:
+            _insert_tags(connection, self.checkpoints[0])
 
     def _single_appends(self) -> list[Append]:
         return [
@@ -161,25 +147,106 @@ class Append:
     def _row_values(self) -> dict[str, Any]:
         first, last = self.checkpoints[0], self.checkpoints[-1]
         previous = first.previous_digest
-        updated_at = microseconds(last.timestamp)
         return {
-            "run_id": last.run_id,
-            "status": last.status,
-            "step": last.step,
-            "digest": self._digests[-1],
+            **_tail_values(last, self._digests[-1]),
             "previous_step": first.step - 1,
             "previous_digest": None if previous is None else bytes.fromhex(self._codec.fingerprint(previous)),
-            "graph_id": last.graph_id,
-            "graph_hash": last.graph_hash,
-            "runtime_hash": last.runtime_hash,
-            "error_reason": last.error.reason if last.error else None,
-            "parent_run_id": last.parent_run_id,
-            "is_child": int(last.origin == "subgraph"),
-            "started_at": microseconds(last.started_at),
-            "updated_at": updated_at,
-            "updated_minute": updated_at // MINUTE,
-            "summary": summary_json(last),
         } | {f"base_{number}": base for number, base in enumerate(self._bases)}
+
+
+class StartPruned:
+    """Start a run with what a prune has left of it.
+
+    Args:
+        checkpoints: the steps, in order; the last one becomes the tail and the floor.
+        records: their stored forms, each decoded from nothing but itself.
+        codec: made the records.
+    """
+
+    def __init__(self, checkpoints: Sequence[Checkpoint], records: Sequence[Record], codec: Codec) -> None:
+        self._checkpoints = checkpoints
+        self._records = records
+        self._codec = codec
+        self.size = sum(len(record.data) for record in records) + _ROW_BYTES * len(records)
+
+    def apply(self, connection: sqlite3.Connection, /) -> bool:
+        """Store them; return False if they are stored already.
+
+        Raises:
+            CheckpointError: the run was deleted, or is there with other steps.
+        """
+        last = self._checkpoints[-1]
+        digests = [bytes.fromhex(self._codec.fingerprint(checkpoint.digest)) for checkpoint in self._checkpoints]
+        if _start_run(connection, _tail_values(last, digests[-1]), floor=last.step):
+            _insert_steps(connection, self._checkpoints, digests, self._records)
+            _insert_tags(connection, last)
+            return True
+        found = [
+            connection.execute(_STORED, (last.run_id, deleted_id(last.run_id), checkpoint.step)).fetchone()
+            for checkpoint in self._checkpoints
+        ]
+        judge_pruned_start(
+            self._checkpoints,
+            stored_digests={
+                checkpoint.step: row[-1].hex()
+                for checkpoint, row in zip(self._checkpoints, found, strict=True)
+                if row[-1] is not None
+            },
+            deleted=found[-1][0] is not None,
+            fingerprint=self._codec.fingerprint,
+        )
+        return False
+
+
+def _start_run(connection: sqlite3.Connection, values: dict[str, Any], *, floor: int) -> bool:
+    """Make the row of a run, unless the run is there or was deleted; return whether it was made."""
+    values = {**values, "floor": floor, "deleted_id": deleted_id(values["run_id"])}
+    return connection.execute(_START_RUN, values).rowcount == 1
+
+
+def _insert_steps(
+    connection: sqlite3.Connection,
+    checkpoints: Sequence[Checkpoint],
+    digests: Sequence[bytes],
+    records: Sequence[Record],
+) -> None:
+    connection.executemany(
+        _INSERT,
+        [
+            (checkpoint.step, digest, record.data, checkpoint.run_id)
+            for checkpoint, digest, record in zip(checkpoints, digests, records, strict=True)
+        ],
+    )
+    keys = [(checkpoint.key, checkpoint.step, checkpoint.run_id) for checkpoint in checkpoints if checkpoint.key]
+    if keys:
+        connection.executemany(_INSERT_KEY, keys)
+
+
+def _insert_tags(connection: sqlite3.Connection, checkpoint: Checkpoint) -> None:
+    if checkpoint.metadata:
+        started_at = microseconds(checkpoint.started_at)
+        tags = [(*tag, started_at, checkpoint.run_id) for tag in checkpoint.metadata.items()]
+        connection.executemany(_INSERT_TAG, tags)
+
+
+def _tail_values(last: Checkpoint, digest: bytes) -> dict[str, Any]:
+    updated_at = microseconds(last.timestamp)
+    return {
+        "run_id": last.run_id,
+        "status": last.status,
+        "step": last.step,
+        "digest": digest,
+        "graph_id": last.graph_id,
+        "graph_hash": last.graph_hash,
+        "runtime_hash": last.runtime_hash,
+        "error_reason": last.error.reason if last.error else None,
+        "parent_run_id": last.parent_run_id,
+        "is_child": int(last.origin == "subgraph"),
+        "started_at": microseconds(last.started_at),
+        "updated_at": updated_at,
+        "updated_minute": updated_at // MINUTE,
+        "summary": summary_json(last),
+    }
 
 
 @functools.cache

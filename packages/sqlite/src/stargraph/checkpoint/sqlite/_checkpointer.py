@@ -20,6 +20,7 @@ from stargraph.checkpoint.driver import (
     check_filters,
     check_limit,
     check_prune,
+    check_pruned_start,
     check_search,
     check_step,
     microseconds,
@@ -31,6 +32,7 @@ from stargraph.checkpoint.protocol import (
     Checkpointer,
     Closing,
     KeyedSteps,
+    PrunedStart,
     PruneReport,
     RunDeletion,
     RunFilters,
@@ -46,7 +48,7 @@ from stargraph.checkpoint.protocol import (
     is_run_id,
 )
 from stargraph.checkpoint.sqlite import _prune, _read, _search
-from stargraph.checkpoint.sqlite._append import Append
+from stargraph.checkpoint.sqlite._append import Append, StartPruned
 from stargraph.checkpoint.sqlite._connection import OpenStore, ReadOnlyStore, Store
 from stargraph.checkpoint.sqlite._encoder import Encoder
 from stargraph.checkpoint.sqlite._files import StoreFiles
@@ -182,6 +184,13 @@ class SQLiteCheckpointer:
                 group, records, size = [], [], 0
         if group:
             await self._append(store, group, records)
+
+    async def start_pruned(self, checkpoints: Sequence[Checkpoint]) -> None:
+        store = self._writable("start_pruned")
+        steps = check_pruned_start(checkpoints)
+        records = await self._encoder.encode_alone(steps)
+        if await store.writer.submit(StartPruned(steps, records, self._codec)):
+            self._codec.appended(records[-1])
 
     async def read_latest(self, run_id: str) -> Checkpoint | None:
         store = self._opened()
@@ -374,6 +383,7 @@ _tree: type[RunTree] = SQLiteCheckpointer
 _deletion: type[RunDeletion] = SQLiteCheckpointer
 _keys: type[KeyedSteps] = SQLiteCheckpointer
 _batch: type[BatchAppend] = SQLiteCheckpointer
+_pruned_start: type[PrunedStart] = SQLiteCheckpointer
 _closing: type[Closing] = SQLiteCheckpointer
 _diagnosing: Diagnosing = SQLiteCheckpointer
 _encrypting: type[Encrypting] = SQLiteCheckpointer

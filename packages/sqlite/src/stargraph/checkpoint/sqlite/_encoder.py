@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from stargraph.checkpoint.codec import Codec, CodecThreads, Record, large_to_encode
@@ -51,6 +52,13 @@ class Encoder:
             turn.wanted -= 1
             if not turn.wanted:
                 del self._turns[key]
+
+    async def encode_alone(self, checkpoints: Sequence[Checkpoint]) -> list[Record]:
+        """Return the records of checkpoints, each decoded from nothing but itself."""
+        return await self._threads.run(
+            lambda: [self._codec.encode_alone(checkpoint) for checkpoint in checkpoints],
+            large=large_to_encode(checkpoints),
+        )
 
     def close(self) -> None:
         """Let the threads end; the next use starts new ones."""
