@@ -179,7 +179,7 @@ def test_runs_that_cannot_be_transferred_are_named_and_the_others_are(runs: Fold
     answer = runs.call("copy", STORE, "another.sqlite", "--all")
     assert answer.code == 7
     assert answer.out.startswith("copied 2 runs, ")
-    assert answer.err.count("was left out: step 1 is not stored") == 1
+    assert answer.err.count("run 'open' was left out: ") == 1
     damage("open", 0)
     damaged = runs.call("export", "all.jsonl", "--all")
     assert damaged.code == 7

@@ -96,7 +96,7 @@ def test_the_documented_driver_survives_processes(tmp_path: Path) -> None:
 
 def test_the_documented_capabilities_are_conformant(tmp_path: Path) -> None:
     _write_documented_driver(tmp_path)
-    groups = ("history", "search", "deletion", "batch", "closing")
+    groups = ("history", "search", "deletion", "batch", "pruned", "closing")
     only = [argument for group in groups for argument in ("--only", group)]
     done = conformance("full_target:target", "--quick", *only, "--json", "-", folder=tmp_path)
     assert {result["verdict"] for result in json.loads(done.stdout)["results"]} == {"pass"}, done.stdout
