@@ -176,7 +176,7 @@ async def test_a_run_with_a_gap_that_no_prune_leaves_is_refused_before_anything_
     await file.remove("a", 3)
     report = await copied(file, place)
     assert [refusal.reason for refusal in report.refused] == ["missing-steps"]
-    assert "step 3 is not stored" in report.refused[0].message
+    assert "step 3" in report.refused[0].message
     async with place.open() as store:
         assert await store.read_latest("a") is None
 

@@ -162,7 +162,7 @@ async def another_run_refused(kit: Kit) -> None:
         "steps of two runs": [fresh[2], steps[8]],
         "steps in the wrong order": [fresh[5], fresh[2], fresh[8]],
         "a step twice": [fresh[2], fresh[2], fresh[8]],
-        "a step that does not follow the one before": [fresh[2], rival(fresh[3], fresh[2]), fresh[8]],
+        "a step that does not follow the one before": [rival(fresh[2], fresh[1]), fresh[3], fresh[8]],
         "the step before the last one": [fresh[2], fresh[7], fresh[8]],
     }
     for name, given in wrong.items():

@@ -28,7 +28,6 @@ from stargraph.checkpoint.driver import (
     check_search,
     check_step,
     not_bootstrapped_error,
-    run_deleted_error,
 )
 from stargraph.checkpoint.protocol import (
     ENDED,
@@ -257,15 +256,7 @@ class S3Checkpointer:
     async def start_pruned(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Begin a pruned run; until it is whole, single steps of it may be read while the run is unknown."""
         store = self._writable("start_pruned")
-        await store.io.run(self._start_pruned(store, check_pruned_start(checkpoints)))
-
-    async def _start_pruned(self, store: OpenStore, checkpoints: Sequence[Checkpoint]) -> None:
-        last = checkpoints[-1]
-        async with store.writing(last.run_id):
-            if await store.appender.start_pruned(checkpoints):
-                return
-            await store.pruner.delete(last.run_id)  # also what this call has stored since the deletion
-            raise run_deleted_error(last.run_id, last.step)
+        await store.io.run(store.start_pruned(check_pruned_start(checkpoints)))
 
     async def read_latest(self, run_id: str) -> Checkpoint | None:
         store = self._opened()
@@ -387,13 +378,7 @@ class S3Checkpointer:
     async def delete_run(self, run_id: str) -> bool:
         """Remove a run for good; tombstones keep its slots taken."""
         store = self._writable("delete_run")
-        return await store.io.run(self._delete(store, run_id)) if is_run_id(run_id) else False
-
-    async def _delete(self, store: OpenStore, run_id: str) -> bool:
-        async with store.writing(run_id):
-            deleted = await store.pruner.delete(run_id)
-        await store.cache.evict(run_id)
-        return deleted
+        return await store.io.run(store.delete(run_id)) if is_run_id(run_id) else False
 
     async def prune(
         self,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stargraph.checkpoint.codec import Cipher, Codec, CodecThreads
+from stargraph.checkpoint.driver import run_deleted_error
+from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.s3._append import Appender
 from stargraph.checkpoint.s3._cache import DiskCache, RecordCache, RunKeys
 from stargraph.checkpoint.s3._connection import Connection
@@ -77,6 +80,25 @@ class OpenStore:
     def writing(self, run_id: str) -> asyncio.Lock:
         """Return the lock that the writes of a run take one after another."""
         return self._writing.setdefault(run_id, asyncio.Lock())
+
+    async def start_pruned(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Start a run with what a prune has left of it.
+
+        Raises:
+            CheckpointError: it is refused, or the outcome is unknown.
+        """
+        last = checkpoints[-1]
+        async with self.writing(last.run_id):
+            if not await self.appender.start_pruned(checkpoints):
+                await self.pruner.delete(last.run_id)  # also what this call has stored since the deletion
+                raise run_deleted_error(last.run_id, last.step)
+
+    async def delete(self, run_id: str) -> bool:
+        """Remove a run for good, also from the cache; return whether there was such a run."""
+        async with self.writing(run_id):
+            deleted = await self.pruner.delete(run_id)
+        await self.cache.evict(run_id)
+        return deleted
 
     def _build(self, store: RetryingStore) -> None:
         codec = Codec(cipher=self.options.encryption)
