@@ -268,8 +268,8 @@ class S3Checkpointer:
         if found is None or found == "deleted":
             return None
         latest, header = found
-        if header.start is not None:
-            return None  # a pruned run that is being started
+        if header.start is not None:  # a pruned run that is being started
+            return None
         if not known and latest.status not in ENDED and store.lists_in_order:
             await store.index.check_end(header.summary)
         store.log.update(header)
@@ -376,7 +376,6 @@ class S3Checkpointer:
         return [run for run in runs if run.origin == "subgraph"]
 
     async def delete_run(self, run_id: str) -> bool:
-        """Remove a run for good; tombstones keep its slots taken."""
         store = self._writable("delete_run")
         return await store.io.run(store.delete(run_id)) if is_run_id(run_id) else False
 
