@@ -118,7 +118,7 @@ def test_an_edited_anchor_is_refused(runs: Folder) -> None:
     Path("heads.json").write_text(text.replace('"step":3', '"step":2', 1))
     answer = runs.call("verify", "--anchor", "heads.json", env=allowed)
     assert answer.code == 7
-    assert "heads.json: the anchor is not taken: its seal does not fit" in answer.err
+    assert "heads.json: the anchor is refused: its seal does not fit" in answer.err
 
 
 def test_copies_and_imports_have_equal_digests(runs: Folder) -> None:

@@ -168,7 +168,7 @@ def test_a_prefix_of_several_runs_lists_them(four_runs: Folder) -> None:
         assert answer.code == 2
         assert "2 runs have an id that begins with 'alpha" in answer.err
         assert "  alpha-2\n  alpha-1\n" in answer.err
-        assert "hint: Write more of the id." in answer.err
+        assert "hint: Give more characters of the id." in answer.err
     assert four_runs.call("inspect", "alpha", "--json").json["error"]["reason"] == "ambiguous-run-id"
     assert not Path("x.jsonl").exists()
 

@@ -108,7 +108,7 @@ async def test_a_url_opens_a_store_of_its_own(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("url", ["memory://name", "memory:///name", "memory://?name=x", "memory://?read_only=maybe"])
 def test_a_url_that_asks_for_more_is_refused(url: str) -> None:
-    with pytest.raises(CheckpointError, match="names more than a store in memory has") as caught:
+    with pytest.raises(CheckpointError, match="names something that a store in memory does not have") as caught:
         open_checkpointer(url)
     assert caught.value.reason == "invalid-url"
 

@@ -254,7 +254,7 @@ def test_a_base_that_differs_in_its_order_alone_is_refused() -> None:
     codec.appended(codec.encode(first))
     record = codec.encode(following(first, changes={"a": 3, "b": 4}))
     assert record.base_steps == (0,)
-    with pytest.raises(CheckpointCorruptedError, match="in the place of its base is another step"):
+    with pytest.raises(CheckpointCorruptedError, match="another step is stored in the place of its base"):
         Codec().decode({0: encode(other), 1: record.data}, run_id="run-1", step=1)
 
 

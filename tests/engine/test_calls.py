@@ -284,7 +284,7 @@ async def test_a_call_whose_result_is_not_json_is_never_made_again(store: Memory
     summary = await start(store)
     assert summary.error is not None
     assert (summary.status, summary.error.reason) == ("failed", "result-not-storable")
-    assert summary.error.message.startswith("call 'f' was made, and is not made again")
+    assert summary.error.message.startswith("call 'f' was made and will not be repeated")
     assert "the result of call 'f'" in summary.error.message
     assert store.events("r") == ["started", "called a", "failed a"]
     assert (await resume(store)).status == "failed"

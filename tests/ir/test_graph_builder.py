@@ -169,7 +169,7 @@ def test_two_functions_of_one_name_are_refused() -> None:
     graph.node(classify)
     twin = types.FunctionType(classify.__code__, globals(), "classify")
     twin.__qualname__ = "classify"
-    with pytest.raises(GraphError, match="there are two of the name"):
+    with pytest.raises(GraphError, match="two functions have the name"):
         graph.node(id="b")(twin)
 
 

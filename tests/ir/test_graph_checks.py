@@ -88,11 +88,11 @@ WRONG = [
     (graph(nodes=(NodeSpec(id="a", kind="subgraph"),)), "nodes[0]: a node of kind subgraph needs 'graph'"),
     (
         graph(nodes=(NodeSpec(id="a", kind="subgraph", graph="c.yaml", retry=RetrySpec()),)),
-        "nodes[0].retry: a node of kind subgraph runs no code of its own",
+        "nodes[0].retry: a node of kind subgraph has no code of its own",
     ),
     (
         graph(nodes=(NodeSpec(id="a", kind="interrupt", prompt="?", into="x", timeout=5),)),
-        "nodes[0].timeout: a node of kind interrupt runs no code of its own",
+        "nodes[0].timeout: a node of kind interrupt has no code of its own",
     ),
     (
         graph(nodes=(NodeSpec(id="a", kind="echo", prompt="?"),)),

@@ -96,7 +96,7 @@ class Anchor(BaseModel):
         refusal = None if keyring is None else keyring.refusal(found.seal, found.digest)
         if refusal is not None:
             raise CheckpointCorruptedError(
-                f"the anchor is not taken: {refusal[1]}",
+                f"the anchor is refused: {refusal[1]}",
                 reason=refusal[0],
                 hint="It was edited, or made by the holder of another key.",
             )

@@ -57,7 +57,7 @@ def load(graph_file: str) -> Graph:
         raise GraphError(
             f"importing the code of the graph ended in sys.exit({end.code!r})",
             reason="import-failed",
-            hint="Put what the module does as a program under `if __name__ == '__main__':`.",
+            hint="Put what the module does when it runs as a program under `if __name__ == '__main__':`.",
             file=graph_file,
         ) from end
 

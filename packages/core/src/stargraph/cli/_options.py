@@ -129,7 +129,7 @@ KeysOption = Annotated[
     typer.Option(
         "--encryption-keys",
         metavar="FILE",
-        help="A file with the keys that encrypt what is stored, key_id:secret, one a line, the current one first; or"
+        help="A file with the encryption keys, key_id:secret, one a line, the current one first; or"
         " set STARGRAPH_ENCRYPTION_KEY.",
         parser=KeyFile.read,
     ),
@@ -161,7 +161,7 @@ SinceOption = Annotated[
     typer.Option("--since", metavar="TIME", help="Every run started then or later: 2026-01-31, or 30m, 12h, 7d."),
 ]
 ChildrenOption = Annotated[
-    bool, typer.Option("--children/--no-children", help="Take the child runs of the named runs along.")
+    bool, typer.Option("--children/--no-children", help="Include the child runs of the named runs.")
 ]
 RunIdArgument = Annotated[str, typer.Argument(metavar="RUN_ID", help=f"The run: {_RUN_ID_HELP}")]
 LatestRunArgument = Annotated[
@@ -173,7 +173,7 @@ RunBeforeGraphArgument = Annotated[
 ]
 AllowEffectsOption = Annotated[
     bool,
-    typer.Option("--allow-effects", help="In a fork, also make calls that are marked as not to be repeated."),
+    typer.Option("--allow-effects", help="In a fork, also make calls that are marked as not repeatable."),
 ]
 DurabilityOption = Annotated[
     DurabilityName,

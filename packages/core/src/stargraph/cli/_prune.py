@@ -33,7 +33,8 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmat
 
 def prune(
     older_than: Annotated[
-        str, typer.Option(metavar="TIME", help="Runs whose last step is older: 30m, 12h, 30d, 8w, or 2026-01-31.")
+        str,
+        typer.Option(metavar="TIME", help="Runs whose last step is older than 30m, 12h, 30d, 8w, or 2026-01-31."),
     ],
     status: Annotated[
         list[StatusName] | None, typer.Option(help="Runs with this status; repeatable. done if not given.")

@@ -81,7 +81,7 @@ def replay(
         for option, given in (("--run-id", fork_id), ("--tag", tag), ("--allow-effects", allow_effects)):
             if given:
                 raise StargraphError(
-                    f"{option} is for a fork, and nothing is changed",
+                    f"{option} is for a fork, but no change is given",
                     reason="invalid-argument",
                     hint="Give --set or --overlay too.",
                 )

@@ -61,7 +61,7 @@ async def find_run_id(store: Checkpointer, text: str, *, graph_id: str | None = 
         raise CheckpointError(
             f"{len(found):,} runs have an id that begins with {text!r}:\n{listed}{more}",
             reason="ambiguous-run-id",
-            hint="Write more of the id.",
+            hint="Give more characters of the id.",
         )
     return found[0]
 

@@ -56,12 +56,10 @@ def runs(
         str | None, typer.Option("--updated-before", metavar="TIME", help="Only runs without a step since then.")
     ] = None,
     idle_for: Annotated[
-        str | None, typer.Option("--idle-for", metavar="AGE", help="Only runs without a step for so long: 30m, 12h.")
+        str | None, typer.Option("--idle-for", metavar="AGE", help="Only runs without a step for this long: 30m, 12h.")
     ] = None,
     roots: Annotated[bool, typer.Option("--roots", help="Leave out child runs, those of subgraphs.")] = False,
-    order: Annotated[
-        OrderName, typer.Option(help="Newest first by when they started, or by when they were updated.")
-    ] = OrderName.STARTED,
+    order: Annotated[OrderName, typer.Option(help="Newest first, by start or by last step.")] = OrderName.STARTED,
     counts: Annotated[bool, typer.Option("--counts", help="Print how many runs have each status.")] = False,
     cursor: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Continue after the page that printed this cursor.")
@@ -76,7 +74,7 @@ def runs(
 
     if updated_before is not None and idle_for is not None:
         raise StargraphError(
-            "--updated-before and --idle-for say the same", reason="invalid-arguments", hint="Give one of them."
+            "--updated-before and --idle-for mean the same", reason="invalid-arguments", hint="Give one of them."
         )
     before = (updated_before, "--updated-before") if idle_for is None else (idle_for, "--idle-for")
     filters: RunFilters = {

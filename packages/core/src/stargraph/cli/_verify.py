@@ -73,7 +73,7 @@ def verify(
 def anchor(
     file: Annotated[str, typer.Argument(metavar="[FILE]", help="The file to write; stdout if not given.")] = "-",
     renew: Annotated[
-        bool, typer.Option("--renew", help="Write it although the store contradicts the existing file.")
+        bool, typer.Option("--renew", help="Write it even if the store contradicts the existing file.")
     ] = False,
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
     encryption_keys: KeysOption = None,

@@ -122,9 +122,9 @@ class Attempts:
         patience = _MAX_OVERRUN if spec.max_overrun is None else spec.max_overrun
         if not await self._pools.wait_for_strays(context.owner, patience):
             return None, NodeError(
-                f"an earlier try of node {spec.id!r} still runs after {patience:g} s more",
+                f"an earlier try of node {spec.id!r} still runs {patience:g} s after its end was due",
                 reason="still-running",
-                hint="Give what it waits for a timeout of its own, raise max_overrun, or set isolation: process, which"
+                hint="Give its blocking call a timeout, raise max_overrun, or set isolation: process, which"
                 " makes the node's timeout kill it. Then resume the run.",
                 node=spec.id,
             )
@@ -208,7 +208,7 @@ def _explained(raised: BaseException | None, node: str) -> BaseException | None:
     else:
         return raised
     error = NodeError(
-        f"the node {did}, which ends this run and not the process",
+        f"the node {did}, which ends the run, but not the process",
         reason=reason,
         hint="A node ends by returning or by raising an Exception. Resume the run to run the node again.",
         node=node,

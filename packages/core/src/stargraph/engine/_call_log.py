@@ -277,7 +277,7 @@ class CallLog:
                 raise UnrecordedCallError(call_id)
             elif not (repeatable or self._effects):
                 raise NodeError(
-                    f"call {name!r} must not be repeated, and this run is a fork in which it is not recorded",
+                    f"call {name!r} must not be repeated, and this fork has no record of it",
                     reason="effect-refused",
                     hint="Replace the node's output in the fork, or allow it: allow_effects=True, --allow-effects.",
                     node=self._task.node,
@@ -297,12 +297,12 @@ class CallLog:
             raise NodeError(
                 f"call {name!r} was made after its node had ended",
                 reason="node-ended",
-                hint="Await what the node begins before it returns.",
+                hint="Await everything that the node starts before it returns.",
                 node=self._task.node,
             )
         if (name, key) in self._under_way:
             raise NodeError(
-                f"call {name!r} was made while another of this name was under way, and nothing tells the two apart",
+                f"call {name!r} was made while another call of this name was running, and nothing tells the two apart",
                 reason="concurrent-calls",
                 hint="Give each of them a key, as in ctx.call('fetch', fetch, url, key=url).",
                 node=self._task.node,

@@ -307,7 +307,7 @@ class Engine:
         most = self._plan.document.max_steps
         remedy = "End the loop of the graph, or raise max_steps" if self._plan.has_loop else "Raise max_steps"
         return NodeError(
-            f"{self._nodes_done} nodes of the run have completed, and the graph allows {most} (max_steps)",
+            f"{self._nodes_done} nodes of the run have completed, but the graph allows {most} (max_steps)",
             reason="max-steps",
             hint=f"{remedy} in the graph, then resume the run.",
             node=task.node,

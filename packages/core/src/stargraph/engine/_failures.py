@@ -122,7 +122,7 @@ def call_error(name: str, recorded: ErrorInfo) -> CallError:
     """
     if recorded.reason == NOT_STORABLE:
         return CallError(
-            f"call {name!r} was made, and is not made again, but its result cannot be stored: {recorded.message}",
+            f"call {name!r} was made and will not be repeated, but its result cannot be stored: {recorded.message}",
             reason=NOT_STORABLE,
             hint="Declare what the function returns, or give returns=…: a type that says how its values are stored. The"
             " node may catch this error and go on. A fork without the call (drop_calls) makes it once more.",

@@ -133,7 +133,7 @@ class Modules:
         raise GraphError(
             f"{wanted_by}: {name!r} is not an exception",
             reason="not-an-exception",
-            hint="Name a builtin one, as in TimeoutError, or package.module:Class.",
+            hint="Name a builtin exception, such as TimeoutError, or package.module:Class.",
         )
 
     def _module(self, name: str) -> ModuleType:
@@ -170,7 +170,7 @@ def _session_error(path: str, wanted_by: str) -> GraphError:
         f"{wanted_by}: {path.partition(':')[2]!r} was defined in a session that no file holds, such as a notebook, and"
         " this process does not have it",
         reason="session-code",
-        hint="Put it into a module, import it in the notebook, and start the run anew.",
+        hint="Put it in a module, import it in the notebook, and start the run again.",
     )
 
 

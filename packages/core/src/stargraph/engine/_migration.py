@@ -78,9 +78,9 @@ def migrated(
     fork = fan_out_of(tail.frontier)
     if fork is not None:
         raise GraphError(
-            f"run {tail.run_id!r} cannot be migrated now: branches are open that meet at node {fork.join!r}",
+            f"run {tail.run_id!r} cannot be migrated now: it has open branches that join at node {fork.join!r}",
             reason="migration-in-fork",
-            hint="Let the branches meet under the graph that started them, then migrate.",
+            hint="Let the branches join in the graph that started them, then migrate.",
         )
     rename = migration.rename
     frontier = tuple(
@@ -91,7 +91,7 @@ def migrated(
     for task in frontier:
         if task.node not in plan.nodes or (task.rule is not None and task.rule not in plan.rules):
             raise GraphError(
-                f"run {tail.run_id!r} stands before node {task.node!r}, which this graph does not have",
+                f"run {tail.run_id!r} is about to run node {task.node!r}, which this graph does not have",
                 reason="migration-without-node",
                 hint="Name its new id under rename in the migrate block.",
             )
@@ -152,7 +152,7 @@ def check_frontier(plan: Plan, tail: Checkpoint) -> None:
         node = item.node if isinstance(item, Task) else item.join
         if node not in plan.nodes or (item.rule is not None and item.rule not in plan.rules):
             raise GraphError(
-                f"run {tail.run_id!r} stands before node {node!r}, which this graph does not have as it was",
+                f"run {tail.run_id!r} is about to run node {node!r}, which this graph does not have in that form",
                 reason="unknown-node",
                 hint="Put it back, or carry the run over with a migrate block that renames it.",
             )

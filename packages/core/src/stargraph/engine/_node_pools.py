@@ -232,7 +232,7 @@ class NodePools:
             raise NodeError(
                 f"the process of node {node!r} died with exit code {error.exitcode}",
                 reason="process-died",
-                hint="The node's code, or a library of it, ended the process; a negative code is the signal that did.",
+                hint="The node's code, or a library that it uses, ended the process; a negative code names a signal.",
                 node=node,
             ) from None
         except TimeoutError:

@@ -74,8 +74,8 @@ def build_node(spec: NodeSpec, modules: Modules) -> Node:
         raise GraphError(
             f"{owner}: {spec.kind} {fault}",
             reason="wrong-signature",
-            hint=f"A node takes (state) or (state, {CONTEXT_NAME}), or another name for the context, annotated as"
-            " Context; what else it takes needs a default.",
+            hint=f"A node takes (state) or (state, {CONTEXT_NAME}); a context of another name is annotated as"
+            " Context, and every other parameter needs a default.",
         ) from None
     return Node(spec, code, function, arguments, retried)
 
@@ -100,7 +100,7 @@ def _executable(code: Any, spec: NodeSpec) -> Callable[..., Any]:
             raise GraphError(
                 f"node {spec.id!r}: {spec.kind}() failed: {type(error).__name__}: {error}",
                 reason="node-class-failed",
-                hint="The class of a node is made without arguments; to give it some, name an instance of it.",
+                hint="The class of a node is instantiated without arguments; to give it some, name an instance.",
             ) from error
     is_function = inspect.isroutine(code) or isinstance(code, functools.partial)
     if not is_function and callable(getattr(code, "execute", None)):

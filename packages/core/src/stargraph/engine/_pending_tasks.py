@@ -175,7 +175,7 @@ class PendingTasks:
         record = tail if step == tail.step else await self._read_step(step)
         if record is None:
             raise CheckpointCorruptedError(
-                f"run {tail.run_id!r}: step {step} is missing, and the run needs it to go on",
+                f"run {tail.run_id!r}: step {step} is missing, and the run needs it to continue",
                 reason="missing-step",
                 hint="Restore the store from a backup.",
                 run_id=tail.run_id,

@@ -134,7 +134,7 @@ class Questions:
             raise NodeError(
                 f"the node asked {_shown(question)} after it had ended",
                 reason="node-ended",
-                hint="Await what the node begins before it returns.",
+                hint="Await everything that the node starts before it returns.",
                 node=self._task.node,
             )
         said = question.id_for(self._task)
@@ -154,7 +154,7 @@ class Questions:
                 f"the node asked {_shown(question)} while {_shown(other)} was open, and nothing tells the two apart",
                 reason="concurrent-questions",
                 hint="Give each question of a node that is open at the same time a key, as in"
-                " ctx.interrupt(prompt, key='mail'). A question ends the node: catch nothing around it.",
+                " ctx.interrupt(prompt, key='mail'). A question ends the node with an exception: do not catch it.",
                 node=self._task.node,
             )
             raise self._misuse
@@ -212,8 +212,8 @@ def question_lost(task: Task, asked: Sequence[Question], instead: str, cause: Ba
     error = NodeError(
         told,
         reason="question-lost",
-        hint="ctx.interrupt() ends the node by an exception that is no Exception: let it through. Catch Exception"
-        " and not BaseException around it, and do not collect it by gather(return_exceptions=True) or wait().",
+        hint="ctx.interrupt() ends the node with a BaseException: let it through. Catch Exception"
+        " and not BaseException around it, and do not collect it with gather(return_exceptions=True) or wait().",
         node=task.node,
     )
     error.__cause__ = cause

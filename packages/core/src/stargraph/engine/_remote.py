@@ -80,10 +80,10 @@ def _check_code(code: Mapping[str, object], graph: RemoteGraph, node_id: str) ->
     for name, wanted in graph.code:
         if fingerprint(code.get(name), name) != wanted:
             raise NodeError(
-                f"the code of {name} is another one in the process that was to run it"
+                f"the code of {name} differs in the process that was to run it"
                 f" (process {os.getpid()} on {platform.node()})",
                 reason="other-code",
-                hint="Start the processes of the executor anew, with the code that the graph was loaded with.",
+                hint="Restart the processes of the pool, with the code that the graph was loaded with.",
                 node=node_id,
             )
 

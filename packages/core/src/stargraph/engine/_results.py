@@ -65,7 +65,7 @@ class ResultType:
             if returns is None:
                 return PLAIN
         raise NodeError(
-            f"returns={returns!r:.200} of a call is no type whose values pydantic can store",
+            f"returns={returns!r:.200} of a call is not a type whose values pydantic can store",
             reason="bad-call",
             hint="Give a pydantic model, a dataclass, a TypedDict, or another type that pydantic knows.",
             node=node,
@@ -112,7 +112,7 @@ class ResultType:
             raise StateError(
                 f"{path}, as it is recorded, is no {_shown(self._declared)} any more: {told}",
                 reason="wrong-type",
-                hint="Let the function be declared to return what it returned when the call was made.",
+                hint="Declare the return type that the function had when the call was made.",
                 path=path,
             ) from None
 

@@ -209,7 +209,7 @@ class StateSpec:
             raise StateError(
                 f"step {checkpoint.step} holds {_listed(unknown)}, which the graph's state does not declare",
                 reason="unknown-field",
-                hint="Declare the field again, or move the run across with a migrate block.",
+                hint="Declare the field again, or carry the run over with a migrate block.",
                 path=f"state.{unknown[0]}",
             )
 

@@ -167,9 +167,9 @@ class Children:
             return self._log.of_child(first), False
         if latest.parent_run_id != tail.run_id:
             raise CheckpointError(
-                f"run {run_id!r} exists already, and is no child of run {tail.run_id!r}",
+                f"run {run_id!r} exists already, and is not a child of run {tail.run_id!r}",
                 reason="run-exists",
-                hint="The child run of this task needs that id: start the parent under another one.",
+                hint="The child run of this task needs that id: start the parent under another id.",
                 run_id=run_id,
             )
         log = self._log.of_child(latest)

@@ -51,7 +51,7 @@ async def append(
             continue
         return checkpoint
     raise CheckpointConflictError(
-        f"run {run_id!r}: an executor wrote before this did, {_TRIES} times in a row",
+        f"run {run_id!r}: an executor was faster, {_TRIES} times in a row",
         reason="busy-run",
         hint="Try again.",
         run_id=run_id,

@@ -89,7 +89,7 @@ class Graph(Generic[S]):
             ir = ir.build()
         elif not isinstance(ir, IRDocument):
             raise TypeError(
-                f"a graph is made of a GraphBuilder or an IRDocument, not of {ir!r:.80}; Graph.from_file loads a file"
+                f"a graph is made from a GraphBuilder or an IRDocument, not {ir!r:.80}; Graph.from_file loads a file"
             )
         check_document(ir, compile_expression=Expression, source=source)
         self._set_up(_build(ir, Path(folder or Path.cwd()), (), modules, [], source), source, integrity_key)

@@ -172,7 +172,7 @@ def refuse_unfinished_fork(tail: Checkpoint) -> None:
         raise CheckpointError(
             f"run {tail.run_id!r} is a fork of {tail.parent_run_id!r} that was only partly written",
             reason="unfinished-fork",
-            hint="Fork the parent again; this run holds nothing else.",
+            hint="Fork the parent again, and delete this run.",
             run_id=tail.run_id,
             step=tail.step,
         )

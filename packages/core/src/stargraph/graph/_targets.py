@@ -107,7 +107,7 @@ def _imported(target: PythonTarget, code: Sequence[Path]) -> ModuleType:
         raise GraphError(
             f"importing {target.place!r} ended in sys.exit({end.code!r})",
             reason="import-failed",
-            hint="Put what the module does as a program under `if __name__ == '__main__':`.",
+            hint="Put what the module does when it runs as a program under `if __name__ == '__main__':`.",
         ) from end
 
 

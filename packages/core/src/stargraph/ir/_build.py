@@ -170,7 +170,7 @@ class GraphBuilder(Generic[S]):
                 return code
             if self._code.setdefault(kind, code) is not code:
                 raise GraphError(
-                    f"there are two of the name {kind!r}, so it cannot be a node",
+                    f"two functions have the name {kind!r}, so it cannot be a node",
                     reason="not-importable",
                     hint="A run that is resumed in another process imports its nodes by name."
                     " Give each function a name of its own.",

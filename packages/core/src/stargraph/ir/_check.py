@@ -224,7 +224,7 @@ def _kind_faults(node: NodeSpec, path: Path) -> Iterator[Fault]:
     if node.kind in _UNTRIED:
         for key in ("retry", "timeout", "isolation", "max_overrun"):
             if getattr(node, key) is not None:
-                yield Fault(f"a node of kind {node.kind} runs no code of its own", (*path, key), key=True)
+                yield Fault(f"a node of kind {node.kind} has no code of its own", (*path, key), key=True)
     for kind, keys in KIND_KEYS.items():
         for key, needed in keys.items():
             given = getattr(node, key) is not None

@@ -61,7 +61,7 @@ def read_graph(
     except UnicodeDecodeError as error:
         position = _position_of_byte(content, error.start)
         raise GraphError(
-            f"not UTF-8 text: the byte 0x{content[error.start]:02x} begins no character",
+            f"not UTF-8 text: the byte 0x{content[error.start]:02x} does not begin a character",
             reason="unreadable-file",
             hint="Save the file as UTF-8.",
             file=file,

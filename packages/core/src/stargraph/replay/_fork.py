@@ -81,7 +81,7 @@ async def open_fork(
     remaining = (record.definition or {}).get("fork", {}).get("remaining", 0)
     if remaining:
         raise CheckpointError(
-            f"run {parent_run_id!r} is a fork, and step {step} is within what it took over from its parent",
+            f"run {parent_run_id!r} is a fork, and step {step} is one of those that it copied from its parent",
             reason="unfinished-fork",
             hint=f"Fork it from step {step + remaining} or a later one.",
             run_id=parent_run_id,
@@ -193,9 +193,9 @@ async def _carried_over(plan: Plan, source: _Source, base: Checkpoint, *, accept
     check_frontier(plan, base)
     if base.graph_hash != plan.graph_hash and fan_out_of(base.frontier) is not None:
         raise GraphError(
-            f"run {base.run_id!r} cannot be continued in another graph from step {base.step}: branches are open there",
+            f"run {base.run_id!r} cannot be continued in another graph from step {base.step}: it has open branches",
             reason="migration-in-fork",
-            hint="Fork it from a step before the branches began, or after they met.",
+            hint="Fork it from a step before the branches began, or after they joined.",
         )
     return base
 

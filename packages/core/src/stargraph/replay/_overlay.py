@@ -140,9 +140,9 @@ def _at(place: JsonValue, part: str | int, walked: str) -> JsonValue:
     if not fits or (part >= len(place) if isinstance(part, int) else part not in place):
         has = show(place, 40)
         raise StateError(
-            f"{walked}{path_part(part)}: there is nothing; {walked} is {has}",
+            f"{walked}{path_part(part)} does not exist; {walked} is {has}",
             reason="no-such-path",
-            hint="A path names what is there, as in user.scores[3]; only its last part may be new, in an object.",
+            hint="A path names an existing value, as in user.scores[3]; only its last part, a key, may be new.",
             path=walked + path_part(part),
         )
     return place[part]

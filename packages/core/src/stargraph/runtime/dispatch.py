@@ -161,7 +161,7 @@ async def read_run(checkpointer: Checkpointer, run_id: str, *, keyring: Keyring 
     for summary in await checkpointer.list_runs(limit=_LISTED):
         if summary.run_id == run_id:
             raise CheckpointCorruptedError(
-                f"run {run_id!r}: the store lists it at step {summary.last_step}, and has no step of it",
+                f"run {run_id!r}: the store lists it at step {summary.last_step}, but holds no step of it",
                 reason="missing-step",
                 hint="Restore the store from a backup; `stargraph verify` says what else is damaged.",
                 run_id=run_id,
@@ -175,7 +175,7 @@ def run_not_found_error(run_id: str) -> CheckpointNotFoundError:
     return CheckpointNotFoundError(
         f"the store holds no run {run_id!r}",
         reason="run-not-found",
-        hint="`stargraph runs` lists what it holds; check --checkpoint too.",
+        hint="`stargraph runs` lists the runs that it holds; check --checkpoint too.",
         run_id=run_id,
     )
 

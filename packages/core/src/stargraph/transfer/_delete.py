@@ -38,7 +38,7 @@ async def delete_runs(
         raise CheckpointError(
             f"{type(store).__name__} cannot remove runs",
             reason="no-deletion",
-            hint="Its driver does not have the capability RunDeletion.",
+            hint="Its driver lacks the capability RunDeletion.",
         )
     wanted = list(dict.fromkeys(run_ids))
     if metadata:

@@ -151,7 +151,7 @@ class LineReader:
         return StargraphError(
             f"{self._name}, line {self._number}: {complaint}",
             reason="invalid-export",
-            hint="Export the runs again, or transfer the file again; importing what is there already changes nothing.",
+            hint="Export the runs again, or transfer the file again; importing runs twice changes nothing.",
         )
 
     def _header(self) -> None:

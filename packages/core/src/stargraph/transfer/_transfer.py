@@ -233,7 +233,7 @@ class BatchWriter:
                     run_id=batch[0].run_id,
                     reason=error.reason or "refused",
                     message=error.message,
-                    hint="The run was written there by somebody else, or deleted.",
+                    hint="Another process wrote the run there, or deleted it.",
                 )
             ) from error
         self.written += len(batch)

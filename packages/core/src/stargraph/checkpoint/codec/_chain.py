@@ -69,7 +69,7 @@ class Chain:
         while at is not None and at not in known:
             data = self._records.get(at)
             if data is None:
-                raise ValueError(f"step {at}, which it is decoded from, is missing")
+                raise ValueError(f"its base, step {at}, is missing")
             record = StoredRecord(data, self.run_id, at, self._cipher)
             ahead.append(record)
             at = record.base_steps[-1] if record.base_steps else None
@@ -82,7 +82,7 @@ class Chain:
     def _place(self, record: StoredRecord) -> _Place:
         base = self._path[-1] if self._path else None
         if record.base_check != (b"" if base is None else base.digests[:BASE_CHECK_BYTES]):
-            raise ValueError("what is stored in the place of its base is another step")
+            raise ValueError("another step is stored in the place of its base")
         before = b"" if base is None else base.digests
         digests = apply(record.fields.get(DIGESTS, _SAME_DIGESTS), before, most=_MOST_DIGESTS)
         return _Place(record, digests, record.keys(() if base is None else base.keys), None)

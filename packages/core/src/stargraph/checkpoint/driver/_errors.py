@@ -50,7 +50,7 @@ def missing_step_error(
         hint: what to do in this kind of store.
     """
     return CheckpointCorruptedError(
-        f"run {run_id!r}, step {step}: the checkpoint is missing, although it was written and no prune removed it",
+        f"run {run_id!r}, step {step}: the checkpoint is missing, although it was written and was not pruned",
         reason="missing-step",
         hint=hint,
         run_id=run_id,

@@ -200,7 +200,7 @@ class GroupCommit(Generic[Item, Outcome]):
                 break
             self._waiting.popleft()
             if waiting.until < now:
-                waiting.settle(TimeoutError("the writes before it took too long"))
+                waiting.settle(TimeoutError("earlier writes took too long"))
             # One whose caller gave up waiting may be here a second time.
             elif not waiting.outcome.done():
                 batch.append(waiting)

@@ -87,9 +87,9 @@ class MemoryCheckpointer:
         read_only = _SWITCH.get(options.pop("read_only", "false"))
         if place.lower() != "memory://" or options or read_only is None:
             raise CheckpointError(
-                f"{url!r} names more than a store in memory has",
+                f"{url!r} names something that a store in memory does not have",
                 reason="invalid-url",
-                hint="Write memory:// alone: each handle that is opened by it is a new, empty store."
+                hint="Write just memory://: each handle that it opens is a new, empty store."
                 " MemoryCheckpointer(store) opens several on one.",
             )
         return cls(read_only=read_only, encryption=Cipher.from_environment())

@@ -82,7 +82,7 @@ def open_checkpointer(url: str | os.PathLike[str], *, read_only: bool = False) -
     store = driver.from_url(_read_only_url(address) if read_only else address.text)
     if Cipher.from_environment() is not None and not (isinstance(store, Encrypting) and store.encrypted):
         raise CheckpointError(
-            f"{redact(address.text)}: keys are given, and the driver {type(store).__name__} does not encrypt",
+            f"{redact(address.text)}: keys were given, but the driver {type(store).__name__} does not encrypt",
             reason="no-encryption",
             hint="Use a driver that encrypts, or unset STARGRAPH_ENCRYPTION_KEY to store the runs readable.",
         )
@@ -113,7 +113,7 @@ def find_driver(address: Address) -> CheckpointerClass:
         raise DriverNotFoundError(
             f"{redact(address.text)}: two installed drivers claim {address.scheme!r}: {claims}",
             reason="ambiguous-driver",
-            hint="Uninstall one of them, or pass an instance of the one that you mean to graph.start().",
+            hint="Uninstall one of them, or pass an instance of the right one to graph.start().",
         )
     return _load(found[0], address.text)
 

@@ -200,9 +200,9 @@ class Connector:
         except Exception as error:
             # Its text is not quoted: it may hold the secret that it was made from.
             raise StoreUnavailableError(
-                f"PostgreSQL: the function that makes the password raised {type(error).__name__}",
+                f"PostgreSQL: the password function raised {type(error).__name__}",
                 reason="no-password",
-                hint="Renew the credentials that it uses, such as a cloud's login; the cause is attached.",
+                hint="Renew the credentials that it uses, such as a cloud login; the cause is attached.",
             ) from error
         return password
 

@@ -171,7 +171,7 @@ async def open_read_only(connection: PreparedConnection, schema: Schema, advice:
         raise StoreVersionError(
             f"the schema {schema.name!r} has version {version}, and this software reads version {newest}",
             reason="older-format",
-            hint="Migrate it first: open it once to write, with a role that may create tables.",
+            hint="Migrate it first: open it once for writing, with a role that may create tables.",
         )
 
 
@@ -248,7 +248,7 @@ async def _check_durability(database: asyncpg.Connection, advice: Advice) -> Non
     if rows:
         found = ", ".join(f"{row['name']}={row['setting']}" for row in rows)
         raise CheckpointError(
-            f"this server may lose checkpoints that it has acknowledged: it runs with {found}",
+            f"this server may lose acknowledged checkpoints: it runs with {found}",
             reason="not-durable",
             hint=advice.hint("Turn these settings on, or accept the loss with {allow_data_loss=true}."),
         )

@@ -226,7 +226,7 @@ class Writer:
 
 def _contradiction(checkpoint: Checkpoint) -> CheckpointCorruptedError:
     return CheckpointCorruptedError(
-        f"run {checkpoint.run_id!r}, step {checkpoint.step}: the tables say that it may be stored, and do not take it",
+        f"run {checkpoint.run_id!r}, step {checkpoint.step}: the tables allow the append, but do not store it",
         reason="corrupted-store",
         hint="Look for triggers and row-level security on the tables, and restore a backup if the tables were edited.",
         run_id=checkpoint.run_id,

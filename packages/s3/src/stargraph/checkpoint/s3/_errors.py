@@ -237,10 +237,10 @@ def conditions_ignored_error(where: str, unsafe_option: str) -> StoreUnavailable
         unsafe_option: how to accept it.
     """
     return StoreUnavailableError(
-        f"{where}: the store ignores `If-None-Match: *`: it overwrote an object all the same",
+        f"{where}: the store ignores `If-None-Match: *` and overwrote an object",
         reason="conditional-writes-unsupported",
         hint="Without conditional writes two executors of one run would overwrite each other. AWS S3 and Cloudflare R2"
-        " have them, and newer versions of MinIO and Ceph: upgrade the server. If one process alone ever writes,"
+        " have them, and newer versions of MinIO and Ceph: upgrade the server. If only one process ever writes,"
         f" {unsafe_option} accepts this store.",
     )
 
@@ -257,7 +257,7 @@ def race_lost_error(where: str, writers: int, winners: Collection[int]) -> Store
         f"{where}: of {writers} writers that created one object at once, more than one won"
         f" (in {len(winners)} rounds: {', '.join(str(count) for count in winners)})",
         reason="conditional-writes-unsafe",
-        hint="Two executors of one run could both be told that their step is stored. Use another store, or upgrade it.",
+        hint="Two executors of one run could both believe that their step is stored. Use another store, or upgrade it.",
     )
 
 
@@ -303,7 +303,7 @@ def raise_truncated(run_id: str, step: int, newest: int | None) -> NoReturn:
     raise CheckpointCorruptedError(
         f"run {run_id!r}: it ended at step {step}, and {left}",
         reason="truncated",
-        hint="Somebody or a lifecycle rule removed objects. Restore them from a backup or from earlier versions.",
+        hint="A person or a lifecycle rule removed objects. Restore them from a backup or from earlier versions.",
         run_id=run_id,
         step=step,
     )
@@ -312,7 +312,7 @@ def raise_truncated(run_id: str, step: int, newest: int | None) -> NoReturn:
 def inconsistent_error(key: str) -> StoreUnavailableError:
     """Return the error of a store whose answers contradict each other."""
     return StoreUnavailableError(
-        f"{key}: the store's answers contradict each other: it has the object, and then it does not show it",
+        f"{key}: the store contradicts itself: it has the object, but does not show it",
         reason="inconsistent-store",
-        hint="Writing again is safe. A store of checkpoints must list and read its own writes at once, as S3 does.",
+        hint="Writing again is safe. A checkpoint store must list and read its own writes at once, as S3 does.",
     )

@@ -110,7 +110,7 @@ def parse_url(url: str) -> tuple[BucketPrefix, dict[str, Any]]:
     bucket, _, path = where.partition("/")
     if "@" in where or (":" in bucket and not _ACCESS_POINT.fullmatch(bucket)):
         raise CheckpointError(
-            "the URL has an @, or a colon in the place of the bucket, as if it carried credentials",
+            "the URL has an @, or a colon in the place of the bucket, as if it contained credentials",
             reason="invalid-url",
             hint="Leave them out, as in s3://bucket/prefix, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or"
             " AWS_PROFILE. What was in a URL may be in logs: rotate the key.",

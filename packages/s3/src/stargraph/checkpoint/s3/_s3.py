@@ -104,7 +104,7 @@ class S3ObjectStore:
             raise StoreUnavailableError(
                 f"s3://{self._bucket}/{prefix}: the store lists keys out of order",
                 reason="unordered-listing",
-                hint="A store of checkpoints must list in the order of the keys, as S3 does.",
+                hint="A checkpoint store must list keys in order, as S3 does.",
             )
         return found
 

@@ -177,7 +177,7 @@ class StoreFiles:
         return StoreUnavailableError(
             f"{self.path}: the database file, or its -wal or -shm file, was removed or replaced while it was open",
             reason="store-replaced",
-            hint="What is written there is lost. Put the right files back, then close() and bootstrap() this"
+            hint="What is written to the old files is lost. Put the right files back, then close() and bootstrap() this"
             " checkpointer and write again.",
         )
 
