@@ -255,7 +255,7 @@ class TestDamage:
         checkpoints = run_of(20, chat, state={"messages": []})
         records = data_of(stored(Codec(), checkpoints))
         base = base_steps_of(records[19], run_id="run-1", step=19)[-1]
-        with pytest.raises(CheckpointCorruptedError, match=f"step {base}, which it is decoded from, is missing"):
+        with pytest.raises(CheckpointCorruptedError, match=f"its base, step {base}, is missing"):
             Codec().decode({19: records[19]}, run_id="run-1", step=19)
 
     def test_another_run_s_base_is_refused(self) -> None:
