@@ -151,7 +151,7 @@ def _checked(state: StateSpec, tail: Checkpoint, field: str, value: JsonValue, p
 def _fitting(field: str, value: JsonValue, schema: Mapping[str, Any], path: str) -> JsonValue:
     """Return an answer that has the form in which the class of the state stores the field, as far as the log says."""
     wanted = schema.get("properties", {}).get(field, {})
-    # What a reducer of the user's takes may have any type.
+    # What a user-defined reducer takes may have any type.
     if ":" in schema.get("reducers", {}).get(field, "") or fits_schema(value, wanted, schema.get("$defs", {})):
         return value
     raise StateError(
