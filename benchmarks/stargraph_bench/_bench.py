@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import subprocess
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
-from stargraph_bench._contender import CONTENDERS, Place
+from stargraph_bench._contender import CONTENDERS, Place, make_log_ahead
 from stargraph_bench._figures import Figures
 from stargraph_bench._worker import ContenderFailedError, Worker
 from stargraph_bench._workloads import WORKLOADS, Scale, Workload
@@ -192,6 +193,7 @@ def _server(store: str, home: Path, dsn: str | None) -> Iterator[Place]:
 
         settings = {"shared_buffers": "'256MB'"}
         with LocalServer(embedded_binaries() or DEBIAN_BINARIES, settings, directory=home) as server:
+            asyncio.run(make_log_ahead(server.dsn))
             yield replace(place, dsn=server.dsn)
     elif store == "s3":
         from support.s3.servers import moto_server

@@ -13,6 +13,7 @@ from stargraph_bench._bench import IMPORT, Selection, run
 from stargraph_bench._contender import CONTENDERS
 from stargraph_bench._goals import load_goals
 from stargraph_bench._machine import Machine
+from stargraph_bench._overview import overview
 from stargraph_bench._report import report
 from stargraph_bench._workloads import WORKLOADS
 
@@ -71,13 +72,14 @@ def _measure(options: argparse.Namespace) -> int:
         repeats=options.repeats,
     )
     figures = run(selection, options.folder, options.dsn, lambda text: print(text, file=sys.stderr, flush=True))
-    text = report(figures, load_goals(), machine, options.scale)
+    goals = load_goals()
+    text = report(figures, goals, machine, options.scale)
     print(text)
     if options.publish:
         from stargraph_bench._publish import publish
 
         _trend.append(options.trend, figures, machine, options.scale)
-        publish(figures, text, _ROOT / "docs")
+        publish(figures, overview(figures, goals, machine), text, _ROOT / "docs")
     return 1 if figures.failures else 0
 
 

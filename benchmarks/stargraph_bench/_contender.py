@@ -199,11 +199,9 @@ class InDatabase(Contender):
     async def fresh_dsn(self) -> str:
         """Make an empty database and return its DSN."""
         self._database = f"bench_{uuid.uuid4().hex}"
-        # What is written now takes up segments of the log that are there, and makes no new ones.
-        switches = ["SELECT pg_logical_emit_message(false, 'bench', ''), pg_switch_wal()"] * _LOG_SEGMENTS
-        await self._admin(*switches, f"CREATE DATABASE {self._database}", "CHECKPOINT")
+        await self._admin(f"CREATE DATABASE {self._database}", "CHECKPOINT")
         self.dsn = f"{self.place.dsn.rpartition('/')[0]}/{self._database}"
-        forget_cached(await self._folder() / "pg_wal")
+        forget_cached(await self._folder() / "pg_wal")  # the checkpoint has written all of it
         return self.dsn
 
     def where(self) -> str:
@@ -243,14 +241,28 @@ class InDatabase(Contender):
             await connection.close()
 
     async def _admin(self, *statements: str) -> None:
-        import asyncpg
+        await _run_statements(self.place.dsn, *statements)
 
-        connection = await asyncpg.connect(self.place.dsn)
-        try:
-            for statement in statements:
-                await connection.execute(statement)
-        finally:
-            await connection.close()
+
+async def make_log_ahead(dsn: str) -> None:
+    """Make the segments of the write-ahead log that a new server is going to use in turn.
+
+    Args:
+        dsn: of a superuser of the server.
+    """
+    switch = "SELECT pg_logical_emit_message(false, 'bench', ''), pg_switch_wal()"
+    await _run_statements(dsn, *[switch] * _LOG_SEGMENTS, "CHECKPOINT")
+
+
+async def _run_statements(dsn: str, *statements: str) -> None:
+    import asyncpg
+
+    connection = await asyncpg.connect(dsn)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,7 @@ from typing import Any, Final
 from stargraph_bench._figures import Figures, times
 from stargraph_bench._report import STORES
 
-_BEGIN: Final = "<!-- measured: begin -->"
-_END: Final = "<!-- measured: end -->"
+_MARKS: Final = ("<!-- {}: begin -->", "<!-- {}: end -->")
 
 _COLOURS: Final = {
     "stargraph": "#1b6ca8",
@@ -24,17 +23,20 @@ _COLOURS: Final = {
 _WRITING: Final = ("small", "chat", "big-edit", "fan")
 
 
-def publish(figures: Figures, report: str, docs: Path) -> None:
-    """Put a report and its plots into the documents.
+def publish(figures: Figures, overview: str, report: str, docs: Path) -> None:
+    """Put what was measured and its plots into the documents.
 
     Args:
         figures: what was measured.
-        report: the report in Markdown.
-        docs: the folder of the documents; `performance.md` in it says where the report goes.
+        overview: what a user gets, in Markdown.
+        report: all of it, in Markdown.
+        docs: the folder of the documents; `performance.md` in it says where they go.
     """
     folder = docs / "performance"
     images = [f"![{title}]({folder.name}/{name})" for name, title in draw(figures, folder).items()]
-    insert("\n\n".join([report.strip(), *images]), docs / "performance.md")
+    page = docs / "performance.md"
+    insert(overview, page, "overview")
+    insert("\n\n".join([report.strip(), *images]), page, "measured")
 
 
 def draw(figures: Figures, folder: Path) -> dict[str, str]:
@@ -51,13 +53,14 @@ def draw(figures: Figures, folder: Path) -> dict[str, str]:
     return titles
 
 
-def insert(report: str, page: Path) -> None:
-    """Put a report between the marks of a page."""
-    before, begin, rest = page.read_text(encoding="utf-8").partition(_BEGIN)
-    _, end, after = rest.partition(_END)
-    if not begin or not end:
-        raise ValueError(f"{page.name} has no {_BEGIN} and {_END}")
-    page.write_text(f"{before}{_BEGIN}\n\n{report.strip()}\n\n{_END}{after}", encoding="utf-8")
+def insert(text: str, page: Path, name: str) -> None:
+    """Put a text between the marks of a name on a page."""
+    begin, end = (mark.format(name) for mark in _MARKS)
+    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"{page.name} has no {begin} and {end}")
+    page.write_text(f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}", encoding="utf-8")
 
 
 def _bars(figures: Figures, store: str, name: str, label: str, path: Path) -> bool:

@@ -67,7 +67,7 @@ def _goals(figures: Figures, goals: Sequence[Goal]) -> Iterator[str]:
             rows.append([goal.goal, goal.wanted, goal.show(spread.median), between, verdict])
     if rows:
         yield f"### Goals: {met} of {len(rows)} met"
-        yield _table(["goal", "wanted", "measured", "spread", ""], rows)
+        yield table(["goal", "wanted", "measured", "spread", ""], rows)
 
 
 def _workload(figures: Figures, store: str, workload: str) -> Iterator[str]:
@@ -84,7 +84,7 @@ def _workload(figures: Figures, store: str, workload: str) -> Iterator[str]:
             ratio = figures.ratio(base, address) if base != address else None
             row.append(_cell(name, spread, ratio))
         rows.append(row)
-    yield _table(["", *(_label(name) for name in names)], rows)
+    yield table(["", *(_label(name) for name in names)], rows)
 
 
 def _ours(contender: str) -> str:
@@ -106,6 +106,7 @@ def _cell(name: str, spread: Spread | None, ratio: Spread | None) -> str:
     return f"{value}{between}{ours}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

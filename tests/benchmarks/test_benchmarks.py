@@ -20,6 +20,7 @@ from stargraph_bench._contender import CONTENDERS, Contender, Place, WrongAnswer
 from stargraph_bench._figures import Figures, Spread, shown, times
 from stargraph_bench._goals import Goal, load_goals
 from stargraph_bench._machine import Machine
+from stargraph_bench._overview import overview
 from stargraph_bench._publish import draw, insert
 from stargraph_bench._raw import RawSQLite
 from stargraph_bench._report import report
@@ -207,11 +208,31 @@ def test_the_trend_names_no_place(tmp_path: Path) -> None:
 def test_a_measurement_is_published_between_the_marks(tmp_path: Path) -> None:
     page = tmp_path / "performance.md"
     page.write_text("# P\n\n<!-- measured: begin -->\nold\n<!-- measured: end -->\nafter\n")
-    insert("the report", page)
+    insert("the report", page, "measured")
     assert page.read_text() == "# P\n\n<!-- measured: begin -->\n\nthe report\n\n<!-- measured: end -->\nafter\n"
     page.write_text("# P\n")
     with pytest.raises(ValueError, match=r"performance\.md has no <!-- measured: begin -->"):
-        insert("the report", page)
+        insert("the report", page, "measured")
+
+
+def test_the_page_begins_with_what_a_user_gets_and_what_is_missed() -> None:
+    figures = Figures(
+        {
+            "sqlite/engine-small/stargraph-engine/rate": [1500.0, 1600.0],
+            "sqlite/engine-small/langgraph-engine/rate": [600.0, 500.0],
+            "sqlite/small/stargraph/rate": [2000.0],
+        }
+    )
+    goals = [
+        Goal("met", "sqlite/small/stargraph/rate", at_least=1000),
+        Goal("not reached", "sqlite/small/stargraph/rate", at_least=2500),
+        Goal("not measured", "s3/small/stargraph/rate", at_least=1),
+    ]
+    text = overview(figures, goals, MACHINE)
+    assert "| an engine's loop over one node, 1 KB of state | 1,550/s; LangGraph 550/s; 2.85× |" in text
+    assert "| a write of our driver alone, 1 KB of state | 2,000/s |" in text
+    assert "PostgreSQL" not in text
+    assert text.endswith("1 are met, and these are missed:\n\n- not reached: 2,000/s, wanted ≥ 2,500/s")
 
 
 def test_the_same_figures_give_the_same_plots(tmp_path: Path) -> None:
