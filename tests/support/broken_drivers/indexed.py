@@ -15,12 +15,14 @@ from typing import Any, Self, TypeVar, Unpack
 
 from stargraph.checkpoint.codec import decode, encode
 from stargraph.checkpoint.driver import (
+    PruneRule,
     Tail,
     check_batch,
+    check_bounds,
     check_filters,
-    check_instant,
     check_limit,
     check_listing,
+    check_prune,
     check_search,
     closed_error,
     in_order,
@@ -241,7 +243,7 @@ class Indexed(Database):
     ) -> AsyncIterator[Checkpoint]:
         self._ensure_ready()
         sql = "SELECT step, record FROM checkpoints WHERE run_id = ? AND step >= ? AND step <= ? ORDER BY step"
-        bounds = (run_id, 0 if from_step is None else from_step, 2**62 if to_step is None else to_step)
+        bounds = (run_id, *check_bounds(from_step, to_step))
         with self._connected() as database:
             rows = database.execute(sql + (" DESC" if newest_first else ""), bounds).fetchall()
         for step, record in rows:
@@ -264,31 +266,36 @@ class Indexed(Database):
         older_than: datetime,
         statuses: Collection[Status] = PRUNED_BY_DEFAULT,
         keep_last: int = 1,
+        run_id: str | None = None,
         dry_run: bool = False,
     ) -> PruneReport:
         self._ensure_ready()
-        bound = check_instant(older_than, "older_than")
-        if keep_last < 0:
-            raise ValueError(f"keep_last is {keep_last}: give 0 or more")
+        rule = check_prune(
+            older_than=older_than, statuses=statuses, keep_last=keep_last, run_id=run_id, dry_run=dry_run
+        )
 
         def work(database: sqlite3.Connection) -> list[int]:
             gone = []
-            for run_id in self._prunable(database, bound, statuses):
-                steps = self._droppable(database, run_id, keep_last)
+            for run_id in self._prunable(database, rule):
+                steps = self._droppable(database, run_id, rule.keep_last)
                 gone.append(len(steps))
-                if not dry_run:
-                    self._drop(database, run_id, steps, keep_last)
+                if not rule.dry_run:
+                    self._drop(database, run_id, steps, rule.keep_last)
             return [number for number in gone if number]
 
         gone = self._transact(work)
         return PruneReport(runs=len(gone), checkpoints=sum(gone), dry_run=dry_run)
 
-    def _prunable(self, database: sqlite3.Connection, bound: datetime, statuses: Collection[Status]) -> list[str]:
+    def _prunable(self, database: sqlite3.Connection, rule: PruneRule) -> list[str]:
+        rows = database.execute("SELECT summary FROM runs").fetchall()
+        runs = {run.run_id: run for run in (RunSummary.model_validate_json(text) for (text,) in rows)}
         found = []
-        for (text,) in database.execute("SELECT summary FROM runs").fetchall():
-            summary = RunSummary.model_validate_json(text)
-            if summary.status in statuses and summary.updated_at < bound:
-                found.append(summary.run_id)
+        for run in runs.values():
+            parent = runs.get(run.parent_run_id or "") if run.origin == "subgraph" else None
+            if rule.keep_last == 0 and parent is not None and parent.status not in ENDED:
+                continue
+            if run.status in rule.statuses and run.updated_at < rule.older_than and rule.run_id in (None, run.run_id):
+                found.append(run.run_id)
         return found
 
     def _droppable(self, database: sqlite3.Connection, run_id: str, keep_last: int) -> list[int]:

@@ -106,7 +106,7 @@ class RemembersTails(MemoryCheckpointer):
         run_id = checkpoint.run_id
         tail = self._tails.get(run_id)
         if tail is not None and checkpoint.step == tail.step + 1 and checkpoint.previous_digest == tail.digest:
-            if tail.status in ("done", "cancelled") or run_id in self._store.deleted:
+            if tail.status in ENDED or run_id in self._store.deleted:
                 super()._append(checkpoint, record)
             self._store.runs.setdefault(run_id, {})[checkpoint.step] = record
         else:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
-from stargraph.checkpoint.protocol import Checkpoint, RunSummary, Status
+from stargraph.checkpoint.driver import PruneRule
+from stargraph.checkpoint.protocol import Checkpoint, RunSummary
 from support.broken_drivers.broken_driver import broken
 from support.broken_drivers.indexed import Indexed, micros
 
@@ -83,9 +83,9 @@ class RefusesTheFuture(Indexed):
 class PrunesByItsStamps(Stamped):
     """prune goes by the time at which the row was stored, beside that of the checkpoint."""
 
-    def _prunable(self, database: sqlite3.Connection, bound: datetime, statuses: Collection[Status]) -> list[str]:
+    def _prunable(self, database: sqlite3.Connection, rule: PruneRule) -> list[str]:
         found = []
-        for run_id in super()._prunable(database, bound, statuses):
+        for run_id in super()._prunable(database, rule):
             (at,) = database.execute("SELECT at FROM stamps WHERE run_id = ?", (run_id,)).fetchone()
             if at <= time.time():
                 found.append(run_id)

@@ -8,7 +8,7 @@ from typing import Any
 from stargraph.checkpoint.codec import encode
 from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
 from stargraph.checkpoint.driver import Tail, judge_append
-from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.protocol import ENDED, Checkpoint
 from stargraph.errors import CheckpointConflictError, CheckpointError
 from support.broken_drivers.broken_driver import broken
 
@@ -123,7 +123,7 @@ class AllowsGaps(Judging):
     """Any later step is taken, whatever is missing before it."""
 
     def _judge(self, checkpoint: Checkpoint, tail: Tail | None, digest: str | None) -> str:
-        if tail is not None and checkpoint.step > tail.step + 1 and tail.status not in ("done", "cancelled"):
+        if tail is not None and checkpoint.step > tail.step + 1 and tail.status not in ENDED:
             return "append"
         return super()._judge(checkpoint, tail, digest)
 
@@ -172,7 +172,7 @@ class StatusFirst(Judging):
     """The status of the run is looked at before the stored step: a retry of the last step fails."""
 
     def _judge(self, checkpoint: Checkpoint, tail: Tail | None, digest: str | None) -> str:
-        if tail is not None and tail.status in ("done", "cancelled"):
+        if tail is not None and tail.status in ENDED:
             raise CheckpointError(
                 "the run has ended", reason="run-ended", run_id=checkpoint.run_id, step=checkpoint.step
             )
@@ -187,7 +187,7 @@ class EndedBeforeGap(Judging):
     """The end of the run is checked before gaps."""
 
     def _judge(self, checkpoint: Checkpoint, tail: Tail | None, digest: str | None) -> str:
-        if tail is not None and tail.status in ("done", "cancelled") and checkpoint.step > tail.step:
+        if tail is not None and tail.status in ENDED and checkpoint.step > tail.step:
             raise CheckpointError(
                 "the run has ended", reason="run-ended", run_id=checkpoint.run_id, step=checkpoint.step
             )

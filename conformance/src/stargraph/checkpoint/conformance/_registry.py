@@ -19,7 +19,7 @@ class Check:
     Attributes:
         id: `group.name`; stable.
         reason: what the contract says, in one line.
-        contract: the part of the contract that it proves.
+        contract: the ids of the sentences of docs/contract.md that it proves, with commas between them.
         usual_cause: what is usually wrong if it fails.
         body: what is run.
         version: goes up when the check becomes stricter.
@@ -48,6 +48,11 @@ class Check:
     def group(self) -> str:
         """The part of the id before the dot."""
         return self.id.partition(".")[0]
+
+    @property
+    def clauses(self) -> tuple[str, ...]:
+        """The ids of the sentences of docs/contract.md that it proves; none if it only measures."""
+        return () if self.advisory else tuple(self.contract.split(", "))
 
     @property
     def required(self) -> bool:

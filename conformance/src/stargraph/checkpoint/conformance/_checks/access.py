@@ -57,7 +57,7 @@ async def _filled(kit: Kit, location: str | None = None) -> Book:
     "by_url",
     "from_url opens the same store without I/O before bootstrap(), the scheme is registered, and an option that the "
     "driver does not know is refused.",
-    contract="registration: from_url, entry point",
+    contract="open.1, open.2",
     usual_cause="from_url connects, decodes the path unlike the constructor, or ignores a mistyped option.",
     capability="url",
 )
@@ -105,7 +105,7 @@ async def by_url(kit: Kit) -> None:
     "read_only",
     "A read-only handle reads everything, refuses every change, and never changes a byte; a store that is not there is "
     "not made.",
-    contract="read-only handles (decision 8)",
+    contract="open.3",
     usual_cause="bootstrap() makes or migrates the store all the same, or one of the methods that change it is left "
     "out.",
     capability="read-only",
@@ -165,7 +165,7 @@ def _keys(keys: str | None) -> Iterator[None]:
     "encrypted",
     "With keys nothing of the state, the updates, the calls and the questions is stored readable, in no file of the "
     "store; without the keys, or with others, it is refused.",
-    contract="Encrypting; docs/encryption.md",
+    contract="open.4",
     usual_cause="The record is encrypted, and a summary, an index, a journal or a temporary file holds the values.",
     needs=("corruption.altered_values",),
     capability="encryption",
@@ -246,7 +246,7 @@ async def _search_bytes(kit: Kit, location: str, steps: list[int]) -> int:
 @group.check(
     "older_format",
     "A store of an older format is migrated whole, or refused with StoreVersionError and left as it is.",
-    contract="bootstrap",
+    contract="bootstrap.4",
     usual_cause="The version is only compared with newer ones, the migration drops what it does not know, or a store "
     "of another format is made anew.",
     capability="older-format",
@@ -276,7 +276,7 @@ async def older_format(kit: Kit) -> None:
     "outage",
     "While a store cannot be reached, each call does what it should or raises StoreUnavailableError; none says that "
     "nothing is there, and none acknowledges what is lost. Afterwards the handle works.",
-    contract="write: StoreUnavailableError; bootstrap",
+    contract="bootstrap.9, bootstrap.10, write.5, write.12",
     usual_cause="An `except` around the call returns None or an empty list, a write is queued and acknowledged, or the "
     "handle keeps a dead connection.",
     version=2,
@@ -372,7 +372,7 @@ async def _exact(handle: Handle, checkpoint: Checkpoint, what: str) -> None:
     "damaged_files",
     "A store of which a file is damaged at its beginning is refused, or reads exactly; it is not taken for an empty "
     "one, nothing is written over it, and once the file is put back all is there.",
-    contract="bootstrap: nothing is lost; read_latest: what does not match is never returned",
+    contract="bootstrap.11, read.6",
     usual_cause="A header that cannot be read counts as that of a new store, which bootstrap() then makes.",
     needs=("list_runs.newest_first",),
 )

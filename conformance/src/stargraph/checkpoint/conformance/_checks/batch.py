@@ -18,8 +18,6 @@ from stargraph.errors import CheckpointConflictError, CheckpointError
 
 group: Final = Group("batch", needs=("steps.append_and_read",), capability="batch")
 
-_CONTRACT: Final = "BatchAppend"
-
 
 async def _prefix(handle: Handle, steps: list[Checkpoint], after: str) -> int:
     """Expect that the first steps of a run are stored and none of the later ones; return how many."""
@@ -49,7 +47,7 @@ async def _settled(handle: Handle, steps: list[Checkpoint]) -> tuple[int, list[C
 @group.check(
     "appends_all",
     "write_many appends all steps, from the start of a run or from where it stands.",
-    contract=_CONTRACT,
+    contract="write_many.1, write_many.2",
     usual_cause="Each step is judged by the tail before the batch, or it is taken for a list.",
     version=2,
 )
@@ -70,7 +68,7 @@ async def appends_all(kit: Kit) -> None:
 @group.check(
     "again_is_noop",
     "A batch that is stored already, or in part, can be written again.",
-    contract=f"{_CONTRACT}; write, rule 3",
+    contract="write_many.2, rule.3",
     usual_cause="A uniqueness error of the store comes out, or the stored part is not skipped.",
     needs=("batch.appends_all",),
 )
@@ -91,7 +89,7 @@ async def again_is_noop(kit: Kit) -> None:
 @group.check(
     "conflict_stores_nothing",
     "A batch that conflicts at its first step raises CheckpointConflictError and stores nothing.",
-    contract=f"{_CONTRACT}; write, rules 4 and 9",
+    contract="write_many.2, rule.4, rule.9",
     usual_cause="Rows that are there already are ignored (ON CONFLICT DO NOTHING), and the rest is stored after them.",
     needs=("batch.appends_all",),
 )
@@ -121,7 +119,7 @@ async def conflict_stores_nothing(kit: Kit) -> None:
     "conflict_in_the_middle",
     "A batch of which the first steps are stored already and the next one is another executor's raises "
     "CheckpointConflictError, and stores nothing more.",
-    contract=f"{_CONTRACT}; write, rule 4",
+    contract="write_many.2, rule.4",
     usual_cause="Only the first step of a batch is judged, or stored steps are skipped without comparing them.",
     needs=("batch.appends_all",),
 )
@@ -140,7 +138,7 @@ async def conflict_in_the_middle(kit: Kit) -> None:
 @group.check(
     "refusal_leaves_a_prefix",
     "A batch whose later step is refused leaves a prefix, and raises what write would have raised.",
-    contract=_CONTRACT,
+    contract="write_many.2, write_many.3",
     usual_cause="The steps are sent side by side, or checked only against the tail before the batch.",
     needs=("batch.appends_all",),
 )
@@ -160,7 +158,7 @@ async def refusal_leaves_a_prefix(kit: Kit) -> None:
     "invalid_batch_refused",
     'Steps that do not follow one another, or belong to two runs, are refused (reason "invalid-batch"); nothing is '
     "stored.",
-    contract=_CONTRACT,
+    contract="write_many.1",
     usual_cause="check_batch was not called.",
     needs=("batch.appends_all",),
 )
@@ -189,7 +187,7 @@ async def invalid_batch_refused(kit: Kit) -> None:
 @group.check(
     "cancelled",
     "A batch that is cancelled, at whichever await, leaves a prefix and a usable handle.",
-    contract=f"{_CONTRACT}; cancellation",
+    contract="write_many.3, capability.3",
     usual_cause="The steps are sent side by side, or the transaction stays open.",
     needs=("batch.appends_all", "batch.again_is_noop"),
     deadline=60,
@@ -213,7 +211,7 @@ async def cancelled(kit: Kit) -> None:
 @group.check(
     "readers_see_prefixes",
     "Whoever reads while a batch is written sees a prefix of it.",
-    contract=_CONTRACT,
+    contract="write_many.3",
     usual_cause="The latest step is published before the steps below it.",
     needs=("batch.appends_all",),
 )
@@ -239,7 +237,7 @@ async def readers_see_prefixes(kit: Kit) -> None:
     "killed",
     "A process that is killed inside write_many, between any two lines that change the store, leaves a prefix of the "
     "batch, and the batch can be written again.",
-    contract=_CONTRACT,
+    contract="write_many.3, capability.5",
     usual_cause="The latest step, or a summary of the whole batch, is stored before the steps below it.",
     needs=("batch.again_is_noop", "durability.other_process"),
     processes=True,
@@ -268,7 +266,7 @@ async def killed(kit: Kit) -> None:
 @group.check(
     "growing_steps",
     "Batches of a growing run, and single steps between them, read back exactly at each step.",
-    contract=f"{_CONTRACT}; values",
+    contract="write_many.2, value.1",
     usual_cause="Each step of a batch is stored as its difference from the step before the batch.",
     needs=("batch.again_is_noop", "growth.every_kind_of_change"),
 )

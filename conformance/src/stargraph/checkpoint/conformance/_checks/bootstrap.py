@@ -32,7 +32,7 @@ _CALLS: Final = {
 @group.check(
     "methods",
     "A driver has the five methods of the protocol, as coroutine functions that can be called as it says.",
-    contract="Checkpointer protocol",
+    contract="capability.1",
     usual_cause="A method is missing, is not `async def`, or takes other arguments than the protocol.",
 )
 async def methods(kit: Kit) -> None:
@@ -54,7 +54,7 @@ async def methods(kit: Kit) -> None:
 @group.check(
     "whole_capabilities",
     "A driver that has some of the methods of a capability has them all: who asks by `isinstance` must find it.",
-    contract="Capabilities: `isinstance` with the protocol tells",
+    contract="capability.1",
     usual_cause="A method is missing or has another name, so the engine and the command line take the capability for "
     "absent, and this kit leaves its checks out.",
     needs=("steps.append_and_read",),
@@ -77,7 +77,7 @@ async def whole_capabilities(kit: Kit) -> None:
 @group.check(
     "creates",
     "bootstrap() makes an empty store where there was none.",
-    contract="bootstrap",
+    contract="bootstrap.1, read.1",
     usual_cause="The store is made lazily, or an unknown run raises instead of giving None.",
     needs=("bootstrap.methods",),
 )
@@ -91,7 +91,7 @@ async def creates(kit: Kit) -> None:
 @group.check(
     "required_first",
     'Every method before bootstrap() raises CheckpointError(reason="not-bootstrapped").',
-    contract="bootstrap",
+    contract="bootstrap.5",
     usual_cause="The handle connects on first use, the target yields a handle that is bootstrapped already "
     "(`async with` bootstraps), or the store's own error about a missing table comes out.",
     needs=("bootstrap.methods",),
@@ -129,7 +129,7 @@ async def required_first(kit: Kit) -> None:
 @group.check(
     "twice",
     "bootstrap() is idempotent: a second call changes and loses nothing.",
-    contract="bootstrap",
+    contract="bootstrap.2",
     usual_cause="The tables are dropped or created without IF NOT EXISTS, or a cache is reset.",
     needs=("steps.append_and_read",),
 )
@@ -148,7 +148,7 @@ async def twice(kit: Kit) -> None:
 @group.check(
     "beside_calls",
     "bootstrap() of an open handle, beside calls of every kind that are in flight, disturbs none of them.",
-    contract="bootstrap",
+    contract="bootstrap.6",
     usual_cause="bootstrap() first takes back what the one before had set, or replaces the connection under a call.",
     needs=("bootstrap.twice",),
 )
@@ -178,7 +178,7 @@ async def beside_calls(kit: Kit) -> None:
 @group.check(
     "second_handle",
     "bootstrap() of another handle on the same store finds what is there.",
-    contract="bootstrap",
+    contract="bootstrap.2",
     usual_cause="The store is created anew by every handle, or what is stored lives in the handle.",
     needs=("steps.append_and_read",),
 )
@@ -195,7 +195,7 @@ async def second_handle(kit: Kit) -> None:
 @group.check(
     "eight_handles",
     "bootstrap() is safe when many handles call it at once on a store that does not exist yet.",
-    contract="bootstrap",
+    contract="bootstrap.2",
     usual_cause="It looks whether the tables are there and then creates them, without a lock or IF NOT EXISTS.",
     needs=("steps.append_and_read",),
 )
@@ -222,7 +222,7 @@ async def eight_handles(kit: Kit) -> None:
 @group.check(
     "four_processes",
     "bootstrap() is safe when many processes call it at once on a store that does not exist yet.",
-    contract="bootstrap",
+    contract="bootstrap.2",
     usual_cause="A lock inside the process guards the creation; other processes do not see it.",
     needs=("bootstrap.eight_handles",),
     processes=True,
@@ -242,7 +242,7 @@ async def four_processes(kit: Kit) -> None:
 @group.check(
     "newer_format_refused",
     "A store of a newer format is refused with StoreVersionError and not touched.",
-    contract="bootstrap",
+    contract="bootstrap.3",
     usual_cause="The version is not looked at, or is overwritten by the version of this software.",
     needs=("bootstrap.second_handle",),
     capability="newer-format",
@@ -279,7 +279,7 @@ async def newer_format_refused(kit: Kit) -> None:
 @group.check(
     "unclosed_exits_silently",
     "A handle that was never closed neither keeps the interpreter alive nor prints anything at exit.",
-    contract="cancellation and closing",
+    contract="capability.4",
     usual_cause="A worker thread that is not a daemon, or a connection whose finalizer complains.",
     needs=("durability.reopen",),
     processes=True,

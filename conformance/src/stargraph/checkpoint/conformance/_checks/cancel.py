@@ -18,8 +18,6 @@ from stargraph.errors import CheckpointConflictError
 
 group: Final = Group("cancel", needs=("steps.append_and_read",))
 
-_CONTRACT: Final = "cancellation"
-
 
 async def _each_point(
     operation: Callable[[int], Awaitable[object]], after: Callable[[int, str], Awaitable[None]]
@@ -39,7 +37,7 @@ async def _each_point(
     "write",
     "A write that is cancelled, at whichever await, is stored whole or not at all, raises CancelledError, and "
     "leaves the handle usable.",
-    contract=_CONTRACT,
+    contract="capability.3",
     usual_cause="CancelledError is swallowed, a transaction or lock stays open, or a write is made of two steps.",
     deadline=60,
 )
@@ -84,7 +82,7 @@ async def _again(handle: Handle, checkpoint: Checkpoint, what: str) -> None:
 @group.check(
     "outcome_is_settled",
     "After a cancelled write, another checkpoint for that step either wins for good or is refused.",
-    contract="write; cancellation",
+    contract="capability.3, write.12",
     usual_cause="The cancelled write goes on in the background and lands on top of what came after it.",
     deadline=60,
 )
@@ -117,7 +115,7 @@ async def outcome_is_settled(kit: Kit) -> None:
 @group.check(
     "reads",
     "A read or a listing that is cancelled, at whichever await, raises CancelledError and leaves the handle usable.",
-    contract=_CONTRACT,
+    contract="capability.3",
     usual_cause="A cursor or a connection is not given back.",
     deadline=60,
 )
@@ -143,7 +141,7 @@ async def reads(kit: Kit) -> None:
 @group.check(
     "bootstrap",
     "A bootstrap that is cancelled, at whichever await, can be called again.",
-    contract="bootstrap; cancellation",
+    contract="bootstrap.2, capability.3",
     usual_cause="The store is half made, or the handle is marked as ready too early or as busy for good.",
     deadline=60,
 )
@@ -175,7 +173,7 @@ async def bootstrap(kit: Kit) -> None:
 @group.check(
     "many",
     "Cancelling many calls of one handle does not disturb the others, and uses nothing up.",
-    contract=_CONTRACT,
+    contract="capability.3",
     usual_cause="A connection or a slot of a pool leaks with every cancelled call, until none is left.",
 )
 async def many(kit: Kit) -> None:

@@ -43,7 +43,7 @@ async def _written(handle: Handle, book: Book, *runs: list[Checkpoint]) -> None:
     "wrong_clock",
     "A process whose clock is more than a year ahead or behind reads and writes the same runs as everybody: nothing "
     "expires, and nobody wins or loses by the time.",
-    contract="read_latest: never by a clock; write, rules 3 to 9",
+    contract="read.4, log.6",
     usual_cause="Rows have an expiry date, a lock or a lease goes by the wall clock, a cache is valid until a time of "
     "day, or a column says when the row was stored and something is chosen or ordered by it.",
     needs=("durability.other_process",),
@@ -94,7 +94,7 @@ async def wrong_clock(kit: Kit) -> None:
     "wrong_clock_prunes",
     "prune goes by the times of the checkpoints and the instant that it is given, whatever its process's clock says; "
     "a deletion holds for good.",
-    contract="RunDeletion",
+    contract="prune.1, delete_run.1",
     usual_cause="older_than is turned into an age, or the time at which a row was stored is compared; a tombstone "
     "expires.",
     needs=("deletion.prune_matches", "deletion.stays_deleted", "durability.other_process"),
@@ -131,7 +131,7 @@ async def wrong_clock_prunes(kit: Kit) -> None:
     "other_zones",
     "A process in a time zone whose clocks are put back, and in the locale C, lists, finds and reads the same runs, "
     "to the microsecond and to the letter.",
-    contract="list_runs: compared as instants; Values: instants are kept in UTC, to the microsecond",
+    contract="list.2, value.10, value.4",
     usual_cause="Times are stored or compared as local time, which comes twice an autumn; the zone of the process is "
     "taken for that of the store; or a file is opened as text without an encoding.",
     version=2,
@@ -166,7 +166,7 @@ async def other_zones(kit: Kit) -> None:
     "microseconds_and_ids",
     "Runs whose starts differ by a microsecond are in the order of their starts in lists and in pages, even if their "
     "ids are in the other order.",
-    contract="list_runs; RunSearch",
+    contract="list.1, search.1",
     usual_cause="The start is kept in milliseconds, or the cursor is, and then the ids decide.",
 )
 async def microseconds_and_ids(kit: Kit) -> None:

@@ -18,13 +18,11 @@ from stargraph.errors import CheckpointError
 
 group: Final = Group("closing", needs=("steps.append_and_read",), capability="closing")
 
-_CONTRACT: Final = "Closing"
-
 
 @group.check(
     "context_manager",
     "`async with` bootstraps on entry, gives the handle, and closes on exit, also after an exception.",
-    contract=_CONTRACT,
+    contract="close.1, close.4",
     usual_cause="__aenter__ gives None or does not bootstrap, or __aexit__ swallows the exception.",
     needs=("closing.refuses_after",),
 )
@@ -53,7 +51,7 @@ class _Passing(Exception):
 @group.check(
     "idempotent",
     "close() can be called twice, and by many tasks at once.",
-    contract=_CONTRACT,
+    contract="close.2",
     usual_cause="A connection is closed a second time.",
 )
 async def idempotent(kit: Kit) -> None:
@@ -66,7 +64,7 @@ async def idempotent(kit: Kit) -> None:
 @group.check(
     "before_bootstrap",
     "close() before bootstrap() does nothing: other calls are refused as before, and bootstrap() opens the handle.",
-    contract=f"{_CONTRACT}; bootstrap",
+    contract="bootstrap.5, close.2",
     usual_cause="close() uses a connection that is not there yet, or marks the handle as closed for good.",
 )
 async def before_bootstrap(kit: Kit) -> None:
@@ -102,7 +100,7 @@ async def before_bootstrap(kit: Kit) -> None:
 @group.check(
     "refuses_after",
     'After close() every method raises CheckpointError(reason="closed").',
-    contract=_CONTRACT,
+    contract="close.4",
     usual_cause="The library's own error comes out, or the handle connects again by itself.",
 )
 async def refuses_after(kit: Kit) -> None:
@@ -154,7 +152,7 @@ def optional_calls(kit: Kit, handle: Handle, steps: list[Checkpoint]) -> dict[st
     "every_call_in_flight",
     "close() beside calls of every kind in flight: each ends as if it had come before or after, and none hangs; what "
     "was acknowledged is there, in every read.",
-    contract=_CONTRACT,
+    contract="close.3",
     usual_cause="Reads fail with the library's own error, a batch is cut in its middle, or an iteration that was begun "
     "waits for ever.",
     needs=("closing.with_calls_in_flight",),
@@ -229,7 +227,7 @@ async def _written(kit: Kit, handle: Handle, run: list[Checkpoint]) -> int:
 @group.check(
     "others_stay_open",
     "Closing a handle closes no other one on the same store, whatever the two share.",
-    contract=f"{_CONTRACT}: releases what the handle holds",
+    contract="close.1",
     usual_cause="Handles share a pool, and the first one that closes takes it away from the others.",
     needs=("closing.refuses_after",),
 )
@@ -252,7 +250,7 @@ async def others_stay_open(kit: Kit) -> None:
 @group.check(
     "reopens",
     "bootstrap() opens a closed handle again, with all that was stored.",
-    contract=_CONTRACT,
+    contract="close.4",
     usual_cause="A flag of the first bootstrap() is still set, or an executor that was shut down is used again.",
     needs=("closing.refuses_after",),
 )
@@ -272,7 +270,7 @@ async def reopens(kit: Kit) -> None:
 @group.check(
     "with_calls_in_flight",
     "close() beside writes in flight: each is acknowledged and stored, or refused; none hangs.",
-    contract=_CONTRACT,
+    contract="close.3",
     usual_cause="The connection is closed under a running call, or a queue is dropped with what it holds.",
     needs=("closing.refuses_after", "closing.reopens"),
 )

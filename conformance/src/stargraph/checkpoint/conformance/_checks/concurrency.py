@@ -25,7 +25,7 @@ _ONE_WINNER: Final = "write, rule 4: fencing"
 @group.check(
     "many_tasks",
     "80 tasks on one handle write and read their runs side by side; nothing is lost or mixed up.",
-    contract="Checkpointer protocol",
+    contract="capability.6",
     usual_cause="One cursor or one transaction is shared by calls that overlap.",
 )
 async def many_tasks(kit: Kit) -> None:
@@ -49,7 +49,7 @@ async def many_tasks(kit: Kit) -> None:
 @group.check(
     "identical_retries",
     "Many tasks that write the very same checkpoint at once all succeed.",
-    contract="write, rule 3",
+    contract="rule.3, write.5",
     usual_cause="The uniqueness error of an insert is taken for a conflict; the stored digest is not compared.",
     needs=("steps.rewrite_is_noop",),
 )
@@ -68,7 +68,7 @@ async def identical_retries(kit: Kit) -> None:
     "one_winner_one_handle",
     "Of 80 tasks that write different checkpoints for one step on one handle, exactly one is acknowledged, and "
     "it is the one that is stored.",
-    contract=_ONE_WINNER,
+    contract="log.6, rule.4",
     usual_cause="Check, then write: an await lies between the look and the insert.",
 )
 async def one_winner_one_handle(kit: Kit) -> None:
@@ -79,7 +79,7 @@ async def one_winner_one_handle(kit: Kit) -> None:
     "one_winner_many_handles",
     "Of 40 tasks on 8 handles that write different checkpoints for one step, exactly one is acknowledged, and "
     "it is the one that is stored.",
-    contract=_ONE_WINNER,
+    contract="log.6, rule.4",
     usual_cause="The lock belongs to the handle and not to the store.",
     needs=("concurrency.one_winner_one_handle",),
 )
@@ -126,7 +126,7 @@ def _twin(plain: Checkpoint, before: Checkpoint | None, number: int) -> Checkpoi
     "one_winner_many_processes",
     "Of 4 processes that race to append the steps of one run, each step is acknowledged to exactly one, and "
     "its checkpoint is the one that is stored.",
-    contract=_ONE_WINNER,
+    contract="log.6, rule.4",
     usual_cause="Check, then write, guarded by a lock that other processes do not see: an update is lost.",
     version=2,
     needs=("concurrency.one_winner_many_handles", "durability.other_process"),
@@ -161,7 +161,7 @@ async def one_winner_many_processes(kit: Kit) -> None:
 @group.check(
     "linearizable",
     "Seeded random calls of many tasks on many handles look as if they had happened one after the other.",
-    contract="write; read_latest; read_at_step: fencing and read-your-writes",
+    contract="capability.6, read.5",
     usual_cause="A cache is filled before the write is acknowledged, or a reader's snapshot is too old.",
     version=2,
     needs=("concurrency.one_winner_many_handles",),
@@ -243,7 +243,7 @@ async def _write_next(handle: Handle, number: int, turn: int, calls: list[Call],
     "neighbours_of_a_refusal",
     "Of writes that are made at once, some of which are refused or cancelled, each reports its own outcome: the "
     "good ones are stored, and the refused ones are not.",
-    contract="write; cancellation",
+    contract="write.4, capability.3",
     usual_cause="Writes that share a commit share its outcome too: one that is refused takes the others with it, or "
     "one that is cancelled or refused is acknowledged, or dropped, with the rest.",
     needs=("concurrency.many_tasks", "steps.usable_after_refusal"),

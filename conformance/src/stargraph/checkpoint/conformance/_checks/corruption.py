@@ -16,7 +16,6 @@ from stargraph.errors import CheckpointCorruptedError, StoreVersionError
 
 group: Final = Group("corruption", needs=("durability.reopen",), capability="stored-bytes")
 
-_CONTRACT: Final = "Checkpoint: reads verify digest, run_id and step"
 _USUAL: Final = (
     "What is stored is parsed and returned without comparing the digest: use codec.decode or model_validate."
 )
@@ -86,7 +85,7 @@ async def _stored(kit: Kit, *runs: list[Checkpoint]) -> None:
     "flipped_bytes",
     "A record with a changed byte, wherever it is, is refused with CheckpointCorruptedError, or reads back as it was "
     "written if the byte says nothing.",
-    contract=_CONTRACT,
+    contract="read.6",
     usual_cause=_USUAL,
     version=2,
 )
@@ -107,7 +106,7 @@ async def flipped_bytes(kit: Kit) -> None:
 @group.check(
     "altered_values",
     "A record that still parses, with another value in it, is refused with CheckpointCorruptedError.",
-    contract=_CONTRACT,
+    contract="read.6",
     usual_cause=_USUAL,
 )
 async def altered_values(kit: Kit) -> None:
@@ -135,7 +134,7 @@ def _rewritings() -> Iterator[tuple[bytes, bytes]]:
 @group.check(
     "truncated",
     "A record that is cut off, or empty, is refused with CheckpointCorruptedError.",
-    contract=_CONTRACT,
+    contract="read.6",
     usual_cause="The parser's own error comes out, or an empty record counts as absent.",
 )
 async def truncated(kit: Kit) -> None:
@@ -148,7 +147,7 @@ async def truncated(kit: Kit) -> None:
 @group.check(
     "swapped",
     "A whole record in the place of another one, of another run or step, is refused with CheckpointCorruptedError.",
-    contract=_CONTRACT,
+    contract="read.6",
     usual_cause="Only the digest is compared; run_id and step of the record are not compared with what was asked for.",
 )
 async def swapped(kit: Kit) -> None:
@@ -169,7 +168,7 @@ async def swapped(kit: Kit) -> None:
     "spoilt_neighbours",
     "Where a record is changed, every step that is decoded from it is refused with CheckpointCorruptedError too, or "
     "reads back exactly where it is not.",
-    contract=f"{_CONTRACT}; write: a record that another one is decoded from outlives it",
+    contract="read.6, write.10",
     usual_cause="Each stored record has a checksum of its own, and what is decoded from several is not compared with "
     "the digest of its step.",
     needs=("growth.every_kind_of_change", "corruption.swapped"),
@@ -206,7 +205,7 @@ async def spoilt_neighbours(kit: Kit) -> None:
     "lost_step",
     "A step that was written and that no prune removed never reads as absent: read_at_step and history refuse it "
     '(reason "missing-step") if its record is gone.',
-    contract="read_at_step; RunHistory: a pruned step is left out",
+    contract="read.2, read.3, history.2",
     usual_cause="What is not found is None: nothing remembers up to where a prune went.",
     capability="lost-step",
 )

@@ -79,7 +79,7 @@ async def _still_there(handle: Handle, run_id: str, acked: dict[int, str], what:
 @group.check(
     "kill9_acked_survive",
     "Every step that was acknowledged before a process was killed (SIGKILL) is there, and whole.",
-    contract="write: atomic and durable",
+    contract="write.2, capability.5",
     usual_cause="write() returns before the record has left the process: a buffer, a queue, a background task.",
     processes=True,
     deadline=60,
@@ -99,7 +99,7 @@ async def kill9_acked_survive(kit: Kit) -> None:
 @group.check(
     "kill9_leaves_no_half",
     "A process that is killed at any moment leaves no half record and no gap, and the run goes on from there.",
-    contract="write: atomic",
+    contract="rule.10, capability.5",
     usual_cause="A record is written in place in several steps, and a reader finds the first ones.",
     version=2,
     processes=True,
@@ -131,7 +131,7 @@ async def kill9_leaves_no_half(kit: Kit) -> None:
 @group.check(
     "killed_neighbour",
     "A process that is killed with its handle open hinders nobody else: neither open handles nor new ones.",
-    contract="write; bootstrap",
+    contract="capability.5",
     usual_cause="A lock file, or a lock in the store, that outlives its owner.",
     processes=True,
     deadline=60,
@@ -155,7 +155,7 @@ async def killed_neighbour(kit: Kit) -> None:
     "killed_in_bootstrap",
     "A process that is killed inside bootstrap(), between any two lines that change the store, leaves one that "
     "bootstrap() makes ready.",
-    contract="bootstrap: atomic",
+    contract="bootstrap.2, capability.5",
     usual_cause="The store is made in several steps, and the first one's trace counts as a finished store.",
     needs=("bootstrap.second_handle",),
     processes=True,
@@ -181,7 +181,7 @@ async def killed_in_bootstrap(kit: Kit) -> None:
     "killed_in_write",
     "A process that is killed inside write(), between any two lines that change the store, leaves the whole step or "
     "none of it, and the run goes on from there.",
-    contract="write: atomic",
+    contract="rule.10, capability.5",
     usual_cause="A step is stored in several parts, such as a header and a body or a record and an index, and a reader "
     "takes the first part for the whole.",
     processes=True,
@@ -205,7 +205,7 @@ async def killed_in_write(kit: Kit) -> None:
     "killed_in_large_write",
     "A process that is killed inside a write of 3 MB, between any two lines that change the store, leaves the whole "
     "step or none of it, and the run goes on from there.",
-    contract="write: atomic",
+    contract="rule.10, capability.5",
     usual_cause="A large record is stored in chunks, or in a file beside the store, and not in one transaction with "
     "what refers to it.",
     needs=("crash.killed_in_write",),
@@ -251,7 +251,7 @@ async def _goes_on(kit: Kit, run_id: str, steps: list[Checkpoint], played: Playe
     "torn_write",
     "A process that dies inside a write to a file, with the first bytes of it on disk, leaves the whole step or none "
     "of it, and the run goes on from there.",
-    contract="write: atomic",
+    contract="rule.10, capability.5",
     usual_cause="Records are appended to a file, and whoever opens it takes a torn one at its end for a whole one, or "
     "writes the next one behind it.",
     processes=True,
@@ -284,7 +284,7 @@ async def torn_write(kit: Kit) -> None:
     "no_room",
     "A write that finds no room in a file raises StoreUnavailableError; the handle stays usable, and once there is "
     "room again the same write succeeds.",
-    contract="write: StoreUnavailableError, rule 3",
+    contract="write.5, bootstrap.9",
     usual_cause="The system's own error (OSError) comes out, it is swallowed, or what was written of the record stays.",
     processes=True,
     deadline=60,

@@ -28,7 +28,6 @@ from stargraph.errors import CheckpointError
 
 group: Final = Group("deletion", needs=("steps.append_and_read",), capability="deletion")
 
-_CONTRACT: Final = "RunDeletion"
 _LATER: Final = NOON + timedelta(days=365)
 _FAILED: Final[tuple[Status, ...]] = ("failed",)
 
@@ -53,7 +52,7 @@ async def _there(handle: Handle, steps: list[Checkpoint], after: str) -> set[int
 @group.check(
     "delete_run",
     "delete_run removes one run, says whether it was there, and touches no other run.",
-    contract=_CONTRACT,
+    contract="delete_run.1, delete_run.2",
     usual_cause="Only the latest step or only the index goes, or runs with the same prefix go too.",
 )
 async def delete_run(kit: Kit) -> None:
@@ -79,7 +78,7 @@ async def delete_run(kit: Kit) -> None:
 @group.check(
     "stays_deleted",
     'A deleted run takes no further checkpoint, from no handle: reason "run-deleted".',
-    contract=f"{_CONTRACT}; write, rule 2: a slot is never free again",
+    contract="rule.2, write.8, write.9",
     usual_cause="The rows are removed and nothing remembers the run, so an executor that lives on starts it anew.",
 )
 async def stays_deleted(kit: Kit) -> None:
@@ -102,7 +101,7 @@ async def stays_deleted(kit: Kit) -> None:
 @group.check(
     "prune_keeps_last",
     "prune keeps the last n checkpoints whole, and reports what is gone.",
-    contract=_CONTRACT,
+    contract="prune.1",
     usual_cause="An off-by-one in the step to cut at, or a count that is not that of the removed rows.",
 )
 async def prune_keeps_last(kit: Kit) -> None:
@@ -129,7 +128,7 @@ def _agrees(report: PruneReport, gone: list[int], after: str, *, dry_run: bool =
 @group.check(
     "prune_one_run",
     "prune(run_id=…) touches that run alone, and only if the rest of the rule fits it too.",
-    contract=_CONTRACT,
+    contract="prune.3",
     usual_cause="The run id is one more reason to prune instead of one more condition, or is matched by its beginning.",
 )
 async def prune_one_run(kit: Kit) -> None:
@@ -157,7 +156,7 @@ async def prune_one_run(kit: Kit) -> None:
 @group.check(
     "prune_frees",
     "prune removes something of a long run that is done.",
-    contract=_CONTRACT,
+    contract="prune.1",
     usual_cause="The condition never holds, such as a status that is compared with a list.",
 )
 async def prune_frees(kit: Kit) -> None:
@@ -172,7 +171,7 @@ async def prune_frees(kit: Kit) -> None:
 @group.check(
     "prune_matches",
     "prune touches only runs with the given statuses whose last step is older.",
-    contract=_CONTRACT,
+    contract="prune.1, prune.2",
     usual_cause="The start of the run is compared instead of its last step, or the status of any step.",
     needs=("deletion.prune_frees",),
 )
@@ -210,7 +209,7 @@ async def prune_matches(kit: Kit) -> None:
 @group.check(
     "prune_defaults",
     "prune(older_than=…) alone keeps the last step of each run that has ended, and touches no other run.",
-    contract="RunDeletion: the protocol's own defaults",
+    contract="prune.1",
     usual_cause="The defaults were not taken over: runs that failed or are paused are pruned too, or whole runs go.",
     needs=("deletion.prune_matches",),
 )
@@ -231,7 +230,7 @@ async def prune_defaults(kit: Kit) -> None:
 @group.check(
     "prune_keeps_what_is_needed",
     "A checkpoint that a run needs to go on is kept, whatever keep_last says: those that its frontier names.",
-    contract=_CONTRACT,
+    contract="prune.1",
     usual_cause="Only step numbers are compared; the frontier of the latest checkpoint is not read.",
     needs=("deletion.prune_keeps_last",),
     version=2,
@@ -268,7 +267,7 @@ async def prune_keeps_what_is_needed(kit: Kit) -> None:
 @group.check(
     "lost_step",
     'A lost step of a pruned run is refused (reason "missing-step"); the steps that the prune removed read as absent.',
-    contract=f"{_CONTRACT}; read_at_step; RunHistory: a pruned step is left out",
+    contract="read.3, history.2",
     usual_cause="Once a run was pruned, every gap in it counts as pruned.",
     needs=("corruption.lost_step", "deletion.prune_frees"),
     capability="lost-step",
@@ -289,7 +288,7 @@ async def lost_step(kit: Kit) -> None:
 @group.check(
     "prune_dry_run",
     "prune(dry_run=True) removes nothing and reports what would go.",
-    contract=_CONTRACT,
+    contract="prune.5",
     usual_cause="The argument is ignored, or the count is made another way than the removal.",
     needs=("deletion.prune_keeps_last",),
 )
@@ -310,7 +309,7 @@ async def prune_dry_run(kit: Kit) -> None:
 @group.check(
     "pruned_run_goes_on",
     'A pruned run takes its next step; a step below what is left is refused (reason "pruned"); it can be deleted.',
-    contract=f"{_CONTRACT}; write, rule 6",
+    contract="rule.6, write.9, delete_run.2",
     usual_cause="The next step is counted from the number of rows, or a pruned slot is free again.",
     needs=("deletion.prune_keeps_last",),
     version=2,
@@ -342,7 +341,7 @@ async def pruned_run_goes_on(kit: Kit) -> None:
 @group.check(
     "keep_last_zero_removes",
     "prune(keep_last=0) removes the run for good, as delete_run does.",
-    contract=_CONTRACT,
+    contract="prune.2",
     usual_cause="A slice with -0 keeps everything, or the run starts anew afterwards.",
     needs=("deletion.stays_deleted", "deletion.prune_frees"),
 )
@@ -361,7 +360,7 @@ async def keep_last_zero_removes(kit: Kit) -> None:
 @group.check(
     "bad_arguments_refused",
     "A naive older_than and a negative keep_last are refused with a ValueError; nothing is removed.",
-    contract=_CONTRACT,
+    contract="prune.4",
     usual_cause="The arguments go to the store unchecked.",
 )
 async def bad_arguments_refused(kit: Kit) -> None:
@@ -380,7 +379,7 @@ async def bad_arguments_refused(kit: Kit) -> None:
     "killed",
     "A process that is killed inside delete_run or prune, between any two lines that change the store, leaves runs "
     "that are whole or gone, with all the steps that were to stay; the same call then finishes the work.",
-    contract=f"{_CONTRACT}; write, rule 2",
+    contract="rule.2, capability.5",
     usual_cause="The rows go before the tombstone or the new floor is stored, or the newest steps go first.",
     needs=("deletion.stays_deleted", "deletion.pruned_run_goes_on", "durability.other_process"),
     processes=True,
@@ -446,7 +445,7 @@ async def _pruned_or_not(handle: Handle, steps: list[Checkpoint], what: str) -> 
 @group.check(
     "kept_steps_read_back",
     "Whatever prune has removed, the steps that are left of a growing run read back exactly, and the run goes on.",
-    contract=f"{_CONTRACT}; write: a record that another one is decoded from outlives it",
+    contract="write.10",
     usual_cause="A step is stored as its difference from an earlier one, and prune removes that one.",
     needs=("deletion.prune_keeps_last", "growth.every_kind_of_change"),
 )
@@ -477,7 +476,7 @@ async def kept_steps_read_back(kit: Kit) -> None:
 @group.check(
     "twins_stay",
     "A run that has the same content as another one, or was forked from it, reads back exactly after that one is gone.",
-    contract=f"{_CONTRACT}; write: a record that another one is decoded from outlives it",
+    contract="write.10",
     usual_cause="What two runs have in common is stored once, and goes with the first of them.",
     needs=("deletion.delete_run", "deletion.prune_matches", "growth.every_kind_of_change"),
 )

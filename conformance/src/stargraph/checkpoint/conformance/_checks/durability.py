@@ -16,7 +16,7 @@ group: Final = Group("durability", needs=("steps.append_and_read",))
 @group.check(
     "other_handle",
     "Another open handle sees every write that returned before its read began.",
-    contract="read_latest",
+    contract="read.5",
     usual_cause="A cache of the handle, or a transaction that stays open and with it an old snapshot.",
 )
 async def other_handle(kit: Kit) -> None:
@@ -34,7 +34,7 @@ async def other_handle(kit: Kit) -> None:
 @group.check(
     "reopen",
     "What was acknowledged is there after every handle was closed.",
-    contract="write: durable",
+    contract="write.2",
     usual_cause="The store lives in the handle, or is written when it is closed.",
 )
 async def reopen(kit: Kit) -> None:
@@ -56,7 +56,7 @@ async def reopen(kit: Kit) -> None:
 @group.check(
     "other_process",
     "Another process sees every write that returned, while the first one's handle is open; and the other way round.",
-    contract="write; read_latest",
+    contract="read.5",
     usual_cause="What is stored lives in the process, or is held back until the handle is closed.",
     needs=("durability.reopen",),
     processes=True,

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 group: Final = Group("engine", needs=("bootstrap.creates",))
 
 T = TypeVar("T")
-_CONTRACT: Final = "the engine on the contract"
 
 
 async def _done(call: Awaitable[T], what: str) -> T:
@@ -54,7 +53,7 @@ def _same_events(wanted: list[str], got: list[str], what: str) -> None:
 @group.check(
     "runs_to_the_end",
     "The engine runs a graph of three nodes: four checkpoints, the last of them done.",
-    contract=_CONTRACT,
+    contract="log.2, write.1",
     usual_cause="A method does what the kit's own records need, and not what the engine's need.",
 )
 async def runs_to_the_end(kit: Kit) -> None:
@@ -74,7 +73,7 @@ async def runs_to_the_end(kit: Kit) -> None:
 @group.check(
     "resumes_elsewhere",
     "A run that waits for an answer is answered and resumed through another handle, by another load of the graph.",
-    contract=_CONTRACT,
+    contract="log.16, read.5",
     usual_cause="Open questions or the frontier do not come back as they were written.",
 )
 async def resumes_elsewhere(kit: Kit) -> None:
@@ -102,7 +101,7 @@ async def resumes_elsewhere(kit: Kit) -> None:
 @group.check(
     "missing_run",
     "Resuming a run that is not there raises CheckpointNotFoundError and makes none.",
-    contract=_CONTRACT,
+    contract="read.1",
     usual_cause="read_latest raises something of its own for an unknown run, or gives the next one in key order.",
 )
 async def missing_run(kit: Kit) -> None:
@@ -125,7 +124,7 @@ async def missing_run(kit: Kit) -> None:
 @group.check(
     "graph_hash_mismatch",
     "Resuming with another graph raises HashMismatchError with both hashes, and writes nothing.",
-    contract=_CONTRACT,
+    contract="log.16",
     usual_cause="graph_hash or definition is not stored with every checkpoint.",
 )
 async def graph_hash_mismatch(kit: Kit) -> None:
@@ -138,7 +137,7 @@ async def graph_hash_mismatch(kit: Kit) -> None:
 @group.check(
     "runtime_hash_mismatch",
     "Resuming with other code of the nodes raises HashMismatchError with both hashes, and writes nothing.",
-    contract=_CONTRACT,
+    contract="log.16",
     usual_cause="runtime_hash or definition is not stored with every checkpoint.",
 )
 async def runtime_hash_mismatch(kit: Kit) -> None:
@@ -184,7 +183,7 @@ async def _mismatch(handle: Handle, graph: Graph, reason: str, stored: str, load
 @group.check(
     "takeover",
     "A resume takes a run over from an executor that is alive; that one is fenced at its next write.",
-    contract=_CONTRACT,
+    contract="log.6, rule.4",
     usual_cause="The handle of the first executor remembers the tail and does not look at the store again.",
     deadline=15,
 )
@@ -227,7 +226,7 @@ async def takeover(kit: Kit) -> None:
 @group.check(
     "killed_and_resumed",
     "A process that is killed inside a node loses that node's work alone: another process resumes the run.",
-    contract=_CONTRACT,
+    contract="log.3, write.2",
     usual_cause="The checkpoint of a completed node was not durable when the next node began.",
     needs=("durability.other_process",),
     processes=True,

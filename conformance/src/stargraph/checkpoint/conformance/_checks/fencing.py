@@ -20,13 +20,11 @@ from stargraph.errors import CheckpointConflictError, StoreUnavailableError
 
 group: Final = Group("fencing", needs=("steps.conflict_keeps_stored", "durability.other_handle"))
 
-_CONTRACT: Final = "write, rules 4 and 9: fencing"
-
 
 @group.check(
     "stale_handle",
     "After another handle took a run over, the first one's next write is refused as a conflict.",
-    contract=_CONTRACT,
+    contract="log.6, rule.4, write.12",
     usual_cause="The handle remembers the tail of its runs and does not look at the store again.",
 )
 async def stale_handle(kit: Kit) -> None:
@@ -46,7 +44,7 @@ async def stale_handle(kit: Kit) -> None:
 @group.check(
     "stale_successor",
     "A step that follows a lost one is refused as well, where its number fits but its predecessor does not.",
-    contract=_CONTRACT,
+    contract="log.6, rule.9",
     usual_cause="The handle's cached tail, or the step number alone, decides.",
     needs=("steps.wrong_predecessor",),
 )
@@ -67,7 +65,7 @@ async def stale_successor(kit: Kit) -> None:
 @group.check(
     "later_clock_does_not_win",
     "Who comes first wins, even where the other one's clock is ahead.",
-    contract=_CONTRACT,
+    contract="rule.4, read.4",
     usual_cause="The newer timestamp wins, as in a last-writer-wins store.",
 )
 async def later_clock_does_not_win(kit: Kit) -> None:
@@ -87,7 +85,7 @@ async def later_clock_does_not_win(kit: Kit) -> None:
     "stopped_executor",
     "An executor that is frozen while another takes its run over is refused when it wakes up; nothing that it "
     "writes then is visible.",
-    contract=_CONTRACT,
+    contract="log.6, write.12",
     usual_cause="A lease or a lock by time, or a cached tail in the frozen process.",
     needs=("fencing.stale_handle", "durability.other_process"),
     processes=True,
@@ -132,7 +130,7 @@ async def stopped_executor(kit: Kit) -> None:
     "forked_process",
     "A process that was forked from one with an open handle cannot disturb it: in the fork each call works, or raises "
     "StoreUnavailableError, and none hangs; the first process goes on.",
-    contract="bootstrap: a handle belongs to the process that opened it",
+    contract="bootstrap.7, bootstrap.8",
     usual_cause="The fork shares a connection, a lock or a file offset with the first process, or waits for a thread "
     "that it does not have.",
     needs=("durability.other_process",),
@@ -164,7 +162,7 @@ async def forked_process(kit: Kit) -> None:
     "frozen_in_write",
     "An executor that is frozen inside write(), between any two lines that change the store, and overtaken: of the "
     "two writes exactly one is acknowledged, and it is the one that is stored.",
-    contract=_CONTRACT,
+    contract="log.6, rule.10",
     usual_cause="The step is looked for and then written without a condition, or a lock is taken from an owner that "
     "seems to be dead and only sleeps.",
     needs=("fencing.stopped_executor",),

@@ -34,8 +34,6 @@ group: Final = Group(
     ),
 )
 
-_CONTRACT: Final = "values; read_latest, read_at_step"
-
 
 async def read_back(handle: Handle, steps: Sequence[Checkpoint], when: str) -> None:
     """Expect steps of a run, each exactly as it was written, in the order in which they are given."""
@@ -47,7 +45,7 @@ async def read_back(handle: Handle, steps: Sequence[Checkpoint], when: str) -> N
 @group.check(
     "every_kind_of_change",
     "A run in which every kind of value changes in every way, step by step, reads back exactly at each step.",
-    contract=_CONTRACT,
+    contract="value.1",
     usual_cause="A step is stored as its difference from the one before, and the difference is blind to something: a "
     "field that went away, the order of keys, 1 and 1.0 and True, an item in the middle of a list.",
 )
@@ -65,7 +63,7 @@ async def every_kind_of_change(kit: Kit) -> None:
 @group.check(
     "three_hundred_steps",
     "A run of 300 growing steps reads back exactly at each step and as the latest, on the same handle and on new ones.",
-    contract=_CONTRACT,
+    contract="value.1",
     usual_cause="A chain of differences without an end: too deep to decode, or wrong where a new one begins.",
     needs=("growth.every_kind_of_change",),
     quick=False,
@@ -91,7 +89,7 @@ async def three_hundred_steps(kit: Kit) -> None:
 @group.check(
     "interleaved_runs",
     "Runs whose steps are alike are written side by side on one handle; each reads back exactly.",
-    contract=_CONTRACT,
+    contract="value.1",
     usual_cause="What the handle remembers of a run is kept by the number of the step, or for the last run alone.",
     needs=("growth.every_kind_of_change",),
 )
@@ -117,7 +115,7 @@ async def _write(handle: Handle, steps: Sequence[Checkpoint]) -> None:
 @group.check(
     "by_turns",
     "Handles that append to one run by turns, with lost races in between, leave a run that reads back exactly.",
-    contract=f"{_CONTRACT}; write, rules 4 and 9",
+    contract="value.1, rule.4, rule.9",
     usual_cause="A step is stored as its difference from what this handle wrote last, or tried to write, and not from "
     "the step before it.",
     needs=("growth.every_kind_of_change", "steps.usable_after_refusal", "fencing.stale_handle"),

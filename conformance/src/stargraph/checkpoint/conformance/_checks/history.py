@@ -13,13 +13,11 @@ from stargraph.checkpoint.conformance._runs import chain, follow
 
 group: Final = Group("history", needs=("steps.append_and_read",), capability="history")
 
-_CONTRACT: Final = "RunHistory"
-
 
 @group.check(
     "in_order",
     "history yields every step of one run, by number, and nothing of other runs.",
-    contract=_CONTRACT,
+    contract="history.1",
     usual_cause="The order is that of text or of insertion, or a page size cuts it off.",
     version=2,
     needs=("growth.every_kind_of_change",),
@@ -36,7 +34,7 @@ async def in_order(kit: Kit) -> None:
 @group.check(
     "newest_first",
     "history(newest_first=True) yields the highest step first.",
-    contract=_CONTRACT,
+    contract="history.1",
     usual_cause="The argument is ignored, or the steps are compared as text.",
     version=2,
     needs=("growth.every_kind_of_change",),
@@ -55,7 +53,7 @@ async def newest_first(kit: Kit) -> None:
 @group.check(
     "range",
     "from_step and to_step are both included; 0 is a step like any other.",
-    contract=_CONTRACT,
+    contract="history.1",
     usual_cause="A half-open range, `if to_step:` where `is not None` is meant, or a bound that the store's integers "
     "cannot hold.",
     version=2,
@@ -93,7 +91,7 @@ async def step_range(kit: Kit) -> None:
 @group.check(
     "unknown_is_empty",
     "history of an unknown run yields nothing.",
-    contract=_CONTRACT,
+    contract="history.3",
     usual_cause="A lookup that raises for an unknown run.",
 )
 async def unknown_is_empty(kit: Kit) -> None:
@@ -106,7 +104,7 @@ async def unknown_is_empty(kit: Kit) -> None:
 @group.check(
     "interleaved",
     "Iterations that overlap, and calls between their items, do not disturb one another.",
-    contract=_CONTRACT,
+    contract="capability.6, history.1",
     usual_cause="One cursor is shared by everything that the handle does.",
 )
 async def interleaved(kit: Kit) -> None:
@@ -128,7 +126,7 @@ async def interleaved(kit: Kit) -> None:
 @group.check(
     "during_appends",
     "Appending to a run while its history is read does not disturb either.",
-    contract=_CONTRACT,
+    contract="capability.6, history.1",
     usual_cause="A read transaction blocks the writer, or the iteration fails or skips when the run grows.",
 )
 async def during_appends(kit: Kit) -> None:
@@ -149,7 +147,7 @@ async def during_appends(kit: Kit) -> None:
 @group.check(
     "abandoned",
     "An iteration that is left before its end uses nothing up.",
-    contract=_CONTRACT,
+    contract="history.1",
     usual_cause="The cursor, the transaction or the connection of the iteration is not given back.",
 )
 async def abandoned(kit: Kit) -> None:

@@ -25,7 +25,6 @@ from stargraph.errors import CheckpointConflictError, CheckpointError, StoreUnav
 
 group: Final = Group("interleaving", needs=("steps.append_and_read", "durability.other_handle"))
 
-_CONTRACT: Final = "write, rules 2 to 9; RunDeletion; BatchAppend: atomic"
 _LATER: Final = NOON + timedelta(days=365)
 _FAILED: Final[tuple[Status, ...]] = ("failed",)
 _RUNNING: Final[tuple[Status, ...]] = ("running",)
@@ -89,7 +88,7 @@ def _judge_deletion(book: Book, steps: list[Checkpoint], deleted: Any, wrote: An
 @group.check(
     "delete_and_write",
     "A deletion and a write side by side: the run is gone, and the write came before or is refused.",
-    contract=_CONTRACT,
+    contract="capability.6, rule.2",
     usual_cause="The tombstone is looked for before the step is stored, and not in the same transaction.",
     needs=("deletion.stays_deleted",),
     capability="deletion",
@@ -135,7 +134,7 @@ def _judge_pruning(book: Book, steps: list[Checkpoint], pruned: Any, wrote: Any,
 @group.check(
     "prune_and_write",
     "A prune and a run that goes on meanwhile: the run that went on stays, or the step is refused.",
-    contract=_CONTRACT,
+    contract="capability.6, prune.2",
     usual_cause="prune reads which runs stand still, and removes them later without looking again.",
     needs=("deletion.prune_keeps_last", "deletion.keep_last_zero_removes"),
     capability="deletion",
@@ -165,7 +164,7 @@ async def prune_and_write(kit: Kit) -> None:
     "reads_and_removal",
     "A read that a deletion or a prune comes into gives what was there before or is there after; it never fails, and a "
     "run that goes on is never unknown.",
-    contract=f"{_CONTRACT}; read_latest, read_at_step; RunHistory; RunSearch",
+    contract="capability.6, read.1, history.1, search.1",
     usual_cause="A read takes several looks at the store: it finds the highest step, or the ids of the runs, and then "
     "asks for records that are gone meanwhile.",
     needs=("deletion.stays_deleted", "deletion.pruned_run_goes_on"),
@@ -246,7 +245,7 @@ async def _removed(handle: Handle, removal: str, steps: list[Checkpoint]) -> Non
 @group.check(
     "delete_twice",
     "Of two deletions side by side, or a deletion and a prune, one removes the run and the run is gone.",
-    contract=_CONTRACT,
+    contract="capability.6, delete_run.2",
     usual_cause="Whether the run is there is looked up before the transaction that removes it.",
     needs=("deletion.stays_deleted",),
     capability="deletion",
@@ -288,7 +287,7 @@ def _batch(steps: list[Checkpoint]) -> list[Checkpoint]:
     "batch_and_others",
     "A batch beside a write of another executor, or a deletion: one of the two comes first, and the run is what that "
     "makes of it.",
-    contract=_CONTRACT,
+    contract="capability.6, write_many.2",
     usual_cause="The batch is judged once, before it is stored, and not in the transaction that stores it.",
     needs=("batch.conflict_stores_nothing",),
     capability="batch",
@@ -328,7 +327,7 @@ async def batch_and_others(kit: Kit) -> None:
     "frozen_in_deletion",
     "A process that is frozen inside delete_run or prune, between any two lines that change the store, while the run "
     "goes on: what was acknowledged is there, or the run was gone before.",
-    contract=_CONTRACT,
+    contract="capability.6, prune.2",
     usual_cause="Which runs to remove is read in one transaction and removed in another one, or without a condition.",
     needs=("interleaving.prune_and_write", "deletion.killed"),
     capability="deletion",
@@ -374,7 +373,7 @@ async def _write_failed(handle: Handle, run_id: str) -> list[Checkpoint]:
     "frozen_in_batch",
     "A process that is frozen inside write_many, between any two lines that change the store, and overtaken: one of "
     "the two wins, and the run is a chain.",
-    contract=_CONTRACT,
+    contract="capability.6, write_many.3",
     usual_cause="The batch is judged in one transaction and stored in another one, or without a condition.",
     needs=("interleaving.batch_and_others", "batch.killed"),
     capability="batch",

@@ -16,8 +16,6 @@ from stargraph.errors import CheckpointConflictError, CheckpointError
 
 group: Final = Group("isolation", needs=("steps.append_and_read",))
 
-_CONTRACT: Final = "run_id"
-
 
 async def _keep_apart(kit: Kit, run_ids: Sequence[str]) -> None:
     """Write runs of different lengths side by side, and expect that each is its own."""
@@ -45,7 +43,7 @@ async def _keep_apart(kit: Kit, run_ids: Sequence[str]) -> None:
 @group.check(
     "case",
     "Run ids that differ by case are different runs.",
-    contract=_CONTRACT,
+    contract="log.12",
     usual_cause="A collation that ignores case, or file names on a file system that does.",
 )
 async def case(kit: Kit) -> None:
@@ -55,7 +53,7 @@ async def case(kit: Kit) -> None:
 @group.check(
     "punctuation",
     "Run ids that differ by `_`, `.`, `:` or `-` are different runs.",
-    contract=_CONTRACT,
+    contract="log.12",
     usual_cause="Characters are replaced to make a file or key name, or `_` is a wildcard of LIKE.",
 )
 async def punctuation(kit: Kit) -> None:
@@ -65,7 +63,7 @@ async def punctuation(kit: Kit) -> None:
 @group.check(
     "prefixes",
     "A run id that begins with another one is another run.",
-    contract=_CONTRACT,
+    contract="log.12",
     usual_cause="Keys are joined without a separator that ids cannot hold, so run 1 step 11 is run 11 step 1.",
 )
 async def prefixes(kit: Kit) -> None:
@@ -75,7 +73,7 @@ async def prefixes(kit: Kit) -> None:
 @group.check(
     "long_ids",
     "Run ids of 200 characters that differ in the last one are different runs.",
-    contract=_CONTRACT,
+    contract="log.12",
     usual_cause="A column or a file name that is too short cuts them off.",
 )
 async def long_ids(kit: Kit) -> None:
@@ -85,7 +83,7 @@ async def long_ids(kit: Kit) -> None:
 @group.check(
     "outside_alphabet",
     "A run id that cannot exist reads as None or is refused clearly; it never shows another run.",
-    contract=_CONTRACT,
+    contract="log.12, read.1",
     usual_cause="Wildcards reach a LIKE or a glob, blanks are stripped, or `../` walks through directories.",
 )
 async def outside_alphabet(kit: Kit) -> None:
@@ -127,7 +125,7 @@ async def outside_alphabet(kit: Kit) -> None:
     "same_names_inside",
     "Runs of one graph have tasks, calls and questions of the same names, and may have other definitions; each run "
     "keeps its own.",
-    contract=f"{_CONTRACT}; Values",
+    contract="value.1, value.8",
     usual_cause="What a record holds is stored once for all runs, under the id of the graph, the task or the question.",
 )
 async def same_names_inside(kit: Kit) -> None:
@@ -162,7 +160,7 @@ def _of_one_graph(run_id: str, number: int) -> list[Checkpoint]:
 @group.check(
     "own_rules",
     "The rules of write look at the checkpoint's own run alone.",
-    contract="write",
+    contract="rule.4, rule.9",
     usual_cause="The latest step, or the uniqueness of a step, is looked up without the run.",
 )
 async def own_rules(kit: Kit) -> None:

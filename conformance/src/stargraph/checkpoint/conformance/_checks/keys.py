@@ -16,7 +16,6 @@ from stargraph.errors import CheckpointConflictError
 
 group: Final = Group("keys", needs=("steps.append_and_read",), capability="keys")
 
-_CONTRACT: Final = "KeyedSteps"
 
 _ALIKE: Final = (
     "key",
@@ -59,7 +58,7 @@ async def _listed(handle: Handle, run_id: str, wanted: list[StepKey], when: str)
 @group.check(
     "find",
     "read_at_key returns the highest step that has the key, and None if there is none.",
-    contract=_CONTRACT,
+    contract="log.13, read_at_key.1, read_at_key.2",
     usual_cause="The first step with the key is found, or a key of another run, or the key is kept in memory.",
 )
 async def find(kit: Kit) -> None:
@@ -79,7 +78,7 @@ async def find(kit: Kit) -> None:
 @group.check(
     "exact",
     "A key is found by exactly its own text.",
-    contract=f"{_CONTRACT}; Checkpoint: key",
+    contract="log.13, log.14, search.3",
     usual_cause="The column ignores case or trailing blanks, LIKE is used, or the key is cut off or normalised.",
 )
 async def exact(kit: Kit) -> None:
@@ -94,7 +93,7 @@ async def exact(kit: Kit) -> None:
 @group.check(
     "order",
     "step_keys returns each key of a run once, the highest first by code points, with its highest step.",
-    contract=_CONTRACT,
+    contract="step_keys.1",
     usual_cause="The collation of a language or UTF-16 decides the order, or a key is listed for each of its steps.",
 )
 async def order(kit: Kit) -> None:
@@ -118,7 +117,7 @@ async def order(kit: Kit) -> None:
 @group.check(
     "arguments",
     "A limit that is no count is refused.",
-    contract=_CONTRACT,
+    contract="log.13",
     usual_cause="The limit goes into the query as it is.",
 )
 async def arguments(kit: Kit) -> None:
@@ -131,7 +130,7 @@ async def arguments(kit: Kit) -> None:
 @group.check(
     "refused_writes",
     "A step that was refused leaves no key.",
-    contract=f"{_CONTRACT}; write: a refused write stores nothing",
+    contract="write.4, read_at_key.1",
     usual_cause="The key is noted before the append, and nobody looks whether the append succeeded.",
 )
 async def refused_writes(kit: Kit) -> None:
@@ -151,7 +150,7 @@ async def refused_writes(kit: Kit) -> None:
 @group.check(
     "batches",
     "Steps that were appended together are found by their keys.",
-    contract=f"{_CONTRACT}; BatchAppend",
+    contract="read_at_key.1, write_many.2",
     usual_cause="write_many stores the records by a statement of its own, which knows nothing of keys.",
 )
 async def batches(kit: Kit) -> None:
@@ -169,7 +168,7 @@ async def batches(kit: Kit) -> None:
 @group.check(
     "removals",
     "A step that was pruned or deleted is not found by its key.",
-    contract=f"{_CONTRACT}; RunDeletion",
+    contract="read_at_key.2, delete_run.1, prune.1",
     usual_cause="The index of keys is left as it is, and its entries outlive the steps.",
 )
 async def removals(kit: Kit) -> None:

@@ -24,7 +24,7 @@ async def _started(handle: Handle, starts: dict[str, datetime]) -> None:
 @group.check(
     "newest_first",
     "The run that started last comes first, whichever was written or went on last.",
-    contract="list_runs",
+    contract="list.1",
     usual_cause="The order is that of insertion, of the last update or of the run id.",
 )
 async def newest_first(kit: Kit) -> None:
@@ -41,7 +41,7 @@ async def newest_first(kit: Kit) -> None:
 @group.check(
     "microseconds_order",
     "Starts that differ by microseconds are in their order.",
-    contract="list_runs",
+    contract="list.1",
     usual_cause="The start is stored in whole seconds or milliseconds, or as a text of changing length.",
 )
 async def microseconds_order(kit: Kit) -> None:
@@ -55,7 +55,7 @@ async def microseconds_order(kit: Kit) -> None:
 @group.check(
     "ties_by_run_id",
     "Runs that started at the same instant are in the ascending order of their ids.",
-    contract="list_runs",
+    contract="list.1",
     usual_cause="ORDER BY started_at DESC alone leaves ties to chance, or DESC covers both columns.",
 )
 async def ties_by_run_id(kit: Kit) -> None:
@@ -69,7 +69,7 @@ async def ties_by_run_id(kit: Kit) -> None:
 @group.check(
     "since_is_inclusive",
     "since keeps the runs that started then or later, to the microsecond.",
-    contract="list_runs",
+    contract="list.2",
     usual_cause="`>` instead of `>=`, or an instant that is rounded.",
 )
 async def since_is_inclusive(kit: Kit) -> None:
@@ -84,7 +84,7 @@ async def since_is_inclusive(kit: Kit) -> None:
 @group.check(
     "since_across_offsets",
     "since and started_at are compared as instants, whatever their offsets.",
-    contract="list_runs",
+    contract="list.2",
     usual_cause="Timestamps are compared as text, or the offset is dropped.",
 )
 async def since_across_offsets(kit: Kit) -> None:
@@ -108,7 +108,7 @@ async def since_across_offsets(kit: Kit) -> None:
 @group.check(
     "limit",
     "limit is how many runs come at most; 0 gives none.",
-    contract="list_runs",
+    contract="list.3",
     usual_cause="The limit is ignored, 0 means all, it is applied before the order or the filter, or a large one does "
     "not fit into the store's integers.",
     version=2,
@@ -127,7 +127,7 @@ async def limit(kit: Kit) -> None:
 @group.check(
     "default_limit",
     "Without a limit at most 100 runs come.",
-    contract="list_runs",
+    contract="list.1",
     usual_cause="The default of the protocol was not taken over.",
 )
 async def default_limit(kit: Kit) -> None:
@@ -141,7 +141,7 @@ async def default_limit(kit: Kit) -> None:
 @group.check(
     "negative_limit_refused",
     "A negative limit is refused with a ValueError.",
-    contract="list_runs",
+    contract="list.4",
     usual_cause="The limit goes to a slice or to SQL unchecked, where -1 means all or all but one.",
 )
 async def negative_limit_refused(kit: Kit) -> None:
@@ -153,7 +153,7 @@ async def negative_limit_refused(kit: Kit) -> None:
 @group.check(
     "naive_since_refused",
     "A since without an offset is refused with a ValueError.",
-    contract="list_runs",
+    contract="list.4",
     usual_cause="It is taken for UTC or for local time.",
 )
 async def naive_since_refused(kit: Kit) -> None:
@@ -166,7 +166,7 @@ async def naive_since_refused(kit: Kit) -> None:
 @group.check(
     "summaries",
     "A summary says what the run's latest checkpoint says, at every moment of the run.",
-    contract="RunSummary",
+    contract="list.1",
     usual_cause="The summary is made from the first checkpoint, or a column of it is not updated.",
 )
 async def summaries(kit: Kit) -> None:
@@ -190,7 +190,7 @@ async def summaries(kit: Kit) -> None:
 @group.check(
     "thousands",
     "Thousands of runs are listed whole and in order.",
-    contract="list_runs",
+    contract="list.1",
     usual_cause="A page size of the store below cuts the list off.",
     needs=("list_runs.limit", "list_runs.newest_first"),
     quick=False,

@@ -15,8 +15,6 @@ from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, RunSummary, Sta
 
 group: Final = Group("search", needs=("steps.append_and_read", "list_runs.newest_first"), capability="search")
 
-_CONTRACT: Final = "RunSearch"
-
 
 async def _pages(handle: Handle, **filters: Any) -> list[RunSummary]:
     """Read all pages."""
@@ -34,7 +32,7 @@ async def _pages(handle: Handle, **filters: Any) -> list[RunSummary]:
 @group.check(
     "by_status",
     "status finds the runs that stand there now.",
-    contract=_CONTRACT,
+    contract="search.1",
     usual_cause="Any checkpoint of the run is compared instead of the latest one.",
     version=2,
 )
@@ -63,7 +61,7 @@ async def by_status(kit: Kit) -> None:
 @group.check(
     "by_graph",
     "graph_id finds the runs of exactly that graph.",
-    contract=_CONTRACT,
+    contract="search.1, search.3",
     usual_cause="A prefix, a wildcard or another case matches too.",
 )
 async def by_graph(kit: Kit) -> None:
@@ -79,7 +77,7 @@ async def by_graph(kit: Kit) -> None:
 @group.check(
     "by_metadata",
     "metadata finds the runs that have all these tags with exactly these values.",
-    contract=_CONTRACT,
+    contract="search.1, search.3",
     usual_cause="Tags are searched as text, or their names become a path in a JSON document.",
 )
 async def by_metadata(kit: Kit) -> None:
@@ -148,7 +146,7 @@ _ALIKE: Final = (
 @group.check(
     "exact_text",
     "A filter that is text finds exactly the runs with that text, whichever filter it is, and counts them.",
-    contract=_CONTRACT,
+    contract="search.3, count_runs.1",
     usual_cause="The column's collation ignores case, accents or blanks at the end, the text goes into LIKE, or it is "
     "normalised or cast to a number on its way.",
     needs=("search.by_graph", "search.by_metadata"),
@@ -177,7 +175,7 @@ async def exact_text(kit: Kit) -> None:
 @group.check(
     "defaults",
     "search() alone gives at most 100 runs, those that started last first, whichever went on last.",
-    contract="RunSearch: the protocol's own defaults",
+    contract="search.1, search.2",
     usual_cause="The defaults were not taken over, or a page holds as many runs as the store below gives.",
     needs=("search.pages",),
 )
@@ -198,7 +196,7 @@ async def defaults(kit: Kit) -> None:
     "by_update",
     "order='updated', updated_since and updated_before go by the time of the latest step, even if the clock of whoever "
     "wrote it was behind.",
-    contract=_CONTRACT,
+    contract="search.1",
     usual_cause="The latest of all times is kept, or the time at which the row was stored; or the cursor holds the "
     "time alone, so that runs of one instant are skipped or repeated.",
     needs=("search.pages",),
@@ -232,7 +230,7 @@ async def by_update(kit: Kit) -> None:
 @group.check(
     "filters_combine",
     "A run is found only if it matches everything that is given.",
-    contract=_CONTRACT,
+    contract="search.1",
     usual_cause="OR instead of AND, or one filter replaces another.",
 )
 async def filters_combine(kit: Kit) -> None:
@@ -262,7 +260,7 @@ async def filters_combine(kit: Kit) -> None:
 @group.check(
     "pages",
     "The pages together are the whole answer, each run once, in the order of list_runs.",
-    contract=_CONTRACT,
+    contract="search.1, search.2",
     usual_cause="The cursor holds the time alone, so runs that started at one instant are skipped or repeated.",
 )
 async def pages(kit: Kit) -> None:
@@ -284,7 +282,7 @@ async def pages(kit: Kit) -> None:
 @group.check(
     "pages_while_runs_start",
     "Runs that start while pages are read neither repeat nor hide the older ones.",
-    contract=_CONTRACT,
+    contract="search.4",
     usual_cause="The cursor is an offset.",
     needs=("search.pages",),
 )
@@ -308,7 +306,7 @@ async def pages_while_runs_start(kit: Kit) -> None:
     "pages_while_runs_change",
     "Runs that start, older ones too, go on, or are deleted while pages are read, the one that the cursor was made of "
     "among them, neither repeat nor hide the others.",
-    contract=_CONTRACT,
+    contract="search.4",
     usual_cause="The cursor names a run or a row, and the page begins after it: if it is gone, the page is empty, or "
     "begins anew.",
     needs=("search.pages_while_runs_start",),
@@ -350,7 +348,7 @@ async def pages_while_runs_change(kit: Kit) -> None:
 @group.check(
     "bad_arguments_refused",
     "A naive since, a negative limit and a foreign cursor are refused with a ValueError.",
-    contract=_CONTRACT,
+    contract="list.4, search.5",
     usual_cause="The arguments go to the store unchecked.",
 )
 async def bad_arguments_refused(kit: Kit) -> None:

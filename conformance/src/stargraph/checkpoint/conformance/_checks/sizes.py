@@ -35,7 +35,7 @@ _LARGE: Final = 70_000
 @group.check(
     "long_run",
     "A run of 1,100 steps reads back whole; a retry, a conflict and a gap deep in it are judged as in a short one.",
-    contract="write, rules 3, 4 and 7; read_at_step; RunHistory",
+    contract="rule.3, rule.4, rule.7, read.1",
     usual_cause="A page or a cache of the latest steps stands for the whole run: what is older reads as absent, is "
     "taken for new, or cannot be written again.",
     quick=False,
@@ -90,7 +90,7 @@ async def _long_history(handle: Handle, steps: Sequence[Checkpoint]) -> None:
 @group.check(
     "long_batches",
     "Batches of 300 steps are stored whole, can be written again, and are refused at the very step that conflicts.",
-    contract="BatchAppend; write, rules 3 and 4",
+    contract="write_many.2",
     usual_cause="A batch is cut into chunks that are judged, or acknowledged, one by one; or only its first and last "
     "steps are compared.",
     needs=("batch.appends_all", "batch.conflict_in_the_middle"),
@@ -131,7 +131,7 @@ async def _all_there(handle: Handle, steps: Sequence[Checkpoint], after: str) ->
     "many_runs",
     "With 1,100 runs in the store every list and every page holds what it should, whatever its size and however late "
     "the filter matches; a handle that wrote them all judges each of them rightly.",
-    contract="list_runs; RunSearch; write, rules 4 and 9",
+    contract="list.1, search.1, search.2, count_runs.1, children.1",
     usual_cause="A filter is applied to one page of runs instead of to all, a page ends at the limit of the store "
     "below, or a cache of tails forgets, or mixes up, the runs that it drops.",
     needs=("list_runs.newest_first", "steps.wrong_predecessor", "fencing.stale_handle"),
@@ -229,7 +229,7 @@ async def _late_filters(handle: Handle, summaries: Sequence[RunSummary]) -> None
 @group.check(
     "wide_summaries",
     "A list of more than 1 MiB comes whole, and tags of 300 characters that differ in the last one are distinct.",
-    contract="list_runs; RunSummary; RunSearch",
+    contract="list.1, search.3",
     usual_cause="A limit on the size of an answer cuts the list off, or a column or an index keeps the first 255 "
     "characters.",
     deadline=60,
@@ -264,7 +264,7 @@ async def wide_summaries(kit: Kit) -> None:
 @group.check(
     "large_fields",
     "Every field, and not the state alone, may be larger than 64 KiB.",
-    contract="Values",
+    contract="value.1, value.8",
     usual_cause="A column, a length of 16 bits, or a line of a protocol is as long as somebody expected.",
     deadline=60,
 )
@@ -297,7 +297,7 @@ async def large_fields(kit: Kit) -> None:
 @group.check(
     "large_states_contended",
     "Of rivals with states of 3 MB exactly one wins each step, and whoever reads meanwhile sees a whole step.",
-    contract="write, rule 4; write: atomic",
+    contract="rule.4, rule.10",
     usual_cause="A large state is stored in chunks, outside of the transaction or under a name that rivals share.",
     needs=("concurrency.one_winner_many_handles",),
     quick=False,

@@ -15,7 +15,7 @@ group: Final = Group("stateful", needs=("steps.append_and_read",))
 @group.check(
     "agrees_with_model",
     "Whatever is called in whatever order, on several handles, the store agrees with a dict.",
-    contract="Checkpointer protocol",
+    contract="log.1, write.1, read.1, list.1",
     usual_cause="Two features that work alone do not work together; the violation lists the calls.",
     needs=("steps.conflict_keeps_stored", "steps.ended_refused", "list_runs.newest_first", "durability.other_handle"),
     version=3,

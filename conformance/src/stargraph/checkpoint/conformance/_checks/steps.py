@@ -39,7 +39,7 @@ async def _untouched(handle: Handle, steps: list[Checkpoint], after: str) -> Non
 @group.check(
     "append_and_read",
     "What write() took, read_latest and read_at_step give back.",
-    contract="write; read_latest; read_at_step",
+    contract="log.1, log.3, write.1, rule.10, read.1",
     usual_cause="The record is not stored, or not found by its run and step.",
     needs=("bootstrap.creates",),
 )
@@ -57,7 +57,7 @@ async def append_and_read(kit: Kit) -> None:
 @group.check(
     "unknown_is_none",
     "An unknown run, and a step that is not there, give None.",
-    contract="read_latest; read_at_step",
+    contract="read.1",
     usual_cause="The nearest step is given instead, an index counts from the end, or a lookup raises, as of a number "
     "that the store's integers cannot hold.",
     needs=_NEEDS,
@@ -84,7 +84,7 @@ async def unknown_is_none(kit: Kit) -> None:
 @group.check(
     "first_is_zero",
     'A run begins at step 0: a later step of an unknown run is refused with reason "step-gap".',
-    contract="write, rule 5",
+    contract="log.2, write.7, rule.5",
     usual_cause="Only the run's own latest step is compared, and an unknown run has none.",
     needs=_NEEDS,
 )
@@ -101,7 +101,7 @@ async def first_is_zero(kit: Kit) -> None:
 @group.check(
     "gap_refused",
     'A log has no holes: a step that is not the latest plus one is refused with reason "step-gap".',
-    contract="write, rule 7",
+    contract="log.2, rule.7, write.4",
     usual_cause="Any step is taken that is not there yet.",
     needs=_NEEDS,
 )
@@ -119,7 +119,7 @@ async def gap_refused(kit: Kit) -> None:
 @group.check(
     "rewrite_is_noop",
     "Writing a stored checkpoint again succeeds and changes nothing, so that a retry is always safe.",
-    contract="write, rule 3",
+    contract="rule.3, write.5",
     usual_cause="A uniqueness error of the store comes out, or only the latest step is recognised.",
     needs=_NEEDS,
 )
@@ -140,7 +140,7 @@ async def rewrite_is_noop(kit: Kit) -> None:
 @group.check(
     "rewrite_after_end",
     "The last step of an ended run can be written again: its first write may have had an unknown outcome.",
-    contract="write, rule 3 before rule 8",
+    contract="rule.3, rule.8",
     usual_cause="The status of the run is looked at before it is looked up whether the step is stored.",
     needs=("steps.rewrite_is_noop",),
 )
@@ -163,7 +163,7 @@ async def rewrite_after_end(kit: Kit) -> None:
     "conflict_keeps_stored",
     'Another checkpoint at a stored step is refused with CheckpointConflictError (reason "step-taken"); what '
     "was stored stays.",
-    contract="write, rule 4",
+    contract="rule.4, log.5, write.4",
     usual_cause="INSERT OR REPLACE, an upsert, or a plain put overwrites history.",
     needs=_NEEDS,
 )
@@ -182,7 +182,7 @@ async def conflict_keeps_stored(kit: Kit) -> None:
     "conflict_by_digest",
     "A retry is known by its digest alone: another checkpoint of the same executor, or with the same state, is refused "
     'at a stored step with CheckpointConflictError (reason "step-taken"); what was stored stays.',
-    contract="write, rules 3 and 4",
+    contract="log.4, rule.3, rule.4",
     usual_cause="A retry is known by its executor, its state or its time instead of its digest, so a second execution "
     "of a step is acknowledged and lost.",
     needs=("steps.conflict_keeps_stored",),
@@ -204,7 +204,7 @@ async def conflict_by_digest(kit: Kit) -> None:
 @group.check(
     "conflict_after_end",
     "Another checkpoint at a stored step of an ended run is a conflict: rule 4 comes before rule 8.",
-    contract="write, rule 4 before rule 8",
+    contract="rule.4, rule.8",
     usual_cause="The status of the run is looked at first.",
     needs=("steps.conflict_keeps_stored",),
 )
@@ -222,7 +222,7 @@ async def conflict_after_end(kit: Kit) -> None:
     "wrong_predecessor",
     "A step that follows another step than the stored latest is refused with CheckpointConflictError (reason "
     '"wrong-predecessor").',
-    contract="write, rule 9",
+    contract="log.4, rule.9",
     usual_cause="The step number alone is compared; previous_digest is not.",
     needs=_NEEDS,
 )
@@ -240,7 +240,7 @@ async def wrong_predecessor(kit: Kit) -> None:
 @group.check(
     "ended_refused",
     'A run that is done, cancelled or moved takes no further step: reason "run-ended".',
-    contract="write, rule 8",
+    contract="log.15, rule.8",
     usual_cause="The status of the latest checkpoint is not looked at, or a list of the statuses that end a run lacks "
     "one of them.",
     needs=_NEEDS,
@@ -260,7 +260,7 @@ async def ended_refused(kit: Kit) -> None:
 @group.check(
     "gap_after_end",
     'A gap in an ended run is "step-gap": rule 7 comes before rule 8.',
-    contract="write, rule 7 before rule 8",
+    contract="rule.7, rule.8",
     usual_cause="The rules are checked in another order than the contract's.",
     needs=("steps.gap_refused", "steps.ended_refused"),
 )
@@ -276,7 +276,7 @@ async def gap_after_end(kit: Kit) -> None:
 @group.check(
     "ended_before_predecessor",
     'A wrong predecessor in an ended run is "run-ended": rule 8 comes before rule 9.',
-    contract="write, rule 8 before rule 9",
+    contract="rule.8, rule.9",
     usual_cause="The rules are checked in another order than the contract's.",
     needs=("steps.wrong_predecessor", "steps.ended_refused"),
 )
@@ -292,7 +292,7 @@ async def ended_before_predecessor(kit: Kit) -> None:
 @group.check(
     "others_go_on",
     "A run that failed, is paused or waits for input can still go on.",
-    contract="write, rule 8",
+    contract="log.16, rule.8",
     usual_cause="Every status but running counts as the end.",
     needs=_NEEDS,
 )
@@ -313,7 +313,7 @@ async def others_go_on(kit: Kit) -> None:
 @group.check(
     "latest_ignores_clocks",
     "read_latest gives the highest step, whatever the clocks say; steps of one instant are all there.",
-    contract="read_latest",
+    contract="read.4",
     usual_cause="ORDER BY timestamp: the machine that resumed had a clock that was behind; or the time is part of "
     "a key.",
     needs=_NEEDS,
@@ -339,7 +339,7 @@ async def latest_ignores_clocks(kit: Kit) -> None:
 @group.check(
     "latest_is_numeric",
     "Steps are numbers: 10 comes after 9.",
-    contract="read_latest",
+    contract="read.1",
     usual_cause="Steps are compared as text, in a file name or a TEXT column.",
     needs=_NEEDS,
 )
@@ -355,7 +355,7 @@ async def latest_is_numeric(kit: Kit) -> None:
 @group.check(
     "usable_after_refusal",
     "A refusal leaves the handle usable, for the same run and for others.",
-    contract="write",
+    contract="write.4",
     usual_cause="The transaction of the refused write stays open, or a lock is not released on the way out.",
     needs=("steps.conflict_keeps_stored", "steps.gap_refused"),
 )
@@ -379,7 +379,7 @@ async def usable_after_refusal(kit: Kit) -> None:
 @group.check(
     "invalid_before_stored",
     "A checkpoint that its digest does not cover is refused as invalid, even where one of that digest is stored.",
-    contract="write, rule 1 before rule 3",
+    contract="log.8, rule.1, rule.3",
     usual_cause="The digest that the object carries is trusted; codec.encode, which checks it, is called later.",
     needs=("values.altered_refused",),
 )

@@ -40,7 +40,7 @@ def _family(prefix: str, *, status: Status) -> list[list[Checkpoint]]:
 @group.check(
     "children_alone",
     "children gives the child runs of a run, in the order of list_runs: no forks, no grandchildren.",
-    contract="RunTree",
+    contract="children.1",
     usual_cause="Every run with that parent counts, or the whole tree below it.",
 )
 async def children_alone(kit: Kit) -> None:
@@ -59,7 +59,7 @@ async def children_alone(kit: Kit) -> None:
     "removal",
     "A deleted run leaves its children and forks; prune(keep_last=0) spares a child whose parent is stored and has not "
     "ended, and nobody else.",
-    contract="RunDeletion: keep_last=0; RunTree",
+    contract="delete_run.1, prune.2, children.1",
     usual_cause="A foreign key cascades, the parent is not looked at, or forks are taken for children.",
     needs=("deletion.keep_last_zero_removes", "trees.children_alone"),
 )

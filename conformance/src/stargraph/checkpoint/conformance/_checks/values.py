@@ -27,8 +27,6 @@ from stargraph.errors import CheckpointError, StateError
 
 group: Final = Group("values", needs=("steps.append_and_read",))
 
-_CONTRACT: Final = "values"
-
 
 async def _round_trip(kit: Kit, state: Mapping[str, JsonValue], update: Mapping[str, JsonValue] | None = None) -> None:
     """Write values as the state and as an update; read them on the same handle and on another one."""
@@ -116,7 +114,7 @@ def _rich_run() -> list[Checkpoint]:
 @group.check(
     "every_field",
     "Every field of a checkpoint comes back, for every event and status.",
-    contract="Checkpoint",
+    contract="value.1, value.8, log.11",
     usual_cause="The fields are copied one by one into columns, and one was forgotten.",
 )
 async def every_field(kit: Kit) -> None:
@@ -133,7 +131,7 @@ async def every_field(kit: Kit) -> None:
 @group.check(
     "text",
     "Text comes back code point by code point: NUL, astral characters, NFC and NFD.",
-    contract=_CONTRACT,
+    contract="value.4, value.7",
     usual_cause="A column type that drops or refuses NUL, a normalisation, or utf8 of three bytes.",
 )
 async def text(kit: Kit) -> None:
@@ -159,7 +157,7 @@ async def text(kit: Kit) -> None:
 @group.check(
     "numbers",
     "Numbers keep their value and their type: -0.0, 1 and 1.0 and True, 64-bit integers, the smallest floats.",
-    contract=_CONTRACT,
+    contract="value.3, value.7",
     usual_cause="A JSON column or a parser with one number type, or floats that are printed with too few digits.",
 )
 async def numbers(kit: Kit) -> None:
@@ -187,7 +185,7 @@ async def numbers(kit: Kit) -> None:
 @group.check(
     "keys",
     "Any text can be a key, also an empty one, and keys that look alike stay apart.",
-    contract=_CONTRACT,
+    contract="value.2",
     usual_cause="Keys become columns, paths or attributes, or are normalised.",
 )
 async def keys(kit: Kit) -> None:
@@ -213,7 +211,7 @@ async def keys(kit: Kit) -> None:
 @group.check(
     "key_order",
     "Keys come back in the order in which they were written.",
-    contract=_CONTRACT,
+    contract="value.1, value.2",
     usual_cause="jsonb, or a dump with sorted keys.",
 )
 async def key_order(kit: Kit) -> None:
@@ -224,7 +222,7 @@ async def key_order(kit: Kit) -> None:
 @group.check(
     "empties",
     "null, empty lists, empty objects and absent members stay what they are.",
-    contract=_CONTRACT,
+    contract="value.2",
     usual_cause="Empty values are left out of the record, or null is stored as absence.",
 )
 async def empties(kit: Kit) -> None:
@@ -245,7 +243,7 @@ async def _round_trip_second(kit: Kit) -> None:
 @group.check(
     "depth",
     "60 levels of nesting come back.",
-    contract=_CONTRACT,
+    contract="value.5",
     usual_cause="A recursive walk, or a parser with a lower bound.",
 )
 async def depth(kit: Kit) -> None:
@@ -260,7 +258,7 @@ async def depth(kit: Kit) -> None:
 @group.check(
     "megabytes",
     "A state of some megabytes comes back.",
-    contract=_CONTRACT,
+    contract="value.5",
     usual_cause="A column, a message or a page of the store that is too small, or cuts off.",
     version=2,
 )
@@ -276,7 +274,7 @@ async def megabytes(kit: Kit) -> None:
 @group.check(
     "sixty_four_mebibytes",
     "A state of 64 MiB comes back.",
-    contract=_CONTRACT,
+    contract="value.5",
     usual_cause="A limit of the store below: split the record, and say so in the driver's documentation.",
     version=2,
     needs=("values.megabytes",),
@@ -294,7 +292,7 @@ async def sixty_four_mebibytes(kit: Kit) -> None:
 @group.check(
     "instants",
     "Times come back to the microsecond, as the same instant, in UTC.",
-    contract="Checkpoint",
+    contract="value.10",
     usual_cause="Times are stored as float seconds, in milliseconds, or without their offset.",
 )
 async def instants(kit: Kit) -> None:
@@ -320,7 +318,7 @@ async def instants(kit: Kit) -> None:
 @group.check(
     "seal",
     "The seal comes back with the checkpoint, although the digest does not cover it.",
-    contract="Checkpoint; seal",
+    contract="value.1",
     usual_cause="The seal was taken for a part of what the digest covers, and is not stored.",
 )
 async def seal(kit: Kit) -> None:
@@ -336,7 +334,7 @@ async def seal(kit: Kit) -> None:
 @group.check(
     "altered_refused",
     'A checkpoint that its digest does not cover is refused (reason "invalid-checkpoint"); nothing is stored.',
-    contract="write, rule 1",
+    contract="log.8, log.9, log.10, rule.1",
     usual_cause="The fields are stored without codec.encode or ensure_valid, which check them.",
 )
 async def altered_refused(kit: Kit) -> None:
@@ -377,7 +375,7 @@ async def _refuse_invalid(handle: Handle, checkpoint: Checkpoint, what: str) -> 
 @group.check(
     "writer_keeps_no_hold",
     "Changing an object after it was written does not change what is stored.",
-    contract=_CONTRACT,
+    contract="value.11",
     usual_cause="The store keeps the caller's object instead of its encoded form.",
 )
 async def writer_keeps_no_hold(kit: Kit) -> None:
@@ -396,7 +394,7 @@ async def writer_keeps_no_hold(kit: Kit) -> None:
 @group.check(
     "reader_keeps_no_hold",
     "Changing an object that was read does not change what is stored, nor what others read.",
-    contract=_CONTRACT,
+    contract="value.11, value.13",
     usual_cause="A cache hands out one object to all readers.",
 )
 async def reader_keeps_no_hold(kit: Kit) -> None:

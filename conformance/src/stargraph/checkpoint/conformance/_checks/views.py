@@ -20,7 +20,6 @@ from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreVer
 
 group: Final = Group("views", needs=("steps.append_and_read", "list_runs.newest_first", "durability.other_handle"))
 
-_CONTRACT: Final = "read_latest, read_at_step, list_runs; RunHistory; RunSearch"
 LATER: Final = NOON + timedelta(days=365)
 
 
@@ -94,7 +93,7 @@ class Readers:
 @group.check(
     "after_writes",
     "However runs were written and by whom, every read of every handle, in this process and another one, agrees.",
-    contract=_CONTRACT,
+    contract="read.1, list.1, history.1, search.1, read.5, count_runs.1, children.1",
     usual_cause="A list or a search is made from something else than the latest checkpoints: an index that a write "
     "does not update, or a cache that only the handle's own writes refresh.",
 )
@@ -114,7 +113,7 @@ async def after_writes(kit: Kit) -> None:
 @group.check(
     "after_refusals",
     "A refused write leaves no trace in any read: neither in a list nor in a search.",
-    contract=f"{_CONTRACT}; write: a refused write stores nothing",
+    contract="read.1, list.1, history.1, search.1, write.4",
     usual_cause="The summary or the tags are stored before the step is judged.",
     needs=("steps.conflict_keeps_stored", "steps.gap_refused", "steps.ended_refused"),
 )
@@ -144,7 +143,7 @@ async def after_refusals(kit: Kit) -> None:
 @group.check(
     "after_delete",
     "A deleted run is in no read of any handle, in this process or another one, whatever these had read before.",
-    contract=f"{_CONTRACT}; RunDeletion",
+    contract="read.1, list.1, history.1, search.1, delete_run.1, rule.2",
     usual_cause="A cache, an index or a table of tags is not cleared, or only that of the handle that deleted.",
     needs=("deletion.delete_run",),
     capability="deletion",
@@ -176,7 +175,7 @@ async def after_delete(kit: Kit) -> None:
     "after_prune",
     "After prune every read of every handle, in this process and another one, agrees on which steps and runs are left, "
     "whatever these had read before; the runs go on.",
-    contract=f"{_CONTRACT}; RunDeletion",
+    contract="read.1, list.1, history.1, search.1, prune.1, prune.2",
     usual_cause="A cache of steps or of floors is not cleared, or only that of the handle that pruned; history walks "
     "from step 0, or stops at the first step that is not there.",
     needs=("deletion.prune_keeps_last", "deletion.keep_last_zero_removes"),
@@ -208,7 +207,7 @@ async def after_prune(kit: Kit) -> None:
     "after_batch",
     "After write_many every read of every handle, in this process and another one, agrees, whatever these had read "
     "before.",
-    contract=f"{_CONTRACT}; BatchAppend",
+    contract="read.1, list.1, history.1, search.1, write_many.2",
     usual_cause="The summary, the status or the index is that of the first step of the batch, or a cache is stale.",
     needs=("batch.appends_all",),
     capability="batch",
@@ -236,7 +235,7 @@ async def after_batch(kit: Kit) -> None:
     "after_cancellation",
     "After a call that was cancelled, at whichever await, and made again, every read agrees: what it did is there as a "
     "whole.",
-    contract=f"{_CONTRACT}; cancellation",
+    contract="read.1, list.1, history.1, search.1, capability.3",
     usual_cause="The record and its index are stored one after the other, and a call that is made again finds the "
     "first and leaves out the second.",
     needs=("cancel.write",),
@@ -267,7 +266,7 @@ async def after_cancellation(kit: Kit) -> None:
     "after_kill",
     "After a process was killed inside a call, between any two lines that change the store, every read agrees on what "
     "is there, in handles that were open and in new ones; the same call, made again, finishes the work.",
-    contract=f"{_CONTRACT}; atomic",
+    contract="read.1, list.1, history.1, search.1, capability.5",
     usual_cause="A record and its index are stored one after the other: a run is in no list, or is in one and nowhere "
     "else; what comes to bring them together finds the record and believes that all is done.",
     needs=("crash.killed_in_write",),
@@ -356,7 +355,7 @@ async def _finish(handle: Handle, book: Book, call: str) -> None:
     "after_damage",
     "A damaged record is never left out in silence: a history, a list or a search is exact, or raises "
     "CheckpointCorruptedError; the other runs read as ever.",
-    contract="Checkpoint: reads verify digest, run_id and step; RunHistory; RunSearch",
+    contract="read.6, list.5",
     usual_cause="An `except` around the decoding of each record skips what cannot be read, or a record that cannot be "
     "read counts as the end of the run.",
     needs=("corruption.flipped_bytes",),
