@@ -17,7 +17,6 @@ from stargraph.errors import CheckpointConflictError, CheckpointError
 
 group: Final = Group("pruned", needs=("steps.append_and_read",), capability="pruned-start")
 
-_CONTRACT: Final = "PrunedStart"
 _LEFT: Final = (2, 5, 8)
 """The steps that a prune has left of the runs of these checks; the last one is the floor."""
 
@@ -43,7 +42,7 @@ async def _holds(handle: Handle, steps: list[Checkpoint], kept: tuple[int, ...],
     "started",
     "start_pruned begins a run with the steps that are given, which every handle then sees, and the run goes on from "
     "the last of them.",
-    contract=_CONTRACT,
+    contract="start_pruned.1",
     usual_cause="Only the latest step is stored, or the row of the run is made as for step 0.",
 )
 async def started(kit: Kit) -> None:
@@ -77,7 +76,7 @@ async def started(kit: Kit) -> None:
 @group.check(
     "slots_below_are_taken",
     'What is missing below the floor can never be written, by no handle: reason "pruned".',
-    contract=f"{_CONTRACT}; write, rules 3 to 6: a run starts at step 0 and nowhere else",
+    contract="start_pruned.2, write.7, rule.6",
     usual_cause="The floor is not stored, so that an executor begins the run a second time, or fills a gap.",
     needs=("pruned.started",),
 )
@@ -104,7 +103,7 @@ async def slots_below_are_taken(kit: Kit) -> None:
 @group.check(
     "again_is_noop",
     "start_pruned again with the same steps does nothing, also once the run has gone on, from any handle.",
-    contract=_CONTRACT,
+    contract="start_pruned.1, rule.3",
     usual_cause="A row that is there already is refused without a look at what it says.",
     needs=("pruned.started",),
 )
@@ -123,7 +122,7 @@ async def again_is_noop(kit: Kit) -> None:
 @group.check(
     "another_run_refused",
     "A run that is there with other steps, or was deleted, is refused and stays as it was; so is what no prune leaves.",
-    contract=_CONTRACT,
+    contract="start_pruned.1, rule.4, rule.2",
     usual_cause="The steps are put beside those that are there, or in their place.",
     needs=("pruned.started",),
 )
@@ -184,7 +183,7 @@ async def another_run_refused(kit: Kit) -> None:
 @group.check(
     "cancelled",
     "A start that is cancelled, at whichever await, leaves the run unknown or whole, and the same call finishes it.",
-    contract=f"{_CONTRACT}; cancellation",
+    contract="start_pruned.1, capability.3",
     usual_cause="The steps are stored one after another, and the run shows before the last one.",
     needs=("pruned.again_is_noop",),
     deadline=60,
@@ -212,7 +211,7 @@ async def cancelled(kit: Kit) -> None:
     "one_start_wins",
     "Of several starts of a run at once, some with step 0 and some pruned, one succeeds, and nothing of the others is "
     "stored.",
-    contract=f"{_CONTRACT}; a run starts at step 0 and nowhere else",
+    contract="start_pruned.1, write.7",
     usual_cause="Whether the run is there is looked up first, and the steps are stored later.",
     needs=("pruned.another_run_refused",),
 )
@@ -246,7 +245,7 @@ async def one_start_wins(kit: Kit) -> None:
     "killed",
     "A process that is killed inside start_pruned, between any two lines that change the store, leaves the run unknown "
     "or whole, and the same call finishes it.",
-    contract=_CONTRACT,
+    contract="start_pruned.1, capability.5",
     usual_cause="The row of the run, or the latest step, is stored before the steps below it.",
     needs=("pruned.again_is_noop", "durability.other_process"),
     processes=True,
