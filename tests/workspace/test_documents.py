@@ -65,9 +65,11 @@ def test_commands_exist(path: Path) -> None:
 
 
 def _anchors(path: Path) -> set[str]:
-    """The anchors of headings as GitHub makes them."""
-    headings = re.findall(r"^#+ +(.+?) *$", path.read_text(), flags=re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    """The anchors of headings as GitHub makes them, and those that the page gives itself."""
+    text = path.read_text()
+    headings = re.findall(r"^#+ +(.+?) *$", text, flags=re.MULTILINE)
+    own = re.findall(r'<a id="([^"]+)"></a>', text)
+    return {*own, *(re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings)}
 
 
 GUIDE = """\

@@ -19,6 +19,7 @@ from support.broken_drivers.broken_driver import broken
 
 @broken(
     "deletion.stays_deleted",
+    "deletion.pruned_run_goes_on",
 )
 class NoTombstone(MemoryCheckpointer):
     """DELETE removes the rows, and the run can start anew."""
@@ -42,6 +43,7 @@ class DeletesPrefixes(MemoryCheckpointer):
 @broken(
     "deletion.delete_run",
     "deletion.stays_deleted",
+    "deletion.pruned_run_goes_on",
 )
 class DeletesTheLatestAlone(MemoryCheckpointer):
     """Only the latest step goes; the older ones can still be read."""
