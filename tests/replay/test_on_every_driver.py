@@ -13,7 +13,7 @@ from support import state_kinds
 from support.calling_nodes import EFFECTS
 from support.graphs import calling, graph
 from support.postgres_server import any_server
-from support.s3.servers import ACCESS_KEY, SECRET_KEY, fresh_bucket, moto_server
+from support.s3.servers import ENVIRONMENT, fresh_bucket, moto_server
 
 from stargraph.checkpoint.postgres import PostgresCheckpointer
 from stargraph.checkpoint.protocol import Checkpoint, RunHistory
@@ -48,9 +48,8 @@ def new_store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytes
     server = request.getfixturevalue(request.param)
     if request.param == "postgres":
         return lambda: PostgresCheckpointer(server, schema=f"replay_{uuid.uuid4().hex[:8]}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
     return lambda: S3Checkpointer(f"s3://{fresh_bucket(server)}/runs", endpoint_url=server)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import aioboto3
 import pytest
 from support.s3.proxy import FaultProxy
-from support.s3.servers import ACCESS_KEY, SECRET_KEY, fresh_bucket, moto_server, seaweed, seaweed_server
+from support.s3.servers import ACCESS_KEY, ENVIRONMENT, SECRET_KEY, fresh_bucket, moto_server, seaweed, seaweed_server
 from support.s3.stores import Stores
 
 from stargraph.checkpoint.driver import RetryPolicy
@@ -33,11 +33,8 @@ def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(_objects, "_FIRST_PAUSE", 0.001)
     monkeypatch.setattr(_objects, "_LONGEST_PAUSE", 0.01)
 

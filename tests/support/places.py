@@ -22,7 +22,7 @@ from stargraph.checkpoint.s3._schema import KeyLayout
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 from support.postgres_server import any_server
 from support.postgres_target import Records, connection_to
-from support.s3.servers import ACCESS_KEY, SECRET_KEY, fresh_bucket, moto_server, sdk_client
+from support.s3.servers import ENVIRONMENT, fresh_bucket, moto_server, sdk_client
 
 Dump = dict[str, Any]
 """Everything that a store holds, by names such as `record r1 3` and `row r1`."""
@@ -312,20 +312,12 @@ class Servers:
 
 DRIVERS = ("sqlite", "postgres", "s3")
 
-S3_ENVIRONMENT = {
-    "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-    "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
-    "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_EC2_METADATA_DISABLED": "true",
-    "AWS_CONFIG_FILE": "/nonexistent",
-}
-
 
 @contextmanager
 def s3_server() -> Iterator[str]:
     """Run moto, with the environment that its clients need; yield its URL."""
-    former = {name: os.environ.get(name) for name in S3_ENVIRONMENT}
-    os.environ.update(S3_ENVIRONMENT)
+    former = {name: os.environ.get(name) for name in ENVIRONMENT}
+    os.environ.update(ENVIRONMENT)
     try:
         with moto_server() as url:
             yield url

@@ -21,7 +21,7 @@ from typing import Final, get_args
 
 from support.postgres_server import DEBIAN_BINARIES, LocalServer, embedded_binaries
 from support.s3 import proxy as http
-from support.s3.servers import ACCESS_KEY, SECRET_KEY, fresh_bucket, moto_server
+from support.s3.servers import ENVIRONMENT, fresh_bucket, moto_server
 from support.tcp_proxy import TcpProxy
 
 from stargraph.checkpoint.postgres import PostgresCheckpointer
@@ -182,21 +182,13 @@ async def s3_arena(folder: Path) -> AsyncIterator[Arena]:
                     open_from_afar=afar,
                     open_at_rest=partial(S3Checkpointer, url, endpoint_url=upstream),
                     faults=_faults_on_the_network(proxy) | _faults_on_requests(requests),
-                    environment=S3_ENVIRONMENT,
+                    environment=ENVIRONMENT,
                     impossible={
                         "server killed and restarted": "moto keeps its objects in memory; it is cut off instead",
                         "disk full": "moto has no disk; it answers 500 and 503 instead",
                     },
                 )
 
-
-S3_ENVIRONMENT: Final = {
-    "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-    "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
-    "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_EC2_METADATA_DISABLED": "true",
-    "AWS_CONFIG_FILE": "/nonexistent",
-}
 
 ARENAS: Final = {"sqlite": sqlite_arena, "postgres": postgres_arena, "s3": s3_arena}
 

@@ -21,6 +21,15 @@ import boto3
 ACCESS_KEY = "test-access-key"
 SECRET_KEY = "test-secret-key"
 
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+    "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": "/nonexistent",
+}
+"""What a client of these servers needs, and nothing of the machine's own."""
+
 
 def _free_ports(count: int) -> list[int]:
     with ExitStack() as stack:
