@@ -46,11 +46,11 @@ async def test_the_file_is_one_json_object_with_a_run_on_each_line(file: Place) 
     made = await anchored(file, keyring=Keyring({"k1": b"a secret of 16 bytes or more"}, allow_unsealed=True))
     text = made.to_json()
     assert len(text.splitlines()) == 4
-    told = json.loads(text)
-    assert told.keys() == {"format", "version", "made_at", "runs", "seal"}
-    assert (told["format"], told["version"]) == ("stargraph-anchor", 1)
-    assert told["runs"][0] == {"run_id": "a", "step": 2, "digest": made.runs[0].digest, "status": "running"}
-    assert told["seal"].keys() == {"key_id", "mac"}
+    shown = json.loads(text)
+    assert shown.keys() == {"format", "version", "made_at", "runs", "seal"}
+    assert (shown["format"], shown["version"]) == ("stargraph-anchor", 1)
+    assert shown["runs"][0] == {"run_id": "a", "step": 2, "digest": made.runs[0].digest, "status": "running"}
+    assert shown["seal"].keys() == {"key_id", "mac"}
     assert Anchor.from_json(text, keyring=KEYRING) == made
     assert json.loads((await anchored(file)).to_json())["seal"] is None
 
@@ -58,17 +58,17 @@ async def test_the_file_is_one_json_object_with_a_run_on_each_line(file: Place) 
 @pytest.mark.parametrize("edit", ["step", "digest", "status", "run_id", "made_at", "gone"])
 async def test_an_edited_anchor_is_refused_by_its_seal(file: Place, edit: str) -> None:
     await file.write(*map(KEYRING.seal, chain("a", 3)), KEYRING.seal(first("b")))
-    told = json.loads((await anchored(file, keyring=KEYRING)).to_json())
+    shown = json.loads((await anchored(file, keyring=KEYRING)).to_json())
     changes = {"step": 1, "digest": "0" * 64, "status": "done", "run_id": "c"}
     if edit == "gone":
-        del told["runs"][0]
+        del shown["runs"][0]
     elif edit == "made_at":
-        told["made_at"] = "2020-01-01T00:00:00Z"
+        shown["made_at"] = "2020-01-01T00:00:00Z"
     else:
-        told["runs"][0][edit] = changes[edit]
-    assert Anchor.from_json(json.dumps(told)).runs is not None, "without a key nothing tells"
+        shown["runs"][0][edit] = changes[edit]
+    assert Anchor.from_json(json.dumps(shown)).runs is not None, "without a key nothing tells"
     with pytest.raises(CheckpointCorruptedError) as raised:
-        Anchor.from_json(json.dumps(told), keyring=KEYRING)
+        Anchor.from_json(json.dumps(shown), keyring=KEYRING)
     assert raised.value.reason == "wrong-seal"
 
 
@@ -105,10 +105,10 @@ def test_what_is_no_anchor_is_refused(text: str) -> None:
 
 async def test_a_run_named_twice_is_refused(file: Place) -> None:
     await file.write(first("a"))
-    told = json.loads((await anchored(file)).to_json())
-    told["runs"] *= 2
+    shown = json.loads((await anchored(file)).to_json())
+    shown["runs"] *= 2
     with pytest.raises(StargraphError, match="a run twice"):
-        Anchor.from_json(json.dumps(told))
+        Anchor.from_json(json.dumps(shown))
 
 
 async def test_a_run_that_moved_on_or_was_pruned_is_a_note_and_a_deleted_one_is_a_finding(place: Place) -> None:
@@ -176,9 +176,11 @@ async def test_an_anchor_that_contradicts_the_one_before_is_not_made(place: Plac
         assert (raised.value.reason, raised.value.run_id) == ("contradicts-anchor", run_id)
 
 
-@pytest.mark.parametrize(("end", "forged_at", "told"), [("done", 3, "later steps"), ("running", 2, "another step 2")])
+@pytest.mark.parametrize(
+    ("end", "forged_at", "expected"), [("done", 3, "later steps"), ("running", 2, "another step 2")]
+)
 async def test_an_anchor_is_not_made_of_a_run_that_was_rewritten_or_went_on_after_its_end(
-    file: Place, end: Status, forged_at: int, told: str
+    file: Place, end: Status, forged_at: int, expected: str
 ) -> None:
     run = chain("a", 3, end=end)
     await file.write(*run)
@@ -187,7 +189,7 @@ async def test_an_anchor_is_not_made_of_a_run_that_was_rewritten_or_went_on_afte
     forged.append(following(forged[0]))
     await file.stand_alone(forged)
     await file.set_tail(forged[-1])
-    with pytest.raises(CheckpointCorruptedError, match=told) as raised:
+    with pytest.raises(CheckpointCorruptedError, match=expected) as raised:
         await anchored(file, after=before)
     assert raised.value.reason == "contradicts-anchor"
 

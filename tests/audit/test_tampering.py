@@ -18,9 +18,9 @@ async def test_a_tamper_is_noticed(place: Place, driver: str, tamper: Tamper) ->
     unlike = tamper.unlike.get(driver)
     refused = (True, True) if unlike == "unreadable" or driver in tamper.refused_by else tamper.read
     assert (bool(seen.read_plain), bool(seen.read_sealed)) == refused
-    told = {tamper.plain: unlike, tamper.sealed: unlike} if unlike is not None else {}
-    assert _found(seen.plain, told.get(tamper.plain, tamper.plain))
-    assert _found(seen.sealed, told.get(tamper.sealed, tamper.sealed))
+    shown = {tamper.plain: unlike, tamper.sealed: unlike} if unlike is not None else {}
+    assert _found(seen.plain, shown.get(tamper.plain, tamper.plain))
+    assert _found(seen.sealed, shown.get(tamper.sealed, tamper.sealed))
     anchored = tamper.anchored if unlike in (None, "") else unlike
     assert _found(seen.anchored, anchored)
 

@@ -49,12 +49,12 @@ async def prune(place: Place, *, keep_last: int, statuses: tuple[str, ...] = ("d
 
 async def test_a_sound_store(place: Place) -> None:
     await fill(place, chain("a", 4, end="done"), chain("b", 70), [first("c")])
-    told: list[tuple[int, int]] = []
+    shown: list[tuple[int, int]] = []
     reports: list[RunReport] = []
-    report = await verified(place, progress=lambda *numbers: told.append(numbers), on_run=reports.append)
+    report = await verified(place, progress=lambda *numbers: shown.append(numbers), on_run=reports.append)
     assert report == VerifyReport(runs=3, steps=75, seals={"": 75})
     assert report.sound
-    assert told[-1] == (3, 75)
+    assert shown[-1] == (3, 75)
     assert {run.run_id: (run.first_step, run.last_step, run.status) for run in reports} == {
         "a": (0, 3, "done"),
         "b": (0, 69, "running"),

@@ -53,13 +53,13 @@ def test_a_sound_store_verifies(runs: Folder) -> None:
         assert (answer.code, answer.err) == (0, "")
         assert answer.out.splitlines()[-1] == "verified 3 runs, 11 steps: sound"
     assert "verified 1 run, 4 steps: sound" in runs.call("verify", "r1").out
-    told = runs.call("verify", "r1", "--json")
-    assert told.code == 0
-    assert told.json["sound"] is True
-    assert (told.json["runs"], told.json["findings"]) == (1, [])
+    shown = runs.call("verify", "r1", "--json")
+    assert shown.code == 0
+    assert shown.json["sound"] is True
+    assert (shown.json["runs"], shown.json["findings"]) == (1, [])
 
 
-def test_what_is_found_is_told_and_ends_with_7(runs: Folder) -> None:
+def test_what_is_found_is_reported_and_ends_with_7(runs: Folder) -> None:
     damage("r1", 3)
     answer = runs.call("verify")
     assert answer.code == 7
@@ -68,9 +68,9 @@ def test_what_is_found_is_told_and_ends_with_7(runs: Folder) -> None:
     assert row[:3] == ["unreadable", "r1", "3"]
     assert "1 finding in 1 run" in answer.err
     assert "Traceback" not in answer.err
-    told = runs.call("verify", "r1", "--json")
-    assert (told.code, told.json["sound"], told.err) == (7, False, "")
-    assert told.json["findings"][0]["kind"] == "unreadable"
+    shown = runs.call("verify", "r1", "--json")
+    assert (shown.code, shown.json["sound"], shown.err) == (7, False, "")
+    assert shown.json["findings"][0]["kind"] == "unreadable"
     assert runs.call("verify", "r2").code == 0
 
 
@@ -190,8 +190,8 @@ def test_prune_touches_only_runs_that_ended_unless_told(runs: Folder) -> None:
     dry = runs.call("prune", "--older-than", "0s", "--keep-last", "2", "--dry-run")
     assert dry.out == "would remove 4 steps of 2 runs\n"
     assert runs.call("prune", "--older-than", "1d").out == "removed 0 steps of 0 runs\n"
-    told = runs.call("prune", "--older-than", "0s", "--keep-last", "2", "--json")
-    assert told.json == {"runs": 2, "checkpoints": 4, "dry_run": False}
+    shown = runs.call("prune", "--older-than", "0s", "--keep-last", "2", "--json")
+    assert shown.json == {"runs": 2, "checkpoints": 4, "dry_run": False}
     answer = runs.call("verify")
     assert answer.code == 0
     assert "r1: the steps below 2 were pruned; the chain is proved from step 2 on" in answer.out

@@ -212,10 +212,10 @@ def test_a_run_id_that_is_taken_and_runs_that_are_not_there(folder: Folder) -> N
 def test_an_error_is_json_too_where_json_is_asked_for(folder: Folder) -> None:
     answer = folder.call(*RUN, "--checkpoint", ".", "--json")
     assert answer.code == 7
-    told = answer.json["error"]
-    assert (told["type"], told["reason"], told["exit_code"]) == ("StoreUnavailableError", "is-directory", 7)
-    assert told["message"] in answer.err
-    assert told["hint"] in answer.err
+    shown = answer.json["error"]
+    assert (shown["type"], shown["reason"], shown["exit_code"]) == ("StoreUnavailableError", "is-directory", 7)
+    assert shown["message"] in answer.err
+    assert shown["hint"] in answer.err
 
 
 @pytest.mark.parametrize("case", BAD_CALLS)
@@ -250,7 +250,7 @@ def test_a_bad_call_is_an_object_of_json_too(folder: Folder, case: str, flag: st
         (("list",), "there is no command 'list'", "stargraph runs"),
     ],
 )
-def test_wrong_usage_is_told_in_our_words(folder: Folder, words: tuple[str, ...], message: str, hint: str) -> None:
+def test_wrong_usage_is_reported_in_our_words(folder: Folder, words: tuple[str, ...], message: str, hint: str) -> None:
     answer = folder.call(*words)
     assert answer.code == 2
     assert answer.err.startswith(f"error: {message}")
@@ -268,10 +268,10 @@ def test_a_fault_of_ours_is_short_and_has_a_traceback_only_when_asked(
     answer = folder.call("drivers")
     assert answer.code == 70
     check_message(answer.err, ["RuntimeError: broken driver list", "STARGRAPH_DEBUG=1"])
-    told = folder.call("--debug", "drivers", env={"STARGRAPH_DEBUG": ""})
-    assert told.code == 70
-    assert "Traceback" in told.err
-    assert "in broken" in told.err
+    shown = folder.call("--debug", "drivers", env={"STARGRAPH_DEBUG": ""})
+    assert shown.code == 70
+    assert "Traceback" in shown.err
+    assert "in broken" in shown.err
 
 
 def test_a_weak_key_is_refused(folder: Folder) -> None:

@@ -41,18 +41,18 @@ print(json.dumps({"code": code, "modules": sorted(sys.modules)}))
 @pytest.mark.parametrize("words", [["--help"], *([name, "--help"] for name in ("run", "inspect"))], ids=" ".join)
 def test_help_imports_nothing_heavy(words: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", PROBE, json.dumps(words)], capture_output=True, text=True, check=True)
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["code"] in (0, None)
+    shown = json.loads(done.stdout.splitlines()[-1])
+    assert shown["code"] in (0, None)
     assert "Usage: stargraph" in done.stdout
-    assert (HEAVY | HEAVY_PARTS) & set(told["modules"]) == set()
-    assert len(told["modules"]) < 250
+    assert (HEAVY | HEAVY_PARTS) & set(shown["modules"]) == set()
+    assert len(shown["modules"]) < 250
 
 
 def test_every_command_is_in_the_help_and_has_its_own(folder: Folder) -> None:
-    told = folder.call("--help").out
+    shown = folder.call("--help").out
     assert {"run", "resume", "runs", "inspect", "drivers", "doctor"} <= set(COMMANDS)
     for name in COMMANDS:
-        assert f"\n  {name} " in told
+        assert f"\n  {name} " in shown
         own = folder.call(name, "--help")
         assert own.code == 0
         assert f"Usage: stargraph {name}" in own.out
@@ -60,9 +60,9 @@ def test_every_command_is_in_the_help_and_has_its_own(folder: Folder) -> None:
 
 
 def test_the_help_names_every_exit_code(folder: Folder) -> None:
-    told = folder.call("--help").out.partition("Exit codes:")[2]
+    shown = folder.call("--help").out.partition("Exit codes:")[2]
     documented = set(ExitCode) - {ExitCode.BROKEN_PIPE}
-    assert all(str(int(code)) in told for code in documented)
+    assert all(str(int(code)) in shown for code in documented)
     assert "Exit codes:" in folder.call("run", "--help").out
     assert "Exit codes:" in folder.call("resume", "--help").out
 
@@ -85,8 +85,8 @@ def test_the_document_names_every_command_option_and_exit_code(folder: Folder) -
         assert f"| `stargraph {name}" in document
         options = set(re.findall(r"(?<!\S)--[a-z][a-z-]+", folder.call(name, "--help").out))
         assert {option for option in options if option not in document} - {"--help"} == set()
-    told = [folder.call("--help").out, *(folder.call(name, "--help").out for name in COMMANDS)]
-    known = set(re.findall(r"--[a-z][a-z-]+", "".join(told)))
+    shown = [folder.call("--help").out, *(folder.call(name, "--help").out for name in COMMANDS)]
+    known = set(re.findall(r"--[a-z][a-z-]+", "".join(shown)))
     assert set(re.findall(r"--[a-z][a-z-]+", document)) - known == {"--install-completion"}
 
 

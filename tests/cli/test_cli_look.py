@@ -53,8 +53,8 @@ def test_runs_are_listed_newest_first(three_runs: Folder) -> None:
     ids=" ".join,
 )
 def test_runs_are_filtered(three_runs: Folder, filters: list[str], expected: list[str]) -> None:
-    told = three_runs.call("runs", "--json", *filters)
-    assert [run["run_id"] for run in told.json] == expected
+    shown = three_runs.call("runs", "--json", *filters)
+    assert [run["run_id"] for run in shown.json] == expected
     assert ids(three_runs.call("runs", *filters).out) == expected
 
 
@@ -87,10 +87,10 @@ def test_a_timeline_tells_what_each_step_changed(three_runs: Folder) -> None:
 
 
 def test_a_timeline_is_json_too(three_runs: Folder) -> None:
-    told = three_runs.call("inspect", "r1", "--json").json
-    assert (told["run_id"], told["status"], told["last_step"]) == ("r1", "done", 3)
-    assert [step["changed"] for step in told["timeline"]][1:] == [["count"], ["notes"], ["count"]]
-    assert all(step["seconds"] >= 0 and step["state_bytes"] > 10 for step in told["timeline"][1:])
+    shown = three_runs.call("inspect", "r1", "--json").json
+    assert (shown["run_id"], shown["status"], shown["last_step"]) == ("r1", "done", 3)
+    assert [step["changed"] for step in shown["timeline"]][1:] == [["count"], ["notes"], ["count"]]
+    assert all(step["seconds"] >= 0 and step["state_bytes"] > 10 for step in shown["timeline"][1:])
 
 
 def test_a_step_is_shown_whole(three_runs: Folder) -> None:
@@ -98,9 +98,9 @@ def test_a_step_is_shown_whole(three_runs: Folder) -> None:
     assert '"notes": [\n    "count is 2"\n  ]' in answer.out
     assert "event    completed second" in answer.out
     assert "next     third" in answer.out
-    told = three_runs.call("inspect", "r1", "--step", "2", "--json").json
-    assert told["state"]["count"] == 2
-    assert told["step"] == 2
+    shown = three_runs.call("inspect", "r1", "--step", "2", "--json").json
+    assert shown["state"]["count"] == 2
+    assert shown["step"] == 2
 
 
 def test_a_failed_step_has_its_traceback_and_cannot_ring_the_bell(three_runs: Folder) -> None:

@@ -242,12 +242,12 @@ def test_the_log_is_printed_if_it_is_wanted(folder: Folder) -> None:
     assert "stargraph.run" not in folder.call("run", "graph.yaml", "-i", "count=1", "--run-id", "quiet").err
     run = ("run", "graph.yaml", "-i", "count=1", "--run-id")
     try:
-        told = folder.call(*run, "told", "--log-level", "info")
+        shown = folder.call(*run, "told", "--log-level", "info")
         lines = folder.call(*run, "json", "--log-json").err.splitlines()
         errors = folder.call(*run, "errors", "--log-level", "error").err
     finally:
         _forget_the_log()
-    assert re.search(r"^\S+ INFO stargraph\.node: run told: node second completed in ", told.err, re.MULTILINE), told
+    assert re.search(r"^\S+ INFO stargraph\.node: run told: node second completed in ", shown.err, re.MULTILINE), shown
     assert errors == ""
     log = [json.loads(line) for line in lines]
     assert [entry.get("node") for entry in log] == [None, "first", "second", "third", None]

@@ -75,18 +75,18 @@ def test_a_run_of_another_graph_names_both(waiting: Folder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (["--value", "true"], "2 open questions"),
         (["--interrupt", "nope", "--value", "true"], "no open question 'nope'"),
         (["--interrupt", "APPROVE", "--value", "maybe"], "answer"),
     ],
 )
-def test_an_answer_that_cannot_be_taken(waiting: Folder, words: list[str], told: str) -> None:
+def test_an_answer_that_cannot_be_taken(waiting: Folder, words: list[str], expected: str) -> None:
     words = [questions(waiting)["approve"] if word == "APPROVE" else word for word in words]
     answer = waiting.call("respond", "r", *words)
     assert answer.code == 2
-    assert told in answer.err
+    assert expected in answer.err
     assert "Traceback" not in answer.err
 
 

@@ -49,9 +49,9 @@ def stored(folder: Folder, run_id: str = "r") -> str:
 def test_a_run_that_comes_out_as_recorded(ran: Folder) -> None:
     answer = ran.call("replay", "r", "graph.yaml")
     assert (answer.code, answer.out) == (0, "run r: 4 steps came out as they are recorded\n")
-    told = ran.call("replay", "r", "graph.yaml", "--from-step", "2", "--json")
-    assert told.code == 0
-    assert (told.json["same"], told.json["compared"]) == (True, 1)
+    shown = ran.call("replay", "r", "graph.yaml", "--from-step", "2", "--json")
+    assert shown.code == 0
+    assert (shown.json["same"], shown.json["compared"]) == (True, 1)
     assert '"run_id": "r"' in ran.call("runs", "--json").out
 
 
@@ -62,12 +62,12 @@ def test_a_run_that_does_not(folder: Folder) -> None:
     answer = folder.call("replay", "r", "graph.yaml")
     assert answer.code == 1
     assert "run r, step 2 (completed second): update.ratio is recorded as 0." in answer.out
-    told = folder.call("replay", "r", "graph.yaml", "--json")
-    assert told.code == 1
-    (difference,) = told.json["differences"]
+    shown = folder.call("replay", "r", "graph.yaml", "--json")
+    assert shown.code == 1
+    (difference,) = shown.json["differences"]
     assert (difference["step"], difference["node"]) == (2, "second")
     assert [change["path"] for change in difference["changes"]] == ["update.ratio", "state.ratio"]
-    assert "a node prints" in told.err
+    assert "a node prints" in shown.err
     detailed = folder.call("replay", "r", "graph.yaml", "--diff").out
     assert "    ~ update.ratio: " in detailed
 
@@ -109,8 +109,8 @@ def test_a_changed_state_makes_a_fork(ran: Folder) -> None:
         '    ~ state.name: "" → "42"',
         '    ~ state.notes[0]: "count is 2" → "count is 10"',
     ]
-    told = ran.call("inspect", "f", "--json").json
-    assert (told["parent_run_id"], told["origin"], told["status"]) == ("r", "fork", "done")
+    shown = ran.call("inspect", "f", "--json").json
+    assert (shown["parent_run_id"], shown["origin"], shown["status"]) == ("r", "fork", "done")
     assert ran.call("replay", "f", "graph.yaml").code == 0
 
 
@@ -198,7 +198,7 @@ def test_effects_need_to_be_allowed(paid: Folder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (["replay", "nobody", "graph.yaml"], "no run 'nobody'"),
         (["replay", "r", "nothing.yaml"], "nothing.yaml"),
@@ -224,7 +224,7 @@ def test_effects_need_to_be_allowed(paid: Folder) -> None:
         (["replay", "r", "graph.yaml", "--checkpoint", "elsewhere.sqlite"], "no store at"),
     ],
 )
-def test_bad_input(ran: Folder, words: list[str], told: str) -> None:
+def test_bad_input(ran: Folder, words: list[str], expected: str) -> None:
     ran.write("list.yaml", "[1]\n")
     ran.write("unknown.yaml", "stat: {}\n")
     ran.write("broken.yaml", "state: [\n")
@@ -233,11 +233,11 @@ def test_bad_input(ran: Folder, words: list[str], told: str) -> None:
     ran.write("graph_key.yaml", "graph: 3\n")
     answer = ran.call(*words)
     assert answer.code == 2
-    assert told in answer.err
+    assert expected in answer.err
     assert "Traceback" not in answer.err
     as_json = ran.call(*words, "--json")
     assert as_json.code == 2
-    assert told in as_json.err
+    assert expected in as_json.err
 
 
 def test_a_fork_without_changes_does_the_rest_anew(ran: Folder) -> None:

@@ -57,14 +57,14 @@ def test_quiet_prints_the_outcome_alone(folder: Folder) -> None:
 
 def test_json_is_one_object_with_the_state(folder: Folder) -> None:
     answer = folder.call("run", "graph.yaml", "-i", "count=3", "--json", "--tag", "team=a", "--run-id", "r1")
-    told = answer.json
-    assert told["status"] == "done"
-    assert told["exit_code"] == answer.code == 0
-    assert told["state"]["count"] == 5
-    assert told["state"]["notes"] == ["count is 4"]
-    assert told["metadata"] == {"team": "a"}
-    assert (told["run_id"], told["graph_id"], told["last_step"]) == ("r1", "demo", 3)
-    assert told["checkpoint"] == "./.stargraph/run.sqlite"
+    shown = answer.json
+    assert shown["status"] == "done"
+    assert shown["exit_code"] == answer.code == 0
+    assert shown["state"]["count"] == 5
+    assert shown["state"]["notes"] == ["count is 4"]
+    assert shown["metadata"] == {"team": "a"}
+    assert (shown["run_id"], shown["graph_id"], shown["last_step"]) == ("r1", "demo", 3)
+    assert shown["checkpoint"] == "./.stargraph/run.sqlite"
     assert "completed" in answer.err
     quiet = folder.call("run", "graph.yaml", "-i", "count=3", "--json", "--quiet")
     assert quiet.json["status"] == "done"
@@ -73,10 +73,10 @@ def test_json_is_one_object_with_the_state(folder: Folder) -> None:
 
 def test_events_are_json_lines_that_end_in_the_outcome(folder: Folder) -> None:
     answer = folder.call("run", "graph.yaml", "-i", "count=3", "--events")
-    told = [json.loads(line) for line in answer.out.splitlines()]
-    assert [each["type"] for each in told[:4]] == ["run", "started", "node_started", "completed"]
-    assert told[-1]["type"] == "outcome"
-    assert told[-1]["status"] == "done"
+    shown = [json.loads(line) for line in answer.out.splitlines()]
+    assert [each["type"] for each in shown[:4]] == ["run", "started", "node_started", "completed"]
+    assert shown[-1]["type"] == "outcome"
+    assert shown[-1]["status"] == "done"
     assert answer.err == ""
 
 

@@ -237,8 +237,8 @@ def test_the_printed_command_repeats_what_it_needs(folder: Folder, tmp_path: Pat
     assert resumed.code == 1, "it fails again, at the same node"
     assert "ValueError: x" in resumed.err
     assert "Traceback" in folder.call(*shlex.split(printed[2])).out
-    told = folder.call("run", "graph.yaml", "--run-id", "r2", "--json", *store).json
-    assert told["resume"] == shlex.join(["stargraph", "resume", "r2", "graph.yaml", *store])
+    shown = folder.call("run", "graph.yaml", "--run-id", "r2", "--json", *store).json
+    assert shown["resume"] == shlex.join(["stargraph", "resume", "r2", "graph.yaml", *store])
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from stargraph.checkpoint.protocol import Checkpoint, Seal
 
 
 @pytest.mark.parametrize(
-    ("wrote", "read", "told"),
+    ("wrote", "read", "expected"),
     [
         (-0.0, 0, "k: wrote -0.0, read 0 (the type changed: float to int)"),
         (-0.0, 0.0, "k: wrote -0.0, read 0.0"),
@@ -28,8 +28,8 @@ from stargraph.checkpoint.protocol import Checkpoint, Seal
         ({"b": 1, "a": 2}, {"a": 2, "b": 1}, "k: wrote the keys in the order ['b', 'a'], read ['a', 'b']"),
     ],
 )
-def test_a_difference_is_named_by_its_path(wrote: Any, read: Any, told: str) -> None:
-    assert list(differences(wrote, read, "k")) == [told]
+def test_a_difference_is_named_by_its_path(wrote: Any, read: Any, expected: str) -> None:
+    assert list(differences(wrote, read, "k")) == [expected]
 
 
 @pytest.mark.parametrize("value", [None, -0.0, 1, True, "x", [1, {"a": []}], {"a": 1, "b": [None]}])
@@ -38,9 +38,9 @@ def test_equal_values_have_no_difference(value: Any) -> None:
 
 
 def test_a_long_value_is_shortened() -> None:
-    (told,) = differences("a" * 10_000, "b", "k")
-    assert len(told) < 300
-    assert "10002 characters" in told
+    (shown,) = differences("a" * 10_000, "b", "k")
+    assert len(shown) < 300
+    assert "10002 characters" in shown
 
 
 def test_a_checkpoint_that_came_back_is_compared_field_by_field() -> None:

@@ -85,14 +85,14 @@ def test_the_catalogue_and_one_check_of_it(tmp_path: Path) -> None:
     listed = conformance("run", "--list", folder=tmp_path)
     assert listed.returncode == 0
     assert all(check.id in listed.stdout for check in catalogue())
-    told = conformance("run", "--explain", "crash.kill9_acked_survive", folder=tmp_path)
-    assert told.returncode == 0
-    assert "usual cause" in told.stdout
-    assert "several processes" in told.stdout
+    shown = conformance("run", "--explain", "crash.kill9_acked_survive", folder=tmp_path)
+    assert shown.returncode == 0
+    assert "usual cause" in shown.stdout
+    assert "several processes" in shown.stdout
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (("run",), "name the driver under test"),
         (("run", "no_such:target"), "cannot be imported"),
@@ -101,10 +101,10 @@ def test_the_catalogue_and_one_check_of_it(tmp_path: Path) -> None:
         (("run", REFERENCE, "--json", "no/such/folder/r.json"), "cannot be written to no/such/folder/r.json"),
     ],
 )
-def test_a_call_that_makes_no_sense(arguments: tuple[str, ...], told: str, tmp_path: Path) -> None:
+def test_a_call_that_makes_no_sense(arguments: tuple[str, ...], expected: str, tmp_path: Path) -> None:
     done = conformance(*arguments, folder=tmp_path)
     assert done.returncode == 3
-    assert told in done.stderr
+    assert expected in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -145,7 +145,7 @@ def test_a_broken_driver_in_pytest(tmp_path: Path) -> None:
     assert "1 failed, 1 skipped" in done.stdout
 
 
-def test_a_test_without_a_target_is_told_so(tmp_path: Path) -> None:
+def test_a_test_without_a_target_is_reported(tmp_path: Path) -> None:
     (tmp_path / "test_mine.py").write_text("def test_it(conformance_check):\n    conformance_check()\n")
     done = call("pytest", "-q", "-p", "no:cacheprovider", folder=tmp_path)
     assert done.returncode != 0

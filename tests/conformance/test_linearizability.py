@@ -33,7 +33,7 @@ def test_calls_that_overlap_may_see_either() -> None:
 
 
 @pytest.mark.parametrize(
-    ("calls", "told"),
+    ("calls", "expected"),
     [
         ([write(0, "a", 0, 1), write(0, "b", 2, 3)], "another checkpoint is there"),
         ([write(0, "a", 0, 1), write(1, "b", 2, 3)], "another checkpoint is there"),
@@ -45,7 +45,7 @@ def test_calls_that_overlap_may_see_either() -> None:
         ([write(0, "a", 0, 9), latest(0, "a", 1, 2), latest(-1, None, 3, 4)], "read_latest gave step -1, and step 0"),
     ],
 )
-def test_what_no_order_explains_is_told(calls: list[Call], told: str) -> None:
+def test_what_no_order_explains_is_reported(calls: list[Call], expected: str) -> None:
     broken = violation(calls, ["a"])
     assert broken is not None
-    assert told in broken
+    assert expected in broken

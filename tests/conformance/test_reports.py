@@ -44,15 +44,15 @@ def test_a_certificate_shows_every_change(tmp_path: Path) -> None:
     file = tmp_path / "certificate.json"
     options = ("--only", "steps.gap_refused", "--certificate", str(file))
     assert _run("run", REFERENCE, *options, STARGRAPH_CONFORMANCE_KEY=KEY)[0] == 2
-    code, told = _run("verify", str(file), STARGRAPH_CONFORMANCE_KEY=KEY)
+    code, shown = _run("verify", str(file), STARGRAPH_CONFORMANCE_KEY=KEY)
     assert code == 0
-    assert "level partial" in told
+    assert "level partial" in shown
     certificate = json.loads(file.read_text())
     certificate["report"]["level"] = "full"
     file.write_text(json.dumps(certificate))
-    code, told = _run("verify", str(file), STARGRAPH_CONFORMANCE_KEY=KEY)
+    code, shown = _run("verify", str(file), STARGRAPH_CONFORMANCE_KEY=KEY)
     assert code == 3
-    assert "changed" in told
+    assert "changed" in shown
 
 
 @pytest.mark.parametrize("key", ["", "no-colon", "short:secret", "other:0123456789abcdef0123"])
@@ -68,7 +68,7 @@ def test_reports_are_compared(tmp_path: Path) -> None:
     report = json.loads(old.read_text())
     report["results"][-1]["verdict"] = "fail"
     new.write_text(json.dumps(report))
-    code, told = _run("compare", str(old), str(new))
+    code, shown = _run("compare", str(old), str(new))
     assert code == 1
-    assert "steps.gap_refused: pass -> fail" in told
+    assert "steps.gap_refused: pass -> fail" in shown
     assert _run("compare", str(old), str(old)) == (0, "")

@@ -131,12 +131,12 @@ async def _coroutine(location: str) -> MemoryCheckpointer:
 
 
 @pytest.mark.parametrize(
-    ("opener", "told"), [(_coroutine, "make it a plain function"), (lambda location: None, "returned None")]
+    ("opener", "expected"), [(_coroutine, "make it a plain function"), (lambda location: None, "returned None")]
 )
-def test_a_target_that_is_no_target_says_nothing_about_a_driver(opener: Any, told: str) -> None:
+def test_a_target_that_is_no_target_says_nothing_about_a_driver(opener: Any, expected: str) -> None:
     report = run(Target(open=opener))
     assert (report.level, report.exit_code, report.count("pass")) == ("none", 3, 0)
-    assert told in verdict_of(report, "bootstrap.methods").message
+    assert expected in verdict_of(report, "bootstrap.methods").message
 
 
 class Unimplemented:
@@ -239,13 +239,13 @@ class Blocks(MemoryCheckpointer):
         return None
 
 
-@pytest.mark.parametrize(("kind", "told"), [(Hangs, "seconds; unfinished"), (Blocks, "cannot be cancelled either")])
-def test_a_driver_that_does_not_come_back_fails(kind: type, told: str) -> None:
+@pytest.mark.parametrize(("kind", "expected"), [(Hangs, "seconds; unfinished"), (Blocks, "cannot be cancelled either")])
+def test_a_driver_that_does_not_come_back_fails(kind: type, expected: str) -> None:
     report = run(memory(kind), only=["bootstrap.creates"], deadline=0.02)
     result = verdict_of(report, "bootstrap.creates")
     assert result.verdict == "fail"
     assert "read_latest('nobody')" in result.message
-    assert told in result.message
+    assert expected in result.message
     assert ("time.sleep(60)" in result.details) == (kind is Blocks)
 
 
@@ -288,7 +288,7 @@ def test_a_target_may_be_a_context_manager() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "told"),
+    ("spec", "expected"),
     [
         ("nonsense", "give it as package.module:name"),
         ("no_such_module:target", "cannot be imported: ModuleNotFoundError"),
@@ -296,8 +296,8 @@ def test_a_target_may_be_a_context_manager() -> None:
         ("string:digits", "must be a function or a Target"),
     ],
 )
-def test_a_target_that_cannot_be_used_is_told_at_once(spec: str, told: str) -> None:
-    with pytest.raises(HarnessError, match=told):
+def test_a_target_that_cannot_be_used_is_reported_at_once(spec: str, expected: str) -> None:
+    with pytest.raises(HarnessError, match=expected):
         run(spec)
 
 

@@ -251,7 +251,7 @@ class TestReads:
 
 
 class TestDamage:
-    def test_a_missing_base_is_told(self) -> None:
+    def test_a_missing_base_is_reported(self) -> None:
         checkpoints = run_of(20, chat, state={"messages": []})
         records = data_of(stored(Codec(), checkpoints))
         base = base_steps_of(records[19], run_id="run-1", step=19)[-1]
@@ -420,7 +420,7 @@ class TestEncryption:
             (Cipher({"k": b"another secret!!"}), "undecipherable"),
         ],
     )
-    def test_a_wrong_key_is_told(self, cipher: Cipher | None, reason: str) -> None:
+    def test_a_wrong_key_is_reported(self, cipher: Cipher | None, reason: str) -> None:
         with pytest.raises(CheckpointCorruptedError) as raised:
             self.read(cipher, self.record())
         assert raised.value.reason == reason

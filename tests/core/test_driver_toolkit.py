@@ -560,7 +560,7 @@ async def test_every_writer_gets_its_own_outcome(seed: int) -> None:
 # Capabilities.
 
 
-def test_what_a_driver_adds_is_told_by_its_methods() -> None:
+def test_what_a_driver_adds_is_reported_by_its_methods() -> None:
     class Plain:
         pass
 

@@ -136,8 +136,8 @@ def test_a_record_of_another_place_is_refused(run_id: str, step: int) -> None:
 @pytest.mark.parametrize("version", [RECORD_VERSION + 1, 99, 255])
 @pytest.mark.parametrize("rest", [b"", b"\0", b"anything"])
 def test_a_newer_record_is_refused_as_such(version: int, rest: bytes) -> None:
-    told = f"version {version}, and this software reads up to {RECORD_VERSION}"
-    with pytest.raises(StoreVersionError, match=told) as raised:
+    shown = f"version {version}, and this software reads up to {RECORD_VERSION}"
+    with pytest.raises(StoreVersionError, match=shown) as raised:
         decode(bytes((version,)) + rest, run_id="r", step=0)
     assert raised.value.reason == "newer-format"
     assert raised.value.hint

@@ -134,17 +134,17 @@ RESULTS: list[tuple[Callable[..., Any], Any, Any]] = [
 
 async def played(store: MemoryCheckpointer, function: Callable[..., Any], returns: Any, kind: str) -> tuple[Run, Any]:
     """Run a node whose first try and second try, and replay, make the same call; return what they were told."""
-    told: list[Any] = []
+    shown: list[Any] = []
 
     def body(ctx: Context) -> Any:
         options = ctx.with_options(returns=returns)
         if kind == "sync_x":
-            told.append(options.call_sync("f", function))
+            shown.append(options.call_sync("f", function))
             return after(ctx)
         return later(ctx, options)
 
     async def later(ctx: Context, options: Any) -> Any:
-        told.append(await options.call("f", function))
+        shown.append(await options.call("f", function))
         return after(ctx)
 
     def after(ctx: Context) -> Any:
@@ -154,7 +154,7 @@ async def played(store: MemoryCheckpointer, function: Callable[..., Any], return
     nodes.before = body
     run = await graph(TEXT.replace("KIND", kind)).start(checkpointer=store, run_id="r")
     await run.start()
-    return run, told
+    return run, shown
 
 
 @pytest.mark.parametrize("kind", ["sync_x", "awaits_x"])
@@ -162,13 +162,13 @@ async def played(store: MemoryCheckpointer, function: Callable[..., Any], return
 async def test_a_result_comes_back_as_it_was(
     store: MemoryCheckpointer, function: Callable[..., Any], returns: Any, expected: Any, kind: str
 ) -> None:
-    run, told = await played(store, function, returns, kind)
+    run, shown = await played(store, function, returns, kind)
     assert run.summary is not None
     assert run.summary.status == "done", run.summary.error
-    assert told == [expected, expected]
-    assert [type(each) for each in told] == [type(expected)] * 2
+    assert shown == [expected, expected]
+    assert [type(each) for each in shown] == [type(expected)] * 2
     assert not (await run.replay()).differences
-    assert told == [expected] * len(told)
+    assert shown == [expected] * len(shown)
     assert len(MADE) <= 1
 
 
@@ -207,7 +207,7 @@ def undeclared() -> Any:
 async def test_a_call_whose_result_cannot_be_stored_is_made_once(
     store: MemoryCheckpointer, function: Callable[..., Any], kind: str
 ) -> None:
-    run, told = await played(store, function, None, kind)
+    run, shown = await played(store, function, None, kind)
     assert run.summary is not None
     assert run.summary.error is not None
     assert (run.summary.status, run.summary.error.reason) == ("failed", "result-not-storable")
@@ -216,7 +216,7 @@ async def test_a_call_whose_result_cannot_be_stored_is_made_once(
     assert not (await run.replay()).differences
     assert (await run.resume()).status == "failed"
     assert len(MADE) == 1
-    assert told == []
+    assert shown == []
 
 
 async def test_a_node_may_catch_it_and_goes_the_same_way_ever_after(store: MemoryCheckpointer) -> None:
@@ -239,7 +239,7 @@ async def test_a_node_may_catch_it_and_goes_the_same_way_ever_after(store: Memor
     assert len(MADE) == 1
 
 
-async def test_a_type_that_has_changed_since_is_told(store: MemoryCheckpointer) -> None:
+async def test_a_type_that_has_changed_since_is_reported(store: MemoryCheckpointer) -> None:
     returns: Any = dict[str, datetime]
 
     def body(ctx: Context) -> Any:

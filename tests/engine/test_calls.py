@@ -107,16 +107,16 @@ async def test_a_recorded_call_is_not_made_again_after_a_crash(store: MemoryChec
 
 
 async def test_a_failed_call_raises_the_same_after_a_crash(store: MemoryCheckpointer) -> None:
-    told: list[tuple[str, str, str, str]] = []
+    shown: list[tuple[str, str, str, str]] = []
     causes: list[BaseException | None] = []
 
     async def script(state: Any, context: Context) -> Any:
         try:
             await context.call("f", fail, "f", KeyError("lost"))
         except CallError as error:
-            told.append((str(error), error.call, error.error_type, error.error_message))
+            shown.append((str(error), error.call, error.error_type, error.error_message))
             causes.append(error.__cause__)
-        if len(told) == 1:
+        if len(shown) == 1:
             raise Killed
         return {"x": "handled"}
 
@@ -125,7 +125,7 @@ async def test_a_failed_call_raises_the_same_after_a_crash(store: MemoryCheckpoi
         await start(store)
     assert (await resume(store)).status == "done"
     assert EFFECTS == ["f"]
-    assert told == [("call 'f' failed: KeyError: 'lost'", "f", "KeyError", "'lost'")] * 2
+    assert shown == [("call 'f' failed: KeyError: 'lost'", "f", "KeyError", "'lost'")] * 2
     # The exception itself is at hand only where it has just happened.
     assert [type(cause) for cause in causes] == [KeyError, type(None)]
 

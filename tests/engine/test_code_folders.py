@@ -189,7 +189,7 @@ async def test_other_code_in_another_process_is_refused(store: MemoryCheckpointe
     assert "node 'a'" in run.summary.error.message
 
 
-def test_a_module_that_is_not_there_is_told_by_its_own_name(tmp_path: Path) -> None:
+def test_a_module_that_is_not_there_is_reported_by_its_own_name(tmp_path: Path) -> None:
     with pytest.raises(GraphError, match="there is no module 'steps'") as missing:
         Graph.from_file(write(tmp_path))
     assert missing.value.reason == "module-not-found"

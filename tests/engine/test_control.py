@@ -233,7 +233,7 @@ async def test_sync_nodes_run_in_other_processes(store: MemoryCheckpointer) -> N
 
 
 async def test_a_node_that_exits_or_cancels_itself_fails(store: MemoryCheckpointer) -> None:
-    for error, told in ((SystemExit(3), "sys.exit(3)"), (asyncio.CancelledError(), "cancelled from inside")):
+    for error, shown in ((SystemExit(3), "sys.exit(3)"), (asyncio.CancelledError(), "cancelled from inside")):
 
         def raise_it(context: Context, error: BaseException = error) -> None:
             raise error
@@ -243,7 +243,7 @@ async def test_a_node_that_exits_or_cancels_itself_fails(store: MemoryCheckpoint
         summary = await run.start()
         assert summary.status == "failed"
         assert summary.error is not None
-        assert told in summary.error.message
+        assert shown in summary.error.message
 
 
 @pytest.mark.parametrize("durability", ["async", "exit"])

@@ -46,7 +46,7 @@ class SlowStore(MemoryCheckpointer):
 
 
 @pytest.mark.parametrize("times", [1, 3])
-async def test_a_cancelled_write_goes_to_its_end_before_anybody_is_told(times: int) -> None:
+async def test_a_cancelled_write_goes_to_its_end_before_anybody_is_reported(times: int) -> None:
     store = SlowStore()
     await store.bootstrap()
     work = asyncio.create_task(dispatch.write(store, first()))

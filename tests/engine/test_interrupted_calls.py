@@ -67,21 +67,21 @@ async def test_a_takeover_stops_the_node_at_its_call(
 
     async def script(state: Any, context: Context) -> Any:
         try:
-            told = await context.call("f", gate)
+            shown = await context.call("f", gate)
         except Exception as error:
             after.append(type(error).__name__)
             raise
-        after.append(told)
-        return {"x": told}
+        after.append(shown)
+        return {"x": shown}
 
     def sync_script(state: Any, context: Context) -> Any:
         try:
-            told = context.call_sync("f", gate)
+            shown = context.call_sync("f", gate)
         except Exception as error:
             after.append(type(error).__name__)
             raise
-        after.append(told)
-        return {"x": told}
+        after.append(shown)
+        return {"x": shown}
 
     play(script)
     calling_nodes.sync_script = sync_script

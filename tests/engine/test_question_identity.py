@@ -292,8 +292,8 @@ async def test_what_is_no_text_is_no_question(store: MemoryCheckpointer, prompt:
 
 async def test_a_node_that_asks_is_told_one_time_until_it_completes(store: MemoryCheckpointer) -> None:
     def body(ctx: Context) -> Any:
-        told = ctx.now.isoformat()
-        return [ctx.interrupt(f"At {told}?"), ctx.interrupt(f"Still at {told}?"), told]
+        shown = ctx.now.isoformat()
+        return [ctx.interrupt(f"At {shown}?"), ctx.interrupt(f"Still at {shown}?"), shown]
 
     run = await begin(store, body, SYNC)
     assert [prompt.partition(" at ")[0][:5] for prompt in await answer_all(run, store)] == ["At 20", "Still"]

@@ -148,21 +148,23 @@ rules: [{id: urgent, when: {node: a, if: "state.n >= 4"}, then: [{kind: halt}]}]
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "expected"),
     [
         ("state.n >= 4", "state.n >= 3", "urgent"),
         ("{type: int, default: 0}", "{type: float, default: 0}", "'n'"),
         ("support.nodes:count", "support.nodes:step", "'a'"),
     ],
 )
-async def test_a_changed_graph_is_refused_and_told(store: MemoryCheckpointer, old: str, new: str, told: str) -> None:
+async def test_a_changed_graph_is_refused_and_told(
+    store: MemoryCheckpointer, old: str, new: str, expected: str
+) -> None:
     await started_and_killed(store, RULED, "b")
     changed = graph(RULED.replace(old, new, 1))
     with pytest.raises(HashMismatchError) as caught:
         await (await changed.start(checkpointer=store)).resume("r")
     error = caught.value
     assert error.reason == "graph-hash"
-    assert told in error.changes[0]
+    assert expected in error.changes[0]
     assert error.stored == graph(RULED).graph_hash
     assert error.loaded == changed.graph_hash
     assert error.stored in str(error)

@@ -241,10 +241,10 @@ async def test_metadata_and_hashes_are_in_every_step(store: MemoryCheckpointer) 
     run = await sequence.start(checkpointer=store, run_id="r", metadata={"team": "ops"})
     await run.start()
 
-    def told(checkpoint: Checkpoint) -> tuple[str, str, str, dict[str, str]]:
+    def fields_of(checkpoint: Checkpoint) -> tuple[str, str, str, dict[str, str]]:
         return checkpoint.graph_id, checkpoint.graph_hash, checkpoint.runtime_hash, checkpoint.metadata
 
-    assert {told(checkpoint)[:3] for checkpoint in store.runs["r"]} == {
+    assert {fields_of(checkpoint)[:3] for checkpoint in store.runs["r"]} == {
         ("sequence", sequence.graph_hash, sequence.runtime_hash)
     }
     assert all(checkpoint.metadata == {"team": "ops"} for checkpoint in store.runs["r"])

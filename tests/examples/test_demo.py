@@ -29,7 +29,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
 
 
 @pytest.fixture(scope="module")
-def told(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> str:
+def output(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> str:
     """What the demo prints."""
     docs = tmp_path_factory.mktemp("docs")
     for number in range(FILES):
@@ -40,7 +40,7 @@ def told(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> str:
     return done.stdout
 
 
-def test_it_tells_the_story_in_order(told: str) -> None:
+def test_it_tells_the_story_in_order(output: str) -> None:
     story = [
         "$ stargraph run",
         "Killed by SIGKILL",
@@ -55,15 +55,15 @@ def test_it_tells_the_story_in_order(told: str) -> None:
         "The log: started, completed find, completed review",
         "Proved:",
     ]
-    positions = [told.find(part) for part in story]
+    positions = [output.find(part) for part in story]
     assert -1 not in positions, story[positions.index(-1)]
     assert positions == sorted(positions)
-    assert "od�d�[bold]�[31m.md" in told
-    assert "\x1b" not in told
+    assert "od�d�[bold]�[31m.md" in output
+    assert "\x1b" not in output
 
 
 @pytest.fixture
-def examined(told: str, stage: Stage) -> Callable[[dict[str, list[int]]], Proof]:
+def examined(expected: str, stage: Stage) -> Callable[[dict[str, list[int]]], Proof]:
     log = asyncio.run(read_log(stage.store))
     resumed = next(record.step for record in log if record.event == "resumed")
     executions = read_ledger(stage.ledger)

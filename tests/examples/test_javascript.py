@@ -129,9 +129,9 @@ def verified(data: bytes, folder: Path, keys: str | None = None) -> tuple[int, s
 
 
 def test_an_export_is_verified_with_and_without_its_seals(export: bytes, tmp_path: Path) -> None:
-    told = "4 runs, 14 checkpoints: whole, and as they were written\n"
-    assert verified(export, tmp_path) == (0, told)
-    assert verified(export, tmp_path, KEYS) == (0, told)
+    shown = "4 runs, 14 checkpoints: whole, and as they were written\n"
+    assert verified(export, tmp_path) == (0, shown)
+    assert verified(export, tmp_path, KEYS) == (0, shown)
     code, said = verified(export, tmp_path, KEYS.upper())
     assert code == 1
     assert "has no seal that fits" in said

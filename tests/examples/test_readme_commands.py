@@ -39,8 +39,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_its_commands_do_what_it_says(folder: Path) -> None:
     assert [command.split()[1] for command in COMMANDS] == ["run", "runs", "inspect", "resume"]
-    told = _stargraph(COMMANDS[0], folder)
-    run_id = told.partition("run=")[2].split()[0]
+    shown = _stargraph(COMMANDS[0], folder)
+    run_id = shown.partition("run=")[2].split()[0]
     assert (folder / ".stargraph/run.sqlite").exists()
     for command in COMMANDS[1:]:
         assert run_id in _stargraph(command.replace("RUN_ID", run_id), folder)

@@ -95,11 +95,11 @@ def test_any_words_are_obeyed_or_refused(folder: Folder, examples: int) -> None:
         answer = folder.call(*call, env={"STARGRAPH_DEBUG": ""})
         assert time.process_time() - begun < 10
         assert answer.code in DOCUMENTED, (answer.code, answer.err)
-        told = answer.out + answer.err
-        assert "Traceback" not in told or "--debug" in call
-        assert "hush" not in told
-        assert "\x1b" not in told
-        assert len(told) < 60_000
+        shown = answer.out + answer.err
+        assert "Traceback" not in shown or "--debug" in call
+        assert "hush" not in shown
+        assert "\x1b" not in shown
+        assert len(shown) < 60_000
         if answer.code == 2:
             assert answer.err
         assert [found.name for found in folder.path.parent.iterdir()] == ["inner"]

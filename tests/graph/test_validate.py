@@ -70,7 +70,7 @@ def test_a_map_goes_over_a_list(folder: Folder) -> None:
     assert "rules[0].then[0].over: it gives a value of type int, not a list" in folder.call("validate", "g.yaml").err
 
 
-def test_everything_is_told_at_once_with_its_line(folder: Folder) -> None:
+def test_everything_is_reported_at_once_with_its_line(folder: Folder) -> None:
     folder.write(
         "g.yaml",
         "id: g\nstate_schema: {n: {type: int, reduce: 'steps:nope'}}\nnodes:\n  - {id: a, kind: 'stepps:increase'}\n"

@@ -98,7 +98,7 @@ def test_a_state_class_is_named() -> None:
     assert (document.state_class, document.max_steps, document.state_schema) == (f"{__name__}:State", 7, None)
 
 
-def test_faults_are_told_by_their_paths() -> None:
+def test_faults_are_reported_by_their_paths() -> None:
     with pytest.raises(GraphError) as caught:
         GraphBuilder("a b").add_node("x", "echo", tiemout=3).rule("r", "x", Halt()).build()
     line = caught.value.line

@@ -93,7 +93,9 @@ SEEN = {
 
 
 @pytest.mark.parametrize(("sentence", "replacements"), SEEN.items(), ids=SEEN)
-def test_what_shapes_execution_changes_the_hash_and_is_told(sentence: str, replacements: list[tuple[str, str]]) -> None:
+def test_what_shapes_execution_changes_the_hash_and_is_reported(
+    sentence: str, replacements: list[tuple[str, str]]
+) -> None:
     assert graph_hash(definition(*replacements)) != graph_hash(definition())
     assert definition_changes(definition(), definition(*replacements)) == (sentence,)
 
@@ -178,7 +180,7 @@ def test_wording_in_a_state_class_is_left_out() -> None:
     assert schema("one")["$defs"]["Inner"]["properties"]["description"] == {"default": "kept", "type": "string"}
 
 
-def test_a_field_of_a_state_class_that_becomes_required_is_told() -> None:
+def test_a_field_of_a_state_class_that_becomes_required_is_reported() -> None:
     class State(BaseModel):
         a: int = 1
 

@@ -42,6 +42,6 @@ def test_it_passes_the_quick_checks(server: str, pytestconfig: pytest.Config) ->
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("dsn", ["server", "debian_server", "pooler", *given_binaries()], indirect=True)
 def test_it_conforms(dsn: str, pytestconfig: pytest.Config) -> None:
-    told = conformance(dsn, pytestconfig.rootpath, "--deadline=4")
-    assert "level full" in told
-    assert " 0 findings" in told
+    shown = conformance(dsn, pytestconfig.rootpath, "--deadline=4")
+    assert "level full" in shown
+    assert " 0 findings" in shown

@@ -46,7 +46,7 @@ async def caught_up(primary: LocalServer, standby: LocalServer) -> None:
     await follower.close()
 
 
-async def test_history_that_an_asynchronous_standby_lacks_is_told_as_lost(
+async def test_history_that_an_asynchronous_standby_lacks_is_reported_as_lost(
     primary: LocalServer, standby: LocalServer, dsn: str
 ) -> None:
     run = chain(6)

@@ -334,7 +334,7 @@ async def test_a_server_that_takes_no_writes_is_refused(
         await sql.execute(f"DROP ROLE {role}")
 
 
-async def test_lost_history_is_told_as_such(
+async def test_lost_history_is_reported_as_such(
     checkpointer: PostgresCheckpointer, sql: asyncpg.Connection, schema: str
 ) -> None:
     run = chain(6)

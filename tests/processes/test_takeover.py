@@ -80,8 +80,8 @@ class Scene:
 def outcome(process: subprocess.Popen[str]) -> dict[str, object]:
     out, err = process.communicate(timeout=60)
     assert err == ""
-    told: dict[str, object] = json.loads(out)
-    return told
+    shown: dict[str, object] = json.loads(out)
+    return shown
 
 
 @pytest.fixture
@@ -141,9 +141,9 @@ async def test_two_processes_resume_one_run(scene: Scene) -> None:
     while (await scene.events()).count("resumed") + sum(rival.poll() is not None for rival in rivals) < len(rivals):
         await asyncio.sleep(0.02)
     scene.release("b")
-    told = [outcome(rival) for rival in rivals]
-    won = [each for each in told if "status" in each]
-    lost = [each for each in told if "error" in each]
+    shown = [outcome(rival) for rival in rivals]
+    won = [each for each in shown if "status" in each]
+    lost = [each for each in shown if "error" in each]
     assert [each["status"] for each in won] == ["done"]
     assert [each["error"] for each in lost] == ["CheckpointConflictError"]
     assert scene.executed().count("a") == 1

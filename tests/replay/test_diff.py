@@ -15,14 +15,14 @@ from stargraph.checkpoint.values import canonical
 from stargraph.replay import Change, diff_states, diff_values
 
 
-def told(before: Any, after: Any, **options: Any) -> list[str]:
+def changes(before: Any, after: Any, **options: Any) -> list[str]:
     return diff_values(before, after, **options).lines()
 
 
 def test_paths_lead_to_what_differs() -> None:
     before = {"user": {"name": "Ada", "scores": [1, 2, 3, 4]}, "gone": True, "a key": 1}
     after = {"user": {"name": "Ada", "scores": [1, 2, 3, 5]}, "a key": 2, "new": None}
-    assert told(before, after) == [
+    assert changes(before, after) == [
         "~ state.user.scores[3]: 4 → 5",
         "- state.gone: true",
         '~ state["a key"]: 1 → 2',
@@ -44,7 +44,7 @@ def test_the_order_of_keys_does_not_count() -> None:
 def test_an_insertion_into_a_long_list_is_one_change() -> None:
     items = [{"n": n, "text": f"item {n}"} for n in range(10_000)]
     changed = [{"first": True}, *items[:5000], *items[5003:], {"last": True}]
-    assert told({"x": items}, {"x": changed}) == [
+    assert changes({"x": items}, {"x": changed}) == [
         '+ state.x[0]: {"first": true}',
         "- state.x[5000:5003]: […] (3 items)",
         '+ state.x[9998]: {"last": true}',
@@ -54,32 +54,32 @@ def test_an_insertion_into_a_long_list_is_one_change() -> None:
 def test_items_that_changed_are_compared_in_pairs() -> None:
     items = [{"n": n, "seen": False} for n in range(100)]
     changed = [{**item, "seen": item["n"] == 40} for item in items]
-    assert told(items, changed, path="items") == ["~ items[40].seen: false → true"]
+    assert changes(items, changed, path="items") == ["~ items[40].seen: false → true"]
 
 
 def test_repeated_items_align() -> None:
-    assert told([0, 1, 0, 1, 0, 1], [0, 1, 0, 1, 0, 1, 0], path="x") == ["+ x[6]: 0"]
-    assert told([0, 0, 7, 0, 0], [0, 0, 0, 0], path="x") == ["- x[2]: 7"]
+    assert changes([0, 1, 0, 1, 0, 1], [0, 1, 0, 1, 0, 1, 0], path="x") == ["+ x[6]: 0"]
+    assert changes([0, 0, 7, 0, 0], [0, 0, 0, 0], path="x") == ["- x[2]: 7"]
 
 
 def test_a_thousand_fields_stay_readable() -> None:
     before = {f"field_{n}": n for n in range(1000)}
-    lines = told(before, {name: value + 1 for name, value in before.items()}, limit=20)
+    lines = changes(before, {name: value + 1 for name, value in before.items()}, limit=20)
     assert lines[0] == "~ state.field_0: 0 → 1"
     assert lines[20:] == ["… and 980 more"]
-    assert told(before, {**before, "field_500": -1}) == ["~ state.field_500: 500 → -1"]
+    assert changes(before, {**before, "field_500": -1}) == ["~ state.field_500: 500 → -1"]
 
 
 def test_five_megabytes_stay_readable() -> None:
     text = "abcdefghij" * 500_000
     changed = f"{text[:3_000_000]}X{text[3_000_001:]}"
-    (line,) = told({"text": text}, {"text": changed})
+    (line,) = changes({"text": text}, {"text": changed})
     assert len(line) < 300
     assert "from character 3000000)" in line
     rows = [{"id": n, "body": "x" * 480} for n in range(10_000)]
-    (line,) = told({"rows": rows}, {"rows": [row if row["id"] != 7777 else {**row, "id": -1} for row in rows]})
+    (line,) = changes({"rows": rows}, {"rows": [row if row["id"] != 7777 else {**row, "id": -1} for row in rows]})
     assert line == "~ state.rows[7777].id: 7777 → -1"
-    (line,) = told({}, {"rows": rows})
+    (line,) = changes({}, {"rows": rows})
     assert line == "+ state.rows: […] (10000 items)"
     assert len(json.dumps(diff_values({"text": text}, {"text": [text]}).as_json())) < 1000
 

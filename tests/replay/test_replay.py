@@ -61,7 +61,7 @@ async def compared(loaded: Graph, store: MemoryCheckpointer, **options: Any) -> 
     return report.compared
 
 
-def told(report: ReplayReport) -> list[tuple[int, str]]:
+def lines_of(report: ReplayReport) -> list[tuple[int, str]]:
     """The first change of each step that differs."""
     return [(difference.step, difference.diff.lines()[0]) for difference in report.differences]
 
@@ -114,7 +114,7 @@ async def test_a_difference_does_not_hide_or_cause_another(store: MemoryCheckpoi
     nodes.before = lambda context: {"x": next(values) if context.node != "b" else 7}
     text = "nodes:\n" + "".join(f'  - {{id: {name}, kind: "support.nodes:returns_x"}}\n' for name in "abc")
     await done(graph(text), store)
-    assert told(await replayed(graph(text), store)) == [(1, "~ update.x: 0 → 2"), (3, "~ update.x: 1 → 3")]
+    assert lines_of(await replayed(graph(text), store)) == [(1, "~ update.x: 0 → 2"), (3, "~ update.x: 1 → 3")]
 
 
 async def test_other_calls_are_found(store: MemoryCheckpointer) -> None:
@@ -130,16 +130,18 @@ async def test_other_calls_are_found(store: MemoryCheckpointer) -> None:
     calling_nodes.script = script
     await done(graph(PLAY), store)
     wanted[:] = ["one", "three"]
-    ((step, line),) = told(await replayed(graph(PLAY), store))
+    ((step, line),) = lines_of(await replayed(graph(PLAY), store))
     assert step == 2
     assert line == f"~ calls: {slot('two')} → {slot('three')}"
     wanted[:] = ["one", "two", "three"]
-    assert told(await replayed(graph(PLAY), store)) == [(3, f"+ calls: {slot('three')}")]
+    assert lines_of(await replayed(graph(PLAY), store)) == [(3, f"+ calls: {slot('three')}")]
     wanted[:] = ["one"]
-    assert told(await replayed(graph(PLAY), store)) == [(2, '- calls: {"name": "two", "key": null, "occurrence": 0}')]
+    assert lines_of(await replayed(graph(PLAY), store)) == [
+        (2, '- calls: {"name": "two", "key": null, "occurrence": 0}')
+    ]
 
 
-async def test_failures_and_retries_are_told_without_waiting(store: MemoryCheckpointer) -> None:
+async def test_failures_and_retries_are_reported_without_waiting(store: MemoryCheckpointer) -> None:
     tries = itertools.count(1)
 
     async def script(state: Any, context: Context) -> Any:
@@ -205,7 +207,7 @@ async def test_another_error_or_none_is_found(store: MemoryCheckpointer) -> None
 
     nodes.before = otherwise
     report = await replayed(graph(f'{PATH}nodes: [{{id: a, kind: "support.nodes:fail"}}]'), store)
-    assert told(report) == [(1, '~ error.message: "no luck" → "other luck"')]
+    assert lines_of(report) == [(1, '~ error.message: "no luck" → "other luck"')]
 
 
 async def test_the_time_is_the_recorded_one(store: MemoryCheckpointer) -> None:
@@ -286,7 +288,7 @@ async def test_another_graph_is_refused_or_accepted(store: MemoryCheckpointer) -
     with pytest.raises(HashMismatchError, match="node 'c'"):
         await replayed(other, store)
     report = await replayed(other, store, accept=("graph",))
-    assert told(report) == [(3, '~ update.path[0]: "c" → "c in a thread"')]
+    assert lines_of(report) == [(3, '~ update.path[0]: "c" → "c in a thread"')]
 
 
 async def test_changed_code_is_named(store: MemoryCheckpointer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -404,7 +406,7 @@ async def test_calls_in_a_group_of_tasks(store: MemoryCheckpointer) -> None:
     await done(graph(PLAY), store)
     assert await replayed(graph(PLAY), store)
     names[1] = "c"
-    ((step, line),) = told(await replayed(graph(PLAY), store))
+    ((step, line),) = lines_of(await replayed(graph(PLAY), store))
     assert (step, line) == (2, f"~ calls: {keyed('b')} → {keyed('c')}")
 
 

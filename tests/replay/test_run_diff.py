@@ -29,7 +29,7 @@ async def ran(loaded: Graph, store: MemoryCheckpointer, run_id: str, **inputs: A
     return run
 
 
-def told(difference: RunDiff) -> list[tuple[int | None, int | None, list[str]]]:
+def steps(difference: RunDiff) -> list[tuple[int | None, int | None, list[str]]]:
     return [(pair.a, pair.b, pair.diff.lines()) for pair in difference.pairs if not pair.same]
 
 
@@ -60,7 +60,7 @@ async def test_loops_find_each_other_round_by_round(store: MemoryCheckpointer) -
         (4, 6),
         (5, 7),
     ]
-    assert told(difference) == [
+    assert steps(difference) == [
         (0, 0, ["+ update.most: 5", "~ state.most: 3 → 5"]),
         (3, 3, ['~ next[0]: "play" → "loop"']),
         (None, 4, []),
@@ -82,13 +82,13 @@ async def test_calls_errors_and_questions_are_compared(store: MemoryCheckpointer
     calling_nodes.script = script
     a, b, c = [await ran(graph(LOOP), store, name) for name in "abc"]
     ids = [run[5].interrupts[0].id for run in (store.runs["a"], store.runs["b"])]
-    assert told(await diff_runs(a, b)) == [
+    assert steps(await diff_runs(a, b)) == [
         (4, 4, ["~ calls[0].result: 0 → 1"]),
         (5, 5, [f'~ interrupts[0].id: "{ids[0]}" → "{ids[1]}"', '~ interrupts[0].prompt: "0?" → "1?"']),
     ]
     failed = await diff_runs(b, c)
     assert failed.statuses == ("awaiting_input", "failed")
-    assert told(failed)[1:] == [(5, None, []), (None, 5, [])]
+    assert steps(failed)[1:] == [(5, None, []), (None, 5, [])]
     assert failed.lines()[-1] == "ends awaiting_input  │  ends failed"
 
 
@@ -126,7 +126,7 @@ async def test_a_fork_that_took_branches_over(store: MemoryCheckpointer, tmp_pat
     assert difference.shared == step
 
 
-async def test_a_changed_item_of_a_long_state_is_told_where_it_changes(store: MemoryCheckpointer) -> None:
+async def test_a_changed_item_of_a_long_state_is_reported_where_it_changes(store: MemoryCheckpointer) -> None:
     def change(context: Context) -> dict[str, Any]:
         rows = [{"id": n, "text": "x" * 100} for n in range(5_000)]
         if context.run_id == "b" and context.node != "first":
@@ -139,7 +139,7 @@ async def test_a_changed_item_of_a_long_state_is_told_where_it_changes(store: Me
     )
     a, b = [await ran(graph(text), store, name) for name in "ab"]
     difference = await diff_runs(a, b)
-    (second, third) = told(difference)
+    (second, third) = steps(difference)
     assert second[2][1].startswith("~ state.rows[777].text: ")
     assert len(third[2]) == 1, "the state differs as it did before"
     assert max(map(len, difference.lines())) < 200

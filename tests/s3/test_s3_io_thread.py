@@ -146,7 +146,7 @@ async def test_a_cancelled_call_is_cancelled_in_the_thread(watched: Stores, prox
     assert store._opened().io._tasks == set()
 
 
-async def test_a_call_under_way_at_close_is_told_so(watched: Stores, proxy: FaultProxy) -> None:
+async def test_a_call_under_way_at_close_is_reported(watched: Stores, proxy: FaultProxy) -> None:
     store = await watched.open()
     await store.write(first("run"))
     proxy.slow_seconds = 60

@@ -164,7 +164,7 @@ def test_a_long_first_line_asks_for_more() -> None:
     assert isinstance(read_header(body, run_id="run-1", step=1), Header)
 
 
-def test_tombstones_are_told_by_their_size_and_their_line() -> None:
+def test_tombstones_are_reported_by_their_size_and_their_line() -> None:
     for kind in ("pruned", "deleted"):
         body = tombstone(kind)
         assert is_tombstone(len(body))

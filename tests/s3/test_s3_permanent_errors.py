@@ -158,20 +158,20 @@ def _urls(secret: str) -> list[str]:
 
 
 @given(secrets_)
-def test_no_secret_of_a_url_is_told(secret: str) -> None:
+def test_no_secret_of_a_url_is_reported(secret: str) -> None:
     for url in _urls(secret):
         for make in (S3Checkpointer.from_url, S3Checkpointer):
             try:
-                told = repr(make(url))
+                shown = repr(make(url))
             except (CheckpointError, ValueError) as error:
-                told = "".join(traceback.format_exception_only(error)) + repr(error)
-            assert secret not in told, url
+                shown = "".join(traceback.format_exception_only(error)) + repr(error)
+            assert secret not in shown, url
 
 
-async def test_no_secret_of_an_argument_is_told(moto: str) -> None:
+async def test_no_secret_of_an_argument_is_reported(moto: str) -> None:
     options: dict[str, Any] = {"proxies": {"http": "http://user:proxy-secret@127.0.0.1:9"}, "deadline": 2.0}
     store = S3Checkpointer("s3://bucket/p", endpoint_url=moto, **options)
     error = await _refusal(store)
-    for told in (str(error), repr(error), repr(store), repr(store._options)):
-        assert "proxy-secret" not in told
-        assert SECRET_KEY not in told
+    for shown in (str(error), repr(error), repr(store), repr(store._options)):
+        assert "proxy-secret" not in shown
+        assert SECRET_KEY not in shown

@@ -370,7 +370,7 @@ async def test_a_read_only_filesystem_is_refused(path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
 @pytest.mark.parametrize(("file_mode", "directory_mode"), [(0o444, 0o777), (0o666, 0o555), (0o000, 0o777)])
-def test_missing_permissions_are_told(path: Path, file_mode: int, directory_mode: int) -> None:
+def test_missing_permissions_are_reported(path: Path, file_mode: int, directory_mode: int) -> None:
     async def make() -> None:
         async with SQLiteCheckpointer(path) as store:
             await store.write(first())
@@ -404,7 +404,7 @@ def test_missing_permissions_are_told(path: Path, file_mode: int, directory_mode
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
-def test_a_directory_that_takes_no_file_is_told_at_once(path: Path) -> None:
+def test_a_directory_that_takes_no_file_is_reported_at_once(path: Path) -> None:
     # Not in tmp_path: pytest keeps that private, whenever another one is started too.
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)

@@ -276,7 +276,7 @@ async def test_what_does_not_fit_fails_alone(path: Path) -> None:
             }
 
 
-def test_a_limit_on_the_size_of_files_is_told(path: Path) -> None:
+def test_a_limit_on_the_size_of_files_is_reported(path: Path) -> None:
     code = """
 import asyncio, resource, signal, sys
 from support.records import endless

@@ -26,11 +26,11 @@ from stargraph.checkpoint.sqlite import sqlite_library
         ("3.100.0", None),
     ],
 )
-def test_known_problems_are_told(version: str, problem: str | None) -> None:
+def test_known_problems_are_reported(version: str, problem: str | None) -> None:
     library = sqlite_library(version)
     assert library.version == version
     assert len(library.problems) == (problem is not None)
-    assert all(problem is not None and problem in told for told in library.problems)
+    assert all(problem is not None and problem in shown for shown in library.problems)
 
 
 def test_the_library_in_use_is_the_default() -> None:

@@ -408,7 +408,7 @@ async def test_a_cancelled_bootstrap_leaves_nothing_open(path: Path) -> None:
         await store.write(first())
 
 
-async def test_a_lock_held_for_too_long_is_told(path: Path) -> None:
+async def test_a_lock_held_for_too_long_is_reported(path: Path) -> None:
     async with SQLiteCheckpointer(path, busy_timeout=0.3) as store:
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")

@@ -272,7 +272,7 @@ async def test_a_store_that_does_not_exist_is_not_made(tmp_path: Path, kind: str
 
 
 @pytest.mark.parametrize(("version", "reason"), [(2, "older-format"), (99, "newer-format")])
-async def test_another_format_is_told(tmp_path: Path, version: int, reason: str) -> None:
+async def test_another_format_is_reported(tmp_path: Path, version: int, reason: str) -> None:
     path = tmp_path / "run.sqlite"
     await make(path)
     with sqlite3.connect(path) as other:
@@ -286,7 +286,7 @@ async def test_another_format_is_told(tmp_path: Path, version: int, reason: str)
 
 
 @pytest.mark.parametrize("content", [b"x", b"hello world\n", b"plain text\n" * 1000])
-async def test_what_is_not_a_store_is_told(tmp_path: Path, content: bytes) -> None:
+async def test_what_is_not_a_store_is_reported(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "run.sqlite"
     path.write_bytes(content)
     with pytest.raises(StoreUnavailableError) as caught:
@@ -295,7 +295,7 @@ async def test_what_is_not_a_store_is_told(tmp_path: Path, content: bytes) -> No
     assert path.read_bytes() == content
 
 
-async def test_a_store_that_goes_away_is_told(tmp_path: Path) -> None:
+async def test_a_store_that_goes_away_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "run.sqlite"
     await make(path)
     async with SQLiteCheckpointer(path, read_only=True) as store:

@@ -73,24 +73,24 @@ def behind_a_default(state: Any, limit: int = 10, ctx: Any = None) -> Any:
     return _seen(ctx)
 
 
-def by_text(state: Any, told: Context) -> Any:
-    return _seen(told)
+def by_text(state: Any, expected: Context) -> Any:
+    return _seen(expected)
 
 
-def by_alias(state: Any, told: Alias) -> Any:
-    return _seen(told)
+def by_alias(state: Any, expected: Alias) -> Any:
+    return _seen(expected)
 
 
-def by_optional(state: Any, told: Optional[Told] = None) -> Any:  # noqa: UP045  # the spelling under test
-    return _seen(told)
+def by_optional(state: Any, expected: Optional[Told] = None) -> Any:  # noqa: UP045  # the spelling under test
+    return _seen(expected)
 
 
-def by_union_of_texts(state: Any, told: Context | None = None) -> Any:
-    return _seen(told)
+def by_union_of_texts(state: Any, expected: Context | None = None) -> Any:
+    return _seen(expected)
 
 
-def by_annotated(state: Any, told: Annotated[Told, "why"]) -> Any:
-    return _seen(told)
+def by_annotated(state: Any, expected: Annotated[Told, "why"]) -> Any:
+    return _seen(expected)
 
 
 @passing
@@ -101,8 +101,8 @@ async def wrapped_async(state: Any, ctx: Any) -> Any:
 
 @passing
 @passing
-def wrapped_twice(state: Any, told: Context) -> Any:
-    return _seen(told)
+def wrapped_twice(state: Any, expected: Context) -> Any:
+    return _seen(expected)
 
 
 class WithMethods:
@@ -115,8 +115,8 @@ class WithMethods:
     async def wrapped(self, state: Any, ctx: Any) -> Any:
         return _seen(ctx)
 
-    def plain(self, state: Any, *, told: Context) -> Any:
-        return _seen(told)
+    def plain(self, state: Any, *, expected: Context) -> Any:
+        return _seen(expected)
 
     @classmethod
     async def of_class(cls, state: Any, ctx: Any) -> Any:

@@ -294,9 +294,9 @@ async def _print_all(hosts: Servers) -> None:
             async with hosts.place(driver) as place:
                 seen = await observe(place, tamper)
             reads = ["refused" if refused else "taken" for refused in (seen.read_plain, seen.read_sealed)]
-            told = [", ".join(kinds(each)) or "sound" for each in (seen.plain, seen.sealed, seen.anchored)]
+            shown = [", ".join(kinds(each)) or "sound" for each in (seen.plain, seen.sealed, seen.anchored)]
             landed = f"{len(seen.landed)} items"
-            print(f"{tamper.name:36}{landed:9}{reads[0]:9}{reads[1]:10}{told[0]:33}{told[1]:43}{told[2]}")
+            print(f"{tamper.name:36}{landed:9}{reads[0]:9}{reads[1]:10}{shown[0]:33}{shown[1]:43}{shown[2]}")
 
 
 if __name__ == "__main__":

@@ -16,14 +16,14 @@ pytestmark = [pytest.mark.timeout(400), pytest.mark.thorough]
 @pytest.mark.parametrize(("driver", "runs", "pause"), [("sqlite", 25, 0.1), ("postgres", 12, 0.2), ("s3", 6, 0.4)])
 async def test_nothing_is_lost_under_fire(driver: str, runs: int, pause: float) -> None:
     outcome = await play(Plan(driver, SEED, runs=runs, pause=pause, workers=2, seconds=15))
-    assert not outcome.verdict.violations, outcome.told()
+    assert not outcome.verdict.violations, outcome.report()
     assert outcome.faults
     assert outcome.verdict.acknowledged > runs * 5
 
 
 async def test_without_faults_every_node_runs_once() -> None:
     outcome = await play(Plan("sqlite", SEED, runs=10, pause=0, workers=2))
-    assert not outcome.verdict.violations, outcome.told()
+    assert not outcome.verdict.violations, outcome.report()
     assert not outcome.verdict.refused
     assert outcome.verdict.repeated == 0
 
@@ -34,6 +34,6 @@ async def test_a_planted_bug_is_caught(planted: str) -> None:
         outcome = await play(Plan("sqlite", seed, runs=20, pause=0.05, workers=2, planted=planted, seconds=20))
         if outcome.verdict.lost:
             break
-    told = "\n".join(outcome.verdict.violations)
-    assert outcome.verdict.lost, told
-    assert "acknowledged (" in told
+    shown = "\n".join(outcome.verdict.violations)
+    assert outcome.verdict.lost, shown
+    assert "acknowledged (" in shown

@@ -81,9 +81,9 @@ async def test_every_field_of_a_checkpoint_is_in_its_line() -> None:
     stream = io.BytesIO()
     lines = LineWriter(stream)
     lines.checkpoint(KEYRING.seal(step))
-    told = json.loads(stream.getvalue())["checkpoint"]
-    assert told == KEYRING.seal(step).model_dump(mode="json")
-    assert Checkpoint.model_validate(told) == KEYRING.seal(step)
+    shown = json.loads(stream.getvalue())["checkpoint"]
+    assert shown == KEYRING.seal(step).model_dump(mode="json")
+    assert Checkpoint.model_validate(shown) == KEYRING.seal(step)
 
 
 async def two_runs(place: Place) -> list[bytes]:
@@ -137,9 +137,9 @@ def _forged(edit: Edit) -> Edit:
 
     def edited(lines: list[bytes]) -> list[bytes]:
         *before, last = edit(lines)
-        told = json.loads(last)
-        told["end"]["sha256"] = hashlib.sha256(b"".join(before)).hexdigest()
-        return [*before, json.dumps(told).encode() + b"\n"]
+        shown = json.loads(last)
+        shown["end"]["sha256"] = hashlib.sha256(b"".join(before)).hexdigest()
+        return [*before, json.dumps(shown).encode() + b"\n"]
 
     return edited
 

@@ -98,10 +98,10 @@ async def _play_on(driver: str, options: argparse.Namespace) -> Total:
         except asyncio.CancelledError:
             break  # told to end: the rounds that were whole count
         total.add(outcome)
-        told = f"{driver}, seed {plan.seed}: {total.acknowledged} checkpoints, {total.faults.total()} faults"
-        print(f"{told}, {total.seconds:.0f} s", file=sys.stderr, flush=True)
+        shown = f"{driver}, seed {plan.seed}: {total.acknowledged} checkpoints, {total.faults.total()} faults"
+        print(f"{shown}, {total.seconds:.0f} s", file=sys.stderr, flush=True)
         if outcome.verdict.violations:
-            print(outcome.told(), file=sys.stderr)
+            print(outcome.report(), file=sys.stderr)
     return total
 
 

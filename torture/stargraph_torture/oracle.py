@@ -59,9 +59,9 @@ async def examine(
     logs = await _read_logs(store, verdict)
     for line in ledger:
         if line["what"] == "odd":
-            verdict.blame(f"run {line.get('run')}: {line['told']}")
+            verdict.blame(f"run {line.get('run')}: {line['text']}")
         elif line["what"] == "refused":
-            verdict.refused[line["told"]] += 1
+            verdict.refused[line["text"]] += 1
     _check_acknowledged(ledger, logs, verdict)
     cancelled = {line["run"] for line in ledger if line["what"] == "cancelling"}
     _check_ends(logs, run_ids, ends, cancelled, verdict)

@@ -137,9 +137,9 @@ async def _look(events: list[Event], folder: Path, moment: int, kept: Kept, rng:
         elif not path.endswith("-shm"):  # made anew by whoever comes first
             Path(path).parent.mkdir(exist_ok=True)
             Path(path).write_bytes(content)
-    told = [event.line for event in events[:moment] if isinstance(event, Told)]
-    deleted = {line["run"] for line in told if line["what"] == "deleting"}
-    acknowledged = [line for line in told if line["what"] == "acknowledged" and line["run"] not in deleted]
+    shown = [event.line for event in events[:moment] if isinstance(event, Told)]
+    deleted = {line["run"] for line in shown if line["what"] == "deleting"}
+    acknowledged = [line for line in shown if line["what"] == "acknowledged" and line["run"] not in deleted]
     cuts.states += 1
     cuts.checked += len(acknowledged)
     where = f"power lost before event {moment} of {len(events)}, {kept} kept"

@@ -73,7 +73,7 @@ class Recorder:
                 return await call
         except TimeoutError:
             if limit.expired():
-                self._ledger.add("odd", told=f"{method}() did not return in {seconds:g} s")
+                self._ledger.add("odd", text=f"{method}() did not return in {seconds:g} s")
             raise
 
 

@@ -71,7 +71,7 @@ class Outcome:
     impossible: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
-    def told(self) -> str:
+    def report(self) -> str:
         """Return the broken promises, and how to play the round again."""
         lines = [f"{self.plan}", *self.verdict.violations]
         return "\n".join([*lines, f"To play it again: STARGRAPH_TORTURE_SEED={self.plan.seed}"])

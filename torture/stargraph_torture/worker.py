@@ -41,7 +41,7 @@ class Assignment:
 
     Attributes:
         number: which worker it is.
-        folder: holds the graphs, the ledger, and what is told of the worker.
+        folder: holds the graphs, the ledger, and what is written about the worker.
         open_store: makes its handle.
         run_ids: its runs, in order.
         at_once: how many of them it executes at the same time.
@@ -158,7 +158,7 @@ class _Worker:
             assert asking is not None
             await answer_all(run, asking)
         elif summary.status == "failed":
-            self._ledger.add("odd", run=run_id, told=f"failed: {summary.error}")
+            self._ledger.add("odd", run=run_id, text=f"failed: {summary.error}")
 
     async def _rival(self, run_id: str) -> None:
         """Take a run over from whoever executes it."""
@@ -200,9 +200,9 @@ class _Worker:
         if isinstance(error, (StoreUnavailableError, CheckpointConflictError)) or (
             isinstance(error, CheckpointError) and error.reason in _LOST_RACES
         ):
-            self._ledger.add("refused", run=run_id, told=f"{type(error).__name__}({error.reason})")
+            self._ledger.add("refused", run=run_id, text=f"{type(error).__name__}({error.reason})")
         else:
-            self._ledger.add("odd", run=run_id, told="".join(traceback.format_exception(error)))
+            self._ledger.add("odd", run=run_id, text="".join(traceback.format_exception(error)))
 
     def _obey(self) -> None:
         while self._commands.poll():
@@ -237,7 +237,7 @@ class _Logged(logging.Handler):
         self._ledger = ledger
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._ledger.add("refused", run=None, told=f"logged: {record.msg}")
+        self._ledger.add("refused", run=None, text=f"logged: {record.msg}")
 
 
 def _complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

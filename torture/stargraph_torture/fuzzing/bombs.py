@@ -41,8 +41,8 @@ def _before() -> Checkpoint:
     return genesis(run_id="r", state={"a": "x" * _TEXT})
 
 
-def _deflated(size: int, *, told: bool = True) -> bytes:
-    compressor = zstandard.ZstdCompressor(level=19, write_content_size=told).compressobj(size=size if told else -1)
+def _deflated(size: int, *, sized: bool = True) -> bytes:
+    compressor = zstandard.ZstdCompressor(level=19, write_content_size=sized).compressobj(size=size if sized else -1)
     block = bytes(1024**2)
     parts = [compressor.compress(block[: min(len(block), size - done)]) for done in range(0, size, len(block))]
     return b"".join([*parts, compressor.flush()])
@@ -68,7 +68,7 @@ BOMBS: Final[dict[str, Callable[[], bytes]]] = {
     ),
     "a gigabyte of zeros": lambda: _record(_deflated(1024**3), compressed=True),
     "zeros up to the limit": lambda: _record(_deflated(256 * 1024**2), compressed=True),
-    "zeros of a size that is not told": lambda: _record(_deflated(200 * 1024**2, told=False), compressed=True),
+    "zeros of a size that is not stated": lambda: _record(_deflated(200 * 1024**2, sized=False), compressed=True),
     "a header that lies": lambda: _record(_lying(), compressed=True),
     "frames one behind the other": lambda: _record(_deflated(1024**2) * 200, compressed=True),
     "a literal that is longer than the record": lambda: _record(_scripts(f={}, s={"a": 2**62})),

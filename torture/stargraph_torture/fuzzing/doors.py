@@ -46,14 +46,14 @@ class Door:
 @contextmanager
 def _refusing(*errors: type[StargraphError]) -> Iterator[None]:
     """Allow these errors, each with a message of one voice; anything else passes."""
-    begun, told = time.process_time(), "nothing"
+    begun, shown = time.process_time(), "nothing"
     try:
         yield
     except errors as error:
-        told = str(error)
-    assert told
-    assert len(told) < LONGEST_MESSAGE, len(told)
-    assert "Traceback (most" not in told
+        shown = str(error)
+    assert shown
+    assert len(shown) < LONGEST_MESSAGE, len(shown)
+    assert "Traceback (most" not in shown
     assert time.process_time() - begun < LONGEST_SECONDS
 
 
