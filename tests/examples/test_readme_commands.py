@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+import sqlite3
 import subprocess
 import sys
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -60,3 +64,58 @@ def test_its_python_prints_what_it_says(folder: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     (promised,) = (line.partition("#")[2].strip() for line in README.splitlines() if line.startswith("print("))
     assert done.stdout == f"{promised}\n"
+
+
+PROGRAM = next(block for block in blocks_of(README) if block.language == "python").text
+
+
+def test_the_first_program_is_small() -> None:
+    assert len([line for line in PROGRAM.splitlines() if line.strip()]) <= 15
+
+
+@pytest.mark.thorough
+def test_the_first_program_survives_a_kill(folder: Path) -> None:
+    command = [sys.executable, "order.py"]
+    first = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while _steps(folder) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    first.kill()
+    assert first.communicate()[0] == ""
+    assert _steps(folder) == 2
+    second = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=60)
+    assert (second.stdout, second.stderr) == ("done {'prices': [60.0, 75.5], 'total': 135.5}\n", "")
+    log = _stargraph("stargraph inspect order-1 --checkpoint run.sqlite --json", folder)
+    events = [(entry["event"], entry["node"]) for entry in json.loads(log)["timeline"]]
+    assert events == [("started", None), ("completed", "add_up"), ("resumed", None), ("completed", "charge")]
+    third = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=60)
+    assert third.stdout == second.stdout
+    assert (
+        len(json.loads(_stargraph("stargraph inspect order-1 --checkpoint run.sqlite --json", folder))["timeline"]) == 4
+    )
+
+
+def _steps(folder: Path) -> int:
+    if not (folder / "run.sqlite").exists():
+        return 0
+    try:
+        with closing(sqlite3.connect(folder / "run.sqlite")) as store:
+            (count,) = store.execute("SELECT count(*) FROM checkpoints").fetchone()
+    except sqlite3.OperationalError:  # the tables are not there yet
+        return 0
+    return int(count)
+
+
+@pytest.mark.thorough
+def test_the_first_program_runs_at_a_prompt(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-i", "-q"],
+        input=PROGRAM.replace("sleep(5)", "sleep(0)") + "\n",
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert "done {'prices': [60.0, 75.5], 'total': 135.5}" in ran.stdout
+    assert "Traceback" not in ran.stderr

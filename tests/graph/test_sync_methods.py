@@ -177,10 +177,10 @@ def test_a_forked_process_has_a_loop_of_its_own() -> None:
     assert to_the_end(MemoryCheckpointer(), "r")["n"] == 20
     child = os.fork()
     if child == 0:
-        ended = threading.Event()
-        worker = threading.Thread(target=lambda: (to_the_end(MemoryCheckpointer(), "r"), ended.set()), daemon=True)
+        worker = threading.Thread(target=to_the_end, args=(MemoryCheckpointer(), "r"), daemon=True)
         worker.start()
-        os._exit(0 if ended.wait(30) else 1)
+        worker.join(30)
+        os._exit(1 if worker.is_alive() else 0)
     deadline = time.monotonic() + 60
     while (status := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
         time.sleep(0.01)
