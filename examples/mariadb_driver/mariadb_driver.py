@@ -19,6 +19,7 @@ from mariadb_statements import (
     ADD_RECORD,
     ADD_RUN,
     ADVANCE_RUN,
+    AT_KEY,
     AT_STEP,
     COUNT_STEPS,
     FLUSH,
@@ -30,6 +31,7 @@ from mariadb_statements import (
     RAISE_FLOOR,
     REMOVE_RECORDS,
     REMOVE_STEPS,
+    STEP_KEYS,
     STEPS,
     TABLES,
     TAIL,
@@ -45,6 +47,7 @@ from stargraph.checkpoint.driver import (
     check_batch,
     check_bounds,
     check_filters,
+    check_limit,
     check_prune,
     check_search,
     check_step,
@@ -66,6 +69,7 @@ from stargraph.checkpoint.protocol import (
     RunPage,
     RunSummary,
     Status,
+    StepKey,
     is_run_id,
 )
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreUnavailableError, StoreVersionError
@@ -220,6 +224,18 @@ class MariaDBCheckpointer:
                 yield await self._decode(run_id, step, record)
             first, last = (first, step - 1) if newest_first else (step + 1, last)
 
+    async def read_at_key(self, run_id: str, key: str) -> Checkpoint | None:
+        self._lifecycle.ensure_open()
+        rows = await self._fetch(AT_KEY, run_id, _bytes(key)) if is_run_id(run_id) else ()
+        return await self._decode(run_id, *rows[0]) if rows else None
+
+    async def step_keys(self, run_id: str, *, below: str | None = None, limit: int = 100) -> list[StepKey]:
+        self._lifecycle.ensure_open()
+        check_limit(limit)
+        bound = None if below is None else _bytes(below)
+        rows = await self._fetch(STEP_KEYS, run_id, bound, bound, limit) if is_run_id(run_id) else ()
+        return [StepKey(key.decode(), step) for key, step in rows]
+
     async def list_runs(self, *, since: datetime | None = None, limit: int = 100) -> list[RunSummary]:
         return list((await self.search(since=since, limit=limit)).items)
 
@@ -253,13 +269,16 @@ class MariaDBCheckpointer:
         older_than: datetime,
         statuses: Collection[Status] = PRUNED_BY_DEFAULT,
         keep_last: int = 1,
+        run_id: str | None = None,
         dry_run: bool = False,
     ) -> PruneReport:
         self._lifecycle.ensure_writable("prune")
-        rule = check_prune(older_than=older_than, statuses=statuses, keep_last=keep_last, dry_run=dry_run)
+        rule = check_prune(
+            older_than=older_than, statuses=statuses, keep_last=keep_last, run_id=run_id, dry_run=dry_run
+        )
         removed = []
         async for run in scan_runs(self._page, "updated", RunCursor("updated", rule.older_than, "")):
-            latest = await self.read_latest(run.run_id) if run.status in rule.statuses else None
+            latest = await self.read_latest(run.run_id) if rule.run_id in (None, run.run_id) else None
             if latest is not None and rule.selects(latest):
                 removed.append(await self._change(partial(self._prune_run, latest, rule)))
         return PruneReport(runs=sum(map(bool, removed)), checkpoints=sum(removed), dry_run=dry_run)
@@ -338,7 +357,8 @@ class MariaDBCheckpointer:
             previous = fingerprint(checkpoint.previous_digest or "")
             done = bool(await cursor.execute(ADVANCE_RUN, (*end, run_id, step - 1, previous, *ENDED, "deleted")))
         if done:
-            await cursor.execute(ADD_RECORD, (run_id, step, digest, record))
+            key = None if checkpoint.key is None else _bytes(checkpoint.key)
+            await cursor.execute(ADD_RECORD, (run_id, step, digest, key, record))
             return True
         await cursor.execute(TAIL, (step, run_id))
         row = await cursor.fetchone()
@@ -453,6 +473,10 @@ async def _insert(cursor: Cursor, statement: str, *parameters: Any) -> bool:
             raise
         return False
     return True
+
+
+def _bytes(key: str) -> bytes:
+    return key.encode("utf-8", "surrogatepass")
 
 
 def _is_transient(error: Exception) -> bool:

@@ -26,8 +26,10 @@ TABLES: Final = (
         run_id {_ID},
         step BIGINT,
         digest CHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+        step_key VARBINARY(255),
         record LONGBLOB NOT NULL,
-        PRIMARY KEY (run_id, step)
+        PRIMARY KEY (run_id, step),
+        INDEX step_keys (run_id, step_key, step)
     ) ENGINE = InnoDB
     """,
     """
@@ -45,7 +47,9 @@ ADVANCE_RUN: Final = """
 UPDATE stargraph_runs SET last_step = %s, digest = %s, status = %s, updated_at = %s, summary = %s
 WHERE run_id = %s AND last_step = %s AND digest = %s AND status NOT IN (%s, %s, %s, %s)
 """
-ADD_RECORD: Final = "INSERT INTO stargraph_checkpoints (run_id, step, digest, record) VALUES (%s, %s, %s, %s)"
+ADD_RECORD: Final = """
+INSERT INTO stargraph_checkpoints (run_id, step, digest, step_key, record) VALUES (%s, %s, %s, %s, %s)
+"""
 TAIL: Final = """
 SELECT r.last_step, r.digest, r.status, r.floor, c.digest
 FROM stargraph_runs AS r LEFT JOIN stargraph_checkpoints AS c ON c.run_id = r.run_id AND c.step = %s
@@ -66,6 +70,14 @@ HISTORY: Final = tuple(
     """  # one of two words
     for direction in ("ASC", "DESC")
 )
+AT_KEY: Final = """
+SELECT step, record FROM stargraph_checkpoints WHERE run_id = %s AND step_key = %s ORDER BY step DESC LIMIT 1
+"""
+STEP_KEYS: Final = """
+SELECT step_key, max(step) FROM stargraph_checkpoints
+WHERE run_id = %s AND step_key IS NOT NULL AND (%s IS NULL OR step_key < %s)
+GROUP BY step_key ORDER BY step_key DESC LIMIT %s
+"""
 STEPS: Final = "SELECT step FROM stargraph_checkpoints WHERE run_id = %s"
 COUNT_STEPS: Final = "SELECT count(*) FROM stargraph_checkpoints WHERE run_id = %s"
 

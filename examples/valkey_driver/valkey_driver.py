@@ -25,6 +25,7 @@ from stargraph.checkpoint.driver import (
     check_batch,
     check_bounds,
     check_filters,
+    check_limit,
     check_prune,
     check_search,
     check_step,
@@ -45,10 +46,11 @@ from stargraph.checkpoint.protocol import (
     RunPage,
     RunSummary,
     Status,
+    StepKey,
     is_run_id,
 )
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreUnavailableError, StoreVersionError
-from valkey_scripts import APPEND, DELETE, LATEST, LIBRARY, PAGE, PRUNE, RECORDS, STEPS
+from valkey_scripts import APPEND, DELETE, LATEST, LIBRARY, PAGE, PRUNE, RECORDS, STEP_KEYS, STEPS
 
 Result = TypeVar("Result")
 
@@ -208,6 +210,25 @@ class ValkeyCheckpointer:
             for found in await self._read(run_id, steps[start : start + 16]):
                 yield found
 
+    async def read_at_key(self, run_id: str, key: str) -> Checkpoint | None:
+        self._lifecycle.ensure_open()
+        while is_run_id(run_id):
+            # "/" follows "." in ASCII: so this is above every step of the key, and below every higher key.
+            found = await self._run(STEP_KEYS, run_id, f"({_hex(key)}/", 1)
+            highest = _step_key(found[0]) if found else None
+            if highest is None or highest.key != key:
+                return None
+            checkpoint = await self.read_at_step(run_id, highest.step)
+            if checkpoint is not None:  # else the step was pruned meanwhile
+                return checkpoint
+        return None
+
+    async def step_keys(self, run_id: str, *, below: str | None = None, limit: int = 100) -> list[StepKey]:
+        self._lifecycle.ensure_open()
+        check_limit(limit)
+        place = "+" if below is None else f"({_hex(below)}."
+        return [_step_key(member) for member in await self._run(STEP_KEYS, run_id, place, limit)]
+
     async def list_runs(self, *, since: datetime | None = None, limit: int = 100) -> list[RunSummary]:
         return list((await self.search(since=since, limit=limit)).items)
 
@@ -240,13 +261,16 @@ class ValkeyCheckpointer:
         older_than: datetime,
         statuses: Collection[Status] = PRUNED_BY_DEFAULT,
         keep_last: int = 1,
+        run_id: str | None = None,
         dry_run: bool = False,
     ) -> PruneReport:
         self._lifecycle.ensure_writable("prune")
-        rule = check_prune(older_than=older_than, statuses=statuses, keep_last=keep_last, dry_run=dry_run)
+        rule = check_prune(
+            older_than=older_than, statuses=statuses, keep_last=keep_last, run_id=run_id, dry_run=dry_run
+        )
         removed = []
         async for run in scan_runs(self._page, "updated", RunCursor("updated", rule.older_than, "")):
-            latest = await self.read_latest(run.run_id) if run.status in rule.statuses else None
+            latest = await self.read_latest(run.run_id) if rule.run_id in (None, run.run_id) else None
             if latest is not None and rule.selects(latest):
                 removed.append(await self._prune_run(latest, rule))
         return PruneReport(runs=sum(map(bool, removed)), checkpoints=sum(removed), dry_run=dry_run)
@@ -278,6 +302,7 @@ class ValkeyCheckpointer:
             _member(checkpoint.timestamp, checkpoint.run_id),
             summary_json(checkpoint),
             record,
+            "" if checkpoint.key is None else f"{_hex(checkpoint.key)}.{checkpoint.step:019d}",
         ]
 
     def _refuse(self, checkpoint: Checkpoint, stored: Any, step: Any, digest: Any, status: Any, floor: Any) -> NoReturn:
@@ -370,6 +395,16 @@ def _is_transient(error: Exception) -> bool:
 def _member(moment: datetime, run_id: str) -> str:
     """Return the member of an index for a run: in ascending order the newest is the first."""
     return f"{_NEWEST - microseconds(moment):019d}{run_id}"
+
+
+def _hex(key: str) -> str:
+    """Return a key so that its bytes sort as its code points do, with nothing in it that ends it."""
+    return key.encode("utf-8", "surrogatepass").hex()
+
+
+def _step_key(member: bytes) -> StepKey:
+    key, _, step = member.partition(b".")
+    return StepKey(bytes.fromhex(key.decode()).decode(), int(step))
 
 
 def _damaged(run_id: str, step: int) -> CheckpointCorruptedError:

@@ -6,6 +6,8 @@ All keys of a store have its prefix, KEYS[1].
     PREFIX:run:RUN            hash: step, digest, status, floor, and the run's members of the two indexes
     PREFIX:records:RUN        hash: step -> record
     PREFIX:digests:RUN        hash: step -> digest
+    PREFIX:keyed:RUN          hash: step -> its member of the next one, if the step has a key
+    PREFIX:keys:RUN           sorted set: HEX.STEP, the key in hex and the step in 19 digits
     PREFIX:summaries          hash: run -> summary
     PREFIX:started, :updated  sorted sets whose members sort as lists do: the newest first, ties by run id
 """
@@ -18,6 +20,8 @@ local ended = {done = true, cancelled = true, moved = true}
 local function run_key(run) return prefix .. ':run:' .. run end
 local function records_key(run) return prefix .. ':records:' .. run end
 local function digests_key(run) return prefix .. ':digests:' .. run end
+local function keyed_key(run) return prefix .. ':keyed:' .. run end
+local function keys_key(run) return prefix .. ':keys:' .. run end
 local function forget(run)
     local places = redis.call('HMGET', run_key(run), 'started', 'updated')
     if places[1] then redis.call('ZREM', prefix .. ':started', places[1]) end
@@ -25,22 +29,22 @@ local function forget(run)
     redis.call('HDEL', prefix .. ':summaries', run)
     redis.call('DEL', run_key(run))
     redis.call('HSET', run_key(run), 'status', 'deleted')
-    redis.call('UNLINK', records_key(run), digests_key(run))
+    redis.call('UNLINK', records_key(run), digests_key(run), keyed_key(run), keys_key(run))
 end
 """
 
 # Appends steps up to the first that does not fit, and returns how many are there, with what the store has of that one.
 APPEND: Final = """
 local run = ARGV[1]
-for i = 2, #ARGV, 9 do
+for i = 2, #ARGV, 10 do
     local step, before, digest, previous, status = unpack(ARGV, i, i + 4)
     local stored = redis.call('HGET', digests_key(run), step)
     local tail = redis.call('HMGET', run_key(run), 'step', 'digest', 'status', 'floor', 'updated')
     local fits = tail[1] == before and tail[2] == previous and not ended[tail[3]]
     if not tail[3] then fits = step == '0' end
     if stored ~= digest then
-        if stored or not fits then return {(i - 2) / 9, stored, tail[1], tail[2], tail[3], tail[4]} end
-        local started, updated, summary, record = unpack(ARGV, i + 5, i + 8)
+        if stored or not fits then return {(i - 2) / 10, stored, tail[1], tail[2], tail[3], tail[4]} end
+        local started, updated, summary, record, key = unpack(ARGV, i + 5, i + 9)
         redis.call('HSET', records_key(run), step, record)
         redis.call('HSET', digests_key(run), step, digest)
         redis.call('HSET', run_key(run), 'step', step, 'digest', digest, 'status', status, 'updated', updated)
@@ -49,11 +53,15 @@ for i = 2, #ARGV, 9 do
             redis.call('HSET', run_key(run), 'floor', 0, 'started', started)
             redis.call('ZADD', prefix .. ':started', 0, started)
         end
+        if key ~= '' then
+            redis.call('HSET', keyed_key(run), step, key)
+            redis.call('ZADD', keys_key(run), 0, key)
+        end
         if tail[5] then redis.call('ZREM', prefix .. ':updated', tail[5]) end
         redis.call('ZADD', prefix .. ':updated', 0, updated)
     end
 end
-return {(#ARGV - 1) / 9}
+return {(#ARGV - 1) / 10}
 """
 
 LATEST: Final = """
@@ -66,6 +74,19 @@ STEPS: Final = "return redis.call('HKEYS', digests_key(ARGV[1]))"
 RECORDS: Final = """
 local run = table.remove(ARGV, 1)
 return {redis.call('HMGET', digests_key(run), unpack(ARGV)), redis.call('HMGET', records_key(run), unpack(ARGV))}
+"""
+
+# The highest member of each key, from a place downwards.
+STEP_KEYS: Final = """
+local run, place, limit = unpack(ARGV)
+local found = {}
+while #found < tonumber(limit) do
+    local member = redis.call('ZREVRANGEBYLEX', keys_key(run), place, '-', 'LIMIT', 0, 1)[1]
+    if not member then break end
+    table.insert(found, member)
+    place = '(' .. string.match(member, '^%x*%.')
+end
+return found
 """
 
 PAGE: Final = """
@@ -99,6 +120,11 @@ if remove == '1' then
     for i = 6, #ARGV do
         redis.call('HDEL', digests_key(run), ARGV[i])
         redis.call('HDEL', records_key(run), ARGV[i])
+        local key = redis.call('HGET', keyed_key(run), ARGV[i])
+        if key then
+            redis.call('ZREM', keys_key(run), key)
+            redis.call('HDEL', keyed_key(run), ARGV[i])
+        end
     end
     if tonumber(floor) > tonumber(redis.call('HGET', run_key(run), 'floor')) then
         redis.call('HSET', run_key(run), 'floor', floor)

@@ -112,6 +112,8 @@ def test_a_prune_selects_by_the_time_and_the_status_of_the_latest_step() -> None
     assert _rule(statuses=("running",), older_than=after).selects(latest)
     assert not _rule(statuses=("running",), older_than=latest.timestamp).selects(latest)
     assert not _rule(older_than=after).selects(latest)
+    assert _rule(statuses=("running",), older_than=after, run_id="run-1").selects(latest)
+    assert not _rule(statuses=("running",), older_than=after, run_id="run-2").selects(latest)
 
 
 def test_a_prune_keeps_the_last_steps_and_what_the_run_needs() -> None:

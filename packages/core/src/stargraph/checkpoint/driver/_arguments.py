@@ -51,7 +51,8 @@ class PruneRule:
         Args:
             latest: its latest checkpoint.
         """
-        return latest.timestamp < self.older_than and latest.status in self.statuses
+        named = self.run_id in (None, latest.run_id)
+        return named and latest.timestamp < self.older_than and latest.status in self.statuses
 
     def plan(self, latest: Checkpoint, steps: Iterable[int]) -> PrunePlan:
         """Return what a prune removes from a run that is selected: all but the last steps, and those that it needs.
