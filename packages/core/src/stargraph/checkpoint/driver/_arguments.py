@@ -66,10 +66,8 @@ class PruneRule:
         if kept and latest.status not in ENDED:
             for needed in needed_steps(latest):
                 kept.update(range(needed.first, needed.last + 1))
-        floor = latest.step
-        while floor - 1 in kept:
-            floor -= 1
-        return PrunePlan([step for step in stored if step not in kept], floor)
+        removed = [step for step in stored if step not in kept]
+        return PrunePlan(removed, removed[-1] + 1 if removed else 0)
 
 
 class PrunePlan(NamedTuple):
@@ -77,7 +75,7 @@ class PrunePlan(NamedTuple):
 
     Attributes:
         removed: the steps that go, in order; all of them if the run is deleted.
-        floor: the lowest step that a `Tail` then has.
+        floor: what the run's floor is raised to, before anything is removed; 0 leaves it as it is.
     """
 
     removed: list[int]
