@@ -99,9 +99,19 @@ class Store {
     }
     throw new Refusal("CheckpointConflictError", "step-taken", "another checkpoint is stored at this step", given);
   }
-  newest(folder) {
+  // The highest step in the folder of a run; -1 if there is none.
+  highest(folder) {
     const names = existsSync(folder) ? readdirSync(folder).filter((name) => /^\d+$/.test(name)) : [];
-    return names.length ? this.record(folder, Math.max(...names.map(Number))) : null;
+    return Math.max(-1, ...names.map(Number));
+  }
+  newest(folder) {
+    const step = this.highest(folder);
+    return step < 0 ? null : this.record(folder, step);
+  }
+  at(folder, step) {
+    const found = this.record(folder, step);
+    if (found || step > this.highest(folder) || step < 0) return found;
+    throw new Refusal("CheckpointCorruptedError", "missing-step", `step ${step} was written, and is gone`);
   }
   record(folder, step) {
     let text;
@@ -146,7 +156,7 @@ function answer({ call, handle, arguments: given }) {
   if (call === "close") return void (store.ready = false);
   if (!store.ready) throw new Refusal("CheckpointError", "not-bootstrapped", "call bootstrap() first");
   if (call === "read_latest") return store.newest(store.run(given.run_id))?.text ?? null;
-  if (call === "read_at_step") return store.record(store.run(given.run_id), given.step)?.text ?? null;
+  if (call === "read_at_step") return store.at(store.run(given.run_id), given.step)?.text ?? null;
   if (call === "write" || call === "list_runs") return store[call](given);
   throw new Refusal("CheckpointError", "unknown-call", `there is no call ${call}`);
 }

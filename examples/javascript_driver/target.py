@@ -17,13 +17,18 @@ class _StoredBytes:
     """Reads and edits the file of a step."""
 
     async def get(self, location: str, run_id: str, step: int) -> bytes:
-        return self._file(location, run_id, step).read_bytes()
+        return _file(location, run_id, step).read_bytes()
 
     async def put(self, location: str, run_id: str, step: int, data: bytes) -> None:
-        self._file(location, run_id, step).write_bytes(data)
+        _file(location, run_id, step).write_bytes(data)
 
-    def _file(self, location: str, run_id: str, step: int) -> Path:
-        return Path(location, "runs", hashlib.sha256(run_id.encode()).hexdigest(), str(step))
+
+def _file(location: str, run_id: str, step: int) -> Path:
+    return Path(location, "runs", hashlib.sha256(run_id.encode()).hexdigest(), str(step))
+
+
+async def _lost_step(location: str, run_id: str, step: int) -> None:
+    _file(location, run_id, step).unlink()
 
 
 @asynccontextmanager
@@ -40,5 +45,6 @@ def _write_format(location: str, text: str) -> None:
 target = stdio_target(
     [shutil.which("node") or "nodejs", str(HERE / "driver.mjs")],
     stored_bytes=_StoredBytes(),
+    lost_step=_lost_step,
     newer_format=_newer_format,
 )

@@ -22,13 +22,14 @@ from mariadb_statements import (
     AT_KEY,
     AT_STEP,
     COUNT_STEPS,
+    ENDS,
     FLUSH,
-    HISTORY,
     LATEST,
     MARK_DELETED,
     PAGES,
     PARENT_STATUS,
     RAISE_FLOOR,
+    RECORDS,
     REMOVE_RECORDS,
     REMOVE_STEPS,
     STEP_KEYS,
@@ -53,6 +54,7 @@ from stargraph.checkpoint.driver import (
     check_step,
     judge_append,
     microseconds,
+    missing_step_error,
     no_store_error,
     scan_runs,
     summaries_from_json,
@@ -72,7 +74,7 @@ from stargraph.checkpoint.protocol import (
     StepKey,
     is_run_id,
 )
-from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreUnavailableError, StoreVersionError
+from stargraph.errors import CheckpointError, StoreUnavailableError, StoreVersionError
 
 Result = TypeVar("Result")
 
@@ -211,18 +213,30 @@ class MariaDBCheckpointer:
 
     async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
         self._lifecycle.ensure_open()
-        rows = await self._fetch(AT_STEP, run_id, step) if check_step(step) and is_run_id(run_id) else ()
-        return await self._decode(run_id, step, rows[0][0]) if rows else None
+        rows = await self._fetch(AT_STEP, step, step, run_id) if check_step(step) and is_run_id(run_id) else ()
+        record, must_be = rows[0] if rows else (None, False)
+        return await self._decode(run_id, step, record) if record is not None or must_be else None
 
     async def history(
         self, run_id: str, *, from_step: int | None = None, to_step: int | None = None, newest_first: bool = False
     ) -> AsyncIterator[Checkpoint]:
         self._lifecycle.ensure_open()
         first, last = check_bounds(from_step, to_step)
-        while is_run_id(run_id) and (rows := await self._fetch(HISTORY[newest_first], run_id, first, last)):
-            for step, record in rows:
-                yield await self._decode(run_id, step, record)
-            first, last = (first, step - 1) if newest_first else (step + 1, last)
+        ends = await self._fetch(ENDS, run_id) if is_run_id(run_id) else ()
+        floor, latest = ends[0] if ends else (0, -1)
+        # Those from the floor on have to be there: one that is not is lost, and reading it says so.
+        found = {step for (step,) in await self._fetch(STEPS, run_id)} | set(range(floor, latest + 1))
+        steps = sorted((step for step in found if first <= step <= last), reverse=newest_first)
+        for start in range(0, len(steps), 16):
+            part = tuple(steps[start : start + 16])
+            records = dict(await self._fetch(RECORDS, run_id, part))
+            for step in part:
+                known = step in records
+                checkpoint = await (
+                    self._decode(run_id, step, records[step]) if known else self.read_at_step(run_id, step)
+                )
+                if checkpoint is not None:
+                    yield checkpoint
 
     async def read_at_key(self, run_id: str, key: str) -> Checkpoint | None:
         self._lifecycle.ensure_open()
@@ -405,13 +419,7 @@ class MariaDBCheckpointer:
 
     async def _decode(self, run_id: str, step: int, record: bytes | None) -> Checkpoint:
         if record is None:
-            raise CheckpointCorruptedError(
-                f"run {run_id!r}, step {step}: the record is gone",
-                reason="corrupted-record",
-                hint="Restore the database from a backup.",
-                run_id=run_id,
-                step=step,
-            )
+            raise missing_step_error(run_id, step)
         decode = partial(self._codec.decode, {step: record}, run_id=run_id, step=step)
         return await self._threads.run(decode, large=large_to_decode([record]))
 

@@ -62,14 +62,12 @@ SELECT r.last_step, c.record
 FROM stargraph_runs AS r LEFT JOIN stargraph_checkpoints AS c ON c.run_id = r.run_id AND c.step = r.last_step
 WHERE r.run_id = %s AND r.status <> 'deleted'
 """
-AT_STEP: Final = "SELECT record FROM stargraph_checkpoints WHERE run_id = %s AND step = %s"
-HISTORY: Final = tuple(
-    f"""
-    SELECT step, record FROM stargraph_checkpoints WHERE run_id = %s AND step BETWEEN %s AND %s
-    ORDER BY step {direction} LIMIT 16
-    """  # one of two words
-    for direction in ("ASC", "DESC")
-)
+AT_STEP: Final = """
+SELECT c.record, %s BETWEEN r.floor AND r.last_step
+FROM stargraph_runs AS r LEFT JOIN stargraph_checkpoints AS c ON c.run_id = r.run_id AND c.step = %s
+WHERE r.run_id = %s AND r.status <> 'deleted'
+"""
+RECORDS: Final = "SELECT step, record FROM stargraph_checkpoints WHERE run_id = %s AND step IN %s"
 AT_KEY: Final = """
 SELECT step, record FROM stargraph_checkpoints WHERE run_id = %s AND step_key = %s ORDER BY step DESC LIMIT 1
 """
@@ -79,6 +77,7 @@ WHERE run_id = %s AND step_key IS NOT NULL AND (%s IS NULL OR step_key < %s)
 GROUP BY step_key ORDER BY step_key DESC LIMIT %s
 """
 STEPS: Final = "SELECT step FROM stargraph_checkpoints WHERE run_id = %s"
+ENDS: Final = "SELECT floor, last_step FROM stargraph_runs WHERE run_id = %s AND status <> 'deleted'"
 COUNT_STEPS: Final = "SELECT count(*) FROM stargraph_checkpoints WHERE run_id = %s"
 
 

@@ -71,6 +71,11 @@ class _StoredBytes:
             )
 
 
+async def _lost_step(location: str, run_id: str, step: int) -> None:
+    async with _connected(location) as cursor:
+        await cursor.execute("DELETE FROM stargraph_checkpoints WHERE run_id = %s AND step = %s", (run_id, step))
+
+
 @asynccontextmanager
 async def _other_format(location: str, number: int) -> AsyncIterator[None]:
     async with _connected(location) as cursor:
@@ -102,6 +107,7 @@ target = Target(
     open=lambda location: MariaDBCheckpointer(_url(location), lock_timeout=2),
     location=_location,
     stored_bytes=_StoredBytes(),
+    lost_step=_lost_step,
     newer_format=lambda location: _other_format(location, FORMAT + 1),
     older_format=lambda location: _other_format(location, FORMAT - 1),
     outage=_locked,

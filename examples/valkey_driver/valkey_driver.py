@@ -31,6 +31,7 @@ from stargraph.checkpoint.driver import (
     check_step,
     judge_append,
     microseconds,
+    missing_step_error,
     no_store_error,
     scan_runs,
     summaries_from_json,
@@ -49,7 +50,7 @@ from stargraph.checkpoint.protocol import (
     StepKey,
     is_run_id,
 )
-from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreUnavailableError, StoreVersionError
+from stargraph.errors import CheckpointError, StoreUnavailableError, StoreVersionError
 from valkey_scripts import APPEND, DELETE, LATEST, LIBRARY, PAGE, PRUNE, RECORDS, STEP_KEYS, STEPS
 
 Result = TypeVar("Result")
@@ -204,11 +205,13 @@ class ValkeyCheckpointer:
     ) -> AsyncIterator[Checkpoint]:
         self._lifecycle.ensure_open()
         first, last = check_bounds(from_step, to_step)
-        stored = await self._run(STEPS, run_id) if is_run_id(run_id) else []
-        steps = sorted((step for step in map(int, stored) if first <= step <= last), reverse=newest_first)
+        floor, latest, stored = await self._run(STEPS, run_id) if is_run_id(run_id) else (0, -1, [])
+        # Those from the floor on have to be there: one that is not is lost, and reading it says so.
+        found = {*map(int, stored), *range(int(floor), int(latest) + 1)}
+        steps = sorted((step for step in found if first <= step <= last), reverse=newest_first)
         for start in range(0, len(steps), 16):
-            for found in await self._read(run_id, steps[start : start + 16]):
-                yield found
+            for checkpoint in await self._read(run_id, steps[start : start + 16]):
+                yield checkpoint
 
     async def read_at_key(self, run_id: str, key: str) -> Checkpoint | None:
         self._lifecycle.ensure_open()
@@ -315,10 +318,11 @@ class ValkeyCheckpointer:
             deleted=deleted,
             fingerprint=self._codec.fingerprint,
         )
-        raise _damaged(checkpoint.run_id, checkpoint.step)  # the script refused what the rules allow
+        raise missing_step_error(checkpoint.run_id, checkpoint.step)  # the script refused what the rules allow
 
     async def _prune_run(self, latest: Checkpoint, rule: PruneRule) -> int:
-        plan = rule.plan(latest, map(int, await self._run(STEPS, latest.run_id)))
+        *_, stored = await self._run(STEPS, latest.run_id)
+        plan = rule.plan(latest, map(int, stored))
         known = [
             latest.run_id,
             self._codec.fingerprint(latest.digest),
@@ -332,14 +336,16 @@ class ValkeyCheckpointer:
         return sum([int(await self._run(PRUNE, *known, *part)) for part in parts])
 
     async def _read(self, run_id: str, steps: Sequence[int]) -> list[Checkpoint]:
-        digests, records = await self._run(RECORDS, run_id, *steps)
-        rows = zip(steps, digests, records, strict=True)
-        # What is in neither was never there, or is deleted or pruned; what is in one of them has lost the other.
-        return [await self._decode(run_id, step, record) for step, *parts in rows if any(parts) for record in parts[1:]]
+        floor, latest, records = await self._run(RECORDS, run_id, *steps)
+        rows = list(zip(steps, records, strict=True))
+        for step, record in rows:
+            if record is None and int(floor) <= step <= int(latest):
+                raise missing_step_error(run_id, step)
+        return [await self._decode(run_id, step, record) for step, record in rows if record is not None]
 
     async def _decode(self, run_id: str, step: int, record: bytes | None) -> Checkpoint:
         if record is None:
-            raise _damaged(run_id, step)
+            raise missing_step_error(run_id, step)
         large = large_to_decode([record])
         return await self._threads.run(
             partial(self._codec.decode, {step: record}, run_id=run_id, step=step), large=large
@@ -405,16 +411,6 @@ def _hex(key: str) -> str:
 def _step_key(member: bytes) -> StepKey:
     key, _, step = member.partition(b".")
     return StepKey(bytes.fromhex(key.decode()).decode(), int(step))
-
-
-def _damaged(run_id: str, step: int) -> CheckpointCorruptedError:
-    return CheckpointCorruptedError(
-        f"run {run_id!r}, step {step}: a part of what the store had of it is gone",
-        reason="corrupted-record",
-        hint="Restore the store from a backup.",
-        run_id=run_id,
-        step=step,
-    )
 
 
 _: type[Checkpointer] = ValkeyCheckpointer

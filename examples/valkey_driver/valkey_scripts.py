@@ -69,11 +69,15 @@ local step = redis.call('HGET', run_key(ARGV[1]), 'step')
 return step and {step, redis.call('HGET', records_key(ARGV[1]), step)}
 """
 
-STEPS: Final = "return redis.call('HKEYS', digests_key(ARGV[1]))"
+STEPS: Final = """
+local ends = redis.call('HMGET', run_key(ARGV[1]), 'floor', 'step')
+return {ends[1] or 0, ends[2] or -1, redis.call('HKEYS', digests_key(ARGV[1]))}
+"""
 
 RECORDS: Final = """
 local run = table.remove(ARGV, 1)
-return {redis.call('HMGET', digests_key(run), unpack(ARGV)), redis.call('HMGET', records_key(run), unpack(ARGV))}
+local ends = redis.call('HMGET', run_key(run), 'floor', 'step')
+return {ends[1] or 0, ends[2] or -1, redis.call('HMGET', records_key(run), unpack(ARGV))}
 """
 
 # The highest member of each key, from a place downwards.

@@ -44,6 +44,12 @@ class _StoredBytes:
             await client.hset(f"{location}:records:{run_id}", str(step), data)
 
 
+async def _lost_step(location: str, run_id: str, step: int) -> None:
+    async with Valkey.from_url(URL) as client:
+        await client.hdel(f"{location}:records:{run_id}", str(step))
+        await client.hdel(f"{location}:digests:{run_id}", str(step))
+
+
 @asynccontextmanager
 async def _other_format(location: str, number: int) -> AsyncIterator[None]:
     async with Valkey.from_url(URL) as client:
@@ -77,6 +83,7 @@ target = Target(
     open=lambda location: ValkeyCheckpointer(URL, prefix=location),
     location=_location,
     stored_bytes=_StoredBytes(),
+    lost_step=_lost_step,
     newer_format=lambda location: _other_format(location, FORMAT + 1),
     older_format=lambda location: _other_format(location, FORMAT - 1),
     outage=_full,

@@ -258,8 +258,8 @@ BROKEN = {
     "an ended run goes on": ('["done", "cancelled", "moved"]', "[]", "steps.ended_refused"),
     "milliseconds are enough": ("}.${micros}Z`", "}.${micros.slice(0, 3)}000Z`", "list_runs.since_is_inclusive"),
     "the latest step is the last in the directory": (
-        "Math.max(...names.map(Number))",
-        "names.sort().at(-1)",
+        "Math.max(-1, ...names.map(Number))",
+        "Number(names.sort().at(-1) ?? -1)",
         "steps.latest_is_numeric",
     ),
     "damage reads as nothing": (
