@@ -22,6 +22,7 @@ from mariadb_statements import (
     AT_KEY,
     AT_STEP,
     COUNT_STEPS,
+    DIGESTS,
     ENDS,
     FLUSH,
     LATEST,
@@ -50,9 +51,11 @@ from stargraph.checkpoint.driver import (
     check_filters,
     check_limit,
     check_prune,
+    check_pruned_start,
     check_search,
     check_step,
     judge_append,
+    judge_pruned_start,
     microseconds,
     missing_step_error,
     no_store_error,
@@ -206,6 +209,14 @@ class MariaDBCheckpointer:
         check_batch(list(checkpoints))
         await self._append(checkpoints)
 
+    async def start_pruned(self, checkpoints: Sequence[Checkpoint]) -> None:
+        self._lifecycle.ensure_writable("start_pruned")
+        steps = check_pruned_start(checkpoints)
+        rows = [(checkpoint, await self._encode(checkpoint)) for checkpoint in steps]
+        refusal = await self._change(partial(self._start_pruned, rows))
+        if refusal is not None:
+            raise refusal
+
     async def read_latest(self, run_id: str) -> Checkpoint | None:
         self._lifecycle.ensure_open()
         rows = await self._fetch(LATEST, run_id) if is_run_id(run_id) else ()
@@ -338,9 +349,7 @@ class MariaDBCheckpointer:
     async def _append(self, checkpoints: Sequence[Checkpoint]) -> None:
         batch: list[tuple[Checkpoint, bytes]] = []
         for number, checkpoint in enumerate(checkpoints):
-            large = large_to_encode((checkpoint,))
-            record = await self._threads.run(self._codec.encode_alone, checkpoint, large=large)
-            batch.append((checkpoint, record.data))
+            batch.append((checkpoint, await self._encode(checkpoint)))
             if number + 1 == len(checkpoints) or sum(len(data) for _, data in batch) >= _BATCH_BYTES:
                 refusal = await self._change(partial(self._append_batch, batch))
                 if refusal is not None:
@@ -362,17 +371,14 @@ class MariaDBCheckpointer:
     async def _appended(self, cursor: Cursor, checkpoint: Checkpoint, record: bytes) -> bool:
         """Append a step; False if it was stored already."""
         run_id, step, fingerprint = checkpoint.run_id, checkpoint.step, self._codec.fingerprint
-        digest, updated = fingerprint(checkpoint.digest), microseconds(checkpoint.timestamp)
-        end = (step, digest, checkpoint.status, updated, summary_json(checkpoint))
         if step == 0:
-            parent = checkpoint.parent_run_id if checkpoint.origin == "subgraph" else None
-            done = await _insert(cursor, ADD_RUN, *end, run_id, microseconds(checkpoint.started_at), parent)
+            done = await self._add_run(cursor, checkpoint)
         else:
             previous = fingerprint(checkpoint.previous_digest or "")
-            done = bool(await cursor.execute(ADVANCE_RUN, (*end, run_id, step - 1, previous, *ENDED, "deleted")))
+            condition = (run_id, step - 1, previous, *ENDED, "deleted")
+            done = bool(await cursor.execute(ADVANCE_RUN, (*self._end(checkpoint), *condition)))
         if done:
-            key = None if checkpoint.key is None else _bytes(checkpoint.key)
-            await cursor.execute(ADD_RECORD, (run_id, step, digest, key, record))
+            await self._add_record(cursor, checkpoint, record)
             return True
         await cursor.execute(TAIL, (step, run_id))
         row = await cursor.fetchone()
@@ -387,6 +393,53 @@ class MariaDBCheckpointer:
         if verdict == "append":  # somebody else came in between, and another look settles it
             raise errors.OperationalError(_DEADLOCK, "the run was changed meanwhile")
         return False
+
+    async def _start_pruned(self, rows: list[tuple[Checkpoint, bytes]], cursor: Cursor) -> CheckpointError | None:
+        """Begin a run with what a prune has left of it; return why it cannot be."""
+        last, _ = rows[-1]
+        if await self._add_run(cursor, last):
+            await cursor.execute(RAISE_FLOOR, (last.step, last.run_id))
+            for checkpoint, record in rows:
+                await self._add_record(cursor, checkpoint, record)
+            return None
+        await cursor.execute(DIGESTS, (tuple(checkpoint.step for checkpoint, _ in rows), last.run_id))
+        found = await cursor.fetchall()
+        try:
+            judge_pruned_start(
+                [checkpoint for checkpoint, _ in rows],
+                stored_digests={step: digest for _, step, digest in found if step is not None},
+                deleted=any(status == "deleted" for status, *_ in found),
+                fingerprint=self._codec.fingerprint,
+            )
+        except CheckpointError as refusal:
+            return refusal
+        await cursor.execute(FLUSH)
+        return None
+
+    def _end(self, checkpoint: Checkpoint) -> tuple[Any, ...]:
+        digest, updated = self._codec.fingerprint(checkpoint.digest), microseconds(checkpoint.timestamp)
+        return checkpoint.step, digest, checkpoint.status, updated, summary_json(checkpoint)
+
+    async def _add_run(self, cursor: Cursor, checkpoint: Checkpoint) -> bool:
+        """Add the row of a run; False if there is one, or a tombstone."""
+        parent = checkpoint.parent_run_id if checkpoint.origin == "subgraph" else None
+        row = (*self._end(checkpoint), checkpoint.run_id, microseconds(checkpoint.started_at), parent)
+        try:
+            await cursor.execute(ADD_RUN, row)
+        except errors.IntegrityError as error:
+            if error.args[0] != _DUPLICATE:
+                raise
+            return False
+        return True
+
+    async def _add_record(self, cursor: Cursor, checkpoint: Checkpoint, record: bytes) -> None:
+        digest = self._codec.fingerprint(checkpoint.digest)
+        key = None if checkpoint.key is None else _bytes(checkpoint.key)
+        await cursor.execute(ADD_RECORD, (checkpoint.run_id, checkpoint.step, digest, key, record))
+
+    async def _encode(self, checkpoint: Checkpoint) -> bytes:
+        large = large_to_encode((checkpoint,))
+        return (await self._threads.run(self._codec.encode_alone, checkpoint, large=large)).data
 
     async def _delete(self, run_id: str, cursor: Cursor) -> int:
         """Leave a tombstone of a run; the steps go in the same transaction."""
@@ -470,17 +523,6 @@ class MariaDBCheckpointer:
                 reason="locked" if code == _LOCKED else "unavailable",
                 hint="Check the server, then do it again: writing the same checkpoint again is always safe.",
             ) from error
-
-
-async def _insert(cursor: Cursor, statement: str, *parameters: Any) -> bool:
-    """Insert a row; False if there is one of its key."""
-    try:
-        await cursor.execute(statement, parameters)
-    except errors.IntegrityError as error:
-        if error.args[0] != _DUPLICATE:
-            raise
-        return False
-    return True
 
 
 def _bytes(key: str) -> bytes:

@@ -55,6 +55,11 @@ SELECT r.last_step, r.digest, r.status, r.floor, c.digest
 FROM stargraph_runs AS r LEFT JOIN stargraph_checkpoints AS c ON c.run_id = r.run_id AND c.step = %s
 WHERE r.run_id = %s
 """
+DIGESTS: Final = """
+SELECT r.status, c.step, c.digest
+FROM stargraph_runs AS r LEFT JOIN stargraph_checkpoints AS c ON c.run_id = r.run_id AND c.step IN %s
+WHERE r.run_id = %s
+"""
 FLUSH: Final = "UPDATE stargraph_format SET flushes = flushes + 1"
 
 LATEST: Final = """

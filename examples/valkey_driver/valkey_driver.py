@@ -27,9 +27,11 @@ from stargraph.checkpoint.driver import (
     check_filters,
     check_limit,
     check_prune,
+    check_pruned_start,
     check_search,
     check_step,
     judge_append,
+    judge_pruned_start,
     microseconds,
     missing_step_error,
     no_store_error,
@@ -51,7 +53,7 @@ from stargraph.checkpoint.protocol import (
     is_run_id,
 )
 from stargraph.errors import CheckpointError, StoreUnavailableError, StoreVersionError
-from valkey_scripts import APPEND, DELETE, LATEST, LIBRARY, PAGE, PRUNE, RECORDS, STEP_KEYS, STEPS
+from valkey_scripts import APPEND, DELETE, LATEST, LIBRARY, PAGE, PRUNE, RECORDS, START, STEP_KEYS, STEPS
 
 Result = TypeVar("Result")
 
@@ -190,6 +192,20 @@ class ValkeyCheckpointer:
         check_batch(list(checkpoints))
         await self._append(checkpoints)
 
+    async def start_pruned(self, checkpoints: Sequence[Checkpoint]) -> None:
+        self._lifecycle.ensure_writable("start_pruned")
+        steps = check_pruned_start(checkpoints)
+        rows = [field for checkpoint in steps for field in await self._row(checkpoint)]
+        found = await self._run(START, steps[0].run_id, *rows)
+        if found:
+            status, digests = found
+            judge_pruned_start(
+                steps,
+                stored_digests={step.step: each.decode() for step, each in zip(steps, digests, strict=True) if each},
+                deleted=status == b"deleted",
+                fingerprint=self._codec.fingerprint,
+            )
+
     async def read_latest(self, run_id: str) -> Checkpoint | None:
         self._lifecycle.ensure_open()
         found = await self._run(LATEST, run_id) if is_run_id(run_id) else None
@@ -283,9 +299,9 @@ class ValkeyCheckpointer:
         arguments: list[Any] = []
         size = first = 0
         for number, checkpoint in enumerate(checkpoints):
-            record = await self._threads.run(self._codec.encode_alone, checkpoint, large=large_to_encode((checkpoint,)))
-            arguments += self._row(checkpoint, record.data)
-            size += len(record.data)
+            row = await self._row(checkpoint)
+            arguments += row
+            size += len(row[8])
             if number + 1 < len(checkpoints) and size < _BATCH_BYTES:
                 continue
             done, *known = await self._run(APPEND, run_id, *arguments)
@@ -293,7 +309,9 @@ class ValkeyCheckpointer:
                 self._refuse(checkpoints[first + done], *known)
             arguments, size, first = [], 0, number + 1
 
-    def _row(self, checkpoint: Checkpoint, record: bytes) -> list[Any]:
+    async def _row(self, checkpoint: Checkpoint) -> list[Any]:
+        large = large_to_encode((checkpoint,))
+        record = await self._threads.run(self._codec.encode_alone, checkpoint, large=large)
         previous = checkpoint.previous_digest
         return [
             checkpoint.step,
@@ -304,7 +322,7 @@ class ValkeyCheckpointer:
             _member(checkpoint.started_at, checkpoint.run_id),
             _member(checkpoint.timestamp, checkpoint.run_id),
             summary_json(checkpoint),
-            record,
+            record.data,
             "" if checkpoint.key is None else f"{_hex(checkpoint.key)}.{checkpoint.step:019d}",
         ]
 

@@ -22,6 +22,25 @@ local function records_key(run) return prefix .. ':records:' .. run end
 local function digests_key(run) return prefix .. ':digests:' .. run end
 local function keyed_key(run) return prefix .. ':keyed:' .. run end
 local function keys_key(run) return prefix .. ':keys:' .. run end
+local function keep(run, step, digest, record, key)
+    redis.call('HSET', records_key(run), step, record)
+    redis.call('HSET', digests_key(run), step, digest)
+    if key ~= '' then
+        redis.call('HSET', keyed_key(run), step, key)
+        redis.call('ZADD', keys_key(run), 0, key)
+    end
+end
+local function advance(run, step, digest, status, updated, summary)
+    local before = redis.call('HGET', run_key(run), 'updated')
+    redis.call('HSET', run_key(run), 'step', step, 'digest', digest, 'status', status, 'updated', updated)
+    redis.call('HSET', prefix .. ':summaries', run, summary)
+    if before then redis.call('ZREM', prefix .. ':updated', before) end
+    redis.call('ZADD', prefix .. ':updated', 0, updated)
+end
+local function begin(run, floor, started)
+    redis.call('HSET', run_key(run), 'floor', floor, 'started', started)
+    redis.call('ZADD', prefix .. ':started', 0, started)
+end
 local function forget(run)
     local places = redis.call('HMGET', run_key(run), 'started', 'updated')
     if places[1] then redis.call('ZREM', prefix .. ':started', places[1]) end
@@ -39,29 +58,38 @@ local run = ARGV[1]
 for i = 2, #ARGV, 10 do
     local step, before, digest, previous, status = unpack(ARGV, i, i + 4)
     local stored = redis.call('HGET', digests_key(run), step)
-    local tail = redis.call('HMGET', run_key(run), 'step', 'digest', 'status', 'floor', 'updated')
+    local tail = redis.call('HMGET', run_key(run), 'step', 'digest', 'status', 'floor')
     local fits = tail[1] == before and tail[2] == previous and not ended[tail[3]]
     if not tail[3] then fits = step == '0' end
     if stored ~= digest then
         if stored or not fits then return {(i - 2) / 10, stored, tail[1], tail[2], tail[3], tail[4]} end
         local started, updated, summary, record, key = unpack(ARGV, i + 5, i + 9)
-        redis.call('HSET', records_key(run), step, record)
-        redis.call('HSET', digests_key(run), step, digest)
-        redis.call('HSET', run_key(run), 'step', step, 'digest', digest, 'status', status, 'updated', updated)
-        redis.call('HSET', prefix .. ':summaries', run, summary)
-        if step == '0' then
-            redis.call('HSET', run_key(run), 'floor', 0, 'started', started)
-            redis.call('ZADD', prefix .. ':started', 0, started)
-        end
-        if key ~= '' then
-            redis.call('HSET', keyed_key(run), step, key)
-            redis.call('ZADD', keys_key(run), 0, key)
-        end
-        if tail[5] then redis.call('ZREM', prefix .. ':updated', tail[5]) end
-        redis.call('ZADD', prefix .. ':updated', 0, updated)
+        keep(run, step, digest, record, key)
+        advance(run, step, digest, status, updated, summary)
+        if step == '0' then begin(run, 0, started) end
     end
 end
 return {(#ARGV - 1) / 10}
+"""
+
+# Begins a run with what a prune has left of it; if the run is there, returns its status and the digests of those steps.
+START: Final = """
+local run = ARGV[1]
+local known = redis.call('HGET', run_key(run), 'status')
+local digests = {}
+for i = 2, #ARGV, 10 do
+    local step, _, digest, _, status, started, updated, summary, record, key = unpack(ARGV, i, i + 9)
+    if known then
+        table.insert(digests, redis.call('HGET', digests_key(run), step))
+    else
+        keep(run, step, digest, record, key)
+        if i + 10 > #ARGV then
+            advance(run, step, digest, status, updated, summary)
+            begin(run, step, started)
+        end
+    end
+end
+return known and {known, digests}
 """
 
 LATEST: Final = """
