@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from stargraph.checkpoint.codec import RECORD_VERSION, Cipher, Codec, Keyring
-from stargraph.checkpoint.protocol import Checkpoint, ProcessInfo
-from support.checkpoints import HARD_STATE, following, genesis, rich
+from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, Interrupt, ProcessInfo, RecordedCall
+from support.checkpoints import HARD_STATE, NOW, following, genesis, rich
 from support.workspace import ROOT
 
 FOLDER: Final = ROOT / "tests/core/golden"
@@ -62,6 +62,22 @@ def runs() -> Iterator[tuple[str, bool, list[Checkpoint]]]:
             following(keyed, key="zweiter Schlüssel", removed=("b",)),
             following(following(keyed, key="zweiter Schlüssel", removed=("b",))),
         ],
+    )
+
+    sleeper = genesis(run_id="waits", state={"n": 0})
+    wait = Interrupt(id="t/1", task_id="t", node="n", prompt="wait 60 s", asked_at=NOW, due_at=NOW)
+    failed = RecordedCall(
+        kind="attempt",
+        task_id="t",
+        name="attempt",
+        occurrence=1,
+        started_at=NOW,
+        error=ErrorInfo(type="OSError", message="no route", node="n"),
+    )
+    yield (
+        "waits",
+        False,
+        [sleeper, following(sleeper, event="asked", status="awaiting_input", interrupts=(wait,), calls=(failed,))],
     )
 
 

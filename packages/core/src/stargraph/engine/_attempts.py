@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from stargraph.checkpoint.protocol import ErrorInfo
@@ -81,6 +82,7 @@ class Attempts:
         for attempt in range(1, last + 1):
             if attempt > 1:
                 self._context.begin(attempt)
+            began = datetime.now(UTC)
             returned, raised = await (self._observed_try() if self._hooks else self._try())
             if raised is None:
                 return returned
@@ -88,6 +90,7 @@ class Attempts:
                 raise raised
             if attempt == last or is_final(raised) or not is_any_of(raised, self._node.retried):
                 raise NodeFailed(raised)
+            await self._context.note_failed_attempt(raised, began)
             if self._waits and retry is not None:
                 delay = _delay(retry, attempt)
                 log_retry(self._context, last, raised, delay)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, 
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias, TypeVar
 
-from stargraph.checkpoint.protocol import RecordedCall, Task
+from stargraph.checkpoint.protocol import JsonValue, RecordedCall, Task
 from stargraph.checkpoint.values import check_json, format_time
 from stargraph.engine._failures import NOT_STORABLE, call_error, error_info
 from stargraph.engine._middleware import CallHook, CallInfo, enter
@@ -25,8 +25,11 @@ from stargraph.runtime import dispatch
 
 T = TypeVar("T")
 
-Record: TypeAlias = Callable[[Task, RecordedCall], Awaitable[bool]]
+Record: TypeAlias = Callable[[Task, RecordedCall], Coroutine[Any, Any, bool]]
 """Appends a call to the log, and tells whether it is there; if not, the executor has lost the run."""
+
+Tell: TypeAlias = Callable[..., None]
+"""Publishes what is not recorded: its type, the task, the time, and what the event says, by name."""
 
 
 class UnrecordedCallError(BaseException):
@@ -71,8 +74,11 @@ class CallLog:
         moment: the current time; the time of the clock if None.
         run_id: the run, for the hooks.
         hooks: stand around the functions of calls.
+        tell: publishes what is not recorded.
+        record_attempts: record a try that failed at once, and not with what the task records next.
 
     Attributes:
+        attempt: the try of the node, from 1.
         seen: the time that the node has read in this try, or None if it has not looked.
         missing: a call that was made and is not recorded, if nothing can be recorded.
     """
@@ -89,7 +95,10 @@ class CallLog:
         moment: datetime | None = None,
         run_id: str = "",
         hooks: Sequence[CallHook] = (),
+        tell: Tell = lambda what, task, when, **content: None,
+        record_attempts: bool = False,
     ) -> None:
+        self.attempt = 1
         self._run_id = run_id
         self._hooks = hooks
         self.seen: datetime | None = None
@@ -101,6 +110,9 @@ class CallLog:
         self._owner = owner
         self._effects = effects
         self._moment = moment
+        self._tell = tell
+        self._record_attempts = record_attempts
+        self._failed_attempts: list[RecordedCall] = []
         self._closed = self._ended = False
         self._under_way: set[tuple[str, str | None]] = set()
         self._idle: asyncio.Future[None] | None = None
@@ -113,6 +125,7 @@ class CallLog:
 
     def begin(self) -> None:
         """Make ready for another try of the node."""
+        self.attempt += 1
         self._closed = self._ended
         if "_calls" in self.__dict__:
             self._calls.begin_try()
@@ -148,14 +161,64 @@ class CallLog:
         return self.seen
 
     def moments(self) -> tuple[RecordedCall, ...]:
-        """Return what the log records of the clock: nothing if nobody looked at it."""
+        """Return what the log records of the clock, if anybody looked at it, and of the tries that have failed."""
+        failed = tuple(self._failed_attempts)
         if self.seen is None:
-            return ()
-        return (
-            RecordedCall(
-                kind="now", task_id=self._task.id, name="now", result=format_time(self.seen), started_at=self.seen
-            ),
+            return failed
+        now = RecordedCall(
+            kind="now", task_id=self._task.id, name="now", result=format_time(self.seen), started_at=self.seen
         )
+        return (now, *failed)
+
+    async def note_failed_attempt(self, error: BaseException, began: datetime) -> None:
+        """Tell of a try that failed and that another one follows, and see that it is recorded.
+
+        Args:
+            error: what the node raised.
+            began: when the try began.
+        """
+        now = datetime.now(UTC)
+        info = error_info(error, node=self._task.node)
+        seconds = max((now - began).total_seconds(), 0.0)
+        self._tell("attempt_failed", self._task, now, attempt=self.attempt, error=info, seconds=seconds)
+        if self._record is None:
+            return
+        failed = RecordedCall(
+            kind="attempt",
+            task_id=self._task.id,
+            name="attempt",
+            occurrence=self.attempt - 1,
+            error=info,
+            started_at=began,
+        )
+        if self._record_attempts:
+            await dispatch.run_uncancelled(self._record(self._task, failed))
+        else:
+            self._failed_attempts.append(failed)
+
+    def emit(self, value: JsonValue) -> None:
+        """Publish what the node says; from any thread.
+
+        Args:
+            value: what it says; JSON.
+
+        Raises:
+            NodeError: the node has ended.
+        """
+        if self._closed:
+            raise NodeError(
+                "ctx.emit() was called after its node had ended",
+                reason="node-ended",
+                hint="Await what the node begins before it returns.",
+                node=self._task.node,
+            )
+        tell = functools.partial(
+            self._tell, "emitted", self._task, datetime.now(UTC), attempt=self.attempt, value=value
+        )
+        if _runs_here(self._loop):
+            tell()
+        else:
+            self._loop.call_soon_threadsafe(tell)
 
     @property
     def unused(self) -> Sequence[RecordedCall]:
@@ -418,6 +481,13 @@ class CallLog:
 
 async def _in_context(work: Callable[[], Coroutine[Any, Any, T]], context: contextvars.Context) -> T:
     return await asyncio.get_running_loop().create_task(work(), context=context)
+
+
+def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
 
 
 @contextlib.contextmanager

@@ -6,13 +6,14 @@ import asyncio
 import copy
 import hashlib
 import inspect
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from datetime import UTC, datetime
 from random import Random
 from typing import Any, Final
 from uuid import UUID
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, RecordedCall, Task
+from stargraph.checkpoint.values import EncodedValue
 from stargraph.engine._call_log import CallLog
 from stargraph.engine._questions import Questions
 from stargraph.errors import NodeError
@@ -211,6 +212,35 @@ class Context:
         """
         return CallOptions(self, key=key, repeatable=repeatable, returns=returns)
 
+    def emit(self, value: JsonValue, *, stored: bool = False) -> Awaitable[None]:
+        """Tell whoever listens to the run a token, a progress, or anything else that is JSON: an event `emitted`.
+
+        In an async node the result may be awaited, and must be if the value is stored. A node that runs again says
+        again what is not stored.
+
+        Args:
+            value: what to tell.
+            stored: record it too, as a call of the name `emit`, before this returns; it is then told once.
+
+        Raises:
+            StateError: the value is not JSON.
+            NodeError: `reason` is `detached-node` or `node-ended`; if it is stored, as for `call`.
+        """
+        call_log = self._attached("ctx.emit()")
+        told = EncodedValue.of(value, "what ctx.emit() was given").value
+        if not stored:
+            call_log.emit(told)
+            return _Done()
+
+        async def tell() -> JsonValue:
+            call_log.emit(told)
+            return told
+
+        if _in_a_loop():
+            return self.call("emit", tell)
+        self.call_sync("emit", tell)
+        return _Done()
+
     def interrupt(self, prompt: str, payload: JsonValue = None, *, key: str | None = None) -> JsonValue:
         """Return a person's answer, or end the node until there is one; then it runs again from its beginning.
 
@@ -279,6 +309,16 @@ class Context:
         if self._call_log is not None:
             self._call_log.seen = moment
 
+    async def note_failed_attempt(self, error: BaseException, began: datetime) -> None:
+        """Tell of a try that failed and that another one follows.
+
+        Args:
+            error: what the node raised.
+            began: when the try began.
+        """
+        if self._call_log is not None:
+            await self._call_log.note_failed_attempt(error, began)
+
     async def settle(self) -> None:
         """Wait for what a try has begun and not awaited."""
         if self._call_log is not None:
@@ -333,6 +373,14 @@ class Context:
     def _seeded(self, purpose: str) -> Random:
         seed = hashlib.sha256(f"{self.run_id}\n{self.task_id}\n{purpose}".encode()).digest()
         return Random(int.from_bytes(seed))  # noqa: S311  # no secret: it must come out the same again
+
+
+class _Done:
+    """Awaited, it returns at once; unawaited, it warns of nothing."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        return
+        yield
 
 
 def _may_take(function: Callable[..., Any], name: str) -> bool:

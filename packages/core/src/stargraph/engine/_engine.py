@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal
 
-from stargraph.checkpoint.protocol import ENDED, Checkpoint, RecordedCall, Task
+from stargraph.checkpoint.protocol import ENDED, Checkpoint, Event, RecordedCall, Task
 from stargraph.engine._attempts import NodeFailed
 from stargraph.engine._call_log import CallLog
 from stargraph.engine._events import EventType, RunEvent
@@ -62,6 +62,7 @@ class Engine:
         asks_again: run tasks with open questions once, since another graph or other code may ask something else.
         watch: the longest time in seconds between two looks at the log while nodes run; 0 never looks.
         hooks: stand around nodes, calls and child runs.
+        record_attempts: record each try that failed at once.
     """
 
     def __init__(
@@ -77,8 +78,10 @@ class Engine:
         asks_again: bool = False,
         watch: float = WATCH_SECONDS,
         hooks: Hooks = NO_HOOKS,
+        record_attempts: bool = False,
     ) -> None:
         self._plan = plan
+        self._record_attempts = record_attempts
         self._log = log
         self._executor_id = executor_id
         self._publish = publish
@@ -95,10 +98,12 @@ class Engine:
                 executor_id=executor_id,
                 pools=pools,
                 publish=publish,
+                is_heard=is_heard,
                 asks_again=changed,
                 overrides=ForkOverrides(effects=overrides.effects),
                 watch=watch,
                 hooks=hooks,
+                record_attempts=record_attempts,
             ),
             hooks=hooks,
         )
@@ -108,7 +113,7 @@ class Engine:
             plan, self._pending_tasks, pools=pools, run_child=self._children.run, overrides=overrides, hooks=hooks
         )
         self._flights: dict[str, _Flight] = {}
-        self._failure: tuple[Task, BaseException, tuple[RecordedCall, ...]] | None = None
+        self._failure: tuple[Task, BaseException, tuple[RecordedCall, ...], int | None] | None = None
         self._failed: set[str] = set()
         self._recording: set[asyncio.Task[Any]] = set()
         self._fault: BaseException | None = None
@@ -189,17 +194,7 @@ class Engine:
         self._answered |= {call.task_id for call in record.calls if call.kind == "answer"}
         if record.event in ("cancel_requested", "cancelled"):
             self._stop = "cancel"
-        self._publish(
-            RunEvent.model_construct(
-                type=record.event,
-                run_id=record.run_id,
-                step=record.step,
-                task_id=record.task_id,
-                node=record.last_node,
-                timestamp=record.timestamp,
-                durable=True,
-            )
-        )
+        self._publish(RunEvent.of(record))
         self._wake()
 
     async def _wait(self) -> bool:
@@ -272,7 +267,7 @@ class Engine:
         tail = self._log.tail
         for task in self._ready_tasks():
             if self._nodes_done is not None and self._nodes_done >= self._plan.document.max_steps:
-                self._failure = (task, self._too_many_nodes(task), ())
+                self._failure = (task, self._too_many_nodes(task), (), None)
                 return
             self._answered.discard(task.id)
             started_at = datetime.now(UTC)
@@ -286,11 +281,13 @@ class Engine:
                 moment=self._pending_tasks.moment(task),
                 run_id=tail.run_id,
                 hooks=self._hooks.call,
+                tell=self._tell,
+                record_attempts=self._record_attempts,
             )
             work = asyncio.ensure_future(self._fly(tail, task, call_log))
             work.add_done_callback(partial(self._landed, task.id))
             self._flights[task.id] = _Flight(task, started_at, call_log, work)
-            self._report("node_started", task, tail.step, started_at, durable=False)
+            self._tell("node_started", task, started_at, attempt=1)
 
     async def _count_nodes(self) -> None:
         """Count the nodes that have completed, once the run has so many steps that they may be too many."""
@@ -368,7 +365,7 @@ class Engine:
             flight = recorded[checkpoint.task_id or ""]
             task = flight.task
             log_completed(checkpoint, task, (checkpoint.timestamp - flight.started_at).total_seconds())
-            self._report("completed", task, checkpoint.step, checkpoint.timestamp, durable=durable)
+            self._report(checkpoint, task, flight.call_log.attempt, durable=durable)
 
     def _raise_fault(self) -> None:
         """Raise why a call could not be recorded; nothing must be appended then, since what is stored is not known."""
@@ -404,7 +401,9 @@ class Engine:
         assert recording is not None
         self._recording.add(recording)
         try:
-            checkpoint = await self._append("called", task, lambda tail: called(tail, call))
+            flight = self._flights.get(task.id)
+            attempt = None if flight is None else flight.call_log.attempt
+            checkpoint = await self._append("called", task, lambda tail: called(tail, call), attempt)
         except asyncio.CancelledError:
             raise
         except BaseException as fault:  # noqa: BLE001  # the node must not meet it: the engine raises it
@@ -423,7 +422,10 @@ class Engine:
             return
         try:
             checkpoint = await self._append(
-                "asked", task, lambda tail: asked(tail, task, suspended.questions, now, moments)
+                "asked",
+                task,
+                lambda tail: asked(tail, task, suspended.questions, now, moments),
+                flight.call_log.attempt,
             )
         except _BuildError as error:
             self._fail(flight, error.cause)
@@ -439,22 +441,24 @@ class Engine:
             await self._append("cancelled", None, lambda tail: {"status": "cancelled"})
             await cancel_children(self._log, self._log.tail, self._executor_id)
         elif self._failure is not None:
-            task, error, moments = self._failure
+            task, error, moments, attempt = self._failure
             info = error_info(error, node=task.node)
             forgotten = self._pending_tasks.failed_calls(self._failed)
-            record = await self._append(
-                "failed", task, lambda tail: {**failed(tail, info, forgotten), "calls": moments}
-            )
+            changed = {"calls": moments}
+            record = await self._append("failed", task, lambda tail: failed(tail, info, forgotten) | changed, attempt)
             log_failed(record, task)
         elif self._stop == "pause" and self._log.tail.status == "running":
             await dispatch.run_uncancelled(self._stop_flights())
             await self._append("paused", None, lambda tail: {"status": "paused"})
 
     async def _append(
-        self, event: EventType, task: Task | None, changed: Callable[[Checkpoint], dict[str, Any]]
+        self,
+        event: Event,
+        task: Task | None,
+        changed: Callable[[Checkpoint], dict[str, Any]],
+        attempt: int | None = None,
     ) -> Checkpoint:
         now = datetime.now(UTC)
-        assert event != "node_started"
 
         def build(tail: Checkpoint) -> Checkpoint:
             self._raise_fault()
@@ -471,28 +475,35 @@ class Engine:
                 raise _BuildError(error) from error
 
         checkpoint, durable = await self._log.append(build)
-        self._report(event, task, checkpoint.step, now, durable=durable)
+        self._report(checkpoint, task, attempt, durable=durable)
         return checkpoint
 
     def _fail(self, flight: _Flight, error: BaseException) -> None:
         self._failed.add(flight.task.id)
         if self._failure is None:
-            self._failure = (flight.task, error, flight.call_log.moments())
+            self._failure = (flight.task, error, flight.call_log.moments(), flight.call_log.attempt)
 
-    def _report(self, what: EventType, task: Task | None, step: int, when: datetime, *, durable: bool) -> None:
-        if not self._is_heard():
-            return
-        self._publish(
-            RunEvent.model_construct(
-                type=what,
-                run_id=self._log.tail.run_id,
-                step=step,
-                task_id=None if task is None else task.id,
-                node=None if task is None else task.node,
-                timestamp=when,
-                durable=durable,
+    def _report(self, record: Checkpoint, task: Task | None, attempt: int | None = None, *, durable: bool) -> None:
+        if self._is_heard():
+            self._publish(RunEvent.of(record, durable=durable, task=task, attempt=attempt))
+
+    def _tell(self, what: EventType, task: Task, when: datetime, **content: Any) -> None:
+        """Publish what is not recorded, in the order in which it happened."""
+        if self._is_heard():
+            tail = self._log.tail
+            self._publish(
+                RunEvent.model_construct(
+                    type=what,
+                    run_id=tail.run_id,
+                    step=tail.step,
+                    task_id=task.id,
+                    node=task.node,
+                    index=task.index,
+                    timestamp=when,
+                    durable=False,
+                    **content,
+                )
             )
-        )
 
 
 class _BuildError(Exception):

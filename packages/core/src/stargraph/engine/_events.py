@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
-from stargraph.checkpoint.protocol import Event
+from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, Event, Interrupt, JsonValue, RecordedCall, Task
 
-EventType: TypeAlias = Literal["node_started"] | Event
-"""The event of a checkpoint, or `node_started`, which is not recorded."""
+EventType: TypeAlias = Literal["node_started", "attempt_failed", "emitted"] | Event
+"""The event of a checkpoint, or one that is not recorded: a node begins, one of its tries has failed, or it emits."""
 
 
 class RunEvent(BaseModel):
@@ -19,11 +19,19 @@ class RunEvent(BaseModel):
     Attributes:
         type: what happened.
         run_id: the run.
-        step: the step of the checkpoint; of `node_started`, the step whose state the node was given.
+        step: the step of the checkpoint; of what is not recorded, the latest step then.
         task_id: the task, if it concerns one.
         node: the node, if it concerns one.
+        index: the position of the branch in its fan-out; None outside one.
+        attempt: the try of the node, from 1; None if the event is not about a node that runs.
         timestamp: when.
+        seconds: how long the task or the call took; None for what has no duration.
         durable: whether the checkpoint survives the loss of the process already.
+        update: what the node returned, if it completed.
+        call: the call that was recorded, with its result or its error; of an answer, its name is the question's id.
+        error: why a try or the run failed.
+        questions: what the node waits for now: the questions and times of its task that are open.
+        value: what the node emitted.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
@@ -33,5 +41,47 @@ class RunEvent(BaseModel):
     step: int
     task_id: str | None = None
     node: str | None = None
+    index: int | None = None
+    attempt: int | None = None
     timestamp: datetime
+    seconds: float | None = None
     durable: bool
+    update: dict[str, Any] | None = None
+    call: RecordedCall | None = None
+    error: ErrorInfo | None = None
+    questions: tuple[Interrupt, ...] = ()
+    value: JsonValue = None
+
+    @classmethod
+    def of(
+        cls, record: Checkpoint, *, durable: bool = True, task: Task | None = None, attempt: int | None = None
+    ) -> RunEvent:
+        """Return the event of a checkpoint.
+
+        Args:
+            record: the checkpoint.
+            durable: whether it is stored.
+            task: the task that it is about; None for one that another process wrote, or for the run as a whole.
+            attempt: the try of its node.
+        """
+        call = record.calls[0] if record.event in ("called", "answered") and record.calls else None
+        began = record.task_started_at if call is None else call.started_at if call.kind == "call" else None
+        return cls.model_construct(
+            type=record.event,
+            run_id=record.run_id,
+            step=record.step,
+            task_id=record.task_id,
+            node=record.last_node,
+            index=None if task is None else task.index,
+            attempt=attempt,
+            timestamp=record.timestamp,
+            seconds=None if began is None else max((record.timestamp - began).total_seconds(), 0.0),
+            durable=durable,
+            update=record.update,
+            call=call,
+            error=record.error,
+            questions=tuple(each for each in record.interrupts if each.task_id == record.task_id)
+            if record.event == "asked"
+            else (),
+            value=None,
+        )

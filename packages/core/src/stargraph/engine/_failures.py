@@ -147,7 +147,7 @@ def is_made_anew(call: RecordedCall) -> bool:
     Args:
         call: the call.
     """
-    return call.error is not None and call.error.reason != NOT_STORABLE
+    return call.kind == "call" and call.error is not None and call.error.reason != NOT_STORABLE
 
 
 def chain_of(error: BaseException) -> Iterator[BaseException]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, ProcessInfo
-from stargraph.engine import Plan, RunEvent, error_info, status_of
+from stargraph.engine import Plan, error_info, status_of
 from stargraph.errors import CheckpointError
 
 
@@ -65,15 +65,4 @@ def crash_loop_record(tail: Checkpoint, executor_id: str, resumes: int) -> Check
         executor_id=executor_id,
         timestamp=datetime.now(UTC),
         error=error_info(error, node=None),
-    )
-
-
-def event_of(checkpoint: Checkpoint) -> RunEvent:
-    """Return the event of a durable checkpoint that is about the run as a whole."""
-    return RunEvent(
-        type=checkpoint.event,
-        run_id=checkpoint.run_id,
-        step=checkpoint.step,
-        timestamp=checkpoint.timestamp,
-        durable=True,
     )

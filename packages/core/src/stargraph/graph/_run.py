@@ -40,7 +40,7 @@ from stargraph.graph._control import (
 from stargraph.graph._execution import Execution
 from stargraph.graph._listeners import Listeners
 from stargraph.graph._logging import log_takeover, logged
-from stargraph.graph._records import crash_loop_record, event_of, first_record, resumed_record
+from stargraph.graph._records import crash_loop_record, first_record, resumed_record
 from stargraph.graph._result import RunResult
 from stargraph.graph._resume_checks import (
     carried_over,
@@ -180,7 +180,7 @@ class Run(Generic[S]):
             ) from error
         if carried:
             await dispatch.write_many(self._store, carried, keyring=self._keyring)
-            self._listeners.publish(event_of(first))
+            self._listeners.publish(RunEvent.of(first))
         return await self._execute((first, *carried)[-1], executor_id)
 
     async def resume(
@@ -255,7 +255,7 @@ class Run(Generic[S]):
             if carried is not tail:
                 await dispatch.write(self._store, carried, keyring=self._keyring)
                 log = self._open_log(carried)
-                self._listeners.publish(event_of(carried))
+                self._listeners.publish(RunEvent.of(carried))
             resumed, met = await self._append_resumed(log, executor_id)
             log_takeover(tail)
             changed = (tail.graph_hash, tail.runtime_hash) != (resumed.graph_hash, resumed.runtime_hash)
@@ -484,7 +484,7 @@ class Run(Generic[S]):
         self, tail: Checkpoint, executor_id: str, met: Sequence[Checkpoint] = (), *, asks_again: bool = False
     ) -> RunResult[S]:
         overrides = await fork_overrides(tail, self._read_step, effects=self._allow_effects)
-        self._listeners.publish(event_of(tail))
+        self._listeners.publish(RunEvent.of(tail))
         summary = await self._execute_once(tail, executor_id, overrides, met, asks_again=asks_again)
         while summary.status == "awaiting_input" and await self._answer_by(overrides):
             assert self._log is not None
@@ -563,7 +563,7 @@ class Run(Generic[S]):
         failed = crash_loop_record(tail, executor_id, resumes)
         await dispatch.write(self._store, failed, keyring=self._keyring)
         self._open_log(failed)
-        self._listeners.publish(event_of(failed))
+        self._listeners.publish(RunEvent.of(failed))
         return self._result(failed)
 
     async def _read_step(self, step: int) -> Checkpoint | None:

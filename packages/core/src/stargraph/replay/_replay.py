@@ -322,7 +322,9 @@ class _Replay:
             update = await self._run(previous, task, call_log)
             changes = completed(self._plan, previous, task, update, self._pending.branches)
             changes["frontier"] = self._overrides.kept(changes["frontier"])
-            replayed = _next(previous, record, event="completed", update=update, calls=call_log.moments(), **changes)
+            replayed = _next(
+                previous, record, event="completed", update=update, calls=_beside(record, call_log), **changes
+            )
         except StoreFaultError as fault:
             if not isinstance(fault.cause, CheckpointNotFoundError):
                 raise fault.cause from fault
@@ -382,7 +384,7 @@ class _Replay:
         known = {interrupt.id for interrupt in previous.interrupts}
         new: Sequence[Interrupt] = [interrupt for interrupt in record.interrupts if interrupt.id not in known]
         asked_at = new[0].asked_at if new else record.timestamp
-        changes = asked(previous, task, suspended.questions, asked_at, call_log.moments())
+        changes = asked(previous, task, suspended.questions, asked_at, _beside(record, call_log))
         return _next(previous, record, event="asked", update=None, **changes)
 
     def _failed(self, previous: Checkpoint, record: Checkpoint, error: BaseException, call_log: CallLog) -> Checkpoint:
@@ -390,7 +392,7 @@ class _Replay:
         if record.error is not None and info.model_copy(update={"traceback": record.error.traceback}) == record.error:
             info = record.error
         changes = failed(previous, info, _forgotten(previous, record))
-        return _next(previous, record, event="failed", update=None, calls=call_log.moments(), **changes)
+        return _next(previous, record, event="failed", update=None, calls=_beside(record, call_log), **changes)
 
     def _compare_with(self, record: Checkpoint, make: Callable[[], Checkpoint | None]) -> None:
         """Compare a step that no node makes; None stands for one that only the log knows."""
@@ -460,6 +462,11 @@ class _Replay:
             self.compared += report.compared
             self._of_children += report.differences
             self._notes += [f"child run {run_id!r}: {note}" for note in report.notes]
+
+
+def _beside(record: Checkpoint, call_log: CallLog) -> tuple[RecordedCall, ...]:
+    """Return what a step records beside its outcome: the clock of this execution, and the failed tries as recorded."""
+    return (*call_log.moments(), *(call for call in record.calls if call.kind == "attempt"))
 
 
 def _next(previous: Checkpoint, record: Checkpoint, **changes: Any) -> Checkpoint:

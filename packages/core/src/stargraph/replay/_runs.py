@@ -305,7 +305,7 @@ def _facts(record: Checkpoint) -> dict[str, JsonValue]:
                 "error": None if call.error is None else f"{call.error.type}: {call.error.message}",
             }
             for call in record.calls
-            if call.kind != "now"
+            if call.kind not in ("now", "attempt")
         ],
         "interrupts": [each.model_dump(mode="json", include={"id", "prompt", "payload"}) for each in record.interrupts],
         "next": [item.node if isinstance(item, Task) else item.join for item in record.frontier],

@@ -30,6 +30,7 @@ def summary_json(latest: Checkpoint) -> bytes:
             "process": latest.process,
             "error": latest.error,
             "metadata": latest.metadata,
+            **({} if latest.due_at is None else {"due_at": latest.due_at}),
         },
         default=vars,
     )

@@ -432,6 +432,13 @@ class Checkpoint(CheckpointDraft):
             {**self.__dict__, "seal": seal}, private["_encoded_state"], private["_encoded_update"], private["_texts"]
         )
 
+    @property
+    def due_at(self) -> datetime | None:
+        """When a run that waits can go on by itself: the earliest time that a task waits for; None if none does."""
+        if self.status != "awaiting_input":
+            return None
+        return min((each.due_at for each in self.interrupts if each.due_at is not None), default=None)
+
     def encoded_state(self) -> Mapping[str, EncodedValue]:
         """Return the fields of the state with their JSON text and digests."""
         encoded: dict[str, EncodedValue] = private_attributes(self)["_encoded_state"]

@@ -170,4 +170,8 @@ def _text(value: Any) -> bytes:
 
 def _plain(value: Any) -> Any:
     """A model as the object that JSON shows, every field named, also the empty ones; an instant as its text."""
-    return format_time(value) if isinstance(value, datetime) else value.__dict__
+    if isinstance(value, datetime):
+        return format_time(value)
+    fields: dict[str, Any] = value.__dict__
+    # Of an interrupt: it came later than the form.
+    return fields if fields.get("due_at", fields) is not None else {k: v for k, v in fields.items() if k != "due_at"}

@@ -17,9 +17,11 @@ from pydantic import (
     Field,
     PlainSerializer,
     PlainValidator,
+    SerializerFunctionWrapHandler,
     StringConstraints,
     ValidationError,
     ValidationInfo,
+    model_serializer,
 )
 
 from stargraph.checkpoint.values import JsonValue, format_time
@@ -232,7 +234,7 @@ FrontierItem: TypeAlias = Annotated[Task | FanOut, Field(discriminator="kind")]
 
 
 class Interrupt(FrozenModel):
-    """A question that waits for an answer.
+    """What a task waits for: the answer to a question, or a time.
 
     Attributes:
         id: durable; the answer names it.
@@ -243,6 +245,7 @@ class Interrupt(FrozenModel):
         into: the field of the state that takes the answer, or None.
         child_run_id: the run of the subgraph that asks; None if the node itself asks.
         asked_at: when it was asked.
+        due_at: when the wait is over; None if the task waits for an answer.
     """
 
     id: Text
@@ -253,6 +256,15 @@ class Interrupt(FrozenModel):
     into: Text | None = None
     child_run_id: RunId | None = None
     asked_at: Instant
+    due_at: Instant | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent_time(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # As in what is hashed: the member came later than the form of the digest.
+        fields: dict[str, Any] = serialize(self)
+        if fields.get("due_at") is None:
+            fields.pop("due_at", None)
+        return fields
 
 
 class ErrorInfo(FrozenModel):
@@ -277,7 +289,8 @@ class RecordedCall(FrozenModel):
     """Something outside the run that a node did or asked for, and its outcome.
 
     Attributes:
-        kind: `call` from `ctx.call`, `answer` from a person, `now` from the clock.
+        kind: `call` from `ctx.call`, `answer` from a person or from the clock that a task waited for, `now` from the
+            clock, `attempt` for a try of the node that failed and was followed by another one.
         task_id: the task.
         name: the name of the call.
         key: distinguishes concurrent calls of one name.
@@ -287,7 +300,7 @@ class RecordedCall(FrozenModel):
         started_at: when it began.
     """
 
-    kind: Literal["call", "answer", "now"]
+    kind: Literal["call", "answer", "now", "attempt"]
     task_id: Text
     name: Text
     key: Text | None = None

@@ -42,6 +42,7 @@ class RunSummary(FrozenModel):
         origin: why it has a parent.
         process: the process that started or resumed it last; None if the program did not record it.
         error: what failed, or None.
+        due_at: when a run that waits for a time can go on; None if it waits for none.
         metadata: its tags.
     """
 
@@ -57,6 +58,7 @@ class RunSummary(FrozenModel):
     origin: Origin | None = None
     process: ProcessInfo | None = None
     error: ErrorInfo | None = None
+    due_at: _Moment | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
 
     @classmethod
@@ -75,6 +77,7 @@ class RunSummary(FrozenModel):
             origin=latest.origin,
             process=latest.process,
             error=latest.error,
+            due_at=latest.due_at,
             metadata=dict(latest.metadata),
         )
 
