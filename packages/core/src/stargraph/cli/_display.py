@@ -7,7 +7,8 @@ import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Protocol
 
-from stargraph.cli._output import emit, json_text, one_line
+from stargraph.cli._event_words import NOT_RECORDED, error_words, value_words
+from stargraph.cli._output import emit, json_text, one_line, shorten
 from stargraph.cli._streams import Stream, stdout_kept
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ class TaskClock:
         if event.type == "node_started":
             self.running[task] = event
             return None
-        if event.type == "called":
-            return None
+        if event.type in ("called", "attempt_failed", "emitted"):
+            return event.seconds
         started = self.running.pop(task, None)
         return None if started is None else max((event.timestamp - started.timestamp).total_seconds(), 0.0)
 
@@ -78,13 +79,17 @@ class PlainDisplay:
         fields: dict[str, object] = {"step": event.step}
         if event.node is not None:
             fields |= {"node": event.node, "task": event.task_id}
+        if event.index is not None:
+            fields["index"] = event.index
+        if event.attempt is not None and (event.attempt > 1 or event.type == "attempt_failed"):
+            fields["attempt"] = event.attempt
         if event.run_id != self._run_id:
             fields["run"] = event.run_id
         if seconds is not None:
             fields["seconds"] = f"{seconds:.3f}"
-        if event.type != "node_started" and not event.durable:
+        if event.type not in NOT_RECORDED and not event.durable:
             fields["durable"] = "no"
-        self._line(event.type, **fields)
+        self._line(event.type, **fields, **_said(event))
 
     def note(self, text: str) -> None:
         """Print the remark on stderr."""
@@ -101,6 +106,28 @@ class PlainDisplay:
     def _line(self, word: str, **fields: object) -> None:
         pairs = (f"{name}={shlex.quote(one_line(str(value)))}" for name, value in fields.items())
         emit(f"{word:<12} {' '.join(pairs)}", self._stream)
+
+
+def _said(event: RunEvent) -> dict[str, object]:
+    """Return what an event says beside where and when, by the names of the fields of a line."""
+    fields: dict[str, object] = {}
+    call = event.call
+    if call is not None and call.kind == "answer":
+        fields |= {"question": call.name, "answer": value_words(call.result)}
+    elif call is not None:
+        fields |= {"call": call.name, **({} if call.key is None else {"key": call.key})}
+        fields["outcome"] = "ok" if call.error is None else error_words(call.error)
+    if event.error is not None:
+        fields["error"] = error_words(event.error)
+    for question in event.questions:
+        fields |= {"question": question.id, "prompt": shorten(question.prompt, 120)}
+        if question.due_at is not None:
+            fields["due"] = question.due_at.isoformat()
+        elif question.payload is not None:
+            fields["payload"] = value_words(question.payload)
+    if event.type == "emitted":
+        fields["value"] = value_words(event.value)
+    return fields
 
 
 class JsonDisplay:

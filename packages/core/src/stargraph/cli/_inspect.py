@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json as json_module
-from collections.abc import Sequence
+import sys
+from collections.abc import Collection, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from stargraph.cli._event_words import index_of, step_words
 from stargraph.cli._options import (
     DEFAULT_CHECKPOINT,
     LATEST,
@@ -30,6 +32,8 @@ from stargraph.cli._output import (
     show_value,
     table,
 )
+from stargraph.cli._secrets import hide_known
+from stargraph.cli._streams import is_terminal
 from stargraph.errors import CheckpointNotFoundError, StargraphError
 
 if TYPE_CHECKING:
@@ -46,6 +50,9 @@ _SHOWN_ERROR: Final = 20_000
 _HEADER: Final = ("STEP", "EVENT", "NODE", "TOOK", "STATE", "CHANGED")
 _WIDTHS: Final = (4, 16, 16, 7, 8)
 """The widths of the columns while a run is followed, when its rows are not known yet."""
+
+_ON_A_TERMINAL: Final = 100
+"""How many of the last steps are shown on a terminal unless --last says another number."""
 
 _FIRST_WAIT: Final = 0.1
 _LONGEST_WAIT: Final = 2.0
@@ -66,6 +73,12 @@ def inspect(
     follow: Annotated[
         bool, typer.Option("--follow", help="Keep showing steps as they come, until the run ends.")
     ] = False,
+    last: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=0, help="Show the last N steps; 0 shows all. On a terminal the last 100 are shown."
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Show what happened in a run, step by step; or one step with its state; or what changed between two.
@@ -94,14 +107,18 @@ def inspect(
         if code:
             raise typer.Exit(code)
     else:
-        latest, entries = run_async(_timeline(ref, run_id))
+        if last is None:
+            last = _ON_A_TERMINAL if not json and is_terminal(sys.stdout) else 0
+        latest, entries, earlier = run_async(_timeline(ref, run_id, last))
         if json:
             print_json(_run_as_json(latest, entries))
         else:
-            print_lines([*_head(latest), "", *table(_HEADER, map(_cells, entries))])
+            left_out = [f"({plural(earlier, 'earlier step')}: --last 0 shows all)", ""] if earlier else []
+            print_lines([*_head(latest), "", *left_out, *table(_HEADER, map(_cells, entries))])
 
 
-async def _timeline(ref: StoreRef, run_id: str) -> tuple[Checkpoint, list[dict[str, Any]]]:
+async def _timeline(ref: StoreRef, run_id: str, last: int) -> tuple[Checkpoint, list[dict[str, Any]], int]:
+    """Return the latest checkpoint of a run, its last steps or all of them, and how many were left out."""
     from stargraph.cli._run_ids import find_run_id
     from stargraph.cli._store import read_latest
 
@@ -109,10 +126,14 @@ async def _timeline(ref: StoreRef, run_id: str) -> tuple[Checkpoint, list[dict[s
     async with ref.opened("read") as store:
         latest = await read_latest(store, await find_run_id(store, run_id))
         before: Checkpoint | None = None
-        async for record in _history(store, latest):
-            entries.append(_entry(record, before))
+        first = max(latest.step + 1 - last, 0) if last else 0
+        shown = {interrupt.id for interrupt in latest.interrupts}  # in the head
+        # The step before the first one tells what that has changed.
+        async for record in _history(store, latest, from_step=max(first - 1, 0)):
+            if record.step >= first:
+                entries.append(_entry(record, before, shown))
             before = record
-    return latest, entries
+    return latest, entries, first
 
 
 async def _follow(ref: StoreRef, run_id: str, *, as_json: bool) -> int:
@@ -126,6 +147,7 @@ async def _follow(ref: StoreRef, run_id: str, *, as_json: bool) -> int:
     async with ref.opened("read") as store:
         run_id = await find_run_id(store, run_id)
         latest = await read_latest(store, run_id)
+        shown = {interrupt.id for interrupt in latest.interrupts}
         if not as_json:
             print_lines([*_head(latest), "", _aligned(_HEADER)])
         before: Checkpoint | None = None
@@ -133,7 +155,7 @@ async def _follow(ref: StoreRef, run_id: str, *, as_json: bool) -> int:
         while True:
             following = 0 if before is None else before.step + 1
             async for record in _history(store, latest, from_step=following):
-                entry = _entry(record, before)
+                entry = _entry(record, before, shown)
                 if as_json:
                     print_json(_entry_as_json(entry), indent=None)
                 else:
@@ -201,8 +223,9 @@ def _show_diff(before: Checkpoint, after: Checkpoint, *, as_json: bool) -> None:
     print_lines([*lines, "", *map(one_line, diff.lines())] if diff else lines)
 
 
-def _entry(record: Checkpoint, before: Checkpoint | None) -> dict[str, Any]:
-    seconds = (record.timestamp - record.task_started_at).total_seconds() if record.task_started_at else None
+def _entry(record: Checkpoint, before: Checkpoint | None, shown: Collection[str]) -> dict[str, Any]:
+    began = record.task_started_at or next((call.started_at for call in record.calls if call.kind == "call"), None)
+    seconds = None if began is None else (record.timestamp - began).total_seconds()
     return {
         "step": record.step,
         "event": record.event,
@@ -212,6 +235,10 @@ def _entry(record: Checkpoint, before: Checkpoint | None) -> dict[str, Any]:
         "timestamp": record.timestamp,
         "seconds": seconds,
         "state_bytes": len(record.state_json()),
+        "index": index_of(record, before),
+        "said": step_words(record, before, shown),
+        "calls": [call.model_dump(mode="json") for call in record.calls],
+        "interrupts": [each.model_dump(mode="json") for each in record.interrupts] if record.event == "asked" else [],
         "changed": _changes(record, before),
         "error": record.error.model_dump(mode="json", exclude={"traceback"}) if record.error else None,
     }
@@ -242,7 +269,8 @@ def _run_as_json(latest: Checkpoint, entries: list[dict[str, Any]]) -> dict[str,
 
 
 def _entry_as_json(entry: dict[str, Any]) -> dict[str, Any]:
-    return {**entry, "changed": list(entry["changed"]["set"]), "removed": entry["changed"]["removed"]}
+    shown = {name: value for name, value in entry.items() if name != "said"}
+    return {**shown, "changed": list(entry["changed"]["set"]), "removed": entry["changed"]["removed"]}
 
 
 def _head(latest: Checkpoint) -> list[str]:
@@ -263,6 +291,9 @@ def _head(latest: Checkpoint) -> list[str]:
     if latest.metadata:
         lines.append(f"tags     {' '.join(one_line(f'{name}={tag}') for name, tag in latest.metadata.items())}")
     for interrupt in latest.interrupts:
+        if interrupt.due_at is not None:
+            lines.append(f"waits    {interrupt.id}: until {show_time(interrupt.due_at)}")
+            continue
         lines.append(f"asks     {interrupt.id}: {one_line(shorten(interrupt.prompt, _SHOWN_TEXT))}")
         if interrupt.payload is not None:
             lines.append(
@@ -277,10 +308,10 @@ def _cells(entry: dict[str, Any]) -> tuple[str, ...]:
     return (
         str(entry["step"]),
         entry["event"],
-        one_line(entry["node"] or ""),
+        one_line(entry["node"] or "") + ("" if entry["index"] is None else f"[{entry['index']}]"),
         "" if entry["seconds"] is None else show_seconds(entry["seconds"]),
         show_bytes(entry["state_bytes"]),
-        _changes_in_words(entry["changed"]),
+        hide_known("  ".join([*entry["said"], *filter(None, [_changes_in_words(entry["changed"])])])),
     )
 
 
@@ -310,6 +341,7 @@ def _step_lines(record: Checkpoint) -> list[str]:
         lines.append(f"key      {one_line(record.key)}")
     if record.task_started_at is not None:
         lines.append(f"took     {show_seconds((record.timestamp - record.task_started_at).total_seconds())}")
+    lines += [f"{'' if number else 'said':<9}{words}" for number, words in enumerate(step_words(record, None))]
     following = " ".join(item.node if item.kind == "task" else f"join:{item.join}" for item in record.frontier)
     if following:
         lines.append(f"next     {following}")

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from stargraph.cli._display import TaskClock
+from stargraph.cli._event_words import call_words, error_words, question_words, value_words
 from stargraph.cli._output import clean, one_line, show_seconds, show_value
 from stargraph.cli._secrets import hide_known
 from stargraph.cli._streams import SafeStream
@@ -62,6 +63,7 @@ class TerminalDisplay:
         unicode = stream.encoding.lower().startswith("utf")
         self._marks = {"completed": "✓", "failed": "✗"} if unicode else {"completed": "+", "failed": "x"}
         self._other_mark = "·" if unicode else "-"
+        self._call_marks = {True: self._marks["completed"], False: self._marks["failed"]}
         self._frames = _FRAMES if unicode else _PLAIN_FRAMES
         self._color = "NO_COLOR" not in os.environ
         self._stream = stream
@@ -109,10 +111,24 @@ class TerminalDisplay:
             line += self._styled(f"  {show_seconds(seconds)}", "dim")
         if event.node and event.type != "completed":
             line += self._styled(f"  {event.type}", style)
-        self._say(line)
+        if event.attempt is not None and event.attempt > 1:
+            line += self._styled(f"  try {event.attempt}", "dim")
+        self._say(f"{line}  {said}" if (said := hide_known(self._said(event))) else line)
         # Drawing takes longer than a short node; many of them are drawn together.
         if time.monotonic() - self._drawn_at >= _PERIOD:
             self._draw()
+
+    def _said(self, event: RunEvent) -> str:
+        """Return what an event says beside where and when."""
+        if event.call is not None and event.call.kind != "answer":
+            return call_words(event.call, self._call_marks)
+        if event.call is not None:
+            return value_words(event.call.result)
+        if event.type == "emitted":
+            return value_words(event.value)
+        if event.error is not None:
+            return error_words(event.error)
+        return "; ".join(map(question_words, event.questions))
 
     def note(self, text: str) -> None:
         """Show the remark above what runs."""

@@ -23,6 +23,7 @@ class Execution:
         overrides: what a fork does differently.
         asks_again: whether questions that were asked by other code are asked again.
         watch: the longest time in seconds before it sees what others have appended.
+        record_attempts: record each try of a node that failed at once.
         hooks: stand around what the run does.
     """
 
@@ -37,6 +38,7 @@ class Execution:
         overrides: ForkOverrides,
         asks_again: bool,
         watch: float,
+        record_attempts: bool,
         hooks: Hooks,
     ) -> None:
         self.log = log
@@ -52,6 +54,7 @@ class Execution:
             overrides=overrides,
             asks_again=asks_again,
             watch=watch,
+            record_attempts=record_attempts,
             hooks=hooks,
         )
 

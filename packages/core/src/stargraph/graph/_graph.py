@@ -229,6 +229,7 @@ class Graph(Generic[S]):
         durability: Durability = "sync",
         executor: Executor | None = None,
         watch: float = WATCH_SECONDS,
+        record_attempts: bool = False,
         middleware: Sequence[Middleware] = (),
     ) -> Run[S]:
         """Return a run of this graph; nothing is read or written before its `start` or `resume`.
@@ -243,6 +244,8 @@ class Graph(Generic[S]):
             executor: where sync nodes run; threads of the run's own if None.
             watch: the longest time in seconds before a running executor sees what other processes have appended:
                 answers, a cancellation, a takeover. It costs a read each time, while nodes run; 0 never looks.
+            record_attempts: record each try of a node that failed as a step of its own, at once. Otherwise the next
+                step of the node tells of it.
             middleware: stands around the run, its nodes, calls and operations of the store; the first one is the
                 outermost.
 
@@ -259,6 +262,7 @@ class Graph(Generic[S]):
             durability=durability,
             executor=executor,
             watch=watch,
+            record_attempts=record_attempts,
             middleware=middleware,
         )
 
@@ -272,6 +276,7 @@ class Graph(Generic[S]):
         durability: Durability = "sync",
         executor: Executor | None = None,
         watch: float = WATCH_SECONDS,
+        record_attempts: bool = False,
         middleware: Sequence[Middleware] = (),
     ) -> Run[S]:
         """Return a run whose `start` starts it, or resumes it if the store knows its id: safe to repeat after a crash.
@@ -284,6 +289,7 @@ class Graph(Generic[S]):
             durability: as for `start`.
             executor: as for `start`.
             watch: as for `start`.
+            record_attempts: as for `start`.
             middleware: as for `start`.
 
         Raises:
@@ -299,6 +305,7 @@ class Graph(Generic[S]):
             durability=durability,
             executor=executor,
             watch=watch,
+            record_attempts=record_attempts,
             middleware=middleware,
             resumes_if_known=True,
         )
@@ -418,6 +425,7 @@ class Graph(Generic[S]):
         durability: Durability = "sync",
         executor: Executor | None = None,
         watch: float = WATCH_SECONDS,
+        record_attempts: bool = False,
         middleware: Sequence[Middleware] = (),
         resumes_if_known: bool = False,
     ) -> Run[S]:
@@ -447,6 +455,7 @@ class Graph(Generic[S]):
             executor=executor,
             keyring=self._keyring,
             watch=watch,
+            record_attempts=record_attempts,
             middleware=middleware,
             resumes_if_known=resumes_if_known,
         )

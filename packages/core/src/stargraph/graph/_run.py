@@ -80,6 +80,7 @@ class Run(Generic[S]):
         executor: Executor | None,
         keyring: Keyring | None,
         watch: float = WATCH_SECONDS,
+        record_attempts: bool = False,
         opening: Sequence[Checkpoint] = (),
         allow_effects: bool = False,
         resumes_if_known: bool = False,
@@ -96,6 +97,7 @@ class Run(Generic[S]):
         self._durability: Durability = durability
         self._threads = executor
         self._watch = watch
+        self._record_attempts = record_attempts
         self._keyring = keyring
         self._opening = opening
         self._allow_effects = allow_effects
@@ -368,6 +370,7 @@ class Run(Generic[S]):
             executor=self._threads,
             keyring=self._keyring,
             watch=self._watch,
+            record_attempts=self._record_attempts,
             opening=opening,
             allow_effects=allow_effects,
             middleware=self._middleware,
@@ -523,6 +526,7 @@ class Run(Generic[S]):
             overrides=overrides,
             asks_again=asks_again,
             watch=self._watch,
+            record_attempts=self._record_attempts,
             hooks=self._hooks,
         )
         for record in met:
