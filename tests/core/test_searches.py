@@ -39,6 +39,9 @@ MATCHING: list[dict[str, Any]] = [
     {"updated_before": RUN.updated_at + timedelta(microseconds=1)},
     {"parent_run_id": RUN.parent_run_id},
     {"roots_only": True},
+    {"run_id_prefix": RUN.run_id},
+    {"run_id_prefix": RUN.run_id[:1]},
+    {"run_id_prefix": ""},
 ]
 DIFFERENT: list[dict[str, Any]] = [
     {"status": "running"},
@@ -54,6 +57,9 @@ DIFFERENT: list[dict[str, Any]] = [
     {"updated_since": RUN.updated_at + timedelta(microseconds=1)},
     {"updated_before": RUN.updated_at},
     {"parent_run_id": "other"},
+    {"run_id_prefix": RUN.run_id + "0"},
+    {"run_id_prefix": RUN.run_id[1:]},
+    {"run_id_prefix": "*"},
 ]
 
 
@@ -98,6 +104,7 @@ def test_a_run_without_an_error_has_no_reason() -> None:
         ({"updated_since": NOW.replace(tzinfo=None)}, "updated_since"),
         ({"updated_before": "yesterday"}, "updated_before is 'yesterday'"),
         ({"roots_only": 1}, "roots_only is 1"),
+        ({"run_id_prefix": 1}, "run_id_prefix is 1"),
     ],
 )
 def test_a_malformed_filter_is_refused(filters: dict[str, Any], named: str) -> None:

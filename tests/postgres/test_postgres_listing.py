@@ -176,6 +176,7 @@ FILTERS: dict[str, list[Any]] = {
     "updated_before": [START + timedelta(seconds=90), START + timedelta(minutes=2)],
     "parent_run_id": ["r000", "r001", "\0", ""],
     "roots_only": [True],
+    "run_id_prefix": ["r", "r00", "r007", "x", "\0", "%", "r_", "é", ""],
 }
 
 
@@ -266,6 +267,9 @@ RARE: list[dict[str, Any]] = [
     {"parent_run_id": "r7000"},
     {"roots_only": True},
     {"roots_only": True, "graph_id": "rare"},
+    {"run_id_prefix": "r700"},
+    {"run_id_prefix": "r700", "roots_only": True},
+    {"run_id_prefix": "r700", "status": "done"},
     {"status": "failed", "error_reason": "timeout"},
 ]
 

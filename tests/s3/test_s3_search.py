@@ -65,6 +65,10 @@ FILTERS: list[dict[str, Any]] = [
     {"parent_run_id": "run-1"},
     {"parent_run_id": "no/run"},
     {"roots_only": True},
+    {"run_id_prefix": "run-1"},
+    {"run_id_prefix": "run-", "roots_only": True, "status": "failed"},
+    {"run_id_prefix": "x"},
+    {"run_id_prefix": "no/run"},
     {"status": "failed", "metadata": {"team": "dev"}, "since": STARTED_AT + timedelta(hours=1), "roots_only": True},
 ]
 

@@ -96,6 +96,7 @@ FILTERS = st.fixed_dictionaries(
         "updated_before": st.sampled_from(HOURS),
         "parent_run_id": st.sampled_from(["run-000", "run-003", "unknown"]),
         "roots_only": st.booleans(),
+        "run_id_prefix": st.sampled_from(["run-0", "run-00", "run-003", "run_0", "%", ""]),
     },
 )
 
@@ -254,6 +255,8 @@ RARE_HASH = "a" * 63 + "f"
         ({"error_reason": "reason-3"}, "runs_by_error", "runs_by_error"),
         ({"parent_run_id": "run-0000101"}, "runs_by_parent", "runs_by_parent"),
         ({"roots_only": True}, "roots_by_start", "runs_by_update"),
+        ({"run_id_prefix": "run-00001"}, "sqlite_autoindex_runs_1", "sqlite_autoindex_runs_1"),
+        ({"run_id_prefix": "run-00001", "roots_only": True}, "sqlite_autoindex_runs_1", "sqlite_autoindex_runs_1"),
         ({"metadata": {"team": "rare"}}, "tag_0 USING PRIMARY KEY", "tag_0 USING PRIMARY KEY"),
         ({"metadata": {"team": "t1"}}, "tag_0 USING PRIMARY KEY", None),
         ({"updated_since": moment(298_000)}, "runs_by_update", "runs_by_update"),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Unpack
+from typing import Any, Unpack
 
 from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
 from stargraph.checkpoint.driver import check_filters, check_limit, check_search, in_order
@@ -144,3 +145,22 @@ class AnyCursor(Searches):
             return super()._page(found, limit, cursor, order)
         except ValueError:
             return super()._page(found, limit, None, order)
+
+
+@broken("search.by_run_id_prefix")
+class PrefixIsAPattern(MemoryCheckpointer):
+    """LIKE 'prefix%': `_` and `%` in a prefix stand for other characters."""
+
+    def _matching_prefix(self, prefix: str) -> list[RunSummary]:
+        pattern = "".join({"_": ".", "%": ".*"}.get(character, re.escape(character)) for character in prefix)
+        return [run for run in self._summaries(None) if re.match(pattern, run.run_id)]
+
+    async def search(self, **arguments: Any) -> RunPage:
+        prefix = arguments.pop("run_id_prefix", None)
+        if not prefix:
+            return await super().search(**arguments)
+        self._ensure_ready()
+        named = {name: arguments.pop(name) for name in ("limit", "cursor", "order") if name in arguments}
+        query = check_search(**({"limit": 100, "cursor": None, "order": "started"} | named), filters=arguments)  # type: ignore[arg-type]
+        await self._turn()
+        return query.page(self._matching_prefix(prefix))

@@ -214,6 +214,8 @@ def _filters(wanted: Sequence[RunSummary]) -> list[dict[str, Any]]:
         middle = updates[len(updates) // 2]
         found += [{"updated_since": middle}, {"updated_before": middle}]
     found.append({"roots_only": True})
+    prefixes = _different(prefix for item in wanted for prefix in (item.run_id, item.run_id[: len(item.run_id) // 2]))
+    found += [{"run_id_prefix": prefix} for prefix in [*prefixes, "no-run", "*"]]
     found += [{"status": "done", "metadata": dict([tag])} for tag in tags[:2]]
     found += [{"since": since, "status": "running"} for since in instants[:1]]
     return found
@@ -242,6 +244,7 @@ def matches(item: RunSummary, filters: dict[str, Any]) -> bool:
         and item.updated_at >= given.get("updated_since", item.updated_at)
         and ("updated_before" not in given or item.updated_at < given["updated_before"])
         and not (given.get("roots_only") and item.origin == "subgraph")
+        and item.run_id.startswith(given.get("run_id_prefix", ""))
     )
 
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Unpack
 
 from stargraph.cli._options import LATEST
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, CheckpointNotFoundError
 
 if TYPE_CHECKING:
-    from stargraph.checkpoint.protocol import Checkpointer, RunSummary
+    from stargraph.checkpoint.protocol import Checkpointer, RunFilters
 
 _WHOLE: Final = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 """An id as the engine makes it, a UUID, which no other id begins with but those of its child runs."""
-_LOOKED_AT: Final = 10_000
-_PAGE: Final = 1000
 _LISTED: Final = 8
 
 
@@ -31,7 +28,7 @@ async def find_run_id(store: Checkpointer, text: str, *, graph_id: str | None = 
         graph_id: the graph whose run `latest` is; None: of any graph.
 
     Raises:
-        CheckpointNotFoundError: no run has that id or prefix; only the newest 10,000 runs are searched for it.
+        CheckpointNotFoundError: no run has that id or prefix.
         CheckpointError: several have (`reason="ambiguous-run-id"`).
     """
     from stargraph.checkpoint.protocol import is_run_id
@@ -39,14 +36,10 @@ async def find_run_id(store: Checkpointer, text: str, *, graph_id: str | None = 
 
     if _WHOLE.fullmatch(text) or not is_run_id(text) or await _exists(store, text):
         return text
-    found: list[str] = []
-    async for run in _newest(store, roots_only=":" not in text):
-        if text == LATEST:
-            if graph_id in (None, run.graph_id):
-                return run.run_id
-            continue
-        if run.run_id.startswith(text):
-            found.append(run.run_id)
+    if text == LATEST:
+        found = await _newest(store, 1, roots_only=True, graph_id=graph_id)
+    else:
+        found = await _newest(store, _LISTED + 1, roots_only=":" not in text, run_id_prefix=text)
     if not found and text == LATEST:
         raise CheckpointNotFoundError(
             "the store holds no run" + (f" of the graph {graph_id!r}" if graph_id else ""),
@@ -57,9 +50,10 @@ async def find_run_id(store: Checkpointer, text: str, *, graph_id: str | None = 
         raise run_not_found_error(text)
     if len(found) > 1:
         listed = "\n".join(f"  {run_id}" for run_id in found[:_LISTED])
-        more = f"\n  and {len(found) - _LISTED:,} more" if len(found) > _LISTED else ""
+        is_more = len(found) > _LISTED
         raise CheckpointError(
-            f"{len(found):,} runs have an id that begins with {text!r}:\n{listed}{more}",
+            f"{f'More than {_LISTED}' if is_more else len(found)} runs have an id that begins with {text!r}:\n{listed}"
+            + ("\n  …" if is_more else ""),
             reason="ambiguous-run-id",
             hint="Give more characters of the id.",
         )
@@ -87,19 +81,13 @@ async def _exists(store: Checkpointer, run_id: str) -> bool:
         return True
 
 
-async def _newest(store: Checkpointer, *, roots_only: bool) -> AsyncIterator[RunSummary]:
+async def _newest(store: Checkpointer, limit: int, **filters: Unpack[RunFilters]) -> list[str]:
+    """Return the ids of the runs that match, the newest first."""
+    from stargraph.checkpoint.driver import check_filters
     from stargraph.checkpoint.protocol import RunSearch
+    from stargraph.runtime._reading import all_runs
 
-    if not isinstance(store, RunSearch):
-        for run in await store.list_runs(limit=_LOOKED_AT):
-            if not (roots_only and run.origin == "subgraph"):
-                yield run
-        return
-    cursor: str | None = None
-    for _ in range(_LOOKED_AT // _PAGE):
-        page = await store.search(limit=_PAGE, cursor=cursor, roots_only=roots_only)
-        for run in page.items:
-            yield run
-        cursor = page.next_cursor
-        if cursor is None:
-            return
+    if isinstance(store, RunSearch):
+        return [run.run_id for run in (await store.search(limit=limit, **filters)).items]
+    matcher = check_filters(filters)
+    return [run.run_id async for run in all_runs(store) if matcher.matches(run)][:limit]

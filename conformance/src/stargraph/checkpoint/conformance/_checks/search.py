@@ -30,6 +30,25 @@ async def _pages(handle: Handle, **filters: Any) -> list[RunSummary]:
 
 
 @group.check(
+    "by_run_id_prefix",
+    "run_id_prefix finds the runs whose id begins with it, by its very characters.",
+    contract=_CONTRACT,
+    usual_cause="The prefix goes into a pattern, in which some characters stand for others, or case is ignored.",
+)
+async def by_run_id_prefix(kit: Kit) -> None:
+    handle = await kit.open()
+    run_ids = ["a_b", "a_b:1", "a_b.c", "axb", "A_b", "b_a_b", "a_", "a_c"]
+    for run_id in run_ids:
+        await handle.write(begin(run_id))
+    for prefix in ("a_b", "a_b:", "a_b.c", "a_", "a", "A", "a%", "a*", "a_b\0", "~", "é", "a_bc", ""):
+        wanted = sorted(run_id for run_id in run_ids if run_id.startswith(prefix))
+        same_runs(wanted, await _pages(handle, run_id_prefix=prefix, limit=2), f"search(run_id_prefix={prefix!r})")
+        counted = sum((await handle.count_runs(run_id_prefix=prefix)).values())
+        expect(counted == len(wanted), f"count_runs(run_id_prefix={prefix!r}) gave {counted}; {len(wanted)} runs match")
+    same_runs(["a_b"], (await handle.search(run_id_prefix="a_b", limit=1)).items, "the first page of a prefix")
+
+
+@group.check(
     "by_status",
     "status finds the runs that stand there now.",
     contract="search.1",

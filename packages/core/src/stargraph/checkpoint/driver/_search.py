@@ -33,6 +33,7 @@ class RunMatcher:
         updated_before: its last step was recorded before, in UTC.
         parent_run_id: the run that it came from.
         roots_only: it is not a child run.
+        run_id_prefix: its id begins with this.
     """
 
     statuses: tuple[Status, ...] | None
@@ -46,6 +47,18 @@ class RunMatcher:
     updated_before: datetime | None
     parent_run_id: str | None
     roots_only: bool
+    run_id_prefix: str | None
+
+    @property
+    def run_id_range(self) -> tuple[str, str] | None:
+        """The ids that fit `run_id_prefix`, in the order of their characters: from the first text on, below the second.
+
+        None if no prefix was asked for. A prefix that no id has makes an empty range.
+        """
+        if self.run_id_prefix is None:
+            return None
+        # No id has a character as high as this one.
+        return (self.run_id_prefix, self.run_id_prefix + "~") if is_run_id(self.run_id_prefix) else ("~", "~")
 
     def matches(self, run: RunSummary) -> bool:
         """Tell whether a run fits all that was asked."""
@@ -60,6 +73,7 @@ class RunMatcher:
             and (self.updated_before is None or run.updated_at < self.updated_before)
             and (self.parent_run_id is None or run.parent_run_id == self.parent_run_id)
             and not (self.roots_only and run.origin == "subgraph")
+            and (self.run_id_prefix is None or run.run_id.startswith(self.run_id_prefix))
             and self.metadata.items() <= run.metadata.items()
         )
 
@@ -240,6 +254,7 @@ def check_filters(filters: RunFilters) -> RunMatcher:
         updated_before=_check_moment(filters.get("updated_before"), "updated_before"),
         parent_run_id=_check_text(filters.get("parent_run_id"), "parent_run_id"),
         roots_only=roots_only,
+        run_id_prefix=_check_text(filters.get("run_id_prefix"), "run_id_prefix") or None,
     )
 
 

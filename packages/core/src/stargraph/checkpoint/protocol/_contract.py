@@ -129,6 +129,7 @@ class RunFilters(TypedDict, total=False):
         updated_before: its last step was recorded before.
         parent_run_id: the run that it came from.
         roots_only: True leaves out child runs, those with the origin `subgraph`.
+        run_id_prefix: its id begins with this.
     """
 
     status: Status | Sequence[Status] | None
@@ -142,6 +143,7 @@ class RunFilters(TypedDict, total=False):
     updated_before: datetime | None
     parent_run_id: str | None
     roots_only: bool
+    run_id_prefix: str | None
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from stargraph.checkpoint.driver import RunMatcher, RunQuery
+from stargraph.checkpoint.driver import RunMatcher, RunQuery, in_order
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, RunPage, RunSummary, is_run_id
 from stargraph.checkpoint.s3._concurrency import AT_ONCE, map_each
 from stargraph.checkpoint.s3._errors import raise_truncated
@@ -175,7 +175,7 @@ class RunIndex:
 
     async def search(self, query: RunQuery) -> RunPage:
         """Return one page of the runs that match; see `RunSearch.search`."""
-        if query.order == "updated":
+        if query.order == "updated" or query.matcher.run_id_prefix is not None:
             # No key is in this order: all that match are looked at.
             return query.page([summary async for summary in self._matching(query.matcher)])
         wanted = query.limit + 1 if query.limit else 0
@@ -195,6 +195,11 @@ class RunIndex:
     ) -> AsyncIterator[RunSummary]:
         if matcher.statuses == () or (matcher.parent_run_id is not None and not is_run_id(matcher.parent_run_id)):
             return
+        if matcher.run_id_prefix is not None:
+            for run in await self._beginning_with(matcher.run_id_prefix):
+                if matcher.matches(run):
+                    yield run
+            return
         # The folder with the fewest entries that has every run which may match.
         folder = self._keys.runs
         if matcher.parent_run_id is not None:
@@ -211,6 +216,26 @@ class RunIndex:
                 if summary is not None and matcher.matches(summary):
                     found += 1
                     yield summary
+
+    async def _beginning_with(self, prefix: str) -> list[RunSummary]:
+        """Return the runs whose id begins with a prefix, as the folders of their logs are named."""
+        if not is_run_id(prefix):
+            return []
+        found: dict[str, None] = {}
+        after = self._keys.log(prefix)[:-1]
+        first, last = after, ""
+        while after != last:
+            last = after
+            for info in await self._store.list(self._keys.logs, after=after, limit=_PAGE):
+                if not info.key.startswith(first):
+                    break
+                run_id = self._keys.run_of_slot(info.key)
+                if run_id is not None:
+                    found[run_id] = None
+                    # What follows the slots of that run.
+                    after = self._keys.log(run_id) + "~"
+        headers = await map_each(self._log.newest_header, list(found))
+        return in_order(header.summary for header in headers if isinstance(header, Header))
 
 
 async def windows(

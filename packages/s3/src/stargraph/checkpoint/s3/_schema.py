@@ -77,9 +77,23 @@ class KeyLayout:
         self.open: Final = f"{self._root}open/"
         self.probes: Final = f"{self._root}probe/"
 
+    @property
+    def logs(self) -> str:
+        """The folder of all logs."""
+        return f"{self._root}log/"
+
     def log(self, run_id: str) -> str:
         """Return what the keys of a run's slots begin with."""
-        return f"{self._root}log/{run_id}/"
+        return f"{self.logs}{run_id}/"
+
+    def run_of_slot(self, key: str) -> str | None:
+        """Return the run whose slot a key names, or None for any other object.
+
+        Args:
+            key: a key that begins as `logs` says.
+        """
+        run_id, _, name = key.removeprefix(self.logs).partition("/")
+        return run_id if is_run_id(run_id) and _SLOT.fullmatch(name) else None
 
     def slot(self, run_id: str, step: int) -> str:
         """Return the key of one step."""

@@ -12,6 +12,9 @@ from stargraph.checkpoint.sqlite._schema import MINUTE
 
 _MAX_INTEGER: Final = 2**63 - 1
 
+_BY_RUN_ID: Final = "sqlite_autoindex_runs_1"
+"""SQLite's name for the index that keeps `run_id` unique."""
+
 _COLUMNS: Final = (
     "runs.run_id AS run_id, runs.started_at AS started_at, runs.updated_at AS updated_at,"
     " CAST(runs.summary AS BLOB) AS summary"
@@ -132,6 +135,9 @@ def _select(matcher: RunMatcher, order: RunOrder | None) -> _Selection:
             selection.values[column] = wanted
     if matcher.roots_only:
         selection.conditions.append("runs.is_child = 0")
+    if matcher.run_id_range is not None:
+        selection.conditions.append("runs.run_id >= :first_id AND runs.run_id < :end_id")
+        selection.values["first_id"], selection.values["end_id"] = matcher.run_id_range
     if matcher.since is not None:
         selection.conditions.append(f"{selection.started_at} >= :since")
         selection.values["since"] = microseconds(matcher.since)
@@ -177,6 +183,7 @@ def _index_for(matcher: RunMatcher, order: RunOrder | None) -> str:
     return next(
         index
         for index, leads in (
+            (_BY_RUN_ID, matcher.run_id_range is not None),
             ("runs_by_parent", matcher.parent_run_id is not None),
             ("runs_by_error", matcher.error_reason is not None),
             (by_status, few_statuses),
