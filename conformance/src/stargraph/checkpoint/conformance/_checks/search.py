@@ -32,7 +32,7 @@ async def _pages(handle: Handle, **filters: Any) -> list[RunSummary]:
 @group.check(
     "by_run_id_prefix",
     "run_id_prefix finds the runs whose id begins with it, by its very characters.",
-    contract=_CONTRACT,
+    contract="search.1, search.3, count_runs.1",
     usual_cause="The prefix goes into a pattern, in which some characters stand for others, or case is ignored.",
 )
 async def by_run_id_prefix(kit: Kit) -> None:
