@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -319,6 +320,22 @@ async def test_a_call_may_be_given_another_result(store: MemoryCheckpointer, kin
     (call,) = next(checkpoint.calls for checkpoint in store.runs["r"] if checkpoint.event == "called")
     assert (call.result, call.error) == ("instead", None)
     assert run.state == {"x": "instead"}
+
+
+@pytest.mark.parametrize("kind", [ASYNC, SYNC])
+async def test_another_function_may_be_called_instead(store: MemoryCheckpointer, kind: str) -> None:
+    class Instead(Middleware):
+        @asynccontextmanager
+        async def call(self, call: CallInfo) -> AsyncIterator[None]:
+            assert isinstance(call.function, partial)
+            given = call.function.args
+            call.function = lambda: f"instead of {given}"
+            yield
+
+    set_script(kind, lambda _: do("it"))
+    run = await graph(playing(kind)).start(checkpointer=store, middleware=[Instead()])
+    assert (await run.start()).status == "done"
+    assert (run.state, EFFECTS) == ({"x": "instead of ('nothing',)"}, [])
 
 
 async def test_a_recorded_call_is_not_made(store: MemoryCheckpointer) -> None:

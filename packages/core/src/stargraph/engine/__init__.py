@@ -6,7 +6,7 @@ from stargraph.engine._context import Context
 from stargraph.engine._engine import Engine, new_executor_id
 from stargraph.engine._events import EventType, RunEvent
 from stargraph.engine._expressions import Expression
-from stargraph.engine._failures import error_info, node_cancelled
+from stargraph.engine._failures import RemoteNodeError, call_error, error_info, node_cancelled
 from stargraph.engine._fields import StateField
 from stargraph.engine._fingerprint import ENGINE_SEMANTICS, runtime_changes
 from stargraph.engine._fork_overrides import ForkOverrides
@@ -24,7 +24,7 @@ from stargraph.engine._middleware import (
     around,
     check_middleware,
 )
-from stargraph.engine._node_pools import NodePools
+from stargraph.engine._node_pools import NodePools, threads_are_busy
 from stargraph.engine._observed_store import observed
 from stargraph.engine._pending_tasks import PendingTasks
 from stargraph.engine._plan import Plan
@@ -32,6 +32,7 @@ from stargraph.engine._questions import Suspended
 from stargraph.engine._reach import reachable_code
 from stargraph.engine._recorded_calls import CallId
 from stargraph.engine._reducers import add, append, merge, replace
+from stargraph.engine._results import ResultType
 from stargraph.engine._state import StateSpec
 from stargraph.engine._subgraph import StoreFaultError, cancel_children, child_inputs, child_outcome, child_run_id
 from stargraph.engine._task_runner import TaskRunner
@@ -70,6 +71,8 @@ __all__ = [
     "NodePools",
     "PendingTasks",
     "Plan",
+    "RemoteNodeError",
+    "ResultType",
     "RunEvent",
     "RunInfo",
     "RunLog",
@@ -86,6 +89,7 @@ __all__ = [
     "append",
     "around",
     "asked",
+    "call_error",
     "called",
     "cancel_children",
     "check_middleware",
@@ -109,4 +113,5 @@ __all__ = [
     "status_of",
     "steps_of",
     "tasks_of",
+    "threads_are_busy",
 ]

@@ -261,7 +261,9 @@ class CallLog:
                 with _questions_asked() as asked:
                     call = functools.partial(function, *args, **kwargs)
                     result, error = await (
-                        self._perform_observed(call, call_id) if self._hooks else self._perform(call)
+                        self._perform_observed(self._info(call_id, call, returns))
+                        if self._hooks
+                        else self._perform(call)
                     )
                 self._raise_unless_outcome(error, asked, name)
                 position = await self._record_outcome(call_id, began, kind, result, error)
@@ -294,7 +296,9 @@ class CallLog:
                 with _questions_asked() as asked:
                     call = functools.partial(function, *args, **kwargs)
                     result, error = (
-                        self._perform_observed_here(call, call_id) if self._hooks else self._perform_here(call)
+                        self._perform_observed_here(self._info(call_id, call, returns))
+                        if self._hooks
+                        else self._perform_here(call)
                     )
                 self._raise_unless_outcome(error, asked, name)
                 position = self._on_loop(self._record_outcome(call_id, began, kind, result, error))
@@ -387,12 +391,12 @@ class CallLog:
         except BaseException as error:  # noqa: BLE001  # a value from here on, see Outcome
             return None, error
 
-    async def _perform_observed(self, function: Callable[[], Any], call_id: CallId) -> Outcome:
-        info, frames = self._info(call_id), None
+    async def _perform_observed(self, info: CallInfo) -> Outcome:
+        frames = None
         try:
             async with contextlib.AsyncExitStack() as stack:
                 await enter(stack, self._hooks, info)
-                info.result, error = await self._perform(function)
+                info.result, error = await self._perform(info.function)
                 if error is not None:
                     frames = error.__traceback__
                     raise error
@@ -400,12 +404,12 @@ class CallLog:
             return None, error.with_traceback(frames or error.__traceback__)
         return info.result, None
 
-    def _perform_observed_here(self, function: Callable[[], Any], call_id: CallId) -> Outcome:
+    def _perform_observed_here(self, info: CallInfo) -> Outcome:
         """Like `_perform_observed`, in the thread of a node: the hooks run on the loop, the function here.
 
         All three run in one context, so that the function sees what the hooks have set, and they can take it back.
         """
-        info, stack, context = self._info(call_id), contextlib.AsyncExitStack(), contextvars.copy_context()
+        stack, context = contextlib.AsyncExitStack(), contextvars.copy_context()
 
         def on_loop(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
             return self._on_loop(_in_context(work, context))
@@ -414,7 +418,7 @@ class CallLog:
         try:
             try:
                 on_loop(lambda: enter(stack, self._hooks, info))
-                info.result, error = context.run(self._perform_here, function)
+                info.result, error = context.run(self._perform_here, info.function)
                 if error is not None:
                     frames = error.__traceback__
                     raise error
@@ -428,8 +432,8 @@ class CallLog:
             return None, error.with_traceback(frames or error.__traceback__)
         return info.result, None
 
-    def _info(self, call_id: CallId) -> CallInfo:
-        return CallInfo(self._run_id, self._task.node, self._task.id, call_id.name, call_id.key)
+    def _info(self, call_id: CallId, function: Callable[[], Any], returns: Any) -> CallInfo:
+        return CallInfo(self._run_id, self._task.node, self._task.id, call_id.name, call_id.key, function, returns)
 
     async def _record_outcome(
         self, call_id: CallId, began: datetime, kind: ResultType, result: object, error: BaseException | None

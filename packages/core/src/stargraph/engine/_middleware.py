@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
 
 from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, RunSummary, Status
@@ -76,6 +77,8 @@ class CallInfo:
         task_id: the task.
         name: the name of the call.
         key: what tells it apart from others of this name, or None.
+        function: what is called, with its arguments. What a middleware puts here before its `yield` is called instead.
+        returns: the type of the result that the node has asked for; what the function declares if None.
         result: what the function returned. What a middleware puts here instead is recorded, and the node gets it.
     """
 
@@ -83,7 +86,9 @@ class CallInfo:
     node: str
     task_id: str
     name: str
-    key: str | None = None
+    key: str | None
+    function: partial[Any] | Callable[[], Any]
+    returns: Any = None
     result: Any = None
 
 

@@ -8,6 +8,7 @@ import contextvars
 import os
 import queue
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
@@ -29,6 +30,14 @@ _POLL_SECONDS: Final = 0.05
 _GOES_ON: Final = "its thread cannot be stopped and goes on"
 
 
+_ALL_THREADS: Final[weakref.WeakSet[NodeThreads]] = weakref.WeakSet()
+
+
+def threads_are_busy() -> bool:
+    """Tell whether a sync node or call of this process runs in a thread."""
+    return any(threads.is_busy for threads in list(_ALL_THREADS))
+
+
 class NodeThreads(Executor):
     """Daemon threads, one for each call that runs: a call never waits for another one to end.
 
@@ -41,6 +50,13 @@ class NodeThreads(Executor):
         self._pending: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._idle = self._count = 0
         self._closed = False
+        _ALL_THREADS.add(self)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a call runs, or waits for a thread."""
+        with self._lock:
+            return self._count > self._idle
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run a function in an idle thread, or in a new one."""

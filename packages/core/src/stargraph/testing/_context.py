@@ -1,0 +1,186 @@
+"""A context for the test of one node, without a run."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, cast
+
+from stargraph.checkpoint.protocol import Checkpoint, JsonValue, Task
+from stargraph.checkpoint.values import EncodedValue
+from stargraph.engine import CallLog, ResultType, call_error, error_info
+from stargraph.graph import Context
+from stargraph.testing._fakes import answer_for, faked
+
+
+@dataclass(frozen=True, slots=True)
+class CallMade:
+    """A call that a node has made.
+
+    Attributes:
+        name: what it is known by.
+        args: the arguments of its function.
+        kwargs: its arguments by name.
+        key: what tells it apart from others of this name, or None.
+    """
+
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    key: str | None
+
+
+class QuestionAsked(BaseException):
+    """Ends a node that asks what has no answer ahead, as in a run; not an Exception, so that no node catches it.
+
+    Attributes:
+        prompt: the question.
+        payload: what a person needs to answer.
+    """
+
+    def __init__(self, prompt: str, payload: JsonValue) -> None:
+        super().__init__(prompt)
+        self.prompt, self.payload = prompt, payload
+
+
+class FakeContext(Context):
+    """Give it to a node in a test: `await pay(state, FakeContext(calls={"charge": "receipt-7"}))`.
+
+    What a call returns goes through the form in which a run stores it, so that a value that a run would refuse is
+    refused here.
+
+    Args:
+        answers: to questions, by their text or by `node`: a value, or a function of the payload.
+        calls: what stands in for calls, by their names: a value, an exception to raise, a function to call instead, or
+            several of these `InTurn`. A call without one is an error; if None, the functions themselves are called.
+        now: the time that `ctx.now` tells; the time of the clock if None.
+        node: the id of the node.
+        run_id: the run.
+        attempt: which try this is.
+        index: the position of the branch.
+        item: the item of a map's branch.
+        metadata: the tags of the run.
+
+    Attributes:
+        calls_made: the calls that the node has made, in order.
+        questions_asked: the texts of the questions that it has asked, in order.
+    """
+
+    def __init__(
+        self,
+        *,
+        answers: Mapping[str, Any] | None = None,
+        calls: Mapping[str, Any] | None = None,
+        now: datetime | None = None,
+        node: str = "node",
+        run_id: str = "run",
+        attempt: int = 1,
+        index: int | None = None,
+        item: JsonValue = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        started = Checkpoint.genesis(
+            run_id=run_id,
+            graph_id="test",
+            graph_hash="0" * 64,
+            runtime_hash="0" * 64,
+            state={},
+            executor_id="0" * 32,
+            timestamp=datetime.now(UTC),
+            metadata=metadata or {},
+        )
+        super().__init__(started, Task(id=f"{node}-0", node=node, since_step=0, index=index), item=item)
+        self.attempt = attempt
+        self.calls_made: list[CallMade] = []
+        self.questions_asked: list[str] = []
+        self._answers = answers or {}
+        self._fakes = calls
+        self._now = now
+
+    def ask(self, prompt: str, payload: JsonValue, *, into: str | None, key: str | None = None) -> JsonValue:
+        """Return the answer that was given ahead.
+
+        Raises:
+            QuestionAsked: there is none.
+        """
+        asked = EncodedValue.of(payload, "payload").value
+        self.questions_asked.append(prompt)
+        answer = answer_for(self._answers, prompt, self.node, asked)
+        if answer is None:
+            raise QuestionAsked(prompt, asked)
+        return cast("JsonValue", answer[0])
+
+    def _attached(self, what: str) -> CallLog:
+        return cast("CallLog", _Calls(self))
+
+
+class _Calls:
+    """What a context asks of the log of its calls."""
+
+    def __init__(self, context: FakeContext) -> None:
+        self._context = context
+
+    async def call(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        key: str | None,
+        repeatable: bool,
+        returns: Any = None,
+    ) -> Any:
+        kind, perform = self._begin(name, function, args, kwargs, key, returns)
+        try:
+            result = perform()
+            if inspect.isawaitable(result):
+                result = await result
+        except Exception as error:
+            raise self._failed(name, error) from error
+        return self._stored(name, kind, result)
+
+    def call_from_thread(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        key: str | None,
+        repeatable: bool,
+        returns: Any = None,
+    ) -> Any:
+        kind, perform = self._begin(name, function, args, kwargs, key, returns)
+        try:
+            result = perform()
+        except Exception as error:
+            raise self._failed(name, error) from error
+        return self._stored(name, kind, result)
+
+    def _begin(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        key: str | None,
+        returns: Any,
+    ) -> tuple[ResultType, Callable[[], Any]]:
+        context = self._context
+        context.calls_made.append(CallMade(name, tuple(args), dict(kwargs), key))
+        perform: Callable[[], Any] = partial(function, *args, **kwargs)
+        if context._fakes is not None:
+            perform = faked(context._fakes, name, perform, returns, context.node)
+        return ResultType.of(function, returns, context.node), perform
+
+    def _failed(self, name: str, error: Exception) -> Exception:
+        return call_error(name, error_info(error, node=self._context.node))
+
+    @staticmethod
+    def _stored(name: str, kind: ResultType, result: object) -> Any:
+        path = f"the result of call {name!r}"
+        return kind.load(kind.store(result, path), path)

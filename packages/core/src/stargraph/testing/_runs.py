@@ -1,0 +1,98 @@
+"""Runs of whole graphs in tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from typing_extensions import TypeVar
+
+from stargraph.checkpoint.memory import MemoryCheckpointer
+from stargraph.checkpoint.protocol import Checkpointer, JsonValue, RecordedCall
+from stargraph.graph import Graph, Middleware, RunResult
+from stargraph.runtime import dispatch
+from stargraph.testing._clock import run_in_skipping_loop
+from stargraph.testing._fakes import FakeCalls, InTurn, answer_for, by_name
+
+S = TypeVar("S", default=Any)
+
+
+def run_graph(
+    graph: Graph[S],
+    *,
+    inputs: Mapping[str, JsonValue] | None = None,
+    answers: Mapping[str, Any] | None = None,
+    calls: Mapping[str, Any] | None = None,
+    checkpointer: Checkpointer | None = None,
+    run_id: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    middleware: Sequence[Middleware] = (),
+) -> RunResult[S]:
+    """Run a graph until it ends, fails, or asks what has no answer ahead.
+
+    The time skips: where nothing but time is waited for, as between two tries of a node or at its timeout, none
+    passes. Sync nodes take the time that they take.
+
+    Args:
+        graph: the graph.
+        inputs: the values that the state begins with.
+        answers: to questions, by their text or by the node that asks: a value, or a function of the payload.
+        calls: what stands in for calls, by their names: a value, an exception to raise, a function to call instead, or
+            several of these `InTurn`. A call without one fails its node; if None, the functions themselves are called.
+        checkpointer: the store; a new one in memory if None. One of the drivers is for the loop of the test alone.
+        run_id: its name. A run of this id that the store holds is resumed.
+        metadata: tags.
+        middleware: stands around the run, inside of what stands in for calls.
+
+    Returns:
+        Where the run stands then.
+    """
+    store = MemoryCheckpointer() if checkpointer is None else checkpointer
+    inside = [*middleware] if calls is None else [FakeCalls(calls), *middleware]
+
+    async def main() -> RunResult[S]:
+        await store.bootstrap()
+        if run_id is None:
+            run = await graph.start(checkpointer=store, inputs=inputs, metadata=metadata, middleware=inside)
+        else:
+            run = await graph.start_or_resume(
+                checkpointer=store, run_id=run_id, inputs=inputs, metadata=metadata, middleware=inside
+            )
+        result = await run.start()
+        while result.status == "awaiting_input":
+            answered = False
+            for question in result.questions:
+                answer = answer_for(answers or {}, question.prompt, question.node, question.payload)
+                if answer is not None:
+                    await run.answer(question, answer[0])
+                    answered = True
+            if not answered:
+                break
+            result = await run.resume()
+        return result
+
+    return run_in_skipping_loop(main)
+
+
+def recorded_calls(checkpointer: Checkpointer, run_id: str, *, node: str | None = None) -> dict[str, InTurn]:
+    """Return what stands in for calls as a run has recorded them: for `calls` of `run_graph` or `FakeContext`.
+
+    Args:
+        checkpointer: the store that holds the run.
+        run_id: the run.
+        node: only the calls of this node; those of all nodes if None.
+
+    Raises:
+        CheckpointNotFoundError: the store holds no such run.
+    """
+
+    async def main() -> dict[str, InTurn]:
+        await checkpointer.bootstrap()
+        latest = await dispatch.read_run(checkpointer, run_id)
+        calls: list[RecordedCall] = []
+        async for record in dispatch.history(checkpointer, run_id, to_step=latest.step):
+            if node is None or record.last_node == node:
+                calls += [call for call in record.calls if call.kind == "call"]
+        return by_name(calls)
+
+    return run_in_skipping_loop(main)
