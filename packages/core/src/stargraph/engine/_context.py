@@ -26,8 +26,8 @@ class CallOptions:
 
     Args:
         context: the context of the node.
-        key: tells calls of one name apart that are made at the same time.
-        repeatable: whether the function may be called again in a fork of the run without being allowed to.
+        key: tells apart calls of one name that are made at the same time.
+        repeatable: whether a fork of the run may call the function again without permission.
         returns: the type of the result, or None.
     """
 
@@ -67,14 +67,14 @@ class CallOptions:
 
 
 class Context:
-    """What a node is given beside the state.
+    """What a node gets beside the state.
 
     Attributes:
         run_id: the run.
         task_id: the task; the same in every try and every resume of it.
         node: the id of the node.
         attempt: counts the tries in this process, from 1.
-        index: the position of the branch in its fork; None outside one.
+        index: the position of the branch in its fan-out; None outside one.
         item: the item of a map's branch; None elsewhere.
         metadata: the tags of the run.
     """
@@ -109,7 +109,7 @@ class Context:
     def idempotency_key(self) -> str:
         """A text that is the same in every try and every resume of this task, and in no other task.
 
-        Give it to a remote service, so that it can tell a repeated request from a new one.
+        Give it to a remote service, so that the service can tell a repeated request from a new one.
         """
         return hashlib.sha256(f"{self.run_id}\n{self.task_id}".encode()).hexdigest()[:32]
 
@@ -156,8 +156,8 @@ class Context:
             name: what the call is known by.
             function: a coroutine function, or any other, which is called in a thread.
             *args: its arguments.
-            key: tells calls of one name apart that are made at the same time.
-            repeatable: whether the function may be called again in a fork of the run without being allowed to.
+            key: tells apart calls of one name that are made at the same time.
+            repeatable: whether a fork of the run may call the function again without permission.
             returns: the type of the result, as in `list[Receipt]`; if not given, what the function declares.
             **kwargs: its arguments by name.
 
@@ -203,11 +203,11 @@ class Context:
         return self.with_options(**options).call_sync(name, function, *args, **kwargs)
 
     def with_options(self, *, key: str | None = None, repeatable: bool = True, returns: Any = None) -> CallOptions:
-        """Return what makes calls with these options, and gives every other argument to the function.
+        """Return an object that makes calls with these options, and passes every other argument to the function.
 
         Args:
-            key: tells calls of one name apart that are made at the same time.
-            repeatable: whether the function may be called again in a fork of the run without being allowed to.
+            key: tells apart calls of one name that are made at the same time.
+            repeatable: whether a fork of the run may call the function again without permission.
             returns: the type of the result; what the function is declared to return if None.
         """
         return CallOptions(self, key=key, repeatable=repeatable, returns=returns)
@@ -245,12 +245,12 @@ class Context:
         """Return a person's answer, or end the node until there is one; then it runs again from its beginning.
 
         A question is known by its task, its key and what it says, and how often the node has asked it: an answer is
-        used for that question alone. A prompt or payload that is another one in each try is a new question each time.
+        used for that question alone. A prompt or payload that differs in each try is a new question each time.
 
         Args:
             prompt: the question.
             payload: what the person needs to answer; JSON.
-            key: tells questions of this node apart that are open at the same time, as in `asyncio.gather`.
+            key: tells apart the questions of this node that are open at the same time, as in `asyncio.gather`.
 
         Raises:
             StateError: the payload is not JSON, or the prompt or the key is not text.
@@ -286,7 +286,7 @@ class Context:
         return copied
 
     def seen(self) -> datetime | None:
-        """Return the time that the node was told in this try, if it asked."""
+        """Return the time that the node has read in this try, or None if it has not looked."""
         return self._now
 
     @property
@@ -300,7 +300,7 @@ class Context:
         return f"{self.run_id}/{self.task_id}"
 
     def note_time(self, moment: datetime | None) -> None:
-        """Take note of the time that a copy of this context told the node in another process.
+        """Note the time that a copy of this context gave the node in another process.
 
         Args:
             moment: the time, or None if it did not ask.
@@ -325,7 +325,7 @@ class Context:
             await self._call_log.settle()
 
     def refuse_calls(self) -> None:
-        """Take no further calls of this try."""
+        """Refuse further calls of this try."""
         if self._call_log is not None:
             self._call_log.refuse_calls()
 

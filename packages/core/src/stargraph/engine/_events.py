@@ -14,7 +14,7 @@ EventType: TypeAlias = Literal["node_started", "attempt_failed", "emitted"] | Ev
 
 
 class RunEvent(BaseModel):
-    """One thing that happened in a run.
+    """One event of a run.
 
     Attributes:
         type: what happened.
@@ -26,7 +26,7 @@ class RunEvent(BaseModel):
         attempt: the try of the node, from 1; None if the event is not about a node that runs.
         timestamp: when.
         seconds: how long the task or the call took; None for what has no duration.
-        durable: whether the checkpoint survives the loss of the process already.
+        durable: whether the checkpoint is stored already.
         update: what the node returned, if it completed.
         call: the call that was recorded, with its result or its error; of an answer, its name is the question's id.
         error: why a try or the run failed.

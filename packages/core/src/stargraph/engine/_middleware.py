@@ -51,10 +51,10 @@ class NodeInfo:
         node: the id of the node.
         kind: what its definition says it is.
         task_id: the task; the same in every try and every resume of it.
-        step: the step whose state the node is given.
+        step: the step whose state the node gets.
         attempt: counts the tries in this process, from 1.
-        index: the position of the branch in its fork; None outside one.
-        waits: after the try, whether it ended with a question that somebody has to answer, or with a pause.
+        index: the position of the branch in its fan-out; None outside one.
+        waits: after the try, whether it ended with an open question, or with a pause.
     """
 
     run_id: str
@@ -69,7 +69,7 @@ class NodeInfo:
 
 @dataclass(slots=True, eq=False)
 class CallInfo:
-    """One call of a node that is made now; those that are taken from the log are not made.
+    """One call that a node makes now; calls that are taken from the log are not made.
 
     Attributes:
         run_id: the run.
@@ -79,7 +79,8 @@ class CallInfo:
         key: what tells it apart from others of this name, or None.
         function: what is called, with its arguments. What a middleware puts here before its `yield` is called instead.
         returns: the type of the result that the node has asked for; what the function declares if None.
-        result: what the function returned. What a middleware puts here instead is recorded, and the node gets it.
+        result: what the function returned. If a middleware replaces it, the replacement is recorded, and the node gets
+            it.
     """
 
     run_id: str
@@ -110,8 +111,8 @@ class StoreInfo:
 class Middleware:
     """Async context managers around what a run does; override those that you need.
 
-    The first middleware of a run is the outermost one. What a context manager sets in a context variable is seen by
-    what runs inside it, in the threads of sync nodes too.
+    The first middleware of a run is the outermost one. Context variables that a context manager sets are visible to
+    what runs inside it, also in the threads of sync nodes.
 
     An exception that one raises before its `yield` prevents what it stands around, and counts, like one that it raises
     after it, as that of what it stands around: the node or call fails, and is tried again if the graph says so; the

@@ -16,7 +16,7 @@ Reducer = Callable[[Any, Any], Any]
 
 
 def replace(value: Any, update: Any) -> Any:
-    """Return the update, which takes the place of the value.
+    """Return the update, which replaces the value.
 
     Args:
         value: what the field holds.

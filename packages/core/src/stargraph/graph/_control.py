@@ -230,8 +230,8 @@ async def cancel(
 ) -> Checkpoint:
     """End a run and its child runs as cancelled, whoever executes it; the state that it reached stays.
 
-    An executor at work is asked first, so that it can stop its nodes; when it has not done so after the grace
-    period, it is dead or busy, and loses the run.
+    An executor at work is asked first, so that it can stop its nodes. If it has not stopped after the grace period, it
+    loses the run.
 
     Args:
         store: the store.

@@ -116,9 +116,9 @@ class Graph(Generic[S]):
     ) -> Graph[Any]:
         """Load a graph from a YAML or JSON file.
 
-        Its nodes may be in modules beside the file. Those belong to this graph: they are loaded under a name of their
-        own, anew if they have changed, and no other code meets them. A module that the process itself finds at that
-        very place, as in `import steps` of a script beside it, is that module.
+        Its nodes may be in modules beside the file. Those belong to this graph: they are loaded under a private name,
+        again if they have changed, and no other code sees them. If the process itself finds a module at that very
+        place, as for `import steps` in a script beside the graph, that module is used.
 
         Args:
             path: the file.
@@ -206,16 +206,16 @@ class Graph(Generic[S]):
         return None if field is None else field.annotation
 
     def validate(self) -> tuple[str, ...]:
-        """Check what a run would come to only later: expressions against the declared state, nodes that never run.
+        """Check what a run would notice only later: expressions that do not fit the state, nodes that never run.
 
-        Loading a graph has checked all else. `stargraph run` does this before it starts a run.
+        Loading a graph checks everything else. `stargraph run` does this before it starts a run.
 
         Returns:
             Warnings, a line each, with their places: nodes that never run, rules that never apply.
 
         Raises:
-            GraphError: an expression names a field that the state does not have, or gives a value of another type than
-                it must; a line for each, with its place.
+            GraphError: an expression names a field that the state does not have, or has a value of the wrong type; a
+                line for each, with its place.
         """
         return self._plan.validate()
 
@@ -241,17 +241,17 @@ class Graph(Generic[S]):
             metadata: tags.
             durability: when a step is durable: `sync` before what depends on it starts; `async` while the
                 next node runs; `exit` when the run stops.
-            executor: where sync nodes run; threads of the run's own if None.
+            executor: where sync nodes run; a thread for each if None.
             watch: the longest time in seconds before a running executor sees what other processes have appended:
                 answers, a cancellation, a takeover. It costs a read each time, while nodes run; 0 never looks.
             record_attempts: record each try of a node that failed as a step of its own, at once. Otherwise the next
                 step of the node tells of it.
-            middleware: stands around the run, its nodes, calls and operations of the store; the first one is the
+            middleware: wraps the run, its nodes, its calls and the operations of the store; the first one is the
                 outermost.
 
         Raises:
             CheckpointError: the run id is not one (`reason="invalid-run-id"`).
-            TypeError: `checkpointer` is not a checkpointer, or one of `middleware` is none.
+            TypeError: `checkpointer` is not a checkpointer, or one of `middleware` is not a middleware.
             ValueError: there is no such durability, or `watch` is negative.
         """
         return self._run(
@@ -284,7 +284,7 @@ class Graph(Generic[S]):
         Args:
             checkpointer: the store.
             run_id: its name.
-            inputs: as for `start`; a run that is resumed has its own.
+            inputs: as for `start`; not used if the run is resumed.
             metadata: as for `start`; likewise.
             durability: as for `start`.
             executor: as for `start`.
@@ -325,8 +325,8 @@ class Graph(Generic[S]):
         """Start a run and execute it until it ends, fails or waits for an answer, in a program that is not async.
 
         It works in scripts, threads and notebooks: the run executes on an event loop in a thread of its own, the same
-        one for all runs. The store is made ready (`bootstrap`) there; a checkpointer that another event loop uses
-        already is for that loop.
+        one for all runs. The store is bootstrapped there; do not pass a checkpointer that another event loop uses
+        already.
 
         Args:
             checkpointer: the store.
@@ -396,7 +396,7 @@ class Graph(Generic[S]):
     def respond_sync(
         self, run_id: str, question: Interrupt | str, value: JsonValue, *, checkpointer: Checkpointer
     ) -> RunResult[S]:
-        """Answer a question of a run, as `Run.answer` does; `resume_sync` then goes on with it.
+        """Answer a question of a run, as `Run.answer` does; `resume_sync` then continues the run.
 
         Args:
             run_id: the run.

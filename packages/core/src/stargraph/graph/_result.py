@@ -33,7 +33,7 @@ class RunResult(RunSummary, Generic[S]):
 
     @property
     def state(self) -> S:
-        """The state, made anew by each look: an object of the graph's state class, or a dict if it has none."""
+        """The state, a fresh copy each time: an object of the graph's state class, or a dict if it has none."""
         value: S = self._spec.value(self._latest)
         return value
 
@@ -48,10 +48,10 @@ class RunResult(RunSummary, Generic[S]):
         return self._latest.interrupts
 
     def raise_for_status(self) -> Self:
-        """Return this, unless the run failed, was cancelled, or was moved to another store.
+        """Return this result, or raise if the run failed, was cancelled, or was moved to another store.
 
         Raises:
-            NodeError: it did; the message is that of the recorded error.
+            NodeError: it did; with the message of the recorded error.
         """
         return super().raise_for_status()
 

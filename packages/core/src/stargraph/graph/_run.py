@@ -115,7 +115,7 @@ class Run(Generic[S]):
 
     @property
     def state(self) -> S | None:
-        """The latest state that this object saw, made anew by each look; None as for `summary`.
+        """The latest state that this object saw, a fresh copy each time; None as for `summary`.
 
         It is an object of the graph's state class, or a dict if the graph has none.
         """
@@ -135,12 +135,12 @@ class Run(Generic[S]):
         """Start the run and execute it until it ends, fails or waits for an answer.
 
         Returns:
-            Where it stands then. A node that failed is told by its status; `raise_for_status()` raises it.
+            Where it stands then. The status shows whether a node failed; `raise_for_status()` raises its error.
 
         Raises:
             StateError: the inputs do not fit.
-            CheckpointConflictError: there is a run of this id already (`reason="run-exists"`), or another
-                executor has taken this one over.
+            CheckpointConflictError: a run with this id exists already (`reason="run-exists"`), or another executor has
+                taken this run over.
             CheckpointError: as the store raises.
         """
         with self._only_one():
@@ -194,19 +194,19 @@ class Run(Generic[S]):
         accept: Sequence[Accept] = (),
         allow_effects: bool | None = None,
     ) -> RunResult[S]:
-        """Resume a run at its latest checkpoint, from a former executor, alive or not, and execute it.
+        """Take a run over from its former executor, alive or not, and execute it from its latest checkpoint.
 
         The former executor is refused at its next write. Only nodes that were running can run twice.
 
         Args:
             run_id: the run; this one's own id if None.
-            only_if_idle: refuse while the last event is younger than so many seconds.
+            only_if_idle: refuse while the last event is younger than this many seconds.
             max_resumes: a run that was resumed that many times in a row, and recorded nothing new, fails.
             accept: resume although `runtime` (the code of the nodes) or `graph` has changed.
             allow_effects: of a fork, whether calls that are not repeatable may be made; as for `fork` if None.
 
         Returns:
-            Where it stands then; that of a run that is done already is returned as it is.
+            Where it stands then. A run that is done already is not executed.
 
         Raises:
             CheckpointNotFoundError: the store holds no such run.
@@ -266,7 +266,7 @@ class Run(Generic[S]):
             suspect.cleared()
 
     async def check(self, run_id: str | None = None, *, accept: Sequence[Accept] = ()) -> RunResult[S]:
-        """Tell whether `resume` would take a run up: return where it stands, or raise what `resume` would.
+        """Return where a run stands if `resume` would resume it; otherwise raise what `resume` would raise.
 
         Nothing is written, and no node runs.
 
@@ -291,18 +291,18 @@ class Run(Generic[S]):
     async def replay(
         self, run_id: str | None = None, *, from_step: int = 0, accept: Sequence[Accept] = ()
     ) -> ReplayReport:
-        """Replay a run from its log, every node with what it was told then, and compare each step with its record.
+        """Replay a run from its log, each node with what it got then, and compare each step with its record.
 
-        Nothing is written, and nothing that a node did by `ctx.call` is done again. What it does otherwise is.
+        Nothing is written, and no call by `ctx.call` is made again. Whatever else a node does, it does again.
 
         Args:
             run_id: the run; this one's own id if None.
             from_step: the step to begin after; 0 compares everything.
-            accept: `graph` does those steps again too that another version of the graph has made.
+            accept: with `graph`, steps that another version of the graph made are replayed, too.
 
         Raises:
             CheckpointNotFoundError: the store holds no such run.
-            HashMismatchError: another version of the graph has made all of it.
+            HashMismatchError: another version of the graph made all of it.
             CheckpointError: as the store raises.
         """
         from stargraph.replay import replay
@@ -332,17 +332,17 @@ class Run(Generic[S]):
 
         Args:
             step: the step; if None, the last one before the overlay matters.
-            overlay: what is otherwise in the new run.
+            overlay: the changes of the new run.
             run_id: the name of the new run; a UUIDv7 if None.
             metadata: its tags; those of this run if None.
-            accept: `graph` lets this object's graph be another one than that of the step.
+            accept: with `graph`, the graph of this object may differ from that of the step.
             allow_effects: whether calls that are not repeatable may be made in the new run.
 
         Raises:
             CheckpointNotFoundError: the store holds no such run, or no such step.
-            HashMismatchError: another version of the graph has made the step.
+            HashMismatchError: another version of the graph made the step.
             StateError: what the overlay sets does not fit the graph.
-            StargraphError: the overlay concerns what the run does not have (`reason="bad-overlay"`).
+            StargraphError: the overlay names something that the run does not have (`reason="bad-overlay"`).
         """
         from stargraph.replay import Overlay, open_fork
 
@@ -377,11 +377,11 @@ class Run(Generic[S]):
         )
 
     async def answer(self, question: Interrupt | str, value: JsonValue) -> RunResult[S]:
-        """Answer a question of this run; it goes on at once if it is being executed, else when it is resumed.
+        """Answer a question of this run; it continues at once if it is being executed, else when it is resumed.
 
         Args:
             question: one of `questions`, or its id.
-            value: the answer. One that does not fit is refused, and nothing is recorded.
+            value: the answer; if it does not fit, it is refused, and nothing is recorded.
 
         Returns:
             Where the run stands then.
@@ -415,7 +415,7 @@ class Run(Generic[S]):
         return await self.answer(interrupt_id, value)
 
     async def refresh(self) -> RunResult[S]:
-        """Read where the run stands, whoever executes it; `state`, `summary` and `questions` then tell it.
+        """Read where the run stands, whoever executes it, for `state`, `summary` and `questions`.
 
         Raises:
             CheckpointNotFoundError: the store holds no such run.
@@ -440,7 +440,7 @@ class Run(Generic[S]):
         return self._seen(await cancel(self._store, self.run_id, grace=grace, keyring=self._keyring))
 
     def pause(self, *, grace: float = 30.0) -> None:
-        """Stop this execution gently: start nothing more, let the nodes that run end, and record `paused`.
+        """Stop this execution gently: start no more nodes, let running ones finish, and record `paused`.
 
         Args:
             grace: seconds after which a node that still runs is cancelled; it runs again after a resume.
@@ -450,7 +450,7 @@ class Run(Generic[S]):
             self._execution.pause(grace)
 
     async def stream(self) -> AsyncIterator[RunEvent]:
-        """Yield what happens in the run, until it stops; start it, unless somebody has.
+        """Yield the events of the run until it stops; start the run if it was not started yet.
 
         Raises:
             Exception: as `start` raises, if this started the run.

@@ -151,12 +151,12 @@ class GraphBuilder(Generic[S]):
         """Add a function, or a class with `execute`, as the next node: `@graph.node` or `@graph.node(timeout=20)`.
 
         Args:
-            code: the function or class; it stays what it is.
+            code: the function or class; it is returned unchanged.
             id: the id of the node; the function's own name if None.
             retry: how often it is tried.
             timeout: seconds that one try may take.
             isolation: `process` runs each try in a process of its own, which the timeout kills.
-            max_overrun: seconds that a further try waits for the thread of one whose time is over.
+            max_overrun: seconds that the next try waits for a thread that has overrun.
 
         Raises:
             GraphError: the function cannot be imported by name.
@@ -212,7 +212,7 @@ class GraphBuilder(Generic[S]):
             description: for people.
 
         Returns:
-            What has a method for each action: `goto`, `halt`, `parallel`, `map`, and `ask` before one of them.
+            An object with a method for each action: `goto`, `halt`, `parallel`, `map`, and `ask` before one of them.
 
         Raises:
             GraphError: the function is not a node of this graph.

@@ -29,7 +29,7 @@ class Change:
 
     Attributes:
         path: where it is, as in `state.user.scores[3]`; `[3:6]` if neighbours in a list were added or removed together.
-            An index counts in the list after the change; that of what was removed, in the list before it.
+            An index counts in the list after the change; the index of removed items, in the list before it.
         kind: what became of it.
         before: what it was; None if it was added. Of a range, the list of the items.
         after: what it is; None if it was removed.

@@ -69,7 +69,7 @@ async def open_fork(
         CheckpointNotFoundError: the store holds no such run, or no such step.
         HashMismatchError: the graph is another one.
         StateError: the changed state, or an output, does not fit the graph.
-        StargraphError: the overlay concerns what the run does not have (`reason="bad-overlay"`).
+        StargraphError: the overlay names something that the run does not have (`reason="bad-overlay"`).
     """
     source = _Source(store, await dispatch.read_run(store, parent_run_id, keyring=keyring), keyring)
     _check_nodes(plan, overlay)

@@ -22,7 +22,7 @@ _STEP: Final = re.compile(r'\.?([A-Za-z_][A-Za-z0-9_-]*)|\[(\d+)\]|\[("(?:[^"\\]
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """Changes to a run, for a fork of it.
+    """The changes that a fork makes to its run.
 
     Attributes:
         state: values of the state, by their paths as messages show them: `user.scores[3]`, `state.user.name`.
@@ -59,8 +59,8 @@ class Overlay:
             code: folders of modules, as for `Graph.from_file`.
 
         Raises:
-            GraphError: the text is not YAML, or the graph that it names cannot be loaded.
-            StargraphError: the file cannot be read, or is no overlay (`reason="bad-overlay"`).
+            GraphError: the file is not YAML, or the graph that it names cannot be loaded.
+            StargraphError: the file cannot be read, or is not an overlay (`reason="bad-overlay"`).
         """
         file = Path(path)
         try:

@@ -64,7 +64,7 @@ class ReplayReport:
     Attributes:
         run_id: the run.
         last_step: the step up to which its log was read.
-        compared: how many steps were done again and compared, those of child runs included.
+        compared: how many steps were replayed and compared, including those of child runs.
         differences: the steps that differ, in the order of the log; those of a child run follow its step.
         notes: what was not compared, and why; and what has changed since the run was recorded.
     """

@@ -189,7 +189,7 @@ class Task(FrozenModel):
         kind: always `task`.
         id: unique in the run, and the same in every resume of it.
         node: the id of the node in the graph.
-        since_step: the step whose state the node is given.
+        since_step: the step whose state the node gets.
         index: the position of the branch in its fan-out; None outside one.
         rule: the rule whose question this task asks after its node completed; None if the node itself runs.
         calls: the steps at which calls of this task were recorded.

@@ -87,10 +87,10 @@ class RunSummary(FrozenModel):
         return self.updated_at
 
     def raise_for_status(self) -> Self:
-        """Return this summary, unless the run failed, was cancelled, or was moved to another store.
+        """Return this summary, or raise if the run failed, was cancelled, or was moved to another store.
 
         Raises:
-            NodeError: it did; the message is that of the recorded error.
+            NodeError: it did; with the message of the recorded error.
         """
         if self.status == "failed":
             error = self.error
