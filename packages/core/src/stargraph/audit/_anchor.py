@@ -26,7 +26,7 @@ class Head(BaseModel):
     Attributes:
         run_id: the run.
         step: its latest step.
-        digest: the digest of that, 64 hex digits; the chain makes it stand for every step before.
+        digest: the digest of that step, 64 hex digits; by the chain, it covers every step before.
         status: where the run stood.
     """
 
@@ -75,7 +75,7 @@ class Anchor(BaseModel):
 
         Args:
             text: the text of the file.
-            keyring: checks the seal; without it, a seal is not looked at.
+            keyring: checks the seal; without it, a seal is ignored.
 
         Raises:
             StargraphError: it is not an anchor (`reason="not-an-anchor"`).
@@ -116,7 +116,7 @@ async def anchor(
         store: the store.
         keyring: checks the heads and seals the anchor.
         after: the anchor that this one follows; if the store contradicts it, none is made.
-        progress: called now and then with the numbers of runs and steps that are done.
+        progress: called from time to time with the numbers of runs and steps done.
 
     Raises:
         CheckpointCorruptedError: a head or the list of runs is damaged, or the store contradicts `after`

@@ -37,12 +37,12 @@ class _Report(BaseModel):
 
 
 class Finding(_Report):
-    """Something that is not as it was written.
+    """A difference between a store and what was written to it.
 
     Attributes:
         kind: a stable word.
         run_id: the run; None for the whole store.
-        step: the first step that is concerned, if steps are.
+        step: the first step that it concerns, or None.
         last_step: the last one of consecutive steps.
         message: what was found, in words.
     """
@@ -55,7 +55,7 @@ class Finding(_Report):
 
 
 class Note(_Report):
-    """Something that limits what was proved, and is no damage.
+    """A limit of what was proved; not damage.
 
     Attributes:
         kind: a stable word.
@@ -73,7 +73,7 @@ class RunReport(_Report):
 
     Attributes:
         run_id: the run.
-        steps: how many steps were read and are sound by themselves.
+        steps: how many steps were read and are each sound.
         first_step: the lowest stored step; None if nothing can be read.
         last_step: the highest stored step.
         status: the status of the run after it.
@@ -101,7 +101,7 @@ class VerifyReport(_Report):
 
     Attributes:
         runs: how many runs were looked at.
-        steps: how many steps were read and are sound by themselves.
+        steps: how many steps were read and are each sound.
         seals: how many steps each key sealed; those without a seal are under the empty name.
         anchored: how many runs the anchor names; None without an anchor.
         findings: what is wrong; empty if the store is sound.

@@ -30,7 +30,7 @@ async def verify(
 ) -> VerifyReport:
     """Read runs from their first step to their last and report everything that is not as it was written.
 
-    Nothing is changed, and runs may be written meanwhile: what looks wrong is looked at twice.
+    Nothing is changed, and runs may be written meanwhile: what looks wrong is read again before it is reported.
 
     Args:
         store: the store.
@@ -38,7 +38,7 @@ async def verify(
         children: verify the child runs of named runs too.
         keyring: checks the seals; without it, somebody who can write to the store can forge a whole chain.
         anchor: the heads at an earlier time, kept where nobody who can write to the store can write.
-        progress: called now and then with the numbers of runs and steps that are done.
+        progress: called from time to time with the numbers of runs and steps done.
         on_run: called with the report of each run.
 
     Raises:
@@ -121,8 +121,8 @@ async def verify_run(
         store: the store.
         run_id: the run.
         keyring: checks the seals.
-        anchored: what an anchor says of it.
-        summary: what the store's list of runs says of it; looked up if not given.
+        anchored: its head in an anchor, or None.
+        summary: its entry in the store's list of runs; looked up if None.
         on_step: called for each step.
 
     Returns:

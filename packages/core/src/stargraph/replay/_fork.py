@@ -52,7 +52,7 @@ async def open_fork(
     accept_graph: bool = False,
     keyring: Keyring | None = None,
 ) -> list[Checkpoint]:
-    """Return the first steps of a fork: its beginning, and what it takes over from its parent. Nothing is written.
+    """Return the first steps of a fork: its step 0, and what it copies from its parent. Nothing is written.
 
     Args:
         plan: the graph that the fork runs.
@@ -62,7 +62,7 @@ async def open_fork(
         overlay: what the fork changes.
         run_id: the fork.
         metadata: its tags; None for those of the parent.
-        accept_graph: whether the graph may be another one than that of the parent.
+        accept_graph: whether the graph may differ from that of the parent.
         keyring: checks the seals.
 
     Raises:

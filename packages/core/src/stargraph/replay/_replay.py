@@ -66,7 +66,7 @@ async def replay(
     from_step: int = 0,
     accept_graph: bool = False,
 ) -> ReplayReport:
-    """Do a run again from its log, and compare; nothing is written.
+    """Replay a run from its log, and compare; nothing is written.
 
     Args:
         plan: the graph.
@@ -75,11 +75,11 @@ async def replay(
         keyring: checks the seals.
         threads: where sync nodes run; None for threads of its own.
         from_step: the step to begin after; 0 compares everything.
-        accept_graph: do steps again that another version of the graph has made.
+        accept_graph: replay steps that another version of the graph made, too.
 
     Raises:
         CheckpointNotFoundError: the store holds no such run.
-        HashMismatchError: all that was to be compared was made by another version of the graph.
+        HashMismatchError: another version of the graph made all of the steps.
         CheckpointError: as the store raises.
     """
     tail = await dispatch.read_run(store, run_id, keyring=keyring)

@@ -18,7 +18,7 @@ class StepDifference:
         event: what is recorded.
         node: the node, if it concerns one.
         task_id: the task, if it concerns one.
-        diff: the fields that differ: `before` is what is recorded, `after` what the replay gave.
+        diff: the fields that differ: `before` is recorded, `after` is the result of the replay.
     """
 
     run_id: str

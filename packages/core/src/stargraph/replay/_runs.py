@@ -19,12 +19,12 @@ from stargraph.runtime import dispatch
 
 @dataclass(frozen=True, slots=True)
 class StepPair:
-    """A step of one run beside the step of the other that does the same, or beside nothing.
+    """A step of one run and its counterpart in the other, if there is one.
 
     Attributes:
         a: the step in the first run, or None.
         b: the step in the second run, or None.
-        event: what is recorded; `fork` for the step at which the one begins in the other.
+        event: the recorded event; `fork` for the step at which one run begins in the other.
         node: the node, if it concerns one.
         task_id: the task.
         diff: what differs, `before` in the first run and `after` in the second. Of the state, what did not differ in
@@ -53,7 +53,7 @@ class RunDiff:
         b: the second run.
         shared: the last step of the first run that the second, a fork of it, has in common with it; or None.
         pairs: the steps since, side by side.
-        end: how the states differ that the runs reached.
+        end: how the final states of the runs differ.
         statuses: where the two runs stand.
     """
 
@@ -91,7 +91,7 @@ class RunDiff:
         ]
 
     def as_json(self) -> dict[str, JsonValue]:
-        """Return the difference for programs; steps that are alike are only counted."""
+        """Return the difference for programs; equal steps are only counted."""
         return {
             "a": self.a,
             "b": self.b,
@@ -118,8 +118,8 @@ class RunDiff:
 async def diff_runs(a: Run, b: Run, *, limit: int = LIMIT) -> RunDiff:
     """Return how two runs differ, step by step; they may be in two stores.
 
-    Steps are paired by their event and task, so that loops and branches find each other whatever was recorded in
-    between; what is left, by event and node in order. Where one run is a fork of the other, the pairs begin there.
+    Steps are paired by their event and task, so that loops and branches match whatever was recorded in between; the
+    rest, by event and node in order. If one run is a fork of the other, the pairs begin at the fork.
 
     Args:
         a: one run.

@@ -109,8 +109,8 @@ async def copy_runs(
 ) -> TransferReport:
     """Copy runs: every step with the same digest and seal, each run read back and compared at its end.
 
-    A copy that was interrupted is finished by another call: what is there already is compared by the digest of
-    its latest step, and the rest is appended. A run that moved on is brought up to date the same way.
+    To finish an interrupted copy, call it again: a run that is there already is compared by the digest of its latest
+    step, and the rest is appended. A run that has continued is brought up to date the same way.
 
     Args:
         source: where the runs are; it may be written meanwhile.
@@ -119,10 +119,11 @@ async def copy_runs(
         since: if all are meant, only runs that started then or later.
         children: copy the child runs of named runs too; if one is refused, so is its parent.
         keyring: checks the seals; they are copied as they are.
-        progress: called now and then with the numbers of runs and steps that are done.
+        progress: called from time to time with the numbers of runs and steps done.
 
     Returns:
-        What was copied, and the runs that were refused: damaged, or another run of that id is there. A pruned run is
+        What was copied, and the runs that were refused: damaged ones, and those whose id another run has. A pruned run
+        is
         copied with what is left of it.
 
     Raises:

@@ -18,9 +18,9 @@ async def delete_runs(
     metadata: Mapping[str, str] | None = None,
     children: bool = True,
 ) -> list[str]:
-    """Remove runs and their child runs for good. Repeat a deletion that was interrupted to finish it.
+    """Remove runs and their child runs for good. To finish an interrupted deletion, repeat it.
 
-    A parent is removed before its child runs: its executor, which is refused from then on, starts no further one.
+    A parent is removed before its child runs, so that its executor is refused and starts no more of them.
 
     Args:
         store: the store.

@@ -40,7 +40,7 @@ async def export_runs(
     keyring: Keyring | None = None,
     progress: Progress | None = None,
 ) -> TransferReport:
-    """Write runs as JSON Lines. States are in it as plain text, whatever the store does with them.
+    """Write runs as JSON Lines. States are plain text in it, even if the store encrypts them.
 
     Args:
         store: where the runs are; it may be written meanwhile.
@@ -49,7 +49,7 @@ async def export_runs(
         since: if all are meant, only runs that started then or later.
         children: export the child runs of named runs too.
         keyring: checks the seals; they are exported as they are.
-        progress: called now and then with the numbers of runs and steps that are done.
+        progress: called from time to time with the numbers of runs and steps done.
 
     Returns:
         What was written, and the runs that were refused because they are damaged.
@@ -107,18 +107,18 @@ async def import_runs(
 ) -> TransferReport:
     """Read runs from JSON Lines into a store, each with the same digests, read back and compared at its end.
 
-    Input that can be read twice is checked to its end before anything is stored. Other input is checked line by
-    line as it comes: if it was cut or edited, what was stored before are the first steps of runs,
-    and importing the whole file finishes them. What is there already is left alone.
+    Input that can be read twice is checked to its end before anything is stored. Other input is checked line by line as
+    it comes: if it was cut or edited, the first steps of runs may be stored by then, and importing the whole file
+    finishes them. Runs that are there already are not changed.
 
     Args:
         store: where they go.
         stream: where the lines come from, in binary mode.
         keyring: checks the seals; they are stored as they are.
-        progress: called now and then with the numbers of runs and steps that are done.
+        progress: called from time to time with the numbers of runs and steps done.
 
     Returns:
-        What was stored, and the runs that were refused since another run of that id is there. A pruned run is stored
+        What was stored, and the runs that were refused because another run has that id. A pruned run is stored
         with what is left of it.
 
     Raises:

@@ -27,12 +27,12 @@ async def move_runs(
     keyring: Keyring | None = None,
     progress: Progress | None = None,
 ) -> TransferReport:
-    """Move runs with their child runs to another store, also while they are executed.
+    """Move runs with their child runs to another store, even while they are executed.
 
-    Each run is read to its end, to see that it can be copied. Then a last step, `moved`, is appended to it in the
-    source, where it cannot be resumed from there on, and where its executor is refused. Then it is copied up to the
-    step before, and compared. So a run can never be resumed in both stores. A run that has ended is only copied.
-    Repeat a move that was interrupted to finish it.
+    Each run is read to its end first, to see that it can be copied. Then a last step, `moved`, is appended to it in the
+    source: from then on it cannot be resumed there, and its executor is refused. Then it is copied up to the step
+    before, and compared. So a run can never be resumed in both stores. A run that has ended is only copied. To finish
+    an interrupted move, repeat it.
 
     Args:
         source: where the runs are.
@@ -40,7 +40,7 @@ async def move_runs(
         run_ids: the runs.
         children: move their child runs too.
         keyring: checks the seals, and seals the last step.
-        progress: called now and then with the numbers of runs and steps that are done.
+        progress: called from time to time with the numbers of runs and steps done.
 
     Returns:
         What was copied, and the runs that were refused, which stay in the source as they were.

@@ -14,7 +14,7 @@ class Refusal(_Report):
 
     Attributes:
         run_id: the run.
-        reason: a stable word: `pruned`, `run-deleted`, `diverged`, or that of a damaged record.
+        reason: a stable word: `pruned`, `run-deleted`, `diverged`, or the reason of a damaged record.
         message: why.
         hint: what to do.
     """
@@ -29,7 +29,7 @@ class TransferReport(_Report):
     """What a copy, an export or an import did.
 
     Attributes:
-        runs: how many runs are there now, whole.
+        runs: how many runs are now complete at the destination.
         steps: how many steps were written.
         present: how many steps were there before.
         verified: how many runs were read back from their new place and compared.

@@ -99,7 +99,7 @@ class Checkpoint(CheckpointDraft):
         parent_run_id: the run that this one came from.
         parent_step: the step of the parent that this one came from.
         origin: why it has a parent.
-        metadata: the user's tags.
+        metadata: the tags that the run was started with.
         previous_digest: the digest of the step before; None at step 0.
         digest: the digest of this one, as docs/digest.md specifies it.
         seal: proof of the writer's key; not part of the digest.
@@ -229,7 +229,7 @@ class Checkpoint(CheckpointDraft):
         definition: JsonValue = None,
         process: ProcessInfo | None = KEEP,
     ) -> Checkpoint:
-        """Return the checkpoint of the next step; what is not given stays as it is.
+        """Return the checkpoint of the next step; fields that are not given stay as they are.
 
         Args:
             event: what happened.
@@ -237,7 +237,7 @@ class Checkpoint(CheckpointDraft):
             timestamp: now, with its offset.
             status: the status of the run after it.
             changes: the fields of the state that are new or different. The cost of a step follows these.
-            removed: the fields of the state that are gone; a name that it does not have is passed over.
+            removed: the fields to remove from the state; unknown names are ignored.
             state: the whole state instead.
             update: what the node returned.
             last_node: the node of this event.
@@ -450,7 +450,7 @@ class Checkpoint(CheckpointDraft):
         return encoded
 
     def step_texts(self) -> StepTexts:
-        """Return the JSON text of each field that is another one in each step, as the digest is made from it."""
+        """Return the JSON text of each field that changes with each step, as the digest is made from it."""
         texts: _Texts | None = private_attributes(self)["_texts"]
         return step_texts_of(self.__dict__) if texts is None else texts.step
 

@@ -115,10 +115,10 @@ RunOrder: TypeAlias = Literal["started", "updated"]
 
 
 class RunFilters(TypedDict, total=False):
-    """What a search looks for: a run matches if every filter fits. None, like a filter left out, fits every run.
+    """The filters of a search: a run matches if every filter fits. None, like a missing filter, fits every run.
 
     Attributes:
-        status: its status, or several of which it has one.
+        status: its status, or several statuses, one of which it must have.
         graph_id: the id of its graph.
         graph_hash: the fingerprint of its graph.
         runtime_hash: the fingerprint of the code of its nodes.
@@ -148,7 +148,7 @@ class RunFilters(TypedDict, total=False):
 
 @runtime_checkable
 class RunSearch(Protocol):
-    """Capability: find and count runs by what their summaries say."""
+    """Capability: find and count runs by their summaries."""
 
     async def search(
         self,
@@ -247,7 +247,7 @@ class PrunedStart(Protocol):
     """Capability: begin a run whose first steps were pruned in the store that it comes from."""
 
     async def start_pruned(self, checkpoints: Sequence[Checkpoint]) -> None:
-        """Begin a run with what a prune has left of it, durably and as a whole.
+        """Begin a run with the steps that a prune has left of it, durably and as a whole.
 
         The last of the steps becomes the latest one and the floor of the run: below it, a step that is not among them
         reads as pruned and can never be written. `write` continues the run from there. Calling it again with the same

@@ -205,15 +205,15 @@ class Task(FrozenModel):
 
 
 class FanOut(FrozenModel):
-    """Branches that run side by side and meet at one node.
+    """Branches that run side by side and join at one node.
 
     Attributes:
         kind: always `fan_out`.
         mode: `parallel`, one branch for each target, or `map`, one for each item.
         rule: the id of the rule that fans out; it names the targets and the items.
         task_id: the task after which it fans out.
-        join: the id of the node at which the branches meet.
-        since_step: the step whose state every branch is given.
+        join: the id of the node at which the branches join.
+        since_step: the step whose state every branch gets.
         width: the number of branches.
         next_index: the number of branches that have been started.
         completed_steps: the steps at which branches completed.
@@ -286,7 +286,7 @@ class ErrorInfo(FrozenModel):
 
 
 class RecordedCall(FrozenModel):
-    """Something outside the run that a node did or asked for, and its outcome.
+    """A call, an answer or a reading of the clock of a node, and its outcome.
 
     Attributes:
         kind: `call` from `ctx.call`, `answer` from a person or from the clock that a task waited for, `now` from the

@@ -119,7 +119,7 @@ class RunPage(FrozenModel):
 
     Attributes:
         items: the runs.
-        next_cursor: give it to get the next page; None after the last one.
+        next_cursor: the `cursor` of the next page; None on the last one.
     """
 
     items: tuple[RunSummary, ...]
