@@ -145,6 +145,24 @@ def test_a_broken_driver_in_pytest(tmp_path: Path) -> None:
     assert "1 failed, 1 skipped" in done.stdout
 
 
+def _seeds(output: str) -> list[str]:
+    return re.findall(r"repeat it with --seed (\d+)", output)
+
+
+def test_pytest_draws_a_seed_and_repeats_one(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text("")
+    (drawn,) = _seeds(run_pytest(tmp_path, REFERENCE, "-k", "gap_refused").stdout)
+    (another,) = _seeds(run_pytest(tmp_path, REFERENCE, "-k", "gap_refused").stdout)
+    assert drawn != another
+    assert _seeds(run_pytest(tmp_path, REFERENCE, "-k", "gap_refused", "--seed", drawn).stdout) == [drawn]
+
+
+def test_a_project_may_have_a_seed_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text("def pytest_addoption(parser):\n    parser.addoption('--seed')\n")
+    done = run_pytest(tmp_path, REFERENCE, "-k", "gap_refused", "--seed", "77")
+    assert _seeds(done.stdout) == ["77"], done.stdout + done.stderr
+
+
 def test_a_test_without_a_target_is_reported(tmp_path: Path) -> None:
     (tmp_path / "test_mine.py").write_text("def test_it(conformance_check):\n    conformance_check()\n")
     done = call("pytest", "-q", "-p", "no:cacheprovider", folder=tmp_path)

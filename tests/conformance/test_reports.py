@@ -17,7 +17,6 @@ from stargraph.checkpoint.conformance._render import to_badge
 from stargraph.checkpoint.conformance.reference import MemoryStores
 
 REFERENCE = "stargraph.checkpoint.conformance.reference:target"
-KEY = "release:0123456789abcdef0123"
 
 
 def test_a_report_fits_its_schema() -> None:
@@ -40,26 +39,60 @@ def _run(*arguments: str, **environment: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-def test_a_certificate_shows_every_change(tmp_path: Path) -> None:
-    file = tmp_path / "certificate.json"
-    options = ("--only", "steps.gap_refused", "--certificate", str(file))
-    assert _run("run", REFERENCE, *options, STARGRAPH_CONFORMANCE_KEY=KEY)[0] == 2
-    code, shown = _run("verify", str(file), STARGRAPH_CONFORMANCE_KEY=KEY)
+def _made_key() -> tuple[str, str]:
+    code, shown = _run("key")
     assert code == 0
-    assert "level partial" in shown
+    private, public = (line.partition(": ")[2] for line in shown.splitlines())
+    return private, public
+
+
+def _certified(file: Path, private: str) -> None:
+    options = ("--only", "steps.gap_refused", "--certificate", str(file))
+    assert _run("run", REFERENCE, *options, STARGRAPH_CONFORMANCE_KEY=private)[0] == 2
+
+
+def test_anybody_can_verify_a_certificate(tmp_path: Path) -> None:
+    file = tmp_path / "certificate.json"
+    private, public = _made_key()
+    _certified(file, private)
+    assert private not in file.read_text()
+    for options in ((), ("--signer", public)):
+        code, shown = _run("verify", str(file), *options, STARGRAPH_CONFORMANCE_KEY="")
+        assert code == 0
+        assert "level partial" in shown
+        assert public in shown
+
+
+@pytest.mark.parametrize("part", ["level", "driver", "seed", "results"])
+def test_a_certificate_shows_every_change(part: str, tmp_path: Path) -> None:
+    file = tmp_path / "certificate.json"
+    _certified(file, _made_key()[0])
     certificate = json.loads(file.read_text())
-    certificate["report"]["level"] = "full"
+    certificate["report"][part] = "full"
     file.write_text(json.dumps(certificate))
-    code, shown = _run("verify", str(file), STARGRAPH_CONFORMANCE_KEY=KEY)
+    code, shown = _run("verify", str(file))
     assert code == 3
     assert "changed" in shown
 
 
-@pytest.mark.parametrize("key", ["", "no-colon", "short:secret", "other:0123456789abcdef0123"])
-def test_a_certificate_needs_its_key(key: str, tmp_path: Path) -> None:
+def test_who_signs_a_changed_report_anew_is_not_the_signer(tmp_path: Path) -> None:
+    mine, theirs = tmp_path / "mine.json", tmp_path / "theirs.json"
+    _, public = _made_key()
+    _certified(theirs, _made_key()[0])
+    code, shown = _run("verify", str(theirs), "--signer", public)
+    assert code == 3
+    assert "not with" in shown
+    mine.write_text(json.dumps(json.loads(theirs.read_text()) | {"public_key": public}))
+    assert _run("verify", str(mine), "--signer", public)[0] == 3
+
+
+@pytest.mark.parametrize("key", ["", "no-key", "key_id:0123456789abcdef", "AAAA"])
+def test_only_a_key_signs(key: str, tmp_path: Path) -> None:
     file = tmp_path / "certificate.json"
-    _run("run", REFERENCE, "--only", "steps.gap_refused", "--certificate", str(file), STARGRAPH_CONFORMANCE_KEY=KEY)
-    assert _run("verify", str(file), STARGRAPH_CONFORMANCE_KEY=key)[0] == 3
+    code, shown = _run("run", REFERENCE, "--certificate", str(file), STARGRAPH_CONFORMANCE_KEY=key)
+    assert code == 3
+    assert "STARGRAPH_CONFORMANCE_KEY is not a key" in shown
+    assert key == "" or key not in shown
 
 
 def test_reports_are_compared(tmp_path: Path) -> None:

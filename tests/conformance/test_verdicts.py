@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import sqlite3
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -247,6 +248,73 @@ def test_a_driver_that_does_not_come_back_fails(kind: type, expected: str) -> No
     assert "read_latest('nobody')" in result.message
     assert expected in result.message
     assert ("time.sleep(60)" in result.details) == (kind is Blocks)
+
+
+class Far(MemoryCheckpointer):
+    """Each call takes as long as a network that is far away."""
+
+    async def _turn(self) -> None:
+        await asyncio.sleep(0.06)
+        await super()._turn()
+
+
+class GrowsSlower(MemoryCheckpointer):
+    """Each call walks the whole log: quick in an empty store, slower with each step."""
+
+    async def _turn(self) -> None:
+        await asyncio.sleep(0.02 * sum(map(len, self._store.runs.values())))
+        await super()._turn()
+
+
+class SlowDisk(MemoryCheckpointer):
+    """A read takes no time, and a write a third of a second."""
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        await asyncio.sleep(0.3)
+        await super().write(checkpoint)
+
+
+@pytest.mark.parametrize(("kind", "verdict"), [(Far, "pass"), (GrowsSlower, "too-slow"), (SlowDisk, "too-slow")])
+def test_a_slow_driver_is_told_from_a_slow_network(kind: type, verdict: Verdict) -> None:
+    # Of its 30 seconds the check gets 1.5, and then four round trips for each call.
+    report = run(memory(kind), only=["steps.latest_is_numeric"], deadline=0.05)
+    assert {result.verdict for result in report.results} <= {"pass", "too-slow", "blocked"}, report.to_json()
+    slow = [result for result in report.results if result.verdict == "too-slow"]
+    assert bool(slow) == (verdict == "too-slow"), report.to_json()
+    for result in slow:
+        assert "of which none hung" in result.message
+        assert "a read takes " in result.message
+        assert "--deadline gives it more time" in result.message
+
+
+def test_too_slow_is_neither_conformant_nor_a_violation() -> None:
+    report = run(memory(SlowDisk), only=["steps.latest_is_numeric"], deadline=0.05)
+    assert (report.level, report.exit_code) == ("partial", 2)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_the_store_of_a_failing_check_is_kept_if_asked_for(keep: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    target = "support.broken_drivers.database:InsertOrReplaceInSql"
+    report = run(target, only=["steps.gap_refused"], keep=folder if keep else None)
+    assert verdict_of(report, "steps.gap_refused").verdict == "fail"
+    kept = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")) if keep else []
+    assert kept == (["steps.gap-refused", "steps.gap-refused/store"] if keep else [])
+    if keep:
+        with closing(sqlite3.connect(folder / "steps.gap-refused/store")) as database:
+            assert database.execute("SELECT count(*) FROM checkpoints").fetchone() > (0,)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("round_trip", [0.02, 0.1])
+def test_a_sound_driver_may_be_far_away(round_trip: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def turn(self: MemoryCheckpointer) -> None:
+        await asyncio.sleep(round_trip / 2)
+
+    monkeypatch.setattr(MemoryCheckpointer, "_turn", turn)
+    report = run(memory(outage=None), quick=True)
+    assert not report.count("fail", "error", "blocked", "too-slow"), report.to_json()
 
 
 class Raises(MemoryCheckpointer):

@@ -34,4 +34,4 @@ async def test_it_conforms_in_full(
     output, _ = await process.communicate()
     assert process.returncode == 0, output.decode()
     assert "level full" in output.decode()
-    assert " 0 findings" in output.decode()
+    assert " 0 violations" in output.decode()

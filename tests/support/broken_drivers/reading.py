@@ -60,6 +60,8 @@ class UnknownRunRaises(MemoryCheckpointer):
 
 
 @broken(
+    "access.outage",
+    "trees.children_alone",
     "steps.unknown_is_none",
     "steps.first_is_zero",
     "steps.gap_refused",
@@ -98,6 +100,7 @@ class CountsFromTheEnd(MemoryCheckpointer):
 
 
 @broken(
+    "deletion.pruned_run_goes_on",
     "steps.unknown_is_none",
     "isolation.case",
     "isolation.punctuation",
@@ -301,6 +304,7 @@ class SixteenMegabytes(MemoryCheckpointer):
 
 
 @broken(
+    "isolation.same_names_inside",
     "values.every_field",
     "engine.runs_to_the_end",
     "engine.resumes_elsewhere",

@@ -323,6 +323,7 @@ class TrustsTheDigest(MemoryCheckpointer):
 
 
 @broken(
+    "access.outage",
     "steps.first_is_zero",
     "steps.gap_refused",
     "steps.conflict_keeps_stored",
@@ -350,6 +351,7 @@ class LockedAfterRefusal(MemoryCheckpointer):
 
 
 @broken(
+    "access.outage",
     "steps.first_is_zero",
     "steps.gap_refused",
     "steps.conflict_keeps_stored",

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from stargraph.checkpoint.conformance._catalogue import catalogue, find
-from stargraph.checkpoint.conformance._certificate import KEY_VARIABLE, parse_key, sign, verify
+from stargraph.checkpoint.conformance._certificate import KEY_VARIABLE, make_key, parse_key, sign, verify
 from stargraph.checkpoint.conformance._changes import changes
 from stargraph.checkpoint.conformance._expect import HarnessError
 from stargraph.checkpoint.conformance._render import (
@@ -146,19 +146,38 @@ def _loaded(file: Path) -> dict[str, Any]:
 @app.command("verify")
 def verify_command(
     certificate: Annotated[Path, typer.Argument(help="The file that `run --certificate` wrote.", show_default=False)],
+    signer: Annotated[
+        str | None, typer.Option(help="The public key of whoever must have signed it.", show_default=False)
+    ] = None,
 ) -> None:
-    """Check that a certificate is what was signed with the key in STARGRAPH_CONFORMANCE_KEY.
+    """Check that a certificate was not changed after it was signed, and who signed it.
 
-    Exit codes: 0 it is, 3 it is not.
+    Exit codes: 0 it was not, 3 it was, or somebody else than --signer signed it.
     """
     try:
-        report = verify(_loaded(certificate), os.environ.get(KEY_VARIABLE, ""))
+        found = _loaded(certificate)
+        report = verify(found, signer)
     except HarnessError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(3) from error
     versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
     typer.echo(f"{report['driver']} ({versions or 'no versions declared'})")
+    typer.echo(f"signed with the private key of {found['public_key']}")
+    if signer is None:
+        typer.echo("compare that with the key that its publisher gives, or name it with --signer", err=True)
     typer.echo(f"level {report['level']}, contract {report['contract']}, kit {report['kit']}, {report['date']}")
+
+
+@app.command("key")
+def key_command() -> None:
+    """Make a key that signs certificates: the private part for STARGRAPH_CONFORMANCE_KEY, the public one to publish."""
+    try:
+        private, public = make_key()
+    except HarnessError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise typer.Exit(3) from error
+    typer.echo(f"private: {private}")
+    typer.echo(f"public: {public}")
 
 
 @app.command("compare")

@@ -10,9 +10,10 @@ def test_my_driver(conformance_check):
 # Every run of pytest imports this, so the kit itself is imported where it is used.
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -31,9 +32,17 @@ _SEED: pytest.StashKey[int] = pytest.StashKey()
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("stargraph-conformance")
     group.addoption("--conformance-quick", action="store_true", help="leave out checks that need processes or time")
-    group.addoption(
-        "--conformance-seed", type=int, default=None, help="repeat the chance of an earlier run; drawn anew by default"
-    )
+
+
+# After the conftest files, one of which may have an option of that name: its value seeds the checks too then.
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, Any, Any]:
+    found = yield
+    with contextlib.suppress(ValueError):
+        parser.getgroup("stargraph-conformance").addoption(
+            "--seed", type=int, help="repeat the chance of an earlier run of the conformance checks; drawn by default"
+        )
+    return found
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -42,8 +51,14 @@ def pytest_configure(config: pytest.Config) -> None:
         "conformance(target): what the fixture conformance_check tests, as 'package.module:name' or a Target",
     )
     config.stash[_SESSIONS] = {}
-    given = config.getoption("--conformance-seed")
-    config.stash[_SEED] = random.SystemRandom().randrange(2**31) if given is None else given
+    config.stash[_SEED] = _seed(config.getoption("--seed", None))
+
+
+def _seed(given: object) -> int:
+    try:
+        return int(str(given))
+    except ValueError:
+        return random.SystemRandom().randrange(2**31)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -62,7 +77,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(
             f"stargraph-conformance {report.target}: level {report.level}, {report.count('pass')} of"
             f" {sum(not check.advisory for check in report.catalogue)} checks passed, {report.count('fail')} violations"
-            f" (seed {report.seed})"
+            f" (repeat it with --seed {report.seed})"
         )
 
 
