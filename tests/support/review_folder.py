@@ -93,6 +93,6 @@ def run_review(folder: Path, report: Path, **inputs: Any) -> tuple[RunSummary, d
         given = {"folder": os.fspath(folder), "report": os.fspath(report), **inputs}
         review = await graph.start(checkpointer=checkpointer, inputs=given)
         summary = await review.start()
-        return summary, review.state or {}
+        return summary, summary.stored_state
 
     return asyncio.run(run())

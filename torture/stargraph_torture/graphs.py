@@ -161,8 +161,7 @@ async def undisturbed(graphs: dict[str, Graph]) -> dict[str, dict[str, JsonValue
             await answer_all(run, latest)
             summary = await run.resume()
         assert summary.status == "done", summary.error
-        assert run.state is not None
-        ends[name] = run.state
+        ends[name] = summary.stored_state
         for run_id, log in store.runs.items():
             if run_id != name:
                 ends[log[0].graph_id] = log[-1].fresh_state()

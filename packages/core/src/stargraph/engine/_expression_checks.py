@@ -19,7 +19,15 @@ _STRING: Final = re.compile(
 _COMMENT: Final = re.compile(r"//[^\n]*")
 _USE: Final = re.compile(r"(?<![\w.])(state|node)\s*\.\s*([A-Za-z_]\w*)(\s*\()?")
 _INDEX: Final = re.compile(r"""(?<![\w.])(state|node)\s*\[\s*(["'])([A-Za-z_]\w*)\2\s*\]""")
-_NODE: Final = ("id", "update")
+_AFTER: Final = ("id", "update")
+"""What a rule sees of the node that has completed."""
+
+_BEFORE_CHILD: Final = ("id", "item", "index")
+"""What the inputs of a subgraph see of its node."""
+
+_AFTER_CHILD: Final = ("id",)
+"""What its outputs see."""
+
 _NO_OVERLOAD: Final = re.compile(r"found no matching overload for '(.+?)' applied to '\((.*)\)'")
 _ALWAYS_DEFINED: Final = ("_==_", "_!=_", "@in")
 """Operators that give false for values of different types, and no error."""
@@ -47,21 +55,22 @@ class ExpressionChecks:
         self._types = _types_of(document, state)
         self._env: Any = None
 
-    def fault(self, text: str, wanted: Wanted = "value") -> str | None:
+    def fault(self, text: str, wanted: Wanted = "value", node: tuple[str, ...] = _AFTER) -> str | None:
         """Return what is wrong with an expression, or None.
 
         Args:
             text: the expression, which compiles.
             wanted: what it must give.
+            node: what `node` has where it is evaluated.
         """
-        return self._unknown_name(text) or self._wrong_type(text, wanted)
+        return self._unknown_name(text, node) or self._wrong_type(text, wanted)
 
-    def _unknown_name(self, text: str) -> str | None:
+    def _unknown_name(self, text: str, node: tuple[str, ...]) -> str | None:
         bare = _COMMENT.sub(_blank, _STRING.sub(_blank, text))
         uses = [(found[1], found[2]) for found in _USE.finditer(bare) if found[3] is None]
         uses += [(found[1], found[3]) for found in _INDEX.finditer(text) if bare[found.start(1)] != " "]
         for variable, name in uses:
-            known = self._fields if variable == "state" else _NODE
+            known = self._fields if variable == "state" else node
             # In a macro, as in state.rows.all(node, …), the name may stand for an item.
             if known is None or name in known or re.search(rf"\(\s*{variable}\s*,", bare):
                 continue
@@ -118,10 +127,10 @@ def check_expressions(
             path = ("nodes", index, "inputs", name)
             if inner.fields is not None and inner.field(name) is None:
                 faults.add(f"the state of {child.id!r} has no {name!r}{did_you_mean(name, inner.fields)}", *path)
-            faults.add(checks.fault(text), *path)
+            faults.add(checks.fault(text, node=_BEFORE_CHILD), *path)
         over_child = ExpressionChecks(child, inner)
         for name, text in (node.outputs or {}).items():
-            faults.add(over_child.fault(text), "nodes", index, "outputs", name)
+            faults.add(over_child.fault(text, node=_AFTER_CHILD), "nodes", index, "outputs", name)
 
 
 def _told(complaint: str) -> str | None:

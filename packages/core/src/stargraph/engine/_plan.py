@@ -156,10 +156,6 @@ class Plan:
             with faults.at("rules", index):
                 rules[each.id] = Rule.build(each)
         faults.refuse()
-        check_expressions(
-            document, state, {key: (child.document, child.state) for key, child in children.items()}, faults
-        )
-        faults.refuse()
         subgraphs = [spec for spec in document.nodes if spec.kind == "subgraph"]
         rules_after: dict[str, list[Rule]] = {}
         for rule in rules.values():

@@ -199,10 +199,9 @@ class Graph(Generic[S]):
             question: one of the `questions` of a run.
 
         Returns:
-            None if the answer goes to the node that asked and may be any JSON, or if a run of a run of a subgraph asks.
+            None if the answer may be any JSON: it goes to the node that asked, or to a child run, which checks it.
         """
-        plan = self._plan if question.child_run_id is None else self._plan.children.get(question.node)
-        field = None if plan is None or question.into is None else plan.state.field(question.into)
+        field = None if question.into is None else self.state.field(question.into)
         return None if field is None else field.annotation
 
     def validate(self) -> tuple[str, ...]:
