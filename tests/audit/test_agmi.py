@@ -1,4 +1,4 @@
-"""The nine edits at rest of agmi (Agent Memory Integrity), a suite from outside, and what docs/audit.md says of them."""
+"""The nine edits at rest of agmi (Agent Memory Integrity), from outside, and what docs/audit.md says of them."""
 
 from __future__ import annotations
 

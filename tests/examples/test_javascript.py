@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.checkpoints import chain, following, genesis, json_values, rich
+from support.documents import blocks_of
 from support.workspace import ROOT
 
 from stargraph.checkpoint.codec import Keyring, canonical
@@ -135,6 +136,12 @@ def test_an_export_is_verified_with_and_without_its_seals(export: bytes, tmp_pat
     code, said = verified(export, tmp_path, KEYS.upper())
     assert code == 1
     assert "has no seal that fits" in said
+
+
+def test_the_example_of_the_page_is_verified(tmp_path: Path) -> None:
+    blocks = blocks_of((ROOT / "docs/formats.md").read_text())
+    example = next(block.text for block in blocks if block.name == "example.jsonl")
+    assert verified(example.encode(), tmp_path, KEYS)[0] == 0
 
 
 def _resealed(lines: list[Any]) -> bytes:
