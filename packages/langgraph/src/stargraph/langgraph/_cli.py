@@ -1,0 +1,100 @@
+"""`stargraph-langgraph import` and `export`: threads from LangGraph's own savers, and back to them."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stargraph.checkpoint.registry import redact, redact_text
+from stargraph.errors import StargraphError
+from stargraph.langgraph._move import MoveReport, Saver, copy_threads
+from stargraph.langgraph._saver import StargraphSaver
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Move LangGraph threads into a Stargraph store, and out of one."
+)
+
+_THEIRS = "A store of LangGraph's own saver: an SQLite file, or postgresql://…"
+_OURS = "A Stargraph store: a path, sqlite:///…, postgresql://… or s3://…"
+
+
+@app.command("import")
+def import_threads(
+    source: Annotated[str, typer.Argument(help=_THEIRS)], dest: Annotated[str, typer.Argument(help=_OURS)]
+) -> None:
+    """Copy all threads of LangGraph's own saver into a Stargraph store. Repeat it if it is interrupted."""
+    if not _is_postgres(source) and not _file(source).is_file():
+        raise typer.BadParameter(f"there is no file {str(_file(source))!r}", param_hint="SOURCE")
+    _run(_theirs(source), StargraphSaver.from_url(dest), source, dest)
+
+
+@app.command("export")
+def export_threads(
+    source: Annotated[str, typer.Argument(help=_OURS)], dest: Annotated[str, typer.Argument(help=_THEIRS)]
+) -> None:
+    """Copy all threads of a Stargraph store to LangGraph's own saver. Repeat it if it is interrupted."""
+    _run(StargraphSaver.from_url(source), _theirs(dest), source, dest)
+
+
+def main() -> None:
+    """Run the command line; a mistake ends with one line and the exit code 2."""
+    try:
+        app()
+    except StargraphError as error:
+        print(f"error: {redact_text(str(error))}", file=sys.stderr)  # noqa: T201
+        raise SystemExit(2) from None
+
+
+def _run(source: AbstractAsyncContextManager[Saver], dest: AbstractAsyncContextManager[Saver], *names: str) -> None:
+    async def copy() -> MoveReport:
+        async with source as reading, dest as writing:
+            return await copy_threads(reading, writing, progress=_progress)
+
+    report = asyncio.run(copy())
+    typer.echo(
+        f"{redact(names[0])} → {redact(names[1])}: {report.threads:,} threads, {report.copied:,} checkpoints copied"
+        f" and verified, {report.present:,} there already"
+    )
+
+
+def _progress(done: int, of: int) -> None:
+    if sys.stderr.isatty():
+        typer.echo(f"\r{done:,} of {of:,} checkpoints", nl=done == of, err=True)
+
+
+def _is_postgres(name: str) -> bool:
+    return name.startswith(("postgresql://", "postgres://"))
+
+
+def _file(name: str) -> Path:
+    return Path(name.removeprefix("sqlite:///"))
+
+
+@asynccontextmanager
+async def _theirs(name: str) -> AsyncIterator[Any]:
+    if _is_postgres(name):
+        try:
+            from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+        except ImportError:
+            raise typer.BadParameter("pip install langgraph-checkpoint-postgres") from None
+        async with AsyncPostgresSaver.from_conn_string(name) as saver:
+            await saver.setup()
+            yield saver
+        return
+    try:
+        from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+    except ImportError:
+        raise typer.BadParameter("pip install langgraph-checkpoint-sqlite") from None
+    async with AsyncSqliteSaver.from_conn_string(str(_file(name))) as lite:
+        await lite.setup()
+        yield lite
+
+
+if __name__ == "__main__":
+    main()

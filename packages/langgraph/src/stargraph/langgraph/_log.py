@@ -1,0 +1,343 @@
+"""One log: a thread's checkpoints in one namespace. It appends, after whatever others have appended meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from stargraph.checkpoint.protocol import Checkpoint, is_key
+from stargraph.checkpoint.values import EncodedValue
+from stargraph.errors import CheckpointConflictError, CheckpointError
+from stargraph.langgraph._names import GRAPH_ID, NAMESPACE_TAG, THREAD_TAG, generation_of, run_id_of
+from stargraph.langgraph._state import EMPTY_STATE, Put, PutWrites, StoredStep, state_with
+from stargraph.langgraph._store import LogStore
+from stargraph.langgraph._values import Former
+
+_GRAPH_HASH: Final = "1" * 64
+"""A log is not made by a graph of Stargraph; the number is that of the form of its states."""
+
+_MOST_RETRIES: Final = 64
+_GONE: Final = frozenset({"run-deleted", "run-ended"})
+_MOVED_ON: Final = frozenset({"step-gap", "pruned"})
+
+
+@dataclass(slots=True)
+class _Order:
+    """What somebody waits for."""
+
+    order: Put | PutWrites
+    done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class ThreadLog:
+    """The log of a thread in one namespace, used from one event loop.
+
+    Args:
+        store: keeps it.
+        thread_id: the thread.
+        namespace: the namespace.
+    """
+
+    def __init__(self, store: LogStore, thread_id: str, namespace: str) -> None:
+        self._store = store
+        self.thread_id: Final = thread_id
+        self.namespace: Final = namespace
+        self._executor_id = secrets.token_hex(16)
+        self._tail: Checkpoint | None = None
+        self._texts: dict[str, Former] = {}
+        self._fixed_run: str | None = None
+        self._queue: list[_Order] = []
+        self._writer: asyncio.Task[None] | None = None
+
+    async def append(self, order: Put | PutWrites) -> None:
+        """Store a checkpoint or writes durably; orders that wait at the same time share a commit.
+
+        Raises:
+            CheckpointError: the store refuses it, or the id is none that a store can index.
+            StoreUnavailableError: the outcome is unknown; the same order may be given again.
+        """
+        if not is_key(order.checkpoint_id):
+            raise CheckpointError(
+                f"{order.checkpoint_id[:80]!r} cannot be the id of a checkpoint",
+                reason="invalid-checkpoint",
+                hint="An id is text of 1 to 255 bytes.",
+            )
+        waiting = _Order(order)
+        self._queue.append(waiting)
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write_queue())
+        # The write goes on if the caller is cancelled: others wait for the same commit.
+        await asyncio.shield(waiting.done)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits to be written."""
+        return self._writer is None
+
+    def known(self, checkpoint_id: str | None) -> StoredStep | None:
+        """Return a checkpoint if it is the one that was stored or read last; else None, without I/O."""
+        return StoredStep(self._tail) if self._tail is not None and self._tail.key == checkpoint_id else None
+
+    def forget_tail(self) -> None:
+        """Read the log before it is written next."""
+        self._tail = None
+        self._store.forget(self.thread_id, self.namespace)
+
+    async def tail(self) -> Checkpoint | None:
+        """Return the latest step of the log, as it is stored."""
+        self._tail = await self._read_tail()
+        return self._tail
+
+    def former(self, channel: str, value: EncodedValue | None) -> Former | None:
+        """Return what the value of a channel was encoded from, if that is remembered."""
+        former = self._texts.get(channel)
+        return former if former is not None and former.encoded is value else None
+
+    def remember(self, texts: Mapping[str, Former]) -> None:
+        """Remember what the values of the channels of the latest checkpoint were encoded from."""
+        self._texts = dict(texts)
+
+    async def latest(self) -> StoredStep | None:
+        """Return the newest checkpoint by its id, or None.
+
+        If the highest key of the log and its step are those of the step that was written or read last, that one is
+        right: a step never changes.
+        """
+        known = self._tail
+        if known is not None and known.key is not None and self._writer is None:
+            stored = StoredStep(known)
+            keys = await self._store.checkpointer.step_keys(known.run_id, limit=1)
+            if keys and keys[0] == (known.key, known.step) and stored.has_checkpoint:
+                return stored
+        tail = await self._read_tail()
+        if tail is None:
+            return None
+        if self._writer is None:
+            self._tail = tail
+        stored = StoredStep(tail)
+        if stored.newest is None:
+            return None
+        return stored if stored.newest == stored.checkpoint_id else await self.at(stored.newest)
+
+    async def at(self, checkpoint_id: str) -> StoredStep | None:
+        """Return what the log has of a checkpoint, or None."""
+        if not is_key(checkpoint_id):
+            return None
+        run_id = await self._store.live_run(self.thread_id, self.namespace)
+        found = None if run_id is None else await self._store.checkpointer.read_at_key(run_id, checkpoint_id)
+        if run_id is not None and found is None and await self._read_tail() is not None:
+            other = await self._store.live_run(self.thread_id, self.namespace)
+            if other is not None and other != run_id:
+                found = await self._store.checkpointer.read_at_key(other, checkpoint_id)
+        return None if found is None else StoredStep(found)
+
+    async def ancestor(self, stored: StoredStep, known: dict[str, StoredStep]) -> StoredStep | None:
+        """Return the parent of a checkpoint, and read some steps before it too: whoever asks goes on to its parents.
+
+        Args:
+            stored: the checkpoint.
+            known: takes what was read, by checkpoint id.
+        """
+        assert stored.parent is not None
+        parent = await self.at(stored.parent)
+        if parent is None or parent.checkpoint_id is None:
+            return None
+        step = parent.step
+        async for earlier in self._store.checkpointer.history(
+            step.run_id, from_step=step.step - _PAGE, to_step=step.step - 1, newest_first=True
+        ):
+            # The highest step of a checkpoint holds all its writes, and comes first here.
+            if earlier.key is not None and earlier.key < parent.checkpoint_id:
+                known.setdefault(earlier.key, StoredStep(earlier))
+        return parent
+
+    async def before(self, below: str | None) -> AsyncIterator[StoredStep]:
+        """Yield the checkpoints of the log, the highest id first.
+
+        Args:
+            below: only those with lower ids; None for all.
+        """
+        tail = await self._read_tail()
+        if tail is None:
+            return
+        run_id = tail.run_id
+        page = _FIRST_PAGE
+        while keys := await self._store.checkpointer.step_keys(run_id, below=below, limit=page):
+            wanted = {key.step for key in keys}
+            found: dict[str, StoredStep] = {}
+            first, last = min(wanted), max(wanted)
+            if last - first < _DENSE * len(wanted):
+                async for step in self._store.checkpointer.history(run_id, from_step=first, to_step=last):
+                    if step.step in wanted and step.key is not None:
+                        found[step.key] = StoredStep(step)
+            else:
+                for key in keys:
+                    at_step = await self._store.checkpointer.read_at_step(run_id, key.step)
+                    if at_step is not None:
+                        found[key.key] = StoredStep(at_step)
+            for key in keys:
+                if key.key in found and found[key.key].has_checkpoint:
+                    yield found[key.key]
+            below = keys[-1].key
+            if len(keys) < page:
+                return
+            page = _PAGE
+
+    async def next_generation(self) -> ThreadLog:
+        """Return the log that takes the place of this one once this one has ended."""
+        tail = await self._read_tail()
+        assert tail is not None
+        generation = generation_of(tail.run_id) + 1
+        while await self._store.is_taken(run_id_of(self.thread_id, self.namespace, generation)):
+            generation += 1
+        fresh = ThreadLog(self._store, self.thread_id, self.namespace)
+        fresh._fixed_run = run_id_of(self.thread_id, self.namespace, generation)
+        return fresh
+
+    async def end(self, tail: Checkpoint) -> bool:
+        """End this log, so that others go on in the one that takes its place.
+
+        Args:
+            tail: its latest step.
+
+        Returns:
+            Whether it has ended; not if somebody has written to it since.
+        """
+        step = tail.next(
+            event="moved",
+            status="moved",
+            executor_id=self._executor_id,
+            timestamp=max(datetime.now(UTC), tail.timestamp),
+        )
+        try:
+            await self._store.append([step])
+        except CheckpointError:
+            return False
+        finally:
+            self.forget_tail()
+        return True
+
+    async def _read_tail(self) -> Checkpoint | None:
+        if self._fixed_run is not None:
+            return await self._store.checkpointer.read_latest(self._fixed_run)
+        for _ in range(2):
+            run_id = await self._store.live_run(self.thread_id, self.namespace)
+            if run_id is None:
+                return None
+            tail = await self._store.checkpointer.read_latest(run_id)
+            if tail is not None:
+                return tail
+            # Another process has deleted it since it was found.
+            self._store.forget(self.thread_id, self.namespace)
+        return None
+
+    async def _write_queue(self) -> None:
+        try:
+            while self._queue:
+                orders, self._queue = self._queue, []
+                try:
+                    await self._append_all([each.order for each in orders])
+                except BaseException as error:
+                    self._tail = None
+                    for each in orders:
+                        if not each.done.done():
+                            each.done.set_exception(error)
+                            each.done.exception()  # whoever was cancelled does not look at it
+                    if not isinstance(error, Exception):
+                        raise
+                else:
+                    for each in orders:
+                        if not each.done.done():
+                            each.done.set_result(None)
+        finally:
+            self._writer = None
+
+    async def _append_all(self, orders: Sequence[Put | PutWrites]) -> None:
+        for _ in range(_MOST_RETRIES):
+            tail = self._tail or await self._read_tail()
+            try:
+                steps = await self._steps(tail, orders)
+                await self._store.append(steps)
+            except CheckpointConflictError:
+                # Another process has appended. What it wrote stays, and these come behind it.
+                self._tail = None
+            except CheckpointError as error:
+                self._tail = None
+                if error.reason in _GONE:
+                    await self._store.find_generation(self.thread_id, self.namespace)
+                elif error.reason not in _MOVED_ON:
+                    raise
+            else:
+                self._tail = steps[-1]
+                return
+        raise CheckpointError(
+            f"thread {self.thread_id!r}: {_MOST_RETRIES} attempts to append found that others had appended first",
+            reason="conflict",
+            hint="Let fewer processes write to one thread at once.",
+        )
+
+    async def _steps(self, tail: Checkpoint | None, orders: Sequence[Put | PutWrites]) -> list[Checkpoint]:
+        """Return the steps that orders make after a tail, in their order."""
+        steps: list[Checkpoint] = []
+        if tail is None:
+            tail = self._genesis()
+            steps.append(tail)
+        for order in _together(orders):
+            stored = await self._known(order, tail, steps)
+            tail = tail.next(
+                event="completed",
+                executor_id=self._executor_id,
+                timestamp=max(datetime.now(UTC), tail.timestamp),
+                state=state_with(stored, tail, order),
+                key=order.checkpoint_id,
+                task_id=order.writes[0].task_id if isinstance(order, PutWrites) and order.writes else None,
+            )
+            steps.append(tail)
+        return steps
+
+    async def _known(self, order: Put | PutWrites, tail: Checkpoint, steps: Sequence[Checkpoint]) -> StoredStep | None:
+        """Return what is known of the checkpoint of an order; most often that is the tail, or nothing."""
+        for step in (tail, *reversed(steps)):
+            if step.key == order.checkpoint_id:
+                return StoredStep(step)
+        log = StoredStep(tail)
+        is_new = log.newest is None or order.checkpoint_id > log.newest
+        if is_new and order.checkpoint_id not in log.ahead:
+            return None
+        return await self.at(order.checkpoint_id)
+
+    def _genesis(self) -> Checkpoint:
+        run_id = self._fixed_run or self._store.new_run(self.thread_id, self.namespace)
+        return Checkpoint.genesis(
+            run_id=run_id,
+            graph_id=GRAPH_ID,
+            graph_hash=_GRAPH_HASH,
+            runtime_hash=_GRAPH_HASH,
+            state=EMPTY_STATE,
+            executor_id=self._executor_id,
+            timestamp=datetime.now(UTC),
+            status="paused",
+            metadata={THREAD_TAG: self.thread_id, NAMESPACE_TAG: self.namespace},
+        )
+
+
+_FIRST_PAGE: Final = 16
+_PAGE: Final = 128
+_DENSE: Final = 4
+"""So many steps for each checkpoint are read in one go rather than one by one."""
+
+
+def _together(orders: Sequence[Put | PutWrites]) -> list[Put | PutWrites]:
+    """Return orders with neighbouring writes of one checkpoint made one."""
+    joined: list[Put | PutWrites] = []
+    for order in orders:
+        last = joined[-1] if joined else None
+        if isinstance(order, PutWrites) and isinstance(last, PutWrites) and last.checkpoint_id == order.checkpoint_id:
+            joined[-1] = PutWrites(order.checkpoint_id, [*last.writes, *order.writes])
+        else:
+            joined.append(order)
+    return joined

@@ -1,0 +1,131 @@
+"""Moving threads between savers: from LangGraph's own to this one, and back out again."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple, PendingWrite
+from stargraph.errors import CheckpointError
+from stargraph.langgraph._state import write_index
+
+Saver = BaseCheckpointSaver[Any]
+
+
+class _Name(NamedTuple):
+    thread_id: str
+    namespace: str
+    checkpoint_id: str
+
+
+@dataclass(slots=True)
+class MoveReport:
+    """What a move did.
+
+    Attributes:
+        threads: how many threads the source has.
+        copied: how many checkpoints were written.
+        present: how many were there already, whole.
+    """
+
+    threads: int = 0
+    copied: int = 0
+    present: int = 0
+
+
+async def copy_threads(
+    source: Saver, target: Saver, *, progress: Callable[[int, int], None] = lambda done, of: None
+) -> MoveReport:
+    """Copy all threads of a saver to another one, and verify each checkpoint there.
+
+    What is there already is left, so that an interrupted copy is simply repeated.
+
+    Args:
+        source: the saver that is read.
+        target: the saver that is written.
+        progress: called after each checkpoint with how many are done, of how many.
+
+    Raises:
+        CheckpointError: a checkpoint reads back as another one (`reason="not-equal"`).
+    """
+    names = [name async for name in _names(source)]
+    report = MoveReport(threads=len({name.thread_id for name in names}))
+    # By their ids, which grow with time: a parent comes before its children.
+    for done, name in enumerate(
+        sorted(names, key=lambda each: (each.checkpoint_id, each.thread_id, each.namespace)), 1
+    ):
+        found = await source.aget_tuple(_config(name))
+        if found is not None:
+            if _is_same(found, await target.aget_tuple(_config(name))):
+                report.present += 1
+            else:
+                await _copy(name, found, target)
+                report.copied += 1
+        progress(done, len(names))
+    return report
+
+
+async def _names(source: Saver) -> AsyncIterator[_Name]:
+    async for found in source.alist(None):
+        place = found.config["configurable"]
+        yield _Name(str(place["thread_id"]), place.get("checkpoint_ns", ""), place["checkpoint_id"])
+
+
+async def _copy(name: _Name, found: CheckpointTuple, target: Saver) -> None:
+    parent = found.parent_config["configurable"]["checkpoint_id"] if found.parent_config else None
+    place: dict[str, Any] = {"thread_id": name.thread_id, "checkpoint_ns": name.namespace}
+    config: Any = {"configurable": place | ({} if parent is None else {"checkpoint_id": parent})}
+    await target.aput(config, found.checkpoint, found.metadata, found.checkpoint["channel_versions"])
+    for position, (task_id, writes) in enumerate(_groups(found.pending_writes or [])):
+        # Savers do not hand out the path of a task, by which they sort: its position keeps the order.
+        await target.aput_writes(_config(name), writes, task_id, f"{position:08}")
+    if not _is_same(found, await target.aget_tuple(_config(name))):
+        raise CheckpointError(
+            f"thread {name.thread_id!r}, checkpoint {name.checkpoint_id}: it reads back as another one",
+            reason="not-equal",
+            hint="Nothing was removed from the source. Look at both with get_state(), and report this.",
+        )
+
+
+def _groups(pending: Sequence[PendingWrite]) -> list[tuple[str, list[tuple[str, Any]]]]:
+    """Return writes in groups that a saver, which sorts those of a task by their index, keeps in this order."""
+    groups: list[tuple[str, list[tuple[str, Any]]]] = []
+    before = 0
+    for task_id, channel, value in pending:
+        index = write_index(channel, len(pending))
+        if groups and groups[-1][0] == task_id and index >= before:
+            groups[-1][1].append((channel, value))
+        else:
+            groups.append((task_id, [(channel, value)]))
+        before = index
+    return groups
+
+
+def _is_same(found: CheckpointTuple, other: CheckpointTuple | None) -> bool:
+    if other is None:
+        return False
+    return (
+        found.checkpoint == other.checkpoint
+        and _plain(found.metadata) == _plain(other.metadata)
+        and (found.pending_writes or []) == (other.pending_writes or [])
+        and _parent(found) == _parent(other)
+    )
+
+
+def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in metadata.items() if value is not None}
+
+
+def _parent(found: CheckpointTuple) -> str | None:
+    return found.parent_config["configurable"]["checkpoint_id"] if found.parent_config else None
+
+
+def _config(name: _Name) -> Any:
+    return {
+        "configurable": {
+            "thread_id": name.thread_id,
+            "checkpoint_ns": name.namespace,
+            "checkpoint_id": name.checkpoint_id,
+        }
+    }

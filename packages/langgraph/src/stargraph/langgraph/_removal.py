@@ -1,0 +1,133 @@
+"""Removing and copying: the older part of a log, the checkpoints of some runs, a whole log to another thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, get_args
+
+from stargraph.checkpoint.protocol import JsonValue, Status
+from stargraph.checkpoint.values import EncodedValue
+from stargraph.langgraph._log import ThreadLog
+from stargraph.langgraph._state import Put, PutWrites, StoredStep, Write
+from stargraph.langgraph._store import LogStore
+
+_STATUSES: Final[tuple[Status, ...]] = get_args(Status)
+_DELTA_COUNTERS: Final = "counters_since_delta_snapshot"
+
+LoadPlain = Callable[[JsonValue], Any]
+
+
+async def prune_log(store: LogStore, log: ThreadLog, load_plain: LoadPlain) -> None:
+    """Remove all but the newest checkpoint of a log, and those that its delta channels are rebuilt from.
+
+    Args:
+        store: the store.
+        log: the log.
+        load_plain: reads metadata.
+    """
+    newest = await log.latest()
+    if newest is None:
+        return
+    kept = [newest, *await _delta_ancestors(log, newest, load_plain)]
+    tail = await log.tail()
+    if tail is not None and tail.key == newest.checkpoint_id:
+        await store.checkpointer.prune(
+            run_id=tail.run_id,
+            older_than=datetime.now(UTC) + timedelta(days=36500),
+            statuses=_STATUSES,
+            keep_last=tail.step - min(step.step.step for step in kept) + 1,
+        )
+        log.forget_tail()
+    # What is left besides: other branches, and on S3 the records that the newest one is decoded from.
+    wanted = {step.checkpoint_id for step in kept}
+    await _rewrite(store, log, lambda step: step.checkpoint_id in wanted)
+
+
+async def copy_log(store: LogStore, source: ThreadLog, target: ThreadLog) -> None:
+    """Append all checkpoints of a log to another one.
+
+    Args:
+        store: the store.
+        source: the log that is read.
+        target: the log that is written.
+    """
+    steps = [step async for step in source.before(None)]
+    for step in reversed(steps):
+        await target.append(_put(step))
+        if writes := _writes(step):
+            await target.append(writes)
+
+
+async def without_runs(store: LogStore, log: ThreadLog, run_ids: Collection[str], load_plain: LoadPlain) -> None:
+    """Remove the checkpoints of some LangGraph runs from a log; nothing of them stays in the store.
+
+    Args:
+        store: the store.
+        log: the log.
+        run_ids: the runs, as the metadata of checkpoints names them.
+        load_plain: reads metadata.
+    """
+    await _rewrite(store, log, lambda step: load_plain(step.metadata).get("run_id") not in run_ids)
+
+
+async def _rewrite(store: LogStore, log: ThreadLog, is_kept: Callable[[StoredStep], bool]) -> None:
+    """Write a log anew with some of its checkpoints, if it has others.
+
+    The new log is whole before the old one ends, and another process that writes to the old one goes on in the new.
+    """
+    while True:
+        steps = [step async for step in log.before(None)]
+        kept = [step for step in reversed(steps) if is_kept(step)]
+        old = await log.tail()
+        if old is None or len(kept) == len(steps):
+            return
+        if not kept:
+            await store.delete(old.run_id)
+            log.forget_tail()
+            return
+        fresh = await log.next_generation()
+        for step in kept:
+            await fresh.append(_put(step))
+            if writes := _writes(step):
+                await fresh.append(writes)
+        if await log.end(old):
+            await store.delete(old.run_id)
+            return
+        # Somebody has written meanwhile: again, with what was written.
+        if (unused := await fresh.tail()) is not None:
+            await store.delete(unused.run_id)
+
+
+async def _delta_ancestors(log: ThreadLog, newest: StoredStep, load_plain: LoadPlain) -> list[StoredStep]:
+    """Return the checkpoints that the delta channels of the newest one are rebuilt from."""
+    counters: Mapping[str, Any] = load_plain(newest.metadata).get(_DELTA_COUNTERS) or {}
+    missing = {name for name in counters if newest.channel(name) is None}
+    ancestors: list[StoredStep] = []
+    stored: StoredStep | None = newest
+    while missing and stored is not None and stored.parent is not None:
+        stored = await log.at(stored.parent)
+        if stored is not None:
+            ancestors.append(stored)
+            missing = {name for name in missing if stored.channel(name) is None}
+    return ancestors
+
+
+def _put(step: StoredStep) -> Put:
+    assert step.checkpoint_id is not None
+    return Put(
+        checkpoint_id=step.checkpoint_id,
+        parent=step.parent,
+        checkpoint=EncodedValue.of_checked(step.checkpoint),
+        metadata=EncodedValue.of_checked(step.metadata),
+        channels=dict(step.channels()),
+    )
+
+
+def _writes(step: StoredStep) -> PutWrites | None:
+    assert step.checkpoint_id is not None
+    writes = [
+        Write(task_id, path, position, channel, EncodedValue.of_checked(value))
+        for task_id, path, position, channel, value in step.writes()
+    ]
+    return PutWrites(step.checkpoint_id, writes) if writes else None

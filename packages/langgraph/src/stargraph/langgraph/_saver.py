@@ -1,0 +1,459 @@
+"""The saver: LangGraph's checkpointer interface over the logs of a Stargraph store."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Final, Self
+from weakref import WeakKeyDictionary
+
+from langchain_core.runnables import RunnableConfig
+
+from langgraph.checkpoint.base import (
+    BaseCheckpointSaver,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    DeltaChannelHistory,
+    PendingWrite,
+    get_checkpoint_id,
+    get_checkpoint_metadata,
+)
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from stargraph.checkpoint.protocol import Checkpointer, Closing
+from stargraph.checkpoint.registry import open_checkpointer
+from stargraph.checkpoint.values import EncodedValue
+from stargraph.langgraph._log import ThreadLog
+from stargraph.langgraph._loop import LoopThread
+from stargraph.langgraph._names import NAMESPACE_TAG, THREAD_TAG
+from stargraph.langgraph._removal import copy_log, prune_log, without_runs
+from stargraph.langgraph._state import Put, PutWrites, StoredStep, Write, write_index
+from stargraph.langgraph._store import LogStore
+from stargraph.langgraph._values import Former, decode_value, encode_value
+
+_PLAIN: Final = JsonPlusSerializer()
+"""For what is no value of the user: ids, versions, metadata. It only writes and reads plain data here."""
+
+
+class StargraphSaver(BaseCheckpointSaver[str]):
+    """Keeps LangGraph's checkpoints in a Stargraph store.
+
+    Give it to `graph.compile(checkpointer=…)`. It serves `invoke` and `ainvoke`, from any number of event loops and
+    threads, and any number of processes may use one store at once.
+
+    Args:
+        checkpointer: the store. It is bootstrapped on entering the saver, and closed on leaving it.
+        serde: LangGraph's serializer of values; `JsonPlusSerializer()` if None. It alone makes objects of what is
+            stored.
+
+    Raises:
+        CheckpointError: the store lacks a capability (`reason="missing-capability"`).
+    """
+
+    def __init__(self, checkpointer: Checkpointer, serde: SerializerProtocol | None = None) -> None:
+        super().__init__(serde=serde)
+        self._store = LogStore(checkpointer)
+        self._checkpointer = checkpointer
+        self._logs: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str], ThreadLog]] = WeakKeyDictionary()
+        self._thread = LoopThread()
+
+    @classmethod
+    def from_url(cls, url: str, serde: SerializerProtocol | None = None) -> Self:
+        """Return a saver on the store that a URL or path names; no I/O happens before it is entered.
+
+        Args:
+            url: `sqlite:///run.sqlite`, `postgresql://…`, `s3://bucket/prefix`, or a path.
+            serde: as of the class.
+
+        Raises:
+            CheckpointError: it is neither a path nor a URL.
+            DriverNotFoundError: no installed driver opens it.
+        """
+        return cls(open_checkpointer(url), serde=serde)
+
+    @property
+    def checkpointer(self) -> Checkpointer:
+        """The store."""
+        return self._checkpointer
+
+    async def setup(self) -> None:
+        """Create or migrate the store; entering the saver does it too."""
+        await self._checkpointer.bootstrap()
+
+    async def aclose(self) -> None:
+        """Close the store and the thread of the synchronous methods."""
+        if isinstance(self._checkpointer, Closing):
+            await self._checkpointer.close()
+        self._thread.close()
+
+    def close(self) -> None:
+        """Do as `aclose`, without an event loop."""
+        if isinstance(self._checkpointer, Closing):
+            self._thread.run(self._checkpointer.close())
+        self._thread.close()
+
+    async def __aenter__(self) -> Self:
+        await self.setup()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __enter__(self) -> Self:
+        self._thread.run(self.setup())
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Reading
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """Return the checkpoint that a configuration names, or the newest of its thread; None if absent."""
+        thread_id, namespace = _place(config)
+        checkpoint_id = get_checkpoint_id(config)
+        log = self._log(thread_id, namespace)
+        stored = await (log.at(checkpoint_id) if checkpoint_id else log.latest())
+        return self._tuple(log, stored) if stored is not None and stored.has_checkpoint else None
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,  # noqa: A002  # LangGraph's name
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """Yield the checkpoints that match, the newest id first.
+
+        Args:
+            config: names a thread, perhaps its namespace, perhaps one checkpoint; None for all threads.
+            filter: members that the metadata must have.
+            before: only checkpoints with lower ids than that of this configuration.
+            limit: at most this many.
+        """
+        left = limit if limit is not None else -1
+        wanted = get_checkpoint_id(config) if config else None
+        below = get_checkpoint_id(before) if before else None
+        async with AsyncExitStack() as stack:
+            heads: list[tuple[StoredStep, ThreadLog, AsyncIterator[StoredStep]]] = []
+            for log in await self._logs_of(config):
+                steps = _one(log, wanted, below) if wanted else log.before(below)
+                stack.push_async_callback(steps.aclose)  # type: ignore[attr-defined]  # both are generators
+                if (head := await anext(steps, None)) is not None:
+                    heads.append((head, log, steps))
+            while heads and left != 0:
+                position = max(range(len(heads)), key=lambda each: heads[each][0].checkpoint_id or "")
+                stored, log, steps = heads[position]
+                if (following := await anext(steps, None)) is None:
+                    del heads[position]
+                else:
+                    heads[position] = (following, log, steps)
+                metadata = self._load_plain(stored.metadata)
+                if filter and any(metadata.get(name) != value for name, value in filter.items()):
+                    continue
+                left -= 1
+                yield self._tuple(log, stored)
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """Return, for each channel, its last stored value before a checkpoint, and the writes since."""
+        thread_id, namespace = _place(config)
+        checkpoint_id = get_checkpoint_id(config)
+        log = self._log(thread_id, namespace)
+        stored = await (log.at(checkpoint_id) if checkpoint_id else log.latest())
+        writes: dict[str, list[list[PendingWrite]]] = {name: [] for name in channels}
+        seeds: dict[str, Any] = {}
+        known: dict[str, StoredStep] = {}
+        while stored is not None and stored.parent is not None and len(seeds) < len(writes):
+            stored = known.get(stored.parent) or await log.ancestor(stored, known)
+            if stored is None or not stored.has_checkpoint:
+                break
+            of_this: dict[str, list[PendingWrite]] = {}
+            for task_id, _, _, channel, value in stored.writes():
+                if channel in writes and channel not in seeds:
+                    of_this.setdefault(channel, []).append((task_id, channel, self._load(value)))
+            for name, groups in writes.items():
+                if name in seeds:
+                    continue
+                groups.append(of_this.get(name, []))
+                if (seed := stored.channel(name)) is not None:
+                    seeds[name] = self._load(seed.value)
+        result: dict[str, DeltaChannelHistory] = {}
+        for name, groups in writes.items():
+            history: DeltaChannelHistory = {"writes": [write for group in reversed(groups) for write in group]}
+            if name in seeds:
+                history["seed"] = seeds[name]
+            result[name] = history
+        return result
+
+    # Writing
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Store a checkpoint durably, and return the configuration that names it.
+
+        Args:
+            config: names the thread, the namespace and the parent.
+            checkpoint: the checkpoint.
+            metadata: its metadata.
+            new_versions: the channels that have changed since the parent.
+        """
+        thread_id, namespace = _place(config)
+        parent = get_checkpoint_id(config)
+        log = self._log(thread_id, namespace)
+        rest = {name: value for name, value in checkpoint.items() if name != "channel_values"}
+        await log.append(
+            Put(
+                checkpoint_id=checkpoint["id"],
+                parent=parent,
+                checkpoint=self._dump_plain(rest),
+                metadata=self._dump_plain(get_checkpoint_metadata(config, metadata)),
+                channels=self._channels(log, parent, checkpoint, new_versions),
+            )
+        )
+        return _config(thread_id, namespace, checkpoint["id"])
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Store writes of a task durably, with the checkpoint that they belong to.
+
+        Args:
+            config: names the checkpoint.
+            writes: channels and values.
+            task_id: the task.
+            task_path: where it is in the graph; decides the order in which writes are applied.
+        """
+        thread_id, namespace = _place(config)
+        checkpoint_id = config["configurable"]["checkpoint_id"]
+        await self._log(thread_id, namespace).append(
+            PutWrites(
+                checkpoint_id,
+                [
+                    Write(task_id, task_path, write_index(channel, position), channel, self._dump(value))
+                    for position, (channel, value) in enumerate(writes)
+                ],
+            )
+        )
+
+    # Removing and copying
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """Delete a thread for good, in all its namespaces."""
+        async for run in self._store.logs({THREAD_TAG: str(thread_id)}):
+            await self._store.delete(run.run_id)
+        for logs in self._logs.values():
+            for name in [name for name in logs if name[0] == str(thread_id)]:
+                logs[name].forget_tail()
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Delete the checkpoints whose metadata names one of some LangGraph runs, with their writes."""
+        wanted = set(run_ids)
+        if wanted:
+            for log in await self._logs_of(None):
+                await without_runs(self._store, log, wanted, self._load_plain)
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copy all checkpoints and writes of a thread to another thread."""
+        for log in await self._logs_of({"configurable": {"thread_id": source_thread_id}}):
+            await copy_log(self._store, log, self._log(str(target_thread_id), log.namespace))
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Remove the older checkpoints of threads.
+
+        Args:
+            thread_ids: the threads.
+            strategy: `keep_latest` keeps the newest checkpoint of each namespace, with what its delta channels are
+                rebuilt from; `delete` removes the threads.
+
+        Raises:
+            ValueError: there is no such strategy.
+        """
+        if strategy not in ("keep_latest", "delete"):
+            raise ValueError(f"strategy is {strategy!r}: give 'keep_latest' or 'delete'")
+        for thread_id in thread_ids:
+            if strategy == "delete":
+                await self.adelete_thread(thread_id)
+                continue
+            for log in await self._logs_of({"configurable": {"thread_id": thread_id}}):
+                await prune_log(self._store, log, self._load_plain)
+
+    # The same without an event loop
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """Do as `aget_tuple`."""
+        return self._thread.run(self.aget_tuple(config))
+
+    def list(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,  # noqa: A002  # LangGraph's name
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[CheckpointTuple]:
+        """Do as `alist`."""
+        found = self.alist(config, filter=filter, before=before, limit=limit)
+        try:
+            while (item := self._thread.run(_next(found))) is not None:
+                yield item
+        finally:
+            self._thread.run(found.aclose())  # type: ignore[attr-defined]  # it is a generator
+
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Do as `aput`."""
+        return self._thread.run(self.aput(config, checkpoint, metadata, new_versions))
+
+    def put_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Do as `aput_writes`."""
+        self._thread.run(self.aput_writes(config, writes, task_id, task_path))
+
+    def delete_thread(self, thread_id: str) -> None:
+        """Do as `adelete_thread`."""
+        self._thread.run(self.adelete_thread(thread_id))
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Do as `adelete_for_runs`."""
+        self._thread.run(self.adelete_for_runs(run_ids))
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Do as `acopy_thread`."""
+        self._thread.run(self.acopy_thread(source_thread_id, target_thread_id))
+
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Do as `aprune`."""
+        self._thread.run(self.aprune(thread_ids, strategy=strategy))
+
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """Do as `aget_delta_channel_history`."""
+        return self._thread.run(self.aget_delta_channel_history(config=config, channels=channels))
+
+    def get_next_version(self, current: str | None, channel: None) -> str:
+        """Return the version after another one; two branches never make the same."""
+        number = 0 if current is None else int(str(current).split(".")[0])
+        return f"{number + 1:032}.{random.random():016}"  # noqa: S311  # only has to differ
+
+    # Values
+
+    def _channels(
+        self, log: ThreadLog, parent: str | None, checkpoint: Checkpoint, new_versions: ChannelVersions
+    ) -> dict[str, EncodedValue]:
+        """Return the channels of a checkpoint; those that have not changed share the value of the parent."""
+        before = log.known(parent)
+        versions = self._load_plain(before.checkpoint)["channel_versions"] if before is not None else {}
+        made: dict[str, EncodedValue] = {}
+        texts: dict[str, Former] = {}
+        for name, value in checkpoint["channel_values"].items():
+            version = checkpoint["channel_versions"].get(name)
+            known = before.channel(name) if before is not None else None
+            former = log.former(name, known)
+            if known is not None and name not in new_versions and version is not None and versions.get(name) == version:
+                made[name] = known
+            else:
+                typed = self.serde.dumps_typed(value)
+                made[name] = encode_value(typed, former)
+                former = Former(made[name], (typed[0], bytes(typed[1])))
+            if former is not None:
+                texts[name] = former
+        log.remember(texts)
+        return made
+
+    def _dump(self, value: Any) -> EncodedValue:
+        return encode_value(self.serde.dumps_typed(value))
+
+    def _load_channel(self, log: ThreadLog, name: str, value: EncodedValue) -> Any:
+        former = log.former(name, value)
+        return self.serde.loads_typed(decode_value(value.value) if former is None else former.typed)
+
+    def _load(self, value: Any) -> Any:
+        return self.serde.loads_typed(decode_value(value))
+
+    def _dump_plain(self, value: Any) -> EncodedValue:
+        return encode_value(_PLAIN.dumps_typed(value))
+
+    def _load_plain(self, value: Any) -> Any:
+        return _PLAIN.loads_typed(decode_value(value))
+
+    def _tuple(self, log: ThreadLog, stored: StoredStep) -> CheckpointTuple:
+        assert stored.checkpoint_id is not None
+        checkpoint = self._load_plain(stored.checkpoint)
+        checkpoint["channel_values"] = {name: self._load_channel(log, name, value) for name, value in stored.channels()}
+        return CheckpointTuple(
+            config=_config(log.thread_id, log.namespace, stored.checkpoint_id),
+            checkpoint=checkpoint,
+            metadata=self._load_plain(stored.metadata),
+            parent_config=None if stored.parent is None else _config(log.thread_id, log.namespace, stored.parent),
+            pending_writes=[(task_id, channel, self._load(value)) for task_id, _, _, channel, value in stored.writes()],
+        )
+
+    # Logs
+
+    def _log(self, thread_id: str, namespace: str) -> ThreadLog:
+        logs = self._logs.setdefault(asyncio.get_running_loop(), {})
+        name = thread_id, namespace
+        log = logs.get(name)
+        if log is None:
+            if len(logs) >= _MOST_LOGS:
+                for idle in [each for each, other in logs.items() if other.is_idle][: _MOST_LOGS // 2]:
+                    del logs[idle]
+            log = logs[name] = ThreadLog(self._store, thread_id, namespace)
+        return log
+
+    async def _logs_of(self, config: Mapping[str, Any] | None) -> Sequence[ThreadLog]:
+        """Return the logs that a configuration names, or all of them."""
+        if config is not None:
+            place = config["configurable"]
+            if "checkpoint_ns" in place:
+                return [self._log(str(place["thread_id"]), place["checkpoint_ns"])]
+        tags = None if config is None else {THREAD_TAG: str(config["configurable"]["thread_id"])}
+        names = {(run.metadata[THREAD_TAG], run.metadata[NAMESPACE_TAG]): None async for run in self._store.logs(tags)}
+        return [self._log(*name) for name in names]
+
+
+_MOST_LOGS: Final = 4096
+"""How many logs of one event loop are kept with their latest step."""
+
+
+def _place(config: Mapping[str, Any]) -> tuple[str, str]:
+    place = config["configurable"]
+    return str(place["thread_id"]), place.get("checkpoint_ns", "")
+
+
+def _config(thread_id: str, namespace: str, checkpoint_id: str) -> RunnableConfig:
+    return {"configurable": {"thread_id": thread_id, "checkpoint_ns": namespace, "checkpoint_id": checkpoint_id}}
+
+
+async def _one(log: ThreadLog, checkpoint_id: str, below: str | None) -> AsyncIterator[StoredStep]:
+    found = await log.at(checkpoint_id) if below is None or checkpoint_id < below else None
+    if found is not None and found.has_checkpoint:
+        yield found
+
+
+async def _next(found: AsyncIterator[CheckpointTuple]) -> CheckpointTuple | None:
+    return await anext(found, None)

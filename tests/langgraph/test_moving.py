@@ -1,0 +1,62 @@
+"""Threads move from LangGraph's own savers and back, and can be read on both sides."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.types import Command
+from typer.testing import CliRunner
+
+from stargraph.checkpoint.memory import MemoryCheckpointer
+from stargraph.langgraph import StargraphSaver
+from stargraph.langgraph._cli import app
+from stargraph.langgraph._move import copy_threads
+
+from .test_graphs import Story, approval, comparable, config, each_story, history
+
+
+@each_story
+async def test_a_story_reads_the_same_after_it_moved_and_moved_back(story: Story) -> None:
+    source, back = InMemorySaver(), InMemorySaver()
+    await story(source)
+    async with StargraphSaver(MemoryCheckpointer()) as ours:
+        first = await copy_threads(source, ours)
+        assert first.copied > 0
+        again = await copy_threads(source, ours)
+        assert (again.copied, again.present) == (0, first.copied)
+        await copy_threads(ours, back)
+    assert (await copy_threads(source, back)).copied == 0
+
+
+async def call(*words: object) -> Any:
+    return await asyncio.to_thread(CliRunner().invoke, app, [str(word) for word in words])
+
+
+async def test_an_interrupted_thread_goes_on_after_it_moved(tmp_path: Path) -> None:
+    async with AsyncSqliteSaver.from_conn_string(str(tmp_path / "theirs.sqlite")) as theirs:
+        await approval(theirs).ainvoke({"n": 0, "log": []}, config())
+    done = await call("import", tmp_path / "theirs.sqlite", tmp_path / "ours.sqlite")
+    assert done.exit_code == 0, done.output
+    assert "1 threads, 3 checkpoints copied and verified" in done.output
+    async with StargraphSaver.from_url(str(tmp_path / "ours.sqlite")) as ours:
+        graph: Any = approval(ours)
+        answered = await graph.ainvoke(Command(resume="yes"), config())
+        assert answered["log"][:2] == ["count", "answer yes"]
+        expected = comparable(await history(graph, config()))
+    done = await call("export", tmp_path / "ours.sqlite", tmp_path / "back.sqlite")
+    assert done.exit_code == 0, done.output
+    async with AsyncSqliteSaver.from_conn_string(str(tmp_path / "back.sqlite")) as back:
+        assert comparable(await history(approval(back), config())) == expected
+
+
+@pytest.mark.parametrize("words", [["import", "none.sqlite", "x.sqlite"], ["import"], ["export", "a"]])
+def test_a_mistake_ends_with_2(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2
+    assert "Traceback" not in done.output
