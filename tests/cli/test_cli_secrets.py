@@ -278,11 +278,8 @@ def test_json_stays_json(folder: Folder) -> None:
     assert Path(".stargraph/run.sqlite").exists()
 
 
-@pytest.mark.parametrize(
-    ("content", "hidden"), [(b"SQLite format 3\0\x0ar1:4f9d2c6a71\x0a", False), (b"\x0ar1:4f9d2c6a71\x0a", True)]
-)
-def test_only_a_text_file_is_read_for_keys(tmp_path: Path, content: bytes, hidden: bool) -> None:
+def test_a_file_that_is_named_makes_no_word_of_it_a_secret(tmp_path: Path) -> None:
+    """What looks like a key in it may be the user's data; no error quotes a file that is not what it should be."""
     named = tmp_path / "named"
-    named.write_bytes(content)
-    shown = SecretFilter([str(named)]).hide("the run r1:4f9d2c6a71")
-    assert shown == ("the run ***" if hidden else "the run r1:4f9d2c6a71")
+    named.write_text("r1:4f9d2c6a71\n")
+    assert SecretFilter([str(named)]).hide("the run r1:4f9d2c6a71") == "the run r1:4f9d2c6a71"

@@ -191,7 +191,7 @@ rules:
         ("# nothing\n", "1:1", "the file is empty"),
         ("---\n", "1:1", "the file is empty"),
         ("- id: x\n", "1:1", "a graph is a mapping with 'id' and 'nodes', not a list"),
-        ("triage", "1:1", "a graph is a mapping with 'id' and 'nodes', not the text 'triage'"),
+        ("triage", "1:1", "a graph is a mapping with 'id' and 'nodes', not text"),
         ("{}", "1:1", "needs 'id'"),
         ("id: x\nnodes: []\n", "2:8", "nodes: must have at least 1, not 0"),
         (
@@ -222,7 +222,7 @@ rules:
         ("id: !!python/object:os.system x\n", "1:5", "the tag 'tag:yaml.org,2002:python/object:os.system' is not"),
         ("id: !mine [x]\n", "1:5", "the tag '!mine' is not supported"),
         ("id: !!int x\n", "1:5", "'x' is not a value of the tag !!int"),
-        ("id: *a\n", "1:5", "the alias *a has no anchor &a before it"),
+        ("id: *a\n", "1:5", "this alias has no anchor before it"),
         ("id: &a [*a]\n", "1:9", "the alias *a stands inside the value that it stands for"),
         ("%YAML 1.1\n---\nid: x\n", "2:1", "the file says %YAML 1.1; graphs are YAML 1.2"),
         ("id: x\n---\nid: y\n", "2:1", "a second document begins here; a file holds one graph"),

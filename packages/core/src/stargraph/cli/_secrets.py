@@ -6,7 +6,6 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
@@ -16,7 +15,6 @@ _LEAST: Final = 4
 _CERTAIN: Final = 8
 """From this length on a secret is hidden inside of words too, and where the end of it was cut off."""
 _LONGEST_CUT: Final = 80
-_LARGEST_FILE: Final = 64 * 1024
 
 _SECRET_VARIABLE: Final = re.compile(
     r"PASS(?:WORD|WD|PHRASE)?$|SECRET|TOKEN|CREDENTIAL|(?:^|_)KEYS?$|(?<!^OLD)(?<!^)PWD$", re.IGNORECASE
@@ -35,8 +33,7 @@ class SecretFilter:
     def __init__(self, words: Iterable[str] = (), environment: Mapping[str, str] | None = None) -> None:
         self._words = list(words)
         self._environment = dict(environment or {})
-        # Read before a store is opened: to close a file that SQLite has open drops the locks of this process on it.
-        self._added = {secret for word in self._words for secret in key_secrets(_lines_of(word.rpartition("=")[2]))}
+        self._added: set[str] = set()
         self._pattern: re.Pattern[str] | None = None
         self._compiled = False
 
@@ -146,20 +143,6 @@ def key_secrets(lines: Iterable[str]) -> set[str]:
     """
     keys = [line.strip() for line in lines]
     return {part for key in keys if _KEY_LINE.fullmatch(key) for part in (key, key.partition(":")[2])}
-
-
-def _lines_of(word: str) -> list[str]:
-    """The lines of a file that is named where another one belongs, and that an error may quote."""
-    try:
-        path = Path(word)
-        if not path.is_file() or path.stat().st_size > _LARGEST_FILE or Path(f"{word}-wal").exists():
-            return []  # the last is a store that somebody has open
-        content = path.read_bytes()
-    except (OSError, ValueError):
-        return []
-    if b"\0" in content:
-        return []  # a binary file, such as a store: by chance, the name of a run stands between two line ends there
-    return content.decode("utf-8-sig", errors="replace").splitlines()
 
 
 def _pattern(secrets: set[str]) -> re.Pattern[str] | None:

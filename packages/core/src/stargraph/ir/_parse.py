@@ -43,7 +43,9 @@ def read_document(value: object, *, source: Source = NO_SOURCE) -> IRDocument:
         GraphError: the form is wrong; each fault with its position.
     """
     if not isinstance(value, dict):
-        fault = Fault(f"a graph is a mapping with 'id' and 'nodes', not {_described(value)}")
+        # Not quoted: a file that is no graph may be one with a key or a password.
+        described = "text" if isinstance(value, str) else _described(value)
+        fault = Fault(f"a graph is a mapping with 'id' and 'nodes', not {described}")
         raise source.error([fault], reason="invalid-graph")
     try:
         return IRDocument.model_validate(value, by_alias=True, by_name=False)

@@ -155,7 +155,8 @@ class _Composer:
 
     def _alias(self, anchor: str) -> YamlNode:
         if anchor not in self._anchors:
-            _fail(f"the alias *{anchor} has no anchor &{anchor} before it", self.position, self.file)
+            # Not quoted: a password that begins with a star reads as an alias.
+            _fail("this alias has no anchor before it", self.position, self.file)
         node = self._anchors[anchor]
         if node is None:
             _fail(f"the alias *{anchor} stands inside the value that it stands for", self.position, self.file)
