@@ -20,16 +20,16 @@ pytestmark = pytest.mark.thorough
 REFERENCE = "stargraph.checkpoint.conformance.reference:target"
 
 BROKEN = """
-from stargraph.checkpoint.conformance.reference import MemoryCheckpointer, MemoryStores
+from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer, ReferenceStores
 
 
-class Gaps(MemoryCheckpointer):
+class Gaps(ReferenceCheckpointer):
     async def read_latest(self, run_id):
         found = await super().read_latest(run_id)
         return None if found is not None and found.step == 2 else found
 
 
-target = MemoryStores(Gaps).target()
+target = ReferenceStores(Gaps).target()
 """
 
 TESTS = """

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from stargraph.checkpoint.conformance import run
 from stargraph.checkpoint.conformance._cli import app
 from stargraph.checkpoint.conformance._render import to_badge
-from stargraph.checkpoint.conformance.reference import MemoryStores
+from stargraph.checkpoint.conformance.reference import ReferenceStores
 
 REFERENCE = "stargraph.checkpoint.conformance.reference:target"
 
@@ -22,7 +22,7 @@ REFERENCE = "stargraph.checkpoint.conformance.reference:target"
 def test_a_report_fits_its_schema() -> None:
     schema = json.loads((ROOT / "docs/conformance-report.schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
-    report = run(MemoryStores().target(), only=["steps", "performance"], seed=7).to_json()
+    report = run(ReferenceStores().target(), only=["steps", "performance"], seed=7).to_json()
     jsonschema.validate(json.loads(json.dumps(report)), schema)
     assert (report["seed"], report["options"]) == (7, {"quick": False, "deadline": 1.0})
     assert {"history", "search"} <= set(report["capabilities"])
@@ -30,7 +30,7 @@ def test_a_report_fits_its_schema() -> None:
 
 
 def test_a_badge_is_a_picture() -> None:
-    picture = ET.fromstring(to_badge(run(MemoryStores().target(), only=["steps.gap_refused"])))
+    picture = ET.fromstring(to_badge(run(ReferenceStores().target(), only=["steps.gap_refused"])))
     assert picture.get("aria-label", "").startswith("stargraph conformance: partial, ")
 
 

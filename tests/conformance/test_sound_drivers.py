@@ -16,7 +16,7 @@ from support.documents import blocks_of
 from support.workspace import ROOT
 
 from stargraph.checkpoint.conformance import Check, Report, catalogue, run
-from stargraph.checkpoint.conformance.reference import MemoryStores
+from stargraph.checkpoint.conformance.reference import ReferenceStores
 
 pytestmark = pytest.mark.thorough
 
@@ -133,7 +133,7 @@ def test_what_the_broken_drivers_are_made_of_is_sound(name: str, tmp_path: Path)
 
 
 def test_a_sound_driver_may_store_differences() -> None:
-    report = run(MemoryStores(Deltas).target(), quick=True, seed=1)
+    report = run(ReferenceStores(Deltas).target(), quick=True, seed=1)
     assert report.count("pass") == sum(check.quick for check in _for(report)), report.to_json()
 
 

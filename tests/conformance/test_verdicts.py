@@ -17,7 +17,7 @@ import pytest
 
 from stargraph.checkpoint.conformance import HarnessError, Report, Result, Target, Verdict, catalogue, run, select
 from stargraph.checkpoint.conformance._render import to_junit, to_markdown
-from stargraph.checkpoint.conformance.reference import MemoryCheckpointer, MemoryStores
+from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer, ReferenceStores
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary
 
 pytestmark = pytest.mark.thorough
@@ -61,15 +61,15 @@ def test_the_level_is_measured_against_the_catalogue(report: Report, level: str,
     assert (report.level, report.exit_code) == (level, code)
 
 
-def memory(kind: type = MemoryCheckpointer, **changes: Any) -> Target:
-    return dataclasses.replace(MemoryStores(kind).target(), **changes)
+def memory(kind: type = ReferenceCheckpointer, **changes: Any) -> Target:
+    return dataclasses.replace(ReferenceStores(kind).target(), **changes)
 
 
 class Lacking:
     """The five methods and nothing else."""
 
     def __init__(self, store: Any) -> None:
-        self._inner = MemoryCheckpointer(store)
+        self._inner = ReferenceCheckpointer(store)
 
     async def bootstrap(self) -> None:
         await self._inner.bootstrap()
@@ -107,7 +107,7 @@ def test_a_capability_that_is_not_declared_is_not_looked_at() -> None:
     assert verdict_of(report, "history.range").verdict == "skip"
 
 
-class NoHistory(MemoryCheckpointer):
+class NoHistory(ReferenceCheckpointer):
     async def history(self, run_id: str, **arguments: Any) -> AsyncIterator[Checkpoint]:
         if run_id:
             raise NotImplementedError("later")
@@ -127,8 +127,8 @@ def test_a_driver_without_methods_is_not_conformant() -> None:
     assert "has none of the methods of a driver" in verdict_of(report, "bootstrap.methods").message
 
 
-async def _coroutine(location: str) -> MemoryCheckpointer:
-    return MemoryCheckpointer()
+async def _coroutine(location: str) -> ReferenceCheckpointer:
+    return ReferenceCheckpointer()
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_an_expected_failure_is_strict() -> None:
     assert "take it off" in result.message
 
 
-class Gaps(MemoryCheckpointer):
+class Gaps(ReferenceCheckpointer):
     def _append(self, checkpoint: Checkpoint, record: bytes) -> None:
         self._store.runs.setdefault(checkpoint.run_id, {})[checkpoint.step] = record
 
@@ -228,13 +228,13 @@ def test_what_a_failed_check_was_needed_for_is_blocked_by_its_name() -> None:
     assert verdict_of(report, "steps.append_and_read").verdict == "pass"
 
 
-class Hangs(MemoryCheckpointer):
+class Hangs(ReferenceCheckpointer):
     async def read_latest(self, run_id: str) -> Checkpoint | None:
         await asyncio.Event().wait()
         return None
 
 
-class Blocks(MemoryCheckpointer):
+class Blocks(ReferenceCheckpointer):
     async def read_latest(self, run_id: str) -> Checkpoint | None:
         time.sleep(60)
         return None
@@ -250,7 +250,7 @@ def test_a_driver_that_does_not_come_back_fails(kind: type, expected: str) -> No
     assert ("time.sleep(60)" in result.details) == (kind is Blocks)
 
 
-class Far(MemoryCheckpointer):
+class Far(ReferenceCheckpointer):
     """Each call takes as long as a network that is far away."""
 
     async def _turn(self) -> None:
@@ -258,7 +258,7 @@ class Far(MemoryCheckpointer):
         await super()._turn()
 
 
-class GrowsSlower(MemoryCheckpointer):
+class GrowsSlower(ReferenceCheckpointer):
     """Each call walks the whole log: quick in an empty store, slower with each step."""
 
     async def _turn(self) -> None:
@@ -266,7 +266,7 @@ class GrowsSlower(MemoryCheckpointer):
         await super()._turn()
 
 
-class SlowDisk(MemoryCheckpointer):
+class SlowDisk(ReferenceCheckpointer):
     """A read takes no time, and a write a third of a second."""
 
     async def write(self, checkpoint: Checkpoint) -> None:
@@ -309,15 +309,15 @@ def test_the_store_of_a_failing_check_is_kept_if_asked_for(keep: bool, tmp_path:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("round_trip", [0.02, 0.1])
 def test_a_sound_driver_may_be_far_away(round_trip: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def turn(self: MemoryCheckpointer) -> None:
+    async def turn(self: ReferenceCheckpointer) -> None:
         await asyncio.sleep(round_trip / 2)
 
-    monkeypatch.setattr(MemoryCheckpointer, "_turn", turn)
+    monkeypatch.setattr(ReferenceCheckpointer, "_turn", turn)
     report = run(memory(outage=None), quick=True)
     assert not report.count("fail", "error", "blocked", "too-slow"), report.to_json()
 
 
-class Raises(MemoryCheckpointer):
+class Raises(ReferenceCheckpointer):
     async def read_latest(self, run_id: str) -> Checkpoint | None:
         return self._missing  # type: ignore[attr-defined,no-any-return]
 
@@ -346,8 +346,8 @@ def test_a_failure_of_the_surroundings_says_nothing_about_the_driver() -> None:
 
 
 @asynccontextmanager
-async def _entered(location: str) -> AsyncIterator[MemoryCheckpointer]:
-    yield MemoryCheckpointer()
+async def _entered(location: str) -> AsyncIterator[ReferenceCheckpointer]:
+    yield ReferenceCheckpointer()
 
 
 def test_a_target_may_be_a_context_manager() -> None:

@@ -37,7 +37,7 @@ def run_of(run_id: str) -> list[Checkpoint]:
 
 
 @dataclass
-class Scene:
+class AnchoredStore:
     """A store in which two runs are done, an older copy of it, and its anchor."""
 
     place: Place
@@ -47,7 +47,7 @@ class Scene:
     anchor: Anchor
 
     @classmethod
-    async def set(cls, place: Place) -> Scene:
+    async def set(cls, place: Place) -> AnchoredStore:
         run, other = run_of("r1"), run_of("r2")
         async with place.open() as store:
             for checkpoint in run[:6]:
@@ -64,7 +64,7 @@ class Scene:
         await self.place.set_tail(checkpoints[-1])
 
 
-Deed = Callable[[Scene], Awaitable[None]]
+Deed = Callable[[AnchoredStore], Awaitable[None]]
 
 
 def _chain(before: Checkpoint, length: int, **changes: object) -> list[Checkpoint]:
@@ -77,7 +77,7 @@ def _chain(before: Checkpoint, length: int, **changes: object) -> list[Checkpoin
     return made[1:]
 
 
-async def content_edit(scene: Scene) -> None:
+async def content_edit(scene: AnchoredStore) -> None:
     await scene.place.stand_alone(scene.run[5:])
     texts = fields_of(scene.run[4])
     texts.state["count"] = b"5"  # and the digest as it was
@@ -85,65 +85,65 @@ async def content_edit(scene: Scene) -> None:
     await scene.place.forge(scene.run[4], record)
 
 
-async def field_edit(scene: Scene) -> None:
+async def field_edit(scene: AnchoredStore) -> None:
     await scene.place.stand_alone(scene.run[5:])
     await scene.place.forge(_chain(scene.run[3], 2, count=5)[0])
 
 
-async def rewritten_history(scene: Scene) -> None:
+async def rewritten_history(scene: AnchoredStore) -> None:
     await scene.rewrite(_chain(scene.run[3], LENGTH - 4, count=5))
 
 
-async def lost_tail(scene: Scene) -> None:
+async def lost_tail(scene: AnchoredStore) -> None:
     for step in (9, 8):
         await scene.place.remove("r1", step)
 
 
-async def truncated_tail(scene: Scene) -> None:
+async def truncated_tail(scene: AnchoredStore) -> None:
     await lost_tail(scene)
     await scene.place.set_tail(scene.run[7])
 
 
-async def middle_deletion(scene: Scene) -> None:
+async def middle_deletion(scene: AnchoredStore) -> None:
     await scene.place.stand_alone(scene.run[5:])
     await scene.place.remove("r1", 4)
 
 
-async def reordering(scene: Scene) -> None:
+async def reordering(scene: AnchoredStore) -> None:
     await scene.place.stand_alone(scene.run[4:])
     one, two = await scene.place.get("r1", 4), await scene.place.get("r1", 5)
     await scene.place.put("r1", 4, two)
     await scene.place.put("r1", 5, one)
 
 
-async def forged_insertion(scene: Scene) -> None:
+async def forged_insertion(scene: AnchoredStore) -> None:
     await scene.rewrite(_chain(scene.run[4], LENGTH - 4, count=1000))
 
 
-async def forged_append(scene: Scene) -> None:
+async def forged_append(scene: AnchoredStore) -> None:
     await scene.rewrite(_chain(scene.run[9], 1, count=1000))
 
 
-async def transplant(scene: Scene) -> None:
+async def transplant(scene: AnchoredStore) -> None:
     await scene.place.stand_alone(scene.run[5:])
     await scene.place.put("r1", 4, await scene.place.get("r2", 4))
 
 
-async def old_record(scene: Scene) -> None:
+async def old_record(scene: AnchoredStore) -> None:
     await scene.place.stand_alone(scene.run[5:])
     await scene.place.put("r1", 4, await scene.place.get("r1", 2))
 
 
-async def fenced_record(scene: Scene) -> None:
+async def fenced_record(scene: AnchoredStore) -> None:
     fenced = following(scene.run[8], status="done", executor_id=executor_id(), changes={"count": 999})
     await scene.rewrite([KEYRING.seal(fenced)])
 
 
-async def metadata_edit(scene: Scene) -> None:
+async def metadata_edit(scene: AnchoredStore) -> None:
     await scene.place.edit_summary("r1", "payments", "holidays")
 
 
-async def restored_store(scene: Scene) -> None:
+async def restored_store(scene: AnchoredStore) -> None:
     await scene.place.restore(scene.older)
 
 
@@ -242,7 +242,7 @@ class Observation:
 
 async def observe(place: Place, tamper: Tamper) -> Observation:
     """Make a store, do the deed, prove by the stored bytes that it is done, and look."""
-    scene = await Scene.set(place)
+    scene = await AnchoredStore.set(place)
     before = await place.dump()
     await tamper.deed(scene)
     after = await place.dump()

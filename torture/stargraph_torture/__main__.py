@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from stargraph_torture.arenas import ARENAS
-from stargraph_torture.rounds import Outcome, Plan, play
+from stargraph_torture.rounds import RoundPlan, RoundResult, play
 from stargraph_torture.seeds import SEED_VARIABLE, first_seed
 
 _RUNS = {"sqlite": 300, "postgres": 200, "s3": 100}
@@ -39,7 +39,7 @@ class Total:
     refused: Counter[str] = field(default_factory=Counter)
     impossible: dict[str, str] = field(default_factory=dict)
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: RoundResult) -> None:
         """Take a round in."""
         verdict = outcome.verdict
         self.rounds += 1
@@ -87,7 +87,7 @@ async def _play_on(driver: str, options: argparse.Namespace) -> Total:
     assert playing is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, playing.cancel)  # so that nothing is left behind
     while not total.violations and (total.acknowledged < options.checkpoints or total.faults.total() < options.faults):
-        plan = Plan(
+        plan = RoundPlan(
             driver,
             options.seed + total.rounds,
             runs=options.runs or _RUNS[driver],

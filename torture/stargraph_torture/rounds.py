@@ -29,7 +29,7 @@ FINISHING = 180.0
 
 
 @dataclass(frozen=True)
-class Plan:
+class RoundPlan:
     """What a round is made of.
 
     Attributes:
@@ -54,7 +54,7 @@ class Plan:
 
 
 @dataclass
-class Outcome:
+class RoundResult:
     """What came of a round.
 
     Attributes:
@@ -65,7 +65,7 @@ class Outcome:
         seconds: how long it took.
     """
 
-    plan: Plan
+    plan: RoundPlan
     verdict: Verdict
     faults: Counter[str]
     impossible: dict[str, str] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class Outcome:
         return "\n".join([*lines, f"To play it again: STARGRAPH_TORTURE_SEED={self.plan.seed}"])
 
 
-async def play(plan: Plan) -> Outcome:
+async def play(plan: RoundPlan) -> RoundResult:
     """Play a round.
 
     Args:
@@ -97,10 +97,10 @@ async def play(plan: Plan) -> Outcome:
                     fleet.end()
                 verdict = await _judge(folder, arena, run_ids)
                 verdict.violations += [*hung, *fleet.unexpected, *_complaints(folder)]
-    return Outcome(plan, verdict, tally, arena.impossible, time.monotonic() - begun)
+    return RoundResult(plan, verdict, tally, arena.impossible, time.monotonic() - begun)
 
 
-def _assignments(plan: Plan, folder: Path, arena: Arena, run_ids: list[str]) -> list[Assignment]:
+def _assignments(plan: RoundPlan, folder: Path, arena: Arena, run_ids: list[str]) -> list[Assignment]:
     return [
         Assignment(
             number=number,
@@ -115,7 +115,7 @@ def _assignments(plan: Plan, folder: Path, arena: Arena, run_ids: list[str]) -> 
     ]
 
 
-async def _fight(plan: Plan, fleet: Fleet, arena: Arena, tally: Counter[str]) -> list[str]:
+async def _fight(plan: RoundPlan, fleet: Fleet, arena: Arena, tally: Counter[str]) -> list[str]:
     """Let the nemesis rage while the fleet works; return who did not finish afterwards."""
     watch = asyncio.create_task(fleet.watch())
     raging = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
+from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
 from stargraph.checkpoint.protocol import (
     Checkpoint,
 )
@@ -13,7 +13,7 @@ from stargraph.errors import CheckpointConflictError
 from support.broken_drivers.broken_driver import broken
 
 
-class Batches(MemoryCheckpointer):
+class Batches(ReferenceCheckpointer):
     """A base: appends the steps of a batch one after the other."""
 
     async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
@@ -33,7 +33,7 @@ class UncheckedBatches(Batches):
     "batch.cancelled",
     "batch.readers_see_prefixes",
 )
-class BatchBackwards(MemoryCheckpointer):
+class BatchBackwards(ReferenceCheckpointer):
     """The steps are stored from the last to the first, as they come back from a pool."""
 
     async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
@@ -54,7 +54,7 @@ class BatchBackwards(MemoryCheckpointer):
 @broken(
     "batch.conflict_in_the_middle",
 )
-class BatchByTheOldTail(MemoryCheckpointer):
+class BatchByTheOldTail(ReferenceCheckpointer):
     """Only the first step of a batch is judged; the others are stored after it."""
 
     def _append_all(self, checkpoints: Sequence[Checkpoint]) -> None:
@@ -82,7 +82,7 @@ class BatchByTheOldTail(MemoryCheckpointer):
     "batch.conflict_stores_nothing",
     "batch.conflict_in_the_middle",
 )
-class BatchIgnoresConflicts(MemoryCheckpointer):
+class BatchIgnoresConflicts(ReferenceCheckpointer):
     """ON CONFLICT DO NOTHING for the rows of a batch: those that lost are skipped silently."""
 
     async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
@@ -95,7 +95,7 @@ class BatchIgnoresConflicts(MemoryCheckpointer):
 @broken(
     "batch.again_is_noop",
 )
-class BatchOfOne(MemoryCheckpointer):
+class BatchOfOne(ReferenceCheckpointer):
     """A batch that is stored in part fails on the part that is there."""
 
     async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:

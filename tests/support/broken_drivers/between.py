@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from stargraph.checkpoint.codec import encode
-from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
+from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
 from stargraph.checkpoint.driver import check_batch, check_prune
 from stargraph.checkpoint.protocol import ENDED, PRUNED_BY_DEFAULT, Checkpoint, PruneReport, Status
 from stargraph.errors import CheckpointError
@@ -18,7 +18,7 @@ from support.broken_drivers.indexed import Indexed
 
 
 @broken("interleaving.delete_and_write")
-class TombstoneLookedForFirst(MemoryCheckpointer):
+class TombstoneLookedForFirst(ReferenceCheckpointer):
     """Whether the run was deleted is looked up before the write, which waits for its turn then."""
 
     async def write(self, checkpoint: Checkpoint) -> None:
@@ -35,7 +35,7 @@ class TombstoneLookedForFirst(MemoryCheckpointer):
 
 
 @broken("interleaving.prune_and_write")
-class PrunesWhatItSawBefore(MemoryCheckpointer):
+class PrunesWhatItSawBefore(ReferenceCheckpointer):
     """prune reads which runs stand still, gives way to others, and then removes those runs."""
 
     async def prune(
@@ -69,7 +69,7 @@ class PrunesWhatItSawBefore(MemoryCheckpointer):
 
 
 @broken("interleaving.delete_twice")
-class SaysWhatItSawBefore(MemoryCheckpointer):
+class SaysWhatItSawBefore(ReferenceCheckpointer):
     """delete_run looks whether the run is there, gives way to others, and removes it: two callers are told True."""
 
     async def delete_run(self, run_id: str) -> bool:
@@ -81,7 +81,7 @@ class SaysWhatItSawBefore(MemoryCheckpointer):
 
 
 @broken("interleaving.batch_and_others")
-class JudgesTheBatchOnce(MemoryCheckpointer):
+class JudgesTheBatchOnce(ReferenceCheckpointer):
     """A batch is judged by its first step, and then stored as it is, after others had their turn."""
 
     async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
@@ -207,7 +207,7 @@ class DeletesTheIndexLater(Indexed):
         return report
 
 
-class Grouped(MemoryCheckpointer):
+class Grouped(ReferenceCheckpointer):
     """A base: writes that are made at once share a commit."""
 
     async def write(self, checkpoint: Checkpoint) -> None:
@@ -282,7 +282,7 @@ class CursorNamesARun(Indexed):
 
 
 @broken("closing.every_call_in_flight")
-class ReadsFailAtClose(MemoryCheckpointer):
+class ReadsFailAtClose(ReferenceCheckpointer):
     """A history that is under way when the handle is closed fails with an error of the library below."""
 
     async def history(self, run_id: str, **bounds: Any) -> AsyncIterator[Checkpoint]:
@@ -293,7 +293,7 @@ class ReadsFailAtClose(MemoryCheckpointer):
 
 
 @broken("closing.refuses_after")
-class OptionalMethodsStayOpen(MemoryCheckpointer):
+class OptionalMethodsStayOpen(ReferenceCheckpointer):
     """Only the required methods look whether the handle is closed."""
 
     async def prune(self, **options: Any) -> PruneReport:
@@ -305,7 +305,7 @@ class OptionalMethodsStayOpen(MemoryCheckpointer):
 
 
 @broken("bootstrap.whole_capabilities")
-class HalfADeletion(MemoryCheckpointer):
+class HalfADeletion(ReferenceCheckpointer):
     """delete_run is there and prune is not."""
 
     prune: Any = None

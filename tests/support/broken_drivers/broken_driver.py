@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stargraph.checkpoint.conformance import Target
-from stargraph.checkpoint.conformance.reference import MemoryStores
+from stargraph.checkpoint.conformance.reference import ReferenceStores
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def broken(
         if (make := getattr(kind, "target", None)) is not None:
             target = make()
         elif not importable:
-            target = MemoryStores(kind).target()
+            target = ReferenceStores(kind).target()
         assert kind.__doc__
         assert kind.__name__ not in BROKEN_DRIVERS
         BROKEN_DRIVERS[kind.__name__] = BrokenDriver(

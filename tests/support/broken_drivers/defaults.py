@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
 from typing import Any, Unpack
 
-from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
+from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
 from stargraph.checkpoint.protocol import (
     PRUNED_BY_DEFAULT,
     Checkpoint,
@@ -21,7 +21,7 @@ from support.broken_drivers.broken_driver import broken
 
 
 @broken("deletion.prune_defaults")
-class PrunesFailuresByDefault(MemoryCheckpointer):
+class PrunesFailuresByDefault(ReferenceCheckpointer):
     """Without `statuses`, prune takes every run that does not run: those that failed and are to be resumed too."""
 
     async def prune(
@@ -39,7 +39,7 @@ class PrunesFailuresByDefault(MemoryCheckpointer):
 
 
 @broken("deletion.prune_defaults")
-class RemovesByDefault(MemoryCheckpointer):
+class RemovesByDefault(ReferenceCheckpointer):
     """Without `keep_last`, prune removes whole runs."""
 
     async def prune(
@@ -57,7 +57,7 @@ class RemovesByDefault(MemoryCheckpointer):
 
 
 @broken("search.defaults")
-class SearchesWithoutLimit(MemoryCheckpointer):
+class SearchesWithoutLimit(ReferenceCheckpointer):
     """Without a limit, one page holds every run."""
 
     async def search(
@@ -72,7 +72,7 @@ class SearchesWithoutLimit(MemoryCheckpointer):
 
 
 @broken("search.defaults", "closing.every_call_in_flight", "access.outage")
-class SearchesByUpdate(MemoryCheckpointer):
+class SearchesByUpdate(ReferenceCheckpointer):
     """Without an order, the run that went on last comes first."""
 
     async def search(
@@ -87,7 +87,7 @@ class SearchesByUpdate(MemoryCheckpointer):
 
 
 @broken("search.by_status")
-class NoStatusIsAnyStatus(MemoryCheckpointer):
+class NoStatusIsAnyStatus(ReferenceCheckpointer):
     """An empty list of statuses is no filter."""
 
     async def search(self, **arguments: Any) -> RunPage:
@@ -97,7 +97,7 @@ class NoStatusIsAnyStatus(MemoryCheckpointer):
 
 
 @broken("steps.unknown_is_none")
-class StepsOfEightBytes(MemoryCheckpointer):
+class StepsOfEightBytes(ReferenceCheckpointer):
     """A step that does not fit into 64 bits is an OverflowError of the library below."""
 
     async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
@@ -105,7 +105,7 @@ class StepsOfEightBytes(MemoryCheckpointer):
 
 
 @broken("list_runs.limit")
-class LimitsOfFourBytes(MemoryCheckpointer):
+class LimitsOfFourBytes(ReferenceCheckpointer):
     """A limit that does not fit into 32 bits is an OverflowError of the library below."""
 
     async def list_runs(self, *, since: datetime | None = None, limit: int = 100) -> list[RunSummary]:
@@ -113,7 +113,7 @@ class LimitsOfFourBytes(MemoryCheckpointer):
 
 
 @broken("history.range")
-class BoundsOfEightBytes(MemoryCheckpointer):
+class BoundsOfEightBytes(ReferenceCheckpointer):
     """A bound of history that does not fit into 64 bits is an OverflowError of the library below."""
 
     async def history(
@@ -134,7 +134,7 @@ def _stored(number: int, length: int) -> int:
 
 
 @broken("history.range")
-class BoundsFromTheEnd(MemoryCheckpointer):
+class BoundsFromTheEnd(ReferenceCheckpointer):
     """A bound of history below 0 counts from the end, as an index of Python does."""
 
     async def history(
@@ -152,7 +152,7 @@ class BoundsFromTheEnd(MemoryCheckpointer):
 
 
 @broken("history.range")
-class SwapsBounds(MemoryCheckpointer):
+class SwapsBounds(ReferenceCheckpointer):
     """Bounds in the wrong order are put right instead of giving nothing."""
 
     async def history(
@@ -170,7 +170,7 @@ class SwapsBounds(MemoryCheckpointer):
 
 
 @broken("batch.appends_all")
-class BatchesAreLists(MemoryCheckpointer):
+class BatchesAreLists(ReferenceCheckpointer):
     """A batch that is not empty and not a list is refused by the library below."""
 
     async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:

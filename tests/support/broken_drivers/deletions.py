@@ -6,7 +6,7 @@ from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
+from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
 from stargraph.checkpoint.protocol import (
     PRUNED_BY_DEFAULT,
     Checkpoint,
@@ -21,7 +21,7 @@ from support.broken_drivers.broken_driver import broken
     "deletion.stays_deleted",
     "deletion.pruned_run_goes_on",
 )
-class NoTombstone(MemoryCheckpointer):
+class NoTombstone(ReferenceCheckpointer):
     """DELETE removes the rows, and the run can start anew."""
 
     def _delete(self, run_id: str) -> bool:
@@ -31,7 +31,7 @@ class NoTombstone(MemoryCheckpointer):
 @broken(
     "deletion.delete_run",
 )
-class DeletesPrefixes(MemoryCheckpointer):
+class DeletesPrefixes(ReferenceCheckpointer):
     """DELETE … LIKE 'run%': runs with the same prefix go too."""
 
     def _delete(self, run_id: str) -> bool:
@@ -45,7 +45,7 @@ class DeletesPrefixes(MemoryCheckpointer):
     "deletion.stays_deleted",
     "deletion.pruned_run_goes_on",
 )
-class DeletesTheLatestAlone(MemoryCheckpointer):
+class DeletesTheLatestAlone(ReferenceCheckpointer):
     """Only the latest step goes; the older ones can still be read."""
 
     def _delete(self, run_id: str) -> bool:
@@ -58,7 +58,7 @@ class DeletesTheLatestAlone(MemoryCheckpointer):
 @broken(
     "deletion.delete_run",
 )
-class DeletionAlwaysTrue(MemoryCheckpointer):
+class DeletionAlwaysTrue(ReferenceCheckpointer):
     """delete_run says True, whether there was such a run or not."""
 
     async def delete_run(self, run_id: str) -> bool:
@@ -66,7 +66,7 @@ class DeletionAlwaysTrue(MemoryCheckpointer):
         return True
 
 
-class Prunes(MemoryCheckpointer):
+class Prunes(ReferenceCheckpointer):
     """A base: prunes with what a mutant makes of the arguments."""
 
     async def prune(
@@ -86,7 +86,7 @@ class Prunes(MemoryCheckpointer):
 @broken(
     "deletion.prune_keeps_last",
 )
-class PrunesOneTooMany(MemoryCheckpointer):
+class PrunesOneTooMany(ReferenceCheckpointer):
     """An off-by-one: of keep_last steps one less is kept."""
 
     def _kept(self, latest: Checkpoint, keep_last: int) -> set[int]:
@@ -135,7 +135,7 @@ class PrunesEveryStatus(Prunes):
 @broken(
     "deletion.prune_keeps_what_is_needed",
 )
-class PrunesWhatIsNeeded(MemoryCheckpointer):
+class PrunesWhatIsNeeded(ReferenceCheckpointer):
     """The frontier is not looked at: steps that a run needs to go on are removed."""
 
     def _kept(self, latest: Checkpoint, keep_last: int) -> set[int]:
@@ -169,7 +169,7 @@ class MiscountsPrunes(Prunes):
     "deletion.prune_matches",
     "deletion.keep_last_zero_removes",
 )
-class KeepsAllForZero(MemoryCheckpointer):
+class KeepsAllForZero(ReferenceCheckpointer):
     """steps[-0:] is everything: keep_last=0 removes nothing."""
 
     def _kept(self, latest: Checkpoint, keep_last: int) -> set[int]:
@@ -179,7 +179,7 @@ class KeepsAllForZero(MemoryCheckpointer):
 @broken(
     "deletion.pruned_run_goes_on",
 )
-class ForgetsTheFloor(MemoryCheckpointer):
+class ForgetsTheFloor(ReferenceCheckpointer):
     """A pruned step is refused as a gap, since nothing remembers that it was there."""
 
     def _append(self, checkpoint: Checkpoint, record: bytes) -> None:

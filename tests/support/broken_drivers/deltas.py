@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from stargraph.checkpoint.codec import encode
-from stargraph.checkpoint.conformance.reference import MemoryCheckpointer, MemoryStore
+from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer, ReferenceStore
 from stargraph.checkpoint.driver import check_batch
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointCorruptedError
@@ -24,7 +24,7 @@ def _text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-class Deltas(MemoryCheckpointer):
+class Deltas(ReferenceCheckpointer):
     """A sound driver: every eighth step whole, the others as a difference from the step before."""
 
     EVERY = 8
@@ -158,7 +158,7 @@ class LongerMeansAppended(Deltas):
 class OneBaseForAllRuns(Deltas):
     """The last state is remembered by the number of its step, whichever run it belongs to."""
 
-    def __init__(self, store: MemoryStore | None = None) -> None:
+    def __init__(self, store: ReferenceStore | None = None) -> None:
         super().__init__(store)
         self._by_step: dict[int, Checkpoint] = {}
 
@@ -179,7 +179,7 @@ class LargeDeltas(Deltas):
 class BaseOfTheHandle(LargeDeltas):
     """The difference is taken from what this handle wrote last, or tried to write; the reader takes the step before."""
 
-    def __init__(self, store: MemoryStore | None = None) -> None:
+    def __init__(self, store: ReferenceStore | None = None) -> None:
         super().__init__(store)
         self._tried: dict[str, Checkpoint] = {}
 
@@ -199,7 +199,7 @@ class PrunesTheBase(LargeDeltas):
     """prune keeps the last steps, and not the whole one that they are decoded from."""
 
     def _kept(self, latest: Checkpoint, keep_last: int) -> set[int]:
-        return MemoryCheckpointer._kept(self, latest, keep_last)
+        return ReferenceCheckpointer._kept(self, latest, keep_last)
 
 
 @broken("corruption.spoilt_neighbours")
@@ -269,7 +269,7 @@ class OneByteForTheBase(Deltas):
 
 
 @broken("deletion.twins_stay")
-class SharedStates(MemoryCheckpointer):
+class SharedStates(ReferenceCheckpointer):
     """A large state that another run has as well is stored once, with that run, and goes with it."""
 
     def _append(self, checkpoint: Checkpoint, record: bytes) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
+from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
 from stargraph.checkpoint.protocol import (
     Checkpoint,
 )
@@ -13,7 +13,7 @@ from stargraph.errors import CheckpointError, StoreUnavailableError
 from support.broken_drivers.broken_driver import broken
 
 
-class Histories(MemoryCheckpointer):
+class Histories(ReferenceCheckpointer):
     """A base: yields the steps that `_wanted` picks."""
 
     async def history(

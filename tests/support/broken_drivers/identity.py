@@ -6,7 +6,7 @@ import os
 import re
 
 from stargraph.checkpoint.codec import decode
-from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
+from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
 from stargraph.checkpoint.protocol import ENDED, Checkpoint
 from stargraph.errors import CheckpointConflictError
 from support.broken_drivers.broken_driver import broken
@@ -88,7 +88,7 @@ class WalksDirectories(Renaming):
     "isolation.prefixes",
     "isolation.outside_alphabet",
 )
-class LikeWildcards(MemoryCheckpointer):
+class LikeWildcards(ReferenceCheckpointer):
     """WHERE run_id LIKE ?: `%` and `_` match other runs."""
 
     def _like(self, run_id: str) -> str:
@@ -113,7 +113,7 @@ class LikeWildcards(MemoryCheckpointer):
     "deletion.keep_last_zero_removes",
     "closing.with_calls_in_flight",
 )
-class JoinedKeys(MemoryCheckpointer):
+class JoinedKeys(ReferenceCheckpointer):
     """The key is the id followed by the step, without a separator: run r1 step 1 is run r step 11."""
 
     def _places(self, run_id: str) -> dict[int, tuple[str, int]]:
@@ -149,7 +149,7 @@ class JoinedKeys(MemoryCheckpointer):
     "deletion.prune_matches",
     "deletion.keep_last_zero_removes",
 )
-class StepsAreGlobal(MemoryCheckpointer):
+class StepsAreGlobal(ReferenceCheckpointer):
     """A step at which one run ended cannot be written by another one: the index lacks the run."""
 
     def _append(self, checkpoint: Checkpoint, record: bytes) -> None:

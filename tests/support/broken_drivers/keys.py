@@ -7,17 +7,17 @@ from datetime import datetime
 from typing import Any
 from unicodedata import normalize
 
-from stargraph.checkpoint.conformance.reference import MemoryCheckpointer, MemoryStore
+from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer, ReferenceStore
 from stargraph.checkpoint.protocol import Checkpoint, PruneReport, StepKey
 from support.broken_drivers.broken_driver import broken
 
 
-class Keyed(MemoryCheckpointer):
+class Keyed(ReferenceCheckpointer):
     """A base: an index of keys beside the runs, shared by all handles of a store."""
 
     _indexes: dict[int, dict[tuple[str, str], list[int]]] = {}  # noqa: RUF012
 
-    def __init__(self, store: MemoryStore | None = None, *, read_only: bool = False) -> None:
+    def __init__(self, store: ReferenceStore | None = None, *, read_only: bool = False) -> None:
         super().__init__(store, read_only=read_only)
         self._index = self._indexes.setdefault(id(self._store), {})
 
@@ -105,7 +105,7 @@ class FindsKeysOfOtherRuns(Keyed):
 class RemembersKeysInTheHandle(Keyed):
     """The index is a dictionary of the handle, which knows nothing of what others write."""
 
-    def __init__(self, store: MemoryStore | None = None, *, read_only: bool = False) -> None:
+    def __init__(self, store: ReferenceStore | None = None, *, read_only: bool = False) -> None:
         super().__init__(store, read_only=read_only)
         self._index = {}
 
@@ -115,11 +115,11 @@ class BatchesHaveNoKeys(Keyed):
     """write_many stores the records and not their keys."""
 
     async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
-        await MemoryCheckpointer.write_many(self, checkpoints)
+        await ReferenceCheckpointer.write_many(self, checkpoints)
 
 
 @broken("keys.order")
-class OrdersByUtf16(MemoryCheckpointer):
+class OrdersByUtf16(ReferenceCheckpointer):
     """Keys are in the order of their UTF-16 form, as in JavaScript and Java."""
 
     async def step_keys(self, run_id: str, *, below: str | None = None, limit: int = 100) -> list[StepKey]:
@@ -128,7 +128,7 @@ class OrdersByUtf16(MemoryCheckpointer):
 
 
 @broken("keys.order", "keys.batches")
-class ListsEachStep(MemoryCheckpointer):
+class ListsEachStep(ReferenceCheckpointer):
     """A key is listed once for each step that has it."""
 
     async def step_keys(self, run_id: str, *, below: str | None = None, limit: int = 100) -> list[StepKey]:
@@ -139,7 +139,7 @@ class ListsEachStep(MemoryCheckpointer):
 
 
 @broken("keys.order")
-class BelowIsIncluded(MemoryCheckpointer):
+class BelowIsIncluded(ReferenceCheckpointer):
     """`below` is the highest key of the page, not the one above it."""
 
     async def step_keys(self, run_id: str, *, below: str | None = None, limit: int = 100) -> list[StepKey]:
@@ -147,7 +147,7 @@ class BelowIsIncluded(MemoryCheckpointer):
 
 
 @broken("keys.arguments")
-class AnyLimit(MemoryCheckpointer):
+class AnyLimit(ReferenceCheckpointer):
     """A limit goes into the slice as it is."""
 
     async def step_keys(self, run_id: str, *, below: str | None = None, limit: Any = 100) -> list[StepKey]:
@@ -174,7 +174,7 @@ class KeysOutliveTheirSteps(Keyed):
 
 
 @broken("deletion.prune_one_run")
-class PrunesAllTheSame(MemoryCheckpointer):
+class PrunesAllTheSame(ReferenceCheckpointer):
     """The run id of a prune is not looked at."""
 
     async def prune(self, *, older_than: datetime, run_id: str | None = None, **options: Any) -> PruneReport:

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from stargraph.checkpoint.codec import encode
-from stargraph.checkpoint.conformance.reference import FORMAT, MemoryCheckpointer, MemoryStore
+from stargraph.checkpoint.conformance.reference import FORMAT, ReferenceCheckpointer, ReferenceStore
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointError, StoreUnavailableError
 from support.broken_drivers.broken_driver import broken
@@ -16,7 +16,7 @@ from support.broken_drivers.broken_driver import broken
 @broken(
     "bootstrap.methods",
 )
-class LacksListRuns(MemoryCheckpointer):
+class LacksListRuns(ReferenceCheckpointer):
     """list_runs was not written."""
 
     list_runs = None  # type: ignore[assignment]
@@ -25,7 +25,7 @@ class LacksListRuns(MemoryCheckpointer):
 @broken(
     "bootstrap.methods",
 )
-class SynchronousReads(MemoryCheckpointer):
+class SynchronousReads(ReferenceCheckpointer):
     """read_latest is no coroutine function."""
 
     def read_latest(self, run_id: str) -> Checkpoint | None:  # type: ignore[override]
@@ -36,10 +36,10 @@ class SynchronousReads(MemoryCheckpointer):
     "bootstrap.required_first",
     "bootstrap.newer_format_refused",
 )
-class ConnectsOnFirstUse(MemoryCheckpointer):
+class ConnectsOnFirstUse(ReferenceCheckpointer):
     """A handle is ready without bootstrap."""
 
-    def __init__(self, store: MemoryStore | None = None) -> None:
+    def __init__(self, store: ReferenceStore | None = None) -> None:
         super().__init__(store)
         self._state = "ready"
 
@@ -52,7 +52,7 @@ class ConnectsOnFirstUse(MemoryCheckpointer):
     "closing.refuses_after",
     "stateful.agrees_with_model",
 )
-class DropsTables(MemoryCheckpointer):
+class DropsTables(ReferenceCheckpointer):
     """DROP TABLE IF EXISTS at every bootstrap."""
 
     async def bootstrap(self) -> None:
@@ -85,11 +85,11 @@ class DropsTables(MemoryCheckpointer):
     "batch.appends_all",
     "closing.refuses_after",
 )
-class CreatesForItself(MemoryCheckpointer):
+class CreatesForItself(ReferenceCheckpointer):
     """What is stored lives in the handle."""
 
-    def __init__(self, store: MemoryStore | None = None) -> None:
-        super().__init__(MemoryStore())
+    def __init__(self, store: ReferenceStore | None = None) -> None:
+        super().__init__(ReferenceStore())
 
 
 @broken(
@@ -97,7 +97,7 @@ class CreatesForItself(MemoryCheckpointer):
     "cancel.bootstrap",
     "deletion.stays_deleted",
 )
-class SecondBootstrapFails(MemoryCheckpointer):
+class SecondBootstrapFails(ReferenceCheckpointer):
     """CREATE TABLE without IF NOT EXISTS, guarded by a flag of the store, not of the handle."""
 
     async def bootstrap(self) -> None:
@@ -109,7 +109,7 @@ class SecondBootstrapFails(MemoryCheckpointer):
 @broken(
     "bootstrap.eight_handles",
 )
-class BootstrapRaces(MemoryCheckpointer):
+class BootstrapRaces(ReferenceCheckpointer):
     """Looks whether the tables are there, and then creates them."""
 
     async def bootstrap(self) -> None:
@@ -124,7 +124,7 @@ class BootstrapRaces(MemoryCheckpointer):
 @broken(
     "bootstrap.newer_format_refused",
 )
-class TakesNewerStores(MemoryCheckpointer):
+class TakesNewerStores(ReferenceCheckpointer):
     """The version of the store is overwritten by the version of this software."""
 
     async def bootstrap(self) -> None:
@@ -137,7 +137,7 @@ class TakesNewerStores(MemoryCheckpointer):
     "cancel.outcome_is_settled",
     "cancel.many",
 )
-class SwallowsCancellation(MemoryCheckpointer):
+class SwallowsCancellation(ReferenceCheckpointer):
     """except BaseException around a write, to be safe: CancelledError is swallowed."""
 
     async def write(self, checkpoint: Checkpoint) -> None:
@@ -150,7 +150,7 @@ class SwallowsCancellation(MemoryCheckpointer):
 @broken(
     "cancel.reads",
 )
-class SwallowsCancelledReads(MemoryCheckpointer):
+class SwallowsCancelledReads(ReferenceCheckpointer):
     """A read that is cancelled gives None."""
 
     async def read_latest(self, run_id: str) -> Checkpoint | None:
@@ -167,7 +167,7 @@ class SwallowsCancelledReads(MemoryCheckpointer):
     "cancel.outcome_is_settled",
     "cancel.many",
 )
-class TornByCancellation(MemoryCheckpointer):
+class TornByCancellation(ReferenceCheckpointer):
     """The record is written in two parts: a cancellation in between leaves half of it."""
 
     async def write(self, checkpoint: Checkpoint) -> None:
@@ -185,10 +185,10 @@ class TornByCancellation(MemoryCheckpointer):
 @broken(
     "cancel.many",
 )
-class LeaksConnections(MemoryCheckpointer):
+class LeaksConnections(ReferenceCheckpointer):
     """A connection of the pool is not given back when a call is cancelled, until none is left."""
 
-    def __init__(self, store: MemoryStore | None = None) -> None:
+    def __init__(self, store: ReferenceStore | None = None) -> None:
         super().__init__(store)
         self._free = 5
 
@@ -207,7 +207,7 @@ class LeaksConnections(MemoryCheckpointer):
 @broken(
     "cancel.bootstrap",
 )
-class BusyForGood(MemoryCheckpointer):
+class BusyForGood(ReferenceCheckpointer):
     """A bootstrap that is cancelled leaves its flag behind, and the next one waits for it."""
 
     _busy = False
@@ -227,10 +227,10 @@ class BusyForGood(MemoryCheckpointer):
 @broken(
     "cancel.outcome_is_settled",
 )
-class LandsLater(MemoryCheckpointer):
+class LandsLater(ReferenceCheckpointer):
     """A cancelled write goes on in the background, and lands on top of what came after it."""
 
-    def __init__(self, store: MemoryStore | None = None) -> None:
+    def __init__(self, store: ReferenceStore | None = None) -> None:
         super().__init__(store)
         self._late: dict[str, Checkpoint] = {}
 
@@ -249,7 +249,7 @@ class LandsLater(MemoryCheckpointer):
 @broken(
     "closing.refuses_after",
 )
-class StaysOpen(MemoryCheckpointer):
+class StaysOpen(ReferenceCheckpointer):
     """close() does nothing."""
 
     async def close(self) -> None:
@@ -260,7 +260,7 @@ class StaysOpen(MemoryCheckpointer):
     "closing.idempotent",
     "closing.refuses_after",
 )
-class ClosesOnce(MemoryCheckpointer):
+class ClosesOnce(ReferenceCheckpointer):
     """A second close() fails."""
 
     async def close(self) -> None:
@@ -272,7 +272,7 @@ class ClosesOnce(MemoryCheckpointer):
 @broken(
     "closing.before_bootstrap",
 )
-class ClosedBeforeItWasOpen(MemoryCheckpointer):
+class ClosedBeforeItWasOpen(ReferenceCheckpointer):
     """close() before bootstrap() shuts the pool that the handle was made with, and there is no other one."""
 
     async def close(self) -> None:
@@ -289,7 +289,7 @@ class ClosedBeforeItWasOpen(MemoryCheckpointer):
 @broken(
     "closing.before_bootstrap",
 )
-class OpensToClose(MemoryCheckpointer):
+class OpensToClose(ReferenceCheckpointer):
     """close() opens the store if it is not open, in order to close it properly, and leaves it open."""
 
     async def close(self) -> None:
@@ -302,7 +302,7 @@ class OpensToClose(MemoryCheckpointer):
 @broken(
     "closing.reopens",
 )
-class ClosedForGood(MemoryCheckpointer):
+class ClosedForGood(ReferenceCheckpointer):
     """bootstrap() after close() does nothing, since it was called before."""
 
     async def bootstrap(self) -> None:
@@ -313,7 +313,7 @@ class ClosedForGood(MemoryCheckpointer):
 @broken(
     "closing.context_manager",
 )
-class SwallowsTheBody(MemoryCheckpointer):
+class SwallowsTheBody(ReferenceCheckpointer):
     """__aexit__ returns True: an exception of the body is swallowed."""
 
     async def __aexit__(  # type: ignore[override]
@@ -326,7 +326,7 @@ class SwallowsTheBody(MemoryCheckpointer):
 @broken(
     "closing.context_manager",
 )
-class EntersUnready(MemoryCheckpointer):
+class EntersUnready(ReferenceCheckpointer):
     """`async with` does not bootstrap."""
 
     async def __aenter__(self) -> Self:
@@ -336,7 +336,7 @@ class EntersUnready(MemoryCheckpointer):
 @broken(
     "closing.refuses_after",
 )
-class LibraryErrorAfterClose(MemoryCheckpointer):
+class LibraryErrorAfterClose(ReferenceCheckpointer):
     """After close() the library's own error comes out."""
 
     def _ensure_ready(self) -> None:
@@ -348,7 +348,7 @@ class LibraryErrorAfterClose(MemoryCheckpointer):
 @broken(
     "closing.with_calls_in_flight",
 )
-class AcknowledgesWhileClosing(MemoryCheckpointer):
+class AcknowledgesWhileClosing(ReferenceCheckpointer):
     """Writes go through a queue; close() drops what is in it, and its writers are told that all is well."""
 
     async def write(self, checkpoint: Checkpoint) -> None:
@@ -365,7 +365,7 @@ class AcknowledgesWhileClosing(MemoryCheckpointer):
     "bootstrap.eight_handles",
     "cancel.bootstrap",
 )
-class HalfMadeStore(MemoryCheckpointer):
+class HalfMadeStore(ReferenceCheckpointer):
     """A bootstrap that is cancelled leaves a store that no later one accepts."""
 
     async def bootstrap(self) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
+from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
 from stargraph.checkpoint.protocol import RunSummary
 from support.broken_drivers.broken_driver import broken
 
 
-class Listing(MemoryCheckpointer):
+class Listing(ReferenceCheckpointer):
     """A base: cuts off what `_listed` gives."""
 
     async def list_runs(self, *, since: datetime | None = None, limit: int = 100) -> list[RunSummary]:
@@ -65,7 +65,7 @@ class LimitBeforeOrder(Listing):
 @broken(
     "list_runs.negative_limit_refused",
 )
-class NegativeLimit(MemoryCheckpointer):
+class NegativeLimit(ReferenceCheckpointer):
     """A negative limit goes to a slice."""
 
     async def list_runs(self, *, since: datetime | None = None, limit: int = 100) -> list[RunSummary]:
@@ -76,7 +76,7 @@ class NegativeLimit(MemoryCheckpointer):
 @broken(
     "list_runs.naive_since_refused",
 )
-class NaiveIsUtc(MemoryCheckpointer):
+class NaiveIsUtc(ReferenceCheckpointer):
     """A since without an offset is taken for UTC."""
 
     async def list_runs(self, *, since: datetime | None = None, limit: int = 100) -> list[RunSummary]:
@@ -87,7 +87,7 @@ class NaiveIsUtc(MemoryCheckpointer):
 @broken(
     "list_runs.default_limit",
 )
-class NoDefaultLimit(MemoryCheckpointer):
+class NoDefaultLimit(ReferenceCheckpointer):
     """Without a limit everything is listed."""
 
     async def list_runs(self, *, since: datetime | None = None, limit: int = 10**9) -> list[RunSummary]:
@@ -109,7 +109,7 @@ class SinceIsExclusive(Listing):
 @broken(
     "list_runs.since_across_offsets",
 )
-class SinceAsText(MemoryCheckpointer):
+class SinceAsText(ReferenceCheckpointer):
     """Timestamps are compared as text, whatever their offsets."""
 
     async def list_runs(self, *, since: datetime | None = None, limit: int = 100) -> list[RunSummary]:
@@ -183,7 +183,7 @@ class WholeSeconds(Listing):
     "search.filters_combine",
     "batch.appends_all",
 )
-class SummaryOfTheStart(MemoryCheckpointer):
+class SummaryOfTheStart(ReferenceCheckpointer):
     """The summary is made when the run starts, and not again."""
 
     def _summaries(self, since: datetime | None) -> list[RunSummary]:
@@ -196,7 +196,7 @@ class SummaryOfTheStart(MemoryCheckpointer):
 @broken(
     "list_runs.summaries",
 )
-class SummaryWithoutError(MemoryCheckpointer):
+class SummaryWithoutError(ReferenceCheckpointer):
     """The summary has no column for the error."""
 
     def _summaries(self, since: datetime | None) -> list[RunSummary]:

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from stargraph.checkpoint.codec import encode
-from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
+from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
 from stargraph.checkpoint.driver import PruneRule, check_batch
 from stargraph.checkpoint.protocol import Checkpoint, PruneReport
 from stargraph.errors import CheckpointCorruptedError, StoreUnavailableError
 from support.broken_drivers.broken_driver import broken
 
 
-class AppendLog(MemoryCheckpointer):
+class AppendLog(ReferenceCheckpointer):
     """A sound driver: the file is read before each call, and one line with a checksum is appended for each change."""
 
     def __init__(self, location: str) -> None:

@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 
 from stargraph.checkpoint.codec import decode, encode
-from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
+from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
 from stargraph.checkpoint.driver import check_listing, in_order
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary
 from support.broken_drivers.broken_driver import broken
 
 
 @broken("interleaving.reads_and_removal")
-class LatestInTwoLooks(MemoryCheckpointer):
+class LatestInTwoLooks(ReferenceCheckpointer):
     """The highest step is looked up, and then its record: a prune in between makes a run that goes on unknown."""
 
     async def read_latest(self, run_id: str) -> Checkpoint | None:
@@ -25,7 +25,7 @@ class LatestInTwoLooks(MemoryCheckpointer):
 
 
 @broken("interleaving.reads_and_removal")
-class ListInManyLooks(MemoryCheckpointer):
+class ListInManyLooks(ReferenceCheckpointer):
     """The ids are read first, and then the latest step of each: one that was deleted meanwhile fails the list."""
 
     async def list_runs(self, *, since: datetime | None = None, limit: int = 100) -> list[RunSummary]:
@@ -41,7 +41,7 @@ class ListInManyLooks(MemoryCheckpointer):
 
 
 @broken("interleaving.reads_and_removal")
-class HistoryInManyLooks(MemoryCheckpointer):
+class HistoryInManyLooks(ReferenceCheckpointer):
     """The steps of a history are listed first, and then read one by one: one that was pruned meanwhile fails it."""
 
     async def history(
@@ -61,7 +61,7 @@ class HistoryInManyLooks(MemoryCheckpointer):
 
 
 @broken("bootstrap.beside_calls")
-class BootstrapTakesBack(MemoryCheckpointer):
+class BootstrapTakesBack(ReferenceCheckpointer):
     """A second bootstrap first closes what the one before had opened, under the calls that are in flight."""
 
     async def bootstrap(self) -> None:
@@ -76,11 +76,11 @@ class BootstrapTakesBack(MemoryCheckpointer):
         self._append(checkpoint, record)
 
 
-_POOLS: dict[int, list[MemoryCheckpointer]] = {}
+_POOLS: dict[int, list[ReferenceCheckpointer]] = {}
 
 
 @broken("closing.others_stay_open")
-class OnePoolForAll(MemoryCheckpointer):
+class OnePoolForAll(ReferenceCheckpointer):
     """All handles on a store share a pool, and the first one that closes takes it away from the others."""
 
     async def bootstrap(self) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stargraph.checkpoint.codec import decode, encode
-from stargraph.checkpoint.conformance.reference import MemoryCheckpointer, MemoryStore
+from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer, ReferenceStore
 from stargraph.checkpoint.driver import Tail
 from stargraph.checkpoint.protocol import ENDED, Checkpoint
 from stargraph.errors import StoreUnavailableError
@@ -137,10 +137,10 @@ def _settle(done: asyncio.Future[None], error: BaseException | None) -> None:
 
 
 @broken("access.outage")
-class FailureGoesToTheFirst(MemoryCheckpointer):
+class FailureGoesToTheFirst(ReferenceCheckpointer):
     """Writes that come at once share a commit; if it fails, the first of them is told so, and the others nothing."""
 
-    def __init__(self, store: MemoryStore | None = None) -> None:
+    def __init__(self, store: ReferenceStore | None = None) -> None:
         super().__init__(store)
         self._waiting: list[tuple[Checkpoint, bytes, asyncio.Future[None]]] = []
 
@@ -169,10 +169,10 @@ class FailureGoesToTheFirst(MemoryCheckpointer):
 
 
 @broken("access.outage")
-class BelievesLostWrites(MemoryCheckpointer):
+class BelievesLostWrites(ReferenceCheckpointer):
     """The tail that a handle remembers is that of its last write, even if the store never answered."""
 
-    def __init__(self, store: MemoryStore | None = None) -> None:
+    def __init__(self, store: ReferenceStore | None = None) -> None:
         super().__init__(store)
         self._lost: dict[str, Checkpoint] = {}
 

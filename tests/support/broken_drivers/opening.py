@@ -7,7 +7,7 @@ import sqlite3
 from datetime import datetime
 
 from stargraph.checkpoint.conformance import Target
-from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
+from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary
 from stargraph.errors import StoreUnavailableError
 from support.broken_drivers.broken_driver import broken
@@ -15,7 +15,7 @@ from support.broken_drivers.indexed import Indexed
 
 
 @broken("access.outage")
-class AnOutageIsEmptiness(MemoryCheckpointer):
+class AnOutageIsEmptiness(ReferenceCheckpointer):
     """A read that cannot reach the store finds nothing there."""
 
     async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
@@ -26,7 +26,7 @@ class AnOutageIsEmptiness(MemoryCheckpointer):
 
 
 @broken("access.outage")
-class ListsAreEmptyInAnOutage(MemoryCheckpointer):
+class ListsAreEmptyInAnOutage(ReferenceCheckpointer):
     """A list is empty while the store cannot be reached: the page must not break."""
 
     async def list_runs(self, *, since: datetime | None = None, limit: int = 100) -> list[RunSummary]:
@@ -36,7 +36,7 @@ class ListsAreEmptyInAnOutage(MemoryCheckpointer):
 
 
 @broken("access.outage")
-class WritesAreQueuedInAnOutage(MemoryCheckpointer):
+class WritesAreQueuedInAnOutage(ReferenceCheckpointer):
     """A write that cannot reach the store is kept for later, and acknowledged; nothing ever comes back to it."""
 
     async def write(self, checkpoint: Checkpoint) -> None:
@@ -47,7 +47,7 @@ class WritesAreQueuedInAnOutage(MemoryCheckpointer):
 
 
 @broken("access.older_format")
-class MakesOldStoresAnew(MemoryCheckpointer):
+class MakesOldStoresAnew(ReferenceCheckpointer):
     """A store of an older format is emptied, since its tables would not fit."""
 
     async def bootstrap(self) -> None:
@@ -58,7 +58,7 @@ class MakesOldStoresAnew(MemoryCheckpointer):
 
 
 @broken("access.read_only")
-class ReadOnlyPrunes(MemoryCheckpointer):
+class ReadOnlyPrunes(ReferenceCheckpointer):
     """prune was forgotten when the handle learned to be read-only."""
 
     def _ensure_writable(self, what: str) -> None:
@@ -68,7 +68,7 @@ class ReadOnlyPrunes(MemoryCheckpointer):
 
 
 @broken("access.read_only")
-class ReadOnlyMakesTheStore(MemoryCheckpointer):
+class ReadOnlyMakesTheStore(ReferenceCheckpointer):
     """A read-only handle makes the store that is not there."""
 
     async def bootstrap(self) -> None:

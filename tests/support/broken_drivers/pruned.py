@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stargraph.checkpoint.codec import encode
-from stargraph.checkpoint.conformance.reference import MemoryCheckpointer, MemoryStore
+from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer, ReferenceStore
 from stargraph.checkpoint.driver import check_pruned_start, judge_pruned_start
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointConflictError
@@ -14,7 +14,7 @@ from support.broken_drivers.database import Database
 
 
 @broken("pruned.started")
-class OnlyTheFloor(MemoryCheckpointer):
+class OnlyTheFloor(ReferenceCheckpointer):
     """The latest step alone is stored: what a resume needs below it is lost."""
 
     def _start_pruned(self, steps: Sequence[Checkpoint], records: dict[int, bytes]) -> None:
@@ -25,10 +25,10 @@ class OnlyTheFloor(MemoryCheckpointer):
 
 
 @broken("pruned.slots_below_are_taken")
-class StartsTwice(MemoryCheckpointer):
+class StartsTwice(ReferenceCheckpointer):
     """Step 0 of a run is free as long as nothing is stored there, wherever the run has started."""
 
-    def __init__(self, store: MemoryStore | None = None, *, read_only: bool = False) -> None:
+    def __init__(self, store: ReferenceStore | None = None, *, read_only: bool = False) -> None:
         super().__init__(store, read_only=read_only)
         self._started: set[str] = set()
 
@@ -44,7 +44,7 @@ class StartsTwice(MemoryCheckpointer):
 
 
 @broken("pruned.again_is_noop")
-class OnceOnly(MemoryCheckpointer):
+class OnceOnly(ReferenceCheckpointer):
     """A run that is there is refused, also if it is what the lost answer was about."""
 
     async def start_pruned(self, checkpoints: Sequence[Checkpoint]) -> None:
@@ -59,7 +59,7 @@ class OnceOnly(MemoryCheckpointer):
 
 
 @broken("pruned.another_run_refused")
-class BesideWhatIsThere(MemoryCheckpointer):
+class BesideWhatIsThere(ReferenceCheckpointer):
     """The steps are put beside those that the run has already."""
 
     def _start_pruned(self, steps: Sequence[Checkpoint], records: dict[int, bytes]) -> None:
@@ -75,7 +75,7 @@ class BesideWhatIsThere(MemoryCheckpointer):
 
 
 @broken("pruned.cancelled")
-class OneAfterAnother(MemoryCheckpointer):
+class OneAfterAnother(ReferenceCheckpointer):
     """The steps are stored one after another, and the run shows before the last one."""
 
     async def start_pruned(self, checkpoints: Sequence[Checkpoint]) -> None:
@@ -96,7 +96,7 @@ class OneAfterAnother(MemoryCheckpointer):
 
 
 @broken("pruned.one_start_wins")
-class LookedUpFirst(MemoryCheckpointer):
+class LookedUpFirst(ReferenceCheckpointer):
     """Whether the run is there is looked up, and the steps are stored a turn later."""
 
     async def start_pruned(self, checkpoints: Sequence[Checkpoint]) -> None:

@@ -6,14 +6,14 @@ import asyncio
 from datetime import datetime
 
 from stargraph.checkpoint.codec import decode, encode
-from stargraph.checkpoint.conformance.reference import MemoryCheckpointer, MemoryStore
+from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer, ReferenceStore
 from stargraph.checkpoint.driver import Tail, judge_append
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, RunSummary
 from stargraph.errors import CheckpointConflictError
 from support.broken_drivers.broken_driver import broken
 
 
-class CheckThenWrite(MemoryCheckpointer):
+class CheckThenWrite(ReferenceCheckpointer):
     """A base: judges, waits, and then writes."""
 
     async def _checked_write(self, checkpoint: Checkpoint) -> None:
@@ -45,7 +45,7 @@ class ChecksThenWrites(CheckThenWrite):
 class LocksTheHandle(CheckThenWrite):
     """The lock around SELECT and INSERT belongs to the handle, not to the store."""
 
-    def __init__(self, store: MemoryStore | None = None) -> None:
+    def __init__(self, store: ReferenceStore | None = None) -> None:
         super().__init__(store)
         self._lock = asyncio.Lock()
 
@@ -58,7 +58,7 @@ class LocksTheHandle(CheckThenWrite):
 @broken(
     "concurrency.identical_retries",
 )
-class ConcurrentRetryIsConflict(MemoryCheckpointer):
+class ConcurrentRetryIsConflict(ReferenceCheckpointer):
     """Looks whether the step is stored before the insert alone: a retry that races with itself is a conflict."""
 
     async def write(self, checkpoint: Checkpoint) -> None:
@@ -76,7 +76,7 @@ class ConcurrentRetryIsConflict(MemoryCheckpointer):
 @broken(
     "concurrency.many_tasks",
 )
-class OneSharedCursor(MemoryCheckpointer):
+class OneSharedCursor(ReferenceCheckpointer):
     """One cursor for everything: a read that overlaps with another one fetches the other one's row."""
 
     _asked: str = ""
@@ -95,10 +95,10 @@ class OneSharedCursor(MemoryCheckpointer):
     "batch.conflict_stores_nothing",
     "batch.conflict_in_the_middle",
 )
-class RemembersTails(MemoryCheckpointer):
+class RemembersTails(ReferenceCheckpointer):
     """The handle remembers the tail of every run that it wrote, and never looks again; it then writes blindly."""
 
-    def __init__(self, store: MemoryStore | None = None) -> None:
+    def __init__(self, store: ReferenceStore | None = None) -> None:
         super().__init__(store)
         self._tails: dict[str, Tail] = {}
 
@@ -118,10 +118,10 @@ class RemembersTails(MemoryCheckpointer):
     "fencing.stale_successor",
     "batch.conflict_stores_nothing",
 )
-class ComparesOwnDigestsAlone(MemoryCheckpointer):
+class ComparesOwnDigestsAlone(ReferenceCheckpointer):
     """The predecessor is compared only if this handle wrote it; after another one's step the number is enough."""
 
-    def __init__(self, store: MemoryStore | None = None) -> None:
+    def __init__(self, store: ReferenceStore | None = None) -> None:
         super().__init__(store)
         self._written: set[str] = set()
 
@@ -143,10 +143,10 @@ class ComparesOwnDigestsAlone(MemoryCheckpointer):
     "deletion.delete_run",
     "deletion.pruned_run_goes_on",
 )
-class CachesTheLatest(MemoryCheckpointer):
+class CachesTheLatest(ReferenceCheckpointer):
     """The handle remembers the latest checkpoint that it read or wrote."""
 
-    def __init__(self, store: MemoryStore | None = None) -> None:
+    def __init__(self, store: ReferenceStore | None = None) -> None:
         super().__init__(store)
         self._known: dict[str, tuple[int, bytes]] = {}
 
@@ -190,13 +190,13 @@ class CachesTheLatest(MemoryCheckpointer):
     "deletion.pruned_run_goes_on",
     "batch.appends_all",
 )
-class WritesAtClose(MemoryCheckpointer):
+class WritesAtClose(ReferenceCheckpointer):
     """Writes are acknowledged into a buffer of the handle, which goes to the store when it is closed."""
 
-    def __init__(self, store: MemoryStore | None = None) -> None:
+    def __init__(self, store: ReferenceStore | None = None) -> None:
         super().__init__(store)
         self._shared = self._store
-        self._store = MemoryStore()
+        self._store = ReferenceStore()
 
     async def bootstrap(self) -> None:
         self._store.format = self._shared.format
@@ -217,7 +217,7 @@ class WritesAtClose(MemoryCheckpointer):
     "engine.resumes_elsewhere",
     "closing.refuses_after",
 )
-class LosesAtClose(MemoryCheckpointer):
+class LosesAtClose(ReferenceCheckpointer):
     """The last step of every run waits for the next one, and is lost when the handle is closed."""
 
     async def close(self) -> None:
@@ -232,10 +232,10 @@ class LosesAtClose(MemoryCheckpointer):
     "list_runs.summaries",
     "durability.other_handle",
 )
-class OldSnapshots(MemoryCheckpointer):
+class OldSnapshots(ReferenceCheckpointer):
     """A read transaction stays open for five calls, and shows what was there when it began."""
 
-    def __init__(self, store: MemoryStore | None = None) -> None:
+    def __init__(self, store: ReferenceStore | None = None) -> None:
         super().__init__(store)
         self._snapshot: dict[str, dict[int, bytes]] = {}
         self._age = 5

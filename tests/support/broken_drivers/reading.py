@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from stargraph.checkpoint.codec import decode, encode
-from stargraph.checkpoint.conformance.reference import MemoryCheckpointer, MemoryStore
+from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer, ReferenceStore
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary
 from stargraph.checkpoint.protocol._digest import digest_of
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreUnavailableError
@@ -25,7 +25,7 @@ def signed_anew(found: Checkpoint, changes: dict[str, Any]) -> Checkpoint:
     "steps.latest_ignores_clocks",
     "fencing.later_clock_does_not_win",
 )
-class LatestByClock(MemoryCheckpointer):
+class LatestByClock(ReferenceCheckpointer):
     """ORDER BY timestamp DESC LIMIT 1: the latest by the clock of whoever wrote it."""
 
     def _latest(self, run_id: str) -> Checkpoint | None:
@@ -41,7 +41,7 @@ class LatestByClock(MemoryCheckpointer):
     "deletion.prune_keeps_what_is_needed",
     "batch.appends_all",
 )
-class StepsAsText(MemoryCheckpointer):
+class StepsAsText(ReferenceCheckpointer):
     """Steps are text, as in file names without leading zeros: 9 comes after 10."""
 
     def _latest(self, run_id: str) -> Checkpoint | None:
@@ -52,7 +52,7 @@ class StepsAsText(MemoryCheckpointer):
 @broken(
     "bootstrap.creates",
 )
-class UnknownRunRaises(MemoryCheckpointer):
+class UnknownRunRaises(ReferenceCheckpointer):
     """An unknown run raises KeyError."""
 
     def _records(self, run_id: str) -> dict[int, bytes]:
@@ -80,7 +80,7 @@ class UnknownRunRaises(MemoryCheckpointer):
     "batch.conflict_stores_nothing",
     "batch.conflict_in_the_middle",
 )
-class NearestStep(MemoryCheckpointer):
+class NearestStep(ReferenceCheckpointer):
     """WHERE step <= ? ORDER BY step DESC: a step that is not there gives the one before it."""
 
     async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
@@ -92,7 +92,7 @@ class NearestStep(MemoryCheckpointer):
 @broken(
     "steps.unknown_is_none",
 )
-class CountsFromTheEnd(MemoryCheckpointer):
+class CountsFromTheEnd(ReferenceCheckpointer):
     """Steps are indexes of a list, and -1 is the last one."""
 
     async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
@@ -115,7 +115,7 @@ class CountsFromTheEnd(MemoryCheckpointer):
     "batch.refusal_leaves_a_prefix",
     "stateful.agrees_with_model",
 )
-class SeeksAndTakes(MemoryCheckpointer):
+class SeeksAndTakes(ReferenceCheckpointer):
     """A sorted store is sought for the run, and what comes next is taken without looking whose it is."""
 
     def _records(self, run_id: str) -> dict[int, bytes]:
@@ -133,7 +133,7 @@ class SeeksAndTakes(MemoryCheckpointer):
             super()._append(checkpoint, record)
 
 
-class Json(MemoryCheckpointer):
+class Json(ReferenceCheckpointer):
     """A sound driver that does without the codec: every step is one JSON object."""
 
     async def write(self, checkpoint: Checkpoint) -> None:
@@ -284,7 +284,7 @@ class ShallowStates(Jsonb):
 @broken(
     "values.megabytes",
 )
-class OneMegabyte(MemoryCheckpointer):
+class OneMegabyte(ReferenceCheckpointer):
     """Records larger than a megabyte are refused, as by a default limit of the server."""
 
     def _append(self, checkpoint: Checkpoint, record: bytes) -> None:
@@ -294,7 +294,7 @@ class OneMegabyte(MemoryCheckpointer):
 
 
 @broken(slow=("values.sixty_four_mebibytes",))
-class SixteenMegabytes(MemoryCheckpointer):
+class SixteenMegabytes(ReferenceCheckpointer):
     """Records larger than 16 MiB are refused, as by a document database."""
 
     def _append(self, checkpoint: Checkpoint, record: bytes) -> None:
@@ -310,7 +310,7 @@ class SixteenMegabytes(MemoryCheckpointer):
     "engine.resumes_elsewhere",
     "engine.takeover",
 )
-class ForgetsAColumn(MemoryCheckpointer):
+class ForgetsAColumn(ReferenceCheckpointer):
     """The fields go to columns, and `definition`, `interrupts` and `calls` have none; what is read is signed anew."""
 
     def _at(self, run_id: str, step: int) -> Checkpoint | None:
@@ -328,7 +328,7 @@ class ForgetsAColumn(MemoryCheckpointer):
     "engine.runtime_hash_mismatch",
     "engine.takeover",
 )
-class ForgetsTheHashes(MemoryCheckpointer):
+class ForgetsTheHashes(ReferenceCheckpointer):
     """graph_hash and runtime_hash are not stored; what is read is signed anew."""
 
     def _at(self, run_id: str, step: int) -> Checkpoint | None:
@@ -347,7 +347,7 @@ class ForgetsTheHashes(MemoryCheckpointer):
 @broken(
     "values.instants",
 )
-class MillisecondClock(MemoryCheckpointer):
+class MillisecondClock(ReferenceCheckpointer):
     """Times are kept in milliseconds; what is read is signed anew."""
 
     def _at(self, run_id: str, step: int) -> Checkpoint | None:
@@ -364,7 +364,7 @@ class MillisecondClock(MemoryCheckpointer):
 @broken(
     "values.seal",
 )
-class DropsTheSeal(MemoryCheckpointer):
+class DropsTheSeal(ReferenceCheckpointer):
     """The seal is not covered by the digest, and not stored."""
 
     async def write(self, checkpoint: Checkpoint) -> None:
@@ -409,10 +409,10 @@ class TrustsThePlace(Json):
         return False
 
 
-class Objects(MemoryCheckpointer):
+class Objects(ReferenceCheckpointer):
     """A base: hands out objects that it holds."""
 
-    def __init__(self, store: MemoryStore | None = None) -> None:
+    def __init__(self, store: ReferenceStore | None = None) -> None:
         super().__init__(store)
         self._held: dict[tuple[str, int], Checkpoint] = {}
 
@@ -460,7 +460,7 @@ class KeepsTheWritersObject(Objects):
 @broken(
     "corruption.lost_step",
 )
-class GapsArePruned(MemoryCheckpointer):
+class GapsArePruned(ReferenceCheckpointer):
     """What is not found is None, as if every gap came from a prune."""
 
     def _required_steps(self, run_id: str) -> set[int]:
@@ -470,7 +470,7 @@ class GapsArePruned(MemoryCheckpointer):
 @broken(
     "deletion.lost_step",
 )
-class OncePrunedAlwaysPruned(MemoryCheckpointer):
+class OncePrunedAlwaysPruned(ReferenceCheckpointer):
     """The run is marked as pruned; up to where is not kept."""
 
     def _required_steps(self, run_id: str) -> set[int]:
@@ -480,7 +480,7 @@ class OncePrunedAlwaysPruned(MemoryCheckpointer):
 @broken(
     "corruption.lost_step",
 )
-class HistoryPassesOverGaps(MemoryCheckpointer):
+class HistoryPassesOverGaps(ReferenceCheckpointer):
     """read_at_step knows what must be there; history yields what a scan finds."""
 
     async def history(self, run_id: str, **bounds: Any) -> AsyncIterator[Checkpoint]:

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from stargraph.checkpoint.codec import encode
-from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
+from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
 from stargraph.checkpoint.driver import check_search, in_order, needed_steps
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, FanOut, RunPage, RunSummary
 from support.broken_drivers.broken_driver import broken
 
 
 @broken("trees.removal")
-class PrunesAwaitedChildren(MemoryCheckpointer):
+class PrunesAwaitedChildren(ReferenceCheckpointer):
     """prune(keep_last=0) removes a child run whose parent has not read yet how it ended."""
 
     def _is_awaited(self, latest: Checkpoint) -> bool:
@@ -21,7 +21,7 @@ class PrunesAwaitedChildren(MemoryCheckpointer):
 
 
 @broken("trees.removal")
-class SparesForks(MemoryCheckpointer):
+class SparesForks(ReferenceCheckpointer):
     """prune(keep_last=0) takes a fork for a child run, and keeps it as long as the other run goes on."""
 
     def _is_awaited(self, latest: Checkpoint) -> bool:
@@ -29,7 +29,7 @@ class SparesForks(MemoryCheckpointer):
         return parent is not None and parent.status not in ENDED
 
 
-class _Relatives(MemoryCheckpointer):
+class _Relatives(ReferenceCheckpointer):
     """A base: knows the runs whose parent is a run."""
 
     def _from(self, run_id: str) -> Iterator[str]:
@@ -63,7 +63,7 @@ class PruneCascades(_Relatives):
 
 
 @broken("trees.children_alone")
-class ForksAreChildren(MemoryCheckpointer):
+class ForksAreChildren(ReferenceCheckpointer):
     """children gives every run with that parent, forks too."""
 
     async def children(self, run_id: str) -> list[RunSummary]:
@@ -73,7 +73,7 @@ class ForksAreChildren(MemoryCheckpointer):
 
 
 @broken("trees.children_alone")
-class GrandchildrenAreChildren(MemoryCheckpointer):
+class GrandchildrenAreChildren(ReferenceCheckpointer):
     """children gives the whole tree below a run, as a recursive query does."""
 
     async def children(self, run_id: str) -> list[RunSummary]:
@@ -85,7 +85,7 @@ class GrandchildrenAreChildren(MemoryCheckpointer):
 
 
 @broken("trees.children_alone")
-class RootsHaveNoParent(MemoryCheckpointer):
+class RootsHaveNoParent(ReferenceCheckpointer):
     """roots_only leaves out forks: they have a parent."""
 
     async def search(self, **arguments: Any) -> RunPage:
@@ -98,7 +98,7 @@ class RootsHaveNoParent(MemoryCheckpointer):
         return query.page([run for run in self._summaries(None) if run.parent_run_id is None])
 
 
-class _Keeps(MemoryCheckpointer):
+class _Keeps(ReferenceCheckpointer):
     """A base: keeps a part of what a resume needs."""
 
     def _kept(self, latest: Checkpoint, keep_last: int) -> set[int]:
@@ -140,7 +140,7 @@ class PrunesInsideRanges(_Keeps):
 
 
 @broken("deletion.pruned_run_goes_on")
-class DeletesFromStepZero(MemoryCheckpointer):
+class DeletesFromStepZero(ReferenceCheckpointer):
     """delete_run looks for step 0, and lets a run be whose first steps were pruned."""
 
     async def delete_run(self, run_id: str) -> bool:
@@ -151,7 +151,7 @@ class DeletesFromStepZero(MemoryCheckpointer):
 
 
 @broken("steps.ended_refused")
-class MovedRunsGoOn(MemoryCheckpointer):
+class MovedRunsGoOn(ReferenceCheckpointer):
     """A run has ended if it is done or cancelled; one that was moved to another store goes on in both."""
 
     def _append(self, checkpoint: Checkpoint, record: bytes) -> None:
@@ -163,7 +163,7 @@ class MovedRunsGoOn(MemoryCheckpointer):
 
 
 @broken("steps.latest_ignores_clocks")
-class OneRowForAnInstant(MemoryCheckpointer):
+class OneRowForAnInstant(ReferenceCheckpointer):
     """The key of a row is the run and the time: of two steps of one instant the later one replaces the first."""
 
     def _append(self, checkpoint: Checkpoint, record: bytes) -> None:

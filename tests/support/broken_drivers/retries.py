@@ -6,14 +6,14 @@ import asyncio
 import sqlite3
 from collections.abc import Sequence
 
-from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
+from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
 from stargraph.checkpoint.driver import Tail
 from stargraph.checkpoint.protocol import Checkpoint
 from support.broken_drivers.broken_driver import broken
 from support.broken_drivers.indexed import Indexed
 
 
-class Recognising(MemoryCheckpointer):
+class Recognising(ReferenceCheckpointer):
     """A base: takes a stored checkpoint for the same one if `_is_the_same` says so."""
 
     def _append(self, checkpoint: Checkpoint, record: bytes) -> None:
@@ -61,7 +61,7 @@ class RetryByTime(Recognising):
 
 
 @broken("steps.conflict_by_digest")
-class CreatesTheRunOnce(MemoryCheckpointer):
+class CreatesTheRunOnce(ReferenceCheckpointer):
     """Step 0 is an INSERT OR IGNORE into the table of runs: a second start of a run is acknowledged and lost."""
 
     def _append(self, checkpoint: Checkpoint, record: bytes) -> None:
@@ -72,7 +72,7 @@ class CreatesTheRunOnce(MemoryCheckpointer):
 
 
 @broken("concurrency.one_winner_one_handle")
-class JoinsTheWriteInFlight(MemoryCheckpointer):
+class JoinsTheWriteInFlight(ReferenceCheckpointer):
     """A write joins one of its executor for the same step that is still in flight, and is acknowledged with it."""
 
     async def write(self, checkpoint: Checkpoint) -> None:

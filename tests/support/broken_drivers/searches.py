@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Unpack
 
-from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
+from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
 from stargraph.checkpoint.driver import check_filters, check_limit, check_search, in_order
 from stargraph.checkpoint.protocol import RunFilters, RunOrder, RunPage, RunSummary
 from support.broken_drivers.broken_driver import broken
 
 
-class Searches(MemoryCheckpointer):
+class Searches(ReferenceCheckpointer):
     """A base: matches summaries one by one."""
 
     async def search(
@@ -148,7 +148,7 @@ class AnyCursor(Searches):
 
 
 @broken("search.by_run_id_prefix")
-class PrefixIsAPattern(MemoryCheckpointer):
+class PrefixIsAPattern(ReferenceCheckpointer):
     """LIKE 'prefix%': `_` and `%` in a prefix stand for other characters."""
 
     def _matching_prefix(self, prefix: str) -> list[RunSummary]:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from stargraph.checkpoint.codec import decode, encode
-from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
+from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
 from stargraph.checkpoint.driver import check_listing
 from stargraph.checkpoint.protocol import Checkpoint, RunPage, RunSummary
 from stargraph.errors import CheckpointCorruptedError, CheckpointError
@@ -157,7 +157,7 @@ class IndexedLater(Indexed):
 
 
 @broken("views.after_damage")
-class HistorySkipsDamage(MemoryCheckpointer):
+class HistorySkipsDamage(ReferenceCheckpointer):
     """history leaves out the steps that cannot be read."""
 
     async def history(
@@ -175,7 +175,7 @@ class HistorySkipsDamage(MemoryCheckpointer):
 
 
 @broken("views.after_damage")
-class HistoryEndsAtDamage(MemoryCheckpointer):
+class HistoryEndsAtDamage(ReferenceCheckpointer):
     """A step that cannot be read ends the history, as if the run ended there."""
 
     async def history(self, run_id: str, **bounds: Any) -> AsyncIterator[Checkpoint]:
@@ -187,7 +187,7 @@ class HistoryEndsAtDamage(MemoryCheckpointer):
 
 
 @broken("views.after_damage")
-class ListsSkipDamage(MemoryCheckpointer):
+class ListsSkipDamage(ReferenceCheckpointer):
     """A run whose latest step cannot be read is in no list."""
 
     def _summaries(self, since: datetime | None) -> list[RunSummary]:

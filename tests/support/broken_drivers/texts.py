@@ -8,14 +8,14 @@ from datetime import datetime
 from typing import Any, Unpack
 
 from stargraph.checkpoint.codec import decode
-from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
+from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
 from stargraph.checkpoint.driver import check_filters, in_order
 from stargraph.checkpoint.protocol import Checkpoint, RunFilters, RunPage, RunSummary, Status
 from support.broken_drivers.broken_driver import broken
 from support.broken_drivers.reading import signed_anew
 
 
-class _Collates(MemoryCheckpointer):
+class _Collates(ReferenceCheckpointer):
     """A base: compares texts by what `_collated` makes of them."""
 
     async def search(self, **arguments: Any) -> RunPage:
@@ -83,7 +83,7 @@ class CastsNumbers(_Collates):
 
 
 @broken("search.exact_text")
-class ReasonsByPrefix(MemoryCheckpointer):
+class ReasonsByPrefix(ReferenceCheckpointer):
     """error_reason goes into LIKE with a wildcard at its end."""
 
     async def search(self, **arguments: Any) -> RunPage:
@@ -96,7 +96,7 @@ class ReasonsByPrefix(MemoryCheckpointer):
 
 
 @broken(slow=("sizes.many_runs",))
-class CountsAThousand(MemoryCheckpointer):
+class CountsAThousand(ReferenceCheckpointer):
     """count_runs looks at one page of a thousand runs."""
 
     async def count_runs(self, **filters: Unpack[RunFilters]) -> dict[Status, int]:
@@ -107,7 +107,7 @@ class CountsAThousand(MemoryCheckpointer):
 
 
 @broken("views.after_writes")
-class CountsWithoutTags(MemoryCheckpointer):
+class CountsWithoutTags(ReferenceCheckpointer):
     """count_runs does not look at the tags."""
 
     async def count_runs(self, **filters: Unpack[RunFilters]) -> dict[Status, int]:
@@ -116,7 +116,7 @@ class CountsWithoutTags(MemoryCheckpointer):
 
 
 @broken(slow=("sizes.many_runs",))
-class HundredChildren(MemoryCheckpointer):
+class HundredChildren(ReferenceCheckpointer):
     """children gives one page of a hundred runs."""
 
     async def children(self, run_id: str) -> list[RunSummary]:
@@ -124,7 +124,7 @@ class HundredChildren(MemoryCheckpointer):
 
 
 @broken("search.by_update")
-class UpdatedByTheLatestClock(MemoryCheckpointer):
+class UpdatedByTheLatestClock(ReferenceCheckpointer):
     """updated_at never goes back: greatest(updated_at, excluded.updated_at)."""
 
     def _summaries(self, since: datetime | None) -> list[RunSummary]:
@@ -138,7 +138,7 @@ class UpdatedByTheLatestClock(MemoryCheckpointer):
         yield from self._records(run_id).items()
 
 
-class _Shares(MemoryCheckpointer):
+class _Shares(ReferenceCheckpointer):
     """A base: a value is kept once for all runs, as the newest of them has it; what is read is signed anew."""
 
     def _at(self, run_id: str, step: int) -> Checkpoint | None:

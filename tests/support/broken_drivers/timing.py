@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
+from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
 from stargraph.checkpoint.driver import PruneRule
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary
 from support.broken_drivers.broken_driver import broken
@@ -141,7 +141,7 @@ class CursorsInMilliseconds(Indexed):
 
 
 @broken("clocks.microseconds_and_ids")
-class PrunesBySeconds(MemoryCheckpointer):
+class PrunesBySeconds(ReferenceCheckpointer):
     """The instant of a prune is cut to whole seconds."""
 
     async def prune(self, *, older_than: datetime, **options: Any) -> Any:

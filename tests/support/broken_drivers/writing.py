@@ -6,14 +6,14 @@ import dataclasses
 from typing import Any
 
 from stargraph.checkpoint.codec import encode
-from stargraph.checkpoint.conformance.reference import MemoryCheckpointer
+from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
 from stargraph.checkpoint.driver import Tail, judge_append
 from stargraph.checkpoint.protocol import ENDED, Checkpoint
 from stargraph.errors import CheckpointConflictError, CheckpointError
 from support.broken_drivers.broken_driver import broken
 
 
-class Judging(MemoryCheckpointer):
+class Judging(ReferenceCheckpointer):
     """A base: judges by a tail and a stored digest that a mutant may falsify."""
 
     def _append(self, checkpoint: Checkpoint, record: bytes) -> None:
@@ -41,7 +41,7 @@ class Judging(MemoryCheckpointer):
     "batch.conflict_in_the_middle",
     "batch.refusal_leaves_a_prefix",
 )
-class InsertOrReplace(MemoryCheckpointer):
+class InsertOrReplace(ReferenceCheckpointer):
     """INSERT OR REPLACE: whoever writes last rewrites history, and nothing is checked."""
 
     def _append(self, checkpoint: Checkpoint, record: bytes) -> None:
@@ -56,7 +56,7 @@ class InsertOrReplace(MemoryCheckpointer):
     "batch.conflict_stores_nothing",
     "batch.conflict_in_the_middle",
 )
-class UpsertOfTheLatest(MemoryCheckpointer):
+class UpsertOfTheLatest(ReferenceCheckpointer):
     """ON CONFLICT DO UPDATE: the rules are checked, but a stored step is overwritten by another one."""
 
     def _append(self, checkpoint: Checkpoint, record: bytes) -> None:
@@ -75,7 +75,7 @@ class UpsertOfTheLatest(MemoryCheckpointer):
     "batch.conflict_stores_nothing",
     "batch.conflict_in_the_middle",
 )
-class InsertOrIgnore(MemoryCheckpointer):
+class InsertOrIgnore(ReferenceCheckpointer):
     """ON CONFLICT DO NOTHING: a write that lost is acknowledged as if it were stored."""
 
     def _append(self, checkpoint: Checkpoint, record: bytes) -> None:
@@ -90,7 +90,7 @@ class InsertOrIgnore(MemoryCheckpointer):
     "fencing.later_clock_does_not_win",
     "engine.takeover",
 )
-class NewerClockWins(MemoryCheckpointer):
+class NewerClockWins(ReferenceCheckpointer):
     """Last writer wins: of two checkpoints for a step the one with the newer timestamp stays."""
 
     def _append(self, checkpoint: Checkpoint, record: bytes) -> None:
@@ -262,7 +262,7 @@ class FailedIsTheEnd(Judging):
     "batch.conflict_stores_nothing",
     "batch.conflict_in_the_middle",
 )
-class ConflictWithoutItsClass(MemoryCheckpointer):
+class ConflictWithoutItsClass(ReferenceCheckpointer):
     """A conflict is raised as plain CheckpointError, so no executor knows that it lost its run."""
 
     def _append(self, checkpoint: Checkpoint, record: bytes) -> None:
@@ -278,7 +278,7 @@ class ConflictWithoutItsClass(MemoryCheckpointer):
     "batch.refusal_leaves_a_prefix",
     "stateful.agrees_with_model",
 )
-class GapIsConflict(MemoryCheckpointer):
+class GapIsConflict(ReferenceCheckpointer):
     """Whatever does not fit is a conflict, gaps too."""
 
     def _append(self, checkpoint: Checkpoint, record: bytes) -> None:
@@ -296,7 +296,7 @@ class GapIsConflict(MemoryCheckpointer):
     "concurrency.one_winner_one_handle",
     "stateful.agrees_with_model",
 )
-class NullInTheKey(MemoryCheckpointer):
+class NullInTheKey(ReferenceCheckpointer):
     """The key holds previous_digest, which is NULL at step 0: to SQL no two NULLs are equal: duplicates pile up."""
 
     def _append(self, checkpoint: Checkpoint, record: bytes) -> None:
@@ -309,7 +309,7 @@ class NullInTheKey(MemoryCheckpointer):
 @broken(
     "values.altered_refused",
 )
-class TrustsTheDigest(MemoryCheckpointer):
+class TrustsTheDigest(ReferenceCheckpointer):
     """Stores the fields as they are, without checking that the digest covers them; NaN becomes null."""
 
     async def write(self, checkpoint: Checkpoint) -> None:
@@ -336,7 +336,7 @@ class TrustsTheDigest(MemoryCheckpointer):
     "deletion.pruned_run_goes_on",
     "batch.conflict_stores_nothing",
 )
-class LockedAfterRefusal(MemoryCheckpointer):
+class LockedAfterRefusal(ReferenceCheckpointer):
     """The lock of the store is not released if a write is refused; later writes give up waiting."""
 
     def _append(self, checkpoint: Checkpoint, record: bytes) -> None:
@@ -360,7 +360,7 @@ class LockedAfterRefusal(MemoryCheckpointer):
     "deletion.stays_deleted",
     "deletion.pruned_run_goes_on",
 )
-class AnonymousRefusals(MemoryCheckpointer):
+class AnonymousRefusals(ReferenceCheckpointer):
     """Refusals do not say which run and step they are about."""
 
     def _append(self, checkpoint: Checkpoint, record: bytes) -> None:

@@ -18,7 +18,7 @@ from stargraph.checkpoint.codec import Codec
 from stargraph.checkpoint.driver import PruneRule
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, Task
 from stargraph.checkpoint.s3._append import Appender
-from stargraph.checkpoint.s3._frame import Header, PrunedStart, Tombstone, read_header, record_of
+from stargraph.checkpoint.s3._frame import Header, PrunedFloor, Tombstone, read_header, record_of
 from stargraph.checkpoint.s3._index import RunIndex
 from stargraph.checkpoint.s3._log import LogReader
 from stargraph.checkpoint.s3._objects import TransientStoreError
@@ -320,7 +320,7 @@ class World:
             assert step is not None
             head = read_header(self.bucket.objects[info.key].body, run_id=run_id, step=step)
             assert head is not None
-            assert not isinstance(head, PrunedStart)
+            assert not isinstance(head, PrunedFloor)
             slots[step] = head
         return slots
 

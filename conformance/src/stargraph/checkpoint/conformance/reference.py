@@ -48,14 +48,14 @@ from stargraph.checkpoint.protocol import (
 )
 from stargraph.errors import StoreUnavailableError, StoreVersionError
 
-__all__ = ["FORMAT", "MemoryCheckpointer", "MemoryStore", "MemoryStores", "target"]
+__all__ = ["FORMAT", "ReferenceCheckpointer", "ReferenceStore", "ReferenceStores", "target"]
 
 FORMAT: Final = 1
 """The format of a store; a higher one is refused."""
 
 
 @dataclass(slots=True)
-class MemoryStore:
+class ReferenceStore:
     """What several handles share.
 
     Attributes:
@@ -73,7 +73,7 @@ class MemoryStore:
     reachable: bool = True
 
 
-class MemoryCheckpointer:
+class ReferenceCheckpointer:
     """Keeps runs in memory.
 
     Every method gives the loop a turn before and after it touches the store, as one that waits for a disk
@@ -84,8 +84,8 @@ class MemoryCheckpointer:
         read_only: never change the store.
     """
 
-    def __init__(self, store: MemoryStore | None = None, *, read_only: bool = False) -> None:
-        self._store = store if store is not None else MemoryStore()
+    def __init__(self, store: ReferenceStore | None = None, *, read_only: bool = False) -> None:
+        self._store = store if store is not None else ReferenceStore()
         self.read_only = read_only
         self._state: str = "not-bootstrapped"
 
@@ -369,16 +369,16 @@ class MemoryCheckpointer:
             self._delete(run_id)
 
 
-class MemoryStores:
+class ReferenceStores:
     """Stores by their locations, with the hooks that the kit needs.
 
     Args:
         driver: makes a handle on a store.
     """
 
-    def __init__(self, driver: Callable[[MemoryStore], Checkpointer] = MemoryCheckpointer) -> None:
+    def __init__(self, driver: Callable[[ReferenceStore], Checkpointer] = ReferenceCheckpointer) -> None:
         self._driver = driver
-        self._stores: dict[str, MemoryStore] = {}
+        self._stores: dict[str, ReferenceStore] = {}
         self._made = 0
 
     def target(self) -> Target:
@@ -399,7 +399,7 @@ class MemoryStores:
     async def _location(self) -> AsyncIterator[str]:
         self._made += 1
         location = f"memory-{self._made}"
-        self._stores[location] = MemoryStore()
+        self._stores[location] = ReferenceStore()
         yield location
         del self._stores[location]
 
@@ -429,11 +429,11 @@ class MemoryStores:
         yield
         store.reachable = True
 
-    def _read_only(self, store: MemoryStore) -> Checkpointer:
+    def _read_only(self, store: ReferenceStore) -> Checkpointer:
         handle = self._driver(store)
-        assert isinstance(handle, MemoryCheckpointer)
+        assert isinstance(handle, ReferenceCheckpointer)
         handle.read_only = True
         return handle
 
 
-target: Final = MemoryStores().target()
+target: Final = ReferenceStores().target()

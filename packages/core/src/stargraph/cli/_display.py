@@ -12,7 +12,7 @@ from stargraph.cli._output import emit, json_text, one_line, shorten
 from stargraph.cli._streams import Stream, stdout_kept
 
 if TYPE_CHECKING:
-    from stargraph.cli._outcome import Outcome
+    from stargraph.cli._outcome import RunOutcome
     from stargraph.engine import RunEvent
 
 
@@ -28,7 +28,7 @@ class Display(Protocol):
     def note(self, text: str) -> None:
         """Show a remark that is not part of the result."""
 
-    def end(self, outcome: Outcome | None) -> None:
+    def end(self, outcome: RunOutcome | None) -> None:
         """Show where the run stands; None if an error is reported instead."""
 
 
@@ -95,7 +95,7 @@ class PlainDisplay:
         """Print the remark on stderr."""
         emit(text, sys.stderr)
 
-    def end(self, outcome: Outcome | None) -> None:
+    def end(self, outcome: RunOutcome | None) -> None:
         """Print the outcome."""
         if outcome is not None:
             step = "none" if outcome.latest is None else outcome.latest.step
@@ -162,7 +162,7 @@ class JsonDisplay:
         """Print the remark on stderr."""
         (self._beside.note if self._beside else PlainDisplay(sys.stderr).note)(text)
 
-    def end(self, outcome: Outcome | None) -> None:
+    def end(self, outcome: RunOutcome | None) -> None:
         """Print the outcome."""
         if self._beside:
             self._beside.end(outcome)

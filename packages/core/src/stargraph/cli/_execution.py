@@ -22,7 +22,7 @@ from stargraph.cli._display import Display, JsonDisplay, PlainDisplay
 from stargraph.cli._errors import print_error
 from stargraph.cli._log import show_warnings_of_drivers
 from stargraph.cli._options import NODE_THREADS
-from stargraph.cli._outcome import Outcome
+from stargraph.cli._outcome import RunOutcome
 from stargraph.cli._output import print_json, print_lines
 from stargraph.cli._questions import ask_person, first_that_fits
 from stargraph.cli._store import Access, StoreRef, keyring
@@ -94,11 +94,11 @@ def execute(
     answer: Callable[[Run], Awaitable[None]] | None = None
     while True:
         display = choose_display(as_json=as_json, events=events, quiet=quiet)
-        outcome: Outcome | None = None
+        outcome: RunOutcome | None = None
         try:
             # What the modules of the nodes print must not get between the JSON.
             graph, create = prepared = prepared or prepare()
-            execution = Execution(graph, graph_file, store, display)
+            execution = ShownExecution(graph, graph_file, store, display)
             outcome = run_async(execution.run(create, act, access=access, answer=answer))
         finally:
             display.end(outcome)
@@ -196,7 +196,7 @@ class _Threads(ThreadPoolExecutor):
         super().shutdown(wait=False, cancel_futures=True)
 
 
-class Execution:
+class ShownExecution:
     """One execution of a run, shown as it goes.
 
     Args:
@@ -219,7 +219,7 @@ class Execution:
         *,
         access: Access,
         answer: Callable[[Run], Awaitable[None]] | None,
-    ) -> Outcome:
+    ) -> RunOutcome:
         """Execute the run that `create` makes by what `act` does with it, after `answer`."""
         began = time.monotonic()
         with _Stopper(self._display) as stopper:
@@ -235,7 +235,7 @@ class Execution:
                 if stopper.signal is None:
                     raise
                 latest = None
-        return Outcome(
+        return RunOutcome(
             run_id="" if run is None else run.run_id,
             latest=latest,
             seconds=time.monotonic() - began,

@@ -40,7 +40,7 @@ def exit_code_of_status(status: Status) -> ExitCode:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunOutcome:
     """How a command left its run.
 
     Attributes:

@@ -172,7 +172,7 @@ def _fork(
     quiet: bool,
 ) -> None:
     """Execute a fork, print its outcome and how it differs, and end the command with its exit code."""
-    from stargraph.cli._execution import Execution, choose_display, run_async
+    from stargraph.cli._execution import ShownExecution, choose_display, run_async
     from stargraph.cli._inputs import split_pairs
     from stargraph.cli._run_ids import find_run_id
     from stargraph.replay import diff_runs
@@ -204,7 +204,7 @@ def _fork(
     outcome = None
     try:
         used = overlay.graph or graph
-        execution = Execution(used, str(used.file or graph_file), store, display)
+        execution = ShownExecution(used, str(used.file or graph_file), store, display)
         outcome = run_async(execution.run(create, act, access="write", answer=None))
         if difference is not None:
             outcome = replaced(outcome, details={"diff": difference.as_json()})

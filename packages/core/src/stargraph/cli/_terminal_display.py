@@ -17,7 +17,7 @@ from stargraph.cli._secrets import hide_known
 from stargraph.cli._streams import SafeStream
 
 if TYPE_CHECKING:
-    from stargraph.cli._outcome import Outcome
+    from stargraph.cli._outcome import RunOutcome
     from stargraph.engine import RunEvent
 
 _TASK: Final = re.compile(r"(.+)-[0-9a-f]{12}(?:\.(\d+))?")
@@ -135,7 +135,7 @@ class TerminalDisplay:
         self._say(self._styled(text, "yellow"))
         self._draw()
 
-    def end(self, outcome: Outcome | None) -> None:
+    def end(self, outcome: RunOutcome | None) -> None:
         """Take the running nodes away and print the outcome."""
         self._ended.set()
         with self._lock:

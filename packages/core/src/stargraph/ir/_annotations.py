@@ -28,7 +28,7 @@ _SIMPLE: Final[dict[Any, str]] = {
 _ENGINE: Final = "stargraph.engine."
 
 
-class FieldType(NamedTuple):
+class AnnotatedType(NamedTuple):
     """What a type of Python says about a field.
 
     Attributes:
@@ -40,7 +40,7 @@ class FieldType(NamedTuple):
     reducer: str | None
 
 
-def field_type_of(annotation: Any, name: str) -> FieldType:
+def field_type_of(annotation: Any, name: str) -> AnnotatedType:
     """Return what a type says about a field; a reducer stands outermost in `Annotated`.
 
     Args:
@@ -51,13 +51,13 @@ def field_type_of(annotation: Any, name: str) -> FieldType:
         GraphError: a graph file has no such type, or there are two reducers.
     """
     if isinstance(annotation, str):
-        return FieldType(annotation, None)
+        return AnnotatedType(annotation, None)
     if typing.get_origin(annotation) is not Annotated:
-        return FieldType(_text(annotation, name), None)
+        return AnnotatedType(_text(annotation, name), None)
     reducers = [item for item in annotation.__metadata__ if inspect.isroutine(item) or isinstance(item, partial)]
     if len(reducers) > 1:
         raise GraphError(f"the field {name!r} has more than one reducer", reason="unknown-reducer", hint="Keep one.")
-    return FieldType(_text(annotation.__origin__, name), _reducer_name(reducers[0]) if reducers else None)
+    return AnnotatedType(_text(annotation.__origin__, name), _reducer_name(reducers[0]) if reducers else None)
 
 
 def _reducer_name(reducer: Callable[..., Any]) -> str:

@@ -11,7 +11,7 @@ from stargraph.checkpoint.codec import Codec, CodecThreads, Record, large_to_enc
 from stargraph.checkpoint.driver import Tail, judge_append, judge_pruned_start, run_deleted_error
 from stargraph.checkpoint.protocol import ENDED, Checkpoint
 from stargraph.checkpoint.s3._errors import inconsistent_error
-from stargraph.checkpoint.s3._frame import Header, PrunedStart, pack, tombstone
+from stargraph.checkpoint.s3._frame import Header, PrunedFloor, pack, tombstone
 from stargraph.checkpoint.s3._index import RunIndex
 from stargraph.checkpoint.s3._log import LogReader
 from stargraph.checkpoint.s3._objects import ObjectStore
@@ -136,7 +136,7 @@ class Appender:
         *below, floor = checkpoints
         run_id = floor.run_id
         steps = [f"{checkpoint.step} {self._codec.fingerprint(checkpoint.digest)}\n" for checkpoint in checkpoints]
-        start = PrunedStart(floor.step, hashlib.sha256("".join(steps).encode()).hexdigest())
+        start = PrunedFloor(floor.step, hashlib.sha256("".join(steps).encode()).hexdigest())
         for checkpoint in checkpoints:
             checkpoint.ensure_valid()
         if not await self._log.is_known(run_id):
@@ -168,7 +168,7 @@ class Appender:
         judge_pruned_start(checkpoints, stored_digests=stored, fingerprint=self._codec.fingerprint)
         return True
 
-    async def _encode_alone(self, checkpoint: Checkpoint, start: PrunedStart | None) -> bytes:
+    async def _encode_alone(self, checkpoint: Checkpoint, start: PrunedFloor | None) -> bytes:
         def encode() -> bytes:
             return pack(checkpoint, self._codec.encode_alone(checkpoint), self._codec, start=start)
 
@@ -191,7 +191,7 @@ class Appender:
             return False
         if await self._judge(checkpoint) == "append":
             start = header.start if isinstance(header, Header) else header
-            if not isinstance(start, PrunedStart):
+            if not isinstance(start, PrunedFloor):
                 raise inconsistent_error(self._keys.slot(checkpoint.run_id, checkpoint.step))
             tail = Tail(start.step, start.digest, "running", floor=start.step)
             self._verdict(checkpoint, tail=tail, stored_digest=None)  # it is being started, at a later step

@@ -28,7 +28,7 @@ Tombstone: TypeAlias = Literal["pruned", "deleted"]
 
 
 @dataclass(frozen=True, slots=True)
-class PrunedStart:
+class PrunedFloor:
     """The floor of a run that is started with what a prune has left of it.
 
     Attributes:
@@ -43,7 +43,7 @@ class PrunedStart:
         return f"{self.step:019d}-{self.digest}"  # as long for every run
 
     @classmethod
-    def read(cls, text: str) -> PrunedStart:
+    def read(cls, text: str) -> PrunedFloor:
         """Return what `str` has made a text of."""
         step, _, digest = text.partition("-")
         return cls(int(step), digest)
@@ -69,10 +69,10 @@ class Header:
     summary: RunSummary
     size: int
     length: int
-    start: PrunedStart | None = None
+    start: PrunedFloor | None = None
 
 
-def pack(checkpoint: Checkpoint, record: Record, codec: Codec, *, start: PrunedStart | None = None) -> bytes:
+def pack(checkpoint: Checkpoint, record: Record, codec: Codec, *, start: PrunedFloor | None = None) -> bytes:
     """Return the object of a checkpoint.
 
     Args:
@@ -97,7 +97,7 @@ def pack(checkpoint: Checkpoint, record: Record, codec: Codec, *, start: PrunedS
     return b"".join((orjson.dumps(line), b"\n", record.data))
 
 
-def tombstone(kind: Tombstone, *, start: PrunedStart | None = None) -> bytes:
+def tombstone(kind: Tombstone, *, start: PrunedFloor | None = None) -> bytes:
     """Return the object that takes the place of a record that went, or of one that never was in this store.
 
     Args:
@@ -114,11 +114,11 @@ def is_tombstone(size: int) -> bool:
 
 
 _TOMBSTONE_BYTES: Final = frozenset(
-    {len(tombstone("pruned")), len(tombstone("deleted")), len(tombstone("pruned", start=PrunedStart(0, "0" * 64)))}
+    {len(tombstone("pruned")), len(tombstone("deleted")), len(tombstone("pruned", start=PrunedFloor(0, "0" * 64)))}
 )
 
 
-def read_header(body: bytes, *, run_id: str, step: int) -> Header | Tombstone | PrunedStart | None:
+def read_header(body: bytes, *, run_id: str, step: int) -> Header | Tombstone | PrunedFloor | None:
     """Return what the first line of an object says.
 
     Args:
@@ -142,7 +142,7 @@ def read_header(body: bytes, *, run_id: str, step: int) -> Header | Tombstone | 
         if line["format"] != STORE_FORMAT:
             raise format_error(f"run {run_id!r}, step {step}: the object", line["format"], STORE_FORMAT)
         kind = line["kind"]
-        start = PrunedStart.read(line["start"]) if "start" in line else None
+        start = PrunedFloor.read(line["start"]) if "start" in line else None
         if kind == "pruned" and start is not None:
             return start
         if kind == "pruned" or kind == "deleted":

@@ -15,7 +15,7 @@ from stargraph.checkpoint.driver import RunMatcher, RunQuery, in_order
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, RunPage, RunSummary, is_run_id
 from stargraph.checkpoint.s3._concurrency import AT_ONCE, map_each
 from stargraph.checkpoint.s3._errors import raise_truncated
-from stargraph.checkpoint.s3._frame import Header, PrunedStart, Tombstone
+from stargraph.checkpoint.s3._frame import Header, PrunedFloor, Tombstone
 from stargraph.checkpoint.s3._log import LogReader
 from stargraph.checkpoint.s3._objects import ObjectStore, TransientStoreError, logger
 from stargraph.checkpoint.s3._schema import KeyLayout
@@ -122,7 +122,7 @@ class RunIndex:
         """
         if entry.deleted:
             return None
-        header: Header | Tombstone | PrunedStart | None = None
+        header: Header | Tombstone | PrunedFloor | None = None
         if entry.ended_at_step is not None:
             header = await self._log.header(entry.run_id, entry.ended_at_step)
             if header is None:

@@ -13,7 +13,7 @@ from typing import Final, Literal, TypeVar
 
 from stargraph.checkpoint.driver import Tail, missing_step_error
 from stargraph.checkpoint.s3._errors import inconsistent_error
-from stargraph.checkpoint.s3._frame import HEADER_BYTES, Header, PrunedStart, Tombstone, is_tombstone, read_header
+from stargraph.checkpoint.s3._frame import HEADER_BYTES, Header, PrunedFloor, Tombstone, is_tombstone, read_header
 from stargraph.checkpoint.s3._objects import ObjectInfo, ObjectStore
 from stargraph.checkpoint.s3._schema import KeyLayout
 
@@ -81,7 +81,7 @@ class LogReader:
             if newest is None:
                 return None
             end = await self.tombstone_at(run_id, *newest)
-            if isinstance(end, PrunedStart):
+            if isinstance(end, PrunedFloor):
                 return None  # its other steps are still to come
             if end == "deleted":
                 return "deleted"
@@ -156,7 +156,7 @@ class LogReader:
 
     async def tombstone_at(
         self, run_id: str, step: int, info: ObjectInfo | None
-    ) -> Literal["deleted"] | PrunedStart | None:
+    ) -> Literal["deleted"] | PrunedFloor | None:
         """Return what the newest slot of a run says in the place of a record: it was deleted, or is only being started.
 
         Args:
@@ -167,7 +167,7 @@ class LogReader:
         if info is None or not is_tombstone(info.size):
             return None
         header = await self.header(run_id, step)
-        return header if header == "deleted" or isinstance(header, PrunedStart) else None
+        return header if header == "deleted" or isinstance(header, PrunedFloor) else None
 
     async def slots(self, run_id: str, *, to_step: int | None = None) -> AsyncIterator[tuple[int, ObjectInfo]]:
         """Yield the slots of a run that are taken, the highest step first.
@@ -187,7 +187,7 @@ class LogReader:
                 return
             after = page[-1].key
 
-    async def header(self, run_id: str, step: int) -> Header | Tombstone | PrunedStart | None:
+    async def header(self, run_id: str, step: int) -> Header | Tombstone | PrunedFloor | None:
         """Return the header of what is in a slot, or None if the slot is empty."""
         key = self._keys.slot(run_id, step)
         body = await self._store.get(key, first=HEADER_BYTES)

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from stargraph.checkpoint.driver import PruneRule, needed_steps
 from stargraph.checkpoint.protocol import ENDED, PruneReport, is_run_id
 from stargraph.checkpoint.s3._concurrency import AT_ONCE, map_each
-from stargraph.checkpoint.s3._frame import Header, PrunedStart, is_tombstone, tombstone
+from stargraph.checkpoint.s3._frame import Header, PrunedFloor, is_tombstone, tombstone
 from stargraph.checkpoint.s3._index import IndexEntry, RunIndex, windows
 from stargraph.checkpoint.s3._log import LogReader
 from stargraph.checkpoint.s3._objects import ObjectInfo, ObjectStore, TransientStoreError, logger
@@ -35,7 +35,7 @@ class _Removed(NamedTuple):
     """
 
     records: int
-    start: PrunedStart | None
+    start: PrunedFloor | None
 
 
 class Pruner:
@@ -80,7 +80,7 @@ class Pruner:
             end = await self._log.tombstone_at(run_id, *newest)
             if end == "deleted":
                 return (await self._mark_deleted(run_id, step - 1)).records > 0
-            following = end.step if isinstance(end, PrunedStart) else step + 1
+            following = end.step if isinstance(end, PrunedFloor) else step + 1
             if await self._take_slot(run_id, following):
                 removed = await self._mark_deleted(run_id, step)
                 start = None if removed.start is None or removed.start.step == following else removed.start
@@ -266,7 +266,7 @@ class Pruner:
     async def _mark_deleted(self, run_id: str, last: int) -> _Removed:
         """Put tombstones in the place of all that a deleted run has; its end is taken already."""
         records = sorted(await self._records(run_id), reverse=True)
-        start: PrunedStart | None = None
+        start: PrunedFloor | None = None
         if records:
             # The newest record goes last: it says where the index entry is, should this be done again.
             header = await self._log.header(run_id, records[0])

@@ -12,7 +12,7 @@ from stargraph.checkpoint.protocol import Checkpoint, RunSummary
 from stargraph.checkpoint.s3._cache import Copy, RecordCache
 from stargraph.checkpoint.s3._concurrency import AT_ONCE, map_each
 from stargraph.checkpoint.s3._errors import corrupted_error
-from stargraph.checkpoint.s3._frame import Header, PrunedStart, is_tombstone, read_header, record_of
+from stargraph.checkpoint.s3._frame import Header, PrunedFloor, is_tombstone, read_header, record_of
 from stargraph.checkpoint.s3._log import LogReader
 from stargraph.checkpoint.s3._objects import ObjectInfo, ObjectStore
 from stargraph.checkpoint.s3._schema import KeyLayout
@@ -261,7 +261,7 @@ class RecordReader:
 
 def _open(body: bytes, run_id: str, step: int) -> FetchedRecord | None:
     header = read_header(body, run_id=run_id, step=step)
-    if header == "pruned" or header == "deleted" or isinstance(header, PrunedStart):
+    if header == "pruned" or header == "deleted" or isinstance(header, PrunedFloor):
         return None
     if not isinstance(header, Header):
         raise corrupted_error(run_id, step, "it ends in its header")
