@@ -47,6 +47,15 @@ async def forgetful(state: Any) -> dict[str, Any]:
     return {"told": [f"{len(MADE)}"]}
 
 
+async def talk(state: Any, ctx: Context) -> None:
+    ctx.emit("hello")
+    await ctx.emit({"progress": 1}, stored=True)
+
+
+def talk_in_a_thread(state: Any, ctx: Context) -> None:
+    ctx.emit("hello", stored=True)
+
+
 async def late(state: Any, ctx: Context) -> None:
     if ctx.attempt < 3:
         await asyncio.sleep(3600)

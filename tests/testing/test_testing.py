@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from support import tested_nodes
 from support.graphs import everything, graph
-from support.tested_nodes import MADE, Receipt, ask, charge, pay, tell
+from support.tested_nodes import MADE, Receipt, ask, charge, pay, talk, talk_in_a_thread, tell
 
 from stargraph.checkpoint.memory import MemoryCheckpointer
 from stargraph.errors import CallError
@@ -104,6 +104,22 @@ async def test_a_question_is_answered_ahead_or_ends_the_node() -> None:
     with pytest.raises(QuestionAsked) as caught:
         await ask(State(amount=3), FakeContext())
     assert (caught.value.prompt, caught.value.payload) == ("Pay 3?", {"amount": 3})
+
+
+async def test_what_a_node_emits_is_noted_and_needs_no_fake() -> None:
+    ctx = FakeContext(calls={})
+    await talk(State(), ctx)
+    assert (ctx.emitted, ctx.calls_made) == (["hello", {"progress": 1}], [])
+    store = MemoryCheckpointer()
+    talking = graph(f"{FIELDS}nodes: [{{id: a, kind: 'support.tested_nodes:talk'}}]")
+    assert run_graph(talking, calls={}, checkpointer=store, run_id="r").status == "done"
+    assert recorded_calls(store, "r") == {}
+
+
+def test_what_a_sync_node_emits_is_noted() -> None:
+    ctx = FakeContext(calls={})
+    talk_in_a_thread(State(), ctx)
+    assert ctx.emitted == ["hello"]
 
 
 def test_a_context_tells_what_it_was_given() -> None:

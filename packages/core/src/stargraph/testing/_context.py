@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -13,7 +14,7 @@ from stargraph.checkpoint.protocol import Checkpoint, JsonValue, Task
 from stargraph.checkpoint.values import EncodedValue
 from stargraph.engine import CallLog, ResultType, call_error, error_info
 from stargraph.graph import Context
-from stargraph.testing._fakes import answer_for, faked
+from stargraph.testing._fakes import EMIT, answer_for, faked
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class FakeContext(Context):
     Attributes:
         calls_made: the calls that the node has made, in order.
         questions_asked: the texts of the questions that it has asked, in order.
+        emitted: what it has told by `ctx.emit`, in order.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class FakeContext(Context):
         self.attempt = attempt
         self.calls_made: list[CallMade] = []
         self.questions_asked: list[str] = []
+        self.emitted: list[JsonValue] = []
         self._answers = answers or {}
         self._fakes = calls
         self._now = now
@@ -122,6 +125,9 @@ class _Calls:
 
     def __init__(self, context: FakeContext) -> None:
         self._context = context
+
+    def emit(self, value: JsonValue) -> None:
+        self._context.emitted.append(value)
 
     async def call(
         self,
@@ -157,6 +163,8 @@ class _Calls:
         kind, perform = self._begin(name, function, args, kwargs, key, returns)
         try:
             result = perform()
+            if inspect.isawaitable(result):
+                result = asyncio.run(_awaited(result))
         except Exception as error:
             raise self._failed(name, error) from error
         return self._stored(name, kind, result)
@@ -171,7 +179,8 @@ class _Calls:
         returns: Any,
     ) -> tuple[ResultType, Callable[[], Any]]:
         context = self._context
-        context.calls_made.append(CallMade(name, tuple(args), dict(kwargs), key))
+        if name != EMIT:
+            context.calls_made.append(CallMade(name, tuple(args), dict(kwargs), key))
         perform: Callable[[], Any] = partial(function, *args, **kwargs)
         if context._fakes is not None:
             perform = faked(context._fakes, name, perform, returns, context.node)
@@ -184,3 +193,7 @@ class _Calls:
     def _stored(name: str, kind: ResultType, result: object) -> Any:
         path = f"the result of call {name!r}"
         return kind.load(kind.store(result, path), path)
+
+
+async def _awaited(work: Awaitable[Any]) -> Any:
+    return await work

@@ -12,7 +12,7 @@ from stargraph.checkpoint.protocol import Checkpointer, JsonValue, RecordedCall
 from stargraph.graph import Graph, Middleware, RunResult
 from stargraph.runtime import dispatch
 from stargraph.testing._clock import run_in_skipping_loop
-from stargraph.testing._fakes import FakeCalls, InTurn, answer_for, by_name
+from stargraph.testing._fakes import EMIT, FakeCalls, InTurn, answer_for, by_name
 
 S = TypeVar("S", default=Any)
 
@@ -92,7 +92,7 @@ def recorded_calls(checkpointer: Checkpointer, run_id: str, *, node: str | None 
         calls: list[RecordedCall] = []
         async for record in dispatch.history(checkpointer, run_id, to_step=latest.step):
             if node is None or record.last_node == node:
-                calls += [call for call in record.calls if call.kind == "call"]
+                calls += [call for call in record.calls if call.kind == "call" and call.name != EMIT]
         return by_name(calls)
 
     return run_in_skipping_loop(main)
