@@ -430,6 +430,7 @@ async def test_a_fork_has_the_middleware_of_its_run(store: MemoryCheckpointer) -
     await fork.start()
     assert next(note for note in noting.notes if "write" in note) == "> write in start"
     assert sum("> b.1" in note for note in noting.notes) == 1
+    assert not any(note.endswith("in write") for note in noting.notes), "the store has its hooks once"
 
 
 async def test_what_is_no_middleware_is_refused(store: MemoryCheckpointer) -> None:

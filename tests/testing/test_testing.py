@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 from support import tested_nodes
 from support.graphs import everything, graph
+from support.records import chain
 from support.tested_nodes import MADE, Receipt, ask, charge, pay, talk, talk_in_a_thread, tell
 
 from stargraph.checkpoint.memory import MemoryCheckpointer
 from stargraph.errors import CallError
-from stargraph.graph import Graph
+from stargraph.graph import Graph, StoreInfo
 from stargraph.testing import (
     CallMade,
     Crashed,
@@ -187,6 +188,21 @@ def test_a_crash_leaves_what_was_stored_and_no_more(payment: Graph) -> None:
     assert MADE == ["charge 12"]
     result = run_graph(payment, **options)
     assert (result.status, MADE) == ("done", ["charge 12", "mail 7"]), "a recorded call is not made again"
+
+
+async def test_nothing_of_a_lost_process_is_written() -> None:
+    lost = crash_after(1)
+    first, second, third = chain("r", 3)
+    async with lost.store(StoreInfo("write", "r", (first,))):
+        pass
+    with pytest.raises(Crashed):
+        async with lost.store(StoreInfo("write", "r", (second,))):
+            pass
+    written: list[int] = []
+    with pytest.raises(Crashed):
+        async with lost.store(StoreInfo("write", "r", (third,))):
+            written.append(2)
+    assert written == []
 
 
 def test_a_graph_is_checked_at_each_step(payment: Graph, tmp_path: Path) -> None:
