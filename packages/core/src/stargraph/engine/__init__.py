@@ -10,7 +10,7 @@ from stargraph.engine._failures import RemoteNodeError, call_error, error_info, 
 from stargraph.engine._fields import StateField
 from stargraph.engine._fingerprint import ENGINE_SEMANTICS, runtime_changes
 from stargraph.engine._fork_overrides import ForkOverrides
-from stargraph.engine._imports import Modules, folder_module, import_failed
+from stargraph.engine._imports import Modules, folder_module, import_failed, user_line
 from stargraph.engine._log import Durability, RunLog, TakenOver
 from stargraph.engine._logging import RUN_LOGGER, facts
 from stargraph.engine._middleware import (
@@ -114,4 +114,5 @@ __all__ = [
     "steps_of",
     "tasks_of",
     "threads_are_busy",
+    "user_line",
 ]

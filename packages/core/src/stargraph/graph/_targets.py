@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, NamedTuple
 
-from stargraph.engine import Modules, folder_module, import_failed
+from stargraph.engine import Modules, folder_module, import_failed, user_line
 from stargraph.errors import GraphError, StargraphError
 from stargraph.ir import GraphBuilder, IRDocument, did_you_mean
 
@@ -90,7 +90,9 @@ def _imported(target: PythonTarget, code: Sequence[Path]) -> ModuleType:
         )
     try:
         return folder_module(Path(target.place), code) if target.is_file else Modules.named(target.place, code)
-    except StargraphError:
+    except StargraphError as error:
+        if isinstance(error, GraphError) and error.file is None and error.line is None:
+            error.file, error.line = user_line(error)
         raise
     except ModuleNotFoundError as error:
         missing = error.name or ""
