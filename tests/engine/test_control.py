@@ -6,7 +6,7 @@ import asyncio
 import os
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from support import nodes
@@ -306,3 +306,26 @@ async def test_a_rival_fences_the_run_in_any_durability(
     with pytest.raises(CheckpointConflictError):
         await work
     assert store.records == before
+
+
+async def test_a_node_that_somebody_cancels_before_it_begins_ends_the_run(
+    store: MemoryCheckpointer, ledger: list[str]
+) -> None:
+    def cancelling(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+        task = asyncio.Task(work, loop=loop, **options)
+        if work.__qualname__ == "Engine._fly":
+            cancelled.append(task.cancel())
+        return task
+
+    cancelled: list[bool] = []
+    run = await graph(SEQUENCE).start(checkpointer=store, run_id="r")
+    asyncio.get_running_loop().set_task_factory(cancelling)
+    try:
+        summary = await asyncio.wait_for(run.start(), 10)
+    finally:
+        asyncio.get_running_loop().set_task_factory(None)
+    assert cancelled == [True]
+    assert ledger == []
+    assert summary.status == "failed"
+    assert summary.error is not None
+    assert summary.error.reason == "node-cancelled"
