@@ -60,7 +60,7 @@ async def test_a_graph_without_a_loop_is_not_told_to_end_it(store: MemoryCheckpo
         summary = await (run.resume() if "r" in store.runs else run.start())
         assert summary.error is not None
         assert summary.error.reason == "max-steps"
-        assert summary.error.message.startswith("3 nodes of the run have completed, and the graph allows 3 (max_steps)")
+        assert summary.error.message.startswith("3 nodes of the run have completed, but the graph allows 3 (max_steps)")
         assert ("loop" in summary.error.message) == is_loop
     more = (LOOP if is_loop else FLAT).replace("max_steps: 3", "max_steps: 30")
     assert (await (await graph(more).start(checkpointer=store)).resume("r")).status == ("failed" if is_loop else "done")
@@ -106,21 +106,18 @@ class Shuffled(MemoryCheckpointer):
 @pytest.mark.parametrize(
     ("order", "reason"),
     [
-        ([("r", 0), ("r", 2), ("r", 1)], "wrong-record"),
+        ([("r", 0), ("r", 1), ("r", 0)], "wrong-record"),
         ([("r", 0), ("r", 1), ("r", 1)], "wrong-record"),
         ([("r", 0), ("q", 1)], "wrong-record"),
-        ([("r", 0), ("r", 2)], None),
+        ([("r", 0), ("r", 2)], "missing-step"),  # this store does not prune
     ],
 )
-async def test_a_log_is_read_in_order(order: list[tuple[str, int]], reason: str | None) -> None:
+async def test_a_log_is_read_in_order(order: list[tuple[str, int]], reason: str) -> None:
     store = Shuffled()
     await store.bootstrap()
     for name in "rq":
         await (await graph(LOOP).start(checkpointer=store, run_id=name)).start()
     store.order = order
-    if reason is None:
-        assert [record.step async for record in dispatch.history(store, "r", to_step=9)] == [0, 2]
-        return
     with pytest.raises(CheckpointCorruptedError) as caught:
         [record async for record in dispatch.history(store, "r", to_step=9)]
     assert caught.value.reason == reason
