@@ -77,7 +77,7 @@ async def agree(handle: Handle, book: Book, declared: Collection[Capability], wh
     if "search" in declared:
         await searches_agree(handle, wanted, when)
     if "trees" in declared:
-        await _trees_agree(handle, wanted, book.gone, when)
+        await trees_agree(handle, wanted, book.gone, when)
 
 
 async def runs_agree(handle: Handle, book: Book, declared: Collection[Capability], when: str) -> None:
@@ -191,7 +191,8 @@ async def searches_agree(handle: Handle, wanted: Sequence[RunSummary], when: str
         _the_same(by_update, await pages(handle, limit=limit, order="updated"), what)
 
 
-async def _trees_agree(handle: Handle, wanted: Sequence[RunSummary], gone: Collection[str], when: str) -> None:
+async def trees_agree(handle: Handle, wanted: Sequence[RunSummary], gone: Collection[str], when: str) -> None:
+    """Expect that each of these runs has the children that it should, and so has each of those that are gone."""
     for run_id in [*(item.run_id for item in wanted), *gone]:
         children = [item for item in wanted if item.parent_run_id == run_id and item.origin == "subgraph"]
         _the_same(children, await handle.children(run_id), f"children({run_id!r}) {when}")

@@ -282,6 +282,7 @@ async def older_format(kit: Kit) -> None:
     version=2,
     capability="outage",
     deadline=120,
+    quick=False,
 )
 async def outage(kit: Kit) -> None:
     assert kit.target.outage is not None

@@ -156,6 +156,7 @@ def optional_calls(kit: Kit, handle: Handle, steps: list[Checkpoint]) -> dict[st
     usual_cause="Reads fail with the library's own error, a batch is cut in its middle, or an iteration that was begun "
     "waits for ever.",
     needs=("closing.with_calls_in_flight",),
+    quick=False,
 )
 async def every_call_in_flight(kit: Kit) -> None:
     for turn in range(4):

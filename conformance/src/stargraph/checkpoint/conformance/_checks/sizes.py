@@ -96,6 +96,7 @@ async def _long_history(handle: Handle, steps: Sequence[Checkpoint]) -> None:
     needs=("batch.appends_all", "batch.conflict_in_the_middle"),
     capability="batch",
     deadline=60,
+    quick=False,
 )
 async def long_batches(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
@@ -267,6 +268,7 @@ async def wide_summaries(kit: Kit) -> None:
     contract="value.1, value.8",
     usual_cause="A column, a length of 16 bits, or a line of a protocol is as long as somebody expected.",
     deadline=60,
+    quick=False,
 )
 async def large_fields(kit: Kit) -> None:
     chance = Random(kit.seed)  # noqa: S311

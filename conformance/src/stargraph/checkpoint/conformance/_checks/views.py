@@ -116,6 +116,7 @@ async def after_writes(kit: Kit) -> None:
     contract="read.1, list.1, history.1, search.1, write.4",
     usual_cause="The summary or the tags are stored before the step is judged.",
     needs=("steps.conflict_keeps_stored", "steps.gap_refused", "steps.ended_refused"),
+    quick=False,
 )
 async def after_refusals(kit: Kit) -> None:
     handle, readers, book = await kit.open(), await Readers.open(kit), Book()
@@ -147,6 +148,7 @@ async def after_refusals(kit: Kit) -> None:
     usual_cause="A cache, an index or a table of tags is not cleared, or only that of the handle that deleted.",
     needs=("deletion.delete_run",),
     capability="deletion",
+    quick=False,
 )
 async def after_delete(kit: Kit) -> None:
     handle, readers, book = await kit.open(), await Readers.open(kit), Book()
@@ -180,6 +182,7 @@ async def after_delete(kit: Kit) -> None:
     "from step 0, or stops at the first step that is not there.",
     needs=("deletion.prune_keeps_last", "deletion.keep_last_zero_removes"),
     capability="deletion",
+    quick=False,
 )
 async def after_prune(kit: Kit) -> None:
     for turn in range(2 if kit.thorough else 1):
@@ -211,6 +214,7 @@ async def after_prune(kit: Kit) -> None:
     usual_cause="The summary, the status or the index is that of the first step of the batch, or a cache is stale.",
     needs=("batch.appends_all",),
     capability="batch",
+    quick=False,
 )
 async def after_batch(kit: Kit) -> None:
     handle, readers, book = await kit.open(), await Readers.open(kit), Book()
@@ -240,6 +244,7 @@ async def after_batch(kit: Kit) -> None:
     "first and leaves out the second.",
     needs=("cancel.write",),
     deadline=60,
+    quick=False,
 )
 async def after_cancellation(kit: Kit) -> None:
     handle, reader, book = await kit.open(), await kit.open(), Book()
@@ -360,6 +365,7 @@ async def _finish(handle: Handle, book: Book, call: str) -> None:
     "read counts as the end of the run.",
     needs=("corruption.flipped_bytes",),
     capability="stored-bytes",
+    quick=False,
 )
 async def after_damage(kit: Kit) -> None:
     hook = kit.target.stored_bytes
