@@ -50,7 +50,6 @@ class ConnectsOnFirstUse(ReferenceCheckpointer):
     "durability.reopen",
     "engine.resumes_elsewhere",
     "closing.refuses_after",
-    "stateful.agrees_with_model",
 )
 class DropsTables(ReferenceCheckpointer):
     """DROP TABLE IF EXISTS at every bootstrap."""

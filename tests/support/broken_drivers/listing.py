@@ -97,7 +97,6 @@ class NoDefaultLimit(ReferenceCheckpointer):
 @broken(
     "list_runs.since_is_inclusive",
     "list_runs.since_across_offsets",
-    "stateful.agrees_with_model",
 )
 class SinceIsExclusive(Listing):
     """`>` instead of `>=`."""

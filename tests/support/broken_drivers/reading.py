@@ -208,7 +208,6 @@ class JsonbKeyOrder(Jsonb):
     "values.text",
     "values.keys",
     "values.megabytes",
-    "stateful.agrees_with_model",
 )
 class DropsNul(Jsonb):
     """jsonb cannot hold U+0000, so it is dropped."""
