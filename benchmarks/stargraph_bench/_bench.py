@@ -86,7 +86,7 @@ def run(selection: Selection, folder: Path, dsn: str | None, say: Callable[[str]
         selection: what.
         folder: a directory on the disk that is measured.
         dsn: a PostgreSQL server's superuser, if none is to be started.
-        say: is told what goes on.
+        say: called with what happens.
     """
     figures = Figures()
     with tempfile.TemporaryDirectory(prefix="stargraph-bench-", dir=folder) as home:

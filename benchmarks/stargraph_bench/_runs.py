@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 State: TypeAlias = dict[str, Any]
 
 APPENDED = "turns"
-"""The field that grows; a peer that knows deltas is told so."""
+"""The field that grows; a peer that knows deltas gets its name."""
 
 SECTIONS = 20
 PARAGRAPHS = 100

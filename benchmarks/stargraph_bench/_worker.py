@@ -74,7 +74,7 @@ def _serve(connection: Connection, store: str, name: str, place: Place) -> None:
             answer: tuple[bool, object]
             try:
                 answer = True, runner.run(session.do(*request))
-            except Exception:  # noqa: BLE001  # it is told to who asked
+            except Exception:  # noqa: BLE001  # it is reported to who asked
                 answer = False, traceback.format_exc()
             connection.send(answer)
 

@@ -43,7 +43,7 @@ class Attempts:
 
     Args:
         node: the node.
-        context: what it is told.
+        context: the context of the node.
         pools: where sync code runs.
         make_call: gives the call of each try, with a state of its own.
         waits: whether time passes between two tries.
@@ -195,7 +195,7 @@ async def _by_value(work: Awaitable[object]) -> Outcome:
 
 
 def _from_worker(outcome: dict[str, Any], context: Context) -> Outcome:
-    context.note_time(outcome["told"])
+    context.note_time(outcome["time"])
     if outcome["error"] is None:
         return outcome["update"], None
     return None, RemoteNodeError(ErrorInfo.model_validate(outcome["error"]), tuple(outcome["classes"]))

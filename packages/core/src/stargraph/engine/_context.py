@@ -1,4 +1,4 @@
-"""What a node is told about its run, and what it may ask of it."""
+"""What a node knows of its run, and what it may ask of it."""
 
 from __future__ import annotations
 
@@ -213,32 +213,32 @@ class Context:
         return CallOptions(self, key=key, repeatable=repeatable, returns=returns)
 
     def emit(self, value: JsonValue, *, stored: bool = False) -> Awaitable[None]:
-        """Tell whoever listens to the run a token, a progress, or anything else that is JSON: an event `emitted`.
+        """Send an event `emitted` to the listeners of the run: a token, a progress, or any other JSON.
 
-        In an async node the result may be awaited, and must be if the value is stored. A node that runs again says
+        In an async node the result may be awaited, and must be if the value is stored. A node that runs again emits
         again what is not stored.
 
         Args:
-            value: what to tell.
-            stored: record it too, as a call of the name `emit`, before this returns; it is then told once.
+            value: what to send.
+            stored: record it too, as a call of the name `emit`, before this returns; it is then emitted once.
 
         Raises:
             StateError: the value is not JSON.
             NodeError: `reason` is `detached-node` or `node-ended`; if it is stored, as for `call`.
         """
         call_log = self._attached("ctx.emit()")
-        told = EncodedValue.of(value, "what ctx.emit() was given").value
+        emitted = EncodedValue.of(value, "what ctx.emit() was given").value
         if not stored:
-            call_log.emit(told)
+            call_log.emit(emitted)
             return _Done()
 
-        async def tell() -> JsonValue:
-            call_log.emit(told)
-            return told
+        async def send() -> JsonValue:
+            call_log.emit(emitted)
+            return emitted
 
         if _in_a_loop():
-            return self.call("emit", tell)
-        self.call_sync("emit", tell)
+            return self.call("emit", send)
+        self.call_sync("emit", send)
         return _Done()
 
     def interrupt(self, prompt: str, payload: JsonValue = None, *, key: str | None = None) -> JsonValue:

@@ -49,14 +49,14 @@ class _Flight:
 
 
 class Engine:
-    """Runs one run until nothing of it can go on, or until it is told to stop.
+    """Runs one run until nothing is left to do, or until it is asked to stop.
 
     Args:
         plan: the graph.
         log: the log of the run.
         executor_id: names this executor in every checkpoint that it writes.
         pools: where sync nodes run.
-        publish: told of each event, after its checkpoint was appended.
+        publish: called with each event, after its checkpoint was appended.
         is_heard: whether anybody listens; events are made for nobody else.
         overrides: what this run does differently from its graph.
         asks_again: run tasks with open questions once, since another graph or other code may ask something else.

@@ -51,9 +51,9 @@ class RunLog:
 
     Attributes:
         tail: the latest checkpoint, durable or not.
-        on_control: told of each control event that another process has written, and of the end that one has put.
-        on_stored: told when steps of this executor are stored.
-        on_fault: told when a write that nobody waits for has failed; `flush` then raises why.
+        on_control: called with each control event that another process has written, and with the end that one has set.
+        on_stored: called when steps of this executor are stored.
+        on_fault: called when a write that nobody waits for has failed; `flush` then raises why.
     """
 
     def __init__(
@@ -272,7 +272,7 @@ class RunLog:
             self._pending.pop(0)
 
     def _withdraw(self, own: _PendingStep) -> None:
-        """Give up the newest checkpoint, whose caller is told so; what others have appended before it stays."""
+        """Give up the newest checkpoint, whose caller gets the error; what others have appended before it stays."""
         if own in self._pending:
             self._pending.remove(own)
         self.tail = self._pending[-1].checkpoint if self._pending else self._acknowledged

@@ -39,7 +39,7 @@ class Node:
 
         Args:
             state: what it is given.
-            context: what it is told, if it takes it.
+            context: its context, if it takes one.
         """
         return self.arguments.bind(self.function, state, context)
 

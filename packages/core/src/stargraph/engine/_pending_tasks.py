@@ -108,7 +108,7 @@ class PendingTasks:
         return () if noted is None else [call for _, call in noted]
 
     def moment(self, task: Task) -> datetime | None:
-        """Return the time that a task was told when it asked its first question, or None.
+        """Return the time that a task had read when it asked its first question, or None.
 
         Args:
             task: the task.

@@ -208,9 +208,9 @@ def question_lost(task: Task, asked: Sequence[Question], instead: str, cause: Ba
         instead: what happened then.
         cause: what was raised instead, or None.
     """
-    told = f"the node asked {_shown(asked[0])}, nobody has answered, and {instead}" if asked else f"the node {instead}"
+    message = f"the node asked {_shown(asked[0])}, got no answer, and {instead}" if asked else f"the node {instead}"
     error = NodeError(
-        told,
+        message,
         reason="question-lost",
         hint="ctx.interrupt() ends the node with a BaseException: let it through. Catch Exception"
         " and not BaseException around it, and do not collect it with gather(return_exceptions=True) or wait().",

@@ -37,25 +37,25 @@ class RemoteGraph(NamedTuple):
 def run_in_worker(graph: RemoteGraph, node_id: str, state: bytes, context: Context) -> dict[str, Any]:
     """Run a node in the process that this is called in, and return what it ends with by value.
 
-    An exception is told here and does not cross over: many cannot be pickled, or not be made again from it.
+    An exception is recorded here and does not cross over: many cannot be pickled, or not be rebuilt from it.
 
     Args:
         graph: the graph.
         node_id: the node.
         state: the JSON text of the state.
-        context: what the node is told.
+        context: the context of the node.
 
     Returns:
-        `update`, its update as JSON values; `told`, the time that it was told, if it asked; `error`, what it raised,
+        `update`, its update as JSON values; `time`, the time that it read, if it looked; `error`, what it raised,
         as it is recorded, or None; `classes`, the names of the exception's classes.
     """
-    outcome: dict[str, Any] = {"update": None, "told": None, "error": None, "classes": ()}
+    outcome: dict[str, Any] = {"update": None, "time": None, "error": None, "classes": ()}
     try:
         outcome["update"] = _update(graph, node_id, state, context)
     except BaseException as error:  # noqa: BLE001  # whatever a node raises is recorded
         outcome["error"] = error_info(error, node=node_id).model_dump()
         outcome["classes"] = classes_of(error)
-    outcome["told"] = context.seen()
+    outcome["time"] = context.seen()
     return outcome
 
 

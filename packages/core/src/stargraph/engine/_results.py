@@ -108,9 +108,9 @@ class ResultType:
         try:
             return self._adapter.validate_json(orjson.dumps(stored))
         except ValidationError as error:
-            told = error.errors(include_url=False, include_input=False)[0]["msg"]
+            complaint = error.errors(include_url=False, include_input=False)[0]["msg"]
             raise StateError(
-                f"{path}, as it is recorded, is no {_shown(self._declared)} any more: {told}",
+                f"{path}, as it is recorded, is no {_shown(self._declared)} any more: {complaint}",
                 reason="wrong-type",
                 hint="Declare the return type that the function had when the call was made.",
                 path=path,

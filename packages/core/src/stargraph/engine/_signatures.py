@@ -47,7 +47,7 @@ class Arguments:
         Args:
             function: the function that they were made for.
             state: what the node is given.
-            context: what the node is told.
+            context: the context of the node.
         """
         given: dict[_Given, object] = {"state": state, "context": context}
         return functools.partial(

@@ -271,7 +271,7 @@ class StateClass:
         return in_order(value, plain) if name in self._has_sets else plain
 
     def among_others(self, update: Mapping[str, object], text: bytes, *, from_json: bool) -> dict[str, Any]:
-        """Return an update as the class makes it, its validators told of the other fields.
+        """Return an update as the class makes it; its validators see the other fields.
 
         Args:
             update: values by field.

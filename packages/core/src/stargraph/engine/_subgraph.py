@@ -264,9 +264,9 @@ def child_outcome(plan: Plan, child: Checkpoint, task: Task) -> dict[str, object
     if child.status == "paused":
         raise ChildPausedError
     error = child.error
-    told = f"{error.type}: {error.message}" if error else child.status
+    how = f"{error.type}: {error.message}" if error else child.status
     raise NodeError(
-        f"the child run {child.run_id!r} {child.status}: {told}",
+        f"the child run {child.run_id!r} {child.status}: {how}",
         reason=(error.reason if error else None) or f"child-{child.status}",
         node=error.node if error else None,
         run_id=child.run_id,

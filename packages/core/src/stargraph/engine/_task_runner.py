@@ -94,7 +94,7 @@ class TaskRunner:
             item = await self._pending.item(tail, task)
             context = Context(tail, task, item=item, recorded=self._pending.calls(task), call_log=call_log)
             is_remote = not node.is_async_here and (node.spec.isolation == "process" or self._pools.is_remote)
-            # What came from another process was recorded there, and what a built-in node returns was told to it.
+            # What came from another process was recorded there, and what a built-in node returns was given to it.
             from_json = is_remote or node.code is None
             calls = self._remote_calls if is_remote else self._calls
             attempts = Attempts(

@@ -148,7 +148,7 @@ def asked(
         task: the task that waits for the answers.
         questions: what it asks.
         now: the time of the event.
-        moments: the time that the node was told, if it looked: it is told the same one when it goes on, since what it
+        moments: the time that the node has read, if it looked: it gets the same one when it continues, since what it
             asks may say it.
     """
     asked_now = {question.id_for(task): question for question in questions}

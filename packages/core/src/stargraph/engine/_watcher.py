@@ -25,7 +25,7 @@ class LogWatcher:
     Args:
         log: the log; it tells the engine of what is found.
         seconds: the longest time between two looks; 0 never looks.
-        failed: told of what makes the execution end: the run is somebody else's, or a record is damaged.
+        failed: called with what ends the execution: another executor has the run, or a record is damaged.
     """
 
     def __init__(self, log: RunLog, *, seconds: float, failed: Callable[[BaseException], None]) -> None:
@@ -65,7 +65,7 @@ class LogWatcher:
                 try:
                     await self._log.look()
                 except TakenOver:
-                    return  # the log has told the engine
+                    return  # the log has called the engine
                 except StoreUnavailableError:
                     pass  # nothing is lost: the next write says so if it lasts
                 except Exception as error:  # noqa: BLE001  # whatever it is, the engine raises it

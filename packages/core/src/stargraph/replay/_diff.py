@@ -47,14 +47,14 @@ class Change:
             width: how many characters each value may have.
         """
         if self.kind == "added":
-            told = show(self.after, width)
+            shown = show(self.after, width)
         elif self.kind == "removed":
-            told = show(self.before, width)
+            shown = show(self.before, width)
         elif isinstance(self.before, str) and isinstance(self.after, str):
-            told = _texts(self.before, self.after, width)
+            shown = _texts(self.before, self.after, width)
         else:
-            told = f"{show(self.before, width)} → {show(self.after, width)}"
-        return f"{_SIGNS[self.kind]} {self.path}: {told}"
+            shown = f"{show(self.before, width)} → {show(self.after, width)}"
+        return f"{_SIGNS[self.kind]} {self.path}: {shown}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,13 +85,13 @@ class Overlay:
 
     def as_json(self) -> dict[str, JsonValue]:
         """Return what the first step of the fork records of it."""
-        told: dict[str, JsonValue] = {
+        members: dict[str, JsonValue] = {
             "state": dict(self.state),
             "outputs": {name: dict(update) for name, update in self.outputs.items()},
             "answers": dict(self.answers),
             "drop_calls": list(self.drop_calls),
         }
-        return {name: value for name, value in told.items() if value}
+        return {name: value for name, value in members.items() if value}
 
 
 def bad_overlay(complaint: str) -> StargraphError:

@@ -504,5 +504,5 @@ def _ranges(steps: Sequence[int]) -> str:
     ranges: tuple[StepRange, ...] = ()
     for step in steps:
         ranges = add_step(ranges, step)
-    told = [str(each.first) if each.first == each.last else f"{each.first} to {each.last}" for each in ranges]
-    return f"step{'s' if len(steps) > 1 else ''} {', '.join(told)}"
+    listed = [str(each.first) if each.first == each.last else f"{each.first} to {each.last}" for each in ranges]
+    return f"step{'s' if len(steps) > 1 else ''} {', '.join(listed)}"

@@ -35,9 +35,9 @@ class StepDifference:
             width: how many characters each value may have.
         """
         first: Change = self.diff.changes[0]
-        told = show(first.before, width) if first.kind != "added" else "nothing"
+        shown = show(first.before, width) if first.kind != "added" else "nothing"
         gave = show(first.after, width) if first.kind != "removed" else "nothing"
-        return f"{self.where}: {first.path} is recorded as {told}, and came out as {gave}"
+        return f"{self.where}: {first.path} is recorded as {shown}, and came out as {gave}"
 
     @property
     def where(self) -> str:
@@ -84,12 +84,12 @@ class ReplayReport:
         Args:
             width: how many characters each value may have.
         """
-        told = [f"note: {note}" for note in self.notes]
+        shown = [f"note: {note}" for note in self.notes]
         if not self.differences:
-            return [f"run {self.run_id}: {self.compared} steps came out as they are recorded", *told]
+            return [f"run {self.run_id}: {self.compared} steps came out as they are recorded", *shown]
         count = len(self.differences)
         more = "" if count == 1 else f"; {count} steps differ"
-        return [self.differences[0].headline(width) + more, *told]
+        return [self.differences[0].headline(width) + more, *shown]
 
     def as_json(self) -> dict[str, JsonValue]:
         """Return the report for programs."""

@@ -125,7 +125,7 @@ class _Held(Awaitable[T]):
         return self._task.get_loop()
 
     def cancel(self, msg: object | None = None) -> bool:
-        """Refuse: the task that waits is then told when it goes on."""
+        """Refuse: the waiting task gets the error when it continues."""
         return False
 
 

@@ -128,8 +128,8 @@ class LineReader:
             before = self._hash.hexdigest()
             line = self._next()
             if line.keys() == {"end"}:
-                told = line["end"]
-                if told != {"runs": runs, "checkpoints": checkpoints, "sha256": before}:
+                totals = line["end"]
+                if totals != {"runs": runs, "checkpoints": checkpoints, "sha256": before}:
                     raise self.refuse("the lines before it are not those that were written: the file was edited")
                 if self._stream.readline(1):
                     self._number += 1

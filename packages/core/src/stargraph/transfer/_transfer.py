@@ -342,8 +342,8 @@ async def confirm(store: Checkpointer, head: Head, *, keyring: Keyring | None) -
     """
     report = await verify_run(store, head.run_id, keyring=keyring, anchored=head)
     if report is None or report.findings:
-        told = report.findings[0].message if report is not None else "it is not there"
-        raise refused(head.run_id, "not-verified", f"read back, it is not what was written: {told}")
+        complaint = report.findings[0].message if report is not None else "it is not there"
+        raise refused(head.run_id, "not-verified", f"read back, it is not what was written: {complaint}")
 
 
 def head_of(checkpoint: Checkpoint) -> Head:

@@ -193,7 +193,7 @@ class RaceReport:
     """How concurrent conditional writes of one object ended.
 
     Attributes:
-        winners: for each round, how many writers were told that they had won, or wrote what is stored.
+        winners: for each round, how many writers got the answer that they had won, or wrote what is stored.
         writers: how many wrote in each round.
     """
 
@@ -282,7 +282,7 @@ async def race(store: ObjectStore, keys: KeyLayout) -> RaceReport:
         key = f"{keys.probes}{uuid.uuid4().hex}"
         answers: Sequence[str | None] = await asyncio.gather(*(store.create(key, body) for body in bodies))
         won = {body for body, answer in zip(bodies, answers, strict=True) if answer is not None}
-        # Also the one whose answer was lost, and that was told at its next attempt that there is an object already.
+        # Also the one whose answer was lost, and whose next attempt found an object.
         winners.append(len(won | {await store.get(key)}))
         await store.remove([key])
     return RaceReport(tuple(winners), _RACERS)

@@ -217,7 +217,7 @@ def hand_over(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], 
 
 
 def _await_end(thread: weakref.ref[threading.Thread]) -> None:
-    """Let a thread finish closing when the interpreter exits; it was told to by then."""
+    """Let a thread finish closing when the interpreter exits; it was asked to by then."""
     running = thread()
     if running is not None:
         running.join(_EXIT_WAIT)
