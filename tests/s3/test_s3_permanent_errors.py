@@ -175,3 +175,24 @@ async def test_no_secret_of_an_argument_is_reported(moto: str) -> None:
     for shown in (str(error), repr(error), repr(store), repr(store._options)):
         assert "proxy-secret" not in shown
         assert SECRET_KEY not in shown
+
+
+class WithoutCredentials:
+    """A session that finds no credentials, which takes seconds where the metadata service does not answer."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def get_credentials(self) -> None:
+        self.asked += 1
+
+    def client(self, *_: object, **__: object) -> None:
+        raise AssertionError("a client looks for credentials once more")
+
+
+async def test_credentials_that_are_nowhere_are_looked_for_once() -> None:
+    session: Any = WithoutCredentials()
+    with pytest.raises(StoreUnavailableError) as refused:
+        await S3Checkpointer("s3://bucket/prefix", session=session).bootstrap()
+    assert refused.value.reason == "no-credentials"
+    assert session.asked == 1

@@ -20,7 +20,7 @@ T = TypeVar("T")
 ATTEMPT_SHARE: Final = 1 / 3
 """The part of the whole time that a silent connection gets before another one is tried."""
 
-FIRST_CONTACT: Final = 1.5
+FIRST_CONTACT: Final = 0.75
 """Seconds for which a server is tried that this handle has never reached: its address is more likely wrong than its
 server is just starting."""
 

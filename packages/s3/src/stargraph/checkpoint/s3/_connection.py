@@ -72,6 +72,7 @@ class Connection:
         if self._closed:
             raise closed_error()
         from aiobotocore.config import AioConfig
+        from botocore.exceptions import NoCredentialsError
         from botocore.handlers import add_expect_header
 
         options = self._options
@@ -88,6 +89,9 @@ class Connection:
             s3={"addressing_style": styles[options.path_style]},
         )
         credentials = await _frozen_credentials(session)
+        if credentials is None:
+            # A client would ask everywhere again, and wait for seconds where the metadata service does not answer.
+            raise NoCredentialsError
         context = session.client("s3", region_name=options.region, endpoint_url=options.endpoint_url, config=config)
         client = await context.__aenter__()
         self._contexts.append(context)
