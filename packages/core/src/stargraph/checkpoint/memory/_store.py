@@ -12,7 +12,6 @@ from stargraph.checkpoint.driver import (
     judge_append,
     judge_pruned_start,
     missing_step_error,
-    needed_steps,
     summaries_from_json,
     summary_json,
 )
@@ -177,19 +176,14 @@ class MemoryStore:
             run = self._runs.get(latest.run_id)
             if run is None or run.tail.step != latest.step or (rule.keep_last == 0 and self._is_awaited(latest)):
                 return 0
-            kept = sorted(run.records)[-rule.keep_last :] if rule.keep_last else []
-            if rule.keep_last and latest.status not in ENDED:
-                kept += [step for needed in needed_steps(latest) for step in range(needed.first, needed.last + 1)]
-            removed = run.records.keys() - set(kept)
-            if rule.dry_run or not removed:
-                return len(removed)
-            if rule.keep_last == 0:
+            removed, floor = rule.plan(latest, run.records)
+            if removed and not rule.dry_run and rule.keep_last == 0:
                 self._delete(latest.run_id)
-                return len(removed)
-            for step in removed:
-                del run.records[step], run.digests[step]
-                run.keys.pop(step, None)
-            run.tail = Tail(run.tail.step, run.tail.digest, run.tail.status, max(run.tail.floor, max(removed) + 1))
+            elif removed and not rule.dry_run:
+                for step in removed:
+                    del run.records[step], run.digests[step]
+                    run.keys.pop(step, None)
+                run.tail = Tail(run.tail.step, run.tail.digest, run.tail.status, max(run.tail.floor, floor))
             return len(removed)
 
     def _delete(self, run_id: str) -> bool:
