@@ -24,6 +24,7 @@ OF_OTHER_STORES = {"newer-format", "older-format", "outage", "url"}
 
 
 @pytest.mark.thorough
+@pytest.mark.timeout(600)
 def test_it_passes_every_check_of_the_kit_that_one_process_can_execute() -> None:
     report = run(memory, seed=1)
     left_out = {result.check.id for result in report.results if result.verdict == "skip"}
