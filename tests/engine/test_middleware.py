@@ -433,6 +433,15 @@ async def test_a_fork_has_the_middleware_of_its_run(store: MemoryCheckpointer) -
     assert not any(note.endswith("in write") for note in noting.notes), "the store has its hooks once"
 
 
+async def test_a_replay_has_none(store: MemoryCheckpointer) -> None:
+    noting = Everything()
+    run = await graph(SEQUENCE).start(checkpointer=store, run_id="r", middleware=[noting])
+    await run.start()
+    noting.notes.clear()
+    assert await run.replay()
+    assert noting.notes == []
+
+
 async def test_what_is_no_middleware_is_refused(store: MemoryCheckpointer) -> None:
     for wrong in (object(), Noting):
         with pytest.raises(TypeError, match="Middleware"):

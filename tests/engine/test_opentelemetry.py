@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -217,6 +219,12 @@ async def test_generative_ai_is_named_on_request_alone(store: MemoryCheckpointer
         ("node a", {}),
         ("run test", {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "test"}),
     ]
+
+
+def test_without_the_extra_the_error_says_what_to_install() -> None:
+    program = "import sys; sys.modules['opentelemetry'] = None; import stargraph.otel"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert done.stderr.splitlines()[-1].endswith("pip install 'stargraph-core[otel]'")
 
 
 async def test_without_a_provider_nothing_is_stored_or_made(store: MemoryCheckpointer) -> None:

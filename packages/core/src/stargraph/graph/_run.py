@@ -310,7 +310,7 @@ class Run(Generic[S]):
         self.run_id = run_id or self.run_id
         return await replay(
             self._plan,
-            self._store,
+            self._checkpointer,
             self.run_id,
             keyring=self._keyring,
             threads=self._threads,

@@ -8,21 +8,26 @@ from contextlib import AbstractContextManager, asynccontextmanager, contextmanag
 from importlib.metadata import version
 from typing import Final
 
-from opentelemetry.context import Context
-from opentelemetry.metrics import MeterProvider, get_meter
-from opentelemetry.trace import (
-    Link,
-    Span,
-    SpanKind,
-    Status,
-    StatusCode,
-    Tracer,
-    TracerProvider,
-    get_current_span,
-    get_tracer,
-)
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from opentelemetry.util.types import AttributeValue
+try:
+    from opentelemetry.context import Context
+    from opentelemetry.metrics import MeterProvider, get_meter
+    from opentelemetry.trace import (
+        Link,
+        Span,
+        SpanKind,
+        Status,
+        StatusCode,
+        Tracer,
+        TracerProvider,
+        get_current_span,
+        get_tracer,
+    )
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+    from opentelemetry.util.types import AttributeValue
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(
+        "stargraph.otel needs the API of OpenTelemetry: pip install 'stargraph-core[otel]'", name=missing.name
+    ) from missing
 
 from stargraph.checkpoint.codec import state_size
 from stargraph.errors import StargraphError
