@@ -97,7 +97,11 @@ function perField(node) {
 export function digestOf(checkpoint) {
   const members = new Map(checkpoint.members);
   for (const name of ["digest", "seal"]) members.delete(name);
-  if (members.get("key")?.word) members.delete("key"); // null: it came later than the form
+  const withoutNull = (object, name) => object.get(name)?.word && object.delete(name); // what came later than the form
+  withoutNull(members, "key");
+  const interrupts = members.get("interrupts").items.map(({ members }) => new Map(members));
+  interrupts.forEach((interrupt) => withoutNull(interrupt, "due_at"));
+  members.set("interrupts", { items: interrupts.map((members) => ({ members })) });
   for (const name of ["state", "update"]) members.set(name, perField(members.get(name)));
   members.set("form", { integer: "2" });
   return sha256(canonical({ members }));

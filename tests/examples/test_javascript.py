@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.checkpoints import chain, following, genesis, json_values, rich
+from support.checkpoints import chain, following, genesis, json_values, rich, states
 from support.documents import blocks_of
 from support.workspace import ROOT
 
@@ -70,6 +70,21 @@ def test_the_vectors_of_the_digest() -> None:
     assert made["canonical"] == [[each["canonical"], each["sha256"]] for each in vectors["canonical"]]
     assert made["digests"] == [each["digest"] for each in vectors["checkpoints"]]
     assert made["seals"] == [[each["key_id"], each["mac"]] for each in vectors["seals"]]
+
+
+@settings(max_examples=8)
+@given(st.lists(st.tuples(states, states | st.none(), json_values), min_size=5, max_size=20))
+def test_any_checkpoint_has_the_digest_that_python_gives_it(values: list[Any]) -> None:
+    full = rich()
+    (question,) = full.interrupts
+    made = [
+        full,
+        following(full, key="k-1", interrupts=(question.model_copy(update={"due_at": full.timestamp}),)),
+        *(genesis(state=state, update=update, definition=definition) for state, update, definition in values),
+    ]
+    program = READ + "console.log(JSON.stringify(given.map((json) => digest.digestOf(digest.parse(json)))));"
+    found = json.loads(node(program, json.dumps([checkpoint.model_dump_json() for checkpoint in made])))
+    assert found == [checkpoint.digest for checkpoint in made]
 
 
 @settings(max_examples=8)
