@@ -102,13 +102,13 @@ WRONG = [
         graph(nodes=(NodeSpec(id="a", kind="my_pkg.nodes.classify"),)),
         (
             "nodes[0].kind: unknown kind 'my_pkg.nodes.classify'; did you mean 'my_pkg.nodes:classify'? (use echo,"
-            " halt, interrupt or subgraph, or package.module:callable)"
+            " halt, interrupt, subgraph or wait, or package.module:callable)"
         ),
     ),
     (
         graph(nodes=(NodeSpec(id="a", kind="os:system('x')"),)),
         (
-            "nodes[0].kind: unknown kind \"os:system('x')\" (use echo, halt, interrupt or subgraph, or"
+            "nodes[0].kind: unknown kind \"os:system('x')\" (use echo, halt, interrupt, subgraph or wait, or"
             " package.module:callable)"
         ),
     ),

@@ -64,3 +64,9 @@ async def late(state: Any, ctx: Context) -> None:
 def slow(state: Any) -> dict[str, Any]:
     time.sleep(0.3)
     return {"told": ["slowly"]}
+
+
+async def naps(state: Any, ctx: Context) -> dict[str, Any]:
+    await ctx.sleep(3600)
+    await ctx.emit("awake")
+    return {"n": 1}

@@ -20,7 +20,7 @@ from support.tested_nodes import MADE, Receipt, ask, charge, pay, talk, talk_in_
 
 from stargraph.checkpoint.memory import MemoryCheckpointer
 from stargraph.errors import CallError
-from stargraph.graph import Graph, StoreInfo
+from stargraph.graph import Graph, GraphBuilder, StoreInfo
 from stargraph.testing import (
     CallMade,
     Crashed,
@@ -260,3 +260,18 @@ def test_the_names_are_there() -> None:
     with pytest.raises(AttributeError):
         stargraph.testing.nothing  # type: ignore[attr-defined]  # noqa: B018
     assert charge.__module__ == tested_nodes.__name__
+
+
+def test_waits_take_no_time() -> None:
+    builder = GraphBuilder("g").state(n=(int, 0))
+    builder.add_node("month", "wait", seconds=30 * 24 * 3600)
+    builder.node(tested_nodes.naps)
+    store = MemoryCheckpointer()
+    result = run_graph(Graph(builder), checkpointer=store, run_id="r")
+    assert (result.status, result.state) == ("done", {"n": 1})
+
+
+async def test_a_fake_context_keeps_what_a_node_waits_for_and_emits() -> None:
+    context = FakeContext()
+    assert await tested_nodes.naps({"n": 0}, context) == {"n": 1}
+    assert (context.waits, context.emitted) == ([3600.0], ["awake"])

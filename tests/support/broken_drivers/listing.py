@@ -208,3 +208,28 @@ class PagesOfAThousand(Listing):
 
     def _listed(self, since: datetime | None, limit: int) -> list[RunSummary]:
         return self._summaries(since)[: min(limit, 1000)]
+
+
+@broken(
+    "list_runs.due_times",
+)
+class ForgetsDueTimes(ReferenceCheckpointer):
+    """The table of summaries was made before runs could wait for a time."""
+
+    def _summaries(self, since: datetime | None) -> list[RunSummary]:
+        return [summary.model_copy(update={"due_at": None}) for summary in super()._summaries(since)]
+
+
+@broken(
+    "list_runs.due_times",
+)
+class ShowsTheFirstDueTime(ReferenceCheckpointer):
+    """The due time is that of the first task that waits, not the earliest one."""
+
+    def _summaries(self, since: datetime | None) -> list[RunSummary]:
+        found = []
+        for summary in super()._summaries(since):
+            latest = self._latest(summary.run_id)
+            waits = [each.due_at for each in latest.interrupts if each.due_at] if latest else []
+            found.append(summary.model_copy(update={"due_at": waits[0]}) if waits else summary)
+        return found

@@ -102,8 +102,8 @@ def execute(
             outcome = run_async(execution.run(create, act, access=access, answer=answer))
         finally:
             display.end(outcome)
-        questions = outcome.latest.interrupts if person and outcome.latest is not None else ()
-        answers = ask_person(questions, graph.answer_type) if outcome.status == "awaiting_input" else None
+        questions = outcome.latest.questions if person and outcome.latest is not None else ()
+        answers = ask_person(questions, graph.answer_type) if questions and outcome.status == "awaiting_input" else None
         if not answers:
             outcome.explain()
             raise typer.Exit(outcome.exit_code)

@@ -146,6 +146,11 @@ LogJsonOption = Annotated[
     bool,
     typer.Option("--log-json", help="Print the log as JSON objects, one a line; from info on if no level is given."),
 ]
+WaitOption = Annotated[
+    bool,
+    typer.Option("--wait", help="Wait here for the times that nodes wait for, instead of ending until they come."),
+]
+
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print the outcome alone.")]
 TagOption = Annotated[list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="A tag; repeatable.")]
 GRAPH_HELP: Final = "The graph: graph.yaml, file.py:attribute or module:attribute."

@@ -11,7 +11,7 @@ from typing import Any, Final
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary, Status
 from stargraph.cli._errors import print_error, print_message
 from stargraph.cli._exit_codes import ExitCode
-from stargraph.cli._output import shorten
+from stargraph.cli._output import shorten, show_time
 from stargraph.cli._questions import question_lines
 from stargraph.cli._store import StoreRef
 
@@ -118,8 +118,13 @@ class RunOutcome:
                 f"interrupted: run {self.run_id} is stored up to step {self.latest.step} ({_event(self.latest)})",
                 self._resume,
             )
+        elif self.status == "awaiting_input" and not self.latest.questions and self.latest.due_at is not None:
+            print_message(
+                f"run {self.run_id} waits until {show_time(self.latest.due_at)}",
+                self._resume if self.store.is_volatile else f"{self._resume}\n      (--wait waits for it)",
+            )
         elif self.status == "awaiting_input":
-            questions = "\n".join(question_lines(self.latest.interrupts))
+            questions = "\n".join(question_lines(self.latest.questions))
             answer = self.store.command("respond", self.run_id, "--interrupt", "ID", "--value", "ANSWER")
             print_message(
                 f"run {self.run_id} waits for an answer to:\n{questions}",

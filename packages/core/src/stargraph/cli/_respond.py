@@ -65,7 +65,7 @@ async def _respond(ref: StoreRef, run_id: str, interrupt: str | None, text: str)
 
 
 def _only_question(latest: Checkpoint) -> str:
-    questions = latest.interrupts
+    questions = latest.questions
     if len(questions) == 1:
         return questions[0].id
     if not questions:

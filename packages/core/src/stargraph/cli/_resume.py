@@ -22,6 +22,7 @@ from stargraph.cli._options import (
     LogLevelOption,
     QuietOption,
     RunBeforeGraphArgument,
+    WaitOption,
     run_and_graph,
 )
 
@@ -59,6 +60,7 @@ def resume(
     json: JsonOption = False,
     events: EventsOption = False,
     quiet: QuietOption = False,
+    wait: WaitOption = False,
     log_level: LogLevelOption = LogLevel.OFF,
     log_json: LogJsonOption = False,
 ) -> None:
@@ -92,7 +94,7 @@ def resume(
     execute(
         prepare,
         lambda run: run.resume(
-            only_if_idle=only_if_idle, max_resumes=max_resumes, accept=accepted, allow_effects=allow_effects
+            only_if_idle=only_if_idle, max_resumes=max_resumes, accept=accepted, allow_effects=allow_effects, wait=wait
         ),
         graph_file=target,
         store=ref,

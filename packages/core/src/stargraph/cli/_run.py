@@ -21,6 +21,7 @@ from stargraph.cli._options import (
     LogLevelOption,
     QuietOption,
     TagOption,
+    WaitOption,
 )
 from stargraph.errors import StargraphError
 
@@ -58,6 +59,7 @@ def run(
     json: JsonOption = False,
     events: EventsOption = False,
     quiet: QuietOption = False,
+    wait: WaitOption = False,
     log_level: LogLevelOption = LogLevel.OFF,
     log_json: LogJsonOption = False,
 ) -> None:
@@ -109,7 +111,7 @@ def run(
 
     execute(
         prepare,
-        lambda run: run.start(),
+        lambda run: run.start(wait=wait),
         graph_file=graph,
         store=StoreRef(checkpoint, encryption_keys),
         access="create",

@@ -9,16 +9,19 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from datetime import UTC, datetime
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, RecordedCall, Task
 from stargraph.checkpoint.values import EncodedValue
 from stargraph.engine._call_log import CallLog
 from stargraph.engine._questions import Questions
-from stargraph.errors import NodeError
+from stargraph.errors import NodeError, StateError
 
 _NOT_GIVEN: Final[Any] = object()
+
+_LONGEST_WAIT: Final = 100 * 365 * 24 * 3600.0
+"""In seconds."""
 
 
 class CallOptions:
@@ -230,7 +233,7 @@ class Context:
         emitted = EncodedValue.of(value, "what ctx.emit() was given").value
         if not stored:
             call_log.emit(emitted)
-            return _Done()
+            return DONE
 
         async def send() -> JsonValue:
             call_log.emit(emitted)
@@ -239,7 +242,7 @@ class Context:
         if _in_a_loop():
             return self.call("emit", send)
         self.call_sync("emit", send)
-        return _Done()
+        return DONE
 
     def interrupt(self, prompt: str, payload: JsonValue = None, *, key: str | None = None) -> JsonValue:
         """Return a person's answer, or end the node until there is one; then it runs again from its beginning.
@@ -257,6 +260,39 @@ class Context:
             NodeError: another question without a key, or of the same key, is open (`reason="concurrent-questions"`).
         """
         return self.ask(prompt, payload, into=None, key=key)
+
+    def sleep(self, seconds: float | None = None, *, until: datetime | None = None) -> Awaitable[None]:
+        """End the node until a time has come; then it runs again from its beginning, and this returns at once.
+
+        The run is stored with its due time and needs no process meanwhile: whoever resumes it then continues it. In an
+        async node it is awaited; a sync node just calls it. A wait is known by how long it is, or until when, and how
+        often the node has waited so.
+
+        Args:
+            seconds: how long, from when the wait is recorded; at most 100 years.
+            until: the time to wait for instead, with its offset.
+
+        Raises:
+            StateError: neither or both are given, or one of them is no such value (`reason="bad-time"`).
+            NodeError: `reason` is `detached-node` or `node-ended`.
+        """
+        self._attached("ctx.sleep()")
+        if until is not None and seconds is None and isinstance(until, datetime) and until.tzinfo is not None:
+            self._wait(until.astimezone(UTC))
+        elif until is None and type(seconds) in (int, float) and 0 <= cast("float", seconds) <= _LONGEST_WAIT:
+            self._wait(float(cast("float", seconds)))
+        else:
+            raise StateError(
+                f"ctx.sleep() was given seconds={seconds!r:.80}, until={until!r:.80}",
+                reason="bad-time",
+                hint="Give either seconds, from 0 to 100 years, or until, a datetime with its offset.",
+                node=self.node,
+            )
+        return DONE
+
+    def _wait(self, wait: float | datetime) -> None:
+        assert self._questions is not None
+        self._questions.wait(wait)
 
     def ask(self, prompt: str, payload: JsonValue, *, into: str | None, key: str | None = None) -> JsonValue:
         """Like `interrupt`, for an answer that goes into a field of the state.
@@ -381,6 +417,10 @@ class _Done:
     def __await__(self) -> Generator[None, None, None]:
         return
         yield
+
+
+DONE: Final[Awaitable[None]] = _Done()
+"""What is there already."""
 
 
 def _may_take(function: Callable[..., Any], name: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, Event, RecordedCall, Task
 from stargraph.engine._attempts import NodeFailed
 from stargraph.engine._call_log import CallLog
+from stargraph.engine._due_times import DueTimes
 from stargraph.engine._events import EventType, RunEvent
 from stargraph.engine._failures import error_info, name_of, node_cancelled
 from stargraph.engine._fork_overrides import ForkOverrides
@@ -25,7 +26,7 @@ from stargraph.engine._plan import Plan
 from stargraph.engine._questions import Suspended
 from stargraph.engine._subgraph import ChildPausedError, Children, StoreFaultError, cancel_children
 from stargraph.engine._task_runner import TaskRunner
-from stargraph.engine._transitions import Updates, asked, called, completed, failed, tasks_of
+from stargraph.engine._transitions import Updates, answered, asked, called, completed, failed, tasks_of
 from stargraph.engine._watcher import WATCH_SECONDS, LogWatcher
 from stargraph.errors import NodeError, StargraphError
 from stargraph.runtime import dispatch
@@ -63,6 +64,7 @@ class Engine:
         watch: the longest time in seconds between two looks at the log while nodes run; 0 never looks.
         hooks: stand around nodes, calls and child runs.
         record_attempts: record each try that failed at once.
+        holds: wait here for the times that tasks wait for, if nothing else is left to do.
     """
 
     def __init__(
@@ -79,7 +81,9 @@ class Engine:
         watch: float = WATCH_SECONDS,
         hooks: Hooks = NO_HOOKS,
         record_attempts: bool = False,
+        holds: bool = False,
     ) -> None:
+        self._due_times = DueTimes(holds=holds)
         self._plan = plan
         self._record_attempts = record_attempts
         self._log = log
@@ -104,6 +108,7 @@ class Engine:
                 watch=watch,
                 hooks=hooks,
                 record_attempts=record_attempts,
+                holds=holds,
             ),
             hooks=hooks,
         )
@@ -142,9 +147,10 @@ class Engine:
             if self._asks_again:
                 self._answered |= {interrupt.task_id for interrupt in self._log.tail.interrupts}
             while True:
+                await self._end_waits()
                 await self._count_nodes()
                 self._start_ready_tasks()
-                busy = bool(self._flights) and self._stop != "cancel" and await self._wait()
+                busy = self._is_busy() and await self._wait()
                 self._raise_fault()
                 if busy:
                     if self._log.has_fault:
@@ -197,17 +203,45 @@ class Engine:
         self._publish(RunEvent.of(record))
         self._wake()
 
+    def _is_busy(self) -> bool:
+        """Whether to wait for tasks that run, or, if this process is to wait for it, for a time that one waits for."""
+        if self._stop == "cancel":
+            return False
+        return bool(self._flights) or (self._due_times.holds and self._seconds_until_due() is not None)
+
     async def _wait(self) -> bool:
-        """Wait until a task ends or somebody calls; False if the time to pause is over."""
-        if self._deadline is None:
+        """Wait until a task ends, a time has come or somebody calls; False if the time to pause is over."""
+        loop = asyncio.get_running_loop()
+        left = None if self._deadline is None else max(self._deadline - loop.time(), 0)
+        due = self._seconds_until_due()
+        if left is None and due is None:
             await self._signal
         else:
-            left = max(self._deadline - asyncio.get_running_loop().time(), 0)
-            await asyncio.wait([self._signal], timeout=left)
+            await asyncio.wait([self._signal], timeout=min(each for each in (left, due) if each is not None))
         is_called = self._signal.done()
         if is_called:
-            self._signal = asyncio.get_running_loop().create_future()
-        return is_called
+            self._signal = loop.create_future()
+        return is_called or self._deadline is None or loop.time() < self._deadline
+
+    def _seconds_until_due(self) -> float | None:
+        if self._stop is not None or self._failure is not None:
+            return None
+        return self._due_times.seconds_left(self._log.tail)
+
+    async def _end_waits(self) -> None:
+        """Record the waits that are over; the tasks then run again."""
+        if self._stop is not None or self._failure is not None:
+            return
+        for wait in self._due_times.take(self._log.tail):
+            if wait.child_run_id is None:
+                over = partial(answered, interrupt=wait, value=None)
+                record = await self._append("answered", self._task(wait.task_id), over)
+                self._pending_tasks.note_calls(record)
+            # Of a child run, its own engine records it.
+            self._answered.add(wait.task_id)
+
+    def _task(self, task_id: str) -> Task | None:
+        return next((task for task in tasks_of(self._log.tail.frontier) if task.id == task_id), None)
 
     def _fail_execution(self, fault: BaseException) -> None:
         """End this execution, and not the run."""
@@ -261,7 +295,7 @@ class Engine:
     def _can_go_on(self) -> bool:
         if self._log.tail.status in ENDED:
             return False
-        return self._stop == "cancel" or bool(self._ready_tasks())
+        return self._stop == "cancel" or bool(self._ready_tasks()) or self._seconds_until_due() == 0
 
     def _start_ready_tasks(self) -> None:
         tail = self._log.tail

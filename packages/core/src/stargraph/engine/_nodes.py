@@ -6,13 +6,14 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from stargraph.engine._context import Context
 from stargraph.engine._imports import Modules
 from stargraph.engine._prompts import fill_prompt
 from stargraph.engine._signatures import CONTEXT_NAME, Arguments, SignatureFault, arguments_of
-from stargraph.errors import GraphError
+from stargraph.errors import GraphError, StateError
 from stargraph.ir import NodeSpec
 
 
@@ -64,7 +65,8 @@ def build_node(spec: NodeSpec, modules: Modules) -> Node:
         tuple(modules.load_exception(name, wanted_by=f"{owner}: retry") for name in spec.retry.on) if spec.retry else ()
     )
     if ":" not in spec.kind:
-        function = functools.partial(_ask, spec) if spec.kind == "interrupt" else _nothing
+        does = {"interrupt": _ask, "wait": _wait}.get(spec.kind)
+        function = _nothing if does is None else functools.partial(does, spec)
         return Node(spec, None, function, Arguments(("state", "context"), {}), retried)
     code = modules.load(spec.kind, wanted_by=owner)
     function = _executable(code, spec)
@@ -89,6 +91,24 @@ async def _ask(spec: NodeSpec, state: object, context: Context) -> dict[str, obj
     assert spec.prompt is not None
     assert spec.into is not None
     return {spec.into: context.ask(fill_prompt(spec.prompt, state), None, into=spec.into)}
+
+
+async def _wait(spec: NodeSpec, state: object, context: Context) -> None:
+    """What `wait` does."""
+    if spec.until is None:
+        await context.sleep(spec.seconds)
+        return
+    text = fill_prompt(spec.until, state)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise StateError(
+            f"node {spec.id!r} waits until {text!r:.80}, which is no time",
+            reason="bad-time",
+            hint="Write a time as ISO 8601 with its offset, as in 2027-01-31T09:00:00Z.",
+            node=spec.id,
+        ) from None
+    await context.sleep(until=moment)
 
 
 def _executable(code: Any, spec: NodeSpec) -> Callable[..., Any]:

@@ -6,11 +6,12 @@ import hashlib
 import threading
 from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Final
 
 from stargraph.checkpoint.protocol import JsonValue, RecordedCall, Task
-from stargraph.checkpoint.values import EncodedValue, check_json
+from stargraph.checkpoint.values import EncodedValue, check_json, format_time
 from stargraph.engine._failures import chain_of, is_a, name_of
 from stargraph.errors import NodeError, StateError
 
@@ -36,6 +37,7 @@ class Question:
         occurrence: counts the questions of one try that say the same, from 0.
         child_run_id: the child run that asks, or None.
         child_id: the id of the question in the child run.
+        wait: seconds to wait, or the time to wait for; None if it is a question to a person.
     """
 
     prompt: str
@@ -45,6 +47,15 @@ class Question:
     occurrence: int = 0
     child_run_id: str | None = None
     child_id: str | None = None
+    wait: float | datetime | None = None
+
+    def due_at(self, now: datetime) -> datetime | None:
+        """Return when the wait is over; None if it is a question.
+
+        Args:
+            now: when it is recorded.
+        """
+        return now + timedelta(seconds=self.wait) if isinstance(self.wait, float) else self.wait
 
     def id_for(self, task: Task) -> str:
         """Return the durable id of the question: it follows from the task, the key and what the question says.
@@ -56,7 +67,8 @@ class Question:
         """
         if self.child_id is not None:
             return f"{task.id}/{self.child_id}"
-        said = EncodedValue.of_checked([self.key, self.prompt, self.payload, self.into, self.occurrence]).digest
+        parts = [self.key, self.prompt, self.payload, self.into, self.occurrence]
+        said = EncodedValue.of_checked(parts if self.wait is None else [*parts, "wait"]).digest
         return f"{task.id}/{self._slot}{said[:_TEXT_DIGITS]}"
 
     def replaces(self, interrupt_id: str, task: Task) -> bool:
@@ -129,6 +141,23 @@ class Questions:
         with _LOCK:
             return self._answer_to(Question(prompt, asked, key, into))
 
+    def wait(self, wait: float | datetime) -> None:
+        """Return if a wait is over, or raise `Suspended`, which ends the node until it is.
+
+        Args:
+            wait: seconds, or the time to wait for.
+
+        Raises:
+            NodeError: the node has ended (`reason="node-ended"`).
+        """
+        if isinstance(wait, datetime):
+            text = format_time(wait)
+            question = Question(f"wait until {text}", {"until": text}, wait=wait)
+        else:
+            question = Question(f"wait {wait:g} s", {"seconds": wait}, wait=wait)
+        with _LOCK:
+            self._answer_to(question)
+
     def _answer_to(self, question: Question) -> JsonValue:
         if self._ended:
             raise NodeError(
@@ -140,7 +169,7 @@ class Questions:
         said = question.id_for(self._task)
         occurrence = self._counts.get(said, 0)
         if occurrence:
-            question = Question(question.prompt, question.payload, question.key, question.into, occurrence)
+            question = replace(question, occurrence=occurrence)
         name = question.id_for(self._task)
         if name in self._answers:
             self._counts[said] = occurrence + 1
@@ -148,8 +177,9 @@ class Questions:
         in_call = IN_CALL.get()
         if in_call is not None:
             in_call.append(question)
-        other = next((each for each in self._open if each.key == question.key), None)
-        if other is not None:
+        # Of two waits, neither has an answer that could reach the other one.
+        other = next((each for each in self._open if each.key == question.key and each.wait is None), None)
+        if other is not None and question.wait is None:
             self._misuse = NodeError(
                 f"the node asked {_shown(question)} while {_shown(other)} was open, and nothing tells the two apart",
                 reason="concurrent-questions",

@@ -257,6 +257,7 @@ def child_outcome(plan: Plan, child: Checkpoint, task: Task) -> dict[str, object
                     into=None,
                     child_run_id=child.run_id,
                     child_id=interrupt.id,
+                    wait=interrupt.due_at,
                 )
                 for interrupt in child.interrupts
             )

@@ -171,6 +171,7 @@ def asked(
             into=question.into,
             child_run_id=question.child_run_id,
             asked_at=now,
+            due_at=question.due_at(now),
         )
         for name, question in asked_now.items()
         if name not in known

@@ -198,10 +198,10 @@ def open_interrupt(tail: Checkpoint, interrupt_id: str) -> Interrupt:
     """
     if tail.status in ENDED:
         raise takes_no_answers(tail)
-    for interrupt in tail.interrupts:
+    for interrupt in tail.questions:
         if interrupt.id == interrupt_id:
             return interrupt
-    known = ", ".join(repr(interrupt.id) for interrupt in tail.interrupts) or "none"
+    known = ", ".join(repr(interrupt.id) for interrupt in tail.questions) or "none"
     raise CheckpointError(
         f"run {tail.run_id!r} has no open question {interrupt_id!r}; it may have been answered already",
         reason="no-such-question",

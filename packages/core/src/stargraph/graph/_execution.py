@@ -24,6 +24,7 @@ class Execution:
         asks_again: whether questions that were asked by other code are asked again.
         watch: the longest time in seconds before it sees what others have appended.
         record_attempts: record each try of a node that failed at once.
+        holds: wait here for the times that nodes wait for.
         hooks: stand around what the run does.
     """
 
@@ -39,6 +40,7 @@ class Execution:
         asks_again: bool,
         watch: float,
         record_attempts: bool,
+        holds: bool,
         hooks: Hooks,
     ) -> None:
         self.log = log
@@ -55,6 +57,7 @@ class Execution:
             asks_again=asks_again,
             watch=watch,
             record_attempts=record_attempts,
+            holds=holds,
             hooks=hooks,
         )
 

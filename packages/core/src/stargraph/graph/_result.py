@@ -45,7 +45,7 @@ class RunResult(RunSummary, Generic[S]):
     @property
     def questions(self) -> tuple[Interrupt, ...]:
         """The open questions, with their ids, prompts and payloads."""
-        return self._latest.interrupts
+        return self._latest.questions
 
     def raise_for_status(self) -> Self:
         """Return this result, or raise if the run failed, was cancelled, or was moved to another store.

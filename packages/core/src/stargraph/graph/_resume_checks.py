@@ -195,6 +195,18 @@ async def fruitless_resumes(tail: Checkpoint, read_step: ReadStep, most: int) ->
     return resumes
 
 
+def waits_longer(plan: Plan, tail: Checkpoint) -> bool:
+    """Tell whether a run waits for a time that is still to come, and a resume by the same code could do nothing yet.
+
+    Args:
+        plan: the graph.
+        tail: the latest checkpoint.
+    """
+    due = tail.due_at
+    same = (tail.graph_hash, tail.runtime_hash) == (plan.graph_hash, plan.runtime_hash)
+    return due is not None and due > datetime.now(UTC) and same
+
+
 async def is_cancel_requested(tail: Checkpoint, read_step: ReadStep) -> bool:
     """Tell whether a cancellation was requested whose requester died first; answers may have come since.
 

@@ -50,6 +50,7 @@ from stargraph.graph._resume_checks import (
     is_cancel_requested,
     refuse_busy,
     refuse_ended,
+    waits_longer,
 )
 from stargraph.graph._suspects import Suspect
 from stargraph.runtime import dispatch
@@ -98,6 +99,7 @@ class Run(Generic[S]):
         self._threads = executor
         self._watch = watch
         self._record_attempts = record_attempts
+        self._holds = False
         self._keyring = keyring
         self._opening = opening
         self._allow_effects = allow_effects
@@ -129,10 +131,14 @@ class Run(Generic[S]):
     @property
     def questions(self) -> tuple[Interrupt, ...]:
         """The open questions, with their ids, prompts and payloads, when this object last wrote or read the run."""
-        return () if self._log is None else self._log.tail.interrupts
+        return () if self._log is None else self._log.tail.questions
 
-    async def start(self) -> RunResult[S]:
-        """Start the run and execute it until it ends, fails or waits for an answer.
+    async def start(self, *, wait: bool = False) -> RunResult[S]:
+        """Start the run and execute it until it ends, fails or waits for an answer or for a time.
+
+        Args:
+            wait: if nothing is left to do but to wait for a time (`ctx.sleep`, `kind: wait`), wait for it here, instead
+                of returning a result with its `due_at`.
 
         Returns:
             Where it stands then. The status shows whether a node failed; `raise_for_status()` raises its error.
@@ -143,6 +149,7 @@ class Run(Generic[S]):
                 taken this run over.
             CheckpointError: as the store raises.
         """
+        self._holds = wait
         with self._only_one():
             return await (self._start_or_resume() if self._resumes_if_known else self._start())
 
@@ -193,6 +200,7 @@ class Run(Generic[S]):
         max_resumes: int = 10,
         accept: Sequence[Accept] = (),
         allow_effects: bool | None = None,
+        wait: bool = False,
     ) -> RunResult[S]:
         """Take a run over from its former executor, alive or not, and execute it from its latest checkpoint.
 
@@ -204,9 +212,11 @@ class Run(Generic[S]):
             max_resumes: a run that was resumed that many times in a row, and recorded nothing new, fails.
             accept: resume although `runtime` (the code of the nodes) or `graph` has changed.
             allow_effects: of a fork, whether calls that are not repeatable may be made; as for `fork` if None.
+            wait: as for `start`.
 
         Returns:
-            Where it stands then. A run that is done already is not executed.
+            Where it stands then. A run that is done already is not executed, nor is one that still waits for a time:
+            `due_at` tells when to resume it.
 
         Raises:
             CheckpointNotFoundError: the store holds no such run.
@@ -215,6 +225,7 @@ class Run(Generic[S]):
             CheckpointConflictError: another executor has taken the run over.
             CheckpointError: `reason` is `not-idle` or `run-ended`, or as the store raises.
         """
+        self._holds = wait
         with self._only_one():
             self.run_id = run_id or self.run_id
             return await self._resume(
@@ -246,6 +257,8 @@ class Run(Generic[S]):
         if await is_cancel_requested(tail, self._read_step):
             return await self.cancel(grace=0)
         carried = await carried_over(self._plan, tail, self._read_step, executor_id=executor_id, accept=accept)
+        if carried is tail and not self._holds and waits_longer(self._plan, tail):
+            return self._result(tail)
         resumes = await fruitless_resumes(tail, self._read_step, max_resumes)
         if resumes >= max_resumes:
             return await self._give_up(tail, executor_id, max_resumes)
@@ -498,7 +511,7 @@ class Run(Generic[S]):
         """Answer the open questions that a fork answers by itself; tell whether there were any."""
         assert self._log is not None
         answered = False
-        for interrupt in self._log.tail.interrupts:
+        for interrupt in self._log.tail.questions:
             answer = overrides.answer_to(interrupt)
             if answer is not None:
                 await self.answer(interrupt, answer[0])
@@ -525,6 +538,7 @@ class Run(Generic[S]):
             listeners=self._listeners,
             overrides=overrides,
             asks_again=asks_again,
+            holds=self._holds,
             watch=self._watch,
             record_attempts=self._record_attempts,
             hooks=self._hooks,

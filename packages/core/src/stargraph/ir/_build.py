@@ -186,7 +186,7 @@ class GraphBuilder(Generic[S]):
 
         Args:
             id: its id.
-            kind: `package.module:callable`, or `echo`, `halt`, `interrupt`, `subgraph`.
+            kind: `package.module:callable`, or `echo`, `halt`, `interrupt`, `subgraph`, `wait`.
             **keys: the other keys of a node, as in a file: `prompt`, `into`, `graph`, `timeout`, and so on.
         """
         self._lines.note("nodes", len(self._nodes))

@@ -31,10 +31,11 @@ KIND_KEYS: Final[dict[str, dict[str, bool]]] = {
     "interrupt": {"prompt": True, "into": True},
     "subgraph": {"graph": True, "inputs": False, "outputs": False},
     "halt": {"reason": False},
+    "wait": {"seconds": False, "until": False},
 }
 """The keys that only one kind of node has, and whether it needs them."""
 
-_UNTRIED: Final = ("interrupt", "subgraph")
+_UNTRIED: Final = ("interrupt", "subgraph", "wait")
 """The kinds of nodes that wait for others, and run no code that could be tried again."""
 
 _REDUCER_TYPES: Final = {
@@ -136,6 +137,8 @@ class _Part:
                 yield from _exception_faults(name, (*path, "retry", "on", index))
         if node.prompt is not None:
             yield from self._prompt_faults(node.prompt, (*path, "prompt"))
+        if node.until is not None:
+            yield from self._prompt_faults(node.until, (*path, "until"))
         if node.into is not None:
             yield from self._field_faults(node.into, (*path, "into"))
         if node.graph is not None and not node.graph.strip():
@@ -232,6 +235,8 @@ def _kind_faults(node: NodeSpec, path: Path) -> Iterator[Fault]:
                 yield Fault(f"belongs to a node of kind {kind}, not {node.kind}", (*path, key), key=True)
             if needed and not given and kind == node.kind:
                 yield Fault(f"a node of kind {kind} needs {key!r}", path)
+    if node.kind == "wait" and (node.seconds is None) == (node.until is None):
+        yield Fault("a node of kind wait needs either 'seconds' or 'until'", path)
 
 
 def _exception_faults(name: str, path: Path) -> Iterator[Fault]:

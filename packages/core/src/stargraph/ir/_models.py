@@ -18,7 +18,7 @@ from pydantic import (
 IR_VERSION: Final = "1.0.0"
 """The version of the definition's form."""
 
-BUILTIN_KINDS: Final = ("echo", "halt", "interrupt", "subgraph")
+BUILTIN_KINDS: Final = ("echo", "halt", "interrupt", "subgraph", "wait")
 """The kinds of nodes that need no user-defined code."""
 
 BUILTIN_REDUCERS: Final = ("replace", "append", "merge", "add")
@@ -95,7 +95,7 @@ class NodeSpec(_Spec):
 
     Attributes:
         id: its name.
-        kind: `package.module:callable`, or `echo`, `halt`, `interrupt`, `subgraph`.
+        kind: `package.module:callable`, or `echo`, `halt`, `interrupt`, `subgraph`, `wait`.
         retry: how often it is tried.
         timeout: seconds that one try may take.
         isolation: `process` runs each try in a process of its own, which the timeout kills.
@@ -107,6 +107,8 @@ class NodeSpec(_Spec):
         inputs: of a subgraph: the child's fields, as CEL over `state`.
         outputs: of a subgraph: our fields, as CEL over the child's final `state`.
         reason: of a halt: why, for people.
+        seconds: of a wait: how long.
+        until: of a wait: until when, as ISO 8601 with an offset; fields of the state in braces.
         description: for people.
     """
 
@@ -122,6 +124,8 @@ class NodeSpec(_Spec):
     inputs: dict[FieldName, str] | None = None
     outputs: dict[FieldName, str] | None = None
     reason: str | None = None
+    seconds: Delay | None = None
+    until: str | None = None
     description: str | None = None
 
 

@@ -69,6 +69,7 @@ class FakeContext(Context):
         calls_made: the calls that the node has made, in order.
         questions_asked: the texts of the questions that it has asked, in order.
         emitted: what it has told by `ctx.emit`, in order.
+        waits: what it has waited for, in order: seconds, or a time. None of it takes any time.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class FakeContext(Context):
         self.calls_made: list[CallMade] = []
         self.questions_asked: list[str] = []
         self.emitted: list[JsonValue] = []
+        self.waits: list[float | datetime] = []
         self._answers = answers or {}
         self._fakes = calls
         self._now = now
@@ -115,6 +117,9 @@ class FakeContext(Context):
         if answer is None:
             raise QuestionAsked(prompt, asked)
         return cast("JsonValue", answer[0])
+
+    def _wait(self, wait: float | datetime) -> None:
+        self.waits.append(wait)
 
     def _attached(self, what: str) -> CallLog:
         return cast("CallLog", _Calls(self))

@@ -30,8 +30,8 @@ def run_graph(
 ) -> RunResult[S]:
     """Run a graph until it ends, fails, or asks what has no answer ahead.
 
-    The time skips: where nothing but time is waited for, as between two tries of a node or at its timeout, none
-    passes. Sync nodes take the time that they take.
+    The time skips: where nothing but time is waited for, as between two tries of a node, at its timeout or in
+    `ctx.sleep`, none passes. Sync nodes take the time that they take.
 
     Args:
         graph: the graph.
@@ -58,7 +58,7 @@ def run_graph(
             run = await graph.start_or_resume(
                 checkpointer=store, run_id=run_id, inputs=inputs, metadata=metadata, middleware=inside
             )
-        result = await run.start()
+        result = await run.start(wait=True)
         while result.status == "awaiting_input":
             answered = False
             for question in result.questions:
@@ -68,7 +68,7 @@ def run_graph(
                     answered = True
             if not answered:
                 break
-            result = await run.resume()
+            result = await run.resume(wait=True)
         return result
 
     return run_in_skipping_loop(main)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Final
 
-from stargraph.checkpoint.conformance._compare import same_runs, same_summary
+from stargraph.checkpoint.conformance._compare import same, same_runs, same_summary
 from stargraph.checkpoint.conformance._expect import refused_argument, together
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import NOON, begin, follow
-from stargraph.checkpoint.protocol import ErrorInfo, Status
+from stargraph.checkpoint.protocol import ErrorInfo, Interrupt, Status
 
 group: Final = Group("list_runs", needs=("steps.append_and_read",))
 
@@ -185,6 +185,30 @@ async def summaries(kit: Kit) -> None:
         same_runs(["run", "child"], found, f"list_runs() when a run is {status}")
         same_summary(latest, found[0], f"list_runs() when the run is {status}")
         same_summary(child, found[1], "list_runs(), the summary of a fork")
+
+
+@group.check(
+    "due_times",
+    "The summary of a run that waits for times says the earliest one, to the microsecond, until the run goes on.",
+    contract="list.6",
+    usual_cause="The summary is a row with a column for each field, and this one is not among them.",
+)
+async def due_times(kit: Kit) -> None:
+    handle = await kit.open()
+    first = begin()
+    due = [NOON + timedelta(hours=hours, microseconds=hours) for hours in (9, 2, 5)]
+    waits = tuple(
+        Interrupt(id=f"w-{number}", task_id=f"t-{number}", node="n", prompt="wait", asked_at=NOON, due_at=moment)
+        for number, moment in enumerate(due)
+    )
+    waiting = follow(first, event="asked", status="awaiting_input", interrupts=waits)
+    answered = follow(waiting, event="answered", status="running", interrupts=())
+    for latest in (first, waiting, answered):
+        await handle.write(latest)
+        for reader in (handle, await kit.open()):
+            (found,) = await reader.list_runs()
+            same_summary(latest, found, f"list_runs() when the run waits for {len(latest.interrupts)} times")
+            same(latest, await reader.read_latest("run"), "read_latest('run')")
 
 
 @group.check(

@@ -69,6 +69,9 @@ def _rich_run() -> list[Checkpoint]:
         child_run_id="child:1",
         asked_at=NOON + timedelta(microseconds=1),
     )
+    wait = Interrupt(
+        id="q-2", task_id="t1", node="plan", prompt="wait 60 s", asked_at=NOON, due_at=NOON + timedelta(microseconds=7)
+    )
     error = ErrorInfo(type="pkg.Broken", message="a\u0000b", reason="broken", node="plan", traceback="Traceback\n  …")
     call = RecordedCall(
         kind="call",
@@ -80,6 +83,7 @@ def _rich_run() -> list[Checkpoint]:
         started_at=NOON,
     )
     failed = RecordedCall(kind="answer", task_id="t1", name="ask", error=error, started_at=NOON)
+    attempt = RecordedCall(kind="attempt", task_id="t1", name="attempt", occurrence=1, error=error, started_at=NOON)
     steps = [
         begin(
             "rich.run:1",
@@ -97,7 +101,7 @@ def _rich_run() -> list[Checkpoint]:
     for fields in (
         {"event": "called", "calls": (call, failed), "task_id": "t1", "task_started_at": NOON, "key": "ключ/1"},
         {"event": "completed", "update": {"count": 5, "z": [], "a": {}}, "frontier": tasks, "task_id": "t1"},
-        {"event": "asked", "status": "awaiting_input", "interrupts": (question, question.model_copy())},
+        {"event": "asked", "status": "awaiting_input", "interrupts": (question, wait), "calls": (attempt,)},
         {"event": "answered", "status": "running", "interrupts": (), "executor_id": second},
         {"event": "paused", "status": "paused"},
         {"event": "resumed", "status": "running", "executor_id": executor_id(3)},

@@ -439,6 +439,11 @@ class Checkpoint(CheckpointDraft):
             return None
         return min((each.due_at for each in self.interrupts if each.due_at is not None), default=None)
 
+    @property
+    def questions(self) -> tuple[Interrupt, ...]:
+        """The open questions: the interrupts that wait for an answer, and not for a time."""
+        return tuple(each for each in self.interrupts if each.due_at is None)
+
     def encoded_state(self) -> Mapping[str, EncodedValue]:
         """Return the fields of the state with their JSON text and digests."""
         encoded: dict[str, EncodedValue] = private_attributes(self)["_encoded_state"]
