@@ -570,3 +570,11 @@ def test_arguments_are_checked(path: Path) -> None:
     for timeout in (-1, True, float("nan"), float("inf"), "30"):
         with pytest.raises(ValueError, match="busy_timeout"):
             SQLiteCheckpointer(path, busy_timeout=timeout)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_a_pipe_is_told_to_be_no_store_and_not_a_broken_disk(tmp_path: Path, read_only: bool) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(StoreUnavailableError, match="pipe") as refused:
+        await SQLiteCheckpointer(tmp_path / "pipe", read_only=read_only).bootstrap()
+    assert refused.value.reason == "not-a-store"

@@ -177,3 +177,19 @@ async def test_a_handle_that_was_never_opened_can_be_closed() -> None:
 def test_every_shipped_driver_is_held() -> None:
     found = {info.target.split(":")[0].rsplit(".", 1)[1] for info in installed_drivers()}
     assert found == {*DRIVERS, "memory"}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:///x.sqlite?synchronous=normal&synchronous=full",
+        "postgresql://h/d?max_connections=1&max_connections=2",
+        "host=h timeout=1 timeout=2",
+        "s3://bucket/prefix?region=a&region=b",
+    ],
+)
+def test_an_option_that_a_url_gives_twice_is_refused(url: str) -> None:
+    driver = {"sqlite": "sqlite", "s3": "s3"}.get(url.partition(":")[0], "postgres")
+    handle = next(handle for handle in handles() if type(handle).__module__.split(".")[2] == driver)
+    with pytest.raises((CheckpointError, ValueError), match="is given twice"):
+        type(handle).from_url(url)

@@ -396,16 +396,18 @@ def split_url(url: str) -> tuple[str, dict[str, Any]]:
     """
     if "://" not in url:
         pairs = [(match.group(1), match) for match in _PAIR.finditer(url)]
-        found = {name: match.group(2) or match.group(3) or "" for name, match in pairs if name in _URL_OPTIONS}
-        dsn = "".join(match.group(0) for name, match in pairs if name not in _URL_OPTIONS) if found else url
+        given = [(name, match.group(2) or match.group(3) or "") for name, match in pairs if name in _URL_OPTIONS]
+        dsn = "".join(match.group(0) for name, match in pairs if name not in _URL_OPTIONS) if given else url
     else:
         before, _, query = url.partition("?")
         parameters = [pair.partition("=")[::2] for pair in query.split("&")]
-        found = {name: unquote(value) for name, value in parameters if name in _URL_OPTIONS}
+        given = [(name, unquote(value)) for name, value in parameters if name in _URL_OPTIONS]
         rest = "&".join(f"{name}={value}" for name, value in parameters if name not in _URL_OPTIONS)
-        dsn = (f"{before}?{rest}" if rest else before) if found else url
+        dsn = (f"{before}?{rest}" if rest else before) if given else url
     options: dict[str, Any] = {}
-    for name, text in found.items():
+    for name, text in given:
+        if name in options:
+            raise ValueError(f"{name} is given twice")
         try:
             options[name] = _URL_OPTIONS[name](text)
         except ValueError as error:

@@ -124,8 +124,13 @@ def parse_url(url: str) -> tuple[BucketPrefix, dict[str, Any]]:
         raise _invalid(f"the prefix is longer than {MAX_PREFIX_BYTES} bytes")
     if not prefix.isprintable() or "#" in prefix:
         raise _invalid(f"the prefix {prefix!r} has a character that a key should not have")
-    options = parse_qsl(query, keep_blank_values=True)
-    return BucketPrefix(bucket, prefix), dict(_option(name, text) for name, text in options)
+    options: dict[str, Any] = {}
+    for name, text in parse_qsl(query, keep_blank_values=True):
+        name, value = _option(name, text)
+        if name in options:
+            raise _invalid(f"{name} is given twice")
+        options[name] = value
+    return BucketPrefix(bucket, prefix), options
 
 
 def _option(name: str, text: str) -> tuple[str, Any]:

@@ -55,7 +55,7 @@ class StoreFiles:
             OSError: the system refused.
         """
         path = self.real_path
-        self.refuse_directory()
+        self.refuse_what_is_no_file()
         if not allow_network_filesystem:
             self.refuse_network_filesystem()
         _make_directories(path.parent)
@@ -86,11 +86,11 @@ class StoreFiles:
             _sync_directory(self.real_path.parent)
             self._has_durable_name = True
 
-    def refuse_directory(self) -> None:
-        """Refuse a path that names a directory.
+    def refuse_what_is_no_file(self) -> None:
+        """Refuse a path that names a directory, or what can hold no database.
 
         Raises:
-            StoreUnavailableError: `reason="is-directory"`.
+            StoreUnavailableError: `reason` is `is-directory` or `not-a-store`.
         """
         if self.real_path.is_dir():
             raise StoreUnavailableError(
@@ -98,6 +98,8 @@ class StoreFiles:
                 reason="is-directory",
                 hint=f"Name a file in it, such as {self.path / 'run.sqlite'}.",
             )
+        if self.real_path.exists() and not self.real_path.is_file():
+            raise not_a_store_error(self.path, "it is a pipe, a socket or a device, and not a file")
 
     def refuse_network_filesystem(self) -> None:
         """Refuse a file that other machines may open too.

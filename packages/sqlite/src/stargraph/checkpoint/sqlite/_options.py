@@ -59,6 +59,8 @@ def parse_url(url: str) -> tuple[str, dict[str, Any]]:
         raise _invalid_url_error(url, "it names no file")
     options: dict[str, Any] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
+        if name in options:
+            raise _invalid_url_error(url, f"{name} is given twice")
         if name == "synchronous" and value in get_args(Synchronous):
             options[name] = value
         elif name == "busy_timeout" and value.replace(".", "", 1).isdecimal():

@@ -174,7 +174,7 @@ class ReadOnlyFile:
             raise no_store_error(str(self._files.path))
 
     def _stamp(self) -> _Stamp:
-        self._files.refuse_directory()
+        self._files.refuse_what_is_no_file()
         real = self._files.real_path
         stamp = _Stamp(*(_status(f"{real}{suffix}") for suffix in ("", "-wal", "-shm", "-journal")))
         if stamp.database is None:
