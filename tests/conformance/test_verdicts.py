@@ -327,7 +327,7 @@ def test_an_exception_of_the_driver_is_a_violation_with_its_place() -> None:
     assert result.verdict == "fail"
     assert result.message.startswith("read_latest('nobody') raised AttributeError: ")
     assert "return self._missing" in result.details
-    assert "contract (bootstrap)" in result.explained()
+    assert "contract (bootstrap.1" in result.explained()
     assert "usual cause: " in result.explained()
 
 
