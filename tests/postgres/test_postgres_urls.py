@@ -114,3 +114,12 @@ async def test_connections_are_bounded_and_opened_when_needed(opened: Opener, sq
             await handle.write_many(run)
         await asyncio.gather(*(handle.read_latest(run[0].run_id) for run in runs))
         assert len(attached.connections._idle) == 2  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "dsn", ["postgresql://h/d?sslmode=verify-full&sslmode=disable", "host=h sslmode=verify-full sslmode=disable"]
+)
+async def test_a_parameter_that_is_given_twice_is_refused(dsn: str) -> None:
+    with pytest.raises(StoreUnavailableError, match="sslmode is given twice") as refused:
+        await PostgresCheckpointer(dsn).bootstrap()
+    assert refused.value.reason == "bad-dsn"

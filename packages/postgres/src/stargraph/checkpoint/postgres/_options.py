@@ -279,12 +279,20 @@ def _of_uri(dsn: str) -> dict[str, str]:
             given["port"] = ",".join(port or "5432" for port in ports)
     if path:
         given["dbname"] = unquote(path)
+    parameters: dict[str, str] = {}
     for pair in filter(None, query.split("&")):
         name, equals, value = pair.partition("=")
         if not equals:
             raise _bad_dsn("a parameter has no value")
-        given[unquote(name)] = unquote(value)
-    return given
+        _add(parameters, unquote(name), unquote(value))
+    return given | parameters
+
+
+def _add(given: dict[str, str], name: str, value: str) -> None:
+    # libpq takes the last one, in silence: sslmode=verify-full&sslmode=disable.
+    if name in given:
+        raise _bad_dsn(f"{name} is given twice", "Give it once.")
+    given[name] = value
 
 
 def _host_and_port(text: str) -> tuple[str, str]:
@@ -308,7 +316,8 @@ def _of_pairs(dsn: str) -> dict[str, str]:
         if pair is None:
             raise _bad_dsn("a parameter is not written as name=value; quote a value that holds a space: name='a value'")
         quoted, bare = pair.group(2), pair.group(3)
-        given[pair.group(1)] = re.sub(r"\\(.)", r"\1", bare if quoted is None else quoted, flags=re.DOTALL)
+        value = re.sub(r"\\(.)", r"\1", bare if quoted is None else quoted, flags=re.DOTALL)
+        _add(given, pair.group(1), value)
         position = pair.end()
     return given
 
