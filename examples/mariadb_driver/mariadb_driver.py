@@ -112,9 +112,9 @@ class MariaDBCheckpointer:
         encryption: Cipher | None = None,
     ) -> None:
         address = urlsplit(url)
-        options = dict(parse_qsl(address.query, strict_parsing=bool(address.query)))
-        if options not in ({}, {"tls": "true"}):
-            raise ValueError(f"the URL has the parameters {sorted(options)}: give tls=true, or none")
+        options = parse_qsl(address.query, strict_parsing=bool(address.query))
+        if options not in ([], [("tls", "true")]):
+            raise ValueError(f"the URL has the parameters {[name for name, _ in options]}: give tls=true, or none")
         self._name = f"mariadb://{address.hostname}:{address.port or 3306}{address.path}"
         self._options: dict[str, Any] = {
             "host": address.hostname or "127.0.0.1",
@@ -153,6 +153,8 @@ class MariaDBCheckpointer:
         address = urlsplit(url)
         flags = [flag for flag in address.query.split("&") if flag]
         kept = [flag for flag in flags if flag not in ("read_only=true", "read_only=false")]
+        if len(flags) - len(kept) > 1:
+            raise ValueError("the URL has read_only twice: give it once")
         return cls(
             address._replace(query="&".join(kept)).geturl(),
             read_only="read_only=true" in flags,

@@ -113,10 +113,11 @@ class ValkeyCheckpointer:
             ValueError: a parameter is unknown, or does not fit.
         """
         address = urlsplit(url)
-        given = dict(parse_qsl(address.query, strict_parsing=bool(address.query)))
+        options = parse_qsl(address.query, strict_parsing=bool(address.query))
+        given = dict(options)
         unknown = sorted(given.keys() - {"prefix", "read_only", "timeout"})
-        if unknown or given.get("read_only", "true") not in ("true", "false"):
-            raise ValueError(f"{unknown or 'read_only'}: give prefix, read_only=true or false, or timeout in seconds")
+        if unknown or len(given) < len(options) or given.get("read_only", "true") not in ("true", "false"):
+            raise ValueError("the URL's options are prefix, read_only=true or false, and timeout in seconds, each once")
         return cls(
             urlunsplit(address._replace(query="")),
             prefix=given.get("prefix", "stargraph"),
