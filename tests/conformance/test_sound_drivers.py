@@ -42,6 +42,25 @@ def _for(report: Report) -> list[Check]:
     return [check for check in catalogue() if not check.advisory and check.capability in declared]
 
 
+CHANCE = ("corruption", "concurrency", "growth", "cancel", "search.by_update", "clocks.microseconds_and_ids")
+"""Quick checks in which chance decides most."""
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_seed_accuses_the_reference(seed: int) -> None:
+    report = run(REFERENCE, only=("corruption", "search.by_update"), quick=True, seed=seed)
+    assert {result.verdict for result in report.results} == {"pass"}, report.to_json()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("target", [REFERENCE, "support.conformance_targets:sqlite"], ids=["reference", "sqlite"])
+@pytest.mark.parametrize("seed", range(200))
+def test_no_seed_accuses_a_sound_driver(seed: int, target: str) -> None:
+    report = run(target, only=CHANCE, quick=True, seed=seed)
+    assert {result.verdict for result in report.results} == {"pass"}, report.to_json()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", range(20))

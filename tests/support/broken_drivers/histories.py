@@ -59,6 +59,7 @@ class ZeroIsNoBound(Histories):
 
 
 @broken(
+    "history.range",
     "history.newest_first",
     "history.interleaved",
 )

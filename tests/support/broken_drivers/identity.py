@@ -104,6 +104,7 @@ class LikeWildcards(ReferenceCheckpointer):
 
 
 @broken(
+    "deletion.pruned_run_goes_on",
     "isolation.prefixes",
     "list_runs.ties_by_run_id",
     "list_runs.default_limit",

@@ -61,7 +61,6 @@ class UnknownRunRaises(ReferenceCheckpointer):
 
 @broken(
     "access.outage",
-    "trees.children_alone",
     "steps.unknown_is_none",
     "steps.first_is_zero",
     "steps.gap_refused",

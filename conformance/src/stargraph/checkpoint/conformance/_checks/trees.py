@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, Final
 
+from stargraph.checkpoint.conformance._compare import same_runs
 from stargraph.checkpoint.conformance._expect import expect
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import NOON, chain, follow
-from stargraph.checkpoint.conformance._views import Book, agree, lists_agree, runs_agree, trees_agree
+from stargraph.checkpoint.conformance._views import Book, lists_agree, pages, runs_agree, trees_agree
 from stargraph.checkpoint.protocol import Checkpoint, Origin, Status
 
 group: Final = Group("trees", needs=("steps.append_and_read", "list_runs.newest_first"), capability="trees")
@@ -50,7 +51,11 @@ async def children_alone(kit: Kit) -> None:
             await handle.write(checkpoint)
             book.wrote(checkpoint)
     for reader in (handle, other):
-        await agree(reader, book, kit.declared, "of runs with children and forks")
+        await trees_agree(reader, book.summaries(), book.gone, "of runs with children and forks")
+        roots = [item.run_id for item in book.summaries() if item.origin != "subgraph"]
+        if "search" in kit.declared:
+            found = await pages(reader, roots_only=True)
+            same_runs(roots, found, "search(roots_only=True) of runs with children and forks")
         for nobody in ("nobody", "a", "a-roo"):
             expect(await reader.children(nobody) == [], f"children({nobody!r}) of an unknown run gave runs")
 
