@@ -341,6 +341,10 @@ class ReferenceCheckpointer:
             judge_pruned_start(steps, stored_digests={one.step: one.digest for one in found if one}, deleted=deleted)
         else:
             self._store.runs[run_id] = records
+            floor = max(records)
+            while floor - 1 in records:
+                floor -= 1
+            self._store.floors[run_id] = floor
 
     def _summaries(self, since: datetime | None) -> list[RunSummary]:
         found = [RunSummary.from_checkpoint(latest) for latest in map(self._latest, self._store.runs) if latest]
