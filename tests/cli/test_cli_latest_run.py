@@ -44,6 +44,13 @@ def test_there_is_nothing_to_take(folder: Folder) -> None:
     assert answer.err.startswith("error: GRAPH is missing, and 'nothing' names no graph")
 
 
+def test_the_help_shows_what_may_be_left_out(folder: Folder) -> None:
+    assert folder.call("resume", "--help").out.splitlines()[0] == "Usage: stargraph resume [OPTIONS] [RUN_ID] [GRAPH]"
+    assert folder.call("inspect", "--help").out.splitlines()[0] == "Usage: stargraph inspect [OPTIONS] [RUN_ID]"
+    for command in ("resume", "replay"):
+        assert folder.call(command).err.splitlines()[0] == "error: GRAPH is missing"
+
+
 def test_run_starts_or_goes_on(folder: Folder) -> None:
     folder.write("other.yaml", ASKING)
     words = ("run", "other.yaml", "--run-id", "r", "--resume", "--json", "-q")

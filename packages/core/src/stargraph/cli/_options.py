@@ -171,10 +171,13 @@ ChildrenOption = Annotated[
 RunIdArgument = Annotated[str, typer.Argument(metavar="RUN_ID", help=f"The run: {_RUN_ID_HELP}")]
 LatestRunArgument = Annotated[
     str,
-    typer.Argument(metavar="[RUN_ID]", help=f"The run: {_RUN_ID_HELP} The latest if not given.", show_default=False),
+    typer.Argument(metavar="RUN_ID", help=f"The run: {_RUN_ID_HELP} The latest if not given.", show_default=False),
 ]
 RunBeforeGraphArgument = Annotated[
-    str, typer.Argument(metavar="[RUN_ID]", help=f"The run: {_RUN_ID_HELP} The latest of GRAPH if not given.")
+    str | None,
+    typer.Argument(
+        metavar="RUN_ID", help=f"The run: {_RUN_ID_HELP} The latest of GRAPH if not given.", show_default=False
+    ),
 ]
 AllowEffectsOption = Annotated[
     bool,
@@ -189,16 +192,20 @@ DurabilityOption = Annotated[
 ]
 
 
-def run_and_graph(first: str, second: str | None) -> tuple[str, str]:
+def run_and_graph(first: str | None, second: str | None) -> tuple[str, str]:
     """Return the run and the graph of `[RUN_ID] GRAPH`; a single argument is the graph.
 
     Args:
-        first: the first argument.
+        first: the first argument, or None.
         second: the second one, or None.
 
     Raises:
-        StargraphError: the single argument is no graph.
+        StargraphError: there is no graph among them.
     """
+    if first is None:
+        raise StargraphError(
+            "GRAPH is missing", reason="usage", hint="Name a graph, as in graph.yaml or file.py:attribute."
+        )
     if second is not None:
         return first, second
     if ":" not in first and not first.endswith(".py") and not Path(first).is_file() and "." not in first:

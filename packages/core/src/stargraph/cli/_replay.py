@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def replay(
-    run_id: RunBeforeGraphArgument,
+    run_id: RunBeforeGraphArgument = None,
     graph: GraphAfterRunArgument = None,
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
     encryption_keys: KeysOption = None,
@@ -73,7 +73,7 @@ def replay(
     from stargraph.cli._store import StoreRef
 
     show_log(log_level, as_json=log_json)
-    run_id, target = run_and_graph(run_id, graph)
+    wanted, target = run_and_graph(run_id, graph)
     store = StoreRef(checkpoint, encryption_keys)
     loaded = load(target)
     accepted = accept is not None and accept.value == "graph"
@@ -85,11 +85,11 @@ def replay(
                     reason="invalid-argument",
                     hint="Give --set or --overlay too.",
                 )
-        _verify(loaded, run_id, store, from_step=from_step or 0, accepted=accepted, diff=diff, json=json, quiet=quiet)
+        _verify(loaded, wanted, store, from_step=from_step or 0, accepted=accepted, diff=diff, json=json, quiet=quiet)
     _fork(
         loaded,
         target,
-        run_id,
+        wanted,
         _overlay(loaded, set_ or (), overlay),
         store=store,
         from_step=from_step,

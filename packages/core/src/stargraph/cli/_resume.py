@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def resume(
-    run_id: RunBeforeGraphArgument,
+    run_id: RunBeforeGraphArgument = None,
     graph: GraphAfterRunArgument = None,
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
     encryption_keys: KeysOption = None,
@@ -75,7 +75,7 @@ def resume(
     from stargraph.cli._store import StoreRef
 
     show_log(log_level, as_json=log_json)
-    run_id, target = run_and_graph(run_id, graph)
+    wanted, target = run_and_graph(run_id, graph)
     ref = StoreRef(checkpoint, encryption_keys)
     accepted: list[Accept] = [each.value for each in accept or ()]
 
@@ -83,7 +83,7 @@ def resume(
         loaded = load(target)
 
         async def create(store: Checkpointer) -> Run:
-            found = await find_run_id(store, run_id, graph_id=loaded.id)
+            found = await find_run_id(store, wanted, graph_id=loaded.id)
             return await loaded.start(checkpointer=store, run_id=found, durability=durability.value)
 
         return loaded, create
