@@ -15,7 +15,7 @@ from support.records import chain, executor_id, first, following
 from stargraph.audit import verify
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunDeletion
 from stargraph.errors import CheckpointConflictError, CheckpointError, NodeError
-from stargraph.graph import Graph
+from stargraph.graph import Graph, cancel
 from stargraph.transfer import copy_runs, delete_runs, export_runs, import_runs, move_runs
 
 FAMILY = ["root", "root:a", "root:a:x", "root:b"]
@@ -287,3 +287,18 @@ async def test_a_moved_summary_is_not_a_success(asking: Checkpointer, elsewhere:
     with pytest.raises(NodeError) as raised:
         summary.raise_for_status()
     assert raised.value.reason == "run-moved"
+
+
+async def test_a_cancel_ends_a_waiting_run_with_the_runs_below_it(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "inner.yaml").write_text('id: inner\nnodes: [{id: ask, kind: interrupt, prompt: "?", into: x}]\n')
+    (tmp_path / "middle.yaml").write_text("id: middle\nnodes: [{id: deeper, kind: subgraph, graph: inner.yaml}]\n")
+    (tmp_path / "outer.yaml").write_text("id: outer\nnodes: [{id: down, kind: subgraph, graph: middle.yaml}]\n")
+    async with place.open() as store:
+        run = await Graph.from_file(tmp_path / "outer.yaml").start(checkpointer=store, run_id="r")
+        assert (await run.start()).status == "awaiting_input"
+        # Who has died in the middle of it has cancelled some of them: the next one finishes.
+        (child,) = await store.children("r")  # type: ignore[attr-defined]
+        await cancel(store, child.run_id)
+        await cancel(store, "r")
+        runs = await store.list_runs()
+        assert (len(runs), {each.status for each in runs}) == (3, {"cancelled"})
