@@ -45,6 +45,7 @@ class ConnectsOnFirstUse(ReferenceCheckpointer):
 
 
 @broken(
+    "isolation.same_names_inside",
     "bootstrap.twice",
     "bootstrap.second_handle",
     "durability.reopen",
@@ -60,6 +61,9 @@ class DropsTables(ReferenceCheckpointer):
 
 
 @broken(
+    "isolation.same_names_inside",
+    "search.by_update",
+    "trees.children_alone",
     "bootstrap.second_handle",
     "bootstrap.eight_handles",
     "steps.usable_after_refusal",
@@ -160,6 +164,7 @@ class SwallowsCancelledReads(ReferenceCheckpointer):
 
 
 @broken(
+    "bootstrap.beside_calls",
     "concurrency.identical_retries",
     "concurrency.one_winner_one_handle",
     "cancel.write",
@@ -299,6 +304,7 @@ class OpensToClose(ReferenceCheckpointer):
 
 
 @broken(
+    "closing.others_stay_open",
     "closing.reopens",
 )
 class ClosedForGood(ReferenceCheckpointer):
