@@ -101,7 +101,7 @@ class AppendLog(ReferenceCheckpointer):
     def _load(self) -> int:
         """Read what the file has more than last time; return where its whole lines end."""
         if self._end == 0:
-            self._store.runs, self._store.deleted = {}, set()
+            self._store.runs, self._store.deleted, self._store.floors = {}, set(), {}
         with self._path.open("rb") as file:
             file.seek(self._end)
             for line in file:
@@ -132,6 +132,7 @@ class AppendLog(ReferenceCheckpointer):
         elif "dropped" in entry:
             for step in entry["dropped"]:
                 steps.pop(step, None)
+                self._store.floors[entry["run"]] = max(self._floor(entry["run"]), step + 1)
         else:
             self._store.runs.pop(entry["run"])
             self._store.deleted.add(entry["run"])
