@@ -146,4 +146,4 @@ async def test_no_event_is_made_for_nobody(batches: Batches, monkeypatch: pytest
     run = await graph(MAP).start(checkpointer=batches, run_id="heard")
     heard = [event.type async for event in run.stream()]
     assert heard.count("completed") == 10
-    assert len(made) == 20
+    assert len(made) == len(heard)

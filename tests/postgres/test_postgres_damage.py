@@ -142,7 +142,7 @@ async def test_a_deleted_run_leaves_nothing_to_read_in_any_table(
     tables = [
         row[0] for row in await sql.fetch("SELECT tablename FROM pg_tables WHERE schemaname = $1 ORDER BY 1", schema)
     ]
-    assert tables == ["checkpoints", "migrations", "runs"]
+    assert tables == ["checkpoints", "keys", "migrations", "runs"]
     for table in tables:
         for row in await sql.fetch(f'SELECT * FROM "{schema}"."{table}"'):
             kept = " ".join(repr(bytes(v)) if isinstance(v, bytes) else str(v) for v in row.values())

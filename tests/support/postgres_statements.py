@@ -5,7 +5,11 @@ from __future__ import annotations
 from stargraph.checkpoint.postgres import _append, _prune, _read
 from stargraph.checkpoint.postgres._schema import Schema
 
-_PARTS = {"open": _append._OPEN, "if_locked": "", "order": "ASC", "step": "run.last_step"}
+_PARTS = {"open": _append._OPEN, "if_locked": "", "order": "ASC", "step": "run.last_step", "keyed": ""}
+
+
+_FRAGMENTS = {"_KEYED", "_KEYED_BATCH", "_STEP_OF_KEY"}
+"""Parts of statements, which are none alone."""
 
 
 def templates() -> dict[str, str]:
@@ -14,7 +18,7 @@ def templates() -> dict[str, str]:
         name: value
         for module in (_append, _read, _prune)
         for name, value in vars(module).items()
-        if isinstance(value, str) and name.isupper() and "{schema}" in value
+        if isinstance(value, str) and name.isupper() and "{schema}" in value and name not in _FRAGMENTS
     }
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.engine import RunEvent
 
 
@@ -27,6 +28,11 @@ class Listeners:
             yield queue
         finally:
             self._queues.remove(queue)
+
+    def publish_step(self, record: Checkpoint) -> None:
+        """Put the event of a step into every queue; without a queue it is not even made."""
+        if self._queues:
+            self.publish(RunEvent.of(record))
 
     def publish(self, event: RunEvent | None) -> None:
         """Put an event into every queue."""

@@ -189,7 +189,7 @@ class Run(Generic[S]):
             ) from error
         if carried:
             await dispatch.write_many(self._store, carried, keyring=self._keyring)
-            self._listeners.publish(RunEvent.of(first))
+            self._listeners.publish_step(first)
         return await self._execute((first, *carried)[-1], executor_id)
 
     async def resume(
@@ -270,7 +270,7 @@ class Run(Generic[S]):
             if carried is not tail:
                 await dispatch.write(self._store, carried, keyring=self._keyring)
                 log = self._open_log(carried)
-                self._listeners.publish(RunEvent.of(carried))
+                self._listeners.publish_step(carried)
             resumed, met = await self._append_resumed(log, executor_id)
             log_takeover(tail)
             changed = (tail.graph_hash, tail.runtime_hash) != (resumed.graph_hash, resumed.runtime_hash)
@@ -500,7 +500,7 @@ class Run(Generic[S]):
         self, tail: Checkpoint, executor_id: str, met: Sequence[Checkpoint] = (), *, asks_again: bool = False
     ) -> RunResult[S]:
         overrides = await fork_overrides(tail, self._read_step, effects=self._allow_effects)
-        self._listeners.publish(RunEvent.of(tail))
+        self._listeners.publish_step(tail)
         summary = await self._execute_once(tail, executor_id, overrides, met, asks_again=asks_again)
         while summary.status == "awaiting_input" and await self._answer_by(overrides):
             assert self._log is not None
@@ -581,7 +581,7 @@ class Run(Generic[S]):
         failed = crash_loop_record(tail, executor_id, resumes)
         await dispatch.write(self._store, failed, keyring=self._keyring)
         self._open_log(failed)
-        self._listeners.publish(RunEvent.of(failed))
+        self._listeners.publish_step(failed)
         return self._result(failed)
 
     async def _read_step(self, step: int) -> Checkpoint | None:

@@ -38,9 +38,10 @@ from stargraph.checkpoint.postgres._connection import (
     Password,
 )
 from stargraph.checkpoint.postgres._errors import ATTEMPT_SHARE, Advice, Retries
-from stargraph.checkpoint.postgres._options import refuse_unknown_parameters, split_url, without_secrets
+from stargraph.checkpoint.postgres._options import refuse_unknown_parameters, split_url
 from stargraph.checkpoint.postgres._prune import Pruner
 from stargraph.checkpoint.postgres._read import Reader
+from stargraph.checkpoint.postgres._redaction import without_secrets
 from stargraph.checkpoint.postgres._schema import Schema, bootstrap, examine, open_read_only
 from stargraph.checkpoint.postgres._search import SearchStatements
 from stargraph.checkpoint.postgres._writer import Writer

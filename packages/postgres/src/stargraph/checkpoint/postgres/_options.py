@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import unquote, urlencode
 
 from stargraph.errors import StoreUnavailableError
 
@@ -422,37 +422,3 @@ def split_url(url: str) -> tuple[str, dict[str, Any]]:
         except ValueError as error:
             raise ValueError(f"{name} is {text!r}: give {error}") from None
     return dsn, options
-
-
-def without_secrets(dsn: str) -> str:
-    """Return a DSN as messages may show it: the user, the hosts, the database and harmless parameters."""
-    if "://" not in dsn:
-        return _pairs_without_secrets(dsn)
-    try:
-        parts = urlsplit(dsn)
-        pairs = parse_qsl(parts.query, keep_blank_values=True)
-    except ValueError:
-        return "postgresql://…"
-    # An unescaped slash or question mark in a password makes the rest of it look like something else.
-    if "@" in parts.path or "@" in parts.query or "@" in parts.fragment or parts.fragment:
-        return "postgresql://…"
-    user, at, hosts = parts.netloc.rpartition("@")
-    if re.search(r":[^],]*[^0-9,\]:][^,\]]*$", re.sub(r"\[[^]]*\]", "", hosts)):
-        return "postgresql://…"
-    netloc = re.sub(r":.*", ":***", user) + at + hosts
-    shown = [(name, value if name in _SHOWN else "***") for name, value in pairs if name in _KNOWN]
-    query = urlencode(shown, safe="*/:,")
-    return (
-        urlunsplit(parts._replace(netloc=netloc, query=query, fragment=""))
-        if netloc
-        else (f"{parts.scheme}://{parts.path}{'?' if query else ''}{query}")
-    )
-
-
-def _pairs_without_secrets(dsn: str) -> str:
-    try:
-        given = _of_pairs(dsn)
-    except StoreUnavailableError:
-        return "postgresql://…"
-    shown = [f"{name}={value if name in _SHOWN else '***'}" for name, value in given.items() if name in _KNOWN]
-    return " ".join(shown) or "postgresql://…"
