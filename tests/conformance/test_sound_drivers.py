@@ -115,6 +115,8 @@ def _write_documented_driver(folder: Path) -> None:
     (metadata / "entry_points.txt").write_text("".join(lines))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_documented_driver_survives_processes(tmp_path: Path) -> None:
     _write_documented_driver(tmp_path)
     picked = [check.id for check in catalogue() if check.processes] + ["corruption", "bootstrap"]

@@ -63,7 +63,7 @@ def test_it_tells_the_story_in_order(output: str) -> None:
 
 
 @pytest.fixture
-def examined(expected: str, stage: Stage) -> Callable[[dict[str, list[int]]], Proof]:
+def examined(output: str, stage: Stage) -> Callable[[dict[str, list[int]]], Proof]:
     log = asyncio.run(read_log(stage.store))
     resumed = next(record.step for record in log if record.event == "resumed")
     executions = read_ledger(stage.ledger)

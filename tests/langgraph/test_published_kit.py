@@ -9,7 +9,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.conformance import validate
 from langgraph.checkpoint.conformance.capabilities import ALL_CAPABILITIES
 from langgraph.checkpoint.conformance.initializer import RegisteredCheckpointer
-from support.places import Place
+from support.places import Place, SQLitePlace
 
 from stargraph.checkpoint.memory import MemoryCheckpointer
 from stargraph.langgraph import StargraphSaver
@@ -30,7 +30,7 @@ async def test_it_passes_in_memory() -> None:
     await _passes(RegisteredCheckpointer("memory", savers))
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 async def test_it_passes_on_every_driver(place: Place) -> None:
     async def savers() -> AsyncGenerator[BaseCheckpointSaver[str], None]:
@@ -38,3 +38,12 @@ async def test_it_passes_on_every_driver(place: Place) -> None:
             yield saver
 
     await _passes(RegisteredCheckpointer("place", savers))
+
+
+@pytest.mark.thorough
+async def test_it_passes_on_sqlite(file: SQLitePlace) -> None:
+    async def savers() -> AsyncGenerator[BaseCheckpointSaver[str], None]:
+        async with file.open() as store, StargraphSaver(store) as saver:
+            yield saver
+
+    await _passes(RegisteredCheckpointer("file", savers))

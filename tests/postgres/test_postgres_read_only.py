@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
@@ -135,10 +136,15 @@ async def test_a_hot_standby_is_read_and_the_target_of_the_session_is_respected(
     async with PostgresCheckpointer(primary.dsn) as writer:
         await writer.write_many(run)
         began = time.monotonic()
-        async with PostgresCheckpointer(standby.dsn, read_only=True) as reader:
-            while await reader.read_latest(run[0].run_id) != run[2]:
-                assert time.monotonic() - began < 10
-                await asyncio.sleep(0.02)
+        reader = PostgresCheckpointer(standby.dsn, read_only=True)
+        while True:
+            assert time.monotonic() - began < 10
+            with contextlib.suppress(StoreUnavailableError):  # the tables are still on their way
+                await reader.bootstrap()
+                if await reader.read_latest(run[0].run_id) == run[2]:
+                    break
+            await asyncio.sleep(0.02)
+        await reader.close()
         # To write, a server that takes no writes is refused soon, and the way out is named.
         began = time.monotonic()
         for url, option in ((standby.dsn, "?read_only=true"), (f"{standby.dsn}?timeout=9", "?read_only=true")):

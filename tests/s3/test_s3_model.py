@@ -6,7 +6,7 @@ import pytest
 from support.s3.mutations import MUTATIONS
 from support.s3.torture import first_violation, first_violation_of
 
-FIRST_SEED = {"a record in another form is built on": 2_500, "tombstones go at once": 500}
+FIRST_SEED = {"a record in another form is built on": 1_000, "tombstones go at once": 500}
 """Where to begin for what takes more steps to show; else at 0."""
 
 RARE = {"a reader looks only once", "pruning believes a record that was pruned"}

@@ -88,12 +88,13 @@ async def newer_format(location: str) -> AsyncIterator[None]:
 @asynccontextmanager
 async def older_format(location: str) -> AsyncIterator[None]:
     async with connection_to(location) as (connection, schema):
-        before = await connection.fetchval(f"SELECT max(version) FROM {schema}.migrations")
-        await connection.execute(f"UPDATE {schema}.migrations SET version = $1", OLDEST_VERSION - 1)
+        await connection.execute(f"UPDATE {schema}.migrations SET version = -version")
+        await connection.execute(f"INSERT INTO {schema}.migrations (version) VALUES ($1)", OLDEST_VERSION - 1)
         try:
             yield
         finally:
-            await connection.execute(f"UPDATE {schema}.migrations SET version = $1", before)
+            await connection.execute(f"DELETE FROM {schema}.migrations WHERE version > 0")
+            await connection.execute(f"UPDATE {schema}.migrations SET version = -version")
 
 
 def outage(_: str) -> AbstractAsyncContextManager[None]:

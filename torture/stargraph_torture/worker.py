@@ -237,7 +237,8 @@ class _Logged(logging.Handler):
         self._ledger = ledger
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._ledger.add("refused", run=None, text=f"logged: {record.msg}")
+        if record.name.startswith("stargraph.checkpoint."):  # the engine tells of tries and takeovers, as it should
+            self._ledger.add("refused", run=None, text=f"logged: {record.msg}")
 
 
 def _complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

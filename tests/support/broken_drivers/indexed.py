@@ -196,7 +196,15 @@ class Indexed(Database):
             where.append("(started < ? OR (started = ? AND run_id > ?))")
             values += [started, started, run_id]
         sql = f"SELECT started, run_id, summary FROM runs WHERE {' AND '.join(where)} ORDER BY started DESC, run_id"
-        rest = {"graph_hash", "runtime_hash", "error_reason", "updated_since", "updated_before", "parent_run_id"}
+        rest = {
+            "graph_hash",
+            "runtime_hash",
+            "error_reason",
+            "updated_since",
+            "updated_before",
+            "parent_run_id",
+            "run_id_prefix",
+        }
         with self._connected() as database:
             if not (rest | {"roots_only"}) & filters.keys():
                 rows = database.execute(f"{sql} LIMIT ?", (*values, limit + 1)).fetchall()

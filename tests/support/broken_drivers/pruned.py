@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from stargraph.checkpoint.codec import encode
 from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer, ReferenceStore
@@ -11,6 +11,14 @@ from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointConflictError
 from support.broken_drivers.broken_driver import broken
 from support.broken_drivers.database import Database
+
+
+def _floor_of(records: Mapping[int, bytes]) -> int:
+    """Return where the unbroken tail begins."""
+    floor = max(records)
+    while floor - 1 in records:
+        floor -= 1
+    return floor
 
 
 @broken("pruned.started")
@@ -72,6 +80,7 @@ class BesideWhatIsThere(ReferenceCheckpointer):
         run = self._store.runs.setdefault(run_id, {})
         for step, record in records.items():
             run.setdefault(step, record)
+        self._store.floors.setdefault(run_id, _floor_of(records))
 
 
 @broken("pruned.cancelled")
@@ -90,6 +99,7 @@ class OneAfterAnother(ReferenceCheckpointer):
             judge_pruned_start(steps, stored_digests=stored, deleted=run_id in self._store.deleted)
             return
         records = {checkpoint.step: encode(checkpoint) for checkpoint in steps}
+        self._store.floors[run_id] = _floor_of(records)
         for step, record in records.items():
             self._store.runs.setdefault(run_id, {})[step] = record
             await self._turn()
@@ -110,6 +120,7 @@ class LookedUpFirst(ReferenceCheckpointer):
             self._start_pruned(steps, records)
         else:
             self._store.runs[run_id] = records
+            self._store.floors[run_id] = _floor_of(records)
         await self._turn()
 
 

@@ -19,7 +19,7 @@ from stargraph.checkpoint.s3._frame import Header, is_tombstone, tombstone
 from stargraph.checkpoint.s3._index import IndexEntry, RunIndex
 from stargraph.checkpoint.s3._log import LogReader
 from stargraph.checkpoint.s3._objects import ObjectInfo, ObjectStore, TransientStoreError
-from stargraph.checkpoint.s3._prune import Pruner
+from stargraph.checkpoint.s3._prune import Pruner, _Removed
 
 Delta = Callable[[], AbstractContextManager[Any]]
 
@@ -148,10 +148,10 @@ def _deletion_overwrites_the_next_slot() -> AbstractContextManager[Any]:
 
 
 def _deletion_frees_the_slots() -> AbstractContextManager[Any]:
-    async def mark_deleted(self: Pruner, run_id: str, last: int) -> int:
+    async def mark_deleted(self: Pruner, run_id: str, last: int) -> _Removed:
         keys = [self._keys.slot(run_id, step) async for step, _ in self._log.slots(run_id)]
         await self._store.remove(keys)
-        return len(keys)
+        return _Removed(len(keys), None)
 
     return patch.object(Pruner, "_mark_deleted", mark_deleted)
 
