@@ -42,6 +42,10 @@ class Deltas(ReferenceCheckpointer):
         fields["state"] = self._difference(base.state, fields["state"])
         return self._packed(_DELTA + _text(fields).encode())
 
+    def _start_pruned(self, steps: Sequence[Checkpoint], records: dict[int, bytes]) -> None:
+        whole = {step.step: _text(json.loads(step.model_dump_json())).encode() for step in steps}
+        super()._start_pruned(steps, {step: self._packed(_WHOLE + text) for step, text in whole.items()})
+
     def _base_of(self, checkpoint: Checkpoint) -> Checkpoint | None:
         return self._at(checkpoint.run_id, checkpoint.step - 1)
 
@@ -51,7 +55,7 @@ class Deltas(ReferenceCheckpointer):
     def _at(self, run_id: str, step: int) -> Checkpoint | None:
         data = self._records(run_id).get(step)
         if data is None:
-            return None
+            return super()._at(run_id, step)
         if zlib.crc32(data[4:]).to_bytes(4, "big") != data[:4]:
             raise _corrupted(run_id, step)
         fields = json.loads(data[5:])
