@@ -237,7 +237,7 @@ class _Machine(RuleBasedStateMachine):
             elif steps[-1].status == status:
                 self._floors[run_id] = min(len(steps) - 1, max(self._floors.get(run_id, 0), len(steps) - keep))
         for run_id in sorted(stays):
-            # Its parent has gone in this very prune: whether that was before or after the child's turn is not said.
+            # If its parent went in this very prune, the contract leaves open whether the child went too.
             first, last = self._runs[run_id][0], self._runs[run_id][-1]
             may_go = last.status == status and first.parent_run_id in self._gone
             if may_go and self._do(self._handles[handle].read_latest(run_id)) is None:
