@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from stargraph.checkpoint.memory import MemoryCheckpointer
 from stargraph.langgraph import StargraphSaver
-from stargraph.langgraph._cli import app
+from stargraph.langgraph._cli import app, main
 from stargraph.langgraph._move import copy_threads
 
 from .test_graphs import Story, approval, comparable, config, each_story, history
@@ -60,3 +60,19 @@ def test_a_mistake_ends_with_2(words: list[str], tmp_path: Path, monkeypatch: py
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 2
     assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize("words", [["import", "text.py", "new.sqlite"], ["export", "new.sqlite", "text.py"]])
+def test_a_file_of_another_kind_is_named_without_a_traceback(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.py").write_text("nothing = None\n" * 100)
+    monkeypatch.setattr("sys.argv", ["stargraph-langgraph", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert "text.py: LangGraph's saver cannot use it: file is not a database" in told
+    assert "Traceback" not in told
+    assert (tmp_path / "text.py").read_text() == "nothing = None\n" * 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from stargraph.checkpoint.registry import redact, redact_text
-from stargraph.errors import StargraphError
+from stargraph.errors import StargraphError, StoreUnavailableError
 from stargraph.langgraph._move import MoveReport, Saver, copy_threads
 from stargraph.langgraph._saver import StargraphSaver
 
@@ -68,6 +69,14 @@ def _progress(done: int, of: int) -> None:
         typer.echo(f"\r{done:,} of {of:,} checkpoints", nl=done == of, err=True)
 
 
+def _unusable(name: str, error: Exception) -> StoreUnavailableError:
+    return StoreUnavailableError(
+        f"{redact(name)}: LangGraph's saver cannot use it: {redact_text(str(error).strip())}",
+        reason="store-failed",
+        hint="Name the SQLite file or the database of LangGraph's own saver, and check that it can be reached.",
+    )
+
+
 def _is_postgres(name: str) -> bool:
     return name.startswith(("postgresql://", "postgres://"))
 
@@ -80,20 +89,28 @@ def _file(name: str) -> Path:
 async def _theirs(name: str) -> AsyncIterator[Any]:
     if _is_postgres(name):
         try:
+            import psycopg
+
             from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
         except ImportError:
             raise typer.BadParameter("pip install langgraph-checkpoint-postgres") from None
-        async with AsyncPostgresSaver.from_conn_string(name) as saver:
-            await saver.setup()
-            yield saver
+        try:
+            async with AsyncPostgresSaver.from_conn_string(name) as saver:
+                await saver.setup()
+                yield saver
+        except psycopg.Error as error:
+            raise _unusable(name, error) from error
         return
     try:
         from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
     except ImportError:
         raise typer.BadParameter("pip install langgraph-checkpoint-sqlite") from None
-    async with AsyncSqliteSaver.from_conn_string(str(_file(name))) as lite:
-        await lite.setup()
-        yield lite
+    try:
+        async with AsyncSqliteSaver.from_conn_string(str(_file(name))) as lite:
+            await lite.setup()
+            yield lite
+    except sqlite3.Error as error:
+        raise _unusable(name, error) from error
 
 
 if __name__ == "__main__":
