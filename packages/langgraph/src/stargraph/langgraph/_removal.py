@@ -44,19 +44,16 @@ async def prune_log(store: LogStore, log: ThreadLog, load_plain: LoadPlain) -> N
     await _rewrite(store, log, lambda step: step.checkpoint_id in wanted)
 
 
-async def copy_log(store: LogStore, source: ThreadLog, target: ThreadLog) -> None:
+async def copy_log(source: ThreadLog, target: ThreadLog) -> None:
     """Append all checkpoints of a log to another one.
 
     Args:
-        store: the store.
         source: the log that is read.
         target: the log that is written.
     """
     steps = [step async for step in source.before(None)]
     for step in reversed(steps):
-        await target.append(_put(step))
-        if writes := _writes(step):
-            await target.append(writes)
+        await _append(target, step)
 
 
 async def without_runs(store: LogStore, log: ThreadLog, run_ids: Collection[str], load_plain: LoadPlain) -> None:
@@ -88,9 +85,7 @@ async def _rewrite(store: LogStore, log: ThreadLog, is_kept: Callable[[StoredSte
             return
         fresh = await log.next_generation()
         for step in kept:
-            await fresh.append(_put(step))
-            if writes := _writes(step):
-                await fresh.append(writes)
+            await _append(fresh, step)
         if await log.end(old):
             await store.delete(old.run_id)
             return
@@ -113,21 +108,21 @@ async def _delta_ancestors(log: ThreadLog, newest: StoredStep, load_plain: LoadP
     return ancestors
 
 
-def _put(step: StoredStep) -> Put:
+async def _append(log: ThreadLog, step: StoredStep) -> None:
+    """Append a checkpoint that another log holds, with its pending writes."""
     assert step.checkpoint_id is not None
-    return Put(
-        checkpoint_id=step.checkpoint_id,
-        parent=step.parent,
-        checkpoint=EncodedValue.of_checked(step.checkpoint),
-        metadata=EncodedValue.of_checked(step.metadata),
-        channels=dict(step.channels()),
+    await log.append(
+        Put(
+            checkpoint_id=step.checkpoint_id,
+            parent=step.parent,
+            checkpoint=EncodedValue.of_checked(step.checkpoint),
+            metadata=EncodedValue.of_checked(step.metadata),
+            channels=dict(step.channels()),
+        )
     )
-
-
-def _writes(step: StoredStep) -> PutWrites | None:
-    assert step.checkpoint_id is not None
     writes = [
         Write(task_id, path, position, channel, EncodedValue.of_checked(value))
         for task_id, path, position, channel, value in step.writes()
     ]
-    return PutWrites(step.checkpoint_id, writes) if writes else None
+    if writes:
+        await log.append(PutWrites(step.checkpoint_id, writes))

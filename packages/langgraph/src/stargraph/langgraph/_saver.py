@@ -272,7 +272,7 @@ class StargraphSaver(BaseCheckpointSaver[str]):
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy all checkpoints and writes of a thread to another thread."""
         for log in await self._logs_of({"configurable": {"thread_id": source_thread_id}}):
-            await copy_log(self._store, log, self._log(str(target_thread_id), log.namespace))
+            await copy_log(log, self._log(str(target_thread_id), log.namespace))
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Remove the older checkpoints of threads.

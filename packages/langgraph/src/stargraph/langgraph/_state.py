@@ -7,7 +7,6 @@
     writes           its pending writes: [task id, task path, position, channel, value], in the order of their arrival
     newest           the highest checkpoint id of the log, or None
     ahead            the ids of checkpoints of which only writes have come yet
-    deleted          the ids of checkpoints that were deleted and are still in earlier steps
 
 The key of the step is the id of the checkpoint, so that the highest step with a key holds all that is known of it.
 """
@@ -60,7 +59,6 @@ class Put:
         checkpoint: the checkpoint without its channel values.
         metadata: its metadata.
         channels: the values of its channels.
-        versions: the version of each channel.
     """
 
     checkpoint_id: str
@@ -197,11 +195,7 @@ def state_with(stored: StoredStep | None, tail: Checkpoint, order: Put | PutWrit
 def _encoded(name: str, value: JsonValue | EncodedValue, before: Mapping[str, EncodedValue]) -> EncodedValue:
     """Return a value encoded, sharing that of the step before if it is the same."""
     known = before.get(name)
-    if isinstance(value, EncodedValue):
-        return known if known is not None and known.digest == value.digest and known.encoded == value.encoded else value
-    if known is not None and type(known.value) is type(value) and known.value == value and not value:
-        return known
-    made = EncodedValue.of_checked(value)
+    made = value if isinstance(value, EncodedValue) else EncodedValue.of_checked(value)
     return known if known is not None and known.encoded == made.encoded else made
 
 
