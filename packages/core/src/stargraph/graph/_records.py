@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, ProcessInfo
-from stargraph.engine import Plan, error_info, status_of
+from stargraph.engine import Plan, RunLog, TakenOver, error_info, status_of
 from stargraph.errors import CheckpointError
+from stargraph.graph._resume_checks import refuse_ended
 
 
 def first_record(
@@ -35,20 +36,23 @@ def first_record(
     )
 
 
-def resumed_record(plan: Plan, tail: Checkpoint, executor_id: str) -> Checkpoint:
-    """Return the checkpoint by which an executor takes a run over; it names the graph and code that go on."""
-    is_same = (tail.graph_hash, tail.runtime_hash) == (plan.graph_hash, plan.runtime_hash)
-    return tail.next(
-        event="resumed",
-        status=status_of(tail.frontier, tail.interrupts),
-        executor_id=executor_id,
-        timestamp=datetime.now(UTC),
-        graph_hash=plan.graph_hash,
-        runtime_hash=plan.runtime_hash,
-        definition=None if is_same else plan.definition,
-        changes=None if is_same else plan.state.adopted(tail.encoded_state()),
-        process=ProcessInfo.current(),
-    )
+def new_run_id() -> str:
+    """Return an id for a run that was given none; later ones are greater."""
+    from uuid_utils import uuid7
+
+    return str(uuid7())
+
+
+async def append_resumed(plan: Plan, log: RunLog, executor_id: str) -> tuple[Checkpoint, list[Checkpoint]]:
+    """Append `resumed`; return it with the control events that others have appended just before it."""
+    met: list[Checkpoint] = []
+    log.on_control = met.append
+    try:
+        resumed, _ = await log.append(lambda tail: _resumed_record(plan, tail, executor_id))
+    except TakenOver:
+        refuse_ended(log.tail)
+        raise
+    return resumed, met
 
 
 def crash_loop_record(tail: Checkpoint, executor_id: str, resumes: int) -> Checkpoint:
@@ -65,4 +69,20 @@ def crash_loop_record(tail: Checkpoint, executor_id: str, resumes: int) -> Check
         executor_id=executor_id,
         timestamp=datetime.now(UTC),
         error=error_info(error, node=None),
+    )
+
+
+def _resumed_record(plan: Plan, tail: Checkpoint, executor_id: str) -> Checkpoint:
+    """Return the checkpoint by which an executor takes a run over; it names the graph and code that go on."""
+    is_same = (tail.graph_hash, tail.runtime_hash) == (plan.graph_hash, plan.runtime_hash)
+    return tail.next(
+        event="resumed",
+        status=status_of(tail.frontier, tail.interrupts),
+        executor_id=executor_id,
+        timestamp=datetime.now(UTC),
+        graph_hash=plan.graph_hash,
+        runtime_hash=plan.runtime_hash,
+        definition=None if is_same else plan.definition,
+        changes=None if is_same else plan.state.adopted(tail.encoded_state()),
+        process=ProcessInfo.current(),
     )

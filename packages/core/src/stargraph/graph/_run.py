@@ -40,7 +40,7 @@ from stargraph.graph._control import (
 from stargraph.graph._execution import Execution
 from stargraph.graph._listeners import Listeners
 from stargraph.graph._logging import log_takeover, logged
-from stargraph.graph._records import crash_loop_record, first_record, resumed_record
+from stargraph.graph._records import append_resumed, crash_loop_record, first_record, new_run_id
 from stargraph.graph._result import RunResult
 from stargraph.graph._resume_checks import (
     carried_over,
@@ -87,7 +87,7 @@ class Run(Generic[S]):
         resumes_if_known: bool = False,
         middleware: Sequence[Middleware] = (),
     ) -> None:
-        self.run_id = run_id or _new_run_id()
+        self.run_id = run_id or new_run_id()
         self._plan = plan
         self._middleware = middleware
         self._hooks = Hooks(middleware)
@@ -271,7 +271,7 @@ class Run(Generic[S]):
                 await dispatch.write(self._store, carried, keyring=self._keyring)
                 log = self._open_log(carried)
                 self._listeners.publish_step(carried)
-            resumed, met = await self._append_resumed(log, executor_id)
+            resumed, met = await append_resumed(self._plan, log, executor_id)
             log_takeover(tail)
             changed = (tail.graph_hash, tail.runtime_hash) != (resumed.graph_hash, resumed.runtime_hash)
             return await self._execute(resumed, executor_id, met, asks_again=changed)
@@ -361,7 +361,7 @@ class Run(Generic[S]):
 
         overlay = overlay or Overlay()
         plan = self._plan if overlay.graph is None else overlay.graph._plan
-        fork_id = run_id or _new_run_id()
+        fork_id = run_id or new_run_id()
         opening = await open_fork(
             plan,
             self._store,
@@ -566,17 +566,6 @@ class Run(Generic[S]):
         self._log = RunLog(self._store, tail, durability=self._durability, keyring=self._keyring)
         return self._log
 
-    async def _append_resumed(self, log: RunLog, executor_id: str) -> tuple[Checkpoint, list[Checkpoint]]:
-        """Append `resumed`; return it with the control events that others have appended just before it."""
-        met: list[Checkpoint] = []
-        log.on_control = met.append
-        try:
-            resumed, _ = await log.append(lambda tail: resumed_record(self._plan, tail, executor_id))
-        except TakenOver:
-            refuse_ended(log.tail)
-            raise
-        return resumed, met
-
     async def _give_up(self, tail: Checkpoint, executor_id: str, resumes: int) -> RunResult[S]:
         failed = crash_loop_record(tail, executor_id, resumes)
         await dispatch.write(self._store, failed, keyring=self._keyring)
@@ -604,9 +593,3 @@ class Run(Generic[S]):
         finally:
             self._active = False
             self._listeners.publish(None)
-
-
-def _new_run_id() -> str:
-    from uuid_utils import uuid7
-
-    return str(uuid7())
