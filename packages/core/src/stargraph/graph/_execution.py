@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import Executor
 
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.engine import Engine, ForkOverrides, Hooks, NodePools, Plan, RunLog
 from stargraph.graph._listeners import Listeners
+from stargraph.graph._options import RunOptions
 from stargraph.runtime import dispatch
 
 
@@ -18,12 +18,10 @@ class Execution:
         plan: the graph.
         log: the log of the run.
         executor_id: names this execution in the log.
-        threads: where sync nodes run; threads of its own if None.
+        options: how the run is executed.
         listeners: hear what happens.
         overrides: what a fork does differently.
         asks_again: whether questions that were asked by other code are asked again.
-        watch: the longest time in seconds before it sees what others have appended.
-        record_attempts: record each try of a node that failed at once.
         holds: wait here for the times that nodes wait for.
         hooks: stand around what the run does.
     """
@@ -34,17 +32,15 @@ class Execution:
         log: RunLog,
         *,
         executor_id: str,
-        threads: Executor | None,
+        options: RunOptions,
         listeners: Listeners,
         overrides: ForkOverrides,
         asks_again: bool,
-        watch: float,
-        record_attempts: bool,
         holds: bool,
         hooks: Hooks,
     ) -> None:
         self.log = log
-        self._pools = NodePools(threads, concurrency=plan.concurrency)
+        self._pools = NodePools(options.executor, concurrency=plan.concurrency)
         self._stopped = asyncio.Event()
         self._engine = Engine(
             plan,
@@ -55,8 +51,8 @@ class Execution:
             is_heard=lambda: bool(listeners),
             overrides=overrides,
             asks_again=asks_again,
-            watch=watch,
-            record_attempts=record_attempts,
+            watch=options.watch,
+            record_attempts=options.record_attempts,
             holds=holds,
             hooks=hooks,
         )

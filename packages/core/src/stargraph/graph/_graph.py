@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, get_args, overload
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 from typing_extensions import TypeVar
 
@@ -21,9 +21,9 @@ from stargraph.engine import (
     Modules,
     Plan,
     StateSpec,
-    check_middleware,
 )
 from stargraph.errors import CheckpointError, GraphError
+from stargraph.graph._options import RunOptions
 from stargraph.graph._result import RunResult
 from stargraph.graph._run import Accept, Run
 from stargraph.graph._sync import BACKGROUND
@@ -253,17 +253,14 @@ class Graph(Generic[S]):
             TypeError: `checkpointer` is not a checkpointer, or one of `middleware` is not a middleware.
             ValueError: there is no such durability, or `watch` is negative.
         """
-        return self._run(
-            checkpointer,
-            inputs=inputs,
-            run_id=run_id,
-            metadata=metadata,
+        options = RunOptions(
             durability=durability,
             executor=executor,
             watch=watch,
             record_attempts=record_attempts,
             middleware=middleware,
         )
+        return self._run(checkpointer, run_id, options, inputs=inputs, metadata=metadata)
 
     async def start_or_resume(
         self,
@@ -280,34 +277,19 @@ class Graph(Generic[S]):
     ) -> Run[S]:
         """Return a run whose `start` starts it, or resumes it if the store knows its id: safe to repeat after a crash.
 
-        Args:
-            checkpointer: the store.
-            run_id: its name.
-            inputs: as for `start`; not used if the run is resumed.
-            metadata: as for `start`; likewise.
-            durability: as for `start`.
-            executor: as for `start`.
-            watch: as for `start`.
-            record_attempts: as for `start`.
-            middleware: as for `start`.
+        The arguments are those of `start`; `inputs` and `metadata` are not used if the run is resumed.
 
         Raises:
-            CheckpointError: the run id is not one (`reason="invalid-run-id"`).
-            TypeError: `checkpointer` is not a checkpointer.
-            ValueError: there is no such durability, or `watch` is negative.
+            Exception: as `start` raises.
         """
-        return self._run(
-            checkpointer,
-            inputs=inputs,
-            run_id=run_id,
-            metadata=metadata,
+        options = RunOptions(
             durability=durability,
             executor=executor,
             watch=watch,
             record_attempts=record_attempts,
             middleware=middleware,
-            resumes_if_known=True,
         )
+        return self._run(checkpointer, run_id, options, inputs=inputs, metadata=metadata, resumes_if_known=True)
 
     def run_sync(
         self,
@@ -325,17 +307,8 @@ class Graph(Generic[S]):
 
         It works in scripts, threads and notebooks: the run executes on an event loop in a thread of its own, the same
         one for all runs. The store is bootstrapped there; do not pass a checkpointer that another event loop uses
-        already.
-
-        Args:
-            checkpointer: the store.
-            inputs: as for `start`.
-            run_id: as for `start`.
-            metadata: as for `start`.
-            durability: as for `start`.
-            executor: as for `start`.
-            middleware: as for `start`.
-            resume: resume the run if the store knows its id, as `start_or_resume` does.
+        already. The other arguments are those of `start`; with `resume`, the run is resumed if the store knows its id,
+        as `start_or_resume` does.
 
         Returns:
             Where it stands then, with its state and its questions.
@@ -344,22 +317,9 @@ class Graph(Generic[S]):
             StargraphError: this was called in an async node (`reason="sync-in-async"`).
             Exception: as `start` and `Run.start` raise.
         """
-        run = self._run(
-            checkpointer,
-            inputs=inputs,
-            run_id=run_id,
-            metadata=metadata,
-            durability=durability,
-            executor=executor,
-            middleware=middleware,
-            resumes_if_known=resume,
-        )
-
-        async def work() -> RunResult[S]:
-            await checkpointer.bootstrap()
-            return await run.start()
-
-        return BACKGROUND.run(work())
+        options = RunOptions(durability=durability, executor=executor, middleware=middleware)
+        run = self._run(checkpointer, run_id, options, inputs=inputs, metadata=metadata, resumes_if_known=resume)
+        return _bootstrapped(checkpointer, run.start)
 
     def resume_sync(
         self,
@@ -373,24 +333,14 @@ class Graph(Generic[S]):
     ) -> RunResult[S]:
         """Resume a run and execute it, as `run_sync` does.
 
-        Args:
-            run_id: the run.
-            checkpointer: the store.
-            accept: as for `Run.resume`.
-            durability: as for `start`.
-            executor: as for `start`.
-            middleware: as for `start`.
+        `accept` is that of `Run.resume`; the other arguments are those of `start`.
 
         Raises:
             Exception: as `Run.resume` raises.
         """
-        run = self._run(checkpointer, run_id=run_id, durability=durability, executor=executor, middleware=middleware)
-
-        async def work() -> RunResult[S]:
-            await checkpointer.bootstrap()
-            return await run.resume(accept=accept)
-
-        return BACKGROUND.run(work())
+        options = RunOptions(durability=durability, executor=executor, middleware=middleware)
+        run = self._run(checkpointer, run_id, options)
+        return _bootstrapped(checkpointer, lambda: run.resume(accept=accept))
 
     def respond_sync(
         self, run_id: str, question: Interrupt | str, value: JsonValue, *, checkpointer: Checkpointer
@@ -406,26 +356,17 @@ class Graph(Generic[S]):
         Raises:
             Exception: as `Run.answer` raises.
         """
-        run = self._run(checkpointer, run_id=run_id)
-
-        async def work() -> RunResult[S]:
-            await checkpointer.bootstrap()
-            return await run.answer(question, value)
-
-        return BACKGROUND.run(work())
+        run = self._run(checkpointer, run_id, RunOptions())
+        return _bootstrapped(checkpointer, lambda: run.answer(question, value))
 
     def _run(
         self,
         checkpointer: Checkpointer,
-        *,
         run_id: str | None,
+        options: RunOptions,
+        *,
         inputs: Mapping[str, JsonValue] | None = None,
         metadata: Mapping[str, str] | None = None,
-        durability: Durability = "sync",
-        executor: Executor | None = None,
-        watch: float = WATCH_SECONDS,
-        record_attempts: bool = False,
-        middleware: Sequence[Middleware] = (),
         resumes_if_known: bool = False,
     ) -> Run[S]:
         if isinstance(checkpointer, type) or not isinstance(checkpointer, Checkpointer):
@@ -433,11 +374,6 @@ class Graph(Generic[S]):
                 f"checkpointer is {checkpointer!r}: pass an instance with the methods of stargraph.checkpoint.protocol"
                 ".Checkpointer"
             )
-        check_middleware(middleware)
-        if durability not in get_args(Durability):
-            raise ValueError(f"durability is {durability!r}: use one of {', '.join(get_args(Durability))}")
-        if not watch >= 0:
-            raise ValueError(f"watch is {watch!r}: give seconds, or 0 to look only when a step is written")
         if run_id is not None and not is_run_id(run_id):
             raise CheckpointError(
                 f"{run_id!r:.220} cannot be a run id",
@@ -447,15 +383,11 @@ class Graph(Generic[S]):
         return Run(
             self._plan,
             checkpointer,
-            inputs=dict(inputs or {}),
+            options,
             run_id=run_id,
-            metadata=dict(metadata or {}),
-            durability=durability,
-            executor=executor,
             keyring=self._keyring,
-            watch=watch,
-            record_attempts=record_attempts,
-            middleware=middleware,
+            inputs=inputs,
+            metadata=metadata,
             resumes_if_known=resumes_if_known,
         )
 
@@ -479,6 +411,16 @@ def load_document(target: str, *, code: Sequence[str | os.PathLike[str]] = ()) -
     document: IRDocument = found.build() if isinstance(found, GraphBuilder) else found
     check_document(document, compile_expression=Expression)
     return document
+
+
+def _bootstrapped(checkpointer: Checkpointer, act: Callable[[], Coroutine[Any, Any, RunResult[S]]]) -> RunResult[S]:
+    """Do something with a run on the event loop of the programs that are not async, when its store is ready."""
+
+    async def work() -> RunResult[S]:
+        await checkpointer.bootstrap()
+        return await act()
+
+    return BACKGROUND.run(work())
 
 
 def _build(

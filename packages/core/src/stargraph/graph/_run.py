@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, cast
@@ -14,11 +13,8 @@ from typing_extensions import TypeVar
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, Interrupt, JsonValue
 from stargraph.engine import (
-    WATCH_SECONDS,
-    Durability,
     ForkOverrides,
     Hooks,
-    Middleware,
     Plan,
     RunEvent,
     RunInfo,
@@ -40,6 +36,7 @@ from stargraph.graph._control import (
 from stargraph.graph._execution import Execution
 from stargraph.graph._listeners import Listeners
 from stargraph.graph._logging import log_takeover, logged
+from stargraph.graph._options import RunOptions
 from stargraph.graph._records import append_resumed, crash_loop_record, first_record, new_run_id
 from stargraph.graph._result import RunResult
 from stargraph.graph._resume_checks import (
@@ -73,32 +70,24 @@ class Run(Generic[S]):
         self,
         plan: Plan,
         checkpointer: Checkpointer,
+        options: RunOptions,
         *,
-        inputs: dict[str, JsonValue],
         run_id: str | None,
-        metadata: dict[str, str],
-        durability: Durability,
-        executor: Executor | None,
         keyring: Keyring | None,
-        watch: float = WATCH_SECONDS,
-        record_attempts: bool = False,
+        inputs: Mapping[str, JsonValue] | None = None,
+        metadata: Mapping[str, str] | None = None,
         opening: Sequence[Checkpoint] = (),
         allow_effects: bool = False,
         resumes_if_known: bool = False,
-        middleware: Sequence[Middleware] = (),
     ) -> None:
         self.run_id = run_id or new_run_id()
         self._plan = plan
-        self._middleware = middleware
-        self._hooks = Hooks(middleware)
+        self._options = options
+        self._hooks = Hooks(options.middleware)
         self._checkpointer = checkpointer
         self._store = observed(checkpointer, self._hooks.store)
-        self._inputs = inputs
-        self._metadata = metadata
-        self._durability: Durability = durability
-        self._threads = executor
-        self._watch = watch
-        self._record_attempts = record_attempts
+        self._inputs = dict(inputs or {})
+        self._metadata = dict(metadata or {})
         self._holds = False
         self._keyring = keyring
         self._opening = opening
@@ -326,7 +315,7 @@ class Run(Generic[S]):
             self._checkpointer,
             self.run_id,
             keyring=self._keyring,
-            threads=self._threads,
+            threads=self._options.executor,
             from_step=from_step,
             accept_graph="graph" in accept,
         )
@@ -376,17 +365,11 @@ class Run(Generic[S]):
         return Run(
             plan,
             self._checkpointer,
-            inputs={},
+            self._options,
             run_id=fork_id,
-            metadata={},
-            durability=self._durability,
-            executor=self._threads,
             keyring=self._keyring,
-            watch=self._watch,
-            record_attempts=self._record_attempts,
             opening=opening,
             allow_effects=allow_effects,
-            middleware=self._middleware,
         )
 
     async def answer(self, question: Interrupt | str, value: JsonValue) -> RunResult[S]:
@@ -534,13 +517,11 @@ class Run(Generic[S]):
             self._plan,
             log,
             executor_id=executor_id,
-            threads=self._threads,
+            options=self._options,
             listeners=self._listeners,
             overrides=overrides,
             asks_again=asks_again,
             holds=self._holds,
-            watch=self._watch,
-            record_attempts=self._record_attempts,
             hooks=self._hooks,
         )
         for record in met:
@@ -563,7 +544,7 @@ class Run(Generic[S]):
         return self._result(tail)
 
     def _open_log(self, tail: Checkpoint) -> RunLog:
-        self._log = RunLog(self._store, tail, durability=self._durability, keyring=self._keyring)
+        self._log = RunLog(self._store, tail, durability=self._options.durability, keyring=self._keyring)
         return self._log
 
     async def _give_up(self, tail: Checkpoint, executor_id: str, resumes: int) -> RunResult[S]:

@@ -1,0 +1,33 @@
+"""How a run is executed: what every way to start or resume one takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import get_args
+
+from stargraph.engine import WATCH_SECONDS, Durability, Middleware, check_middleware
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a run is executed; `Graph.start` says what each option means.
+
+    Raises:
+        TypeError: one of `middleware` is not a middleware.
+        ValueError: there is no such durability, or `watch` is negative.
+    """
+
+    durability: Durability = "sync"
+    executor: Executor | None = None
+    watch: float = WATCH_SECONDS
+    record_attempts: bool = False
+    middleware: Sequence[Middleware] = ()
+
+    def __post_init__(self) -> None:
+        check_middleware(self.middleware)
+        if self.durability not in get_args(Durability):
+            raise ValueError(f"durability is {self.durability!r}: use one of {', '.join(get_args(Durability))}")
+        if not self.watch >= 0:
+            raise ValueError(f"watch is {self.watch!r}: give seconds, or 0 to look only when a step is written")
