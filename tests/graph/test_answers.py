@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel, model_validator
 
 from stargraph.checkpoint.memory import MemoryCheckpointer
+from stargraph.cli._questions import choices_of
 from stargraph.errors import CheckpointError, StateError
 from stargraph.graph import Graph, GraphBuilder, respond
 
@@ -135,3 +137,30 @@ async def test_questions_are_seen_from_another_place() -> None:
     await elsewhere.answer(question.id, False)
     done = await elsewhere.resume()
     assert (done.state, elsewhere.state) == (State(yes=False), State(yes=False))
+
+
+INNER = """
+id: inner
+state_schema: {size: {type: 'Literal["s", "m"]', default: s}, go: {type: "bool | None", default: null}}
+nodes: [{id: ask, kind: interrupt, prompt: "Size?", into: size}, {id: end, kind: halt}]
+rules: [{id: last, when: {node: ask}, then: [{kind: interrupt, prompt: "Go with {size}?", into: go}]}]
+"""
+MIDDLE = "id: middle\nnodes: [{id: in, kind: subgraph, graph: inner.yaml}]\n"
+OUTER = "id: outer\nnodes: [{id: deep, kind: subgraph, graph: middle.yaml}, {id: own, kind: halt}]\n"
+
+
+async def test_the_type_of_an_answer_is_known_whichever_child_asks(tmp_path: Path) -> None:
+    for name, text in (("inner", INNER), ("middle", MIDDLE), ("outer", OUTER)):
+        (tmp_path / f"{name}.yaml").write_text(text)
+    store = MemoryCheckpointer()
+    await store.bootstrap()
+    graph = Graph.from_file(tmp_path / "outer.yaml")
+    run = await graph.start(checkpointer=store, run_id="r")
+    choices, answers = [], iter(["m", True])
+    result = await run.start()
+    while result.questions:
+        (question,) = result.questions
+        choices.append((question.prompt, choices_of(graph.answer_type(question))))
+        await run.answer(question, next(answers))
+        result = await run.resume()
+    assert choices == [("Size?", {"s": "s", "m": "m"}), ("Go with m?", {"yes": True, "no": False})]

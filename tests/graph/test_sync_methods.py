@@ -80,6 +80,14 @@ def test_a_known_run_is_resumed_if_wanted(tmp_path: Path) -> None:
         graph.run_sync(checkpointer=store, inputs={"n": 5}, run_id="r")
 
 
+def test_a_wait_is_waited_for_if_wanted(tmp_path: Path) -> None:
+    store = SQLiteCheckpointer(tmp_path / "run.sqlite")
+    waiting = Graph(GraphBuilder("waiting").add_node("wait", "wait", seconds=0.3))
+    assert waiting.run_sync(checkpointer=store, run_id="r").status == "awaiting_input"
+    assert waiting.resume_sync("r", checkpointer=store, wait=True).status == "done"
+    assert waiting.run_sync(checkpointer=store, wait=True).status == "done"
+
+
 nested = GraphBuilder("nested")
 
 

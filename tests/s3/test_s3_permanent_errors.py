@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 import time
 import traceback
 from datetime import UTC, datetime, timedelta
@@ -58,7 +60,9 @@ async def test_an_unknown_host() -> None:
     assert "`endpoint_url=…` in the store's URL" in error.hint
 
 
-async def test_an_expired_sso_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def expired_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A profile `work` whose login by SSO has expired."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -74,10 +78,36 @@ async def test_an_expired_sso_token(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     token = {"startUrl": "https://company.example/start", "accessToken": "sso-secret", "expiresAt": expired}
     name = sha1(b"company", usedforsecurity=False).hexdigest()  # as the AWS command line names it
     (cache / f"{name}.json").write_text(json.dumps(token))
+
+
+@pytest.mark.usefixtures("expired_login")
+async def test_an_expired_sso_token() -> None:
     error = await _refusal(S3Checkpointer("s3://bucket/p", profile="work"))
     assert error.reason == "bad-credentials"
     assert "aws sso login --profile work" in str(error)
     assert "sso-secret" not in str(error)
+
+
+@pytest.mark.thorough
+@pytest.mark.usefixtures("expired_login")
+def test_a_command_with_an_expired_sso_token_says_it_in_two_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "work")
+    command = [sys.executable, "-m", "stargraph", "runs", "--checkpoint", "s3://bucket/p"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert told.returncode == 7
+    error, hint = told.stderr.splitlines()
+    assert "Token has expired" in error
+    assert hint == "hint: Log in again: aws sso login --profile work."
+
+
+async def test_a_program_that_gives_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    (tmp_path / "config").write_text("[profile made]\ncredential_process = /bin/false\nregion = us-east-1\n")
+    error = await _refusal(S3Checkpointer("s3://bucket/p", profile="made"))
+    assert error.reason == "no-credentials"
+    assert "`credential_process`" in str(error)
 
 
 async def test_an_unknown_profile_of_a_url() -> None:

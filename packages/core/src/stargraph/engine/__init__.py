@@ -1,5 +1,6 @@
 """The engine: what makes a graph's definition run, one durable step after the other."""
 
+from stargraph.engine._answer_types import answer_type
 from stargraph.engine._attempts import NodeFailed
 from stargraph.engine._call_log import CallLog, UnrecordedCallError
 from stargraph.engine._context import Context
@@ -85,6 +86,7 @@ __all__ = [
     "TaskRunner",
     "UnrecordedCallError",
     "add",
+    "answer_type",
     "answered",
     "append",
     "around",

@@ -65,11 +65,15 @@ class Question:
         Args:
             task: the task that asks.
         """
-        if self.child_id is not None:
-            return f"{task.id}/{self.child_id}"
-        parts = [self.key, self.prompt, self.payload, self.into, self.occurrence]
-        said = EncodedValue.of_checked(parts if self.wait is None else [*parts, "wait"]).digest
-        return f"{task.id}/{self._slot}{said[:_TEXT_DIGITS]}"
+        return f"{task.id}/{self._said if self.child_id is None else self.child_id}"
+
+    def is_said_by(self, interrupt_id: str) -> bool:
+        """Tell whether an open question says what this one says, in whatever task of a run or of its child runs.
+
+        Args:
+            interrupt_id: the id of the open question.
+        """
+        return interrupt_id.rpartition("/")[2] == self._said
 
     def replaces(self, interrupt_id: str, task: Task) -> bool:
         """Tell whether an open question of the same task is what this one was before its text changed.
@@ -80,6 +84,12 @@ class Question:
         """
         open_slot, dot, _ = interrupt_id.removeprefix(f"{task.id}/").rpartition(".")
         return self.child_id is None and open_slot + dot == self._slot
+
+    @property
+    def _said(self) -> str:
+        parts = [self.key, self.prompt, self.payload, self.into, self.occurrence]
+        said = EncodedValue.of_checked(parts if self.wait is None else [*parts, "wait"]).digest
+        return self._slot + said[:_TEXT_DIGITS]
 
     @property
     def _slot(self) -> str:

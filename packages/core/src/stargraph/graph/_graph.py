@@ -21,6 +21,7 @@ from stargraph.engine import (
     Modules,
     Plan,
     StateSpec,
+    answer_type,
 )
 from stargraph.errors import CheckpointError, GraphError
 from stargraph.graph._options import RunOptions
@@ -199,10 +200,10 @@ class Graph(Generic[S]):
             question: one of the `questions` of a run.
 
         Returns:
-            None if the answer may be any JSON: it goes to the node that asked, or to a child run, which checks it.
+            None if the answer may be any JSON, since it goes to the code of a node. If a child run asks, the field is
+            one of the child's graph.
         """
-        field = None if question.into is None else self.state.field(question.into)
-        return None if field is None else field.annotation
+        return answer_type(self._plan, question)
 
     def validate(self) -> tuple[str, ...]:
         """Check what a run would notice only later: expressions that do not fit the state, nodes that never run.
@@ -302,13 +303,14 @@ class Graph(Generic[S]):
         executor: Executor | None = None,
         middleware: Sequence[Middleware] = (),
         resume: bool = False,
+        wait: bool = False,
     ) -> RunResult[S]:
-        """Start a run and execute it until it ends, fails or waits for an answer, in a program that is not async.
+        """Start a run and execute it until it ends, fails or waits, in a program that is not async.
 
         It works in scripts, threads and notebooks: the run executes on an event loop in a thread of its own, the same
         one for all runs. The store is bootstrapped there; do not pass a checkpointer that another event loop uses
-        already. The other arguments are those of `start`; with `resume`, the run is resumed if the store knows its id,
-        as `start_or_resume` does.
+        already. `wait` is that of `Run.start`, and the other arguments are those of `start`; with `resume`, the run is
+        resumed if the store knows its id, as `start_or_resume` does.
 
         Returns:
             Where it stands then, with its state and its questions.
@@ -319,7 +321,7 @@ class Graph(Generic[S]):
         """
         options = RunOptions(durability=durability, executor=executor, middleware=middleware)
         run = self._run(checkpointer, run_id, options, inputs=inputs, metadata=metadata, resumes_if_known=resume)
-        return _bootstrapped(checkpointer, run.start)
+        return _bootstrapped(checkpointer, lambda: run.start(wait=wait))
 
     def resume_sync(
         self,
@@ -330,17 +332,18 @@ class Graph(Generic[S]):
         durability: Durability = "sync",
         executor: Executor | None = None,
         middleware: Sequence[Middleware] = (),
+        wait: bool = False,
     ) -> RunResult[S]:
         """Resume a run and execute it, as `run_sync` does.
 
-        `accept` is that of `Run.resume`; the other arguments are those of `start`.
+        `accept` and `wait` are those of `Run.resume`; the other arguments are those of `start`.
 
         Raises:
             Exception: as `Run.resume` raises.
         """
         options = RunOptions(durability=durability, executor=executor, middleware=middleware)
         run = self._run(checkpointer, run_id, options)
-        return _bootstrapped(checkpointer, lambda: run.resume(accept=accept))
+        return _bootstrapped(checkpointer, lambda: run.resume(accept=accept, wait=wait))
 
     def respond_sync(
         self, run_id: str, question: Interrupt | str, value: JsonValue, *, checkpointer: Checkpointer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from stargraph.checkpoint.driver import closed_error
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     import aioboto3
 
     from stargraph.checkpoint.s3._options import ConnectionOptions
+
+# It logs what it raises, too: without a handler, Python would print that with its traceback on stderr.
+logging.getLogger("aiobotocore").addHandler(logging.NullHandler())
 
 _CONNECTIONS: Final = 32
 """How many requests one client has under way at once."""

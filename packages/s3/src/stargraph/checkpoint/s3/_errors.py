@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import shlex
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
@@ -185,14 +187,18 @@ def _misconfigured(error: Exception, request: Request, options: ConnectionOption
     from botocore import exceptions as sdk
 
     if isinstance(error, (sdk.SSOError, sdk.TokenRetrievalError, sdk.NoAuthTokenError)):
-        profile = options.profile or "PROFILE"
-        reason, hint = "bad-credentials", f"Log in again: aws sso login --profile {profile}."
+        profile = options.profile or os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE")
+        login = "aws sso login" if profile is None else f"aws sso login --profile {shlex.quote(profile)}"
+        reason, hint = "bad-credentials", f"Log in again: {login}."
     elif isinstance(error, sdk.ProfileNotFound):
         reason = "no-such-profile"
         hint = (
             f"Correct {options.spelled('profile')} or AWS_PROFILE; `aws configure list-profiles` shows what there is."
         )
-    elif isinstance(error, (sdk.NoCredentialsError, sdk.PartialCredentialsError, sdk.CredentialRetrievalError)):
+    elif isinstance(error, sdk.CredentialRetrievalError):
+        reason = "no-credentials"
+        hint = "Run what your profile gets its credentials by, as `credential_process`, and see what it says."
+    elif isinstance(error, (sdk.NoCredentialsError, sdk.PartialCredentialsError)):
         reason = "no-credentials"
         hint = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give the machine a role."
     else:
