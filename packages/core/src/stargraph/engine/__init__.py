@@ -3,6 +3,7 @@
 from stargraph.engine._answer_types import answer_type
 from stargraph.engine._attempts import NodeFailed
 from stargraph.engine._call_log import CallLog, UnrecordedCallError
+from stargraph.engine._call_request import CallRequest, Calls
 from stargraph.engine._context import Context
 from stargraph.engine._engine import Engine, new_executor_id
 from stargraph.engine._events import EventType, RunEvent
@@ -58,6 +59,8 @@ __all__ = [
     "CallId",
     "CallInfo",
     "CallLog",
+    "CallRequest",
+    "Calls",
     "Context",
     "Durability",
     "Engine",

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
-import contextvars
 import functools
-import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias
 
 from stargraph.checkpoint.protocol import JsonValue, RecordedCall, Task
-from stargraph.checkpoint.values import check_json, format_time
+from stargraph.checkpoint.values import format_time
+from stargraph.engine._call_functions import CallFunctions
+from stargraph.engine._call_request import CallRequest
 from stargraph.engine._failures import NOT_STORABLE, call_error, error_info
-from stargraph.engine._middleware import CallHook, CallInfo, enter
-from stargraph.engine._node_pools import NodePools, Outcome
+from stargraph.engine._middleware import CallHook, CallInfo
+from stargraph.engine._node_pools import NodePools
 from stargraph.engine._questions import IN_CALL, Question, Suspended, question_lost
 from stargraph.engine._recorded_calls import CallId, RecordedCalls
 from stargraph.engine._results import ResultType
 from stargraph.errors import NodeError
 from stargraph.runtime import dispatch
-
-T = TypeVar("T")
 
 Record: TypeAlias = Callable[[Task, RecordedCall], Coroutine[Any, Any, bool]]
 """Appends a call to the log, and tells whether it is there; if not, the executor has lost the run."""
@@ -100,14 +97,12 @@ class CallLog:
     ) -> None:
         self.attempt = 1
         self._run_id = run_id
-        self._hooks = hooks
         self.seen: datetime | None = None
         self.missing: CallId | None = None
         self._task = task
         self._recorded = recorded
         self._record = record
-        self._pools = pools or NodePools()
-        self._owner = owner
+        self._functions = CallFunctions(pools or NodePools(), owner, hooks)
         self._effects = effects
         self._moment = moment
         self._tell = tell
@@ -116,7 +111,7 @@ class CallLog:
         self._closed = self._ended = False
         self._under_way: set[tuple[str, str | None]] = set()
         self._idle: asyncio.Future[None] | None = None
-        self._loop = asyncio.get_running_loop()
+        self._loop = self._functions.loop
 
     @functools.cached_property
     def _calls(self) -> RecordedCalls:
@@ -225,86 +220,55 @@ class CallLog:
         """The recorded calls that this execution has not made."""
         return self._calls.unused()
 
-    async def call(
-        self,
-        name: str,
-        function: Callable[..., Any],
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        *,
-        key: str | None,
-        repeatable: bool,
-        returns: Any = None,
-    ) -> Any:
+    async def call(self, request: CallRequest) -> Any:
         """Return the outcome of a call: the recorded one, or that of the function, which is recorded first.
 
         Args:
-            name: the name of the call.
-            function: what is called; a coroutine function on the loop, any other in a thread.
-            args: its arguments.
-            kwargs: its arguments by name.
-            key: tells concurrent calls of one name apart.
-            repeatable: whether the call may be made although effects are not allowed.
-            returns: the type of the result; what the function is declared to return if None.
+            request: the call.
 
         Raises:
             CallError: the function raised, or its result cannot be stored.
             NodeError: the call cannot be made.
             StateError: the recorded result does not fit the type any more.
         """
-        kind = self._kind(name, function, key, returns)
-        call_id, position = await self._open(name, key, repeatable=repeatable)
+        result_type = request.result_type(self._task.node)
+        call_id, position = await self._open(request)
         error: BaseException | None = None
         try:
             if position is None:
                 began = datetime.now(UTC)
                 with _questions_asked() as asked:
-                    call = functools.partial(function, *args, **kwargs)
-                    result, error = await (
-                        self._perform_observed(self._info(call_id, call, returns))
-                        if self._hooks
-                        else self._perform(call)
-                    )
-                self._raise_unless_outcome(error, asked, name)
-                position = await self._record_outcome(call_id, began, kind, result, error)
+                    result, error = await self._functions.perform(self._info(call_id, request))
+                self._raise_unless_outcome(error, asked, request.name)
+                position = await self._record_outcome(call_id, began, result_type, result, error)
                 if position is None:
                     # The executor has lost the run, and cancels what it executes.
                     await asyncio.get_running_loop().create_future()
                 assert position is not None
-            return self._outcome(position, kind, error)
+            return self._outcome(position, result_type, error)
         finally:
             self._leave(call_id)
 
-    def call_from_thread(
-        self,
-        name: str,
-        function: Callable[..., Any],
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        *,
-        key: str | None,
-        repeatable: bool,
-        returns: Any = None,
-    ) -> Any:
-        """Like `call`, for a node that runs in a thread: the function runs in the same thread."""
-        kind = self._kind(name, function, key, returns)
-        call_id, position = self._on_loop(self._open(name, key, repeatable=repeatable))
+    def call_from_thread(self, request: CallRequest) -> Any:
+        """Like `call`, for a node that runs in a thread: the function runs in the same thread.
+
+        Args:
+            request: the call.
+        """
+        result_type = request.result_type(self._task.node)
+        call_id, position = self._functions.on_loop(self._open(request))
         error: BaseException | None = None
         try:
             if position is None:
                 began = datetime.now(UTC)
                 with _questions_asked() as asked:
-                    call = functools.partial(function, *args, **kwargs)
-                    result, error = (
-                        self._perform_observed_here(self._info(call_id, call, returns))
-                        if self._hooks
-                        else self._perform_here(call)
-                    )
-                self._raise_unless_outcome(error, asked, name)
-                position = self._on_loop(self._record_outcome(call_id, began, kind, result, error))
+                    result, error = self._functions.perform_here(self._info(call_id, request))
+                self._raise_unless_outcome(error, asked, request.name)
+                recording = self._record_outcome(call_id, began, result_type, result, error)
+                position = self._functions.on_loop(recording)
                 if position is None:
                     raise asyncio.CancelledError
-            return self._outcome(position, kind, error)
+            return self._outcome(position, result_type, error)
         finally:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._leave, call_id)
@@ -317,21 +281,9 @@ class CallLog:
         if asked:
             raise question_lost(self._task, asked, f"the function of call {name!r} went on without", error)
 
-    def _kind(self, name: object, function: Callable[..., Any], key: object, returns: Any) -> ResultType:
-        """Return the type of a call's result; refuse a call that cannot be one."""
-        complaint = _complaint(name, function, key)
-        if complaint is not None:
-            raise NodeError(
-                complaint,
-                reason="bad-call",
-                hint="Give a name, the function and its arguments, as in ctx.call('fetch', fetch, url).",
-                node=self._task.node,
-            )
-        check_json([name, key], "the name and the key of a call")
-        return ResultType.of(function, returns, self._task.node)
-
-    async def _open(self, name: str, key: str | None, *, repeatable: bool) -> tuple[CallId, int | None]:
+    async def _open(self, request: CallRequest) -> tuple[CallId, int | None]:
         """Begin a call; return the position of its recorded outcome, or None if the function is to be called."""
+        name, key = request.name, request.key
         self._check(name, key)
         call_id = self._calls.next_id(name, key)
         self._under_way.add((name, key))
@@ -342,7 +294,7 @@ class CallLog:
             elif self._record is None:
                 self.missing = call_id
                 raise UnrecordedCallError(call_id)
-            elif not (repeatable or self._effects):
+            elif not (request.repeatable or self._effects):
                 raise NodeError(
                     f"call {name!r} must not be repeated, and this fork has no record of it",
                     reason="effect-refused",
@@ -375,68 +327,12 @@ class CallLog:
                 node=self._task.node,
             )
 
-    async def _perform(self, function: Callable[[], Any]) -> Outcome:
-        try:
-            if inspect.iscoroutinefunction(function):
-                return await function(), None
-            result, error = await self._pools.run_in_thread(function, owner=self._owner)
-            return (await result if error is None and inspect.isawaitable(result) else result), error
-        except BaseException as error:  # noqa: BLE001  # a value from here on, see Outcome
-            return None, error
-
-    def _perform_here(self, function: Callable[[], Any]) -> Outcome:
-        try:
-            result = function()
-            return self._on_loop(_outcome_of(result)) if inspect.isawaitable(result) else (result, None)
-        except BaseException as error:  # noqa: BLE001  # a value from here on, see Outcome
-            return None, error
-
-    async def _perform_observed(self, info: CallInfo) -> Outcome:
-        frames = None
-        try:
-            async with contextlib.AsyncExitStack() as stack:
-                await enter(stack, self._hooks, info)
-                info.result, error = await self._perform(info.function)
-                if error is not None:
-                    frames = error.__traceback__
-                    raise error
-        except BaseException as error:  # noqa: BLE001  # a value from here on, see Outcome
-            return None, error.with_traceback(frames or error.__traceback__)
-        return info.result, None
-
-    def _perform_observed_here(self, info: CallInfo) -> Outcome:
-        """Like `_perform_observed`, in the thread of a node: the hooks run on the loop, the function here.
-
-        All three run in one context, so that the function sees what the hooks have set, and they can take it back.
-        """
-        stack, context = contextlib.AsyncExitStack(), contextvars.copy_context()
-
-        def on_loop(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-            return self._on_loop(_in_context(work, context))
-
-        frames = None
-        try:
-            try:
-                on_loop(lambda: enter(stack, self._hooks, info))
-                info.result, error = context.run(self._perform_here, info.function)
-                if error is not None:
-                    frames = error.__traceback__
-                    raise error
-            except BaseException as error:
-                raised = error
-                if not on_loop(lambda: stack.__aexit__(type(raised), raised, raised.__traceback__)):
-                    raise
-            else:
-                on_loop(lambda: stack.__aexit__(None, None, None))
-        except BaseException as error:  # noqa: BLE001  # a value from here on, see Outcome
-            return None, error.with_traceback(frames or error.__traceback__)
-        return info.result, None
-
-    def _info(self, call_id: CallId, function: Callable[[], Any], returns: Any) -> CallInfo:
-        return CallInfo(self._run_id, self._task.node, self._task.id, call_id.name, call_id.key, function, returns)
+    def _info(self, call_id: CallId, request: CallRequest) -> CallInfo:
+        task = self._task
+        return CallInfo(self._run_id, task.node, task.id, call_id.name, call_id.key, request.bound(), request.returns)
 
     async def _record_outcome(
-        self, call_id: CallId, began: datetime, kind: ResultType, result: object, error: BaseException | None
+        self, call_id: CallId, began: datetime, result_type: ResultType, result: object, error: BaseException | None
     ) -> int | None:
         """Record an outcome; return its position, or None if the executor has lost the run."""
         node = self._task.node
@@ -453,7 +349,7 @@ class CallLog:
             call = record(error=error_info(error, node=node))
         else:
             try:
-                call = record(result=kind.store(result, f"the result of call {call_id.name!r}"))
+                call = record(result=result_type.store(result, f"the result of call {call_id.name!r}"))
             except BaseException as fault:  # noqa: BLE001  # what writes a value is user code; its effect has happened
                 call = record(error=error_info(fault, node=node, reason=NOT_STORABLE))
         # A node that is cancelled meanwhile, by its timeout, say, must not leave the log behind its back.
@@ -465,26 +361,11 @@ class CallLog:
             return None
         return self._calls.add(call_id, call)
 
-    def _outcome(self, position: int, kind: ResultType, cause: BaseException | None) -> Any:
+    def _outcome(self, position: int, result_type: ResultType, cause: BaseException | None) -> Any:
         call = self._calls.calls[position]
         if call.error is not None:
             raise call_error(call.name, call.error) from cause
-        return kind.load(call.result, f"the result of call {call.name!r}")
-
-    def _on_loop(self, work: Coroutine[Any, Any, T]) -> T:
-        try:
-            return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-        except concurrent.futures.CancelledError:
-            raise asyncio.CancelledError from None
-        except RuntimeError:
-            if not self._loop.is_closed():
-                raise
-            work.close()
-            raise asyncio.CancelledError from None
-
-
-async def _in_context(work: Callable[[], Coroutine[Any, Any, T]], context: contextvars.Context) -> T:
-    return await asyncio.get_running_loop().create_task(work(), context=context)
+        return result_type.load(call.result, f"the result of call {call.name!r}")
 
 
 def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
@@ -503,20 +384,3 @@ def _questions_asked() -> Iterator[list[Question]]:
         yield asked
     finally:
         IN_CALL.reset(token)
-
-
-async def _outcome_of(work: Awaitable[object]) -> Outcome:
-    try:
-        return await work, None
-    except BaseException as error:  # noqa: BLE001  # a value from here on, see Outcome
-        return None, error
-
-
-def _complaint(name: object, function: object, key: object) -> str | None:
-    if not isinstance(name, str) or not name:
-        return f"the name of a call is {name!r:.80}, and not a text"
-    if not (key is None or isinstance(key, str)):
-        return f"the key of call {name!r} is {key!r:.80}, and not a text"
-    if not callable(function):
-        return f"call {name!r} was given a value of type {type(function).__qualname__} in place of a function"
-    return None

@@ -15,6 +15,7 @@ from uuid import UUID
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, RecordedCall, Task
 from stargraph.checkpoint.values import EncodedValue
 from stargraph.engine._call_log import CallLog
+from stargraph.engine._call_request import CallRequest, Calls
 from stargraph.engine._questions import Questions
 from stargraph.errors import NodeError, StateError
 
@@ -47,10 +48,10 @@ class CallOptions:
             *args: its arguments.
             **kwargs: its arguments by name.
         """
-        call_log = self._context._attached("ctx.call()")
+        calls = self._context._attached("ctx.call()")
         if not _in_a_loop():
             raise self._context._misplaced("ctx.call() is for async nodes", "In a sync node, use ctx.call_sync().")
-        return call_log.call(name, function, args, kwargs, **self._options)
+        return calls.call(CallRequest(name, function, args, kwargs, **self._options))
 
     def call_sync(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Like `Context.call_sync`.
@@ -61,12 +62,12 @@ class CallOptions:
             *args: its arguments.
             **kwargs: its arguments by name.
         """
-        call_log = self._context._attached("ctx.call_sync()")
+        calls = self._context._attached("ctx.call_sync()")
         if _in_a_loop():
             raise self._context._misplaced(
                 "ctx.call_sync() would block the event loop", "In an async node, await ctx.call()."
             )
-        return call_log.call_from_thread(name, function, args, kwargs, **self._options)
+        return calls.call_from_thread(CallRequest(name, function, args, kwargs, **self._options))
 
 
 class Context:
@@ -229,14 +230,14 @@ class Context:
             StateError: the value is not JSON.
             NodeError: `reason` is `detached-node` or `node-ended`; if it is stored, as for `call`.
         """
-        call_log = self._attached("ctx.emit()")
+        calls = self._attached("ctx.emit()")
         emitted = EncodedValue.of(value, "what ctx.emit() was given").value
         if not stored:
-            call_log.emit(emitted)
+            calls.emit(emitted)
             return DONE
 
         async def send() -> JsonValue:
-            call_log.emit(emitted)
+            calls.emit(emitted)
             return emitted
 
         if _in_a_loop():
@@ -378,7 +379,7 @@ class Context:
         if self._call_log is not None:
             self._call_log.begin()
 
-    def _attached(self, what: str) -> CallLog:
+    def _attached(self, what: str) -> Calls:
         if self._call_log is None:
             raise NodeError(
                 f"{what} cannot be used in a node that runs in another process",

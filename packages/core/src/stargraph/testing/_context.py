@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, cast
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, Task
 from stargraph.checkpoint.values import EncodedValue
-from stargraph.engine import CallLog, ResultType, call_error, error_info
+from stargraph.engine import CallRequest, Calls, ResultType, call_error, error_info
 from stargraph.graph import Context
 from stargraph.testing._fakes import EMIT, answer_for, faked
 
@@ -121,8 +120,8 @@ class FakeContext(Context):
     def _wait(self, wait: float | datetime) -> None:
         self.waits.append(wait)
 
-    def _attached(self, what: str) -> CallLog:
-        return cast("CallLog", _Calls(self))
+    def _attached(self, what: str) -> Calls:
+        return _Calls(self)
 
 
 class _Calls:
@@ -134,70 +133,43 @@ class _Calls:
     def emit(self, value: JsonValue) -> None:
         self._context.emitted.append(value)
 
-    async def call(
-        self,
-        name: str,
-        function: Callable[..., Any],
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        *,
-        key: str | None,
-        repeatable: bool,
-        returns: Any = None,
-    ) -> Any:
-        kind, perform = self._begin(name, function, args, kwargs, key, returns)
+    async def call(self, request: CallRequest) -> Any:
+        result_type, perform = self._begin(request)
         try:
             result = perform()
             if inspect.isawaitable(result):
                 result = await result
         except Exception as error:
-            raise self._failed(name, error) from error
-        return self._stored(name, kind, result)
+            raise self._failed(request, error) from error
+        return self._stored(request, result_type, result)
 
-    def call_from_thread(
-        self,
-        name: str,
-        function: Callable[..., Any],
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        *,
-        key: str | None,
-        repeatable: bool,
-        returns: Any = None,
-    ) -> Any:
-        kind, perform = self._begin(name, function, args, kwargs, key, returns)
+    def call_from_thread(self, request: CallRequest) -> Any:
+        result_type, perform = self._begin(request)
         try:
             result = perform()
             if inspect.isawaitable(result):
                 result = asyncio.run(_awaited(result))
         except Exception as error:
-            raise self._failed(name, error) from error
-        return self._stored(name, kind, result)
+            raise self._failed(request, error) from error
+        return self._stored(request, result_type, result)
 
-    def _begin(
-        self,
-        name: str,
-        function: Callable[..., Any],
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        key: str | None,
-        returns: Any,
-    ) -> tuple[ResultType, Callable[[], Any]]:
+    def _begin(self, request: CallRequest) -> tuple[ResultType, Callable[[], Any]]:
         context = self._context
-        if name != EMIT:
-            context.calls_made.append(CallMade(name, tuple(args), dict(kwargs), key))
-        perform: Callable[[], Any] = partial(function, *args, **kwargs)
+        result_type = request.result_type(context.node)
+        if request.name != EMIT:
+            context.calls_made.append(CallMade(request.name, request.args, dict(request.kwargs), request.key))
+        perform: Callable[[], Any] = request.bound()
         if context._fakes is not None:
-            perform = faked(context._fakes, name, perform, returns, context.node)
-        return ResultType.of(function, returns, context.node), perform
+            perform = faked(context._fakes, request.name, perform, request.returns, context.node)
+        return result_type, perform
 
-    def _failed(self, name: str, error: Exception) -> Exception:
-        return call_error(name, error_info(error, node=self._context.node))
+    def _failed(self, request: CallRequest, error: Exception) -> Exception:
+        return call_error(request.name, error_info(error, node=self._context.node))
 
     @staticmethod
-    def _stored(name: str, kind: ResultType, result: object) -> Any:
-        path = f"the result of call {name!r}"
-        return kind.load(kind.store(result, path), path)
+    def _stored(request: CallRequest, result_type: ResultType, result: object) -> Any:
+        path = f"the result of call {request.name!r}"
+        return result_type.load(result_type.store(result, path), path)
 
 
 async def _awaited(work: Awaitable[Any]) -> Any:
