@@ -123,7 +123,7 @@ def test_an_answer_is_taken_once_and_not_after_the_end(waiting: Folder) -> None:
     words = ("respond", "r", "--interrupt", ids["approve"], "--value", "true")
     assert waiting.call(*words).code == 0
     assert waiting.call(*words).code == 2
-    assert waiting.call("cancel", "r").code == 0
+    assert waiting.call("cancel", "r", "--grace", "0").code == 0
     ended = waiting.call("respond", "r", "--interrupt", ids["sign"], "--value", "Ada")
     assert ended.code == 2
     assert "is cancelled" in ended.err

@@ -159,7 +159,7 @@ def test_a_question_and_a_cancel_by_a_prefix(folder: Folder) -> None:
     folder.write("asks.yaml", "id: asks\nnodes:\n  - {id: ask, kind: interrupt, prompt: 'Why?', into: why}\n")
     assert folder.call("run", "asks.yaml", "--run-id", "omega-1", "-q").code == 3
     assert folder.call("respond", "om", "--value", "because", "--json").json["run_id"] == "omega-1"
-    assert folder.call("cancel", "latest", "--json").json["run_id"] == "omega-1"
+    assert folder.call("cancel", "latest", "--grace", "0", "--json").json["run_id"] == "omega-1"
 
 
 def test_a_prefix_of_several_runs_lists_them(four_runs: Folder) -> None:

@@ -34,11 +34,12 @@ def fingerprint(directory: Path) -> dict[str, str]:
 
 
 async def refused(path: Path | str, **options: bool) -> CheckpointError:
+    before = set(threading.enumerate())
     with pytest.raises(CheckpointError) as caught:
         await SQLiteCheckpointer(path, **options).bootstrap()  # type: ignore[arg-type]
     assert caught.value.hint
     for _ in range(500):
-        if not any(thread.name == "stargraph-sqlite" for thread in threading.enumerate()):
+        if not any(thread.name == "stargraph-sqlite" for thread in set(threading.enumerate()) - before):
             return caught.value
         await asyncio.sleep(0.01)
     raise AssertionError("a refused bootstrap left a connection open")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from typing_extensions import TypeVar
 
@@ -15,6 +15,9 @@ from stargraph.testing._clock import run_in_skipping_loop
 from stargraph.testing._fakes import EMIT, FakeCalls, InTurn, answer_for, by_name
 
 S = TypeVar("S", default=Any)
+
+_WATCH_SECONDS: Final = 3600.0
+"""Between two looks at the log. Skipped time holds all its looks: at the default, a month would hold a million."""
 
 
 def run_graph(
@@ -53,10 +56,17 @@ def run_graph(
     async def main() -> RunResult[S]:
         await store.bootstrap()
         if run_id is None:
-            run = await graph.start(checkpointer=store, inputs=inputs, metadata=metadata, middleware=inside)
+            run = await graph.start(
+                checkpointer=store, inputs=inputs, metadata=metadata, middleware=inside, watch=_WATCH_SECONDS
+            )
         else:
             run = await graph.start_or_resume(
-                checkpointer=store, run_id=run_id, inputs=inputs, metadata=metadata, middleware=inside
+                checkpointer=store,
+                run_id=run_id,
+                inputs=inputs,
+                metadata=metadata,
+                middleware=inside,
+                watch=_WATCH_SECONDS,
             )
         result = await run.start(wait=True)
         while result.status == "awaiting_input":
