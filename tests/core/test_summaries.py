@@ -27,6 +27,7 @@ def test_it_says_what_the_latest_checkpoint_says() -> None:
         "process": latest.process.model_dump() if latest.process else None,
         "error": latest.error.model_dump() if latest.error else None,
         "due_at": None,
+        "queue": latest.queue.model_dump() if latest.queue else None,
         "metadata": {"team": "α", "": ""},
     }
     assert summary.last_step_at == summary.updated_at

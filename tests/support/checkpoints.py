@@ -14,6 +14,7 @@ from stargraph.checkpoint.protocol import (
     Interrupt,
     JsonValue,
     ProcessInfo,
+    QueueEntry,
     RecordedCall,
     StepRange,
     Task,
@@ -83,7 +84,8 @@ def rich() -> Checkpoint:
     first = genesis(
         state=HARD_STATE,
         metadata={"team": "α", "": ""},
-        process=ProcessInfo(host="knoten-α", pid=4711, version="1.2.3", worker="blue-1"),
+        process=ProcessInfo(host="knoten-α", pid=4711, version="1.2.3", worker="blue-1", id="0123456789abcdef"),
+        queue=QueueEntry(name="mail", priority=-3, concurrency_key="kunde α", not_before=NOW),
         parent_run_id="parent:1",
         parent_step=4,
         origin="fork",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from stargraph.checkpoint.codec import RECORD_VERSION, Cipher, Codec, Keyring
-from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, Interrupt, ProcessInfo, RecordedCall
+from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, Interrupt, ProcessInfo, QueueEntry, RecordedCall
 from support.checkpoints import HARD_STATE, NOW, following, genesis, rich
 from support.workspace import ROOT
 
@@ -37,7 +37,8 @@ def runs() -> Iterator[tuple[str, bool, list[Checkpoint]]]:
         parent_step=4,
         origin="fork",
         definition={"ir": {"nodes": ["a"]}, "weight": 1.0},
-        process=ProcessInfo(host="knoten-α", pid=4711, version="1.2.3", worker="blue-1"),
+        process=ProcessInfo(host="knoten-α", pid=4711, version="1.2.3", worker="blue-1", id="0123456789abcdef"),
+        queue=QueueEntry(name="mail", priority=-3, concurrency_key="kunde α", not_before=NOW),
     )
     assert whole.previous_digest == first.digest
     yield "every field", False, [first, whole, Keyring.parse(KEYS).seal(following(whole, event="resumed", update={}))]
@@ -79,6 +80,18 @@ def runs() -> Iterator[tuple[str, bool, list[Checkpoint]]]:
         False,
         [sleeper, following(sleeper, event="asked", status="awaiting_input", interrupts=(wait,), calls=(failed,))],
     )
+    entry = QueueEntry(name="mail", priority=-3, concurrency_key="kunde α", not_before=NOW)
+    queued = genesis(run_id="queued", state={"n": 0}, status="queued", queue=entry)
+    worker = ProcessInfo(host="knoten-α", pid=4711, version="1.2.3", worker="blue-1", id="0123456789abcdef")
+    taken = following(queued, event="resumed", status="running", process=worker)
+    again = following(
+        following(taken, event="failed", status="failed"),
+        event="queued",
+        status="queued",
+        process=None,
+        queue=QueueEntry(name="mail"),
+    )
+    yield "queued", False, [queued, taken, following(taken, event="failed", status="failed"), again]
 
 
 def main() -> None:

@@ -222,7 +222,16 @@ def _filters(wanted: Sequence[RunSummary]) -> list[dict[str, Any]]:
     return found
 
 
-STATUSES: Final[tuple[Status, ...]] = ("running", "awaiting_input", "paused", "done", "failed", "cancelled", "moved")
+STATUSES: Final[tuple[Status, ...]] = (
+    "queued",
+    "running",
+    "awaiting_input",
+    "paused",
+    "done",
+    "failed",
+    "cancelled",
+    "moved",
+)
 
 
 def _different(values: Iterable[Any]) -> list[Any]:

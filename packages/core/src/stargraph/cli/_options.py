@@ -31,6 +31,7 @@ NODE_THREADS: Final = "stargraph-node"
 class StatusName(StrEnum):
     """Where a run stands, as an option takes it."""
 
+    QUEUED = "queued"
     RUNNING = "running"
     AWAITING_INPUT = "awaiting_input"
     PAUSED = "paused"

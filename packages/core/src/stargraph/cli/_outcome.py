@@ -16,6 +16,7 @@ from stargraph.cli._questions import question_lines
 from stargraph.cli._store import StoreRef
 
 _CODES: Final[dict[Status, ExitCode]] = {
+    "queued": ExitCode.WAITING,
     "done": ExitCode.DONE,
     "failed": ExitCode.FAILED,
     "awaiting_input": ExitCode.WAITING,

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal
 
-from stargraph.checkpoint.protocol import ENDED, Checkpoint, Event, RecordedCall, Task
+from stargraph.checkpoint.protocol import ENDED, Checkpoint, Event, ProcessInfo, RecordedCall, Task
 from stargraph.engine._attempts import NodeFailed
 from stargraph.engine._call_log import CallLog
 from stargraph.engine._due_times import DueTimes
@@ -35,8 +35,8 @@ Publish = Callable[[RunEvent], None]
 
 
 def new_executor_id() -> str:
-    """Return the name of an executor: 32 random hex digits."""
-    return secrets.token_hex(16)
+    """Return the name of an executor: the id of this process, and 16 random hex digits."""
+    return f"{ProcessInfo.current().id}{secrets.token_hex(8)}"
 
 
 @dataclass(slots=True)

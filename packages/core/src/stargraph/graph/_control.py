@@ -86,7 +86,11 @@ async def respond(
     """
     tail = await dispatch.read_run(store, run_id, keyring=keyring)
     checked = await check_answer(store, tail, interrupt_id, value, plan=plan, keyring=keyring)
-    return await append(store, run_id, lambda latest: answer_record(latest, interrupt_id, checked), keyring)
+
+    def answer(latest: Checkpoint) -> Checkpoint:
+        return answer_record(latest, interrupt_id, checked, leaves_to_workers=latest.status == "awaiting_input")
+
+    return await append(store, run_id, answer, keyring)
 
 
 async def check_answer(
@@ -163,13 +167,16 @@ def _fitting(field: str, value: JsonValue, schema: Mapping[str, Any], path: str)
     )
 
 
-def answer_record(tail: Checkpoint, interrupt_id: str, value: JsonValue) -> Checkpoint:
+def answer_record(
+    tail: Checkpoint, interrupt_id: str, value: JsonValue, *, leaves_to_workers: bool = False
+) -> Checkpoint:
     """Return the checkpoint that records an answer.
 
     Args:
         tail: the latest checkpoint.
         interrupt_id: the question.
         value: the answer, checked.
+        leaves_to_workers: nobody executes the run: if it has a queue, any worker may go on with it.
 
     Raises:
         StateError: the answer is not JSON.
@@ -182,6 +189,7 @@ def answer_record(tail: Checkpoint, interrupt_id: str, value: JsonValue) -> Chec
         timestamp=datetime.now(UTC),
         last_node=interrupt.node,
         task_id=interrupt.task_id,
+        process=None if leaves_to_workers and tail.queue is not None else tail.process,
         **answered(tail, interrupt, value),
     )
 

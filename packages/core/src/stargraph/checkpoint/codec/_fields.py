@@ -33,6 +33,7 @@ _RUN_FIELDS: Final = (
     "parent_run_id",
     "parent_step",
     "origin",
+    "queue",
 )
 _EVENT_PREFIXES: Final = tuple(f'"{name}":'.encode() for name in StepTexts._fields)
 _ABSENT: Final = tuple(b"[]" if name in ("calls", "frontier", "interrupts") else b"null" for name in StepTexts._fields)

@@ -1,6 +1,6 @@
 r"""The stored form of a checkpoint: a record.
 
-    byte 0     the version of the form, 6
+    byte 0     the version of the form, 7
     byte 1     flags: 1 the body is compressed (zstd, with the dictionary of `_dictionary`), 2 the body is encrypted
     varint     how many records it is decoded from, the keyframe first; 0 for a keyframe
     varints    for each of them, how many steps before this one
@@ -44,11 +44,15 @@ from stargraph.checkpoint.codec._fields import BASE_CHECK_BYTES, EncodedFields
 from stargraph.checkpoint.values import MAX_BYTES
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StateError, StoreVersionError
 
-RECORD_VERSION: Final = 6
+RECORD_VERSION: Final = 7
 """The version of the form that is written."""
 
-_READ: Final = b"\x04\x05\x06"
-"""The versions that are read. A record of version 5 has no `due_at` and no `attempt`, one of version 4 no `key`."""
+_READ: Final = b"\x04\x05\x06\x07"
+"""The versions that are read.
+
+One of version 6 has no `queue` and no `id` of a process, one of version 5 no `due_at` and no `attempt` either, one of
+version 4 no `key` either.
+"""
 
 MOST_BYTES: Final = 4 * MAX_BYTES
 """How long a body may be, in bytes; no record is inflated beyond it."""

@@ -31,6 +31,7 @@ def summary_json(latest: Checkpoint) -> bytes:
             "error": latest.error,
             "metadata": latest.metadata,
             **({} if latest.due_at is None else {"due_at": latest.due_at}),
+            **({} if latest.queue is None else {"queue": latest.queue}),
         },
         default=vars,
     )

@@ -15,6 +15,7 @@ from stargraph.checkpoint.driver import (
     summaries_from_json,
     summary_json,
 )
+from stargraph.checkpoint.memory._queues import MemoryQueues
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, RunSummary
 
 
@@ -41,6 +42,9 @@ class MemoryStore:
     """The runs that several handles share, in one process; `MemoryCheckpointer(store)` opens one more.
 
     A handle may be used from any event loop and any thread.
+
+    Attributes:
+        queues: what workers share of it.
     """
 
     def __init__(self) -> None:
@@ -49,6 +53,7 @@ class MemoryStore:
         self._deleted: set[str] = set()
         # Handles may live on the loops of several threads.
         self._lock = threading.Lock()
+        self.queues = MemoryQueues(self._lock, self._all_summaries)
 
     @property
     def exists(self) -> bool:
@@ -157,8 +162,7 @@ class MemoryStore:
     def summaries(self) -> list[RunSummary]:
         """Return the summary of every run."""
         with self._lock:
-            rows = [(run_id, run.summary) for run_id, run in self._runs.items()]
-        return summaries_from_json(rows)
+            return self._all_summaries()
 
     def delete(self, run_id: str) -> bool:
         """Remove a run for good; return whether there was such a run."""
@@ -185,6 +189,9 @@ class MemoryStore:
                     run.keys.pop(step, None)
                 run.tail = Tail(run.tail.step, run.tail.digest, run.tail.status, max(run.tail.floor, floor))
             return len(removed)
+
+    def _all_summaries(self) -> list[RunSummary]:
+        return summaries_from_json([(run_id, run.summary) for run_id, run in self._runs.items()])
 
     def _delete(self, run_id: str) -> bool:
         if self._runs.pop(run_id, None) is None:

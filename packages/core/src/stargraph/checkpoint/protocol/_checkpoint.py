@@ -37,6 +37,7 @@ from stargraph.checkpoint.protocol._records import (
     Interrupt,
     Origin,
     ProcessInfo,
+    QueueEntry,
     RecordedCall,
     Seal,
     Status,
@@ -95,7 +96,9 @@ class Checkpoint(CheckpointDraft):
         started_at: the time of step 0.
         timestamp: the time of this event.
         executor_id: 32 hex digits, random for each start, resume, respond and cancel.
-        process: the process that started or resumed the run last; None if the program did not record it.
+        process: the process that started or resumed the run last; None if the program did not record it, or if no
+            process has the run: it is queued, or the answer that it waited for has come.
+        queue: how the run waits for a worker; None if it was not enqueued.
         parent_run_id: the run that this one came from.
         parent_step: the step of the parent that this one came from.
         origin: why it has a parent.
@@ -139,6 +142,7 @@ class Checkpoint(CheckpointDraft):
         executor_id: str,
         timestamp: datetime,
         process: ProcessInfo | None = None,
+        queue: QueueEntry | None = None,
         status: Status = "running",
         definition: JsonValue = None,
         key: str | None = None,
@@ -160,7 +164,8 @@ class Checkpoint(CheckpointDraft):
             state: the state that the run begins with.
             executor_id: 32 hex digits, random for each start.
             timestamp: now, with its offset.
-            process: the process that starts the run.
+            process: the process that starts the run; None if a worker will.
+            queue: how the run waits for a worker.
             status: the status of the run.
             definition: what the two hashes were made of.
             key: a name to find this step by.
@@ -191,6 +196,7 @@ class Checkpoint(CheckpointDraft):
             "timestamp": timestamp,
             "executor_id": executor_id,
             "process": process,
+            "queue": queue,
             "parent_run_id": parent_run_id,
             "parent_step": parent_step,
             "origin": origin,
@@ -228,6 +234,7 @@ class Checkpoint(CheckpointDraft):
         runtime_hash: str = KEEP,
         definition: JsonValue = None,
         process: ProcessInfo | None = KEEP,
+        queue: QueueEntry | None = KEEP,
     ) -> Checkpoint:
         """Return the checkpoint of the next step; fields that are not given stay as they are.
 
@@ -251,7 +258,8 @@ class Checkpoint(CheckpointDraft):
             graph_hash: of the new graph, in `migrated` or after a mismatch was accepted.
             runtime_hash: of the new code, likewise.
             definition: what new hashes are made of.
-            process: the process that resumes the run, in `resumed`.
+            process: the process that resumes the run, in `resumed`; None if it is left to the workers.
+            queue: how it waits for a worker, in `queued`.
 
         Raises:
             StateError: a value is not JSON, or the state is too large.
@@ -297,11 +305,12 @@ class Checkpoint(CheckpointDraft):
             fields["frontier"] = frontier
         if interrupts is not KEEP:
             fields["interrupts"] = interrupts
-        is_same_run = graph_hash is KEEP and runtime_hash is KEEP and process is KEEP
+        is_same_run = (graph_hash, runtime_hash, process, queue).count(KEEP) == 4
         if not is_same_run:
             fields["graph_hash"] = self.graph_hash if graph_hash is KEEP else graph_hash
             fields["runtime_hash"] = self.runtime_hash if runtime_hash is KEEP else runtime_hash
             fields["process"] = self.process if process is KEEP else process
+            fields["queue"] = self.queue if queue is KEEP else queue
         # What this checkpoint hands on was checked when it was made, and is what it was then.
         is_sound = is_original(self.__dict__, private.get("_original"))
         return Checkpoint._made(
@@ -434,7 +443,12 @@ class Checkpoint(CheckpointDraft):
 
     @property
     def due_at(self) -> datetime | None:
-        """When a run that waits can go on by itself: the earliest time that a task waits for; None if none does."""
+        """When a run that waits can go on by itself; None if it waits for no time.
+
+        The earliest time that a task waits for, or that a queued run may begin at.
+        """
+        if self.status == "queued":
+            return None if self.queue is None else self.queue.not_before
         if self.status != "awaiting_input":
             return None
         return min((each.due_at for each in self.interrupts if each.due_at is not None), default=None)

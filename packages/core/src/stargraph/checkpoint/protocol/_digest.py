@@ -50,7 +50,7 @@ class StepTexts(NamedTuple):
 _RUN_MEMBERS: Final = (
     ("graph_hash", "graph_id"),
     ("metadata", "origin", "parent_run_id", "parent_step"),
-    ("process", "run_id", "runtime_hash", "started_at"),
+    ("process", "queue", "run_id", "runtime_hash", "started_at"),
 )
 _EMPTY: Final = b"[]"
 _NULL: Final = b"null"
@@ -58,7 +58,10 @@ _NULL: Final = b"null"
 
 def run_texts_of(fields: Mapping[str, Any]) -> RunTexts:
     """Return the text of the members that repeat in a run."""
-    return RunTexts(*[_members({name: fields[name] for name in names}) for names in _RUN_MEMBERS])
+    members = [{name: fields[name] for name in names} for names in _RUN_MEMBERS]
+    if fields["queue"] is None:  # it came later than the form
+        del members[-1]["queue"]
+    return RunTexts(*map(_members, members))
 
 
 def step_texts_of(fields: Mapping[str, Any]) -> StepTexts:
@@ -173,5 +176,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return format_time(value)
     fields: dict[str, Any] = value.__dict__
-    # Of an interrupt: it came later than the form.
-    return fields if fields.get("due_at", fields) is not None else {k: v for k, v in fields.items() if k != "due_at"}
+    # The time of an interrupt and the id of a process came later than the form.
+    if fields.get("due_at", fields) is None or fields.get("id", fields) is None:
+        return {name: member for name, member in fields.items() if member is not None or name not in ("due_at", "id")}
+    return fields

@@ -18,6 +18,7 @@ from stargraph.checkpoint.protocol._records import (
     Members,
     Origin,
     ProcessInfo,
+    QueueEntry,
     RecordedCall,
     RunId,
     Seal,
@@ -52,6 +53,7 @@ class CheckpointDraft(FrozenModel):
     timestamp: Instant
     executor_id: ExecutorId
     process: ProcessInfo | None = None
+    queue: QueueEntry | None = None
     parent_run_id: RunId | None = None
     parent_step: Step | None = None
     origin: Origin | None = None

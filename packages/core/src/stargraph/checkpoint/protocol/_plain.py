@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, get_args
 
+from pydantic import ValidationError
+
 from stargraph.checkpoint.protocol._pydantic import assemble
 from stargraph.checkpoint.protocol._records import (
     MAX_KEY_BYTES,
@@ -20,6 +22,7 @@ from stargraph.checkpoint.protocol._records import (
     Interrupt,
     Origin,
     ProcessInfo,
+    QueueEntry,
     RecordedCall,
     Seal,
     Status,
@@ -32,6 +35,7 @@ _STATUSES: Final = frozenset(get_args(Status))
 _ORIGINS: Final = frozenset(get_args(Origin))
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _EXECUTOR: Final = re.compile(r"[0-9a-f]{32}")
+_PROCESS_ID: Final = re.compile(r"[0-9a-f]{16}")
 _FRONTIER: Final = frozenset((Task, FanOut))
 _MAX_STEP: Final = 2**53
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?Z", re.ASCII)
@@ -70,7 +74,7 @@ def is_plain_step(fields: Mapping[str, Any]) -> bool:
 def is_plain_run(fields: Mapping[str, Any]) -> bool:
     """Tell whether the fields that repeat in a run are plain."""
     parent_step, process, origin = fields["parent_step"], fields["process"], fields["origin"]
-    parent, metadata = fields["parent_run_id"], fields["metadata"]
+    parent, metadata, queue = fields["parent_run_id"], fields["metadata"], fields["queue"]
     return (
         type(fields["run_id"]) is str
         and is_run_id(fields["run_id"])
@@ -79,6 +83,7 @@ def is_plain_run(fields: Mapping[str, Any]) -> bool:
         and is_hash(fields["runtime_hash"])
         and _is_instant(fields["started_at"])
         and (process is None or type(process) is ProcessInfo)
+        and (queue is None or type(queue) is QueueEntry)
         and (parent is None or (type(parent) is str and is_run_id(parent)))
         and (parent_step is None or (type(parent_step) is int and 0 <= parent_step <= _MAX_STEP))
         and (origin is None or (type(origin) is str and origin in _ORIGINS))
@@ -106,8 +111,15 @@ def read_plain(fields: dict[str, Any]) -> bool:
             except ValueError:
                 return False
     process, seal = fields["process"], fields["seal"]
-    if type(process) is dict and process.keys() == ProcessInfo.model_fields.keys() and _is_plain_process(process):
-        fields["process"] = assemble(ProcessInfo, {name: process[name] for name in _PROCESS_FIELDS})
+    if type(process) is dict:
+        whole = {"id": None, **process}
+        if whole.keys() == ProcessInfo.model_fields.keys() and _is_plain_process(whole):
+            fields["process"] = assemble(ProcessInfo, {name: whole[name] for name in _PROCESS_FIELDS})
+    if type(fields["queue"]) is dict:
+        try:
+            fields["queue"] = QueueEntry.model_validate(fields["queue"])
+        except ValidationError:
+            return False
     if type(seal) is dict and seal.keys() == Seal.model_fields.keys() and _is_plain_seal(seal):
         fields["seal"] = assemble(Seal, {name: seal[name] for name in _SEAL_FIELDS})
     for name in ("calls", "interrupts"):
@@ -149,13 +161,14 @@ def _is_plain_seal(seal: dict[str, Any]) -> bool:
 
 
 def _is_plain_process(process: dict[str, Any]) -> bool:
-    pid = process["pid"]
+    pid, own_id = process["pid"], process["id"]
     return (
         _is_text(process["host"])
         and _is_text(process["version"])
         and _is_text_or_none(process["worker"])
         and type(pid) is int
         and 0 <= pid <= _MAX_STEP
+        and (own_id is None or (type(own_id) is str and _PROCESS_ID.fullmatch(own_id) is not None))
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Annotated, Any, Final, Literal, TypeAlias
@@ -30,6 +31,7 @@ from stargraph.errors import CheckpointError
 
 Event: TypeAlias = Literal[
     "started",
+    "queued",
     "completed",
     "called",
     "asked",
@@ -44,7 +46,7 @@ Event: TypeAlias = Literal[
 ]
 """What a checkpoint records."""
 
-Status: TypeAlias = Literal["running", "awaiting_input", "paused", "done", "failed", "cancelled", "moved"]
+Status: TypeAlias = Literal["queued", "running", "awaiting_input", "paused", "done", "failed", "cancelled", "moved"]
 """The status of a run after an event."""
 
 Origin: TypeAlias = Literal["fork", "subgraph"]
@@ -58,6 +60,11 @@ RUN_ID_PATTERN: Final = "[A-Za-z0-9][A-Za-z0-9._:-]{0,199}"
 """What a run id is, as a regular expression."""
 
 _RUN_ID: Final = re.compile(RUN_ID_PATTERN)
+
+_QUEUE_NAME: Final = re.compile("[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
+
+MAX_PRIORITY: Final = 2**31 - 1
+"""The highest priority of a queued run; the lowest one is its negative. Any store has integers of that size."""
 
 MAX_KEY_BYTES: Final = 255
 """How long the key of a step may be: an index entry, and a name on any store, has to hold it."""
@@ -126,6 +133,19 @@ def _checked_key(key: str) -> str:
     return key
 
 
+def is_queue_name(text: object) -> bool:
+    """Tell whether a text can name a queue: 1-100 of `[A-Za-z0-9._:-]`, the first one a letter or digit."""
+    return isinstance(text, str) and _QUEUE_NAME.fullmatch(text) is not None
+
+
+def _checked_queue_name(name: str) -> str:
+    if not is_queue_name(name):
+        raise ValueError(
+            "the name of a queue is 1-100 characters of A-Z a-z 0-9 . _ : - and begins with a letter or digit"
+        )
+    return name
+
+
 def complaint_of(error: ValidationError) -> str:
     """Return what is wrong with the first malformed field, without its value, which may be a secret."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
@@ -141,6 +161,8 @@ Text = Annotated[str, AfterValidator(_checked_text)]
 # For what the system names: the text of an exception, a host.
 ErrorText = Annotated[Text, BeforeValidator(_storable_text)]
 Key = Annotated[Text, AfterValidator(_checked_key)]
+QueueName = Annotated[str, AfterValidator(_checked_queue_name)]
+ProcessId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Step = Count
 Instant = Annotated[
@@ -318,17 +340,27 @@ class ProcessInfo(FrozenModel):
         pid: the process id on that machine.
         version: the version of stargraph-core that it runs.
         worker: the name of the worker, from `STARGRAPH_WORKER`; None if that is not set.
+        id: 16 hex digits, random for each process; its executor ids begin with them. None in older records.
     """
 
     host: ErrorText
     pid: Count
     version: Text
     worker: ErrorText | None = None
+    id: ProcessId | None = None
 
     @classmethod
     def current(cls) -> ProcessInfo:
         """Return this process, as `started` and `resumed` record it."""
         return _process(os.getpid(), os.environ.get("STARGRAPH_WORKER") or None)
+
+    @model_serializer(mode="wrap")
+    def _without_absent_id(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # As in what is hashed: the member came later than the form of the digest.
+        fields: dict[str, Any] = serialize(self)
+        if fields.get("id") is None:
+            fields.pop("id", None)
+        return fields
 
 
 @lru_cache(maxsize=4)
@@ -337,7 +369,35 @@ def _process(pid: int, worker: str | None) -> ProcessInfo:
     import socket
     from importlib.metadata import version
 
-    return ProcessInfo(host=socket.gethostname(), pid=pid, version=version("stargraph-core"), worker=worker)
+    return ProcessInfo(
+        host=socket.gethostname(),
+        pid=pid,
+        version=version("stargraph-core"),
+        worker=worker,
+        id=_process_id(pid),
+    )
+
+
+@lru_cache(maxsize=1)
+def _process_id(pid: int) -> str:
+    """Return the random id of this process: another one after a fork, whose child has another pid."""
+    return secrets.token_hex(8)
+
+
+class QueueEntry(FrozenModel):
+    """How a run waits for a worker; every step of the run carries it, as it carries the tags.
+
+    Attributes:
+        name: the queue; workers name the queues that they serve.
+        priority: runs of a higher one begin first.
+        concurrency_key: runs of the queue with the same one share the queue's limit per key; None for no key.
+        not_before: the earliest time at which a `queued` run may begin; None for at once.
+    """
+
+    name: QueueName = "default"
+    priority: Annotated[int, Field(ge=-MAX_PRIORITY, le=MAX_PRIORITY)] = 0
+    concurrency_key: Key | None = None
+    not_before: Instant | None = None
 
 
 class Seal(FrozenModel):

@@ -15,6 +15,7 @@ from stargraph.checkpoint.protocol._records import (
     Hash,
     Origin,
     ProcessInfo,
+    QueueEntry,
     Status,
     Step,
 )
@@ -40,9 +41,11 @@ class RunSummary(FrozenModel):
         status: its status now.
         parent_run_id: the run that it came from.
         origin: why it has a parent.
-        process: the process that started or resumed it last; None if the program did not record it.
+        process: the process that started or resumed it last; None if the program did not record it, or no process
+            has the run.
         error: what failed, or None.
-        due_at: when a run that waits for a time can go on; None if it waits for none.
+        due_at: when a run that waits for a time can go on, or a queued one may begin; None if it waits for no time.
+        queue: how it waits for a worker; None if it was not enqueued.
         metadata: its tags.
     """
 
@@ -59,6 +62,7 @@ class RunSummary(FrozenModel):
     process: ProcessInfo | None = None
     error: ErrorInfo | None = None
     due_at: _Moment | None = None
+    queue: QueueEntry | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
 
     @classmethod
@@ -78,6 +82,7 @@ class RunSummary(FrozenModel):
             process=latest.process,
             error=latest.error,
             due_at=latest.due_at,
+            queue=latest.queue,
             metadata=dict(latest.metadata),
         )
 

@@ -1,0 +1,249 @@
+"""Queues: the checked form of what a worker asks for, and the rules for a store that looks at every run."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal, TypeAlias
+
+from stargraph.checkpoint.driver._arguments import check_limit
+from stargraph.checkpoint.driver._errors import read_only_error
+from stargraph.checkpoint.protocol import (
+    ENDED,
+    GraphVersion,
+    ProcessInfo,
+    QueueCounts,
+    QueueLimits,
+    RunSummary,
+    is_queue_name,
+)
+from stargraph.errors import CheckpointError
+
+FORGET_AFTER: Final = 86_400.0
+"""After how many silent seconds a process is forgotten."""
+
+QueueState: TypeAlias = Literal["ready", "scheduled", "running", "awaiting_input", "paused", "failed"]
+"""What a run of a queue waits for: the fields of `QueueCounts`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The checked arguments of `claimable`.
+
+    Attributes:
+        process_id: who asks.
+        queues: the queues to look at, each once.
+        limit: at most this many runs.
+        fits: only runs of one of these graphs, each once; None for all.
+        silent_after: seconds.
+        reserve: seconds.
+    """
+
+    process_id: str
+    queues: tuple[str, ...]
+    limit: int
+    fits: tuple[GraphVersion, ...] | None
+    silent_after: float
+    reserve: float
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no run can be meant."""
+        return not self.limit or not self.queues or self.fits == ()
+
+
+def check_claim(
+    process_id: str,
+    queues: Sequence[str],
+    *,
+    limit: int,
+    fits: Sequence[GraphVersion] | None,
+    silent_after: float,
+    reserve: float,
+    read_only: bool,
+) -> Claim:
+    """Refuse bad arguments of `claimable`, in the same words for every store.
+
+    Args:
+        process_id: as `claimable` takes it.
+        queues: likewise.
+        limit: likewise.
+        fits: likewise.
+        silent_after: likewise.
+        reserve: likewise.
+        read_only: the handle never writes.
+
+    Raises:
+        CheckpointError: the handle cannot reserve.
+        ValueError: an argument is malformed.
+    """
+    if isinstance(queues, str):
+        raise ValueError(f"queues is {queues!r}: give a tuple, as in ({queues!r},)")
+    for queue in queues:
+        check_queue_name(queue)
+    if not isinstance(process_id, str):
+        raise ValueError(f"process_id is {process_id!r}: give ProcessInfo.current().id")
+    check_limit(limit)
+    for name, seconds in (("silent_after", silent_after), ("reserve", reserve)):
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
+            raise ValueError(f"{name} is {seconds!r}: give seconds, 0 or more")
+    if read_only and reserve:
+        raise read_only_error("claimable")
+    return Claim(
+        process_id,
+        tuple(dict.fromkeys(queues)),
+        limit,
+        None if fits is None else tuple(dict.fromkeys(GraphVersion(*version) for version in fits)),
+        float(silent_after),
+        float(reserve),
+    )
+
+
+def check_queue_name(queue: str) -> None:
+    """Refuse what cannot name a queue.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if not is_queue_name(queue):
+        raise ValueError(
+            f"{queue!r} cannot name a queue: give 1-100 characters of A-Z a-z 0-9 . _ : - that begin with a letter"
+            " or digit"
+        )
+
+
+def check_beat(process: ProcessInfo) -> str:
+    """Return the id of a process that says that it lives.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if process.id is None:
+        raise ValueError("the process has no id: give ProcessInfo.current()")
+    return process.id
+
+
+def no_limits_error(store: str, queue: str) -> CheckpointError:
+    """Return the error of a store that cannot hold the limits of a queue for all workers.
+
+    Args:
+        store: what it is, as in "an S3 store".
+        queue: the queue.
+    """
+    return CheckpointError(
+        f"{store} cannot hold limits for the queue {queue!r}: nothing in it counts for all workers at once",
+        reason="no-limits",
+        hint="Keep this queue in PostgreSQL or SQLite, or bound it by the number of workers and their concurrency.",
+    )
+
+
+def queue_state(run: RunSummary) -> QueueState | None:
+    """Return what a run waits for by its summary, whatever the time; None if it has ended or has no queue."""
+    if run.queue is None or run.status in ENDED:
+        return None
+    if run.status == "queued":
+        return "ready" if run.due_at is None else "scheduled"
+    if run.status == "running":
+        return "ready" if process_of(run) is None else "running"
+    if run.status == "awaiting_input":
+        return "awaiting_input" if run.due_at is None else "scheduled"
+    return "paused" if run.status == "paused" else "failed"
+
+
+def process_of(run: RunSummary) -> str | None:
+    """Return the id of the process that has a running run, or None if no process has it."""
+    return run.process.id if run.status == "running" and run.process is not None else None
+
+
+def claim_order(run: RunSummary) -> tuple[int, datetime, str]:
+    """Return what runs of queues are sorted by: the highest priority, then the earliest due time, then the id."""
+    assert run.queue is not None
+    return (-run.queue.priority, run.due_at or run.started_at, run.run_id)
+
+
+def can_go_on(run: RunSummary, now: datetime, living: Collection[str]) -> bool:
+    """Tell whether a run of a queue can go on now.
+
+    Args:
+        run: the run.
+        now: the time by the store's clock.
+        living: the ids of the processes that live.
+    """
+    state = queue_state(run)
+    if state == "scheduled":
+        return run.due_at is not None and run.due_at <= now
+    return state == "ready" or (state == "running" and (process_of(run) or "") not in living)
+
+
+def fits_claim(run: RunSummary, claim: Claim) -> bool:
+    """Tell whether a run is of a queue and a graph that a worker asks for."""
+    return (
+        run.queue is not None
+        and run.queue.name in claim.queues
+        and (claim.fits is None or GraphVersion(run.graph_id, run.graph_hash, run.runtime_hash) in claim.fits)
+    )
+
+
+class Slots:
+    """What the limits of queues leave, while runs are handed out.
+
+    Args:
+        limits: the limits of each queue that has some.
+        active: queue and concurrency key of each run that is executed or reserved now.
+        recent: how many runs of each queue were handed out in its last period.
+    """
+
+    def __init__(
+        self,
+        limits: Mapping[str, QueueLimits],
+        active: Iterable[tuple[str, str | None]],
+        recent: Mapping[str, int],
+    ) -> None:
+        self._limits = limits
+        counted = list(active)
+        self._per_queue = Counter(queue for queue, _ in counted)
+        self._per_key = Counter(counted)
+        self._recent = Counter(recent)
+
+    def take(self, queue: str, key: str | None, *, is_active: bool) -> bool:
+        """Take a slot for a run; return False if its queue has none left.
+
+        Args:
+            queue: its queue.
+            key: its concurrency key.
+            is_active: it is counted already, since a process that is gone has it.
+        """
+        limits = self._limits.get(queue)
+        if limits is not None:
+            if limits.rate is not None and self._recent[queue] >= limits.rate:
+                return False
+            if not is_active and (
+                (limits.concurrency is not None and self._per_queue[queue] >= limits.concurrency)
+                or (key is not None and limits.per_key is not None and self._per_key[queue, key] >= limits.per_key)
+            ):
+                return False
+        self._recent[queue] += 1
+        if not is_active:
+            self._per_queue[queue] += 1
+            self._per_key[queue, key] += 1
+        return True
+
+
+def counts_of(states: Iterable[tuple[str, str, int]], limits: Mapping[str, QueueLimits]) -> list[QueueCounts]:
+    """Return what `queue_counts` returns.
+
+    Args:
+        states: queue, state and number of its runs.
+        limits: the limits of each queue that has some.
+    """
+    queues: dict[str, dict[str, int]] = {queue: {} for queue in limits}
+    for queue, state, number in states:
+        counts = queues.setdefault(queue, {})
+        counts[state] = counts.get(state, 0) + number
+    return [
+        QueueCounts.model_validate({"queue": queue, "limits": limits.get(queue), **queues[queue]})
+        for queue in sorted(queues)
+    ]

@@ -1,0 +1,95 @@
+"""The queues of a store in memory, by the rules that every store shares."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from support.checkpoints import following, genesis
+
+from stargraph.checkpoint.memory import MemoryCheckpointer
+from stargraph.checkpoint.protocol import (
+    Checkpoint,
+    GraphVersion,
+    ProcessInfo,
+    QueueCounts,
+    QueueEntry,
+    QueueLimits,
+    Schedule,
+)
+from stargraph.errors import CheckpointError
+
+
+def process(process_id: str) -> ProcessInfo:
+    return ProcessInfo(host="h", pid=1, version="1", id=process_id * 16)
+
+
+def queued(run_id: str, **entry: object) -> Checkpoint:
+    return genesis(run_id=run_id, status="queued", queue=QueueEntry.model_validate(entry))
+
+
+async def claimed(store: MemoryCheckpointer, *queues: str, **options: object) -> list[str]:
+    asked: dict[str, object] = {"limit": 100, **options}
+    return [run.run_id for run in await store.claimable("b" * 16, queues or ("default",), **asked)]  # type: ignore[arg-type]
+
+
+async def test_order_due_times_and_reservations() -> None:
+    later = datetime.now(UTC) + timedelta(hours=1)
+    async with MemoryCheckpointer() as store:
+        for run_id, entry in (
+            ("late", {"not_before": later}),
+            ("b", {}),
+            ("a", {}),
+            ("high", {"priority": 5}),
+            ("other", {"name": "mail"}),
+        ):
+            await store.write(queued(run_id, **entry))
+        assert await claimed(store, reserve=0) == ["high", "a", "b"]
+        assert await claimed(store, limit=1) == ["high"]
+        assert await claimed(store) == ["a", "b"]
+        assert await claimed(store) == []
+        await store.leave("b" * 16)
+        assert await claimed(store, "mail", "default") == ["high", "a", "b", "other"]
+        counts = {each.queue: each for each in await store.queue_counts()}
+        assert counts["default"] == QueueCounts(queue="default", scheduled=1, running=3)
+
+
+async def test_orphans_are_the_runs_of_processes_that_are_gone() -> None:
+    async with MemoryCheckpointer() as store:
+        first = queued("r")
+        await store.write(first)
+        await store.beat(process("a"))
+        await store.write(following(first, event="resumed", status="running", process=process("a")))
+        assert await claimed(store) == []
+        assert await claimed(store, silent_after=0, reserve=0) == ["r"]
+        await store.leave("a" * 16)
+        assert await claimed(store, fits=[GraphVersion("triage", "1f" * 32, "00" * 32)]) == []
+        assert await claimed(store, fits=[GraphVersion("triage", "1f" * 32, "2e" * 32)]) == ["r"]
+
+
+async def test_limits() -> None:
+    async with MemoryCheckpointer() as store:
+        for number in range(6):
+            await store.write(queued(f"r{number}", concurrency_key="x" if number < 3 else None))
+        await store.set_limits("default", QueueLimits(concurrency=3, per_key=1))
+        assert await claimed(store) == ["r0", "r3", "r4"]
+        await store.set_limits("default", QueueLimits(rate=4, period=60))
+        assert await claimed(store) == ["r1"]
+        await store.set_limits("default", None)
+        assert await claimed(store) == ["r2", "r5"]
+
+
+async def test_schedules_and_a_handle_that_only_reads() -> None:
+    async with MemoryCheckpointer() as store:
+        schedule = Schedule(id="s", cron="0 7 * * *", graph_id="g", since=datetime.now(UTC))
+        await store.put_schedule(schedule)
+        await store.write(queued("r"))
+        async with MemoryCheckpointer(store._store, read_only=True) as reader:
+            assert await reader.schedules() == [schedule]
+            assert await claimed(reader, reserve=0) == ["r"]
+            with pytest.raises(CheckpointError, match="read-only"):
+                await claimed(reader)
+            with pytest.raises(CheckpointError, match="read-only"):
+                await reader.beat(process("a"))
+        assert await store.remove_schedule("s")
+        assert not await store.remove_schedule("s")
