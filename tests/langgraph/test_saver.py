@@ -3,21 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
 from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
 from langgraph.checkpoint.base.id import uuid6
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+from langgraph.graph import END, START, StateGraph
 from support.memory import MemoryCheckpointer as SmallCheckpointer
 from support.places import Place, SQLitePlace
 
 from stargraph.checkpoint.memory import MemoryCheckpointer, MemoryStore
+from stargraph.checkpoint.protocol import Checkpoint as StoredCheckpoint
 from stargraph.errors import CheckpointCorruptedError, CheckpointError
 from stargraph.langgraph import StargraphSaver
 
 pytestmark = pytest.mark.thorough
+
+
+class Counter(TypedDict):
+    n: int
+
+
+class SlowStore(MemoryCheckpointer):
+    """A store that takes its time to append, and counts the steps of each append."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[int] = []
+
+    async def write(self, checkpoint: StoredCheckpoint) -> None:
+        await self.write_many([checkpoint])
+
+    async def write_many(self, checkpoints: Sequence[StoredCheckpoint]) -> None:
+        self.batches.append(len(checkpoints))
+        await asyncio.sleep(0.01)
+        await super().write_many(checkpoints)
 
 
 def place_of(thread: str, namespace: str = "", checkpoint_id: str | None = None) -> Any:
@@ -257,3 +281,43 @@ async def test_an_id_that_no_store_can_index_is_refused() -> None:
     async with StargraphSaver(MemoryCheckpointer()) as saver:
         with pytest.raises(CheckpointError, match="cannot be the id"):
             await saver.aput(place_of("t"), {**checkpoint(), "id": "x" * 300}, {}, {})
+
+
+async def test_writes_that_come_ahead_of_their_checkpoint_store_no_conversation_anew(file: SQLitePlace) -> None:
+    texts = [secrets.token_urlsafe(1500) for _ in range(30)]
+    async with file.open() as store, StargraphSaver(store) as saver:
+        where: Any = place_of("t")
+        for number in range(30):
+            made = checkpoint(number, messages=texts[: number + 1])
+            await saver.aput_writes(place_of("t", checkpoint_id=made["id"]), [("other", number)], "task")
+            where = await saver.aput(where, made, {"step": number}, made["channel_versions"])
+            found = await saver.aget_tuple(where)
+            assert found is not None
+            assert found.checkpoint["channel_values"] == {"messages": texts[: number + 1]}
+            assert found.pending_writes == [("task", "other", number)]
+        (run,) = await store.list_runs()
+        steps = run.last_step + 1
+    stored = sum([len(await file.get(run.run_id, step)) for step in range(steps)])
+    assert stored < 6 * sum(map(len, texts)), "each step stores about what it adds, not the whole list"
+
+
+async def test_a_graph_that_runs_ahead_of_the_store_appends_each_checkpoint_once() -> None:
+    """Each append takes long, so that the writes of several steps wait for it."""
+    store = SlowStore()
+    async with StargraphSaver(store) as saver:
+        builder = StateGraph(Counter)
+
+        async def count(state: Counter) -> Counter:
+            return {"n": state["n"] + 1}
+
+        builder.add_node("count", count)
+        builder.add_edge(START, "count")
+        builder.add_conditional_edges("count", lambda state: "count" if state["n"] < 10 else END)
+        graph: Any = builder.compile(checkpointer=saver)
+        await graph.ainvoke({"n": 0}, {**place_of("t"), "recursion_limit": 100})
+        assert (await graph.aget_state(place_of("t"))).values == {"n": 10}
+        histories = [state.values.get("n") async for state in graph.aget_state_history(place_of("t"))]
+        assert histories == [*range(10, -1, -1), None]
+    # Twelve checkpoints, the writes of the first eleven, and the genesis: a step for a checkpoint with its writes.
+    assert len(store.batches) <= 14
+    assert sum(store.batches) <= 16

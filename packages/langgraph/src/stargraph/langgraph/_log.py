@@ -13,7 +13,7 @@ from stargraph.checkpoint.protocol import Checkpoint, is_key
 from stargraph.checkpoint.values import EncodedValue
 from stargraph.errors import CheckpointConflictError, CheckpointError
 from stargraph.langgraph._names import GRAPH_ID, NAMESPACE_TAG, THREAD_TAG, generation_of, run_id_of
-from stargraph.langgraph._state import EMPTY_STATE, Put, PutWrites, StoredStep, state_with
+from stargraph.langgraph._state import EMPTY_STATE, Order, StoredStep, merged_orders, state_with
 from stargraph.langgraph._store import LogStore
 from stargraph.langgraph._values import Former
 
@@ -25,11 +25,15 @@ _GONE: Final = frozenset({"run-deleted", "run-ended"})
 _MOVED_ON: Final = frozenset({"step-gap", "pruned"})
 
 
+_TURNS: Final = 16
+"""How many turns of the event loop writes wait for the checkpoint that LangGraph puts right behind them."""
+
+
 @dataclass(slots=True)
-class _Order:
+class _Waiting:
     """What somebody waits for."""
 
-    order: Put | PutWrites
+    order: Order
     done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -50,10 +54,10 @@ class ThreadLog:
         self._tail: Checkpoint | None = None
         self._texts: dict[str, Former] = {}
         self._fixed_run: str | None = None
-        self._queue: list[_Order] = []
+        self._queue: list[_Waiting] = []
         self._writer: asyncio.Task[None] | None = None
 
-    async def append(self, order: Put | PutWrites) -> None:
+    async def append(self, order: Order) -> None:
         """Store a checkpoint or writes durably; orders that wait at the same time share a commit.
 
         Raises:
@@ -66,12 +70,12 @@ class ThreadLog:
                 reason="invalid-checkpoint",
                 hint="An id is text of 1 to 255 bytes.",
             )
-        waiting = _Order(order)
+        waiting = _Waiting(order)
         self._queue.append(waiting)
         if self._writer is None:
             self._writer = asyncio.create_task(self._write_queue())
         # The write goes on if the caller is cancelled: others wait for the same commit.
-        await asyncio.shield(waiting.done)
+        await waiting.done
 
     @property
     def is_idle(self) -> bool:
@@ -238,7 +242,7 @@ class ThreadLog:
     async def _write_queue(self) -> None:
         try:
             while self._queue:
-                orders, self._queue = self._queue, []
+                orders = await self._next_orders()
                 try:
                     await self._append_all([each.order for each in orders])
                 except BaseException as error:
@@ -256,7 +260,26 @@ class ThreadLog:
         finally:
             self._writer = None
 
-    async def _append_all(self, orders: Sequence[Put | PutWrites]) -> None:
+    async def _next_orders(self) -> list[_Waiting]:
+        """Take the orders that the next append stores.
+
+        LangGraph puts a checkpoint right behind the writes that make it: both then become durable by one commit. It
+        puts each checkpoint once the one before is durable, but writes of a task as they come: those wait for their
+        own checkpoint as long as one before it is stored, and then are one step with it.
+        """
+        last: str | None = None
+        for _ in range(_TURNS):
+            last = max((each.order.checkpoint_id for each in self._queue if each.order.put is not None), default=None)
+            if last is not None:
+                break
+            await asyncio.sleep(0)
+        orders, self._queue = self._queue, []
+        if last is not None:
+            self._queue = [each for each in orders if each.order.checkpoint_id > last]
+            orders = [each for each in orders if each.order.checkpoint_id <= last]
+        return orders
+
+    async def _append_all(self, orders: Sequence[Order]) -> None:
         for _ in range(_MOST_RETRIES):
             tail = self._tail or await self._read_tail()
             try:
@@ -280,13 +303,13 @@ class ThreadLog:
             hint="Let fewer processes write to one thread at once.",
         )
 
-    async def _steps(self, tail: Checkpoint | None, orders: Sequence[Put | PutWrites]) -> list[Checkpoint]:
+    async def _steps(self, tail: Checkpoint | None, orders: Sequence[Order]) -> list[Checkpoint]:
         """Return the steps that orders make after a tail, in their order."""
         steps: list[Checkpoint] = []
         if tail is None:
             tail = self._genesis()
             steps.append(tail)
-        for order in _together(orders):
+        for order in merged_orders(orders):
             stored = await self._known(order, tail, steps)
             tail = tail.next(
                 event="completed",
@@ -294,12 +317,12 @@ class ThreadLog:
                 timestamp=max(datetime.now(UTC), tail.timestamp),
                 state=state_with(stored, tail, order),
                 key=order.checkpoint_id,
-                task_id=order.writes[0].task_id if isinstance(order, PutWrites) and order.writes else None,
+                task_id=order.writes[0].task_id if order.put is None and order.writes else None,
             )
             steps.append(tail)
         return steps
 
-    async def _known(self, order: Put | PutWrites, tail: Checkpoint, steps: Sequence[Checkpoint]) -> StoredStep | None:
+    async def _known(self, order: Order, tail: Checkpoint, steps: Sequence[Checkpoint]) -> StoredStep | None:
         """Return what is known of the checkpoint of an order; most often that is the tail, or nothing."""
         for step in (tail, *reversed(steps)):
             if step.key == order.checkpoint_id:
@@ -329,15 +352,3 @@ _FIRST_PAGE: Final = 16
 _PAGE: Final = 128
 _DENSE: Final = 4
 """So many steps for each checkpoint are read in one go rather than one by one."""
-
-
-def _together(orders: Sequence[Put | PutWrites]) -> list[Put | PutWrites]:
-    """Return orders with neighbouring writes of one checkpoint made one."""
-    joined: list[Put | PutWrites] = []
-    for order in orders:
-        last = joined[-1] if joined else None
-        if isinstance(order, PutWrites) and isinstance(last, PutWrites) and last.checkpoint_id == order.checkpoint_id:
-            joined[-1] = PutWrites(order.checkpoint_id, [*last.writes, *order.writes])
-        else:
-            joined.append(order)
-    return joined

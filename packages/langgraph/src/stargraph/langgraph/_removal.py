@@ -6,30 +6,28 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, get_args
 
-from stargraph.checkpoint.protocol import JsonValue, Status
+from stargraph.checkpoint.protocol import Status
 from stargraph.checkpoint.values import EncodedValue
 from stargraph.langgraph._log import ThreadLog
-from stargraph.langgraph._state import Put, PutWrites, StoredStep, Write
+from stargraph.langgraph._plain import peek_plain
+from stargraph.langgraph._state import Order, Put, StoredStep, Write
 from stargraph.langgraph._store import LogStore
 
 _STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 _DELTA_COUNTERS: Final = "counters_since_delta_snapshot"
 
-LoadPlain = Callable[[JsonValue], Any]
 
-
-async def prune_log(store: LogStore, log: ThreadLog, load_plain: LoadPlain) -> None:
+async def prune_log(store: LogStore, log: ThreadLog) -> None:
     """Remove all but the newest checkpoint of a log, and those that its delta channels are rebuilt from.
 
     Args:
         store: the store.
         log: the log.
-        load_plain: reads metadata.
     """
     newest = await log.latest()
     if newest is None:
         return
-    kept = [newest, *await _delta_ancestors(log, newest, load_plain)]
+    kept = [newest, *await _delta_ancestors(log, newest)]
     tail = await log.tail()
     if tail is not None and tail.key == newest.checkpoint_id:
         await store.checkpointer.prune(
@@ -56,16 +54,15 @@ async def copy_log(source: ThreadLog, target: ThreadLog) -> None:
         await _append(target, step)
 
 
-async def without_runs(store: LogStore, log: ThreadLog, run_ids: Collection[str], load_plain: LoadPlain) -> None:
+async def without_runs(store: LogStore, log: ThreadLog, run_ids: Collection[str]) -> None:
     """Remove the checkpoints of some LangGraph runs from a log; nothing of them stays in the store.
 
     Args:
         store: the store.
         log: the log.
         run_ids: the runs, as the metadata of checkpoints names them.
-        load_plain: reads metadata.
     """
-    await _rewrite(store, log, lambda step: load_plain(step.metadata).get("run_id") not in run_ids)
+    await _rewrite(store, log, lambda step: peek_plain(step.metadata).get("run_id") not in run_ids)
 
 
 async def _rewrite(store: LogStore, log: ThreadLog, is_kept: Callable[[StoredStep], bool]) -> None:
@@ -94,9 +91,9 @@ async def _rewrite(store: LogStore, log: ThreadLog, is_kept: Callable[[StoredSte
             await store.delete(unused.run_id)
 
 
-async def _delta_ancestors(log: ThreadLog, newest: StoredStep, load_plain: LoadPlain) -> list[StoredStep]:
+async def _delta_ancestors(log: ThreadLog, newest: StoredStep) -> list[StoredStep]:
     """Return the checkpoints that the delta channels of the newest one are rebuilt from."""
-    counters: Mapping[str, Any] = load_plain(newest.metadata).get(_DELTA_COUNTERS) or {}
+    counters: Mapping[str, Any] = peek_plain(newest.metadata).get(_DELTA_COUNTERS) or {}
     missing = {name for name in counters if newest.channel(name) is None}
     ancestors: list[StoredStep] = []
     stored: StoredStep | None = newest
@@ -111,18 +108,9 @@ async def _delta_ancestors(log: ThreadLog, newest: StoredStep, load_plain: LoadP
 async def _append(log: ThreadLog, step: StoredStep) -> None:
     """Append a checkpoint that another log holds, with its pending writes."""
     assert step.checkpoint_id is not None
-    await log.append(
-        Put(
-            checkpoint_id=step.checkpoint_id,
-            parent=step.parent,
-            checkpoint=EncodedValue.of_checked(step.checkpoint),
-            metadata=EncodedValue.of_checked(step.metadata),
-            channels=dict(step.channels()),
-        )
-    )
     writes = [
         Write(task_id, path, position, channel, EncodedValue.of_checked(value))
         for task_id, path, position, channel, value in step.writes()
     ]
-    if writes:
-        await log.append(PutWrites(step.checkpoint_id, writes))
+    put = Put(step.parent, step.checkpoint, step.metadata, dict(step.channels()))
+    await log.append(Order(step.checkpoint_id, put, writes))

@@ -24,20 +24,17 @@ from langgraph.checkpoint.base import (
     get_checkpoint_metadata,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from stargraph.checkpoint.protocol import Checkpointer, Closing
 from stargraph.checkpoint.registry import open_checkpointer
 from stargraph.checkpoint.values import EncodedValue
 from stargraph.langgraph._log import ThreadLog
 from stargraph.langgraph._loop import LoopThread
 from stargraph.langgraph._names import NAMESPACE_TAG, THREAD_TAG
+from stargraph.langgraph._plain import dump_plain, load_plain, peek_plain
 from stargraph.langgraph._removal import copy_log, prune_log, without_runs
-from stargraph.langgraph._state import Put, PutWrites, StoredStep, Write, write_index
+from stargraph.langgraph._state import Order, Put, StoredStep, Write, write_index
 from stargraph.langgraph._store import LogStore
 from stargraph.langgraph._values import Former, decode_value, encode_value
-
-_PLAIN: Final = JsonPlusSerializer()
-"""For what is no value of the user: ids, versions, metadata. It only writes and reads plain data here."""
 
 
 class StargraphSaver(BaseCheckpointSaver[str]):
@@ -158,7 +155,7 @@ class StargraphSaver(BaseCheckpointSaver[str]):
                     del heads[position]
                 else:
                     heads[position] = (following, log, steps)
-                metadata = self._load_plain(stored.metadata)
+                metadata = load_plain(stored.metadata)
                 if filter and any(metadata.get(name) != value for name, value in filter.items()):
                     continue
                 left -= 1
@@ -219,12 +216,14 @@ class StargraphSaver(BaseCheckpointSaver[str]):
         log = self._log(thread_id, namespace)
         rest = {name: value for name, value in checkpoint.items() if name != "channel_values"}
         await log.append(
-            Put(
-                checkpoint_id=checkpoint["id"],
-                parent=parent,
-                checkpoint=self._dump_plain(rest),
-                metadata=self._dump_plain(get_checkpoint_metadata(config, metadata)),
-                channels=self._channels(log, parent, checkpoint, new_versions),
+            Order(
+                checkpoint["id"],
+                Put(
+                    parent=parent,
+                    checkpoint=dump_plain(rest),
+                    metadata=dump_plain(get_checkpoint_metadata(config, metadata)),
+                    channels=self._channels(log, parent, checkpoint, new_versions),
+                ),
             )
         )
         return _config(thread_id, namespace, checkpoint["id"])
@@ -243,9 +242,9 @@ class StargraphSaver(BaseCheckpointSaver[str]):
         thread_id, namespace = _place(config)
         checkpoint_id = config["configurable"]["checkpoint_id"]
         await self._log(thread_id, namespace).append(
-            PutWrites(
+            Order(
                 checkpoint_id,
-                [
+                writes=[
                     Write(task_id, task_path, write_index(channel, position), channel, self._dump(value))
                     for position, (channel, value) in enumerate(writes)
                 ],
@@ -267,7 +266,7 @@ class StargraphSaver(BaseCheckpointSaver[str]):
         wanted = set(run_ids)
         if wanted:
             for log in await self._logs_of(None):
-                await without_runs(self._store, log, wanted, self._load_plain)
+                await without_runs(self._store, log, wanted)
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy all checkpoints and writes of a thread to another thread."""
@@ -292,7 +291,7 @@ class StargraphSaver(BaseCheckpointSaver[str]):
                 await self.adelete_thread(thread_id)
                 continue
             for log in await self._logs_of({"configurable": {"thread_id": thread_id}}):
-                await prune_log(self._store, log, self._load_plain)
+                await prune_log(self._store, log)
 
     # The same without an event loop
 
@@ -366,7 +365,9 @@ class StargraphSaver(BaseCheckpointSaver[str]):
     ) -> dict[str, EncodedValue]:
         """Return the channels of a checkpoint; those that have not changed share the value of the parent."""
         before = log.known(parent)
-        versions = self._load_plain(before.checkpoint)["channel_versions"] if before is not None else {}
+        versions = (
+            peek_plain(before.checkpoint)["channel_versions"] if before is not None and before.has_checkpoint else {}
+        )
         made: dict[str, EncodedValue] = {}
         texts: dict[str, Former] = {}
         for name, value in checkpoint["channel_values"].items():
@@ -394,20 +395,14 @@ class StargraphSaver(BaseCheckpointSaver[str]):
     def _load(self, value: Any) -> Any:
         return self.serde.loads_typed(decode_value(value))
 
-    def _dump_plain(self, value: Any) -> EncodedValue:
-        return encode_value(_PLAIN.dumps_typed(value))
-
-    def _load_plain(self, value: Any) -> Any:
-        return _PLAIN.loads_typed(decode_value(value))
-
     def _tuple(self, log: ThreadLog, stored: StoredStep) -> CheckpointTuple:
         assert stored.checkpoint_id is not None
-        checkpoint = self._load_plain(stored.checkpoint)
+        checkpoint = load_plain(stored.checkpoint)
         checkpoint["channel_values"] = {name: self._load_channel(log, name, value) for name, value in stored.channels()}
         return CheckpointTuple(
             config=_config(log.thread_id, log.namespace, stored.checkpoint_id),
             checkpoint=checkpoint,
-            metadata=self._load_plain(stored.metadata),
+            metadata=load_plain(stored.metadata),
             parent_config=None if stored.parent is None else _config(log.thread_id, log.namespace, stored.parent),
             pending_writes=[(task_id, channel, self._load(value)) for task_id, _, _, channel, value in stored.writes()],
         )

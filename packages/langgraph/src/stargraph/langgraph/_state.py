@@ -54,14 +54,12 @@ class Put:
     """A checkpoint to store.
 
     Attributes:
-        checkpoint_id: its id.
         parent: the id of the checkpoint that it came from, or None.
         checkpoint: the checkpoint without its channel values.
         metadata: its metadata.
         channels: the values of its channels.
     """
 
-    checkpoint_id: str
     parent: str | None
     checkpoint: EncodedValue
     metadata: EncodedValue
@@ -69,16 +67,29 @@ class Put:
 
 
 @dataclass(frozen=True, slots=True)
-class PutWrites:
-    """Pending writes to store.
+class Order:
+    """What one step adds to a log.
 
     Attributes:
-        checkpoint_id: the id of their checkpoint.
-        writes: the writes.
+        checkpoint_id: the id of the checkpoint.
+        put: the checkpoint, or None if only writes of it are stored.
+        writes: pending writes of it.
     """
 
     checkpoint_id: str
-    writes: Sequence[Write]
+    put: Put | None = None
+    writes: Sequence[Write] = ()
+
+
+def merged_orders(orders: Sequence[Order]) -> list[Order]:
+    """Return orders with one for each checkpoint, the lowest id first: as they came, parents before children."""
+    merged: dict[str, Order] = {}
+    for order in orders:
+        before = merged.get(order.checkpoint_id)
+        if before is not None:
+            order = Order(order.checkpoint_id, order.put or before.put, [*before.writes, *order.writes])
+        merged[order.checkpoint_id] = order
+    return [merged[checkpoint_id] for checkpoint_id in sorted(merged)]
 
 
 class StoredStep:
@@ -121,14 +132,14 @@ class StoredStep:
         return parent if isinstance(parent, str) else None
 
     @property
-    def checkpoint(self) -> JsonValue:
+    def checkpoint(self) -> EncodedValue:
         """The checkpoint without its channel values."""
-        return self._value(CHECKPOINT)
+        return self._state[CHECKPOINT]
 
     @property
-    def metadata(self) -> JsonValue:
+    def metadata(self) -> EncodedValue:
         """The metadata."""
-        return self._value(METADATA)
+        return self._state[METADATA]
 
     def channels(self) -> Iterator[tuple[str, EncodedValue]]:
         """Yield the channels that have a value, with their values."""
@@ -155,8 +166,11 @@ def write_index(channel: str, position: int) -> int:
     return int(WRITES_IDX_MAP.get(channel, position))
 
 
-def state_with(stored: StoredStep | None, tail: Checkpoint, order: Put | PutWrites) -> dict[str, EncodedValue]:
+def state_with(stored: StoredStep | None, tail: Checkpoint, order: Order) -> dict[str, EncodedValue]:
     """Return the whole state of the step that an order makes.
+
+    A step of a checkpoint that has not come yet carries the channels of the step before it, which mean nothing there:
+    else the checkpoint, which mostly comes next and shares most of them, would be stored whole.
 
     Args:
         stored: what the log has of the checkpoint of the order, or None.
@@ -165,30 +179,29 @@ def state_with(stored: StoredStep | None, tail: Checkpoint, order: Put | PutWrit
     """
     log = StoredStep(tail)
     newest, ahead = log.newest, log.ahead
-    checkpoint_id = order.checkpoint_id
-    if isinstance(order, Put):
-        writes = [] if stored is None else stored.step.state[WRITES]
+    checkpoint_id, put = order.checkpoint_id, order.put
+    before = tail.encoded_state()
+    if put is not None:
         newest = max(newest or checkpoint_id, checkpoint_id)
         ahead = [each for each in ahead if each != checkpoint_id]
         fields: dict[str, JsonValue | EncodedValue] = {
-            **{CHANNEL + name: value for name, value in order.channels.items()},
-            CHECKPOINT: order.checkpoint,
-            METADATA: order.metadata,
-            PARENT: order.parent,
+            **{CHANNEL + name: value for name, value in put.channels.items()},
+            CHECKPOINT: put.checkpoint,
+            METADATA: put.metadata,
+            PARENT: put.parent,
         }
     else:
-        writes = _merged(() if stored is None else stored.step.state[WRITES], order.writes)
+        source = before if stored is None else stored.step.encoded_state()
+        fields = {name: value for name, value in source.items() if name.startswith(CHANNEL)}
         if stored is None:
             ahead = [*ahead, checkpoint_id]
-            fields = {CHECKPOINT: None, METADATA: None, PARENT: None}
+            fields |= {CHECKPOINT: None, METADATA: None, PARENT: None}
         else:
-            fields = {
-                name: value
-                for name, value in stored.step.encoded_state().items()
-                if name.startswith(CHANNEL) or name in (CHECKPOINT, METADATA, PARENT)
-            }
-    fields |= {WRITES: writes, NEWEST: newest, AHEAD: list(ahead)}
-    before = tail.encoded_state()
+            fields |= {name: source[name] for name in (CHECKPOINT, METADATA, PARENT)}
+    writes: JsonValue | EncodedValue = () if stored is None else stored.step.encoded_state()[WRITES]
+    if order.writes or stored is None:
+        writes = _merged(() if stored is None else stored.step.state[WRITES], order.writes)
+    fields |= {WRITES: writes, NEWEST: newest, AHEAD: ahead}
     return {name: _encoded(name, value, before) for name, value in fields.items()}
 
 
