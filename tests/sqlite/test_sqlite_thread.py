@@ -1,8 +1,10 @@
-"""The private names of aiosqlite that the driver uses: one function, `_worker_of`, and these tests."""
+"""The private names of aiosqlite that the driver uses: one function, `_new_worker`, and these tests."""
 
 from __future__ import annotations
 
 import ast
+import asyncio
+import os
 import sqlite3
 import threading
 from queue import SimpleQueue
@@ -11,18 +13,16 @@ import aiosqlite
 import pytest
 from support.workspace import ROOT
 
-from stargraph.checkpoint.sqlite._thread import THREAD_NAME, ConnectionThread, _worker_of
+from stargraph.checkpoint.sqlite._thread import THREAD_NAME, ConnectionThread, _Answer, _new_worker
 from stargraph.errors import CheckpointError
 
 SOURCES = ROOT / "packages/sqlite/src/stargraph/checkpoint/sqlite"
 
 
 def test_aiosqlite_runs_what_is_put_until_it_is_told_to_stop() -> None:
-    """If this fails, aiosqlite has changed inside: adapt `_worker_of`, and the bounds in pyproject.toml."""
-    worker = _worker_of(aiosqlite.Connection(lambda: sqlite3.connect(":memory:"), iter_chunk_size=64))
-    assert isinstance(worker.thread, threading.Thread)
+    """If this fails, aiosqlite has changed inside: adapt `_new_worker`, and the bounds in pyproject.toml."""
+    worker = _new_worker()
     assert not worker.thread.is_alive()
-    worker.thread.daemon = True
     worker.thread.start()
     seen: SimpleQueue[str] = SimpleQueue()
 
@@ -54,7 +54,7 @@ def test_no_other_code_uses_a_private_name_of_aiosqlite() -> None:
                         )
                         if of_aiosqlite and node.attr.startswith("_"):
                             found.append((source.name, function.name))
-    assert set(found) == {("_thread.py", "_worker_of")}
+    assert set(found) == {("_thread.py", "_new_worker")}
 
 
 async def test_work_runs_on_one_thread_in_order_and_errors_are_raised_where_it_is_awaited() -> None:
@@ -69,3 +69,76 @@ async def test_work_runs_on_one_thread_in_order_and_errors_are_raised_where_it_i
     with pytest.raises(CheckpointError) as caught:
         await thread.run(lambda _: None)
     assert caught.value.reason == "closed"
+
+
+async def test_work_that_comes_while_the_thread_is_busy_or_asleep_is_done_once_and_in_order() -> None:
+    thread = ConnectionThread(lambda: sqlite3.connect(":memory:"))
+    await thread.open()
+    done: list[int] = []
+
+    def note(number: int) -> asyncio.Future[None]:
+        return thread.submit(lambda _: done.append(number))
+
+    for start in range(0, 3000, 3):
+        first, second = note(start), note(start + 1)
+        await second
+        assert first.done()
+        await note(start + 2)  # mostly it sleeps by now
+    assert done == list(range(3000))
+    thread.shut()
+
+
+async def test_a_thread_that_has_ended_holds_no_file_open() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        thread = ConnectionThread(lambda: sqlite3.connect(":memory:"))
+        await thread.open()
+        thread.shut()
+        assert thread._worker is not None
+        await asyncio.to_thread(thread._worker.thread.join, 10)
+    assert len(os.listdir("/proc/self/fd")) <= before + 1  # a thread of the loop's own pool may have come
+
+
+async def test_who_waits_for_an_answer_goes_on_in_the_turn_that_brings_it() -> None:
+    loop = asyncio.get_running_loop()
+    answer = _Answer[int](loop, None)
+    turns: list[str] = []
+
+    async def wait() -> None:
+        turns.append(f"got {await answer}")
+
+    waiting = asyncio.ensure_future(wait())
+    await asyncio.sleep(0)
+    loop.call_soon(answer.succeed, 7)
+    loop.call_soon(turns.append, "the next of this turn")
+    await waiting
+    assert turns == ["got 7", "the next of this turn"]
+
+
+async def test_a_cancelled_wait_for_work_that_cannot_be_withdrawn_ends_at_once() -> None:
+    answer = _Answer[int](asyncio.get_running_loop(), None)
+    waiting = asyncio.ensure_future(asyncio.wait_for(answer, 10))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert answer.cancelled()
+
+
+async def test_a_cancelled_wait_for_work_that_can_be_withdrawn_ends_with_it() -> None:
+    withdrawn: list[bool] = []
+    answer = _Answer[int](asyncio.get_running_loop(), lambda: withdrawn.append(True))
+
+    async def wait() -> int:
+        return await answer
+
+    waiting = asyncio.ensure_future(wait())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    asyncio.get_running_loop().call_soon(answer.succeed, 7)
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert withdrawn == [True]
+    assert answer.result() == 7

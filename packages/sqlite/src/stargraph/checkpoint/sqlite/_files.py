@@ -18,7 +18,10 @@ from stargraph.errors import CheckpointError, StoreUnavailableError
 
 _NO_HARD_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
-_SETTLED_NS: Final = 2_000_000_000
+_SETTLED_NS: Final = 50_000_000
+"""After this time a directory that changes again shows another time: file systems step it by 10 ms at most, …"""
+_SETTLED_COARSE_NS: Final = 2_000_000_000
+"""… but for some, which keep whole seconds or even ones."""
 
 
 class StoreFiles:
@@ -147,8 +150,7 @@ class StoreFiles:
         if not same:
             raise self._replaced()
         # The clock of a file system moves in steps: a directory that has just changed may change again unseen.
-        settled = directory is not None and time.time_ns() - directory[2] > _SETTLED_NS
-        self._unchanged = directory if settled else None
+        self._unchanged = directory if directory is not None and _has_settled(directory[2]) else None
 
     @property
     def wal_path(self) -> Path:
@@ -182,6 +184,11 @@ class StoreFiles:
             hint="What is written to the old files is lost. Put the right files back, then close() and bootstrap() this"
             " checkpointer and write again.",
         )
+
+
+def _has_settled(changed_ns: int) -> bool:
+    is_coarse = changed_ns % 1_000_000_000 == 0
+    return time.time_ns() - changed_ns > (_SETTLED_COARSE_NS if is_coarse else _SETTLED_NS)
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

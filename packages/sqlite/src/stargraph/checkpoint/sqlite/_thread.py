@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
-from typing import Final, Generic, NamedTuple, Protocol, TypeVar
+from contextvars import Context, copy_context
+from typing import Any, Final, Generic, NamedTuple, Protocol, Self, TypeVar
 
-import aiosqlite
 from aiosqlite import core
 
 from stargraph.checkpoint.driver import closed_error
@@ -37,12 +39,48 @@ C = TypeVar("C", bound=Closable)
 T = TypeVar("T")
 
 
+class _Inbox:
+    """The work that waits for a thread, as aiosqlite's thread takes it from its queue.
+
+    The thread sleeps in a read of a pipe. A write to a pipe gives the interpreter's lock away before it wakes the
+    reader. A queue wakes its reader while the lock is held: the thread then wakes, waits for the lock and wakes again,
+    on the way of every single commit.
+    """
+
+    def __init__(self) -> None:
+        self._items: deque[Callable[[], object]] = deque()
+        self._is_read = False
+        self._reading, self._writing = os.pipe()
+        os.set_blocking(self._writing, False)
+
+    def put(self, work: Callable[[], object]) -> None:
+        """Add work; not to be called by two threads at once."""
+        self._items.append(work)
+        if self._is_read:
+            self._is_read = False
+            with contextlib.suppress(BlockingIOError):  # it is full, and so wakes the thread
+                os.write(self._writing, b"\0")
+
+    def get(self) -> tuple[None, Callable[[], object]]:
+        """Wait for work; aiosqlite's thread calls it, and answers to no loop if the first member is None."""
+        while not self._items:
+            self._is_read = True
+            if not self._items:  # what is added from now on writes to the pipe
+                os.read(self._reading, 64)
+        return None, self._items.popleft()
+
+    def close(self) -> None:
+        """Close the pipe; nothing may be put any more."""
+        os.close(self._reading)
+        os.close(self._writing)
+
+
 class _Worker(NamedTuple):
-    """What a connection of aiosqlite runs its work with.
+    """What runs work in the way of a connection of aiosqlite.
 
     Attributes:
-        thread: not started yet.
-        put: has the thread call a function, after those that were put before.
+        thread: not started yet; it must be started, and stopped.
+        put: has the thread call a function, after those that were put before; from one thread at a time.
         stop: the thread ends once a function returns this.
     """
 
@@ -51,38 +89,80 @@ class _Worker(NamedTuple):
     stop: object
 
 
-def _worker_of(connection: aiosqlite.Connection) -> _Worker:
-    """Return the worker of a connection, which aiosqlite keeps to itself.
+def _new_worker() -> _Worker:
+    """Return what aiosqlite runs a connection with, which it keeps to itself, on an inbox of ours.
 
     aiosqlite's own methods hand each result to the loop that asked; its thread dies with a traceback if that loop
     was closed, and keeps the interpreter alive. Hence this, the only use of its private names;
     tests/sqlite/test_sqlite_thread.py fails if they change.
     """
-    queue = connection._tx
-    return _Worker(connection._thread, lambda work: queue.put_nowait((None, work)), core._STOP_RUNNING_SENTINEL)
+    inbox = _Inbox()
+    take_work: Callable[[Any], object] = core._connection_worker_thread
+
+    def run() -> None:
+        try:
+            take_work(inbox)
+        finally:
+            inbox.close()
+
+    return _Worker(threading.Thread(target=run, name=THREAD_NAME, daemon=True), inbox.put, core._STOP_RUNNING_SENTINEL)
 
 
-class _Settled(asyncio.Future[T]):
-    """A result whose waiting task is cancelled only once it is there; a second cancellation does not wait for it.
+class _Answer(asyncio.Future[T]):
+    """The result of work on a thread. Who waits for it goes on in the very call that sets it.
 
-    A shield does the same by a second future, which costs a turn of the loop.
+    A future that asyncio makes schedules those calls, which takes another turn of the loop.
 
     Args:
         loop: of the task that waits.
-        withdraw: called at the first cancellation.
+        withdraw: called at the first cancellation of that task. The task then waits for the result all the same, and
+            gets its CancelledError with it; a second cancellation does not wait. If None, the first one does not wait.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, withdraw: Callable[[], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, withdraw: Callable[[], None] | None) -> None:
         super().__init__(loop=loop)
-        self._withdraw: Callable[[], None] | None = withdraw
+        self._withdraw = withdraw
+        self._waiting: list[tuple[Callable[[Any], object], Context]] = []
+
+    def add_done_callback(self, callback: Callable[[Self], object], /, *, context: Context | None = None) -> None:
+        if self.done():
+            super().add_done_callback(callback, context=context)
+        else:
+            self._waiting.append((callback, copy_context() if context is None else context))
+
+    def remove_done_callback(self, callback: Callable[[Self], object], /) -> int:
+        kept = [entry for entry in self._waiting if entry[0] != callback]
+        removed = len(self._waiting) - len(kept)
+        self._waiting = kept
+        return removed
+
+    def succeed(self, result: T) -> None:
+        """Set the result, on the loop's own thread and outside of any task."""
+        if not self.done():
+            self.set_result(result)
+            self._call_back()
+
+    def fail(self, error: BaseException) -> None:
+        """Set the error, likewise."""
+        if not self.done():
+            self.set_exception(error)
+            self._call_back()
 
     def cancel(self, msg: object | None = None) -> bool:
-        """Return False the first time: the task then gets its CancelledError when it goes on."""
+        """Return False the first time, if the work can be withdrawn: the task gets its error when it goes on."""
         withdraw, self._withdraw = self._withdraw, None
-        if withdraw is None or self.done():
-            return super().cancel(msg)
-        withdraw()
-        return False
+        if withdraw is not None and not self.done():
+            withdraw()
+            return False
+        if not super().cancel(msg):
+            return False
+        for callback, context in self._waiting:
+            self.get_loop().call_soon(callback, self, context=context)
+        return True
+
+    def _call_back(self) -> None:
+        for callback, context in self._waiting:
+            context.run(callback, self)
 
 
 class ConnectionThread(Generic[C]):
@@ -95,13 +175,7 @@ class ConnectionThread(Generic[C]):
     """
 
     def __init__(self, connect: Callable[[], C]) -> None:
-        def unused() -> sqlite3.Connection:
-            raise NotImplementedError
-
-        # aiosqlite would open the connection by an answer to one loop, and warn of each that nobody closed.
-        self._worker = _worker_of(aiosqlite.Connection(unused, iter_chunk_size=64))
-        self._worker.thread.daemon = True
-        self._worker.thread.name = THREAD_NAME
+        self._worker: _Worker | None = None
         self._connect = connect
         self._connection: C | None = None
         self._gate = threading.Lock()
@@ -117,9 +191,10 @@ class ConnectionThread(Generic[C]):
         def connect() -> None:
             self._connection = self._connect()
 
+        worker = self._worker = _new_worker()
         self._is_open = True
-        self._worker.thread.start()
-        weakref.finalize(self._worker.thread, _await_end, weakref.ref(self._worker.thread))
+        worker.thread.start()
+        weakref.finalize(worker.thread, _await_end, weakref.ref(worker.thread))
         await self._submit(connect)
 
     async def run(self, work: Callable[[C], T]) -> T:
@@ -165,6 +240,7 @@ class ConnectionThread(Generic[C]):
         with self._gate:
             was_open, self._is_open = self._is_open, False
             if was_open:
+                assert self._worker is not None
                 self._worker.put(lambda: self._close(then))
         if not was_open and then is not None:
             then()
@@ -180,25 +256,26 @@ class ConnectionThread(Generic[C]):
         withdraw: Callable[[], None] | None = None,
     ) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future() if withdraw is None else _Settled(loop, withdraw)
+        answer = _Answer[T](loop, withdraw)
 
         def call() -> None:
-            if future.cancelled():
+            if answer.cancelled():
                 return
             try:
                 result = work()
             except BaseException as error:  # noqa: BLE001  # it is raised where the answer is awaited
-                hand_over(loop, _fail, future, error)
+                hand_over(loop, answer.fail, error)
             else:
-                hand_over(loop, _succeed, future, result)
+                hand_over(loop, answer.succeed, result)
             if afterwards is not None:
                 afterwards()
 
         with self._gate:
             if not self._is_open:
                 raise closed_error()
+            assert self._worker is not None
             self._worker.put(call)
-        return future
+        return answer
 
     def _close(self, then: Callable[[], None] | None) -> object:
         if self._connection is not None:
@@ -207,6 +284,7 @@ class ConnectionThread(Generic[C]):
             self._connection = None
         if then is not None:
             then()
+        assert self._worker is not None
         return self._worker.stop
 
 
@@ -221,13 +299,3 @@ def _await_end(thread: weakref.ref[threading.Thread]) -> None:
     running = thread()
     if running is not None:
         running.join(_EXIT_WAIT)
-
-
-def _succeed(future: asyncio.Future[T], result: T) -> None:
-    if not future.done():
-        future.set_result(result)
-
-
-def _fail(future: asyncio.Future[T], error: BaseException) -> None:
-    if not future.done():
-        future.set_exception(error)
