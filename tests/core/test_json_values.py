@@ -265,3 +265,38 @@ class TestFragments:
         for twin in (copy.deepcopy(whole), pickle.loads(pickle.dumps(whole))):
             assert (twin.encoded, twin.digest) == (expected.encoded, expected.digest)
             assert same(twin.value, expected.value)
+
+    @given(st.lists(json_values, min_size=1, max_size=4), st.lists(json_values, min_size=1, max_size=4))
+    def test_the_text_of_a_longer_list_makes_the_value_of_that_text(
+        self, before: list[JsonValue], more: list[JsonValue]
+    ) -> None:
+        whole = EncodedValue.of([*before, *more], "v")
+        grown = EncodedValue.of(before, "v").grown_to(whole.encoded)
+        assert grown is not None
+        assert same(grown.value, whole.value)
+        assert (grown.encoded, grown.digest) == (whole.encoded, whole.digest)
+        again = EncodedValue.of([*before, *more, 1], "v")
+        twice = grown.grown_to(again.encoded)
+        assert twice is not None
+        assert twice.digest == again.digest
+
+    @pytest.mark.parametrize(
+        ("before", "after"),
+        [
+            ([], [1]),
+            (["a"], ["a,", 1]),
+            ([1], [12, 3]),
+            ([1], [1]),
+            ([1, 2], [1]),
+            ([1], [2, 1]),
+            ({"a": 1}, {"b": 1}),
+            ("a", "ab"),
+        ],
+    )
+    def test_the_text_of_another_value_makes_none(self, before: JsonValue, after: JsonValue) -> None:
+        assert EncodedValue.of(before, "v").grown_to(EncodedValue.of(after, "v").encoded) is None
+
+    def test_a_longer_text_that_is_no_json_is_refused(self) -> None:
+        for longer in (b"[1,]", b"[1,2", b"[1,2]]", b"[1,,2]"):
+            with pytest.raises(ValueError, match=r"behind a comma|unexpected|trailing"):
+                EncodedValue.of([1], "v").grown_to(longer)

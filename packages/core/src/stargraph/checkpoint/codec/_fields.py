@@ -118,7 +118,8 @@ def checkpoint_of(encoded: EncodedFields, known: Known | None = None) -> Checkpo
 
     Args:
         encoded: what was stored.
-        known: of another step of the run: the checkpoint shares the values whose texts are the same.
+        known: of another step of the run: the checkpoint shares the values whose texts are the same, and the items of
+            lists that have more of them behind.
 
     Raises:
         CheckpointCorruptedError: the digest does not fit.
@@ -132,12 +133,19 @@ def checkpoint_of(encoded: EncodedFields, known: Known | None = None) -> Checkpo
     fields = _members(encoded.fields[RUN]) | _members(encoded.fields[EVENT])
     fields["digest"] = digests[:DIGEST_BYTES].hex()
     fields["previous_digest"] = digests[DIGEST_BYTES:].hex() or None
-    state = {
-        key: before[1] if known and (before := known.get(key)) and before[0] == text else EncodedValue.of_stored(text)
-        for key, text in encoded.state.items()
-    }
+    state = {key: _value(text, known.get(key) if known else None) for key, text in encoded.state.items()}
     update = None if encoded.update is None else _update(encoded.update, encoded.state, state)
     return Checkpoint.from_stored(fields, state, update)
+
+
+def _value(text: bytes, before: tuple[bytes, EncodedValue] | None) -> EncodedValue:
+    if before is not None:
+        if before[0] == text:
+            return before[1]
+        # A list mostly has more items behind in the next step: only those are parsed and digested.
+        if (grown := before[1].grown_to(text)) is not None:
+            return grown
+    return EncodedValue.of_stored(text)
 
 
 def _update(

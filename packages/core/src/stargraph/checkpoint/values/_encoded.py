@@ -104,6 +104,27 @@ class EncodedValue:
         encoded = b"".join((memoryview(self.encoded)[:-1], b",", memoryview(more.encoded)[1:]))
         return EncodedValue([*self.value, *more.value], encoded, open_hash, self.encoded)
 
+    def grown_to(self, encoded: bytes) -> EncodedValue | None:
+        """Return the value of a longer text if it is this list with more items behind; the cost follows those.
+
+        Args:
+            encoded: a text that `encoded` held when it was stored.
+
+        Raises:
+            ValueError: it is not JSON.
+        """
+        end = len(self.encoded) - 1
+        if self._open_hash is None or encoded[end : end + 1] != b"," or not encoded.startswith(self.encoded[:end]):
+            return None
+        text = b"[" + encoded[end + 1 :]
+        more = decode(text)
+        if not more:
+            raise ValueError("nothing stands behind a comma of a list")
+        open_hash = self._open_hash.copy()
+        open_hash.update(b",")
+        open_hash.update(canonical_of(more, text)[1:-1])
+        return EncodedValue([*self.value, *more], encoded, open_hash)
+
     def fresh(self) -> JsonValue:
         """Return a copy that its receiver may change."""
         return decode(self.encoded) if type(self.value) is list or type(self.value) is dict else self.value

@@ -136,7 +136,7 @@ def history_page(
     size = 0
     for checkpoint in codec.decode_many(records, run_id=run_id, steps=[step for step, _ in rows]):
         page.append(checkpoint)
-        size += len(checkpoint.state_json())
+        size += sum([len(value.encoded) for value in checkpoint.encoded_state().values()])
         if size >= _PAGE_BYTES:
             return page, True
     return page, whole or lost is not None
