@@ -14,7 +14,9 @@ from stargraph.checkpoint.driver._append_rules import (
     needed_steps,
 )
 from stargraph.checkpoint.driver._arguments import (
+    EPOCH,
     MAX_STEP,
+    MICROSECOND,
     PrunePlan,
     PruneRule,
     StepBounds,
@@ -37,11 +39,13 @@ from stargraph.checkpoint.driver._errors import (
     read_only_error,
     run_deleted_error,
 )
+from stargraph.checkpoint.driver._fleet import FleetMethods, FleetStore
 from stargraph.checkpoint.driver._group_commit import GroupCommit
 from stargraph.checkpoint.driver._lifecycle import Lifecycle
 from stargraph.checkpoint.driver._queues import (
     FORGET_AFTER,
     Claim,
+    QueuedRow,
     QueueState,
     Slots,
     can_go_on,
@@ -54,6 +58,8 @@ from stargraph.checkpoint.driver._queues import (
     no_limits_error,
     process_of,
     queue_state,
+    queued_row,
+    version_key,
 )
 from stargraph.checkpoint.driver._retry import RetryPolicy
 from stargraph.checkpoint.driver._search import (
@@ -69,16 +75,21 @@ from stargraph.checkpoint.driver._search import (
 from stargraph.checkpoint.driver._summary_rows import summaries_from_json, summary_json
 
 __all__ = [
+    "EPOCH",
     "FORGET_AFTER",
     "MAX_STEP",
+    "MICROSECOND",
     "Claim",
     "Diagnosing",
     "Encrypting",
+    "FleetMethods",
+    "FleetStore",
     "GroupCommit",
     "Lifecycle",
     "PrunePlan",
     "PruneRule",
     "QueueState",
+    "QueuedRow",
     "ReadOnly",
     "ReadRuns",
     "RecordBases",
@@ -122,9 +133,11 @@ __all__ = [
     "not_bootstrapped_error",
     "process_of",
     "queue_state",
+    "queued_row",
     "read_only_error",
     "run_deleted_error",
     "scan_runs",
     "summaries_from_json",
     "summary_json",
+    "version_key",
 ]

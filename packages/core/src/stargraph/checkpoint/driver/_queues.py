@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from stargraph.checkpoint.driver._arguments import check_limit
 from stargraph.checkpoint.driver._errors import read_only_error
 from stargraph.checkpoint.protocol import (
     ENDED,
+    Checkpoint,
     GraphVersion,
     ProcessInfo,
     QueueCounts,
@@ -140,7 +142,54 @@ def no_limits_error(store: str, queue: str) -> CheckpointError:
     )
 
 
-def queue_state(run: RunSummary) -> QueueState | None:
+class QueuedRow(NamedTuple):
+    """What a store with an index keeps of a run of a queue until the run ends.
+
+    Attributes:
+        queue: the queue.
+        state: what it waits for.
+        priority: higher ones go first.
+        order_at: of the same priority the earliest goes first.
+        wake_at: a `scheduled` run is ready from then on; None for every other.
+        version: what `version_key` returns for its graph.
+        concurrency_key: its key, in UTF-8.
+        process_id: who has a `running` run.
+    """
+
+    queue: str
+    state: QueueState
+    priority: int
+    order_at: datetime
+    wake_at: datetime | None
+    version: bytes
+    concurrency_key: bytes | None
+    process_id: str | None
+
+
+def queued_row(latest: Checkpoint) -> QueuedRow | None:
+    """Return what an index keeps of a run, by its latest checkpoint; None if the run has ended."""
+    queue, state = latest.queue, queue_state(latest)
+    if queue is None or state is None:
+        return None
+    key = queue.concurrency_key
+    return QueuedRow(
+        queue.name,
+        state,
+        queue.priority,
+        latest.due_at or latest.started_at,
+        latest.due_at if state == "scheduled" else None,
+        version_key(GraphVersion(latest.graph_id, latest.graph_hash, latest.runtime_hash)),
+        None if key is None else key.encode(),
+        process_of(latest),
+    )
+
+
+def version_key(version: GraphVersion) -> bytes:
+    """Return 16 bytes that stand for a version of a graph in an index."""
+    return hashlib.sha256("\0".join(version).encode()).digest()[:16]
+
+
+def queue_state(run: RunSummary | Checkpoint) -> QueueState | None:
     """Return what a run waits for by its summary, whatever the time; None if it has ended or has no queue."""
     if run.queue is None or run.status in ENDED:
         return None
@@ -153,7 +202,7 @@ def queue_state(run: RunSummary) -> QueueState | None:
     return "paused" if run.status == "paused" else "failed"
 
 
-def process_of(run: RunSummary) -> str | None:
+def process_of(run: RunSummary | Checkpoint) -> str | None:
     """Return the id of the process that has a running run, or None if no process has it."""
     return run.process.id if run.status == "running" and run.process is not None else None
 

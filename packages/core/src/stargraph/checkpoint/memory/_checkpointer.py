@@ -12,17 +12,16 @@ from urllib.parse import parse_qsl
 from stargraph.checkpoint.codec import Cipher, Codec
 from stargraph.checkpoint.driver import (
     Encrypting,
+    FleetMethods,
+    FleetStore,
     Lifecycle,
     ReadOnly,
     check_batch,
-    check_beat,
     check_bounds,
-    check_claim,
     check_filters,
     check_limit,
     check_prune,
     check_pruned_start,
-    check_queue_name,
     check_search,
     check_step,
     in_order,
@@ -35,15 +34,10 @@ from stargraph.checkpoint.protocol import (
     Checkpoint,
     Checkpointer,
     Closing,
-    GraphVersion,
     KeyedSteps,
     Presence,
-    ProcessInfo,
-    ProcessPresence,
     PrunedStart,
     PruneReport,
-    QueueCounts,
-    QueueLimits,
     RunDeletion,
     RunFilters,
     RunHistory,
@@ -53,7 +47,6 @@ from stargraph.checkpoint.protocol import (
     RunSearch,
     RunSummary,
     RunTree,
-    Schedule,
     Schedules,
     Status,
     StepKey,
@@ -63,7 +56,7 @@ from stargraph.errors import CheckpointError
 _SWITCH: Final = {"true": True, "1": True, "false": False, "0": False}
 
 
-class MemoryCheckpointer:
+class MemoryCheckpointer(FleetMethods):
     """A store of runs in the memory of this process, for tests and tries: nothing is left once the process has ended.
 
     Everything else is as in a store that lasts: what is stored is the record, so a value comes back as a copy, or is
@@ -257,70 +250,8 @@ class MemoryCheckpointer:
             checkpoints += count
         return PruneReport(runs=runs, checkpoints=checkpoints, dry_run=dry_run)
 
-    async def claimable(
-        self,
-        process_id: str,
-        queues: Sequence[str],
-        *,
-        limit: int = 1,
-        fits: Sequence[GraphVersion] | None = None,
-        silent_after: float = 30.0,
-        reserve: float = 30.0,
-    ) -> list[RunSummary]:
-        self._lifecycle.ensure_open()
-        claim = check_claim(
-            process_id,
-            queues,
-            limit=limit,
-            fits=fits,
-            silent_after=silent_after,
-            reserve=reserve,
-            read_only=self.read_only,
-        )
-        await _turn()
-        return self._store.queues.claim(claim)
-
-    async def queue_counts(self) -> list[QueueCounts]:
-        self._lifecycle.ensure_open()
-        await _turn()
-        return self._store.queues.counts()
-
-    async def set_limits(self, queue: str, limits: QueueLimits | None) -> None:
-        self._lifecycle.ensure_writable("set_limits")
-        check_queue_name(queue)
-        await _turn()
-        self._store.queues.set_limits(queue, limits)
-
-    async def beat(self, process: ProcessInfo) -> None:
-        self._lifecycle.ensure_writable("beat")
-        process_id = check_beat(process)
-        await _turn()
-        self._store.queues.beat(process_id, process)
-
-    async def processes(self) -> list[ProcessPresence]:
-        self._lifecycle.ensure_open()
-        await _turn()
-        return self._store.queues.processes()
-
-    async def leave(self, process_id: str) -> None:
-        self._lifecycle.ensure_writable("leave")
-        await _turn()
-        self._store.queues.leave(process_id)
-
-    async def put_schedule(self, schedule: Schedule) -> None:
-        self._lifecycle.ensure_writable("put_schedule")
-        await _turn()
-        self._store.queues.put_schedule(schedule)
-
-    async def schedules(self) -> list[Schedule]:
-        self._lifecycle.ensure_open()
-        await _turn()
-        return self._store.queues.schedules()
-
-    async def remove_schedule(self, schedule_id: str) -> bool:
-        self._lifecycle.ensure_writable("remove_schedule")
-        await _turn()
-        return self._store.queues.remove_schedule(schedule_id)
+    def _fleet(self) -> FleetStore:
+        return self._store.queues
 
     async def _append(self, checkpoints: Sequence[Checkpoint]) -> None:
         records = [self._codec.encode_alone(checkpoint).data for checkpoint in checkpoints]

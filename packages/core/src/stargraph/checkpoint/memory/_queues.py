@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import deque
@@ -65,8 +66,9 @@ class MemoryQueues:
         self._living: dict[str, _Living] = {}
         self._schedules: dict[str, Schedule] = {}
 
-    def claim(self, claim: Claim) -> list[RunSummary]:
+    async def claim(self, claim: Claim) -> list[RunSummary]:
         """Return runs that can go on now, and reserve them."""
+        await asyncio.sleep(0)  # a turn of the loop, as a store on a disk takes one
         with self._lock:
             runs = [run for run in self._summaries() if queue_state(run) is not None]
             self._forget_reservations(runs)
@@ -92,8 +94,9 @@ class MemoryQueues:
                 self._reserve(found, claim)
             return found
 
-    def counts(self) -> list[QueueCounts]:
+    async def counts(self) -> list[QueueCounts]:
         """Return how the runs of each queue stand."""
+        await asyncio.sleep(0)  # a turn of the loop, as a store on a disk takes one
         with self._lock:
             runs = self._summaries()
             self._forget_reservations(runs)
@@ -101,22 +104,25 @@ class MemoryQueues:
             queued = [run for run in runs if queue_state(run) is not None]
             return counts_of([_counted(run, now, run.run_id in self._reservations) for run in queued], self._limits)
 
-    def set_limits(self, queue: str, limits: QueueLimits | None) -> None:
+    async def set_limits(self, queue: str, limits: QueueLimits | None) -> None:
         """Set the limits of a queue, or remove them."""
+        await asyncio.sleep(0)  # a turn of the loop, as a store on a disk takes one
         with self._lock:
             self._limits.pop(queue, None)
             if limits is not None:
                 self._limits[queue] = limits
 
-    def beat(self, process_id: str, process: ProcessInfo) -> None:
+    async def beat(self, process_id: str, process: ProcessInfo) -> None:
         """Note that a process lives."""
+        await asyncio.sleep(0)  # a turn of the loop, as a store on a disk takes one
         with self._lock:
             known = self._living.get(process_id)
             first_seen = datetime.now(UTC) if known is None else known.first_seen
             self._living[process_id] = _Living(process, first_seen, time.monotonic())
 
-    def processes(self) -> list[ProcessPresence]:
+    async def processes(self) -> list[ProcessPresence]:
         """Return the processes that have not left."""
+        await asyncio.sleep(0)  # a turn of the loop, as a store on a disk takes one
         with self._lock:
             now = time.monotonic()
             for process_id, living in list(self._living.items()):
@@ -129,26 +135,30 @@ class MemoryQueues:
                 for _, living in sorted(self._living.items(), key=lambda item: (item[1].first_seen, item[0]))
             ]
 
-    def leave(self, process_id: str) -> None:
+    async def leave(self, process_id: str) -> None:
         """Note that a process ends."""
+        await asyncio.sleep(0)  # a turn of the loop, as a store on a disk takes one
         with self._lock:
             self._living.pop(process_id, None)
             for run_id, reservation in list(self._reservations.items()):
                 if reservation.process_id == process_id:
                     del self._reservations[run_id]
 
-    def put_schedule(self, schedule: Schedule) -> None:
+    async def put_schedule(self, schedule: Schedule) -> None:
         """Store a schedule."""
+        await asyncio.sleep(0)  # a turn of the loop, as a store on a disk takes one
         with self._lock:
             self._schedules[schedule.id] = schedule
 
-    def schedules(self) -> list[Schedule]:
+    async def schedules(self) -> list[Schedule]:
         """Return all schedules, in the order of their ids."""
+        await asyncio.sleep(0)  # a turn of the loop, as a store on a disk takes one
         with self._lock:
             return [self._schedules[schedule_id] for schedule_id in sorted(self._schedules)]
 
-    def remove_schedule(self, schedule_id: str) -> bool:
+    async def remove_schedule(self, schedule_id: str) -> bool:
         """Remove a schedule; return whether there was one."""
+        await asyncio.sleep(0)  # a turn of the loop, as a store on a disk takes one
         with self._lock:
             return self._schedules.pop(schedule_id, None) is not None
 

@@ -13,6 +13,8 @@ from stargraph.checkpoint.codec import Cipher, Codec, Record
 from stargraph.checkpoint.driver import (
     Diagnosing,
     Encrypting,
+    FleetMethods,
+    FleetStore,
     Lifecycle,
     ReadOnly,
     check_batch,
@@ -32,6 +34,7 @@ from stargraph.checkpoint.protocol import (
     Checkpointer,
     Closing,
     KeyedSteps,
+    Presence,
     PrunedStart,
     PruneReport,
     RunDeletion,
@@ -39,9 +42,11 @@ from stargraph.checkpoint.protocol import (
     RunHistory,
     RunOrder,
     RunPage,
+    RunQueue,
     RunSearch,
     RunSummary,
     RunTree,
+    Schedules,
     Status,
     StepKey,
     is_key,
@@ -54,12 +59,13 @@ from stargraph.checkpoint.sqlite._encoder import Encoder
 from stargraph.checkpoint.sqlite._files import StoreFiles
 from stargraph.checkpoint.sqlite._library import sqlite_library
 from stargraph.checkpoint.sqlite._options import Options, Synchronous, parse_url
+from stargraph.checkpoint.sqlite._queues import SQLiteFleet
 from stargraph.checkpoint.sqlite._schema import MAX_STEP, deleted_id
 
 _GROUP_BYTES: Final = 8 * 1024 * 1024
 
 
-class SQLiteCheckpointer:
+class SQLiteCheckpointer(FleetMethods):
     """A store of runs in one SQLite file.
 
     Any number of handles, in any number of processes of one machine, may use a file at once. A handle may
@@ -325,6 +331,10 @@ class SQLiteCheckpointer:
                 await store.writer.erase_removed()
         return PruneReport(runs=runs, checkpoints=checkpoints, dry_run=dry_run)
 
+    def _fleet(self) -> FleetStore:
+        store = self._opened()
+        return SQLiteFleet(store, store.writer if isinstance(store, Store) else None)
+
     async def _append(self, store: Store, checkpoints: list[Checkpoint], records: list[Record]) -> None:
         if await store.writer.submit(Append(checkpoints, records, self._codec)):
             self._codec.appended(records[-1])
@@ -383,6 +393,9 @@ _tree: type[RunTree] = SQLiteCheckpointer
 _deletion: type[RunDeletion] = SQLiteCheckpointer
 _keys: type[KeyedSteps] = SQLiteCheckpointer
 _batch: type[BatchAppend] = SQLiteCheckpointer
+_queue: type[RunQueue] = SQLiteCheckpointer
+_presence: type[Presence] = SQLiteCheckpointer
+_schedules: type[Schedules] = SQLiteCheckpointer
 _pruned_start: type[PrunedStart] = SQLiteCheckpointer
 _closing: type[Closing] = SQLiteCheckpointer
 _diagnosing: Diagnosing = SQLiteCheckpointer

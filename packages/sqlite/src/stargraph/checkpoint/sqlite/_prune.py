@@ -62,6 +62,8 @@ _ID: Final = f"(SELECT {checkpoint_id('?')} FROM runs WHERE run_id = ?)"  # noqa
 _REWRITE: Final = f"UPDATE checkpoints SET record = ? WHERE id = {_ID}"  # noqa: S608
 _REMOVE: Final = f"DELETE FROM checkpoints WHERE id = {_ID}"  # noqa: S608
 
+_REMOVE_QUEUED: Final = "DELETE FROM queued WHERE run_id = ?"
+
 _REMOVE_KEYS: Final = f"""
 DELETE FROM keys WHERE run = (SELECT number FROM runs WHERE run_id = ?) AND step <= ? AND NOT EXISTS (
     SELECT 1 FROM checkpoints WHERE checkpoints.id = {checkpoint_id("keys.step", run="keys.run")}
@@ -107,6 +109,7 @@ class MarkDeleted:
             return 0
         checkpoints = count_steps(connection, self._run_id)
         connection.execute("DELETE FROM tags WHERE run_id = ? AND started_at = ?", (self._run_id, row[0]))
+        connection.execute(_REMOVE_QUEUED, (self._run_id,))
         connection.execute(_MARK_DELETED, {"run_id": self._run_id, "deleted_id": deleted_id(self._run_id)})
         return checkpoints
 

@@ -121,7 +121,45 @@ _KEYS: Final = (
     """,
 )
 
-_MIGRATIONS: Final = {3: _TABLES, 4: _KEYS}
+_QUEUES: Final = (
+    # The runs of queues that have not ended, by what workers ask for; a run without a queue has no row.
+    """
+    CREATE TABLE queued (
+        run_id TEXT NOT NULL PRIMARY KEY,
+        queue TEXT NOT NULL,
+        state TEXT NOT NULL,  -- ready, scheduled, running, awaiting_input, paused, failed
+        priority INTEGER NOT NULL,
+        order_at INTEGER NOT NULL,  -- microseconds since 1970, as all times here
+        wake_at INTEGER,  -- of a scheduled run
+        version BLOB NOT NULL,  -- stands for graph_id, graph_hash and runtime_hash
+        concurrency_key BLOB,
+        process_id TEXT NOT NULL,  -- of a running run, else ''
+        reserved_by TEXT,
+        reserved_until INTEGER
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE INDEX queued_by_order ON queued (queue, version, priority DESC, order_at, run_id) WHERE state = 'ready'
+    """,
+    "CREATE INDEX queued_by_time ON queued (wake_at) WHERE state = 'scheduled'",
+    "CREATE INDEX queued_by_process ON queued (process_id, queue) WHERE state = 'running'",
+    "CREATE INDEX queued_by_reservation ON queued (reserved_until) WHERE reserved_until IS NOT NULL",
+    "CREATE INDEX queued_by_queue ON queued (queue, version)",
+    "CREATE TABLE limits (queue TEXT NOT NULL PRIMARY KEY, limits TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE handed_out (queue TEXT NOT NULL, moment INTEGER NOT NULL)",
+    "CREATE INDEX handed_out_by_time ON handed_out (queue, moment)",
+    """
+    CREATE TABLE processes (
+        process_id TEXT NOT NULL PRIMARY KEY,
+        process TEXT NOT NULL,
+        first_seen INTEGER NOT NULL,
+        last_seen INTEGER NOT NULL
+    ) WITHOUT ROWID
+    """,
+    "CREATE TABLE schedules (id TEXT NOT NULL PRIMARY KEY, schedule TEXT NOT NULL) WITHOUT ROWID",
+)
+
+_MIGRATIONS: Final = {3: _TABLES, 4: _KEYS, 5: _QUEUES}
 """The statements that make each version of the tables from the one before; a new store goes through all of them."""
 
 FORMAT_VERSION: Final = max(_MIGRATIONS)

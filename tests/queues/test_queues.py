@@ -1,13 +1,17 @@
-"""The queues of a store in memory, by the rules that every store shares."""
+"""Queues, presence and schedules, on every store."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 from support.checkpoints import following, genesis
+from support.places import DRIVERS, Place, Servers
 
-from stargraph.checkpoint.memory import MemoryCheckpointer
+from stargraph.checkpoint.memory import MemoryCheckpointer, MemoryStore
 from stargraph.checkpoint.protocol import (
     Checkpoint,
     GraphVersion,
@@ -17,6 +21,7 @@ from stargraph.checkpoint.protocol import (
     QueueLimits,
     Schedule,
 )
+from stargraph.checkpoint.registry import open_checkpointer
 from stargraph.errors import CheckpointError
 
 
@@ -28,14 +33,37 @@ def queued(run_id: str, **entry: object) -> Checkpoint:
     return genesis(run_id=run_id, status="queued", queue=QueueEntry.model_validate(entry))
 
 
-async def claimed(store: MemoryCheckpointer, *queues: str, **options: object) -> list[str]:
+class Stores:
+    """Handles on one store."""
+
+    def __init__(self, place: Place | None) -> None:
+        self._place = place
+        self._memory = MemoryStore()
+
+    def __call__(self, *, read_only: bool = False) -> Any:
+        if self._place is None:
+            return MemoryCheckpointer(self._memory, read_only=read_only)
+        return open_checkpointer(self._place.url, read_only=read_only)
+
+
+@pytest.fixture(params=["memory", *DRIVERS])
+async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stores]:
+    if request.param == "memory":
+        yield Stores(None)
+        return
+    hosts = (request.getfixturevalue(each) if each == request.param else "" for each in ("postgres", "s3"))
+    async with Servers(tmp_path, *hosts).place(request.param) as place:
+        yield Stores(place)
+
+
+async def claimed(store: Any, *queues: str, **options: object) -> list[str]:
     asked: dict[str, object] = {"limit": 100, **options}
-    return [run.run_id for run in await store.claimable("b" * 16, queues or ("default",), **asked)]  # type: ignore[arg-type]
+    return [run.run_id for run in await store.claimable("b" * 16, queues or ("default",), **asked)]
 
 
-async def test_order_due_times_and_reservations() -> None:
+async def test_order_due_times_and_reservations(stores: Stores) -> None:
     later = datetime.now(UTC) + timedelta(hours=1)
-    async with MemoryCheckpointer() as store:
+    async with stores() as store:
         for run_id, entry in (
             ("late", {"not_before": later}),
             ("b", {}),
@@ -54,8 +82,8 @@ async def test_order_due_times_and_reservations() -> None:
         assert counts["default"] == QueueCounts(queue="default", scheduled=1, running=3)
 
 
-async def test_orphans_are_the_runs_of_processes_that_are_gone() -> None:
-    async with MemoryCheckpointer() as store:
+async def test_orphans_are_the_runs_of_processes_that_are_gone(stores: Stores) -> None:
+    async with stores() as store:
         first = queued("r")
         await store.write(first)
         await store.beat(process("a"))
@@ -67,24 +95,28 @@ async def test_orphans_are_the_runs_of_processes_that_are_gone() -> None:
         assert await claimed(store, fits=[GraphVersion("triage", "1f" * 32, "2e" * 32)]) == ["r"]
 
 
-async def test_limits() -> None:
-    async with MemoryCheckpointer() as store:
+async def test_limits(stores: Stores) -> None:
+    async with stores() as store:
         for number in range(6):
             await store.write(queued(f"r{number}", concurrency_key="x" if number < 3 else None))
         await store.set_limits("default", QueueLimits(concurrency=3, per_key=1))
         assert await claimed(store) == ["r0", "r3", "r4"]
-        await store.set_limits("default", QueueLimits(rate=4, period=60))
-        assert await claimed(store) == ["r1"]
         await store.set_limits("default", None)
-        assert await claimed(store) == ["r2", "r5"]
+        assert await claimed(store, limit=1) == ["r1"]
+        await store.write(queued("m1", name="mail"))
+        await store.write(queued("m2", name="mail"))
+        await store.set_limits("mail", QueueLimits(rate=1, period=60))
+        assert await claimed(store, "mail", reserve=0) == ["m1"]
+        assert await claimed(store, "mail") == ["m1"]
+        assert await claimed(store, "mail") == []
 
 
-async def test_schedules_and_a_handle_that_only_reads() -> None:
-    async with MemoryCheckpointer() as store:
+async def test_schedules_and_a_handle_that_only_reads(stores: Stores) -> None:
+    async with stores() as store:
         schedule = Schedule(id="s", cron="0 7 * * *", graph_id="g", since=datetime.now(UTC))
         await store.put_schedule(schedule)
         await store.write(queued("r"))
-        async with MemoryCheckpointer(store._store, read_only=True) as reader:
+        async with stores(read_only=True) as reader:
             assert await reader.schedules() == [schedule]
             assert await claimed(reader, reserve=0) == ["r"]
             with pytest.raises(CheckpointError, match="read-only"):

@@ -1,0 +1,119 @@
+"""The methods of `RunQueue`, `Presence` and `Schedules`, over what a driver does for them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Protocol
+
+from stargraph.checkpoint.driver._lifecycle import Lifecycle
+from stargraph.checkpoint.driver._queues import Claim, check_beat, check_claim, check_queue_name
+from stargraph.checkpoint.protocol import (
+    GraphVersion,
+    ProcessInfo,
+    ProcessPresence,
+    QueueCounts,
+    QueueLimits,
+    RunSummary,
+    Schedule,
+)
+
+
+class FleetStore(Protocol):
+    """What a driver does for a fleet, once the arguments are checked and the handle may be used so."""
+
+    async def claim(self, claim: Claim) -> list[RunSummary]:
+        """Return runs that can go on now, and reserve them unless `claim.reserve` is 0."""
+
+    async def counts(self) -> list[QueueCounts]:
+        """Return what `queue_counts` returns."""
+
+    async def set_limits(self, queue: str, limits: QueueLimits | None) -> None:
+        """Set the limits of a queue, or remove them."""
+
+    async def beat(self, process_id: str, process: ProcessInfo) -> None:
+        """Note that a process lives."""
+
+    async def processes(self) -> list[ProcessPresence]:
+        """Return what `Presence.processes` returns."""
+
+    async def leave(self, process_id: str) -> None:
+        """Note that a process ends, and free what is reserved for it."""
+
+    async def put_schedule(self, schedule: Schedule) -> None:
+        """Store a schedule."""
+
+    async def schedules(self) -> list[Schedule]:
+        """Return all schedules, in the order of their ids."""
+
+    async def remove_schedule(self, schedule_id: str) -> bool:
+        """Remove a schedule; return whether there was one."""
+
+
+class FleetMethods(ABC):
+    """Gives a driver's handle the methods of `RunQueue`, `Presence` and `Schedules`: derive from it.
+
+    Attributes:
+        _lifecycle: whether the handle may be used.
+    """
+
+    _lifecycle: Lifecycle
+
+    @abstractmethod
+    def _fleet(self) -> FleetStore:
+        """Return what the driver does for a fleet; called on an open handle."""
+
+    async def claimable(
+        self,
+        process_id: str,
+        queues: Sequence[str],
+        *,
+        limit: int = 1,
+        fits: Sequence[GraphVersion] | None = None,
+        silent_after: float = 30.0,
+        reserve: float = 30.0,
+    ) -> list[RunSummary]:
+        self._lifecycle.ensure_open()
+        claim = check_claim(
+            process_id,
+            queues,
+            limit=limit,
+            fits=fits,
+            silent_after=silent_after,
+            reserve=reserve,
+            read_only=self._lifecycle.read_only,
+        )
+        return [] if claim.is_empty else await self._fleet().claim(claim)
+
+    async def queue_counts(self) -> list[QueueCounts]:
+        self._lifecycle.ensure_open()
+        return await self._fleet().counts()
+
+    async def set_limits(self, queue: str, limits: QueueLimits | None) -> None:
+        self._lifecycle.ensure_writable("set_limits")
+        check_queue_name(queue)
+        await self._fleet().set_limits(queue, limits)
+
+    async def beat(self, process: ProcessInfo) -> None:
+        self._lifecycle.ensure_writable("beat")
+        await self._fleet().beat(check_beat(process), process)
+
+    async def processes(self) -> list[ProcessPresence]:
+        self._lifecycle.ensure_open()
+        return await self._fleet().processes()
+
+    async def leave(self, process_id: str) -> None:
+        self._lifecycle.ensure_writable("leave")
+        await self._fleet().leave(process_id)
+
+    async def put_schedule(self, schedule: Schedule) -> None:
+        self._lifecycle.ensure_writable("put_schedule")
+        await self._fleet().put_schedule(schedule)
+
+    async def schedules(self) -> list[Schedule]:
+        self._lifecycle.ensure_open()
+        return await self._fleet().schedules()
+
+    async def remove_schedule(self, schedule_id: str) -> bool:
+        self._lifecycle.ensure_writable("remove_schedule")
+        return await self._fleet().remove_schedule(schedule_id)

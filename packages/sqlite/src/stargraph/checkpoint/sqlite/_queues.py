@@ -1,0 +1,386 @@
+"""What workers share of a store: the index of the runs of queues, limits, who lives, schedules."""
+
+from __future__ import annotations
+
+import heapq
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+
+from stargraph.checkpoint.driver import (
+    EPOCH,
+    FORGET_AFTER,
+    MICROSECOND,
+    Claim,
+    Slots,
+    counts_of,
+    microseconds,
+    queued_row,
+    summaries_from_json,
+    version_key,
+)
+from stargraph.checkpoint.protocol import (
+    Checkpoint,
+    ProcessInfo,
+    ProcessPresence,
+    QueueCounts,
+    QueueLimits,
+    RunSummary,
+    Schedule,
+)
+
+if TYPE_CHECKING:
+    from stargraph.checkpoint.sqlite._connection import OpenStore
+    from stargraph.checkpoint.sqlite._writer import StoreChange, Writer
+
+_SECOND: Final = 1_000_000
+"""In the unit of all times here: microseconds since 1970."""
+
+_NOW: Final = "SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) * 1000"
+
+_PUT: Final = """
+INSERT INTO queued (run_id, queue, state, priority, order_at, wake_at, version, concurrency_key, process_id)
+VALUES (:run_id, :queue, :state, :priority, :order_at, :wake_at, :version, :concurrency_key, :process_id)
+ON CONFLICT (run_id) DO UPDATE SET
+    queue = excluded.queue, state = excluded.state, priority = excluded.priority, order_at = excluded.order_at,
+    wake_at = excluded.wake_at, version = excluded.version, concurrency_key = excluded.concurrency_key,
+    process_id = excluded.process_id, reserved_by = NULL, reserved_until = NULL
+WHERE (queued.queue, queued.state, queued.priority, queued.order_at, queued.wake_at, queued.version,
+       queued.concurrency_key, queued.process_id, queued.reserved_until)
+    IS NOT (excluded.queue, excluded.state, excluded.priority, excluded.order_at, excluded.wake_at, excluded.version,
+            excluded.concurrency_key, excluded.process_id, NULL)
+"""
+"""Written only if it says something new: most steps of a run leave it as it is."""
+
+_REMOVE: Final = "DELETE FROM queued WHERE run_id = ?"
+
+_WAKE: Final = "UPDATE queued SET state = 'ready' WHERE state = 'scheduled' AND wake_at <= ?"
+_ARE_DUE: Final = "SELECT EXISTS (SELECT 1 FROM queued WHERE state = 'scheduled' AND wake_at <= ?)"
+
+_CANDIDATE: Final = "priority, order_at, run_id, queue, concurrency_key, state = 'running'"
+
+_READY: Final = f"""
+SELECT {_CANDIDATE} FROM queued INDEXED BY queued_by_order
+WHERE state = 'ready' AND queue = :queue AND version = :version
+    AND (reserved_until IS NULL OR reserved_until <= :now)
+ORDER BY priority DESC, order_at, run_id
+"""  # noqa: S608
+
+_DUE: Final = f"""
+SELECT {_CANDIDATE} FROM queued INDEXED BY queued_by_time
+WHERE state = 'scheduled' AND wake_at <= :now AND queue = :queue AND version = :version
+    AND (reserved_until IS NULL OR reserved_until <= :now)
+ORDER BY priority DESC, order_at, run_id
+"""  # noqa: S608
+
+_ORPHANED: Final = f"""
+SELECT {_CANDIDATE} FROM queued INDEXED BY queued_by_process
+WHERE state = 'running' AND process_id = :process_id AND queue = :queue AND version = :version
+    AND (reserved_until IS NULL OR reserved_until <= :now)
+ORDER BY priority DESC, order_at, run_id
+"""  # noqa: S608
+
+_NEXT_VERSION: Final = """
+SELECT min(version) FROM queued INDEXED BY queued_by_queue WHERE queue = ? AND version > ?
+"""
+
+_NEXT_PROCESS: Final = """
+SELECT min(process_id) FROM queued INDEXED BY queued_by_process WHERE state = 'running' AND process_id > ?
+"""
+
+_LIVES: Final = "SELECT EXISTS (SELECT 1 FROM processes WHERE process_id = ? AND ? - last_seen < ?)"
+
+_ACTIVE: Final = """
+SELECT queue, concurrency_key FROM queued INDEXED BY queued_by_process WHERE state = 'running' AND queue = :queue
+UNION ALL
+SELECT queue, concurrency_key FROM queued INDEXED BY queued_by_reservation
+WHERE reserved_until > :now AND state <> 'running' AND queue = :queue
+"""
+
+_RESERVE: Final = "UPDATE queued SET reserved_by = ?, reserved_until = ? WHERE run_id = ?"
+_HAND_OUT: Final = "INSERT INTO handed_out (queue, moment) VALUES (?, ?)"
+_FORGET_HANDED_OUT: Final = "DELETE FROM handed_out WHERE queue = ? AND moment <= ?"
+_COUNT_HANDED_OUT: Final = "SELECT count(*) FROM handed_out WHERE queue = ? AND moment > ?"
+
+_SUMMARIES: Final = "SELECT run_id, CAST(summary AS BLOB) FROM runs WHERE run_id IN ({})"
+
+_COUNTS: Final = """
+SELECT queue,
+    CASE
+        WHEN reserved_until > :now THEN 'running'
+        WHEN state = 'scheduled' AND wake_at <= :now THEN 'ready'
+        ELSE state
+    END,
+    count(*)
+FROM queued GROUP BY 1, 2
+"""
+
+_BEAT: Final = """
+INSERT INTO processes (process_id, process, first_seen, last_seen) VALUES (:process_id, :process, :now, :now)
+ON CONFLICT (process_id) DO UPDATE SET process = excluded.process, last_seen = excluded.last_seen
+"""
+
+R = TypeVar("R")
+
+_Candidate: TypeAlias = tuple[int, int, str, str, bytes | None, int]
+
+
+def put(connection: sqlite3.Connection, latest: Checkpoint) -> None:
+    """Keep the index of the runs of queues as the latest checkpoint of a run says."""
+    row = queued_row(latest)
+    if row is None:
+        if latest.queue is not None:
+            connection.execute(_REMOVE, (latest.run_id,))
+        return
+    values = row._asdict() | {
+        "run_id": latest.run_id,
+        "order_at": microseconds(row.order_at),
+        "wake_at": None if row.wake_at is None else microseconds(row.wake_at),
+        "process_id": row.process_id or "",
+    }
+    connection.execute(_PUT, values)
+
+
+class SQLiteFleet:
+    """What the driver does for a fleet.
+
+    Args:
+        store: the open store.
+        writer: changes it; None if the handle only reads.
+    """
+
+    def __init__(self, store: OpenStore, writer: Writer | None) -> None:
+        self._store = store
+        self._writer = writer
+
+    async def claim(self, claim: Claim) -> list[RunSummary]:
+        # A look first, which takes no lock: most workers ask in vain most of the time.
+        _, found = await self._store.read(partial(_find, claim=claim))
+        if not claim.reserve or not found:
+            return found
+        return await self._change(_Claimed(claim))
+
+    async def counts(self) -> list[QueueCounts]:
+        return await self._store.read(_counts)
+
+    async def set_limits(self, queue: str, limits: QueueLimits | None) -> None:
+        if limits is None:
+            await self._change(_Statement("DELETE FROM limits WHERE queue = ?", queue))
+        else:
+            text = limits.model_dump_json()
+            await self._change(_Statement("INSERT OR REPLACE INTO limits (queue, limits) VALUES (?, ?)", queue, text))
+
+    async def beat(self, process_id: str, process: ProcessInfo) -> None:
+        await self._change(_Beat(process_id, process))
+
+    async def processes(self) -> list[ProcessPresence]:
+        return await self._store.read(_processes)
+
+    async def leave(self, process_id: str) -> None:
+        await self._change(_Left(process_id))
+
+    async def put_schedule(self, schedule: Schedule) -> None:
+        text = schedule.model_dump_json()
+        await self._change(
+            _Statement("INSERT OR REPLACE INTO schedules (id, schedule) VALUES (?, ?)", schedule.id, text)
+        )
+
+    async def schedules(self) -> list[Schedule]:
+        return await self._store.read(_schedules)
+
+    async def remove_schedule(self, schedule_id: str) -> bool:
+        return await self._change(_Statement("DELETE FROM schedules WHERE id = ?", schedule_id)) > 0
+
+    async def _change(self, change: StoreChange[R]) -> R:
+        assert self._writer is not None
+        return await self._writer.submit(change)
+
+
+class _Statement:
+    """One statement that returns how many rows it changed."""
+
+    size: Final = 256
+
+    def __init__(self, statement: str, *values: Any) -> None:
+        self._statement = statement
+        self._values = values
+
+    def apply(self, connection: sqlite3.Connection, /) -> int:
+        return connection.execute(self._statement, self._values).rowcount
+
+
+class _Claimed:
+    """Runs that are handed out and reserved."""
+
+    def __init__(self, claim: Claim) -> None:
+        self._claim = claim
+        self.size = 256 * claim.limit
+
+    def apply(self, connection: sqlite3.Connection, /) -> list[RunSummary]:
+        now, runs = _find(connection, self._claim, wake=True)
+        until = now + int(self._claim.reserve * _SECOND)
+        limited = _limits(connection)
+        for run in runs:
+            assert run.queue is not None
+            connection.execute(_RESERVE, (self._claim.process_id, until, run.run_id))
+            if run.queue.name in limited and limited[run.queue.name].rate is not None:
+                connection.execute(_HAND_OUT, (run.queue.name, now))
+        for queue, limits in limited.items():
+            connection.execute(_FORGET_HANDED_OUT, (queue, now - int(limits.period * _SECOND)))
+        return runs
+
+
+class _Beat:
+    """A process lives."""
+
+    size: Final = 256
+
+    def __init__(self, process_id: str, process: ProcessInfo) -> None:
+        self._process_id = process_id
+        self._process = process
+
+    def apply(self, connection: sqlite3.Connection, /) -> None:
+        now = _now(connection)
+        values = {"process_id": self._process_id, "process": self._process.model_dump_json(), "now": now}
+        connection.execute(_BEAT, values)
+        connection.execute("DELETE FROM processes WHERE last_seen < ?", (now - int(FORGET_AFTER * _SECOND),))
+
+
+class _Left:
+    """A process has ended."""
+
+    size: Final = 256
+
+    def __init__(self, process_id: str) -> None:
+        self._process_id = process_id
+
+    def apply(self, connection: sqlite3.Connection, /) -> None:
+        connection.execute("DELETE FROM processes WHERE process_id = ?", (self._process_id,))
+        connection.execute(
+            "UPDATE queued SET reserved_by = NULL, reserved_until = NULL"
+            " WHERE reserved_until IS NOT NULL AND reserved_by = ?",
+            (self._process_id,),
+        )
+
+
+def _find(connection: sqlite3.Connection, claim: Claim, *, wake: bool = False) -> tuple[int, list[RunSummary]]:
+    """Return the store's time, and the runs that a claim gets.
+
+    Args:
+        connection: within a transaction if it is to reserve them.
+        claim: the claim.
+        wake: note of the runs whose time has come that they are ready.
+    """
+    now = _now(connection)
+    if wake:
+        connection.execute(_WAKE, (now,))
+        are_due = False
+    else:
+        (are_due,) = connection.execute(_ARE_DUE, (now,)).fetchone()
+    gone = _gone(connection, now, claim.silent_after)
+    sources: list[Iterator[_Candidate]] = []
+    for queue in claim.queues:
+        for version in _versions(connection, queue, claim):
+            values = {"queue": queue, "version": version, "now": now}
+            statements = [(_READY, values), *([(_DUE, values)] if are_due else [])]
+            statements += [(_ORPHANED, {**values, "process_id": process_id}) for process_id in gone]
+            sources += [connection.execute(statement, parameters) for statement, parameters in statements]
+    slots = _slots(connection, claim.queues, now)
+    found: list[str] = []
+    for _, _, run_id, queue, key, is_active in heapq.merge(*sources, key=_order):
+        if slots.take(queue, None if key is None else key.decode(), is_active=bool(is_active)):
+            found.append(run_id)
+            if len(found) == claim.limit:
+                break
+    return now, _summaries(connection, found)
+
+
+def _order(candidate: _Candidate) -> tuple[int, int, str]:
+    priority, order_at, run_id, *_ = candidate
+    return (-priority, order_at, run_id)
+
+
+def _versions(connection: sqlite3.Connection, queue: str, claim: Claim) -> Iterable[bytes]:
+    """Return the versions to look at: those of a claim, or all that the runs of a queue have."""
+    if claim.fits is not None:
+        return [version_key(version) for version in claim.fits]
+    return list(_steps(connection, _NEXT_VERSION, b"", queue))
+
+
+def _gone(connection: sqlite3.Connection, now: int, silent_after: float) -> list[str]:
+    """Return the processes that have running runs and do not live."""
+    silence = int(silent_after * _SECOND)
+    return [
+        process_id
+        for process_id in _steps(connection, _NEXT_PROCESS, "")
+        if not connection.execute(_LIVES, (process_id, now, silence)).fetchone()[0]
+    ]
+
+
+def _steps(connection: sqlite3.Connection, statement: str, after: Any, *values: Any) -> Iterator[Any]:
+    """Yield the different values of a column from its index, each found by one descent."""
+    while True:
+        (after,) = connection.execute(statement, (*values, after)).fetchone()
+        if after is None:
+            return
+        yield after
+
+
+def _slots(connection: sqlite3.Connection, queues: Sequence[str], now: int) -> Slots:
+    limits = {queue: each for queue, each in _limits(connection).items() if queue in queues}
+    active: list[tuple[str, str | None]] = []
+    recent: dict[str, int] = {}
+    for queue, each in limits.items():
+        for name, key in connection.execute(_ACTIVE, {"queue": queue, "now": now}):
+            active.append((name, None if key is None else key.decode()))
+        since = now - int(each.period * _SECOND)
+        (recent[queue],) = connection.execute(_COUNT_HANDED_OUT, (queue, since)).fetchone()
+    return Slots(limits, active, recent)
+
+
+def _limits(connection: sqlite3.Connection) -> dict[str, QueueLimits]:
+    rows = connection.execute("SELECT queue, limits FROM limits").fetchall()
+    return {queue: QueueLimits.model_validate_json(text) for queue, text in rows}
+
+
+def _summaries(connection: sqlite3.Connection, run_ids: Sequence[str]) -> list[RunSummary]:
+    if not run_ids:
+        return []
+    texts: dict[str, bytes] = {}
+    for start in range(0, len(run_ids), 500):
+        some = run_ids[start : start + 500]
+        texts |= dict(connection.execute(_SUMMARIES.format(", ".join("?" * len(some))), some).fetchall())
+    return summaries_from_json([(run_id, texts[run_id]) for run_id in run_ids])
+
+
+def _counts(connection: sqlite3.Connection) -> list[QueueCounts]:
+    rows = connection.execute(_COUNTS, {"now": _now(connection)}).fetchall()
+    return counts_of(rows, _limits(connection))
+
+
+def _processes(connection: sqlite3.Connection) -> list[ProcessPresence]:
+    now = _now(connection)
+    rows = connection.execute(
+        "SELECT process, first_seen, last_seen FROM processes WHERE last_seen >= ? ORDER BY first_seen, process_id",
+        (now - int(FORGET_AFTER * _SECOND),),
+    ).fetchall()
+    return [
+        ProcessPresence(
+            process=ProcessInfo.model_validate_json(text),
+            first_seen=EPOCH + first_seen * MICROSECOND,
+            silent_seconds=max(0, now - last_seen) / _SECOND,
+        )
+        for text, first_seen, last_seen in rows
+    ]
+
+
+def _schedules(connection: sqlite3.Connection) -> list[Schedule]:
+    rows = connection.execute("SELECT schedule FROM schedules ORDER BY id").fetchall()
+    return [Schedule.model_validate_json(text) for (text,) in rows]
+
+
+def _now(connection: sqlite3.Connection) -> int:
+    """Return the time by the clock of the machine, which is the store's, whatever a process takes for the time."""
+    (now,) = connection.execute(_NOW).fetchone()
+    return int(now)
