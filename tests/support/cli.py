@@ -13,9 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from stargraph.cli._app import app
+
+COMMANDS = get_command(app)  # Typer needs longer to make it than most commands need to run.
 
 GRAPH = """\
 id: demo
@@ -70,8 +74,13 @@ class Folder:
         importlib.invalidate_caches()
         # --debug sets the variable, which must not outlive the call.
         env = {"STARGRAPH_DEBUG": "", **(env or {})}
-        result = CliRunner().invoke(app, list(words), env=env, input=stdin, prog_name="stargraph")
-        return Answer(result.exit_code, result.stdout, result.stderr)
+        with CliRunner().isolation(input=stdin, env=env) as (out, err, _):
+            with pytest.raises(SystemExit) as end:
+                COMMANDS.main(list(words), prog_name="stargraph")
+            sys.stdout.flush()
+            sys.stderr.flush()
+            told = [stream.getvalue().decode(errors="replace").replace("\r\n", "\n") for stream in (out, err)]
+        return Answer(int(end.value.code or 0), *told)
 
     def spawn(self, *words: str, **options: Any) -> subprocess.Popen[str]:
         """Run the command line as a process of its own."""
