@@ -77,12 +77,13 @@ def status(folder: Folder, run_id: str) -> str:
     return str(folder.call("inspect", run_id, "--json").json["status"])
 
 
+THOROUGH = pytest.mark.thorough
 needs_full_disk = pytest.mark.skipif(sys.platform != "linux", reason="/dev/full")
 FULL = pytest.param(">/dev/full", marks=needs_full_disk)
 FULL_BOTH = pytest.param(">/dev/full 2>/dev/full", marks=needs_full_disk)
 
 
-@pytest.mark.parametrize("flags", ["", "--json", "--events", "-q"])
+@pytest.mark.parametrize("flags", ["--events", *(pytest.param(each, marks=THOROUGH) for each in ("", "--json", "-q"))])
 @pytest.mark.parametrize("redirections", [FULL, FULL_BOTH, ">&-", "2>&-", ">&- 2>&- <&-", "<&-"])
 def test_a_run_ends_done_wherever_its_output_goes(noisy: Folder, redirections: str, flags: str) -> None:
     done = shell(noisy, f"run graph.yaml --run-id r {flags}", redirections)
@@ -95,7 +96,15 @@ def test_a_run_ends_done_wherever_its_output_goes(noisy: Folder, redirections: s
 
 @needs_full_disk
 @pytest.mark.parametrize(
-    "words", ["runs", "runs --json", "inspect r", "export - --all", "anchor", "schema", "graph graph.yaml", "drivers"]
+    "words",
+    [
+        "runs",
+        "export - --all",
+        *(
+            pytest.param(each, marks=THOROUGH)
+            for each in ("runs --json", "inspect r", "anchor", "schema", "graph graph.yaml", "drivers")
+        ),
+    ],
 )
 def test_a_listing_that_cannot_be_written_says_so(noisy: Folder, words: str) -> None:
     assert noisy.call("run", "graph.yaml", "--run-id", "r", "-q").code == 0
@@ -128,6 +137,7 @@ def test_stdout_is_json_alone_whatever_nodes_and_their_children_print(noisy: Fol
     assert b"thread 49" in done.stderr
 
 
+@THOROUGH
 def test_a_message_of_70_megabytes_is_cut_where_it_is_shown(noisy: Folder) -> None:
     done = shell(noisy, "run huge.yaml --run-id r", "")
     assert done.returncode == 1

@@ -252,6 +252,7 @@ LAZY = [
 """What the engine, its command line and their dependencies import, at once or at their first use."""
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("program", PROGRAMS, ids=["stargraph", "python -m stargraph"])
 @pytest.mark.parametrize("place", ["beside the graph", "in the current folder"])
 def test_nothing_of_a_users_folder_takes_the_place_of_what_we_import(

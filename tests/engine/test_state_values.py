@@ -188,6 +188,7 @@ async def test_a_class_may_hide_its_inputs_in_errors(disk: SQLiteCheckpointer, m
     assert "hush" not in str(refused.value)
 
 
+@pytest.mark.thorough
 def test_a_replay_and_a_fork_under_another_hash_seed_come_out_the_same(tmp_path: Path) -> None:
     for mode, seed in (("run", "1"), ("replay", "2"), ("replay", "3")):
         answer = subprocess.run(

@@ -71,10 +71,16 @@ def dsn(request: pytest.FixtureRequest) -> str:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    servers = getattr(metafunc.module, "SERVERS", None)
+    servers: list[Any] | None = getattr(metafunc.module, "SERVERS", None)
     if servers and "dsn" in metafunc.fixturenames:
-        others = given_binaries() if "server" in servers else []
-        metafunc.parametrize("dsn", [*servers, *others], indirect=True, scope="session")
+        more = given_binaries() if "server" in servers else []
+        dsns = servers[:1] + [_thorough(server) for server in servers[1:] + more]
+        metafunc.parametrize("dsn", dsns, indirect=True, scope="session")
+
+
+def _thorough(server: Any) -> Any:
+    """Leave a server to the second stage, unless it is marked already."""
+    return pytest.param(server, marks=pytest.mark.thorough) if isinstance(server, str) else server
 
 
 @pytest.fixture

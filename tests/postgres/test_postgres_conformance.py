@@ -8,15 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.postgres_server import given_binaries
+from support.conformance_targets import CONTRACT_GROUPS
 from support.postgres_target import SERVER_VARIABLE
 from support.relay import ROUND_TRIP_VARIABLE
 
-pytestmark = pytest.mark.thorough
+from stargraph.checkpoint.conformance import run
 
+THOROUGH = pytest.mark.thorough
 SLOW = pytest.mark.slow
-
-
+SERVERS = ["server", "debian_server", "pooler"]
 PARTLY_EVALUATED = 2
 
 
@@ -33,6 +33,15 @@ def conformance(dsn: str, root: Path, *options: str, code: int = 0) -> str:
     return done.stdout
 
 
+@pytest.mark.parametrize("target", ["target", "ungrouped"])
+@pytest.mark.parametrize("group", CONTRACT_GROUPS)
+def test_it_keeps_the_rules(group: str, target: str, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SERVER_VARIABLE, dsn)
+    report = run(f"support.postgres_target:{target}", only=(group,), quick=True, seed=1)
+    assert {result.verdict for result in report.results} == {"pass"}, report.to_json()
+
+
+@THOROUGH
 @pytest.mark.timeout(300)
 def test_it_passes_the_quick_checks(server: str, pytestconfig: pytest.Config) -> None:
     output = conformance(server, pytestconfig.rootpath, "--quick", code=PARTLY_EVALUATED)
@@ -52,7 +61,6 @@ def test_a_server_may_be_far_away(
 
 @SLOW
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("dsn", ["server", "debian_server", "pooler", *given_binaries()], indirect=True)
 def test_it_conforms(dsn: str, pytestconfig: pytest.Config) -> None:
     told = conformance(dsn, pytestconfig.rootpath, "--deadline=4")
     assert "level full" in told

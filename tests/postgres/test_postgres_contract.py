@@ -8,21 +8,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from support.postgres_records import START, chain, following, genesis, new_id
+from support.postgres_records import chain, following, genesis, new_id
 
 from stargraph.checkpoint.postgres import PostgresCheckpointer
 from stargraph.checkpoint.protocol import (
-    BatchAppend,
     Checkpoint,
-    Checkpointer,
-    Closing,
     ErrorInfo,
-    RunDeletion,
-    RunHistory,
-    RunSearch,
     RunSummary,
 )
-from stargraph.errors import CheckpointConflictError, CheckpointCorruptedError, CheckpointError
+from stargraph.errors import CheckpointConflictError, CheckpointError
 
 Opener = Callable[..., PostgresCheckpointer]
 SERVERS = ["server", "debian_server", "pooler"]
@@ -45,23 +39,6 @@ async def steps_of(checkpointer: PostgresCheckpointer, run_id: str) -> list[Chec
     return [checkpoint async for checkpoint in checkpointer.history(run_id)]
 
 
-def test_it_has_every_capability() -> None:
-    handle = PostgresCheckpointer("postgresql://nowhere")
-    for protocol in (Checkpointer, RunHistory, RunSearch, RunDeletion, BatchAppend, Closing):
-        assert isinstance(handle, protocol)
-
-
-async def test_a_run_reads_back_equal(checkpointer: PostgresCheckpointer) -> None:
-    run = chain(4, state={"n": 0, "text": "a\0b😀é", "zero": -0.0, "one": 1.0, "yes": True, "": None})
-    for checkpoint in run:
-        await checkpointer.write(checkpoint)
-    run_id = run[0].run_id
-    assert await checkpointer.read_latest(run_id) == run[3]
-    for checkpoint in run:
-        assert await checkpointer.read_at_step(run_id, checkpoint.step) == checkpoint
-    assert await steps_of(checkpointer, run_id) == run
-
-
 async def test_what_is_unknown_reads_as_none(checkpointer: PostgresCheckpointer) -> None:
     run = chain(1)
     await checkpointer.write(run[0])
@@ -74,118 +51,12 @@ async def test_what_is_unknown_reads_as_none(checkpointer: PostgresCheckpointer)
         assert await checkpointer.read_at_step(run[0].run_id, step) is None
 
 
-async def test_the_same_checkpoint_again_is_a_no_op(checkpointer: PostgresCheckpointer) -> None:
-    run = chain(3)
-    for checkpoint in run:
-        await checkpointer.write(checkpoint)
-        await checkpointer.write(checkpoint)
-    await checkpointer.write(run[0])
-    await checkpointer.write(run[1])
-    assert await steps_of(checkpointer, run[0].run_id) == run
-
-
-async def test_a_taken_step_is_a_conflict_and_stays(checkpointer: PostgresCheckpointer) -> None:
-    run = chain(3)
-    for checkpoint in run:
-        await checkpointer.write(checkpoint)
-    for rival in (genesis(run[0].run_id), following(run[0]), following(run[1])):
-        error = await refusal(checkpointer, rival)
-        assert isinstance(error, CheckpointConflictError)
-        assert (error.reason, error.run_id, error.step) == ("step-taken", run[0].run_id, rival.step)
-    assert await steps_of(checkpointer, run[0].run_id) == run
-
-
-async def test_a_run_begins_at_step_0_and_has_no_gaps(checkpointer: PostgresCheckpointer) -> None:
-    run = chain(4)
-    assert (await refusal(checkpointer, run[1])).reason == "step-gap"
-    await checkpointer.write(run[0])
-    assert (await refusal(checkpointer, run[2])).reason == "step-gap"
-    assert (await refusal(checkpointer, run[3])).reason == "step-gap"
-    assert await steps_of(checkpointer, run[0].run_id) == run[:1]
-
-
-async def test_another_predecessor_is_a_conflict(checkpointer: PostgresCheckpointer) -> None:
-    run = chain(2)
-    for checkpoint in run:
-        await checkpointer.write(checkpoint)
-    stray = following(following(run[0]))
-    error = await refusal(checkpointer, stray)
-    assert isinstance(error, CheckpointConflictError)
-    assert error.reason == "wrong-predecessor"
-    assert await checkpointer.read_latest(run[0].run_id) == run[1]
-
-
-@pytest.mark.parametrize("status", ["done", "cancelled"])
-async def test_an_ended_run_takes_nothing(checkpointer: PostgresCheckpointer, status: Any) -> None:
-    first = genesis()
-    last = following(first, status=status)
-    for checkpoint in (first, last):
-        await checkpointer.write(checkpoint)
-    assert (await refusal(checkpointer, following(last))).reason == "run-ended"
-    await checkpointer.write(last)
-    assert await checkpointer.read_latest(first.run_id) == last
-
-
-@pytest.mark.parametrize("status", ["running", "awaiting_input", "paused", "failed"])
-async def test_other_statuses_go_on(checkpointer: PostgresCheckpointer, status: Any) -> None:
-    first = genesis(status="running")
-    second = following(first, status=status)
-    third = following(second)
-    for checkpoint in (first, second, third):
-        await checkpointer.write(checkpoint)
-    assert await checkpointer.read_latest(first.run_id) == third
-
-
 async def test_a_checkpoint_changed_after_it_was_built_is_refused(checkpointer: PostgresCheckpointer) -> None:
     altered = genesis().model_copy(update={"status": "done"})
     unvalidated: list[dict[str, Any]] = [{}, {"run_id": ["a"], "step": 0}]
     for invalid in (altered, *(Checkpoint.model_construct(**fields) for fields in unvalidated)):
         assert (await refusal(checkpointer, invalid)).reason == "invalid-checkpoint"
     assert await checkpointer.list_runs() == []
-
-
-async def test_a_batch_stores_all_of_it(checkpointer: PostgresCheckpointer) -> None:
-    run = chain(30)
-    await checkpointer.write_many(run[:10])
-    await checkpointer.write_many(run[5:20])
-    await checkpointer.write_many(run)
-    await checkpointer.write_many(run)
-    await checkpointer.write_many([])
-    assert await steps_of(checkpointer, run[0].run_id) == run
-
-
-async def test_a_batch_that_goes_on_after_the_end_is_refused(checkpointer: PostgresCheckpointer) -> None:
-    run = chain(3)
-    ended = following(run[-1], status="done")
-    with pytest.raises(CheckpointError) as caught:
-        await checkpointer.write_many([*run, ended, following(ended)])
-    assert caught.value.reason == "run-ended"
-    assert caught.value.step == 4
-    assert await steps_of(checkpointer, run[0].run_id) == []
-    await checkpointer.write_many([*run, ended])
-    with pytest.raises(CheckpointError) as caught:
-        await checkpointer.write_many([following(ended)])
-    assert caught.value.reason == "run-ended"
-    assert await steps_of(checkpointer, run[0].run_id) == [*run, ended]
-
-
-async def test_a_batch_of_anything_else_is_refused(checkpointer: PostgresCheckpointer) -> None:
-    run = chain(3)
-    for batch in ([run[0], run[2]], [run[0], chain(2)[1]], [run[0], run[0]]):
-        with pytest.raises(CheckpointError) as caught:
-            await checkpointer.write_many(batch)
-        assert caught.value.reason == "invalid-batch"
-    assert await checkpointer.list_runs() == []
-
-
-async def test_a_batch_that_lost_the_run_stores_nothing(checkpointer: PostgresCheckpointer) -> None:
-    run = chain(2)
-    await checkpointer.write_many(run)
-    rival = [following(run[0])]
-    rival.append(following(rival[0]))
-    with pytest.raises(CheckpointConflictError):
-        await checkpointer.write_many(rival)
-    assert await steps_of(checkpointer, run[0].run_id) == run
 
 
 async def test_the_summary_is_that_of_the_latest_checkpoint(checkpointer: PostgresCheckpointer) -> None:
@@ -247,49 +118,6 @@ async def test_one_handle_keeps_the_order_of_a_run(checkpointer: PostgresCheckpo
     run = chain(40)
     await asyncio.gather(*(checkpointer.write(checkpoint) for checkpoint in run))
     assert await steps_of(checkpointer, run[0].run_id) == run
-
-
-async def test_methods_say_what_they_miss(opened: Opener) -> None:
-    handle = opened()
-
-    async def calls() -> list[str | None]:
-        reasons = []
-        for call in (
-            handle.write(genesis()),
-            handle.write_many([genesis()]),
-            handle.read_latest("x"),
-            handle.read_at_step("x", 0),
-            handle.list_runs(),
-            handle.search(),
-            handle.delete_run("x"),
-            handle.prune(older_than=START),
-            anext(handle.history("x")),
-        ):
-            with pytest.raises(CheckpointError) as caught:
-                await call
-            reasons.append(caught.value.reason)
-        return reasons
-
-    assert set(await calls()) == {"not-bootstrapped"}
-    async with handle:
-        assert await handle.list_runs() == []
-    assert set(await calls()) == {"closed"}
-    await handle.close()
-    await handle.bootstrap()
-    assert await handle.list_runs() == []
-
-
-async def test_a_record_that_was_tampered_with_is_not_returned(
-    checkpointer: PostgresCheckpointer, sql: Any, schema: str
-) -> None:
-    run = chain(2)
-    await checkpointer.write_many(run)
-    await sql.execute(
-        f'UPDATE "{schema}".checkpoints SET record = set_byte(record, 60, get_byte(record, 60) # 1) WHERE step = 1'
-    )
-    with pytest.raises(CheckpointCorruptedError):
-        await checkpointer.read_latest(run[0].run_id)
-    assert await checkpointer.read_at_step(run[0].run_id, 0) == run[0]
 
 
 async def test_large_records_are_stored_and_paged(checkpointer: PostgresCheckpointer) -> None:

@@ -6,40 +6,21 @@ import asyncio
 import json
 import sqlite3
 import threading
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.records import STARTED_AT, chain, executor_id, first, following, noise
+from support.records import chain, executor_id, first, following, noise
 
 from stargraph.checkpoint.codec import Record
 from stargraph.checkpoint.protocol import (
-    BatchAppend,
     Checkpoint,
-    Checkpointer,
-    Closing,
-    RunDeletion,
-    RunHistory,
-    RunSearch,
     RunSummary,
 )
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
-from stargraph.errors import CheckpointConflictError, CheckpointCorruptedError, CheckpointError
-
-
-@pytest.mark.parametrize("capability", [Checkpointer, RunHistory, RunSearch, RunDeletion, BatchAppend, Closing])
-def test_every_capability_is_there(capability: type, path: Path) -> None:
-    assert isinstance(SQLiteCheckpointer(path), capability)
-
-
-async def test_what_was_written_is_read(store: SQLiteCheckpointer) -> None:
-    checkpoints = chain(length=4, end="done")
-    for checkpoint in checkpoints:
-        await store.write(checkpoint)
-        assert await store.read_latest("run-1") == checkpoint
-    assert [await store.read_at_step("run-1", step) for step in range(-1, 5)] == [None, *checkpoints, None]
+from stargraph.errors import CheckpointCorruptedError, CheckpointError
 
 
 async def test_what_is_unknown_is_none(store: SQLiteCheckpointer) -> None:
@@ -62,68 +43,6 @@ async def test_values_come_back_as_they_were(store: SQLiteCheckpointer) -> None:
     assert (await store.search(graph_id="graph\0id")).items == (RunSummary.from_checkpoint(checkpoint),)
 
 
-async def test_writing_again_changes_nothing(store: SQLiteCheckpointer) -> None:
-    checkpoints = chain(length=3, end="done")
-    for checkpoint in (*checkpoints, *checkpoints):
-        await store.write(checkpoint)
-    assert [checkpoint async for checkpoint in store.history("run-1")] == checkpoints
-
-
-async def test_another_checkpoint_at_a_stored_step_is_a_conflict(store: SQLiteCheckpointer) -> None:
-    checkpoints = chain(length=3)
-    await store.write_many(checkpoints)
-    for step, other in ((0, first(state={"count": 9})), (2, following(checkpoints[1], executor_id=executor_id()))):
-        with pytest.raises(CheckpointConflictError) as caught:
-            await store.write(other)
-        assert (caught.value.reason, caught.value.run_id, caught.value.step) == ("step-taken", "run-1", step)
-    assert [checkpoint async for checkpoint in store.history("run-1")] == checkpoints
-
-
-async def test_a_step_after_another_predecessor_is_a_conflict(store: SQLiteCheckpointer) -> None:
-    start = first()
-    await store.write(start)
-    await store.write(following(start))
-    with pytest.raises(CheckpointConflictError) as caught:
-        await store.write(following(following(start, executor_id=executor_id())))
-    assert caught.value.reason == "wrong-predecessor"
-    assert (await store.list_runs())[0].last_step == 1
-
-
-async def test_steps_leave_no_gap(store: SQLiteCheckpointer) -> None:
-    checkpoints = chain(length=4)
-    with pytest.raises(CheckpointError) as unknown:
-        await store.write(checkpoints[1])
-    await store.write(checkpoints[0])
-    with pytest.raises(CheckpointError) as gap:
-        await store.write(checkpoints[2])
-    assert (unknown.value.reason, gap.value.reason) == ("step-gap", "step-gap")
-    assert [checkpoint.step async for checkpoint in store.history("run-1")] == [0]
-
-
-@pytest.mark.parametrize("end", ["done", "cancelled"])
-async def test_an_ended_run_takes_no_step(store: SQLiteCheckpointer, end: str) -> None:
-    checkpoints = chain(length=2, end=end)  # type: ignore[arg-type]
-    await store.write_many(checkpoints)
-    with pytest.raises(CheckpointError) as caught:
-        await store.write(following(checkpoints[-1]))
-    assert caught.value.reason == "run-ended"
-
-
-async def test_a_failed_run_goes_on(store: SQLiteCheckpointer) -> None:
-    checkpoints = chain(length=2, end="failed")
-    await store.write_many(checkpoints)
-    await store.write(following(checkpoints[-1], event="resumed"))
-    assert (await store.list_runs())[0].status == "running"
-
-
-async def test_an_invalid_checkpoint_is_refused_before_anything_else(store: SQLiteCheckpointer) -> None:
-    await store.write(first())
-    with pytest.raises(CheckpointError) as caught:
-        await store.write(first().model_copy(update={"run_id": "run-2"}))
-    assert caught.value.reason == "invalid-checkpoint"
-    assert await store.read_latest("run-2") is None
-
-
 async def test_many_writers_of_one_handle_each_get_their_own_outcome(store: SQLiteCheckpointer) -> None:
     good = [first(f"good-{number}") for number in range(40)]
     bad = [chain(f"bad-{number}", 2)[1] for number in range(40)]
@@ -140,17 +59,6 @@ async def test_writes_of_one_handle_keep_their_order(store: SQLiteCheckpointer) 
     checkpoints = chain(length=60)
     await asyncio.gather(*map(store.write, checkpoints))
     assert await store.read_latest("run-1") == checkpoints[-1]
-
-
-async def test_write_many_stores_a_prefix(store: SQLiteCheckpointer) -> None:
-    checkpoints = chain(length=6)
-    await store.write_many([])
-    await store.write_many(checkpoints[:2])
-    rival = following(checkpoints[1], executor_id=executor_id())
-    await store.write(rival)
-    with pytest.raises(CheckpointConflictError):
-        await store.write_many(checkpoints)
-    assert [found async for found in store.history("run-1")] == [*checkpoints[:2], rival]
 
 
 async def test_a_large_state_does_not_hold_the_loop_and_keeps_the_order(store: SQLiteCheckpointer) -> None:
@@ -171,15 +79,6 @@ async def test_a_large_state_does_not_hold_the_loop_and_keeps_the_order(store: S
     here = threading.current_thread().name
     assert [name == here for name in encoded_by] == [False] * 4 + [True]
     assert store._encoder._turns == {}
-
-
-async def test_write_many_takes_only_one_run_in_order(store: SQLiteCheckpointer) -> None:
-    checkpoints = chain(length=3)
-    for batch in ([checkpoints[0], checkpoints[2]], [checkpoints[0], *chain("run-2", 2)[1:]]):
-        with pytest.raises(CheckpointError) as caught:
-            await store.write_many(batch)
-        assert caught.value.reason == "invalid-batch"
-    assert await store.list_runs() == []
 
 
 async def test_write_many_splits_what_is_large(store: SQLiteCheckpointer) -> None:
@@ -221,63 +120,12 @@ async def test_history_holds_nothing_open_meanwhile(store: SQLiteCheckpointer, p
     assert len([checkpoint async for checkpoint in history]) == 100
 
 
-async def test_runs_are_listed_newest_first(store: SQLiteCheckpointer) -> None:
-    hour = timedelta(hours=1)
-    for name, age in (("b", 0), ("a", 0), ("old", 2), ("new", -1), ("c", 0)):
-        await store.write(first(name, started_at=STARTED_AT - age * hour))
-    assert [run.run_id for run in await store.list_runs()] == ["new", "a", "b", "c", "old"]
-    assert [run.run_id for run in await store.list_runs(limit=2)] == ["new", "a"]
-    assert await store.list_runs(limit=0) == []
-    assert len(await store.list_runs(limit=2**70)) == 5
-    elsewhere = timezone(timedelta(hours=5, minutes=30))
-    assert [run.run_id for run in await store.list_runs(since=STARTED_AT.astimezone(elsewhere))] == [
-        "new",
-        "a",
-        "b",
-        "c",
-    ]
-    just_after = STARTED_AT + timedelta(microseconds=1)
-    assert [run.run_id for run in await store.list_runs(since=just_after)] == ["new"]
-    with pytest.raises(ValueError, match="since"):
-        await store.list_runs(since=STARTED_AT.replace(tzinfo=None))
-    with pytest.raises(ValueError, match="limit"):
-        await store.list_runs(limit=-1)
-
-
-async def test_summaries_follow_the_latest_step(store: SQLiteCheckpointer) -> None:
-    checkpoints = chain(length=3, end="failed", metadata={"team": "a"})
-    for checkpoint in checkpoints:
-        await store.write(checkpoint)
-        assert await store.list_runs() == [RunSummary.from_checkpoint(checkpoint)]
-
-
 async def test_times_before_1970_keep_their_microseconds(store: SQLiteCheckpointer) -> None:
     moments = [datetime(1, 1, 1, tzinfo=UTC), datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)]
     for moment in moments:
         await store.write(first(f"run-{moment.year}", started_at=moment))
     assert [run.started_at for run in await store.list_runs()] == moments[::-1]
     assert [run.started_at for run in await store.list_runs(since=moments[1])] == moments[1:]
-
-
-async def test_a_handle_sees_what_another_wrote(path: Path) -> None:
-    async with SQLiteCheckpointer(path) as one, SQLiteCheckpointer(path) as two:
-        checkpoint: Checkpoint = first()
-        for _ in range(20):
-            await one.write(checkpoint)
-            assert await two.read_latest("run-1") == checkpoint
-            checkpoint = following(checkpoint)
-            one, two = two, one
-
-
-async def test_of_two_handles_one_loses(path: Path) -> None:
-    async with SQLiteCheckpointer(path) as one, SQLiteCheckpointer(path) as two:
-        start = first()
-        await one.write(start)
-        rivals = [following(start, executor_id=executor_id()) for _ in range(2)]
-        outcomes = await asyncio.gather(one.write(rivals[0]), two.write(rivals[1]), return_exceptions=True)
-        (loser,) = [outcome for outcome in outcomes if outcome is not None]
-        assert isinstance(loser, CheckpointConflictError)
-        assert await two.read_latest("run-1") == rivals[outcomes.index(None)]
 
 
 @pytest.mark.parametrize("handles", [1, 2])

@@ -13,6 +13,9 @@ from stargraph.checkpoint.conformance import Target
 from stargraph.checkpoint.memory import MemoryCheckpointer, MemoryStore
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 
+CONTRACT_GROUPS = ("steps", "batch", "fencing", "history", "list_runs", "access", "closing")
+"""Groups of checks that take a second together: what every driver keeps, whatever it stores in."""
+
 
 class _SQLiteBytes:
     """Reads and edits records in the file."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import uuid
 from collections.abc import AsyncIterator
@@ -35,10 +36,14 @@ async def connection_to(location: str) -> AsyncIterator[tuple[asyncpg.Connection
 
 
 @cache
-def _relay() -> Relay:
+def _relay_to(dsn: str) -> Relay:
     """The only way to the server, in the process that makes locations; what it does, other processes feel too."""
-    server = urlsplit(os.environ[SERVER_VARIABLE])
+    server = urlsplit(dsn)
     return Relay(server.hostname or "127.0.0.1", server.port or 5432)
+
+
+def _relay() -> Relay:
+    return _relay_to(os.environ[SERVER_VARIABLE])
 
 
 @asynccontextmanager
@@ -101,6 +106,10 @@ def outage(_: str) -> AbstractAsyncContextManager[None]:
     return _relay().outage()
 
 
+def open_ungrouped(location: str) -> PostgresCheckpointer:
+    return PostgresCheckpointer.from_url(f"{location}&group_commit=false")
+
+
 def read_only(location: str) -> PostgresCheckpointer:
     return PostgresCheckpointer.from_url(f"{location}&read_only=true")
 
@@ -130,3 +139,4 @@ target = Target(
     url=lambda location: location,
     versions=versions,
 )
+ungrouped = dataclasses.replace(target, open=open_ungrouped)

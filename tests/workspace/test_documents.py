@@ -17,6 +17,8 @@ DOCUMENTS = documents()
 PLANNED = {"stargraph-checkpoint-postgres", "stargraph-checkpoint-s3", "stargraph-conformance"}
 
 each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=shown)
+SLOW = {"write-a-driver.md"}
+"""Their blocks take longer than a second or two: this one runs the conformance kit."""
 
 
 def _run(path: Path, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -27,7 +29,11 @@ def _run(path: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@each_document
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.thorough) if path.name in SLOW else path for path in DOCUMENTS],
+    ids=shown,
+)
 def test_python_blocks_run_in_order(path: Path, tmp_path: Path) -> None:
     if not any(block.language == "python" for block in blocks_of(path.read_text())):
         return

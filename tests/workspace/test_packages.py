@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+from functools import cache
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from support.workspace import Distribution, distributions, shown
@@ -79,22 +79,25 @@ def test_everything_public_is_there_and_documented(distribution: Distribution, n
         elif inspect.isroutine(thing):
             documented = bool(thing.__doc__)
         else:
-            documented = any(_constant_is_documented(each, path) for path in _sources())
+            documented = each in _documented_constants()
         if not documented:
             undocumented.append(each)
     assert not undocumented
 
 
-def _sources() -> list[Path]:
-    return [path for distribution in DISTRIBUTIONS for path in distribution.src.rglob("*.py")]
-
-
-def _constant_is_documented(name: str, path: Path) -> bool:
-    body = ast.parse(path.read_text()).body
-    for node, after in pairwise(body):
-        targets = (
+@cache
+def _documented_constants() -> set[str]:
+    """Return the names of module level that a text follows."""
+    return {
+        target.id
+        for distribution in DISTRIBUTIONS
+        for path in distribution.src.rglob("*.py")
+        for node, after in pairwise(ast.parse(path.read_text()).body)
+        for target in (
             node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
         )
-        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
-            return isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and bool(after.value.value)
-    return False
+        if isinstance(target, ast.Name)
+        and isinstance(after, ast.Expr)
+        and isinstance(after.value, ast.Constant)
+        and after.value.value
+    }
