@@ -15,7 +15,10 @@ MAX_STEP: Final = 2**53
 """The highest step that a checkpoint can have."""
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+"""The instant from which stores count time."""
+
 MICROSECOND: Final = timedelta(microseconds=1)
+"""The unit in which they count it: exact, where a float of seconds is not."""
 
 _STATUSES: Final[frozenset[str]] = frozenset(get_args(Status))
 
