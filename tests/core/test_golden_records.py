@@ -17,6 +17,7 @@ HASHES = {
     5: "3a98ed57b77bcb5849e49ac8b087860098b72a07037e22a5d1ef69dbf124cfa3",
     6: "1938f180e3e4baf4ee82605ff2e9d34dff9a2084df3d853806671e440bc04948",
     7: "adf4d8815df6d14ea8ceb87aa39a36eb8978c10a4f47db35213ed255b245fb79",
+    8: "236c9f7f0e81a23978bff1774984b18cc673f922698b278e2a9f3dd4da3caf92",
 }
 """A change of the stored form takes a new version with a file and a hash of its own; these stay as they are."""
 

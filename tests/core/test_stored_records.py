@@ -23,7 +23,10 @@ from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.values import canonical
 from stargraph.errors import CheckpointCorruptedError, StargraphError, StoreVersionError
 
-HEADER = bytes((RECORD_VERSION, 0, 0))
+UNCHECKED = 7
+"""The last version without a check, which refuses what is made by hand before anything else is looked at."""
+
+HEADER = bytes((UNCHECKED, 0, 0))
 """A keyframe, neither compressed nor encrypted."""
 
 
@@ -232,7 +235,7 @@ def _bomb(size: int) -> bytes:
     """A compressed record of one field that is inflated to so many bytes."""
     body = orjson.dumps({"f": {}, "s": {"a": size}}) + b"\n" + bytes(size)
     dictionary = zstandard.ZstdCompressionDict(DICTIONARY, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
-    return bytes((RECORD_VERSION, 1, 0)) + zstandard.ZstdCompressor(dict_data=dictionary).compress(body)
+    return bytes((UNCHECKED, 1, 0)) + zstandard.ZstdCompressor(dict_data=dictionary).compress(body)
 
 
 def test_a_record_that_would_fill_the_memory_is_refused_before_it_is_inflated() -> None:
@@ -261,7 +264,7 @@ def test_a_base_that_differs_in_its_order_alone_is_refused() -> None:
 def test_a_record_that_copies_again_and_again_is_refused() -> None:
     first = genesis(state={"a": "x" * 2**20})
     again = [0, 2**20] * (MOST_BYTES // 2**20 + 1)
-    copies = bytes((RECORD_VERSION, 0, 1, 1)) + orjson.dumps({"f": {}, "s": {"a": again}}) + b"\n"
+    copies = bytes((UNCHECKED, 0, 1, 1)) + orjson.dumps({"f": {}, "s": {"a": again}}) + b"\n"
     copies += bytes.fromhex(first.digest)[:BASE_CHECK_BYTES]
     with pytest.raises(CheckpointCorruptedError, match="makes more than"):
         Codec().decode({0: encode(first), 1: copies}, run_id="run-1", step=1)

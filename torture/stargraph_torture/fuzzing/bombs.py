@@ -14,7 +14,7 @@ from typing import Final
 import zstandard
 from support.checkpoints import genesis
 
-from stargraph.checkpoint.codec import RECORD_VERSION, Codec, encode
+from stargraph.checkpoint.codec import Codec, encode
 from stargraph.checkpoint.codec._fields import BASE_CHECK_BYTES
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointCorruptedError
@@ -22,18 +22,21 @@ from stargraph.errors import CheckpointCorruptedError
 MEMORY_BYTES: Final = 1536 * 1024**2
 """What the process may use: a body may inflate to 256 MiB, and is then looked at."""
 
+_UNCHECKED: Final = 7
+"""The last version whose records have no check: it would refuse a bomb before it goes off."""
+
 _COMPRESSED: Final = 1
 _TEXT: Final = 2**20
 
 
 def _record(body: bytes, *, compressed: bool = False) -> bytes:
     """A keyframe with a body: a line of JSON, and the literals that its scripts take."""
-    return bytes((RECORD_VERSION, _COMPRESSED if compressed else 0, 0)) + body
+    return bytes((_UNCHECKED, _COMPRESSED if compressed else 0, 0)) + body
 
 
 def _delta(body: bytes) -> bytes:
     """A record that is decoded from the step before it; its body has no literals of its own."""
-    return bytes((RECORD_VERSION, 0, 1, 1)) + body + bytes.fromhex(_before().digest)[:BASE_CHECK_BYTES]
+    return bytes((_UNCHECKED, 0, 1, 1)) + body + bytes.fromhex(_before().digest)[:BASE_CHECK_BYTES]
 
 
 @functools.cache

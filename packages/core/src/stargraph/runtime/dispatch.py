@@ -9,14 +9,26 @@ from contextvars import Context
 from typing import Any, Final, TypeVar
 
 from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.driver import missing_step_error
-from stargraph.checkpoint.protocol import BatchAppend, Checkpoint, Checkpointer, PrunedStart, RunDeletion, RunHistory
+from stargraph.checkpoint.driver import LookPolicy, check_timeline, missing_step_error, watch_steps
+from stargraph.checkpoint.protocol import (
+    BatchAppend,
+    Checkpoint,
+    Checkpointer,
+    PrunedStart,
+    RunDeletion,
+    RunHistory,
+    RunTimeline,
+    RunWatch,
+    StepSummary,
+)
 from stargraph.errors import CheckpointCorruptedError, CheckpointNotFoundError
 
 T = TypeVar("T")
 
 _LISTED: Final = 1_000
 """Among how many runs one that cannot be found is looked for: it may have lost its records."""
+
+_OF_WHOLE_READS: Final = LookPolicy(first=0.25, longest=2.0)
 
 _WORTH_READING: Final = 16
 """So many steps that are not wanted cost less than another request."""
@@ -289,6 +301,58 @@ async def stored_steps(
         found = await checkpointer.read_at_step(run_id, step)
         if found is not None:
             yield found
+
+
+async def timeline(
+    checkpointer: Checkpointer, run_id: str, *, from_step: int = 0, to_step: int | None = None, limit: int = 1000
+) -> list[StepSummary]:
+    """Return rows for the steps of a run, in order; a store without `RunTimeline` is read whole step by whole step.
+
+    Args:
+        checkpointer: the store.
+        run_id: the run.
+        from_step: the first step.
+        to_step: the last step; None for all there are.
+        limit: at most this many rows.
+
+    Raises:
+        CheckpointCorruptedError: what tells an event is not what was written.
+    """
+    if isinstance(checkpointer, RunTimeline):
+        return await checkpointer.timeline(run_id, from_step=from_step, to_step=to_step, limit=limit)
+    first, last = check_timeline(from_step, to_step, limit)
+    rows: list[StepSummary] = []
+    if not limit:
+        return rows
+    before = await checkpointer.read_at_step(run_id, first - 1) if first else None
+    steps = stored_steps(checkpointer, run_id, from_step=first, to_step=None if to_step is None else last)
+    async with aclosing(steps) as records:
+        async for record in records:
+            check_record(record, run_id, record.step)
+            known = before if before is not None and before.step == record.step - 1 else None
+            rows.append(StepSummary.from_checkpoint(record, known))
+            before = record
+            if len(rows) == limit:
+                break
+    return rows
+
+
+def watch(checkpointer: Checkpointer, run_id: str, *, after_step: int = -1) -> AsyncGenerator[int]:
+    """Yield the latest step of a run each time that it has grown; a store without `RunWatch` is read again and again.
+
+    Args:
+        checkpointer: the store.
+        run_id: the run.
+        after_step: only steps above it.
+    """
+    if isinstance(checkpointer, RunWatch):
+        return checkpointer.watch(run_id, after_step=after_step)
+
+    async def latest_step() -> int | None:
+        latest = await read_latest(checkpointer, run_id)
+        return None if latest is None else latest.step
+
+    return watch_steps(latest_step, after_step=after_step, policy=_OF_WHOLE_READS)
 
 
 def _check_order(previous: Checkpoint | None, record: Checkpoint, first: int) -> None:

@@ -3,7 +3,13 @@
 from stargraph.checkpoint.codec._cipher import ENCRYPTION_VARIABLE, Cipher
 from stargraph.checkpoint.codec._codec import Codec, Record, decode, encode, missing_base_steps
 from stargraph.checkpoint.codec._seal import KEY_VARIABLE, Keyring
-from stargraph.checkpoint.codec._stored import RECORD_VERSION, base_steps_of, decoded_size
+from stargraph.checkpoint.codec._stored import (
+    HEAD_BYTES,
+    RECORD_VERSION,
+    RecordCutError,
+    base_steps_of,
+    decoded_size,
+)
 from stargraph.checkpoint.codec._threads import CodecThreads, large_to_decode, large_to_encode, state_size
 from stargraph.checkpoint.protocol._digest import DIGEST_FORM
 from stargraph.checkpoint.values import canonical
@@ -11,6 +17,7 @@ from stargraph.checkpoint.values import canonical
 __all__ = [
     "DIGEST_FORM",
     "ENCRYPTION_VARIABLE",
+    "HEAD_BYTES",
     "KEY_VARIABLE",
     "RECORD_VERSION",
     "Cipher",
@@ -18,6 +25,7 @@ __all__ = [
     "CodecThreads",
     "Keyring",
     "Record",
+    "RecordCutError",
     "base_steps_of",
     "canonical",
     "decode",

@@ -9,8 +9,17 @@ from typing import Final, NamedTuple
 from stargraph.checkpoint.codec._cipher import Cipher
 from stargraph.checkpoint.codec._delta import NOTHING, Delta, apply_scripts
 from stargraph.checkpoint.codec._edit_script import EditScript, apply, length_of
-from stargraph.checkpoint.codec._fields import BASE_CHECK_BYTES, DIGEST_BYTES, DIGESTS, EncodedFields
-from stargraph.checkpoint.codec._stored import MOST_BYTES, StoredRecord
+from stargraph.checkpoint.codec._fields import (
+    BASE_CHECK_BYTES,
+    DIGEST_BYTES,
+    DIGESTS,
+    EncodedFields,
+    Known,
+    checkpoint_of,
+)
+from stargraph.checkpoint.codec._stored import MOST_BYTES, StoredRecord, corrupted
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.errors import CheckpointCorruptedError, CheckpointError
 
 _SAME_DIGESTS: Final[EditScript] = []
 _MOST_DIGESTS: Final = 2 * DIGEST_BYTES
@@ -41,6 +50,22 @@ class _Place:
     encoded: EncodedFields | None
 
 
+class EventFields(NamedTuple):
+    """What a step is made of besides its state.
+
+    Attributes:
+        fields: `run`, `event` and `digests`.
+        keys: the members of the state, in order.
+        updated: the members of the update, in order.
+        size: the length of the record, in bytes.
+    """
+
+    fields: dict[str, bytes]
+    keys: tuple[str, ...]
+    updated: tuple[str, ...]
+    size: int
+
+
 class Chain:
     """Records of one run; what one step is decoded from is kept for the next one.
 
@@ -48,12 +73,21 @@ class Chain:
         records: the records by step.
         run_id: the run.
         cipher: decrypts them.
+        sizes: the length of each record, if only events are read, for which the beginning of a record is enough.
     """
 
-    def __init__(self, records: Mapping[int, bytes], run_id: str, cipher: Cipher | None) -> None:
+    def __init__(
+        self,
+        records: Mapping[int, bytes],
+        run_id: str,
+        cipher: Cipher | None,
+        *,
+        sizes: Mapping[int, int] | None = None,
+    ) -> None:
         self.run_id = run_id
         self._records = records
         self._cipher = cipher
+        self._sizes = sizes
         self._path: list[_Place] = []
 
     def read(self, step: int) -> EncodedFields:
@@ -63,6 +97,26 @@ class Chain:
             CheckpointError: a record is not what was written, or missing.
             ValueError: likewise.
         """
+        self._go_to(step)
+        encoded = self._encoded()
+        return EncodedFields(encoded.fields, encoded.state, self._path[-1].record.update(encoded.state))
+
+    def read_event(self, step: int) -> EventFields | None:
+        """Return what a step is made of besides its state, or None if its whole record is needed to prove that.
+
+        Raises:
+            CheckpointError: a record is not what was written, or missing.
+            ValueError: likewise.
+            RecordCutError: more of a record is needed.
+        """
+        self._go_to(step)
+        if not all(place.record.is_checked for place in self._path):
+            return None
+        place = self._path[-1]
+        return EventFields(self._encoded().fields, place.keys, place.record.updated, place.record.size)
+
+    def _go_to(self, step: int) -> None:
+        """Make a step the last place of the path."""
         known = {place.record.step: position for position, place in enumerate(self._path)}
         ahead: list[StoredRecord] = []
         at: int | None = step
@@ -70,14 +124,13 @@ class Chain:
             data = self._records.get(at)
             if data is None:
                 raise ValueError(f"its base, step {at}, is missing")
-            record = StoredRecord(data, self.run_id, at, self._cipher)
+            size = None if self._sizes is None else self._sizes.get(at, len(data))
+            record = StoredRecord(data, self.run_id, at, self._cipher, size=size)
             ahead.append(record)
             at = record.base_steps[-1] if record.base_steps else None
         del self._path[0 if at is None else known[at] + 1 :]
         for record in reversed(ahead):
             self._path.append(self._place(record))
-        encoded = self._encoded()
-        return EncodedFields(encoded.fields, encoded.state, self._path[-1].record.update(encoded.state))
 
     def _place(self, record: StoredRecord) -> _Place:
         base = self._path[-1] if self._path else None
@@ -95,12 +148,24 @@ class Chain:
         while start > 0 and self._path[start].encoded is None:
             start -= 1
         if self._path[start].encoded is None:
-            self._path[start].encoded = _applied(NOTHING, self._path[start : start + 1])
+            self._path[start].encoded = self._applied(NOTHING, self._path[start : start + 1])
         base = self._path[start].encoded
         assert base is not None
         if start < last:
-            base = self._path[last].encoded = _applied(base, self._path[start + 1 :])
+            base = self._path[last].encoded = self._applied(base, self._path[start + 1 :])
         return base
+
+    def _applied(self, base: EncodedFields, places: list[_Place]) -> EncodedFields:
+        records = [place.record for place in places]
+        fields = base.fields | apply_scripts(base.fields, [record.fields for record in records], most=MOST_BYTES)
+        if self._sizes is not None:
+            return EncodedFields(fields, {}, None)
+        made = apply_scripts(base.state, [record.state for record in records], most=MOST_BYTES)
+        try:
+            state = {key: made[key] if key in made else base.state[key] for key in places[-1].keys}
+        except KeyError as error:
+            raise ValueError(f"its state lacks the member {error.args[0]!r:.60}") from None
+        return EncodedFields(fields, state, None)
 
     @property
     def keyframe_size(self) -> int:
@@ -135,13 +200,34 @@ def keyframe_step(step: int, base_check: bytes, keys: tuple[str, ...]) -> ChainS
     return ChainStep(step, base_check, Delta({}, {}, keys))
 
 
-def _applied(base: EncodedFields, places: list[_Place]) -> EncodedFields:
-    records = [place.record for place in places]
-    keys = places[-1].keys
-    fields = apply_scripts(base.fields, [record.fields for record in records], most=MOST_BYTES)
-    made = apply_scripts(base.state, [record.state for record in records], most=MOST_BYTES)
+def read_fields(chain: Chain, step: int) -> EncodedFields:
+    """Return the encoded fields of a step.
+
+    Raises:
+        CheckpointCorruptedError: a record is not what was written, is missing, or belongs to another run or step.
+        StoreVersionError: a newer version of Stargraph wrote one.
+    """
     try:
-        state = {key: made[key] if key in made else base.state[key] for key in keys}
-    except KeyError as error:
-        raise ValueError(f"its state lacks the member {error.args[0]!r:.60}") from None
-    return EncodedFields(base.fields | fields, state, None)
+        return chain.read(step)
+    except (ValueError, TypeError) as error:
+        raise corrupted(chain.run_id, step, str(error).partition("\n")[0]) from None
+
+
+def checked(encoded: EncodedFields, run_id: str, step: int, known: Known | None = None) -> Checkpoint:
+    """Return the checkpoint that encoded fields make, verified.
+
+    Raises:
+        CheckpointCorruptedError: they are not what was written, or belong to another run or step.
+    """
+    try:
+        checkpoint = checkpoint_of(encoded, known)
+    except CheckpointCorruptedError as error:
+        if error.reason != "digest-mismatch":
+            raise
+        raise corrupted(run_id, step, error.message) from None
+    except (ValueError, TypeError, CheckpointError) as error:
+        # Without its cause, which would quote the content in logs.
+        raise corrupted(run_id, step, str(error).partition("\n")[0]) from None
+    if (checkpoint.run_id, checkpoint.step) != (run_id, step):
+        raise corrupted(run_id, step, f"it is step {checkpoint.step} of run {checkpoint.run_id!r}")
+    return checkpoint

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from stargraph.checkpoint.codec._base_steps import DELTAS, base_distance
-from stargraph.checkpoint.codec._chain import Chain, ChainStep, keyframe_step
+from stargraph.checkpoint.codec._chain import Chain, ChainStep, checked, keyframe_step, read_fields
 from stargraph.checkpoint.codec._cipher import Cipher
 from stargraph.checkpoint.codec._delta import NOTHING, compose_deltas, delta_after, delta_between
+from stargraph.checkpoint.codec._events import EventReader
 from stargraph.checkpoint.codec._fields import (
     RUN,
     EncodedFields,
     Known,
-    checkpoint_of,
     fields_of,
     grown_lists,
     known_values,
     run_values_of,
 )
-from stargraph.checkpoint.codec._stored import base_steps_of, corrupted, pack
-from stargraph.checkpoint.protocol import ENDED, Checkpoint
-from stargraph.errors import CheckpointCorruptedError, CheckpointError
+from stargraph.checkpoint.codec._stored import base_steps_of, pack
+from stargraph.checkpoint.protocol import ENDED, Checkpoint, StepSummary
 
 _DELTAS_PER_KEYFRAME: Final = 4
 """The next keyframe is stored once the records since the last one are this many times as long as it will be."""
@@ -235,7 +234,7 @@ class Codec:
             CheckpointCorruptedError: a record is not what was written, is missing, or belongs to another run or step.
             StoreVersionError: a newer version of Stargraph wrote one.
         """
-        return self._checked(self._read_fields(Chain(records, run_id, self._cipher), step), run_id, step)
+        return checked(read_fields(Chain(records, run_id, self._cipher), step), run_id, step)
 
     def decode_latest(self, records: Mapping[int, bytes], *, run_id: str, step: int) -> Checkpoint:
         """Like `decode`, for the latest step of a run, which is remembered: the next step may build on it.
@@ -250,8 +249,8 @@ class Codec:
             StoreVersionError: as `decode` raises.
         """
         chain = Chain(records, run_id, self._cipher)
-        encoded = self._read_fields(chain, step)
-        checkpoint = self._checked(encoded, run_id, step)
+        encoded = read_fields(chain, step)
+        checkpoint = checked(encoded, run_id, step)
         keyframe, *others = chain.record_sizes
         self._remember(
             _encoding_context(
@@ -282,10 +281,30 @@ class Codec:
         chain = Chain(records, run_id, self._cipher)
         known: Known | None = None
         for step in steps:
-            encoded = self._read_fields(chain, step)
-            checkpoint = self._checked(encoded, run_id, step, known)
+            encoded = read_fields(chain, step)
+            checkpoint = checked(encoded, run_id, step, known)
             known = known_values(encoded, checkpoint)
             yield checkpoint
+
+    def summarize(
+        self, records: Mapping[int, bytes], *, run_id: str, steps: Sequence[int], sizes: Mapping[int, int] | None = None
+    ) -> list[StepSummary]:
+        """Return rows of a timeline, proved by the checks of the records; states are not decoded.
+
+        Args:
+            records: the records of the steps and of the step before the first one, if that is stored, and those that
+                they are decoded from, by step: whole, or their first `HEAD_BYTES`.
+            run_id: the run.
+            steps: the steps, ascending.
+            sizes: the length of each record that may not be whole.
+
+        Raises:
+            RecordCutError: the whole record of a step is needed.
+            CheckpointCorruptedError: as `decode` raises.
+            StoreVersionError: as `decode` raises.
+        """
+        reader = EventReader(records, run_id, self._cipher, sizes or {})
+        return list(reader.rows(steps))
 
     def _keyframe(self, checkpoint: Checkpoint, run_values: tuple[Any, ...], encoded: EncodedFields) -> Record:
         delta = delta_between(NOTHING, encoded)
@@ -302,28 +321,6 @@ class Codec:
             size=size,
         )
         return Record(data, (), context)
-
-    @staticmethod
-    def _read_fields(chain: Chain, step: int) -> EncodedFields:
-        try:
-            return chain.read(step)
-        except (ValueError, TypeError) as error:
-            raise corrupted(chain.run_id, step, str(error).partition("\n")[0]) from None
-
-    @staticmethod
-    def _checked(encoded: EncodedFields, run_id: str, step: int, known: Known | None = None) -> Checkpoint:
-        try:
-            checkpoint = checkpoint_of(encoded, known)
-        except CheckpointCorruptedError as error:
-            if error.reason != "digest-mismatch":
-                raise
-            raise corrupted(run_id, step, error.message) from None
-        except (ValueError, TypeError, CheckpointError) as error:
-            # Without its cause, which would quote the content in logs.
-            raise corrupted(run_id, step, str(error).partition("\n")[0]) from None
-        if (checkpoint.run_id, checkpoint.step) != (run_id, step):
-            raise corrupted(run_id, step, f"it is step {checkpoint.step} of run {checkpoint.run_id!r}")
-        return checkpoint
 
     def _context_of(self, run_id: str) -> _EncodingContext | None:
         with self._lock:

@@ -12,9 +12,12 @@ from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 import orjson
+from pydantic import ValidationError
 
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.protocol._digest import StepTexts
+from stargraph.checkpoint.protocol._draft import StoredFields
+from stargraph.checkpoint.protocol._records import complaint_of
 from stargraph.checkpoint.values import EncodedValue
 
 RUN: Final = "run"
@@ -125,17 +128,37 @@ def checkpoint_of(encoded: EncodedFields, known: Known | None = None) -> Checkpo
         CheckpointCorruptedError: the digest does not fit.
         ValueError: a text is missing, unknown or malformed.
     """
-    if encoded.fields.keys() != _NAMES:
-        raise ValueError("it is not made of run, event and digests")
-    digests = encoded.fields[DIGESTS]
-    if len(digests) not in (DIGEST_BYTES, 2 * DIGEST_BYTES):
-        raise ValueError(f"its digests take {len(digests)} bytes")
-    fields = _members(encoded.fields[RUN]) | _members(encoded.fields[EVENT])
-    fields["digest"] = digests[:DIGEST_BYTES].hex()
-    fields["previous_digest"] = digests[DIGEST_BYTES:].hex() or None
+    fields = _parsed(encoded.fields)
     state = {key: _value(text, known.get(key) if known else None) for key, text in encoded.state.items()}
     update = None if encoded.update is None else _update(encoded.update, encoded.state, state)
     return Checkpoint.from_stored(fields, state, update)
+
+
+def stored_fields_of(texts: Mapping[str, bytes]) -> StoredFields:
+    """Return what the fields of a record hold, validated, with an empty state; their digest is not checked.
+
+    Args:
+        texts: `run`, `event` and `digests`.
+
+    Raises:
+        ValueError: a text is missing, unknown or malformed.
+    """
+    try:
+        return StoredFields.model_validate({**_parsed(texts), "state": {}})
+    except ValidationError as error:
+        raise ValueError(complaint_of(error)) from None
+
+
+def _parsed(texts: Mapping[str, bytes]) -> dict[str, Any]:
+    if texts.keys() != _NAMES:
+        raise ValueError("it is not made of run, event and digests")
+    digests = texts[DIGESTS]
+    if len(digests) not in (DIGEST_BYTES, 2 * DIGEST_BYTES):
+        raise ValueError(f"its digests take {len(digests)} bytes")
+    fields = _members(texts[RUN]) | _members(texts[EVENT])
+    fields["digest"] = digests[:DIGEST_BYTES].hex()
+    fields["previous_digest"] = digests[DIGEST_BYTES:].hex() or None
+    return fields
 
 
 def _value(text: bytes, before: tuple[bytes, EncodedValue] | None) -> EncodedValue:

@@ -1,6 +1,6 @@
 r"""The stored form of a checkpoint: a record.
 
-    byte 0     the version of the form, 7
+    byte 0     the version of the form, 8
     byte 1     flags: 1 the body is compressed (zstd, with the dictionary of `_dictionary`), 2 the body is encrypted
     varint     how many records it is decoded from, the keyframe first; 0 for a keyframe
     varints    for each of them, how many steps before this one
@@ -18,8 +18,11 @@ is made:
 `run` and `event` are objects of the checkpoint's fields, as JSON; what is None or empty is left out. `digests` are
 its digest and the one before it, 32 bytes each.
 
-If it has a base, the literals begin with the first 4 bytes of the base's digest: another record in its place could
-give the right values in another order, which no digest covers.
+The literals begin with a check, 4 bytes: the CRC-32 of the line, of the base's digest below, and of the literals of
+`f`, which come first. With it the event of a step is known from the beginning of its record, without its state.
+
+If it has a base, the first 4 bytes of the base's digest follow: another record in its place could give the right
+values in another order, which no digest covers.
 
 A text is made by a script: the number n, or a list of instructions. n takes the next n bytes of the literals; in a
 list, -n does that, and a pair `start, length` copies a range of the base's text of the same name, or, for the update,
@@ -32,6 +35,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from threading import local
 from typing import Any, Final
+from zlib import crc32
 
 import orjson
 import zstandard
@@ -44,15 +48,25 @@ from stargraph.checkpoint.codec._fields import BASE_CHECK_BYTES, EncodedFields
 from stargraph.checkpoint.values import MAX_BYTES
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StateError, StoreVersionError
 
-RECORD_VERSION: Final = 7
+RECORD_VERSION: Final = 8
 """The version of the form that is written."""
 
-_READ: Final = b"\x04\x05\x06\x07"
+_READ: Final = b"\x04\x05\x06\x07\x08"
 """The versions that are read.
 
-One of version 6 has no `queue` and no `id` of a process, one of version 5 no `due_at` and no `attempt` either, one of
-version 4 no `key` either.
+One of version 7 has no check, one of version 6 no `queue` and no `id` of a process either, one of version 5 no `due_at`
+and no `attempt` either, one of version 4 no `key` either.
 """
+
+_FIRST_CHECKED: Final = 8
+_CHECK_BYTES: Final = 4
+
+HEAD_BYTES: Final = 132 * 1024
+"""So much of a record tells its event, unless that is very long: a block of zstd (RFC 8878, section 3.1.1.2.3), which
+holds 128 KiB of the body, and what is before it."""
+
+_EVENT_BYTES: Final = 8 * 1024
+"""How much of a body is inflated at first, to find its event: most are shorter."""
 
 MOST_BYTES: Final = 4 * MAX_BYTES
 """How long a body may be, in bytes; no record is inflated beyond it."""
@@ -64,6 +78,7 @@ _LEVEL: Final = 1
 _QUICK_LEVEL: Final = -1
 _QUICK: Final = 512
 """Up to this length of a body the quick level takes a third of the time, and makes it a few per cent longer."""
+_NO_SCRIPT: Final[EditScript] = []
 _WORTH_COMPRESSING: Final = 96
 _MOST_BASES: Final = 64
 _ANY_STEP: Final = 2**63
@@ -100,6 +115,8 @@ def pack(
     """
     literals = [base_check]
     index: dict[str, Any] = {"f": {name: _written(script, literals) for name, script in delta.fields.items()}}
+    event = b"".join(literals)
+    literals = [event]
     if delta.state:
         index["s"] = {key: _written(script, literals) for key, script in delta.state.items()}
     if base_steps and base_keys != delta.keys:
@@ -113,7 +130,8 @@ def pack(
             key: _written(script_between(encoded.state.get(key), text), literals)
             for key, text in encoded.update.items()
         }
-    body = b"".join((orjson.dumps(index), b"\n", *literals))
+    line = orjson.dumps(index)
+    body = b"".join((line, b"\n", _check_of(line, event), *literals))
     if len(body) > MOST_BYTES:
         raise StateError(
             f"run {run_id!r}, step {step}: a record of {len(body) / 2**20:.0f} MiB, more than the"
@@ -138,6 +156,18 @@ def pack(
     return bytes(header) + body
 
 
+class RecordCutError(Exception):
+    """The beginning of a record is too short to tell its event.
+
+    Args:
+        step: the step.
+    """
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"step {step}")
+        self.step = step
+
+
 class StoredRecord:
     """A record whose body can be read.
 
@@ -146,10 +176,13 @@ class StoredRecord:
         run_id: the run that it is stored under.
         step: the step that it is stored at.
         cipher: decrypts it.
+        size: the length of what is stored, if `record` may be no more than its beginning: then only the event is read,
+            and `state` has no scripts, but names alone.
 
     Attributes:
         step: the step.
         size: the length of what is stored, in bytes.
+        is_checked: its event is proved by the check; without one, only by the digest, and so with the whole state.
         base_steps: the steps that it is decoded from, the keyframe first.
         base_check: the beginning of its base's digest; empty for a keyframe.
         fields: the scripts of `run`, `event` and `digests`, as far as they differ from the base's.
@@ -158,13 +191,20 @@ class StoredRecord:
     Raises:
         CheckpointCorruptedError: it is not what was written.
         StoreVersionError: a newer version of Stargraph wrote it.
+        RecordCutError: the event needs more of the record.
     """
 
-    def __init__(self, record: bytes, run_id: str, step: int, cipher: Cipher | None) -> None:
+    def __init__(
+        self, record: bytes, run_id: str, step: int, cipher: Cipher | None, *, size: int | None = None
+    ) -> None:
         self.step = step
-        self.size = len(record)
+        self.size = len(record) if size is None else size
         self.base_steps, start = _header(record, run_id, step)
         flags, body = record[1], record[start:]
+        is_cut = self.size > len(record)
+        self.is_checked = is_checked = record[0] >= _FIRST_CHECKED
+        if is_cut and (flags & _ENCRYPTED or not is_checked):
+            raise RecordCutError(step)
         if flags & _ENCRYPTED:
             if cipher is None:
                 raise no_keys(run_id, step)
@@ -172,18 +212,33 @@ class StoredRecord:
         elif cipher is not None and not cipher.allow_plain:
             raise not_encrypted(run_id, step)
         try:
-            if flags & _COMPRESSED:
+            if size is not None and is_checked:
+                body = _event_part(body, is_compressed=bool(flags & _COMPRESSED))
+            elif flags & _COMPRESSED:
                 body = _inflate(body)
             line = body.index(b"\n")
             self._index = _object(orjson.loads(memoryview(body)[:line]))
             literals = _LiteralReader(body, line + 1)
+            check = literals.take(_CHECK_BYTES) if is_checked else None
             self.base_check = literals.take(BASE_CHECK_BYTES if self.base_steps else 0)
             self.fields = literals.scripts(self._index["f"])
+            if check is not None and check != _check_of(
+                memoryview(body)[:line], literals.taken(line + 1 + _CHECK_BYTES)
+            ):
+                raise ValueError("its check does not fit")
+            if size is not None:
+                self.state = dict.fromkeys(_object(self._index.get("s", {})), _NO_SCRIPT)
+                self._update: dict[str, EditScript] | None = dict.fromkeys(
+                    _object(self._index.get("u") or {}), _NO_SCRIPT
+                )
+                return
             self.state = literals.scripts(self._index.get("s", {}))
             update = self._index.get("u")
             self._update = None if update is None else literals.scripts(update)
             literals.end()
         except (ValueError, TypeError, KeyError, zstandard.ZstdError) as error:
+            if is_cut:
+                raise RecordCutError(step) from None
             raise corrupted(run_id, step, str(error).partition("\n")[0]) from None
 
     def keys(self, base_keys: tuple[str, ...]) -> tuple[str, ...]:
@@ -209,6 +264,11 @@ class StoredRecord:
         if len(order) != len(members) or {*order} != members.keys():
             raise ValueError("its order of the state is not that of the members")
         return tuple(order)
+
+    @property
+    def updated(self) -> tuple[str, ...]:
+        """The names of the members of the update, in order; none if there is no update."""
+        return tuple(self._update or ())
 
     def update(self, state: Mapping[str, bytes]) -> dict[str, bytes] | None:
         """Return the texts of the update, or None if there is none.
@@ -387,6 +447,10 @@ class _LiteralReader:
         if self._position != len(self._body):
             raise ValueError("it holds more than its scripts use")
 
+    def taken(self, start: int) -> bytes:
+        """Return what was taken from a position in the body on."""
+        return self._body[start : self._position]
+
     def take(self, length: int) -> bytes:
         """Return the next literal."""
         end = self._position + length
@@ -401,6 +465,30 @@ def _object(value: object) -> dict[str, Any]:
     if type(value) is not dict:
         raise ValueError("it is not an object")
     return value
+
+
+def _check_of(line: bytes | memoryview, event: bytes) -> bytes:
+    """Return the check of a record: of its line, and of what tells its event."""
+    return crc32(event, crc32(line)).to_bytes(_CHECK_BYTES, "big")
+
+
+def _event_part(body: bytes, *, is_compressed: bool) -> bytes:
+    """Return the beginning of a body, inflated, as far as it tells the event of the step.
+
+    Args:
+        body: the body, or the beginning of it.
+        is_compressed: it is compressed.
+    """
+    if not is_compressed:
+        return body
+    reader = _zstandard.decompressor.stream_reader(body)
+    part = bytes(reader.read(_EVENT_BYTES))
+    while (line := part.find(b"\n")) < 0 and len(part) < MOST_BYTES and (more := reader.read(len(part) + 1)):
+        part += more
+    scripts = _object(_object(orjson.loads(memoryview(part)[: max(line, 0)]))["f"]).values()
+    length = sum(spec if type(spec) is int else -sum(number for number in spec if number < 0) for spec in scripts)
+    missing = line + 1 + _CHECK_BYTES + BASE_CHECK_BYTES + length - len(part)
+    return part + reader.read(min(missing, MOST_BYTES)) if missing > 0 else part
 
 
 def _inflate(body: bytes) -> bytes:

@@ -26,6 +26,7 @@ from stargraph.checkpoint.driver._arguments import (
     check_listing,
     check_prune,
     check_step,
+    check_timeline,
     microseconds,
 )
 from stargraph.checkpoint.driver._capabilities import Diagnosing, Encrypting, ReadOnly, RecordBases, SelfTest
@@ -73,6 +74,7 @@ from stargraph.checkpoint.driver._search import (
     scan_runs,
 )
 from stargraph.checkpoint.driver._summary_rows import summaries_from_json, summary_json
+from stargraph.checkpoint.driver._watching import LookPolicy, watch_steps
 
 __all__ = [
     "EPOCH",
@@ -86,6 +88,7 @@ __all__ = [
     "FleetStore",
     "GroupCommit",
     "Lifecycle",
+    "LookPolicy",
     "PrunePlan",
     "PruneRule",
     "QueueState",
@@ -117,6 +120,7 @@ __all__ = [
     "check_queue_name",
     "check_search",
     "check_step",
+    "check_timeline",
     "claim_order",
     "closed_error",
     "counts_of",
@@ -140,4 +144,5 @@ __all__ = [
     "summaries_from_json",
     "summary_json",
     "version_key",
+    "watch_steps",
 ]

@@ -152,6 +152,17 @@ def check_bounds(from_step: int | None, to_step: int | None) -> StepBounds:
     return StepBounds(max(0, from_step or 0), MAX_STEP if to_step is None else min(to_step, MAX_STEP))
 
 
+def check_timeline(from_step: int, to_step: int | None, limit: int) -> StepBounds:
+    """Return the bounds of `timeline`.
+
+    Raises:
+        ValueError: a step is not an integer, or `limit` is negative or not an integer.
+    """
+    check_limit(limit)
+    check_step(from_step)
+    return check_bounds(from_step, to_step)
+
+
 def check_prune(
     *, older_than: datetime, statuses: Iterable[Status], keep_last: int, dry_run: bool, run_id: str | None = None
 ) -> PruneRule:

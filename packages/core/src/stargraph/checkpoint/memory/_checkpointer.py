@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from datetime import datetime
 from types import TracebackType
 from typing import Final, Self, Unpack
@@ -24,8 +25,10 @@ from stargraph.checkpoint.driver import (
     check_pruned_start,
     check_search,
     check_step,
+    check_timeline,
     in_order,
     no_store_error,
+    watch_steps,
 )
 from stargraph.checkpoint.memory._store import MemoryStore
 from stargraph.checkpoint.protocol import (
@@ -46,10 +49,13 @@ from stargraph.checkpoint.protocol import (
     RunQueue,
     RunSearch,
     RunSummary,
+    RunTimeline,
     RunTree,
+    RunWatch,
     Schedules,
     Status,
     StepKey,
+    StepSummary,
 )
 from stargraph.errors import CheckpointError
 
@@ -180,6 +186,27 @@ class MemoryCheckpointer(FleetMethods):
             if found is not None:
                 yield found
 
+    async def timeline(
+        self, run_id: str, *, from_step: int = 0, to_step: int | None = None, limit: int = 1000
+    ) -> list[StepSummary]:
+        self._lifecycle.ensure_open()
+        first, last = check_timeline(from_step, to_step, limit)
+        await _turn()
+        records, steps = self._store.records(run_id, first, last, limit)
+        return self._codec.summarize(records, run_id=run_id, steps=steps)
+
+    async def watch(self, run_id: str, *, after_step: int = -1) -> AsyncGenerator[int]:
+        self._lifecycle.ensure_open()
+
+        async def latest_step() -> int | None:
+            self._lifecycle.ensure_open()
+            found = self._store.latest(run_id)
+            return None if found is None else found[0]
+
+        async with aclosing(watch_steps(latest_step, after_step=after_step)) as steps:
+            async for step in steps:
+                yield step
+
     async def read_at_key(self, run_id: str, key: str) -> Checkpoint | None:
         self._lifecycle.ensure_open()
         await _turn()
@@ -270,6 +297,8 @@ async def _turn() -> None:
 
 _: type[Checkpointer] = MemoryCheckpointer
 _history: type[RunHistory] = MemoryCheckpointer
+_timeline: type[RunTimeline] = MemoryCheckpointer
+_watch: type[RunWatch] = MemoryCheckpointer
 _search: type[RunSearch] = MemoryCheckpointer
 _tree: type[RunTree] = MemoryCheckpointer
 _deletion: type[RunDeletion] = MemoryCheckpointer

@@ -153,6 +153,24 @@ class MemoryStore:
             steps = run.records.keys() | range(run.tail.floor, run.tail.step + 1)
             return [step for step in steps if first <= step <= last]
 
+    def records(self, run_id: str, first: int, last: int, limit: int) -> tuple[dict[int, bytes], list[int]]:
+        """Return the records of the first steps of a run between two, with that of the step before, and those steps.
+
+        Raises:
+            CheckpointCorruptedError: one of them was written, and no prune removed it.
+        """
+        with self._lock:
+            run = self._runs.get(run_id)
+            if run is None:
+                return {}, []
+            known = run.records.keys() | range(run.tail.floor, run.tail.step + 1)
+            steps = sorted(step for step in known if first <= step <= last)[:limit]
+            lost = next((step for step in steps if step not in run.records), None)
+            if lost is not None:
+                raise missing_step_error(run_id, lost)
+            near = [*steps, *(step - 1 for step in steps[:1])]
+            return {step: run.records[step] for step in near if step in run.records}, steps
+
     def keys(self, run_id: str) -> dict[str, int]:
         """Return the keys of a run, each with the highest step that has it."""
         with self._lock:

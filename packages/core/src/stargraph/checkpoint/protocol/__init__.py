@@ -12,7 +12,9 @@ from stargraph.checkpoint.protocol._contract import (
     RunHistory,
     RunOrder,
     RunSearch,
+    RunTimeline,
     RunTree,
+    RunWatch,
 )
 from stargraph.checkpoint.protocol._queues import (
     GraphVersion,
@@ -45,12 +47,14 @@ from stargraph.checkpoint.protocol._records import (
     is_run_id,
 )
 from stargraph.checkpoint.protocol._summaries import PruneReport, RunPage, RunSummary, StepKey
+from stargraph.checkpoint.protocol._timeline import CallSummary, InterruptSummary, StepSummary
 from stargraph.checkpoint.values import JsonValue
 
 __all__ = [
     "ENDED",
     "PRUNED_BY_DEFAULT",
     "BatchAppend",
+    "CallSummary",
     "Checkpoint",
     "Checkpointer",
     "Closing",
@@ -59,6 +63,7 @@ __all__ = [
     "FanOut",
     "GraphVersion",
     "Interrupt",
+    "InterruptSummary",
     "JsonValue",
     "KeyedSteps",
     "Origin",
@@ -79,13 +84,16 @@ __all__ = [
     "RunQueue",
     "RunSearch",
     "RunSummary",
+    "RunTimeline",
     "RunTree",
+    "RunWatch",
     "Schedule",
     "Schedules",
     "Seal",
     "Status",
     "StepKey",
     "StepRange",
+    "StepSummary",
     "Task",
     "add_step",
     "is_key",

@@ -43,6 +43,7 @@ from stargraph.checkpoint.protocol._records import (
     Status,
     Task,
     complaint_of,
+    due_at_of,
 )
 from stargraph.checkpoint.values._encoded import EncodedValue, check_size, encode_members, join_encoded
 from stargraph.checkpoint.values._json import JsonValue
@@ -447,11 +448,7 @@ class Checkpoint(CheckpointDraft):
 
         The earliest time that a task waits for, or that a queued run may begin at.
         """
-        if self.status == "queued":
-            return None if self.queue is None else self.queue.not_before
-        if self.status != "awaiting_input":
-            return None
-        return min((each.due_at for each in self.interrupts if each.due_at is not None), default=None)
+        return due_at_of(self.status, self.interrupts, self.queue)
 
     @property
     def questions(self) -> tuple[Interrupt, ...]:

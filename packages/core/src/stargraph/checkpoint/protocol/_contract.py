@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Literal, Protocol, Self, TypeAlias, TypedDict, Unpack, runtime_checkable
@@ -10,6 +10,7 @@ from typing import Literal, Protocol, Self, TypeAlias, TypedDict, Unpack, runtim
 from stargraph.checkpoint.protocol._checkpoint import Checkpoint
 from stargraph.checkpoint.protocol._records import PRUNED_BY_DEFAULT, Status
 from stargraph.checkpoint.protocol._summaries import PruneReport, RunPage, RunSummary, StepKey
+from stargraph.checkpoint.protocol._timeline import StepSummary
 
 
 @runtime_checkable
@@ -85,6 +86,52 @@ class RunHistory(Protocol):
 
         Raises:
             ValueError: a step is not an integer.
+        """
+
+
+@runtime_checkable
+class RunTimeline(Protocol):
+    """Capability: read what happened in the steps of a run, without their states."""
+
+    async def timeline(
+        self, run_id: str, *, from_step: int = 0, to_step: int | None = None, limit: int = 1000
+    ) -> list[StepSummary]:
+        """Return rows for the steps of a run, in order; none if the run is unknown.
+
+        A row costs no more for a large state: no value of a state or an update is decoded. It is what was recorded, or
+        the call raises. A damaged state does not show in it: `read_at_step` proves that, and an audit the whole run.
+
+        Args:
+            run_id: the run.
+            from_step: the lowest step, included.
+            to_step: the highest step, included; None for the latest.
+            limit: at most this many rows. The next page begins behind the last one.
+
+        Raises:
+            ValueError: a step is not an integer, or `limit` is negative or not an integer.
+            CheckpointCorruptedError: what tells an event is damaged, or a step is lost.
+        """
+
+
+@runtime_checkable
+class RunWatch(Protocol):
+    """Capability: hear of the steps of a run while it goes on, whoever writes them."""
+
+    def watch(self, run_id: str, *, after_step: int = -1) -> AsyncGenerator[int]:
+        """Yield the latest step of a run each time that it has grown, from whatever process.
+
+        It looks at once, and then again and again, ever less often while nothing happens, and at least every two
+        seconds. It never ends by itself: not with the run, which may be resumed, and not while the run is unknown,
+        since it may be started. Several steps that come between two looks are told as one, the last of them.
+
+        Args:
+            run_id: the run.
+            after_step: only steps above it; -1 for all.
+
+        Raises:
+            ValueError: `after_step` is not an integer.
+            StoreUnavailableError: the store did not answer. Another call with the step that was yielded last misses
+                nothing.
         """
 
 

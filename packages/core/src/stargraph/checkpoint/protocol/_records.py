@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Annotated, Any, Final, Literal, TypeAlias
@@ -398,6 +399,15 @@ class QueueEntry(FrozenModel):
     priority: Annotated[int, Field(ge=-MAX_PRIORITY, le=MAX_PRIORITY)] = 0
     concurrency_key: Key | None = None
     not_before: Instant | None = None
+
+
+def due_at_of(status: Status, interrupts: Iterable[Interrupt], queue: QueueEntry | None) -> datetime | None:
+    """Return when a run that waits can go on by itself; None if it waits for no time."""
+    if status == "queued":
+        return None if queue is None else queue.not_before
+    if status != "awaiting_input":
+        return None
+    return min((each.due_at for each in interrupts if each.due_at is not None), default=None)
 
 
 class Seal(FrozenModel):

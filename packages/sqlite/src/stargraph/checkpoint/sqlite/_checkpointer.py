@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from datetime import datetime
 from functools import partial
 from types import TracebackType
@@ -25,7 +26,9 @@ from stargraph.checkpoint.driver import (
     check_pruned_start,
     check_search,
     check_step,
+    check_timeline,
     microseconds,
+    watch_steps,
 )
 from stargraph.checkpoint.protocol import (
     PRUNED_BY_DEFAULT,
@@ -45,10 +48,13 @@ from stargraph.checkpoint.protocol import (
     RunQueue,
     RunSearch,
     RunSummary,
+    RunTimeline,
     RunTree,
+    RunWatch,
     Schedules,
     Status,
     StepKey,
+    StepSummary,
     is_key,
     is_run_id,
 )
@@ -240,6 +246,41 @@ class SQLiteCheckpointer(FleetMethods):
                 first = page[-1].step + 1
             store = self._opened()
 
+    async def timeline(
+        self, run_id: str, *, from_step: int = 0, to_step: int | None = None, limit: int = 1000
+    ) -> list[StepSummary]:
+        store = self._opened()
+        first, last = check_timeline(from_step, to_step, limit)
+        last = min(last, MAX_STEP)
+        rows: list[StepSummary] = []
+        more = is_run_id(run_id)
+        while more and first <= last and len(rows) < limit:
+            query = partial(
+                _read.timeline_page,
+                codec=self._codec,
+                run_id=run_id,
+                first=first,
+                last=last,
+                limit=limit - len(rows),
+            )
+            page, more = await store.read(query)
+            rows += page
+            if page:
+                first = page[-1].step + 1
+            store = self._opened()
+        return rows
+
+    async def watch(self, run_id: str, *, after_step: int = -1) -> AsyncGenerator[int]:
+        self._opened()
+
+        async def latest_step() -> int | None:
+            store = self._opened()
+            return await store.read(partial(_read.latest_step, run_id=run_id)) if is_run_id(run_id) else None
+
+        async with aclosing(watch_steps(latest_step, after_step=after_step)) as steps:
+            async for step in steps:
+                yield step
+
     async def read_at_key(self, run_id: str, key: str) -> Checkpoint | None:
         store = self._opened()
         if not is_run_id(run_id) or not is_key(key):
@@ -388,6 +429,8 @@ class SQLiteCheckpointer(FleetMethods):
 
 _: type[Checkpointer] = SQLiteCheckpointer
 _history: type[RunHistory] = SQLiteCheckpointer
+_timeline: type[RunTimeline] = SQLiteCheckpointer
+_watch: type[RunWatch] = SQLiteCheckpointer
 _search_: type[RunSearch] = SQLiteCheckpointer
 _tree: type[RunTree] = SQLiteCheckpointer
 _deletion: type[RunDeletion] = SQLiteCheckpointer

@@ -5,24 +5,25 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import takewhile
+from itertools import accumulate, takewhile
 from typing import Final
 
-from stargraph.checkpoint.codec import Codec, missing_base_steps
+from stargraph.checkpoint.codec import HEAD_BYTES, Codec, RecordCutError, missing_base_steps
 from stargraph.checkpoint.driver import missing_step_error
-from stargraph.checkpoint.protocol import Checkpoint, StepKey
+from stargraph.checkpoint.protocol import Checkpoint, StepKey, StepSummary
 from stargraph.checkpoint.sqlite._schema import STEP, checkpoint_id
 
-HEAD_BYTES: Final = 128
+BASES_BYTES: Final = 128
 """How much of a record names those that it is decoded from."""
 
 # A column takes any type of value, also one that somebody else put there.
 _RECORD: Final = "CAST(checkpoints.record AS BLOB)"
-_HEAD: Final = f"substr({_RECORD}, 1, {HEAD_BYTES})"
+_HEAD: Final = f"substr({_RECORD}, 1, {BASES_BYTES})"
 
 _DAMAGED: Final = "Run `PRAGMA integrity_check` on the file, and restore a backup."
 
 _PAGE_STEPS: Final = 64
+_PAGE_ROWS: Final = 512
 _PAGE_BYTES: Final = 4 * 1024 * 1024
 
 _LATEST: Final = f"""
@@ -42,6 +43,13 @@ SELECT {STEP}, {{record}} FROM runs
 JOIN checkpoints ON checkpoints.id BETWEEN {checkpoint_id("?")} AND {checkpoint_id("?")}
 WHERE runs.run_id = ?
 ORDER BY checkpoints.id {{order}} LIMIT ?
+"""  # noqa: S608
+
+_SIZES: Final = f"""
+SELECT {STEP}, checkpoints.id, length(checkpoints.record) FROM runs
+JOIN checkpoints ON checkpoints.id BETWEEN {checkpoint_id("?")} AND {checkpoint_id("?")}
+WHERE runs.run_id = ?
+ORDER BY checkpoints.id LIMIT ?
 """  # noqa: S608
 
 _STEP_OF_KEY: Final = """
@@ -142,6 +150,69 @@ def history_page(
     return page, whole or lost is not None
 
 
+def timeline_page(
+    connection: sqlite3.Connection, codec: Codec, run_id: str, first: int, last: int, limit: int, *, whole: bool = False
+) -> tuple[list[StepSummary], bool]:
+    """Return rows for the first steps between two, both included, and whether there may be more.
+
+    Of a large record only its beginning is read, unless the whole is needed to tell the event.
+
+    Raises:
+        CheckpointCorruptedError: a step was written, no prune removed it, and it is missing; or its event is damaged.
+    """
+    with snapshot(connection):
+        most = min(limit, _PAGE_ROWS)
+        sizes = _sizes(connection, run_id, first, last, most)
+        read = list(accumulate(size if whole else min(size, HEAD_BYTES) for _, size in sizes.values()))
+        steps = [step for step, total in zip(sizes, read, strict=True) if total <= max(_PAGE_BYTES, read[0])]
+        more = len(steps) < len(sizes) or len(sizes) == most
+        floor, highest = _unbroken(connection, run_id)
+        lost = _first_lost(steps, max(first, floor), min(last, highest), newest_first=False, whole=more)
+        if lost is not None:
+            raise missing_step_error(run_id, lost, hint=_DAMAGED)
+        if not steps:
+            return [], False
+        sizes = _sizes(connection, run_id, first - 1, first - 1, 1) | {step: sizes[step] for step in steps}
+        records: dict[int, bytes] = {}
+        missing: list[int] = list(sizes)
+        while missing:
+            for step in missing:
+                sizes |= {} if step in sizes else _sizes(connection, run_id, step, step, 1)
+            found = {step: _head(connection, *sizes[step], whole=whole) for step in missing if step in sizes}
+            records |= found
+            missing = missing_base_steps(records, run_id=run_id, steps=list(records)) if found else []
+        try:
+            lengths = {step: size for step, (_, size) in sizes.items()}
+            return codec.summarize(records, run_id=run_id, steps=steps, sizes=lengths), more
+        except RecordCutError:
+            pass
+    return timeline_page(connection, codec, run_id, first, last, limit, whole=True)
+
+
+def latest_step(connection: sqlite3.Connection, run_id: str) -> int | None:
+    """Return the latest step of a run, or None."""
+    row = connection.execute("SELECT step FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+    return None if row is None else row[0]
+
+
+def _sizes(
+    connection: sqlite3.Connection, run_id: str, first: int, last: int, limit: int
+) -> dict[int, tuple[int, int]]:
+    """Return the first steps between two, each with the id and the length of its record."""
+    rows = connection.execute(_SIZES, (first, last, run_id, limit)) if last >= 0 else ()
+    return {step: (number, size) for step, number, size in rows}
+
+
+def _head(connection: sqlite3.Connection, number: int, size: int, *, whole: bool) -> bytes:
+    """Return a record; the beginning of a large one, unless the whole is asked for."""
+    if whole or size <= HEAD_BYTES:
+        (record,) = connection.execute(f"SELECT {_RECORD} FROM checkpoints WHERE id = ?", (number,)).fetchone()  # noqa: S608
+        return bytes(record)
+    # substr would read all of it.
+    with connection.blobopen("checkpoints", "record", number, readonly=True) as blob:
+        return blob.read(HEAD_BYTES)
+
+
 @contextlib.contextmanager
 def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
     """Read the same state of the store in all that is read inside."""
@@ -161,7 +232,7 @@ def at_steps(
         connection: to read with.
         run_id: of the run.
         steps: in any order.
-        heads: return only the first `HEAD_BYTES` of each record.
+        heads: return only the first `BASES_BYTES` of each record.
     """
     statement = _AT_STEPS.format(record=_HEAD if heads else _RECORD, ids=", ".join([checkpoint_id("?")] * len(steps)))
     return connection.execute(statement, (*steps, run_id)).fetchall()
@@ -186,7 +257,7 @@ def between(
         last: the highest step.
         newest_first: return the highest step first.
         limit: at most this many; all of them if negative.
-        heads: return only the first `HEAD_BYTES` of each record.
+        heads: return only the first `BASES_BYTES` of each record.
     """
     statement = _BETWEEN.format(record=_HEAD if heads else _RECORD, order="DESC" if newest_first else "ASC")
     return connection.execute(statement, (first, last, run_id, limit)).fetchall()

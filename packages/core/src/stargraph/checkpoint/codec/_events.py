@@ -1,0 +1,94 @@
+"""Rows of a timeline, read from records without their states."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from stargraph.checkpoint.codec._chain import Chain, EventFields, checked, read_fields
+from stargraph.checkpoint.codec._cipher import Cipher
+from stargraph.checkpoint.codec._fields import stored_fields_of
+from stargraph.checkpoint.codec._stored import RecordCutError, base_steps_of, corrupted
+from stargraph.checkpoint.protocol import Checkpoint, StepSummary
+from stargraph.checkpoint.protocol._timeline import removed_names
+from stargraph.errors import CheckpointError
+
+
+class EventReader:
+    """Reads the events of one run.
+
+    Args:
+        records: the records by step, each whole or its beginning.
+        run_id: the run.
+        cipher: decrypts them.
+        sizes: the length of each record that may not be whole.
+    """
+
+    def __init__(
+        self, records: Mapping[int, bytes], run_id: str, cipher: Cipher | None, sizes: Mapping[int, int]
+    ) -> None:
+        self._records = records
+        self._run_id = run_id
+        self._cipher = cipher
+        self._sizes = sizes
+        self._chain = Chain(records, run_id, cipher, sizes=sizes)
+
+    def rows(self, steps: Sequence[int]) -> Iterator[StepSummary]:
+        """Yield the rows of some steps, ascending.
+
+        Raises:
+            RecordCutError: the whole record of a step is needed.
+            CheckpointCorruptedError: what tells an event is not what was written.
+            StoreVersionError: a newer version of Stargraph wrote a record.
+        """
+        before: tuple[int, Collection[str] | None] = (-1, None)
+        for step in steps:
+            if before[0] != step - 1:
+                before = (step - 1, self._keys(step - 1))
+            row, keys = self._row(step, before[1])
+            yield row
+            before = (step, keys)
+
+    def _row(self, step: int, keys_before: Collection[str] | None) -> tuple[StepSummary, Collection[str]]:
+        event = self._event(step)
+        if event is None:
+            whole = self._checkpoint(step)
+            changed = tuple(whole.update or ())
+            removed = removed_names(keys_before, whole.state)
+            size = self._sizes.get(step, len(self._records[step]))
+            fields = (whole, whole.digest, whole.previous_digest)
+            return StepSummary.of_fields(*fields, changed=changed, removed=removed, size=size), tuple(whole.state)
+        try:
+            stored = stored_fields_of(event.fields)
+        except (ValueError, TypeError) as error:
+            # Without its cause, which would quote the content in logs.
+            raise corrupted(self._run_id, step, str(error).partition("\n")[0]) from None
+        if (stored.run_id, stored.step) != (self._run_id, step):
+            raise corrupted(self._run_id, step, f"it is step {stored.step} of run {stored.run_id!r}")
+        removed = removed_names(keys_before, event.keys)
+        row = StepSummary.of_fields(
+            stored, stored.digest, stored.previous_digest, changed=event.updated, removed=removed, size=event.size
+        )
+        return row, event.keys
+
+    def _event(self, step: int) -> EventFields | None:
+        try:
+            return self._chain.read_event(step)
+        except (ValueError, TypeError) as error:
+            raise corrupted(self._run_id, step, str(error).partition("\n")[0]) from None
+
+    def _keys(self, step: int) -> Collection[str] | None:
+        """Return the members of the state of a step; None if it is not there, or cannot be read."""
+        if step not in self._records:
+            return None
+        try:
+            event = self._event(step)
+            return tuple(self._checkpoint(step).state) if event is None else event.keys
+        except CheckpointError:
+            return None  # it is another row that this concerns
+
+    def _checkpoint(self, step: int) -> Checkpoint:
+        """Return a checkpoint whose event only its digest proves: a record that has no check."""
+        for needed in (*base_steps_of(self._records[step], run_id=self._run_id, step=step), step):
+            if self._sizes.get(needed, 0) > len(self._records.get(needed, b"")):
+                raise RecordCutError(needed)
+        return checked(read_fields(Chain(self._records, self._run_id, self._cipher), step), self._run_id, step)
