@@ -223,7 +223,6 @@ def _filters(wanted: Sequence[RunSummary]) -> list[dict[str, Any]]:
 
 
 STATUSES: Final[tuple[Status, ...]] = (
-    "queued",
     "running",
     "awaiting_input",
     "paused",
@@ -231,6 +230,7 @@ STATUSES: Final[tuple[Status, ...]] = (
     "failed",
     "cancelled",
     "moved",
+    "queued",
 )
 
 
