@@ -47,12 +47,23 @@ class Stores:
 
 
 @pytest.fixture(params=["memory", *DRIVERS])
-async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stores]:
-    if request.param == "memory":
+def kind(request: pytest.FixtureRequest) -> str:
+    kind: str = request.param
+    return kind
+
+
+@pytest.fixture
+def server(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Servers:
+    """The server that the driver needs, and no other."""
+    return Servers(tmp_path, *(request.getfixturevalue(each) if each == kind else "" for each in ("postgres", "s3")))
+
+
+@pytest.fixture
+async def stores(kind: str, server: Servers) -> AsyncIterator[Stores]:
+    if kind == "memory":
         yield Stores(None)
         return
-    hosts = (request.getfixturevalue(each) if each == request.param else "" for each in ("postgres", "s3"))
-    async with Servers(tmp_path, *hosts).place(request.param) as place:
+    async with server.place(kind) as place:
         yield Stores(place)
 
 

@@ -28,6 +28,7 @@ from typing import Any, Final
 
 from stargraph.checkpoint.codec import Codec, Record
 from stargraph.checkpoint.driver import summary_json
+from stargraph.checkpoint.postgres._queues import changes_queue, put, queue_parameters
 from stargraph.checkpoint.postgres._schema import Schema
 from stargraph.checkpoint.protocol import ENDED, Checkpoint
 
@@ -58,7 +59,7 @@ WITH taken AS (
 ), keyed AS (
     INSERT INTO {schema}.keys (run_id, key, step)
     SELECT taken.run_id, k.key, k.step FROM taken CROSS JOIN unnest($18::bytea[], $19::bigint[]) AS k (key, step)
-)
+){queued}
 INSERT INTO {schema}.checkpoints (run_id, step, digest, record)
 SELECT taken.run_id, c.step, c.digest, c.record
 FROM taken CROSS JOIN unnest($16::bigint[], $17::bytea[], $3::bytea[]) AS c (step, digest, record)
@@ -141,6 +142,8 @@ _KEYED_BATCH: Final = """, keyed AS (
     WHERE k.run_id IN (SELECT run_id FROM taken)
 )"""
 
+_PUT: Final = put(27)
+
 _TAIL: Final = """
 SELECT r.last_step, r.digest, r.status, r.floor, c.step, c.digest AS stored
 FROM {schema}.runs AS r
@@ -213,14 +216,12 @@ class AppendStatements:
         self._advance = schema.sql(_ADVANCE, open=_OPEN, keyed="")
         self._advance_keyed = schema.sql(_ADVANCE, open=_OPEN, keyed=_KEYED, number="13", step="$2::bigint")
         self._batches = {
-            (keyed, wait): schema.sql(
-                _APPEND_BATCH, open=_OPEN, if_locked="" if wait else "SKIP LOCKED", keyed=_KEYED_BATCH if keyed else ""
-            )
-            for keyed in (False, True)
+            (more, wait): schema.sql(_APPEND_BATCH, open=_OPEN, if_locked="" if wait else "SKIP LOCKED", keyed=more)
+            for more in ("", _KEYED_BATCH, _KEYED_BATCH + _PUT)
             for wait in (False, True)
         }
         self.tail = schema.sql(_TAIL)
-        self.start_pruned = schema.sql(_START_PRUNED)
+        self.start_pruned = schema.sql(_START_PRUNED, queued=put(20))
         self.stored = schema.sql(_STORED)
 
     def store(self, appends: Sequence[Append], *, wait: bool) -> tuple[str, tuple[Any, ...]]:
@@ -230,7 +231,8 @@ class AppendStatements:
             appends: what to store.
             wait: wait for whoever holds a run, instead of leaving it out.
         """
-        if len(appends) == 1 and len(appends[0]) == 1:
+        queued = [append.last for append in appends if changes_queue(append.checkpoints)]
+        if len(appends) == 1 and len(appends[0]) == 1 and not queued:
             append = appends[0]
             key = append.first.key
             if append.first.step == 0:
@@ -239,9 +241,11 @@ class AppendStatements:
             parameters = _advance_parameters(append)
             return (self._advance, parameters) if key is None else (self._advance_keyed, (*parameters, key.encode()))
         keyed = [step for append in appends for step in append.checkpoints if step.key is not None]
-        return self._batches[bool(keyed), wait], (
+        more = (_KEYED_BATCH if keyed or queued else "") + (_PUT if queued else "")
+        return self._batches[more, wait], (
             *_batch_parameters(appends),
-            *(_key_parameters(keyed) if keyed else ()),
+            *(_key_parameters(keyed) if more else ()),
+            *(queue_parameters(queued) if queued else ()),
         )
 
 
@@ -339,6 +343,7 @@ def pruned_start_parameters(append: Append) -> tuple[Any, ...]:
         steps,
         append.digests,
         *_key_parameters(keyed)[1:],
+        *queue_parameters([append.last]),
     )
 
 

@@ -17,6 +17,8 @@ from stargraph.checkpoint.codec import Cipher, Codec, CodecThreads
 from stargraph.checkpoint.driver import (
     MAX_STEP,
     Encrypting,
+    FleetMethods,
+    FleetStore,
     Lifecycle,
     ReadOnly,
     SelfTest,
@@ -40,6 +42,7 @@ from stargraph.checkpoint.postgres._connection import (
 from stargraph.checkpoint.postgres._errors import ATTEMPT_SHARE, Advice, Retries
 from stargraph.checkpoint.postgres._options import refuse_unknown_parameters, split_url
 from stargraph.checkpoint.postgres._prune import Pruner
+from stargraph.checkpoint.postgres._queues import PostgresFleet
 from stargraph.checkpoint.postgres._read import Reader
 from stargraph.checkpoint.postgres._redaction import without_secrets
 from stargraph.checkpoint.postgres._schema import Schema, bootstrap, examine, open_read_only
@@ -52,6 +55,7 @@ from stargraph.checkpoint.protocol import (
     Checkpointer,
     Closing,
     KeyedSteps,
+    Presence,
     PrunedStart,
     PruneReport,
     RunDeletion,
@@ -59,9 +63,11 @@ from stargraph.checkpoint.protocol import (
     RunHistory,
     RunOrder,
     RunPage,
+    RunQueue,
     RunSearch,
     RunSummary,
     RunTree,
+    Schedules,
     Status,
     StepKey,
     is_key,
@@ -77,7 +83,7 @@ class _Attached:
     writer: Writer
 
 
-class PostgresCheckpointer:
+class PostgresCheckpointer(FleetMethods):
     """Keeps runs in one schema of a PostgreSQL database that any number of machines may share.
 
     Nothing is connected before `bootstrap`. A handle may be used from several event loops, one after the
@@ -326,6 +332,9 @@ class PostgresCheckpointer:
 
         return await self._retries.run(attempt, "the server was not examined")
 
+    def _fleet(self) -> FleetStore:
+        return PostgresFleet(self._attach().connections, self._retries, self._schema)
+
     def _open_to_write(self, method: str) -> _Attached:
         self._lifecycle.ensure_writable(method)
         return self._attach()
@@ -380,6 +389,9 @@ _tree: type[RunTree] = PostgresCheckpointer
 _deletion: type[RunDeletion] = PostgresCheckpointer
 _keys: type[KeyedSteps] = PostgresCheckpointer
 _batches: type[BatchAppend] = PostgresCheckpointer
+_queue: type[RunQueue] = PostgresCheckpointer
+_presence: type[Presence] = PostgresCheckpointer
+_schedules: type[Schedules] = PostgresCheckpointer
 _pruned_start: type[PrunedStart] = PostgresCheckpointer
 _closing: type[Closing] = PostgresCheckpointer
 _read_only: type[ReadOnly] = PostgresCheckpointer

@@ -17,6 +17,11 @@ from stargraph.checkpoint.protocol import ENDED, Checkpoint, PruneReport
 
 # The tombstone's digest distinguishes a repeated deletion from somebody else's.
 _MARK_DELETED: Final = """
+WITH unqueued AS (
+    DELETE FROM {schema}.queued WHERE run_id = $1 AND EXISTS (
+        SELECT FROM {schema}.runs WHERE run_id = $1 AND status <> 'deleted' AND digest = coalesce($3, digest)
+    )
+)
 UPDATE {schema}.runs
 SET status = 'deleted', started_at = now(), updated_at = now(), digest = $2, graph_id = NULL, graph_hash = NULL,
     runtime_hash = NULL, error_reason = NULL, parent_run_id = NULL, is_child = false, summary = NULL, tags = '{}'

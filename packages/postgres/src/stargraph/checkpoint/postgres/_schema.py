@@ -82,7 +82,44 @@ CREATE TABLE {schema}.keys (
 );
 """
 
-MIGRATIONS: Final = {3: _VERSION_3, 4: _VERSION_4}
+# The runs of queues that have not ended, by what workers ask for; a run without a queue has no row.
+_VERSION_5: Final = """
+CREATE TABLE {schema}.queued (
+    run_id text COLLATE "C" PRIMARY KEY,
+    queue text COLLATE "C" NOT NULL,
+    state text NOT NULL,
+    priority integer NOT NULL,
+    order_at timestamptz NOT NULL,
+    wake_at timestamptz,
+    version bytea NOT NULL,
+    concurrency_key bytea,
+    process_id text COLLATE "C" NOT NULL,
+    reserved_by text COLLATE "C",
+    reserved_until timestamptz
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
+
+CREATE INDEX queued_by_order ON {schema}.queued (queue, version, priority DESC, order_at, run_id) WHERE state = 'ready';
+CREATE INDEX queued_by_time ON {schema}.queued (wake_at) WHERE state = 'scheduled';
+CREATE INDEX queued_by_process ON {schema}.queued (process_id, queue, version) WHERE state = 'running';
+CREATE INDEX queued_by_reservation ON {schema}.queued (reserved_by) WHERE reserved_by IS NOT NULL;
+CREATE INDEX queued_by_queue ON {schema}.queued (queue, version);
+
+CREATE TABLE {schema}.limits (queue text COLLATE "C" PRIMARY KEY, limits text NOT NULL);
+
+CREATE TABLE {schema}.handed_out (queue text COLLATE "C" NOT NULL, moment timestamptz NOT NULL);
+CREATE INDEX handed_out_by_time ON {schema}.handed_out (queue, moment);
+
+CREATE TABLE {schema}.processes (
+    process_id text COLLATE "C" PRIMARY KEY,
+    process bytea NOT NULL,
+    first_seen timestamptz NOT NULL,
+    last_seen timestamptz NOT NULL
+);
+
+CREATE TABLE {schema}.schedules (id text COLLATE "C" PRIMARY KEY, schedule bytea NOT NULL);
+"""
+
+MIGRATIONS: Final = {3: _VERSION_3, 4: _VERSION_4, 5: _VERSION_5}
 """What makes each version of the tables from the one before it; a new schema goes through all of them."""
 
 
@@ -193,7 +230,7 @@ async def examine(connection: PreparedConnection, schema: Schema, advice: Advice
         " WHERE NOT has_table_privilege(quote_ident($1) || '.' || t, r)",
         schema.name,
         rights,
-        ("runs", "checkpoints", "keys"),
+        ("runs", "checkpoints", "keys", "queued", "limits", "handed_out", "processes", "schedules"),
     )
     if lacking:
         raise StoreUnavailableError(

@@ -1,0 +1,409 @@
+"""What workers share of a store: the index of the runs of queues, limits, who lives, schedules.
+
+Workers that ask at once lock different rows and pass over those of others (SKIP LOCKED), so none waits for another. Who
+appends a step holds the row of the run first and then its row here; who claims holds rows here alone and waits for
+none. So they cannot block each other in a circle. A queue with limits is counted by one at a time: whoever holds
+its row in `limits`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import asyncpg
+
+from stargraph.checkpoint.driver import (
+    FORGET_AFTER,
+    Claim,
+    Slots,
+    counts_of,
+    queued_row,
+    summaries_from_json,
+    version_key,
+)
+from stargraph.checkpoint.postgres._connection import Connections
+from stargraph.checkpoint.postgres._errors import Retries
+from stargraph.checkpoint.postgres._schema import Schema
+from stargraph.checkpoint.protocol import (
+    Checkpoint,
+    ProcessInfo,
+    ProcessPresence,
+    QueueCounts,
+    QueueLimits,
+    RunSummary,
+    Schedule,
+)
+
+_PUT: Final = """, queued AS (
+    INSERT INTO {schema}.queued AS known
+        (run_id, queue, state, priority, order_at, wake_at, version, concurrency_key, process_id)
+    SELECT q.* FROM unnest(
+        {1}::text[], {2}::text[], {3}::text[], {4}::integer[], {5}::timestamptz[], {6}::timestamptz[], {7}::bytea[],
+        {8}::bytea[], {9}::text[]
+    ) AS q (run_id, queue, state, priority, order_at, wake_at, version, concurrency_key, process_id)
+    WHERE q.run_id IN (SELECT run_id FROM taken) ORDER BY q.run_id
+    ON CONFLICT (run_id) DO UPDATE SET
+        queue = excluded.queue, state = excluded.state, priority = excluded.priority, order_at = excluded.order_at,
+        wake_at = excluded.wake_at, version = excluded.version, concurrency_key = excluded.concurrency_key,
+        process_id = excluded.process_id, reserved_by = NULL, reserved_until = NULL
+    WHERE (known.queue, known.state, known.priority, known.order_at, known.wake_at, known.version,
+           known.concurrency_key, known.process_id, known.reserved_by)
+        IS DISTINCT FROM (excluded.queue, excluded.state, excluded.priority, excluded.order_at, excluded.wake_at,
+                          excluded.version, excluded.concurrency_key, excluded.process_id, NULL)
+), unqueued AS (
+    DELETE FROM {schema}.queued WHERE run_id = ANY ({10}::text[]) AND run_id IN (SELECT run_id FROM taken)
+)"""
+"""A part of the statement that appends: written only if it says something new."""
+
+_WAKE: Final = """
+WITH due AS (
+    SELECT run_id FROM {schema}.queued WHERE state = 'scheduled' AND wake_at <= now()
+    ORDER BY wake_at LIMIT 10000 FOR UPDATE SKIP LOCKED
+), woken AS (
+    UPDATE {schema}.queued AS q SET state = 'ready' FROM due WHERE q.run_id = due.run_id
+)
+SELECT queue, limits FROM {schema}.limits WHERE queue = ANY ($1::text[])
+"""
+
+_LOCK_LIMITS: Final = """
+SELECT queue, limits FROM {schema}.limits WHERE queue = ANY ($1::text[]) ORDER BY queue FOR UPDATE
+"""
+
+# $1 queues, $2 versions or NULL, $3 limit, $4 silent_after, $5 queues without a slot, $6 keys without one, each
+# as JSON of queue and key.
+_SOURCES: Final = """
+WITH RECURSIVE versions (queue, version) AS (
+    SELECT q, (SELECT version FROM {schema}.queued WHERE queue = q ORDER BY version LIMIT 1)
+    FROM unnest($1::text[]) AS q WHERE $2::bytea[] IS NULL
+    UNION ALL
+    SELECT v.queue, (
+        SELECT version FROM {schema}.queued AS n WHERE n.queue = v.queue AND n.version > v.version ORDER BY version
+        LIMIT 1
+    )
+    FROM versions AS v WHERE v.version IS NOT NULL
+), asked (queue, version) AS (
+    SELECT queue, version FROM versions WHERE version IS NOT NULL
+    UNION ALL
+    SELECT q, v FROM unnest($1::text[]) AS q CROSS JOIN unnest($2::bytea[]) AS v
+), executing (process_id) AS (
+    SELECT (SELECT process_id FROM {schema}.queued WHERE state = 'running' ORDER BY process_id LIMIT 1)
+    UNION ALL
+    SELECT (
+        SELECT process_id FROM {schema}.queued AS n WHERE n.state = 'running' AND n.process_id > e.process_id
+        ORDER BY process_id LIMIT 1
+    )
+    FROM executing AS e WHERE e.process_id IS NOT NULL
+), gone (process_id) AS (
+    SELECT process_id FROM executing AS e
+    WHERE process_id IS NOT NULL AND NOT EXISTS (
+        SELECT FROM {schema}.processes AS p
+        WHERE p.process_id = e.process_id AND now() - p.last_seen < make_interval(secs => $4::double precision)
+    )
+), found AS (
+    SELECT ready.* FROM asked CROSS JOIN LATERAL (
+        SELECT {columns} FROM {schema}.queued AS r
+        WHERE state = 'ready' AND r.queue = asked.queue AND r.version = asked.version
+            AND (reserved_until IS NULL OR reserved_until <= now()) AND r.queue <> ALL ($5::text[])
+            AND (concurrency_key IS NULL OR (r.queue, concurrency_key) NOT IN (
+                SELECT * FROM unnest($6::text[], $7::bytea[])
+            ))
+        ORDER BY priority DESC, order_at, run_id LIMIT $3 {locking}
+    ) AS ready
+    UNION ALL
+    SELECT orphaned.* FROM asked CROSS JOIN gone CROSS JOIN LATERAL (
+        SELECT {columns} FROM {schema}.queued AS r
+        WHERE state = 'running' AND r.process_id = gone.process_id AND r.queue = asked.queue
+            AND r.version = asked.version AND (reserved_until IS NULL OR reserved_until <= now())
+        ORDER BY priority DESC, order_at, run_id LIMIT $3 {locking}
+    ) AS orphaned
+    {due}
+)
+"""
+
+_COLUMNS: Final = "run_id, priority, order_at, r.queue AS queue, concurrency_key, state"
+
+_DUE: Final = """
+    UNION ALL
+    SELECT due.* FROM asked CROSS JOIN LATERAL (
+        SELECT {columns} FROM {schema}.queued AS r
+        WHERE state = 'scheduled' AND wake_at <= now() AND r.queue = asked.queue AND r.version = asked.version
+            AND (reserved_until IS NULL OR reserved_until <= now())
+        ORDER BY priority DESC, order_at, run_id LIMIT $3
+    ) AS due
+"""
+
+_CLAIM: Final = """{sources}, chosen AS (
+    SELECT * FROM found ORDER BY priority DESC, order_at, run_id LIMIT $3
+), reserved AS (
+    UPDATE {schema}.queued AS q
+    SET reserved_by = $8, reserved_until = now() + make_interval(secs => $9::double precision)
+    FROM chosen WHERE q.run_id = chosen.run_id
+)
+SELECT chosen.run_id, runs.summary FROM chosen JOIN {schema}.runs USING (run_id)
+ORDER BY priority DESC, order_at, chosen.run_id
+"""
+
+_CANDIDATES: Final = """{sources}
+SELECT run_id, queue, concurrency_key, state = 'running' AS is_active, runs.summary
+FROM found JOIN {schema}.runs USING (run_id)
+ORDER BY priority DESC, order_at, run_id LIMIT $3
+"""
+
+_ACTIVE: Final = """
+SELECT queue, concurrency_key, count(*) AS runs FROM {schema}.queued
+WHERE queue = ANY ($1::text[]) AND (state = 'running' OR reserved_until > now()) GROUP BY queue, concurrency_key
+"""
+
+_RECENT: Final = """
+SELECT l.queue, count(*) AS runs FROM unnest($1::text[], $2::double precision[]) AS l (queue, period)
+JOIN {schema}.handed_out AS h ON h.queue = l.queue AND h.moment > clock_timestamp() - make_interval(secs => l.period)
+GROUP BY l.queue
+"""
+
+_RESERVE: Final = """
+UPDATE {schema}.queued SET reserved_by = $2, reserved_until = now() + make_interval(secs => $3::double precision)
+WHERE run_id = ANY ($1::text[])
+"""
+
+_HAND_OUT: Final = """
+WITH forgotten AS (
+    DELETE FROM {schema}.handed_out AS h USING unnest($2::text[], $3::double precision[]) AS l (queue, period)
+    WHERE h.queue = l.queue AND h.moment <= clock_timestamp() - make_interval(secs => l.period)
+)
+INSERT INTO {schema}.handed_out (queue, moment) SELECT q, clock_timestamp() FROM unnest($1::text[]) AS q
+"""
+
+_COUNTS: Final = """
+SELECT queue,
+    CASE
+        WHEN reserved_until > now() THEN 'running'
+        WHEN state = 'scheduled' AND wake_at <= now() THEN 'ready'
+        ELSE state
+    END AS state,
+    count(*) AS runs
+FROM {schema}.queued GROUP BY 1, 2
+"""
+
+_BEAT: Final = """
+WITH forgotten AS (
+    DELETE FROM {schema}.processes WHERE process_id <> $1 AND last_seen < now() - make_interval(secs => $3)
+)
+INSERT INTO {schema}.processes (process_id, process, first_seen, last_seen) VALUES ($1, $2, now(), now())
+ON CONFLICT (process_id) DO UPDATE SET process = excluded.process, last_seen = excluded.last_seen
+"""
+
+_PROCESSES: Final = """
+SELECT process, first_seen, greatest(0, extract(epoch FROM now() - last_seen))::double precision AS silent
+FROM {schema}.processes WHERE last_seen >= now() - make_interval(secs => $1) ORDER BY first_seen, process_id
+"""
+
+_LEAVE: Final = """
+WITH left_now AS (DELETE FROM {schema}.processes WHERE process_id = $1), freed AS (
+    SELECT run_id FROM {schema}.queued WHERE reserved_by = $1 FOR UPDATE SKIP LOCKED
+)
+UPDATE {schema}.queued AS q SET reserved_by = NULL, reserved_until = NULL FROM freed WHERE q.run_id = freed.run_id
+"""
+
+_STATEMENTS: Final = {
+    "set_limits": "INSERT INTO {schema}.limits VALUES ($1, $2) ON CONFLICT (queue) DO UPDATE SET limits = $2",
+    "remove_limits": "DELETE FROM {schema}.limits WHERE queue = $1",
+    "limits": "SELECT queue, limits FROM {schema}.limits",
+    "put_schedule": "INSERT INTO {schema}.schedules VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET schedule = $2",
+    "schedules": "SELECT schedule FROM {schema}.schedules ORDER BY id",
+    "remove_schedule": "DELETE FROM {schema}.schedules WHERE id = $1 RETURNING id",
+    "wake": _WAKE,
+    "lock_limits": _LOCK_LIMITS,
+    "active": _ACTIVE,
+    "recent": _RECENT,
+    "reserve": _RESERVE,
+    "hand_out": _HAND_OUT,
+    "counts": _COUNTS,
+    "beat": _BEAT,
+    "processes": _PROCESSES,
+    "leave": _LEAVE,
+}
+
+_FEW: Final = 64
+"""Candidates that a claim with limits looks at first."""
+
+
+def put(first: int) -> str:
+    """Return the part of a statement that keeps runs here as `queue_parameters` says, if it has taken them.
+
+    Args:
+        first: the number of the first of its parameters.
+    """
+    text = _PUT
+    for number in range(10, 0, -1):
+        text = text.replace(f"{{{number}}}", f"${first + number - 1}")
+    return text
+
+
+def queue_parameters(latest: Sequence[Checkpoint]) -> tuple[list[Any], ...]:
+    """Return the parameters of `put`, for the latest checkpoints of runs."""
+    rows = [(step.run_id, queued_row(step)) for step in latest if step.queue is not None]
+    kept = [(run_id, *row[:-1], row.process_id or "") for run_id, row in rows if row is not None]
+    columns = [list(column) for column in zip(*kept, strict=True)] or [[] for _ in range(9)]
+    return (*columns, [run_id for run_id, row in rows if row is None])
+
+
+def changes_queue(checkpoints: Sequence[Checkpoint]) -> bool:
+    """Tell whether steps may change what is kept here of their run: those of a run at work do not."""
+    return checkpoints[0].queue is not None and not all(
+        step.status == "running" and step.event in ("completed", "called") for step in checkpoints
+    )
+
+
+class PostgresFleet:
+    """What the driver does for a fleet.
+
+    Args:
+        connections: of the loop that asks.
+        retries: how long to try.
+        schema: where the tables are.
+    """
+
+    def __init__(self, connections: Connections, retries: Retries, schema: Schema) -> None:
+        self._connections = connections
+        self._retries = retries
+        self._schema = schema
+        self._sql = {name: schema.sql(text) for name, text in _STATEMENTS.items()}
+        lock = {"sources": _SOURCES, "due": "", "columns": _COLUMNS, "locking": "FOR UPDATE OF r SKIP LOCKED"}
+        self._claim = schema.sql(_CLAIM, **lock)
+        self._candidates = schema.sql(_CANDIDATES, **lock)
+        self._look = schema.sql(_CANDIDATES, sources=_SOURCES, due=_DUE, columns=_COLUMNS, locking="")
+
+    async def claim(self, claim: Claim) -> list[RunSummary]:
+        if not claim.reserve:
+            return await self._retry(lambda: self._claim_within_limits(claim, reserve=False))
+        limited = await self._fetch("wake", list(claim.queues))
+        if limited:
+            return await self._retry(lambda: self._claim_within_limits(claim, reserve=True))
+        rows = await self._retries.run(
+            lambda: self._connections.fetch(
+                self._claim,
+                *_asked(claim),
+                claim.limit,
+                claim.silent_after,
+                [],
+                [],
+                [],
+                claim.process_id,
+                claim.reserve,
+            ),
+            "no run was claimed",
+        )
+        return summaries_from_json([(row["run_id"], row["summary"]) for row in rows])
+
+    async def counts(self) -> list[QueueCounts]:
+        limits = _limits_of(await self._fetch("limits"))
+        return counts_of([tuple(row) for row in await self._fetch("counts")], limits)
+
+    async def set_limits(self, queue: str, limits: QueueLimits | None) -> None:
+        if limits is None:
+            await self._fetch("remove_limits", queue)
+        else:
+            await self._fetch("set_limits", queue, limits.model_dump_json())
+
+    async def beat(self, process_id: str, process: ProcessInfo) -> None:
+        await self._fetch("beat", process_id, process.model_dump_json().encode(), FORGET_AFTER)
+
+    async def processes(self) -> list[ProcessPresence]:
+        return [
+            ProcessPresence(
+                process=ProcessInfo.model_validate_json(row["process"]),
+                first_seen=row["first_seen"],
+                silent_seconds=row["silent"],
+            )
+            for row in await self._fetch("processes", FORGET_AFTER)
+        ]
+
+    async def leave(self, process_id: str) -> None:
+        await self._fetch("leave", process_id)
+
+    async def put_schedule(self, schedule: Schedule) -> None:
+        await self._fetch("put_schedule", schedule.id, schedule.model_dump_json().encode())
+
+    async def schedules(self) -> list[Schedule]:
+        return [Schedule.model_validate_json(row["schedule"]) for row in await self._fetch("schedules")]
+
+    async def remove_schedule(self, schedule_id: str) -> bool:
+        return bool(await self._fetch("remove_schedule", schedule_id))
+
+    async def _retry(self, attempt: Any) -> list[RunSummary]:
+        found: list[RunSummary] = await self._retries.run(attempt, "no run was claimed")
+        return found
+
+    async def _claim_within_limits(self, claim: Claim, *, reserve: bool) -> list[RunSummary]:
+        async with self._connections.lend() as lent:
+            database = lent.connection
+            if not reserve:
+                rows = await database.fetch(self._sql["limits"])
+                limits = {queue: each for queue, each in _limits_of(rows).items() if queue in claim.queues}
+                return (await self._choose(database, claim, limits, self._look))[0]
+            async with database.transaction(isolation="read_committed"):
+                limits = _limits_of(await database.fetch(self._sql["lock_limits"], list(claim.queues)))
+                runs, queues = await self._choose(database, claim, limits, self._candidates)
+                if runs:
+                    ids = [run.run_id for run in runs]
+                    await database.execute(self._sql["reserve"], ids, claim.process_id, claim.reserve)
+                    rated = [queue for queue in queues if queue in limits and limits[queue].rate is not None]
+                    periods = [each.period for each in limits.values()]
+                    await database.execute(self._sql["hand_out"], rated, list(limits), periods)
+                return runs
+
+    async def _choose(
+        self, database: asyncpg.Connection, claim: Claim, limits: dict[str, QueueLimits], statement: str
+    ) -> tuple[list[RunSummary], list[str]]:
+        """Return the runs that a claim gets, and the queue of each."""
+        active = await database.fetch(self._sql["active"], list(limits))
+        rates = await database.fetch(self._sql["recent"], list(limits), [each.period for each in limits.values()])
+        recent = {row["queue"]: row["runs"] for row in rates}
+        counted = [(row["queue"], _text(row["concurrency_key"])) for row in active for _ in range(row["runs"])]
+        full = [
+            (row["queue"], row["concurrency_key"])
+            for row in active
+            if row["concurrency_key"] is not None
+            and (most := limits[row["queue"]].per_key) is not None
+            and row["runs"] >= most
+        ]
+        per_queue: dict[str, int] = {}
+        for queue, _ in counted:
+            per_queue[queue] = per_queue.get(queue, 0) + 1
+        closed = [
+            queue
+            for queue, each in limits.items()
+            if each.concurrency is not None and per_queue.get(queue, 0) >= each.concurrency
+        ]
+        keys = [queue for queue, _ in full], [key for _, key in full]
+        most = max(_FEW, 2 * claim.limit) if limits else claim.limit
+        while True:
+            rows = await database.fetch(statement, *_asked(claim), most, claim.silent_after, closed, *keys)
+            slots = Slots(limits, counted, recent)
+            chosen = [
+                row
+                for row in rows
+                if slots.take(row["queue"], _text(row["concurrency_key"]), is_active=row["is_active"])
+            ][: claim.limit]
+            if len(chosen) == claim.limit or len(rows) < most:
+                runs = summaries_from_json([(row["run_id"], row["summary"]) for row in chosen])
+                return runs, [row["queue"] for row in chosen]
+            most *= 4
+
+    async def _fetch(self, name: str, *parameters: object) -> list[asyncpg.Record]:
+        return await self._retries.run(
+            lambda: self._connections.fetch(self._sql[name], *parameters), "the request was not answered"
+        )
+
+
+def _asked(claim: Claim) -> tuple[list[str], list[bytes] | None]:
+    return list(claim.queues), None if claim.fits is None else [version_key(version) for version in claim.fits]
+
+
+def _limits_of(rows: Sequence[asyncpg.Record]) -> dict[str, QueueLimits]:
+    return {row["queue"]: QueueLimits.model_validate_json(row["limits"]) for row in rows}
+
+
+def _text(key: bytes | None) -> str | None:
+    return None if key is None else key.decode()
