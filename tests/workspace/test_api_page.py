@@ -12,9 +12,10 @@ from support.workspace import ROOT
 
 from stargraph.graph import Context, Graph, GraphBuilder, Run, RunResult, RunSummary
 from stargraph.ir import Edge
+from stargraph.worker import Worker
 
 PAGE = (ROOT / "docs/api.md").read_text(encoding="utf-8")
-CLASSES = [Graph, GraphBuilder, Edge, Run, RunResult, RunSummary, Context]
+CLASSES = [Graph, GraphBuilder, Edge, Run, RunResult, RunSummary, Context, Worker]
 
 
 def members(kind: type[Any]) -> set[str]:

@@ -1,7 +1,7 @@
 """The engine: what makes a graph's definition run, one durable step after the other."""
 
 from stargraph.engine._answer_types import answer_type
-from stargraph.engine._attempts import NodeFailed
+from stargraph.engine._attempts import NodeFailed, retry_seconds
 from stargraph.engine._call_log import CallLog, UnrecordedCallError
 from stargraph.engine._call_request import CallRequest, Calls
 from stargraph.engine._context import Context
@@ -36,7 +36,14 @@ from stargraph.engine._recorded_calls import CallId
 from stargraph.engine._reducers import add, append, merge, replace
 from stargraph.engine._results import ResultType
 from stargraph.engine._state import StateSpec
-from stargraph.engine._subgraph import StoreFaultError, cancel_children, child_inputs, child_outcome, child_run_id
+from stargraph.engine._subgraph import (
+    Pause,
+    StoreFaultError,
+    cancel_children,
+    child_inputs,
+    child_outcome,
+    child_run_id,
+)
 from stargraph.engine._task_runner import TaskRunner
 from stargraph.engine._transitions import (
     answered,
@@ -73,6 +80,7 @@ __all__ = [
     "NodeFailed",
     "NodeInfo",
     "NodePools",
+    "Pause",
     "PendingTasks",
     "Plan",
     "RemoteNodeError",
@@ -114,6 +122,7 @@ __all__ = [
     "observed",
     "reachable_code",
     "replace",
+    "retry_seconds",
     "runtime_changes",
     "status_of",
     "steps_of",

@@ -21,7 +21,6 @@ from stargraph.engine._node_pools import CANCEL_SECONDS, NodePools, Outcome, tim
 from stargraph.engine._nodes import Node
 from stargraph.engine._questions import Suspended
 from stargraph.errors import NodeError
-from stargraph.ir import RetrySpec
 
 _MAX_OVERRUN: Final = 30.0
 
@@ -92,7 +91,7 @@ class Attempts:
                 raise NodeFailed(raised)
             await self._context.note_failed_attempt(raised, began)
             if self._waits and retry is not None:
-                delay = _delay(retry, attempt)
+                delay = retry_seconds(attempt, retry.initial_delay, retry.max_delay)
                 log_retry(self._context, last, raised, delay)
                 await asyncio.sleep(delay)
         raise AssertionError("a node is tried once at least")
@@ -220,7 +219,13 @@ def _explained(raised: BaseException | None, node: str) -> BaseException | None:
     return error
 
 
-def _delay(retry: RetrySpec, attempt: int) -> float:
-    """Return the seconds before the next try: doubled each time, with jitter so that many do not come at once."""
-    jitter = random.uniform(0, retry.initial_delay)  # noqa: S311  # no secret
-    return min(retry.initial_delay * 2.0 ** (attempt - 1), retry.max_delay) + jitter
+def retry_seconds(attempt: int, initial_delay: float, max_delay: float) -> float:
+    """Return the seconds before the next try: doubled each time, with jitter so that many do not come at once.
+
+    Args:
+        attempt: the try that has failed, from 1.
+        initial_delay: seconds before the second try.
+        max_delay: seconds that no wait exceeds, but for the jitter.
+    """
+    jitter = random.uniform(0, initial_delay)  # noqa: S311  # no secret
+    return min(initial_delay * 2.0 ** min(attempt - 1, 1000), max_delay) + jitter

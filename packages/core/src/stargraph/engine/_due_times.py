@@ -17,16 +17,18 @@ class DueTimes:
 
     Args:
         holds: wait in this process until the next one is over, if nothing else is left to do.
+        as_of: a time that has come, though the clock may not show it yet.
 
     Attributes:
         holds: likewise.
     """
 
-    def __init__(self, *, holds: bool) -> None:
+    def __init__(self, *, holds: bool, as_of: datetime | None = None) -> None:
         self.holds = holds
         self._over: set[str] = set()
         self._loop = asyncio.get_running_loop()
-        self._began = (datetime.now(UTC), self._loop.time())
+        now = datetime.now(UTC)
+        self._began = (now if as_of is None else max(now, as_of), self._loop.time())
 
     def take(self, tail: Checkpoint) -> list[Interrupt]:
         """Return the waits that are over now, and were not returned before.

@@ -24,7 +24,7 @@ from stargraph.engine._node_pools import CANCEL_SECONDS, NodePools
 from stargraph.engine._pending_tasks import PendingTasks
 from stargraph.engine._plan import Plan
 from stargraph.engine._questions import Suspended
-from stargraph.engine._subgraph import ChildPausedError, Children, StoreFaultError, cancel_children
+from stargraph.engine._subgraph import ChildPausedError, Children, Pause, StoreFaultError, cancel_children
 from stargraph.engine._task_runner import TaskRunner
 from stargraph.engine._transitions import Updates, answered, asked, called, completed, failed, tasks_of
 from stargraph.engine._watcher import WATCH_SECONDS, LogWatcher
@@ -65,6 +65,7 @@ class Engine:
         hooks: stand around nodes, calls and child runs.
         record_attempts: record each try that failed at once.
         holds: wait here for the times that tasks wait for, if nothing else is left to do.
+        as_of: a time that has come, whatever the clock says.
     """
 
     def __init__(
@@ -82,8 +83,9 @@ class Engine:
         hooks: Hooks = NO_HOOKS,
         record_attempts: bool = False,
         holds: bool = False,
+        as_of: datetime | None = None,
     ) -> None:
-        self._due_times = DueTimes(holds=holds)
+        self._due_times = DueTimes(holds=holds, as_of=as_of)
         self._plan = plan
         self._record_attempts = record_attempts
         self._log = log
@@ -109,6 +111,7 @@ class Engine:
                 hooks=hooks,
                 record_attempts=record_attempts,
                 holds=holds,
+                as_of=as_of,
             ),
             hooks=hooks,
         )
@@ -123,6 +126,7 @@ class Engine:
         self._recording: set[asyncio.Task[Any]] = set()
         self._fault: BaseException | None = None
         self._stop: Literal["pause", "cancel"] | None = None
+        self._requeues = False
         self._deadline: float | None = None
         self._answered: set[str] = set()
         self._asks_again = asks_again
@@ -174,15 +178,16 @@ class Engine:
             finally:
                 await self._log.wind_down()
 
-    def pause(self, grace: float) -> None:
+    def pause(self, pause: Pause) -> None:
         """Start nothing more, and let what runs end.
 
         Args:
-            grace: seconds after which what still runs is cancelled; it runs again after a resume.
+            pause: how long that may take, and who goes on with the run.
         """
         self._stop = self._stop or "pause"
-        self._deadline = asyncio.get_running_loop().time() + grace
-        self._children.pause(grace)
+        self._requeues = pause.requeue
+        self._deadline = asyncio.get_running_loop().time() + pause.grace
+        self._children.pause(pause)
         self._wake()
 
     def cancel(self) -> None:
@@ -483,7 +488,10 @@ class Engine:
             log_failed(record, task)
         elif self._stop == "pause" and self._log.tail.status == "running":
             await dispatch.run_uncancelled(self._stop_flights())
-            await self._append("paused", None, lambda tail: {"status": "paused"})
+            if self._requeues and self._log.tail.queue is not None:
+                await self._append("queued", None, _left_to_workers)
+            else:
+                await self._append("paused", None, lambda tail: {"status": "paused"})
 
     async def _append(
         self,
@@ -538,6 +546,11 @@ class Engine:
                     **content,
                 )
             )
+
+
+def _left_to_workers(tail: Checkpoint) -> dict[str, Any]:
+    assert tail.queue is not None
+    return {"status": "queued", "process": None, "queue": tail.queue.model_copy(update={"not_before": None})}
 
 
 class _BuildError(Exception):

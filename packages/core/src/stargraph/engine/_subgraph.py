@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, JsonValue, ProcessInfo, RunSummary, Task, is_run_id
 from stargraph.engine._attempts import NodeFailed
@@ -20,13 +20,25 @@ from stargraph.engine._transitions import status_of, tasks_of
 from stargraph.errors import CheckpointConflictError, CheckpointError, NodeError
 
 
+class Pause(NamedTuple):
+    """How an execution is stopped gently.
+
+    Attributes:
+        grace: seconds after which what still runs is cancelled; it runs again after a resume.
+        requeue: leave the run to the workers if it has a queue.
+    """
+
+    grace: float
+    requeue: bool = False
+
+
 class ChildEngine(Protocol):
     """What a child run is executed by."""
 
     async def run(self) -> None:
         """Run it until nothing of it can go on."""
 
-    def pause(self, grace: float) -> None:
+    def pause(self, pause: Pause) -> None:
         """Start nothing more."""
 
 
@@ -85,7 +97,7 @@ class Children:
         self._executor_id = executor_id
         self._spawn = spawn
         self._running: dict[str, ChildEngine] = {}
-        self._pause_grace: float | None = None
+        self._pause: Pause | None = None
 
     def asking(self, tail: Checkpoint) -> set[str]:
         """Return the tasks whose child runs wait for answers; those may have come while nobody looked.
@@ -95,15 +107,15 @@ class Children:
         """
         return {interrupt.task_id for interrupt in tail.interrupts if interrupt.child_run_id is not None}
 
-    def pause(self, grace: float) -> None:
+    def pause(self, pause: Pause) -> None:
         """Let the children start nothing more.
 
         Args:
-            grace: seconds, as for the parent.
+            pause: as for the parent; a child run is left to its parent.
         """
-        self._pause_grace = grace
+        self._pause = Pause(pause.grace)
         for engine in self._running.values():
-            engine.pause(grace)
+            engine.pause(self._pause)
 
     async def run(self, tail: Checkpoint, task: Task, item: JsonValue) -> dict[str, object]:
         """Take the child run of a task to its end, from where it stands, and return the parent's update.
@@ -123,8 +135,8 @@ class Children:
             log, changed = await self._open(plan, tail, task, item)
             if log.tail.status not in ENDED:
                 engine = self._running[task.id] = self._spawn(plan, log, changed)
-                if self._pause_grace is not None:
-                    engine.pause(self._pause_grace)
+                if self._pause is not None:
+                    engine.pause(self._pause)
                 try:
                     if self._hooks:
                         await self._observed(engine, log)

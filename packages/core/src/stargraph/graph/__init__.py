@@ -9,6 +9,7 @@ from stargraph.graph._lazy import __getattr__  # noqa: F401  # the hook that imp
 __all__ = [
     "CallInfo",
     "Context",
+    "EnqueuedRun",
     "Graph",
     "GraphBuilder",
     "Interrupt",
@@ -17,6 +18,7 @@ __all__ = [
     "Run",
     "RunEvent",
     "RunInfo",
+    "RunRequest",
     "RunResult",
     "RunSummary",
     "StoreInfo",
@@ -26,5 +28,6 @@ __all__ = [
     "load_document",
     "merge",
     "replace",
+    "requeue",
     "respond",
 ]

@@ -14,6 +14,7 @@ from stargraph.engine import (
 )
 from stargraph.graph._control import cancel, respond
 from stargraph.graph._graph import Graph, load_document
+from stargraph.graph._queue import EnqueuedRun, RunRequest, requeue
 from stargraph.graph._result import RunResult
 from stargraph.graph._run import Run
 from stargraph.ir import GraphBuilder
@@ -21,6 +22,7 @@ from stargraph.ir import GraphBuilder
 __all__ = [
     "CallInfo",
     "Context",
+    "EnqueuedRun",
     "Graph",
     "GraphBuilder",
     "Interrupt",
@@ -29,6 +31,7 @@ __all__ = [
     "Run",
     "RunEvent",
     "RunInfo",
+    "RunRequest",
     "RunResult",
     "RunSummary",
     "StoreInfo",
@@ -38,5 +41,6 @@ __all__ = [
     "load_document",
     "merge",
     "replace",
+    "requeue",
     "respond",
 ]

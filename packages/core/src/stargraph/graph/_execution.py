@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 
 from stargraph.checkpoint.protocol import Checkpoint
-from stargraph.engine import Engine, ForkOverrides, Hooks, NodePools, Plan, RunLog
+from stargraph.engine import Engine, ForkOverrides, Hooks, NodePools, Pause, Plan, RunLog
 from stargraph.graph._listeners import Listeners
 from stargraph.graph._options import RunOptions
 from stargraph.runtime import dispatch
@@ -23,6 +24,7 @@ class Execution:
         overrides: what a fork does differently.
         asks_again: whether questions that were asked by other code are asked again.
         holds: wait here for the times that nodes wait for.
+        as_of: a time that has come, whatever the clock says.
         hooks: stand around what the run does.
     """
 
@@ -37,6 +39,7 @@ class Execution:
         overrides: ForkOverrides,
         asks_again: bool,
         holds: bool,
+        as_of: datetime | None,
         hooks: Hooks,
     ) -> None:
         self.log = log
@@ -54,6 +57,7 @@ class Execution:
             watch=options.watch,
             record_attempts=options.record_attempts,
             holds=holds,
+            as_of=as_of,
             hooks=hooks,
         )
 
@@ -69,9 +73,9 @@ class Execution:
         """Act on a control event that was appended by somebody else."""
         self._engine.observe(record)
 
-    def pause(self, grace: float) -> None:
-        """Start nothing more; cancel the nodes that still run after `grace` seconds."""
-        self._engine.pause(grace)
+    def pause(self, pause: Pause) -> None:
+        """Start nothing more; cancel the nodes that still run when its grace is over."""
+        self._engine.pause(pause)
 
     async def cancel(self) -> None:
         """Stop all nodes, record that the run is cancelled, and wait until that is done."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, overload
 
@@ -25,6 +26,7 @@ from stargraph.engine import (
 )
 from stargraph.errors import CheckpointError, GraphError
 from stargraph.graph._options import RunOptions
+from stargraph.graph._queue import EnqueuedRun, RunRequest, enqueue_runs
 from stargraph.graph._result import RunResult
 from stargraph.graph._run import Accept, Run
 from stargraph.graph._sync import BACKGROUND
@@ -292,6 +294,74 @@ class Graph(Generic[S]):
         )
         return self._run(checkpointer, run_id, options, inputs=inputs, metadata=metadata, resumes_if_known=True)
 
+    async def enqueue(
+        self,
+        checkpointer: Checkpointer,
+        inputs: Mapping[str, JsonValue] | None = None,
+        *,
+        run_id: str | None = None,
+        queue: str = "default",
+        priority: int = 0,
+        not_before: datetime | None = None,
+        metadata: Mapping[str, str] | None = None,
+        concurrency_key: str | None = None,
+    ) -> EnqueuedRun:
+        """Store a run for a worker to execute: step 0, with the status `queued`; no node runs here.
+
+        The run id is the key by which duplicates are found: enqueueing the same run again, with the same inputs, does
+        nothing and says so. `Run.resume` and `start_or_resume` execute a queued run too.
+
+        Args:
+            checkpointer: the store.
+            inputs: the values that the state begins with.
+            run_id: its name; a UUIDv7 if None.
+            queue: the queue; workers name those that they serve.
+            priority: runs of a higher one begin first.
+            not_before: the earliest time to begin, an aware datetime; None for at once.
+            metadata: tags.
+            concurrency_key: runs of the queue with the same one share the queue's limit per key.
+
+        Returns:
+            The id of the run, and whether this call stored it.
+
+        Raises:
+            StateError: the inputs do not fit the state that the graph declares; nothing was written.
+            CheckpointConflictError: another run has this id: of another graph, or with other inputs
+                (`reason="run-exists"`).
+            CheckpointError: a name or a number does not fit (`reason` is `invalid-run-id` or `invalid-queue-entry`), or
+                as the store raises. Calling this again with the same run id is safe, whatever was raised.
+            TypeError: `checkpointer` is not a checkpointer.
+        """
+        request = RunRequest(
+            inputs=inputs or {},
+            run_id=run_id,
+            queue=queue,
+            priority=priority,
+            not_before=not_before,
+            metadata=metadata,
+            concurrency_key=concurrency_key,
+        )
+        (enqueued,) = await self.enqueue_many(checkpointer, [request])
+        return enqueued
+
+    async def enqueue_many(self, checkpointer: Checkpointer, runs: Iterable[RunRequest]) -> list[EnqueuedRun]:
+        """Store many runs for workers to execute, as `enqueue` does each of them, in shared commits.
+
+        All are checked before the first one is written: if one does not fit, or its id belongs to another run, none is.
+
+        Args:
+            checkpointer: the store.
+            runs: the runs.
+
+        Returns:
+            What came of each, in order.
+
+        Raises:
+            Exception: as `enqueue` raises.
+        """
+        check_checkpointer(checkpointer)
+        return await enqueue_runs(self._plan, checkpointer, runs, keyring=self._keyring)
+
     def run_sync(
         self,
         *,
@@ -372,11 +442,7 @@ class Graph(Generic[S]):
         metadata: Mapping[str, str] | None = None,
         resumes_if_known: bool = False,
     ) -> Run[S]:
-        if isinstance(checkpointer, type) or not isinstance(checkpointer, Checkpointer):
-            raise TypeError(
-                f"checkpointer is {checkpointer!r}: pass an instance with the methods of stargraph.checkpoint.protocol"
-                ".Checkpointer"
-            )
+        check_checkpointer(checkpointer)
         if run_id is not None and not is_run_id(run_id):
             raise CheckpointError(
                 f"{run_id!r:.220} cannot be a run id",
@@ -392,6 +458,19 @@ class Graph(Generic[S]):
             inputs=inputs,
             metadata=metadata,
             resumes_if_known=resumes_if_known,
+        )
+
+
+def check_checkpointer(checkpointer: object) -> None:
+    """Refuse what is not a checkpointer.
+
+    Raises:
+        TypeError: it lacks a method, or is a class.
+    """
+    if isinstance(checkpointer, type) or not isinstance(checkpointer, Checkpointer):
+        raise TypeError(
+            f"checkpointer is {checkpointer!r}: pass an instance with the methods of stargraph.checkpoint.protocol"
+            ".Checkpointer"
         )
 
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 _HOMES: Final = {
     "CallInfo": "stargraph.engine",
     "Context": "stargraph.engine",
+    "EnqueuedRun": "stargraph.graph._queue",
     "Graph": "stargraph.graph._graph",
     "GraphBuilder": "stargraph.ir",
     "Interrupt": "stargraph.checkpoint.protocol",
@@ -14,6 +15,7 @@ _HOMES: Final = {
     "Run": "stargraph.graph._run",
     "RunEvent": "stargraph.engine",
     "RunInfo": "stargraph.engine",
+    "RunRequest": "stargraph.graph._queue",
     "RunResult": "stargraph.graph._result",
     "RunSummary": "stargraph.checkpoint.protocol",
     "StoreInfo": "stargraph.engine",
@@ -23,6 +25,7 @@ _HOMES: Final = {
     "load_document": "stargraph.graph._graph",
     "merge": "stargraph.engine",
     "replace": "stargraph.engine",
+    "requeue": "stargraph.graph._queue",
     "respond": "stargraph.graph._control",
 }
 

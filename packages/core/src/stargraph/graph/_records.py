@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from stargraph.checkpoint.protocol import Checkpoint, JsonValue, ProcessInfo
+from stargraph.checkpoint.protocol import Checkpoint, JsonValue, ProcessInfo, QueueEntry
 from stargraph.engine import Plan, RunLog, TakenOver, error_info, status_of
 from stargraph.errors import CheckpointError
 from stargraph.graph._resume_checks import refuse_ended
 
 
 def first_record(
-    plan: Plan, inputs: Mapping[str, JsonValue], *, run_id: str, executor_id: str, metadata: Mapping[str, str]
+    plan: Plan,
+    inputs: Mapping[str, JsonValue],
+    *,
+    run_id: str,
+    executor_id: str,
+    metadata: Mapping[str, str],
+    queue: QueueEntry | None = None,
 ) -> Checkpoint:
-    """Return step 0 of a new run.
+    """Return step 0 of a new run: of one that this process executes, or, with a queue, of one that a worker will.
 
     Raises:
         StateError: the inputs do not fit the state that the graph declares.
@@ -31,7 +37,9 @@ def first_record(
         frontier=plan.first(0),
         executor_id=executor_id,
         timestamp=datetime.now(UTC),
-        process=ProcessInfo.current(),
+        process=ProcessInfo.current() if queue is None else None,
+        status="running" if queue is None else "queued",
+        queue=queue,
         metadata=metadata,
     )
 
@@ -63,12 +71,25 @@ def crash_loop_record(tail: Checkpoint, executor_id: str, resumes: int) -> Check
         hint="Find out what kills the process in this node, then resume with a larger max_resumes.",
         run_id=tail.run_id,
     )
+    return failed_record(tail, executor_id, error)
+
+
+def failed_record(tail: Checkpoint, executor_id: str, error: BaseException, node: str | None = None) -> Checkpoint:
+    """Return the checkpoint that fails a run for what none of its nodes has raised.
+
+    Args:
+        tail: the latest checkpoint.
+        executor_id: names who fails it.
+        error: why.
+        node: the node that was running.
+    """
     return tail.next(
         event="failed",
         status="failed",
         executor_id=executor_id,
         timestamp=datetime.now(UTC),
-        error=error_info(error, node=None),
+        last_node=node,
+        error=error_info(error, node=node),
     )
 
 

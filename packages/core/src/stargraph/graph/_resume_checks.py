@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue
 from stargraph.engine import ForkOverrides, Plan, reachable_code, runtime_changes
 from stargraph.engine._migration import check_frontier, children_migrate, migrated, migration_for
-from stargraph.errors import CheckpointError, HashMismatchError
+from stargraph.errors import CheckpointConflictError, CheckpointError, HashMismatchError
 from stargraph.ir import definition_changes
 
 ReadStep = Callable[[int], Awaitable[Checkpoint | None]]
@@ -159,6 +160,21 @@ def refuse_busy(tail: Checkpoint, only_if_idle: float | None) -> None:
         )
 
 
+def refuse_moved_on(tail: Checkpoint, step: int | None) -> None:
+    """Refuse a run that somebody has gone on with since its latest step was `step`.
+
+    Raises:
+        CheckpointConflictError: `reason="moved-on"`.
+    """
+    if step is not None and tail.step != step:
+        raise CheckpointConflictError(
+            f"run {tail.run_id!r} is at step {tail.step}, not at step {step}: somebody has gone on with it",
+            reason="moved-on",
+            run_id=tail.run_id,
+            step=tail.step,
+        )
+
+
 def refuse_unfinished_fork(tail: Checkpoint) -> None:
     """Refuse a fork whose executor was lost before it had taken over all that it needs from its parent.
 
@@ -195,16 +211,32 @@ async def fruitless_resumes(tail: Checkpoint, read_step: ReadStep, most: int) ->
     return resumes
 
 
-def waits_longer(plan: Plan, tail: Checkpoint) -> bool:
+def waits_longer(plan: Plan, tail: Checkpoint, as_of: datetime | None = None) -> bool:
     """Tell whether a run waits for a time that is still to come, and a resume by the same code could do nothing yet.
 
     Args:
         plan: the graph.
         tail: the latest checkpoint.
+        as_of: a time that has come, whatever the clock says.
     """
     due = tail.due_at
+    now = datetime.now(UTC) if as_of is None else max(datetime.now(UTC), as_of)
     same = (tail.graph_hash, tail.runtime_hash) == (plan.graph_hash, plan.runtime_hash)
-    return due is not None and due > datetime.now(UTC) and same
+    return due is not None and due > now and (same or tail.status == "queued")
+
+
+async def until_due(tail: Checkpoint) -> None:
+    """Wait until a queued run may begin.
+
+    Args:
+        tail: its latest checkpoint.
+    """
+    while True:
+        left = 0.0 if tail.due_at is None else (tail.due_at - datetime.now(UTC)).total_seconds()
+        if left <= 0:
+            return
+        # The clock may be set meanwhile, and the machine may sleep.
+        await asyncio.sleep(min(left, 300.0))
 
 
 async def is_cancel_requested(tail: Checkpoint, read_step: ReadStep) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, cast
 
@@ -15,6 +16,7 @@ from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, Interrupt, J
 from stargraph.engine import (
     ForkOverrides,
     Hooks,
+    Pause,
     Plan,
     RunEvent,
     RunInfo,
@@ -37,6 +39,7 @@ from stargraph.graph._execution import Execution
 from stargraph.graph._listeners import Listeners
 from stargraph.graph._logging import log_takeover, logged
 from stargraph.graph._options import RunOptions
+from stargraph.graph._presence import presence
 from stargraph.graph._records import append_resumed, crash_loop_record, first_record, new_run_id
 from stargraph.graph._result import RunResult
 from stargraph.graph._resume_checks import (
@@ -47,6 +50,8 @@ from stargraph.graph._resume_checks import (
     is_cancel_requested,
     refuse_busy,
     refuse_ended,
+    refuse_moved_on,
+    until_due,
     waits_longer,
 )
 from stargraph.graph._suspects import Suspect
@@ -98,7 +103,8 @@ class Run(Generic[S]):
         self._active = False
         self._suspect: Suspect | None = None
         self._execution: Execution | None = None
-        self._pause_grace: float | None = None
+        self._pause: Pause | None = None
+        self._as_of: datetime | None = None
         self._listeners = Listeners()
 
     def __repr__(self) -> str:
@@ -190,6 +196,8 @@ class Run(Generic[S]):
         accept: Sequence[Accept] = (),
         allow_effects: bool | None = None,
         wait: bool = False,
+        only_at_step: int | None = None,
+        as_of: datetime | None = None,
     ) -> RunResult[S]:
         """Take a run over from its former executor, alive or not, and execute it from its latest checkpoint.
 
@@ -202,6 +210,9 @@ class Run(Generic[S]):
             accept: resume although `runtime` (the code of the nodes) or `graph` has changed.
             allow_effects: of a fork, whether calls that are not repeatable may be made; as for `fork` if None.
             wait: as for `start`.
+            only_at_step: refuse if this is not the latest step any more: somebody else has gone on with the run.
+            as_of: a time that has come, though the clock of this machine may not show it yet: waits until then are
+                over. By it, a worker keeps the time of the store.
 
         Returns:
             Where it stands then. A run that is done already is not executed, nor is one that still waits for a time:
@@ -211,20 +222,25 @@ class Run(Generic[S]):
             CheckpointNotFoundError: the store holds no such run.
             HashMismatchError: the graph or the code changed; nothing was written.
             StateError: what is stored does not fit the graph's state; nothing was written.
-            CheckpointConflictError: another executor has taken the run over.
+            CheckpointConflictError: another executor has taken the run over, or is beyond `only_at_step`.
             CheckpointError: `reason` is `not-idle` or `run-ended`, or as the store raises.
         """
-        self._holds = wait
+        self._holds, self._as_of = wait, as_of
         with self._only_one():
             self.run_id = run_id or self.run_id
             return await self._resume(
-                only_if_idle=only_if_idle, max_resumes=max_resumes, accept=accept, allow_effects=allow_effects
+                only_if_idle=only_if_idle,
+                only_at_step=only_at_step,
+                max_resumes=max_resumes,
+                accept=accept,
+                allow_effects=allow_effects,
             )
 
     async def _resume(
         self,
         *,
         only_if_idle: float | None = None,
+        only_at_step: int | None = None,
         max_resumes: int = 10,
         accept: Sequence[Accept] = (),
         allow_effects: bool | None = None,
@@ -233,6 +249,7 @@ class Run(Generic[S]):
             self._allow_effects = allow_effects
         tail = await dispatch.read_run(self._store, self.run_id, keyring=self._keyring)
         log = self._open_log(tail)
+        refuse_moved_on(tail, only_at_step)
         if tail.status == "done":
             await check_done(self._plan, tail, self._read_step, accept=accept)
             return self._result(tail)
@@ -246,8 +263,11 @@ class Run(Generic[S]):
         if await is_cancel_requested(tail, self._read_step):
             return await self.cancel(grace=0)
         carried = await carried_over(self._plan, tail, self._read_step, executor_id=executor_id, accept=accept)
-        if carried is tail and not self._holds and waits_longer(self._plan, tail):
-            return self._result(tail)
+        if carried is tail and waits_longer(self._plan, tail, self._as_of):
+            if not self._holds:
+                return self._result(tail)
+            if tail.status == "queued":
+                await until_due(tail)
         resumes = await fruitless_resumes(tail, self._read_step, max_resumes)
         if resumes >= max_resumes:
             return await self._give_up(tail, executor_id, max_resumes)
@@ -256,14 +276,15 @@ class Run(Generic[S]):
             await suspect.wait()
         self._suspect = suspect
         try:
-            if carried is not tail:
-                await dispatch.write(self._store, carried, keyring=self._keyring)
-                log = self._open_log(carried)
-                self._listeners.publish_step(carried)
-            resumed, met = await append_resumed(self._plan, log, executor_id)
-            log_takeover(tail)
-            changed = (tail.graph_hash, tail.runtime_hash) != (resumed.graph_hash, resumed.runtime_hash)
-            return await self._execute(resumed, executor_id, met, asks_again=changed)
+            async with nullcontext() if tail.queue is None else presence(self._checkpointer):
+                if carried is not tail:
+                    await dispatch.write(self._store, carried, keyring=self._keyring)
+                    log = self._open_log(carried)
+                    self._listeners.publish_step(carried)
+                resumed, met = await append_resumed(self._plan, log, executor_id)
+                log_takeover(tail)
+                changed = (tail.graph_hash, tail.runtime_hash) != (resumed.graph_hash, resumed.runtime_hash)
+                return await self._execute(resumed, executor_id, met, asks_again=changed)
         finally:
             suspect.cleared()
 
@@ -435,15 +456,16 @@ class Run(Generic[S]):
             await self._execution.cancel()
         return self._seen(await cancel(self._store, self.run_id, grace=grace, keyring=self._keyring))
 
-    def pause(self, *, grace: float = 30.0) -> None:
+    def pause(self, *, grace: float = 30.0, requeue: bool = False) -> None:
         """Stop this execution gently: start no more nodes, let running ones finish, and record `paused`.
 
         Args:
             grace: seconds after which a node that still runs is cancelled; it runs again after a resume.
+            requeue: leave the run to the workers, `queued`, if it has a queue; otherwise it stays until it is resumed.
         """
-        self._pause_grace = grace
+        self._pause = Pause(grace, requeue=requeue)
         if self._execution is not None:
-            self._execution.pause(grace)
+            self._execution.pause(self._pause)
 
     async def stream(self) -> AsyncIterator[RunEvent]:
         """Yield the events of the run until it stops; start the run if it was not started yet.
@@ -522,12 +544,13 @@ class Run(Generic[S]):
             overrides=overrides,
             asks_again=asks_again,
             holds=self._holds,
+            as_of=self._as_of,
             hooks=self._hooks,
         )
         for record in met:
             execution.observe(record)
-        if self._pause_grace is not None:
-            execution.pause(self._pause_grace)
+        if self._pause is not None:
+            execution.pause(self._pause)
         self._execution = execution
         try:
             await execution.run()
@@ -568,7 +591,7 @@ class Run(Generic[S]):
                 run_id=self.run_id,
             )
         self._begun = self._active = True
-        self._pause_grace = None
+        self._pause = None
         try:
             yield
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -91,6 +91,7 @@ async def all_runs(
     since: datetime | None = None,
     parent_run_id: str | None = None,
     metadata: Mapping[str, str] | None = None,
+    status: Status | Sequence[Status] | None = None,
 ) -> AsyncGenerator[RunSummary]:
     """Yield the summary of every run, the newest first.
 
@@ -99,6 +100,7 @@ async def all_runs(
         since: only runs that started then or later.
         parent_run_id: only runs that came from this one; needs `RunSearch`.
         metadata: only runs with these tags; needs `RunSearch`.
+        status: only runs with this status, or with one of these; needs `RunSearch`.
 
     Raises:
         CheckpointCorruptedError: a summary cannot be read, nor those after it.
@@ -111,7 +113,12 @@ async def all_runs(
         cursor: str | None = None
         while True:
             page = await store.search(
-                since=since, parent_run_id=parent_run_id, metadata=metadata, limit=_PAGE, cursor=cursor
+                since=since,
+                parent_run_id=parent_run_id,
+                metadata=metadata,
+                status=status,
+                limit=_PAGE,
+                cursor=cursor,
             )
             for summary in page.items:
                 yield summary

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
@@ -61,19 +64,28 @@ def installed_drivers() -> list[DriverInfo]:
     return sorted(map(_info, entry_points(group=ENTRY_POINT_GROUP)), key=lambda info: (info.scheme, info.target))
 
 
-def open_checkpointer(url: str | os.PathLike[str], *, read_only: bool = False) -> Checkpointer:
+def open_checkpointer(
+    url: str | os.PathLike[str], *, read_only: bool = False, encryption_keys: str | None = None
+) -> Checkpointer:
     """Return a handle on the store that a path or URL names; no I/O happens before `bootstrap`.
 
     Args:
         url: a path, `sqlite:///…`, `postgresql://…`, `s3://bucket/prefix`, or the scheme of any installed
             driver. `~` is expanded in a path.
         read_only: never write a byte; a store that does not exist is refused, not made.
+        encryption_keys: keys as `Cipher.parse` reads them; those of the environment variable
+            `STARGRAPH_ENCRYPTION_KEY` if None.
 
     Raises:
         CheckpointError: it is neither a path nor a URL, or its driver cannot do what is asked for: encrypt with the
             keys of the environment, or open read-only (`reason` is `invalid-url`, `no-encryption`, `no-read-only`).
         DriverNotFoundError: no installed driver opens it, or two claim it.
     """
+    with _keys_in_environment(encryption_keys):
+        return _opened(url, read_only=read_only)
+
+
+def _opened(url: str | os.PathLike[str], *, read_only: bool) -> Checkpointer:
     from stargraph.checkpoint.codec import Cipher
     from stargraph.checkpoint.driver import Encrypting, ReadOnly
 
@@ -93,6 +105,29 @@ def open_checkpointer(url: str | os.PathLike[str], *, read_only: bool = False) -
             hint="Open it without read_only.",
         )
     return store
+
+
+_ENVIRONMENT: Final = threading.Lock()
+
+
+@contextmanager
+def _keys_in_environment(keys: str | None) -> Iterator[None]:
+    """Drivers look for keys there when they are opened by a URL; child processes of nodes must not find them."""
+    from stargraph.checkpoint.codec import ENCRYPTION_VARIABLE
+
+    if keys is None:
+        yield
+        return
+    with _ENVIRONMENT:
+        before = os.environ.get(ENCRYPTION_VARIABLE)
+        os.environ[ENCRYPTION_VARIABLE] = keys
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[ENCRYPTION_VARIABLE]
+            else:
+                os.environ[ENCRYPTION_VARIABLE] = before
 
 
 def find_driver(address: Address) -> CheckpointerClass:
