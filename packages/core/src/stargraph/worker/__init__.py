@@ -1,0 +1,18 @@
+"""Workers: processes that take runs from the queues of a store, execute them, and go on with those that others lost."""
+
+from stargraph.worker._fleet import StrandedRun, living_processes, orphaned_runs, stranded_runs
+from stargraph.worker._metrics import WorkerMetrics
+from stargraph.worker._retries import RunRetries
+from stargraph.worker._source import StoreSource
+from stargraph.worker._worker import Worker
+
+__all__ = [
+    "RunRetries",
+    "StoreSource",
+    "StrandedRun",
+    "Worker",
+    "WorkerMetrics",
+    "living_processes",
+    "orphaned_runs",
+    "stranded_runs",
+]

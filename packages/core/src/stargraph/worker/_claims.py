@@ -1,0 +1,160 @@
+"""Which runs a worker takes next: those of its versions, then others that one of its graphs can go on with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+from typing import Final, NamedTuple
+
+from stargraph.checkpoint.protocol import Checkpointer, RunQueue, RunSummary
+from stargraph.engine import facts
+from stargraph.worker._execution import LOGGER
+from stargraph.worker._metrics import WorkerMetrics
+from stargraph.worker._versions import LoadedGraph, Versions
+
+_RESERVE_SECONDS: Final = 30.0
+"""How long a run that was taken is kept from other workers, until its first step here is stored."""
+
+_LOOK_SECONDS: Final = 15.0
+"""How often it looks for runs of other versions, and at how its queues stand."""
+
+_REFUSED_SECONDS: Final = 300.0
+"""How long a run that cannot be executed is left alone, unless somebody goes on with it."""
+
+_LOOKED_AT: Final = 100
+"""At how many runs of other versions it looks at a time."""
+
+_NEVER: Final = 10.0**9
+
+
+class Claim(NamedTuple):
+    """A run that this worker took, and the graph that it is executed with.
+
+    Attributes:
+        run: where it stood.
+        loaded: the graph.
+    """
+
+    run: RunSummary
+    loaded: LoadedGraph
+
+
+class Claims:
+    """Takes runs for one worker.
+
+    Args:
+        store: holds them.
+        process_id: who takes them.
+        queues: where from.
+        versions: what this worker can execute.
+        silent_after: seconds of silence after which a process counts as gone.
+        metrics: notes what was found.
+    """
+
+    def __init__(
+        self,
+        store: Checkpointer,
+        process_id: str,
+        queues: Sequence[str],
+        versions: Versions,
+        *,
+        silent_after: float,
+        metrics: WorkerMetrics,
+    ) -> None:
+        assert isinstance(store, RunQueue)
+        self._queue: RunQueue = store
+        self._store: Checkpointer = store
+        self._process_id = process_id
+        self._queues = queues
+        self._versions = versions
+        self._silent_after = silent_after
+        self._metrics = metrics
+        self._refused: dict[str, tuple[int, float]] = {}
+        self._reported: set[tuple[str, str, str]] = set()
+        self._looked = -_NEVER
+        self._takes_over_from = 0.0
+
+    async def take(self, room: int, running: Collection[str]) -> list[Claim]:
+        """Take as many runs as there is room for.
+
+        Args:
+            room: how many.
+            running: the runs that this worker executes already.
+
+        Raises:
+            CheckpointError: as the store raises.
+        """
+        now = time.monotonic()
+        self._refused = {run: (step, until) for run, (step, until) in self._refused.items() if until > now}
+        found = await self._queue.claimable(
+            self._process_id,
+            self._queues,
+            limit=room,
+            fits=self._versions.all,
+            silent_after=self._silence(),
+            reserve=_RESERVE_SECONDS,
+        )
+        claims = [
+            Claim(run, loaded)
+            for run in found
+            if run.run_id not in running
+            and not self._is_refused(run)
+            and (loaded := self._versions.exact(run)) is not None
+        ]
+        if len(found) < room and now - self._looked >= _LOOK_SECONDS:
+            self._looked = now
+            counted = await self._queue.queue_counts()
+            self._metrics.queues = tuple(counts for counts in counted if counts.queue in self._queues)
+            claims += await self._take_other_versions(room - len(found), running)
+        return claims
+
+    def refuse(self, run_id: str, step: int) -> None:
+        """Leave a run alone for a while, unless somebody goes on with it.
+
+        Args:
+            run_id: the run.
+            step: its latest step.
+        """
+        self._refused.setdefault(run_id, (step, time.monotonic() + _REFUSED_SECONDS))
+
+    def _is_refused(self, run: RunSummary) -> bool:
+        return self._refused.get(run.run_id, (-1, 0.0))[0] == run.last_step
+
+    def _silence(self) -> float:
+        """Return after how many seconds of silence a process counts as gone.
+
+        After an outage of the store all were silent: they get the time to say that they live.
+        """
+        now = time.monotonic()
+        if now - self._metrics.heartbeat > self._silent_after / 2:
+            self._takes_over_from = now + self._silent_after
+        return self._silent_after if now >= self._takes_over_from else _NEVER
+
+    async def _take_other_versions(self, room: int, running: Collection[str]) -> list[Claim]:
+        """Take runs of other versions that one of the graphs can go on with; count and report the others."""
+        # Nothing is reserved: most of these are for other workers.
+        found = await self._queue.claimable(
+            self._process_id, self._queues, limit=_LOOKED_AT, silent_after=self._silence(), reserve=0
+        )
+        claims: list[Claim] = []
+        stranded = 0
+        for run in found:
+            if run.run_id in running or self._versions.exact(run) is not None:
+                continue
+            fitting = "it was refused" if self._is_refused(run) else await self._versions.fitting(self._store, run)
+            if isinstance(fitting, str):
+                stranded += 1
+                self.refuse(run.run_id, run.last_step)
+                self._report(run, fitting)
+            elif len(claims) < room:
+                claims.append(Claim(run, fitting))
+        self._metrics.stranded = stranded
+        return claims
+
+    def _report(self, run: RunSummary, why: str) -> None:
+        version = (run.graph_id, run.graph_hash, run.runtime_hash)
+        if version not in self._reported:
+            self._reported.add(version)
+            LOGGER.warning(
+                "run %s waits for a worker that it fits: %s", run.run_id, why, extra=facts(run.run_id, run.last_step)
+            )

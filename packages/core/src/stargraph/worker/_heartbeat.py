@@ -1,0 +1,134 @@
+"""A heartbeat in a thread of its own: nodes that block the event loop cannot stop it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from stargraph.checkpoint.protocol import Checkpointer, Closing, Presence, ProcessInfo
+from stargraph.graph._presence import Heartbeat
+from stargraph.worker._metrics import WorkerMetrics
+
+_LOGGER = logging.getLogger("stargraph.worker")
+
+_STOP_SECONDS = 10.0
+
+
+class LoopHeartbeat:
+    """Says that this process lives, on the event loop of the worker, by the worker's handle of the store.
+
+    A node that blocks the loop stops it, and other workers may then take the runs of this one.
+
+    Args:
+        store: takes it.
+        process: this process.
+        seconds: the period.
+        metrics: notes when the store took it last.
+    """
+
+    def __init__(self, store: Presence, process: ProcessInfo, seconds: float, metrics: WorkerMetrics) -> None:
+        self._heartbeat = _Noted(store, process, seconds, metrics)
+        self._keeping: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Say it for the first time, and from then on.
+
+        Raises:
+            CheckpointError: as the store raises.
+        """
+        await self._heartbeat.begin()
+        self._keeping = asyncio.ensure_future(self._heartbeat.keep())
+
+    async def stop(self) -> None:
+        """Say that this process executes nothing more."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
+            await self._heartbeat.end()
+
+
+class ThreadHeartbeat:
+    """Says that this process lives, from a thread with an event loop and a handle of the store of its own.
+
+    Args:
+        open_store: makes the handle.
+        process: this process.
+        seconds: the period.
+        metrics: notes when the store took it last.
+    """
+
+    def __init__(
+        self, open_store: Callable[[], Checkpointer], process: ProcessInfo, seconds: float, metrics: WorkerMetrics
+    ) -> None:
+        self._open_store = open_store
+        self._process = process
+        self._seconds = seconds
+        self._metrics = metrics
+        self._begun: Future[None] = Future()
+        self._ended: Future[None] = Future()
+        self._stop: Callable[[], None] = lambda: None
+        self._thread = threading.Thread(target=self._run, name="stargraph-heartbeat", daemon=True)
+
+    async def start(self) -> None:
+        """Say it for the first time, and from then on.
+
+        Raises:
+            CheckpointError: as the store raises.
+        """
+        self._thread.start()
+        await asyncio.wrap_future(self._begun)
+
+    async def stop(self) -> None:
+        """Say that this process executes nothing more."""
+        if self._thread.ident is None:
+            return
+        self._stop()
+        # A store that does not answer keeps nobody here.
+        await asyncio.wait([asyncio.wrap_future(self._ended)], timeout=_STOP_SECONDS)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._beat())
+        except BaseException as error:  # whoever waits for the first beat gets it
+            if self._begun.done():
+                _LOGGER.critical("the heartbeat of this process has ended", exc_info=error)
+            else:
+                self._begun.set_exception(error)
+        finally:
+            self._ended.set_result(None)
+
+    async def _beat(self) -> None:
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+        def tell() -> None:
+            loop.call_soon_threadsafe(stop.set)
+
+        self._stop = tell
+        store = self._open_store()
+        try:
+            await store.bootstrap()
+            assert isinstance(store, Presence)
+            heartbeat = _Noted(store, self._process, self._seconds, self._metrics)
+            await heartbeat.begin()
+            self._begun.set_result(None)
+            keeping = asyncio.ensure_future(heartbeat.keep())
+            await stop.wait()
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+            await heartbeat.end()
+        finally:
+            if isinstance(store, Closing):
+                await store.close()
+
+
+class _Noted(Heartbeat):
+    def __init__(self, store: Presence, process: ProcessInfo, seconds: float, metrics: WorkerMetrics) -> None:
+        super().__init__(store, process, seconds)
+        self._metrics = metrics
+
+    async def begin(self) -> None:
+        await super().begin()
+        self._metrics.heartbeat = self.last

@@ -1,0 +1,124 @@
+"""A run in a process of its own: if it ends the process that executes it, it ends no other run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from stargraph.checkpoint.protocol import Checkpointer, Presence, ProcessInfo, RunSummary
+from stargraph.engine import Durability
+from stargraph.errors import StargraphError, StoreUnavailableError
+from stargraph.runtime import dispatch
+from stargraph.worker._execution import LOGGER, LostRunError, RefusedRunError
+from stargraph.worker._source import StoreSource
+
+REFUSED_CODE: Final = 3
+"""The exit code of a process that could not execute its run as it is stored."""
+
+
+class IsolatedExecution:
+    """A run in a process of its own.
+
+    Args:
+        target: names its graph, as `Graph.load` takes it.
+        source: opens the store there.
+        store: this process's own handle.
+        claimed: where the run stood when it was taken.
+        durability: when a step is durable.
+        accept: the changes that are accepted.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        source: StoreSource,
+        store: Checkpointer,
+        claimed: RunSummary,
+        *,
+        durability: Durability,
+        accept: Sequence[str] = (),
+    ) -> None:
+        self._store = store
+        self._claimed = claimed
+        self._process: asyncio.subprocess.Process | None = None
+        self._job: dict[str, Any] = {
+            "store": source.url,
+            "encryption_keys": source.encryption_keys,
+            "graph": target,
+            "run_id": claimed.run_id,
+            "step": claimed.last_step,
+            "due_at": None if claimed.due_at is None else claimed.due_at.isoformat(),
+            "durability": durability,
+            "accept": list(accept),
+            "path": [entry for entry in sys.path if entry],
+        }
+        self._grace: float | None = None
+
+    def pause(self, grace: float) -> None:
+        """Leave the run to other workers, once its running nodes have ended or the grace is over.
+
+        Args:
+            grace: seconds.
+        """
+        self._grace = grace
+        if self._process is not None and self._process.stdin is not None:
+            with suppress(OSError, RuntimeError):
+                self._process.stdin.write(f"{grace}\n".encode())
+                self._process.stdin.close()
+
+    async def carry(self) -> None:
+        """Execute the run until it rests, or until it has ended its process.
+
+        Raises:
+            LostRunError: somebody else has it.
+            RefusedRunError: it cannot be executed as it is stored.
+        """
+        if self._grace is not None:
+            raise LostRunError("the worker stops")
+        # What the process needs goes by its stdin, which nobody else can read; its end says that this process is gone.
+        self._process = process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "stargraph.worker._alone", stdin=asyncio.subprocess.PIPE, start_new_session=True
+        )
+        assert process.stdin is not None
+        try:
+            process.stdin.write(json.dumps(self._job).encode() + b"\n")
+            with suppress(ConnectionError):
+                await process.stdin.drain()
+            code = await process.wait()
+        except asyncio.CancelledError:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+            raise
+        finally:
+            self._process = None
+        if code == 0:
+            return
+        if code == REFUSED_CODE:
+            raise RefusedRunError(
+                StargraphError(
+                    f"run {self._claimed.run_id!r} could not be executed in a process of its own; its log says why",
+                    reason="refused",
+                )
+            )
+        LOGGER.error(
+            "run %s: its process ended by %s",
+            self._claimed.run_id,
+            signal.Signals(-code).name if code < 0 else f"exit code {code}",
+        )
+        await self._bury(process.pid)
+
+    async def _bury(self, pid: int) -> None:
+        """Say that the process is gone, so that nobody waits for its silence."""
+        with suppress(StoreUnavailableError):
+            tail = await dispatch.read_latest(self._store, self._claimed.run_id)
+            owner = None if tail is None else tail.process
+            ours = ProcessInfo.current()
+            if owner is not None and owner.id is not None and (owner.host, owner.pid) == (ours.host, pid):
+                assert isinstance(self._store, Presence)
+                await self._store.leave(owner.id)

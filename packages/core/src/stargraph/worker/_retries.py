@@ -1,0 +1,94 @@
+"""When a run that failed is tried again, and when it has cost enough processes: told from its log."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.engine import retry_seconds
+
+ReadStep = Callable[[int], Awaitable[Checkpoint | None]]
+
+POISON: Final = "poison"
+"""The reason of a run that has ended too many processes."""
+
+_HOPELESS: Final = frozenset({POISON, "crash-loop", "max-steps"})
+"""Reasons of failures that another try cannot change."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRetries:
+    """How often a run is tried whose node failed, beyond the `retry` of the node itself.
+
+    Attributes:
+        attempts: how often at most, the first try included; each node that completes starts the count anew.
+        initial_delay: seconds before the second try; doubled before each further one, with jitter.
+        max_delay: seconds that no wait exceeds.
+    """
+
+    attempts: int = 1
+    initial_delay: float = 1.0
+    max_delay: float = 300.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ValueError(f"attempts is {self.attempts!r}: give 1 or more; 1 does not try again")
+        if not (self.initial_delay >= 0 and self.max_delay >= 0):
+            raise ValueError("initial_delay and max_delay are seconds, 0 or more")
+
+    async def delay(self, failed: Checkpoint, read_step: ReadStep) -> float | None:
+        """Return the seconds until a failed run is tried again; None if it stays failed.
+
+        Args:
+            failed: its latest checkpoint.
+            read_step: reads one step of the run.
+        """
+        if self.attempts == 1 or (failed.error is not None and failed.error.reason in _HOPELESS):
+            return None
+        made = (await setbacks(failed, read_step)).failures
+        return None if made >= self.attempts else retry_seconds(made, self.initial_delay, self.max_delay)
+
+
+class Setbacks(NamedTuple):
+    """What has gone wrong with a run since its last progress.
+
+    Attributes:
+        deaths: how many processes ended while they executed it.
+        failures: how often it failed.
+    """
+
+    deaths: int
+    failures: int
+
+
+async def setbacks(tail: Checkpoint, read_step: ReadStep) -> Setbacks:
+    """Count what has gone wrong with a run since a node of it completed, or since somebody requeued it.
+
+    Args:
+        tail: the latest checkpoint. If it is of a run at work, its process counts as lost.
+        read_step: reads one step of the run.
+    """
+    deaths = 1 if tail.status == "running" and tail.process is not None else 0
+    failures = 0
+    record: Checkpoint | None = tail
+    while record is not None and not _is_progress(record):
+        before = await read_step(record.step - 1) if record.step else None
+        failures += record.event == "failed"
+        if record.event == "resumed" and before is not None and before.status == "running":
+            # A process that resumes its own run, since the store was away, has not died.
+            deaths += _process_of(before) not in (None, _process_of(record))
+        record = before
+    return Setbacks(deaths, failures)
+
+
+def _is_progress(record: Checkpoint) -> bool:
+    return record.event in ("started", "completed") or (
+        # What a worker queues for another try has a time; what anybody else does begins anew.
+        record.event == "queued" and (record.queue is None or record.queue.not_before is None)
+    )
+
+
+def _process_of(record: Checkpoint) -> str | None:
+    return None if record.process is None else record.process.id
