@@ -20,6 +20,8 @@ KEYS = "2026-11:7ImrD5vC9VQ8pXUQ0m1k3bqKJH2yN4sT"
 RUN = ("run", "graph.yaml", "-i", "count=1", "--run-id", "r1")
 
 READS = {
+    "queues": (),
+    "workers": (),
     "runs": (),
     "inspect": ("r1",),
     "verify": (),
@@ -29,6 +31,8 @@ READS = {
     "doctor": (),
 }
 WRITES = {
+    "worker": ("graph.yaml", "--until-idle"),
+    "requeue": ("r1",),
     "resume": ("r1", "graph.yaml"),
     "respond": ("r1", "--value", "1"),
     "cancel": ("r1",),
@@ -165,7 +169,7 @@ def test_every_command_that_takes_a_store_is_in_these_tests() -> None:
         command.name or (command.callback.__name__ if command.callback else "") for command in app.registered_commands
     }
     without_store = {"graph", "schema", "drivers", "validate"}
-    assert known - without_store == {"run", "copy", "move", "import", "migrate", *READS, *WRITES}
+    assert known - without_store == {"run", "enqueue", "copy", "move", "import", "migrate", *READS, *WRITES}
 
 
 class ReadOnlyDriver:

@@ -19,6 +19,7 @@ from stargraph.cli._copy import copy, export, import_, move
 from stargraph.cli._doctor import doctor
 from stargraph.cli._draw import graph, schema
 from stargraph.cli._drivers import drivers
+from stargraph.cli._enqueue import enqueue
 from stargraph.cli._errors import is_about_usage, report
 from stargraph.cli._exit_codes import EXIT_CODES, ExitCode
 from stargraph.cli._inspect import inspect
@@ -26,6 +27,7 @@ from stargraph.cli._migrate import migrate
 from stargraph.cli._options import NODE_THREADS
 from stargraph.cli._output import clean, emit
 from stargraph.cli._prune import delete, prune
+from stargraph.cli._queues import queues, requeue, workers
 from stargraph.cli._replay import replay
 from stargraph.cli._respond import respond
 from stargraph.cli._resume import resume
@@ -35,6 +37,7 @@ from stargraph.cli._secrets import hide_secrets, protect
 from stargraph.cli._streams import open_missing_streams, safe_streams
 from stargraph.cli._validate import validate
 from stargraph.cli._verify import anchor, verify
+from stargraph.cli._worker import worker
 
 
 class Commands(TyperGroup):
@@ -156,6 +159,11 @@ app.command(short_help="Resume a stopped run.", epilog=EXIT_CODES)(resume)
 app.command(short_help="Answer a run's question.")(respond)
 app.command(short_help="Cancel a run.")(cancel)
 app.command(short_help="List the runs of a store.")(runs)
+app.command(short_help="Store runs for workers to execute.")(enqueue)
+app.command(short_help="Take runs from queues and execute them.")(worker)
+app.command(short_help="List queues, or set the limits of one.")(queues)
+app.command(short_help="List the processes that execute runs of queues.")(workers)
+app.command(short_help="Leave runs to the workers again.")(requeue)
 app.command(short_help="Show the steps of a run, or one step.")(inspect)
 app.command(short_help="Check that runs are what was written.")(verify)
 app.command(short_help="Write the latest digest of each run, for a later verify.")(anchor)

@@ -93,6 +93,28 @@ def parse_since(text: str, option: str = "--since") -> datetime:
         ) from None
 
 
+def parse_delay(text: str, option: str) -> datetime:
+    """Return the instant that a text names.
+
+    Args:
+        text: an ISO 8601 date or time, local if it has no offset; or how long from now, as in `30m`, `12h`, `7d`.
+        option: the option that takes it, for the error.
+
+    Raises:
+        StargraphError: it is neither.
+    """
+    delay = _AGO.fullmatch(text)
+    try:
+        if delay:
+            return datetime.now(UTC) + timedelta(**{_UNITS[delay.group(2)]: int(delay.group(1))})
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise _refused(
+            f"{option} {text!r:.220} is not a time",
+            "Write 2026-01-31, 2026-01-31T12:00:00Z, or how long from now: 30m, 12h, 7d.",
+        ) from None
+
+
 def typed(graph: Graph, spec: StateSpec, name: str, text: str, option: str = "-i") -> JsonValue:
     """Return the value that a text stands for.
 

@@ -24,6 +24,7 @@ from stargraph.errors import CheckpointError, StargraphError
 
 if TYPE_CHECKING:
     from stargraph.checkpoint.protocol import Checkpointer, RunFilters, RunPage, RunSummary, Status
+    from stargraph.cli._fleet_runs import FleetRun
     from stargraph.cli._store import StoreRef
 
 _WIDTH_OF_A_PIPE: Final = 80
@@ -58,6 +59,16 @@ def runs(
     idle_for: Annotated[
         str | None, typer.Option("--idle-for", metavar="AGE", help="Only runs without a step for this long: 30m, 12h.")
     ] = None,
+    queue: Annotated[str | None, typer.Option(metavar="NAME", help="Only runs of this queue.")] = None,
+    orphaned: Annotated[
+        bool, typer.Option("--orphaned", help="Only runs of queues whose process is gone: a worker takes them soon.")
+    ] = False,
+    stranded: Annotated[
+        bool,
+        typer.Option(
+            "--stranded", help="Only runs of queues that could go on for a minute, and why nobody takes them."
+        ),
+    ] = False,
     roots: Annotated[bool, typer.Option("--roots", help="Leave out child runs, those of subgraphs.")] = False,
     order: Annotated[OrderName, typer.Option(help="Newest first, by start or by last step.")] = OrderName.STARTED,
     counts: Annotated[bool, typer.Option("--counts", help="Print how many runs have each status.")] = False,
@@ -69,6 +80,7 @@ def runs(
 ) -> None:
     """List the runs of a store, the newest first."""
     from stargraph.cli._execution import run_async
+    from stargraph.cli._fleet_runs import find_fleet_runs
     from stargraph.cli._inputs import parse_since, split_pairs
     from stargraph.cli._store import StoreRef
 
@@ -90,6 +102,17 @@ def runs(
         "roots_only": roots,
     }
     ref = StoreRef(checkpoint, encryption_keys)
+    if queue is not None or orphaned or stranded:
+        if (orphaned and stranded) or counts or cursor is not None or order is not OrderName.STARTED:
+            raise StargraphError(
+                "--queue, --orphaned and --stranded do not go with --counts, --cursor or --order, nor the last two with"
+                " each other",
+                reason="invalid-arguments",
+                hint="`stargraph queues` counts the runs of queues.",
+            )
+        found = run_async(find_fleet_runs(ref, filters, queue, is_orphaned=orphaned, is_stranded=stranded))
+        _print_fleet_runs(found, limit, as_json=json)
+        return
     if counts:
         _print_counts(run_async(_count(ref, filters)), as_json=json)
         return
@@ -101,6 +124,20 @@ def runs(
     if page.next_cursor is not None:
         where = f"; the next page: --cursor {page.next_cursor}" if page.next_cursor != _UNKNOWN_CURSOR else ""
         emit(f"There are more runs; these are the newest {limit}. --limit shows more{where}", sys.stderr)
+
+
+def _print_fleet_runs(found: list[FleetRun], limit: int, *, as_json: bool) -> None:
+    shown = found[:limit]
+    if as_json:
+        print_json(
+            [{**run.model_dump(mode="json"), **({} if why is None else {"stranded": why})} for run, why in shown]
+        )
+    else:
+        print_lines(_listed(tuple(run for run, _ in shown), _width()))
+        for why in dict.fromkeys(why for _, why in shown if why is not None):
+            emit(f"stranded: {one_line(why)}")
+    if len(found) > limit:
+        emit(f"There are {len(found) - limit} more; --limit shows more", sys.stderr)
 
 
 _UNKNOWN_CURSOR: Final = "-"

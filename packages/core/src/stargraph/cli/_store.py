@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -95,28 +95,12 @@ class StoreRef:
         from stargraph.checkpoint.registry import open_checkpointer
 
         try:
-            with self._keys_in_environment():
-                return open_checkpointer(self.url, read_only=read_only)
+            keys = None if self.keys is None else self.keys.text
+            return open_checkpointer(self.url, read_only=read_only, encryption_keys=keys)
         except ValueError as error:
             raise CheckpointError(
                 f"{self}: {error}", reason="invalid-url", hint="Give a path or the URL of a store."
             ) from error
-
-    @contextmanager
-    def _keys_in_environment(self) -> Iterator[None]:
-        """Drivers look for keys there when they are opened by a URL; child processes of nodes must not find them."""
-        from stargraph.checkpoint.codec import ENCRYPTION_VARIABLE
-
-        before = os.environ.get(ENCRYPTION_VARIABLE)
-        if self.keys is not None:
-            os.environ[ENCRYPTION_VARIABLE] = self.keys.text
-        try:
-            yield
-        finally:
-            if before is not None:
-                os.environ[ENCRYPTION_VARIABLE] = before
-            elif self.keys is not None:
-                del os.environ[ENCRYPTION_VARIABLE]
 
     def _can_be_read_only(self) -> bool:
         from stargraph.checkpoint.registry import find_driver, parse_address

@@ -1,0 +1,208 @@
+"""`stargraph enqueue`."""
+
+from __future__ import annotations
+
+import json as json_
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from stargraph.cli._options import (
+    DEFAULT_CHECKPOINT,
+    CheckpointOption,
+    GraphArgument,
+    JsonOption,
+    KeysOption,
+    TagOption,
+)
+from stargraph.errors import StargraphError
+
+if TYPE_CHECKING:
+    from stargraph.cli._store import StoreRef
+    from stargraph.graph import EnqueuedRun, Graph, RunRequest
+
+_MEMBERS: Final = frozenset({"inputs", "run_id", "queue", "priority", "not_before", "concurrency_key", "metadata"})
+
+
+def enqueue(
+    graph: GraphArgument,
+    checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
+    encryption_keys: KeysOption = None,
+    input_: Annotated[
+        list[str] | None,
+        typer.Option("--input", "-i", metavar="NAME=VALUE", help="A value of the state, as for run; repeatable."),
+    ] = None,
+    inputs: Annotated[
+        str | None,
+        typer.Option("--inputs", metavar="FILE", help="A YAML or JSON file with values of the state; - is stdin."),
+    ] = None,
+    lines: Annotated[
+        str | None,
+        typer.Option(
+            "--lines", metavar="FILE", help='JSON Lines, a run each, as in: {"inputs": {…}, "run_id": …}; - is stdin.'
+        ),
+    ] = None,
+    run_id: Annotated[
+        str | None,
+        typer.Option("--run-id", metavar="ID", help="The run's id: enqueued once, however often this is repeated."),
+    ] = None,
+    queue: Annotated[str, typer.Option(metavar="NAME", help="The queue.")] = "default",
+    priority: Annotated[int, typer.Option(metavar="N", help="Runs of a higher one begin first.")] = 0,
+    not_before: Annotated[
+        str | None,
+        typer.Option(
+            "--not-before", metavar="TIME", help="The earliest time to begin: 2026-01-31T12:00:00Z, or 30m, 12h."
+        ),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option("--key", metavar="TEXT", help="Runs with the same one share the queue's limit per key."),
+    ] = None,
+    tag: TagOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Store runs of GRAPH for workers to execute; no node runs here.
+
+    With --lines, each line is an object with the members inputs, run_id, queue, priority, not_before,
+    concurrency_key and metadata, all optional; the options stand for those that a line leaves out. If one line
+    is wrong, no run is stored.
+    """
+    from stargraph.cli._execution import load, run_async
+    from stargraph.cli._inputs import parse_delay, read_inputs, split_pairs
+    from stargraph.cli._output import plural, print_json, print_lines
+    from stargraph.cli._store import StoreRef
+
+    if lines is not None and (input_ or inputs is not None or run_id is not None):
+        raise StargraphError(
+            "--lines and -i, --inputs or --run-id exclude each other",
+            reason="invalid-arguments",
+            hint="Give the inputs and the ids in the lines.",
+        )
+    ref = StoreRef(checkpoint, encryption_keys)
+    if ref.is_volatile:
+        raise StargraphError(
+            f"{ref} ends with this command, and the run with it",
+            reason="invalid-argument",
+            hint="--checkpoint names a store that lasts.",
+        )
+    loaded = load(graph)
+    defaults: dict[str, Any] = {
+        "queue": queue,
+        "priority": priority,
+        "not_before": None if not_before is None else parse_delay(not_before, "--not-before"),
+        "concurrency_key": key,
+        "metadata": split_pairs(tag or (), "--tag"),
+    }
+    if lines is None:
+        values = read_inputs(loaded, input_ or (), inputs)
+        requests = [_request(loaded, {**defaults, "inputs": values, "run_id": run_id})]
+    else:
+        requests = _read_lines(loaded, lines, defaults)
+    found = run_async(_enqueue(ref, loaded, requests))
+    new = sum(each.is_new for each in found)
+    if json:
+        members = [
+            {"run_id": each.run_id, "is_new": each.is_new, "queue": request.queue}
+            for each, request in zip(found, requests, strict=True)
+        ]
+        print_json(members[0] if lines is None else members)
+    elif lines is None:
+        where = f"is queued in {queue}" if new else "was enqueued before"
+        print_lines([f"run {found[0].run_id} {where}"])
+    else:
+        known = f"; {plural(len(found) - new, 'run')} had been enqueued before" if new < len(found) else ""
+        print_lines([f"{plural(new, 'run')} enqueued{known}"])
+
+
+async def _enqueue(ref: StoreRef, graph: Graph[Any], requests: list[RunRequest]) -> list[EnqueuedRun]:
+    async with ref.opened("create") as store:
+        return await graph.enqueue_many(store, requests)
+
+
+def _request(graph: Graph[Any], members: dict[str, Any]) -> RunRequest:
+    """Return a checked request.
+
+    Raises:
+        StargraphError: it cannot be stored.
+    """
+    from stargraph.graph import RunRequest
+    from stargraph.graph._queue import queued_record
+
+    request = RunRequest(**members)
+    queued_record(graph._plan, request)
+    return request
+
+
+def _read_lines(graph: Graph[Any], file: str, defaults: dict[str, Any]) -> list[RunRequest]:
+    name = "stdin" if file == "-" else file
+    requests = []
+    for number, line in enumerate(_text_of(file, name).splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            requests.append(_request(graph, {**defaults, **_members_of(line)}))
+        except (StargraphError, ValueError) as error:
+            message = error.message if isinstance(error, StargraphError) else str(error)
+            raise StargraphError(
+                f"{name}, line {number}: {message}",
+                reason=getattr(error, "reason", None) or "invalid-line",
+                hint="No run was enqueued. Correct the line, and enqueue the whole file again.",
+            ) from None
+    return requests
+
+
+def _text_of(file: str, name: str) -> str:
+    try:
+        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise StargraphError(
+            f"{name}, line {line}: not UTF-8 text", reason="invalid-argument", hint="Save it as UTF-8."
+        ) from None
+    except OSError as error:
+        raise StargraphError(
+            f"--lines {name}: {error.strerror or error}",
+            reason="invalid-argument",
+            hint="Give a file with a JSON object in each line, or - for stdin.",
+        ) from None
+
+
+def _members_of(line: str) -> dict[str, Any]:
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    try:
+        members = json_.loads(line, parse_constant=refuse)
+    except json_.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from None
+    except RecursionError:
+        raise ValueError("not JSON: nested too deeply") from None
+    if not isinstance(members, dict):
+        raise ValueError('not an object; write {"inputs": {…}}')
+    unknown = sorted(members.keys() - _MEMBERS)
+    if unknown:
+        raise ValueError(f"there is no member {unknown[0]!r}; there are {', '.join(sorted(_MEMBERS))}")
+    for name, kind in (("inputs", dict), ("metadata", dict), ("run_id", str), ("queue", str), ("concurrency_key", str)):
+        if name in members and not isinstance(members[name], kind):
+            raise ValueError(f"{name} is {members[name]!r:.80}, not {'an object' if kind is dict else 'text'}")
+    if type(members.get("priority", 0)) is not int:
+        raise ValueError(f"priority is {members['priority']!r:.80}, not an integer")
+    if "metadata" in members and not all(isinstance(value, str) for value in members["metadata"].values()):
+        raise ValueError("the values of metadata are texts")
+    if "not_before" in members:
+        members["not_before"] = _time_of(members["not_before"])
+    return members
+
+
+def _time_of(value: object) -> datetime:
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise ValueError(f"not_before is {value!r:.80}, not a time with its offset, as in 2026-01-31T12:00:00Z")
+    return moment
