@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
 from stargraph.checkpoint.protocol import Checkpoint, is_key
-from stargraph.checkpoint.values import EncodedValue
 from stargraph.errors import CheckpointConflictError, CheckpointError
+from stargraph.langgraph._channels import Channels
 from stargraph.langgraph._names import GRAPH_ID, NAMESPACE_TAG, THREAD_TAG, generation_of, run_id_of
 from stargraph.langgraph._state import EMPTY_STATE, Order, StoredStep, merged_orders, state_with
 from stargraph.langgraph._store import LogStore
-from stargraph.langgraph._values import Former
 
 _GRAPH_HASH: Final = "1" * 64
 """A log is not made by a graph of Stargraph; the number is that of the form of its states."""
@@ -52,7 +51,7 @@ class ThreadLog:
         self.namespace: Final = namespace
         self._executor_id = secrets.token_hex(16)
         self._tail: Checkpoint | None = None
-        self._texts: dict[str, Former] = {}
+        self.channels: Final = Channels()
         self._fixed_run: str | None = None
         self._queue: list[_Waiting] = []
         self._writer: asyncio.Task[None] | None = None
@@ -95,15 +94,6 @@ class ThreadLog:
         """Return the latest step of the log, as it is stored."""
         self._tail = await self._read_tail()
         return self._tail
-
-    def former(self, channel: str, value: EncodedValue | None) -> Former | None:
-        """Return what the value of a channel was encoded from, if that is remembered."""
-        former = self._texts.get(channel)
-        return former if former is not None and former.encoded is value else None
-
-    def remember(self, texts: Mapping[str, Former]) -> None:
-        """Remember what the values of the channels of the latest checkpoint were encoded from."""
-        self._texts = dict(texts)
 
     async def latest(self) -> StoredStep | None:
         """Return the newest checkpoint by its id, or None.

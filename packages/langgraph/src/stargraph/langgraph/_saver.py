@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 from weakref import WeakKeyDictionary
@@ -27,14 +29,16 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from stargraph.checkpoint.protocol import Checkpointer, Closing
 from stargraph.checkpoint.registry import open_checkpointer
 from stargraph.checkpoint.values import EncodedValue
+from stargraph.langgraph._channels import Channels
 from stargraph.langgraph._log import ThreadLog
 from stargraph.langgraph._loop import LoopThread
 from stargraph.langgraph._names import NAMESPACE_TAG, THREAD_TAG
-from stargraph.langgraph._plain import dump_plain, load_plain, peek_plain
+from stargraph.langgraph._plain import dump_plain, load_plain
 from stargraph.langgraph._removal import copy_log, prune_log, without_runs
 from stargraph.langgraph._state import Order, Put, StoredStep, Write, write_index
 from stargraph.langgraph._store import LogStore
-from stargraph.langgraph._values import Former, decode_value, encode_value
+from stargraph.langgraph._tuples import LazyTuple
+from stargraph.langgraph._values import decode_value, encode_value
 
 
 class StargraphSaver(BaseCheckpointSaver[str]):
@@ -120,7 +124,11 @@ class StargraphSaver(BaseCheckpointSaver[str]):
         checkpoint_id = get_checkpoint_id(config)
         log = self._log(thread_id, namespace)
         stored = await (log.at(checkpoint_id) if checkpoint_id else log.latest())
-        return self._tuple(log, stored) if stored is not None and stored.has_checkpoint else None
+        if stored is None or not stored.has_checkpoint:
+            return None
+        config, metadata, parent_config = _names_of(log, stored)
+        checkpoint, writes = _load_whole(self.serde, stored, log.channels)
+        return CheckpointTuple(config, checkpoint, metadata, parent_config, writes)
 
     async def alist(
         self,
@@ -130,7 +138,7 @@ class StargraphSaver(BaseCheckpointSaver[str]):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
-        """Yield the checkpoints that match, the newest id first.
+        """Yield the checkpoints that match, the newest id first; their values are loaded when they are looked at.
 
         Args:
             config: names a thread, perhaps its namespace, perhaps one checkpoint; None for all threads.
@@ -143,6 +151,7 @@ class StargraphSaver(BaseCheckpointSaver[str]):
         below = get_checkpoint_id(before) if before else None
         async with AsyncExitStack() as stack:
             heads: list[tuple[StoredStep, ThreadLog, AsyncIterator[StoredStep]]] = []
+            channels: dict[ThreadLog, Channels] = defaultdict(Channels)
             for log in await self._logs_of(config):
                 steps = _one(log, wanted, below) if wanted else log.before(below)
                 stack.push_async_callback(steps.aclose)  # type: ignore[attr-defined]  # both are generators
@@ -155,11 +164,12 @@ class StargraphSaver(BaseCheckpointSaver[str]):
                     del heads[position]
                 else:
                     heads[position] = (following, log, steps)
-                metadata = load_plain(stored.metadata)
+                config, metadata, parent_config = _names_of(log, stored)
                 if filter and any(metadata.get(name) != value for name, value in filter.items()):
                     continue
                 left -= 1
-                yield self._tuple(log, stored)
+                load = partial(_load_whole, self.serde, stored, channels[log])
+                yield LazyTuple(config, metadata, parent_config, load)
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
@@ -222,7 +232,7 @@ class StargraphSaver(BaseCheckpointSaver[str]):
                     parent=parent,
                     checkpoint=dump_plain(rest),
                     metadata=dump_plain(get_checkpoint_metadata(config, metadata)),
-                    channels=self._channels(log, parent, checkpoint, new_versions),
+                    channels=log.channels.encode(self.serde, log.known(parent), checkpoint, new_versions),
                 ),
             )
         )
@@ -360,52 +370,11 @@ class StargraphSaver(BaseCheckpointSaver[str]):
 
     # Values
 
-    def _channels(
-        self, log: ThreadLog, parent: str | None, checkpoint: Checkpoint, new_versions: ChannelVersions
-    ) -> dict[str, EncodedValue]:
-        """Return the channels of a checkpoint; those that have not changed share the value of the parent."""
-        before = log.known(parent)
-        versions = (
-            peek_plain(before.checkpoint)["channel_versions"] if before is not None and before.has_checkpoint else {}
-        )
-        made: dict[str, EncodedValue] = {}
-        texts: dict[str, Former] = {}
-        for name, value in checkpoint["channel_values"].items():
-            version = checkpoint["channel_versions"].get(name)
-            known = before.channel(name) if before is not None else None
-            former = log.former(name, known)
-            if known is not None and name not in new_versions and version is not None and versions.get(name) == version:
-                made[name] = known
-            else:
-                typed = self.serde.dumps_typed(value)
-                made[name] = encode_value(typed, former)
-                former = Former(made[name], (typed[0], bytes(typed[1])))
-            if former is not None:
-                texts[name] = former
-        log.remember(texts)
-        return made
-
     def _dump(self, value: Any) -> EncodedValue:
         return encode_value(self.serde.dumps_typed(value))
 
-    def _load_channel(self, log: ThreadLog, name: str, value: EncodedValue) -> Any:
-        former = log.former(name, value)
-        return self.serde.loads_typed(decode_value(value.value) if former is None else former.typed)
-
     def _load(self, value: Any) -> Any:
         return self.serde.loads_typed(decode_value(value))
-
-    def _tuple(self, log: ThreadLog, stored: StoredStep) -> CheckpointTuple:
-        assert stored.checkpoint_id is not None
-        checkpoint = load_plain(stored.checkpoint)
-        checkpoint["channel_values"] = {name: self._load_channel(log, name, value) for name, value in stored.channels()}
-        return CheckpointTuple(
-            config=_config(log.thread_id, log.namespace, stored.checkpoint_id),
-            checkpoint=checkpoint,
-            metadata=load_plain(stored.metadata),
-            parent_config=None if stored.parent is None else _config(log.thread_id, log.namespace, stored.parent),
-            pending_writes=[(task_id, channel, self._load(value)) for task_id, _, _, channel, value in stored.writes()],
-        )
 
     # Logs
 
@@ -442,6 +411,28 @@ def _place(config: Mapping[str, Any]) -> tuple[str, str]:
 
 def _config(thread_id: str, namespace: str, checkpoint_id: str) -> RunnableConfig:
     return {"configurable": {"thread_id": thread_id, "checkpoint_ns": namespace, "checkpoint_id": checkpoint_id}}
+
+
+def _names_of(log: ThreadLog, stored: StoredStep) -> tuple[RunnableConfig, CheckpointMetadata, RunnableConfig | None]:
+    """Return the configuration that names a checkpoint, its metadata, and the configuration of its parent."""
+    assert stored.checkpoint_id is not None
+    return (
+        _config(log.thread_id, log.namespace, stored.checkpoint_id),
+        load_plain(stored.metadata),
+        None if stored.parent is None else _config(log.thread_id, log.namespace, stored.parent),
+    )
+
+
+def _load_whole(
+    serde: SerializerProtocol, stored: StoredStep, channels: Channels
+) -> tuple[Checkpoint, list[PendingWrite]]:
+    """Return a checkpoint with its channel values, and its pending writes."""
+    checkpoint = load_plain(stored.checkpoint)
+    checkpoint["channel_values"] = {name: channels.load(serde, name, value) for name, value in stored.channels()}
+    writes = [
+        (task_id, channel, serde.loads_typed(decode_value(value))) for task_id, _, _, channel, value in stored.writes()
+    ]
+    return checkpoint, writes
 
 
 async def _one(log: ThreadLog, checkpoint_id: str, below: str | None) -> AsyncIterator[StoredStep]:
