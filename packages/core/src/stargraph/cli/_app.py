@@ -35,6 +35,7 @@ from stargraph.cli._run import run
 from stargraph.cli._runs import runs
 from stargraph.cli._secrets import hide_secrets, protect
 from stargraph.cli._streams import open_missing_streams, safe_streams
+from stargraph.cli._ui import ui
 from stargraph.cli._validate import validate
 from stargraph.cli._verify import anchor, verify
 from stargraph.cli._worker import worker
@@ -180,6 +181,7 @@ app.command(short_help="Print the JSON Schema of a graph file.")(schema)
 app.command(short_help="List the installed drivers.")(drivers)
 app.command(short_help="Make a store, or bring it to the current format.")(migrate)
 app.command(short_help="Check versions, drivers and a store.")(doctor)
+app.command(short_help="Show the runs of a store in a browser.")(ui)
 
 
 def main() -> None:

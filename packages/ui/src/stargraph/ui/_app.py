@@ -1,0 +1,116 @@
+"""The app: which page answers which path."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from stargraph.checkpoint.protocol import Checkpointer
+from stargraph.errors import CheckpointNotFoundError, StargraphError
+from stargraph.graph import Graph
+from stargraph.ui import _runs, _sse
+from stargraph.ui._console import Console, console_of
+from stargraph.ui._security import LOOPBACK, Access, Auth, Guard
+from stargraph.ui._store import Store
+
+
+def create_app(
+    store: Checkpointer | str | os.PathLike[str],
+    *,
+    write: bool = False,
+    graphs: Sequence[Graph | str | os.PathLike[str]] = (),
+    auth: Auth | None = None,
+    hosts: Sequence[str] | None = None,
+) -> Starlette:
+    """Return an ASGI app that shows the runs of a store; FastAPI and Starlette can mount it under any path.
+
+    Args:
+        store: a path, a URL, or a handle that is bootstrapped. A path or URL is opened read-only unless `write` is
+            true, at the first request.
+        write: also offer what changes runs: answer, cancel, pause, resume, fork, delete.
+        graphs: the graphs that `write` may execute here, to resume and fork their runs; as `Graph.load` takes them.
+        auth: tells for each request whether it may see the pages, as behind a proxy that signs people in; may be
+            async. If None, the link `app.state.link()` lets in the one browser that opens it first.
+        hosts: the host names that a request may be for, which keeps out pages that rebind their name to this address;
+            None for those of the loopback, and for any if there is `auth`.
+
+    Raises:
+        GraphError: a graph cannot be loaded.
+    """
+    if hosts is None and auth is None:
+        hosts = LOOPBACK
+    access = Access(auth=auth, hosts=hosts)
+    console = Console(Store(store, write=write), write=write, graphs=_loaded(graphs), access=access)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        await console.executions.stop()
+        await console.store.close()
+
+    app = Starlette(
+        routes=_routes(write=write),
+        middleware=[Middleware(Guard, access=access)],
+        exception_handlers={StargraphError: _explain, ValueError: _explain, 404: _not_found},
+        lifespan=lifespan,
+    )
+    app.state.console = console
+    app.state.access = access
+    link: Callable[[], str] = lambda: f"/?token={access.new_token()}"  # noqa: E731
+    app.state.link = link
+    return app
+
+
+def _routes(*, write: bool) -> list[BaseRoute]:
+    routes: list[BaseRoute] = [
+        Route("/", _runs.runs),
+        Route("/plot", _runs.plot),
+        Route("/plot.svg", _runs.plot_file),
+        Route("/events", _sse.runs_events),
+        Route("/runs/{run_id}/children", _runs.children),
+        Route("/runs/{run_id}/events", _sse.run_events),
+        Mount("/static", StaticFiles(packages=[("stargraph.ui", "static")])),
+    ]
+    return routes
+
+
+def _loaded(graphs: Sequence[Graph | str | os.PathLike[str]]) -> dict[str, Graph]:
+    loaded = [each if isinstance(each, Graph) else Graph.load(os.fspath(each), code=(Path.cwd(),)) for each in graphs]
+    return {each.id: each for each in loaded}
+
+
+async def _explain(request: Request, error: Exception) -> Response:
+    """Answer with a page that says what is wrong, and what to do."""
+    console = console_of(request)
+    status = 404 if isinstance(error, CheckpointNotFoundError) else 400 if isinstance(error, ValueError) else 500
+    hint = getattr(error, "hint", None)
+    return console.page(
+        request,
+        "error.html",
+        status=status,
+        title="Not found" if status == 404 else "This did not work",
+        message=console.store.hide_secrets(str(error)),
+        hint=console.store.hide_secrets(hint) if hint else None,
+        reason=getattr(error, "reason", None),
+    )
+
+
+async def _not_found(request: Request, error: Exception) -> Response:
+    return console_of(request).page(
+        request,
+        "error.html",
+        status=404,
+        title="Not found",
+        message=f"There is no page {request.url.path}.",
+        hint="The list of runs leads to all pages.",
+        reason=None,
+    )

@@ -1,0 +1,126 @@
+"""What all pages share: the store, the graphs, the sessions, the templates."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final, cast
+from urllib.parse import quote, urlencode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from stargraph.graph import Graph
+from stargraph.ui._executions import Executions
+from stargraph.ui._security import Access, csrf_of
+from stargraph.ui._steps import StepLogs
+from stargraph.ui._store import Store
+from stargraph.ui._text import shorten, show_age, show_bytes, show_seconds, visible
+
+STATUSES: Final = {
+    "queued": ("◷", "queued"),
+    "running": ("●", "running"),
+    "awaiting_input": ("?", "waiting"),
+    "paused": ("‖", "paused"),
+    "done": ("✓", "done"),
+    "failed": ("✕", "failed"),
+    "cancelled": ("⊘", "cancelled"),
+    "moved": ("→", "moved"),
+}
+"""A sign and a word for each status: a colour alone says nothing to some."""
+
+
+class Console:
+    """One app: what it shows, and to whom.
+
+    Args:
+        store: the store.
+        write: whether the pages offer actions.
+        graphs: the graphs that this process can run, by their ids.
+        access: the sessions.
+    """
+
+    def __init__(self, store: Store, *, write: bool, graphs: Mapping[str, Graph], access: Access) -> None:
+        self.store = store
+        self.write = write
+        self.graphs = dict(graphs)
+        self.access = access
+        self.logs = StepLogs(store)
+        self.executions = Executions(store)
+        self.has_queues = False
+        self._environment = Environment(
+            loader=PackageLoader("stargraph.ui"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._environment.globals |= {"STATUSES": STATUSES, "query": query, "version": asset_version()}
+        self._environment.filters |= {
+            "age": show_age,
+            "bytes": show_bytes,
+            "number": lambda number: f"{number:,}".replace(",", "\u202f"),
+            "seconds": show_seconds,
+            "shorten": shorten,
+            "visible": visible,
+            "quoted": lambda text: quote(str(text), safe=":"),
+        }
+
+    def text(self, request: Request, template: str, **values: Any) -> Markup:
+        """Return a template as HTML.
+
+        Args:
+            request: the request that it answers.
+            template: the name of the file.
+            values: what stands in it.
+        """
+        return Markup(  # noqa: S704  # what a template makes is escaped
+            self._environment.get_template(template).render(
+                base=request.scope.get("root_path", ""),
+                here=request.url.path,
+                console=self,
+                csrf=csrf_of(request),
+                is_fragment=is_fragment(request),
+                **values,
+            )
+        )
+
+    def page(self, request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
+        """Return a template as a response."""
+        return HTMLResponse(self.text(request, template, **values), status)
+
+
+def console_of(request: Request) -> Console:
+    """Return the console of the app that answers a request."""
+    return cast("Console", request.app.state.console)
+
+
+def is_fragment(request: Request) -> bool:
+    """Tell whether a script asks for a part of a page, and not a person for the page."""
+    return request.headers.get("x-fragment") == "1"
+
+
+def query(pairs: Sequence[tuple[str, str]], **changes: str | None) -> str:
+    """Return a query with some of its parameters replaced; None removes one.
+
+    Args:
+        pairs: the parameters as they are.
+        changes: the new ones.
+    """
+    kept = [(name, value) for name, value in pairs if name not in changes and value]
+    kept += [(name, value) for name, value in changes.items() if value is not None]
+    return f"?{urlencode(kept)}" if kept else "?"
+
+
+@cache
+def asset_version() -> str:
+    """Return a word that changes with the scripts and styles, for the caches of browsers."""
+    digest = hashlib.sha256()
+    folder = files("stargraph.ui") / "static"
+    for file in sorted(folder.iterdir(), key=lambda each: each.name):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]

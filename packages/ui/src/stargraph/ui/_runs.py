@@ -1,0 +1,199 @@
+"""The list of runs: what it finds, its pages, its counts, the plot of the last days."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from stargraph.checkpoint.protocol import Checkpointer, RunFilters, RunOrder, RunSearch, RunSummary, RunTree, Status
+from stargraph.cli._inputs import parse_since, split_pairs
+from stargraph.errors import StargraphError
+from stargraph.ui._console import STATUSES, Console, console_of
+from stargraph.ui._plot_svg import Plot, draw_plot
+from stargraph.ui._store import missing_capability
+
+_PAGE: Final = 50
+_BUCKETS: Final = 24
+RANGES: Final = {
+    "1h": timedelta(hours=1),
+    "24h": timedelta(days=1),
+    "7d": timedelta(days=7),
+    "30d": timedelta(days=30),
+}
+"""How far back the plot can look."""
+
+_FIELDS: Final = ("graph", "tag", "id", "since", "idle", "reason", "order", "roots", "parent")
+
+
+async def runs(request: Request) -> Response:
+    """Answer with a page of runs; everything that it shows is in its URL."""
+    console = console_of(request)
+    store = await console.store.opened()
+    filters, order, complaint = _asked(request)
+    items: tuple[RunSummary, ...] = ()
+    following: str | None = None
+    counts: dict[Status, int] | None = None
+    if complaint is None:
+        try:
+            items, following, counts = await _found(store, filters, order, request.query_params.get("cursor"))
+        except (StargraphError, ValueError) as error:
+            complaint = console.store.hide_secrets(str(error))
+    params = request.query_params
+    pairs = _pairs(request)
+    return console.page(
+        request,
+        "runs.html",
+        items=items,
+        following=following,
+        counts=counts,
+        total=None if counts is None else sum(counts.values()),
+        chosen=params.getlist("status"),
+        values={name: params.get(name, "") for name in _FIELDS},
+        is_filtered=any(params.get(name) for name in (*_FIELDS, "status") if name != "order"),
+        pairs=pairs,
+        is_first="cursor" not in params,
+        complaint=complaint,
+        can_search=isinstance(store, RunSearch),
+        has_tree=isinstance(store, RunTree),
+        plot_range=params.get("range") or _fitting_range(items),
+        command=_command(console, request),
+    )
+
+
+async def plot(request: Request) -> Response:
+    """Answer with the plot of the runs that started lately, for the page that asks for it."""
+    drawn, spans = await _plotted(request)
+    return console_of(request).page(
+        request,
+        "plot.html",
+        plot=draw_plot(drawn),
+        drawn=drawn,
+        ranges=RANGES,
+        chosen=spans,
+        request_pairs=_pairs(request),
+    )
+
+
+async def plot_file(request: Request) -> Response:
+    """Answer with the plot as a file."""
+    drawn, _ = await _plotted(request)
+    return svg_file(draw_plot(drawn, standalone=True), "runs.svg")
+
+
+def svg_file(svg: str, name: str) -> Response:
+    """Return a drawing as a download."""
+    return Response(svg, media_type="image/svg+xml", headers={"content-disposition": f'attachment; filename="{name}"'})
+
+
+async def children(request: Request) -> Response:
+    """Answer with the rows of the direct child runs of a run."""
+    console = console_of(request)
+    store = await console.store.opened()
+    if not isinstance(store, RunTree):
+        raise missing_capability(store, "RunTree")
+    items = await store.children(request.path_params["run_id"])
+    depth = min(int(request.query_params.get("depth", "1")), 20)
+    html = console.text(request, "_children.html", items=items, depth=depth, has_tree=True)
+    return HTMLResponse(html)
+
+
+def _pairs(request: Request) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in request.query_params.multi_items() if name != "cursor"]
+
+
+def _asked(request: Request) -> tuple[RunFilters, RunOrder, str | None]:
+    """Return the filters that the URL names, the order, and what is wrong with them if anything is."""
+    params = request.query_params
+    order: RunOrder = "updated" if params.get("order") == "updated" else "started"
+    try:
+        filters: RunFilters = {
+            "status": [_status(name) for name in params.getlist("status") if name] or None,
+            "graph_id": params.get("graph") or None,
+            "error_reason": params.get("reason") or None,
+            "metadata": split_pairs(params.get("tag", "").split(), "The tag") or None,
+            "since": parse_since(params["since"], "Started since") if params.get("since") else None,
+            "updated_before": parse_since(params["idle"], "Idle for") if params.get("idle") else None,
+            "roots_only": params.get("roots") == "1",
+            "parent_run_id": params.get("parent") or None,
+            "run_id_prefix": params.get("id") or None,
+        }
+    except (StargraphError, ValueError) as error:
+        return {}, order, str(error)
+    return filters, order, None
+
+
+def _status(name: str) -> Any:
+    if name not in STATUSES:
+        raise ValueError(f"{name!r} is not a status; there are {', '.join(STATUSES)}")
+    return name
+
+
+async def _found(
+    store: Checkpointer, filters: RunFilters, order: RunOrder, cursor: str | None
+) -> tuple[tuple[RunSummary, ...], str | None, dict[Status, int] | None]:
+    if not isinstance(store, RunSearch):
+        if any(value for name, value in filters.items() if name != "since"):
+            raise missing_capability(store, "RunSearch")
+        return tuple(await store.list_runs(since=filters.get("since"), limit=_PAGE)), None, None
+    page = await store.search(limit=_PAGE, cursor=cursor or None, order=order, **filters)
+    every_status: RunFilters = {**filters, "status": None}
+    return page.items, page.next_cursor, await store.count_runs(**every_status)
+
+
+def _fitting_range(items: tuple[RunSummary, ...]) -> str:
+    """Return the shortest range that has the runs of the page in it."""
+    oldest = min((each.started_at for each in items), default=None)
+    age = timedelta() if oldest is None else datetime.now(UTC) - oldest
+    return next((name for name, span in RANGES.items() if age <= span), "30d")
+
+
+async def _plotted(request: Request) -> tuple[Plot, str]:
+    """Count the runs that started in each part of a range: the differences of what started since its beginning."""
+    store = await console_of(request).store.opened()
+    if not isinstance(store, RunSearch):
+        raise missing_capability(store, "RunSearch")
+    name = request.query_params.get("range", "24h")
+    span = RANGES.get(name, RANGES["24h"])
+    filters, _, _ = _asked(request)
+    filters["status"] = None
+    end = datetime.now(UTC)
+    edges = [end - span + span * part / _BUCKETS for part in range(_BUCKETS)]
+    own = filters.get("since")
+    since: list[dict[Status, int]] = []
+    for edge in edges:
+        filters["since"] = max(edge, own) if own else edge
+        since.append(await store.count_runs(**filters))
+    buckets = [
+        {
+            status: since[part].get(status, 0) - (since[part + 1].get(status, 0) if part + 1 < _BUCKETS else 0)
+            for status in since[part]
+        }
+        for part in range(_BUCKETS)
+    ]
+    return Plot(edges=tuple(edges), end=end, buckets=tuple(buckets)), name if name in RANGES else "24h"
+
+
+def _command(console: Console, request: Request) -> str:
+    """Return the command that lists the same runs in a terminal."""
+    params = request.query_params
+    words = ["runs"]
+    for status in params.getlist("status"):
+        words += ["--status", status]
+    options = {
+        "graph": "--graph",
+        "since": "--since",
+        "idle": "--idle-for",
+        "reason": "--error-reason",
+        "order": "--order",
+    }
+    for name, option in options.items():
+        if params.get(name):
+            words += [option, params[name]]
+    for tag in params.get("tag", "").split():
+        words += ["--tag", tag]
+    if params.get("roots") == "1":
+        words.append("--roots")
+    return console.store.command(*words)

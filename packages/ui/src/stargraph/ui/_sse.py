@@ -1,0 +1,86 @@
+"""Server-sent events: a page hears that something has changed, and asks for what it shows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from stargraph.checkpoint.protocol import Checkpointer, RunSearch
+from stargraph.runtime import dispatch
+from stargraph.ui._console import console_of
+from stargraph.ui._store import Store
+
+_LOOK_SECONDS: Final = 1.0
+"""How often the list of runs is looked at: one indexed read."""
+
+_FIRST_WAIT: Final = 0.2
+_LONGEST_WAIT: Final = 2.0
+_BEAT_SECONDS: Final = 15.0
+"""How long a stream may be silent: proxies end silent connections."""
+
+
+async def runs_events(request: Request) -> Response:
+    """Answer with an event each time that a run of the store has started or has another step."""
+    store = await console_of(request).store.opened()
+    return _stream(_changes_of(store))
+
+
+async def run_events(request: Request) -> Response:
+    """Answer with the number of each new latest step of a run."""
+    console = console_of(request)
+    run_id = request.path_params["run_id"]
+    latest = await console.store.latest(run_id)
+    return _stream(_steps_of(console.store, run_id, latest.step))
+
+
+async def _changes_of(store: Checkpointer) -> AsyncIterator[str]:
+    known: object = None
+    while True:
+        if isinstance(store, RunSearch):
+            newest = (await store.search(order="updated", limit=1)).items
+        else:
+            newest = tuple(await store.list_runs(limit=1))
+        now = [(each.run_id, each.last_step, each.updated_at) for each in newest]
+        if known is not None and now != known:
+            yield newest[0].run_id if newest else "-"
+        known = now
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def _steps_of(store: Store, run_id: str, step: int) -> AsyncIterator[str]:
+    handle = await store.opened()
+    wait = _FIRST_WAIT
+    while True:
+        await asyncio.sleep(wait)
+        latest = await dispatch.read_latest(handle, run_id, keyring=store.keyring)
+        if latest is not None and latest.step > step:
+            step, wait = latest.step, _FIRST_WAIT
+            yield str(step)
+        else:
+            wait = min(wait * 1.5, _LONGEST_WAIT)
+
+
+def _stream(changes: AsyncIterator[str]) -> Response:
+    return StreamingResponse(_lines(changes), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+
+
+async def _lines(changes: AsyncIterator[str]) -> AsyncIterator[str]:
+    """Write changes as events, and a comment whenever there is none for a while."""
+    yield "retry: 2000\n\n"
+    pending = asyncio.ensure_future(anext(changes))
+    try:
+        while True:
+            done, _ = await asyncio.wait({pending}, timeout=_BEAT_SECONDS)
+            if not done:
+                yield ": nothing new\n\n"
+                continue
+            yield f"event: change\ndata: {pending.result()}\n\n"
+            pending = asyncio.ensure_future(anext(changes))
+    except StopAsyncIteration:
+        return
+    finally:
+        pending.cancel()

@@ -1,0 +1,203 @@
+"""The steps of a run without its states: what the list of steps, the timeline and the graph are drawn from."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from stargraph.checkpoint.protocol import (
+    Checkpoint,
+    ErrorInfo,
+    FanOut,
+    Interrupt,
+    ProcessInfo,
+    RecordedCall,
+    Task,
+)
+from stargraph.runtime import dispatch
+from stargraph.ui._store import Store
+
+_KEPT_LOGS: Final = 8
+"""Of so many runs, the steps are kept in memory: about 2 kB for each step."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallSummary:
+    """A recorded call without its result."""
+
+    kind: str
+    task_id: str
+    name: str
+    key: str | None
+    outcome: str
+    error_type: str | None
+    started_at: datetime
+
+    @classmethod
+    def of(cls, call: RecordedCall) -> CallSummary:
+        return cls(
+            call.kind,
+            call.task_id,
+            call.name,
+            call.key,
+            "returned" if call.error is None else "raised",
+            None if call.error is None else call.error.type,
+            call.started_at,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StepSummary:
+    """One step without its state."""
+
+    step: int
+    timestamp: datetime
+    event: str
+    status: str
+    executor_id: str
+    process: ProcessInfo | None
+    last_node: str | None
+    task_id: str | None
+    task_started_at: datetime | None
+    key: str | None
+    frontier: tuple[Task | FanOut, ...]
+    interrupts: tuple[Interrupt, ...]
+    calls: tuple[CallSummary, ...]
+    due_at: datetime | None
+    error: ErrorInfo | None
+    digest: str
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+    size: int | None
+
+    @classmethod
+    def from_checkpoint(cls, record: Checkpoint, before: Checkpoint | None) -> StepSummary:
+        return cls(
+            step=record.step,
+            timestamp=record.timestamp,
+            event=record.event,
+            status=record.status,
+            executor_id=record.executor_id,
+            process=record.process,
+            last_node=record.last_node,
+            task_id=record.task_id,
+            task_started_at=record.task_started_at,
+            key=record.key,
+            frontier=record.frontier,
+            interrupts=record.interrupts,
+            calls=tuple(map(CallSummary.of, record.calls)),
+            due_at=record.due_at,
+            error=record.error,
+            digest=record.digest,
+            changed=tuple(record.update or ()),
+            removed=tuple(name for name in (before.state if before else ()) if name not in record.state),
+            size=None,
+        )
+
+
+class StepLogs:
+    """The steps of the runs that were looked at last, read once and then only as they grow.
+
+    Args:
+        store: where the runs are.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._logs: OrderedDict[str, list[StepSummary]] = OrderedDict()
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def all(self, latest: Checkpoint) -> Sequence[StepSummary]:
+        """Return every stored step up to the latest one.
+
+        Args:
+            latest: the latest checkpoint of the run.
+        """
+        async with self._locks.setdefault(latest.run_id, asyncio.Lock()):
+            log = list(self._logs.pop(latest.run_id, ()))
+            following = log[-1].step + 1 if log else 0
+            if following <= latest.step:
+                log += [row async for row in self._read(latest.run_id, following, latest.step)]
+            self._logs[latest.run_id] = log
+            while len(self._logs) > _KEPT_LOGS:
+                dropped, _ = self._logs.popitem(last=False)
+                self._locks.pop(dropped, None)
+        return log
+
+    async def window(self, latest: Checkpoint, first: int, last: int) -> Sequence[StepSummary]:
+        """Return the stored steps of a range, both ends included.
+
+        Args:
+            latest: the latest checkpoint of the run.
+            first: the lowest step.
+            last: the highest step.
+        """
+        first, last = max(first, 0), min(last, latest.step)
+        log = self._logs.get(latest.run_id, ())
+        if log and log[-1].step >= last:
+            return [row for row in log if first <= row.step <= last]
+        return [row async for row in self._read(latest.run_id, first, last)]
+
+    async def _read(self, run_id: str, first: int, last: int) -> AsyncIterator[StepSummary]:
+        store = await self._store.opened()
+        before: Checkpoint | None = None
+        start = max(first - 1, 0)  # the step before tells what was removed
+        async for record in dispatch.history(store, run_id, from_step=start, to_step=last, keyring=self._store.keyring):
+            if record.step >= first:
+                yield StepSummary.from_checkpoint(record, before)
+            before = record
+
+
+def call_name(call: CallSummary) -> str:
+    """Return the name of a call with its key, as in `fetch[3]`."""
+    return call.name if call.key is None else f"{call.name}[{call.key}]"
+
+
+def index_of(row: StepSummary) -> str:
+    """Return the position of the branch that a step concerns, as in `[3]`; empty outside a fan-out."""
+    place = (row.task_id or "").rpartition("-")[2].partition(".")[2]
+    return f"[{place}]" if place.isdigit() else ""
+
+
+def began(row: StepSummary) -> datetime | None:
+    """Return when the work that a step records began, or None."""
+    if row.task_started_at is not None:
+        return row.task_started_at
+    return next((call.started_at for call in row.calls if call.kind == "call"), None)
+
+
+def seconds_of(row: StepSummary) -> float | None:
+    """Return how long the work that a step records took, in seconds, or None."""
+    since = began(row)
+    return None if since is None else max((row.timestamp - since).total_seconds(), 0.0)
+
+
+def said(row: StepSummary) -> Iterator[tuple[str, str]]:
+    """Yield what a step says beside the changes of the state, as (kind, text); the kind is `ok`, `bad` or `note`."""
+    if row.event == "asked":
+        for each in [each for each in row.interrupts if each.task_id == row.task_id] or row.interrupts[-1:]:
+            if each.due_at is None:
+                yield "note", f"? asks: {each.prompt}"
+            else:
+                yield "note", f"◷ waits until {each.due_at:%Y-%m-%d %H:%M:%S} UTC"
+    for call in row.calls:
+        if call.kind == "call" and call.outcome == "returned":
+            yield "ok", f"✓ {call_name(call)}"
+        elif call.kind == "call":
+            yield "bad", f"✕ {call_name(call)}: {call.error_type}"
+        elif call.kind == "attempt" and call.outcome == "raised":
+            yield "bad", f"✕ try failed: {call.error_type}"
+    if row.error is not None:
+        yield "bad", f"✕ {row.error.type}: {row.error.message}"
+
+
+def process_words(process: ProcessInfo | None) -> str:
+    """Return a process for a person, as in `host, pid 12, worker w1`; empty for None."""
+    if process is None:
+        return ""
+    worker = f", worker {process.worker}" if process.worker else ""
+    return f"{process.host}, pid {process.pid}{worker}"

@@ -1,0 +1,84 @@
+// Live updates: the server says that something has changed, and the regions of this page are asked for again.
+import { fetchText, parse } from "./dom.js";
+import { localise } from "./times.js";
+
+let source = null;
+let isOn = true;
+let isRefreshing = false;
+let isStale = false;
+const listeners = [];
+
+export function onChange(listener) {
+  listeners.push(listener);
+}
+
+function replace(old, fresh) {
+  if (old.contains(document.activeElement) && document.activeElement.closest("form")) return;
+  const current = old.querySelector(".is-current")?.dataset.row;
+  const open = new Set([...old.querySelectorAll("details[open][id]")].map((each) => each.id));
+  localise(fresh);
+  if (old.innerHTML === fresh.innerHTML) return;
+  old.replaceChildren(...fresh.childNodes);
+  for (const each of old.querySelectorAll("details[id]")) if (open.has(each.id)) each.open = true;
+  for (const each of old.querySelectorAll("[data-row]")) if (each.dataset.row === current) each.classList.add("is-current");
+}
+
+export async function refresh(detail) {
+  if (isRefreshing) {
+    isStale = true;
+    return;
+  }
+  isRefreshing = true;
+  try {
+    const page = parse(await fetchText(location.href));
+    for (const old of document.querySelectorAll("[data-region]")) {
+      const fresh = page.querySelector(`[data-region="${old.dataset.region}"]`);
+      if (fresh && !old.querySelector('[aria-expanded="true"]')) replace(old, fresh);
+    }
+    for (const listener of listeners) listener(detail);
+  } catch {
+    // The server is gone for the moment; the next event tries again.
+  } finally {
+    isRefreshing = false;
+    if (isStale) {
+      isStale = false;
+      setTimeout(refresh, 250);
+    }
+  }
+}
+
+function show() {
+  const button = document.querySelector("[data-live-toggle]");
+  button.setAttribute("aria-pressed", String(isOn));
+  button.querySelector("[data-live-word]").textContent = isOn ? "Live" : "Paused";
+}
+
+function connect(url) {
+  source?.close();
+  source = new EventSource(url);
+  source.addEventListener("change", (event) => refresh(event.data));
+}
+
+export function toggleLive() {
+  const element = document.querySelector("[data-live]");
+  if (!element) return;
+  isOn = !isOn;
+  if (isOn) {
+    connect(element.dataset.live);
+    refresh();
+  } else {
+    source?.close();
+  }
+  show();
+}
+
+export function startLive() {
+  const element = document.querySelector("[data-live]");
+  if (!element) return;
+  const button = document.querySelector("[data-live-toggle]");
+  button.hidden = false;
+  button.addEventListener("click", toggleLive);
+  connect(element.dataset.live);
+  show();
+  addEventListener("pagehide", () => source?.close());
+}

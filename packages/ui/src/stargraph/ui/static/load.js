@@ -1,0 +1,37 @@
+// Parts that are loaded once the page stands, and rows of child runs.
+import { fetchText, parse, rowsOf, toast } from "./dom.js";
+import { localise } from "./times.js";
+
+export async function fill(element, url) {
+  try {
+    const page = parse(await fetchText(url));
+    localise(page);
+    element.replaceChildren(...page.body.childNodes);
+  } catch {
+    element.textContent = "This part could not be loaded.";
+  }
+}
+
+export function startLoads(root) {
+  for (const element of root.querySelectorAll("[data-load]")) fill(element, element.dataset.load);
+}
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-children]");
+  if (!button) return;
+  const row = button.closest("tr");
+  const depth = Number(row.dataset.depth);
+  if (button.getAttribute("aria-expanded") === "true") {
+    button.setAttribute("aria-expanded", "false");
+    while (row.nextElementSibling && Number(row.nextElementSibling.dataset.depth) > depth) row.nextElementSibling.remove();
+    return;
+  }
+  button.setAttribute("aria-expanded", "true");
+  try {
+    const rows = rowsOf(await fetchText(button.dataset.children));
+    for (const each of rows) localise(each);
+    row.after(...rows);
+  } catch {
+    toast("The child runs could not be loaded");
+  }
+});

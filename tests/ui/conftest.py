@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+
+from stargraph.checkpoint.memory import MemoryCheckpointer
+from stargraph.ui import create_app
+
+ORIGIN = "http://localhost:8123"
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[MemoryCheckpointer]:
+    async with MemoryCheckpointer() as opened:
+        yield opened
+
+
+@pytest.fixture
+def app(store: MemoryCheckpointer) -> Starlette:
+    return create_app(store)
+
+
+@pytest.fixture
+async def browser(app: Starlette) -> AsyncIterator[httpx.AsyncClient]:
+    """A client that has opened the link."""
+    async with client_of(app) as client:
+        answer = await client.get(app.state.link())
+        assert answer.status_code == 303
+        yield client
+
+
+def client_of(app: Starlette, origin: str = ORIGIN) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=origin)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path
