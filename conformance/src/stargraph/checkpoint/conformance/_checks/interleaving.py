@@ -18,7 +18,7 @@ from stargraph.checkpoint.conformance._interleaving import interleaved
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import NOON, chain, executor_id, follow
-from stargraph.checkpoint.conformance._staging import PATIENCE, Stage
+from stargraph.checkpoint.conformance._staging import PATIENCE, Played, Stage
 from stargraph.checkpoint.conformance._views import Book, agree, runs_agree
 from stargraph.checkpoint.protocol import Checkpoint, Status
 from stargraph.errors import CheckpointConflictError, CheckpointError, StoreUnavailableError
@@ -31,7 +31,11 @@ _RUNNING: Final[tuple[Status, ...]] = ("running",)
 _POINTS: Final = 40
 _MOMENTS: Final = 8
 
-Scene = Callable[[Handle, Handle, list[Checkpoint]], tuple[Awaitable[Any], Callable[[], Awaitable[Any]]]]
+Call: TypeAlias = Callable[[Handle, list[Checkpoint]], Awaitable[Any]]
+"""Calls a method with the run of these steps."""
+
+Judge: TypeAlias = Callable[[Book, list[Checkpoint], Any, Any, str], None]
+"""Judges what two calls returned or raised, and notes what the store holds then."""
 
 
 def _failed(run_id: str) -> list[Checkpoint]:
@@ -42,16 +46,37 @@ def _resumed(steps: list[Checkpoint]) -> Checkpoint:
     return follow(steps[-1], event="resumed", status="running", executor_id=executor_id(2))
 
 
-async def _each_point(kit: Kit, scene: Scene, judge: Callable[[Book, list[Checkpoint], Any, Any, str], None]) -> None:
-    """Stop an operation at its first await, its second, … until it has no more; judge each time what came of it."""
+def _write(handle: Handle, steps: list[Checkpoint]) -> Awaitable[Any]:
+    return handle.write(_resumed(steps))
+
+
+def _write_batch(handle: Handle, steps: list[Checkpoint]) -> Awaitable[Any]:
+    return handle.write_many(_batch(steps))
+
+
+def _delete(handle: Handle, steps: list[Checkpoint]) -> Awaitable[Any]:
+    return handle.delete_run(steps[0].run_id)
+
+
+def _prune(handle: Handle, _: list[Checkpoint], *, keep_last: int) -> Awaitable[Any]:
+    return handle.prune(older_than=_LATER, statuses=_FAILED, keep_last=keep_last)
+
+
+async def _in_both_orders(kit: Kit, one: Call, other: Call, judge: Judge) -> None:
+    """Let each of two calls come into the other one."""
+    await _each_point(kit, one, other, judge)
+    await _each_point(kit, other, one, lambda book, steps, second, first, what: judge(book, steps, first, second, what))
+
+
+async def _each_point(kit: Kit, stopped: Call, meanwhile: Call, judge: Judge) -> None:
+    """Stop a call at its first await, its second, … until it has no more; judge each time what came of it."""
     location = await kit.fresh_location()
     one, other, book = await kit.open(location), await kit.open(location), Book()
     for point in range(_POINTS):
         steps = _failed(f"run-{point}")
         for checkpoint in steps:
             await one.write(checkpoint)
-        operation, meanwhile = scene(one, other, steps)
-        first, second, reached = await interleaved(operation, point, meanwhile)
+        first, second, reached = await interleaved(stopped(one, steps), point, partial(meanwhile, other, steps))
         for outcome in (first, second):
             if isinstance(outcome, Exception) and not isinstance(outcome, CheckpointError):
                 raise Violation(f"one of two calls side by side raised {error_line(outcome)}") from outcome
@@ -95,20 +120,7 @@ def _judge_deletion(book: Book, steps: list[Checkpoint], deleted: Any, wrote: An
     deadline=60,
 )
 async def delete_and_write(kit: Kit) -> None:
-    await _each_point(
-        kit,
-        lambda one, other, steps: (one.delete_run(steps[0].run_id), lambda: other.write(_resumed(steps))),
-        _judge_deletion,
-    )
-    await _each_point(
-        kit,
-        lambda one, other, steps: (one.write(_resumed(steps)), lambda: other.delete_run(steps[0].run_id)),
-        lambda book, steps, wrote, deleted, what: _judge_deletion(book, steps, deleted, wrote, what),
-    )
-
-
-def _removes(one: Handle, keep_last: int) -> Awaitable[Any]:
-    return one.prune(older_than=_LATER, statuses=_FAILED, keep_last=keep_last)
+    await _in_both_orders(kit, _delete, _write, _judge_deletion)
 
 
 def _judge_removal(book: Book, steps: list[Checkpoint], pruned: Any, wrote: Any, what: str) -> None:
@@ -142,22 +154,7 @@ def _judge_pruning(book: Book, steps: list[Checkpoint], pruned: Any, wrote: Any,
 )
 async def prune_and_write(kit: Kit) -> None:
     for keep_last, judge in ((0, _judge_removal), (1, _judge_pruning)):
-        await _each_point(
-            kit,
-            lambda one, other, steps, keep=keep_last: (  # type: ignore[misc]
-                _removes(one, keep),
-                lambda: other.write(_resumed(steps)),
-            ),
-            judge,
-        )
-        await _each_point(
-            kit,
-            lambda one, other, steps, keep=keep_last: (  # type: ignore[misc]
-                one.write(_resumed(steps)),
-                lambda: _removes(other, keep),
-            ),
-            lambda book, steps, wrote, pruned, what, judge=judge: judge(book, steps, pruned, wrote, what),  # type: ignore[misc]
-        )
+        await _in_both_orders(kit, partial(_prune, keep_last=keep_last), _write, judge)
 
 
 @group.check(
@@ -266,14 +263,8 @@ async def delete_twice(kit: Kit) -> None:
         expect(removed == 1, f"delete_run gave {first} and prune {second}: one of them removed the run")
         book.gone[steps[0].run_id] = steps
 
-    await _each_point(
-        kit,
-        lambda one, other, steps: (one.delete_run(steps[0].run_id), lambda: other.delete_run(steps[0].run_id)),
-        both,
-    )
-    await _each_point(
-        kit, lambda one, other, steps: (one.delete_run(steps[0].run_id), lambda: _removes(other, 0)), pruned
-    )
+    await _each_point(kit, _delete, _delete, both)
+    await _each_point(kit, _delete, partial(_prune, keep_last=0), pruned)
 
 
 def _batch(steps: list[Checkpoint]) -> list[Checkpoint]:
@@ -307,20 +298,9 @@ async def batch_and_others(kit: Kit) -> None:
         expect(_refusal(batched) in (None, "run-deleted"), f"a batch beside a deletion gave {batched!r}")
         book.gone[steps[0].run_id] = [*steps, *_batch(steps)]
 
-    await _each_point(
-        kit, lambda one, other, steps: (one.write_many(_batch(steps)), lambda: other.write(_resumed(steps))), rivals
-    )
-    await _each_point(
-        kit,
-        lambda one, other, steps: (one.write(_resumed(steps)), lambda: other.write_many(_batch(steps))),
-        lambda book, steps, wrote, batched, what: rivals(book, steps, batched, wrote, what),
-    )
+    await _in_both_orders(kit, _write_batch, _write, rivals)
     if "deletion" in kit.declared:
-        await _each_point(
-            kit,
-            lambda one, other, steps: (one.write_many(_batch(steps)), lambda: other.delete_run(steps[0].run_id)),
-            deleted,
-        )
+        await _each_point(kit, _write_batch, _delete, deleted)
 
 
 @group.check(
@@ -347,19 +327,26 @@ async def frozen_in_deletion(kit: Kit) -> None:
             what = f"a process was frozen at {moment}, inside {call}"
             if await stage.freeze_at(moment, call, run_id="run") is not None:
                 continue
-            writing = asyncio.ensure_future(attempt(handle.write(_resumed(steps))))
-            await asyncio.wait([writing], timeout=PATIENCE / 2)
-            await stage.wake()
-            refusal = await writing
-            while isinstance(refusal, StoreUnavailableError):
-                await asyncio.sleep(0.05)
-                refusal = await attempt(handle.write(_resumed(steps)))
+            refusal, _ = await _overtaken(stage, handle, _resumed(steps))
             if call == "delete_run":
                 _judge_deletion(book, steps, True, refusal, what)
             else:
                 _judge_removal(book, steps, None, refusal, what)
             for reader in (handle, await kit.open(location)):
                 await agree(reader, book, kit.declared, f"after {what}, and the run went on meanwhile")
+
+
+async def _overtaken(stage: Stage, handle: Handle, checkpoint: Checkpoint) -> tuple[CheckpointError | None, Played]:
+    """Write a step while a process is frozen, and wake it; return why the write was refused, and what it answers."""
+    writing = asyncio.ensure_future(attempt(handle.write(checkpoint)))
+    # The frozen process may hold what the write waits for.
+    await asyncio.wait([writing], timeout=PATIENCE / 2)
+    woken = await stage.wake()
+    refusal = await writing
+    while isinstance(refusal, StoreUnavailableError):
+        await asyncio.sleep(0.05)
+        refusal = await attempt(handle.write(checkpoint))
+    return refusal, woken
 
 
 async def _write_failed(handle: Handle, run_id: str) -> list[Checkpoint]:
@@ -392,13 +379,7 @@ async def frozen_in_batch(kit: Kit) -> None:
         if await stage.freeze_at(moment, "write_many", run_id=run_id, size=3000) is not None:
             continue
         mine = _resumed(steps)
-        writing = asyncio.ensure_future(attempt(handle.write(mine)))
-        await asyncio.wait([writing], timeout=PATIENCE / 2)
-        theirs = await stage.wake()
-        refusal = await writing
-        while isinstance(refusal, StoreUnavailableError):
-            await asyncio.sleep(0.05)
-            refusal = await attempt(handle.write(mine))
+        refusal, theirs = await _overtaken(stage, handle, mine)
         expect(not (theirs.acked and refusal is None), f"{what}, and overtaken: both were acknowledged")
         found = await handle.read_at_step(run_id, mine.step)
         winner = mine.digest if refusal is None else theirs.digests[0]
