@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from stargraph.checkpoint.protocol import Checkpoint, is_key
+from stargraph.checkpoint.protocol import Checkpoint, StepKey, is_key
 from stargraph.errors import CheckpointConflictError, CheckpointError
 from stargraph.langgraph._channels import Channels
 from stargraph.langgraph._names import GRAPH_ID, NAMESPACE_TAG, THREAD_TAG, generation_of, run_id_of
@@ -129,25 +129,25 @@ class ThreadLog:
                 found = await self._store.checkpointer.read_at_key(other, checkpoint_id)
         return None if found is None else StoredStep(found)
 
-    async def ancestor(self, stored: StoredStep, known: dict[str, StoredStep]) -> StoredStep | None:
-        """Return the parent of a checkpoint, and read some steps before it too: whoever asks goes on to its parents.
-
-        Args:
-            stored: the checkpoint.
-            known: takes what was read, by checkpoint id.
-        """
-        assert stored.parent is not None
-        parent = await self.at(stored.parent)
-        if parent is None or parent.checkpoint_id is None:
-            return None
-        step = parent.step
-        async for earlier in self._store.checkpointer.history(
-            step.run_id, from_step=step.step - _PAGE, to_step=step.step - 1, newest_first=True
-        ):
-            # The highest step of a checkpoint holds all its writes, and comes first here.
-            if earlier.key is not None and earlier.key < parent.checkpoint_id:
-                known.setdefault(earlier.key, StoredStep(earlier))
-        return parent
+    async def ancestors(self, stored: StoredStep) -> AsyncIterator[StoredStep]:
+        """Yield the parent of a checkpoint, the parent of that, and so on, until one is missing or comes again."""
+        seen = {stored.checkpoint_id}
+        known: dict[str, StoredStep] = {}
+        misses = 0
+        while stored.parent is not None and stored.parent not in seen:
+            seen.add(stored.parent)
+            parent = known.get(stored.parent) or await self.at(stored.parent)
+            if parent is None or not parent.has_checkpoint or parent.checkpoint_id is None:
+                return
+            yield parent
+            stored = parent
+            if parent.checkpoint_id not in known:
+                misses += 1
+                if misses > 1:
+                    # Whoever goes on goes far: most of those before it are its ancestors.
+                    run_id = parent.step.run_id
+                    keys = await self._store.checkpointer.step_keys(run_id, below=parent.checkpoint_id, limit=_PAGE)
+                    known = await self._read_keys(run_id, keys)
 
     async def before(self, below: str | None) -> AsyncIterator[StoredStep]:
         """Yield the checkpoints of the log, the highest id first.
@@ -158,21 +158,9 @@ class ThreadLog:
         tail = await self._read_tail()
         if tail is None:
             return
-        run_id = tail.run_id
         page = _FIRST_PAGE
-        while keys := await self._store.checkpointer.step_keys(run_id, below=below, limit=page):
-            wanted = {key.step for key in keys}
-            found: dict[str, StoredStep] = {}
-            first, last = min(wanted), max(wanted)
-            if last - first < _DENSE * len(wanted):
-                async for step in self._store.checkpointer.history(run_id, from_step=first, to_step=last):
-                    if step.step in wanted and step.key is not None:
-                        found[step.key] = StoredStep(step)
-            else:
-                for key in keys:
-                    at_step = await self._store.checkpointer.read_at_step(run_id, key.step)
-                    if at_step is not None:
-                        found[key.key] = StoredStep(at_step)
+        while keys := await self._store.checkpointer.step_keys(tail.run_id, below=below, limit=page):
+            found = await self._read_keys(tail.run_id, keys)
             for key in keys:
                 if key.key in found and found[key.key].has_checkpoint:
                     yield found[key.key]
@@ -180,6 +168,25 @@ class ThreadLog:
             if len(keys) < page:
                 return
             page = _PAGE
+
+    async def _read_keys(self, run_id: str, keys: Sequence[StepKey]) -> dict[str, StoredStep]:
+        """Return the steps of some keys: those that lie close together from one reading, which shares their values."""
+        store = self._store.checkpointer
+        found: dict[str, StoredStep] = {}
+        wanted = {key.step for key in keys}
+        if not wanted:
+            return found
+        first, last = min(wanted), max(wanted)
+        if last - first < _DENSE * len(wanted):
+            async for step in store.history(run_id, from_step=first, to_step=last):
+                if step.step in wanted and step.key is not None:
+                    found[step.key] = StoredStep(step)
+        else:
+            for key in keys:
+                at_step = await store.read_at_step(run_id, key.step)
+                if at_step is not None:
+                    found[key.key] = StoredStep(at_step)
+        return found
 
     async def next_generation(self) -> ThreadLog:
         """Return the log that takes the place of this one once this one has ended."""

@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from stargraph.checkpoint.protocol import Checkpointer, JsonValue
 from stargraph.langgraph._log import ThreadLog
-from stargraph.langgraph._state import StoredStep
 from stargraph.langgraph._store import LogStore
 
 _ROLES: Final = {"user": "human", "assistant": "ai", "developer": "system", "AIMessageChunk": "ai"}
@@ -72,13 +71,11 @@ async def thread_messages(
         return []
     seed = stored.channel(channel)
     written: list[list[JsonValue]] = []
-    known: dict[str, StoredStep] = {}
-    while seed is None and stored.parent is not None:
-        stored = known.get(stored.parent) or await log.ancestor(stored, known)
-        if stored is None or not stored.has_checkpoint:
-            break
-        written.append([value for _, _, _, name, value in stored.writes() if name == channel])
-        seed = stored.channel(channel)
+    if seed is None:
+        async for ancestor in log.ancestors(stored):
+            written.append([value for _, _, _, name, value in ancestor.writes() if name == channel])
+            if (seed := ancestor.channel(channel)) is not None:
+                break
     merged: dict[object, ThreadMessage] = {}
     for value in [seed.value if seed is not None else None, *(each for group in reversed(written) for each in group)]:
         _merge(merged, value)

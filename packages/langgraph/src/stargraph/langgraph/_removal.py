@@ -96,12 +96,12 @@ async def _delta_ancestors(log: ThreadLog, newest: StoredStep) -> list[StoredSte
     counters: Mapping[str, Any] = peek_plain(newest.metadata).get(_DELTA_COUNTERS) or {}
     missing = {name for name in counters if newest.channel(name) is None}
     ancestors: list[StoredStep] = []
-    stored: StoredStep | None = newest
-    while missing and stored is not None and stored.parent is not None:
-        stored = await log.at(stored.parent)
-        if stored is not None:
-            ancestors.append(stored)
-            missing = {name for name in missing if stored.channel(name) is None}
+    if missing:
+        async for ancestor in log.ancestors(newest):
+            ancestors.append(ancestor)
+            missing = {name for name in missing if ancestor.channel(name) is None}
+            if not missing:
+                break
     return ancestors
 
 

@@ -181,21 +181,21 @@ class StargraphSaver(BaseCheckpointSaver[str]):
         stored = await (log.at(checkpoint_id) if checkpoint_id else log.latest())
         writes: dict[str, list[list[PendingWrite]]] = {name: [] for name in channels}
         seeds: dict[str, Any] = {}
-        known: dict[str, StoredStep] = {}
-        while stored is not None and stored.parent is not None and len(seeds) < len(writes):
-            stored = known.get(stored.parent) or await log.ancestor(stored, known)
-            if stored is None or not stored.has_checkpoint:
-                break
-            of_this: dict[str, list[PendingWrite]] = {}
-            for task_id, _, _, channel, value in stored.writes():
-                if channel in writes and channel not in seeds:
-                    of_this.setdefault(channel, []).append((task_id, channel, self._load(value)))
-            for name, groups in writes.items():
-                if name in seeds:
-                    continue
-                groups.append(of_this.get(name, []))
-                if (seed := stored.channel(name)) is not None:
-                    seeds[name] = self._load(seed.value)
+        if stored is not None and writes:
+            async for ancestor in log.ancestors(stored):
+                # A value is that before the writes of its own checkpoint, which therefore count.
+                of_this: dict[str, list[PendingWrite]] = {}
+                for task_id, _, _, channel, value in ancestor.writes():
+                    if channel in writes and channel not in seeds:
+                        of_this.setdefault(channel, []).append((task_id, channel, self._load(value)))
+                for name, groups in writes.items():
+                    if name in seeds:
+                        continue
+                    groups.append(of_this.get(name, []))
+                    if (seed := ancestor.channel(name)) is not None:
+                        seeds[name] = self._load(seed.value)
+                if len(seeds) == len(writes):
+                    break
         result: dict[str, DeltaChannelHistory] = {}
         for name, groups in writes.items():
             history: DeltaChannelHistory = {"writes": [write for group in reversed(groups) for write in group]}
@@ -222,7 +222,7 @@ class StargraphSaver(BaseCheckpointSaver[str]):
             new_versions: the channels that have changed since the parent.
         """
         thread_id, namespace = _place(config)
-        parent = get_checkpoint_id(config)
+        parent = get_checkpoint_id(config) or None
         log = self._log(thread_id, namespace)
         rest = {name: value for name, value in checkpoint.items() if name != "channel_values"}
         await log.append(
@@ -273,6 +273,8 @@ class StargraphSaver(BaseCheckpointSaver[str]):
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Delete the checkpoints whose metadata names one of some LangGraph runs, with their writes."""
+        if isinstance(run_ids, str):
+            raise TypeError(f"run_ids is {run_ids!r}: give a list of ids, not a str")
         wanted = set(run_ids)
         if wanted:
             for log in await self._logs_of(None):
@@ -296,6 +298,8 @@ class StargraphSaver(BaseCheckpointSaver[str]):
         """
         if strategy not in ("keep_latest", "delete"):
             raise ValueError(f"strategy is {strategy!r}: give 'keep_latest' or 'delete'")
+        if isinstance(thread_ids, str):
+            raise TypeError(f"thread_ids is {thread_ids!r}: give a list of ids, not a str")
         for thread_id in thread_ids:
             if strategy == "delete":
                 await self.adelete_thread(thread_id)
