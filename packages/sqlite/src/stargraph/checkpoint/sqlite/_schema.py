@@ -165,7 +165,8 @@ _MIGRATIONS: Final = {3: _TABLES, 4: _KEYS, 5: _QUEUES}
 FORMAT_VERSION: Final = max(_MIGRATIONS)
 """The version of the tables that this software writes."""
 
-_FIRST_VERSION: Final = min(_MIGRATIONS)
+OLDEST_VERSION: Final = min(_MIGRATIONS)
+"""The oldest version that is migrated."""
 
 
 def needs_migration(connection: sqlite3.Connection, path: Path) -> bool:
@@ -227,7 +228,7 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
             reason="newer-format",
             hint="Nothing was changed. Upgrade stargraph-checkpoint-sqlite here to the version that wrote it.",
         )
-    if 0 < version < _FIRST_VERSION:
+    if 0 < version < OLDEST_VERSION:
         raise StoreVersionError(
             f"{path}: the store has format {version}, from before the first release",
             reason="older-format",
