@@ -14,9 +14,14 @@ from stargraph.checkpoint.protocol import (
     PRUNED_BY_DEFAULT,
     Checkpoint,
     Checkpointer,
+    ProcessInfo,
+    ProcessPresence,
     PruneReport,
+    QueueCounts,
+    QueueLimits,
     RunPage,
     RunSummary,
+    Schedule,
     Status,
     StepKey,
 )
@@ -82,7 +87,7 @@ class Handle:
         self._log = log
         self._closing = closing
 
-    async def leave(self) -> None:
+    async def release(self) -> None:
         """Close the handle as the target closes it."""
         await self._call("closing the handle", self._closing.aclose)
 
@@ -167,6 +172,43 @@ class Handle:
         found = await self._call(what, lambda: self.driver.step_keys(run_id, **arguments))
         if not isinstance(found, list) or not all(isinstance(item, StepKey) for item in found):
             raise Violation(f"{what} gave {show(found)}; the contract wants a list of StepKey")
+        return found
+
+    async def claimable(self, process_id: str, queues: Sequence[str], **arguments: Any) -> list[RunSummary]:
+        what = _worded(f"claimable({process_id!r}, {queues!r})", arguments)
+        found = await self._call(what, lambda: self.driver.claimable(process_id, queues, **arguments))
+        if not isinstance(found, list) or not all(isinstance(item, RunSummary) for item in found):
+            raise Violation(f"{what} gave {show(found)}; the contract wants a list of RunSummary")
+        return found
+
+    async def queue_counts(self) -> list[QueueCounts]:
+        found: list[QueueCounts] = await self._call("queue_counts()", self.driver.queue_counts)
+        return found
+
+    async def set_limits(self, queue: str, limits: QueueLimits | None) -> None:
+        await self._call(f"set_limits({queue!r}, {limits!r})", lambda: self.driver.set_limits(queue, limits))
+
+    async def beat(self, process: ProcessInfo) -> None:
+        await self._call(f"beat({process.id!r})", lambda: self.driver.beat(process))
+
+    async def processes(self) -> list[ProcessPresence]:
+        found: list[ProcessPresence] = await self._call("processes()", self.driver.processes)
+        return found
+
+    async def leave(self, process_id: str) -> None:
+        await self._call(f"leave({process_id!r})", lambda: self.driver.leave(process_id))
+
+    async def put_schedule(self, schedule: Schedule) -> None:
+        await self._call(f"put_schedule({schedule.id!r})", lambda: self.driver.put_schedule(schedule))
+
+    async def schedules(self) -> list[Schedule]:
+        found: list[Schedule] = await self._call("schedules()", self.driver.schedules)
+        return found
+
+    async def remove_schedule(self, schedule_id: str) -> bool:
+        found: bool = await self._call(
+            f"remove_schedule({schedule_id!r})", lambda: self.driver.remove_schedule(schedule_id)
+        )
         return found
 
     async def delete_run(self, run_id: str) -> bool:

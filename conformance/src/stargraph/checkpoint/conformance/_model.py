@@ -312,5 +312,5 @@ class _Machine(RuleBasedStateMachine):
         self._do(self._reopen(handle))
 
     async def _reopen(self, handle: int) -> None:
-        await self._handles[handle].leave()
+        await self._handles[handle].release()
         self._handles[handle] = await self._inner.open()

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from stargraph.checkpoint.protocol import Checkpoint, PruneReport, RunPage, RunSummary
+from pydantic import BaseModel
+
+from stargraph.checkpoint.protocol import Checkpoint, ProcessInfo, QueueLimits, RunSummary, Schedule
 from stargraph.checkpoint.values import format_time
 from stargraph.errors import (
     CheckpointConflictError,
@@ -77,7 +79,9 @@ def to_wire(value: Any) -> Any:
     """Return what a method returned as JSON can hold it."""
     if isinstance(value, Checkpoint):
         return value.model_dump_json()
-    if isinstance(value, RunSummary | PruneReport | RunPage):
+    if isinstance(value, Schedule):  # as text, like a checkpoint: its inputs have to come back exactly
+        return value.model_dump_json()
+    if isinstance(value, BaseModel):
         return json.loads(value.model_dump_json())
     if isinstance(value, list | tuple):
         return [to_wire(item) for item in value]
@@ -92,6 +96,10 @@ def arguments_to_wire(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def _argument(value: Any) -> Any:
     if isinstance(value, Checkpoint):
         return checkpoint_to_wire(value)
+    if isinstance(value, Schedule):
+        return {"id": value.id, "text": value.model_dump_json()}
+    if isinstance(value, BaseModel):
+        return json.loads(value.model_dump_json())
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, Mapping):
@@ -114,6 +122,11 @@ def arguments_from_wire(arguments: Mapping[str, Any]) -> dict[str, Any]:
         found["checkpoint"] = Checkpoint.model_validate_json(found["checkpoint"]["text"])
     if "checkpoints" in found:
         found["checkpoints"] = [Checkpoint.model_validate_json(each["text"]) for each in found["checkpoints"]]
+    for name, model in (("process", ProcessInfo), ("limits", QueueLimits)):
+        if isinstance(found.get(name), dict):
+            found[name] = model.model_validate_json(json.dumps(found[name]))
+    if "schedule" in found:
+        found["schedule"] = Schedule.model_validate_json(found["schedule"]["text"])
     return found
 
 

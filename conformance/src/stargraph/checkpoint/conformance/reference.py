@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,11 +17,14 @@ from stargraph.checkpoint.driver import (
     PruneRule,
     Tail,
     check_batch,
+    check_beat,
+    check_claim,
     check_filters,
     check_limit,
     check_listing,
     check_prune,
     check_pruned_start,
+    check_queue_name,
     check_search,
     closed_error,
     in_order,
@@ -33,16 +37,23 @@ from stargraph.checkpoint.driver import (
     read_only_error,
     run_deleted_error,
 )
+from stargraph.checkpoint.memory._queues import MemoryQueues
 from stargraph.checkpoint.protocol import (
     ENDED,
     PRUNED_BY_DEFAULT,
     Checkpoint,
     Checkpointer,
+    GraphVersion,
+    ProcessInfo,
+    ProcessPresence,
     PruneReport,
+    QueueCounts,
+    QueueLimits,
     RunFilters,
     RunOrder,
     RunPage,
     RunSummary,
+    Schedule,
     Status,
     StepKey,
 )
@@ -64,6 +75,7 @@ class ReferenceStore:
         floors: the lowest step of the unbroken tail of each run that was pruned.
         deleted: the runs that are gone for good.
         reachable: whether calls reach it.
+        queues: what workers share of it.
     """
 
     format: int | None = None
@@ -71,6 +83,14 @@ class ReferenceStore:
     floors: dict[str, int] = field(default_factory=dict)
     deleted: set[str] = field(default_factory=set)
     reachable: bool = True
+    queues: MemoryQueues = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.queues = MemoryQueues(threading.Lock(), self._summaries)
+
+    def _summaries(self) -> list[RunSummary]:
+        latest = [decode(steps[max(steps)], run_id=run_id, step=max(steps)) for run_id, steps in self.runs.items()]
+        return [RunSummary.from_checkpoint(checkpoint) for checkpoint in latest]
 
 
 class ReferenceCheckpointer:
@@ -212,6 +232,79 @@ class ReferenceCheckpointer:
         self._ensure_ready()
         await self._turn()
         return [run for run in self._summaries(None) if (run.parent_run_id, run.origin) == (run_id, "subgraph")]
+
+    async def claimable(
+        self,
+        process_id: str,
+        queues: Sequence[str],
+        *,
+        limit: int = 1,
+        fits: Sequence[GraphVersion] | None = None,
+        silent_after: float = 30.0,
+        reserve: float = 30.0,
+    ) -> list[RunSummary]:
+        """Return runs that can go on now, and reserve them."""
+        self._ensure_ready()
+        claim = check_claim(
+            process_id,
+            queues,
+            limit=limit,
+            fits=fits,
+            silent_after=silent_after,
+            reserve=reserve,
+            read_only=self.read_only,
+        )
+        await self._turn()
+        return await self._store.queues.claim(claim)
+
+    async def queue_counts(self) -> list[QueueCounts]:
+        """Return how the runs of each queue stand."""
+        self._ensure_ready()
+        await self._turn()
+        return await self._store.queues.counts()
+
+    async def set_limits(self, queue: str, limits: QueueLimits | None) -> None:
+        """Set the limits of a queue."""
+        self._ensure_writable("set_limits")
+        check_queue_name(queue)
+        await self._turn()
+        await self._store.queues.set_limits(queue, limits)
+
+    async def beat(self, process: ProcessInfo) -> None:
+        """Say that a process lives."""
+        self._ensure_writable("beat")
+        await self._turn()
+        await self._store.queues.beat(check_beat(process), process)
+
+    async def processes(self) -> list[ProcessPresence]:
+        """Return the processes that have not left."""
+        self._ensure_ready()
+        await self._turn()
+        return await self._store.queues.processes()
+
+    async def leave(self, process_id: str) -> None:
+        """Say that a process ends."""
+        self._ensure_writable("leave")
+        await self._turn()
+        await self._store.queues.leave(process_id)
+
+    async def put_schedule(self, schedule: Schedule) -> None:
+        """Store a schedule."""
+        self._ensure_writable("put_schedule")
+        await self._turn()
+        await self._store.queues.put_schedule(schedule)
+
+    async def schedules(self) -> list[Schedule]:
+        """Return all schedules, in the order of their ids."""
+        self._ensure_ready()
+        await self._turn()
+        return await self._store.queues.schedules()
+
+    async def remove_schedule(self, schedule_id: str) -> bool:
+        """Remove a schedule."""
+        self._ensure_writable("remove_schedule")
+        await self._turn()
+        return await self._store.queues.remove_schedule(schedule_id)
 
     async def delete_run(self, run_id: str) -> bool:
         """Remove a run for good."""

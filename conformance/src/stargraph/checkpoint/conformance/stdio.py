@@ -27,9 +27,15 @@ from stargraph.checkpoint.conformance._wire import (
 from stargraph.checkpoint.protocol import (
     PRUNED_BY_DEFAULT,
     Checkpoint,
+    GraphVersion,
+    ProcessInfo,
+    ProcessPresence,
     PruneReport,
+    QueueCounts,
+    QueueLimits,
     RunPage,
     RunSummary,
+    Schedule,
     Status,
     StepKey,
 )
@@ -234,6 +240,57 @@ class _Keys(StdioCheckpointer):
         return [StepKey(*item) for item in await self._call("step_keys", run_id=run_id, below=below, limit=limit)]
 
 
+class _Queues(StdioCheckpointer):
+    async def claimable(
+        self,
+        process_id: str,
+        queues: Sequence[str],
+        *,
+        limit: int = 1,
+        fits: Sequence[GraphVersion] | None = None,
+        silent_after: float = 30.0,
+        reserve: float = 30.0,
+    ) -> list[RunSummary]:
+        found = await self._call(
+            "claimable",
+            process_id=process_id,
+            queues=queues,
+            limit=limit,
+            fits=fits,
+            silent_after=silent_after,
+            reserve=reserve,
+        )
+        return [RunSummary.model_validate_json(json.dumps(item)) for item in found]
+
+    async def queue_counts(self) -> list[QueueCounts]:
+        return [QueueCounts.model_validate(item) for item in await self._call("queue_counts")]
+
+    async def set_limits(self, queue: str, limits: QueueLimits | None) -> None:
+        await self._call("set_limits", queue=queue, limits=limits)
+
+
+class _Presence(StdioCheckpointer):
+    async def beat(self, process: ProcessInfo) -> None:
+        await self._call("beat", process=process)
+
+    async def processes(self) -> list[ProcessPresence]:
+        return [ProcessPresence.model_validate_json(json.dumps(item)) for item in await self._call("processes")]
+
+    async def leave(self, process_id: str) -> None:
+        await self._call("leave", process_id=process_id)
+
+
+class _Schedules(StdioCheckpointer):
+    async def put_schedule(self, schedule: Schedule) -> None:
+        await self._call("put_schedule", schedule=schedule)
+
+    async def schedules(self) -> list[Schedule]:
+        return [Schedule.model_validate_json(text) for text in await self._call("schedules")]
+
+    async def remove_schedule(self, schedule_id: str) -> bool:
+        return bool(await self._call("remove_schedule", schedule_id=schedule_id))
+
+
 class _Deletion(StdioCheckpointer):
     async def delete_run(self, run_id: str) -> bool:
         return bool(await self._call("delete_run", run_id=run_id))
@@ -282,7 +339,9 @@ class _Closing(StdioCheckpointer):
         await self.close()
 
 
-class _Everything(_History, _Search, _Tree, _Keys, _Deletion, _Batch, _PrunedStart, _Closing):
+class _Everything(
+    _History, _Search, _Tree, _Keys, _Queues, _Presence, _Schedules, _Deletion, _Batch, _PrunedStart, _Closing
+):
     """A handle with every capability: for a process whose driver is known to have those that are called."""
 
 
@@ -296,6 +355,9 @@ _PARTS: dict[str, type[StdioCheckpointer]] = {
     "search": _Search,
     "trees": _Tree,
     "keys": _Keys,
+    "queues": _Queues,
+    "presence": _Presence,
+    "schedules": _Schedules,
     "deletion": _Deletion,
     "batch": _Batch,
     "pruned-start": _PrunedStart,

@@ -49,7 +49,7 @@ async def _filled(kit: Kit, location: str | None = None) -> Book:
         for checkpoint in steps:
             await handle.write(checkpoint)
         book.wrote(*steps)
-    await handle.leave()
+    await handle.release()
     return book
 
 
@@ -79,7 +79,7 @@ async def by_url(kit: Kit) -> None:
     expect(isinstance(opened[0], type(plain)), f"from_url gave {type(opened[0]).__name__}")
     expect(fingerprint(fresh) == before, "from_url changed files before bootstrap()")
     await refused(handle.read_latest("run"), "read_latest after from_url", CheckpointError, "not-bootstrapped")
-    await handle.leave()
+    await handle.release()
     book = await _filled(kit, fresh)
     again = await kit.unready(fresh, opener)
     await again.bootstrap()
@@ -142,7 +142,7 @@ async def read_only(kit: Kit) -> None:
     for name, call in changes.items():
         await refused(call(), f"{name} by a read-only handle", CheckpointError, "read-only")
     await agree(reader, book, kit.declared, "after a read-only handle refused changes")
-    await reader.leave()
+    await reader.release()
     expect(fingerprint(kit.location) == before, "a read-only handle changed files of the store")
     await agree(await kit.open(), book, kit.declared, "after a read-only handle was there")
 
@@ -185,7 +185,7 @@ async def encrypted(kit: Kit) -> None:
         await handle.write(checkpoint)
         same(checkpoint, await handle.read_latest("run"), "read_latest('run') of an encrypted store")
     looked_at = await _search_bytes(kit, location, [checkpoint.step for checkpoint in steps])
-    await handle.leave()
+    await handle.release()
     looked_at += await _search_bytes(kit, location, [checkpoint.step for checkpoint in steps])
     if not looked_at:
         raise NotEvaluated("the stored bytes cannot be looked at: the location is no path, and stored_bytes is None")
@@ -268,7 +268,7 @@ async def older_format(kit: Kit) -> None:
                 ) from error
             else:
                 await agree(handle, book, kit.declared, "after bootstrap() of an older store")
-            await handle.leave()
+            await handle.release()
     await agree(await kit.open(), book, kit.declared, "after a store of an older format was opened")
 
 
@@ -400,7 +400,7 @@ async def damaged_files(kit: Kit) -> None:
             _put_back(store.parent, whole)
             again = await kit.open()
             await agree(again, book, kit.declared, f"after {file.name} was put back")
-            await again.leave()
+            await again.release()
             _put_back(store.parent, whole)
 
 
@@ -422,7 +422,7 @@ async def _sound_or_refused(kit: Kit, handle: Handle, book: Book, when: str) -> 
 async def _left(handle: Handle) -> None:
     """Close a handle on a damaged store, which may find the damage too."""
     with suppress(Exception):
-        await handle.leave()
+        await handle.release()
 
 
 def _put_back(folder: Path, whole: dict[Path, bytes]) -> None:

@@ -252,7 +252,7 @@ async def newer_format_refused(kit: Kit) -> None:
     steps = chain()
     for checkpoint in steps:
         await first.write(checkpoint)
-    await first.leave()
+    await first.release()
     assert kit.target.newer_format is not None
     async with kit.target.newer_format(kit.location):
         for attempt in ("the first", "a second"):
@@ -269,7 +269,7 @@ async def newer_format_refused(kit: Kit) -> None:
                 raise Violation(
                     f"{attempt} bootstrap() of a newer store succeeded; the contract wants StoreVersionError"
                 )
-            await handle.leave()
+            await handle.release()
     again = await kit.open()
     for checkpoint in steps:
         what = f"read_at_step('run', {checkpoint.step}) after a refused bootstrap()"

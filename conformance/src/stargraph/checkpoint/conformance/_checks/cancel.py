@@ -160,8 +160,8 @@ async def bootstrap(kit: Kit) -> None:
         for checkpoint in steps:
             await handles[point].write(checkpoint)
         same(steps[-1], await again.read_latest("run"), f"read_latest('run') of another handle after {what}")
-        await again.leave()
-        await handles[point].leave()
+        await again.release()
+        await handles[point].release()
         return reached
 
     for wait in WAITS:

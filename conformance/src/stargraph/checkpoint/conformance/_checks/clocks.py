@@ -87,7 +87,7 @@ async def wrong_clock(kit: Kit) -> None:
                 newcomer = await kit.open()
                 for reader in (handle, newcomer):
                     await agree(reader, book, kit.declared, f"when the store's clock is {describe(shift)}")
-                await newcomer.leave()
+                await newcomer.release()
 
 
 @group.check(

@@ -39,13 +39,13 @@ async def _refuses(kit: Kit, run: list[Checkpoint], step: int, edit: Callable[[b
         reads.append((f"read_latest({run_id!r})", lambda: handle.read_latest(run_id)))
     for name, read in reads:
         await _exact_or_refused_read(run[step], read(), name, what)
-    await handle.leave()
+    await handle.release()
     await _put(kit, run_id, step, original, f"{what}, and put back")
     again = await kit.open()
     same(
         run[step], await again.read_at_step(run_id, step), f"read_at_step({run_id!r}, {step}) after the edit was undone"
     )
-    await again.leave()
+    await again.release()
 
 
 async def _put(kit: Kit, run_id: str, step: int, data: bytes, what: str) -> None:
@@ -78,7 +78,7 @@ async def _stored(kit: Kit, *runs: list[Checkpoint]) -> None:
     for run in runs:
         for checkpoint in run:
             await handle.write(checkpoint)
-    await handle.leave()
+    await handle.release()
 
 
 @group.check(
@@ -244,7 +244,7 @@ async def refuses_lost_step(kit: Kit, location: str, run: list[Checkpoint], lost
                 )
             except CheckpointCorruptedError:
                 continue
-    await handle.leave()
+    await handle.release()
 
 
 async def _exact_or_refused(kit: Kit, run: list[Checkpoint], what: str) -> None:
@@ -258,7 +258,7 @@ async def _exact_or_refused(kit: Kit, run: list[Checkpoint], what: str) -> None:
             reads.append(("read_latest('run')", lambda: handle.read_latest("run")))
         for name, read in reads:
             await _exact_or_refused_read(checkpoint, read(), name, what)
-    await handle.leave()
+    await handle.release()
 
 
 def _flipped(data: bytes, place: int) -> bytes:

@@ -93,7 +93,7 @@ async def kill9_acked_survive(kit: Kit) -> None:
         for size, acked in zip(sizes, reports, strict=True):
             run_id = f"run-{turn}-{size}"
             await _still_there(handle, run_id, acked, "its process was killed")
-        await handle.leave()
+        await handle.release()
 
 
 @group.check(
@@ -125,7 +125,7 @@ async def kill9_leaves_no_half(kit: Kit) -> None:
         await handle.write(following)
         same(following, await handle.read_latest("run"), "read_latest('run') after a kill and one more write")
         reached = following.step
-        await handle.leave()
+        await handle.release()
 
 
 @group.check(
@@ -148,7 +148,7 @@ async def killed_neighbour(kit: Kit) -> None:
         newcomer = await kit.open()
         same(mine, await newcomer.read_latest(mine.run_id), "read_latest of a new handle after a neighbour was killed")
         await newcomer.write(follow(mine))
-        await newcomer.leave()
+        await newcomer.release()
 
 
 @group.check(
@@ -174,7 +174,7 @@ async def killed_in_bootstrap(kit: Kit) -> None:
         for checkpoint in steps:
             await handle.write(checkpoint)
         same(steps[-1], await handle.read_latest("run"), f"read_latest('run') after {what}")
-        await handle.leave()
+        await handle.release()
 
 
 @group.check(
@@ -244,7 +244,7 @@ async def _goes_on(kit: Kit, run_id: str, steps: list[Checkpoint], played: Playe
     following = begin(run_id) if latest is None else follow(latest, changes={"payload": "from the parent"})
     await newcomer.write(following)
     same(following, await newcomer.read_latest(run_id), f"read_latest({run_id!r}) after {what} and one more write")
-    await newcomer.leave()
+    await newcomer.release()
 
 
 @group.check(
@@ -258,7 +258,7 @@ async def _goes_on(kit: Kit, run_id: str, steps: list[Checkpoint], played: Playe
     deadline=60,
 )
 async def torn_write(kit: Kit) -> None:
-    await (await kit.open()).leave()
+    await (await kit.open()).release()
     size, count = 40_000, 8
     for number in range(_TEARS):
         run_id = f"run-{number}"
@@ -274,10 +274,10 @@ async def torn_write(kit: Kit) -> None:
         following = begin(run_id) if latest is None else follow(latest, changes={"payload": "from the parent"})
         await handle.write(following)
         same(following, await handle.read_latest(run_id), f"read_latest({run_id!r}) after {what} and one more write")
-        await handle.leave()
+        await handle.release()
         again = await kit.open()
         await _still_there(again, run_id, acked | {following.step: following.digest}, what)
-        await again.leave()
+        await again.release()
 
 
 @group.check(
@@ -290,7 +290,7 @@ async def torn_write(kit: Kit) -> None:
     deadline=60,
 )
 async def no_room(kit: Kit) -> None:
-    await (await kit.open()).leave()
+    await (await kit.open()).release()
     size, count = 40_000, 8
     for number in range(4):
         run_id = f"run-{number}"
@@ -315,4 +315,4 @@ async def no_room(kit: Kit) -> None:
         expect(len(acked) == count, f"only {len(acked)} of {count} steps were written after {what}")
         handle = await kit.open()
         await _still_there(handle, run_id, acked, what)
-        await handle.leave()
+        await handle.release()

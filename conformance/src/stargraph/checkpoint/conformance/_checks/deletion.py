@@ -403,14 +403,14 @@ async def killed(kit: Kit) -> None:
             same_runs(
                 [], [item for item in await handle.list_runs() if item.run_id == "run"], f"list_runs() after {what}"
             )
-            await handle.leave()
+            await handle.release()
 
 
 async def _with_run(kit: Kit, location: str) -> list[Checkpoint]:
     handle = await kit.open(location)
     steps, other = chain(length=5, last_status="done"), chain("run:2")
     await _written(handle, steps, other)
-    await handle.leave()
+    await handle.release()
     return steps
 
 

@@ -42,7 +42,7 @@ async def reopen(kit: Kit) -> None:
     steps = chain(length=4, last_status="done")
     for checkpoint in steps:
         await first.write(checkpoint)
-    await first.leave()
+    await first.release()
     for _ in range(2):
         again = await kit.open()
         for checkpoint in steps:
@@ -50,7 +50,7 @@ async def reopen(kit: Kit) -> None:
             same(checkpoint, await again.read_at_step("run", checkpoint.step), what)
         same(steps[-1], await again.read_latest("run"), "read_latest('run') after the store was opened again")
         same_runs(["run"], await again.list_runs(), "list_runs() after the store was opened again")
-        await again.leave()
+        await again.release()
 
 
 @group.check(

@@ -81,7 +81,7 @@ async def resumes_elsewhere(kit: Kit) -> None:
     run = await _graphs.question().start(checkpointer=first.driver, run_id="run")
     summary = await _done(run.start(), "run.start()")
     expect(summary.status == "awaiting_input", f"a run with a question has the status {summary.status!r}")
-    await first.leave()
+    await first.release()
     second = await kit.open()
     latest = await second.read_latest("run")
     expect(latest is not None and len(latest.interrupts) == 1, "the open question did not come back")

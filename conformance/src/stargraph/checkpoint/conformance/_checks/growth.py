@@ -77,7 +77,7 @@ async def three_hundred_steps(kit: Kit) -> None:
         if checkpoint.step % 7 == 0:
             same(checkpoint, await handle.read_latest("run"), f"read_latest('run') after step {checkpoint.step}")
     await read_back(handle, steps, "of a run of 300 steps")
-    await handle.leave()
+    await handle.release()
     newcomer = await kit.open()
     same(steps[-1], await newcomer.read_latest("run"), "read_latest('run') of a new handle, after 300 steps")
     await read_back(newcomer, steps[::-1], "of a new handle, after 300 steps")

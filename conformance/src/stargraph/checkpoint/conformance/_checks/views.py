@@ -87,7 +87,7 @@ class Readers:
         await agree(self.far, book, declared, f"{when}, read by another process")
         newcomer = await self._kit.open(self._location)
         await agree(newcomer, book, declared, f"{when}, read by a new handle")
-        await newcomer.leave()
+        await newcomer.release()
 
 
 @group.check(
@@ -303,8 +303,8 @@ async def after_kill(kit: Kit) -> None:
             await _finish(newcomer, book, call)
             for reader in (near, newcomer):
                 await agree(reader, book, kit.declared, f"{when}, and the call was made again")
-            await near.leave()
-            await newcomer.leave()
+            await near.release()
+            await newcomer.release()
 
 
 async def _with_runs(kit: Kit, call: str) -> tuple[str, Book]:
@@ -315,7 +315,7 @@ async def _with_runs(kit: Kit, call: str) -> tuple[str, Book]:
     if call != "write_first":
         runs.append(chain(length=5, last_status="done" if call in ("prune", "delete_run") else None))
     await write_all(handle, book, *runs)
-    await handle.leave()
+    await handle.release()
     return location, book
 
 
@@ -380,7 +380,7 @@ async def after_damage(kit: Kit) -> None:
             await _exact_or_corrupted(kit, handle, book, run_id, f"after step {step} of {run_id!r} was {what}")
             newcomer = await kit.open()
             await _exact_or_corrupted(kit, newcomer, book, run_id, f"after step {step} of {run_id!r} was {what}")
-            await newcomer.leave()
+            await newcomer.release()
             await hook.put(kit.location, run_id, step, original)
     newcomer = await kit.open()
     await agree(newcomer, book, kit.declared, "after the damage was undone")

@@ -1,0 +1,487 @@
+"""RunQueue, Presence and Schedules: which runs are handed out, and to whom; nothing of it keeps data safe."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from stargraph.checkpoint.conformance._compare import show
+from stargraph.checkpoint.conformance._expect import expect, refused, refused_argument, together
+from stargraph.checkpoint.conformance._handle import Handle
+from stargraph.checkpoint.conformance._kit import Kit
+from stargraph.checkpoint.conformance._registry import Group
+from stargraph.checkpoint.conformance._runs import GRAPH_HASH, NOON, RUNTIME_HASH, begin, follow
+from stargraph.checkpoint.protocol import (
+    Checkpoint,
+    GraphVersion,
+    Interrupt,
+    ProcessInfo,
+    QueueCounts,
+    QueueEntry,
+    QueueLimits,
+    Schedule,
+)
+from stargraph.errors import CheckpointError
+
+group: Final = Group("queues", needs=("steps.append_and_read", "presence.beats"), capability="queues")
+presence: Final = Group("presence", needs=("steps.append_and_read",), capability="presence")
+schedules: Final = Group("schedules", needs=("steps.append_and_read",), capability="schedules")
+
+_LONG: Final = 3600.0
+"""Seconds for which nothing expires while a check runs."""
+
+_PATIENCE: Final = 20.0
+"""Seconds that a store has for what takes a second or two by its clock."""
+
+
+def _process(number: int) -> ProcessInfo:
+    return ProcessInfo(host="conformance", pid=number, version="1", worker=None, id=f"{number:016x}")
+
+
+_ASKING: Final = "f" * 16
+"""The process that asks for runs."""
+
+
+def _queued(run_id: str, *, name: str = "default", **fields: Any) -> Checkpoint:
+    entry = {key: fields.pop(key) for key in ("priority", "concurrency_key", "not_before") if key in fields}
+    return begin(run_id, status="queued", queue=QueueEntry(name=name, **entry), **fields)
+
+
+def _taken(before: Checkpoint, process: ProcessInfo | None, **fields: Any) -> Checkpoint:
+    return follow(before, event="resumed", status="running", process=process, **fields)
+
+
+async def _written(handle: Handle, *steps: Checkpoint) -> None:
+    for checkpoint in steps:
+        await handle.write(checkpoint)
+
+
+async def _ids(handle: Handle, *queues: str, limit: int = 100, **arguments: Any) -> list[str]:
+    given = {"silent_after": _LONG, "reserve": 0.0, **arguments}
+    return [run.run_id for run in await handle.claimable(_ASKING, queues or ("default",), limit=limit, **given)]
+
+
+async def _offers(handle: Handle, wanted: Sequence[str], why: str, *queues: str, **arguments: Any) -> None:
+    found = await _ids(handle, *queues, **arguments)
+    expect(found == list(wanted), f"claimable {why} gave {show(found)}; the contract wants {show(list(wanted))}")
+
+
+async def _offers_at_last(
+    handle: Handle, wanted: Sequence[str], why: str, *, queue: str = "default", **arguments: Any
+) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while (found := await _ids(handle, queue, **arguments)) != list(wanted):
+        expect(
+            time.monotonic() < deadline,
+            f"claimable {why} gave {show(found)} for {_PATIENCE:g} seconds; the contract wants {show(list(wanted))}",
+        )
+        await asyncio.sleep(0.05)
+
+
+@group.check(
+    "kinds",
+    "Exactly the runs that can go on are handed out: queued and due, sleepers whose time has come, answered ones, and"
+    " those whose process is gone.",
+    contract="claimable.1, claimable.2, claimable.8",
+    usual_cause="The status alone decides, or a sleeper, an answered run or an orphan is forgotten.",
+)
+async def kinds(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    now = datetime.now(UTC)
+    past, future = now - timedelta(hours=1), now + timedelta(hours=1)
+    living, gone = _process(1), _process(2)
+    await handle.beat(living)
+    await handle.beat(gone)
+
+    def waiting(run_id: str, due_at: datetime | None) -> list[Checkpoint]:
+        first = _queued(run_id)
+        wait = Interrupt(id="t/1", task_id="t", node="work", prompt="wait", asked_at=NOON, due_at=due_at)
+        taken = _taken(first, living)
+        return [first, taken, follow(taken, event="asked", status="awaiting_input", interrupts=(wait,))]
+
+    asks = waiting("answered", None)
+    answered = follow(asks[-1], event="answered", status="running", interrupts=(), process=None)
+    failed = [_queued("failed"), *[_queued("again")]]
+    ended = {status: _taken(_queued(status), living) for status in ("done", "cancelled", "failed", "paused")}
+    await _written(
+        handle,
+        _queued("at-once"),
+        _queued("due", not_before=past),
+        _queued("later", not_before=future),
+        *waiting("sleeper", past),
+        *waiting("sleeps", future),
+        *waiting("asks", None),
+        *asks,
+        answered,
+        failed[1],
+        (taken := _taken(failed[1], living)),
+        (fail := follow(taken, event="failed", status="failed")),
+        follow(fail, event="queued", status="queued", process=None),
+        (alive := _queued("alive")),
+        _taken(alive, living),
+        (orphan := _queued("orphan")),
+        _taken(orphan, gone),
+        (unseen := _queued("unseen")),
+        _taken(unseen, _process(3)),
+        begin("no-queue"),
+    )
+    for status, taken in ended.items():
+        await _written(handle, _queued(status), taken, follow(taken, event="completed", status=status))
+    ready = ["again", "answered", "at-once", "due", "sleeper"]
+    for reader in (handle, other):
+        found = sorted(await _ids(reader))
+        expect(
+            found == sorted([*ready, "unseen"]),
+            f"claimable gave {show(found)}; the contract wants {show(sorted([*ready, 'unseen']))}",
+        )
+    await handle.leave(gone.id or "")
+    found = sorted(await _ids(other))
+    wanted = sorted([*ready, "orphan", "unseen"])
+    expect(found == wanted, f"claimable after leave({gone.id!r}) gave {show(found)}; the contract wants {show(wanted)}")
+
+
+@group.check(
+    "order",
+    "Runs are handed out by priority, then by due time, then by id, at most as many as were asked for, and only of the"
+    " queues that were named.",
+    contract="claimable.3, claimable.1",
+    usual_cause="The newest comes first, a lower number is taken for a higher priority, or each queue for itself.",
+)
+async def order(kit: Kit) -> None:
+    handle = await kit.open()
+    past = datetime.now(UTC) - timedelta(days=1)
+    runs: list[tuple[tuple[int, datetime, str], Checkpoint]] = []
+    for number in range(24):
+        priority, minutes = kit.random.choice((-5, 0, 7)), kit.random.choice((0, 1, 2))
+        name, run_id = kit.random.choice(("a", "b")), f"r{number:02}"
+        if number % 2:
+            due = past + timedelta(minutes=minutes)
+            first = _queued(run_id, name=name, priority=priority, not_before=due)
+        else:
+            due = past + timedelta(minutes=minutes)
+            first = _queued(run_id, name=name, priority=priority, timestamp=due)
+        runs.append(((-priority, due, run_id), first))
+    kit.random.shuffle(runs)
+    await _written(handle, _queued("elsewhere", name="c"), *(first for _, first in runs))
+    wanted = [run_id for (_, _, run_id), _ in sorted(runs, key=lambda run: run[0])]
+    await _offers(handle, wanted, "of two queues", "a", "b")
+    await _offers(handle, wanted[:5], "with limit=5", "b", "a", limit=5)
+    names = {first.run_id: first.queue.name for _, first in runs if first.queue}
+    of_a = [run_id for run_id in wanted if names[run_id] == "a"]
+    await _offers(handle, of_a, "of one queue", "a")
+    await _offers(handle, [], "with limit=0", "a", limit=0)
+
+
+@group.check(
+    "fits",
+    "With `fits`, only runs of one of these graphs are handed out, however many others come first.",
+    contract="claimable.4",
+    usual_cause="A page of runs is read and then filtered, or one of the three members is not looked at.",
+)
+async def fits(kit: Kit) -> None:
+    handle = await kit.open()
+    mine = GraphVersion("conformance", GRAPH_HASH, RUNTIME_HASH)
+    for number in range(40):
+        other = [{"graph_id": "other"}, {"graph_hash": "0" * 64}, {"runtime_hash": "0" * 64}][number % 3]
+        await handle.write(_queued(f"other-{number:02}", priority=9, **other))
+    await handle.write(_queued("mine"))
+    await _offers(handle, ["mine"], "with fits", fits=[mine], limit=1)
+    await _offers(handle, [], "with fits=[]", fits=[])
+    found = await _ids(handle, fits=[mine, GraphVersion("other", GRAPH_HASH, RUNTIME_HASH)])
+    expect(len(found) == 15, f"claimable with two versions gave {len(found)} runs; the contract wants 15")
+
+
+@group.check(
+    "reservations",
+    "A run that was handed out is handed out to nobody else, until its reservation expires, a step is appended or its"
+    " process leaves.",
+    contract="claimable.5, presence.3",
+    usual_cause="The reservation is kept in the handle, is never lifted, or outlives the step that it was made for.",
+)
+async def reservations(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    first = _queued("run")
+    await handle.write(first)
+    await _offers(handle, ["run"], "", reserve=_LONG)
+    for reader in (handle, other):
+        await _offers(reader, [], "of a run that is reserved", reserve=_LONG)
+    # Whoever got it fails at once, and says so.
+    taken = _taken(first, _process(1))
+    failed = follow(taken, event="failed", status="failed")
+    await _written(handle, taken, failed, follow(failed, event="queued", status="queued", process=None))
+    await _offers(other, ["run"], "after the run has gone on and was queued again", reserve=0.3)
+    await _offers_at_last(handle, ["run"], "after a reservation of 0.3 seconds", reserve=_LONG)
+    await handle.leave(_ASKING)
+    await _offers_at_last(other, ["run"], "after the process that it was reserved for has left")
+
+
+@group.check(
+    "side_by_side",
+    "Claims that overlap get different runs, and together all of them.",
+    contract="claimable.5",
+    usual_cause="Runs are read and then reserved in two statements, and two claims read the same ones.",
+)
+async def side_by_side(kit: Kit) -> None:
+    handles = [await kit.open() for _ in range(4)]
+    runs = [f"r{number:02}" for number in range(24)]
+    await _written(handles[0], *map(_queued, runs))
+    found: list[str] = []
+    deadline = time.monotonic() + _PATIENCE
+    while len(found) < len(runs) and time.monotonic() < deadline:
+        for some in await together(*(_ids(handle, limit=3, reserve=_LONG) for handle in handles)):
+            found += some
+    expect(
+        sorted(found) == runs,
+        f"claims side by side gave {show(sorted(found))}; the contract wants each of {len(runs)} runs once",
+    )
+
+
+@group.check(
+    "limits",
+    "Limits for a queue, for a key and for a time hold for all handles together, or are refused as `no-limits`.",
+    contract="set_limits.1, set_limits.2",
+    usual_cause="What is handed out is counted in the handle, or what is executed is not counted at all.",
+)
+async def limits(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    try:
+        await handle.set_limits("default", QueueLimits(concurrency=2))
+    except CheckpointError as error:
+        reason = error.reason
+        expect(reason == "no-limits", f"set_limits was refused as {reason!r}; the contract wants 'no-limits'")
+        return
+    firsts = [_queued(f"r{number}") for number in range(4)]
+    await _written(handle, *firsts)
+    await _offers(handle, ["r0"], "within concurrency=2", limit=1, reserve=_LONG)
+    await _offers(other, ["r1"], "within concurrency=2", reserve=_LONG)
+    await _offers(handle, [], "when two are reserved", reserve=_LONG)
+    await handle.beat(_process(1))
+    running = [_taken(first, _process(1)) for first in firsts[:2]]
+    await _written(handle, *running)
+    await _offers(other, [], "when two are executed", reserve=_LONG)
+    await handle.leave(_process(1).id or "")
+    await _offers(other, ["r0", "r1"], "when the process of both is gone")
+    await _written(handle, follow(running[0], event="completed", status="done"))
+    await handle.beat(_process(1))
+    await _offers(other, ["r2"], "when one has ended", reserve=_LONG)
+    await handle.set_limits("default", None)
+    await _offers(other, ["r3"], "after set_limits('default', None)")
+    keyed = [_queued(f"k{number}", name="keys", concurrency_key="ab"[number // 3 % 2]) for number in range(6)]
+    await _written(handle, *keyed, _queued("free", name="keys", priority=-1))
+    await handle.set_limits("keys", QueueLimits(per_key=1))
+    await _offers(handle, ["k0", "k3", "free"], "within per_key=1", "keys", reserve=_LONG)
+    await _offers(other, [], "when both keys are taken", "keys", reserve=_LONG)
+    await handle.set_limits("mail", QueueLimits(rate=3, period=_LONG))
+    await _written(handle, *(_queued(f"m{number}", name="mail") for number in range(5)))
+    await _offers(handle, ["m0", "m1"], "within rate=3", "mail", limit=2, reserve=_LONG)
+    await _offers(other, ["m2"], "within rate=3, after two", "mail", reserve=_LONG)
+    await _offers(handle, [], "within rate=3, after three", "mail", reserve=_LONG)
+    await handle.set_limits("fast", QueueLimits(rate=1, period=0.3))
+    await _written(handle, _queued("f0", name="fast"), _queued("f1", name="fast"))
+    await _offers(handle, ["f0"], "within rate=1", "fast", reserve=_LONG)
+    await _offers_at_last(other, ["f1"], "within rate=1 in 0.3 seconds, later", queue="fast", reserve=_LONG)
+
+
+@group.check(
+    "counts",
+    "queue_counts says how the runs of each queue stand, in the order of the names.",
+    contract="queue_counts.1, delete_run.1",
+    usual_cause="Ended or deleted runs are counted, or a run stays what it was when it was enqueued.",
+)
+async def counts(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    future = datetime.now(UTC) + timedelta(hours=1)
+    await handle.beat(_process(1))
+    for number, ending in enumerate(("done", "failed", "paused", "running", "cancelled")):
+        first = _queued(f"r{number}", name="b")
+        taken = _taken(first, _process(1))
+        await _written(handle, first, taken, follow(taken, status=ending, event="completed"))
+    await _written(handle, _queued("ready", name="b"), _queued("later", name="b", not_before=future))
+    await _written(handle, _queued("gone", name="b"), _queued("a", name="a"), begin("no-queue"))
+    if "deletion" in kit.declared:
+        await handle.delete_run("gone")
+    await _offers(handle, ["a"], "", "a", reserve=_LONG)
+    ready = 1 if "deletion" in kit.declared else 2
+    wanted = [
+        QueueCounts(queue="a", running=1),
+        QueueCounts(queue="b", ready=ready, scheduled=1, running=1, failed=1, paused=1),
+    ]
+    found = await other.queue_counts()
+    expect(found == wanted, f"queue_counts() gave {show(found)}; the contract wants {show(wanted)}")
+
+
+@group.check(
+    "living",
+    "The run of a process that lives is handed out to nobody, however old its last step and however wrong the clocks"
+    " are; once the process is silent for long enough by the store's clock, it is.",
+    contract="claimable.6, claimable.7, presence.2",
+    usual_cause="The time of the last step or the clock of the asking process decides who is gone.",
+)
+async def living(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    shifts = {"slow": timedelta(minutes=-10), "fast": timedelta(minutes=10), "old": timedelta(days=-400)}
+    firsts = {name: _queued(name, timestamp=datetime.now(UTC) + shift) for name, shift in shifts.items()}
+    await handle.beat(_process(1))
+    for name, shift in shifts.items():
+        stamp = datetime.now(UTC) + shift
+        await _written(handle, firsts[name], _taken(firsts[name], _process(1), timestamp=stamp))
+    await _offers(other, [], "of runs whose process lives")
+    await _offers(other, [], "of runs whose process lives, within 600 seconds", silent_after=600.0)
+    wanted = sorted(shifts, key=lambda name: firsts[name].started_at)
+    await _offers_at_last(other, wanted, "of runs whose process is silent for 0.2 seconds", silent_after=0.2)
+    await handle.beat(_process(1))
+    await _offers(other, [], "of runs whose process has said that it lives again", silent_after=600.0)
+
+
+@group.check(
+    "wrong_clocks",
+    "Processes whose clocks are ten minutes off hand out the same runs as everybody.",
+    contract="claimable.6",
+    usual_cause="The process that asks, or the one that beats, takes its own clock for the store's.",
+    processes=True,
+    deadline=60,
+)
+async def wrong_clocks(kit: Kit) -> None:
+    handle = await kit.open()
+    now = datetime.now(UTC)
+    await _written(
+        handle,
+        _queued("due", not_before=now - timedelta(minutes=5)),
+        _queued("later", not_before=now + timedelta(minutes=5)),
+        (theirs := _queued("theirs")),
+        _taken(theirs, _process(1)),
+        (mine := _queued("mine")),
+        _taken(mine, _process(2)),
+    )
+    await handle.beat(_process(2))
+    for minutes in (-10, 10):
+        far = await kit.elsewhere(clock=timedelta(minutes=minutes))
+        where = f"in a process whose clock is {minutes:+} minutes off"
+        await far.beat(_process(1))
+        for reader, at in ((far, where), (handle, "beside it")):
+            await _offers(reader, ["due"], at, silent_after=120.0)
+            silent = {each.process.id: each.silent_seconds for each in await reader.processes()}
+            worst = max(silent.values())
+            expect(worst < 120, f"processes() {at} says that a process is silent for {worst:g} seconds; it is not")
+
+
+@group.check(
+    "read_only",
+    "A handle that only reads looks with reserve=0, and changes nothing.",
+    contract="claimable.8, open.3",
+    usual_cause="A look notes what has become due, or a reservation slips by the handle's guard.",
+)
+async def read_only(kit: Kit) -> None:
+    opener = kit.target.read_only
+    if opener is None:
+        return
+    handle = await kit.open()
+    await handle.write(_queued("run", not_before=NOON))
+    reader = await kit.unready(opener=opener)
+    await reader.bootstrap()
+    await _offers(reader, ["run"], "of a read-only handle with reserve=0")
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "claimable": lambda: reader.claimable(_ASKING, ["default"], reserve=1.0),
+        "set_limits": lambda: reader.set_limits("default", None),
+        "beat": lambda: reader.beat(_process(1)),
+        "leave": lambda: reader.leave(_ASKING),
+    }
+    for what, call in calls.items():
+        await refused(call(), f"{what} of a read-only handle", CheckpointError, "read-only")
+    await _offers(handle, ["run"], "after a read-only handle has looked", reserve=_LONG)
+
+
+@group.check(
+    "arguments",
+    "Arguments that say nothing are refused.",
+    contract="claimable.9",
+    usual_cause="They go into the query as they are.",
+)
+async def arguments(kit: Kit) -> None:
+    handle = await kit.open()
+    for given in ({"limit": -1}, {"limit": 1.5}, {"silent_after": -1.0}, {"reserve": float("inf")}):
+        await refused_argument(handle.claimable(_ASKING, ["default"], **given), f"claimable with {given}")
+    for queues in (["no queue"], [""], "default"):
+        await refused_argument(handle.claimable(_ASKING, queues), f"claimable of {queues!r}")
+    await refused_argument(handle.set_limits("no queue", None), "set_limits('no queue')")
+    await refused_argument(handle.beat(ProcessInfo(host="h", pid=1, version="1")), "beat of a process without an id")
+
+
+@presence.check(
+    "beats",
+    "A process that beats is listed by every handle, with what it said last, until it leaves.",
+    contract="presence.1, presence.3",
+    usual_cause="Presence is kept in the handle, or each beat makes a new entry.",
+)
+async def beats(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    for number in (1, 2):
+        await handle.beat(_process(number))
+    renamed = _process(1).model_copy(update={"worker": "blue"})
+    await other.beat(renamed)
+    for reader in (handle, other):
+        found = {each.process.id: each.process for each in await reader.processes()}
+        wanted = {each.id: each for each in (renamed, _process(2))}
+        expect(found == wanted, f"processes() gave {show(found)}; the contract wants {show(wanted)}")
+    await other.leave(_process(1).id or "")
+    await other.leave("0" * 16)
+    left = [each.process.id for each in await handle.processes()]
+    expect(left == [_process(2).id], f"processes() after leave gave {show(left)}; the contract wants the other one")
+
+
+@presence.check(
+    "silence",
+    "silent_seconds is the time since the last beat, and first_seen stays what it was.",
+    contract="presence.1, presence.2",
+    usual_cause="The time of the first beat is taken, or a beat begins the presence anew.",
+)
+async def silence(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    await handle.beat(_process(1))
+    (first,) = await other.processes()
+    deadline = time.monotonic() + _PATIENCE
+    while (seen := (await other.processes())[0]).silent_seconds < 1.2:
+        expect(time.monotonic() < deadline, f"silent_seconds is {seen.silent_seconds:g} {_PATIENCE:g} s after a beat")
+        await asyncio.sleep(0.1)
+    await handle.beat(_process(1))
+    (again,) = await other.processes()
+    expect(
+        again.silent_seconds < seen.silent_seconds,
+        f"silent_seconds is {again.silent_seconds:g} just after a beat; it was {seen.silent_seconds:g} before it",
+    )
+    moved = abs(again.first_seen - first.first_seen)
+    expect(moved < timedelta(seconds=1), f"first_seen has moved by {moved} with the second beat")
+
+
+@schedules.check(
+    "kept",
+    "Schedules are kept as they were put last, and listed in the order of their ids.",
+    contract="schedules.1, schedules.2",
+    usual_cause="Putting a schedule again makes a second one, or inputs lose what JSON cannot tell apart elsewhere.",
+)
+async def kept(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+
+    def schedule(schedule_id: str, **fields: Any) -> Schedule:
+        plain = {"cron": "0 7 * * 1-5", "timezone": "Europe/Berlin", "graph_id": "g", "since": NOON}
+        return Schedule(id=schedule_id, **(plain | fields))
+
+    later = schedule("b", inputs={"n": 1, "x": 1.0, "text": "ключ"}, metadata={"team": "α"})
+    for each in (later, schedule("c"), schedule("a", queue=QueueEntry(name="mail", priority=3))):
+        await handle.put_schedule(each)
+    await other.put_schedule(schedule("c", cron="* * * * *", since=NOON + timedelta(days=1)))
+    wanted = [
+        schedule("a", queue=QueueEntry(name="mail", priority=3)),
+        later,
+        schedule("c", cron="* * * * *", since=NOON + timedelta(days=1)),
+    ]
+    for reader in (handle, other):
+        found = await reader.schedules()
+        expect(found == wanted, f"schedules() gave {show(found)}; the contract wants {show(wanted)}")
+    there = [await handle.remove_schedule("b"), await other.remove_schedule("b")]
+    expect(there == [True, False], f"remove_schedule('b') twice gave {there}; the contract wants True, then False")
+    left = [each.id for each in await other.schedules()]
+    expect(left == ["a", "c"], f"schedules() after remove_schedule('b') gave {left}; the contract wants ['a', 'c']")

@@ -1,0 +1,238 @@
+"""Drivers that hand out the wrong runs, or to too many, and that do not know who lives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
+from stargraph.checkpoint.driver import claim_order
+from stargraph.checkpoint.protocol import (
+    GraphVersion,
+    ProcessInfo,
+    ProcessPresence,
+    QueueCounts,
+    QueueLimits,
+    RunSummary,
+    Schedule,
+)
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+from support.broken_drivers.broken_driver import broken
+
+
+class Claims(ReferenceCheckpointer):
+    """A base: the runs that a claim would get, for a driver to get wrong."""
+
+    async def _claimable(self, queues: Sequence[str], **arguments: Any) -> list[RunSummary]:
+        """Return all that can go on, whatever was reserved before and however many were asked for."""
+        given = {"silent_after": arguments.get("silent_after", 30.0), "fits": arguments.get("fits"), "reserve": 0.0}
+        return await super().claimable("", queues, limit=1_000_000, **given)
+
+
+@broken("queues.kinds")
+class SleepersAreForgotten(Claims):
+    """Runs that wait for a time are never handed out."""
+
+    async def claimable(self, process_id: str, queues: Sequence[str], **arguments: Any) -> list[RunSummary]:
+        found = await super().claimable(process_id, queues, **arguments)
+        return [run for run in found if run.status != "awaiting_input"]
+
+
+@broken("queues.kinds")
+class BeforeTheirTime(Claims):
+    """A run that is queued is handed out, whether it is due or not."""
+
+    async def claimable(self, process_id: str, queues: Sequence[str], **arguments: Any) -> list[RunSummary]:
+        found = await super().claimable(process_id, queues, **arguments)
+        later = [run for run in self._summaries(None) if run.due_at is not None and run.due_at > datetime.now(UTC)]
+        return [*found, *(run for run in later if run.queue and run.queue.name in queues and run.status == "queued")]
+
+
+@broken("queues.order")
+class NewestFirst(Claims):
+    """Of the runs that were due, the one that was due last comes first."""
+
+    async def claimable(self, process_id: str, queues: Sequence[str], **arguments: Any) -> list[RunSummary]:
+        found = await super().claimable(process_id, queues, **arguments)
+        return sorted(found, key=lambda run: run.due_at.timestamp() if run.due_at else 0.0, reverse=True)
+
+
+@broken("queues.fits")
+class FiltersThePage(Claims):
+    """As many runs as were asked for are read, and then those that do not fit are left out."""
+
+    async def claimable(
+        self,
+        process_id: str,
+        queues: Sequence[str],
+        *,
+        fits: Sequence[GraphVersion] | None = None,
+        **arguments: Any,
+    ) -> list[RunSummary]:
+        found = await super().claimable(process_id, queues, **arguments)
+        versions = None if fits is None else set(fits)
+        return [
+            run
+            for run in found
+            if versions is None or GraphVersion(run.graph_id, run.graph_hash, run.runtime_hash) in versions
+        ]
+
+
+@broken(
+    "queues.reservations",
+    "queues.side_by_side",
+    "queues.limits",
+    "queues.counts",
+    "queues.read_only",
+    "queues.arguments",
+)
+class NothingIsReserved(Claims):
+    """A claim is a look: everybody gets the same runs."""
+
+    async def claimable(self, process_id: str, queues: Sequence[str], **arguments: Any) -> list[RunSummary]:
+        return await super().claimable(process_id, queues, **(arguments | {"reserve": 0.0}))
+
+
+@broken("queues.reservations", "queues.limits", "queues.side_by_side", "queues.arguments")
+class ReservedForGood(Claims):
+    """A reservation does not end with the step that it was made for, nor by time."""
+
+    _reserved: dict[int, set[str]] = {}  # noqa: RUF012
+
+    async def claimable(self, process_id: str, queues: Sequence[str], **arguments: Any) -> list[RunSummary]:
+        reserved = self._reserved.setdefault(id(self._store), set())
+        limit = arguments.pop("limit", 1)
+        found = await self._claimable(queues, **arguments) if limit else []
+        chosen = [run for run in found if run.run_id not in reserved][:limit]
+        if arguments.get("reserve", 30.0):
+            await super().claimable(process_id, queues, limit=limit, **arguments)
+            reserved.update(run.run_id for run in chosen)
+        return chosen
+
+
+@broken("queues.side_by_side")
+class ReadsThenReserves(Claims):
+    """Runs are read, and reserved after another turn of the loop."""
+
+    async def claimable(self, process_id: str, queues: Sequence[str], **arguments: Any) -> list[RunSummary]:
+        found = await super().claimable(process_id, queues, **(arguments | {"reserve": 0.0}))
+        if arguments.get("reserve", 30.0):
+            await self._turn()
+            await super().claimable(process_id, queues, **arguments)
+        return found
+
+
+@broken("queues.limits")
+class LimitsOfOneHandle(Claims):
+    """Limits are kept in the handle that set them."""
+
+    async def set_limits(self, queue: str, limits: QueueLimits | None) -> None:
+        await super().set_limits(queue, None)
+
+
+@broken("queues.counts")
+class CountsTheDead(Claims):
+    """Runs that have ended are counted as ready."""
+
+    async def queue_counts(self) -> list[QueueCounts]:
+        done = [run.queue.name for run in self._summaries(None) if run.queue and run.status == "done"]
+        counts = await super().queue_counts()
+        return [each.model_copy(update={"ready": each.ready + done.count(each.queue)}) for each in counts]
+
+
+@broken("queues.living", "queues.kinds", "queues.limits")
+class OldStepsAreOrphans(Claims):
+    """A run whose last step is some time old by its own stamp counts as orphaned, whoever lives."""
+
+    async def claimable(self, process_id: str, queues: Sequence[str], **arguments: Any) -> list[RunSummary]:
+        found = await super().claimable(process_id, queues, **arguments)
+        old = [
+            run
+            for run in self._summaries(None)
+            if run.status == "running"
+            and run.queue is not None
+            and run.queue.name in queues
+            and (datetime.now(UTC) - run.updated_at).total_seconds() > arguments.get("silent_after", 30.0)
+        ]
+        return sorted({run.run_id: run for run in [*found, *old]}.values(), key=claim_order)
+
+
+@broken("queues.read_only")
+class ReservesReadOnly(Claims):
+    """A handle that only reads reserves as others do."""
+
+    async def claimable(self, process_id: str, queues: Sequence[str], **arguments: Any) -> list[RunSummary]:
+        read_only, self.read_only = self.read_only, False
+        try:
+            return await super().claimable(process_id, queues, **arguments)
+        finally:
+            self.read_only = read_only
+
+
+@broken("queues.arguments")
+class AnyArgument(Claims):
+    """What cannot be meant is taken for nothing."""
+
+    async def claimable(self, process_id: str, queues: Sequence[str], **arguments: Any) -> list[RunSummary]:
+        try:
+            return await super().claimable(process_id, queues, **arguments)
+        except ValueError:
+            return []
+
+
+@broken("presence.beats")
+class FirstWords(Claims):
+    """What a process said first stays."""
+
+    async def beat(self, process: ProcessInfo) -> None:
+        known = {each.process.id: each.process for each in await self.processes()}
+        await super().beat(known.get(process.id, process))
+
+
+@broken("presence.beats")
+class NobodyLeaves(Claims):
+    """A process that has left is listed until it has been silent for long."""
+
+    async def leave(self, process_id: str) -> None:
+        known = [each.process for each in await self.processes() if each.process.id == process_id]
+        await super().leave(process_id)
+        for process in known:
+            await super().beat(process)
+
+
+@broken("presence.silence")
+class SilentSinceTheFirstBeat(Claims):
+    """silent_seconds is the time since the first beat."""
+
+    async def processes(self) -> list[ProcessPresence]:
+        now = datetime.now(UTC)
+        return [
+            each.model_copy(update={"silent_seconds": max(0.0, (now - each.first_seen).total_seconds())})
+            for each in await super().processes()
+        ]
+
+
+@broken("schedules.kept")
+class FirstSchedule(Claims):
+    """A schedule that is there is left as it is."""
+
+    async def put_schedule(self, schedule: Schedule) -> None:
+        if schedule.id not in {each.id for each in await self.schedules()}:
+            await super().put_schedule(schedule)
+
+
+@broken(slow=("queues.wrong_clocks",), importable=True)
+class ClockOfWhoAsks(SQLiteCheckpointer):
+    """What is due is decided by the clock of the process that asks."""
+
+    def __init__(self, location: str) -> None:
+        super().__init__(Path(f"{location}.sqlite"))
+
+    async def claimable(self, process_id: str, queues: Sequence[str], **arguments: Any) -> list[RunSummary]:
+        found = await super().claimable(process_id, queues, **arguments)
+        queued = (await self.search(status="queued", limit=1000)).items
+        now, limit = datetime.now(UTC), arguments.get("limit", 1)
+        due = [run for run in queued if run.due_at and run.due_at <= now and run.queue and run.queue.name in queues]
+        return sorted({run.run_id: run for run in [*found, *due]}.values(), key=claim_order)[:limit]
