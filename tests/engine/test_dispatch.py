@@ -9,6 +9,7 @@ import pytest
 from support.memory import MemoryCheckpointer
 
 from stargraph.checkpoint.codec import Keyring
+from stargraph.checkpoint.driver import InPlaceWrites
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointCorruptedError, StoreUnavailableError
 from stargraph.runtime import dispatch
@@ -45,9 +46,14 @@ class SlowStore(MemoryCheckpointer):
         await super().write(checkpoint)
 
 
+class SlowStoreInPlace(SlowStore, InPlaceWrites):
+    pass
+
+
 @pytest.mark.parametrize("times", [1, 3])
-async def test_a_cancelled_write_goes_to_its_end_before_anybody_is_reported(times: int) -> None:
-    store = SlowStore()
+@pytest.mark.parametrize("kind", [SlowStore, SlowStoreInPlace])
+async def test_a_cancelled_write_goes_to_its_end_before_anybody_is_reported(times: int, kind: type[SlowStore]) -> None:
+    store = kind()
     await store.bootstrap()
     work = asyncio.create_task(dispatch.write(store, first()))
     await store.entered.wait()
@@ -63,8 +69,11 @@ async def test_a_cancelled_write_goes_to_its_end_before_anybody_is_reported(time
     assert ("r", 0) in store.records
 
 
-async def test_a_write_that_fails_after_a_cancellation_says_nothing_more(recwarn: pytest.WarningsRecorder) -> None:
-    class Failing(SlowStore):
+@pytest.mark.parametrize("bases", [(SlowStore,), (SlowStore, InPlaceWrites)])
+async def test_a_write_that_fails_after_a_cancellation_says_nothing_more(
+    bases: tuple[type, ...], recwarn: pytest.WarningsRecorder
+) -> None:
+    class Failing(*bases):  # type: ignore[misc]
         async def write(self, checkpoint: Checkpoint) -> None:
             self.entered.set()
             await self.release.wait()
@@ -78,6 +87,46 @@ async def test_a_write_that_fails_after_a_cancellation_says_nothing_more(recwarn
     store.release.set()
     with pytest.raises(asyncio.CancelledError):
         await work
+
+
+@pytest.mark.parametrize("bases", [(MemoryCheckpointer,), (MemoryCheckpointer, InPlaceWrites)])
+async def test_a_write_in_place_takes_no_task_of_its_own(bases: tuple[type, ...]) -> None:
+    tasks: list[object] = []
+
+    class Noting(*bases):  # type: ignore[misc]
+        async def write(self, checkpoint: Checkpoint) -> None:
+            tasks.append(asyncio.current_task())
+            await asyncio.sleep(0)
+            await super().write(checkpoint)
+            tasks.append(asyncio.current_task())
+
+    store = Noting()
+    await store.bootstrap()
+    await dispatch.write(store, first())
+    assert tasks[0] is tasks[1]
+    assert (tasks[0] is asyncio.current_task()) == (InPlaceWrites in bases)
+
+
+async def test_a_driver_derived_from_one_that_writes_in_place_gets_a_task_again() -> None:
+    """It may override `write`, and cancel the task that this runs in."""
+
+    class Derived(SlowStoreInPlace):
+        async def write(self, checkpoint: Checkpoint) -> None:
+            async with asyncio.timeout(0.01):
+                await asyncio.sleep(10)
+
+    with pytest.raises(TimeoutError):
+        await dispatch.write(Derived(), first())
+
+
+async def test_a_write_in_place_that_fails_raises_its_error() -> None:
+    class Failing(SlowStore, InPlaceWrites):
+        async def write(self, checkpoint: Checkpoint) -> None:
+            await asyncio.sleep(0)
+            raise StoreUnavailableError("gone")
+
+    with pytest.raises(StoreUnavailableError, match="gone"):
+        await dispatch.write(Failing(), first())
 
 
 async def test_a_store_that_returns_another_record_is_caught(store: MemoryCheckpointer) -> None:

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Sequence
 from contextlib import aclosing
 from contextvars import Context
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.driver import LookPolicy, check_timeline, missing_step_error, watch_steps
+from stargraph.checkpoint.driver import InPlaceWrites, LookPolicy, check_timeline, missing_step_error, watch_steps
 from stargraph.checkpoint.protocol import (
     BatchAppend,
     Checkpoint,
@@ -50,7 +50,7 @@ async def write(checkpointer: Checkpointer, checkpoint: Checkpoint, *, keyring: 
         asyncio.CancelledError: the caller was cancelled; the checkpoint is stored, or was refused.
     """
     sealed = checkpoint if keyring is None else keyring.seal(checkpoint)
-    await run_uncancelled(checkpointer.write(sealed))
+    await _uncancelled(checkpointer, checkpointer.write(sealed))
 
 
 async def write_many(
@@ -69,7 +69,7 @@ async def write_many(
     """
     sealed = checkpoints if keyring is None else [keyring.seal(checkpoint) for checkpoint in checkpoints]
     if isinstance(checkpointer, BatchAppend):
-        await run_uncancelled(checkpointer.write_many(sealed))
+        await _uncancelled(checkpointer, checkpointer.write_many(sealed))
         return
     for checkpoint in sealed:
         await run_uncancelled(checkpointer.write(checkpoint))
@@ -102,6 +102,42 @@ async def run_uncancelled(work: Coroutine[Any, Any, T]) -> T:
     return await _Held(asyncio.ensure_future(work))
 
 
+def _uncancelled(checkpointer: object, work: Coroutine[Any, Any, T]) -> Awaitable[T]:
+    # A class that says so itself: one that is derived from it may write in another way.
+    return _InPlace(work) if InPlaceWrites in type(checkpointer).__bases__ else run_uncancelled(work)
+
+
+class _InPlace(Awaitable[T]):
+    """Runs work within the task that awaits it; that task gets its CancelledError once the work has ended.
+
+    Args:
+        work: a coroutine that awaits futures and does not cancel its own task, see `InPlaceWrites`.
+    """
+
+    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
+        self._work = work
+
+    def __await__(self) -> Generator[Any, None, T]:
+        cancelled: asyncio.CancelledError | None = None
+        try:
+            while True:
+                waited: asyncio.Future[Any] | None = self._work.send(None)
+                try:
+                    yield None if waited is None else _Held(waited).taken_over()
+                except asyncio.CancelledError as error:
+                    cancelled = error
+        except StopIteration as end:
+            if cancelled is None:
+                result: T = end.value
+                return result
+        except Exception:
+            if cancelled is None:
+                raise
+        finally:
+            self._work.close()
+        raise cancelled
+
+
 class _Held(Awaitable[T]):
     """Awaits a task; whoever is cancelled meanwhile gets the CancelledError once that task has ended.
 
@@ -126,6 +162,12 @@ class _Held(Awaitable[T]):
                     self._task.exception()  # looked at, so that nobody reports it as lost
                 raise
         return self._task.result()
+
+    def taken_over(self) -> Self:
+        """Return this for a task to wait for, in the place of the future that was to be waited for."""
+        self._task._asyncio_future_blocking = False
+        self._asyncio_future_blocking = True
+        return self
 
     def add_done_callback(
         self, callback: Callable[[asyncio.Future[T]], object], *, context: Context | None = None

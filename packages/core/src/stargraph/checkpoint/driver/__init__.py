@@ -29,7 +29,14 @@ from stargraph.checkpoint.driver._arguments import (
     check_timeline,
     microseconds,
 )
-from stargraph.checkpoint.driver._capabilities import Diagnosing, Encrypting, ReadOnly, RecordBases, SelfTest
+from stargraph.checkpoint.driver._capabilities import (
+    Diagnosing,
+    Encrypting,
+    InPlaceWrites,
+    ReadOnly,
+    RecordBases,
+    SelfTest,
+)
 from stargraph.checkpoint.driver._concurrency import Requests, await_answer
 from stargraph.checkpoint.driver._errors import (
     closed_error,
@@ -87,6 +94,7 @@ __all__ = [
     "FleetMethods",
     "FleetStore",
     "GroupCommit",
+    "InPlaceWrites",
     "Lifecycle",
     "LookPolicy",
     "PrunePlan",

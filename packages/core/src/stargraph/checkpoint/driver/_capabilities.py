@@ -49,3 +49,11 @@ class Diagnosing(Protocol):
 
     def diagnose(self) -> list[str]:
         """Return the known problems, one sentence each; without I/O. A static method of the class."""
+
+
+class InPlaceWrites:
+    """Direct base of a driver whose `write` and `write_many` may run within the task of the caller.
+
+    It spares a task and two turns of the loop with each step. Such a method awaits futures, and nothing that cancels
+    the task that it runs in: no `asyncio.timeout`, no `asyncio.wait_for`, no task group.
+    """

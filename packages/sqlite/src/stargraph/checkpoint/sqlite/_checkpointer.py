@@ -16,6 +16,7 @@ from stargraph.checkpoint.driver import (
     Encrypting,
     FleetMethods,
     FleetStore,
+    InPlaceWrites,
     Lifecycle,
     ReadOnly,
     check_batch,
@@ -71,7 +72,7 @@ from stargraph.checkpoint.sqlite._schema import MAX_STEP, deleted_id
 _GROUP_BYTES: Final = 8 * 1024 * 1024
 
 
-class SQLiteCheckpointer(FleetMethods):
+class SQLiteCheckpointer(FleetMethods, InPlaceWrites):
     """A store of runs in one SQLite file.
 
     Any number of handles, in any number of processes of one machine, may use a file at once. A handle may
