@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.checkpoints import EXECUTOR, NOW, following, genesis, rich
 
-from stargraph.checkpoint.codec import encode
+from stargraph.checkpoint.codec import decode, encode
 from stargraph.checkpoint.protocol import (
     Checkpoint,
     ErrorInfo,
@@ -165,6 +165,18 @@ PARSED: dict[str, list[Any]] = {
         [TASK.model_dump(mode="json")],
         [TASK.model_dump(mode="json"), FAN_OUT.model_dump(mode="json")],
         [{**TASK.model_dump(mode="json"), "calls": [{"first": 1, "last": 2}]}],
+        [{**TASK.model_dump(mode="json"), "calls": [{"first": 1, "last": True}]}],
+        [{**TASK.model_dump(mode="json"), "calls": [{"first": 1, "last": 2, "more": 3}]}],
+        [{**TASK.model_dump(mode="json"), "node": ["a"]}],
+        [{**TASK.model_dump(mode="json"), "since_step": 0.0}],
+        [{**TASK.model_dump(mode="json"), "since_step": False}],
+        [{**TASK.model_dump(mode="json"), "rule": "\ud800"}],
+        [{**FAN_OUT.model_dump(mode="json"), "completed_steps": [{"first": 1, "last": 2}, {"first": 4, "last": 4}]}],
+        [{**FAN_OUT.model_dump(mode="json"), "completed_steps": [{"first": -1, "last": 2}]}],
+        [{**FAN_OUT.model_dump(mode="json"), "mode": ["map"]}],
+        [{**FAN_OUT.model_dump(mode="json"), "mode": "side"}],
+        [{**FAN_OUT.model_dump(mode="json"), "width": True}],
+        [{**FAN_OUT.model_dump(mode="json"), "join": None}],
         [{**TASK.model_dump(mode="json"), "index": True}],
         [{**TASK.model_dump(mode="json"), "since_step": "1"}],
         [{**TASK.model_dump(mode="json"), "id": "é"}],
@@ -222,3 +234,12 @@ def test_what_was_written_is_read(ranges: tuple[StepRange, ...]) -> None:
     fields = orjson.loads(made.model_dump_json(exclude={"state", "update"}))
     both_ways(lambda: Checkpoint.from_stored(dict(fields), {}, None))
     assert Checkpoint.from_stored(fields, {}, None) == made
+
+
+def test_steps_that_have_the_same_tasks_share_them() -> None:
+    """Each step of a map of thousands of items has all tasks that are at work: a resume must not make them anew."""
+    branches = tuple(Task(id=f"t.{n}", node="a", since_step=0, index=n) for n in range(9))
+    first = genesis(frontier=(*branches, FAN_OUT))
+    read = [decode(encode(step), run_id=step.run_id, step=step.step) for step in (first, following(first))]
+    assert [step.frontier for step in read] == [first.frontier] * 2
+    assert all(one is other for one, other in zip(*(step.frontier[:-1] for step in read), strict=True))

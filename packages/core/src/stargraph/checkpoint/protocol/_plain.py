@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, get_args
 
 from pydantic import ValidationError
@@ -26,6 +27,7 @@ from stargraph.checkpoint.protocol._records import (
     RecordedCall,
     Seal,
     Status,
+    StepRange,
     Task,
     is_run_id,
 )
@@ -40,6 +42,9 @@ _FRONTIER: Final = frozenset((Task, FanOut))
 _MAX_STEP: Final = 2**53
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?Z", re.ASCII)
 _TASK_FIELDS: Final = tuple(Task.model_fields)
+_TASK_KEYS: Final = frozenset(_TASK_FIELDS)
+_FAN_OUT_FIELDS: Final = tuple(FanOut.model_fields)
+_FAN_OUT_KEYS: Final = frozenset(_FAN_OUT_FIELDS)
 _PROCESS_FIELDS: Final = tuple(ProcessInfo.model_fields)
 _SEAL_FIELDS: Final = tuple(Seal.model_fields)
 
@@ -126,7 +131,7 @@ def read_plain(fields: dict[str, Any]) -> bool:
         if fields[name] == []:
             fields[name] = ()
     if type(fields["frontier"]) is list:
-        fields["frontier"] = tuple([_task_or_as_it_is(item) for item in fields["frontier"]])
+        fields["frontier"] = tuple([_frontier_item(item) for item in fields["frontier"]])
     previous, seal = fields["previous_digest"], fields["seal"]
     return (
         is_plain_step(fields)
@@ -137,23 +142,66 @@ def read_plain(fields: dict[str, Any]) -> bool:
     )
 
 
-def _task_or_as_it_is(item: Any) -> Any:
-    """Return a task that is plain and has recorded no call as a `Task`, and anything else as it is."""
-    if type(item) is not dict or item.keys() != Task.model_fields.keys():
+def _frontier_item(item: Any) -> Any:
+    """Return a task or a fan-out that is plain as what it is, and anything else as it is."""
+    if type(item) is not dict:
         return item
-    since, index = item["since_step"], item["index"]
-    if (
-        item["kind"] == "task"
-        and item["calls"] == []
-        and _is_text(item["id"])
-        and _is_text(item["node"])
-        and type(since) is int
-        and 0 <= since <= _MAX_STEP
-        and (index is None or (type(index) is int and 0 <= index <= _MAX_STEP))
-        and _is_text_or_none(item["rule"])
-    ):
-        return assemble(Task, {**{name: item[name] for name in _TASK_FIELDS}, "calls": ()})
+    keys = item.keys()
+    if keys == _TASK_KEYS and item["kind"] == "task":
+        members = (item["id"], item["node"], item["since_step"], item["index"], item["rule"])
+        if item["calls"] == []:
+            try:
+                return _task(*members) or item
+            except TypeError:  # a member is a list or a dict
+                return item
+        calls = _step_ranges(item["calls"])
+        if calls is not None and _is_plain_task(*members):
+            return assemble(Task, {**{name: item[name] for name in _TASK_FIELDS}, "calls": calls})
+    elif keys == _FAN_OUT_KEYS and item["kind"] == "fan_out":
+        completed = _step_ranges(item["completed_steps"])
+        if (
+            completed is not None
+            and item["mode"] in ("parallel", "map")
+            and all(_is_text(item[name]) for name in ("rule", "task_id", "join"))
+            and all(_is_step(item[name]) for name in ("since_step", "width", "next_index"))
+        ):
+            return assemble(FanOut, {**{name: item[name] for name in _FAN_OUT_FIELDS}, "completed_steps": completed})
     return item
+
+
+# The steps of a map share all but one or two of their tasks, hundreds of them: a resume reads them once.
+@lru_cache(maxsize=4096, typed=True)
+def _task(task_id: str, node: str, since_step: int, index: int | None, rule: str | None) -> Task | None:
+    """Return a task that has recorded no call; None if it is not plain."""
+    if not _is_plain_task(task_id, node, since_step, index, rule):
+        return None
+    made = {"kind": "task", "id": task_id, "node": node, "since_step": since_step, "index": index, "rule": rule}
+    return assemble(Task, {**made, "calls": ()})
+
+
+def _is_plain_task(task_id: object, node: object, since_step: object, index: object, rule: object) -> bool:
+    return (
+        _is_text(task_id)
+        and _is_text(node)
+        and _is_step(since_step)
+        and (index is None or _is_step(index))
+        and _is_text_or_none(rule)
+    )
+
+
+def _step_ranges(ranges: object) -> tuple[StepRange, ...] | None:
+    if type(ranges) is not list:
+        return None
+    if not all(
+        type(each) is dict and each.keys() == {"first", "last"} and _is_step(each["first"]) and _is_step(each["last"])
+        for each in ranges
+    ):
+        return None
+    return tuple([assemble(StepRange, {"first": each["first"], "last": each["last"]}) for each in ranges])
+
+
+def _is_step(value: object) -> bool:
+    return type(value) is int and 0 <= value <= _MAX_STEP
 
 
 def _is_plain_seal(seal: dict[str, Any]) -> bool:
