@@ -55,6 +55,9 @@ class RunResult(RunSummary, Generic[S]):
         """
         return super().raise_for_status()
 
+    def __repr__(self) -> str:
+        return f"RunResult(run_id={self.run_id!r}, status={self.status!r}, last_step={self.last_step})"
+
     def __eq__(self, other: object) -> bool:
         # It is equal to a summary that a store lists.
         return isinstance(other, RunSummary) and _fields(self) == _fields(other)
