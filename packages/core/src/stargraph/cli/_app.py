@@ -216,4 +216,4 @@ def _leave_stray_threads(code: str | int | None) -> None:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
-        os._exit(code if isinstance(code, int) else 1)
+        os._exit(code if isinstance(code, int) else 0 if code is None else 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import signal
 import sys
 import threading
@@ -30,6 +31,8 @@ def main() -> int:
     """Execute the run of the job, and return the exit code of the process."""
     job = json.loads(sys.stdin.buffer.readline())
     sys.path[:] = [*dict.fromkeys([*sys.path, *job["path"]])]
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("stargraph").setLevel(job["log_level"])
     # The worker has a signal of its own for each of its processes: it writes, or closes stdin.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

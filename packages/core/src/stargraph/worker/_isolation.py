@@ -56,6 +56,7 @@ class IsolatedExecution:
             "durability": durability,
             "accept": list(accept),
             "path": [entry for entry in sys.path if entry],
+            "log_level": LOGGER.getEffectiveLevel(),
         }
         self._grace: float | None = None
 

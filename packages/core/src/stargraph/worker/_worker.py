@@ -427,7 +427,7 @@ class Worker:
             f"{deaths} processes in a row ended while they executed run {tail.run_id!r}, the last ones without any"
             f" other run in them; in flight: {', '.join(map(repr, nodes))}",
             reason=POISON,
-            hint="Find out what ends the process in these nodes, as memory, a signal or os._exit, then requeue it.",
+            hint="Find out what ends the process there: memory, a signal, os._exit. Then requeue the run.",
             run_id=tail.run_id,
         )
         record = failed_record(tail, new_executor_id(), error, nodes[0] if len(nodes) == 1 else None)

@@ -1,0 +1,196 @@
+"""Queues on the command line: enqueue, worker, queues, workers, requeue, and the runs that nobody takes."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from support.cli import Folder
+
+GRAPH = """\
+id: demo
+state_schema:
+  count: int
+  fail: {type: bool, default: false}
+nodes:
+  - {id: first, kind: "steps:increase"}
+"""
+
+STEPS = """\
+def increase(state):
+    if state.fail:
+        raise ValueError("no")
+    return {'count': state.count + 1}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _graph(folder: Folder) -> None:
+    folder.write("graph.yaml", GRAPH)
+    folder.write("steps.py", STEPS)
+
+
+def work(folder: Folder, *words: str) -> dict[str, object]:
+    answer = folder.call("worker", "graph.yaml", "--until-idle", "--json", "--log-level", "off", *words)
+    assert answer.code == 0, answer
+    found: dict[str, object] = answer.json
+    return found
+
+
+def test_from_enqueue_to_done(folder: Folder) -> None:
+    first = folder.call("enqueue", "graph.yaml", "-i", "count=1", "--run-id", "r1", "--tag", "a=b")
+    assert (first.code, first.out) == (0, "run r1 is queued in default\n")
+    again = folder.call("enqueue", "graph.yaml", "-i", "count=1", "--run-id", "r1", "--json")
+    assert again.json == {"run_id": "r1", "is_new": False, "queue": "default"}
+    other = folder.call("enqueue", "graph.yaml", "-i", "count=2", "--run-id", "r1", "--json")
+    assert (other.code, other.json["error"]["reason"]) == (2, "run-exists")
+    assert folder.call("runs", "--status", "queued", "--json").json[0]["queue"]["name"] == "default"
+    (counts,) = folder.call("queues", "--json").json
+    assert (counts["queue"], counts["ready"], counts["limits"]) == ("default", 1, None)
+    found = work(folder)
+    assert (found["claims"], found["executions"]) == (1, {"done": 1})
+    assert folder.call("runs", "--json").json[0]["metadata"] == {"a": "b"}
+    assert folder.call("workers").out == "no workers\n"
+
+
+def test_options_are_stored(folder: Folder) -> None:
+    words = ("--queue", "mail", "--priority", "7", "--not-before", "12h", "--key", "k")
+    assert folder.call("enqueue", "graph.yaml", "-i", "count=1", "--run-id", "r1", *words).code == 0
+    (run,) = folder.call("runs", "--queue", "mail", "--json").json
+    assert (run["queue"]["priority"], run["queue"]["concurrency_key"]) == (7, "k")
+    due = datetime.fromisoformat(run["due_at"])
+    assert timedelta(hours=11) < due - datetime.now(UTC) < timedelta(hours=13)
+    assert folder.call("runs", "--queue", "default").out == "no runs\n"
+    assert work(folder, "--queue", "mail")["claims"] == 0
+    wrong = folder.call("enqueue", "graph.yaml", "-i", "count=1", "--not-before", "soon")
+    assert (wrong.code, "--not-before 'soon' is not a time" in wrong.err) == (2, True)
+
+
+def test_a_run_that_does_not_fit_is_refused_before_a_store_is_made(folder: Folder) -> None:
+    answer = folder.call("enqueue", "graph.yaml", "-i", "count=x")
+    assert answer.code == 2
+    assert "count" in answer.err
+    assert folder.call("enqueue", "graph.yaml", "-i", "count=1", "--queue", "a b").code == 2
+    assert not (folder.path / ".stargraph").exists()
+
+
+def test_lines_from_stdin(folder: Folder) -> None:
+    later = "2126-01-31T12:00:00+00:00"
+    lines = [
+        {"inputs": {"count": 1}, "run_id": "r1"},
+        {"inputs": {"count": 2}, "run_id": "r2", "queue": "mail", "priority": -1, "metadata": {"a": "b"}},
+        {"inputs": {"count": 3}, "not_before": later, "concurrency_key": "k"},
+    ]
+    text = "\n\n".join(map(json.dumps, lines)) + "\n"
+    answer = folder.call("enqueue", "graph.yaml", "--lines", "-", "--priority", "4", stdin=text)
+    assert (answer.code, answer.out) == (0, "3 runs enqueued\n")
+    runs = {run["run_id"]: run for run in folder.call("runs", "--json").json}
+    assert (runs["r1"]["queue"]["priority"], runs["r2"]["queue"]["priority"]) == (4, -1)
+    assert (runs["r2"]["queue"]["name"], runs["r2"]["metadata"]) == ("mail", {"a": "b"})
+    (third,) = [run for run in runs.values() if run["run_id"] not in ("r1", "r2")]
+    assert datetime.fromisoformat(third["due_at"]) == datetime.fromisoformat(later)
+    folder.write("lines.jsonl", "\n".join(map(json.dumps, lines[:2])))
+    again = folder.call("enqueue", "graph.yaml", "--lines", "lines.jsonl")
+    assert again.out == "0 runs enqueued; 2 runs had been enqueued before\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("{", "not JSON"),
+        ("[1]", "not an object"),
+        ('{"inputs": {"count": "x"}}', "count"),
+        ('{"inputs": {"count": NaN}}', "NaN is not JSON"),
+        ('{"inputs": {}}', "'count' is missing"),
+        ('{"inputs": {"count": 1}, "runid": "r"}', "there is no member 'runid'"),
+        ('{"inputs": {"count": 1}, "run_id": "a b"}', "'a b' cannot be a run id"),
+        ('{"inputs": {"count": 1}, "priority": true}', "priority is True, not an integer"),
+        ('{"inputs": {"count": 1}, "priority": 1e30}', "priority is 1e+30, not an integer"),
+        ('{"inputs": {"count": 1}, "queue": "a b"}', "queue"),
+        ('{"inputs": {"count": 1}, "not_before": "2026-01-01T00:00:00"}', "not a time with its offset"),
+        ('{"inputs": {"count": 1}, "metadata": {"a": 1}}', "metadata"),
+        ('{"inputs": 3}', "inputs is 3, not an object"),
+    ],
+)
+def test_a_wrong_line_is_named_and_nothing_is_enqueued(folder: Folder, line: str, complaint: str) -> None:
+    good = json.dumps({"inputs": {"count": 1}})
+    answer = folder.call("enqueue", "graph.yaml", "--lines", "-", stdin=f"{good}\n{line}\n{good}\n")
+    assert answer.code == 2
+    assert answer.err.startswith("error: stdin, line 2: "), answer.err
+    assert complaint in answer.err
+    assert "No run was enqueued" in answer.err
+    assert not (folder.path / ".stargraph").exists()
+
+
+def test_lines_and_inputs_exclude_each_other(folder: Folder) -> None:
+    for words in (("-i", "count=1"), ("--run-id", "r")):
+        assert folder.call("enqueue", "graph.yaml", "--lines", "-", *words, stdin="").code == 2
+
+
+def test_one_taken_id_stores_none(folder: Folder) -> None:
+    folder.call("enqueue", "graph.yaml", "-i", "count=9", "--run-id", "r2")
+    lines = "\n".join(json.dumps({"inputs": {"count": n}, "run_id": f"r{n}"}) for n in range(4))
+    answer = folder.call("enqueue", "graph.yaml", "--lines", "-", "--json", stdin=lines)
+    assert (answer.code, answer.json["error"]["reason"]) == (2, "run-exists")
+    assert [run["run_id"] for run in folder.call("runs", "--json").json] == ["r2"]
+
+
+def test_dead_letters_are_found_and_requeued(folder: Folder) -> None:
+    for number, queue in enumerate(("default", "mail")):
+        words = ("-i", f"count={number}", "-i", "fail=true", "--run-id", f"r{number}", "--queue", queue)
+        folder.call("enqueue", "graph.yaml", *words)
+    assert work(folder, "--queue", "default", "--queue", "mail")["executions"] == {"failed": 2}
+    assert [run["run_id"] for run in folder.call("runs", "--status", "failed", "--queue", "mail", "--json").json] == [
+        "r1"
+    ]
+    named = folder.call("requeue", "r0", "--priority", "3", "--json")
+    assert named.json == [{"run_id": "r0", "step": 3, "status": "queued", "queue": "default"}]
+    rest = folder.call("requeue", "--status", "failed", "--queue", "mail")
+    assert rest.out == "1 run requeued\n"
+    assert folder.call("requeue", "--status", "failed").out == "0 runs requeued\n"
+    assert {run["status"] for run in folder.call("runs", "--json").json} == {"queued"}
+    for wrong in ((), ("r0", "--status", "failed"), ("--status", "running"), ("r0", "--error-reason", "x")):
+        assert folder.call("requeue", *wrong).code == 2
+    folder.call("cancel", "r0")
+    refused = folder.call("requeue", "r0", "--json")
+    assert (refused.code, refused.json["error"]["reason"]) == (2, "run-ended")
+
+
+def test_a_run_that_was_not_enqueued_gets_a_queue(folder: Folder) -> None:
+    assert folder.call("run", "graph.yaml", "-i", "count=1", "-i", "fail=true", "--run-id", "r1").code == 1
+    assert folder.call("requeue", "r1", "--queue", "mail").code == 0
+    assert folder.call("runs", "--queue", "mail", "--json").json[0]["status"] == "queued"
+
+
+def test_limits_are_set_shown_and_removed(folder: Folder) -> None:
+    folder.call("enqueue", "graph.yaml", "-i", "count=1", "--run-id", "r1")
+    shown = folder.call("queues", "--limit", "default", "--concurrency", "0", "--rate", "5", "--period", "60")
+    assert shown.out.splitlines()[1].endswith("stopped, 5 in 60 s")
+    assert work(folder)["claims"] == 0
+    (counts,) = folder.call("queues", "--unlimited", "default", "--json").json
+    assert counts["limits"] is None
+    assert work(folder)["claims"] == 1
+    for wrong in (("--concurrency", "1"), ("--limit", "default"), ("--limit", "a b", "--rate", "1")):
+        assert folder.call("queues", *wrong).code == 2
+
+
+def test_runs_that_nobody_takes(folder: Folder) -> None:
+    folder.call("enqueue", "graph.yaml", "-i", "count=1", "--run-id", "r1")
+    assert folder.call("runs", "--stranded").out == "no runs\n"  # it has not waited for a minute
+    assert folder.call("runs", "--orphaned", "--json").json == []
+    assert folder.call("runs", "--orphaned", "--stranded").code == 2
+    assert folder.call("runs", "--queue", "default", "--counts").code == 2
+
+
+def test_a_worker_refuses_what_it_cannot_serve(folder: Folder) -> None:
+    folder.call("enqueue", "graph.yaml", "-i", "count=1")
+    for words in (
+        ("nowhere.yaml",),
+        ("graph.yaml", "--poison-after", "2"),
+        ("graph.yaml", "--listen", "here"),
+        ("graph.yaml", "--checkpoint", "nowhere.sqlite"),
+    ):
+        answer = folder.call("worker", *words, "--until-idle", "--log-level", "off")
+        assert answer.code == 2, answer
+        assert answer.err.startswith("error: ")
