@@ -24,13 +24,14 @@ test: setup
 test-thorough: setup
 	@$(PYTEST) -m "thorough and not slow" $(PYTEST_ARGS)
 
-# What takes an hour: the slow tests, random schedules of the S3 protocol, fleets under fire on every store, power cuts,
+# What takes an hour: the slow tests, random schedules of the S3 protocol, fleets and workers under fire on every store, power cuts,
 # and fuzzing by coverage. SEED=7 plays it again.
 torture: export STARGRAPH_TORTURE_SEED := $(SEED)
 torture: setup
 	@$(BIN)/python -m pytest -m slow --timeout 1800 $(PYTEST_ARGS)
 	@cd tests && ../$(BIN)/python -m support.s3.torture --schedules 200000
 	@PYTHONPATH=torture:tests $(BIN)/python -m stargraph_torture sqlite postgres s3
+	@PYTHONPATH=torture:tests $(BIN)/python -m stargraph_torture.workers sqlite postgres s3
 	@PYTHONPATH=torture:tests $(BIN)/python -m stargraph_torture.power_cuts
 	@$(INSTALL) --group fuzz
 	@PYTHONPATH=torture:tests $(BIN)/python -m stargraph_torture.fuzzing

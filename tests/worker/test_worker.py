@@ -284,6 +284,19 @@ async def test_progress_clears_a_run(store: MemoryCheckpointer) -> None:
     assert await counted() == (0, 0)
 
 
+async def test_a_drain_is_no_new_chance(store: MemoryCheckpointer) -> None:
+    await graph.enqueue(store, {"n": 1}, run_id="r")
+    await orphan(store, "r", 2)
+    tail = await latest(store, "r")
+    drained = tail.next(
+        event="queued", status="queued", executor_id=tail.executor_id, timestamp=datetime.now(UTC), process=None
+    )
+    await store.write(drained)
+    await orphan(store, "r", 1)
+    counted = await setbacks(await latest(store, "r"), lambda step: store.read_at_step("r", step))
+    assert counted.deaths == 2
+
+
 async def test_a_process_that_resumes_its_own_run_has_not_died(store: MemoryCheckpointer) -> None:
     await graph.enqueue(store, {"n": 1}, run_id="r")
     await orphan(store, "r", 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -29,7 +30,7 @@ _GRACE: Final = 30.0
 
 def main() -> int:
     """Execute the run of the job, and return the exit code of the process."""
-    job = json.loads(sys.stdin.buffer.readline())
+    job = json.loads(_read_line())
     sys.path[:] = [*dict.fromkeys([*sys.path, *job["path"]])]
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("stargraph").setLevel(job["log_level"])
@@ -74,13 +75,27 @@ def _on_word_of_worker(pause: Callable[[float], None]) -> None:
     loop = asyncio.get_running_loop()
 
     def listen() -> None:
-        word = sys.stdin.buffer.readline()
+        word = _read_line()
         try:
             loop.call_soon_threadsafe(pause, float(word) if word.strip() else _GRACE)
         except RuntimeError:
             return  # the run has ended meanwhile
 
     threading.Thread(target=listen, name="stargraph-worker", daemon=True).start()
+
+
+def _read_line() -> bytes:
+    """Return the next line of stdin, or what came before its end.
+
+    Not by `sys.stdin`, whose buffer has a lock: a thread that waits in it when the process ends makes that a crash.
+    """
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(0, 1)
+        if not byte:
+            break
+        line += byte
+    return line
 
 
 if __name__ == "__main__":

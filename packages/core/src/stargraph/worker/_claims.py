@@ -126,7 +126,7 @@ class Claims:
         After an outage of the store all were silent: they get the time to say that they live.
         """
         now = time.monotonic()
-        if now - self._metrics.heartbeat > self._silent_after / 2:
+        if now - self._metrics.heartbeat > self._silent_after * 0.8:
             self._takes_over_from = now + self._silent_after
         return self._silent_after if now >= self._takes_over_from else _NEVER
 

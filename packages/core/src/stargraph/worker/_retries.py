@@ -73,8 +73,10 @@ async def setbacks(tail: Checkpoint, read_step: ReadStep) -> Setbacks:
     deaths = 1 if tail.status == "running" and tail.process is not None else 0
     failures = 0
     record: Checkpoint | None = tail
-    while record is not None and not _is_progress(record):
+    while record is not None and record.event not in ("started", "completed"):
         before = await read_step(record.step - 1) if record.step else None
+        if _is_new_chance(record, before):
+            break
         failures += record.event == "failed"
         if record.event == "resumed" and before is not None and before.status == "running":
             # A process that resumes its own run, since the store was away, has not died.
@@ -83,11 +85,15 @@ async def setbacks(tail: Checkpoint, read_step: ReadStep) -> Setbacks:
     return Setbacks(deaths, failures)
 
 
-def _is_progress(record: Checkpoint) -> bool:
-    return record.event in ("started", "completed") or (
-        # What a worker queues for another try has a time; what anybody else does begins anew.
-        record.event == "queued" and (record.queue is None or record.queue.not_before is None)
-    )
+def _is_new_chance(record: Checkpoint, before: Checkpoint | None) -> bool:
+    """Tell whether somebody requeued the run.
+
+    A worker that queues it for another try sets a time, and one that is drained leaves it as the executor that it was.
+    """
+    if record.event != "queued" or record.queue is None:
+        return False
+    is_drained = before is not None and before.executor_id == record.executor_id
+    return record.queue.not_before is None and not is_drained
 
 
 def _process_of(record: Checkpoint) -> str | None:

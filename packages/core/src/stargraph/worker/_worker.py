@@ -66,7 +66,7 @@ class Worker:
         grace: seconds that running nodes have to end when the worker is drained.
         accept: execute runs although `runtime` (the code of the nodes) or `graph` has changed.
         durability: when a step is durable, as for `Graph.start`.
-        middleware: wraps each run, as for `Graph.start`.
+        middleware: wraps each run, as for `Graph.start`; not one in a process of its own.
         listen: host and port of the endpoint that answers `/health`, `/ready` and `/metrics`; None for no endpoint.
         until_idle: end when nothing is left that can go on now.
         handle_signals: drain at the first SIGTERM or SIGINT, and end the process at the second.

@@ -1,0 +1,32 @@
+"""A short battle of workers on each store, by `STARGRAPH_TORTURE_SEED` or 1; `make torture` has long ones."""
+
+from __future__ import annotations
+
+import pytest
+
+from stargraph_torture.seeds import short_seed
+from stargraph_torture.workers.__main__ import fight
+from stargraph_torture.workers.battle import BattlePlan
+
+pytestmark = [pytest.mark.timeout(400), pytest.mark.thorough]
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgres"])
+async def test_all_innocent_runs_are_done(store: str) -> None:
+    """Workers are killed, die of a poison run, are off by ten minutes, are replaced by others, and lose their store."""
+    plan = BattlePlan(
+        seed=short_seed(), runs=40, workers=3, node_seconds=0.1, kill_every=2.0, outage=3.0, silent_after=3.0
+    )
+    report = await fight(store, plan)
+    assert report.violations == [], report.summary()
+    assert report.done == 40
+    assert report.kills + report.deaths
+
+
+async def test_without_faults_every_node_begins_once() -> None:
+    plan = BattlePlan(
+        seed=short_seed(), runs=20, workers=2, kill_every=0, silent_after=30.0, has_poison=False, is_rolling=False
+    )
+    report = await fight("sqlite", plan)
+    assert report.violations == []
+    assert (report.done, report.repeated, report.deaths) == (20, 0, 0)

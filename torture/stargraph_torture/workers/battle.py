@@ -1,0 +1,282 @@
+"""One battle of a fleet of workers, and what must be true when it is over."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from stargraph.checkpoint.protocol import RunSummary
+from stargraph.checkpoint.registry import open_checkpointer
+from stargraph.graph import Graph, RunRequest
+from stargraph_torture.fleet import SEARCH_PATH
+from stargraph_torture.ledger import read_ledger
+from stargraph_torture.workers.steps import FOLDER, SECONDS
+
+NODES: Final = 10
+_POISON: Final = "poison"
+_SKEWS: Final = (0.0, 600.0, -600.0, 0.0)
+_STATE: Final = """\
+state_schema:
+  done: {type: "list[str]", default: []}
+  poison: {type: bool, default: false}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BattlePlan:
+    """What is done to a fleet.
+
+    Attributes:
+        seed: of all that is random.
+        runs: how many runs.
+        workers: how many worker processes; two clocks in four are off by ten minutes.
+        node_seconds: how long each of the ten nodes of a run takes.
+        kill_every: seconds between two SIGKILLs of a worker; 0 for none.
+        outage: for how many seconds the store cannot be reached; 0 for none.
+        silent_after: after how many seconds of silence a process counts as gone.
+        has_poison: whether one of the runs ends its process.
+        is_rolling: whether half of the runs are of an older version, whose workers are replaced meanwhile.
+        deadline: seconds after which the fleet has failed.
+    """
+
+    seed: int
+    runs: int
+    workers: int = 4
+    node_seconds: float = 0.02
+    kill_every: float = 5.0
+    outage: float = 0.0
+    silent_after: float = 3.0
+    has_poison: bool = True
+    is_rolling: bool = True
+    deadline: float = 600.0
+
+
+@dataclass
+class Report:
+    """What came of it.
+
+    Attributes:
+        seconds: from the first worker to the last run.
+        kills: how many workers were killed.
+        deaths: how many ended by themselves, as by the poison run.
+        done: how many runs are done.
+        repeated: how many nodes began again, since their process was lost in them.
+        takeovers: seconds from the kill of a worker until a run of it went on, for each.
+        violations: the promises that were broken; there must be none.
+    """
+
+    seconds: float = 0.0
+    kills: int = 0
+    deaths: int = 0
+    done: int = 0
+    repeated: int = 0
+    takeovers: list[float] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
+
+    def summary(self) -> str:
+        """Return it in a line."""
+        times = sorted(self.takeovers)
+        shown = f"{statistics.median(times):.1f} s (longest {times[-1]:.1f} s)" if times else "none"
+        return (
+            f"{self.done} runs done in {self.seconds:.1f} s; {self.kills} workers killed, {self.deaths} died;"
+            f" {self.repeated} nodes began again; taken over after {shown}"
+        )
+
+
+class Battle:
+    """A fleet of workers on one store.
+
+    Args:
+        folder: takes the graphs, the ledger and what the workers say.
+        url: the store, as the workers reach it.
+        plan: what is done to them.
+        cut_off: takes the store away for some seconds; None if that cannot be done.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        url: str,
+        plan: BattlePlan,
+        cut_off: Callable[[float], Awaitable[None]] | None = None,
+    ) -> None:
+        self._folder = folder
+        self._url = url
+        self._plan = plan
+        self._cut_off = cut_off
+        self._rng = random.Random(plan.seed)
+        self._members: list[subprocess.Popen[bytes]] = []
+        self._graphs: list[list[str]] = []
+        self._ended: dict[int, float] = {}
+        self._report = Report()
+        self._old = self._write_graph("v1", "halt")
+        self._new = self._write_graph("v2", "end")
+
+    def _write_graph(self, version: str, end: str) -> str:
+        folder = self._folder / version
+        folder.mkdir()
+        nodes = [f'  - {{id: n{n}, kind: "stargraph_torture.workers.steps:step"}}\n' for n in range(NODES)]
+        path = folder / "order.yaml"
+        # A description is no part of the version; the name of a node is.
+        path.write_text(f"id: order\n{_STATE}nodes:\n{''.join(nodes)}  - {{id: {end}, kind: echo}}\n")
+        return str(path)
+
+    async def play(self) -> Report:
+        """Enqueue the runs, let the workers execute them under fire, and examine what they left."""
+        plan = self._plan
+        async with open_checkpointer(self._url) as store:  # type: ignore[attr-defined]
+            await self._enqueue(store)
+            began = time.monotonic()
+            for number in range(plan.workers):
+                # Each version has workers, unless there is but one.
+                targets = [self._old] if plan.is_rolling and number % 2 == 0 else [self._new]
+                self._graphs.append(targets if plan.is_rolling else [self._old, self._new])
+                self._members.append(self._spawn(number))
+            nemesis = [asyncio.ensure_future(each) for each in self._faults()]
+            try:
+                async with asyncio.timeout(plan.deadline):
+                    await self._until_over(store)
+            except TimeoutError:
+                self._report.violations.append(f"the runs were not over after {plan.deadline:g} s")
+            finally:
+                for each in nemesis:
+                    each.cancel()
+                await asyncio.gather(*nemesis, return_exceptions=True)
+                await self._end_workers()
+            self._report.seconds = time.monotonic() - began
+            await self._examine(store)
+        return self._report
+
+    async def _enqueue(self, store: Any) -> None:
+        old, new = Graph.from_file(self._old), Graph.from_file(self._new)
+        for graph, parity in ((old, 0), (new, 1)):
+            requests = [RunRequest(run_id=f"r{n}") for n in range(self._plan.runs) if n % 2 == parity]
+            await graph.enqueue_many(store, requests)
+        if self._plan.has_poison:
+            await new.enqueue(store, {"poison": True}, run_id=_POISON, priority=1)
+
+    def _spawn(self, number: int) -> subprocess.Popen[bytes]:
+        job = {
+            "store": self._url,
+            "graphs": self._graphs[number],
+            "skew": _SKEWS[number % len(_SKEWS)],
+            "concurrency": 8,
+            "silent_after": self._plan.silent_after,
+        }
+        environment = os.environ | {
+            "PYTHONPATH": SEARCH_PATH,
+            FOLDER: str(self._folder),
+            SECONDS: str(self._plan.node_seconds),
+        }
+        with (self._folder / f"stderr-{number}").open("ab") as said:
+            return subprocess.Popen(
+                [sys.executable, "-m", "stargraph_torture.workers.process", json.dumps(job)],
+                env=environment,
+                stderr=said,
+                stdout=said,
+            )
+
+    def _faults(self) -> Sequence[Awaitable[None]]:
+        plan = self._plan
+        faults: list[Awaitable[None]] = [self._supervise()]
+        if plan.kill_every:
+            faults.append(self._kill_workers())
+        if plan.outage and self._cut_off is not None:
+            faults.append(self._cut_off(plan.outage))
+        if plan.is_rolling:
+            faults.append(self._deploy())
+        return faults
+
+    async def _supervise(self) -> None:
+        """Start a new worker for each that has ended, as a supervisor would."""
+        while True:
+            for number, member in enumerate(self._members):
+                if member.poll() is not None:
+                    self._ended.setdefault(member.pid, time.monotonic())
+                    self._report.deaths += member.returncode not in (0, -signal.SIGKILL, -signal.SIGTERM)
+                    self._members[number] = self._spawn(number)
+            await asyncio.sleep(0.05)
+
+    async def _kill_workers(self) -> None:
+        while True:
+            await asyncio.sleep(self._plan.kill_every * self._rng.uniform(0.7, 1.3))
+            member = self._rng.choice(self._members)
+            if member.poll() is None:
+                self._ended[member.pid] = time.monotonic()
+                member.kill()
+                self._report.kills += 1
+
+    async def _deploy(self) -> None:
+        """Replace the workers of the old version, one after the other, by workers of both."""
+        for number in range(len(self._members)):
+            await asyncio.sleep(self._plan.kill_every * 0.8 + 0.5)
+            self._graphs[number] = [self._new, self._old]
+            self._members[number].terminate()
+
+    async def _until_over(self, store: Any) -> None:
+        while True:
+            counts = await store.count_runs()
+            if not {"queued", "running", "awaiting_input", "paused"} & counts.keys():
+                return
+            await asyncio.sleep(0.2)
+
+    async def _end_workers(self) -> None:
+        for member in self._members:
+            member.terminate()
+        for member in self._members:
+            try:
+                await asyncio.to_thread(member.wait, 20)
+            except subprocess.TimeoutExpired:
+                self._report.violations.append("a worker did not end after a SIGTERM")
+                member.kill()
+                member.wait()
+
+    async def _examine(self, store: Any) -> None:
+        runs: list[RunSummary] = await store.list_runs(limit=10**6)
+        blame = self._report.violations.append
+        for run in runs:
+            if run.run_id == _POISON:
+                if run.status != "failed" or run.error is None or run.error.reason != "poison":
+                    blame(f"the poison run is {run.status}: {run.error and run.error.message}")
+            elif run.status != "done":
+                blame(f"run {run.run_id} is {run.status} at step {run.last_step}: {run.error and run.error.message}")
+            else:
+                self._report.done += 1
+        for run_id in (f"r{n}" for n in range(self._plan.runs)):
+            latest = await store.read_latest(run_id)
+            if latest is None or latest.state["done"] != [f"n{n}" for n in range(NODES)]:
+                blame(f"run {run_id} has done {latest and latest.state['done']}")
+        if await store.processes() and not self._report.kills and not self._plan.has_poison:
+            blame("processes that were drained have not left")
+        self._examine_effects(read_ledger(self._folder / "ledger"))
+
+    def _examine_effects(self, lines: Sequence[dict[str, Any]]) -> None:
+        """A node that the store has acknowledged never begins again; whoever lost a run in it, ran it in vain."""
+        stored: set[tuple[str, str]] = set()
+        begun: defaultdict[tuple[str, str], int] = defaultdict(int)
+        last: dict[str, tuple[int, float]] = {}
+        for line in lines:
+            node = (line["run"], line["node"])
+            if line["what"] == "stored":
+                stored.add(node)
+                continue
+            if node in stored:
+                self._report.violations.append(f"run {node[0]}: node {node[1]} began again after it was stored")
+            begun[node] += 1
+            before = last.get(line["run"])
+            if before is not None and before[0] != line["process"] and before[0] in self._ended:
+                self._report.takeovers.append(line["at"] - max(self._ended[before[0]], before[1]))
+            last[line["run"]] = (line["process"], line["at"])
+        self._report.repeated = sum(times - 1 for (run, _), times in begun.items() if run != _POISON)
