@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import random
 import threading
-import time
-from asyncio import events
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
+from support.loop_clock import LARGE_SHAPES, MEGABYTE, LoopClock, clocked, large_states
 from support.postgres_records import following, genesis
 
 from stargraph.checkpoint.codec import Cipher, Codec, decoded_size
@@ -19,61 +15,21 @@ from stargraph.checkpoint.postgres import PostgresCheckpointer
 
 pytestmark = pytest.mark.thorough
 
-MEGABYTE = 2**20
-
-
-class LoopClock:
-    """The longest that one callback of a loop has kept its thread busy, in seconds of CPU."""
-
-    def __init__(self) -> None:
-        self.longest = 0.0
-
-    async def take(self) -> float:
-        await asyncio.sleep(0)  # this callback counts too
-        longest, self.longest = self.longest, 0.0
-        return longest
-
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopClock]:
-    clock = LoopClock()
-    run = events.Handle._run
-
-    def timed(handle: Any) -> None:
-        began = time.thread_time()
-        run(handle)
-        clock.longest = max(clock.longest, time.thread_time() - began)
-
-    monkeypatch.setattr(events.Handle, "_run", timed)
-    # A collection is counted to whoever happens to allocate next.
-    gc.collect()
-    gc.disable()
-    yield clock
-    gc.enable()
-
-
-def words(chance: random.Random, size: int) -> str:
-    vocabulary = ["".join(chance.choices("abcdefghijklmnop", k=chance.randrange(3, 9))) for _ in range(5_000)]
-    return " ".join(chance.choices(vocabulary, k=size // 7))
+    with clocked(monkeypatch) as clock:
+        yield clock
 
 
 @pytest.mark.slow  # it asserts milliseconds of CPU, which neighbours on the machine change
-@pytest.mark.parametrize("shape", ["one text", "one text that shrinks to nothing", "many members"])
+@pytest.mark.parametrize("shape", LARGE_SHAPES)
 @pytest.mark.parametrize("encrypted", [False, True])
 async def test_a_state_of_20_megabytes_never_holds_the_loop(
     server: str, schema: str, clock: LoopClock, shape: str, encrypted: bool
 ) -> None:
-    chance = random.Random(3)
-    match shape:
-        case "one text":
-            state: dict[str, Any] = {"n": 0, "text": words(chance, 20 * MEGABYTE)}
-        case "many members":
-            text = words(chance, 10_000)
-            state = {"n": 0} | {f"k{n}": [str(n), text] for n in range(2_000)}
-        case _:
-            state = {"n": 0, "text": "spam " * (4 * MEGABYTE)}
     cipher = Cipher({"k1": b"0123456789abcdef0123456789abcdef"}) if encrypted else None
-    run = [genesis(state=state)]
+    run = [genesis(state=large_states(shape))]
     run += [following(run[0])]
     run_id = run[0].run_id
     held = {}
