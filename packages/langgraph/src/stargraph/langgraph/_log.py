@@ -133,21 +133,32 @@ class ThreadLog:
         """Yield the parent of a checkpoint, the parent of that, and so on, until one is missing or comes again."""
         seen = {stored.checkpoint_id}
         known: dict[str, StoredStep] = {}
-        misses = 0
+        page = _FIRST_PAGE
         while stored.parent is not None and stored.parent not in seen:
             seen.add(stored.parent)
+            if stored.parent not in known:
+                known = await self._cached_before(stored, page)
+                page = _PAGE
             parent = known.get(stored.parent) or await self.at(stored.parent)
-            if parent is None or not parent.has_checkpoint or parent.checkpoint_id is None:
+            if parent is None or not parent.has_checkpoint:
                 return
             yield parent
             stored = parent
-            if parent.checkpoint_id not in known:
-                misses += 1
-                if misses > 1:
-                    # Whoever goes on goes far: most of those before it are its ancestors.
-                    run_id = parent.step.run_id
-                    keys = await self._store.checkpointer.step_keys(run_id, below=parent.checkpoint_id, limit=_PAGE)
-                    known = await self._read_keys(run_id, keys)
+
+    async def _cached_before(self, stored: StoredStep, limit: int) -> dict[str, StoredStep]:
+        """Return checkpoints before one: most are its ancestors, and most of those were read or appended before.
+
+        Others may have added writes to them since: the keys tell which step is the latest of each.
+        """
+        run_id, cache = stored.step.run_id, self._store.cache
+        keys = await self._store.checkpointer.step_keys(run_id, below=stored.checkpoint_id, limit=limit)
+        known = {key.key: found for key in keys if (found := cache.get(run_id, key.step)) is not None}
+        if stored.parent not in known:
+            missing = [key for key in keys if key.key not in known]
+            for key, found in (await self._read_keys(run_id, missing)).items():
+                cache.add(found)
+                known[key] = found
+        return known
 
     async def before(self, below: str | None) -> AsyncIterator[StoredStep]:
         """Yield the checkpoints of the log, the highest id first.
@@ -293,6 +304,8 @@ class ThreadLog:
                     raise
             else:
                 self._tail = steps[-1]
+                for step in steps:
+                    self._store.cache.add(StoredStep(step))
                 return
         raise CheckpointError(
             f"thread {self.thread_id!r}: {_MOST_RETRIES} attempts to append found that others had appended first",

@@ -20,6 +20,7 @@ from stargraph.checkpoint.protocol import (
     RunSummary,
 )
 from stargraph.errors import CheckpointError
+from stargraph.langgraph._cache import StepCache
 from stargraph.langgraph._names import GRAPH_ID, NAMESPACE_TAG, THREAD_TAG, generation_of, run_id_of
 
 _NEEDED: Final = (RunHistory, RunSearch, RunDeletion, BatchAppend, KeyedSteps)
@@ -51,6 +52,7 @@ class LogStore:
                 hint="Use a driver that has them, such as those for SQLite, PostgreSQL and S3.",
             )
         self.checkpointer: Final = cast("SaverStore", checkpointer)
+        self.cache: Final = StepCache()
         self._runs: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._generations: dict[tuple[str, str], int] = {}
 

@@ -1,0 +1,41 @@
+"""Steps that were read or appended before: whoever walks the parents of a checkpoint walks most of them again."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final
+
+from stargraph.langgraph._state import StoredStep
+
+_BUDGET: Final = 32 * 1024 * 1024
+_LARGEST: Final = 64 * 1024
+"""Bytes of a state that is not kept: a channel that is stored whole is nothing to walk parents for."""
+
+
+class StepCache:
+    """Keeps the steps that were used last, up to a number of bytes; a step never changes."""
+
+    def __init__(self, budget: int = _BUDGET) -> None:
+        self._budget = budget
+        self._used = 0
+        self._steps: OrderedDict[tuple[str, int], tuple[StoredStep, int]] = OrderedDict()
+
+    def get(self, run_id: str, step: int) -> StoredStep | None:
+        """Return a step, or None if it is not kept."""
+        found = self._steps.get((run_id, step))
+        if found is None:
+            return None
+        self._steps.move_to_end((run_id, step))
+        return found[0]
+
+    def add(self, stored: StoredStep) -> None:
+        """Keep a step, and drop those that were not used for longest."""
+        size = sum([len(value.encoded) for value in stored.step.encoded_state().values()])
+        name = stored.step.run_id, stored.step.step
+        if size > _LARGEST or name in self._steps:
+            return
+        self._steps[name] = stored, size
+        self._used += size
+        while self._used > self._budget:
+            _, (_, dropped) = self._steps.popitem(last=False)
+            self._used -= dropped
