@@ -27,6 +27,7 @@ __all__ = [
     "cancel",
     "load_document",
     "merge",
+    "recorded_definition",
     "replace",
     "requeue",
     "respond",

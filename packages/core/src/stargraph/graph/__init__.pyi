@@ -16,6 +16,7 @@ from stargraph.graph._control import cancel, respond
 from stargraph.graph._graph import Graph, load_document
 from stargraph.graph._queue import EnqueuedRun, RunRequest, requeue
 from stargraph.graph._result import RunResult
+from stargraph.graph._resume_checks import recorded_definition
 from stargraph.graph._run import Run
 from stargraph.ir import GraphBuilder
 
@@ -40,6 +41,7 @@ __all__ = [
     "cancel",
     "load_document",
     "merge",
+    "recorded_definition",
     "replace",
     "requeue",
     "respond",

@@ -13,6 +13,7 @@ __all__ = [
     "RunDiff",
     "StepDifference",
     "StepPair",
+    "compare_runs",
     "diff_runs",
     "diff_states",
     "diff_values",

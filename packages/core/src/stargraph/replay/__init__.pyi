@@ -3,7 +3,7 @@ from stargraph.replay._fork import open_fork
 from stargraph.replay._overlay import Overlay
 from stargraph.replay._replay import replay
 from stargraph.replay._report import ReplayReport, StepDifference
-from stargraph.replay._runs import RunDiff, StepPair, diff_runs
+from stargraph.replay._runs import RunDiff, StepPair, compare_runs, diff_runs
 
 __all__ = [
     "Change",
@@ -13,6 +13,7 @@ __all__ = [
     "RunDiff",
     "StepDifference",
     "StepPair",
+    "compare_runs",
     "diff_runs",
     "diff_states",
     "diff_values",

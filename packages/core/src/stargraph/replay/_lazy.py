@@ -7,6 +7,7 @@ _HOMES: Final = {
     "Change": "stargraph.replay._diff",
     "Diff": "stargraph.replay._diff",
     "StepPair": "stargraph.replay._runs",
+    "compare_runs": "stargraph.replay._runs",
     "diff_runs": "stargraph.replay._runs",
     "diff_states": "stargraph.replay._diff",
     "diff_values": "stargraph.replay._diff",

@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 from stargraph.checkpoint.protocol import Checkpointer
 from stargraph.errors import CheckpointNotFoundError, StargraphError
 from stargraph.graph import Graph
-from stargraph.ui import _runs, _sse
+from stargraph.ui import _actions, _diff, _fleet, _run, _runs, _sse
 from stargraph.ui._console import Console, console_of
 from stargraph.ui._security import LOOPBACK, Access, Auth, Guard
 from stargraph.ui._store import Store
@@ -71,15 +71,41 @@ def create_app(
 
 
 def _routes(*, write: bool) -> list[BaseRoute]:
+    run, step = "/runs/{run_id}", "/runs/{run_id}/steps/{step:int}"
     routes: list[BaseRoute] = [
         Route("/", _runs.runs),
         Route("/plot", _runs.plot),
         Route("/plot.svg", _runs.plot_file),
         Route("/events", _sse.runs_events),
-        Route("/runs/{run_id}/children", _runs.children),
-        Route("/runs/{run_id}/events", _sse.run_events),
+        Route("/queues", _fleet.queues),
+        Route("/diff", _diff.diff_two_runs),
+        Route(run, _run.run),
+        Route(f"{run}/events", _sse.run_events),
+        Route(f"{run}/children", _runs.children),
+        Route(f"{run}/charts", _run.charts),
+        Route(f"{run}/{{name}}.svg", _run.chart_file),
+        Route(f"{run}/steps", _run.steps),
+        Route(f"{run}/diff", _diff.diff_steps),
+        Route(f"{run}/lineage", _run.lineage),
+        Route(f"{run}/verify", _run.verify),
+        Route(f"{run}/export", _run.export),
+        Route(step, _run.step),
+        Route(f"{step}/state", _run.state),
+        Route(f"{step}/value", _run.value),
+        Route(f"{step}/find", _run.find),
         Mount("/static", StaticFiles(packages=[("stargraph.ui", "static")])),
     ]
+    if write:
+        actions = {
+            "answer": _actions.answer,
+            "cancel": _actions.cancel_run,
+            "pause": _actions.pause_run,
+            "resume": _actions.resume_run,
+            "requeue": _actions.requeue_run,
+            "fork": _actions.fork_run,
+            "delete": _actions.delete_run,
+        }
+        routes += [Route(f"{run}/{name}", action, methods=["POST"]) for name, action in actions.items()]
     return routes
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
@@ -14,6 +15,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from stargraph.checkpoint.protocol import Checkpoint, RunQueue
 from stargraph.graph import Graph
 from stargraph.ui._executions import Executions
 from stargraph.ui._security import Access, csrf_of
@@ -34,6 +36,10 @@ STATUSES: Final = {
 """A sign and a word for each status: a colour alone says nothing to some."""
 
 
+_KEPT_CHECKPOINTS: Final = 4
+"""A large state takes about five times its JSON in memory."""
+
+
 class Console:
     """One app: what it shows, and to whom.
 
@@ -51,7 +57,7 @@ class Console:
         self.access = access
         self.logs = StepLogs(store)
         self.executions = Executions(store)
-        self.has_queues = False
+        self._checkpoints: OrderedDict[tuple[str, int], Checkpoint] = OrderedDict()
         self._environment = Environment(
             loader=PackageLoader("stargraph.ui"),
             autoescape=True,
@@ -69,6 +75,34 @@ class Console:
             "visible": visible,
             "quoted": lambda text: quote(str(text), safe=":"),
         }
+
+    @property
+    def has_queues(self) -> bool:
+        """Whether the store, once it is open, has queues."""
+        return isinstance(self.store.handle, RunQueue)
+
+    async def checkpoint(self, run_id: str, step: int) -> Checkpoint:
+        """Return one step of a run; the last few are kept, since a reader opens one part of a state after the other.
+
+        Raises:
+            CheckpointNotFoundError: there is no such step, or it was pruned.
+        """
+        found = self._checkpoints.get((run_id, step)) or await self.store.at_step(run_id, step)
+        self.keep(found)
+        return found
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        """Keep a checkpoint that was read, for the next request."""
+        self._checkpoints.pop((checkpoint.run_id, checkpoint.step), None)
+        self._checkpoints[checkpoint.run_id, checkpoint.step] = checkpoint
+        while len(self._checkpoints) > _KEPT_CHECKPOINTS:
+            self._checkpoints.popitem(last=False)
+
+    def forget(self, run_id: str) -> None:
+        """Drop what is kept of a run that was deleted."""
+        for key in [key for key in self._checkpoints if key[0] == run_id]:
+            del self._checkpoints[key]
+        self.logs.forget(run_id)
 
     def text(self, request: Request, template: str, **values: Any) -> Markup:
         """Return a template as HTML.

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from stargraph.errors import StargraphError
+from stargraph.runtime import dispatch
 from stargraph.ui._store import Store
 
 if TYPE_CHECKING:
@@ -53,6 +54,23 @@ class Executions:
     def error_of(self, run_id: str) -> str | None:
         """Return what ended the last execution of a run before it began, or None."""
         return self._errors.get(run_id)
+
+    async def stored(self, run: Run) -> None:
+        """Wait until the store holds a run that was begun, or its execution has ended.
+
+        Args:
+            run: the run.
+
+        Raises:
+            StargraphError: it ended before its first step was stored.
+        """
+        store = await self._store.opened()
+        while await dispatch.read_latest(store, run.run_id) is None:
+            if run.run_id not in self._tasks:
+                raise StargraphError(
+                    f"the fork did not begin: {self._errors.get(run.run_id, 'it was stopped')}", reason="not-begun"
+                )
+            await asyncio.sleep(0.02)
 
     async def stop(self) -> None:
         """Pause what still executes, and wait for it."""

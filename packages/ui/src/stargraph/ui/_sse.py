@@ -17,8 +17,6 @@ from stargraph.ui._store import Store
 _LOOK_SECONDS: Final = 1.0
 """How often the list of runs is looked at: one indexed read."""
 
-_FIRST_WAIT: Final = 0.2
-_LONGEST_WAIT: Final = 2.0
 _BEAT_SECONDS: Final = 15.0
 """How long a stream may be silent: proxies end silent connections."""
 
@@ -52,16 +50,8 @@ async def _changes_of(store: Checkpointer) -> AsyncIterator[str]:
 
 
 async def _steps_of(store: Store, run_id: str, step: int) -> AsyncIterator[str]:
-    handle = await store.opened()
-    wait = _FIRST_WAIT
-    while True:
-        await asyncio.sleep(wait)
-        latest = await dispatch.read_latest(handle, run_id, keyring=store.keyring)
-        if latest is not None and latest.step > step:
-            step, wait = latest.step, _FIRST_WAIT
-            yield str(step)
-        else:
-            wait = min(wait * 1.5, _LONGEST_WAIT)
+    async for latest in dispatch.watch(await store.opened(), run_id, after_step=step):
+        yield str(latest)
 
 
 def _stream(changes: AsyncIterator[str]) -> Response:

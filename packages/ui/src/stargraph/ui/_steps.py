@@ -5,98 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from stargraph.checkpoint.protocol import (
-    Checkpoint,
-    ErrorInfo,
-    FanOut,
-    Interrupt,
-    ProcessInfo,
-    RecordedCall,
-    Task,
-)
+from stargraph.checkpoint.protocol import CallSummary, Checkpoint, ProcessInfo, StepSummary
 from stargraph.runtime import dispatch
 from stargraph.ui._store import Store
 
 _KEPT_LOGS: Final = 8
 """Of so many runs, the steps are kept in memory: about 2 kB for each step."""
 
-
-@dataclass(frozen=True, slots=True)
-class CallSummary:
-    """A recorded call without its result."""
-
-    kind: str
-    task_id: str
-    name: str
-    key: str | None
-    outcome: str
-    error_type: str | None
-    started_at: datetime
-
-    @classmethod
-    def of(cls, call: RecordedCall) -> CallSummary:
-        return cls(
-            call.kind,
-            call.task_id,
-            call.name,
-            call.key,
-            "returned" if call.error is None else "raised",
-            None if call.error is None else call.error.type,
-            call.started_at,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class StepSummary:
-    """One step without its state."""
-
-    step: int
-    timestamp: datetime
-    event: str
-    status: str
-    executor_id: str
-    process: ProcessInfo | None
-    last_node: str | None
-    task_id: str | None
-    task_started_at: datetime | None
-    key: str | None
-    frontier: tuple[Task | FanOut, ...]
-    interrupts: tuple[Interrupt, ...]
-    calls: tuple[CallSummary, ...]
-    due_at: datetime | None
-    error: ErrorInfo | None
-    digest: str
-    changed: tuple[str, ...]
-    removed: tuple[str, ...]
-    size: int | None
-
-    @classmethod
-    def from_checkpoint(cls, record: Checkpoint, before: Checkpoint | None) -> StepSummary:
-        return cls(
-            step=record.step,
-            timestamp=record.timestamp,
-            event=record.event,
-            status=record.status,
-            executor_id=record.executor_id,
-            process=record.process,
-            last_node=record.last_node,
-            task_id=record.task_id,
-            task_started_at=record.task_started_at,
-            key=record.key,
-            frontier=record.frontier,
-            interrupts=record.interrupts,
-            calls=tuple(map(CallSummary.of, record.calls)),
-            due_at=record.due_at,
-            error=record.error,
-            digest=record.digest,
-            changed=tuple(record.update or ()),
-            removed=tuple(name for name in (before.state if before else ()) if name not in record.state),
-            size=None,
-        )
+_PAGE: Final = 2_000
 
 
 class StepLogs:
@@ -142,14 +61,19 @@ class StepLogs:
             return [row for row in log if first <= row.step <= last]
         return [row async for row in self._read(latest.run_id, first, last)]
 
+    def forget(self, run_id: str) -> None:
+        """Drop what is kept of a run."""
+        self._logs.pop(run_id, None)
+
     async def _read(self, run_id: str, first: int, last: int) -> AsyncIterator[StepSummary]:
         store = await self._store.opened()
-        before: Checkpoint | None = None
-        start = max(first - 1, 0)  # the step before tells what was removed
-        async for record in dispatch.history(store, run_id, from_step=start, to_step=last, keyring=self._store.keyring):
-            if record.step >= first:
-                yield StepSummary.from_checkpoint(record, before)
-            before = record
+        while first <= last:
+            page = await dispatch.timeline(store, run_id, from_step=first, to_step=last, limit=_PAGE)
+            for row in page:
+                yield row
+            if len(page) < _PAGE:
+                return
+            first = page[-1].step + 1
 
 
 def call_name(call: CallSummary) -> str:

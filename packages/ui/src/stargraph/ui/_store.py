@@ -42,6 +42,11 @@ class Store:
             self.name = type(store).__name__
         self._secrets = find_secrets(self._url) if self._url else set()
 
+    @property
+    def handle(self) -> Checkpointer | None:
+        """The handle if it was opened already."""
+        return self._opened
+
     async def opened(self) -> Checkpointer:
         """Return the handle; the first call opens it.
 

@@ -8,13 +8,17 @@ function rows() {
 }
 
 function move(by) {
+  const steps = document.querySelector("[data-steps]");
+  if (steps) {
+    steps.dispatchEvent(new CustomEvent("move", { detail: by }));
+    return;
+  }
   const all = rows();
   if (!all.length) return;
   const at = all.findIndex((row) => row.classList.contains("is-current"));
   const next = all[Math.min(Math.max(at < 0 ? (by > 0 ? 0 : all.length - 1) : at + by, 0), all.length - 1)];
   for (const row of all) row.classList.toggle("is-current", row === next);
   next.scrollIntoView({ block: "nearest" });
-  next.dispatchEvent(new CustomEvent("current", { bubbles: true }));
 }
 
 export function startKeys() {

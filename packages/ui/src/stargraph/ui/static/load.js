@@ -1,5 +1,6 @@
 // Parts that are loaded once the page stands, and rows of child runs.
 import { fetchText, parse, rowsOf, toast } from "./dom.js";
+import { onChange } from "./live.js";
 import { localise } from "./times.js";
 
 export async function fill(element, url) {
@@ -14,7 +15,22 @@ export async function fill(element, url) {
 
 export function startLoads(root) {
   for (const element of root.querySelectorAll("[data-load]")) fill(element, element.dataset.load);
+  let waiting;
+  onChange(() => {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => {
+      for (const element of root.querySelectorAll("[data-reload]")) fill(element, element.dataset.load);
+    }, 400);
+  });
 }
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-load-here]");
+  if (!button) return;
+  const place = button.closest("section").querySelector("[data-here]");
+  place.textContent = "…";
+  fill(place, button.dataset.loadHere);
+});
 
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-children]");
