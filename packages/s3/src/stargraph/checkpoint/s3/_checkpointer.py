@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Self, Unpack
 from stargraph.checkpoint.codec import Cipher
 from stargraph.checkpoint.driver import (
     Encrypting,
+    FleetMethods,
+    FleetStore,
     Lifecycle,
     ReadOnly,
     RecordBases,
@@ -51,6 +53,7 @@ from stargraph.checkpoint.s3._errors import conditions_ignored_error, race_lost_
 from stargraph.checkpoint.s3._frame import Header
 from stargraph.checkpoint.s3._io_thread import stop_unclosed
 from stargraph.checkpoint.s3._options import Checksums, ConnectionOptions, parse_url
+from stargraph.checkpoint.s3._queues import S3Fleet
 from stargraph.checkpoint.s3._read import FetchedRecord, Slot, history_slots
 from stargraph.checkpoint.s3._schema import RaceReport, open_store, race, recognise_store, warn_unsafe
 from stargraph.checkpoint.s3._store import OpenStore, StoreOptions
@@ -59,7 +62,7 @@ if TYPE_CHECKING:
     import aioboto3
 
 
-class S3Checkpointer:
+class S3Checkpointer(FleetMethods):
     """Checkpoints in an S3 bucket, without any server: each step of a run is one object.
 
     A write that returned survives the loss of the machine. Of two executors of one run, on any machines,
@@ -333,9 +336,7 @@ class S3Checkpointer:
     async def step_keys(self, run_id: str, *, below: str | None = None, limit: int = 100) -> list[StepKey]:
         store = self._opened()
         check_limit(limit)
-        if not is_run_id(run_id) or limit == 0:
-            return []
-        return await store.io.run(self._step_keys(store, run_id, below, limit))
+        return await store.io.run(self._step_keys(store, run_id, below, limit)) if limit and is_run_id(run_id) else []
 
     async def _step_keys(self, store: OpenStore, run_id: str, below: str | None, limit: int) -> list[StepKey]:
         # A deletion that was cut short has left records behind.
@@ -399,11 +400,7 @@ class S3Checkpointer:
         return await store.io.run(store.pruner.prune_runs(rule, store.writing))
 
     async def check_conditional_writes(self) -> RaceReport:
-        """Let eight writers create one object at once, three times; exactly one must win each time.
-
-        Raises:
-            StoreUnavailableError: the store cannot be reached.
-        """
+        """Let eight writers create one object at once, three times; exactly one must win each time."""
         store = self._writable("check_conditional_writes")
         return await store.io.run(race(store.objects, store.keys))
 
@@ -422,6 +419,9 @@ class S3Checkpointer:
         if not report.passed:
             raise race_lost_error(self._where, report.writers, report.winners)
         return [f"{report.writers} writers created one object at once: one won in each of {len(report.winners)} rounds"]
+
+    def _fleet(self) -> FleetStore:
+        return S3Fleet(self._opened().io, self._opened().queues)
 
     @property
     def _where(self) -> str:

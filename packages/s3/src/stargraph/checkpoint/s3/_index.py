@@ -72,7 +72,9 @@ class RunIndex:
     async def note_end(self, last: Checkpoint) -> None:
         """Remove the entry of a run among the open ones, after it has ended for good. A failure is logged."""
         try:
-            await self._store.remove([self._keys.entry(last.run_id, last.started_at, folder=self._keys.open)])
+            entry = self._keys.entry(last.run_id, last.started_at, folder=self._keys.open)
+            reservation = [] if last.queue is None else [self._keys.reservation(last.run_id)]
+            await self._store.remove([entry, *reservation])
         except (CheckpointError, TransientStoreError) as error:
             # The write that ended the run has succeeded, and a search looks at the run's log.
             logger.warning(

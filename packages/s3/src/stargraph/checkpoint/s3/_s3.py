@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
+from stargraph.checkpoint.s3._clock import StoreClock
 from stargraph.checkpoint.s3._concurrency import map_each
 from stargraph.checkpoint.s3._connection import Connection
 from stargraph.checkpoint.s3._errors import ErrorAnswer, Request, classify
@@ -28,6 +29,7 @@ class S3ObjectStore:
         bucket: the bucket.
 
     Attributes:
+        clock: tells the time of the store.
         lists_in_order: a listing can begin anywhere; else all of a folder is listed.
     """
 
@@ -37,6 +39,7 @@ class S3ObjectStore:
         self._bucket = bucket
         # A directory bucket lists in no order and knows no start: all of a folder is listed and sorted here.
         self.lists_in_order = not bucket.endswith(_DIRECTORY_BUCKET)
+        self.clock = StoreClock()
         self._encryption: dict[str, Any] = {}
         if options.kms_key_id is not None:
             self._encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": options.kms_key_id}
@@ -143,6 +146,7 @@ class S3ObjectStore:
         if isinstance(body := arguments.get("Body"), io.IOBase):
             body.seek(0)
         reply = await getattr(client, operation)(Bucket=self._bucket, **arguments)
+        self.clock.hear(reply["ResponseMetadata"].get("HTTPHeaders", {}))
         if operation == "get_object":
             async with reply["Body"] as stream:
                 reply["Body"] = await stream.read()

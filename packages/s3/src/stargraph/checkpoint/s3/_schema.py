@@ -7,6 +7,9 @@
     <prefix>/open/<inverted start>-<run_id>            there if the run may not have ended
     <prefix>/children/<parent>/<inverted start>-<run_id>    there if the run came from the parent
     <prefix>/keys/<run_id>/<inverted key>/<inverted step>    there if the step may have the key
+    <prefix>/processes/<process_id>                    a process that lives; empty if it has left
+    <prefix>/reservations/<run_id>                     there if the run was handed out to a worker
+    <prefix>/schedules/<id>                            a schedule
     <prefix>/cache-keys/<run_id>                       what copies of the run on local disks are encrypted with
 
 A run id holds no `/` and no `,`, so the keys of two runs never mix, even if one id begins with the
@@ -75,6 +78,9 @@ class KeyLayout:
         self.marker: Final = f"{self._root}stargraph.json"
         self.runs: Final = f"{self._root}runs/"
         self.open: Final = f"{self._root}open/"
+        self.processes: Final = f"{self._root}processes/"
+        self.reservations: Final = f"{self._root}reservations/"
+        self.schedules: Final = f"{self._root}schedules/"
         self.probes: Final = f"{self._root}probe/"
 
     @property
@@ -134,6 +140,18 @@ class KeyLayout:
             return match and StepKey(_inverted_bytes(bytes.fromhex(match[1])).decode(), _TOP_STEP - int(match[2]))
         except ValueError:
             return None
+
+    def process(self, process_id: str) -> str:
+        """Return the key of the object by which a process says that it lives."""
+        return f"{self.processes}{process_id}"
+
+    def reservation(self, run_id: str) -> str:
+        """Return the key of the object that reserves a run."""
+        return f"{self.reservations}{run_id}"
+
+    def schedule(self, schedule_id: str) -> str:
+        """Return the key of a schedule."""
+        return f"{self.schedules}{schedule_id}"
 
     def cache_key(self, run_id: str) -> str:
         """Return the key of the object that holds the key of a run's copies on local disks."""

@@ -21,6 +21,7 @@ from stargraph.checkpoint.s3._log import LogReader
 from stargraph.checkpoint.s3._objects import RetryingStore, UnconditionalStore
 from stargraph.checkpoint.s3._options import BucketPrefix, ConnectionOptions
 from stargraph.checkpoint.s3._prune import Pruner
+from stargraph.checkpoint.s3._queues import Queues
 from stargraph.checkpoint.s3._read import RecordReader
 from stargraph.checkpoint.s3._s3 import S3ObjectStore
 from stargraph.checkpoint.s3._schema import KeyLayout
@@ -105,6 +106,7 @@ class OpenStore:
         self.store = store
         self.log = LogReader(store, self.keys)
         self.index = RunIndex(store, self.keys, self.log)
+        self.queues = Queues(store, self.keys, self.index, self._raw.clock)
         self.step_keys = StepKeys(store, self.keys, self.log)
         self.appender = Appender(store, self.keys, codec, self.log, self.index, self.step_keys, self._threads)
         self.reader = RecordReader(store, self.keys, codec, self.cache, self._threads)

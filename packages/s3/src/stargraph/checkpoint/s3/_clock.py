@@ -1,0 +1,35 @@
+"""The clock of the store: the `Date` of its answers, and what a monotonic clock has counted since the last one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+
+
+class StoreClock:
+    """Tells the time of the store to the second, without asking for it.
+
+    Args:
+        monotonic: counts the seconds between two answers.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._heard: tuple[datetime, float] | None = None
+
+    def hear(self, headers: Mapping[str, str]) -> None:
+        """Take the time from the headers of an answer, whose names are in lower case."""
+        try:
+            date = parsedate_to_datetime(headers["date"])
+        except (KeyError, TypeError, ValueError):
+            return  # a store that tells no time, or something between that has taken it away
+        self._heard = (date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC), self._monotonic())
+
+    def now(self) -> datetime:
+        """Return the time of the store; that of this machine if the store tells none."""
+        if self._heard is None:
+            return datetime.now(UTC)
+        date, at = self._heard
+        return date + timedelta(seconds=self._monotonic() - at)
