@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from support.workspace import ROOT
@@ -119,23 +118,31 @@ WRONG = {
 }
 
 
-def _mypy(source: str, folder: Path) -> tuple[int, str]:
-    """Check a file as a user would: strict, against what is installed."""
-    (folder / "user.py").write_text(HEAD + source)
+@pytest.fixture(scope="module")
+def errors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """What mypy says of each file, as a user would call it: strict, against what is installed."""
+    folder = tmp_path_factory.mktemp("user")
+    files = {"right.py": DRIVER + CAPABLE + USE, **{_file(name): source for name, source in WRONG.items()}}
+    for file, source in files.items():
+        (folder / file).write_text(HEAD + source)
     options = ["--strict", "--config-file=", "--no-error-summary", f"--cache-dir={ROOT / '.mypy_cache' / 'user'}"]
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", *options, "user.py"], cwd=folder, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "mypy", *options, *files], cwd=folder, capture_output=True, text=True, check=False
     )
-    return done.returncode, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert (done.returncode, done.stderr) == (1, ""), done.stdout
+    assert "import-" not in done.stdout, "the packages were not found, so nothing was checked"
+    return {file: [line for line in lines if line.startswith(f"{file}:") and " error: " in line] for file in files}
 
 
-def test_right_code_passes(tmp_path: Path) -> None:
-    assert _mypy(DRIVER + CAPABLE + USE, tmp_path) == (0, "")
+def _file(name: str) -> str:
+    return f"{name.replace(' ', '_')}.py"
 
 
-@pytest.mark.parametrize("source", WRONG.values(), ids=WRONG)
-def test_wrong_code_does_not(source: str, tmp_path: Path) -> None:
-    status, output = _mypy(source, tmp_path)
-    assert status == 1, output
-    assert "user.py" in output
-    assert "import-" not in output, "the packages were not found, so nothing was checked"
+def test_right_code_passes(errors: dict[str, list[str]]) -> None:
+    assert errors["right.py"] == []
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_code_does_not(errors: dict[str, list[str]], name: str) -> None:
+    assert errors[_file(name)]

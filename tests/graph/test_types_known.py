@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from support.workspace import ROOT
@@ -133,30 +132,37 @@ def read(graph: Graph[Order]) -> str:
 """
 
 
-def checked(tool: str, file: Path) -> str:
+@pytest.fixture(scope="module", params=["mypy", "pyright"])
+def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What a type checker says of each program."""
+    folder = tmp_path_factory.mktemp("programs")
+    files = {"right": folder / "right.py", "wrong": folder / "wrong.py"}
+    files["right"].write_text(PROGRAM)
+    files["wrong"].write_text(WRONG)
     words = {
-        "mypy": [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(file.parent / "cache"), str(file)],
-        "pyright": [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, str(file)],
-    }
-    ran = subprocess.run(words[tool], cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
-    return ran.stdout
+        "mypy": ["mypy", "--strict", "--cache-dir", str(folder / "cache")],
+        "pyright": ["pyright", "--pythonpath", sys.executable],
+    }[request.param]
+    ran = subprocess.run(
+        [sys.executable, "-m", *words, *map(str, files.values())],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    lines = ran.stdout.splitlines()
+    return {name: "\n".join(line for line in lines if f"{file.name}:" in line) for name, file in files.items()}
 
 
-@pytest.mark.parametrize("tool", ["mypy", "pyright"])
-def test_the_class_of_the_state_is_known(tmp_path: Path, tool: str) -> None:
-    file = tmp_path / "program.py"
-    file.write_text(PROGRAM)
-    told = checked(tool, file)
-    revealed = re.findall(r'(?:Revealed type is|Type of ".*" is) "(.*)"', told)
-    plain = [re.sub(r"TypedDict\((\w+), .*\)", r"\1", each.replace("program.", "")) for each in revealed]
+def test_the_class_of_the_state_is_known(told: dict[str, str]) -> None:
+    revealed = re.findall(r'(?:Revealed type is|Type of ".*" is) "(.*)"', told["right"])
+    plain = [re.sub(r"TypedDict\((\w+), .*\)", r"\1", each.replace("right.", "")) for each in revealed]
     assert plain == REVEALED, told
-    assert "error:" not in told, told
+    assert "error:" not in told["right"]
 
 
-@pytest.mark.parametrize("tool", ["mypy", "pyright"])
-def test_a_node_of_another_state_is_refused(tmp_path: Path, tool: str) -> None:
-    file = tmp_path / "program.py"
-    file.write_text(WRONG)
-    lines = {int(line) for line in re.findall(r"program\.py:(\d+)(?::\d+)?(?: -)?:? error", checked(tool, file))}
+def test_a_node_of_another_state_is_refused(told: dict[str, str]) -> None:
+    lines = {int(line) for line in re.findall(r"wrong\.py:(\d+)(?::\d+)?(?: -)?:? error", told["wrong"])}
     marked = {number for number, line in enumerate(WRONG.splitlines(), 1) if re.search(r"# \d$", line)}
     assert lines == marked
