@@ -1,6 +1,7 @@
 """What every test shares."""
 
 import os
+from itertools import islice
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -11,6 +12,8 @@ from stargraph_torture.seeds import SEED_VARIABLE, short_seed
 settings.register_profile("stargraph", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("stargraph")
 
+LONG_SECONDS = 300
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, help=f"of the tests that torture stores; the same as {SEED_VARIABLE}")
@@ -20,6 +23,28 @@ def pytest_configure(config: pytest.Config) -> None:
     seed = config.getoption("--seed")
     if seed is not None:
         os.environ[SEED_VARIABLE] = str(seed)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that have a longer timeout than the others, so that no core waits for one at the end.
+
+    xdist gives each worker a slice of the list, in order: each slice begins with its share of them.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long = [item for item in items if _timeout_of(item) >= LONG_SECONDS]
+    others = iter([item for item in items if _timeout_of(item) < LONG_SECONDS])
+    ordered: list[pytest.Item] = []
+    for worker in range(workers):
+        size = (len(items) - len(ordered)) // (workers - worker)
+        share = long[worker::workers]
+        ordered += [*share, *islice(others, max(size - len(share), 0))]
+    items[:] = [*ordered, *others]
+
+
+def _timeout_of(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("timeout")
+    return 0.0 if marker is None else float(marker.args[0])
 
 
 def pytest_report_header() -> str:

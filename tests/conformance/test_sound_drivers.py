@@ -126,6 +126,7 @@ def test_the_documented_driver_survives_processes(tmp_path: Path) -> None:
     assert done.returncode == 2  # only a part was run
 
 
+@pytest.mark.timeout(300)
 def test_the_documented_capabilities_are_conformant(tmp_path: Path) -> None:
     _write_documented_driver(tmp_path)
     groups = ("history", "search", "trees", "keys", "deletion", "batch", "pruned", "closing", "access")
@@ -152,6 +153,7 @@ def test_what_the_broken_drivers_are_made_of_is_sound(name: str, tmp_path: Path)
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.timeout(300)
 def test_a_sound_driver_may_store_differences() -> None:
     report = run(ReferenceStores(Deltas).target(), quick=True, seed=1)
     assert report.count("pass") == sum(check.quick for check in _for(report)), report.to_json()
