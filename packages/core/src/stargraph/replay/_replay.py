@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Executor
-from typing import Any
 
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import (
     Checkpoint,
     Checkpointer,
     FanOut,
-    Interrupt,
     JsonValue,
     RecordedCall,
-    StepRange,
     Task,
-    add_step,
 )
 from stargraph.checkpoint.values import EncodedValue
 from stargraph.engine import (
@@ -32,27 +28,21 @@ from stargraph.engine import (
     Suspended,
     TaskRunner,
     UnrecordedCallError,
-    answered,
-    asked,
-    called,
     child_inputs,
     child_outcome,
     child_run_id,
     completed,
-    error_info,
-    failed,
     fan_out_of,
     node_cancelled,
     runtime_changes,
-    status_of,
-    steps_of,
     tasks_of,
 )
-from stargraph.engine._migration import migrated, migration_for
 from stargraph.errors import CheckpointError, CheckpointNotFoundError, StargraphError
 from stargraph.graph._resume_checks import check_hashes
-from stargraph.replay._diff import Change, Diff
-from stargraph.replay._report import ReplayReport, StepDifference, difference_of, step_difference
+from stargraph.replay._diff import Change
+from stargraph.replay._expected import asked_by, beside, failed_with, following, forgotten, started, transition
+from stargraph.replay._findings import Findings, in_words
+from stargraph.replay._report import ReplayReport
 from stargraph.runtime import dispatch
 
 
@@ -89,9 +79,9 @@ async def replay(
         await again.run(from_step)
     finally:
         await pools.close()
-    if not again.compared and again.foreign:
+    if not again.findings.compared and again.findings.foreign:
         await check_hashes(plan, tail, again.read_step, accept=())
-    return again.report()
+    return again.findings.report(tail)
 
 
 class _Replay:
@@ -108,8 +98,7 @@ class _Replay:
         accept_graph: bool,
         inputs: Mapping[str, JsonValue] | None = None,
     ) -> None:
-        self.compared = 0
-        self.foreign: list[int] = []
+        self.findings = Findings()
         self._plan = plan
         self._store = store
         self._tail = tail
@@ -117,10 +106,6 @@ class _Replay:
         self._pools = pools
         self._accept_graph = accept_graph
         self._inputs = inputs
-        self._differences: list[StepDifference] = []
-        self._of_children: list[StepDifference] = []
-        self._notes: list[str] = []
-        self._given: list[int] = []
         self._pending = PendingTasks(plan, self._read_for_task, self._read_for_tasks)
         self._unknown: set[str] = set()
         self._overrides = ForkOverrides()
@@ -148,22 +133,6 @@ class _Replay:
                 self._note(previous, record)
             previous = record
         await self._replay_children()
-
-    def report(self) -> ReplayReport:
-        """Return what was found."""
-        notes = list(self._notes)
-        if self.foreign:
-            notes.append(f"{_ranges(self.foreign)}: made by another version of the graph, not done again")
-        if self._given:
-            notes.append(f"{_ranges(self._given)}: taken as recorded")
-        own = sorted(self._differences, key=lambda difference: difference.step)
-        return ReplayReport(
-            run_id=self._tail.run_id,
-            last_step=self._tail.step,
-            compared=self.compared,
-            differences=(*own, *self._of_children),
-            notes=tuple(notes),
-        )
 
     async def read_step(self, step: int) -> Checkpoint | None:
         """Return one step of the run."""
@@ -200,10 +169,10 @@ class _Replay:
     def _is_ours(self, record: Checkpoint) -> bool:
         """Whether this graph has made a step, and did so by itself; the other ones are noted."""
         if "fork" in (record.definition or {}):
-            self._given.append(record.step)
+            self.findings.given.append(record.step)
             return False
         if record.graph_hash != self._plan.graph_hash and not self._accept_graph:
-            self.foreign.append(record.step)
+            self.findings.foreign.append(record.step)
             return False
         if record.runtime_hash != self._plan.runtime_hash:
             self._note_code(record)
@@ -215,21 +184,19 @@ class _Replay:
             return
         stored = (self._defined.definition or {}).get("runtime") or {}
         for change in runtime_changes(stored, self._plan.runtime_definition):
-            note = f"{change} since step {self._defined.step}"
-            if note not in self._notes:
-                self._notes.append(note)
+            self.findings.note(f"{change} since step {self._defined.step}")
 
     async def _begin_at(self, record: Checkpoint, previous: Checkpoint | None) -> None:
         """Take up the log at a step whose predecessor is not there."""
         if record.step == 0:
             if self._is_ours(record):
-                self._compare_with(record, lambda: self._started(record))
+                self.findings.compare_with(record, lambda: started(self._plan, record, self._inputs))
             return
         # A replay that begins here finds the step before.
         if previous is not None or await self.read_step(record.step - 1) is None:
             first = 0 if previous is None else previous.step + 1
-            self._notes.append(
-                f"{_ranges(range(first, record.step))}: pruned, so step {record.step} is taken as recorded"
+            self.findings.note(
+                f"{in_words(range(first, record.step))}: pruned, so step {record.step} is taken as recorded"
             )
         self._pending = PendingTasks(self._plan, self._read_for_task, self._read_for_tasks)
         self._runner = self._new_runner()
@@ -241,38 +208,18 @@ class _Replay:
                 raise fault.cause from fault
             self._unknown = {item.task_id if isinstance(item, FanOut) else item.id for item in record.frontier}
 
-    def _started(self, record: Checkpoint) -> Checkpoint:
-        state, update = self._plan.state.initial(self._inputs if self._inputs is not None else record.update or {})
-        return Checkpoint.genesis(
-            run_id=record.run_id,
-            graph_id=self._plan.document.id,
-            graph_hash=record.graph_hash,
-            runtime_hash=record.runtime_hash,
-            definition=record.definition,
-            state=state,
-            update=update,
-            frontier=self._plan.first(0),
-            executor_id=record.executor_id,
-            timestamp=record.timestamp,
-            process=record.process,
-            parent_run_id=record.parent_run_id,
-            parent_step=record.parent_step,
-            origin=record.origin,
-            metadata=record.metadata,
-        )
-
     async def _step(self, previous: Checkpoint, record: Checkpoint) -> None:
         task = next((task for task in tasks_of(previous.frontier) if task.id == record.task_id), None)
         if task is not None and self._plan.nodes.get(task.node) is None:
-            self.foreign.append(record.step)
+            self.findings.foreign.append(record.step)
             return
         if record.event in ("completed", "asked", "failed"):
             if task is None or self._is_beyond_us(previous, record, task):
-                self._given.append(record.step)
+                self.findings.given.append(record.step)
                 return
             await self._execute(previous, record, task)
             return
-        self._compare_with(record, lambda: self._transition(previous, record))
+        self.findings.compare_with(record, lambda: transition(self._plan, previous, record))
 
     def _is_beyond_us(self, previous: Checkpoint, record: Checkpoint, task: Task) -> bool:
         """Whether a step came of what the log does not say: pruned steps, a limit, or where a child run stood then."""
@@ -283,36 +230,6 @@ class _Replay:
             return True
         return task.rule is None and task.node in self._plan.children and record.event != "completed"
 
-    def _transition(self, previous: Checkpoint, record: Checkpoint) -> Checkpoint | None:
-        """Return the step of an event that no node makes, or None if only the log knows it."""
-        if record.event == "called":
-            return _next(previous, record, **called(previous, record.calls[0]))
-        if record.event == "answered":
-            answer = record.calls[0]
-            interrupt = next((each for each in previous.interrupts if each.id == answer.name), None)
-            if interrupt is None:
-                return None
-            return _next(previous, record, **answered(previous, interrupt, answer.result))
-        if record.event == "resumed":
-            old = previous.encoded_state()
-            adopted = None if record.definition is None else self._plan.state.adopted(old, record.encoded_state())
-            return _next(previous, record, status=status_of(previous.frontier, previous.interrupts), changes=adopted)
-        if record.event in ("paused", "cancelled"):
-            return _next(previous, record, status=record.event)
-        if record.event == "migrated":
-            migration = migration_for(self._plan, previous)
-            if migration is None or record.graph_hash != self._plan.graph_hash:
-                return None
-            return migrated(
-                self._plan,
-                migration,
-                previous,
-                executor_id=record.executor_id,
-                now=record.timestamp,
-                recorded=record.encoded_state(),
-            )
-        return _next(previous, record)
-
     async def _execute(self, previous: Checkpoint, record: Checkpoint, task: Task) -> None:
         """Run a task, and compare what comes of it with what is recorded."""
         calls = self._pending.calls(task)
@@ -322,30 +239,30 @@ class _Replay:
             update = await self._run(previous, task, call_log)
             changes = completed(self._plan, previous, task, update, self._pending.branches)
             changes["frontier"] = self._overrides.kept(changes["frontier"])
-            replayed = _next(
-                previous, record, event="completed", update=update, calls=_beside(record, call_log), **changes
+            replayed = following(
+                previous, record, event="completed", update=update, calls=beside(record, call_log), **changes
             )
         except StoreFaultError as fault:
             if not isinstance(fault.cause, CheckpointNotFoundError):
                 raise fault.cause from fault
-            self._given.append(record.step)
+            self.findings.given.append(record.step)
             return
         except Suspended as suspended:
-            replayed = self._asked(previous, record, task, suspended, call_log)
+            replayed = asked_by(previous, record, task, suspended, call_log)
         except (NodeFailed, StargraphError, UnrecordedCallError) as raised:
             if call_log.missing is None:
                 error = raised.error if isinstance(raised, NodeFailed) else raised
-                self._compare(record, self._failed(previous, record, error, call_log))
+                self.findings.compare(record, failed_with(previous, record, error, call_log))
                 await self._compare_calls(record, task, call_log, calls)
                 return
             lost = record.error is not None and record.error.reason == "question-lost"
             if (record.event == "asked" or lost) and not call_log.unused:
                 # The function of that call may have asked: it is not run again, and was not recorded then.
-                self._given.append(record.step)
+                self.findings.given.append(record.step)
                 return
             replayed = record
         if call_log.missing is None:
-            self._compare(record, replayed)
+            self.findings.compare(record, replayed)
         await self._compare_calls(record, task, call_log, calls)
 
     async def _compare_calls(
@@ -357,15 +274,17 @@ class _Replay:
         unused = [(step, call) for step, call in zip(steps, calls, strict=True) if id(call) in left]
         if call_log.missing is None:
             for step, call in unused:
-                self._differ(await self.read_step(step) or record, Change("calls", "removed", before=_call_id(call)))
+                self.findings.differ(
+                    await self.read_step(step) or record, Change("calls", "removed", before=_call_id(call))
+                )
             return
         made = _call_id(call_log.missing)
         if not unused:
-            self._differ(record, Change("calls", "added", after=made))
+            self.findings.differ(record, Change("calls", "added", after=made))
             return
         # The node was ended by the call that the log does not have: what it would have called then is not known.
         step, call = unused[0]
-        self._differ(await self.read_step(step) or record, Change("calls", "changed", _call_id(call), made))
+        self.findings.differ(await self.read_step(step) or record, Change("calls", "changed", _call_id(call), made))
 
     async def _run(self, previous: Checkpoint, task: Task, call_log: CallLog) -> Mapping[str, EncodedValue]:
         """Run a task as an engine does: a node that cancels itself must not cancel the replay."""
@@ -378,43 +297,6 @@ class _Replay:
             raise node_cancelled(task)
         return work.result()
 
-    def _asked(
-        self, previous: Checkpoint, record: Checkpoint, task: Task, suspended: Suspended, call_log: CallLog
-    ) -> Checkpoint:
-        known = {interrupt.id for interrupt in previous.interrupts}
-        new: Sequence[Interrupt] = [interrupt for interrupt in record.interrupts if interrupt.id not in known]
-        asked_at = new[0].asked_at if new else record.timestamp
-        changes = asked(previous, task, suspended.questions, asked_at, _beside(record, call_log))
-        return _next(previous, record, event="asked", update=None, **changes)
-
-    def _failed(self, previous: Checkpoint, record: Checkpoint, error: BaseException, call_log: CallLog) -> Checkpoint:
-        info = error_info(error, node=record.last_node)
-        if record.error is not None and info.model_copy(update={"traceback": record.error.traceback}) == record.error:
-            info = record.error
-        changes = failed(previous, info, _forgotten(previous, record))
-        return _next(previous, record, event="failed", update=None, calls=_beside(record, call_log), **changes)
-
-    def _compare_with(self, record: Checkpoint, make: Callable[[], Checkpoint | None]) -> None:
-        """Compare a step that no node makes; None stands for one that only the log knows."""
-        try:
-            replayed = make()
-        except StargraphError as error:
-            self._differ(record, Change("error", "added", after=str(error)))
-            return
-        if replayed is None:
-            self._given.append(record.step)
-        else:
-            self._compare(record, replayed)
-
-    def _compare(self, record: Checkpoint, replayed: Checkpoint) -> None:
-        self.compared += 1
-        difference = difference_of(record, replayed)
-        if difference is not None:
-            self._differences.append(difference)
-
-    def _differ(self, record: Checkpoint, change: Change) -> None:
-        self._differences.append(step_difference(record, Diff((change,), 1)))
-
     def _note(self, previous: Checkpoint, record: Checkpoint) -> None:
         """Take over what a step recorded, for the tasks that come after it."""
         if record.definition is not None:
@@ -422,7 +304,7 @@ class _Replay:
         if record.event in ("called", "answered", "asked"):
             self._pending.note_calls(record)
         elif record.event == "failed":
-            self._pending.forget_calls(_forgotten(previous, record))
+            self._pending.forget_calls(forgotten(previous, record))
         elif record.event == "completed":
             for task in tasks_of(previous.frontier):
                 if task.id == record.task_id:
@@ -436,7 +318,7 @@ class _Replay:
             child = await dispatch.read_run(self._store, run_id, keyring=self._keyring)
         except CheckpointError as error:
             if isinstance(error, CheckpointNotFoundError):
-                self._notes.append(f"the child run {run_id!r} is not in the store")
+                self.findings.note(f"the child run {run_id!r} is not in the store")
             raise StoreFaultError(error) from error
         return child_outcome(self._plan, child, task)
 
@@ -458,51 +340,8 @@ class _Replay:
                 inputs=inputs or None,
             )
             await child.run(0)
-            report = child.report()
-            self.compared += report.compared
-            self._of_children += report.differences
-            self._notes += [f"child run {run_id!r}: {note}" for note in report.notes]
-
-
-def _beside(record: Checkpoint, call_log: CallLog) -> tuple[RecordedCall, ...]:
-    """Return what a step records beside its outcome: the clock of this execution, and the failed tries as recorded."""
-    return (*call_log.moments(), *(call for call in record.calls if call.kind == "attempt"))
-
-
-def _next(previous: Checkpoint, record: Checkpoint, **changes: Any) -> Checkpoint:
-    """Return the next step as it comes out now; what the outside world gave is that of the record."""
-    return previous.next(
-        **{
-            "event": record.event,
-            "executor_id": record.executor_id,
-            "timestamp": record.timestamp,
-            "last_node": record.last_node,
-            "task_id": record.task_id,
-            "task_started_at": record.task_started_at,
-            "key": record.key,
-            "graph_hash": record.graph_hash,
-            "runtime_hash": record.runtime_hash,
-            "definition": record.definition,
-            "process": record.process,
-            **changes,
-        }
-    )
+            self.findings.add_child(child.findings.report(tail))
 
 
 def _call_id(call: CallId | RecordedCall) -> dict[str, JsonValue]:
     return {"name": call.name, "key": call.key, "occurrence": call.occurrence}
-
-
-def _forgotten(previous: Checkpoint, record: Checkpoint) -> set[int]:
-    """Return the steps whose calls a failure discarded, to be made again."""
-    kept = {step for task in tasks_of(record.frontier) for step in steps_of(task.calls)}
-    return {step for task in tasks_of(previous.frontier) for step in steps_of(task.calls)} - kept
-
-
-def _ranges(steps: Sequence[int]) -> str:
-    """Return steps in words, those that follow each other as one range."""
-    ranges: tuple[StepRange, ...] = ()
-    for step in steps:
-        ranges = add_step(ranges, step)
-    listed = [str(each.first) if each.first == each.last else f"{each.first} to {each.last}" for each in ranges]
-    return f"step{'s' if len(steps) > 1 else ''} {', '.join(listed)}"
