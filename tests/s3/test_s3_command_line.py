@@ -52,51 +52,51 @@ def store(moto: str) -> str:
     return f"s3://{fresh_bucket(moto)}/some/prefix"
 
 
-def _call(folder: Folder, *words: str) -> Answer:
+def _in_a_process(folder: Folder, *words: str) -> Answer:
     with folder.spawn(*words) as process:
         out, err = process.communicate()
     return Answer(process.returncode, out, err)
 
 
 def _last_step(folder: Folder, store: str) -> Any:
-    return _call(folder, "inspect", "r1", "--json", "--checkpoint", store).json
+    return folder.call("inspect", "r1", "--json", "--checkpoint", store).json
 
 
 def test_every_command_on_a_bucket(folder: Folder, store: str, moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
     at = ("--checkpoint", store)
-    asked = _call(folder, "run", "graph.yaml", "--run-id", "r1", "--tag", "team=a", *at)
+    asked = folder.call("run", "graph.yaml", "--run-id", "r1", "--tag", "team=a", *at)
     assert (asked.code, asked.err.count("Ship it?")) == (3, 1), asked.err
-    assert _call(folder, "run", "graph.yaml", "--run-id", "r1", *at).code == 2
+    assert folder.call("run", "graph.yaml", "--run-id", "r1", *at).code == 2
 
-    answered = _call(folder, "respond", "r1", "--value", "yes", *at)
+    answered = folder.call("respond", "r1", "--value", "yes", *at)
     assert answered.code == 0, answered.err
     monkeypatch.setenv("LOSE_THE_PROCESS", "1")
-    assert _call(folder, "resume", "r1", "graph.yaml", *at).code == -signal.SIGKILL
+    assert _in_a_process(folder, "resume", "r1", "graph.yaml", *at).code == -signal.SIGKILL
     monkeypatch.delenv("LOSE_THE_PROCESS")
-    assert _call(folder, "resume", "r1", "graph.yaml", "--check", *at).code == 0
-    resumed = _call(folder, "resume", "r1", "graph.yaml", "--json", *at)
+    assert folder.call("resume", "r1", "graph.yaml", "--check", *at).code == 0
+    resumed = folder.call("resume", "r1", "graph.yaml", "--json", *at)
     assert (resumed.code, resumed.json["state"]["count"]) == (0, 2), resumed.err
 
-    second = _call(folder, "run", "graph.yaml", "--run-id", "r2", "--durability", "exit", *at)
+    second = folder.call("run", "graph.yaml", "--run-id", "r2", "--durability", "exit", *at)
     assert second.code == 3, second.err
-    cancelled = _call(folder, "cancel", "r2", *at)
+    cancelled = folder.call("cancel", "r2", *at)
     assert cancelled.code == 0, cancelled.err
-    assert _call(folder, "resume", "r2", "graph.yaml", *at).code == 2
+    assert folder.call("resume", "r2", "graph.yaml", *at).code == 2
 
     monkeypatch.setenv("STARGRAPH_CHECKPOINT", store)
-    listed = _call(folder, "runs", "--json").json
+    listed = folder.call("runs", "--json").json
     assert [(run["run_id"], run["status"]) for run in listed] == [("r2", "cancelled"), ("r1", "done")]
-    assert "r1" in _call(folder, "runs", "--status", "done", "--graph", "order", "--tag", "team=a").out
-    assert "count=2" in _call(folder, "inspect", "r1").out
-    assert _call(folder, "inspect", "r1", "--step", "1", "--json").json["state"]["count"] == 1
-    doctor = _call(folder, "doctor", "--json").json["store"]
+    assert "r1" in folder.call("runs", "--status", "done", "--graph", "order", "--tag", "team=a").out
+    assert "count=2" in folder.call("inspect", "r1").out
+    assert folder.call("inspect", "r1", "--step", "1", "--json").json["state"]["count"] == 1
+    doctor = folder.call("doctor", "--json").json["store"]
     assert doctor["state"] == "works"
     assert doctor["checks"] == ["8 writers created one object at once: one won in each of 3 rounds"]
 
 
 def test_the_file_of_a_run_that_ended_is_a_store_of_its_own(folder: Folder, store: str, moto: str) -> None:
     folder.write("graph.yaml", HELLO)
-    done = _call(folder, "run", "graph.yaml", "--run-id", "r1", "--checkpoint", store)
+    done = folder.call("run", "graph.yaml", "--run-id", "r1", "--checkpoint", store)
     assert done.code == 0, done.err
     bucket, _, prefix = store.removeprefix("s3://").partition("/")
     client = sdk_client(moto)
@@ -104,8 +104,8 @@ def test_the_file_of_a_run_that_ended_is_a_store_of_its_own(folder: Folder, stor
     (key,) = [item["Key"] for item in listed if item["Key"].endswith(".sqlite")]
     client.download_file(bucket, key, "run.sqlite")
     client.close()
-    in_bucket = _call(folder, "inspect", "r1", "--json", "--checkpoint", store).json
-    in_file = _call(folder, "inspect", "r1", "--json", "--checkpoint", "run.sqlite").json
+    in_bucket = folder.call("inspect", "r1", "--json", "--checkpoint", store).json
+    in_file = folder.call("inspect", "r1", "--json", "--checkpoint", "run.sqlite").json
     assert in_file == in_bucket
     assert in_file["status"] == "done"
 
@@ -205,11 +205,11 @@ def test_a_store_that_ignores_conditions(folder: Folder, rclone: str, monkeypatc
         "If-None-Match",
         "`unsafe_single_writer=true` in the store's URL",
     )
-    unsafe = _call(folder, "run", "graph.yaml", "--checkpoint", f"{store}&unsafe_single_writer=true")
+    unsafe = _in_a_process(folder, "run", "graph.yaml", "--checkpoint", f"{store}&unsafe_single_writer=true")
     assert unsafe.code == 0
     assert "nothing stops two executors" in unsafe.err
     monkeypatch.setenv("PYTHONWARNINGS", "ignore")
-    _check(_call(folder, "doctor", f"{store}&unsafe_single_writer=true"), 7, "8 writers", "more than one won")
+    _check(_in_a_process(folder, "doctor", f"{store}&unsafe_single_writer=true"), 7, "8 writers", "more than one won")
 
 
 def test_a_store_is_not_asked_for_before_it_is_needed(folder: Folder) -> None:

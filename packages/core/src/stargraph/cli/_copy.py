@@ -39,10 +39,10 @@ def copy(
     json: JsonOption = False,
     encryption_keys: KeysOption = None,
 ) -> None:
-    """Copy runs from one store to another, of any two drivers, with their digests and seals.
+    """Copy runs from one store to another, of the same driver or not, with their digests and seals.
 
     Run the same command again to complete an interrupted copy, or to bring runs that moved on up to date. Each run
-    is read back and compared. Runs that were pruned are left out: a store takes a run only from step 0 on.
+    is read back and compared. Of a run that was pruned, the steps that are left are copied.
     """
     from stargraph.cli._execution import run_async
     from stargraph.cli._store import StoreRef
@@ -61,14 +61,17 @@ def copy(
 def move(
     source: Annotated[str, typer.Argument(metavar="SRC", help="The store with the runs: a path or a URL.")],
     destination: Annotated[str, typer.Argument(metavar="DST", help="The store they go to; made if it does not exist.")],
-    run_id: Annotated[list[str], typer.Argument(metavar="RUN_ID", help="The runs: ids, unique prefixes, or latest.")],
+    run_id: Annotated[
+        list[str], typer.Argument(metavar="RUN_ID", help="Ids of runs, unique prefixes of ids, or latest.")
+    ],
     children: ChildrenOption = True,
     json: JsonOption = False,
     encryption_keys: KeysOption = None,
 ) -> None:
     """Move runs to another store, where they can be resumed; in SRC they end, with the status moved.
 
-    An executor of such a run is refused from then on. Run the same command again to complete an interrupted move.
+    A process that still executes such a run is refused from then on. Run the same command again to complete an
+    interrupted move.
     """
     from stargraph.cli._execution import run_async
     from stargraph.cli._store import StoreRef

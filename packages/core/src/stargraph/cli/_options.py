@@ -103,7 +103,7 @@ def _default_address(value: str) -> str:
     return value
 
 
-_RUN_ID_HELP: Final = "its id, a unique prefix of it, or latest."
+_RUN_ID_HELP: Final = "The id of the run, a unique prefix of it, or latest."
 
 CheckpointOption = Annotated[
     str,
@@ -130,7 +130,7 @@ KeysOption = Annotated[
     typer.Option(
         "--encryption-keys",
         metavar="FILE",
-        help="A file with the encryption keys, key_id:secret, one a line, the current one first; or"
+        help="A file with the encryption keys, one key_id:secret per line, the current one first; or"
         " set STARGRAPH_ENCRYPTION_KEY.",
         parser=KeyFile.read,
     ),
@@ -138,28 +138,33 @@ KeysOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout, for programs.")]
 EventsOption = Annotated[
     bool,
-    typer.Option("--events", help="Print a JSON object for each event, one a line, and the outcome last."),
+    typer.Option("--events", help="Print each event as a JSON object on a line of its own, and the outcome last."),
 ]
 LogLevelOption = Annotated[
-    LogLevel, typer.Option("--log-level", help="Print on stderr what the run and the driver log, from this level on.")
+    LogLevel,
+    typer.Option("--log-level", help="Print the log of the run and the driver to stderr, from this level on."),
 ]
 LogJsonOption = Annotated[
     bool,
-    typer.Option("--log-json", help="Print the log as JSON objects, one a line; from info on if no level is given."),
+    typer.Option("--log-json", help="Print the log as one JSON object per line; from info on if no level is given."),
 ]
 WaitOption = Annotated[
     bool,
-    typer.Option("--wait", help="Wait here for the times that nodes wait for, instead of ending until they come."),
+    typer.Option("--wait", help="If nothing is left but to wait for a time, keep waiting here instead of exiting."),
 ]
 
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print the outcome alone.")]
-TagOption = Annotated[list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="A tag; repeatable.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the outcome.")]
+TagOption = Annotated[list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="Tag the run; repeatable.")]
+WithTagOption = Annotated[
+    list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="Only runs with this tag; repeatable.")
+]
 GRAPH_HELP: Final = "The graph: graph.yaml, file.py:attribute or module:attribute."
 
 GraphArgument = Annotated[str, typer.Argument(metavar="GRAPH", help=GRAPH_HELP)]
 GraphAfterRunArgument = Annotated[str | None, typer.Argument(metavar="GRAPH", help=GRAPH_HELP, show_default=False)]
 RunIdsArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="RUN_ID", help=f"The runs: {_RUN_ID_HELP}", show_default=False)
+    list[str] | None,
+    typer.Argument(metavar="RUN_ID", help="Ids of runs, unique prefixes of ids, or latest.", show_default=False),
 ]
 AllOption = Annotated[bool, typer.Option("--all", help="Every run of the store.")]
 SinceOption = Annotated[
@@ -169,16 +174,14 @@ SinceOption = Annotated[
 ChildrenOption = Annotated[
     bool, typer.Option("--children/--no-children", help="Include the child runs of the named runs.")
 ]
-RunIdArgument = Annotated[str, typer.Argument(metavar="RUN_ID", help=f"The run: {_RUN_ID_HELP}")]
+RunIdArgument = Annotated[str, typer.Argument(metavar="RUN_ID", help=_RUN_ID_HELP)]
 LatestRunArgument = Annotated[
     str,
-    typer.Argument(metavar="RUN_ID", help=f"The run: {_RUN_ID_HELP} The latest if not given.", show_default=False),
+    typer.Argument(metavar="RUN_ID", help=f"{_RUN_ID_HELP} The latest run if not given.", show_default=False),
 ]
 RunBeforeGraphArgument = Annotated[
     str | None,
-    typer.Argument(
-        metavar="RUN_ID", help=f"The run: {_RUN_ID_HELP} The latest of GRAPH if not given.", show_default=False
-    ),
+    typer.Argument(metavar="RUN_ID", help=f"{_RUN_ID_HELP} The latest run of GRAPH if not given.", show_default=False),
 ]
 AllowEffectsOption = Annotated[
     bool,
@@ -187,8 +190,8 @@ AllowEffectsOption = Annotated[
 DurabilityOption = Annotated[
     DurabilityName,
     typer.Option(
-        help="When a step is on disk: before what depends on it starts (sync), while the next node runs (async),"
-        " or when the run stops (exit)."
+        help="When a step is on disk: before anything that depends on it starts (sync), while the next node runs"
+        " (async), or when the run stops (exit)."
     ),
 ]
 

@@ -16,7 +16,7 @@ from stargraph.cli._options import (
     KeysOption,
     RunIdsArgument,
     StatusName,
-    TagOption,
+    WithTagOption,
 )
 from stargraph.cli._output import emit, plural, print_json, print_lines
 from stargraph.cli._streams import is_terminal
@@ -77,7 +77,7 @@ def prune(
 
 def delete(
     run_id: RunIdsArgument = None,
-    tag: TagOption = None,
+    tag: WithTagOption = None,
     children: ChildrenOption = True,
     yes: YesOption = False,
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,

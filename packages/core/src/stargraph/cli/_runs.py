@@ -17,7 +17,7 @@ from stargraph.cli._options import (
     KeysOption,
     OrderName,
     StatusName,
-    TagOption,
+    WithTagOption,
 )
 from stargraph.cli._output import emit, one_line, print_json, print_lines, show_age, table
 from stargraph.errors import CheckpointError, StargraphError
@@ -46,7 +46,7 @@ def runs(
     error_reason: Annotated[
         str | None, typer.Option("--error-reason", metavar="REASON", help="Only runs whose error has this reason.")
     ] = None,
-    tag: TagOption = None,
+    tag: WithTagOption = None,
     since: Annotated[
         str | None, typer.Option(metavar="TIME", help=f"Only runs started then or later: {_TIME}.")
     ] = None,

@@ -12,8 +12,9 @@ from stargraph.cli._output import clean, print_json, print_lines
 def validate(graph: GraphArgument, json: JsonOption = False) -> None:
     """Check GRAPH without running it.
 
-    Its code is imported. Names, types, expressions and the state are checked as a run would, and what a run would come
-    to only later: expressions against the declared fields, nodes that never run. Exits with 2 if anything is found.
+    Its code is imported. Names, types, expressions and the state are checked as a run checks them, and so is what a run
+    would notice only later: expressions that do not fit the fields, nodes that never run. Exits with 2 if anything is
+    found.
     """
     from contextlib import nullcontext
 

@@ -43,7 +43,7 @@ def verify(
     encryption_keys: KeysOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Read runs from their first step to their last, and report whatever is not as it was written.
+    """Read runs from their first step to their last, and report everything that is not as it was written.
 
     Without RUN_ID, every run of the store is read. The exit code is 0 if all is sound, else 7.
     With STARGRAPH_INTEGRITY_KEY the seals are checked too; without a key, a whole chain can be forged.
