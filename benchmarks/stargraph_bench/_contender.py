@@ -42,11 +42,16 @@ class Contender(ABC):
 
     Args:
         place: where its stores go.
+
+    Attributes:
+        runs: what it stores.
+        empty_bytes: how many bytes a store takes that holds no run, once that is measured.
     """
 
     def __init__(self, place: Place) -> None:
         self.place = place
         self.runs: Sequence[Run] = ()
+        self.empty_bytes = 0
 
     @abstractmethod
     async def open(self) -> None:

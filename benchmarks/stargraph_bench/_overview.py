@@ -27,12 +27,12 @@ _ROWS: Final = (
     _Row("a step of it, 99 of 100", "engine-small", "p99_ms", *_ENGINE),
     _Row("a step of it, CPU", "engine-small", "cpu_ms", *_ENGINE),
     _Row("a step of it, to the disk", "engine-small", "device_bytes", *_ENGINE),
-    _Row("64 runs at once by an engine", "engine-fan", "rate", *_ENGINE),
-    _Row("the items of a map over 1,000", "map", "rate", *_ENGINE),
-    _Row("a store with a conversation of 200 steps that grows to 200 KB", "engine-chat", "bytes", *_ENGINE),
+    _Row("64 runs at once by an engine, all steps together", "engine-fan", "rate", *_ENGINE),
+    _Row("an engine's map over 1,000 items, items", "map", "rate", *_ENGINE),
+    _Row("what a conversation of 200 steps that grows to 200 KB takes", "engine-chat", "run_bytes", *_ENGINE),
     _Row("a write of our driver alone, 1 KB of state", "small", "rate"),
     _Row("a write of a 20 MB state of which a number changes", "huge-edit", "p50_ms"),
-    _Row("read the latest state of that conversation", "latest-chat", "latest_ms"),
+    _Row("read the latest state of a conversation of 200 steps", "latest-chat", "latest_ms"),
     _Row("open the store in a fresh process, and read", "fresh-small", "fresh_ms"),
 )
 

@@ -70,6 +70,11 @@ class Writing(Workload):
 
     async def begin(self, contender: Contender, scale: Scale) -> None:
         runs, steps = self.sizes[scale]
+        contender.prepare([])
+        await contender.open()
+        await contender.close()
+        contender.empty_bytes = await contender.size()
+        await contender.remove()
         await self._store(contender, runs, min(steps, 20), seed=0)
 
     async def measure(self, contender: Contender, scale: Scale, seed: int) -> Measures:
@@ -104,6 +109,7 @@ class Writing(Workload):
         }
         await contender.close()
         measures["bytes"] = await contender.size()
+        measures["run_bytes"] = measures["bytes"] - contender.empty_bytes
         await contender.remove()
         return measures
 
@@ -113,7 +119,7 @@ class Executing(Writing):
 
     async def measure(self, contender: Contender, scale: Scale, seed: int) -> Measures:
         measures = await super().measure(contender, scale, seed)
-        wanted = ("rate", "p50_ms", "p99_ms", "cpu_ms", "server_cpu_ms", "device_bytes", "bytes")
+        wanted = ("rate", "p50_ms", "p99_ms", "cpu_ms", "server_cpu_ms", "device_bytes", "bytes", "run_bytes")
         return {name: measures[name] for name in wanted if name in measures}
 
 
