@@ -98,6 +98,8 @@ PATHS = [
     "schön.sqlite",
     "what?.sqlite",
     "./user@host",
+    "date=2026-11-28/run.sqlite",
+    "./A_B=c.sqlite",
 ]
 
 
@@ -110,6 +112,12 @@ def test_a_plain_path_is_a_file_of_sqlite(install: Install, path: str) -> None:
 
 
 NEITHER_A_PATH_NOR_A_URL = {
+    "PGHOST=db PGPASSWORD=hunter22": "Set PGHOST before the command",
+    "DATABASE_URL=postgresql://u:hunter22@db/runs": "Set DATABASE_URL before the command",
+    "export STARGRAPH_CHECKPOINT=s3://b/p": "Set STARGRAPH_CHECKPOINT before the command",
+    "psql 'postgresql://u:hunter22@db/runs'": "Write the URL alone: postgresql://u:***@db/runs",
+    "url: postgresql://u:hunter22@db/runs": "Write the URL alone: postgresql://u:***@db/runs",
+    "aws s3://b/p": "Write the URL alone: s3://b/p",
     "": "empty",
     "  \n": "empty",
     " postgresql://h/db": "path or URL alone",

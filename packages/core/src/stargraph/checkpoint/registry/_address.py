@@ -21,6 +21,8 @@ _DRIVE: Final = re.compile(r"[A-Za-z]:|\\\\")
 _PAIR: Final = re.compile(r"([A-Za-z][A-Za-z _]*?)\s*=\s*('(?:[^'\\]|\\.)*'|[^\s;]*)")
 _TEMPLATE: Final = re.compile(r"\$\w|\$\{|\$\(|%\w+%|\{\{|<")
 _QUERY: Final = re.compile(r"\?\w+=")
+_SETTING: Final = re.compile(r"(?:(?:export|set|env)\s+)?([A-Z][A-Z0-9_]+)=(.*)", re.DOTALL)
+_URL_WITHIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://.*", re.DOTALL)
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 # The keywords of libpq, https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS, that name a
@@ -73,6 +75,7 @@ def parse_address(given: str | os.PathLike[str]) -> Address:
         if home:
             text = f"{home.group(1)}{quote(_expand(unquote(home.group(2))))}{home.group(3)}"
         return Address(match.group(1).lower(), text)
+    _refuse_settings(text)
     _refuse_connection_strings(text)
     _refuse_broken_urls(text)
     _refuse_odd_paths(text)
@@ -105,6 +108,20 @@ def _refuse_odd_paths(text: str) -> None:
         raise _refused(
             f"{redact(text)!r} is a path with options, which belong to a URL",
             f"Write sqlite:///{redact(text)}",
+        )
+
+
+def _refuse_settings(text: str) -> None:
+    setting, url = _SETTING.match(text), _URL_WITHIN.search(text)
+    if setting:
+        raise _refused(
+            f"{redact(text)!r} is a setting of an environment variable, not a path",
+            f"Set {setting.group(1)} before the command, and give a path or URL here.",
+        )
+    if url and text[0] not in "./~" and not text.lower().startswith("jdbc:"):
+        raise _refused(
+            f"{redact(text)!r} has text before the URL",
+            f"Write the URL alone: {redact(url.group().rstrip(chr(34) + chr(39)))}",
         )
 
 
