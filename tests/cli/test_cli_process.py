@@ -20,6 +20,10 @@ from typing import Any
 import pytest
 from support.cli import Folder, command
 
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+from stargraph.errors import StoreUnavailableError
+
 GRAPH = """\
 id: waits
 state_schema: {log: {type: "list[str]", default: [], reduce: append}}
@@ -261,3 +265,42 @@ def test_the_howto_s_command_line(folder: Folder, tmp_path: Path) -> None:
     code, _, err = finish(folder.spawn("run", "my-graph.yaml"))
     assert (code, err) == (0, "")
     assert (folder.path / ".stargraph" / "run.sqlite").exists()
+
+
+@pytest.mark.parametrize("moment", ["import", "make"])
+def test_ctrl_c_while_the_command_line_loads_is_no_traceback(moment: str) -> None:
+    """A person who has mistyped presses it at once."""
+    hook = {
+        "import": "import stargraph.cli as cli; sys.modules['stargraph.cli._app'] = Interrupting('_app')",
+        "make": "import stargraph.cli as cli, stargraph.cli._app as _app; _app.app = interrupt",
+    }[moment]
+    code = (
+        "import sys, types\n"
+        "def interrupt(*_, **__): raise KeyboardInterrupt\n"
+        "class Interrupting(types.ModuleType):\n"
+        "    def __getattr__(self, name): raise KeyboardInterrupt\n"
+        f"{hook}\ncli.main()"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (told.returncode, told.stdout, told.stderr) == (130, "", "interrupted\n")
+
+
+def test_a_store_that_fails_in_a_run_leaves_the_command_that_resumes_it(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = SQLiteCheckpointer.write
+
+    async def fail(self: SQLiteCheckpointer, checkpoint: Checkpoint) -> None:
+        if checkpoint.step == 2:
+            raise StoreUnavailableError("no space is left for it", reason="disk-full", hint="Free space.")
+        await write(self, checkpoint)
+
+    monkeypatch.setattr(SQLiteCheckpointer, "write", fail)
+    failed = folder.call("run", "graph.yaml", "-i", "count=1", "--run-id", "r", "-q")
+    assert failed.code == 7
+    assert failed.err.splitlines()[-2:] == [
+        "hint: Free space.",
+        "      then resume with: stargraph resume r graph.yaml",
+    ]
+    monkeypatch.undo()
+    assert folder.call("resume", "r", "graph.yaml", "-q").code == 0

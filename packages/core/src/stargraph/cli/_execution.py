@@ -27,7 +27,7 @@ from stargraph.cli._output import print_json, print_lines
 from stargraph.cli._questions import ask_person, first_that_fits
 from stargraph.cli._store import Access, StoreRef, keyring
 from stargraph.cli._streams import SafeStream, Stream, is_terminal
-from stargraph.errors import GraphError, StateError
+from stargraph.errors import GraphError, StateError, StoreUnavailableError
 from stargraph.graph import Graph, Run
 from stargraph.runtime import dispatch
 
@@ -231,6 +231,11 @@ class ShownExecution:
                         await answer(run)
                     await self._watch(run, act, stopper)
                     latest = await dispatch.read_latest(store, run.run_id, keyring=keyring())
+            except StoreUnavailableError as error:
+                if run is not None and stopper.pause is not None and not self._store.is_volatile:  # it has begun
+                    command = self._store.command("resume", run.run_id, self._graph_file)
+                    error.hint = "\n      ".join(filter(None, (error.hint, f"then resume with: {command}")))
+                raise
             except asyncio.CancelledError:
                 if stopper.signal is None:
                     raise

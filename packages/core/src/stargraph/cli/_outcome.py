@@ -104,7 +104,8 @@ class RunOutcome:
     def explain(self) -> None:
         """Say on stderr why the run is not done, and what to do."""
         if self.latest is None:
-            print_message(f"interrupted before run {self.run_id} began; nothing of it is stored")
+            run = f"run {self.run_id}" if self.run_id else "the run"
+            print_message(f"interrupted before {run} began; nothing of it is stored")
         elif self.status == "failed":
             print_error(
                 _failure(self.latest),
