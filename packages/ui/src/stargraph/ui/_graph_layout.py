@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 _SWEEPS: Final = 8
@@ -42,12 +43,14 @@ class Layout:
 
     Attributes:
         places: the centre of each node.
+        bends: where an arrow passes on its way, by its ends.
         arrows: the arrows, those that go up among them.
         width: of the whole.
         height: of the whole.
     """
 
     places: Mapping[str, tuple[float, float]]
+    bends: Mapping[tuple[str, str], tuple[tuple[float, float], ...]]
     arrows: tuple[Arrow, ...]
     width: float
     height: float
@@ -69,7 +72,6 @@ def arrows_of(definition: Mapping[str, Any]) -> list[Arrow]:
         target for each in rules.values() for rule in each for action in rule["then"] for target in _branches(action)
     }
     found = [Arrow(START, order[0])] if order else []
-    reached = {order[0]} if order else set()
     for node in nodes:
         name = str(node["id"])
         if node.get("kind") == "halt":
@@ -85,7 +87,6 @@ def arrows_of(definition: Mapping[str, Any]) -> list[Arrow]:
         # What is only ever a branch continues at the join of its fan-out.
         if not decides and (name not in branches or any(each.target == name and each.kind == "next" for each in found)):
             found.append(Arrow(name, following[name], "else" if rules[name] else ""))
-    reached.update(each.target for each in found)
     return list(dict.fromkeys(found))
 
 
@@ -126,15 +127,34 @@ def lay_out(nodes: Sequence[str], arrows: Sequence[Arrow]) -> Layout:
     used = [START, *nodes, *([DONE] if any(each.target == DONE for each in arrows) else [])]
     down = _without_circles(used, arrows)
     layers = _layers(used, down)
-    rows = _ordered(used, layers, down)
+    # An arrow that skips layers gets a narrow place in each of them, so that it passes beside what stands there.
+    bends: dict[tuple[str, str], list[str]] = {}
+    whole: list[tuple[str, str]] = []
+    for source, target in dict.fromkeys(down):
+        passed = [f"\0{source}\0{target}\0{layer}" for layer in range(layers[source] + 1, layers[target])]
+        layers |= {name: layers[source] + 1 + at for at, name in enumerate(passed)}
+        bends[source, target] = passed
+        whole += pairwise([source, *passed, target])
+    rows = _ordered([*used, *(name for passed in bends.values() for name in passed)], layers, whole)
+    widths = [sum(_width(name) for name in row) + GAP_X * (len(row) - 1) for row in rows]
+    width = max(*widths, WIDTH) + 2 * GAP_X
     places: dict[str, tuple[float, float]] = {}
-    widest = max((len(row) for row in rows), default=1)
-    width = max(widest * (WIDTH + GAP_X) + GAP_X, WIDTH + 2 * GAP_X) + 2 * GAP_X
     for depth, row in enumerate(rows):
-        left = width / 2 - (len(row) - 1) * (WIDTH + GAP_X) / 2
-        for at, name in enumerate(row):
-            places[name] = (left + at * (WIDTH + GAP_X), 26 + depth * (HEIGHT + GAP_Y))
-    return Layout(places, tuple(arrows), width, 52 + (len(rows) - 1) * (HEIGHT + GAP_Y))
+        left = (width - widths[depth]) / 2
+        for name in row:
+            places[name] = (left + _width(name) / 2, 26 + depth * (HEIGHT + GAP_Y))
+            left += _width(name) + GAP_X
+    return Layout(
+        {name: places[name] for name in used},
+        {ends: tuple(places[name] for name in passed) for ends, passed in bends.items()},
+        tuple(arrows),
+        width,
+        52 + (len(rows) - 1) * (HEIGHT + GAP_Y),
+    )
+
+
+def _width(name: str) -> float:
+    return WIDTH if name in (START, DONE) or not name.startswith("\0") else 24.0
 
 
 def _without_circles(nodes: Sequence[str], arrows: Sequence[Arrow]) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Final
 
 from stargraph.checkpoint.protocol import Checkpoint, StepSummary, Task
@@ -69,7 +70,10 @@ def draw_graph(definition: Mapping[str, Any], progress: Progress, *, standalone:
         return None
     layout = lay_out(list(nodes), arrows_of(definition))
     back = [each for each in layout.arrows if layout.places[each.target][1] <= layout.places[each.source][1]]
-    canvas = Canvas(layout.width + 16 * len(back), layout.height, _label(nodes, progress), standalone=standalone)
+    room = max((len(each.label[:30]) * 5.0 for each in layout.arrows), default=0.0) / 2
+    canvas = Canvas(
+        layout.width + max(16 * len(back), room), layout.height, _label(nodes, progress), standalone=standalone
+    )
     for at, arrow in enumerate(layout.arrows):
         _draw_arrow(canvas, layout, arrow, back.index(arrow) if arrow in back else None, at)
     for name, (x, y) in layout.places.items():
@@ -131,16 +135,18 @@ def _draw_arrow(canvas: Canvas, layout: Layout, arrow: Arrow, back: int | None, 
                 anchor="end",
             )
         return
-    bend = max((top - y1 - half) / 2, 12)
-    canvas.add(
-        f'<path d="M{x1:.1f} {y1 + half:.1f}C{x1:.1f} {y1 + half + bend:.1f} {x2:.1f} {top - bend:.1f} {x2:.1f}'
-        f' {top - 7:.1f}" {paint}>{title}</path>'
-    )
+    points = [(x1, y1 + half), *layout.bends.get((arrow.source, arrow.target), ()), (x2, top - 7)]
+    curve = f"M{x1:.1f} {y1 + half:.1f}"
+    for (from_x, from_y), (to_x, to_y) in pairwise(points):
+        bend = max((to_y - from_y) / 2, 10)
+        curve += f"C{from_x:.1f} {from_y + bend:.1f} {to_x:.1f} {to_y - bend:.1f} {to_x:.1f} {to_y:.1f}"
+    canvas.add(f'<path d="{curve}" {paint}>{title}</path>')
     canvas.add(f'<path d="M{x2:.1f} {top:.1f}l-4 -8h8z" {canvas.role("arrow")}/>')
     if arrow.label and (arrow.kind == "next" or at % 2):
-        middle = ((x1 + x2) / 2, (y1 + half + top) / 2)
+        (left, above), (right, below) = points[0], points[1]
+        muted = canvas.role("muted")
         canvas.text(
-            middle[0] + 8, middle[1] + 3, shorten(visible(arrow.label), 30), paint=canvas.role("muted"), size=10
+            (left + right) / 2 + 8, (above + below) / 2 + 3, shorten(visible(arrow.label), 30), paint=muted, size=10
         )
 
 

@@ -93,9 +93,9 @@ class Canvas:
 
     def __str__(self) -> str:
         namespace = f' xmlns="http://www.w3.org/2000/svg" font-family="{_FONT}"' if self._standalone else ""
-        size = f'width="{self.width:g}" height="{self.height:g}"' if self._standalone else ""
         return (
-            f'<svg{namespace} viewBox="0 0 {self.width:g} {self.height:g}" {size} role="img"'
+            f'<svg{namespace} viewBox="0 0 {self.width:g} {self.height:g}" width="{self.width:g}"'
+            f' height="{self.height:g}" role="img"'
             f' aria-label="{safe(self._label)}">{"".join(self._parts)}</svg>'
         )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -22,6 +23,13 @@ _MOST_LANES: Final = 8
 
 _MOST_NODES: Final = 60
 _TOP: Final = 26.0
+_FOLD: Final = 64.0
+_MOST_FOLDS: Final = 5
+_STEPS: Final = (
+    *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600),
+    *(7200, 21600, 43200, 86400, 172800, 604800, 2592000, 31536000),
+)
+"""How many seconds may lie between two marks of the axis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,21 +137,21 @@ def draw_timeline(timeline: Timeline, *, standalone: bool = False) -> str | None
         return None
     shown = list(by_node)[:_MOST_NODES]
     span = max((timeline.end - timeline.start).total_seconds(), 0.001)
-    scale = (_WIDTH - _LEFT - 12) / span
-
-    def x_of(moment: datetime) -> float:
-        return _LEFT + (moment - timeline.start).total_seconds() * scale
-
+    axis = _Axis(timeline)
+    x_of = axis.x_of
     packed = {node: _packed(by_node[node], x_of) for node in shown}
     heights = {node: max(lane for lane, _ in bars) * (_BAR + _GAP) + _BAR + 10 for node, bars in packed.items()}
     height = _TOP + sum(heights.values()) + 6
     label = f"When the {len(by_node)} nodes ran, over {show_seconds(span)}"
+    if axis.folds:
+        height += 14
     canvas = Canvas(_WIDTH, height, label, standalone=standalone)
-    _draw_axis(canvas, timeline, height, span, scale)
     top = _TOP
-    for at, node in enumerate(shown):
-        if at % 2 == 0:
-            canvas.rect(0, top, _WIDTH, heights[node], canvas.role("lane"))
+    for node in shown[::2]:
+        offset = sum(heights[each] for each in shown[: shown.index(node)])
+        canvas.rect(0, top + offset, _WIDTH, heights[node], canvas.role("lane"))
+    axis.draw(canvas, height)
+    for node in shown:
         canvas.text(8, top + 5 + _BAR - 3, shorten(visible(node), 20), size=12)
         for lane, bar in packed[node]:
             y = top + 5 + lane * (_BAR + _GAP)
@@ -167,9 +175,8 @@ def draw_timeline(timeline: Timeline, *, standalone: bool = False) -> str | None
     return str(canvas)
 
 
-def _packed(bars: Sequence[Bar], x_of: object) -> list[tuple[int, Bar]]:
+def _packed(bars: Sequence[Bar], x_of: Callable[[datetime], float]) -> list[tuple[int, Bar]]:
     """Return the bars of a node with their lanes: those that run side by side below each other, in one pixel once."""
-    assert callable(x_of)
     ends: list[float] = []
     placed: list[tuple[int, Bar]] = []
     drawn: set[tuple[int, int, int, str]] = set()
@@ -200,14 +207,83 @@ def _packed(bars: Sequence[Bar], x_of: object) -> list[tuple[int, Bar]]:
     return placed
 
 
-def _draw_axis(canvas: Canvas, timeline: Timeline, height: float, span: float, scale: float) -> None:
-    steps = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
-    days = (7200, 21600, 43200, 86400, 172800, 604800, 2592000, 31536000)
-    step = next((each for each in (*steps, *days) if span / each <= 8), span)
-    mark = 0.0
-    while mark <= span:
-        x = _LEFT + mark * scale
-        canvas.line(x, _TOP - 4, x, height - 6, canvas.role("line"))
-        canvas.text(x, 14, show_seconds(mark) if mark else "0", paint=canvas.role("muted"), size=10.5, anchor="middle")
-        mark += step
-    canvas.text(8, 14, f"{timeline.start:%Y-%m-%d %H:%M:%S} UTC", paint=canvas.role("muted"), size=10.5)
+class _Axis:
+    """Time from left to right. A long time in which nothing runs is folded, or a night's wait would hide the work.
+
+    Args:
+        timeline: the pieces.
+    """
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
+        start = timeline.start
+        active = _merged(
+            [
+                ((bar.start - start).total_seconds(), (bar.end - start).total_seconds())
+                for bar in timeline.bars
+                if bar.kind in ("done", "failed", "running")
+            ]
+        )
+        whole = max((timeline.end - start).total_seconds(), 0.001)
+        at_work = sum(end - begin for begin, end in active)
+        edges = [0.0, *(edge for piece in active for edge in piece), whole]
+        idle = sorted(
+            ((edges[at + 1] - edges[at], edges[at], edges[at + 1]) for at in range(0, len(edges), 2)), reverse=True
+        )
+        self.folds = sorted(
+            (begin, end) for length, begin, end in idle[:_MOST_FOLDS] if at_work and length > max(at_work, 0.1 * whole)
+        )
+        folded = sum(end - begin for begin, end in self.folds)
+        room = _WIDTH - _LEFT - 12 - len(self.folds) * _FOLD
+        self._scale = room / max(whole - folded, 0.001)
+        self._whole = whole
+
+    def x_of(self, moment: datetime) -> float:
+        """Return where a moment stands."""
+        return self._x((moment - self._timeline.start).total_seconds())
+
+    def _x(self, seconds: float) -> float:
+        x = _LEFT + seconds * self._scale
+        for begin, end in self.folds:
+            if seconds <= begin:
+                break
+            part = min((seconds - begin) / (end - begin), 1.0)
+            x += part * (_FOLD - (end - begin) * self._scale)
+        return x
+
+    def draw(self, canvas: Canvas, height: float) -> None:
+        """Draw the marks of time, and where it is folded."""
+        drawn = self._whole - sum(end - begin for begin, end in self.folds)
+        step = next((each for each in _STEPS if drawn / each <= 8), drawn)
+        muted = canvas.role("muted")
+        canvas.text(8, 14, f"{self._timeline.start:%Y-%m-%d %H:%M:%S} UTC", paint=muted, size=10.5)
+        starts = [0.0, *(end for _, end in self.folds)]
+        ends = [*(begin for begin, _ in self.folds), self._whole]
+        last = -_WIDTH
+        for begin, end in zip(starts, ends, strict=True):
+            mark = math.ceil(begin / step) * step
+            while mark <= end + step / 1e6:
+                x = self._x(mark)
+                canvas.line(x, _TOP - 4, x, height - 6, canvas.role("line"))
+                if x - last > 52:
+                    text = show_seconds(mark) if mark else "0"
+                    canvas.text(x, 14, text, paint=muted, size=10.5, anchor="start" if mark == 0 else "middle")
+                    last = x
+                mark += step
+        for begin, end in self.folds:
+            x = self._x(begin)
+            canvas.rect(x, _TOP - 4, _FOLD, height - _TOP - 2, canvas.role("lane"), title="folded")
+            canvas.text(
+                x + _FOLD / 2, height - 10, f"⋯ {show_seconds(end - begin)}", paint=muted, size=10, anchor="middle"
+            )
+
+
+def _merged(pieces: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the union of pieces of time, in order."""
+    found: list[tuple[float, float]] = []
+    for begin, end in sorted(pieces):
+        if found and begin <= found[-1][1]:
+            found[-1] = (found[-1][0], max(found[-1][1], end))
+        else:
+            found.append((begin, end))
+    return found
