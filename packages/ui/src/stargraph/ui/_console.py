@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final, cast
@@ -65,16 +66,13 @@ class Console:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._environment.globals |= {"STATUSES": STATUSES, "query": query, "version": asset_version()}
-        self._environment.filters |= {
-            "age": show_age,
-            "bytes": show_bytes,
-            "number": lambda number: f"{number:,}".replace(",", "\u202f"),
-            "seconds": show_seconds,
-            "shorten": shorten,
-            "visible": visible,
-            "quoted": lambda text: quote(str(text), safe=":"),
+        self._environment.globals |= {
+            "STATUSES": STATUSES,
+            "query": query,
+            "version": asset_version(),
+            "rendered_at": _now,
         }
+        add_filters(self._environment)
 
     @property
     def has_queues(self) -> bool:
@@ -128,6 +126,19 @@ class Console:
         return HTMLResponse(self.text(request, template, **values), status)
 
 
+def add_filters(environment: Environment) -> None:
+    """Give templates what they show values with."""
+    environment.filters |= {
+        "age": show_age,
+        "bytes": show_bytes,
+        "number": lambda number: f"{number:,}".replace(",", "\u202f"),
+        "seconds": show_seconds,
+        "shorten": shorten,
+        "visible": visible,
+        "quoted": lambda text: quote(str(text), safe=":"),
+    }
+
+
 def console_of(request: Request) -> Console:
     """Return the console of the app that answers a request."""
     return cast("Console", request.app.state.console)
@@ -148,6 +159,10 @@ def query(pairs: Sequence[tuple[str, str]], **changes: str | None) -> str:
     kept = [(name, value) for name, value in pairs if name not in changes and value]
     kept += [(name, value) for name, value in changes.items() if value is not None]
     return f"?{urlencode(kept)}" if kept else "?"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
 
 
 @cache

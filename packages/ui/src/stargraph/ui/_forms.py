@@ -11,9 +11,10 @@ from typing import Any, Final
 
 from stargraph.checkpoint.protocol import Checkpoint, Interrupt, JsonValue
 from stargraph.cli._questions import choices_of
-from stargraph.errors import CheckpointNotFoundError, StateError
+from stargraph.errors import StateError
 from stargraph.graph import recorded_definition
 from stargraph.ir import parse_type
+from stargraph.runtime import dispatch
 from stargraph.ui._console import Console
 from stargraph.ui._text import visible
 from stargraph.ui._tree import Branch, members_of, show_json
@@ -85,11 +86,10 @@ async def _type_of(console: Console, latest: Checkpoint, question: Interrupt) ->
     if question.into is None or question.child_run_id is not None:
         return "", None
 
+    store, keyring = await console.store.opened(), console.store.keyring
+
     async def read(number: int) -> Checkpoint | None:
-        try:
-            return await console.store.at_step(latest.run_id, number)
-        except CheckpointNotFoundError:
-            return None
+        return await dispatch.read_at_step(store, latest.run_id, number, keyring=keyring)
 
     definition: Any = await recorded_definition(latest, read, "graph") or {}
     field = definition.get("state_schema", {}).get(question.into)

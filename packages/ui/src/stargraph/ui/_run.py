@@ -12,9 +12,11 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from stargraph.audit import verify_run
-from stargraph.checkpoint.protocol import Checkpoint, RunSearch, RunSummary, RunTree, StepSummary
+from stargraph.checkpoint.codec import Keyring
+from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunSearch, RunSummary, RunTree, StepSummary
 from stargraph.errors import CheckpointNotFoundError, StargraphError
 from stargraph.graph import recorded_definition
+from stargraph.runtime import dispatch
 from stargraph.transfer import export_runs
 from stargraph.ui._console import Console, console_of, is_fragment
 from stargraph.ui._diff import differences
@@ -150,11 +152,20 @@ def _drawn(
 
 
 async def _definition(console: Console, latest: Checkpoint) -> Mapping[str, Any] | None:
+    return await read_definition(await console.store.opened(), latest, console.store.keyring)
+
+
+async def read_definition(store: Checkpointer, latest: Checkpoint, keyring: Keyring | None) -> Mapping[str, Any] | None:
+    """Return the graph of a run as its log holds it, or None if the steps that held it were pruned.
+
+    Args:
+        store: holds the run.
+        latest: the latest checkpoint of the run.
+        keyring: checks the seals.
+    """
+
     async def read(number: int) -> Checkpoint | None:
-        try:
-            return await console.store.at_step(latest.run_id, number)
-        except CheckpointNotFoundError:
-            return None
+        return await dispatch.read_at_step(store, latest.run_id, number, keyring=keyring)
 
     return await recorded_definition(latest, read, "graph")
 

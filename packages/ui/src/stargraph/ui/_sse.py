@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Final
 
 from starlette.requests import Request
@@ -24,7 +25,11 @@ _BEAT_SECONDS: Final = 15.0
 async def runs_events(request: Request) -> Response:
     """Answer with an event each time that a run of the store has started or has another step."""
     store = await console_of(request).store.opened()
-    return _stream(_changes_of(store))
+    try:
+        since = datetime.fromisoformat(request.query_params.get("since", "")).astimezone(UTC)
+    except ValueError:
+        since = datetime.now(UTC)
+    return _stream(_changes_of(store, since))
 
 
 async def run_events(request: Request) -> Response:
@@ -32,10 +37,13 @@ async def run_events(request: Request) -> Response:
     console = console_of(request)
     run_id = request.path_params["run_id"]
     latest = await console.store.latest(run_id)
-    return _stream(_steps_of(console.store, run_id, latest.step))
+    after = request.query_params.get("after", "")
+    # The page was made some time before its script connects: what has come between is news too.
+    step = int(after) if after.isascii() and after.isdigit() and len(after) < 16 else latest.step
+    return _stream(_steps_of(console.store, run_id, step))
 
 
-async def _changes_of(store: Checkpointer) -> AsyncIterator[str]:
+async def _changes_of(store: Checkpointer, since: datetime) -> AsyncIterator[str]:
     known: object = None
     while True:
         if isinstance(store, RunSearch):
@@ -43,7 +51,7 @@ async def _changes_of(store: Checkpointer) -> AsyncIterator[str]:
         else:
             newest = tuple(await store.list_runs(limit=1))
         now = [(each.run_id, each.last_step, each.updated_at) for each in newest]
-        if known is not None and now != known:
+        if now != known if known is not None else any(each.updated_at > since for each in newest):
             yield newest[0].run_id if newest else "-"
         known = now
         await asyncio.sleep(_LOOK_SECONDS)
