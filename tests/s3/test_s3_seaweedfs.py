@@ -14,7 +14,7 @@ from support.records import STARTED_AT, chain, endless, following
 from support.s3.stores import Stores
 
 from stargraph.checkpoint.protocol import Checkpoint
-from stargraph.checkpoint.s3 import S3Checkpointer
+from stargraph.checkpoint.s3 import S3Checkpointer, _log, _prune
 from stargraph.errors import CheckpointConflictError, CheckpointError
 
 pytestmark = pytest.mark.thorough
@@ -50,9 +50,11 @@ async def test_of_two_executors_one_loses(stores: Stores) -> None:
         assert await handle.read_latest("run") == winner
 
 
-async def test_the_life_of_a_run(stores: Stores) -> None:
+async def test_the_life_of_a_run(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (_log, _prune):
+        monkeypatch.setattr(module, "_PAGE", 100)
     store, other = await stores.open(), await stores.open()
-    run = list(islice(endless("run", pad=400), 1_009))
+    run = list(islice(endless("run", pad=400), 109))
     run.append(following(run[-1], status="done"))
     await store.write_many(run)
     assert await other.read_latest("run") == run[-1]
@@ -62,9 +64,9 @@ async def test_the_life_of_a_run(stores: Stores) -> None:
         ("run-1", "running"),
         ("run", "done"),
     ]
-    kept = stores.decoded_from("run", 1_008, 1_009)
+    kept = stores.decoded_from("run", 108, 109)
     report = await store.prune(older_than=STARTED_AT + timedelta(days=1), keep_last=2)
-    assert (report.runs, report.checkpoints) == (1, 1_010 - len(kept))
+    assert (report.runs, report.checkpoints) == (1, 110 - len(kept))
     assert [checkpoint async for checkpoint in other.history("run")] == [run[step] for step in sorted(kept)]
     assert await other.delete_run("run")
     assert [found.run_id for found in await store.list_runs()] == ["run-1"]
