@@ -27,6 +27,7 @@ class Node:
         function: what a try calls.
         arguments: what it is called with.
         retried: the exceptions that are worth another try.
+        is_async_here: whether it runs on the event loop.
     """
 
     spec: NodeSpec
@@ -34,6 +35,7 @@ class Node:
     function: Callable[..., Any]
     arguments: Arguments
     retried: tuple[type[BaseException], ...]
+    is_async_here: bool
 
     def call(self, state: object, context: Context) -> Callable[[], Any]:
         """Return the call of the node's function.
@@ -43,11 +45,6 @@ class Node:
             context: its context, if it takes one.
         """
         return self.arguments.bind(self.function, state, context)
-
-    @property
-    def is_async_here(self) -> bool:
-        """Whether it runs on the event loop."""
-        return self.spec.isolation != "process" and inspect.iscoroutinefunction(self.function)
 
 
 def build_node(spec: NodeSpec, modules: Modules) -> Node:
@@ -67,7 +64,7 @@ def build_node(spec: NodeSpec, modules: Modules) -> Node:
     if ":" not in spec.kind:
         does = {"interrupt": _ask, "wait": _wait}.get(spec.kind)
         function = _nothing if does is None else functools.partial(does, spec)
-        return Node(spec, None, function, Arguments(("state", "context"), {}), retried)
+        return Node(spec, None, function, Arguments(("state", "context"), {}), retried, _is_async_here(spec, function))
     code = modules.load(spec.kind, wanted_by=owner)
     function = _executable(code, spec)
     try:
@@ -79,7 +76,11 @@ def build_node(spec: NodeSpec, modules: Modules) -> Node:
             hint=f"A node takes (state) or (state, {CONTEXT_NAME}); a context of another name is annotated as"
             " Context, and every other parameter needs a default.",
         ) from None
-    return Node(spec, code, function, arguments, retried)
+    return Node(spec, code, function, arguments, retried, _is_async_here(spec, function))
+
+
+def _is_async_here(spec: NodeSpec, function: Callable[..., Any]) -> bool:
+    return spec.isolation != "process" and inspect.iscoroutinefunction(function)
 
 
 async def _nothing(state: object, context: Context) -> None:

@@ -32,7 +32,11 @@ def fan_out_of(frontier: tuple[Task | FanOut, ...]) -> FanOut | None:
     Args:
         frontier: the frontier of a checkpoint.
     """
-    return next((item for item in frontier if isinstance(item, FanOut)), None)
+    # By its kind: isinstance() asks pydantic about each model that is of another class.
+    for item in frontier:
+        if item.kind == "fan_out":
+            return item
+    return None
 
 
 def tasks_of(frontier: tuple[Task | FanOut, ...]) -> tuple[Task, ...]:
@@ -41,7 +45,7 @@ def tasks_of(frontier: tuple[Task | FanOut, ...]) -> tuple[Task, ...]:
     Args:
         frontier: the frontier of a checkpoint.
     """
-    return tuple(item for item in frontier if isinstance(item, Task))
+    return tuple([item for item in frontier if item.kind == "task"])
 
 
 def completed(
@@ -68,7 +72,7 @@ def completed(
         else _branch_completed(plan, tail, task, update, branches)
     )
     # Its other way through may have passed a question by that is still open: nobody waits for the answer.
-    interrupts = tuple(interrupt for interrupt in tail.interrupts if interrupt.task_id != task.id)
+    interrupts = tuple([interrupt for interrupt in tail.interrupts if interrupt.task_id != task.id])
     if len(interrupts) != len(tail.interrupts):
         changes["interrupts"] = interrupts
     return {**changes, "status": status_of(changes["frontier"], interrupts)}
@@ -92,7 +96,7 @@ def _branch_completed(
     fan_out = fan_out_of(tail.frontier)
     assert fan_out is not None
     assert task.index is not None
-    remaining = tuple(item for item in tasks_of(tail.frontier) if item.id != task.id)
+    remaining = tuple([item for item in tasks_of(tail.frontier) if item.id != task.id])
     if fan_out.next_index < fan_out.width:
         remaining = (*remaining, plan.branch(fan_out, fan_out.next_index))
     if remaining:
@@ -272,5 +276,7 @@ def status_of(frontier: tuple[Task | FanOut, ...], interrupts: tuple[Interrupt, 
     """
     if not frontier:
         return "done"
+    if not interrupts:
+        return "running"
     blocked = {interrupt.task_id for interrupt in interrupts}
     return "awaiting_input" if all(task.id in blocked for task in tasks_of(frontier)) else "running"
