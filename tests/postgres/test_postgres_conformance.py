@@ -64,6 +64,15 @@ def test_it_passes_the_quick_checks(server: str, pytestconfig: pytest.Config) ->
     assert " 0 violations" in output
 
 
+@THOROUGH
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("group", ["timeline", "watch"])
+def test_it_shows_what_runs_do(group: str, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SERVER_VARIABLE, dsn)
+    report = run("support.postgres_target:target", only=(group,), seed=1)
+    assert {result.verdict for result in report.results} == {"pass"}, report.to_json()
+
+
 @SLOW
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("round_trip", ["0.02", "0.1"])

@@ -14,7 +14,7 @@ from stargraph.checkpoint.memory import MemoryCheckpointer, MemoryStore
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 from stargraph.checkpoint.sqlite._schema import FORMAT_VERSION, OLDEST_VERSION
 
-CONTRACT_GROUPS = ("steps", "batch", "fencing", "history", "list_runs", "access", "closing")
+CONTRACT_GROUPS = ("steps", "batch", "fencing", "history", "timeline", "list_runs", "access", "closing")
 """Groups of checks that take a second together: what every driver keeps, whatever it stores in."""
 
 

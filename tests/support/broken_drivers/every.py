@@ -26,6 +26,7 @@ from support.broken_drivers import (
     searches,
     stale,
     texts,
+    timelines,
     timing,
     writing,
 )
@@ -61,4 +62,5 @@ MODULES = (
     relatives,
     texts,
     machines,
+    timelines,
 )

@@ -14,12 +14,16 @@ from stargraph.checkpoint.protocol import (
     RunHistory,
     RunQueue,
     RunSearch,
+    RunTimeline,
     RunTree,
+    RunWatch,
     Schedules,
 )
 
 Capability: TypeAlias = Literal[
     "history",
+    "timeline",
+    "watch",
     "search",
     "trees",
     "keys",
@@ -43,6 +47,8 @@ Capability: TypeAlias = Literal[
 
 PROTOCOLS: Final[dict[Capability, type]] = {
     "history": RunHistory,
+    "timeline": RunTimeline,
+    "watch": RunWatch,
     "search": RunSearch,
     "trees": RunTree,
     "keys": KeyedSteps,

@@ -42,9 +42,11 @@ def catalogue() -> tuple[Check, ...]:
         sizes,
         stateful,
         steps,
+        timeline,
         trees,
         values,
         views,
+        watch,
     )
 
     groups = (
@@ -62,6 +64,8 @@ def catalogue() -> tuple[Check, ...]:
         engine.group,
         corruption.group,
         history.group,
+        timeline.group,
+        watch.group,
         keys.group,
         queues.group,
         queues.presence,

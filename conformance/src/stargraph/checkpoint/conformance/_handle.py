@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ from stargraph.checkpoint.protocol import (
     Schedule,
     Status,
     StepKey,
+    StepSummary,
 )
 
 T = TypeVar("T")
@@ -140,6 +141,34 @@ class Handle:
         finally:
             if (aclose := getattr(iterator, "aclose", None)) is not None:
                 await aclose()
+
+    async def timeline(self, run_id: str, **arguments: Any) -> list[StepSummary]:
+        what = _worded(f"timeline({run_id!r})", arguments)
+        found = await self._call(what, lambda: self.driver.timeline(run_id, **arguments))
+        if not isinstance(found, list) or not all(isinstance(item, StepSummary) for item in found):
+            raise Violation(f"{what} gave {show(found)}; the contract wants a list of StepSummary")
+        return found
+
+    async def watch(self, run_id: str, *, after_step: int = -1) -> AsyncGenerator[int]:
+        what = f"watch({run_id!r}, after_step={after_step})"
+        iterator = await self._call(what, lambda: _at_once(self.driver.watch, run_id, {"after_step": after_step}))
+        if not hasattr(iterator, "__anext__") or not hasattr(iterator, "aclose"):
+            raise Violation(f"{what} gave {show(iterator)}; the contract wants an async generator")
+        try:
+            while True:
+                try:
+                    step = await anext(iterator)
+                except StopAsyncIteration:
+                    raise Violation(f"{what} ended by itself") from None
+                except Exception as error:
+                    # Not as a call that is under way: it may well wait for as long as nothing happens.
+                    self._log.leave(self._log.enter(what), error)
+                    raise
+                if type(step) is not int:
+                    raise Violation(f"{what} yielded {show(step)}; the contract wants the number of a step")
+                yield step
+        finally:
+            await self._call(f"aclose() of {what}", iterator.aclose)
 
     async def search(self, **filters: Any) -> RunPage:
         arguments = {name: value for name, value in filters.items() if value is not None}

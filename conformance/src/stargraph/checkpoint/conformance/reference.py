@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
 from typing import Final, Self, Unpack
 
-from stargraph.checkpoint.codec import decode, encode
+from stargraph.checkpoint.codec import Codec, decode, encode
 from stargraph.checkpoint.conformance._target import Target
 from stargraph.checkpoint.driver import (
     PruneRule,
@@ -26,6 +26,7 @@ from stargraph.checkpoint.driver import (
     check_pruned_start,
     check_queue_name,
     check_search,
+    check_timeline,
     closed_error,
     in_order,
     judge_append,
@@ -36,6 +37,7 @@ from stargraph.checkpoint.driver import (
     not_bootstrapped_error,
     read_only_error,
     run_deleted_error,
+    watch_steps,
 )
 from stargraph.checkpoint.memory._queues import MemoryQueues
 from stargraph.checkpoint.protocol import (
@@ -56,6 +58,7 @@ from stargraph.checkpoint.protocol import (
     Schedule,
     Status,
     StepKey,
+    StepSummary,
 )
 from stargraph.errors import StoreUnavailableError, StoreVersionError
 
@@ -63,6 +66,9 @@ __all__ = ["FORMAT", "ReferenceCheckpointer", "ReferenceStore", "ReferenceStores
 
 FORMAT: Final = 1
 """The format of a store; a higher one is refused."""
+
+
+_CODEC: Final = Codec(memory=0)
 
 
 @dataclass(slots=True)
@@ -205,6 +211,33 @@ class ReferenceCheckpointer:
                 if found is not None:
                     yield found
                 await self._turn()
+
+    async def timeline(
+        self, run_id: str, *, from_step: int = 0, to_step: int | None = None, limit: int = 1000
+    ) -> list[StepSummary]:
+        """Return rows for the steps of a run."""
+        self._ensure_ready()
+        first, last = check_timeline(from_step, to_step, limit)
+        await self._turn()
+        records = self._records(run_id)
+        steps = [step for step in sorted(self._required_steps(run_id)) if first <= step <= last][:limit]
+        for step in steps:
+            if step not in records:
+                raise missing_step_error(run_id, step)
+        return _CODEC.summarize(records, run_id=run_id, steps=steps)
+
+    async def watch(self, run_id: str, *, after_step: int = -1) -> AsyncGenerator[int]:
+        """Yield the latest step of a run each time that it has grown."""
+        self._ensure_ready()
+
+        async def latest_step() -> int | None:
+            self._ensure_ready()
+            await self._turn()
+            return max(self._records(run_id), default=None)
+
+        async with aclosing(watch_steps(latest_step, after_step=after_step)) as steps:
+            async for step in steps:
+                yield step
 
     async def search(
         self,

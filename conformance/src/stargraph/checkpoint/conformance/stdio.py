@@ -38,6 +38,7 @@ from stargraph.checkpoint.protocol import (
     Schedule,
     Status,
     StepKey,
+    StepSummary,
 )
 from stargraph.errors import StoreUnavailableError
 
@@ -216,6 +217,15 @@ class _History(StdioCheckpointer):
             yield found
 
 
+class _Timeline(StdioCheckpointer):
+    async def timeline(
+        self, run_id: str, *, from_step: int = 0, to_step: int | None = None, limit: int = 1000
+    ) -> list[StepSummary]:
+        arguments = {"from_step": from_step, "to_step": to_step, "limit": limit}
+        found = await self._call("timeline", run_id=run_id, **arguments)
+        return [StepSummary.model_validate_json(json.dumps(item)) for item in found]
+
+
 class _Search(StdioCheckpointer):
     async def search(self, **arguments: Any) -> RunPage:
         return RunPage.model_validate_json(json.dumps(await self._call("search", **arguments)))
@@ -352,6 +362,7 @@ def everything(process: DriverProcess, location: str) -> StdioCheckpointer:
 
 _PARTS: dict[str, type[StdioCheckpointer]] = {
     "history": _History,
+    "timeline": _Timeline,
     "search": _Search,
     "trees": _Tree,
     "keys": _Keys,

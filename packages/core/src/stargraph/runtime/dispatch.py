@@ -28,7 +28,7 @@ T = TypeVar("T")
 _LISTED: Final = 1_000
 """Among how many runs one that cannot be found is looked for: it may have lost its records."""
 
-_OF_WHOLE_READS: Final = LookPolicy(first=0.25, longest=2.0)
+_OF_WHOLE_READS: Final = LookPolicy(first=0.25, longest=1.5)
 
 _WORTH_READING: Final = 16
 """So many steps that are not wanted cost less than another request."""

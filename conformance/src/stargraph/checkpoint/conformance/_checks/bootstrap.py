@@ -112,6 +112,10 @@ async def required_first(kit: Kit) -> None:
         calls["count_runs"] = handle.count_runs
     if isinstance(driver, PROTOCOLS["trees"]):
         calls["children"] = lambda: handle.children("run")
+    if isinstance(driver, PROTOCOLS["timeline"]):
+        calls["timeline"] = lambda: handle.timeline("run")
+    if isinstance(driver, PROTOCOLS["watch"]):
+        calls["watch"] = lambda: anext(handle.watch("run"))
     if isinstance(driver, PROTOCOLS["keys"]):
         calls["read_at_key"] = lambda: handle.read_at_key("run", "a")
         calls["step_keys"] = lambda: handle.step_keys("run")

@@ -134,6 +134,10 @@ def optional_calls(kit: Kit, handle: Handle, steps: list[Checkpoint]) -> dict[st
         calls["count_runs"] = handle.count_runs
     if "trees" in kit.declared:
         calls["children"] = lambda: handle.children(run_id)
+    if "timeline" in kit.declared:
+        calls["timeline"] = lambda: handle.timeline(run_id)
+    if "watch" in kit.declared:
+        calls["watch"] = lambda: anext(handle.watch(run_id))
     if "keys" in kit.declared:
         calls["read_at_key"] = lambda: handle.read_at_key(run_id, "a")
         calls["step_keys"] = lambda: handle.step_keys(run_id)

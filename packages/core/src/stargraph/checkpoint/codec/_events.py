@@ -40,13 +40,16 @@ class EventReader:
             CheckpointCorruptedError: what tells an event is not what was written.
             StoreVersionError: a newer version of Stargraph wrote a record.
         """
-        before: tuple[int, Collection[str] | None] = (-1, None)
+        before: StepSummary | None = None
+        keys: Collection[str] | None = None
         for step in steps:
-            if before[0] != step - 1:
-                before = (step - 1, self._keys(step - 1))
-            row, keys = self._row(step, before[1])
+            if before is None or before.step != step - 1:
+                before, keys = None, self._keys(step - 1)
+            row, keys = self._row(step, keys)
+            if before is not None and row.previous_digest != before.digest:
+                raise corrupted(self._run_id, step, "it does not follow the step before it")
             yield row
-            before = (step, keys)
+            before = row
 
     def _row(self, step: int, keys_before: Collection[str] | None) -> tuple[StepSummary, Collection[str]]:
         event = self._event(step)

@@ -81,6 +81,7 @@ from stargraph.checkpoint.driver._search import (
     scan_runs,
 )
 from stargraph.checkpoint.driver._summary_rows import summaries_from_json, summary_json
+from stargraph.checkpoint.driver._timeline import TimelineMethods
 from stargraph.checkpoint.driver._watching import LookPolicy, watch_steps
 
 __all__ = [
@@ -113,6 +114,7 @@ __all__ = [
     "Slots",
     "StepBounds",
     "Tail",
+    "TimelineMethods",
     "await_answer",
     "can_go_on",
     "check_batch",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Final, Self, Unpack
@@ -17,6 +16,7 @@ from stargraph.checkpoint.driver import (
     FleetStore,
     Lifecycle,
     ReadOnly,
+    TimelineMethods,
     check_batch,
     check_bounds,
     check_filters,
@@ -25,10 +25,8 @@ from stargraph.checkpoint.driver import (
     check_pruned_start,
     check_search,
     check_step,
-    check_timeline,
     in_order,
     no_store_error,
-    watch_steps,
 )
 from stargraph.checkpoint.memory._store import MemoryStore
 from stargraph.checkpoint.protocol import (
@@ -62,7 +60,7 @@ from stargraph.errors import CheckpointError
 _SWITCH: Final = {"true": True, "1": True, "false": False, "0": False}
 
 
-class MemoryCheckpointer(FleetMethods):
+class MemoryCheckpointer(FleetMethods, TimelineMethods):
     """A store of runs in the memory of this process, for tests and tries: nothing is left once the process has ended.
 
     Everything else is as in a store that lasts: what is stored is the record, so a value comes back as a copy, or is
@@ -186,27 +184,6 @@ class MemoryCheckpointer(FleetMethods):
             if found is not None:
                 yield found
 
-    async def timeline(
-        self, run_id: str, *, from_step: int = 0, to_step: int | None = None, limit: int = 1000
-    ) -> list[StepSummary]:
-        self._lifecycle.ensure_open()
-        first, last = check_timeline(from_step, to_step, limit)
-        await _turn()
-        records, steps = self._store.records(run_id, first, last, limit)
-        return self._codec.summarize(records, run_id=run_id, steps=steps)
-
-    async def watch(self, run_id: str, *, after_step: int = -1) -> AsyncGenerator[int]:
-        self._lifecycle.ensure_open()
-
-        async def latest_step() -> int | None:
-            self._lifecycle.ensure_open()
-            found = self._store.latest(run_id)
-            return None if found is None else found[0]
-
-        async with aclosing(watch_steps(latest_step, after_step=after_step)) as steps:
-            async for step in steps:
-                yield step
-
     async def read_at_key(self, run_id: str, key: str) -> Checkpoint | None:
         self._lifecycle.ensure_open()
         await _turn()
@@ -279,6 +256,15 @@ class MemoryCheckpointer(FleetMethods):
 
     def _fleet(self) -> FleetStore:
         return self._store.queues
+
+    async def _timeline_page(self, run_id: str, first: int, last: int, limit: int) -> tuple[list[StepSummary], bool]:
+        await _turn()
+        records, steps = self._store.records(run_id, first, last, limit)
+        return self._codec.summarize(records, run_id=run_id, steps=steps), False
+
+    async def _latest_step(self, run_id: str) -> int | None:
+        found = self._store.latest(run_id)
+        return None if found is None else found[0]
 
     async def _append(self, checkpoints: Sequence[Checkpoint]) -> None:
         records = [self._codec.encode_alone(checkpoint).data for checkpoint in checkpoints]

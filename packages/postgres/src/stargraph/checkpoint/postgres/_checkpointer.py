@@ -22,6 +22,7 @@ from stargraph.checkpoint.driver import (
     Lifecycle,
     ReadOnly,
     SelfTest,
+    TimelineMethods,
     check_batch,
     check_bounds,
     check_filters,
@@ -66,10 +67,13 @@ from stargraph.checkpoint.protocol import (
     RunQueue,
     RunSearch,
     RunSummary,
+    RunTimeline,
     RunTree,
+    RunWatch,
     Schedules,
     Status,
     StepKey,
+    StepSummary,
     is_key,
     is_run_id,
 )
@@ -83,7 +87,7 @@ class _Attached:
     writer: Writer
 
 
-class PostgresCheckpointer(FleetMethods):
+class PostgresCheckpointer(FleetMethods, TimelineMethods):
     """Keeps runs in one schema of a PostgreSQL database that any number of machines may share.
 
     Nothing is connected before `bootstrap`. A handle may be used from several event loops, one after the
@@ -335,6 +339,12 @@ class PostgresCheckpointer(FleetMethods):
     def _fleet(self) -> FleetStore:
         return PostgresFleet(self._attach().connections, self._retries, self._schema)
 
+    async def _timeline_page(self, run_id: str, first: int, last: int, limit: int) -> tuple[list[StepSummary], bool]:
+        return await self._reader.timeline_page(run_id, first, last, limit)
+
+    async def _latest_step(self, run_id: str) -> int | None:
+        return await self._reader.latest_step(run_id)
+
     def _open_to_write(self, method: str) -> _Attached:
         self._lifecycle.ensure_writable(method)
         return self._attach()
@@ -384,6 +394,8 @@ class PostgresCheckpointer(FleetMethods):
 
 _: type[Checkpointer] = PostgresCheckpointer
 _history: type[RunHistory] = PostgresCheckpointer
+_timeline: type[RunTimeline] = PostgresCheckpointer
+_watch: type[RunWatch] = PostgresCheckpointer
 _search: type[RunSearch] = PostgresCheckpointer
 _tree: type[RunTree] = PostgresCheckpointer
 _deletion: type[RunDeletion] = PostgresCheckpointer

@@ -8,15 +8,17 @@ from typing import Any, Final
 
 import asyncpg
 
-from stargraph.checkpoint.codec import Codec, CodecThreads, large_to_decode, state_size
+from stargraph.checkpoint.codec import HEAD_BYTES, Codec, CodecThreads, RecordCutError, large_to_decode, state_size
 from stargraph.checkpoint.driver import missing_step_error, summaries_from_json
 from stargraph.checkpoint.postgres._schema import Schema
-from stargraph.checkpoint.protocol import Checkpoint, RunSummary, StepKey
+from stargraph.checkpoint.protocol import Checkpoint, RunSummary, StepKey, StepSummary
 from stargraph.errors import CheckpointCorruptedError
 
 _PAGE_BYTES: Final = 4 * 1024 * 1024
 _CHUNK_BYTES: Final = 1024 * 1024
 _MOST_AT_ONCE: Final = 64
+_PAGE_ROWS: Final = 512
+_WHOLE: Final = 2**31 - 1
 _QUICK: Final = 8
 """So many small checkpoints are decoded faster than they are handed over to a thread."""
 
@@ -83,6 +85,46 @@ ORDER BY found.step {order}
 """
 
 
+# As a page of a history, but of a large record only its beginning is read, and with the step before the first one.
+_TIMELINE: Final = """
+WITH RECURSIVE run AS (
+    SELECT last_step, floor FROM {schema}.runs WHERE run_id = $1 AND status <> 'deleted'
+), near AS (
+    SELECT c.step, c.base, least(octet_length(c.record), $6) AS size
+    FROM run JOIN {schema}.checkpoints AS c ON c.run_id = $1 AND c.step BETWEEN $2 AND $3
+    ORDER BY c.step
+    LIMIT $4
+), sized AS (
+    SELECT step, base, sum(size) OVER (ORDER BY step) - size AS before FROM near
+), page AS (
+    SELECT step, base FROM sized WHERE before < $5
+), needed (step, base) AS (
+    SELECT step, base FROM (
+        SELECT step, base FROM page
+        UNION ALL
+        SELECT step, base FROM {schema}.checkpoints
+        WHERE run_id = $1 AND step = (SELECT min(step) FROM page) - 1
+    ) AS wanted
+    UNION
+    SELECT c.step, c.base
+    FROM needed CROSS JOIN LATERAL (
+        SELECT step, base FROM {schema}.checkpoints WHERE run_id = $1 AND step = needed.base LIMIT 1
+    ) AS c
+), found AS (
+    SELECT needed.step, c.head, c.size, needed.step IN (SELECT step FROM page) AS asked
+    FROM needed CROSS JOIN LATERAL (
+        SELECT substring(record FROM 1 FOR $6) AS head, octet_length(record) AS size
+        FROM {schema}.checkpoints WHERE run_id = $1 AND step = needed.step LIMIT 1
+    ) AS c
+)
+SELECT run.last_step, run.floor, found.step, found.head, found.size, found.asked
+FROM run LEFT JOIN found ON true
+ORDER BY found.step
+"""
+
+_LATEST_STEP: Final = "SELECT last_step FROM {schema}.runs WHERE run_id = $1 AND status <> 'deleted'"
+
+
 class Reader:
     """Reads one store.
 
@@ -103,6 +145,8 @@ class Reader:
         self._step_keys = schema.sql(_STEP_KEYS)
         self._ascending = schema.sql(_PAGE, order="ASC")
         self._descending = schema.sql(_PAGE, order="DESC")
+        self._timeline = schema.sql(_TIMELINE)
+        self._latest_step = schema.sql(_LATEST_STEP)
 
     async def latest(self, run_id: str) -> Checkpoint | None:
         """Return the checkpoint with the highest step, or None if the run is unknown or deleted."""
@@ -160,6 +204,45 @@ class Reader:
                 yield checkpoint
                 before = checkpoint
             low, high = (low, steps[-1] - 1) if newest_first else (steps[-1] + 1, high)
+
+    async def timeline_page(
+        self, run_id: str, low: int, high: int, limit: int, *, most_of_each: int = HEAD_BYTES
+    ) -> tuple[list[StepSummary], bool]:
+        """Return rows for the first steps from `low` to `high`, and whether there may be more.
+
+        Args:
+            run_id: the run.
+            low: the lowest step.
+            high: the highest step.
+            limit: at most this many rows.
+            most_of_each: so many bytes of a record are read.
+
+        Raises:
+            CheckpointCorruptedError: a step is missing that was not pruned, or what tells an event is damaged.
+        """
+        limit = min(limit, _PAGE_ROWS)
+        rows = await self._fetch(self._timeline, run_id, low, high, limit, _PAGE_BYTES, most_of_each)
+        if not rows:
+            return [], False
+        steps = [row["step"] for row in rows if row["asked"]]
+        high = min(high, rows[0]["last_step"])
+        _check_gaps(run_id, steps, max(low, rows[0]["floor"]), high, newest_first=False)
+        records = {row["step"]: row["head"] for row in rows if row["step"] is not None}
+        sizes = {row["step"]: row["size"] for row in rows if row["step"] is not None}
+
+        def summarize() -> list[StepSummary]:
+            return self._codec.summarize(records, run_id=run_id, steps=steps, sizes=sizes)
+
+        try:
+            page = await self._threads.run(summarize, large=len(steps) > _QUICK)
+        except RecordCutError:
+            return await self.timeline_page(run_id, low, high, limit, most_of_each=_WHOLE)
+        return page, bool(steps) and steps[-1] < high
+
+    async def latest_step(self, run_id: str) -> int | None:
+        """Return the latest step of a run, or None if the run is unknown or deleted."""
+        rows = await self._fetch(self._latest_step, run_id)
+        return rows[0]["last_step"] if rows else None
 
     async def summaries(self, sql: str, *parameters: object) -> list[RunSummary]:
         """Return the summaries that a statement finds."""

@@ -17,9 +17,11 @@ from stargraph.checkpoint.driver import (
     FleetMethods,
     FleetStore,
     Lifecycle,
+    LookPolicy,
     ReadOnly,
     RecordBases,
     SelfTest,
+    TimelineMethods,
     check_batch,
     check_bounds,
     check_filters,
@@ -42,13 +44,15 @@ from stargraph.checkpoint.protocol import (
     RunOrder,
     RunPage,
     RunSummary,
+    RunTimeline,
+    RunWatch,
     Status,
     StepKey,
+    StepSummary,
     is_key,
     is_run_id,
 )
 from stargraph.checkpoint.s3._cache import check_cache_dir
-from stargraph.checkpoint.s3._concurrency import gather
 from stargraph.checkpoint.s3._errors import conditions_ignored_error, race_lost_error
 from stargraph.checkpoint.s3._frame import Header
 from stargraph.checkpoint.s3._io_thread import stop_unclosed
@@ -62,7 +66,7 @@ if TYPE_CHECKING:
     import aioboto3
 
 
-class S3Checkpointer(FleetMethods):
+class S3Checkpointer(FleetMethods, TimelineMethods):
     """Checkpoints in an S3 bucket, without any server: each step of a run is one object.
 
     A write that returned survives the loss of the machine. Of two executors of one run, on any machines,
@@ -96,6 +100,9 @@ class S3Checkpointer(FleetMethods):
         CheckpointError: the URL does not name a bucket (`reason="invalid-url"`).
         ValueError: an argument makes no sense, or the URL carries options, which are for `from_url`.
     """
+
+    # Each look is a request, which is paid for.
+    _look_policy = LookPolicy(first=0.25, longest=1.5)
 
     def __init__(
         self,
@@ -263,42 +270,13 @@ class S3Checkpointer(FleetMethods):
 
     async def read_latest(self, run_id: str) -> Checkpoint | None:
         store = self._opened()
-        return await store.io.run(self._read_latest(store, run_id)) if is_run_id(run_id) else None
-
-    async def _read_latest(self, store: OpenStore, run_id: str) -> Checkpoint | None:
-        known = store.log.cached_tail(run_id) is not None
-        found = await store.log.read_newest(run_id, lambda *newest: store.reader.read_latest(run_id, *newest))
-        if found is None or found == "deleted":
-            return None
-        latest, header = found
-        if header.start is not None:  # a pruned run that is being started
-            return None
-        if not known and latest.status not in ENDED and store.lists_in_order:
-            await store.index.check_end(header.summary)
-        store.log.update(header)
-        return latest
+        return await store.io.run(store.read_latest(run_id)) if is_run_id(run_id) else None
 
     async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
         store = self._opened()
         if not check_step(step) or not is_run_id(run_id):
             return None
-        return await store.io.run(self._read_at_step(store, run_id, step))
-
-    async def _read_at_step(self, store: OpenStore, run_id: str, step: int) -> Checkpoint | None:
-        tail = store.log.cached_tail(run_id)
-        if tail is not None and step > tail.step:
-            # Whoever watches a run asks for the step after the last one again and again: mostly that is not there.
-            next_one = await store.reader.read(run_id, step)
-            return next_one if next_one is not None and await store.log.is_known(run_id) else None
-        found: list[Checkpoint | None] = []
-
-        async def read() -> None:
-            found.append(await store.reader.read(run_id, step))
-
-        end, _ = await gather(store.log.known_end(run_id), read())
-        if found == [None] and end is not None and step < end:
-            await store.log.check_not_lost(run_id, step)
-        return None if end is None else found[0]  # A deletion that was cut short has left records behind.
+        return await store.io.run(store.read_at_step(run_id, step))
 
     async def history(
         self,
@@ -331,7 +309,7 @@ class S3Checkpointer(FleetMethods):
 
     async def _read_at_key(self, store: OpenStore, run_id: str, key: str) -> Checkpoint | None:
         step = await store.step_keys.step_of(run_id, key)
-        return None if step is None else await self._read_at_step(store, run_id, step)
+        return None if step is None else await store.read_at_step(run_id, step)
 
     async def step_keys(self, run_id: str, *, below: str | None = None, limit: int = 100) -> list[StepKey]:
         store = self._opened()
@@ -423,6 +401,14 @@ class S3Checkpointer(FleetMethods):
     def _fleet(self) -> FleetStore:
         return S3Fleet(self._opened().io, self._opened().queues)
 
+    async def _timeline_page(self, run_id: str, first: int, last: int, limit: int) -> tuple[list[StepSummary], bool]:
+        store = self._opened()
+        return await store.io.run(store.timeline.page(run_id, first, last, limit))
+
+    async def _latest_step(self, run_id: str) -> int | None:
+        store = self._opened()
+        return await store.io.run(store.log.known_end(run_id))
+
     @property
     def _where(self) -> str:
         return str(self._options.address)
@@ -446,4 +432,5 @@ class S3Checkpointer(FleetMethods):
 
 _: type[Checkpointer] = S3Checkpointer
 _keys: type[KeyedSteps] = S3Checkpointer
+_timelines: tuple[type[RunTimeline], type[RunWatch]] = (S3Checkpointer,) * 2
 _capabilities: tuple[type[Encrypting], type[ReadOnly], type[RecordBases], type[SelfTest]] = (S3Checkpointer,) * 4

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from stargraph.checkpoint.codec import Cipher, Codec, CodecThreads
 from stargraph.checkpoint.driver import run_deleted_error
-from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.protocol import ENDED, Checkpoint
 from stargraph.checkpoint.s3._append import Appender
 from stargraph.checkpoint.s3._cache import DiskCache, RecordCache, RunKeys
+from stargraph.checkpoint.s3._concurrency import gather
 from stargraph.checkpoint.s3._connection import Connection
 from stargraph.checkpoint.s3._files import RunFiles
 from stargraph.checkpoint.s3._index import RunIndex
@@ -26,6 +27,7 @@ from stargraph.checkpoint.s3._read import RecordReader
 from stargraph.checkpoint.s3._s3 import S3ObjectStore
 from stargraph.checkpoint.s3._schema import KeyLayout
 from stargraph.checkpoint.s3._step_keys import StepKeys
+from stargraph.checkpoint.s3._timeline import TimelineReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,37 @@ class OpenStore:
         """Return the lock that the writes of a run take one after another."""
         return self._writing.setdefault(run_id, asyncio.Lock())
 
+    async def read_latest(self, run_id: str) -> Checkpoint | None:
+        """Return the latest checkpoint of a run, or None if absent."""
+        known = self.log.cached_tail(run_id) is not None
+        found = await self.log.read_newest(run_id, lambda *newest: self.reader.read_latest(run_id, *newest))
+        if found is None or found == "deleted":
+            return None
+        latest, header = found
+        if header.start is not None:  # a pruned run that is being started
+            return None
+        if not known and latest.status not in ENDED and self.lists_in_order:
+            await self.index.check_end(header.summary)
+        self.log.update(header)
+        return latest
+
+    async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
+        """Return one step of a run, or None if absent."""
+        tail = self.log.cached_tail(run_id)
+        if tail is not None and step > tail.step:
+            # Whoever watches a run asks for the step after the last one again and again: mostly that is not there.
+            next_one = await self.reader.read(run_id, step)
+            return next_one if next_one is not None and await self.log.is_known(run_id) else None
+        found: list[Checkpoint | None] = []
+
+        async def read() -> None:
+            found.append(await self.reader.read(run_id, step))
+
+        end, _ = await gather(self.log.known_end(run_id), read())
+        if found == [None] and end is not None and step < end:
+            await self.log.check_not_lost(run_id, step)
+        return None if end is None else found[0]  # A deletion that was cut short has left records behind.
+
     async def start_pruned(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Start a run with what a prune has left of it.
 
@@ -110,6 +143,7 @@ class OpenStore:
         self.step_keys = StepKeys(store, self.keys, self.log)
         self.appender = Appender(store, self.keys, codec, self.log, self.index, self.step_keys, self._threads)
         self.reader = RecordReader(store, self.keys, codec, self.cache, self._threads)
+        self.timeline = TimelineReader(store, self.keys, self.log, codec, self._threads)
         self.pruner = Pruner(store, self.keys, self.log, self.reader, self.index, self.step_keys)
         self.files = RunFiles(store, self.keys, self.log, self.reader, self.options.encryption)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from functools import partial
 from types import TracebackType
@@ -19,6 +18,7 @@ from stargraph.checkpoint.driver import (
     InPlaceWrites,
     Lifecycle,
     ReadOnly,
+    TimelineMethods,
     check_batch,
     check_bounds,
     check_filters,
@@ -27,9 +27,7 @@ from stargraph.checkpoint.driver import (
     check_pruned_start,
     check_search,
     check_step,
-    check_timeline,
     microseconds,
-    watch_steps,
 )
 from stargraph.checkpoint.protocol import (
     PRUNED_BY_DEFAULT,
@@ -72,7 +70,7 @@ from stargraph.checkpoint.sqlite._schema import MAX_STEP, deleted_id
 _GROUP_BYTES: Final = 8 * 1024 * 1024
 
 
-class SQLiteCheckpointer(FleetMethods, InPlaceWrites):
+class SQLiteCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
     """A store of runs in one SQLite file.
 
     Any number of handles, in any number of processes of one machine, may use a file at once. A handle may
@@ -247,41 +245,6 @@ class SQLiteCheckpointer(FleetMethods, InPlaceWrites):
                 first = page[-1].step + 1
             store = self._opened()
 
-    async def timeline(
-        self, run_id: str, *, from_step: int = 0, to_step: int | None = None, limit: int = 1000
-    ) -> list[StepSummary]:
-        store = self._opened()
-        first, last = check_timeline(from_step, to_step, limit)
-        last = min(last, MAX_STEP)
-        rows: list[StepSummary] = []
-        more = is_run_id(run_id)
-        while more and first <= last and len(rows) < limit:
-            query = partial(
-                _read.timeline_page,
-                codec=self._codec,
-                run_id=run_id,
-                first=first,
-                last=last,
-                limit=limit - len(rows),
-            )
-            page, more = await store.read(query)
-            rows += page
-            if page:
-                first = page[-1].step + 1
-            store = self._opened()
-        return rows
-
-    async def watch(self, run_id: str, *, after_step: int = -1) -> AsyncGenerator[int]:
-        self._opened()
-
-        async def latest_step() -> int | None:
-            store = self._opened()
-            return await store.read(partial(_read.latest_step, run_id=run_id)) if is_run_id(run_id) else None
-
-        async with aclosing(watch_steps(latest_step, after_step=after_step)) as steps:
-            async for step in steps:
-                yield step
-
     async def read_at_key(self, run_id: str, key: str) -> Checkpoint | None:
         store = self._opened()
         if not is_run_id(run_id) or not is_key(key):
@@ -376,6 +339,14 @@ class SQLiteCheckpointer(FleetMethods, InPlaceWrites):
     def _fleet(self) -> FleetStore:
         store = self._opened()
         return SQLiteFleet(store, store.writer if isinstance(store, Store) else None)
+
+    async def _timeline_page(self, run_id: str, first: int, last: int, limit: int) -> tuple[list[StepSummary], bool]:
+        last = min(last, MAX_STEP)
+        query = partial(_read.timeline_page, codec=self._codec, run_id=run_id, first=first, last=last, limit=limit)
+        return await self._opened().read(query)
+
+    async def _latest_step(self, run_id: str) -> int | None:
+        return await self._opened().read(partial(_read.latest_step, run_id=run_id))
 
     async def _append(self, store: Store, checkpoints: list[Checkpoint], records: list[Record]) -> None:
         if await store.writer.submit(Append(checkpoints, records, self._codec)):
