@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from stargraph.checkpoint.conformance import run
+
 pytestmark = pytest.mark.thorough
 
 TESTS = Path(__file__).parent.parent
@@ -35,3 +37,11 @@ async def test_it_conforms_in_full(
     assert process.returncode == 0, output.decode()
     assert "level full" in output.decode()
     assert " 0 violations" in output.decode()
+
+
+@pytest.mark.timeout(300)
+def test_it_shows_what_runs_do(moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", moto)
+    only = ("timeline.rows", "timeline.ranges", "timeline.removals", "timeline.lost_step", "watch.steps")
+    report = run("support.s3.conformance_target:target", only=only, seed=1, deadline=5)
+    assert {result.verdict for result in report.results} == {"pass"}, report.to_json()

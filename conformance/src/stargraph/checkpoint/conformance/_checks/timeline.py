@@ -20,7 +20,7 @@ from stargraph.errors import CheckpointCorruptedError, StoreVersionError
 
 group: Final = Group("timeline", needs=("steps.append_and_read",), capability="timeline")
 
-_LARGE: Final = 1_000_000
+_LARGE: Final = 6_000_000
 _WORTH_MEASURING: Final = 0.02
 """Seconds of the processor: what takes less in this process is decoded in another one, or is too little to tell."""
 
@@ -223,7 +223,7 @@ async def states_are_not_decoded(kit: Kit) -> None:
     handle = await kit.open()
     chance = random.Random(kit.seed)  # noqa: S311  # reproducible on purpose
     steps = [begin(state={"text": chance.randbytes(_LARGE // 2).hex(), "n": 0})]
-    while len(steps) < 12:
+    while len(steps) < 6:
         text = chance.randbytes(_LARGE // 2).hex()
         steps.append(follow(steps[-1], changes={"text": text, "n": len(steps)}, update={"n": len(steps)}))
     await _written(handle, steps)
@@ -236,12 +236,12 @@ async def states_are_not_decoded(kit: Kit) -> None:
             pass
         taken["history"].append(time.process_time() - began)
         began = time.process_time()
-        _same_rows(_rows(steps), await handle.timeline("run"), "timeline('run') of a run with states of 1 MB")
+        _same_rows(_rows(steps), await handle.timeline("run"), "timeline('run') of a run with states of 6 MB")
         taken["timeline"].append(time.process_time() - began)
     history, timeline = min(taken["history"]), min(taken["timeline"])
     expect(
         history < _WORTH_MEASURING or timeline < history / 2,
-        f"of the processor, timeline took {timeline * 1000:.0f} ms for 12 states of 1 MB, and history"
+        f"of the processor, timeline took {timeline * 1000:.0f} ms for 6 states of 6 MB, and history"
         f" {history * 1000:.0f} ms",
     )
 

@@ -16,7 +16,7 @@ from stargraph.checkpoint.s3._objects import ObjectStore
 from stargraph.checkpoint.s3._read import history_slots
 from stargraph.checkpoint.s3._schema import KeyLayout
 
-_FIRST_WINDOW: Final = 256
+_NEXT_WINDOW: Final = 256
 _AT_A_TIME: Final = 128
 """So many rows are read and summarised together: they take a few MiB at most, if none has to be read whole."""
 
@@ -64,14 +64,15 @@ class TimelineReader:
         if end is None:
             return [], False
         last = min(last, end)
-        window = max(limit, _FIRST_WINDOW)
+        window = limit
         steps: list[int] = []
-        # A log is listed from its end: without a bound, the first page of a long run would list all of it.
+        # A log is listed from its end: without a bound, the first page of a long run would list all of it. Only where a
+        # prune has left nothing, more is listed.
         while first <= last and not steps:
             bound = min(last, first + window - 1)
             parts = await history_slots(self._log, run_id, from_step=first, to_step=bound, newest_first=False)
             steps = [step for part in parts for step, _ in part]
-            first, window = bound + 1, window * 4
+            first, window = bound + 1, max(window * 4, _NEXT_WINDOW)
         rows: list[StepSummary] = []
         for start in range(0, min(len(steps), limit), _AT_A_TIME):
             rows += await self._rows(run_id, steps[start : min(start + _AT_A_TIME, limit)])
