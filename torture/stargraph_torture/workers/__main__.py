@@ -42,7 +42,8 @@ def main() -> int:
             seed=options.seed,
             runs=options.runs if name != "s3" else options.runs // 10,
             workers=options.workers,
-            kill_every=options.kill_every,
+            # A worker has to come so far that it executes something.
+            kill_every=options.kill_every if name != "s3" else options.kill_every * 3,
             outage=options.outage,
             silent_after=options.silent_after,
             node_seconds=0.05,

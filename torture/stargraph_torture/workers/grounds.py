@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,9 +11,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
+from unittest.mock import patch
 
 from support.postgres_server import DEBIAN_BINARIES, LocalServer, embedded_binaries
-from support.s3.servers import fresh_bucket, moto_server
+from support.s3.servers import ENVIRONMENT, fresh_bucket, moto_server
 from support.tcp_proxy import TcpProxy
 
 CutOff: TypeAlias = Callable[[float], Awaitable[None]]
@@ -62,7 +64,8 @@ async def on_postgres(folder: Path) -> AsyncIterator[tuple[str, CutOff | None]]:
 @asynccontextmanager
 async def on_s3(folder: Path) -> AsyncIterator[tuple[str, CutOff | None]]:
     """A bucket of moto's, behind a proxy that refuses for a while."""
-    with moto_server() as upstream:
+    # The workers need the same.
+    with moto_server() as upstream, patch.dict(os.environ, ENVIRONMENT):
         bucket = fresh_bucket(upstream)
         host, _, port = upstream.removeprefix("http://").partition(":")
         async with TcpProxy(host, int(port)) as proxy:

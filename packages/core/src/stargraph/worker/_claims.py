@@ -12,9 +12,6 @@ from stargraph.worker._execution import LOGGER
 from stargraph.worker._metrics import WorkerMetrics
 from stargraph.worker._versions import LoadedGraph, Versions
 
-_RESERVE_SECONDS: Final = 30.0
-"""How long a run that was taken is kept from other workers, until its first step here is stored."""
-
 _LOOK_SECONDS: Final = 15.0
 """How often it looks for runs of other versions, and at how its queues stand."""
 
@@ -92,7 +89,8 @@ class Claims:
             limit=room,
             fits=self._versions.all,
             silent_after=self._silence(),
-            reserve=_RESERVE_SECONDS,
+            # What a process took and did not begin with is free when it counts as gone, like what it executed.
+            reserve=self._silent_after,
         )
         claims = [
             Claim(run, loaded)
