@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import uuid
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from support.places import Place, SQLitePlace
+from support.postgres_target import connection_to
 
 from stargraph.checkpoint.memory import MemoryCheckpointer
 from stargraph.errors import CheckpointError
@@ -183,3 +185,15 @@ async def test_a_synchronous_method_on_a_loop_of_its_own_says_what_to_do() -> No
 
     with saver, pytest.raises(RuntimeError, match="await"):
         await asyncio.to_thread(saver._thread.run, misuse())
+
+
+async def test_leaving_a_saver_closes_the_connections_of_both_kinds_of_methods(postgres: str) -> None:
+    location = f"{postgres}{'&' if '?' in postgres else '?'}schema=loops_{uuid.uuid4().hex}"
+    async with StargraphSaver.from_url(location) as saver:
+        await put(saver, "t", 0, a=1)
+        assert await asyncio.to_thread(saver.get_tuple, place_of("t")) is not None
+        driver: Any = saver.checkpointer
+        assert len(driver._attached) == 2
+    assert not driver._attached
+    async with connection_to(location) as (connection, schema):
+        await connection.execute(f"DROP SCHEMA {schema} CASCADE")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
+
+_END_WAIT: Final = 5.0
+"""How long the thread may take to end, in seconds."""
 
 
 class LoopThread:
@@ -15,6 +18,7 @@ class LoopThread:
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -34,18 +38,28 @@ class LoopThread:
             future.cancel()  # the caller was interrupted
             raise
 
+    async def finish(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a coroutine on the loop of the thread, if it has started, for a caller that has a loop of its own."""
+        loop = self._loop
+        if loop is not None:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), loop))
+
     def close(self) -> None:
         """Stop the thread; the next `run` starts another one."""
         with self._lock:
-            loop, self._loop = self._loop, None
-        if loop is not None:
+            loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
+        if loop is not None and thread is not None:
             loop.call_soon_threadsafe(loop.stop)
+            if thread is not threading.current_thread():
+                thread.join(_END_WAIT)
 
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=_serve, args=(self._loop,), name="stargraph-langgraph", daemon=True).start()
+                name = "stargraph-langgraph"
+                self._thread = threading.Thread(target=_serve, args=(self._loop,), name=name, daemon=True)
+                self._thread.start()
             return self._loop
 
 

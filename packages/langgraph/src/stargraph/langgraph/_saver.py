@@ -89,6 +89,8 @@ class StargraphSaver(BaseCheckpointSaver[str]):
     async def aclose(self) -> None:
         """Close the store and the thread of the synchronous methods."""
         if isinstance(self._checkpointer, Closing):
+            # A driver may have connections in each loop that it was used from.
+            await self._thread.finish(self._checkpointer.close)
             await self._checkpointer.close()
         self._thread.close()
 
