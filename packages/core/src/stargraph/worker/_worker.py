@@ -144,6 +144,8 @@ class Worker:
         self._wake = asyncio.Event()
         self._room = asyncio.Condition()
         self._waiting_alone = 0
+        # Runs that ended a process of their own: a node that completes before that clears them in the log alone.
+        self._suspects: set[str] = set()
         self._clock_offset = timedelta()
         self._is_running = False
 
@@ -336,7 +338,7 @@ class Worker:
                 if deaths >= self._poison_after:
                     await self._fail_poison(store, tail, deaths, loaded)
                     return
-            if deaths >= self._isolate_after:
+            if deaths >= self._isolate_after or run_id in self._suspects:
                 latest = await self._isolated(store, claimed, loaded, deaths)
             else:
                 execution = RunExecution(loaded.graph, store, claimed, options=self._options, accept=self._accept)
@@ -402,7 +404,11 @@ class Worker:
         async with self._at_work(execution):
             await execution.carry()
         latest = await dispatch.read_run(store, claimed.run_id, keyring=loaded.graph._keyring)
-        return None if latest.status == "running" else latest
+        if latest.status == "running":
+            self._suspects.add(claimed.run_id)
+            return None
+        self._suspects.discard(claimed.run_id)
+        return latest
 
     async def _alone_here(self, execution: RunExecution) -> Checkpoint:
         """Execute a run while no other run is executed in this process."""
@@ -432,6 +438,7 @@ class Worker:
         )
         record = failed_record(tail, new_executor_id(), error, nodes[0] if len(nodes) == 1 else None)
         await dispatch.write(store, record, keyring=loaded.graph._keyring)
+        self._suspects.discard(tail.run_id)
         self.metrics.poisoned += 1
         self.metrics.executions["failed"] += 1
         LOGGER.error("run %s: %s", tail.run_id, error.message, extra=facts(tail.run_id, record.step))

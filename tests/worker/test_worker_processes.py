@@ -1,0 +1,231 @@
+"""Workers on a SQLite file: signals, blocked loops, and runs that end the process that executes them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.cli import command
+
+from stargraph.checkpoint.protocol import Checkpoint, ProcessInfo
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+from stargraph.graph import Graph
+from stargraph.worker import Worker
+
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(120)]
+
+GRAPH = """\
+id: demo
+state_schema:
+  how: {type: str, default: fine}
+  pids: {type: "list[int]", default: []}
+nodes:
+  - {id: first, kind: "steps:first"}
+  - {id: second, kind: "steps:second"}
+  - {id: third, kind: "steps:first"}
+"""
+
+STEPS = """\
+import asyncio, os, time
+from pathlib import Path
+
+def first(state):
+    return {"pids": [*state.pids, os.getpid()]}
+
+async def second(state, ctx):
+    (Path(__file__).parent / f"begun-{ctx.run_id}").write_text(str(os.getpid()))
+    if state.how == "dies":
+        os._exit(9)
+    if state.how == "blocks":
+        time.sleep(3)
+    if state.how == "slow":
+        await asyncio.sleep(2)
+    if state.how == "endless":
+        await asyncio.sleep(600)
+    return {"pids": [*state.pids, os.getpid()]}
+"""
+
+
+class Place:
+    """A folder with a graph and a store."""
+
+    def __init__(self, folder: Path, store: SQLiteCheckpointer) -> None:
+        self.folder = folder
+        self.store = store
+        self.target = str(folder / "graph.yaml")
+        self.url = str(folder / "runs.sqlite")
+
+    async def enqueue(self, run_id: str, how: str = "fine", deaths: int = 0) -> None:
+        """Enqueue a run, and leave it as so many processes would that have died with it."""
+        await Graph.from_file(self.target).enqueue(self.store, {"how": how}, run_id=run_id)
+        for number in range(deaths):
+            record = (await self.latest(run_id)).next(
+                event="resumed",
+                status="running",
+                executor_id=f"{number:032x}",
+                timestamp=datetime.now(UTC),
+                process=ProcessInfo(host="gone", pid=1, version="1", id=f"{number:016x}"),
+            )
+            await self.store.write(record)
+
+    async def latest(self, run_id: str) -> Checkpoint:
+        found = await self.store.read_latest(run_id)
+        assert found is not None
+        return found
+
+    def worker(self, **options: Any) -> Worker:
+        return Worker(self.url, [self.target], **{"until_idle": True, "handle_signals": False, "poll": 0.1, **options})
+
+    def spawn(self, *words: str) -> subprocess.Popen[str]:
+        call = command("worker", self.target, "--checkpoint", self.url, "--poll", "0.1", *words)
+        return subprocess.Popen(call, cwd=self.folder, stderr=subprocess.PIPE, text=True)
+
+    def pid_of(self, run_id: str) -> int | None:
+        path = self.folder / f"begun-{run_id}"
+        text = path.read_text() if path.exists() else ""
+        return int(text) if text else None
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Place]:
+    (tmp_path / "graph.yaml").write_text(GRAPH)
+    (tmp_path / "steps.py").write_text(STEPS)
+    async with SQLiteCheckpointer(tmp_path / "runs.sqlite") as store:
+        yield Place(tmp_path, store)
+
+
+async def until(met: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(60):
+        while not await met():  # another process does what it waits for
+            await asyncio.sleep(0.05)
+
+
+async def begun(place: Place, run_id: str) -> int:
+    async def has_begun() -> bool:
+        return place.pid_of(run_id) is not None
+
+    await until(has_begun)
+    pid = place.pid_of(run_id)
+    assert pid is not None
+    return pid
+
+
+async def test_a_node_that_blocks_the_loop_does_not_silence_the_worker(place: Place) -> None:
+    await place.enqueue("r", "blocks")
+    silent: list[float] = []
+    claimed: list[str] = []
+
+    async def look() -> None:
+        async with SQLiteCheckpointer(place.url) as store:
+            while place.pid_of("r") is None:  # a node of another thread does it
+                await asyncio.sleep(0.02)
+            for _ in range(25):
+                silent.extend(each.silent_seconds for each in await store.processes())
+                claimed.extend(run.run_id for run in await store.claimable("f" * 16, ("default",), silent_after=1.5))
+                await asyncio.sleep(0.1)
+
+    looking = threading.Thread(target=lambda: asyncio.run(look()))
+    looking.start()
+    began = time.monotonic()
+    await place.worker(silent_after=1.5).run()
+    assert time.monotonic() - began > 3
+    looking.join()
+    assert len(silent) >= 20
+    assert max(silent) < 1.5
+    assert claimed == []
+
+
+@pytest.mark.parametrize(("how", "status"), [("fine", "done"), ("dies", "failed")])
+async def test_a_suspicious_run_is_executed_in_a_process_of_its_own(place: Place, how: str, status: str) -> None:
+    await place.enqueue("suspect", how, deaths=2)
+    await place.enqueue("neighbour")
+    metrics = await place.worker(silent_after=5.0).run()
+    suspect, neighbour = await place.latest("suspect"), await place.latest("neighbour")
+    assert (suspect.status, neighbour.status) == (status, "done")
+    assert set(neighbour.state["pids"]) == {os.getpid()}
+    assert place.pid_of("suspect") != os.getpid()
+    # Its first node completes in the first of them, so that four deaths are counted anew.
+    assert metrics.isolated == (1 if how == "fine" else 4)
+    if how == "fine":
+        assert set(suspect.state["pids"]) == {place.pid_of("suspect")}
+    else:
+        assert suspect.error is not None
+        assert (suspect.error.reason, suspect.error.node) == ("poison", "second")
+    assert await place.store.processes() == []
+
+
+async def test_a_drain_reaches_the_process_of_an_isolated_run(place: Place) -> None:
+    await place.enqueue("r", "endless", deaths=2)
+    worker = place.worker(until_idle=False, grace=0.2)
+    running = asyncio.ensure_future(worker.run())
+    pid = await begun(place, "r")
+    worker.drain()
+    await running
+    record = await place.latest("r")
+    assert (record.event, record.status) == ("queued", "queued")
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+async def test_an_isolated_run_does_not_outlive_its_worker(place: Place) -> None:
+    await place.enqueue("r", "slow", deaths=2)
+    member = place.spawn()
+    pid = await begun(place, "r")
+    member.kill()
+    member.communicate()
+
+    async def is_left() -> bool:
+        return (await place.latest("r")).status == "queued"
+
+    await until(is_left)
+    assert len((await place.latest("r")).state["pids"]) == 2  # what ran has ended, and nothing more has begun
+
+    async def is_gone() -> bool:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    await until(is_gone)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+async def test_the_first_signal_drains_and_the_second_ends_at_once(place: Place) -> None:
+    await place.enqueue("r", "slow")
+    member = place.spawn("--grace", "30")
+    await begun(place, "r")
+    member.send_signal(signal.SIGTERM)
+    said = (await asyncio.to_thread(member.communicate))[1]
+    assert member.returncode == 0, said
+    assert "the worker drains: 1 runs have 30 s to come to rest" in said
+    record = await place.latest("r")
+    assert (record.status, len(record.state["pids"])) == ("queued", 2)
+    await place.enqueue("e", "endless")
+    member = place.spawn("--grace", "600")
+    await begun(place, "e")
+    for _ in range(2):
+        member.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.3)
+    await asyncio.to_thread(member.communicate)
+    assert member.returncode == 128 + signal.SIGTERM
+    assert (await place.latest("e")).status == "running"
+
+
+async def test_a_store_that_is_refused_ends_the_worker_with_a_reason(place: Place) -> None:
+    (place.folder / "no-store.sqlite").write_text("this is no database, whatever its name says" * 100)
+    call = command("worker", place.target, "--checkpoint", str(place.folder / "no-store.sqlite"), "--log-level", "off")
+    ended = await asyncio.to_thread(subprocess.run, call, capture_output=True, text=True, check=False)
+    assert ended.returncode == 7
+    assert ended.stderr.startswith("error: ")
