@@ -55,13 +55,15 @@ async def test_a_state_of_20_megabytes_never_holds_the_loop(
 async def test_small_checkpoints_are_not_handed_to_threads(
     server: str, schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    before = set(threading.enumerate())
     async with PostgresCheckpointer(server, schema=schema) as checkpointer:
         run = [genesis(state={"n": 0, "text": "x" * 1000})]
         run += [following(run[0])]
         for checkpoint in run:
             await checkpointer.write(checkpoint)
             assert await checkpointer.read_latest(checkpoint.run_id) == checkpoint
-        assert not [thread for thread in threading.enumerate() if thread.name.startswith("stargraph-codec")]
+        begun = set(threading.enumerate()) - before
+        assert not [thread for thread in begun if thread.name.startswith("stargraph-codec")]
 
 
 async def test_threads_of_a_busy_program_are_not_waited_for(server: str, schema: str) -> None:
