@@ -31,7 +31,7 @@ _CALLS: Final = {
 
 @group.check(
     "methods",
-    "A driver has the five methods of the protocol, as coroutine functions that can be called as it says.",
+    "A driver has the five methods of the protocol: coroutine functions that take its arguments.",
     contract="capability.1",
     usual_cause="A method is missing, is not `async def`, or takes other arguments than the protocol.",
 )
@@ -53,7 +53,7 @@ async def methods(kit: Kit) -> None:
 
 @group.check(
     "whole_capabilities",
-    "A driver that has some of the methods of a capability has them all: who asks by `isinstance` must find it.",
+    "A driver has all the methods of a capability or none of them, so that `isinstance` finds it.",
     contract="capability.1",
     usual_cause="A method is missing or has another name, so the engine and the command line take the capability for "
     "absent, and this kit leaves its checks out.",
@@ -76,7 +76,7 @@ async def whole_capabilities(kit: Kit) -> None:
 
 @group.check(
     "creates",
-    "bootstrap() makes an empty store where there was none.",
+    "bootstrap() makes an empty store if there was none.",
     contract="bootstrap.1, read.1",
     usual_cause="The store is made lazily, or an unknown run raises instead of giving None.",
     needs=("bootstrap.methods",),
@@ -151,7 +151,7 @@ async def twice(kit: Kit) -> None:
 
 @group.check(
     "beside_calls",
-    "bootstrap() of an open handle, beside calls of every kind that are in flight, disturbs none of them.",
+    "bootstrap() of an open handle disturbs no call that is in flight, of whatever kind.",
     contract="bootstrap.6",
     usual_cause="bootstrap() first takes back what the one before had set, or replaces the connection under a call.",
     needs=("bootstrap.twice",),
@@ -181,7 +181,7 @@ async def beside_calls(kit: Kit) -> None:
 
 @group.check(
     "second_handle",
-    "bootstrap() of another handle on the same store finds what is there.",
+    "bootstrap() of another handle leaves the store as it is, and finds what it holds.",
     contract="bootstrap.2",
     usual_cause="The store is created anew by every handle, or what is stored lives in the handle.",
     needs=("steps.append_and_read",),
@@ -247,7 +247,7 @@ async def four_processes(kit: Kit) -> None:
     "newer_format_refused",
     "A store of a newer format is refused with StoreVersionError and not touched.",
     contract="bootstrap.3",
-    usual_cause="The version is not looked at, or is overwritten by the version of this software.",
+    usual_cause="The version is not checked, or is overwritten with the version of this software.",
     needs=("bootstrap.second_handle",),
     capability="newer-format",
 )

@@ -145,7 +145,7 @@ def _judge_pruning(book: Book, steps: list[Checkpoint], pruned: Any, wrote: Any,
 
 @group.check(
     "prune_and_write",
-    "A prune and a run that goes on meanwhile: the run that went on stays, or the step is refused.",
+    "A prune and a run that continues meanwhile: the run stays, or its step is refused.",
     contract="capability.6, prune.2",
     usual_cause="prune reads which runs stand still, and removes them later without looking again.",
     needs=("deletion.prune_keeps_last", "deletion.keep_last_zero_removes"),
@@ -159,10 +159,10 @@ async def prune_and_write(kit: Kit) -> None:
 
 @group.check(
     "reads_and_removal",
-    "A read that a deletion or a prune comes into gives what was there before or is there after; it never fails, and a "
-    "run that goes on is never unknown.",
+    "A read during which a run is deleted or pruned returns what was there before or after; it never fails, and a run "
+    "that continues is never unknown.",
     contract="capability.6, read.1, history.1, search.1",
-    usual_cause="A read takes several looks at the store: it finds the highest step, or the ids of the runs, and then "
+    usual_cause="A read looks at the store several times: it finds the highest step, or the ids of the runs, and then "
     "asks for records that are gone meanwhile.",
     needs=("deletion.stays_deleted", "deletion.pruned_run_goes_on"),
     capability="deletion",
@@ -243,7 +243,7 @@ async def _removed(handle: Handle, removal: str, steps: list[Checkpoint]) -> Non
     "delete_twice",
     "Of two deletions side by side, or a deletion and a prune, one removes the run and the run is gone.",
     contract="capability.6, delete_run.2",
-    usual_cause="Whether the run is there is looked up before the transaction that removes it.",
+    usual_cause="Whether the run exists is looked up before the transaction that removes it.",
     needs=("deletion.stays_deleted",),
     capability="deletion",
     deadline=60,
@@ -277,7 +277,7 @@ def _batch(steps: list[Checkpoint]) -> list[Checkpoint]:
 @group.check(
     "batch_and_others",
     "A batch beside a write of another executor, or a deletion: one of the two comes first, and the run is what that "
-    "makes of it.",
+    "order gives.",
     contract="capability.6, write_many.2",
     usual_cause="The batch is judged once, before it is stored, and not in the transaction that stores it.",
     needs=("batch.conflict_stores_nothing",),

@@ -38,9 +38,9 @@ async def _untouched(handle: Handle, steps: list[Checkpoint], after: str) -> Non
 
 @group.check(
     "append_and_read",
-    "What write() took, read_latest and read_at_step give back.",
+    "read_latest and read_at_step return what write() stored.",
     contract="log.1, log.3, write.1, rule.10, read.1",
-    usual_cause="The record is not stored, or not found by its run and step.",
+    usual_cause="The record is not stored, or cannot be found by its run and step.",
     needs=("bootstrap.creates",),
 )
 async def append_and_read(kit: Kit) -> None:
@@ -56,7 +56,7 @@ async def append_and_read(kit: Kit) -> None:
 
 @group.check(
     "unknown_is_none",
-    "An unknown run, and a step that is not there, give None.",
+    "A read of an unknown run, or of a step that does not exist, returns None.",
     contract="read.1",
     usual_cause="The nearest step is given instead, an index counts from the end, or a lookup raises, as of a number "
     "that the store's integers cannot hold.",
@@ -102,7 +102,7 @@ async def first_is_zero(kit: Kit) -> None:
     "gap_refused",
     'A log has no holes: a step that is not the latest plus one is refused with reason "step-gap".',
     contract="log.2, rule.7, write.4",
-    usual_cause="Any step is taken that is not there yet.",
+    usual_cause="Any step that does not exist yet is accepted.",
     needs=_NEEDS,
 )
 async def gap_refused(kit: Kit) -> None:
@@ -141,7 +141,7 @@ async def rewrite_is_noop(kit: Kit) -> None:
     "rewrite_after_end",
     "The last step of an ended run can be written again: its first write may have had an unknown outcome.",
     contract="rule.3, rule.8",
-    usual_cause="The status of the run is looked at before it is looked up whether the step is stored.",
+    usual_cause="The status of the run is checked before the step is looked up.",
     needs=("steps.rewrite_is_noop",),
 )
 async def rewrite_after_end(kit: Kit) -> None:
@@ -205,7 +205,7 @@ async def conflict_by_digest(kit: Kit) -> None:
     "conflict_after_end",
     "Another checkpoint at a stored step of an ended run is a conflict: rule 4 comes before rule 8.",
     contract="rule.4, rule.8",
-    usual_cause="The status of the run is looked at first.",
+    usual_cause="The status of the run is checked first.",
     needs=("steps.conflict_keeps_stored",),
 )
 async def conflict_after_end(kit: Kit) -> None:
@@ -261,7 +261,7 @@ async def ended_refused(kit: Kit) -> None:
     "gap_after_end",
     'A gap in an ended run is "step-gap": rule 7 comes before rule 8.',
     contract="rule.7, rule.8",
-    usual_cause="The rules are checked in another order than the contract's.",
+    usual_cause="The rules are not checked in the order of the contract.",
     needs=("steps.gap_refused", "steps.ended_refused"),
 )
 async def gap_after_end(kit: Kit) -> None:
@@ -277,7 +277,7 @@ async def gap_after_end(kit: Kit) -> None:
     "ended_before_predecessor",
     'A wrong predecessor in an ended run is "run-ended": rule 8 comes before rule 9.',
     contract="rule.8, rule.9",
-    usual_cause="The rules are checked in another order than the contract's.",
+    usual_cause="The rules are not checked in the order of the contract.",
     needs=("steps.wrong_predecessor", "steps.ended_refused"),
 )
 async def ended_before_predecessor(kit: Kit) -> None:
@@ -312,7 +312,7 @@ async def others_go_on(kit: Kit) -> None:
 
 @group.check(
     "latest_ignores_clocks",
-    "read_latest gives the highest step, whatever the clocks say; steps of one instant are all there.",
+    "read_latest returns the highest step, whatever the clocks say; steps of the same instant are all kept.",
     contract="read.4",
     usual_cause="ORDER BY timestamp: the machine that resumed had a clock that was behind; or the time is part of "
     "a key.",
@@ -378,7 +378,7 @@ async def usable_after_refusal(kit: Kit) -> None:
 
 @group.check(
     "invalid_before_stored",
-    "A checkpoint that its digest does not cover is refused as invalid, even where one of that digest is stored.",
+    "A checkpoint that does not match its digest is refused as invalid, even if one with that digest is stored.",
     contract="log.8, rule.1, rule.3",
     usual_cause="The digest that the object carries is trusted; codec.encode, which checks it, is called later.",
     needs=("values.altered_refused",),

@@ -188,7 +188,7 @@ async def numbers(kit: Kit) -> None:
 
 @group.check(
     "keys",
-    "Any text can be a key, also an empty one, and keys that look alike stay apart.",
+    "Any text can be a key, even an empty one, and keys that look alike stay apart.",
     contract="value.2",
     usual_cause="Keys become columns, paths or attributes, or are normalised.",
 )
