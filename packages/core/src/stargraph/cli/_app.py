@@ -33,6 +33,7 @@ from stargraph.cli._respond import respond
 from stargraph.cli._resume import resume
 from stargraph.cli._run import run
 from stargraph.cli._runs import runs
+from stargraph.cli._schedule import schedule_add, schedule_list, schedule_remove
 from stargraph.cli._secrets import hide_secrets, protect
 from stargraph.cli._streams import open_missing_streams, safe_streams
 from stargraph.cli._ui import ui
@@ -165,6 +166,13 @@ app.command(short_help="Take runs from queues and execute them.")(worker)
 app.command(short_help="List queues, or set the limits of one.")(queues)
 app.command(short_help="List the processes that execute runs of queues.")(workers)
 app.command(short_help="Leave runs to the workers again.")(requeue)
+schedule = typer.Typer(
+    help="Enqueue runs at the times of a cron expression.", no_args_is_help=True, rich_markup_mode=None, cls=Commands
+)
+app.add_typer(schedule, name="schedule", short_help="Enqueue runs at the times of a cron expression.")
+schedule.command("add", short_help="Add a schedule, or replace it.")(schedule_add)
+schedule.command("list", short_help="List the schedules.")(schedule_list)
+schedule.command("remove", short_help="Remove a schedule.")(schedule_remove)
 app.command(short_help="Show the steps of a run, or one step.")(inspect)
 app.command(short_help="Check that runs are what was written.")(verify)
 app.command(short_help="Write the latest digest of each run, for a later verify.")(anchor)

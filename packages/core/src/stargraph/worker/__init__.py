@@ -3,15 +3,18 @@
 from stargraph.worker._fleet import StrandedRun, living_processes, orphaned_runs, stranded_runs
 from stargraph.worker._metrics import WorkerMetrics
 from stargraph.worker._retries import RunRetries
+from stargraph.worker._schedules import Scheduler, due_times
 from stargraph.worker._source import StoreSource
 from stargraph.worker._worker import Worker
 
 __all__ = [
     "RunRetries",
+    "Scheduler",
     "StoreSource",
     "StrandedRun",
     "Worker",
     "WorkerMetrics",
+    "due_times",
     "living_processes",
     "orphaned_runs",
     "stranded_runs",

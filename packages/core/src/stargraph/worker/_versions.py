@@ -40,6 +40,7 @@ class Versions:
 
     Attributes:
         all: the versions.
+        by_id: of each graph the version that was named first.
 
     Raises:
         GraphError: a graph cannot be loaded.
@@ -55,6 +56,7 @@ class Versions:
         if not self._loaded:
             raise ValueError("a worker needs a graph")
         self.all = tuple(self._loaded)
+        self.by_id = {version.graph_id: loaded.graph for version, loaded in reversed(self._loaded.items())}
 
     def exact(self, run: RunSummary) -> LoadedGraph | None:
         """Return the graph that a run was made by, or None if this worker has another version of it, or none."""

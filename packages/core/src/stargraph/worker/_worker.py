@@ -37,6 +37,7 @@ from stargraph.worker._heartbeat import LoopHeartbeat, ThreadHeartbeat
 from stargraph.worker._isolation import IsolatedExecution
 from stargraph.worker._metrics import WorkerMetrics
 from stargraph.worker._retries import POISON, RunRetries, setbacks
+from stargraph.worker._schedules import SCHEDULE_SECONDS, Scheduler
 from stargraph.worker._signals import on_signals
 from stargraph.worker._source import StoreSource
 from stargraph.worker._versions import LoadedGraph, Versions
@@ -147,6 +148,8 @@ class Worker:
         # Runs that ended a process of their own: a node that completes before that clears them in the log alone.
         self._suspects: set[str] = set()
         self._clock_offset = timedelta()
+        self._scheduler = Scheduler(self._versions.by_id)
+        self._look_at_schedules = 0.0
         self._is_running = False
 
     def __repr__(self) -> str:
@@ -254,6 +257,7 @@ class Worker:
         try:
             while not self.metrics.is_draining:
                 self._wake.clear()
+                await self._enqueue_due(store)
                 taken = await self._take(store, claims)
                 if self._until_idle and not taken and not self._tasks and self.metrics.outage_since is None:
                     break
@@ -263,6 +267,17 @@ class Worker:
         finally:
             BEATEN_FOR.reset(token)
             await self._end_executions()
+
+    async def _enqueue_due(self, store: Checkpointer) -> None:
+        """Enqueue the runs of schedules that are due, now and then."""
+        now = time.monotonic()
+        if now < self._look_at_schedules:
+            return
+        self._look_at_schedules = now + SCHEDULE_SECONDS
+        try:
+            await self._scheduler.enqueue_due(store, datetime.now(UTC) + self._clock_offset)
+        except StoreUnavailableError as error:
+            self._note_outage(error)
 
     async def _rest(self) -> None:
         """Wait until a run ends, or for the next look at the queues."""
