@@ -88,6 +88,7 @@ def test_the_document_names_every_command_option_and_exit_code(folder: Folder) -
         options = set(re.findall(r"(?<!\S)--[a-z][a-z-]+", folder.call(name, "--help").out))
         assert {option for option in options if option not in document} - {"--help"} == set()
     shown = [folder.call("--help").out, *(folder.call(name, "--help").out for name in COMMANDS)]
+    shown += [folder.call("schedule", each, "--help").out for each in ("add", "list", "remove")]
     known = set(re.findall(r"--[a-z][a-z-]+", "".join(shown)))
     assert set(re.findall(r"--[a-z][a-z-]+", document)) - known == {"--install-completion"}
 

@@ -1,0 +1,5 @@
+"""Spreads runs over a Dask cluster: they are enqueued durably first, then executed as idempotent tasks."""
+
+from stargraph.dask._fleet import Fleet, FleetRun
+
+__all__ = ["Fleet", "FleetRun"]

@@ -1,0 +1,168 @@
+"""Runs on a Dask cluster of processes: whatever dies, everything that was enqueued is done."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.registry import open_checkpointer
+from stargraph.errors import CheckpointError, GraphError, StargraphError
+from stargraph.graph import Graph
+
+if TYPE_CHECKING:  # importing it takes a second, also for those who run no test here
+    from distributed import Client
+
+TARGET = "support.dask_graphs:graph"
+
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(180)]
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STARGRAPH_TEST_FOLDER", str(tmp_path))
+    monkeypatch.delenv("STARGRAPH_CHECKPOINT", raising=False)
+
+
+def latest(url: str) -> dict[str, Checkpoint]:
+    async def read() -> dict[str, Checkpoint]:
+        async with open_checkpointer(url) as store:  # type: ignore[attr-defined]
+            found = {run.run_id: await store.read_latest(run.run_id) for run in await store.list_runs(limit=1000)}
+            return {run_id: checkpoint for run_id, checkpoint in found.items() if checkpoint is not None}
+
+    return asyncio.run(read())
+
+
+def ran(folder: Path) -> Counter[str]:
+    return Counter(line.rsplit(" ", 1)[0] for line in (folder / "ran.txt").read_text().splitlines())
+
+
+def test_all_runs_are_done_and_come_back(client: Client, store_url: str, tmp_path: Path) -> None:
+    from stargraph.dask import Fleet
+
+    fleet = Fleet(client, store_url)
+    ids = [f"r{number:02}" for number in range(20)]
+    runs = fleet.map(TARGET, [{"n": 100 * number} for number in range(20)], run_ids=ids, metadata={"a": "b"})
+    completed = list(fleet.as_completed(runs))
+    assert sorted(run.run_id for run in completed) == ids
+    assert all(run.raise_for_status().status == "done" for run in runs)
+    assert {run_id: found.state["n"] for run_id, found in latest(store_url).items()} == {
+        run_id: 100 * number + 11 for number, run_id in enumerate(ids)
+    }
+    assert set(ran(tmp_path).values()) == {1}
+    # The same again: enqueued before, done before, nothing runs.
+    again = fleet.map(TARGET, [{"n": 100 * number} for number in range(20)], run_ids=ids)
+    assert {run.summary and run.summary.status for run in fleet.wait(again)} == {"done"}
+    assert set(ran(tmp_path).values()) == {1}
+
+
+def test_a_worker_that_dies_costs_no_finished_node(client: Client, store_url: str, tmp_path: Path) -> None:
+    from stargraph.dask import Fleet
+
+    fleet = Fleet(client, store_url)
+    inputs: list[dict[str, Any]] = [{"n": 100 * number} for number in range(12)]
+    inputs[5]["kill"] = "once"
+    runs = fleet.wait(fleet.map(TARGET, inputs))
+    assert {run.raise_for_status().status for run in runs} == {"done"}
+    assert {name: times for name, times in ran(tmp_path).items() if name.startswith("first") and times > 1} == {}
+
+
+def test_a_poison_run_fails_and_its_neighbours_do_not(client: Client, store_url: str) -> None:
+    from stargraph.dask import Fleet
+
+    fleet = Fleet(client, store_url)
+    inputs: list[dict[str, Any]] = [{"n": 100 * number} for number in range(10)]
+    inputs[3]["kill"] = "always"
+    runs = fleet.wait(fleet.map(TARGET, inputs, run_ids=[f"r{number}" for number in range(10)]))
+    statuses = {run.run_id: run.summary.status if run.summary else run.error for run in runs}
+    assert statuses == {f"r{number}": "failed" if number == 3 else "done" for number in range(10)}
+    error = latest(store_url)["r3"].error
+    assert error is not None
+    assert (error.reason, error.node) == ("poison", "second")
+
+
+def test_recover_finishes_what_a_lost_client_and_cluster_have_left(tmp_path: Path, store_url: str) -> None:
+    from distributed import Client, LocalCluster
+
+    from stargraph.dask import Fleet
+
+    options: dict[str, Any] = {"threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    with (
+        LocalCluster(n_workers=1, local_directory=str(tmp_path / "one"), **options) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        fleet = Fleet(client, store_url)
+        runs = fleet.map(TARGET, [{"n": 100 * number} for number in range(15)])
+        next(fleet.as_completed(runs))
+        # The worker process is killed, and with it all that it has said; nanny and scheduler go with the cluster.
+        for pid in {int(line.rsplit(" ", 1)[1]) for line in (tmp_path / "ran.txt").read_text().splitlines()}:
+            os.kill(pid, 9)
+    left = [found.status for found in latest(store_url).values()]
+    assert len(left) == 15
+    assert set(left) - {"done"}
+    with (
+        LocalCluster(n_workers=1, local_directory=str(tmp_path / "two"), **options) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        Fleet(client, store_url).recover(TARGET, silent_after=1.0, timeout=120)
+    assert {found.status for found in latest(store_url).values()} == {"done"}
+    assert {name: times for name, times in ran(tmp_path).items() if name.startswith("first") and times > 1} == {}
+
+
+def test_neither_tasks_nor_errors_show_a_secret() -> None:
+    from stargraph.dask._tasks import execute
+    from stargraph.dask._ticket import GraphTicket, StoreTicket, Ticket
+
+    store = StoreTicket.of("postgresql://me:geheim@db.internal/runs", "STARGRAPH_CHECKPOINT")
+    ticket = Ticket(GraphTicket.of(TARGET, Graph.load(TARGET)), store, "r")
+    assert "geheim" not in repr(ticket) + str(ticket.as_dict())
+    answer = execute(ticket.as_dict())
+    assert answer["reason"] == "no-store-address"
+    assert "geheim" not in str(answer)
+    with pytest.raises(CheckpointError, match="has a secret in it"):
+        store.address()
+
+
+def test_the_environment_of_the_worker_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    from stargraph.dask._ticket import StoreTicket
+
+    store = StoreTicket.of("sqlite:///somewhere/run.sqlite", "MY_STORE")
+    assert store.address() == "sqlite:///somewhere/run.sqlite"
+    monkeypatch.setenv("MY_STORE", "sqlite:///elsewhere/run.sqlite")
+    assert store.address() == "sqlite:///elsewhere/run.sqlite"
+
+
+def test_a_worker_with_other_code_refuses_the_run(client: Client, store_url: str, tmp_path: Path) -> None:
+    from stargraph.dask import Fleet
+    from stargraph.dask._ticket import GraphTicket
+
+    fleet = Fleet(client, store_url)
+    ticket = GraphTicket.of(TARGET, Graph.load(TARGET))
+    other = GraphTicket(ticket.target, ticket.document, ticket.graph_id, ticket.graph_hash, "0" * 64)
+    (run,) = fleet.wait(fleet._send(other, ["r"], 0))
+    assert run.summary is None
+    assert run.error is not None
+    assert run.error.reason == "other-code"
+    assert "the code of its nodes is another one on this worker" in run.error.message
+    with pytest.raises(StargraphError):
+        run.raise_for_status()
+    assert not (tmp_path / "ran.txt").exists()
+
+
+def test_a_graph_file_travels_as_its_definition(tmp_path: Path) -> None:
+    from stargraph.dask._ticket import GraphTicket
+
+    file = tmp_path / "graph.yaml"
+    file.write_text("id: y\nstate_schema: {n: int}\nnodes:\n  - {id: a, kind: 'support.dask_yaml_nodes:add'}\n")
+    ticket = GraphTicket.of(str(file), Graph.from_file(file))
+    file.unlink()
+    assert ticket.load().graph_hash == ticket.graph_hash
+    python = GraphTicket.of(TARGET, Graph.load(TARGET))
+    assert python.document == ""
+    with pytest.raises(GraphError):
+        GraphTicket("no.such:graph", "", "g", "0" * 64, "0" * 64).load()

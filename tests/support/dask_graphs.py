@@ -1,0 +1,42 @@
+"""Graphs for Dask workers, whose nodes write down in files that they ran, and may end their process."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from stargraph.graph import Graph, GraphBuilder
+
+FOLDER = "STARGRAPH_TEST_FOLDER"
+
+
+def _note(text: str) -> None:
+    with (Path(os.environ[FOLDER]) / "ran.txt").open("a") as notes:
+        notes.write(f"{text} {os.getpid()}\n")
+
+
+builder = GraphBuilder("fleet")
+builder.state(n=int, kill=(str, ""))
+
+
+@builder.node
+def first(state: Any) -> dict[str, Any]:
+    _note(f"first {state.n}")
+    return {"n": state.n + 1}
+
+
+@builder.node
+def second(state: Any) -> dict[str, Any]:
+    _note(f"second {state.n}")
+    if state.kill == "always":
+        os._exit(9)
+    if state.kill and not (marker := Path(os.environ[FOLDER]) / state.kill).exists():
+        marker.touch()
+        os._exit(9)
+    time.sleep(0.05)
+    return {"n": state.n + 10}
+
+
+graph = Graph(builder)
