@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.cli import GRAPH, STEPS, Answer, Folder, own_folder
 
+from stargraph.cli._app import app
 from stargraph.cli._secrets import SecretFilter
 
 CLOSED = "127.0.0.1:1"
@@ -105,6 +106,29 @@ POSITIONS: list[tuple[str, ...]] = [
     ("drivers", "X"),
     ("doctor", "X"),
     ("migrate", "X"),
+    ("validate", "X"),
+    ("enqueue", "X"),
+    ("enqueue", "graph.yaml", "-i", "X"),
+    ("enqueue", "graph.yaml", "-i", "count=X"),
+    ("enqueue", "graph.yaml", "--lines", "X"),
+    ("enqueue", "graph.yaml", "-i", "count=1", "--queue", "X"),
+    ("enqueue", "graph.yaml", "-i", "count=1", "--not-before", "X"),
+    ("enqueue", "graph.yaml", "-i", "count=1", "--checkpoint", "X"),
+    ("worker", "X"),
+    ("worker", "graph.yaml", "--concurrency", "X"),
+    ("worker", "graph.yaml", "--checkpoint", "X"),
+    ("queues", "X"),
+    ("queues", "--limit", "X"),
+    ("queues", "--checkpoint", "X"),
+    ("workers", "X"),
+    ("workers", "--silent-after", "X"),
+    ("workers", "--checkpoint", "X"),
+    ("requeue", "X"),
+    ("requeue", "r1", "--queue", "X"),
+    ("requeue", "r1", "--checkpoint", "X"),
+    ("ui", "X"),
+    ("ui", "--graph", "X"),
+    ("ui", "--port", "X"),
 ]
 
 TAKES_JSON = {
@@ -121,7 +145,12 @@ TAKES_JSON = {
     "prune",
     "delete",
 }
-TAKES_JSON |= {"replay", "doctor", "migrate", "drivers"}
+TAKES_JSON |= {"replay", "doctor", "migrate", "drivers", "enqueue", "queues", "workers", "requeue"}
+
+
+def test_every_command_is_given_secrets() -> None:
+    commands = {each.name or each.callback.__name__ for each in app.registered_commands if each.callback is not None}
+    assert commands - {words[0] for words in POSITIONS} == set()
 
 
 @pytest.fixture(scope="module")
