@@ -369,3 +369,13 @@ def test_a_question_that_nobody_can_answer_later_is_said_so(folder: Folder) -> N
     assert "Well?" in asked.err
     assert "nothing of the run is left" in asked.err
     assert "stargraph respond" not in asked.err
+
+
+@pytest.mark.parametrize(
+    ("store", "code"), [("nope.sqlite", 2), ("redis://user:hunter22@h/0", 2), ("s3://KEY:hunter22@bucket", 2)]
+)
+def test_pages_are_served_of_a_store_that_is_there(folder: Folder, store: str, code: int) -> None:
+    refused = folder.call("ui", store)
+    assert (refused.code, refused.out) == (code, "")
+    assert "hunter22" not in refused.err
+    assert not (folder.path / "nope.sqlite").exists()

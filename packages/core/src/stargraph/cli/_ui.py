@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from stargraph.cli._options import DEFAULT_CHECKPOINT, GRAPH_HELP, StoreArgument
 from stargraph.errors import StargraphError
+
+if TYPE_CHECKING:
+    from stargraph.cli._store import StoreRef
 
 ENTRY_POINT_GROUP: Final = "stargraph.ui"
 """The functions of the package with the pages: `serve`, and `page` for `inspect --html`."""
@@ -29,9 +32,13 @@ def ui(
 
     The link that is printed works once, for one browser; each use prints another one.
     """
+    from stargraph.cli._execution import run_async
     from stargraph.cli._output import clean, print_lines
+    from stargraph.cli._store import StoreRef
 
-    load_page_function("serve")(
+    serve = load_page_function("serve")
+    run_async(_look_into(StoreRef(store)))
+    serve(
         store,
         graphs=graph or (),
         write=write,
@@ -40,6 +47,12 @@ def ui(
         open_browser=open_,
         say=lambda line: print_lines([clean(line)]),
     )
+
+
+async def _look_into(ref: StoreRef) -> None:
+    """Refuse a store that is not there, or a wrong name of one, before a link to its pages is printed."""
+    async with ref.opened("read"):
+        pass
 
 
 def load_page_function(name: str) -> Any:
