@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 import threading
 from pathlib import Path
@@ -40,8 +41,9 @@ def main() -> None:
         thread = threading.Thread(target=lambda: found.append(asyncio.run(fill(file, folder))))
         thread.start()
         thread.join()
+        os.chdir(folder)  # commands on the pages name the store as a person would
         with (
-            served(file, write=True, graphs=[folder / "article.yaml"]) as pages,
+            served(Path("runs.sqlite"), write=True, graphs=[folder / "article.yaml"]) as pages,
             sync_playwright() as playwright,
         ):
             browser = playwright.chromium.launch(executable_path=require_chromium(), args=["--no-sandbox"])
@@ -54,7 +56,13 @@ def _take_all(browser: Any, pages: Served, ids: dict[str, str]) -> None:
     _take(light, pages, "/", "runs")
     _take(light, pages, f"/runs/{ids['failed']}", "run", height=1500)
     _take(light, pages, f"/runs/{ids['waiting']}", "question", height=760)
-    _take(light, pages, f"/diff?a={ids['done']}&b={ids['rejected']}", "compare", height=820)
+    light.goto(f"{pages.origin}/runs/{ids['done']}?step=13")
+    light.get_by_text("Fork from this step").click()
+    light.get_by_label("Field of the state").fill("score")
+    light.get_by_label("Its value, as JSON").fill("0.1")
+    light.get_by_role("button", name="Fork and run").click()
+    light.wait_for_url("**/diff?a=*")
+    _take(light, pages, light.url.removeprefix(pages.origin), "compare", height=820)
     dark = _page(browser, pages, 1160, "dark")
     _take(dark, pages, f"/runs/{ids['done']}?step=12", "dark", height=1200)
     narrow = _page(browser, pages, 400, "light")
@@ -73,8 +81,6 @@ def _take(page: Page, pages: Served, path: str, name: str, height: int = 720) ->
     page.set_viewport_size({"width": width, "height": height})
     page.goto(f"{pages.origin}{path}")
     page.wait_for_timeout(1500)
-    # The folder of the store is another one in each run.
-    page.evaluate("for (const e of document.querySelectorAll('.store bdi')) e.textContent = 'runs.sqlite'")
     page.screenshot(path=str(PICTURES / f"{name}.png"))
 
 

@@ -21,6 +21,7 @@ from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 pytestmark = [pytest.mark.thorough, pytest.mark.timeout(240), pytest.mark.xdist_group("chromium")]
 
 WAIT = 30_000
+expect.set_options(timeout=WAIT)
 
 
 @dataclass

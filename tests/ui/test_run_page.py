@@ -14,6 +14,7 @@ from support.checkpoints import NOW, genesis
 from support.ui_runs import HOSTILE, make_articles, make_hostile, make_long
 
 from stargraph.checkpoint.memory import MemoryCheckpointer
+from stargraph.checkpoint.protocol import Checkpoint
 
 FRAGMENT = {"x-fragment": "1"}
 
@@ -185,3 +186,28 @@ async def test_what_came_before_the_page_listens_is_news(app: Starlette, store: 
     assert await anext(steps) == "9"
     changes = _sse._changes_of(store, NOW)
     assert await anext(changes) == "long"
+
+
+async def test_a_large_state_is_decoded_once_for_all_parts_of_a_page(
+    browser: httpx.AsyncClient, store: MemoryCheckpointer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make_long(store, 6)
+    read = store.read_latest
+    reads: list[str] = []
+
+    async def counted(run_id: str) -> Checkpoint | None:
+        reads.append(run_id)
+        return await read(run_id)
+
+    monkeypatch.setattr(store, "read_latest", counted)
+    for part in ("", "/steps", "/charts", "/lineage"):
+        assert (await browser.get(f"/runs/long{part}")).status_code == 200
+    assert reads == ["long"]
+    await store.write(genesis(run_id="grows"))
+    assert "<h2>Step 0" in (await browser.get("/runs/grows")).text
+    first = await read("grows")
+    assert first is not None
+    await store.write(first.next(event="paused", status="paused", executor_id=first.executor_id, timestamp=NOW))
+    assert "<h2>Step 1" in (await browser.get("/runs/grows")).text
+    await store.delete_run("grows")
+    assert (await browser.get("/runs/grows")).status_code == 404

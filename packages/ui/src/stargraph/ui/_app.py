@@ -15,12 +15,22 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from stargraph.checkpoint.protocol import Checkpointer
-from stargraph.errors import CheckpointNotFoundError, StargraphError
+from stargraph.errors import (
+    CheckpointCorruptedError,
+    CheckpointNotFoundError,
+    DriverNotFoundError,
+    StargraphError,
+    StoreUnavailableError,
+    StoreVersionError,
+)
 from stargraph.graph import Graph
 from stargraph.ui import _actions, _diff, _fleet, _run, _runs, _sse, _thread
 from stargraph.ui._console import Console, console_of
 from stargraph.ui._security import LOOPBACK, Access, Auth, Guard
 from stargraph.ui._store import Store
+
+_FAULTS = (CheckpointCorruptedError, DriverNotFoundError, StoreUnavailableError, StoreVersionError)
+"""What is not the fault of who asks."""
 
 
 def create_app(
@@ -118,7 +128,7 @@ def _loaded(graphs: Sequence[Graph | str | os.PathLike[str]]) -> dict[str, Graph
 async def _explain(request: Request, error: Exception) -> Response:
     """Answer with a page that says what is wrong, and what to do."""
     console = console_of(request)
-    status = 404 if isinstance(error, CheckpointNotFoundError) else 400 if isinstance(error, ValueError) else 500
+    status = 404 if isinstance(error, CheckpointNotFoundError) else 500 if isinstance(error, _FAULTS) else 400
     hint = getattr(error, "hint", None)
     return console.page(
         request,

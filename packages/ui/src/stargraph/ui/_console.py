@@ -16,7 +16,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from stargraph.checkpoint.protocol import Checkpoint, RunQueue
+from stargraph.checkpoint.protocol import Checkpoint, RunQueue, RunTimeline
 from stargraph.graph import Graph
 from stargraph.ui._executions import Executions
 from stargraph.ui._security import Access, csrf_of
@@ -86,6 +86,23 @@ class Console:
             CheckpointNotFoundError: there is no such step, or it was pruned.
         """
         found = self._checkpoints.get((run_id, step)) or await self.store.at_step(run_id, step)
+        self.keep(found)
+        return found
+
+    async def latest(self, run_id: str) -> Checkpoint:
+        """Return the latest checkpoint of a run; a large one that is kept is not decoded again for each part of a page.
+
+        Raises:
+            CheckpointNotFoundError: there is no such run.
+        """
+        store = await self.store.opened()
+        kept = max((key[1] for key in self._checkpoints if key[0] == run_id), default=None)
+        if kept is not None and isinstance(store, RunTimeline):
+            rows = await store.timeline(run_id, from_step=kept, limit=2)
+            known = self._checkpoints.get((run_id, kept))
+            if known is not None and len(rows) == 1 and rows[0].digest == known.digest:
+                return known
+        found = await self.store.latest(run_id)
         self.keep(found)
         return found
 

@@ -74,7 +74,7 @@ async def diff_steps(request: Request) -> Response:
     """Answer with what differs between any two steps of a run."""
     console = console_of(request)
     run_id = request.path_params["run_id"]
-    latest = await console.store.latest(run_id)
+    latest = await console.latest(run_id)
     a = _number(request, "a", max(latest.step - 1, 0))
     b = _number(request, "b", latest.step)
     before, after = await console.checkpoint(run_id, a), await console.checkpoint(run_id, b)
@@ -96,7 +96,7 @@ async def diff_two_runs(request: Request) -> Response:
     a, b = request.query_params.get("a", ""), request.query_params.get("b", "")
     if not a or not b:
         raise ValueError("two runs are compared: a and b name them")
-    first, second = await console.store.latest(a), await console.store.latest(b)
+    first, second = await console.latest(a), await console.latest(b)
     compared = await compare_runs(store, a, b, keyring=console.store.keyring)
     return console.page(
         request,

@@ -38,8 +38,7 @@ async def run(request: Request) -> Response:
     """Answer with the page of a run."""
     console = console_of(request)
     run_id = request.path_params["run_id"]
-    latest = await console.store.latest(run_id)
-    console.keep(latest)
+    latest = await console.latest(run_id)
     chosen = _step(request, latest)
     return console.page(
         request,
@@ -99,14 +98,14 @@ async def step(request: Request) -> Response:
     run_id, number = request.path_params["run_id"], request.path_params["step"]
     if not is_fragment(request):
         return RedirectResponse(f"../../{run_id}?step={number}", 303)
-    latest = await console.store.latest(run_id)
+    latest = await console.latest(run_id)
     return console.page(request, "_step.html", run=latest, **await _detail(console, latest, number))
 
 
 async def steps(request: Request) -> Response:
     """Answer with rows of the list of steps: those from `first` on, at most a window of them."""
     console = console_of(request)
-    latest = await console.store.latest(request.path_params["run_id"])
+    latest = await console.latest(request.path_params["run_id"])
     first = max(int(request.query_params.get("first", "0")), 0)
     last = min(int(request.query_params.get("last", str(latest.step))), first + _WINDOW - 1)
     rows = await console.logs.window(latest, first, last)
@@ -121,7 +120,7 @@ async def steps(request: Request) -> Response:
 async def charts(request: Request) -> Response:
     """Answer with the drawings of a run: its graph and its timeline."""
     console = console_of(request)
-    latest = await console.store.latest(request.path_params["run_id"])
+    latest = await console.latest(request.path_params["run_id"])
     rows = await console.logs.all(latest)
     definition = await _definition(console, latest)
     graph, chart = await asyncio.to_thread(_drawn, latest, rows, definition, standalone=False)
@@ -133,7 +132,7 @@ async def charts(request: Request) -> Response:
 async def chart_file(request: Request) -> Response:
     """Answer with one of the drawings as a file."""
     console = console_of(request)
-    latest = await console.store.latest(request.path_params["run_id"])
+    latest = await console.latest(request.path_params["run_id"])
     rows = await console.logs.all(latest)
     drawn = await asyncio.to_thread(_drawn, latest, rows, await _definition(console, latest), standalone=True)
     name = request.path_params["name"]
@@ -209,7 +208,7 @@ async def lineage(request: Request) -> Response:
     """Answer with where a run comes from, and what came of it."""
     console = console_of(request)
     store = await console.store.opened()
-    latest = await console.store.latest(request.path_params["run_id"])
+    latest = await console.latest(request.path_params["run_id"])
     ancestors: list[RunSummary | str] = []
     parent = latest.parent_run_id
     while parent is not None and len(ancestors) < _ANCESTORS:
@@ -245,7 +244,7 @@ async def export(request: Request) -> Response:
     console = console_of(request)
     store = await console.store.opened()
     run_id = request.path_params["run_id"]
-    await console.store.latest(run_id)
+    await console.latest(run_id)
 
     file = tempfile.TemporaryFile()  # noqa: SIM115  # the response closes it
     try:

@@ -36,7 +36,7 @@ async def run_events(request: Request) -> Response:
     """Answer with the number of each new latest step of a run."""
     console = console_of(request)
     run_id = request.path_params["run_id"]
-    latest = await console.store.latest(run_id)
+    latest = await console.latest(run_id)
     after = request.query_params.get("after", "")
     # The page was made some time before its script connects: what has come between is news too.
     step = int(after) if after.isascii() and after.isdigit() and len(after) < 16 else latest.step

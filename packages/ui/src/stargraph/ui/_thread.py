@@ -20,7 +20,7 @@ _TEXT: Final = 20_000
 async def messages(request: Request) -> Response:
     """Answer with the conversation of a thread."""
     console = console_of(request)
-    latest = await console.store.latest(request.path_params["run_id"])
+    latest = await console.latest(request.path_params["run_id"])
     found: list[Any] | None = None
     if find_spec("stargraph.langgraph") is not None:
         from stargraph.langgraph import thread_messages

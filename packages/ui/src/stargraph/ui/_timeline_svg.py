@@ -14,8 +14,8 @@ from stargraph.ui._steps import began, call_name, index_of
 from stargraph.ui._svg import Canvas
 from stargraph.ui._text import shorten, show_seconds, visible
 
-_LEFT: Final = 150.0
-_WIDTH: Final = 1000.0
+_LEFT: Final = 136.0
+_WIDTH: Final = 820.0
 _BAR: Final = 14.0
 _GAP: Final = 4.0
 _MOST_LANES: Final = 8
@@ -81,8 +81,10 @@ def timeline_of(latest: Checkpoint, rows: Sequence[StepSummary]) -> Timeline:
     asked: dict[str, tuple[str, datetime, str]] = {}
     cuts: list[tuple[datetime, str]] = []
     at: dict[int, datetime] = {}
+    ready: dict[str, int] = {}
     for row in rows:
         at[row.step] = row.timestamp
+        ready |= {item.id: item.since_step for item in row.frontier if isinstance(item, Task)}
         for call in row.calls:
             if call.kind in ("call", "attempt") and row.last_node:
                 what = f"call {call_name(call)}" if call.kind == "call" else "a try that failed"
@@ -91,6 +93,8 @@ def timeline_of(latest: Checkpoint, rows: Sequence[StepSummary]) -> Timeline:
                 title = f"{what}{outcome}"
                 bars.append(_bar(row.last_node, kind, call.started_at, row.timestamp, title, row.step))
         since = began(row)
+        if since is None and row.event == "failed" and row.task_id in ready:
+            since = at.get(ready[row.task_id])  # the step that does not say when its task began: when it could
         if row.event in ("completed", "failed") and row.last_node and since is not None:
             kind = "done" if row.event == "completed" else "failed"
             bars.append(_bar(row.last_node, kind, since, row.timestamp, f"{row.last_node}{index_of(row)}", row.step))
