@@ -61,7 +61,7 @@ async def _execute(job: dict[str, Any]) -> int:
         except LostRunError:
             return 0
         except RefusedRunError as refusal:
-            LOGGER.error("run %s: %s", job["run_id"], refusal)
+            LOGGER.error("run %s: it cannot be executed: %s", job["run_id"], refusal)
             return REFUSED_CODE
         return 0
     finally:

@@ -38,7 +38,7 @@ class RefusedRunError(Exception):
     """
 
     def __init__(self, error: StargraphError) -> None:
-        super().__init__(error.message)
+        super().__init__(reason_of(error))
         self.error = error
 
 
@@ -159,8 +159,14 @@ class RunExecution:
                     self._store, failed_record(tail, new_executor_id(), error), keyring=self._graph._keyring
                 )
         except StargraphError as fault:
-            LOGGER.warning("run %s: what stopped it cannot be recorded: %s", run_id, fault.message)
+            LOGGER.warning("run %s: what stopped it cannot be recorded: %s", run_id, reason_of(fault))
         raise RefusedRunError(error) from error
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what a log may say of an error: its message may hold a value of a state."""
+    reason = error.reason if isinstance(error, StargraphError) else None
+    return reason or type(error).__qualname__
 
 
 def is_ours(tail: Checkpoint | None) -> bool:

@@ -7,9 +7,11 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 
 from stargraph.checkpoint.protocol import Checkpointer, Closing, Presence, ProcessInfo
 from stargraph.graph._presence import Heartbeat
+from stargraph.worker._execution import reason_of
 from stargraph.worker._metrics import WorkerMetrics
 
 _LOGGER = logging.getLogger("stargraph.worker")
@@ -70,6 +72,7 @@ class ThreadHeartbeat:
         self._begun: Future[None] = Future()
         self._ended: Future[None] = Future()
         self._stop: Callable[[], None] = lambda: None
+        self._is_stopped = False
         self._thread = threading.Thread(target=self._run, name="stargraph-heartbeat", daemon=True)
 
     async def start(self) -> None:
@@ -85,16 +88,18 @@ class ThreadHeartbeat:
         """Say that this process executes nothing more."""
         if self._thread.ident is None:
             return
-        self._stop()
+        self._is_stopped = True
+        with suppress(RuntimeError):  # its loop has ended already
+            self._stop()
         # A store that does not answer keeps nobody here.
         await asyncio.wait([asyncio.wrap_future(self._ended)], timeout=_STOP_SECONDS)
 
     def _run(self) -> None:
         try:
             asyncio.run(self._beat())
-        except BaseException as error:  # whoever waits for the first beat gets it
+        except BaseException as error:  # noqa: BLE001  # whoever waits for the first beat gets it
             if self._begun.done():
-                _LOGGER.critical("the heartbeat of this process has ended", exc_info=error)
+                _LOGGER.critical("the heartbeat of this process has ended by %s", reason_of(error))
             else:
                 self._begun.set_exception(error)
         finally:
@@ -107,6 +112,8 @@ class ThreadHeartbeat:
             loop.call_soon_threadsafe(stop.set)
 
         self._stop = tell
+        if self._is_stopped:
+            return
         store = self._open_store()
         try:
             await store.bootstrap()

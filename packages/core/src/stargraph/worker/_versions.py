@@ -11,6 +11,7 @@ from stargraph.errors import (
     CheckpointError,
     CheckpointNotFoundError,
     GraphError,
+    HashMismatchError,
     StateError,
     StoreUnavailableError,
 )
@@ -86,8 +87,10 @@ class Versions:
                 return error.message
             except StoreUnavailableError:
                 raise
+            except HashMismatchError as error:
+                why = error.message  # which names what changed in the code, and no value
             except (StateError, GraphError, CheckpointError) as error:
-                why = error.message
+                why = error.reason or type(error).__qualname__
             else:
                 return loaded
         return why

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from stargraph.checkpoint.driver import ReadOnly
 from stargraph.checkpoint.protocol import (
     Checkpoint,
     Checkpointer,
@@ -32,7 +33,7 @@ from stargraph.graph._run import Accept
 from stargraph.runtime import dispatch
 from stargraph.worker._claims import Claim, Claims
 from stargraph.worker._endpoint import Endpoint
-from stargraph.worker._execution import LOGGER, LostRunError, RefusedRunError, RunExecution
+from stargraph.worker._execution import LOGGER, LostRunError, RefusedRunError, RunExecution, reason_of
 from stargraph.worker._heartbeat import LoopHeartbeat, ThreadHeartbeat
 from stargraph.worker._isolation import IsolatedExecution
 from stargraph.worker._metrics import WorkerMetrics
@@ -219,7 +220,7 @@ class Worker:
                 reason="not-supported",
                 hint="SQLite, PostgreSQL and S3 stores have them.",
             )
-        if getattr(store, "read_only", False):
+        if isinstance(store, ReadOnly) and store.read_only:
             raise CheckpointError(
                 "a worker cannot use a store that was opened read-only",
                 reason="read-only",
@@ -333,7 +334,8 @@ class Worker:
         self.metrics.running = len(self._tasks)
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
-            LOGGER.error("run %s: the worker failed to execute it", run_id, exc_info=error)
+            LOGGER.error("run %s: the worker could not execute it: %s", run_id, reason_of(error))
+            LOGGER.debug("run %s: why", run_id, exc_info=error)
 
     async def _execute(self, store: Checkpointer, claims: Claims, claim: Claim) -> None:
         claimed, loaded = claim
@@ -372,11 +374,13 @@ class Worker:
         except RefusedRunError as refusal:
             self.metrics.executions["refused"] += 1
             claims.refuse(run_id, claimed.last_step)
-            LOGGER.error("run %s: %s", run_id, refusal, extra=facts(run_id, claimed.last_step))
+            LOGGER.error("run %s: it cannot be executed: %s", run_id, refusal, extra=facts(run_id, claimed.last_step))
         except StargraphError as error:
             self.metrics.executions["refused"] += 1
             claims.refuse(run_id, claimed.last_step)
-            LOGGER.error("run %s: %s", run_id, error.message, extra=facts(run_id, claimed.last_step))
+            LOGGER.error(
+                "run %s: it cannot be executed: %s", run_id, reason_of(error), extra=facts(run_id, claimed.last_step)
+            )
 
     @asynccontextmanager
     async def _at_work(self, execution: RunExecution | IsolatedExecution) -> AsyncIterator[None]:
