@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import Command
 from typer.testing import CliRunner
 
 from stargraph.checkpoint.memory import MemoryCheckpointer
+from stargraph.errors import CheckpointError
 from stargraph.langgraph import StargraphSaver
 from stargraph.langgraph._cli import app, main
 from stargraph.langgraph._move import copy_threads
@@ -76,3 +80,61 @@ def test_a_file_of_another_kind_is_named_without_a_traceback(
     assert "text.py: LangGraph's saver cannot use it: file is not a database" in told
     assert "Traceback" not in told
     assert (tmp_path / "text.py").read_text() == "nothing = None\n" * 100
+
+
+async def test_an_interrupted_copy_is_repeated_and_copies_the_rest() -> None:
+    source = InMemorySaver()
+    for number in range(6):
+        await approval(source).ainvoke({"n": number, "log": []}, config(f"thread {number}"))
+    seen: list[tuple[int, int]] = []
+
+    def stop_after_seven(done: int, of: int) -> None:
+        seen.append((done, of))
+        if done == 7:
+            raise KeyboardInterrupt
+
+    async with StargraphSaver(MemoryCheckpointer()) as ours:
+        with pytest.raises(KeyboardInterrupt):
+            await copy_threads(source, ours, progress=stop_after_seven)
+        assert seen == [(done, 18) for done in range(1, 8)]
+        report = await copy_threads(source, ours)
+        assert (report.threads, report.copied, report.present) == (6, 11, 7)
+
+
+async def test_a_checkpoint_that_reads_back_otherwise_is_reported() -> None:
+    class Forgetful(InMemorySaver):
+        def get_tuple(self, config: Any) -> Any:
+            found = super().get_tuple(config)
+            return found and found._replace(metadata={**found.metadata, "step": 99})
+
+    source = InMemorySaver()
+    await approval(source).ainvoke({"n": 0, "log": []}, config())
+    with pytest.raises(CheckpointError, match="reads back as another one") as raised:
+        await copy_threads(source, Forgetful())
+    assert raised.value.reason == "not-equal"
+
+
+@pytest.mark.thorough
+async def test_threads_move_from_their_database_and_back(postgres: str, tmp_path: Path) -> None:
+    schema = f"theirs_{uuid.uuid4().hex}"
+    connection = await asyncpg.connect(postgres)
+    await connection.execute(f"CREATE SCHEMA {schema}")
+    theirs = f"{postgres}{'&' if '?' in postgres else '?'}options=-csearch_path%3D{schema}"
+    async with AsyncPostgresSaver.from_conn_string(theirs) as saver:
+        await saver.setup()
+        await approval(saver).ainvoke({"n": 0, "log": []}, config())
+        expected = comparable(await history(approval(saver), config()))
+    done = await call("import", theirs, tmp_path / "ours.sqlite")
+    assert done.exit_code == 0, done.output
+    assert "1 threads, 3 checkpoints copied and verified" in done.output
+    async with StargraphSaver.from_url(str(tmp_path / "ours.sqlite")) as ours:
+        assert comparable(await history(approval(ours), config())) == expected
+        await ours.adelete_thread("none")
+    async with AsyncPostgresSaver.from_conn_string(theirs) as saver:
+        await saver.adelete_thread(config()["configurable"]["thread_id"])
+    done = await call("export", tmp_path / "ours.sqlite", theirs)
+    assert done.exit_code == 0, done.output
+    async with AsyncPostgresSaver.from_conn_string(theirs) as saver:
+        assert comparable(await history(approval(saver), config())) == expected
+    await connection.execute(f"DROP SCHEMA {schema} CASCADE")
+    await connection.close()
