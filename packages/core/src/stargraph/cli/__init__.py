@@ -1,17 +1,5 @@
 """The command line: run, resume and look into durable graphs."""
 
-import sys
+from stargraph.cli._main import main
 
 __all__ = ["main"]
-
-
-def main() -> None:
-    """Run the command line of this process, and exit with its code."""
-    try:
-        # It takes a while, and a person may press Ctrl-C meanwhile; once a command runs, it stops in its own way.
-        from stargraph.cli._app import main as run_command_line
-
-        run_command_line()
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        raise SystemExit(130) from None

@@ -141,7 +141,8 @@ def _usage_error(error: Any) -> StargraphError:
     path = context.command_path if context is not None else "stargraph"
     similar = getattr(error, "possibilities", None)
     hint = f"Did you mean {', '.join(sorted(similar))}?" if similar else f"`{path} --help` shows what it takes."
-    wanted = re.fullmatch(r"there is no command '(\w+)'", message)
+    wanted = re.match(r"there is no command '(\w+)'", message)
     if wanted and wanted.group(1) in _OTHER_NAMES:
-        hint = _OTHER_NAMES[wanted.group(1)]
+        # What the parser suggests only looks alike.
+        message, hint = wanted.group(0), _OTHER_NAMES[wanted.group(1)]
     return StargraphError(message, reason="usage", hint=hint)
