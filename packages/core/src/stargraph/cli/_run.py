@@ -69,7 +69,7 @@ def run(
     the write that is under way; a second one ends the process at once. Either way nothing that was stored is
     lost, and `stargraph resume` continues from there.
     """
-    from stargraph.checkpoint.protocol import is_run_id
+    from stargraph.checkpoint.protocol import check_run_id
     from stargraph.cli._execution import execute, load
     from stargraph.cli._inputs import read_inputs, split_pairs
     from stargraph.cli._log import show_log
@@ -84,13 +84,8 @@ def run(
             emit(f"warning: {clean(warning)}", sys.stderr)
         values = read_inputs(loaded, input_ or (), inputs, complete=not resume)
         tags = split_pairs(tag or (), "--tag")
-        if run_id is not None and not is_run_id(run_id):  # before a store is made
-            raise StargraphError(
-                f"--run-id {run_id!r:.220} cannot be a run id",
-                reason="invalid-run-id",
-                hint="A run id is 1-200 characters of A-Z a-z 0-9 . _ : - and begins with a letter or digit.",
-            )
-
+        if run_id is not None:
+            check_run_id(run_id)  # before a store is made
         if resume and run_id is None:
             raise StargraphError(
                 "--resume needs --run-id",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, overload
 from typing_extensions import TypeVar
 
 from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.protocol import Checkpointer, Interrupt, is_run_id
+from stargraph.checkpoint.protocol import Checkpointer, Interrupt, check_run_id
 from stargraph.engine import (
     WATCH_SECONDS,
     Durability,
@@ -24,7 +24,7 @@ from stargraph.engine import (
     StateSpec,
     answer_type,
 )
-from stargraph.errors import CheckpointError, GraphError
+from stargraph.errors import GraphError
 from stargraph.graph._options import RunOptions
 from stargraph.graph._queue import EnqueuedRun, RunRequest, enqueue_runs
 from stargraph.graph._result import RunResult
@@ -443,12 +443,8 @@ class Graph(Generic[S]):
         resumes_if_known: bool = False,
     ) -> Run[S]:
         check_checkpointer(checkpointer)
-        if run_id is not None and not is_run_id(run_id):
-            raise CheckpointError(
-                f"{run_id!r:.220} cannot be a run id",
-                reason="invalid-run-id",
-                hint="A run id is 1-200 characters of A-Z a-z 0-9 . _ : - and begins with a letter or digit.",
-            )
+        if run_id is not None:
+            check_run_id(run_id)
         return Run(
             self._plan,
             checkpointer,

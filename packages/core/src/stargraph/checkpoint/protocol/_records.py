@@ -80,7 +80,12 @@ def is_run_id(text: object) -> bool:
     return isinstance(text, str) and _RUN_ID.fullmatch(text) is not None
 
 
-def _checked_run_id(text: str) -> str:
+def check_run_id(text: str) -> str:
+    """Return a run id.
+
+    Raises:
+        CheckpointError: it cannot be one (`reason="invalid-run-id"`).
+    """
     if not is_run_id(text):
         raise CheckpointError(
             f"{text[:220]!r} cannot be a run id",
@@ -155,7 +160,7 @@ def complaint_of(error: ValidationError) -> str:
     return f"{where}: {complaint}" if where else complaint
 
 
-RunId = Annotated[str, AfterValidator(_checked_run_id)]
+RunId = Annotated[str, AfterValidator(check_run_id)]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ExecutorId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Text = Annotated[str, AfterValidator(_checked_text)]
