@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import BaseModel
 
 from stargraph.checkpoint.conformance._expect import Violation
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary
+from stargraph.checkpoint.values import EncodedValue
 from stargraph.errors import CheckpointError
 
 _WIDTH = 100
@@ -76,7 +77,7 @@ def same(wrote: Checkpoint, read: object, what: str) -> Checkpoint:
         raise Violation(f"{what} gave None; step {wrote.step} of run {wrote.run_id!r} was written")
     if not isinstance(read, Checkpoint):
         raise Violation(f"{what} gave {show(read)}; the contract wants a Checkpoint")
-    found = list(differences(wrote, read, ""))
+    found = [] if _is_copy(wrote, read) else list(differences(wrote, read, ""))
     if found:
         more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
         raise Violation(f"{what}: " + "; ".join(found[:3]) + more)
@@ -88,6 +89,31 @@ def same(wrote: Checkpoint, read: object, what: str) -> Checkpoint:
             " return what codec.decode or Checkpoint.model_validate gave"
         ) from error
     return read
+
+
+def _is_copy(wrote: Checkpoint, read: Checkpoint) -> bool:
+    """Tell at once of most checkpoints that they are the same: by the digest, and the order of members.
+
+    False says nothing: user-defined values in other fields than the state are compared one by one.
+    """
+    if wrote.digest != read.digest or wrote.seal != read.seal:
+        return False
+    if wrote.calls or wrote.interrupts or wrote.definition is not None:
+        return False
+    try:
+        read.ensure_valid()
+    except CheckpointError:
+        return False
+    update, other = wrote.encoded_update(), read.encoded_update()
+    return (
+        list(wrote.metadata) == list(read.metadata)
+        and _texts(wrote.encoded_state()) == _texts(read.encoded_state())
+        and (None if update is None else _texts(update)) == (None if other is None else _texts(other))
+    )
+
+
+def _texts(members: Mapping[str, EncodedValue]) -> list[tuple[str, bytes]]:
+    return [(name, value.encoded) for name, value in members.items()]
 
 
 def absent(read: object, what: str) -> None:
