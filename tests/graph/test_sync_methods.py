@@ -85,7 +85,8 @@ def test_a_wait_is_waited_for_if_wanted(tmp_path: Path) -> None:
     waiting = Graph(GraphBuilder("waiting").add_node("wait", "wait", seconds=0.3))
     assert waiting.run_sync(checkpointer=store, run_id="r").status == "awaiting_input"
     assert waiting.resume_sync("r", checkpointer=store, wait=True).status == "done"
-    assert waiting.run_sync(checkpointer=store, wait=True).status == "done"
+    result = waiting.run_sync(checkpointer=store, run_id="w", wait=True)
+    assert str(result) == repr(result) == "RunResult(run_id='w', status='done', last_step=3)"
 
 
 nested = GraphBuilder("nested")

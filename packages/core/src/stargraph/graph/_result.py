@@ -58,6 +58,8 @@ class RunResult(RunSummary, Generic[S]):
     def __repr__(self) -> str:
         return f"RunResult(run_id={self.run_id!r}, status={self.status!r}, last_step={self.last_step})"
 
+    __str__ = __repr__
+
     def __eq__(self, other: object) -> bool:
         # It is equal to a summary that a store lists.
         return isinstance(other, RunSummary) and _fields(self) == _fields(other)
