@@ -414,3 +414,12 @@ def test_the_kit_leaves_no_directories_behind(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     run("support.conformance_targets:sqlite", only=["steps.append_and_read"])
     assert not list(tmp_path.iterdir())
+
+
+def test_what_only_workers_need_may_be_left_out_of_level_full_but_not_fail() -> None:
+    def level(verdict: Verdict) -> str:
+        fleet = {"queues", "presence", "schedules"}
+        results = [Result(check, verdict if check.capability in fleet else "pass") for check in catalogue()]
+        return Report("t", "d", 0, catalogue(), tuple(results)).level
+
+    assert (level("pass"), level("skip"), level("fail")) == ("full", "full", "none")

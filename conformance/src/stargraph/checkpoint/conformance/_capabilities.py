@@ -62,6 +62,9 @@ PROTOCOLS: Final[dict[Capability, type]] = {
 }
 """The capabilities that a driver declares by its methods."""
 
+FLEET: Final[frozenset[Capability]] = frozenset({"queues", "presence", "schedules"})
+"""What only workers need: a driver without them can have the level full."""
+
 HOOKS: Final[tuple[Capability, ...]] = (
     "encryption",
     "stored-bytes",

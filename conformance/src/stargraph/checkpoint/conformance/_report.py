@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, Literal, TypeAlias
 
+from stargraph.checkpoint.conformance._capabilities import FLEET
 from stargraph.checkpoint.conformance._registry import Check
 
 Verdict: TypeAlias = Literal["pass", "fail", "too-slow", "blocked", "skip", "expected-failure", "error"]
@@ -103,7 +104,9 @@ class Report:
             return "none"
         if any(verdicts.get(check.id) != "pass" for check in counted if check.required):
             return "partial"
-        if all(verdicts.get(check.id) == "pass" for check in counted):
+        # What only workers need may be left out as a whole.
+        due = [check for check in counted if check.capability not in FLEET or verdicts.get(check.id) != "skip"]
+        if all(verdicts.get(check.id) == "pass" for check in due):
             return "full"
         optional = (verdicts.get(check.id) for check in counted if not check.required)
         return "core" if all(verdict in ("pass", "skip", "expected-failure") for verdict in optional) else "partial"
