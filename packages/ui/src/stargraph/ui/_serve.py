@@ -13,6 +13,7 @@ from stargraph.errors import StargraphError
 from stargraph.ui._app import create_app
 from stargraph.ui._security import LOOPBACK
 
+_EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  # what a person may ask for; the default is the loopback
 _GRACE: int = 2
 """How long streams of events may keep the process from ending, in seconds."""
 
@@ -33,7 +34,8 @@ def serve(
         store: a path or URL.
         graphs: the graphs that may be executed here.
         write: whether the pages offer what changes runs.
-        host: the address to listen on; pages answer under this name and those of the loopback.
+        host: the address to listen on; pages answer under this name and those of the loopback, and under that of the
+            machine if it stands for all addresses.
         port: the port; 0 for any free one.
         open_browser: open the link in a browser.
         say: prints a line.
@@ -41,9 +43,10 @@ def serve(
     Raises:
         StargraphError: the port is taken (`reason="port-taken"`), or a graph cannot be loaded.
     """
-    app = create_app(store, write=write, graphs=graphs, hosts=(*LOOPBACK, host))
+    name = socket.gethostname() if host in _EVERY_ADDRESS else host
+    app = create_app(store, write=write, graphs=graphs, hosts=(*LOOPBACK, name))
     listener = _listener(host, port)
-    shown = "localhost" if host in LOOPBACK else host
+    shown = "localhost" if host == "127.0.0.1" else f"[{name}]" if ":" in name else name
     address = f"http://{shown}:{listener.getsockname()[1]}"
     access = app.state.access
     access.on_sign_in = lambda: say(f"a browser signed in; the link for another one: {address}{app.state.link()}")
@@ -72,6 +75,7 @@ def _listener(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(128)  # from here on, whoever opens the link waits instead of being refused
     except OSError as error:
         listener.close()
         raise StargraphError(
