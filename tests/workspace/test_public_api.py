@@ -1,0 +1,14 @@
+"""The list of public names is that of the code: a review sees every change that users would notice."""
+
+from __future__ import annotations
+
+import public_api
+
+
+def test_the_list_is_that_of_the_code() -> None:
+    listed = public_api.FILE.read_text(encoding="utf-8").splitlines()
+    found = public_api.listing().splitlines()
+    changes = [f"- {line}" for line in listed if line not in set(found)]
+    changes += [f"+ {line}" for line in found if line not in set(listed)]
+    assert not changes, "\n".join(["run `make public-api`, and see docs/compatibility.md:", *changes])
+    assert listed == found

@@ -1,0 +1,83 @@
+"""List every public name with its signature: `make public-api` writes docs/public-api.txt, and a test compares.
+
+A line that disappears or changes is a change that users may notice; docs/compatibility.md says which version it needs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import griffe
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+SOURCES: Final = [*sorted(ROOT.glob("packages/*/src")), ROOT / "conformance/src"]
+FILE: Final = ROOT / "docs/public-api.txt"
+INTERNAL: Final = ("stargraph.cli", "stargraph.engine", "stargraph.runtime")
+"""What is public in none of its names, but for `stargraph.runtime.dispatch`."""
+
+
+def public_modules() -> list[str]:
+    """Return the packages that users import, in the order of their names."""
+    names = {".".join(init.parent.relative_to(src).parts) for src in SOURCES for init in src.rglob("__init__.py")}
+    public = {name for name in names if not any(part.startswith("_") for part in name.split("."))}
+    return sorted({name for name in public if name not in INTERNAL} | {"stargraph.runtime.dispatch"})
+
+
+def listing() -> str:
+    """Return the list, one line for each name."""
+    loader = griffe.GriffeLoader(search_paths=SOURCES, allow_inspection=False)
+    loader.load("stargraph")  # with all that is below it, in whichever distribution
+    loader.resolve_aliases(implicit=True, external=False)
+    lines: list[str] = []
+    for name in public_modules():
+        module = loader.modules_collection[name]
+        exported = [each if isinstance(each, str) else each.name for each in module.exports or []]
+        for member in sorted(exported):
+            lines += _lines(f"{name}.{member}", module[member])
+    return "\n".join(lines) + "\n"
+
+
+def _lines(path: str, found: griffe.Object | griffe.Alias) -> Iterator[str]:
+    target = found.final_target if isinstance(found, griffe.Alias) else found
+    if isinstance(target, griffe.Class):
+        bases = ", ".join(str(base) for base in target.bases)
+        yield f"class {path}({bases})" if bases else f"class {path}"
+        for name, member in sorted(target.all_members.items()):
+            if not name.startswith("_") or name in {"__init__", "__call__", "__aenter__"}:
+                inherited = isinstance(member, griffe.Alias) and not member.final_target.path.startswith("stargraph.")
+                if not inherited:
+                    yield from _lines(f"{path}.{name}", member)
+    elif isinstance(target, griffe.Function):
+        parameters = ", ".join(_parameters(target.parameters))
+        returns = f" -> {target.returns}" if target.returns else ""
+        yield f"{'async ' if 'async' in target.labels else ''}def {path}({parameters}){returns}"
+    else:
+        annotation = getattr(target, "annotation", None)
+        yield f"{path}: {annotation}" if annotation else path
+
+
+def _parameters(parameters: griffe.Parameters) -> Iterator[str]:
+    kind = None
+    for each in parameters:
+        if each.kind is griffe.ParameterKind.keyword_only and kind not in (
+            griffe.ParameterKind.keyword_only,
+            griffe.ParameterKind.var_positional,
+        ):
+            yield "*"
+        if kind is griffe.ParameterKind.positional_only and each.kind is not kind:
+            yield "/"
+        kind = each.kind
+        star = {griffe.ParameterKind.var_positional: "*", griffe.ParameterKind.var_keyword: "**"}.get(each.kind, "")
+        text = f"{star}{each.name}" + (f": {each.annotation}" if each.annotation is not None else "")
+        has_default = each.default is not None and not star
+        yield f"{text} = {each.default}" if has_default else text
+    if kind is griffe.ParameterKind.positional_only:
+        yield "/"
+
+
+if __name__ == "__main__":
+    FILE.write_text(listing(), encoding="utf-8")
+    print(f"{FILE.relative_to(ROOT)}: {FILE.read_text(encoding='utf-8').count(chr(10))} lines", file=sys.stderr)
