@@ -29,7 +29,10 @@ READS = {
     "export": ("x.jsonl", "--all"),
     "replay": ("r1", "graph.yaml"),
     "doctor": (),
+    "ui": (),
 }
+POSITIONAL = {"doctor", "ui"}
+"""These take the store as an argument; the latter serves pages until it is stopped."""
 WRITES = {
     "worker": ("graph.yaml", "--until-idle"),
     "requeue": ("r1",),
@@ -67,7 +70,7 @@ def test_what_names_no_store_is_refused_by_every_command(folder: Folder, text: s
     before = names(folder)
     for command, words in {"run": RUN[1:], "import": ("-",), **READS, **WRITES}.items():
         calls = [folder.call(command, *words, env={"STARGRAPH_CHECKPOINT": text})]
-        if command == "doctor":
+        if command in POSITIONAL:
             calls.append(folder.call(command, *words, "--", text))
         else:
             calls.append(folder.call(command, *words, "--checkpoint", text))
@@ -110,7 +113,7 @@ def test_the_home_directory_is_expanded(folder: Folder, tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", sorted(READS))
 def test_a_command_that_reads_makes_nothing(folder: Folder, command: str, store: str | None) -> None:
     before = names(folder)
-    named = [] if store is None else [store] if command == "doctor" else ["--checkpoint", store]
+    named = [] if store is None else [store] if command in POSITIONAL else ["--checkpoint", store]
     answer = folder.call(command, *READS[command], *named)
     assert answer.code == (0 if command == "doctor" else 2), answer
     if command != "doctor":
@@ -123,7 +126,7 @@ def files(folder: Folder) -> dict[str, tuple[bytes, int]]:
     return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in (folder.path / ".stargraph").iterdir()}
 
 
-@pytest.mark.parametrize("command", sorted(set(READS) - {"doctor"}))
+@pytest.mark.parametrize("command", sorted(set(READS) - POSITIONAL))
 def test_a_command_that_reads_leaves_the_store_as_it_is(folder: Folder, command: str) -> None:
     assert folder.call(*RUN).code == 0
     before = files(folder)
@@ -132,7 +135,7 @@ def test_a_command_that_reads_leaves_the_store_as_it_is(folder: Folder, command:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX modes")
-@pytest.mark.parametrize("command", sorted(READS))
+@pytest.mark.parametrize("command", sorted(set(READS) - {"ui"}))
 def test_a_store_that_may_only_be_read_is_read(folder: Folder, command: str) -> None:
     assert folder.call(*RUN).code == 0
     (folder.path / ".stargraph").chmod(0o500)
@@ -355,7 +358,8 @@ def test_a_store_in_memory_is_for_a_quick_try(folder: Folder) -> None:
     assert "stargraph resume" not in failed.err
     for command, words in {**READS, **WRITES}.items():
         if command != "doctor":
-            refused = folder.call(command, *words, "--checkpoint", "memory://")
+            named = ["memory://"] if command in POSITIONAL else ["--checkpoint", "memory://"]
+            refused = folder.call(command, *words, *named)
             assert refused.code == 2, (command, refused)
             assert "a store in memory ends with the command that made it" in refused.err, (command, refused)
     assert names(folder) == before

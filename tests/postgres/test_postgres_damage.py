@@ -10,7 +10,7 @@ import pytest
 from support.postgres_records import START, chain, following, genesis
 
 from stargraph.checkpoint.postgres import PostgresCheckpointer
-from stargraph.checkpoint.protocol import Checkpoint, StepRange, Task
+from stargraph.checkpoint.protocol import Checkpoint, QueueEntry, StepRange, Task
 from stargraph.errors import CheckpointCorruptedError
 
 Opener = Callable[..., PostgresCheckpointer]
@@ -132,6 +132,7 @@ async def test_a_deleted_run_leaves_nothing_to_read_in_any_table(
             metadata={"user": secret, secret: "tag"},
             parent_run_id="the-parent",
             origin="fork",
+            queue=QueueEntry(name="default", concurrency_key=f"key of {secret}"),
         )
     ]
     run.append(following(run[0], changes={"note": secret * 500}))
@@ -142,7 +143,8 @@ async def test_a_deleted_run_leaves_nothing_to_read_in_any_table(
     tables = [
         row[0] for row in await sql.fetch("SELECT tablename FROM pg_tables WHERE schemaname = $1 ORDER BY 1", schema)
     ]
-    assert tables == ["checkpoints", "keys", "migrations", "runs"]
+    queues = ["handed_out", "limits", "processes", "queued", "schedules"]
+    assert tables == sorted(["checkpoints", "keys", "migrations", "runs", *queues])
     for table in tables:
         for row in await sql.fetch(f'SELECT * FROM "{schema}"."{table}"'):
             kept = " ".join(repr(bytes(v)) if isinstance(v, bytes) else str(v) for v in row.values())

@@ -155,6 +155,8 @@ async def test_no_statement_about_a_run_touches_two_partitions(
         "_TAIL": (run_id, 0, 2),
         "_CHAIN": (run_id,),
         "_PAGE": (run_id, 0, 10, 1000),
+        "_TIMELINE": (run_id, 0, 10, 256, 1000, 1000),
+        "_LATEST_STEP": (run_id,),
         "_MARK_DELETED": (run_id, b"", None),
         "_TOMBSTONE": (run_id,),
         "_REMOVE_STEPS": (run_id, 10),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -74,7 +75,7 @@ class Folder:
         importlib.invalidate_caches()
         # --debug sets the variable, which must not outlive the call.
         env = {"STARGRAPH_DEBUG": "", **(env or {})}
-        with CliRunner().isolation(input=stdin, env=env) as (out, err, _):
+        with CliRunner().isolation(input=stdin, env=env) as (out, err, _), own_log():
             with pytest.raises(SystemExit) as end:
                 COMMANDS.main(list(words), prog_name="stargraph")
             sys.stdout.flush()
@@ -86,6 +87,18 @@ class Folder:
         """Run the command line as a process of its own."""
         given: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
         return subprocess.Popen(command(*words), cwd=self.path, **given)
+
+
+@contextlib.contextmanager
+def own_log() -> Iterator[None]:
+    """Take back what --log-level has set up, which lasts as long as a process."""
+    logger = logging.getLogger("stargraph")
+    handlers, level = list(logger.handlers), logger.level
+    try:
+        yield
+    finally:
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
 
 
 @contextlib.contextmanager

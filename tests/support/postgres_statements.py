@@ -8,7 +8,7 @@ from stargraph.checkpoint.postgres._schema import Schema
 _PARTS = {"open": _append._OPEN, "if_locked": "", "order": "ASC", "step": "run.last_step", "keyed": ""}
 
 
-_FRAGMENTS = {"_KEYED", "_KEYED_BATCH", "_STEP_OF_KEY"}
+_FRAGMENTS = {"_KEYED", "_KEYED_BATCH", "_PUT", "_STEP_OF_KEY"}
 """Parts of statements, which are none alone."""
 
 
