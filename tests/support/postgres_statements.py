@@ -5,7 +5,7 @@ from __future__ import annotations
 from stargraph.checkpoint.postgres import _append, _prune, _read
 from stargraph.checkpoint.postgres._schema import Schema
 
-_PARTS = {"open": _append._OPEN, "if_locked": "", "order": "ASC", "step": "run.last_step", "keyed": ""}
+_PARTS = {"open": _append._OPEN, "if_locked": "", "order": "ASC", "step": "run.last_step", "keyed": "", "queued": ""}
 
 
 _FRAGMENTS = {"_KEYED", "_KEYED_BATCH", "_PUT", "_STEP_OF_KEY"}
