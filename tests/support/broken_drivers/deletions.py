@@ -202,3 +202,14 @@ class PruneTakesAnything(Prunes):
         bound = bound if bound.tzinfo else bound.replace(tzinfo=UTC)
         keep_last = max(0, arguments.get("keep_last", 1))
         return await super().prune(**(arguments | {"older_than": bound, "keep_last": keep_last}))
+
+
+@broken(slow=("sizes.many_deleted",))
+class RemembersSomeDeletions(ReferenceCheckpointer):
+    """What remembers the deleted runs has room for 1,024 of them, and forgets one to make room for another."""
+
+    def _delete(self, run_id: str) -> bool:
+        there = super()._delete(run_id)
+        if len(self._store.deleted) > 1024:
+            self._store.deleted.pop()
+        return there

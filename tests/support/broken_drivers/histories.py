@@ -161,3 +161,11 @@ class LeaksIterations(Histories):
         async for found in super().history(run_id, **arguments):
             yield found
         self._free += 1
+
+
+@broken(slow=("history.thousands",))
+class HistoryOfTwoThousand(Histories):
+    """The store below answers a query with at most 2,000 rows, and nobody asks for the rest."""
+
+    def _wanted(self, steps: list[int], first: int | None, last: int | None, newest_first: bool) -> list[int]:
+        return super()._wanted(steps, first, last, newest_first)[:2000]

@@ -12,7 +12,7 @@ from stargraph.checkpoint.protocol import ENDED, Checkpoint, FanOut, RunPage, Ru
 from support.broken_drivers.broken_driver import broken
 
 
-@broken("trees.removal")
+@broken("trees.awaited_children", "trees.removal")
 class PrunesAwaitedChildren(ReferenceCheckpointer):
     """prune(keep_last=0) removes a child run whose parent has not read yet how it ended."""
 
@@ -20,7 +20,7 @@ class PrunesAwaitedChildren(ReferenceCheckpointer):
         return False
 
 
-@broken("trees.removal")
+@broken("trees.awaited_children", "trees.removal")
 class SparesForks(ReferenceCheckpointer):
     """prune(keep_last=0) takes a fork for a child run, and keeps it as long as the other run goes on."""
 
@@ -39,7 +39,7 @@ class _Relatives(ReferenceCheckpointer):
                 yield other
 
 
-@broken("trees.removal", "deletion.twins_stay")
+@broken("trees.awaited_children", "trees.removal", "deletion.twins_stay")
 class DeletionCascades(_Relatives):
     """ON DELETE CASCADE: with a run go those that came from it."""
 
@@ -49,7 +49,7 @@ class DeletionCascades(_Relatives):
         return super()._delete(run_id)
 
 
-@broken("trees.removal")
+@broken("trees.awaited_children", "trees.removal")
 class PruneCascades(_Relatives):
     """A run that prune removes takes its child runs and forks with it, once these have ended."""
 
@@ -172,3 +172,25 @@ class OneRowForAnInstant(ReferenceCheckpointer):
             found = self._at(checkpoint.run_id, step)
             if found is not None and step < checkpoint.step and found.timestamp == checkpoint.timestamp:
                 del self._records(checkpoint.run_id)[step]
+
+
+@broken("trees.awaited_children", "trees.removal")
+class SparesOrphans(ReferenceCheckpointer):
+    """prune(keep_last=0) keeps a child run whose parent is gone: nothing says that it has ended."""
+
+    def _is_awaited(self, latest: Checkpoint) -> bool:
+        if latest.origin != "subgraph" or latest.parent_run_id is None:
+            return False
+        parent = self._latest(latest.parent_run_id)
+        return parent is None or parent.status not in ENDED
+
+
+@broken("trees.awaited_children")
+class StoppedParentsDoNotWait(ReferenceCheckpointer):
+    """prune(keep_last=0) spares a child run only if its parent runs or waits: not if that one failed or is paused."""
+
+    def _is_awaited(self, latest: Checkpoint) -> bool:
+        if latest.origin != "subgraph" or latest.parent_run_id is None:
+            return False
+        parent = self._latest(latest.parent_run_id)
+        return parent is not None and parent.status in ("running", "awaiting_input", "queued")

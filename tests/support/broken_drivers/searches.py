@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Unpack
 
 from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
 from stargraph.checkpoint.driver import check_filters, check_limit, check_search, in_order
-from stargraph.checkpoint.protocol import RunFilters, RunOrder, RunPage, RunSummary
+from stargraph.checkpoint.protocol import RunFilters, RunOrder, RunPage, RunSummary, Status
 from support.broken_drivers.broken_driver import broken
 
 
@@ -164,3 +165,12 @@ class PrefixIsAPattern(ReferenceCheckpointer):
         query = check_search(**({"limit": 100, "cursor": None, "order": "started"} | named), filters=arguments)  # type: ignore[arg-type]
         await self._turn()
         return query.page(self._matching_prefix(prefix))
+
+
+@broken("search.defaults", slow=("sizes.many_runs",))
+class CountsOnePage(ReferenceCheckpointer):
+    """count_runs counts the runs of the first page of a search, which has a hundred."""
+
+    async def count_runs(self, **filters: Unpack[RunFilters]) -> dict[Status, int]:
+        page = await self.search(limit=100, **filters)
+        return dict(Counter(run.status for run in page.items))

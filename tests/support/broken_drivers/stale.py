@@ -19,7 +19,7 @@ from support.broken_drivers.indexed import Indexed
 T = TypeVar("T")
 
 
-@broken("views.after_delete", importable=True)
+@broken("trees.awaited_children", "views.after_delete", importable=True)
 class SearchOutlivesDeletion(Indexed):
     """delete_run removes the log and leaves the index: lists check against the log, searches do not."""
 

@@ -32,6 +32,32 @@ async def in_order(kit: Kit) -> None:
 
 
 @group.check(
+    "thousands",
+    "Thousands of steps come whole and in order, from either end.",
+    contract="history.1",
+    usual_cause="A page, or the most that the store below gives for one query, ends the iteration.",
+    needs=("history.in_order", "history.newest_first", "history.range"),
+    quick=False,
+    deadline=90,
+)
+async def thousands(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    steps = chain(length=2100)
+    if "batch" in kit.declared:
+        for start in range(0, len(steps), 300):
+            await handle.write_many(steps[start : start + 300])
+    else:
+        for checkpoint in steps:
+            await handle.write(checkpoint)
+    for newest_first in (False, True):
+        found = [found async for found in other.history("run", newest_first=newest_first)]
+        what = f"history('run', newest_first={newest_first}) of {len(steps)} steps"
+        same_steps(steps[::-1] if newest_first else steps, found, what)
+    found = [found async for found in other.history("run", from_step=40, to_step=2090)]
+    same_steps(steps[40:2091], found, f"history('run', from_step=40, to_step=2090) of {len(steps)} steps")
+
+
+@group.check(
     "newest_first",
     "history(newest_first=True) yields the highest step first.",
     contract="history.1",

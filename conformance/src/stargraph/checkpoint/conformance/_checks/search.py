@@ -193,9 +193,12 @@ async def exact_text(kit: Kit) -> None:
 
 @group.check(
     "defaults",
-    "search() alone gives at most 100 runs, those that started last first, whichever went on last.",
-    contract="search.1, search.2",
-    usual_cause="The defaults were not taken over, or a page holds as many runs as the store below gives.",
+    "search() alone gives at most 100 runs, those that started last first, whichever went on last; count_runs counts "
+    "all of them.",
+    contract="search.1, search.2, count_runs.1",
+    usual_cause="The defaults were not taken over, a page holds as many runs as the store below gives, or the runs of "
+    "one page are counted.",
+    version=2,
     needs=("search.pages",),
 )
 async def defaults(kit: Kit) -> None:
@@ -209,6 +212,9 @@ async def defaults(kit: Kit) -> None:
     same_runs(wanted, page.items, "search() of 103 runs")
     rest = await handle.search(cursor=page.next_cursor)
     same_runs(["run-002", "run-001", "run-000"], rest.items, "the second page of search() of 103 runs")
+    for given in ({}, {"graph_id": "conformance"}):
+        counted = await handle.count_runs(**given)
+        expect(counted == {"running": 103}, f"count_runs({given}) of 103 runs that are running gave {counted}")
 
 
 @group.check(

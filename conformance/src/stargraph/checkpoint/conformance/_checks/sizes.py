@@ -16,7 +16,7 @@ from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import NOON, begin, chain, executor_id, follow, noise, rival, rivals
 from stargraph.checkpoint.conformance._views import Book, agree, in_order, matches, pages
-from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, Interrupt, RecordedCall, RunSummary, Task
+from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, Interrupt, RecordedCall, RunSummary, Status, Task
 from stargraph.errors import CheckpointConflictError, CheckpointError
 
 group: Final = Group(
@@ -25,6 +25,7 @@ group: Final = Group(
 
 _STEPS: Final = 1100
 _RUNS: Final = 1100
+_RUNNING: Final[tuple[Status, ...]] = ("running",)
 _DEEP: Final = (0, 99, 255, 256, 499, 511, 512, 513, 999, 1000, 1023, 1024, 1025, 1098)
 """Steps at the edges of what stores cut pages, caches and chunks at."""
 
@@ -170,6 +171,42 @@ async def many_runs(kit: Kit) -> None:
         following = follow(taken)
         await handle.write(following)
         same(following, await other.read_latest(run_id), f"read_latest({run_id!r}) of one of {_RUNS} runs")
+
+
+@group.check(
+    "many_deleted",
+    "Of 1,100 runs that delete_run and prune removed, none reads as stored and none takes a checkpoint again.",
+    contract="rule.2, delete_run.1, prune.2",
+    usual_cause="What remembers the deleted runs has a largest size, or forgets them after a while.",
+    needs=("deletion.stays_deleted", "deletion.keep_last_zero_removes"),
+    capability="deletion",
+    quick=False,
+    deadline=180,
+)
+async def many_deleted(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    first, last = NOON, NOON + timedelta(days=1)
+    runs = [begin(f"run-{number:04d}", timestamp=last if number >= _RUNS - 40 else first) for number in range(_RUNS)]
+    await _spread(handle, runs)
+    # Some go one by one, before and after all the others: neither the first nor the last deletion may be forgotten.
+    await _delete(handle, runs[:40])
+    await other.prune(older_than=last, statuses=_RUNNING, keep_last=0)
+    await _delete(other, runs[-40:])
+    newcomer = await kit.open()
+    same_runs([], await newcomer.list_runs(), f"list_runs() after {_RUNS} runs were deleted")
+    await together(*(_stay_deleted(newcomer, runs[start::24]) for start in range(24)))
+
+
+async def _delete(handle: Handle, runs: Sequence[Checkpoint]) -> None:
+    for checkpoint in runs:
+        run_id = checkpoint.run_id
+        expect(await handle.delete_run(run_id) is True, f"delete_run({run_id!r}) of one of {_RUNS} runs gave False")
+
+
+async def _stay_deleted(handle: Handle, runs: Sequence[Checkpoint]) -> None:
+    for checkpoint in runs:
+        what = f"{naming(checkpoint)} of one of {_RUNS} deleted runs"
+        await refused(handle.write(checkpoint), what, CheckpointError, "run-deleted", checkpoint)
 
 
 def _numbered(number: int) -> list[Checkpoint]:

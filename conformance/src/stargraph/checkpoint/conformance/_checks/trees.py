@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, get_args
 
-from stargraph.checkpoint.conformance._compare import same_runs
+from stargraph.checkpoint.conformance._compare import same_runs, show
 from stargraph.checkpoint.conformance._expect import expect
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import NOON, chain, follow
 from stargraph.checkpoint.conformance._views import Book, lists_agree, pages, runs_agree, trees_agree
-from stargraph.checkpoint.protocol import Checkpoint, Origin, Status
+from stargraph.checkpoint.protocol import ENDED, Checkpoint, Origin, PruneReport, Status
 
 group: Final = Group("trees", needs=("steps.append_and_read", "list_runs.newest_first"), capability="trees")
 
@@ -58,6 +58,47 @@ async def children_alone(kit: Kit) -> None:
             same_runs(roots, found, "search(roots_only=True) of runs with children and forks")
         for nobody in ("nobody", "a", "a-roo"):
             expect(await reader.children(nobody) == [], f"children({nobody!r}) of an unknown run gave runs")
+
+
+@group.check(
+    "awaited_children",
+    "prune(keep_last=0) spares a child run for as long as its parent is stored and has not ended, whatever that one's "
+    "status is, and spares no fork.",
+    contract="prune.2",
+    usual_cause="A parent that failed or is paused counts as one that has ended, or one that is gone as one that has "
+    "not.",
+    needs=("deletion.keep_last_zero_removes", "deletion.prune_one_run", "deletion.prune_dry_run"),
+    capability="deletion",
+)
+async def awaited_children(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    parents = {f"is-{status}": chain(f"is-{status}", 2, last_status=status) for status in get_args(Status)}
+    parents["deleted"] = chain("deleted", 2)
+    relatives: dict[str, list[Checkpoint]] = {}
+    for parent in (*parents, "unknown"):
+        for origin in get_args(Origin):
+            run_id = f"{origin}-of-{parent}"
+            relatives[run_id] = chain(run_id, 2, last_status="done", parent_run_id=parent, parent_step=0, origin=origin)
+    for steps in (*parents.values(), *relatives.values()):
+        for checkpoint in steps:
+            await handle.write(checkpoint)
+    await handle.delete_run("deleted")
+    awaited = {f"subgraph-of-is-{status}" for status in get_args(Status) if status not in ENDED}
+    for run_id in sorted(awaited):
+        report = await other.prune(older_than=_LATER, keep_last=0, statuses=_DONE, run_id=run_id)
+        expect(report.runs == 0, f"prune(run_id={run_id!r}, keep_last=0) reported {show(report)}; its parent goes on")
+    # The parent that is done goes too, before or after its child.
+    gone = {"is-done", *(relatives.keys() - awaited)}
+    planned = await other.prune(older_than=_LATER, keep_last=0, statuses=_DONE, dry_run=True)
+    done = await other.prune(older_than=_LATER, keep_last=0, statuses=_DONE)
+    for report, dry_run in ((planned, True), (done, False)):
+        wanted = PruneReport(runs=len(gone), checkpoints=2 * len(gone), dry_run=dry_run)
+        what = f"prune(keep_last=0, statuses=('done',), dry_run={dry_run})"
+        expect(report == wanted, f"{what} reported {show(report)}; the contract wants {show(wanted)}")
+    stays = sorted({*parents, *relatives} - gone - {"deleted"})
+    for reader in (handle, other):
+        found = sorted(await reader.list_runs(), key=lambda item: item.run_id)
+        same_runs(stays, found, "list_runs() after prune(keep_last=0, statuses=('done',))")
 
 
 @group.check(
