@@ -31,7 +31,6 @@ def members(kind: type[Any]) -> set[str]:
 def named(section: str) -> set[str]:
     text = PAGE.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
     cells = re.findall(r"^\| (`.*?) \|", text, flags=re.MULTILINE)
-    cells += re.findall(r"^(`\w+`, .*) are the engine's\.$", text, flags=re.MULTILINE)
     codes = [code for cell in cells for code in re.findall(r"`([^`]+)`", cell)]
     return {re.sub(r"^(await |\w+\.(?=\w+\())", "", code).partition("(")[0] for code in codes}
 

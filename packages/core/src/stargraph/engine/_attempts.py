@@ -12,14 +12,14 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from stargraph.checkpoint.protocol import ErrorInfo
-from stargraph.engine._call_log import UnrecordedCallError
+from stargraph.engine._call_log import CallLog, UnrecordedCallError
 from stargraph.engine._context import Context
 from stargraph.engine._failures import RemoteNodeError, is_a, is_any_of, is_final, name_of
 from stargraph.engine._logging import log_retry
 from stargraph.engine._middleware import NodeHook, NodeInfo, around
 from stargraph.engine._node_pools import CANCEL_SECONDS, NodePools, Outcome, timed_out
 from stargraph.engine._nodes import Node
-from stargraph.engine._questions import Suspended
+from stargraph.engine._questions import Questions, Suspended
 from stargraph.errors import NodeError
 
 _MAX_OVERRUN: Final = 30.0
@@ -43,6 +43,8 @@ class Attempts:
     Args:
         node: the node.
         context: the context of the node.
+        questions: what the node asks.
+        call_log: what the node calls.
         pools: where sync code runs.
         make_call: gives the call of each try, with a state of its own.
         waits: whether time passes between two tries.
@@ -54,6 +56,8 @@ class Attempts:
         self,
         node: Node,
         context: Context,
+        questions: Questions,
+        call_log: CallLog,
         pools: NodePools,
         make_call: Callable[[], Callable[[], Any]],
         *,
@@ -65,6 +69,9 @@ class Attempts:
         self._info = info
         self._node = node
         self._context = context
+        self._owner = f"{context.run_id}/{context.task_id}"
+        self._questions = questions
+        self._call_log = call_log
         self._pools = pools
         self._make_call = make_call
         self._waits = waits
@@ -80,7 +87,9 @@ class Attempts:
         last = 1 if retry is None else retry.attempts
         for attempt in range(1, last + 1):
             if attempt > 1:
-                self._context.begin(attempt)
+                self._context._begin(attempt)
+                self._questions.begin()
+                self._call_log.begin()
             began = datetime.now(UTC)
             returned, raised = await (self._observed_try() if self._hooks else self._try())
             if raised is None:
@@ -89,7 +98,7 @@ class Attempts:
                 raise raised
             if attempt == last or is_final(raised) or not is_any_of(raised, self._node.retried):
                 raise NodeFailed(raised)
-            await self._context.note_failed_attempt(raised, began)
+            await self._call_log.note_failed_attempt(raised, began)
             if self._waits and retry is not None:
                 delay = retry_seconds(attempt, retry.initial_delay, retry.max_delay)
                 log_retry(self._context, last, raised, delay)
@@ -120,9 +129,9 @@ class Attempts:
         return returned, raised
 
     async def _try(self) -> Outcome:
-        spec, context = self._node.spec, self._context
+        spec = self._node.spec
         patience = _MAX_OVERRUN if spec.max_overrun is None else spec.max_overrun
-        if not await self._pools.wait_for_strays(context.owner, patience):
+        if not await self._pools.wait_for_strays(self._owner, patience):
             return None, NodeError(
                 f"an earlier try of node {spec.id!r} still runs {patience:g} s after its end was due",
                 reason="still-running",
@@ -131,12 +140,12 @@ class Attempts:
                 node=spec.id,
             )
         returned, raised = await self._outcome()
-        if self._pools.has_strays(context.owner):
+        if self._pools.has_strays(self._owner):
             # What the thread does from now on is nobody's; the call that it is in may still be recorded.
-            context.refuse_calls()
-        elif context.is_calling:
-            await context.settle()
-        return returned, _explained(context.outcome_of(raised), spec.id)
+            self._call_log.refuse_calls()
+        elif self._call_log.is_calling:
+            await self._call_log.settle()
+        return returned, _explained(self._questions.outcome_of(raised), spec.id)
 
     async def _outcome(self) -> Outcome:
         """Return what the function ends with; only a cancellation is raised."""
@@ -152,17 +161,23 @@ class Attempts:
 
     async def _elsewhere(self, call: Callable[[], Any]) -> Outcome:
         """Run a sync function in a thread or a process, and await what it returns if it wraps an async one."""
-        spec, owner = self._node.spec, self._context.owner
+        spec, owner = self._node.spec, self._owner
         if spec.isolation == "process":
-            return _from_worker(await self._pools.run_isolated(call, node=spec.id, seconds=spec.timeout), self._context)
+            return self._from_worker(await self._pools.run_isolated(call, node=spec.id, seconds=spec.timeout))
         if self._pools.is_remote:
-            return _from_worker(await self._pools.run_remotely(call, owner=owner, seconds=spec.timeout), self._context)
+            return self._from_worker(await self._pools.run_remotely(call, owner=owner, seconds=spec.timeout))
         began = time.monotonic()
         returned, raised = await self._pools.run_in_thread(call, owner=owner, seconds=spec.timeout, in_given=True)
         if raised is None and inspect.isawaitable(returned):
             left = None if spec.timeout is None else max(spec.timeout - (time.monotonic() - began), 0)
             return await self._within(returned, left)
         return returned, raised
+
+    def _from_worker(self, outcome: dict[str, Any]) -> Outcome:
+        self._call_log.seen = outcome["time"]
+        if outcome["error"] is None:
+            return outcome["update"], None
+        return None, RemoteNodeError(ErrorInfo.model_validate(outcome["error"]), tuple(outcome["classes"]))
 
     async def _within(self, work: Awaitable[object], seconds: float | None) -> Outcome:
         if seconds is None:
@@ -175,7 +190,7 @@ class Attempts:
             await asyncio.wait({working}, timeout=CANCEL_SECONDS)
             raise
         finally:
-            self._pools.give_up(working, self._context.owner)
+            self._pools.give_up(working, self._owner)
         if working.done():
             return await working
         working.cancel()
@@ -191,13 +206,6 @@ async def _by_value(work: Awaitable[object]) -> Outcome:
         raise
     except BaseException as error:  # noqa: BLE001  # see Outcome
         return None, error
-
-
-def _from_worker(outcome: dict[str, Any], context: Context) -> Outcome:
-    context.note_time(outcome["time"])
-    if outcome["error"] is None:
-        return outcome["update"], None
-    return None, RemoteNodeError(ErrorInfo.model_validate(outcome["error"]), tuple(outcome["classes"]))
 
 
 def _explained(raised: BaseException | None, node: str) -> BaseException | None:

@@ -6,13 +6,13 @@ import asyncio
 import copy
 import hashlib
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from datetime import UTC, datetime
 from random import Random
 from typing import Any, Final, cast
 from uuid import UUID
 
-from stargraph.checkpoint.protocol import Checkpoint, JsonValue, RecordedCall, Task
+from stargraph.checkpoint.protocol import Checkpoint, JsonValue, Task
 from stargraph.checkpoint.values import EncodedValue
 from stargraph.engine._call_log import CallLog
 from stargraph.engine._call_request import CallRequest, Calls
@@ -89,7 +89,7 @@ class Context:
         task: Task,
         *,
         item: JsonValue = None,
-        recorded: Sequence[RecordedCall] = (),
+        questions: Questions | None = None,
         call_log: CallLog | None = None,
     ) -> None:
         self.run_id = checkpoint.run_id
@@ -99,7 +99,7 @@ class Context:
         self.index = task.index
         self.item = item
         self.metadata = dict(checkpoint.metadata)
-        self._questions: Questions | None = Questions(task, recorded)
+        self._questions = questions
         self._call_log = call_log
         self._step = checkpoint.step
         self._now: datetime | None = None
@@ -260,7 +260,7 @@ class Context:
             StateError: the payload is not JSON, or the prompt or the key is not text.
             NodeError: another question without a key, or of the same key, is open (`reason="concurrent-questions"`).
         """
-        return self.ask(prompt, payload, into=None, key=key)
+        return self._ask(prompt, payload, into=None, key=key)
 
     def sleep(self, seconds: float | None = None, *, until: datetime | None = None) -> Awaitable[None]:
         """End the node until a time has come; then it runs again from its beginning, and this returns at once.
@@ -295,89 +295,22 @@ class Context:
         assert self._questions is not None
         self._questions.wait(wait)
 
-    def ask(self, prompt: str, payload: JsonValue, *, into: str | None, key: str | None = None) -> JsonValue:
-        """Like `interrupt`, for an answer that goes into a field of the state.
-
-        Args:
-            prompt: the question.
-            payload: what the person needs to answer.
-            into: the field.
-            key: as for `interrupt`.
-        """
+    def _ask(self, prompt: str, payload: JsonValue, *, into: str | None, key: str | None = None) -> JsonValue:
+        """Like `interrupt`, for an answer that goes into a field of the state if `into` names one."""
         self._attached("ctx.interrupt()")
         assert self._questions is not None
         return self._questions.ask(prompt, payload, key=key, into=into)
 
-    def outcome_of(self, raised: BaseException | None) -> BaseException | None:
-        """Close a try, and return what it ends with, as `Questions.outcome_of` does.
+    def _begin(self, attempt: int) -> None:
+        """Make ready for a try, counted from 1."""
+        self.attempt = attempt
+        self._now = self._random = self._uuids = None
 
-        Args:
-            raised: what the node raised, or None if it returned.
-        """
-        return raised if self._questions is None else self._questions.outcome_of(raised)
-
-    def detached(self) -> Context:
+    def _detached(self) -> Context:
         """Return a copy for another process, which can ask nothing of the run."""
         copied = copy.copy(self)
         copied._call_log = copied._questions = None
         return copied
-
-    def seen(self) -> datetime | None:
-        """Return the time that the node has read in this try, or None if it has not looked."""
-        return self._now
-
-    @property
-    def is_calling(self) -> bool:
-        """Whether calls of this try are under way."""
-        return self._call_log is not None and self._call_log.is_calling
-
-    @property
-    def owner(self) -> str:
-        """What names the task among those of all runs."""
-        return f"{self.run_id}/{self.task_id}"
-
-    def note_time(self, moment: datetime | None) -> None:
-        """Note the time that a copy of this context gave the node in another process.
-
-        Args:
-            moment: the time, or None if it did not ask.
-        """
-        self._now = moment
-        if self._call_log is not None:
-            self._call_log.seen = moment
-
-    async def note_failed_attempt(self, error: BaseException, began: datetime) -> None:
-        """Tell of a try that failed and that another one follows.
-
-        Args:
-            error: what the node raised.
-            began: when the try began.
-        """
-        if self._call_log is not None:
-            await self._call_log.note_failed_attempt(error, began)
-
-    async def settle(self) -> None:
-        """Wait for what a try has begun and not awaited."""
-        if self._call_log is not None:
-            await self._call_log.settle()
-
-    def refuse_calls(self) -> None:
-        """Refuse further calls of this try."""
-        if self._call_log is not None:
-            self._call_log.refuse_calls()
-
-    def begin(self, attempt: int) -> None:
-        """Make ready for a try.
-
-        Args:
-            attempt: counts the tries, from 1.
-        """
-        self.attempt = attempt
-        if self._questions is not None:
-            self._questions.begin()
-        self._now = self._random = self._uuids = None
-        if self._call_log is not None:
-            self._call_log.begin()
 
     def _attached(self, what: str) -> Calls:
         if self._call_log is None:

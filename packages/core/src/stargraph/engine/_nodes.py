@@ -91,7 +91,7 @@ async def _ask(spec: NodeSpec, state: object, context: Context) -> dict[str, obj
     """What `interrupt` does: the answer is its update."""
     assert spec.prompt is not None
     assert spec.into is not None
-    return {spec.into: context.ask(fill_prompt(spec.prompt, state), None, into=spec.into)}
+    return {spec.into: context._ask(fill_prompt(spec.prompt, state), None, into=spec.into)}
 
 
 async def _wait(spec: NodeSpec, state: object, context: Context) -> None:

@@ -55,7 +55,7 @@ def run_in_worker(graph: RemoteGraph, node_id: str, state: bytes, context: Conte
     except BaseException as error:  # noqa: BLE001  # whatever a node raises is recorded
         outcome["error"] = error_info(error, node=node_id).model_dump()
         outcome["classes"] = classes_of(error)
-    outcome["time"] = context.seen()
+    outcome["time"] = context._now
     return outcome
 
 

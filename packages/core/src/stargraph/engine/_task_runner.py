@@ -17,7 +17,7 @@ from stargraph.engine._node_pools import NodePools
 from stargraph.engine._pending_tasks import PendingTasks
 from stargraph.engine._plan import Plan
 from stargraph.engine._prompts import fill_prompt
-from stargraph.engine._questions import Suspended
+from stargraph.engine._questions import Questions, Suspended
 from stargraph.engine._remote import RemoteGraph, run_in_worker
 from stargraph.engine._subgraph import ChildPausedError, StoreFaultError
 from stargraph.engine._transitions import Updates
@@ -83,7 +83,7 @@ class TaskRunner:
         replaced = self._overrides.output_of(task)
         from_json = True
         if task.rule is not None:
-            returned: object = self._ask(tail, task, call_log)
+            returned: object = self._ask(tail, task)
         elif replaced is not None:
             returned = replaced
         elif node.spec.kind == "subgraph":
@@ -92,7 +92,8 @@ class TaskRunner:
             returned = await run_child(tail, task, item)
         else:
             item = await self._pending.item(tail, task)
-            context = Context(tail, task, item=item, recorded=self._pending.calls(task), call_log=call_log)
+            questions = Questions(task, self._pending.calls(task))
+            context = Context(tail, task, item=item, questions=questions, call_log=call_log)
             is_remote = not node.is_async_here and (node.spec.isolation == "process" or self._pools.is_remote)
             # What came from another process was recorded there, and what a built-in node returns was given to it.
             from_json = is_remote or node.code is None
@@ -100,6 +101,8 @@ class TaskRunner:
             attempts = Attempts(
                 node,
                 context,
+                questions,
+                call_log,
                 self._pools,
                 calls(tail, task, context),
                 waits=self._waits,
@@ -140,12 +143,12 @@ class TaskRunner:
         graph = RemoteGraph(
             self._plan.document.model_dump_json(by_alias=True), self._plan.modules, self._plan.code_of(task.node)
         )
-        return lambda: partial(run_in_worker, graph, task.node, tail.state_json(), context.detached())
+        return lambda: partial(run_in_worker, graph, task.node, tail.state_json(), context._detached())
 
-    def _ask(self, tail: Checkpoint, task: Task, call_log: CallLog) -> dict[str, object]:
+    def _ask(self, tail: Checkpoint, task: Task) -> dict[str, object]:
         assert task.rule is not None
         question = self._plan.rules[task.rule].spec.then[0]
         assert question.kind == "interrupt"
-        context = Context(tail, task, recorded=self._pending.calls(task), call_log=call_log)
         prompt = fill_prompt(question.prompt, self._plan.state.read(tail))
-        return {question.into: context.ask(prompt, None, into=question.into)}
+        questions = Questions(task, self._pending.calls(task))
+        return {question.into: questions.ask(prompt, None, key=None, into=question.into)}

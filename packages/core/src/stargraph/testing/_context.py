@@ -104,7 +104,7 @@ class FakeContext(Context):
         self._fakes = calls
         self._now = now
 
-    def ask(self, prompt: str, payload: JsonValue, *, into: str | None, key: str | None = None) -> JsonValue:
+    def _ask(self, prompt: str, payload: JsonValue, *, into: str | None, key: str | None = None) -> JsonValue:
         """Return the answer that was given ahead.
 
         Raises:
