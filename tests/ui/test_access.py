@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -15,6 +16,7 @@ from ui.conftest import ORIGIN, client_of
 
 from stargraph.checkpoint.memory import MemoryCheckpointer
 from stargraph.ui import create_app
+from stargraph.ui._security import HEADERS
 
 
 async def test_nobody_sees_a_page_without_the_link(app: Starlette) -> None:
@@ -70,6 +72,69 @@ async def test_every_response_carries_the_policy(browser: httpx.AsyncClient, app
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
         assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_a_page_that_fails_carries_the_policy_and_shows_no_traceback(
+    browser: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = "s3cr3t-value"
+
+    def broken(*args: object) -> None:
+        raise RuntimeError(secret)
+
+    monkeypatch.setattr("stargraph.ui._store.Store.opened", broken)
+    answer = await browser.get("/?tag=private%3Dtag")
+    assert answer.status_code == 500
+    assert_headers(answer)
+    assert "RuntimeError was raised" in answer.text
+    assert "All runs" in answer.text
+    (logged,) = [record.getMessage() for record in caplog.records if record.name == "stargraph.ui"]
+    assert logged.startswith("GET /: RuntimeError\n")
+    assert "in broken" in logged
+    assert "Traceback" not in answer.text
+    assert "test_access.py" not in answer.text
+    for text in (answer.text, caplog.text):
+        assert secret not in text
+    assert "private" not in logged
+
+
+async def test_an_error_page_that_fails_too_carries_the_policy(
+    browser: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*args: object, **kwargs: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr("stargraph.ui._console.Console.text", broken)
+    answer = await browser.get("/")
+    assert (answer.status_code, answer.text) == (500, "This page failed. The log of the server says where.\n")
+    assert_headers(answer)
+    assert [record.name for record in caplog.records].count("stargraph.ui") == 2
+
+
+async def test_a_hook_that_fails_lets_nobody_in(store: MemoryCheckpointer, caplog: pytest.LogCaptureFixture) -> None:
+    async with client_of(create_app(store, auth=lambda request: request.headers["x-user"] == "ada")) as client:
+        answer = await client.get("/")
+    assert answer.status_code == 500
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert_headers(answer)
+    assert "KeyError" in caplog.text
+
+
+async def test_a_stream_that_fails_is_cut_off_by_the_server(
+    browser: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*args: object) -> AsyncIterator[str]:
+        yield "run"
+        raise RuntimeError("half sent")
+
+    monkeypatch.setattr("stargraph.ui._sse._changes_of", broken)
+    with pytest.raises(RuntimeError, match="half sent"):
+        await browser.get("/events")
+
+
+def assert_headers(answer: httpx.Response) -> None:
+    assert {name: answer.headers.get(name) for name in HEADERS} == HEADERS
+    assert answer.headers["cache-control"] == "no-store"
 
 
 async def test_pages_hold_neither_inline_script_nor_style(

@@ -69,7 +69,7 @@ def create_app(
 
     app = Starlette(
         routes=_routes(write=write),
-        middleware=[Middleware(Guard, access=access)],
+        middleware=[Middleware(Guard, access=access, explain_fault=_explain_fault)],
         exception_handlers={StargraphError: _explain, ValueError: _explain, 404: _not_found},
         lifespan=lifespan,
     )
@@ -138,6 +138,19 @@ async def _explain(request: Request, error: Exception) -> Response:
         message=console.store.hide_secrets(str(error)),
         hint=console.store.hide_secrets(hint) if hint else None,
         reason=getattr(error, "reason", None),
+    )
+
+
+def _explain_fault(request: Request, error: Exception) -> Response:
+    """Answer with a page that says where to look; what went wrong is for whoever reads the log."""
+    return console_of(request).page(
+        request,
+        "error.html",
+        status=500,
+        title="This page failed",
+        message=f"{type(error).__qualname__} was raised while this page was made.",
+        hint="The log of the server, logger stargraph.ui, says where. This is a fault of Stargraph: please report it.",
+        reason=None,
     )
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import inspect
+import logging
 import secrets
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from http.cookies import CookieError, SimpleCookie
 from typing import Final, TypeAlias
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import URL, Headers, MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -41,6 +43,8 @@ HEADERS: Final = {
 
 MAX_BODY: Final = 8_000_000
 """How many bytes a form may have."""
+
+_LOGGER: Final = logging.getLogger("stargraph.ui")
 
 _MAX_LINKS: Final = 8
 _MAX_SESSIONS: Final = 256
@@ -98,14 +102,19 @@ class Access:
 class Guard:
     """ASGI middleware that lets through what `Access` allows, and sets the headers of every response.
 
+    Starlette answers an error that has no handler outside of all middleware, so without these headers. This middleware
+    answers it instead.
+
     Args:
         app: what it guards.
         access: the sessions.
+        explain_fault: makes the page that tells somebody who is signed in of an error that has no handler.
     """
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(self, app: ASGIApp, access: Access, explain_fault: Callable[[Request, Exception], Response]) -> None:
         self._app = app
         self._access = access
+        self._explain_fault = explain_fault
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
@@ -114,8 +123,12 @@ class Guard:
                 await self._app(scope, receive, send)
             return
 
+        began = False
+
         async def send_guarded(message: Message) -> None:
+            nonlocal began
             if message["type"] == "http.response.start":
+                began = True
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
@@ -124,23 +137,43 @@ class Guard:
                     headers.append("set-cookie", scope["stargraph.cookie"])
             await send(message)
 
+        try:
+            await self._answer(scope, receive, send_guarded)
+        except ClientDisconnect:
+            return  # nobody waits for the answer
+        except Exception as error:
+            if began:  # only the server can cut off what is half sent; it logs the error
+                raise
+            await self._fault_page(Request(scope, receive), error)(scope, receive, send_guarded)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         refusal = self._refuse_place(request) or await self._refuse_person(request)
         if refusal is not None:
-            await refusal(scope, receive, send_guarded)
+            await refusal(scope, receive, send)
             return
         if request.method == "POST":
             body = await _body(request)
             if body is None:
-                await _refused(413, "The form is too large.")(scope, receive, send_guarded)
+                await _refused(413, "The form is too large.")(scope, receive, send)
                 return
             if not self._has_csrf_token(request, body):
                 await _refused(403, "The form is too old or was not made here. Go back, reload the page, try again.")(
-                    scope, receive, send_guarded
+                    scope, receive, send
                 )
                 return
             receive = _again(body, receive)
-        await self._app(scope, receive, send_guarded)
+        await self._app(scope, receive, send)
+
+    def _fault_page(self, request: Request, error: Exception) -> Response:
+        """Log an error that nobody expected, and return what the person sees of it."""
+        _log_fault(request, error)
+        if "stargraph.csrf" in request.scope:
+            try:
+                return self._explain_fault(request, error)
+            except Exception as second:  # noqa: BLE001  # what broke the page may break this one too
+                _log_fault(request, second)
+        return _refused(500, "This page failed. The log of the server says where.")
 
     def _refuse_place(self, request: Request) -> Response | None:
         """Refuse what comes through another name (DNS rebinding) or from a page of another origin."""
@@ -202,6 +235,12 @@ class Guard:
         if sent is None:
             sent = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True).get("csrf", [""])[0]
         return hmac.compare_digest(sent.encode(), request.scope["stargraph.csrf"].encode())
+
+
+def _log_fault(request: Request, error: Exception) -> None:
+    """Log where an error was raised, without its text, which may hold values of a run."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    _LOGGER.error("%s %s: %s\n%s", request.method, request.url.path, type(error).__qualname__, frames)
 
 
 def cookie_name(request: Request) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import webbrowser
 from collections.abc import Callable, Sequence
@@ -57,6 +58,7 @@ def serve(
         say(f"warning: everybody who can reach {host} can try; the link is not encrypted on its way")
     if open_browser:
         webbrowser.open(link)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     config = uvicorn.Config(
         app,
         log_level="warning",
