@@ -78,8 +78,11 @@ class State(MessagesState):
 async def work(item):
     n = item["n"]
     if n == kill_at:
-        while len({task for task, *_ in (await saver.aget_tuple(config)).pending_writes}) < 7:
-            await asyncio.sleep(0.05)  # until what the others wrote is stored
+        while True:  # until what the others wrote is stored
+            found = await saver.aget_tuple(config)
+            if found and len({task for task, *_ in found.pending_writes}) >= 7:
+                break
+            await asyncio.sleep(0.05)
         os.kill(os.getpid(), signal.SIGKILL)
     with ledger.open("a") as file:
         file.write(f"{n}\\n")
