@@ -143,6 +143,21 @@ async def test_a_store_that_returns_another_record_is_caught(store: MemoryCheckp
         assert caught.value.reason == "wrong-record"
 
 
+async def test_a_run_that_starts_while_it_is_looked_for_is_found() -> None:
+    """The latest step is read before the list: a run that starts between them is not damaged."""
+
+    class StartsMeanwhile(MemoryCheckpointer):
+        async def read_latest(self, run_id: str) -> Checkpoint | None:
+            found = await super().read_latest(run_id)
+            if found is None:
+                await self.write(first(run_id))
+            return found
+
+    store = StartsMeanwhile()
+    await store.bootstrap()
+    assert (await dispatch.read_run(store, "r")).step == 0
+
+
 async def test_reads_refuse_what_no_key_of_ours_sealed(store: MemoryCheckpointer) -> None:
     ours, theirs = Keyring.parse("ours:0123456789abcdef"), Keyring.parse("theirs:fedcba9876543210")
     await dispatch.write(store, first(), keyring=ours)

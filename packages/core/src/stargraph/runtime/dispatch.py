@@ -214,6 +214,9 @@ async def read_run(checkpointer: Checkpointer, run_id: str, *, keyring: Keyring 
         return tail
     for summary in await checkpointer.list_runs(limit=_LISTED):
         if summary.run_id == run_id:
+            tail = await read_latest(checkpointer, run_id, keyring=keyring)
+            if tail is not None:  # it started between the two reads
+                return tail
             raise CheckpointCorruptedError(
                 f"run {run_id!r}: the store lists it at step {summary.last_step}, but holds no step of it",
                 reason="missing-step",
