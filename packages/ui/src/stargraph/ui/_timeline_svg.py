@@ -212,7 +212,7 @@ def _packed(bars: Sequence[Bar], x_of: Callable[[datetime], float]) -> list[tupl
 
 
 class _Axis:
-    """Time from left to right. A long time in which nothing runs is folded, or a night's wait would hide the work.
+    """Time from left to right. A long pause is folded: a night of waiting would hide the work.
 
     Args:
         timeline: the pieces.
