@@ -69,6 +69,13 @@ def test_inspect_writes_the_page(folder_of_commands: Folder, tmp_path: Path) -> 
     )
     assert (shown.code, "read it before you send it on" in shown.out) == (0, True)
     assert file.read_text().startswith("<!doctype html>")
+    assert file.stat().st_mode & 0o077 == 0  # it holds states
+    where = ["--checkpoint", str(tmp_path / "runs.sqlite")]
+    printed = folder_of_commands.call("inspect", "hostile", "--html", "-", *where)
+    assert (printed.code, printed.out.strip()) == (0, file.read_text().strip())
+    for wrong in (tmp_path / "no/run.html", tmp_path):
+        refused = folder_of_commands.call("inspect", "hostile", "--html", str(wrong), *where)
+        assert (refused.code, refused.err.count("\n")) == (2, 2), refused
 
 
 @pytest.fixture

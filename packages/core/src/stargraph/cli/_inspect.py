@@ -136,13 +136,12 @@ async def _page(ref: StoreRef, run_id: str) -> str:
 
 
 def _write_page(file: str, page: str) -> None:
-    from pathlib import Path
+    from stargraph.cli._files import output_file
 
-    if file == "-":
-        print_lines([page])
-        return
-    Path(file).write_text(page, encoding="utf-8")
-    print_lines([f"wrote {one_line(file)}: states and errors of the run are in it, read it before you send it on"])
+    with output_file(file) as stream:
+        stream.write(page.encode())
+    if file != "-":
+        print_lines([f"wrote {one_line(file)}: states and errors of the run are in it, read it before you send it on"])
 
 
 async def _timeline(ref: StoreRef, run_id: str, last: int) -> tuple[Checkpoint, list[dict[str, Any]], int]:
