@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from threading import Lock
 from typing import Final
 
 from stargraph.langgraph._state import StoredStep
@@ -13,29 +14,37 @@ _LARGEST: Final = 64 * 1024
 
 
 class StepCache:
-    """Keeps the steps that were used last, up to a number of bytes; a step never changes."""
+    """Keeps the steps that were used last, up to a number of bytes; a step never changes.
+
+    The event loops of several threads may use one at once.
+    """
 
     def __init__(self, budget: int = _BUDGET) -> None:
         self._budget = budget
         self._used = 0
+        self._lock = Lock()
         self._steps: OrderedDict[tuple[str, int], tuple[StoredStep, int]] = OrderedDict()
 
     def get(self, run_id: str, step: int) -> StoredStep | None:
         """Return a step, or None if it is not kept."""
-        found = self._steps.get((run_id, step))
-        if found is None:
-            return None
-        self._steps.move_to_end((run_id, step))
+        with self._lock:
+            found = self._steps.get((run_id, step))
+            if found is None:
+                return None
+            self._steps.move_to_end((run_id, step))
         return found[0]
 
     def add(self, stored: StoredStep) -> None:
         """Keep a step, and drop those that were not used for longest."""
         size = sum([len(value.encoded) for value in stored.step.encoded_state().values()])
         name = stored.step.run_id, stored.step.step
-        if size > _LARGEST or name in self._steps:
+        if size > _LARGEST:
             return
-        self._steps[name] = stored, size
-        self._used += size
-        while self._used > self._budget:
-            _, (_, dropped) = self._steps.popitem(last=False)
-            self._used -= dropped
+        with self._lock:
+            if name in self._steps:
+                return
+            self._steps[name] = stored, size
+            self._used += size
+            while self._used > self._budget:
+                _, (_, dropped) = self._steps.popitem(last=False)
+                self._used -= dropped

@@ -269,9 +269,10 @@ class StargraphSaver(BaseCheckpointSaver[str]):
         """Delete a thread for good, in all its namespaces."""
         async for run in self._store.logs({THREAD_TAG: str(thread_id)}):
             await self._store.delete(run.run_id)
-        for logs in self._logs.values():
-            for name in [name for name in logs if name[0] == str(thread_id)]:
-                logs[name].forget_tail()
+        for logs in list(self._logs.values()):  # other threads add to them
+            for log in list(logs.values()):
+                if log.thread_id == str(thread_id):
+                    log.forget_tail()
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Delete the checkpoints whose metadata names one of some LangGraph runs, with their writes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
@@ -62,9 +63,11 @@ class LogStore:
         Another process may have deleted it since; then it reads as unknown, and `forget` lets it be found anew.
         """
         name = thread_id, namespace
-        if name in self._runs:
-            self._runs.move_to_end(name)
-            return self._runs[name]
+        known = self._runs.get(name)
+        if known is not None:
+            with contextlib.suppress(KeyError):  # another thread has forgotten it since
+                self._runs.move_to_end(name)
+            return known
         first = run_id_of(*name)
         latest = await self.checkpointer.read_latest(first)
         if latest is not None and latest.status not in ENDED:
@@ -127,8 +130,8 @@ class LogStore:
     async def delete(self, run_id: str) -> None:
         """Delete a log."""
         await self.checkpointer.delete_run(run_id)
-        for name in [name for name, known in self._runs.items() if known == run_id]:
-            del self._runs[name]
+        for name in [name for name, known in list(self._runs.items()) if known == run_id]:
+            self._runs.pop(name, None)
 
     def _remember(self, name: tuple[str, str], run_id: str) -> str:
         self._runs[name] = run_id
