@@ -13,9 +13,13 @@ import typer
 from stargraph.cli._options import (
     DEFAULT_CHECKPOINT,
     CheckpointOption,
+    ConcurrencyKeyOption,
     GraphArgument,
+    InputOption,
+    InputsOption,
     JsonOption,
     KeysOption,
+    PriorityOption,
     TagOption,
 )
 from stargraph.errors import StargraphError
@@ -31,14 +35,8 @@ def enqueue(
     graph: GraphArgument,
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
     encryption_keys: KeysOption = None,
-    input_: Annotated[
-        list[str] | None,
-        typer.Option("--input", "-i", metavar="NAME=VALUE", help="A value of the state, as for run; repeatable."),
-    ] = None,
-    inputs: Annotated[
-        str | None,
-        typer.Option("--inputs", metavar="FILE", help="A YAML or JSON file with values of the state; - is stdin."),
-    ] = None,
+    input_: InputOption = None,
+    inputs: InputsOption = None,
     lines: Annotated[
         str | None,
         typer.Option(
@@ -50,17 +48,14 @@ def enqueue(
         typer.Option("--run-id", metavar="ID", help="The run's id: enqueued once, however often this is repeated."),
     ] = None,
     queue: Annotated[str, typer.Option(metavar="NAME", help="The queue.")] = "default",
-    priority: Annotated[int, typer.Option(metavar="N", help="Runs of a higher one begin first.")] = 0,
+    priority: PriorityOption = 0,
     not_before: Annotated[
         str | None,
         typer.Option(
             "--not-before", metavar="TIME", help="The earliest time to begin: 2026-01-31T12:00:00Z, or 30m, 12h."
         ),
     ] = None,
-    key: Annotated[
-        str | None,
-        typer.Option("--key", metavar="TEXT", help="Runs with the same one share the queue's limit per key."),
-    ] = None,
+    key: ConcurrencyKeyOption = None,
     tag: TagOption = None,
     json: JsonOption = False,
 ) -> None:

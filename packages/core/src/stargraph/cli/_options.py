@@ -166,6 +166,19 @@ RunIdsArgument = Annotated[
     list[str] | None,
     typer.Argument(metavar="RUN_ID", help="Ids of runs, unique prefixes of ids, or latest.", show_default=False),
 ]
+InputOption = Annotated[
+    list[str] | None,
+    typer.Option("--input", "-i", metavar="NAME=VALUE", help="A value of the state, as for run; repeatable."),
+]
+InputsOption = Annotated[
+    str | None,
+    typer.Option("--inputs", metavar="FILE", help="A YAML or JSON file with values of the state; - is stdin."),
+]
+PriorityOption = Annotated[int, typer.Option("--priority", metavar="N", help="Runs of a higher one begin first.")]
+ConcurrencyKeyOption = Annotated[
+    str | None,
+    typer.Option("--key", metavar="TEXT", help="Runs with the same one share the queue's limit per key."),
+]
 AllOption = Annotated[bool, typer.Option("--all", help="Every run of the store.")]
 SinceOption = Annotated[
     str | None,

@@ -14,6 +14,7 @@ from stargraph.cli._options import (
     DurabilityOption,
     EventsOption,
     GraphArgument,
+    InputsOption,
     JsonOption,
     KeysOption,
     LogJsonOption,
@@ -44,10 +45,7 @@ def run(
             help="A value of the state: text for a str field, JSON for any other; repeatable.",
         ),
     ] = None,
-    inputs: Annotated[
-        str | None,
-        typer.Option("--inputs", metavar="FILE", help="A YAML or JSON file with values of the state; - is stdin."),
-    ] = None,
+    inputs: InputsOption = None,
     run_id: Annotated[
         str | None, typer.Option("--run-id", metavar="ID", help="The run's id; a UUIDv7 if not given.")
     ] = None,

@@ -10,9 +10,13 @@ import typer
 from stargraph.cli._options import (
     DEFAULT_CHECKPOINT,
     CheckpointOption,
+    ConcurrencyKeyOption,
     GraphArgument,
+    InputOption,
+    InputsOption,
     JsonOption,
     KeysOption,
+    PriorityOption,
     TagOption,
 )
 from stargraph.errors import CheckpointError, StargraphError
@@ -37,20 +41,11 @@ def schedule_add(
     timezone: Annotated[
         str, typer.Option("--timezone", metavar="ZONE", help="The zone of CRON, as in Europe/Berlin.")
     ] = "UTC",
-    input_: Annotated[
-        list[str] | None,
-        typer.Option("--input", "-i", metavar="NAME=VALUE", help="A value of the state, as for run; repeatable."),
-    ] = None,
-    inputs: Annotated[
-        str | None,
-        typer.Option("--inputs", metavar="FILE", help="A YAML or JSON file with values of the state; - is stdin."),
-    ] = None,
+    input_: InputOption = None,
+    inputs: InputsOption = None,
     queue: Annotated[str, typer.Option(metavar="NAME", help="The queue of the runs.")] = "default",
-    priority: Annotated[int, typer.Option(metavar="N", help="Runs of a higher one begin first.")] = 0,
-    key: Annotated[
-        str | None,
-        typer.Option("--key", metavar="TEXT", help="Runs with the same one share the queue's limit per key."),
-    ] = None,
+    priority: PriorityOption = 0,
+    key: ConcurrencyKeyOption = None,
     tag: TagOption = None,
     json: JsonOption = False,
 ) -> None:
