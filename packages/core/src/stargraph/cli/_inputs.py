@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from stargraph.engine import StateField, StateSpec
     from stargraph.graph import Graph
 
-_AGO: Final = re.compile(r"(\d{1,6})([smhdw])")
+_SPAN: Final = re.compile(r"(\d{1,6})([smhdw])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _EXAMPLES: Final = {"int": "3", "float": "0.5", "bool": "true", "list": '["a", "b"]', "dict": '{"a": 1}'}
 
@@ -82,15 +82,7 @@ def parse_since(text: str, option: str = "--since") -> datetime:
     Raises:
         StargraphError: it is neither.
     """
-    age = _AGO.fullmatch(text)
-    try:
-        if age:
-            return datetime.now(UTC) - timedelta(**{_UNITS[age.group(2)]: int(age.group(1))})
-        return datetime.fromisoformat(text).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise _refused(
-            f"{option} {text!r:.220} is not a time", "Write 2026-01-31, 2026-01-31T12:00:00Z, or an age: 30m, 12h, 7d."
-        ) from None
+    return _parse_moment(text, option, -1, "an age")
 
 
 def parse_delay(text: str, option: str) -> datetime:
@@ -103,15 +95,19 @@ def parse_delay(text: str, option: str) -> datetime:
     Raises:
         StargraphError: it is neither.
     """
-    delay = _AGO.fullmatch(text)
+    return _parse_moment(text, option, +1, "how long from now")
+
+
+def _parse_moment(text: str, option: str, direction: int, distance: str) -> datetime:
+    span = _SPAN.fullmatch(text)
     try:
-        if delay:
-            return datetime.now(UTC) + timedelta(**{_UNITS[delay.group(2)]: int(delay.group(1))})
+        if span:
+            return datetime.now(UTC) + direction * timedelta(**{_UNITS[span.group(2)]: int(span.group(1))})
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):
         raise _refused(
             f"{option} {text!r:.220} is not a time",
-            "Write 2026-01-31, 2026-01-31T12:00:00Z, or how long from now: 30m, 12h, 7d.",
+            f"Write 2026-01-31, 2026-01-31T12:00:00Z, or {distance}: 30m, 12h, 7d.",
         ) from None
 
 
