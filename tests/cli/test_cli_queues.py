@@ -102,6 +102,7 @@ def test_lines_from_stdin(folder: Folder) -> None:
         ("[1]", "not an object"),
         ('{"inputs": {"count": "x"}}', "count"),
         ('{"inputs": {"count": NaN}}', "NaN is not JSON"),
+        ('{"inputs": {"count": 1, "count": 2}}', "a key twice"),
         ('{"inputs": {}}', "'count' is missing"),
         ('{"inputs": {"count": 1}, "runid": "r"}', "there is no member 'runid'"),
         ('{"inputs": {"count": 1}, "run_id": "a b"}', "'a b' cannot be a run id"),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json as json_
-import sys
 from datetime import datetime
-from pathlib import Path
+from json import JSONDecodeError
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -132,9 +130,11 @@ def _request(graph: Graph[Any], members: dict[str, Any]) -> RunRequest:
 
 
 def _read_lines(graph: Graph[Any], file: str, defaults: dict[str, Any]) -> list[RunRequest]:
+    from stargraph.cli._inputs import read_text
+
     name = "stdin" if file == "-" else file
     requests = []
-    for number, line in enumerate(_text_of(file, name).splitlines(), 1):
+    for number, line in enumerate(read_text(file, "--lines", "a file with a JSON object in each line").splitlines(), 1):
         if not line.strip():
             continue
         try:
@@ -149,33 +149,13 @@ def _read_lines(graph: Graph[Any], file: str, defaults: dict[str, Any]) -> list[
     return requests
 
 
-def _text_of(file: str, name: str) -> str:
-    try:
-        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise StargraphError(
-            f"{name}, line {line}: not UTF-8 text", reason="invalid-argument", hint="Save it as UTF-8."
-        ) from None
-    except OSError as error:
-        raise StargraphError(
-            f"--lines {name}: {error.strerror or error}",
-            reason="invalid-argument",
-            hint="Give a file with a JSON object in each line, or - for stdin.",
-        ) from None
-
-
 def _members_of(line: str) -> dict[str, Any]:
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not JSON")
+    from stargraph.cli._inputs import parse_json
 
     try:
-        members = json_.loads(line, parse_constant=refuse)
-    except json_.JSONDecodeError as error:
+        members = parse_json(line)
+    except JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from None
-    except RecursionError:
-        raise ValueError("not JSON: nested too deeply") from None
     if not isinstance(members, dict):
         raise ValueError('not an object; write {"inputs": {…}}')
     unknown = sorted(members.keys() - _MEMBERS)

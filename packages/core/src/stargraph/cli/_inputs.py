@@ -51,6 +51,47 @@ def read_inputs(graph: Graph, pairs: Iterable[str], file: str | None, *, complet
     return inputs
 
 
+def read_text(file: str, option: str, wanted: str) -> str:
+    """Return the text of a file.
+
+    Args:
+        file: its path; `-` reads stdin.
+        option: the option that takes it, for the error.
+        wanted: what the file should be, for the error.
+
+    Raises:
+        StargraphError: it cannot be read, or is not UTF-8.
+    """
+    name = "stdin" if file == "-" else file
+    try:
+        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise _refused(
+            f"{name}, line {line}: not UTF-8 text: {error.reason} at byte {error.start}", "Save it as UTF-8."
+        ) from None
+    except (OSError, ValueError) as error:
+        complaint = getattr(error, "strerror", None) or str(error)
+        raise _refused(f"{option} {name}: {complaint}", f"Give {wanted}, or - for stdin.") from None
+
+
+def parse_json(text: str) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+        ValueError: it is not JSON, is nested too deeply, or says what JSON cannot say or says twice.
+    """
+
+    def refuse(constant: str) -> None:
+        raise _NotJson(f"{constant} is not JSON")
+
+    try:
+        return json.loads(text, parse_constant=refuse, object_pairs_hook=_object)
+    except RecursionError:
+        raise _NotJson("nested too deeply") from None
+
+
 def split_pairs(pairs: Iterable[str], option: str) -> dict[str, str]:
     """Return `name=value` texts as a mapping.
 
@@ -125,7 +166,7 @@ def typed(graph: Graph, spec: StateSpec, name: str, text: str, option: str = "-i
         StateError: it does not fit the field.
     """
     try:
-        parsed, value = True, _parse_json(text)
+        parsed, value = True, parse_json(text)
     except _NotJson as error:
         if not _takes_text_alone(spec, name):
             raise StateError(f"{option} {name}={text:.60}: {error}", reason="not-json", path=f"inputs.{name}") from None
@@ -173,16 +214,6 @@ def _type_name(graph: Graph, field: StateField) -> str:
     return field.annotation.__name__ if is_plain else str(field.annotation)
 
 
-def _parse_json(text: str) -> Any:
-    def refuse(constant: str) -> None:
-        raise _NotJson(f"{constant} is not JSON")
-
-    try:
-        return json.loads(text, parse_constant=refuse, object_pairs_hook=_object)
-    except RecursionError:
-        raise _NotJson("nested too deeply") from None
-
-
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -192,9 +223,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _read_mapping(file: str) -> dict[str, JsonValue]:
     name = "stdin" if file == "-" else file
-    text = _read_text(file, name)
+    text = read_text(file, "--inputs", "a YAML or JSON file")
     try:
-        inputs = _parse_json(text)
+        inputs = parse_json(text)
     except _NotJson as error:
         raise _refused(f"{name}: {error}", "Correct the file.") from None
     except ValueError as error:
@@ -210,17 +241,6 @@ def _parse_yaml(text: str, name: str) -> object:
     from stargraph.ir import parse_yaml
 
     return parse_yaml(text, file=name)
-
-
-def _read_text(file: str, name: str) -> str:
-    try:
-        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise _refused(f"{name}: not UTF-8 text: {error.reason} at byte {error.start}", "Save it as UTF-8.") from None
-    except (OSError, ValueError) as error:
-        complaint = getattr(error, "strerror", None) or str(error)
-        raise _refused(f"--inputs {name}: {complaint}", "Give a YAML or JSON file, or - for stdin.") from None
 
 
 def _refused(message: str, hint: str) -> StargraphError:
