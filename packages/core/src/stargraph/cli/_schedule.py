@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -93,7 +93,7 @@ def schedule_add(
         )
     run_async(_put(StoreRef(checkpoint, encryption_keys), made))
     if json:
-        print_json({**made.model_dump(mode="json"), "next": following.isoformat()})
+        print_json({**made.model_dump(mode="json"), "next": following})
     else:
         print_lines([f"schedule {made.id}: the next run is due {show_time(following)}"])
 
@@ -111,8 +111,7 @@ def schedule_list(
     now = datetime.now(UTC)
     due = {each.id: next(due_times(each, now, now + _YEAR), None) for each in found}
     if json:
-        members = [{**each.model_dump(mode="json"), "next": _iso(due[each.id])} for each in found]
-        print_json(members)
+        print_json([{**each.model_dump(mode="json"), "next": due[each.id]} for each in found])
         return
     header = ("SCHEDULE", "CRON", "ZONE", "GRAPH", "QUEUE", "NEXT")
     rows = [
@@ -178,7 +177,3 @@ def _keeper(store: Checkpointer) -> Schedules:
             hint="SQLite, PostgreSQL and S3 stores do.",
         )
     return store
-
-
-def _iso(moment: Any) -> str | None:
-    return None if moment is None else moment.isoformat()
