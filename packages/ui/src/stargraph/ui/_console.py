@@ -59,20 +59,8 @@ class Console:
         self.logs = StepLogs(store)
         self.executions = Executions(store)
         self._checkpoints: OrderedDict[tuple[str, int], Checkpoint] = OrderedDict()
-        self._environment = Environment(
-            loader=PackageLoader("stargraph.ui"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self._environment.globals |= {
-            "STATUSES": STATUSES,
-            "query": query,
-            "version": asset_version(),
-            "rendered_at": _now,
-        }
-        add_filters(self._environment)
+        self._environment = template_environment()
+        self._environment.globals |= {"query": query, "version": asset_version(), "rendered_at": _now}
 
     @property
     def has_queues(self) -> bool:
@@ -143,8 +131,16 @@ class Console:
         return HTMLResponse(self.text(request, template, **values), status)
 
 
-def add_filters(environment: Environment) -> None:
-    """Give templates what they show values with."""
+def template_environment() -> Environment:
+    """Return what templates are made with, of pages and of a page in a file."""
+    environment = Environment(
+        loader=PackageLoader("stargraph.ui"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["STATUSES"] = STATUSES
     environment.filters |= {
         "age": show_age,
         "bytes": show_bytes,
@@ -154,6 +150,7 @@ def add_filters(environment: Environment) -> None:
         "visible": visible,
         "quoted": lambda text: quote(str(text), safe=":"),
     }
+    return environment
 
 
 def console_of(request: Request) -> Console:

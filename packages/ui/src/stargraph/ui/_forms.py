@@ -12,9 +12,7 @@ from typing import Any, Final
 from stargraph.checkpoint.protocol import Checkpoint, Interrupt, JsonValue
 from stargraph.cli._questions import choices_of
 from stargraph.errors import StateError
-from stargraph.graph import recorded_definition
 from stargraph.ir import parse_type
-from stargraph.runtime import dispatch
 from stargraph.ui._console import Console
 from stargraph.ui._text import visible
 from stargraph.ui._tree import Branch, members_of, show_json
@@ -85,13 +83,7 @@ async def _type_of(console: Console, latest: Checkpoint, question: Interrupt) ->
         return getattr(annotation, "__name__", str(annotation)) if annotation is not None else "", annotation
     if question.into is None or question.child_run_id is not None:
         return "", None
-
-    store, keyring = await console.store.opened(), console.store.keyring
-
-    async def read(number: int) -> Checkpoint | None:
-        return await dispatch.read_at_step(store, latest.run_id, number, keyring=keyring)
-
-    definition: Any = await recorded_definition(latest, read, "graph") or {}
+    definition: Any = await console.store.definition(latest) or {}
     field = definition.get("state_schema", {}).get(question.into)
     if not isinstance(field, Mapping):
         return "", None

@@ -12,18 +12,15 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from stargraph.audit import verify_run
-from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunSearch, RunSummary, RunTree, StepSummary
+from stargraph.checkpoint.protocol import Checkpoint, RunSearch, RunSummary, RunTree, StepSummary
 from stargraph.errors import CheckpointNotFoundError, StargraphError
-from stargraph.graph import recorded_definition
-from stargraph.runtime import dispatch
 from stargraph.transfer import export_runs
 from stargraph.ui._console import Console, console_of, is_fragment
 from stargraph.ui._diff import differences
 from stargraph.ui._forms import question_form
 from stargraph.ui._graph_svg import Progress, draw_graph, progress_of
 from stargraph.ui._runs import svg_file
-from stargraph.ui._steps import index_of, process_words, said, seconds_of
+from stargraph.ui._steps import process_words, said, seconds_of, shown
 from stargraph.ui._timeline_svg import draw_timeline, timeline_of
 from stargraph.ui._tree import members_of, search, value_at
 
@@ -113,7 +110,7 @@ async def steps(request: Request) -> Response:
         request,
         "_steps.html",
         run=latest,
-        rows=[(row, index_of(row), seconds_of(row), list(said(row)), process_words(row.process)) for row in rows],
+        rows=[shown(row) for row in rows],
     )
 
 
@@ -122,7 +119,7 @@ async def charts(request: Request) -> Response:
     console = console_of(request)
     latest = await console.latest(request.path_params["run_id"])
     rows = await console.logs.all(latest)
-    definition = await _definition(console, latest)
+    definition = await console.store.definition(latest)
     graph, chart = await asyncio.to_thread(_drawn, latest, rows, definition, standalone=False)
     return console.page(
         request, "_charts.html", run=latest, graph=graph, chart=chart, has_definition=definition is not None
@@ -134,7 +131,7 @@ async def chart_file(request: Request) -> Response:
     console = console_of(request)
     latest = await console.latest(request.path_params["run_id"])
     rows = await console.logs.all(latest)
-    drawn = await asyncio.to_thread(_drawn, latest, rows, await _definition(console, latest), standalone=True)
+    drawn = await asyncio.to_thread(_drawn, latest, rows, await console.store.definition(latest), standalone=True)
     name = request.path_params["name"]
     svg = drawn[0] if name == "graph" else drawn[1]
     if svg is None or name not in ("graph", "timeline"):
@@ -148,25 +145,6 @@ def _drawn(
     progress: Progress = progress_of(latest, rows)
     graph = None if definition is None else draw_graph(definition, progress, standalone=standalone)
     return graph, draw_timeline(timeline_of(latest, rows), standalone=standalone)
-
-
-async def _definition(console: Console, latest: Checkpoint) -> Mapping[str, Any] | None:
-    return await read_definition(await console.store.opened(), latest, console.store.keyring)
-
-
-async def read_definition(store: Checkpointer, latest: Checkpoint, keyring: Keyring | None) -> Mapping[str, Any] | None:
-    """Return the graph of a run as its log holds it, or None if the steps that held it were pruned.
-
-    Args:
-        store: holds the run.
-        latest: the latest checkpoint of the run.
-        keyring: checks the seals.
-    """
-
-    async def read(number: int) -> Checkpoint | None:
-        return await dispatch.read_at_step(store, latest.run_id, number, keyring=keyring)
-
-    return await recorded_definition(latest, read, "graph")
 
 
 async def state(request: Request) -> Response:

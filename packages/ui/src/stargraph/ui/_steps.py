@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
-from stargraph.checkpoint.protocol import CallSummary, Checkpoint, ProcessInfo, StepSummary
+from stargraph.checkpoint.protocol import CallSummary, Checkpoint, Checkpointer, ProcessInfo, StepSummary
 from stargraph.runtime import dispatch
 from stargraph.ui._store import Store
 
@@ -40,7 +40,7 @@ class StepLogs:
             log = list(self._logs.pop(latest.run_id, ()))
             following = log[-1].step + 1 if log else 0
             if following <= latest.step:
-                log += [row async for row in self._read(latest.run_id, following, latest.step)]
+                log += await self._read(latest.run_id, following, latest.step)
             self._logs[latest.run_id] = log
             while len(self._logs) > _KEPT_LOGS:
                 dropped, _ = self._logs.popitem(last=False)
@@ -59,21 +59,26 @@ class StepLogs:
         log = self._logs.get(latest.run_id, ())
         if log and log[-1].step >= last:
             return [row for row in log if first <= row.step <= last]
-        return [row async for row in self._read(latest.run_id, first, last)]
+        return await self._read(latest.run_id, first, last)
 
     def forget(self, run_id: str) -> None:
         """Drop what is kept of a run."""
         self._logs.pop(run_id, None)
 
-    async def _read(self, run_id: str, first: int, last: int) -> AsyncIterator[StepSummary]:
-        store = await self._store.opened()
-        while first <= last:
-            page = await dispatch.timeline(store, run_id, from_step=first, to_step=last, limit=_PAGE)
-            for row in page:
-                yield row
-            if len(page) < _PAGE:
-                return
-            first = page[-1].step + 1
+    async def _read(self, run_id: str, first: int, last: int) -> list[StepSummary]:
+        return await read_steps(await self._store.opened(), run_id, first, last)
+
+
+async def read_steps(store: Checkpointer, run_id: str, first: int, last: int) -> list[StepSummary]:
+    """Return the stored steps of a range, both ends included."""
+    found: list[StepSummary] = []
+    while first <= last:
+        page = await dispatch.timeline(store, run_id, from_step=first, to_step=last, limit=_PAGE)
+        found += page
+        if len(page) < _PAGE:
+            break
+        first = page[-1].step + 1
+    return found
 
 
 def call_name(call: CallSummary) -> str:
@@ -125,3 +130,8 @@ def process_words(process: ProcessInfo | None) -> str:
         return ""
     worker = f", worker {process.worker}" if process.worker else ""
     return f"{process.host}, pid {process.pid}{worker}"
+
+
+def shown(row: StepSummary) -> tuple[StepSummary, str, float | None, list[tuple[str, str]], str]:
+    """Return a step as the templates list it: with its index, its seconds, what it says and its process."""
+    return row, index_of(row), seconds_of(row), list(said(row)), process_words(row.process)

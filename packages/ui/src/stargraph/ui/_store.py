@@ -7,9 +7,10 @@ import os
 import shlex
 
 from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, Closing
+from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, Closing, JsonValue
 from stargraph.checkpoint.registry import find_secrets, open_checkpointer, redact, redact_text
 from stargraph.errors import CheckpointError, CheckpointNotFoundError
+from stargraph.graph import recorded_definition
 from stargraph.runtime import dispatch
 
 
@@ -101,6 +102,14 @@ class Store:
             )
         return found
 
+    async def definition(self, latest: Checkpoint) -> dict[str, JsonValue] | None:
+        """Return the graph of a run as its log holds it, or None if the steps that held it were pruned.
+
+        Args:
+            latest: the latest checkpoint of the run.
+        """
+        return await read_definition(await self.opened(), latest, self.keyring)
+
     def command(self, *words: str) -> str:
         """Return a command on this store that a person can paste into a shell.
 
@@ -116,6 +125,23 @@ class Store:
             if len(secret) > 3:
                 text = text.replace(secret, "***")
         return redact_text(text)
+
+
+async def read_definition(
+    store: Checkpointer, latest: Checkpoint, keyring: Keyring | None
+) -> dict[str, JsonValue] | None:
+    """Return the graph of a run as `Store.definition` does.
+
+    Args:
+        store: holds the run.
+        latest: the latest checkpoint of the run.
+        keyring: checks the seals.
+    """
+
+    async def read(number: int) -> Checkpoint | None:
+        return await dispatch.read_at_step(store, latest.run_id, number, keyring=keyring)
+
+    return await recorded_definition(latest, read, "graph")
 
 
 def missing_capability(store: Checkpointer, capability: str) -> CheckpointError:
