@@ -18,7 +18,7 @@ from stargraph.transfer import export_runs
 from stargraph.ui._console import Console, console_of, is_fragment
 from stargraph.ui._diff import differences
 from stargraph.ui._forms import question_form
-from stargraph.ui._graph_svg import Progress, draw_graph, progress_of
+from stargraph.ui._graph_svg import draw_graph, progress_of
 from stargraph.ui._runs import svg_file
 from stargraph.ui._steps import process_words, said, seconds_of, shown
 from stargraph.ui._timeline_svg import draw_timeline, timeline_of
@@ -70,6 +70,7 @@ async def _detail(console: Console, latest: Checkpoint, step: int) -> dict[str, 
         before = await console.checkpoint(latest.run_id, step - 1) if step else None
     except CheckpointNotFoundError:  # pruned
         before = None
+    summary = StepSummary.from_checkpoint(record, before)
     branches, more = members_of(record.state, "[]", top=True)
     return {
         "record": record,
@@ -77,9 +78,9 @@ async def _detail(console: Console, latest: Checkpoint, step: int) -> dict[str, 
         "diff": None if before is None else await differences(before, record),
         "branches": branches,
         "more": more,
-        "said": list(said(StepSummary.from_checkpoint(record, before))),
+        "said": list(said(summary)),
         "update_names": tuple(record.update or ()),
-        "seconds_taken": seconds_of(StepSummary.from_checkpoint(record, before)),
+        "seconds_taken": seconds_of(summary),
         "tree_url": f"steps/{step}",
         "calls": [
             (call, members_of({"result": call.result}, "[]", top=True)[0] if call.error is None else ())
@@ -120,7 +121,8 @@ async def charts(request: Request) -> Response:
     latest = await console.latest(request.path_params["run_id"])
     rows = await console.logs.all(latest)
     definition = await console.store.definition(latest)
-    graph, chart = await asyncio.to_thread(_drawn, latest, rows, definition, standalone=False)
+    graph = await asyncio.to_thread(_graph, latest, rows, definition)
+    chart = await asyncio.to_thread(_timeline, latest, rows)
     return console.page(
         request, "_charts.html", run=latest, graph=graph, chart=chart, has_definition=definition is not None
     )
@@ -131,20 +133,26 @@ async def chart_file(request: Request) -> Response:
     console = console_of(request)
     latest = await console.latest(request.path_params["run_id"])
     rows = await console.logs.all(latest)
-    drawn = await asyncio.to_thread(_drawn, latest, rows, await console.store.definition(latest), standalone=True)
     name = request.path_params["name"]
-    svg = drawn[0] if name == "graph" else drawn[1]
-    if svg is None or name not in ("graph", "timeline"):
+    svg = None
+    if name == "graph":
+        definition = await console.store.definition(latest)
+        svg = await asyncio.to_thread(_graph, latest, rows, definition, standalone=True)
+    elif name == "timeline":
+        svg = await asyncio.to_thread(_timeline, latest, rows, standalone=True)
+    if svg is None:
         raise ValueError("there is nothing to draw")
     return svg_file(svg, f"{name}.svg")
 
 
-def _drawn(
-    latest: Checkpoint, rows: Sequence[StepSummary], definition: Mapping[str, Any] | None, *, standalone: bool
-) -> tuple[str | None, str | None]:
-    progress: Progress = progress_of(latest, rows)
-    graph = None if definition is None else draw_graph(definition, progress, standalone=standalone)
-    return graph, draw_timeline(timeline_of(latest, rows), standalone=standalone)
+def _graph(
+    latest: Checkpoint, rows: Sequence[StepSummary], definition: Mapping[str, Any] | None, *, standalone: bool = False
+) -> str | None:
+    return None if definition is None else draw_graph(definition, progress_of(latest, rows), standalone=standalone)
+
+
+def _timeline(latest: Checkpoint, rows: Sequence[StepSummary], *, standalone: bool = False) -> str | None:
+    return draw_timeline(timeline_of(latest, rows), standalone=standalone)
 
 
 async def state(request: Request) -> Response:
