@@ -1,4 +1,4 @@
-"""The layout that lets five distributions share the `stargraph` namespace."""
+"""The layout that lets all distributions share the `stargraph` namespace."""
 
 from __future__ import annotations
 
