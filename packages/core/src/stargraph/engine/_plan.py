@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +26,6 @@ from stargraph.ir import (
     Halt,
     IRDocument,
     Map,
-    NodeSpec,
     Parallel,
     RuleSpec,
     Source,
@@ -101,6 +101,7 @@ class Plan:
         graph_hash: the fingerprint of what shapes execution.
         runtime_definition: what `runtime_hash` is made of.
         runtime_hash: the fingerprint of the code.
+        next_in_order: the node that follows each in the definition; the last one has none.
         children: the graphs of its subgraph nodes, by their ids.
         source: where the definition comes from, for errors.
     """
@@ -114,12 +115,12 @@ class Plan:
     graph_hash: str
     runtime_definition: dict[str, JsonValue]
     runtime_hash: str
+    next_in_order: dict[str, str]
     children: dict[str, Plan] = field(default_factory=dict)
     source: Source = NO_SOURCE
     _inputs: dict[str, dict[str, Expression]] = field(default_factory=dict)
     _outputs: dict[str, dict[str, Expression]] = field(default_factory=dict)
     _rules_after: dict[str, list[Rule]] = field(default_factory=dict)
-    _order: tuple[NodeSpec, ...] = ()
 
     @classmethod
     def build(
@@ -180,12 +181,12 @@ class Plan:
             graph_hash=graph_hash(definition),
             runtime_definition=runtime,
             runtime_hash=runtime_hash(runtime),
+            next_in_order={spec.id: after.id for spec, after in itertools.pairwise(document.nodes)},
             children=children,
             source=source,
             _inputs={spec.id: _compiled(spec.inputs) for spec in subgraphs},
             _outputs={spec.id: _compiled(spec.outputs) for spec in subgraphs},
             _rules_after=rules_after,
-            _order=document.nodes,
         )
 
     def validate(self) -> tuple[str, ...]:
@@ -232,8 +233,7 @@ class Plan:
     @property
     def has_loop(self) -> bool:
         """Whether a node can run again after it has completed, in one run."""
-        order = [spec.id for spec in self._order]
-        after: dict[str, set[str]] = {node: set(order[place + 1 : place + 2]) for place, node in enumerate(order)}
+        after = {node: {self.next_in_order[node]} if node in self.next_in_order else set() for node in self.nodes}
         for rule in self.rules.values():
             for action in rule.spec.then:
                 if isinstance(action, Goto):
@@ -241,7 +241,7 @@ class Plan:
                 elif isinstance(action, (Parallel, Map)):
                     targets = action.targets if isinstance(action, Parallel) else (action.target,)
                     after[rule.spec.when.node] |= {*targets, action.join}
-        for node in order:
+        for node in self.nodes:
             seen: set[str] = set()
             waiting = list(after[node])
             while waiting:
@@ -290,7 +290,7 @@ class Plan:
         Args:
             step: the step whose state the first node is given.
         """
-        return (self._task(self._order[0].id, step, previous=""),)
+        return (self._task(self.document.nodes[0].id, step, previous=""),)
 
     def after(self, completion: Completion, step: int, *, answered: str | None = None) -> tuple[Task | FanOut, ...]:
         """Return the frontier that follows a completed node; empty if the run is done.
@@ -312,7 +312,8 @@ class Plan:
         if self.nodes[completion.node].spec.kind == "halt" and rule is None:
             return ()
         if rule is None or not actions:
-            return self._next_in_order(completion, step)
+            following = self.next_in_order.get(completion.node)
+            return () if following is None else (self._task(following, step, previous=completion.task_id),)
         action = actions[0]
         if isinstance(action, Halt):
             return ()
@@ -391,13 +392,6 @@ class Plan:
             if rule.condition is None or rule.condition.test(completion.state, completion.facts):
                 return rule
         return None
-
-    def _next_in_order(self, completion: Completion, step: int) -> tuple[Task | FanOut, ...]:
-        ids = [spec.id for spec in self._order]
-        position = ids.index(completion.node) + 1
-        if position == len(ids):
-            return ()
-        return (self._task(ids[position], step, previous=completion.task_id),)
 
     @staticmethod
     def _task(node: str, step: int, *, previous: str, index: int | None = None) -> Task:

@@ -81,5 +81,5 @@ def _targets(rule: Rule) -> Iterator[str]:
 
 
 def _in_order(plan: Plan, node: str) -> Iterator[str]:
-    ids = list(plan.nodes)
-    yield from ids[ids.index(node) + 1 :][:1]
+    if node in plan.next_in_order:
+        yield plan.next_in_order[node]
