@@ -105,21 +105,17 @@ async def _served(store: Checkpointer, living: set[str | None]) -> set[GraphVers
     if isinstance(store, RunSearch):
         page = await store.search(updated_since=datetime.now(UTC) - _RECENT, limit=_LOOKED_AT, order="updated")
         runs += page.items
-    return {_version(run) for run in runs if run.process is not None and run.process.id in living}
+    return {GraphVersion.of(run) for run in runs if run.process is not None and run.process.id in living}
 
 
 def _reason(run: RunSummary, *, served: set[GraphVersion], is_anybody_there: bool) -> str | None:
     if not is_anybody_there:
         return "no worker lives"
-    if _version(run) in served:
+    if GraphVersion.of(run) in served:
         return None
     if any(version.graph_id == run.graph_id for version in served):
         return f"the living workers execute other versions of graph {run.graph_id!r}"
     return f"no living worker has executed graph {run.graph_id!r} lately"
-
-
-def _version(run: RunSummary) -> GraphVersion:
-    return GraphVersion(run.graph_id, run.graph_hash, run.runtime_hash)
 
 
 def _not_supported(store: Checkpointer) -> CheckpointError:

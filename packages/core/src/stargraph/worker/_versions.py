@@ -61,7 +61,7 @@ class Versions:
 
     def exact(self, run: RunSummary) -> LoadedGraph | None:
         """Return the graph that a run was made by, or None if this worker has another version of it, or none."""
-        return self._loaded.get(GraphVersion(run.graph_id, run.graph_hash, run.runtime_hash))
+        return self._loaded.get(GraphVersion.of(run))
 
     async def fitting(self, store: Checkpointer, run: RunSummary) -> LoadedGraph | str:
         """Return the graph that a run of another version can go on with, or why there is none.

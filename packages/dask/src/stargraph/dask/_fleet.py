@@ -208,7 +208,9 @@ class Fleet:
             found = Host.current().run(self._claim(list(tickets), silent_after))
             runs: list[FleetRun] = []
             for version, ticket in tickets.items():
-                fitting = [each.run_id for each in found if _version(each) == version and each.run_id not in refused]
+                fitting = [
+                    each.run_id for each in found if GraphVersion.of(each) == version and each.run_id not in refused
+                ]
                 runs += self._send(ticket, fitting, 0)
             finished |= {run.run_id: run for run in self.wait(runs, progress=progress and bool(runs))}
             refused |= {run.run_id for run in runs if run.error is not None}
@@ -278,7 +280,7 @@ class Fleet:
                 run.queue is not None
                 and run.queue.name == self._queue
                 and run.due_at is None
-                and _version(run) in versions
+                and GraphVersion.of(run) in versions
                 and run.run_id not in refused
                 for run in page.items
             )
@@ -295,7 +297,3 @@ class Fleet:
                 hint="SQLite, PostgreSQL and S3 stores have them.",
             )
         return store
-
-
-def _version(run: RunSummary) -> GraphVersion:
-    return GraphVersion(run.graph_id, run.graph_hash, run.runtime_hash)

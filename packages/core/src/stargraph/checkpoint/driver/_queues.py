@@ -178,7 +178,7 @@ def queued_row(latest: Checkpoint) -> QueuedRow | None:
         queue.priority,
         latest.due_at or latest.started_at,
         latest.due_at if state == "scheduled" else None,
-        version_key(GraphVersion(latest.graph_id, latest.graph_hash, latest.runtime_hash)),
+        version_key(GraphVersion.of(latest)),
         None if key is None else key.encode(),
         process_of(latest),
     )
@@ -232,7 +232,7 @@ def fits_claim(run: RunSummary, claim: Claim) -> bool:
     return (
         run.queue is not None
         and run.queue.name in claim.queues
-        and (claim.fits is None or GraphVersion(run.graph_id, run.graph_hash, run.runtime_hash) in claim.fits)
+        and (claim.fits is None or GraphVersion.of(run) in claim.fits)
     )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, NamedTuple, Protocol, Self, runtime_checkable
 
 from pydantic import Field, StringConstraints, model_validator
 
+from stargraph.checkpoint.protocol._checkpoint import Checkpoint
 from stargraph.checkpoint.protocol._records import (
     Count,
     FrozenModel,
@@ -28,6 +29,11 @@ class GraphVersion(NamedTuple):
     graph_id: str
     graph_hash: str
     runtime_hash: str
+
+    @classmethod
+    def of(cls, run: RunSummary | Checkpoint) -> Self:
+        """Return the version that a run was executed with last."""
+        return cls(run.graph_id, run.graph_hash, run.runtime_hash)
 
 
 class QueueLimits(FrozenModel):
