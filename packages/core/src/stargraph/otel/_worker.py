@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter
 
 from stargraph.worker import Worker, WorkerMetrics
-from stargraph.worker._metrics import Sample
+from stargraph.worker._metrics import COUNTERS, GAUGES, Sample
 
 
 def observe_worker(worker: Worker, *, meter_provider: MeterProvider | None = None) -> None:
@@ -23,9 +22,9 @@ def observe_worker(worker: Worker, *, meter_provider: MeterProvider | None = Non
     """
     meter = get_meter("stargraph", version("stargraph-core"), meter_provider)
     metrics = worker.metrics
-    for name in _COUNTERS:
+    for name in COUNTERS:
         meter.create_observable_counter(f"stargraph.worker.{name}", [_reading(metrics, WorkerMetrics.counters, name)])
-    for name in _GAUGES:
+    for name in GAUGES:
         meter.create_observable_gauge(f"stargraph.worker.{name}", [_reading(metrics, WorkerMetrics.gauges, name)])
 
 
@@ -33,22 +32,8 @@ def _reading(
     metrics: WorkerMetrics, samples: Callable[[WorkerMetrics], Iterator[Sample]], name: str
 ) -> Callable[[CallbackOptions], Iterable[Observation]]:
     def read(_: CallbackOptions) -> Iterable[Observation]:
-        found: defaultdict[str, list[Observation]] = defaultdict(list)
         for sample in samples(metrics):
-            labels = {f"stargraph.{key}": value for key, value in sample.labels.items()}
-            found[sample.name].append(Observation(sample.value, labels))
-        return found[name]
+            if sample.name == name:
+                yield Observation(sample.value, {f"stargraph.{key}": value for key, value in sample.labels.items()})
 
     return read
-
-
-_COUNTERS = ("claims", "executions", "retries", "takeovers", "isolated", "poisoned", "store_errors")
-_GAUGES = (
-    "running",
-    "concurrency",
-    "stranded",
-    "draining",
-    "heartbeat_age_seconds",
-    "store_outage_seconds",
-    "queue_runs",
-)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from stargraph.checkpoint.protocol import QueueCounts
 
@@ -88,7 +88,7 @@ class WorkerMetrics:
                 yield Sample("queue_runs", {"queue": counts.queue, "state": state}, getattr(counts, state))
 
 
-_HELP = {
+COUNTERS: Final = {
     "claims": "Runs that this worker took from its queues.",
     "executions": "Executions of runs that ended, by the status of the run.",
     "retries": "Failed runs that were scheduled for another try.",
@@ -96,6 +96,10 @@ _HELP = {
     "isolated": "Executions in a process of their own.",
     "poisoned": "Runs that failed since they had ended too many processes.",
     "store_errors": "Requests for which the store could not be reached.",
+}
+"""What each number that only grows counts."""
+
+GAUGES: Final = {
     "running": "Runs that are executed now.",
     "concurrency": "Runs that are executed at once at most.",
     "stranded": "Runs that could go on, but fit no graph of this worker.",
@@ -104,6 +108,7 @@ _HELP = {
     "store_outage_seconds": "For how long the store cannot be reached; 0 if it can.",
     "queue_runs": "Runs of the queues of this worker that have not ended, by what they wait for.",
 }
+"""What each number says that stands now."""
 
 
 def prometheus_text(metrics: WorkerMetrics) -> str:
@@ -111,16 +116,16 @@ def prometheus_text(metrics: WorkerMetrics) -> str:
 
     Source: https://prometheus.io/docs/instrumenting/exposition_formats/
     """
-    lines = [*_lines(metrics.counters(), "counter", "_total"), *_lines(metrics.gauges(), "gauge", "")]
+    lines = [*_lines(metrics.counters(), COUNTERS, "counter", "_total"), *_lines(metrics.gauges(), GAUGES, "gauge", "")]
     return "\n".join(lines) + "\n"
 
 
-def _lines(samples: Iterable[Sample], kind: str, suffix: str) -> Iterator[str]:
+def _lines(samples: Iterable[Sample], texts: Mapping[str, str], kind: str, suffix: str) -> Iterator[str]:
     before = None
     for sample in samples:
         name = f"stargraph_worker_{sample.name}{suffix}"
         if sample.name != before:
-            yield f"# HELP {name} {_HELP[sample.name]}"
+            yield f"# HELP {name} {texts[sample.name]}"
             yield f"# TYPE {name} {kind}"
             before = sample.name
         # The names of queues and statuses hold nothing that would have to be escaped.
