@@ -24,6 +24,16 @@ _BEFORE: Final = 3.0
 """Seconds until the store is taken away."""
 
 
+async def _refuse(proxy: TcpProxy, seconds: float) -> None:
+    await asyncio.sleep(_BEFORE)
+    proxy.refusing = True
+    proxy.cut()
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        proxy.refusing = False
+
+
 @asynccontextmanager
 async def on_sqlite(folder: Path) -> AsyncIterator[tuple[str, CutOff | None]]:
     """A file, whose lock another process holds for a while."""
@@ -46,17 +56,7 @@ async def on_postgres(folder: Path) -> AsyncIterator[tuple[str, CutOff | None]]:
     try:
         await asyncio.to_thread(server.start)
         async with TcpProxy("127.0.0.1", server.port) as proxy:
-
-            async def cut_off(seconds: float) -> None:
-                await asyncio.sleep(_BEFORE)
-                proxy.refusing = True
-                proxy.cut()
-                try:
-                    await asyncio.sleep(seconds)
-                finally:
-                    proxy.refusing = False
-
-            yield f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres", cut_off
+            yield f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres", partial(_refuse, proxy)
     finally:
         server.remove()
 
@@ -69,17 +69,7 @@ async def on_s3(folder: Path) -> AsyncIterator[tuple[str, CutOff | None]]:
         bucket = fresh_bucket(upstream)
         host, _, port = upstream.removeprefix("http://").partition(":")
         async with TcpProxy(host, int(port)) as proxy:
-
-            async def cut_off(seconds: float) -> None:
-                await asyncio.sleep(_BEFORE)
-                proxy.refusing = True
-                proxy.cut()
-                try:
-                    await asyncio.sleep(seconds)
-                finally:
-                    proxy.refusing = False
-
-            yield f"s3://{bucket}/workers?endpoint_url=http://127.0.0.1:{proxy.port}", cut_off
+            yield f"s3://{bucket}/workers?endpoint_url=http://127.0.0.1:{proxy.port}", partial(_refuse, proxy)
 
 
 GROUNDS: Final[dict[str, Callable[[Path], Ground]]] = {"sqlite": on_sqlite, "postgres": on_postgres, "s3": on_s3}
