@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Final
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, ProcessInfo, QueueEntry
-from stargraph.engine import Plan, RunLog, TakenOver, error_info, status_of
-from stargraph.errors import CheckpointError
+from stargraph.engine import Plan, RunLog, TakenOver, error_info, status_of, tasks_of
+from stargraph.errors import CheckpointError, NodeError
 from stargraph.graph._resume_checks import refuse_ended
+
+POISON: Final = "poison"
+"""The reason of a run that has ended too many processes."""
 
 
 def first_record(
@@ -72,6 +76,24 @@ def crash_loop_record(tail: Checkpoint, executor_id: str, resumes: int) -> Check
         run_id=tail.run_id,
     )
     return failed_record(tail, executor_id, error)
+
+
+def poison_record(tail: Checkpoint, executor_id: str, what: str) -> Checkpoint:
+    """Return the checkpoint that fails a run which has ended too many processes; it names the nodes in flight.
+
+    Args:
+        tail: the latest checkpoint.
+        executor_id: names who fails it.
+        what: what has happened, without a full stop.
+    """
+    nodes = sorted({task.node for task in tasks_of(tail.frontier)})
+    error = NodeError(
+        f"{what}; in flight: {', '.join(map(repr, nodes))}",
+        reason=POISON,
+        hint="Find out what ends the process there: memory, a signal, os._exit. Then requeue the run.",
+        run_id=tail.run_id,
+    )
+    return failed_record(tail, executor_id, error, nodes[0] if len(nodes) == 1 else None)
 
 
 def failed_record(tail: Checkpoint, executor_id: str, error: BaseException, node: str | None = None) -> Checkpoint:

@@ -8,11 +8,9 @@ from typing import Final, NamedTuple
 
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.engine import retry_seconds
+from stargraph.graph._records import POISON
 
 ReadStep = Callable[[int], Awaitable[Checkpoint | None]]
-
-POISON: Final = "poison"
-"""The reason of a run that has ended too many processes."""
 
 _HOPELESS: Final = frozenset({POISON, "crash-loop", "max-steps"})
 """Reasons of failures that another try cannot change."""

@@ -22,13 +22,13 @@ from stargraph.checkpoint.protocol import (
     RunQueue,
     RunSummary,
 )
-from stargraph.engine import Durability, Middleware, facts, new_executor_id, tasks_of
-from stargraph.errors import CheckpointConflictError, CheckpointError, NodeError, StargraphError, StoreUnavailableError
+from stargraph.engine import Durability, Middleware, facts, new_executor_id
+from stargraph.errors import CheckpointConflictError, CheckpointError, StargraphError, StoreUnavailableError
 from stargraph.graph import Graph
 from stargraph.graph._options import RunOptions
 from stargraph.graph._presence import BEAT_SECONDS, BEATEN_FOR
 from stargraph.graph._queue import queued_again
-from stargraph.graph._records import failed_record
+from stargraph.graph._records import poison_record
 from stargraph.graph._run import Accept
 from stargraph.runtime import dispatch
 from stargraph.worker._claims import Claim, Claims
@@ -37,7 +37,7 @@ from stargraph.worker._execution import LOGGER, LostRunError, RefusedRunError, R
 from stargraph.worker._heartbeat import LoopHeartbeat, ThreadHeartbeat
 from stargraph.worker._isolation import IsolatedExecution
 from stargraph.worker._metrics import WorkerMetrics
-from stargraph.worker._retries import POISON, RunRetries, setbacks
+from stargraph.worker._retries import RunRetries, setbacks
 from stargraph.worker._schedules import SCHEDULE_SECONDS, Scheduler
 from stargraph.worker._signals import on_signals
 from stargraph.worker._source import StoreSource
@@ -447,20 +447,17 @@ class Worker:
             self._wake.set()
 
     async def _fail_poison(self, store: Checkpointer, tail: Checkpoint, deaths: int, loaded: LoadedGraph) -> None:
-        nodes = sorted({task.node for task in tasks_of(tail.frontier)})
-        error = NodeError(
+        what = (
             f"{deaths} processes in a row ended while they executed run {tail.run_id!r}, the last ones without any"
-            f" other run in them; in flight: {', '.join(map(repr, nodes))}",
-            reason=POISON,
-            hint="Find out what ends the process there: memory, a signal, os._exit. Then requeue the run.",
-            run_id=tail.run_id,
+            " other run in them"
         )
-        record = failed_record(tail, new_executor_id(), error, nodes[0] if len(nodes) == 1 else None)
+        record = poison_record(tail, new_executor_id(), what)
         await dispatch.write(store, record, keyring=loaded.graph._keyring)
         self._suspects.discard(tail.run_id)
         self.metrics.poisoned += 1
         self.metrics.executions["failed"] += 1
-        LOGGER.error("run %s: %s", tail.run_id, error.message, extra=facts(tail.run_id, record.step))
+        assert record.error is not None
+        LOGGER.error("run %s: %s", tail.run_id, record.error.message, extra=facts(tail.run_id, record.step))
 
     async def _retry(
         self,

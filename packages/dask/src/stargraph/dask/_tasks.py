@@ -13,14 +13,11 @@ from typing import Any, Final
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, Checkpointer, RunSummary
 from stargraph.dask._host import Host
 from stargraph.dask._ticket import Ticket
-from stargraph.engine import new_executor_id, tasks_of
+from stargraph.engine import new_executor_id
 from stargraph.errors import CheckpointConflictError, NodeError, StargraphError
 from stargraph.graph import Graph
-from stargraph.graph._records import failed_record
+from stargraph.graph._records import poison_record
 from stargraph.runtime import dispatch
-
-POISON: Final = "poison"
-"""The reason of a run that ended each process that executed it, also one of its own."""
 
 _REST: Final = ENDED | {"awaiting_input", "paused", "failed"}
 """With one of these a run rests: a task that Dask repeats has nothing to do."""
@@ -72,15 +69,8 @@ async def _carry(graph: Graph[Any], address: str, ticket: Ticket) -> RunSummary:
 
 
 async def _fail_poison(store: Checkpointer, tail: Checkpoint, graph: Graph[Any]) -> Checkpoint:
-    nodes = sorted({task.node for task in tasks_of(tail.frontier)})
-    error = NodeError(
-        f"run {tail.run_id!r} ended each process that executed it, the last one without any other run in it; in flight:"
-        f" {', '.join(map(repr, nodes))}",
-        reason=POISON,
-        hint="Find out what ends the process there: memory, a signal, os._exit. Then requeue the run.",
-        run_id=tail.run_id,
-    )
-    record = failed_record(tail, new_executor_id(), error, nodes[0] if len(nodes) == 1 else None)
+    what = f"run {tail.run_id!r} ended each process that executed it, the last one without any other run in it"
+    record = poison_record(tail, new_executor_id(), what)
     try:
         await dispatch.write(store, record, keyring=graph._keyring)
     except CheckpointConflictError:
