@@ -85,6 +85,7 @@ class _Attached:
 
     connections: Connections
     writer: Writer
+    fleet: PostgresFleet
 
 
 class PostgresCheckpointer(FleetMethods, TimelineMethods):
@@ -337,7 +338,7 @@ class PostgresCheckpointer(FleetMethods, TimelineMethods):
         return await self._retries.run(attempt, "the server was not examined")
 
     def _fleet(self) -> FleetStore:
-        return PostgresFleet(self._attach().connections, self._retries, self._schema)
+        return self._attach().fleet
 
     async def _timeline_page(self, run_id: str, first: int, last: int, limit: int) -> tuple[list[StepSummary], bool]:
         return await self._reader.timeline_page(run_id, first, last, limit)
@@ -384,7 +385,8 @@ class PostgresCheckpointer(FleetMethods, TimelineMethods):
                 timeout=timeout,
                 grouped=self._group_commit,
             )
-            attached = self._attached[loop] = _Attached(connections, writer)
+            fleet = PostgresFleet(connections, self._retries, self._schema)
+            attached = self._attached[loop] = _Attached(connections, writer, fleet)
         return attached
 
     async def _fetch(self, sql: str, *parameters: object) -> list[asyncpg.Record]:
