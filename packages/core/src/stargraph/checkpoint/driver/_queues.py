@@ -269,16 +269,31 @@ class Slots:
         if limits is not None:
             if limits.rate is not None and self._recent[queue] >= limits.rate:
                 return False
-            if not is_active and (
-                (limits.concurrency is not None and self._per_queue[queue] >= limits.concurrency)
-                or (key is not None and limits.per_key is not None and self._per_key[queue, key] >= limits.per_key)
-            ):
+            if not is_active and (self._is_full(queue, limits) or self._is_key_full(queue, key, limits)):
                 return False
         self._recent[queue] += 1
         if not is_active:
             self._per_queue[queue] += 1
             self._per_key[queue, key] += 1
         return True
+
+    def full_queues(self) -> list[str]:
+        """Return the queues of which as many runs are active as their limit allows."""
+        return [queue for queue, limits in self._limits.items() if self._is_full(queue, limits)]
+
+    def full_keys(self) -> list[tuple[str, str]]:
+        """Return the concurrency keys of which as many runs are active as their limit allows, each with its queue."""
+        return [
+            (queue, key)
+            for queue, key in self._per_key
+            if key is not None and queue in self._limits and self._is_key_full(queue, key, self._limits[queue])
+        ]
+
+    def _is_full(self, queue: str, limits: QueueLimits) -> bool:
+        return limits.concurrency is not None and self._per_queue[queue] >= limits.concurrency
+
+    def _is_key_full(self, queue: str, key: str | None, limits: QueueLimits) -> bool:
+        return key is not None and limits.per_key is not None and self._per_key[queue, key] >= limits.per_key
 
 
 def counts_of(states: Iterable[tuple[str, str, int]], limits: Mapping[str, QueueLimits]) -> list[QueueCounts]:

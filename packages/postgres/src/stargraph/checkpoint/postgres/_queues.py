@@ -275,26 +275,12 @@ class PostgresFleet:
         self._look = schema.sql(_CANDIDATES, sources=_SOURCES, due=_DUE, columns=_COLUMNS, locking="")
 
     async def claim(self, claim: Claim) -> list[RunSummary]:
+        attempt = self._claim_within_limits
         if not claim.reserve:
-            return await self._retry(lambda: self._claim_within_limits(claim, reserve=False))
-        limited = await self._fetch("wake", list(claim.queues))
-        if limited:
-            return await self._retry(lambda: self._claim_within_limits(claim, reserve=True))
-        rows = await self._retries.run(
-            lambda: self._connections.fetch(
-                self._claim,
-                *_asked(claim),
-                claim.limit,
-                claim.silent_after,
-                [],
-                [],
-                [],
-                claim.process_id,
-                claim.reserve,
-            ),
-            "no run was claimed",
-        )
-        return summaries_from_json([(row["run_id"], row["summary"]) for row in rows])
+            attempt = self._look_within_limits
+        elif not await self._fetch("wake", list(claim.queues)):
+            attempt = self._claim_without_limits
+        return await self._retries.run(lambda: attempt(claim), "no run was claimed")
 
     async def counts(self) -> list[QueueCounts]:
         limits = _limits_of(await self._fetch("limits"))
@@ -331,17 +317,20 @@ class PostgresFleet:
     async def remove_schedule(self, schedule_id: str) -> bool:
         return bool(await self._fetch("remove_schedule", schedule_id))
 
-    async def _retry(self, attempt: Any) -> list[RunSummary]:
-        found: list[RunSummary] = await self._retries.run(attempt, "no run was claimed")
-        return found
+    async def _look_within_limits(self, claim: Claim) -> list[RunSummary]:
+        async with self._connections.lend() as lent:
+            rows = await lent.connection.fetch(self._sql["limits"])
+            limits = {queue: each for queue, each in _limits_of(rows).items() if queue in claim.queues}
+            return (await self._choose(lent.connection, claim, limits, self._look))[0]
 
-    async def _claim_within_limits(self, claim: Claim, *, reserve: bool) -> list[RunSummary]:
+    async def _claim_without_limits(self, claim: Claim) -> list[RunSummary]:
+        asked: tuple[Any, ...] = (*_asked(claim), claim.limit, claim.silent_after, [], [], [])
+        rows = await self._connections.fetch(self._claim, *asked, claim.process_id, claim.reserve)
+        return summaries_from_json([(row["run_id"], row["summary"]) for row in rows])
+
+    async def _claim_within_limits(self, claim: Claim) -> list[RunSummary]:
         async with self._connections.lend() as lent:
             database = lent.connection
-            if not reserve:
-                rows = await database.fetch(self._sql["limits"])
-                limits = {queue: each for queue, each in _limits_of(rows).items() if queue in claim.queues}
-                return (await self._choose(database, claim, limits, self._look))[0]
             async with database.transaction(isolation="read_committed"):
                 limits = _limits_of(await database.fetch(self._sql["lock_limits"], list(claim.queues)))
                 runs, queues = await self._choose(database, claim, limits, self._candidates)
@@ -361,25 +350,12 @@ class PostgresFleet:
         rates = await database.fetch(self._sql["recent"], list(limits), [each.period for each in limits.values()])
         recent = {row["queue"]: row["runs"] for row in rates}
         counted = [(row["queue"], _text(row["concurrency_key"])) for row in active for _ in range(row["runs"])]
-        full = [
-            (row["queue"], row["concurrency_key"])
-            for row in active
-            if row["concurrency_key"] is not None
-            and (most := limits[row["queue"]].per_key) is not None
-            and row["runs"] >= most
-        ]
-        per_queue: dict[str, int] = {}
-        for queue, _ in counted:
-            per_queue[queue] = per_queue.get(queue, 0) + 1
-        closed = [
-            queue
-            for queue, each in limits.items()
-            if each.concurrency is not None and per_queue.get(queue, 0) >= each.concurrency
-        ]
-        keys = [queue for queue, _ in full], [key for _, key in full]
+        left = Slots(limits, counted, recent)
+        full, keys = left.full_queues(), left.full_keys()
+        without_slot = (full, [queue for queue, _ in keys], [key.encode() for _, key in keys])
         most = max(_FEW, 2 * claim.limit) if limits else claim.limit
         while True:
-            rows = await database.fetch(statement, *_asked(claim), most, claim.silent_after, closed, *keys)
+            rows = await database.fetch(statement, *_asked(claim), most, claim.silent_after, *without_slot)
             slots = Slots(limits, counted, recent)
             chosen = [
                 row
