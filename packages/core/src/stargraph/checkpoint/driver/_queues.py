@@ -202,6 +202,22 @@ def queue_state(run: RunSummary | Checkpoint) -> QueueState | None:
     return "paused" if run.status == "paused" else "failed"
 
 
+def counted_state(run: RunSummary, now: datetime, *, is_reserved: bool) -> QueueState | None:
+    """Return what a run of a queue counts as now; None if it has ended or has no queue.
+
+    Args:
+        run: the run.
+        now: the time by the store's clock.
+        is_reserved: it was handed out.
+    """
+    state = queue_state(run)
+    if state is None:
+        return None
+    if is_reserved:
+        return "running"
+    return "ready" if state == "scheduled" and run.due_at is not None and run.due_at <= now else state
+
+
 def process_of(run: RunSummary | Checkpoint) -> str | None:
     """Return the id of the process that has a running run, or None if no process has it."""
     return run.process.id if run.status == "running" and run.process is not None else None

@@ -17,6 +17,7 @@ from stargraph.checkpoint.driver import (
     Slots,
     can_go_on,
     claim_order,
+    counted_state,
     counts_of,
     fits_claim,
     process_of,
@@ -101,8 +102,13 @@ class MemoryQueues:
             runs = self._summaries()
             self._forget_reservations(runs)
             now = datetime.now(UTC)
-            queued = [run for run in runs if queue_state(run) is not None]
-            return counts_of([_counted(run, now, run.run_id in self._reservations) for run in queued], self._limits)
+            states = [
+                (run.queue.name, state, 1)
+                for run in runs
+                if run.queue is not None
+                and (state := counted_state(run, now, is_reserved=run.run_id in self._reservations)) is not None
+            ]
+            return counts_of(states, self._limits)
 
     async def set_limits(self, queue: str, limits: QueueLimits | None) -> None:
         """Set the limits of a queue, or remove them."""
@@ -188,15 +194,3 @@ class MemoryQueues:
             while moments and now - moments[0] >= period:
                 moments.popleft()
         return Slots(self._limits, active, {queue: len(moments) for queue, moments in self._handed_out.items()})
-
-
-def _counted(run: RunSummary, now: datetime, is_reserved: bool) -> tuple[str, str, int]:
-    """Return the queue of a run, its state with regard to the time, and 1."""
-    state = queue_state(run)
-    assert run.queue is not None
-    assert state is not None
-    if is_reserved:
-        state = "running"
-    elif state == "scheduled" and run.due_at is not None and run.due_at <= now:
-        state = "ready"
-    return (run.queue.name, state, 1)

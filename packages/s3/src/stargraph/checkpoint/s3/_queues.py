@@ -24,6 +24,7 @@ from stargraph.checkpoint.driver import (
     Claim,
     can_go_on,
     claim_order,
+    counted_state,
     counts_of,
     fits_claim,
     no_limits_error,
@@ -150,12 +151,9 @@ class Queues:
 
         async def state_of(run: RunSummary) -> tuple[str, str, int]:
             assert run.queue is not None
-            state = queue_state(run) or ""
-            if self._keys.reservation(run.run_id) in keys and await self._is_reserved(run, processes.left):
-                state = "running"
-            elif state == "scheduled" and run.due_at is not None and run.due_at <= now:
-                state = "ready"
-            return (run.queue.name, state, 1)
+            listed = self._keys.reservation(run.run_id) in keys
+            is_reserved = listed and await self._is_reserved(run, processes.left)
+            return (run.queue.name, counted_state(run, now, is_reserved=is_reserved) or "", 1)
 
         return counts_of(await map_each(state_of, runs), {})
 
