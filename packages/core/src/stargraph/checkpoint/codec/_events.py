@@ -58,8 +58,7 @@ class EventReader:
             changed = tuple(whole.update or ())
             removed = removed_names(keys_before, whole.state)
             size = self._sizes.get(step, len(self._records[step]))
-            fields = (whole, whole.digest, whole.previous_digest)
-            return StepSummary.of_fields(*fields, changed=changed, removed=removed, size=size), tuple(whole.state)
+            return StepSummary.of_fields(whole, changed=changed, removed=removed, size=size), tuple(whole.state)
         try:
             stored = stored_fields_of(event.fields)
         except (ValueError, TypeError) as error:
@@ -68,9 +67,7 @@ class EventReader:
         if (stored.run_id, stored.step) != (self._run_id, step):
             raise corrupted(self._run_id, step, f"it is step {stored.step} of run {stored.run_id!r}")
         removed = removed_names(keys_before, event.keys)
-        row = StepSummary.of_fields(
-            stored, stored.digest, stored.previous_digest, changed=event.updated, removed=removed, size=event.size
-        )
+        row = StepSummary.of_fields(stored, changed=event.updated, removed=removed, size=event.size)
         return row, event.keys
 
     def _event(self, step: int) -> EventFields | None:

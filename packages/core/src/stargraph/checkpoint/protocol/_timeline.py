@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 from stargraph.checkpoint.protocol._checkpoint import Checkpoint
-from stargraph.checkpoint.protocol._draft import CheckpointDraft
+from stargraph.checkpoint.protocol._draft import StoredFields
 from stargraph.checkpoint.protocol._records import (
     ErrorInfo,
     Event,
@@ -162,8 +162,6 @@ class StepSummary(FrozenModel):
         """
         return cls.of_fields(
             checkpoint,
-            checkpoint.digest,
-            checkpoint.previous_digest,
             changed=tuple(checkpoint.update or ()),
             removed=removed_names(None if before is None else before.state, checkpoint.state),
             size=size,
@@ -172,9 +170,7 @@ class StepSummary(FrozenModel):
     @classmethod
     def of_fields(
         cls,
-        fields: CheckpointDraft,
-        digest: str,
-        previous_digest: str | None,
+        fields: Checkpoint | StoredFields,
         *,
         changed: tuple[str, ...],
         removed: tuple[str, ...],
@@ -197,8 +193,8 @@ class StepSummary(FrozenModel):
             calls=tuple([CallSummary.of(call, fields.timestamp) for call in fields.calls]),
             due_at=due_at_of(fields.status, fields.interrupts, fields.queue),
             error=fields.error,
-            digest=digest,
-            previous_digest=previous_digest,
+            digest=fields.digest,
+            previous_digest=fields.previous_digest,
             changed=changed,
             removed=removed,
             size=size,
