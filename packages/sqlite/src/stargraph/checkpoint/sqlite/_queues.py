@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
@@ -156,7 +156,7 @@ class SQLiteFleet:
 
     async def claim(self, claim: Claim) -> list[RunSummary]:
         # A look first, which takes no lock: most workers ask in vain most of the time.
-        _, found = await self._store.read(partial(_find, claim=claim))
+        found = await self._store.read(partial(_look, claim=claim))
         if not claim.reserve or not found:
             return found
         return await self._change(_Claimed(claim))
@@ -218,9 +218,10 @@ class _Claimed:
         self.size = 256 * claim.limit
 
     def apply(self, connection: sqlite3.Connection, /) -> list[RunSummary]:
-        now, runs = _find(connection, self._claim, wake=True)
+        now, limited = _now(connection), _limits(connection)
+        connection.execute(_WAKE, (now,))
+        runs = _find(connection, self._claim, now, limited, are_due=False)
         until = now + int(self._claim.reserve * _SECOND)
-        limited = _limits(connection)
         for run in runs:
             assert run.queue is not None
             connection.execute(_RESERVE, (self._claim.process_id, until, run.run_id))
@@ -264,20 +265,25 @@ class _Left:
         )
 
 
-def _find(connection: sqlite3.Connection, claim: Claim, *, wake: bool = False) -> tuple[int, list[RunSummary]]:
-    """Return the store's time, and the runs that a claim gets.
+def _look(connection: sqlite3.Connection, claim: Claim) -> list[RunSummary]:
+    """Return the runs that a claim gets, and change nothing."""
+    now = _now(connection)
+    (are_due,) = connection.execute(_ARE_DUE, (now,)).fetchone()
+    return _find(connection, claim, now, _limits(connection), are_due=bool(are_due))
+
+
+def _find(
+    connection: sqlite3.Connection, claim: Claim, now: int, limits: Mapping[str, QueueLimits], *, are_due: bool
+) -> list[RunSummary]:
+    """Return the runs that a claim gets.
 
     Args:
         connection: within a transaction if it is to reserve them.
         claim: the claim.
-        wake: note of the runs whose time has come that they are ready.
+        now: the store's time.
+        limits: the limits of each queue that has some.
+        are_due: there may be runs whose time has come and that are not noted as ready.
     """
-    now = _now(connection)
-    if wake:
-        connection.execute(_WAKE, (now,))
-        are_due = False
-    else:
-        (are_due,) = connection.execute(_ARE_DUE, (now,)).fetchone()
     gone = _gone(connection, now, claim.silent_after)
     sources: list[Iterator[_Candidate]] = []
     for queue in claim.queues:
@@ -286,14 +292,14 @@ def _find(connection: sqlite3.Connection, claim: Claim, *, wake: bool = False) -
             statements = [(_READY, values), *([(_DUE, values)] if are_due else [])]
             statements += [(_ORPHANED, {**values, "process_id": process_id}) for process_id in gone]
             sources += [connection.execute(statement, parameters) for statement, parameters in statements]
-    slots = _slots(connection, claim.queues, now)
+    slots = _slots(connection, {queue: limits[queue] for queue in claim.queues if queue in limits}, now)
     found: list[str] = []
     for _, _, run_id, queue, key, is_active in heapq.merge(*sources, key=_order):
         if slots.take(queue, None if key is None else key.decode(), is_active=bool(is_active)):
             found.append(run_id)
             if len(found) == claim.limit:
                 break
-    return now, _summaries(connection, found)
+    return _summaries(connection, found)
 
 
 def _order(candidate: _Candidate) -> tuple[int, int, str]:
@@ -327,8 +333,7 @@ def _steps(connection: sqlite3.Connection, statement: str, after: Any, *values: 
         yield after
 
 
-def _slots(connection: sqlite3.Connection, queues: Sequence[str], now: int) -> Slots:
-    limits = {queue: each for queue, each in _limits(connection).items() if queue in queues}
+def _slots(connection: sqlite3.Connection, limits: Mapping[str, QueueLimits], now: int) -> Slots:
     active: list[tuple[str, str | None]] = []
     recent: dict[str, int] = {}
     for queue, each in limits.items():
