@@ -30,7 +30,7 @@ async def _refuses(kit: Kit, run: list[Checkpoint], step: int, edit: Callable[[b
     changed = edit(original)
     if changed == original:
         raise HarnessError(f"{what}: the edit changes nothing")
-    await _put(kit, run_id, step, changed, what)
+    await put_bytes(kit, run_id, step, changed, what)
     handle = await kit.open()
     reads: list[tuple[str, Callable[[], Awaitable[object]]]] = [
         (f"read_at_step({run_id!r}, {step})", lambda: handle.read_at_step(run_id, step))
@@ -40,7 +40,7 @@ async def _refuses(kit: Kit, run: list[Checkpoint], step: int, edit: Callable[[b
     for name, read in reads:
         await _exact_or_refused_read(run[step], read(), name, what)
     await handle.release()
-    await _put(kit, run_id, step, original, f"{what}, and put back")
+    await put_bytes(kit, run_id, step, original, f"{what}, and put back")
     again = await kit.open()
     same(
         run[step], await again.read_at_step(run_id, step), f"read_at_step({run_id!r}, {step}) after the edit was undone"
@@ -48,7 +48,7 @@ async def _refuses(kit: Kit, run: list[Checkpoint], step: int, edit: Callable[[b
     await again.release()
 
 
-async def _put(kit: Kit, run_id: str, step: int, data: bytes, what: str) -> None:
+async def put_bytes(kit: Kit, run_id: str, step: int, data: bytes, what: str) -> None:
     """Replace stored bytes, and prove that they are there."""
     hook = kit.target.stored_bytes
     assert hook is not None
@@ -192,9 +192,9 @@ async def spoilt_neighbours(kit: Kit) -> None:
         for what, data in spoilt.items():
             if data == original:
                 continue
-            await _put(kit, "run", step, data, what)
+            await put_bytes(kit, "run", step, data, what)
             await _exact_or_refused(kit, run, what)
-            await _put(kit, "run", step, original, f"{what}, and put back")
+            await put_bytes(kit, "run", step, original, f"{what}, and put back")
     again = await kit.open()
     for checkpoint in run:
         what = f"read_at_step('run', {checkpoint.step}) after the edits were undone"
