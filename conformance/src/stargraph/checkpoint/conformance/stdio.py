@@ -350,7 +350,18 @@ class _Closing(StdioCheckpointer):
 
 
 class _Everything(
-    _History, _Search, _Tree, _Keys, _Queues, _Presence, _Schedules, _Deletion, _Batch, _PrunedStart, _Closing
+    _History,
+    _Timeline,
+    _Search,
+    _Tree,
+    _Keys,
+    _Queues,
+    _Presence,
+    _Schedules,
+    _Deletion,
+    _Batch,
+    _PrunedStart,
+    _Closing,
 ):
     """A handle with every capability: for a process whose driver is known to have those that are called."""
 
