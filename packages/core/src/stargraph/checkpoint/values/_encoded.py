@@ -98,9 +98,7 @@ class EncodedValue:
         if not self.value or not more.value:
             return self if self.value else more
         assert self._open_hash is not None
-        open_hash = self._open_hash.copy()
-        open_hash.update(b",")
-        open_hash.update(canonical_of(more.value, more.encoded)[1:-1])
+        open_hash = _with_items(self._open_hash, more.value, more.encoded)
         encoded = b"".join((memoryview(self.encoded)[:-1], b",", memoryview(more.encoded)[1:]))
         return EncodedValue([*self.value, *more.value], encoded, open_hash, self.encoded)
 
@@ -120,14 +118,19 @@ class EncodedValue:
         more = decode(text)
         if not more:
             raise ValueError("nothing stands behind a comma of a list")
-        open_hash = self._open_hash.copy()
-        open_hash.update(b",")
-        open_hash.update(canonical_of(more, text)[1:-1])
-        return EncodedValue([*self.value, *more], encoded, open_hash)
+        return EncodedValue([*self.value, *more], encoded, _with_items(self._open_hash, more, text))
 
     def fresh(self) -> JsonValue:
         """Return a copy that its receiver may change."""
         return decode(self.encoded) if type(self.value) is list or type(self.value) is dict else self.value
+
+
+def _with_items(open_hash: hashlib._Hash, items: JsonValue, encoded: bytes) -> hashlib._Hash:
+    """Return the open hash of a list that has more items behind, given as a list and its text; it is not empty."""
+    longer = open_hash.copy()
+    longer.update(b",")
+    longer.update(canonical_of(items, encoded)[1:-1])
+    return longer
 
 
 def join_encoded(members: Mapping[str, EncodedValue]) -> bytes:
