@@ -37,6 +37,11 @@ class StoredRun:
     digests: dict[int, str] = field(default_factory=dict)
     keys: dict[int, str] = field(default_factory=dict)
 
+    def steps(self, first: int, last: int) -> list[int]:
+        """Return the steps between two, both included: what a prune has left, and all from the floor on."""
+        steps = self.records.keys() | range(self.tail.floor, self.tail.step + 1)
+        return [step for step in steps if first <= step <= last]
+
 
 class MemoryStore:
     """The runs that several handles share, in one process; `MemoryCheckpointer(store)` opens one more.
@@ -148,10 +153,7 @@ class MemoryStore:
         """Return the steps of a run between two, both included: what a prune has left, and all from the floor on."""
         with self._lock:
             run = self._runs.get(run_id)
-            if run is None:
-                return []
-            steps = run.records.keys() | range(run.tail.floor, run.tail.step + 1)
-            return [step for step in steps if first <= step <= last]
+            return [] if run is None else run.steps(first, last)
 
     def records(self, run_id: str, first: int, last: int, limit: int) -> tuple[dict[int, bytes], list[int]]:
         """Return the records of the first steps of a run between two, with that of the step before, and those steps.
@@ -163,8 +165,7 @@ class MemoryStore:
             run = self._runs.get(run_id)
             if run is None:
                 return {}, []
-            known = run.records.keys() | range(run.tail.floor, run.tail.step + 1)
-            steps = sorted(step for step in known if first <= step <= last)[:limit]
+            steps = sorted(run.steps(first, last))[:limit]
             lost = next((step for step in steps if step not in run.records), None)
             if lost is not None:
                 raise missing_step_error(run_id, lost)
