@@ -6,7 +6,8 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -69,8 +70,7 @@ class MemoryQueues:
 
     async def claim(self, claim: Claim) -> list[RunSummary]:
         """Return runs that can go on now, and reserve them."""
-        await asyncio.sleep(0)  # a turn of the loop, as a store on a disk takes one
-        with self._lock:
+        async with self._turn():
             runs = [run for run in self._summaries() if queue_state(run) is not None]
             self._forget_reservations(runs)
             living = {
@@ -97,8 +97,7 @@ class MemoryQueues:
 
     async def counts(self) -> list[QueueCounts]:
         """Return how the runs of each queue stand."""
-        await asyncio.sleep(0)  # a turn of the loop, as a store on a disk takes one
-        with self._lock:
+        async with self._turn():
             runs = self._summaries()
             self._forget_reservations(runs)
             now = datetime.now(UTC)
@@ -112,24 +111,21 @@ class MemoryQueues:
 
     async def set_limits(self, queue: str, limits: QueueLimits | None) -> None:
         """Set the limits of a queue, or remove them."""
-        await asyncio.sleep(0)  # a turn of the loop, as a store on a disk takes one
-        with self._lock:
+        async with self._turn():
             self._limits.pop(queue, None)
             if limits is not None:
                 self._limits[queue] = limits
 
     async def beat(self, process_id: str, process: ProcessInfo) -> None:
         """Note that a process lives."""
-        await asyncio.sleep(0)  # a turn of the loop, as a store on a disk takes one
-        with self._lock:
+        async with self._turn():
             known = self._living.get(process_id)
             first_seen = datetime.now(UTC) if known is None else known.first_seen
             self._living[process_id] = _Living(process, first_seen, time.monotonic())
 
     async def processes(self) -> list[ProcessPresence]:
         """Return the processes that have not left."""
-        await asyncio.sleep(0)  # a turn of the loop, as a store on a disk takes one
-        with self._lock:
+        async with self._turn():
             now = time.monotonic()
             for process_id, living in list(self._living.items()):
                 if now - living.seen > FORGET_AFTER:
@@ -143,8 +139,7 @@ class MemoryQueues:
 
     async def leave(self, process_id: str) -> None:
         """Note that a process ends."""
-        await asyncio.sleep(0)  # a turn of the loop, as a store on a disk takes one
-        with self._lock:
+        async with self._turn():
             self._living.pop(process_id, None)
             for run_id, reservation in list(self._reservations.items()):
                 if reservation.process_id == process_id:
@@ -152,21 +147,25 @@ class MemoryQueues:
 
     async def put_schedule(self, schedule: Schedule) -> None:
         """Store a schedule."""
-        await asyncio.sleep(0)  # a turn of the loop, as a store on a disk takes one
-        with self._lock:
+        async with self._turn():
             self._schedules[schedule.id] = schedule
 
     async def schedules(self) -> list[Schedule]:
         """Return all schedules, in the order of their ids."""
-        await asyncio.sleep(0)  # a turn of the loop, as a store on a disk takes one
-        with self._lock:
+        async with self._turn():
             return [self._schedules[schedule_id] for schedule_id in sorted(self._schedules)]
 
     async def remove_schedule(self, schedule_id: str) -> bool:
         """Remove a schedule; return whether there was one."""
-        await asyncio.sleep(0)  # a turn of the loop, as a store on a disk takes one
-        with self._lock:
+        async with self._turn():
             return self._schedules.pop(schedule_id, None) is not None
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Take a turn of the loop, as a store on a disk does, and then hold the lock."""
+        await asyncio.sleep(0)
+        with self._lock:
+            yield
 
     def _reserve(self, runs: Iterable[RunSummary], claim: Claim) -> None:
         now = time.monotonic()
