@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -28,33 +27,41 @@ class Heartbeat:
         store: takes it.
         process: this process.
         seconds: the period.
-
-    Attributes:
-        last: when the store took it last, by `time.monotonic()`.
     """
 
     def __init__(self, store: Presence, process: ProcessInfo, seconds: float = BEAT_SECONDS) -> None:
-        self.last = time.monotonic()
         self._store = store
         self._process = process
         self._seconds = seconds
+        self._keeping: asyncio.Task[None] | None = None
 
-    async def begin(self) -> None:
-        """Say it for the first time.
+    async def start(self) -> None:
+        """Say it for the first time, and from then on.
+
+        Raises:
+            CheckpointError: as the store raises.
+        """
+        await self.beat()
+        self.keep()
+
+    async def beat(self) -> None:
+        """Say it once.
 
         Raises:
             CheckpointError: as the store raises.
         """
         await self._store.beat(self._process)
-        self.last = time.monotonic()
 
-    async def keep(self) -> None:
-        """Say it again and again, until cancelled; a store that does not answer is asked again in the next period."""
+    def keep(self) -> None:
+        """Say it in each period from now on; a store that does not answer is asked again in the next one."""
+        self._keeping = asyncio.ensure_future(self._keep())
+
+    async def _keep(self) -> None:
         is_silent = False
         while True:
             await asyncio.sleep(self._seconds)
             try:
-                await self.begin()
+                await self.beat()
             except StargraphError as error:
                 # Said once; those who write steps meet it too, and say so.
                 if not is_silent:
@@ -63,8 +70,12 @@ class Heartbeat:
             else:
                 is_silent = False
 
-    async def end(self) -> None:
+    async def stop(self) -> None:
         """Say that this process executes nothing more: what it has left is free at once."""
+        if self._keeping is None:
+            return
+        self._keeping.cancel()
+        await asyncio.gather(self._keeping, return_exceptions=True)
         assert self._process.id is not None
         try:
             await self._store.leave(self._process.id)
@@ -77,7 +88,6 @@ class _Shared:
     """The heartbeat of all runs of one store on one event loop."""
 
     heartbeat: Heartbeat
-    keeping: asyncio.Task[None]
     runs: int = 0
 
 
@@ -104,10 +114,11 @@ async def presence(store: Checkpointer) -> AsyncIterator[None]:
     shared = stores.get(id(store))
     if shared is None:
         heartbeat = Heartbeat(store, ProcessInfo.current())
-        await heartbeat.begin()
-        # Another run may have done the same meanwhile.
-        shared = stores.get(id(store)) or _Shared(heartbeat, asyncio.ensure_future(heartbeat.keep()))
-        stores[id(store)] = shared
+        await heartbeat.beat()
+        shared = stores.get(id(store))
+        if shared is None:  # another run may have done the same meanwhile
+            shared = stores[id(store)] = _Shared(heartbeat)
+            heartbeat.keep()
     shared.runs += 1
     try:
         yield
@@ -115,6 +126,4 @@ async def presence(store: Checkpointer) -> AsyncIterator[None]:
         shared.runs -= 1
         if not shared.runs:
             del stores[id(store)]
-            shared.keeping.cancel()
-            await asyncio.gather(shared.keeping, return_exceptions=True)
-            await shared.heartbeat.end()
+            await shared.heartbeat.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -19,7 +20,7 @@ _LOGGER = logging.getLogger("stargraph.worker")
 _STOP_SECONDS = 10.0
 
 
-class LoopHeartbeat:
+class LoopHeartbeat(Heartbeat):
     """Says that this process lives, on the event loop of the worker, by the worker's handle of the store.
 
     A node that blocks the loop stops it, and other workers may then take the runs of this one.
@@ -32,24 +33,12 @@ class LoopHeartbeat:
     """
 
     def __init__(self, store: Presence, process: ProcessInfo, seconds: float, metrics: WorkerMetrics) -> None:
-        self._heartbeat = _Noted(store, process, seconds, metrics)
-        self._keeping: asyncio.Task[None] | None = None
+        super().__init__(store, process, seconds)
+        self._metrics = metrics
 
-    async def start(self) -> None:
-        """Say it for the first time, and from then on.
-
-        Raises:
-            CheckpointError: as the store raises.
-        """
-        await self._heartbeat.begin()
-        self._keeping = asyncio.ensure_future(self._heartbeat.keep())
-
-    async def stop(self) -> None:
-        """Say that this process executes nothing more."""
-        if self._keeping is not None:
-            self._keeping.cancel()
-            await asyncio.gather(self._keeping, return_exceptions=True)
-            await self._heartbeat.end()
+    async def beat(self) -> None:
+        await super().beat()
+        self._metrics.heartbeat = time.monotonic()
 
 
 class ThreadHeartbeat:
@@ -118,24 +107,11 @@ class ThreadHeartbeat:
         try:
             await store.bootstrap()
             assert isinstance(store, Presence)
-            heartbeat = _Noted(store, self._process, self._seconds, self._metrics)
-            await heartbeat.begin()
+            heartbeat = LoopHeartbeat(store, self._process, self._seconds, self._metrics)
+            await heartbeat.start()
             self._begun.set_result(None)
-            keeping = asyncio.ensure_future(heartbeat.keep())
             await stop.wait()
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
-            await heartbeat.end()
+            await heartbeat.stop()
         finally:
             if isinstance(store, Closing):
                 await store.close()
-
-
-class _Noted(Heartbeat):
-    def __init__(self, store: Presence, process: ProcessInfo, seconds: float, metrics: WorkerMetrics) -> None:
-        super().__init__(store, process, seconds)
-        self._metrics = metrics
-
-    async def begin(self) -> None:
-        await super().begin()
-        self._metrics.heartbeat = self.last
