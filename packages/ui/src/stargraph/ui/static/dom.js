@@ -16,10 +16,6 @@ export async function fetchText(url) {
   return answer.text();
 }
 
-export async function fetchJson(url) {
-  return JSON.parse(await fetchText(url));
-}
-
 let hiding;
 export function toast(text) {
   const box = document.querySelector("[data-toast]");

@@ -23,7 +23,7 @@ function replace(old, fresh) {
   for (const each of old.querySelectorAll("[data-row]")) if (each.dataset.row === current) each.classList.add("is-current");
 }
 
-export async function refresh(detail) {
+async function refresh(detail) {
   if (isRefreshing) {
     isStale = true;
     return;

@@ -3,7 +3,7 @@ import { fetchText, parse, rowsOf, toast } from "./dom.js";
 import { onChange } from "./live.js";
 import { localise } from "./times.js";
 
-export async function fill(element, url) {
+async function fill(element, url) {
   try {
     const page = parse(await fetchText(url));
     localise(page);

@@ -7,7 +7,7 @@ const full = new Intl.DateTimeFormat(undefined, {
 });
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 
-export function age(moment) {
+function age(moment) {
   const seconds = (Date.now() - moment) / 1000;
   const size = Math.abs(seconds);
   if (size < 1) return "now";
@@ -16,11 +16,7 @@ export function age(moment) {
   return seconds > 0 ? `${number} ${name} ago` : `in ${number} ${name}`;
 }
 
-export function clockOf(text) {
-  return clock.format(new Date(text));
-}
-
-export function exactOf(text) {
+function exactOf(text) {
   return `${exact.format(new Date(text))}\n${text}`;
 }
 
