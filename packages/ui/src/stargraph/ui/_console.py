@@ -163,6 +163,11 @@ def is_fragment(request: Request) -> bool:
     return request.headers.get("x-fragment") == "1"
 
 
+def step_number(text: str) -> int | None:
+    """Return the number of a step that an address holds, or None if it is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
+
+
 def query(pairs: Sequence[tuple[str, str]], **changes: str | None) -> str:
     """Return a query with some of its parameters replaced; None removes one.
 

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.replay import Diff, compare_runs, diff_states
-from stargraph.ui._console import console_of, is_fragment
+from stargraph.ui._console import console_of, is_fragment, step_number
 from stargraph.ui._tree import show_json
 
 _SHOWN: Final = 600
@@ -116,6 +116,7 @@ def _number(request: Request, name: str, default: int) -> int:
     text = request.query_params.get(name, "")
     if not text:
         return default
-    if not text.isascii() or not text.isdigit() or len(text) > 15:
+    number = step_number(text)
+    if number is None:
         raise ValueError(f"{text!r} is not the number of a step")
-    return int(text)
+    return number

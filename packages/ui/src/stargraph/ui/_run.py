@@ -15,7 +15,7 @@ from stargraph.audit import verify_run
 from stargraph.checkpoint.protocol import Checkpoint, RunSearch, RunSummary, RunTree, StepSummary
 from stargraph.errors import CheckpointNotFoundError, StargraphError
 from stargraph.transfer import export_runs
-from stargraph.ui._console import Console, console_of, is_fragment
+from stargraph.ui._console import Console, console_of, is_fragment, step_number
 from stargraph.ui._diff import differences
 from stargraph.ui._forms import question_form
 from stargraph.ui._graph_svg import draw_graph, progress_of
@@ -59,8 +59,8 @@ async def run(request: Request) -> Response:
 
 
 def _step(request: Request, latest: Checkpoint) -> int:
-    text = request.query_params.get("step", "")
-    return min(int(text), latest.step) if text.isascii() and text.isdigit() and len(text) < 16 else latest.step
+    number = step_number(request.query_params.get("step", ""))
+    return latest.step if number is None else min(number, latest.step)
 
 
 async def _detail(console: Console, latest: Checkpoint, step: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from starlette.responses import Response, StreamingResponse
 
 from stargraph.checkpoint.protocol import Checkpointer, RunSearch
 from stargraph.runtime import dispatch
-from stargraph.ui._console import console_of
+from stargraph.ui._console import console_of, step_number
 from stargraph.ui._store import Store
 
 _LOOK_SECONDS: Final = 1.0
@@ -37,10 +37,9 @@ async def run_events(request: Request) -> Response:
     console = console_of(request)
     run_id = request.path_params["run_id"]
     latest = await console.latest(run_id)
-    after = request.query_params.get("after", "")
+    after = step_number(request.query_params.get("after", ""))
     # The page was made some time before its script connects: what has come between is news too.
-    step = int(after) if after.isascii() and after.isdigit() and len(after) < 16 else latest.step
-    return _stream(_steps_of(console.store, run_id, step))
+    return _stream(_steps_of(console.store, run_id, latest.step if after is None else after))
 
 
 async def _changes_of(store: Checkpointer, since: datetime) -> AsyncIterator[str]:
