@@ -16,7 +16,7 @@ from stargraph.cli._options import (
     StatusName,
 )
 from stargraph.cli._output import one_line, plural, print_json, print_lines, show_age, table
-from stargraph.errors import CheckpointError, StargraphError
+from stargraph.errors import StargraphError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -114,11 +114,9 @@ def _as_queue(store: Checkpointer) -> RunQueue:
 
     if isinstance(store, RunQueue):
         return store
-    raise CheckpointError(
-        f"the driver {type(store).__name__} has no queues",
-        reason="not-supported",
-        hint="SQLite, PostgreSQL and S3 stores have them.",
-    )
+    from stargraph.worker._fleet import no_queues_error
+
+    raise no_queues_error(store)
 
 
 def workers(

@@ -47,7 +47,7 @@ async def living_processes(store: Checkpointer, *, silent_after: float = SILENT_
         CheckpointError: the store cannot tell (`reason="not-supported"`), or as it raises.
     """
     if not isinstance(store, Presence):
-        raise _not_supported(store)
+        raise no_queues_error(store)
     return [each for each in await store.processes() if each.silent_seconds <= silent_after]
 
 
@@ -85,7 +85,7 @@ async def stranded_runs(store: Checkpointer, *, after: float = 60.0) -> list[Str
         CheckpointError: as `living_processes` raises.
     """
     if not isinstance(store, RunQueue):
-        raise _not_supported(store)
+        raise no_queues_error(store)
     living = {each.process.id for each in await living_processes(store)}
     queues = [counts.queue for counts in await store.queue_counts()]
     found = await store.claimable("", queues, limit=_LOOKED_AT, reserve=0) if queues else []
@@ -118,7 +118,8 @@ def _reason(run: RunSummary, *, served: set[GraphVersion], is_anybody_there: boo
     return f"no living worker has executed graph {run.graph_id!r} lately"
 
 
-def _not_supported(store: Checkpointer) -> CheckpointError:
+def no_queues_error(store: Checkpointer) -> CheckpointError:
+    """Return the error of a driver that has no queues (`reason="not-supported"`)."""
     return CheckpointError(
         f"the driver {type(store).__name__} has no queues",
         reason="not-supported",
