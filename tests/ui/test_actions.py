@@ -124,8 +124,9 @@ async def test_a_fork_is_stored_before_the_page_shows_it(
     output = {"step": "12", "node": "facts", "output": '{"facts": {"checked": 0}}'}
     other = await writer.post(f"/runs/{ids['done']}/fork", data=output)
     assert other.status_code == 303
-    refused = await writer.post(f"/runs/{ids['done']}/fork", data={"step": "13", "path": "score", "value": "high"})
-    assert "is not JSON" in refused.text
+    for text in ("high", "NaN", '{"a": 1, "a": 2}'):
+        refused = await writer.post(f"/runs/{ids['done']}/fork", data={"step": "13", "path": "score", "value": text})
+        assert "is not JSON" in refused.text
 
 
 async def test_a_graph_that_is_not_loaded_is_named(writer: httpx.AsyncClient, store: MemoryCheckpointer) -> None:

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue
+from stargraph.cli._inputs import parse_json
 from stargraph.errors import StargraphError
 from stargraph.graph import Graph, cancel, requeue, respond
 from stargraph.replay import Overlay
@@ -167,8 +168,8 @@ def _overlay(fields: Mapping[str, str]) -> Overlay:
 
 def _json(text: str, what: str) -> JsonValue:
     try:
-        value: JsonValue = json.loads(text)
-    except (ValueError, RecursionError):
+        value: JsonValue = parse_json(text)
+    except ValueError:
         raise StargraphError(
             f"{what} is not JSON: {text[:80]!r}", reason="not-json", hint='Text stands in quotes: "like this".'
         ) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import types
 import typing
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from stargraph.checkpoint.protocol import Checkpoint, Interrupt, JsonValue
+from stargraph.cli._inputs import parse_json
 from stargraph.cli._questions import choices_of
 from stargraph.errors import StateError
 from stargraph.ir import parse_type
@@ -110,8 +110,8 @@ def answer_of(control: str, choices: Mapping[str, JsonValue], text: str) -> Json
     if control == "text":
         return text.replace("\r\n", "\n")
     try:
-        value: JsonValue = json.loads(text)
-    except (ValueError, RecursionError):
+        value: JsonValue = parse_json(text)
+    except ValueError:
         raise StateError(
             f"{text[:80]!r} is not JSON", reason="not-json", hint='Write it as JSON: 12, true, "text", {"a": [1, 2]}.'
         ) from None
