@@ -42,8 +42,8 @@ def ran(folder: Path) -> Counter[str]:
     return Counter(line.rsplit(" ", 1)[0] for line in (folder / "ran.txt").read_text().splitlines())
 
 
-def finished_before_a_resume(url: str, node: str) -> set[int]:
-    """Return the inputs of the runs in which a node was stored as completed before a process took them up again."""
+def finished(url: str, node: str, *, before_a_resume: bool = False) -> set[int]:
+    """Return the inputs of the runs in which a node is stored as completed, if wanted before a process took them up."""
 
     async def read() -> set[int]:
         found = set()
@@ -51,7 +51,8 @@ def finished_before_a_resume(url: str, node: str) -> set[int]:
             for run in await store.list_runs(limit=1000):
                 steps = [step async for step in store.history(run.run_id)]
                 resumed = max((step.step for step in steps if step.event == "resumed"), default=len(steps))
-                if any(step.event == "completed" and step.last_node == node and step.step < resumed for step in steps):
+                end = resumed if before_a_resume else len(steps)
+                if any(step.event == "completed" and step.last_node == node and step.step < end for step in steps):
                     found.add(steps[0].state["n"])
         return found
 
@@ -85,9 +86,9 @@ def test_a_worker_that_dies_costs_no_finished_node(client: Client, store_url: st
     inputs[5]["kill"] = "once"
     runs = fleet.wait(fleet.map(TARGET, inputs))
     assert {run.raise_for_status().status for run in runs} == {"done"}
-    finished = finished_before_a_resume(store_url, "first")
-    assert inputs[5]["n"] in finished
-    assert {n: ran(tmp_path)[f"first {n}"] for n in finished} == dict.fromkeys(finished, 1)
+    stored = finished(store_url, "first", before_a_resume=True)
+    assert inputs[5]["n"] in stored
+    assert {n: ran(tmp_path)[f"first {n}"] for n in stored} == dict.fromkeys(stored, 1)
 
 
 def test_a_poison_run_fails_and_its_neighbours_do_not(client: Client, store_url: str) -> None:
@@ -123,15 +124,15 @@ def test_recover_finishes_what_a_lost_client_and_cluster_have_left(tmp_path: Pat
     left = [found.status for found in latest(store_url).values()]
     assert len(left) == 15
     assert set(left) - {"done"}
+    stored = finished(store_url, "first")
+    assert stored
     with (
         LocalCluster(n_workers=1, local_directory=str(tmp_path / "two"), **options) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         Fleet(client, store_url).recover(TARGET, silent_after=1.0, timeout=120)
     assert {found.status for found in latest(store_url).values()} == {"done"}
-    finished = finished_before_a_resume(store_url, "first")
-    assert finished
-    assert {n: ran(tmp_path)[f"first {n}"] for n in finished} == dict.fromkeys(finished, 1)
+    assert {n: ran(tmp_path)[f"first {n}"] for n in stored} == dict.fromkeys(stored, 1)
 
 
 def test_neither_tasks_nor_errors_show_a_secret() -> None:
