@@ -98,6 +98,9 @@ _ENVIRONMENT: Final = {
 
 _KNOWN: Final = frozenset(_TO_ASYNCPG | _READ_HERE | _WITHOUT_EFFECT.keys())
 
+# The names that libpq knows, honoured here or not: any other one is a mistake, or a piece of a password.
+_NAMES: Final = frozenset({*_KNOWN, *_UNSUPPORTED, *_FILES})
+
 _SHOWN: Final = frozenset({"host", "hostaddr", "port", "user", "dbname", "sslmode", "target_session_attrs", "service"})
 """Parameters whose values a message may show."""
 
@@ -241,9 +244,8 @@ def refuse_unknown_parameters(dsn: str) -> None:
         given = _parameters(dsn)
     except StoreUnavailableError:
         return
-    known = {*_KNOWN, *_WITHOUT_EFFECT, *_FILES, *_UNSUPPORTED, "target_session_attrs", "sslmode"}
     for name in given:
-        if name not in known:
+        if name not in _NAMES:
             raise _unknown(name)
 
 
@@ -265,7 +267,9 @@ def _of_uri(dsn: str) -> dict[str, str]:
     before, _, query = rest.partition("?")
     netloc, _, path = before.partition("/")
     credentials, at, host_list = netloc.rpartition("@")
-    if not at and ("@" in path or "@" in query.partition("=")[0]):
+    names = [unquote(pair.partition("=")[0]) for pair in query.split("&") if pair]
+    # An @ after the host: what was read as host, database or parameter is perhaps a piece of the password.
+    if "@" in path or any("@" in name for name in names) or ("@" in query and not _NAMES.issuperset(names)):
         raise _bad_dsn("the user or the password holds a / or ? that is not written as %2F or %3F")
     given: dict[str, str] = {}
     if at:
@@ -367,17 +371,20 @@ def _check(name: str, value: str) -> None:
 
 
 def _unknown(name: str) -> StoreUnavailableError:
-    if re.fullmatch(r"[a-z_]{1,40}", name) is None:
-        # Perhaps a piece of a password that should have been quoted.
-        return _bad_dsn("it has a parameter that is not one of PostgreSQL's")
     if name in _URL_OPTIONS:
         return _bad_dsn(
             f"{name} is an option of the store, not of the connection",
             f"Pass {name}= to PostgresCheckpointer, or open the URL with PostgresCheckpointer.from_url.",
         )
     close = difflib.get_close_matches(name, _KNOWN | _URL_OPTIONS.keys(), n=1)
-    advice = f"Did you mean {close[0]}?" if close else f"A setting of the server goes into options=-c%20{name}%3Dvalue."
-    return _bad_dsn(f"unknown parameter {name!r}", advice)
+    if not close:
+        # Not quoted: perhaps a piece of a password that holds an unquoted & or space.
+        return _bad_dsn(
+            "it has a parameter that is not one of PostgreSQL's",
+            "Remove it. A setting of the server goes into options=-c%20name%3Dvalue, and special characters of a"
+            " password are written as %XX.",
+        )
+    return _bad_dsn(f"unknown parameter {name!r}", f"Did you mean {close[0]}?")
 
 
 def _number(name: str, text: str, highest: int) -> int:
