@@ -31,6 +31,7 @@ test-thorough: setup
 torture: export STARGRAPH_TORTURE_SEED := $(SEED)
 torture: setup
 	@$(BIN)/python -m pytest -m slow --timeout 1800 $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "hypothesis and not slow" --hypothesis-profile torture --timeout 1800 $(PYTEST_ARGS)
 	@cd tests && ../$(BIN)/python -m support.s3.torture --schedules 200000
 	@PYTHONPATH=torture:tests $(BIN)/python -m stargraph_torture sqlite postgres s3
 	@PYTHONPATH=torture:tests $(BIN)/python -m stargraph_torture.workers sqlite postgres s3
