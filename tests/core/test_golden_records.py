@@ -18,6 +18,7 @@ HASHES = {
     6: "1938f180e3e4baf4ee82605ff2e9d34dff9a2084df3d853806671e440bc04948",
     7: "adf4d8815df6d14ea8ceb87aa39a36eb8978c10a4f47db35213ed255b245fb79",
     8: "236c9f7f0e81a23978bff1774984b18cc673f922698b278e2a9f3dd4da3caf92",
+    9: "98b6cc8781944bd0700b4ec0f50c34e0f9e5f11a6e68e1368b9b930ddfc371cd",
 }
 """A change of the stored form takes a new version with a file and a hash of its own; these stay as they are."""
 

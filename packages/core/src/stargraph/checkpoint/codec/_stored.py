@@ -1,6 +1,6 @@
 r"""The stored form of a checkpoint: a record.
 
-    byte 0     the version of the form, 8
+    byte 0     the version of the form, 9
     byte 1     flags: 1 the body is compressed (zstd, with the dictionary of `_dictionary`), 2 the body is encrypted
     varint     how many records it is decoded from, the keyframe first; 0 for a keyframe
     varints    for each of them, how many steps before this one
@@ -48,14 +48,14 @@ from stargraph.checkpoint.codec._fields import BASE_CHECK_BYTES, EncodedFields
 from stargraph.checkpoint.values import MAX_BYTES
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StateError, StoreVersionError
 
-RECORD_VERSION: Final = 8
+RECORD_VERSION: Final = 9
 """The version of the form that is written."""
 
-_READ: Final = b"\x04\x05\x06\x07\x08"
+_READ: Final = b"\x04\x05\x06\x07\x08\x09"
 """The versions that are read.
 
-One of version 7 has no check, one of version 6 no `queue` and no `id` of a process either, one of version 5 no `due_at`
-and no `attempt` either, one of version 4 no `key` either.
+One of version 8 knows only the end of today's dictionary, one of version 7 has no check either, one of version 6 no
+`queue` and no `id` of a process, one of version 5 no `due_at` and no `attempt`, one of version 4 no `key`.
 """
 
 _FIRST_CHECKED: Final = 8
