@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from support.cli import STEPS, Folder
+from support.records import first, following
+
+from stargraph.checkpoint.protocol import Interrupt
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 
 PARENT = """\
 id: parent
@@ -205,3 +211,20 @@ def test_no_run_of_that_id(four_runs: Folder) -> None:
         answer = four_runs.call("inspect", text)
         assert answer.code == 2
         assert f"the store holds no run {text!r}" in answer.err
+
+
+def test_runs_whose_time_has_come_are_due_and_no_others(folder: Folder) -> None:
+    now = datetime.now(UTC)
+
+    async def store_waiting_runs() -> None:
+        async with SQLiteCheckpointer(folder.path / ".stargraph/run.sqlite") as store:
+            for run_id, due_at in (("over", now), ("later", now + timedelta(days=1)), ("asks", None)):
+                begun = first(run_id)
+                wait = Interrupt(id="w", task_id="t", node="n", prompt="wait", asked_at=now, due_at=due_at)
+                await store.write(begun)
+                await store.write(following(begun, status="awaiting_input", interrupts=(wait,)))
+
+    asyncio.run(store_waiting_runs())
+    assert found(folder, "--due") == ["over"]
+    assert found(folder, "--due", "--graph", "other") == []
+    assert folder.call("runs", "--due", "--counts", "--json").json == {"awaiting_input": 1}

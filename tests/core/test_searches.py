@@ -21,7 +21,8 @@ from stargraph.checkpoint.driver import (
 )
 from stargraph.checkpoint.protocol import ErrorInfo, RunFilters, RunOrder, RunSummary, Status
 
-RUN = RunSummary.from_checkpoint(rich())
+DUE_AT = NOW + timedelta(hours=1)
+RUN = RunSummary.from_checkpoint(rich()).model_copy(update={"due_at": DUE_AT})
 assert RUN.error is not None
 
 MATCHING: list[dict[str, Any]] = [
@@ -37,6 +38,7 @@ MATCHING: list[dict[str, Any]] = [
     {"since": RUN.started_at},
     {"updated_since": RUN.updated_at},
     {"updated_before": RUN.updated_at + timedelta(microseconds=1)},
+    {"due_before": DUE_AT + timedelta(microseconds=1)},
     {"parent_run_id": RUN.parent_run_id},
     {"roots_only": True},
     {"run_id_prefix": RUN.run_id},
@@ -56,6 +58,7 @@ DIFFERENT: list[dict[str, Any]] = [
     {"since": RUN.started_at + timedelta(microseconds=1)},
     {"updated_since": RUN.updated_at + timedelta(microseconds=1)},
     {"updated_before": RUN.updated_at},
+    {"due_before": DUE_AT},
     {"parent_run_id": "other"},
     {"run_id_prefix": RUN.run_id + "0"},
     {"run_id_prefix": RUN.run_id[1:]},
@@ -92,6 +95,11 @@ def test_a_run_without_an_error_has_no_reason() -> None:
     assert not check_filters({"error_reason": ""}).matches(RunSummary.from_checkpoint(genesis()))
 
 
+def test_a_run_that_waits_for_no_time_is_never_due() -> None:
+    at_the_end_of_time = datetime.max.replace(tzinfo=UTC)
+    assert not check_filters({"due_before": at_the_end_of_time}).matches(RunSummary.from_checkpoint(genesis()))
+
+
 @pytest.mark.parametrize(
     ("filters", "named"),
     [
@@ -103,6 +111,7 @@ def test_a_run_without_an_error_has_no_reason() -> None:
         ({"since": NOW.replace(tzinfo=None)}, "since"),
         ({"updated_since": NOW.replace(tzinfo=None)}, "updated_since"),
         ({"updated_before": "yesterday"}, "updated_before is 'yesterday'"),
+        ({"due_before": NOW.replace(tzinfo=None)}, "due_before"),
         ({"roots_only": 1}, "roots_only is 1"),
         ({"run_id_prefix": 1}, "run_id_prefix is 1"),
     ],

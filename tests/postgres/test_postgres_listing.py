@@ -18,7 +18,7 @@ from stargraph.checkpoint.driver import RunCursor, check_filters, check_search, 
 from stargraph.checkpoint.postgres import PostgresCheckpointer
 from stargraph.checkpoint.postgres._schema import Schema
 from stargraph.checkpoint.postgres._search import SearchStatements
-from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, RunFilters, RunOrder, RunSummary, Status
+from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, Interrupt, RunFilters, RunOrder, RunSummary, Status
 
 pytestmark = pytest.mark.thorough
 
@@ -135,6 +135,10 @@ async def test_pages_neither_repeat_nor_miss(checkpointer: PostgresCheckpointer)
     assert (await checkpointer.search(limit=0)).items == ()
 
 
+def wait_until(moment: datetime) -> Interrupt:
+    return Interrupt(id="w", task_id="t", node="n", prompt="wait", asked_at=START, due_at=moment)
+
+
 def a_run(chance: random.Random, number: int) -> list[Checkpoint]:
     """Return a run that differs from others in all that a search may ask for."""
     parents: list[dict[str, Any]] = [
@@ -159,6 +163,7 @@ def a_run(chance: random.Random, number: int) -> list[Checkpoint]:
         runtime_hash=chance.choice("cd") * 64,
         definition={},
         error=ErrorInfo(type="E", message="m", reason=reason) if status == "failed" else None,
+        interrupts=(wait_until(START + timedelta(seconds=number)),) if status == "awaiting_input" else (),
         timestamp=first.timestamp + timedelta(seconds=chance.randrange(1, 200)),
     )
     return [first, latest]
@@ -174,6 +179,7 @@ FILTERS: dict[str, list[Any]] = {
     "since": [START + timedelta(seconds=50)],
     "updated_since": [START + timedelta(seconds=90), START + timedelta(minutes=2)],
     "updated_before": [START + timedelta(seconds=90), START + timedelta(minutes=2)],
+    "due_before": [START, START + timedelta(seconds=75), START + timedelta(days=1)],
     "parent_run_id": ["r000", "r001", "\0", ""],
     "roots_only": [True],
     "run_id_prefix": ["r", "r00", "r007", "x", "\0", "%", "r_", "é", ""],
@@ -217,7 +223,7 @@ async def many_runs(checkpointer: PostgresCheckpointer, sql: asyncpg.Connection,
     """As many runs as an operator has after a year; what is rare among them is old."""
     await sql.execute(f"""
         INSERT INTO "{schema}".runs (run_id, last_step, digest, status, started_at, updated_at, graph_id, graph_hash,
-            runtime_hash, error_reason, parent_run_id, is_child, tags, summary)
+            runtime_hash, error_reason, parent_run_id, is_child, due_at, tags, summary)
         SELECT 'r' || n, 3, '', CASE WHEN n % 2000 = 0 THEN 'awaiting_input' WHEN n % 1000 = 1 THEN 'failed'
                    WHEN n % 5000 = 2 THEN 'running' ELSE 'done' END,
                '2026-06-01'::timestamptz - n * interval '1 s',
@@ -227,6 +233,7 @@ async def many_runs(checkpointer: PostgresCheckpointer, sql: asyncpg.Connection,
                decode(repeat(CASE WHEN n > {MANY - 50} THEN 'cc' ELSE 'dd' END, 32), 'hex'),
                CASE WHEN n % 1000 = 1 THEN CASE WHEN n > {MANY - 50_000} THEN '"timeout"' ELSE '"other"' END END,
                CASE WHEN n % 100 > 0 THEN 'r' || n / 100 * 100 END, n % 100 > 0,
+               CASE WHEN n % 2000 = 0 THEN '2026-06-01'::timestamptz - n * interval '1 s' END,
                CASE WHEN n % 9000 = 0 THEN ARRAY['["team","a"]'] ELSE '{{}}' END, ''
         FROM generate_series(1, {MANY}) AS n;
     """)
@@ -263,6 +270,8 @@ RARE: list[dict[str, Any]] = [
     {"since": AT},
     {"updated_since": AT},
     {"updated_before": AT},
+    {"due_before": AT},
+    {"due_before": AT, "status": "awaiting_input", "roots_only": True},
     {"updated_since": AT - timedelta(minutes=1), "updated_before": AT},
     {"parent_run_id": "r7000"},
     {"roots_only": True},

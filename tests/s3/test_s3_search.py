@@ -14,7 +14,7 @@ from support.s3.servers import sdk_client
 from support.s3.stores import Stores
 
 from stargraph.checkpoint.driver import check_filters, in_order
-from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, RunOrder, RunSummary
+from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, Interrupt, RunOrder, RunSummary
 from stargraph.checkpoint.s3 import S3Checkpointer
 from stargraph.errors import CheckpointCorruptedError
 
@@ -40,10 +40,12 @@ def _runs(count: int, seed: int = 7) -> list[list[Checkpoint]]:
                 **parent,
             )
         ]
-        status = random.choice(("running", "failed", "paused", "done", "cancelled"))
+        status = random.choice(("awaiting_input", "running", "failed", "paused", "done", "cancelled"))
         error = ErrorInfo(type="E", message="m", reason="lost") if status == "failed" and number % 2 else None
         moment = run[0].timestamp + timedelta(minutes=random.randint(1, 500))
-        run.append(following(run[0], status=status, error=error, timestamp=moment))  # type: ignore[arg-type]
+        wait = Interrupt(id="w", task_id="t", node="n", prompt="wait", asked_at=moment, due_at=moment)
+        interrupts = (wait,) if status == "awaiting_input" else ()
+        run.append(following(run[0], status=status, error=error, interrupts=interrupts, timestamp=moment))  # type: ignore[arg-type]
         runs.append(run)
     return runs
 
@@ -62,6 +64,9 @@ FILTERS: list[dict[str, Any]] = [
     {"since": STARTED_AT + timedelta(hours=3)},
     {"updated_since": STARTED_AT + timedelta(hours=5)},
     {"updated_before": STARTED_AT + timedelta(hours=5)},
+    {"due_before": STARTED_AT + timedelta(hours=9)},
+    {"due_before": STARTED_AT + timedelta(days=9), "graph_id": "order"},
+    {"due_before": STARTED_AT + timedelta(days=9), "parent_run_id": "run-1"},
     {"parent_run_id": "run-1"},
     {"parent_run_id": "no/run"},
     {"roots_only": True},

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from support.records import STARTED_AT, first, following
 
 from stargraph.checkpoint.driver import check_search, summary_json
-from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, RunFilters, RunOrder, RunSummary, Status
+from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, Interrupt, RunFilters, RunOrder, RunSummary, Status
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 
 pytestmark = pytest.mark.thorough
@@ -35,6 +35,10 @@ REASONS = ["bad-input", "timeout"]
 STATUSES: list[Status] = ["running", "done", "failed", "paused", "awaiting_input", "cancelled"]
 TEAMS = ["t0", "t1", "a\0b"]
 HOURS = [STARTED_AT + timedelta(hours=hours) for hours in range(-3, 5)]
+
+
+def wait_until(moment: datetime) -> Interrupt:
+    return Interrupt(id="w", task_id="t", node="n", prompt="wait", asked_at=STARTED_AT, due_at=moment)
 
 
 def some_runs() -> list[list[Checkpoint]]:
@@ -59,6 +63,7 @@ def some_runs() -> list[list[Checkpoint]]:
             graph_hash=HASHES[number % 2],
             runtime_hash=HASHES[number // 2 % 2],
             error=ErrorInfo(type="E", message="m", reason=REASONS[number // 6 % 2]) if status == "failed" else None,
+            interrupts=(wait_until(HOURS[number % 7]),) if status == "awaiting_input" else (),
             timestamp=beginning.timestamp + timedelta(minutes=number % 11 * 13, seconds=number % 3),
         )
         runs.append([beginning, latest])
@@ -94,6 +99,7 @@ FILTERS = st.fixed_dictionaries(
         "since": st.sampled_from(HOURS),
         "updated_since": st.sampled_from(HOURS),
         "updated_before": st.sampled_from(HOURS),
+        "due_before": st.sampled_from(HOURS),
         "parent_run_id": st.sampled_from(["run-000", "run-003", "unknown"]),
         "roots_only": st.booleans(),
         "run_id_prefix": st.sampled_from(["run-0", "run-00", "run-003", "run_0", "%", ""]),
@@ -193,6 +199,7 @@ made AS (
         CASE WHEN n % 2000 = 0 THEN 'failed' WHEN n % 3001 = 0 THEN 'running' ELSE 'done' END AS status,
         printf('graph-%d', CASE n % 50000 WHEN 7 THEN 99 ELSE n % 20 END) AS graph_id,
         :hash || (CASE n % 40000 WHEN 9 THEN 'f' ELSE n % 8 END) AS hash,
+        CASE WHEN n % 4001 = 0 THEN :start + n * 1000000 END AS due_at,
         CASE WHEN n % 2000 = 0 THEN 'reason-' || (n % 7) END AS error_reason,
         CASE WHEN n % 10 = 0 THEN printf('run-%07d', n / 100 * 100 + 1) END AS parent_run_id,
         :start + n * 1000000 AS started_at,
@@ -200,9 +207,9 @@ made AS (
     FROM numbers
 )
 INSERT INTO runs (number, run_id, status, step, digest, graph_id, graph_hash, runtime_hash, error_reason,
-    parent_run_id, is_child, started_at, updated_at, updated_minute, summary)
+    parent_run_id, is_child, started_at, updated_at, updated_minute, due_at, summary)
 SELECT n, run_id, status, 1, zeroblob(32), graph_id, hash, hash, error_reason, parent_run_id,
-    parent_run_id IS NOT NULL, started_at, updated_at, updated_at / 60000000,
+    parent_run_id IS NOT NULL, started_at, updated_at, updated_at / 60000000, due_at,
     json_set(:summary, '$.run_id', run_id, '$.status', status, '$.graph_id', graph_id,
         '$.started_at', strftime('%Y-%m-%dT%H:%M:%S.000000Z', started_at / 1000000, 'unixepoch'),
         '$.updated_at', strftime('%Y-%m-%dT%H:%M:%S.000000Z', updated_at / 1000000, 'unixepoch'))
@@ -261,6 +268,8 @@ RARE_HASH = "a" * 63 + "f"
         ({"metadata": {"team": "t1"}}, "tag_0 USING PRIMARY KEY", None),
         ({"updated_since": moment(298_000)}, "runs_by_update", "runs_by_update"),
         ({"updated_before": moment(10_000)}, "runs_by_update", "runs_by_update"),
+        ({"due_before": moment(100_000)}, "runs_by_due", "runs_by_due"),
+        ({"due_before": moment(100_000), "status": "done", "roots_only": True}, "runs_by_due", "runs_by_due"),
         ({"status": "running", "updated_before": moment(150_000)}, "runs_by_status_update", "runs_by_status_update"),
         ({"status": "failed", "graph_id": "graph-0"}, "runs_by_status", "runs_by_status_update"),
         ({"status": "done", "graph_id": "graph-99"}, "runs_by_graph", "runs_by_graph"),
@@ -283,7 +292,8 @@ async def test_every_filter_leads_to_an_index(
                 plan = explain(many, statement)
                 assert index in plan, plan
                 assert "SCAN runs" not in plan, plan
-                if order == "started" and not filters.keys() & {"updated_since", "updated_before", "run_id_prefix"}:
+                others = {"updated_since", "updated_before", "due_before", "run_id_prefix"}
+                if order == "started" and not filters.keys() & others:
                     # Only the runs of several pages are sorted, to make one page of them.
                     assert "TEMP B-TREE" not in plan.partition("UNION ALL")[0].replace("COMPOUND QUERY", ""), plan
                 # To look at each of the 200,000 runs takes more than a million.
@@ -307,6 +317,7 @@ async def test_every_filter_leads_to_an_index(
         {"since": moment(199_000)},
         {"updated_since": moment(298_000)},
         {"updated_before": moment(10_000)},
+        {"due_before": moment(100_000)},
     ],
     ids=str,
 )

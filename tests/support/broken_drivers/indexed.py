@@ -202,6 +202,7 @@ class Indexed(Database):
             "error_reason",
             "updated_since",
             "updated_before",
+            "due_before",
             "parent_run_id",
             "run_id_prefix",
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Unpack
 
@@ -165,6 +166,51 @@ class PrefixIsAPattern(ReferenceCheckpointer):
         query = check_search(**({"limit": 100, "cursor": None, "order": "started"} | named), filters=arguments)  # type: ignore[arg-type]
         await self._turn()
         return query.page(self._matching_prefix(prefix))
+
+
+class _DueTimes(ReferenceCheckpointer):
+    """A base: looks at due times itself."""
+
+    def _is_due(self, run: RunSummary, bound: datetime) -> bool:
+        return run.due_at is not None and run.due_at < bound
+
+    async def search(self, **arguments: Any) -> RunPage:
+        bound = arguments.pop("due_before", None)
+        if bound is None:
+            return await super().search(**arguments)
+        named = {name: arguments.pop(name) for name in ("limit", "cursor", "order") if name in arguments}
+        query = check_search(
+            **({"limit": 100, "cursor": None, "order": "started"} | named),  # type: ignore[arg-type]
+            filters={"due_before": bound, **arguments},  # type: ignore[typeddict-item]
+        )
+        query = replace(query, matcher=replace(query.matcher, due_before=None))
+        self._ensure_ready()
+        await self._turn()
+        return query.page(run for run in self._summaries(None) if self._is_due(run, bound))
+
+
+@broken("search.by_due_time")
+class DueUpToTheBound(_DueTimes):
+    """The bound itself is before it."""
+
+    def _is_due(self, run: RunSummary, bound: datetime) -> bool:
+        return run.due_at is not None and run.due_at <= bound
+
+
+@broken("search.by_due_time")
+class WithoutATimeIsDue(_DueTimes):
+    """A run that waits for no time is due at any."""
+
+    def _is_due(self, run: RunSummary, bound: datetime) -> bool:
+        return run.due_at is None or run.due_at < bound
+
+
+@broken("search.by_due_time")
+class SleepersAlone(_DueTimes):
+    """A queued run that may not begin yet is not found."""
+
+    def _is_due(self, run: RunSummary, bound: datetime) -> bool:
+        return run.status != "queued" and super()._is_due(run, bound)
 
 
 @broken("search.defaults", slow=("sizes.many_runs",))

@@ -214,6 +214,8 @@ def _filters(wanted: Sequence[RunSummary]) -> list[dict[str, Any]]:
     if updates:
         middle = updates[len(updates) // 2]
         found += [{"updated_since": middle}, {"updated_before": middle}]
+    due = sorted({item.due_at for item in wanted if item.due_at is not None})
+    found += [{"due_before": moment} for moment in (*due[len(due) // 2 :][:1], *due[-1:])]
     found.append({"roots_only": True})
     prefixes = _different(prefix for item in wanted for prefix in (item.run_id, item.run_id[: len(item.run_id) // 2]))
     found += [{"run_id_prefix": prefix} for prefix in [*prefixes, "no-run", "*"]]
@@ -253,6 +255,7 @@ def matches(item: RunSummary, filters: dict[str, Any]) -> bool:
         and item.started_at >= given.get("since", item.started_at)
         and item.updated_at >= given.get("updated_since", item.updated_at)
         and ("updated_before" not in given or item.updated_at < given["updated_before"])
+        and ("due_before" not in given or (item.due_at is not None and item.due_at < given["due_before"]))
         and not (given.get("roots_only") and item.origin == "subgraph")
         and item.run_id.startswith(given.get("run_id_prefix", ""))
     )

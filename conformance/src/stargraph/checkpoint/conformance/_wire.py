@@ -109,7 +109,7 @@ def _argument(value: Any) -> Any:
     return value
 
 
-_INSTANTS: Final = ("since", "older_than", "updated_since", "updated_before")
+_INSTANTS: Final = ("since", "older_than", "updated_since", "updated_before", "due_before")
 
 
 def arguments_from_wire(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -59,6 +59,9 @@ def runs(
     idle_for: Annotated[
         str | None, typer.Option("--idle-for", metavar="AGE", help="Only runs without a step for this long: 30m, 12h.")
     ] = None,
+    due: Annotated[
+        bool, typer.Option("--due", help="Only runs that waited for a time, and whose time has come: resume them.")
+    ] = False,
     queue: Annotated[str | None, typer.Option(metavar="NAME", help="Only runs of this queue.")] = None,
     orphaned: Annotated[
         bool, typer.Option("--orphaned", help="Only runs of queues whose process is gone: a worker takes them soon.")
@@ -99,6 +102,7 @@ def runs(
         "since": None if since is None else parse_since(since),
         "updated_since": None if updated_since is None else parse_since(updated_since, "--updated-since"),
         "updated_before": None if before[0] is None else parse_since(before[0], before[1]),
+        "due_before": datetime.now(UTC) if due else None,
         "roots_only": roots,
     }
     ref = StoreRef(checkpoint, encryption_keys)
@@ -188,6 +192,7 @@ _OPTIONS: Final = {
     "metadata": "--tag",
     "updated_since": "--updated-since",
     "updated_before": "--updated-before",
+    "due_before": "--due",
     "roots_only": "--roots",
 }
 

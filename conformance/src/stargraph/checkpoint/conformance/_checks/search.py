@@ -11,7 +11,7 @@ from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import NOON, begin, chain, follow
-from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, RunSummary, Status
+from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, Interrupt, QueueEntry, RunSummary, Status
 
 group: Final = Group("search", needs=("steps.append_and_read", "list_runs.newest_first"), capability="search")
 
@@ -253,6 +253,64 @@ async def by_update(kit: Kit) -> None:
 
 
 @group.check(
+    "by_due_time",
+    "due_before finds the runs that wait for a time before it, queued ones too, as long as they wait.",
+    contract="search.1, count_runs.1",
+    usual_cause="A run without a due time counts as due, the bound itself counts as before it, or the time stays in "
+    "the index after the run has gone on.",
+    needs=("search.pages", "list_runs.due_times"),
+)
+async def by_due_time(kit: Kit) -> None:
+    handle = await kit.open()
+    due: dict[str, timedelta] = {}
+    await handle.write(begin("at-work"))
+    for number, seconds in enumerate((30, 10, 10, 20)):
+        first = begin(f"waits-{number}", timestamp=NOON - timedelta(days=number))
+        moments = (NOON + timedelta(days=9), NOON + timedelta(seconds=seconds, microseconds=number))
+        waits = [
+            Interrupt(id=f"w-{index}", task_id=f"t-{index}", node="n", prompt="wait", asked_at=NOON, due_at=moment)
+            for index, moment in enumerate(moments)
+        ]
+        question = Interrupt(id="q", task_id="t", node="n", prompt="Well?", asked_at=NOON)
+        for checkpoint in (first, follow(first, status="awaiting_input", interrupts=(*waits, question))):
+            await handle.write(checkpoint)
+        due[first.run_id] = timedelta(seconds=seconds, microseconds=number)
+    asks = begin("asks")
+    for checkpoint in (asks, follow(asks, status="awaiting_input", interrupts=(question,))):
+        await handle.write(checkpoint)
+    entry = QueueEntry(not_before=NOON + timedelta(seconds=15))
+    await handle.write(begin("queued-later", status="queued", queue=entry, timestamp=NOON - timedelta(days=4)))
+    await handle.write(begin("queued-now", status="queued", queue=QueueEntry()))
+    due["queued-later"] = timedelta(seconds=15)
+
+    async def found_as_wanted(when: str) -> None:
+        for bound in sorted({timedelta(0), *due.values(), timedelta(days=1)}):
+            wanted = [run_id for run_id in sorted(due, key=_age) if due[run_id] < bound]
+            what = f"(due_before=NOON + {bound}) {when}"
+            same_runs(wanted, await _pages(handle, limit=2, due_before=NOON + bound), f"search{what}")
+            by_status = {"awaiting_input": len([run_id for run_id in wanted if run_id.startswith("waits")])}
+            by_status["queued"] = len(wanted) - by_status["awaiting_input"]
+            counted = await handle.count_runs(due_before=NOON + bound)
+            expect(
+                counted == {status: number for status, number in by_status.items() if number},
+                f"count_runs{what} gave {counted}; {len(wanted)} runs are due",
+            )
+
+    await found_as_wanted("of runs that wait")
+    for run_id in ("waits-1", "queued-later"):
+        latest = await handle.read_latest(run_id)
+        if latest is None:
+            raise Violation(f"read_latest({run_id!r}) gave None; the run is stored")
+        await handle.write(follow(latest, status="running", interrupts=()))
+        del due[run_id]
+    await found_as_wanted("after two of them went on")
+
+
+def _age(run_id: str) -> int:
+    return 4 if run_id == "queued-later" else int(run_id[-1])
+
+
+@group.check(
     "filters_combine",
     "A run is found only if it matches everything that is given.",
     contract="search.1",
@@ -381,6 +439,7 @@ async def bad_arguments_refused(kit: Kit) -> None:
     await handle.write(begin())
     naive = NOON.replace(tzinfo=None)
     await refused_argument(handle.search(since=naive), "search(since=a naive datetime)")
+    await refused_argument(handle.search(due_before=naive), "search(due_before=a naive datetime)")
     await refused_argument(handle.search(limit=-1), "search(limit=-1)")
     for cursor in ("nonsense", "0", "%%%", "é\u0000"):
         await refused_argument(handle.search(cursor=cursor), f"search(cursor={cursor!r})")

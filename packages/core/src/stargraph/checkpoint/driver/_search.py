@@ -31,6 +31,7 @@ class RunMatcher:
         since: it started then or later, in UTC.
         updated_since: its last step was recorded then or later, in UTC.
         updated_before: its last step was recorded before, in UTC.
+        due_before: it waits for a time before this one, in UTC.
         parent_run_id: the run that it came from.
         roots_only: it is not a child run.
         run_id_prefix: its id begins with this.
@@ -45,6 +46,7 @@ class RunMatcher:
     since: datetime | None
     updated_since: datetime | None
     updated_before: datetime | None
+    due_before: datetime | None
     parent_run_id: str | None
     roots_only: bool
     run_id_prefix: str | None
@@ -71,6 +73,7 @@ class RunMatcher:
             and (self.since is None or run.started_at >= self.since)
             and (self.updated_since is None or run.updated_at >= self.updated_since)
             and (self.updated_before is None or run.updated_at < self.updated_before)
+            and (self.due_before is None or (run.due_at is not None and run.due_at < self.due_before))
             and (self.parent_run_id is None or run.parent_run_id == self.parent_run_id)
             and not (self.roots_only and run.origin == "subgraph")
             and (self.run_id_prefix is None or run.run_id.startswith(self.run_id_prefix))
@@ -252,6 +255,7 @@ def check_filters(filters: RunFilters) -> RunMatcher:
         since=_check_moment(filters.get("since"), "since"),
         updated_since=_check_moment(filters.get("updated_since"), "updated_since"),
         updated_before=_check_moment(filters.get("updated_before"), "updated_before"),
+        due_before=_check_moment(filters.get("due_before"), "due_before"),
         parent_run_id=_check_text(filters.get("parent_run_id"), "parent_run_id"),
         roots_only=roots_only,
         run_id_prefix=_check_text(filters.get("run_id_prefix"), "run_id_prefix") or None,

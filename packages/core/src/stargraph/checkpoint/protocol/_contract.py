@@ -171,9 +171,10 @@ class RunFilters(TypedDict, total=False):
         runtime_hash: the fingerprint of the code of its nodes.
         error_reason: the `reason` of the error that its summary shows.
         metadata: tags that it has, with their values.
-        since: it started then or later; an aware datetime, like the next two.
+        since: it started then or later; an aware datetime, like the next three.
         updated_since: its last step was recorded then or later.
         updated_before: its last step was recorded before.
+        due_before: its `due_at` is before: by then, a run that waits for a time can go on, and a queued one begin.
         parent_run_id: the run that it came from.
         roots_only: True leaves out child runs, those with the origin `subgraph`.
         run_id_prefix: its id begins with this.
@@ -188,6 +189,7 @@ class RunFilters(TypedDict, total=False):
     since: datetime | None
     updated_since: datetime | None
     updated_before: datetime | None
+    due_before: datetime | None
     parent_run_id: str | None
     roots_only: bool
     run_id_prefix: str | None

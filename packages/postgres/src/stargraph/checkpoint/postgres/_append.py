@@ -38,8 +38,8 @@ _BEGIN: Final = """
 WITH taken AS (
     INSERT INTO {schema}.runs
         (run_id, last_step, digest, status, started_at, updated_at, graph_id, graph_hash, runtime_hash, error_reason,
-         parent_run_id, is_child, tags, summary)
-    VALUES ($1, 0, $2, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+         parent_run_id, is_child, tags, summary, due_at)
+    VALUES ($1, 0, $2, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
     ON CONFLICT (run_id) DO NOTHING
     RETURNING run_id
 ){keyed}
@@ -52,17 +52,17 @@ _START_PRUNED: Final = """
 WITH taken AS (
     INSERT INTO {schema}.runs
         (run_id, last_step, digest, status, started_at, updated_at, graph_id, graph_hash, runtime_hash, error_reason,
-         parent_run_id, is_child, tags, summary, floor)
-    VALUES ($1, $15::bigint, $2, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+         parent_run_id, is_child, tags, summary, due_at, floor)
+    VALUES ($1, $16::bigint, $2, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
     ON CONFLICT (run_id) DO NOTHING
     RETURNING run_id
 ), keyed AS (
     INSERT INTO {schema}.keys (run_id, key, step)
-    SELECT taken.run_id, k.key, k.step FROM taken CROSS JOIN unnest($18::bytea[], $19::bigint[]) AS k (key, step)
+    SELECT taken.run_id, k.key, k.step FROM taken CROSS JOIN unnest($19::bytea[], $20::bigint[]) AS k (key, step)
 ){queued}
 INSERT INTO {schema}.checkpoints (run_id, step, digest, record)
 SELECT taken.run_id, c.step, c.digest, c.record
-FROM taken CROSS JOIN unnest($16::bigint[], $17::bytea[], $3::bytea[]) AS c (step, digest, record)
+FROM taken CROSS JOIN unnest($17::bigint[], $18::bytea[], $3::bytea[]) AS c (step, digest, record)
 RETURNING run_id
 """
 
@@ -77,7 +77,7 @@ _ADVANCE: Final = """
 WITH taken AS (
     UPDATE {schema}.runs
     SET last_step = $2::bigint, digest = $3, status = $7, updated_at = $8, graph_hash = $9, runtime_hash = $10,
-        error_reason = $11, summary = $12
+        error_reason = $11, summary = $12, due_at = $13
     WHERE run_id = $1 AND last_step = $2::bigint - 1 AND digest = $6 AND floor <= coalesce($4::bigint, floor) AND {open}
     RETURNING run_id
 ){keyed}
@@ -98,16 +98,16 @@ WITH batch AS (
     SELECT * FROM unnest(
         $1::text[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bytea[], $7::text[], $8::timestamptz[],
         $9::timestamptz[], $10::text[], $11::bytea[], $12::bytea[], $13::text[], $14::text[], $15::boolean[],
-        $16::bytea[]
+        $16::bytea[], $17::timestamptz[]
     ) AS b (run_id, first_step, previous, base, last_step, digest, status, started_at, updated_at, graph_id, graph_hash,
-            runtime_hash, error_reason, parent_run_id, is_child, summary)
+            runtime_hash, error_reason, parent_run_id, is_child, summary, due_at)
 ), begun AS (
     INSERT INTO {schema}.runs
         (run_id, last_step, digest, status, started_at, updated_at, graph_id, graph_hash, runtime_hash, error_reason,
-         parent_run_id, is_child, summary, tags)
+         parent_run_id, is_child, summary, due_at, tags)
     SELECT run_id, last_step, digest, status, started_at, updated_at, graph_id, graph_hash, runtime_hash, error_reason,
-           parent_run_id, is_child, summary,
-           ARRAY(SELECT t.tag FROM unnest($17::text[], $18::text[]) AS t (run_id, tag) WHERE t.run_id = batch.run_id)
+           parent_run_id, is_child, summary, due_at,
+           ARRAY(SELECT t.tag FROM unnest($18::text[], $19::text[]) AS t (run_id, tag) WHERE t.run_id = batch.run_id)
     FROM batch WHERE first_step = 0 ORDER BY run_id
     ON CONFLICT (run_id) DO NOTHING
     RETURNING run_id
@@ -120,7 +120,8 @@ WITH batch AS (
 ), moved AS (
     UPDATE {schema}.runs AS r
     SET last_step = b.last_step, digest = b.digest, status = b.status, updated_at = b.updated_at,
-        graph_hash = b.graph_hash, runtime_hash = b.runtime_hash, error_reason = b.error_reason, summary = b.summary
+        graph_hash = b.graph_hash, runtime_hash = b.runtime_hash, error_reason = b.error_reason, summary = b.summary,
+        due_at = b.due_at
     FROM batch AS b JOIN locked ON locked.run_id = b.run_id
     WHERE r.run_id = b.run_id
     RETURNING r.run_id
@@ -129,7 +130,7 @@ WITH batch AS (
 ), stored AS (
     INSERT INTO {schema}.checkpoints (run_id, step, digest, base, record)
     SELECT c.run_id, c.step, c.digest, c.base, c.record
-    FROM unnest($19::text[], $20::bigint[], $21::bytea[], $22::bigint[], $23::bytea[])
+    FROM unnest($20::text[], $21::bigint[], $22::bytea[], $23::bigint[], $24::bytea[])
         AS c (run_id, step, digest, base, record)
     WHERE c.run_id IN (SELECT run_id FROM taken)
 ){keyed}
@@ -138,11 +139,11 @@ SELECT run_id FROM taken
 
 _KEYED_BATCH: Final = """, keyed AS (
     INSERT INTO {schema}.keys (run_id, key, step)
-    SELECT k.run_id, k.key, k.step FROM unnest($24::text[], $25::bytea[], $26::bigint[]) AS k (run_id, key, step)
+    SELECT k.run_id, k.key, k.step FROM unnest($25::text[], $26::bytea[], $27::bigint[]) AS k (run_id, key, step)
     WHERE k.run_id IN (SELECT run_id FROM taken)
 )"""
 
-_PUT: Final = put(27)
+_PUT: Final = put(28)
 
 _TAIL: Final = """
 SELECT r.last_step, r.digest, r.status, r.floor, c.step, c.digest AS stored
@@ -212,16 +213,16 @@ class AppendStatements:
 
     def __init__(self, schema: Schema) -> None:
         self._begin = schema.sql(_BEGIN, keyed="")
-        self._begin_keyed = schema.sql(_BEGIN, keyed=_KEYED, number="15", step="0")
+        self._begin_keyed = schema.sql(_BEGIN, keyed=_KEYED, number="16", step="0")
         self._advance = schema.sql(_ADVANCE, open=_OPEN, keyed="")
-        self._advance_keyed = schema.sql(_ADVANCE, open=_OPEN, keyed=_KEYED, number="13", step="$2::bigint")
+        self._advance_keyed = schema.sql(_ADVANCE, open=_OPEN, keyed=_KEYED, number="14", step="$2::bigint")
         self._batches = {
             (more, wait): schema.sql(_APPEND_BATCH, open=_OPEN, if_locked="" if wait else "SKIP LOCKED", keyed=more)
             for more in ("", _KEYED_BATCH, _KEYED_BATCH + _PUT)
             for wait in (False, True)
         }
         self.tail = schema.sql(_TAIL)
-        self.start_pruned = schema.sql(_START_PRUNED, queued=put(20))
+        self.start_pruned = schema.sql(_START_PRUNED, queued=put(21))
         self.stored = schema.sql(_STORED)
 
     def store(self, appends: Sequence[Append], *, wait: bool) -> tuple[str, tuple[Any, ...]]:
@@ -367,6 +368,7 @@ def _row_parameters(checkpoint: Checkpoint, digest: bytes, data: bytes | list[by
         checkpoint.origin == "subgraph",
         indexed_tags(checkpoint.metadata),
         summary_json(checkpoint),
+        checkpoint.due_at,
     )
 
 
@@ -385,6 +387,7 @@ def _advance_parameters(append: Append) -> tuple[Any, ...]:
         bytes.fromhex(checkpoint.runtime_hash),
         _error_reason(checkpoint),
         summary_json(checkpoint),
+        checkpoint.due_at,
     )
 
 
@@ -422,6 +425,7 @@ def _batch_parameters(appends: Sequence[Append]) -> tuple[list[Any], ...]:
         [last.parent_run_id for last in lasts],
         [last.origin == "subgraph" for last in lasts],
         [summary_json(last) for last in lasts],
+        [last.due_at for last in lasts],
         [run_id for run_id, _ in tags],
         [tag for _, tag in tags],
         [checkpoint.run_id for checkpoint, _, _ in rows],

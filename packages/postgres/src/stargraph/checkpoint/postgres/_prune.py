@@ -24,7 +24,8 @@ WITH unqueued AS (
 )
 UPDATE {schema}.runs
 SET status = 'deleted', started_at = now(), updated_at = now(), digest = $2, graph_id = NULL, graph_hash = NULL,
-    runtime_hash = NULL, error_reason = NULL, parent_run_id = NULL, is_child = false, summary = NULL, tags = '{}'
+    runtime_hash = NULL, error_reason = NULL, parent_run_id = NULL, is_child = false, due_at = NULL, summary = NULL,
+    tags = '{}'
 WHERE run_id = $1 AND status <> 'deleted' AND digest = coalesce($3, digest)
 RETURNING run_id
 """

@@ -119,7 +119,15 @@ CREATE TABLE {schema}.processes (
 CREATE TABLE {schema}.schedules (id text COLLATE "C" PRIMARY KEY, schedule bytea NOT NULL);
 """
 
-MIGRATIONS: Final = {3: _VERSION_3, 4: _VERSION_4, 5: _VERSION_5}
+# In the text of a summary, due_at follows the brace that ends the tags; quotes within a text are escaped.
+_VERSION_6: Final = """
+ALTER TABLE {schema}.runs ADD COLUMN due_at timestamptz;
+UPDATE {schema}.runs SET due_at = substring(convert_from(summary, 'UTF8') from '},"due_at":"([^"]+)"')::timestamptz
+WHERE status IN ('awaiting_input', 'queued');
+CREATE INDEX runs_by_due ON {schema}.runs (due_at) WHERE due_at IS NOT NULL;
+"""
+
+MIGRATIONS: Final = {3: _VERSION_3, 4: _VERSION_4, 5: _VERSION_5, 6: _VERSION_6}
 """What makes each version of the tables from the one before it; a new schema goes through all of them."""
 
 

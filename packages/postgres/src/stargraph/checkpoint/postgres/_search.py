@@ -127,6 +127,8 @@ class _Conditions:
         if matcher.updated_before is not None:
             self.add(f"updated_at < {self.given(matcher.updated_before)}")
             self.add(f"updated_minute <= {self.given(_minute(matcher.updated_before))}")
+        if matcher.due_before is not None:
+            self.add(f"due_at < {self.given(matcher.due_before)}")
 
     def _add_hash(self, column: str, value: str | None) -> None:
         if value is None:

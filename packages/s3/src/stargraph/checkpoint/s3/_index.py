@@ -206,7 +206,9 @@ class RunIndex:
         folder = self._keys.runs
         if matcher.parent_run_id is not None:
             folder = self._keys.children(matcher.parent_run_id)
-        elif matcher.statuses is not None and not ENDED.intersection(matcher.statuses):
+        elif matcher.due_before is not None or (
+            matcher.statuses is not None and not ENDED.intersection(matcher.statuses)
+        ):
             folder = self._keys.open
         entries = self.entries(folder=folder, after="" if after is None else self._keys.entry(*after, folder=folder))
         found = 0

@@ -17,15 +17,15 @@ from stargraph.errors import CheckpointCorruptedError
 _START_RUN: Final = """
 INSERT INTO runs
     (run_id, status, step, digest, floor, graph_id, graph_hash, runtime_hash, error_reason, parent_run_id, is_child,
-     started_at, updated_at, updated_minute, summary)
+     started_at, updated_at, updated_minute, due_at, summary)
 SELECT
     :run_id, :status, :step, :digest, :floor, :graph_id, :graph_hash, :runtime_hash, :error_reason, :parent_run_id,
-    :is_child, :started_at, :updated_at, :updated_minute, :summary
+    :is_child, :started_at, :updated_at, :updated_minute, :due_at, :summary
 WHERE NOT EXISTS (SELECT 1 FROM runs WHERE run_id = :deleted_id)
 ON CONFLICT (run_id) DO NOTHING
 """
 
-_INDEXED: Final = ("status", "graph_id", "graph_hash", "runtime_hash", "error_reason", "updated_minute")
+_INDEXED: Final = ("status", "graph_id", "graph_hash", "runtime_hash", "error_reason", "updated_minute", "due_at")
 """Columns of an index. SQLite writes the index whenever such a column is assigned, changed or not."""
 
 _IS_SAME: Final = " AND ".join(f"runs.{column} IS :{column}" for column in _INDEXED)
@@ -249,6 +249,7 @@ def _tail_values(last: Checkpoint, digest: bytes) -> dict[str, Any]:
         "started_at": microseconds(last.started_at),
         "updated_at": updated_at,
         "updated_minute": updated_at // MINUTE,
+        "due_at": None if last.due_at is None else microseconds(last.due_at),
         "summary": summary_json(last),
     }
 

@@ -28,7 +28,7 @@ _MARK_DELETED: Final = """
 UPDATE runs
 SET run_id = :deleted_id, status = 'deleted', step = NULL, digest = NULL, graph_id = NULL, graph_hash = NULL,
     runtime_hash = NULL, error_reason = NULL, parent_run_id = NULL, is_child = NULL, started_at = NULL,
-    updated_at = NULL, updated_minute = NULL, summary = NULL
+    updated_at = NULL, updated_minute = NULL, due_at = NULL, summary = NULL
 WHERE run_id = :run_id
 """
 

@@ -159,7 +159,17 @@ _QUEUES: Final = (
     "CREATE TABLE schedules (id TEXT NOT NULL PRIMARY KEY, schedule TEXT NOT NULL) WITHOUT ROWID",
 )
 
-_MIGRATIONS: Final = {3: _TABLES, 4: _KEYS, 5: _QUEUES}
+_DUE: Final = (
+    "ALTER TABLE runs ADD COLUMN due_at INTEGER",
+    """
+    UPDATE runs SET due_at = 1000000 * strftime('%s', due.text) + iif(due.text LIKE '%.%', substr(due.text, 21, 6), 0)
+    FROM (SELECT number, json_extract(summary, '$.due_at') AS text FROM runs) AS due
+    WHERE runs.number = due.number AND due.text IS NOT NULL
+    """,
+    "CREATE INDEX runs_by_due ON runs (due_at) WHERE due_at IS NOT NULL",
+)
+
+_MIGRATIONS: Final = {3: _TABLES, 4: _KEYS, 5: _QUEUES, 6: _DUE}
 """The statements that make each version of the tables from the one before; a new store goes through all of them."""
 
 FORMAT_VERSION: Final = max(_MIGRATIONS)

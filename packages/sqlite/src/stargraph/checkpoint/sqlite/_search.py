@@ -149,6 +149,9 @@ def _select(matcher: RunMatcher, order: RunOrder | None) -> _Selection:
         selection.conditions.append("runs.updated_minute <= :before_minute AND runs.updated_at < :updated_before")
         moment = microseconds(matcher.updated_before)
         selection.values |= {"updated_before": moment, "before_minute": moment // MINUTE}
+    if matcher.due_before is not None:
+        selection.conditions.append("runs.due_at < :due_before")
+        selection.values["due_before"] = microseconds(matcher.due_before)
     if matcher.statuses is not None:
         statuses = tuple(dict.fromkeys(matcher.statuses))
         selection.values |= {f"status_{number}": status for number, status in enumerate(statuses)}
@@ -185,6 +188,7 @@ def _index_for(matcher: RunMatcher, order: RunOrder | None) -> str:
         for index, leads in (
             (_BY_RUN_ID, matcher.run_id_range is not None),
             ("runs_by_parent", matcher.parent_run_id is not None),
+            ("runs_by_due", matcher.due_before is not None),
             ("runs_by_error", matcher.error_reason is not None),
             (by_status, few_statuses),
             ("runs_by_runtime_hash", matcher.runtime_hash is not None),
