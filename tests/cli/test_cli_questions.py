@@ -129,6 +129,17 @@ def test_an_answer_is_taken_once_and_not_after_the_end(waiting: Folder) -> None:
     assert "is cancelled" in ended.err
 
 
+def test_pause(waiting: Folder) -> None:
+    assert waiting.call("pause", "r", "--json").json["status"] == "awaiting_input"
+    assert "waits and executes nothing" in waiting.call("pause", "r", "--no-wait").out
+    assert waiting.call("requeue", "r").code == 0
+    assert waiting.call("enqueue", "asking.yaml", "--run-id", "q").code == 0
+    assert waiting.call("pause", "q").out.startswith("run q is paused, at step 1")
+    assert waiting.call("cancel", "q").code == 0
+    assert "there is nothing to pause" in waiting.call("pause", "q").err
+    assert waiting.call("pause", "nope").code == 2
+
+
 def test_cancel(waiting: Folder) -> None:
     answer = waiting.call("cancel", "r", "--json")
     assert answer.json["status"] == "cancelled"

@@ -38,6 +38,7 @@ WRITES = {
     "requeue": ("r1",),
     "resume": ("r1", "graph.yaml"),
     "respond": ("r1", "--value", "1"),
+    "pause": ("r1",),
     "cancel": ("r1",),
     "prune": ("--older-than", "1d"),
     "delete": ("r1",),

@@ -107,6 +107,7 @@ COMMANDS = {
     "run": ("run", "graph.yaml"),
     "resume": ("resume", "r1", "graph.yaml"),
     "respond": ("respond", "r1", "--value", "1"),
+    "pause": ("pause", "r1"),
     "cancel": ("cancel", "r1"),
     "runs": ("runs",),
     "inspect": ("inspect", "r1"),

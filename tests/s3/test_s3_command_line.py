@@ -114,6 +114,7 @@ COMMANDS = [
     ("run", "graph.yaml"),
     ("resume", "r1", "graph.yaml"),
     ("respond", "r1", "--value", "yes"),
+    ("pause", "r1"),
     ("cancel", "r1"),
     ("runs",),
     ("inspect", "r1"),

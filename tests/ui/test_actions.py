@@ -97,17 +97,27 @@ async def test_a_run_is_resumed_paused_and_cancelled(
     first = asyncio.create_task(run.start())
     while (await store.read_latest("counted")) is None:
         await asyncio.sleep(0.01)
-    run.pause()
-    await first
-    assert (await latest(store, "counted")).status == "paused"
-    assert (await writer.post("/runs/counted/pause")).status_code == 400
+    assert (await writer.post("/runs/counted/pause")).status_code == 303
+    assert (await first).status == "paused"  # though another process executes it
     assert (await writer.post("/runs/counted/resume")).status_code == 303
     await until(store, "counted", "running")
-    assert "Start no more nodes" in (await writer.get("/runs/counted")).text
+    assert "starts no more nodes" in (await writer.get("/runs/counted")).text
     assert (await writer.post("/runs/counted/pause")).status_code == 303
     await until(store, "counted", "paused")
     assert (await writer.post("/runs/counted/cancel")).status_code == 303
     assert (await latest(store, "counted")).status == "cancelled"
+
+
+async def test_a_pause_that_nobody_carries_out_can_be_forced(
+    writer: httpx.AsyncClient, store: MemoryCheckpointer
+) -> None:
+    await store.write(genesis(run_id="lost"))
+    assert (await writer.post("/runs/lost/pause")).status_code == 303
+    page = (await writer.get("/runs/lost")).text
+    assert "A pause was requested" in page
+    assert "stargraph pause lost --grace 0" in page
+    assert (await writer.post("/runs/lost/pause", data={"now": "1"})).status_code == 303
+    assert (await latest(store, "lost")).status == "paused"
 
 
 async def test_a_fork_is_stored_before_the_page_shows_it(

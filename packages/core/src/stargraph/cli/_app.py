@@ -26,6 +26,7 @@ from stargraph.cli._inspect import inspect
 from stargraph.cli._migrate import migrate
 from stargraph.cli._options import NODE_THREADS
 from stargraph.cli._output import clean, emit
+from stargraph.cli._pause import pause
 from stargraph.cli._prune import delete, prune
 from stargraph.cli._queues import queues, requeue, workers
 from stargraph.cli._replay import replay
@@ -159,6 +160,7 @@ def _stargraph(
 app.command(short_help="Start a run of a graph.", epilog=EXIT_CODES)(run)
 app.command(short_help="Resume a stopped run.", epilog=EXIT_CODES)(resume)
 app.command(short_help="Answer a run's question.")(respond)
+app.command(short_help="Pause a run.")(pause)
 app.command(short_help="Cancel a run.")(cancel)
 app.command(short_help="List the runs of a store.")(runs)
 app.command(short_help="Store runs for workers to execute.")(enqueue)

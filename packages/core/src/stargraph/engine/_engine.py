@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -127,6 +128,7 @@ class Engine:
         self._fault: BaseException | None = None
         self._stop: Literal["pause", "cancel"] | None = None
         self._requeues = False
+        self._is_pause_requested = False
         self._deadline: float | None = None
         self._answered: set[str] = set()
         self._asks_again = asks_again
@@ -167,7 +169,7 @@ class Engine:
                 if not self._can_go_on():
                     break
         except TakenOver:
-            pass  # Somebody has cancelled the run meanwhile; the log's tail says so.
+            pass  # Somebody has cancelled or paused the run meanwhile; the log's tail says so.
         finally:
             try:
                 # A second cancellation must not leave anything of this execution behind.
@@ -185,7 +187,7 @@ class Engine:
             pause: how long that may take, and who goes on with the run.
         """
         self._stop = self._stop or "pause"
-        self._requeues = pause.requeue
+        self._requeues = pause.requeue and not self._is_pause_requested
         self._deadline = asyncio.get_running_loop().time() + pause.grace
         self._children.pause(pause)
         self._wake()
@@ -196,7 +198,7 @@ class Engine:
         self._wake()
 
     def observe(self, record: Checkpoint) -> None:
-        """Take note of a control event: an answer, the wish to cancel, or a cancellation that somebody else recorded.
+        """Take note of what others have recorded: an answer, a request to cancel or to pause, or that it was done.
 
         Args:
             record: its checkpoint, which is in the log.
@@ -205,6 +207,13 @@ class Engine:
         self._answered |= {call.task_id for call in record.calls if call.kind == "answer"}
         if record.event in ("cancel_requested", "cancelled"):
             self._stop = "cancel"
+        elif record.event == "pause_requested":
+            self._is_pause_requested = True
+            self._requeues = False
+            if self._stop is None:
+                self.pause(Pause(math.inf))  # whoever asked takes the run when it has waited long enough
+        elif record.event == "paused":
+            self.pause(Pause(0))
         self._publish(RunEvent.of(record))
         self._wake()
 

@@ -23,12 +23,12 @@ Build: TypeAlias = Callable[[Checkpoint], Checkpoint]
 MayBuild: TypeAlias = Callable[[Checkpoint], Checkpoint | None]
 """Like `Build`, and may find that there is none to append."""
 
-_CONTROL: Final = frozenset({"answered", "cancel_requested"})
-_ALWAYS_AWAITED: Final = frozenset({"started", "resumed", "asked", "answered", "cancel_requested", "migrated"})
+_CONTROL: Final = frozenset({"answered", "cancel_requested", "pause_requested"})
+_ALWAYS_AWAITED: Final = frozenset({"started", "resumed", "asked", "answered", "migrated"}) | _CONTROL
 
 
 class TakenOver(Exception):
-    """Somebody else has ended the run as cancelled; the log's tail is that checkpoint."""
+    """Somebody else has cancelled or paused the run; the log's tail is that checkpoint."""
 
 
 @dataclass(slots=True, eq=False)
@@ -87,7 +87,7 @@ class RunLog:
             The checkpoint, and whether it is durable already.
 
         Raises:
-            TakenOver: somebody else has ended the run.
+            TakenOver: somebody else has cancelled or paused the run.
             CheckpointConflictError: another executor has taken the run over.
             CheckpointError: as the store raises.
         """
@@ -147,7 +147,7 @@ class RunLog:
         """Take note of what others have appended since the last write or look: one read if that is nothing.
 
         Raises:
-            TakenOver: somebody else has ended the run.
+            TakenOver: somebody else has cancelled or paused the run.
             CheckpointConflictError: another executor has taken the run over.
             CheckpointError: as the store raises.
         """
@@ -284,7 +284,7 @@ class RunLog:
             Whether the log moved on by control events alone; if not, the run belongs to another executor.
         """
         newest = await self.read_latest(self.tail.run_id)
-        if newest is not None and newest.status == "cancelled" and newest.step > self._acknowledged.step:
+        if newest is not None and newest.status in ("cancelled", "paused") and newest.step > self._acknowledged.step:
             self._pending.clear()
             self._acknowledged = self.tail = newest
             self._taken_over = True

@@ -27,6 +27,7 @@ __all__ = [
     "cancel",
     "load_document",
     "merge",
+    "pause",
     "recorded_definition",
     "replace",
     "requeue",

@@ -12,7 +12,7 @@ from stargraph.engine import (
     merge,
     replace,
 )
-from stargraph.graph._control import cancel, respond
+from stargraph.graph._control import cancel, pause, respond
 from stargraph.graph._graph import Graph, load_document
 from stargraph.graph._queue import EnqueuedRun, RunRequest, requeue
 from stargraph.graph._result import RunResult
@@ -41,6 +41,7 @@ __all__ = [
     "cancel",
     "load_document",
     "merge",
+    "pause",
     "recorded_definition",
     "replace",
     "requeue",

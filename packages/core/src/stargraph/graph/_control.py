@@ -1,4 +1,4 @@
-"""What may be done to a run from anywhere: answer its questions, cancel it."""
+"""What may be done to a run from anywhere: answer its questions, pause it, cancel it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ _POLL_SECONDS: Final = 0.2
 
 CANCEL_GRACE: Final = 10.0
 """Seconds that an executor has to stop its nodes before a cancellation takes the run from it."""
+
+PAUSE_GRACE: Final = 30.0
+"""Seconds that an executor has to finish its running nodes before a pause takes the run from it."""
 
 
 async def append(
@@ -268,22 +271,86 @@ async def cancel(
             return None
         return tail.next(event="cancelled", status="cancelled", executor_id=executor_id, timestamp=datetime.now(UTC))
 
-    tail = await append(store, run_id, ask, keyring)
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + grace
-    while tail.status == "running" and loop.time() < deadline:
-        await asyncio.sleep(min(_POLL_SECONDS, grace))
-        tail = await dispatch.read_run(store, run_id, keyring=keyring)
+    await _until_it_stops(store, await append(store, run_id, ask, keyring), grace, keyring)
     tail = await append(store, run_id, end, keyring)
     await cancel_children(RunLog(store, tail, keyring=keyring), tail, executor_id)
     return tail
 
 
+async def pause(
+    store: Checkpointer, run_id: str, *, grace: float | None = PAUSE_GRACE, keyring: Keyring | None = None
+) -> Checkpoint:
+    """Pause a run, whoever executes it, until somebody resumes or requeues it.
+
+    An executor at work is asked to start no more nodes and let the running ones finish. If it has not paused after the
+    grace period, it loses the run, and its nodes run again after a resume. A queued run is paused at once. A run that
+    waits for an answer or has failed rests already, and stays as it is.
+
+    Args:
+        store: holds the run.
+        run_id: the run.
+        grace: seconds that an executor has; None returns at once, and lets it take as long as its nodes do.
+        keyring: seals and checks.
+
+    Returns:
+        The latest checkpoint; the run may have ended before it paused.
+
+    Raises:
+        CheckpointNotFoundError: the store holds no such run.
+        CheckpointError: the run has ended (`reason="run-ended"`), is a child run, which its parent executes
+            (`child-run`), or as the store raises.
+    """
+    executor_id = new_executor_id()
+
+    def ask(tail: Checkpoint) -> Checkpoint | None:
+        _refuse_unpausable(tail)
+        if tail.status != "running" or tail.event == "pause_requested":
+            return None
+        return tail.next(event="pause_requested", executor_id=executor_id, timestamp=datetime.now(UTC))
+
+    def rest(tail: Checkpoint) -> Checkpoint | None:
+        if tail.status not in ("queued", "running"):
+            return None
+        return tail.next(event="paused", status="paused", executor_id=executor_id, timestamp=datetime.now(UTC))
+
+    tail = await append(store, run_id, ask, keyring)
+    if tail.status == "running" and grace is None:
+        return tail
+    await _until_it_stops(store, tail, grace or 0, keyring)
+    return await append(store, run_id, rest, keyring)
+
+
+async def _until_it_stops(store: Checkpointer, tail: Checkpoint, grace: float, keyring: Keyring | None) -> None:
+    """Wait until a run no longer executes, at most `grace` seconds."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + grace
+    while tail.status == "running" and loop.time() < deadline:
+        await asyncio.sleep(min(_POLL_SECONDS, grace))
+        tail = await dispatch.read_run(store, tail.run_id, keyring=keyring)
+
+
 def _refuse_done(tail: Checkpoint) -> None:
     if tail.status in ENDED and tail.status != "cancelled":
+        raise _nothing_to("cancel", tail)
+
+
+def _refuse_unpausable(tail: Checkpoint) -> None:
+    if tail.status in ENDED:
+        raise _nothing_to("pause", tail)
+    if tail.origin == "subgraph":
         raise CheckpointError(
-            f"run {tail.run_id!r} is {tail.status}: there is nothing to cancel",
-            reason="run-ended",
+            f"run {tail.run_id!r} is a child run, which its parent executes",
+            reason="child-run",
+            hint=f"Pause the parent, run {tail.parent_run_id!r}.",
             run_id=tail.run_id,
             step=tail.step,
         )
+
+
+def _nothing_to(do: str, tail: Checkpoint) -> CheckpointError:
+    return CheckpointError(
+        f"run {tail.run_id!r} is {tail.status}: there is nothing to {do}",
+        reason="run-ended",
+        run_id=tail.run_id,
+        step=tail.step,
+    )

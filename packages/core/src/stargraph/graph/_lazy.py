@@ -24,6 +24,7 @@ _HOMES: Final = {
     "cancel": "stargraph.graph._control",
     "load_document": "stargraph.graph._graph",
     "merge": "stargraph.engine",
+    "pause": "stargraph.graph._control",
     "recorded_definition": "stargraph.graph._resume_checks",
     "replace": "stargraph.engine",
     "requeue": "stargraph.graph._queue",

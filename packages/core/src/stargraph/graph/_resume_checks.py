@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from typing import Literal
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue
 from stargraph.engine import ForkOverrides, Plan, reachable_code, runtime_changes
@@ -239,17 +240,21 @@ async def until_due(tail: Checkpoint) -> None:
         await asyncio.sleep(min(left, 300.0))
 
 
-async def is_cancel_requested(tail: Checkpoint, read_step: ReadStep) -> bool:
-    """Tell whether a cancellation was requested whose requester died first; answers may have come since.
+async def open_request(tail: Checkpoint, read_step: ReadStep) -> Literal["cancel", "pause"] | None:
+    """Return what was requested of an executor that died before it did so, or None; answers may have come since.
 
     Args:
         tail: the latest checkpoint.
         read_step: reads one step of the run.
     """
     record: Checkpoint | None = tail
-    while record is not None and record.event == "answered":
+    requests = set()
+    while record is not None and record.event in ("answered", "cancel_requested", "pause_requested"):
+        requests.add(record.event)
         record = await read_step(record.step - 1)
-    return record is not None and record.event == "cancel_requested"
+    if "cancel_requested" in requests:
+        return "cancel"
+    return "pause" if "pause_requested" in requests else None
 
 
 async def fork_overrides(tail: Checkpoint, read_step: ReadStep, *, effects: bool) -> ForkOverrides:

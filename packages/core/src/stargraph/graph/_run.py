@@ -32,6 +32,7 @@ from stargraph.graph._control import (
     answer_record,
     cancel,
     check_answer,
+    pause,
     respond,
     takes_no_answers,
 )
@@ -47,7 +48,7 @@ from stargraph.graph._resume_checks import (
     check_done,
     fork_overrides,
     fruitless_resumes,
-    is_cancel_requested,
+    open_request,
     refuse_busy,
     refuse_ended,
     refuse_moved_on,
@@ -256,12 +257,19 @@ class Run(Generic[S]):
         refuse_ended(tail)
         refuse_busy(tail, only_if_idle)
         info = RunInfo(self.run_id, tail.graph_id, "resume", dict(tail.metadata), tail.parent_run_id, tail.step)
-        return await self._observed(info, partial(self._take_up, log, max_resumes, accept))
+        take_up = partial(self._take_up, log, max_resumes, accept, stays_paused=only_at_step is not None)
+        return await self._observed(info, take_up)
 
-    async def _take_up(self, log: RunLog, max_resumes: int, accept: Sequence[Accept]) -> RunResult[S]:
+    async def _take_up(
+        self, log: RunLog, max_resumes: int, accept: Sequence[Accept], *, stays_paused: bool
+    ) -> RunResult[S]:
         tail, executor_id = log.tail, new_executor_id()
-        if await is_cancel_requested(tail, self._read_step):
+        request = await open_request(tail, self._read_step)
+        if request == "cancel":
             return await self.cancel(grace=0)
+        if request == "pause" and stays_paused:
+            # A worker does not undo what a person asked for; whoever resumes the run by hand does.
+            return self._seen(await pause(self._store, self.run_id, grace=0, keyring=self._keyring))
         carried = await carried_over(self._plan, tail, self._read_step, executor_id=executor_id, accept=accept)
         if carried is tail and waits_longer(self._plan, tail, self._as_of):
             if not self._holds:

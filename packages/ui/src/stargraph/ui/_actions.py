@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue
 from stargraph.cli._inputs import parse_json
 from stargraph.errors import StargraphError
-from stargraph.graph import Graph, cancel, requeue, respond
+from stargraph.graph import Graph, cancel, pause, requeue, respond
 from stargraph.replay import Overlay
 from stargraph.transfer import delete_runs
 from stargraph.ui._console import Console, console_of
@@ -52,16 +52,10 @@ async def cancel_run(request: Request) -> Response:
 
 
 async def pause_run(request: Request) -> Response:
-    """Pause a run that this process executes, as SIGTERM does to `stargraph run`."""
-    console, latest, _ = await _asked(request)
-    run = console.executions.run_of(latest.run_id)
-    if run is None:
-        raise StargraphError(
-            f"run {latest.run_id!r} is not executed by this process",
-            reason="not-executed-here",
-            hint="Send SIGTERM to the process that executes it.",
-        )
-    run.pause()
+    """Ask whoever executes a run to pause it, as `stargraph pause --no-wait` does; with `now`, take it away."""
+    console, latest, fields = await _asked(request)
+    grace = 0 if fields.get("now") else None
+    await pause(await console.store.opened(), latest.run_id, grace=grace, keyring=console.store.keyring)
     return _back(request, latest.run_id)
 
 

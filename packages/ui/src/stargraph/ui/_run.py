@@ -261,6 +261,8 @@ def _commands(console: Console, latest: Checkpoint) -> dict[str, str]:
         "verify": command("verify", run_id),
         "export": command("export", f"{run_id}.jsonl", run_id),
         "resume": command("resume", run_id, "GRAPH"),
+        "pause": command("pause", run_id, "--no-wait"),
+        "pause_now": command("pause", run_id, "--grace", "0"),
         "cancel": command("cancel", run_id),
         "requeue": command("requeue", run_id),
         "delete": command("delete", run_id),

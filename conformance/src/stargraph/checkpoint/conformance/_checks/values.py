@@ -108,7 +108,8 @@ def _rich_run() -> list[Checkpoint]:
         {"event": "migrated", "graph_hash": "d4" * 32, "runtime_hash": "e5" * 32, "definition": {"nodes": []}},
         {"event": "failed", "status": "failed", "error": error, "last_node": "plan"},
         {"event": "resumed", "status": "running", "frontier": ()},
-        {"event": "cancel_requested", "executor_id": second, "last_node": None},
+        {"event": "pause_requested", "executor_id": second, "last_node": None},
+        {"event": "cancel_requested", "executor_id": second},
         {"event": "cancelled", "status": "cancelled"},
     ):
         steps.append(follow(steps[-1], **fields))

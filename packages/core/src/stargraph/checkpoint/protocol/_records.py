@@ -39,6 +39,7 @@ Event: TypeAlias = Literal[
     "answered",
     "resumed",
     "cancel_requested",
+    "pause_requested",
     "paused",
     "cancelled",
     "failed",
