@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from support.cli import Folder
+
+from stargraph.checkpoint.protocol import GraphVersion, ProcessInfo, WorkerInfo
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+from stargraph.cli._options import DEFAULT_CHECKPOINT
 
 GRAPH = """\
 id: demo
@@ -174,6 +179,23 @@ def test_limits_are_set_shown_and_removed(folder: Folder) -> None:
     assert work(folder)["claims"] == 1
     for wrong in (("--concurrency", "1"), ("--limit", "default"), ("--limit", "a b", "--rate", "1")):
         assert folder.call("queues", *wrong).code == 2
+
+
+def test_workers_are_shown_with_what_they_serve(folder: Folder) -> None:
+    folder.call("enqueue", "graph.yaml", "-i", "count=1")
+    versions = [GraphVersion("order", digit * 64, digit * 64) for digit in "ab"]
+    worker = WorkerInfo(host="h", pid=7, version="1", id="0" * 16, queues=("default", "mail"), serves=versions)
+
+    async def beat() -> None:
+        async with SQLiteCheckpointer(folder.path / DEFAULT_CHECKPOINT) as store:
+            await store.beat(worker)
+            await store.beat(ProcessInfo(host="h", pid=8, version="1", id="1" * 16))
+
+    asyncio.run(beat())
+    header, first, second = folder.call("workers").out.splitlines()
+    assert ("QUEUES" in header, "default, mail  order ×2" in first, "order" in second) == (True, True, False)
+    shown = folder.call("workers", "--json").json
+    assert [each["process"].get("queues") for each in shown] == [["default", "mail"], None]
 
 
 def test_runs_that_nobody_takes(folder: Folder) -> None:

@@ -15,7 +15,14 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from stargraph.checkpoint.memory import MemoryCheckpointer
-from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, ProcessInfo, RunSummary
+from stargraph.checkpoint.protocol import (
+    Checkpoint,
+    Checkpointer,
+    GraphVersion,
+    ProcessInfo,
+    RunSummary,
+    WorkerInfo,
+)
 from stargraph.errors import CheckpointError, StoreUnavailableError
 from stargraph.graph import Context, Graph, GraphBuilder, RunRequest, requeue, respond
 from stargraph.otel import observe_worker
@@ -377,8 +384,31 @@ async def test_stranded_runs_are_found_with_the_reason(store: MemoryCheckpointer
     await until(lambda: "busy/second" in EFFECTS)
     found = await stranded_runs(store, after=0)
     assert [each.run.run_id for each in found] == ["r"]
-    assert found[0].reason == "no living worker has executed graph 'lonely' lately"
+    assert found[0].reason == "no living worker serves graph 'lonely'"
     BLOCKED["busy"].set()
+    await running
+
+
+async def test_a_worker_says_what_it_serves_and_what_it_refuses(store: MemoryCheckpointer) -> None:
+    old, new = build(), build(more=True)
+    await old.enqueue(store, {"n": 1}, run_id="old")
+    await new.enqueue(store, {"n": 1}, run_id="mail", queue="mail")
+    at_work = worker(store, new, until_idle=False, silent_after=0.3)
+    running = asyncio.ensure_future(at_work.run())
+
+    async def found() -> dict[str, str]:
+        return {each.run.run_id: each.reason for each in await stranded_runs(store, after=0)}
+
+    reason = f"the living workers have other versions of graph {new.id!r}: "
+    async with asyncio.timeout(20):
+        while not (await found()).get("old", "").startswith(reason):
+            await asyncio.sleep(0.02)
+    (process,) = [each.process for each in await store.processes()]
+    assert isinstance(process, WorkerInfo)
+    assert (process.queues, process.serves) == (("default",), (GraphVersion(new.id, new.graph_hash, new.runtime_hash),))
+    assert [each.version.graph_hash for each in process.refuses] == [old.graph_hash]
+    assert (await found())["mail"] == "no living worker serves queue 'mail'"
+    at_work.drain()
     await running
 
 

@@ -192,6 +192,14 @@ class FirstWords(Claims):
 
 
 @broken("presence.beats")
+class ProcessWithoutItsWork(Claims):
+    """Of a worker only what every process has is kept."""
+
+    async def beat(self, process: ProcessInfo) -> None:
+        await super().beat(ProcessInfo(**{name: getattr(process, name) for name in ProcessInfo.model_fields}))
+
+
+@broken("presence.beats")
 class NobodyLeaves(Claims):
     """A process that has left is listed until it has been silent for long."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +22,14 @@ from stargraph.errors import StargraphError
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, ProcessPresence, QueueCounts, RunQueue
+    from stargraph.checkpoint.protocol import (
+        Checkpoint,
+        Checkpointer,
+        ProcessInfo,
+        ProcessPresence,
+        QueueCounts,
+        RunQueue,
+    )
     from stargraph.cli._store import StoreRef
 
 _REQUEUED = (StatusName.FAILED, StatusName.PAUSED)
@@ -151,19 +159,29 @@ def workers(
             one_line(each.process.host),
             str(each.process.pid),
             each.process.version,
+            *_work(each.process),
             str(runs.get(each.process.id, 0)),
             f"{show_age(timedelta(seconds=each.silent_seconds))} ago",
             "alive" if each.silent_seconds <= silent_after else "silent",
         )
         for each in found
     ]
-    header = ("PROCESS", "WORKER", "HOST", "PID", "VERSION", "RUNS", "SEEN", "STATE")
+    header = ("PROCESS", "WORKER", "HOST", "PID", "VERSION", "QUEUES", "GRAPHS", "RUNS", "SEEN", "STATE")
     print_lines(table(header, rows) if rows else ["no workers"])
 
 
-async def _processes(ref: StoreRef) -> tuple[list[ProcessPresence], dict[str | None, int]]:
-    from collections import Counter
+def _work(process: ProcessInfo) -> tuple[str, str]:
+    """Return the queues and the graphs that a process serves, for a table; both are empty if it is no worker."""
+    from stargraph.checkpoint.protocol import WorkerInfo
 
+    if not isinstance(process, WorkerInfo):
+        return ("", "")
+    versions = Counter(version.graph_id for version in process.serves)
+    graphs = [one_line(graph_id) + (f" ×{number}" if number > 1 else "") for graph_id, number in versions.items()]
+    return (", ".join(process.queues), ", ".join(graphs))
+
+
+async def _processes(ref: StoreRef) -> tuple[list[ProcessPresence], dict[str | None, int]]:
     from stargraph.runtime._reading import all_runs
     from stargraph.worker import living_processes
 

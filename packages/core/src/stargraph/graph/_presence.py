@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -25,13 +25,13 @@ class Heartbeat:
 
     Args:
         store: takes it.
-        process: this process.
+        describe: returns this process, as it describes itself now.
         seconds: the period.
     """
 
-    def __init__(self, store: Presence, process: ProcessInfo, seconds: float = BEAT_SECONDS) -> None:
+    def __init__(self, store: Presence, describe: Callable[[], ProcessInfo], seconds: float = BEAT_SECONDS) -> None:
         self._store = store
-        self._process = process
+        self._describe = describe
         self._seconds = seconds
         self._keeping: asyncio.Task[None] | None = None
 
@@ -50,7 +50,7 @@ class Heartbeat:
         Raises:
             CheckpointError: as the store raises.
         """
-        await self._store.beat(self._process)
+        await self._store.beat(self._describe())
 
     def keep(self) -> None:
         """Say it in each period from now on; a store that does not answer is asked again in the next one."""
@@ -76,9 +76,10 @@ class Heartbeat:
             return
         self._keeping.cancel()
         await asyncio.gather(self._keeping, return_exceptions=True)
-        assert self._process.id is not None
+        process_id = self._describe().id
+        assert process_id is not None
         try:
-            await self._store.leave(self._process.id)
+            await self._store.leave(process_id)
         except StargraphError as error:
             _LOGGER.warning("this process cannot say that it ends: %s", error.reason or type(error).__name__)
 
@@ -113,7 +114,7 @@ async def presence(store: Checkpointer) -> AsyncIterator[None]:
     stores = _SHARED.setdefault(asyncio.get_running_loop(), {})
     shared = stores.get(id(store))
     if shared is None:
-        heartbeat = Heartbeat(store, ProcessInfo.current())
+        heartbeat = Heartbeat(store, ProcessInfo.current)
         await heartbeat.beat()
         shared = stores.get(id(store))
         if shared is None:  # another run may have done the same meanwhile

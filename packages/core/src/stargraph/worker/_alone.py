@@ -44,7 +44,7 @@ async def _execute(job: dict[str, Any]) -> int:
     source = StoreSource(job["store"], job["encryption_keys"])
     graph = load(job["graph"])
     store = source.open()
-    heartbeat = ThreadHeartbeat(source.open, ProcessInfo.current(), BEAT_SECONDS, WorkerMetrics())
+    heartbeat = ThreadHeartbeat(source.open, ProcessInfo.current, BEAT_SECONDS, WorkerMetrics())
     try:
         await store.bootstrap()
         await heartbeat.start()

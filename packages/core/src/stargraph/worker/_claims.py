@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
-from stargraph.checkpoint.protocol import Checkpointer, RunQueue, RunSummary
+from stargraph.checkpoint.protocol import Checkpointer, GraphVersion, RefusedVersion, RunQueue, RunSummary
 from stargraph.engine import facts
 from stargraph.worker._execution import LOGGER
 from stargraph.worker._metrics import WorkerMetrics
@@ -20,6 +20,11 @@ _REFUSED_SECONDS: Final = 300.0
 
 _LOOKED_AT: Final = 100
 """At how many runs of other versions it looks at a time."""
+
+_REPORTED: Final = 20
+"""Versions that it says in the store that it refuses: each beat writes them."""
+
+_REASON_LENGTH: Final = 300
 
 _NEVER: Final = 10.0**9
 
@@ -136,17 +141,25 @@ class Claims:
         )
         claims: list[Claim] = []
         stranded = 0
+        before, refused = dict(self._metrics.refused), {}
         for run in found:
             if run.run_id in running or self._versions.exact(run) is not None:
                 continue
-            fitting = "it was refused" if self._is_refused(run) else await self._versions.fitting(self._store, run)
+            version = GraphVersion.of(run)
+            fitting: LoadedGraph | str = before.get(version, "it was refused")
+            if not self._is_refused(run):
+                fitting = await self._versions.fitting(self._store, run)
             if isinstance(fitting, str):
                 stranded += 1
+                refused[version] = fitting
                 self.refuse(run.run_id, run.last_step)
                 self._report(run, fitting)
             elif len(claims) < room:
                 claims.append(Claim(run, fitting))
         self._metrics.stranded = stranded
+        self._metrics.refused = tuple(
+            RefusedVersion(version, why[:_REASON_LENGTH]) for version, why in list(refused.items())[:_REPORTED]
+        )
         return claims
 
     def _report(self, run: RunSummary, why: str) -> None:

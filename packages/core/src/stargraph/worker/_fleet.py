@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -11,8 +12,8 @@ from stargraph.checkpoint.protocol import (
     Presence,
     ProcessPresence,
     RunQueue,
-    RunSearch,
     RunSummary,
+    WorkerInfo,
 )
 from stargraph.errors import CheckpointError
 from stargraph.runtime._reading import all_runs
@@ -21,7 +22,6 @@ SILENT_AFTER: Final = 30.0
 """After how many seconds of silence a process counts as gone, by default."""
 
 _LOOKED_AT: Final = 1_000
-_RECENT: Final = timedelta(minutes=10)
 
 
 class StrandedRun(NamedTuple):
@@ -29,7 +29,7 @@ class StrandedRun(NamedTuple):
 
     Attributes:
         run: the run.
-        reason: why, as far as the store can tell.
+        reason: why, by what the living workers say of themselves.
     """
 
     run: RunSummary
@@ -73,9 +73,9 @@ async def orphaned_runs(store: Checkpointer, *, silent_after: float = SILENT_AFT
 
 
 async def stranded_runs(store: Checkpointer, *, after: float = 60.0) -> list[StrandedRun]:
-    """Return the runs of queues that could go on for a while, and that no living process has taken or would take.
+    """Return the runs of queues that could go on for a while, and that no living worker takes.
 
-    Of a queue whose workers are behind, the runs are not stranded: living processes execute others of their version.
+    Of a queue whose workers are behind, the runs are not stranded: living workers serve their version.
 
     Args:
         store: the store.
@@ -86,36 +86,35 @@ async def stranded_runs(store: Checkpointer, *, after: float = 60.0) -> list[Str
     """
     if not isinstance(store, RunQueue):
         raise no_queues_error(store)
-    living = {each.process.id for each in await living_processes(store)}
+    living = [each.process for each in await living_processes(store)]
+    workers = [process for process in living if isinstance(process, WorkerInfo)]
     queues = [counts.queue for counts in await store.queue_counts()]
     found = await store.claimable("", queues, limit=_LOOKED_AT, reserve=0) if queues else []
     before = datetime.now(UTC) - timedelta(seconds=after)
-    idle = [run for run in found if max(run.updated_at, run.due_at or run.updated_at) < before]
-    served = await _served(store, living) if idle and living else set()
     return [
         StrandedRun(run, reason)
-        for run in idle
-        if (reason := _reason(run, served=served, is_anybody_there=bool(living))) is not None
+        for run in found
+        if max(run.updated_at, run.due_at or run.updated_at) < before and (reason := _reason(run, workers)) is not None
     ]
 
 
-async def _served(store: Checkpointer, living: set[str | None]) -> set[GraphVersion]:
-    """Return the versions that living processes execute, or did lately."""
-    runs = [run async for run in all_runs(store, status="running")]
-    if isinstance(store, RunSearch):
-        page = await store.search(updated_since=datetime.now(UTC) - _RECENT, limit=_LOOKED_AT, order="updated")
-        runs += page.items
-    return {GraphVersion.of(run) for run in runs if run.process is not None and run.process.id in living}
-
-
-def _reason(run: RunSummary, *, served: set[GraphVersion], is_anybody_there: bool) -> str | None:
-    if not is_anybody_there:
+def _reason(run: RunSummary, workers: Sequence[WorkerInfo]) -> str | None:
+    """Return why none of the living workers takes a run, or None if one does or may do so."""
+    assert run.queue is not None
+    version, queue = GraphVersion.of(run), run.queue.name
+    if not workers:
         return "no worker lives"
-    if GraphVersion.of(run) in served:
+    if not (workers := [each for each in workers if queue in each.queues]):
+        return f"no living worker serves queue {queue!r}"
+    if any(version in each.serves for each in workers):
         return None
-    if any(version.graph_id == run.graph_id for version in served):
-        return f"the living workers execute other versions of graph {run.graph_id!r}"
-    return f"no living worker has executed graph {run.graph_id!r} lately"
+    others = [each for each in workers if any(served.graph_id == run.graph_id for served in each.serves)]
+    if not others:
+        return f"no living worker serves graph {run.graph_id!r}"
+    reasons = [dict(each.refuses).get(version) for each in others]
+    if None in reasons:
+        return None  # a worker has not looked at it yet, and may go on with it
+    return f"the living workers have other versions of graph {run.graph_id!r}: {reasons[0]}"
 
 
 def no_queues_error(store: Checkpointer) -> CheckpointError:

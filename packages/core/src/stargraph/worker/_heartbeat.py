@@ -27,13 +27,15 @@ class LoopHeartbeat(Heartbeat):
 
     Args:
         store: takes it.
-        process: this process.
+        describe: returns this process, as it describes itself now.
         seconds: the period.
         metrics: notes when the store took it last.
     """
 
-    def __init__(self, store: Presence, process: ProcessInfo, seconds: float, metrics: WorkerMetrics) -> None:
-        super().__init__(store, process, seconds)
+    def __init__(
+        self, store: Presence, describe: Callable[[], ProcessInfo], seconds: float, metrics: WorkerMetrics
+    ) -> None:
+        super().__init__(store, describe, seconds)
         self._metrics = metrics
 
     async def beat(self) -> None:
@@ -46,16 +48,20 @@ class ThreadHeartbeat:
 
     Args:
         open_store: makes the handle.
-        process: this process.
+        describe: returns this process, as it describes itself now.
         seconds: the period.
         metrics: notes when the store took it last.
     """
 
     def __init__(
-        self, open_store: Callable[[], Checkpointer], process: ProcessInfo, seconds: float, metrics: WorkerMetrics
+        self,
+        open_store: Callable[[], Checkpointer],
+        describe: Callable[[], ProcessInfo],
+        seconds: float,
+        metrics: WorkerMetrics,
     ) -> None:
         self._open_store = open_store
-        self._process = process
+        self._describe = describe
         self._seconds = seconds
         self._metrics = metrics
         self._begun: Future[None] = Future()
@@ -107,7 +113,7 @@ class ThreadHeartbeat:
         try:
             await store.bootstrap()
             assert isinstance(store, Presence)
-            heartbeat = LoopHeartbeat(store, self._process, self._seconds, self._metrics)
+            heartbeat = LoopHeartbeat(store, self._describe, self._seconds, self._metrics)
             await heartbeat.start()
             self._begun.set_result(None)
             await stop.wait()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from stargraph.checkpoint.protocol import QueueCounts
+from stargraph.checkpoint.protocol import QueueCounts, RefusedVersion
 
 _STATES = ("ready", "scheduled", "running", "awaiting_input", "paused", "failed")
 
@@ -42,6 +42,7 @@ class WorkerMetrics:
         running: how many runs it executes now.
         concurrency: how many it executes at most.
         stranded: how many runs it has seen that could go on, but fit none of its graphs.
+        refused: some of the versions of these, and why no graph of this worker can go on with them.
         queues: how the runs of its queues stand, when it looked last.
         is_draining: whether it takes no more runs.
         heartbeat: when the store last took that it lives, by `time.monotonic()`.
@@ -58,6 +59,7 @@ class WorkerMetrics:
     running: int = 0
     concurrency: int = 0
     stranded: int = 0
+    refused: tuple[RefusedVersion, ...] = ()
     queues: tuple[QueueCounts, ...] = ()
     is_draining: bool = False
     heartbeat: float = field(default_factory=time.monotonic)

@@ -88,7 +88,7 @@ class Versions:
             except StoreUnavailableError:
                 raise
             except HashMismatchError as error:
-                why = error.message  # which names what changed in the code, and no value
+                why = "; ".join(error.changes) or error.message  # which name what changed in the code, and no value
             except (StateError, GraphError, CheckpointError) as error:
                 why = error.reason or type(error).__qualname__
             else:

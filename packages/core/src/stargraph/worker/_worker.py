@@ -21,6 +21,7 @@ from stargraph.checkpoint.protocol import (
     QueueEntry,
     RunQueue,
     RunSummary,
+    WorkerInfo,
 )
 from stargraph.engine import Durability, Middleware, facts, new_executor_id
 from stargraph.errors import CheckpointConflictError, CheckpointError, StargraphError, StoreUnavailableError
@@ -234,9 +235,9 @@ class Worker:
         is_new = all(each.process.id != self.process.id for each in await store.processes())
         began = datetime.now(UTC)
         beat = (
-            LoopHeartbeat(store, self.process, seconds, self.metrics)
+            LoopHeartbeat(store, self._describe, seconds, self.metrics)
             if self._source is None
-            else ThreadHeartbeat(self._source.open, self.process, seconds, self.metrics)
+            else ThreadHeartbeat(self._source.open, self._describe, seconds, self.metrics)
         )
         stack.push_async_callback(beat.stop)
         await beat.start()
@@ -244,6 +245,15 @@ class Worker:
             # The first beat tells the store's time: what is due later is due by that.
             seen = [each for each in await store.processes() if each.process.id == self.process.id]
             self._clock_offset = seen[0].first_seen - began if seen else timedelta()
+
+    def _describe(self) -> WorkerInfo:
+        """Return what this worker says of itself in the store."""
+        return WorkerInfo(
+            **dict(self.process),
+            queues=self._queues,
+            serves=self._versions.all,
+            refuses=self.metrics.refused,
+        )
 
     async def _serve(self, store: Checkpointer) -> None:
         token = BEATEN_FOR.set(store)

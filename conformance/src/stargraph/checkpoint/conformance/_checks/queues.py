@@ -22,7 +22,9 @@ from stargraph.checkpoint.protocol import (
     QueueCounts,
     QueueEntry,
     QueueLimits,
+    RefusedVersion,
     Schedule,
+    WorkerInfo,
 )
 from stargraph.errors import CheckpointError
 
@@ -414,19 +416,24 @@ async def arguments(kit: Kit) -> None:
     "beats",
     "A process that beats is listed by every handle, with what it said last, until it leaves.",
     contract="presence.1, presence.3",
-    usual_cause="Presence is kept in the handle, or each beat makes a new entry.",
+    usual_cause="Presence is kept in the handle, each beat makes a new entry, or a part of the process is left out.",
 )
 async def beats(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
-    for number in (1, 2):
+    for number in (1, 2, 3):
         await handle.beat(_process(number))
     renamed = _process(1).model_copy(update={"worker": "blue"})
-    await other.beat(renamed)
+    version = GraphVersion("g", "a" * 64, "b" * 64)
+    refused = RefusedVersion(version._replace(graph_hash="c" * 64), "node 'a' is gone: \u00e9\U0001f98a")
+    worker = WorkerInfo(**dict(_process(3)), queues=("default", "mail"), serves=(version,), refuses=(refused,))
+    for process in (renamed, worker):
+        await other.beat(process)
     for reader in (handle, other):
         found = {each.process.id: each.process for each in await reader.processes()}
-        wanted = {each.id: each for each in (renamed, _process(2))}
+        wanted = {each.id: each for each in (renamed, _process(2), worker)}
         expect(found == wanted, f"processes() gave {show(found)}; the contract wants {show(wanted)}")
     await other.leave(_process(1).id or "")
+    await other.leave(worker.id or "")
     await other.leave("0" * 16)
     left = [each.process.id for each in await handle.processes()]
     expect(left == [_process(2).id], f"processes() after leave gave {show(left)}; the contract wants the other one")

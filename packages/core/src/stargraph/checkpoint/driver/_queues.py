@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, NamedTuple, TypeAlias
 
+import orjson
+
 from stargraph.checkpoint.driver._arguments import check_limit
 from stargraph.checkpoint.driver._errors import read_only_error
 from stargraph.checkpoint.protocol import (
@@ -17,6 +19,7 @@ from stargraph.checkpoint.protocol import (
     Checkpoint,
     GraphVersion,
     ProcessInfo,
+    ProcessPresence,
     QueueCounts,
     QueueLimits,
     RunSummary,
@@ -126,6 +129,19 @@ def check_beat(process: ProcessInfo) -> str:
     if process.id is None:
         raise ValueError("the process has no id: give ProcessInfo.current()")
     return process.id
+
+
+def presence_from_json(text: bytes | str, *, first_seen: datetime, silent_seconds: float) -> ProcessPresence:
+    """Return a process that has beaten.
+
+    Args:
+        text: the process in JSON, as it described itself last.
+        first_seen: when it did so first.
+        silent_seconds: how long ago it did so last.
+    """
+    return ProcessPresence.model_validate(
+        {"process": orjson.loads(text), "first_seen": first_seen, "silent_seconds": max(0.0, silent_seconds)}
+    )
 
 
 def no_limits_error(store: str, queue: str) -> CheckpointError:

@@ -22,9 +22,11 @@ from stargraph.checkpoint.protocol._queues import (
     ProcessPresence,
     QueueCounts,
     QueueLimits,
+    RefusedVersion,
     RunQueue,
     Schedule,
     Schedules,
+    WorkerInfo,
 )
 from stargraph.checkpoint.protocol._records import (
     ENDED,
@@ -77,6 +79,7 @@ __all__ = [
     "QueueEntry",
     "QueueLimits",
     "RecordedCall",
+    "RefusedVersion",
     "RunDeletion",
     "RunFilters",
     "RunHistory",
@@ -96,6 +99,7 @@ __all__ = [
     "StepRange",
     "StepSummary",
     "Task",
+    "WorkerInfo",
     "add_step",
     "check_run_id",
     "is_key",

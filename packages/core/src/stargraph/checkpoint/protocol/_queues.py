@@ -10,11 +10,13 @@ from pydantic import Field, StringConstraints, model_validator
 from stargraph.checkpoint.protocol._checkpoint import Checkpoint
 from stargraph.checkpoint.protocol._records import (
     Count,
+    ErrorText,
     FrozenModel,
     Instant,
     Json,
     ProcessInfo,
     QueueEntry,
+    QueueName,
     Text,
 )
 from stargraph.checkpoint.protocol._summaries import RunSummary
@@ -34,6 +36,27 @@ class GraphVersion(NamedTuple):
     def of(cls, run: RunSummary | Checkpoint) -> Self:
         """Return the version that a run was executed with last."""
         return cls(run.graph_id, run.graph_hash, run.runtime_hash)
+
+
+class RefusedVersion(NamedTuple):
+    """A version of which a worker has looked at a run, and why none of its graphs can go on with it."""
+
+    version: GraphVersion
+    reason: ErrorText
+
+
+class WorkerInfo(ProcessInfo):
+    """A process that takes runs of queues, as it describes itself with each beat.
+
+    Attributes:
+        queues: where it takes runs from.
+        serves: the versions that it has loaded. It takes runs of another version if one of these can go on with them.
+        refuses: some of the versions that it found in its queues lately and cannot go on with.
+    """
+
+    queues: tuple[QueueName, ...]
+    serves: tuple[GraphVersion, ...]
+    refuses: tuple[RefusedVersion, ...] = ()
 
 
 class QueueLimits(FrozenModel):
@@ -80,12 +103,12 @@ class ProcessPresence(FrozenModel):
     """A process that has said that it lives, by the clock of the store.
 
     Attributes:
-        process: the process, as it described itself last.
+        process: the process, as it described itself last; a `WorkerInfo` if it takes runs of queues.
         first_seen: when it said so first.
         silent_seconds: how long ago it said so last.
     """
 
-    process: ProcessInfo
+    process: WorkerInfo | ProcessInfo
     first_seen: Instant
     silent_seconds: Annotated[float, Field(ge=0)]
 
@@ -188,7 +211,7 @@ class Presence(Protocol):
         """Say that a process lives: one small write.
 
         Args:
-            process: the process; `ProcessInfo.current()`, which has an id.
+            process: the process; `ProcessInfo.current()`, which has an id, or the `WorkerInfo` of a worker.
 
         Raises:
             ValueError: it has no id.

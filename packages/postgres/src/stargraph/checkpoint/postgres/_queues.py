@@ -18,6 +18,7 @@ from stargraph.checkpoint.driver import (
     Claim,
     Slots,
     counts_of,
+    presence_from_json,
     queued_row,
     summaries_from_json,
     version_key,
@@ -194,7 +195,7 @@ ON CONFLICT (process_id) DO UPDATE SET process = excluded.process, last_seen = e
 """
 
 _PROCESSES: Final = """
-SELECT process, first_seen, greatest(0, extract(epoch FROM now() - last_seen))::double precision AS silent
+SELECT process, first_seen, extract(epoch FROM now() - last_seen)::double precision AS silent
 FROM {schema}.processes WHERE last_seen >= now() - make_interval(secs => $1) ORDER BY first_seen, process_id
 """
 
@@ -297,11 +298,7 @@ class PostgresFleet:
 
     async def processes(self) -> list[ProcessPresence]:
         return [
-            ProcessPresence(
-                process=ProcessInfo.model_validate_json(row["process"]),
-                first_seen=row["first_seen"],
-                silent_seconds=row["silent"],
-            )
+            presence_from_json(row["process"], first_seen=row["first_seen"], silent_seconds=row["silent"])
             for row in await self._fetch("processes", FORGET_AFTER)
         ]
 

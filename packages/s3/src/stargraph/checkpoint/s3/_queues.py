@@ -170,16 +170,11 @@ class Queues:
         silence = (await self._processes()).silence
         bodies = await self._store.get_many([self._keys.process(process_id) for process_id in silence])
         found = []
-        for (process_id, silent), body in zip(silence.items(), bodies, strict=True):
+        for silent, body in zip(silence.values(), bodies, strict=True):
             fields = _fields(body)
             if fields:
-                process = ProcessInfo.model_validate(fields["process"])
-                first_seen = datetime.fromisoformat(fields["first_seen"])
-                found.append((first_seen, process_id, process, silent))
-        return [
-            ProcessPresence(process=process, first_seen=first_seen, silent_seconds=silent)
-            for first_seen, _, process, silent in sorted(found, key=lambda each: each[:2])
-        ]
+                found.append(ProcessPresence.model_validate({**fields, "silent_seconds": silent}))
+        return sorted(found, key=lambda each: (each.first_seen, each.process.id or ""))
 
     async def leave(self, process_id: str) -> None:
         self._first_seen.pop(process_id, None)

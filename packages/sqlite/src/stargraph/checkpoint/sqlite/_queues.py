@@ -16,6 +16,7 @@ from stargraph.checkpoint.driver import (
     Slots,
     counts_of,
     microseconds,
+    presence_from_json,
     queued_row,
     summaries_from_json,
     version_key,
@@ -371,10 +372,8 @@ def _processes(connection: sqlite3.Connection) -> list[ProcessPresence]:
         (now - int(FORGET_AFTER * _SECOND),),
     ).fetchall()
     return [
-        ProcessPresence(
-            process=ProcessInfo.model_validate_json(text),
-            first_seen=EPOCH + first_seen * MICROSECOND,
-            silent_seconds=max(0, now - last_seen) / _SECOND,
+        presence_from_json(
+            text, first_seen=EPOCH + first_seen * MICROSECOND, silent_seconds=(now - last_seen) / _SECOND
         )
         for text, first_seen, last_seen in rows
     ]
