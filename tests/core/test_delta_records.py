@@ -191,7 +191,7 @@ class TestExactness:
         checkpoints = run_of(90, chat, state={"messages": []})
         records = data_of(stored(Codec(), checkpoints))
         for steps in (range(90), range(30, 90), range(89, -1, -1), [5, 80, 5, 6, 0]):
-            read = Codec().decode_many(records, run_id="run-1", steps=steps)
+            read = Codec().sequence_decoder("run-1").decode(records, steps)
             for checkpoint, step in zip(read, steps, strict=True):
                 exact(checkpoint, checkpoints[step])
 
@@ -532,7 +532,7 @@ class TestHistory:
         for number in range(1, 30):
             run.append(following(run[-1], changes={"n": [number], "as": [number % 2 and 1]}))
         records = data_of(stored(Codec(), run))
-        read = list(Codec().decode_many(records, run_id="run-1", steps=range(30)))
+        read = list(Codec().sequence_decoder("run-1").decode(records, range(30)))
         assert read == run
         assert [checkpoint.model_dump_json() for checkpoint in read] == [
             checkpoint.model_dump_json() for checkpoint in run
@@ -562,7 +562,7 @@ class TestHistory:
             return real(text)
 
         monkeypatch.setattr(EncodedValue, "of_stored", counting)
-        assert list(Codec().decode_many(records, run_id="run-1", steps=range(20))) == run
+        assert list(Codec().sequence_decoder("run-1").decode(records, range(20))) == run
         assert parsed == 50 + 19
 
     def test_damage_in_the_middle_is_found(self) -> None:
@@ -572,4 +572,4 @@ class TestHistory:
         records = data_of(stored(Codec(), run))
         alone = data_of(stored(Codec(), [genesis(state={"a": "y" * 500, "b": 1})]))
         with pytest.raises(CheckpointCorruptedError):
-            list(Codec().decode_many(records | {0: alone[0]}, run_id="run-1", steps=range(6)))
+            list(Codec().sequence_decoder("run-1").decode(records | {0: alone[0]}, range(6)))

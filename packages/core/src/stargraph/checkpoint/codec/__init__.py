@@ -1,5 +1,6 @@
 """The stored form of checkpoints, their seals and their encryption, and the canonical form that digests are made of."""
 
+from stargraph.checkpoint.codec._chain import SequenceDecoder
 from stargraph.checkpoint.codec._cipher import ENCRYPTION_VARIABLE, Cipher
 from stargraph.checkpoint.codec._codec import Codec, Record, decode, encode, missing_base_steps
 from stargraph.checkpoint.codec._seal import KEY_VARIABLE, Keyring
@@ -26,6 +27,7 @@ __all__ = [
     "Keyring",
     "Record",
     "RecordCutError",
+    "SequenceDecoder",
     "base_steps_of",
     "canonical",
     "decode",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -16,6 +16,7 @@ from stargraph.checkpoint.codec._fields import (
     EncodedFields,
     Known,
     checkpoint_of,
+    known_values,
 )
 from stargraph.checkpoint.codec._stored import MOST_BYTES, StoredRecord, corrupted
 from stargraph.checkpoint.protocol import Checkpoint
@@ -89,6 +90,10 @@ class Chain:
         self._cipher = cipher
         self._sizes = sizes
         self._path: list[_Place] = []
+
+    def go_on_with(self, records: Mapping[int, bytes]) -> None:
+        """Take steps from other records from now on; what was read of those before is kept."""
+        self._records = records
 
     def read(self, step: int) -> EncodedFields:
         """Return the encoded fields of a step.
@@ -231,3 +236,37 @@ def checked(encoded: EncodedFields, run_id: str, step: int, known: Known | None 
     if (checkpoint.run_id, checkpoint.step) != (run_id, step):
         raise corrupted(run_id, step, f"it is step {checkpoint.step} of run {checkpoint.run_id!r}")
     return checkpoint
+
+
+class SequenceDecoder:
+    """Decodes steps of one run, a page of records after the other.
+
+    It is quick for neighbouring steps, which share the values that are the same, also across pages.
+
+    Args:
+        run_id: the run.
+        cipher: decrypts the records.
+    """
+
+    def __init__(self, run_id: str, cipher: Cipher | None) -> None:
+        self._chain = Chain({}, run_id, cipher)
+        self._known: Known | None = None
+
+    def decode(self, records: Mapping[int, bytes], steps: Iterable[int]) -> Iterator[Checkpoint]:
+        """Yield checkpoints, verified.
+
+        Args:
+            records: the records of the steps and those that they are decoded from, by step.
+            steps: the steps.
+
+        Raises:
+            CheckpointCorruptedError: a record is not what was written, is missing, or belongs to another run or step.
+            StoreVersionError: a newer version of Stargraph wrote one.
+        """
+        chain = self._chain
+        chain.go_on_with(records)
+        for step in steps:
+            encoded = read_fields(chain, step)
+            checkpoint = checked(encoded, chain.run_id, step, self._known)
+            self._known = known_values(encoded, checkpoint)
+            yield checkpoint

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from stargraph.checkpoint.codec._base_steps import DELTAS, base_distance
-from stargraph.checkpoint.codec._chain import Chain, ChainStep, checked, keyframe_step, read_fields
+from stargraph.checkpoint.codec._chain import Chain, ChainStep, SequenceDecoder, checked, keyframe_step, read_fields
 from stargraph.checkpoint.codec._cipher import Cipher
 from stargraph.checkpoint.codec._delta import NOTHING, compose_deltas, delta_after, delta_between
 from stargraph.checkpoint.codec._events import EventReader
 from stargraph.checkpoint.codec._fields import (
     RUN,
     EncodedFields,
-    Known,
     fields_of,
     grown_lists,
-    known_values,
     run_values_of,
 )
 from stargraph.checkpoint.codec._stored import base_steps_of, pack
@@ -266,25 +264,9 @@ class Codec:
         )
         return checkpoint
 
-    def decode_many(self, records: Mapping[int, bytes], *, run_id: str, steps: Iterable[int]) -> Iterator[Checkpoint]:
-        """Yield checkpoints, verified; quick for neighbouring steps, which share the values that are the same.
-
-        Args:
-            records: the records of the steps and those that they are decoded from, by step.
-            run_id: the run.
-            steps: the steps.
-
-        Raises:
-            CheckpointCorruptedError: as `decode` raises.
-            StoreVersionError: as `decode` raises.
-        """
-        chain = Chain(records, run_id, self._cipher)
-        known: Known | None = None
-        for step in steps:
-            encoded = read_fields(chain, step)
-            checkpoint = checked(encoded, run_id, step, known)
-            known = known_values(encoded, checkpoint)
-            yield checkpoint
+    def sequence_decoder(self, run_id: str) -> SequenceDecoder:
+        """Return what decodes many steps of a run."""
+        return SequenceDecoder(run_id, self._cipher)
 
     def summarize(
         self, records: Mapping[int, bytes], *, run_id: str, steps: Sequence[int], sizes: Mapping[int, int] | None = None

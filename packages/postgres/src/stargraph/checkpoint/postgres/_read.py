@@ -8,7 +8,15 @@ from typing import Any, Final
 
 import asyncpg
 
-from stargraph.checkpoint.codec import HEAD_BYTES, Codec, CodecThreads, RecordCutError, large_to_decode, state_size
+from stargraph.checkpoint.codec import (
+    HEAD_BYTES,
+    Codec,
+    CodecThreads,
+    RecordCutError,
+    SequenceDecoder,
+    large_to_decode,
+    state_size,
+)
 from stargraph.checkpoint.driver import missing_step_error, summaries_from_json
 from stargraph.checkpoint.postgres._schema import Schema
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary, StepKey, StepSummary
@@ -187,6 +195,7 @@ class Reader:
         """
         sql = self._descending if newest_first else self._ascending
         before: Checkpoint | None = None
+        decoder = self._codec.sequence_decoder(run_id)
         while low <= high:
             rows = await self._fetch(sql, run_id, low, high, _PAGE_BYTES)
             if not rows:
@@ -198,7 +207,7 @@ class Reader:
             if not steps:
                 return
             records = {row["step"]: row["record"] for row in rows}
-            async for checkpoint in self._decode_page(run_id, records, steps):
+            async for checkpoint in self._decode_page(decoder, records, steps):
                 if before is not None:
                     _check_link(*((checkpoint, before) if newest_first else (before, checkpoint)))
                 yield checkpoint
@@ -258,9 +267,9 @@ class Reader:
         return await self._threads.run(work, large=large_to_decode(records.values()))
 
     async def _decode_page(
-        self, run_id: str, records: Mapping[int, bytes], steps: list[int]
+        self, decoder: SequenceDecoder, records: Mapping[int, bytes], steps: list[int]
     ) -> AsyncIterator[Checkpoint]:
-        decoded = self._codec.decode_many(records, run_id=run_id, steps=steps)
+        decoded = decoder.decode(records, steps)
         large = large_to_decode(records.values())
         most = 1
         chunk: list[Checkpoint]

@@ -199,7 +199,7 @@ class RecordReader:
         self, run_id: str, found: Mapping[int, FetchedRecord], steps: Iterable[int]
     ) -> dict[int, Checkpoint]:
         checkpoints = {}
-        for checkpoint in self._codec.decode_many(_records(found), run_id=run_id, steps=steps):
+        for checkpoint in self._codec.sequence_decoder(run_id).decode(_records(found), steps):
             self._verify(checkpoint, found[checkpoint.step].header)
             checkpoints[checkpoint.step] = checkpoint
         return checkpoints

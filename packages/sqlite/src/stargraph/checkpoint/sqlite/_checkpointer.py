@@ -227,10 +227,11 @@ class SQLiteCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
         first, last = check_bounds(from_step, to_step)
         last = min(last, MAX_STEP)
         more = is_run_id(run_id) and first <= last
+        decoder = self._codec.sequence_decoder(run_id)
         while more:
             query = partial(
                 _read.history_page,
-                codec=self._codec,
+                decoder=decoder,
                 run_id=run_id,
                 first=first,
                 last=last,

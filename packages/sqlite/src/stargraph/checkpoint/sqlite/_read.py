@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, takewhile
 from typing import Final
 
-from stargraph.checkpoint.codec import HEAD_BYTES, Codec, RecordCutError, missing_base_steps
+from stargraph.checkpoint.codec import HEAD_BYTES, Codec, RecordCutError, SequenceDecoder, missing_base_steps
 from stargraph.checkpoint.driver import missing_step_error
 from stargraph.checkpoint.protocol import Checkpoint, StepKey, StepSummary
 from stargraph.checkpoint.sqlite._schema import STEP, checkpoint_id
@@ -118,11 +118,19 @@ def step_keys(connection: sqlite3.Connection, run_id: str, below: str | None, li
 
 
 def history_page(
-    connection: sqlite3.Connection, codec: Codec, run_id: str, first: int, last: int, *, newest_first: bool
+    connection: sqlite3.Connection, decoder: SequenceDecoder, run_id: str, first: int, last: int, *, newest_first: bool
 ) -> tuple[list[Checkpoint], bool]:
     """Return some checkpoints between two steps, both included, and whether there may be more.
 
     A page ends after so many steps or bytes, so that its size does not follow that of the run.
+
+    Args:
+        connection: reads the store.
+        decoder: of the run, that of all pages.
+        run_id: the run.
+        first: the lowest step.
+        last: the highest step.
+        newest_first: begin with the highest step.
 
     Raises:
         CheckpointCorruptedError: the page begins with a step that was written, that no prune removed, and that is
@@ -142,7 +150,7 @@ def history_page(
         records = with_bases(connection, run_id, rows)
     page: list[Checkpoint] = []
     size = 0
-    for checkpoint in codec.decode_many(records, run_id=run_id, steps=[step for step, _ in rows]):
+    for checkpoint in decoder.decode(records, [step for step, _ in rows]):
         page.append(checkpoint)
         size += sum([len(value.encoded) for value in checkpoint.encoded_state().values()])
         if size >= _PAGE_BYTES:
