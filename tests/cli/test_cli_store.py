@@ -82,6 +82,23 @@ def test_what_names_no_store_is_refused_by_every_command(folder: Folder, text: s
     assert names(folder) == before
 
 
+def test_a_hint_names_the_store_as_the_command_takes_it(folder: Folder) -> None:
+    """`migrate`, `run` and the others that make a store have no use for the hint."""
+    for command, words in {**READS, **WRITES, "copy": ("--all",), "move": ("r1",)}.items():
+        taken = ("gone.sqlite", "new.sqlite") if command in ("copy", "move") else ("gone.sqlite",)
+        if command in POSITIONAL or len(taken) > 1:
+            answer, name = folder.call(command, *taken, *words), "PATH_OR_URL" if len(taken) == 1 else "SRC"
+        else:
+            answer, name = folder.call(command, *words, "--checkpoint", *taken), "--checkpoint"
+        hints = {line for line in answer.err.splitlines() if "names another" in line}
+        wanted = f"hint: `stargraph run GRAPH` and `stargraph migrate STORE` make one; {name} names another."
+        assert hints == (set() if command == "doctor" else {wanted}), (command, answer)
+    for command, words in {**READS, **WRITES, "migrate": ()}.items():
+        answer = folder.call(command, *words, env={"STARGRAPH_REQUIRE_STORE": "1"})
+        name = "PATH_OR_URL" if command in {*POSITIONAL, "migrate"} else "--checkpoint"
+        assert f"Give {name}, or set STARGRAPH_CHECKPOINT" in answer.err, (command, answer)
+
+
 def test_a_reason_for_programs(folder: Folder) -> None:
     for env, reason in (
         ({"STARGRAPH_CHECKPOINT": ""}, "invalid-url"),

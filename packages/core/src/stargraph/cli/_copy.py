@@ -49,7 +49,7 @@ def copy(
 
     run_ids, moment = selected_runs(run_id, everything, since, verb="copy")
     _refuse_same(source, destination)
-    stores = StoreRef(source, encryption_keys), StoreRef(destination, encryption_keys)
+    stores = StoreRef(source, encryption_keys, "SRC"), StoreRef(destination, encryption_keys, "DST")
     try:
         report = run_async(_copy(*stores, run_ids, moment, children=children))
     except KeyboardInterrupt:
@@ -77,7 +77,7 @@ def move(
     from stargraph.cli._store import StoreRef
 
     _refuse_same(source, destination)
-    stores = StoreRef(source, encryption_keys), StoreRef(destination, encryption_keys)
+    stores = StoreRef(source, encryption_keys, "SRC"), StoreRef(destination, encryption_keys, "DST")
     try:
         report = run_async(_move(*stores, run_id, children=children))
     except KeyboardInterrupt:

@@ -6,7 +6,7 @@ import contextlib
 import platform
 from typing import TYPE_CHECKING, Any, Final
 
-from stargraph.cli._options import DEFAULT_CHECKPOINT, JsonOption, KeysOption, StoreArgument
+from stargraph.cli._options import DEFAULT_CHECKPOINT, STORE_ARGUMENT, JsonOption, KeysOption, StoreArgument
 from stargraph.cli._output import clean, print_json, print_lines
 from stargraph.errors import CheckpointNotFoundError, StargraphError
 
@@ -35,7 +35,7 @@ def doctor(
         "sealed": keyring() is not None,
         "drivers": [_examine(driver) for driver in installed_drivers()],
     }
-    report["store"], error = run_async(_try_store(StoreRef(store, encryption_keys)))
+    report["store"], error = run_async(_try_store(StoreRef(store, encryption_keys, STORE_ARGUMENT)))
     if json and error is None:
         print_json(report)
     elif not json:

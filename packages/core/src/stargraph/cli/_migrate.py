@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stargraph.cli._options import DEFAULT_CHECKPOINT, JsonOption, KeysOption, StoreArgument
+from stargraph.cli._options import DEFAULT_CHECKPOINT, STORE_ARGUMENT, JsonOption, KeysOption, StoreArgument
 from stargraph.cli._output import print_json, print_lines
 
 
@@ -17,7 +17,7 @@ def migrate(
     from stargraph.cli._execution import run_async
     from stargraph.cli._store import StoreRef
 
-    ref = StoreRef(store, encryption_keys)
+    ref = StoreRef(store, encryption_keys, STORE_ARGUMENT)
 
     async def bootstrap() -> None:
         async with ref.opened("create"):

@@ -73,20 +73,24 @@ class AcceptName(StrEnum):
     GRAPH = "graph"
 
 
+STORE_ARGUMENT: Final = "PATH_OR_URL"
+"""What the help calls the store of a command that takes it as an argument."""
+
+
 def _check_address(context: typer.Context, parameter: typer.CallbackParam, value: str) -> str:
     """Refuse what names no store, before anything is done."""
     if context.resilient_parsing:  # a shell that completes the line
         return value
     source = context.get_parameter_source(parameter.name or "")
     if source is not None and source.name == "DEFAULT":
-        value = _default_address(value)
+        value = _default_address(value, "--checkpoint" if parameter.param_type_name == "option" else STORE_ARGUMENT)
     from stargraph.checkpoint.registry import parse_address
 
     parse_address(value)
     return value
 
 
-def _default_address(value: str) -> str:
+def _default_address(value: str, named_by: str) -> str:
     # The option parser takes an empty variable for one that is not set.
     if CHECKPOINT_VARIABLE in os.environ:
         raise StargraphError(
@@ -98,7 +102,7 @@ def _default_address(value: str) -> str:
         raise StargraphError(
             f"no store is named, and {REQUIRE_VARIABLE} is set",
             reason="no-store-named",
-            hint=f"Give --checkpoint, or set {CHECKPOINT_VARIABLE}.",
+            hint=f"Give {named_by}, or set {CHECKPOINT_VARIABLE}.",
         )
     return value
 
@@ -118,7 +122,7 @@ CheckpointOption = Annotated[
 StoreArgument = Annotated[
     str,
     typer.Argument(
-        metavar="PATH_OR_URL",
+        metavar=STORE_ARGUMENT,
         envvar=CHECKPOINT_VARIABLE,
         show_envvar=False,
         help="A store.",

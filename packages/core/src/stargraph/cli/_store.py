@@ -34,10 +34,12 @@ class StoreRef:
     Attributes:
         url: its path or URL.
         keys: the file with the keys of encryption, or None if there is none.
+        named_by: the option or argument that names it, for the hints of errors.
     """
 
     url: str
     keys: KeyFile | None = None
+    named_by: str = "--checkpoint"
 
     def __str__(self) -> str:
         from stargraph.checkpoint.registry import redact
@@ -140,12 +142,12 @@ class StoreRef:
             return CheckpointNotFoundError(
                 f"{self} holds no run: a store in memory ends with the command that made it",
                 reason="store-not-found",
-                hint="--checkpoint names a store that lasts.",
+                hint=f"{self.named_by} names a store that lasts.",
             )
         return CheckpointNotFoundError(
             f"there is no store at {self}",
             reason="store-not-found",
-            hint="`stargraph run GRAPH` and `stargraph migrate STORE` make one; --checkpoint names another.",
+            hint=f"`stargraph run GRAPH` and `stargraph migrate STORE` make one; {self.named_by} names another.",
         )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from stargraph.cli._options import DEFAULT_CHECKPOINT, GRAPH_HELP, StoreArgument
+from stargraph.cli._options import DEFAULT_CHECKPOINT, GRAPH_HELP, STORE_ARGUMENT, StoreArgument
 from stargraph.errors import StargraphError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def ui(
     from stargraph.cli._store import StoreRef
 
     serve = load_page_function("serve")
-    run_async(_look_into(StoreRef(store)))
+    run_async(_look_into(StoreRef(store, named_by=STORE_ARGUMENT)))
     serve(
         store,
         graphs=graph or (),

@@ -232,7 +232,7 @@ def run_not_found_error(run_id: str) -> CheckpointNotFoundError:
     return CheckpointNotFoundError(
         f"the store holds no run {run_id!r}",
         reason="run-not-found",
-        hint="`stargraph runs` lists the runs that it holds; check --checkpoint too.",
+        hint="`stargraph runs` lists the runs that it holds. Check that it is the store that you mean.",
         run_id=run_id,
     )
 
