@@ -77,7 +77,7 @@ def test_the_reference_lives_in_one_process(tmp_path: Path) -> None:
     assert {"crash.kill9_acked_survive", "bootstrap.four_processes"} <= skipped
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_sqlite_is_fully_conformant_as_an_outsider_sees_it(tmp_path: Path) -> None:
     done = conformance("support.conformance_targets:sqlite", "--json", "report.json", folder=tmp_path)
     report = json.loads((tmp_path / "report.json").read_text())

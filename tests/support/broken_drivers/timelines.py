@@ -218,7 +218,7 @@ class _Watching(ReferenceCheckpointer):
         await asyncio.sleep(_LOOK)
 
 
-@broken("watch.steps", "watch.after_step", "watch.many", "watch.never_ends", deadline=0.5)
+@broken("watch.steps", "watch.after_step", "watch.many", "watch.never_ends")
 class HearsItselfOnly(_Watching):
     """A watch knows what its own handle has written."""
 
@@ -297,7 +297,7 @@ class EndsInSilence(_Watching):
             yield coming.result()
 
 
-@broken("watch.many", deadline=0.5)
+@broken("watch.many")
 class OneEarForAll(_Watching):
     """What was told to one watch of a run is not told to the others."""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from stargraph.checkpoint.conformance._capabilities import Capability
 from stargraph.checkpoint.conformance._expect import HarnessError, NotEvaluated, Violation, error_line
@@ -22,6 +22,10 @@ from stargraph.checkpoint.conformance.stdio import everything
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+
+PATIENCE: Final = 20.0
+"""Seconds for what a driver does within two: a machine that is busy is no fault of the driver."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class Surroundings:
         declared: the capabilities that the driver has.
         neighbours: other processes that open the same stores; None if they cannot.
         keep: the folder for the stores of checks that fail, or None.
+        patience: seconds that checks wait for what a driver may do a little later.
     """
 
     target: Target
@@ -45,6 +50,7 @@ class Surroundings:
     declared: frozenset[Capability] = frozenset()
     neighbours: Neighbours | None = None
     keep: Path | None = None
+    patience: float = PATIENCE
 
 
 class Kit:
@@ -56,6 +62,7 @@ class Kit:
         seed: what chance was seeded with.
         thorough: whether a check that can look longer should.
         declared: the capabilities that the driver has.
+        patience: seconds to wait for what the driver may do a little later, such as tell a watch of a step.
         random: seeded chance, of this check alone.
         location: the check's own store.
         log: what the driver was asked.
@@ -69,6 +76,7 @@ class Kit:
         self.seed = surroundings.seed
         self.thorough = surroundings.thorough
         self.declared = surroundings.declared
+        self.patience = surroundings.patience
         self.random = Random(f"{self.seed}:{check_id}")  # noqa: S311  # reproducible on purpose
         self.location = ""
         self.log = log or DriverCalls()

@@ -18,7 +18,7 @@ from typing import Final, Self
 from stargraph.checkpoint.conformance._capabilities import HOOKS, PROTOCOLS, Capability, hook_name
 from stargraph.checkpoint.conformance._catalogue import catalogue
 from stargraph.checkpoint.conformance._expect import HarnessError, NotEvaluated, Violation, error_line
-from stargraph.checkpoint.conformance._kit import Kit, Surroundings
+from stargraph.checkpoint.conformance._kit import PATIENCE, Kit, Surroundings
 from stargraph.checkpoint.conformance._neighbours import Neighbours
 from stargraph.checkpoint.conformance._registry import Check
 from stargraph.checkpoint.conformance._report import Report, Result, Verdict, environment
@@ -32,6 +32,9 @@ _TEARDOWN: Final = 60.0
 
 _ROUND_TRIPS: Final = 4
 """How many round trips a call of the driver may take before the deadline of its check counts it."""
+
+_LOOKS: Final = 20
+"""How many round trips a driver may need for what it does a little later, beside the patience of the kit."""
 
 _PROBES: Final = 5
 
@@ -61,6 +64,7 @@ class Session:
         deadline: how much longer than by default a check may take.
         thorough: whether a check that can look longer should.
         keep: the folder for the stores of checks that fail, or None.
+        patience: seconds that checks wait for what a driver may do a little later; round trips come on top.
         results: what became of the checks that were run, by their ids.
         abandoned: how many checks could not be ended; their threads are left behind.
         round_trip: seconds that a read of the driver takes, as measured before the first check.
@@ -71,6 +75,7 @@ class Session:
     deadline: float = 1.0
     thorough: bool = True
     keep: Path | None = None
+    patience: float = PATIENCE
     results: dict[str, Result] = field(default_factory=dict)
     abandoned: int = 0
     round_trip: float = 0.0
@@ -198,7 +203,16 @@ class Session:
     def _execute(self, check: Check) -> Result:
         spec = self.spec if isinstance(self.spec, str) else None
         declared = self._declared or frozenset()
-        surroundings = Surroundings(self.target, spec, self.seed, self.thorough, declared, self._neighbours, self.keep)
+        surroundings = Surroundings(
+            self.target,
+            spec,
+            self.seed,
+            self.thorough,
+            declared,
+            self._neighbours,
+            self.keep,
+            self.patience + _LOOKS * self.round_trip,
+        )
         kit = Kit(surroundings, check.id)
         outcome = _Outcome(kit=kit)
         thread = threading.Thread(target=_in_thread, args=(check, outcome), name=check.id, daemon=True)
@@ -336,6 +350,7 @@ def run(
     seed: int | None = None,
     deadline: float = 1.0,
     keep: Path | None = None,
+    patience: float = PATIENCE,
     progress: Callable[[Result], None] | None = None,
 ) -> Report:
     """Run the kit against a driver.
@@ -347,6 +362,8 @@ def run(
         seed: what chance is seeded with; a random one where None. The report tells it.
         deadline: how much longer than by default a check may take; 2 doubles the time.
         keep: a folder for copies of the stores of checks that fail, if they are files; none are kept if None.
+        patience: seconds that checks wait for what a driver may do a little later, such as tell a watch of a step. A
+            lower number finds a driver that never does it sooner, and may fail one that does it on a busy machine.
         progress: called with each result as it comes.
 
     Returns:
@@ -357,7 +374,7 @@ def run(
     """
     chosen = select(tuple(only), quick=quick)
     number = random.SystemRandom().randrange(2**31) if seed is None else seed
-    with Session(target, number, deadline, thorough=not quick, keep=keep) as session:
+    with Session(target, number, deadline, thorough=not quick, keep=keep, patience=patience) as session:
         session.target  # noqa: B018  # a target that cannot be imported is reported at once
         for check in chosen:
             result = session.result(check)

@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 from stargraph.checkpoint.conformance._target import Target, opened
@@ -50,10 +50,22 @@ class _Server:
         driver = self._handles[number]
         if name == "history":
             return [to_wire(found) async for found in driver.history(**arguments)]
+        if name == "watch":
+            return await _watched(driver, **arguments)
         if name == "close":
             closing = getattr(driver, "close", None)
             return None if closing is None else await closing()
         return to_wire(await getattr(driver, name)(**arguments))
+
+
+async def _watched(driver: Any, run_id: str, after_step: int, seconds: float) -> int | None:
+    """Wait for the next step above `after_step`; None if none comes in time."""
+    async with aclosing(driver.watch(run_id, after_step=after_step)) as watch:
+        try:
+            found: int = await asyncio.wait_for(anext(watch), seconds)
+        except TimeoutError:
+            return None
+        return found
 
 
 async def serve(target: Target, send: Callable[[dict[str, Any]], None]) -> None:

@@ -22,6 +22,9 @@ from stargraph.errors import (
 PROTOCOL: Final = 1
 """The version of the driver protocol; a process that speaks another one is refused."""
 
+WATCH_SECONDS: Final = 10.0
+"""Seconds for which one call of `watch` waits; what watches calls it again."""
+
 _ERRORS: Final[dict[str, type[CheckpointError]]] = {
     kind.__name__: kind
     for kind in (
@@ -119,15 +122,25 @@ def arguments_from_wire(arguments: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(found.get(name), str):
             found[name] = datetime.fromisoformat(found[name])
     if "checkpoint" in found:
-        found["checkpoint"] = Checkpoint.model_validate_json(found["checkpoint"]["text"])
+        found["checkpoint"] = _given_checkpoint(found["checkpoint"]["text"])
     if "checkpoints" in found:
-        found["checkpoints"] = [Checkpoint.model_validate_json(each["text"]) for each in found["checkpoints"]]
+        found["checkpoints"] = [_given_checkpoint(each["text"]) for each in found["checkpoints"]]
     for name, model in (("process", ProcessInfo), ("limits", QueueLimits)):
         if isinstance(found.get(name), dict):
             found[name] = model.model_validate_json(json.dumps(found[name]))
     if "schedule" in found:
         found["schedule"] = Schedule.model_validate_json(found["schedule"]["text"])
     return found
+
+
+def _given_checkpoint(text: str) -> Checkpoint:
+    """Return a checkpoint that is to be written; one that was altered is refused as `write` refuses it."""
+    try:
+        return Checkpoint.model_validate_json(text)
+    except CheckpointCorruptedError as error:
+        raise CheckpointError(
+            error.message, reason="invalid-checkpoint", run_id=error.run_id, step=error.step
+        ) from error
 
 
 def error_to_wire(error: BaseException) -> dict[str, Any]:

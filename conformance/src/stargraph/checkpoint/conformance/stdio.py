@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import threading
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import datetime
@@ -20,6 +20,7 @@ from stargraph.checkpoint.conformance._capabilities import HOOKS, Capability, ho
 from stargraph.checkpoint.conformance._target import Target, fresh_directory
 from stargraph.checkpoint.conformance._wire import (
     PROTOCOL,
+    WATCH_SECONDS,
     arguments_to_wire,
     checkpoint_from_wire,
     error_from_wire,
@@ -226,6 +227,15 @@ class _Timeline(StdioCheckpointer):
         return [StepSummary.model_validate_json(json.dumps(item)) for item in found]
 
 
+class _Watch(StdioCheckpointer):
+    async def watch(self, run_id: str, *, after_step: int = -1) -> AsyncGenerator[int]:
+        while True:
+            found = await self._call("watch", run_id=run_id, after_step=after_step, seconds=WATCH_SECONDS)
+            if found is not None:
+                after_step = found
+                yield found
+
+
 class _Search(StdioCheckpointer):
     async def search(self, **arguments: Any) -> RunPage:
         return RunPage.model_validate_json(json.dumps(await self._call("search", **arguments)))
@@ -352,6 +362,7 @@ class _Closing(StdioCheckpointer):
 class _Everything(
     _History,
     _Timeline,
+    _Watch,
     _Search,
     _Tree,
     _Keys,
@@ -374,6 +385,7 @@ def everything(process: DriverProcess, location: str) -> StdioCheckpointer:
 _PARTS: dict[str, type[StdioCheckpointer]] = {
     "history": _History,
     "timeline": _Timeline,
+    "watch": _Watch,
     "search": _Search,
     "trees": _Tree,
     "keys": _Keys,

@@ -35,9 +35,6 @@ schedules: Final = Group("schedules", needs=("steps.append_and_read",), capabili
 _LONG: Final = 3600.0
 """Seconds for which nothing expires while a check runs."""
 
-_PATIENCE: Final = 20.0
-"""Seconds that a store has for what takes a second or two by its clock."""
-
 
 def _process(number: int) -> ProcessInfo:
     return ProcessInfo(host="conformance", pid=number, version="1", worker=None, id=f"{number:016x}")
@@ -72,13 +69,13 @@ async def _offers(handle: Handle, wanted: Sequence[str], why: str, *queues: str,
 
 
 async def _offers_at_last(
-    handle: Handle, wanted: Sequence[str], why: str, *, queue: str = "default", **arguments: Any
+    kit: Kit, handle: Handle, wanted: Sequence[str], why: str, *, queue: str = "default", **arguments: Any
 ) -> None:
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + kit.patience
     while (found := await _ids(handle, queue, **arguments)) != list(wanted):
         expect(
             time.monotonic() < deadline,
-            f"claimable {why} gave {show(found)} for {_PATIENCE:g} seconds; the contract wants {show(list(wanted))}",
+            f"claimable {why} gave {show(found)} for {kit.patience:g} seconds; the contract wants {show(list(wanted))}",
         )
         await asyncio.sleep(0.05)
 
@@ -215,9 +212,9 @@ async def reservations(kit: Kit) -> None:
     failed = follow(taken, event="failed", status="failed")
     await _written(handle, taken, failed, follow(failed, event="queued", status="queued", process=None))
     await _offers(other, ["run"], "after the run has gone on and was queued again", reserve=0.3)
-    await _offers_at_last(handle, ["run"], "after a reservation of 0.3 seconds", reserve=_LONG)
+    await _offers_at_last(kit, handle, ["run"], "after a reservation of 0.3 seconds", reserve=_LONG)
     await handle.leave(_ASKING)
-    await _offers_at_last(other, ["run"], "after the process that it was reserved for has left")
+    await _offers_at_last(kit, other, ["run"], "after the process that it was reserved for has left")
 
 
 @group.check(
@@ -231,7 +228,7 @@ async def side_by_side(kit: Kit) -> None:
     runs = [f"r{number:02}" for number in range(24)]
     await _written(handles[0], *map(_queued, runs))
     found: list[str] = []
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + kit.patience
     while len(found) < len(runs) and time.monotonic() < deadline:
         for some in await together(*(_ids(handle, limit=3, reserve=_LONG) for handle in handles)):
             found += some
@@ -284,7 +281,7 @@ async def limits(kit: Kit) -> None:
     await handle.set_limits("fast", QueueLimits(rate=1, period=0.3))
     await _written(handle, _queued("f0", name="fast"), _queued("f1", name="fast"))
     await _offers(handle, ["f0"], "within rate=1", "fast", reserve=_LONG)
-    await _offers_at_last(other, ["f1"], "within rate=1 in 0.3 seconds, later", queue="fast", reserve=_LONG)
+    await _offers_at_last(kit, other, ["f1"], "within rate=1 in 0.3 seconds, later", queue="fast", reserve=_LONG)
 
 
 @group.check(
@@ -333,7 +330,7 @@ async def living(kit: Kit) -> None:
     await _offers(other, [], "of runs whose process lives")
     await _offers(other, [], "of runs whose process lives, within 600 seconds", silent_after=600.0)
     wanted = sorted(shifts, key=lambda name: firsts[name].started_at)
-    await _offers_at_last(other, wanted, "of runs whose process is silent for 0.2 seconds", silent_after=0.2)
+    await _offers_at_last(kit, other, wanted, "of runs whose process is silent for 0.2 seconds", silent_after=0.2)
     await handle.beat(_process(1))
     await _offers(other, [], "of runs whose process has said that it lives again", silent_after=600.0)
 
@@ -449,9 +446,11 @@ async def silence(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
     await handle.beat(_process(1))
     (first,) = await other.processes()
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + kit.patience
     while (seen := (await other.processes())[0]).silent_seconds < 1.2:
-        expect(time.monotonic() < deadline, f"silent_seconds is {seen.silent_seconds:g} {_PATIENCE:g} s after a beat")
+        expect(
+            time.monotonic() < deadline, f"silent_seconds is {seen.silent_seconds:g} {kit.patience:g} s after a beat"
+        )
         await asyncio.sleep(0.1)
     await handle.beat(_process(1))
     (again,) = await other.processes()

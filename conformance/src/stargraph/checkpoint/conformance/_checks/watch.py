@@ -17,9 +17,6 @@ from stargraph.errors import CheckpointConflictError, CheckpointError, StoreUnav
 
 group: Final = Group("watch", needs=("steps.append_and_read", "durability.other_handle"), capability="watch")
 
-PATIENCE: Final = 12.0
-"""Seconds within which a step must be told: six times what the contract allows, for a machine that is busy."""
-
 _IDLE: Final = 0.12
 """Seconds of the processor that ten watches may take in a second: twenty times what the drivers here do."""
 
@@ -27,14 +24,14 @@ _QUIET: Final = 1.2
 """Seconds after which a watch that tells too much has told it: most look once more by then."""
 
 
-async def _told(watch: AsyncGenerator[int], step: int, what: str) -> None:
+async def _told(kit: Kit, watch: AsyncGenerator[int], step: int, what: str) -> None:
     """Expect that a watch comes to a step, each time with a higher one, and goes no further."""
     before = -1
     while before < step:
         try:
-            found = await asyncio.wait_for(anext(watch), PATIENCE)
+            found = await asyncio.wait_for(anext(watch), kit.patience)
         except TimeoutError:
-            raise Violation(f"{what}: step {step} was not told within {PATIENCE:.0f} s") from None
+            raise Violation(f"{what}: step {step} was not told within {kit.patience:.0f} s") from None
         expect(before < found <= step, f"{what}: it told step {found} after step {before}, and the latest is {step}")
         before = found
 
@@ -48,21 +45,21 @@ async def _silent(watch: AsyncGenerator[int], what: str, seconds: float = _QUIET
     return coming
 
 
-async def _first(coming: asyncio.Task[int], what: str) -> int:
+async def _first(kit: Kit, coming: asyncio.Task[int], what: str) -> int:
     """Return what a watch tells next."""
     try:
-        return await asyncio.wait_for(coming, PATIENCE)
+        return await asyncio.wait_for(coming, kit.patience)
     except TimeoutError:
-        raise Violation(f"{what}: no step was told within {PATIENCE:.0f} s") from None
+        raise Violation(f"{what}: no step was told within {kit.patience:.0f} s") from None
 
 
 async def _next(watch: AsyncGenerator[int]) -> int:
     return await anext(watch)
 
 
-async def _all_told(watches: Sequence[AsyncGenerator[int]], step: int, what: str) -> None:
+async def _all_told(kit: Kit, watches: Sequence[AsyncGenerator[int]], step: int, what: str) -> None:
     """Hear all watches out, also if one is wrong: one that is being read cannot be closed."""
-    for outcome in await asyncio.gather(*(_told(watch, step, what) for watch in watches), return_exceptions=True):
+    for outcome in await asyncio.gather(*(_told(kit, watch, step, what) for watch in watches), return_exceptions=True):
         if isinstance(outcome, BaseException):
             raise outcome
 
@@ -84,7 +81,7 @@ async def steps(kit: Kit) -> None:
     latest = begin()
     await handle.write(latest)
     async with aclosing(handle.watch("run")) as watch:
-        await _told(watch, 0, "a watch of a run that is there")
+        await _told(kit, watch, 0, "a watch of a run that is there")
         for number, writer in enumerate((other, far, handle, far, other)):
             for _ in range(1 + number % 3):
                 latest = follow(latest)
@@ -92,7 +89,7 @@ async def steps(kit: Kit) -> None:
             name = (
                 ("its own handle" if writer is handle else "another handle") if writer is not far else "another process"
             )
-            await _told(watch, latest.step, f"a watch after {name} wrote")
+            await _told(kit, watch, latest.step, f"a watch after {name} wrote")
     latest = follow(latest)
     await handle.write(latest)  # the handle is as good as before
 
@@ -110,15 +107,15 @@ async def after_step(kit: Kit) -> None:
         await handle.write(checkpoint)
     for known in (-1, 0, 2):
         async with aclosing(handle.watch("run", after_step=known)) as watch:
-            await _told(watch, 3, f"watch(after_step={known}) of a run at step 3")
+            await _told(kit, watch, 3, f"watch(after_step={known}) of a run at step 3")
     async with aclosing(handle.watch("run", after_step=3)) as watch:
         coming = await _silent(watch, "watch(after_step=3) of a run at step 3", _QUIET if kit.thorough else 0.2)
         await other.write(run[4])
         await other.write(run[5])
-        found = await _first(coming, "watch(after_step=3)")
+        found = await _first(kit, coming, "watch(after_step=3)")
         expect(found in (4, 5), f"watch(after_step=3) told step {found} of a run that went on to step 5")
         if found == 4:
-            await _told(watch, 5, "watch(after_step=3)")
+            await _told(kit, watch, 5, "watch(after_step=3)")
 
 
 @group.check(
@@ -137,11 +134,11 @@ async def never_ends(kit: Kit) -> None:
     async with aclosing(handle.watch("run")) as watch:
         coming = await _silent(watch, "a watch of a run that is not there")
         await other.write(first)
-        found = await _first(coming, "a watch of a run that has just begun")
+        found = await _first(kit, coming, "a watch of a run that has just begun")
         expect(found == 0, f"a watch of a run that has just begun told step {found}")
         for checkpoint in (failed, resumed, done):
             await other.write(checkpoint)
-            await _told(watch, checkpoint.step, f"a watch after the run was {checkpoint.status}")
+            await _told(kit, watch, checkpoint.step, f"a watch after the run was {checkpoint.status}")
         rival = follow(resumed, executor_id=executor_id(7))
         refusal = await attempt(other.write(rival))
         expect(isinstance(refusal, CheckpointConflictError), f"a rival of step 3 was not refused: {refusal!r}")
@@ -165,12 +162,12 @@ async def closed(kit: Kit) -> None:
     handle = await kit.open()
     await handle.write(begin())
     watch = handle.watch("run")
-    await _told(watch, 0, "a watch")
+    await _told(kit, watch, 0, "a watch")
     await handle.close()
     try:
-        refusal = await asyncio.wait_for(attempt(_next(watch)), PATIENCE)
+        refusal = await asyncio.wait_for(attempt(_next(watch)), kit.patience)
     except TimeoutError:
-        raise Violation(f"a watch of a closed handle raised nothing within {PATIENCE:.0f} s") from None
+        raise Violation(f"a watch of a closed handle raised nothing within {kit.patience:.0f} s") from None
     reason = refusal.reason if isinstance(refusal, CheckpointError) else None
     expect(reason == "closed", f"a watch of a closed handle gave {refusal!r}; the contract wants closed")
     await watch.aclose()
@@ -189,11 +186,11 @@ async def many(kit: Kit) -> None:
         await other.write(run[0])
     async with AsyncExitStack() as stack:
         watches = [await stack.enter_async_context(aclosing(handle.watch(run[0].run_id))) for run in runs]
-        await _all_told(watches, 0, "one of 24 watches")
+        await _all_told(kit, watches, 0, "one of 24 watches")
         for run in runs[:6]:
             await other.write(run[1])
             await handle.write(run[2])
-        await _all_told(watches, 2, "one of 24 watches")
+        await _all_told(kit, watches, 2, "one of 24 watches")
 
 
 @group.check(
@@ -208,7 +205,7 @@ async def idle(kit: Kit) -> None:
     await handle.write(begin(state={"text": kit.random.randbytes(500_000).hex()}))
     async with AsyncExitStack() as stack:
         watches = [await stack.enter_async_context(aclosing(handle.watch("run"))) for _ in range(10)]
-        await _all_told(watches, 0, "a watch")
+        await _all_told(kit, watches, 0, "a watch")
         waiting = [asyncio.ensure_future(_next(watch)) for watch in watches]
         await asyncio.sleep(1)  # it may look more often at first
         began = time.process_time()
@@ -237,7 +234,7 @@ async def outage(kit: Kit) -> None:
     latest = begin()
     await handle.write(latest)
     watch: AsyncGenerator[int] = handle.watch("run")
-    await _told(watch, 0, "a watch")
+    await _told(kit, watch, 0, "a watch")
     coming = asyncio.ensure_future(_next(watch))
     async with hook(kit.location):
         await asyncio.wait({coming}, timeout=_QUIET)
@@ -245,11 +242,11 @@ async def outage(kit: Kit) -> None:
     latest = follow(latest)
     await writer.write(latest)
     try:
-        found = await _first(coming, "a watch after an outage")
+        found = await _first(kit, coming, "a watch after an outage")
     except StoreUnavailableError:
         await watch.aclose()
         watch = (await kit.open()).watch("run", after_step=0)
-        await _told(watch, 1, "a watch after an outage")
+        await _told(kit, watch, 1, "a watch after an outage")
     else:
         expect(found == 1, f"a watch after an outage told step {found}; the run is at step 1")
     await watch.aclose()

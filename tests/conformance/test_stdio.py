@@ -1,0 +1,32 @@
+"""The driver protocol carries every capability: SQLite in another process passes what it passes in this one."""
+
+from __future__ import annotations
+
+import pytest
+
+from stargraph.checkpoint.conformance import Check, run
+from stargraph.checkpoint.conformance._capabilities import PROTOCOLS
+from stargraph.checkpoint.conformance._catalogue import catalogue
+from stargraph.checkpoint.conformance._neighbours import Neighbours
+from stargraph.checkpoint.conformance.stdio import stdio_target
+
+pytestmark = pytest.mark.thorough
+
+OTHERS = ("sizes", "views", "stateful", "cancel", "interleaving", "concurrency", "growth")
+"""Groups that look at how a driver works inside, or long: the protocol adds nothing to them but time."""
+
+
+def picked(check: Check) -> bool:
+    carried = check.capability is None or check.capability in PROTOCOLS
+    return check.quick and carried and not check.advisory and check.group not in OTHERS
+
+
+def test_a_driver_with_every_capability_passes_over_stdio() -> None:
+    command = Neighbours("support.conformance_targets:sqlite")._command()
+    target = stdio_target(command, capabilities=frozenset(PROTOCOLS))
+    checks = [check.id for check in catalogue() if picked(check)]
+    assert {check.partition(".")[0] for check in checks} >= {"watch", "timeline", "queues", "search", "trees"}
+    report = run(target, only=checks, quick=True, seed=1)
+    wrong = {result.check.id: result.message for result in report.results if result.verdict not in ("pass", "skip")}
+    assert not wrong
+    assert report.count("pass") > len(checks) * 0.9
