@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
-from stargraph.checkpoint.protocol import Checkpoint, ProcessInfo, QueueLimits, RunSummary, Schedule
+from stargraph.checkpoint.protocol import Checkpoint, ProcessInfo, QueueLimits, RunSummary, Schedule, WorkerInfo
 from stargraph.checkpoint.values import format_time
 from stargraph.errors import (
     CheckpointConflictError,
@@ -115,6 +115,10 @@ def _argument(value: Any) -> Any:
 _INSTANTS: Final = ("since", "older_than", "updated_since", "updated_before", "due_before")
 
 
+_PROCESS: Final = TypeAdapter[ProcessInfo](WorkerInfo | ProcessInfo)
+_LIMITS: Final = TypeAdapter(QueueLimits)
+
+
 def arguments_from_wire(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of a call as Python's drivers take them."""
     found = dict(arguments)
@@ -125,9 +129,9 @@ def arguments_from_wire(arguments: Mapping[str, Any]) -> dict[str, Any]:
         found["checkpoint"] = _given_checkpoint(found["checkpoint"]["text"])
     if "checkpoints" in found:
         found["checkpoints"] = [_given_checkpoint(each["text"]) for each in found["checkpoints"]]
-    for name, model in (("process", ProcessInfo), ("limits", QueueLimits)):
+    for name, kind in (("process", _PROCESS), ("limits", _LIMITS)):
         if isinstance(found.get(name), dict):
-            found[name] = model.model_validate_json(json.dumps(found[name]))
+            found[name] = kind.validate_json(json.dumps(found[name]))
     if "schedule" in found:
         found["schedule"] = Schedule.model_validate_json(found["schedule"]["text"])
     return found
