@@ -260,6 +260,8 @@ class TestFragments:
         for part in parts[1:]:
             whole = whole.extended(EncodedValue.of(part, "v"))
         expected = EncodedValue.of([item for part in parts for item in part], "v")
+        at_once = EncodedValue.of(parts[0], "v").extended(*[EncodedValue.of(part, "v") for part in parts[1:]])
+        assert (at_once.value, at_once.encoded, at_once.digest) == (whole.value, whole.encoded, whole.digest)
         assert same(whole.value, expected.value)
         assert (whole.encoded, whole.digest) == (expected.encoded, expected.digest)
         for twin in (copy.deepcopy(whole), pickle.loads(pickle.dumps(whole))):

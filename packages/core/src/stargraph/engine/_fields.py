@@ -199,7 +199,7 @@ def reduced(reducer: Reducer, value: Any, update: Any, path: str) -> Any:
 
 def _appended(encoded: Sequence[EncodedValue]) -> EncodedValue:
     lists = [each for each in encoded if each.value is not None]
-    return functools.reduce(EncodedValue.extended, lists) if lists else EncodedValue.of_checked([])
+    return lists[0].extended(*lists[1:]) if lists else EncodedValue.of_checked([])
 
 
 def _update_adapter(reducer: Reducer, owner: str) -> TypeAdapter[Any] | None:

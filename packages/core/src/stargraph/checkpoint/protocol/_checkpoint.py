@@ -339,14 +339,16 @@ class Checkpoint(CheckpointDraft):
             ValueError: a field is missing, unknown or malformed.
         """
         whole = {**_NOTHING_STORED, **fields}
+        plain_frontier = fields.get("frontier")
         if len(whole) != _FIELD_COUNT or not fields.keys() >= _REQUIRED or not read_plain(whole):
             try:
                 whole = dict(StoredFields.model_validate({**fields, "state": {}, "update": None}).__dict__)
             except ValidationError as error:
                 raise ValueError(complaint_of(error)) from None
+            plain_frontier = None
         whole["state"] = _values(state)
         whole["update"] = None if update is None else _values(update)
-        texts = _Texts(run_texts_of(whole), step_texts_of(whole), digests_text(state))
+        texts = _Texts(run_texts_of(whole), step_texts_of(whole, plain_frontier=plain_frontier), digests_text(state))
         digest = assembled_digest(whole, texts.run, texts.step, texts.state_digests, digests_text(update))
         if digest != whole["digest"]:
             raise digest_mismatch_error(whole["run_id"], whole["step"])

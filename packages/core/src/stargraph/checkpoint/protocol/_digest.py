@@ -64,9 +64,16 @@ def run_texts_of(fields: Mapping[str, Any]) -> RunTexts:
     return RunTexts(*map(_members, members))
 
 
-def step_texts_of(fields: Mapping[str, Any]) -> StepTexts:
-    """Return the text of the members that are others in each step."""
-    calls, interrupts, frontier = fields["calls"], fields["interrupts"], fields["frontier"]
+def step_texts_of(fields: Mapping[str, Any], *, plain_frontier: Any = None) -> StepTexts:
+    """Return the text of the members that are others in each step.
+
+    Args:
+        fields: every field by its name.
+        plain_frontier: the JSON value that the frontier was read from, if nothing of it was converted. That of a map
+            may have hundreds of tasks, and dictionaries are written in a tenth of the time that models take.
+    """
+    calls, interrupts = fields["calls"], fields["interrupts"]
+    frontier = fields["frontier"] if plain_frontier is None else plain_frontier
     definition, error, started, step = fields["definition"], fields["error"], fields["task_started_at"], fields["step"]
     # In the order of the class, by position: names cost half as much again. Most steps have no calls and no error.
     return StepTexts(

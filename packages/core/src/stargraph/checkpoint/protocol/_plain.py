@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Final, get_args
 
 from pydantic import ValidationError
@@ -43,6 +44,7 @@ _MAX_STEP: Final = 2**53
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?Z", re.ASCII)
 _TASK_FIELDS: Final = tuple(Task.model_fields)
 _TASK_KEYS: Final = frozenset(_TASK_FIELDS)
+_task_members: Final = itemgetter("id", "node", "since_step", "index", "rule")
 _FAN_OUT_FIELDS: Final = tuple(FanOut.model_fields)
 _FAN_OUT_KEYS: Final = frozenset(_FAN_OUT_FIELDS)
 _PROCESS_FIELDS: Final = tuple(ProcessInfo.model_fields)
@@ -70,7 +72,7 @@ def is_plain_step(fields: Mapping[str, Any]) -> bool:
         and fields["definition"] is None
         and (error is None or type(error) is ErrorInfo)
         and type(fields["frontier"]) is tuple
-        and all(type(item) in _FRONTIER for item in fields["frontier"])
+        and _FRONTIER.issuperset(map(type, fields["frontier"]))
         and _are_all(fields["interrupts"], Interrupt)
         and _are_all(fields["calls"], RecordedCall)
     )
@@ -131,7 +133,7 @@ def read_plain(fields: dict[str, Any]) -> bool:
         if fields[name] == []:
             fields[name] = ()
     if type(fields["frontier"]) is list:
-        fields["frontier"] = tuple([_frontier_item(item) for item in fields["frontier"]])
+        fields["frontier"] = _frontier(fields["frontier"])
     previous, seal = fields["previous_digest"], fields["seal"]
     return (
         is_plain_step(fields)
@@ -142,21 +144,29 @@ def read_plain(fields: dict[str, Any]) -> bool:
     )
 
 
+def _frontier(items: list[Any]) -> tuple[Any, ...]:
+    made = []
+    count = len(_TASK_FIELDS)
+    for item in items:
+        try:
+            if item["kind"] == "task" and item["calls"] == [] and len(item) == count:
+                made.append(_task(*_task_members(item)) or item)
+                continue
+        except (KeyError, TypeError):  # it is no task, or a member is a list or a dict
+            pass
+        made.append(_frontier_item(item))
+    return tuple(made)
+
+
 def _frontier_item(item: Any) -> Any:
     """Return a task or a fan-out that is plain as what it is, and anything else as it is."""
     if type(item) is not dict:
         return item
     keys = item.keys()
     if keys == _TASK_KEYS and item["kind"] == "task":
-        members = (item["id"], item["node"], item["since_step"], item["index"], item["rule"])
-        if item["calls"] == []:
-            try:
-                return _task(*members) or item
-            except TypeError:  # a member is a list or a dict
-                return item
-        calls = _step_ranges(item["calls"])
-        if calls is not None and _is_plain_task(*members):
-            return assemble(Task, {**{name: item[name] for name in _TASK_FIELDS}, "calls": calls})
+        ranges = _step_ranges(item["calls"])
+        if ranges is not None and _is_plain_task(*_task_members(item)):
+            return assemble(Task, {**{name: item[name] for name in _TASK_FIELDS}, "calls": ranges})
     elif keys == _FAN_OUT_KEYS and item["kind"] == "fan_out":
         completed = _step_ranges(item["completed_steps"])
         if (

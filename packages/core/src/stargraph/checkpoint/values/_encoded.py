@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from itertools import chain
 from typing import Final
 
 import orjson
@@ -93,14 +94,18 @@ class EncodedValue:
         """
         return cls(decode(encoded), encoded)
 
-    def extended(self, more: EncodedValue) -> EncodedValue:
-        """Return this list with the items of another one behind its own; the cost follows those."""
-        if not self.value or not more.value:
-            return self if self.value else more
-        assert self._open_hash is not None
-        open_hash = _with_items(self._open_hash, more.value, more.encoded)
-        encoded = b"".join((memoryview(self.encoded)[:-1], b",", memoryview(more.encoded)[1:]))
-        return EncodedValue([*self.value, *more.value], encoded, open_hash, self.encoded)
+    def extended(self, *others: EncodedValue) -> EncodedValue:
+        """Return this list with the items of others behind its own; only those are digested."""
+        first, *more = [each for each in (self, *others) if each.value] or [self]
+        if not more:
+            return first
+        open_hash = first._open_hash
+        assert open_hash is not None
+        for each in more:
+            open_hash = _with_items(open_hash, each.value, each.encoded)
+        # Joined once: with one after the other, a map of many branches would copy the list for each of them.
+        encoded = b"[%b]" % b",".join([memoryview(each.encoded)[1:-1] for each in (first, *more)])
+        return EncodedValue(list(chain(first.value, *[each.value for each in more])), encoded, open_hash, first.encoded)
 
     def grown_to(self, encoded: bytes) -> EncodedValue | None:
         """Return the value of a longer text if it is this list with more items behind; the cost follows those.
