@@ -15,6 +15,9 @@ from support.cli import Folder
 from support.records import first, following
 
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+from stargraph.cli import _inspect
+from stargraph.cli._store import StoreRef
+from stargraph.errors import CheckpointNotFoundError
 
 SLOW = """\
 import pathlib, time
@@ -118,6 +121,21 @@ def test_a_run_that_has_ended_is_shown_and_not_waited_for(folder: Folder) -> Non
     rows = answer.out.partition("\n\n")[2].splitlines()
     assert [row.split()[0] for row in rows] == ["STEP", "0", "1", "2", "3"]
     assert folder.call("inspect", "r9", "--follow").code == 2
+
+
+async def test_following_ends_once_the_run_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_inspect, "_STILL_THERE", 0.05)
+    async with SQLiteCheckpointer(tmp_path / "runs.db") as store:
+        await store.write(first("r1"))
+        watching = asyncio.ensure_future(_inspect._follow(StoreRef(str(tmp_path / "runs.db")), "r1", as_json=True))
+        while '"step":0' not in capsys.readouterr().out.replace(" ", ""):
+            assert not watching.done()
+            await asyncio.sleep(0.02)
+        await store.delete_run("r1")
+        with pytest.raises(CheckpointNotFoundError):
+            await asyncio.wait_for(watching, 20)
 
 
 def test_the_difference_of_two_steps(folder: Folder) -> None:

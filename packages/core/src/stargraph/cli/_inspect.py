@@ -37,7 +37,7 @@ from stargraph.cli._streams import is_terminal
 from stargraph.errors import CheckpointNotFoundError, StargraphError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from stargraph.checkpoint.protocol import Checkpoint, Checkpointer
     from stargraph.cli._store import StoreRef
@@ -54,9 +54,8 @@ _WIDTHS: Final = (4, 16, 16, 7, 8)
 _ON_A_TERMINAL: Final = 100
 """How many of the last steps are shown on a terminal unless --last says another number."""
 
-_FIRST_WAIT: Final = 0.1
-_LONGEST_WAIT: Final = 2.0
-"""How long to wait between two reads of a run that is followed, in seconds."""
+_STILL_THERE: Final = 10.0
+"""After how many seconds without a step a run that is followed is read again: a watch does not tell of its deletion."""
 
 
 def inspect(
@@ -165,11 +164,12 @@ async def _timeline(ref: StoreRef, run_id: str, last: int) -> tuple[Checkpoint, 
 
 async def _follow(ref: StoreRef, run_id: str, *, as_json: bool) -> int:
     """Print the steps of a run as they come, and return the exit code of the run once it ended."""
-    import asyncio
+    from contextlib import aclosing
 
     from stargraph.cli._outcome import exit_code_of_status
     from stargraph.cli._run_ids import find_run_id
     from stargraph.cli._store import read_latest
+    from stargraph.runtime import dispatch
 
     async with ref.opened("read") as store:
         run_id = await find_run_id(store, run_id)
@@ -178,21 +178,39 @@ async def _follow(ref: StoreRef, run_id: str, *, as_json: bool) -> int:
         if not as_json:
             print_lines([*_head(latest), "", _aligned(_HEADER)])
         before: Checkpoint | None = None
-        wait = _FIRST_WAIT
-        while True:
-            following = 0 if before is None else before.step + 1
-            async for record in _history(store, latest, from_step=following):
-                entry = _entry(record, before, shown)
-                if as_json:
-                    print_json(_entry_as_json(entry), indent=None)
-                else:
-                    print_lines([_aligned(_cells(entry))])
-                before, wait = record, _FIRST_WAIT
-            if latest.status in ("done", "failed", "cancelled"):
-                return exit_code_of_status(latest.status)
-            await asyncio.sleep(wait)
-            wait = min(wait * 1.5, _LONGEST_WAIT)
-            latest = await read_latest(store, run_id)
+        async with aclosing(dispatch.watch(store, run_id, after_step=latest.step)) as watch:
+            while True:
+                following = 0 if before is None else before.step + 1
+                async for record in _history(store, latest, from_step=following):
+                    entry = _entry(record, before, shown)
+                    if as_json:
+                        print_json(_entry_as_json(entry), indent=None)
+                    else:
+                        print_lines([_aligned(_cells(entry))])
+                    before = record
+                if latest.status in ("done", "failed", "cancelled"):
+                    return exit_code_of_status(latest.status)
+                await _next_step(watch, store, run_id)
+                latest = await read_latest(store, run_id)
+
+
+async def _next_step(watch: AsyncGenerator[int], store: Checkpointer, run_id: str) -> None:
+    """Wait until a run has a new step; raise if the run is gone."""
+    import asyncio
+
+    from stargraph.cli._store import read_latest
+
+    async def told() -> int:
+        return await anext(watch)
+
+    coming = asyncio.ensure_future(told())
+    try:
+        while not (await asyncio.wait({coming}, timeout=_STILL_THERE))[0]:
+            await read_latest(store, run_id)
+        coming.result()
+    finally:
+        coming.cancel()
+        await asyncio.wait({coming})
 
 
 def _aligned(cells: Sequence[str]) -> str:
