@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -196,6 +198,16 @@ def test_workers_are_shown_with_what_they_serve(folder: Folder) -> None:
     assert ("QUEUES" in header, "default, mail  order ×2" in first, "order" in second) == (True, True, False)
     shown = folder.call("workers", "--json").json
     assert [each["process"].get("queues") for each in shown] == [["default", "mail"], None]
+
+
+def test_the_doctor_repairs_a_lost_queue_row(folder: Folder) -> None:
+    folder.call("enqueue", "graph.yaml", "-i", "count=1", "--run-id", "r1")
+    with closing(sqlite3.connect(folder.path / DEFAULT_CHECKPOINT)) as database, database:
+        database.execute("DELETE FROM queued")
+    assert work(folder)["claims"] == 0
+    assert "repaired: run 'r1' was missing in the index of queues" in folder.call("doctor").out
+    assert folder.call("doctor", "--json").json["store"]["repaired"] == []
+    assert work(folder)["executions"] == {"done": 1}
 
 
 def test_runs_that_nobody_takes(folder: Folder) -> None:

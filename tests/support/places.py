@@ -81,6 +81,14 @@ class Place(ABC):
     async def edit_summary(self, run_id: str, before: str, after: str) -> None:
         """Replace a text in what the list of runs is made of."""
 
+    @abstractmethod
+    async def queue_index(self) -> Dump:
+        """What the index of the runs of queues holds, by run."""
+
+    @abstractmethod
+    async def set_queue_index(self, entries: Dump) -> None:
+        """Put something else in its place."""
+
 
 class SQLitePlace(Place):
     _ID = "(SELECT number FROM runs WHERE run_id = ?) << 34 | ?"
@@ -153,6 +161,16 @@ class SQLitePlace(Place):
             database.execute(
                 "UPDATE runs SET summary = replace(summary, ?, ?) WHERE run_id = ?", (before, after, run_id)
             )
+
+    async def queue_index(self) -> Dump:
+        with self._database() as database:
+            return {row[0]: row for row in database.execute("SELECT * FROM queued")}
+
+    async def set_queue_index(self, entries: Dump) -> None:
+        with self._database() as database:
+            database.execute("DELETE FROM queued")
+            for row in entries.values():
+                database.execute(f"INSERT INTO queued VALUES ({', '.join('?' * len(row))})", row)
 
 
 async def _columns(connection: Any, schema: str, table: str) -> str:
@@ -237,6 +255,17 @@ class PostgresPlace(Place):
             sql = f"UPDATE {schema}.runs SET summary = {edited} WHERE run_id = $1"
             await connection.execute(sql, run_id, before, after)
 
+    async def queue_index(self) -> Dump:
+        async with connection_to(self.url) as (connection, schema):
+            return {row["run_id"]: tuple(row) for row in await connection.fetch(f"SELECT * FROM {schema}.queued")}
+
+    async def set_queue_index(self, entries: Dump) -> None:
+        async with connection_to(self.url) as (connection, schema):
+            await connection.execute(f"DELETE FROM {schema}.queued")
+            for row in entries.values():
+                values = ", ".join(f"${number + 1}" for number in range(len(row)))
+                await connection.execute(f"INSERT INTO {schema}.queued VALUES ({values})", *row)
+
 
 class S3Place(Place):
     def __init__(self, endpoint: str) -> None:
@@ -282,6 +311,17 @@ class S3Place(Place):
         line, newline, record = self._read(newest).partition(b"\n")
         edited = line.replace(before.encode(), after.encode())
         self._client.put_object(Bucket=self._bucket, Key=newest, Body=edited + newline + record)
+
+    async def queue_index(self) -> Dump:
+        listed = self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._keys.open).get("Contents", [])
+        keys = [each["Key"] for each in listed]
+        return {run.run_id: key for key in keys if (run := self._keys.run_of(key)) is not None}
+
+    async def set_queue_index(self, entries: Dump) -> None:
+        for key in (await self.queue_index()).values():
+            self._client.delete_object(Bucket=self._bucket, Key=key)
+        for key in entries.values():
+            self._client.put_object(Bucket=self._bucket, Key=key, Body=b"")
 
     def _read(self, key: str) -> bytes:
         return bytes(self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read())

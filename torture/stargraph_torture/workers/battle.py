@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from stargraph.checkpoint.protocol import RunSummary
 from stargraph.checkpoint.registry import open_checkpointer
+from stargraph.errors import StoreUnavailableError
 from stargraph.graph import Graph, RunRequest
 from stargraph_torture.fleet import SEARCH_PATH
 from stargraph_torture.ledger import read_ledger
@@ -227,7 +228,10 @@ class Battle:
 
     async def _until_over(self, store: Any) -> None:
         while True:
-            counts = await store.count_runs()
+            try:
+                counts = await store.count_runs()
+            except StoreUnavailableError:
+                continue  # the store was taken away from this process too
             if not {"queued", "running", "awaiting_input", "paused"} & counts.keys():
                 return
             await asyncio.sleep(0.2)

@@ -18,12 +18,19 @@ _NO_WRITES: Final = {"access-denied", "permission-denied", "read-only"}
 """Why a store that can be read refuses to be opened for writing."""
 
 
+_SHOWN: Final = 20
+"""Repaired entries that are shown one by one; `--json` has all."""
+
+
 def doctor(
     store: StoreArgument = DEFAULT_CHECKPOINT,
     encryption_keys: KeysOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Report versions, drivers and known problems of this machine, and open a store to see that it works."""
+    """Report versions, drivers and known problems of this machine, and open a store to see that it works.
+
+    Runs that are missing in the index of queues, or outlived their run there, are put right: workers find them again.
+    """
     from stargraph.checkpoint.registry import installed_drivers
     from stargraph.cli._execution import run_async
     from stargraph.cli._store import StoreRef, keyring
@@ -86,12 +93,13 @@ async def _try_store(ref: StoreRef) -> tuple[dict[str, Any], StargraphError | No
 
 
 async def _open_and_examine(ref: StoreRef, access: Access) -> dict[str, Any]:
-    from stargraph.checkpoint.driver import SelfTest
+    from stargraph.checkpoint.driver import QueueRepair, SelfTest
 
     async with ref.opened(access) as store:
         newest = await store.list_runs(limit=1)
         checks = await store.examine() if isinstance(store, SelfTest) else []
-    return {"newest_run": newest[0].run_id if newest else None, "checks": checks}
+        repaired = await store.repair_queues() if access == "write" and isinstance(store, QueueRepair) else []
+    return {"newest_run": newest[0].run_id if newest else None, "checks": checks, "repaired": repaired}
 
 
 def _in_words(report: dict[str, Any]) -> list[str]:
@@ -106,4 +114,7 @@ def _in_words(report: dict[str, Any]) -> list[str]:
         lines.append(f"driver     {driver['scheme']}://  {driver['distribution']} {driver['version']}")
         lines += [f"           problem: {clean(problem)}" for problem in driver["problems"]]
     lines.append(f"store      {store['url']}: {store['state']}{newest}")
-    return [*lines, *(f"           checked: {clean(check)}" for check in store.get("checks", ()))]
+    lines += [f"           checked: {clean(check)}" for check in store.get("checks", ())]
+    repaired = store.get("repaired", [])
+    lines += [f"           repaired: {clean(sentence)}" for sentence in repaired[:_SHOWN]]
+    return [*lines, *([f"           repaired: {len(repaired) - _SHOWN:,} more"] if len(repaired) > _SHOWN else [])]

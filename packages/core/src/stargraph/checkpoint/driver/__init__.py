@@ -33,6 +33,7 @@ from stargraph.checkpoint.driver._capabilities import (
     Diagnosing,
     Encrypting,
     InPlaceWrites,
+    QueueRepair,
     ReadOnly,
     RecordBases,
     SelfTest,
@@ -69,6 +70,7 @@ from stargraph.checkpoint.driver._queues import (
     process_of,
     queue_state,
     queued_row,
+    repaired_entry,
     version_key,
 )
 from stargraph.checkpoint.driver._retry import RetryPolicy
@@ -102,6 +104,7 @@ __all__ = [
     "LookPolicy",
     "PrunePlan",
     "PruneRule",
+    "QueueRepair",
     "QueueState",
     "QueuedRow",
     "ReadOnly",
@@ -153,6 +156,7 @@ __all__ = [
     "queue_state",
     "queued_row",
     "read_only_error",
+    "repaired_entry",
     "run_deleted_error",
     "scan_runs",
     "summaries_from_json",

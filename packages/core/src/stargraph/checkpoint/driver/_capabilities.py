@@ -24,6 +24,20 @@ class ReadOnly(Protocol):
 
 
 @runtime_checkable
+class QueueRepair(Protocol):
+    """Capability: repair the index in which workers find the runs of queues. `stargraph doctor` does."""
+
+    async def repair_queues(self) -> list[str]:
+        """Compare the index with the runs themselves, correct it, and return what was wrong, one sentence for each run.
+
+        Workers may use the store meanwhile.
+
+        Raises:
+            CheckpointError: as the store raises.
+        """
+
+
+@runtime_checkable
 class RecordBases(Protocol):
     """Capability: say which records a record is decoded from. `stargraph verify` asks: a prune leaves those."""
 

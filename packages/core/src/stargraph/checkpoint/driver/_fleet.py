@@ -40,6 +40,9 @@ class FleetStore(Protocol):
     async def leave(self, process_id: str) -> None:
         """Note that a process ends, and free what is reserved for it."""
 
+    async def repair(self) -> list[str]:
+        """Return what `QueueRepair.repair_queues` returns."""
+
     async def put_schedule(self, schedule: Schedule) -> None:
         """Store a schedule."""
 
@@ -105,6 +108,10 @@ class FleetMethods(ABC):
     async def leave(self, process_id: str) -> None:
         self._lifecycle.ensure_writable("leave")
         await self._fleet().leave(process_id)
+
+    async def repair_queues(self) -> list[str]:
+        self._lifecycle.ensure_writable("repair_queues")
+        return await self._fleet().repair()
 
     async def put_schedule(self, schedule: Schedule) -> None:
         self._lifecycle.ensure_writable("put_schedule")

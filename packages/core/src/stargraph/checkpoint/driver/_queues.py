@@ -182,8 +182,8 @@ class QueuedRow(NamedTuple):
     process_id: str | None
 
 
-def queued_row(latest: Checkpoint) -> QueuedRow | None:
-    """Return what an index keeps of a run, by its latest checkpoint; None if the run has ended."""
+def queued_row(latest: Checkpoint | RunSummary) -> QueuedRow | None:
+    """Return what an index keeps of a run, by its latest checkpoint; None if the run has ended or has no queue."""
     queue, state = latest.queue, queue_state(latest)
     if queue is None or state is None:
         return None
@@ -198,6 +198,21 @@ def queued_row(latest: Checkpoint) -> QueuedRow | None:
         None if key is None else key.encode(),
         process_of(latest),
     )
+
+
+def repaired_entry(run_id: str, *, was_there: bool, belongs_there: bool) -> str:
+    """Return the sentence that says what was repaired in the index of the runs of queues.
+
+    Args:
+        run_id: the run.
+        was_there: it had an entry.
+        belongs_there: it is a run of a queue that has not ended.
+    """
+    if not was_there:
+        return f"run {run_id!r} was missing in the index of queues: workers take it again"
+    if not belongs_there:
+        return f"run {run_id!r} was still in the index of queues, and has no place there"
+    return f"run {run_id!r} was out of date in the index of queues"
 
 
 def version_key(version: GraphVersion) -> bytes:

@@ -28,7 +28,7 @@ from typing import Any, Final
 
 from stargraph.checkpoint.codec import Codec, Record
 from stargraph.checkpoint.driver import summary_json
-from stargraph.checkpoint.postgres._queues import changes_queue, put, queue_parameters
+from stargraph.checkpoint.postgres._queue_index import changes_queue, put, queue_parameters
 from stargraph.checkpoint.postgres._schema import Schema
 from stargraph.checkpoint.protocol import ENDED, Checkpoint
 

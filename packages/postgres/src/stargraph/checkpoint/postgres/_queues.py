@@ -19,15 +19,14 @@ from stargraph.checkpoint.driver import (
     Slots,
     counts_of,
     presence_from_json,
-    queued_row,
     summaries_from_json,
     version_key,
 )
 from stargraph.checkpoint.postgres._connection import Connections
 from stargraph.checkpoint.postgres._errors import Retries
+from stargraph.checkpoint.postgres._queue_index import QueueIndex
 from stargraph.checkpoint.postgres._schema import Schema
 from stargraph.checkpoint.protocol import (
-    Checkpoint,
     ProcessInfo,
     ProcessPresence,
     QueueCounts,
@@ -35,27 +34,6 @@ from stargraph.checkpoint.protocol import (
     RunSummary,
     Schedule,
 )
-
-_PUT: Final = """, queued AS (
-    INSERT INTO {schema}.queued AS known
-        (run_id, queue, state, priority, order_at, wake_at, version, concurrency_key, process_id)
-    SELECT q.* FROM unnest(
-        {1}::text[], {2}::text[], {3}::text[], {4}::integer[], {5}::timestamptz[], {6}::timestamptz[], {7}::bytea[],
-        {8}::bytea[], {9}::text[]
-    ) AS q (run_id, queue, state, priority, order_at, wake_at, version, concurrency_key, process_id)
-    WHERE q.run_id IN (SELECT run_id FROM taken) ORDER BY q.run_id
-    ON CONFLICT (run_id) DO UPDATE SET
-        queue = excluded.queue, state = excluded.state, priority = excluded.priority, order_at = excluded.order_at,
-        wake_at = excluded.wake_at, version = excluded.version, concurrency_key = excluded.concurrency_key,
-        process_id = excluded.process_id, reserved_by = NULL, reserved_until = NULL
-    WHERE (known.queue, known.state, known.priority, known.order_at, known.wake_at, known.version,
-           known.concurrency_key, known.process_id, known.reserved_by)
-        IS DISTINCT FROM (excluded.queue, excluded.state, excluded.priority, excluded.order_at, excluded.wake_at,
-                          excluded.version, excluded.concurrency_key, excluded.process_id, NULL)
-), unqueued AS (
-    DELETE FROM {schema}.queued WHERE run_id = ANY ({10}::text[]) AND run_id IN (SELECT run_id FROM taken)
-)"""
-"""A part of the statement that appends: written only if it says something new."""
 
 _WAKE: Final = """
 WITH due AS (
@@ -229,33 +207,6 @@ _FEW: Final = 64
 """Candidates that a claim with limits looks at first."""
 
 
-def put(first: int) -> str:
-    """Return the part of a statement that keeps runs here as `queue_parameters` says, if it has taken them.
-
-    Args:
-        first: the number of the first of its parameters.
-    """
-    text = _PUT
-    for number in range(10, 0, -1):
-        text = text.replace(f"{{{number}}}", f"${first + number - 1}")
-    return text
-
-
-def queue_parameters(latest: Sequence[Checkpoint]) -> tuple[list[Any], ...]:
-    """Return the parameters of `put`, for the latest checkpoints of runs."""
-    rows = [(step.run_id, queued_row(step)) for step in latest if step.queue is not None]
-    kept = [(run_id, *row[:-1], row.process_id or "") for run_id, row in rows if row is not None]
-    columns = [list(column) for column in zip(*kept, strict=True)] or [[] for _ in range(9)]
-    return (*columns, [run_id for run_id, row in rows if row is None])
-
-
-def changes_queue(checkpoints: Sequence[Checkpoint]) -> bool:
-    """Tell whether steps may change what is kept here of their run: those of a run at work do not."""
-    return checkpoints[0].queue is not None and not all(
-        step.status == "running" and step.event in ("completed", "called") for step in checkpoints
-    )
-
-
 class PostgresFleet:
     """What the driver does for a fleet.
 
@@ -304,6 +255,10 @@ class PostgresFleet:
 
     async def leave(self, process_id: str) -> None:
         await self._fetch("leave", process_id)
+
+    async def repair(self) -> list[str]:
+        index = QueueIndex(self._connections, self._schema)
+        return await self._retries.run(index.repair, "the index of queues was not repaired")
 
     async def put_schedule(self, schedule: Schedule) -> None:
         await self._fetch("put_schedule", schedule.id, schedule.model_dump_json().encode())

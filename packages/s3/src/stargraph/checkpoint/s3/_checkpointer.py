@@ -399,7 +399,8 @@ class S3Checkpointer(FleetMethods, TimelineMethods):
         return [f"{report.writers} writers created one object at once: one won in each of {len(report.winners)} rounds"]
 
     def _fleet(self) -> FleetStore:
-        return S3Fleet(self._opened().io, self._opened().queues)
+        store = self._opened()
+        return S3Fleet(store.io, store.queues, store.pruner.repair_open_runs)
 
     async def _timeline_page(self, run_id: str, first: int, last: int, limit: int) -> tuple[list[StepSummary], bool]:
         store = self._opened()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-from stargraph.checkpoint.driver import PruneRule, needed_steps
+from stargraph.checkpoint.driver import PruneRule, needed_steps, repaired_entry
 from stargraph.checkpoint.protocol import ENDED, PruneReport, is_run_id
 from stargraph.checkpoint.s3._concurrency import AT_ONCE, map_each
 from stargraph.checkpoint.s3._frame import Header, PrunedFloor, is_tombstone, tombstone
@@ -226,12 +226,44 @@ class Pruner:
         )
         await self._store.remove([*files, self._keys.cache_key(entry.run_id), entry.key])
 
-    async def remove_stale(self, entry: IndexEntry, now: datetime) -> None:
+    async def repair_open_runs(self) -> list[str]:
+        """Correct the list of open runs, in which queues and searches find them; say what was wrong with each."""
+        now = datetime.now(UTC)
+        missing: list[str] = []
+        listed = {entry.key async for entry in self._index.entries(folder=self._keys.open)}
+
+        async def add(entry: IndexEntry) -> None:
+            key = self._keys.entry(entry.run_id, entry.started_at, folder=self._keys.open)
+            if key in listed:
+                return
+            run = await self._index.summary(entry)
+            # A run that began after the list was read has its entry.
+            if run is None or run.status in ENDED or await self._store.get(key) is not None:
+                return
+            await self._store.create_empty([key])
+            missing.append(repaired_entry(run.run_id, was_there=False, belongs_there=True))
+
+        stale: list[str] = []
+
+        async def remove(entry: IndexEntry) -> None:
+            if await self.remove_stale(entry, now):
+                stale.append(repaired_entry(entry.run_id, was_there=True, belongs_there=False))
+
+        async for window in windows(self._index.entries(), lambda: AT_ONCE):
+            await map_each(add, window)
+        async for window in windows(self._index.entries(folder=self._keys.open), lambda: AT_ONCE):
+            await map_each(remove, window)
+        return sorted(missing) + sorted(stale)
+
+    async def remove_stale(self, entry: IndexEntry, now: datetime) -> bool:
         """Remove an entry of an open run if that run has ended, was deleted, or can no longer begin.
 
         Args:
             entry: an entry among those of the open runs.
             now: the time by the store's clock.
+
+        Returns:
+            Whether it was removed.
         """
         newest = await self._log.newest_header(entry.run_id)
         if newest is None:
@@ -242,7 +274,7 @@ class Pruner:
         else:
             stale = True
         if not stale:
-            return
+            return False
         try:
             await self._store.remove([entry.key])
         except StoreUnavailableError as error:
@@ -250,6 +282,8 @@ class Pruner:
                 raise
             # Whoever may overwrite and not remove can prune all the same.
             logger.warning("run %r: its entry in open/ was not removed: %s", entry.run_id, error)
+            return False
+        return True
 
     async def _free(self, slots: list[tuple[int, ObjectInfo]], now: datetime) -> None:
         # The first slot and the highest tombstone stay for good. Without the first one the run could start again; the

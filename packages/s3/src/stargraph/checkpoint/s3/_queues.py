@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -289,11 +289,13 @@ class S3Fleet:
     Args:
         io: the thread of the store.
         queues: what runs in it.
+        repair: corrects the list of open runs, in it.
     """
 
-    def __init__(self, io: IOThread, queues: Queues) -> None:
+    def __init__(self, io: IOThread, queues: Queues, repair: Callable[[], Coroutine[Any, Any, list[str]]]) -> None:
         self._io = io
         self._queues = queues
+        self._repair = repair
 
     async def claim(self, claim: Claim) -> list[RunSummary]:
         return await self._io.run(self._queues.claim(claim))
@@ -313,6 +315,9 @@ class S3Fleet:
 
     async def leave(self, process_id: str) -> None:
         await self._io.run(self._queues.leave(process_id))
+
+    async def repair(self) -> list[str]:
+        return await self._io.run(self._repair())
 
     async def put_schedule(self, schedule: Schedule) -> None:
         await self._io.run(self._queues.put_schedule(schedule))

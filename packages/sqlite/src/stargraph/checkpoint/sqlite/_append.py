@@ -10,7 +10,7 @@ from typing import Any, Final
 from stargraph.checkpoint.codec import Codec, Record
 from stargraph.checkpoint.driver import Tail, judge_append, judge_pruned_start, microseconds, summary_json
 from stargraph.checkpoint.protocol import Checkpoint
-from stargraph.checkpoint.sqlite import _queues
+from stargraph.checkpoint.sqlite import _queue_index
 from stargraph.checkpoint.sqlite._schema import MINUTE, OPEN_RUN, checkpoint_id, deleted_id
 from stargraph.errors import CheckpointCorruptedError
 
@@ -128,7 +128,7 @@ class Append:
         if self.checkpoints[0].step == 0:
             _insert_tags(connection, self.checkpoints[0])
         if self.checkpoints[-1].queue is not None:
-            _queues.put(connection, self.checkpoints[-1])
+            _queue_index.put(connection, self.checkpoints[-1])
 
     def _single_appends(self) -> list[Append]:
         return [
@@ -183,7 +183,7 @@ class StartPruned:
         if _start_run(connection, _tail_values(last, digests[-1]), floor=last.step):
             _insert_steps(connection, self._checkpoints, digests, self._records)
             _insert_tags(connection, last)
-            _queues.put(connection, last)
+            _queue_index.put(connection, last)
             return True
         found = [
             connection.execute(_STORED, (last.run_id, deleted_id(last.run_id), checkpoint.step)).fetchone()

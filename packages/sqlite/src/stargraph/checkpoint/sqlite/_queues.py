@@ -15,14 +15,11 @@ from stargraph.checkpoint.driver import (
     Claim,
     Slots,
     counts_of,
-    microseconds,
     presence_from_json,
-    queued_row,
     summaries_from_json,
     version_key,
 )
 from stargraph.checkpoint.protocol import (
-    Checkpoint,
     ProcessInfo,
     ProcessPresence,
     QueueCounts,
@@ -30,6 +27,7 @@ from stargraph.checkpoint.protocol import (
     RunSummary,
     Schedule,
 )
+from stargraph.checkpoint.sqlite._queue_index import Repair, wrong_rows
 
 if TYPE_CHECKING:
     from stargraph.checkpoint.sqlite._connection import OpenStore
@@ -39,22 +37,6 @@ _SECOND: Final = 1_000_000
 """In the unit of all times here: microseconds since 1970."""
 
 _NOW: Final = "SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) * 1000"
-
-_PUT: Final = """
-INSERT INTO queued (run_id, queue, state, priority, order_at, wake_at, version, concurrency_key, process_id)
-VALUES (:run_id, :queue, :state, :priority, :order_at, :wake_at, :version, :concurrency_key, :process_id)
-ON CONFLICT (run_id) DO UPDATE SET
-    queue = excluded.queue, state = excluded.state, priority = excluded.priority, order_at = excluded.order_at,
-    wake_at = excluded.wake_at, version = excluded.version, concurrency_key = excluded.concurrency_key,
-    process_id = excluded.process_id, reserved_by = NULL, reserved_until = NULL
-WHERE (queued.queue, queued.state, queued.priority, queued.order_at, queued.wake_at, queued.version,
-       queued.concurrency_key, queued.process_id, queued.reserved_until)
-    IS NOT (excluded.queue, excluded.state, excluded.priority, excluded.order_at, excluded.wake_at, excluded.version,
-            excluded.concurrency_key, excluded.process_id, NULL)
-"""
-"""Written only if it says something new: most steps of a run leave it as it is."""
-
-_REMOVE: Final = "DELETE FROM queued WHERE run_id = ?"
 
 _WAKE: Final = "UPDATE queued SET state = 'ready' WHERE state = 'scheduled' AND wake_at <= ?"
 _ARE_DUE: Final = "SELECT EXISTS (SELECT 1 FROM queued WHERE state = 'scheduled' AND wake_at <= ?)"
@@ -127,22 +109,6 @@ R = TypeVar("R")
 _Candidate: TypeAlias = tuple[int, int, str, str, bytes | None, int]
 
 
-def put(connection: sqlite3.Connection, latest: Checkpoint) -> None:
-    """Keep the index of the runs of queues as the latest checkpoint of a run says."""
-    row = queued_row(latest)
-    if row is None:
-        if latest.queue is not None:
-            connection.execute(_REMOVE, (latest.run_id,))
-        return
-    values = row._asdict() | {
-        "run_id": latest.run_id,
-        "order_at": microseconds(row.order_at),
-        "wake_at": None if row.wake_at is None else microseconds(row.wake_at),
-        "process_id": row.process_id or "",
-    }
-    connection.execute(_PUT, values)
-
-
 class SQLiteFleet:
     """What the driver does for a fleet.
 
@@ -180,6 +146,11 @@ class SQLiteFleet:
 
     async def leave(self, process_id: str) -> None:
         await self._change(_Left(process_id))
+
+    async def repair(self) -> list[str]:
+        # A look first, which takes no lock: there is nothing to repair nearly always.
+        wrong = await self._store.read(wrong_rows)
+        return await self._change(Repair(list(wrong))) if wrong else []
 
     async def put_schedule(self, schedule: Schedule) -> None:
         text = schedule.model_dump_json()
