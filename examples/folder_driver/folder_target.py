@@ -1,0 +1,5 @@
+from folder_driver import FolderCheckpointer
+
+
+def target(location: str) -> FolderCheckpointer:
+    return FolderCheckpointer(location)
