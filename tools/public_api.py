@@ -6,9 +6,9 @@ A line that disappears or changes is a change that users may notice; docs/compat
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import griffe
 
@@ -28,28 +28,67 @@ def public_modules() -> list[str]:
 
 def listing() -> str:
     """Return the list, one line for each name."""
-    loader = griffe.GriffeLoader(search_paths=SOURCES, allow_inspection=False)
-    loader.load("stargraph")  # with all that is below it, in whichever distribution
-    loader.resolve_aliases(implicit=True, external=False)
-    lines: list[str] = []
-    for name in public_modules():
-        module = loader.modules_collection[name]
-        exported = [each if isinstance(each, str) else each.name for each in module.exports or []]
-        for member in sorted(exported):
-            lines += _lines(f"{name}.{member}", module[member])
+    exported, public = public_names()
+    lines = [line for name, found in sorted(exported.items()) for line in _lines(name, found, public)]
     return "\n".join(lines) + "\n"
 
 
-def _lines(path: str, found: griffe.Object | griffe.Alias) -> Iterator[str]:
-    target = found.final_target if isinstance(found, griffe.Alias) else found
+def public_names() -> tuple[dict[str, griffe.Object | griffe.Alias], set[str]]:
+    """Return what each public name stands for, and every path that leads to such a thing."""
+    loader = griffe.GriffeLoader(search_paths=SOURCES, allow_inspection=False)
+    loader.load("stargraph")  # with all that is below it, in whichever distribution
+    loader.resolve_aliases(implicit=True, external=False)
+    exported = dict(exported_names(loader.modules_collection))
+    return exported, exported.keys() | {_target(found).path for found in exported.values()}
+
+
+def classes_that_stargraph_makes() -> frozenset[str]:
+    """Return the paths of the public classes whose constructors are not for users."""
+    exported, public = public_names()
+    classes = (_target(found) for found in exported.values())
+    return frozenset(
+        each.path
+        for each in classes
+        if isinstance(each, griffe.Class)
+        and "__init__" in each.members
+        and takes_private(cast("griffe.Function", each.members["__init__"]), public)
+    )
+
+
+def exported_names(modules: griffe.ModulesCollection) -> Iterator[tuple[str, griffe.Object | griffe.Alias]]:
+    """Yield every public name with what it stands for."""
+    for name in public_modules():
+        for each in modules[name].exports or []:
+            member = each if isinstance(each, str) else each.name
+            yield f"{name}.{member}", modules[name][member]
+
+
+def takes_private(constructor: griffe.Function, public: Container[str]) -> bool:
+    """Return whether a constructor takes an object of a private class: Stargraph alone makes such objects."""
+    for each in constructor.parameters:
+        if isinstance(each.annotation, griffe.Expr):
+            names = {part.canonical_path for part in each.annotation.iterate() if isinstance(part, griffe.ExprName)}
+            ours = [_target(constructor.modules_collection[name]) for name in names if name.startswith("stargraph.")]
+            if any(isinstance(found, griffe.Class) and found.path not in public for found in ours):
+                return True
+    return False
+
+
+def _target(found: griffe.Object | griffe.Alias) -> griffe.Object:
+    return found.final_target if isinstance(found, griffe.Alias) else found
+
+
+def _lines(path: str, found: griffe.Object | griffe.Alias, public: Container[str]) -> Iterator[str]:
+    target = _target(found)
     if isinstance(target, griffe.Class):
         bases = ", ".join(str(base) for base in target.bases)
         yield f"class {path}({bases})" if bases else f"class {path}"
         for name, member in sorted(target.all_members.items()):
             if not name.startswith("_") or name in {"__init__", "__call__", "__aenter__"}:
                 inherited = isinstance(member, griffe.Alias) and not member.final_target.path.startswith("stargraph.")
-                if not inherited:
-                    yield from _lines(f"{path}.{name}", member)
+                of_stargraph = name == "__init__" and takes_private(cast("griffe.Function", _target(member)), public)
+                if not inherited and not of_stargraph:
+                    yield from _lines(f"{path}.{name}", member, public)
     elif isinstance(target, griffe.Function):
         parameters = ", ".join(_parameters(target.parameters))
         returns = f" -> {target.returns}" if target.returns else ""

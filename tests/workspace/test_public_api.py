@@ -12,3 +12,12 @@ def test_the_list_is_that_of_the_code() -> None:
     changes += [f"+ {line}" for line in found if line not in set(listed)]
     assert not changes, "\n".join(["run `make public-api`, and see docs/compatibility.md:", *changes])
     assert listed == found
+
+
+def test_how_stargraph_makes_what_it_gives_to_users_is_not_public() -> None:
+    listed = public_api.FILE.read_text(encoding="utf-8")
+    for name in ("graph.Context", "graph.Run", "dask.FleetRun"):
+        assert f"\nclass stargraph.{name}" in listed
+        assert f" stargraph.{name}.__init__(" not in listed
+    for name in ("graph.Graph", "worker.Worker", "testing.FakeContext", "checkpoint.sqlite.SQLiteCheckpointer"):
+        assert f" stargraph.{name}.__init__(" in listed
