@@ -17,7 +17,7 @@ export STARGRAPH_TEST_POSTGRES_BINARIES ?= $(subst $(empty) $(empty),:,$(PROGRAM
 
 EXAMPLES := agent nightly dask langgraph driver
 
-.PHONY: setup lock test test-thorough torture servers broken-drivers contract-checks public-api screenshots demo bench docs \
+.PHONY: setup lock test test-thorough torture servers broken-drivers contract-checks public-api screenshots ui-measures demo bench docs \
 	release lint types check clean examples $(EXAMPLES:%=example-%)
 
 # Runs the tests, a process for each core; PYTEST_ARGS picks some, as in: make test PYTEST_ARGS="tests/core -k digest"
@@ -52,6 +52,10 @@ contract-checks: setup
 # Takes the pictures of docs/ui.md in Chromium.
 screenshots: setup
 	@cd tests && ../$(BIN)/python -m support.ui_screenshots
+
+# Measures the pages of large stores in Chromium; UI_ARGS="--store URL --fill" takes another store than SQLite.
+ui-measures: setup
+	@cd tests && ../$(BIN)/python -m support.ui_measures $(UI_ARGS)
 
 # Writes the list of public names with their signatures; a change of it is one that users may notice.
 public-api: setup

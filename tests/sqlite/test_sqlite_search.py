@@ -336,6 +336,16 @@ async def test_all_runs_are_counted_from_an_index_alone(many: Path) -> None:
         assert "COVERING INDEX runs_by_status" in explain(many, work.statements[0])
 
 
+async def test_runs_since_a_time_are_counted_from_an_index_alone(many: Path) -> None:
+    async with SQLiteCheckpointer(many) as store:
+        for since, most in ((moment(0), 20 * MANY), (moment(199_900), 10_000)):
+            async with watched(store) as work:
+                counted = await store.count_runs(since=since)
+            assert sum(counted.values()) == MANY - max(round(since.timestamp()) - 1_700_000_000 - 1, 0)
+            assert "COVERING INDEX runs_by_status (status=? AND started_at>" in explain(many, work.statements[0])
+            assert work.operations < most
+
+
 async def test_children_are_found_among_many_runs(many: Path) -> None:
     async with SQLiteCheckpointer(many) as store:
         async with watched(store) as work:

@@ -117,3 +117,61 @@ async def test_a_store_that_cannot_search_is_still_listed(store: MemoryCheckpoin
     async with client_of(app) as client:
         assert listed(await client.get("/")) == ["one"]
         assert "lacks the capability RunSearch" in (await client.get("/?status=done")).text
+
+
+async def test_a_text_is_found_wherever_the_list_shows_it(
+    browser: httpx.AsyncClient, store: MemoryCheckpointer, folder: Path
+) -> None:
+    ids = await make_articles(store, folder)
+    await make_long(store, 3)
+    assert listed(await browser.get("/?q=long")) == ["long"]
+    assert listed(await browser.get("/?q=LOOP")) == ["long"]
+    assert listed(await browser.get("/?q=kind=wait")) == [ids["waiting"]]
+    failed = (await store.search(status="failed")).items[0]
+    assert failed.error is not None
+    word = failed.error.message.split()[0]
+    assert ids["failed"] in listed(await browser.get("/", params={"q": word}))
+    assert listed(await browser.get("/", params={"q": f"{word} tech nowhere"})) == []
+    assert listed(await browser.get("/?q=tech&status=cancelled")) == [ids["cancelled"]]
+    text = (await browser.get("/?q=tech")).text
+    assert "of 6 runs" in text
+    assert "which were all" in text
+    assert 'class="plot"' not in text
+
+
+async def test_a_text_is_looked_for_up_to_a_bound_and_further_on_demand(
+    browser: httpx.AsyncClient, store: MemoryCheckpointer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stargraph.ui._text_search._AT_A_TIME", 20)
+    monkeypatch.setattr("stargraph.ui._text_search.MOST_RUNS", 60)
+    for number in range(150):
+        metadata = {"customer": "ada"} if number in (100, 149) else {}
+        await store.write(genesis(run_id=f"run-{number:03}", metadata=metadata))
+    first = await browser.get("/?q=ada")
+    assert listed(first) == []
+    assert "Not found so far." in first.text
+    assert "of 60 runs" in first.text
+    seen: list[str] = []
+    looked = 0
+    path = "/?q=ada"
+    while path:
+        answer = await browser.get(path)
+        seen += listed(answer)
+        looked += int(re.findall(r"of (\d+) runs", answer.text)[0])
+        found = re.search(r'rel="next" href="(\?[^"]+)"', answer.text)
+        path = "/" + found.group(1).replace("&amp;", "&") if found else ""
+    assert (seen, looked) == (["run-100", "run-149"], 150)
+    # An id that was pasted is found at once, however old its run is.
+    assert listed(await browser.get("/?q=run-149"))[0] == "run-149"
+    many = listed(await browser.get("/?q=run-"))
+    assert many == [f"run-{number:03}" for number in range(60)]
+
+
+async def test_a_store_that_is_slow_is_searched_for_a_while(
+    browser: httpx.AsyncClient, store: MemoryCheckpointer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stargraph.ui._text_search._AT_A_TIME", 20)
+    monkeypatch.setattr("stargraph.ui._text_search.MOST_SECONDS", -1.0)
+    for number in range(50):
+        await store.write(genesis(run_id=f"run-{number:03}"))
+    assert "of 20 runs" in (await browser.get("/?q=nowhere")).text

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
@@ -14,9 +17,14 @@ from stargraph.errors import StargraphError
 from stargraph.ui._console import STATUSES, Console, console_of
 from stargraph.ui._plot_svg import Plot, draw_plot
 from stargraph.ui._store import missing_capability
+from stargraph.ui._text_search import TextPage, search_text
 
 _PAGE: Final = 50
 _BUCKETS: Final = 24
+_FEW_BUCKETS: Final = 6
+_QUICK_SECONDS: Final = 0.2
+"""How long the first count may take, for as many parts as look well; a store that takes longer is asked less often."""
+
 RANGES: Final = {
     "1h": timedelta(hours=1),
     "24h": timedelta(days=1),
@@ -25,7 +33,7 @@ RANGES: Final = {
 }
 """How far back the plot can look."""
 
-_FIELDS: Final = ("graph", "tag", "id", "since", "idle", "reason", "order", "roots", "parent")
+_FIELDS: Final = ("q", "graph", "tag", "id", "since", "idle", "reason", "order", "roots", "parent")
 
 
 async def runs(request: Request) -> Response:
@@ -33,32 +41,28 @@ async def runs(request: Request) -> Response:
     console = console_of(request)
     store = await console.store.opened()
     filters, order, complaint = _asked(request)
-    items: tuple[RunSummary, ...] = ()
-    following: str | None = None
-    counts: dict[Status, int] | None = None
+    params = request.query_params
+    found = _Found(())
     if complaint is None:
         try:
-            items, following, counts = await _found(store, filters, order, request.query_params.get("cursor"))
+            found = await _find(store, filters, order, params.get("cursor") or None, params.get("q", "").strip())
         except (StargraphError, ValueError) as error:
             complaint = console.store.hide_secrets(str(error))
-    params = request.query_params
     pairs = _pairs(request)
     return console.page(
         request,
         "runs.html",
-        items=items,
-        following=following,
-        counts=counts,
-        total=None if counts is None else sum(counts.values()),
+        found=found,
+        total=None if found.counts is None else sum(found.counts.values()),
         chosen=params.getlist("status"),
-        values={name: params.get(name, "") for name in _FIELDS},
+        values={name: params.get(name, "") for name in _FIELDS} | {"order": _order_of(params)},
         is_filtered=any(params.get(name) for name in (*_FIELDS, "status") if name != "order"),
         pairs=pairs,
         is_first="cursor" not in params,
         complaint=complaint,
         can_search=isinstance(store, RunSearch),
         has_tree=isinstance(store, RunTree),
-        plot_range=params.get("range") or _fitting_range(items),
+        plot_range=params.get("range") or _fitting_range(found.items),
         command=_command(console, request),
     )
 
@@ -107,7 +111,8 @@ def _pairs(request: Request) -> list[tuple[str, str]]:
 def _asked(request: Request) -> tuple[RunFilters, RunOrder, str | None]:
     """Return the filters that the URL names, the order, and what is wrong with them if anything is."""
     params = request.query_params
-    order: RunOrder = "updated" if params.get("order") == "updated" else "started"
+    # Runs that have been idle are looked at by their latest step, by which a store finds them too.
+    order: RunOrder = "updated" if _order_of(params) == "updated" else "started"
     try:
         filters: RunFilters = {
             "status": [_status(name) for name in params.getlist("status") if name] or None,
@@ -125,22 +130,44 @@ def _asked(request: Request) -> tuple[RunFilters, RunOrder, str | None]:
     return filters, order, None
 
 
+def _order_of(params: QueryParams) -> str:
+    return params.get("order") or ("updated" if params.get("idle") else "started")
+
+
 def _status(name: str) -> Any:
     if name not in STATUSES:
         raise ValueError(f"{name!r} is not a status; there are {', '.join(STATUSES)}")
     return name
 
 
-async def _found(
-    store: Checkpointer, filters: RunFilters, order: RunOrder, cursor: str | None
-) -> tuple[tuple[RunSummary, ...], str | None, dict[Status, int] | None]:
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the list shows.
+
+    Attributes:
+        items: the runs.
+        following: the cursor of the next page, or None.
+        counts: how many runs fit by status; None if the store cannot tell, or a text is searched, which no count knows.
+        searched: how far a text was searched, or None.
+    """
+
+    items: tuple[RunSummary, ...]
+    following: str | None = None
+    counts: dict[Status, int] | None = None
+    searched: TextPage | None = None
+
+
+async def _find(store: Checkpointer, filters: RunFilters, order: RunOrder, cursor: str | None, text: str) -> _Found:
     if not isinstance(store, RunSearch):
-        if any(value for name, value in filters.items() if name != "since"):
+        if text or any(value for name, value in filters.items() if name != "since"):
             raise missing_capability(store, "RunSearch")
-        return tuple(await store.list_runs(since=filters.get("since"), limit=_PAGE)), None, None
-    page = await store.search(limit=_PAGE, cursor=cursor or None, order=order, **filters)
+        return _Found(tuple(await store.list_runs(since=filters.get("since"), limit=_PAGE)))
+    if text:
+        searched = await search_text(store, text, filters, order, cursor, _PAGE)
+        return _Found(searched.items, searched.next_cursor, searched=searched)
+    page = await store.search(limit=_PAGE, cursor=cursor, order=order, **filters)
     every_status: RunFilters = {**filters, "status": None}
-    return page.items, page.next_cursor, await store.count_runs(**every_status)
+    return _Found(page.items, page.next_cursor, await store.count_runs(**every_status))
 
 
 def _fitting_range(items: tuple[RunSummary, ...]) -> str:
@@ -160,18 +187,20 @@ async def _plotted(request: Request) -> tuple[Plot, str]:
     filters, _, _ = _asked(request)
     filters["status"] = None
     end = datetime.now(UTC)
-    edges = [end - span + span * part / _BUCKETS for part in range(_BUCKETS)]
     own = filters.get("since")
-    since: list[dict[Status, int]] = []
-    for edge in edges:
+
+    async def count_since(edge: datetime) -> dict[Status, int]:
         filters["since"] = max(edge, own) if own else edge
-        since.append(await store.count_runs(**filters))
+        return await store.count_runs(**filters)
+
+    began = time.monotonic()
+    since = [await count_since(end - span)]
+    parts = _BUCKETS if time.monotonic() - began < _QUICK_SECONDS else _FEW_BUCKETS
+    edges = [end - span + span * part / parts for part in range(parts)]
+    since += [await count_since(edge) for edge in edges[1:]]
     buckets = [
-        {
-            status: since[part].get(status, 0) - (since[part + 1].get(status, 0) if part + 1 < _BUCKETS else 0)
-            for status in since[part]
-        }
-        for part in range(_BUCKETS)
+        {status: number - later.get(status, 0) for status, number in counted.items()}
+        for counted, later in zip(since, [*since[1:], {}], strict=True)
     ]
     return Plot(edges=tuple(edges), end=end, buckets=tuple(buckets)), name if name in RANGES else "24h"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from stargraph.checkpoint.driver import RunMatcher, RunQuery, microseconds, summaries_from_json
 from stargraph.checkpoint.protocol import RunOrder, RunPage, RunSummary, Status
@@ -152,8 +152,11 @@ def _select(matcher: RunMatcher, order: RunOrder | None) -> _Selection:
     if matcher.due_before is not None:
         selection.conditions.append("runs.due_at < :due_before")
         selection.values["due_before"] = microseconds(matcher.due_before)
-    if matcher.statuses is not None:
-        statuses = tuple(dict.fromkeys(matcher.statuses))
+    statuses = matcher.statuses
+    if statuses is None and order is None and matcher.since is not None and index == "runs_by_status":
+        statuses = get_args(Status)  # one range of the index for each; the runs themselves are not read
+    if statuses is not None:
+        statuses = tuple(dict.fromkeys(statuses))
         selection.values |= {f"status_{number}": status for number, status in enumerate(statuses)}
         if order is not None and index.startswith("runs_by_status") and not matcher.metadata:
             selection.statuses = statuses
@@ -197,7 +200,7 @@ def _index_for(matcher: RunMatcher, order: RunOrder | None) -> str:
             (by_status, matcher.statuses is not None),
             ("runs_by_update", by_update),
             ("roots_by_start", matcher.roots_only),
-            ("runs_by_start", matcher.since is not None or order is not None),
+            ("runs_by_start", order is not None),
             ("runs_by_status", True),
         )
         if leads

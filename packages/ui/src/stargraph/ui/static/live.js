@@ -29,6 +29,7 @@ async function refresh(detail) {
     return;
   }
   isRefreshing = true;
+  const began = performance.now();
   try {
     const page = parse(await fetchText(location.href));
     for (const old of document.querySelectorAll("[data-region]")) {
@@ -42,7 +43,8 @@ async function refresh(detail) {
     isRefreshing = false;
     if (isStale) {
       isStale = false;
-      setTimeout(refresh, 250);
+      // A page that a store takes long to make is asked for less often.
+      setTimeout(refresh, Math.max(250, 4 * (performance.now() - began)));
     }
   }
 }
