@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.dask_cluster import DaskProcesses
+from support.workspace import ROOT
 
-from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.protocol import Checkpoint, RunSummary
 from stargraph.checkpoint.registry import open_checkpointer
-from stargraph.errors import CheckpointError, GraphError, StargraphError
+from stargraph.errors import CheckpointError, GraphError, NodeError, StargraphError
 from stargraph.graph import Graph
 
 if TYPE_CHECKING:  # importing it takes a second, also for those who run no test here
@@ -133,6 +136,75 @@ def test_recover_finishes_what_a_lost_client_and_cluster_have_left(tmp_path: Pat
         Fleet(client, store_url).recover(TARGET, silent_after=1.0, timeout=120)
     assert {found.status for found in latest(store_url).values()} == {"done"}
     assert {n: ran(tmp_path)[f"first {n}"] for n in stored} == dict.fromkeys(stored, 1)
+
+
+def test_recover_finishes_what_a_lost_scheduler_has_left(tmp_path: Path, store_url: str) -> None:
+    from distributed import Client
+
+    from stargraph.dask import Fleet
+
+    environment = {"PYTHONPATH": str(ROOT / "tests")}
+    with (
+        DaskProcesses(tmp_path, workers=2, environment=environment) as cluster,
+        Client(cluster.address, set_as_default=False, timeout=60) as client,
+    ):
+        client.wait_for_workers(2, timeout=60)
+        fleet = Fleet(client, store_url)
+        runs = fleet.map(TARGET, [{"n": 100 * number} for number in range(40)])
+        completed = fleet.as_completed(runs)
+        next(completed)
+        workers = [worker.pid for worker in cluster.workers]
+        cluster.scheduler.kill()
+        cluster.scheduler.wait()
+        left = [run for run in completed if run.error is not None]
+        # Whatever the client had not heard of is said to be lost, each with what to do about it.
+        assert left
+        assert {run.error.reason for run in left if run.error} == {"cluster-lost"}
+        assert all("recover" in str(run.error) for run in left)
+        cluster.restart_ended()
+        deadline = time.monotonic() + 60
+        while workers and time.monotonic() < deadline:  # they end by themselves, once they have noticed
+            workers = [pid for pid in workers if pid not in cluster.restart_ended()]
+            time.sleep(0.1)
+        client.wait_for_workers(2, timeout=60)
+        stored = finished(store_url, "first")
+        fleet.recover(TARGET, silent_after=1.0, timeout=120)
+    assert {found.status for found in latest(store_url).values()} == {"done"}
+    assert len(latest(store_url)) == 40
+    assert {n: ran(tmp_path)[f"first {n}"] for n in stored} == dict.fromkeys(stored, 1)
+
+
+def test_a_dask_client_executes_nodes(client: Client, store_url: str, tmp_path: Path) -> None:
+    async def execute() -> RunSummary:
+        async with open_checkpointer(store_url) as store:  # type: ignore[attr-defined]
+            executor = client.get_executor()
+            run = await Graph.load(TARGET).start(checkpointer=store, executor=executor, inputs={"n": 1})
+            return await run.start()
+
+    assert asyncio.run(execute()).status == "done"
+    (found,) = latest(store_url).values()
+    assert found.state["n"] == 12
+    pids = {int(line.rsplit(" ", 1)[1]) for line in (tmp_path / "ran.txt").read_text().splitlines()}
+    assert os.getpid() not in pids
+
+
+def test_a_dask_worker_with_other_code_runs_no_node(client: Client, store_url: str, tmp_path: Path) -> None:
+    nodes = "def add(state):\n    return {{'n': state.n + {}}}\n"
+    (tmp_path / "nodes_of_dask.py").write_text(nodes.format(1))
+    (tmp_path / "graph.yaml").write_text(
+        "id: y\nstate_schema: {n: int}\nnodes:\n  - {id: a, kind: 'nodes_of_dask:add'}\n"
+    )
+    loaded = Graph.from_file(tmp_path / "graph.yaml")
+    (tmp_path / "nodes_of_dask.py").write_text(nodes.format(2))  # what the workers import
+
+    async def execute() -> RunSummary:
+        async with open_checkpointer(store_url) as store:  # type: ignore[attr-defined]
+            run = await loaded.start(checkpointer=store, executor=client.get_executor(), inputs={"n": 1})
+            return await run.start()
+
+    with pytest.raises(NodeError, match="the code of node 'a' differs") as caught:
+        asyncio.run(execute()).raise_for_status()
+    assert caught.value.reason == "other-code"
 
 
 def test_neither_tasks_nor_errors_show_a_secret() -> None:
