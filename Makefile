@@ -18,7 +18,7 @@ export STARGRAPH_TEST_POSTGRES_BINARIES ?= $(subst $(empty) $(empty),:,$(PROGRAM
 EXAMPLES := agent nightly dask langgraph driver
 
 .PHONY: setup lock test test-thorough torture servers broken-drivers contract-checks public-api screenshots ui-measures demo bench docs \
-	release lint types check clean examples $(EXAMPLES:%=example-%)
+	release audit version lint types check clean examples $(EXAMPLES:%=example-%)
 
 # Runs the tests, a process for each core; PYTEST_ARGS picks some, as in: make test PYTEST_ARGS="tests/core -k digest"
 test: setup
@@ -110,6 +110,14 @@ $(SITE)/.installed: pyproject.toml | setup
 	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(SITE)
 	@$(BIN)/uv pip install --quiet --no-progress --python $(SITE)/bin/python --group docs
 	@touch $@
+
+# Asks the advisories about every package of requirements.lock; fails on a known vulnerability, and in CI if nobody can be asked.
+audit: $(RELEASE)/.installed
+	@$(RELEASE)/bin/python tools/audit.py
+
+# Says which version comes next by what has changed since the last tag; VERSION=0.2.0 sets it in every distribution.
+version: setup
+	@$(BIN)/python tools/version.py $(if $(VERSION),--set $(VERSION)) $(VERSION_ARGS)
 
 # Builds every distribution from the last commit, proves it on each Python that is installed, and leaves it in dist/.
 # RELEASE_ARGS=--every-python fails if one of 3.11 to 3.14 is missing.

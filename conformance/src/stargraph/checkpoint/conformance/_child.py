@@ -49,7 +49,7 @@ async def burst(scene: Scene) -> None:
     """
     run_id, size = scene.arguments["run_id"], scene.arguments["size"]
     count, room = scene.arguments.get("count"), scene.arguments.get("room")
-    chance = Random()  # noqa: S311
+    chance = Random()  # noqa: S311  # no secret
     async with opened(scene.target, scene.location) as driver:
         await driver.bootstrap()
         latest = await driver.read_latest(run_id)
@@ -77,7 +77,7 @@ async def cramped(scene: Scene) -> None:
     run_id, size, count = scene.arguments["run_id"], scene.arguments["size"], scene.arguments["count"]
     async with opened(scene.target, scene.location) as driver:
         await driver.bootstrap()
-        latest, chance = None, Random()  # noqa: S311
+        latest, chance = None, Random()  # noqa: S311  # no secret
         limit_files(scene.arguments["room"])
         for step in range(count):
             payload = {"payload": noise(chance, size)}

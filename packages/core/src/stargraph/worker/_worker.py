@@ -294,7 +294,7 @@ class Worker:
         """Wait until a run ends, or for the next look at the queues."""
         is_full = len(self._tasks) >= self._concurrency or self._waiting_alone
         # Workers that started together do not look together. No jitter of quality is needed.
-        pause = None if is_full else self._poll * random.uniform(0.5, 1.5)  # noqa: S311
+        pause = None if is_full else self._poll * random.uniform(0.5, 1.5)  # noqa: S311  # no secret
         try:
             await asyncio.wait_for(self._wake.wait(), pause)
         except TimeoutError:

@@ -483,7 +483,7 @@ async def kept_steps_read_back(kit: Kit) -> None:
 async def twins_stay(kit: Kit) -> None:
     handle = await kit.open()
     # The same chance for each gives them the same content.
-    chances = {run_id: Random(kit.seed) for run_id in ("gone", "pruned", "stays")}  # noqa: S311
+    chances = {run_id: Random(kit.seed) for run_id in ("gone", "pruned", "stays")}  # noqa: S311  # no secret
     runs = {run_id: grown_run(chance, 12, run_id) for run_id, chance in chances.items()}
     for steps in runs.values():
         steps.append(follow(steps[-1], status="done", frontier=()))

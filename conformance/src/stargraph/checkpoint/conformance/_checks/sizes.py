@@ -274,7 +274,7 @@ async def _late_filters(handle: Handle, summaries: Sequence[RunSummary]) -> None
 )
 async def wide_summaries(kit: Kit) -> None:
     handle, other, book = await kit.open(), await kit.open(), Book()
-    chance = Random(kit.seed)  # noqa: S311
+    chance = Random(kit.seed)  # noqa: S311  # no secret
     for number in range(36):
         tags = {
             "long" * 75: "v" * 299 + str(number % 3),
@@ -308,7 +308,7 @@ async def wide_summaries(kit: Kit) -> None:
     quick=False,
 )
 async def large_fields(kit: Kit) -> None:
-    chance = Random(kit.seed)  # noqa: S311
+    chance = Random(kit.seed)  # noqa: S311  # no secret
     text = noise(chance, _LARGE)
     moment = NOON + timedelta(seconds=1)
     failure = ErrorInfo(type=text, message=text, reason=text, node=text, traceback=text)
@@ -344,7 +344,7 @@ async def large_fields(kit: Kit) -> None:
 )
 async def large_states_contended(kit: Kit) -> None:
     handles = [await kit.open() for _ in range(4)]
-    chance = Random(kit.seed)  # noqa: S311
+    chance = Random(kit.seed)  # noqa: S311  # no secret
     before: Checkpoint | None = None
     known: dict[str, Checkpoint] = {}
     for step in range(2):

@@ -61,7 +61,7 @@ class RetryPolicy:
         while self.attempts is None or made < self.attempts:
             left = began + self.deadline - time.monotonic()
             # No jitter of quality is needed, only different times.
-            pause = random.uniform(0, min(self.longest_pause, self.first_pause * 2 ** min(made - 1, 32)))  # noqa: S311
+            pause = random.uniform(0, min(self.longest_pause, self.first_pause * 2 ** min(made - 1, 32)))  # noqa: S311  # no secret
             if pause >= left:
                 break
             await self.sleep(pause)

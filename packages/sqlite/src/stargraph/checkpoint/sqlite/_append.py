@@ -36,13 +36,13 @@ _MOVE_TAIL: Final = f"""
 UPDATE runs SET step = :step, digest = :digest, updated_at = :updated_at, summary = :summary{{assigned}}
 WHERE run_id = :run_id AND step = :previous_step AND digest = :previous_digest AND {OPEN_RUN}{{conditions}}
     AND EXISTS (SELECT 1 FROM checkpoints WHERE id = {checkpoint_id("runs.step")} AND checkpoints.digest = runs.digest)
-"""  # noqa: S608
+"""  # noqa: S608  # made of constants; values are parameters
 
-_IS_STORED: Final = f" AND EXISTS (SELECT 1 FROM checkpoints WHERE id = {checkpoint_id(':base_{}')})"  # noqa: S608
+_IS_STORED: Final = f" AND EXISTS (SELECT 1 FROM checkpoints WHERE id = {checkpoint_id(':base_{}')})"  # noqa: S608  # made of constants; values are parameters
 
 _INSERT: Final = f"""
 INSERT INTO checkpoints (id, digest, record) SELECT {checkpoint_id("?")}, ?, ? FROM runs WHERE run_id = ?
-"""  # noqa: S608
+"""  # noqa: S608  # made of constants; values are parameters
 
 _INSERT_KEY: Final = "INSERT INTO keys (run, key, step) SELECT number, ?, ? FROM runs WHERE run_id = ?"
 
@@ -54,7 +54,7 @@ FROM (SELECT ? AS run_id, ? AS deleted_id, ? AS step) AS asked
 LEFT JOIN runs AS deleted ON deleted.run_id = asked.deleted_id
 LEFT JOIN runs ON runs.run_id = asked.run_id
 LEFT JOIN checkpoints ON checkpoints.id = {checkpoint_id("asked.step")}
-"""  # noqa: S608
+"""  # noqa: S608  # made of constants; values are parameters
 
 _ROW_BYTES: Final = 1024
 """About what an append writes besides its record."""

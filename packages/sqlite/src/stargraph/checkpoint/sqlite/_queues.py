@@ -48,21 +48,21 @@ SELECT {_CANDIDATE} FROM queued INDEXED BY queued_by_order
 WHERE state = 'ready' AND queue = :queue AND version = :version
     AND (reserved_until IS NULL OR reserved_until <= :now)
 ORDER BY priority DESC, order_at, run_id
-"""  # noqa: S608
+"""  # noqa: S608  # made of constants; values are parameters
 
 _DUE: Final = f"""
 SELECT {_CANDIDATE} FROM queued INDEXED BY queued_by_time
 WHERE state = 'scheduled' AND wake_at <= :now AND queue = :queue AND version = :version
     AND (reserved_until IS NULL OR reserved_until <= :now)
 ORDER BY priority DESC, order_at, run_id
-"""  # noqa: S608
+"""  # noqa: S608  # made of constants; values are parameters
 
 _ORPHANED: Final = f"""
 SELECT {_CANDIDATE} FROM queued INDEXED BY queued_by_process
 WHERE state = 'running' AND process_id = :process_id AND queue = :queue AND version = :version
     AND (reserved_until IS NULL OR reserved_until <= :now)
 ORDER BY priority DESC, order_at, run_id
-"""  # noqa: S608
+"""  # noqa: S608  # made of constants; values are parameters
 
 _NEXT_VERSION: Final = """
 SELECT min(version) FROM queued INDEXED BY queued_by_queue WHERE queue = ? AND version > ?
