@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from operator import attrgetter
+from typing import Any, Final
 
 from pydantic import BaseModel
 
@@ -23,11 +27,43 @@ def show(value: object) -> str:
     return f"{text[: _WIDTH // 2]}…{text[-_WIDTH // 4 :]} ({len(text)} characters)"
 
 
+_ATOMS: Final = (str, int, bool, type(None), bytes, datetime)
+
+
+def _identical(wrote: Any, read: Any) -> bool:
+    """Whether `differences` of two values yields nothing: a tenth of its time, and most values are the same."""
+    kind = type(wrote)
+    if kind is not type(read):
+        return False
+    if kind in _ATOMS:
+        return bool(wrote == read)
+    if issubclass(kind, BaseModel):
+        fields = _fields(kind)
+        return all(map(_identical, fields(wrote), fields(read)))
+    if kind is dict:
+        return list(wrote) == list(read) and all(map(_identical, wrote.values(), read.values()))
+    if kind is list or kind is tuple:
+        return len(wrote) == len(read) and all(map(_identical, wrote, read))
+    return not any(_differences(wrote, read, ""))
+
+
+@functools.cache
+def _fields(kind: type[BaseModel]) -> Callable[[Any], tuple[Any, ...]]:
+    """Return what gets the fields of a model as a tuple."""
+    names = tuple(kind.model_fields)
+    return attrgetter(*names, names[0])  # a single name would give its value alone
+
+
 def differences(wrote: object, read: object, path: str) -> Iterator[str]:
     """Yield every place at which two values differ, as `state.k: wrote -0.0, read 0`."""
+    if not _identical(wrote, read):
+        yield from _differences(wrote, read, path)
+
+
+def _differences(wrote: object, read: object, path: str) -> Iterator[str]:
     if isinstance(wrote, BaseModel) and type(wrote) is type(read):
         for name in type(wrote).model_fields:
-            yield from differences(getattr(wrote, name), getattr(read, name, None), f"{path}.{name}" if path else name)
+            yield from _differences(getattr(wrote, name), getattr(read, name, None), f"{path}.{name}" if path else name)
     elif type(wrote) is not type(read):
         yield f"{path}: wrote {show(wrote)}, read {show(read)}{_note(wrote, read)}"
     elif isinstance(wrote, dict) and isinstance(read, dict):
@@ -37,7 +73,7 @@ def differences(wrote: object, read: object, path: str) -> Iterator[str]:
             yield f"{path}: wrote {len(wrote)} elements, read {len(read)}: {show(wrote)}, {show(read)}"
             return
         for index, (before, after) in enumerate(zip(wrote, read, strict=True)):
-            yield from differences(before, after, f"{path}[{index}]")
+            yield from _differences(before, after, f"{path}[{index}]")
     elif isinstance(wrote, float) and isinstance(read, float):
         if wrote != read or math.copysign(1.0, wrote) != math.copysign(1.0, read):
             yield f"{path}: wrote {wrote!r}, read {read!r}"
@@ -57,7 +93,7 @@ def _dict_differences(wrote: dict[object, object], read: dict[object, object], p
         if key not in read:
             yield f"{where}: wrote {show(value)}, read nothing"
         else:
-            yield from differences(value, read[key], where)
+            yield from _differences(value, read[key], where)
     for key, value in read.items():
         if key not in wrote:
             yield f"{path}[{key!r}]: wrote nothing, read {show(value)}"

@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from stargraph.checkpoint.conformance._capabilities import Capability
 from stargraph.checkpoint.conformance._expect import HarnessError, Violation
@@ -48,10 +48,29 @@ class StoredBytes(Protocol):
         """
 
 
+_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # the directory in it is made by mkdtemp
+_ROOM: Final = 2 * 1024**3
+"""Bytes that must be free in the memory of files; the largest store of a check has a fifth of that."""
+
+
+def _folder_of_stores() -> str | None:
+    """Return the folder that holds the stores of checks; None if it is the one of temporary files.
+
+    Files in memory need no disk to be flushed to, and no check can tell: it kills processes, never the machine. A user
+    who has chosen where temporary files are made keeps that place.
+    """
+    if any(map(os.environ.get, ("TMPDIR", "TEMP", "TMP"))) or not os.access(_MEMORY, os.W_OK):
+        return None
+    return str(_MEMORY) if shutil.disk_usage(_MEMORY).free > _ROOM else None
+
+
 @asynccontextmanager
 async def fresh_directory() -> AsyncIterator[str]:
-    """Yield a path that does not exist yet, in a directory of its own that goes away afterwards."""
-    directory = tempfile.mkdtemp(prefix="stargraph-conformance-")
+    """Yield a path that does not exist yet, in a directory of its own that goes away afterwards.
+
+    The directory is in /dev/shm if that has room and TMPDIR is not set, and otherwise where temporary files are.
+    """
+    directory = tempfile.mkdtemp(prefix="stargraph-conformance-", dir=_folder_of_stores())
     try:
         yield str(Path(directory) / "store")
     finally:
