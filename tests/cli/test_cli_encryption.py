@@ -87,3 +87,42 @@ def test_a_file_of_keys_that_is_not_there_is_refused(folder: Folder) -> None:
     assert answer.code == 2
     assert "nowhere.txt: No such file or directory" in answer.err
     assert not Path(".stargraph").exists()
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "2026-11:7ImrD5vC9VQ8pXUQ0m1k3bqKJH2yN4sT",
+        "team.a/2026:7ImrD5vC9VQ8pXUQ0m1k3bqKJH2yN4s=",
+        "prod:7ImrD5vC9VQ8/XUQ0m1k3bq.JH2yN4sT",
+        "7ImrD5vC9VQ8pXUQ0m1k3bqKJH2yN4sT",
+        "7ImrD5vC9VQ8pXUQ0m1k3/qKJH2yN4sT+A/5bWk4eA0=",
+    ],
+)
+@pytest.mark.parametrize("command", [("run", "graph.yaml", "-i", "count=1"), ("runs",), ("verify",), ("prune",)])
+def test_a_key_in_the_place_of_the_file_is_not_shown(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, key: str, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("STARGRAPH_DEBUG", "1")
+    words = (*command, *(("--older-than", "1d") if command == ("prune",) else ()))
+    answer = folder.call(*words, "--json", "--encryption-keys", key)
+    assert answer.code == 2
+    assert answer.json["error"]["reason"] == "invalid-encryption-key"
+    assert "was given a key" in answer.err
+    for part in (key, key.rpartition(":")[2], key.rpartition(":")[2][:12]):
+        assert part not in answer.err + answer.out
+    assert not (folder.path / ".stargraph").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["nowhere.txt", "keys", "./a-file-with-a-long-name", "/run/secrets/stargraph-keys", "C:keys"]
+)
+def test_a_file_that_is_not_there_is_named(folder: Folder, name: str) -> None:
+    answer = folder.call("runs", "--encryption-keys", name)
+    assert answer.code == 2
+    assert f"--encryption-keys {name}: No such file" in answer.err
+
+
+def test_an_empty_name_of_a_file_with_keys_is_refused(folder: Folder) -> None:
+    answer = folder.call("runs", "--encryption-keys", "")
+    assert (answer.code, "--encryption-keys is empty" in answer.err) == (2, True)

@@ -11,6 +11,7 @@ from typing import Final
 from stargraph.cli._secrets import add_secrets, key_secrets
 from stargraph.errors import StargraphError
 
+_SHORTEST_SECRET: Final = 16
 _HINT: Final = "Write key_id:secret, one key a line, the current one first."
 
 
@@ -38,6 +39,12 @@ class KeyFile:
         """
         from stargraph.checkpoint.codec import Cipher
 
+        if not name:
+            raise StargraphError(
+                "--encryption-keys is empty",
+                reason="invalid-encryption-key",
+                hint="Name a file, or leave the option out.",
+            )
         try:
             with open(name, "rb") as file:  # noqa: PTH123  # its owner is that of the file that is read
                 status = os.fstat(file.fileno())
@@ -45,6 +52,7 @@ class KeyFile:
         except UnicodeDecodeError:
             raise _refused(name, "the file is not text", _HINT) from None
         except (OSError, ValueError) as error:
+            _refuse_key(name)
             raise _refused(name, getattr(error, "strerror", None) or str(error), _HINT) from None
         lines = [line.strip() for line in content.splitlines()]
         keys = [line for line in lines if line and not line.startswith("#")]
@@ -61,6 +69,26 @@ class KeyFile:
         except ValueError as error:
             raise _refused(name, str(error), _HINT) from None
         return cls(name, text)
+
+
+def _refuse_key(name: str) -> None:
+    """Refuse what is no file and looks like a key, without showing it.
+
+    Raises:
+        StargraphError: it does.
+    """
+    key_id, colon, secret = name.rpartition(":")
+    # In Base64, a key without an id may hold a slash, and then mostly ends with an equals sign.
+    is_path = not name.endswith("=") and any(mark in (key_id or name) for mark in "./\\")
+    if len(secret) < _SHORTEST_SECRET or is_path:
+        return
+    add_secrets({name, secret})
+    raise StargraphError(
+        "--encryption-keys was given a key, and takes the name of a file",
+        reason="invalid-encryption-key",
+        hint="Write the key into a file that only you can read, or set STARGRAPH_ENCRYPTION_KEY. What was on a command"
+        " line may be in logs and in the shell's history: make a new key.",
+    )
 
 
 def _others_can_read(status: os.stat_result) -> bool:
