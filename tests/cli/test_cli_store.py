@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import re
 import shlex
@@ -401,3 +402,34 @@ def test_pages_are_served_of_a_store_that_is_there(folder: Folder, store: str, c
     assert (refused.code, refused.out) == (code, "")
     assert "hunter22" not in refused.err
     assert not (folder.path / "nope.sqlite").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("runs",),
+        ("verify",),
+        ("prune", "--older-than", "1d"),
+        ("delete", "r", "--yes"),
+        ("cancel", "r"),
+        ("pause", "r"),
+        ("respond", "r", "--value", "1"),
+        ("resume", "r", "graph.yaml"),
+        ("requeue", "r"),
+        ("schedule", "remove", "s"),
+    ],
+    ids=operator.itemgetter(0),
+)
+def test_a_file_that_was_only_touched_is_no_store_and_stays_empty(folder: Folder, words: tuple[str, ...]) -> None:
+    file = folder.path / "touched.sqlite"
+    file.touch()
+    answer = folder.call(*words, "--checkpoint", "touched.sqlite")
+    assert (answer.code, answer.err.splitlines()[0]) == (2, "error: there is no store at touched.sqlite")
+    assert file.stat().st_size == 0
+
+
+def test_the_doctor_leaves_a_file_that_was_only_touched_as_it_is(folder: Folder) -> None:
+    file = folder.path / "touched.sqlite"
+    file.touch()
+    answer = folder.call("doctor", "touched.sqlite")
+    assert (answer.code, "does not exist yet" in answer.out, file.stat().st_size) == (0, True, 0)

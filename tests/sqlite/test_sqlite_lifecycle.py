@@ -446,6 +446,38 @@ async def test_a_short_lock_is_waited_for_and_told_in_the_log(path: Path, caplog
     assert messages == {("stargraph.checkpoint.sqlite", "WARNING", expected)}
 
 
+async def test_a_store_that_is_locked_while_it_is_opened_is_waited_for_and_told_in_the_log(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with SQLiteCheckpointer(path) as store:
+        await store.write(first())
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        store = SQLiteCheckpointer(path, busy_timeout=60)
+        opening = asyncio.ensure_future(store.bootstrap())
+        deadline = asyncio.get_running_loop().time() + 30
+        while not caplog.records and not opening.done():
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(0.02)
+        assert not opening.done()
+    await opening
+    assert (await store.search()).items[0].run_id == "run-1"
+    await store.close()
+    expected = f"{path}: another connection keeps the write lock; trying again for up to 60 s"
+    assert {record.getMessage() for record in caplog.records} == {expected}
+
+
+async def test_a_store_that_stays_locked_is_refused_after_the_timeout(path: Path) -> None:
+    async with SQLiteCheckpointer(path):
+        pass
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StoreUnavailableError, match="busy_timeout"):
+            await SQLiteCheckpointer(path, busy_timeout=0).bootstrap()
+
+
 async def test_an_error_after_a_lock_names_the_way_out(path: Path) -> None:
     async with SQLiteCheckpointer(path, busy_timeout=0) as store:
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:

@@ -77,7 +77,7 @@ def _refuse_key(name: str) -> None:
     Raises:
         StargraphError: it does.
     """
-    key_id, colon, secret = name.rpartition(":")
+    key_id, _, secret = name.rpartition(":")
     # In Base64, a key without an id may hold a slash, and then mostly ends with an equals sign.
     is_path = not name.endswith("=") and any(mark in (key_id or name) for mark in "./\\")
     if len(secret) < _SHORTEST_SECRET or is_path:

@@ -113,7 +113,8 @@ class StoreRef:
         """Refuse a store that is not there: a driver that may write would make it."""
         path = self._sqlite_path()
         if path is not None:
-            if not path.exists():
+            # A file that was only touched holds no store either, and a driver that may write would make one of it.
+            if not path.exists() or (path.is_file() and path.stat().st_size == 0):
                 raise self._missing()
         elif probe and self._can_be_read_only():
             store = self._handle(read_only=True)

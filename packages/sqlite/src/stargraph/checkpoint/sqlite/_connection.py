@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 _WAL_FILE_BYTES: Final = 64 * 1024 * 1024
 _PAUSE: Final = 0.01
+_MAX_TIMEOUT: Final = 2**31 - 1
+"""Milliseconds, an int of C."""
 
 
 _FAULTS: Final = (sqlite3.Error, OSError, UnicodeDecodeError)
@@ -157,9 +159,10 @@ class Store(OpenStore):
         self._files.prepare(allow_network_filesystem=self._options.allow_network_filesystem)
         if not self._files.wal_path.exists():
             self._refuse_untouched()
-        connection = self._connect("mode=ro", self._options.busy_timeout)
+        connection = self._connect("mode=ro", LOCK_ATTEMPT)
         try:
-            self._check_format(connection)
+            self._retry_while_locked(lambda: self._check_format(connection))
+            connection.execute(f"PRAGMA busy_timeout = {min(int(1000 * self._options.busy_timeout), _MAX_TIMEOUT)}")
         except BaseException:
             connection.close()
             raise
