@@ -82,6 +82,37 @@ async def test_a_thread_whose_id_is_a_number_is_found_by_its_text() -> None:
         assert await saver.aget_tuple(where) is None
 
 
+async def test_a_thread_that_two_savers_have_seen_absent_is_begun_once(place: Place) -> None:
+    """Each begins it as it read it, without a read before the append; deleted and begun again, it is another log."""
+    async with place.open() as one, place.open() as two:
+        savers = [StargraphSaver(one), StargraphSaver(two)]
+        for _ in range(3):
+            assert [await saver.aget_tuple(place_of("t")) for saver in savers] == [None, None]
+            made = [await put(saver, "t", number, a=number) for number, saver in enumerate(savers)]
+            for saver in savers:
+                listed = [each.config async for each in saver.alist(place_of("t"))]
+                assert listed == sorted(made, key=lambda each: each["configurable"]["checkpoint_id"], reverse=True)
+            assert [await saver.aget_tuple(place_of("t", "sub")) for saver in savers] == [None, None]
+            await savers[0].adelete_thread("t")
+
+
+async def test_a_new_thread_is_looked_for_once() -> None:
+    store = MemoryCheckpointer()
+    searches = 0
+    real = store.search
+
+    def counting(**words: Any) -> Any:
+        nonlocal searches
+        searches += 1
+        return real(**words)
+
+    store.search = counting  # type: ignore[method-assign]
+    async with StargraphSaver(store) as saver:
+        assert await saver.aget_tuple(place_of("t")) is None
+        await put(saver, "t", 0, a=1)
+        assert searches == 1
+
+
 async def test_the_same_parent_twice_makes_two_branches_and_the_highest_id_is_the_newest(place: Place) -> None:
     """Two executors that resume one thread at once: LangGraph means both children of one parent as branches."""
     async with place.open() as one, place.open() as two:

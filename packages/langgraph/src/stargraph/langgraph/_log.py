@@ -51,6 +51,7 @@ class ThreadLog:
         self.namespace: Final = namespace
         self._executor_id = secrets.token_hex(16)
         self._tail: Checkpoint | None = None
+        self._was_absent = False  # when it was read last, and nothing was appended since
         self.channels: Final = Channels()
         self._fixed_run: str | None = None
         self._queue: list[_Waiting] = []
@@ -88,6 +89,7 @@ class ThreadLog:
     def forget_tail(self) -> None:
         """Read the log before it is written next."""
         self._tail = None
+        self._was_absent = False
         self._store.forget(self.thread_id, self.namespace)
 
     async def tail(self) -> Checkpoint | None:
@@ -108,10 +110,11 @@ class ThreadLog:
             if keys and keys[0] == (known.key, known.step) and stored.has_checkpoint:
                 return stored
         tail = await self._read_tail()
-        if tail is None:
-            return None
         if self._writer is None:
             self._tail = tail
+            self._was_absent = tail is None
+        if tail is None:
+            return None
         stored = StoredStep(tail)
         if stored.newest is None:
             return None
@@ -289,7 +292,9 @@ class ThreadLog:
 
     async def _append_all(self, orders: Sequence[Order]) -> None:
         for _ in range(_MOST_RETRIES):
-            tail = self._tail or await self._read_tail()
+            # What does not hold any more is refused, and then read again.
+            tail = self._tail if self._tail is not None or self._was_absent else await self._read_tail()
+            self._was_absent = False
             try:
                 steps = await self._steps(tail, orders)
                 await self._store.append(steps)

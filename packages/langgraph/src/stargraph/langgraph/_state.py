@@ -208,8 +208,13 @@ def state_with(stored: StoredStep | None, tail: Checkpoint, order: Order) -> dic
 def _encoded(name: str, value: JsonValue | EncodedValue, before: Mapping[str, EncodedValue]) -> EncodedValue:
     """Return a value encoded, sharing that of the step before if it is the same."""
     known = before.get(name)
-    made = value if isinstance(value, EncodedValue) else EncodedValue.of_checked(value)
-    return known if known is not None and known.encoded == made.encoded else made
+    if not isinstance(value, EncodedValue):
+        # Ids mostly, and empty lists: the parent is what was the newest before.
+        for same in (known, before[NEWEST]):
+            if same is not None and (type(value) is str or not value) and same.value == value:
+                return same
+        value = EncodedValue.of_checked(value)
+    return known if known is not None and known.encoded == value.encoded else value
 
 
 def _merged(before: Any, writes: Sequence[Write]) -> list[JsonValue]:
