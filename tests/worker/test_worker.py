@@ -20,6 +20,7 @@ from stargraph.checkpoint.protocol import (
     Checkpointer,
     GraphVersion,
     ProcessInfo,
+    QueueLimits,
     RunSummary,
     WorkerInfo,
 )
@@ -28,6 +29,7 @@ from stargraph.graph import Context, Graph, GraphBuilder, RunRequest, requeue, r
 from stargraph.otel import observe_worker
 from stargraph.worker import RunRetries, Worker, WorkerMetrics, orphaned_runs, stranded_runs
 from stargraph.worker._metrics import prometheus_text
+from stargraph.worker._observer import QueueObserver
 from stargraph.worker._retries import setbacks
 
 EFFECTS: list[str] = []
@@ -557,7 +559,46 @@ async def test_opentelemetry_reads_the_numbers(store: MemoryCheckpointer) -> Non
     }
     assert found["stargraph.worker.claims",] == 1
     assert found["stargraph.worker.executions", "done"] == 1
-    assert found["stargraph.worker.queue_runs", "default", "ready"] == 0
+    assert found["stargraph.worker.queue_runs", "default", "failed"] == 0
+    assert found["stargraph.worker.queue_age_seconds", "default"] < 60
     assert {name for name, *_ in found} == {
         f"stargraph.worker.{sample.name}" for sample in (*at_work.metrics.counters(), *at_work.metrics.gauges())
     } | {"stargraph.worker.executions"}
+
+
+async def test_the_age_of_a_queue_is_measured_while_the_worker_is_full(store: MemoryCheckpointer) -> None:
+    BLOCKED["busy"] = asyncio.Event()
+    await graph.enqueue(store, {"n": 1}, run_id="busy", priority=1)
+    at_work = worker(store, concurrency=1)
+    running = asyncio.ensure_future(at_work.run())
+    await until(lambda: "busy/second" in EFFECTS)
+    metrics = WorkerMetrics()
+    hour = timedelta(hours=1)
+    observer = QueueObserver(store, ("default", "mail"), metrics, now=lambda: datetime.now(UTC) + hour)
+    await observer.look()
+    assert (metrics.queue_ages, metrics.queues[0].running) == ({"default": 0}, 1)
+    await graph.enqueue_many(store, [RunRequest(inputs={"n": 1}, run_id=run_id) for run_id in ("first", "next")])
+    await graph.enqueue(store, {"n": 1}, queue="other")
+    await observer.look()
+    assert metrics.queue_ages.keys() == {"default"}
+    assert 3600 <= metrics.queue_ages["default"] < 3600 + 60
+    # A queue at its limit hands nothing out: what waited then waits still.
+    await store.set_limits("default", QueueLimits(concurrency=0))
+    hour *= 2
+    await observer.look()
+    assert 7200 <= metrics.queue_ages["default"] < 7200 + 60
+    assert 'stargraph_worker_queue_age_seconds{queue="default"} 7' in prometheus_text(metrics)
+    await store.set_limits("default", None)
+    BLOCKED["busy"].set()
+    await running
+
+
+async def test_a_full_worker_goes_on_measuring(store: MemoryCheckpointer) -> None:
+    BLOCKED["busy"] = asyncio.Event()
+    await graph.enqueue_many(store, [RunRequest(inputs={"n": 1}, run_id=run_id) for run_id in ("busy", "next")])
+    at_work = worker(store, concurrency=1)
+    running = asyncio.ensure_future(at_work.run())
+    await until(lambda: at_work.metrics.queue_ages.keys() == {"default"})
+    BLOCKED["busy"].set()
+    await running
+    assert at_work.metrics.executions == {"done": 2}

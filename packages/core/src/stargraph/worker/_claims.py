@@ -13,7 +13,7 @@ from stargraph.worker._metrics import WorkerMetrics
 from stargraph.worker._versions import LoadedGraph, Versions
 
 _LOOK_SECONDS: Final = 15.0
-"""How often it looks for runs of other versions, and at how its queues stand."""
+"""How often it looks for runs of other versions."""
 
 _REFUSED_SECONDS: Final = 300.0
 """How long a run that cannot be executed is left alone, unless somebody goes on with it."""
@@ -106,8 +106,6 @@ class Claims:
         ]
         if len(found) < room and now - self._looked >= _LOOK_SECONDS:
             self._looked = now
-            counted = await self._queue.queue_counts()
-            self._metrics.queues = tuple(counts for counts in counted if counts.queue in self._queues)
             claims += await self._take_other_versions(room - len(found), running)
         return claims
 

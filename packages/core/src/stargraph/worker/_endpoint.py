@@ -70,6 +70,7 @@ def _answer(path: str, metrics: WorkerMetrics, silent_after: float) -> tuple[HTT
         "store": "ok" if metrics.outage_since is None else "unavailable",
         "running": metrics.running,
         "concurrency": metrics.concurrency,
+        "queue_age_seconds": metrics.queue_ages,
     }
     if path == "/health":
         good = is_alive

@@ -44,6 +44,7 @@ class WorkerMetrics:
         stranded: how many runs it has seen that could go on, but fit none of its graphs.
         refused: some of the versions of these, and why no graph of this worker can go on with them.
         queues: how the runs of its queues stand, when it looked last.
+        queue_ages: of each of these, for how many seconds the run that waits longest could have gone on by then.
         is_draining: whether it takes no more runs.
         heartbeat: when the store last took that it lives, by `time.monotonic()`.
         outage_since: since when the store cannot be reached, by the same clock; None if it can.
@@ -61,6 +62,7 @@ class WorkerMetrics:
     stranded: int = 0
     refused: tuple[RefusedVersion, ...] = ()
     queues: tuple[QueueCounts, ...] = ()
+    queue_ages: dict[str, float] = field(default_factory=dict)
     is_draining: bool = False
     heartbeat: float = field(default_factory=time.monotonic)
     outage_since: float | None = None
@@ -88,6 +90,8 @@ class WorkerMetrics:
         for counts in self.queues:
             for state in _STATES:
                 yield Sample("queue_runs", {"queue": counts.queue, "state": state}, getattr(counts, state))
+        for queue, seconds in self.queue_ages.items():
+            yield Sample("queue_age_seconds", {"queue": queue}, seconds)
 
 
 COUNTERS: Final = {
@@ -109,6 +113,7 @@ GAUGES: Final = {
     "heartbeat_age_seconds": "Time since the store last took that this worker lives.",
     "store_outage_seconds": "For how long the store cannot be reached; 0 if it can.",
     "queue_runs": "Runs of the queues of this worker that have not ended, by what they wait for.",
+    "queue_age_seconds": "For how long the run of a queue that waits longest could have gone on; 0 if none is ready.",
 }
 """What each number says that stands now."""
 

@@ -38,6 +38,7 @@ from stargraph.worker._execution import LOGGER, LostRunError, RefusedRunError, R
 from stargraph.worker._heartbeat import LoopHeartbeat, ThreadHeartbeat
 from stargraph.worker._isolation import IsolatedExecution
 from stargraph.worker._metrics import WorkerMetrics
+from stargraph.worker._observer import QueueObserver
 from stargraph.worker._retries import RunRetries, setbacks
 from stargraph.worker._schedules import SCHEDULE_SECONDS, Scheduler
 from stargraph.worker._signals import on_signals
@@ -256,6 +257,9 @@ class Worker:
         )
 
     async def _serve(self, store: Checkpointer) -> None:
+        assert isinstance(store, RunQueue)
+        observer = QueueObserver(store, self._queues, self.metrics, now=self._now, seconds=15 * self._poll)
+        observing = asyncio.ensure_future(observer.run())
         token = BEATEN_FOR.set(store)
         claims = Claims(
             store,
@@ -276,8 +280,14 @@ class Worker:
                     continue
                 await self._rest()
         finally:
+            observing.cancel()
+            await asyncio.gather(observing, return_exceptions=True)
             BEATEN_FOR.reset(token)
             await self._end_executions()
+
+    def _now(self) -> datetime:
+        """Return the time by the clock of the store."""
+        return datetime.now(UTC) + self._clock_offset
 
     async def _enqueue_due(self, store: Checkpointer) -> None:
         """Enqueue the runs of schedules that are due, now and then."""
@@ -286,7 +296,7 @@ class Worker:
             return
         self._look_at_schedules = now + SCHEDULE_SECONDS
         try:
-            await self._scheduler.enqueue_due(store, datetime.now(UTC) + self._clock_offset)
+            await self._scheduler.enqueue_due(store, self._now())
         except StoreUnavailableError as error:
             self._note_outage(error)
 
@@ -480,7 +490,7 @@ class Worker:
         delay = await self._retries.delay(failed, read_step)
         if delay is None or failed.queue is None:
             return
-        due = datetime.now(UTC) + self._clock_offset + timedelta(seconds=delay)
+        due = self._now() + timedelta(seconds=delay)
         entry = QueueEntry.model_validate({**failed.queue.model_dump(), "not_before": due})
         record = queued_again(failed, entry, executor_id=new_executor_id())
         await dispatch.write(store, record, keyring=loaded.graph._keyring)
