@@ -18,7 +18,7 @@ async def test_all_innocent_runs_are_done(store: str) -> None:
         seed=short_seed(), runs=40, workers=3, node_seconds=0.1, kill_every=2.0, outage=3.0, silent_after=3.0
     )
     report = await fight(store, plan)
-    assert report.violations == [], report.summary()
+    assert report.violations == [], report
     assert report.done == 40
     assert report.kills + report.deaths
 
@@ -30,3 +30,12 @@ async def test_without_faults_every_node_begins_once() -> None:
     report = await fight("sqlite", plan)
     assert report.violations == []
     assert (report.done, report.repeated, report.deaths) == (20, 0, 0)
+
+
+async def test_a_dask_cluster_loses_workers_and_its_scheduler() -> None:
+    plan = BattlePlan(
+        seed=short_seed(), runs=40, workers=2, concurrency=4, node_seconds=0.1, kill_every=3.0, silent_after=3.0
+    )
+    report = await fight("dask", plan)
+    assert report.violations == []
+    assert (report.done, report.repeated_finished) == (40, 0)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import random
+import resource
 import signal
 import statistics
 import subprocess
@@ -26,8 +28,11 @@ from stargraph_torture.ledger import read_ledger
 from stargraph_torture.workers.steps import FOLDER, SECONDS
 
 NODES: Final = 10
-_POISON: Final = "poison"
+POISON: Final = "poison"
 _SKEWS: Final = (0.0, 600.0, -600.0, 0.0)
+_BEFORE_OUTAGE: Final = 3.0
+"""Seconds until the store is taken away."""
+
 _STATE: Final = """\
 state_schema:
   done: {type: "list[str]", default: []}
@@ -43,18 +48,20 @@ class BattlePlan:
         seed: of all that is random.
         runs: how many runs.
         workers: how many worker processes; two clocks in four are off by ten minutes.
+        concurrency: how many runs each of them executes at once.
         node_seconds: how long each of the ten nodes of a run takes.
         kill_every: seconds between two SIGKILLs of a worker; 0 for none.
         outage: for how many seconds the store cannot be reached; 0 for none.
         silent_after: after how many seconds of silence a process counts as gone.
         has_poison: whether one of the runs ends its process.
-        is_rolling: whether half of the runs are of an older version, whose workers are replaced meanwhile.
+        is_rolling: whether the workers of the older version, of which half of the runs are, are replaced meanwhile.
         deadline: seconds after which the fleet has failed.
     """
 
     seed: int
     runs: int
     workers: int = 4
+    concurrency: int = 8
     node_seconds: float = 0.02
     kill_every: float = 5.0
     outage: float = 0.0
@@ -70,30 +77,57 @@ class Report:
 
     Attributes:
         seconds: from the first worker to the last run.
+        cpu: seconds of all workers, the starts of Python included.
         kills: how many workers were killed.
         deaths: how many ended by themselves, as by the poison run.
         done: how many runs are done.
         repeated: how many nodes began again, since their process was lost in them.
+        repeated_finished: how many nodes began again after the store had them; there must be none.
         takeovers: seconds from the kill of a worker until a run of it went on, for each.
+        takeovers_in_outage: those during which the store could not be reached for a while.
         violations: the promises that were broken; there must be none.
     """
 
     seconds: float = 0.0
+    cpu: float = 0.0
     kills: int = 0
     deaths: int = 0
     done: int = 0
     repeated: int = 0
+    repeated_finished: int = 0
     takeovers: list[float] = field(default_factory=list)
+    takeovers_in_outage: list[float] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
 
-    def summary(self) -> str:
-        """Return it in a line."""
-        times = sorted(self.takeovers)
-        shown = f"{statistics.median(times):.1f} s (longest {times[-1]:.1f} s)" if times else "none"
+    def row(self) -> tuple[str, ...]:
+        """Return it as a row of `COLUMNS`, of which the last ones compare with an undisturbed process."""
         return (
-            f"{self.done} runs done in {self.seconds:.1f} s; {self.kills} workers killed, {self.deaths} died;"
-            f" {self.repeated} nodes began again; taken over after {shown}"
+            f"{self.done}",
+            f"{self.seconds:.1f}",
+            f"{self.done / self.seconds:.1f}",
+            f"{self.kills}+{self.deaths}",
+            f"{self.repeated_finished}",
+            f"{self.repeated}",
+            _spread(self.takeovers),
+            _spread(self.takeovers_in_outage),
         )
+
+
+COLUMNS: Final = (
+    "done",
+    "seconds",
+    "runs/s",
+    "killed+died",
+    "finished nodes repeated",
+    "lost nodes repeated",
+    "take-over p50/max s",
+    "in the outage",
+)
+"""What `Report.row` returns."""
+
+
+def _spread(times: list[float]) -> str:
+    return f"{statistics.median(times):.1f}/{max(times):.1f}" if times else "-"
 
 
 class Battle:
@@ -121,6 +155,7 @@ class Battle:
         self._members: list[subprocess.Popen[bytes]] = []
         self._graphs: list[list[str]] = []
         self._ended: dict[int, float] = {}
+        self._outage = (math.inf, math.inf)
         self._report = Report()
         self._old = self._write_graph("v1", "halt")
         self._new = self._write_graph("v2", "end")
@@ -139,7 +174,7 @@ class Battle:
         plan = self._plan
         async with open_checkpointer(self._url) as store:  # type: ignore[attr-defined]
             await self._enqueue(store)
-            began = time.monotonic()
+            cpu, began = children_cpu(), time.monotonic()
             for number in range(plan.workers):
                 # Each version has workers, unless there is but one.
                 targets = [self._old] if plan.is_rolling and number % 2 == 0 else [self._new]
@@ -149,6 +184,7 @@ class Battle:
             try:
                 async with asyncio.timeout(plan.deadline):
                     await self._until_over(store)
+                self._report.seconds = time.monotonic() - began
             except TimeoutError:
                 self._report.violations.append(f"the runs were not over after {plan.deadline:g} s")
             finally:
@@ -156,7 +192,7 @@ class Battle:
                     each.cancel()
                 await asyncio.gather(*nemesis, return_exceptions=True)
                 await self._end_workers()
-            self._report.seconds = time.monotonic() - began
+            self._report.cpu = children_cpu() - cpu
             await self._examine(store)
         return self._report
 
@@ -166,14 +202,14 @@ class Battle:
             requests = [RunRequest(run_id=f"r{n}") for n in range(self._plan.runs) if n % 2 == parity]
             await graph.enqueue_many(store, requests)
         if self._plan.has_poison:
-            await new.enqueue(store, {"poison": True}, run_id=_POISON, priority=1)
+            await new.enqueue(store, {"poison": True}, run_id=POISON, priority=1)
 
     def _spawn(self, number: int) -> subprocess.Popen[bytes]:
         job = {
             "store": self._url,
             "graphs": self._graphs[number],
             "skew": _SKEWS[number % len(_SKEWS)],
-            "concurrency": 8,
+            "concurrency": self._plan.concurrency,
             "silent_after": self._plan.silent_after,
         }
         environment = os.environ | {
@@ -195,10 +231,16 @@ class Battle:
         if plan.kill_every:
             faults.append(self._kill_workers())
         if plan.outage and self._cut_off is not None:
-            faults.append(self._cut_off(plan.outage))
+            faults.append(self._take_store_away(self._cut_off))
         if plan.is_rolling:
             faults.append(self._deploy())
         return faults
+
+    async def _take_store_away(self, cut_off: Callable[[float], Awaitable[None]]) -> None:
+        await asyncio.sleep(_BEFORE_OUTAGE)
+        began = time.monotonic()
+        self._outage = (began, began + self._plan.outage)
+        await cut_off(self._plan.outage)
 
     async def _supervise(self) -> None:
         """Start a new worker for each that has ended, as a supervisor would."""
@@ -251,7 +293,7 @@ class Battle:
         runs: list[RunSummary] = await store.list_runs(limit=10**6)
         blame = self._report.violations.append
         for run in runs:
-            if run.run_id == _POISON:
+            if run.run_id == POISON:
                 if run.status != "failed" or run.error is None or run.error.reason != "poison":
                     blame(f"the poison run is {run.status}: {run.error and run.error.message}")
             elif run.status != "done":
@@ -264,7 +306,11 @@ class Battle:
                 blame(f"run {run_id} has done {latest and latest.state['done']}")
         if await store.processes() and not self._report.kills and not self._plan.has_poison:
             blame("processes that were drained have not left")
-        self._examine_effects(read_ledger(self._folder / "ledger"))
+        self._examine_effects(await self._acknowledged(store))
+
+    async def _acknowledged(self, store: Any) -> Sequence[dict[str, Any]]:
+        """Return the ledger, which says where the store has acknowledged a node."""
+        return read_ledger(self._folder / "ledger")
 
     def _examine_effects(self, lines: Sequence[dict[str, Any]]) -> None:
         """A node that the store has acknowledged never begins again; whoever lost a run in it, ran it in vain."""
@@ -277,10 +323,22 @@ class Battle:
                 stored.add(node)
                 continue
             if node in stored:
+                self._report.repeated_finished += 1
                 self._report.violations.append(f"run {node[0]}: node {node[1]} began again after it was stored")
             begun[node] += 1
             before = last.get(line["run"])
             if before is not None and before[0] != line["process"] and before[0] in self._ended:
-                self._report.takeovers.append(line["at"] - max(self._ended[before[0]], before[1]))
+                self._note_takeover(max(self._ended[before[0]], before[1]), line["at"])
             last[line["run"]] = (line["process"], line["at"])
-        self._report.repeated = sum(times - 1 for (run, _), times in begun.items() if run != _POISON)
+        self._report.repeated = sum(times - 1 for (run, _), times in begun.items() if run != POISON)
+
+    def _note_takeover(self, lost: float, went_on: float) -> None:
+        began, ended = self._outage
+        is_in_outage = lost < ended and went_on > began
+        (self._report.takeovers_in_outage if is_in_outage else self._report.takeovers).append(went_on - lost)
+
+
+def children_cpu() -> float:
+    """Return the seconds of CPU of the processes of this one that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -20,12 +20,8 @@ from support.tcp_proxy import TcpProxy
 CutOff: TypeAlias = Callable[[float], Awaitable[None]]
 Ground: TypeAlias = AbstractAsyncContextManager[tuple[str, CutOff | None]]
 
-_BEFORE: Final = 3.0
-"""Seconds until the store is taken away."""
-
 
 async def _refuse(proxy: TcpProxy, seconds: float) -> None:
-    await asyncio.sleep(_BEFORE)
     proxy.refusing = True
     proxy.cut()
     try:
@@ -40,7 +36,6 @@ async def on_sqlite(folder: Path) -> AsyncIterator[tuple[str, CutOff | None]]:
     path = folder / "runs.sqlite"
 
     async def cut_off(seconds: float) -> None:
-        await asyncio.sleep(_BEFORE)
         code = "import sqlite3, sys, time; c = sqlite3.connect(sys.argv[1], timeout=60, isolation_level=None)"
         code += "; c.execute('BEGIN EXCLUSIVE'); time.sleep(float(sys.argv[2])); c.execute('ROLLBACK'); c.close()"
         words = [sys.executable, "-c", code, str(path), str(seconds)]
