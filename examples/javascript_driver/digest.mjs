@@ -97,19 +97,8 @@ function perField(node) {
 export function digestOf(checkpoint) {
   const members = new Map(checkpoint.members);
   for (const name of ["digest", "seal"]) members.delete(name);
-  const withoutNull = (object, name) => object.get(name)?.word && object.delete(name); // what came later than the form
-  for (const name of ["key", "queue"]) withoutNull(members, name);
-  const process = members.get("process").members;
-  if (process) {
-    const present = new Map(process);
-    withoutNull(present, "id");
-    members.set("process", { members: present });
-  }
-  const interrupts = members.get("interrupts").items.map(({ members }) => new Map(members));
-  interrupts.forEach((interrupt) => withoutNull(interrupt, "due_at"));
-  members.set("interrupts", { items: interrupts.map((members) => ({ members })) });
   for (const name of ["state", "update"]) members.set(name, perField(members.get(name)));
-  members.set("form", { integer: "2" });
+  members.set("form", { integer: "1" });
   return sha256(canonical({ members }));
 }
 

@@ -45,7 +45,8 @@ function checkRun(line) {
 
 function checkStep(line, run, before) {
   const found = only(line, "checkpoint");
-  const [id, text, digest, previous, seal] = pick(found, "run_id", "step", "digest", "previous_digest", "seal");
+  const [form, id, text, digest, previous, seal] = pick(found, "form", "run_id", "step", "digest", "previous_digest", "seal");
+  insist(form === "1", form ? `the digest has form ${form}, and this program reads 1` : "it was written before the first release");
   const step = Number(text);
   insist(id === run.id, `a step of the run ${id} is among those of ${run.id}`);
   insist(digestOf(found) === digest, `step ${step} is not what its digest covers`);

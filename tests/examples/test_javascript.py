@@ -27,7 +27,7 @@ from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 from stargraph.transfer import export_runs
 
 FOLDER = ROOT / "examples/javascript_driver"
-VECTORS = ROOT / "docs/digest-vectors-2.json"
+VECTORS = ROOT / "docs/digest-vectors-1.json"
 KEYS = "2026:correct horse battery staple"
 
 NODE = shutil.which("node") or shutil.which("nodejs")
@@ -201,7 +201,7 @@ def _replace_step(lines: list[Any]) -> None:
     """A step with a digest that fits it, as somebody makes it who knows how digests are made."""
     number = _steps(lines, "run-1")[3]
     forged = following(chain(3)[-1], changes={"n": 99})
-    lines[number] = {"checkpoint": json.loads(forged.model_dump_json())}
+    lines[number] = {"checkpoint": {"form": 1} | json.loads(forged.model_dump_json())}
 
 
 def _change_state(lines: list[Any]) -> None:

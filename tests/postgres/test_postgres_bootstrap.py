@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import asyncpg
 import pytest
@@ -24,7 +23,6 @@ from stargraph.errors import CheckpointError, StoreUnavailableError, StoreVersio
 Opener = Callable[..., PostgresCheckpointer]
 SLOW = pytest.mark.slow
 SERVERS = ["server", pytest.param("debian_server", marks=SLOW), pytest.param("pooler", marks=SLOW)]
-GOLDEN = Path(__file__).parent / "golden"
 
 
 async def catalog(sql: asyncpg.Connection, schema: str) -> list[str]:
@@ -61,7 +59,7 @@ async def test_it_is_idempotent_and_keeps_what_is_stored(checkpointer: PostgresC
 async def test_many_handles_may_bootstrap_at_once(opened: Opener, sql: asyncpg.Connection, schema: str) -> None:
     handles = [opened() for _ in range(32)]
     await asyncio.gather(*(handle.bootstrap() for handle in handles))
-    assert await sql.fetchval(f'SELECT count(*) FROM "{schema}".migrations') == len(schema_module.MIGRATIONS)
+    assert await sql.fetchval(f'SELECT count(*) FROM "{schema}".stargraph_version') == len(schema_module.MIGRATIONS)
     run = chain(2)
     await handles[0].write_many(run)
     assert await handles[31].read_latest(run[0].run_id) == run[1]
@@ -104,24 +102,11 @@ async def test_32_processes_may_bootstrap_at_once(dsn: str, schema: str, opened:
 async def test_a_newer_format_is_refused_and_left_alone(
     checkpointer: PostgresCheckpointer, sql: asyncpg.Connection, schema: str, opened: Opener
 ) -> None:
-    await sql.execute(f'INSERT INTO "{schema}".migrations (version) VALUES (99)')
+    await sql.execute(f'INSERT INTO "{schema}".stargraph_version (version) VALUES (99)')
     before = await catalog(sql, schema)
     with pytest.raises(StoreVersionError) as caught:
         await opened().bootstrap()
     assert caught.value.reason == "newer-format"
-    assert await catalog(sql, schema) == before
-
-
-@pytest.mark.parametrize("golden", ["v2"])
-async def test_tables_from_before_the_first_release_are_refused_and_left_alone(
-    sql: asyncpg.Connection, schema: str, opened: Opener, golden: str
-) -> None:
-    await sql.execute((GOLDEN / f"{golden}.sql").read_text().replace("{schema}", f'"{schema}"'))
-    before = await catalog(sql, schema)
-    for read_only in (False, True):
-        with pytest.raises(StoreVersionError) as caught:
-            await opened(read_only=read_only).bootstrap()
-        assert caught.value.reason == "older-format"
     assert await catalog(sql, schema) == before
 
 
@@ -191,43 +176,20 @@ async def test_a_migration_that_fails_leaves_nothing(sql: asyncpg.Connection, sc
 
 async def test_migrations_run_once_and_in_order(sql: asyncpg.Connection, schema: str) -> None:
     steps = {
-        3: "CREATE TABLE {schema}.migrations (version integer PRIMARY KEY); CREATE TABLE {schema}.log (word text)",
-        4: "INSERT INTO {schema}.log VALUES ('second')",
-        5: "INSERT INTO {schema}.log SELECT 'third after ' || word FROM {schema}.log",
+        1: "CREATE TABLE {schema}.stargraph_version (version int PRIMARY KEY); CREATE TABLE {schema}.log (word text)",
+        2: "INSERT INTO {schema}.log VALUES ('second')",
+        3: "INSERT INTO {schema}.log SELECT 'third after ' || word FROM {schema}.log",
     }
 
     def up_to(version: int) -> dict[int, str]:
         return {number: statements for number, statements in steps.items() if number <= version}
 
-    for known in (3, 4, 5, 5):
+    for known in (1, 2, 3, 3):
         await schema_module.bootstrap(PreparedConnection(sql), Schema(schema), Advice("here"), migrations=up_to(known))
     assert [r["word"] for r in await sql.fetch(f'SELECT word FROM "{schema}".log')] == ["second", "third after second"]
     with pytest.raises(StoreVersionError):
-        await schema_module.bootstrap(PreparedConnection(sql), Schema(schema), Advice("here"), migrations=up_to(4))
+        await schema_module.bootstrap(PreparedConnection(sql), Schema(schema), Advice("here"), migrations=up_to(2))
     await sql.execute(f'DROP SCHEMA "{schema}" CASCADE')
-
-
-@pytest.mark.parametrize("version", schema_module.MIGRATIONS)
-async def test_an_old_schema_migrates_to_what_a_fresh_one_is(
-    version: int, checkpointer: PostgresCheckpointer, sql: asyncpg.Connection, schema: str, opened: Opener
-) -> None:
-    golden = GOLDEN / f"v{version}.sql"
-    old = f"{schema[:50]}_old"
-    await sql.execute(golden.read_text().replace("{schema}", f'"{old}"'))
-    async with opened(schema=old) as migrated:
-        assert await catalog(sql, old) == await catalog(sql, schema)
-        (summary,) = [run for run in await migrated.list_runs() if run.queue is None]
-        run = [checkpoint async for checkpoint in migrated.history(summary.run_id)]
-        assert [checkpoint.step for checkpoint in run] == [0, 1]
-        assert [checkpoint.state["n"] for checkpoint in run] == [0, 1]
-        assert summary.metadata == {"team": "a"}
-        claimed = [run.run_id for run in await migrated.claimable("b" * 16, ["mail"])]
-        assert claimed == (["golden-queued"] if version >= 5 else [])
-    await sql.execute(f'DROP SCHEMA "{old}" CASCADE')
-
-
-async def test_there_is_a_golden_file_of_every_version() -> None:
-    assert {path.stem for path in GOLDEN.glob("v*.sql")} >= {f"v{number}" for number in schema_module.MIGRATIONS}
 
 
 async def test_a_server_and_a_role_are_examined(

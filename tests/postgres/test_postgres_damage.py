@@ -144,7 +144,7 @@ async def test_a_deleted_run_leaves_nothing_to_read_in_any_table(
         row[0] for row in await sql.fetch("SELECT tablename FROM pg_tables WHERE schemaname = $1 ORDER BY 1", schema)
     ]
     queues = ["handed_out", "limits", "processes", "queued", "schedules"]
-    assert tables == sorted(["checkpoints", "keys", "migrations", "runs", *queues])
+    assert tables == sorted(["checkpoints", "keys", "runs", "stargraph_version", *queues])
     for table in tables:
         for row in await sql.fetch(f'SELECT * FROM "{schema}"."{table}"'):
             kept = " ".join(repr(bytes(v)) if isinstance(v, bytes) else str(v) for v in row.values())

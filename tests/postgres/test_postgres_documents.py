@@ -65,7 +65,7 @@ async def test_the_grants_are_enough(checkpointer: PostgresCheckpointer, sql: as
         sql_block("grants").replace("stargraph_app", role).replace("SCHEMA stargraph", f"SCHEMA {schema}")
     )
     try:
-        for table in ("runs", "checkpoints", "migrations"):
+        for table in ("runs", "checkpoints", "stargraph_version"):
             for right in ("SELECT", "INSERT", "UPDATE", "DELETE"):
                 assert await sql.fetchval("SELECT has_table_privilege($1, $2, $3)", role, f"{schema}.{table}", right)
     finally:
@@ -106,6 +106,8 @@ async def test_tombstones_may_be_removed(
 
 @pytest.fixture
 async def partitioned(sql: asyncpg.Connection, schema: str, opened: Opener) -> PostgresCheckpointer:
+    async with opened():
+        pass
     await sql.execute(re.sub(r"\bstargraph\b", schema, sql_block("partitioned")))
     handle = opened()
     await handle.bootstrap()
@@ -144,10 +146,10 @@ async def test_no_statement_about_a_run_touches_two_partitions(
     moment = START
     hashes = (b"", b"")
     statements: dict[str, tuple[Any, ...]] = {
-        "_BEGIN": ("new", b"", b"", "done", moment, moment, '""', *hashes, None, None, False, [], b""),
-        "_ADVANCE": (run_id, 3, b"", 2, b"", digest, "done", moment, *hashes, None, b""),
+        "_BEGIN": ("new", b"", b"", "done", moment, moment, '""', *hashes, None, None, False, [], b"", None),
+        "_ADVANCE": (run_id, 3, b"", 2, b"", digest, "done", moment, *hashes, None, b"", None),
         "_START_PRUNED": (
-            *("other", b"", [b""], "done", moment, moment, '""', *hashes, None, None, False, [], b"", 3),
+            *("other", b"", [b""], "done", moment, moment, '""', *hashes, None, None, False, [], b"", None, 3),
             *([3], [b""], [b"k"], [3]),
         ),
         "_STORED": (run_id, [0, 1]),

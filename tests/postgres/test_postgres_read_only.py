@@ -43,7 +43,7 @@ async def auditor(
 async def changes(sql: asyncpg.Connection, schema: str) -> list[Any]:
     """What the tables hold, and where each row of it lies: a write would move one."""
     found: list[Any] = []
-    for table in ("migrations", "runs", "checkpoints"):
+    for table in ("stargraph_version", "runs", "checkpoints"):
         found += await sql.fetch(f'SELECT ctid::text, xmin::text, t::text FROM "{schema}".{table} AS t ORDER BY 1')
     return found
 
@@ -105,7 +105,7 @@ async def test_what_is_not_there_is_not_made(dsn: str, schema: str, sql: asyncpg
 async def test_another_version_of_the_tables_is_refused(
     checkpointer: PostgresCheckpointer, sql: asyncpg.Connection, schema: str, opened: Opener
 ) -> None:
-    await sql.execute(f'INSERT INTO "{schema}".migrations (version) VALUES (99)')
+    await sql.execute(f'INSERT INTO "{schema}".stargraph_version (version) VALUES (99)')
     with pytest.raises(StoreVersionError) as caught:
         await opened(read_only=True).bootstrap()
     assert caught.value.reason == "newer-format"

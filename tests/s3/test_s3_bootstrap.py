@@ -43,7 +43,7 @@ async def test_many_bootstraps_at_once_and_again(stores: Stores) -> None:
 
 async def test_a_newer_store_is_refused_and_left_alone(stores: Stores, moto: str) -> None:
     key = f"{stores.prefix}/stargraph.json"
-    newer = b'{"format": 3, "store": "stargraph-checkpoint-s3", "more": true}'
+    newer = b'{"format": 3, "store": "stargraph", "more": true}'
     client = sdk_client(moto)
     client.put_object(Bucket=stores.bucket, Key=key, Body=newer)
     with pytest.raises(StoreVersionError) as caught:

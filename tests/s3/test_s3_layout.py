@@ -179,7 +179,7 @@ def test_an_object_in_another_slot_is_refused() -> None:
             read_header(body, run_id=run_id, step=step)
 
 
-@pytest.mark.parametrize("body", [b"\n", b"{}\n", b"[]\n", b"\xff\n", b'{"format":4,"kind":"record"}\n'])
+@pytest.mark.parametrize("body", [b"\n", b"{}\n", b"[]\n", b"\xff\n", b'{"format":1,"kind":"record"}\n'])
 def test_a_line_that_says_nothing_is_refused(body: bytes) -> None:
     with pytest.raises(CheckpointCorruptedError):
         read_header(body, run_id="run-1", step=0)

@@ -15,7 +15,7 @@ from support.s3.stores import Stores
 
 from stargraph.checkpoint.registry import open_checkpointer
 from stargraph.checkpoint.s3 import S3Checkpointer
-from stargraph.checkpoint.s3._schema import STORE_FORMAT
+from stargraph.checkpoint.s3._schema import STORE_FORMAT, marker_of
 from stargraph.errors import CheckpointError, StoreUnavailableError, StoreVersionError
 
 WRITES: dict[str, Callable[[S3Checkpointer], Awaitable[Any]]] = {
@@ -71,8 +71,8 @@ async def test_a_store_that_does_not_exist_is_not_made(stores: Stores) -> None:
 
 async def test_another_format_is_refused(stores: Stores, moto: str) -> None:
     client = sdk_client(moto)
-    for number, reason in ((STORE_FORMAT - 1, "older-format"), (STORE_FORMAT + 1, "newer-format")):
-        body = b'{"format": %d}' % number
+    before_the_release = b'{"format":4,"store":"stargraph-checkpoint-s3"}\n'
+    for body, reason in ((before_the_release, "older-format"), (marker_of(STORE_FORMAT + 1), "newer-format")):
         client.put_object(Bucket=stores.bucket, Key=f"{stores.prefix}/stargraph.json", Body=body)
         for read_only in (True, False):
             with pytest.raises(StoreVersionError) as caught:

@@ -288,7 +288,7 @@ def test_tables_made_between_two_questions_are_not_taken_for_those_of_another(pa
             maker.execute("PRAGMA wal_checkpoint")
 
     looker.set_trace_callback(meanwhile)
-    assert _schema.needs_migration(looker, path)
+    assert not _schema.stored_version(looker, path)
     looker.close()
     maker.close()
 
@@ -488,32 +488,17 @@ async def test_an_older_format_is_migrated_in_one_go(path: Path, monkeypatch: py
         await store.write(first())
     step = ("ALTER TABLE runs ADD COLUMN note TEXT", "CREATE INDEX runs_by_note ON runs (note)")
     broken = (step[0], "CREATE INDEX runs_by_note ON nothing (note)")
-    newer = _schema.FORMAT_VERSION + 1
-    monkeypatch.setattr(_schema, "FORMAT_VERSION", newer)
     before = schema_of(path)
-    monkeypatch.setattr(_schema, "_MIGRATIONS", {**_schema._MIGRATIONS, newer: broken})
+    monkeypatch.setitem(_schema.MIGRATIONS, 2, broken)
     assert (await refused(path)).reason == "store-failed"
     assert schema_of(path) == before
-    monkeypatch.setattr(_schema, "_MIGRATIONS", {**_schema._MIGRATIONS, newer: step})
+    monkeypatch.setitem(_schema.MIGRATIONS, 2, step)
     async with SQLiteCheckpointer(path) as store:
         assert await store.read_latest("run-1") is not None
     fresh = path.with_name("fresh.sqlite")
     async with SQLiteCheckpointer(fresh):
         pass
     assert schema_of(path) == schema_of(fresh)
-
-
-@pytest.mark.parametrize("version", [1, 2])
-async def test_a_store_from_before_the_first_release_is_left_alone(path: Path, version: int) -> None:
-    async with SQLiteCheckpointer(path) as store:
-        await store.write(first())
-    with sqlite3.connect(path) as other:
-        other.execute(f"PRAGMA user_version = {version}")
-    other.close()
-    before = path.read_bytes()
-    error = await refused(path)
-    assert (type(error), error.reason) == (StoreVersionError, "older-format")
-    assert path.read_bytes() == before
 
 
 async def test_a_file_switched_out_of_wal_is_switched_back(path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.records import STARTED_AT, chain, first, following, noise
 
-from stargraph.checkpoint.codec import _stored
+from stargraph.checkpoint.codec import _compression
 from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer, _prune, _writer
 from stargraph.checkpoint.sqlite._writer import Writer
@@ -33,8 +33,8 @@ class NeverShorter:
 @pytest.fixture(autouse=True)
 def readable_records(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is compressed, so that a marker shows in the files."""
-    monkeypatch.setattr(_stored._zstandard, "compressor", NeverShorter())
-    monkeypatch.setattr(_stored._zstandard, "quick_compressor", NeverShorter())
+    monkeypatch.setattr(_compression._zstandard, "compressor", NeverShorter())
+    monkeypatch.setattr(_compression._zstandard, "quick_compressor", NeverShorter())
 
 
 def personal_run(run_id: str, marker: str, length: int = 6) -> list[Checkpoint]:

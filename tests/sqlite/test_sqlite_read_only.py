@@ -271,12 +271,15 @@ async def test_a_store_that_does_not_exist_is_not_made(tmp_path: Path, kind: str
     assert look(tmp_path) == before
 
 
-@pytest.mark.parametrize(("version", "reason"), [(2, "older-format"), (99, "newer-format")])
-async def test_another_format_is_reported(tmp_path: Path, version: int, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("pragma", "number", "reason"),
+    [("application_id", int.from_bytes(b"SGcp", "big"), "older-format"), ("user_version", 99, "newer-format")],
+)
+async def test_another_format_is_reported(tmp_path: Path, pragma: str, number: int, reason: str) -> None:
     path = tmp_path / "run.sqlite"
     await make(path)
     with sqlite3.connect(path) as other:
-        other.execute(f"PRAGMA user_version = {version}")
+        other.execute(f"PRAGMA {pragma} = {number}")
     other.close()
     before = look(tmp_path)
     with pytest.raises(StoreVersionError) as caught:

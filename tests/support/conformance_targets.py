@@ -12,7 +12,7 @@ from stargraph.checkpoint.codec import Cipher
 from stargraph.checkpoint.conformance import Target
 from stargraph.checkpoint.memory import MemoryCheckpointer, MemoryStore
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
-from stargraph.checkpoint.sqlite._schema import FORMAT_VERSION, OLDEST_VERSION
+from stargraph.checkpoint.sqlite._schema import MIGRATIONS
 
 CONTRACT_GROUPS = ("steps", "batch", "fencing", "history", "timeline", "list_runs", "access", "closing")
 """Groups of checks that take a second together: what every driver keeps, whatever it stores in."""
@@ -40,12 +40,12 @@ async def _lose_step(location: str, run_id: str, step: int) -> None:
 
 
 @asynccontextmanager
-async def _other_format(location: str, number: int) -> AsyncIterator[None]:
+async def _other_format(location: str, pragma: str, number: int) -> AsyncIterator[None]:
     with closing(sqlite3.connect(location)) as database:
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-        database.execute(f"PRAGMA user_version = {number}")
+        (before,) = database.execute(f"PRAGMA {pragma}").fetchone()
+        database.execute(f"PRAGMA {pragma} = {number}")
         yield
-        database.execute(f"PRAGMA user_version = {version}")
+        database.execute(f"PRAGMA {pragma} = {before}")
 
 
 @asynccontextmanager
@@ -69,8 +69,8 @@ sqlite = Target(
     open=lambda location: SQLiteCheckpointer(location, busy_timeout=5),
     stored_bytes=_SQLiteBytes(),
     lost_step=_lose_step,
-    newer_format=lambda location: _other_format(location, FORMAT_VERSION + 1),
-    older_format=lambda location: _other_format(location, OLDEST_VERSION - 1),
+    newer_format=lambda location: _other_format(location, "user_version", max(MIGRATIONS) + 1),
+    older_format=lambda location: _other_format(location, "application_id", int.from_bytes(b"SGcp", "big")),
     outage=_locked,
     encryption=lambda location: SQLiteCheckpointer.from_url(_url(location)),
     read_only=lambda location: SQLiteCheckpointer(location, read_only=True),

@@ -1,29 +1,16 @@
-"""Writes the golden records of a version of the stored form, once.
-
-    PYTHONPATH=tests python -m support.golden_records
-
-What is there is never written again: a change of the stored form takes a new version, and a new file.
-"""
+"""Runs that use every part of the stored form, and the golden records that `support.golden` makes of them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
-from stargraph.checkpoint.codec import RECORD_VERSION, Cipher, Codec, Keyring
+from stargraph.checkpoint.codec import Cipher, Codec, Keyring
 from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, Interrupt, ProcessInfo, QueueEntry, RecordedCall
 from support.checkpoints import HARD_STATE, NOW, following, genesis, rich
-from support.workspace import ROOT
 
-FOLDER: Final = ROOT / "tests/core/golden"
 KEYS: Final = "golden:0123456789abcdef"
-
-
-def path_of(version: int) -> Path:
-    """Return the file of a version."""
-    return FOLDER / f"records-{version}.json"
 
 
 def runs() -> Iterator[tuple[str, bool, list[Checkpoint]]]:
@@ -94,11 +81,8 @@ def runs() -> Iterator[tuple[str, bool, list[Checkpoint]]]:
     yield "queued", False, [queued, taken, following(taken, event="failed", status="failed"), again]
 
 
-def main() -> None:
-    """Write the file of the current version, if there is none."""
-    path = path_of(RECORD_VERSION)
-    if path.exists():
-        raise SystemExit(f"{path.name} is there already, and golden records are never written again")
+def text() -> str:
+    """Return the golden records of the current version, each with its checkpoint, as JSON."""
     written: list[dict[str, Any]] = []
     for name, encrypted, checkpoints in runs():
         codec = Codec(cipher=Cipher.parse(KEYS) if encrypted else None)
@@ -108,9 +92,4 @@ def main() -> None:
             codec.appended(record)
             records.append({"record": record.data.hex(), "checkpoint": checkpoint.model_dump_json()})
         written.append({"name": name, "encrypted": encrypted, "run_id": checkpoints[0].run_id, "steps": records})
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+    return json.dumps(written, indent=1, ensure_ascii=False) + "\n"

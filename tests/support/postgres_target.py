@@ -17,7 +17,6 @@ import asyncpg
 from stargraph.checkpoint.conformance import Target
 from stargraph.checkpoint.postgres import PostgresCheckpointer
 from stargraph.checkpoint.postgres._options import split_url
-from stargraph.checkpoint.postgres._schema import OLDEST_VERSION
 from support.relay import Relay
 
 SERVER_VARIABLE = "STARGRAPH_CONFORMANCE_POSTGRES_DSN"
@@ -83,23 +82,21 @@ async def lose_step(location: str, run_id: str, step: int) -> None:
 @asynccontextmanager
 async def newer_format(location: str) -> AsyncIterator[None]:
     async with connection_to(location) as (connection, schema):
-        await connection.execute(f"INSERT INTO {schema}.migrations (version) VALUES (1000)")
+        await connection.execute(f"INSERT INTO {schema}.stargraph_version (version) VALUES (1000)")
         try:
             yield
         finally:
-            await connection.execute(f"DELETE FROM {schema}.migrations WHERE version = 1000")
+            await connection.execute(f"DELETE FROM {schema}.stargraph_version WHERE version = 1000")
 
 
 @asynccontextmanager
 async def older_format(location: str) -> AsyncIterator[None]:
     async with connection_to(location) as (connection, schema):
-        await connection.execute(f"UPDATE {schema}.migrations SET version = -version")
-        await connection.execute(f"INSERT INTO {schema}.migrations (version) VALUES ($1)", OLDEST_VERSION - 1)
+        await connection.execute(f"ALTER TABLE {schema}.stargraph_version RENAME TO migrations")
         try:
             yield
         finally:
-            await connection.execute(f"DELETE FROM {schema}.migrations WHERE version > 0")
-            await connection.execute(f"UPDATE {schema}.migrations SET version = -version")
+            await connection.execute(f"ALTER TABLE {schema}.migrations RENAME TO stargraph_version")
 
 
 def outage(_: str) -> AbstractAsyncContextManager[None]:

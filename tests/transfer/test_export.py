@@ -18,7 +18,7 @@ from support.records import chain, first, following
 from stargraph.audit import verify
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunDeletion, RunHistory
-from stargraph.errors import CheckpointConflictError, StargraphError
+from stargraph.errors import CheckpointConflictError, StargraphError, StoreVersionError
 from stargraph.transfer import TransferReport, export_runs, import_runs
 from stargraph.transfer._lines import LineWriter, RunLine
 from stargraph.transfer._transfer import head_of
@@ -82,6 +82,7 @@ async def test_every_field_of_a_checkpoint_is_in_its_line() -> None:
     lines = LineWriter(stream)
     lines.checkpoint(KEYRING.seal(step))
     shown = json.loads(stream.getvalue())["checkpoint"]
+    assert shown.pop("form") == 1
     assert shown == KEYRING.seal(step).model_dump(mode="json")
     assert Checkpoint.model_validate(shown) == KEYRING.seal(step)
 
@@ -155,7 +156,6 @@ def _swapped(number: int) -> Edit:
 # The lines: 1 the header, 2 run a, 3 to 5 its steps, 6 run b, 7 and 8 its steps, 9 the end.
 EDITS: dict[str, tuple[Edit, int, str]] = {
     "another format": (_line(1, b"stargraph-export", b"stargraph-import"), 1, "this is not an export"),
-    "a newer version": (_line(1, b'"version":1', b'"version":2'), 1, "version 2"),
     "the time of the export": (_line(1, b'"exported_at":"2', b'"exported_at":"3'), 9, "was edited"),
     "a value": (_line(4, b'"count":1', b'"count":7'), 4, "was edited"),
     "a value, new end": (_forged(_line(4, b'"count":1', b'"count":7')), 4, "was edited"),
@@ -176,6 +176,17 @@ EDITS: dict[str, tuple[Edit, int, str]] = {
     "the counts": (_line(9, b'"runs":2', b'"runs":3'), 9, "was edited"),
     "text behind the end": (lambda lines: [*lines, b"{}\n"], 10, "something follows"),
 }
+
+
+@pytest.mark.parametrize(("line", "name"), [(1, b"version"), (3, b"form")])
+async def test_a_newer_export_is_refused_as_such(file: Place, line: int, name: bytes) -> None:
+    lines = _line(line, b'"%b":1' % name, b'"%b":2' % name)(await two_runs(file))
+    store = MemoryCheckpointer()
+    await store.bootstrap()
+    with pytest.raises(StoreVersionError, match=f"line {line}: .* 2, and this software reads 1") as refused:
+        await import_runs(store, io.BytesIO(b"".join(lines)))
+    assert (refused.value.reason, bool(refused.value.hint)) == ("newer-format", True)
+    assert not store.runs
 
 
 @pytest.mark.parametrize("case", EDITS)

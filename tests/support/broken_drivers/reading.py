@@ -150,7 +150,7 @@ class Json(ReferenceCheckpointer):
         if record is None:
             return None
         # A batch goes through the codec.
-        if record[:1] != b"{" and record[:1] < b" ":
+        if record[:1] >= b"\xc0":
             return decode(record, run_id=run_id, step=step)
         try:
             checkpoint = self._parsed(record)

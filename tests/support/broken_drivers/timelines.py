@@ -7,7 +7,10 @@ from collections.abc import AsyncGenerator
 from typing import Any, Final
 
 from stargraph.checkpoint.codec import Codec
-from stargraph.checkpoint.codec._stored import _check_of, _header, _inflate, _LiteralReader
+from stargraph.checkpoint.codec._compression import inflate
+from stargraph.checkpoint.codec._header import read_header
+from stargraph.checkpoint.codec._literals import LiteralReader
+from stargraph.checkpoint.codec._stored import _check_of
 from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer, ReferenceStore
 from stargraph.checkpoint.driver import check_timeline
 from stargraph.checkpoint.protocol import Checkpoint, StepSummary
@@ -182,10 +185,10 @@ def _as_if_it_fitted(record: bytes) -> bytes:
     import orjson
 
     try:
-        _, start = _header(record, "run", 10**6)
-        body = _inflate(record[start:]) if record[1] & 1 else record[start:]
+        start = read_header(record, "run", 10**6).end
+        body = inflate(record[start:]) if record[1] & 1 else record[start:]
         line = body.index(b"\n")
-        literals = _LiteralReader(body, line + 5)
+        literals = LiteralReader(body, line + 5)
         literals.scripts(orjson.loads(body[:line])["f"])
         check = _check_of(body[:line], literals.taken(line + 5))
         return record[:1] + b"\0" + record[2:start] + body[: line + 1] + check + body[line + 5 :]

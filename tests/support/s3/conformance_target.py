@@ -15,7 +15,7 @@ from support.s3.servers import fresh_bucket, sdk_client
 
 from stargraph.checkpoint.conformance import Target
 from stargraph.checkpoint.s3 import S3Checkpointer
-from stargraph.checkpoint.s3._schema import STORE_FORMAT, KeyLayout
+from stargraph.checkpoint.s3._schema import STORE_FORMAT, KeyLayout, marker_of
 
 
 @cache
@@ -59,10 +59,10 @@ async def _lose_step(location: str, run_id: str, step: int) -> None:
 
 
 @asynccontextmanager
-async def _other_format(number: int, location: str) -> AsyncIterator[None]:
+async def _other_format(marker: bytes, location: str) -> AsyncIterator[None]:
     client, key = _client(), _KEYS.marker
     before = client.get_object(Bucket=_bucket(location), Key=key)["Body"].read()
-    client.put_object(Bucket=_bucket(location), Key=key, Body=b'{"format": %d}' % number)
+    client.put_object(Bucket=_bucket(location), Key=key, Body=marker)
     yield
     client.put_object(Bucket=_bucket(location), Key=key, Body=before)
 
@@ -84,8 +84,8 @@ target = Target(
     location=_location,
     stored_bytes=StoredBytes(),
     lost_step=_lose_step,
-    newer_format=partial(_other_format, STORE_FORMAT + 1),
-    older_format=partial(_other_format, STORE_FORMAT - 1),
+    newer_format=partial(_other_format, marker_of(STORE_FORMAT + 1)),
+    older_format=partial(_other_format, b'{"format":4,"store":"stargraph-checkpoint-s3"}\n'),
     outage=_outage,
     encryption=S3Checkpointer.from_url,
     read_only=_read_only,

@@ -11,7 +11,7 @@ StargraphError
     ├── CheckpointNotFoundError  no such run, or no such step
     ├── CheckpointCorruptedError a stored record is not what was written
     ├── StoreUnavailableError    the store cannot be reached or cannot store now
-    ├── StoreVersionError        the store's format is newer than this software
+    ├── StoreVersionError        the store's format is not one that this software reads
     └── DriverNotFoundError      no installed driver opens that URL
 """
 
@@ -233,7 +233,7 @@ class StoreUnavailableError(CheckpointError):
 
 
 class StoreVersionError(CheckpointError):
-    """The store's format, or a record in it, is newer than this software; nothing was touched."""
+    """A store, a record or an export has a format that this software does not read; nothing was changed."""
 
 
 class DriverNotFoundError(CheckpointError):

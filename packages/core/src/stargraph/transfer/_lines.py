@@ -1,4 +1,4 @@
-"""The lines of an export: JSON Lines, which docs/transfer.md specifies.
+"""The lines of an export: JSON Lines, which docs/formats.md specifies.
 
 {"format": "stargraph-export", "version": 1, …}
 {"run": {"head": {"run_id": …, "step": …, "digest": …, "status": …}, "first_step": …, "steps": …}}
@@ -17,9 +17,10 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stargraph.audit._anchor import Head
+from stargraph.checkpoint.codec import DIGEST_FORM
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.values import EncodedValue, format_time, join_encoded
-from stargraph.errors import CheckpointCorruptedError, CheckpointError, StargraphError
+from stargraph.errors import CheckpointCorruptedError, CheckpointError, StargraphError, StoreVersionError
 
 FORMAT: Final = "stargraph-export"
 VERSION: Final = 1
@@ -84,7 +85,7 @@ class LineWriter:
         Args:
             checkpoint: the checkpoint.
         """
-        fields = checkpoint.model_dump(mode="json", exclude={"state", "update"})
+        fields = {"form": DIGEST_FORM} | checkpoint.model_dump(mode="json", exclude={"state", "update"})
         fields["state"] = orjson.Fragment(checkpoint.state_json())
         update = checkpoint.encoded_update()
         fields["update"] = None if update is None else orjson.Fragment(join_encoded(update))
@@ -158,8 +159,13 @@ class LineReader:
         line = self._next()
         if line.get("format") != FORMAT:
             raise self.refuse("this is not an export of Stargraph")
-        if line.get("version") != VERSION:
-            raise self.refuse(f"the form has version {line.get('version')!r}, and this software reads {VERSION}")
+        version = line.get("version")
+        if version != VERSION:
+            raise StoreVersionError(
+                f"{self._name}, line 1: the export has version {version!r}, and this software reads {VERSION}",
+                reason="newer-format",
+                hint="Upgrade stargraph-core here to the version that wrote the export.",
+            )
 
     def _run(self, line: dict[str, Any]) -> RunLine:
         try:
@@ -188,6 +194,9 @@ class LineReader:
         fields = line.get("checkpoint")
         if type(fields) is not dict:
             raise self.refuse("a checkpoint was expected here: lines are missing")
+        form = fields.pop("form", None)
+        if form != DIGEST_FORM:
+            raise self._other_form(form)
         try:
             state, update = _fragments(fields.pop("state", None)), fields.pop("update", None)
             return Checkpoint.from_stored(fields, state, None if update is None else _fragments(update))
@@ -195,6 +204,20 @@ class LineReader:
             raise self.refuse("the checkpoint is not what its digest covers: the line was edited") from None
         except (ValueError, TypeError, CheckpointError) as error:
             raise self.refuse(f"this is not a checkpoint: {str(error).partition(chr(10))[0]}") from None
+
+    def _other_form(self, form: object) -> StoreVersionError:
+        where = f"{self._name}, line {self._number}"
+        if form is None:
+            return StoreVersionError(
+                f"{where}: the export was written before the first release, and no release reads it",
+                reason="older-format",
+                hint="Nothing was imported from here on. Finish its runs with the version that wrote it.",
+            )
+        return StoreVersionError(
+            f"{where}: the digest has form {form!r}, and this software reads {DIGEST_FORM}",
+            reason="newer-format",
+            hint="Upgrade stargraph-core here to the version that wrote the export.",
+        )
 
     def _next(self) -> dict[str, Any]:
         self._number += 1

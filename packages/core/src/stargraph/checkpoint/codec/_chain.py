@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from stargraph.checkpoint.codec._cipher import Cipher
+from stargraph.checkpoint.codec._compression import MOST_BYTES
 from stargraph.checkpoint.codec._delta import NOTHING, Delta, apply_scripts
 from stargraph.checkpoint.codec._edit_script import EditScript, apply, length_of
 from stargraph.checkpoint.codec._fields import (
@@ -18,7 +19,8 @@ from stargraph.checkpoint.codec._fields import (
     checkpoint_of,
     known_values,
 )
-from stargraph.checkpoint.codec._stored import MOST_BYTES, StoredRecord, corrupted
+from stargraph.checkpoint.codec._header import corrupted
+from stargraph.checkpoint.codec._stored import StoredRecord
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointCorruptedError, CheckpointError
 
@@ -106,8 +108,8 @@ class Chain:
         encoded = self._encoded()
         return EncodedFields(encoded.fields, encoded.state, self._path[-1].record.update(encoded.state))
 
-    def read_event(self, step: int) -> EventFields | None:
-        """Return what a step is made of besides its state, or None if its whole record is needed to prove that.
+    def read_event(self, step: int) -> EventFields:
+        """Return what a step is made of besides its state.
 
         Raises:
             CheckpointError: a record is not what was written, or missing.
@@ -115,8 +117,6 @@ class Chain:
             RecordCutError: more of a record is needed.
         """
         self._go_to(step)
-        if not all(place.record.is_checked for place in self._path):
-            return None
         place = self._path[-1]
         return EventFields(self._encoded().fields, place.keys, place.record.updated, place.record.size)
 

@@ -20,7 +20,8 @@ from stargraph.checkpoint.codec._fields import (
     grown_lists,
     run_values_of,
 )
-from stargraph.checkpoint.codec._stored import base_steps_of, pack
+from stargraph.checkpoint.codec._header import base_steps_of
+from stargraph.checkpoint.codec._stored import pack
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, StepSummary
 
 _DELTAS_PER_KEYFRAME: Final = 4

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from stargraph.checkpoint.codec._chain import Chain, EventFields, checked, read_fields
+from stargraph.checkpoint.codec._chain import Chain, EventFields
 from stargraph.checkpoint.codec._cipher import Cipher
 from stargraph.checkpoint.codec._fields import stored_fields_of
-from stargraph.checkpoint.codec._stored import RecordCutError, base_steps_of, corrupted
-from stargraph.checkpoint.protocol import Checkpoint, StepSummary
+from stargraph.checkpoint.codec._header import corrupted
+from stargraph.checkpoint.protocol import StepSummary
 from stargraph.checkpoint.protocol._timeline import removed_names
 from stargraph.errors import CheckpointError
 
@@ -28,8 +28,6 @@ class EventReader:
     ) -> None:
         self._records = records
         self._run_id = run_id
-        self._cipher = cipher
-        self._sizes = sizes
         self._chain = Chain(records, run_id, cipher, sizes=sizes)
 
     def rows(self, steps: Sequence[int]) -> Iterator[StepSummary]:
@@ -53,12 +51,6 @@ class EventReader:
 
     def _row(self, step: int, keys_before: Collection[str] | None) -> tuple[StepSummary, Collection[str]]:
         event = self._event(step)
-        if event is None:
-            whole = self._checkpoint(step)
-            changed = tuple(whole.update or ())
-            removed = removed_names(keys_before, whole.state)
-            size = self._sizes.get(step, len(self._records[step]))
-            return StepSummary.of_fields(whole, changed=changed, removed=removed, size=size), tuple(whole.state)
         try:
             stored = stored_fields_of(event.fields)
         except (ValueError, TypeError) as error:
@@ -70,7 +62,7 @@ class EventReader:
         row = StepSummary.of_fields(stored, changed=event.updated, removed=removed, size=event.size)
         return row, event.keys
 
-    def _event(self, step: int) -> EventFields | None:
+    def _event(self, step: int) -> EventFields:
         try:
             return self._chain.read_event(step)
         except (ValueError, TypeError) as error:
@@ -81,14 +73,6 @@ class EventReader:
         if step not in self._records:
             return None
         try:
-            event = self._event(step)
-            return tuple(self._checkpoint(step).state) if event is None else event.keys
+            return self._event(step).keys
         except CheckpointError:
             return None  # it is another row that this concerns
-
-    def _checkpoint(self, step: int) -> Checkpoint:
-        """Return a checkpoint whose event only its digest proves: a record that has no check."""
-        for needed in (*base_steps_of(self._records[step], run_id=self._run_id, step=step), step):
-            if self._sizes.get(needed, 0) > len(self._records.get(needed, b"")):
-                raise RecordCutError(needed)
-        return checked(read_fields(Chain(self._records, self._run_id, self._cipher), step), self._run_id, step)

@@ -40,6 +40,7 @@ from stargraph.checkpoint.driver._capabilities import (
 )
 from stargraph.checkpoint.driver._concurrency import Requests, await_answer
 from stargraph.checkpoint.driver._errors import (
+    before_release_error,
     closed_error,
     forked_error,
     missing_step_error,
@@ -121,6 +122,7 @@ __all__ = [
     "Tail",
     "TimelineMethods",
     "await_answer",
+    "before_release_error",
     "can_go_on",
     "check_batch",
     "check_beat",

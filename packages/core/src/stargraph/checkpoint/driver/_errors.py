@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreUnavailableError
+from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreUnavailableError, StoreVersionError
 
 
 def not_bootstrapped_error() -> CheckpointError:
@@ -77,6 +77,19 @@ def no_store_error(store: str) -> StoreUnavailableError:
         f"{store}: there is no store",
         reason="no-store",
         hint="Check the path or URL, or open it without read_only=True to create the store.",
+    )
+
+
+def before_release_error(store: str) -> StoreVersionError:
+    """Return the error of a store that was written before the first release: its formats had other numbers.
+
+    Args:
+        store: its path or URL, without secrets.
+    """
+    return StoreVersionError(
+        f"{store}: the store was written before the first release, and no release reads it",
+        reason="older-format",
+        hint="Nothing was changed. Finish its runs with the version that wrote it, and open a new store here.",
     )
 
 

@@ -17,7 +17,7 @@ import orjson
 
 from stargraph.checkpoint.values import EncodedValue, canonical, format_time
 
-DIGEST_FORM: Final = 2
+DIGEST_FORM: Final = 1
 """The number of the form; it is part of what is hashed."""
 
 
@@ -58,10 +58,7 @@ _NULL: Final = b"null"
 
 def run_texts_of(fields: Mapping[str, Any]) -> RunTexts:
     """Return the text of the members that repeat in a run."""
-    members = [{name: fields[name] for name in names} for names in _RUN_MEMBERS]
-    if fields["queue"] is None:  # it came later than the form
-        del members[-1]["queue"]
-    return RunTexts(*map(_members, members))
+    return RunTexts(*(_members({name: fields[name] for name in names}) for names in _RUN_MEMBERS))
 
 
 def step_texts_of(fields: Mapping[str, Any], *, plain_frontier: Any = None) -> StepTexts:
@@ -112,7 +109,7 @@ def assembled_digest(
     """
     return hashlib.sha256(
         b'{"calls":%b,"definition":%b,"error":%b,"event":%b,"executor_id":%b,"form":%d,"frontier":%b,%b,"interrupts":%b,'
-        b'%b"last_node":%b,%b,"previous_digest":%b,%b,"state":%b,"status":%b,"step":%b,"task_id":%b,"task_started_at":%b,'
+        b'"key":%b,"last_node":%b,%b,"previous_digest":%b,%b,"state":%b,"status":%b,"step":%b,"task_id":%b,"task_started_at":%b,'
         b'"timestamp":%b,"update":%b}'
         % (
             step.calls,
@@ -124,7 +121,7 @@ def assembled_digest(
             step.frontier,
             run.hashes,
             step.interrupts,
-            b"" if step.key == _NULL else b'"key":%b,' % step.key,
+            step.key,
             step.last_node,
             run.origin,
             _text(fields["previous_digest"]),
@@ -183,7 +180,4 @@ def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return format_time(value)
     fields: dict[str, Any] = value.__dict__
-    # The time of an interrupt and the id of a process came later than the form.
-    if fields.get("due_at", fields) is None or fields.get("id", fields) is None:
-        return {name: member for name, member in fields.items() if member is not None or name not in ("due_at", "id")}
     return fields

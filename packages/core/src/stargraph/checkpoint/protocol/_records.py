@@ -19,11 +19,9 @@ from pydantic import (
     Field,
     PlainSerializer,
     PlainValidator,
-    SerializerFunctionWrapHandler,
     StringConstraints,
     ValidationError,
     ValidationInfo,
-    model_serializer,
 )
 
 from stargraph.checkpoint.values import JsonValue, format_time
@@ -287,14 +285,6 @@ class Interrupt(FrozenModel):
     asked_at: Instant
     due_at: Instant | None = None
 
-    @model_serializer(mode="wrap")
-    def _without_absent_time(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # As in what is hashed: the member came later than the form of the digest.
-        fields: dict[str, Any] = serialize(self)
-        if fields.get("due_at") is None:
-            fields.pop("due_at", None)
-        return fields
-
 
 class ErrorInfo(FrozenModel):
     """What went wrong.
@@ -360,14 +350,6 @@ class ProcessInfo(FrozenModel):
     def current(cls) -> ProcessInfo:
         """Return this process, as `started` and `resumed` record it."""
         return _process(os.getpid(), os.environ.get("STARGRAPH_WORKER") or None)
-
-    @model_serializer(mode="wrap")
-    def _without_absent_id(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # As in what is hashed: the member came later than the form of the digest.
-        fields: dict[str, Any] = serialize(self)
-        if fields.get("id") is None:
-            fields.pop("id", None)
-        return fields
 
 
 @lru_cache(maxsize=4)

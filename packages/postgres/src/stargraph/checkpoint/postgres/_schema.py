@@ -10,17 +10,18 @@ from typing import Final
 
 import asyncpg
 
+from stargraph.checkpoint.driver import before_release_error
 from stargraph.checkpoint.postgres._connection import PreparedConnection
 from stargraph.checkpoint.postgres._errors import Advice
 from stargraph.errors import CheckpointError, StoreUnavailableError, StoreVersionError
 
+_BEFORE_THE_RELEASE: Final = frozenset({"migrations", "checkpoints"})
+"""Tables of every store from before the first release, whose versions were numbered otherwise."""
+
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
-OLDEST_VERSION: Final = 3
-"""Tables of an earlier version are from before the first release, and hold records that nothing reads any more."""
-
-_VERSION_3: Final = """
-CREATE TABLE {schema}.migrations (
+_RUNS: Final = """
+CREATE TABLE {schema}.stargraph_version (
     version integer PRIMARY KEY,
     applied_at timestamptz NOT NULL DEFAULT now()
 );
@@ -45,6 +46,7 @@ CREATE TABLE {schema}.runs (
     parent_run_id text COLLATE "C",
     is_child boolean NOT NULL,
     tags text[] NOT NULL,
+    due_at timestamptz,
     summary bytea
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
 
@@ -58,6 +60,7 @@ CREATE INDEX runs_by_runtime_hash ON {schema}.runs (runtime_hash, started_at DES
     WHERE runtime_hash IS NOT NULL;
 CREATE INDEX runs_by_error ON {schema}.runs (error_reason, started_at DESC, run_id) WHERE error_reason IS NOT NULL;
 CREATE INDEX runs_by_parent ON {schema}.runs (parent_run_id, started_at DESC, run_id) WHERE parent_run_id IS NOT NULL;
+CREATE INDEX runs_by_due ON {schema}.runs (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX runs_by_tag ON {schema}.runs USING gin (tags) WHERE tags <> '{}';
 
 CREATE TABLE {schema}.checkpoints (
@@ -73,7 +76,7 @@ ALTER TABLE {schema}.checkpoints ALTER COLUMN record SET STORAGE EXTERNAL;
 """
 
 # The bytes of a key in UTF-8: a text column takes no NUL, and bytes are compared as the contract says.
-_VERSION_4: Final = """
+_KEYS: Final = """
 CREATE TABLE {schema}.keys (
     run_id text COLLATE "C" NOT NULL,
     key bytea NOT NULL,
@@ -83,7 +86,7 @@ CREATE TABLE {schema}.keys (
 """
 
 # The runs of queues that have not ended, by what workers ask for; a run without a queue has no row.
-_VERSION_5: Final = """
+_QUEUES: Final = """
 CREATE TABLE {schema}.queued (
     run_id text COLLATE "C" PRIMARY KEY,
     queue text COLLATE "C" NOT NULL,
@@ -119,15 +122,7 @@ CREATE TABLE {schema}.processes (
 CREATE TABLE {schema}.schedules (id text COLLATE "C" PRIMARY KEY, schedule bytea NOT NULL);
 """
 
-# In the text of a summary, due_at follows the brace that ends the tags; quotes within a text are escaped.
-_VERSION_6: Final = """
-ALTER TABLE {schema}.runs ADD COLUMN due_at timestamptz;
-UPDATE {schema}.runs SET due_at = substring(convert_from(summary, 'UTF8') from '},"due_at":"([^"]+)"')::timestamptz
-WHERE status IN ('awaiting_input', 'queued');
-CREATE INDEX runs_by_due ON {schema}.runs (due_at) WHERE due_at IS NOT NULL;
-"""
-
-MIGRATIONS: Final = {3: _VERSION_3, 4: _VERSION_4, 5: _VERSION_5, 6: _VERSION_6}
+MIGRATIONS: Final = {1: _RUNS + _KEYS + _QUEUES}
 """What makes each version of the tables from the one before it; a new schema goes through all of them."""
 
 
@@ -194,7 +189,9 @@ async def bootstrap(
         for number, statements in migrations.items():
             if number > version:
                 await database.execute(schema.sql(statements))
-                await database.execute(schema.sql("INSERT INTO {schema}.migrations (version) VALUES ($1)"), number)
+                await database.execute(
+                    schema.sql("INSERT INTO {schema}.stargraph_version (version) VALUES ($1)"), number
+                )
 
 
 async def open_read_only(connection: PreparedConnection, schema: Schema, advice: Advice) -> None:
@@ -216,7 +213,7 @@ async def open_read_only(connection: PreparedConnection, schema: Schema, advice:
         raise StoreVersionError(
             f"the schema {schema.name!r} has version {version}, and this software reads version {newest}",
             reason="older-format",
-            hint="Migrate it first: open it once for writing, with a role that may create tables.",
+            hint="Nothing was changed. Migrate it first with `stargraph migrate`, as a role that may create tables.",
         )
 
 
@@ -258,25 +255,25 @@ async def examine(connection: PreparedConnection, schema: Schema, advice: Advice
 
 async def _version(database: asyncpg.Connection, schema: Schema, known: int) -> int | None:
     """Return the version of the tables; None if there are none."""
-    exists = await database.fetchval(
-        "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-        " WHERE n.nspname = $1 AND c.relname = 'migrations')",
+    tables = await database.fetchval(
+        "SELECT array_agg(c.relname::text) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = $1 AND c.relname = ANY ($2::text[])",
         schema.name,
+        ["stargraph_version", *_BEFORE_THE_RELEASE],
     )
-    if not exists:
+    found = set(tables or ())
+    if "stargraph_version" not in found:
+        if found == _BEFORE_THE_RELEASE:
+            raise before_release_error(f"the schema {schema.name!r}")
         return None
-    version: int = await database.fetchval(schema.sql("SELECT coalesce(max(version), 0) FROM {schema}.migrations"))
+    version: int = await database.fetchval(
+        schema.sql("SELECT coalesce(max(version), 0) FROM {schema}.stargraph_version")
+    )
     if version > known:
         raise StoreVersionError(
             f"the schema {schema.name!r} has version {version}, and this software knows versions up to {known}",
             reason="newer-format",
             hint="Upgrade stargraph-checkpoint-postgres here; nothing was changed.",
-        )
-    if 0 < version < OLDEST_VERSION:
-        raise StoreVersionError(
-            f"the schema {schema.name!r} has version {version}, from before the first release",
-            reason="older-format",
-            hint="Nothing was changed. This software cannot read it; the one that wrote it can.",
         )
     return version
 

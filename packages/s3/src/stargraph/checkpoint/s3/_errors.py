@@ -267,15 +267,12 @@ def race_lost_error(where: str, writers: int, winners: Collection[int]) -> Store
     )
 
 
-def format_error(where: str, found: object, known: int) -> StoreVersionError:
-    """Return the error of a store or an object that has another format than this software knows."""
-    newer = not isinstance(found, int) or found > known
+def newer_format_error(where: str, found: object, known: int) -> StoreVersionError:
+    """Return the error of a store or an object that has a newer format than this software knows."""
     return StoreVersionError(
-        f"{where}: it has format {found}, and this software knows {known}",
-        reason="newer-format" if newer else "older-format",
-        hint="Upgrade stargraph-checkpoint-s3 here; nothing was touched."
-        if newer
-        else "Software from before the first release wrote it. Use another prefix; nothing was touched.",
+        f"{where}: it has format {found}, and this software knows formats up to {known}",
+        reason="newer-format",
+        hint="Upgrade stargraph-checkpoint-s3 here; nothing was touched.",
     )
 
 

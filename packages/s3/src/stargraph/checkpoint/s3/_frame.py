@@ -1,6 +1,6 @@
 r"""What an object of the log holds: one line of JSON, its header, then the record.
 
-    {"bases":[0,3],"digest":"…","format":4,"key":"…","kind":"record","size":1234,"summary":{…}}\n<record>
+    {"bases":[0,3],"digest":"…","format":1,"key":"…","kind":"record","size":1234,"summary":{…}}\n<record>
 
 The header tells what a listing of runs, a writer and a prune need, so that they read the first kilobytes only:
 `bases` are the steps whose records this one is decoded from, and `key` is that of the step, if it has one. A tombstone
@@ -18,7 +18,7 @@ import orjson
 from stargraph.checkpoint.codec import Codec, Record, base_steps_of
 from stargraph.checkpoint.driver import summary_json
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary
-from stargraph.checkpoint.s3._errors import corrupted_error, format_error
+from stargraph.checkpoint.s3._errors import corrupted_error, newer_format_error
 from stargraph.checkpoint.s3._schema import STORE_FORMAT
 
 HEADER_BYTES: Final = 16 * 1024
@@ -139,8 +139,10 @@ def read_header(body: bytes, *, run_id: str, step: int) -> Header | Tombstone | 
         return None
     try:
         line = orjson.loads(memoryview(body)[:end])
+        if line["format"] > STORE_FORMAT:
+            raise newer_format_error(f"run {run_id!r}, step {step}: the object", line["format"], STORE_FORMAT)
         if line["format"] != STORE_FORMAT:
-            raise format_error(f"run {run_id!r}, step {step}: the object", line["format"], STORE_FORMAT)
+            raise ValueError(f"it has format {line['format']}")
         kind = line["kind"]
         start = PrunedFloor.read(line["start"]) if "start" in line else None
         if kind == "pruned" and start is not None:

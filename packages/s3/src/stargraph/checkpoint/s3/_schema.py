@@ -22,23 +22,24 @@ import asyncio
 import re
 import uuid
 import warnings
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, TypeAlias
 
 import orjson
 
-from stargraph.checkpoint.driver import no_store_error
+from stargraph.checkpoint.driver import before_release_error, no_store_error
 from stargraph.checkpoint.protocol import StepKey, is_run_id
-from stargraph.checkpoint.s3._errors import format_error
+from stargraph.checkpoint.s3._errors import newer_format_error
 from stargraph.checkpoint.s3._objects import ObjectStore
-from stargraph.errors import CheckpointCorruptedError
+from stargraph.errors import CheckpointCorruptedError, StoreVersionError
 
-STORE_FORMAT: Final = 4
-"""The number of the layout and of the objects in it; a store with another one is left alone."""
+STORE_FORMAT: Final = 1
+"""The number of the layout and of the objects in it; a store with a higher one is left alone."""
 
-_MARKER: Final = orjson.dumps({"format": STORE_FORMAT, "store": "stargraph-checkpoint-s3"}) + b"\n"
+_STORE: Final = "stargraph"
+_STORE_BEFORE_THE_RELEASE: Final = "stargraph-checkpoint-s3"
 _RACERS: Final = 8
 _ROUNDS: Final = 3
 
@@ -202,6 +203,22 @@ def _inverted(moment: datetime) -> int:
     return _TOP_INSTANT - (moment.astimezone(UTC) - _EPOCH) // _MICROSECOND
 
 
+Migration: TypeAlias = Callable[[ObjectStore, KeyLayout], Awaitable[None]]
+
+MIGRATIONS: Final[dict[int, Migration]] = {}
+"""What makes each format after the first from the one before it.
+
+The marker is the last object that changes; until then the store has the format before. So a migration adds objects and
+changes none that is there, it can be cut short and begun again, by many processes at once, and the format that it makes
+holds objects of the formats before.
+"""
+
+
+def marker_of(number: int) -> bytes:
+    """Return the marker of a store of a format."""
+    return orjson.dumps({"format": number, "store": _STORE}) + b"\n"
+
+
 class UnsafeStoreWarning(UserWarning):
     """The store does not fence: two executors of one run may overwrite each other."""
 
@@ -225,7 +242,7 @@ class RaceReport:
 
 
 async def open_store(store: ObjectStore, keys: KeyLayout, *, where: str) -> bool:
-    """Make the store, or recognise it, and find out whether it keeps conditions.
+    """Make the store, or recognise or migrate it, and find out whether it keeps conditions.
 
     Args:
         store: the objects.
@@ -236,17 +253,20 @@ async def open_store(store: ObjectStore, keys: KeyLayout, *, where: str) -> bool
         Whether a conditional create of what exists fails, as it must.
 
     Raises:
-        StoreVersionError: the store has another format; nothing was touched.
+        StoreVersionError: the store has a newer format, or is from before the first release; nothing was touched.
         StoreUnavailableError: it cannot be reached.
     """
+    newest = _newest()
     marker = await store.get(keys.marker)
     if marker is None:
-        await store.create(keys.marker, _MARKER)
-    if marker != _MARKER:
+        await store.create(keys.marker, marker_of(newest))
+    if marker != marker_of(newest):
         # New, another one, or one that was damaged on its way here.
-        _check_marker(await store.get(keys.marker), where)
+        for number in range(_format_of(await store.get(keys.marker), where), newest):
+            await MIGRATIONS[number + 1](store, keys)
+            await store.overwrite([keys.marker], marker_of(number + 1))
     # The same bytes: a store that ignores the condition changes nothing by it.
-    return await store.create(keys.marker, _MARKER) is None
+    return await store.create(keys.marker, marker_of(newest)) is None
 
 
 async def recognise_store(store: ObjectStore, keys: KeyLayout, *, where: str) -> None:
@@ -261,21 +281,38 @@ async def recognise_store(store: ObjectStore, keys: KeyLayout, *, where: str) ->
         # What is no S3 at all answers 404 to a read too, but not a listing to this.
         await store.list(keys.runs, limit=1)
         raise no_store_error(where)
-    if marker != _MARKER:
-        _check_marker(await store.get(keys.marker), where)
+    if marker != marker_of(_newest()):
+        number = _format_of(await store.get(keys.marker), where)
+        if number < _newest():
+            raise StoreVersionError(
+                f"{where}: the store has format {number}, and this software reads format {_newest()}",
+                reason="older-format",
+                hint="Nothing was changed. Migrate it first: `stargraph migrate`, or open it once for writing.",
+            )
 
 
-def _check_marker(marker: bytes | None, where: str) -> None:
+def _newest() -> int:
+    return max(MIGRATIONS, default=STORE_FORMAT)
+
+
+def _format_of(marker: bytes | None, where: str) -> int:
+    """Return the format that a marker names, if this software knows it."""
     try:
-        found = orjson.loads(marker or b"")["format"]
+        line = orjson.loads(marker or b"")
+        store, number = line["store"], line["format"]
+        if store == _STORE_BEFORE_THE_RELEASE:
+            raise before_release_error(where)
+        if store != _STORE or type(number) is not int or number < 1:
+            raise ValueError
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointCorruptedError(
             f"{where}: stargraph.json is not the marker of a store",
             reason="corrupted-marker",
-            hint="Use another prefix, or restore the object: it holds " + _MARKER.decode().strip(),
+            hint="Use another prefix, or restore the object: it holds " + marker_of(_newest()).decode().strip(),
         ) from error
-    if found != STORE_FORMAT:
-        raise format_error(where, found, STORE_FORMAT)
+    if number > _newest():
+        raise newer_format_error(where, number, _newest())
+    return number
 
 
 def warn_unsafe(where: str) -> None:

@@ -17,7 +17,7 @@ from stargraph.checkpoint.sqlite._errors import LockWatch, is_busy, store_error
 from stargraph.checkpoint.sqlite._files import StoreFiles
 from stargraph.checkpoint.sqlite._options import Options
 from stargraph.checkpoint.sqlite._read_only import ReadOnlyFile
-from stargraph.checkpoint.sqlite._schema import PAGE_BYTES, migrate, needs_migration
+from stargraph.checkpoint.sqlite._schema import MIGRATIONS, PAGE_BYTES, migrate, stored_version
 from stargraph.checkpoint.sqlite._thread import ConnectionThread, Thread, hand_over
 from stargraph.checkpoint.sqlite._writer import LOCK_ATTEMPT, Writer
 from stargraph.errors import CheckpointError, StoreUnavailableError
@@ -170,7 +170,7 @@ class Store(OpenStore):
 
     def _check_format(self, connection: sqlite3.Connection) -> None:
         try:
-            needs_migration(connection, self._files.path)
+            stored_version(connection, self._files.path)
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
                 raise
@@ -178,7 +178,7 @@ class Store(OpenStore):
             # can roll that back.
             with contextlib.closing(self._connect("mode=rw", self._options.busy_timeout)) as writing:
                 writing.execute("PRAGMA user_version").fetchall()
-            needs_migration(connection, self._files.path)
+            stored_version(connection, self._files.path)
 
     def _refuse_untouched(self) -> None:
         """Refuse a file that is not ours before SQLite makes a -wal and a -shm file beside it.
@@ -187,7 +187,7 @@ class Store(OpenStore):
         """
         with contextlib.closing(self._connect("immutable=1", 0)) as connection:
             try:
-                needs_migration(connection, self._files.path)
+                stored_version(connection, self._files.path)
             except sqlite3.Error:
                 return
             except CheckpointError:
@@ -206,7 +206,7 @@ class Store(OpenStore):
             connection.execute("PRAGMA secure_delete = ON")
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute(f"PRAGMA journal_size_limit = {_WAL_FILE_BYTES}")
-            if needs_migration(connection, self._files.path):
+            if stored_version(connection, self._files.path) < max(MIGRATIONS):
                 self._retry_while_locked(lambda: migrate(connection, self._files.path))
             self._files.remember()
         except BaseException:

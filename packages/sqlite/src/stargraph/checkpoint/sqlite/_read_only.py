@@ -16,7 +16,7 @@ from stargraph.checkpoint.driver import no_store_error
 from stargraph.checkpoint.sqlite._errors import is_busy, locked_error, not_a_store_error
 from stargraph.checkpoint.sqlite._files import StoreFiles
 from stargraph.checkpoint.sqlite._options import Options
-from stargraph.checkpoint.sqlite._schema import needs_migration
+from stargraph.checkpoint.sqlite._schema import check_to_read
 
 T = TypeVar("T")
 
@@ -170,8 +170,7 @@ class ReadOnlyFile:
         return _connect(copy, "mode=rw")
 
     def _check_format(self, connection: sqlite3.Connection) -> None:
-        if needs_migration(connection, self._files.path):
-            raise no_store_error(str(self._files.path))
+        check_to_read(connection, self._files.path)
 
     def _stamp(self) -> _Stamp:
         self._files.refuse_what_is_no_file()

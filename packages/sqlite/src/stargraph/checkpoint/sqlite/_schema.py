@@ -7,12 +7,16 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
+from stargraph.checkpoint.driver import before_release_error, no_store_error
 from stargraph.checkpoint.protocol import ENDED
 from stargraph.checkpoint.sqlite._errors import not_a_store_error
 from stargraph.errors import StoreVersionError
 
-APPLICATION_ID: Final = int.from_bytes(b"SGcp", "big")
+APPLICATION_ID: Final = int.from_bytes(b"Stgr", "big")
 """Marks the file as a Stargraph store, for SQLite and for `file`."""
+
+_ID_BEFORE_THE_RELEASE: Final = int.from_bytes(b"SGcp", "big")
+"""Marks a store from before the first release, whose versions were numbered otherwise."""
 
 PAGE_BYTES: Final = 1024
 """A commit writes whole pages: with these, a small checkpoint costs half of what it does with SQLite's 4096."""
@@ -49,7 +53,7 @@ def checkpoint_id(step: str, *, run: str = "runs.number") -> str:
     return f"({run} << {_STEP_BITS} | {step})"
 
 
-_TABLES: Final = (
+_RUNS: Final = (
     # The tail of every run, and what lists show of it. A deleted run keeps its row, with the status 'deleted', a
     # fingerprint instead of its id, and nothing else: neither its id nor its number is ever taken again.
     """
@@ -69,6 +73,7 @@ _TABLES: Final = (
         started_at INTEGER,  -- microseconds since 1970
         updated_at INTEGER,
         updated_minute INTEGER,
+        due_at INTEGER,
         summary TEXT
     )
     """,
@@ -85,6 +90,7 @@ _TABLES: Final = (
     # one minute when they are read.
     "CREATE INDEX runs_by_update ON runs (updated_minute DESC)",
     "CREATE INDEX runs_by_status_update ON runs (status, updated_minute DESC)",
+    "CREATE INDEX runs_by_due ON runs (due_at) WHERE due_at IS NOT NULL",
     """
     CREATE TABLE tags (
         name TEXT NOT NULL,
@@ -159,28 +165,12 @@ _QUEUES: Final = (
     "CREATE TABLE schedules (id TEXT NOT NULL PRIMARY KEY, schedule TEXT NOT NULL) WITHOUT ROWID",
 )
 
-_DUE: Final = (
-    "ALTER TABLE runs ADD COLUMN due_at INTEGER",
-    """
-    UPDATE runs SET due_at = 1000000 * strftime('%s', due.text) + iif(due.text LIKE '%.%', substr(due.text, 21, 6), 0)
-    FROM (SELECT number, json_extract(summary, '$.due_at') AS text FROM runs) AS due
-    WHERE runs.number = due.number AND due.text IS NOT NULL
-    """,
-    "CREATE INDEX runs_by_due ON runs (due_at) WHERE due_at IS NOT NULL",
-)
-
-_MIGRATIONS: Final = {3: _TABLES, 4: _KEYS, 5: _QUEUES, 6: _DUE}
+MIGRATIONS: Final = {1: (*_RUNS, *_KEYS, *_QUEUES)}
 """The statements that make each version of the tables from the one before; a new store goes through all of them."""
 
-FORMAT_VERSION: Final = max(_MIGRATIONS)
-"""The version of the tables that this software writes."""
 
-OLDEST_VERSION: Final = min(_MIGRATIONS)
-"""The oldest version that is migrated."""
-
-
-def needs_migration(connection: sqlite3.Connection, path: Path) -> bool:
-    """Tell whether tables must be made or migrated; changes nothing.
+def stored_version(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the version of the tables, 0 if there are none; changes nothing.
 
     Args:
         connection: open on the file, in autocommit mode.
@@ -188,14 +178,36 @@ def needs_migration(connection: sqlite3.Connection, path: Path) -> bool:
 
     Raises:
         StoreUnavailableError: the file belongs to another application (`reason="not-a-store"`).
-        StoreVersionError: the tables are newer than this software, or older than the first release.
+        StoreVersionError: the tables are newer than this software, or from before the first release.
     """
     # In one transaction: else another process could make the tables between two questions.
     connection.execute("BEGIN")
     try:
-        return _version(connection, path) < FORMAT_VERSION
+        return _version(connection, path)
     finally:
         connection.execute("ROLLBACK")
+
+
+def check_to_read(connection: sqlite3.Connection, path: Path) -> None:
+    """Check that the tables are those that this software reads; changes nothing.
+
+    Args:
+        connection: open on the file, in autocommit mode.
+        path: the file, for the errors.
+
+    Raises:
+        StoreUnavailableError: there are none (`reason="no-store"`), or the file belongs to another application.
+        StoreVersionError: they have another version.
+    """
+    version, newest = stored_version(connection, path), max(MIGRATIONS)
+    if not version:
+        raise no_store_error(str(path))
+    if version < newest:
+        raise StoreVersionError(
+            f"{path}: the store has format {version}, and this software reads format {newest}",
+            reason="older-format",
+            hint="Nothing was changed. Migrate it first: `stargraph migrate`, or open it once for writing.",
+        )
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
@@ -207,17 +219,17 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
 
     Raises:
         StoreUnavailableError: the file belongs to another application.
-        StoreVersionError: the tables are newer than this software.
+        StoreVersionError: the tables are newer than this software, or from before the first release.
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
         version = _version(connection, path)
-        if version < FORMAT_VERSION:
-            for made, statements in _MIGRATIONS.items():
-                for statement in statements if made > version else ():
+        for number, statements in MIGRATIONS.items():
+            if number > version:
+                for statement in statements:
                     connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version = {number}")
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:
@@ -228,20 +240,16 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
     """Return the version of the tables, 0 if there are none; within a transaction."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application == _ID_BEFORE_THE_RELEASE:
+        raise before_release_error(str(path))
     if application != APPLICATION_ID:
         (objects,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if application or version or objects:
             raise not_a_store_error(path, "it is the SQLite database of another application")
-    if version > FORMAT_VERSION:
+    if version > max(MIGRATIONS):
         raise StoreVersionError(
-            f"{path}: the store has format {version}, and this software knows formats up to {FORMAT_VERSION}",
+            f"{path}: the store has format {version}, and this software knows formats up to {max(MIGRATIONS)}",
             reason="newer-format",
             hint="Nothing was changed. Upgrade stargraph-checkpoint-sqlite here to the version that wrote it.",
-        )
-    if 0 < version < OLDEST_VERSION:
-        raise StoreVersionError(
-            f"{path}: the store has format {version}, from before the first release",
-            reason="older-format",
-            hint="Nothing was changed. This software cannot read it; the version that wrote it can.",
         )
     return int(version)
