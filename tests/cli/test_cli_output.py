@@ -281,3 +281,15 @@ def test_the_log_holds_no_secret(folder: Folder) -> None:
     log = [line for line in lines if line.startswith("{")]
     assert [json.loads(line)["level"] for line in log] == ["info", "error", "error"]
     assert not any("hunter22" in line for line in log)
+
+
+@THOROUGH
+@pytest.mark.parametrize("streams", ["sys.stdout", "sys.stderr", "sys.stdout = sys.stderr"])
+@pytest.mark.parametrize("option", [(), ("--json",), ("--events",), ("-q",)], ids=str)
+def test_a_node_that_takes_the_streams_away_ends_no_run(folder: Folder, streams: str, option: tuple[str, ...]) -> None:
+    folder.write("taking.py", f"import sys\ndef takes(state):\n    {streams} = None\n    return {{}}\n")
+    folder.write("taking.yaml", "id: g\nnodes: [{id: a, kind: 'taking:takes'}, {id: b, kind: echo}]\n")
+    answer = folder.call("run", "taking.yaml", *option)
+    assert answer.code == 0, answer.err
+    assert "done" in answer.out
+    assert "Traceback" not in answer.err

@@ -186,9 +186,13 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
         main: the coroutine.
     """
     show_warnings_of_drivers()
-    with asyncio.Runner() as runner:
-        runner.get_loop().set_default_executor(_Threads(thread_name_prefix=NODE_THREADS))
-        return runner.run(main)
+    streams = sys.stdout, sys.stderr
+    try:
+        with asyncio.Runner() as runner:
+            runner.get_loop().set_default_executor(_Threads(thread_name_prefix=NODE_THREADS))
+            return runner.run(main)
+    finally:
+        sys.stdout, sys.stderr = streams  # a node may have put others in their place, or None
 
 
 class _Threads(ThreadPoolExecutor):

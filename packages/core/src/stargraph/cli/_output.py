@@ -54,6 +54,8 @@ def emit(text: str, stream: Stream | None = None) -> bool:
         stream: stdout if None.
     """
     stream = stream or sys.stdout
+    if stream is None:  # a node has put None in the place of both
+        return False
     line = hide_known(text)
     if isinstance(stream, SafeStream):
         return stream.write_line(line)
@@ -102,7 +104,7 @@ def json_text(value: object, *, indent: int | None = None) -> str:
         value: what JSON can say, and datetimes.
         indent: how deep to indent; None puts it on one line.
     """
-    ascii_only = (sys.stdout.encoding or "ascii").lower().replace("-", "") != "utf8"
+    ascii_only = (getattr(sys.stdout, "encoding", None) or "ascii").lower().replace("-", "") != "utf8"
     return json.dumps(hide_in_json(value), indent=indent, ensure_ascii=ascii_only, allow_nan=False, default=_as_json)
 
 

@@ -202,7 +202,8 @@ def safe_streams() -> Iterator[None]:
         yield
     finally:
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+            if stream is not None:  # a module of a graph may have put None in its place
+                stream.flush()
         sys.stdout, sys.stderr = before
 
 
