@@ -397,12 +397,14 @@ class StargraphSaver(BaseCheckpointSaver[str]):
         return log
 
     async def _logs_of(self, config: Mapping[str, Any] | None) -> Sequence[ThreadLog]:
-        """Return the logs that a configuration names, or all of them."""
-        if config is not None:
+        """Return the logs that a configuration names, or all of them if it names none."""
+        tags = None
+        if config:
             place = config["configurable"]
-            if "checkpoint_ns" in place:
-                return [self._log(str(place["thread_id"]), place["checkpoint_ns"])]
-        tags = None if config is None else {THREAD_TAG: str(config["configurable"]["thread_id"])}
+            thread_id = str(place["thread_id"])
+            if place.get("checkpoint_ns") is not None:
+                return [self._log(thread_id, place["checkpoint_ns"])]
+            tags = {THREAD_TAG: thread_id}
         names = {(run.metadata[THREAD_TAG], run.metadata[NAMESPACE_TAG]): None async for run in self._store.logs(tags)}
         return [self._log(*name) for name in names]
 
@@ -413,7 +415,7 @@ _MOST_LOGS: Final = 4096
 
 def _place(config: Mapping[str, Any]) -> tuple[str, str]:
     place = config["configurable"]
-    return str(place["thread_id"]), place.get("checkpoint_ns", "")
+    return str(place["thread_id"]), place.get("checkpoint_ns") or ""
 
 
 def _config(thread_id: str, namespace: str, checkpoint_id: str) -> RunnableConfig:
