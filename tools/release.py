@@ -2,8 +2,8 @@
 
 What it proves: two builds of one commit are equal to the byte; the metadata and the contents of each file are sound;
 each distribution installs alone, and all of them together, on each Python that is installed; a run that is killed
-resumes from the wheels. Beside the files lie their SHA-256 sums and a list of everything that an installation contains
-(CycloneDX).
+resumes from the wheels, and the programs of the README and of the how-tos run. Beside the files lie their SHA-256 sums
+and a list of everything that an installation contains (CycloneDX).
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def environment(folder: Path, python: str, dist: Path, *distributions: str) -> P
 
 
 def try_python(python: str, work: Path, dist: Path) -> None:
-    """Install each distribution alone and all of them together, import what they hold, and kill and resume a run."""
+    """Install each distribution alone and all of them together, import what they hold, and do what a newcomer does."""
     for name in names():
         alone = environment(work / f"{python}-{name}", python, dist, name)
         print(run(alone, "-I", "-W", "error", "-c", IMPORT_ALL, name, cwd=work), end="")
@@ -132,6 +132,11 @@ def try_python(python: str, work: Path, dist: Path) -> None:
     for name in names():
         run(together, "-I", "-W", "error", "-c", IMPORT_ALL, name, cwd=work)
     print(f"  {run(together, ROOT / '.github/smoke.py', cwd=work).splitlines()[-1]}")
+    for page in [ROOT / "README.md", *sorted(ROOT.glob("docs/how-to/*.md"))]:
+        folder = work / f"{python}-{page.stem}"
+        folder.mkdir()
+        run(together, "-W", "error", ROOT / "tests/support/documents.py", page, cwd=folder)
+    print("  the programs of the README and of the how-tos run")
     kit = together.parent / "stargraph-conformance"
     # 2: nothing failed, and --quick leaves checks out.
     run(kit, "run", "stargraph.checkpoint.conformance.reference:target", "--quick", cwd=work, good=(0, 2))
