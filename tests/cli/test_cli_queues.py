@@ -11,9 +11,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from support.cli import Folder
 
-from stargraph.checkpoint.protocol import GraphVersion, ProcessInfo, WorkerInfo
+from stargraph.checkpoint.protocol import Checkpoint, GraphVersion, ProcessInfo, WorkerInfo
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 from stargraph.cli._options import DEFAULT_CHECKPOINT
+from stargraph.errors import StoreUnavailableError
 
 GRAPH = """\
 id: demo
@@ -129,6 +130,32 @@ def test_a_wrong_line_is_named_and_nothing_is_enqueued(folder: Folder, line: str
     assert complaint in answer.err
     assert "No run was enqueued" in answer.err
     assert not (folder.path / ".stargraph").exists()
+
+
+def test_a_line_whose_run_id_is_taken_is_named(folder: Folder) -> None:
+    folder.call("enqueue", "graph.yaml", "-i", "count=1", "--run-id", "taken")
+    lines = [{"run_id": run_id, "inputs": {"count": 2}} for run_id in ("a", "taken", "b")]
+    stdin = "\n".join(map(json.dumps, lines))
+    answer = folder.call("enqueue", "graph.yaml", "--lines", "-", "--json", stdin=stdin)
+    assert (answer.code, answer.json["error"]["reason"]) == (2, "run-exists")
+    assert answer.json["error"]["message"].startswith("stdin, line 2: run 'taken' exists already")
+    assert answer.json["error"]["hint"].startswith("No run was enqueued.")
+    assert [run["run_id"] for run in folder.call("runs", "--json").json] == ["taken"]
+
+
+def test_lines_that_a_store_does_not_take_may_be_enqueued_again(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def write(self: SQLiteCheckpointer, checkpoint: Checkpoint) -> None:
+        raise StoreUnavailableError("the disk is full", reason="disk-full", hint="Make room.")
+
+    monkeypatch.setattr(SQLiteCheckpointer, "write", write)
+    line = json.dumps({"run_id": "a", "inputs": {"count": 2}})
+    answer = folder.call("enqueue", "graph.yaml", "--lines", "-", stdin=f"{line}\n")
+    assert (answer.code, "hint: Make room. Some lines may be enqueued: enqueue the whole file again" in answer.err) == (
+        7,
+        True,
+    )
 
 
 def test_lines_and_inputs_exclude_each_other(folder: Folder) -> None:

@@ -20,7 +20,7 @@ from stargraph.cli._options import (
     PriorityOption,
     TagOption,
 )
-from stargraph.errors import StargraphError
+from stargraph.errors import CheckpointConflictError, StargraphError
 
 if TYPE_CHECKING:
     from stargraph.cli._store import StoreRef
@@ -93,8 +93,15 @@ def enqueue(
         values = read_inputs(loaded, input_ or (), inputs)
         requests = [_request(loaded, {**defaults, "inputs": values, "run_id": run_id})]
     else:
-        requests = _read_lines(loaded, lines, defaults)
-    found = run_async(_enqueue(ref, loaded, requests))
+        numbered = _read_lines(loaded, lines, defaults)
+        requests = [request for _, request in numbered]
+    try:
+        found = run_async(_enqueue(ref, loaded, requests))
+    except StargraphError as error:
+        if lines is None:
+            raise
+        _name_line(error, lines, numbered)
+        raise
     new = sum(each.is_new for each in found)
     if json:
         members = [
@@ -129,20 +136,37 @@ def _request(graph: Graph[Any], members: dict[str, Any]) -> RunRequest:
     return request
 
 
-def _read_lines(graph: Graph[Any], file: str, defaults: dict[str, Any]) -> list[RunRequest]:
+def _name_line(error: StargraphError, file: str, numbered: list[tuple[int, RunRequest]]) -> None:
+    """Make the error of a store that did not take the runs of a file say which line it was, and what was stored."""
+    if isinstance(error, CheckpointConflictError) and error.reason == "run-exists":
+        line = max(number for number, request in numbered if request.run_id == error.run_id)
+        error.message = f"{_name_of(file)}, line {line}: {error.message}"
+        error.hint = (
+            "No run was enqueued. Give the line another run_id, or leave it out, and enqueue the whole file again."
+        )
+    else:
+        known = "Some lines may be enqueued: enqueue the whole file again, and those with a run_id are enqueued once."
+        error.hint = f"{error.hint} {known}" if error.hint else known
+
+
+def _name_of(file: str) -> str:
+    return "stdin" if file == "-" else file
+
+
+def _read_lines(graph: Graph[Any], file: str, defaults: dict[str, Any]) -> list[tuple[int, RunRequest]]:
+    """Return the runs of a file, each with the number of its line."""
     from stargraph.cli._inputs import read_text
 
-    name = "stdin" if file == "-" else file
     requests = []
     for number, line in enumerate(read_text(file, "--lines", "a file with a JSON object in each line").splitlines(), 1):
         if not line.strip():
             continue
         try:
-            requests.append(_request(graph, {**defaults, **_members_of(line)}))
+            requests.append((number, _request(graph, {**defaults, **_members_of(line)})))
         except (StargraphError, ValueError) as error:
             message = error.message if isinstance(error, StargraphError) else str(error)
             raise StargraphError(
-                f"{name}, line {number}: {message}",
+                f"{_name_of(file)}, line {number}: {message}",
                 reason=getattr(error, "reason", None) or "invalid-line",
                 hint="No run was enqueued. Correct the line, and enqueue the whole file again.",
             ) from None
