@@ -150,6 +150,7 @@ class Run(Generic[S]):
             return await (self._start_or_resume() if self._resumes_if_known else self._start())
 
     async def _start_or_resume(self) -> RunResult[S]:
+        """Start the run, or resume it if the store knows its id."""
         """Start the run, or resume it if the store knows it."""
         if await dispatch.read_latest(self._store, self.run_id, keyring=self._keyring) is None:
             try:
@@ -160,9 +161,11 @@ class Run(Generic[S]):
         return await self._resume()
 
     async def _start(self) -> RunResult[S]:
+        """Begin the run inside its middleware."""
         return await self._observed(RunInfo(self.run_id, self._plan.document.id, "start", self._metadata), self._begin)
 
     async def _begin(self) -> RunResult[S]:
+        """Store step 0, and execute the run from there."""
         executor_id = new_executor_id()
         first, *carried = self._opening or [
             first_record(
@@ -246,6 +249,7 @@ class Run(Generic[S]):
         accept: Sequence[Accept] = (),
         allow_effects: bool | None = None,
     ) -> RunResult[S]:
+        """Check what can be checked without writing, and take the run up; the arguments are those of `resume`."""
         if allow_effects is not None:
             self._allow_effects = allow_effects
         tail = await dispatch.read_run(self._store, self.run_id, keyring=self._keyring)
@@ -263,6 +267,14 @@ class Run(Generic[S]):
     async def _take_up(
         self, log: RunLog, max_resumes: int, accept: Sequence[Accept], *, stays_paused: bool
     ) -> RunResult[S]:
+        """Do what was asked of the run meanwhile, append `resumed`, and execute it.
+
+        Args:
+            log: the log, at its latest checkpoint.
+            max_resumes: fail the run after so many resumes in a row without a completed step.
+            accept: changes of the graph or the code to accept.
+            stays_paused: leave a run paused that somebody asked to pause.
+        """
         tail, executor_id = log.tail, new_executor_id()
         request = await open_request(tail, self._read_step)
         if request == "cancel":
@@ -512,6 +524,7 @@ class Run(Generic[S]):
     async def _execute(
         self, tail: Checkpoint, executor_id: str, met: Sequence[Checkpoint] = (), *, asks_again: bool = False
     ) -> RunResult[S]:
+        """Execute the run from a checkpoint on, and again as long as a fork answers its questions by itself."""
         overrides = await fork_overrides(tail, self._read_step, effects=self._allow_effects)
         self._listeners.publish_step(tail)
         summary = await self._execute_once(tail, executor_id, overrides, met, asks_again=asks_again)
@@ -540,6 +553,7 @@ class Run(Generic[S]):
         *,
         asks_again: bool = False,
     ) -> RunResult[S]:
+        """Execute the run from a checkpoint on until it ends, waits or is stopped."""
         log = self._open_log(tail)
         if self._suspect is not None:
             log.on_stored = self._suspect.cleared
@@ -567,18 +581,22 @@ class Run(Generic[S]):
         return self._result(log.tail)
 
     def _result(self, tail: Checkpoint) -> RunResult[S]:
+        """Return what a caller gets of a run that stands at this checkpoint."""
         return RunResult.of(tail, self._plan.state)
 
     def _seen(self, tail: Checkpoint) -> RunResult[S]:
+        """Take note of where the run stands, unless an execution of this object knows better."""
         if self._execution is None:
             self._open_log(tail)
         return self._result(tail)
 
     def _open_log(self, tail: Checkpoint) -> RunLog:
+        """Make the log that the next records are appended to, behind this checkpoint."""
         self._log = RunLog(self._store, tail, durability=self._options.durability, keyring=self._keyring)
         return self._log
 
     async def _give_up(self, tail: Checkpoint, executor_id: str, resumes: int) -> RunResult[S]:
+        """Record that the run failed: it was resumed that many times in a row without a completed step."""
         failed = crash_loop_record(tail, executor_id, resumes)
         await dispatch.write(self._store, failed, keyring=self._keyring)
         self._open_log(failed)
