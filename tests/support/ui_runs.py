@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import secrets
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, JsonValue, Task
+from stargraph.checkpoint.protocol import (
+    Checkpoint,
+    Checkpointer,
+    ErrorInfo,
+    JsonValue,
+    ProcessInfo,
+    QueueEntry,
+    Schedule,
+    Schedules,
+    Task,
+)
 from stargraph.graph import Graph
 from stargraph.runtime import dispatch
 from support.checkpoints import EXECUTOR, NOW, genesis
@@ -86,6 +96,36 @@ async def make_articles(store: Checkpointer, folder: Path) -> dict[str, str]:
             await run.answer(run.questions[0], kind != "rejected")
             await run.resume()
     return ids
+
+
+async def make_queued(store: Checkpointer) -> None:
+    """Store a run of a queue of each kind."""
+    now = datetime.now(UTC)
+    for name, entry in {
+        "ready": QueueEntry(),
+        "later": QueueEntry(name="nightly", not_before=now + timedelta(hours=2)),
+        "old": QueueEntry(priority=7),
+    }.items():
+        at = NOW if name == "old" else now
+        await store.write(genesis(run_id=name, status="queued", timestamp=at, queue=entry))
+    process = ProcessInfo(id="b" * 16, host="vanished", pid=7, version="1")
+    await store.write(genesis(run_id="lost", process=process, queue=QueueEntry()))
+    await store.write(first := genesis(run_id="broken", queue=QueueEntry()))
+    error = ErrorInfo(type="ValueError", message="<b>no</b> luck", reason="bad-luck")
+    await store.write(first.next(event="failed", status="failed", executor_id=EXECUTOR, timestamp=now, error=error))
+    await store.write(genesis(run_id="unqueued"))
+
+
+async def make_schedules(store: Schedules) -> None:
+    """Store a schedule that is due, one that never is, and one whose words are an attack."""
+    for name, cron, zone, graph_id in (
+        ("daily-report", "0 7 * * *", "Europe/Berlin", "article"),
+        ("every-quarter-of-an-hour", "*/15 * * * *", "UTC", "counter"),
+        ("wrong", "<script>alert(1)</script>", "UTC", "<script>alert('graph')</script>"),
+    ):
+        entry = QueueEntry(name="nightly", priority=5) if name == "daily-report" else QueueEntry()
+        made = Schedule(id=name, cron=cron, timezone=zone, graph_id=graph_id, queue=entry, since=datetime.now(UTC))
+        await store.put_schedule(made)
 
 
 async def make_hostile(store: Checkpointer, run_id: str = "hostile") -> None:

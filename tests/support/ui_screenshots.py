@@ -14,7 +14,7 @@ from playwright.sync_api import Page, sync_playwright
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 from stargraph.graph import Graph
 from support.ui_browser import Served, require_chromium, served
-from support.ui_runs import COUNTER, graph_file, make_articles, make_hostile, make_long
+from support.ui_runs import COUNTER, graph_file, make_articles, make_hostile, make_long, make_queued, make_schedules
 
 PICTURES: Final = Path(__file__).resolve().parents[2] / "docs" / "ui"
 
@@ -26,6 +26,8 @@ async def fill(file: Path, folder: Path) -> dict[str, str]:
         counter = Graph.from_file(graph_file(folder, COUNTER, "counter.yaml"))
         await (await counter.start(checkpointer=store, inputs={"rounds": 30}, run_id="counting")).start()
         await make_hostile(store, "hostile-texts")
+        await make_queued(store)
+        await make_schedules(store)
         for _ in range(3):
             ids = await make_articles(store, folder)
     return ids
@@ -63,6 +65,8 @@ def _take_all(browser: Any, pages: Served, ids: dict[str, str]) -> None:
     light.get_by_role("button", name="Fork and run").click()
     light.wait_for_url("**/diff?a=*")
     _take(light, pages, light.url.removeprefix(pages.origin), "compare", height=820)
+    _take(light, pages, "/queues", "queues", height=900)
+    _take(light, pages, "/schedules", "schedules", height=700)
     dark = _page(browser, pages, 1160, "dark")
     _take(dark, pages, f"/runs/{ids['done']}?step=12", "dark", height=1200)
     narrow = _page(browser, pages, 400, "light")

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
 from starlette.applications import Starlette
+from support.ui_runs import ARTICLE, COUNTER, graph_file
 
 from stargraph.checkpoint.memory import MemoryCheckpointer
 from stargraph.ui import create_app
@@ -30,6 +32,22 @@ async def browser(app: Starlette) -> AsyncIterator[httpx.AsyncClient]:
     async with client_of(app) as client:
         answer = await client.get(app.state.link())
         assert answer.status_code == 303
+        yield client
+
+
+@pytest.fixture
+def writing(store: MemoryCheckpointer, folder: Path) -> Starlette:
+    graphs = [graph_file(folder, ARTICLE, "article.yaml"), graph_file(folder, COUNTER, "counter.yaml")]
+    return create_app(store, write=True, graphs=graphs)
+
+
+@pytest.fixture
+async def writer(writing: Starlette) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(writing) as client, writing.router.lifespan_context(writing):
+        await client.get(writing.state.link())
+        found = re.search(r'name="csrf" content="(\w+)"', (await client.get("/")).text)
+        assert found is not None
+        client.headers.update({"origin": ORIGIN, "x-csrf-token": found.group(1)})
         yield client
 
 

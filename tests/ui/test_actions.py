@@ -3,37 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
-from starlette.applications import Starlette
 from support.checkpoints import genesis
-from support.ui_runs import ARTICLE, COUNTER, graph_file, make_articles
-from ui.conftest import ORIGIN, client_of
+from support.ui_runs import graph_file, make_articles
 
 from stargraph.checkpoint.memory import MemoryCheckpointer
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.graph import Graph
-from stargraph.ui import create_app
-
-
-@pytest.fixture
-def writing(store: MemoryCheckpointer, folder: Path) -> Starlette:
-    graphs = [graph_file(folder, ARTICLE, "article.yaml"), graph_file(folder, COUNTER, "counter.yaml")]
-    return create_app(store, write=True, graphs=graphs)
-
-
-@pytest.fixture
-async def writer(writing: Starlette) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(writing) as client, writing.router.lifespan_context(writing):
-        await client.get(writing.state.link())
-        found = re.search(r'name="csrf" content="(\w+)"', (await client.get("/")).text)
-        assert found is not None
-        client.headers.update({"origin": ORIGIN, "x-csrf-token": found.group(1)})
-        yield client
 
 
 async def latest(store: MemoryCheckpointer, run_id: str) -> Checkpoint:

@@ -14,7 +14,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from support.ui_browser import Served, require_chromium, served
-from support.ui_runs import COUNTER, graph_file, make_articles, make_hostile, make_long
+from support.ui_runs import COUNTER, graph_file, make_articles, make_hostile, make_long, make_queued, make_schedules
 
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 
@@ -87,6 +87,8 @@ async def _filled(file: Path, folder: Path) -> dict[str, str]:
         await make_hostile(store)
         await make_long(store, 20_000)
         await make_long(store, 3, run_id="large", state_bytes=20_000_000)
+        await make_queued(store)
+        await make_schedules(store)
     return ids
 
 
@@ -256,7 +258,9 @@ def test_a_state_of_twenty_megabytes_is_opened_part_by_part(seen: Seen, place: P
     assert seen.complaints == []
 
 
-@pytest.mark.parametrize("path", ["/", "/runs/hostile", "/runs/hostile?step=0", "/runs/hostile/diff?a=0&b=1"])
+@pytest.mark.parametrize(
+    "path", ["/", "/runs/hostile", "/runs/hostile?step=0", "/runs/hostile/diff?a=0&b=1", "/schedules"]
+)
 def test_hostile_texts_do_nothing(seen: Seen, place: Place, path: str) -> None:
     page = seen.page
     page.on("dialog", lambda dialog: seen.complaints.append(dialog.message))
@@ -278,7 +282,15 @@ def test_pages_are_accessible_and_fit(chromium: Browser, place: Place, scheme: A
     seen = signed_in(context, place.served)
     page = seen.page
     failed, done, rejected = (place.ids[kind] for kind in ("failed", "done", "rejected"))
-    for path in ("/", f"/runs/{failed}", "/runs/hostile", "/queues", f"/diff?a={done}&b={rejected}", "/runs/none"):
+    for path in (
+        "/",
+        f"/runs/{failed}",
+        "/runs/hostile",
+        "/queues",
+        "/schedules",
+        f"/diff?a={done}&b={rejected}",
+        "/runs/none",
+    ):
         page.goto(f"{place.served.origin}{path}")
         if path.startswith("/runs/") and path != "/runs/none":
             expect(page.locator(".graph svg")).to_be_visible()

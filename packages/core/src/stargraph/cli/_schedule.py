@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -22,8 +22,11 @@ from stargraph.cli._options import (
 from stargraph.errors import CheckpointError, StargraphError
 
 if TYPE_CHECKING:
-    from stargraph.checkpoint.protocol import Checkpointer, Schedule, Schedules
+    from collections.abc import Mapping
+
+    from stargraph.checkpoint.protocol import Checkpointer, JsonValue, Schedule, Schedules
     from stargraph.cli._store import StoreRef
+    from stargraph.graph import Graph
 
 _YEAR: Final = timedelta(days=366)
 
@@ -53,28 +56,68 @@ def schedule_add(
 
     Each due time is enqueued once, however many workers there are. A schedule with the same id is replaced.
     """
-    from pydantic import ValidationError
-
-    from stargraph.checkpoint.protocol import QueueEntry, Schedule
     from stargraph.cli._execution import load, run_async
     from stargraph.cli._inputs import read_inputs, split_pairs
     from stargraph.cli._output import print_json, print_lines, show_time
     from stargraph.cli._store import StoreRef
-    from stargraph.worker import due_times
 
     loaded = load(graph)
-    values = read_inputs(loaded, input_ or (), inputs)
-    loaded._plan.state.initial(values)  # refuses what no run could be started with
+    made, following = make_schedule(
+        loaded,
+        cron=cron,
+        timezone=timezone,
+        schedule_id=schedule_id,
+        inputs=read_inputs(loaded, input_ or (), inputs),
+        queue={"name": queue, "priority": priority, "concurrency_key": key},
+        tags=split_pairs(tag or (), "--tag"),
+    )
+    run_async(_put(StoreRef(checkpoint, encryption_keys), made))
+    if json:
+        print_json({**made.model_dump(mode="json"), "next": following})
+    else:
+        print_lines([f"schedule {made.id}: the next run is due {show_time(following)}"])
+
+
+def make_schedule(
+    graph: Graph,
+    *,
+    cron: str,
+    timezone: str,
+    schedule_id: str | None,
+    inputs: Mapping[str, JsonValue],
+    queue: Mapping[str, Any],
+    tags: Mapping[str, str],
+) -> tuple[Schedule, datetime]:
+    """Return a schedule of a graph that begins now, checked, and the time of its first run.
+
+    Args:
+        graph: the graph.
+        cron: five fields.
+        timezone: the zone that they are read in.
+        schedule_id: names the schedule; None for the id of the graph.
+        inputs: what each run is started with.
+        queue: the fields of a `QueueEntry`.
+        tags: of each run.
+
+    Raises:
+        StargraphError: it cannot be a schedule (`reason="invalid-schedule"`), or no run could be started with the inputs.
+    """
+    from pydantic import ValidationError
+
+    from stargraph.checkpoint.protocol import QueueEntry, Schedule
+    from stargraph.worker import due_times
+
+    graph._plan.state.initial(inputs)  # refuses what no run could be started with
     now = datetime.now(UTC)
     try:
         made = Schedule(
-            id=schedule_id or loaded.id,
+            id=schedule_id or graph.id,
             cron=cron,
             timezone=timezone,
-            graph_id=loaded.id,
-            inputs=dict(values),
-            queue=QueueEntry(name=queue, priority=priority, concurrency_key=key),
-            metadata=split_pairs(tag or (), "--tag"),
+            graph_id=graph.id,
+            inputs=dict(inputs),
+            queue=QueueEntry(**queue),
+            metadata=dict(tags),
             since=now,
         )
     except ValidationError as error:
@@ -91,11 +134,7 @@ def schedule_add(
             reason="invalid-schedule",
             hint="Check the day and the month.",
         )
-    run_async(_put(StoreRef(checkpoint, encryption_keys), made))
-    if json:
-        print_json({**made.model_dump(mode="json"), "next": following})
-    else:
-        print_lines([f"schedule {made.id}: the next run is due {show_time(following)}"])
+    return made, following
 
 
 def schedule_list(

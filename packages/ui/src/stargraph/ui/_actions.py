@@ -72,13 +72,15 @@ async def requeue_run(request: Request) -> Response:
     await requeue(
         await console.store.opened(), latest.run_id, queue=fields.get("queue") or None, keyring=console.store.keyring
     )
+    if fields.get("back") == "queues":
+        return RedirectResponse(f"{request.scope.get('root_path', '')}/queues", 303)
     return _back(request, latest.run_id)
 
 
 async def fork_run(request: Request) -> Response:
     """Fork a run with an edited state or an edited output of a node, as `stargraph replay --set` does."""
     console, latest, fields = await _asked(request)
-    graph = _graph(console, latest.graph_id)
+    graph = loaded_graph(console, latest.graph_id)
     overlay = _overlay(fields)
     text = fields.get("step", "")
     step = int(text) if text.isascii() and text.isdigit() else None
@@ -106,10 +108,14 @@ async def delete_run(request: Request) -> Response:
 
 async def _asked(request: Request) -> tuple[Console, Checkpoint, Mapping[str, str]]:
     """Return what all pages share, the latest checkpoint of the run, and the fields of the form."""
-    console = console_of(request)
-    body = (await request.body()).decode("utf-8")
-    fields = {name: values[-1] for name, values in parse_qs(body, keep_blank_values=True).items()}
+    console, fields = console_of(request), await form_fields(request)
     return console, await console.store.latest(request.path_params["run_id"]), fields
+
+
+async def form_fields(request: Request) -> Mapping[str, str]:
+    """Return the fields of a form; of one that was sent several times, the last value."""
+    body = (await request.body()).decode("utf-8", "replace")
+    return {name: values[-1] for name, values in parse_qs(body, keep_blank_values=True).items()}
 
 
 def _back(request: Request, run_id: str) -> Response:
@@ -121,7 +127,12 @@ def _is_idle(console: Console, latest: Checkpoint) -> bool:
     return console.executions.run_of(latest.run_id) is None and latest.status != "running"
 
 
-def _graph(console: Console, graph_id: str) -> Graph:
+def loaded_graph(console: Console, graph_id: str) -> Graph:
+    """Return a graph that was given when the pages were served.
+
+    Raises:
+        StargraphError: it was not (`reason="graph-not-loaded"`).
+    """
     graph = console.graphs.get(graph_id)
     if graph is None:
         raise StargraphError(
@@ -133,7 +144,7 @@ def _graph(console: Console, graph_id: str) -> Graph:
 
 
 async def _resume(console: Console, run_id: str, graph_id: str) -> None:
-    graph = _graph(console, graph_id)
+    graph = loaded_graph(console, graph_id)
     if console.executions.run_of(run_id) is not None:
         return
     run = await graph.start(checkpointer=await console.store.opened(), run_id=run_id)
@@ -153,14 +164,19 @@ def _overlay(fields: Mapping[str, str]) -> Overlay:
         path = fields["path"]
         if path.startswith("["):
             path = show_path(tuple(json.loads(path)))
-        state[path] = _json(fields.get("value", ""), "The value")
+        state[path] = json_field(fields.get("value", ""), "The value")
     if fields.get("node"):
-        output: Any = _json(fields.get("output", ""), "The output")
+        output: Any = json_field(fields.get("output", ""), "The output")
         outputs[fields["node"]] = output
     return Overlay(state=state, outputs=outputs)
 
 
-def _json(text: str, what: str) -> JsonValue:
+def json_field(text: str, what: str) -> JsonValue:
+    """Return the JSON that a field of a form holds.
+
+    Raises:
+        StargraphError: it holds none (`reason="not-json"`).
+    """
     try:
         value: JsonValue = parse_json(text)
     except ValueError:

@@ -24,7 +24,7 @@ from stargraph.errors import (
     StoreVersionError,
 )
 from stargraph.graph import Graph
-from stargraph.ui import _actions, _diff, _fleet, _run, _runs, _sse, _thread
+from stargraph.ui import _actions, _diff, _fleet, _run, _runs, _schedules, _sse, _thread
 from stargraph.ui._console import Console, console_of
 from stargraph.ui._security import LOOPBACK, Access, Auth, Guard
 from stargraph.ui._store import Store
@@ -88,6 +88,8 @@ def _routes(*, write: bool) -> list[BaseRoute]:
         Route("/plot.svg", _runs.plot_file),
         Route("/events", _sse.runs_events),
         Route("/queues", _fleet.queues),
+        Route("/queues/runs", _fleet.queued_runs),
+        Route("/schedules", _schedules.schedules),
         Route("/diff", _diff.diff_two_runs),
         Route(run, _run.run),
         Route(f"{run}/events", _sse.run_events),
@@ -117,6 +119,10 @@ def _routes(*, write: bool) -> list[BaseRoute]:
             "delete": _actions.delete_run,
         }
         routes += [Route(f"{run}/{name}", action, methods=["POST"]) for name, action in actions.items()]
+        routes += [
+            Route("/schedules/add", _schedules.add_schedule, methods=["POST"]),
+            Route("/schedules/remove", _schedules.remove_schedule, methods=["POST"]),
+        ]
     return routes
 
 

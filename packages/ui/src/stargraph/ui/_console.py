@@ -16,7 +16,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from stargraph.checkpoint.protocol import Checkpoint, RunQueue, RunTimeline
+from stargraph.checkpoint.protocol import Checkpoint, RunQueue, RunTimeline, Schedules
 from stargraph.graph import Graph
 from stargraph.ui._executions import Executions
 from stargraph.ui._security import Access, csrf_of
@@ -66,6 +66,11 @@ class Console:
     def has_queues(self) -> bool:
         """Whether the store, once it is open, has queues."""
         return isinstance(self.store.handle, RunQueue)
+
+    @property
+    def has_schedules(self) -> bool:
+        """Whether the store, once it is open, keeps schedules."""
+        return isinstance(self.store.handle, Schedules)
 
     async def checkpoint(self, run_id: str, step: int) -> Checkpoint:
         """Return one step of a run; the last few are kept, since a reader opens one part of a state after the other.
