@@ -128,6 +128,10 @@ def test_the_list_is_filtered_and_its_address_can_be_shared(seen: Seen, place: P
     page = seen.page
     assert "token" not in page.url
     page.get_by_role("link", name="failed").first.click()
+    expect(page.locator("tbody tr")).to_have_count(2)
+    assert set(rows(page)) == {place.ids["failed"], "broken"}
+    page.get_by_label("Search").fill("QUEUES")
+    page.keyboard.press("Enter")
     expect(page.locator("tbody tr")).to_have_count(1)
     assert rows(page) == [place.ids["failed"]]
     page.get_by_label("Graph").fill("nothing-like-it")

@@ -10,7 +10,7 @@ from pathlib import Path
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -26,7 +26,7 @@ from stargraph.errors import (
 from stargraph.graph import Graph
 from stargraph.ui import _actions, _diff, _fleet, _run, _runs, _schedules, _sse, _thread
 from stargraph.ui._console import Console, console_of
-from stargraph.ui._security import LOOPBACK, Access, Auth, Guard
+from stargraph.ui._security import LOOPBACK, Access, Auth, Guard, is_signed_in
 from stargraph.ui._store import Store
 
 _FAULTS = (CheckpointCorruptedError, DriverNotFoundError, StoreUnavailableError, StoreVersionError)
@@ -161,6 +161,8 @@ def _explain_fault(request: Request, error: Exception) -> Response:
 
 
 async def _not_found(request: Request, error: Exception) -> Response:
+    if not is_signed_in(request):  # an asset that is not there: a page would name the store
+        return PlainTextResponse("Not found\n", 404)
     return console_of(request).page(
         request,
         "error.html",

@@ -49,6 +49,9 @@ class Console:
         write: whether the pages offer actions.
         graphs: the graphs that this process can run, by their ids.
         access: the sessions.
+
+    Attributes:
+        streams: how many pages are live.
     """
 
     def __init__(self, store: Store, *, write: bool, graphs: Mapping[str, Graph], access: Access) -> None:
@@ -57,6 +60,7 @@ class Console:
         self.graphs = dict(graphs)
         self.access = access
         self.logs = StepLogs(store)
+        self.streams = 0
         self.executions = Executions(store)
         self._checkpoints: OrderedDict[tuple[str, int], Checkpoint] = OrderedDict()
         self._environment = template_environment()

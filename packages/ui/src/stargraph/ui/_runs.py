@@ -33,6 +33,9 @@ RANGES: Final = {
 }
 """How far back the plot can look."""
 
+_MOST_TAGS: Final = 16
+"""How many tags a search may name: a store joins its runs with each of them."""
+
 _FIELDS: Final = ("q", "graph", "tag", "id", "since", "idle", "reason", "order", "roots", "parent")
 
 
@@ -118,7 +121,7 @@ def _asked(request: Request) -> tuple[RunFilters, RunOrder, str | None]:
             "status": [_status(name) for name in params.getlist("status") if name] or None,
             "graph_id": params.get("graph") or None,
             "error_reason": params.get("reason") or None,
-            "metadata": split_pairs(params.get("tag", "").split(), "The tag") or None,
+            "metadata": _tags(params.get("tag", "")) or None,
             "since": parse_since(params["since"], "Started since") if params.get("since") else None,
             "updated_before": parse_since(params["idle"], "Idle for") if params.get("idle") else None,
             "roots_only": params.get("roots") == "1",
@@ -128,6 +131,13 @@ def _asked(request: Request) -> tuple[RunFilters, RunOrder, str | None]:
     except (StargraphError, ValueError) as error:
         return {}, order, str(error)
     return filters, order, None
+
+
+def _tags(text: str) -> dict[str, str]:
+    pairs = text.split()
+    if len(pairs) > _MOST_TAGS:
+        raise ValueError(f"{len(pairs)} tags were given; at most {_MOST_TAGS} are looked for together")
+    return split_pairs(pairs, "The tag")
 
 
 def _order_of(params: QueryParams) -> str:

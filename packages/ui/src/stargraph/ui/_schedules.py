@@ -94,7 +94,7 @@ def _row(schedule: Schedule, now: datetime, command: str) -> ScheduleRow:
     try:
         times = tuple(islice(due_times(schedule, now, now + _YEAR), _SHOWN))
     except StargraphError as error:
-        return ScheduleRow(schedule, (), str(error), command)
+        return ScheduleRow(schedule, (), error.message, command)
     return ScheduleRow(schedule, times, "" if times else "It names no time in the next year.", command)
 
 

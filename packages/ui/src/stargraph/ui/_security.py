@@ -47,7 +47,6 @@ MAX_BODY: Final = 8_000_000
 _LOGGER: Final = logging.getLogger("stargraph.ui")
 
 _MAX_LINKS: Final = 8
-_MAX_SESSIONS: Final = 256
 _STATIC: Final = "/static/"
 
 
@@ -68,7 +67,6 @@ class Access:
         self.on_sign_in = on_sign_in
         self._key = secrets.token_bytes(32)
         self._links: list[str] = []
-        self._sessions: dict[str, None] = {}
 
     def new_token(self) -> str:
         """Return the token of a new link; it works once."""
@@ -83,20 +81,21 @@ class Access:
         return bool(found)
 
     def open_session(self) -> str:
-        """Return the id of a new session."""
-        session = secrets.token_urlsafe(32)
-        self._sessions[session] = None
-        while len(self._sessions) > _MAX_SESSIONS:
-            del self._sessions[next(iter(self._sessions))]
-        return session
+        """Return the id of a new session; it proves itself, so that nobody can fill a list of them up."""
+        nonce = secrets.token_urlsafe(32)
+        return f"{nonce}.{self._sign('session', nonce)}"
 
     def knows(self, session: str) -> bool:
         """Tell whether a session was opened here."""
-        return session in self._sessions
+        nonce, _, signature = session.partition(".")
+        return hmac.compare_digest(signature.encode("utf-8", "surrogatepass"), self._sign("session", nonce).encode())
 
     def csrf_token(self, session: str) -> str:
         """Return what a form of a session must send along."""
-        return hmac.new(self._key, session.encode(), hashlib.sha256).hexdigest()
+        return self._sign("form", session)
+
+    def _sign(self, purpose: str, text: str) -> str:
+        return hmac.new(self._key, f"{purpose} {text}".encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
 
 
 class Guard:
@@ -168,7 +167,7 @@ class Guard:
     def _fault_page(self, request: Request, error: Exception) -> Response:
         """Log an error that nobody expected, and return what the person sees of it."""
         _log_fault(request, error)
-        if "stargraph.csrf" in request.scope:
+        if is_signed_in(request):
             try:
                 return self._explain_fault(request, error)
             except Exception as second:  # noqa: BLE001  # what broke the page may break this one too
@@ -257,6 +256,11 @@ def _set_cookie(response: Response, request: Request, session: str) -> None:
         samesite="lax",
         secure=request.url.scheme == "https",
     )
+
+
+def is_signed_in(request: Request) -> bool:
+    """Tell whether the guard has let somebody in; it lets assets through without looking."""
+    return "stargraph.csrf" in request.scope
 
 
 def csrf_of(request: Request) -> str:

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from typing import Final
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from stargraph.checkpoint.protocol import Checkpointer, RunSearch
 from stargraph.runtime import dispatch
-from stargraph.ui._console import console_of, step_number
+from stargraph.ui._console import Console, console_of, step_number
 from stargraph.ui._store import Store
 
 _LOOK_SECONDS: Final = 1.0
@@ -22,6 +22,10 @@ _BEAT_SECONDS: Final = 15.0
 """How long a stream may be silent: proxies end silent connections."""
 
 
+MOST_STREAMS: Final = 100
+"""How many pages can be live at a time: each of them keeps a connection, and looks at the store."""
+
+
 async def runs_events(request: Request) -> Response:
     """Answer with an event each time that a run of the store has started or has another step."""
     store = await console_of(request).store.opened()
@@ -29,7 +33,7 @@ async def runs_events(request: Request) -> Response:
         since = datetime.fromisoformat(request.query_params.get("since", "")).astimezone(UTC)
     except ValueError:
         since = datetime.now(UTC)
-    return _stream(_changes_of(store, since))
+    return _stream(console_of(request), _changes_of(store, since))
 
 
 async def run_events(request: Request) -> Response:
@@ -39,7 +43,7 @@ async def run_events(request: Request) -> Response:
     latest = await console.latest(run_id)
     after = step_number(request.query_params.get("after", ""))
     # The page was made some time before its script connects: what has come between is news too.
-    return _stream(_steps_of(console.store, run_id, latest.step if after is None else after))
+    return _stream(console, _steps_of(console.store, run_id, latest.step if after is None else after))
 
 
 async def _changes_of(store: Checkpointer, since: datetime) -> AsyncIterator[str]:
@@ -61,15 +65,20 @@ async def _steps_of(store: Store, run_id: str, step: int) -> AsyncIterator[str]:
         yield str(latest)
 
 
-def _stream(changes: AsyncIterator[str]) -> Response:
-    return StreamingResponse(_lines(changes), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+def _stream(console: Console, changes: AsyncIterator[str]) -> Response:
+    if console.streams >= MOST_STREAMS:
+        return PlainTextResponse("Too many pages are live.\n", 503, headers={"retry-after": "10"})
+    lines = _lines(console, changes)
+    return StreamingResponse(lines, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
 
 
-async def _lines(changes: AsyncIterator[str]) -> AsyncIterator[str]:
+async def _lines(console: Console, changes: AsyncIterator[str]) -> AsyncIterator[str]:
     """Write changes as events, and a comment whenever there is none for a while."""
-    yield "retry: 2000\n\n"
-    pending = asyncio.ensure_future(anext(changes))
+    console.streams += 1
+    pending: asyncio.Future[str] | None = None
     try:
+        yield "retry: 2000\n\n"
+        pending = asyncio.ensure_future(anext(changes))
         while True:
             done, _ = await asyncio.wait({pending}, timeout=_BEAT_SECONDS)
             if not done:
@@ -80,4 +89,6 @@ async def _lines(changes: AsyncIterator[str]) -> AsyncIterator[str]:
     except StopAsyncIteration:
         return
     finally:
-        pending.cancel()
+        console.streams -= 1
+        if pending is not None:
+            pending.cancel()

@@ -15,6 +15,9 @@ MOST_RUNS: Final = 20_000
 MOST_SECONDS: Final = 1.5
 """How long it looks, for stores on which a read takes long."""
 
+_MOST_CHARACTERS: Final = 200
+"""How long a text may be: an address that somebody was sent must not keep the server busy."""
+
 _AT_A_TIME: Final = 500
 _SHORTEST_PREFIX: Final = 4
 
@@ -50,7 +53,12 @@ async def search_text(
         order: which come first.
         cursor: the end of the page before; None for the first page.
         limit: enough runs. The page ends behind the read that has found them.
+
+    Raises:
+        ValueError: the text is too long, or a filter or the cursor is malformed.
     """
+    if len(text) > _MOST_CHARACTERS:
+        raise ValueError(f"The text has {len(text):,} characters; at most {_MOST_CHARACTERS} are searched for")
     words = text.casefold().split()
     found = {} if cursor else {run.run_id: run for run in await _named(store, text.strip(), filters)}
     looked_at, last, ends_at = 0, None, time.monotonic() + MOST_SECONDS

@@ -269,9 +269,8 @@ class _Axis:
             while mark <= end + step / 1e6:
                 x = self._x(mark)
                 canvas.line(x, _TOP - 4, x, height - 6, canvas.role("line"))
-                if x - last > 52:
-                    text = show_seconds(mark) if mark else "0"
-                    canvas.text(x, 14, text, paint=muted, size=10.5, anchor="start" if mark == 0 else "middle")
+                if mark and x - last > 52:  # the moment that stands before the marks is that of the first one
+                    canvas.text(x, 14, show_seconds(mark), paint=muted, size=10.5, anchor="middle")
                     last = x
                 mark += step
         for begin, end in self.folds:

@@ -82,5 +82,15 @@ export function startLive() {
   button.addEventListener("click", toggleLive);
   connect(element.dataset.live);
   show();
+  // A browser keeps few connections to one server: tabs that nobody sees must not hold them all.
+  document.addEventListener("visibilitychange", () => {
+    if (!isOn) return;
+    if (document.visibilityState === "hidden") {
+      source?.close();
+    } else {
+      connect(element.dataset.live);
+      refresh();
+    }
+  });
   addEventListener("pagehide", () => source?.close());
 }
