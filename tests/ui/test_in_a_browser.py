@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,7 +131,7 @@ def test_the_list_is_filtered_and_its_address_can_be_shared(seen: Seen, place: P
     page.get_by_role("link", name="failed").first.click()
     expect(page.locator("tbody tr")).to_have_count(2)
     assert set(rows(page)) == {place.ids["failed"], "broken"}
-    page.get_by_label("Search").fill("QUEUES")
+    page.get_by_label("Search").fill("PRINTER")
     page.keyboard.press("Enter")
     expect(page.locator("tbody tr")).to_have_count(1)
     assert rows(page) == [place.ids["failed"]]
@@ -186,6 +187,22 @@ def test_a_run_of_another_process_is_followed_and_can_be_held(seen: Seen, place:
     expect(page.locator("[data-detail] h2")).to_contain_text("Step", timeout=WAIT)
     page.locator("[data-live-toggle]").click()
     expect(page.locator("[data-live-toggle]")).to_have_attribute("aria-pressed", "false")
+    assert seen.complaints == []
+
+
+def test_a_tab_that_nobody_sees_holds_no_connection(seen: Seen, place: Place) -> None:
+    page, console = seen.page, place.served.app.state.console
+    page.goto(f"{place.served.origin}/")
+    for state, streams in (("visible", 1), ("hidden", 0), ("visible", 1)):
+        page.evaluate(
+            "state => { Object.defineProperty(document, 'visibilityState', { value: state, configurable: true });"
+            " document.dispatchEvent(new Event('visibilitychange')); }",
+            state,
+        )
+        deadline = time.monotonic() + 30
+        while console.streams != streams and time.monotonic() < deadline:
+            page.wait_for_timeout(20)
+        assert console.streams == streams, state
     assert seen.complaints == []
 
 
