@@ -100,7 +100,7 @@ def make_schedule(
         tags: of each run.
 
     Raises:
-        StargraphError: it cannot be a schedule (`reason="invalid-schedule"`), or no run could be started with the inputs.
+        StargraphError: it cannot be a schedule (`reason="invalid-schedule"`), or the inputs start no run.
     """
     from pydantic import ValidationError
 
