@@ -194,6 +194,36 @@ async def fits(kit: Kit) -> None:
 
 
 @group.check(
+    "every_way_in",
+    "Runs are handed out as their latest step says, whether a write, a batch or a pruned start has stored it; a run"
+    " that was deleted is not.",
+    contract="claimable.1, claimable.2, delete_run.1",
+    usual_cause="Only write keeps the table of the queue, or a row of it outlives its run.",
+)
+async def every_way_in(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    await handle.beat(_process(1))
+    await _written(handle, _queued("deleted"), taken := _queued("taken"))
+    ready = {"deleted", "taken"}
+    if "batch" in kit.declared:
+        await handle.write_many([_queued("batched")])
+        running = _taken(taken, _process(1))
+        await other.write_many([running, follow(running, status="running")])
+        ready = {"deleted", "batched"}
+    if "pruned-start" in kit.declared:
+        first = _queued("moved")
+        failed = follow(_taken(first, _process(1)), event="failed", status="failed")
+        await handle.start_pruned([follow(failed, event="queued", status="queued", process=None)])
+        ready.add("moved")
+    for number, reader in enumerate((handle, other)):
+        if number and "deletion" in kit.declared:
+            await handle.delete_run("deleted")
+            ready.remove("deleted")
+        found = sorted(await _ids(reader))
+        expect(found == sorted(ready), f"claimable gave {show(found)}; the contract wants {show(sorted(ready))}")
+
+
+@group.check(
     "reservations",
     "A run that was handed out is handed out to nobody else, until its reservation expires, a step is appended or its"
     " process leaves.",

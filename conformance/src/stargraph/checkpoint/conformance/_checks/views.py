@@ -117,6 +117,7 @@ async def after_writes(kit: Kit) -> None:
     contract="read.1, list.1, history.1, search.1, write.4",
     usual_cause="The summary or the tags are stored before the step is judged.",
     needs=("steps.conflict_keeps_stored", "steps.gap_refused", "steps.ended_refused"),
+    deadline=120,
     quick=False,
 )
 async def after_refusals(kit: Kit) -> None:
@@ -149,6 +150,7 @@ async def after_refusals(kit: Kit) -> None:
     usual_cause="A cache, an index or a table of tags is not cleared, or only that of the handle that deleted.",
     needs=("deletion.delete_run",),
     capability="deletion",
+    deadline=120,
     quick=False,
 )
 async def after_delete(kit: Kit) -> None:
@@ -183,6 +185,7 @@ async def after_delete(kit: Kit) -> None:
     "from step 0, or stops at the first step that is not there.",
     needs=("deletion.prune_keeps_last", "deletion.keep_last_zero_removes"),
     capability="deletion",
+    deadline=120,
     quick=False,
 )
 async def after_prune(kit: Kit) -> None:
@@ -216,6 +219,7 @@ async def after_prune(kit: Kit) -> None:
     usual_cause="The summary, the status or the index is that of the first step of the batch, or a cache is stale.",
     needs=("batch.appends_all",),
     capability="batch",
+    deadline=120,
     quick=False,
 )
 async def after_batch(kit: Kit) -> None:
@@ -245,7 +249,7 @@ async def after_batch(kit: Kit) -> None:
     usual_cause="The record and its index are stored one after the other, and a call that is made again finds the "
     "first and leaves out the second.",
     needs=("cancel.write",),
-    deadline=60,
+    deadline=120,
     quick=False,
 )
 async def after_cancellation(kit: Kit) -> None:
@@ -367,6 +371,7 @@ async def _finish(handle: Handle, book: Book, call: str) -> None:
     "read counts as the end of the run.",
     needs=("corruption.flipped_bytes",),
     capability="stored-bytes",
+    deadline=120,
     quick=False,
 )
 async def after_damage(kit: Kit) -> None:

@@ -6,19 +6,23 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
+from datetime import timedelta
 from typing import Final
 
 from stargraph.checkpoint.conformance._expect import Violation, attempt, expect
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import begin, chain, executor_id, follow
+from stargraph.checkpoint.conformance._runs import NOON, begin, chain, executor_id, follow
+from stargraph.checkpoint.protocol import Status
 from stargraph.errors import CheckpointConflictError, CheckpointError, StoreUnavailableError
 
 group: Final = Group("watch", needs=("steps.append_and_read", "durability.other_handle"), capability="watch")
 
 _IDLE: Final = 0.12
 """Seconds of the processor that ten watches may take in a second: twenty times what the drivers here do."""
+
+_FAILED: Final[tuple[Status, ...]] = ("failed",)
 
 _QUIET: Final = 1.2
 """Seconds after which a watch that tells too much has told it: most look once more by then."""
@@ -171,6 +175,28 @@ async def closed(kit: Kit) -> None:
     reason = refusal.reason if isinstance(refusal, CheckpointError) else None
     expect(reason == "closed", f"a watch of a closed handle gave {refusal!r}; the contract wants closed")
     await watch.aclose()
+
+
+@group.check(
+    "pruned",
+    "A watch of a run that was pruned tells its latest step, and goes on from there.",
+    contract="watch.1, watch.2",
+    usual_cause="Steps are counted, and a prune has left fewer of them than the latest one has below it.",
+)
+async def pruned(kit: Kit) -> None:
+    if "deletion" not in kit.declared:
+        return
+    handle, other = await kit.open(), await kit.open()
+    steps = chain(length=8, last_status="failed")
+    for checkpoint in steps:
+        await handle.write(checkpoint)
+    report = await other.prune(older_than=NOON + timedelta(days=365), statuses=_FAILED, keep_last=2)
+    expect(report.checkpoints > 0, f"prune(keep_last=2) of a run of 8 steps reported {report}")
+    resumed = follow(steps[-1], event="resumed", status="running")
+    async with aclosing(handle.watch("run")) as watch:
+        await _told(kit, watch, 7, "a watch of a run that was pruned")
+        await other.write(resumed)
+        await _told(kit, watch, 8, "a watch of a run that was pruned, and went on")
 
 
 @group.check(
