@@ -2,6 +2,7 @@
 
     python benchmarks/worker_fleet.py postgresql://postgres@localhost/bench --runs 1000
     python benchmarks/worker_fleet.py fresh.sqlite --runs 1000 --skip-dbos
+    PYTHONPATH=tests python benchmarks/worker_fleet.py postgres --runs 1000    # on a server of its own
 
 Each run has ten nodes that add one to a number; each step is durable before the next one starts, in Stargraph and in
 DBOS alike. The workers wait for work when the clock starts, so that building, enqueueing, claiming and executing are
@@ -34,6 +35,9 @@ from stargraph.worker import Worker
 NODES: Final = 10
 _SLOW: Final = 0.3
 """Seconds that a node takes while recovery is measured."""
+
+_PATIENCE: Final = 600
+"""Seconds after which something has failed."""
 
 builder = GraphBuilder("fleet")
 builder.state(n=int, seconds=(float, 0.0))
@@ -117,8 +121,11 @@ async def alone(url: str, options: argparse.Namespace) -> Figures:
         return Figures(time.perf_counter() - began, _cpu() - cpu)
 
 
-async def _until(met: Callable[[], Awaitable[bool]]) -> None:
-    while not await met():  # noqa: ASYNC110  # another process does what it waits for
+async def _until(met: Callable[[], Awaitable[bool]], what: str) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while not await met():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"{what} was not over after {_PATIENCE} s")
         await asyncio.sleep(0.05)
 
 
@@ -134,8 +141,10 @@ async def fleet(url: str, options: argparse.Namespace) -> Figures:
             async def over() -> bool:
                 return (await store.count_runs()).get("done", 0) == done_before + options.runs  # type: ignore[no-any-return]
 
-            await _until(over)
+            await _until(over, "the work of the workers")
             seconds = time.perf_counter() - began
+        if (counts := await store.count_runs()).get("done", 0) != sum(counts.values()):
+            raise SystemExit(f"not every run is done: {counts}")
         return Figures(seconds, _cpu() - cpu)
 
 
@@ -160,7 +169,7 @@ async def recovery(url: str, options: argparse.Namespace) -> float:
                 found = [await store.read_latest(run_id) for run_id in lost]
                 return any(each.event == "completed" and each.process.pid != victim.pid for each in found)
 
-            await _until(taken)
+            await _until(taken, "the recovery")
             return time.perf_counter() - began
 
 
@@ -244,7 +253,7 @@ async def fleet_dbos(url: str, options: argparse.Namespace) -> Figures:
         async def over() -> bool:
             return not client.list_queued_workflows(queue_name="fleet", limit=1, load_input=False)
 
-        await _until(over)
+        await _until(over, "the work of DBOS")
         seconds = time.perf_counter() - began
         client.destroy()
     return Figures(seconds, _cpu() - cpu)
@@ -265,7 +274,7 @@ async def recovery_dbos(url: str, options: argparse.Namespace) -> float:
         async def taken() -> bool:
             return any(len(client.list_workflow_steps(run_id)) > steps for run_id, steps in before.items())
 
-        await _until(taken)
+        await _until(taken, "the recovery of DBOS")
         seconds = time.perf_counter() - began
         client.destroy()
         return seconds
@@ -274,7 +283,7 @@ async def recovery_dbos(url: str, options: argparse.Namespace) -> float:
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("store", help="a path, or the URL of an empty database")
+    parser.add_argument("store", help="a path, the URL of an empty database, or postgres")
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--concurrency", type=int, default=8, help="of each worker")
@@ -286,8 +295,19 @@ def main() -> None:
     if options.role is not None:
         (work if options.role == "worker" else work_dbos)(options.store, options)
         return
+    if options.store == "postgres":
+        from support.postgres_server import any_server
+
+        with any_server() as options.store:
+            compare(options)
+        return
     if "://" not in options.store and Path(options.store).exists():
         raise SystemExit(f"{options.store} exists already")
+    compare(options)
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Measure each, and print a table."""
     print(f"{options.runs} runs of {NODES} nodes, {options.workers} workers of {options.concurrency} at once")
     one = asyncio.run(alone(options.store, options))
     print(f"one process       {one.shown(options.runs)}")
