@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import hmac
 import json
 import re
 import textwrap
@@ -11,9 +12,10 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from support import record_reader
 from support.documents import blocks_of
-from support.golden import VERSION, folder_of, golden_runs, left
+from support.golden import KEYS, VERSION, folder_of, golden_runs, left
 from support.workspace import ROOT
 
 from stargraph.audit import Anchor
@@ -69,6 +71,35 @@ def test_the_reader_reads_a_golden_file_as_it_was_written(version: int, tmp_path
         assert list(step["state"]) == list(expected[step["run_id"], step["step"]]["state"])
 
 
+def _decrypted(record: bytes, run_id: str, step: int, secret: bytes) -> bytes:
+    """Return a record without its encryption, as the page says."""
+    count, end = record_reader.varint(record, 2)
+    for _ in range(count):
+        _, end = record_reader.varint(record, end)
+    header, stored = record[:end], record[end:]
+    assert header[1] & 2
+    nonce = 1 + stored[0]
+    key = hmac.digest(secret, b"stargraph record\n" + run_id.encode(), "sha256")
+    bound = b"%b\n%d\n%b" % (run_id.encode(), step, header)
+    body = AESGCM(key).decrypt(stored[nonce : nonce + 12], stored[nonce + 12 :], bound)
+    return bytes((header[0], header[1] & 1)) + header[2:] + body
+
+
+@pytest.mark.parametrize("version", range(1, VERSION + 1))
+def test_encrypted_records_are_read_as_the_page_says(version: int) -> None:
+    key_id, _, secret = KEYS.partition(":")
+    runs = json.loads((folder_of(version) / "records.json").read_text())
+    (run,) = [run for run in runs if run["encrypted"]]
+    before = None
+    for number, step in enumerate(run["steps"]):
+        record = bytes.fromhex(step["record"])
+        assert key_id.encode() in record
+        plain = _decrypted(record, run["run_id"], number, secret.encode())
+        before = record_reader.Step(plain, before, DICTIONARY_FILE.read_bytes())
+        found = before.checkpoint()
+        assert found["digest"] == record_reader.digest_of(found) == json.loads(step["checkpoint"])["digest"]
+
+
 def test_the_reader_notices_a_changed_byte(tmp_path: Path) -> None:
     original = (folder_of(VERSION) / "sqlite.db").read_bytes()
     at = original.index(b"\x28\xb5\x2f\xfd") + 60  # in the body of some record
@@ -85,15 +116,16 @@ def test_the_page_shows_the_statements_of_the_tables() -> None:
 
 
 def test_the_page_names_numbers_and_marks() -> None:
-    assert f"`PRAGMA application_id` {sqlite_schema.APPLICATION_ID} (the bytes `Stgr`)" in PAGE
-    assert f"## The record, version {RECORD_VERSION}" in PAGE
-    assert f"## The SQLite file, version {max(sqlite_schema.MIGRATIONS)}" in PAGE
-    assert f"## The PostgreSQL tables, version {max(postgres_schema.MIGRATIONS)}" in PAGE
-    assert f"## The objects of S3, format {s3_schema.STORE_FORMAT}" in PAGE
-    assert f"`{s3_schema.marker_of(s3_schema.STORE_FORMAT).decode().strip()}`" in PAGE
-    assert f"{len(DICTIONARY):,} bytes long with the SHA-256\n`{hashlib.sha256(DICTIONARY).hexdigest()}`" in PAGE
+    words = " ".join(PAGE.split())
+    assert f"`PRAGMA application_id` {sqlite_schema.APPLICATION_ID} (the bytes `Stgr`)" in words
+    assert f"## The record, version {RECORD_VERSION}" in words
+    assert f"## The SQLite file, version {max(sqlite_schema.MIGRATIONS)}" in words
+    assert f"## The PostgreSQL tables, version {max(postgres_schema.MIGRATIONS)}" in words
+    assert f"## The objects of S3, format {s3_schema.STORE_FORMAT}" in words
+    assert f"`{s3_schema.marker_of(s3_schema.STORE_FORMAT).decode().strip()}`" in words
+    assert f"{len(DICTIONARY):,} bytes long with the SHA-256 `{hashlib.sha256(DICTIONARY).hexdigest()}`" in words
     assert DICTIONARY_FILE.read_bytes() == DICTIONARY
-    assert f"at most {MOST_BYTES:,} bytes" in PAGE
+    assert f"at most {MOST_BYTES:,} bytes" in words
 
 
 def test_the_page_names_what_an_anchor_is_and_what_its_seal_covers() -> None:
