@@ -176,7 +176,7 @@ async def test_a_node_in_a_process_fails_alone(
     run = await graph(text).start(checkpointer=store, run_id="r")
     began = time.monotonic()
     summary = await run.start()
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60
     assert summary.error is not None
     assert (summary.status, summary.error.type, summary.error.reason) == ("failed", error, reason)
 
