@@ -113,6 +113,7 @@ def test_a_run_that_waits_for_no_time_is_never_due() -> None:
         ({"updated_before": "yesterday"}, "updated_before is 'yesterday'"),
         ({"due_before": NOW.replace(tzinfo=None)}, "due_before"),
         ({"roots_only": 1}, "roots_only is 1"),
+        ({"metadata": {str(number): "x" for number in range(1001)}}, "metadata has 1,001 tags: give at most 1,000"),
         ({"run_id_prefix": 1}, "run_id_prefix is 1"),
     ],
 )

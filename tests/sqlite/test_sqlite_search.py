@@ -141,6 +141,18 @@ async def test_children_are_those_that_the_run_started(filled: Filled) -> None:
         assert len(await store.children("run-003")) > 2
 
 
+@pytest.mark.parametrize("order", ["started", "updated"])
+async def test_as_many_tags_are_looked_for_as_a_search_may_name(store: SQLiteCheckpointer, order: RunOrder) -> None:
+    tags = {f"tag {number}": str(number) for number in range(1_000)}
+    await store.write(first("all", metadata=tags))
+    await store.write(first("all-but-one", metadata=tags | {"tag 999": ""}))
+    found = await store.search(metadata=tags, status=["running", "done"], order=order)
+    assert [run.run_id for run in found.items] == ["all"]
+    assert await store.count_runs(metadata=tags) == {"running": 1}
+    with pytest.raises(ValueError, match="metadata has 1,001 tags: give at most 1,000"):
+        await store.count_runs(metadata=tags | {"one more": ""})
+
+
 async def test_a_page_that_is_just_full_is_the_last(store: SQLiteCheckpointer) -> None:
     for name in ("a", "b"):
         await store.write(first(name))
@@ -236,6 +248,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "INSERT INTO tags SELECT 'team', CASE number % 50000 WHEN 3 THEN 'rare' ELSE 't' || (number % 5) END,"
             " started_at, run_id FROM runs"
         )
+        database.execute("INSERT INTO tags SELECT 'half', number % 2, started_at, run_id FROM runs")
         database.commit()
     return path
 
@@ -264,8 +277,9 @@ RARE_HASH = "a" * 63 + "f"
         ({"roots_only": True}, "roots_by_start", "runs_by_update"),
         ({"run_id_prefix": "run-00001"}, "sqlite_autoindex_runs_1", "sqlite_autoindex_runs_1"),
         ({"run_id_prefix": "run-00001", "roots_only": True}, "sqlite_autoindex_runs_1", "sqlite_autoindex_runs_1"),
-        ({"metadata": {"team": "rare"}}, "tag_0 USING PRIMARY KEY", "tag_0 USING PRIMARY KEY"),
-        ({"metadata": {"team": "t1"}}, "tag_0 USING PRIMARY KEY", None),
+        ({"metadata": {"team": "rare"}}, "lead USING PRIMARY KEY", "lead USING PRIMARY KEY"),
+        ({"metadata": {"team": "t1"}}, "lead USING PRIMARY KEY", None),
+        ({"metadata": {"team": "rare", "half": "1"}}, "tags USING PRIMARY KEY", "tags USING PRIMARY KEY"),
         ({"updated_since": moment(298_000)}, "runs_by_update", "runs_by_update"),
         ({"updated_before": moment(10_000)}, "runs_by_update", "runs_by_update"),
         ({"due_before": moment(100_000)}, "runs_by_due", "runs_by_due"),

@@ -34,7 +34,7 @@ RANGES: Final = {
 """How far back the plot can look."""
 
 _MOST_TAGS: Final = 16
-"""How many tags a search may name: a store joins its runs with each of them."""
+"""How many tags a search may name: a store compares its runs with each of them."""
 
 _FIELDS: Final = ("q", "graph", "tag", "id", "since", "idle", "reason", "order", "roots", "parent")
 

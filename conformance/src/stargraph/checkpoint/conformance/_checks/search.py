@@ -74,6 +74,8 @@ async def by_status(kit: Kit) -> None:
     same_runs(["is-paused", "is-running"], found, "search(status='running') after a paused run went on")
     found = (await handle.search(status=["done", "failed"])).items
     same_runs(["is-done", "is-failed"], found, "search(status=['done', 'failed'])")
+    found = (await handle.search(status=["done", "done"])).items
+    same_runs(["is-done"], found, "search(status=['done', 'done'])")
     same_runs([], (await handle.search(status=[])).items, "search(status=[]), which no run has")
 
 
@@ -108,6 +110,8 @@ async def by_metadata(kit: Kit) -> None:
         "d": {"blue": "team", "a.b": "1", 'quote"d': "it's"},
         "e": {"a": '{"b": "1"}', "": "", "é": "\u0000", "team": ""},
         "f": {},
+        # More than the tables that most databases join in one statement.
+        "g": {f"tag {number}": str(number) for number in range(100)},
     }
     for run_id, metadata in tags.items():
         await handle.write(begin(run_id, metadata=metadata))
@@ -124,6 +128,8 @@ async def by_metadata(kit: Kit) -> None:
         ([], {"team": "blu_"}),
         ([], {"team": "blue%"}),
         ([], {"nobody": "blue"}),
+        (["g"], tags["g"]),
+        ([], tags["g"] | {"tag 50": "51"}),
         (list(tags), {}),
     ):
         found = (await handle.search(metadata=metadata)).items

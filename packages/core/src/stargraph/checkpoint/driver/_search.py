@@ -16,6 +16,9 @@ from stargraph.checkpoint.protocol import RunFilters, RunOrder, RunPage, RunSumm
 
 _STATUSES: Final[frozenset[str]] = frozenset(get_args(Status))
 
+_MAX_TAGS: Final = 1_000
+"""How many tags a search may name; each is a part of the statement of a database, which bounds its length."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunMatcher:
@@ -238,7 +241,8 @@ def check_filters(filters: RunFilters) -> RunMatcher:
     if unknown:
         raise TypeError(f"there is no filter {unknown[0]!r}: give {', '.join(RunFilters.__annotations__)}")
     given = filters.get("status")
-    statuses = None if given is None else (given,) if isinstance(given, str) else tuple(given)
+    # Each once: a store may read the runs of each status for itself.
+    statuses = None if given is None else (given,) if isinstance(given, str) else tuple(dict.fromkeys(given))
     for status in statuses or ():
         if status not in _STATUSES:
             raise ValueError(f"status is {status!r}: give {', '.join(get_args(Status))}")
@@ -301,6 +305,8 @@ def _check_text(value: str | None, name: str) -> str | None:
 
 def _check_tags(tags: Mapping[str, str] | None) -> dict[str, str]:
     found = dict(tags or {})
+    if len(found) > _MAX_TAGS:
+        raise ValueError(f"metadata has {len(found):,} tags: give at most {_MAX_TAGS:,}, those that few runs have")
     for name, value in found.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise ValueError(f"metadata holds {name!r}: {value!r}; give text for both")

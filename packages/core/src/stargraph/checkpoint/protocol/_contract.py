@@ -170,7 +170,7 @@ class RunFilters(TypedDict, total=False):
         graph_hash: the fingerprint of its graph.
         runtime_hash: the fingerprint of the code of its nodes.
         error_reason: the `reason` of the error that its summary shows.
-        metadata: tags that it has, with their values.
+        metadata: tags that it has, with their values; at most 1,000.
         since: it started then or later; an aware datetime, like the next three.
         updated_since: its last step was recorded then or later.
         updated_before: its last step was recorded before.

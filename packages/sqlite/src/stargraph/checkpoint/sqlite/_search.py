@@ -33,6 +33,15 @@ _ORDER_BY: Final = {
 
 _ORDER_OF_PAGE: Final = {"started": "started_at DESC, run_id", "updated": "updated_at DESC, run_id"}
 
+_HAS_TAGS: Final = """
+NOT EXISTS (
+    SELECT 1 FROM (VALUES {rows}) AS wanted WHERE NOT EXISTS (
+        SELECT 1 FROM tags WHERE tags.name = wanted.column1 AND tags.value = wanted.column2
+        AND tags.started_at = lead.started_at AND tags.run_id = lead.run_id
+    )
+)
+"""
+
 _CHILDREN: Final = """
 SELECT run_id, CAST(summary AS BLOB) FROM runs INDEXED BY runs_by_parent
 WHERE parent_run_id = ? AND is_child = 1 ORDER BY started_at DESC, run_id
@@ -156,7 +165,6 @@ def _select(matcher: RunMatcher, order: RunOrder | None) -> _Selection:
     if statuses is None and order is None and matcher.since is not None and index == "runs_by_status":
         statuses = get_args(Status)  # one range of the index for each; the runs themselves are not read
     if statuses is not None:
-        statuses = tuple(dict.fromkeys(statuses))
         selection.values |= {f"status_{number}": status for number, status in enumerate(statuses)}
         if order is not None and index.startswith("runs_by_status") and not matcher.metadata:
             selection.statuses = statuses
@@ -167,17 +175,24 @@ def _select(matcher: RunMatcher, order: RunOrder | None) -> _Selection:
 
 
 def _select_by_tags(matcher: RunMatcher) -> _Selection:
-    """Return what selects runs by their tags: the first one leads, by its key, which has the order of the list."""
-    source = "tags AS tag_0 CROSS JOIN runs ON runs.run_id = tag_0.run_id"
-    conditions = []
-    values: dict[str, Any] = {}
-    for number, (name, value) in enumerate(matcher.metadata.items()):
-        conditions.append(f"tag_{number}.name = :name_{number} AND tag_{number}.value = :value_{number}")
-        values |= {f"name_{number}": name, f"value_{number}": value}
-        if number:
-            source += f" JOIN tags AS tag_{number} ON tag_{number}.run_id = runs.run_id"
-            conditions.append(f"tag_{number}.started_at = tag_0.started_at")
-    return _Selection(source, conditions, values, started_at="tag_0.started_at", run_id="tag_0.run_id")
+    """Return what selects runs by their tags: the first one leads, by its key, which has the order of the list.
+
+    The others are looked up by their key for each run. They are no joins, of which SQLite allows 64.
+    """
+    (name, value), *others = matcher.metadata.items()
+    selection = _Selection(
+        "tags AS lead CROSS JOIN runs ON runs.run_id = lead.run_id",
+        ["lead.name = :name AND lead.value = :value"],
+        {"name": name, "value": value},
+        started_at="lead.started_at",
+        run_id="lead.run_id",
+    )
+    if others:
+        rows = ", ".join(f"(:name_{number}, :value_{number})" for number in range(len(others)))
+        selection.conditions.append(_HAS_TAGS.format(rows=rows))
+        for number, (name, value) in enumerate(others):
+            selection.values |= {f"name_{number}": name, f"value_{number}": value}
+    return selection
 
 
 def _index_for(matcher: RunMatcher, order: RunOrder | None) -> str:
