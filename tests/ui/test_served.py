@@ -47,6 +47,7 @@ async def test_the_printed_link_leads_to_the_runs(tmp_path: Path, host: str) -> 
             out, err = process.communicate(timeout=30)
             assert process.returncode == 0, err
             assert "a browser signed in; the link for another one" in out
+            assert ("warning: listening on 0.0.0.0 without encryption" in out) == (host == "0.0.0.0")
             assert "Traceback" not in err
         finally:
             process.kill()  # does nothing if it has ended; else its end would be waited for

@@ -55,7 +55,10 @@ def serve(
     say(f"{app.state.console.store.name}, {'writing is possible' if write else 'read-only'}; Ctrl-C ends this")
     say(f"open {link}")
     if host not in LOOPBACK:
-        say(f"warning: everybody who can reach {host} can try; the link is not encrypted on its way")
+        say(
+            f"warning: listening on {host} without encryption: whoever can read the network between sees the link and"
+            " the cookie; an SSH tunnel to the loopback, or a proxy that speaks HTTPS, does not show them"
+        )
     if open_browser:
         webbrowser.open(link)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
