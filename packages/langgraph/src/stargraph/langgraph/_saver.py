@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
@@ -15,7 +15,6 @@ from weakref import WeakKeyDictionary
 from langchain_core.runnables import RunnableConfig
 
 from langgraph.checkpoint.base import (
-    BaseCheckpointSaver,
     ChannelVersions,
     Checkpoint,
     CheckpointMetadata,
@@ -31,17 +30,17 @@ from stargraph.checkpoint.registry import open_checkpointer
 from stargraph.checkpoint.values import EncodedValue
 from stargraph.langgraph._channels import Channels
 from stargraph.langgraph._log import ThreadLog
-from stargraph.langgraph._loop import LoopThread
 from stargraph.langgraph._names import NAMESPACE_TAG, THREAD_TAG
 from stargraph.langgraph._plain import dump_plain, load_plain
 from stargraph.langgraph._removal import copy_log, prune_log, without_runs
 from stargraph.langgraph._state import Order, Put, StoredStep, Write, write_index
 from stargraph.langgraph._store import LogStore
+from stargraph.langgraph._sync import SyncMethods
 from stargraph.langgraph._tuples import LazyTuple
 from stargraph.langgraph._values import decode_value, encode_value
 
 
-class StargraphSaver(BaseCheckpointSaver[str]):
+class StargraphSaver(SyncMethods):
     """Keeps LangGraph's checkpoints in a Stargraph store.
 
     Give it to `graph.compile(checkpointer=…)`. It serves `invoke` and `ainvoke`, from any number of event loops and
@@ -57,11 +56,10 @@ class StargraphSaver(BaseCheckpointSaver[str]):
     """
 
     def __init__(self, checkpointer: Checkpointer, serde: SerializerProtocol | None = None) -> None:
-        super().__init__(serde=serde)
+        super().__init__(serde)
         self._store = LogStore(checkpointer)
         self._checkpointer = checkpointer
         self._logs: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str], ThreadLog]] = WeakKeyDictionary()
-        self._thread = LoopThread()
 
     @classmethod
     def from_url(cls, url: str, serde: SerializerProtocol | None = None) -> Self:
@@ -263,6 +261,11 @@ class StargraphSaver(BaseCheckpointSaver[str]):
             )
         )
 
+    def get_next_version(self, current: str | None, channel: None) -> str:
+        """Return the version after another one; two branches never make the same."""
+        number = 0 if current is None else int(str(current).split(".")[0])
+        return f"{number + 1:032}.{random.random():016}"  # noqa: S311  # only has to differ
+
     # Removing and copying
 
     async def adelete_thread(self, thread_id: str) -> None:
@@ -310,71 +313,6 @@ class StargraphSaver(BaseCheckpointSaver[str]):
             for log in await self._logs_of({"configurable": {"thread_id": thread_id}}):
                 await prune_log(self._store, log)
 
-    # The same without an event loop
-
-    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """Do as `aget_tuple`."""
-        return self._thread.run(self.aget_tuple(config))
-
-    def list(
-        self,
-        config: RunnableConfig | None,
-        *,
-        filter: dict[str, Any] | None = None,  # noqa: A002  # LangGraph's name
-        before: RunnableConfig | None = None,
-        limit: int | None = None,
-    ) -> Iterator[CheckpointTuple]:
-        """Do as `alist`."""
-        found = self.alist(config, filter=filter, before=before, limit=limit)
-        try:
-            while (item := self._thread.run(_next(found))) is not None:
-                yield item
-        finally:
-            self._thread.run(found.aclose())  # type: ignore[attr-defined]  # it is a generator
-
-    def put(
-        self,
-        config: RunnableConfig,
-        checkpoint: Checkpoint,
-        metadata: CheckpointMetadata,
-        new_versions: ChannelVersions,
-    ) -> RunnableConfig:
-        """Do as `aput`."""
-        return self._thread.run(self.aput(config, checkpoint, metadata, new_versions))
-
-    def put_writes(
-        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
-    ) -> None:
-        """Do as `aput_writes`."""
-        self._thread.run(self.aput_writes(config, writes, task_id, task_path))
-
-    def delete_thread(self, thread_id: str) -> None:
-        """Do as `adelete_thread`."""
-        self._thread.run(self.adelete_thread(thread_id))
-
-    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
-        """Do as `adelete_for_runs`."""
-        self._thread.run(self.adelete_for_runs(run_ids))
-
-    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """Do as `acopy_thread`."""
-        self._thread.run(self.acopy_thread(source_thread_id, target_thread_id))
-
-    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """Do as `aprune`."""
-        self._thread.run(self.aprune(thread_ids, strategy=strategy))
-
-    def get_delta_channel_history(
-        self, *, config: RunnableConfig, channels: Sequence[str]
-    ) -> Mapping[str, DeltaChannelHistory]:
-        """Do as `aget_delta_channel_history`."""
-        return self._thread.run(self.aget_delta_channel_history(config=config, channels=channels))
-
-    def get_next_version(self, current: str | None, channel: None) -> str:
-        """Return the version after another one; two branches never make the same."""
-        number = 0 if current is None else int(str(current).split(".")[0])
-        return f"{number + 1:032}.{random.random():016}"  # noqa: S311  # only has to differ
-
     # Values
 
     def _dump(self, value: Any) -> EncodedValue:
@@ -386,6 +324,7 @@ class StargraphSaver(BaseCheckpointSaver[str]):
     # Logs
 
     def _log(self, thread_id: str, namespace: str) -> ThreadLog:
+        """Return the log of a thread and a namespace, one for each event loop; idle ones are dropped beyond a limit."""
         logs = self._logs.setdefault(asyncio.get_running_loop(), {})
         name = thread_id, namespace
         log = logs.get(name)
@@ -414,11 +353,13 @@ _MOST_LOGS: Final = 4096
 
 
 def _place(config: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the thread and the namespace that a configuration names."""
     place = config["configurable"]
     return str(place["thread_id"]), place.get("checkpoint_ns") or ""
 
 
 def _config(thread_id: str, namespace: str, checkpoint_id: str) -> RunnableConfig:
+    """Return the configuration that names a checkpoint."""
     return {"configurable": {"thread_id": thread_id, "checkpoint_ns": namespace, "checkpoint_id": checkpoint_id}}
 
 
@@ -445,10 +386,7 @@ def _load_whole(
 
 
 async def _one(log: ThreadLog, checkpoint_id: str, below: str | None) -> AsyncIterator[StoredStep]:
+    """Yield the checkpoint with an id, if it is there and its id is lower than `below`."""
     found = await log.at(checkpoint_id) if below is None or checkpoint_id < below else None
     if found is not None and found.has_checkpoint:
         yield found
-
-
-async def _next(found: AsyncIterator[CheckpointTuple]) -> CheckpointTuple | None:
-    return await anext(found, None)
