@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, Final
 
-from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.protocol import Checkpoint, ProcessInfo
 
 NOON: Final = datetime(2026, 3, 4, 12, 0, 0, 654321, tzinfo=UTC)
 """When the runs of the checks begin, unless a check says otherwise."""
@@ -19,6 +19,11 @@ RUNTIME_HASH: Final = "b2" * 32
 def executor_id(number: int = 0) -> str:
     """The id of an executor: two executors never make equal digests."""
     return f"{number:032x}"
+
+
+def process_info(number: int) -> ProcessInfo:
+    """A process of the checks: it exists in the store alone."""
+    return ProcessInfo(host="conformance", pid=number, version="1", worker=None, id=f"{number:016x}")
 
 
 def noise(chance: Random, length: int) -> str:

@@ -1,4 +1,4 @@
-"""RunQueue, Presence and Schedules: which runs are handed out, and to whom; nothing of it keeps data safe."""
+"""RunQueue: which runs are handed out, and to whom; nothing of it keeps data safe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stargraph.checkpoint.conformance._expect import expect, refused, refused_ar
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import GRAPH_HASH, NOON, RUNTIME_HASH, begin, follow
+from stargraph.checkpoint.conformance._runs import GRAPH_HASH, NOON, RUNTIME_HASH, begin, follow, process_info
 from stargraph.checkpoint.protocol import (
     Checkpoint,
     GraphVersion,
@@ -22,22 +22,13 @@ from stargraph.checkpoint.protocol import (
     QueueCounts,
     QueueEntry,
     QueueLimits,
-    RefusedVersion,
-    Schedule,
-    WorkerInfo,
 )
 from stargraph.errors import CheckpointError
 
 group: Final = Group("queues", needs=("steps.append_and_read", "presence.beats"), capability="queues")
-presence: Final = Group("presence", needs=("steps.append_and_read",), capability="presence")
-schedules: Final = Group("schedules", needs=("steps.append_and_read",), capability="schedules")
 
 _LONG: Final = 3600.0
 """Seconds for which nothing expires while a check runs."""
-
-
-def _process(number: int) -> ProcessInfo:
-    return ProcessInfo(host="conformance", pid=number, version="1", worker=None, id=f"{number:016x}")
 
 
 _ASKING: Final = "f" * 16
@@ -45,11 +36,13 @@ _ASKING: Final = "f" * 16
 
 
 def _queued(run_id: str, *, name: str = "default", **fields: Any) -> Checkpoint:
+    """Step 0 of a run that waits in a queue; fields of its `QueueEntry` may be among the fields."""
     entry = {key: fields.pop(key) for key in ("priority", "concurrency_key", "not_before") if key in fields}
     return begin(run_id, status="queued", queue=QueueEntry(name=name, **entry), **fields)
 
 
 def _taken(before: Checkpoint, process: ProcessInfo | None, **fields: Any) -> Checkpoint:
+    """The step by which a process begins with a queued run."""
     return follow(before, event="resumed", status="running", process=process, **fields)
 
 
@@ -59,11 +52,13 @@ async def _written(handle: Handle, *steps: Checkpoint) -> None:
 
 
 async def _ids(handle: Handle, *queues: str, limit: int = 100, **arguments: Any) -> list[str]:
+    """Return the runs that are handed out; nothing is reserved, and no process counts as gone, unless told."""
     given = {"silent_after": _LONG, "reserve": 0.0, **arguments}
     return [run.run_id for run in await handle.claimable(_ASKING, queues or ("default",), limit=limit, **given)]
 
 
 async def _offers(handle: Handle, wanted: Sequence[str], why: str, *queues: str, **arguments: Any) -> None:
+    """Expect these runs to be handed out now, in this order."""
     found = await _ids(handle, *queues, **arguments)
     expect(found == list(wanted), f"claimable {why} gave {show(found)}; the contract wants {show(list(wanted))}")
 
@@ -71,6 +66,7 @@ async def _offers(handle: Handle, wanted: Sequence[str], why: str, *queues: str,
 async def _offers_at_last(
     kit: Kit, handle: Handle, wanted: Sequence[str], why: str, *, queue: str = "default", **arguments: Any
 ) -> None:
+    """Expect these runs to be handed out before the kit loses its patience, in this order."""
     deadline = time.monotonic() + kit.patience
     while (found := await _ids(handle, queue, **arguments)) != list(wanted):
         expect(
@@ -91,7 +87,7 @@ async def kinds(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
     now = datetime.now(UTC)
     past, future = now - timedelta(hours=1), now + timedelta(hours=1)
-    living, gone = _process(1), _process(2)
+    living, gone = process_info(1), process_info(2)
     await handle.beat(living)
     await handle.beat(gone)
 
@@ -124,7 +120,7 @@ async def kinds(kit: Kit) -> None:
         (orphan := _queued("orphan")),
         _taken(orphan, gone),
         (unseen := _queued("unseen")),
-        _taken(unseen, _process(3)),
+        _taken(unseen, process_info(3)),
         begin("no-queue"),
     )
     for status, taken in ended.items():
@@ -202,17 +198,17 @@ async def fits(kit: Kit) -> None:
 )
 async def every_way_in(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
-    await handle.beat(_process(1))
+    await handle.beat(process_info(1))
     await _written(handle, _queued("deleted"), taken := _queued("taken"))
     ready = {"deleted", "taken"}
     if "batch" in kit.declared:
         await handle.write_many([_queued("batched")])
-        running = _taken(taken, _process(1))
+        running = _taken(taken, process_info(1))
         await other.write_many([running, follow(running, status="running")])
         ready = {"deleted", "batched"}
     if "pruned-start" in kit.declared:
         first = _queued("moved")
-        failed = follow(_taken(first, _process(1)), event="failed", status="failed")
+        failed = follow(_taken(first, process_info(1)), event="failed", status="failed")
         await handle.start_pruned([follow(failed, event="queued", status="queued", process=None)])
         ready.add("moved")
     for number, reader in enumerate((handle, other)):
@@ -238,7 +234,7 @@ async def reservations(kit: Kit) -> None:
     for reader in (handle, other):
         await _offers(reader, [], "of a run that is reserved", reserve=_LONG)
     # Whoever got it fails at once, and says so.
-    taken = _taken(first, _process(1))
+    taken = _taken(first, process_info(1))
     failed = follow(taken, event="failed", status="failed")
     await _written(handle, taken, failed, follow(failed, event="queued", status="queued", process=None))
     await _offers(other, ["run"], "after the run has gone on and was queued again", reserve=0.3)
@@ -287,14 +283,14 @@ async def limits(kit: Kit) -> None:
     await _offers(handle, ["r0"], "within concurrency=2", limit=1, reserve=_LONG)
     await _offers(other, ["r1"], "within concurrency=2", reserve=_LONG)
     await _offers(handle, [], "when two are reserved", reserve=_LONG)
-    await handle.beat(_process(1))
-    running = [_taken(first, _process(1)) for first in firsts[:2]]
+    await handle.beat(process_info(1))
+    running = [_taken(first, process_info(1)) for first in firsts[:2]]
     await _written(handle, *running)
     await _offers(other, [], "when two are executed", reserve=_LONG)
-    await handle.leave(_process(1).id or "")
+    await handle.leave(process_info(1).id or "")
     await _offers(other, ["r0", "r1"], "when the process of both is gone")
     await _written(handle, follow(running[0], event="completed", status="done"))
-    await handle.beat(_process(1))
+    await handle.beat(process_info(1))
     await _offers(other, ["r2"], "when one has ended", reserve=_LONG)
     await handle.set_limits("default", None)
     await _offers(other, ["r3"], "after set_limits('default', None)")
@@ -323,10 +319,10 @@ async def limits(kit: Kit) -> None:
 async def counts(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
     future = datetime.now(UTC) + timedelta(hours=1)
-    await handle.beat(_process(1))
+    await handle.beat(process_info(1))
     for number, ending in enumerate(("done", "failed", "paused", "running", "cancelled")):
         first = _queued(f"r{number}", name="b")
-        taken = _taken(first, _process(1))
+        taken = _taken(first, process_info(1))
         await _written(handle, first, taken, follow(taken, status=ending, event="completed"))
     await _written(handle, _queued("ready", name="b"), _queued("later", name="b", not_before=future))
     await _written(handle, _queued("gone", name="b"), _queued("a", name="a"), begin("no-queue"))
@@ -353,15 +349,15 @@ async def living(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
     shifts = {"slow": timedelta(minutes=-10), "fast": timedelta(minutes=10), "old": timedelta(days=-400)}
     firsts = {name: _queued(name, timestamp=datetime.now(UTC) + shift) for name, shift in shifts.items()}
-    await handle.beat(_process(1))
+    await handle.beat(process_info(1))
     for name, shift in shifts.items():
         stamp = datetime.now(UTC) + shift
-        await _written(handle, firsts[name], _taken(firsts[name], _process(1), timestamp=stamp))
+        await _written(handle, firsts[name], _taken(firsts[name], process_info(1), timestamp=stamp))
     await _offers(other, [], "of runs whose process lives")
     await _offers(other, [], "of runs whose process lives, within 600 seconds", silent_after=600.0)
     wanted = sorted(shifts, key=lambda name: firsts[name].started_at)
     await _offers_at_last(kit, other, wanted, "of runs whose process is silent for 0.2 seconds", silent_after=0.2)
-    await handle.beat(_process(1))
+    await handle.beat(process_info(1))
     await _offers(other, [], "of runs whose process has said that it lives again", silent_after=600.0)
 
 
@@ -381,15 +377,15 @@ async def wrong_clocks(kit: Kit) -> None:
         _queued("due", not_before=now - timedelta(minutes=5)),
         _queued("later", not_before=now + timedelta(minutes=5)),
         (theirs := _queued("theirs")),
-        _taken(theirs, _process(1)),
+        _taken(theirs, process_info(1)),
         (mine := _queued("mine")),
-        _taken(mine, _process(2)),
+        _taken(mine, process_info(2)),
     )
-    await handle.beat(_process(2))
+    await handle.beat(process_info(2))
     for minutes in (-10, 10):
         far = await kit.elsewhere(clock=timedelta(minutes=minutes))
         where = f"in a process whose clock is {minutes:+} minutes off"
-        await far.beat(_process(1))
+        await far.beat(process_info(1))
         for reader, at in ((far, where), (handle, "beside it")):
             await _offers(reader, ["due"], at, silent_after=120.0)
             silent = {each.process.id: each.silent_seconds for each in await reader.processes()}
@@ -415,7 +411,7 @@ async def read_only(kit: Kit) -> None:
     calls: dict[str, Callable[[], Awaitable[object]]] = {
         "claimable": lambda: reader.claimable(_ASKING, ["default"], reserve=1.0),
         "set_limits": lambda: reader.set_limits("default", None),
-        "beat": lambda: reader.beat(_process(1)),
+        "beat": lambda: reader.beat(process_info(1)),
         "leave": lambda: reader.leave(_ASKING),
     }
     for what, call in calls.items():
@@ -437,87 +433,3 @@ async def arguments(kit: Kit) -> None:
         await refused_argument(handle.claimable(_ASKING, queues), f"claimable of {queues!r}")
     await refused_argument(handle.set_limits("no queue", None), "set_limits('no queue')")
     await refused_argument(handle.beat(ProcessInfo(host="h", pid=1, version="1")), "beat of a process without an id")
-
-
-@presence.check(
-    "beats",
-    "A process that beats is listed by every handle, with what it said last, until it leaves.",
-    contract="presence.1, presence.3",
-    usual_cause="Presence is kept in the handle, each beat makes a new entry, or a part of the process is left out.",
-)
-async def beats(kit: Kit) -> None:
-    handle, other = await kit.open(), await kit.open()
-    for number in (1, 2, 3):
-        await handle.beat(_process(number))
-    renamed = _process(1).model_copy(update={"worker": "blue"})
-    version = GraphVersion("g", "a" * 64, "b" * 64)
-    refused = RefusedVersion(version._replace(graph_hash="c" * 64), "node 'a' is gone: \u00e9\U0001f98a")
-    worker = WorkerInfo(**dict(_process(3)), queues=("default", "mail"), serves=(version,), refuses=(refused,))
-    for process in (renamed, worker):
-        await other.beat(process)
-    for reader in (handle, other):
-        found = {each.process.id: each.process for each in await reader.processes()}
-        wanted = {each.id: each for each in (renamed, _process(2), worker)}
-        expect(found == wanted, f"processes() gave {show(found)}; the contract wants {show(wanted)}")
-    await other.leave(_process(1).id or "")
-    await other.leave(worker.id or "")
-    await other.leave("0" * 16)
-    left = [each.process.id for each in await handle.processes()]
-    expect(left == [_process(2).id], f"processes() after leave gave {show(left)}; the contract wants the other one")
-
-
-@presence.check(
-    "silence",
-    "silent_seconds is the time since the last beat, and first_seen stays what it was.",
-    contract="presence.1, presence.2",
-    usual_cause="The time of the first beat is taken, or a beat begins the presence anew.",
-)
-async def silence(kit: Kit) -> None:
-    handle, other = await kit.open(), await kit.open()
-    await handle.beat(_process(1))
-    (first,) = await other.processes()
-    deadline = time.monotonic() + kit.patience
-    while (seen := (await other.processes())[0]).silent_seconds < 1.2:
-        expect(
-            time.monotonic() < deadline, f"silent_seconds is {seen.silent_seconds:g} {kit.patience:g} s after a beat"
-        )
-        await asyncio.sleep(0.1)
-    await handle.beat(_process(1))
-    (again,) = await other.processes()
-    expect(
-        again.silent_seconds < seen.silent_seconds,
-        f"silent_seconds is {again.silent_seconds:g} just after a beat; it was {seen.silent_seconds:g} before it",
-    )
-    moved = abs(again.first_seen - first.first_seen)
-    expect(moved < timedelta(seconds=1), f"first_seen has moved by {moved} with the second beat")
-
-
-@schedules.check(
-    "kept",
-    "Schedules are kept as they were put last, and listed in the order of their ids.",
-    contract="schedules.1, schedules.2",
-    usual_cause="Putting a schedule again makes a second one, or inputs lose what JSON cannot tell apart elsewhere.",
-)
-async def kept(kit: Kit) -> None:
-    handle, other = await kit.open(), await kit.open()
-
-    def schedule(schedule_id: str, **fields: Any) -> Schedule:
-        plain = {"cron": "0 7 * * 1-5", "timezone": "Europe/Berlin", "graph_id": "g", "since": NOON}
-        return Schedule(id=schedule_id, **(plain | fields))
-
-    later = schedule("b", inputs={"n": 1, "x": 1.0, "text": "ключ"}, metadata={"team": "α"})
-    for each in (later, schedule("c"), schedule("a", queue=QueueEntry(name="mail", priority=3))):
-        await handle.put_schedule(each)
-    await other.put_schedule(schedule("c", cron="* * * * *", since=NOON + timedelta(days=1)))
-    wanted = [
-        schedule("a", queue=QueueEntry(name="mail", priority=3)),
-        later,
-        schedule("c", cron="* * * * *", since=NOON + timedelta(days=1)),
-    ]
-    for reader in (handle, other):
-        found = await reader.schedules()
-        expect(found == wanted, f"schedules() gave {show(found)}; the contract wants {show(wanted)}")
-    there = [await handle.remove_schedule("b"), await other.remove_schedule("b")]
-    expect(there == [True, False], f"remove_schedule('b') twice gave {there}; the contract wants True, then False")
-    left = [each.id for each in await other.schedules()]
-    expect(left == ["a", "c"], f"schedules() after remove_schedule('b') gave {left}; the contract wants ['a', 'c']")

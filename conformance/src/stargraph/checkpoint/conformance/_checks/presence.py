@@ -1,0 +1,70 @@
+"""Presence: which processes live, by the clock of the store."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import timedelta
+from typing import Final
+
+from stargraph.checkpoint.conformance._compare import show
+from stargraph.checkpoint.conformance._expect import expect
+from stargraph.checkpoint.conformance._kit import Kit
+from stargraph.checkpoint.conformance._registry import Group
+from stargraph.checkpoint.conformance._runs import process_info
+from stargraph.checkpoint.protocol import GraphVersion, RefusedVersion, WorkerInfo
+
+group: Final = Group("presence", needs=("steps.append_and_read",), capability="presence")
+
+
+@group.check(
+    "beats",
+    "A process that beats is listed by every handle, with what it said last, until it leaves.",
+    contract="presence.1, presence.3",
+    usual_cause="Presence is kept in the handle, each beat makes a new entry, or a part of the process is left out.",
+)
+async def beats(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    for number in (1, 2, 3):
+        await handle.beat(process_info(number))
+    renamed = process_info(1).model_copy(update={"worker": "blue"})
+    version = GraphVersion("g", "a" * 64, "b" * 64)
+    refused = RefusedVersion(version._replace(graph_hash="c" * 64), "node 'a' is gone: \u00e9\U0001f98a")
+    worker = WorkerInfo(**dict(process_info(3)), queues=("default", "mail"), serves=(version,), refuses=(refused,))
+    for process in (renamed, worker):
+        await other.beat(process)
+    for reader in (handle, other):
+        found = {each.process.id: each.process for each in await reader.processes()}
+        wanted = {each.id: each for each in (renamed, process_info(2), worker)}
+        expect(found == wanted, f"processes() gave {show(found)}; the contract wants {show(wanted)}")
+    await other.leave(process_info(1).id or "")
+    await other.leave(worker.id or "")
+    await other.leave("0" * 16)
+    left = [each.process.id for each in await handle.processes()]
+    expect(left == [process_info(2).id], f"processes() after leave gave {show(left)}; the contract wants the other one")
+
+
+@group.check(
+    "silence",
+    "silent_seconds is the time since the last beat, and first_seen stays what it was.",
+    contract="presence.1, presence.2",
+    usual_cause="The time of the first beat is taken, or a beat begins the presence anew.",
+)
+async def silence(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    await handle.beat(process_info(1))
+    (first,) = await other.processes()
+    deadline = time.monotonic() + kit.patience
+    while (seen := (await other.processes())[0]).silent_seconds < 1.2:
+        expect(
+            time.monotonic() < deadline, f"silent_seconds is {seen.silent_seconds:g} {kit.patience:g} s after a beat"
+        )
+        await asyncio.sleep(0.1)
+    await handle.beat(process_info(1))
+    (again,) = await other.processes()
+    expect(
+        again.silent_seconds < seen.silent_seconds,
+        f"silent_seconds is {again.silent_seconds:g} just after a beat; it was {seen.silent_seconds:g} before it",
+    )
+    moved = abs(again.first_seen - first.first_seen)
+    expect(moved < timedelta(seconds=1), f"first_seen has moved by {moved} with the second beat")
