@@ -1,1 +1,1 @@
-"""The checks, one module for each group."""
+"""The checks, one module for each group; the group `deletion` has two, the other one is `survivors`."""

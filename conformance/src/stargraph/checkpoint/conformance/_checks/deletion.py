@@ -1,20 +1,17 @@
-"""RunDeletion: remove runs for good, or the older part of them."""
+"""RunDeletion: what delete_run and prune remove, and what they refuse; `survivors` looks at what is left."""
 
 from __future__ import annotations
 
 from datetime import timedelta
-from random import Random
 from typing import Final, get_args
 
 from stargraph.checkpoint.conformance._checks.corruption import refuses_lost_step
 from stargraph.checkpoint.conformance._compare import absent, same, same_runs, show
-from stargraph.checkpoint.conformance._expect import Violation, attempt, expect, refused, refused_argument
-from stargraph.checkpoint.conformance._growing import grown, grown_run
+from stargraph.checkpoint.conformance._expect import Violation, expect, refused, refused_argument
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import NOON, begin, chain, follow
-from stargraph.checkpoint.conformance._staging import Stage
 from stargraph.checkpoint.protocol import (
     PRUNED_BY_DEFAULT,
     Checkpoint,
@@ -28,17 +25,20 @@ from stargraph.errors import CheckpointError
 
 group: Final = Group("deletion", needs=("steps.append_and_read",), capability="deletion")
 
-_LATER: Final = NOON + timedelta(days=365)
-_FAILED: Final[tuple[Status, ...]] = ("failed",)
+LATER: Final = NOON + timedelta(days=365)
+"""Every step of these checks is older."""
+
+FAILED: Final[tuple[Status, ...]] = ("failed",)
 
 
-async def _written(handle: Handle, *runs: list[Checkpoint]) -> None:
+async def write_runs(handle: Handle, *runs: list[Checkpoint]) -> None:
+    """Write all steps of some runs."""
     for steps in runs:
         for checkpoint in steps:
             await handle.write(checkpoint)
 
 
-async def _there(handle: Handle, steps: list[Checkpoint], after: str) -> set[int]:
+async def steps_there(handle: Handle, steps: list[Checkpoint], after: str) -> set[int]:
     """Return the steps of a run that are still there, each of them whole."""
     kept = set()
     for checkpoint in steps:
@@ -58,7 +58,7 @@ async def _there(handle: Handle, steps: list[Checkpoint], after: str) -> set[int
 async def delete_run(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
     run, longer, shorter = chain("run"), chain("run:2"), chain("ru")
-    await _written(handle, run, longer, shorter)
+    await write_runs(handle, run, longer, shorter)
     expect(await handle.delete_run("run") is True, "delete_run('run') of a run that was there gave False")
     for reader in (handle, other):
         absent(await reader.read_latest("run"), "read_latest('run') after delete_run('run')")
@@ -68,7 +68,7 @@ async def delete_run(kit: Kit) -> None:
         for steps in (longer, shorter):
             same(steps[-1], await reader.read_latest(steps[0].run_id), "read_latest of another run")
             expect(
-                await _there(reader, steps, "delete_run('run')") == {0, 1, 2},
+                await steps_there(reader, steps, "delete_run('run')") == {0, 1, 2},
                 "delete_run('run') took another run's step",
             )
     expect(await handle.delete_run("run") is False, "delete_run('run') of a deleted run gave True")
@@ -84,7 +84,7 @@ async def delete_run(kit: Kit) -> None:
 async def stays_deleted(kit: Kit) -> None:
     handle, executor_handle = await kit.open(), await kit.open()
     steps = chain()
-    await _written(executor_handle, steps)
+    await write_runs(executor_handle, steps)
     await handle.delete_run("run")
     for checkpoint in (follow(steps[-1]), steps[-1], steps[0]):
         for writer in (executor_handle, handle):
@@ -108,19 +108,20 @@ async def prune_keeps_last(kit: Kit) -> None:
     for keep in (1, 3, 10):
         handle = await kit.open(await kit.fresh_location())
         steps = chain(length=6, last_status="done")
-        await _written(handle, steps)
-        report = await handle.prune(older_than=_LATER, keep_last=keep)
+        await write_runs(handle, steps)
+        report = await handle.prune(older_than=LATER, keep_last=keep)
         after = f"prune(keep_last={keep})"
-        kept = await _there(handle, steps, after)
+        kept = await steps_there(handle, steps, after)
         expect(set(range(6)[-keep:]) <= kept, f"{after} of 6 steps left only the steps {sorted(kept)}")
         _agrees(report, [6 - len(kept)], after)
         same(steps[-1], await handle.read_latest("run"), f"read_latest('run') after {after}")
         same_runs(["run"], await handle.list_runs(), f"list_runs() after {after}")
-        again = await handle.prune(older_than=_LATER, keep_last=keep)
+        again = await handle.prune(older_than=LATER, keep_last=keep)
         _agrees(again, [0], f"a second {after}")
 
 
 def _agrees(report: PruneReport, gone: list[int], after: str, *, dry_run: bool = False) -> None:
+    """Expect the report of a prune to say how many steps of each run are gone."""
     wanted = PruneReport(runs=sum(number > 0 for number in gone), checkpoints=sum(gone), dry_run=dry_run)
     expect(report == wanted, f"{after} reported {show(report)}; the store says {show(wanted)}")
 
@@ -136,19 +137,19 @@ async def prune_one_run(kit: Kit) -> None:
     # Long enough that something of it goes, whatever else a driver has to keep.
     lengths = {"run": 100, "run:2": 5, "ru": 5}
     runs = {name: chain(name, length=length, last_status="done") for name, length in lengths.items()}
-    await _written(handle, *runs.values())
+    await write_runs(handle, *runs.values())
     for run_id, why in (("nobody", "of an unknown run"), ("run%", "of a pattern")):
-        report = await handle.prune(older_than=_LATER, run_id=run_id)
+        report = await handle.prune(older_than=LATER, run_id=run_id)
         _agrees(report, [], f"prune(run_id={run_id!r}) {why}")
     report = await handle.prune(older_than=NOON, run_id="run")
     _agrees(report, [], "prune(run_id='run') of a run whose last step is not older")
-    report = await handle.prune(older_than=_LATER, statuses=_FAILED, run_id="run")
+    report = await handle.prune(older_than=LATER, statuses=FAILED, run_id="run")
     _agrees(report, [], "prune(run_id='run', statuses=('failed',)) of a run that is done")
-    report = await handle.prune(older_than=_LATER, run_id="run", dry_run=True)
+    report = await handle.prune(older_than=LATER, run_id="run", dry_run=True)
     expect(report.runs == 1, f"prune(run_id='run', dry_run=True) of 100 steps reported {show(report)}")
-    await handle.prune(older_than=_LATER, run_id="run")
+    await handle.prune(older_than=LATER, run_id="run")
     for name, steps in runs.items():
-        kept = await _there(handle, steps, "prune(run_id='run')")
+        kept = await steps_there(handle, steps, "prune(run_id='run')")
         found = f"prune(run_id='run') left {len(kept)} of {len(steps)} steps of the run {name!r}"
         expect((len(kept) == len(steps)) == (name != "run"), found)
 
@@ -162,9 +163,9 @@ async def prune_one_run(kit: Kit) -> None:
 async def prune_frees(kit: Kit) -> None:
     handle = await kit.open()
     steps = chain(length=100, last_status="done")
-    await _written(handle, steps)
-    await handle.prune(older_than=_LATER, keep_last=1)
-    kept = await _there(handle, steps, "prune(keep_last=1)")
+    await write_runs(handle, steps)
+    await handle.prune(older_than=LATER, keep_last=1)
+    kept = await steps_there(handle, steps, "prune(keep_last=1)")
     expect(len(kept) < 100, "prune(keep_last=1) of a run of 100 steps that is done removed nothing")
 
 
@@ -188,18 +189,18 @@ async def prune_matches(kit: Kit) -> None:
     runs["lately"].append(follow(runs["lately"][-1], status="done", timestamp=bound + timedelta(days=1)))
     was_failed = chain("was-failed", 4, last_status="failed")
     runs["was-failed"] = [*was_failed, follow(was_failed[-1], event="resumed", status="running")]
-    await _written(handle, *runs.values())
+    await write_runs(handle, *runs.values())
     touched = {"old-failed", "old-cancelled"}
     await handle.prune(older_than=bound, statuses=("failed", "cancelled"), keep_last=0)
     for run_id, steps in runs.items():
-        kept = await _there(handle, steps, "prune")
+        kept = await steps_there(handle, steps, "prune")
         if run_id in touched:
             expect(not kept, f"prune(statuses=('failed', 'cancelled'), keep_last=0) left {run_id!r}")
         else:
             expect(len(kept) == len(steps), f"prune(statuses=('failed', 'cancelled')) took steps of {run_id!r}")
     await handle.prune(older_than=bound, keep_last=0)
     for run_id, steps in runs.items():
-        kept = await _there(handle, steps, "prune")
+        kept = await steps_there(handle, steps, "prune")
         if run_id in touched | {"old-done"}:
             expect(not kept, f"prune(keep_last=0) left {run_id!r}")
         else:
@@ -216,11 +217,11 @@ async def prune_matches(kit: Kit) -> None:
 async def prune_defaults(kit: Kit) -> None:
     handle = await kit.open()
     runs = {status: chain(f"is-{status}", 5, last_status=status) for status in get_args(Status)}
-    await _written(handle, *runs.values())
-    report = await handle.prune_by_default(older_than=_LATER)
+    await write_runs(handle, *runs.values())
+    report = await handle.prune_by_default(older_than=LATER)
     expect(not report.dry_run, "prune(older_than=…) was a dry run")
     for status, steps in runs.items():
-        kept = await _there(handle, steps, "prune(older_than=…)")
+        kept = await steps_there(handle, steps, "prune(older_than=…)")
         if status not in PRUNED_BY_DEFAULT:
             expect(len(kept) == len(steps), f"prune(older_than=…) took steps of a run that is {status}")
         else:
@@ -253,9 +254,9 @@ async def prune_keeps_what_is_needed(kit: Kit) -> None:
         ),
     )
     steps.append(follow(steps[-1], status="failed", event="failed", frontier=frontier))
-    await _written(handle, steps)
-    report = await handle.prune(older_than=_LATER, statuses=_FAILED, keep_last=1)
-    kept = await _there(handle, steps, "prune(keep_last=1)")
+    await write_runs(handle, steps)
+    report = await handle.prune(older_than=LATER, statuses=FAILED, keep_last=1)
+    kept = await steps_there(handle, steps, "prune(keep_last=1)")
     needed = {2, 3, 4, 5, 7, 9, 10, 11, 12, 13, 14, 16}
     expect(needed <= kept, f"prune(keep_last=1) took the steps {sorted(needed - kept)}, which the frontier needs")
     _agrees(report, [len(steps) - len(kept)], "prune(statuses=('failed',), keep_last=1)")
@@ -277,7 +278,7 @@ async def lost_step(kit: Kit) -> None:
     handle = await kit.open()
     for checkpoint in run:
         await handle.write(checkpoint)
-    await handle.prune(older_than=_LATER, keep_last=4)
+    await handle.prune(older_than=LATER, keep_last=4)
     gone = [step for step in range(36) if await handle.read_at_step("run", step) is None]
     expect(gone, "prune(keep_last=4) of 40 steps removed nothing")
     await refuses_lost_step(kit, kit.location, run, 37, first=36)
@@ -295,13 +296,13 @@ async def lost_step(kit: Kit) -> None:
 async def prune_dry_run(kit: Kit) -> None:
     handle = await kit.open()
     first, second = chain("first", 9, last_status="done"), chain("second", 4, last_status="done")
-    await _written(handle, first, second)
-    planned = await handle.prune(older_than=_LATER, keep_last=2, dry_run=True)
+    await write_runs(handle, first, second)
+    planned = await handle.prune(older_than=LATER, keep_last=2, dry_run=True)
     for steps in (first, second):
-        kept = await _there(handle, steps, "prune(dry_run=True)")
+        kept = await steps_there(handle, steps, "prune(dry_run=True)")
         expect(len(kept) == len(steps), f"prune(dry_run=True) took steps of {steps[0].run_id!r}")
     expect(planned.dry_run, "the report of prune(dry_run=True) says dry_run=False")
-    done = await handle.prune(older_than=_LATER, keep_last=2)
+    done = await handle.prune(older_than=LATER, keep_last=2)
     wanted = done.model_copy(update={"dry_run": True})
     expect(planned == wanted, f"prune(dry_run=True) reported {show(planned)}; prune then removed {show(done)}")
 
@@ -317,9 +318,9 @@ async def prune_dry_run(kit: Kit) -> None:
 async def pruned_run_goes_on(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
     steps = chain(length=8, last_status="failed")
-    await _written(handle, steps)
-    await handle.prune(older_than=_LATER, statuses=_FAILED, keep_last=2)
-    kept = await _there(handle, steps, "prune(keep_last=2)")
+    await write_runs(handle, steps)
+    await handle.prune(older_than=LATER, statuses=FAILED, keep_last=2)
+    kept = await steps_there(handle, steps, "prune(keep_last=2)")
     for writer in (handle, other):
         for step in sorted(set(range(8)) - kept):
             what = f"{naming(steps[step])} of a pruned step"
@@ -348,8 +349,8 @@ async def pruned_run_goes_on(kit: Kit) -> None:
 async def keep_last_zero_removes(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
     gone, stays = chain("gone", last_status="done"), chain("stays")
-    await _written(handle, gone, stays)
-    report = await handle.prune(older_than=_LATER, keep_last=0)
+    await write_runs(handle, gone, stays)
+    report = await handle.prune(older_than=LATER, keep_last=0)
     _agrees(report, [3], "prune(keep_last=0)")
     absent(await other.read_latest("gone"), "read_latest('gone') after prune(keep_last=0)")
     same_runs(["stays"], await other.list_runs(), "list_runs() after prune(keep_last=0)")
@@ -366,137 +367,10 @@ async def keep_last_zero_removes(kit: Kit) -> None:
 async def bad_arguments_refused(kit: Kit) -> None:
     handle = await kit.open()
     steps = chain(last_status="done")
-    await _written(handle, steps)
-    await refused_argument(handle.prune(older_than=_LATER.replace(tzinfo=None)), "prune(older_than=a naive datetime)")
-    await refused_argument(handle.prune(older_than=_LATER, keep_last=-1), "prune(keep_last=-1)")
-    kept = await _there(handle, steps, "a refused prune")
+    await write_runs(handle, steps)
+    await refused_argument(handle.prune(older_than=LATER.replace(tzinfo=None)), "prune(older_than=a naive datetime)")
+    await refused_argument(handle.prune(older_than=LATER, keep_last=-1), "prune(keep_last=-1)")
+    kept = await steps_there(handle, steps, "a refused prune")
     if len(kept) != 3:
         raise Violation(f"a refused prune took steps; left are {sorted(kept)}")
     await handle.write(begin("other"))
-
-
-@group.check(
-    "killed",
-    "A process that is killed inside delete_run or prune, between any two lines that change the store, leaves runs "
-    "that are whole or gone, with all the steps that were to stay; the same call then finishes the work.",
-    contract="rule.2, capability.5",
-    usual_cause="The rows go before the tombstone or the new floor is stored, or the newest steps go first.",
-    needs=("deletion.stays_deleted", "deletion.pruned_run_goes_on", "durability.other_process"),
-    processes=True,
-    deadline=60,
-)
-async def killed(kit: Kit) -> None:
-    stage = await Stage.open(kit)
-    for call in ("delete_run", "prune"):
-        stage.elsewhere(location := await kit.fresh_location())
-        await _with_run(kit, location)
-        for moment in await stage.moments(call, run_id="run"):
-            stage.elsewhere(location := await kit.fresh_location())
-            steps = await _with_run(kit, location)
-            await stage.kill_at(moment, call, run_id="run")
-            handle = await kit.open(location)
-            what = f"a process was killed at {moment}, inside {call}"
-            if call == "delete_run":
-                await _whole_or_gone(handle, steps, what)
-            else:
-                await _pruned_or_not(handle, steps, what)
-            same_runs(
-                [], [item for item in await handle.list_runs() if item.run_id == "run"], f"list_runs() after {what}"
-            )
-            await handle.release()
-
-
-async def _with_run(kit: Kit, location: str) -> list[Checkpoint]:
-    handle = await kit.open(location)
-    steps, other = chain(length=5, last_status="done"), chain("run:2")
-    await _written(handle, steps, other)
-    await handle.release()
-    return steps
-
-
-async def _whole_or_gone(handle: Handle, steps: list[Checkpoint], what: str) -> None:
-    latest = await handle.read_latest("run")
-    kept = await _there(handle, steps, what)
-    expect(
-        kept == (set() if latest is None else set(range(5))),
-        f"{what}: the steps {sorted(kept)} of 5 are left, and read_latest('run') gave {show(latest and latest.step)}",
-    )
-    if latest is None:
-        refusal = await attempt(handle.write(steps[0]))
-        expect(refusal is not None and refusal.reason == "run-deleted", f"{what}: the run can start anew")
-    await handle.delete_run("run")
-    absent(await handle.read_latest("run"), f"read_latest('run') after {what}, and delete_run once more")
-    expect(not await _there(handle, steps, what), f"{what}, and delete_run once more left steps of the run")
-
-
-async def _pruned_or_not(handle: Handle, steps: list[Checkpoint], what: str) -> None:
-    for again in (False, True):
-        if again:
-            await handle.prune(older_than=_LATER, keep_last=2)
-        kept = await _there(handle, steps, what)
-        expect({3, 4} <= kept, f"{what}: of the last 2 steps, 3 and 4, only {sorted(kept & {3, 4})} are left")
-        same(steps[-1], await handle.read_latest("run"), f"read_latest('run') after {what}")
-        for step in set(range(5)) - kept:
-            refusal = await attempt(handle.write(steps[step]))
-            expect(refusal is not None, f"{what}: the pruned step {step} can be written again")
-    await handle.delete_run("run")
-
-
-@group.check(
-    "kept_steps_read_back",
-    "Whatever prune has removed, the steps that are left of a growing run read back exactly, and the run goes on.",
-    contract="write.10",
-    usual_cause="A step is stored as its difference from an earlier one, and prune removes that one.",
-    needs=("deletion.prune_keeps_last", "growth.every_kind_of_change"),
-)
-async def kept_steps_read_back(kit: Kit) -> None:
-    for keep in (1, 2, 9, 17) if kit.thorough else (9,):
-        location = await kit.fresh_location()
-        writer = await kit.open(location)
-        steps = grown_run(kit.random, 40)
-        steps.append(follow(steps[-1], status="failed", frontier=()))
-        await _written(writer, steps)
-        after = f"prune(keep_last={keep})"
-        for turn in range(2):
-            await writer.prune(older_than=_LATER, statuses=_FAILED, keep_last=keep)
-            for reader in (writer, await kit.open(location)):
-                kept = await _there(reader, steps, after)
-                last = {checkpoint.step for checkpoint in steps[-keep:]}
-                expect(last <= kept, f"{after} took the steps {sorted(last - kept)}")
-                same(steps[-1], await reader.read_latest("run"), f"read_latest('run') after {after}")
-            if turn == 0:
-                going_on = [grown(steps[-1], kit.random, event="resumed", status="running")]
-                for _ in range(12):
-                    going_on.append(grown(going_on[-1], kit.random))
-                going_on.append(follow(going_on[-1], status="failed", frontier=()))
-                await _written(writer, going_on)
-                steps += going_on
-
-
-@group.check(
-    "twins_stay",
-    "A run that has the same content as another one, or was forked from it, reads back exactly after that one is gone.",
-    contract="write.10",
-    usual_cause="What two runs have in common is stored once, and goes with the first of them.",
-    needs=("deletion.delete_run", "deletion.prune_matches", "growth.every_kind_of_change"),
-)
-async def twins_stay(kit: Kit) -> None:
-    handle = await kit.open()
-    # The same chance for each gives them the same content.
-    chances = {run_id: Random(kit.seed) for run_id in ("gone", "pruned", "stays")}  # noqa: S311  # no secret
-    runs = {run_id: grown_run(chance, 12, run_id) for run_id, chance in chances.items()}
-    for steps in runs.values():
-        steps.append(follow(steps[-1], status="done", frontier=()))
-    parent = runs["gone"][6]
-    first = begin("fork", state=parent.state, parent_run_id="gone", parent_step=6, origin="fork")
-    runs["fork"] = [first, grown(first, kit.random)]
-    await _written(handle, *runs.values())
-    await handle.delete_run("gone")
-    await handle.prune(older_than=_LATER, keep_last=1)
-    for reader in (handle, await kit.open()):
-        kept = await _there(reader, runs["fork"], "the run that it was forked from was deleted")
-        expect(kept == {0, 1}, f"delete_run of the parent left only the steps {sorted(kept)} of its fork")
-        for run_id in ("pruned", "stays"):
-            latest = await reader.read_latest(run_id)
-            same(runs[run_id][-1], latest, f"read_latest({run_id!r}) after a run with the same content was deleted")
-            await _there(reader, runs[run_id], "a run with the same content was deleted")
