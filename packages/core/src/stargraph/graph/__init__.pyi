@@ -13,7 +13,8 @@ from stargraph.engine import (
     replace,
 )
 from stargraph.graph._control import cancel, pause, respond
-from stargraph.graph._graph import Graph, load_document
+from stargraph.graph._document import load_document
+from stargraph.graph._graph import Graph
 from stargraph.graph._queue import EnqueuedRun, RunRequest, requeue
 from stargraph.graph._result import RunResult
 from stargraph.graph._resume_checks import recorded_definition

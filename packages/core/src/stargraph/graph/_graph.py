@@ -1,40 +1,34 @@
-"""A graph: its definition, with the code that it names, ready to be run."""
+"""A graph that can be run: what a program does with it, each entry point with its options."""
 
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, overload
+from typing import Any, Generic, overload
 
 from typing_extensions import TypeVar
 
 from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.protocol import Checkpointer, Interrupt, check_run_id
+from stargraph.checkpoint.protocol import Checkpointer, Interrupt, JsonValue, check_run_id
 from stargraph.engine import (
     WATCH_SECONDS,
     Durability,
-    Expression,
     Middleware,
-    Modules,
     Plan,
     StateSpec,
     answer_type,
 )
-from stargraph.errors import GraphError
+from stargraph.graph._loading import plan_of, plan_of_file, warn_of_session_code
 from stargraph.graph._options import RunOptions
 from stargraph.graph._queue import EnqueuedRun, RunRequest, enqueue_runs
 from stargraph.graph._result import RunResult
 from stargraph.graph._run import Accept, Run
 from stargraph.graph._sync import BACKGROUND
 from stargraph.graph._targets import load_object, python_target
-from stargraph.ir import NO_SOURCE, SESSION, GraphBuilder, IRDocument, Source, check_document, load_graph, read_graph
-
-if TYPE_CHECKING:
-    from stargraph.checkpoint.protocol import JsonValue
+from stargraph.ir import GraphBuilder, IRDocument
 
 S = TypeVar("S", default=Any)
 
@@ -85,22 +79,12 @@ class Graph(Generic[S]):
         folder: str | os.PathLike[str] | None = None,
         integrity_key: Keyring | str | None = None,
     ) -> None:
-        source, modules = NO_SOURCE, Modules()
-        if isinstance(ir, GraphBuilder):
-            source, modules = ir.source, Modules.of(ir.code)
-            folder = folder or ir.folder
-            ir = ir.build()
-        elif not isinstance(ir, IRDocument):
-            raise TypeError(
-                f"a graph is made from a GraphBuilder or an IRDocument, not {ir!r:.80}; Graph.from_file loads a file"
-            )
-        check_document(ir, compile_expression=Expression, source=source)
-        self._set_up(_build(ir, Path(folder or Path.cwd()), (), modules, [], source), source, integrity_key)
-        _warn_of_session_code(ir)
+        self._set_up(plan_of(ir, folder), integrity_key)
+        warn_of_session_code(self.ir, stacklevel=2)
 
-    def _set_up(self, plan: Plan, source: Source, integrity_key: Keyring | str | None) -> None:
+    def _set_up(self, plan: Plan, integrity_key: Keyring | str | None) -> None:
+        """Take over a plan; the constructors share this."""
         self._plan = plan
-        self._source = source
         if isinstance(integrity_key, str):
             integrity_key = Keyring.parse(integrity_key)
         self._keyring = integrity_key or Keyring.from_environment()
@@ -131,12 +115,8 @@ class Graph(Generic[S]):
         Raises:
             GraphError: the file cannot be read, or the definition is wrong; with its line and column.
         """
-        file = Path(path).resolve()
-        others = [Path(folder).resolve() for folder in code]
-        document, source = read_graph(path, compile_expression=Expression)
         graph: Graph[Any] = cls.__new__(cls)
-        modules = Modules.beside(file, others)
-        graph._set_up(_build(document, file.parent, (file,), modules, others, source), source, integrity_key)
+        graph._set_up(plan_of_file(path, code), integrity_key)
         graph.file = Path(path)
         return graph
 
@@ -167,7 +147,7 @@ class Graph(Generic[S]):
         if not isinstance(found, Graph):
             return cls(found, integrity_key=integrity_key)
         if integrity_key is not None:
-            found._set_up(found._plan, found._source, integrity_key)
+            found._set_up(found._plan, integrity_key)
         return found
 
     @property
@@ -442,6 +422,7 @@ class Graph(Generic[S]):
         metadata: Mapping[str, str] | None = None,
         resumes_if_known: bool = False,
     ) -> Run[S]:
+        """Return a run, once what every entry point gets is checked."""
         check_checkpointer(checkpointer)
         if run_id is not None:
             check_run_id(run_id)
@@ -470,27 +451,6 @@ def check_checkpointer(checkpointer: object) -> None:
         )
 
 
-def load_document(target: str, *, code: Sequence[str | os.PathLike[str]] = ()) -> IRDocument:
-    """Return the definition of a graph that `Graph.load` loads; the code of the nodes in a graph file is not imported.
-
-    Args:
-        target: the graph, as the command line names it.
-        code: as for `Graph.load`.
-
-    Raises:
-        GraphError: there is no such graph, or its definition is wrong.
-    """
-    python = python_target(target)
-    if python is None:
-        return load_graph(target, compile_expression=Expression)
-    found = load_object(python, [Path(folder).resolve() for folder in code], Graph)
-    if isinstance(found, Graph):
-        return found.ir
-    document: IRDocument = found.build() if isinstance(found, GraphBuilder) else found
-    check_document(document, compile_expression=Expression)
-    return document
-
-
 def _bootstrapped(checkpointer: Checkpointer, act: Callable[[], Coroutine[Any, Any, RunResult[S]]]) -> RunResult[S]:
     """Do something with a run on the event loop of the programs that are not async, when its store is ready."""
 
@@ -499,38 +459,3 @@ def _bootstrapped(checkpointer: Checkpointer, act: Callable[[], Coroutine[Any, A
         return await act()
 
     return BACKGROUND.run(work())
-
-
-def _build(
-    document: IRDocument, folder: Path, above: tuple[Path, ...], modules: Modules, others: list[Path], source: Source
-) -> Plan:
-    """Make a graph and the graphs of its subgraph nodes ready to run; each of these finds the modules beside itself."""
-
-    def load_child(reference: str) -> Plan:
-        path = (folder / reference).resolve()
-        if path in above:
-            raise GraphError(
-                f"{reference}: a graph cannot contain itself: {' → '.join(str(step.name) for step in (*above, path))}",
-                reason="recursive-subgraph",
-                file=str(path),
-            )
-        try:
-            child, inner = read_graph(path, compile_expression=Expression)
-        except GraphError as error:
-            if error.reason == "unreadable-file" and error.line is None:
-                # What is wrong is the line that names the file.
-                raise GraphError(f"{reference}: {error.message}", reason=error.reason, hint=error.hint) from None
-            raise
-        return _build(child, path.parent, (*above, path), Modules.beside(path, others), others, inner)
-
-    return Plan.build(document, load_child, modules, source)
-
-
-def _warn_of_session_code(document: IRDocument) -> None:
-    nodes = [repr(node.id) for node in document.nodes if node.kind.startswith(f"{SESSION}:")]
-    if nodes:
-        warnings.warn(
-            f"{', '.join(nodes[:5])}{'…' if len(nodes) > 5 else ''}: defined in this session, so only this session can"
-            " resume the runs of this graph; put the functions into a module, and import it, to resume them elsewhere",
-            stacklevel=3,
-        )

@@ -22,7 +22,7 @@ _HOMES: Final = {
     "add": "stargraph.engine",
     "append": "stargraph.engine",
     "cancel": "stargraph.graph._control",
-    "load_document": "stargraph.graph._graph",
+    "load_document": "stargraph.graph._document",
     "merge": "stargraph.engine",
     "pause": "stargraph.graph._control",
     "recorded_definition": "stargraph.graph._resume_checks",

@@ -1,0 +1,33 @@
+"""The definition of a graph by the name that people type, for those who only look at it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from stargraph.engine import Expression
+from stargraph.graph._graph import Graph
+from stargraph.graph._targets import load_object, python_target
+from stargraph.ir import GraphBuilder, IRDocument, check_document, load_graph
+
+
+def load_document(target: str, *, code: Sequence[str | os.PathLike[str]] = ()) -> IRDocument:
+    """Return the definition of a graph that `Graph.load` loads; the code of the nodes in a graph file is not imported.
+
+    Args:
+        target: the graph, as the command line names it.
+        code: as for `Graph.load`.
+
+    Raises:
+        GraphError: there is no such graph, or its definition is wrong.
+    """
+    python = python_target(target)
+    if python is None:
+        return load_graph(target, compile_expression=Expression)
+    found = load_object(python, [Path(folder).resolve() for folder in code], Graph)
+    if isinstance(found, Graph):
+        return found.ir
+    document: IRDocument = found.build() if isinstance(found, GraphBuilder) else found
+    check_document(document, compile_expression=Expression)
+    return document
