@@ -1,4 +1,4 @@
-"""A worker: takes runs from the queues of a store, and executes them."""
+"""A worker: opens a store, looks at its queues as long as it is not drained, and makes a task of each run it takes."""
 
 from __future__ import annotations
 
@@ -6,44 +6,39 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from stargraph.checkpoint.driver import ReadOnly
 from stargraph.checkpoint.protocol import (
-    Checkpoint,
     Checkpointer,
     Closing,
     Presence,
     ProcessInfo,
-    QueueEntry,
     RunQueue,
-    RunSummary,
     WorkerInfo,
 )
-from stargraph.engine import Durability, Middleware, facts, new_executor_id
-from stargraph.errors import CheckpointConflictError, CheckpointError, StargraphError, StoreUnavailableError
+from stargraph.engine import Durability, Middleware
+from stargraph.errors import CheckpointError, StargraphError, StoreUnavailableError
 from stargraph.graph import Graph
 from stargraph.graph._options import RunOptions
 from stargraph.graph._presence import BEAT_SECONDS, BEATEN_FOR
-from stargraph.graph._queue import queued_again
-from stargraph.graph._records import poison_record
 from stargraph.graph._run import Accept
-from stargraph.runtime import dispatch
-from stargraph.worker._claims import Claim, Claims
+from stargraph.worker._claims import Claims
 from stargraph.worker._endpoint import Endpoint
-from stargraph.worker._execution import LOGGER, LostRunError, RefusedRunError, RunExecution, reason_of
+from stargraph.worker._execution import LOGGER, reason_of
 from stargraph.worker._heartbeat import LoopHeartbeat, ThreadHeartbeat
-from stargraph.worker._isolation import IsolatedExecution
 from stargraph.worker._metrics import WorkerMetrics
 from stargraph.worker._observer import QueueObserver
-from stargraph.worker._retries import RunRetries, setbacks
+from stargraph.worker._outage import note_end_of_outage, note_outage
+from stargraph.worker._retries import RunRetries
 from stargraph.worker._schedules import SCHEDULE_SECONDS, Scheduler
 from stargraph.worker._signals import on_signals
 from stargraph.worker._source import StoreSource
-from stargraph.worker._versions import LoadedGraph, Versions
+from stargraph.worker._taken import TakenRuns
+from stargraph.worker._versions import Versions
 
 _LATE_SECONDS: Final = 10.0
 """How long after the grace a drain may take: the store still has to take what was done."""
@@ -132,28 +127,30 @@ class Worker:
         self._versions = Versions(graphs, accept)
         self._queues = tuple(queues)
         self._concurrency = concurrency
-        self._retries = retries or RunRetries()
         self._silent_after = silent_after
-        self._isolate_after = isolate_after
-        self._poison_after = poison_after
         self._poll = poll
         self._grace = grace
-        self._accept = tuple(accept)
-        self._options = RunOptions(durability=durability, middleware=middleware)
         self._listen = listen
         self._until_idle = until_idle
         self._handle_signals = handle_signals
         self._tasks: dict[asyncio.Task[None], str] = {}
-        self._executions: set[RunExecution | IsolatedExecution] = set()
         self._wake = asyncio.Event()
-        self._room = asyncio.Condition()
-        self._waiting_alone = 0
-        # Runs that ended a process of their own: a node that completes before that clears them in the log alone.
-        self._suspects: set[str] = set()
         self._clock_offset = timedelta()
         self._scheduler = Scheduler(self._versions.by_id)
         self._look_at_schedules = 0.0
         self._is_running = False
+        self._taken = TakenRuns(
+            self.metrics,
+            source=self._source,
+            options=RunOptions(durability=durability, middleware=middleware),
+            accept=tuple(accept),
+            retries=retries or RunRetries(),
+            isolate_after=isolate_after,
+            poison_after=poison_after,
+            grace=grace,
+            now=self._now,
+            has_room=self._wake.set,
+        )
 
     def __repr__(self) -> str:
         return f"Worker({', '.join(self._queues)}; {', '.join(version.graph_id for version in self._versions.all)})"
@@ -168,8 +165,7 @@ class Worker:
         if self._tasks and not self.metrics.is_draining:
             LOGGER.info("the worker drains: %d runs have %g s to come to rest", len(self._tasks), self._grace)
         self.metrics.is_draining = True
-        for execution in self._executions:
-            execution.pause(self._grace)
+        self._taken.pause()
         self._wake.set()
 
     async def run(self) -> WorkerMetrics:
@@ -209,6 +205,7 @@ class Worker:
         return self.metrics
 
     async def _open(self, stack: AsyncExitStack) -> Checkpointer:
+        """Return the store, once it can serve workers."""
         store = self._given
         if self._source is not None:
             store = self._source.open()
@@ -231,6 +228,7 @@ class Worker:
         return store
 
     async def _begin_heartbeat(self, store: Checkpointer, stack: AsyncExitStack) -> None:
+        """Say in the store that this worker lives, until the stack is left; learn the store's time by it."""
         assert isinstance(store, Presence)
         seconds = min(BEAT_SECONDS, self._silent_after / 3)
         is_new = all(each.process.id != self.process.id for each in await store.processes())
@@ -257,6 +255,7 @@ class Worker:
         )
 
     async def _serve(self, store: Checkpointer) -> None:
+        """Take runs while the worker is not drained, then wait until those that are executed have come to rest."""
         assert isinstance(store, RunQueue)
         observer = QueueObserver(store, self._queues, self.metrics, now=self._now, seconds=15 * self._poll)
         observing = asyncio.ensure_future(observer.run())
@@ -298,11 +297,11 @@ class Worker:
         try:
             await self._scheduler.enqueue_due(store, self._now())
         except StoreUnavailableError as error:
-            self._note_outage(error)
+            note_outage(self.metrics, error)
 
     async def _rest(self) -> None:
         """Wait until a run ends, or for the next look at the queues."""
-        is_full = len(self._tasks) >= self._concurrency or self._waiting_alone
+        is_full = len(self._tasks) >= self._concurrency or self._taken.is_crowded
         # Workers that started together do not look together. No jitter of quality is needed.
         pause = None if is_full else self._poll * random.uniform(0.5, 1.5)  # noqa: S311  # no secret
         try:
@@ -311,6 +310,7 @@ class Worker:
             return
 
     async def _end_executions(self) -> None:
+        """Wait until all runs have come to rest; cancel those that take longer than the grace."""
         self.drain()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._grace + _LATE_SECONDS)
@@ -321,180 +321,27 @@ class Worker:
     async def _take(self, store: Checkpointer, claims: Claims) -> int:
         """Take as many runs as there is room for, and return how many they are."""
         room = self._concurrency - len(self._tasks)
-        if room <= 0 or self._waiting_alone:
+        if room <= 0 or self._taken.is_crowded:
             return 0
         try:
             taken = await claims.take(room, self._tasks.values())
         except StoreUnavailableError as error:
-            self._note_outage(error)
+            note_outage(self.metrics, error)
             return 0
-        self._note_end_of_outage()
+        note_end_of_outage(self.metrics)
         for claim in taken:
             self.metrics.claims += 1
-            task = asyncio.ensure_future(self._execute(store, claims, claim))
+            task = asyncio.ensure_future(self._taken.execute(store, claims, claim))
             self._tasks[task] = claim.run.run_id
             self.metrics.running = len(self._tasks)
             task.add_done_callback(self._ended)
         return len(taken)
 
-    def _note_outage(self, error: StoreUnavailableError) -> None:
-        self.metrics.store_errors += 1
-        if self.metrics.outage_since is None:
-            self.metrics.outage_since = time.monotonic()
-            LOGGER.warning("the store cannot be reached (%s); the worker waits for it", error.reason)
-
-    def _note_end_of_outage(self) -> None:
-        if self.metrics.outage_since is not None:
-            seconds = time.monotonic() - self.metrics.outage_since
-            self.metrics.outage_since = None
-            LOGGER.warning("the store can be reached again, after %.1f s", seconds)
-
     def _ended(self, task: asyncio.Task[None]) -> None:
+        """Make room for another run, and log what a task raised."""
         run_id = self._tasks.pop(task)
         self.metrics.running = len(self._tasks)
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             LOGGER.error("run %s: the worker could not execute it: %s", run_id, reason_of(error))
             LOGGER.debug("run %s: why", run_id, exc_info=error)
-
-    async def _execute(self, store: Checkpointer, claims: Claims, claim: Claim) -> None:
-        claimed, loaded = claim
-        run_id, keyring = claimed.run_id, loaded.graph._keyring
-
-        async def read_step(step: int) -> Checkpoint | None:
-            return await dispatch.read_at_step(store, run_id, step, keyring=keyring)
-
-        try:
-            deaths = 0
-            if claimed.status == "running" and claimed.process is not None:
-                tail = await dispatch.read_run(store, run_id, keyring=keyring)
-                if tail.step != claimed.last_step:
-                    raise LostRunError("somebody has gone on with it")
-                self.metrics.takeovers += 1
-                deaths = (await setbacks(tail, read_step)).deaths
-                if deaths >= self._poison_after:
-                    await self._fail_poison(store, tail, deaths, loaded)
-                    return
-            if deaths >= self._isolate_after or run_id in self._suspects:
-                latest = await self._isolated(store, claimed, loaded, deaths)
-            else:
-                execution = RunExecution(loaded.graph, store, claimed, options=self._options, accept=self._accept)
-                async with self._at_work(execution):
-                    latest = await execution.carry()
-            if latest is None:
-                return
-            self.metrics.executions[latest.status] += 1
-            if latest.status == "failed":
-                await self._retry(store, latest, read_step, loaded)
-        except (LostRunError, CheckpointConflictError) as lost:
-            self.metrics.executions["lost"] += 1
-            LOGGER.info("run %s: %s", run_id, lost, extra=facts(run_id, claimed.last_step))
-        except StoreUnavailableError as error:
-            self._note_outage(error)
-        except RefusedRunError as refusal:
-            self.metrics.executions["refused"] += 1
-            claims.refuse(run_id, claimed.last_step)
-            LOGGER.error("run %s: it cannot be executed: %s", run_id, refusal, extra=facts(run_id, claimed.last_step))
-        except StargraphError as error:
-            self.metrics.executions["refused"] += 1
-            claims.refuse(run_id, claimed.last_step)
-            LOGGER.error(
-                "run %s: it cannot be executed: %s", run_id, reason_of(error), extra=facts(run_id, claimed.last_step)
-            )
-
-    @asynccontextmanager
-    async def _at_work(self, execution: RunExecution | IsolatedExecution) -> AsyncIterator[None]:
-        """Keep an execution among those that a drain pauses; it begins when no run has to be alone here."""
-        async with self._room:
-            self._executions.add(execution)
-        if self.metrics.is_draining:
-            execution.pause(self._grace)
-        try:
-            yield
-        finally:
-            self._executions.discard(execution)
-            async with self._room:
-                self._room.notify_all()
-
-    async def _isolated(
-        self, store: Checkpointer, claimed: RunSummary, loaded: LoadedGraph, deaths: int
-    ) -> Checkpoint | None:
-        """Execute a suspicious run alone; None if it has ended its process once more."""
-        self.metrics.isolated += 1
-        LOGGER.warning(
-            "run %s: %d processes ended while they executed it; it is executed alone",
-            claimed.run_id,
-            deaths,
-            extra=facts(claimed.run_id, claimed.last_step),
-        )
-        if self._source is None or loaded.target is None:
-            # The program has made the graph or the handle itself: no other process can do so.
-            return await self._alone_here(
-                RunExecution(loaded.graph, store, claimed, options=self._options, accept=self._accept)
-            )
-        execution = IsolatedExecution(
-            loaded.target,
-            self._source,
-            store,
-            claimed,
-            durability=self._options.durability,
-            accept=self._accept,
-        )
-        async with self._at_work(execution):
-            await execution.carry()
-        latest = await dispatch.read_run(store, claimed.run_id, keyring=loaded.graph._keyring)
-        if latest.status == "running":
-            self._suspects.add(claimed.run_id)
-            return None
-        self._suspects.discard(claimed.run_id)
-        return latest
-
-    async def _alone_here(self, execution: RunExecution) -> Checkpoint:
-        """Execute a run while no other run is executed in this process."""
-        self._waiting_alone += 1
-        try:
-            async with self._room:  # which nothing else enters meanwhile
-                await self._room.wait_for(lambda: not self._executions or self.metrics.is_draining)
-                if self.metrics.is_draining:
-                    raise LostRunError("the worker stops")
-                self._executions.add(execution)
-                try:
-                    return await execution.carry()
-                finally:
-                    self._executions.discard(execution)
-        finally:
-            self._waiting_alone -= 1
-            self._wake.set()
-
-    async def _fail_poison(self, store: Checkpointer, tail: Checkpoint, deaths: int, loaded: LoadedGraph) -> None:
-        what = (
-            f"{deaths} processes in a row ended while they executed run {tail.run_id!r}, the last ones without any"
-            " other run in them"
-        )
-        record = poison_record(tail, new_executor_id(), what)
-        await dispatch.write(store, record, keyring=loaded.graph._keyring)
-        self._suspects.discard(tail.run_id)
-        self.metrics.poisoned += 1
-        self.metrics.executions["failed"] += 1
-        assert record.error is not None
-        LOGGER.error("run %s: %s", tail.run_id, record.error.message, extra=facts(tail.run_id, record.step))
-
-    async def _retry(
-        self,
-        store: Checkpointer,
-        failed: Checkpoint,
-        read_step: Callable[[int], Any],
-        loaded: LoadedGraph,
-    ) -> None:
-        """Queue a failed run for another try, if it is to have one."""
-        delay = await self._retries.delay(failed, read_step)
-        if delay is None or failed.queue is None:
-            return
-        due = self._now() + timedelta(seconds=delay)
-        entry = QueueEntry.model_validate({**failed.queue.model_dump(), "not_before": due})
-        record = queued_again(failed, entry, executor_id=new_executor_id())
-        await dispatch.write(store, record, keyring=loaded.graph._keyring)
-        self.metrics.retries += 1
-        LOGGER.info(
-            "run %s: it is tried again in %.1f s", failed.run_id, delay, extra=facts(failed.run_id, record.step)
-        )
