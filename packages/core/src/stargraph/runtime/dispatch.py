@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine, Sequence
 from contextlib import aclosing
-from contextvars import Context
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, TypeVar
 
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.driver import InPlaceWrites, LookPolicy, check_timeline, missing_step_error, watch_steps
@@ -22,6 +21,7 @@ from stargraph.checkpoint.protocol import (
     StepSummary,
 )
 from stargraph.errors import CheckpointCorruptedError, CheckpointNotFoundError
+from stargraph.runtime._cancellation import Held, InPlace
 
 T = TypeVar("T")
 
@@ -99,88 +99,13 @@ async def run_uncancelled(work: Coroutine[Any, Any, T]) -> T:
         asyncio.CancelledError: the caller was cancelled; the work has ended.
         Exception: as the work raises.
     """
-    return await _Held(asyncio.ensure_future(work))
+    return await Held(asyncio.ensure_future(work))
 
 
 def _uncancelled(checkpointer: object, work: Coroutine[Any, Any, T]) -> Awaitable[T]:
+    """Return what waits for a write of a store: within the task of the caller if the store allows it."""
     # A class that says so itself: one that is derived from it may write in another way.
-    return _InPlace(work) if InPlaceWrites in type(checkpointer).__bases__ else run_uncancelled(work)
-
-
-class _InPlace(Awaitable[T]):
-    """Runs work within the task that awaits it; that task gets its CancelledError once the work has ended.
-
-    Args:
-        work: a coroutine that awaits futures and does not cancel its own task, see `InPlaceWrites`.
-    """
-
-    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
-        self._work = work
-
-    def __await__(self) -> Generator[Any, None, T]:
-        cancelled: asyncio.CancelledError | None = None
-        try:
-            while True:
-                waited: asyncio.Future[Any] | None = self._work.send(None)
-                try:
-                    yield None if waited is None else _Held(waited).taken_over()
-                except asyncio.CancelledError as error:
-                    cancelled = error
-        except StopIteration as end:
-            if cancelled is None:
-                result: T = end.value
-                return result
-        except Exception:
-            if cancelled is None:
-                raise
-        finally:
-            self._work.close()
-        raise cancelled
-
-
-class _Held(Awaitable[T]):
-    """Awaits a task; whoever is cancelled meanwhile gets the CancelledError once that task has ended.
-
-    It is a future-like object, as `asyncio.isfuture` describes it. A shield costs a second future and another turn of
-    the loop, with each step of a run.
-
-    Args:
-        task: the task.
-    """
-
-    def __init__(self, task: asyncio.Future[T]) -> None:
-        self._task = task
-        self._asyncio_future_blocking = False
-
-    def __await__(self) -> Generator[Any, None, T]:
-        if not self._task.done():
-            self._asyncio_future_blocking = True
-            try:
-                yield self
-            except asyncio.CancelledError:
-                if not self._task.cancelled():
-                    self._task.exception()  # looked at, so that nobody reports it as lost
-                raise
-        return self._task.result()
-
-    def taken_over(self) -> Self:
-        """Return this for a task to wait for, in the place of the future that was to be waited for."""
-        self._task._asyncio_future_blocking = False
-        self._asyncio_future_blocking = True
-        return self
-
-    def add_done_callback(
-        self, callback: Callable[[asyncio.Future[T]], object], *, context: Context | None = None
-    ) -> None:
-        """Have the loop call who waits, for its own good: with the task itself."""
-        self._task.add_done_callback(callback, context=context)
-
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        return self._task.get_loop()
-
-    def cancel(self, msg: object | None = None) -> bool:
-        """Refuse: the waiting task gets the error when it continues."""
-        return False
+    return InPlace(work) if InPlaceWrites in type(checkpointer).__bases__ else run_uncancelled(work)
 
 
 async def read_latest(checkpointer: Checkpointer, run_id: str, *, keyring: Keyring | None = None) -> Checkpoint | None:
