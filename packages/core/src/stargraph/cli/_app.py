@@ -8,11 +8,11 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from stargraph.cli._cancel import cancel
 from stargraph.cli._copy import copy, export, import_, move
@@ -25,7 +25,7 @@ from stargraph.cli._exit_codes import EXIT_CODES, ExitCode
 from stargraph.cli._inspect import inspect
 from stargraph.cli._migrate import migrate
 from stargraph.cli._options import NODE_THREADS
-from stargraph.cli._output import clean, emit
+from stargraph.cli._output import clean, emit, exit_code_of_stdout
 from stargraph.cli._pause import pause
 from stargraph.cli._prune import delete, prune
 from stargraph.cli._queues import queues, requeue, workers
@@ -36,15 +36,29 @@ from stargraph.cli._run import run
 from stargraph.cli._runs import runs
 from stargraph.cli._schedule import schedule_add, schedule_list, schedule_remove
 from stargraph.cli._secrets import hide_secrets, protect
-from stargraph.cli._streams import open_missing_streams, safe_streams
+from stargraph.cli._streams import SafeStream, open_missing_streams, safe_streams
 from stargraph.cli._ui import ui
 from stargraph.cli._validate import validate
 from stargraph.cli._verify import anchor, verify
 from stargraph.cli._worker import worker
 
 
+class Command(TyperCommand):
+    """A command whose help is a result like others."""
+
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        """Read the arguments; `--help` prints here, and ends the command."""
+        with _result_printed():
+            return super().make_context(*args, **extra)
+
+
 class Commands(TyperGroup):
     """A group of commands in which every error becomes one message and an exit code."""
+
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        """Read the arguments; `--help` and `--version` print here, and end the command."""
+        with _result_printed():
+            return super().make_context(*args, **extra)
 
     def get_help_option(self, ctx: Any) -> Any:
         """Return the option `--help` of the group."""
@@ -82,6 +96,18 @@ class Commands(TyperGroup):
             raise typer.Exit(ExitCode.INTERRUPTED) from None
         except OSError as error:
             raise _SystemFault from error
+
+
+@contextlib.contextmanager
+def _result_printed() -> Iterator[None]:
+    """Let an option that ends the command after it has printed exit as a command does that could not print."""
+    try:
+        yield
+    except (typer.Exit, SystemExit) as end:
+        code = end.exit_code if isinstance(end, typer.Exit) else end.code
+        if not code and isinstance(sys.stdout, SafeStream) and sys.stdout.failure is not None:
+            raise typer.Exit(exit_code_of_stdout()) from None
+        raise
 
 
 class _SystemFault(Exception):
@@ -157,41 +183,41 @@ def _stargraph(
         os.environ["STARGRAPH_DEBUG"] = "1"
 
 
-app.command(short_help="Start a run of a graph.", epilog=EXIT_CODES)(run)
-app.command(short_help="Resume a stopped run.", epilog=EXIT_CODES)(resume)
-app.command(short_help="Answer a run's question.")(respond)
-app.command(short_help="Pause a run.")(pause)
-app.command(short_help="Cancel a run.")(cancel)
-app.command(short_help="List the runs of a store.")(runs)
-app.command(short_help="Store runs for workers to execute.")(enqueue)
-app.command(short_help="Take runs from queues and execute them.")(worker)
-app.command(short_help="List queues, or set the limits of one.")(queues)
-app.command(short_help="List the processes that execute runs of queues.")(workers)
-app.command(short_help="Leave runs to the workers again.")(requeue)
+app.command(short_help="Start a run of a graph.", epilog=EXIT_CODES, cls=Command)(run)
+app.command(short_help="Resume a stopped run.", epilog=EXIT_CODES, cls=Command)(resume)
+app.command(short_help="Answer a run's question.", cls=Command)(respond)
+app.command(short_help="Pause a run.", cls=Command)(pause)
+app.command(short_help="Cancel a run.", cls=Command)(cancel)
+app.command(short_help="List the runs of a store.", cls=Command)(runs)
+app.command(short_help="Store runs for workers to execute.", cls=Command)(enqueue)
+app.command(short_help="Take runs from queues and execute them.", cls=Command)(worker)
+app.command(short_help="List queues, or set the limits of one.", cls=Command)(queues)
+app.command(short_help="List the processes that execute runs of queues.", cls=Command)(workers)
+app.command(short_help="Leave runs to the workers again.", cls=Command)(requeue)
 schedule = typer.Typer(
     help="Enqueue runs at the times of a cron expression.", no_args_is_help=True, rich_markup_mode=None, cls=Commands
 )
 app.add_typer(schedule, name="schedule", short_help="Enqueue runs at the times of a cron expression.")
-schedule.command("add", short_help="Add a schedule, or replace it.")(schedule_add)
-schedule.command("list", short_help="List the schedules.")(schedule_list)
-schedule.command("remove", short_help="Remove a schedule.")(schedule_remove)
-app.command(short_help="Show the steps of a run, or one step.")(inspect)
-app.command(short_help="Check that runs are what was written.")(verify)
-app.command(short_help="Write the latest digest of each run, for a later verify.")(anchor)
-app.command(short_help="Copy runs to another store.")(copy)
-app.command(short_help="Move runs to another store.")(move)
-app.command(short_help="Write runs to a portable file.")(export)
-app.command("import", short_help="Store the runs of an exported file.")(import_)
-app.command(short_help="Remove the earlier steps of old runs.")(prune)
-app.command(short_help="Remove runs for good.")(delete)
-app.command(short_help="Replay a run and compare, or fork it with changes.", epilog=EXIT_CODES)(replay)
-app.command(short_help="Draw a graph as a Mermaid flowchart.")(graph)
-app.command(short_help="Check a graph without running it.")(validate)
-app.command(short_help="Print the JSON Schema of a graph file.")(schema)
-app.command(short_help="List the installed drivers.")(drivers)
-app.command(short_help="Make a store, or bring it to the current format.")(migrate)
-app.command(short_help="Check versions, drivers and a store.")(doctor)
-app.command(short_help="Show the runs of a store in a browser.")(ui)
+schedule.command("add", short_help="Add a schedule, or replace it.", cls=Command)(schedule_add)
+schedule.command("list", short_help="List the schedules.", cls=Command)(schedule_list)
+schedule.command("remove", short_help="Remove a schedule.", cls=Command)(schedule_remove)
+app.command(short_help="Show the steps of a run, or one step.", cls=Command)(inspect)
+app.command(short_help="Check that runs are what was written.", cls=Command)(verify)
+app.command(short_help="Write the latest digest of each run, for a later verify.", cls=Command)(anchor)
+app.command(short_help="Copy runs to another store.", cls=Command)(copy)
+app.command(short_help="Move runs to another store.", cls=Command)(move)
+app.command(short_help="Write runs to a portable file.", cls=Command)(export)
+app.command("import", short_help="Store the runs of an exported file.", cls=Command)(import_)
+app.command(short_help="Remove the earlier steps of old runs.", cls=Command)(prune)
+app.command(short_help="Remove runs for good.", cls=Command)(delete)
+app.command(short_help="Replay a run and compare, or fork it with changes.", epilog=EXIT_CODES, cls=Command)(replay)
+app.command(short_help="Draw a graph as a Mermaid flowchart.", cls=Command)(graph)
+app.command(short_help="Check a graph without running it.", cls=Command)(validate)
+app.command(short_help="Print the JSON Schema of a graph file.", cls=Command)(schema)
+app.command(short_help="List the installed drivers.", cls=Command)(drivers)
+app.command(short_help="Make a store, or bring it to the current format.", cls=Command)(migrate)
+app.command(short_help="Check versions, drivers and a store.", cls=Command)(doctor)
+app.command(short_help="Show the runs of a store in a browser.", cls=Command)(ui)
 
 
 def main() -> None:

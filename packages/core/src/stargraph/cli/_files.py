@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +26,7 @@ def output_file(name: str) -> Iterator[BinaryIO]:
     """Open a file that appears under its name once it is whole, readable by this user alone; `-` is stdout.
 
     Args:
-        name: the path.
+        name: the path; what a link names is replaced, not the link, and a pipe or device is written to.
 
     Raises:
         StargraphError: it cannot be written.
@@ -34,7 +36,23 @@ def output_file(name: str) -> Iterator[BinaryIO]:
         with _stdout() as stream:
             yield stream
         return
-    path = Path(name)
+    try:
+        if _is_pipe_or_device(name):
+            with _open_pipe_or_device(name) as stream:
+                yield stream
+        else:
+            with _replaced(Path(os.path.realpath(name))) as stream:
+                yield stream
+    except OSError as error:
+        raise StargraphError(
+            f"{name}: {error.strerror or error}",
+            reason="invalid-arguments" if isinstance(error, _WRONG_PATH) else "not-written",
+            hint="Give a path in a directory that can be written to.",
+        ) from None
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[BinaryIO]:
     draft = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}")
     try:
         with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as stream:
@@ -42,14 +60,29 @@ def output_file(name: str) -> Iterator[BinaryIO]:
             stream.flush()
             os.fsync(stream.fileno())
         draft.replace(path)
-    except OSError as error:
-        raise StargraphError(
-            f"{name}: {error.strerror or error}",
-            reason="invalid-arguments" if isinstance(error, _WRONG_PATH) else "not-written",
-            hint="Give a path in a directory that can be written to.",
-        ) from None
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _is_pipe_or_device(name: str) -> bool:
+    try:
+        mode = os.stat(name).st_mode  # noqa: PTH116  # a name that the system refuses is refused by what opens it
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _open_pipe_or_device(name: str) -> BinaryIO:
+    """Open it at once: a pipe that nobody reads is refused."""
+    try:
+        descriptor = os.open(name, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise OSError(error.errno, "nobody reads this pipe", name) from None
+        raise
+    if hasattr(os, "set_blocking"):  # Windows lacks it before Python 3.12
+        os.set_blocking(descriptor, True)
+    return os.fdopen(descriptor, "wb")
 
 
 @contextmanager
@@ -65,8 +98,10 @@ def input_file(name: str) -> Iterator[BinaryIO]:
     if name == "-":
         yield sys.stdin.buffer
         return
+    from stargraph.checkpoint.driver import open_regular_file
+
     try:
-        with Path(name).open("rb") as stream:
+        with open_regular_file(name) as stream:
             yield stream
     except OSError as error:
         raise StargraphError(

@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 from stargraph.errors import StargraphError, StateError
@@ -62,9 +61,15 @@ def read_text(file: str, option: str, wanted: str) -> str:
     Raises:
         StargraphError: it cannot be read, or is not UTF-8.
     """
+    from stargraph.checkpoint.driver import open_regular_file
+
     name = "stdin" if file == "-" else file
     try:
-        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        if file == "-":
+            content = sys.stdin.buffer.read()
+        else:
+            with open_regular_file(file) as stream:
+                content = stream.read()
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1

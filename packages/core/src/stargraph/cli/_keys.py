@@ -38,6 +38,7 @@ class KeyFile:
             StargraphError: it cannot be read, holds no key, or others than its owner can read it.
         """
         from stargraph.checkpoint.codec import Cipher
+        from stargraph.checkpoint.driver import open_regular_file
 
         if not name:
             raise StargraphError(
@@ -46,7 +47,7 @@ class KeyFile:
                 hint="Name a file, or leave the option out.",
             )
         try:
-            with open(name, "rb") as file:  # noqa: PTH123  # its owner is that of the file that is read
+            with open_regular_file(name) as file:
                 status = os.fstat(file.fileno())
                 content = file.read().decode("utf-8-sig")
         except UnicodeDecodeError:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path as FilePath
 
+from stargraph.checkpoint.driver import open_regular_file
 from stargraph.checkpoint.protocol import JsonValue
 from stargraph.errors import GraphError
 from stargraph.ir._check import CompileExpression, check_document
@@ -44,7 +44,7 @@ def read_graph(
     """
     file = os.fspath(path)
     try:
-        with FilePath(file).open("rb") as stream:
+        with open_regular_file(file) as stream:
             content = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise GraphError("there is no such file", reason="unreadable-file", file=file) from None

@@ -49,6 +49,7 @@ from stargraph.checkpoint.driver._errors import (
     read_only_error,
     run_deleted_error,
 )
+from stargraph.checkpoint.driver._files import open_regular_file
 from stargraph.checkpoint.driver._fleet import FleetMethods, FleetStore
 from stargraph.checkpoint.driver._group_commit import GroupCommit
 from stargraph.checkpoint.driver._lifecycle import Lifecycle
@@ -153,6 +154,7 @@ __all__ = [
     "no_limits_error",
     "no_store_error",
     "not_bootstrapped_error",
+    "open_regular_file",
     "presence_from_json",
     "process_of",
     "queue_state",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import difflib
+import io
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlencode
 
+from stargraph.checkpoint.driver import open_regular_file
 from stargraph.errors import StoreUnavailableError
 
 TARGETS: Final = ("any", "read-write", "read-only", "primary", "standby", "prefer-standby")
@@ -330,7 +332,7 @@ def _service(service: str, file: str | None) -> dict[str, str]:
     path = Path(file or Path.home() / ".pg_service.conf")
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     try:
-        with path.open() as opened:
+        with io.TextIOWrapper(open_regular_file(path), encoding="utf-8") as opened:
             parser.read_file(opened)
         given = dict(parser[service])
     except OSError as error:
