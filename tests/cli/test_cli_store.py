@@ -66,6 +66,9 @@ def names(folder: Folder) -> list[str]:
         "$HOME/x",
         "a/",
         "-",
+        "postgres",
+        "S3",
+        "memory",
     ],
 )
 def test_what_names_no_store_is_refused_by_every_command(folder: Folder, text: str) -> None:
@@ -98,6 +101,53 @@ def test_a_hint_names_the_store_as_the_command_takes_it(folder: Folder) -> None:
         answer = folder.call(command, *words, env={"STARGRAPH_REQUIRE_STORE": "1"})
         name = "PATH_OR_URL" if command in {*POSITIONAL, "migrate"} else "--checkpoint"
         assert f"Give {name}, or set STARGRAPH_CHECKPOINT" in answer.err, (command, answer)
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("postgres", "postgresql://USER@HOST/DATABASE"),
+        ("PostgreSQL", "postgresql://USER@HOST/DATABASE"),
+        ("s3", "s3://BUCKET/PREFIX"),
+        ("sqlite", "sqlite:///run.sqlite"),
+        ("memory", "memory://"),
+        ("file", "./run.sqlite"),
+    ],
+)
+def test_a_kind_of_store_is_no_store(folder: Folder, word: str, meant: str) -> None:
+    answer = folder.call(*RUN, "--checkpoint", word)
+    assert (answer.code, f"Write {meant} , or ./{word} for a file" in answer.err) == (2, True), answer
+    assert not Path(word).exists()
+    assert folder.call(*RUN, "--checkpoint", f"./{word}").code == 0
+    assert Path(word).is_file()
+
+
+def test_a_word_that_is_no_kind_of_store_is_a_file(folder: Folder) -> None:
+    assert folder.call(*RUN, "--checkpoint", "my-bucket").code == 0
+    assert Path("my-bucket").is_file()
+
+
+@pytest.mark.parametrize("command", sorted(set(READS) - {"ui"}))
+def test_an_error_quotes_the_url_as_it_was_written(folder: Folder, command: str) -> None:
+    assert folder.call(*RUN).code == 0
+    for url in ("sqlite://x", "sqlite:///.stargraph/run.sqlite?mode=ro", "s3://my-bucket/p?mode=ro"):
+        named = [url] if command in POSITIONAL else ["--checkpoint", url]
+        answer = folder.call(command, *READS[command], *named, "--json")
+        assert answer.code == 2, answer
+        assert "read_only=true" not in answer.json["error"]["message"]
+
+
+@pytest.mark.parametrize("command", ["run", "migrate", *sorted(WRITES)])
+def test_a_command_that_writes_refuses_a_read_only_url(folder: Folder, command: str) -> None:
+    assert folder.call(*RUN).code == 0
+    words = {"run": RUN[1:], "migrate": (), **WRITES}[command]
+    for url in ("sqlite:///.stargraph/run.sqlite?read_only=true", "memory://?read_only=true"):
+        named = [url] if command == "migrate" else ["--checkpoint", url]
+        answer = folder.call(command, *words, *named)
+        assert answer.code == 2, answer
+        if url.startswith("sqlite"):
+            assert "is opened read-only, and this command writes to it" in answer.err
+            assert "Leave read_only out of the URL" in answer.err
 
 
 def test_a_reason_for_programs(folder: Folder) -> None:

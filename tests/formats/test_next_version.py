@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 import pytest
 from support.checkpoints import genesis
-from support.cli import own_folder
+from support.cli import Answer, own_folder
 from support.golden import VERSION, file_for, folder_of, golden_runs, left, load
 from support.places import Place, PostgresPlace, S3Place, SQLitePlace
 from support.planted import planted
@@ -93,10 +93,10 @@ with planted(stops=True):
 """
 
 
-def _kill_in_the_migration(url: str) -> None:
+def _kill_in_the_migration(program: str, *words: str) -> None:
     """Migrate a store in a child process, and kill that when a part of the migration is done."""
     child = subprocess.Popen(
-        [sys.executable, "-c", KILLED, url],
+        [sys.executable, "-c", program, *words],
         cwd=ROOT / "tests",
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -113,7 +113,7 @@ def _kill_in_the_migration(url: str) -> None:
 @pytest.mark.thorough
 async def test_a_migration_that_is_killed_leaves_a_whole_store(place: Place) -> None:
     await load(place, file_for(place, GOLDEN))
-    await asyncio.to_thread(_kill_in_the_migration, place.url)
+    await asyncio.to_thread(_kill_in_the_migration, KILLED, place.url)
     assert await version_of(place) == 1
     await check_whole(place)  # by software that knows no other version
     with planted():
@@ -163,6 +163,57 @@ async def test_the_command_line_refuses_a_newer_store(newer: Place, tmp_path: Pa
 
     await asyncio.to_thread(call)
     assert await version_of(newer) == 2
+
+
+@pytest.mark.thorough
+async def test_doctor_leaves_an_older_store_as_it_is(place: Place, tmp_path: Path) -> None:
+    await load(place, file_for(place, GOLDEN))
+
+    def call(code: int, *words: str) -> Answer:
+        with own_folder(tmp_path) as folder:
+            answer = folder.call(*words)
+        assert answer.code == code, answer
+        return answer
+
+    with planted():
+        answer = await asyncio.to_thread(call, 7, "doctor", place.url)
+        assert "has an older format, and was left as it is" in answer.out
+        assert "stargraph migrate" in answer.err
+        assert (await version_of(place), await noted(place) or 0) == (1, 0)
+        await asyncio.to_thread(call, 0, "migrate", place.url)
+        assert (await version_of(place), await noted(place)) == (2, len(left(golden_runs(VERSION))) + 1)
+        assert ": works" in (await asyncio.to_thread(call, 0, "doctor", place.url)).out
+    assert "has a newer format" in (await asyncio.to_thread(call, 7, "doctor", place.url)).out
+
+
+COMMAND = """
+import sys
+from support.planted import planted
+from stargraph.cli import main
+
+with planted(stops=sys.argv[1:2] == ["migrate"]):
+    main()
+"""
+
+
+@pytest.mark.thorough
+async def test_a_migrate_command_that_is_killed_is_repeated(place: Place, tmp_path: Path) -> None:
+    await load(place, file_for(place, GOLDEN))
+    await asyncio.to_thread(_kill_in_the_migration, COMMAND, "migrate", place.url)
+
+    def call(*words: str) -> Answer:
+        with own_folder(tmp_path) as folder:
+            answer = folder.call(*words)
+        assert answer.code == 0, answer
+        return answer
+
+    listed = await asyncio.to_thread(call, "runs", "--json", "--checkpoint", place.url)
+    assert len(listed.json) == len(left(golden_runs(VERSION)))
+    with planted():
+        await asyncio.to_thread(call, "migrate", place.url)
+        assert (await version_of(place), await noted(place)) == (2, len(left(golden_runs(VERSION))) + 1)
+        await asyncio.to_thread(call, "verify", "--checkpoint", place.url)
+    assert await version_of(place) == 2
 
 
 @contextmanager

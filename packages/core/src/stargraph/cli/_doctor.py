@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from stargraph.cli._options import DEFAULT_CHECKPOINT, STORE_ARGUMENT, JsonOption, KeysOption, StoreArgument
 from stargraph.cli._output import clean, print_json, print_lines
-from stargraph.errors import CheckpointNotFoundError, StargraphError
+from stargraph.errors import CheckpointNotFoundError, StargraphError, StoreVersionError
 
 if TYPE_CHECKING:
     from stargraph.checkpoint.registry import DriverInfo
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 _NO_WRITES: Final = {"access-denied", "permission-denied", "read-only"}
 """Why a store that can be read refuses to be opened for writing."""
 
+
+_FORMATS: Final = {
+    "older-format": "an older format, and was left as it is",
+    "newer-format": "a newer format, and was left as it is",
+}
 
 _SHOWN: Final = 20
 """Repaired entries that are shown one by one; `--json` has all."""
@@ -30,6 +35,7 @@ def doctor(
     """Report versions, drivers and known problems of this machine, and open a store to see that it works.
 
     Runs that are missing in the index of queues, or outlived their run there, are put right: workers find them again.
+    A store of an older format is reported, and left as it is: `stargraph migrate` brings it to the current one.
     """
     from stargraph.checkpoint.registry import installed_drivers
     from stargraph.cli._execution import run_async
@@ -80,6 +86,13 @@ def _examine(driver: DriverInfo) -> dict[str, Any]:
 
 async def _try_store(ref: StoreRef) -> tuple[dict[str, Any], StargraphError | None]:
     found: dict[str, Any] = {"url": str(ref)}
+    try:
+        async with ref.opened("read"):
+            pass  # a handle that writes would migrate an older store
+    except StoreVersionError as error:
+        return {**found, "state": f"has {_FORMATS.get(error.reason or '', 'another format')}"}, error
+    except StargraphError:
+        pass  # what is wrong, or why it takes no reader alone, shows below
     try:
         return {**found, "state": "works", **await _open_and_examine(ref, "write")}, None
     except CheckpointNotFoundError:

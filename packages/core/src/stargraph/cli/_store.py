@@ -70,6 +70,8 @@ class StoreRef:
             await self._ensure_there(probe=access == "write")
         store = self._handle(read_only=read_only)
         try:
+            if access != "read":
+                self._refuse_read_only(store)
             await store.bootstrap()
         except StoreUnavailableError as error:
             await _close(store)
@@ -103,6 +105,16 @@ class StoreRef:
             raise CheckpointError(
                 f"{self}: {error}", reason="invalid-url", hint="Give a path or the URL of a store."
             ) from error
+
+    def _refuse_read_only(self, store: Checkpointer) -> None:
+        from stargraph.checkpoint.driver import ReadOnly
+
+        if isinstance(store, ReadOnly) and store.read_only:
+            raise CheckpointError(
+                f"{self} is opened read-only, and this command writes to it",
+                reason="read-only",
+                hint=f"Leave read_only out of the URL in {self.named_by}.",
+            )
 
     def _can_be_read_only(self) -> bool:
         from stargraph.checkpoint.registry import find_driver, parse_address

@@ -32,7 +32,7 @@ def read_only_error(what: str) -> CheckpointError:
     return CheckpointError(
         f"{what}: the checkpointer is read-only",
         reason="read-only",
-        hint="Open the store without read_only=True to change it.",
+        hint="Open the store without read_only to change it.",
     )
 
 
@@ -76,7 +76,7 @@ def no_store_error(store: str) -> StoreUnavailableError:
     return StoreUnavailableError(
         f"{store}: there is no store",
         reason="no-store",
-        hint="Check the path or URL, or open it without read_only=True to create the store.",
+        hint="Check the path or URL, or open it without read_only to create the store.",
     )
 
 

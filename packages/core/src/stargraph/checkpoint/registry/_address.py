@@ -6,11 +6,15 @@ import os
 import re
 import sys
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from typing import Final
 from urllib.parse import quote, unquote
 
 from stargraph.checkpoint.registry._redaction import redact
 from stargraph.errors import CheckpointError
+
+ENTRY_POINT_GROUP: Final = "stargraph.checkpointers"
+"""An entry point of this group maps a URL scheme to a class that has `from_url`."""
 
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _HOME_URL: Final = re.compile(r"(sqlite:///)(~[^?]*)(.*)", re.IGNORECASE | re.DOTALL)
@@ -31,6 +35,17 @@ _DSN_WORDS: Final = frozenset(
     {"host", "hostaddr", "port", "user", "dbname", "password", "passfile", "service", "sslmode"}
     | {"server", "data source", "database", "user id", "uid", "pwd", "accountname", "accountkey"}
 )
+
+
+_WORDS: Final = {
+    "sqlite": "sqlite:///run.sqlite",
+    "sqlite3": "sqlite:///run.sqlite",
+    "file": "./run.sqlite",
+    "memory": "memory://",
+    "s3": "s3://BUCKET/PREFIX",
+    **dict.fromkeys(("postgres", "postgresql", "pg", "psql"), "postgresql://USER@HOST/DATABASE"),
+}
+"""What somebody means who names a kind of store, and not a store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +90,7 @@ def parse_address(given: str | os.PathLike[str]) -> Address:
         if home:
             text = f"{home.group(1)}{quote(_expand(unquote(home.group(2))))}{home.group(3)}"
         return Address(match.group(1).lower(), text)
+    _refuse_kinds(text)
     _refuse_settings(text)
     _refuse_connection_strings(text)
     _refuse_broken_urls(text)
@@ -108,6 +124,17 @@ def _refuse_odd_paths(text: str) -> None:
         raise _refused(
             f"{redact(text)!r} is a path with options, which belong to a URL",
             f"Write sqlite:///{redact(text)}",
+        )
+
+
+def _refuse_kinds(text: str) -> None:
+    word = text.lower()
+    meant = _WORDS.get(word)
+    if meant is None and word.isalnum() and entry_points(group=ENTRY_POINT_GROUP, name=word):
+        meant = f"{word}://…"
+    if meant is not None:
+        raise _refused(
+            f"{text!r} names a kind of store, not a store", f"Write {meant} , or ./{text} for a file of that name."
         )
 
 

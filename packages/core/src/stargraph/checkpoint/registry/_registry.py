@@ -13,15 +13,12 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import quote
 
-from stargraph.checkpoint.registry._address import Address, parse_address
+from stargraph.checkpoint.registry._address import ENTRY_POINT_GROUP, Address, parse_address
 from stargraph.checkpoint.registry._redaction import redact
-from stargraph.errors import CheckpointError, DriverNotFoundError
+from stargraph.errors import CheckpointError, DriverNotFoundError, StargraphError
 
 if TYPE_CHECKING:
     from stargraph.checkpoint.protocol import Checkpointer
-
-ENTRY_POINT_GROUP: Final = "stargraph.checkpointers"
-"""An entry point of this group maps a URL scheme to a class that has `from_url`."""
 
 _DISTRIBUTIONS: Final = {
     "sqlite": "stargraph-checkpoint-sqlite",
@@ -91,7 +88,7 @@ def _opened(url: str | os.PathLike[str], *, read_only: bool) -> Checkpointer:
 
     address = parse_address(url)
     driver = find_driver(address)
-    store = driver.from_url(_read_only_url(address) if read_only else address.text)
+    store = _read_only_handle(driver, address) if read_only else driver.from_url(address.text)
     if Cipher.from_environment() is not None and not (isinstance(store, Encrypting) and store.encrypted):
         raise CheckpointError(
             f"{redact(address.text)}: keys were given, but the driver {type(store).__name__} does not encrypt",
@@ -105,6 +102,14 @@ def _opened(url: str | os.PathLike[str], *, read_only: bool) -> Checkpointer:
             hint="Open it without read_only.",
         )
     return store
+
+
+def _read_only_handle(driver: CheckpointerClass, address: Address) -> Checkpointer:
+    try:
+        return driver.from_url(_read_only_url(address))
+    except (StargraphError, ValueError):
+        driver.from_url(address.text)  # which raises the same error about what the user wrote
+        raise
 
 
 _ENVIRONMENT: Final = threading.Lock()

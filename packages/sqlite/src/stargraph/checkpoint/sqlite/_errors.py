@@ -54,7 +54,7 @@ def store_error(error: Exception, path: Path) -> CheckpointError:
             f"{path}: SQLite cannot open the file, or the -wal and -shm files that it needs beside it",
             reason="cannot-open",
             hint="Check that the directory exists and that this user may write in it; to only read the store, open it"
-            " with read_only=True.",
+            " read-only: read_only=True, or ?read_only=true in a URL.",
         )
     if code == sqlite3.SQLITE_IOERR:
         return StoreUnavailableError(
@@ -112,7 +112,7 @@ def read_only_file_error(path: Path) -> StoreUnavailableError:
         f"{path}: the file, its directory or its filesystem is read-only",
         reason="read-only",
         hint="Give this user write permission for the file and its directory, or choose another path; to only read"
-        " the store, open it with read_only=True.",
+        " the store, open it read-only: read_only=True, or ?read_only=true in a URL.",
     )
 
 
