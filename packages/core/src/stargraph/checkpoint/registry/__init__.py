@@ -1,9 +1,8 @@
 """Open a store by its URL, through the drivers that are installed."""
 
-from stargraph.checkpoint.registry._address import Address, parse_address
+from stargraph.checkpoint.registry._address import ENTRY_POINT_GROUP, Address, parse_address
 from stargraph.checkpoint.registry._redaction import find_secrets, redact, redact_text
 from stargraph.checkpoint.registry._registry import (
-    ENTRY_POINT_GROUP,
     CheckpointerClass,
     DriverInfo,
     find_driver,
