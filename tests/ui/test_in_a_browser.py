@@ -2,52 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
-from support.ui_browser import Served, require_chromium, served
+from playwright.sync_api import Browser, expect
+from support.ui_browser import WAIT, Seen, Served, in_a_thread, launched, require_chromium, rows, served, signed_in
 from support.ui_runs import COUNTER, graph_file, make_articles, make_hostile, make_long, make_queued, make_schedules
 
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 
 pytestmark = [pytest.mark.thorough, pytest.mark.timeout(240), pytest.mark.xdist_group("chromium")]
 
-WAIT = 30_000
 expect.set_options(timeout=WAIT)
-
-
-@dataclass
-class Seen:
-    """What a browser did and complained about.
-
-    Attributes:
-        page: the page.
-        complaints: what it wrote to its console, violations of the policy among them.
-        hosts: the hosts that it sent requests to.
-    """
-
-    page: Page
-    complaints: list[str] = field(default_factory=list)
-    hosts: set[str] = field(default_factory=set)
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """One browser for all tests here; its loop would be in the way of the async tests of other modules."""
-    program = require_chromium()
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"])
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @dataclass(frozen=True)
@@ -65,21 +45,6 @@ class Place:
     ids: dict[str, str]
     file: Path
     folder: Path
-
-
-def in_a_thread(work: Any) -> Any:
-    """Run a coroutine where no loop runs: playwright keeps one in this thread."""
-    found: list[Any] = []
-
-    def run() -> None:
-        found.append(asyncio.run(work))
-
-    import threading
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    return found[0]
 
 
 async def _filled(file: Path, folder: Path) -> dict[str, str]:
@@ -110,19 +75,6 @@ def seen(chromium: Browser, place: Place) -> Iterator[Seen]:
     context.set_default_timeout(WAIT)
     yield signed_in(context, place.served)
     context.close()
-
-
-def signed_in(context: BrowserContext, pages: Served) -> Seen:
-    seen = Seen(context.new_page())
-    seen.page.on("console", lambda message: seen.complaints.append(message.text) if message.type == "error" else None)
-    seen.page.on("pageerror", lambda error: seen.complaints.append(str(error)))
-    seen.page.on("request", lambda request: seen.hosts.add(request.url.split("/")[2]))
-    seen.page.goto(pages.link())
-    return seen
-
-
-def rows(page: Page) -> list[str]:
-    return [str(row.get_attribute("data-row")) for row in page.locator("tbody tr[data-row]").all()]
 
 
 def test_the_list_is_filtered_and_its_address_can_be_shared(seen: Seen, place: Place) -> None:

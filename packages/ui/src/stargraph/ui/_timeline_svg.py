@@ -124,7 +124,11 @@ def _bar(node: str, kind: str, start: datetime, end: datetime, title: str, step:
     end = max(start, end)
     seconds = show_seconds((end - start).total_seconds())
     recorded = "" if step is None else f", step {step}"
-    return Bar(node, kind, start, end, f"{title}: {seconds}{recorded}", step)
+    return Bar(node, kind, start, end, f"{title}: {seconds} from {_exact(start)}{recorded}", step)
+
+
+def _exact(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f} UTC"
 
 
 def draw_timeline(timeline: Timeline, *, standalone: bool = False) -> str | None:

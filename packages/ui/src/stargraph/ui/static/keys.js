@@ -38,7 +38,7 @@ export function startKeys() {
     last = event.key;
     if (event.key === "j") move(1);
     else if (event.key === "k") move(-1);
-    else if (event.key === "Enter" && event.target === document.body) {
+    else if (event.key === "Enter" && !event.target.closest("a, button, summary")) {
       document.querySelector("[data-list] .is-current a[href]")?.click();
     } else if (event.key === "/") {
       const search = document.querySelector("[data-search]");

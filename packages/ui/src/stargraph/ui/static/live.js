@@ -18,7 +18,11 @@ function replace(old, fresh) {
   const open = new Set([...old.querySelectorAll("details[open][id]")].map((each) => each.id));
   localise(fresh);
   if (old.innerHTML === fresh.innerHTML) return;
+  const height = old.offsetHeight;
   old.replaceChildren(...fresh.childNodes);
+  // A question must not push down what somebody reads: it lies over the page until it is put in its place.
+  if (old.dataset.region === "news" && old.offsetHeight > height) old.classList.add("is-late");
+  if (old.childElementCount < 2) old.classList.remove("is-late");
   for (const each of old.querySelectorAll("details[id]")) if (open.has(each.id)) each.open = true;
   for (const each of old.querySelectorAll("[data-row]")) if (each.dataset.row === current) each.classList.add("is-current");
 }
@@ -80,6 +84,9 @@ export function startLive() {
   const button = document.querySelector("[data-live-toggle]");
   button.hidden = false;
   button.addEventListener("click", toggleLive);
+  document.addEventListener("click", (event) => {
+    event.target.closest("[data-settle]")?.parentElement.classList.remove("is-late");
+  });
   connect(element.dataset.live);
   show();
   // A browser keeps few connections to one server: tabs that nobody sees must not hold them all.
@@ -93,4 +100,10 @@ export function startLive() {
     }
   });
   addEventListener("pagehide", () => source?.close());
+  // The back button may show the page as it was left.
+  addEventListener("pageshow", (event) => {
+    if (!event.persisted || !isOn) return;
+    connect(element.dataset.live);
+    refresh();
+  });
 }

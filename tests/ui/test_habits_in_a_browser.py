@@ -1,0 +1,296 @@
+"""What a person is used to, in Chromium: nothing jumps, the back button, exact times, files that open."""
+
+from __future__ import annotations
+
+import base64
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+from support.checkpoints import EXECUTOR, genesis
+from support.ui_browser import WAIT, Served, in_a_thread, launched, require_chromium, rows, served, signed_in
+from support.ui_runs import make_articles, make_queued, make_schedules
+
+from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, Interrupt, Task
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+from stargraph.transfer import import_runs
+
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(240), pytest.mark.xdist_group("chromium")]
+
+expect.set_options(timeout=WAIT)
+
+MOST_SHIFT = 0.1
+"""Up to here, a cumulative layout shift is good: https://web.dev/articles/cls."""
+
+_OBSERVE = """
+window.shifts = [];
+new PerformanceObserver(list => { for (const each of list.getEntries()) if (!each.hadRecentInput) window.shifts.push(
+    [each.value, each.sources.map(one => `${one.node?.nodeName} ${one.node?.getAttribute?.("class")}`)]
+); }).observe({ type: "layout-shift", buffered: true });
+"""
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """One browser for all tests here; its loop would be in the way of the async tests of other modules."""
+    with launched() as browser:
+        yield browser
+
+
+@dataclass(frozen=True)
+class Place:
+    """A served store.
+
+    Attributes:
+        served: the pages.
+        ids: the runs by their kind.
+        file: the store.
+    """
+
+    served: Served
+    ids: dict[str, str]
+    file: Path
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    require_chromium()
+    folder = tmp_path_factory.mktemp("ui")
+    file = folder / "runs.sqlite"
+
+    async def fill() -> dict[str, str]:
+        async with SQLiteCheckpointer(file) as store:
+            await make_queued(store)
+            await make_schedules(store)
+            return await make_articles(store, folder)
+
+    ids = in_a_thread(fill())
+    with served(file, write=True, graphs=[folder / "article.yaml"]) as pages:
+        yield Place(pages, ids, file)
+
+
+@pytest.fixture
+def page(chromium: Browser, place: Place) -> Iterator[Page]:
+    context = chromium.new_context(
+        viewport={"width": 1160, "height": 900}, locale="en-GB", timezone_id="Asia/Kolkata", accept_downloads=True
+    )
+    context.set_default_timeout(WAIT)
+    context.add_init_script(_OBSERVE)
+    seen = signed_in(context, place.served)
+    yield seen.page
+    assert seen.complaints == []
+    context.close()
+
+
+def write(place: Place, *checkpoints: Checkpoint) -> None:
+    """Store checkpoints as another process does."""
+
+    async def store() -> None:
+        async with SQLiteCheckpointer(place.file) as opened:
+            for checkpoint in checkpoints:
+                await opened.write(checkpoint)
+
+    in_a_thread(store())
+
+
+def assert_still(page: Page) -> None:
+    page.wait_for_timeout(300)  # the browser reports a shift after the frame that shows it
+    shifts: list[Any] = page.evaluate("window.shifts")
+    assert sum(value for value, _ in shifts) <= MOST_SHIFT, shifts
+
+
+@pytest.mark.parametrize("width", [1160, 400])
+def test_pages_do_not_jump_while_they_load(page: Page, place: Place, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    for path in ("/", f"/runs/{place.ids['failed']}", f"/runs/{place.ids['waiting']}", "/queues", "/schedules"):
+        page.goto(f"{place.served.origin}{path}")
+        if path == "/":
+            expect(page.locator(".plot figure")).to_be_visible()
+        if path == "/queues":
+            expect(page.get_by_role("heading", name="Workers", exact=True)).to_be_visible()
+            expect(page.locator("tr[data-row=lost]").first).to_be_attached()
+        if path.startswith("/runs"):
+            expect(page.locator(".graph svg")).to_be_visible()
+            expect(page.locator(".lineage")).to_be_attached()
+            expect(page.locator(".step").last).to_be_attached()
+        assert_still(page)
+
+
+def test_the_list_does_not_jump_when_runs_come_and_change(page: Page, place: Place) -> None:
+    page.goto(f"{place.served.origin}/")
+    expect(page.locator(".plot figure")).to_be_visible()
+    for number in range(3):
+        first = genesis(run_id=f"new-{number}", timestamp=datetime.now(UTC))
+        write(place, first)
+        expect(page.locator(f"tr[data-row=new-{number}]")).to_contain_text("running")
+        write(place, first.next(event="paused", status="paused", executor_id=EXECUTOR, timestamp=datetime.now(UTC)))
+        expect(page.locator(f"tr[data-row=new-{number}]")).to_contain_text("paused")
+    assert_still(page)
+
+
+def test_a_run_does_not_jump_when_it_goes_on_asks_and_fails(page: Page, place: Place) -> None:
+    nodes = [{"id": f"node-{number}", "kind": "echo"} for number in range(9)]
+    record = genesis(
+        run_id="followed",
+        timestamp=datetime.now(UTC),
+        definition={"graph": {"id": "triage", "nodes": nodes, "rules": []}},
+        frontier=(Task(id="0000-node-0", node="node-0", since_step=0),),
+    )
+    write(place, record)
+    page.goto(f"{place.served.origin}/runs/followed")
+    expect(page.locator(".graph svg")).to_be_visible()
+    for number in range(8):
+        at = datetime.now(UTC)
+        record = record.next(
+            event="completed",
+            executor_id=EXECUTOR,
+            timestamp=at,
+            last_node=f"node-{number}",
+            task_id=f"{number:04}-node-{number}",
+            task_started_at=at - timedelta(seconds=0.1),
+            changes={f"field {number}": ["text"] * number},
+            frontier=(Task(id=f"{number + 1:04}-node-{number + 1}", node=f"node-{number + 1}", since_step=number + 1),),
+        )
+        write(place, record)
+        expect(page.locator("[data-detail] h2")).to_contain_text(f"Step {number + 1}")
+    expect(page.locator(".gantt svg")).to_contain_text("node-7")
+    assert_still(page)
+
+    question = Interrupt(
+        id="q", task_id="0008-node-8", node="node-8", prompt="Is it right?", asked_at=datetime.now(UTC)
+    )
+    asked = record.next(
+        event="asked",
+        status="awaiting_input",
+        executor_id=EXECUTOR,
+        timestamp=datetime.now(UTC),
+        last_node="node-8",
+        interrupts=(question,),
+    )
+    write(place, asked)
+    expect(page.get_by_role("heading", name="Is it right?")).to_be_in_viewport()
+    assert_still(page)
+    page.get_by_role("button", name="Put it into the page").click()
+    expect(page.locator(".charts")).to_be_visible()
+    below = page.locator(".charts").bounding_box()
+    question_box = page.locator(".question").bounding_box()
+    assert below is not None
+    assert question_box is not None
+    assert question_box["y"] + question_box["height"] <= below["y"]
+
+
+def test_times_are_local_and_the_exact_one_is_on_hover(page: Page, place: Place) -> None:
+    page.goto(f"{place.served.origin}/runs/{place.ids['done']}")
+    expect(page.locator(".step").last).to_be_attached()
+    times = page.locator("time").evaluate_all(
+        "found => found.map(one => [one.dateTime, one.dataset.form, one.textContent, one.title])"
+    )
+    assert {form for _, form, _, _ in times} == {"age", "full", "clock"}
+    for text, form, shown, title in times:
+        moment = datetime.fromisoformat(text) + timedelta(hours=5.5)
+        assert title.endswith(f"\n{text}")
+        assert f"{moment:%H:%M:%S}" in title
+        assert shown.endswith({"age": "ago", "full": f"{moment:%H:%M:%S}", "clock": f"{moment:%H:%M:%S}"}[form])
+    titles = page.locator(".gantt rect title").all_text_contents()
+    assert any(title.startswith("plan: ") and title.endswith(" UTC, step 2") for title in titles), titles
+
+
+def test_drawings_are_files_that_open_anywhere(page: Page, chromium: Browser, place: Place) -> None:
+    elsewhere = chromium.new_page()
+    for path, links in (("/", ".plot a[download]"), (f"/runs/{place.ids['done']}", ".charts a[download]")):
+        page.goto(f"{place.served.origin}{path}")
+        expect(page.locator(links).first).to_be_visible()
+        for link in page.locator(links).all():
+            with page.expect_download() as started:
+                link.click()
+            name, data = started.value.suggested_filename, started.value.path().read_bytes()
+            assert name.endswith(".svg")
+            assert ET.fromstring(data).tag == "{http://www.w3.org/2000/svg}svg"
+            assert b"var(" not in data  # the styles of the page do not come along
+            elsewhere.set_content(f"<img src='data:image/svg+xml;base64,{base64.b64encode(data).decode()}'>")
+            expect(elsewhere.locator("img")).to_have_js_property("complete", value=True)
+            assert elsewhere.evaluate("document.images[0].naturalWidth") > 100, name
+    elsewhere.close()
+
+
+def test_the_portable_file_holds_the_run(page: Page, place: Place, tmp_path: Path) -> None:
+    page.goto(f"{place.served.origin}/runs/{place.ids['done']}")
+    with page.expect_download() as started:
+        page.get_by_role("link", name="Portable file").click()
+    file = tmp_path / started.value.suggested_filename
+    started.value.save_as(file)
+
+    async def moved() -> tuple[list[Checkpoint], list[Checkpoint]]:
+        async with SQLiteCheckpointer(place.file) as source, SQLiteCheckpointer(tmp_path / "other.sqlite") as target:
+            with file.open("rb") as stream:
+                await import_runs(target, stream)
+            run_id = place.ids["done"]
+            return [each async for each in source.history(run_id)], [each async for each in target.history(run_id)]
+
+    there, here = in_a_thread(moved())
+    assert len(there) > 10
+    assert [each.digest for each in there] == [each.digest for each in here]
+
+
+def test_going_back_shows_what_was_there(page: Page, place: Place) -> None:
+    page.goto(f"{place.served.origin}/?status=failed")
+    before = rows(page)
+    page.get_by_label("Order").select_option("updated")
+    page.wait_for_url("**order=updated*")
+    page.get_by_label("Hide child runs").check()
+    page.wait_for_url("**roots=1*")
+    page.go_back()
+    expect(page.get_by_label("Order")).to_have_value("updated")
+    expect(page.get_by_label("Hide child runs")).not_to_be_checked()
+    page.go_back()
+    expect(page.get_by_label("Order")).to_have_value("")
+    assert rows(page) == before
+    page.locator(f"a[href$='{place.ids['failed']}']").first.click()
+    page.wait_for_url(f"**/runs/{place.ids['failed']}")
+    page.go_back()
+    assert rows(page) == before
+    assert page.url.endswith("/?status=failed")
+    page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
+    page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
+    first = genesis(run_id="after-going-back", timestamp=datetime.now(UTC))
+    error = ErrorInfo(type="ValueError", message="no", reason="bad")
+    write(
+        place,
+        first,
+        first.next(event="failed", status="failed", executor_id=EXECUTOR, timestamp=datetime.now(UTC), error=error),
+    )
+    expect(page.locator("tr[data-row=after-going-back]")).to_be_visible()
+
+
+def test_keys_work_wherever_a_pointer_clicked(page: Page, place: Place) -> None:
+    for path, heading in (("/", "Runs"), ("/queues", "Queues and workers")):
+        page.goto(f"{place.served.origin}{path}")
+        expect(page.locator("[data-list] [data-row]").first).to_be_visible()
+        page.get_by_role("heading", name=heading, exact=True).click()
+        page.keyboard.press("j")
+        chosen = page.locator("[data-list] .is-current").get_attribute("data-row")
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"**/runs/{chosen}")
+
+
+@pytest.mark.parametrize("width", [1280, 1160, 900, 400])
+def test_no_choice_is_cut(page: Page, place: Place, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    for path in ("/", "/schedules"):
+        page.goto(f"{place.served.origin}{path}")
+        assert page.locator("select").count() > 0
+        cut = page.evaluate("""() => [...document.querySelectorAll("select")].filter(each => {
+            const whole = each.cloneNode(true);
+            whole.style.width = "max-content";
+            whole.style.position = "absolute";
+            each.after(whole);
+            const isCut = whole.offsetWidth > each.offsetWidth + 1;
+            whole.remove();
+            return isCut;
+        }).map(each => each.name)""")
+        assert cut == [], path
