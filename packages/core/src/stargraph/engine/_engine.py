@@ -238,6 +238,7 @@ class Engine:
         return is_called or self._deadline is None or loop.time() < self._deadline
 
     def _seconds_until_due(self) -> float | None:
+        """Return the seconds until the next time that a task waits for; None if none does, or nothing may start."""
         if self._stop is not None or self._failure is not None:
             return None
         return self._due_times.seconds_left(self._log.tail)
@@ -255,6 +256,7 @@ class Engine:
             self._answered.add(wait.task_id)
 
     def _task(self, task_id: str) -> Task | None:
+        """Return a task of the frontier by its id, or None if absent."""
         return next((task for task in tasks_of(self._log.tail.frontier) if task.id == task_id), None)
 
     def _fail_execution(self, fault: BaseException) -> None:
@@ -263,6 +265,7 @@ class Engine:
         self._wake()
 
     async def _fly(self, tail: Checkpoint, task: Task, call_log: CallLog) -> Updates:
+        """Run a task to its end, and wake the loop that records what came of it."""
         try:
             return await self._runner.run(tail, task, call_log)
         finally:
@@ -274,14 +277,17 @@ class Engine:
             self._wake()
 
     def _wake(self) -> None:
+        """Let `_wait` go on."""
         if not self._signal.done():
             self._signal.set_result(None)
 
     async def _wind_down(self) -> None:
+        """Stop what runs beside the loop: the look at the log, and the tasks."""
         await self._watcher.stop()
         await self._stop_flights()
 
     async def _stop_flights(self) -> None:
+        """Cancel all tasks, and wait until they have ended; give up those that do not end in time."""
         flights = list(self._flights.values())
         self._flights.clear()
         for flight in flights:
@@ -300,6 +306,7 @@ class Engine:
                 self._pools.give_up(flight.work, f"{self._log.tail.run_id}/{flight.task.id}")
 
     def _ready_tasks(self) -> list[Task]:
+        """Return the tasks of the frontier that neither run nor wait for an answer; none once the run has to stop."""
         if self._failure is not None or self._stop is not None:
             return []
         tail = self._log.tail
@@ -307,11 +314,13 @@ class Engine:
         return [task for task in tasks_of(tail.frontier) if task.id not in self._flights and task.id not in blocked]
 
     def _can_go_on(self) -> bool:
+        """Whether the loop has more to do after it has recorded an end."""
         if self._log.tail.status in ENDED:
             return False
         return self._stop == "cancel" or bool(self._ready_tasks()) or self._seconds_until_due() == 0
 
     def _start_ready_tasks(self) -> None:
+        """Start each task that is ready; fail the run if more nodes have completed than the graph allows."""
         tail = self._log.tail
         for task in self._ready_tasks():
             if self._nodes_done is not None and self._nodes_done >= self._plan.document.max_steps:
@@ -390,6 +399,7 @@ class Engine:
         return None
 
     async def _record_completions(self, completions: Sequence[tuple[_Flight, Updates]]) -> None:
+        """Append the completions of tasks in one go; one whose update does not fit fails, and the others stay."""
         if not completions:
             return
         branches = self._pending_tasks.branches
@@ -423,6 +433,7 @@ class Engine:
     def _completed(
         self, tail: Checkpoint, flight: _Flight, update: Updates, branches: Mapping[int, Updates]
     ) -> Checkpoint:
+        """Return the checkpoint of a task that has completed, with what follows from its update."""
         self._raise_fault()
         task = flight.task
         try:
@@ -463,6 +474,7 @@ class Engine:
         return True
 
     async def _record_questions(self, flight: _Flight, suspended: Suspended) -> None:
+        """Append the questions of a task, unless all of them are open already."""
         task = flight.task
         now = datetime.now(UTC)
         moments = flight.call_log.moments()
@@ -481,6 +493,7 @@ class Engine:
         self._pending_tasks.note_calls(checkpoint)
 
     async def _record_end(self) -> None:
+        """Append why the run stops here: cancelled, failed, paused or queued; nothing if it waits or has ended."""
         if self._log.tail.status in ENDED:
             return
         if self._stop == "cancel":
@@ -509,6 +522,7 @@ class Engine:
         changed: Callable[[Checkpoint], dict[str, Any]],
         attempt: int | None = None,
     ) -> Checkpoint:
+        """Append an event that changes these fields of the latest checkpoint, and tell who listens."""
         now = datetime.now(UTC)
 
         def build(tail: Checkpoint) -> Checkpoint:
@@ -530,11 +544,13 @@ class Engine:
         return checkpoint
 
     def _fail(self, flight: _Flight, error: BaseException) -> None:
+        """Note that a task failed; the first failure is that of the run."""
         self._failed.add(flight.task.id)
         if self._failure is None:
             self._failure = (flight.task, error, flight.call_log.moments(), flight.call_log.attempt)
 
     def _report(self, record: Checkpoint, task: Task | None, attempt: int | None = None, *, durable: bool) -> None:
+        """Publish the event of a checkpoint, if anybody listens."""
         if self._is_heard():
             self._publish(RunEvent.of(record, durable=durable, task=task, attempt=attempt))
 
@@ -558,6 +574,7 @@ class Engine:
 
 
 def _left_to_workers(tail: Checkpoint) -> dict[str, Any]:
+    """Return the changes by which any worker may take the run at once."""
     assert tail.queue is not None
     return {"status": "queued", "process": None, "queue": tail.queue.model_copy(update={"not_before": None})}
 

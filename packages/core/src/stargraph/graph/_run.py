@@ -151,7 +151,6 @@ class Run(Generic[S]):
 
     async def _start_or_resume(self) -> RunResult[S]:
         """Start the run, or resume it if the store knows its id."""
-        """Start the run, or resume it if the store knows it."""
         if await dispatch.read_latest(self._store, self.run_id, keyring=self._keyring) is None:
             try:
                 return await self._start()
@@ -604,6 +603,7 @@ class Run(Generic[S]):
         return self._result(failed)
 
     async def _read_step(self, step: int) -> Checkpoint | None:
+        """Return one step of the run, or None if absent."""
         return await dispatch.read_at_step(self._store, self.run_id, step, keyring=self._keyring)
 
     @contextmanager

@@ -403,6 +403,7 @@ class Checkpoint(CheckpointDraft):
         encoded_update: dict[str, EncodedValue] | None,
         texts: _Texts | None,
     ) -> Checkpoint:
+        """Return the checkpoint of fields and values that are checked and have their digest."""
         checkpoint = assemble(
             cls,
             fields,
@@ -526,10 +527,12 @@ _NOTHING_YET: Final[dict[str, Any]] = {**_NOTHING_STORED, "step": 0, "event": "s
 
 
 def _values(encoded: Mapping[str, EncodedValue]) -> dict[str, JsonValue]:
+    """Return the values as they are, shared with their encoded form."""
     return {key: value.value for key, value in encoded.items()}
 
 
 def _encode_changes(members: Mapping[str, JsonValue | EncodedValue], path: str) -> dict[str, EncodedValue]:
+    """Encode the members that are not encoded yet; errors name them below `path`."""
     if all(type(value) is EncodedValue and type(key) is str and key.isascii() for key, value in members.items()):
         return dict(members)
     # None stands for what is encoded already, so that its key is checked too.
