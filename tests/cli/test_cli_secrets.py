@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 import pytest
+import typer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.cli import GRAPH, STEPS, Answer, Folder, own_folder
@@ -128,6 +129,13 @@ POSITIONS: list[tuple[str, ...]] = [
     ("requeue", "X"),
     ("requeue", "r1", "--queue", "X"),
     ("requeue", "r1", "--checkpoint", "X"),
+    ("schedule", "add", "X", "graph.yaml"),
+    ("schedule", "add", "0 7 * * *", "X"),
+    ("schedule", "add", "0 7 * * *", "graph.yaml", "--checkpoint", "X"),
+    ("schedule", "list", "X"),
+    ("schedule", "list", "--checkpoint", "X"),
+    ("schedule", "remove", "X"),
+    ("schedule", "remove", "n", "--checkpoint", "X"),
     ("ui", "X"),
     ("ui", "--graph", "X"),
     ("ui", "--port", "X"),
@@ -151,9 +159,19 @@ TAKES_JSON = {
 TAKES_JSON |= {"replay", "doctor", "migrate", "drivers", "enqueue", "queues", "workers", "requeue"}
 
 
+def names_of(commands: typer.Typer) -> set[str]:
+    return {each.name or each.callback.__name__ for each in commands.registered_commands if each.callback is not None}
+
+
 def test_every_command_is_given_secrets() -> None:
-    commands = {each.name or each.callback.__name__ for each in app.registered_commands if each.callback is not None}
-    assert commands - {words[0] for words in POSITIONS} == set()
+    commands = {(name,) for name in names_of(app)}
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        commands |= {
+            (str(group.name or group.typer_instance.info.name), name) for name in names_of(group.typer_instance)
+        }
+    given = {words[:1] for words in POSITIONS} | {words[:2] for words in POSITIONS}
+    assert commands - given == set()
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ def test_every_package_is_named() -> None:
     by_name = {contract["name"]: contract for contract in CONTRACTS}
     assert leaves <= _named(by_name["The core knows no driver"])
     # A package of one module, as the errors are, can have no circle.
-    assert leaves - {"stargraph.errors"} <= set(by_name["No package has circles"]["ancestors"])
+    assert leaves - {"stargraph.errors"} <= set(by_name["No import cycles"]["ancestors"])
     drivers = {leaf for each in distributions() if each.folder.parent.name == "packages" for leaf in each.leaves()}
     assert drivers <= _named(by_name["A driver stands on the contract alone"])
 
@@ -39,12 +39,12 @@ def test_every_package_is_named() -> None:
 @pytest.mark.parametrize(
     ("module", "imported", "broken"),
     [
-        ("errors", "stargraph.checkpoint.protocol", "The engine's arrows"),
-        ("checkpoint/protocol", "stargraph.checkpoint.codec", "The engine's arrows"),
-        ("checkpoint/codec", "stargraph.checkpoint.registry", "The engine's arrows"),
-        ("ir", "stargraph.engine", "The engine's arrows"),
-        ("runtime", "stargraph.graph", "The engine's arrows"),
-        ("graph", "stargraph.cli", "The engine's arrows"),
+        ("errors", "stargraph.checkpoint.protocol", "Layers of the engine"),
+        ("checkpoint/protocol", "stargraph.checkpoint.codec", "Layers of the engine"),
+        ("checkpoint/codec", "stargraph.checkpoint.registry", "Layers of the engine"),
+        ("ir", "stargraph.engine", "Layers of the engine"),
+        ("runtime", "stargraph.graph", "Layers of the engine"),
+        ("graph", "stargraph.cli", "Layers of the engine"),
         ("checkpoint/sqlite", "stargraph.graph", "A driver stands on the contract alone"),
         ("checkpoint/sqlite", "stargraph.checkpoint.registry", "A driver stands on the contract alone"),
         ("runtime", "stargraph.checkpoint.sqlite", "The core knows no driver"),

@@ -193,7 +193,7 @@ app.command(short_help="Store runs for workers to execute.", cls=Command)(enqueu
 app.command(short_help="Take runs from queues and execute them.", cls=Command)(worker)
 app.command(short_help="List queues, or set the limits of one.", cls=Command)(queues)
 app.command(short_help="List the processes that execute runs of queues.", cls=Command)(workers)
-app.command(short_help="Leave runs to the workers again.", cls=Command)(requeue)
+app.command(short_help="Put runs back into a queue.", cls=Command)(requeue)
 schedule = typer.Typer(
     help="Enqueue runs at the times of a cron expression.", no_args_is_help=True, rich_markup_mode=None, cls=Commands
 )
@@ -216,7 +216,7 @@ app.command(short_help="Check a graph without running it.", cls=Command)(validat
 app.command(short_help="Print the JSON Schema of a graph file.", cls=Command)(schema)
 app.command(short_help="List the installed drivers.", cls=Command)(drivers)
 app.command(short_help="Make a store, or bring it to the current format.", cls=Command)(migrate)
-app.command(short_help="Check versions, drivers and a store.", cls=Command)(doctor)
+app.command(short_help="Check versions, drivers and a store, and repair its queue index.", cls=Command)(doctor)
 app.command(short_help="Show the runs of a store in a browser.", cls=Command)(ui)
 
 

@@ -34,8 +34,8 @@ def doctor(
 ) -> None:
     """Report versions, drivers and known problems of this machine, and open a store to see that it works.
 
-    Runs that are missing in the index of queues, or outlived their run there, are put right: workers find them again.
-    A store of an older format is reported, and left as it is: `stargraph migrate` brings it to the current one.
+    Missing or stale entries of the queue index are repaired, so that workers find the runs again. A store of an older
+    format is reported, and left as it is: `stargraph migrate` brings it to the current one.
     """
     from stargraph.checkpoint.registry import installed_drivers
     from stargraph.cli._execution import run_async

@@ -77,9 +77,9 @@ def enqueue(
     ref = StoreRef(checkpoint, encryption_keys)
     if ref.is_volatile:
         raise StargraphError(
-            f"{ref} ends with this command, and the run with it",
-            reason="invalid-argument",
-            hint="--checkpoint names a store that lasts.",
+            f"{ref} ends with this command, so no worker could see the run",
+            reason="invalid-arguments",
+            hint="Name a lasting store with --checkpoint.",
         )
     loaded = load(graph)
     defaults: dict[str, Any] = {

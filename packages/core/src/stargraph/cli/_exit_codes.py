@@ -29,7 +29,7 @@ Exit codes:
   0  done                         6    another executor has the run
   1  failed, or a replay differs  7    the store is unavailable or damaged
   2  wrong usage or bad input     70   a fault of Stargraph or of a driver
-  3  the run waits for input      74   a result could not be written
+  3  it waits for input or a time 74   a result could not be written
   4  the run is paused            130  interrupted (143: by SIGTERM)
   5  the run was cancelled
 """

@@ -249,4 +249,4 @@ def _parse_yaml(text: str, name: str) -> object:
 
 
 def _refused(message: str, hint: str) -> StargraphError:
-    return StargraphError(message, reason="invalid-argument", hint=hint)
+    return StargraphError(message, reason="invalid-arguments", hint=hint)

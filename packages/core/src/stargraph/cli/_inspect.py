@@ -295,9 +295,9 @@ def _changes(record: Checkpoint, before: Checkpoint | None) -> dict[str, Any]:
     new = record.encoded_state()
     return {
         "set": {
-            name: (len(fragment.encoded), show_value(fragment.value, _VALUE_WIDTH))
-            for name, fragment in new.items()
-            if name not in old or old[name].digest != fragment.digest
+            name: (len(encoded.encoded), show_value(encoded.value, _VALUE_WIDTH))
+            for name, encoded in new.items()
+            if name not in old or old[name].digest != encoded.digest
         },
         "removed": [name for name in old if name not in new],
     }

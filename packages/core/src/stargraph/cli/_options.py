@@ -178,10 +178,12 @@ InputsOption = Annotated[
     str | None,
     typer.Option("--inputs", metavar="FILE", help="A YAML or JSON file with values of the state; - is stdin."),
 ]
-PriorityOption = Annotated[int, typer.Option("--priority", metavar="N", help="Runs of a higher one begin first.")]
+PriorityOption = Annotated[
+    int, typer.Option("--priority", metavar="N", help="Runs with a higher priority begin first.")
+]
 ConcurrencyKeyOption = Annotated[
     str | None,
-    typer.Option("--key", metavar="TEXT", help="Runs with the same one share the queue's limit per key."),
+    typer.Option("--key", metavar="TEXT", help="Runs with the same key count together against --per-key."),
 ]
 AllOption = Annotated[bool, typer.Option("--all", help="Every run of the store.")]
 SinceOption = Annotated[

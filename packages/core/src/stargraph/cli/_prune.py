@@ -50,8 +50,8 @@ def prune(
 ) -> None:
     """Remove all but the last steps of idle runs; they can still be read and resumed.
 
-    Runs that could still be resumed (all but done and cancelled ones) are touched only if --status names them and
-    --yes, or a yes on a terminal, confirms it. What such a run needs to resume stays, unless --keep-last 0
+    Runs that could still be resumed (all but done, cancelled and moved ones) are touched only if --status names them
+    and --yes, or a yes on a terminal, confirms it. What such a run needs to resume stays, unless --keep-last 0
     removes the run.
     """
     from stargraph.checkpoint.protocol import ENDED

@@ -58,7 +58,8 @@ def queues(
 ) -> None:
     """List the queues of a store and how their runs stand, or set the limits of one.
 
-    Limits hold for all workers together, from now on; those that are not given are removed.
+    Limits hold for all workers together, from now on. New limits replace the old ones: one that you do not give is
+    removed.
     """
     from stargraph.checkpoint.protocol import QueueLimits
     from stargraph.cli._execution import run_async
@@ -114,7 +115,7 @@ async def _set_limits(ref: StoreRef, queue: str, limits: Any) -> None:
         try:
             await _as_queue(store).set_limits(queue, limits)
         except ValueError as error:
-            raise StargraphError(str(error), reason="invalid-argument") from None
+            raise StargraphError(str(error), reason="invalid-arguments") from None
 
 
 def _as_queue(store: Checkpointer) -> RunQueue:
@@ -218,7 +219,7 @@ def requeue(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Leave runs to the workers, to go on from their latest step: failed, paused or lost ones, or any other.
+    """Put runs back into a queue, so that a worker continues them: failed, paused or lost runs, or any that you name.
 
     A process that still executes a run is refused at its next write. A run that was not enqueued gets a queue.
     """

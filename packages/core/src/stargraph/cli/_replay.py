@@ -82,7 +82,7 @@ def replay(
             if given:
                 raise StargraphError(
                     f"{option} is for a fork, but no change is given",
-                    reason="invalid-argument",
+                    reason="invalid-arguments",
                     hint="Give --set or --overlay too.",
                 )
         _verify(loaded, wanted, store, from_step=from_step or 0, accepted=accepted, diff=diff, json=json, quiet=quiet)

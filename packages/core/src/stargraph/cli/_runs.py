@@ -48,19 +48,19 @@ def runs(
     ] = None,
     tag: WithTagOption = None,
     since: Annotated[
-        str | None, typer.Option(metavar="TIME", help=f"Only runs started then or later: {_TIME}.")
+        str | None, typer.Option(metavar="TIME", help=f"Only runs started or enqueued at TIME or later: {_TIME}.")
     ] = None,
     updated_since: Annotated[
-        str | None, typer.Option("--updated-since", metavar="TIME", help="Only runs with a step since then.")
+        str | None, typer.Option("--updated-since", metavar="TIME", help="Only runs with a step at TIME or later.")
     ] = None,
     updated_before: Annotated[
-        str | None, typer.Option("--updated-before", metavar="TIME", help="Only runs without a step since then.")
+        str | None, typer.Option("--updated-before", metavar="TIME", help="Only runs without a step at TIME or later.")
     ] = None,
     idle_for: Annotated[
         str | None, typer.Option("--idle-for", metavar="AGE", help="Only runs without a step for this long: 30m, 12h.")
     ] = None,
     due: Annotated[
-        bool, typer.Option("--due", help="Only runs that waited for a time, and whose time has come: resume them.")
+        bool, typer.Option("--due", help="Only runs whose wait is over, so that `resume` can continue them.")
     ] = False,
     queue: Annotated[str | None, typer.Option(metavar="NAME", help="Only runs of this queue.")] = None,
     orphaned: Annotated[
@@ -109,8 +109,8 @@ def runs(
     if queue is not None or orphaned or stranded:
         if (orphaned and stranded) or counts or cursor is not None or order is not OrderName.STARTED:
             raise StargraphError(
-                "--queue, --orphaned and --stranded do not go with --counts, --cursor or --order, nor the last two with"
-                " each other",
+                "--queue, --orphaned and --stranded cannot be combined with --counts, --cursor or --order; --orphaned"
+                " and --stranded exclude each other",
                 reason="invalid-arguments",
                 hint="`stargraph queues` counts the runs of queues.",
             )
@@ -156,7 +156,7 @@ async def _find(ref: StoreRef, filters: RunFilters, *, order: OrderName, cursor:
             try:
                 return await store.search(order=order.value, cursor=cursor, limit=limit, **filters)
             except ValueError as error:
-                raise StargraphError(str(error), reason="invalid-argument") from None
+                raise StargraphError(str(error), reason="invalid-arguments") from None
         _refuse_filters(store, filters, {"--order": order is not OrderName.STARTED, "--cursor": cursor})
         found = await store.list_runs(since=filters.get("since"), limit=limit + 1)
         return RunPage(items=tuple(found[:limit]), next_cursor=_UNKNOWN_CURSOR if len(found) > limit > 0 else None)
@@ -172,7 +172,7 @@ async def _count(ref: StoreRef, filters: RunFilters) -> dict[Status, int]:
         try:
             return await store.count_runs(**filters)
         except ValueError as error:
-            raise StargraphError(str(error), reason="invalid-argument") from None
+            raise StargraphError(str(error), reason="invalid-arguments") from None
 
 
 def _print_counts(counts: dict[Status, int], *, as_json: bool) -> None:

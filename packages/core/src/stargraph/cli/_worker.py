@@ -139,7 +139,7 @@ def _address(text: str) -> tuple[str, int]:
     if not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise StargraphError(
             f"--listen {text!r:.220} is not an address",
-            reason="invalid-argument",
+            reason="invalid-arguments",
             hint="Write a port, or host:port, as in 9464 or 0.0.0.0:9464.",
         )
     return host.strip("[]") or "127.0.0.1", int(port)

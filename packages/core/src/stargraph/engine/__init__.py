@@ -13,7 +13,7 @@ from stargraph.engine._fields import StateField
 from stargraph.engine._fingerprint import ENGINE_SEMANTICS, runtime_changes
 from stargraph.engine._fork_overrides import ForkOverrides
 from stargraph.engine._imports import Modules, folder_module, import_failed, user_line
-from stargraph.engine._log import Durability, RunLog, TakenOver
+from stargraph.engine._log import Durability, RunLog, StoppedElsewhere
 from stargraph.engine._logging import RUN_LOGGER, facts
 from stargraph.engine._middleware import (
     NO_HOOKS,
@@ -90,10 +90,10 @@ __all__ = [
     "RunLog",
     "StateField",
     "StateSpec",
+    "StoppedElsewhere",
     "StoreFaultError",
     "StoreInfo",
     "Suspended",
-    "TakenOver",
     "TaskRunner",
     "UnrecordedCallError",
     "add",

@@ -18,7 +18,7 @@ from stargraph.engine._due_times import DueTimes
 from stargraph.engine._events import EventType, RunEvent
 from stargraph.engine._failures import error_info, name_of, node_cancelled
 from stargraph.engine._fork_overrides import ForkOverrides
-from stargraph.engine._log import RunLog, TakenOver
+from stargraph.engine._log import RunLog, StoppedElsewhere
 from stargraph.engine._logging import log_completed, log_failed
 from stargraph.engine._middleware import NO_HOOKS, Hooks
 from stargraph.engine._node_pools import CANCEL_SECONDS, NodePools
@@ -168,7 +168,7 @@ class Engine:
                 # An answer or a cancellation may have met the last write.
                 if not self._can_go_on():
                     break
-        except TakenOver:
+        except StoppedElsewhere:
             pass  # Somebody has cancelled or paused the run meanwhile; the log's tail says so.
         finally:
             try:

@@ -27,8 +27,8 @@ _CONTROL: Final = frozenset({"answered", "cancel_requested", "pause_requested"})
 _ALWAYS_AWAITED: Final = frozenset({"started", "resumed", "asked", "answered", "migrated"}) | _CONTROL
 
 
-class TakenOver(Exception):
-    """Somebody else has cancelled or paused the run; the log's tail is that checkpoint."""
+class StoppedElsewhere(Exception):
+    """Somebody else has cancelled or paused the run, and nobody took it over; the log's tail is that checkpoint."""
 
 
 @dataclass(slots=True, eq=False)
@@ -51,7 +51,8 @@ class RunLog:
 
     Attributes:
         tail: the latest checkpoint, durable or not.
-        on_control: called with each control event that another process has written, and with the end that one has set.
+        on_control: called with each answer or request that another process appended, and with the `cancelled` or
+            `paused` that ends the run here.
         on_stored: called when steps of this executor are stored.
         on_fault: called when a write that nobody waits for has failed; `flush` then raises why.
     """
@@ -87,7 +88,7 @@ class RunLog:
             The checkpoint, and whether it is durable already.
 
         Raises:
-            TakenOver: somebody else has cancelled or paused the run.
+            StoppedElsewhere: somebody else has cancelled or paused the run.
             CheckpointConflictError: another executor has taken the run over.
             CheckpointError: as the store raises.
         """
@@ -147,7 +148,7 @@ class RunLog:
         """Take note of what others have appended since the last write or look: one read if that is nothing.
 
         Raises:
-            TakenOver: somebody else has cancelled or paused the run.
+            StoppedElsewhere: somebody else has cancelled or paused the run.
             CheckpointConflictError: another executor has taken the run over.
             CheckpointError: as the store raises.
         """
@@ -239,7 +240,7 @@ class RunLog:
                 self._flushing = flushing
                 raise
         if self._taken_over:
-            raise TakenOver
+            raise StoppedElsewhere
 
     def _flushed(self, flushing: asyncio.Task[None]) -> None:
         if _error_of(flushing) is not None:
@@ -289,7 +290,7 @@ class RunLog:
             self._acknowledged = self.tail = newest
             self._taken_over = True
             self.on_control(newest)
-            raise TakenOver
+            raise StoppedElsewhere
         known = {pending.checkpoint.digest for pending in self._pending}
         base = self._acknowledged
         controls: list[Checkpoint] = []

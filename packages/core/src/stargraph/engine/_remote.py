@@ -68,7 +68,7 @@ def _update(graph: RemoteGraph, node_id: str, state: bytes, context: Context) ->
         # No loop runs in this thread.
         returned = asyncio.run(_awaited(returned))
     update = spec.record(spec.update_of(returned, node_id), state)
-    return {name: fragment.value for name, fragment in update.items()}
+    return {name: encoded.value for name, encoded in update.items()}
 
 
 async def _awaited(work: Awaitable[object]) -> object:

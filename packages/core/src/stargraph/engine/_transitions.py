@@ -71,7 +71,7 @@ def completed(
         if task.index is None
         else _branch_completed(plan, tail, task, update, branches)
     )
-    # Its other way through may have passed a question by that is still open: nobody waits for the answer.
+    # The node may have asked before, and not asked this time: that question is withdrawn.
     interrupts = tuple([interrupt for interrupt in tail.interrupts if interrupt.task_id != task.id])
     if len(interrupts) != len(tail.interrupts):
         changes["interrupts"] = interrupts
@@ -83,8 +83,8 @@ def _node_completed(plan: Plan, tail: Checkpoint, task: Task, update: Updates) -
     completion = Completion(
         node=task.node,
         task_id=task.id,
-        state={**tail.state, **{name: fragment.value for name, fragment in changes.items()}},
-        update={name: fragment.value for name, fragment in update.items()},
+        state={**tail.state, **{name: encoded.value for name, encoded in changes.items()}},
+        update={name: encoded.value for name, encoded in update.items()},
     )
     return {"changes": changes, "frontier": plan.after(completion, tail.step + 1, answered=task.rule)}
 

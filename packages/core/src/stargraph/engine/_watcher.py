@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from stargraph.engine._log import RunLog, TakenOver
+from stargraph.engine._log import RunLog, StoppedElsewhere
 from stargraph.errors import StoreUnavailableError
 
 WATCH_SECONDS: Final = 2.0
-"""How often an executor looks at most, by default."""
+"""The longest time between two looks of an executor, by default, in seconds."""
 
 _FIRST_SECONDS: Final = 0.25
 _GROWTH: Final = 1.5
@@ -64,7 +64,7 @@ class LogWatcher:
             else:
                 try:
                     await self._log.look()
-                except TakenOver:
+                except StoppedElsewhere:
                     return  # the log has called the engine
                 except StoreUnavailableError:
                     pass  # nothing is lost: the next write says so if it lasts

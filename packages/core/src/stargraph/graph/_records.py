@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, ProcessInfo, QueueEntry
-from stargraph.engine import Plan, RunLog, TakenOver, error_info, status_of, tasks_of
+from stargraph.engine import Plan, RunLog, StoppedElsewhere, error_info, status_of, tasks_of
 from stargraph.errors import CheckpointError, NodeError
 from stargraph.graph._resume_checks import refuse_ended
 
@@ -61,7 +61,7 @@ async def append_resumed(plan: Plan, log: RunLog, executor_id: str) -> tuple[Che
     log.on_control = met.append
     try:
         resumed, _ = await log.append(lambda tail: _resumed_record(plan, tail, executor_id))
-    except TakenOver:
+    except StoppedElsewhere:
         refuse_ended(log.tail)
         raise
     return resumed, met

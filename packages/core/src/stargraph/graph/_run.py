@@ -21,7 +21,7 @@ from stargraph.engine import (
     RunEvent,
     RunInfo,
     RunLog,
-    TakenOver,
+    StoppedElsewhere,
     around,
     new_executor_id,
     observed,
@@ -436,7 +436,7 @@ class Run(Generic[S]):
         checked = await check_answer(self._store, log.tail, question_id, value, plan=self._plan, keyring=self._keyring)
         try:
             record, _ = await log.append(lambda tail: answer_record(tail, question_id, checked))
-        except TakenOver:
+        except StoppedElsewhere:
             raise takes_no_answers(log.tail) from None
         execution.observe(record)
         return self._result(record)

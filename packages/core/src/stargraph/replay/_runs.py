@@ -344,7 +344,7 @@ def _state_changes(
 def _mark(facts: dict[str, JsonValue], record: Checkpoint) -> bytes:
     update, state = record.encoded_update(), record.encoded_state()
     members = [
-        None if each is None else {name: fragment.digest for name, fragment in each.items()} for each in (update, state)
+        None if each is None else {name: encoded.digest for name, encoded in each.items()} for each in (update, state)
     ]
     return hashlib.sha256(canonical([facts, *members])).digest()
 

@@ -26,12 +26,12 @@ from stargraph.runtime._cancellation import Held, InPlace
 T = TypeVar("T")
 
 _LISTED: Final = 1_000
-"""Among how many runs one that cannot be found is looked for: it may have lost its records."""
+"""How many runs of the list are searched for a run whose records are missing."""
 
 _OF_WHOLE_READS: Final = LookPolicy(first=0.25, longest=1.5)
 
 _WORTH_READING: Final = 16
-"""So many steps that are not wanted cost less than another request."""
+"""Reading up to this many steps that are not wanted costs less than another request."""
 
 
 async def write(checkpointer: Checkpointer, checkpoint: Checkpoint, *, keyring: Keyring | None = None) -> None:

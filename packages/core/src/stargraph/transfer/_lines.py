@@ -198,8 +198,8 @@ class LineReader:
         if form != DIGEST_FORM:
             raise self._other_form(form)
         try:
-            state, update = _fragments(fields.pop("state", None)), fields.pop("update", None)
-            return Checkpoint.from_stored(fields, state, None if update is None else _fragments(update))
+            state, update = _encoded_values(fields.pop("state", None)), fields.pop("update", None)
+            return Checkpoint.from_stored(fields, state, None if update is None else _encoded_values(update))
         except CheckpointCorruptedError:
             raise self.refuse("the checkpoint is not what its digest covers: the line was edited") from None
         except (ValueError, TypeError, CheckpointError) as error:
@@ -236,7 +236,7 @@ class LineReader:
         return line
 
 
-def _fragments(members: object) -> dict[str, EncodedValue]:
+def _encoded_values(members: object) -> dict[str, EncodedValue]:
     if type(members) is not dict:
         raise ValueError("the state and the update are objects")
     return {key: EncodedValue.of_checked(value) for key, value in members.items()}

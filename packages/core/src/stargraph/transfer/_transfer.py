@@ -409,7 +409,7 @@ def refuse_seal(checkpoint: Checkpoint, keyring: Keyring | None) -> None:
 
 def size_of(checkpoint: Checkpoint) -> int:
     """Return about how many bytes a checkpoint takes."""
-    return sum(len(fragment.encoded) for fragment in checkpoint.encoded_state().values())
+    return sum(len(encoded.encoded) for encoded in checkpoint.encoded_state().values())
 
 
 def _sound(item: Checkpoint | Unreadable, run_id: str, keyring: Keyring | None) -> Checkpoint:

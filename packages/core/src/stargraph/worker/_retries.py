@@ -86,7 +86,7 @@ async def setbacks(tail: Checkpoint, read_step: ReadStep) -> Setbacks:
 def _is_new_chance(record: Checkpoint, before: Checkpoint | None) -> bool:
     """Tell whether somebody requeued the run.
 
-    A worker that queues it for another try sets a time, and one that is drained leaves it as the executor that it was.
+    A retry by a worker sets a due time, and a worker that drains keeps its executor_id: neither is a new chance.
     """
     if record.event != "queued" or record.queue is None:
         return False

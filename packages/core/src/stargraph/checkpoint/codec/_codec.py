@@ -60,7 +60,7 @@ class _EncodingContext:
         encoded: its encoded fields. The values themselves take several times as much memory.
         chain: leads from the keyframe to this step.
         deltas: how many records a step is decoded from at most, besides the keyframe: the same for all that follow
-            that keyframe, since the paths of two such numbers do not lie in one another, and would add up.
+            that keyframe, since base steps that are computed with two limits do not nest (`_base_steps`).
         keyframe_ratio: the length of the keyframe's record to that of its texts.
         bytes_since: the length of all records since the keyframe.
         memory: about how many bytes all this takes.

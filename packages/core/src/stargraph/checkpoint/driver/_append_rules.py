@@ -21,7 +21,8 @@ class Tail:
         step: the highest stored step.
         digest: its digest.
         status: its status.
-        floor: the lowest stored step; above 0 after a prune.
+        floor: the first step of the unbroken end of the run; above 0 after a prune. A few steps that a resume needs may
+            lie below.
     """
 
     step: int

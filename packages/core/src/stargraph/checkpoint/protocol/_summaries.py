@@ -35,7 +35,7 @@ class RunSummary(FrozenModel):
         graph_id: the id of its graph.
         graph_hash: the fingerprint of its graph.
         runtime_hash: the fingerprint of the code of its nodes.
-        started_at: when it started.
+        started_at: when step 0 was stored: it started, or was enqueued.
         updated_at: when its last step was recorded.
         last_step: the highest step.
         status: its status now.

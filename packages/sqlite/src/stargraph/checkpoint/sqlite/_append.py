@@ -83,12 +83,12 @@ class Append:
         self._values = self._row_values()
 
     def apply(self, connection: sqlite3.Connection, /) -> bool:
-        """Append them; return False if one is stored in another form than its record, or may be.
+        """Append them; return whether each is known to be stored as its record, so that later ones may build on it.
 
         Raises:
             CheckpointError: one is refused, as the contract says; those before it are kept.
         """
-        if self._claim(connection):
+        if self._move_tail(connection):
             self._insert(connection)
             return True
         if len(self.records) > 1:
@@ -102,7 +102,7 @@ class Append:
             return False
         if record.base_steps:  # a prune has removed what it is decoded from
             alone = Append([checkpoint], [codec.encode_alone(checkpoint)], codec)
-            if alone._claim(connection):
+            if alone._move_tail(connection):
                 alone._insert(connection)
                 return False
         raise CheckpointCorruptedError(
@@ -114,7 +114,7 @@ class Append:
             step=checkpoint.step,
         )
 
-    def _claim(self, connection: sqlite3.Connection) -> bool:
+    def _move_tail(self, connection: sqlite3.Connection) -> bool:
         """Make the last checkpoint the tail of the run; return False if the rules refuse that, or may refuse it."""
         if self.checkpoints[0].step == 0:
             return _start_run(connection, self._values, floor=0)

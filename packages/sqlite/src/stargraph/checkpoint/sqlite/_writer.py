@@ -140,7 +140,7 @@ class Writer:
             return outcomes
 
         def afterwards(connection: sqlite3.Connection) -> None:
-            # Those who wrote do not wait for this. Mostly it is nothing: they could not go on beside it.
+            # The callers have their results already, but the next commit waits for this, so it is mostly skipped.
             if is_untidy:
                 self._log.tidy(connection)
 
