@@ -10,33 +10,37 @@ import json
 import resource
 from collections.abc import Callable
 from typing import Final
+from zlib import crc32
 
 import zstandard
 from support.checkpoints import genesis
 
 from stargraph.checkpoint.codec import Codec, encode
 from stargraph.checkpoint.codec._fields import BASE_CHECK_BYTES
+from stargraph.checkpoint.codec._header import COMPRESSED, write_header
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointCorruptedError
 
 MEMORY_BYTES: Final = 1536 * 1024**2
 """What the process may use: a body may inflate to 256 MiB, and is then looked at."""
 
-_UNCHECKED: Final = 7
-"""The last version whose records have no check: it would refuse a bomb before it goes off."""
-
-_COMPRESSED: Final = 1
 _TEXT: Final = 2**20
 
 
 def _record(body: bytes, *, compressed: bool = False) -> bytes:
-    """A keyframe with a body: a line of JSON, and the literals that its scripts take."""
-    return bytes((_UNCHECKED, _COMPRESSED if compressed else 0, 0)) + body
+    """A keyframe with a body."""
+    return write_header(COMPRESSED if compressed else 0, 0, ()) + body
 
 
-def _delta(body: bytes) -> bytes:
+def _delta(**index: object) -> bytes:
     """A record that is decoded from the step before it; its body has no literals of its own."""
-    return bytes((_UNCHECKED, 0, 1, 1)) + body + bytes.fromhex(_before().digest)[:BASE_CHECK_BYTES]
+    return write_header(0, 1, (0,)) + _body(json.dumps(index).encode(), bytes.fromhex(_before().digest))
+
+
+def _body(line: bytes, base_digest: bytes = b"") -> bytes:
+    """A line of JSON, and the literals that come before those of its scripts, with a check that fits."""
+    base_check = base_digest[:BASE_CHECK_BYTES]
+    return line + b"\n" + crc32(line + base_check).to_bytes(4, "big") + base_check
 
 
 @functools.cache
@@ -60,7 +64,7 @@ def _lying() -> bytes:
 
 
 def _scripts(**index: object) -> bytes:
-    return json.dumps(index).encode() + b"\n"
+    return _body(json.dumps(index).encode())
 
 
 BOMBS: Final[dict[str, Callable[[], bytes]]] = {
@@ -77,9 +81,11 @@ BOMBS: Final[dict[str, Callable[[], bytes]]] = {
     "a literal that is longer than the record": lambda: _record(_scripts(f={}, s={"a": 2**62})),
     "a negative literal": lambda: _record(_scripts(f={}, s={"a": [-(2**62)]})),
     "copies of what is not there": lambda: _record(_scripts(f={}, s={"a": [0, 2**40] * 1000})),
-    "copies of a text again and again": lambda: _delta(_scripts(f={}, s={"a": [0, _TEXT] * 2_000})),
-    "deep JSON": lambda: _record(b'{"s":' + b"[" * 10_000_000 + b"\n"),
-    "very many members": lambda: _record(b'{"f":{},"s":{' + b",".join(b'"%d":0' % n for n in range(300_000)) + b"}}\n"),
+    "copies of a text again and again": lambda: _delta(f={}, s={"a": [0, _TEXT] * 2_000}),
+    "deep JSON": lambda: _record(_body(b'{"s":' + b"[" * 10_000_000)),
+    "very many members": lambda: _record(
+        _body(b'{"f":{},"s":{' + b",".join(b'"%d":0' % n for n in range(300_000)) + b"}}")
+    ),
 }
 
 
