@@ -164,7 +164,7 @@ def names_of(commands: typer.Typer) -> set[str]:
 
 
 def test_every_command_is_given_secrets() -> None:
-    commands = {(name,) for name in names_of(app)}
+    commands: set[tuple[str, ...]] = {(name,) for name in names_of(app)}
     for group in app.registered_groups:
         assert group.typer_instance is not None
         commands |= {
