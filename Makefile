@@ -5,7 +5,8 @@ STAMP := $(VENV)/.synced
 BENCH := .bench
 SITE := .site
 RELEASE := .release
-PYTEST = $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+PROCESSES = auto
+PYTEST = $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist worksteal
 INSTALL = $(BIN)/uv pip install --quiet --no-progress --python $(BIN)/python
 SOURCES := pyproject.toml $(wildcard packages/*/pyproject.toml conformance/pyproject.toml)
 
@@ -24,7 +25,9 @@ EXAMPLES := agent nightly dask langgraph driver
 test: setup
 	@$(PYTEST) -m "not slow and not thorough" $(PYTEST_ARGS)
 
-# Runs those that take longer: servers that are killed, full runs of the kit, processes, short rounds of the torture.
+# Runs those that take longer: servers that are killed, full runs of the kit, processes, short rounds of the torture. They wait more
+# than they compute, so there are three processes for two cores.
+test-thorough: PROCESSES = $(shell $(PYTHON) -c "import os; print(max(2, (os.cpu_count() or 1) * 3 // 2))")
 test-thorough: setup
 	@$(PYTEST) -m "thorough and not slow" $(PYTEST_ARGS)
 
