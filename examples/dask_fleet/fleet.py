@@ -71,7 +71,7 @@ def postgres() -> Iterator[str]:
 
 def sweep(url: str) -> None:
     os.environ |= {"STARGRAPH_CHECKPOINT": url, "PYTHONPATH": str(Path(__file__).parent)}  # for the workers
-    workers = {"n_workers": 2, "threads_per_worker": 2, "dashboard_address": None, "silence_logs": logging.CRITICAL}
+    workers = {"n_workers": 2, "threads_per_worker": 2, "dashboard_address": ":0", "silence_logs": logging.CRITICAL}
     with LocalCluster(**workers) as cluster, Client(cluster) as client:
         ids = [f"sweep-{level}-{trend}" for level, trend in SETTINGS]
         inputs = [{"level": level, "trend": trend, "errors": []} for level, trend in SETTINGS]

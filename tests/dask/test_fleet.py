@@ -113,7 +113,7 @@ def test_recover_finishes_what_a_lost_client_and_cluster_have_left(tmp_path: Pat
 
     from stargraph.dask import Fleet
 
-    options: dict[str, Any] = {"threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    options: dict[str, Any] = {"threads_per_worker": 1, "processes": True, "dashboard_address": ":0"}
     with (
         LocalCluster(n_workers=1, local_directory=str(tmp_path / "one"), **options) as cluster,
         Client(cluster, set_as_default=False) as client,
