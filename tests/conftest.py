@@ -1,6 +1,7 @@
 """What every test shares."""
 
 import os
+import signal
 from itertools import islice
 
 import pytest
@@ -24,6 +25,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell ignores SIGINT in what it starts in the background, and the programs that tests interrupt inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     seed = config.getoption("--seed")
     if seed is not None:
         os.environ[SEED_VARIABLE] = str(seed)
