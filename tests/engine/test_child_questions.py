@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from support import nodes
 from support.gated_nodes import new_gate
 from support.graphs import graph
 from support.memory import MemoryCheckpointer
 
 from stargraph.checkpoint.protocol import is_run_id
-from stargraph.errors import CheckpointError
+from stargraph.errors import CheckpointError, StateError
 from stargraph.graph import respond
 
 CHILD = """
@@ -129,3 +130,28 @@ async def test_a_run_that_is_not_a_child_is_not_taken_for_one(store: MemoryCheck
     assert caught.value.reason == "run-exists"
     await run.cancel(grace=0)
     assert other.runs[child][-1].status == "awaiting_input"
+
+
+TYPED_CHILD = """
+id: child
+state_schema: {x: {type: "bool | None", default: null}}
+nodes: [{id: ask, kind: "support.nodes:sync_x"}]
+"""
+OF_TYPED_CHILD = """
+nodes: [{id: sub, kind: subgraph, graph: child.yaml, inputs: {}, outputs: {}}]
+"""
+
+
+async def test_a_question_of_the_code_of_a_child_takes_what_its_field_takes(
+    store: MemoryCheckpointer, tmp_path: Path
+) -> None:
+    nodes.before = lambda ctx: ctx.interrupt("Send?", into="x")
+    (tmp_path / "child.yaml").write_text(TYPED_CHILD)
+    made = graph(OF_TYPED_CHILD, tmp_path)
+    run = await made.start(checkpointer=store, run_id="r")
+    (question,) = (await run.start()).questions
+    assert made.answer_type(question) == bool | None
+    with pytest.raises(StateError):
+        await run.answer(question, "maybe")
+    await run.answer(question, False)
+    assert (await run.resume()).status == "done"

@@ -13,7 +13,8 @@ from support import nodes
 from support.graphs import graph
 from support.memory import MemoryCheckpointer
 
-from stargraph.graph import Context, Run
+from stargraph.errors import StateError
+from stargraph.graph import Context, Run, respond
 
 ASYNC = """
 state_schema: {x: {type: any, default: null}}
@@ -304,3 +305,35 @@ async def test_a_node_that_asks_is_told_one_time_until_it_completes(store: Memor
     await fork.start()
     (question,) = store.runs["f"][-1].interrupts
     assert question.prompt == f"Still at {run.state['x'][2]}?"
+
+
+TYPED = """
+state_schema: {x: {type: "bool | None", default: null}}
+nodes: [{id: ask, kind: "support.nodes:KIND"}]
+"""
+
+
+@pytest.mark.parametrize("kind", ["awaits_x", "sync_x"])
+async def test_an_answer_that_its_field_does_not_take_appends_nothing(store: MemoryCheckpointer, kind: str) -> None:
+    text = TYPED.replace("KIND", kind)
+    run = await begin(store, lambda ctx: ctx.interrupt("Send?", into="x"), text)
+    (question,) = run.questions
+    assert graph(text).answer_type(question) == bool | None
+    length = len(store.runs["r"])
+    for wrong in ("maybe", 7, [True]):
+        with pytest.raises(StateError, match="the answer to") as refused:
+            await run.answer(question, wrong)
+        assert refused.value.reason == "wrong-type"
+        with pytest.raises(StateError):  # without the graph
+            await respond(store, "r", question.id, wrong)
+    assert len(store.runs["r"]) == length
+    await run.answer(question, True)
+    assert ((await run.resume()).status, store.runs["r"][-1].state["x"]) == ("done", True)
+
+
+async def test_a_question_for_a_field_that_is_not_there_fails_its_node(store: MemoryCheckpointer) -> None:
+    await begin(store, lambda ctx: ctx.interrupt("Send?", into="xx"), TYPED.replace("KIND", "sync_x"))
+    assert failure(store) == ("failed", "unknown-field")
+    error = store.runs["r"][-1].error
+    assert error is not None
+    assert "'xx'" in error.message

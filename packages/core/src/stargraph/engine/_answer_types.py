@@ -25,7 +25,7 @@ def answer_type(plan: Plan, question: Interrupt) -> Any:
             if child is None:  # asked by another version of the graph
                 return None
             plan = child
-        said = (Question(question.prompt, question.payload, into=each) for each in sorted(plan.answer_fields()))
+        said = (Question(question.prompt, question.payload, into=each) for each in sorted(plan.state.fields or ()))
         into = next((each.into for each in said if each.is_said_by(question.id)), None)
     field = None if into is None else plan.state.field(into)
     return None if field is None else field.annotation

@@ -245,7 +245,9 @@ class Context:
         self.call_sync("emit", send)
         return DONE
 
-    def interrupt(self, prompt: str, payload: JsonValue = None, *, key: str | None = None) -> JsonValue:
+    def interrupt(
+        self, prompt: str, payload: JsonValue = None, *, key: str | None = None, into: str | None = None
+    ) -> JsonValue:
         """Return a person's answer, or end the node until there is one; then it runs again from its beginning.
 
         A question is known by its task, its key and what it says, and how often the node has asked it: an answer is
@@ -255,12 +257,15 @@ class Context:
             prompt: the question.
             payload: what the person needs to answer; JSON.
             key: tells apart the questions of this node that are open at the same time, as in `asyncio.gather`.
+            into: the field of the state that the answer is for: an answer that the field does not take is refused, and
+                not recorded. The node returns the field as any other. None takes any JSON.
 
         Raises:
-            StateError: the payload is not JSON, or the prompt or the key is not text.
+            StateError: the payload is not JSON, the prompt or the key is not text, or the state has no field `into`
+                (`reason="unknown-field"`).
             NodeError: another question without a key, or of the same key, is open (`reason="concurrent-questions"`).
         """
-        return self._ask(prompt, payload, into=None, key=key)
+        return self._ask(prompt, payload, into=into, key=key)
 
     def sleep(self, seconds: float | None = None, *, until: datetime | None = None) -> Awaitable[None]:
         """End the node until a time has come; then it runs again from its beginning, and this returns at once.

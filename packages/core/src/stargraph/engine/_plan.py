@@ -216,12 +216,6 @@ class Plan:
         """
         return self._rules_after.get(node, ())
 
-    def answer_fields(self) -> set[str]:
-        """Return the fields that take the answers to questions that the graph asks, not the code of its nodes."""
-        actions = (action for rule in self.rules.values() for action in rule.spec.then)
-        asked_by_rules = {action.into for action in actions if isinstance(action, Ask)}
-        return asked_by_rules | {spec.into for spec in self.document.nodes if spec.into is not None}
-
     @property
     def concurrency(self) -> int:
         """How many nodes may run at once, those of child runs included."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -116,10 +117,14 @@ class Questions:
     Args:
         task: the task.
         recorded: what its log has of its calls and answers.
+        fields: the fields of the state that may take an answer; None if none is declared.
     """
 
-    def __init__(self, task: Task, recorded: Sequence[RecordedCall] = ()) -> None:
+    def __init__(
+        self, task: Task, recorded: Sequence[RecordedCall] = (), *, fields: Collection[str] | None = None
+    ) -> None:
         self._task = task
+        self._fields = fields
         self._answers = {call.name: call.result for call in recorded if call.kind == "answer"} if recorded else {}
         self._counts: dict[str, int] = {}
         self._open: tuple[Question, ...] = ()
@@ -143,10 +148,10 @@ class Questions:
             into: the field of the state that takes the answer.
 
         Raises:
-            StateError: the prompt or the key is not text, or the payload is not JSON.
+            StateError: the prompt or the key is not text, the payload is not JSON, or there is no such field.
             NodeError: `reason` is `concurrent-questions` or `node-ended`.
         """
-        self._check(prompt, key)
+        self._check(prompt, key, into)
         asked = EncodedValue.of(payload, "payload").value
         with _LOCK:
             return self._answer_to(Question(prompt, asked, key, into))
@@ -202,7 +207,7 @@ class Questions:
         self._open = (*self._open, question)
         raise Suspended((question,))
 
-    def _check(self, prompt: object, key: object) -> None:
+    def _check(self, prompt: object, key: object, into: object) -> None:
         for value, what in ((prompt, "prompt"), ("" if key is None else key, "key")):
             if not isinstance(value, str):
                 raise StateError(
@@ -212,6 +217,14 @@ class Questions:
                     node=self._task.node,
                 )
             check_json(value, f"the {what} of ctx.interrupt()")
+        if into is not None and self._fields is not None and into not in self._fields:
+            close = difflib.get_close_matches(str(into), self._fields, n=1)
+            raise StateError(
+                f"ctx.interrupt() asks for the field {into!r:.80}, which the state does not have",
+                reason="unknown-field",
+                hint=f"Did you mean {close[0]!r}?" if close else "Name a field of the state, or leave out into=.",
+                node=self._task.node,
+            )
 
     def outcome_of(self, raised: BaseException | None) -> BaseException | None:
         """Close a try, and return what it ends with: None if it returned and has no open question.

@@ -92,7 +92,7 @@ class TaskRunner:
             returned = await run_child(tail, task, item)
         else:
             item = await self._pending.item(tail, task)
-            questions = Questions(task, self._pending.calls(task))
+            questions = Questions(task, self._pending.calls(task), fields=state.fields)
             context = Context(tail, task, item=item, questions=questions, call_log=call_log)
             is_remote = not node.is_async_here and (node.spec.isolation == "process" or self._pools.is_remote)
             # What came from another process was recorded there, and what a built-in node returns was given to it.
