@@ -6,7 +6,7 @@ import pytest
 
 from stargraph_torture.seeds import short_seed
 from stargraph_torture.workers.__main__ import fight
-from stargraph_torture.workers.battle import BattlePlan
+from stargraph_torture.workers.battle import COLUMNS, BattlePlan
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.thorough]
 
@@ -30,6 +30,23 @@ async def test_without_faults_every_node_begins_once() -> None:
     report = await fight("sqlite", plan)
     assert report.violations == []
     assert (report.done, report.repeated, report.deaths) == (20, 0, 0)
+
+
+async def test_a_battle_that_is_not_over_in_time_is_reported_as_a_row() -> None:
+    plan = BattlePlan(
+        seed=short_seed(),
+        runs=4,
+        workers=1,
+        kill_every=0,
+        node_seconds=1.0,
+        has_poison=False,
+        is_rolling=False,
+        deadline=0.5,
+    )
+    report = await fight("sqlite", plan)
+    assert report.violations[0] == "the runs were not over after 0.5 s"
+    assert report.seconds >= plan.deadline
+    assert dict(zip(COLUMNS, report.row(), strict=True))["done"] == "0"
 
 
 async def test_a_dask_cluster_loses_workers_and_its_scheduler() -> None:

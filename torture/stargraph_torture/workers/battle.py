@@ -159,6 +159,8 @@ class Battle:
         self._report = Report()
         self._old = self._write_graph("v1", "halt")
         self._new = self._write_graph("v2", "end")
+        self._ledger = folder / "ledger"
+        self._ledger.touch()  # no worker may come so far as to write it
 
     def _write_graph(self, version: str, end: str) -> str:
         folder = self._folder / version
@@ -184,10 +186,10 @@ class Battle:
             try:
                 async with asyncio.timeout(plan.deadline):
                     await self._until_over(store)
-                self._report.seconds = time.monotonic() - began
             except TimeoutError:
                 self._report.violations.append(f"the runs were not over after {plan.deadline:g} s")
             finally:
+                self._report.seconds = time.monotonic() - began
                 for each in nemesis:
                     each.cancel()
                 await asyncio.gather(*nemesis, return_exceptions=True)
@@ -310,7 +312,7 @@ class Battle:
 
     async def _acknowledged(self, store: Any) -> Sequence[dict[str, Any]]:
         """Return the ledger, which says where the store has acknowledged a node."""
-        return read_ledger(self._folder / "ledger")
+        return read_ledger(self._ledger)
 
     def _examine_effects(self, lines: Sequence[dict[str, Any]]) -> None:
         """A node that the store has acknowledged never begins again; whoever lost a run in it, ran it in vain."""

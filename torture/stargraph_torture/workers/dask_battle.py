@@ -100,7 +100,7 @@ class DaskBattle(Battle):
                 if step.event == "completed" and step.process is not None:
                     stored[run.run_id, step.last_node] = step.process.pid
         lines: list[dict[str, Any]] = []
-        for line in read_ledger(self._folder / "ledger"):
+        for line in read_ledger(self._ledger):
             lines.append(line)
             if line["what"] == "effect" and stored.get((line["run"], line["node"])) == line["process"]:
                 lines.append({**line, "what": "stored"})
