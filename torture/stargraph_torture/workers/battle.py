@@ -15,6 +15,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -272,12 +273,9 @@ class Battle:
 
     async def _until_over(self, store: Any) -> None:
         while True:
-            try:
-                counts = await store.count_runs()
-            except StoreUnavailableError:
-                continue  # the store was taken away from this process too
-            if not {"queued", "running", "awaiting_input", "paused"} & counts.keys():
-                return
+            with suppress(StoreUnavailableError):  # it was taken away from this process too
+                if not {"queued", "running", "awaiting_input", "paused"} & (await store.count_runs()).keys():
+                    return
             await asyncio.sleep(0.2)
 
     async def _end_workers(self) -> None:
