@@ -152,6 +152,7 @@ class Battle:
         self._url = url
         self._plan = plan
         self._cut_off = cut_off
+        self._run_ids = [f"r{n}" for n in range(plan.runs)]
         self._rng = random.Random(plan.seed)
         self._members: list[subprocess.Popen[bytes]] = []
         self._graphs: list[list[str]] = []
@@ -200,12 +201,14 @@ class Battle:
         return self._report
 
     async def _enqueue(self, store: Any) -> None:
-        old, new = Graph.from_file(self._old), Graph.from_file(self._new)
-        for graph, parity in ((old, 0), (new, 1)):
-            requests = [RunRequest(run_id=f"r{n}") for n in range(self._plan.runs) if n % 2 == parity]
-            await graph.enqueue_many(store, requests)
+        for target, run_ids in self._runs_of_each_version():
+            await Graph.from_file(target).enqueue_many(store, [RunRequest(run_id=run_id) for run_id in run_ids])
         if self._plan.has_poison:
-            await new.enqueue(store, {"poison": True}, run_id=POISON, priority=1)
+            await Graph.from_file(self._new).enqueue(store, {"poison": True}, run_id=POISON, priority=1)
+
+    def _runs_of_each_version(self) -> list[tuple[str, list[str]]]:
+        """Return the file of each version with the ids of its runs, which are every other one."""
+        return [(self._old, self._run_ids[::2]), (self._new, self._run_ids[1::2])]
 
     def _spawn(self, number: int) -> subprocess.Popen[bytes]:
         job = {
@@ -300,7 +303,7 @@ class Battle:
                 blame(f"run {run.run_id} is {run.status} at step {run.last_step}: {run.error and run.error.message}")
             else:
                 self._report.done += 1
-        for run_id in (f"r{n}" for n in range(self._plan.runs)):
+        for run_id in self._run_ids:
             latest = await store.read_latest(run_id)
             if latest is None or latest.state["done"] != [f"n{n}" for n in range(NODES)]:
                 blame(f"run {run_id} has done {latest and latest.state['done']}")

@@ -57,9 +57,8 @@ class DaskBattle(Battle):
         """Have the runs executed, and those that the cluster has lost once more."""
         fleet, deadline = Fleet(client, self._url), time.monotonic() + self._plan.deadline
         runs = []
-        for target, parity in ((self._old, 0), (self._new, 1)):
-            ids = [f"r{n}" for n in range(self._plan.runs) if n % 2 == parity]
-            runs += fleet.map(target, [{}] * len(ids), run_ids=ids)
+        for target, run_ids in self._runs_of_each_version():
+            runs += fleet.map(target, [{}] * len(run_ids), run_ids=run_ids)
         if self._plan.has_poison:
             runs.append(fleet.submit(self._new, {"poison": True}, run_id=POISON, priority=1))
         fleet.wait(runs)
