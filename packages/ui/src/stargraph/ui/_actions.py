@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue
 from stargraph.cli._inputs import parse_json
@@ -16,7 +16,7 @@ from stargraph.errors import StargraphError
 from stargraph.graph import Graph, cancel, pause, requeue, respond
 from stargraph.replay import Overlay
 from stargraph.transfer import delete_runs
-from stargraph.ui._console import Console, console_of
+from stargraph.ui._console import Console, console_of, redirect
 from stargraph.ui._forms import answer_of, question_form
 from stargraph.ui._tree import show_path
 
@@ -73,7 +73,7 @@ async def requeue_run(request: Request) -> Response:
         await console.store.opened(), latest.run_id, queue=fields.get("queue") or None, keyring=console.store.keyring
     )
     if fields.get("back") == "queues":
-        return RedirectResponse(f"{request.scope.get('root_path', '')}/queues", 303)
+        return redirect(request, "/queues")
     return _back(request, latest.run_id)
 
 
@@ -88,8 +88,7 @@ async def fork_run(request: Request) -> Response:
     fork = await parent.fork(step, overlay)
     console.executions.begin(fork, fork.start)
     await console.executions.stored(fork)
-    base = request.scope.get("root_path", "")
-    return RedirectResponse(f"{base}/diff?a={quote(latest.run_id)}&b={quote(fork.run_id)}", 303)
+    return redirect(request, f"/diff?a={quote(latest.run_id)}&b={quote(fork.run_id)}")
 
 
 async def delete_run(request: Request) -> Response:
@@ -103,7 +102,7 @@ async def delete_run(request: Request) -> Response:
         )
     await delete_runs(await console.store.opened(), [latest.run_id])
     console.forget(latest.run_id)
-    return RedirectResponse(f"{request.scope.get('root_path', '')}/", 303)
+    return redirect(request, "/")
 
 
 async def _asked(request: Request) -> tuple[Console, Checkpoint, Mapping[str, str]]:
@@ -119,7 +118,7 @@ async def form_fields(request: Request) -> Mapping[str, str]:
 
 
 def _back(request: Request, run_id: str) -> Response:
-    return RedirectResponse(f"{request.scope.get('root_path', '')}/runs/{quote(run_id, safe=':')}", 303)
+    return redirect(request, f"/runs/{quote(run_id, safe=':')}")
 
 
 def _is_idle(console: Console, latest: Checkpoint) -> bool:

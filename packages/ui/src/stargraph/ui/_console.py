@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from stargraph.checkpoint.protocol import Checkpoint, RunQueue, RunTimeline, Schedules
 from stargraph.graph import Graph
@@ -170,6 +170,16 @@ def console_of(request: Request) -> Console:
 def is_fragment(request: Request) -> bool:
     """Tell whether a script asks for a part of a page, and not a person for the page."""
     return request.headers.get("x-fragment") == "1"
+
+
+def redirect(request: Request, path: str) -> Response:
+    """Return the answer to a form that leads to a page.
+
+    Args:
+        request: the request.
+        path: the page, below the path under which the pages are mounted; quoted.
+    """
+    return RedirectResponse(f"{request.scope.get('root_path', '')}{path}", 303)
 
 
 def step_number(text: str) -> int | None:

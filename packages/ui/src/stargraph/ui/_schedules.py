@@ -8,14 +8,14 @@ from itertools import islice
 from typing import Final
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from stargraph.checkpoint.protocol import Checkpointer, Schedule, Schedules
 from stargraph.cli._inputs import split_pairs
 from stargraph.cli._schedule import make_schedule
 from stargraph.errors import StargraphError
 from stargraph.ui._actions import form_fields, json_field, loaded_graph
-from stargraph.ui._console import console_of
+from stargraph.ui._console import console_of, redirect
 from stargraph.ui._store import missing_capability
 from stargraph.worker import due_times
 
@@ -74,7 +74,7 @@ async def add_schedule(request: Request) -> Response:
         tags=split_pairs(fields.get("tag", "").split(), "The tag"),
     )
     await _keeper(await console.store.opened()).put_schedule(made)
-    return _back(request)
+    return redirect(request, "/schedules")
 
 
 async def remove_schedule(request: Request) -> Response:
@@ -87,7 +87,7 @@ async def remove_schedule(request: Request) -> Response:
             reason="no-such-schedule",
             hint="It may have been removed meanwhile: go back and reload the page.",
         )
-    return _back(request)
+    return redirect(request, "/schedules")
 
 
 def _row(schedule: Schedule, now: datetime, command: str) -> ScheduleRow:
@@ -102,7 +102,3 @@ def _keeper(store: Checkpointer) -> Schedules:
     if not isinstance(store, Schedules):
         raise missing_capability(store, "Schedules")
     return store
-
-
-def _back(request: Request) -> Response:
-    return RedirectResponse(f"{request.scope.get('root_path', '')}/schedules", 303)
