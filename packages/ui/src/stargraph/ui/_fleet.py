@@ -8,7 +8,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stargraph.checkpoint.protocol import Checkpointer, Presence, RunQueue, RunSearch, RunSummary
+from stargraph.checkpoint.protocol import Checkpointer, Presence, RunQueue, RunSearch, RunSummary, Status
 from stargraph.errors import StargraphError
 from stargraph.ui._console import Console, console_of
 from stargraph.ui._steps import process_words
@@ -76,7 +76,6 @@ async def queued_runs(request: Request) -> Response:
         "_queued.html",
         groups=[each for each in groups if each.runs],
         complaint=complaint,
-        looked_at=_LOOKED_AT,
     )
 
 
@@ -130,10 +129,10 @@ def _cut(words: list[tuple[RunSummary, str]]) -> tuple[tuple[tuple[RunSummary, s
     return tuple(words[:_SHOWN]), len(words) > _SHOWN
 
 
-async def _of_queues(store: Checkpointer, *statuses: str) -> tuple[list[RunSummary], bool]:
+async def _of_queues(store: Checkpointer, *statuses: Status) -> tuple[list[RunSummary], bool]:
     """Return the newest runs of queues with one of these statuses, and whether there may be more."""
     if not isinstance(store, RunSearch):
         raise missing_capability(store, "RunSearch")
-    page = await store.search(limit=_LOOKED_AT, status=statuses)  # type: ignore[arg-type]
+    page = await store.search(limit=_LOOKED_AT, status=statuses)
     found = [run for run in page.items if run.queue is not None]
     return found[:_SHOWN], len(found) > _SHOWN or page.next_cursor is not None

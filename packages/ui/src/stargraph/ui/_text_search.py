@@ -75,8 +75,8 @@ async def _named(store: RunSearch, text: str, filters: RunFilters) -> Sequence[R
     """Return the runs whose id begins with a text, unless it is the beginning of many."""
     if len(text) < _SHORTEST_PREFIX or not is_run_id(text) or filters.get("run_id_prefix"):
         return ()
-    named = {**filters, "run_id_prefix": text}
-    page = await store.search(limit=10, **named)  # type: ignore[arg-type]
+    named: RunFilters = {**filters, "run_id_prefix": text}
+    page = await store.search(limit=10, **named)
     return () if page.next_cursor else page.items
 
 
