@@ -65,16 +65,18 @@ function connect(url) {
   source.addEventListener("change", (event) => refresh(event.data));
 }
 
+// Events that came while nobody listened are lost: what they said is asked for.
+function reconnect(url) {
+  connect(url);
+  refresh();
+}
+
 export function toggleLive() {
   const element = document.querySelector("[data-live]");
   if (!element) return;
   isOn = !isOn;
-  if (isOn) {
-    connect(element.dataset.live);
-    refresh();
-  } else {
-    source?.close();
-  }
+  if (isOn) reconnect(element.dataset.live);
+  else source?.close();
   show();
 }
 
@@ -92,18 +94,12 @@ export function startLive() {
   // A browser keeps few connections to one server: tabs that nobody sees must not hold them all.
   document.addEventListener("visibilitychange", () => {
     if (!isOn) return;
-    if (document.visibilityState === "hidden") {
-      source?.close();
-    } else {
-      connect(element.dataset.live);
-      refresh();
-    }
+    if (document.visibilityState === "hidden") source?.close();
+    else reconnect(element.dataset.live);
   });
   addEventListener("pagehide", () => source?.close());
   // The back button may show the page as it was left.
   addEventListener("pageshow", (event) => {
-    if (!event.persisted || !isOn) return;
-    connect(element.dataset.live);
-    refresh();
+    if (event.persisted && isOn) reconnect(element.dataset.live);
   });
 }
