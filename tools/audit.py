@@ -29,13 +29,13 @@ def judge(report: str, *, in_ci: bool) -> tuple[int, list[str]]:
     """
     packages: list[dict[str, Any]] = json.loads(report)["dependencies"] if report.strip() else []
     lines = [
-        f"{package['name']} {package['version']}: {each['id']}, mended in {', '.join(each['fix_versions']) or 'none'}"
+        f"{package['name']} {package['version']}: {each['id']}, fixed in {', '.join(each['fix_versions']) or 'none'}"
         for package in packages
         for each in package.get("vulns", ())
     ]
     skipped = [package["name"] for package in packages if "skip_reason" in package]
     if lines:
-        return 1, [*lines, "error: take the mended versions with `make lock`"]
+        return 1, [*lines, "error: take the fixed versions with `make lock`"]
     if skipped or not packages:
         which = f"{len(skipped)} of {len(packages)} packages were not" if packages else "no package was"
         lines = [f"{which} looked up: the advisories cannot be asked from here"]
