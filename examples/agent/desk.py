@@ -28,10 +28,14 @@ SHOP = HOME / "shop.sqlite"
 Message = dict[str, Any]
 
 ORDER = {"type": "object", "properties": {"order": {"type": "string"}}, "required": ["order"]}
-REFUND = {**ORDER, "properties": {"order": {"type": "string"}, "amount": {"type": "number"}}}
+REFUND = {
+    "type": "object",
+    "properties": {"order": {"type": "string"}, "amount": {"type": "number"}},
+    "required": ["order", "amount"],
+}
 TOOLS = {
     "look_up": ("Show an order", ORDER),
-    "refund": ("Pay money for an order back", {**REFUND, "required": ["order", "amount"]}),
+    "refund": ("Pay money for an order back", REFUND),
 }
 NEEDS_APPROVAL = {"refund"}
 
