@@ -101,13 +101,13 @@ def _lines(path: str, found: griffe.Object | griffe.Alias, public: Container[str
 def _parameters(parameters: griffe.Parameters) -> Iterator[str]:
     kind = None
     for each in parameters:
+        if kind is griffe.ParameterKind.positional_only and each.kind is not kind:
+            yield "/"
         if each.kind is griffe.ParameterKind.keyword_only and kind not in (
             griffe.ParameterKind.keyword_only,
             griffe.ParameterKind.var_positional,
         ):
             yield "*"
-        if kind is griffe.ParameterKind.positional_only and each.kind is not kind:
-            yield "/"
         kind = each.kind
         star = {griffe.ParameterKind.var_positional: "*", griffe.ParameterKind.var_keyword: "**"}.get(each.kind, "")
         text = f"{star}{each.name}" + (f": {each.annotation}" if each.annotation is not None else "")
