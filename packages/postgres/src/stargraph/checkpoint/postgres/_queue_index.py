@@ -7,12 +7,10 @@ from typing import Any, Final
 
 import asyncpg
 
-from stargraph.checkpoint.driver import queued_row, repaired_entry, summaries_from_json
+from stargraph.checkpoint.driver import QueuedRow, queued_row, repaired_entry, summaries_from_json
 from stargraph.checkpoint.postgres._connection import Connections
 from stargraph.checkpoint.postgres._schema import Schema
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, RunSummary
-
-_COLUMNS: Final = ("queue", "state", "priority", "order_at", "wake_at", "version", "concurrency_key", "process_id")
 
 _PAGE: Final = 1_000
 
@@ -106,7 +104,7 @@ class QueueIndex:
 
     def __init__(self, connections: Connections, schema: Schema) -> None:
         self._connections = connections
-        columns = ", ".join(f"q.{name}" for name in _COLUMNS)
+        columns = ", ".join(f"q.{name}" for name in QueuedRow._fields)
         self._open_runs = schema.sql(_OPEN_RUNS, columns=columns)
         self._outlived = schema.sql(_OUTLIVED)
         self._lock = schema.sql(_LOCK, columns=columns)
@@ -145,7 +143,7 @@ def _wrong(rows: Sequence[asyncpg.Record]) -> list[RunSummary]:
     wrong = []
     for run, row in zip(summaries_from_json([(row["run_id"], row["summary"]) for row in rows]), rows, strict=True):
         wanted = queued_row(run)
-        found = tuple(row[name] for name in _COLUMNS)
+        found = tuple(row[name] for name in QueuedRow._fields)
         if wanted is None:
             is_right = row["queue"] is None
         else:

@@ -7,11 +7,9 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from stargraph.checkpoint.driver import microseconds, queued_row, repaired_entry, summaries_from_json
+from stargraph.checkpoint.driver import QueuedRow, microseconds, queued_row, repaired_entry, summaries_from_json
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary
 from stargraph.checkpoint.sqlite._schema import OPEN_RUN
-
-_COLUMNS: Final = ("queue", "state", "priority", "order_at", "wake_at", "version", "concurrency_key", "process_id")
 
 _PUT: Final = """
 INSERT INTO queued (run_id, queue, state, priority, order_at, wake_at, version, concurrency_key, process_id)
@@ -32,7 +30,7 @@ _REMOVE: Final = "DELETE FROM queued WHERE run_id = ?"
 _AMONG: Final = "IN (SELECT value FROM json_each(:among))"
 
 _OPEN_RUNS: Final = f"""
-SELECT run_id, CAST(summary AS BLOB), {", ".join(f"queued.{name}" for name in _COLUMNS)}
+SELECT run_id, CAST(summary AS BLOB), {", ".join(f"queued.{name}" for name in QueuedRow._fields)}
 FROM runs LEFT JOIN queued USING (run_id) WHERE {OPEN_RUN} AND summary IS NOT NULL
 """  # noqa: S608  # made of constants; values are parameters
 
@@ -87,7 +85,7 @@ def wrong_rows(connection: sqlite3.Connection, among: Sequence[str] | None = Non
         there = found[0] is not None
         if wanted is not None and (found[1], wanted["state"]) == ("ready", "scheduled"):
             wanted["state"] = "ready"  # the claim that finds a run whose time has come notes it so
-        if (dict(zip(_COLUMNS, found, strict=True)) if there else None) != wanted:
+        if (dict(zip(QueuedRow._fields, found, strict=True)) if there else None) != wanted:
             wrong[run.run_id] = WrongRow(was_there=there, run=run)
     outlived = connection.execute(_OUTLIVED + condition, parameters).fetchall()
     return wrong | {run_id: WrongRow(was_there=True, run=None) for (run_id,) in outlived}
