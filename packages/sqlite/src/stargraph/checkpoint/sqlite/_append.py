@@ -127,8 +127,7 @@ class Append:
         _insert_steps(connection, self.checkpoints, self._digests, self.records)
         if self.checkpoints[0].step == 0:
             _insert_tags(connection, self.checkpoints[0])
-        if self.checkpoints[-1].queue is not None:
-            _queue_index.put(connection, self.checkpoints[-1])
+        _queue_index.put(connection, self.checkpoints[-1])
 
     def _single_appends(self) -> list[Append]:
         return [

@@ -46,15 +46,18 @@ class WrongRow(NamedTuple):
     run: RunSummary | None
 
 
-def put(connection: sqlite3.Connection, latest: Checkpoint | RunSummary) -> None:
+def put(connection: sqlite3.Connection, latest: Checkpoint) -> None:
     """Keep the index as the latest checkpoint of a run says."""
-    if latest.queue is None:
-        return
-    values = _values(latest)
+    if latest.queue is not None:
+        _write(connection, latest.run_id, _values(latest))
+
+
+def _write(connection: sqlite3.Connection, run_id: str, values: dict[str, Any] | None) -> None:
+    """Write the row of a run, or remove it if the run has no place in the index."""
     if values is None:
-        connection.execute(_REMOVE, (latest.run_id,))
+        connection.execute(_REMOVE, (run_id,))
     else:
-        connection.execute(_PUT, {"run_id": latest.run_id, **values})
+        connection.execute(_PUT, {"run_id": run_id, **values})
 
 
 def _values(latest: Checkpoint | RunSummary) -> dict[str, Any] | None:
@@ -107,9 +110,6 @@ class Repair:
         repaired = []
         for run_id, (was_there, run) in wrong_rows(connection, self._run_ids).items():
             values = None if run is None else _values(run)
-            if values is None:
-                connection.execute(_REMOVE, (run_id,))
-            else:
-                connection.execute(_PUT, {"run_id": run_id, **values})
+            _write(connection, run_id, values)
             repaired.append(repaired_entry(run_id, was_there=was_there, belongs_there=values is not None))
         return repaired
