@@ -95,7 +95,7 @@ class ReadOnlyFile:
         """
         file = cls(files, options)
         try:
-            file.read(file._check_format)
+            file.read(lambda connection: check_to_read(connection, files.path))
         except BaseException:
             file.close()
             raise
@@ -168,9 +168,6 @@ class ReadOnlyFile:
         shutil.copyfile(self._files.real_path, copy)
         shutil.copyfile(self._files.wal_path, f"{copy}-wal")
         return _connect(copy, "mode=rw")
-
-    def _check_format(self, connection: sqlite3.Connection) -> None:
-        check_to_read(connection, self._files.path)
 
     def _stamp(self) -> _Stamp:
         self._files.refuse_what_is_no_file()
