@@ -20,7 +20,7 @@ from stargraph.checkpoint.conformance._compare import absent, same, same_runs, s
 from stargraph.checkpoint.conformance._expect import Violation, error_line, expect, refused
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
-from stargraph.checkpoint.conformance._runs import NOON, begin, follow, rivals
+from stargraph.checkpoint.conformance._runs import LATER, NOON, begin, follow, rivals
 from stargraph.checkpoint.conformance._views import in_order, matches, pages
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, RunSummary, Status
 from stargraph.errors import CheckpointConflictError, CheckpointError
@@ -28,7 +28,6 @@ from stargraph.errors import CheckpointConflictError, CheckpointError
 T = TypeVar("T")
 
 _RUNS = st.sampled_from(("a", "A", "a.b", "a:1"))
-LATER = NOON + timedelta(days=365)
 _ORIGINS: Final = {"a.b": "subgraph", "a:1": "fork"}
 """How some of the runs came from the run a."""
 

@@ -12,6 +12,9 @@ from stargraph.checkpoint.protocol import Checkpoint, ProcessInfo
 NOON: Final = datetime(2026, 3, 4, 12, 0, 0, 654321, tzinfo=UTC)
 """When the runs of the checks begin, unless a check says otherwise."""
 
+LATER: Final = NOON + timedelta(days=365)
+"""When all steps of the checks are old enough to be pruned."""
+
 GRAPH_HASH: Final = "a1" * 32
 RUNTIME_HASH: Final = "b2" * 32
 

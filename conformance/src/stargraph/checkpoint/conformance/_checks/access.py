@@ -23,7 +23,7 @@ from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._moments import fingerprint
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import NOON, begin, chain, follow, rival
+from stargraph.checkpoint.conformance._runs import LATER, NOON, begin, chain, follow, rival
 from stargraph.checkpoint.conformance._views import Book, agree
 from stargraph.checkpoint.protocol import Checkpoint, Interrupt, RecordedCall
 from stargraph.errors import (
@@ -138,7 +138,7 @@ async def read_only(kit: Kit) -> None:
         changes["start_pruned"] = lambda: reader.start_pruned(chain("new", 3)[2:])
     if "deletion" in kit.declared:
         changes["delete_run"] = lambda: reader.delete_run("run-done")
-        changes["prune"] = lambda: reader.prune(older_than=NOON + timedelta(days=365))
+        changes["prune"] = lambda: reader.prune(older_than=LATER)
     for name, call in changes.items():
         await refused(call(), f"{name} by a read-only handle", CheckpointError, "read-only")
     await agree(reader, book, kit.declared, "after a read-only handle refused changes")

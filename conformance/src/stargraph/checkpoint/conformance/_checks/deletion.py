@@ -11,7 +11,7 @@ from stargraph.checkpoint.conformance._expect import Violation, expect, refused,
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import NOON, begin, chain, follow
+from stargraph.checkpoint.conformance._runs import LATER, NOON, begin, chain, follow
 from stargraph.checkpoint.protocol import (
     PRUNED_BY_DEFAULT,
     Checkpoint,
@@ -24,9 +24,6 @@ from stargraph.checkpoint.protocol import (
 from stargraph.errors import CheckpointError
 
 group: Final = Group("deletion", needs=("steps.append_and_read",), capability="deletion")
-
-LATER: Final = NOON + timedelta(days=365)
-"""Every step of these checks is older."""
 
 FAILED: Final[tuple[Status, ...]] = ("failed",)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
 from functools import partial
 from typing import Any, Final, TypeAlias
 
@@ -17,7 +16,7 @@ from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._interleaving import interleaved
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import NOON, chain, executor_id, follow
+from stargraph.checkpoint.conformance._runs import LATER, chain, executor_id, follow
 from stargraph.checkpoint.conformance._staging import PATIENCE, Played, Stage
 from stargraph.checkpoint.conformance._views import Book, agree, runs_agree
 from stargraph.checkpoint.protocol import Checkpoint, Status
@@ -25,7 +24,6 @@ from stargraph.errors import CheckpointConflictError, CheckpointError, StoreUnav
 
 group: Final = Group("interleaving", needs=("steps.append_and_read", "durability.other_handle"))
 
-_LATER: Final = NOON + timedelta(days=365)
 _FAILED: Final[tuple[Status, ...]] = ("failed",)
 _RUNNING: Final[tuple[Status, ...]] = ("running",)
 _POINTS: Final = 40
@@ -59,7 +57,7 @@ def _delete(handle: Handle, steps: list[Checkpoint]) -> Awaitable[Any]:
 
 
 def _prune(handle: Handle, _: list[Checkpoint], *, keep_last: int) -> Awaitable[Any]:
-    return handle.prune(older_than=_LATER, statuses=_FAILED, keep_last=keep_last)
+    return handle.prune(older_than=LATER, statuses=_FAILED, keep_last=keep_last)
 
 
 async def _in_both_orders(kit: Kit, one: Call, other: Call, judge: Judge) -> None:
@@ -236,7 +234,7 @@ async def _removed(handle: Handle, removal: str, steps: list[Checkpoint]) -> Non
         await handle.delete_run(steps[0].run_id)
     else:
         await handle.write(_resumed(steps))
-        await handle.prune(older_than=_LATER, statuses=_RUNNING, keep_last=1)
+        await handle.prune(older_than=LATER, statuses=_RUNNING, keep_last=1)
 
 
 @group.check(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Final
 
 from stargraph.checkpoint.conformance._compare import absent, same, show
@@ -10,7 +9,7 @@ from stargraph.checkpoint.conformance._expect import expect, refused, refused_ar
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import NOON, begin, executor_id, follow
+from stargraph.checkpoint.conformance._runs import LATER, begin, executor_id, follow
 from stargraph.checkpoint.protocol import Checkpoint, StepKey
 from stargraph.errors import CheckpointConflictError
 
@@ -179,7 +178,7 @@ async def removals(kit: Kit) -> None:
     steps[-1] = follow(steps[-2], key="last", status="done")
     await _written(handle, steps)
     await _written(handle, _keyed("0", run_id="run:2"))
-    await handle.prune(older_than=NOON + timedelta(days=365), keep_last=2)
+    await handle.prune(older_than=LATER, keep_last=2)
     kept = {step for step in range(12) if await handle.read_at_step("run", step) is not None}
     highest = {steps[step].key: step for step in sorted(kept)}
     for key in ("0", "1", "2", "3", "last"):

@@ -6,13 +6,13 @@ from random import Random
 from typing import Final
 
 from stargraph.checkpoint.conformance._checks import deletion
-from stargraph.checkpoint.conformance._checks.deletion import FAILED, LATER, steps_there, write_runs
+from stargraph.checkpoint.conformance._checks.deletion import FAILED, steps_there, write_runs
 from stargraph.checkpoint.conformance._compare import absent, same, same_runs, show
 from stargraph.checkpoint.conformance._expect import attempt, expect
 from stargraph.checkpoint.conformance._growing import grown, grown_run
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
-from stargraph.checkpoint.conformance._runs import begin, chain, follow
+from stargraph.checkpoint.conformance._runs import LATER, begin, chain, follow
 from stargraph.checkpoint.conformance._staging import Stage
 from stargraph.checkpoint.protocol import Checkpoint
 

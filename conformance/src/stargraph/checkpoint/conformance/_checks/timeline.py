@@ -15,7 +15,7 @@ from stargraph.checkpoint.conformance._growing import grown_run
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import NOON, begin, chain, follow
+from stargraph.checkpoint.conformance._runs import LATER, NOON, begin, chain, follow
 from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, Interrupt, RecordedCall, StepSummary
 from stargraph.errors import CheckpointCorruptedError, StoreVersionError
 
@@ -200,7 +200,7 @@ async def removals(kit: Kit) -> None:
     steps.append(follow(steps[-1], event="completed", status="done"))
     await _written(handle, steps)
     await other.timeline("run")
-    await handle.prune(older_than=NOON + timedelta(days=365), keep_last=4)
+    await handle.prune(older_than=LATER, keep_last=4)
     kept = [step for step in steps if await handle.read_at_step("run", step.step) is not None]
     for reader in (handle, other):
         _same_rows(_rows(kept), await reader.timeline("run"), "timeline('run') after prune(keep_last=4)")

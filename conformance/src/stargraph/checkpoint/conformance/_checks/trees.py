@@ -9,7 +9,7 @@ from stargraph.checkpoint.conformance._compare import same_runs, show
 from stargraph.checkpoint.conformance._expect import expect
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import NOON, chain, follow
+from stargraph.checkpoint.conformance._runs import LATER, NOON, chain, follow
 from stargraph.checkpoint.conformance._views import Book, lists_agree, pages, runs_agree, trees_agree
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, Origin, PruneReport, Status
 
@@ -17,7 +17,6 @@ group: Final = Group("trees", needs=("steps.append_and_read", "list_runs.newest_
 
 _DONE: Final[tuple[Status, ...]] = ("done",)
 _CANCELLED: Final[tuple[Status, ...]] = ("cancelled",)
-_LATER: Final = NOON + timedelta(days=365)
 
 
 def _family(prefix: str, *, status: Status) -> list[list[Checkpoint]]:
@@ -85,12 +84,12 @@ async def awaited_children(kit: Kit) -> None:
     await handle.delete_run("deleted")
     awaited = {f"subgraph-of-is-{status}" for status in get_args(Status) if status not in ENDED}
     for run_id in sorted(awaited):
-        report = await other.prune(older_than=_LATER, keep_last=0, statuses=_DONE, run_id=run_id)
+        report = await other.prune(older_than=LATER, keep_last=0, statuses=_DONE, run_id=run_id)
         expect(report.runs == 0, f"prune(run_id={run_id!r}, keep_last=0) reported {show(report)}; its parent goes on")
     # The parent that is done goes too, before or after its child.
     gone = {"is-done", *(relatives.keys() - awaited)}
-    planned = await other.prune(older_than=_LATER, keep_last=0, statuses=_DONE, dry_run=True)
-    done = await other.prune(older_than=_LATER, keep_last=0, statuses=_DONE)
+    planned = await other.prune(older_than=LATER, keep_last=0, statuses=_DONE, dry_run=True)
+    done = await other.prune(older_than=LATER, keep_last=0, statuses=_DONE)
     for report, dry_run in ((planned, True), (done, False)):
         wanted = PruneReport(runs=len(gone), checkpoints=2 * len(gone), dry_run=dry_run)
         what = f"prune(keep_last=0, statuses=('done',), dry_run={dry_run})"
@@ -130,10 +129,10 @@ async def removal(kit: Kit) -> None:
     expect(await handle.delete_run("gone-root") is True, "delete_run('gone-root') gave False")
     book.deleted("gone-root")
     await agreed("after delete_run of a run with children and forks")
-    await other.prune(older_than=_LATER, statuses=_CANCELLED, keep_last=0)
+    await other.prune(older_than=LATER, statuses=_CANCELLED, keep_last=0)
     book.deleted("ended-root")
     await agreed("after prune(statuses=('cancelled',), keep_last=0) of a parent")
-    await other.prune(older_than=_LATER, statuses=_DONE, keep_last=0)
+    await other.prune(older_than=LATER, statuses=_DONE, keep_last=0)
     # A grandchild goes even if its parent stays: that one is done, and reads nothing more.
     for prefix, _ in families:
         for name in ("child", "second", "fork", "grandchild", "fork-of-child"):
@@ -143,7 +142,7 @@ async def removal(kit: Kit) -> None:
     ending = follow(book.runs["going-root"][-1], status="done")
     await handle.write(ending)
     book.wrote(ending)
-    await handle.prune(older_than=_LATER, statuses=_DONE, keep_last=0)
+    await handle.prune(older_than=LATER, statuses=_DONE, keep_last=0)
     for name in ("root", "child", "second"):
         book.deleted(f"going-{name}")
     await agreed("after a parent ended, and a prune(keep_last=0)")

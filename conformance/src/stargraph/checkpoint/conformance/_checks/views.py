@@ -12,15 +12,13 @@ from stargraph.checkpoint.conformance._expect import Violation, attempt, error_l
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import NOON, begin, chain, follow, rivals
+from stargraph.checkpoint.conformance._runs import LATER, NOON, begin, chain, follow, rivals
 from stargraph.checkpoint.conformance._staging import Stage
 from stargraph.checkpoint.conformance._views import STATUSES, Book, agree, histories_agree, lists_agree, searches_agree
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, ErrorInfo, Status
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreVersionError
 
 group: Final = Group("views", needs=("steps.append_and_read", "list_runs.newest_first", "durability.other_handle"))
-
-LATER: Final = NOON + timedelta(days=365)
 
 
 def some_runs(prefix: str = "run", *, length: int = 6) -> list[list[Checkpoint]]:

@@ -6,23 +6,19 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
-from datetime import timedelta
 from typing import Final
 
 from stargraph.checkpoint.conformance._expect import Violation, attempt, expect
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import NOON, begin, chain, executor_id, follow
-from stargraph.checkpoint.protocol import Status
+from stargraph.checkpoint.conformance._runs import LATER, begin, chain, executor_id, follow
 from stargraph.errors import CheckpointConflictError, CheckpointError, StoreUnavailableError
 
 group: Final = Group("watch", needs=("steps.append_and_read", "durability.other_handle"), capability="watch")
 
 _IDLE: Final = 0.12
 """Seconds of the processor that ten watches may take in a second: twenty times what the drivers here do."""
-
-_FAILED: Final[tuple[Status, ...]] = ("failed",)
 
 _QUIET: Final = 1.2
 """Seconds after which a watch that tells too much has told it: most look once more by then."""
@@ -190,7 +186,7 @@ async def pruned(kit: Kit) -> None:
     steps = chain(length=8, last_status="failed")
     for checkpoint in steps:
         await handle.write(checkpoint)
-    report = await other.prune(older_than=NOON + timedelta(days=365), statuses=_FAILED, keep_last=2)
+    report = await other.prune(older_than=LATER, statuses=["failed"], keep_last=2)
     expect(report.checkpoints > 0, f"prune(keep_last=2) of a run of 8 steps reported {report}")
     resumed = follow(steps[-1], event="resumed", status="running")
     async with aclosing(handle.watch("run")) as watch:
