@@ -238,9 +238,7 @@ class ReferenceCheckpointer(ReferenceQueues):
         gone = []
         for run_id in [each for each in self._store.runs if rule.run_id in (None, each)]:
             latest = self._latest(run_id)
-            if latest is None or latest.timestamp >= rule.older_than or latest.status not in rule.statuses:
-                continue
-            if rule.keep_last == 0 and self._is_awaited(latest):
+            if latest is None or not rule.selects(latest) or (rule.keep_last == 0 and self._is_awaited(latest)):
                 continue
             dropped = set(self._records(run_id)) - self._kept(latest, rule.keep_last)
             if dropped:
