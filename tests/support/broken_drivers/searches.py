@@ -174,19 +174,20 @@ class _DueTimes(ReferenceCheckpointer):
     def _is_due(self, run: RunSummary, bound: datetime) -> bool:
         return run.due_at is not None and run.due_at < bound
 
-    async def search(self, **arguments: Any) -> RunPage:
-        bound = arguments.pop("due_before", None)
-        if bound is None:
-            return await super().search(**arguments)
-        named = {name: arguments.pop(name) for name in ("limit", "cursor", "order") if name in arguments}
-        query = check_search(
-            **({"limit": 100, "cursor": None, "order": "started"} | named),  # type: ignore[arg-type]
-            filters={"due_before": bound, **arguments},  # type: ignore[typeddict-item]
-        )
-        query = replace(query, matcher=replace(query.matcher, due_before=None))
+    async def search(
+        self,
+        *,
+        limit: int = 100,
+        cursor: str | None = None,
+        order: RunOrder = "started",
+        **filters: Unpack[RunFilters],
+    ) -> RunPage:
         self._ensure_ready()
+        query = check_search(limit=limit, cursor=cursor, order=order, filters=filters)
+        bound = query.matcher.due_before
         await self._turn()
-        return query.page(run for run in self._summaries(None) if self._is_due(run, bound))
+        query = replace(query, matcher=replace(query.matcher, due_before=None))
+        return query.page(run for run in self._summaries(None) if bound is None or self._is_due(run, bound))
 
 
 @broken("search.by_due_time")

@@ -283,6 +283,15 @@ class ReadsTheStateToWatch(_Watching):
         return -1 if latest is None else latest.step
 
 
+@broken("watch.pruned")
+class CountsItsSteps(_Watching):
+    """The latest step is taken for the number of rows less one."""
+
+    async def _seen(self, run_id: str) -> int:
+        await super()._seen(run_id)
+        return len(self._records(run_id)) - 1
+
+
 @broken("watch.closed")
 class EndsInSilence(_Watching):
     """A watch of a closed handle ends."""
