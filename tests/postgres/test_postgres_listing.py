@@ -13,12 +13,13 @@ from typing import Any, cast, get_args
 import asyncpg
 import pytest
 from support.postgres_records import START, following, genesis
+from support.records import wait_until
 
 from stargraph.checkpoint.driver import RunCursor, check_filters, check_search, in_order
 from stargraph.checkpoint.postgres import PostgresCheckpointer
 from stargraph.checkpoint.postgres._schema import Schema
 from stargraph.checkpoint.postgres._search import SearchStatements
-from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, Interrupt, RunFilters, RunOrder, RunSummary, Status
+from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, RunFilters, RunOrder, RunSummary, Status
 
 pytestmark = pytest.mark.thorough
 
@@ -133,10 +134,6 @@ async def test_pages_neither_repeat_nor_miss(checkpointer: PostgresCheckpointer)
         for run in await checkpointer.list_runs(since=START + timedelta(days=1), limit=1000):
             await checkpointer.delete_run(run.run_id)
     assert (await checkpointer.search(limit=0)).items == ()
-
-
-def wait_until(moment: datetime) -> Interrupt:
-    return Interrupt(id="w", task_id="t", node="n", prompt="wait", asked_at=START, due_at=moment)
 
 
 def a_run(chance: random.Random, number: int) -> list[Checkpoint]:

@@ -8,13 +8,13 @@ from random import Random
 from typing import Any
 
 import pytest
-from support.records import STARTED_AT, chain, first, following
+from support.records import STARTED_AT, chain, first, following, wait_until
 from support.s3.proxy import FaultProxy
 from support.s3.servers import sdk_client
 from support.s3.stores import Stores
 
 from stargraph.checkpoint.driver import check_filters, in_order
-from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, Interrupt, RunOrder, RunSummary
+from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, RunOrder, RunSummary
 from stargraph.checkpoint.s3 import S3Checkpointer
 from stargraph.errors import CheckpointCorruptedError
 
@@ -43,8 +43,7 @@ def _runs(count: int, seed: int = 7) -> list[list[Checkpoint]]:
         status = random.choice(("awaiting_input", "running", "failed", "paused", "done", "cancelled"))
         error = ErrorInfo(type="E", message="m", reason="lost") if status == "failed" and number % 2 else None
         moment = run[0].timestamp + timedelta(minutes=random.randint(1, 500))
-        wait = Interrupt(id="w", task_id="t", node="n", prompt="wait", asked_at=moment, due_at=moment)
-        interrupts = (wait,) if status == "awaiting_input" else ()
+        interrupts = (wait_until(moment),) if status == "awaiting_input" else ()
         run.append(following(run[0], status=status, error=error, interrupts=interrupts, timestamp=moment))  # type: ignore[arg-type]
         runs.append(run)
     return runs

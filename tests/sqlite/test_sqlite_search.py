@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.records import STARTED_AT, first, following
+from support.records import STARTED_AT, first, following, wait_until
 
 from stargraph.checkpoint.driver import check_search, summary_json
-from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, Interrupt, RunFilters, RunOrder, RunSummary, Status
+from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, RunFilters, RunOrder, RunSummary, Status
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 
 pytestmark = pytest.mark.thorough
@@ -35,10 +35,6 @@ REASONS = ["bad-input", "timeout"]
 STATUSES: list[Status] = ["running", "done", "failed", "paused", "awaiting_input", "cancelled"]
 TEAMS = ["t0", "t1", "a\0b"]
 HOURS = [STARTED_AT + timedelta(hours=hours) for hours in range(-3, 5)]
-
-
-def wait_until(moment: datetime) -> Interrupt:
-    return Interrupt(id="w", task_id="t", node="n", prompt="wait", asked_at=STARTED_AT, due_at=moment)
 
 
 def some_runs() -> list[list[Checkpoint]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from stargraph.checkpoint.protocol import Checkpoint, Status, Task
+from stargraph.checkpoint.protocol import Checkpoint, Interrupt, Status, Task
 
 STARTED_AT = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -64,6 +64,11 @@ def chat(run_id: str = "run-1", *, message: int = 1000, **fields: Any) -> Iterat
         yield checkpoint
         messages = [*messages, noise(message)]
         checkpoint = following(checkpoint, changes={"messages": messages, "count": checkpoint.step + 1})
+
+
+def wait_until(moment: datetime) -> Interrupt:
+    """What makes a run wait until a time."""
+    return Interrupt(id="w", task_id="t", node="n", prompt="wait", asked_at=STARTED_AT, due_at=moment)
 
 
 def task(since_step: int, **fields: Any) -> Task:
