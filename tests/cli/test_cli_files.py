@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from support.cli import Folder, command
 
+from stargraph.checkpoint.driver import _files
+
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="named pipes and devices")
 
 KEYS = "2026-11:7ImrD5vC9VQ8pXUQ0m1k3bqKJH2yN4sT"
@@ -66,6 +68,17 @@ def test_what_the_shell_has_opened_is_read(folder: Folder) -> None:
     assert answer.returncode == 0, answer
     checked = call_on(folder, ("validate",), "/dev/stdin", input=(folder.path / "graph.yaml").read_text())
     assert checked.returncode == 0, checked
+
+
+def test_a_file_is_read_if_the_system_opens_all_files_to_wait(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Windows does, where `os.set_blocking` takes pipes alone."""
+
+    def refuse(descriptor: int, blocking: bool) -> None:
+        raise OSError(f"{descriptor} is no pipe")
+
+    monkeypatch.setattr(_files, "_NONBLOCK", 0)
+    monkeypatch.setattr(os, "set_blocking", refuse)
+    assert folder.call("validate", "graph.yaml").code == 0
 
 
 def test_a_pipe_is_written_to_and_not_replaced(folder: Folder, pipe: str) -> None:

@@ -74,14 +74,14 @@ def _is_pipe_or_device(name: str) -> bool:
 
 def _open_pipe_or_device(name: str) -> BinaryIO:
     """Open it at once: a pipe that nobody reads is refused."""
+    from stargraph.checkpoint.driver._files import open_at_once
+
     try:
-        descriptor = os.open(name, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
+        descriptor = open_at_once(name, os.O_WRONLY)
     except OSError as error:
         if error.errno == errno.ENXIO:
             raise OSError(error.errno, "nobody reads this pipe", name) from None
         raise
-    if hasattr(os, "set_blocking"):  # Windows lacks it before Python 3.12
-        os.set_blocking(descriptor, True)
     return os.fdopen(descriptor, "wb")
 
 
