@@ -98,6 +98,14 @@ class Commands(TyperGroup):
             raise _SystemFault from error
 
 
+class _CommandLine(typer.Typer):
+    """Commands whose class is `Command`."""
+
+    def command(self, name: str | None = None, **settings: Any) -> Any:
+        """Return what registers a function as a command."""
+        return super().command(name, cls=Command, **settings)
+
+
 @contextlib.contextmanager
 def _result_printed() -> Iterator[None]:
     """Let an option that ends the command after it has printed exit as a command does that could not print."""
@@ -147,7 +155,7 @@ def _is_about_completion() -> bool:
     return "_STARGRAPH_COMPLETE" in os.environ or not options.isdisjoint(sys.argv[1:2])
 
 
-app = typer.Typer(
+app = _CommandLine(
     name="stargraph",
     cls=Commands,
     help="Run graphs durably: each result is stored as soon as a node finishes, and a stopped run resumes.",
@@ -183,41 +191,41 @@ def _stargraph(
         os.environ["STARGRAPH_DEBUG"] = "1"
 
 
-app.command(short_help="Start a run of a graph.", epilog=EXIT_CODES, cls=Command)(run)
-app.command(short_help="Resume a stopped run.", epilog=EXIT_CODES, cls=Command)(resume)
-app.command(short_help="Answer a run's question.", cls=Command)(respond)
-app.command(short_help="Pause a run.", cls=Command)(pause)
-app.command(short_help="Cancel a run.", cls=Command)(cancel)
-app.command(short_help="List the runs of a store.", cls=Command)(runs)
-app.command(short_help="Store runs for workers to execute.", cls=Command)(enqueue)
-app.command(short_help="Take runs from queues and execute them.", cls=Command)(worker)
-app.command(short_help="List queues, or set the limits of one.", cls=Command)(queues)
-app.command(short_help="List the processes that execute runs of queues.", cls=Command)(workers)
-app.command(short_help="Put runs back into a queue.", cls=Command)(requeue)
-schedule = typer.Typer(
+app.command(short_help="Start a run of a graph.", epilog=EXIT_CODES)(run)
+app.command(short_help="Resume a stopped run.", epilog=EXIT_CODES)(resume)
+app.command(short_help="Answer a run's question.")(respond)
+app.command(short_help="Pause a run.")(pause)
+app.command(short_help="Cancel a run.")(cancel)
+app.command(short_help="List the runs of a store.")(runs)
+app.command(short_help="Store runs for workers to execute.")(enqueue)
+app.command(short_help="Take runs from queues and execute them.")(worker)
+app.command(short_help="List queues, or set the limits of one.")(queues)
+app.command(short_help="List the processes that execute runs of queues.")(workers)
+app.command(short_help="Put runs back into a queue.")(requeue)
+schedule = _CommandLine(
     help="Enqueue runs at the times of a cron expression.", no_args_is_help=True, rich_markup_mode=None, cls=Commands
 )
 app.add_typer(schedule, name="schedule", short_help="Enqueue runs at the times of a cron expression.")
-schedule.command("add", short_help="Add a schedule, or replace it.", cls=Command)(schedule_add)
-schedule.command("list", short_help="List the schedules.", cls=Command)(schedule_list)
-schedule.command("remove", short_help="Remove a schedule.", cls=Command)(schedule_remove)
-app.command(short_help="Show the steps of a run, or one step.", cls=Command)(inspect)
-app.command(short_help="Check that runs are what was written.", cls=Command)(verify)
-app.command(short_help="Write the latest digest of each run, for a later verify.", cls=Command)(anchor)
-app.command(short_help="Copy runs to another store.", cls=Command)(copy)
-app.command(short_help="Move runs to another store.", cls=Command)(move)
-app.command(short_help="Write runs to a portable file.", cls=Command)(export)
-app.command("import", short_help="Store the runs of an exported file.", cls=Command)(import_)
-app.command(short_help="Remove the earlier steps of old runs.", cls=Command)(prune)
-app.command(short_help="Remove runs for good.", cls=Command)(delete)
-app.command(short_help="Replay a run and compare, or fork it with changes.", epilog=EXIT_CODES, cls=Command)(replay)
-app.command(short_help="Draw a graph as a Mermaid flowchart.", cls=Command)(graph)
-app.command(short_help="Check a graph without running it.", cls=Command)(validate)
-app.command(short_help="Print the JSON Schema of a graph file.", cls=Command)(schema)
-app.command(short_help="List the installed drivers.", cls=Command)(drivers)
-app.command(short_help="Make a store, or bring it to the current format.", cls=Command)(migrate)
-app.command(short_help="Check versions, drivers and a store, and repair its queue index.", cls=Command)(doctor)
-app.command(short_help="Show the runs of a store in a browser.", cls=Command)(ui)
+schedule.command("add", short_help="Add a schedule, or replace it.")(schedule_add)
+schedule.command("list", short_help="List the schedules.")(schedule_list)
+schedule.command("remove", short_help="Remove a schedule.")(schedule_remove)
+app.command(short_help="Show the steps of a run, or one step.")(inspect)
+app.command(short_help="Check that runs are what was written.")(verify)
+app.command(short_help="Write the latest digest of each run, for a later verify.")(anchor)
+app.command(short_help="Copy runs to another store.")(copy)
+app.command(short_help="Move runs to another store.")(move)
+app.command(short_help="Write runs to a portable file.")(export)
+app.command("import", short_help="Store the runs of an exported file.")(import_)
+app.command(short_help="Remove the earlier steps of old runs.")(prune)
+app.command(short_help="Remove runs for good.")(delete)
+app.command(short_help="Replay a run and compare, or fork it with changes.", epilog=EXIT_CODES)(replay)
+app.command(short_help="Draw a graph as a Mermaid flowchart.")(graph)
+app.command(short_help="Check a graph without running it.")(validate)
+app.command(short_help="Print the JSON Schema of a graph file.")(schema)
+app.command(short_help="List the installed drivers.")(drivers)
+app.command(short_help="Make a store, or bring it to the current format.")(migrate)
+app.command(short_help="Check versions, drivers and a store, and repair its queue index.")(doctor)
+app.command(short_help="Show the runs of a store in a browser.")(ui)
 
 
 def main() -> None:
