@@ -53,13 +53,13 @@ def inflating(body: bytes) -> zstandard.ZstdDecompressionReader:
     return _zstandard.decompressor.stream_reader(body)
 
 
-def inflated_size(body: bytes) -> int:
+def inflated_size(body: bytes | memoryview) -> int:
     """Return what a compressed body says of its size, in bytes; -1 if it says nothing.
 
     Raises:
         zstandard.ZstdError: it is no compressed body.
     """
-    return zstandard.frame_content_size(memoryview(body)[:_FRAME_HEADER])
+    return zstandard.frame_content_size(body[:_FRAME_HEADER])
 
 
 class _Zstandard(local):

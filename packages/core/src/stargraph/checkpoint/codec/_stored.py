@@ -257,7 +257,7 @@ def decoded_size(record: bytes) -> int:
         flags, _, start = read_header(record, "", _ANY_STEP)
         if flags & ENCRYPTED:
             return len(record) * _BEST_RATIO
-        return inflated_size(record[start:]) if flags & COMPRESSED else len(record)
+        return inflated_size(memoryview(record)[start:]) if flags & COMPRESSED else len(record)
     except (CheckpointError, zstandard.ZstdError):
         return len(record)  # whoever decodes it finds out
 
