@@ -11,7 +11,6 @@ from typing import Final
 from stargraph.cli._secrets import add_secrets, key_secrets
 from stargraph.errors import StargraphError
 
-_SHORTEST_SECRET: Final = 16
 _HINT: Final = "Write key_id:secret, one key a line, the current one first."
 
 
@@ -78,10 +77,12 @@ def _refuse_key(name: str) -> None:
     Raises:
         StargraphError: it does.
     """
+    from stargraph.checkpoint.codec._keys import SHORTEST_SECRET
+
     key_id, _, secret = name.rpartition(":")
     # In Base64, a key without an id may hold a slash, and then mostly ends with an equals sign.
     is_path = not name.endswith("=") and any(mark in (key_id or name) for mark in "./\\")
-    if len(secret) < _SHORTEST_SECRET or is_path:
+    if len(secret) < SHORTEST_SECRET or is_path:
         return
     add_secrets({name, secret})
     raise StargraphError(

@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import Final
 
-_LEAST: Final = 16
+SHORTEST_SECRET: Final = 16
+"""Bytes of a secret at least."""
 
 
 def parse_keys(text: str) -> dict[str, bytes]:
@@ -42,8 +43,8 @@ def checked_keys(keys: Mapping[str, bytes]) -> dict[str, bytes]:
     """
     if not keys:
         raise ValueError("a keyring holds at least one key")
-    weak = [number for number, secret in enumerate(keys.values(), 1) if len(secret) < _LEAST]
+    weak = [number for number, secret in enumerate(keys.values(), 1) if len(secret) < SHORTEST_SECRET]
     if weak:
         # Not by its id: of a key that is written the wrong way round, that is the secret.
-        raise ValueError(f"the secret of key {weak[0]} is shorter than {_LEAST} bytes")
+        raise ValueError(f"the secret of key {weak[0]} is shorter than {SHORTEST_SECRET} bytes")
     return dict(keys)
