@@ -187,7 +187,7 @@ class Engine:
             pause: how long that may take, and who goes on with the run.
         """
         self._stop = self._stop or "pause"
-        self._requeues = pause.requeue and not self._is_pause_requested
+        self._requeues = pause.requeue
         self._deadline = asyncio.get_running_loop().time() + pause.grace
         self._children.pause(pause)
         self._wake()
@@ -209,7 +209,6 @@ class Engine:
             self._stop = "cancel"
         elif record.event == "pause_requested":
             self._is_pause_requested = True
-            self._requeues = False
             if self._stop is None:
                 self.pause(Pause(math.inf))  # whoever asked takes the run when it has waited long enough
         elif record.event == "paused":
@@ -510,7 +509,7 @@ class Engine:
             log_failed(record, task)
         elif self._stop == "pause" and self._log.tail.status == "running":
             await dispatch.run_uncancelled(self._stop_flights())
-            if self._requeues and self._log.tail.queue is not None:
+            if self._requeues and not self._is_pause_requested and self._log.tail.queue is not None:
                 await self._append("queued", None, _left_to_workers)
             else:
                 await self._append("paused", None, lambda tail: {"status": "paused"})
