@@ -123,16 +123,11 @@ class TakenRuns:
             LOGGER.info("run %s: %s", run_id, lost, extra=facts(run_id, claimed.last_step))
         except StoreUnavailableError as error:
             note_outage(self._metrics, error)
-        except RefusedRunError as refusal:
+        except (RefusedRunError, StargraphError) as refusal:
+            why = reason_of(refusal.error if isinstance(refusal, RefusedRunError) else refusal)
             self._metrics.executions["refused"] += 1
             claims.refuse(run_id, claimed.last_step)
-            LOGGER.error("run %s: it cannot be executed: %s", run_id, refusal, extra=facts(run_id, claimed.last_step))
-        except StargraphError as error:
-            self._metrics.executions["refused"] += 1
-            claims.refuse(run_id, claimed.last_step)
-            LOGGER.error(
-                "run %s: it cannot be executed: %s", run_id, reason_of(error), extra=facts(run_id, claimed.last_step)
-            )
+            LOGGER.error("run %s: it cannot be executed: %s", run_id, why, extra=facts(run_id, claimed.last_step))
 
     @asynccontextmanager
     async def _at_work(self, execution: RunExecution | IsolatedExecution) -> AsyncIterator[None]:
