@@ -72,7 +72,7 @@ class Claims:
         self._silent_after = silent_after
         self._metrics = metrics
         self._refused: dict[str, tuple[int, float]] = {}
-        self._reported: set[tuple[str, str, str]] = set()
+        self._reported: set[GraphVersion] = set()
         self._looked = -_NEVER
         self._takes_over_from = 0.0
 
@@ -161,7 +161,7 @@ class Claims:
         return claims
 
     def _report(self, run: RunSummary, why: str) -> None:
-        version = (run.graph_id, run.graph_hash, run.runtime_hash)
+        version = GraphVersion.of(run)
         if version not in self._reported:
             self._reported.add(version)
             LOGGER.warning(
