@@ -58,6 +58,7 @@ class QueueObserver:
         Raises:
             CheckpointError: as the store raises.
         """
+        now = self._now()
         counted = [counts for counts in await self._store.queue_counts() if counts.queue in self._queues]
         since: dict[str, datetime] = {}
         for counts in counted:
@@ -65,13 +66,12 @@ class QueueObserver:
                 continue
             runs = await self._store.claimable("", [counts.queue], limit=_NEXT, reserve=0)
             # A run waits since its last step, or since its time has come. A queue at its limit hands out none.
-            known = self._waiting_since.get(counts.queue, self._now())
+            known = self._waiting_since.get(counts.queue, now)
             since[counts.queue] = min(
                 (max(run.updated_at, run.due_at or run.updated_at) for run in runs), default=known
             )
         self._waiting_since = since
         self._metrics.queues = tuple(counted)
         self._metrics.queue_ages = {
-            counts.queue: max(0.0, (self._now() - since.get(counts.queue, self._now())) / timedelta(seconds=1))
-            for counts in counted
+            counts.queue: max(0.0, (now - since.get(counts.queue, now)) / timedelta(seconds=1)) for counts in counted
         }
