@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from support.checkpoints import following, genesis
-from support.places import DRIVERS, Place, Servers
+from support.places import DRIVERS, Place
 
 from stargraph.checkpoint.driver import QueueRepair
 from stargraph.checkpoint.memory import MemoryCheckpointer
@@ -17,21 +15,9 @@ from stargraph.checkpoint.protocol import Checkpoint, ProcessInfo, QueueEntry
 
 
 @pytest.fixture(params=DRIVERS)
-def kind(request: pytest.FixtureRequest) -> str:
-    kind: str = request.param
-    return kind
-
-
-@pytest.fixture
-def server(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Servers:
-    """The server that the driver needs, and no other."""
-    return Servers(tmp_path, *(request.getfixturevalue(each) if each == kind else "" for each in ("postgres", "s3")))
-
-
-@pytest.fixture
-async def place(kind: str, server: Servers) -> AsyncIterator[Place]:
-    async with server.place(kind) as place:
-        yield place
+def driver(request: pytest.FixtureRequest) -> str:
+    driver: str = request.param
+    return driver
 
 
 def queued(run_id: str, **entry: object) -> Checkpoint:

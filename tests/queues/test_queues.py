@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,23 +46,17 @@ class Stores:
 
 
 @pytest.fixture(params=["memory", *DRIVERS])
-def kind(request: pytest.FixtureRequest) -> str:
-    kind: str = request.param
-    return kind
+def driver(request: pytest.FixtureRequest) -> str:
+    driver: str = request.param
+    return driver
 
 
 @pytest.fixture
-def server(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Servers:
-    """The server that the driver needs, and no other."""
-    return Servers(tmp_path, *(request.getfixturevalue(each) if each == kind else "" for each in ("postgres", "s3")))
-
-
-@pytest.fixture
-async def stores(kind: str, server: Servers) -> AsyncIterator[Stores]:
-    if kind == "memory":
+async def stores(driver: str, driver_server: Servers) -> AsyncIterator[Stores]:
+    if driver == "memory":
         yield Stores(None)
         return
-    async with server.place(kind) as place:
+    async with driver_server.place(driver) as place:
         yield Stores(place)
 
 
@@ -106,9 +99,9 @@ async def test_orphans_are_the_runs_of_processes_that_are_gone(stores: Stores) -
         assert await claimed(store, fits=[GraphVersion("triage", "1f" * 32, "2e" * 32)]) == ["r"]
 
 
-async def test_limits(stores: Stores, kind: str) -> None:
+async def test_limits(stores: Stores, driver: str) -> None:
     async with stores() as store:
-        if kind == "s3":
+        if driver == "s3":
             with pytest.raises(CheckpointError, match="cannot hold limits for the queue 'default'") as caught:
                 await store.set_limits("default", QueueLimits(concurrency=3))
             assert caught.value.reason == "no-limits"
