@@ -57,6 +57,15 @@ def test_no_other_code_uses_a_private_name_of_aiosqlite() -> None:
     assert set(found) == {("_thread.py", "_new_worker")}
 
 
+async def test_work_runs_if_the_system_makes_no_pipe_that_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Windows with Python 3.11 does."""
+    monkeypatch.delattr(os, "set_blocking")
+    thread = ConnectionThread(lambda: sqlite3.connect(":memory:"))
+    await thread.open()
+    assert [await thread.run(lambda _: "done") for _ in range(100)] == ["done"] * 100
+    thread.shut()
+
+
 async def test_work_runs_on_one_thread_in_order_and_errors_are_raised_where_it_is_awaited() -> None:
     thread = ConnectionThread(lambda: sqlite3.connect(":memory:"))
     await thread.open()

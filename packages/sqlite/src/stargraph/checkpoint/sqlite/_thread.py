@@ -51,7 +51,8 @@ class _Inbox:
         self._items: deque[Callable[[], object]] = deque()
         self._is_read = False
         self._reading, self._writing = os.pipe()
-        os.set_blocking(self._writing, False)
+        if hasattr(os, "set_blocking"):  # Windows lacks it before Python 3.12: a full pipe then waits for the thread
+            os.set_blocking(self._writing, False)
 
     def put(self, work: Callable[[], object]) -> None:
         """Add work; not to be called by two threads at once."""
