@@ -20,7 +20,7 @@ from stargraph.cli._app import app
 from stargraph.cli._exit_codes import ExitCode
 from stargraph.cli._options import AcceptName, DurabilityName, StatusName
 from stargraph.engine import Durability
-from stargraph.graph._run import Accept
+from stargraph.graph._resume_checks import Accept
 
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
 

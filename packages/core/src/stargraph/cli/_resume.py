@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from stargraph.checkpoint.protocol import Checkpointer
     from stargraph.cli._execution import Create
     from stargraph.graph import Graph, Run
-    from stargraph.graph._run import Accept
+    from stargraph.graph._resume_checks import Accept
 
 
 def resume(

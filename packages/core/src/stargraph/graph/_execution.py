@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime
 
-from stargraph.checkpoint.protocol import Checkpoint
-from stargraph.engine import Engine, ForkOverrides, Hooks, NodePools, Pause, Plan, RunLog
+from stargraph.checkpoint.protocol import Checkpoint, JsonValue
+from stargraph.engine import Engine, ForkOverrides, NodePools, Pause, Plan, RunLog, StoppedElsewhere
+from stargraph.graph._control import answer_record, takes_no_answers
 from stargraph.graph._listeners import Listeners
 from stargraph.graph._options import RunOptions
 from stargraph.runtime import dispatch
@@ -25,7 +26,6 @@ class Execution:
         asks_again: whether questions that were asked by other code are asked again.
         holds: wait here for the times that nodes wait for.
         as_of: a time that has come, whatever the clock says.
-        hooks: stand around what the run does.
     """
 
     def __init__(
@@ -40,7 +40,6 @@ class Execution:
         asks_again: bool,
         holds: bool,
         as_of: datetime | None,
-        hooks: Hooks,
     ) -> None:
         self.log = log
         self._pools = NodePools(options.executor, concurrency=plan.concurrency)
@@ -58,7 +57,7 @@ class Execution:
             record_attempts=options.record_attempts,
             holds=holds,
             as_of=as_of,
-            hooks=hooks,
+            hooks=options.hooks,
         )
 
     async def run(self) -> None:
@@ -72,6 +71,23 @@ class Execution:
     def observe(self, record: Checkpoint) -> None:
         """Act on a control event that was appended by somebody else."""
         self._engine.observe(record)
+
+    async def answer(self, question_id: str, value: JsonValue) -> Checkpoint:
+        """Record the answer to a question, and act on it.
+
+        Args:
+            question_id: the question.
+            value: the answer, checked.
+
+        Raises:
+            CheckpointError: `reason` is `no-such-question` or `run-ended`, or as the store raises.
+        """
+        try:
+            record, _ = await self.log.append(lambda tail: answer_record(tail, question_id, value))
+        except StoppedElsewhere:
+            raise takes_no_answers(self.log.tail) from None
+        self.observe(record)
+        return record
 
     def pause(self, pause: Pause) -> None:
         """Start nothing more; cancel the nodes that still run when its grace is over."""

@@ -25,7 +25,8 @@ from stargraph.graph._loading import plan_of, plan_of_file, warn_of_session_code
 from stargraph.graph._options import RunOptions
 from stargraph.graph._queue import EnqueuedRun, RunRequest, enqueue_runs
 from stargraph.graph._result import RunResult
-from stargraph.graph._run import Accept, Run
+from stargraph.graph._resume_checks import Accept
+from stargraph.graph._run import Run
 from stargraph.graph._sync import BACKGROUND
 from stargraph.graph._targets import load_object, python_target
 from stargraph.ir import GraphBuilder, IRDocument

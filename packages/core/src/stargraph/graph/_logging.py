@@ -5,27 +5,24 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary
 from stargraph.engine import RUN_LOGGER, RunInfo, facts
 from stargraph.errors import CheckpointConflictError, StargraphError
 
-Result = TypeVar("Result", bound=RunSummary)
 
-
-async def logged(info: RunInfo, execute: Callable[[], Awaitable[Result]]) -> Result:
+async def logged(info: RunInfo, execute: Callable[[], Awaitable[Checkpoint]]) -> Checkpoint:
     """Execute a run, note how that ended, and log it.
 
     Args:
         info: the execution.
-        execute: executes it.
+        execute: executes it, and returns where it stands then.
     """
     run_id = info.run_id
     RUN_LOGGER.info("run %s: %s", run_id, _BEGINNINGS[info.action], extra=facts(run_id, max(info.step, 0)))
     began = time.monotonic()
     try:
-        summary = await execute()
+        tail = await execute()
     except CheckpointConflictError as error:
         RUN_LOGGER.warning(
             "run %s: stopped here by %s (step %s)",
@@ -39,17 +36,17 @@ async def logged(info: RunInfo, execute: Callable[[], Awaitable[Result]]) -> Res
         what = error.reason if isinstance(error, StargraphError) else type(error).__qualname__
         RUN_LOGGER.error("run %s: the execution ended with %s", run_id, what, extra=facts(run_id, max(info.step, 0)))
         raise
-    info.ended(summary)
+    info.ended(RunSummary.from_checkpoint(tail))
     RUN_LOGGER.log(
-        logging.ERROR if summary.status == "failed" else logging.INFO,
+        logging.ERROR if tail.status == "failed" else logging.INFO,
         "run %s: %s after %.3f s (step %d)",
         run_id,
-        summary.status,
+        tail.status,
         time.monotonic() - began,
-        summary.last_step,
-        extra=facts(run_id, summary.last_step, summary.error.node if summary.error else None),
+        tail.step,
+        extra=facts(run_id, tail.step, tail.error.node if tail.error else None),
     )
-    return summary
+    return tail
 
 
 def log_takeover(tail: Checkpoint) -> None:

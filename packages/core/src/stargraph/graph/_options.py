@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import get_args
 
-from stargraph.engine import WATCH_SECONDS, Durability, Middleware, check_middleware
+from stargraph.engine import WATCH_SECONDS, Durability, Hooks, Middleware, check_middleware
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,3 +32,8 @@ class RunOptions:
             raise ValueError(f"durability is {self.durability!r}: use one of {', '.join(get_args(Durability))}")
         if not self.watch >= 0:
             raise ValueError(f"watch is {self.watch!r}: give seconds, or 0 to look only when a step is written")
+
+    @cached_property
+    def hooks(self) -> Hooks:
+        """The middleware, as executors use it."""
+        return Hooks(self.middleware)

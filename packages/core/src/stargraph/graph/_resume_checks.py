@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue
 from stargraph.engine import ForkOverrides, Plan, reachable_code, runtime_changes
@@ -13,7 +13,10 @@ from stargraph.engine._migration import check_frontier, children_migrate, migrat
 from stargraph.errors import CheckpointConflictError, CheckpointError, HashMismatchError
 from stargraph.ir import definition_changes
 
-ReadStep = Callable[[int], Awaitable[Checkpoint | None]]
+ReadStep: TypeAlias = Callable[[int], Awaitable[Checkpoint | None]]
+
+Accept: TypeAlias = Literal["runtime", "graph"]
+"""A change that a resume accepts: of the code of the nodes, or of the graph."""
 
 
 async def check_done(plan: Plan, tail: Checkpoint, read_step: ReadStep, *, accept: Sequence[str]) -> None:

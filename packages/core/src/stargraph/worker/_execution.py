@@ -13,7 +13,7 @@ from stargraph.errors import CheckpointConflictError, StargraphError, StoreUnava
 from stargraph.graph import Graph, Run
 from stargraph.graph._options import RunOptions
 from stargraph.graph._records import failed_record
-from stargraph.graph._run import Accept
+from stargraph.graph._resume_checks import Accept
 from stargraph.runtime import dispatch
 
 LOGGER: Final = logging.getLogger("stargraph.worker")

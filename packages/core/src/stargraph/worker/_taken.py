@@ -14,7 +14,7 @@ from stargraph.errors import CheckpointConflictError, StargraphError, StoreUnava
 from stargraph.graph._options import RunOptions
 from stargraph.graph._queue import queued_again
 from stargraph.graph._records import poison_record
-from stargraph.graph._run import Accept
+from stargraph.graph._resume_checks import Accept
 from stargraph.runtime import dispatch
 from stargraph.worker._claims import Claim, Claims
 from stargraph.worker._execution import LOGGER, LostRunError, RefusedRunError, RunExecution, reason_of

@@ -17,7 +17,7 @@ from stargraph.errors import (
 )
 from stargraph.graph import Graph
 from stargraph.graph._options import RunOptions
-from stargraph.graph._run import Accept
+from stargraph.graph._resume_checks import Accept
 
 
 class LoadedGraph(NamedTuple):

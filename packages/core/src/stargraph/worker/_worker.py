@@ -25,7 +25,7 @@ from stargraph.errors import CheckpointError, StargraphError, StoreUnavailableEr
 from stargraph.graph import Graph
 from stargraph.graph._options import RunOptions
 from stargraph.graph._presence import BEAT_SECONDS, BEATEN_FOR
-from stargraph.graph._run import Accept
+from stargraph.graph._resume_checks import Accept
 from stargraph.worker._claims import Claims
 from stargraph.worker._endpoint import Endpoint
 from stargraph.worker._execution import LOGGER, reason_of
