@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from support.runs import latest
 
 from stargraph.checkpoint.memory import MemoryCheckpointer
-from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointConflictError, CheckpointError, StateError
 from stargraph.graph import EnqueuedRun, Graph, GraphBuilder, RunRequest, cancel, requeue
 
@@ -24,19 +24,6 @@ def count(state: Any) -> dict[str, Any]:
 
 
 graph = Graph(builder)
-
-
-@pytest.fixture
-async def store() -> MemoryCheckpointer:
-    store = MemoryCheckpointer()
-    await store.bootstrap()
-    return store
-
-
-async def latest(store: MemoryCheckpointer, run_id: str) -> Checkpoint:
-    found = await store.read_latest(run_id)
-    assert found is not None
-    return found
 
 
 async def test_a_queued_run_is_stored_and_not_executed(store: MemoryCheckpointer) -> None:

@@ -1,0 +1,51 @@
+"""A worker that stops lets its nodes end, or leaves its runs to others."""
+
+from __future__ import annotations
+
+import asyncio
+
+from support.runs import latest
+from support.workers import BLOCKED, EFFECTS, graph, statuses, until, worker
+
+from stargraph.checkpoint.memory import MemoryCheckpointer
+from stargraph.graph import RunRequest
+
+
+async def test_a_drain_leaves_runs_to_other_workers(store: MemoryCheckpointer) -> None:
+    await graph.enqueue_many(store, [RunRequest(inputs={"n": n}, run_id=f"r{n}") for n in range(3)])
+    BLOCKED["r0"] = asyncio.Event()  # which outlasts the grace
+    at_work = worker(store, until_idle=False, concurrency=1, grace=0.05)
+    running = asyncio.ensure_future(at_work.run())
+    await until(lambda: "r0/second" in EFFECTS)
+    at_work.drain()
+    await running
+    record = await latest(store, "r0")
+    assert (record.event, record.status, record.process) == ("queued", "queued", None)
+    assert await store.processes() == []
+    BLOCKED.clear()
+    await worker(store).run()
+    assert set((await statuses(store)).values()) == {"done"}
+    assert EFFECTS.count("r0/first") == 1
+
+
+async def test_a_node_ends_within_the_grace(store: MemoryCheckpointer) -> None:
+    await graph.enqueue(store, {"n": 1}, run_id="r")
+    BLOCKED["r"] = asyncio.Event()
+    at_work = worker(store, until_idle=False, grace=20.0)
+    running = asyncio.ensure_future(at_work.run())
+    await until(lambda: "r/second" in EFFECTS)
+    at_work.drain()
+    BLOCKED["r"].set()
+    await running
+    assert (await latest(store, "r")).status == "done"
+
+
+async def test_a_cancelled_worker_frees_its_runs(store: MemoryCheckpointer) -> None:
+    await graph.enqueue(store, {"n": 1}, run_id="r")
+    BLOCKED["r"] = asyncio.Event()
+    running = asyncio.ensure_future(worker(store, until_idle=False, grace=0).run())
+    await until(lambda: "r/second" in EFFECTS)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    BLOCKED.clear()
+    assert (await worker(store).run()).executions == {"done": 1}
