@@ -123,6 +123,19 @@ def test_a_run_that_has_ended_is_shown_and_not_waited_for(folder: Folder) -> Non
     assert folder.call("inspect", "r9", "--follow").code == 2
 
 
+def test_a_run_that_was_moved_is_not_waited_for(folder: Folder) -> None:
+    folder.write("ask.yaml", "id: ask\nnodes: [{id: q, kind: interrupt, prompt: 'Well?', into: ok}]\n")
+    assert folder.call("run", "ask.yaml", "--run-id", "r1", "-q").code == 3
+    assert folder.call("move", ".stargraph/run.sqlite", "other.sqlite", "r1").code == 0
+    followed = folder.spawn("inspect", "r1", "--follow")
+    try:
+        out, err = followed.communicate(timeout=60)
+    finally:
+        followed.kill()
+    assert (followed.returncode, err) == (1, "")
+    assert out.splitlines()[-1].split()[1] == "moved"
+
+
 async def test_following_ends_once_the_run_is_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -166,6 +166,7 @@ async def _follow(ref: StoreRef, run_id: str, *, as_json: bool) -> int:
     """Print the steps of a run as they come, and return the exit code of the run once it ended."""
     from contextlib import aclosing
 
+    from stargraph.checkpoint.protocol import ENDED
     from stargraph.cli._outcome import exit_code_of_status
     from stargraph.cli._run_ids import find_run_id
     from stargraph.cli._store import read_latest
@@ -188,7 +189,7 @@ async def _follow(ref: StoreRef, run_id: str, *, as_json: bool) -> int:
                     else:
                         print_lines([_aligned(_cells(entry))])
                     before = record
-                if latest.status in ("done", "failed", "cancelled"):
+                if latest.status in ENDED or latest.status == "failed":
                     return exit_code_of_status(latest.status)
                 await _next_step(watch, store, run_id)
                 latest = await read_latest(store, run_id)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from stargraph.checkpoint.protocol import Checkpoint, RunSummary, Status
+from stargraph.checkpoint.protocol import ENDED, Checkpoint, RunSummary, Status
 from stargraph.cli._errors import print_error, print_message
 from stargraph.cli._exit_codes import ExitCode
 from stargraph.cli._output import shorten, show_time
@@ -79,7 +79,7 @@ class RunOutcome:
     @property
     def resume_command(self) -> str | None:
         """The command that resumes the run, or None if that is not possible."""
-        if self.latest is None or self.latest.status in ("done", "cancelled") or self.store.is_volatile:
+        if self.latest is None or self.latest.status in ENDED or self.store.is_volatile:
             return None
         return self.store.command("resume", self.run_id, self.graph_file)
 
