@@ -229,7 +229,7 @@ class Latest(Fresh):
     async def measure(self, contender: Contender, scale: Scale, seed: int) -> Measures:
         await contender.connect()
         run = contender.runs[0]
-        await contender.latest(run)  # connections and caches of the system are warm; the state is read anew each time
+        await contender.latest(run)  # connections and caches of the system are warm; the state is read again each time
         took = await timed(partial(contender.latest, run) for _ in range(1 if scale == "tiny" else 20))
         await contender.close()
         return {"latest_ms": statistics.median(took)}

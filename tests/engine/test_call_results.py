@@ -133,7 +133,7 @@ RESULTS: list[tuple[Callable[..., Any], Any, Any]] = [
 
 
 async def played(store: MemoryCheckpointer, function: Callable[..., Any], returns: Any, kind: str) -> tuple[Run, Any]:
-    """Run a node whose first try and second try, and replay, make the same call; return what they were told."""
+    """Run a node whose first attempt and second attempt, and replay, make the same call; return what they were told."""
     shown: list[Any] = []
 
     def body(ctx: Context) -> Any:

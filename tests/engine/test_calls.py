@@ -154,7 +154,7 @@ async def test_a_retry_makes_a_failed_call_anew_and_keeps_what_succeeded(store: 
 
 
 async def test_a_crash_between_tries_repeats_no_try(store: MemoryCheckpointer) -> None:
-    """The second process is told the failure of the first try, then makes the call of the second."""
+    """The second process is told the failure of the first attempt, then makes the call of the second."""
     attempts: list[int] = []
 
     async def script(state: Any, context: Context) -> Any:
@@ -202,7 +202,7 @@ async def test_calls_at_once_need_keys(store: MemoryCheckpointer) -> None:
     summary = await start(store)
     assert summary.error is not None
     assert (summary.status, summary.error.reason) == ("failed", "concurrent-calls")
-    # What the first try has recorded must not let the same mistake pass.
+    # What the first attempt has recorded must not let the same mistake pass.
     assert (await resume(store)).status == "failed"
 
 

@@ -24,7 +24,7 @@ def effects() -> None:
 
 
 async def test_a_timed_out_node_leaves_no_call_half_recorded(store: MemoryCheckpointer) -> None:
-    """The node's time ends while the outcome of its call is being written; the next try is told the outcome."""
+    """The node's time ends while the outcome of its call is being written; the next attempt is told the outcome."""
     text = PLAY.replace("retry:", "timeout: 0.05, retry:").replace("ConnectionError", "TimeoutError")
     writing = asyncio.Event()
 

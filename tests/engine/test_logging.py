@@ -78,7 +78,7 @@ async def test_a_retry_is_a_warning_and_a_failure_an_error_without_what_was_said
         ("ERROR", "stargraph.node", ("r", 1, "a", None)),
         ("ERROR", "stargraph.run", ("r", 1, "a", None)),
     ]
-    assert "try 1 of 2 of node a failed with ConnectionError" in log.text
+    assert "attempt 1 of 2 of node a failed with ConnectionError" in log.text
     assert SECRET not in log.text
 
 

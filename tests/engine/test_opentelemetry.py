@@ -177,7 +177,7 @@ async def test_failures_are_named_and_never_quoted(store: MemoryCheckpointer, te
     assert errors == {"call fetch": "ConnectionError", "node a": "call-failed", "run test": "call-failed"}
     assert SECRET not in telemetry.text()
     measured = telemetry.measured()
-    assert (measured["stargraph.node.failures"], measured["stargraph.runs"]) == (2, 1), "a try and its retry"
+    assert (measured["stargraph.node.failures"], measured["stargraph.runs"]) == (2, 1), "an attempt and its retry"
 
 
 async def test_a_retry_is_counted(store: MemoryCheckpointer, telemetry: Telemetry) -> None:

@@ -209,7 +209,7 @@ async def test_a_node_that_loses_a_question_fails(store: MemoryCheckpointer, bod
     text = ASYNC if asyncio.iscoroutinefunction(body) else SYNC
     run = await begin(store, body, text.replace('x"}', 'x", retry: {attempts: 3, initial_delay: 0}}'))
     assert failure(store) == ("failed", "question-lost")
-    assert nodes.LEDGER == ["ask"], "no further try can heal it"
+    assert nodes.LEDGER == ["ask"], "no further attempt can heal it"
     assert not (await run.replay()).differences
 
 

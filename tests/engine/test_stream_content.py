@@ -1,4 +1,4 @@
-"""What the events of a stream say: updates, calls, tries, branches, questions, answers, and what nodes emit."""
+"""What the events of a stream say: updates, calls, attempts, branches, questions, answers, and what nodes emit."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ async def confirm(state: Any, context: Context) -> dict[str, Any]:
 
 
 async def unlucky(state: Any, context: Context) -> dict[str, Any]:
-    """A call that fails in the first try of the node."""
+    """A call that fails in the first attempt of the node."""
     made = await context.call("made", guess, f"made {context.task_id}")
     await context.call("unlucky", _fail_once, f"unlucky {context.task_id}")
     return {"bills": [f"{context.node}:{made}"]}

@@ -94,7 +94,7 @@ async def mutate(state: Any, context: Context) -> None:
 
 
 async def mutate_and_fail_once(state: Any, context: Context) -> dict[str, Any]:
-    """Changes what it was given, and fails in the first try; returns what it then sees."""
+    """Changes what it was given, and fails in the first attempt; returns what it then sees."""
     state.path.append("mutated")
     if context.attempt == 1:
         raise RuntimeError("no luck")

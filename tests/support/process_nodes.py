@@ -81,7 +81,7 @@ def unloadable(state: Any) -> None:
 
 
 def fails_once(state: Any, context: Context) -> dict[str, Any]:
-    """Fails in the first try, then tells its process."""
+    """Fails in the first attempt, then tells its process."""
     if context.attempt == 1:
         raise KeyError("once")
     return {"pid": os.getpid()}

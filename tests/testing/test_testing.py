@@ -141,7 +141,7 @@ def test_a_graph_runs_to_its_end_with_what_was_given_ahead(payment: Graph) -> No
     assert result.status == "done", result.error
     assert result.stored_state == {"amount": 3, "approved": "yes", "receipt": 9, "told": ["noted"]}
     assert MADE == []
-    assert time.monotonic() - began < 60, "ten minutes lie between the two tries"
+    assert time.monotonic() - began < 60, "ten minutes lie between the two attempts"
 
 
 async def test_an_async_test_may_run_one_too(payment: Graph) -> None:

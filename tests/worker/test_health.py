@@ -1,4 +1,4 @@
-"""What a worker tells of itself: its endpoint, its numbers, and the age of its queues."""
+"""What a worker reports of itself: its endpoint, its numbers, and the age of its queues."""
 
 from __future__ import annotations
 

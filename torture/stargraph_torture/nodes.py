@@ -60,7 +60,7 @@ async def square(state: Any, context: Context) -> dict[str, Any]:
 
 
 async def flaky(state: Any, context: Context) -> dict[str, Any]:
-    """Fails in its first two tries."""
+    """Fails in its first two attempts."""
     _effect(context)
     await asyncio.sleep(PACE)
     if context.attempt < 3:

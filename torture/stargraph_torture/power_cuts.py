@@ -134,7 +134,7 @@ async def _look(events: list[Event], folder: Path, moment: int, kept: Kept, rng:
     for path, content in disk_after(events, moment, kept, rng, root).items():
         if path.endswith("/made"):
             Path(path).mkdir(exist_ok=True)
-        elif not path.endswith("-shm"):  # made anew by whoever comes first
+        elif not path.endswith("-shm"):  # made again by whoever comes first
             Path(path).parent.mkdir(exist_ok=True)
             Path(path).write_bytes(content)
     shown = [event.line for event in events[:moment] if isinstance(event, Told)]

@@ -237,7 +237,7 @@ class _Logged(logging.Handler):
         self._ledger = ledger
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.name.startswith("stargraph.checkpoint."):  # the engine tells of tries and takeovers, as it should
+        if record.name.startswith("stargraph.checkpoint."):  # the engine reports attempts and takeovers, as it should
             self._ledger.add("refused", run=None, text=f"logged: {record.msg}")
 
 

@@ -1,1 +1,1 @@
-"""A fleet of workers under fire: killed, skewed, deployed anew, and cut off from their store."""
+"""A fleet of workers under fire: killed, skewed, redeployed, and cut off from their store."""

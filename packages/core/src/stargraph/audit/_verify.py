@@ -1,4 +1,4 @@
-"""Verifying runs: the log by itself, against the list of runs, and against an anchor kept elsewhere."""
+"""Verifying runs: the log alone, against the list of runs, and against an anchor kept elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a step or an event says, in a few words: calls, questions, answers, tries that failed."""
+"""What a step or an event says, in a few words: calls, questions, answers, attempts that failed."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ def step_words(record: Checkpoint, before: Checkpoint | None, shown: Collection[
 
 
 def attempt_words(calls: Sequence[RecordedCall]) -> Iterable[str]:
-    """Yield the tries that failed."""
+    """Yield the attempts that failed."""
     for call in calls:
         if call.kind == "attempt" and call.error is not None:
-            yield f"✗ try {call.occurrence + 1}: {error_words(call.error)}"
+            yield f"✗ attempt {call.occurrence + 1}: {error_words(call.error)}"
 
 
 def index_of(record: Checkpoint, before: Checkpoint | None) -> int | None:

@@ -55,7 +55,7 @@ _ON_A_TERMINAL: Final = 100
 """How many of the last steps are shown on a terminal unless --last says another number."""
 
 _STILL_THERE: Final = 10.0
-"""After how many seconds without a step a run that is followed is read again: a watch does not tell of its deletion."""
+"""After how many seconds without a step a run that is followed is read again: a watch does not report its deletion."""
 
 
 def inspect(
@@ -201,10 +201,10 @@ async def _next_step(watch: AsyncGenerator[int], store: Checkpointer, run_id: st
 
     from stargraph.cli._store import read_latest
 
-    async def told() -> int:
+    async def next_step() -> int:
         return await anext(watch)
 
-    coming = asyncio.ensure_future(told())
+    coming = asyncio.ensure_future(next_step())
     try:
         while not (await asyncio.wait({coming}, timeout=_STILL_THERE))[0]:
             await read_latest(store, run_id)

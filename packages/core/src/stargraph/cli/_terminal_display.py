@@ -112,7 +112,7 @@ class TerminalDisplay:
         if event.node and event.type != "completed":
             line += self._styled(f"  {event.type}", style)
         if event.attempt is not None and event.attempt > 1:
-            line += self._styled(f"  try {event.attempt}", "dim")
+            line += self._styled(f"  attempt {event.attempt}", "dim")
         self._say(f"{line}  {said}" if (said := hide_known(self._said(event))) else line)
         # Drawing takes longer than a short node; many of them are drawn together.
         if time.monotonic() - self._drawn_at >= _PERIOD:

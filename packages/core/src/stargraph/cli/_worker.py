@@ -35,13 +35,13 @@ def worker(
     ] = None,
     concurrency: Annotated[int, typer.Option(metavar="N", min=1, help="How many runs at once at most.")] = 8,
     attempts: Annotated[
-        int, typer.Option(metavar="N", min=1, help="How often a failed run is tried, the first try included.")
+        int, typer.Option(metavar="N", min=1, help="How often a failed run is tried, the first attempt included.")
     ] = 1,
     retry_delay: Annotated[
-        float, typer.Option("--retry-delay", metavar="SECONDS", min=0, help="Before the second try; then doubled.")
+        float, typer.Option("--retry-delay", metavar="SECONDS", min=0, help="Before the second attempt; then doubled.")
     ] = 1.0,
     max_retry_delay: Annotated[
-        float, typer.Option("--max-retry-delay", metavar="SECONDS", min=0, help="The longest wait between two tries.")
+        float, typer.Option("--max-retry-delay", metavar="SECONDS", min=0, help="The longest wait before an attempt.")
     ] = 300.0,
     silent_after: Annotated[
         float,

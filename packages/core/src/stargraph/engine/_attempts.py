@@ -1,4 +1,4 @@
-"""The tries of a node: its retries, its timeout, and what each of them ends with."""
+"""The attempts of a node: its retries, its timeout, and what each of them ends with."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class NodeFailed(Exception):
 
 
 class Attempts:
-    """The tries of one execution of a node.
+    """The attempts of one execution of a node.
 
     Args:
         node: the node.
@@ -46,9 +46,9 @@ class Attempts:
         questions: what the node asks.
         call_log: what the node calls.
         pools: where sync code runs.
-        make_call: gives the call of each try, with a state of its own.
-        waits: whether time passes between two tries.
-        hooks: stand around each try.
+        make_call: gives the call of each attempt, with a state of its own.
+        waits: whether time passes between two attempts.
+        hooks: stand around each attempt.
         info: says which node it is.
     """
 
@@ -77,11 +77,11 @@ class Attempts:
         self._waits = waits
 
     async def run(self) -> object:
-        """Run the node until a try succeeds or no further one is due, and return what it returned.
+        """Run the node until an attempt succeeds or no further one is due, and return what it returned.
 
         Raises:
             Suspended: it waits for answers.
-            NodeFailed: what the last try raised.
+            NodeFailed: what the last attempt raised.
         """
         retry = self._node.spec.retry
         last = 1 if retry is None else retry.attempts
@@ -106,7 +106,7 @@ class Attempts:
         raise AssertionError("a node is tried once at least")
 
     async def _observed_try(self) -> Outcome:
-        """Return what a try ends with, or what a middleware makes of it."""
+        """Return what an attempt ends with, or what a middleware makes of it."""
         assert self._info is not None
         info = replace(self._info, attempt=self._context.attempt)
         returned: object = None
@@ -133,7 +133,7 @@ class Attempts:
         patience = _MAX_OVERRUN if spec.max_overrun is None else spec.max_overrun
         if not await self._pools.wait_for_strays(self._owner, patience):
             return None, NodeError(
-                f"an earlier try of node {spec.id!r} still runs {patience:g} s after its end was due",
+                f"an earlier attempt of node {spec.id!r} still runs {patience:g} s after its end was due",
                 reason="still-running",
                 hint="Give its blocking call a timeout, raise max_overrun, or set isolation: process, which"
                 " makes the node's timeout kill it. Then resume the run.",
@@ -195,7 +195,7 @@ class Attempts:
             return await working
         working.cancel()
         done, _ = await asyncio.wait({working}, timeout=CANCEL_SECONDS)
-        return None, timed_out(self._node.spec.timeout, None if done else "it was cancelled, and goes on all the same")
+        return None, timed_out(self._node.spec.timeout, None if done else "it was cancelled, and continues")
 
 
 async def _by_value(work: Awaitable[object]) -> Outcome:
@@ -209,7 +209,7 @@ async def _by_value(work: Awaitable[object]) -> Outcome:
 
 
 def _explained(raised: BaseException | None, node: str) -> BaseException | None:
-    """Return what a try ends with; what is meant for the process ends the run alone, and says how to go on."""
+    """Return what an attempt ends with; what is meant for the process ends the run alone, and says how to go on."""
     if is_a(raised, SystemExit):
         code = raised.code if type(raised.code) in (int, str) else ""
         did, reason = f"called sys.exit({code!r:.200})" if code != "" else "called sys.exit()", "node-exited"
@@ -228,11 +228,11 @@ def _explained(raised: BaseException | None, node: str) -> BaseException | None:
 
 
 def retry_seconds(attempt: int, initial_delay: float, max_delay: float) -> float:
-    """Return the seconds before the next try: doubled each time, with jitter so that many do not come at once.
+    """Return the seconds before the next attempt: doubled each time, with jitter so that many do not come at once.
 
     Args:
-        attempt: the try that has failed, from 1.
-        initial_delay: seconds before the second try.
+        attempt: counts the attempts, from 1; this one has failed.
+        initial_delay: seconds before the second attempt.
         max_delay: seconds that no wait exceeds, but for the jitter.
     """
     jitter = random.uniform(0, initial_delay)  # noqa: S311  # no secret

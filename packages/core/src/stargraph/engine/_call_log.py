@@ -57,9 +57,9 @@ _NO_OUTCOME: Final = (
 class CallLog:
     """The calls of one execution of a task, recorded before or made by it, and its clock.
 
-    A call that succeeded is never made again by its task. One that failed raises once: if a later try of the node
-    makes it anew, the function runs anew, and its outcome is recorded beside the first. So an execution that repeats
-    another, try by try, gets the outcomes that the other one got.
+    A call that succeeded is never made again by its task. One that failed raises once: if a later attempt of the node
+    makes it again, the function runs again, and its outcome is recorded beside the first. So an execution that repeats
+    another, attempt by attempt, gets the outcomes that the other one got.
 
     Args:
         task: the task.
@@ -72,11 +72,11 @@ class CallLog:
         run_id: the run, for the hooks.
         hooks: stand around the functions of calls.
         tell: publishes what is not recorded.
-        record_attempts: record a try that failed at once, and not with what the task records next.
+        record_attempts: record an attempt that failed at once, and not with what the task records next.
 
     Attributes:
-        attempt: the try of the node, from 1.
-        seen: the time that the node has read in this try, or None if it has not looked.
+        attempt: counts the attempts of the node, from 1.
+        seen: the time that the node has read in this attempt, or None if it has not looked.
         missing: a call that was made and is not recorded, if nothing can be recorded.
     """
 
@@ -119,7 +119,7 @@ class CallLog:
         return RecordedCalls(self._recorded)
 
     def begin(self) -> None:
-        """Make ready for another try of the node."""
+        """Make ready for another attempt of the node."""
         self.attempt += 1
         self._closed = self._ended
         if "_calls" in self.__dict__:
@@ -132,9 +132,9 @@ class CallLog:
         return bool(self._under_way)
 
     async def settle(self) -> None:
-        """Wait for the calls that a try of the node has begun and not awaited; refuse further ones until the next try.
+        """Wait for the calls that an attempt has begun and not awaited; refuse further ones until the next attempt.
 
-        Their outcomes are recorded by then, so that the next try does not make them again.
+        Their outcomes are recorded by then, so that the next attempt does not make them again.
         """
         self._closed = True
         while self.is_calling:
@@ -142,7 +142,7 @@ class CallLog:
             await self._idle
 
     def refuse_calls(self) -> None:
-        """Take no further calls of this try; one that is under way may still be recorded."""
+        """Take no further calls of this attempt; one that is under way may still be recorded."""
         self._closed = True
 
     def close(self) -> None:
@@ -150,13 +150,13 @@ class CallLog:
         self._closed = self._ended = True
 
     def now(self) -> datetime:
-        """Return the time that it is for this try."""
+        """Return the time that it is for this attempt."""
         if self.seen is None:
             self.seen = self._moment or datetime.now(UTC)
         return self.seen
 
     def moments(self) -> tuple[RecordedCall, ...]:
-        """Return what the log records of the clock, if anybody looked at it, and of the tries that have failed."""
+        """Return what the log records of the clock, if anybody looked at it, and of the attempts that have failed."""
         failed = tuple(self._failed_attempts)
         if self.seen is None:
             return failed
@@ -166,11 +166,11 @@ class CallLog:
         return (now, *failed)
 
     async def note_failed_attempt(self, error: BaseException, began: datetime) -> None:
-        """Tell of a try that failed and that another one follows, and see that it is recorded.
+        """Report an attempt that failed and that another one follows, and have it recorded.
 
         Args:
             error: what the node raised.
-            began: when the try began.
+            began: when the attempt began.
         """
         now = datetime.now(UTC)
         info = error_info(error, node=self._task.node)
@@ -277,7 +277,7 @@ class CallLog:
         """Raise what ends the node and is no outcome of a call; nothing is recorded then."""
         if error is not None and issubclass(type(error), _NO_OUTCOME):
             raise error
-        # Were the outcome recorded, no further try would ask.
+        # Were the outcome recorded, no further attempt would ask.
         if asked:
             raise question_lost(self._task, asked, f"the function of call {name!r} went on without", error)
 

@@ -208,7 +208,7 @@ def mentions(schema: object, kinds: tuple[str, ...]) -> bool:
 
 
 def is_plain_list(schema: Schema) -> bool:
-    """Tell whether a list stays valid whatever valid items are put behind it.
+    """Tell whether a list stays valid whatever valid items are appended.
 
     Args:
         schema: the schema of the field's values.

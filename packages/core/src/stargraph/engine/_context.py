@@ -75,9 +75,9 @@ class Context:
 
     Attributes:
         run_id: the run.
-        task_id: the task; the same in every try and every resume of it.
+        task_id: the task; the same in every attempt and every resume of it.
         node: the id of the node.
-        attempt: counts the tries in this process, from 1.
+        attempt: counts the attempts in this process, from 1.
         index: the position of the branch in its fan-out; None outside one.
         item: the item of a map's branch; None elsewhere.
         metadata: the tags of the run.
@@ -111,7 +111,7 @@ class Context:
 
     @property
     def idempotency_key(self) -> str:
-        """A text that is the same in every try and every resume of this task, and in no other task.
+        """A text that is the same in every attempt and every resume of this task, and in no other task.
 
         Give it to a remote service, so that the service can tell a repeated request from a new one.
         """
@@ -119,20 +119,20 @@ class Context:
 
     @property
     def now(self) -> datetime:
-        """The time in UTC, the same throughout one try; it is recorded, and a replay sees the recorded one."""
+        """The time in UTC, the same throughout one attempt; it is recorded, and a replay sees the recorded one."""
         if self._now is None:
             self._now = datetime.now(UTC) if self._call_log is None else self._call_log.now()
         return self._now
 
     @property
     def random(self) -> Random:
-        """A source of random numbers, the same ones in every try, resume and replay of this task."""
+        """A source of random numbers, the same ones in every attempt, resume and replay of this task."""
         if self._random is None:
             self._random = self._seeded("random")
         return self._random
 
     def uuid(self) -> UUID:
-        """Return a UUID of version 4: the same ones in the same order in every try, resume and replay of this task."""
+        """Return a UUID of version 4, in the same order in each attempt, resume and replay of this task."""
         if self._uuids is None:
             self._uuids = self._seeded("uuid")
         return UUID(int=self._uuids.getrandbits(128), version=4)
@@ -150,7 +150,7 @@ class Context:
     ) -> Coroutine[Any, Any, Any]:
         """Await the outcome of a function that does something outside the run; it is recorded before this returns.
 
-        After a crash, in another try of the node, and in a replay, a call that succeeded returns what is recorded, and
+        After a crash, in another attempt, and in a replay, a call that succeeded returns what is recorded, and
         the function is not called. A call is known by its task, its name and key, and how often the node has made it.
 
         `key`, `repeatable` and `returns` are options of the call. If the function may take an argument of that name,
@@ -251,7 +251,7 @@ class Context:
         """Return a person's answer, or end the node until there is one; then it runs again from its beginning.
 
         A question is known by its task, its key and what it says, and how often the node has asked it: an answer is
-        used for that question alone. A prompt or payload that differs in each try is a new question each time.
+        used for that question alone. A prompt or payload that differs in each attempt is a new question each time.
 
         Args:
             prompt: the question.
@@ -307,7 +307,7 @@ class Context:
         return self._questions.ask(prompt, payload, key=key, into=into)
 
     def _begin(self, attempt: int) -> None:
-        """Make ready for a try, counted from 1."""
+        """Make ready for an attempt, counted from 1."""
         self.attempt = attempt
         self._now = self._random = self._uuids = None
 

@@ -64,7 +64,7 @@ class Engine:
         asks_again: run tasks with open questions once, since another graph or other code may ask something else.
         watch: the longest time in seconds between two looks at the log while nodes run; 0 never looks.
         hooks: stand around nodes, calls and child runs.
-        record_attempts: record each try that failed at once.
+        record_attempts: record each attempt that failed at once.
         holds: wait here for the times that tasks wait for, if nothing else is left to do.
         as_of: a time that has come, whatever the clock says.
     """

@@ -1,4 +1,4 @@
-"""What a run tells whoever listens."""
+"""What a run reports to its listeners."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, Event, Interrupt, JsonValue, RecordedCall, Task
 
 EventType: TypeAlias = Literal["node_started", "attempt_failed", "emitted"] | Event
-"""The event of a checkpoint, or one that is not recorded: a node begins, one of its tries has failed, or it emits."""
+"""The event of a checkpoint, or one that is not recorded: a node begins, an attempt has failed, or it emits."""
 
 
 class RunEvent(BaseModel):
@@ -23,13 +23,13 @@ class RunEvent(BaseModel):
         task_id: the task, if it concerns one.
         node: the node, if it concerns one.
         index: the position of the branch in its fan-out; None outside one.
-        attempt: the try of the node, from 1; None if the event is not about a node that runs.
+        attempt: counts the attempts of the node, from 1; None if the event is not about a node that runs.
         timestamp: when.
         seconds: how long the task or the call took; None for what has no duration.
         durable: whether the checkpoint is stored already.
         update: what the node returned, if it completed.
         call: the call that was recorded, with its result or its error; of an answer, its name is the question's id.
-        error: why a try or the run failed.
+        error: why an attempt or the run failed.
         questions: what the node waits for now: the questions and times of its task that are open.
         value: what the node emitted.
     """
@@ -62,7 +62,7 @@ class RunEvent(BaseModel):
             record: the checkpoint.
             durable: whether it is stored.
             task: the task that it is about; None for one that another process wrote, or for the run as a whole.
-            attempt: the try of its node.
+            attempt: counts the attempts of its node, from 1.
         """
         call = record.calls[0] if record.event in ("called", "answered") and record.calls else None
         began = record.task_started_at if call is None else call.started_at if call.kind == "call" else None

@@ -142,7 +142,7 @@ def call_error(name: str, recorded: ErrorInfo) -> CallError:
 
 
 def is_made_anew(call: RecordedCall) -> bool:
-    """Tell whether a recorded call is made anew by a further try: it failed, so that its effect has not happened.
+    """Tell whether a further attempt makes a recorded call again: it failed, so that its effect has not happened.
 
     Args:
         call: the call.
@@ -169,7 +169,7 @@ def chain_of(error: BaseException) -> Iterator[BaseException]:
 
 
 def is_final(error: BaseException) -> bool:
-    """Tell whether an exception is a mistake of the node's code that no further try can heal.
+    """Tell whether an exception is a mistake of the node's code that no further attempt can heal.
 
     Args:
         error: the exception.

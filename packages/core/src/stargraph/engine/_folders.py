@@ -47,7 +47,7 @@ def package_of(folder: Path, others: Sequence[str] = ()) -> str:
 
     Args:
         folder: the folder.
-        others: the packages of further folders, whose modules are found after those that Python finds by itself.
+        others: the packages of further folders, whose modules are found after those that Python finds on its own.
     """
     path = str(folder.resolve())
     with _LOCK:
@@ -79,7 +79,7 @@ def find_module(name: str, package: str | None) -> ModuleType:
 
 
 def home_of(module: str) -> str | None:
-    """Return the package of the folder that a module belongs to, or None if Python found it by itself.
+    """Return the package of the folder that a module belongs to, or None if Python found it on its own.
 
     Args:
         module: the name that Python has for it.
@@ -121,7 +121,7 @@ def is_other_file(module: ModuleType, name: str, package: str) -> bool:
 
 
 def _home_of(package: str, first: str) -> str | None:
-    """Return the package that a top-level name belongs to, or None if Python finds it by itself."""
+    """Return the package that a top-level name belongs to, or None if Python finds it on its own."""
     if f"{package}.{first}" in sys.modules or _owns(package, first):
         return package
     others = _others.get(package, ())
@@ -144,7 +144,7 @@ def _is_owned(folder: Path, first: str) -> bool:
     spec = _found_by_python(first)
     if spec is None:
         return True
-    # A folder without __init__.py stands behind every module of its name; and what the process itself finds here is
+    # A folder without __init__.py gives way to every module of its name; and what the process itself finds here is
     # one module, whoever imports it, unless its file has changed since.
     is_found = spec.origin is not None and _is_file(Path(spec.origin), folder, first)
     return is_module and (not is_found or _is_outdated(first))
@@ -187,7 +187,7 @@ def _found_by_python(first: str) -> ModuleSpec | None:
     try:
         return importlib.util.find_spec(first)
     except (ImportError, ValueError):
-        # A module that says nothing of where it comes from is there all the same.
+        # A module that does not say where it comes from still exists.
         return ModuleSpec(first, None) if first in sys.modules else None
 
 

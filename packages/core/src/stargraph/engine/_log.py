@@ -33,7 +33,7 @@ class StoppedElsewhere(Exception):
 
 @dataclass(slots=True, eq=False)
 class _PendingStep:
-    """A checkpoint that no store has acknowledged, and what makes it anew behind others."""
+    """A checkpoint that no store has acknowledged, and what builds it again after others."""
 
     build: Build | MayBuild
     checkpoint: Checkpoint
@@ -169,9 +169,9 @@ class RunLog:
         )
 
     async def wind_down(self) -> None:
-        """Wait for the write that is under way, whatever comes of it: nothing may go on behind an executor's back.
+        """Wait for the write that is under way, whatever comes of it: nothing may run on without its executor knowing.
 
-        What is not acknowledged then is built anew by whoever takes the run up.
+        Whoever takes the run up builds again what is not acknowledged by then.
         """
         flushing, self._flushing = self._flushing, None
         if flushing is not None:
@@ -279,7 +279,7 @@ class RunLog:
         self.tail = self._pending[-1].checkpoint if self._pending else self._acknowledged
 
     async def _catch_up(self) -> bool:
-        """Take over control events that others have appended, and build what is pending anew behind them.
+        """Take over control events that others have appended, and build what is pending again after them.
 
         Returns:
             Whether the log moved on by control events alone; if not, the run belongs to another executor.
@@ -309,7 +309,7 @@ class RunLog:
         if not controls:
             return False
         if own is not None:
-            # Part of a batch was stored before another process wrote behind it.
+            # Part of a batch was stored before another process appended.
             written = next(i for i, pending in enumerate(self._pending) if pending.checkpoint.digest == own.digest)
             del self._pending[: written + 1]
         self._acknowledged = self.tail = base

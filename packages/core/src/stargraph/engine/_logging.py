@@ -56,16 +56,16 @@ def log_failed(checkpoint: Checkpoint, task: Task) -> None:
 
 
 def log_retry(context: Context, attempts: int, error: BaseException, seconds: float) -> None:
-    """Log that a try has failed and another one is due.
+    """Log that an attempt has failed and another one is due.
 
     Args:
         context: of the node.
         attempts: how many there are at most.
-        error: what the try ended with.
+        error: what the attempt ended with.
         seconds: when the next one begins.
     """
     _NODE.warning(
-        "run %s: try %d of %d of node %s failed with %s; the next one begins in %.1f s",
+        "run %s: attempt %d of %d of node %s failed with %s; the next one begins in %.1f s",
         context.run_id,
         context.attempt,
         attempts,

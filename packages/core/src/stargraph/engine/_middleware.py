@@ -44,17 +44,17 @@ class RunInfo:
 
 @dataclass(slots=True, eq=False)
 class NodeInfo:
-    """One try of a node.
+    """One attempt of a node.
 
     Attributes:
         run_id: the run.
         node: the id of the node.
         kind: what its definition says it is.
-        task_id: the task; the same in every try and every resume of it.
+        task_id: the task; the same in every attempt and every resume of it.
         step: the step whose state the node gets.
-        attempt: counts the tries in this process, from 1.
+        attempt: counts the attempts in this process, from 1.
         index: the position of the branch in its fan-out; None outside one.
-        waits: after the try, whether it ended with an open question, or with a pause.
+        waits: after the attempt, whether it ended with an open question, or with a pause.
     """
 
     run_id: str
@@ -117,7 +117,7 @@ class Middleware:
     An exception that one raises before its `yield` prevents what it stands around, and counts, like one that it raises
     after it, as that of what it stands around: the node or call fails, and is tried again if the graph says so; the
     execution of the run ends, as it does if the store fails, and can be resumed. An exception that is thrown into one
-    may be replaced by another. If it is swallowed, a call returns `result`; anything else has failed all the same.
+    may be replaced by another. If it is swallowed, a call returns `result`; anything else still fails.
     """
 
     def run(self, run: RunInfo) -> AbstractAsyncContextManager[None]:
@@ -129,9 +129,9 @@ class Middleware:
         return _nothing(run)
 
     def node(self, node: NodeInfo) -> AbstractAsyncContextManager[None]:
-        """Stand around one try of a node; what it raises is thrown into the context manager.
+        """Stand around one attempt of a node; what it raises is thrown into the context manager.
 
-        A cancellation is thrown in as CancelledError: the try was given up, by a timeout or with the whole run.
+        A cancellation is thrown in as CancelledError: the attempt was given up, by a timeout or with the whole run.
 
         Args:
             node: which one.
@@ -202,7 +202,7 @@ def around(
 ) -> AbstractAsyncContextManager[None, None]:
     """Return a context manager that enters those of some hooks, the first one first, and leaves them the other way.
 
-    An error that one of them swallows is raised all the same: a write, say, must not seem to have succeeded.
+    An error that one of them swallows is raised nevertheless: a write, say, must not seem to have succeeded.
     """
     return cast("AbstractAsyncContextManager[None, None]", _around(hooks, info))
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pebble import ProcessPool
 
 Outcome: TypeAlias = tuple[Any, BaseException | None]
-"""What a call returned and what it raised: as a value, since a StopIteration or a SystemExit, raised anew, would end
+"""What a call returned and what it raised: as a value, since a StopIteration or a SystemExit, raised again, would end
 the coroutine or the loop that it meets."""
 
 CANCEL_SECONDS: Final = 5.0

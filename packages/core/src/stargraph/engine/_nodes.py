@@ -24,9 +24,9 @@ class Node:
     Attributes:
         spec: its definition.
         code: the callable or class that its kind names; None if the kind is built in.
-        function: what a try calls.
+        function: what an attempt calls.
         arguments: what it is called with.
-        retried: the exceptions that are worth another try.
+        retried: the exceptions that are worth another attempt.
         is_async_here: whether it runs on the event loop.
     """
 

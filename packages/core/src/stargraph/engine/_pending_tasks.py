@@ -167,7 +167,7 @@ class PendingTasks:
             self._branches[task.index] = update
         fan_out = fan_out_of(record.frontier)
         if fan_out is None or fan_out.since_step == record.step:
-            # Completions of this fan-out may have to be built again behind an answer: they keep what they were given.
+            # Completions of this fan-out may have to be built again after an answer: they keep what they were given.
             self._branches = {}
             self._items = None
 

@@ -35,7 +35,7 @@ class Question:
         payload: what the person needs to answer.
         key: tells questions of one node apart that are open at the same time.
         into: the field of the state that takes the answer, or None.
-        occurrence: counts the questions of one try that say the same, from 0.
+        occurrence: counts the questions of one attempt that say the same, from 0.
         child_run_id: the child run that asks, or None.
         child_id: the id of the question in the child run.
         wait: seconds to wait, or the time to wait for; None if it is a question to a person.
@@ -132,7 +132,7 @@ class Questions:
         self._ended = False
 
     def begin(self) -> None:
-        """Make ready for another try."""
+        """Make ready for another attempt."""
         self._counts = {}
         self._open = ()
         self._misuse = None
@@ -227,7 +227,7 @@ class Questions:
             )
 
     def outcome_of(self, raised: BaseException | None) -> BaseException | None:
-        """Close a try, and return what it ends with: None if it returned and has no open question.
+        """Close an attempt, and return what it ends with: None if it returned and has no open question.
 
         Args:
             raised: what the node raised, or None if it returned.
@@ -245,7 +245,7 @@ class Questions:
             return question_lost(self._task, asked, "the node returned") if asked else None
         suspended, rest = _split(raised)
         if suspended and rest is None:
-            return Suspended(asked) if asked else question_lost(self._task, asked, "raised another try's", raised)
+            return Suspended(asked) if asked else question_lost(self._task, asked, "raised another attempt's", raised)
         failure = raised if rest is None else rest
         if asked and any(is_a(link, Suspended) for link in chain_of(failure)):
             return question_lost(self._task, asked, f"the node raised {name_of(type(failure))}", failure)

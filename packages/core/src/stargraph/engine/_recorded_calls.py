@@ -19,7 +19,7 @@ class CallId:
     Attributes:
         name: the name of the call.
         key: tells concurrent calls of one name apart.
-        occurrence: counts the calls of the same name and key in one try, from 0.
+        occurrence: counts the calls of the same name and key in one attempt, from 0.
     """
 
     name: str
@@ -34,7 +34,7 @@ class CallId:
 class RecordedCalls:
     """The recorded calls of one task, in the order of the log.
 
-    A call may have several outcomes: failed ones, each followed by another one when a later try made the call anew.
+    A call may have several outcomes: failed ones, each followed by another one when a later attempt made it again.
 
     Args:
         recorded: what the log has of the task; readings of the clock are left out.
@@ -54,7 +54,7 @@ class RecordedCalls:
             self._positions.setdefault(CallId(call.name, call.key, call.occurrence), []).append(position)
 
     def begin_try(self) -> None:
-        """Count the calls of another try of the node from 0."""
+        """Count the calls of another attempt of the node from 0."""
         self._made.clear()
 
     def next_id(self, name: str, key: str | None) -> CallId:

@@ -67,7 +67,7 @@ def declared_reducers(metadata: Iterable[object]) -> list[Reducer]:
     """Return the functions among the metadata of an `Annotated` type: they are its reducers.
 
     Args:
-        metadata: what stands behind the type; validators and constraints are objects, and no functions.
+        metadata: what follows the type; validators and constraints are objects, and no functions.
     """
     return [item for item in metadata if inspect.isroutine(item) or isinstance(item, functools.partial)]
 
@@ -101,7 +101,7 @@ def update_annotation(reducer: Reducer) -> Any:
 
 
 def annotation_parts(annotation: Any) -> tuple[list[object], Any]:
-    """Return what stands behind a type in `Annotated`, and the type itself.
+    """Return what follows a type in `Annotated`, and the type itself.
 
     Args:
         annotation: the type, as a dataclass or a TypedDict declares it.

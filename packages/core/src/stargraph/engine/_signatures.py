@@ -88,7 +88,7 @@ def _explicit(parameters: Mapping[str, Parameter], contexts: set[str]) -> Argume
             if is_positional:
                 positional.append("context")
             elif parameter.kind is Parameter.POSITIONAL_ONLY:
-                raise SignatureFault(f"takes the context as {name!r} behind a positional parameter with a default")
+                raise SignatureFault(f"takes the context as {name!r} after a positional parameter with a default")
             else:
                 named[name] = "context"
         elif not is_state_given and parameter.kind in (*_POSITIONAL, Parameter.VAR_POSITIONAL):

@@ -54,7 +54,7 @@ class StateClass:
         names: its fields.
         annotations: the types of the fields.
         required: those of them that have no default, and must be there.
-        made: those whose default is made anew by each call of a factory.
+        made: those whose default is made by a factory for each object.
         has_hooks: whether it validates or changes its values as a whole.
         needs_others: whether a validator or a serializer of a field looks at other fields.
         input_keys: the keys that an input may have, and the fields that they may stand for.
@@ -128,7 +128,7 @@ class StateClass:
                 self._metadata[name], self.annotations[name] = annotation_parts(hints.get(name, Any))
 
     def is_plain_list(self, name: str) -> bool:
-        """Tell whether a field is a list that stays valid whatever valid items are put behind it.
+        """Tell whether a field is a list that stays valid whatever valid items are appended.
 
         Args:
             name: the field.

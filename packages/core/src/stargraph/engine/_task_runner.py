@@ -34,8 +34,8 @@ class TaskRunner:
         pools: where sync nodes run.
         run_child: takes the child run of a subgraph to its end.
         overrides: what this run does differently from its graph.
-        waits: whether time passes between two tries of a node.
-        hooks: stand around the tries of nodes.
+        waits: whether time passes between two attempts of a node.
+        hooks: stand around the attempts of nodes.
     """
 
     def __init__(
@@ -133,12 +133,12 @@ class TaskRunner:
         return NodeInfo(tail.run_id, task.node, kind, task.id, tail.step, index=task.index)
 
     def _calls(self, tail: Checkpoint, task: Task, context: Context) -> Callable[[], Callable[[], Any]]:
-        """Return what makes the call of each try, with a fresh state."""
+        """Return what makes the call of each attempt, with a fresh state."""
         state, node = self._plan.state, self._plan.nodes[task.node]
         return lambda: node.call(state.read(tail), context)
 
     def _remote_calls(self, tail: Checkpoint, task: Task, context: Context) -> Callable[[], Callable[[], Any]]:
-        """Return what makes the call of each try, in another process."""
+        """Return what makes the call of each attempt, in another process."""
         self._plan.state.refuse_unknown(tail)
         graph = RemoteGraph(
             self._plan.document.model_dump_json(by_alias=True), self._plan.modules, self._plan.code_of(task.node)

@@ -238,7 +238,7 @@ def failed(tail: Checkpoint, error: ErrorInfo, forgotten: Collection[int]) -> di
     Args:
         tail: the latest checkpoint.
         error: what went wrong.
-        forgotten: the steps at which calls failed that are to be made anew when the run is resumed.
+        forgotten: the steps at which calls failed that are made again if the run is resumed.
     """
     changed: dict[str, Any] = {"status": "failed", "error": error}
     if forgotten:

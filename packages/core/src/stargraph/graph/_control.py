@@ -28,7 +28,7 @@ PAUSE_GRACE: Final = 30.0
 async def append(
     store: Checkpointer, run_id: str, build: Callable[[Checkpoint], Checkpoint | None], keyring: Keyring | None
 ) -> Checkpoint:
-    """Append to a run that an executor may be writing too: build anew behind whatever it writes.
+    """Append to a run that an executor may be writing too: build the record again after whatever it writes.
 
     Args:
         store: the store.

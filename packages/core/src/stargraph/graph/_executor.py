@@ -47,7 +47,7 @@ class RunExecutor:
         options: how the run is executed.
         keyring: seals and checks.
         listeners: hear what happens.
-        open_log: makes the log that goes on behind a checkpoint. The checkpoints that it gets, and the tails of these
+        open_log: makes the log that continues after a checkpoint. The checkpoints that it gets, and the tails of these
             logs, are where the run is seen to stand.
         allow_effects: whether a fork may make calls that are not repeatable.
         holds: wait here for the times that nodes wait for.
@@ -234,7 +234,7 @@ class RunExecutor:
     async def _execute(
         self, tail: Checkpoint, met: Sequence[Checkpoint] = (), *, asks_again: bool = False
     ) -> Checkpoint:
-        """Execute the run from a checkpoint on, and again as long as a fork answers its questions by itself."""
+        """Execute the run from a checkpoint on, and again as long as a fork answers its own questions."""
         overrides = await fork_overrides(tail, self._read_step, effects=self._allow_effects)
         self._listeners.publish_step(tail)
         tail = await self._execute_once(tail, overrides, met, asks_again=asks_again)
@@ -278,7 +278,7 @@ class RunExecutor:
         return log.tail
 
     async def _answered(self, tail: Checkpoint, overrides: ForkOverrides) -> Checkpoint:
-        """Answer the open questions that a fork answers by itself; return the same checkpoint if there are none."""
+        """Answer the open questions that a fork has answers to; return the same checkpoint if there are none."""
         for interrupt in tail.questions:
             answer = overrides.answer_to(interrupt)
             if answer is not None:

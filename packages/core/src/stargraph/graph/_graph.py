@@ -227,8 +227,8 @@ class Graph(Generic[S]):
             executor: where sync nodes run; a thread for each if None.
             watch: the longest time in seconds before a running executor sees what other processes have appended:
                 answers, a cancellation, a takeover. It costs a read each time, while nodes run; 0 never looks.
-            record_attempts: record each try of a node that failed as a step of its own, at once. Otherwise the next
-                step of the node tells of it.
+            record_attempts: record each attempt of a node that failed as a step of its own, at once. Otherwise the next
+                step of the node holds it.
             middleware: wraps the run, its nodes, its calls and the operations of the store; the first one is the
                 outermost.
 

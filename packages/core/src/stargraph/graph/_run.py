@@ -369,7 +369,7 @@ class Run(Generic[S]):
         return self._result(tail)
 
     def _open_log(self, tail: Checkpoint) -> RunLog:
-        """Make the log that the next records are appended to, behind this checkpoint."""
+        """Make the log that the next records are appended to, after this checkpoint."""
         self._log = RunLog(self._store, tail, durability=self._options.durability, keyring=self._keyring)
         return self._log
 

@@ -74,7 +74,7 @@ class BackgroundLoop:
             return self._loop
 
     def forget(self) -> None:
-        """Start anew at the next use: the thread does not live on in a process that was forked off."""
+        """Start a new thread at the next use: a forked process does not have it."""
         self._lock = threading.Lock()
         self._loop = None
 

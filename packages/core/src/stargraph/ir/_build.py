@@ -154,19 +154,19 @@ class GraphBuilder(Generic[S]):
             code: the function or class; it is returned unchanged.
             id: the id of the node; the function's own name if None.
             retry: how often it is tried.
-            timeout: seconds that one try may take.
-            isolation: `process` runs each try in a process of its own, which the timeout kills.
-            max_overrun: seconds that the next try waits for a thread that has overrun.
+            timeout: seconds that one attempt may take.
+            isolation: `process` runs each attempt in a process of its own, which the timeout kills.
+            max_overrun: seconds that the next attempt waits for a thread that has overrun.
 
         Raises:
             GraphError: the function cannot be imported by name.
         """
-        tries = {"retry": retry, "timeout": timeout, "isolation": isolation, "max_overrun": max_overrun}
+        attempts = {"retry": retry, "timeout": timeout, "isolation": isolation, "max_overrun": max_overrun}
 
         def add(code: Callable[..., Any]) -> Callable[..., Any]:
             kind = callable_path(code)
             node_id = id or str(getattr(code, "__name__", ""))
-            if kind.startswith(f"{SESSION}:") and self._replaced(node_id, kind, code, tries):
+            if kind.startswith(f"{SESSION}:") and self._replaced(node_id, kind, code, attempts):
                 return code
             if self._code.setdefault(kind, code) is not code:
                 raise GraphError(
@@ -176,7 +176,7 @@ class GraphBuilder(Generic[S]):
                     " Give each function a name of its own.",
                 )
             self._ids.append((code, node_id))
-            self.add_node(node_id, kind, **tries)
+            self.add_node(node_id, kind, **attempts)
             return code
 
         return add if code is None else add(code)
@@ -298,13 +298,13 @@ class GraphBuilder(Generic[S]):
         """The functions and classes of the graph, by their names."""
         return dict(self._code)
 
-    def _replaced(self, node_id: str, kind: str, code: Callable[..., Any], tries: dict[str, Any]) -> bool:
+    def _replaced(self, node_id: str, kind: str, code: Callable[..., Any], attempts: dict[str, Any]) -> bool:
         """Take a cell of a notebook that is run again for a change of its node, not for another one."""
         index = next((place for place, node in enumerate(self._nodes) if node["id"] == node_id), None)
         if index is None or self._nodes[index]["kind"] != kind:
             return False
         self._lines.note("nodes", index)
-        self._nodes[index] = _given(id=node_id, kind=kind, **tries)
+        self._nodes[index] = _given(id=node_id, kind=kind, **attempts)
         self._code[kind] = code
         self._ids = [(code, each) if each == node_id else (other, each) for other, each in self._ids]
         return True

@@ -78,10 +78,10 @@ class RetrySpec(_Spec):
     """How often a node is tried.
 
     Attributes:
-        attempts: how often at most, the first try included.
-        initial_delay: seconds before the second try; doubled before each further one, with jitter.
+        attempts: how often at most, the first attempt included.
+        initial_delay: seconds before the second attempt; doubled before each further one, with jitter.
         max_delay: seconds that no wait exceeds.
-        on: the exceptions that are worth another try: builtin names or `package.module:Class`.
+        on: the exceptions that are worth another attempt: builtin names or `package.module:Class`.
     """
 
     attempts: Annotated[Count, Field(le=1000)] = 3
@@ -97,9 +97,9 @@ class NodeSpec(_Spec):
         id: its name.
         kind: `package.module:callable`, or `echo`, `halt`, `interrupt`, `subgraph`, `wait`.
         retry: how often it is tried.
-        timeout: seconds that one try may take.
-        isolation: `process` runs each try in a process of its own, which the timeout kills.
-        max_overrun: seconds that a further try waits for the thread of one whose time is over, which nothing can stop;
+        timeout: seconds that one attempt may take.
+        isolation: `process` runs each attempt in a process of its own, which the timeout kills.
+        max_overrun: seconds that a further attempt waits for the thread of one that timed out, which nothing can stop;
             30 if None.
         prompt: of an interrupt: the question, with fields of the state in braces.
         into: of an interrupt: the field that takes the answer.

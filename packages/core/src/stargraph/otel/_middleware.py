@@ -40,7 +40,7 @@ _PROPAGATOR: Final = TraceContextTextMapPropagator()
 
 
 class OpenTelemetryMiddleware(Middleware):
-    """Makes a span of each execution of a run, each try of a node, each call and each operation of the store.
+    """Makes a span of each execution of a run, each attempt of a node, each call and each operation of the store.
 
     The spans of a node's own code are children of the node's span. A resume is a trace of its own, or part of the one
     that it is called in, with a link to the span of the run's start, which the run's tag `traceparent` names.
@@ -70,9 +70,13 @@ class OpenTelemetryMiddleware(Middleware):
         meter = get_meter("stargraph", release, meter_provider)
         self._runs = meter.create_counter("stargraph.runs", "{execution}", "Executions of runs that ended, by status.")
         self._steps = meter.create_counter("stargraph.steps", "{step}", "Steps that were appended.")
-        self._failures = meter.create_counter("stargraph.node.failures", "{try}", "Tries of nodes that failed.")
-        self._retries = meter.create_counter("stargraph.node.retries", "{try}", "Tries of nodes after the first.")
-        self._node_seconds = meter.create_histogram("stargraph.node.duration", "s", "How long a try of a node took.")
+        self._failures = meter.create_counter("stargraph.node.failures", "{attempt}", "Attempts of nodes that failed.")
+        self._retries = meter.create_counter(
+            "stargraph.node.retries", "{attempt}", "Attempts of nodes after the first."
+        )
+        self._node_seconds = meter.create_histogram(
+            "stargraph.node.duration", "s", "How long an attempt of a node took."
+        )
         self._store_seconds = meter.create_histogram(
             "stargraph.store.duration", "s", "How long an operation of the store took."
         )
@@ -107,7 +111,7 @@ class OpenTelemetryMiddleware(Middleware):
 
     @asynccontextmanager
     async def node(self, node: NodeInfo) -> AsyncIterator[None]:
-        """Make a span of a try of a node."""
+        """Make a span of an attempt of a node."""
         labels = {"stargraph.node.id": node.node}
         attributes: dict[str, AttributeValue] = {
             **labels,

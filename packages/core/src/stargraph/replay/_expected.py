@@ -102,7 +102,7 @@ def failed_with(previous: Checkpoint, record: Checkpoint, error: BaseException, 
 
 
 def beside(record: Checkpoint, call_log: CallLog) -> tuple[RecordedCall, ...]:
-    """Return what a step records beside its outcome: the clock of this execution, and the failed tries as recorded."""
+    """Return what a step records beside its outcome: the clock of this execution, and the recorded failed attempts."""
     return (*call_log.moments(), *(call for call in record.calls if call.kind == "attempt"))
 
 

@@ -167,7 +167,7 @@ class _Replay:
         )
 
     def _is_ours(self, record: Checkpoint) -> bool:
-        """Whether this graph has made a step, and did so by itself; the other ones are noted."""
+        """Whether this graph made a step, with no other version taking part; the other steps are noted."""
         if "fork" in (record.definition or {}):
             self.findings.given.append(record.step)
             return False

@@ -200,7 +200,7 @@ class _Log:
         )
 
     def since(self, step: int) -> list[_Entry]:
-        """The entries behind a step."""
+        """The entries after a step."""
         return [entry for entry in self.entries if entry.step > step]
 
     async def record(self, step: int) -> Checkpoint:

@@ -59,7 +59,7 @@ class FakeContext(Context):
         now: the time that `ctx.now` tells; the time of the clock if None.
         node: the id of the node.
         run_id: the run.
-        attempt: which try this is.
+        attempt: counts the attempts, from 1.
         index: the position of the branch.
         item: the item of a map's branch.
         metadata: the tags of the run.
@@ -67,7 +67,7 @@ class FakeContext(Context):
     Attributes:
         calls_made: the calls that the node has made, in order.
         questions_asked: the texts of the questions that it has asked, in order.
-        emitted: what it has told by `ctx.emit`, in order.
+        emitted: the values given to `ctx.emit`, in order.
         waits: what it has waited for, in order: seconds, or a time. None of it takes any time.
     """
 

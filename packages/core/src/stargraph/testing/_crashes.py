@@ -57,7 +57,7 @@ def check_resumable(
         graph: the graph.
         inputs: as for `run_graph`.
         answers: as for `run_graph`.
-        calls: makes what stands in for calls, anew for each run; the functions themselves are called if None.
+        calls: makes what stands in for calls, once for each run; the functions themselves are called if None.
 
     Returns:
         How many crashes were survived.
@@ -94,7 +94,7 @@ def check_resumable(
 
 
 def _compare(expected: RunResult[Any], found: RunResult[Any], step: int) -> None:
-    where = f"after a crash behind step {step}"
+    where = f"after a crash that followed step {step}"
     if found.status != expected.status:
         reason = "" if found.error is None else f" ({found.error.type}: {found.error.message})"
         raise AssertionError(f"{where} the run is {found.status}{reason}, and without it {expected.status}")

@@ -33,7 +33,7 @@ def run_graph(
 ) -> RunResult[S]:
     """Run a graph until it ends, fails, or asks what has no answer ahead.
 
-    The time skips: where nothing but time is waited for, as between two tries of a node, at its timeout or in
+    The time skips: where nothing but time is waited for, as between two attempts of a node, at its timeout or in
     `ctx.sleep`, none passes. Sync nodes take the time that they take.
 
     Args:

@@ -34,7 +34,7 @@ class WorkerMetrics:
     Attributes:
         claims: how many runs it took.
         executions: how many executions ended, by the status of their runs; `lost` if another executor had the run.
-        retries: how many failed runs it scheduled for another try.
+        retries: how many failed runs it scheduled for another attempt.
         takeovers: how many runs it took from a process that was gone.
         isolated: how many executions had a process of their own.
         poisoned: how many runs it failed since they had ended too many processes.
@@ -97,7 +97,7 @@ class WorkerMetrics:
 COUNTERS: Final = {
     "claims": "Runs that this worker took from its queues.",
     "executions": "Executions of runs that ended, by the status of the run.",
-    "retries": "Failed runs that were scheduled for another try.",
+    "retries": "Failed runs that were scheduled for another attempt.",
     "takeovers": "Runs that were taken from a process that was gone.",
     "isolated": "Executions in a process of their own.",
     "poisoned": "Runs that failed since they had ended too many processes.",

@@ -1,4 +1,4 @@
-"""When a run that failed is tried again, and when it has cost enough processes: told from its log."""
+"""When a run that failed is tried again, and when it has killed enough processes, both by its log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stargraph.graph._records import POISON
 ReadStep = Callable[[int], Awaitable[Checkpoint | None]]
 
 _HOPELESS: Final = frozenset({POISON, "crash-loop", "max-steps"})
-"""Reasons of failures that another try cannot change."""
+"""Reasons of failures that another attempt cannot change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +21,8 @@ class RunRetries:
     """How often a run is tried whose node failed, beyond the `retry` of the node itself.
 
     Attributes:
-        attempts: how often at most, the first try included; each node that completes starts the count anew.
-        initial_delay: seconds before the second try; doubled before each further one, with jitter.
+        attempts: how often at most, the first attempt included; each node that completes resets the count.
+        initial_delay: seconds before the second attempt; doubled before each further one, with jitter.
         max_delay: seconds that no wait exceeds.
     """
 

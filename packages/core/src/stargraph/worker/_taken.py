@@ -214,7 +214,7 @@ class TakenRuns:
         read_step: Callable[[int], Any],
         loaded: LoadedGraph,
     ) -> None:
-        """Queue a failed run for another try, if it is to have one."""
+        """Queue a failed run for another attempt, if it is to have one."""
         delay = await self._retries.delay(failed, read_step)
         if delay is None or failed.queue is None:
             return

@@ -42,7 +42,7 @@ class FleetRun:
     Attributes:
         run_id: the run.
         summary: where it rests; None until `as_completed` or `wait` has seen it.
-        error: why no worker could execute it, or None; it is stored all the same, and `recover` tries it again.
+        error: why no worker could execute it, or None; it is stored nevertheless, and `recover` tries it again.
     """
 
     run_id: str

@@ -1,6 +1,6 @@
 """The channel values of one log: what they were encoded from, and copies of what they were loaded as.
 
-LangGraph's own savers load every value anew for each caller, who may then change it. So does this one, but a list of
+LangGraph's own savers load every value again for each caller, who may then change it. So does this one, but a list of
 messages costs no validation of each message again: it is loaded once, and each caller gets copies.
 """
 
@@ -27,7 +27,7 @@ from stargraph.langgraph._state import StoredStep
 from stargraph.langgraph._values import Former, decode_value, encode_value
 
 _COPIED: Final = frozenset({AIMessage, FunctionMessage, HumanMessage, SystemMessage, ToolMessage})
-"""Classes whose objects are copied. Others may hold anything, and are loaded anew."""
+"""Classes whose objects are copied. Others may hold anything, and are loaded again."""
 
 _ATOMS: Final = frozenset({str, int, float, bool, type(None)})
 

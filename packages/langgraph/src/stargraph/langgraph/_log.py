@@ -25,7 +25,7 @@ _MOVED_ON: Final = frozenset({"step-gap", "pruned"})
 
 
 _TURNS: Final = 16
-"""How many turns of the event loop writes wait for the checkpoint that LangGraph puts right behind them."""
+"""How many turns of the event loop writes wait for the checkpoint that LangGraph puts right after them."""
 
 
 @dataclass(slots=True)
@@ -274,7 +274,7 @@ class ThreadLog:
     async def _next_orders(self) -> list[_Waiting]:
         """Take the orders that the next append stores.
 
-        LangGraph puts a checkpoint right behind the writes that make it: both then become durable by one commit. It
+        LangGraph puts a checkpoint right after the writes that make it: both then become durable by one commit. It
         puts each checkpoint once the one before is durable, but writes of a task as they come: those wait for their
         own checkpoint as long as one before it is stored, and then are one step with it.
         """
@@ -299,7 +299,7 @@ class ThreadLog:
                 steps = await self._steps(tail, orders)
                 await self._store.append(steps)
             except CheckpointConflictError:
-                # Another process has appended. What it wrote stays, and these come behind it.
+                # Another process has appended. What it wrote stays, and these follow.
                 self._tail = None
             except CheckpointError as error:
                 self._tail = None

@@ -66,7 +66,7 @@ async def without_runs(store: LogStore, log: ThreadLog, run_ids: Collection[str]
 
 
 async def _rewrite(store: LogStore, log: ThreadLog, is_kept: Callable[[StoredStep], bool]) -> None:
-    """Write a log anew with some of its checkpoints, if it has others.
+    """Write a new log with some of its checkpoints, if it has others.
 
     The new log is whole before the old one ends, and another process that writes to the old one goes on in the new.
     """

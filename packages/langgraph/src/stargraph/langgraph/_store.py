@@ -60,7 +60,7 @@ class LogStore:
     async def live_run(self, thread_id: str, namespace: str) -> str | None:
         """Return the run that is the log of a thread in a namespace, or None if there is none.
 
-        Another process may have deleted it since; then it reads as unknown, and `forget` lets it be found anew.
+        Another process may have deleted it since; then it reads as unknown, and `forget` lets it be found again.
         """
         name = thread_id, namespace
         known = self._runs.get(name)
@@ -117,7 +117,7 @@ class LogStore:
         return await self.checkpointer.read_latest(run_id) is not None or await self._is_deleted(run_id)
 
     def forget(self, thread_id: str, namespace: str) -> None:
-        """Look for the log of a thread anew."""
+        """Look for the log of a thread again."""
         self._runs.pop((thread_id, namespace), None)
 
     async def append(self, steps: Sequence[Checkpoint]) -> None:

@@ -71,7 +71,7 @@ def encode_value(typed: Typed, former: Former | None = None) -> EncodedValue:
 
     Args:
         typed: what the serializer returned.
-        former: an earlier value. If the value is that list with more items behind it, the cost follows those.
+        former: an earlier value. If the value is that list with more items appended, the cost follows those.
     """
     kind, data = typed
     if kind == "null" and not data:
@@ -86,7 +86,7 @@ def encode_value(typed: Typed, former: Former | None = None) -> EncodedValue:
 
 
 def _grown(data: bytes, former: Former) -> EncodedValue | None:
-    """Return a list as another one with more items behind it, or None if it is not."""
+    """Return a list as another one with more items appended, or None if it is not."""
     before = former.typed[1]
     count, start = _array(data)
     former_count, former_start = _array(before)

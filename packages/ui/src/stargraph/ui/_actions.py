@@ -122,7 +122,7 @@ def _back(request: Request, run_id: str) -> Response:
 
 
 def _is_idle(console: Console, latest: Checkpoint) -> bool:
-    # Another process that executes the run continues with the answer by itself.
+    # Another process that executes the run continues with the answer on its own.
     return console.executions.run_of(latest.run_id) is None and latest.status != "running"
 
 

@@ -119,7 +119,7 @@ def said(row: StepSummary) -> Iterator[tuple[str, str]]:
         elif call.kind == "call":
             yield "bad", f"✕ {call_name(call)}: {call.error_type}"
         elif call.kind == "attempt" and call.outcome == "raised":
-            yield "bad", f"✕ try failed: {call.error_type}"
+            yield "bad", f"✕ attempt failed: {call.error_type}"
     if row.error is not None:
         yield "bad", f"✕ {row.error.type}: {row.error.message}"
 

@@ -52,7 +52,7 @@ async def search_text(
         filters: what else must fit; by these the store finds the runs.
         order: which come first.
         cursor: the end of the page before; None for the first page.
-        limit: enough runs. The page ends behind the read that has found them.
+        limit: enough runs. The page ends after the read that has found them.
 
     Raises:
         ValueError: the text is too long, or a filter or the cursor is malformed.

@@ -87,7 +87,7 @@ def timeline_of(latest: Checkpoint, rows: Sequence[StepSummary]) -> Timeline:
         ready |= {item.id: item.since_step for item in row.frontier if isinstance(item, Task)}
         for call in row.calls:
             if call.kind in ("call", "attempt") and row.last_node:
-                what = f"call {call_name(call)}" if call.kind == "call" else "a try that failed"
+                what = f"call {call_name(call)}" if call.kind == "call" else "an attempt that failed"
                 outcome = f", {call.error_type}" if call.error_type else ""
                 kind = "attempt" if call.kind == "attempt" or call.error_type else "call"
                 title = f"{what}{outcome}"

@@ -12,7 +12,7 @@ from stargraph.checkpoint.codec._edit_script import EditScript, compose, diff
 from stargraph.checkpoint.codec._fields import DIGEST_BYTES, DIGESTS, EVENT, EncodedFields
 
 _SHORT: Final = 64
-"""A text up to this length is stored anew when it changes: telling the difference would cost as much."""
+"""A text up to this length is stored whole when it changes: a difference would cost as much."""
 
 _SHORT_EVENT: Final = 1024
 """Likewise for the event of a step, which differs in each; the compressor knows most of it."""
@@ -48,7 +48,7 @@ def delta_between(old: EncodedFields, new: EncodedFields, grown: Mapping[str, by
     Args:
         old: the base, or `NOTHING`.
         new: what is to be made.
-        grown: the lists of the new state that are known to be others with items behind: the texts of those.
+        grown: the lists of the new state that are known to be earlier ones with items appended: the texts of those.
     """
     fields = {
         name: script_between(old.fields.get(name), text, _SHORT_EVENT if name == EVENT else _SHORT)
@@ -87,7 +87,7 @@ def script_between(old: bytes | None, new: bytes, short: int = _SHORT) -> EditSc
     Args:
         old: the text that the reader has, if any.
         new: the text to be made.
-        short: up to which length, in bytes, a text is stored anew.
+        short: up to which length, in bytes, a text is stored whole.
     """
     if old is None or len(new) <= short or len(old) <= short:
         return [new] if new else []
@@ -102,7 +102,7 @@ def compose_deltas(first: Delta, second: Delta) -> Delta:
         second: leads from B to C.
     """
     state = _composed(first.state, second.state)
-    # In the order of the state: new members are put behind the others as they come.
+    # In the order of the state: new members are appended as they come.
     ordered = {key: state[key] for key in second.keys if key in state}
     return Delta(_composed(first.fields, second.fields), ordered, second.keys)
 

@@ -122,7 +122,7 @@ def checkpoint_of(encoded: EncodedFields, known: Known | None = None) -> Checkpo
     Args:
         encoded: what was stored.
         known: of another step of the run: the checkpoint shares the values whose texts are the same, and the items of
-            lists that have more of them behind.
+            lists that have more of them appended.
 
     Raises:
         CheckpointCorruptedError: the digest does not fit.
@@ -165,7 +165,7 @@ def _value(text: bytes, before: tuple[bytes, EncodedValue] | None) -> EncodedVal
     if before is not None:
         if before[0] == text:
             return before[1]
-        # A list mostly has more items behind in the next step: only those are parsed and digested.
+        # A list mostly has more items appended in the next step: only those are parsed and digested.
         if (grown := before[1].grown_to(text)) is not None:
             return grown
     return EncodedValue.of_stored(text)

@@ -12,7 +12,7 @@ is made:
     f   `run`, `event` and `digests`, if they differ from the base's
     s   members of the state that are new or differ
     d   members of the base's state that are gone
-    o   the members of the state in order, if it is not that of the base with the new ones behind
+    o   the members of the state in order, if it is not that of the base with the new ones appended
     u   the members of the update, in order; missing if there is no update
 
 `run` and `event` are objects of the checkpoint's fields, as JSON; what is None or empty is left out. `digests` are

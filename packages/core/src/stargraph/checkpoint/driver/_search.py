@@ -143,7 +143,7 @@ class RunCursor:
 
 
 ReadRuns: TypeAlias = Callable[[RunOrder, RunCursor | None, int], Awaitable[Sequence[RunSummary]]]
-"""Reads runs in an order, behind a cursor, about that many; none if there are no more."""
+"""Reads runs in an order, after a cursor, about that many; none if there are no more."""
 
 _PAGE: Final = 500
 """Runs that a scan reads at a time."""

@@ -1,4 +1,4 @@
-"""A checkpoint store in memory, for tests and tries. It keeps nothing once its process has ended."""
+"""A checkpoint store in memory, for tests and experiments. It keeps nothing once its process has ended."""
 
 from stargraph.checkpoint.memory._checkpointer import MemoryCheckpointer
 from stargraph.checkpoint.memory._store import MemoryStore

@@ -61,7 +61,7 @@ _SWITCH: Final = {"true": True, "1": True, "false": False, "0": False}
 
 
 class MemoryCheckpointer(FleetMethods, TimelineMethods):
-    """A store of runs in the memory of this process, for tests and tries: nothing is left once the process has ended.
+    """A store of runs in the memory of this process, for tests and experiments. Nothing is left once the process ends.
 
     Everything else is as in a store that lasts: what is stored is the record, so a value comes back as a copy, or is
     refused, and a handle that was closed and opened again finds its runs.

@@ -447,7 +447,7 @@ class Checkpoint(CheckpointDraft):
 
     @property
     def due_at(self) -> datetime | None:
-        """When a run that waits can go on by itself; None if it waits for no time.
+        """When a run that waits can go on without an answer; None if it waits for no time.
 
         The earliest time that a task waits for, or that a queued run may begin at.
         """

@@ -105,7 +105,7 @@ class RunTimeline(Protocol):
             run_id: the run.
             from_step: the lowest step, included.
             to_step: the highest step, included; None for the latest.
-            limit: at most this many rows. The next page begins behind the last one.
+            limit: at most this many rows. The next page begins after the last one.
 
         Raises:
             ValueError: a step is not an integer, or `limit` is negative or not an integer.
@@ -115,14 +115,14 @@ class RunTimeline(Protocol):
 
 @runtime_checkable
 class RunWatch(Protocol):
-    """Capability: hear of the steps of a run while it goes on, whoever writes them."""
+    """Capability: yield the steps of a run as they are stored, whoever writes them."""
 
     def watch(self, run_id: str, *, after_step: int = -1) -> AsyncGenerator[int]:
         """Yield the latest step of a run each time that it has grown, from whatever process.
 
         It looks at once, and then again and again, ever less often while nothing happens, and at least every two
-        seconds. It never ends by itself: not with the run, which may be resumed, and not while the run is unknown,
-        since it may be started. Several steps that come between two looks are told as one, the last of them.
+        seconds. It never ends on its own: not with the run, which may be resumed, and not while the run is unknown,
+        since it may be started. Of several steps that are stored between two looks, it yields the last.
 
         Args:
             run_id: the run.

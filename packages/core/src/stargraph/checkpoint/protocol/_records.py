@@ -121,7 +121,7 @@ def _checked_text(text: str) -> str:
 
 
 def _storable_text(text: object) -> object:
-    # Exceptions quote file names, which may hold bytes that are not text; the failure must be recorded all the same.
+    # Exceptions quote file names, which may hold bytes that are not text; the failure must be recorded nevertheless.
     if isinstance(text, str) and not is_text(text):
         return text.encode("utf-8", "backslashreplace").decode()
     return text
@@ -309,7 +309,7 @@ class RecordedCall(FrozenModel):
 
     Attributes:
         kind: `call` from `ctx.call`, `answer` from a person or from the clock that a task waited for, `now` from the
-            clock, `attempt` for a try of the node that failed and was followed by another one.
+            clock, `attempt` for an attempt of the node that failed and was followed by another one.
         task_id: the task.
         name: the name of the call.
         key: distinguishes concurrent calls of one name.
@@ -390,7 +390,7 @@ class QueueEntry(FrozenModel):
 
 
 def due_at_of(status: Status, interrupts: Iterable[Interrupt], queue: QueueEntry | None) -> datetime | None:
-    """Return when a run that waits can go on by itself; None if it waits for no time."""
+    """Return when a run that waits can go on without an answer; None if it waits for no time."""
     if status == "queued":
         return None if queue is None else queue.not_before
     if status != "awaiting_input":

@@ -50,7 +50,7 @@ class EncodedValue:
         self.value: Final = value
         self.encoded: Final = encoded
         self.grown_from = _grown_from
-        # Of a list, all but the closing bracket hashed: what is appended later is hashed behind it.
+        # Of a list, all but the closing bracket hashed: what is appended later is hashed after it.
         self._open_hash: Final = _open_hash or (
             hashlib.sha256(canonical_of(value, encoded)[:-1]) if type(value) is list else None
         )
@@ -95,7 +95,7 @@ class EncodedValue:
         return cls(decode(encoded), encoded)
 
     def extended(self, *others: EncodedValue) -> EncodedValue:
-        """Return this list with the items of others behind its own; only those are digested."""
+        """Return this list with the items of others appended; only those are digested."""
         first, *more = [each for each in (self, *others) if each.value] or [self]
         if not more:
             return first
@@ -108,7 +108,7 @@ class EncodedValue:
         return EncodedValue(list(chain(first.value, *[each.value for each in more])), encoded, open_hash, first.encoded)
 
     def grown_to(self, encoded: bytes) -> EncodedValue | None:
-        """Return the value of a longer text if it is this list with more items behind; the cost follows those.
+        """Return the value of a longer text if it is this list with more items appended; the cost follows those.
 
         Args:
             encoded: a text that `encoded` held when it was stored.
@@ -122,7 +122,7 @@ class EncodedValue:
         text = b"[" + encoded[end + 1 :]
         more = decode(text)
         if not more:
-            raise ValueError("nothing stands behind a comma of a list")
+            raise ValueError("a comma of a list is followed by nothing")
         return EncodedValue([*self.value, *more], encoded, _with_items(self._open_hash, more, text))
 
     def fresh(self) -> JsonValue:
@@ -131,7 +131,7 @@ class EncodedValue:
 
 
 def _with_items(open_hash: hashlib._Hash, items: JsonValue, encoded: bytes) -> hashlib._Hash:
-    """Return the open hash of a list that has more items behind, given as a list and its text; it is not empty."""
+    """Return the open hash of a list that has more items appended, given as a list and its text; it is not empty."""
     longer = open_hash.copy()
     longer.update(b",")
     longer.update(canonical_of(items, encoded)[1:-1])

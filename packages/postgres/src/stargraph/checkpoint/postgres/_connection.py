@@ -114,7 +114,7 @@ class Connections(Protocol):
 class Connector:
     """Opens connections to the server that a DSN names.
 
-    Each time, the DSN is read anew, and with it its service file and password file: rotated credentials are found.
+    The DSN, its service file and its password file are read each time, so that rotated credentials are found.
 
     Args:
         dsn: the DSN.

@@ -45,7 +45,7 @@ _TRANSIENT: Final = (
     asyncpg.InterfaceError,  # a connection that was closed; its subclasses are mistakes of ours
 )
 
-# They end by themselves only if the server was there before: it restarts, fails over, or its password is rotated.
+# They pass only if the server was there before: it restarts, fails over, or its password is rotated.
 _AT_CONTACT: Final = (
     ConnectionRefusedError,
     FileNotFoundError,  # of a socket
@@ -208,7 +208,7 @@ class Retries:
         """Return what a request returns.
 
         Args:
-            request: must be safe to make again, and must end by itself within the deadline.
+            request: must be safe to make again, and must end within the deadline on its own.
             what: what could not be done, for an error message.
             run_id: the run, if it concerns one.
             step: its step.

@@ -193,7 +193,7 @@ class ConnectionOptions:
 
 
 def read_dsn(dsn: str) -> ConnectionOptions:
-    """Return what a DSN says, completed from its service file, which is read anew.
+    """Return what a DSN says, completed from its service file, which is read again.
 
     Raises:
         StoreUnavailableError: it is malformed, or asks for what cannot be honoured (`reason="bad-dsn"`). The message

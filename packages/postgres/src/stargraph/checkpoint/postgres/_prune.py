@@ -126,7 +126,7 @@ class Pruner:
     Args:
         fetch: runs one statement, and again if it fails for a reason that may pass.
         schema: where the tables are.
-        codec: writes records anew whose base goes.
+        codec: rewrites records whose base is removed.
         threads: where large ones are written.
         read_step: reads one step of a run.
     """

@@ -94,7 +94,7 @@ class S3Checkpointer(FleetMethods, TimelineMethods):
             executors of one run from overwriting each other.
         read_only: write nothing, and need no permission to; a store that does not exist is not created.
         encryption: the keys that encrypt what is stored; None stores it readable. docs/encryption.md says what stays
-            readable all the same.
+            still readable.
 
     Raises:
         CheckpointError: the URL does not name a bucket (`reason="invalid-url"`).

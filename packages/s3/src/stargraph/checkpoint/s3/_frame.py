@@ -178,7 +178,7 @@ def record_of(body: bytes, header: Header, *, run_id: str, step: int) -> bytes:
         step: the step whose slot it is in.
 
     Raises:
-        CheckpointCorruptedError: it is not the record that the header tells of.
+        CheckpointCorruptedError: it is not the record that the header describes.
         StoreVersionError: a newer version of Stargraph wrote it.
     """
     record = body[header.length :]

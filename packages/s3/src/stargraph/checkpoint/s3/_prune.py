@@ -280,7 +280,7 @@ class Pruner:
         except StoreUnavailableError as error:
             if error.reason != "access-denied":
                 raise
-            # Whoever may overwrite and not remove can prune all the same.
+            # Permission to overwrite, without that to remove, is enough to prune.
             logger.warning("run %r: its entry in open/ was not removed: %s", entry.run_id, error)
             return False
         return True

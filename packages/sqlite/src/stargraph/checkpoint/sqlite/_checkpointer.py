@@ -82,12 +82,12 @@ class SQLiteCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
             keeps them through the loss of the process, but a loss of power or a crash of the system can take
             the latest ones away again; the run then resumes from an earlier step. The file stays sound.
         busy_timeout: how long a write waits for another connection's lock, in seconds.
-        allow_network_filesystem: open a file on a network filesystem all the same. Checkpoints can be lost
+        allow_network_filesystem: open a file even on a network filesystem. Checkpoints can be lost
             and the file damaged as soon as two machines open it.
         read_only: never write a byte, and leave no file beside the store; what would change it raises
             `reason="read-only"`. A file that this user cannot write to, or on read-only media, can be read so.
         encryption: the keys that encrypt what is stored; None stores it readable. docs/encryption.md says what stays
-            readable all the same.
+            still readable.
 
     Raises:
         CheckpointError: `path` cannot name a file (`reason="invalid-path"`).

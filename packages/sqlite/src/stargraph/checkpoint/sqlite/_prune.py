@@ -22,7 +22,7 @@ _STEP_BYTES: Final = 256
 """About what removing one step writes."""
 
 _VACUUM_BYTES: Final = 8 * 1024 * 1024
-"""A store of at most this size is written anew after a removal; that takes some 30 ms."""
+"""A store of at most this size is rewritten after a removal; that takes some 30 ms."""
 
 _MARK_DELETED: Final = """
 UPDATE runs
@@ -244,7 +244,7 @@ def rewrites(connection: sqlite3.Connection, codec: Codec, prunable: PrunableSte
 
 
 def vacuum(connection: sqlite3.Connection) -> bool:
-    """Write a small store anew, so that no page keeps a copy of what was removed.
+    """Rewrite a small store, so that no page keeps a copy of what was removed.
 
     `secure_delete` overwrites what a statement removes. But a page that SQLite had to divide may still hold, unused,
     what it moved to another page. A large store keeps such copies until somebody runs VACUUM.

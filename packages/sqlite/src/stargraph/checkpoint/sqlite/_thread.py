@@ -116,7 +116,7 @@ class _Answer(asyncio.Future[T]):
 
     Args:
         loop: of the task that waits.
-        withdraw: called at the first cancellation of that task. The task then waits for the result all the same, and
+        withdraw: called at the first cancellation of that task. The task still waits for the result, and
             gets its CancelledError with it; a second cancellation does not wait. If None, the first one does not wait.
     """
 

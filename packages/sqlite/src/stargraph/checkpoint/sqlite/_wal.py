@@ -51,7 +51,7 @@ class WriteAheadLog:
         """Move the log into the database if it is long, else make its file longer.
 
         RESTART holds the write lock meanwhile. The log can then not be reset under the checkpoint, which is what
-        SQLite's WAL-reset bug before 3.51.3 takes; and the file of the log is written over and not made anew, which
+        SQLite's WAL-reset bug before 3.51.3 takes; and the WAL file is overwritten instead of made again, which
         halves the cost of a commit.
 
         Args:
