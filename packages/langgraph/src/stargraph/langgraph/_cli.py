@@ -59,9 +59,13 @@ def _run(source: AbstractAsyncContextManager[Saver], dest: AbstractAsyncContextM
 
     report = asyncio.run(copy())
     typer.echo(
-        f"{redact(names[0])} → {redact(names[1])}: {report.threads:,} threads, {report.copied:,} checkpoints copied"
-        f" and verified, {report.present:,} there already"
+        f"{redact(names[0])} → {redact(names[1])}: {_counted(report.threads, 'thread')},"
+        f" {_counted(report.copied, 'checkpoint')} copied and verified, {report.present:,} there already"
     )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _progress(done: int, of: int) -> None:
