@@ -60,10 +60,41 @@ def test_answers_from_another_process_and_a_resume(waiting: Folder) -> None:
 
 
 def test_an_answer_that_does_not_fit_says_how_one_is_written(waiting: Folder) -> None:
-    refused = waiting.call("respond", "r", "--interrupt", questions(waiting)["approve"], "--value", "yes")
+    refused = waiting.call("respond", "r", "--interrupt", questions(waiting)["approve"], "--value", "perhaps")
     assert refused.code == 2
-    assert "'yes' is not of type bool" in refused.err
+    assert "'perhaps' is not of type bool" in refused.err
     assert "hint: An answer is written as JSON, as in true, 3 or" in refused.err
+
+
+STATE_CLASS = """
+from typing import Any
+from pydantic import BaseModel
+class State(BaseModel):
+    approval: bool | None = None
+    note: str = ""
+    anything: Any = None
+"""
+
+
+@pytest.mark.parametrize("definition", ["schema", "class", "none"])
+@pytest.mark.parametrize(("field", "word", "recorded"), [("approval", "No", False), ("note", "no", "no")])
+def test_yes_and_no_answer_a_bool_without_the_graph(
+    folder: Folder, definition: str, field: str, word: str, recorded: object
+) -> None:
+    states = {
+        "schema": "state_schema: {approval: {type: 'bool | None', default: null}, note: {type: str, default: ''}}",
+        "class": "state_class: 'answer_states:State'",
+        "none": "",
+    }
+    folder.write("answer_states.py", STATE_CLASS)
+    asking = f"{{id: ask, kind: interrupt, prompt: 'ok?'{f', into: {field}'}}}"
+    folder.write("asks.yaml", f"id: asks\n{states[definition]}\nnodes: [{asking}, {{id: end, kind: echo}}]\n")
+    assert folder.call("run", "asks.yaml", "--run-id", "r").code == 3
+    assert folder.call("respond", "r", "--value", word).code == 0
+    ended = folder.call("resume", "r", "asks.yaml", "--json")
+    assert ended.code == 0
+    # A state that nobody describes takes the text.
+    assert ended.json["state"][field] == (word if definition == "none" else recorded)
 
 
 def test_a_run_of_another_graph_names_both(waiting: Folder) -> None:
@@ -204,4 +235,4 @@ def test_the_words_of_an_answer_follow_from_its_type() -> None:
     assert choices_of(Annotated[Literal["low", "high"], "x"] | None) == {"low": "low", "high": "high"}
     assert choices_of(Enum("Level", {"LOW": "low", "TWO": 2})) == {"low": "low", "2": 2}
     assert choices_of(str | bool) == choices_of(None) == choices_of(int) == {}
-    assert (readings("yes"), readings("7"), readings('"7"')) == (["yes"], [7, "7"], ["7"])
+    assert (readings("yes"), readings("7"), readings('"7"')) == (["yes", True], [7, "7"], ["7"])

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 _HOW_TO_WRITE: Final = 'An answer is written as JSON, as in true, 3 or ["a", "b"]; text needs no quotes.'
 
-_AS_BOOL: Final = {"y": True, "true": True, "n": False, "false": False}
+_AS_BOOL: Final = {"yes": True, "y": True, "true": True, "no": False, "n": False, "false": False}
 
 _SHOWN: Final = 2000
 """How many characters of a prompt or a payload are shown."""
@@ -52,7 +52,9 @@ def payload_lines(question: Interrupt) -> list[str]:
 
 
 def readings(text: str) -> list[JsonValue]:
-    """Return the values that a text may mean, the likelier one first: its JSON value, and the text itself.
+    """Return the values that a text may mean, the likelier one first.
+
+    They are its JSON value, the text itself, and what yes and no stand for.
 
     Args:
         text: what was typed.
@@ -60,7 +62,8 @@ def readings(text: str) -> list[JsonValue]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        return [text]
+        word = text.casefold()
+        return [text, _AS_BOOL[word]] if word in _AS_BOOL else [text]
     return [value] if isinstance(value, str) else [value, text]
 
 
