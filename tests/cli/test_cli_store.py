@@ -295,7 +295,7 @@ def test_a_server_without_a_store_is_not_given_one_by_a_resume(server: Folder) -
     assert server.call("cancel", "r1", "--checkpoint", "my://gone").code == 2
     assert "writes" not in ReadOnlyDriver.opened
     assert server.call("cancel", "r1", "--checkpoint", "my://there").code == 2
-    assert ReadOnlyDriver.opened[-2:] == ["my://there", "writes"]
+    assert ReadOnlyDriver.opened[-2:] == ["my://there?read_only=true", "writes"]
 
 
 def test_the_printed_command_repeats_what_it_needs(folder: Folder, tmp_path: Path) -> None:

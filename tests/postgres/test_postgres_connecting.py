@@ -139,6 +139,9 @@ async def test_a_host_that_does_not_answer_is_left_for_the_next(dsn: str, opened
         ("sslmode=perhaps", "sslmode"),
         ("sslmode=verify-full&sslrootcert=/no/such.pem", "/no/such.pem"),
         ("sslrootcert=system", "sslrootcert"),
+        ("sslmode=verify-full", "sslrootcert"),
+        ("sslmode=verify-ca", "sslrootcert"),
+        ("foo=1", "foo"),
         ("target_session_attrs=writable", "target_session_attrs"),
         ("conect_timeout=3", "conect_timeout"),
         ("connect_timeout=soon", "connect_timeout"),
@@ -156,12 +159,23 @@ async def test_what_cannot_be_honoured_is_named_at_once(
 ) -> None:
     monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
     (tmp_path / "services").write_text("[somebody]\nhost=h\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
     pairs = query.replace("&", " ")
-    for dsn in (f"postgresql://u:hush@127.0.0.1:9/d?{query}", f"host=127.0.0.1 {pairs} password=hush"):
+    for dsn in (f"postgresql://u:hush@127.0.0.1:9/d?{query}", f"host=127.0.0.1 {pairs} passfile=/hush"):
         error = await refusal(dsn)
         assert error.reason == "bad-dsn"
-        assert named in str(error) or "=" not in query
+        assert named in str(error) or "=" not in query or (named == "foo" and "passfile" in dsn)
         assert "hush" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "dsn", ["postgresql://h/d?password=ab&hush=1", "host=h password=ab hush=1", "postgresql://h/d?sslpassword=a&hush="]
+)
+def test_what_may_be_a_piece_of_a_password_is_not_named(dsn: str) -> None:
+    with pytest.raises(StoreUnavailableError) as caught:
+        read_dsn(dsn)
+    assert caught.value.reason == "bad-dsn"
+    assert "hush" not in str(caught.value)
 
 
 def test_a_misspelt_parameter_is_guessed() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import asyncpg
 import pytest
+from support.cli import own_folder
 from support.pgbouncer import PROGRAM, PgBouncer
 from support.postgres_records import chain, following
 
@@ -81,6 +83,47 @@ async def test_forced_statements_say_what_is_wrong(opened: Opener) -> None:
     with pytest.raises(StoreUnavailableError) as caught:
         await list_often()
     assert caught.value.reason == "prepared-statements"
+
+
+ASKING = """
+id: asking
+state_schema: {count: {type: int, default: 1}, ok: {type: "bool | None", default: null}}
+nodes: [{id: first, kind: "steps:increase"}, {id: ask, kind: interrupt, prompt: "ok?", into: ok}]
+"""
+
+
+def test_the_command_line_works_through_it(dsn: str, schema: str, tmp_path: Path) -> None:
+    store = ("--checkpoint", f"{dsn}?schema={schema}")
+    with own_folder(tmp_path) as folder:
+        folder.write("asking.yaml", ASKING)
+        steps: list[tuple[tuple[str, ...], int]] = [
+            (("migrate", store[1]), 0),
+            (("run", "asking.yaml", "--run-id", "r1", *store), 3),
+            (("respond", "r1", "--value", "yes", *store), 0),
+            (("resume", "r1", "asking.yaml", *store), 0),
+            (("enqueue", "asking.yaml", "--run-id", "q1", *store), 0),
+            (("worker", "asking.yaml", "--until-idle", "--poll", "0.05", *store), 0),
+            (("cancel", "q1", *store), 0),
+            (("verify", *store), 0),
+            (("copy", store[1], "copied.sqlite", "--all"), 0),
+            (("delete", "r1", *store), 0),
+        ]
+        for words, code in steps:
+            answer = folder.call(*words)
+            assert answer.code == code, (words, answer)
+        listed = folder.call("runs", "--json", *store)
+        assert [(run["run_id"], run["status"]) for run in listed.json] == [("q1", "cancelled")]
+
+
+def test_the_command_line_says_which_option_a_pooler_needs(dsn: str, schema: str) -> None:
+    advised = PostgresCheckpointer.from_url(f"{dsn}?schema={schema}")._advice
+    gone = asyncpg.InvalidSQLStatementNameError.new(
+        {"C": "26000", "M": 'prepared statement "s" does not exist', "H": "set statement_cache_size to 0"}
+    )
+    error = advised.unavailable(gone, "it is not stored")
+    assert error.reason == "prepared-statements"
+    assert error.hint == "A pooler shares server connections: set ?prepared_statements=false."
+    assert "statement_cache_size" not in str(error)
 
 
 async def test_a_pool_of_the_callers_works_too(dsn: str, schema: str) -> None:

@@ -103,6 +103,8 @@ def is_about_usage(error: Exception) -> bool:
 def _exit_code_of(error: StargraphError) -> ExitCode:
     if isinstance(error, CheckpointConflictError):
         return ExitCode.USAGE if error.reason == "run-exists" else ExitCode.CONFLICT
+    if error.reason == "bad-dsn":  # as a bad URL of any other store
+        return ExitCode.USAGE
     if isinstance(error, (StoreUnavailableError, CheckpointCorruptedError, StoreVersionError)):
         return ExitCode.STORE
     if isinstance(error, CheckpointError) and error.reason == "not-idle":

@@ -66,10 +66,10 @@ class StoreRef:
             CheckpointError: it cannot be opened.
         """
         read_only = access == "read" and self._can_be_read_only()
-        if access != "create":
-            await self._ensure_there(probe=access == "write")
-        store = self._handle(read_only=read_only)
+        store = self._handle(read_only=read_only)  # no I/O; what is wrong with the URL is reported first
         try:
+            if access != "create":
+                await self._ensure_there(probe=access == "write")
             if access != "read":
                 self._refuse_read_only(store)
             await store.bootstrap()
@@ -103,7 +103,7 @@ class StoreRef:
             return open_checkpointer(self.url, read_only=read_only, encryption_keys=keys)
         except ValueError as error:
             raise CheckpointError(
-                f"{self}: {error}", reason="invalid-url", hint="Give a path or the URL of a store."
+                f"{self}: {error}", reason="invalid-url", hint="Correct the URL of the store."
             ) from error
 
     def _refuse_read_only(self, store: Checkpointer) -> None:
@@ -132,10 +132,10 @@ class StoreRef:
             store = self._handle(read_only=True)
             try:
                 await store.bootstrap()
-            except CheckpointError as error:
-                if error.reason == "no-store":
-                    raise self._missing() from None
-                # Whatever else is wrong, the command meets it when it opens the store to write.
+            except StoreUnavailableError as error:
+                raise self._missing() if error.reason == "no-store" else error from None
+            except CheckpointError:
+                pass  # Whatever else is wrong, the command meets it when it opens the store to write.
             finally:
                 await _close(store)
 

@@ -146,7 +146,7 @@ class Connector:
             StoreUnavailableError: the DSN cannot be honoured (`reason="bad-dsn"`), or no password was found
                 (`reason="no-password"`).
         """
-        options = read_dsn(self._dsn)
+        options = read_dsn(self._dsn, own_tls=self._ssl is not None)
         arguments = options.arguments()
         if self._ssl is not None:
             arguments["ssl"] = self._ssl

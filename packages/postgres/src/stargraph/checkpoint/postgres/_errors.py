@@ -56,6 +56,20 @@ _AT_CONTACT: Final = (
     asyncpg.ProtocolViolationError,  # PgBouncer's answer to an unknown database, role or startup parameter
 )
 
+UNSURE: Final = "whether it is stored is unknown"
+"""What an error says of a write whose outcome nobody has reported."""
+
+# They end a write before anything of it is stored.
+_REFUSALS: Final = (
+    ConnectionRefusedError,
+    socket.gaierror,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.UndefinedTableError,
+)
+
 _DATABASE_ERRORS: Final = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
@@ -236,6 +250,8 @@ class Retries:
             # A server that says what is wrong says more than our own deadline that passed after it.
             reported = [failure for failure in failures if not isinstance(failure, TimeoutError)]
             cause = reported[-1] if reported and isinstance(error, TimeoutError) else error
+            if what == UNSURE and all(isinstance(each, _REFUSALS) for each in (*failures, error)):
+                what = "it is not stored"
             raise self._advice.unavailable(cause, what, run_id=run_id, step=step) from cause
         self._reached = True
         return result
@@ -274,4 +290,6 @@ def _refuses_tls(error: BaseException) -> bool:
 
 
 def _text(error: BaseException) -> str:
+    if isinstance(error, asyncpg.InvalidSQLStatementNameError):
+        return str(error.args[0])  # without asyncpg's own hint, which is about its arguments
     return " ".join(str(error).split()) or type(error).__name__

@@ -7,6 +7,7 @@ import difflib
 import io
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,8 +193,12 @@ class ConnectionOptions:
         return {name: value for name, value in arguments.items() if value is not None}
 
 
-def read_dsn(dsn: str) -> ConnectionOptions:
+def read_dsn(dsn: str, *, own_tls: bool = False) -> ConnectionOptions:
     """Return what a DSN says, completed from its service file, which is read again.
+
+    Args:
+        dsn: the DSN.
+        own_tls: whether the caller has a TLS context, so that the parameters of TLS do not count.
 
     Raises:
         StoreUnavailableError: it is malformed, or asks for what cannot be honoured (`reason="bad-dsn"`). The message
@@ -206,7 +211,9 @@ def read_dsn(dsn: str) -> ConnectionOptions:
         given = {**_service(service, given.get("servicefile") or environment.get("servicefile")), **given}
     given = {**environment, **given}
     for name, value in given.items():
-        _check(name, value)
+        _check(name, value, dsn)
+    if not own_tls:
+        _refuse_missing_authorities(given)
     hosts = tuple(host.strip("[]") for host in _listed(given, "host"))
     addresses = tuple(address.strip("[]") for address in _listed(given, "hostaddr"))
     ports = tuple(_number("port", port, 65_535) for port in _listed(given, "port"))
@@ -248,7 +255,7 @@ def refuse_unknown_parameters(dsn: str) -> None:
         return
     for name in given:
         if name not in _NAMES:
-            raise _unknown(name)
+            raise _unknown(name, dsn)
 
 
 def _listed(given: Mapping[str, str], name: str) -> list[str]:
@@ -346,7 +353,7 @@ def _service(service: str, file: str | None) -> dict[str, str]:
     return given
 
 
-def _check(name: str, value: str) -> None:
+def _check(name: str, value: str, dsn: str) -> None:
     if name in _WITHOUT_EFFECT:
         accepted, hint = _WITHOUT_EFFECT[name]
         if value.lower() not in accepted:
@@ -369,16 +376,37 @@ def _check(name: str, value: str) -> None:
     elif name in _UNSUPPORTED:
         raise _bad_dsn(f"the parameter {name} cannot be honoured by this driver", "Remove it.")
     elif name not in _KNOWN:
-        raise _unknown(name)
+        raise _unknown(name, dsn)
 
 
-def _unknown(name: str) -> StoreUnavailableError:
+def _refuse_missing_authorities(given: Mapping[str, str]) -> None:
+    """Refuse to check a server's certificate without anything to check it against."""
+    mode = given.get("sslmode") or os.environ.get("PGSSLMODE", "")
+    if mode not in ("verify-ca", "verify-full") or given.get("sslrootcert"):
+        return
+    # Where libpq and asyncpg look if nothing is given.
+    on_windows = Path(os.environ.get("APPDATA", "")) / "postgresql" / "root.crt"
+    usual = on_windows if sys.platform == "win32" else Path.home() / ".postgresql" / "root.crt"
+    if not usual.is_file():
+        raise _bad_dsn(
+            f"sslmode={mode} needs sslrootcert, which is not given, and there is no {str(usual)!r}",
+            "Add sslrootcert=FILE: for a public authority the system's file, as in"
+            " sslrootcert=/etc/ssl/certs/ca-certificates.crt.",
+        )
+
+
+def _unknown(name: str, dsn: str) -> StoreUnavailableError:
     if name in _URL_OPTIONS:
         return _bad_dsn(
             f"{name} is an option of the store, not of the connection",
             f"Pass {name}= to PostgresCheckpointer, or open the URL with PostgresCheckpointer.from_url.",
         )
     close = difflib.get_close_matches(name, _KNOWN | _URL_OPTIONS.keys(), n=1)
+    if not close and _is_whole(dsn) and re.fullmatch(r"\w{1,40}", name, re.ASCII):
+        return _bad_dsn(
+            f"unknown parameter {name!r}",
+            f"Remove it. If it is a setting of the server, write options=-c%20{name}%3Dvalue.",
+        )
     if not close:
         # Not quoted: perhaps a piece of a password that holds an unquoted & or space.
         return _bad_dsn(
@@ -387,6 +415,18 @@ def _unknown(name: str) -> StoreUnavailableError:
             " password are written as %XX.",
         )
     return _bad_dsn(f"unknown parameter {name!r}", f"Did you mean {close[0]}?")
+
+
+def _is_whole(dsn: str) -> bool:
+    """Tell whether no parameter's name can be a piece of a password that holds an unquoted ?, & or space."""
+    before, _, query = dsn.rpartition("?") if "://" in dsn else ("", "", dsn)
+    if "pass" in query.lower():
+        return False
+    hosts, slash, _ = before.partition("://")[2].rpartition("@")[2].partition("/")
+    # Without a user and a host, what stands before the ? may be a user and the start of a password.
+    return all(
+        re.fullmatch(r"(\[[^\]]*\]|[^:]*)(:[0-9]*)?", host) and (slash or ":" not in host) for host in hosts.split(",")
+    )
 
 
 def _number(name: str, text: str, highest: int) -> int:

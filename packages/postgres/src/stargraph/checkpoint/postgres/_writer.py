@@ -19,7 +19,7 @@ from stargraph.checkpoint.postgres._append import (
     pruned_start_parameters,
 )
 from stargraph.checkpoint.postgres._connection import Connections
-from stargraph.checkpoint.postgres._errors import Retries, is_transient
+from stargraph.checkpoint.postgres._errors import UNSURE, Retries, is_transient
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointCorruptedError, CheckpointError
 
@@ -134,9 +134,7 @@ class Writer:
             )
             return False
 
-        as_encoded = await self._retries.run(
-            attempt, "whether it is stored is unknown", run_id=append.run_id, step=append.last.step
-        )
+        as_encoded = await self._retries.run(attempt, UNSURE, run_id=append.run_id, step=append.last.step)
         if as_encoded:
             self._codec.appended(append.records[-1])
             self._remember(append.run_id, append.last.step)
@@ -173,9 +171,7 @@ class Writer:
                 alone = True
             raise _contradiction(remaining.first)
 
-        as_encoded = await self._retries.run(
-            attempt, "whether it is stored is unknown", run_id=append.run_id, step=append.first.step
-        )
+        as_encoded = await self._retries.run(attempt, UNSURE, run_id=append.run_id, step=append.first.step)
         if as_encoded:
             self._codec.appended(remaining.records[-1])
         else:

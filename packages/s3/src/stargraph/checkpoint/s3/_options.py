@@ -24,6 +24,8 @@ _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
 _ACCESS_POINT: Final = re.compile(r"arn:[A-Za-z0-9:._-]+")
 _ENDPOINT: Final = re.compile(r"https?://[^/?#]", re.IGNORECASE)
 _SHORT: Final = re.compile(r"[A-Za-z0-9._+-]{1,8}")
+_WORD: Final = re.compile(r"[a-z_]{1,20}")
+_SECRET_WORD: Final = re.compile(r"pass|pwd|secret|token|key|credential|sig", re.IGNORECASE)
 _FLAGS: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 _FLAG_OPTIONS: Final = ("path_style", "unsafe_single_writer", "files_of_ended_runs", "read_only")
@@ -126,14 +128,14 @@ def parse_url(url: str) -> tuple[BucketPrefix, dict[str, Any]]:
         raise _invalid(f"the prefix {prefix!r} has a character that a key should not have")
     options: dict[str, Any] = {}
     for name, text in parse_qsl(query, keep_blank_values=True):
-        name, value = _option(name, text)
+        name, value = _option(name, text, query)
         if name in options:
             raise _invalid(f"{name} is given twice")
         options[name] = value
     return BucketPrefix(bucket, prefix), options
 
 
-def _option(name: str, text: str) -> tuple[str, Any]:
+def _option(name: str, text: str, query: str) -> tuple[str, Any]:
     if name in _FLAG_OPTIONS:
         if text.lower() not in _FLAGS:
             raise _invalid(f"{name}{_quoted(text)}: give true or false")
@@ -146,8 +148,10 @@ def _option(name: str, text: str) -> tuple[str, Any]:
     if name in _TEXT_OPTIONS:
         return name, text
     known = sorted((*_FLAG_OPTIONS, *_SECONDS_OPTIONS, *_TEXT_OPTIONS))
-    # What is like no option is not repeated: it may be a secret in the wrong place.
-    named = repr(name) if get_close_matches(name, known, n=1) else "one of the names in the query"
+    # A name that is no word, or comes with a secret, is not repeated: it may be a piece of one.
+    is_word = _WORD.fullmatch(name) is not None and _SECRET_WORD.search(query) is None
+    is_like_one = bool(get_close_matches(name, known, n=1))
+    named = repr(name) if is_word or is_like_one else "one of the names in the query"
     raise _invalid(f"{named} is not an option of an S3 store's URL: give {', '.join(known)}")
 
 
