@@ -28,6 +28,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from stargraph.checkpoint.protocol import RunSearch
 from stargraph.checkpoint.registry import open_checkpointer
 from stargraph.graph import Graph, GraphBuilder, RunRequest
 from stargraph.worker import Worker
@@ -109,7 +110,7 @@ def _spawn(role: str, url: str, index: int, options: argparse.Namespace) -> subp
 async def alone(url: str, options: argparse.Namespace) -> Figures:
     """Execute the runs in this process, as many at once as all workers together would."""
     room = asyncio.Semaphore(options.concurrency * options.workers)
-    async with open_checkpointer(url) as store:  # type: ignore[attr-defined]
+    async with open_checkpointer(url) as store:
 
         async def execute(index: int) -> None:
             async with room:
@@ -131,15 +132,17 @@ async def _until(met: Callable[[], Awaitable[bool]], what: str) -> None:
 
 async def fleet(url: str, options: argparse.Namespace) -> Figures:
     """Enqueue the runs, and wait until the workers have executed them."""
-    async with open_checkpointer(url) as store:  # type: ignore[attr-defined]
-        done_before = (await store.count_runs()).get("done", 0)
+    async with open_checkpointer(url) as store:
+        assert isinstance(store, RunSearch)
+        done_before: int = (await store.count_runs()).get("done", 0)
         cpu = _cpu()
         with _workers("worker", url, options.workers, options):
             began = time.perf_counter()
             await graph.enqueue_many(store, [RunRequest(run_id=f"q{n}", inputs={"n": n}) for n in range(options.runs)])
 
             async def over() -> bool:
-                return (await store.count_runs()).get("done", 0) == done_before + options.runs  # type: ignore[no-any-return]
+                done = (await store.count_runs()).get("done", 0)
+                return bool(done == done_before + options.runs)
 
             await _until(over, "the work of the workers")
             seconds = time.perf_counter() - began
@@ -150,7 +153,7 @@ async def fleet(url: str, options: argparse.Namespace) -> Figures:
 
 async def recovery(url: str, options: argparse.Namespace) -> float:
     """Return the seconds from the kill of a worker until another one has stored a step of one of its runs."""
-    async with open_checkpointer(url) as store:  # type: ignore[attr-defined]
+    async with open_checkpointer(url) as store:
         with _workers("worker", url, 2, options) as members:
             await graph.enqueue_many(
                 store, [RunRequest(run_id=f"slow{n}", inputs={"n": n, "seconds": _SLOW}) for n in range(16)]
@@ -166,8 +169,9 @@ async def recovery(url: str, options: argparse.Namespace) -> float:
             ]
 
             async def taken() -> bool:
-                found = [await store.read_latest(run_id) for run_id in lost]
-                return any(each.event == "completed" and each.process.pid != victim.pid for each in found)
+                latest = [await store.read_latest(run_id) for run_id in lost]
+                found = [each for each in latest if each is not None and each.event == "completed"]
+                return any(each.process is not None and each.process.pid != victim.pid for each in found)
 
             await _until(taken, "the recovery")
             return time.perf_counter() - began

@@ -8,7 +8,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from support.cli import Folder
@@ -272,6 +272,13 @@ class ReadOnlyDriver:
 
     async def read_latest(self, run_id: str) -> None:
         return None
+
+    async def close(self) -> None: ...
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *raised: object) -> None: ...
 
 
 @pytest.fixture

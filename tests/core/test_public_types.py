@@ -26,6 +26,9 @@ DRIVER = """
 class Store:
     @classmethod
     def from_url(cls, url: str, /) -> "Store": return cls()
+    async def close(self) -> None: ...
+    async def __aenter__(self) -> "Store": return self
+    async def __aexit__(self, *raised: object) -> None: ...
     async def bootstrap(self) -> None: ...
     async def write(self, checkpoint: Checkpoint) -> None: ...
     async def read_latest(self, run_id: str) -> Checkpoint | None: return None
@@ -87,7 +90,9 @@ async def use(store: Checkpointer, path: Path) -> None:
     assert_type(encode(latest), bytes)
     assert_type(decode(b"", run_id="run-1", step=0), Checkpoint)
     assert_type(Keyring.from_environment(), Keyring | None)
-    assert_type(open_checkpointer(path), Checkpointer)
+    assert_type(open_checkpointer(path), ClosingCheckpointer)
+    async with open_checkpointer(path) as opened:
+        assert_type(opened, ClosingCheckpointer)
     assert_type(RunSummary.from_checkpoint(latest).raise_for_status(), RunSummary)
     following = latest.next(event="completed", executor_id="0" * 32, timestamp=datetime.now(), status="done")
     assert_type(following, Checkpoint)

@@ -33,6 +33,15 @@ class Store:
     @classmethod
     def from_url(cls, url):
         return cls(url)
+
+    async def close(self):
+        pass
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *raised):
+        pass
 """
 
 
@@ -251,6 +260,15 @@ class Store:
     @classmethod
     def from_url(cls, url):
         return cls(url)
+
+    async def close(self):
+        pass
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *raised):
+        pass
 """
 
 
@@ -368,6 +386,14 @@ def test_a_broken_driver_says_why(install: Install, source: str | None, complain
     assert raised.value.hint == "Reinstall it: pip install --force-reinstall broken-driver"
     assert "hunter2" not in raised.value.message
     assert raised.value.__cause__ is not None
+
+
+def test_a_driver_that_cannot_be_closed_is_refused(install: Install) -> None:
+    source = "class Store:\n    @classmethod\n    def from_url(cls, url):\n        return cls()\n"
+    install("mystore", "my_driver:Store", name="my-driver", source=source)
+    with pytest.raises(DriverNotFoundError, match="mystore://h: the driver Store cannot be closed") as raised:
+        open_checkpointer("mystore://h")
+    assert raised.value.reason == "broken-driver"
 
 
 def test_an_error_of_from_url_is_the_drivers_own(install: Install) -> None:

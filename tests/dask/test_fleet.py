@@ -13,7 +13,7 @@ import pytest
 from support.dask_cluster import DaskProcesses
 from support.workspace import ROOT
 
-from stargraph.checkpoint.protocol import Checkpoint, RunSummary
+from stargraph.checkpoint.protocol import Checkpoint, RunHistory, RunSummary
 from stargraph.checkpoint.registry import open_checkpointer
 from stargraph.errors import CheckpointError, GraphError, NodeError, StargraphError
 from stargraph.graph import Graph
@@ -34,7 +34,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def latest(url: str) -> dict[str, Checkpoint]:
     async def read() -> dict[str, Checkpoint]:
-        async with open_checkpointer(url) as store:  # type: ignore[attr-defined]
+        async with open_checkpointer(url) as store:
             found = {run.run_id: await store.read_latest(run.run_id) for run in await store.list_runs(limit=1000)}
             return {run_id: checkpoint for run_id, checkpoint in found.items() if checkpoint is not None}
 
@@ -50,7 +50,8 @@ def finished(url: str, node: str, *, before_a_resume: bool = False) -> set[int]:
 
     async def read() -> set[int]:
         found = set()
-        async with open_checkpointer(url) as store:  # type: ignore[attr-defined]
+        async with open_checkpointer(url) as store:
+            assert isinstance(store, RunHistory)
             for run in await store.list_runs(limit=1000):
                 steps = [step async for step in store.history(run.run_id)]
                 resumed = max((step.step for step in steps if step.event == "resumed"), default=len(steps))
@@ -176,7 +177,7 @@ def test_recover_finishes_what_a_lost_scheduler_has_left(tmp_path: Path, store_u
 
 def test_a_dask_client_executes_nodes(client: Client, store_url: str, tmp_path: Path) -> None:
     async def execute() -> RunSummary:
-        async with open_checkpointer(store_url) as store:  # type: ignore[attr-defined]
+        async with open_checkpointer(store_url) as store:
             executor = client.get_executor()
             run = await Graph.load(TARGET).start(checkpointer=store, executor=executor, inputs={"n": 1})
             return await run.start()
@@ -198,7 +199,7 @@ def test_a_dask_worker_with_other_code_runs_no_node(client: Client, store_url: s
     (tmp_path / "nodes_of_dask.py").write_text(nodes.format(2))  # what the workers import
 
     async def execute() -> RunSummary:
-        async with open_checkpointer(store_url) as store:  # type: ignore[attr-defined]
+        async with open_checkpointer(store_url) as store:
             run = await loaded.start(checkpointer=store, executor=client.get_executor(), inputs={"n": 1})
             return await run.start()
 

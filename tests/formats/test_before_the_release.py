@@ -41,7 +41,7 @@ async def test_a_store_is_refused_and_left_alone(place: Place, read_only: bool) 
     assert refused.value.reason == "older-format"
     assert refused.value.hint
     assert await _all_of(place) == before
-    await store.close()  # type: ignore[attr-defined]
+    await store.close()
 
 
 def test_records_are_refused() -> None:

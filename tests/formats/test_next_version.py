@@ -77,7 +77,7 @@ async def test_a_golden_store_is_migrated_with_its_data(place: Place) -> None:
         assert (await version_of(place), await noted(place)) == (2, len(left(golden_runs(VERSION))) + 1)
         await check_whole(place)  # and again, with nothing left to do
         await reader.bootstrap()
-        await reader.close()  # type: ignore[attr-defined]
+        await reader.close()
 
 
 KILLED = """
@@ -136,7 +136,7 @@ async def test_a_newer_store_is_refused(newer: Place, read_only: bool) -> None:
     with pytest.raises(StoreVersionError, match=r"2.*up to 1") as refused:
         await store.bootstrap()
     assert (refused.value.reason, bool(refused.value.hint)) == ("newer-format", True)
-    await store.close()  # type: ignore[attr-defined]
+    await store.close()
     assert await version_of(newer) == 2
 
 

@@ -12,7 +12,7 @@ from support.checkpoints import genesis
 from support.places import DRIVERS, Place
 
 from queue_claims import measure
-from stargraph.checkpoint.protocol import QueueEntry, QueueLimits
+from stargraph.checkpoint.protocol import QueueEntry, QueueLimits, RunQueue
 from stargraph.checkpoint.registry import open_checkpointer
 
 pytestmark = [pytest.mark.thorough, pytest.mark.timeout(180)]
@@ -47,7 +47,8 @@ async def test_each_run_goes_to_one_process(place: Place) -> None:
 
 
 async def test_limits_hold_for_all_processes(place: Place) -> None:
-    async with open_checkpointer(place.url) as store:  # type: ignore[attr-defined]
+    async with open_checkpointer(place.url) as store:
+        assert isinstance(store, RunQueue)
         for number in range(30):
             await store.write(genesis(run_id=f"r{number:02}", status="queued", queue=QueueEntry()))
         await store.set_limits("default", QueueLimits(concurrency=7))

@@ -81,7 +81,7 @@ async def fill(url: str, what: str) -> None:
             await make_long(store, 20_000)
             await make_long(store, 3, run_id="large", state_bytes=20_000_000)
     finally:
-        await store.close()  # type: ignore[attr-defined]
+        await store.close()
 
 
 @contextmanager

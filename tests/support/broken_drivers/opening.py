@@ -154,6 +154,13 @@ class NotRegistered(Addressed):
     """The entry point of the driver was forgotten, or names another scheme."""
 
 
+@broken("access.by_url")
+class CannotBeClosed(Addressed):
+    """Its connections end with the process, so it has no close(): who opens a store by its URL does not know that."""
+
+    close = None  # type: ignore[assignment]
+
+
 @broken("access.encrypted")
 class SaysThatItEncrypts(Indexed):
     """The keys are read, and the records are written as they always were."""

@@ -176,7 +176,7 @@ class Battle:
     async def play(self) -> Report:
         """Enqueue the runs, let the workers execute them under fire, and examine what they left."""
         plan = self._plan
-        async with open_checkpointer(self._url) as store:  # type: ignore[attr-defined]
+        async with open_checkpointer(self._url) as store:
             await self._enqueue(store)
             cpu, began = children_cpu(), time.monotonic()
             for number in range(plan.workers):

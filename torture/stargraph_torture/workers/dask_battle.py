@@ -31,7 +31,7 @@ class DaskBattle(Battle):
         await asyncio.to_thread(self._execute)
         self._report.seconds = time.monotonic() - began
         self._report.cpu = children_cpu() - cpu
-        async with open_checkpointer(self._url) as store:  # type: ignore[attr-defined]
+        async with open_checkpointer(self._url) as store:
             await self._examine(store)
         return self._report
 

@@ -19,7 +19,7 @@ from stargraph.errors import CheckpointError, CheckpointNotFoundError, Stargraph
 
 if TYPE_CHECKING:
     from stargraph.checkpoint.codec import Keyring
-    from stargraph.checkpoint.protocol import Checkpoint, Checkpointer
+    from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, ClosingCheckpointer
 
 Access = Literal["read", "write", "create"]
 """What a command does with a store: only read it, write to one that is there, or make it if it is not."""
@@ -74,15 +74,15 @@ class StoreRef:
                 self._refuse_read_only(store)
             await store.bootstrap()
         except StoreUnavailableError as error:
-            await _close(store)
+            await store.close()
             raise self._missing() if error.reason == "no-store" else error from None
         except BaseException:
-            await _close(store)
+            await store.close()
             raise
         try:
             yield store
         finally:
-            await _close(store)
+            await store.close()
 
     def command(self, *words: str) -> str:
         """Return a command on this store that a user can paste into a shell.
@@ -95,7 +95,7 @@ class StoreRef:
             text += f" --checkpoint {shlex.quote(str(self))}"
         return text if self.keys is None else f"{text} --encryption-keys {shlex.quote(self.keys.name)}"
 
-    def _handle(self, *, read_only: bool) -> Checkpointer:
+    def _handle(self, *, read_only: bool) -> ClosingCheckpointer:
         from stargraph.checkpoint.registry import open_checkpointer
 
         try:
@@ -137,7 +137,7 @@ class StoreRef:
             except CheckpointError:
                 pass  # Whatever else is wrong, the command meets it when it opens the store to write.
             finally:
-                await _close(store)
+                await store.close()
 
     def _sqlite_path(self) -> Path | None:
         from stargraph.checkpoint.registry import parse_address
@@ -162,13 +162,6 @@ class StoreRef:
             reason="store-not-found",
             hint=f"`stargraph run GRAPH` and `stargraph migrate STORE` make one; {self.named_by} names another.",
         )
-
-
-async def _close(store: Checkpointer) -> None:
-    from stargraph.checkpoint.protocol import Closing
-
-    if isinstance(store, Closing):
-        await store.close()
 
 
 def keyring() -> Keyring | None:

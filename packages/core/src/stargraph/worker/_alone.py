@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
 
-from stargraph.checkpoint.protocol import Closing, ProcessInfo, RunSummary
+from stargraph.checkpoint.protocol import ProcessInfo, RunSummary
 from stargraph.graph._options import RunOptions
 from stargraph.graph._presence import BEAT_SECONDS, BEATEN_FOR
 from stargraph.runtime import dispatch
@@ -66,8 +66,7 @@ async def _execute(job: dict[str, Any]) -> int:
         return 0
     finally:
         await heartbeat.stop()
-        if isinstance(store, Closing):
-            await store.close()
+        await store.close()
 
 
 def _on_word_of_worker(pause: Callable[[float], None]) -> None:

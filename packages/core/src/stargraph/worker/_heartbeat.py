@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 
-from stargraph.checkpoint.protocol import Checkpointer, Closing, Presence, ProcessInfo
+from stargraph.checkpoint.protocol import ClosingCheckpointer, Presence, ProcessInfo
 from stargraph.graph._presence import Heartbeat
 from stargraph.worker._execution import reason_of
 from stargraph.worker._metrics import WorkerMetrics
@@ -55,7 +55,7 @@ class ThreadHeartbeat:
 
     def __init__(
         self,
-        open_store: Callable[[], Checkpointer],
+        open_store: Callable[[], ClosingCheckpointer],
         describe: Callable[[], ProcessInfo],
         seconds: float,
         metrics: WorkerMetrics,
@@ -119,5 +119,4 @@ class ThreadHeartbeat:
             await stop.wait()
             await heartbeat.stop()
         finally:
-            if isinstance(store, Closing):
-                await store.close()
+            await store.close()

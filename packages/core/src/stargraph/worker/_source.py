@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from stargraph.checkpoint.protocol import Checkpointer
+from stargraph.checkpoint.protocol import ClosingCheckpointer
 from stargraph.checkpoint.registry import open_checkpointer, redact
 
 
@@ -23,7 +23,7 @@ class StoreSource:
     def __str__(self) -> str:
         return redact(self.url)
 
-    def open(self) -> Checkpointer:
+    def open(self) -> ClosingCheckpointer:
         """Return a new handle; no I/O happens before its `bootstrap`.
 
         Raises:

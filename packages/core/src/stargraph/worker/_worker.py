@@ -14,7 +14,6 @@ from typing import Any, Final
 from stargraph.checkpoint.driver import ReadOnly
 from stargraph.checkpoint.protocol import (
     Checkpointer,
-    Closing,
     Presence,
     ProcessInfo,
     RunQueue,
@@ -208,9 +207,8 @@ class Worker:
         """Return the store, once it can serve workers."""
         store = self._given
         if self._source is not None:
-            store = self._source.open()
-            if isinstance(store, Closing):
-                stack.push_async_callback(store.close)
+            store = opened = self._source.open()
+            stack.push_async_callback(opened.close)
         assert store is not None
         await store.bootstrap()
         if not (isinstance(store, RunQueue) and isinstance(store, Presence)):

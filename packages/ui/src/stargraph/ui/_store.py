@@ -65,8 +65,7 @@ class Store:
         try:
             await store.bootstrap()
         except BaseException:
-            if isinstance(store, Closing):
-                await store.close()
+            await store.close()
             raise
         return store
 

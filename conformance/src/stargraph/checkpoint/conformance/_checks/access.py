@@ -25,7 +25,7 @@ from stargraph.checkpoint.conformance._moments import fingerprint
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import LATER, NOON, begin, chain, follow, rival
 from stargraph.checkpoint.conformance._views import Book, agree
-from stargraph.checkpoint.protocol import Checkpoint, Interrupt, RecordedCall
+from stargraph.checkpoint.protocol import Checkpoint, Closing, Interrupt, RecordedCall
 from stargraph.errors import (
     CheckpointConflictError,
     CheckpointError,
@@ -77,6 +77,9 @@ async def by_url(kit: Kit) -> None:
 
     handle = await kit.unready(fresh, opener)
     expect(isinstance(opened[0], type(plain)), f"from_url gave {type(opened[0]).__name__}")
+    expect(
+        isinstance(opened[0], Closing), "the driver has no close() and `async with`, so nobody closes what a URL opens"
+    )
     expect(fingerprint(fresh) == before, "from_url changed files before bootstrap()")
     await refused(handle.read_latest("run"), "read_latest after from_url", CheckpointError, "not-bootstrapped")
     await handle.release()

@@ -328,3 +328,7 @@ class Closing(Protocol):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None: ...
+
+
+class ClosingCheckpointer(Checkpointer, Closing, Protocol):
+    """A checkpointer for `async with`, as `open_checkpointer` returns it."""

@@ -18,7 +18,7 @@ from stargraph.checkpoint.registry._redaction import redact
 from stargraph.errors import CheckpointError, DriverNotFoundError, StargraphError
 
 if TYPE_CHECKING:
-    from stargraph.checkpoint.protocol import Checkpointer
+    from stargraph.checkpoint.protocol import ClosingCheckpointer
 
 _DISTRIBUTIONS: Final = {
     "sqlite": "stargraph-checkpoint-sqlite",
@@ -31,7 +31,7 @@ _DISTRIBUTIONS: Final = {
 class CheckpointerClass(Protocol):
     """What an entry point of the group names."""
 
-    def from_url(self, url: str, /) -> Checkpointer:
+    def from_url(self, url: str, /) -> ClosingCheckpointer:
         """Return a handle on the store that the URL names; no I/O.
 
         Args:
@@ -63,7 +63,7 @@ def installed_drivers() -> list[DriverInfo]:
 
 def open_checkpointer(
     url: str | os.PathLike[str], *, read_only: bool = False, encryption_keys: str | None = None
-) -> Checkpointer:
+) -> ClosingCheckpointer:
     """Return a handle on the store that a path or URL names; no I/O happens before `bootstrap`.
 
     Args:
@@ -76,19 +76,26 @@ def open_checkpointer(
     Raises:
         CheckpointError: it is neither a path nor a URL, or its driver cannot do what is asked for: encrypt with the
             keys of the environment, or open read-only (`reason` is `invalid-url`, `no-encryption`, `no-read-only`).
-        DriverNotFoundError: no installed driver opens it, or two claim it.
+        DriverNotFoundError: no installed driver opens it, two claim it, or its driver cannot be loaded or closed.
     """
     with _keys_in_environment(encryption_keys):
         return _opened(url, read_only=read_only)
 
 
-def _opened(url: str | os.PathLike[str], *, read_only: bool) -> Checkpointer:
+def _opened(url: str | os.PathLike[str], *, read_only: bool) -> ClosingCheckpointer:
     from stargraph.checkpoint.codec import Cipher
     from stargraph.checkpoint.driver import Encrypting, ReadOnly
+    from stargraph.checkpoint.protocol import Closing
 
     address = parse_address(url)
     driver = find_driver(address)
     store = _read_only_handle(driver, address) if read_only else driver.from_url(address.text)
+    if not isinstance(store, Closing):
+        raise DriverNotFoundError(
+            f"{redact(address.text)}: the driver {type(store).__name__} cannot be closed",
+            reason="broken-driver",
+            hint="Its class needs close(), and `async with`; see Closing in stargraph.checkpoint.protocol.",
+        )
     if Cipher.from_environment() is not None and not (isinstance(store, Encrypting) and store.encrypted):
         raise CheckpointError(
             f"{redact(address.text)}: keys were given, but the driver {type(store).__name__} does not encrypt",
@@ -104,7 +111,7 @@ def _opened(url: str | os.PathLike[str], *, read_only: bool) -> Checkpointer:
     return store
 
 
-def _read_only_handle(driver: CheckpointerClass, address: Address) -> Checkpointer:
+def _read_only_handle(driver: CheckpointerClass, address: Address) -> ClosingCheckpointer:
     try:
         return driver.from_url(_read_only_url(address))
     except (StargraphError, ValueError):
