@@ -172,6 +172,48 @@ async def test_a_handle_that_is_dropped_ends_its_threads(path: Path) -> None:
     assert [found.name for found in path.parent.iterdir()] == ["run.sqlite"]
 
 
+async def test_a_handle_that_only_reads_has_one_thread_and_leaves_one_file(path: Path) -> None:
+    begun = first()
+    async with SQLiteCheckpointer(path) as store:
+        await store.write(begun)
+    before = set(threading.enumerate())
+    async with SQLiteCheckpointer(path) as store:
+        assert await store.read_latest("run-1") == begun
+        assert len(set(threading.enumerate()) - before) == 1
+        await store.write(then := following(begun))
+        assert len(set(threading.enumerate()) - before) == 2
+    async with SQLiteCheckpointer(path) as store:
+        assert await store.read_latest("run-1") == then
+    assert [found.name for found in path.parent.iterdir()] == ["run.sqlite"]
+
+
+async def test_the_log_that_a_lost_process_left_is_moved_by_who_only_reads(path: Path) -> None:
+    begun = first()
+    async with SQLiteCheckpointer(path) as store:
+        await store.write(begun)
+        for suffix in ("", "-wal"):
+            Path(f"{path.parent}/copy{suffix}").write_bytes(Path(f"{path}{suffix}").read_bytes())
+    copy = path.parent / "copy"
+    async with SQLiteCheckpointer(copy) as store:
+        assert await store.read_latest("run-1") == begun
+    assert sorted(found.name for found in path.parent.iterdir()) == ["copy", "run.sqlite"]
+    async with SQLiteCheckpointer(copy) as store:
+        assert await store.read_latest("run-1") == begun
+
+
+async def test_a_file_that_took_the_place_of_the_store_before_the_first_write_stays_as_it_is(path: Path) -> None:
+    async with SQLiteCheckpointer(path) as store:
+        await store.write(begun := first())
+    async with SQLiteCheckpointer(path) as store:
+        for found in path.parent.iterdir():
+            found.unlink()
+        path.touch()
+        with pytest.raises(StoreUnavailableError) as caught:
+            await store.write(following(begun))
+        assert caught.value.reason == "store-replaced"
+        assert path.read_bytes() == b""
+
+
 def test_any_loop_may_use_a_handle(path: Path) -> None:
     store = SQLiteCheckpointer(path)
     checkpoints = chain(length=4, end="done")

@@ -151,3 +151,21 @@ async def test_a_cancelled_wait_for_work_that_can_be_withdrawn_ends_with_it() ->
         await waiting
     assert withdrawn == [True]
     assert answer.result() == 7
+
+
+async def test_work_connects_again_after_a_connection_that_failed() -> None:
+    attempts: list[int] = []
+
+    def connect() -> sqlite3.Connection:
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise OSError("no room")
+        return sqlite3.connect(":memory:")
+
+    thread = ConnectionThread(connect)
+    afterwards: list[object] = []
+    with pytest.raises(OSError, match="no room"):
+        await thread.submit(lambda _: None, afterwards.append)
+    assert await thread.run(lambda connection: connection.execute("SELECT 1").fetchone()) == (1,)
+    assert (len(attempts), afterwards) == (2, [])
+    thread.shut()

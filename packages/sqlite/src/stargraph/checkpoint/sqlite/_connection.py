@@ -39,7 +39,7 @@ class OpenStore:
 
     Args:
         files: of the store.
-        threads: in the order in which they are shut.
+        threads: in the order in which they are shut; the first one is the reader's.
     """
 
     def __init__(self, files: StoreFiles, *threads: Thread) -> None:
@@ -55,8 +55,7 @@ class OpenStore:
             CheckpointError: the store cannot be opened.
         """
         try:
-            for thread in self._threads:
-                await thread.open()
+            await self._open()
         except BaseException as error:
             self.abandon()
             if isinstance(error, _FAULTS):
@@ -95,6 +94,9 @@ class OpenStore:
         _shut(self._threads, lambda: hand_over(loop, _finish, done))
         await done
 
+    async def _open(self) -> None:
+        await self._threads[0].open()
+
     async def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         raise NotImplementedError
 
@@ -118,7 +120,8 @@ class ReadOnlyStore(OpenStore):
 class Store(OpenStore):
     """An open store.
 
-    Readers have a connection of their own, so that they never wait for a write.
+    Readers have a connection of their own, so that they never wait for a write. That of the writer opens with the first
+    change: a process that only reads needs no more than one thread and one connection.
 
     Args:
         files: of the store.
@@ -129,19 +132,17 @@ class Store(OpenStore):
 
     def __init__(self, files: StoreFiles, options: Options) -> None:
         self._options = options
+        self._is_ready = False
         self._reader = ConnectionThread(self._open_reader)
         self._writing = ConnectionThread(self._open_writer)
-        # The reader is shut first: the last connection moves the log into the database, and only the writer can.
         super().__init__(files, self._reader, self._writing)
+        self.writer = Writer(self._writing, files, options.busy_timeout)
 
-    async def open(self) -> None:
-        """Make the store if there is none, migrate an older one, and connect to it.
-
-        Raises:
-            CheckpointError: it cannot be opened.
-        """
-        await super().open()
-        self.writer = Writer(self._writing, self._files, self._options.busy_timeout)
+    async def _open(self) -> None:
+        """Make the store if there is none, migrate an older one, and connect to it."""
+        await super()._open()
+        if not self._is_ready:
+            await self._writing.open()
 
     async def close(self) -> None:
         """Close after the work that is waiting."""
@@ -159,26 +160,23 @@ class Store(OpenStore):
         self._files.prepare(allow_network_filesystem=self._options.allow_network_filesystem)
         if not self._files.wal_path.exists():
             self._refuse_untouched()
-        connection = self._connect("mode=ro", LOCK_ATTEMPT)
+        # It may write, so that it moves the log into the database if it is the last one to close, and recovers what a
+        # lost process has left; no statement of it may.
+        connection = self._connect("mode=rw", LOCK_ATTEMPT)
         try:
-            self._retry_while_locked(lambda: self._check_format(connection))
+            connection.execute("PRAGMA query_only = ON")
+            self._flush_fully(connection)
+            version = self._retry_while_locked(lambda: stored_version(connection, self._files.path))
             connection.execute(f"PRAGMA busy_timeout = {min(int(1000 * self._options.busy_timeout), _MAX_TIMEOUT)}")
+            # A store that a program has taken out of write-ahead logging has no log now.
+            if version == max(MIGRATIONS) and self._files.wal_path.exists():
+                connection.execute("SELECT 1 FROM sqlite_master LIMIT 0")  # which reads, and checks, all definitions
+                self._files.remember()
+                self._is_ready = True
         except BaseException:
             connection.close()
             raise
         return connection
-
-    def _check_format(self, connection: sqlite3.Connection) -> None:
-        try:
-            stored_version(connection, self._files.path)
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
-                raise
-            # Whoever made the store was lost before it had a write-ahead log. Only a connection that may write
-            # can roll that back.
-            with contextlib.closing(self._connect("mode=rw", self._options.busy_timeout)) as writing:
-                writing.execute("PRAGMA user_version").fetchall()
-            stored_version(connection, self._files.path)
 
     def _refuse_untouched(self) -> None:
         """Refuse a file that is not ours before SQLite makes a -wal and a -shm file beside it.
@@ -195,31 +193,48 @@ class Store(OpenStore):
                     raise
 
     def _open_writer(self) -> sqlite3.Connection:
+        try:
+            if self._is_ready:
+                self._files.check()  # else another file could be made a store
+            return self._connect_writer()
+        except _FAULTS as error:
+            raise store_error(error, self._files.path) from error
+
+    def _connect_writer(self) -> sqlite3.Connection:
         connection = self._connect("mode=rw", LOCK_ATTEMPT)
         try:
             connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # of a file that is still empty
             self._retry_while_locked(lambda: _use_wal(connection, self._files.path))
             connection.execute(f"PRAGMA synchronous = {self._options.synchronous}")
-            if sys.platform == "darwin":
-                connection.execute("PRAGMA fullfsync = ON")
-                connection.execute("PRAGMA checkpoint_fullfsync = ON")
+            self._flush_fully(connection)
             connection.execute("PRAGMA secure_delete = ON")
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute(f"PRAGMA journal_size_limit = {_WAL_FILE_BYTES}")
             if stored_version(connection, self._files.path) < max(MIGRATIONS):
                 self._retry_while_locked(lambda: migrate(connection, self._files.path))
-            self._files.remember()
+            if self._is_ready:
+                self._files.check()
+            else:
+                self._files.remember()
+                self._is_ready = True
         except BaseException:
             connection.close()
             raise
         return connection
+
+    @staticmethod
+    def _flush_fully(connection: sqlite3.Connection) -> None:
+        """Have macOS empty the disk's own cache too, which fsync leaves to its devices."""
+        if sys.platform == "darwin":
+            connection.execute("PRAGMA fullfsync = ON")
+            connection.execute("PRAGMA checkpoint_fullfsync = ON")
 
     def _connect(self, how: str, timeout: float) -> sqlite3.Connection:
         return sqlite3.connect(
             f"{self._files.real_path.as_uri()}?{how}", uri=True, timeout=timeout, isolation_level=None
         )
 
-    def _retry_while_locked(self, work: Callable[[], None]) -> None:
+    def _retry_while_locked(self, work: Callable[[], T]) -> T:
         deadline = time.monotonic() + self._options.busy_timeout
         watch = LockWatch(self._files.path, self._options.busy_timeout)
         while True:

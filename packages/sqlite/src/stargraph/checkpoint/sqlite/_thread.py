@@ -109,6 +109,14 @@ def _new_worker() -> _Worker:
     return _Worker(threading.Thread(target=run, name=THREAD_NAME, daemon=True), inbox.put, core._STOP_RUNNING_SENTINEL)
 
 
+def _start_worker() -> _Worker:
+    """Return a worker whose thread runs; it is asked to end when its connection is shut."""
+    worker = _new_worker()
+    worker.thread.start()
+    weakref.finalize(worker.thread, _await_end, weakref.ref(worker.thread))
+    return worker
+
+
 class _Answer(asyncio.Future[T]):
     """The result of work on a thread. Who waits for it goes on in the very call that sets it.
 
@@ -169,10 +177,11 @@ class _Answer(asyncio.Future[T]):
 class ConnectionThread(Generic[C]):
     """A connection, and the thread that runs one piece of work after another with it.
 
-    Any loop may ask at any time; a loop that was closed meanwhile gets no answer.
+    Any loop may ask at any time; a loop that was closed meanwhile gets no answer. The thread starts and connects with
+    the first work, or before it by `open`.
 
     Args:
-        connect: opens the connection; called on the thread.
+        connect: opens the connection; called on the thread. If it raises, the next work calls it again.
     """
 
     def __init__(self, connect: Callable[[], C]) -> None:
@@ -180,23 +189,16 @@ class ConnectionThread(Generic[C]):
         self._connect = connect
         self._connection: C | None = None
         self._gate = threading.Lock()
-        self._is_open = False
+        self._is_shut = False
 
     async def open(self) -> None:
         """Start the thread and connect.
 
         Raises:
+            CheckpointError: the connection was closed (`reason="closed"`).
             Exception: what `connect` raised.
         """
-
-        def connect() -> None:
-            self._connection = self._connect()
-
-        worker = self._worker = _new_worker()
-        self._is_open = True
-        worker.thread.start()
-        weakref.finalize(worker.thread, _await_end, weakref.ref(worker.thread))
-        await self._submit(connect)
+        await self.submit(lambda _: None)
 
     async def run(self, work: Callable[[C], T]) -> T:
         """Run a function with the connection on the thread, and return its result.
@@ -205,7 +207,7 @@ class ConnectionThread(Generic[C]):
 
         Raises:
             CheckpointError: the connection was closed (`reason="closed"`).
-            Exception: what `work` raised.
+            Exception: what `connect` or `work` raised.
         """
         return await self.submit(work)
 
@@ -219,18 +221,37 @@ class ConnectionThread(Generic[C]):
 
         Args:
             work: it is skipped if the future is cancelled before it begins.
-            afterwards: what to do once the result is handed over; it must not raise.
+            afterwards: what to do once the result is handed over, unless there is no connection; it must not raise.
             withdraw: called if the task that awaits the future is cancelled; that task then waits for the result all
                 the same, unless it is cancelled again.
 
         Raises:
             CheckpointError: the connection was closed (`reason="closed"`).
         """
-        return self._submit(
-            lambda: work(self._connected()),
-            None if afterwards is None else lambda: afterwards(self._connected()),
-            withdraw,
-        )
+        loop = asyncio.get_running_loop()
+        answer = _Answer[T](loop, withdraw)
+
+        def call() -> None:
+            if answer.cancelled():
+                return
+            try:
+                if self._connection is None:
+                    self._connection = self._connect()
+                result = work(self._connection)
+            except BaseException as error:  # noqa: BLE001  # it is raised where the answer is awaited
+                hand_over(loop, answer.fail, error)
+            else:
+                hand_over(loop, answer.succeed, result)
+            if afterwards is not None and self._connection is not None:
+                afterwards(self._connection)
+
+        with self._gate:
+            if self._is_shut:
+                raise closed_error()
+            if self._worker is None:
+                self._worker = _start_worker()
+            self._worker.put(call)
+        return answer
 
     def shut(self, then: Callable[[], None] | None = None) -> None:
         """Close the connection after the work that is waiting, and end the thread; idempotent.
@@ -239,54 +260,23 @@ class ConnectionThread(Generic[C]):
             then: called afterwards, on the thread.
         """
         with self._gate:
-            was_open, self._is_open = self._is_open, False
-            if was_open:
-                assert self._worker is not None
-                self._worker.put(lambda: self._close(then))
-        if not was_open and then is not None:
+            worker = None if self._is_shut else self._worker
+            self._is_shut = True
+            if worker is not None:
+                stop = worker.stop
+                worker.put(lambda: self._close(then, stop))
+        if worker is None and then is not None:
             then()
 
-    def _connected(self) -> C:
-        assert self._connection is not None
-        return self._connection
-
-    def _submit(
-        self,
-        work: Callable[[], T],
-        afterwards: Callable[[], None] | None = None,
-        withdraw: Callable[[], None] | None = None,
-    ) -> asyncio.Future[T]:
-        loop = asyncio.get_running_loop()
-        answer = _Answer[T](loop, withdraw)
-
-        def call() -> None:
-            if answer.cancelled():
-                return
-            try:
-                result = work()
-            except BaseException as error:  # noqa: BLE001  # it is raised where the answer is awaited
-                hand_over(loop, answer.fail, error)
-            else:
-                hand_over(loop, answer.succeed, result)
-            if afterwards is not None:
-                afterwards()
-
-        with self._gate:
-            if not self._is_open:
-                raise closed_error()
-            assert self._worker is not None
-            self._worker.put(call)
-        return answer
-
-    def _close(self, then: Callable[[], None] | None) -> object:
-        if self._connection is not None:
+    def _close(self, then: Callable[[], None] | None, stop: object) -> object:
+        """Close the connection, and return what makes the thread end."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
             with contextlib.suppress(sqlite3.Error):
-                self._connection.close()
-            self._connection = None
+                connection.close()
         if then is not None:
             then()
-        assert self._worker is not None
-        return self._worker.stop
+        return stop
 
 
 def hand_over(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: object) -> None:

@@ -7,6 +7,7 @@ import sqlite3
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, Final, Protocol, TypeVar
 
 from stargraph.checkpoint.driver import GroupCommit
@@ -67,7 +68,7 @@ class Writer:
     """The writing side of an open store.
 
     Args:
-        thread: of a connection in autocommit mode, whose busy timeout is `LOCK_ATTEMPT`.
+        thread: of a connection in autocommit mode, whose busy timeout is `LOCK_ATTEMPT`; the first change opens it.
         files: the files that it has open.
         busy_timeout: how long a change waits for another connection's lock, in seconds.
     """
@@ -76,7 +77,6 @@ class Writer:
         self._thread = thread
         self._files = files
         self._busy_timeout = busy_timeout
-        self._log = WriteAheadLog(files.wal_path)
         # Any loop may use a handle, and a group is made of what waits in one of them.
         self._groups: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, GroupCommit[_WaitingChange, Any]] = (
             weakref.WeakKeyDictionary()
@@ -117,6 +117,11 @@ class Writer:
                     self._files.path,
                 )
 
+    @cached_property
+    def _log(self) -> WriteAheadLog:
+        """The log of the connection, which is there from the first commit on."""
+        return WriteAheadLog(self._files.wal_path)
+
     def _group(self) -> GroupCommit[_WaitingChange, Any]:
         loop = asyncio.get_running_loop()
         group = self._groups.get(loop)
@@ -135,8 +140,9 @@ class Writer:
 
         def work(connection: sqlite3.Connection) -> list[Any]:
             nonlocal is_untidy
+            log = self._log  # as it is before the commit
             outcomes = self._commit_here(connection, group)
-            is_untidy = self._log.committed(changes=len(group), size=sum([pending.change.size for pending in group]))
+            is_untidy = log.committed(changes=len(group), size=sum([pending.change.size for pending in group]))
             return outcomes
 
         def afterwards(connection: sqlite3.Connection) -> None:
