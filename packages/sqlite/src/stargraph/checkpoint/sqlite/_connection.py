@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import sqlite3
 import sys
@@ -20,7 +19,7 @@ from stargraph.checkpoint.sqlite._read_only import ReadOnlyFile
 from stargraph.checkpoint.sqlite._schema import MIGRATIONS, PAGE_BYTES, migrate, stored_version
 from stargraph.checkpoint.sqlite._thread import ConnectionThread, Thread, hand_over
 from stargraph.checkpoint.sqlite._writer import LOCK_ATTEMPT, Writer
-from stargraph.errors import CheckpointError, StoreUnavailableError
+from stargraph.errors import StoreUnavailableError
 
 T = TypeVar("T")
 
@@ -158,8 +157,6 @@ class Store(OpenStore):
 
     def _open_reader(self) -> sqlite3.Connection:
         self._files.prepare(allow_network_filesystem=self._options.allow_network_filesystem)
-        if not self._files.wal_path.exists():
-            self._refuse_untouched()
         # It may write, so that it moves the log into the database if it is the last one to close, and recovers what a
         # lost process has left; no statement of it may.
         connection = self._connect("mode=rw", LOCK_ATTEMPT)
@@ -177,20 +174,6 @@ class Store(OpenStore):
             connection.close()
             raise
         return connection
-
-    def _refuse_untouched(self) -> None:
-        """Refuse a file that is not ours before SQLite makes a -wal and a -shm file beside it.
-
-        This look takes no locks, so it counts for nothing if somebody opened the file meanwhile.
-        """
-        with contextlib.closing(self._connect("immutable=1", 0)) as connection:
-            try:
-                stored_version(connection, self._files.path)
-            except sqlite3.Error:
-                return
-            except CheckpointError:
-                if not self._files.wal_path.exists():
-                    raise
 
     def _open_writer(self) -> sqlite3.Connection:
         try:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 import sys
 import time
 from functools import cached_property
@@ -61,20 +62,22 @@ class StoreFiles:
         self.refuse_what_is_no_file()
         if not allow_network_filesystem:
             self.refuse_network_filesystem()
-        _make_directories(path.parent)
-        if not path.exists():
+        try:
+            status = os.stat(path)  # noqa: PTH116
+        except FileNotFoundError:
+            _make_directories(path.parent)
             _create_private_file(path)
-        size = path.stat().st_size
-        if size == 1:
+            status = os.stat(path)  # noqa: PTH116
+        if status.st_size == 1:
             raise not_a_store_error(
                 self.path, "it is not a SQLite database"
             )  # which takes such a file for an empty one
         if not os.access(path, os.W_OK):
             raise read_only_file_error(self.path)
-        if size == 0:
+        if status.st_size == 0:
             # Also when another process made the file: it may not have got this far yet.
             self.make_name_durable()
-        self._identity = [_identity(path.stat())]
+        self._identity = [_identity(status)]
 
     def make_name_durable(self) -> None:
         """Make the directory remember the file, once: before it is made a store, or before the first commit to one.
@@ -95,13 +98,16 @@ class StoreFiles:
         Raises:
             StoreUnavailableError: `reason` is `is-directory` or `not-a-store`.
         """
-        if self.real_path.is_dir():
+        mode = self._mode()
+        if mode is None:
+            return
+        if stat.S_ISDIR(mode):
             raise StoreUnavailableError(
                 f"{self.path}: this is a directory",
                 reason="is-directory",
                 hint=f"Name a file in it, such as {self.path / 'run.sqlite'}.",
             )
-        if self.real_path.exists() and not self.real_path.is_file():
+        if not stat.S_ISREG(mode):
             raise not_a_store_error(self.path, "it is a pipe, a socket or a device, and not a file")
 
     def refuse_network_filesystem(self) -> None:
@@ -161,6 +167,13 @@ class StoreFiles:
     def shm_path(self) -> Path:
         """The index of the log in shared memory, which is there while anybody has the store open."""
         return Path(f"{self.real_path}-shm")
+
+    def _mode(self) -> int | None:
+        """Return the type of the file, as `stat` tells it; None if there is none."""
+        try:
+            return os.stat(self.real_path).st_mode  # noqa: PTH116
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     def _look_at_directory(self) -> tuple[int, int, int] | None:
         """Return what changes when a file in the directory is made, removed or renamed, or the directory itself is.

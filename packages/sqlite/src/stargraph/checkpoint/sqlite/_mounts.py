@@ -34,9 +34,12 @@ def network_filesystem(path: Path, mountinfo: str | None = None) -> str | None:
         mountinfo: the kernel's list of mounts, read from /proc unless given.
     """
     if mountinfo is None:
-        if not sys.platform.startswith("linux") or not _MOUNTINFO.exists():
+        if not sys.platform.startswith("linux"):
             return None
-        mountinfo = _MOUNTINFO.read_text(encoding="utf-8", errors="surrogateescape")
+        try:
+            mountinfo = _MOUNTINFO.read_text(encoding="utf-8", errors="surrogateescape")
+        except FileNotFoundError:
+            return None
     # Most machines have none, and to find the one that holds a path takes longer than all else that opens a store.
     if not any(map(_is_network, {line.partition(" - ")[2].partition(" ")[0] for line in mountinfo.splitlines()})):
         return None
