@@ -117,9 +117,9 @@ class TestChecking:
             ({"user": {"scores": [1, 2, 3, float("nan")]}}, "state.user.scores[3]: NaN is not JSON"),
             ([float("inf")], "state[0]: Infinity is not JSON"),
             ([[-float("inf")]], "state[0][0]: -Infinity is not JSON"),
-            ({"n": 2**63}, "state.n: an integer outside 64 bits cannot be stored exactly; store it as text"),
-            ({"n": -(2**63) - 1}, "state.n: an integer outside 64 bits cannot be stored exactly; store it as text"),
-            ({"n": 10**5000}, "state.n: an integer outside 64 bits cannot be stored exactly; store it as text"),
+            ({"n": 2**63}, "state.n: an integer outside 64 bits cannot be stored exactly"),
+            ({"n": -(2**63) - 1}, "state.n: an integer outside 64 bits cannot be stored exactly"),
+            ({"n": 10**5000}, "state.n: an integer outside 64 bits cannot be stored exactly"),
             ({"t": "a\ud800"}, "state.t: a lone surrogate (U+D800) is not text that JSON can carry"),
             ({"é\udfff": 1}, 'state["é\\udfff"]: a lone surrogate (U+DFFF) is not text that JSON can carry'),
             ({"s": {1}}, "state.s: a value of type set is not JSON"),
@@ -140,11 +140,12 @@ class TestChecking:
             ({"k" * 100: {1}}, f'state["{"k" * 60}…"]: a value of type set is not JSON'),
         ],
     )
-    def test_the_message_leads_to_the_value(self, value: JsonValue, message: str) -> None:
+    def test_the_message_leads_to_the_value_and_the_hint_to_a_remedy(self, value: JsonValue, message: str) -> None:
         with pytest.raises(StateError) as raised:
             check_json(value, "state")
-        assert str(raised.value) == message
+        assert raised.value.message == message
         assert raised.value.reason == "not-json"
+        assert raised.value.hint
         assert raised.value.path == message.partition(": ")[0]
 
     @pytest.mark.parametrize(
@@ -232,25 +233,25 @@ class TestSize:
         assert raised.value.reason == "too-large"
 
 
-class TestFragments:
+class TestEncodedValues:
     @given(json_values)
     def test_it_shares_nothing_with_the_callers_object(self, value: JsonValue) -> None:
         wrapped = {"v": [value]}
-        fragment = EncodedValue.of(wrapped, "state")
-        digest, before = fragment.digest, fragment.encoded
+        encoded = EncodedValue.of(wrapped, "state")
+        digest, before = encoded.digest, encoded.encoded
         wrapped["v"].append("more")
-        fresh = fragment.fresh()
+        fresh = encoded.fresh()
         assert same(fresh, {"v": [value]})
         fresh["v"].append("more")
-        assert (fragment.digest, fragment.encoded) == (digest, before)
-        assert same(fragment.value, {"v": [value]})
+        assert (encoded.digest, encoded.encoded) == (digest, before)
+        assert same(encoded.value, {"v": [value]})
 
     @given(json_values)
     def test_the_digest_does_not_depend_on_how_it_was_made(self, value: JsonValue) -> None:
-        fragment = EncodedValue.of(value, "v")
+        encoded = EncodedValue.of(value, "v")
         assert (
-            fragment.digest
-            == EncodedValue(value, fragment.encoded).digest
+            encoded.digest
+            == EncodedValue(value, encoded.encoded).digest
             == hashlib.sha256(canonical(value)).hexdigest()
         )
 
@@ -300,5 +301,5 @@ class TestFragments:
 
     def test_a_longer_text_that_is_no_json_is_refused(self) -> None:
         for longer in (b"[1,]", b"[1,2", b"[1,2]]", b"[1,,2]"):
-            with pytest.raises(ValueError, match=r"behind a comma|unexpected|trailing"):
+            with pytest.raises(ValueError, match=r"followed by nothing|unexpected|trailing"):
                 EncodedValue.of([1], "v").grown_to(longer)

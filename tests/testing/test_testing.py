@@ -217,7 +217,7 @@ def test_what_is_kept_in_the_process_is_found() -> None:
         f"{FIELDS}nodes: [{{id: a, kind: 'support.tested_nodes:forgetful'}},"
         " {id: b, kind: 'support.tested_nodes:forgetful'}]"
     )
-    with pytest.raises(AssertionError, match=r"after a crash behind step 0 state\.told is"):
+    with pytest.raises(AssertionError, match=r"after a crash that followed step 0 state\.told is"):
         check_resumable(forgetful)
 
 

@@ -26,7 +26,8 @@ def respond(
     value: Annotated[str, typer.Option("--value", metavar="JSON", help="The answer; text needs no quotes.")],
     run_id: LatestRunArgument = LATEST,
     interrupt: Annotated[
-        str | None, typer.Option("--interrupt", metavar="ID", help="The question; needed if several are open.")
+        str | None,
+        typer.Option("--interrupt", metavar="ID", help="The id of the question; needed if several are open."),
     ] = None,
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
     encryption_keys: KeysOption = None,

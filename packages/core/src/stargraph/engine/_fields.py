@@ -223,7 +223,12 @@ def _through(adapter: TypeAdapter[Any], value: object, path: str, *, from_json: 
         text = adapter.dump_json(checked, by_alias=False, round_trip=True, warnings=False)
         back = adapter.validate_json(text, by_alias=False, by_name=True)
     except (ValidationError, ValueError, TypeError) as error:
-        raise StateError(f"{path}: it cannot be stored as JSON: {error}", reason="not-json", path=path) from error
+        raise StateError(
+            f"{path}: it cannot be stored as JSON: {error}",
+            reason="not-json",
+            hint="Give its type a serializer and a validator of Pydantic that belong together.",
+            path=path,
+        ) from error
     found = difference(checked, back)
     if found is not None:
         raise would_be_lost(path, found)

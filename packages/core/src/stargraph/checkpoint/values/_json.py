@@ -28,16 +28,27 @@ _INT_MIN: Final = -(2**63)
 _INT_MAX: Final = 2**63 - 1
 _SHOWN: Final = 60  # characters of a key in a path
 _PATH_ESCAPES: Final = {'"': '\\"', "\\": "\\\\"}
+_CONVERT: Final = (
+    "Convert it first, for example by str(), float(), list() or isoformat(), or declare a state class whose field says"
+    " how it is stored."
+)
+_REPLACE: Final = 'Replace it: text.encode(errors="replace").decode().'
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class _NotJson(Exception):
     """Travels up from the value that is not JSON and collects the path to it."""
 
-    def __init__(self, complaint: str) -> None:
+    def __init__(self, complaint: str, hint: str) -> None:
         super().__init__(complaint)
         self.complaint = complaint
+        self.hint = hint
         self.path: list[str | int] = []
+
+    def as_error(self, path: str) -> StateError:
+        """Return the error of the whole value, whose place is `path`."""
+        where = path + "".join(map(path_part, reversed(self.path)))
+        return StateError(f"{where}: {self.complaint}", reason="not-json", hint=self.hint, path=where)
 
 
 def check_json(value: JsonValue, path: str) -> None:
@@ -53,8 +64,7 @@ def check_json(value: JsonValue, path: str) -> None:
     try:
         _check(value, 0)
     except _NotJson as fault:
-        where = path + "".join(map(path_part, reversed(fault.path)))
-        raise StateError(f"{where}: {fault.complaint}", reason="not-json", path=where) from None
+        raise fault.as_error(path) from None
 
 
 def _check(value: JsonValue, depth: int) -> None:
@@ -63,19 +73,19 @@ def _check(value: JsonValue, depth: int) -> None:
         _check_text(value)
     elif kind is int:
         if not _INT_MIN <= value <= _INT_MAX:
-            raise _NotJson("an integer outside 64 bits cannot be stored exactly; store it as text")
+            raise _NotJson("an integer outside 64 bits cannot be stored exactly", "Store it as text: str(number).")
     elif kind is float:
         if not math.isfinite(value):
-            raise _NotJson(f"{_name_of(value)} is not JSON")
+            raise _NotJson(f"{_name_of(value)} is not JSON", "Store None, or text, instead.")
     elif kind is list or kind is dict:
         if depth >= MAX_DEPTH:
-            raise _NotJson(f"nested deeper than {MAX_DEPTH} levels")
+            raise _NotJson(f"nested deeper than {MAX_DEPTH} levels", "Store it as text: json.dumps(value).")
         if kind is list:
             _check_list(value, depth + 1)
         else:
             _check_dict(value, depth + 1)
     elif value is not None and kind is not bool:
-        raise _NotJson(f"{_name_of(value)} is not JSON")
+        raise _NotJson(f"{_name_of(value)} is not JSON", _CONVERT)
 
 
 def _check_list(items: list[JsonValue], depth: int) -> None:
@@ -94,7 +104,7 @@ def _check_dict(members: dict[str, JsonValue], depth: int) -> None:
     try:
         for key, item in members.items():
             if type(key) is not str:
-                raise _NotJson(f"a key is {_name_of(key)}, and only text can be a key in JSON")
+                raise _NotJson(f"a key is {_name_of(key)}, and only text can be a key in JSON", "Use str(key).")
             _check_text(key)
             _check(item, depth)
     except _NotJson as fault:
@@ -106,7 +116,7 @@ def _check_dict(members: dict[str, JsonValue], depth: int) -> None:
 def _check_text(text: str) -> None:
     if not is_text(text):
         code = next(ord(char) for char in text if "\ud800" <= char <= "\udfff")
-        raise _NotJson(f"a lone surrogate (U+{code:04X}) is not text that JSON can carry")
+        raise _NotJson(f"a lone surrogate (U+{code:04X}) is not text that JSON can carry", _REPLACE)
 
 
 def is_text(text: str) -> bool:
@@ -279,12 +289,16 @@ def canonical_of(value: JsonValue, encoded: bytes) -> bytes:
 def check_members(members: object, path: str) -> None:
     """Refuse an object that is not JSON, as `check_json` does, or that nests deeper than one field may."""
     if type(members) is not dict:
-        raise StateError(f"{path}: {_name_of(members)} is not a JSON object", reason="not-json", path=path)
+        raise StateError(
+            f"{path}: {_name_of(members)} is not a JSON object",
+            reason="not-json",
+            hint="Give a dict whose keys are text.",
+            path=path,
+        )
     try:
         _check_dict(members, 0)
     except _NotJson as fault:
-        where = path + "".join(map(path_part, reversed(fault.path)))
-        raise StateError(f"{where}: {fault.complaint}", reason="not-json", path=where) from None
+        raise fault.as_error(path) from None
 
 
 def too_large(path: str, size: int, detail: str = "") -> StateError:
