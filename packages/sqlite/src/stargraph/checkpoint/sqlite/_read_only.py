@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sqlite3
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from stargraph.checkpoint.driver import no_store_error
 from stargraph.checkpoint.sqlite._errors import is_busy, locked_error, not_a_store_error
 from stargraph.checkpoint.sqlite._files import StoreFiles
 from stargraph.checkpoint.sqlite._options import Options
 from stargraph.checkpoint.sqlite._schema import check_to_read
+
+if TYPE_CHECKING:
+    import tempfile
 
 T = TypeVar("T")
 
@@ -162,6 +163,10 @@ class ReadOnlyFile:
         return self._connection
 
     def _connect_to_copy(self) -> sqlite3.Connection:
+        # Few stores need them, and the import of the driver would take a twentieth longer.
+        import shutil
+        import tempfile
+
         # Nobody has the files open, so that opening and closing them here drops no locks.
         self._copy = tempfile.TemporaryDirectory(prefix="stargraph-")
         copy = Path(self._copy.name) / "copy.sqlite"
