@@ -147,7 +147,7 @@ class Checkpoint(CheckpointDraft):
         status: Status = "running",
         definition: JsonValue = None,
         key: str | None = None,
-        update: Mapping[str, JsonValue] | None = None,
+        update: Mapping[str, JsonValue | EncodedValue] | None = None,
         frontier: tuple[Task | FanOut, ...] = (),
         interrupts: tuple[Interrupt, ...] = (),
         parent_run_id: str | None = None,
@@ -208,7 +208,7 @@ class Checkpoint(CheckpointDraft):
         return cls._made(
             fields,
             encoded_state,
-            None if update is None else encode_members(dict(update), "update"),
+            None if update is None else _encode_changes(dict(update), "update"),
             is_plain=is_plain_step(fields) and is_plain_run(fields),
         )
 
