@@ -35,7 +35,7 @@ from stargraph.engine._reach import reachable_code
 from stargraph.engine._recorded_calls import CallId
 from stargraph.engine._reducers import add, append, merge, replace
 from stargraph.engine._results import ResultType
-from stargraph.engine._state import StateSpec
+from stargraph.engine._state import Start, StateSpec
 from stargraph.engine._subgraph import (
     Pause,
     StoreFaultError,
@@ -88,6 +88,7 @@ __all__ = [
     "RunEvent",
     "RunInfo",
     "RunLog",
+    "Start",
     "StateField",
     "StateSpec",
     "StoppedElsewhere",

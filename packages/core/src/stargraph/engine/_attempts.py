@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from stargraph.checkpoint.protocol import ErrorInfo
 from stargraph.engine._call_log import CallLog, UnrecordedCallError
@@ -21,6 +21,9 @@ from stargraph.engine._node_pools import CANCEL_SECONDS, NodePools, Outcome, tim
 from stargraph.engine._nodes import Node
 from stargraph.engine._questions import Questions, Suspended
 from stargraph.errors import NodeError
+
+MakeCall: TypeAlias = Callable[[], Awaitable[Callable[[], Any]]]
+"""Makes the call of an attempt: what to call, or what to send to another process."""
 
 _MAX_OVERRUN: Final = 30.0
 
@@ -59,7 +62,7 @@ class Attempts:
         questions: Questions,
         call_log: CallLog,
         pools: NodePools,
-        make_call: Callable[[], Callable[[], Any]],
+        make_call: MakeCall,
         *,
         waits: bool = True,
         hooks: Sequence[NodeHook] = (),
@@ -150,7 +153,7 @@ class Attempts:
     async def _outcome(self) -> Outcome:
         """Return what the function ends with; only a cancellation is raised."""
         try:
-            call = self._make_call()
+            call = await self._make_call()
             if self._node.is_async_here:
                 return await self._within(call(), self._node.spec.timeout)
             return await self._elsewhere(call)

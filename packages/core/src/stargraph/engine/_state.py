@@ -18,6 +18,7 @@ from stargraph.engine._fingerprint import ValueClass
 from stargraph.engine._imports import Modules
 from stargraph.engine._reducers import BUILTIN, Reducer, reducer_name, replace
 from stargraph.engine._state_class import StateClass, does_not_fit, would_be_lost
+from stargraph.engine._turns import SLICE, Turns
 from stargraph.errors import GraphError, StateError
 from stargraph.ir import BUILTIN_REDUCERS, FieldSpec, IRDocument, parse_type
 
@@ -30,8 +31,8 @@ class Start(NamedTuple):
         update: the inputs that make this state again, as they are recorded.
     """
 
-    state: dict[str, JsonValue]
-    update: dict[str, JsonValue]
+    state: Mapping[str, JsonValue | EncodedValue]
+    update: Mapping[str, JsonValue | EncodedValue]
 
 
 class StateSpec:
@@ -130,14 +131,33 @@ class StateSpec:
             StateError: one is unknown, missing or does not fit.
         """
         if self.fields is None:
-            update = {name: EncodedValue.of(value, f"inputs.{name}").value for name, value in inputs.items()}
-            return Start(dict(update), update)
+            encoded = {name: EncodedValue.of(value, f"inputs.{name}") for name, value in inputs.items()}
+            return Start(encoded, encoded)
         if self._class is not None:
             return self._made(self._class, inputs)
         given = self._named(inputs, "inputs")
         _refuse_missing([name for name in self._required if name not in given])
         update = {name: self.fields[name].check(value, f"inputs.{name}") for name, value in given.items()}
         return Start({name: update[name] if name in update else self._defaults[name] for name in self.fields}, update)
+
+    async def initial_in_turns(self, inputs: Mapping[str, object]) -> Start:
+        """Like `initial`, encoded; other work of the event loop has its turn between large values.
+
+        Args:
+            inputs: the values that were given.
+
+        Raises:
+            StateError: as `initial` raises.
+        """
+        checked, update = (inputs, inputs) if self.fields is None else self.initial(inputs)
+        where = "inputs" if self.fields is None else "state"
+        encoded: dict[str, EncodedValue] = {}
+        turns = Turns()
+        for name, value in checked.items():
+            encoded[name] = EncodedValue.of(value, f"{where}.{name}")
+            await turns.after(encoded[name])
+        same = {name: encoded[name] if value is checked.get(name) else value for name, value in update.items()}
+        return Start(encoded, same)
 
     def _made(self, state: StateClass, inputs: Mapping[str, object]) -> Start:
         for key in inputs:
@@ -164,6 +184,31 @@ class StateSpec:
         """
         self.refuse_unknown(checkpoint)
         return self.parse(checkpoint.state_json(), f"step {checkpoint.step}: state")
+
+    async def read_in_turns(self, checkpoint: Checkpoint) -> Any:
+        """Like `read`, field by field if the state is large, so that it does not hold the event loop for long.
+
+        A class is given its state as a whole: its validators may look at all of it.
+
+        Args:
+            checkpoint: the one whose state it is.
+
+        Raises:
+            StateError: as `read` raises.
+        """
+        encoded = checkpoint.encoded_state()
+        if self._class is not None or sum([len(each.encoded) for each in encoded.values()]) < SLICE:
+            return self.read(checkpoint)
+        self.refuse_unknown(checkpoint)
+        values: dict[str, JsonValue] = {}
+        turns = Turns()
+        for name, each in encoded.items():
+            values[name] = each.fresh()
+            await turns.after(each)
+        try:
+            return values if self._model is None else self._model.model_validate(values)
+        except ValidationError as error:
+            raise does_not_fit(error, f"step {checkpoint.step}: state") from None
 
     def value(self, checkpoint: Checkpoint) -> Any:
         """Return the state as a program is given it: an object of the state's class, or a dict of JSON.
@@ -240,6 +285,28 @@ class StateSpec:
             )
         return update if self.fields is None else self._named(update, f"node {node!r} returned")
 
+    async def record_in_turns(
+        self, update: Mapping[str, object], within: Checkpoint, *, from_json: bool
+    ) -> dict[str, EncodedValue]:
+        """Like `record`; other work of the event loop has its turn between large values.
+
+        Args:
+            update: as for `record`.
+            within: likewise.
+            from_json: likewise.
+
+        Raises:
+            StateError: as `record` raises.
+        """
+        if len(update) < 2 or (self._class is not None and self._class.needs_others):
+            return self.record(update, within, from_json=from_json)
+        recorded: dict[str, EncodedValue] = {}
+        turns = Turns()
+        for name, value in update.items():
+            recorded[name] = self._recorded(name, value, from_json=from_json)
+            await turns.after(recorded[name])
+        return recorded
+
     def record(
         self, update: Mapping[str, object], within: Checkpoint | bytes | None = None, *, from_json: bool = False
     ) -> dict[str, EncodedValue]:
@@ -253,17 +320,16 @@ class StateSpec:
         Raises:
             StateError: a value does not fit, is not JSON, or would not come back as it is.
         """
-        if self.fields is None:
-            return {name: EncodedValue.of(value, f"state.{name}") for name, value in update.items()}
         if self._class is not None and self._class.needs_others and within is not None:
             text = within if isinstance(within, bytes) else within.state_json()
             return self._recorded_among_others(self._class, update, text, from_json=from_json)
-        return {
-            name: EncodedValue.of(
-                self.fields[name].record(value, f"state.{name}", from_json=from_json), f"state.{name}"
-            )
-            for name, value in update.items()
-        }
+        return {name: self._recorded(name, value, from_json=from_json) for name, value in update.items()}
+
+    def _recorded(self, name: str, value: object, *, from_json: bool) -> EncodedValue:
+        """Return the update of one field in the form in which it is recorded."""
+        path = f"state.{name}"
+        checked = value if self.fields is None else self.fields[name].record(value, path, from_json=from_json)
+        return EncodedValue.of(checked, path)
 
     def merge(
         self, state: Mapping[str, EncodedValue], updates: Iterable[Mapping[str, EncodedValue]]

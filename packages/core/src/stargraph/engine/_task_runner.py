@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, Task
-from stargraph.engine._attempts import Attempts, NodeFailed
+from stargraph.engine._attempts import Attempts, MakeCall, NodeFailed
 from stargraph.engine._call_log import CallLog, UnrecordedCallError
 from stargraph.engine._context import Context
 from stargraph.engine._fork_overrides import ForkOverrides
@@ -113,7 +113,7 @@ class TaskRunner:
                 returned = await attempts.run()
             finally:
                 call_log.close()
-        return state.record(state.update_of(returned, task.node), tail, from_json=from_json)
+        return await state.record_in_turns(state.update_of(returned, task.node), tail, from_json=from_json)
 
     async def _observed_child(self, tail: Checkpoint, task: Task, item: JsonValue) -> dict[str, object]:
         info = self._info(tail, task)
@@ -132,18 +132,26 @@ class TaskRunner:
         kind = self._plan.nodes[task.node].spec.kind
         return NodeInfo(tail.run_id, task.node, kind, task.id, tail.step, index=task.index)
 
-    def _calls(self, tail: Checkpoint, task: Task, context: Context) -> Callable[[], Callable[[], Any]]:
+    def _calls(self, tail: Checkpoint, task: Task, context: Context) -> MakeCall:
         """Return what makes the call of each attempt, with a fresh state."""
         state, node = self._plan.state, self._plan.nodes[task.node]
-        return lambda: node.call(state.read(tail), context)
 
-    def _remote_calls(self, tail: Checkpoint, task: Task, context: Context) -> Callable[[], Callable[[], Any]]:
+        async def make_call() -> Callable[[], Any]:
+            return node.call(await state.read_in_turns(tail), context)
+
+        return make_call
+
+    def _remote_calls(self, tail: Checkpoint, task: Task, context: Context) -> MakeCall:
         """Return what makes the call of each attempt, in another process."""
         self._plan.state.refuse_unknown(tail)
         graph = RemoteGraph(
             self._plan.document.model_dump_json(by_alias=True), self._plan.modules, self._plan.code_of(task.node)
         )
-        return lambda: partial(run_in_worker, graph, task.node, tail.state_json(), context._detached())
+
+        async def make_call() -> Callable[[], Any]:
+            return partial(run_in_worker, graph, task.node, tail.state_json(), context._detached())
+
+        return make_call
 
     def _ask(self, tail: Checkpoint, task: Task) -> dict[str, object]:
         assert task.rule is not None

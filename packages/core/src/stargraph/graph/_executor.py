@@ -161,7 +161,7 @@ class RunExecutor:
         first, *carried = opening or [
             first_record(
                 self._plan,
-                inputs,
+                await self._plan.state.initial_in_turns(inputs),
                 run_id=self._run_id,
                 executor_id=self._executor_id,
                 metadata=metadata,

@@ -80,7 +80,7 @@ def queued_record(plan: Plan, request: RunRequest) -> Checkpoint:
         raise _invalid_entry(error) from None
     return first_record(
         plan,
-        request.inputs,
+        plan.state.initial(request.inputs),
         run_id=request.run_id or new_run_id(),
         executor_id=new_executor_id(),
         metadata=request.metadata or {},

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
-from stargraph.checkpoint.protocol import Checkpoint, JsonValue, ProcessInfo, QueueEntry
-from stargraph.engine import Plan, RunLog, StoppedElsewhere, error_info, status_of, tasks_of
+from stargraph.checkpoint.protocol import Checkpoint, ProcessInfo, QueueEntry
+from stargraph.engine import Plan, RunLog, Start, StoppedElsewhere, error_info, status_of, tasks_of
 from stargraph.errors import CheckpointError, NodeError
 from stargraph.graph._resume_checks import refuse_ended
 
@@ -17,27 +17,22 @@ POISON: Final = "poison"
 
 def first_record(
     plan: Plan,
-    inputs: Mapping[str, JsonValue],
+    start: Start,
     *,
     run_id: str,
     executor_id: str,
     metadata: Mapping[str, str],
     queue: QueueEntry | None = None,
 ) -> Checkpoint:
-    """Return step 0 of a new run: of one that this process executes, or, with a queue, of one that a worker will.
-
-    Raises:
-        StateError: the inputs do not fit the state that the graph declares.
-    """
-    state, update = plan.state.initial(inputs)
+    """Return step 0 of a new run: of one that this process executes, or, with a queue, of one that a worker will."""
     return Checkpoint.genesis(
         run_id=run_id,
         graph_id=plan.document.id,
         graph_hash=plan.graph_hash,
         runtime_hash=plan.runtime_hash,
         definition=plan.definition,
-        state=state,
-        update=update,
+        state=start.state,
+        update=start.update,
         frontier=plan.first(0),
         executor_id=executor_id,
         timestamp=datetime.now(UTC),
