@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, get_args
 
-from stargraph.checkpoint.protocol import Status
+from stargraph.checkpoint.protocol import Checkpoint, Status
 from stargraph.checkpoint.values import EncodedValue
 from stargraph.langgraph._log import ThreadLog
 from stargraph.langgraph._plain import peek_plain
@@ -17,29 +17,65 @@ _STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 _DELTA_COUNTERS: Final = "counters_since_delta_snapshot"
 
 
-async def prune_log(store: LogStore, log: ThreadLog) -> None:
-    """Remove all but the newest checkpoint of a log, and those that its delta channels are rebuilt from.
+async def prune_thread(store: LogStore, logs: Sequence[ThreadLog]) -> None:
+    """Remove all but the newest checkpoint of each namespace of a thread, with what its delta channels are made from.
+
+    A namespace of one call of a subgraph goes with the checkpoint of the root graph from which the call started, as
+    in LangGraph's saver for PostgreSQL.
 
     Args:
         store: the store.
-        log: the log.
+        logs: the logs of the thread.
     """
+    root = next((log for log in logs if not log.namespace), None)
+    over = [] if root is None else [log for log in logs if await _is_call_from_what_goes(log, root)]
+    for log in logs:
+        if log not in over:
+            await _prune_log(store, log)
+        elif (tail := await log.tail()) is not None:
+            await store.delete(tail.run_id)
+            log.forget_tail()
+
+
+async def _is_call_from_what_goes(log: ThreadLog, root: ThreadLog) -> bool:
+    """Tell whether a log is that of a call of a subgraph, which started from an older checkpoint of the root graph."""
+    # Such a namespace ends with a colon and the id of a task; others belong to subgraphs that keep their state.
+    newest = await log.latest() if ":" in log.namespace else None
+    newest_root = await root.latest()
+    if newest is None or newest_root is None:
+        return False
+    parents: Mapping[str, str] = peek_plain(newest.metadata).get("parents") or {}
+    started_from = parents.get("")
+    if started_from is None or started_from == newest_root.checkpoint_id:
+        return False
+    # A call may be stored before the checkpoint that it started from.
+    found = await root.at(started_from)
+    return found is not None and found.has_checkpoint
+
+
+async def _prune_log(store: LogStore, log: ThreadLog) -> None:
     newest = await log.latest()
     if newest is None:
         return
-    kept = [newest, *await _delta_ancestors(log, newest)]
+    assert newest.checkpoint_id is not None
+    ancestors = await _delta_ancestors(log, newest)
+    if newest.parent is not None and not ancestors:
+        # The parent goes, so it is not named any more.
+        put = Put(None, newest.checkpoint, newest.metadata, dict(newest.channels()))
+        await log.append(Order(newest.checkpoint_id, put))
+    kept = {newest.checkpoint_id, *(step.checkpoint_id for step in ancestors)}
     tail = await log.tail()
     if tail is not None and tail.key == newest.checkpoint_id:
+        first = [step.step.step for step in (*ancestors, *await _ahead(log, tail))]
         await store.checkpointer.prune(
             run_id=tail.run_id,
             older_than=datetime.now(UTC) + timedelta(days=36500),
             statuses=_STATUSES,
-            keep_last=tail.step - min(step.step.step for step in kept) + 1,
+            keep_last=tail.step - min([tail.step, *first]) + 1,
         )
         log.forget_tail()
     # What is left besides: other branches, and on S3 the records that the newest one is decoded from.
-    wanted = {step.checkpoint_id for step in kept}
-    await _rewrite(store, log, lambda step: step.checkpoint_id in wanted)
+    await _rewrite(store, log, lambda step: step.checkpoint_id in kept)
 
 
 async def copy_log(source: ThreadLog, target: ThreadLog) -> None:
@@ -76,12 +112,13 @@ async def _rewrite(store: LogStore, log: ThreadLog, is_kept: Callable[[StoredSte
         old = await log.tail()
         if old is None or len(kept) == len(steps):
             return
-        if not kept:
+        ahead = await _ahead(log, old)
+        if not kept and not ahead:
             await store.delete(old.run_id)
             log.forget_tail()
             return
         fresh = await log.next_generation()
-        for step in kept:
+        for step in (*kept, *ahead):
             await _append(fresh, step)
         if await log.end(old):
             await store.delete(old.run_id)
@@ -89,6 +126,12 @@ async def _rewrite(store: LogStore, log: ThreadLog, is_kept: Callable[[StoredSte
         # Somebody has written meanwhile: again, with what was written.
         if (unused := await fresh.tail()) is not None:
             await store.delete(unused.run_id)
+
+
+async def _ahead(log: ThreadLog, tail: Checkpoint) -> list[StoredStep]:
+    """Return what a log has of checkpoints that are still to come: only writes."""
+    found = [await log.at(checkpoint_id) for checkpoint_id in StoredStep(tail).ahead]
+    return [step for step in found if step is not None]
 
 
 async def _delta_ancestors(log: ThreadLog, newest: StoredStep) -> list[StoredStep]:
@@ -106,11 +149,13 @@ async def _delta_ancestors(log: ThreadLog, newest: StoredStep) -> list[StoredSte
 
 
 async def _append(log: ThreadLog, step: StoredStep) -> None:
-    """Append a checkpoint that another log holds, with its pending writes."""
+    """Append what another log holds of a checkpoint, with its pending writes."""
     assert step.checkpoint_id is not None
     writes = [
         Write(task_id, path, position, channel, EncodedValue.of_checked(value))
         for task_id, path, position, channel, value in step.writes()
     ]
-    put = Put(step.parent, step.checkpoint, step.metadata, dict(step.channels()))
+    put = None
+    if step.has_checkpoint:
+        put = Put(step.parent, step.checkpoint, step.metadata, dict(step.channels()))
     await log.append(Order(step.checkpoint_id, put, writes))

@@ -32,7 +32,7 @@ from stargraph.langgraph._channels import Channels
 from stargraph.langgraph._log import ThreadLog
 from stargraph.langgraph._names import NAMESPACE_TAG, THREAD_TAG
 from stargraph.langgraph._plain import dump_plain, load_plain
-from stargraph.langgraph._removal import copy_log, prune_log, without_runs
+from stargraph.langgraph._removal import copy_log, prune_thread, without_runs
 from stargraph.langgraph._state import Order, Put, StoredStep, Write, write_index
 from stargraph.langgraph._store import LogStore
 from stargraph.langgraph._sync import SyncMethods
@@ -297,7 +297,8 @@ class StargraphSaver(SyncMethods):
         Args:
             thread_ids: the threads.
             strategy: `keep_latest` keeps the newest checkpoint of each namespace, with what its delta channels are
-                rebuilt from; `delete` removes the threads.
+                rebuilt from, and removes each call of a subgraph that started from an older checkpoint of the root
+                graph; `delete` removes the threads.
 
         Raises:
             ValueError: there is no such strategy.
@@ -310,8 +311,7 @@ class StargraphSaver(SyncMethods):
             if strategy == "delete":
                 await self.adelete_thread(thread_id)
                 continue
-            for log in await self._logs_of({"configurable": {"thread_id": thread_id}}):
-                await prune_log(self._store, log)
+            await prune_thread(self._store, await self._logs_of({"configurable": {"thread_id": thread_id}}))
 
     # Values
 
