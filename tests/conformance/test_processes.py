@@ -1,17 +1,19 @@
-"""Child processes: a check that fails while one of them is read is torn down in order, and nothing of them stays."""
+"""Child processes, forked or as new interpreters: what they are given, how they end, and that nothing of them stays."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from stargraph.checkpoint.conformance import Check, Result, Session
+from stargraph.checkpoint.conformance import Check, Result, Session, _forks
 from stargraph.checkpoint.conformance._expect import Violation, together
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._staging import Stage
@@ -21,9 +23,18 @@ pytestmark = pytest.mark.thorough
 SOUND = "support.broken_drivers.database:Database"
 
 
-def result_of(body: Any) -> Result:
+@pytest.fixture(params=["forked", "interpreter"])
+def made(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How child processes are made: as where processes can be forked, and as where they cannot."""
+    made: str = request.param
+    monkeypatch.setattr(_forks, "AVAILABLE", made == "forked")
+    return made
+
+
+def result_of(body: Any, spec: str = SOUND) -> Result:
     check = Check("test.body", "A reason.", "a contract", "A cause.", body)
-    return Session(SOUND)._execute(check)
+    with Session(spec) as session:
+        return session._execute(check)
 
 
 async def _fail(children: list[Any]) -> None:
@@ -45,13 +56,13 @@ def gone(pid: int) -> bool:
     return False
 
 
-def living(location: str) -> list[int]:
-    """The processes that were started for a store and are not mere entries of the process table."""
+def living(group: int) -> list[int]:
+    """The processes of a group that are not mere entries of the process table."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-            if state != "Z" and location.encode() in (folder / "cmdline").read_bytes():
+            state, _, of_group, *_ = (folder / "stat").read_text().rpartition(")")[2].split()
+            if state != "Z" and int(of_group) == group:
                 found.append(int(folder.name))
     return found
 
@@ -60,6 +71,7 @@ async def _two(kit: Kit) -> list[Any]:
     return [await kit.child("idle", run_id=f"run-{number}") for number in range(2)]
 
 
+@pytest.mark.usefixtures("made")
 def test_a_violation_while_a_sibling_reads_a_child_is_reported() -> None:
     pids: list[int] = []
 
@@ -73,6 +85,7 @@ def test_a_violation_while_a_sibling_reads_a_child_is_reported() -> None:
     assert all(map(gone, pids))
 
 
+@pytest.mark.usefixtures("made")
 def test_a_check_may_leave_a_reader_behind() -> None:
     readers = []
 
@@ -87,24 +100,25 @@ def test_a_check_may_leave_a_reader_behind() -> None:
     assert readers[0].done()
 
 
+@pytest.mark.usefixtures("made")
 def test_a_process_that_was_frozen_in_a_call_does_not_outlive_the_check() -> None:
-    locations: list[str] = []
+    groups: list[int] = []
 
     async def body(kit: Kit) -> None:
         await kit.open()
         stage = await Stage.open(kit)
-        locations.append(kit.location)
+        groups.append(stage._child._process.pid)
         moments = await stage.moments("write", run_id="recorded")
         assert await stage.freeze_at(moments[0], "write", run_id="run") is None
-        assert len(living(kit.location)) == 2
+        assert len(living(groups[0])) == 2
         raise Violation("found")
 
     result = result_of(body)
     assert (result.verdict, result.message) == ("fail", "found")
     deadline = time.monotonic() + 20
-    while living(locations[0]) and time.monotonic() < deadline:
+    while living(groups[0]) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not living(locations[0])
+    assert not living(groups[0])
 
 
 def test_a_process_is_killed_where_the_store_has_changed_and_the_call_has_not_returned() -> None:
@@ -123,6 +137,139 @@ def test_a_process_is_killed_where_the_store_has_changed_and_the_call_has_not_re
     result = result_of(body)
     assert result.verdict == "pass", result.message
     assert {"database.py", "made"} <= set(left)
+
+
+TARGET = """
+import atexit, json, os, sys, time, uuid
+
+AT_IMPORT = uuid.uuid4().hex
+
+def told(location):
+    return {
+        "token": AT_IMPORT,
+        "hash": hash("a"),
+        "open": sorted(int(number) for number in os.listdir("/proc/self/fd")),
+        "group": os.getpgid(0) == os.getpid(),
+        "folder": os.getcwd(),
+        "variable": os.environ.get("STARGRAPH_TEST_WORD"),
+        "only_once": os.environ.get("STARGRAPH_TEST_GONE"),
+        "offset": time.strftime("%z", time.localtime(0)),
+    }
+
+class Driver:
+    async def bootstrap(self): ...
+    async def write(self, checkpoint): ...
+    async def read_latest(self, run_id): ...
+    async def read_at_step(self, run_id, step): ...
+    async def list_runs(self, since=None, limit=100):
+        return []
+
+class Telling(Driver):
+    async def bootstrap(self):
+        atexit.register(print, "at exit", file=sys.stderr)
+        print(json.dumps(told(None)), file=sys.stderr, flush=True)
+
+def target(location):
+    return Telling()
+"""
+
+
+def _target(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    name = f"told_{folder.name}"
+    (folder / f"{name}.py").write_text(TARGET)
+    monkeypatch.syspath_prepend(str(folder))
+    return f"{name}:target"
+
+
+def test_a_process_is_given_what_a_new_interpreter_would_have(
+    made: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[dict[str, Any]] = []
+    spec = _target(tmp_path, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+
+    async def tell(kit: Kit) -> None:
+        child = await kit.child("unclosed", run_id="run")
+        await child.expect("acked")
+        code, said = await child.ended()
+        first, *others = said.splitlines()
+        found.append(json.loads(first) | {"code": code, "others": others})
+
+    async def body(kit: Kit) -> None:
+        with monkeypatch.context() as context:
+            context.setenv("STARGRAPH_TEST_GONE", "here")
+            await tell(kit)
+        monkeypatch.setenv("STARGRAPH_TEST_WORD", "größe")
+        monkeypatch.setenv("TZ", "Asia/Tokyo")
+        await tell(kit)
+
+    with open(tmp_path / "held", "wb"):
+        result = result_of(body, spec)
+    assert result.verdict == "pass", result.explained()
+    first, second = found
+    assert first["token"] != second["token"]
+    assert {first["hash"], second["hash"]}.isdisjoint({hash("a")})
+    assert (first["only_once"], second["only_once"]) == ("here", None)
+    assert (first["variable"], second["variable"], second["offset"]) == (None, "größe", "+0900")
+    for each in found:
+        assert (each["code"], each["others"]) == (0, ["at exit"])
+        assert (each["group"], each["folder"]) == (True, str(tmp_path))
+        # Stdin, stdout, stderr, the line to the kit, and what the listing itself opens; an event loop adds three.
+        assert len(each["open"]) <= 8, made
+
+
+@pytest.mark.usefixtures("made")
+def test_the_end_of_a_process_is_told_as_it_was() -> None:
+    codes: list[int] = []
+
+    async def body(kit: Kit) -> None:
+        for number in (signal.SIGKILL, signal.SIGTERM):
+            child = await kit.child("idle", run_id=f"run-{number}")
+            await child.expect("acked")
+            os.kill(child._process.pid, number)
+            code, _ = await child.ended()
+            codes.append(code)
+            child.kill()  # a process that has ended is left alone
+        child = await kit.child("idle", run_id="frozen")
+        await child.expect("acked")
+        child.stop()
+        child.resume()
+        await child.tell("go")
+        codes.append((await child.ended())[0])
+
+    result = result_of(body)
+    assert result.verdict == "pass", result.explained()
+    assert codes == [-signal.SIGKILL, -signal.SIGTERM, 0]
+
+
+def test_a_fork_server_that_died_is_no_fault_of_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_forks, "AVAILABLE", True)
+
+    async def body(kit: Kit) -> None:
+        server = kit.surroundings.fork_server
+        assert server is not None
+        await (await kit.child("idle", run_id="run")).expect("acked")
+        assert server._process is not None
+        server._process.kill()
+        server._process.wait()
+        await kit.child("idle", run_id="other")
+
+    result = result_of(body)
+    assert (result.verdict, "no child process could be started" in result.message) == ("error", True), result
+
+
+def test_a_session_leaves_no_server_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_forks, "AVAILABLE", True)
+    pids: list[int] = []
+
+    async def body(kit: Kit) -> None:
+        await _two(kit)
+        assert kit.surroundings.fork_server is not None
+        assert kit.surroundings.fork_server._process is not None
+        pids.append(kit.surroundings.fork_server._process.pid)
+
+    assert result_of(body).verdict == "pass"
+    assert living(pids[0]) == []
 
 
 @pytest.mark.parametrize("how", ["fails", "is cancelled"])

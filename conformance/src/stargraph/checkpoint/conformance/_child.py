@@ -11,6 +11,7 @@ import ctypes
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -19,6 +20,7 @@ from typing import Any, Final, NoReturn
 
 from stargraph.checkpoint.conformance._clock import shift_clock
 from stargraph.checkpoint.conformance._expect import HarnessError, error_line
+from stargraph.checkpoint.conformance._fork_server import serve as serve_forks
 from stargraph.checkpoint.conformance._neighbours import CLOCK
 from stargraph.checkpoint.conformance._runs import begin, executor_id, follow, noise
 from stargraph.checkpoint.conformance._scene import Scene
@@ -333,4 +335,6 @@ def main(order: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "--fork-server":
+        sys.exit(serve_forks(socket.socket(fileno=int(sys.argv[2])), main))
     sys.exit(main(json.loads(sys.argv[1])))

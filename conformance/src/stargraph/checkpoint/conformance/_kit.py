@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from stargraph.checkpoint.conformance._capabilities import Capability
 from stargraph.checkpoint.conformance._expect import HarnessError, NotEvaluated, Violation, error_line
+from stargraph.checkpoint.conformance._forks import ForkServer
 from stargraph.checkpoint.conformance._handle import DriverCalls, Handle
 from stargraph.checkpoint.conformance._neighbours import Neighbours
 from stargraph.checkpoint.conformance._processes import Child, spawn
@@ -39,6 +40,7 @@ class Surroundings:
         thorough: whether a check that can look longer should.
         declared: the capabilities that the driver has.
         neighbours: other processes that open the same stores; None if they cannot.
+        fork_server: forks child processes; None if each is a new interpreter.
         keep: the folder for the stores of checks that fail, or None.
         patience: seconds that checks wait for what a driver may do a little later.
     """
@@ -49,6 +51,7 @@ class Surroundings:
     thorough: bool = True
     declared: frozenset[Capability] = frozenset()
     neighbours: Neighbours | None = None
+    fork_server: ForkServer | None = None
     keep: Path | None = None
     patience: float = PATIENCE
 
@@ -192,7 +195,9 @@ class Kit:
         """Start a process that opens the same store and runs one of the kit's scripts."""
         if self.spec is None:
             raise HarnessError("the target was given as an object: child processes need package.module:name")
-        child = await spawn(self.spec, script, location or self.location, arguments, self.log)
+        child = await spawn(
+            self.spec, script, location or self.location, arguments, self.log, self.surroundings.fork_server
+        )
         self._children.append(child)
         return child
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from stargraph.checkpoint.conformance._expect import HarnessError, Violation
+from stargraph.checkpoint.conformance._forks import ForkedProcess, ForkServer
 from stargraph.checkpoint.conformance._handle import DriverCalls
 
 _LINE_LIMIT = 1 << 20
@@ -24,7 +25,7 @@ class Child:
         name: the script and the process id, as violations name it.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process, script: str, log: DriverCalls) -> None:
+    def __init__(self, process: asyncio.subprocess.Process | ForkedProcess, script: str, log: DriverCalls) -> None:
         self.name = f"the process {script!r} (pid {process.pid})"
         self._process = process
         self._log = log
@@ -103,7 +104,10 @@ class Child:
             self._process.stdin.close()
         # Whoever still reads comes to the end of the stream first, since the process is gone.
         async with self._reading:
-            await self._process.communicate()
+            for stream in (self._process.stdout, self._process.stderr):
+                if stream is not None:
+                    await stream.read()
+            await self._process.wait()
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process.returncode is None:
@@ -117,7 +121,9 @@ class Child:
         return f"exit code {code}, stderr: {lines[-1] if lines else 'empty'}"
 
 
-async def spawn(spec: str, script: str, location: str, arguments: dict[str, Any], log: DriverCalls) -> Child:
+async def spawn(
+    spec: str, script: str, location: str, arguments: dict[str, Any], log: DriverCalls, server: ForkServer | None
+) -> Child:
     """Start a script of `_child` in a process of its own.
 
     Args:
@@ -126,9 +132,13 @@ async def spawn(spec: str, script: str, location: str, arguments: dict[str, Any]
         location: the store.
         arguments: the arguments of the script, as JSON.
         log: where waiting for it is noted.
+        server: forks the process; if None, it is a new interpreter.
     """
     order = {"target": spec, "script": script, "location": location, "arguments": arguments, "path": sys.path}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
+        if server is not None:
+            return Child(await server.fork(order, environment, limit=_LINE_LIMIT), script, log)
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -137,7 +147,7 @@ async def spawn(spec: str, script: str, location: str, arguments: dict[str, Any]
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=environment,
             limit=_LINE_LIMIT,
             process_group=0,
         )

@@ -15,9 +15,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final, Self
 
+from stargraph.checkpoint.conformance import _forks
 from stargraph.checkpoint.conformance._capabilities import HOOKS, PROTOCOLS, Capability, hook_name
 from stargraph.checkpoint.conformance._catalogue import catalogue
 from stargraph.checkpoint.conformance._expect import HarnessError, NotEvaluated, Violation, error_line
+from stargraph.checkpoint.conformance._forks import ForkServer
 from stargraph.checkpoint.conformance._kit import PATIENCE, Kit, Surroundings
 from stargraph.checkpoint.conformance._neighbours import Neighbours
 from stargraph.checkpoint.conformance._registry import Check
@@ -84,6 +86,7 @@ class Session:
     _declared: frozenset[Capability] | None = None
     _provided: frozenset[Capability] = frozenset()
     _neighbours: Neighbours | None = None
+    _fork_server: ForkServer | None = None
     _started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def __enter__(self) -> Self:
@@ -96,6 +99,8 @@ class Session:
         """End the processes of this session."""
         if self._neighbours is not None:
             self._neighbours.end()
+        if self._fork_server is not None:
+            self._fork_server.close()
 
     @property
     def target(self) -> Target:
@@ -112,6 +117,7 @@ class Session:
             self._target = target
             if isinstance(self.spec, str) and target.processes:
                 self._neighbours = Neighbours(self.spec)
+                self._fork_server = ForkServer() if _forks.AVAILABLE else None
         return self._target
 
     @property
@@ -210,6 +216,7 @@ class Session:
             self.thorough,
             declared,
             self._neighbours,
+            self._fork_server,
             self.keep,
             self.patience + _LOOKS * self.round_trip,
         )

@@ -31,13 +31,17 @@ WAKE: Final = "wake"
 _Call: TypeAlias = Callable[[], Awaitable[object]]
 
 
-def stage(scene: Scene) -> None:
-    """Play what the parent orders, one call after the other, until it has nothing more to say."""
-    # Models are built at their first use: once here instead of in every fork.
+def build_models() -> None:
+    """Build what is built at its first use: once before a process forks instead of in every fork."""
     first = decode(encode(begin()), run_id="run", step=0)
     decode(encode(follow(first)), run_id="run", step=1)
     RunSummary.from_checkpoint(first)
     PruneReport(runs=0, checkpoints=0, dry_run=False)
+
+
+def stage(scene: Scene) -> None:
+    """Play what the parent orders, one call after the other, until it has nothing more to say."""
+    build_models()
     scene.report("ready")
     while line := sys.stdin.readline():
         # Said to a process that had woken by itself meanwhile.

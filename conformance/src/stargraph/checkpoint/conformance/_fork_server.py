@@ -1,0 +1,90 @@
+"""Fork child processes from one that has imported the kit, where a new interpreter would import it again.
+
+    python -m stargraph.checkpoint.conformance._child --fork-server DESCRIPTOR
+
+A fork costs milliseconds, an interpreter with the kit in it some tenths of a second. The server has no thread and no
+event loop, inherits nothing from the process that tests, and never imports the driver: each fork does that itself, so
+what a driver's modules make at import is its own in every process. Only the seed of str hashes is shared between the
+forks; the process that tests has another.
+
+For each fork the server gets one byte with four descriptors: stdin, stdout and stderr of the new process, and a line,
+on which the request comes as JSON, and the pid and at last the exit code go back. An attendant, a fork of its own,
+waits for that end, so no process holds the descriptors of another.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeAlias
+
+from stargraph.checkpoint.conformance._forks import DESCRIPTORS
+from stargraph.checkpoint.conformance._stage import build_models
+
+_Main: TypeAlias = Callable[[dict[str, Any]], int]
+
+
+def serve(control: socket.socket, main: _Main) -> int:
+    """Fork whenever the other side asks, until it hangs up; in a fork, return its exit code.
+
+    Args:
+        control: the socket on which it asks.
+        main: does in a fork what was asked for, and returns the exit code.
+    """
+    build_models()
+    gc.collect()
+    gc.freeze()  # so that a collection in a fork copies no page
+    while True:
+        _collect_attendants()
+        asked, descriptors, _, _ = socket.recv_fds(control, 1, DESCRIPTORS)
+        if not asked:
+            return 0
+        if os.fork() == 0:
+            control.close()
+            return _attend(descriptors, main)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _collect_attendants() -> None:
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG) != (0, 0):
+            pass
+
+
+def _attend(descriptors: list[int], main: _Main) -> int:
+    """Fork as a request says, and tell how that process ends; in the fork, return its exit code."""
+    *streams, number = descriptors
+    line = socket.socket(fileno=number)
+    with line.makefile("rw", encoding="utf-8") as lines:
+        line.close()
+        request = json.loads(lines.readline())
+        process = os.fork()
+        if process != 0:
+            for stream in streams:
+                os.close(stream)
+            # Here too, since whoever is told of the process may want to kill its group at once.
+            os.setpgid(process, process)
+            with suppress(BrokenPipeError):
+                print(process, file=lines, flush=True)
+                print(_exit_code(process), file=lines, flush=True)
+            os._exit(0)
+    os.setpgid(0, 0)
+    for place, stream in enumerate(streams):
+        os.dup2(stream, place)
+        os.close(stream)
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    time.tzset()
+    return main(request["order"])
+
+
+def _exit_code(process: int) -> int:
+    _, status = os.waitpid(process, 0)
+    return os.waitstatus_to_exitcode(status)
