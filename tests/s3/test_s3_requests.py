@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from itertools import islice
+from typing import Any
 
 import aioboto3
 import pytest
+from support import calling_nodes
+from support.graphs import graph
+from support.memory import Killed
 from support.records import STARTED_AT, chain, chat, first, following
 from support.s3.proxy import FaultProxy
 from support.s3.stores import Stores
+
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.graph import Context
 
 pytestmark = pytest.mark.thorough
 
@@ -182,3 +190,60 @@ async def test_a_list_of_runs_that_ended(watched: Stores, proxy: FaultProxy) -> 
     assert [run.run_id for run in runs] == [f"run-{number}" for number in range(29, 9, -1)]
     assert {run.status for run in runs} == {"done"}
     assert len(proxy.requests) == 21
+
+
+MAP = """
+id: squares
+state_schema:
+  items: {type: "list[int]", default: []}
+  x: {type: "list[int]", reduce: append, default: []}
+nodes: [{id: begin, kind: echo}, {id: work, kind: "support.calling_nodes:play"}, {id: meet, kind: echo}]
+max_steps: 10000
+rules:
+  - id: each
+    when: {node: begin}
+    then: [{kind: map, over: "state.items", target: work, join: meet, max_concurrency: 8}]
+"""
+LOOP = """
+id: calls
+state_schema: {items: {type: "list[int]"}, x: {type: "list[int]", default: []}}
+nodes: [{id: work, kind: "support.calling_nodes:play"}]
+max_steps: 10000
+"""
+ITEMS = 80
+
+
+@pytest.mark.parametrize("text", [MAP, LOOP], ids=["map", "calls"])
+async def test_a_resume_reads_each_step_once(
+    watched: Stores, proxy: FaultProxy, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A map of many items, and a task with many recorded calls, whose process is lost shortly before the end."""
+    calling_nodes.reset()
+
+    async def script(state: Any, context: Context) -> Any:
+        if text == MAP:
+            return {"x": [context.item]}
+        return {"x": [await context.call("count", calling_nodes.do, str(n), n) for n in state.items]}
+
+    async def write_many(checkpoints: Sequence[Checkpoint]) -> None:
+        if checkpoints[-1].step >= ITEMS - 5:
+            raise Killed
+        await written(checkpoints)
+
+    async def write(checkpoint: Checkpoint) -> None:
+        await write_many([checkpoint])
+
+    calling_nodes.script = script
+    lost = await watched.open()
+    written = lost.write_many
+    monkeypatch.setattr(lost, "write_many", write_many)
+    monkeypatch.setattr(lost, "write", write)
+    with pytest.raises(Killed):
+        await (await graph(text).start(checkpointer=lost, run_id="r", inputs={"items": list(range(ITEMS))})).start()
+    other = await watched.open()
+    proxy.reset()
+    assert (await (await graph(text).start(checkpointer=other)).resume("r")).status == "done"
+    asked = proxy.kinds()
+    # The lists are as many for 260 items: those of the resume itself, and those of the last steps and of the end.
+    assert asked.count("LIST") <= 30
+    assert asked.count("GET") <= ITEMS + 20

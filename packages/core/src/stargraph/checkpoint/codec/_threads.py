@@ -49,7 +49,12 @@ class CodecThreads:
 
 def large_to_decode(records: Iterable[bytes]) -> bool:
     """Tell whether records are better decoded in a thread."""
-    return sum(map(decoded_size, records)) >= _LARGE_RECORDS
+    size = 0
+    for record in records:
+        size += decoded_size(record)
+        if size >= _LARGE_RECORDS:  # a page may hold thousands more
+            return True
+    return False
 
 
 def large_to_encode(checkpoints: Sequence[Checkpoint]) -> bool:
