@@ -76,3 +76,8 @@ def test_fields_of_each_kind() -> None:
     assert CheckpointError("x", run_id="r", step=3).step == 3
     mismatch = HashMismatchError("x", stored="a", loaded="b", changes=("rule 'urgent' changed",))
     assert (mismatch.stored, mismatch.loaded, mismatch.changes) == ("a", "b", ("rule 'urgent' changed",))
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_an_error_is_called_by_the_name_that_is_imported(kind: type) -> None:
+    assert f"{kind.__module__}.{kind.__qualname__}" == f"stargraph.errors.{kind.__name__}"

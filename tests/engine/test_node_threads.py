@@ -162,10 +162,10 @@ ISOLATED = 'nodes: [{id: a, kind: "support.process_nodes:NODE", isolation: proce
     ("node", "error", "reason"),
     [
         ("hangs", "TimeoutError", None),
-        ("dies", "stargraph.errors._exceptions.NodeError", "process-died"),
+        ("dies", "stargraph.errors.NodeError", "process-died"),
         ("unpicklable", "support.process_nodes.UnpicklableError", None),
         ("unloadable", "support.process_nodes.UnloadableError", None),
-        ("asks", "stargraph.errors._exceptions.NodeError", "detached-node"),
+        ("asks", "stargraph.errors.NodeError", "detached-node"),
         ("exits", "SystemExit", None),
     ],
 )

@@ -288,7 +288,7 @@ async def test_what_is_no_text_is_no_question(store: MemoryCheckpointer, prompt:
     await begin(store, lambda ctx: ctx.interrupt(prompt, key=key))
     assert store.runs["r"][-1].status == "failed"
     assert store.runs["r"][-1].error is not None
-    assert store.runs["r"][-1].error.type == "stargraph.errors._exceptions.StateError"
+    assert store.runs["r"][-1].error.type == "stargraph.errors.StateError"
 
 
 async def test_a_node_that_asks_is_told_one_time_until_it_completes(store: MemoryCheckpointer) -> None:
