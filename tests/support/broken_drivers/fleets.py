@@ -10,7 +10,7 @@ from stargraph.checkpoint.protocol import Checkpoint, RunSummary
 from support.broken_drivers.broken_driver import broken
 
 
-class _Indexed(ReferenceCheckpointer):
+class Indexed(ReferenceCheckpointer):
     """A base: a table of a queue beside the runs, shared by all handles of a store."""
 
     _tables: dict[int, tuple[ReferenceStore, dict[str, RunSummary]]] = {}  # noqa: RUF012
@@ -25,7 +25,7 @@ class _Indexed(ReferenceCheckpointer):
         return None if latest is None else RunSummary.from_checkpoint(latest)
 
 
-class _Missing(_Indexed):
+class _Missing(Indexed):
     """A base: the runs of the table are not handed out."""
 
     async def claimable(
@@ -35,7 +35,7 @@ class _Missing(_Indexed):
         return [run for run in found if run.run_id not in self._table]
 
 
-class _Outdated(_Indexed):
+class _Outdated(Indexed):
     """A base: the runs of the table are handed out too."""
 
     async def claimable(

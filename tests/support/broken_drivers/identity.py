@@ -104,6 +104,7 @@ class LikeWildcards(ReferenceCheckpointer):
 
 
 @broken(
+    "queues.counts",
     "deletion.pruned_run_goes_on",
     "isolation.prefixes",
     "list_runs.ties_by_run_id",
@@ -142,6 +143,7 @@ class JoinedKeys(ReferenceCheckpointer):
 
 
 @broken(
+    "queues.counts",
     "steps.rewrite_after_end",
     "steps.ended_refused",
     "isolation.own_rules",

@@ -39,6 +39,11 @@ class Keyed(ReferenceCheckpointer):
         for checkpoint in checkpoints:
             self._note(checkpoint)
 
+    async def start_pruned(self, checkpoints: Sequence[Checkpoint]) -> None:
+        await super().start_pruned(checkpoints)
+        for checkpoint in checkpoints:
+            self._note(checkpoint)
+
     def _steps(self, run_id: str, key: str) -> list[int]:
         steps = self._index.get((run_id, self._form(key)), [])
         return sorted(step for step in steps if self._at(run_id, step) is not None)
@@ -49,7 +54,7 @@ class Keyed(ReferenceCheckpointer):
         return self._at(run_id, steps[-1]) if steps else None
 
 
-@broken("keys.find", "keys.batches")
+@broken("keys.pruned_start", "keys.find", "keys.batches")
 class FindsTheFirst(Keyed):
     """read_at_key returns the lowest step that has the key."""
 
@@ -101,7 +106,7 @@ class FindsKeysOfOtherRuns(Keyed):
         return found or next(filter(None, others), None)
 
 
-@broken("keys.find", "keys.removals")
+@broken("keys.pruned_start", "keys.find", "keys.removals")
 class RemembersKeysInTheHandle(Keyed):
     """The index is a dictionary of the handle, which knows nothing of what others write."""
 
@@ -127,7 +132,7 @@ class OrdersByUtf16(ReferenceCheckpointer):
         return sorted(found, key=lambda each: each.key.encode("utf-16-be"), reverse=True)
 
 
-@broken("keys.order", "keys.batches")
+@broken("keys.pruned_start", "keys.order", "keys.batches")
 class ListsEachStep(ReferenceCheckpointer):
     """A key is listed once for each step that has it."""
 
@@ -138,7 +143,7 @@ class ListsEachStep(ReferenceCheckpointer):
         return sorted((each for each in found if below is None or each.key < below), reverse=True)[:limit]
 
 
-@broken("keys.order")
+@broken("keys.many", "keys.order")
 class BelowIsIncluded(ReferenceCheckpointer):
     """`below` is the highest key of the page, not the one above it."""
 
@@ -173,9 +178,25 @@ class KeysOutliveTheirSteps(Keyed):
         return sorted((each for each in found if below is None or each.key < below), reverse=True)[:limit]
 
 
-@broken("deletion.prune_one_run")
+@broken("queues.counts", "deletion.prune_one_run")
 class PrunesAllTheSame(ReferenceCheckpointer):
     """The run id of a prune is not looked at."""
 
     async def prune(self, *, older_than: datetime, run_id: str | None = None, **options: Any) -> PruneReport:
         return await super().prune(older_than=older_than, **options)
+
+
+@broken("keys.many")
+class HundredKeys(ReferenceCheckpointer):
+    """step_keys gives a hundred keys at most, however many were asked for."""
+
+    async def step_keys(self, run_id: str, *, below: str | None = None, limit: int = 100) -> list[StepKey]:
+        return await super().step_keys(run_id, below=below, limit=min(limit, 100))
+
+
+@broken("keys.pruned_start")
+class PrunedStartsHaveNoKeys(Keyed):
+    """start_pruned stores the records, and notes no key."""
+
+    async def start_pruned(self, checkpoints: Sequence[Checkpoint]) -> None:
+        await ReferenceCheckpointer.start_pruned(self, checkpoints)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from stargraph.checkpoint.codec import encode
 from stargraph.checkpoint.conformance.reference import FORMAT, ReferenceCheckpointer, ReferenceStore
-from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.driver import check_beat
+from stargraph.checkpoint.protocol import Checkpoint, ProcessInfo, QueueCounts, RunSummary, Schedule
 from stargraph.errors import CheckpointError, StoreUnavailableError
 from support.broken_drivers.broken_driver import broken
 
@@ -384,3 +386,47 @@ class HalfMadeStore(ReferenceCheckpointer):
                 if asyncio.current_task().cancelling() == 0:  # type: ignore[union-attr]
                     self._store.format = FORMAT
         await super().bootstrap()
+
+
+@broken("closing.refuses_after")
+class ClaimsAfterClose(ReferenceCheckpointer):
+    """claimable does not look whether the handle was closed."""
+
+    async def claimable(self, process_id: str, queues: Sequence[str], **arguments: Any) -> list[RunSummary]:
+        state = self._state
+        self._state = "ready" if state == "closed" else state
+        try:
+            return await super().claimable(process_id, queues, **arguments)
+        finally:
+            self._state = state
+
+
+@broken("closing.refuses_after")
+class BeatsAfterClose(ReferenceCheckpointer):
+    """beat goes on by a connection of its own, which close forgets."""
+
+    async def beat(self, process: ProcessInfo) -> None:
+        if self._state == "closed":
+            await self._store.queues.beat(check_beat(process), process)
+        else:
+            await super().beat(process)
+
+
+@broken("closing.refuses_after")
+class SchedulesAfterClose(ReferenceCheckpointer):
+    """schedules does not look whether the handle was closed."""
+
+    async def schedules(self) -> list[Schedule]:
+        if self._state == "closed":
+            return await self._store.queues.schedules()
+        return await super().schedules()
+
+
+@broken("bootstrap.required_first")
+class CountsBeforeBootstrap(ReferenceCheckpointer):
+    """queue_counts does not look whether the store was opened."""
+
+    async def queue_counts(self) -> list[QueueCounts]:
+        if self._state == "not-bootstrapped":
+            return await self._store.queues.counts()
+        return await super().queue_counts()

@@ -187,6 +187,17 @@ class HistoryEndsAtDamage(ReferenceCheckpointer):
 
 
 @broken("views.after_damage")
+class NoChildrenBesideDamage(ReferenceCheckpointer):
+    """A run has no children if the latest step of some run cannot be read."""
+
+    async def children(self, run_id: str) -> list[RunSummary]:
+        try:
+            return await super().children(run_id)
+        except CheckpointError:
+            return []
+
+
+@broken("views.after_damage")
 class ListsSkipDamage(ReferenceCheckpointer):
     """A run whose latest step cannot be read is in no list."""
 

@@ -35,6 +35,9 @@ _TEARDOWN: Final = 60.0
 _ROUND_TRIPS: Final = 4
 """How many round trips a call of the driver may take before the deadline of its check counts it."""
 
+_STRETCH: Final = 4
+"""How many times its deadline a check gets while its calls come back: the machine may be busy with something else."""
+
 _LOOKS: Final = 20
 """How many round trips a driver may need for what it does a little later, beside the patience of the kit."""
 
@@ -236,13 +239,19 @@ class Session:
         )
 
     def _await_end(self, thread: threading.Thread, outcome: _Outcome, seconds: float) -> _Outcome:
-        """Wait for a check, for so many seconds and a few round trips for each call that it has made."""
+        """Wait for a check, for so many seconds and a few round trips for each call that it has made.
+
+        A call that does not come back ends it then; a check that goes on gets some times as long.
+        """
         assert outcome.kit is not None
         log, began = outcome.kit.log, time.monotonic()
         while not outcome.body_ended.wait(min(seconds, 0.25)):
             allowed = seconds + log.ended * _ROUND_TRIPS * self.round_trip
-            if time.monotonic() - began > allowed:
+            passed = time.monotonic() - began
+            if passed > allowed and log.longest() > allowed / 2:
                 return self._overdue(thread, outcome, allowed)
+            if passed > allowed * _STRETCH:
+                return self._overdue(thread, outcome, allowed * _STRETCH)
         thread.join(_TEARDOWN)
         if thread.is_alive():
             return self._overdue(thread, outcome, _TEARDOWN)

@@ -7,13 +7,14 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from stargraph.checkpoint.conformance._calls import optional_calls
 from stargraph.checkpoint.conformance._capabilities import PROTOCOLS, methods_of
 from stargraph.checkpoint.conformance._compare import absent, same, same_runs
 from stargraph.checkpoint.conformance._expect import Violation, error_line, expect, refused, together
 from stargraph.checkpoint.conformance._handle import naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import NOON, begin, chain
+from stargraph.checkpoint.conformance._runs import begin, chain
 from stargraph.checkpoint.conformance._target import REQUIRED_METHODS
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointError, StoreVersionError
@@ -94,6 +95,7 @@ async def creates(kit: Kit) -> None:
     contract="bootstrap.5",
     usual_cause="The handle connects on first use, the target yields a handle that is bootstrapped already "
     "(`async with` bootstraps), or the store's own error about a missing table comes out.",
+    version=2,
     needs=("bootstrap.methods",),
 )
 async def required_first(kit: Kit) -> None:
@@ -104,28 +106,7 @@ async def required_first(kit: Kit) -> None:
         "read_at_step": lambda: handle.read_at_step("run", 0),
         "list_runs": handle.list_runs,
     }
-    driver = handle.driver
-    if isinstance(driver, PROTOCOLS["history"]):
-        calls["history"] = lambda: anext(handle.history("run"))
-    if isinstance(driver, PROTOCOLS["search"]):
-        calls["search"] = handle.search
-        calls["count_runs"] = handle.count_runs
-    if isinstance(driver, PROTOCOLS["trees"]):
-        calls["children"] = lambda: handle.children("run")
-    if isinstance(driver, PROTOCOLS["timeline"]):
-        calls["timeline"] = lambda: handle.timeline("run")
-    if isinstance(driver, PROTOCOLS["watch"]):
-        calls["watch"] = lambda: anext(handle.watch("run"))
-    if isinstance(driver, PROTOCOLS["keys"]):
-        calls["read_at_key"] = lambda: handle.read_at_key("run", "a")
-        calls["step_keys"] = lambda: handle.step_keys("run")
-    if isinstance(driver, PROTOCOLS["deletion"]):
-        calls["delete_run"] = lambda: handle.delete_run("run")
-        calls["prune"] = lambda: handle.prune(older_than=NOON)
-    if isinstance(driver, PROTOCOLS["batch"]):
-        calls["write_many"] = lambda: handle.write_many([begin()])
-    if isinstance(driver, PROTOCOLS["pruned-start"]):
-        calls["start_pruned"] = lambda: handle.start_pruned(chain("run", 3)[2:])
+    calls |= optional_calls(kit, handle, chain(length=3))
     for name, call in calls.items():
         await refused(call(), f"{name} before bootstrap()", CheckpointError, "not-bootstrapped")
 

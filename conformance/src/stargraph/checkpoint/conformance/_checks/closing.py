@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from stargraph.checkpoint.conformance._calls import optional_calls
 from stargraph.checkpoint.conformance._compare import same, same_steps
 from stargraph.checkpoint.conformance._expect import Violation, error_line, expect, refused, together
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import NOON, begin, chain, follow
+from stargraph.checkpoint.conformance._runs import begin, chain, follow
 from stargraph.checkpoint.conformance._views import Book, agree
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointError
@@ -102,6 +103,7 @@ async def before_bootstrap(kit: Kit) -> None:
     'After close() every method raises CheckpointError(reason="closed").',
     contract="close.4",
     usual_cause="The library's own error comes out, or the handle connects again by itself.",
+    version=2,
 )
 async def refuses_after(kit: Kit) -> None:
     handle = await kit.open()
@@ -120,36 +122,6 @@ async def refuses_after(kit: Kit) -> None:
         await refused(call(), f"{name} after close()", CheckpointError, "closed")
     other = await kit.open()
     same(steps[-1], await other.read_latest("run"), "read_latest('run') of another handle after close()")
-
-
-def optional_calls(kit: Kit, handle: Handle, steps: list[Checkpoint]) -> dict[str, Callable[[], Awaitable[object]]]:
-    """A call of each optional method that the driver has; each changes nothing, or what may be changed again."""
-    run_id = steps[0].run_id
-    calls: dict[str, Callable[[], Awaitable[object]]] = {}
-    if "history" in kit.declared:
-        calls["history"] = lambda: anext(handle.history(run_id))
-        calls["history(newest_first=True)"] = lambda: anext(handle.history(run_id, newest_first=True))
-    if "search" in kit.declared:
-        calls["search"] = handle.search
-        calls["count_runs"] = handle.count_runs
-    if "trees" in kit.declared:
-        calls["children"] = lambda: handle.children(run_id)
-    if "timeline" in kit.declared:
-        calls["timeline"] = lambda: handle.timeline(run_id)
-    if "watch" in kit.declared:
-        calls["watch"] = lambda: anext(handle.watch(run_id))
-    if "keys" in kit.declared:
-        calls["read_at_key"] = lambda: handle.read_at_key(run_id, "a")
-        calls["step_keys"] = lambda: handle.step_keys(run_id)
-    if "batch" in kit.declared:
-        calls["write_many"] = lambda: handle.write_many([follow(steps[-1])])
-        calls["write_many of nothing"] = lambda: handle.write_many([])
-    if "pruned-start" in kit.declared:
-        calls["start_pruned again"] = lambda: handle.start_pruned([steps[0], steps[-1]])
-    if "deletion" in kit.declared:
-        calls["delete_run of an unknown run"] = lambda: handle.delete_run("nobody")
-        calls["prune"] = lambda: handle.prune(older_than=NOON, dry_run=True)
-    return calls
 
 
 @group.check(

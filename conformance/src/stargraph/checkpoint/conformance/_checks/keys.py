@@ -165,6 +165,54 @@ async def batches(kit: Kit) -> None:
 
 
 @group.check(
+    "pruned_start",
+    "The keys of a run that start_pruned began are found, and so are those of the steps that follow.",
+    contract="read_at_key.1, read_at_key.2, step_keys.1, start_pruned.1",
+    usual_cause="start_pruned stores the records by a statement of its own, which knows nothing of keys.",
+)
+async def pruned_start(kit: Kit) -> None:
+    if "pruned-start" not in kit.declared:
+        return
+    handle, other = await kit.open(), await kit.open()
+    steps = _keyed("a", "b", None, "a", "c", "b")
+    await handle.start_pruned([steps[1], steps[4]])
+    await handle.write(steps[5])
+    for reader in (handle, other):
+        for key, step in (("b", 5), ("c", 4)):
+            same(steps[step], await reader.read_at_key("run", key), f"read_at_key('run', {key!r}) after start_pruned")
+        absent(await reader.read_at_key("run", "a"), "read_at_key('run', 'a'), whose steps start_pruned left out")
+        await _listed(reader, "run", [StepKey("c", 4), StepKey("b", 5)], "after start_pruned and a step more")
+
+
+@group.check(
+    "many",
+    "All keys of a run are listed, 100 by default, in pages of any size.",
+    contract="step_keys.1",
+    usual_cause="A page inside the driver ends, and what lies behind it is forgotten.",
+    quick=False,
+    deadline=60,
+)
+async def many(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    steps = _keyed(*(f"key-{number * 7 % 150:03}" for number in range(150)))
+    if "batch" in kit.declared:
+        await handle.write_many(steps)
+    else:
+        await _written(handle, steps)
+    wanted = sorted((StepKey(step.key or "", step.step) for step in steps), reverse=True)
+    await _listed(other, "run", wanted[:100], "of a run with 150 keys")
+    for limit in (101, 149, 150, 1000):
+        found = await other.step_keys("run", limit=limit)
+        expect(found == wanted[:limit], f"step_keys('run', limit={limit}) of 150 keys gave {show(found)}")
+    paged: list[StepKey] = []
+    below = None
+    while len(paged) <= 150 and (page := await other.step_keys("run", below=below, limit=60)):
+        paged += page
+        below = page[-1].key
+    expect(paged == wanted, f"the pages of step_keys('run', limit=60) gave {show(paged)}")
+
+
+@group.check(
     "removals",
     "A step that was pruned or deleted is not found by its key.",
     contract="read_at_key.2, delete_run.1, prune.1",

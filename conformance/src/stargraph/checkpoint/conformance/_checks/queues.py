@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from stargraph.checkpoint.conformance._compare import show
-from stargraph.checkpoint.conformance._expect import expect, refused, refused_argument, together
+from stargraph.checkpoint.conformance._calls import write_spread
+from stargraph.checkpoint.conformance._compare import same_summary, show
+from stargraph.checkpoint.conformance._expect import attempt, expect, refused, refused_argument, together
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
@@ -22,6 +23,8 @@ from stargraph.checkpoint.protocol import (
     QueueCounts,
     QueueEntry,
     QueueLimits,
+    RunSummary,
+    Status,
 )
 from stargraph.errors import CheckpointError
 
@@ -30,6 +33,8 @@ group: Final = Group("queues", needs=("steps.append_and_read", "presence.beats")
 _LONG: Final = 3600.0
 """Seconds for which nothing expires while a check runs."""
 
+
+_FAILED: Final[tuple[Status, ...]] = ("failed",)
 
 _ASKING: Final = "f" * 16
 """The process that asks for runs."""
@@ -143,20 +148,25 @@ async def kinds(kit: Kit) -> None:
     "Runs are handed out by priority, then by due time, then by id, at most as many as were asked for, and only of the"
     " queues that were named.",
     contract="claimable.3, claimable.1",
-    usual_cause="The newest comes first, a lower number is taken for a higher priority, or each queue for itself.",
+    usual_cause="The newest comes first, a lower number is taken for a higher priority, each queue for itself, or due "
+    "times and priorities are cut to what a column holds.",
+    version=2,
 )
 async def order(kit: Kit) -> None:
     handle = await kit.open()
     past = datetime.now(UTC) - timedelta(days=1)
     runs: list[tuple[tuple[int, datetime, str], Checkpoint]] = []
     for number in range(24):
-        priority, minutes = kit.random.choice((-5, 0, 7)), kit.random.choice((0, 1, 2))
+        priority, parts = (
+            kit.random.choice((-70_000, -40_000, 7, 300, 40_000, 70_000)),
+            kit.random.choice((0, 1, 999_999)),
+        )
         name, run_id = kit.random.choice(("a", "b")), f"r{number:02}"
         if number % 2:
-            due = past + timedelta(minutes=minutes)
+            due = past + timedelta(microseconds=parts)
             first = _queued(run_id, name=name, priority=priority, not_before=due)
         else:
-            due = past + timedelta(minutes=minutes)
+            due = past + timedelta(microseconds=parts)
             first = _queued(run_id, name=name, priority=priority, timestamp=due)
         runs.append(((-priority, due, run_id), first))
     kit.random.shuffle(runs)
@@ -313,8 +323,9 @@ async def limits(kit: Kit) -> None:
 @group.check(
     "counts",
     "queue_counts says how the runs of each queue stand, in the order of the names.",
-    contract="queue_counts.1, delete_run.1",
-    usual_cause="Ended or deleted runs are counted, or a run stays what it was when it was enqueued.",
+    contract="queue_counts.1, delete_run.1, prune.2",
+    usual_cause="Ended, deleted or pruned runs are counted, or a run stays what it was when it was enqueued.",
+    version=2,
 )
 async def counts(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
@@ -328,6 +339,9 @@ async def counts(kit: Kit) -> None:
     await _written(handle, _queued("gone", name="b"), _queued("a", name="a"), begin("no-queue"))
     if "deletion" in kit.declared:
         await handle.delete_run("gone")
+        await _written(handle, old := _queued("old", name="b"), follow(old, event="failed", status="failed"))
+        later = NOON + timedelta(days=365)
+        await handle.prune(run_id="old", older_than=later, statuses=_FAILED, keep_last=0)
     await _offers(handle, ["a"], "", "a", reserve=_LONG)
     ready = 1 if "deletion" in kit.declared else 2
     wanted = [
@@ -336,6 +350,138 @@ async def counts(kit: Kit) -> None:
     ]
     found = await other.queue_counts()
     expect(found == wanted, f"queue_counts() gave {show(found)}; the contract wants {show(wanted)}")
+
+
+@group.check(
+    "others_keep_theirs",
+    "A reservation ends with a step of its own run or with its own process: no other step, beat or leave lifts it.",
+    contract="claimable.5, presence.3",
+    usual_cause="A statement that lifts reservations lacks its condition, or a beat makes the presence anew.",
+)
+async def others_keep_theirs(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    runs = {name: _queued(name) for name in "abcd"}
+    await _written(handle, *runs.values())
+    asking = [process_info(number) for number in range(1, 5)]
+    for process, wanted in zip(asking, runs, strict=True):
+        given: dict[str, Any] = {"limit": 1, "silent_after": _LONG, "reserve": _LONG}
+        found = [run.run_id for run in await handle.claimable(process.id or "", ["default"], **given)]
+        expect(
+            found == [wanted], f"claimable of the process {process.id!r} gave {found}; the contract wants {wanted!r}"
+        )
+    for process in asking:
+        await handle.beat(process)
+    await _offers(other, [], "after the processes that reserved them have beaten")
+    taken = _taken(runs["d"], asking[3])
+    await _written(other, begin("elsewhere"), _queued("more", name="more"), taken)
+    await _offers(handle, [], "after steps of other runs")
+    await handle.write(follow(taken, event="completed", status="done"))
+    if "batch" in kit.declared:
+        await handle.write_many([begin("batched"), follow(begin("batched"))])
+    if "deletion" in kit.declared:
+        await handle.delete_run("elsewhere")
+    await other.leave("0" * 16)
+    await other.leave(asking[3].id or "")
+    await _offers(handle, [], "after another run has ended, and others have left")
+    await other.leave(asking[1].id or "")
+    await _offers(handle, ["b"], "after the process that had reserved it left")
+
+
+@group.check(
+    "summaries",
+    "A run that is handed out is described as its latest step says: its tags, its graph, its queue entry, its error.",
+    contract="claimable.1, claimable.2",
+    usual_cause="The row of the queue is that of the step that enqueued the run, or holds only what claims ask for.",
+)
+async def summaries(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    tags = {"team": "red", "ключ": "\U0001f98a"}
+    first = _queued("again", metadata=tags, priority=3, concurrency_key="Key ", not_before=NOON)
+    taken = _taken(first, process_info(1))
+    failed = follow(taken, event="failed", status="failed")
+    again = follow(failed, event="queued", status="queued", process=None)
+    fresh = _queued("fresh", metadata=tags, graph_id="other", timestamp=NOON)
+    child = _queued("child", parent_run_id="fresh", parent_step=0, origin="subgraph", timestamp=NOON)
+    orphan = _queued("orphan", metadata={"n": "1"}, timestamp=NOON)
+    gone = _taken(orphan, process_info(9))
+    await _written(handle, first, taken, failed, again, fresh, child, orphan, gone)
+    latest = {each.run_id: RunSummary.from_checkpoint(each) for each in (again, fresh, child, gone)}
+    for reader in (handle, other):
+        found = await reader.claimable(_ASKING, ["default"], limit=100, silent_after=_LONG, reserve=0.0)
+        names = sorted(run.run_id for run in found)
+        expect(names == sorted(latest), f"claimable gave {names}; the contract wants {sorted(latest)}")
+        for run in found:
+            same_summary(latest[run.run_id], run, "claimable")
+
+
+@group.check(
+    "exact_names",
+    "A queue and a concurrency key are meant by exactly their text.",
+    contract="claimable.1, claimable.2, queue_counts.1, set_limits.1",
+    usual_cause="The column ignores case, or the name is a pattern.",
+)
+async def exact_names(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    names = ["Mail", "Mail_a", "mail", "mail-a", "mail.a", "mail:a", "m" * 100, "mail_a"]
+    await _written(handle, *(_queued(f"of-{number}", name=name) for number, name in enumerate(names)))
+    for number, name in enumerate(names):
+        await _offers(other, [f"of-{number}"], f"of the queue {name!r}", name)
+    await _offers(other, [], "of queues that nobody named", "MAIL", "mai", "mail-", "m" * 99)
+    found = [(each.queue, each.ready) for each in await other.queue_counts()]
+    wanted = [(name, 1) for name in sorted(names)]
+    expect(found == wanted, f"queue_counts() gave {show(found)}; the contract wants {show(wanted)}")
+    if await attempt(handle.set_limits("mail", QueueLimits(concurrency=0))) is not None:
+        return  # it has no limits, which queues.limits looks at
+    await handle.set_limits("keys", QueueLimits(per_key=1))
+    for number, key in enumerate(("Key", "key", "key ", "key")):
+        await handle.write(_queued(f"key-{number}", name="keys", concurrency_key=key))
+    await _offers(other, [], "of the queue 'mail', which was stopped", "mail")
+    await _offers(other, ["of-0"], "of the queue 'Mail', which goes on", "Mail")
+    await _offers(other, ["key-0", "key-1", "key-2"], "within per_key=1", "keys")
+
+
+@group.check(
+    "limits_told",
+    "queue_counts says which limits were set for a queue, last and by whomever.",
+    contract="queue_counts.1, set_limits.1",
+    usual_cause="Only queues that have runs are listed, or limits are read by claims alone.",
+)
+async def limits_told(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    limits = QueueLimits(concurrency=2, per_key=1, rate=1000, period=0.125)
+    if await attempt(handle.set_limits("empty", limits)) is not None:
+        return  # it has no limits, which queues.limits looks at
+    await handle.set_limits("b", QueueLimits(rate=3))
+    await other.set_limits("b", QueueLimits(concurrency=0))
+    await handle.set_limits("c", limits)
+    await other.set_limits("c", None)
+    await _written(handle, _queued("run", name="b"), _queued("other", name="a"))
+    wanted = {"a": None, "b": QueueLimits(concurrency=0), "empty": limits}
+    for reader in (handle, other):
+        found = {each.queue: each.limits for each in await reader.queue_counts()}
+        expect(found == wanted, f"queue_counts() told the limits {show(found)}; the contract wants {show(wanted)}")
+
+
+@group.check(
+    "many",
+    "Of 150 runs that can go on as many are handed out as were asked for, and all are counted.",
+    contract="claimable.1, claimable.3, queue_counts.1",
+    usual_cause="A page inside the driver ends, and what lies behind it is forgotten.",
+    quick=False,
+    deadline=120,
+)
+async def many(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    runs = [f"r{number:03}" for number in range(150)]
+    await write_spread(handle, [_queued(run_id, not_before=NOON) for run_id in kit.random.sample(runs, len(runs))])
+    for limit in (100, 149, 1000):
+        await _offers(other, runs[:limit], f"with limit={limit} of 150 runs", limit=limit)
+    (counted,) = await other.queue_counts()
+    expect(counted.ready == 150, f"queue_counts() counted {counted.ready} ready runs; the contract wants 150")
+    found: list[str] = []
+    while page := await _ids(other, limit=60, reserve=_LONG):
+        found += page
+    expect(found == runs, f"claims of 60 runs each gave {show(found)}; the contract wants each of 150 runs once")
 
 
 @group.check(

@@ -9,6 +9,7 @@ from datetime import timedelta
 from random import Random
 from typing import Any, Final
 
+from stargraph.checkpoint.conformance._calls import write_spread
 from stargraph.checkpoint.conformance._compare import absent, same, same_runs, same_steps
 from stargraph.checkpoint.conformance._expect import Violation, attempt, error_line, expect, refused, together
 from stargraph.checkpoint.conformance._handle import Handle, naming
@@ -144,8 +145,8 @@ async def _all_there(handle: Handle, steps: Sequence[Checkpoint], after: str) ->
 async def many_runs(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
     runs = {f"run-{number:04d}": _numbered(number) for number in kit.random.sample(range(_RUNS), _RUNS)}
-    await _spread(handle, [steps[0] for steps in runs.values()])
-    await _spread(handle, [steps[1] for steps in runs.values()])
+    await write_spread(handle, [steps[0] for steps in runs.values()])
+    await write_spread(handle, [steps[1] for steps in runs.values()])
     summaries = in_order(RunSummary.from_checkpoint(steps[-1]) for steps in runs.values())
     wanted = [item.run_id for item in summaries]
     for limit in (50, 500, 1000, 1024, _RUNS, _RUNS + 1):
@@ -187,7 +188,7 @@ async def many_deleted(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
     first, last = NOON, NOON + timedelta(days=1)
     runs = [begin(f"run-{number:04d}", timestamp=last if number >= _RUNS - 40 else first) for number in range(_RUNS)]
-    await _spread(handle, runs)
+    await write_spread(handle, runs)
     # Some go one by one, before and after all the others: neither the first nor the last deletion may be forgotten.
     await _delete(handle, runs[:40])
     await other.prune(older_than=last, statuses=_RUNNING, keep_last=0)
@@ -223,14 +224,6 @@ def _numbered(number: int) -> list[Checkpoint]:
         timestamp=NOON + timedelta(milliseconds=number // 3),
         **(parents if number % 3 else {}),
     )
-
-
-async def _spread(handle: Handle, checkpoints: Sequence[Checkpoint]) -> None:
-    async def write(part: Sequence[Checkpoint]) -> None:
-        for checkpoint in part:
-            await handle.write(checkpoint)
-
-    await together(*(write(checkpoints[first::24]) for first in range(24)))
 
 
 async def _late_filters(handle: Handle, summaries: Sequence[RunSummary]) -> None:

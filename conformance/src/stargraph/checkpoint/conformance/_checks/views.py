@@ -14,7 +14,15 @@ from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import LATER, NOON, begin, chain, follow, rivals
 from stargraph.checkpoint.conformance._staging import Stage
-from stargraph.checkpoint.conformance._views import STATUSES, Book, agree, histories_agree, lists_agree, searches_agree
+from stargraph.checkpoint.conformance._views import (
+    STATUSES,
+    Book,
+    agree,
+    histories_agree,
+    lists_agree,
+    searches_agree,
+    trees_agree,
+)
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, ErrorInfo, Status
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreVersionError
 
@@ -364,9 +372,10 @@ async def _finish(handle: Handle, book: Book, call: str) -> None:
     "after_damage",
     "A damaged record is never left out in silence: a history, a list or a search is exact, or raises "
     "CheckpointCorruptedError; the other runs read as ever.",
-    contract="read.6, list.5",
+    contract="read.6, list.5, children.1",
     usual_cause="An `except` around the decoding of each record skips what cannot be read, or a record that cannot be "
     "read counts as the end of the run.",
+    version=2,
     needs=("corruption.flipped_bytes",),
     capability="stored-bytes",
     deadline=120,
@@ -404,6 +413,8 @@ async def _exact_or_corrupted(kit: Kit, handle: Handle, book: Book, damaged: str
         reads.append(lambda: histories_agree(handle, book.runs[damaged], when))
     if "search" in kit.declared:
         reads.append(lambda: searches_agree(handle, book.summaries(), when))
+    if "trees" in kit.declared:
+        reads.append(lambda: trees_agree(handle, book.summaries(), (), when))
     for read in reads:
         try:
             await read()
