@@ -250,26 +250,7 @@ def test_a_scheme_that_is_nearly_right_says_which_was_meant(url: str, meant: str
     assert "hunter2" not in str(raised.value)
 
 
-CAREFUL = """
-class Store:
-    encrypted = {encrypted}
-    read_only = {read_only}
-    def __init__(self, url):
-        self.url = url
-
-    @classmethod
-    def from_url(cls, url):
-        return cls(url)
-
-    async def close(self):
-        pass
-
-    async def __aenter__(self):
-        return self
-
-    async def __aexit__(self, *raised):
-        pass
-"""
+CAREFUL = GOOD.replace("class Store:", "class Store:\n    encrypted = {encrypted}\n    read_only = {read_only}")
 
 
 @pytest.mark.parametrize("source", [GOOD, CAREFUL.format(encrypted=False, read_only=False)])

@@ -11,7 +11,14 @@ from typing import Any, NoReturn
 import asyncpg
 import pytest
 from support.pgbouncer import PROGRAM, PgBouncer
-from support.postgres_server import DEBIAN_BINARIES, DSN_VARIABLE, LocalServer, any_server, given_binaries
+from support.postgres_server import (
+    DEBIAN_BINARIES,
+    DSN_VARIABLE,
+    LocalServer,
+    any_server,
+    embedded_binaries,
+    given_binaries,
+)
 
 from stargraph.checkpoint.postgres import PostgresCheckpointer
 
@@ -122,3 +129,17 @@ async def sql(dsn: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(dsn, statement_cache_size=0)
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+def primary() -> Iterator[LocalServer]:
+    """A server that has, or may get, a standby."""
+    with LocalServer(embedded_binaries() or DEBIAN_BINARIES) as server:
+        yield server
+
+
+@pytest.fixture
+def standby(primary: LocalServer) -> Iterator[LocalServer]:
+    """A server that follows the primary."""
+    with LocalServer(embedded_binaries() or DEBIAN_BINARIES, standby_of=primary) as server:
+        yield server

@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import asyncpg
 import pytest
 from support.postgres_records import chain, following
-from support.postgres_server import DEBIAN_BINARIES, LocalServer, embedded_binaries
+from support.postgres_server import LocalServer
 
 from stargraph.checkpoint.postgres import PostgresCheckpointer
 from stargraph.errors import CheckpointError
 
 pytestmark = pytest.mark.thorough
-
-BINARIES = embedded_binaries() or DEBIAN_BINARIES
-
-
-@pytest.fixture
-def primary() -> Iterator[LocalServer]:
-    with LocalServer(BINARIES) as server:
-        yield server
-
-
-@pytest.fixture
-def standby(primary: LocalServer) -> Iterator[LocalServer]:
-    with LocalServer(BINARIES, standby_of=primary) as server:
-        yield server
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import asyncpg
 import pytest
 from support.postgres_records import START, chain, following, genesis
-from support.postgres_server import DEBIAN_BINARIES, LocalServer, embedded_binaries
+from support.postgres_server import LocalServer
 
 from stargraph.checkpoint.driver import ReadOnly
 from stargraph.checkpoint.postgres import PostgresCheckpointer
@@ -21,7 +21,6 @@ from stargraph.errors import CheckpointError, StoreUnavailableError, StoreVersio
 pytestmark = pytest.mark.thorough
 
 Opener = Callable[..., PostgresCheckpointer]
-BINARIES = embedded_binaries() or DEBIAN_BINARIES
 
 
 @pytest.fixture
@@ -109,18 +108,6 @@ async def test_another_version_of_the_tables_is_refused(
     with pytest.raises(StoreVersionError) as caught:
         await opened(read_only=True).bootstrap()
     assert caught.value.reason == "newer-format"
-
-
-@pytest.fixture
-def primary() -> Iterator[LocalServer]:
-    with LocalServer(BINARIES) as server:
-        yield server
-
-
-@pytest.fixture
-def standby(primary: LocalServer) -> Iterator[LocalServer]:
-    with LocalServer(BINARIES, standby_of=primary) as server:
-        yield server
 
 
 async def port_of(checkpointer: PostgresCheckpointer) -> int:

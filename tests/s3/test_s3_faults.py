@@ -122,8 +122,8 @@ async def test_another_write_after_an_unknown_outcome_is_refused_if_the_first_wa
     await store.write(stored)
 
 
-@pytest.mark.usefixtures("impatient")
-async def test_an_old_write_that_arrives_after_a_takeover_changes_nothing(watched: Stores, proxy: FaultProxy) -> None:
+async def late_write(watched: Stores, proxy: FaultProxy) -> tuple[S3Checkpointer, Checkpoint, Checkpoint]:
+    """Return a handle that gave up a write which is still on its way, what it had stored, and what it wrote."""
     old = await watched.open()
     begun = first("run")
     await old.write(begun)
@@ -132,6 +132,12 @@ async def test_an_old_write_that_arrives_after_a_takeover_changes_nothing(watche
     with pytest.raises(StoreUnavailableError):
         await old.write(late)
     proxy.reset()
+    return old, begun, late
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_an_old_write_that_arrives_after_a_takeover_changes_nothing(watched: Stores, proxy: FaultProxy) -> None:
+    old, begun, late = await late_write(watched, proxy)
 
     new = await watched.open()
     taken = following(begun, executor_id="e" * 32)
@@ -149,14 +155,7 @@ async def test_an_old_write_that_arrives_after_a_takeover_changes_nothing(watche
 
 @pytest.mark.usefixtures("impatient")
 async def test_an_old_write_that_arrives_before_the_takeover_wins(watched: Stores, proxy: FaultProxy) -> None:
-    old = await watched.open()
-    begun = first("run")
-    await old.write(begun)
-    proxy.fail_when(lambda request: request.method == "PUT", "late")
-    late = following(begun)
-    with pytest.raises(StoreUnavailableError):
-        await old.write(late)
-    proxy.reset()
+    old, begun, late = await late_write(watched, proxy)
     new = await watched.open()
     assert await new.read_latest("run") == begun
     assert 200 in await proxy.arrive()

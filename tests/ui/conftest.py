@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -11,6 +12,9 @@ from support.ui_runs import ARTICLE, COUNTER, graph_file
 
 from stargraph.checkpoint.memory import MemoryCheckpointer
 from stargraph.ui import create_app
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 ORIGIN = "http://localhost:8123"
 
@@ -58,3 +62,12 @@ def client_of(app: Starlette, origin: str = ORIGIN) -> httpx.AsyncClient:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """One Chromium for all tests of a module; its loop would be in the way of the async tests of other modules."""
+    from support.ui_browser import launched
+
+    with launched() as browser:
+        yield browser

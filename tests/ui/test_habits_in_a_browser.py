@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from support.checkpoints import EXECUTOR, genesis
-from support.ui_browser import WAIT, Served, in_a_thread, launched, require_chromium, rows, served, signed_in
+from support.ui_browser import WAIT, Served, in_a_thread, require_chromium, rows, served, signed_in
 from support.ui_runs import make_articles, make_queued, make_schedules
 
 from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, Interrupt, Task
@@ -33,13 +33,6 @@ new PerformanceObserver(list => { for (const each of list.getEntries()) if (!eac
     [each.value, each.sources.map(one => `${one.node?.nodeName} ${one.node?.getAttribute?.("class")}`)]
 ); }).observe({ type: "layout-shift", buffered: true });
 """
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """One browser for all tests here; its loop would be in the way of the async tests of other modules."""
-    with launched() as browser:
-        yield browser
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect
-from support.ui_browser import WAIT, Seen, Served, in_a_thread, launched, require_chromium, rows, served, signed_in
+from support.ui_browser import WAIT, Seen, Served, in_a_thread, require_chromium, rows, served, signed_in
 from support.ui_runs import COUNTER, graph_file, make_articles, make_hostile, make_long, make_queued, make_schedules
 
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
@@ -21,13 +21,6 @@ from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 pytestmark = [pytest.mark.thorough, pytest.mark.timeout(240), pytest.mark.xdist_group("chromium")]
 
 expect.set_options(timeout=WAIT)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """One browser for all tests here; its loop would be in the way of the async tests of other modules."""
-    with launched() as browser:
-        yield browser
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ async def test_requeue_leaves_a_failed_run_to_the_workers(store: MemoryCheckpoin
 async def test_requeue_refuses_what_is_over(store: MemoryCheckpointer) -> None:
     run = await graph.start(checkpointer=store, inputs={"n": 1}, run_id="r")
     await run.start()
-    with pytest.raises(CheckpointError, match="nothing left to do") as refused:
+    with pytest.raises(CheckpointError, match="there is nothing to requeue") as refused:
         await requeue(store, "r")
     assert refused.value.reason == "run-ended"
     with pytest.raises(CheckpointError) as unknown:

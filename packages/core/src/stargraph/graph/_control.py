@@ -303,7 +303,7 @@ async def pause(
     executor_id = new_executor_id()
 
     def ask(tail: Checkpoint) -> Checkpoint | None:
-        _refuse_unpausable(tail)
+        refuse_ended_or_child("pause", tail)
         if tail.status != "running" or tail.event == "pause_requested":
             return None
         return tail.next(event="pause_requested", executor_id=executor_id, timestamp=datetime.now(UTC))
@@ -329,22 +329,31 @@ async def _until_it_stops(store: Checkpointer, tail: Checkpoint, grace: float, k
         tail = await dispatch.read_run(store, tail.run_id, keyring=keyring)
 
 
-def _refuse_done(tail: Checkpoint) -> None:
-    if tail.status in ENDED and tail.status != "cancelled":
-        raise _nothing_to("cancel", tail)
+def refuse_ended_or_child(do: str, tail: Checkpoint) -> None:
+    """Refuse to pause or requeue a run that has ended, or that its parent executes.
 
+    Args:
+        do: the verb, as in `pause`.
+        tail: where the run stands.
 
-def _refuse_unpausable(tail: Checkpoint) -> None:
+    Raises:
+        CheckpointError: `reason` is `run-ended` or `child-run`.
+    """
     if tail.status in ENDED:
-        raise _nothing_to("pause", tail)
+        raise _nothing_to(do, tail)
     if tail.origin == "subgraph":
         raise CheckpointError(
             f"run {tail.run_id!r} is a child run, which its parent executes",
             reason="child-run",
-            hint=f"Pause the parent, run {tail.parent_run_id!r}.",
+            hint=f"{do.capitalize()} the parent, run {tail.parent_run_id!r}.",
             run_id=tail.run_id,
             step=tail.step,
         )
+
+
+def _refuse_done(tail: Checkpoint) -> None:
+    if tail.status in ENDED and tail.status != "cancelled":
+        raise _nothing_to("cancel", tail)
 
 
 def _nothing_to(do: str, tail: Checkpoint) -> CheckpointError:

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple, TypeVar
 
 from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.protocol import ENDED, Checkpoint, Checkpointer, JsonValue, QueueEntry, Status
+from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, JsonValue, QueueEntry, Status
 from stargraph.engine import Plan, new_executor_id
 from stargraph.errors import CheckpointConflictError, CheckpointError
-from stargraph.graph._control import append
+from stargraph.graph._control import append, refuse_ended_or_child
 from stargraph.graph._records import first_record, new_run_id
 from stargraph.runtime import dispatch
 
@@ -229,7 +229,7 @@ async def requeue(
     """
 
     def build(tail: Checkpoint) -> Checkpoint | None:
-        _refuse_unqueueable(tail)
+        refuse_ended_or_child("requeue", tail)
         before = tail.queue or QueueEntry()
         try:
             entry = QueueEntry(
@@ -266,21 +266,3 @@ def queued_again(tail: Checkpoint, entry: QueueEntry, *, executor_id: str, statu
         process=None,
         error=tail.error,
     )
-
-
-def _refuse_unqueueable(tail: Checkpoint) -> None:
-    if tail.status in ENDED:
-        raise CheckpointError(
-            f"run {tail.run_id!r} is {tail.status}: there is nothing left to do",
-            reason="run-ended",
-            run_id=tail.run_id,
-            step=tail.step,
-        )
-    if tail.origin == "subgraph":
-        raise CheckpointError(
-            f"run {tail.run_id!r} is a child run, which its parent executes",
-            reason="child-run",
-            hint=f"Requeue the parent, run {tail.parent_run_id!r}.",
-            run_id=tail.run_id,
-            step=tail.step,
-        )

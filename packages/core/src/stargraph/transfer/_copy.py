@@ -123,8 +123,7 @@ async def copy_runs(
 
     Returns:
         What was copied, and the runs that were refused: damaged ones, and those whose id another run has. A pruned run
-        is
-        copied with what is left of it.
+        is copied with what is left of it.
 
     Raises:
         CheckpointNotFoundError: a run that was asked for is not in the source.
