@@ -41,8 +41,8 @@ def copy(
 ) -> None:
     """Copy runs from one store to another, of the same driver or not, with their digests and seals.
 
-    Run the same command again to complete an interrupted copy, or to bring runs that moved on up to date. Each run
-    is read back and compared. Of a run that was pruned, the steps that are left are copied.
+    Run the same command again to complete an interrupted copy, or to add the new steps of runs that have continued.
+    Each run is read back and compared. Of a pruned run, the remaining steps are copied.
     """
     from stargraph.cli._execution import run_async
     from stargraph.cli._store import StoreRef
@@ -122,7 +122,7 @@ def import_(
     """Store the runs of a file that `stargraph export` wrote, with their digests and seals.
 
     A file that was cut off or edited is refused before anything is stored. From stdin, each line is checked as
-    it comes; import the whole file to complete what was stored before a bad line.
+    it comes; after a bad line, import the whole file to complete what was stored before it.
     """
     from stargraph.cli._execution import run_async
     from stargraph.cli._store import StoreRef

@@ -32,7 +32,7 @@ def doctor(
     encryption_keys: KeysOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Report versions, drivers and known problems of this machine, and open a store to see that it works.
+    """Report versions, drivers and known problems of this machine, and check that a store works.
 
     Missing or stale entries of the queue index are repaired, so that workers find the runs again. A store of an older
     format is reported, and left as it is: `stargraph migrate` brings it to the current one.

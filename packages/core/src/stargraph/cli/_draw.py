@@ -8,7 +8,7 @@ from stargraph.cli._options import GraphArgument
 
 
 def graph(graph: GraphArgument) -> None:
-    """Draw GRAPH as a Mermaid flowchart, for Markdown pages and editors that show those."""
+    """Draw GRAPH as a Mermaid flowchart, for Markdown pages and editors that render it."""
     from stargraph.cli._output import print_lines
     from stargraph.graph import load_document
     from stargraph.ir import draw_graph

@@ -60,7 +60,7 @@ def enqueue(
     """Store runs of GRAPH for workers to execute; no node runs here.
 
     With --lines, each line is an object with the members inputs, run_id, queue, priority, not_before,
-    concurrency_key and metadata, all optional; the options stand for those that a line leaves out. If one line
+    concurrency_key and metadata, all optional; the options fill in what a line leaves out. If one line
     is wrong, no run is stored.
     """
     from stargraph.cli._execution import load, run_async

@@ -183,12 +183,19 @@ PriorityOption = Annotated[
 ]
 ConcurrencyKeyOption = Annotated[
     str | None,
-    typer.Option("--key", metavar="TEXT", help="Runs with the same key count together against --per-key."),
+    typer.Option(
+        "--concurrency-key",
+        "--key",
+        metavar="TEXT",
+        help="Runs with the same concurrency key count together against --per-key.",
+    ),
 ]
 AllOption = Annotated[bool, typer.Option("--all", help="Every run of the store.")]
 SinceOption = Annotated[
     str | None,
-    typer.Option("--since", metavar="TIME", help="Every run started then or later: 2026-01-31, or 30m, 12h, 7d."),
+    typer.Option(
+        "--since", metavar="TIME", help="Every run started or enqueued at TIME or later: 2026-01-31, or 30m, 12h, 7d."
+    ),
 ]
 ChildrenOption = Annotated[
     bool, typer.Option("--children/--no-children", help="Include the child runs of the named runs.")

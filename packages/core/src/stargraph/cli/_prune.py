@@ -84,7 +84,7 @@ def delete(
     encryption_keys: KeysOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Remove runs for good, with their child runs. Their ids are never free again, and an executor is refused.
+    """Remove runs for good, with their child runs. Their ids cannot be used again.
 
     Name the runs, or give --tag NAME=VALUE for every run that has all these tags. A run that could still be
     resumed, or that is named by a prefix, as `latest` or by a tag, is removed only with --yes, or a yes on a terminal.

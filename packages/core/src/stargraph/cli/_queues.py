@@ -41,16 +41,18 @@ def queues(
     limit: Annotated[str | None, typer.Option(metavar="QUEUE", help="Set the limits of this queue.")] = None,
     concurrency: Annotated[
         int | None,
-        typer.Option(metavar="N", min=0, help="With --limit: how many of its runs at once; 0 stops the queue."),
+        typer.Option(metavar="N", min=0, help="With --limit: at most this many of its runs at once; 0 stops it."),
     ] = None,
     per_key: Annotated[
         int | None,
-        typer.Option("--per-key", metavar="N", min=1, help="With --limit: how many at once with the same key."),
+        typer.Option(
+            "--per-key", metavar="N", min=1, help="With --limit: at most this many at once per concurrency key."
+        ),
     ] = None,
     rate: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="With --limit: how many may begin in each --period.")
+        int | None, typer.Option(metavar="N", min=1, help="With --limit: at most this many begin in each --period.")
     ] = None,
-    period: Annotated[float, typer.Option(metavar="SECONDS", min=0.001, help="With --rate: how long.")] = 1.0,
+    period: Annotated[float, typer.Option(metavar="SECONDS", min=0.001, help="With --rate: its length.")] = 1.0,
     unlimited: Annotated[
         str | None, typer.Option("--unlimited", metavar="QUEUE", help="Remove the limits of this queue.")
     ] = None,
@@ -132,7 +134,13 @@ def workers(
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
     encryption_keys: KeysOption = None,
     silent_after: Annotated[
-        float, typer.Option("--silent-after", metavar="SECONDS", min=0, help="When a silent process counts as gone.")
+        float,
+        typer.Option(
+            "--silent-after",
+            metavar="SECONDS",
+            min=0,
+            help="How long a process may be silent before it counts as gone.",
+        ),
     ] = 30.0,
     json: JsonOption = False,
 ) -> None:
@@ -204,18 +212,21 @@ def requeue(
     encryption_keys: KeysOption = None,
     status: Annotated[
         list[StatusName] | None,
-        typer.Option(help="Every run of a queue with this status instead, failed or paused; repeatable."),
+        typer.Option(help="Instead of ids: every run of a queue that is failed, or paused; repeatable."),
     ] = None,
     error_reason: Annotated[
-        str | None, typer.Option("--error-reason", metavar="REASON", help="With --status: only runs that failed so.")
+        str | None,
+        typer.Option("--error-reason", metavar="REASON", help="With --status: only runs whose error has this reason."),
     ] = None,
     queue: Annotated[
         str | None, typer.Option(metavar="NAME", help="The queue; that of the run if not given, or default.")
     ] = None,
-    priority: Annotated[int | None, typer.Option(metavar="N", help="Runs of a higher one begin first.")] = None,
+    priority: Annotated[int | None, typer.Option(metavar="N", help="Runs with a higher priority begin first.")] = None,
     not_before: Annotated[
         str | None,
-        typer.Option("--not-before", metavar="TIME", help="The earliest time to go on: 2026-01-31T12:00:00Z, or 30m."),
+        typer.Option(
+            "--not-before", metavar="TIME", help="The earliest time to continue: 2026-01-31T12:00:00Z, or 30m."
+        ),
     ] = None,
     json: JsonOption = False,
 ) -> None:

@@ -44,7 +44,7 @@ def resume(
     ] = None,
     only_if_idle: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", min=0, help="Refuse while the run's last event is younger than this."),
+        typer.Option(metavar="SECONDS", min=0, help="Refuse if the run's last event is less than this old."),
     ] = None,
     max_resumes: Annotated[
         int,

@@ -64,12 +64,12 @@ def runs(
     ] = False,
     queue: Annotated[str | None, typer.Option(metavar="NAME", help="Only runs of this queue.")] = None,
     orphaned: Annotated[
-        bool, typer.Option("--orphaned", help="Only runs of queues whose process is gone: a worker takes them soon.")
+        bool, typer.Option("--orphaned", help="Only runs of queues whose process is gone; a worker will take them.")
     ] = False,
     stranded: Annotated[
         bool,
         typer.Option(
-            "--stranded", help="Only runs of queues that could go on for a minute, and why nobody takes them."
+            "--stranded", help="Only runs of queues that have been ready for a minute and that no worker fits."
         ),
     ] = False,
     roots: Annotated[bool, typer.Option("--roots", help="Leave out child runs, those of subgraphs.")] = False,
@@ -78,7 +78,7 @@ def runs(
     cursor: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Continue after the page that printed this cursor.")
     ] = None,
-    limit: Annotated[int, typer.Option(metavar="N", min=0, help="How many at most.")] = 100,
+    limit: Annotated[int, typer.Option(metavar="N", min=0, help="At most this many runs.")] = 100,
     json: JsonOption = False,
 ) -> None:
     """List the runs of a store, the newest first."""

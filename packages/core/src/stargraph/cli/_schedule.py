@@ -52,7 +52,7 @@ def schedule_add(
     tag: TagOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Enqueue runs of GRAPH at the times of CRON, from now on; workers that have the graph do it.
+    """Have the workers of GRAPH enqueue a run of it at each time of CRON, from now on.
 
     Each due time is enqueued once, however many workers there are. A schedule with the same id is replaced.
     """

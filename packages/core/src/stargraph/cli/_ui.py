@@ -22,7 +22,7 @@ def ui(
         list[str] | None, typer.Option("--graph", metavar="GRAPH", help=f"{GRAPH_HELP} Its runs can be executed here.")
     ] = None,
     write: Annotated[
-        bool, typer.Option("--write", help="Also offer what changes runs; without it, no byte is.")
+        bool, typer.Option("--write", help="Also offer actions that change runs; without it, the store is only read.")
     ] = False,
     port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="The port; 0 for a free one.")] = 0,
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="The address to listen on.")] = "127.0.0.1",

@@ -80,7 +80,7 @@ def anchor(
 ) -> None:
     """Write the latest step and digest of every run, for a later `verify --anchor`.
 
-    Keep the file where nobody who can write to the store can write. If FILE exists already, the store is
+    Keep the file where nobody who can write to the store can change it. If FILE exists already, the store is
     compared with it first, and an anchor that contradicts the former one is not written.
     """
     from pathlib import Path

@@ -33,12 +33,15 @@ def worker(
     queue: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="A queue to serve; repeatable. [default: default]")
     ] = None,
-    concurrency: Annotated[int, typer.Option(metavar="N", min=1, help="How many runs at once at most.")] = 8,
+    concurrency: Annotated[int, typer.Option(metavar="N", min=1, help="At most this many runs at once.")] = 8,
     attempts: Annotated[
         int, typer.Option(metavar="N", min=1, help="How often a failed run is tried, the first attempt included.")
     ] = 1,
     retry_delay: Annotated[
-        float, typer.Option("--retry-delay", metavar="SECONDS", min=0, help="Before the second attempt; then doubled.")
+        float,
+        typer.Option(
+            "--retry-delay", metavar="SECONDS", min=0, help="The wait before the second attempt; then it doubles."
+        ),
     ] = 1.0,
     max_retry_delay: Annotated[
         float, typer.Option("--max-retry-delay", metavar="SECONDS", min=0, help="The longest wait before an attempt.")
@@ -46,20 +49,23 @@ def worker(
     silent_after: Annotated[
         float,
         typer.Option(
-            "--silent-after", metavar="SECONDS", min=0.1, help="After how much silence another process counts as gone."
+            "--silent-after",
+            metavar="SECONDS",
+            min=0.1,
+            help="How long a process may be silent before it counts as gone.",
         ),
     ] = 30.0,
     isolate_after: Annotated[
         int,
         typer.Option(
-            "--isolate-after", metavar="N", min=1, help="Give a run that ended this many processes one of its own."
+            "--isolate-after", metavar="N", min=1, help="Give a run that killed this many processes one of its own."
         ),
     ] = 2,
     poison_after: Annotated[
-        int, typer.Option("--poison-after", metavar="N", min=2, help="Fail a run that ended this many processes.")
+        int, typer.Option("--poison-after", metavar="N", min=2, help="Fail a run that killed this many processes.")
     ] = 4,
     poll: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.01, help="Between two looks at idle queues, on average.")
+        float, typer.Option(metavar="SECONDS", min=0.01, help="The average time between two looks at idle queues.")
     ] = 1.0,
     grace: Annotated[
         float, typer.Option(metavar="SECONDS", min=0, help="How long running nodes have to end after a SIGTERM.")
@@ -74,9 +80,7 @@ def worker(
             metavar="[HOST:]PORT", help="Answer /health, /ready and /metrics there; the host is 127.0.0.1 if not given."
         ),
     ] = None,
-    until_idle: Annotated[
-        bool, typer.Option("--until-idle", help="End when nothing is left that can go on now.")
-    ] = False,
+    until_idle: Annotated[bool, typer.Option("--until-idle", help="Exit once no run can go on now.")] = False,
     durability: DurabilityOption = DurabilityName.SYNC,
     json: JsonOption = False,
     log_level: LogLevelOption = LogLevel.INFO,

@@ -31,7 +31,7 @@ class RunRequest:
         inputs: the values that the state begins with.
         run_id: its name, by which it is enqueued once however often that is tried; a UUIDv7 if None.
         queue: the queue; workers name those that they serve.
-        priority: runs of a higher one begin first.
+        priority: runs with a higher priority begin first.
         not_before: the earliest time to begin, an aware datetime; None for at once.
         metadata: tags.
         concurrency_key: runs of the queue with the same one share the queue's limit per key.

@@ -127,7 +127,7 @@ class Fleet:
             graph: its name, as `Graph.load` takes it, here and on the workers: `package.module:graph` is best.
             inputs: what each run begins with.
             run_ids: the id of each, by which it is enqueued once; UUIDv7s if None.
-            priority: runs of a higher one begin first.
+            priority: runs with a higher priority begin first.
             metadata: tags of each.
 
         Raises:

@@ -18,7 +18,7 @@ from stargraph.langgraph._move import MoveReport, Saver, copy_threads
 from stargraph.langgraph._saver import StargraphSaver
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Move LangGraph threads into a Stargraph store, and out of one."
+    no_args_is_help=True, add_completion=False, help="Move LangGraph threads into a Stargraph store, or out of one."
 )
 
 _THEIRS = "A store of LangGraph's own saver: an SQLite file, or postgresql://…"

@@ -164,7 +164,7 @@ class QueuedRow(NamedTuple):
     Attributes:
         queue: the queue.
         state: what it waits for.
-        priority: higher ones go first.
+        priority: runs with a higher priority go first.
         order_at: of the same priority the earliest goes first.
         wake_at: a `scheduled` run is ready from then on; None for every other.
         version: what `version_key` returns for its graph.

@@ -378,7 +378,7 @@ class QueueEntry(FrozenModel):
 
     Attributes:
         name: the queue; workers name the queues that they serve.
-        priority: runs of a higher one begin first.
+        priority: runs with a higher priority begin first.
         concurrency_key: runs of the queue with the same one share the queue's limit per key; None for no key.
         not_before: the earliest time at which a `queued` run may begin; None for at once.
     """
