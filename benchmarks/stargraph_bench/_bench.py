@@ -92,7 +92,7 @@ def run(selection: Selection, folder: Path, dsn: str | None, say: Callable[[str]
     with tempfile.TemporaryDirectory(prefix="stargraph-bench-", dir=folder) as home:
         Path(home).chmod(0o755)  # the PostgreSQL server may have to run under another account
         for store in selection.stores:
-            with _server(store, Path(home), dsn) as place, _Workers(store, place) as workers:
+            with server(store, Path(home), dsn) as place, _Workers(store, place) as workers:
                 for workload in WORKLOADS:
                     if store in workload.stores and selection.takes(workload.name):
                         _take_turns(selection, workload, workers, figures, say)
@@ -184,7 +184,14 @@ def _time_imports(selection: Selection, store: str, figures: Figures, say: Calla
 
 
 @contextlib.contextmanager
-def _server(store: str, home: Path, dsn: str | None) -> Iterator[Place]:
+def server(store: str, home: Path, dsn: str | None = None) -> Iterator[Place]:
+    """Yield where contenders put their stores, with a server that runs meanwhile if the store needs one.
+
+    Args:
+        store: its name.
+        home: a directory on the disk that is measured.
+        dsn: a PostgreSQL server that runs already.
+    """
     place = Place(home)
     if store == "postgres" and dsn:
         yield replace(place, dsn=dsn)
