@@ -147,17 +147,14 @@ class Chain:
 
     def _encoded(self) -> EncodedFields:
         """Return the encoded fields of the last place, made from the nearest ones before it that are made."""
-        last = len(self._path) - 1
-        # A keyframe has no scripts but literals: it is made first, and what follows is applied to it.
-        start = last
-        while start > 0 and self._path[start].encoded is None:
+        path = self._path
+        last = start = len(path) - 1
+        while start >= 0 and path[start].encoded is None:
             start -= 1
-        if self._path[start].encoded is None:
-            self._path[start].encoded = self._applied(NOTHING, self._path[start : start + 1])
-        base = self._path[start].encoded
+        base = NOTHING if start < 0 else path[start].encoded
         assert base is not None
         if start < last:
-            base = self._path[last].encoded = self._applied(base, self._path[start + 1 :])
+            base = path[last].encoded = self._applied(base, path[start + 1 :])
         return base
 
     def _applied(self, base: EncodedFields, places: list[_Place]) -> EncodedFields:

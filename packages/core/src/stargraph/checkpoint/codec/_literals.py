@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
 from stargraph.checkpoint.codec._edit_script import EditScript
@@ -32,23 +32,31 @@ class LiteralReader:
 
     def scripts(self, specs: object) -> dict[str, EditScript]:
         """Return the scripts that a part of the line holds, by name."""
-        return {
-            name: [self.take(spec)] if type(spec) is int else self._script(spec)
-            for name, spec in as_object(specs).items()
-        }
+        scripts: dict[str, EditScript] = {}
+        body = self._body
+        for name, spec in as_object(specs).items():
+            if type(spec) is int:  # the whole text, as `take` returns it: most are told so
+                start = self._position
+                self._position = end = start + spec
+                if spec < 0 or end > len(body):
+                    raise ValueError("it ends too early")
+                scripts[name] = [body[start:end]]
+            else:
+                scripts[name] = self._script(spec)
+        return scripts
 
     def _script(self, spec: object) -> EditScript:
         if type(spec) is not list:
             raise ValueError("a script is neither a number nor a list")
         script: EditScript = []
-        numbers: Iterable[object] = iter(spec)
+        numbers: Iterator[object] = iter(spec)
         for number in numbers:
             if type(number) is not int:
                 raise ValueError("a script holds what is not a number")
             if number < 0:
                 script.append(self.take(-number))
                 continue
-            length = next(iter(numbers), None)
+            length = next(numbers, None)
             if type(length) is not int:
                 raise ValueError("a script copies without a length")
             script.append((number, length))

@@ -181,22 +181,21 @@ class StoredRecord:
                 body = _event_part(body, is_compressed=bool(flags & COMPRESSED))
             elif flags & COMPRESSED:
                 body = inflate(body)
-            line = body.index(b"\n")
-            self._index = as_object(orjson.loads(memoryview(body)[:line]))
-            literals = LiteralReader(body, line + 1)
+            end = body.index(b"\n")
+            line = body[:end]
+            self._index = index = as_object(orjson.loads(line))
+            literals = LiteralReader(body, end + 1)
             check = literals.take(_CHECK_BYTES)
-            self.base_check = literals.take(BASE_CHECK_BYTES if self.base_steps else 0)
-            self.fields = literals.scripts(self._index["f"])
-            if check != _check_of(memoryview(body)[:line], literals.taken(line + 1 + _CHECK_BYTES)):
+            self.base_check = literals.take(BASE_CHECK_BYTES) if self.base_steps else b""
+            self.fields = literals.scripts(index["f"])
+            if check != _check_of(line, literals.taken(end + 1 + _CHECK_BYTES)):
                 raise ValueError("its check does not fit")
             if size is not None:
-                self.state = dict.fromkeys(as_object(self._index.get("s", {})), _NO_SCRIPT)
-                self._update: dict[str, EditScript] | None = dict.fromkeys(
-                    as_object(self._index.get("u") or {}), _NO_SCRIPT
-                )
+                self.state = dict.fromkeys(as_object(index.get("s", {})), _NO_SCRIPT)
+                self._update: dict[str, EditScript] | None = dict.fromkeys(as_object(index.get("u") or {}), _NO_SCRIPT)
                 return
-            self.state = literals.scripts(self._index.get("s", {}))
-            update = self._index.get("u")
+            self.state = literals.scripts(index["s"]) if "s" in index else {}
+            update = index.get("u")
             self._update = None if update is None else literals.scripts(update)
             literals.end()
         except (ValueError, TypeError, KeyError, zstandard.ZstdError) as error:

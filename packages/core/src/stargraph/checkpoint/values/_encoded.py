@@ -52,7 +52,7 @@ class EncodedValue:
         self.grown_from = _grown_from
         # Of a list, all but the closing bracket hashed: what is appended later is hashed after it.
         self._open_hash: Final = _open_hash or (
-            hashlib.sha256(canonical_of(value, encoded)[:-1]) if type(value) is list else None
+            hashlib.sha256(memoryview(canonical_of(value, encoded))[:-1]) if type(value) is list else None
         )
         if self._open_hash is None:
             closed = hashlib.sha256(canonical_of(value, encoded))
@@ -134,7 +134,7 @@ def _with_items(open_hash: hashlib._Hash, items: JsonValue, encoded: bytes) -> h
     """Return the open hash of a list that has more items appended, given as a list and its text; it is not empty."""
     longer = open_hash.copy()
     longer.update(b",")
-    longer.update(canonical_of(items, encoded)[1:-1])
+    longer.update(memoryview(canonical_of(items, encoded))[1:-1])
     return longer
 
 
