@@ -24,6 +24,10 @@ from stargraph.errors import StoreUnavailableError
 T = TypeVar("T")
 
 _WAL_FILE_BYTES: Final = 64 * 1024 * 1024
+_READ_CACHE_KIB: Final = 8 * 1024
+"""How much the reader keeps of the file, at most. With SQLite's 2 MiB, the small pages are read from the system again
+and again."""
+
 _PAUSE: Final = 0.01
 _MAX_TIMEOUT: Final = 2**31 - 1
 """Milliseconds, an int of C."""
@@ -162,6 +166,7 @@ class Store(OpenStore):
         connection = self._connect("mode=rw", LOCK_ATTEMPT)
         try:
             connection.execute("PRAGMA query_only = ON")
+            connection.execute(f"PRAGMA cache_size = {-_READ_CACHE_KIB}")
             self._flush_fully(connection)
             version = self._retry_while_locked(lambda: stored_version(connection, self._files.path))
             connection.execute(f"PRAGMA busy_timeout = {min(int(1000 * self._options.busy_timeout), _MAX_TIMEOUT)}")
