@@ -110,7 +110,7 @@ class Driver(StepWriter):
 
 def _state_of(checkpoint: Checkpoint | None) -> State:
     assert checkpoint is not None
-    return checkpoint.fresh_state()
+    return checkpoint.state
 
 
 class _Counts:
