@@ -475,11 +475,11 @@ class Checkpoint(CheckpointDraft):
 
     def fresh_state(self) -> dict[str, JsonValue]:
         """Return a copy of the state that its receiver may change."""
-        return {key: encoded.fresh() for key, encoded in self._encoded_state.items()}
+        return {key: encoded.fresh() for key, encoded in self.encoded_state().items()}
 
     def state_json(self) -> bytes:
         """Return the JSON text of the state."""
-        return join_encoded(self._encoded_state)
+        return join_encoded(self.encoded_state())
 
     def ensure_valid(self) -> None:
         """Refuse an object that its digest does not cover: copied with changes, or made without validation.
