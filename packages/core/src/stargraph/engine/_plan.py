@@ -6,7 +6,7 @@ import hashlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from stargraph.checkpoint.protocol import FanOut, JsonValue, Task
 from stargraph.checkpoint.protocol._pydantic import assemble
@@ -65,8 +65,7 @@ class Rule:
         return cls(spec, Expression(condition) if condition else None, Expression(over) if over else None)
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(NamedTuple):
     """What the rules see of the node that has just completed.
 
     Attributes:

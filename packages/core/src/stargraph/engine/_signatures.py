@@ -50,11 +50,10 @@ class Arguments:
             context: the context of the node.
         """
         given: dict[_Given, object] = {"state": state, "context": context}
-        return functools.partial(
-            function,
-            *(given[what] for what in self.positional),
-            **{name: given[what] for name, what in self.named.items()},
-        )
+        positional = [given[what] for what in self.positional]
+        if not self.named:
+            return functools.partial(function, *positional)
+        return functools.partial(function, *positional, **{name: given[what] for name, what in self.named.items()})
 
 
 def arguments_of(function: Callable[..., Any]) -> Arguments:

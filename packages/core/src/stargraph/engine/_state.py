@@ -249,8 +249,8 @@ class StateSpec:
         Raises:
             StateError: it holds a field that is not declared.
         """
-        unknown = [] if self.fields is None else [name for name in checkpoint.state if name not in self.fields]
-        if unknown:
+        if self.fields is not None and not checkpoint.state.keys() <= self.fields.keys():
+            unknown = [name for name in checkpoint.state if name not in self.fields]
             raise StateError(
                 f"step {checkpoint.step} holds {_listed(unknown)}, which the graph's state does not declare",
                 reason="unknown-field",
@@ -270,12 +270,12 @@ class StateSpec:
         """
         if returned is None:
             return {}
-        if isinstance(returned, BaseModel):
-            update: dict[str, object] = {name: getattr(returned, name) for name in returned.model_fields_set}
+        if isinstance(returned, dict):
+            update: dict[str, object] = returned
+        elif isinstance(returned, BaseModel):
+            update = {name: getattr(returned, name) for name in returned.model_fields_set}
         elif dataclasses.is_dataclass(returned) and not isinstance(returned, type):
             update = {field.name: getattr(returned, field.name) for field in dataclasses.fields(returned)}
-        elif isinstance(returned, dict):
-            update = returned
         else:
             raise StateError(
                 f"node {node!r} returned a value of type {type(returned).__qualname__}",

@@ -72,10 +72,11 @@ def completed(
         else _branch_completed(plan, tail, task, update, branches)
     )
     # The node may have asked before, and not asked this time: that question is withdrawn.
-    interrupts = tuple([interrupt for interrupt in tail.interrupts if interrupt.task_id != task.id])
+    interrupts = tail.interrupts and tuple([each for each in tail.interrupts if each.task_id != task.id])
     if len(interrupts) != len(tail.interrupts):
         changes["interrupts"] = interrupts
-    return {**changes, "status": status_of(changes["frontier"], interrupts)}
+    changes["status"] = status_of(changes["frontier"], interrupts)
+    return changes
 
 
 def _node_completed(plan: Plan, tail: Checkpoint, task: Task, update: Updates) -> dict[str, Any]:
