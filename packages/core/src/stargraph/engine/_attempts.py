@@ -134,7 +134,8 @@ class Attempts:
     async def _try(self) -> Outcome:
         spec = self._node.spec
         patience = _MAX_OVERRUN if spec.max_overrun is None else spec.max_overrun
-        if not await self._pools.wait_for_strays(self._owner, patience):
+        has_strays = self._pools.has_strays(self._owner)
+        if has_strays and not await self._pools.wait_for_strays(self._owner, patience):
             return None, NodeError(
                 f"an earlier attempt of node {spec.id!r} still runs {patience:g} s after its end was due",
                 reason="still-running",

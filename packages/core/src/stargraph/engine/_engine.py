@@ -153,8 +153,10 @@ class Engine:
             if self._asks_again:
                 self._answered |= {interrupt.task_id for interrupt in self._log.tail.interrupts}
             while True:
-                await self._end_waits()
-                await self._count_nodes()
+                if self._log.tail.interrupts:
+                    await self._end_waits()
+                if self._nodes_done is None and self._log.tail.step >= self._plan.document.max_steps:
+                    await self._count_nodes()
                 self._start_ready_tasks()
                 busy = self._is_busy() and await self._wait()
                 self._raise_fault()
@@ -346,9 +348,7 @@ class Engine:
             self._tell("node_started", task, started_at, attempt=1)
 
     async def _count_nodes(self) -> None:
-        """Count the nodes that have completed, once the run has so many steps that they may be too many."""
-        if self._nodes_done is not None or self._log.tail.step < self._plan.document.max_steps:
-            return
+        """Count the nodes that have completed: the run has so many steps that they may be too many."""
         await self._log.flush()
         others = 0
         async for record in self._log.read_steps(range(1, self._log.tail.step + 1)):
@@ -421,7 +421,7 @@ class Engine:
                 self._nodes_done += 1
             flight = recorded[checkpoint.task_id or ""]
             task = flight.task
-            log_completed(checkpoint, task, (checkpoint.timestamp - flight.started_at).total_seconds())
+            log_completed(checkpoint, task, flight.started_at)
             self._report(checkpoint, task, flight.call_log.attempt, durable=durable)
 
     def _raise_fault(self) -> None:

@@ -108,7 +108,8 @@ class RunLog:
             CheckpointError: as `append` raises; what is stored is a prefix.
         """
         async with self._lock:
-            await self._settle()
+            if self._flushing is not None or self._taken_over:
+                await self._settle()
             own: list[_PendingStep] = []
             for build in builds:
                 checkpoint = build(self.tail)

@@ -6,6 +6,7 @@ Nothing here holds a value of a state, a result or the message of a user's excep
 from __future__ import annotations
 
 import logging
+from datetime import datetime
 from typing import Any, Final
 
 from stargraph.checkpoint.protocol import Checkpoint, Task
@@ -29,14 +30,14 @@ def facts(run_id: str, step: int, node: str | None = None, attempt: int | None =
     return {"run_id": run_id, "step": step, "node": node, "attempt": attempt}
 
 
-def log_completed(checkpoint: Checkpoint, task: Task, seconds: float) -> None:
+def log_completed(checkpoint: Checkpoint, task: Task, started_at: datetime) -> None:
     """Log the end of a node."""
     if _NODE.isEnabledFor(logging.INFO):
         _NODE.info(
             "run %s: node %s completed in %.3f s (step %d)",
             checkpoint.run_id,
             task.node,
-            seconds,
+            (checkpoint.timestamp - started_at).total_seconds(),
             checkpoint.step,
             extra=facts(checkpoint.run_id, checkpoint.step, task.node),
         )

@@ -113,7 +113,10 @@ class PendingTasks:
         Args:
             task: the task.
         """
-        return next((call.started_at for call in self.calls(task) if call.kind == "now"), None)
+        for _, call in self._calls.get(task.id, ()):
+            if call.kind == "now":
+                return call.started_at
+        return None
 
     def call_steps(self, task: Task) -> Sequence[int]:
         """Return the steps at which the calls of a task were recorded, in the order of `calls`.
