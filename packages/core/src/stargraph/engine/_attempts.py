@@ -50,7 +50,7 @@ class Attempts:
         call_log: what the node calls.
         pools: where sync code runs.
         make_call: gives the call of each attempt, with a state of its own.
-        waits: whether time passes between two attempts.
+        backs_off: whether time passes between two attempts.
         hooks: stand around each attempt.
         info: says which node it is.
     """
@@ -64,7 +64,7 @@ class Attempts:
         pools: NodePools,
         make_call: MakeCall,
         *,
-        waits: bool = True,
+        backs_off: bool = True,
         hooks: Sequence[NodeHook] = (),
         info: NodeInfo | None = None,
     ) -> None:
@@ -77,7 +77,7 @@ class Attempts:
         self._call_log = call_log
         self._pools = pools
         self._make_call = make_call
-        self._waits = waits
+        self._backs_off = backs_off
 
     async def run(self) -> object:
         """Run the node until an attempt succeeds or no further one is due, and return what it returned.
@@ -102,7 +102,7 @@ class Attempts:
             if attempt == last or is_final(raised) or not is_any_of(raised, self._node.retried):
                 raise NodeFailed(raised)
             await self._call_log.note_failed_attempt(raised, began)
-            if self._waits and retry is not None:
+            if self._backs_off and retry is not None:
                 delay = retry_seconds(attempt, retry.initial_delay, retry.max_delay)
                 log_retry(self._context, last, raised, delay)
                 await asyncio.sleep(delay)

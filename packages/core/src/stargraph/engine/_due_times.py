@@ -16,15 +16,15 @@ class DueTimes:
     """Tells which waits of a run are over, each of them once.
 
     Args:
-        holds: wait in this process until the next one is over, if nothing else is left to do.
+        waits_here: wait in this process until the next one is over, if nothing else is left to do.
         as_of: a time that has come, though the clock may not show it yet.
 
     Attributes:
-        holds: likewise.
+        waits_here: likewise.
     """
 
-    def __init__(self, *, holds: bool, as_of: datetime | None = None) -> None:
-        self.holds = holds
+    def __init__(self, *, waits_here: bool, as_of: datetime | None = None) -> None:
+        self.waits_here = waits_here
         self._over: set[str] = set()
         self._loop = asyncio.get_running_loop()
         now = datetime.now(UTC)

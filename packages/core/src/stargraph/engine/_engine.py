@@ -41,8 +41,8 @@ def new_executor_id() -> str:
 
 
 @dataclass(slots=True)
-class _Flight:
-    """A task that runs, when it began, and what it learns from outside."""
+class _RunningTask:
+    """A task of the frontier that runs, when it began, and its calls."""
 
     task: Task
     started_at: datetime
@@ -65,7 +65,7 @@ class Engine:
         watch: the longest time in seconds between two looks at the log while nodes run; 0 never looks.
         hooks: stand around nodes, calls and child runs.
         record_attempts: record each attempt that failed at once.
-        holds: wait here for the times that tasks wait for, if nothing else is left to do.
+        waits_here: wait here for the times that tasks wait for, if nothing else is left to do.
         as_of: a time that has come, whatever the clock says.
     """
 
@@ -83,10 +83,10 @@ class Engine:
         watch: float = WATCH_SECONDS,
         hooks: Hooks = NO_HOOKS,
         record_attempts: bool = False,
-        holds: bool = False,
+        waits_here: bool = False,
         as_of: datetime | None = None,
     ) -> None:
-        self._due_times = DueTimes(holds=holds, as_of=as_of)
+        self._due_times = DueTimes(waits_here=waits_here, as_of=as_of)
         self._plan = plan
         self._record_attempts = record_attempts
         self._log = log
@@ -111,7 +111,7 @@ class Engine:
                 watch=watch,
                 hooks=hooks,
                 record_attempts=record_attempts,
-                holds=holds,
+                waits_here=waits_here,
                 as_of=as_of,
             ),
             hooks=hooks,
@@ -121,7 +121,7 @@ class Engine:
         self._runner = TaskRunner(
             plan, self._pending_tasks, pools=pools, run_child=self._children.run, overrides=overrides, hooks=hooks
         )
-        self._flights: dict[str, _Flight] = {}
+        self._running: dict[str, _RunningTask] = {}
         self._failure: tuple[Task, BaseException, tuple[RecordedCall, ...], int | None] | None = None
         self._failed: set[str] = set()
         self._recording: set[asyncio.Task[Any]] = set()
@@ -133,10 +133,10 @@ class Engine:
         self._answered: set[str] = set()
         self._asks_again = asks_again
         self._nodes_done: int | None = None
-        # Set by the end of a flight too, so that nothing is asked of those that go on.
+        # Set by the end of a task too, so that the tasks that go on need not be asked.
         self._signal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._watcher = LogWatcher(log, seconds=watch, failed=self._fail_execution)
-        log.on_control = self.observe
+        log.on_foreign_event = self.observe
         log.on_fault = self._wake
 
     async def run(self) -> None:
@@ -163,7 +163,7 @@ class Engine:
                 if busy:
                     if self._log.has_fault:
                         await self._log.flush()
-                    await self._settle([flight for flight in self._flights.values() if flight.work.done()])
+                    await self._settle([running for running in self._running.values() if running.work.done()])
                     continue
                 await self._record_end()
                 await self._log.flush()
@@ -222,7 +222,7 @@ class Engine:
         """Whether to wait for tasks that run, or, if this process is to wait for it, for a time that one waits for."""
         if self._stop == "cancel":
             return False
-        return bool(self._flights) or (self._due_times.holds and self._seconds_until_due() is not None)
+        return bool(self._running) or (self._due_times.waits_here and self._seconds_until_due() is not None)
 
     async def _wait(self) -> bool:
         """Wait until a task ends, a time has come or somebody calls; False if the time to pause is over."""
@@ -265,16 +265,16 @@ class Engine:
         self._fault = self._fault or fault
         self._wake()
 
-    async def _fly(self, tail: Checkpoint, task: Task, call_log: CallLog) -> Updates:
+    async def _run_task(self, tail: Checkpoint, task: Task, call_log: CallLog) -> Updates:
         """Run a task to its end, and wake the loop that records what came of it."""
         try:
             return await self._runner.run(tail, task, call_log)
         finally:
-            self._wake()  # a turn of the loop earlier than `_landed` would
+            self._wake()  # a turn of the loop earlier than `_on_task_done` would
 
-    def _landed(self, task_id: str, _work: object) -> None:
-        """Take note of a flight that has ended, though it may never have begun: whoever cancels it may be anybody."""
-        if task_id in self._flights:
+    def _on_task_done(self, task_id: str, _work: object) -> None:
+        """Wake the loop for a task that has ended, also for one that was cancelled before it began."""
+        if task_id in self._running:
             self._wake()
 
     def _wake(self) -> None:
@@ -285,26 +285,26 @@ class Engine:
     async def _wind_down(self) -> None:
         """Stop what runs beside the loop: the look at the log, and the tasks."""
         await self._watcher.stop()
-        await self._stop_flights()
+        await self._stop_tasks()
 
-    async def _stop_flights(self) -> None:
+    async def _stop_tasks(self) -> None:
         """Cancel all tasks, and wait until they have ended; give up those that do not end in time."""
-        flights = list(self._flights.values())
-        self._flights.clear()
-        for flight in flights:
-            flight.work.cancel()
-        of_nodes = {flight.work for flight in flights if flight.task.node not in self._plan.children}
+        tasks = list(self._running.values())
+        self._running.clear()
+        for running in tasks:
+            running.work.cancel()
+        of_nodes = {running.work for running in tasks if running.task.node not in self._plan.children}
         if of_nodes:
             await asyncio.wait(of_nodes, timeout=2 * CANCEL_SECONDS)
         # Those of child runs stop their own nodes, and end.
-        await asyncio.gather(*({flight.work for flight in flights} - of_nodes), return_exceptions=True)
-        for flight in flights:
-            if flight.work.done():
-                flight.work.cancelled() or flight.work.exception()
+        await asyncio.gather(*({running.work for running in tasks} - of_nodes), return_exceptions=True)
+        for running in tasks:
+            if running.work.done():
+                running.work.cancelled() or running.work.exception()
             else:
                 # It has caught its cancellation. What it does from now on is not recorded.
-                flight.call_log.close()
-                self._pools.give_up(flight.work, f"{self._log.tail.run_id}/{flight.task.id}")
+                running.call_log.close()
+                self._pools.give_up(running.work, f"{self._log.tail.run_id}/{running.task.id}")
 
     def _ready_tasks(self) -> list[Task]:
         """Return the tasks of the frontier that neither run nor wait for an answer; none once the run has to stop."""
@@ -312,7 +312,7 @@ class Engine:
             return []
         tail = self._log.tail
         blocked = {interrupt.task_id for interrupt in tail.interrupts} - self._answered
-        return [task for task in tasks_of(tail.frontier) if task.id not in self._flights and task.id not in blocked]
+        return [task for task in tasks_of(tail.frontier) if task.id not in self._running and task.id not in blocked]
 
     def _can_go_on(self) -> bool:
         """Whether the loop has more to do after it has recorded an end."""
@@ -342,9 +342,9 @@ class Engine:
                 tell=self._tell,
                 record_attempts=self._record_attempts,
             )
-            work = asyncio.ensure_future(self._fly(tail, task, call_log))
-            work.add_done_callback(partial(self._landed, task.id))
-            self._flights[task.id] = _Flight(task, started_at, call_log, work)
+            work = asyncio.ensure_future(self._run_task(tail, task, call_log))
+            work.add_done_callback(partial(self._on_task_done, task.id))
+            self._running[task.id] = _RunningTask(task, started_at, call_log, work)
             self._tell("node_started", task, started_at, attempt=1)
 
     async def _count_nodes(self) -> None:
@@ -366,24 +366,24 @@ class Engine:
             node=task.node,
         )
 
-    async def _settle(self, flights: Sequence[_Flight]) -> None:
+    async def _settle(self, tasks: Sequence[_RunningTask]) -> None:
         """Append what came of tasks that have ended; completions that follow each other in one go."""
-        completions: list[tuple[_Flight, Updates]] = []
-        for flight in flights:
-            del self._flights[flight.task.id]
-            update = self._update_of(flight)
+        completions: list[tuple[_RunningTask, Updates]] = []
+        for running in tasks:
+            del self._running[running.task.id]
+            update = self._update_of(running)
             if isinstance(update, Suspended):
                 await self._record_completions(completions)
                 completions = []
-                await self._record_questions(flight, update)
+                await self._record_questions(running, update)
             elif update is not None:
-                completions.append((flight, update))
+                completions.append((running, update))
         await self._record_completions(completions)
 
-    def _update_of(self, flight: _Flight) -> Updates | Suspended | None:
+    def _update_of(self, running: _RunningTask) -> Updates | Suspended | None:
         """Return the update of an ended task, or its questions; None if it failed, which is noted, or was paused."""
         try:
-            return flight.work.result()
+            return running.work.result()
         except Suspended as suspended:
             return suspended
         except ChildPausedError:
@@ -391,38 +391,38 @@ class Engine:
         except StoreFaultError as fault:
             raise fault.cause from fault
         except asyncio.CancelledError:
-            # Nobody here cancels a flight and then settles it: the node did so itself.
-            self._fail(flight, node_cancelled(flight.task))
+            # Nothing here cancels a task and then settles it: the node did so itself.
+            self._fail(running, node_cancelled(running.task))
         except NodeFailed as failure:
-            self._fail(flight, failure.error)
+            self._fail(running, failure.error)
         return None
 
-    async def _record_completions(self, completions: Sequence[tuple[_Flight, Updates]]) -> None:
+    async def _record_completions(self, completions: Sequence[tuple[_RunningTask, Updates]]) -> None:
         """Append the completions of tasks in one go; one whose update does not fit fails, and the others stay."""
         if not completions:
             return
         branches = self._pending_tasks.branches
-        recorded: dict[str, _Flight] = {}
+        recorded: dict[str, _RunningTask] = {}
 
-        def build(tail: Checkpoint, flight: _Flight, update: Updates) -> Checkpoint | None:
+        def build(tail: Checkpoint, running: _RunningTask, update: Updates) -> Checkpoint | None:
             try:
-                checkpoint = self._completed(tail, flight, update, branches)
+                checkpoint = self._completed(tail, running, update, branches)
             except _BuildError as error:
-                self._fail(flight, error.cause)
+                self._fail(running, error.cause)
                 return None
             # The next one of these may be the last branch, which needs the updates of all.
-            self._pending_tasks.note_completed(flight.task, update, checkpoint)
-            recorded[flight.task.id] = flight
+            self._pending_tasks.note_completed(running.task, update, checkpoint)
+            recorded[running.task.id] = running
             return checkpoint
 
-        builds = [partial(build, flight=flight, update=update) for flight, update in completions]
+        builds = [partial(build, running=running, update=update) for running, update in completions]
         for checkpoint, durable in await self._log.append_all(builds):
             if self._nodes_done is not None:
                 self._nodes_done += 1
-            flight = recorded[checkpoint.task_id or ""]
-            task = flight.task
-            log_completed(checkpoint, task, flight.started_at)
-            self._report(checkpoint, task, flight.call_log.attempt, durable=durable)
+            running = recorded[checkpoint.task_id or ""]
+            task = running.task
+            log_completed(checkpoint, task, running.started_at)
+            self._report(checkpoint, task, running.call_log.attempt, durable=durable)
 
     def _raise_fault(self) -> None:
         """Raise why a call could not be recorded; nothing must be appended then, since what is stored is not known."""
@@ -430,11 +430,11 @@ class Engine:
             raise self._fault
 
     def _completed(
-        self, tail: Checkpoint, flight: _Flight, update: Updates, branches: Mapping[int, Updates]
+        self, tail: Checkpoint, running: _RunningTask, update: Updates, branches: Mapping[int, Updates]
     ) -> Checkpoint:
         """Return the checkpoint of a task that has completed, with what follows from its update."""
         self._raise_fault()
-        task = flight.task
+        task = running.task
         try:
             # Reducers are user code too.
             changes = completed(self._plan, tail, task, update, branches)
@@ -445,9 +445,9 @@ class Engine:
                 timestamp=datetime.now(UTC),
                 last_node=task.node,
                 task_id=task.id,
-                task_started_at=flight.started_at,
+                task_started_at=running.started_at,
                 update=update,
-                calls=flight.call_log.moments(),
+                calls=running.call_log.moments(),
                 **changes,
             )
         except BaseException as error:
@@ -459,8 +459,8 @@ class Engine:
         assert recording is not None
         self._recording.add(recording)
         try:
-            flight = self._flights.get(task.id)
-            attempt = None if flight is None else flight.call_log.attempt
+            running = self._running.get(task.id)
+            attempt = None if running is None else running.call_log.attempt
             checkpoint = await self._append("called", task, lambda tail: called(tail, call), attempt)
         except asyncio.CancelledError:
             raise
@@ -472,11 +472,11 @@ class Engine:
         self._pending_tasks.note_calls(checkpoint)
         return True
 
-    async def _record_questions(self, flight: _Flight, suspended: Suspended) -> None:
+    async def _record_questions(self, running: _RunningTask, suspended: Suspended) -> None:
         """Append the questions of a task, unless all of them are open already."""
-        task = flight.task
+        task = running.task
         now = datetime.now(UTC)
-        moments = flight.call_log.moments()
+        moments = running.call_log.moments()
         if asked(self._log.tail, task, suspended.questions, now, ())["interrupts"] == self._log.tail.interrupts:
             return
         try:
@@ -484,10 +484,10 @@ class Engine:
                 "asked",
                 task,
                 lambda tail: asked(tail, task, suspended.questions, now, moments),
-                flight.call_log.attempt,
+                running.call_log.attempt,
             )
         except _BuildError as error:
-            self._fail(flight, error.cause)
+            self._fail(running, error.cause)
             return
         self._pending_tasks.note_calls(checkpoint)
 
@@ -496,7 +496,7 @@ class Engine:
         if self._log.tail.status in ENDED:
             return
         if self._stop == "cancel":
-            await dispatch.run_uncancelled(self._stop_flights())
+            await dispatch.run_uncancelled(self._stop_tasks())
             # The run first: one that goes on without having been cancelled must not find its child cancelled.
             await self._append("cancelled", None, lambda tail: {"status": "cancelled"})
             await cancel_children(self._log, self._log.tail, self._executor_id)
@@ -508,7 +508,7 @@ class Engine:
             record = await self._append("failed", task, lambda tail: failed(tail, info, forgotten) | changed, attempt)
             log_failed(record, task)
         elif self._stop == "pause" and self._log.tail.status == "running":
-            await dispatch.run_uncancelled(self._stop_flights())
+            await dispatch.run_uncancelled(self._stop_tasks())
             if self._requeues and not self._is_pause_requested and self._log.tail.queue is not None:
                 await self._append("queued", None, _left_to_workers)
             else:
@@ -542,11 +542,11 @@ class Engine:
         self._report(checkpoint, task, attempt, durable=durable)
         return checkpoint
 
-    def _fail(self, flight: _Flight, error: BaseException) -> None:
+    def _fail(self, running: _RunningTask, error: BaseException) -> None:
         """Note that a task failed; the first failure is that of the run."""
-        self._failed.add(flight.task.id)
+        self._failed.add(running.task.id)
         if self._failure is None:
-            self._failure = (flight.task, error, flight.call_log.moments(), flight.call_log.attempt)
+            self._failure = (running.task, error, running.call_log.moments(), running.call_log.attempt)
 
     def _report(self, record: Checkpoint, task: Task | None, attempt: int | None = None, *, durable: bool) -> None:
         """Publish the event of a checkpoint, if anybody listens."""

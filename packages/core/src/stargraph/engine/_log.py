@@ -23,8 +23,8 @@ Build: TypeAlias = Callable[[Checkpoint], Checkpoint]
 MayBuild: TypeAlias = Callable[[Checkpoint], Checkpoint | None]
 """Like `Build`, and may find that there is none to append."""
 
-_CONTROL: Final = frozenset({"answered", "cancel_requested", "pause_requested"})
-_ALWAYS_AWAITED: Final = frozenset({"started", "resumed", "asked", "answered", "migrated"}) | _CONTROL
+_FOREIGN: Final = frozenset({"answered", "cancel_requested", "pause_requested"})
+_ALWAYS_AWAITED: Final = frozenset({"started", "resumed", "asked", "answered", "migrated"}) | _FOREIGN
 
 
 class StoppedElsewhere(Exception):
@@ -51,8 +51,8 @@ class RunLog:
 
     Attributes:
         tail: the latest checkpoint, durable or not.
-        on_control: called with each answer or request that another process appended, and with the `cancelled` or
-            `paused` that ends the run here.
+        on_foreign_event: called with each answer or request that another process appended, and with the `cancelled`
+            or `paused` that ends the run here.
         on_stored: called when steps of this executor are stored.
         on_fault: called when a write that nobody waits for has failed; `flush` then raises why.
     """
@@ -66,7 +66,7 @@ class RunLog:
         keyring: Keyring | None = None,
     ) -> None:
         self.tail = tail
-        self.on_control: Callable[[Checkpoint], None] = lambda checkpoint: None
+        self.on_foreign_event: Callable[[Checkpoint], None] = lambda checkpoint: None
         self.on_stored: Callable[[], None] = lambda: None
         self.on_fault: Callable[[], None] = lambda: None
         self._store = checkpointer
@@ -290,7 +290,7 @@ class RunLog:
             self._pending.clear()
             self._acknowledged = self.tail = newest
             self._taken_over = True
-            self.on_control(newest)
+            self.on_foreign_event(newest)
             raise StoppedElsewhere
         known = {pending.checkpoint.digest for pending in self._pending}
         base = self._acknowledged
@@ -302,7 +302,7 @@ class RunLog:
                 return False
             if record.digest in known:
                 own = record
-            elif record.event in _CONTROL:
+            elif record.event in _FOREIGN:
                 controls.append(record)
             else:
                 return False
@@ -315,7 +315,7 @@ class RunLog:
             del self._pending[: written + 1]
         self._acknowledged = self.tail = base
         for record in controls:
-            self.on_control(record)
+            self.on_foreign_event(record)
         for pending in list(self._pending):
             rebuilt = pending.build(self.tail)
             if rebuilt is None:

@@ -34,7 +34,7 @@ class TaskRunner:
         pools: where sync nodes run.
         run_child: takes the child run of a subgraph to its end.
         overrides: what this run does differently from its graph.
-        waits: whether time passes between two attempts of a node.
+        backs_off: whether time passes between two attempts of a node.
         hooks: stand around the attempts of nodes.
     """
 
@@ -46,7 +46,7 @@ class TaskRunner:
         pools: NodePools,
         run_child: RunChild,
         overrides: ForkOverrides | None = None,
-        waits: bool = True,
+        backs_off: bool = True,
         hooks: Hooks = NO_HOOKS,
     ) -> None:
         self._hooks = hooks.node
@@ -55,7 +55,7 @@ class TaskRunner:
         self._pools = pools
         self._run_child = run_child
         self._overrides = overrides or ForkOverrides()
-        self._waits = waits
+        self._backs_off = backs_off
 
     async def run(self, tail: Checkpoint, task: Task, call_log: CallLog) -> Updates:
         """Run a task, and return its update in the form in which it is recorded.
@@ -105,7 +105,7 @@ class TaskRunner:
                 call_log,
                 self._pools,
                 calls(tail, task, context),
-                waits=self._waits,
+                backs_off=self._backs_off,
                 hooks=self._hooks,
                 info=self._info(tail, task) if self._hooks else None,
             )

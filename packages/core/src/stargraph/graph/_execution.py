@@ -24,7 +24,7 @@ class Execution:
         listeners: hear what happens.
         overrides: what a fork does differently.
         asks_again: whether questions that were asked by other code are asked again.
-        holds: wait here for the times that nodes wait for.
+        waits_here: wait here for the times that nodes wait for.
         as_of: a time that has come, whatever the clock says.
     """
 
@@ -38,7 +38,7 @@ class Execution:
         listeners: Listeners,
         overrides: ForkOverrides,
         asks_again: bool,
-        holds: bool,
+        waits_here: bool,
         as_of: datetime | None,
     ) -> None:
         self.log = log
@@ -55,7 +55,7 @@ class Execution:
             asks_again=asks_again,
             watch=options.watch,
             record_attempts=options.record_attempts,
-            holds=holds,
+            waits_here=waits_here,
             as_of=as_of,
             hooks=options.hooks,
         )

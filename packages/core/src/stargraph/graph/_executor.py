@@ -50,7 +50,7 @@ class RunExecutor:
         open_log: makes the log that continues after a checkpoint. The checkpoints that it gets, and the tails of these
             logs, are where the run is seen to stand.
         allow_effects: whether a fork may make calls that are not repeatable.
-        holds: wait here for the times that nodes wait for.
+        waits_here: wait here for the times that nodes wait for.
         as_of: a time that has come, whatever the clock says.
 
     Attributes:
@@ -69,7 +69,7 @@ class RunExecutor:
         listeners: Listeners,
         open_log: Callable[[Checkpoint], RunLog],
         allow_effects: bool,
-        holds: bool,
+        waits_here: bool,
         as_of: datetime | None,
     ) -> None:
         self.execution: Execution | None = None
@@ -83,7 +83,7 @@ class RunExecutor:
         self._listeners = listeners
         self._open_log = open_log
         self._allow_effects = allow_effects
-        self._holds = holds
+        self._waits_here = waits_here
         self._as_of = as_of
         self._pause: Pause | None = None
         self._suspect = Suspect()
@@ -202,7 +202,7 @@ class RunExecutor:
             return self._noted(await pause(self._store, self._run_id, grace=0, keyring=self._keyring))
         carried = await carried_over(self._plan, tail, self._read_step, executor_id=self._executor_id, accept=accept)
         if carried is tail and waits_longer(self._plan, tail, self._as_of):
-            if not self._holds:
+            if not self._waits_here:
                 return tail
             if tail.status == "queued":
                 await until_due(tail)
@@ -264,7 +264,7 @@ class RunExecutor:
             listeners=self._listeners,
             overrides=overrides,
             asks_again=asks_again,
-            holds=self._holds,
+            waits_here=self._waits_here,
             as_of=self._as_of,
         )
         for record in met:

@@ -53,7 +53,7 @@ def new_run_id() -> str:
 async def append_resumed(plan: Plan, log: RunLog, executor_id: str) -> tuple[Checkpoint, list[Checkpoint]]:
     """Append `resumed`; return it with the control events that others have appended just before it."""
     met: list[Checkpoint] = []
-    log.on_control = met.append
+    log.on_foreign_event = met.append
     try:
         resumed, _ = await log.append(lambda tail: _resumed_record(plan, tail, executor_id))
     except StoppedElsewhere:

@@ -105,7 +105,7 @@ class Run(Generic[S]):
                 taken this run over.
             CheckpointError: as the store raises.
         """
-        with self._executing(self.run_id, holds=wait) as executor:
+        with self._executing(self.run_id, waits_here=wait) as executor:
             if self._resumes_if_known:
                 tail = await executor.start_or_resume(self._inputs, self._metadata)
             else:
@@ -150,7 +150,9 @@ class Run(Generic[S]):
             CheckpointConflictError: another executor has taken the run over, or is beyond `only_at_step`.
             CheckpointError: `reason` is `not-idle` or `run-ended`, or as the store raises.
         """
-        with self._executing(run_id or self.run_id, holds=wait, as_of=as_of, allow_effects=allow_effects) as executor:
+        with self._executing(
+            run_id or self.run_id, waits_here=wait, as_of=as_of, allow_effects=allow_effects
+        ) as executor:
             tail = await executor.resume(
                 only_if_idle=only_if_idle, only_at_step=only_at_step, max_resumes=max_resumes, accept=accept
             )
@@ -380,7 +382,7 @@ class Run(Generic[S]):
 
     @contextmanager
     def _executing(
-        self, run_id: str, *, holds: bool, as_of: datetime | None = None, allow_effects: bool | None = None
+        self, run_id: str, *, waits_here: bool, as_of: datetime | None = None, allow_effects: bool | None = None
     ) -> Iterator[RunExecutor]:
         """Make the executor of a start or resume, the only one at a time; tell the listeners when it stops."""
         if self._executor is not None:
@@ -404,7 +406,7 @@ class Run(Generic[S]):
             listeners=self._listeners,
             open_log=self._open_log,
             allow_effects=self._allow_effects,
-            holds=holds,
+            waits_here=waits_here,
             as_of=as_of,
         )
         try:

@@ -163,7 +163,7 @@ class _Replay:
             pools=self._pools,
             run_child=self._child,
             overrides=self._overrides,
-            waits=False,
+            backs_off=False,
         )
 
     def _is_ours(self, record: Checkpoint) -> bool:

@@ -26,7 +26,7 @@ class InPlace(Awaitable[T]):
             while True:
                 waited: asyncio.Future[Any] | None = self._work.send(None)
                 try:
-                    yield None if waited is None else Held(waited).taken_over()
+                    yield None if waited is None else Held(waited).as_yielded()
                 except asyncio.CancelledError as error:
                     cancelled = error
         except StopIteration as end:
@@ -66,8 +66,8 @@ class Held(Awaitable[T]):
                 raise
         return self._task.result()
 
-    def taken_over(self) -> Self:
-        """Return this for a task to wait for, in the place of the future that was to be waited for."""
+    def as_yielded(self) -> Self:
+        """Return this object, ready to be yielded in place of a future that a coroutine has yielded."""
         self._task._asyncio_future_blocking = False
         self._asyncio_future_blocking = True
         return self
@@ -75,7 +75,7 @@ class Held(Awaitable[T]):
     def add_done_callback(
         self, callback: Callable[[asyncio.Future[T]], object], *, context: Context | None = None
     ) -> None:
-        """Have the loop call who waits, for its own good: with the task itself."""
+        """Have the waiting task called back when the inner one ends, with that one, as asyncio expects."""
         self._task.add_done_callback(callback, context=context)
 
     def get_loop(self) -> asyncio.AbstractEventLoop:

@@ -104,7 +104,7 @@ async def run_uncancelled(work: Coroutine[Any, Any, T]) -> T:
 
 def _uncancelled(checkpointer: object, work: Coroutine[Any, Any, T]) -> Awaitable[T]:
     """Return what waits for a write of a store: within the task of the caller if the store allows it."""
-    # A class that says so itself: one that is derived from it may write in another way.
+    # Only a direct subclass of the marker: a class that is derived from such a one may override write.
     return InPlace(work) if InPlaceWrites in type(checkpointer).__bases__ else run_uncancelled(work)
 
 
