@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from support.checkpoints import following
@@ -60,12 +61,14 @@ async def test_a_golden_store_is_read_verified_and_continued(version: int, place
 async def test_a_golden_run_is_resumed_and_replayed(version: int, place: Place) -> None:
     await load(place, file_for(place, folder_of(version)))
     async with place.open() as store:
+        # The runtime hash names the minor version of Python, and that of the golden runs is 3.11.
+        accept: tuple[Literal["runtime"], ...] = () if sys.version_info[:2] == (3, 11) else ("runtime",)
         run = await golden_graph().start_or_resume(checkpointer=store, run_id="graph")
         assert (await run.replay()).differences == ()
-        assert (await run.resume()).status == "awaiting_input"
+        assert (await run.resume(accept=accept)).status == "awaiting_input"
         (question,) = run.questions
         await run.answer(question, "somebody")
-        summary = await run.resume()
+        summary = await run.resume(accept=accept)
         assert (summary.status, summary.stored_state) == ("done", {"n": 2, "who": "somebody"})
         assert (await run.replay()).differences == ()
 

@@ -212,16 +212,21 @@ async def test_others_write_between_the_batches_of_a_prune(
 ) -> None:
     monkeypatch.setattr(_prune, "_BATCH_STEPS", 4)
     await store.write_many(chain(length=400, end="done"))
-    async with SQLiteCheckpointer(path) as other:
-        pruning = asyncio.ensure_future(store.prune(older_than=LATER, keep_last=keep_last))
-        written = 0
-        for checkpoint in chain("run-2", 200):
-            if pruning.done():
-                break
+    plan = _prune.steps_to_remove
+    between = chain("run-2", 3)
+
+    async def write(checkpoint: Checkpoint) -> None:
+        async with SQLiteCheckpointer(path) as other:
             await other.write(checkpoint)
-            written += 1
-        assert (await pruning).checkpoints == 400 - keep_last
-        assert written > 3
+
+    def meanwhile(connection: sqlite3.Connection, prunable: _prune.PrunableSteps, after: int) -> object:
+        if between and after > 0:
+            asyncio.run(write(between.pop(0)))
+        return plan(connection, prunable, after)
+
+    monkeypatch.setattr(_prune, "steps_to_remove", meanwhile)
+    assert (await store.prune(older_than=LATER, keep_last=keep_last)).checkpoints == 400 - keep_last
+    assert not between
 
 
 async def test_large_steps_are_removed_a_few_at_a_time(store: SQLiteCheckpointer) -> None:

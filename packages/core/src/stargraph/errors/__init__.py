@@ -31,7 +31,3 @@ __all__ = [
     "StoreUnavailableError",
     "StoreVersionError",
 ]
-
-# Their public name is what a traceback, a record and `inspect` show, and what a user imports.
-for _name in __all__:
-    globals()[_name].__module__ = __name__

@@ -238,3 +238,8 @@ class StoreVersionError(CheckpointError):
 
 class DriverNotFoundError(CheckpointError):
     """No installed driver opens that URL."""
+
+
+# A traceback, a record and `inspect` show the name that a user imports.
+for _error in [each for each in globals().values() if isinstance(each, type)]:
+    _error.__module__ = "stargraph.errors"
