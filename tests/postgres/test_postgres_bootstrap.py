@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import asyncpg
 import pytest
@@ -54,6 +56,26 @@ async def test_it_is_idempotent_and_keeps_what_is_stored(checkpointer: PostgresC
     other = opened()
     await other.bootstrap()
     assert await other.read_latest(run[0].run_id) == run[1]
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_opening_a_store_that_is_there_asks_one_question(
+    checkpointer: PostgresCheckpointer, opened: Opener, monkeypatch: pytest.MonkeyPatch, read_only: bool
+) -> None:
+    asked: list[str] = []
+    for name in ("fetch", "fetchrow", "fetchval", "execute", "prepare"):
+
+        async def counted(self: Any, sql: str, *arguments: Any, method: Any, **options: Any) -> Any:
+            asked.append(sql)
+            return await method(self, sql, *arguments, **options)
+
+        method = getattr(asyncpg.Connection, name)
+        monkeypatch.setattr(asyncpg.Connection, name, functools.partialmethod(counted, method=method))
+    handle = opened(read_only=read_only)
+    await handle.bootstrap()
+    assert len(asked) == 1
+    await handle.read_latest("unknown")
+    assert len(asked) == 2  # what the server calls itself is known by then
 
 
 async def test_many_handles_may_bootstrap_at_once(opened: Opener, sql: asyncpg.Connection, schema: str) -> None:
@@ -170,7 +192,9 @@ async def test_two_schemas_are_two_stores(checkpointer: PostgresCheckpointer, op
 async def test_a_migration_that_fails_leaves_nothing(sql: asyncpg.Connection, schema: str) -> None:
     broken = schema_module.MIGRATIONS | {1000: "CREATE TABLE {schema}.half (a integer); SELECT 1 / 0"}
     with pytest.raises(asyncpg.DivisionByZeroError):
-        await schema_module.bootstrap(PreparedConnection(sql), Schema(schema), Advice("here"), migrations=broken)
+        await schema_module.bootstrap(
+            PreparedConnection(sql, caches=True), Schema(schema), Advice("here"), migrations=broken
+        )
     assert await sql.fetchval("SELECT to_regnamespace($1)", schema) is None
 
 
@@ -185,10 +209,14 @@ async def test_migrations_run_once_and_in_order(sql: asyncpg.Connection, schema:
         return {number: statements for number, statements in steps.items() if number <= version}
 
     for known in (1, 2, 3, 3):
-        await schema_module.bootstrap(PreparedConnection(sql), Schema(schema), Advice("here"), migrations=up_to(known))
+        await schema_module.bootstrap(
+            PreparedConnection(sql, caches=True), Schema(schema), Advice("here"), migrations=up_to(known)
+        )
     assert [r["word"] for r in await sql.fetch(f'SELECT word FROM "{schema}".log')] == ["second", "third after second"]
     with pytest.raises(StoreVersionError):
-        await schema_module.bootstrap(PreparedConnection(sql), Schema(schema), Advice("here"), migrations=up_to(2))
+        await schema_module.bootstrap(
+            PreparedConnection(sql, caches=True), Schema(schema), Advice("here"), migrations=up_to(2)
+        )
     await sql.execute(f'DROP SCHEMA "{schema}" CASCADE')
 
 

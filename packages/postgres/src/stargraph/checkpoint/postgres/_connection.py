@@ -34,12 +34,13 @@ class PreparedConnection:
 
     Args:
         connection: an open connection.
-        named: prepare statements under names, which the server plans once. None leaves statements to the
-            connection's own cache.
+        caches: the connection has a cache of statements, which is left to it.
+        named: prepare statements under names, which the server plans once. None finds out whether that can be.
     """
 
-    def __init__(self, connection: asyncpg.Connection, *, named: bool | None = None) -> None:
+    def __init__(self, connection: asyncpg.Connection, *, caches: bool, named: bool | None = None) -> None:
         self.connection = connection
+        self._caches = caches
         self._named = named
         self._statements: dict[str, Any] = {}
 
@@ -54,11 +55,13 @@ class PreparedConnection:
         Raises:
             TimeoutError: it took too long.
         """
-        if self._named is None:
+        if self._caches:
             rows: list[asyncpg.Record] = await self.connection.fetch(sql, *arguments, timeout=timeout)
             return rows
         statement = self._statements.get(sql)
         if statement is None:
+            if self._named is None:
+                self.answered_by(await self.connection.fetchval("SELECT pg_backend_pid()", timeout=timeout))
             # asyncpg sends an unnamed statement again with each execution, in the same message: a pooler may
             # hand every transaction to another server connection. A name is unique to this connection, since
             # a pooler that goes undetected would let two clients share the server's names.
@@ -67,6 +70,11 @@ class PreparedConnection:
             self._statements[sql] = statement
         fetched: list[asyncpg.Record] = await statement.fetch(*arguments, timeout=timeout)
         return fetched
+
+    def answered_by(self, backend: int) -> None:
+        """Take note of the server's process that has answered: a pooler makes up the one that it announces."""
+        if self._named is None:
+            self._named = backend == self.connection.get_server_pid()
 
     @property
     def is_closed(self) -> bool:
@@ -296,17 +304,7 @@ class OwnConnections:
             self._idle.pop(0)[1].terminate()
 
     async def _open(self) -> PreparedConnection:
-        connection = await self._connect()
-        try:
-            named = self._prepared_statements
-            if named is None:
-                # A pooler makes up the process id that it announces.
-                backend = await connection.fetchval("SELECT pg_backend_pid()")
-                named = backend == connection.get_server_pid()
-        except BaseException:
-            connection.terminate()
-            raise
-        return PreparedConnection(connection, named=named)
+        return PreparedConnection(await self._connect(), caches=False, named=self._prepared_statements)
 
     async def close(self) -> None:
         self._closed = True
@@ -336,7 +334,7 @@ class BorrowedConnections:
             await self._pool
             connection = await self._pool.acquire()
             try:
-                yield PreparedConnection(connection)
+                yield PreparedConnection(connection, caches=True)
             except asyncio.CancelledError:
                 # The pool waits until the server has stopped, before it takes the connection back.
                 if limit.expired():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import time
@@ -126,6 +127,17 @@ MIGRATIONS: Final = {1: _RUNS + _KEYS + _QUEUES}
 """What makes each version of the tables from the one before it; a new schema goes through all of them."""
 
 
+# Not from pg_settings, which makes a list of all that there are first: that takes a millisecond.
+_SETTINGS: Final = "current_setting('fsync') AS fsync, current_setting('synchronous_commit') AS synchronous_commit"
+
+_OPEN: Final = f"""
+SELECT coalesce(max(version), 0) AS version, pg_backend_pid() AS backend, {_SETTINGS} FROM {{schema}}.stargraph_version
+"""  # noqa: S608  # made of constants
+"""Mostly the tables are there, and this tells all that matters."""
+
+_NO_TABLE: Final = (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError)
+
+
 class Schema:
     """The schema that holds the tables of one store.
 
@@ -174,11 +186,16 @@ async def bootstrap(
         CheckpointError: the server may lose acknowledged commits (`reason="not-durable"`).
     """
     database = connection.connection
+    newest = max(migrations)
+    with contextlib.suppress(*_NO_TABLE):
+        found = await database.fetchrow(schema.sql(_OPEN))
+        connection.answered_by(found["backend"])
+        if not allow_data_loss:
+            _refuse_data_loss(found, advice)
+        if _known_version(found["version"], schema, newest) == newest:
+            return
     if not allow_data_loss:
         await _check_durability(database, advice)
-    newest = max(migrations)
-    if await _version(database, schema, newest) == newest:
-        return
     # Stated, since a transaction that keeps its first snapshot would not see what the one before it created.
     async with database.transaction(isolation="read_committed"):
         await database.execute("SELECT pg_advisory_xact_lock($1)", _lock_key(schema.name))
@@ -202,6 +219,11 @@ async def open_read_only(connection: PreparedConnection, schema: Schema, advice:
         StoreVersionError: they have another version than this software reads.
     """
     newest = max(MIGRATIONS)
+    with contextlib.suppress(*_NO_TABLE):
+        found = await connection.connection.fetchrow(schema.sql(_OPEN))
+        connection.answered_by(found["backend"])
+        if found["version"] == newest:
+            return
     version = await _version(connection.connection, schema, newest)
     if version is None:
         raise StoreUnavailableError(
@@ -269,6 +291,11 @@ async def _version(database: asyncpg.Connection, schema: Schema, known: int) -> 
     version: int = await database.fetchval(
         schema.sql("SELECT coalesce(max(version), 0) FROM {schema}.stargraph_version")
     )
+    return _known_version(version, schema, known)
+
+
+def _known_version(version: int, schema: Schema, known: int) -> int:
+    """Return the version of the tables, unless it is newer than this software."""
     if version > known:
         raise StoreVersionError(
             f"the schema {schema.name!r} has version {version}, and this software knows versions up to {known}",
@@ -283,11 +310,11 @@ def _lock_key(schema: str) -> int:
 
 
 async def _check_durability(database: asyncpg.Connection, advice: Advice) -> None:
-    # Not from pg_settings, which makes a list of all that there are first: that takes a millisecond.
-    settings = await database.fetchrow(
-        "SELECT current_setting('fsync') AS fsync, current_setting('synchronous_commit') AS synchronous_commit"
-    )
-    off = [name for name, setting in settings.items() if setting == "off"]
+    _refuse_data_loss(await database.fetchrow(f"SELECT {_SETTINGS}"), advice)
+
+
+def _refuse_data_loss(settings: asyncpg.Record, advice: Advice) -> None:
+    off = [name for name in ("fsync", "synchronous_commit") if settings[name] == "off"]
     if off:
         found = ", ".join(f"{name}=off" for name in off)
         raise CheckpointError(
