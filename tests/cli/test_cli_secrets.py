@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote, quote_plus
@@ -12,9 +13,12 @@ import typer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.cli import GRAPH, STEPS, Answer, Folder, own_folder
+from typer.testing import CliRunner
 
+from stargraph.checkpoint.conformance._cli import main as conformance
 from stargraph.cli._app import app
 from stargraph.cli._secrets import SecretFilter
+from stargraph.langgraph._cli import main as langgraph
 
 CLOSED = "127.0.0.1:1"
 """Nothing listens there, and the system says so at once."""
@@ -33,6 +37,12 @@ FORMS: dict[str, Callable[[str], str]] = {
     "access key": lambda secret: f"s3://KEY:{quote(secret, safe='')}@b",
     "query": lambda secret: f"redis://host/db?sslmode=no&password={quote_plus(secret)}&x=1",
     "query of s3": lambda secret: f"s3://bucket/p?aws_secret_access_key={quote(secret, safe='')}",
+    "token of s3": lambda secret: f"s3://bucket/p?aws_session_token={quote(secret, safe='')}",
+    "key of a certificate": lambda secret: f"postgresql://h/d?sslkey=k&sslpassword={quote_plus(secret)}",
+    "two at signs": lambda secret: f"postgresql://user:{quote(secret, safe='')}@mail@host/db",
+    "setting": lambda secret: f"PGPASSWORD={secret}",
+    "url in a setting": lambda secret: f"DATABASE_URL=postgresql://u:{quote(secret, safe='')}@h/d",
+    "jdbc": lambda secret: f"jdbc:postgresql://h/d?user=u&password={quote_plus(secret)}",
     "dsn": lambda secret: "host=h password='" + secret.replace("\\", "\\\\").replace("'", "\\'") + "' dbname=d",
 }
 
@@ -132,6 +142,16 @@ POSITIONS: list[tuple[str, ...]] = [
     ("schedule", "add", "X", "graph.yaml"),
     ("schedule", "add", "0 7 * * *", "X"),
     ("schedule", "add", "0 7 * * *", "graph.yaml", "--checkpoint", "X"),
+    ("schedule", "add", "0 7 * * *", "graph.yaml", "--timezone", "X"),
+    ("schedule", "add", "0 7 * * *", "graph.yaml", "--queue", "X"),
+    ("worker", "graph.yaml", "--listen", "X"),
+    ("worker", "graph.yaml", "--queue", "X"),
+    ("queues", "--unlimited", "X"),
+    ("requeue", "--status", "failed", "--error-reason", "X"),
+    ("enqueue", "graph.yaml", "-i", "count=1", "--key", "X", "--priority", "X"),
+    ("inspect", "r1", "--html", "nowhere/X"),
+    ("delete", "--tag", "a=X", "--yes"),
+    ("prune", "--older-than", "1d", "--checkpoint", "X"),
     ("schedule", "list", "X"),
     ("schedule", "list", "--checkpoint", "X"),
     ("schedule", "remove", "X"),
@@ -200,7 +220,7 @@ def words_of(folder: Folder, position: tuple[str, ...], text: str, flags: list[s
 
 
 @pytest.mark.timeout(300)
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     secret=SECRET,
     form=st.sampled_from(sorted(FORMS)),
@@ -212,6 +232,44 @@ def test_no_secret_of_an_argument_is_printed(
 ) -> None:
     words = words_of(one_folder, position, FORMS[form](secret), flags)
     assert_hidden(one_folder.call(*words, env={"STARGRAPH_DEBUG": ""}), secret)
+
+
+OTHER_COMMANDS: list[tuple[Callable[[], None], tuple[str, ...]]] = [
+    (langgraph, ("X",)),
+    (langgraph, ("--X",)),
+    (langgraph, ("import", "X")),
+    (langgraph, ("import", "X", "b.sqlite")),
+    (langgraph, ("import", "X", "X")),
+    (langgraph, ("import", "a", "b", "X")),
+    (langgraph, ("import", "a", "b", "--X")),
+    (langgraph, ("export", "X", "b.sqlite")),
+    (langgraph, ("export", "X", "X", "X")),
+    (conformance, ("X",)),
+    (conformance, ("--X",)),
+    (conformance, ("run", "X")),
+    (conformance, ("run", "X", "X")),
+    (conformance, ("run", "no_such_module:target", "--seed", "X")),
+    (conformance, ("run", "no_such_module:target", "--only", "X")),
+    (conformance, ("run", "--explain", "X")),
+    (conformance, ("verify", "X")),
+    (conformance, ("compare", "X", "X")),
+]
+
+
+@pytest.mark.timeout(300)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(secret=SECRET, form=st.sampled_from(sorted(FORMS)), command=st.sampled_from(OTHER_COMMANDS))
+def test_no_secret_of_an_argument_is_printed_by_the_other_commands(
+    one_folder: Folder, secret: str, form: str, command: tuple[Callable[[], None], tuple[str, ...]]
+) -> None:
+    main, position = command
+    words = [word.replace("X", FORMS[form](secret)) for word in position]
+    with pytest.MonkeyPatch.context() as patch, CliRunner().isolation() as (out, err, _):
+        patch.setattr(sys, "argv", ["command", *words])
+        with pytest.raises(SystemExit):
+            main()
+        printed = [stream.getvalue().decode(errors="replace") for stream in (out, err)]
+    assert_hidden(Answer(2, *printed), secret)
 
 
 VARIABLES = ["STARGRAPH_CHECKPOINT", "DATABASE_URL", "PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "MY_API_KEY", "X_TOKEN"]

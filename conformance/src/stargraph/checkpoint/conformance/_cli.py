@@ -29,8 +29,9 @@ from stargraph.checkpoint.conformance._render import (
 )
 from stargraph.checkpoint.conformance._report import Report, Result, kit_version
 from stargraph.checkpoint.conformance._runner import run, select
+from stargraph.checkpoint.registry import redact_text
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 def _print_version(wanted: bool) -> None:
@@ -100,7 +101,9 @@ def run_command(
             parse_key(os.environ.get(KEY_VARIABLE, ""))
         report = _with_progress(target, tuple(only or ()), quick, seed, deadline, keep)
     except HarnessError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {error}", style="red", markup=False)
+        Console(stderr=True, soft_wrap=True, highlight=False).print(
+            f"error: {_shown(str(error))}", style="red", markup=False
+        )
         raise typer.Exit(3) from error
     show_report(report, console)
     forms: tuple[tuple[str | None, Callable[[Report], str]], ...] = (
@@ -158,7 +161,7 @@ def verify_command(
         found = _loaded(certificate)
         report = verify(found, signer)
     except HarnessError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
+        typer.secho(f"error: {_shown(str(error))}", fg="red", err=True)
         raise typer.Exit(3) from error
     versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
     typer.echo(f"{report['driver']} ({versions or 'no versions declared'})")
@@ -174,7 +177,7 @@ def key_command() -> None:
     try:
         private, public = make_key()
     except HarnessError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
+        typer.secho(f"error: {_shown(str(error))}", fg="red", err=True)
         raise typer.Exit(3) from error
     typer.echo(f"private: {private}")
     typer.echo(f"public: {public}")
@@ -192,7 +195,7 @@ def compare_command(
     try:
         found = list(changes(_loaded(old), _loaded(new)))
     except HarnessError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
+        typer.secho(f"error: {_shown(str(error))}", fg="red", err=True)
         raise typer.Exit(3) from error
     for check_id, was, now in found:
         typer.echo(f"{check_id}: {was} -> {now}")
@@ -230,5 +233,20 @@ def _leave(code: int) -> None:
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line; what it says of its arguments holds none of their secrets."""
+    try:
+        code = app(standalone_mode=False)
+    except typer.Abort:
+        raise SystemExit(130) from None
+    except Exception as error:
+        # The option parser's own; their classes differ between versions of typer.
+        if not hasattr(error, "format_message"):
+            raise
+        is_help = type(error).__name__ == "NoArgsIsHelpError"
+        typer.echo(("" if is_help else "error: ") + _shown(error.format_message()), err=True)
+        raise SystemExit(2) from None
+    raise SystemExit(code)
+
+
+def _shown(message: str) -> str:
+    return redact_text(message, sys.argv[1:])

@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -18,7 +18,11 @@ from stargraph.langgraph._move import MoveReport, Saver, copy_threads
 from stargraph.langgraph._saver import StargraphSaver
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Move LangGraph threads into a Stargraph store, or out of one."
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Move LangGraph threads into a Stargraph store, or out of one.",
 )
 
 _THEIRS = "A store of LangGraph's own saver: an SQLite file, or postgresql://…"
@@ -44,12 +48,27 @@ def export_threads(
 
 
 def main() -> None:
-    """Run the command line; a mistake ends with one line and the exit code 2."""
+    """Run the command line; a mistake ends with one line, without the secrets of its arguments, and the exit code 2."""
     try:
-        app()
+        code = app(standalone_mode=False)
     except StargraphError as error:
-        print(f"error: {redact_text(str(error))}", file=sys.stderr)  # noqa: T201
-        raise SystemExit(2) from None
+        _refuse(str(error))
+    except typer.Abort:
+        raise SystemExit(130) from None
+    except Exception as error:
+        # The option parser's own; their classes differ between versions of typer.
+        if not hasattr(error, "format_message"):
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":
+            typer.echo(error.format_message(), err=True)
+            raise SystemExit(2) from None
+        _refuse(error.format_message())
+    raise SystemExit(code)
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"error: {redact_text(message, sys.argv[1:])}", file=sys.stderr)  # noqa: T201
+    raise SystemExit(2) from None
 
 
 def _run(source: AbstractAsyncContextManager[Saver], dest: AbstractAsyncContextManager[Saver], *names: str) -> None:

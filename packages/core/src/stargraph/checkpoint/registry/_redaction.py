@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 from urllib.parse import unquote, unquote_plus
 
@@ -36,12 +36,21 @@ def redact(url: str) -> str:
     return _PARAMETER.sub(r"\1***", shown)
 
 
-def redact_text(text: str) -> str:
+_SHORTEST: Final = 4
+"""A shorter secret would be found in every word; where it is, its place in a URL hides it."""
+
+
+def redact_text(text: str, words: Iterable[str] = ()) -> str:
     """Return a message without the secrets of the URLs and connection strings that it quotes.
 
     Args:
         text: sentences, which may hold URLs.
+        words: the arguments of a command line; the secrets that they hold are hidden however they are quoted.
     """
+    secrets = {secret for word in words for secret in find_secrets(word) if len(secret) >= _SHORTEST}
+    for secret in sorted(secrets, key=len, reverse=True):
+        for form in (secret, repr(secret)[1:-1]):
+            text = text.replace(form, "***")
     shown = _URL_IN_TEXT.sub(
         lambda found: found.group() if _EXAMPLE.search(found.group()) else redact(found.group()), text
     )
