@@ -46,7 +46,7 @@ async def test_an_interrupted_thread_goes_on_after_it_moved(tmp_path: Path) -> N
         await approval(theirs).ainvoke({"n": 0, "log": []}, config())
     done = await call("import", tmp_path / "theirs.sqlite", tmp_path / "ours.sqlite")
     assert done.exit_code == 0, done.output
-    assert "1 threads, 3 checkpoints copied and verified" in done.output
+    assert "1 thread, 3 checkpoints copied and verified" in done.output
     async with StargraphSaver.from_url(str(tmp_path / "ours.sqlite")) as ours:
         graph: Any = approval(ours)
         answered = await graph.ainvoke(Command(resume="yes"), config())
@@ -126,7 +126,7 @@ async def test_threads_move_from_their_database_and_back(postgres: str, tmp_path
         expected = comparable(await history(approval(saver), config()))
     done = await call("import", theirs, tmp_path / "ours.sqlite")
     assert done.exit_code == 0, done.output
-    assert "1 threads, 3 checkpoints copied and verified" in done.output
+    assert "1 thread, 3 checkpoints copied and verified" in done.output
     async with StargraphSaver.from_url(str(tmp_path / "ours.sqlite")) as ours:
         assert comparable(await history(approval(ours), config())) == expected
         await ours.adelete_thread("none")
