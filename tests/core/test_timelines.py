@@ -8,7 +8,7 @@ import pytest
 from support.checkpoints import NOW, following, genesis
 from support.golden_records import KEYS
 
-from stargraph.checkpoint.codec import HEAD_BYTES, Cipher, Codec, RecordCutError
+from stargraph.checkpoint.codec import PREFIX_BYTES, Cipher, Codec, RecordCutError
 from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, RecordedCall, StepSummary
 from stargraph.errors import CheckpointCorruptedError, StoreVersionError
 
@@ -66,10 +66,10 @@ def test_a_row_is_that_of_its_checkpoint(cipher: Cipher | None, large: int) -> N
 def test_the_beginning_of_a_record_is_enough() -> None:
     run, codec = _run(large=400_000, steps=3), Codec()
     records = _stored(run, codec)
-    heads = {step: record[:HEAD_BYTES] for step, record in records.items()}
+    prefixes = {step: record[:PREFIX_BYTES] for step, record in records.items()}
     sizes = {step: len(record) for step, record in records.items()}
-    assert sizes[0] > 2 * HEAD_BYTES
-    assert codec.summarize(heads, run_id="r", steps=range(3), sizes=sizes) == _rows(run, records)
+    assert sizes[0] > 2 * PREFIX_BYTES
+    assert codec.summarize(prefixes, run_id="r", steps=range(3), sizes=sizes) == _rows(run, records)
 
 
 @pytest.mark.parametrize("cipher", [None, Cipher.parse(KEYS)], ids=["a long event", "encrypted"])
@@ -82,7 +82,7 @@ def test_more_is_asked_for_if_the_beginning_does_not_tell_the_event(cipher: Ciph
     records = {checkpoint.step: codec.encode_alone(checkpoint).data for checkpoint in run}
     sizes = {step: len(record) for step, record in records.items()}
     with pytest.raises(RecordCutError) as cut:
-        codec.summarize(records | {1: records[1][:HEAD_BYTES]}, run_id="r", steps=[1], sizes=sizes)
+        codec.summarize(records | {1: records[1][:PREFIX_BYTES]}, run_id="r", steps=[1], sizes=sizes)
     assert cut.value.step == 1
     assert codec.summarize(records, run_id="r", steps=[0, 1], sizes=sizes) == _rows(run, records)
 

@@ -155,7 +155,7 @@ class StoreRef:
             return CheckpointNotFoundError(
                 f"{self} holds no run: a store in memory ends with the command that made it",
                 reason="store-not-found",
-                hint=f"{self.named_by} names a store that lasts.",
+                hint=f"Name a store that lasts with {self.named_by}.",
             )
         return CheckpointNotFoundError(
             f"there is no store at {self}",

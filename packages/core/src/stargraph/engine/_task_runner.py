@@ -30,7 +30,7 @@ class TaskRunner:
 
     Args:
         plan: the graph.
-        work: what the log has of the open tasks.
+        pending_tasks: what the log has of the open tasks.
         pools: where sync nodes run.
         run_child: takes the child run of a subgraph to its end.
         overrides: what this run does differently from its graph.
@@ -41,7 +41,7 @@ class TaskRunner:
     def __init__(
         self,
         plan: Plan,
-        work: PendingTasks,
+        pending_tasks: PendingTasks,
         *,
         pools: NodePools,
         run_child: RunChild,
@@ -51,7 +51,7 @@ class TaskRunner:
     ) -> None:
         self._hooks = hooks.node
         self._plan = plan
-        self._pending = work
+        self._pending_tasks = pending_tasks
         self._pools = pools
         self._run_child = run_child
         self._overrides = overrides or ForkOverrides()
@@ -87,12 +87,12 @@ class TaskRunner:
         elif replaced is not None:
             returned = replaced
         elif node.spec.kind == "subgraph":
-            item = await self._pending.item(tail, task)
+            item = await self._pending_tasks.item(tail, task)
             run_child = self._observed_child if self._hooks else self._run_child
             returned = await run_child(tail, task, item)
         else:
-            item = await self._pending.item(tail, task)
-            questions = Questions(task, self._pending.calls(task), fields=state.fields)
+            item = await self._pending_tasks.item(tail, task)
+            questions = Questions(task, self._pending_tasks.calls(task), fields=state.fields)
             context = Context(tail, task, item=item, questions=questions, call_log=call_log)
             is_remote = not node.is_async_here and (node.spec.isolation == "process" or self._pools.is_remote)
             # What came from another process was recorded there, and what a built-in node returns was given to it.
@@ -158,5 +158,5 @@ class TaskRunner:
         question = self._plan.rules[task.rule].spec.then[0]
         assert question.kind == "interrupt"
         prompt = fill_prompt(question.prompt, self._plan.state.read(tail))
-        questions = Questions(task, self._pending.calls(task))
+        questions = Questions(task, self._pending_tasks.calls(task))
         return {question.into: questions.ask(prompt, None, key=None, into=question.into)}

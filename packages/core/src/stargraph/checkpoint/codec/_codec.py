@@ -276,7 +276,7 @@ class Codec:
 
         Args:
             records: the records of the steps and of the step before the first one, if that is stored, and those that
-                they are decoded from, by step: whole, or their first `HEAD_BYTES`.
+                they are decoded from, by step: whole, or their first `PREFIX_BYTES`.
             run_id: the run.
             steps: the steps, ascending.
             sizes: the length of each record that may not be whole.

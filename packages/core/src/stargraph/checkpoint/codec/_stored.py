@@ -47,7 +47,7 @@ from stargraph.checkpoint.codec._header import COMPRESSED, ENCRYPTED, corrupted,
 from stargraph.checkpoint.codec._literals import LiteralReader, as_object, write_script
 from stargraph.errors import CheckpointError, StateError
 
-HEAD_BYTES: Final = 132 * 1024
+PREFIX_BYTES: Final = 132 * 1024
 """So much of a record tells its event, unless that is very long: a block of zstd (RFC 8878, section 3.1.1.2.3), which
 holds 128 KiB of the body, and what is before it."""
 

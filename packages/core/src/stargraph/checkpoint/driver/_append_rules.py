@@ -68,7 +68,7 @@ def judge_append(
         raise CheckpointConflictError(
             f"{where}: another checkpoint is stored at this step ({stored_digest[:12]}…, not {digest[:12]}…)",
             reason="step-taken",
-            hint="Another executor has taken over this run; this one must stop.",
+            hint="Stop this executor: another one has taken the run over.",
             run_id=run_id,
             step=step,
         )
@@ -112,7 +112,7 @@ def judge_append(
         raise CheckpointConflictError(
             f"{where}: it follows {(previous_digest or 'nothing')[:12]}…, but step {tail.step} is {tail.digest[:12]}…",
             reason="wrong-predecessor",
-            hint="Another executor wrote the step before; this one must stop.",
+            hint="Stop this executor: another one wrote the step before.",
             run_id=run_id,
             step=step,
         )

@@ -9,7 +9,7 @@ from typing import Any, Final
 import asyncpg
 
 from stargraph.checkpoint.codec import (
-    HEAD_BYTES,
+    PREFIX_BYTES,
     Codec,
     CodecThreads,
     RecordCutError,
@@ -119,13 +119,13 @@ WITH RECURSIVE run AS (
         SELECT step, base FROM {schema}.checkpoints WHERE run_id = $1 AND step = needed.base LIMIT 1
     ) AS c
 ), found AS (
-    SELECT needed.step, c.head, c.size, needed.step IN (SELECT step FROM page) AS asked
+    SELECT needed.step, c.prefix, c.size, needed.step IN (SELECT step FROM page) AS asked
     FROM needed CROSS JOIN LATERAL (
-        SELECT substring(record FROM 1 FOR $6) AS head, octet_length(record) AS size
+        SELECT substring(record FROM 1 FOR $6) AS prefix, octet_length(record) AS size
         FROM {schema}.checkpoints WHERE run_id = $1 AND step = needed.step LIMIT 1
     ) AS c
 )
-SELECT run.last_step, run.floor, found.step, found.head, found.size, found.asked
+SELECT run.last_step, run.floor, found.step, found.prefix, found.size, found.asked
 FROM run LEFT JOIN found ON true
 ORDER BY found.step
 """
@@ -215,7 +215,7 @@ class Reader:
             low, high = (low, steps[-1] - 1) if newest_first else (steps[-1] + 1, high)
 
     async def timeline_page(
-        self, run_id: str, low: int, high: int, limit: int, *, most_of_each: int = HEAD_BYTES
+        self, run_id: str, low: int, high: int, limit: int, *, most_of_each: int = PREFIX_BYTES
     ) -> tuple[list[StepSummary], bool]:
         """Return rows for the first steps from `low` to `high`, and whether there may be more.
 
@@ -236,7 +236,7 @@ class Reader:
         steps = [row["step"] for row in rows if row["asked"]]
         high = min(high, rows[0]["last_step"])
         _check_gaps(run_id, steps, max(low, rows[0]["floor"]), high, newest_first=False)
-        records = {row["step"]: row["head"] for row in rows if row["step"] is not None}
+        records = {row["step"]: row["prefix"] for row in rows if row["step"] is not None}
         sizes = {row["step"]: row["size"] for row in rows if row["step"] is not None}
 
         def summarize() -> list[StepSummary]:

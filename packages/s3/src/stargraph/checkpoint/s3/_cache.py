@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from stargraph.checkpoint.s3._objects import ObjectStore, TransientStoreError, logger
+from stargraph.checkpoint.s3._objects import LOGGER, ObjectStore, TransientStoreError
 from stargraph.checkpoint.s3._schema import KeyLayout
 from stargraph.errors import CheckpointError
 
@@ -213,7 +213,7 @@ class RunKeys:
             try:
                 secret = await self._secret(self._keys.cache_key(run_id))
             except (CheckpointError, TransientStoreError) as error:
-                logger.warning("run %r: its records are not cached: %s", run_id, error)
+                LOGGER.warning("run %r: its records are not cached: %s", run_id, error)
                 return None
             if secret is None or len(secret) != _KEY_BYTES:
                 return None
@@ -253,7 +253,7 @@ def check_cache_dir(directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = directory.stat()
     except OSError as error:
-        logger.warning("cache_dir %s cannot be used, so nothing is cached on disk: %s", directory, error)
+        LOGGER.warning("cache_dir %s cannot be used, so nothing is cached on disk: %s", directory, error)
         return
     if os.name == "posix" and (stat.S_IMODE(found.st_mode) & 0o077 or found.st_uid not in (os.geteuid(), 0)):
         raise CheckpointError(

@@ -13,7 +13,7 @@ from stargraph.checkpoint.codec import Cipher
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.s3._concurrency import AT_ONCE
 from stargraph.checkpoint.s3._log import LogReader
-from stargraph.checkpoint.s3._objects import ObjectStore, TransientStoreError, logger
+from stargraph.checkpoint.s3._objects import LOGGER, ObjectStore, TransientStoreError
 from stargraph.checkpoint.s3._read import RecordReader, read_history
 from stargraph.checkpoint.s3._schema import KeyLayout
 from stargraph.errors import CheckpointError
@@ -52,7 +52,7 @@ class RunFiles:
             await self._make(last)
         except (CheckpointError, TransientStoreError, OSError, sqlite3.Error) as error:
             # The write that ended the run has succeeded, and the log is all that a reader needs.
-            logger.warning("run %r: the file of the ended run was not made: %s", last.run_id, error)
+            LOGGER.warning("run %r: the file of the ended run was not made: %s", last.run_id, error)
 
     async def _make(self, last: Checkpoint) -> None:
         steps = read_history(self._log, self._reader, last.run_id)

@@ -17,7 +17,7 @@ from stargraph.checkpoint.s3._concurrency import AT_ONCE, map_each
 from stargraph.checkpoint.s3._errors import raise_truncated
 from stargraph.checkpoint.s3._frame import Header, PrunedFloor, Tombstone
 from stargraph.checkpoint.s3._log import LogReader
-from stargraph.checkpoint.s3._objects import ObjectStore, TransientStoreError, logger
+from stargraph.checkpoint.s3._objects import LOGGER, ObjectStore, TransientStoreError
 from stargraph.checkpoint.s3._schema import KeyLayout
 from stargraph.errors import CheckpointError
 
@@ -77,7 +77,7 @@ class RunIndex:
             await self._store.remove([entry, *reservation])
         except (CheckpointError, TransientStoreError) as error:
             # The write that ended the run has succeeded, and a search looks at the run's log.
-            logger.warning(
+            LOGGER.warning(
                 "run %r: it ended, and is still listed as open until prune() finds out: %s", last.run_id, error
             )
 

@@ -21,8 +21,8 @@ _LONGEST_PAUSE: Final = 5.0
 _FIRST_CONTACT_ATTEMPTS: Final = 2
 """How often a store that has never answered is tried if no connection to it can be made."""
 
-logger = logging.getLogger("stargraph.checkpoint.s3")
-logger.addHandler(logging.NullHandler())
+LOGGER: Final = logging.getLogger("stargraph.checkpoint.s3")
+LOGGER.addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +202,7 @@ class RetryingStore:
                 return False
             failures.append(error)
             self._raise_if_unreachable(failures)
-            logger.warning("attempt %d failed and is repeated: %s", len(failures), error)
+            LOGGER.warning("attempt %d failed and is repeated: %s", len(failures), error)
             return True
 
         try:

@@ -13,7 +13,7 @@ from stargraph.checkpoint.s3._concurrency import AT_ONCE, map_each
 from stargraph.checkpoint.s3._frame import Header, PrunedFloor, is_tombstone, tombstone
 from stargraph.checkpoint.s3._index import IndexEntry, RunIndex, windows
 from stargraph.checkpoint.s3._log import LogReader
-from stargraph.checkpoint.s3._objects import ObjectInfo, ObjectStore, TransientStoreError, logger
+from stargraph.checkpoint.s3._objects import LOGGER, ObjectInfo, ObjectStore, TransientStoreError
 from stargraph.checkpoint.s3._read import RecordReader
 from stargraph.checkpoint.s3._schema import KeyLayout
 from stargraph.checkpoint.s3._step_keys import StepKeys
@@ -281,7 +281,7 @@ class Pruner:
             if error.reason != "access-denied":
                 raise
             # Permission to overwrite, without that to remove, is enough to prune.
-            logger.warning("run %r: its entry in open/ was not removed: %s", entry.run_id, error)
+            LOGGER.warning("run %r: its entry in open/ was not removed: %s", entry.run_id, error)
             return False
         return True
 
@@ -325,7 +325,7 @@ class Pruner:
             await self._store.remove(self._index.hints(run.run_id, run.started_at, run.parent_run_id))
         except (CheckpointError, TransientStoreError) as error:
             # They name the run and hold nothing of it; whoever follows them finds it deleted.
-            logger.warning("run %r: it was deleted, and its entry in open/ was not removed: %s", run.run_id, error)
+            LOGGER.warning("run %r: it was deleted, and its entry in open/ was not removed: %s", run.run_id, error)
 
     async def _records(self, run_id: str) -> list[int]:
         return [step async for step, info in self._log.slots(run_id) if not is_tombstone(info.size)]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from stargraph.checkpoint.codec import HEAD_BYTES, Codec, CodecThreads, RecordCutError, missing_base_steps
+from stargraph.checkpoint.codec import PREFIX_BYTES, Codec, CodecThreads, RecordCutError, missing_base_steps
 from stargraph.checkpoint.protocol import StepSummary
 from stargraph.checkpoint.s3._concurrency import map_each
 from stargraph.checkpoint.s3._errors import corrupted_error
@@ -22,7 +22,7 @@ _AT_A_TIME: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
-class _Head:
+class _Prefix:
     """The beginning of what a slot holds."""
 
     header: Header
@@ -80,23 +80,25 @@ class TimelineReader:
 
     async def _rows(self, run_id: str, steps: Sequence[int], *, whole: bool = False) -> list[StepSummary]:
         """Return rows for some steps, without those that a prune has taken meanwhile."""
-        heads: dict[int, _Head] = {}
+        prefixes: dict[int, _Prefix] = {}
         wanted = [step for step in (steps[0] - 1, *steps) if step >= 0]
         while wanted:
-            found = await map_each(lambda step: self._head(run_id, step, whole), wanted)
-            heads |= {step: head for step, head in zip(wanted, found, strict=True) if head is not None}
-            known = {step: head.record for step, head in heads.items()}
+            found = await map_each(lambda step: self._prefix(run_id, step, whole), wanted)
+            prefixes |= {step: prefix for step, prefix in zip(wanted, found, strict=True) if prefix is not None}
+            known = {step: prefix.record for step, prefix in prefixes.items()}
             missing = missing_base_steps(known, run_id=run_id, steps=list(known))
             if not set(missing).isdisjoint(wanted):
                 # A base was pruned; so what is decoded from it was too, or is about to be.
-                heads = {step: head for step, head in heads.items() if set(missing).isdisjoint(head.header.bases)}
-                known = {step: head.record for step, head in heads.items()}
+                prefixes = {
+                    step: prefix for step, prefix in prefixes.items() if set(missing).isdisjoint(prefix.header.bases)
+                }
+                known = {step: prefix.record for step, prefix in prefixes.items()}
                 missing = missing_base_steps(known, run_id=run_id, steps=list(known))
             wanted = missing
-        stored = [step for step in steps if step in heads]
+        stored = [step for step in steps if step in prefixes]
 
         def summarize() -> list[StepSummary]:
-            sizes = {step: head.header.size for step, head in heads.items()}
+            sizes = {step: prefix.header.size for step, prefix in prefixes.items()}
             return self._codec.summarize(known, run_id=run_id, steps=stored, sizes=sizes)
 
         try:
@@ -107,13 +109,13 @@ class TimelineReader:
             return [row for step in stored for row in await self._rows(run_id, [step], whole=True)]
         for row in rows:
             # A run that was begun without encryption shows its digests as they are.
-            if heads[row.step].header.digest not in (self._codec.fingerprint(row.digest), row.digest):
+            if prefixes[row.step].header.digest not in (self._codec.fingerprint(row.digest), row.digest):
                 raise corrupted_error(run_id, row.step, "its header is that of another record")
         return rows
 
-    async def _head(self, run_id: str, step: int, whole: bool) -> _Head | None:
+    async def _prefix(self, run_id: str, step: int, whole: bool) -> _Prefix | None:
         key = self._keys.slot(run_id, step)
-        first = None if whole else HEADER_BYTES + HEAD_BYTES
+        first = None if whole else HEADER_BYTES + PREFIX_BYTES
         body = await self._store.get(key, first=first)
         header = None if body is None else read_header(body, run_id=run_id, step=step)
         if body is not None and header is None and first is not None:
@@ -124,5 +126,5 @@ class TimelineReader:
         if not isinstance(header, Header):
             raise corrupted_error(run_id, step, "it ends in its header")
         if first is None or len(body) < first:
-            return _Head(header, record_of(body, header, run_id=run_id, step=step))
-        return _Head(header, body[header.length : header.length + HEAD_BYTES])
+            return _Prefix(header, record_of(body, header, run_id=run_id, step=step))
+        return _Prefix(header, body[header.length : header.length + PREFIX_BYTES])

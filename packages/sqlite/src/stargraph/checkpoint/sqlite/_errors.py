@@ -14,8 +14,8 @@ from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreUna
 _WARN_AFTER: Final = 1.0
 """Writers of several processes often wait for each other for a moment; after so many seconds, it is worth a word."""
 
-LOG: Final = logging.getLogger("stargraph.checkpoint.sqlite")
-LOG.addHandler(logging.NullHandler())
+LOGGER: Final = logging.getLogger("stargraph.checkpoint.sqlite")
+LOGGER.addHandler(logging.NullHandler())
 
 
 def is_busy(error: Exception) -> bool:
@@ -101,7 +101,7 @@ class LockWatch:
         """Take note that an attempt found the store locked."""
         if self._warn_at is not None and time.monotonic() >= self._warn_at:
             self._warn_at = None
-            LOG.warning(
+            LOGGER.warning(
                 "%s: another connection keeps the write lock; trying again for up to %g s", self._path, self._timeout
             )
 

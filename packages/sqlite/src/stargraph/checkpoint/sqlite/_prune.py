@@ -232,11 +232,13 @@ def rewrites(connection: sqlite3.Connection, codec: Codec, prunable: PrunableSte
     """
     run_id = prunable.run_id
     spans = [(prunable.below, MAX_STEP), *((step, step) for step in prunable.keep if step < prunable.below)]
-    heads = dict(head for first, last in spans for head in between(connection, run_id, first, last, heads=True))
+    prefixes = dict(
+        prefix for first, last in spans for prefix in between(connection, run_id, first, last, prefixes=True)
+    )
     made = {}
-    for step, head in heads.items():
-        bases = base_steps_of(head, run_id=run_id, step=step)
-        if bases and bases[-1] not in heads:
+    for step, prefix in prefixes.items():
+        bases = base_steps_of(prefix, run_id=run_id, step=step)
+        if bases and bases[-1] not in prefixes:
             checkpoint = at_step(connection, codec, run_id, step)
             if checkpoint is not None:
                 made[step] = codec.encode_alone(checkpoint).data

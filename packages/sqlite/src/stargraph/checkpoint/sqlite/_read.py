@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, takewhile
 from typing import Final
 
-from stargraph.checkpoint.codec import HEAD_BYTES, Codec, RecordCutError, SequenceDecoder, missing_base_steps
+from stargraph.checkpoint.codec import PREFIX_BYTES, Codec, RecordCutError, SequenceDecoder, missing_base_steps
 from stargraph.checkpoint.driver import missing_step_error
 from stargraph.checkpoint.protocol import Checkpoint, StepKey, StepSummary
 from stargraph.checkpoint.sqlite._schema import STEP, checkpoint_id
@@ -18,7 +18,7 @@ BASES_BYTES: Final = 128
 
 # A column takes any type of value, also one that somebody else put there.
 _RECORD: Final = "CAST(checkpoints.record AS BLOB)"
-_HEAD: Final = f"substr({_RECORD}, 1, {BASES_BYTES})"
+_PREFIX: Final = f"substr({_RECORD}, 1, {BASES_BYTES})"
 
 _DAMAGED: Final = "Run `PRAGMA integrity_check` on the file, and restore a backup."
 
@@ -171,7 +171,7 @@ def timeline_page(
     with snapshot(connection):
         most = min(limit, _PAGE_ROWS)
         sizes = _sizes(connection, run_id, first, last, most)
-        read = list(accumulate(size if whole else min(size, HEAD_BYTES) for _, size in sizes.values()))
+        read = list(accumulate(size if whole else min(size, PREFIX_BYTES) for _, size in sizes.values()))
         steps = [step for step, total in zip(sizes, read, strict=True) if total <= max(_PAGE_BYTES, read[0])]
         more = len(steps) < len(sizes) or len(sizes) == most
         floor, highest = _unbroken(connection, run_id)
@@ -186,7 +186,7 @@ def timeline_page(
         while missing:
             for step in missing:
                 sizes |= {} if step in sizes else _sizes(connection, run_id, step, step, 1)
-            found = {step: _head(connection, *sizes[step], whole=whole) for step in missing if step in sizes}
+            found = {step: _prefix(connection, *sizes[step], whole=whole) for step in missing if step in sizes}
             records |= found
             missing = missing_base_steps(records, run_id=run_id, steps=list(records)) if found else []
         try:
@@ -211,14 +211,14 @@ def _sizes(
     return {step: (number, size) for step, number, size in rows}
 
 
-def _head(connection: sqlite3.Connection, number: int, size: int, *, whole: bool) -> bytes:
+def _prefix(connection: sqlite3.Connection, number: int, size: int, *, whole: bool) -> bytes:
     """Return a record; the beginning of a large one, unless the whole is asked for."""
-    if whole or size <= HEAD_BYTES:
+    if whole or size <= PREFIX_BYTES:
         (record,) = connection.execute(f"SELECT {_RECORD} FROM checkpoints WHERE id = ?", (number,)).fetchone()  # noqa: S608  # made of constants; values are parameters
         return bytes(record)
     # substr would read all of it.
     with connection.blobopen("checkpoints", "record", number, readonly=True) as blob:
-        return blob.read(HEAD_BYTES)
+        return blob.read(PREFIX_BYTES)
 
 
 @contextlib.contextmanager
@@ -232,7 +232,7 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def at_steps(
-    connection: sqlite3.Connection, run_id: str, steps: Sequence[int], *, heads: bool = False
+    connection: sqlite3.Connection, run_id: str, steps: Sequence[int], *, prefixes: bool = False
 ) -> list[tuple[int, bytes]]:
     """Return those of some steps of a run that are stored, and their records.
 
@@ -240,9 +240,11 @@ def at_steps(
         connection: to read with.
         run_id: of the run.
         steps: in any order.
-        heads: return only the first `BASES_BYTES` of each record.
+        prefixes: return only the first `BASES_BYTES` of each record.
     """
-    statement = _AT_STEPS.format(record=_HEAD if heads else _RECORD, ids=", ".join([checkpoint_id("?")] * len(steps)))
+    statement = _AT_STEPS.format(
+        record=_PREFIX if prefixes else _RECORD, ids=", ".join([checkpoint_id("?")] * len(steps))
+    )
     return connection.execute(statement, (*steps, run_id)).fetchall()
 
 
@@ -254,7 +256,7 @@ def between(
     *,
     newest_first: bool = False,
     limit: int = -1,
-    heads: bool = False,
+    prefixes: bool = False,
 ) -> list[tuple[int, bytes]]:
     """Return the stored steps of a run between two, both included, and their records.
 
@@ -265,9 +267,9 @@ def between(
         last: the highest step.
         newest_first: return the highest step first.
         limit: at most this many; all of them if negative.
-        heads: return only the first `BASES_BYTES` of each record.
+        prefixes: return only the first `BASES_BYTES` of each record.
     """
-    statement = _BETWEEN.format(record=_HEAD if heads else _RECORD, order="DESC" if newest_first else "ASC")
+    statement = _BETWEEN.format(record=_PREFIX if prefixes else _RECORD, order="DESC" if newest_first else "ASC")
     return connection.execute(statement, (first, last, run_id, limit)).fetchall()
 
 

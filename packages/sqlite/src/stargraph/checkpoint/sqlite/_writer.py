@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, Final, Protocol, TypeVar
 
 from stargraph.checkpoint.driver import GroupCommit
-from stargraph.checkpoint.sqlite._errors import LOG, LockWatch, is_busy, locked_error, store_error
+from stargraph.checkpoint.sqlite._errors import LOGGER, LockWatch, is_busy, locked_error, store_error
 from stargraph.checkpoint.sqlite._files import StoreFiles
 from stargraph.checkpoint.sqlite._prune import vacuum
 from stargraph.checkpoint.sqlite._thread import ConnectionThread
@@ -104,21 +104,21 @@ class Writer:
         A connection that reads an older state of the store keeps that state in the log. The log is then erased with a
         later removal, when it is full, or when the last connection closes.
         """
-        for work in (vacuum, self._log.erase):
+        for work in (vacuum, self._wal.erase):
             try:
                 done = await self._until_done(work)
             except sqlite3.Error as error:  # what was to be removed is removed, and the call has not failed
-                LOG.warning("%s: what was removed may stay in the files: %s", self._files.path, error)
+                LOGGER.warning("%s: what was removed may stay in the files: %s", self._files.path, error)
                 return
             if not done:
-                LOG.warning(
+                LOGGER.warning(
                     "%s: another connection is still reading or writing: until it has finished, what was removed may"
                     " stay in the files",
                     self._files.path,
                 )
 
     @cached_property
-    def _log(self) -> WriteAheadLog:
+    def _wal(self) -> WriteAheadLog:
         """The log of the connection, which is there from the first commit on."""
         return WriteAheadLog(self._files.wal_path)
 
@@ -140,15 +140,15 @@ class Writer:
 
         def work(connection: sqlite3.Connection) -> list[Any]:
             nonlocal is_untidy
-            log = self._log  # as it is before the commit
+            wal = self._wal  # as it is before the commit
             outcomes = self._commit_here(connection, group)
-            is_untidy = log.committed(changes=len(group), size=sum([pending.change.size for pending in group]))
+            is_untidy = wal.committed(changes=len(group), size=sum([pending.change.size for pending in group]))
             return outcomes
 
         def afterwards(connection: sqlite3.Connection) -> None:
             # The callers have their results already, but the next commit waits for this, so it is mostly skipped.
             if is_untidy:
-                self._log.tidy(connection)
+                self._wal.tidy(connection)
 
         def withdraw() -> None:
             for pending in group:

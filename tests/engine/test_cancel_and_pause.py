@@ -1,0 +1,161 @@
+"""Cancelling and pausing a run, from here and from elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.graphs import PATH, SEQUENCE, everything, graph
+from support.memory import MemoryCheckpointer
+
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.errors import CheckpointError
+from stargraph.graph import Graph, Run
+
+SLOW = f"""{PATH}
+nodes:
+  - {{id: a, kind: "support.nodes:step"}}
+  - {{id: b, kind: "support.nodes:slow"}}
+  - {{id: c, kind: "support.nodes:step"}}
+"""
+
+
+async def at_work(text: str, store: MemoryCheckpointer, ledger: list[str]) -> tuple[Graph, Run, asyncio.Task[object]]:
+    """A run that is in its slow node."""
+    made = graph(text)
+    run = await made.start(checkpointer=store, run_id="r")
+    work: asyncio.Task[object] = asyncio.ensure_future(run.start())
+    while "b" not in ledger:
+        await asyncio.sleep(0.001)
+    return made, run, work
+
+
+async def test_cancel_stops_the_nodes_and_keeps_the_state(store: MemoryCheckpointer, ledger: list[str]) -> None:
+    _, run, work = await at_work(SLOW, store, ledger)
+    summary = await run.cancel()
+    assert summary.status == "cancelled"
+    assert await work == summary
+    assert store.events("r") == ["started", "completed a", "cancelled"]
+    assert run.state == {"path": ["a"]}
+    with pytest.raises(CheckpointError) as caught:
+        await run.resume()
+    assert caught.value.reason == "run-ended"
+
+
+async def test_cancel_from_elsewhere_is_seen_at_the_next_write(store: MemoryCheckpointer, ledger: list[str]) -> None:
+    made, _, work = await at_work(SLOW, store, ledger)
+    other = await made.start(checkpointer=store, run_id="r")
+    summary = await other.cancel(grace=10)
+    assert summary.status == "cancelled"
+    assert store.events("r") == ["started", "completed a", "cancel_requested", "completed b", "cancelled"]
+    assert (await work) == summary
+    assert store.runs["r"][-1].state == {"path": ["a", "b"]}
+    assert ledger == ["a", "b"]
+
+
+async def test_cancel_from_elsewhere_does_not_wait_for_the_dead(store: MemoryCheckpointer, ledger: list[str]) -> None:
+    made, _, work = await at_work(SLOW, store, ledger)
+    other = await made.start(checkpointer=store, run_id="r")
+    summary = await other.cancel(grace=0)
+    assert summary.status == "cancelled"
+    assert store.events("r") == ["started", "completed a", "cancel_requested", "cancelled"]
+    assert (await work) == summary
+    assert "c" not in ledger
+
+
+async def test_cancel_of_a_waiting_run_ends_its_child_too(store: MemoryCheckpointer, tmp_path: Path) -> None:
+    run = await everything(tmp_path).start(checkpointer=store, run_id="r")
+    await run.start()
+    await run.respond(store.runs["r"][-1].interrupts[0].id, "yes")
+    await run.resume()
+    child = store.runs["r"][-1].interrupts[0].child_run_id
+    assert child is not None
+    assert (await run.cancel()).status == "cancelled"
+    assert store.runs[child][-1].status == "cancelled"
+    assert (await run.cancel()).status == "cancelled"
+
+
+async def test_cancel_reaches_the_children_of_children(store: MemoryCheckpointer, tmp_path: Path) -> None:
+    (tmp_path / "inner.yaml").write_text('id: inner\nnodes: [{id: ask, kind: interrupt, prompt: "?", into: x}]\n')
+    (tmp_path / "middle.yaml").write_text("id: middle\nnodes: [{id: deeper, kind: subgraph, graph: inner.yaml}]\n")
+    run = await graph("nodes: [{id: down, kind: subgraph, graph: middle.yaml}]", tmp_path).start(
+        checkpointer=store, run_id="r"
+    )
+    assert (await run.start()).status == "awaiting_input"
+    assert len(store.runs) == 3
+    await run.cancel()
+    assert {log[-1].status for log in store.runs.values()} == {"cancelled"}
+
+
+async def test_a_cancelled_task_leaves_no_write_behind(store: MemoryCheckpointer, ledger: list[str]) -> None:
+    write = store.write
+    entered, released = asyncio.Event(), asyncio.Event()
+
+    async def held(checkpoint: Checkpoint) -> None:
+        if checkpoint.event == "completed":
+            entered.set()
+            await released.wait()
+        await write(checkpoint)
+
+    store.write = held  # type: ignore[method-assign]
+    run = await graph(SLOW).start(checkpointer=store, run_id="r", durability="async")
+    work = asyncio.create_task(run.start())
+    await entered.wait()
+    work.cancel()
+    await asyncio.sleep(0.01)
+    assert not work.done()
+    released.set()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert store.events("r") == ["started", "completed a"]
+
+
+async def test_cancel_of_a_done_run(store: MemoryCheckpointer) -> None:
+    run = await graph(SEQUENCE).start(checkpointer=store, run_id="r")
+    await run.start()
+    with pytest.raises(CheckpointError) as caught:
+        await run.cancel()
+    assert caught.value.reason == "run-ended"
+
+
+async def test_pause_lets_the_node_end_and_starts_no_other(store: MemoryCheckpointer, ledger: list[str]) -> None:
+    _, run, work = await at_work(SLOW, store, ledger)
+    run.pause(grace=10)
+    await work
+    assert store.events("r") == ["started", "completed a", "completed b", "paused"]
+    assert (await run.resume()).status == "done"
+    assert ledger == ["a", "b", "c"]
+
+
+async def test_pause_gives_up_on_a_node_after_the_grace(store: MemoryCheckpointer, ledger: list[str]) -> None:
+    _, run, work = await at_work(SLOW, store, ledger)
+    run.pause(grace=0.01)
+    await work
+    assert store.events("r") == ["started", "completed a", "paused"]
+    assert (await run.resume()).status == "done"
+    assert ledger == ["a", "b", "b", "c"]
+
+
+async def test_a_node_that_somebody_cancels_before_it_begins_ends_the_run(
+    store: MemoryCheckpointer, ledger: list[str]
+) -> None:
+    def cancelling(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+        task = asyncio.Task(work, loop=loop, **options)
+        if work.__qualname__ == "Engine._run_task":
+            cancelled.append(task.cancel())
+        return task
+
+    cancelled: list[bool] = []
+    run = await graph(SEQUENCE).start(checkpointer=store, run_id="r")
+    asyncio.get_running_loop().set_task_factory(cancelling)
+    try:
+        summary = await asyncio.wait_for(run.start(), 10)
+    finally:
+        asyncio.get_running_loop().set_task_factory(None)
+    assert cancelled == [True]
+    assert ledger == []
+    assert summary.status == "failed"
+    assert summary.error is not None
+    assert summary.error.reason == "node-cancelled"
