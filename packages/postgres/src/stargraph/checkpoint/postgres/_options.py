@@ -1,4 +1,4 @@
-"""What a DSN says: libpq's connection parameters, which of them are honoured, and the options of a store's URL."""
+"""What the parameters of a DSN mean, which of them are honoured, and the options of a store's URL."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlencode
 
 from stargraph.checkpoint.driver import open_regular_file
+from stargraph.checkpoint.postgres._dsn import PAIR, bad_dsn, is_whole, parameters_of
 from stargraph.errors import StoreUnavailableError
 
 TARGETS: Final = ("any", "read-write", "read-only", "primary", "standby", "prefer-standby")
@@ -106,11 +107,6 @@ _NAMES: Final = frozenset({*_KNOWN, *_UNSUPPORTED, *_FILES})
 
 _SHOWN: Final = frozenset({"host", "hostaddr", "port", "user", "dbname", "sslmode", "target_session_attrs", "service"})
 """Parameters whose values a message may show."""
-
-_BAD_DSN_HINT: Final = (
-    "Write it as postgresql://user:password@host:port/database, with special characters as %XX, or as"
-    " host=… user=… password=… dbname=…."
-)
 
 
 def _boolean(text: str) -> bool:
@@ -204,7 +200,7 @@ def read_dsn(dsn: str, *, own_tls: bool = False) -> ConnectionOptions:
         StoreUnavailableError: it is malformed, or asks for what cannot be honoured (`reason="bad-dsn"`). The message
             names the parameter, and quotes no value that may be a secret.
     """
-    given = _parameters(dsn)
+    given = parameters_of(dsn, _NAMES)
     environment = {name: os.environ[variable] for name, variable in _ENVIRONMENT.items() if os.environ.get(variable)}
     service = given.get("service") or environment.get("service")
     if service:
@@ -218,9 +214,9 @@ def read_dsn(dsn: str, *, own_tls: bool = False) -> ConnectionOptions:
     addresses = tuple(address.strip("[]") for address in _listed(given, "hostaddr"))
     ports = tuple(_number("port", port, 65_535) for port in _listed(given, "port"))
     if hosts and addresses and len(hosts) != len(addresses):
-        raise _bad_dsn(f"{len(hosts)} hosts have {len(addresses)} hostaddr", "Give one hostaddr for each host.")
+        raise bad_dsn(f"{len(hosts)} hosts have {len(addresses)} hostaddr", "Give one hostaddr for each host.")
     if len(ports) not in (0, 1, len(hosts or addresses)):
-        raise _bad_dsn(
+        raise bad_dsn(
             f"{len(hosts or addresses)} hosts have {len(ports)} ports", "Give one port for each host, or one for all."
         )
     settings = {
@@ -250,7 +246,7 @@ def refuse_unknown_parameters(dsn: str) -> None:
         StoreUnavailableError: `reason="bad-dsn"`.
     """
     try:
-        given = _parameters(dsn)
+        given = parameters_of(dsn, _NAMES)
     except StoreUnavailableError:
         return
     for name in given:
@@ -262,79 +258,6 @@ def _listed(given: Mapping[str, str], name: str) -> list[str]:
     return [part for part in given.get(name, "").split(",") if part]
 
 
-def _parameters(dsn: str) -> dict[str, str]:
-    if dsn.partition("://")[0].lower() in ("postgresql", "postgres"):
-        return _of_uri(dsn)
-    if "=" in dsn and "://" not in dsn.partition("=")[0]:
-        return _of_pairs(dsn)
-    raise _bad_dsn("it does not begin with postgresql://, and is not a list of parameters")
-
-
-def _of_uri(dsn: str) -> dict[str, str]:
-    # Split by hand: urlsplit reads "#" and "[" as libpq does not, and quotes what it cannot read.
-    rest = dsn.partition("://")[2]
-    before, _, query = rest.partition("?")
-    netloc, _, path = before.partition("/")
-    credentials, at, host_list = netloc.rpartition("@")
-    names = [unquote(pair.partition("=")[0]) for pair in query.split("&") if pair]
-    # An @ after the host: what was read as host, database or parameter is perhaps a piece of the password.
-    if "@" in path or any("@" in name for name in names) or ("@" in query and not _NAMES.issuperset(names)):
-        raise _bad_dsn("the user or the password holds a / or ? that is not written as %2F or %3F")
-    given: dict[str, str] = {}
-    if at:
-        user, colon, password = credentials.partition(":")
-        given |= {"user": unquote(user)} if user else {}
-        given |= {"password": unquote(password)} if colon else {}
-    if host_list:
-        hosts, ports = zip(*map(_host_and_port, host_list.split(",")), strict=True)
-        given["host"] = ",".join(hosts)
-        if any(ports):
-            given["port"] = ",".join(port or "5432" for port in ports)
-    if path:
-        given["dbname"] = unquote(path)
-    parameters: dict[str, str] = {}
-    for pair in filter(None, query.split("&")):
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise _bad_dsn("a parameter has no value")
-        _add(parameters, unquote(name), unquote(value))
-    return given | parameters
-
-
-def _add(given: dict[str, str], name: str, value: str) -> None:
-    # libpq takes the last one, in silence: sslmode=verify-full&sslmode=disable.
-    if name in given:
-        raise _bad_dsn(f"{name} is given twice", "Give it once.")
-    given[name] = value
-
-
-def _host_and_port(text: str) -> tuple[str, str]:
-    bracketed = re.fullmatch(r"(\[[^\]]*\])(?::(.*))?", text)
-    if bracketed is not None:
-        return bracketed.group(1), bracketed.group(2) or ""
-    host, _, port = text.partition(":")
-    return unquote(host), port
-
-
-# A value is quoted if it is empty or holds a space; a backslash keeps the character after it.
-_PAIR: Final = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s'\\]|\\.)*))(?=\s|$)", re.ASCII | re.DOTALL)
-
-
-def _of_pairs(dsn: str) -> dict[str, str]:
-    given: dict[str, str] = {}
-    position = 0
-    text = dsn.rstrip()
-    while position < len(text):
-        pair = _PAIR.match(text, position)
-        if pair is None:
-            raise _bad_dsn("a parameter is not written as name=value; quote a value that holds a space: name='a value'")
-        quoted, bare = pair.group(2), pair.group(3)
-        value = re.sub(r"\\(.)", r"\1", bare if quoted is None else quoted, flags=re.DOTALL)
-        _add(given, pair.group(1), value)
-        position = pair.end()
-    return given
-
-
 def _service(service: str, file: str | None) -> dict[str, str]:
     path = Path(file or Path.home() / ".pg_service.conf")
     parser = configparser.ConfigParser(interpolation=None, strict=False)
@@ -343,11 +266,9 @@ def _service(service: str, file: str | None) -> dict[str, str]:
             parser.read_file(opened)
         given = dict(parser[service])
     except OSError as error:
-        raise _bad_dsn(
-            f"the service file {str(path)!r} cannot be read: {error.strerror}", "Correct its path."
-        ) from None
+        raise bad_dsn(f"the service file {str(path)!r} cannot be read: {error.strerror}", "Correct its path.") from None
     except (configparser.Error, KeyError, UnicodeDecodeError):
-        raise _bad_dsn(
+        raise bad_dsn(
             f"the service {service!r} is not defined in {str(path)!r}", "Define it there, or correct its name."
         ) from None
     return given
@@ -357,24 +278,24 @@ def _check(name: str, value: str, dsn: str) -> None:
     if name in _WITHOUT_EFFECT:
         accepted, hint = _WITHOUT_EFFECT[name]
         if value.lower() not in accepted:
-            raise _bad_dsn(f"{name}={value} cannot be honoured by this driver", hint)
+            raise bad_dsn(f"{name}={value} cannot be honoured by this driver", hint)
     elif name == "target_session_attrs":
         if value not in TARGETS:
-            raise _bad_dsn(f"{name} is {value!r}", f"Give one of {', '.join(TARGETS)}.")
+            raise bad_dsn(f"{name} is {value!r}", f"Give one of {', '.join(TARGETS)}.")
     elif name == "sslmode":
         modes = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
         if value not in modes:
-            raise _bad_dsn(f"{name} is {value!r}", f"Give one of {', '.join(modes)}.")
+            raise bad_dsn(f"{name} is {value!r}", f"Give one of {', '.join(modes)}.")
     elif name in _FILES:
         if value and value != "system" and not Path(value).is_file():
-            raise _bad_dsn(f"{name} names {value!r}, and there is no such file", "Correct its path.")
+            raise bad_dsn(f"{name} names {value!r}, and there is no such file", "Correct its path.")
         if value == "system":
-            raise _bad_dsn(
+            raise bad_dsn(
                 f"{name}=system cannot be honoured by this driver",
                 "Name the system's file of certificates, as in sslrootcert=/etc/ssl/certs/ca-certificates.crt.",
             )
     elif name in _UNSUPPORTED:
-        raise _bad_dsn(f"the parameter {name} cannot be honoured by this driver", "Remove it.")
+        raise bad_dsn(f"the parameter {name} cannot be honoured by this driver", "Remove it.")
     elif name not in _KNOWN:
         raise _unknown(name, dsn)
 
@@ -388,7 +309,7 @@ def _refuse_missing_authorities(given: Mapping[str, str]) -> None:
     on_windows = Path(os.environ.get("APPDATA", "")) / "postgresql" / "root.crt"
     usual = on_windows if sys.platform == "win32" else Path.home() / ".postgresql" / "root.crt"
     if not usual.is_file():
-        raise _bad_dsn(
+        raise bad_dsn(
             f"sslmode={mode} needs sslrootcert, which is not given, and there is no {str(usual)!r}",
             "Add sslrootcert=FILE: for a public authority the system's file, as in"
             " sslrootcert=/etc/ssl/certs/ca-certificates.crt.",
@@ -397,42 +318,30 @@ def _refuse_missing_authorities(given: Mapping[str, str]) -> None:
 
 def _unknown(name: str, dsn: str) -> StoreUnavailableError:
     if name in _URL_OPTIONS:
-        return _bad_dsn(
+        return bad_dsn(
             f"{name} is an option of the store, not of the connection",
             f"Pass {name}= to PostgresCheckpointer, or open the URL with PostgresCheckpointer.from_url.",
         )
     close = difflib.get_close_matches(name, _KNOWN | _URL_OPTIONS.keys(), n=1)
-    if not close and _is_whole(dsn) and re.fullmatch(r"\w{1,40}", name, re.ASCII):
-        return _bad_dsn(
+    if not close and is_whole(dsn) and re.fullmatch(r"\w{1,40}", name, re.ASCII):
+        return bad_dsn(
             f"unknown parameter {name!r}",
             f"Remove it. If it is a setting of the server, write options=-c%20{name}%3Dvalue.",
         )
     if not close:
         # Not quoted: perhaps a piece of a password that holds an unquoted & or space.
-        return _bad_dsn(
+        return bad_dsn(
             "it has a parameter that is not one of PostgreSQL's",
             "Remove it. A setting of the server goes into options=-c%20name%3Dvalue, and special characters of a"
             " password are written as %XX.",
         )
-    return _bad_dsn(f"unknown parameter {name!r}", f"Did you mean {close[0]}?")
-
-
-def _is_whole(dsn: str) -> bool:
-    """Tell whether no parameter's name can be a piece of a password that holds an unquoted ?, & or space."""
-    before, _, query = dsn.rpartition("?") if "://" in dsn else ("", "", dsn)
-    if "pass" in query.lower():
-        return False
-    hosts, slash, _ = before.partition("://")[2].rpartition("@")[2].partition("/")
-    # Without a user and a host, what stands before the ? may be a user and the start of a password.
-    return all(
-        re.fullmatch(r"(\[[^\]]*\]|[^:]*)(:[0-9]*)?", host) and (slash or ":" not in host) for host in hosts.split(",")
-    )
+    return bad_dsn(f"unknown parameter {name!r}", f"Did you mean {close[0]}?")
 
 
 def _number(name: str, text: str, highest: int) -> int:
     # Not quoted: a password with a slash in it makes the rest of the address look like a port.
     if re.fullmatch(r"[0-9]{1,10}", text) is None or int(text) > highest:
-        raise _bad_dsn(f"{name} is not a number from 0 to {highest}")
+        raise bad_dsn(f"{name} is not a number from 0 to {highest}")
     return int(text)
 
 
@@ -442,10 +351,6 @@ def _connect_timeout(text: str | None) -> float | None:
     return float(_number("connect_timeout", text, 2**31 - 1))
 
 
-def _bad_dsn(complaint: str, hint: str = _BAD_DSN_HINT) -> StoreUnavailableError:
-    return StoreUnavailableError(f"PostgreSQL: bad DSN: {complaint}", reason="bad-dsn", hint=hint)
-
-
 def split_url(url: str) -> tuple[str, dict[str, Any]]:
     """Return the DSN in a store's URL, and the arguments of `PostgresCheckpointer` that the URL holds.
 
@@ -453,7 +358,7 @@ def split_url(url: str) -> tuple[str, dict[str, Any]]:
         ValueError: the value of one of these does not fit.
     """
     if "://" not in url:
-        pairs = [(match.group(1), match) for match in _PAIR.finditer(url)]
+        pairs = [(match.group(1), match) for match in PAIR.finditer(url)]
         given = [(name, match.group(2) or match.group(3) or "") for name, match in pairs if name in _URL_OPTIONS]
         dsn = "".join(match.group(0) for name, match in pairs if name not in _URL_OPTIONS) if given else url
     else:

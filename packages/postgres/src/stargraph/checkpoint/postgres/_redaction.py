@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from stargraph.checkpoint.postgres._options import _KNOWN, _SHOWN, _of_pairs
+from stargraph.checkpoint.postgres._dsn import pairs_of
+from stargraph.checkpoint.postgres._options import _KNOWN, _SHOWN
 from stargraph.errors import StoreUnavailableError
 
 
@@ -36,7 +37,7 @@ def without_secrets(dsn: str) -> str:
 
 def _pairs_without_secrets(dsn: str) -> str:
     try:
-        given = _of_pairs(dsn)
+        given = pairs_of(dsn)
     except StoreUnavailableError:
         return "postgresql://…"
     shown = [f"{name}={value if name in _SHOWN else '***'}" for name, value in given.items() if name in _KNOWN]
