@@ -28,9 +28,18 @@ def test_a_package_has_the_names_that_the_page_gives_it(row: list[str]) -> None:
 
 
 def test_each_module_that_the_page_names_is_there() -> None:
-    named = re.findall(r"`((?:engine|ir|graph|runtime|cli|checkpoint/driver|checkpoint/codec)/_\w+\.py)`", PAGE)
-    assert len(named) > 5
-    assert [name for name in named if not (CORE / name).is_file()] == []
+    named = set(re.findall(r"`((?:\w+/)*_\w+\.py)`", PAGE))
+    modules = {file.name for folder in ("packages", "conformance") for file in (ROOT / folder).rglob("src/**/_*.py")}
+    assert len(named) > 30
+    assert [name for name in named if not ((CORE / name).is_file() if "/" in name else name in modules)] == []
+
+
+def test_each_class_that_the_page_names_is_there() -> None:
+    named = set(re.findall(r"`([A-Z][a-z]\w+)(?:\.\w+)?(?:\(…\))?`", PAGE))
+    files = [file for folder in ("packages", "conformance") for file in (ROOT / folder).rglob("src/**/*.py")]
+    classes = set(re.findall(r"^class (\w+)", "\n".join(file.read_text() for file in files), re.MULTILINE))
+    assert len(named) > 20
+    assert named - classes == set()
 
 
 def test_each_folder_of_tests_that_the_page_names_is_there() -> None:
