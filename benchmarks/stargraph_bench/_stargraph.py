@@ -32,7 +32,6 @@ def checkpoints(run: Run, number: int = 0) -> Iterator[Checkpoint]:
     """Yield the checkpoints of a run as the engine makes them: with update, task and frontier.
 
     Args:
-        run: the run.
         number: its place among others, which decides when it started.
     """
     moment = _STARTED + number * timedelta(seconds=1)

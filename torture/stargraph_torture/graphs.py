@@ -136,7 +136,6 @@ async def answer_all(run: Run, latest: Checkpoint) -> None:
     """Answer every open question of a run, always in the same way.
 
     Args:
-        run: the run.
         latest: its latest checkpoint.
     """
     for interrupt in latest.interrupts:

@@ -48,7 +48,6 @@ async def refused(
     """Expect that a call raises an error of one class and reason; return the error.
 
     Args:
-        call: the call.
         what: the call in words, as the violation begins.
         expected: the class of the error.
         reason: the reason that it must carry.

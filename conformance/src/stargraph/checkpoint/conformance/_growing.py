@@ -140,7 +140,6 @@ def growing(chance: Random, run_id: str = "run", **fields: Any) -> Iterator[Chec
 
     Args:
         chance: decides what changes.
-        run_id: the run.
         fields: those of step 0.
     """
     state = _fresh_state()

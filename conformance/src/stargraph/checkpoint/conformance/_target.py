@@ -33,8 +33,6 @@ class StoredBytes(Protocol):
 
         Args:
             location: the store.
-            run_id: the run.
-            step: the step.
         """
 
     async def put(self, location: str, run_id: str, step: int, data: bytes) -> None:
@@ -42,8 +40,6 @@ class StoredBytes(Protocol):
 
         Args:
             location: the store.
-            run_id: the run.
-            step: the step.
             data: the new bytes.
         """
 

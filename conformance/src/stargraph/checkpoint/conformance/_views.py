@@ -66,7 +66,6 @@ async def agree(handle: Handle, book: Book, declared: Collection[Capability], wh
     """Expect that every read of a handle agrees with a book.
 
     Args:
-        handle: the handle.
         book: what the store should hold.
         declared: the capabilities whose methods are called.
         when: what happened before, and who reads, as violations end.

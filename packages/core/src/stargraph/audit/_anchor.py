@@ -113,7 +113,6 @@ async def anchor(
     """Return the heads of all runs of a store; each is read, and checked by its digest and its seal.
 
     Args:
-        store: the store.
         keyring: checks the heads and seals the anchor.
         after: the anchor that this one follows; if the store contradicts it, none is made.
         progress: called from time to time with the numbers of runs and steps done.

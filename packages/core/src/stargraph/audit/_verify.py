@@ -33,7 +33,6 @@ async def verify(
     Nothing is changed, and runs may be written meanwhile: what looks wrong is read again before it is reported.
 
     Args:
-        store: the store.
         run_ids: the runs; None for all of the store, and all of the anchor.
         children: verify the child runs of named runs too.
         keyring: checks the seals; without it, somebody who can write to the store can forge a whole chain.
@@ -118,8 +117,6 @@ async def verify_run(
     """Read one run and report what is not as it was written.
 
     Args:
-        store: the store.
-        run_id: the run.
         keyring: checks the seals.
         anchored: its head in an anchor, or None.
         summary: its entry in the store's list of runs; looked up if None.

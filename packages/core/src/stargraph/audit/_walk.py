@@ -26,7 +26,6 @@ class Walk:
     """Takes the steps of a run in order and collects what is wrong.
 
     Args:
-        run_id: the run.
         keyring: checks the seals; None without a key.
         bases: steps that a prune keeps because others are decoded from them.
 
@@ -96,11 +95,7 @@ class Walk:
             self._digests.setdefault(item.step - 1, item.previous_digest)
 
     def miss(self, step: int) -> None:
-        """Note a step that is not stored, although the store knows that no prune removed it.
-
-        Args:
-            step: the step.
-        """
+        """Note a step that is not stored, although the store knows that no prune removed it."""
         self._lost.add(step)
         self.find("missing-steps", f"step {step} is not stored, and the store knows of no prune that removed it", step)
 
@@ -108,9 +103,7 @@ class Walk:
         """Note what is wrong; the same with consecutive steps is one finding.
 
         Args:
-            kind: its kind.
             message: it in words.
-            step: the step.
             last_step: the last one of consecutive steps.
         """
         last_step = step if last_step is None else last_step
@@ -127,7 +120,6 @@ class Walk:
         """Note what limits the proof.
 
         Args:
-            kind: its kind.
             message: it in words.
         """
         self._notes.append(Note(kind=kind, run_id=self._run_id, message=message))

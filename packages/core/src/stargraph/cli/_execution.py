@@ -204,7 +204,6 @@ class ShownExecution:
     """One execution of a run, shown as it goes.
 
     Args:
-        graph: the graph.
         graph_file: the graph, as the user named it.
         store: holds the run.
         display: shows what happens.

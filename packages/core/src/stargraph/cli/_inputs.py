@@ -161,10 +161,8 @@ def typed(graph: Graph, spec: StateSpec, name: str, text: str, option: str = "-i
     """Return the value that a text stands for.
 
     Args:
-        graph: the graph.
         spec: its state.
         name: the field; of one that is not declared, the value is JSON if it can be read as such, else text.
-        text: the text.
         option: the option that takes it, for the error.
 
     Raises:

@@ -79,7 +79,6 @@ def show_log(level: LogLevel, *, as_json: bool) -> None:
     """Print on stderr what is logged from a level on, if it is wanted.
 
     Args:
-        level: the level.
         as_json: whether each line is a JSON object; then from info on, unless there is a level.
     """
     if level is LogLevel.OFF and not as_json:

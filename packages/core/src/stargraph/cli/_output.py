@@ -187,7 +187,6 @@ def show_value(value: Any, width: int) -> str | None:
     """Return a value as JSON on one line, or None if it is longer than that.
 
     Args:
-        value: the value.
         width: how many characters it may have.
     """
     if isinstance(value, str) and len(value) > width:

@@ -91,7 +91,6 @@ def make_schedule(
     """Return a schedule of a graph that begins now, checked, and the time of its first run.
 
     Args:
-        graph: the graph.
         cron: five fields.
         timezone: the zone that they are read in.
         schedule_id: names the schedule; None for the id of the graph.

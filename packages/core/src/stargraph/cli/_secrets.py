@@ -27,7 +27,6 @@ class SecretFilter:
 
     Args:
         words: the arguments of the command line.
-        environment: the environment.
     """
 
     def __init__(self, words: Iterable[str] = (), environment: Mapping[str, str] | None = None) -> None:

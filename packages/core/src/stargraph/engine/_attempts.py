@@ -44,7 +44,6 @@ class Attempts:
     """The attempts of one execution of a node.
 
     Args:
-        node: the node.
         context: the context of the node.
         questions: what the node asks.
         call_log: what the node calls.

@@ -33,9 +33,6 @@ class UnrecordedCallError(BaseException):
     """Ends a node that is executed again from its log and makes a call that the log does not have.
 
     Not an Exception, so that a node's own `except Exception` lets it through.
-
-    Args:
-        call_id: the call.
     """
 
     def __init__(self, call_id: CallId) -> None:
@@ -62,7 +59,6 @@ class CallLog:
     another, attempt by attempt, gets the outcomes that the other one got.
 
     Args:
-        task: the task.
         recorded: what its log has of its calls, in order.
         record: appends a call to the log; if None, a call that is not recorded ends the node.
         pools: where sync functions run; threads of this log's own if None.

@@ -192,12 +192,7 @@ def takes_info(schema: object) -> bool:
 
 
 def mentions(schema: object, kinds: tuple[str, ...]) -> bool:
-    """Tell whether a schema has a part of a kind.
-
-    Args:
-        schema: the schema.
-        kinds: the kinds.
-    """
+    """Tell whether a schema has a part of a kind."""
     if isinstance(schema, (list, tuple)):
         return any(mentions(part, kinds) for part in schema)
     if not isinstance(schema, dict):
@@ -225,7 +220,6 @@ def in_order(value: object, plain: JsonValue) -> JsonValue:
     """Return JSON in which the items of sets are in one order, whatever the seed of their hashes.
 
     Args:
-        value: the value.
         plain: what its serializer made of it.
     """
     if isinstance(value, AbstractSet) and isinstance(plain, list):

@@ -47,7 +47,6 @@ class ExpressionChecks:
 
     Args:
         document: the graph.
-        state: its state.
     """
 
     def __init__(self, document: IRDocument, state: StateSpec) -> None:
@@ -108,7 +107,6 @@ def check_expressions(
 
     Args:
         document: the graph.
-        state: its state.
         children: the graphs of its subgraph nodes and their states, by the ids of the nodes.
         faults: takes what is wrong.
     """

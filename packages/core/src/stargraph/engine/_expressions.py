@@ -91,7 +91,6 @@ class Expression:
         """Return the value of a condition.
 
         Args:
-            state: the state.
             node: the node that has just completed.
 
         Raises:

@@ -105,11 +105,7 @@ def _bounded(text: str, limit: int) -> str:
 
 
 def node_cancelled(task: Task) -> NodeError:
-    """Return the error of a node that was cancelled, and not by its engine.
-
-    Args:
-        task: the task.
-    """
+    """Return the error of a node that was cancelled, and not by its engine."""
     return NodeError("the node was cancelled from inside", reason="node-cancelled", node=task.node)
 
 
@@ -142,11 +138,7 @@ def call_error(name: str, recorded: ErrorInfo) -> CallError:
 
 
 def is_made_anew(call: RecordedCall) -> bool:
-    """Tell whether a further attempt makes a recorded call again: it failed, so that its effect has not happened.
-
-    Args:
-        call: the call.
-    """
+    """Tell whether a further attempt makes a recorded call again: it failed, so that its effect has not happened."""
     return call.kind == "call" and call.error is not None and call.error.reason != NOT_STORABLE
 
 

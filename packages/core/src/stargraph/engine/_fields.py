@@ -36,7 +36,6 @@ class StateField(Protocol):
         """Return a value as JSON, checked against the type.
 
         Args:
-            value: the value.
             path: where it is, for the error.
             from_json: whether the value is JSON; if not, it is what Python has.
 
@@ -73,7 +72,6 @@ class SchemaField:
     """A field of a `state_schema`, whose types are those of JSON: what fits them is stored as it is.
 
     Args:
-        name: its name.
         annotation: its type.
         reducer: the name of its reducer.
         custom: its reducer, if it is a user-defined one.
@@ -120,8 +118,6 @@ class ClassField:
 
     Args:
         state: the class.
-        name: its name.
-        reducer: its reducer.
     """
 
     def __init__(self, state: StateClass, name: str, reducer: Reducer) -> None:
@@ -181,7 +177,6 @@ def reduced(reducer: Reducer, value: Any, update: Any, path: str) -> Any:
     Args:
         reducer: the function.
         value: what the field holds.
-        update: the update.
         path: where the field is, for the error.
 
     Raises:

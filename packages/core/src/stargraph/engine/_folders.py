@@ -46,7 +46,6 @@ def package_of(folder: Path, others: Sequence[str] = ()) -> str:
     """Return the package of the modules in a folder; another one if a module of it has changed since it was loaded.
 
     Args:
-        folder: the folder.
         others: the packages of further folders, whose modules are found after those that Python finds on its own.
     """
     path = str(folder.resolve())
@@ -111,8 +110,6 @@ def is_other_file(module: ModuleType, name: str, package: str) -> bool:
     """Tell whether a name stands for another file in a folder than the one that a module was loaded from.
 
     Args:
-        module: the module.
-        name: the name.
         package: the package of the folder.
     """
     file, folder = getattr(module, "__file__", None), Path(_folder_of(package))

@@ -34,11 +34,7 @@ class ForkOverrides:
         return cls(recorded.get("outputs", {}), recorded.get("answers", {}), effects)
 
     def output_of(self, task: Task) -> dict[str, JsonValue] | None:
-        """Return the update that a task has without being run, or None if it runs.
-
-        Args:
-            task: the task.
-        """
+        """Return the update that a task has without being run, or None if it runs."""
         found = self.outputs.get(task.id, self.outputs.get(task.node)) if self.outputs else None
         return None if found is None else dict(found)
 
@@ -54,11 +50,7 @@ class ForkOverrides:
         return None
 
     def kept(self, frontier: tuple[Task | FanOut, ...]) -> tuple[Task | FanOut, ...]:
-        """Return a frontier that needs the first step as long as these overrides may matter, so that no prune takes it.
-
-        Args:
-            frontier: the frontier.
-        """
+        """Return a frontier that needs the first step while these overrides may matter, so that no prune takes it."""
         if not (self.outputs or self.answers):
             return frontier
         return tuple(

@@ -59,7 +59,6 @@ class Modules:
         """Import a module by its name: from the first of some folders that holds it, else as Python finds it.
 
         Args:
-            name: the name.
             others: the folders.
 
         Raises:
@@ -121,7 +120,6 @@ class Modules:
         """Return an exception class by its builtin name or its `package.module:Class`.
 
         Args:
-            name: the name.
             wanted_by: what needs it, for the error.
 
         Raises:
@@ -150,7 +148,6 @@ def folder_module(file: Path, others: Sequence[Path] = ()) -> ModuleType:
     """Import the module of a file; one of a package is imported as a part of it.
 
     Args:
-        file: the file.
         others: further folders, in which it finds modules.
 
     Raises:

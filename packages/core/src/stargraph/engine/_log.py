@@ -205,19 +205,11 @@ class RunLog:
         await dispatch.write(self._store, checkpoint, keyring=self._keyring)
 
     async def read_latest(self, run_id: str) -> Checkpoint | None:
-        """Return the latest checkpoint of a run in the same store.
-
-        Args:
-            run_id: the run.
-        """
+        """Return the latest checkpoint of a run in the same store."""
         return await dispatch.read_latest(self._store, run_id, keyring=self._keyring)
 
     async def read_step(self, step: int) -> Checkpoint | None:
-        """Return one step of this run from the store.
-
-        Args:
-            step: the step.
-        """
+        """Return one step of this run from the store."""
         return await dispatch.read_at_step(self._store, self.tail.run_id, step, keyring=self._keyring)
 
     def read_steps(self, steps: Sequence[int]) -> AsyncIterator[Checkpoint]:

@@ -80,7 +80,6 @@ def observed(store: Checkpointer, hooks: Sequence[StoreHook]) -> Checkpointer:
     """Return a store with hooks around its operations; the store itself if there are none.
 
     Args:
-        store: the store.
         hooks: the first one is the outermost.
     """
     if not hooks:

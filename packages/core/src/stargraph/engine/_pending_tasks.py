@@ -66,7 +66,6 @@ class PendingTasks:
 
         Args:
             tail: the latest checkpoint.
-            task: the task.
 
         Raises:
             StoreFaultError: the store cannot be read now, or a step is missing.
@@ -99,31 +98,19 @@ class PendingTasks:
         return items
 
     def calls(self, task: Task) -> Sequence[RecordedCall]:
-        """Return the calls that were recorded for a task.
-
-        Args:
-            task: the task.
-        """
+        """Return the calls that were recorded for a task."""
         noted = self._calls.get(task.id)
         return () if noted is None else [call for _, call in noted]
 
     def moment(self, task: Task) -> datetime | None:
-        """Return the time that a task had read when it asked its first question, or None.
-
-        Args:
-            task: the task.
-        """
+        """Return the time that a task had read when it asked its first question, or None."""
         for _, call in self._calls.get(task.id, ()):
             if call.kind == "now":
                 return call.started_at
         return None
 
     def call_steps(self, task: Task) -> Sequence[int]:
-        """Return the steps at which the calls of a task were recorded, in the order of `calls`.
-
-        Args:
-            task: the task.
-        """
+        """Return the steps at which the calls of a task were recorded, in the order of `calls`."""
         return [step for step, _ in self._calls.get(task.id, ())]
 
     def failed_calls(self, task_ids: Iterable[str]) -> set[int]:
@@ -135,11 +122,7 @@ class PendingTasks:
         return {step for task_id in task_ids for step, call in self._calls.get(task_id, ()) if is_made_anew(call)}
 
     def forget_calls(self, steps: Collection[int]) -> None:
-        """Forget the calls that were recorded at some steps.
-
-        Args:
-            steps: the steps.
-        """
+        """Forget the calls that were recorded at some steps."""
         for task_id, calls in self._calls.items():
             self._calls[task_id] = [(step, call) for step, call in calls if step not in steps]
 
@@ -161,8 +144,6 @@ class PendingTasks:
         """Remember that a task completed.
 
         Args:
-            task: the task.
-            update: its update.
             record: the checkpoint of its completion.
         """
         self._calls.pop(task.id, None)

@@ -323,7 +323,6 @@ class Plan:
         """Return the items of a rule's map.
 
         Args:
-            rule: the rule.
             completion: the node that it follows.
 
         Raises:
@@ -344,7 +343,6 @@ class Plan:
         """Return the task of one branch.
 
         Args:
-            fan_out: the fan_out.
             index: the position of the branch in it.
         """
         action = self.rules[fan_out.rule].spec.then[-1]
@@ -356,7 +354,6 @@ class Plan:
         """Return the task at which the branches of a fan_out meet.
 
         Args:
-            fan_out: the fan_out.
             step: the step at which the last branch completed.
         """
         return self._task(fan_out.join, step, previous=f"{fan_out.task_id}/join")

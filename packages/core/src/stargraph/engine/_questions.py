@@ -81,7 +81,6 @@ class Question:
 
         Args:
             interrupt_id: the id of the open question.
-            task: the task.
         """
         open_slot, dot, _ = interrupt_id.removeprefix(f"{task.id}/").rpartition(".")
         return self.child_id is None and open_slot + dot == self._slot
@@ -115,7 +114,6 @@ class Questions:
     """What one execution of a task asks, and the answers that its log has.
 
     Args:
-        task: the task.
         recorded: what its log has of its calls and answers.
         fields: the fields of the state that may take an answer; None if none is declared.
     """
@@ -256,7 +254,6 @@ def question_lost(task: Task, asked: Sequence[Question], instead: str, cause: Ba
     """Return the error of a node that did not let an unanswered question end it.
 
     Args:
-        task: the task.
         asked: what it asked.
         instead: what happened then.
         cause: what was raised instead, or None.

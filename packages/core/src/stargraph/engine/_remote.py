@@ -40,8 +40,6 @@ def run_in_worker(graph: RemoteGraph, node_id: str, state: bytes, context: Conte
     An exception is recorded here and does not cross over: many cannot be pickled, or not be rebuilt from it.
 
     Args:
-        graph: the graph.
-        node_id: the node.
         state: the JSON text of the state.
         context: the context of the node.
 

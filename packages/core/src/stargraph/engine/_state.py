@@ -263,7 +263,6 @@ class StateSpec:
 
         Args:
             returned: a dict, a model (the fields that were set on it), a dataclass, or None.
-            node: the node.
 
         Raises:
             StateError: it is something else, or names a field that the state does not have.

@@ -136,11 +136,7 @@ class StateClass:
         return name in self._plain_lists
 
     def name_of(self, key: str) -> str | None:
-        """Return the field that a key of an input or an update stands for: its name or its alias; None if none does.
-
-        Args:
-            key: the key.
-        """
+        """Return the field that a key of an input or an update stands for: its name or its alias; None if none does."""
         return key if key in self._validators else self._aliases.get(key)
 
     def reducers(self) -> dict[str, tuple[list[Reducer], object]]:
@@ -214,7 +210,6 @@ class StateClass:
 
         Args:
             name: the field that takes it.
-            value: the value.
             path: where it is, for the error.
             from_json: whether the value is JSON, and is read as what is stored is.
 

@@ -122,7 +122,6 @@ class Children:
 
         Args:
             tail: the latest checkpoint of the parent.
-            task: the task.
             item: its item, in a map.
 
         Raises:
@@ -238,7 +237,6 @@ def child_inputs(plan: Plan, tail: Checkpoint, task: Task, item: JsonValue) -> d
     Args:
         plan: the graph of the parent.
         tail: the checkpoint of the parent whose state is given.
-        task: the task.
         item: its item, in a map.
     """
     facts = {"id": task.node, "item": item, "index": task.index}

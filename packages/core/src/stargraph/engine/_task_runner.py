@@ -62,7 +62,6 @@ class TaskRunner:
 
         Args:
             tail: the latest checkpoint; its state is what the task is given.
-            task: the task.
             call_log: its recorded calls and its clock.
 
         Raises:

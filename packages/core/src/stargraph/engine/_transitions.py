@@ -56,7 +56,6 @@ def completed(
     Args:
         plan: the graph.
         tail: the latest checkpoint.
-        task: the task.
         update: what the node returned, as it is recorded.
         branches: the updates of the branches of its fan_out that have completed, by their index.
 
@@ -208,13 +207,7 @@ def answered(tail: Checkpoint, interrupt: Interrupt, value: JsonValue) -> dict[s
 
 
 def with_call(frontier: tuple[Task | FanOut, ...], task_id: str, step: int) -> tuple[Task | FanOut, ...]:
-    """Return a frontier in which a task knows of a call that was recorded at a step.
-
-    Args:
-        frontier: the frontier.
-        task_id: the task.
-        step: the step.
-    """
+    """Return a frontier in which a task knows of a call that was recorded at a step."""
     return tuple(
         item.model_copy(update={"calls": add_step(item.calls, step)})
         if isinstance(item, Task) and item.id == task_id
@@ -228,7 +221,6 @@ def called(tail: Checkpoint, call: RecordedCall) -> dict[str, Any]:
 
     Args:
         tail: the latest checkpoint.
-        call: the call.
     """
     return {"calls": (call,), "frontier": with_call(tail.frontier, call.task_id, tail.step + 1)}
 

@@ -102,7 +102,6 @@ class NodeError(StargraphError):
         reason: a stable kebab-case word.
         hint: what to do.
         node: the id of the node.
-        run_id: the run.
     """
 
     def __init__(
@@ -129,7 +128,6 @@ class CallError(NodeError):
         reason: always `call-failed`.
         hint: what to do.
         node: the id of the node.
-        run_id: the run.
         call: the name of the call.
         error_type: the class of the exception, with its module unless it is builtin.
         error_message: the text of the exception.
@@ -160,8 +158,6 @@ class CheckpointError(StargraphError):
         message: what happened.
         reason: a stable kebab-case word; the contract names those of `write`.
         hint: what to do.
-        run_id: the run.
-        step: the step.
     """
 
     def __init__(
@@ -185,7 +181,6 @@ class HashMismatchError(CheckpointError):
         message: what changed.
         reason: `graph-hash` or `runtime-hash`.
         hint: the ways out.
-        run_id: the run.
         step: the step whose checkpoint was compared.
         stored: the hash in the checkpoint.
         loaded: the hash of the graph that was loaded.

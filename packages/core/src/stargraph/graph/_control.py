@@ -31,8 +31,6 @@ async def append(
     """Append to a run that an executor may be writing too: build the record again after whatever it writes.
 
     Args:
-        store: the store.
-        run_id: the run.
         build: makes the next checkpoint from the latest one, or None if there is nothing to append.
         keyring: seals it.
 
@@ -73,8 +71,6 @@ async def respond(
     """Record the answer to a question of a run, whoever executes it.
 
     Args:
-        store: the store.
-        run_id: the run.
         interrupt_id: the question.
         value: the answer.
         plan: the graph of the run; if None, the types are those that the log recorded.
@@ -108,7 +104,6 @@ async def check_answer(
     """Return an answer as it is recorded; that of a child run's question is recorded there first.
 
     Args:
-        store: the store.
         tail: the latest checkpoint of the run.
         interrupt_id: the question.
         value: the answer.
@@ -245,8 +240,6 @@ async def cancel(
     loses the run.
 
     Args:
-        store: the store.
-        run_id: the run.
         grace: seconds that an executor has.
         keyring: seals and checks.
 
@@ -288,7 +281,6 @@ async def pause(
 
     Args:
         store: holds the run.
-        run_id: the run.
         grace: seconds that an executor has; None returns at once, and lets it take as long as its nodes do.
         keyring: seals and checks.
 

@@ -76,7 +76,6 @@ class Execution:
         """Record the answer to a question, and act on it.
 
         Args:
-            question_id: the question.
             value: the answer, checked.
 
         Raises:

@@ -40,7 +40,6 @@ class RunExecutor:
     """Executes a run once. It knows checkpoints alone; `Run` is what users see of it.
 
     Args:
-        run_id: the run.
         plan: its graph.
         checkpointer: the store.
         store: the same one, as the middleware observes it.

@@ -332,7 +332,6 @@ class Graph(Generic[S]):
 
         Args:
             checkpointer: the store.
-            runs: the runs.
 
         Returns:
             What came of each, in order.
@@ -402,7 +401,6 @@ class Graph(Generic[S]):
         """Answer a question of a run, as `Run.answer` does; `resume_sync` then continues the run.
 
         Args:
-            run_id: the run.
             question: one of the `questions` of its result, or the id of one.
             value: the answer.
             checkpointer: the store.

@@ -106,7 +106,6 @@ async def enqueue_runs(
 
     Args:
         plan: the graph.
-        store: the store.
         requests: the runs.
         keyring: seals what is written.
 
@@ -212,8 +211,6 @@ async def requeue(
     executes the run is refused at its next write.
 
     Args:
-        store: the store.
-        run_id: the run.
         queue: another queue; if None, the one that it has, or `default`.
         priority: another priority, likewise.
         not_before: the earliest time to go on, an aware datetime; None for at once.

@@ -53,7 +53,6 @@ def load_object(target: PythonTarget, code: Sequence[Path], graph: type) -> Any:
     """Import what a target names: a Graph, a GraphBuilder or an IRDocument.
 
     Args:
-        target: the target.
         code: folders in which modules are looked for last.
         graph: the class Graph.
 

@@ -185,7 +185,6 @@ class GraphBuilder(Generic[S]):
         """Add the next node.
 
         Args:
-            id: its id.
             kind: `package.module:callable`, or `echo`, `halt`, `interrupt`, `subgraph`, `wait`.
             **keys: the other keys of a node, as in a file: `prompt`, `into`, `graph`, `timeout`, and so on.
         """
@@ -235,7 +234,6 @@ class GraphBuilder(Generic[S]):
         """Add a rule by the parts that a file has.
 
         Args:
-            id: its id.
             node: the node that it follows.
             *then: one action, before which an `Ask` may stand.
             condition: CEL over `state` and `node`; without it the rule always applies.

@@ -103,7 +103,6 @@ def parse_yaml(text: str, *, file: str = "<text>") -> JsonValue:
     """Read a value from YAML 1.2 text by the rules of graph files: plain data, bounded in size and depth.
 
     Args:
-        text: the text.
         file: the name that errors give it.
 
     Raises:

@@ -36,7 +36,6 @@ def read_document(value: object, *, source: Source = NO_SOURCE) -> IRDocument:
     """Turn plain values, as a file has them, into a document.
 
     Args:
-        value: the values.
         source: where they come from.
 
     Raises:

@@ -27,8 +27,6 @@ def fits_schema(value: JsonValue, schema: Mapping[str, Any], definitions: Mappin
     `minimum`, is left to the class.
 
     Args:
-        value: the value.
-        schema: the schema.
         definitions: its `$defs`.
         depth: how many levels of the value are around this one.
     """

@@ -144,7 +144,6 @@ def validate_value(text: str, value: JsonValue, path: str) -> JsonValue:
 
     Args:
         text: the type.
-        value: the value.
         path: where the value is, as the error names it.
 
     Raises:

@@ -139,7 +139,6 @@ def show(value: JsonValue, width: int) -> str:
     """Return a value as JSON on one line; of what is longer, its kind and its size.
 
     Args:
-        value: the value.
         width: how many characters it may have.
     """
     if isinstance(value, str) and len(value) > width:

@@ -56,7 +56,6 @@ async def open_fork(
 
     Args:
         plan: the graph that the fork runs.
-        store: the store.
         parent_run_id: the run that it comes from.
         step: the step of that run; None for the last one before the overlay matters.
         overlay: what the fork changes.

@@ -60,8 +60,6 @@ async def replay(
 
     Args:
         plan: the graph.
-        store: the store.
-        run_id: the run.
         keyring: checks the seals.
         threads: where sync nodes run; None for threads of its own.
         from_step: the step to begin after; 0 compares everything.

@@ -139,7 +139,6 @@ async def compare_runs(
     """Return how two runs of a store differ, as `diff_runs` does, without their graphs.
 
     Args:
-        store: the store.
         a: the id of one run.
         b: the id of the other.
         keyring: checks the seals.

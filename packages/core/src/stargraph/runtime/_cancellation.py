@@ -46,9 +46,6 @@ class Held(Awaitable[T]):
 
     It is a future-like object, as `asyncio.isfuture` describes it. A shield costs a second future and another turn of
     the loop, with each step of a run.
-
-    Args:
-        task: the task.
     """
 
     def __init__(self, task: asyncio.Future[T]) -> None:

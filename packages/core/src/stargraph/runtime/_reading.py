@@ -96,7 +96,6 @@ async def all_runs(
     """Yield the summary of every run, the newest first.
 
     Args:
-        store: the store.
         since: only runs that started then or later.
         parent_run_id: only runs that came from this one; needs `RunSearch`.
         metadata: only runs with these tags; needs `RunSearch`.
@@ -139,7 +138,6 @@ async def find_summary(
     """Return the summary that a store lists for a run, searched by what never changes in it.
 
     Args:
-        store: the store.
         run: any checkpoint of the run, or what the list said before.
         status: only if a search for this status shows it.
 
@@ -183,12 +181,7 @@ async def find_summary(
 
 
 async def read_latest(store: Checkpointer, run_id: str) -> Checkpoint | Unreadable | None:
-    """Return the latest checkpoint of a run, why it cannot be read, or None if absent.
-
-    Args:
-        store: the store.
-        run_id: the run.
-    """
+    """Return the latest checkpoint of a run, why it cannot be read, or None if absent."""
     try:
         found = await store.read_latest(run_id)
         if found is not None:
@@ -205,8 +198,6 @@ async def steps(
     """Yield the stored steps of a run in order, and in the place of one that cannot be read why.
 
     Args:
-        store: the store.
-        run_id: the run.
         from_step: the lowest step.
         to_step: the highest step; None for all there are.
     """
@@ -245,7 +236,6 @@ async def each(
     """Yield what `work` returns for each item, in their order, some of them at work at once.
 
     Args:
-        items: the items.
         work: what to do with one.
         at_once: how many at once.
     """

@@ -113,7 +113,6 @@ async def read_latest(checkpointer: Checkpointer, run_id: str, *, keyring: Keyri
 
     Args:
         checkpointer: the store.
-        run_id: the run.
         keyring: checks the seal.
 
     Raises:
@@ -127,7 +126,6 @@ async def read_run(checkpointer: Checkpointer, run_id: str, *, keyring: Keyring 
 
     Args:
         checkpointer: the store.
-        run_id: the run.
         keyring: checks the seal.
 
     Raises:
@@ -169,8 +167,6 @@ async def read_at_step(
 
     Args:
         checkpointer: the store.
-        run_id: the run.
-        step: the step.
         keyring: checks the seal.
 
     Raises:
@@ -188,7 +184,6 @@ async def read_steps(
 
     Args:
         checkpointer: the store.
-        run_id: the run.
         steps: the steps, ascending.
         keyring: checks the seals.
 
@@ -220,7 +215,6 @@ async def history(
 
     Args:
         checkpointer: the store.
-        run_id: the run.
         from_step: the first step.
         to_step: the last step.
         keyring: checks the seals.
@@ -256,7 +250,6 @@ async def stored_steps(
 
     Args:
         checkpointer: the store.
-        run_id: the run.
         from_step: the first step.
         to_step: the last step; None for all there are.
     """
@@ -280,7 +273,6 @@ async def timeline(
 
     Args:
         checkpointer: the store.
-        run_id: the run.
         from_step: the first step.
         to_step: the last step; None for all there are.
         limit: at most this many rows.
@@ -312,7 +304,6 @@ def watch(checkpointer: Checkpointer, run_id: str, *, after_step: int = -1) -> A
 
     Args:
         checkpointer: the store.
-        run_id: the run.
         after_step: only steps above it.
     """
     if isinstance(checkpointer, RunWatch):

@@ -58,7 +58,6 @@ class FakeContext(Context):
             several of these `InTurn`. A call without one is an error; if None, the functions themselves are called.
         now: the time that `ctx.now` tells; the time of the clock if None.
         node: the id of the node.
-        run_id: the run.
         attempt: counts the attempts, from 1.
         index: the position of the branch.
         item: the item of a map's branch.

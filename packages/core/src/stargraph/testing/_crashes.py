@@ -54,7 +54,6 @@ def check_resumable(
     Nodes that are not deterministic, or that keep something in the process, are what this finds.
 
     Args:
-        graph: the graph.
         inputs: as for `run_graph`.
         answers: as for `run_graph`.
         calls: makes what stands in for calls, once for each run; the functions themselves are called if None.

@@ -73,7 +73,6 @@ def faked(
         name: what the call is known by.
         function: the function, with its arguments.
         returns: the type of the result that the node has asked for, or None.
-        node: the node.
 
     Raises:
         AssertionError: nothing stands in for it.

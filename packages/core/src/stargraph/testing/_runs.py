@@ -37,7 +37,6 @@ def run_graph(
     `ctx.sleep`, none passes. Sync nodes take the time that they take.
 
     Args:
-        graph: the graph.
         inputs: the values that the state begins with.
         answers: to questions, by their text or by the node that asks: a value, or a function of the payload.
         calls: what stands in for calls, by their names: a value, an exception to raise, a function to call instead, or
@@ -89,7 +88,6 @@ def recorded_calls(checkpointer: Checkpointer, run_id: str, *, node: str | None 
 
     Args:
         checkpointer: the store that holds the run.
-        run_id: the run.
         node: only the calls of this node; those of all nodes if None.
 
     Raises:

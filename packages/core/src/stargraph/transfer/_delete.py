@@ -23,7 +23,6 @@ async def delete_runs(
     A parent is removed before its child runs, so that its executor is refused and starts no more of them.
 
     Args:
-        store: the store.
         run_ids: the runs; an unknown one is passed over, but its child runs are removed.
         metadata: also each run that has these tags.
         children: remove their child runs too.

@@ -71,20 +71,12 @@ class LineWriter:
         self._write({"format": FORMAT, "version": VERSION, "exported_at": format_time(datetime.now(UTC))})
 
     def run(self, run: RunLine) -> None:
-        """Write what is said of a run.
-
-        Args:
-            run: the run.
-        """
+        """Write what is said of a run."""
         self.runs += 1
         self._write({"run": run.model_dump()})
 
     def checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint.
-
-        Args:
-            checkpoint: the checkpoint.
-        """
+        """Write a checkpoint."""
         fields = {"form": DIGEST_FORM} | checkpoint.model_dump(mode="json", exclude={"state", "update"})
         fields["state"] = orjson.Fragment(checkpoint.state_json())
         update = checkpoint.encoded_update()

@@ -112,7 +112,6 @@ async def survey(store: Checkpointer, run_id: str, *, keyring: Keyring | None, h
 
     Args:
         store: where it is.
-        run_id: the run.
         keyring: checks the seals.
         head: its latest checkpoint.
         first: the step to begin with.
@@ -280,7 +279,6 @@ def diverged(run_id: str, step: int) -> Refused:
     """Return the refusal of a run that has other steps in the destination.
 
     Args:
-        run_id: the run.
         step: a step at which the two differ.
     """
     return refused(
@@ -295,7 +293,6 @@ def not_joined(run_id: str, step: int, floor: int) -> Refused:
     """Return the refusal of a run that the destination holds up to a step after which steps were pruned.
 
     Args:
-        run_id: the run.
         step: the first step that the destination lacks.
         floor: the step up to which steps were pruned.
     """
@@ -321,7 +318,6 @@ def refused(run_id: str, reason: str, message: str, hint: str | None = None) -> 
     """Return the exception that ends the transfer of one run.
 
     Args:
-        run_id: the run.
         reason: a stable word.
         message: why, in words.
         hint: what to do.
@@ -360,7 +356,6 @@ async def latest_of(store: Checkpointer, run_id: str, *, must_exist: bool) -> Ch
 
     Args:
         store: where it is.
-        run_id: the run.
         must_exist: raise if there is no such run; else it was deleted since it was listed.
 
     Raises:
@@ -394,7 +389,6 @@ def refuse_seal(checkpoint: Checkpoint, keyring: Keyring | None) -> None:
     """Refuse a checkpoint that no key sealed.
 
     Args:
-        checkpoint: the checkpoint.
         keyring: the keys; None if seals are not checked.
 
     Raises:

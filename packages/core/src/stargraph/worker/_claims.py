@@ -113,7 +113,6 @@ class Claims:
         """Leave a run alone for a while, unless somebody goes on with it.
 
         Args:
-            run_id: the run.
             step: its latest step.
         """
         self._refused.setdefault(run_id, (step, time.monotonic() + _REFUSED_SECONDS))

@@ -46,7 +46,6 @@ class RunExecution:
     """A run in this process.
 
     Args:
-        graph: its graph.
         store: holds it.
         claimed: where it stood when it was taken.
         options: how it is executed.

@@ -40,7 +40,6 @@ async def living_processes(store: Checkpointer, *, silent_after: float = SILENT_
     """Return the processes that live, the one that was seen first first.
 
     Args:
-        store: the store.
         silent_after: seconds after which a silent one counts as gone.
 
     Raises:
@@ -55,7 +54,6 @@ async def orphaned_runs(store: Checkpointer, *, silent_after: float = SILENT_AFT
     """Return the runs of queues whose process is gone: a worker takes each of them soon.
 
     Args:
-        store: the store.
         silent_after: seconds after which a silent process counts as gone.
 
     Raises:
@@ -78,7 +76,6 @@ async def stranded_runs(store: Checkpointer, *, after: float = 60.0) -> list[Str
     Of a queue whose workers are behind, the runs are not stranded: living workers serve their version.
 
     Args:
-        store: the store.
         after: for how many seconds they could.
 
     Raises:

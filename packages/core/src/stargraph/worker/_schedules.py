@@ -39,7 +39,6 @@ def due_times(schedule: Schedule, after: datetime, until: datetime) -> Iterator[
     back is due once, as in Debian's cron; an expression with `*` or a step for the hour goes by the time that passes.
 
     Args:
-        schedule: the schedule.
         after: only later ones; an aware datetime.
         until: only up to this one.
 

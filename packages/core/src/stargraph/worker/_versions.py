@@ -71,7 +71,6 @@ class Versions:
 
         Args:
             store: holds the run.
-            run: the run.
 
         Raises:
             StoreUnavailableError: the store cannot be reached.

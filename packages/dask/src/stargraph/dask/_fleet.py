@@ -166,7 +166,6 @@ class Fleet:
         """Wait until runs have come to rest, and return them in the order that they were given in.
 
         Args:
-            runs: the runs.
             progress: show a bar on stderr.
         """
         given = list(runs)

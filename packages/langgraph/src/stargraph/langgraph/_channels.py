@@ -69,7 +69,6 @@ class Channels:
         Args:
             serde: serializes values.
             before: its parent, if it is known without I/O.
-            checkpoint: the checkpoint.
             new_versions: the channels that have changed since the parent.
         """
         versions = (

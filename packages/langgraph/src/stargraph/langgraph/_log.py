@@ -41,8 +41,6 @@ class ThreadLog:
 
     Args:
         store: keeps it.
-        thread_id: the thread.
-        namespace: the namespace.
     """
 
     def __init__(self, store: LogStore, thread_id: str, namespace: str) -> None:

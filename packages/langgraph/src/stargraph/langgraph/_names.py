@@ -21,7 +21,6 @@ def run_id_of(thread_id: str, namespace: str, generation: int = 0) -> str:
     """Return the run id of a log: something to recognise the thread by, and a hash of its whole name.
 
     Args:
-        thread_id: the thread.
         namespace: its checkpoint namespace.
         generation: how many logs of this name were deleted before; the id of a deleted run is never used again.
     """

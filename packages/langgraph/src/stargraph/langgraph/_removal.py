@@ -24,7 +24,6 @@ async def prune_thread(store: LogStore, logs: Sequence[ThreadLog]) -> None:
     in LangGraph's saver for PostgreSQL.
 
     Args:
-        store: the store.
         logs: the logs of the thread.
     """
     root = next((log for log in logs if not log.namespace), None)
@@ -94,8 +93,6 @@ async def without_runs(store: LogStore, log: ThreadLog, run_ids: Collection[str]
     """Remove the checkpoints of some LangGraph runs from a log; nothing of them stays in the store.
 
     Args:
-        store: the store.
-        log: the log.
         run_ids: the runs, as the metadata of checkpoints names them.
     """
     await _rewrite(store, log, lambda step: peek_plain(step.metadata).get("run_id") not in run_ids)

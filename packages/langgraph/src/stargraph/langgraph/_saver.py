@@ -217,8 +217,6 @@ class StargraphSaver(SyncMethods):
 
         Args:
             config: names the thread, the namespace and the parent.
-            checkpoint: the checkpoint.
-            metadata: its metadata.
             new_versions: the channels that have changed since the parent.
         """
         thread_id, namespace = _place(config)
@@ -246,7 +244,6 @@ class StargraphSaver(SyncMethods):
         Args:
             config: names the checkpoint.
             writes: channels and values.
-            task_id: the task.
             task_path: where it is in the graph; decides the order in which writes are applied.
         """
         thread_id, namespace = _place(config)

@@ -93,11 +93,7 @@ def merged_orders(orders: Sequence[Order]) -> list[Order]:
 
 
 class StoredStep:
-    """A step of a log, read.
-
-    Args:
-        step: the step.
-    """
+    """A step of a log, read."""
 
     def __init__(self, step: Checkpoint) -> None:
         self.step: Final = step

@@ -16,7 +16,6 @@ class LazyTuple(CheckpointTuple):
 
     Args:
         config: names the checkpoint.
-        metadata: its metadata.
         parent_config: names its parent, or None.
         load: returns the checkpoint and its pending writes; called once, when they are needed first.
     """

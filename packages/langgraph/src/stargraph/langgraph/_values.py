@@ -44,8 +44,6 @@ class _Extension:
     """An extension of msgpack; no dataclass, which both libraries would write out themselves.
 
     Args:
-        code: its code.
-        payload: its payload.
         value: what the payload says, if it is msgpack too.
         is_msgpack: whether it is.
     """

@@ -45,7 +45,6 @@ class Console:
     """One app: what it shows, and to whom.
 
     Args:
-        store: the store.
         write: whether the pages offer actions.
         graphs: the graphs that this process can run, by their ids.
         access: the sessions.
@@ -176,7 +175,6 @@ def redirect(request: Request, path: str) -> Response:
     """Return the answer to a form that leads to a page.
 
     Args:
-        request: the request.
         path: the page, below the path under which the pages are mounted; quoted.
     """
     return RedirectResponse(f"{request.scope.get('root_path', '')}{path}", 303)

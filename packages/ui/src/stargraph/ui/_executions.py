@@ -30,7 +30,6 @@ class Executions:
         """Execute a run in the background.
 
         Args:
-            run: the run.
             act: its `start` or `resume`.
         """
         self._errors.pop(run.run_id, None)
@@ -57,9 +56,6 @@ class Executions:
 
     async def stored(self, run: Run) -> None:
         """Wait until the store holds a run that was begun, or its execution has ended.
-
-        Args:
-            run: the run.
 
         Raises:
             StargraphError: it ended before its first step was stored.

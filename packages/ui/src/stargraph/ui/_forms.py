@@ -50,7 +50,6 @@ async def question_form(console: Console, latest: Checkpoint, question: Interrup
     Args:
         console: what all pages share.
         latest: the latest checkpoint of the run that asks.
-        question: the question.
     """
     type_name, annotation = await _type_of(console, latest, question)
     choices = choices_of(annotation)

@@ -32,7 +32,6 @@ async def render_page(store: Checkpointer, run_id: str, *, keyring: Keyring | No
 
     Args:
         store: the store, opened.
-        run_id: the run.
         keyring: checks the seals.
 
     Raises:

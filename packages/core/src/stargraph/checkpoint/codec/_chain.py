@@ -74,7 +74,6 @@ class Chain:
 
     Args:
         records: the records by step.
-        run_id: the run.
         cipher: decrypts them.
         sizes: the length of each record, if only events are read, for which the beginning of a record is enough.
     """
@@ -241,7 +240,6 @@ class SequenceDecoder:
     It is quick for neighbouring steps, which share the values that are the same, also across pages.
 
     Args:
-        run_id: the run.
         cipher: decrypts the records.
     """
 
@@ -254,7 +252,6 @@ class SequenceDecoder:
 
         Args:
             records: the records of the steps and those that they are decoded from, by step.
-            steps: the steps.
 
         Raises:
             CheckpointCorruptedError: a record is not what was written, is missing, or belongs to another run or step.

@@ -99,9 +99,6 @@ class Cipher:
         """Return what is stored instead of a body: key id, nonce, ciphertext.
 
         Args:
-            body: the body.
-            run_id: the run.
-            step: the step.
             header: the bytes before the body, which name the records that it is decoded from.
         """
         key_id = self._current.encode()
@@ -114,8 +111,6 @@ class Cipher:
 
         Args:
             stored: what it returned.
-            run_id: the run.
-            step: the step.
             header: the bytes before it.
 
         Raises:
@@ -143,11 +138,7 @@ class Cipher:
             ) from None
 
     def fingerprint(self, digest: bytes) -> bytes:
-        """Return what stands for a digest outside of records: equal for equal digests, and telling nothing else.
-
-        Args:
-            digest: the digest.
-        """
+        """Return what stands for a digest outside of records: equal for equal digests, and telling nothing else."""
         return hmac.digest(self._fingerprint_key, digest, "sha256")
 
     def _make_for_run(self, key_id: str, run_id: str) -> AESGCM:
@@ -155,12 +146,7 @@ class Cipher:
 
 
 def not_encrypted(run_id: str, step: int) -> CheckpointCorruptedError:
-    """Return the error of a plain record in a store that is read with keys.
-
-    Args:
-        run_id: the run.
-        step: the step.
-    """
+    """Return the error of a plain record in a store that is read with keys."""
     return CheckpointCorruptedError(
         f"run {run_id!r}, step {step}: the record is not encrypted",
         reason="not-encrypted",
@@ -172,12 +158,7 @@ def not_encrypted(run_id: str, step: int) -> CheckpointCorruptedError:
 
 
 def no_keys(run_id: str, step: int) -> CheckpointCorruptedError:
-    """Return the error of an encrypted record in a store that is read without keys.
-
-    Args:
-        run_id: the run.
-        step: the step.
-    """
+    """Return the error of an encrypted record in a store that is read without keys."""
     return _unreadable(run_id, step, "no-encryption-key", "it is encrypted, and no key was given")
 
 

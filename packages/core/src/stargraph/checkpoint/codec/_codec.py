@@ -226,8 +226,6 @@ class Codec:
 
         Args:
             records: the record of the step and those that it is decoded from, by step.
-            run_id: the run.
-            step: the step.
 
         Raises:
             CheckpointCorruptedError: a record is not what was written, is missing, or belongs to another run or step.
@@ -240,7 +238,6 @@ class Codec:
 
         Args:
             records: the record of the step and those that it is decoded from, by step.
-            run_id: the run.
             step: the latest step.
 
         Raises:
@@ -277,7 +274,6 @@ class Codec:
         Args:
             records: the records of the steps and of the step before the first one, if that is stored, and those that
                 they are decoded from, by step: whole, or their first `PREFIX_BYTES`.
-            run_id: the run.
             steps: the steps, ascending.
             sizes: the length of each record that may not be whole.
 
@@ -339,7 +335,6 @@ def missing_base_steps(records: Mapping[int, bytes], *, run_id: str, steps: Iter
 
     Args:
         records: the records that are there, by step.
-        run_id: the run.
         steps: the steps that are to be decoded; those that are not there are not asked for.
 
     Raises:

@@ -18,7 +18,6 @@ class EventReader:
 
     Args:
         records: the records by step, each whole or its beginning.
-        run_id: the run.
         cipher: decrypts them.
         sizes: the length of each record that may not be whole.
     """

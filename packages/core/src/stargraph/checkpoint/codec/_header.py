@@ -103,8 +103,6 @@ def corrupted(run_id: str, step: int, complaint: str) -> CheckpointCorruptedErro
     """Return the error of a record that is not what was written.
 
     Args:
-        run_id: the run.
-        step: the step.
         complaint: what is wrong with it.
     """
     return CheckpointCorruptedError(

@@ -74,8 +74,6 @@ def pack(
     """Return the record of a checkpoint; a keyframe if no base is given.
 
     Args:
-        run_id: the run.
-        step: the step.
         delta: what leads from the base to it.
         encoded: its own encoded fields.
         base_steps: the steps that it is decoded from, the keyframe first.
@@ -124,11 +122,7 @@ def pack(
 
 
 class RecordCutError(Exception):
-    """The beginning of a record is too short to tell its event.
-
-    Args:
-        step: the step.
-    """
+    """The beginning of a record is too short to tell its event."""
 
     def __init__(self, step: int) -> None:
         super().__init__(f"step {step}")

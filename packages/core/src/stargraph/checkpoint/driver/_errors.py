@@ -45,8 +45,6 @@ def missing_step_error(
     """Return the error of a step between a run's floor and its latest step that is not stored.
 
     Args:
-        run_id: the run.
-        step: the step.
         hint: what to do in this kind of store.
     """
     return CheckpointCorruptedError(
@@ -97,7 +95,6 @@ def run_deleted_error(run_id: str, step: int) -> CheckpointError:
     """Return the error of a write to a run that was deleted.
 
     Args:
-        run_id: the run.
         step: the step that was to be written.
     """
     return CheckpointError(

@@ -149,7 +149,6 @@ def no_limits_error(store: str, queue: str) -> CheckpointError:
 
     Args:
         store: what it is, as in "an S3 store".
-        queue: the queue.
     """
     return CheckpointError(
         f"{store} cannot hold limits for the queue {queue!r}: nothing in it counts for all workers at once",
@@ -204,7 +203,6 @@ def repaired_entry(run_id: str, *, was_there: bool, belongs_there: bool) -> str:
     """Return the sentence that says what was repaired in the index of the runs of queues.
 
     Args:
-        run_id: the run.
         was_there: it had an entry.
         belongs_there: it is a run of a queue that has not ended.
     """
@@ -237,7 +235,6 @@ def counted_state(run: RunSummary, now: datetime, *, is_reserved: bool) -> Queue
     """Return what a run of a queue counts as now; None if it has ended or has no queue.
 
     Args:
-        run: the run.
         now: the time by the store's clock.
         is_reserved: it was handed out.
     """
@@ -264,7 +261,6 @@ def can_go_on(run: RunSummary, now: datetime, living: Collection[str]) -> bool:
     """Tell whether a run of a queue can go on now.
 
     Args:
-        run: the run.
         now: the time by the store's clock.
         living: the ids of the processes that live.
     """
@@ -308,7 +304,6 @@ class Slots:
         """Take a slot for a run; return False if its queue has none left.
 
         Args:
-            queue: its queue.
             key: its concurrency key.
             is_active: it is counted already, since a process that is gone has it.
         """

@@ -121,7 +121,6 @@ class RunCursor:
         """Return the cursor that `encode` made a text of.
 
         Args:
-            text: the text.
             order: the order of the search that it is given to.
 
         Raises:

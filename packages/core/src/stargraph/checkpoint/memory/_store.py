@@ -193,7 +193,6 @@ class MemoryStore:
 
         Args:
             latest: the latest checkpoint of the run. If the run has moved on since it was read, nothing is removed.
-            rule: the rule.
         """
         with self._lock:
             run = self._runs.get(latest.run_id)

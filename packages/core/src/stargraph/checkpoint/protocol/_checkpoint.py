@@ -158,7 +158,6 @@ class Checkpoint(CheckpointDraft):
         """Return step 0 of a run.
 
         Args:
-            run_id: the run.
             graph_id: the id of the graph.
             graph_hash: the fingerprint of what shapes execution.
             runtime_hash: the fingerprint of the code of the nodes.
@@ -370,8 +369,6 @@ class Checkpoint(CheckpointDraft):
         Args:
             fields: every field by its name, in the order of the class. `state`, `update`, `digest` and `seal` are set
                 here.
-            encoded_state: the state.
-            encoded_update: the update.
             is_plain: nothing else is left to validate.
             before: the texts of the step before, if the fields that repeat in a run are the same.
             same_state: the state is that of the step before.
@@ -432,9 +429,6 @@ class Checkpoint(CheckpointDraft):
 
     def sealed(self, seal: Seal | None) -> Checkpoint:
         """Return this checkpoint with another seal; the digest stays.
-
-        Args:
-            seal: the seal.
 
         Raises:
             CheckpointError: it is not what its digest covers (`reason="invalid-checkpoint"`).

@@ -79,7 +79,6 @@ class RunHistory(Protocol):
         """Yield the checkpoints of a run in the order of their steps; none if the run is unknown.
 
         Args:
-            run_id: the run.
             from_step: the lowest step, included; None for the first.
             to_step: the highest step, included; None for the latest.
             newest_first: yield the highest step first.
@@ -102,7 +101,6 @@ class RunTimeline(Protocol):
         the call raises. A damaged state does not show in it: `read_at_step` proves that, and an audit the whole run.
 
         Args:
-            run_id: the run.
             from_step: the lowest step, included.
             to_step: the highest step, included; None for the latest.
             limit: at most this many rows. The next page begins after the last one.
@@ -125,7 +123,6 @@ class RunWatch(Protocol):
         since it may be started. Of several steps that are stored between two looks, it yields the last.
 
         Args:
-            run_id: the run.
             after_step: only steps above it; -1 for all.
 
         Raises:

@@ -156,7 +156,6 @@ class StepSummary(FrozenModel):
         """Return the row of a checkpoint.
 
         Args:
-            checkpoint: the checkpoint.
             before: the step before it; None if that is not stored.
             size: the length of its record in bytes; None if unknown.
         """

@@ -69,7 +69,6 @@ class EncodedValue:
         """Check a value and take a copy of it that shares nothing with the caller's object.
 
         Args:
-            value: the value.
             path: where it is, as an error names it.
 
         Raises:

@@ -267,7 +267,6 @@ def own_json(value: JsonValue, path: str) -> JsonValue:
     """Check a value and return a copy of it that shares nothing with the caller's object.
 
     Args:
-        value: the value.
         path: its place, as an error names it.
 
     Raises:

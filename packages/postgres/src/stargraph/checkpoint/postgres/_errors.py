@@ -178,7 +178,6 @@ class Advice:
             error: what asyncpg or the network said last.
             what: what was not done, for the message.
             run_id: the run, if it concerns one.
-            step: its step.
         """
         reason, hint = "unavailable", "Try again: to write the same checkpoint again is always safe."
         shown = ssl.SSLError() if _refuses_tls(error) else error
@@ -225,7 +224,6 @@ class Retries:
             request: must be safe to make again, and must end within the deadline on its own.
             what: what could not be done, for an error message.
             run_id: the run, if it concerns one.
-            step: its step.
 
         Raises:
             StoreUnavailableError: it failed for good, or until the deadline.

@@ -152,7 +152,6 @@ class Pruner:
         so the statements that follow see every checkpoint there will ever be.
 
         Args:
-            run_id: the run.
             only_at: only while this is the digest of its latest checkpoint.
 
         Returns:

@@ -220,7 +220,6 @@ class Reader:
         """Return rows for the first steps from `low` to `high`, and whether there may be more.
 
         Args:
-            run_id: the run.
             low: the lowest step.
             high: the highest step.
             limit: at most this many rows.

@@ -141,9 +141,6 @@ _NO_TABLE: Final = (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError)
 class Schema:
     """The schema that holds the tables of one store.
 
-    Args:
-        name: its name.
-
     Raises:
         ValueError: it is not a letter or underscore followed by up to 62 letters, digits and underscores,
             or PostgreSQL keeps it for itself.

@@ -88,7 +88,6 @@ class RecordCache:
 
         Args:
             run_id: the run whose record it holds.
-            key: its key.
             etag: its ETag as the store has it now; None if the object cannot have changed.
         """
         copy = self._copies.get(key)

@@ -280,8 +280,6 @@ def corrupted_error(run_id: str, step: int, complaint: str) -> CheckpointCorrupt
     """Return the error of an object that is not what was written.
 
     Args:
-        run_id: the run.
-        step: the step.
         complaint: what is wrong with it.
     """
     return CheckpointCorruptedError(
@@ -298,7 +296,6 @@ def raise_truncated(run_id: str, step: int, newest: int | None) -> NoReturn:
     """Raise the error of a run whose last records are gone.
 
     Args:
-        run_id: the run.
         step: the step that ended it, as its file says.
         newest: the highest step that is left, if any.
     """

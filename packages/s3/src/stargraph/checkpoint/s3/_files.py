@@ -28,7 +28,6 @@ class RunFiles:
     Args:
         store: the objects.
         keys: where they are.
-        log: the logs.
         reader: reads records.
         encryption: the keys that encrypt what is stored, if there are any.
     """

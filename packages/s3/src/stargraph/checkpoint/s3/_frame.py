@@ -76,7 +76,6 @@ def pack(checkpoint: Checkpoint, record: Record, codec: Codec, *, start: PrunedF
     """Return the object of a checkpoint.
 
     Args:
-        checkpoint: the checkpoint.
         record: its stored form.
         codec: made it.
         start: the floor above it, if it is stored by `start_pruned`.

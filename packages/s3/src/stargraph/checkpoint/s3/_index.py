@@ -51,7 +51,6 @@ class RunIndex:
     Args:
         store: the objects.
         keys: where they are.
-        log: the logs.
     """
 
     def __init__(self, store: ObjectStore, keys: KeyLayout, log: LogReader) -> None:

@@ -72,7 +72,6 @@ class LogReader:
         Between the listing and the read the run may go on, and a prune take what was listed: then it looks again.
 
         Args:
-            run_id: the run.
             read: reads the record at a step, given its line of the listing; None if there is none any more.
         """
         listed = None
@@ -145,7 +144,6 @@ class LogReader:
         """Tell whether the newest slot of a run says that the run was deleted.
 
         Args:
-            run_id: the run.
             step: the step of the slot.
             info: its line of the listing.
 
@@ -160,7 +158,6 @@ class LogReader:
         """Return what the newest slot of a run says in the place of a record: it was deleted, or is only being started.
 
         Args:
-            run_id: the run.
             step: the step of the slot.
             info: its line of the listing.
         """
@@ -173,7 +170,6 @@ class LogReader:
         """Yield the slots of a run that are taken, the highest step first.
 
         Args:
-            run_id: the run.
             to_step: the highest step to yield.
         """
         after = "" if to_step is None else self._keys.slot(run_id, to_step + 1)

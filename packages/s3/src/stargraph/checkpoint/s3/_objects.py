@@ -66,7 +66,6 @@ class ObjectStore(Protocol):
         """Write an object if there is none; of two calls at once, one does.
 
         Args:
-            key: its key.
             body: the content, or the file that holds it.
 
         Returns:
@@ -83,7 +82,6 @@ class ObjectStore(Protocol):
         """Return the content of an object, or None if there is none.
 
         Args:
-            key: its key.
             first: only so many bytes from its beginning.
         """
 
@@ -157,7 +155,6 @@ class RetryingStore:
     carried out and not answered reports the object as there already, which the log settles by reading it.
 
     Args:
-        store: the store.
         deadline: how long a request may take with all its attempts, in seconds.
     """
 

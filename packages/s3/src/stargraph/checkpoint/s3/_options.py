@@ -74,7 +74,6 @@ class ConnectionOptions:
 
         Args:
             name: the option.
-            value: its value.
             argument: its value as an argument, if that is written in another way.
         """
         return f"`{name}={value}` in the store's URL" if self.in_url else f"`{name}={argument or value}`"

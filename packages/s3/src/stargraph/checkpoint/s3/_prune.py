@@ -44,7 +44,6 @@ class Pruner:
     Args:
         store: the objects.
         keys: where they are.
-        log: the logs.
         reader: reads whole records.
         index: lists runs.
         step_keys: notes the keys of steps.
@@ -91,7 +90,6 @@ class Pruner:
         """Remove what a rule removes, free what went more than seven days ago, and correct the list of open runs.
 
         Args:
-            rule: the rule.
             writing: returns the lock that the writes of a run take.
         """
         now = datetime.now(UTC)
@@ -125,9 +123,7 @@ class Pruner:
         """Remove what a rule removes of one run, and free its old tombstones.
 
         Args:
-            run_id: the run.
             started_at: when it started.
-            rule: the rule.
             now: the time by the store's clock.
 
         Returns:

@@ -76,8 +76,6 @@ class RecordReader:
         """Return what is in a slot, or None if it is empty or was pruned.
 
         Args:
-            run_id: the run.
-            step: the step.
             info: the line of a listing that shows the slot as it is now.
 
         Raises:
@@ -100,7 +98,6 @@ class RecordReader:
         """Do as `read_with_header` with the newest slot of a run, which the next record may then build on.
 
         Args:
-            run_id: the run.
             step: the highest step that is taken.
             info: the line of a listing that shows the slot as it is now.
 
@@ -115,7 +112,6 @@ class RecordReader:
         """Return what is in some slots, in their order, without those that are empty or were pruned.
 
         Args:
-            run_id: the run.
             slots: the slots, by ascending or by descending step.
             known: what the call for the slots before these returned.
 
@@ -151,8 +147,6 @@ class RecordReader:
         """Keep what was just written.
 
         Args:
-            run_id: the run.
-            step: the step.
             etag: the ETag of the object.
             body: the object.
         """
@@ -278,8 +272,6 @@ async def history_slots(
     """Return the slots of a run that hold records, in the order of a history, in parts that are read together.
 
     Args:
-        log: the logs.
-        run_id: the run.
         from_step: the lowest step, included.
         to_step: the highest step, included.
         newest_first: begin with the highest step.

@@ -26,7 +26,6 @@ class S3ObjectStore:
     Args:
         connection: makes the client.
         options: how the store is reached.
-        bucket: the bucket.
 
     Attributes:
         clock: tells the time of the store.

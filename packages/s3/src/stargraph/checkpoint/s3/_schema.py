@@ -166,7 +166,6 @@ class KeyLayout:
         """Return the key of a run's entry.
 
         Args:
-            run_id: the run.
             started_at: the time of its step 0.
             folder: `open` or `children(…)`; None for `runs`.
         """
@@ -176,7 +175,6 @@ class KeyLayout:
         """Return the key of the file of a run that ended; it follows the index entry in a listing.
 
         Args:
-            run_id: the run.
             started_at: the time of its step 0.
             step: the step that ended it.
         """

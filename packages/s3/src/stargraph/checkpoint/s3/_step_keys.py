@@ -25,7 +25,6 @@ class StepKeys:
     Args:
         store: the objects.
         keys: where they are.
-        log: the logs.
     """
 
     def __init__(self, store: ObjectStore, keys: KeyLayout, log: LogReader) -> None:
@@ -75,7 +74,6 @@ class StepKeys:
         """Remove entries of a run.
 
         Args:
-            run_id: the run.
             below: those of steps below this one; None for all.
             kept: the steps whose entries stay.
         """

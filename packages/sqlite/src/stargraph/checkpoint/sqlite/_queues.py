@@ -251,7 +251,6 @@ def _find(
 
     Args:
         connection: within a transaction if it is to reserve them.
-        claim: the claim.
         now: the store's time.
         limits: the limits of each queue that has some.
         are_due: there may be runs whose time has come and that are not noted as ready.

@@ -127,7 +127,6 @@ def history_page(
     Args:
         connection: reads the store.
         decoder: of the run, that of all pages.
-        run_id: the run.
         first: the lowest step.
         last: the highest step.
         newest_first: begin with the highest step.
