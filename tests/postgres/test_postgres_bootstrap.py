@@ -193,7 +193,7 @@ async def test_a_migration_that_fails_leaves_nothing(sql: asyncpg.Connection, sc
     broken = schema_module.MIGRATIONS | {1000: "CREATE TABLE {schema}.half (a integer); SELECT 1 / 0"}
     with pytest.raises(asyncpg.DivisionByZeroError):
         await schema_module.bootstrap(
-            PreparedConnection(sql, caches=True), Schema(schema), Advice("here"), migrations=broken
+            PreparedConnection(sql, caches=True), Schema(schema), Advice(lambda: "here"), migrations=broken
         )
     assert await sql.fetchval("SELECT to_regnamespace($1)", schema) is None
 
@@ -210,12 +210,12 @@ async def test_migrations_run_once_and_in_order(sql: asyncpg.Connection, schema:
 
     for known in (1, 2, 3, 3):
         await schema_module.bootstrap(
-            PreparedConnection(sql, caches=True), Schema(schema), Advice("here"), migrations=up_to(known)
+            PreparedConnection(sql, caches=True), Schema(schema), Advice(lambda: "here"), migrations=up_to(known)
         )
     assert [r["word"] for r in await sql.fetch(f'SELECT word FROM "{schema}".log')] == ["second", "third after second"]
     with pytest.raises(StoreVersionError):
         await schema_module.bootstrap(
-            PreparedConnection(sql, caches=True), Schema(schema), Advice("here"), migrations=up_to(2)
+            PreparedConnection(sql, caches=True), Schema(schema), Advice(lambda: "here"), migrations=up_to(2)
         )
     await sql.execute(f'DROP SCHEMA "{schema}" CASCADE')
 

@@ -150,7 +150,7 @@ class PostgresCheckpointer(FleetMethods, TimelineMethods):
         self._group_commit = group_commit
         self._prepared_statements = prepared_statements
         self._allow_data_loss = allow_data_loss
-        self._advice = Advice("the pool that was given" if dsn is None else without_secrets(dsn))
+        self._advice = Advice(lambda: "the pool that was given" if dsn is None else without_secrets(dsn))
         self._retries = Retries(timeout, self._advice)
         self._codec = Codec(cipher=encryption)
         self._threads = CodecThreads()

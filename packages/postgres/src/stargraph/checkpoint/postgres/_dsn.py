@@ -71,8 +71,8 @@ def _add(given: dict[str, str], name: str, value: str) -> None:
 
 
 def _host_and_port(text: str) -> tuple[str, str]:
-    bracketed = re.fullmatch(r"(\[[^\]]*\])(?::(.*))?", text)
-    if bracketed is not None:
+    # To compile an expression takes as long as to read the rest of the DSN.
+    if text.startswith("[") and (bracketed := re.fullmatch(r"(\[[^\]]*\])(?::(.*))?", text)) is not None:
         return bracketed.group(1), bracketed.group(2) or ""
     host, _, port = text.partition(":")
     return unquote(host), port

@@ -140,16 +140,20 @@ class Advice:
     """Writes hints in the words of whoever opened the store: options of a URL, or arguments in Python.
 
     Args:
-        server: the hosts and the database, as messages may show them.
+        server: returns the hosts and the database, as messages may show them; called if there is a message.
 
     Attributes:
-        server: likewise.
         from_url: whether the store was opened by a URL.
     """
 
-    def __init__(self, server: str) -> None:
-        self.server = server
+    def __init__(self, server: Callable[[], str]) -> None:
+        self._server = server
         self.from_url = False
+
+    @property
+    def server(self) -> str:
+        """The hosts and the database, as messages may show them."""
+        return self._server()
 
     def setting(self, name: str, value: str | None = None) -> str:
         """Return how to set an option; `value` is as a URL has it."""

@@ -340,7 +340,7 @@ def _unknown(name: str, dsn: str) -> StoreUnavailableError:
 
 def _number(name: str, text: str, highest: int) -> int:
     # Not quoted: a password with a slash in it makes the rest of the address look like a port.
-    if re.fullmatch(r"[0-9]{1,10}", text) is None or int(text) > highest:
+    if not (text.isascii() and text.isdigit() and len(text) <= 10) or int(text) > highest:
         raise bad_dsn(f"{name} is not a number from 0 to {highest}")
     return int(text)
 
