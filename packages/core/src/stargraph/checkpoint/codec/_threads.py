@@ -48,7 +48,7 @@ class CodecThreads:
 
 
 def large_to_decode(records: Iterable[bytes]) -> bool:
-    """Tell whether records are better decoded in a thread."""
+    """Return whether records are better decoded in a thread."""
     size = 0
     for record in records:
         size += decoded_size(record)
@@ -58,7 +58,7 @@ def large_to_decode(records: Iterable[bytes]) -> bool:
 
 
 def large_to_encode(checkpoints: Sequence[Checkpoint]) -> bool:
-    """Tell whether checkpoints, which may be invalid, are better encoded in a thread."""
+    """Return whether checkpoints, which may be invalid, are better encoded in a thread."""
     return sum(map(state_size, checkpoints)) >= _LARGE_STATE
 
 

@@ -39,7 +39,7 @@ def digest_or_none(
 
 
 def holds_values(members: object, encoded: dict[str, EncodedValue] | None) -> bool:
-    """Tell whether members hold the very objects that were encoded."""
+    """Return whether members hold the very objects that were encoded."""
     if not isinstance(members, dict) or encoded is None or len(members) != len(encoded):
         return False
     for key, value in encoded.items():  # noqa: SIM110  # all() of a generator takes twice as long
