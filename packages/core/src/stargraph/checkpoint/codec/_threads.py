@@ -65,5 +65,8 @@ def large_to_encode(checkpoints: Sequence[Checkpoint]) -> bool:
 def state_size(checkpoint: Checkpoint) -> int:
     """Return the bytes of a checkpoint's state and update; fewer for an invalid one, which encoding refuses."""
     private = private_attributes(checkpoint)
-    members = [*(private.get("_encoded_state") or {}).values(), *(private.get("_encoded_update") or {}).values()]
-    return sum([len(value.encoded) for value in members if isinstance(value, EncodedValue)])
+    size = 0
+    for members in (private.get("_encoded_state"), private.get("_encoded_update")):
+        if members:
+            size += sum([len(value.encoded) for value in members.values() if isinstance(value, EncodedValue)])
+    return size
