@@ -226,7 +226,7 @@ def test_on_a_terminal_the_person_is_asked(folder: Folder) -> None:
     assert folder.call("inspect", "r", "--step", "0", "--json").code == 0
     assert '"Ada"' in seen
     assert "Approve 12.5? [yes/no]" in seen
-    assert "'perhaps' is none of yes, no" in seen
+    assert "'perhaps' is not one of yes, no" in seen
 
 
 def test_the_words_of_an_answer_follow_from_its_type() -> None:

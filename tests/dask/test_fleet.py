@@ -242,7 +242,7 @@ def test_a_worker_with_other_code_refuses_the_run(client: Client, store_url: str
     assert run.summary is None
     assert run.error is not None
     assert run.error.reason == "other-code"
-    assert "the code of its nodes is another one on this worker" in run.error.message
+    assert "the code of its nodes on this worker differs" in run.error.message
     with pytest.raises(StargraphError):
         run.raise_for_status()
     assert not (tmp_path / "ran.txt").exists()

@@ -101,7 +101,7 @@ async def test_a_schedule_is_added_replaced_and_removed(writer: httpx.AsyncClien
         ({"cron": "at seven"}, "is not a cron expression"),
         ({"cron": "0 0 30 2 *"}, "0 0 30 2 *"),
         ({"timezone": "Mars/Base"}, "Mars/Base"),
-        ({"inputs": "[1]"}, "are no object"),
+        ({"inputs": "[1]"}, "are not an object"),
         ({"inputs": "{"}, "not JSON"),
         ({"inputs": "{}"}, "rounds"),
         ({"priority": "high"}, "not JSON"),

@@ -147,7 +147,7 @@ def ask_person(
             if found := _chosen(text, choices) if choices else readings(text):
                 typed[question.id] = found
             else:
-                print_error(f"{one_line(shorten(text, 80))!r} is none of {', '.join(choices)}")
+                print_error(f"{one_line(shorten(text, 80))!r} is not one of {', '.join(choices)}")
     return typed or None
 
 

@@ -172,7 +172,7 @@ def refuse_moved_on(tail: Checkpoint, step: int | None) -> None:
     """
     if step is not None and tail.step != step:
         raise CheckpointConflictError(
-            f"run {tail.run_id!r} is at step {tail.step}, not at step {step}: somebody has gone on with it",
+            f"run {tail.run_id!r} is at step {tail.step}, not at step {step}: another executor has continued it",
             reason="moved-on",
             run_id=tail.run_id,
             step=tail.step,

@@ -101,7 +101,7 @@ class TakenRuns:
             if claimed.status == "running" and claimed.process is not None:
                 tail = await dispatch.read_run(store, run_id, keyring=keyring)
                 if tail.step != claimed.last_step:
-                    raise LostRunError("somebody has gone on with it")
+                    raise LostRunError("another executor has continued it")
                 self._metrics.takeovers += 1
                 deaths = (await setbacks(tail, read_step)).deaths
                 if deaths >= self._poison_after:

@@ -53,8 +53,7 @@ class GraphTicket:
         if (graph.id, graph.graph_hash, graph.runtime_hash) != (self.graph_id, self.graph_hash, self.runtime_hash):
             what = "the graph" if graph.graph_hash != self.graph_hash else "the code of its nodes"
             raise GraphError(
-                f"graph {self.graph_id!r} ({self.target}): {what} is another one on this worker than where the run was"
-                " enqueued",
+                f"graph {self.graph_id!r} ({self.target}): {what} on this worker differs from what enqueued the run",
                 reason="other-code",
                 hint="Deploy the same version to the workers and to the client; nothing was executed.",
             )

@@ -103,7 +103,7 @@ def answer_of(control: str, choices: Mapping[str, JsonValue], text: str) -> Json
     if control == "choices":
         if text not in choices:
             raise StateError(
-                f"{text!r} is none of {', '.join(choices)}", reason="wrong-type", hint="Choose one of them."
+                f"{text!r} is not one of {', '.join(choices)}", reason="wrong-type", hint="Choose one of them."
             )
         return choices[text]
     if control == "text":

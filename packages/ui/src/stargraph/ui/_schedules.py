@@ -62,7 +62,7 @@ async def add_schedule(request: Request) -> Response:
     console, fields = console_of(request), await form_fields(request)
     inputs = json_field(fields.get("inputs") or "{}", "The inputs")
     if not isinstance(inputs, dict):
-        raise StargraphError("The inputs are no object", reason="not-json", hint='Write them as {"name": value}.')
+        raise StargraphError("The inputs are not an object", reason="not-json", hint='Write them as {"name": value}.')
     priority = json_field(fields.get("priority") or "0", "The priority")
     made, _ = make_schedule(
         loaded_graph(console, fields.get("graph", "")),
