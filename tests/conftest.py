@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from itertools import islice
 
 import pytest
@@ -18,6 +19,11 @@ settings.register_profile("stargraph", settings.get_profile("torture"), derandom
 settings.load_profile("stargraph")
 
 LONG_SECONDS = 300
+
+# What collection compiles is kept, even if PYTHONDONTWRITEBYTECODE is set: the other processes and the hundreds that
+# the tests start would compile it again. Modules that tests write, and write again within a second, are not.
+_compiles_for_itself = sys.dont_write_bytecode
+sys.dont_write_bytecode = False
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,6 +59,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _timeout_of(item: pytest.Item) -> float:
     marker = item.get_closest_marker("timeout")
     return 0.0 if marker is None else float(marker.args[0])
+
+
+def pytest_collection_finish() -> None:
+    sys.dont_write_bytecode = _compiles_for_itself
 
 
 def pytest_report_header() -> str:
