@@ -29,10 +29,15 @@ class Counter(TypedDict):
 
 
 class SlowStore(MemoryCheckpointer):
-    """A store that takes its time to append, and counts the steps of each append."""
+    """A store that takes its time to append, and counts the steps of each append.
 
-    def __init__(self) -> None:
+    Args:
+        turns: how many turns of the event loop an append takes.
+    """
+
+    def __init__(self, turns: int) -> None:
         super().__init__()
+        self.turns = turns
         self.batches: list[int] = []
 
     async def write(self, checkpoint: StoredCheckpoint) -> None:
@@ -40,7 +45,7 @@ class SlowStore(MemoryCheckpointer):
 
     async def write_many(self, checkpoints: Sequence[StoredCheckpoint]) -> None:
         self.batches.append(len(checkpoints))
-        for _ in range(1000):  # turns, in which a graph does several steps however busy the machine is
+        for _ in range(self.turns):
             await asyncio.sleep(0)
         await super().write_many(checkpoints)
 
@@ -302,9 +307,10 @@ async def test_writes_that_come_ahead_of_their_checkpoint_store_no_conversation_
     assert stored < 6 * sum(map(len, texts)), "each step stores about what it adds, not the whole list"
 
 
-async def test_a_graph_that_runs_ahead_of_the_store_appends_each_checkpoint_once() -> None:
-    """Each append takes long, so that the writes of several steps wait for it."""
-    store = SlowStore()
+@pytest.mark.parametrize("turns", [1000, 5])  # many steps of the graph, and less than one, however busy the machine is
+async def test_a_graph_that_runs_ahead_of_the_store_appends_each_checkpoint_once(turns: int) -> None:
+    """The writes of several steps wait for an append; or a checkpoint waits for its writes, if an append is quick."""
+    store = SlowStore(turns)
     async with StargraphSaver(store) as saver:
         builder = StateGraph(Counter)
 

@@ -133,7 +133,7 @@ bound_method = instance.plain
 
 
 class Executes:
-    """Is made again, and executed."""
+    """Is made anew, and executed."""
 
     @passing
     async def execute(self, state: Any, ctx: Any) -> Any:

@@ -52,7 +52,7 @@ def planted(*, stops: bool = False) -> Iterator[None]:
             _say_half()
 
     class Statements:
-        """Read again by each migration."""
+        """Read anew by each migration."""
 
         def __iter__(self) -> Iterator[str]:
             return statements()

@@ -12,7 +12,7 @@ from reviewer.state import Finding
 
 
 def is_external(link: Link) -> bool:
-    """Return whether a link leads out of the file system, as in `https:` or `mailto:`.
+    """Tell whether a link leads out of the file system, as in `https:` or `mailto:`.
 
     Args:
         link: the link.

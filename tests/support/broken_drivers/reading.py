@@ -309,7 +309,7 @@ class SixteenMegabytes(ReferenceCheckpointer):
     "engine.takeover",
 )
 class ForgetsAColumn(ReferenceCheckpointer):
-    """The fields go to columns, and `definition`, `interrupts` and `calls` have none; what is read is signed again."""
+    """The fields go to columns, and `definition`, `interrupts` and `calls` have none; what is read is signed anew."""
 
     def _at(self, run_id: str, step: int) -> Checkpoint | None:
         found = super()._at(run_id, step)
@@ -327,7 +327,7 @@ class ForgetsAColumn(ReferenceCheckpointer):
     "engine.takeover",
 )
 class ForgetsTheHashes(ReferenceCheckpointer):
-    """graph_hash and runtime_hash are not stored; what is read is signed again."""
+    """graph_hash and runtime_hash are not stored; what is read is signed anew."""
 
     def _at(self, run_id: str, step: int) -> Checkpoint | None:
         found = super()._at(run_id, step)
@@ -346,7 +346,7 @@ class ForgetsTheHashes(ReferenceCheckpointer):
     "values.instants",
 )
 class MillisecondClock(ReferenceCheckpointer):
-    """Times are kept in milliseconds; what is read is signed again."""
+    """Times are kept in milliseconds; what is read is signed anew."""
 
     def _at(self, run_id: str, step: int) -> Checkpoint | None:
         found = super()._at(run_id, step)

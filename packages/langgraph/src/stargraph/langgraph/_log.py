@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeVar
 
 from stargraph.checkpoint.protocol import Checkpoint, StepKey, is_key
 from stargraph.errors import CheckpointConflictError, CheckpointError
@@ -15,6 +15,8 @@ from stargraph.langgraph._channels import Channels
 from stargraph.langgraph._names import GRAPH_ID, NAMESPACE_TAG, THREAD_TAG, generation_of, run_id_of
 from stargraph.langgraph._state import EMPTY_STATE, Order, StoredStep, merged_orders, state_with
 from stargraph.langgraph._store import LogStore
+
+T = TypeVar("T")
 
 _GRAPH_HASH: Final = "1" * 64
 """A log is not made by a graph of Stargraph; the number is that of the form of its states."""
@@ -24,8 +26,12 @@ _GONE: Final = frozenset({"run-deleted", "run-ended"})
 _MOVED_ON: Final = frozenset({"step-gap", "pruned"})
 
 
-_TURNS: Final = 16
-"""How many turns of the event loop writes wait for the checkpoint that LangGraph puts right after them."""
+_TURNS: Final = 32
+"""How many turns of the event loop writes wait for the checkpoint that LangGraph puts right after them, and a
+checkpoint for the writes of the tasks that LangGraph runs meanwhile."""
+
+_MOST_PASSED: Final = 64
+"""How many checkpoints at most do not wait for writes, once some have waited in vain."""
 
 
 @dataclass(slots=True)
@@ -54,6 +60,8 @@ class ThreadLog:
         self._fixed_run: str | None = None
         self._queue: list[_Waiting] = []
         self._writer: asyncio.Task[None] | None = None
+        self._waited_in_vain = 0  # how many times in a row, for the writes of a checkpoint
+        self._waits_from = 0  # how many checkpoints are appended at once before one waits again
 
     async def append(self, order: Order) -> None:
         """Store a checkpoint or writes durably; orders that wait at the same time share a commit.
@@ -256,37 +264,60 @@ class ThreadLog:
                     await self._append_all([each.order for each in orders])
                 except BaseException as error:
                     self._tail = None
-                    for each in orders:
-                        if not each.done.done():
-                            each.done.set_exception(error)
-                            each.done.exception()  # whoever was cancelled does not look at it
+                    _fail(orders, error)
                     if not isinstance(error, Exception):
                         raise
                 else:
                     for each in orders:
                         if not each.done.done():
                             each.done.set_result(None)
+        except BaseException as error:
+            _fail(self._queue, error)
+            self._queue = []
+            raise
         finally:
             self._writer = None
 
     async def _next_orders(self) -> list[_Waiting]:
         """Take the orders that the next append stores.
 
-        LangGraph puts a checkpoint right after the writes that make it: both then become durable by one commit. It
+        LangGraph puts a checkpoint right behind the writes that make it: both then become durable by one commit. It
         puts each checkpoint once the one before is durable, but writes of a task as they come: those wait for their
-        own checkpoint as long as one before it is stored, and then are one step with it.
+        own checkpoint as long as one before it is stored, and then are one step with it. If it does not wait until a
+        checkpoint is durable, that waits likewise for the writes of the tasks behind it, which then need no step.
         """
-        last: str | None = None
-        for _ in range(_TURNS):
-            last = max((each.order.checkpoint_id for each in self._queue if each.order.put is not None), default=None)
-            if last is not None:
-                break
-            await asyncio.sleep(0)
+        last = await self._within_turns(self._last_put)
+        if last is not None:
+            await self._wait_for_writes(last)
         orders, self._queue = self._queue, []
         if last is not None:
             self._queue = [each for each in orders if each.order.checkpoint_id > last]
             orders = [each for each in orders if each.order.checkpoint_id <= last]
         return orders
+
+    async def _wait_for_writes(self, checkpoint_id: str) -> None:
+        """Wait for writes of a checkpoint; after it was in vain, the more seldom the more often that was so."""
+        if self._waits_from:
+            self._waits_from -= 1
+        elif await self._within_turns(lambda: self._has_writes_of(checkpoint_id)):
+            self._waited_in_vain = 0
+        else:
+            self._waited_in_vain += 1
+            self._waits_from = min(2**self._waited_in_vain, _MOST_PASSED)
+
+    async def _within_turns(self, find: Callable[[], T | None]) -> T | None:
+        for _ in range(_TURNS):
+            if (found := find()) is not None:
+                return found
+            await asyncio.sleep(0)
+        return None
+
+    def _last_put(self) -> str | None:
+        return max((each.order.checkpoint_id for each in self._queue if each.order.put is not None), default=None)
+
+    def _has_writes_of(self, checkpoint_id: str) -> bool | None:
+        orders = [each.order for each in self._queue]
+        return any(each.put is None and each.checkpoint_id >= checkpoint_id for each in orders) or None
 
     async def _append_all(self, orders: Sequence[Order]) -> None:
         for _ in range(_MOST_RETRIES):
@@ -359,6 +390,13 @@ class ThreadLog:
             status="paused",
             metadata={THREAD_TAG: self.thread_id, NAMESPACE_TAG: self.namespace},
         )
+
+
+def _fail(orders: Sequence[_Waiting], error: BaseException) -> None:
+    for each in orders:
+        if not each.done.done():
+            each.done.set_exception(error)
+            each.done.exception()  # whoever was cancelled does not look at it
 
 
 _FIRST_PAGE: Final = 16

@@ -178,22 +178,24 @@ class StargraphSaver(SyncMethods):
         thread_id, namespace = _place(config)
         checkpoint_id = get_checkpoint_id(config)
         log = self._log(thread_id, namespace)
-        stored = await (log.at(checkpoint_id) if checkpoint_id else log.latest())
+        # Its own writes do not count, and its parent does not change: what is known of it will do.
+        stored = log.known(checkpoint_id) if checkpoint_id else None
+        stored = stored or await (log.at(checkpoint_id) if checkpoint_id else log.latest())
         writes: dict[str, list[list[PendingWrite]]] = {name: [] for name in channels}
         seeds: dict[str, Any] = {}
         if stored is not None and writes:
             async for ancestor in log.ancestors(stored):
                 # A value is that before the writes of its own checkpoint, which therefore count.
                 of_this: dict[str, list[PendingWrite]] = {}
-                for task_id, _, _, channel, value in ancestor.writes():
+                for task_id, channel, typed in ancestor.typed_writes():
                     if channel in writes and channel not in seeds:
-                        of_this.setdefault(channel, []).append((task_id, channel, self._load(value)))
+                        of_this.setdefault(channel, []).append((task_id, channel, self.serde.loads_typed(typed)))
                 for name, groups in writes.items():
                     if name in seeds:
                         continue
                     groups.append(of_this.get(name, []))
                     if (seed := ancestor.channel(name)) is not None:
-                        seeds[name] = self._load(seed.value)
+                        seeds[name] = self.serde.loads_typed(decode_value(seed.value))
                 if len(seeds) == len(writes):
                     break
         result: dict[str, DeltaChannelHistory] = {}
@@ -315,9 +317,6 @@ class StargraphSaver(SyncMethods):
     def _dump(self, value: Any) -> EncodedValue:
         return encode_value(self.serde.dumps_typed(value))
 
-    def _load(self, value: Any) -> Any:
-        return self.serde.loads_typed(decode_value(value))
-
     # Logs
 
     def _log(self, thread_id: str, namespace: str) -> ThreadLog:
@@ -376,9 +375,7 @@ def _load_whole(
     """Return a checkpoint with its channel values, and its pending writes."""
     checkpoint = load_plain(stored.checkpoint)
     checkpoint["channel_values"] = {name: channels.load(serde, name, value) for name, value in stored.channels()}
-    writes = [
-        (task_id, channel, serde.loads_typed(decode_value(value))) for task_id, _, _, channel, value in stored.writes()
-    ]
+    writes = [(task_id, channel, serde.loads_typed(typed)) for task_id, channel, typed in stored.typed_writes()]
     return checkpoint, writes
 
 

@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 from langgraph.checkpoint.base import WRITES_IDX_MAP, writes_sort_key
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue
 from stargraph.checkpoint.values import EncodedValue
+from stargraph.langgraph._values import Typed, decode_value
 
 CHANNEL: Final = "channel:"
 CHECKPOINT: Final = "checkpoint"
@@ -98,6 +99,7 @@ class StoredStep:
     def __init__(self, step: Checkpoint) -> None:
         self.step: Final = step
         self._state = step.encoded_state()
+        self._typed_writes: list[tuple[str, str, Typed]] | None = None
 
     @property
     def checkpoint_id(self) -> str | None:
@@ -151,6 +153,15 @@ class StoredStep:
         """Return the pending writes in the order in which LangGraph applies them."""
         writes: Any = self._value(WRITES)
         return sorted((tuple(each) for each in writes), key=lambda each: writes_sort_key(each[1], each[0], each[2]))
+
+    def typed_writes(self) -> list[tuple[str, str, Typed]]:
+        """Return the pending writes in that order, as a serializer loads them: task id, channel and value."""
+        if self._typed_writes is None:
+            # Whoever walks the ancestors of each checkpoint of a conversation loads the same writes again and again.
+            self._typed_writes = [
+                (task_id, channel, decode_value(value)) for task_id, _, _, channel, value in self.writes()
+            ]
+        return self._typed_writes
 
     def _value(self, name: str) -> JsonValue:
         found = self._state.get(name)

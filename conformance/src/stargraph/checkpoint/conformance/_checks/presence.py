@@ -52,7 +52,7 @@ async def beats(kit: Kit) -> None:
     "silence",
     "silent_seconds is the time since the last beat, and first_seen stays what it was.",
     contract="presence.1, presence.2",
-    usual_cause="The time of the first beat is taken, or a beat begins the presence again.",
+    usual_cause="The time of the first beat is taken, or a beat begins the presence anew.",
 )
 async def silence(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
