@@ -129,6 +129,46 @@ async def test_a_write_in_place_that_fails_raises_its_error() -> None:
         await dispatch.write(Failing(), first())
 
 
+@pytest.mark.parametrize("is_cancelled", [True, False])
+async def test_a_write_in_place_handles_what_it_waits_for(is_cancelled: bool) -> None:
+    entered, answer = asyncio.Event(), asyncio.get_running_loop().create_future()
+
+    class Translating(SlowStore, InPlaceWrites):
+        async def write(self, checkpoint: Checkpoint) -> None:
+            entered.set()
+            try:
+                await answer
+            except OSError as error:
+                await asyncio.sleep(0)
+                raise StoreUnavailableError("gone") from error
+
+    work = asyncio.create_task(dispatch.write(Translating(), first()))
+    await entered.wait()
+    if is_cancelled:
+        work.cancel()
+        await asyncio.sleep(0)
+    answer.set_exception(OSError())
+    with pytest.raises(asyncio.CancelledError if is_cancelled else StoreUnavailableError):
+        await work
+
+
+async def test_a_write_in_place_handles_the_cancellation_of_what_it_waits_for() -> None:
+    answer = asyncio.get_running_loop().create_future()
+
+    class Again(SlowStore, InPlaceWrites):
+        async def write(self, checkpoint: Checkpoint) -> None:
+            try:
+                await answer
+            except asyncio.CancelledError:
+                raise StoreUnavailableError("gone") from None
+
+    work = asyncio.create_task(dispatch.write(Again(), first()))
+    await asyncio.sleep(0)
+    answer.cancel()
+    with pytest.raises(StoreUnavailableError, match="gone"):
+        await work
+
+
 async def test_a_store_that_returns_another_record_is_caught(store: MemoryCheckpointer) -> None:
     await store.write(first("a"))
     await store.write(first("b"))

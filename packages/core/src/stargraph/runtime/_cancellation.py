@@ -28,7 +28,10 @@ class InPlace(Awaitable[T]):
                 try:
                     yield None if waited is None else Held(waited).as_yielded()
                 except asyncio.CancelledError as error:
-                    cancelled = error
+                    if waited is None or not waited.cancelled():
+                        cancelled = error
+                except Exception:  # noqa: BLE001, S110  # of what was waited for: the work meets it when it goes on
+                    pass
         except StopIteration as end:
             if cancelled is None:
                 result: T = end.value
