@@ -11,6 +11,7 @@ from stargraph.checkpoint.driver import (
     RetryPolicy,
     await_answer,
 )
+from stargraph.runtime._cancellation import InPlace
 
 
 async def test_a_cancelled_caller_waits_for_the_answer_to_its_request() -> None:
@@ -142,6 +143,23 @@ async def test_attempts_are_counted() -> None:
     with pytest.raises(OSError, match="2"):
         await RetryPolicy(60, attempts=3, sleep=clock.sleep).run(request, is_transient=transient)
     assert request.calls == 3
+
+
+async def test_the_deadline_cuts_an_attempt_short_within_a_write_that_takes_no_task_of_its_own() -> None:
+    attempts = 0
+
+    async def request() -> None:
+        nonlocal attempts
+        attempts += 1
+        if attempts > 1:
+            await asyncio.sleep(30)
+        raise OSError("the first one")
+
+    policy = RetryPolicy(0.1, first_pause=0.001)
+    async with asyncio.timeout(20):
+        with pytest.raises(OSError, match="the first one"):
+            await InPlace(policy.run(request, is_transient=transient))
+    assert attempts == 2
 
 
 async def test_the_deadline_ends_it_with_the_last_failure() -> None:

@@ -57,6 +57,17 @@ class RetryPolicy:
             if not is_transient(error):
                 raise
             failure = error
+        # The deadline cancels the task that it cuts short, which must not be that of a write, see InPlaceWrites.
+        return await asyncio.ensure_future(self._repeat(request, is_transient, failure, began))
+
+    async def _repeat(
+        self,
+        request: Callable[[], Awaitable[Result]],
+        is_transient: Callable[[Exception], bool],
+        failure: Exception,
+        began: float,
+    ) -> Result:
+        """Return what a further attempt returns."""
         made = 1
         while self.attempts is None or made < self.attempts:
             left = began + self.deadline - time.monotonic()
