@@ -19,6 +19,7 @@ from stargraph.checkpoint.driver import (
     Encrypting,
     FleetMethods,
     FleetStore,
+    InPlaceWrites,
     Lifecycle,
     ReadOnly,
     SelfTest,
@@ -88,7 +89,7 @@ class _Attached:
     fleet: PostgresFleet
 
 
-class PostgresCheckpointer(FleetMethods, TimelineMethods):
+class PostgresCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
     """Keeps runs in one schema of a PostgreSQL database that any number of machines may share.
 
     Nothing is connected before `bootstrap`. A handle may be used from several event loops, one after the

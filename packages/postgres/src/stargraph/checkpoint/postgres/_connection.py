@@ -7,7 +7,7 @@ import inspect
 import ssl as tls
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import cycle
 from typing import Any, Final, Protocol
@@ -215,6 +215,17 @@ class Connector:
         return password
 
 
+async def _fetch_on_loan(connections: Connections, sql: str, arguments: Sequence[object]) -> list[asyncpg.Record]:
+    """Run one statement on a connection that has to be waited for, and return its rows."""
+
+    async def fetch() -> list[asyncpg.Record]:
+        async with connections.lend() as connection:
+            return await connection.fetch(sql, *arguments)
+
+    # The time limit of a loan cancels the task that it runs in, which must not be that of a write, see InPlaceWrites.
+    return await asyncio.ensure_future(fetch())
+
+
 class OwnConnections:
     """Connections of our own to one database, at most `limit` at a time, the one that was used last first.
 
@@ -255,8 +266,7 @@ class OwnConnections:
     async def fetch(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
         connection = None if self._free.locked() else self._take()
         if connection is None:
-            async with self.lend() as connection:
-                return await connection.fetch(sql, *arguments)
+            return await _fetch_on_loan(self, sql, arguments)
         # Nothing to wait for: asyncpg's own timeout costs a third of one around all of this.
         async with self._free:
             try:
@@ -347,8 +357,7 @@ class BorrowedConnections:
                 await self._pool.release(connection)
 
     async def fetch(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
-        async with self.lend() as connection:
-            return await connection.fetch(sql, *arguments)
+        return await _fetch_on_loan(self, sql, arguments)
 
     async def close(self) -> None:
         """Leave the pool to its owner."""

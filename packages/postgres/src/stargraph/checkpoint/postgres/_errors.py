@@ -267,12 +267,17 @@ class Retries:
         if not lock.locked():
             await lock.acquire()
             return
+        # Not by asyncio.timeout, which cancels the task that it runs in, see InPlaceWrites.
+        acquiring = asyncio.ensure_future(lock.acquire())
         try:
-            async with asyncio.timeout(self._policy.deadline):
-                await lock.acquire()
-        except TimeoutError as error:
+            await asyncio.wait({acquiring}, timeout=self._policy.deadline)
+        except asyncio.CancelledError:
+            if not acquiring.cancel():
+                lock.release()
+            raise
+        if acquiring.cancel():
             what = "it was not sent, since the writes of this run before it took too long"
-            raise self._advice.unavailable(error, what, run_id=run_id, step=step) from error
+            raise self._advice.unavailable(TimeoutError(), what, run_id=run_id, step=step)
 
     def _may_pass(self, error: Exception, elapsed: float) -> bool:
         """Tell whether to try again, after some seconds."""
