@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -146,10 +147,13 @@ async def test_a_node_that_blocks_the_loop_does_not_silence_the_worker(place: Pl
 
 
 @pytest.mark.parametrize(("how", "status"), [("fine", "done"), ("dies", "failed")])
-async def test_a_suspicious_run_is_executed_in_a_process_of_its_own(place: Place, how: str, status: str) -> None:
+async def test_a_suspicious_run_is_executed_in_a_process_of_its_own(
+    place: Place, how: str, status: str, caplog: pytest.LogCaptureFixture
+) -> None:
     await place.enqueue("suspect", how, deaths=2)
     await place.enqueue("neighbour")
-    metrics = await place.worker(silent_after=5.0).run()
+    with caplog.at_level(logging.INFO, "stargraph"):
+        metrics = await place.worker(silent_after=5.0).run()
     suspect, neighbour = await place.latest("suspect"), await place.latest("neighbour")
     assert (suspect.status, neighbour.status) == (status, "done")
     assert set(neighbour.state["pids"]) == {os.getpid()}
@@ -158,6 +162,9 @@ async def test_a_suspicious_run_is_executed_in_a_process_of_its_own(place: Place
     assert metrics.isolated == (1 if how == "fine" else 4)
     if how == "fine":
         assert set(suspect.state["pids"]) == {place.pid_of("suspect")}
+        # Its log is written as that of the worker is.
+        (ended,) = [record for record in caplog.records if record.getMessage().startswith("run suspect: done")]
+        assert (ended.process, getattr(ended, "run_id", None)) == (place.pid_of("suspect"), "suspect")
     else:
         assert suspect.error is not None
         assert (suspect.error.reason, suspect.error.node) == ("poison", "second")

@@ -20,6 +20,7 @@ from stargraph.runtime import dispatch
 from stargraph.worker._execution import LOGGER, LostRunError, RefusedRunError, RunExecution
 from stargraph.worker._heartbeat import ThreadHeartbeat
 from stargraph.worker._isolation import REFUSED_CODE
+from stargraph.worker._isolation_log import LogSender
 from stargraph.worker._metrics import WorkerMetrics
 from stargraph.worker._source import StoreSource
 from stargraph.worker._versions import load
@@ -32,7 +33,10 @@ def main() -> int:
     """Execute the run of the job, and return the exit code of the process."""
     job = json.loads(_read_line())
     sys.path[:] = [*dict.fromkeys([*sys.path, *job["path"]])]
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handlers = None if job["log"] is None else [LogSender(job["log"])]
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=handlers
+    )
     logging.getLogger("stargraph").setLevel(job["log_level"])
     # The worker has a signal of its own for each of its processes: it writes, or closes stdin.
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -15,6 +15,7 @@ from stargraph.engine import Durability
 from stargraph.errors import StargraphError, StoreUnavailableError
 from stargraph.runtime import dispatch
 from stargraph.worker._execution import LOGGER, LostRunError, RefusedRunError
+from stargraph.worker._isolation_log import log_receiver
 from stargraph.worker._source import StoreSource
 
 REFUSED_CODE: Final = 3
@@ -81,23 +82,8 @@ class IsolatedExecution:
         """
         if self._grace is not None:
             raise LostRunError("the worker stops")
-        # What the process needs goes by its stdin, which nobody else can read; its end says that this process is gone.
-        self._process = process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "stargraph.worker._alone", stdin=asyncio.subprocess.PIPE, start_new_session=True
-        )
-        assert process.stdin is not None
-        try:
-            process.stdin.write(json.dumps(self._job).encode() + b"\n")
-            with suppress(ConnectionError):
-                await process.stdin.drain()
-            code = await process.wait()
-        except asyncio.CancelledError:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-            raise
-        finally:
-            self._process = None
+        async with log_receiver() as log:
+            code, pid = await self._executed(log)
         if code == 0:
             return
         if code == REFUSED_CODE:
@@ -112,7 +98,36 @@ class IsolatedExecution:
             self._claimed.run_id,
             signal.Signals(-code).name if code < 0 else f"exit code {code}",
         )
-        await self._bury(process.pid)
+        await self._bury(pid)
+
+    async def _executed(self, log: int | None) -> tuple[int, int]:
+        """Return the exit code and the id of the process, once it has ended.
+
+        Args:
+            log: where it sends its log, or None if it has none of its own.
+        """
+        # What the process needs goes by its stdin, which nobody else can read; its end says that this process is gone.
+        self._process = process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "stargraph.worker._alone",
+            stdin=asyncio.subprocess.PIPE,
+            start_new_session=True,
+            pass_fds=() if log is None else (log,),
+        )
+        assert process.stdin is not None
+        try:
+            process.stdin.write(json.dumps({**self._job, "log": log}).encode() + b"\n")
+            with suppress(ConnectionError):
+                await process.stdin.drain()
+            return await process.wait(), process.pid
+        except asyncio.CancelledError:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+            raise
+        finally:
+            self._process = None
 
     async def _bury(self, pid: int) -> None:
         """Say that the process is gone, so that nobody waits for its silence."""
