@@ -43,7 +43,12 @@ def test_my_driver(conformance_check):
 
 
 def call(module: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests"), "COLUMNS": "200"}
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT / "tests"),
+        "COLUMNS": "200",
+        # Two seconds of imports that nothing here needs.
+        "PYTEST_ADDOPTS": "-p no:langsmith_plugin -p no:hypothesispytest",
+    }
     command = [sys.executable, "-m", module, *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 

@@ -75,7 +75,7 @@ class Enforcing:
 
 @pytest.fixture(scope="module")
 def enforcing() -> Iterator[Enforcing]:
-    with moto_server() as url:
+    with moto_server(every_service=True) as url:
         yield Enforcing(url)
 
 

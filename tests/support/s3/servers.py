@@ -94,10 +94,16 @@ def _serving(command: list[str], url: str) -> Iterator[str]:
 
 
 @contextmanager
-def moto_server() -> Iterator[str]:
-    """Run moto; yield its URL."""
+def moto_server(*, every_service: bool = False) -> Iterator[str]:
+    """Run moto; yield its URL.
+
+    Args:
+        every_service: run the other services of AWS too, such as IAM.
+    """
     (port,) = _free_ports(1)
     command = [sys.executable, str(Path(__file__).with_name("moto_process.py")), str(port)]
+    if every_service:
+        command.append("--every-service")
     with _serving(command, f"http://127.0.0.1:{port}") as url:
         yield url
 
