@@ -371,37 +371,38 @@ async def test_a_read_only_filesystem_is_refused(path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
 @pytest.mark.parametrize(("file_mode", "directory_mode"), [(0o444, 0o777), (0o666, 0o555), (0o000, 0o777)])
-def test_missing_permissions_are_reported(path: Path, file_mode: int, directory_mode: int) -> None:
+def test_missing_permissions_are_reported(file_mode: int, directory_mode: int) -> None:
     async def make() -> None:
         async with SQLiteCheckpointer(path) as store:
             await store.write(first())
 
-    asyncio.run(make())
-    path.chmod(file_mode)
-    for parent in list(path.parents)[:-2]:
-        parent.chmod(parent.stat().st_mode | 0o055)
-    path.parent.chmod(directory_mode)
-    before = fingerprint(path.parent)
-    output = sqlite_processes.run(
-        """
-        import asyncio, os, sys
-        from stargraph.checkpoint.sqlite import SQLiteCheckpointer
-        from stargraph.errors import StoreUnavailableError
+    # Not in tmp_path: pytest keeps that private, whenever another one is started too.
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "run.sqlite"
+        asyncio.run(make())
+        path.chmod(file_mode)
+        path.parent.chmod(directory_mode)
+        before = fingerprint(path.parent)
+        output = sqlite_processes.run(
+            """
+            import asyncio, os, sys
+            from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+            from stargraph.errors import StoreUnavailableError
 
-        async def main():
-            try:
-                await SQLiteCheckpointer(sys.argv[1]).bootstrap()
-            except StoreUnavailableError as error:
-                print(error.reason)
+            async def main():
+                try:
+                    await SQLiteCheckpointer(sys.argv[1]).bootstrap()
+                except StoreUnavailableError as error:
+                    print(error.reason)
 
-        os.setuid(int(sys.argv[2]))
-        asyncio.run(main())
-        """,
-        path,
-        OTHER_USER,
-    )
-    assert output.strip() == "read-only"
-    assert fingerprint(path.parent) == before
+            os.setuid(int(sys.argv[2]))
+            asyncio.run(main())
+            """,
+            path,
+            OTHER_USER,
+        )
+        assert output.strip() == "read-only"
+        assert fingerprint(path.parent) == before
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
