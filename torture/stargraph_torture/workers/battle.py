@@ -34,6 +34,9 @@ _SKEWS: Final = (0.0, 600.0, -600.0, 0.0)
 _BEFORE_OUTAGE: Final = 3.0
 """Seconds until the store is taken away."""
 
+_MOST_PATIENCE: Final = 5.0
+"""After how many times the time between two kills a worker is killed though the fleet has not gone on."""
+
 _STATE: Final = """\
 state_schema:
   done: {type: "list[str]", default: []}
@@ -260,12 +263,29 @@ class Battle:
 
     async def _kill_workers(self) -> None:
         while True:
+            reached = self._ledger_lines()
             await asyncio.sleep(self._plan.kill_every * self._rng.uniform(0.7, 1.3))
+            await self._until_all_went_on(reached)
             member = self._rng.choice(self._members)
             if member.poll() is None:
                 self._ended[member.pid] = time.monotonic()
                 member.kill()
                 self._report.kills += 1
+
+    async def _until_all_went_on(self, reached: int) -> None:
+        """Wait until about every run has gone on that a worker has at hand; in an outage none does, so not for long.
+
+        Four processes that are killed in a row before a run has gone on make a poison run of an innocent one, which is
+        what they would do by the clock alone on a machine where a worker needs long to start.
+        """
+        at_hand = self._plan.workers * self._plan.concurrency
+        latest = time.monotonic() + _MOST_PATIENCE * self._plan.kill_every
+        while time.monotonic() < latest and self._ledger_lines() - reached < 2 * at_hand:
+            await asyncio.sleep(0.1)
+
+    def _ledger_lines(self) -> int:
+        """How often a node has begun or been stored so far."""
+        return self._ledger.read_bytes().count(b"\n")
 
     async def _deploy(self) -> None:
         """Replace the workers of the old version, one after the other, by workers of both."""
