@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from unicodedata import normalize
 
 from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer, ReferenceStore
+from stargraph.checkpoint.driver import missing_step_error
 from stargraph.checkpoint.protocol import Checkpoint, PruneReport, StepKey
+from stargraph.errors import CheckpointCorruptedError
 from support.broken_drivers.broken_driver import broken
 
 
@@ -200,3 +204,61 @@ class PrunedStartsHaveNoKeys(Keyed):
 
     async def start_pruned(self, checkpoints: Sequence[Checkpoint]) -> None:
         await ReferenceCheckpointer.start_pruned(self, checkpoints)
+
+
+class _Remembers(ReferenceCheckpointer):
+    """A base: remembers what was found as long as the run has the same latest step."""
+
+    def __init__(self, store: ReferenceStore | None = None, *, read_only: bool = False) -> None:
+        super().__init__(store, read_only=read_only)
+        self._known: dict[tuple[str, str, int], Any] = {}
+
+    def _place(self, run_id: str, what: str) -> tuple[str, str, int]:
+        return run_id, what, max(self._records(run_id), default=-1)
+
+
+@broken("keys.removals")
+class FindsWhatItFoundBefore(_Remembers):
+    """read_at_key looks again only after the run has gone on: a prune or a deletion does not show."""
+
+    async def read_at_key(self, run_id: str, key: str) -> Checkpoint | None:
+        await self._turn()
+        place = self._place(run_id, key)
+        if place not in self._known:
+            self._known[place] = await super().read_at_key(run_id, key)
+        return self._known[place]  # type: ignore[no-any-return]
+
+
+@broken("keys.removals")
+class ListsWhatItListedBefore(_Remembers):
+    """step_keys looks again only after the run has gone on."""
+
+    async def step_keys(self, run_id: str, *, below: str | None = None, limit: int = 100) -> list[StepKey]:
+        found = await super().step_keys(run_id, below=below, limit=limit)
+        return self._known.setdefault(self._place(run_id, f"{below!r} {limit}"), found)  # type: ignore[no-any-return]
+
+
+@broken("keys.damage")
+class KeysPassOverDamage(ReferenceCheckpointer):
+    """A step that cannot be read has no key: an older one is found, which the run has left behind."""
+
+    def _keyed(self, run_id: str) -> dict[str, Checkpoint]:
+        found: dict[str, Checkpoint] = {}
+        for step in sorted(self._records(run_id)):
+            with contextlib.suppress(CheckpointCorruptedError):
+                checkpoint = self._at(run_id, step)
+                if checkpoint is not None and checkpoint.key is not None:
+                    found[checkpoint.key] = checkpoint
+        return found
+
+
+@broken("interleaving.reads_and_removal")
+class KeyInTwoLooks(ReferenceCheckpointer):
+    """The step of a key is looked up, and its record a turn later: if it is gone meanwhile, the read fails."""
+
+    async def read_at_key(self, run_id: str, key: str) -> Checkpoint | None:
+        found = await super().read_at_key(run_id, key)
+        await asyncio.sleep(0)
+        if found is not None and self._records(run_id).get(found.step) is None:
+            raise missing_step_error(run_id, found.step)
+        return found

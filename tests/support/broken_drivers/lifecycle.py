@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -10,7 +11,7 @@ from typing import Any, Self
 from stargraph.checkpoint.codec import encode
 from stargraph.checkpoint.conformance.reference import FORMAT, ReferenceCheckpointer, ReferenceStore
 from stargraph.checkpoint.driver import check_beat
-from stargraph.checkpoint.protocol import Checkpoint, ProcessInfo, QueueCounts, RunSummary, Schedule
+from stargraph.checkpoint.protocol import Checkpoint, ProcessInfo, QueueCounts, RunPage, RunSummary, Schedule
 from stargraph.errors import CheckpointError, StoreUnavailableError
 from support.broken_drivers.broken_driver import broken
 
@@ -430,3 +431,34 @@ class CountsBeforeBootstrap(ReferenceCheckpointer):
         if self._state == "not-bootstrapped":
             return await self._store.queues.counts()
         return await super().queue_counts()
+
+
+@broken(slow=("cancel.every_call",))
+class DeletesUncancelled(ReferenceCheckpointer):
+    """delete_run catches every exception of what it waits for, that of a cancellation too."""
+
+    async def delete_run(self, run_id: str) -> bool:
+        try:
+            return await super().delete_run(run_id)
+        except asyncio.CancelledError:
+            return False
+
+
+@broken(slow=("cancel.every_call",))
+class SearchesUncancelled(ReferenceCheckpointer):
+    """A search that is cancelled gives an empty page."""
+
+    async def search(self, **arguments: Any) -> RunPage:
+        try:
+            return await super().search(**arguments)
+        except asyncio.CancelledError:
+            return RunPage(items=(), next_cursor=None)
+
+
+@broken(slow=("cancel.every_call",))
+class PutsUncancelled(ReferenceCheckpointer):
+    """A schedule that is cancelled on its way counts as put."""
+
+    async def put_schedule(self, schedule: Schedule) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await super().put_schedule(schedule)

@@ -6,8 +6,9 @@ import asyncio
 import sqlite3
 from collections.abc import Sequence
 
+from stargraph.checkpoint.codec import encode
 from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
-from stargraph.checkpoint.driver import Tail
+from stargraph.checkpoint.driver import Tail, check_batch
 from stargraph.checkpoint.protocol import Checkpoint
 from support.broken_drivers.broken_driver import broken
 from support.broken_drivers.indexed import Indexed
@@ -105,3 +106,18 @@ class BatchSkipsItsOwn(Indexed):
         with self._connected() as database:
             rest = work(database)
         await super().write_many(rest if len(rest) < len(checkpoints) else checkpoints)
+
+
+@broken("batch.conflict_stores_nothing")
+class BatchesKnowTheirOwn(ReferenceCheckpointer):
+    """A batch leaves out the steps that are stored with its executor and its time, whatever is in them."""
+
+    async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
+        self._ensure_writable("write_many")
+        check_batch(list(checkpoints))
+        await self._turn()
+        for checkpoint in checkpoints:
+            stored = self._at(checkpoint.run_id, checkpoint.step)
+            own = stored and (stored.executor_id, stored.timestamp) == (checkpoint.executor_id, checkpoint.timestamp)
+            if not own:
+                self._append(checkpoint, encode(checkpoint))

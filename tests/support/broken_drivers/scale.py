@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 from stargraph.checkpoint.codec import decode, encode
+from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer, ReferenceStore
 from stargraph.checkpoint.driver import Tail, judge_append
 from stargraph.checkpoint.protocol import Checkpoint, RunPage, RunSummary
 from support.broken_drivers.broken_driver import broken
@@ -254,3 +255,33 @@ class LargeStatesInAFile(Indexed):
             with open(self._file(run_id, step), "rb") as file:
                 record = file.read()
         return decode(record, run_id=run_id, step=step)
+
+
+@broken(slow=("sizes.long_run",))
+class DeletesAThousandSteps(ReferenceCheckpointer):
+    """A request deletes a thousand steps at most; those above can still be read at their step."""
+
+    _everywhere: dict[int, tuple[ReferenceStore, dict[str, dict[int, bytes]]]] = {}  # noqa: RUF012
+
+    def __init__(self, store: ReferenceStore | None = None, *, read_only: bool = False) -> None:
+        super().__init__(store, read_only=read_only)
+        self._left = self._everywhere.setdefault(id(self._store), (self._store, {}))[1]
+
+    def _delete(self, run_id: str) -> bool:
+        records = self._records(run_id)
+        self._left[run_id] = {step: record for step, record in records.items() if step >= 1000}
+        return super()._delete(run_id)
+
+    async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
+        found = await super().read_at_step(run_id, step)
+        record = self._left.get(run_id, {}).get(step) if found is None else None
+        return decode(record, run_id=run_id, step=step) if record is not None else found
+
+
+@broken(slow=("sizes.long_run",))
+class KeysOfTheLastThousand(ReferenceCheckpointer):
+    """read_at_key looks at the last thousand steps."""
+
+    async def read_at_key(self, run_id: str, key: str) -> Checkpoint | None:
+        found = await super().read_at_key(run_id, key)
+        return None if found is None or found.step < max(self._records(run_id)) - 999 else found

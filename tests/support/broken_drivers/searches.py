@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -221,3 +222,121 @@ class CountsOnePage(ReferenceCheckpointer):
     async def count_runs(self, **filters: Unpack[RunFilters]) -> dict[Status, int]:
         page = await self.search(limit=100, **filters)
         return dict(Counter(run.status for run in page.items))
+
+
+class _AfterThePage(ReferenceCheckpointer):
+    """A base: one filter, or the order, goes to the newest thousand runs alone."""
+
+    def _late(self, order: RunOrder, filters: Mapping[str, Any]) -> bool:
+        raise NotImplementedError
+
+    async def search(
+        self, *, limit: int = 100, cursor: str | None = None, order: RunOrder = "started", **filters: Unpack[RunFilters]
+    ) -> RunPage:
+        self._ensure_ready()
+        query = check_search(limit=limit, cursor=cursor, order=order, filters=filters)
+        await self._turn()
+        return query.page(self._summaries(None)[: 1000 if self._late(order, filters) else None])
+
+
+@broken(slow=("sizes.many_runs",))
+class HashesFilteredAfterThePage(_AfterThePage):
+    """graph_hash and runtime_hash have no column: the newest thousand runs are read and looked through."""
+
+    def _late(self, order: RunOrder, filters: Mapping[str, Any]) -> bool:
+        return bool({"graph_hash", "runtime_hash"} & filters.keys())
+
+
+@broken(slow=("sizes.many_runs",))
+class PrefixesFilteredAfterThePage(_AfterThePage):
+    """run_id_prefix is looked for among the newest thousand runs."""
+
+    def _late(self, order: RunOrder, filters: Mapping[str, Any]) -> bool:
+        return "run_id_prefix" in filters
+
+
+@broken(slow=("sizes.many_runs",))
+class ParentsFilteredAfterThePage(_AfterThePage):
+    """parent_run_id and roots_only are looked for among the newest thousand runs."""
+
+    def _late(self, order: RunOrder, filters: Mapping[str, Any]) -> bool:
+        return bool({"parent_run_id", "roots_only"} & filters.keys())
+
+
+@broken(slow=("sizes.many_runs",))
+class UpdatesFilteredAfterThePage(_AfterThePage):
+    """updated_since and updated_before are looked for among the newest thousand runs."""
+
+    def _late(self, order: RunOrder, filters: Mapping[str, Any]) -> bool:
+        return bool({"updated_since", "updated_before"} & filters.keys())
+
+
+@broken(slow=("sizes.many_runs",))
+class SortsTheNewestThousand(_AfterThePage):
+    """By last update come the thousand runs that started last."""
+
+    def _late(self, order: RunOrder, filters: Mapping[str, Any]) -> bool:
+        return order == "updated"
+
+
+class _ByUpdate(ReferenceCheckpointer):
+    """A base: pages by last update have a cursor of their own."""
+
+    async def search(
+        self, *, limit: int = 100, cursor: str | None = None, order: RunOrder = "started", **filters: Unpack[RunFilters]
+    ) -> RunPage:
+        if order != "updated":
+            return await super().search(limit=limit, cursor=cursor, order=order, **filters)
+        found = (await super().search(limit=100_000, order=order, **filters)).items
+        check_limit(limit)
+        first = 0 if cursor is None else self._place(cursor, found)
+        page = found[first : first + limit]
+        more = bool(page) and first + limit < len(found)
+        return RunPage(items=page, next_cursor=self._made(first + limit, page) if more else None)
+
+    def _place(self, cursor: str, found: tuple[RunSummary, ...]) -> int:
+        raise NotImplementedError
+
+    def _made(self, end: int, page: tuple[RunSummary, ...]) -> str:
+        raise NotImplementedError
+
+
+@broken("search.pages_by_update_while_runs_change")
+class CountsRowsByUpdate(_ByUpdate):
+    """By last update the cursor is an offset."""
+
+    def _place(self, cursor: str, found: tuple[RunSummary, ...]) -> int:
+        return int(cursor)
+
+    def _made(self, end: int, page: tuple[RunSummary, ...]) -> str:
+        return str(end)
+
+
+@broken("search.pages_by_update_while_runs_change")
+class NamesARunByUpdate(_ByUpdate):
+    """By last update the cursor names a run, which may have moved to the front or be gone."""
+
+    def _place(self, cursor: str, found: tuple[RunSummary, ...]) -> int:
+        ids = [run.run_id for run in found]
+        if not cursor.startswith("after:"):
+            raise ValueError("no cursor of this store")
+        return ids.index(cursor[6:]) + 1 if cursor[6:] in ids else len(found)
+
+    def _made(self, end: int, page: tuple[RunSummary, ...]) -> str:
+        return f"after:{page[-1].run_id}"
+
+
+@broken("interleaving.reads_and_removal")
+class CountsInManyLooks(ReferenceCheckpointer):
+    """The ids are read first, and then each run: one that is deleted meanwhile fails the count."""
+
+    async def count_runs(self, **filters: Unpack[RunFilters]) -> dict[Status, int]:
+        self._ensure_ready()
+        matcher = check_filters(filters)
+        await self._turn()
+        found = []
+        for run_id in list(self._store.runs):
+            await asyncio.sleep(0)
+            latest = self._at(run_id, max(self._store.runs[run_id]))
+            found += [RunSummary.from_checkpoint(latest)] if latest else []
+        return matcher.count(found)

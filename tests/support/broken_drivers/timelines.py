@@ -12,7 +12,7 @@ from stargraph.checkpoint.codec._header import read_header
 from stargraph.checkpoint.codec._literals import LiteralReader
 from stargraph.checkpoint.codec._stored import _check_of
 from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer, ReferenceStore
-from stargraph.checkpoint.driver import check_timeline
+from stargraph.checkpoint.driver import check_timeline, missing_step_error
 from stargraph.checkpoint.protocol import Checkpoint, StepSummary
 from stargraph.errors import StoreUnavailableError
 from support.broken_drivers.broken_driver import broken
@@ -357,3 +357,47 @@ class FallsSilentAfterAnOutage(_Watching):
         except StoreUnavailableError:
             await asyncio.Event().wait()
             raise
+
+
+@broken("watch.every_way_in")
+class OnlyWritesAreTold(_Watching):
+    """write tells the watches of a step; batches and pruned starts are forgotten."""
+
+    _everywhere: dict[int, tuple[ReferenceStore, dict[str, int]]] = {}  # noqa: RUF012
+
+    def __init__(self, store: ReferenceStore | None = None, *, read_only: bool = False) -> None:
+        super().__init__(store, read_only=read_only)
+        self._told = self._everywhere.setdefault(id(self._store), (self._store, {}))[1]
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        await super().write(checkpoint)
+        self._told[checkpoint.run_id] = checkpoint.step
+
+    async def _seen(self, run_id: str) -> int:
+        await super()._seen(run_id)
+        return self._told.get(run_id, -1)
+
+
+@broken("watch.every_way_in")
+class TellsEveryNumber(ReferenceCheckpointer):
+    """Each number up to the latest step is told, also of steps that a prune has removed."""
+
+    async def watch(self, run_id: str, *, after_step: int = -1) -> AsyncGenerator[int]:
+        known = after_step
+        async for step in super().watch(run_id, after_step=after_step):
+            for each in range(known + 1, step + 1):
+                yield each
+            known = step
+
+
+@broken("interleaving.reads_and_removal")
+class RowsInTwoLooks(ReferenceCheckpointer):
+    """The steps of a timeline are listed first, and looked for a turn later: one that is gone meanwhile is missed."""
+
+    async def timeline(self, run_id: str, **arguments: Any) -> list[StepSummary]:
+        await self._turn()
+        before = set(self._records(run_id))
+        found = await super().timeline(run_id, **arguments)
+        for step in before - set(self._records(run_id)):
+            raise missing_step_error(run_id, step)
+        return found

@@ -11,7 +11,7 @@ from stargraph.checkpoint.conformance._growing import grown_run
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import begin, chain, executor_id, follow, rival
+from stargraph.checkpoint.conformance._runs import begin, chain, executor_id, follow, rival, rivals
 from stargraph.checkpoint.conformance._staging import Stage
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointConflictError, CheckpointError
@@ -90,7 +90,9 @@ async def again_is_noop(kit: Kit) -> None:
     "conflict_stores_nothing",
     "A batch that conflicts at its first step raises CheckpointConflictError and stores nothing.",
     contract="write_many.2, rule.4, rule.9",
-    usual_cause="Rows that are there already are ignored (ON CONFLICT DO NOTHING), and the rest is stored after them.",
+    usual_cause="Rows that are there already are ignored (ON CONFLICT DO NOTHING), and the rest is stored after them;"
+    " or they are known by their executor, and not by their digest.",
+    version=2,
     needs=("batch.appends_all",),
 )
 async def conflict_stores_nothing(kit: Kit) -> None:
@@ -111,6 +113,9 @@ async def conflict_stores_nothing(kit: Kit) -> None:
         CheckpointConflictError,
         "wrong-predecessor",
     )
+    for other_one, whose in rivals(taken, steps[-1]):
+        what = f"write_many of step 3 by {whose}"
+        await refused(handle.write_many([steps[-1], other_one]), what, CheckpointConflictError, "step-taken")
     expect(await _prefix(handle, [*steps, taken], "refused batches") == 4, "a refused batch changed the run")
     absent(await other.read_at_step("run", 4), "read_at_step('run', 4) after refused batches")
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from stargraph.checkpoint.conformance._calls import optional_calls
 from stargraph.checkpoint.conformance._cancelling import WAITS, cancelled_at
 from stargraph.checkpoint.conformance._compare import absent, same
 from stargraph.checkpoint.conformance._expect import Violation, attempt, error_line, expect
@@ -136,6 +137,32 @@ async def reads(kit: Kit) -> None:
     )
     for operation in operations:
         await _each_point(operation, after)
+
+
+@group.check(
+    "every_call",
+    "Every other call that is cancelled, at whichever await, raises CancelledError and leaves the handle usable.",
+    contract="capability.3",
+    usual_cause="The method catches every exception of the library below, CancelledError too.",
+    needs=("cancel.reads",),
+    deadline=120,
+    quick=False,
+)
+async def every_call(kit: Kit) -> None:
+    handle, steps = await kit.open(), chain()
+    for checkpoint in steps:
+        await handle.write(checkpoint)
+
+    async def after(_: int, what: str) -> None:
+        same(steps[-1], await handle.read_latest("run"), f"read_latest('run') after {what}")
+
+    for name, call in optional_calls(kit, handle, steps).items():
+        if name in ("write_many", "start_pruned again"):
+            continue  # batch.cancelled and pruned.cancelled look at these
+        try:
+            await _each_point(lambda _, call=call: call(), after)  # type: ignore[misc]
+        except Violation as violation:
+            raise Violation(f"{name}: {violation}") from violation
 
 
 @group.check(

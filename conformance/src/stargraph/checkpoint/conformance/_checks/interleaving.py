@@ -172,7 +172,7 @@ async def reads_and_removal(kit: Kit) -> None:
         for removal in ("prune", "delete_run"):
             for point in range(_POINTS):
                 run_id = f"{name}-{removal}-{point}".replace("(", "-").replace(")", "")
-                steps = chain(run_id, 3, last_status="failed", graph_id=run_id)
+                steps = chain(run_id, 3, last_status="failed", graph_id=run_id, key="first")
                 for checkpoint in steps:
                     await one.write(checkpoint)
                 meanwhile = partial(_removed, other, removal, steps)
@@ -187,7 +187,7 @@ async def reads_and_removal(kit: Kit) -> None:
                 for found in first:
                     right = found is None or found[1] in ("", known.get(found[0]))
                     expect(right, f"{what} gave {found}, which was never written so")
-                if removal == "prune" and name not in ("read_at_step", "history"):
+                if removal == "prune" and name not in ("read_at_step", "read_at_key", "history"):
                     expect(first and first != [None], f"{what} gave nothing; the run is there, before and after")
                 if not reached:
                     break
@@ -220,12 +220,33 @@ def _reads(kit: Kit) -> dict[str, Callable[[Handle, list[Checkpoint]], Awaitable
         found = (await handle.search(graph_id=steps[0].run_id)).items
         return [(item.last_step, "") for item in found]
 
+    async def at_key(handle: Handle, steps: list[Checkpoint]) -> _Steps:
+        found = await handle.read_at_key(steps[0].run_id, "first")
+        return [None if found is None else (found.step, found.digest)]
+
+    async def rows(handle: Handle, steps: list[Checkpoint]) -> _Steps:
+        return [(row.step, "") for row in await handle.timeline(steps[0].run_id)]
+
+    async def counted(handle: Handle, steps: list[Checkpoint]) -> _Steps:
+        return [(steps[-1].step, "")] * sum((await handle.count_runs(graph_id=steps[0].run_id)).values())
+
+    async def childless(handle: Handle, steps: list[Checkpoint]) -> _Steps:
+        found = await handle.children(steps[0].run_id)
+        expect(not found, f"children({steps[0].run_id!r}) gave {[item.run_id for item in found]}; it has none")
+        return [(steps[-1].step, "")]
+
     reads: dict[str, Callable[[Handle, list[Checkpoint]], Awaitable[_Steps]]]
     reads = {"read_latest": latest, "read_at_step": at_step, "list_runs": listed}
     if "history" in kit.declared:
         reads["history"] = history
     if "search" in kit.declared:
-        reads["search"] = searched
+        reads |= {"search": searched, "count_runs": counted}
+    if "timeline" in kit.declared:
+        reads["timeline"] = rows
+    if "trees" in kit.declared:
+        reads["children"] = childless
+    if "keys" in kit.declared:
+        reads["read_at_key"] = at_key
     return reads
 
 

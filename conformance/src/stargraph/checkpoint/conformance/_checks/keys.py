@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from stargraph.checkpoint.conformance._compare import absent, same, show
-from stargraph.checkpoint.conformance._expect import expect, refused, refused_argument
+from stargraph.checkpoint.conformance._expect import Violation, error_line, expect, refused, refused_argument
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import LATER, begin, executor_id, follow
 from stargraph.checkpoint.protocol import Checkpoint, StepKey
-from stargraph.errors import CheckpointConflictError
+from stargraph.errors import CheckpointConflictError, CheckpointCorruptedError, CheckpointError, StoreVersionError
 
 group: Final = Group("keys", needs=("steps.append_and_read",), capability="keys")
 
@@ -216,7 +216,9 @@ async def many(kit: Kit) -> None:
     "removals",
     "A step that was pruned or deleted is not found by its key.",
     contract="read_at_key.2, delete_run.1, prune.1",
-    usual_cause="The index of keys is left as it is, and its entries outlive the steps.",
+    usual_cause="The index of keys is left as it is, and its entries outlive the steps; or what was found once is "
+    "found again, until the run goes on.",
+    version=2,
 )
 async def removals(kit: Kit) -> None:
     if "deletion" not in kit.declared:
@@ -226,6 +228,9 @@ async def removals(kit: Kit) -> None:
     steps[-1] = follow(steps[-2], key="last", status="done")
     await _written(handle, steps)
     await _written(handle, _keyed("0", run_id="run:2"))
+    for key in ("0", "1", "2", "3", "last"):
+        await other.read_at_key("run", key)
+    await other.step_keys("run")  # what it remembers is outdated from here on
     await handle.prune(older_than=LATER, keep_last=2)
     kept = {step for step in range(12) if await handle.read_at_step("run", step) is not None}
     highest = {steps[step].key: step for step in sorted(kept)}
@@ -242,3 +247,29 @@ async def removals(kit: Kit) -> None:
         absent(await reader.read_at_key("run", "last"), "read_at_key('run', 'last') after delete_run('run')")
         await _listed(reader, "run", [], "after delete_run('run')")
         await _listed(reader, "run:2", [StepKey("0", 0)], "of another run")
+
+
+@group.check(
+    "damage",
+    "A key whose step cannot be read is not found at an older step, nor missing: it is exact, or raises.",
+    contract="read_at_key.1, read.6",
+    usual_cause="An `except` around the decoding of each record passes over what cannot be read.",
+)
+async def damage(kit: Kit) -> None:
+    hook = kit.target.stored_bytes
+    if hook is None:
+        return
+    handle = await kit.open()
+    steps = await _written(handle, _keyed("a", "b", "a", None))
+    await hook.put(kit.location, "run", 2, bytes(64))
+    for reader in (handle, await kit.open()):
+        what = "read_at_key('run', 'a'), whose latest step is damaged,"
+        try:
+            same(steps[2], await reader.read_at_key("run", "a"), what)
+            await _listed(reader, "run", [StepKey("b", 1), StepKey("a", 2)], "of which a step is damaged")
+        except (CheckpointCorruptedError, StoreVersionError):
+            continue
+        except CheckpointError as error:
+            raise Violation(
+                f"{what} raised {error_line(error)}; the contract wants CheckpointCorruptedError"
+            ) from error

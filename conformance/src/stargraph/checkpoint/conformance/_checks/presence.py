@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Final
 
 from stargraph.checkpoint.conformance._compare import show
-from stargraph.checkpoint.conformance._expect import expect
+from stargraph.checkpoint.conformance._expect import expect, together
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import process_info
@@ -72,3 +72,53 @@ async def silence(kit: Kit) -> None:
     )
     moved = abs(again.first_seen - first.first_seen)
     expect(moved < timedelta(seconds=1), f"first_seen has moved by {moved} with the second beat")
+
+
+@group.check(
+    "outlives_handles",
+    "What processes said is there in other processes, and no handle that is opened or closed changes it.",
+    contract="presence.1, close.1, bootstrap.2",
+    usual_cause="It is kept in the process, bootstrap makes the table anew, or close removes what other handles said.",
+)
+async def outlives_handles(kit: Kit) -> None:
+    handle = await kit.open()
+    for number in (1, 2):
+        await handle.beat(process_info(number))
+    wanted = [process_info(number).id for number in (1, 2)]
+    newcomer = await kit.elsewhere()
+    readers = [newcomer, await kit.open()]
+    closing = await kit.open()
+    await closing.beat(process_info(3))
+    await closing.leave(process_info(3).id or "")
+    await closing.release()
+    await handle.bootstrap()
+    for reader in readers:
+        found = sorted(str(each.process.id) for each in await reader.processes())
+        expect(found == wanted, f"processes() after handles came and went gave {found}; the contract wants {wanted}")
+
+
+@group.check(
+    "many",
+    "130 processes that beat side by side are all listed, and one that says more than 64 KiB is listed with all of it.",
+    contract="presence.1, capability.6",
+    usual_cause="All of them are in one document that two calls read and write, a page of a hundred is given, or a "
+    "column is as long as somebody expected.",
+    quick=False,
+    deadline=60,
+)
+async def many(kit: Kit) -> None:
+    handles = [await kit.open() for _ in range(4)]
+    processes = [process_info(number) for number in range(1, 130)]
+    served = tuple(GraphVersion(f"graph-{number}", "a" * 64, f"{number:064x}") for number in range(500))
+    processes.append(WorkerInfo(**dict(process_info(130)), queues=("default",), serves=served, refuses=()))
+
+    async def beat(first: int) -> None:
+        for process in processes[first::24]:
+            await handles[first % 4].beat(process)
+
+    await together(*(beat(first) for first in range(24)))
+    for reader in handles[:2]:
+        found = {each.process.id: each.process for each in await reader.processes()}
+        lacking = sorted(str(each.id) for each in processes if found.get(each.id) != each)
+        expect(not lacking, f"processes() of {len(processes)} lacks, or changed, {show(lacking)}")
+        expect(len(found) == len(processes), f"processes() gave {len(found)} processes; {len(processes)} have beaten")

@@ -485,6 +485,53 @@ async def many(kit: Kit) -> None:
 
 
 @group.check(
+    "outlive_handles",
+    "Reservations and limits hold in other processes, and no handle that is opened or closed lifts them.",
+    contract="claimable.5, set_limits.1, close.1, bootstrap.2",
+    usual_cause="They are kept in the process, bootstrap makes the tables anew, or close releases what others hold.",
+)
+async def outlive_handles(kit: Kit) -> None:
+    handle = await kit.open()
+    await _written(handle, _queued("reserved"), _queued("free"), _queued("stopped", name="mail"))
+    await _offers(handle, ["free"], "with limit=1", limit=1, reserve=_LONG)
+    limited = await attempt(handle.set_limits("mail", QueueLimits(concurrency=0))) is None
+    readers = [await kit.elsewhere(), await kit.open()]
+    closing = await kit.open()
+    await _offers(closing, ["reserved"], "of the run that is left", reserve=_LONG)
+    await closing.release()
+    await handle.bootstrap()
+    for reader in readers:
+        await _offers(reader, [], "after handles came and went")
+        if limited:
+            await _offers(reader, [], "of a queue that was stopped, after handles came and went", "mail")
+
+
+@group.check(
+    "many_limits",
+    "Limits of 110 queues that are set side by side are all kept.",
+    contract="set_limits.1, queue_counts.1, capability.6",
+    usual_cause="All of them are in one document that two calls read and write, or a page of a hundred is given.",
+    quick=False,
+    deadline=60,
+)
+async def many_limits(kit: Kit) -> None:
+    handles = [await kit.open() for _ in range(4)]
+    if await attempt(handles[0].set_limits("q000", QueueLimits(concurrency=1))) is not None:
+        return  # it has no limits, which queues.limits looks at
+    wanted = {f"q{number:03}": QueueLimits(concurrency=number + 1) for number in range(110)}
+    names = list(wanted)
+
+    async def put(first: int) -> None:
+        for name in names[first::24]:
+            await handles[first % 4].set_limits(name, wanted[name])
+
+    await together(*(put(first) for first in range(24)))
+    for reader in handles[:2]:
+        found = {each.queue: each.limits for each in await reader.queue_counts()}
+        expect(found == wanted, f"queue_counts() told {len(found)} limits, or others: {show(found)}; 110 were set")
+
+
+@group.check(
     "living",
     "The run of a process that lives is handed out to nobody, however old its last step and however wrong the clocks"
     " are; once the process is silent for long enough by the store's clock, it is.",

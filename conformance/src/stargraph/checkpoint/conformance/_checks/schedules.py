@@ -7,10 +7,10 @@ from datetime import timedelta
 from typing import Any, Final
 
 from stargraph.checkpoint.conformance._compare import show
-from stargraph.checkpoint.conformance._expect import expect, refused
+from stargraph.checkpoint.conformance._expect import expect, refused, together
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import NOON
+from stargraph.checkpoint.conformance._runs import NOON, noise
 from stargraph.checkpoint.protocol import QueueEntry, Schedule
 from stargraph.errors import CheckpointError
 
@@ -97,3 +97,60 @@ async def read_only(kit: Kit) -> None:
     for each in (reader, handle):
         found = await each.schedules()
         expect(found == [_schedule("a")], f"schedules() after a read-only handle was refused gave {show(found)}")
+
+
+@group.check(
+    "outlive_handles",
+    "Schedules are there in other processes, and no handle that is opened or closed changes them.",
+    contract="schedules.1, close.1, bootstrap.2",
+    usual_cause="They are kept in the process, bootstrap makes the table anew, or close empties it.",
+)
+async def outlive_handles(kit: Kit) -> None:
+    handle = await kit.open()
+    wanted = [_schedule("a"), _schedule("b")]
+    for each in wanted:
+        await handle.put_schedule(each)
+    readers = [await kit.elsewhere(), await kit.open()]
+    closing = await kit.open()
+    await closing.put_schedule(_schedule("c"))
+    await closing.remove_schedule("c")
+    await closing.release()
+    await handle.bootstrap()
+    for reader in readers:
+        found = await reader.schedules()
+        expect(
+            found == wanted, f"schedules() after handles came and went gave {show(found)}; the contract wants a and b"
+        )
+
+
+@group.check(
+    "many",
+    "130 schedules that are put side by side are all listed, one with more than 64 KiB of inputs among them; and so"
+    " with those that are removed.",
+    contract="schedules.1, schedules.2, capability.6",
+    usual_cause="All of them are in one document that two calls read and write, a page of a hundred is given, or a "
+    "column is as long as somebody expected.",
+    quick=False,
+    deadline=60,
+)
+async def many(kit: Kit) -> None:
+    handles = [await kit.open() for _ in range(4)]
+    schedules = [_schedule(f"s{number:03}") for number in range(129)]
+    schedules.append(_schedule("s129", inputs={"text": noise(kit.random, 70_000)}))
+
+    async def put(first: int) -> None:
+        for schedule in schedules[first::24]:
+            await handles[first % 4].put_schedule(schedule)
+
+    async def remove(first: int) -> None:
+        for schedule in schedules[first:40:8]:
+            there = await handles[first % 4].remove_schedule(schedule.id)
+            expect(there, f"remove_schedule({schedule.id!r}) of {len(schedules)} gave False")
+
+    await together(*(put(first) for first in range(24)))
+    for reader in handles[:2]:
+        found = await reader.schedules()
+        expect(found == schedules, f"schedules() of {len(schedules)} gave {len(found)}, or others: {show(found)}")
+    await together(*(remove(first) for first in range(8)))
+    left = await handles[0].schedules()
+    expect(left == schedules[40:], f"schedules() after 40 of {len(schedules)} were removed gave {len(left)}")

@@ -428,6 +428,39 @@ async def pages_while_runs_change(kit: Kit) -> None:
 
 
 @group.check(
+    "pages_by_update_while_runs_change",
+    "Runs that start, go on or are deleted while pages are read by last update neither repeat nor hide the others.",
+    contract="search.1, search.4",
+    usual_cause="The cursor counts rows, or names a run that has moved to the front meanwhile.",
+    needs=("search.pages_while_runs_change", "search.by_update"),
+)
+async def pages_by_update_while_runs_change(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    runs = [begin(f"old-{number:02d}", timestamp=NOON + timedelta(seconds=number // 2)) for number in range(20)]
+    for checkpoint in runs:
+        await handle.write(checkpoint)
+    stable = [
+        checkpoint.run_id for checkpoint in sorted(runs, key=lambda run: (-run.timestamp.timestamp(), run.run_id))
+    ]
+    page = await handle.search(limit=3, order="updated")
+    seen = [item.run_id for item in page.items]
+    turn = 0
+    while page.next_cursor is not None and turn < 40:
+        turn += 1
+        later = NOON + timedelta(days=turn)
+        await other.write(begin(f"new-{turn}", timestamp=later))
+        last = await other.read_latest(seen[-1])
+        if turn % 2 and last is not None:
+            await other.write(follow(last, timestamp=later))
+        elif "deletion" in kit.declared:
+            await other.delete_run(seen[-1])
+        page = await handle.search(limit=3, cursor=page.next_cursor, order="updated")
+        seen.extend(item.run_id for item in page.items)
+    what = "the pages of search(limit=3, order='updated') while runs started, went on and were deleted"
+    expect(seen == stable, f"{what} gave {seen}; the contract wants {stable}")
+
+
+@group.check(
     "bad_arguments_refused",
     "A naive since, a negative limit and a foreign cursor are refused with a ValueError.",
     contract="list.4, search.5",

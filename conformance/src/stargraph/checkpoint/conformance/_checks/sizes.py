@@ -15,7 +15,18 @@ from stargraph.checkpoint.conformance._expect import Violation, attempt, error_l
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import NOON, begin, chain, executor_id, follow, noise, rival, rivals
+from stargraph.checkpoint.conformance._runs import (
+    GRAPH_HASH,
+    NOON,
+    RUNTIME_HASH,
+    begin,
+    chain,
+    executor_id,
+    follow,
+    noise,
+    rival,
+    rivals,
+)
 from stargraph.checkpoint.conformance._views import Book, agree, in_order, matches, pages
 from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, Interrupt, RecordedCall, RunSummary, Status, Task
 from stargraph.errors import CheckpointConflictError, CheckpointError
@@ -37,15 +48,19 @@ _LARGE: Final = 70_000
 @group.check(
     "long_run",
     "A run of 1,100 steps reads back whole; a retry, a conflict and a gap deep in it are judged as in a short one.",
-    contract="rule.3, rule.4, rule.7, read.1",
+    contract="rule.3, rule.4, rule.7, read.1, read_at_key.1, delete_run.1",
     usual_cause="A page or a cache of the latest steps stands for the whole run: what is older reads as absent, is "
-    "taken for new, or cannot be written again.",
+    "taken for new, or cannot be written again; or a statement removes a thousand steps, and the others stay.",
+    version=2,
     quick=False,
     deadline=120,
 )
 async def long_run(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
-    steps = chain(length=_STEPS)
+    steps = chain(length=40)
+    steps.append(follow(steps[-1], key="early"))
+    while len(steps) < _STEPS:
+        steps.append(follow(steps[-1]))
     for checkpoint in steps:
         await handle.write(checkpoint)
     for reader in (handle, other):
@@ -55,6 +70,8 @@ async def long_run(kit: Kit) -> None:
     absent(await other.read_at_step("run", _STEPS), f"read_at_step('run', {_STEPS}), one beyond the latest")
     if "history" in kit.declared:
         await _long_history(other, steps)
+    if "keys" in kit.declared:
+        same(steps[40], await other.read_at_key("run", "early"), f"read_at_key('run', 'early') of {_STEPS} steps")
     for writer in (handle, other):
         for step in _DEEP:
             refusal = await attempt(writer.write(steps[step]))
@@ -73,6 +90,22 @@ async def long_run(kit: Kit) -> None:
     steps.append(follow(steps[-1]))
     await other.write(steps[-1])
     same(steps[-1], await handle.read_latest("run"), f"read_latest('run') after step {_STEPS}")
+    if "deletion" in kit.declared:
+        await handle.delete_run("run")
+        for reader in (handle, other):
+            for step in (*_DEEP, _STEPS):
+                found = await reader.read_at_step("run", step)
+                absent(found, f"read_at_step('run', {step}) after delete_run('run') of {_STEPS + 1} steps")
+            await _nothing_left(reader, kit, f"after delete_run('run') of {_STEPS + 1} steps")
+
+
+async def _nothing_left(handle: Handle, kit: Kit, when: str) -> None:
+    """Expect that nothing is left of the run."""
+    absent(await handle.read_latest("run"), f"read_latest('run') {when}")
+    if "history" in kit.declared:
+        same_steps([], [found async for found in handle.history("run")], f"history('run') {when}")
+    if "keys" in kit.declared:
+        absent(await handle.read_at_key("run", "early"), f"read_at_key('run', 'early') {when}")
 
 
 async def _long_history(handle: Handle, steps: Sequence[Checkpoint]) -> None:
@@ -132,13 +165,13 @@ async def _all_there(handle: Handle, steps: Sequence[Checkpoint], after: str) ->
 
 @group.check(
     "many_runs",
-    "With 1,100 runs in the store every list and every page holds what it should, whatever its size and however late "
-    "the filter matches; a handle that wrote them all judges each of them rightly.",
+    "With 1,100 runs in the store every list and every page holds what it should, whatever its size, its filter and "
+    "its order, and however late the filter matches; a handle that wrote them all judges each of them rightly.",
     contract="list.1, search.1, search.2, count_runs.1, children.1",
     usual_cause="A filter is applied to one page of runs instead of to all, a page ends at the limit of the store "
     "below, or a cache of tails forgets, or mixes up, the runs that it drops.",
     needs=("list_runs.newest_first", "steps.wrong_predecessor", "fencing.stale_handle"),
-    version=2,
+    version=3,
     quick=False,
     deadline=180,
 )
@@ -220,6 +253,8 @@ def _numbered(number: int) -> list[Checkpoint]:
         2,
         last_status="failed" if rare else "paused" if number % 2 else None,
         graph_id="rare" if rare else "common",
+        graph_hash="c3" * 32 if rare else GRAPH_HASH,
+        runtime_hash="d4" * 32 if rare else RUNTIME_HASH,
         metadata={"kind": "rare" if rare else "common", "number": str(number)},
         timestamp=NOON + timedelta(milliseconds=number // 3),
         **(parents if number % 3 else {}),
@@ -238,6 +273,13 @@ async def _late_filters(handle: Handle, summaries: Sequence[RunSummary]) -> None
         ({"status": "paused", "metadata": {"kind": "common"}}, (50, 500)),
         ({"since": oldest + timedelta(milliseconds=300)}, (100,)),
         ({"since": oldest, "status": "failed", "graph_id": "rare"}, (100,)),
+        ({"graph_hash": "c3" * 32}, (100,)),
+        ({"runtime_hash": "d4" * 32}, (100,)),
+        ({"parent_run_id": "few"}, (100,)),
+        ({"run_id_prefix": "run-000"}, (100,)),
+        ({"roots_only": True}, (500,)),
+        ({"updated_since": oldest, "status": "failed"}, (100,)),
+        ({"updated_before": oldest + timedelta(seconds=1, milliseconds=3)}, (100,)),
     )
     for given, limits in filters:
         matching = [item for item in summaries if matches(item, given)]
@@ -255,6 +297,9 @@ async def _late_filters(handle: Handle, summaries: Sequence[RunSummary]) -> None
                 len(first.items) == min(limit, len(chosen)) or first.next_cursor is not None,
                 f"{what} of {_RUNS} runs gave {len(first.items)} runs and no next_cursor; {len(chosen)} match",
             )
+    updated = sorted(summaries, key=lambda item: item.updated_at, reverse=True)
+    found = await pages(handle, limit=1000, order="updated")
+    same_runs([item.run_id for item in updated], found, f"search(order='updated', limit=1000) of {_RUNS} runs")
 
 
 @group.check(

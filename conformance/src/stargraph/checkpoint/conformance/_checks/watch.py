@@ -196,6 +196,38 @@ async def pruned(kit: Kit) -> None:
 
 
 @group.check(
+    "every_way_in",
+    "A watch tells of steps that came in a batch, and of a run that start_pruned began, none that is not stored.",
+    contract="watch.1, watch.2",
+    usual_cause="write alone tells the watches, or each number up to the latest step is told.",
+)
+async def every_way_in(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    steps = chain(length=9)
+    latest = 0
+    await handle.write(steps[0])
+    async with aclosing(handle.watch("run")) as watch:
+        await _told(kit, watch, 0, "a watch of a run that is there")
+        if "batch" in kit.declared:
+            for writer, first in ((other, 1), (handle, 4)):
+                await writer.write_many(steps[first : first + 3])
+                latest = first + 2
+                await _told(kit, watch, latest, "a watch after a batch of three steps")
+        await other.write(steps[latest + 1])
+        await _told(kit, watch, latest + 1, "a watch after a write")
+    if "pruned-start" not in kit.declared:
+        return
+    moved = chain("moved", 10)
+    async with aclosing(handle.watch("moved")) as watch:
+        coming = await _silent(watch, "a watch of an unknown run", 0.05)
+        await other.start_pruned([moved[2], moved[5], moved[8]])
+        told = await _first(kit, coming, "a watch after start_pruned")
+        expect(told == 8, f"a watch after start_pruned told step {told}; the latest is 8")
+        await other.write(moved[9])
+        await _told(kit, watch, 9, "a watch after start_pruned and a write")
+
+
+@group.check(
     "many",
     "Many watches of one handle, of one run and of many, each tell all there is.",
     contract="watch.1, capability.6",
