@@ -153,7 +153,7 @@ async def test_a_retry_makes_a_failed_call_anew_and_keeps_what_succeeded(store: 
     ]
 
 
-async def test_a_crash_between_tries_repeats_no_try(store: MemoryCheckpointer) -> None:
+async def test_a_crash_between_attempts_repeats_none(store: MemoryCheckpointer) -> None:
     """The second process is told the failure of the first attempt, then makes the call of the second."""
     attempts: list[int] = []
 

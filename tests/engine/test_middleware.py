@@ -159,7 +159,7 @@ async def test_a_failed_call_and_node_are_thrown_in_and_recorded_as_without(
     assert [note for note in noting.notes if note.startswith("<")][:2] == ["< a/c: LookupError", "< a.1: CallError"]
 
 
-async def test_a_retry_is_another_try(store: MemoryCheckpointer) -> None:
+async def test_a_retry_is_another_attempt(store: MemoryCheckpointer) -> None:
     async def script(state: Any, context: Context) -> None:
         if context.attempt < 3:
             raise ConnectionError

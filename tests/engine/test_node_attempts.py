@@ -32,7 +32,7 @@ async def test_a_node_is_retried_for_what_it_names(store: MemoryCheckpointer, le
     assert store.events("r") == ["started", "completed a"]
 
 
-async def test_each_try_is_given_a_state_of_its_own(store: MemoryCheckpointer) -> None:
+async def test_each_attempt_is_given_a_state_of_its_own(store: MemoryCheckpointer) -> None:
     retried = f'{PATH}nodes: [{{id: a, kind: "support.nodes:mutate_and_fail_once", retry: {{initial_delay: 0}}}}]'
     run = await graph(retried).start(checkpointer=store)
     assert (await run.start()).status == "done"
@@ -55,7 +55,7 @@ async def test_a_timeout_fails_the_node(store: MemoryCheckpointer, ledger: list[
     assert "0.02 s" in summary.error.message
 
 
-async def test_a_retry_waits_for_the_thread_of_the_try_before(store: MemoryCheckpointer, ledger: list[str]) -> None:
+async def test_a_retry_waits_for_the_thread_of_the_attempt_before(store: MemoryCheckpointer, ledger: list[str]) -> None:
     timed = (
         f'{PATH}nodes: [{{id: a, kind: "support.nodes:slow_sync", timeout: 0.02,'
         " retry: {attempts: 2, initial_delay: 0}}]"

@@ -116,7 +116,7 @@ async def test_a_timeout_ends_the_run_when_it_expires(store: MemoryCheckpointer,
 
 
 @pytest.mark.parametrize("resumed", [False, True])
-async def test_no_try_runs_beside_a_thread_that_goes_on(
+async def test_no_attempt_runs_beside_a_thread_that_goes_on(
     store: MemoryCheckpointer, gate: threading.Event, resumed: bool
 ) -> None:
     nodes.before = lambda ctx: gate.wait()
@@ -138,7 +138,7 @@ async def test_no_try_runs_beside_a_thread_that_goes_on(
     assert nodes.LEDGER == ["a", "a"]
 
 
-async def test_a_call_that_ends_late_is_recorded_for_the_next_try(
+async def test_a_call_that_ends_late_is_recorded_for_the_next_attempt(
     store: MemoryCheckpointer, gate: threading.Event
 ) -> None:
     made: list[int] = []

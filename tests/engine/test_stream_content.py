@@ -175,7 +175,7 @@ async def test_recorded_or_not_they_replay(store: MemoryCheckpointer, recorded: 
     assert not (await run.replay()).differences
 
 
-async def test_a_failure_says_its_try_and_its_error(store: MemoryCheckpointer) -> None:
+async def test_a_failure_says_its_attempt_and_its_error(store: MemoryCheckpointer) -> None:
     told = await one(store, fails, retry={"attempts": 2, "initial_delay": 0.001})
     (failed,) = of(told, "failed")
     assert failed.error is not None

@@ -93,7 +93,7 @@ class Attempts:
                 self._questions.begin()
                 self._call_log.begin()
             began = datetime.now(UTC)
-            returned, raised = await (self._observed_try() if self._hooks else self._try())
+            returned, raised = await (self._observed_attempt() if self._hooks else self._run_once())
             if raised is None:
                 return returned
             if is_a(raised, Suspended) or is_a(raised, UnrecordedCallError):
@@ -107,7 +107,7 @@ class Attempts:
                 await asyncio.sleep(delay)
         raise AssertionError("a node is tried once at least")
 
-    async def _observed_try(self) -> Outcome:
+    async def _observed_attempt(self) -> Outcome:
         """Return what an attempt ends with, or what a middleware makes of it."""
         assert self._info is not None
         info = replace(self._info, attempt=self._context.attempt)
@@ -116,7 +116,7 @@ class Attempts:
         frames = None
         try:
             async with around(self._hooks, info):
-                returned, raised = await self._try()
+                returned, raised = await self._run_once()
                 info.waits = is_a(raised, Suspended)
                 if raised is not None and not info.waits:
                     frames = raised.__traceback__
@@ -130,7 +130,7 @@ class Attempts:
                 raise
         return returned, raised
 
-    async def _try(self) -> Outcome:
+    async def _run_once(self) -> Outcome:
         spec = self._node.spec
         patience = _MAX_OVERRUN if spec.max_overrun is None else spec.max_overrun
         has_strays = self._pools.has_strays(self._owner)

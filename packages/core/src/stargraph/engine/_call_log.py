@@ -119,7 +119,7 @@ class CallLog:
         self.attempt += 1
         self._closed = self._ended
         if "_calls" in self.__dict__:
-            self._calls.begin_try()
+            self._calls.begin_attempt()
         self.seen = None
 
     @property

@@ -32,7 +32,7 @@ class StoppedElsewhere(Exception):
 
 
 @dataclass(slots=True, eq=False)
-class _PendingStep:
+class _UnwrittenStep:
     """A checkpoint that no store has acknowledged, and what builds it again after others."""
 
     build: Build | MayBuild
@@ -73,7 +73,7 @@ class RunLog:
         self._durability = durability
         self._keyring = keyring
         self._acknowledged = tail
-        self._pending: list[_PendingStep] = []
+        self._unwritten: list[_UnwrittenStep] = []
         self._flushing: asyncio.Task[None] | None = None
         self._taken_over = False
         self._lock = asyncio.Lock()
@@ -110,12 +110,12 @@ class RunLog:
         async with self._lock:
             if self._flushing is not None or self._taken_over:
                 await self._settle()
-            own: list[_PendingStep] = []
+            own: list[_UnwrittenStep] = []
             for build in builds:
                 checkpoint = build(self.tail)
                 if checkpoint is not None:
-                    own.append(_PendingStep(build, checkpoint))
-                    self._pending.append(own[-1])
+                    own.append(_UnwrittenStep(build, checkpoint))
+                    self._unwritten.append(own[-1])
                     self.tail = checkpoint
             if any(self._must_wait_for(pending.checkpoint) for pending in own):
                 try:
@@ -177,7 +177,7 @@ class RunLog:
         flushing, self._flushing = self._flushing, None
         if flushing is not None:
             await asyncio.wait({flushing})
-        self._pending.clear()
+        self._unwritten.clear()
         self.tail = self._acknowledged
 
     @property
@@ -240,36 +240,36 @@ class RunLog:
             self.on_fault()
 
     async def _flush(self) -> None:
-        while self._pending:
+        while self._unwritten:
             try:
-                await self._write_pending()
+                await self._write_all()
                 self.on_stored()
             except CheckpointConflictError:
                 if not await self._catch_up():
                     raise
 
-    async def _write_pending(self) -> None:
-        if len(self._pending) > 1 and isinstance(self._store, BatchAppend):
-            batch = [pending.checkpoint for pending in self._pending]
+    async def _write_all(self) -> None:
+        if len(self._unwritten) > 1 and isinstance(self._store, BatchAppend):
+            batch = [pending.checkpoint for pending in self._unwritten]
             began = time.monotonic()
             await dispatch.write_many(self._store, batch, keyring=self._keyring)
             log_write(batch[-1], time.monotonic() - began)
             self._acknowledged = batch[-1]
-            self._pending.clear()
+            self._unwritten.clear()
             return
-        while self._pending:
-            checkpoint = self._pending[0].checkpoint
+        while self._unwritten:
+            checkpoint = self._unwritten[0].checkpoint
             began = time.monotonic()
             await dispatch.write(self._store, checkpoint, keyring=self._keyring)
             log_write(checkpoint, time.monotonic() - began)
             self._acknowledged = checkpoint
-            self._pending.pop(0)
+            self._unwritten.pop(0)
 
-    def _withdraw(self, own: _PendingStep) -> None:
+    def _withdraw(self, own: _UnwrittenStep) -> None:
         """Give up the newest checkpoint, whose caller gets the error; what others have appended before it stays."""
-        if own in self._pending:
-            self._pending.remove(own)
-        self.tail = self._pending[-1].checkpoint if self._pending else self._acknowledged
+        if own in self._unwritten:
+            self._unwritten.remove(own)
+        self.tail = self._unwritten[-1].checkpoint if self._unwritten else self._acknowledged
 
     async def _catch_up(self) -> bool:
         """Take over control events that others have appended, and build what is pending again after them.
@@ -279,12 +279,12 @@ class RunLog:
         """
         newest = await self.read_latest(self.tail.run_id)
         if newest is not None and newest.status in ("cancelled", "paused") and newest.step > self._acknowledged.step:
-            self._pending.clear()
+            self._unwritten.clear()
             self._acknowledged = self.tail = newest
             self._taken_over = True
             self.on_foreign_event(newest)
             raise StoppedElsewhere
-        known = {pending.checkpoint.digest for pending in self._pending}
+        known = {pending.checkpoint.digest for pending in self._unwritten}
         base = self._acknowledged
         controls: list[Checkpoint] = []
         own: Checkpoint | None = None
@@ -303,16 +303,16 @@ class RunLog:
             return False
         if own is not None:
             # Part of a batch was stored before another process appended.
-            written = next(i for i, pending in enumerate(self._pending) if pending.checkpoint.digest == own.digest)
-            del self._pending[: written + 1]
+            written = next(i for i, pending in enumerate(self._unwritten) if pending.checkpoint.digest == own.digest)
+            del self._unwritten[: written + 1]
         self._acknowledged = self.tail = base
         for record in controls:
             self.on_foreign_event(record)
-        for pending in list(self._pending):
+        for pending in list(self._unwritten):
             rebuilt = pending.build(self.tail)
             if rebuilt is None:
                 pending.is_void = True
-                self._pending.remove(pending)
+                self._unwritten.remove(pending)
             else:
                 self.tail = pending.checkpoint = rebuilt
         return True

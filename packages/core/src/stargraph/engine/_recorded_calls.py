@@ -53,7 +53,7 @@ class RecordedCalls:
         for position, call in enumerate(self.calls):
             self._positions.setdefault(CallId(call.name, call.key, call.occurrence), []).append(position)
 
-    def begin_try(self) -> None:
+    def begin_attempt(self) -> None:
         """Count the calls of another attempt of the node from 0."""
         self._made.clear()
 
