@@ -122,6 +122,25 @@ def test_a_kind_of_store_is_no_store(folder: Folder, word: str, meant: str) -> N
     assert Path(word).is_file()
 
 
+@pytest.mark.parametrize("word", ["null", "None", "undefined", "true", "NaN"])
+def test_what_stands_for_a_missing_value_is_no_store(folder: Folder, word: str) -> None:
+    for words in ((*RUN, "--checkpoint", word), ("migrate", word), ("runs", "--checkpoint", word)):
+        answer = folder.call(*words)
+        assert (answer.code, f"./{word} for a file" in answer.err) == (2, True), answer
+    assert folder.call(*RUN, env={"STARGRAPH_CHECKPOINT": word}).code == 2
+    assert not Path(word).exists()
+    assert folder.call(*RUN, "--checkpoint", f"./{word}").code == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [("file:///tmp/x.sqlite", "Write the path alone: /tmp/x.sqlite"), ("https://b.s3.amazonaws.com/p", "s3://BUCKET")],
+)
+def test_a_url_of_another_kind_is_guessed(folder: Folder, url: str, hint: str) -> None:
+    answer = folder.call(*RUN, "--checkpoint", url)
+    assert (answer.code, hint in answer.err) == (2, True), answer
+
+
 def test_a_word_that_is_no_kind_of_store_is_a_file(folder: Folder) -> None:
     assert folder.call(*RUN, "--checkpoint", "my-bucket").code == 0
     assert Path("my-bucket").is_file()
@@ -336,6 +355,7 @@ def test_the_printed_command_repeats_what_it_needs(folder: Folder, tmp_path: Pat
         (KEYS.encode() * 2 + b" x", "more than one key"),
         (f"{KEYS},k2:{'x' * 16}".encode(), "more than one key"),
         (f"{KEYS}\n{KEYS}\n".encode(), "given twice"),
+        (f'"{KEYS}"\n'.encode(), "in quotes"),
     ],
 )
 def test_a_key_file_that_gives_no_keys_never_stores_readable(folder: Folder, content: bytes, complaint: str) -> None:

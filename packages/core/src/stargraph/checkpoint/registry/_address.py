@@ -47,6 +47,9 @@ _WORDS: Final = {
 }
 """What somebody means who names a kind of store, and not a store."""
 
+_ABSENT: Final = frozenset({"null", "none", "nil", "undefined", "nan", "true", "false"})
+"""What a template or a program writes for a value that is not there, or that is no text."""
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -129,6 +132,11 @@ def _refuse_odd_paths(text: str) -> None:
 
 def _refuse_kinds(text: str) -> None:
     word = text.lower()
+    if word in _ABSENT:
+        raise _refused(
+            f"{text!r} stands for a value that is missing or no text, and is not the name of a store",
+            f"Look where the value comes from; write ./{text} for a file of that name.",
+        )
     meant = _WORDS.get(word)
     if meant is None and word.isalnum() and entry_points(group=ENTRY_POINT_GROUP, name=word):
         meant = f"{word}://…"

@@ -196,6 +196,10 @@ def _not_found(address: Address) -> DriverNotFoundError:
     similar = get_close_matches(address.scheme.partition("+")[0], {*installed, *_DISTRIBUTIONS}, n=1, cutoff=0.7)
     if distribution:
         hint = f"Install its driver: pip install {distribution}"
+    elif address.scheme == "file":
+        hint = f"Write the path alone: {redact(address.text.partition('://')[2])}"
+    elif address.scheme in ("http", "https"):
+        hint = "For a server that speaks S3, write s3://BUCKET/PREFIX?endpoint_url=URL."
     elif similar:
         hint = f"Did you mean {redact(similar[0] + address.text[len(address.scheme) :])} ?"
     else:
