@@ -166,10 +166,10 @@ class Store(OpenStore):
         connection = self._connect("mode=rw", LOCK_ATTEMPT)
         try:
             connection.execute("PRAGMA query_only = ON")
-            connection.execute(f"PRAGMA cache_size = {-_READ_CACHE_KIB}")
             self._flush_fully(connection)
             version = self._retry_while_locked(lambda: stored_version(connection, self._files.path))
             connection.execute(f"PRAGMA busy_timeout = {min(int(1000 * self._options.busy_timeout), _MAX_TIMEOUT)}")
+            connection.execute(f"PRAGMA cache_size = {-_READ_CACHE_KIB}")  # reads the schema: it may have to wait
             # A store that a program has taken out of write-ahead logging has no log now.
             if version == max(MIGRATIONS) and self._files.wal_path.exists():
                 connection.execute("SELECT 1 FROM sqlite_master LIMIT 0")  # which reads, and checks, all definitions
