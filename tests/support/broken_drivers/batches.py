@@ -92,9 +92,7 @@ class BatchIgnoresConflicts(ReferenceCheckpointer):
             return
 
 
-@broken(
-    "batch.again_is_noop",
-)
+@broken("batch.again_is_noop", "keys.batches")
 class BatchOfOne(ReferenceCheckpointer):
     """A batch that is stored in part fails on the part that is there."""
 

@@ -99,7 +99,7 @@ def _clipped(run: RunSummary, most: int) -> tuple[int, datetime, str]:
     return max(-most, min(most, priority)), due, run_id
 
 
-@broken("queues.order")
+@broken("queues.order", "queues.limits", "queues.others_keep_theirs", "queues.outlive_handles", "queues.side_by_side")
 class PriorityIsASmallint(ReferenceCheckpointer):
     """A priority is cut to what 16 bits hold."""
 

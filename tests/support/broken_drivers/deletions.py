@@ -28,9 +28,7 @@ class NoTombstone(ReferenceCheckpointer):
         return self._store.runs.pop(run_id, None) is not None
 
 
-@broken(
-    "deletion.delete_run",
-)
+@broken("deletion.delete_run", "keys.removals")
 class DeletesPrefixes(ReferenceCheckpointer):
     """DELETE … LIKE 'run%': runs with the same prefix go too."""
 
@@ -40,11 +38,7 @@ class DeletesPrefixes(ReferenceCheckpointer):
         return super()._delete(run_id)
 
 
-@broken(
-    "deletion.delete_run",
-    "deletion.stays_deleted",
-    "deletion.pruned_run_goes_on",
-)
+@broken("deletion.delete_run", "deletion.stays_deleted", "deletion.pruned_run_goes_on", "keys.removals")
 class DeletesTheLatestAlone(ReferenceCheckpointer):
     """Only the latest step goes; the older ones can still be read."""
 
@@ -94,9 +88,7 @@ class PrunesOneTooMany(ReferenceCheckpointer):
         return kept - {min(kept)} if len(kept) > 1 and keep_last > 1 else kept
 
 
-@broken(
-    "deletion.prune_frees",
-)
+@broken("deletion.prune_frees", "queues.counts", "watch.pruned")
 class PrunesNothing(Prunes):
     """The status is compared with the list of statuses, and never fits."""
 
@@ -165,10 +157,7 @@ class MiscountsPrunes(Prunes):
         return report.model_copy(update={"checkpoints": report.runs})
 
 
-@broken(
-    "deletion.prune_matches",
-    "deletion.keep_last_zero_removes",
-)
+@broken("deletion.prune_matches", "deletion.keep_last_zero_removes", "queues.counts")
 class KeepsAllForZero(ReferenceCheckpointer):
     """steps[-0:] is everything: keep_last=0 removes nothing."""
 

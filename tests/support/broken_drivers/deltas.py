@@ -27,6 +27,8 @@ def _text(value: object) -> str:
 class Deltas(ReferenceCheckpointer):
     """A sound driver: every eighth step whole, the others as a difference from the step before."""
 
+    claimable: Any = None  # the queues of the reference read records of its own form
+
     EVERY = 8
 
     def _append(self, checkpoint: Checkpoint, record: bytes) -> None:

@@ -151,6 +151,7 @@ class JoinedKeys(ReferenceCheckpointer):
     "search.filters_combine",
     "deletion.prune_matches",
     "deletion.keep_last_zero_removes",
+    "queues.kinds",
 )
 class StepsAreGlobal(ReferenceCheckpointer):
     """A step at which one run ended cannot be written by another one: the index lacks the run."""

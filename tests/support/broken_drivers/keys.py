@@ -10,7 +10,7 @@ from typing import Any
 from unicodedata import normalize
 
 from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer, ReferenceStore
-from stargraph.checkpoint.driver import missing_step_error
+from stargraph.checkpoint.driver import check_limit, missing_step_error
 from stargraph.checkpoint.protocol import Checkpoint, PruneReport, StepKey
 from stargraph.errors import CheckpointCorruptedError
 from support.broken_drivers.broken_driver import broken
@@ -195,6 +195,7 @@ class HundredKeys(ReferenceCheckpointer):
     """step_keys gives a hundred keys at most, however many were asked for."""
 
     async def step_keys(self, run_id: str, *, below: str | None = None, limit: int = 100) -> list[StepKey]:
+        check_limit(limit)
         return await super().step_keys(run_id, below=below, limit=min(limit, 100))
 
 

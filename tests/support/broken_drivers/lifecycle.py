@@ -54,6 +54,9 @@ class ConnectsOnFirstUse(ReferenceCheckpointer):
     "durability.reopen",
     "engine.resumes_elsewhere",
     "closing.refuses_after",
+    "keys.damage",
+    "queues.outlive_handles",
+    "queues.read_only",
 )
 class DropsTables(ReferenceCheckpointer):
     """DROP TABLE IF EXISTS at every bootstrap."""
@@ -90,6 +93,17 @@ class DropsTables(ReferenceCheckpointer):
     "deletion.pruned_run_goes_on",
     "batch.appends_all",
     "closing.refuses_after",
+    "keys.find",
+    "keys.pruned_start",
+    "keys.refused_writes",
+    "keys.removals",
+    "presence.beats",
+    "presence.outlives_handles",
+    "presence.silence",
+    "schedules.exact",
+    "schedules.kept",
+    "schedules.outlive_handles",
+    "schedules.read_only",
 )
 class CreatesForItself(ReferenceCheckpointer):
     """What is stored lives in the handle."""

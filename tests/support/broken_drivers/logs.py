@@ -26,6 +26,12 @@ from support.broken_drivers.broken_driver import broken
 class AppendLog(ReferenceCheckpointer):
     """A sound driver: the file is read before each call, and one line with a checksum is appended for each change."""
 
+    # What workers share, and a pruned start, have no lines of their own.
+    claimable: Any = None
+    beat: Any = None
+    put_schedule: Any = None
+    start_pruned: Any = None
+
     def __init__(self, location: str) -> None:
         super().__init__()
         self._path = Path(location)

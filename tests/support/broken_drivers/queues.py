@@ -87,6 +87,8 @@ class FiltersThePage(Claims):
     "queues.counts",
     "queues.read_only",
     "queues.arguments",
+    "queues.others_keep_theirs",
+    "queues.outlive_handles",
 )
 class NothingIsReserved(Claims):
     """A claim is a look: everybody gets the same runs."""
@@ -95,7 +97,7 @@ class NothingIsReserved(Claims):
         return await super().claimable(process_id, queues, **(arguments | {"reserve": 0.0}))
 
 
-@broken("queues.reservations", "queues.limits", "queues.side_by_side", "queues.arguments")
+@broken("queues.reservations", "queues.limits", "queues.side_by_side", "queues.arguments", "queues.others_keep_theirs")
 class ReservedForGood(Claims):
     """A reservation does not end with the step that it was made for, nor by time."""
 
@@ -124,7 +126,7 @@ class ReadsThenReserves(Claims):
         return found
 
 
-@broken("queues.limits")
+@broken("queues.limits", "queues.exact_names", "queues.limits_told", "queues.outlive_handles")
 class LimitsOfOneHandle(Claims):
     """Limits are kept in the handle that set them."""
 
@@ -142,7 +144,7 @@ class CountsTheDead(Claims):
         return [each.model_copy(update={"ready": each.ready + done.count(each.queue)}) for each in counts]
 
 
-@broken("queues.living", "queues.kinds", "queues.limits")
+@broken("queues.living", "queues.kinds", "queues.limits", "queues.every_way_in", "queues.others_keep_theirs")
 class OldStepsAreOrphans(Claims):
     """A run whose last step is some time old by its own stamp counts as orphaned, whoever lives."""
 
@@ -222,7 +224,7 @@ class SilentSinceTheFirstBeat(Claims):
         ]
 
 
-@broken("schedules.kept")
+@broken("schedules.kept", "schedules.read_only")
 class FirstSchedule(Claims):
     """A schedule that is there is left as it is."""
 

@@ -189,6 +189,17 @@ class CachesTheLatest(ReferenceCheckpointer):
     "deletion.stays_deleted",
     "deletion.pruned_run_goes_on",
     "batch.appends_all",
+    "keys.find",
+    "keys.pruned_start",
+    "keys.refused_writes",
+    "keys.removals",
+    "presence.beats",
+    "presence.outlives_handles",
+    "presence.silence",
+    "schedules.exact",
+    "schedules.kept",
+    "schedules.outlive_handles",
+    "schedules.read_only",
 )
 class WritesAtClose(ReferenceCheckpointer):
     """Writes are acknowledged into a buffer of the handle, which goes to the store when it is closed."""

@@ -40,6 +40,9 @@ class LatestByClock(ReferenceCheckpointer):
     "deletion.prune_frees",
     "deletion.prune_keeps_what_is_needed",
     "batch.appends_all",
+    "keys.exact",
+    "keys.order",
+    "keys.removals",
 )
 class StepsAsText(ReferenceCheckpointer):
     """Steps are text, as in file names without leading zeros: 9 comes after 10."""
@@ -113,6 +116,11 @@ class CountsFromTheEnd(ReferenceCheckpointer):
     "deletion.prune_matches",
     "batch.refusal_leaves_a_prefix",
     "stateful.agrees_with_model",
+    "keys.find",
+    "keys.order",
+    "keys.removals",
+    "queues.every_way_in",
+    "watch.every_way_in",
 )
 class SeeksAndTakes(ReferenceCheckpointer):
     """A sorted store is sought for the run, and what comes next is taken without looking whose it is."""
@@ -134,6 +142,8 @@ class SeeksAndTakes(ReferenceCheckpointer):
 
 class Json(ReferenceCheckpointer):
     """A sound driver that does without the codec: every step is one JSON object."""
+
+    claimable: Any = None  # the queues of the reference read records of its own form
 
     async def write(self, checkpoint: Checkpoint) -> None:
         self._ensure_ready()
@@ -307,6 +317,7 @@ class SixteenMegabytes(ReferenceCheckpointer):
     "engine.runs_to_the_end",
     "engine.resumes_elsewhere",
     "engine.takeover",
+    "queues.kinds",
 )
 class ForgetsAColumn(ReferenceCheckpointer):
     """The fields go to columns, and `definition`, `interrupts` and `calls` have none; what is read is signed anew."""

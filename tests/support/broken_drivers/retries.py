@@ -44,7 +44,7 @@ class OldRetryByExecutor(Recognising):
         return older and stored.executor_id == given.executor_id
 
 
-@broken("steps.conflict_by_digest")
+@broken("steps.conflict_by_digest", "keys.refused_writes")
 class RetryByState(Recognising):
     """A checkpoint with the same state is a retry: its time, its node and its executor do not matter."""
 

@@ -7,7 +7,7 @@ from stargraph.checkpoint.protocol import QueueEntry, Schedule
 from support.broken_drivers.broken_driver import broken
 
 
-@broken("schedules.exact")
+@broken("schedules.exact", "schedules.kept", "schedules.outlive_handles", "schedules.read_only")
 class SchedulesInSeconds(ReferenceCheckpointer):
     """`since` is kept in whole seconds."""
 

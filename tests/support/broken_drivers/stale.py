@@ -193,7 +193,7 @@ class NoChildrenBesideDamage(ReferenceCheckpointer):
     async def children(self, run_id: str) -> list[RunSummary]:
         try:
             return await super().children(run_id)
-        except CheckpointError:
+        except CheckpointCorruptedError:
             return []
 
 

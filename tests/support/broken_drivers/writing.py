@@ -40,6 +40,7 @@ class Judging(ReferenceCheckpointer):
     "batch.conflict_stores_nothing",
     "batch.conflict_in_the_middle",
     "batch.refusal_leaves_a_prefix",
+    "keys.refused_writes",
 )
 class InsertOrReplace(ReferenceCheckpointer):
     """INSERT OR REPLACE: whoever writes last rewrites history, and nothing is checked."""
@@ -55,6 +56,7 @@ class InsertOrReplace(ReferenceCheckpointer):
     "engine.takeover",
     "batch.conflict_stores_nothing",
     "batch.conflict_in_the_middle",
+    "keys.refused_writes",
 )
 class UpsertOfTheLatest(ReferenceCheckpointer):
     """ON CONFLICT DO UPDATE: the rules are checked, but a stored step is overwritten by another one."""

@@ -254,6 +254,7 @@ async def removals(kit: Kit) -> None:
     "A key whose step cannot be read is not found at an older step, nor missing: it is exact, or raises.",
     contract="read_at_key.1, read.6",
     usual_cause="An `except` around the decoding of each record passes over what cannot be read.",
+    needs=("durability.other_handle",),
 )
 async def damage(kit: Kit) -> None:
     hook = kit.target.stored_bytes

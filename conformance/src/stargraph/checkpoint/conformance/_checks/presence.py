@@ -9,10 +9,11 @@ from typing import Final
 
 from stargraph.checkpoint.conformance._compare import show
 from stargraph.checkpoint.conformance._expect import expect, together
+from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import process_info
-from stargraph.checkpoint.protocol import GraphVersion, RefusedVersion, WorkerInfo
+from stargraph.checkpoint.protocol import GraphVersion, ProcessPresence, RefusedVersion, WorkerInfo
 
 group: Final = Group("presence", needs=("steps.append_and_read",), capability="presence")
 
@@ -48,6 +49,12 @@ async def beats(kit: Kit) -> None:
     expect(left == [process_info(2).id], f"processes() after leave gave {show(left)}; the contract wants the other one")
 
 
+async def _only(handle: Handle) -> ProcessPresence:
+    found = await handle.processes()
+    expect(len(found) == 1, f"processes() gave {show(found)}; one process has beaten")
+    return found[0]
+
+
 @group.check(
     "silence",
     "silent_seconds is the time since the last beat, and first_seen stays what it was.",
@@ -57,15 +64,15 @@ async def beats(kit: Kit) -> None:
 async def silence(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
     await handle.beat(process_info(1))
-    (first,) = await other.processes()
+    first = await _only(other)
     deadline = time.monotonic() + kit.patience
-    while (seen := (await other.processes())[0]).silent_seconds < 1.2:
+    while (seen := await _only(other)).silent_seconds < 1.2:
         expect(
             time.monotonic() < deadline, f"silent_seconds is {seen.silent_seconds:g} {kit.patience:g} s after a beat"
         )
         await asyncio.sleep(0.1)
     await handle.beat(process_info(1))
-    (again,) = await other.processes()
+    again = await _only(other)
     expect(
         again.silent_seconds < seen.silent_seconds,
         f"silent_seconds is {again.silent_seconds:g} just after a beat; it was {seen.silent_seconds:g} before it",

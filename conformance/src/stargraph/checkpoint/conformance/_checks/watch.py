@@ -183,16 +183,16 @@ async def pruned(kit: Kit) -> None:
     if "deletion" not in kit.declared:
         return
     handle, other = await kit.open(), await kit.open()
-    steps = chain(length=8, last_status="failed")
+    steps = chain(length=24, last_status="failed")
     for checkpoint in steps:
         await handle.write(checkpoint)
     report = await other.prune(older_than=LATER, statuses=["failed"], keep_last=2)
-    expect(report.checkpoints > 0, f"prune(keep_last=2) of a run of 8 steps reported {report}")
+    expect(report.checkpoints > 0, f"prune(keep_last=2) of a run of 24 steps reported {report}")
     resumed = follow(steps[-1], event="resumed", status="running")
     async with aclosing(handle.watch("run")) as watch:
-        await _told(kit, watch, 7, "a watch of a run that was pruned")
+        await _told(kit, watch, 23, "a watch of a run that was pruned")
         await other.write(resumed)
-        await _told(kit, watch, 8, "a watch of a run that was pruned, and went on")
+        await _told(kit, watch, 24, "a watch of a run that was pruned, and went on")
 
 
 @group.check(
