@@ -283,6 +283,25 @@ async def test_a_cancelled_caller_leaves_the_log_whole() -> None:
         assert ("other", "a", 2) in found.pending_writes
 
 
+@pytest.mark.parametrize("turns", [0, 3])
+async def test_a_caller_does_not_wait_for_a_writer_that_was_cancelled(turns: int) -> None:
+    async with StargraphSaver(MemoryCheckpointer()) as saver:
+        before = asyncio.all_tasks()
+        waiting = asyncio.create_task(put(saver, "t", 0, a=0))
+        while not (others := asyncio.all_tasks() - before - {waiting}):
+            await asyncio.sleep(0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for task in others:
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(waiting, 30)
+        place = await put(saver, "t", 1, a=1)
+        found = await saver.aget_tuple(place)
+        assert found is not None
+        assert found.checkpoint["channel_values"] == {"a": 1}
+
+
 async def test_an_id_that_no_store_can_index_is_refused() -> None:
     async with StargraphSaver(MemoryCheckpointer()) as saver:
         with pytest.raises(CheckpointError, match="cannot be the id"):

@@ -80,6 +80,7 @@ class ThreadLog:
         self._queue.append(waiting)
         if self._writer is None:
             self._writer = asyncio.create_task(self._write_queue())
+            self._writer.add_done_callback(self._end_cancelled)
         # The write goes on if the caller is cancelled: others wait for the same commit.
         await waiting.done
 
@@ -277,6 +278,13 @@ class ThreadLog:
             raise
         finally:
             self._writer = None
+
+    def _end_cancelled(self, writer: asyncio.Task[None]) -> None:
+        """Tell whoever waits that a writer was cancelled before it began."""
+        if writer is self._writer:
+            self._writer = None
+            _fail(self._queue, asyncio.CancelledError())
+            self._queue = []
 
     async def _next_orders(self) -> list[_Waiting]:
         """Take the orders that the next append stores.
