@@ -405,7 +405,7 @@ async def _exact_or_corrupted(kit: Kit, handle: Handle, book: Book, damaged: str
         if run_id == damaged:
             continue
         same(steps[-1], await handle.read_latest(run_id), f"read_latest({run_id!r}) {when}")
-        for checkpoint in steps:
+        for checkpoint in (steps[0], steps[len(steps) // 2]):
             found = await handle.read_at_step(run_id, checkpoint.step)
             same(checkpoint, found, f"read_at_step({run_id!r}, {checkpoint.step}) {when}")
     reads: list[Callable[[], Awaitable[None]]] = [lambda: lists_agree(handle, book.summaries(), when)]
