@@ -67,7 +67,7 @@ class Selection:
     repeats: int | None = None
 
     def takes(self, name: str) -> bool:
-        """Tell whether a workload is measured."""
+        """Return whether a workload is measured."""
         return not self.workloads or name in self.workloads
 
     def names(self, store: str, workload: Workload) -> list[str]:

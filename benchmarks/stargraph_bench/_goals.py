@@ -32,7 +32,7 @@ class Goal:
         return figures.ratio(self.measure, self.against) if self.against else figures.spread(self.measure)
 
     def met(self, value: float) -> bool:
-        """Tell whether a value meets it."""
+        """Return whether a value meets it."""
         return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
 
     def show(self, value: float) -> str:

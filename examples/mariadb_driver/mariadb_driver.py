@@ -532,7 +532,7 @@ def _bytes(key: str) -> bytes:
 
 
 def _is_transient(error: Exception) -> bool:
-    """Tell whether the same request may succeed when it is made again: a deadlock, or a connection that is lost."""
+    """Return whether the same request may succeed when it is made again: a deadlock, or a connection that is lost."""
     lost = isinstance(error, errors.OperationalError) and error.args[0] in (_DEADLOCK, 2003, 2006, 2013)
     return lost or isinstance(error, OSError | errors.InterfaceError)
 

@@ -241,7 +241,7 @@ class TestReads:
         assert missing_base_steps({}, run_id="run-1", steps=[39]) == []
 
     def test_a_base_that_stands_alone_now_needs_none_of_the_others(self) -> None:
-        """A prune may store a kept record anew; what is decoded from it is none the wiser."""
+        """A prune may store a kept record again; what is decoded from it is none the wiser."""
         checkpoints = run_of(40, chat, state={"messages": []})
         records = data_of(stored(Codec(), checkpoints))
         base = base_steps_of(records[39], run_id="run-1", step=39)[-1]

@@ -237,7 +237,7 @@ def test_what_was_written_is_read(ranges: tuple[StepRange, ...]) -> None:
 
 
 def test_steps_that_have_the_same_tasks_share_them() -> None:
-    """Each step of a map of thousands of items has all tasks that are at work: a resume must not make them anew."""
+    """Each step of a map of thousands of items has all tasks that are at work: a resume must not make them again."""
     branches = tuple(Task(id=f"t.{n}", node="a", since_step=0, index=n) for n in range(9))
     first = genesis(frontier=(*branches, FAN_OUT))
     read = [decode(encode(step), run_id=step.run_id, step=step.step) for step in (first, following(first))]

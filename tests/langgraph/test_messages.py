@@ -87,7 +87,7 @@ async def test_a_delta_channel_is_put_together() -> None:
             "three",
             [RemoveMessage(id="h1"), HumanMessage("four", id="h4")],
             [HumanMessage("four, edited", id="h4")],
-            Overwrite([HumanMessage("anew", id="h6")]),
+            Overwrite([HumanMessage("again", id="h6")]),
             HumanMessage("seven", id="h7"),
         ]
         for each in inputs:

@@ -481,7 +481,7 @@ async def conversations_in_a_delta_channel(saver: Saver, compiled: Compiled) -> 
     states = [state async for state in graph.aget_state_history(config())]
     found.append([shown(state.values) for state in states])
     fork = await graph.aupdate_state(
-        states[6].config, {"messages": Overwrite([HumanMessage("anew", id="o")])}, as_node="reply"
+        states[6].config, {"messages": Overwrite([HumanMessage("again", id="o")])}, as_node="reply"
     )
     found.append(shown((await graph.aget_state(fork)).values))
     await graph.ainvoke({"messages": [HumanMessage("on", id="on")]}, fork)

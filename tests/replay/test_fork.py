@@ -96,7 +96,7 @@ async def test_from_every_step_without_the_parent(tmp_path: Path, build: Any) ->
         EFFECTS[:] = list(done.elements())
         nodes.LEDGER.clear()
         fork = await run.fork(step, run_id="f")
-        # The child begins anew: nothing leads to that of the parent.
+        # The child begins again: nothing leads to that of the parent.
         assert not any(call.task_id.startswith("sub-") for record in fork._opening for call in record.calls)
         assert not any(each.child_run_id for record in fork._opening for each in record.interrupts)
         store.wipe("r")
@@ -221,7 +221,7 @@ async def test_an_answer_further_on_is_given_when_it_is_asked(store: MemoryCheck
     assert store.runs["f"][-1].interrupts[0].prompt == "Sure of 3?", "a question that says something else is asked"
     store.wipe("f")
     assert (await forked(run, store, 0)).summary is not None
-    assert store.runs["f"][-1].status == "awaiting_input", "what was answered before the fork is asked anew after it"
+    assert store.runs["f"][-1].status == "awaiting_input", "what was answered before the fork is asked again after it"
 
 
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])

@@ -22,14 +22,21 @@ from stargraph.errors import (
     HashMismatchError,
     StoreUnavailableError,
 )
-from stargraph.graph import Context, Graph
+from stargraph.graph import Context, Graph, requeue
 from stargraph.replay import ReplayReport
+from stargraph.replay._report import difference_of
+from stargraph.transfer import move_runs
 
 PLAY = """
 state_schema: {x: {type: any, default: null}}
 nodes:
   - {id: a, kind: "support.calling_nodes:play", retry: {attempts: 2, initial_delay: 30, on: [ConnectionError]}}
   - {id: b, kind: echo}
+"""
+
+ASKING = """
+state_schema: {ok: {type: "bool | None", default: null}}
+nodes: [{id: begin, kind: echo}, {id: ask, kind: interrupt, prompt: "ok?", into: ok}]
 """
 
 ANSWERS: dict[str, JsonValue] = {"approve": "yes", "ask": "Ada", "confirm": "yes"}
@@ -248,6 +255,43 @@ async def test_paused_cancelled_and_open_runs(store: MemoryCheckpointer) -> None
     await run.cancel()
     assert store.events("r")[-1] == "cancelled"
     assert await compared(loaded, store) == len(store.runs["r"])
+
+
+async def test_a_run_of_a_queue_and_one_that_was_moved(store: MemoryCheckpointer) -> None:
+    loaded = graph(PLAY)
+    await loaded.enqueue(store, {"x": 1}, run_id="r", queue="q", priority=3)
+    assert await compared(loaded, store) == 1
+
+    async def script(state: JsonValue, context: Context) -> JsonValue:
+        raise ValueError("no")
+
+    calling_nodes.script = script
+    run = await loaded.start(checkpointer=store)
+    assert (await run.resume("r")).status == "failed"
+    await requeue(store, "r", queue="other", priority=5)
+    assert await compared(loaded, store) == len(store.runs["r"])
+    calling_nodes.reset()
+    assert (await run.resume("r")).status == "done"
+    report = await replayed(loaded, store)
+    assert {difference.node for difference in report.differences} == {"a"}  # it fails no more
+    asking = graph(ASKING)
+    assert (await (await asking.start(checkpointer=store, run_id="s")).start()).status == "awaiting_input"
+    await requeue(store, "s")
+    assert (await (await asking.start(checkpointer=store)).replay("s")).differences == ()
+    elsewhere = MemoryCheckpointer()
+    await elsewhere.bootstrap()
+    assert (await move_runs(store, elsewhere, ["s"])).refused == ()
+    assert store.events("s")[-2:] == ["queued", "moved"]
+    assert (await (await asking.start(checkpointer=store)).replay("s")).differences == ()
+
+
+async def test_a_difference_of_what_only_the_digest_compares_is_told(store: MemoryCheckpointer) -> None:
+    loaded = graph(SEQUENCE)
+    await done(loaded, store)
+    record = store.runs["r"][1]
+    found = difference_of(record, record.model_copy(update={"key": "other", "digest": "0" * 64}))
+    assert found is not None
+    assert "digest is recorded as" in found.headline()
 
 
 async def test_a_live_run_is_replayed_as_far_as_it_is(store: MemoryCheckpointer) -> None:

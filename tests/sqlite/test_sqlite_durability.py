@@ -331,7 +331,7 @@ async def test_a_long_reader_delays_the_log_and_loses_nothing(path: Path) -> Non
         for _ in range(300):
             await store.write(next(records))
         with contextlib.closing(sqlite3.connect(path)) as other:
-            # Moved and begun anew: less is left in it than its file is long.
+            # Moved and begun again: less is left in it than its file is long.
             _, frames, _ = other.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         assert frames * 4096 < long
         assert [run.last_step for run in await store.list_runs()] == [0, 799]

@@ -94,7 +94,7 @@ class StargraphAdapter(MemoryAdapter):  # type: ignore[misc]  # agmi has no type
         self._rows(steps[0].run_id)  # the attacker can read the store
 
     def reload(self) -> None:
-        """Every call opens the file anew."""
+        """Every call opens the file again."""
 
     def verify(self) -> bool:
         self.verify_detail = None
@@ -116,7 +116,7 @@ class StargraphAdapter(MemoryAdapter):  # type: ignore[misc]  # agmi has no type
                 if not report.sound:
                     raise _Unsound(report.findings[0].kind)
 
-    # What the attacker does: records are read and written as bytes, and digests made anew, since anybody can do that.
+    # What the attacker does: records are read and written as bytes, and digests made again, since anybody can do that.
 
     def _rows(self, run_id: str) -> list[Checkpoint]:
         with self._place._database() as database:

@@ -133,7 +133,7 @@ bound_method = instance.plain
 
 
 class Executes:
-    """Is made anew, and executed."""
+    """Is made again, and executed."""
 
     @passing
     async def execute(self, state: Any, ctx: Any) -> Any:

@@ -150,7 +150,7 @@ states: st.SearchStrategy[dict[str, JsonValue]] = st.dictionaries(text, json_val
 
 
 def same(one: object, other: object) -> bool:
-    """Tell whether two JSON values are equal, of the same types and in the same order, where == takes 1 for True."""
+    """Return whether two JSON values are equal, of the same types and in the same order, where == takes 1 for True."""
     if type(one) is not type(other):
         return False
     if isinstance(one, float) and isinstance(other, float):

@@ -24,7 +24,7 @@ class LoopClock:
         self.longest = 0.0
 
     async def take(self) -> float:
-        """Return it, and begin anew."""
+        """Return it, and begin again."""
         await asyncio.sleep(0)  # this callback counts too
         longest, self.longest = self.longest, 0.0
         return longest

@@ -52,7 +52,7 @@ def planted(*, stops: bool = False) -> Iterator[None]:
             _say_half()
 
     class Statements:
-        """Read anew by each migration."""
+        """Read again by each migration."""
 
         def __iter__(self) -> Iterator[str]:
             return statements()

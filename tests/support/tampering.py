@@ -174,7 +174,7 @@ UNREADABLE = ((True, True), "unreadable", "unreadable", "unreadable")
 
 TAMPERS = (
     Tamper("1  content edit", content_edit, *UNREADABLE),
-    Tamper("1b field edit, digest made anew", field_edit, (False, True), "broken-chain", "unsealed", "broken-chain"),
+    Tamper("1b field edit, digest made again", field_edit, (False, True), "broken-chain", "unsealed", "broken-chain"),
     Tamper("1c the same, all later steps too", rewritten_history, (False, True), "", "unsealed", "history-rewritten"),
     # On S3 the summary of a run that ended names its last step, so that both are one, and the list notices.
     Tamper(

@@ -24,7 +24,7 @@ from stargraph_torture.seeds import short_seed
 SEED = short_seed()
 
 pytestmark = [
-    pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts what Linux tells of a process"),
+    pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts what Linux shows of a process"),
     pytest.mark.thorough,
 ]
 

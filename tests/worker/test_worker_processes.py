@@ -158,7 +158,7 @@ async def test_a_suspicious_run_is_executed_in_a_process_of_its_own(
     assert (suspect.status, neighbour.status) == (status, "done")
     assert set(neighbour.state["pids"]) == {os.getpid()}
     assert place.pid_of("suspect") != os.getpid()
-    # Its first node completes in the first of them, so that four deaths are counted anew.
+    # Its first node completes in the first of them, so that four deaths are counted again.
     assert metrics.isolated == (1 if how == "fine" else 4)
     if how == "fine":
         assert set(suspect.state["pids"]) == {place.pid_of("suspect")}

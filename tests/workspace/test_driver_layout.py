@@ -122,7 +122,7 @@ def test_a_docstring_that_the_contract_has_is_not_copied(driver: str) -> None:
 
 
 def copies(text: str, name: str) -> bool:
-    """Tell whether a docstring says nothing that the contract does not say, or explains its arguments again."""
+    """Return whether a docstring says nothing that the contract does not say, or explains its arguments again."""
     (inherited,) = [inspect.getdoc(vars(capability)[name]) for capability in CAPABILITIES if name in vars(capability)]
     return "Args:" in text or set(text.split("\n")) <= set((inherited or "").split("\n"))
 

@@ -9,6 +9,7 @@ from support.workspace import ROOT
 NEVER = re.compile(
     r"None where|at the most|in which nothing|of the user.s|told again|belongs? into|at the begin of|is not said"
     r"|resumed so often|did not live to|It is meant:|are not concerned|without a word|dealings with|\b[Rr]eckon"
+    r"|\banew\b|all the same\b|\btells? of\b|\b(a|each|every|another|next|last) try\b(?! to)"
 )
 FOLDERS = ("benchmarks", "conformance", "docs", "examples", "packages", "tests", "torture")
 

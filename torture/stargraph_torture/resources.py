@@ -51,7 +51,7 @@ class Held:
         )
 
     def more_than(self, other: Held) -> bool:
-        """Tell whether anything is held that was not before."""
+        """Return whether anything is held that was not before."""
         return any(getattr(self, name) > getattr(other, name) for name in self.__dataclass_fields__)
 
 

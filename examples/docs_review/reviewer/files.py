@@ -79,7 +79,7 @@ def _is_left_out(folder: Path) -> bool:
 
 
 def is_report(file: Path) -> bool:
-    """Tell whether a file is a report of this graph.
+    """Return whether a file is a report of this graph.
 
     Args:
         file: the file.

@@ -12,7 +12,7 @@ from reviewer.state import Finding
 
 
 def is_external(link: Link) -> bool:
-    """Tell whether a link leads out of the file system, as in `https:` or `mailto:`.
+    """Return whether a link leads out of the file system, as in `https:` or `mailto:`.
 
     Args:
         link: the link.

@@ -40,7 +40,7 @@ class AnyStepFreesAll(ReferenceCheckpointer):
 
 @broken("queues.others_keep_theirs")
 class BeatFrees(ReferenceCheckpointer):
-    """A beat makes the presence of its process anew, and forgets what was reserved for it."""
+    """A beat makes the presence of its process again, and forgets what was reserved for it."""
 
     async def beat(self, process: ProcessInfo) -> None:
         known = {each.process.id for each in await self.processes()}

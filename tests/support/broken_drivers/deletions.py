@@ -22,7 +22,7 @@ from support.broken_drivers.broken_driver import broken
     "deletion.pruned_run_goes_on",
 )
 class NoTombstone(ReferenceCheckpointer):
-    """DELETE removes the rows, and the run can start anew."""
+    """DELETE removes the rows, and the run can start again."""
 
     def _delete(self, run_id: str) -> bool:
         return self._store.runs.pop(run_id, None) is not None

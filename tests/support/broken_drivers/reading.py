@@ -320,7 +320,7 @@ class SixteenMegabytes(ReferenceCheckpointer):
     "queues.kinds",
 )
 class ForgetsAColumn(ReferenceCheckpointer):
-    """The fields go to columns, and `definition`, `interrupts` and `calls` have none; what is read is signed anew."""
+    """The fields go to columns, and `definition`, `interrupts` and `calls` have none; what is read is signed again."""
 
     def _at(self, run_id: str, step: int) -> Checkpoint | None:
         found = super()._at(run_id, step)
@@ -338,7 +338,7 @@ class ForgetsAColumn(ReferenceCheckpointer):
     "engine.takeover",
 )
 class ForgetsTheHashes(ReferenceCheckpointer):
-    """graph_hash and runtime_hash are not stored; what is read is signed anew."""
+    """graph_hash and runtime_hash are not stored; what is read is signed again."""
 
     def _at(self, run_id: str, step: int) -> Checkpoint | None:
         found = super()._at(run_id, step)
@@ -357,7 +357,7 @@ class ForgetsTheHashes(ReferenceCheckpointer):
     "values.instants",
 )
 class MillisecondClock(ReferenceCheckpointer):
-    """Times are kept in milliseconds; what is read is signed anew."""
+    """Times are kept in milliseconds; what is read is signed again."""
 
     def _at(self, run_id: str, step: int) -> Checkpoint | None:
         found = super()._at(run_id, step)

@@ -139,7 +139,7 @@ class UpdatedByTheLatestClock(ReferenceCheckpointer):
 
 
 class _Shares(ReferenceCheckpointer):
-    """A base: a value is kept once for all runs, as the newest of them has it; what is read is signed anew."""
+    """A base: a value is kept once for all runs, as the newest of them has it; what is read is signed again."""
 
     def _at(self, run_id: str, step: int) -> Checkpoint | None:
         found = super()._at(run_id, step)

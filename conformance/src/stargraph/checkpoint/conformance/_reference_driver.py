@@ -248,7 +248,7 @@ class ReferenceCheckpointer(ReferenceQueues):
         return PruneReport(runs=len(gone), checkpoints=sum(gone), dry_run=rule.dry_run)
 
     def _is_awaited(self, latest: Checkpoint) -> bool:
-        """Tell whether a run is a child whose parent has not ended: that may still have to read how it ended."""
+        """Return whether a run is a child whose parent has not ended: that may still have to read how it ended."""
         if latest.origin != "subgraph" or latest.parent_run_id is None:
             return False
         parent = self._latest(latest.parent_run_id)

@@ -20,7 +20,7 @@ import typer
 from stargraph.checkpoint.protocol import Checkpointer, JsonValue, RunSummary
 from stargraph.cli._display import Display, JsonDisplay, PlainDisplay
 from stargraph.cli._errors import print_error
-from stargraph.cli._log import show_warnings_of_drivers
+from stargraph.cli._logging import show_warnings_of_drivers
 from stargraph.cli._options import NODE_THREADS
 from stargraph.cli._outcome import RunOutcome
 from stargraph.cli._output import print_json, print_lines

@@ -69,7 +69,7 @@ def replay(
     one, with the changes you give, and executes its nodes from there on. The first run stays as it is.
     """
     from stargraph.cli._execution import load
-    from stargraph.cli._log import show_log
+    from stargraph.cli._logging import show_log
     from stargraph.cli._store import StoreRef
 
     show_log(log_level, as_json=log_json)

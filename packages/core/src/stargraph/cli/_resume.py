@@ -70,7 +70,7 @@ def resume(
     refused at its next write. A run that is done is reported as it is.
     """
     from stargraph.cli._execution import check_resume, execute, load
-    from stargraph.cli._log import show_log
+    from stargraph.cli._logging import show_log
     from stargraph.cli._run_ids import find_run_id
     from stargraph.cli._store import StoreRef
 

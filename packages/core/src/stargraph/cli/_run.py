@@ -70,7 +70,7 @@ def run(
     from stargraph.checkpoint.protocol import check_run_id
     from stargraph.cli._execution import execute, load
     from stargraph.cli._inputs import read_inputs, split_pairs
-    from stargraph.cli._log import show_log
+    from stargraph.cli._logging import show_log
     from stargraph.cli._output import clean, emit
     from stargraph.cli._store import StoreRef
 

@@ -93,7 +93,7 @@ def worker(
     one ends the process at once. Either way nothing that was stored is lost.
     """
     from stargraph.cli._execution import run_async
-    from stargraph.cli._log import show_log
+    from stargraph.cli._logging import show_log
     from stargraph.cli._output import print_json
     from stargraph.cli._store import StoreRef
     from stargraph.worker import RunRetries, StoreSource, Worker

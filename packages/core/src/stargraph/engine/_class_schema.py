@@ -135,7 +135,7 @@ def refuse_lossy(path: str, name: str, field: Schema) -> None:
 
 
 def is_required(field: Schema) -> bool:
-    """Tell whether an input must give a field.
+    """Return whether an input must give a field.
 
     Args:
         field: its schema.
@@ -163,7 +163,7 @@ def aliases_of(field: Schema) -> tuple[list[str], list[str]]:
 
 
 def reads_others(name: str, field: Schema, names: Collection[str]) -> bool:
-    """Tell whether the serializer of a field reads other fields of the object.
+    """Return whether the serializer of a field reads other fields of the object.
 
     Args:
         name: the field.
@@ -176,7 +176,7 @@ def reads_others(name: str, field: Schema, names: Collection[str]) -> bool:
 
 
 def takes_info(schema: object) -> bool:
-    """Tell whether a validator of a field asks for what validates it, and so for the other fields.
+    """Return whether a validator of a field asks for what validates it, and so for the other fields.
 
     Args:
         schema: the schema of the field's values.
@@ -192,7 +192,7 @@ def takes_info(schema: object) -> bool:
 
 
 def mentions(schema: object, kinds: tuple[str, ...]) -> bool:
-    """Tell whether a schema has a part of a kind."""
+    """Return whether a schema has a part of a kind."""
     if isinstance(schema, (list, tuple)):
         return any(mentions(part, kinds) for part in schema)
     if not isinstance(schema, dict):
@@ -203,7 +203,7 @@ def mentions(schema: object, kinds: tuple[str, ...]) -> bool:
 
 
 def is_plain_list(schema: Schema) -> bool:
-    """Tell whether a list stays valid whatever valid items are appended.
+    """Return whether a list stays valid whatever valid items are appended.
 
     Args:
         schema: the schema of the field's values.

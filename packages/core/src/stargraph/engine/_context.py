@@ -363,7 +363,7 @@ DONE: Final[Awaitable[None]] = _Done()
 
 
 def _may_take(function: Callable[..., Any], name: str) -> bool:
-    """Tell whether a function may take an argument by a name; true if its signature cannot be read."""
+    """Return whether a function may take an argument by a name; true if its signature cannot be read."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):

@@ -138,7 +138,7 @@ def call_error(name: str, recorded: ErrorInfo) -> CallError:
 
 
 def is_made_anew(call: RecordedCall) -> bool:
-    """Tell whether a further attempt makes a recorded call again: it failed, so that its effect has not happened."""
+    """Return whether a further attempt makes a recorded call again: it failed, so that its effect has not happened."""
     return call.kind == "call" and call.error is not None and call.error.reason != NOT_STORABLE
 
 
@@ -161,7 +161,7 @@ def chain_of(error: BaseException) -> Iterator[BaseException]:
 
 
 def is_final(error: BaseException) -> bool:
-    """Tell whether an exception is a mistake of the node's code that no further attempt can heal.
+    """Return whether an exception is a mistake of the node's code that no further attempt can heal.
 
     Args:
         error: the exception.
@@ -170,7 +170,7 @@ def is_final(error: BaseException) -> bool:
 
 
 def is_any_of(error: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:
-    """Tell whether an exception, or what a failed call stands for, is of one of some classes.
+    """Return whether an exception, or what a failed call stands for, is of one of some classes.
 
     A recorded call has the name of its exception alone. No class is imported for it: what can be caught by its class
     has been imported by whoever names the class.

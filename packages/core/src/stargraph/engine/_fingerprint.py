@@ -79,7 +79,7 @@ def runtime_changes(
 
 
 def _is_same(before: str | None, after: str | None) -> bool:
-    """Tell whether two fingerprints are of the same code, as far as two versions of Python allow to say."""
+    """Return whether two fingerprints are of the same code, as far as two versions of Python allow to say."""
     if before is None or after is None:
         return before is after
     return before == after or (

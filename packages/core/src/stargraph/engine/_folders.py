@@ -107,7 +107,7 @@ def plain_text(text: str) -> str:
 
 
 def is_other_file(module: ModuleType, name: str, package: str) -> bool:
-    """Tell whether a name stands for another file in a folder than the one that a module was loaded from.
+    """Return whether a name stands for another file in a folder than the one that a module was loaded from.
 
     Args:
         package: the package of the folder.
@@ -156,7 +156,7 @@ def _files_of(folder: Path, name: str) -> list[Path]:
 
 
 def _is_outdated(first: str) -> bool:
-    """Tell whether a file of a module that is loaded, or of one inside it, is not the one that was loaded."""
+    """Return whether a file of a module that is loaded, or of one inside it, is not the one that was loaded."""
     names = [name for name in sys.modules if name == first or name.startswith(f"{first}.")]
     specs = [getattr(sys.modules[name], "__spec__", None) for name in names]
     # Each of them is noted, so that a later change is noticed.

@@ -27,7 +27,7 @@ def migration_for(plan: Plan, tail: Checkpoint) -> MigrationSpec | None:
 
 
 def children_migrate(plan: Plan, stored: Mapping[str, JsonValue]) -> bool:
-    """Tell whether a graph changed in its subgraphs alone, and each of those has a `migrate` entry for what it was.
+    """Return whether a graph changed in its subgraphs alone, and each of those has a `migrate` entry for what it was.
 
     Args:
         plan: the graph that was loaded.

@@ -34,7 +34,7 @@ _ALL_THREADS: Final[weakref.WeakSet[NodeThreads]] = weakref.WeakSet()
 
 
 def threads_are_busy() -> bool:
-    """Tell whether a sync node or call of this process runs in a thread."""
+    """Return whether a sync node or call of this process runs in a thread."""
     return any(threads.is_busy for threads in list(_ALL_THREADS))
 
 
@@ -270,7 +270,7 @@ class NodePools:
             _STRAYS.add(owner, ended)
 
     def has_strays(self, owner: str) -> bool:
-        """Tell whether a thread of a task was given up and goes on.
+        """Return whether a thread of a task was given up and goes on.
 
         Args:
             owner: what names the task.

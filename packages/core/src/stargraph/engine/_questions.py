@@ -69,7 +69,7 @@ class Question:
         return f"{task.id}/{self._said if self.child_id is None else self.child_id}"
 
     def is_said_by(self, interrupt_id: str) -> bool:
-        """Tell whether an open question says what this one says, in whatever task of a run or of its child runs.
+        """Return whether an open question says what this one says, in whatever task of a run or of its child runs.
 
         Args:
             interrupt_id: the id of the open question.
@@ -77,7 +77,7 @@ class Question:
         return interrupt_id.rpartition("/")[2] == self._said
 
     def replaces(self, interrupt_id: str, task: Task) -> bool:
-        """Tell whether an open question of the same task is what this one was before its text changed.
+        """Return whether an open question of the same task is what this one was before its text changed.
 
         Args:
             interrupt_id: the id of the open question.
@@ -271,7 +271,7 @@ def question_lost(task: Task, asked: Sequence[Question], instead: str, cause: Ba
 
 
 def _split(raised: BaseException) -> tuple[bool, BaseException | None]:
-    """Tell whether an exception is a `Suspended` or a group with one in it, and return what else is in it."""
+    """Return whether an exception is a `Suspended` or a group with one in it, and return what else is in it."""
     if is_a(raised, Suspended):
         return True, None
     if not is_a(raised, BaseExceptionGroup):

@@ -114,7 +114,7 @@ def annotation_parts(annotation: Any) -> tuple[list[object], Any]:
 
 
 def hides_reducers(annotation: Any) -> bool:
-    """Tell whether a type declares a reducer inside itself, which would not be found there.
+    """Return whether a type declares a reducer inside itself, which would not be found there.
 
     Args:
         annotation: the type.

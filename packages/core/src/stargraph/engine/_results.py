@@ -141,7 +141,7 @@ def _annotation(function: Callable[..., Any]) -> Any:
 
 
 def _is_json(declared: Any) -> bool:
-    """Tell whether a type says no more than that its values are JSON; those are stored as they are."""
+    """Return whether a type says no more than that its values are JSON; those are stored as they are."""
     if isinstance(declared, Hashable) and declared in _JSON:
         return True
     origin, arguments = typing.get_origin(declared), typing.get_args(declared)

@@ -393,7 +393,7 @@ class StateSpec:
         return changes
 
     def replaces(self, name: str) -> bool:
-        """Tell whether an update of a field takes the place of its value."""
+        """Return whether an update of a field takes the place of its value."""
         return self.fields is None or self.fields[name].reducer == "replace"
 
     def _recorded_among_others(

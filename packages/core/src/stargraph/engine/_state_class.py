@@ -128,7 +128,7 @@ class StateClass:
                 self._metadata[name], self.annotations[name] = annotation_parts(hints.get(name, Any))
 
     def is_plain_list(self, name: str) -> bool:
-        """Tell whether a field is a list that stays valid whatever valid items are appended.
+        """Return whether a field is a list that stays valid whatever valid items are appended.
 
         Args:
             name: the field.

@@ -216,7 +216,7 @@ async def fruitless_resumes(tail: Checkpoint, read_step: ReadStep, most: int) ->
 
 
 def waits_longer(plan: Plan, tail: Checkpoint, as_of: datetime | None = None) -> bool:
-    """Tell whether a run waits for a time that is still to come, and a resume by the same code could do nothing yet.
+    """Return whether a run waits for a time that is still to come, and a resume by the same code could do nothing yet.
 
     Args:
         plan: the graph.

@@ -35,7 +35,7 @@ Count: TypeAlias = Annotated[int, Field(ge=1, strict=True)]
 
 
 def is_callable_path(text: str) -> bool:
-    """Tell whether a text has the form `package.module:name`."""
+    """Return whether a text has the form `package.module:name`."""
     return re.fullmatch(CALLABLE_PATTERN, text) is not None
 
 

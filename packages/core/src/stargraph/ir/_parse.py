@@ -59,7 +59,7 @@ def keys_of(model: type[BaseModel]) -> dict[str, str]:
 
 
 def _is_echo(detail: Mapping[str, Any]) -> bool:
-    """Tell whether a list only counts as too short since its items are wrong, which has a fault of its own."""
+    """Return whether a list only counts as too short since its items are wrong, which has a fault of its own."""
     return bool(detail["type"] == "too_short" and len(detail["input"]) > detail["ctx"]["actual_length"])
 
 

@@ -20,7 +20,7 @@ _PYTHON: Final[dict[str, tuple[type, ...]]] = {
 
 
 def fits_schema(value: JsonValue, schema: Mapping[str, Any], definitions: Mapping[str, Any], depth: int = 0) -> bool:
-    """Tell whether a value has the types, the choices and the fields that a JSON Schema asks for.
+    """Return whether a value has the types, the choices and the fields that a JSON Schema asks for.
 
     Only what decides about types is looked at, as pydantic writes it: `$ref`, `anyOf`, `oneOf`, `allOf`, `type`,
     `enum`, `const`, `items`, `properties`, `required` and `additionalProperties`. The rest, such as `pattern` and

@@ -43,6 +43,8 @@ def started(plan: Plan, record: Checkpoint, inputs: Mapping[str, JsonValue] | No
         executor_id=record.executor_id,
         timestamp=record.timestamp,
         process=record.process,
+        queue=record.queue,
+        status="running" if record.queue is None else "queued",
         parent_run_id=record.parent_run_id,
         parent_step=record.parent_step,
         origin=record.origin,
@@ -64,6 +66,11 @@ def transition(plan: Plan, previous: Checkpoint, record: Checkpoint) -> Checkpoi
         old = previous.encoded_state()
         adopted = None if record.definition is None else plan.state.adopted(old, record.encoded_state())
         return following(previous, record, status=status_of(previous.frontier, previous.interrupts), changes=adopted)
+    if record.event == "queued":
+        status = "awaiting_input" if previous.status == "awaiting_input" else "queued"
+        return following(previous, record, status=status, queue=record.queue, error=previous.error)
+    if record.event == "moved":
+        return following(previous, record, status="moved", frontier=(), interrupts=())
     if record.event in ("paused", "cancelled"):
         return following(previous, record, status=record.event)
     if record.event == "migrated":

@@ -171,7 +171,7 @@ async def _last_before(source: _Source, overlay: Overlay) -> int:
 
 
 def _is_where(record: Checkpoint, kind: str, name: str) -> bool:
-    """Tell whether a step records an output, an answer or a call of a name."""
+    """Return whether a step records an output, an answer or a call of a name."""
     if kind == "call":
         return any(is_call(call, name) for call in record.calls)
     event = "completed" if kind == "output" else "answered"

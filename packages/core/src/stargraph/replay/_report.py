@@ -104,7 +104,7 @@ class ReplayReport:
 
 
 _PLAIN = ("event", "status")
-_MODELS = ("error", "calls", "interrupts", "frontier")
+_MODELS = ("error", "calls", "interrupts", "frontier", "queue")
 
 
 def difference_of(recorded: Checkpoint, replayed: Checkpoint, *, limit: int = LIMIT) -> StepDifference | None:
@@ -125,6 +125,8 @@ def difference_of(recorded: Checkpoint, replayed: Checkpoint, *, limit: int = LI
     ]
     diffs += [diff_values(before[name], after[name], path=name, limit=limit) for name in _MODELS]
     changes = tuple(change for diff in diffs for change in diff.changes)
+    if not changes:  # what is compared by the digest alone, such as where the run came from
+        return step_difference(recorded, Diff((Change("digest", "changed", recorded.digest, replayed.digest),), 1))
     return step_difference(recorded, Diff(changes[:limit], sum(diff.total for diff in diffs)))
 
 

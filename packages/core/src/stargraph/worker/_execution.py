@@ -169,7 +169,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def is_ours(tail: Checkpoint | None) -> bool:
-    """Tell whether this process has a run."""
+    """Return whether this process has a run."""
     return (
         tail is not None
         and tail.status == "running"

@@ -84,7 +84,7 @@ async def setbacks(tail: Checkpoint, read_step: ReadStep) -> Setbacks:
 
 
 def _is_new_chance(record: Checkpoint, before: Checkpoint | None) -> bool:
-    """Tell whether somebody requeued the run.
+    """Return whether somebody requeued the run.
 
     A retry by a worker sets a due time, and a worker that drains keeps its executor_id: neither is a new chance.
     """

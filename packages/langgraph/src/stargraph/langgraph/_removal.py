@@ -37,7 +37,7 @@ async def prune_thread(store: LogStore, logs: Sequence[ThreadLog]) -> None:
 
 
 async def _is_call_from_what_goes(log: ThreadLog, root: ThreadLog) -> bool:
-    """Tell whether a log is that of a call of a subgraph, which started from an older checkpoint of the root graph."""
+    """Return whether a log is that of a call of a subgraph that started from an older checkpoint of the root graph."""
     # Such a namespace ends with a colon and the id of a task; others belong to subgraphs that keep their state.
     newest = await log.latest() if ":" in log.namespace else None
     newest_root = await root.latest()

@@ -113,7 +113,7 @@ class LogStore:
         self._generations[thread_id, namespace] = 0 if is_free else high
 
     async def is_taken(self, run_id: str) -> bool:
-        """Tell whether a run id names a run, or did."""
+        """Return whether a run id names a run, or did."""
         return await self.checkpointer.read_latest(run_id) is not None or await self._is_deleted(run_id)
 
     def forget(self, thread_id: str, namespace: str) -> None:

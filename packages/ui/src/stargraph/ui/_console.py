@@ -167,7 +167,7 @@ def console_of(request: Request) -> Console:
 
 
 def is_fragment(request: Request) -> bool:
-    """Tell whether a script asks for a part of a page, and not a person for the page."""
+    """Return whether a script asks for a part of a page, and not a person for the page."""
     return request.headers.get("x-fragment") == "1"
 
 

@@ -86,7 +86,7 @@ class Access:
         return f"{nonce}.{self._sign('session', nonce)}"
 
     def knows(self, session: str) -> bool:
-        """Tell whether a session was opened here."""
+        """Return whether a session was opened here."""
         nonce, _, signature = session.partition(".")
         return hmac.compare_digest(signature.encode("utf-8", "surrogatepass"), self._sign("session", nonce).encode())
 
@@ -259,7 +259,7 @@ def _set_cookie(response: Response, request: Request, session: str) -> None:
 
 
 def is_signed_in(request: Request) -> bool:
-    """Tell whether the guard has let somebody in; it lets assets through without looking."""
+    """Return whether the guard has let somebody in; it lets assets through without looking."""
     return "stargraph.csrf" in request.scope
 
 

@@ -109,7 +109,7 @@ async def by_url(kit: Kit) -> None:
     "A read-only handle reads everything, refuses every change, and never changes a byte; a store that is not there is "
     "not made.",
     contract="open.3",
-    usual_cause="bootstrap() makes or migrates the store all the same, or one of the methods that change it is left "
+    usual_cause="bootstrap() makes or migrates the store nevertheless, or one of the methods that change it is left "
     "out.",
     capability="read-only",
 )
@@ -251,7 +251,7 @@ async def _search_bytes(kit: Kit, location: str, steps: list[int]) -> int:
     "A store of an older format is migrated whole, or refused with StoreVersionError and left as it is.",
     contract="bootstrap.4",
     usual_cause="The version is only compared with newer ones, the migration drops what it does not know, or a store "
-    "of another format is made anew.",
+    "of another format is made again.",
     capability="older-format",
 )
 async def older_format(kit: Kit) -> None:

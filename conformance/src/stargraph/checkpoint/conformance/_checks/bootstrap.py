@@ -164,7 +164,7 @@ async def beside_calls(kit: Kit) -> None:
     "second_handle",
     "bootstrap() of another handle leaves the store as it is, and finds what it holds.",
     contract="bootstrap.2",
-    usual_cause="The store is created anew by every handle, or what is stored lives in the handle.",
+    usual_cause="The store is created again by every handle, or what is stored lives in the handle.",
     needs=("steps.append_and_read",),
 )
 async def second_handle(kit: Kit) -> None:

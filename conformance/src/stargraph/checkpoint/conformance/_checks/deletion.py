@@ -76,7 +76,7 @@ async def delete_run(kit: Kit) -> None:
     "stays_deleted",
     'A deleted run takes no further checkpoint, from no handle: reason "run-deleted".',
     contract="rule.2, write.8, write.9",
-    usual_cause="The rows are removed and nothing remembers the run, so an executor that lives on starts it anew.",
+    usual_cause="The rows are removed and nothing remembers the run, so an executor that lives on starts it again.",
 )
 async def stays_deleted(kit: Kit) -> None:
     handle, executor_handle = await kit.open(), await kit.open()
@@ -340,7 +340,7 @@ async def pruned_run_goes_on(kit: Kit) -> None:
     "keep_last_zero_removes",
     "prune(keep_last=0) removes the run for good, as delete_run does.",
     contract="prune.2",
-    usual_cause="A slice with -0 keeps everything, or the run starts anew afterwards.",
+    usual_cause="A slice with -0 keeps everything, or the run starts again afterwards.",
     needs=("deletion.stays_deleted", "deletion.prune_frees"),
 )
 async def keep_last_zero_removes(kit: Kit) -> None:

@@ -59,7 +59,7 @@ async def _only(handle: Handle) -> ProcessPresence:
     "silence",
     "silent_seconds is the time since the last beat, and first_seen stays what it was.",
     contract="presence.1, presence.2",
-    usual_cause="The time of the first beat is taken, or a beat begins the presence anew.",
+    usual_cause="The time of the first beat is taken, or a beat begins the presence again.",
 )
 async def silence(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()

@@ -356,7 +356,7 @@ async def counts(kit: Kit) -> None:
     "others_keep_theirs",
     "A reservation ends with a step of its own run or with its own process: no other step, beat or leave lifts it.",
     contract="claimable.5, presence.3",
-    usual_cause="A statement that lifts reservations lacks its condition, or a beat makes the presence anew.",
+    usual_cause="A statement that lifts reservations lacks its condition, or a beat makes the presence again.",
 )
 async def others_keep_theirs(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()

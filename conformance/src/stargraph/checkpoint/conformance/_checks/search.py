@@ -390,7 +390,7 @@ async def pages_while_runs_start(kit: Kit) -> None:
     "among them, neither repeat nor hide the others.",
     contract="search.4",
     usual_cause="The cursor names a run or a row, and the page begins after it: if it is gone, the page is empty, or "
-    "begins anew.",
+    "begins again.",
     needs=("search.pages_while_runs_start",),
 )
 async def pages_while_runs_change(kit: Kit) -> None:

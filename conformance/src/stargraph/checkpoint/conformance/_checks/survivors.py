@@ -70,7 +70,7 @@ async def _whole_or_gone(handle: Handle, steps: list[Checkpoint], what: str) -> 
     )
     if latest is None:
         refusal = await attempt(handle.write(steps[0]))
-        expect(refusal is not None and refusal.reason == "run-deleted", f"{what}: the run can start anew")
+        expect(refusal is not None and refusal.reason == "run-deleted", f"{what}: the run can start again")
     await handle.delete_run("run")
     absent(await handle.read_latest("run"), f"read_latest('run') after {what}, and delete_run once more")
     expect(not await steps_there(handle, steps, what), f"{what}, and delete_run once more left steps of the run")

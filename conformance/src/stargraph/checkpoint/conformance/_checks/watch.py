@@ -276,7 +276,7 @@ async def idle(kit: Kit) -> None:
     "outage",
     "A watch outlives an outage, or raises StoreUnavailableError; behind the last step that it told nothing is missed.",
     contract="watch.2, watch.3, bootstrap.9",
-    usual_cause="An error of a look is swallowed for good, or the run reads as gone and is told anew.",
+    usual_cause="An error of a look is swallowed for good, or the run reads as gone and is reported again.",
     capability="outage",
     quick=False,
 )

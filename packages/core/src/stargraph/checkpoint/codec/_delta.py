@@ -197,5 +197,5 @@ def _joined(ranges: list[tuple[bytes, int, int]]) -> bytes:
 
 
 def _is_whole(script: EditScript) -> bool:
-    """Tell whether a script makes a text from nothing, in one piece: most do."""
+    """Return whether a script makes a text from nothing, in one piece: most do."""
     return len(script) == 1 and type(script[0]) is bytes

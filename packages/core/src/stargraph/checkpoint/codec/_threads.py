@@ -48,7 +48,7 @@ class CodecThreads:
 
 
 def large_to_decode(records: Iterable[bytes]) -> bool:
-    """Tell whether records are better decoded in a thread."""
+    """Return whether records are better decoded in a thread."""
     size = 0
     for record in records:
         size += decoded_size(record)
@@ -58,12 +58,15 @@ def large_to_decode(records: Iterable[bytes]) -> bool:
 
 
 def large_to_encode(checkpoints: Sequence[Checkpoint]) -> bool:
-    """Tell whether checkpoints, which may be invalid, are better encoded in a thread."""
+    """Return whether checkpoints, which may be invalid, are better encoded in a thread."""
     return sum(map(state_size, checkpoints)) >= _LARGE_STATE
 
 
 def state_size(checkpoint: Checkpoint) -> int:
     """Return the bytes of a checkpoint's state and update; fewer for an invalid one, which encoding refuses."""
     private = private_attributes(checkpoint)
-    members = [*(private.get("_encoded_state") or {}).values(), *(private.get("_encoded_update") or {}).values()]
-    return sum([len(value.encoded) for value in members if isinstance(value, EncodedValue)])
+    size = 0
+    for members in (private.get("_encoded_state"), private.get("_encoded_update")):
+        if members:
+            size += sum([len(value.encoded) for value in members.values() if isinstance(value, EncodedValue)])
+    return size

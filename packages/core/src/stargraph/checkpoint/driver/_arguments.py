@@ -49,7 +49,7 @@ class PruneRule:
     run_id: str | None = None
 
     def selects(self, latest: Checkpoint) -> bool:
-        """Tell whether a run is one of those that are pruned.
+        """Return whether a run is one of those that are pruned.
 
         Args:
             latest: its latest checkpoint.
@@ -130,7 +130,7 @@ def microseconds(moment: datetime) -> int:
 
 
 def check_step(step: int) -> bool:
-    """Tell whether a run can have a step; False means that `read_at_step` returns None.
+    """Return whether a run can have a step; False means that `read_at_step` returns None.
 
     Raises:
         ValueError: `step` is not an integer.

@@ -258,7 +258,7 @@ def claim_order(run: RunSummary) -> tuple[int, datetime, str]:
 
 
 def can_go_on(run: RunSummary, now: datetime, living: Collection[str]) -> bool:
-    """Tell whether a run of a queue can go on now.
+    """Return whether a run of a queue can go on now.
 
     Args:
         now: the time by the store's clock.
@@ -271,7 +271,7 @@ def can_go_on(run: RunSummary, now: datetime, living: Collection[str]) -> bool:
 
 
 def fits_claim(run: RunSummary, claim: Claim) -> bool:
-    """Tell whether a run is of a queue and a graph that a worker asks for."""
+    """Return whether a run is of a queue and a graph that a worker asks for."""
     return (
         run.queue is not None
         and run.queue.name in claim.queues

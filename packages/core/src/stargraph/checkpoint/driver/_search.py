@@ -66,7 +66,7 @@ class RunMatcher:
         return (self.run_id_prefix, self.run_id_prefix + "~") if is_run_id(self.run_id_prefix) else ("~", "~")
 
     def matches(self, run: RunSummary) -> bool:
-        """Tell whether a run fits all that was asked."""
+        """Return whether a run fits all that was asked."""
         return (
             (self.statuses is None or run.status in self.statuses)
             and (self.graph_id is None or run.graph_id == self.graph_id)
@@ -136,7 +136,7 @@ class RunCursor:
         raise ValueError(f"cursor is {text!r}: give the next_cursor of the page before, in the same order, or None")
 
     def precedes(self, run: RunSummary) -> bool:
-        """Tell whether a run comes after this place in the order."""
+        """Return whether a run comes after this place in the order."""
         moment = moment_of(run, self.order)
         return moment < self.moment or (moment == self.moment and run.run_id > self.run_id)
 

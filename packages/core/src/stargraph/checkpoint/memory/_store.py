@@ -218,7 +218,7 @@ class MemoryStore:
         return True
 
     def _is_awaited(self, latest: Checkpoint) -> bool:
-        """Tell whether a run is a child whose parent has not ended: that may still have to read how it ended."""
+        """Return whether a run is a child whose parent has not ended: that may still have to read how it ended."""
         if latest.origin != "subgraph" or latest.parent_run_id is None:
             return False
         parent = self._runs.get(latest.parent_run_id)

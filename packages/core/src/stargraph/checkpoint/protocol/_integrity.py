@@ -39,7 +39,7 @@ def digest_or_none(
 
 
 def holds_values(members: object, encoded: dict[str, EncodedValue] | None) -> bool:
-    """Tell whether members hold the very objects that were encoded."""
+    """Return whether members hold the very objects that were encoded."""
     if not isinstance(members, dict) or encoded is None or len(members) != len(encoded):
         return False
     for key, value in encoded.items():  # noqa: SIM110  # all() of a generator takes twice as long
@@ -54,14 +54,16 @@ def check_shape(checkpoint: CheckpointDraft) -> None:
     Raises:
         CheckpointError: `reason="invalid-checkpoint"`.
     """
+    fields = checkpoint.__dict__
+    is_first, parent = fields["step"] == 0, fields["parent_run_id"]
     complaint = None
-    if (checkpoint.step == 0) != (checkpoint.event == "started"):
+    if is_first != (fields["event"] == "started"):
         complaint = "step 0, and only step 0, is the event 'started'"
-    elif (checkpoint.step == 0) != (checkpoint.previous_digest is None):
+    elif is_first != (fields["previous_digest"] is None):
         complaint = "every step but step 0 names the digest of the step before it"
-    elif (checkpoint.origin is None) != (checkpoint.parent_run_id is None):
+    elif (fields["origin"] is None) != (parent is None):
         complaint = "origin and parent_run_id belong together"
-    elif checkpoint.parent_step is not None and checkpoint.parent_run_id is None:
+    elif fields["parent_step"] is not None and parent is None:
         complaint = "parent_step needs a parent_run_id"
     if complaint is not None:
         raise invalid_error(checkpoint.run_id, checkpoint.step, complaint)

@@ -52,7 +52,7 @@ _SEAL_FIELDS: Final = tuple(Seal.model_fields)
 
 
 def is_plain_step(fields: Mapping[str, Any]) -> bool:
-    """Tell whether the fields that are others in each step are plain."""
+    """Return whether the fields that are others in each step are plain."""
     event, status, executor_id, step = fields["event"], fields["status"], fields["executor_id"], fields["step"]
     started, error = fields["task_started_at"], fields["error"]
     return (
@@ -79,7 +79,7 @@ def is_plain_step(fields: Mapping[str, Any]) -> bool:
 
 
 def is_plain_run(fields: Mapping[str, Any]) -> bool:
-    """Tell whether the fields that repeat in a run are plain."""
+    """Return whether the fields that repeat in a run are plain."""
     parent_step, process, origin = fields["parent_step"], fields["process"], fields["origin"]
     parent, metadata, queue = fields["parent_run_id"], fields["metadata"], fields["queue"]
     return (
@@ -100,7 +100,7 @@ def is_plain_run(fields: Mapping[str, Any]) -> bool:
 
 
 def is_hash(value: object) -> bool:
-    """Tell whether a value is a fingerprint: 64 hex digits in lower case."""
+    """Return whether a value is a fingerprint: 64 hex digits in lower case."""
     return type(value) is str and _HASH.fullmatch(value) is not None
 
 

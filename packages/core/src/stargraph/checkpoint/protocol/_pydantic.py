@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -23,10 +24,16 @@ def assemble(model: type[Model], fields: dict[str, Any], private: dict[str, Any]
     # The class is frozen, and has an assignment of its own.
     assign = object.__setattr__
     assign(made, "__dict__", fields)
-    assign(made, "__pydantic_fields_set__", set(fields))
+    assign(made, "__pydantic_fields_set__", _names(model))
     assign(made, "__pydantic_extra__", None)
     assign(made, "__pydantic_private__", private)
     return made
+
+
+@cache
+def _names(model: type[BaseModel]) -> set[str]:
+    """Return the names of all fields, shared: a set of its own takes 2 KB of each checkpoint, and a model is frozen."""
+    return set(model.model_fields)
 
 
 def private_attributes(made: BaseModel) -> dict[str, Any]:

@@ -162,7 +162,7 @@ class RunQueue(Protocol):
         silent_after: float = 30.0,
         reserve: float = 30.0,
     ) -> list[RunSummary]:
-        """Return runs that can go on now, highest priority first, then those that are due earliest.
+        """Reserve runs that can go on now, and return them: highest priority first, then those that are due earliest.
 
         A run can go on if it is `queued` and due; if it waits for times only, and one of them has come; if it is
         `running` and no process has it, since its answer came; and if it is `running` and its process is gone: it has

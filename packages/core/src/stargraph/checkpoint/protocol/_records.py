@@ -75,7 +75,7 @@ PRUNED_BY_DEFAULT: Final[tuple[Status, ...]] = ("done",)
 
 
 def is_run_id(text: object) -> bool:
-    """Tell whether a text can be a run id: 1-200 of `[A-Za-z0-9._:-]`, the first one a letter or digit."""
+    """Return whether a text can be a run id: 1-200 of `[A-Za-z0-9._:-]`, the first one a letter or digit."""
     return isinstance(text, str) and _RUN_ID.fullmatch(text) is not None
 
 
@@ -128,7 +128,7 @@ def _storable_text(text: object) -> object:
 
 
 def is_key(text: object) -> bool:
-    """Tell whether a text can be the key of a step: 1 to 255 bytes in UTF-8."""
+    """Return whether a text can be the key of a step: 1 to 255 bytes in UTF-8."""
     return isinstance(text, str) and is_text(text) and 0 < len(text.encode()) <= MAX_KEY_BYTES
 
 
@@ -139,7 +139,7 @@ def _checked_key(key: str) -> str:
 
 
 def is_queue_name(text: object) -> bool:
-    """Tell whether a text can name a queue: 1-100 of `[A-Za-z0-9._:-]`, the first one a letter or digit."""
+    """Return whether a text can name a queue: 1-100 of `[A-Za-z0-9._:-]`, the first one a letter or digit."""
     return isinstance(text, str) and _QUEUE_NAME.fullmatch(text) is not None
 
 

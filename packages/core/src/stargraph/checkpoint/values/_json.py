@@ -120,7 +120,7 @@ def _check_text(text: str) -> None:
 
 
 def is_text(text: str) -> bool:
-    """Tell whether UTF-8 can carry a string: a lone surrogate is not text."""
+    """Return whether UTF-8 can carry a string: a lone surrogate is not text."""
     if text.isascii():
         return True
     try:

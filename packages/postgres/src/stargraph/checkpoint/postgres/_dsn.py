@@ -103,7 +103,7 @@ def pairs_of(dsn: str) -> dict[str, str]:
 
 
 def is_whole(dsn: str) -> bool:
-    """Tell whether no parameter's name can be a piece of a password that holds an unquoted ?, & or space."""
+    """Return whether no parameter's name can be a piece of a password that holds an unquoted ?, & or space."""
     before, _, query = dsn.rpartition("?") if "://" in dsn else ("", "", dsn)
     if "pass" in query.lower():
         return False

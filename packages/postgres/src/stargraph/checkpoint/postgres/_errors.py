@@ -130,7 +130,7 @@ _HINTS: Final[tuple[tuple[type[Exception], str, str], ...]] = (
 
 
 def is_transient(error: BaseException) -> bool:
-    """Tell whether the same request may succeed when it is made again."""
+    """Return whether the same request may succeed when it is made again."""
     if isinstance(error, asyncpg.InterfaceError):
         return type(error) is asyncpg.InterfaceError
     return isinstance(error, _TRANSIENT) and not isinstance(error, ssl.SSLCertVerificationError)
@@ -280,7 +280,7 @@ class Retries:
             raise self._advice.unavailable(TimeoutError(), what, run_id=run_id, step=step)
 
     def _may_pass(self, error: Exception, elapsed: float) -> bool:
-        """Tell whether to try again, after some seconds."""
+        """Return whether to try again, after some seconds."""
         if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
             return self._reached and elapsed < FIRST_CONTACT  # a password that is being rotated
         if not is_transient(error):

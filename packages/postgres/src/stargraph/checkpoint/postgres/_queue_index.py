@@ -88,7 +88,7 @@ def queue_parameters(latest: Sequence[Checkpoint | RunSummary]) -> tuple[list[An
 
 
 def changes_queue(checkpoints: Sequence[Checkpoint]) -> bool:
-    """Tell whether steps may change what is kept here of their run: those of a run at work do not."""
+    """Return whether steps may change what is kept here of their run: those of a run at work do not."""
     return checkpoints[0].queue is not None and not all(
         step.status == "running" and step.event in ("completed", "called") for step in checkpoints
     )

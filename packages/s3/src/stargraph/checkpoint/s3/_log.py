@@ -116,7 +116,7 @@ class LogReader:
         return slots[0] if slots else None
 
     async def is_known(self, run_id: str) -> bool:
-        """Tell whether a run has begun and was not deleted."""
+        """Return whether a run has begun and was not deleted."""
         return await self.known_end(run_id) is not None
 
     async def known_end(self, run_id: str) -> int | None:
@@ -134,14 +134,14 @@ class LogReader:
             raise missing_step_error(run_id, step)
 
     async def was_pruned(self, run_id: str, step: int) -> bool:
-        """Tell whether a prune took a record: the highest tombstone, which always stays, is in its slot or above it."""
+        """Return whether a prune took a record: the highest tombstone always stays and is in its slot or above it."""
         async for taken, info in self.slots(run_id):
             if taken < step or is_tombstone(info.size):
                 return taken >= step
         return False
 
     async def is_end_of_deleted(self, run_id: str, step: int, info: ObjectInfo | None) -> bool:
-        """Tell whether the newest slot of a run says that the run was deleted.
+        """Return whether the newest slot of a run says that the run was deleted.
 
         Args:
             step: the step of the slot.

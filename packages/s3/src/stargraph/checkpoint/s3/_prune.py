@@ -152,7 +152,7 @@ class Pruner:
                 return (await self._mark_deleted(run_id, latest)).records
 
     async def _is_awaited(self, header: Header) -> bool:
-        """Tell whether a run is a child whose parent has not ended: that may still have to read how it ended."""
+        """Return whether a run is a child whose parent has not ended: that may still have to read how it ended."""
         run = header.summary
         if run.origin != "subgraph" or run.parent_run_id is None:
             return False

@@ -83,7 +83,7 @@ class _Reservation:
             return None
 
     def holds(self, run: RunSummary, now: datetime, left: set[str]) -> bool:
-        """Tell whether it keeps others from a run."""
+        """Return whether it keeps others from a run."""
         return self.step == run.last_step and self.until > now and self.process_id not in left
 
 

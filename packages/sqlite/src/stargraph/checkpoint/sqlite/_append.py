@@ -233,22 +233,23 @@ def _insert_tags(connection: sqlite3.Connection, checkpoint: Checkpoint) -> None
 
 
 def _tail_values(last: Checkpoint, digest: bytes) -> dict[str, Any]:
-    updated_at = microseconds(last.timestamp)
+    fields = vars(last)
+    updated_at, due_at, error = microseconds(fields["timestamp"]), last.due_at, fields["error"]
     return {
-        "run_id": last.run_id,
-        "status": last.status,
-        "step": last.step,
+        "run_id": fields["run_id"],
+        "status": fields["status"],
+        "step": fields["step"],
         "digest": digest,
-        "graph_id": last.graph_id,
-        "graph_hash": last.graph_hash,
-        "runtime_hash": last.runtime_hash,
-        "error_reason": last.error.reason if last.error else None,
-        "parent_run_id": last.parent_run_id,
-        "is_child": int(last.origin == "subgraph"),
-        "started_at": microseconds(last.started_at),
+        "graph_id": fields["graph_id"],
+        "graph_hash": fields["graph_hash"],
+        "runtime_hash": fields["runtime_hash"],
+        "error_reason": error.reason if error else None,
+        "parent_run_id": fields["parent_run_id"],
+        "is_child": int(fields["origin"] == "subgraph"),
+        "started_at": microseconds(fields["started_at"]),
         "updated_at": updated_at,
         "updated_minute": updated_at // MINUTE,
-        "due_at": None if last.due_at is None else microseconds(last.due_at),
+        "due_at": None if due_at is None else microseconds(due_at),
         "summary": summary_json(last),
     }
 

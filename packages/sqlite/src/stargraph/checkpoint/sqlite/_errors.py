@@ -19,7 +19,7 @@ LOGGER.addHandler(logging.NullHandler())
 
 
 def is_busy(error: Exception) -> bool:
-    """Tell whether another connection held a lock, so that trying again can help."""
+    """Return whether another connection held a lock, so that trying again can help."""
     return isinstance(error, sqlite3.Error) and _primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 

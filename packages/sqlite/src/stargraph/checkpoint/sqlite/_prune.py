@@ -213,7 +213,7 @@ def count_prunable(connection: sqlite3.Connection, prunable: PrunableSteps) -> i
 
 
 def is_deleted(connection: sqlite3.Connection, run_id: str) -> bool:
-    """Tell whether a run was deleted."""
+    """Return whether a run was deleted."""
     return connection.execute("SELECT 1 FROM runs WHERE run_id = ?", (deleted_id(run_id),)).fetchone() is not None
 
 

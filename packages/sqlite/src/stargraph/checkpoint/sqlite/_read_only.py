@@ -199,5 +199,5 @@ def _status(path: str) -> _Status | None:
 
 
 def _may_pass(error: Exception) -> bool:
-    """Tell whether another process may just be at work on the files, so that a read can succeed a little later."""
+    """Return whether another process may just be at work on the files, so that a read can succeed a little later."""
     return is_busy(error) or getattr(error, "sqlite_errorcode", None) in _PASSING

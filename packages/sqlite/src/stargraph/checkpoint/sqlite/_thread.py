@@ -229,7 +229,7 @@ class ConnectionThread(Generic[C]):
             CheckpointError: the connection was closed (`reason="closed"`).
         """
         loop = asyncio.get_running_loop()
-        answer = _Answer[T](loop, withdraw)
+        answer: _Answer[T] = _Answer(loop, withdraw)
 
         def call() -> None:
             if answer.cancelled():
