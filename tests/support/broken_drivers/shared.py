@@ -12,7 +12,7 @@ from support.broken_drivers.broken_driver import broken
 
 @broken("presence.outlives_handles")
 class BootstrapForgetsProcesses(ReferenceCheckpointer):
-    """bootstrap makes the table of processes anew: they will beat again."""
+    """bootstrap makes the table of processes again: they will beat again."""
 
     async def bootstrap(self) -> None:
         await super().bootstrap()
@@ -50,7 +50,7 @@ class ShortWords(ReferenceCheckpointer):
 
 @broken("schedules.outlive_handles")
 class BootstrapDropsSchedules(ReferenceCheckpointer):
-    """bootstrap makes the table of schedules anew."""
+    """bootstrap makes the table of schedules again."""
 
     async def bootstrap(self) -> None:
         await super().bootstrap()

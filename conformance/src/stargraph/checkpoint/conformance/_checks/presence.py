@@ -85,7 +85,7 @@ async def silence(kit: Kit) -> None:
     "outlives_handles",
     "What processes said is there in other processes, and no handle that is opened or closed changes it.",
     contract="presence.1, close.1, bootstrap.2",
-    usual_cause="It is kept in the process, bootstrap makes the table anew, or close removes what other handles said.",
+    usual_cause="It is kept in the process, bootstrap makes the table again, or close removes what other handles said.",
 )
 async def outlives_handles(kit: Kit) -> None:
     handle = await kit.open()

@@ -488,7 +488,7 @@ async def many(kit: Kit) -> None:
     "outlive_handles",
     "Reservations and limits hold in other processes, and no handle that is opened or closed lifts them.",
     contract="claimable.5, set_limits.1, close.1, bootstrap.2",
-    usual_cause="They are kept in the process, bootstrap makes the tables anew, or close releases what others hold.",
+    usual_cause="They are kept in the process, bootstrap makes the tables again, or close releases what others hold.",
 )
 async def outlive_handles(kit: Kit) -> None:
     handle = await kit.open()

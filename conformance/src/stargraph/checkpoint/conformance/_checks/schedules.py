@@ -103,7 +103,7 @@ async def read_only(kit: Kit) -> None:
     "outlive_handles",
     "Schedules are there in other processes, and no handle that is opened or closed changes them.",
     contract="schedules.1, close.1, bootstrap.2",
-    usual_cause="They are kept in the process, bootstrap makes the table anew, or close empties it.",
+    usual_cause="They are kept in the process, bootstrap makes the table again, or close empties it.",
 )
 async def outlive_handles(kit: Kit) -> None:
     handle = await kit.open()

@@ -197,7 +197,7 @@ async def pruned(kit: Kit) -> None:
 
 @group.check(
     "every_way_in",
-    "A watch tells of steps that came in a batch, and of a run that start_pruned began, none that is not stored.",
+    "A watch reports steps that came in a batch, and a run that start_pruned began, none that is not stored.",
     contract="watch.1, watch.2",
     usual_cause="write alone tells the watches, or each number up to the latest step is told.",
 )
