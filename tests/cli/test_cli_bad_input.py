@@ -289,3 +289,8 @@ def check_message(err: str, words: list[str]) -> None:
     assert "  File " not in err
     missing = [word for word in words if word not in err]
     assert not missing, f"{missing} not in: {err}"
+
+
+def test_a_word_that_no_file_can_be_called_is_no_graph(folder: Folder) -> None:
+    answer = folder.call("resume", "[" * 3000)
+    assert (answer.code, "names no graph" in answer.err) == (2, True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -238,7 +237,7 @@ def run_and_graph(first: str | None, second: str | None) -> tuple[str, str]:
         )
     if second is not None:
         return first, second
-    if ":" not in first and not first.endswith(".py") and not Path(first).is_file() and "." not in first:
+    if ":" not in first and not first.endswith(".py") and not os.path.isfile(first) and "." not in first:  # noqa: PTH113  # Path.is_file raises for a name that is too long
         raise StargraphError(
             f"GRAPH is missing, and {first!r} names no graph",
             reason="usage",
