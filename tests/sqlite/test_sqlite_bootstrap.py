@@ -6,10 +6,12 @@ import asyncio
 import errno
 import hashlib
 import os
+import shutil
 import sqlite3
 import stat
 import tempfile
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -274,6 +276,19 @@ async def test_another_application_is_left_alone(path: Path, mode: str) -> None:
     error = await refused(path)
     assert (type(error), error.reason) == (StoreUnavailableError, "not-a-store")
     assert fingerprint(path.parent) == before
+
+
+async def test_another_application_keeps_the_log_that_its_lost_process_has_left(path: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs.sqlite"
+    with closing(sqlite3.connect(theirs)) as other:
+        other.execute("PRAGMA journal_mode = wal")
+        other.execute("CREATE TABLE theirs (x)")
+        other.commit()
+        for name in ("", "-wal"):
+            shutil.copy(f"{theirs}{name}", f"{path}{name}")
+    before = {name: Path(f"{path}{name}").read_bytes() for name in ("", "-wal")}
+    assert (await refused(path)).reason == "not-a-store"
+    assert {name: Path(f"{path}{name}").read_bytes() for name in ("", "-wal")} == before
 
 
 @pytest.mark.parametrize("how", ["mode=ro", "immutable=1"])

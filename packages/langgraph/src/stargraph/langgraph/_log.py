@@ -289,10 +289,10 @@ class ThreadLog:
     async def _next_orders(self) -> list[_Waiting]:
         """Take the orders that the next append stores.
 
-        LangGraph puts a checkpoint right behind the writes that make it: both then become durable by one commit. It
+        LangGraph puts a checkpoint right after the writes that make it: both then become durable by one commit. It
         puts each checkpoint once the one before is durable, but writes of a task as they come: those wait for their
         own checkpoint as long as one before it is stored, and then are one step with it. If it does not wait until a
-        checkpoint is durable, that waits likewise for the writes of the tasks behind it, which then need no step.
+        checkpoint is durable, that waits likewise for the writes of the tasks after it, which then need no step.
         """
         last = await self._within_turns(self._last_put)
         if last is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import sys
@@ -161,6 +162,8 @@ class Store(OpenStore):
 
     def _open_reader(self) -> sqlite3.Connection:
         self._files.prepare(allow_network_filesystem=self._options.allow_network_filesystem)
+        if self._files.wal_path.exists():
+            self._refuse_with_its_log()
         # It may write, so that it moves the log into the database if it is the last one to close, and recovers what a
         # lost process has left; no statement of it may.
         connection = self._connect("mode=rw", LOCK_ATTEMPT)
@@ -179,6 +182,14 @@ class Store(OpenStore):
             connection.close()
             raise
         return connection
+
+    def _refuse_with_its_log(self) -> None:
+        """Refuse a file that is not ours before a connection that may write moves its log into it on closing."""
+        with contextlib.closing(self._connect("mode=ro", LOCK_ATTEMPT)) as connection:
+            try:
+                stored_version(connection, self._files.path)
+            except sqlite3.Error:
+                return  # the connection that may write meets it too, and waits for what goes away
 
     def _open_writer(self) -> sqlite3.Connection:
         try:
