@@ -38,7 +38,7 @@ def catalogue() -> tuple[Check, ...]:
         performance,
         presence,
         pruned,
-        queues,
+        queue_limits,
         schedules,
         search,
         sizes,
@@ -70,7 +70,7 @@ def catalogue() -> tuple[Check, ...]:
         timeline.group,
         watch.group,
         keys.group,
-        queues.group,
+        queue_limits.group,  # queues', with the checks of both modules
         presence.group,
         schedules.group,
         search.group,

@@ -30,7 +30,7 @@ from stargraph.errors import CheckpointError
 
 group: Final = Group("queues", needs=("steps.append_and_read", "presence.beats"), capability="queues")
 
-_LONG: Final = 3600.0
+LONG: Final = 3600.0
 """Seconds for which nothing expires while a check runs."""
 
 
@@ -40,35 +40,35 @@ _ASKING: Final = "f" * 16
 """The process that asks for runs."""
 
 
-def _queued(run_id: str, *, name: str = "default", **fields: Any) -> Checkpoint:
+def queued(run_id: str, *, name: str = "default", **fields: Any) -> Checkpoint:
     """Step 0 of a run that waits in a queue; fields of its `QueueEntry` may be among the fields."""
     entry = {key: fields.pop(key) for key in ("priority", "concurrency_key", "not_before") if key in fields}
     return begin(run_id, status="queued", queue=QueueEntry(name=name, **entry), **fields)
 
 
-def _taken(before: Checkpoint, process: ProcessInfo | None, **fields: Any) -> Checkpoint:
+def taken_by(before: Checkpoint, process: ProcessInfo | None, **fields: Any) -> Checkpoint:
     """The step by which a process begins with a queued run."""
     return follow(before, event="resumed", status="running", process=process, **fields)
 
 
-async def _written(handle: Handle, *steps: Checkpoint) -> None:
+async def write_all(handle: Handle, *steps: Checkpoint) -> None:
     for checkpoint in steps:
         await handle.write(checkpoint)
 
 
 async def _ids(handle: Handle, *queues: str, limit: int = 100, **arguments: Any) -> list[str]:
     """Return the runs that are handed out; nothing is reserved, and no process counts as gone, unless told."""
-    given = {"silent_after": _LONG, "reserve": 0.0, **arguments}
+    given = {"silent_after": LONG, "reserve": 0.0, **arguments}
     return [run.run_id for run in await handle.claimable(_ASKING, queues or ("default",), limit=limit, **given)]
 
 
-async def _offers(handle: Handle, wanted: Sequence[str], why: str, *queues: str, **arguments: Any) -> None:
+async def offers(handle: Handle, wanted: Sequence[str], why: str, *queues: str, **arguments: Any) -> None:
     """Expect these runs to be handed out now, in this order."""
     found = await _ids(handle, *queues, **arguments)
     expect(found == list(wanted), f"claimable {why} gave {show(found)}; the contract wants {show(list(wanted))}")
 
 
-async def _offers_at_last(
+async def offers_at_last(
     kit: Kit, handle: Handle, wanted: Sequence[str], why: str, *, queue: str = "default", **arguments: Any
 ) -> None:
     """Expect these runs to be handed out before the kit loses its patience, in this order."""
@@ -97,39 +97,39 @@ async def kinds(kit: Kit) -> None:
     await handle.beat(gone)
 
     def waiting(run_id: str, due_at: datetime | None) -> list[Checkpoint]:
-        first = _queued(run_id)
+        first = queued(run_id)
         wait = Interrupt(id="t/1", task_id="t", node="work", prompt="wait", asked_at=NOON, due_at=due_at)
-        taken = _taken(first, living)
+        taken = taken_by(first, living)
         return [first, taken, follow(taken, event="asked", status="awaiting_input", interrupts=(wait,))]
 
     asks = waiting("answered", None)
     answered = follow(asks[-1], event="answered", status="running", interrupts=(), process=None)
-    failed = [_queued("failed"), *[_queued("again")]]
-    ended = {status: _taken(_queued(status), living) for status in ("done", "cancelled", "failed", "paused")}
-    await _written(
+    failed = [queued("failed"), *[queued("again")]]
+    ended = {status: taken_by(queued(status), living) for status in ("done", "cancelled", "failed", "paused")}
+    await write_all(
         handle,
-        _queued("at-once"),
-        _queued("due", not_before=past),
-        _queued("later", not_before=future),
+        queued("at-once"),
+        queued("due", not_before=past),
+        queued("later", not_before=future),
         *waiting("sleeper", past),
         *waiting("sleeps", future),
         *waiting("asks", None),
         *asks,
         answered,
         failed[1],
-        (taken := _taken(failed[1], living)),
+        (taken := taken_by(failed[1], living)),
         (fail := follow(taken, event="failed", status="failed")),
         follow(fail, event="queued", status="queued", process=None),
-        (alive := _queued("alive")),
-        _taken(alive, living),
-        (orphan := _queued("orphan")),
-        _taken(orphan, gone),
-        (unseen := _queued("unseen")),
-        _taken(unseen, process_info(3)),
+        (alive := queued("alive")),
+        taken_by(alive, living),
+        (orphan := queued("orphan")),
+        taken_by(orphan, gone),
+        (unseen := queued("unseen")),
+        taken_by(unseen, process_info(3)),
         begin("no-queue"),
     )
     for status, taken in ended.items():
-        await _written(handle, _queued(status), taken, follow(taken, event="completed", status=status))
+        await write_all(handle, queued(status), taken, follow(taken, event="completed", status=status))
     ready = ["again", "answered", "at-once", "due", "sleeper"]
     for reader in (handle, other):
         found = sorted(await _ids(reader))
@@ -164,20 +164,20 @@ async def order(kit: Kit) -> None:
         name, run_id = kit.random.choice(("a", "b")), f"r{number:02}"
         if number % 2:
             due = past + timedelta(microseconds=parts)
-            first = _queued(run_id, name=name, priority=priority, not_before=due)
+            first = queued(run_id, name=name, priority=priority, not_before=due)
         else:
             due = past + timedelta(microseconds=parts)
-            first = _queued(run_id, name=name, priority=priority, timestamp=due)
+            first = queued(run_id, name=name, priority=priority, timestamp=due)
         runs.append(((-priority, due, run_id), first))
     kit.random.shuffle(runs)
-    await _written(handle, _queued("elsewhere", name="c"), *(first for _, first in runs))
+    await write_all(handle, queued("elsewhere", name="c"), *(first for _, first in runs))
     wanted = [run_id for (_, _, run_id), _ in sorted(runs, key=lambda run: run[0])]
-    await _offers(handle, wanted, "of two queues", "a", "b")
-    await _offers(handle, wanted[:5], "with limit=5", "b", "a", limit=5)
+    await offers(handle, wanted, "of two queues", "a", "b")
+    await offers(handle, wanted[:5], "with limit=5", "b", "a", limit=5)
     names = {first.run_id: first.queue.name for _, first in runs if first.queue}
     of_a = [run_id for run_id in wanted if names[run_id] == "a"]
-    await _offers(handle, of_a, "of one queue", "a")
-    await _offers(handle, [], "with limit=0", "a", limit=0)
+    await offers(handle, of_a, "of one queue", "a")
+    await offers(handle, [], "with limit=0", "a", limit=0)
 
 
 @group.check(
@@ -191,10 +191,10 @@ async def fits(kit: Kit) -> None:
     mine = GraphVersion("conformance", GRAPH_HASH, RUNTIME_HASH)
     for number in range(40):
         other = [{"graph_id": "other"}, {"graph_hash": "0" * 64}, {"runtime_hash": "0" * 64}][number % 3]
-        await handle.write(_queued(f"other-{number:02}", priority=9, **other))
-    await handle.write(_queued("mine"))
-    await _offers(handle, ["mine"], "with fits", fits=[mine], limit=1)
-    await _offers(handle, [], "with fits=[]", fits=[])
+        await handle.write(queued(f"other-{number:02}", priority=9, **other))
+    await handle.write(queued("mine"))
+    await offers(handle, ["mine"], "with fits", fits=[mine], limit=1)
+    await offers(handle, [], "with fits=[]", fits=[])
     found = await _ids(handle, fits=[mine, GraphVersion("other", GRAPH_HASH, RUNTIME_HASH)])
     expect(len(found) == 15, f"claimable with two versions gave {len(found)} runs; the contract wants 15")
 
@@ -209,16 +209,16 @@ async def fits(kit: Kit) -> None:
 async def every_way_in(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
     await handle.beat(process_info(1))
-    await _written(handle, _queued("deleted"), taken := _queued("taken"))
+    await write_all(handle, queued("deleted"), taken := queued("taken"))
     ready = {"deleted", "taken"}
     if "batch" in kit.declared:
-        await handle.write_many([_queued("batched")])
-        running = _taken(taken, process_info(1))
+        await handle.write_many([queued("batched")])
+        running = taken_by(taken, process_info(1))
         await other.write_many([running, follow(running, status="running")])
         ready = {"deleted", "batched"}
     if "pruned-start" in kit.declared:
-        first = _queued("moved")
-        failed = follow(_taken(first, process_info(1)), event="failed", status="failed")
+        first = queued("moved")
+        failed = follow(taken_by(first, process_info(1)), event="failed", status="failed")
         await handle.start_pruned([follow(failed, event="queued", status="queued", process=None)])
         ready.add("moved")
     for number, reader in enumerate((handle, other)):
@@ -238,19 +238,19 @@ async def every_way_in(kit: Kit) -> None:
 )
 async def reservations(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
-    first = _queued("run")
+    first = queued("run")
     await handle.write(first)
-    await _offers(handle, ["run"], "", reserve=_LONG)
+    await offers(handle, ["run"], "", reserve=LONG)
     for reader in (handle, other):
-        await _offers(reader, [], "of a run that is reserved", reserve=_LONG)
+        await offers(reader, [], "of a run that is reserved", reserve=LONG)
     # Whoever got it fails at once, and says so.
-    taken = _taken(first, process_info(1))
+    taken = taken_by(first, process_info(1))
     failed = follow(taken, event="failed", status="failed")
-    await _written(handle, taken, failed, follow(failed, event="queued", status="queued", process=None))
-    await _offers(other, ["run"], "after the run has gone on and was queued again", reserve=0.3)
-    await _offers_at_last(kit, handle, ["run"], "after a reservation of 0.3 seconds", reserve=_LONG)
+    await write_all(handle, taken, failed, follow(failed, event="queued", status="queued", process=None))
+    await offers(other, ["run"], "after the run has gone on and was queued again", reserve=0.3)
+    await offers_at_last(kit, handle, ["run"], "after a reservation of 0.3 seconds", reserve=LONG)
     await handle.leave(_ASKING)
-    await _offers_at_last(kit, other, ["run"], "after the process that it was reserved for has left")
+    await offers_at_last(kit, other, ["run"], "after the process that it was reserved for has left")
 
 
 @group.check(
@@ -262,62 +262,16 @@ async def reservations(kit: Kit) -> None:
 async def side_by_side(kit: Kit) -> None:
     handles = [await kit.open() for _ in range(4)]
     runs = [f"r{number:02}" for number in range(24)]
-    await _written(handles[0], *map(_queued, runs))
+    await write_all(handles[0], *map(queued, runs))
     found: list[str] = []
     deadline = time.monotonic() + kit.patience
     while len(found) < len(runs) and time.monotonic() < deadline:
-        for some in await together(*(_ids(handle, limit=3, reserve=_LONG) for handle in handles)):
+        for some in await together(*(_ids(handle, limit=3, reserve=LONG) for handle in handles)):
             found += some
     expect(
         sorted(found) == runs,
         f"claims side by side gave {show(sorted(found))}; the contract wants each of {len(runs)} runs once",
     )
-
-
-@group.check(
-    "limits",
-    "Limits for a queue, for a key and for a time hold for all handles together, or are refused as `no-limits`.",
-    contract="set_limits.1, set_limits.2",
-    usual_cause="What is handed out is counted in the handle, or what is executed is not counted at all.",
-)
-async def limits(kit: Kit) -> None:
-    handle, other = await kit.open(), await kit.open()
-    try:
-        await handle.set_limits("default", QueueLimits(concurrency=2))
-    except CheckpointError as error:
-        reason = error.reason
-        expect(reason == "no-limits", f"set_limits was refused as {reason!r}; the contract wants 'no-limits'")
-        return
-    firsts = [_queued(f"r{number}") for number in range(4)]
-    await _written(handle, *firsts)
-    await _offers(handle, ["r0"], "within concurrency=2", limit=1, reserve=_LONG)
-    await _offers(other, ["r1"], "within concurrency=2", reserve=_LONG)
-    await _offers(handle, [], "when two are reserved", reserve=_LONG)
-    await handle.beat(process_info(1))
-    running = [_taken(first, process_info(1)) for first in firsts[:2]]
-    await _written(handle, *running)
-    await _offers(other, [], "when two are executed", reserve=_LONG)
-    await handle.leave(process_info(1).id or "")
-    await _offers(other, ["r0", "r1"], "when the process of both is gone")
-    await _written(handle, follow(running[0], event="completed", status="done"))
-    await handle.beat(process_info(1))
-    await _offers(other, ["r2"], "when one has ended", reserve=_LONG)
-    await handle.set_limits("default", None)
-    await _offers(other, ["r3"], "after set_limits('default', None)")
-    keyed = [_queued(f"k{number}", name="keys", concurrency_key="ab"[number // 3 % 2]) for number in range(6)]
-    await _written(handle, *keyed, _queued("free", name="keys", priority=-1))
-    await handle.set_limits("keys", QueueLimits(per_key=1))
-    await _offers(handle, ["k0", "k3", "free"], "within per_key=1", "keys", reserve=_LONG)
-    await _offers(other, [], "when both keys are taken", "keys", reserve=_LONG)
-    await handle.set_limits("mail", QueueLimits(rate=3, period=_LONG))
-    await _written(handle, *(_queued(f"m{number}", name="mail") for number in range(5)))
-    await _offers(handle, ["m0", "m1"], "within rate=3", "mail", limit=2, reserve=_LONG)
-    await _offers(other, ["m2"], "within rate=3, after two", "mail", reserve=_LONG)
-    await _offers(handle, [], "within rate=3, after three", "mail", reserve=_LONG)
-    await handle.set_limits("fast", QueueLimits(rate=1, period=0.3))
-    await _written(handle, _queued("f0", name="fast"), _queued("f1", name="fast"))
-    await _offers(handle, ["f0"], "within rate=1", "fast", reserve=_LONG)
-    await _offers_at_last(kit, other, ["f1"], "within rate=1 in 0.3 seconds, later", queue="fast", reserve=_LONG)
 
 
 @group.check(
@@ -332,17 +286,17 @@ async def counts(kit: Kit) -> None:
     future = datetime.now(UTC) + timedelta(hours=1)
     await handle.beat(process_info(1))
     for number, ending in enumerate(("done", "failed", "paused", "running", "cancelled")):
-        first = _queued(f"r{number}", name="b")
-        taken = _taken(first, process_info(1))
-        await _written(handle, first, taken, follow(taken, status=ending, event="completed"))
-    await _written(handle, _queued("ready", name="b"), _queued("later", name="b", not_before=future))
-    await _written(handle, _queued("gone", name="b"), _queued("a", name="a"), begin("no-queue"))
+        first = queued(f"r{number}", name="b")
+        taken = taken_by(first, process_info(1))
+        await write_all(handle, first, taken, follow(taken, status=ending, event="completed"))
+    await write_all(handle, queued("ready", name="b"), queued("later", name="b", not_before=future))
+    await write_all(handle, queued("gone", name="b"), queued("a", name="a"), begin("no-queue"))
     if "deletion" in kit.declared:
         await handle.delete_run("gone")
-        await _written(handle, old := _queued("old", name="b"), follow(old, event="failed", status="failed"))
+        await write_all(handle, old := queued("old", name="b"), follow(old, event="failed", status="failed"))
         later = NOON + timedelta(days=365)
         await handle.prune(run_id="old", older_than=later, statuses=_FAILED, keep_last=0)
-    await _offers(handle, ["a"], "", "a", reserve=_LONG)
+    await offers(handle, ["a"], "", "a", reserve=LONG)
     ready = 1 if "deletion" in kit.declared else 2
     wanted = [
         QueueCounts(queue="a", running=1),
@@ -360,21 +314,21 @@ async def counts(kit: Kit) -> None:
 )
 async def others_keep_theirs(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
-    runs = {name: _queued(name) for name in "abcd"}
-    await _written(handle, *runs.values())
+    runs = {name: queued(name) for name in "abcd"}
+    await write_all(handle, *runs.values())
     asking = [process_info(number) for number in range(1, 5)]
     for process, wanted in zip(asking, runs, strict=True):
-        given: dict[str, Any] = {"limit": 1, "silent_after": _LONG, "reserve": _LONG}
+        given: dict[str, Any] = {"limit": 1, "silent_after": LONG, "reserve": LONG}
         found = [run.run_id for run in await handle.claimable(process.id or "", ["default"], **given)]
         expect(
             found == [wanted], f"claimable of the process {process.id!r} gave {found}; the contract wants {wanted!r}"
         )
     for process in asking:
         await handle.beat(process)
-    await _offers(other, [], "after the processes that reserved them have beaten")
-    taken = _taken(runs["d"], asking[3])
-    await _written(other, begin("elsewhere"), _queued("more", name="more"), taken)
-    await _offers(handle, [], "after steps of other runs")
+    await offers(other, [], "after the processes that reserved them have beaten")
+    taken = taken_by(runs["d"], asking[3])
+    await write_all(other, begin("elsewhere"), queued("more", name="more"), taken)
+    await offers(handle, [], "after steps of other runs")
     await handle.write(follow(taken, event="completed", status="done"))
     if "batch" in kit.declared:
         await handle.write_many([begin("batched"), follow(begin("batched"))])
@@ -382,9 +336,9 @@ async def others_keep_theirs(kit: Kit) -> None:
         await handle.delete_run("elsewhere")
     await other.leave("0" * 16)
     await other.leave(asking[3].id or "")
-    await _offers(handle, [], "after another run has ended, and others have left")
+    await offers(handle, [], "after another run has ended, and others have left")
     await other.leave(asking[1].id or "")
-    await _offers(handle, ["b"], "after the process that had reserved it left")
+    await offers(handle, ["b"], "after the process that had reserved it left")
 
 
 @group.check(
@@ -396,18 +350,18 @@ async def others_keep_theirs(kit: Kit) -> None:
 async def summaries(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
     tags = {"team": "red", "ключ": "\U0001f98a"}
-    first = _queued("again", metadata=tags, priority=3, concurrency_key="Key ", not_before=NOON)
-    taken = _taken(first, process_info(1))
+    first = queued("again", metadata=tags, priority=3, concurrency_key="Key ", not_before=NOON)
+    taken = taken_by(first, process_info(1))
     failed = follow(taken, event="failed", status="failed")
     again = follow(failed, event="queued", status="queued", process=None)
-    fresh = _queued("fresh", metadata=tags, graph_id="other", timestamp=NOON)
-    child = _queued("child", parent_run_id="fresh", parent_step=0, origin="subgraph", timestamp=NOON)
-    orphan = _queued("orphan", metadata={"n": "1"}, timestamp=NOON)
-    gone = _taken(orphan, process_info(9))
-    await _written(handle, first, taken, failed, again, fresh, child, orphan, gone)
+    fresh = queued("fresh", metadata=tags, graph_id="other", timestamp=NOON)
+    child = queued("child", parent_run_id="fresh", parent_step=0, origin="subgraph", timestamp=NOON)
+    orphan = queued("orphan", metadata={"n": "1"}, timestamp=NOON)
+    gone = taken_by(orphan, process_info(9))
+    await write_all(handle, first, taken, failed, again, fresh, child, orphan, gone)
     latest = {each.run_id: RunSummary.from_checkpoint(each) for each in (again, fresh, child, gone)}
     for reader in (handle, other):
-        found = await reader.claimable(_ASKING, ["default"], limit=100, silent_after=_LONG, reserve=0.0)
+        found = await reader.claimable(_ASKING, ["default"], limit=100, silent_after=LONG, reserve=0.0)
         names = sorted(run.run_id for run in found)
         expect(names == sorted(latest), f"claimable gave {names}; the contract wants {sorted(latest)}")
         for run in found:
@@ -423,10 +377,10 @@ async def summaries(kit: Kit) -> None:
 async def exact_names(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
     names = ["Mail", "Mail_a", "mail", "mail-a", "mail.a", "mail:a", "m" * 100, "mail_a"]
-    await _written(handle, *(_queued(f"of-{number}", name=name) for number, name in enumerate(names)))
+    await write_all(handle, *(queued(f"of-{number}", name=name) for number, name in enumerate(names)))
     for number, name in enumerate(names):
-        await _offers(other, [f"of-{number}"], f"of the queue {name!r}", name)
-    await _offers(other, [], "of queues that nobody named", "MAIL", "mai", "mail-", "m" * 99)
+        await offers(other, [f"of-{number}"], f"of the queue {name!r}", name)
+    await offers(other, [], "of queues that nobody named", "MAIL", "mai", "mail-", "m" * 99)
     found = [(each.queue, each.ready) for each in await other.queue_counts()]
     wanted = [(name, 1) for name in sorted(names)]
     expect(found == wanted, f"queue_counts() gave {show(found)}; the contract wants {show(wanted)}")
@@ -434,32 +388,10 @@ async def exact_names(kit: Kit) -> None:
         return  # it has no limits, which queues.limits looks at
     await handle.set_limits("keys", QueueLimits(per_key=1))
     for number, key in enumerate(("Key", "key", "key ", "key")):
-        await handle.write(_queued(f"key-{number}", name="keys", concurrency_key=key))
-    await _offers(other, [], "of the queue 'mail', which was stopped", "mail")
-    await _offers(other, ["of-0"], "of the queue 'Mail', which goes on", "Mail")
-    await _offers(other, ["key-0", "key-1", "key-2"], "within per_key=1", "keys")
-
-
-@group.check(
-    "limits_told",
-    "queue_counts says which limits were set for a queue, last and by whomever.",
-    contract="queue_counts.1, set_limits.1",
-    usual_cause="Only queues that have runs are listed, or limits are read by claims alone.",
-)
-async def limits_told(kit: Kit) -> None:
-    handle, other = await kit.open(), await kit.open()
-    limits = QueueLimits(concurrency=2, per_key=1, rate=1000, period=0.125)
-    if await attempt(handle.set_limits("empty", limits)) is not None:
-        return  # it has no limits, which queues.limits looks at
-    await handle.set_limits("b", QueueLimits(rate=3))
-    await other.set_limits("b", QueueLimits(concurrency=0))
-    await handle.set_limits("c", limits)
-    await other.set_limits("c", None)
-    await _written(handle, _queued("run", name="b"), _queued("other", name="a"))
-    wanted = {"a": None, "b": QueueLimits(concurrency=0), "empty": limits}
-    for reader in (handle, other):
-        found = {each.queue: each.limits for each in await reader.queue_counts()}
-        expect(found == wanted, f"queue_counts() told the limits {show(found)}; the contract wants {show(wanted)}")
+        await handle.write(queued(f"key-{number}", name="keys", concurrency_key=key))
+    await offers(other, [], "of the queue 'mail', which was stopped", "mail")
+    await offers(other, ["of-0"], "of the queue 'Mail', which goes on", "Mail")
+    await offers(other, ["key-0", "key-1", "key-2"], "within per_key=1", "keys")
 
 
 @group.check(
@@ -473,13 +405,13 @@ async def limits_told(kit: Kit) -> None:
 async def many(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
     runs = [f"r{number:03}" for number in range(150)]
-    await write_spread(handle, [_queued(run_id, not_before=NOON) for run_id in kit.random.sample(runs, len(runs))])
+    await write_spread(handle, [queued(run_id, not_before=NOON) for run_id in kit.random.sample(runs, len(runs))])
     for limit in (100, 149, 1000):
-        await _offers(other, runs[:limit], f"with limit={limit} of 150 runs", limit=limit)
+        await offers(other, runs[:limit], f"with limit={limit} of 150 runs", limit=limit)
     (counted,) = await other.queue_counts()
     expect(counted.ready == 150, f"queue_counts() counted {counted.ready} ready runs; the contract wants 150")
     found: list[str] = []
-    while page := await _ids(other, limit=60, reserve=_LONG):
+    while page := await _ids(other, limit=60, reserve=LONG):
         found += page
     expect(found == runs, f"claims of 60 runs each gave {show(found)}; the contract wants each of 150 runs once")
 
@@ -492,43 +424,18 @@ async def many(kit: Kit) -> None:
 )
 async def outlive_handles(kit: Kit) -> None:
     handle = await kit.open()
-    await _written(handle, _queued("reserved"), _queued("free"), _queued("stopped", name="mail"))
-    await _offers(handle, ["free"], "with limit=1", limit=1, reserve=_LONG)
+    await write_all(handle, queued("reserved"), queued("free"), queued("stopped", name="mail"))
+    await offers(handle, ["free"], "with limit=1", limit=1, reserve=LONG)
     limited = await attempt(handle.set_limits("mail", QueueLimits(concurrency=0))) is None
     readers = [await kit.elsewhere(), await kit.open()]
     closing = await kit.open()
-    await _offers(closing, ["reserved"], "of the run that is left", reserve=_LONG)
+    await offers(closing, ["reserved"], "of the run that is left", reserve=LONG)
     await closing.release()
     await handle.bootstrap()
     for reader in readers:
-        await _offers(reader, [], "after handles came and went")
+        await offers(reader, [], "after handles came and went")
         if limited:
-            await _offers(reader, [], "of a queue that was stopped, after handles came and went", "mail")
-
-
-@group.check(
-    "many_limits",
-    "Limits of 110 queues that are set side by side are all kept.",
-    contract="set_limits.1, queue_counts.1, capability.6",
-    usual_cause="All of them are in one document that two calls read and write, or a page of a hundred is given.",
-    quick=False,
-    deadline=60,
-)
-async def many_limits(kit: Kit) -> None:
-    handles = [await kit.open() for _ in range(4)]
-    if await attempt(handles[0].set_limits("q000", QueueLimits(concurrency=1))) is not None:
-        return  # it has no limits, which queues.limits looks at
-    wanted = {f"q{number:03}": QueueLimits(concurrency=number + 1) for number in range(110)}
-    names = list(wanted)
-
-    async def put(first: int) -> None:
-        for name in names[first::24]:
-            await handles[first % 4].set_limits(name, wanted[name])
-
-    await together(*(put(first) for first in range(24)))
-    for reader in handles[:2]:
-        found = {each.queue: each.limits for each in await reader.queue_counts()}
-        expect(found == wanted, f"queue_counts() told {len(found)} limits, or others: {show(found)}; 110 were set")
+            await offers(reader, [], "of a queue that was stopped, after handles came and went", "mail")
 
 
 @group.check(
@@ -541,17 +448,17 @@ async def many_limits(kit: Kit) -> None:
 async def living(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
     shifts = {"slow": timedelta(minutes=-10), "fast": timedelta(minutes=10), "old": timedelta(days=-400)}
-    firsts = {name: _queued(name, timestamp=datetime.now(UTC) + shift) for name, shift in shifts.items()}
+    firsts = {name: queued(name, timestamp=datetime.now(UTC) + shift) for name, shift in shifts.items()}
     await handle.beat(process_info(1))
     for name, shift in shifts.items():
         stamp = datetime.now(UTC) + shift
-        await _written(handle, firsts[name], _taken(firsts[name], process_info(1), timestamp=stamp))
-    await _offers(other, [], "of runs whose process lives")
-    await _offers(other, [], "of runs whose process lives, within 600 seconds", silent_after=600.0)
+        await write_all(handle, firsts[name], taken_by(firsts[name], process_info(1), timestamp=stamp))
+    await offers(other, [], "of runs whose process lives")
+    await offers(other, [], "of runs whose process lives, within 600 seconds", silent_after=600.0)
     wanted = sorted(shifts, key=lambda name: firsts[name].started_at)
-    await _offers_at_last(kit, other, wanted, "of runs whose process is silent for 0.2 seconds", silent_after=0.2)
+    await offers_at_last(kit, other, wanted, "of runs whose process is silent for 0.2 seconds", silent_after=0.2)
     await handle.beat(process_info(1))
-    await _offers(other, [], "of runs whose process has said that it lives again", silent_after=600.0)
+    await offers(other, [], "of runs whose process has said that it lives again", silent_after=600.0)
 
 
 @group.check(
@@ -565,14 +472,14 @@ async def living(kit: Kit) -> None:
 async def wrong_clocks(kit: Kit) -> None:
     handle = await kit.open()
     now = datetime.now(UTC)
-    await _written(
+    await write_all(
         handle,
-        _queued("due", not_before=now - timedelta(minutes=5)),
-        _queued("later", not_before=now + timedelta(minutes=5)),
-        (theirs := _queued("theirs")),
-        _taken(theirs, process_info(1)),
-        (mine := _queued("mine")),
-        _taken(mine, process_info(2)),
+        queued("due", not_before=now - timedelta(minutes=5)),
+        queued("later", not_before=now + timedelta(minutes=5)),
+        (theirs := queued("theirs")),
+        taken_by(theirs, process_info(1)),
+        (mine := queued("mine")),
+        taken_by(mine, process_info(2)),
     )
     await handle.beat(process_info(2))
     for minutes in (-10, 10):
@@ -580,7 +487,7 @@ async def wrong_clocks(kit: Kit) -> None:
         where = f"in a process whose clock is {minutes:+} minutes off"
         await far.beat(process_info(1))
         for reader, at in ((far, where), (handle, "beside it")):
-            await _offers(reader, ["due"], at, silent_after=120.0)
+            await offers(reader, ["due"], at, silent_after=120.0)
             silent = {each.process.id: each.silent_seconds for each in await reader.processes()}
             worst = max(silent.values())
             expect(worst < 120, f"processes() {at} says that a process is silent for {worst:g} seconds; it is not")
@@ -597,10 +504,10 @@ async def read_only(kit: Kit) -> None:
     if opener is None:
         return
     handle = await kit.open()
-    await handle.write(_queued("run", not_before=NOON))
+    await handle.write(queued("run", not_before=NOON))
     reader = await kit.unready(opener=opener)
     await reader.bootstrap()
-    await _offers(reader, ["run"], "of a read-only handle with reserve=0")
+    await offers(reader, ["run"], "of a read-only handle with reserve=0")
     calls: dict[str, Callable[[], Awaitable[object]]] = {
         "claimable": lambda: reader.claimable(_ASKING, ["default"], reserve=1.0),
         "set_limits": lambda: reader.set_limits("default", None),
@@ -609,7 +516,7 @@ async def read_only(kit: Kit) -> None:
     }
     for what, call in calls.items():
         await refused(call(), f"{what} of a read-only handle", CheckpointError, "read-only")
-    await _offers(handle, ["run"], "after a read-only handle has looked", reserve=_LONG)
+    await offers(handle, ["run"], "after a read-only handle has looked", reserve=LONG)
 
 
 @group.check(
