@@ -272,6 +272,22 @@ class UpdatesFilteredAfterThePage(_AfterThePage):
 
 
 @broken(slow=("sizes.many_runs",))
+class ErrorsFilteredAfterThePage(_AfterThePage):
+    """error_reason is looked for among the newest thousand runs."""
+
+    def _late(self, order: RunOrder, filters: Mapping[str, Any]) -> bool:
+        return "error_reason" in filters
+
+
+@broken(slow=("sizes.many_runs",))
+class DueTimesFilteredAfterThePage(_AfterThePage):
+    """due_before is looked for among the newest thousand runs."""
+
+    def _late(self, order: RunOrder, filters: Mapping[str, Any]) -> bool:
+        return "due_before" in filters
+
+
+@broken(slow=("sizes.many_runs",))
 class SortsTheNewestThousand(_AfterThePage):
     """By last update come the thousand runs that started last."""
 

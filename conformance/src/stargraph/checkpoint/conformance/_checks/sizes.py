@@ -171,7 +171,7 @@ async def _all_there(handle: Handle, steps: Sequence[Checkpoint], after: str) ->
     usual_cause="A filter is applied to one page of runs instead of to all, a page ends at the limit of the store "
     "below, or a cache of tails forgets, or mixes up, the runs that it drops.",
     needs=("list_runs.newest_first", "steps.wrong_predecessor", "fencing.stale_handle"),
-    version=3,
+    version=4,
     quick=False,
     deadline=180,
 )
@@ -248,10 +248,8 @@ def _numbered(number: int) -> list[Checkpoint]:
     rare = number in (0, 1, 5)
     origin = "fork" if number % 7 == 0 else "subgraph"
     parents: dict[str, Any] = {"parent_run_id": "few" if rare else "many", "parent_step": 0, "origin": origin}
-    return chain(
+    first = begin(
         f"run-{number:04d}",
-        2,
-        last_status="failed" if rare else "paused" if number % 2 else None,
         graph_id="rare" if rare else "common",
         graph_hash="c3" * 32 if rare else GRAPH_HASH,
         runtime_hash="d4" * 32 if rare else RUNTIME_HASH,
@@ -259,6 +257,13 @@ def _numbered(number: int) -> list[Checkpoint]:
         timestamp=NOON + timedelta(milliseconds=number // 3),
         **(parents if number % 3 else {}),
     )
+    ending: dict[str, Any] = {"status": "paused"} if number % 2 else {}
+    if rare:
+        ending = {"status": "failed", "error": ErrorInfo(type="ValueError", message="rare", reason="rare", node="work")}
+    elif number == 2:
+        wait = Interrupt(id="w", task_id="t", node="n", prompt="wait", asked_at=NOON, due_at=NOON)
+        ending = {"status": "awaiting_input", "interrupts": (wait,)}
+    return [first, follow(first, **ending)]
 
 
 async def _late_filters(handle: Handle, summaries: Sequence[RunSummary]) -> None:
@@ -276,6 +281,8 @@ async def _late_filters(handle: Handle, summaries: Sequence[RunSummary]) -> None
         ({"graph_hash": "c3" * 32}, (100,)),
         ({"runtime_hash": "d4" * 32}, (100,)),
         ({"parent_run_id": "few"}, (100,)),
+        ({"error_reason": "rare"}, (100,)),
+        ({"due_before": NOON + timedelta(days=1)}, (100,)),
         ({"run_id_prefix": "run-000"}, (100,)),
         ({"roots_only": True}, (500,)),
         ({"updated_since": oldest, "status": "failed"}, (100,)),
