@@ -165,7 +165,7 @@ async def test_nothing_is_built_on_a_step_that_was_not_acknowledged_here(
 
 
 async def test_nothing_is_built_on_a_step_that_failed(opened: Opener, sql: asyncpg.Connection, schema: str) -> None:
-    checkpointer = opened(timeout=0.6)
+    checkpointer = opened(timeout=2)
     await checkpointer.bootstrap()
     run = growing(5)
     await checkpointer.write_many(run[:3])
