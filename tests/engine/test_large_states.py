@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import TypeVar
 
 import pytest
 from support.graphs import graph
 
 from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.values import EncodedValue
 from stargraph.errors import StateError
 from stargraph.graph import Graph
 from stargraph.graph._records import first_record
@@ -70,6 +71,27 @@ async def test_inputs_are_encoded_field_by_field_and_once(large: Graph) -> None:
     assert turns >= len(NAMES)
     assert all(start.update[name] is start.state[name] for name in NAMES)
     assert {name: each.value for name, each in start.state.items()} == LARGE
+
+
+@pytest.mark.parametrize("given", ["update", "inputs"])
+async def test_what_others_change_meanwhile_is_recorded_as_it_was(given: str) -> None:
+    spec = graph(OPEN)._plan.state
+    log, length = ["x" * 400_000], [1]
+    shared = {"log": log, "length": length}
+
+    async def recorded() -> Mapping[str, object]:
+        if given == "inputs":
+            return (await spec.initial_in_turns(shared)).state
+        return await spec.record_in_turns(shared, first(graph(OPEN)), from_json=False)
+
+    working = asyncio.ensure_future(recorded())
+    while not working.done():
+        await asyncio.sleep(0)
+        log.append("later")
+        length[0] += 1
+        shared[f"later {length[0]}"] = []
+    values = {name: each.value for name, each in working.result().items() if isinstance(each, EncodedValue)}
+    assert values == {"log": ["x" * 400_000], "length": [1]}
 
 
 async def test_one_that_does_not_fit_is_refused_as_a_small_one_is() -> None:

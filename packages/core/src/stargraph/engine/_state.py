@@ -11,7 +11,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from stargraph.checkpoint.protocol import Checkpoint
-from stargraph.checkpoint.values import EncodedValue, JsonValue, join_encoded
+from stargraph.checkpoint.values import EncodedValue, JsonValue, check_json, join_encoded
 from stargraph.engine._fidelity import difference
 from stargraph.engine._fields import ClassField, SchemaField, StateField
 from stargraph.engine._fingerprint import ValueClass
@@ -149,14 +149,12 @@ class StateSpec:
         Raises:
             StateError: as `initial` raises.
         """
-        checked, update = (inputs, inputs) if self.fields is None else self.initial(inputs)
-        where = "inputs" if self.fields is None else "state"
-        encoded: dict[str, EncodedValue] = {}
-        turns = Turns()
-        for name, value in checked.items():
-            encoded[name] = EncodedValue.of(value, f"{where}.{name}")
-            await turns.after(encoded[name])
-        same = {name: encoded[name] if value is checked.get(name) else value for name, value in update.items()}
+        if self.fields is None:
+            encoded = await _encoded_in_turns(inputs, "inputs")
+            return Start(encoded, encoded)
+        state, update = self.initial(inputs)
+        encoded = await _encoded_in_turns(state, "state")
+        same = {name: encoded[name] if value is state.get(name) else value for name, value in update.items()}
         return Start(encoded, same)
 
     def _made(self, state: StateClass, inputs: Mapping[str, object]) -> Start:
@@ -299,12 +297,8 @@ class StateSpec:
         """
         if len(update) < 2 or (self._class is not None and self._class.needs_others):
             return self.record(update, within, from_json=from_json)
-        recorded: dict[str, EncodedValue] = {}
-        turns = Turns()
-        for name, value in update.items():
-            recorded[name] = self._recorded(name, value, from_json=from_json)
-            await turns.after(recorded[name])
-        return recorded
+        checked = {name: self._checked(name, value, from_json=from_json) for name, value in update.items()}
+        return await _encoded_in_turns(checked, "state")
 
     def record(
         self, update: Mapping[str, object], within: Checkpoint | bytes | None = None, *, from_json: bool = False
@@ -322,13 +316,14 @@ class StateSpec:
         if self._class is not None and self._class.needs_others and within is not None:
             text = within if isinstance(within, bytes) else within.state_json()
             return self._recorded_among_others(self._class, update, text, from_json=from_json)
-        return {name: self._recorded(name, value, from_json=from_json) for name, value in update.items()}
+        return {
+            name: EncodedValue.of(self._checked(name, value, from_json=from_json), f"state.{name}")
+            for name, value in update.items()
+        }
 
-    def _recorded(self, name: str, value: object, *, from_json: bool) -> EncodedValue:
-        """Return the update of one field in the form in which it is recorded."""
-        path = f"state.{name}"
-        checked = value if self.fields is None else self.fields[name].record(value, path, from_json=from_json)
-        return EncodedValue.of(checked, path)
+    def _checked(self, name: str, value: Any, *, from_json: bool) -> JsonValue:
+        """Return the update of one field as JSON, checked against the type of the field; it may be the same object."""
+        return value if self.fields is None else self.fields[name].record(value, f"state.{name}", from_json=from_json)
 
     def merge(
         self, state: Mapping[str, EncodedValue], updates: Iterable[Mapping[str, EncodedValue]]
@@ -457,6 +452,21 @@ class StateSpec:
                 )
             named[name] = value
         return named
+
+
+async def _encoded_in_turns(values: Mapping[str, Any], path: str) -> dict[str, EncodedValue]:
+    """Return values encoded as they are now; other work of the event loop has its turn while they are digested."""
+    texts: dict[str, bytes] = {}
+    for name, value in values.items():
+        check_json(value, f"{path}.{name}")
+        # All texts in this turn: in the next ones, whoever shares these objects may change them.
+        texts[name] = orjson.dumps(value)
+    encoded: dict[str, EncodedValue] = {}
+    turns = Turns()
+    for name, text in texts.items():
+        encoded[name] = EncodedValue.of_stored(text)
+        await turns.after(encoded[name])
+    return encoded
 
 
 def _refuse_missing(names: list[str]) -> None:
