@@ -152,7 +152,8 @@ async def test_a_write_in_place_handles_what_it_waits_for(is_cancelled: bool) ->
         await work
 
 
-async def test_a_write_in_place_handles_the_cancellation_of_what_it_waits_for() -> None:
+@pytest.mark.parametrize("is_cancelled", [True, False])
+async def test_a_write_in_place_handles_the_cancellation_of_what_it_waits_for(is_cancelled: bool) -> None:
     answer = asyncio.get_running_loop().create_future()
 
     class Again(SlowStore, InPlaceWrites):
@@ -165,8 +166,34 @@ async def test_a_write_in_place_handles_the_cancellation_of_what_it_waits_for() 
     work = asyncio.create_task(dispatch.write(Again(), first()))
     await asyncio.sleep(0)
     answer.cancel()
-    with pytest.raises(StoreUnavailableError, match="gone"):
+    if is_cancelled:
+        work.cancel()
+    with pytest.raises(asyncio.CancelledError if is_cancelled else StoreUnavailableError):
         await work
+
+
+async def test_a_write_in_place_may_itself_wait_for_work_that_is_not_torn() -> None:
+    entered, answer = asyncio.Event(), asyncio.get_running_loop().create_future()
+    ended: list[str] = []
+
+    async def request() -> None:
+        entered.set()
+        await answer
+        ended.append("request")
+
+    class Nested(SlowStore, InPlaceWrites):
+        async def write(self, checkpoint: Checkpoint) -> None:
+            await dispatch.run_uncancelled(request())
+            ended.append("write")
+
+    work = asyncio.create_task(dispatch.write(Nested(), first()))
+    await entered.wait()
+    work.cancel()
+    await asyncio.sleep(0)
+    answer.set_result(None)
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert ended == ["request", "write"]
 
 
 async def test_a_store_that_returns_another_record_is_caught(store: MemoryCheckpointer) -> None:

@@ -22,13 +22,17 @@ class InPlace(Awaitable[T]):
 
     def __await__(self) -> Generator[Any, None, T]:
         cancelled: asyncio.CancelledError | None = None
+        task = asyncio.current_task()
+        assert task is not None
+        requests = task.cancelling()
         try:
             while True:
                 waited: asyncio.Future[Any] | None = self._work.send(None)
                 try:
                     yield None if waited is None else Held(waited).as_yielded()
                 except asyncio.CancelledError as error:
-                    if waited is None or not waited.cancelled():
+                    # One error stands for both if the task and what it waits for are cancelled in the same turn.
+                    if waited is None or not waited.cancelled() or task.cancelling() > requests:
                         cancelled = error
                 except Exception:  # noqa: BLE001, S110  # of what was waited for: the work meets it when it goes on
                     pass
@@ -77,6 +81,9 @@ class Held(Awaitable[T]):
     ) -> None:
         """Have the waiting task called back when the inner one ends, with that one, as asyncio expects."""
         self._task.add_done_callback(callback, context=context)
+
+    def cancelled(self) -> bool:
+        return self._task.cancelled()
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         return self._task.get_loop()
