@@ -132,7 +132,7 @@ class Context:
         return self._random
 
     def uuid(self) -> UUID:
-        """Return a UUID of version 4, in the same order in each attempt, resume and replay of this task."""
+        """Return a UUID of version 4; each attempt, resume and replay of this task gets the same ones in order."""
         if self._uuids is None:
             self._uuids = self._seeded("uuid")
         return UUID(int=self._uuids.getrandbits(128), version=4)
