@@ -22,6 +22,7 @@ from stargraph.checkpoint.protocol import Checkpoint, ProcessInfo
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 from stargraph.graph import Graph
 from stargraph.worker import Worker
+from stargraph.worker._taken import TakenRuns
 
 pytestmark = [pytest.mark.thorough, pytest.mark.timeout(120)]
 
@@ -182,6 +183,31 @@ async def test_a_drain_reaches_the_process_of_an_isolated_run(place: Place) -> N
     assert (record.event, record.status) == ("queued", "queued")
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+async def test_a_drain_reaches_a_process_that_just_begins(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    await place.enqueue("r", "endless", deaths=2)
+    worker = place.worker(until_idle=False, grace=0.2)
+    create, pause, paused = asyncio.create_subprocess_exec, TakenRuns.pause, list[TakenRuns]()
+
+    def counted(taken: TakenRuns) -> None:
+        paused.append(taken)
+        pause(taken)
+
+    async def both() -> bool:
+        return len(paused) == 2
+
+    async def drained_meanwhile(*words: str, **options: Any) -> asyncio.subprocess.Process:
+        process = await create(*words, **options)
+        worker.drain()
+        await until(both)  # the worker says it again when it ends its executions
+        return process
+
+    monkeypatch.setattr(TakenRuns, "pause", counted)
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", drained_meanwhile)
+    await worker.run()
+    record = await place.latest("r")
+    assert (record.event, record.status) == ("queued", "queued")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")

@@ -120,6 +120,8 @@ class IsolatedExecution:
             process.stdin.write(json.dumps({**self._job, "log": log}).encode() + b"\n")
             with suppress(ConnectionError):
                 await process.stdin.drain()
+            if self._grace is not None:  # it was paused while its process began
+                self.pause(self._grace)
             return await process.wait(), process.pid
         except asyncio.CancelledError:
             with suppress(ProcessLookupError):
