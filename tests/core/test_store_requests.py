@@ -6,11 +6,7 @@ import asyncio
 
 import pytest
 
-from stargraph.checkpoint.driver import (
-    Requests,
-    RetryPolicy,
-    await_answer,
-)
+from stargraph.checkpoint.driver import Requests, RetryPolicy, await_answer
 from stargraph.runtime._cancellation import InPlace
 
 
@@ -157,16 +153,21 @@ async def test_the_deadline_cuts_an_attempt_short_within_a_write_that_takes_no_t
 
     policy = RetryPolicy(0.1, first_pause=0.001)
     async with asyncio.timeout(20):
-        with pytest.raises(OSError, match="the first one"):
-            await InPlace(policy.run(request, is_transient=transient))
+        while attempts < 2:  # a busy machine may leave no time for the second one
+            attempts = 0
+            with pytest.raises(OSError, match="the first one"):
+                await InPlace(policy.run(request, is_transient=transient))
     assert attempts == 2
 
 
 async def test_the_deadline_ends_it_with_the_last_failure() -> None:
-    request = Flaky(*[OSError(number) for number in range(1000)])
-    with pytest.raises(OSError) as raised:  # noqa: PT011  # which one it is depends on the time
-        await RetryPolicy(0.2, first_pause=0.02, longest_pause=0.02).run(request, is_transient=transient)
-    assert int(str(raised.value)) == request.calls - 1 > 1
+    calls = 0
+    while calls < 3:  # a busy machine may leave no time for so many
+        request = Flaky(*[OSError(number) for number in range(1000)])
+        with pytest.raises(OSError) as raised:  # noqa: PT011  # which one it is depends on the time
+            await RetryPolicy(0.2, first_pause=0.02, longest_pause=0.02).run(request, is_transient=transient)
+        calls = request.calls
+        assert int(str(raised.value)) == calls - 1
 
 
 @pytest.mark.parametrize("cut_short", [True, False])

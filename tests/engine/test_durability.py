@@ -12,7 +12,6 @@ from support.memory import MemoryCheckpointer
 
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointConflictError
-from stargraph.graph import Graph, Run
 
 SLOW = f"""{PATH}
 nodes:
@@ -20,16 +19,6 @@ nodes:
   - {{id: b, kind: "support.nodes:slow"}}
   - {{id: c, kind: "support.nodes:step"}}
 """
-
-
-async def at_work(text: str, store: MemoryCheckpointer, ledger: list[str]) -> tuple[Graph, Run, asyncio.Task[object]]:
-    """A run that is in its slow node."""
-    made = graph(text)
-    run = await made.start(checkpointer=store, run_id="r")
-    work: asyncio.Task[object] = asyncio.ensure_future(run.start())
-    while "b" not in ledger:
-        await asyncio.sleep(0.001)
-    return made, run, work
 
 
 @pytest.mark.parametrize("durability", ["async", "exit"])
