@@ -126,6 +126,16 @@ def test_a_handle_that_is_not_closed_says_nothing(path: Path, code: str, flags: 
     assert sorted(found.name for found in path.parent.iterdir()) == ["run.sqlite"]
 
 
+def test_the_interpreter_asks_the_threads_to_end_before_it_waits_for_them(path: Path) -> None:
+    asyncio.run(SQLiteCheckpointer(path).bootstrap())  # so that the thread of the writer starts with the write
+    code = """
+from stargraph.checkpoint.sqlite import _thread
+
+_thread._EXIT_WAIT = 60.0
+"""
+    sqlite_processes.run(PRELUDE + code + NEVER_CLOSED["a global name"], path, timeout=30)
+
+
 def test_a_lock_held_elsewhere_does_not_keep_the_interpreter_alive(path: Path) -> None:
     asyncio.run(SQLiteCheckpointer(path).bootstrap())
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:

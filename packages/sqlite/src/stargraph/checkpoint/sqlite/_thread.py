@@ -109,14 +109,6 @@ def _new_worker() -> _Worker:
     return _Worker(threading.Thread(target=run, name=THREAD_NAME, daemon=True), inbox.put, core._STOP_RUNNING_SENTINEL)
 
 
-def _start_worker() -> _Worker:
-    """Return a worker whose thread runs; it is asked to end when its connection is shut."""
-    worker = _new_worker()
-    worker.thread.start()
-    weakref.finalize(worker.thread, _await_end, weakref.ref(worker.thread))
-    return worker
-
-
 class _Answer(asyncio.Future[T]):
     """The result of work on a thread. Who waits for it goes on in the very call that sets it.
 
@@ -190,6 +182,9 @@ class ConnectionThread(Generic[C]):
         self._connection: C | None = None
         self._gate = threading.Lock()
         self._is_shut = False
+        # Not with the start of the thread: when the interpreter exits, the latest finalizer runs first, and that must
+        # be the one of the handle, which asks the thread to end.
+        weakref.finalize(self, _await_end, weakref.ref(self))
 
     async def open(self) -> None:
         """Start the thread and connect.
@@ -249,7 +244,9 @@ class ConnectionThread(Generic[C]):
             if self._is_shut:
                 raise closed_error()
             if self._worker is None:
-                self._worker = _start_worker()
+                worker = _new_worker()
+                worker.thread.start()
+                self._worker = worker
             self._worker.put(call)
         return answer
 
@@ -268,6 +265,11 @@ class ConnectionThread(Generic[C]):
         if worker is None and then is not None:
             then()
 
+    def await_end(self) -> None:
+        """Give the thread, which was asked to end, a moment to close its connection."""
+        if self._worker is not None:
+            self._worker.thread.join(_EXIT_WAIT)
+
     def _close(self, then: Callable[[], None] | None, stop: object) -> object:
         """Close the connection, and return what makes the thread end."""
         connection, self._connection = self._connection, None
@@ -285,8 +287,8 @@ def hand_over(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], 
         loop.call_soon_threadsafe(callback, *args)
 
 
-def _await_end(thread: weakref.ref[threading.Thread]) -> None:
-    """Let a thread finish closing when the interpreter exits; it was asked to by then."""
-    running = thread()
-    if running is not None:
-        running.join(_EXIT_WAIT)
+def _await_end(thread: weakref.ref[ConnectionThread[Any]]) -> None:
+    """Wait for a thread when the interpreter exits, but not when nobody holds it any more."""
+    held = thread()
+    if held is not None:
+        held.await_end()
