@@ -178,6 +178,13 @@ def test_what_may_be_a_piece_of_a_password_is_not_named(dsn: str) -> None:
     assert "hush" not in str(caught.value)
 
 
+@pytest.mark.parametrize("query", ["sslmode=verify-full", "service=somebody"])
+def test_a_user_without_a_home_has_no_files_in_it(query: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as it is of a container's user who is not in passwd
+    with pytest.raises(StoreUnavailableError, match="~/"):
+        read_dsn(f"postgresql://h/d?{query}")
+
+
 def test_a_misspelt_parameter_is_guessed() -> None:
     with pytest.raises(StoreUnavailableError) as caught:
         read_dsn("postgresql://h/d?aplication_name=x")

@@ -12,7 +12,7 @@ from support.postgres_records import chain
 
 from stargraph.checkpoint.postgres import PostgresCheckpointer
 from stargraph.checkpoint.postgres._connection import OwnConnections
-from stargraph.checkpoint.postgres._errors import Advice, Retries
+from stargraph.checkpoint.postgres._errors import UNSURE, Advice, Retries
 from stargraph.errors import StoreUnavailableError
 from stargraph.runtime import dispatch
 from stargraph.runtime._cancellation import InPlace
@@ -95,6 +95,36 @@ async def test_a_write_that_is_cancelled_while_it_waits_for_an_earlier_one_keeps
         lock.release()  # it was there before the cancellation
     await asyncio.sleep(0)
     assert not lock.locked()
+
+
+async def test_a_loop_that_ends_while_a_write_waits_for_an_earlier_one_leaves_the_lock_to_that_one() -> None:
+    lock = asyncio.Lock()
+    await lock.acquire()
+    waiting = asyncio.ensure_future(Retries(30, Advice(lambda: "the server")).acquire(lock, run_id="r", step=1))
+    before = asyncio.all_tasks()
+    await asyncio.sleep(0)
+    (inner,) = asyncio.all_tasks() - before
+    inner.cancel()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert lock.locked()
+
+
+@pytest.mark.parametrize(
+    ("failures", "said"),
+    [
+        ([ConnectionRefusedError()], "this attempt did not store it"),
+        ([ConnectionResetError(), ConnectionRefusedError()], UNSURE),
+    ],
+    ids=["refused", "lost, then refused"],
+)
+async def test_an_error_of_a_write_says_what_is_known_of_it(failures: list[Exception], said: str) -> None:
+    async def request() -> None:
+        raise failures.pop(0) if len(failures) > 1 else failures[0]
+
+    with pytest.raises(StoreUnavailableError, match=said):
+        await Retries(0.2, Advice(lambda: "the server")).run(request, UNSURE, run_id="r", step=1)
 
 
 async def test_a_statement_that_does_not_end_is_given_up(

@@ -120,7 +120,7 @@ def test_the_command_line_says_which_option_a_pooler_needs(dsn: str, schema: str
     gone = asyncpg.InvalidSQLStatementNameError.new(
         {"C": "26000", "M": 'prepared statement "s" does not exist', "H": "set statement_cache_size to 0"}
     )
-    error = advised.unavailable(gone, "it is not stored")
+    error = advised.unavailable(gone, "this attempt did not store it")
     assert error.reason == "prepared-statements"
     assert error.hint == "A pooler shares server connections: set ?prepared_statements=false."
     assert "statement_cache_size" not in str(error)

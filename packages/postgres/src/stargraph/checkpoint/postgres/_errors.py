@@ -253,7 +253,7 @@ class Retries:
             reported = [failure for failure in failures if not isinstance(failure, TimeoutError)]
             cause = reported[-1] if reported and isinstance(error, TimeoutError) else error
             if what == UNSURE and all(isinstance(each, _REFUSALS) for each in (*failures, error)):
-                what = "it is not stored"
+                what = "this attempt did not store it"  # an earlier call may have
             raise self._advice.unavailable(cause, what, run_id=run_id, step=step) from cause
         self._reached = True
         return result
@@ -272,7 +272,8 @@ class Retries:
         try:
             await asyncio.wait({acquiring}, timeout=self._policy.deadline)
         except asyncio.CancelledError:
-            if not acquiring.cancel():
+            # The end of a loop cancels both tasks, in any order.
+            if not acquiring.cancel() and not acquiring.cancelled():
                 lock.release()
             raise
         if acquiring.cancel():

@@ -259,7 +259,7 @@ def _listed(given: Mapping[str, str], name: str) -> list[str]:
 
 
 def _service(service: str, file: str | None) -> dict[str, str]:
-    path = Path(file or Path.home() / ".pg_service.conf")
+    path = Path(file) if file else _in_home(".pg_service.conf")
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     try:
         with io.TextIOWrapper(open_regular_file(path), encoding="utf-8") as opened:
@@ -272,6 +272,12 @@ def _service(service: str, file: str | None) -> dict[str, str]:
             f"the service {service!r} is not defined in {str(path)!r}", "Define it there, or correct its name."
         ) from None
     return given
+
+
+def _in_home(name: str) -> Path:
+    """Return a file of the user's home; it starts with ~ if there is none, as in some containers."""
+    # Path.home() raises then.
+    return Path(os.path.expanduser(f"~/{name}"))  # noqa: PTH111
 
 
 def _check(name: str, value: str, dsn: str) -> None:
@@ -307,7 +313,7 @@ def _refuse_missing_authorities(given: Mapping[str, str]) -> None:
         return
     # Where libpq and asyncpg look if nothing is given.
     on_windows = Path(os.environ.get("APPDATA", "")) / "postgresql" / "root.crt"
-    usual = on_windows if sys.platform == "win32" else Path.home() / ".postgresql" / "root.crt"
+    usual = on_windows if sys.platform == "win32" else _in_home(".postgresql/root.crt")
     if not usual.is_file():
         raise bad_dsn(
             f"sslmode={mode} needs sslrootcert, which is not given, and there is no {str(usual)!r}",
