@@ -67,6 +67,14 @@ def living(group: int) -> list[int]:
     return found
 
 
+def nobody_lives_in(group: int) -> bool:
+    """Wait until the processes of a group have ended; return whether they have."""
+    deadline = time.monotonic() + 20
+    while living(group) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not living(group)
+
+
 async def _two(kit: Kit) -> list[Any]:
     return [await kit.child("idle", run_id=f"run-{number}") for number in range(2)]
 
@@ -115,10 +123,7 @@ def test_a_process_that_was_frozen_in_a_call_does_not_outlive_the_check() -> Non
 
     result = result_of(body)
     assert (result.verdict, result.message) == ("fail", "found")
-    deadline = time.monotonic() + 20
-    while living(groups[0]) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not living(groups[0])
+    assert nobody_lives_in(groups[0])
 
 
 def test_a_process_is_killed_where_the_store_has_changed_and_the_call_has_not_returned() -> None:
@@ -187,6 +192,7 @@ def test_a_process_is_given_what_a_new_interpreter_would_have(
     found: list[dict[str, Any]] = []
     spec = _target(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
 
     async def tell(kit: Kit) -> None:
         child = await kit.child("unclosed", run_id="run")
@@ -269,7 +275,47 @@ def test_a_session_leaves_no_server_behind(monkeypatch: pytest.MonkeyPatch) -> N
         pids.append(kit.surroundings.fork_server._process.pid)
 
     assert result_of(body).verdict == "pass"
-    assert living(pids[0]) == []
+    assert nobody_lives_in(pids[0])
+
+
+def test_a_fork_that_is_cancelled_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_forks, "AVAILABLE", True)
+    groups: list[int] = []
+    held: list[set[str]] = []
+
+    async def body(kit: Kit) -> None:
+        server = kit.surroundings.fork_server
+        assert server is not None
+        fork = server.fork
+
+        async def noted(*arguments: Any, **options: Any) -> Any:
+            process = await fork(*arguments, **options)
+            groups.append(process.pid)
+            return process
+
+        monkeypatch.setattr(server, "fork", noted)
+        await (await kit.child("idle", run_id="run")).end()
+        held.append(set(os.listdir("/proc/self/fd")))
+        for turns in range(12):
+            starting = asyncio.create_task(kit.child("idle", run_id="run"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            starting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await (await starting).end()
+        deadline = time.monotonic() + 20
+        while not (now := set(os.listdir("/proc/self/fd"))) <= held[0] and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        held.append(now)
+
+    result = result_of(body)
+    assert result.verdict == "pass", result.explained()
+    assert len(groups) > 6
+    assert all(map(nobody_lives_in, groups))
+    assert held[1] <= held[0]
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("how", ["fails", "is cancelled"])

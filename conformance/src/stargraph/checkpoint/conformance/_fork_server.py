@@ -63,7 +63,10 @@ def _attend(descriptors: list[int], main: _Main) -> int:
     line = socket.socket(fileno=number)
     with line.makefile("rw", encoding="utf-8") as lines:
         line.close()
-        request = json.loads(lines.readline())
+        asked = lines.readline()
+        if not asked:  # whoever asked has died
+            os._exit(0)
+        request = json.loads(asked)
         process = os.fork()
         if process != 0:
             for stream in streams:

@@ -138,7 +138,14 @@ async def spawn(
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         if server is not None:
-            return Child(await server.fork(order, environment, limit=_LINE_LIMIT), script, log)
+            starting = asyncio.create_task(server.fork(order, environment, limit=_LINE_LIMIT))
+            try:
+                return Child(await asyncio.shield(starting), script, log)
+            except asyncio.CancelledError:
+                # A fork cannot be taken back halfway, and nobody else knows of the process.
+                with contextlib.suppress(OSError):
+                    await Child(await starting, script, log).end()
+                raise
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
