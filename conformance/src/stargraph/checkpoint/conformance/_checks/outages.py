@@ -25,6 +25,9 @@ _SEVEN: Final = QueueLimits(concurrency=7)
 _CHANGED: Final = {"list_runs", "count_runs", "queue_counts", "processes", "schedules", "prune(dry_run=True)"}
 """The reads that the changes change."""
 
+_UNREACHABLE: Final = object()
+"""What a read gives if the store cannot be reached."""
+
 Ask = Callable[[Handle], Awaitable[object]]
 
 
@@ -184,15 +187,22 @@ async def every_call(kit: Kit) -> None:
     handles = {name: await kit.open() for name in changes}
     before = {name: await read(reader) for name, read in reads.items()}
     async with kit.target.outage(kit.location):
-        acked = await together(
+        outcomes = await together(
             *(_is_made(change.call(handles[name]), f"{name} in an outage") for name, change in changes.items()),
-            *(_exact(read(reader), before[name], f"{name} in an outage") for name, read in reads.items()),
+            *(_read(read(reader), f"{name} in an outage") for name, read in reads.items()),
         )
-    for name, is_acked in zip(changes, acked, strict=False):
-        if is_acked:
-            await _is_done(changes[name], reader, f"{name}, which was acknowledged in an outage,")
+    made = [name for name, is_acked in zip(changes, outcomes, strict=False) if is_acked]
+    for name, found in zip(reads, outcomes[len(changes) :], strict=True):
+        # What was changed meanwhile, since a part of the store could be reached, may show or not.
+        if found is not _UNREACHABLE and not (made and name in _CHANGED):
+            _unchanged(found, before[name], f"{name} in an outage")
+    for name in made:
+        await _is_done(changes[name], reader, f"{name}, which was acknowledged in an outage,")
     for name in reads.keys() - _CHANGED:
-        await _exact(reads[name](reader), before[name], f"{name} after an outage", reachable=True)
+        what = f"{name} after an outage"
+        found = await _read(reads[name](reader), what)
+        expect(found is not _UNREACHABLE, f"{what} raised StoreUnavailableError; the store can be reached")
+        _unchanged(found, before[name], what)
     for name, change in changes.items():
         expect(
             await _is_made(change.call(handles[name]), f"{name} after an outage"), f"{name} is refused after an outage"
@@ -212,17 +222,18 @@ async def _is_made(call: Awaitable[object], what: str) -> bool:
     return True
 
 
-async def _exact(call: Awaitable[object], wanted: object, what: str, *, reachable: bool = False) -> bool:
-    """Expect that a read gives what it gave before the outage; it may raise unless the store can be reached."""
+async def _read(call: Awaitable[object], what: str) -> object:
+    """What a read gives, or `_UNREACHABLE`; nothing but StoreUnavailableError may come out of it."""
     try:
-        found = await call
-    except StoreUnavailableError as error:
-        expect(not reachable, f"{what} raised {error_line(error)}; the store can be reached")
-        return False
+        return await call
+    except StoreUnavailableError:
+        return _UNREACHABLE
     except Exception as error:
         raise Violation(f"{what} raised {error_line(error)}; the contract wants StoreUnavailableError") from error
+
+
+def _unchanged(found: object, wanted: object, what: str) -> None:
     expect(found == wanted, f"{what} gave {show(found)}; before it gave {show(wanted)}")
-    return True
 
 
 async def _is_done(change: _Change, handle: Handle, what: str) -> None:
