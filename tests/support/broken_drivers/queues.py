@@ -89,6 +89,7 @@ class FiltersThePage(Claims):
     "queues.arguments",
     "queues.others_keep_theirs",
     "queues.outlive_handles",
+    "queues.many",
 )
 class NothingIsReserved(Claims):
     """A claim is a look: everybody gets the same runs."""

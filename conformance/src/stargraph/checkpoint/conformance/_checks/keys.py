@@ -188,7 +188,7 @@ async def pruned_start(kit: Kit) -> None:
     "many",
     "All keys of a run are listed, 100 by default, in pages of any size.",
     contract="step_keys.1",
-    usual_cause="A page inside the driver ends, and what lies behind it is forgotten.",
+    usual_cause="A page inside the driver ends, and the rest is left out.",
     quick=False,
     deadline=60,
 )
