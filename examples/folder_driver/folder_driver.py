@@ -68,7 +68,7 @@ class FolderCheckpointer:
             raise StoreUnavailableError(
                 f"{self._path}: {error.strerror}",
                 reason="unavailable",
-                hint="Mend what is named there, then write the same checkpoint again; that is always safe.",
+                hint="Fix what is named there, then write the same checkpoint again; that is always safe.",
             ) from error
 
     def _open_store(self) -> None:
