@@ -101,6 +101,9 @@ class TestParse:
             (":0123456789abcdef", "a key id is empty"),
             ("k:0123456789abcdef,k:fedcba9876543210", "given twice"),
             ("k\0:0123456789abcdef", "not printable"),
+            ('"k:0123456789abcdef"', "in quotes"),
+            ("'k:0123456789abcdef,l:fedcba9876543210'", "in quotes"),
+            ("k:'0123456789abcdef", None),
         ],
     )
     def test_what_is_refused(self, text: str, complaint: str | None) -> None:

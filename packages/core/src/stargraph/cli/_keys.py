@@ -63,8 +63,6 @@ class KeyFile:
             raise _refused(name, "the file holds no key", _HINT)
         if any(len(key.split()) > 1 or "," in key for key in keys):
             raise _refused(name, "a line holds more than one key", _HINT)
-        if any(key[0] in "'\"" for key in keys):
-            raise _refused(name, "a key stands in quotes, which would be a part of it", _HINT)
         text = ",".join(keys)
         try:
             Cipher.parse(text)

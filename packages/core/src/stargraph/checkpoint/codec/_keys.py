@@ -17,10 +17,13 @@ def parse_keys(text: str) -> dict[str, bytes]:
         text: the keys; a secret alone gets a key id made from its fingerprint.
 
     Raises:
-        ValueError: a key is too short, a key id is empty, not printable or given twice, or there is no key.
+        ValueError: a key is too short or stands in quotes, a key id is empty, not printable or given twice, or there is
+            no key.
     """
     keys: dict[str, bytes] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
+        if part[0] in "'\"":  # docker --env-file keeps them, and a shell does not
+            raise ValueError("a key stands in quotes, which would be a part of it")
         key_id, colon, secret = part.partition(":")
         # Bytes of the environment that are not UTF-8 arrive as surrogates, and an encoding error would quote them.
         secret_bytes = (secret if colon else part).encode("utf-8", "surrogateescape")
