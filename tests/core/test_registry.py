@@ -475,3 +475,15 @@ def test_a_message_keeps_what_is_no_secret() -> None:
     hint = "Write postgresql://user:password@host/database, or host=… user=… password=… dbname=…"
     assert redact_text(hint) == hint
     assert redact_text("postgresql://u:hunter2@h/db: mail a@b") == "postgresql://u:***@h/db: mail a@b"
+
+
+@pytest.mark.parametrize(
+    ("password", "text", "shown"),
+    [
+        ("test", "no run 'latest' for 'test'", "no run 'latest' for '***'"),
+        ("hunter22", "no run 'xhunter22x'", "no run 'x***x'"),
+        ("abc", "no run 'abc'", "no run 'abc'"),
+    ],
+)
+def test_a_secret_of_the_arguments_is_hidden_and_no_other_word_is(password: str, text: str, shown: str) -> None:
+    assert redact_text(text, ["run", f"redis://u:{password}@h/0"]) == shown

@@ -8,7 +8,7 @@ import shlex
 
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, Closing, JsonValue
-from stargraph.checkpoint.registry import find_secrets, open_checkpointer, redact, redact_text
+from stargraph.checkpoint.registry import open_checkpointer, redact, redact_text
 from stargraph.errors import CheckpointError, CheckpointNotFoundError
 from stargraph.graph import recorded_definition
 from stargraph.runtime import dispatch
@@ -41,7 +41,6 @@ class Store:
         else:
             self._opened = store
             self.name = type(store).__name__
-        self._secrets = find_secrets(self._url) if self._url else set()
 
     @property
     def handle(self) -> Checkpointer | None:
@@ -120,10 +119,7 @@ class Store:
 
     def hide_secrets(self, text: str) -> str:
         """Return a message without the secrets of any URL in it, and without those of this store."""
-        for secret in sorted(self._secrets, key=len, reverse=True):
-            if len(secret) > 3:
-                text = text.replace(secret, "***")
-        return redact_text(text)
+        return redact_text(text, () if self._url is None else [self._url])
 
 
 async def read_definition(

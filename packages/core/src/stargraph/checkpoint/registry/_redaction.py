@@ -39,6 +39,9 @@ def redact(url: str) -> str:
 _SHORTEST: Final = 4
 """A shorter secret would be found in every word; where it is, its place in a URL hides it."""
 
+_CERTAIN: Final = 8
+"""From this length on a secret is hidden inside of words too."""
+
 
 def redact_text(text: str, words: Iterable[str] = ()) -> str:
     """Return a message without the secrets of the URLs and connection strings that it quotes.
@@ -49,8 +52,8 @@ def redact_text(text: str, words: Iterable[str] = ()) -> str:
     """
     secrets = {secret for word in words for secret in find_secrets(word) if len(secret) >= _SHORTEST}
     for secret in sorted(secrets, key=len, reverse=True):
-        for form in (secret, repr(secret)[1:-1]):
-            text = text.replace(form, "***")
+        for form in map(re.escape, (secret, repr(secret)[1:-1])):
+            text = re.sub(form if len(secret) >= _CERTAIN else rf"(?<!\w){form}(?!\w)", "***", text)
     shown = _URL_IN_TEXT.sub(
         lambda found: found.group() if _EXAMPLE.search(found.group()) else redact(found.group()), text
     )
