@@ -203,7 +203,17 @@ async def turned_in_a_group(ctx: Context) -> Any:
 
 @pytest.mark.parametrize(
     "body",
-    [bare_except, suppressed, turned, finally_raises, in_a_thread_of_its_own, in_a_call, collected, waited_for],
+    [
+        bare_except,
+        suppressed,
+        turned,
+        turned_in_a_group,
+        finally_raises,
+        in_a_thread_of_its_own,
+        in_a_call,
+        collected,
+        waited_for,
+    ],
 )
 async def test_a_node_that_loses_a_question_fails(store: MemoryCheckpointer, body: Callable[..., Any]) -> None:
     text = ASYNC if asyncio.iscoroutinefunction(body) else SYNC
