@@ -16,8 +16,6 @@ Instruction: TypeAlias = "tuple[int, int] | bytes"
 EditScript: TypeAlias = "list[Instruction]"
 
 _BLOCK: Final = 16 * 1024
-_LEAST_COPY: Final = 16
-"""A shorter range costs more as an instruction than as bytes."""
 _ANCHOR: Final = 32
 _ANCHORS: Final = (0.4377, 0.618, 0.2639, 0.809, 0.1459)
 """At which parts of a range a common piece is looked for: not at simple fractions, since regular edits lie there."""
