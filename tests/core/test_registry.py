@@ -241,6 +241,9 @@ def test_a_missing_driver_names_the_command_that_installs_it(url: str, distribut
         ("postgressql://h/db", "postgresql://h/db"),
         ("sqlite3:///x", "sqlite:///x"),
         ("psql://h/db", "postgresql"),
+        ("file:///tmp/my%20runs.sqlite", str(Path("/tmp/my runs.sqlite"))),
+        ("file://localhost/tmp/x", str(Path("/tmp/x"))),
+        ("file://", "./runs.sqlite"),
     ],
 )
 def test_a_scheme_that_is_nearly_right_says_which_was_meant(url: str, meant: str) -> None:

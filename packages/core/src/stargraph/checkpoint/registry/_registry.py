@@ -197,7 +197,7 @@ def _not_found(address: Address) -> DriverNotFoundError:
     if distribution:
         hint = f"Install its driver: pip install {distribution}"
     elif address.scheme == "file":
-        hint = f"Write the path alone: {redact(address.text.partition('://')[2])}"
+        hint = f"Write the path alone: {redact(_path_of(address.text)) or './runs.sqlite'}"
     elif address.scheme in ("http", "https"):
         hint = "For a server that speaks S3, write s3://BUCKET/PREFIX?endpoint_url=URL."
     elif similar:
@@ -207,6 +207,13 @@ def _not_found(address: Address) -> DriverNotFoundError:
     return DriverNotFoundError(
         f"{redact(address.text)}: no installed driver opens {address.scheme}://", reason="driver-not-found", hint=hint
     )
+
+
+def _path_of(url: str) -> str:
+    """Return the path that a file:// URL stands for on this system."""
+    from urllib.request import url2pathname  # slow to import, and rarely needed
+
+    return url2pathname(url.partition("://")[2].removeprefix("localhost"))
 
 
 def _info(point: EntryPoint) -> DriverInfo:
