@@ -291,6 +291,22 @@ async def test_another_application_keeps_the_log_that_its_lost_process_has_left(
     assert {name: Path(f"{path}{name}").read_bytes() for name in ("", "-wal")} == before
 
 
+async def test_another_application_keeps_the_transaction_that_its_lost_process_has_begun(
+    path: Path, tmp_path: Path
+) -> None:
+    theirs = tmp_path / "theirs.sqlite"
+    with closing(sqlite3.connect(theirs, isolation_level=None)) as other:
+        other.execute("CREATE TABLE theirs (x)")
+        other.execute("PRAGMA cache_size = 2")
+        other.execute("BEGIN")
+        other.execute("INSERT INTO theirs VALUES (randomblob(200000))")  # more than the cache: it is written by now
+        for name in ("", "-journal"):
+            shutil.copy(f"{theirs}{name}", f"{path}{name}")
+    before = fingerprint(path.parent)
+    assert (await refused(path)).reason == "not-a-store"
+    assert fingerprint(path.parent) == before
+
+
 @pytest.mark.parametrize("how", ["mode=ro", "immutable=1"])
 def test_tables_made_between_two_questions_are_not_taken_for_those_of_another(path: Path, how: str) -> None:
     maker = sqlite3.connect(path, isolation_level=None)

@@ -162,8 +162,7 @@ class Store(OpenStore):
 
     def _open_reader(self) -> sqlite3.Connection:
         self._files.prepare(allow_network_filesystem=self._options.allow_network_filesystem)
-        if self._files.wal_path.exists():
-            self._refuse_with_its_log()
+        self._refuse_to_recover()
         # It may write, so that it moves the log into the database if it is the last one to close, and recovers what a
         # lost process has left; no statement of it may.
         connection = self._connect("mode=rw", LOCK_ATTEMPT)
@@ -183,9 +182,15 @@ class Store(OpenStore):
             raise
         return connection
 
-    def _refuse_with_its_log(self) -> None:
-        """Refuse a file that is not ours before a connection that may write moves its log into it on closing."""
-        with contextlib.closing(self._connect("mode=ro", LOCK_ATTEMPT)) as connection:
+    def _refuse_to_recover(self) -> None:
+        """Refuse a file that is not ours before a connection that may write moves its log into it, or rolls it back."""
+        if self._files.wal_path.exists():
+            how = "mode=ro"
+        elif self._files.journal_path.exists():
+            how = "immutable=1"  # which reads the file as it is; nothing else does before a transaction is rolled back
+        else:
+            return
+        with contextlib.closing(self._connect(how, LOCK_ATTEMPT)) as connection:
             try:
                 stored_version(connection, self._files.path)
             except sqlite3.Error:

@@ -168,6 +168,11 @@ class StoreFiles:
         """The index of the log in shared memory, which is there while anybody has the store open."""
         return Path(f"{self.real_path}-shm")
 
+    @property
+    def journal_path(self) -> Path:
+        """The rollback journal, which is there while a transaction is under way in a file without write-ahead log."""
+        return Path(f"{self.real_path}-journal")
+
     def _mode(self) -> int | None:
         """Return the type of the file, as `stat` tells it; None if there is none."""
         try:
