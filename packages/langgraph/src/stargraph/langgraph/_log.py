@@ -30,8 +30,8 @@ _TURNS: Final = 32
 """How many turns of the event loop writes wait for the checkpoint that LangGraph puts right after them, and a
 checkpoint for the writes of the tasks that LangGraph runs meanwhile."""
 
-_MOST_PASSED: Final = 64
-"""How many checkpoints at most do not wait for writes, once some have waited in vain."""
+_MOST_SKIPS: Final = 64
+"""How many checkpoints in a row do not wait for writes at most, after others waited in vain."""
 
 
 @dataclass(slots=True)
@@ -60,8 +60,8 @@ class ThreadLog:
         self._fixed_run: str | None = None
         self._queue: list[_Waiting] = []
         self._writer: asyncio.Task[None] | None = None
-        self._waited_in_vain = 0  # how many times in a row, for the writes of a checkpoint
-        self._waits_from = 0  # how many checkpoints are appended at once before one waits again
+        self._waits_in_vain = 0  # how many times in a row a checkpoint waited for writes that did not come
+        self._skips_left = 0  # how many checkpoints are appended at once before one waits again
 
     async def append(self, order: Order) -> None:
         """Store a checkpoint or writes durably; orders that wait at the same time share a commit.
@@ -304,14 +304,14 @@ class ThreadLog:
         return orders
 
     async def _wait_for_writes(self, checkpoint_id: str) -> None:
-        """Wait for writes of a checkpoint; after it was in vain, the more seldom the more often that was so."""
-        if self._waits_from:
-            self._waits_from -= 1
+        """Wait for writes of a checkpoint, unless others waited in vain; each further time doubles how many do not."""
+        if self._skips_left:
+            self._skips_left -= 1
         elif await self._within_turns(lambda: self._has_writes_of(checkpoint_id)):
-            self._waited_in_vain = 0
+            self._waits_in_vain = 0
         else:
-            self._waited_in_vain += 1
-            self._waits_from = min(2**self._waited_in_vain, _MOST_PASSED)
+            self._waits_in_vain += 1
+            self._skips_left = min(2**self._waits_in_vain, _MOST_SKIPS)
 
     async def _within_turns(self, find: Callable[[], T | None]) -> T | None:
         for _ in range(_TURNS):
