@@ -36,7 +36,7 @@ class OnePutAtATime:
 if __name__ == "__main__":
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     port, *options = sys.argv[1:]
-    # What tells apart the services of AWS reads the whole folder of them for each request: a third of its time.
+    # To find the service that a request is for, moto reads the folder of all services each time, a third of its time.
     every_service = options == ["--every-service"]
     application = DomainDispatcherApplication(create_backend_app) if every_service else create_backend_app("s3")
     run_simple("127.0.0.1", int(port), OnePutAtATime(application), threaded=True)

@@ -35,7 +35,7 @@ _BEFORE_OUTAGE: Final = 3.0
 """Seconds until the store is taken away."""
 
 _MOST_PATIENCE: Final = 5.0
-"""After how many times the time between two kills a worker is killed though the fleet has not gone on."""
+"""A worker is killed after this many times the usual time between kills, even if the fleet has not gone on."""
 
 _STATE: Final = """\
 state_schema:

@@ -241,7 +241,7 @@ class Session:
     def _await_end(self, thread: threading.Thread, outcome: _Outcome, seconds: float) -> _Outcome:
         """Wait for a check, for so many seconds and a few round trips for each call that it has made.
 
-        A call that does not come back ends it then; a check that goes on gets some times as long.
+        If a call has not come back by then, the check ends; if its calls come back, it gets `_STRETCH` times as long.
         """
         assert outcome.kit is not None
         log, began = outcome.kit.log, time.monotonic()
