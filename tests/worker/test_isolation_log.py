@@ -30,7 +30,7 @@ class Taken(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.getMessage() == "fail":
-            raise LookupError("a handler of the user's program")
+            raise LookupError("a handler of the application")
         self.records.append(record)
 
 

@@ -275,7 +275,7 @@ def _service(service: str, file: str | None) -> dict[str, str]:
 
 
 def _in_home(name: str) -> Path:
-    """Return a file of the user's home; it starts with ~ if there is none, as in some containers."""
+    """Return a file in the home directory; it starts with ~ if there is none, as in some containers."""
     # Path.home() raises then.
     return Path(os.path.expanduser(f"~/{name}"))  # noqa: PTH111
 
