@@ -326,6 +326,9 @@ class Run(Generic[S]):
     def pause(self, *, grace: float = 30.0, requeue: bool = False) -> None:
         """Stop this execution gently: start no more nodes, let running ones finish, and record `paused`.
 
+        It does nothing if this object does not execute the run at that moment: a task that was made of `start` or
+        `resume` does so from the next turn of the event loop on.
+
         Args:
             grace: seconds after which a node that still runs is cancelled; it runs again after a resume.
             requeue: leave the run to the workers, `queued`, if it has a queue; otherwise it stays until it is resumed.
