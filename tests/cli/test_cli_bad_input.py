@@ -294,3 +294,30 @@ def check_message(err: str, words: list[str]) -> None:
 def test_a_word_that_no_file_can_be_called_is_no_graph(folder: Folder) -> None:
     answer = folder.call("resume", "[" * 3000)
     assert (answer.code, "names no graph" in answer.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", "L.py"),
+        ("run", "m:L"),
+        ("run", "L:graph"),
+        ("run", "long.yaml"),
+        ("validate", "long.yaml"),
+        ("runs", "--checkpoint", "L"),
+        ("doctor", "L"),
+        ("resume", "r1", "graph.yaml", "--checkpoint", "sqlite:///L"),
+        ("copy", "L", "b.sqlite", "--all"),
+    ],
+)
+def test_a_name_that_the_system_refuses_is_a_mistake_of_the_user(folder: Folder, words: tuple[str, ...]) -> None:
+    name = "a" * 3000
+    folder.write("long.yaml", f"id: long\nnodes: [{{id: a, kind: '{name}:f'}}]\n")
+    answer = folder.call(*[word.replace("L", name) for word in words])
+    assert answer.code == 2, answer.err[-500:]
+
+
+def test_an_anchor_of_a_name_that_is_too_long_is_not_written(folder: Folder) -> None:
+    assert folder.call("run", "graph.yaml", "-i", "count=1").code == 0
+    answer = folder.call("anchor", "a" * 3000)
+    assert (answer.code, "File name too long" in answer.err) == (74, True), answer.err[-500:]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -125,8 +126,16 @@ class StoreRef:
         """Refuse a store that is not there: a driver that may write would make it."""
         path = self._sqlite_path()
         if path is not None:
+            try:
+                status = path.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                raise self._missing() from None
+            except OSError as error:  # the name is too long, or a directory may not be looked into
+                raise CheckpointError(
+                    f"{self} cannot be opened: {error.strerror}", reason="invalid-url", hint="Check the path."
+                ) from None
             # A file that was only touched holds no store either, and a driver that may write would make one of it.
-            if not path.exists() or (path.is_file() and path.stat().st_size == 0):
+            if stat.S_ISREG(status.st_mode) and status.st_size == 0:
                 raise self._missing()
         elif probe and self._can_be_read_only():
             store = self._handle(read_only=True)

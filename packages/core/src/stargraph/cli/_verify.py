@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Final
@@ -83,12 +84,11 @@ def anchor(
     Keep the file where nobody who can write to the store can change it. If FILE exists already, the store is
     compared with it first, and an anchor that contradicts the former one is not written.
     """
-    from pathlib import Path
-
     from stargraph.cli._execution import run_async
     from stargraph.cli._store import StoreRef
 
-    former = file if file != "-" and Path(file).exists() and not renew else None
+    there = os.path.exists(file)  # noqa: PTH110  # Path.exists raises for a name that is too long
+    former = file if file != "-" and there and not renew else None
     made = run_async(_anchor(StoreRef(checkpoint, encryption_keys), former))
     with output_file(file) as stream:
         stream.write(made.to_json().encode())

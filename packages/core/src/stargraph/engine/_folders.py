@@ -113,7 +113,8 @@ def is_other_file(module: ModuleType, name: str, package: str) -> bool:
         package: the package of the folder.
     """
     file, folder = getattr(module, "__file__", None), Path(_folder_of(package))
-    is_there = any(path.is_file() for path in _files_of(folder, name.partition(".")[0]))
+    # os.path, since Path.is_file raises for a name that is too long.
+    is_there = any(os.path.isfile(path) for path in _files_of(folder, name.partition(".")[0]))  # noqa: PTH113
     return is_there and (file is None or not _is_file(Path(file), folder, name))
 
 
@@ -135,8 +136,8 @@ def _owns(package: str, first: str) -> bool:
 
 
 def _is_owned(folder: Path, first: str) -> bool:
-    is_module = any(file.is_file() for file in _files_of(folder, first))
-    if not is_module and not (folder / first).is_dir():
+    is_module = any(os.path.isfile(file) for file in _files_of(folder, first))  # noqa: PTH113  # as above
+    if not is_module and not os.path.isdir(folder / first):  # noqa: PTH112
         return False
     spec = _found_by_python(first)
     if spec is None:

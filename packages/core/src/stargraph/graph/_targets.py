@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,7 +45,7 @@ def python_target(text: str) -> PythonTarget | None:
         text: as it was typed.
     """
     found = _PYTHON.fullmatch(text) or _MODULE.fullmatch(text)
-    if found is None or (found["name"] is not None and Path(text).is_file()):
+    if found is None or (found["name"] is not None and _is_file(text)):
         return None
     return PythonTarget(text, found["place"], found["name"])
 
@@ -79,7 +80,7 @@ def load_object(target: PythonTarget, code: Sequence[Path], graph: type) -> Any:
 
 
 def _imported(target: PythonTarget, code: Sequence[Path]) -> ModuleType:
-    if target.is_file and not Path(target.place).is_file():
+    if target.is_file and not _is_file(target.place):
         raise GraphError("there is no such file", reason="unreadable-file", hint=_HOW, file=target.place)
     if target.is_file and not re.fullmatch(r"\w[\w-]*", Path(target.place).stem):
         raise GraphError(
@@ -114,7 +115,7 @@ def _imported(target: PythonTarget, code: Sequence[Path]) -> ModuleType:
 
 def _file_meant(target: PythonTarget) -> str:
     path = Path(*target.place.split(".")).with_suffix(".py")
-    return f" in the import path, but a file: write {path}:{target.name}" if path.is_file() else ""
+    return f" in the import path, but a file: write {path}:{target.name}" if _is_file(path) else ""
 
 
 def _graphs(module: ModuleType, graph: type) -> dict[str, Any]:
@@ -163,3 +164,8 @@ def _described(found: object) -> str:
     if isinstance(found, type):
         return f"the class {name}"
     return f"the function {name}()" if callable(found) and name else f"a value of type {type(found).__qualname__}"
+
+
+def _is_file(path: str | Path) -> bool:
+    """Return whether a path names a file; one that the system refuses, as too long or not to be looked at, does not."""
+    return os.path.isfile(path)  # noqa: PTH113  # Path.is_file raises for such a path
