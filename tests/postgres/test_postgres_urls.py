@@ -67,6 +67,7 @@ def test_a_url_says_how_long_to_try() -> None:
         ("host=h password='p p' user=u", "host=h password=*** user=u"),
         ("host=h password=p p user=u", "postgresql://…"),
         ("host=h hunter=p", "host=h"),
+        ("password=x://hush host=h", "password=*** host=h"),
     ],
 )
 def test_no_secret_is_shown(dsn_text: str, shown: str) -> None:

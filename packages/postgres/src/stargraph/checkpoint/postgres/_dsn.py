@@ -27,9 +27,14 @@ def parameters_of(dsn: str, names: AbstractSet[str]) -> dict[str, str]:
     """
     if dsn.partition("://")[0].lower() in ("postgresql", "postgres"):
         return _of_uri(dsn, names)
-    if "=" in dsn and "://" not in dsn.partition("=")[0]:
+    if is_pairs(dsn):
         return pairs_of(dsn)
     raise bad_dsn("it does not begin with postgresql://, and is not a list of parameters")
+
+
+def is_pairs(dsn: str) -> bool:
+    """Return whether a DSN is written as pairs of a name and a value, of which a password may hold :// too."""
+    return "=" in dsn.partition("://")[0]
 
 
 def _of_uri(dsn: str, names: AbstractSet[str]) -> dict[str, str]:
@@ -104,7 +109,7 @@ def pairs_of(dsn: str) -> dict[str, str]:
 
 def is_whole(dsn: str) -> bool:
     """Return whether no parameter's name can be a piece of a password that holds an unquoted ?, & or space."""
-    before, _, query = dsn.rpartition("?") if "://" in dsn else ("", "", dsn)
+    before, _, query = ("", "", dsn) if is_pairs(dsn) else dsn.rpartition("?")
     if "pass" in query.lower():
         return False
     hosts, slash, _ = before.partition("://")[2].rpartition("@")[2].partition("/")

@@ -15,7 +15,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlencode
 
 from stargraph.checkpoint.driver import open_regular_file
-from stargraph.checkpoint.postgres._dsn import PAIR, bad_dsn, is_whole, parameters_of
+from stargraph.checkpoint.postgres._dsn import PAIR, bad_dsn, is_pairs, is_whole, parameters_of
 from stargraph.errors import StoreUnavailableError
 
 TARGETS: Final = ("any", "read-write", "read-only", "primary", "standby", "prefer-standby")
@@ -363,7 +363,7 @@ def split_url(url: str) -> tuple[str, dict[str, Any]]:
     Raises:
         ValueError: the value of one of these does not fit.
     """
-    if "://" not in url:
+    if is_pairs(url):
         pairs = [(match.group(1), match) for match in PAIR.finditer(url)]
         given = [(name, match.group(2) or match.group(3) or "") for name, match in pairs if name in _URL_OPTIONS]
         dsn = "".join(match.group(0) for name, match in pairs if name not in _URL_OPTIONS) if given else url

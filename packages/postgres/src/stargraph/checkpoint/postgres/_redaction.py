@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from stargraph.checkpoint.postgres._dsn import pairs_of
+from stargraph.checkpoint.postgres._dsn import is_pairs, pairs_of
 from stargraph.checkpoint.postgres._options import _KNOWN, _SHOWN
 from stargraph.errors import StoreUnavailableError
 
 
 def without_secrets(dsn: str) -> str:
     """Return a DSN as messages may show it: the user, the hosts, the database and harmless parameters."""
-    if "://" not in dsn:
+    if is_pairs(dsn):
         return _pairs_without_secrets(dsn)
+    if "://" not in dsn:
+        return "postgresql://…"
     try:
         parts = urlsplit(dsn)
         pairs = parse_qsl(parts.query, keep_blank_values=True)
