@@ -317,6 +317,15 @@ def test_a_name_that_the_system_refuses_is_a_mistake_of_the_user(folder: Folder,
     assert answer.code == 2, answer.err[-500:]
 
 
+def test_code_may_try_to_import_a_name_that_no_file_can_have(folder: Folder) -> None:
+    folder.write(
+        "tries.py", f"try:\n    import {'a' * 300}\nexcept ImportError:\n    found = False\ndef f(state): ...\n"
+    )
+    folder.write("tries.yaml", "id: tries\nnodes: [{id: a, kind: 'tries:f'}]\n")
+    answer = folder.call("run", "tries.yaml")
+    assert answer.code == 0, answer.err
+
+
 def test_an_anchor_of_a_name_that_is_too_long_is_not_written(folder: Folder) -> None:
     assert folder.call("run", "graph.yaml", "-i", "count=1").code == 0
     answer = folder.call("anchor", "a" * 3000)
