@@ -212,7 +212,7 @@ def requeue(
     encryption_keys: KeysOption = None,
     status: Annotated[
         list[StatusName] | None,
-        typer.Option(help="Instead of ids: every run of a queue that is failed, or paused; repeatable."),
+        typer.Option(help="Instead of ids: every run of a queue with this status, failed or paused; repeatable."),
     ] = None,
     error_reason: Annotated[
         str | None,
