@@ -336,9 +336,12 @@ async def test_a_graph_that_runs_ahead_of_the_store_appends_each_checkpoint_once
         async def count(state: Counter) -> Counter:
             return {"n": state["n"] + 1}
 
+        async def following(state: Counter) -> str:  # async, since LangGraph runs others in a thread, for many turns
+            return "count" if state["n"] < 10 else END
+
         builder.add_node("count", count)
         builder.add_edge(START, "count")
-        builder.add_conditional_edges("count", lambda state: "count" if state["n"] < 10 else END)
+        builder.add_conditional_edges("count", following)
         graph: Any = builder.compile(checkpointer=saver)
         await graph.ainvoke({"n": 0}, {**place_of("t"), "recursion_limit": 100})
         assert (await graph.aget_state(place_of("t"))).values == {"n": 10}

@@ -44,8 +44,10 @@ async def test_the_printed_link_leads_to_the_runs(tmp_path: Path, host: str) -> 
                 assert (await client.get(path)).status_code == 401
                 assert (await client.get("/", headers={"host": f"evil.example:{port}"})).status_code == 421
             process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=30)
-            assert process.returncode == 0, err
+            # Not by communicate, which loses what is read ahead of these two lines.
+            assert process.stderr is not None
+            out, err = process.stdout.read(), process.stderr.read()
+            assert process.wait(30) == 0, err
             assert "a browser signed in; the link for another one" in out
             assert ("warning: listening on 0.0.0.0 without encryption" in out) == (host == "0.0.0.0")
             assert "Traceback" not in err
