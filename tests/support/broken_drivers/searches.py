@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
 from stargraph.checkpoint.driver import check_filters, check_limit, check_search, in_order
@@ -227,8 +227,8 @@ class CountsOnePage(ReferenceCheckpointer):
 class _AfterThePage(ReferenceCheckpointer):
     """A base: one filter, or the order, goes to the newest thousand runs alone."""
 
-    def _late(self, order: RunOrder, filters: Mapping[str, Any]) -> bool:
-        raise NotImplementedError
+    LATE: ClassVar[frozenset[str]]
+    """The names of those filters; `order` is that by last update."""
 
     async def search(
         self, *, limit: int = 100, cursor: str | None = None, order: RunOrder = "started", **filters: Unpack[RunFilters]
@@ -236,63 +236,57 @@ class _AfterThePage(ReferenceCheckpointer):
         self._ensure_ready()
         query = check_search(limit=limit, cursor=cursor, order=order, filters=filters)
         await self._turn()
-        return query.page(self._summaries(None)[: 1000 if self._late(order, filters) else None])
+        given = {*filters, "order"} if order == "updated" else set(filters)
+        return query.page(self._summaries(None)[: 1000 if self.LATE & given else None])
 
 
 @broken(slow=("sizes.many_runs",))
 class HashesFilteredAfterThePage(_AfterThePage):
     """graph_hash and runtime_hash have no column: the newest thousand runs are read and looked through."""
 
-    def _late(self, order: RunOrder, filters: Mapping[str, Any]) -> bool:
-        return bool({"graph_hash", "runtime_hash"} & filters.keys())
+    LATE = frozenset({"graph_hash", "runtime_hash"})
 
 
 @broken(slow=("sizes.many_runs",))
 class PrefixesFilteredAfterThePage(_AfterThePage):
     """run_id_prefix is looked for among the newest thousand runs."""
 
-    def _late(self, order: RunOrder, filters: Mapping[str, Any]) -> bool:
-        return "run_id_prefix" in filters
+    LATE = frozenset({"run_id_prefix"})
 
 
 @broken(slow=("sizes.many_runs",))
 class ParentsFilteredAfterThePage(_AfterThePage):
     """parent_run_id and roots_only are looked for among the newest thousand runs."""
 
-    def _late(self, order: RunOrder, filters: Mapping[str, Any]) -> bool:
-        return bool({"parent_run_id", "roots_only"} & filters.keys())
+    LATE = frozenset({"parent_run_id", "roots_only"})
 
 
 @broken(slow=("sizes.many_runs",))
 class UpdatesFilteredAfterThePage(_AfterThePage):
     """updated_since and updated_before are looked for among the newest thousand runs."""
 
-    def _late(self, order: RunOrder, filters: Mapping[str, Any]) -> bool:
-        return bool({"updated_since", "updated_before"} & filters.keys())
+    LATE = frozenset({"updated_since", "updated_before"})
 
 
 @broken(slow=("sizes.many_runs",))
 class ErrorsFilteredAfterThePage(_AfterThePage):
     """error_reason is looked for among the newest thousand runs."""
 
-    def _late(self, order: RunOrder, filters: Mapping[str, Any]) -> bool:
-        return "error_reason" in filters
+    LATE = frozenset({"error_reason"})
 
 
 @broken(slow=("sizes.many_runs",))
 class DueTimesFilteredAfterThePage(_AfterThePage):
     """due_before is looked for among the newest thousand runs."""
 
-    def _late(self, order: RunOrder, filters: Mapping[str, Any]) -> bool:
-        return "due_before" in filters
+    LATE = frozenset({"due_before"})
 
 
 @broken(slow=("sizes.many_runs",))
 class SortsTheNewestThousand(_AfterThePage):
     """By last update come the thousand runs that started last."""
 
-    def _late(self, order: RunOrder, filters: Mapping[str, Any]) -> bool:
-        return order == "updated"
+    LATE = frozenset({"order"})
 
 
 class _ByUpdate(ReferenceCheckpointer):

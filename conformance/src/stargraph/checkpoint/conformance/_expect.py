@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from stargraph.checkpoint.protocol import Checkpoint
-from stargraph.errors import CheckpointConflictError, CheckpointError
+from stargraph.errors import CheckpointConflictError, CheckpointError, StoreUnavailableError
 
 T = TypeVar("T")
 
@@ -92,6 +92,17 @@ async def attempt(call: Awaitable[object]) -> CheckpointError | None:
     except CheckpointError as error:
         return error
     return None
+
+
+async def acknowledged(call: Awaitable[object], what: str) -> bool:
+    """Return whether a call in an outage was acknowledged; nothing but StoreUnavailableError may come out of it."""
+    try:
+        await call
+    except StoreUnavailableError:
+        return False
+    except Exception as error:
+        raise Violation(f"{what} raised {error_line(error)}; the contract wants StoreUnavailableError") from error
+    return True
 
 
 async def together(*calls: Awaitable[T]) -> list[T]:

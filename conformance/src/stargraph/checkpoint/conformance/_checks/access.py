@@ -13,6 +13,7 @@ from stargraph.checkpoint.conformance._compare import same
 from stargraph.checkpoint.conformance._expect import (
     NotEvaluated,
     Violation,
+    acknowledged,
     attempt,
     error_line,
     expect,
@@ -299,7 +300,9 @@ async def outage(kit: Kit) -> None:
     async with kit.target.outage(kit.location):
         # At once, since they may share a commit that fails.
         written = [mine, new, *others, lost]
-        reached = await together(*(_reached(handle.write(each), f"{naming(each)} in an outage") for each in written))
+        reached = await together(
+            *(acknowledged(handle.write(each), f"{naming(each)} in an outage") for each in written)
+        )
         acked = {each.run_id: outcome for each, outcome in zip(written, reached, strict=True)}
         # Side by side: each may wait for as long as the driver waits for a store that does not answer.
         await together(
@@ -340,7 +343,7 @@ async def _settled(handle: Handle, other: Handle, lost: Checkpoint, theirs: Chec
 
 async def _opened_in_outage(kit: Kit, stored: Checkpoint) -> None:
     newcomer = await kit.unready()
-    if await _reached(newcomer.bootstrap(), "bootstrap() in an outage"):
+    if await acknowledged(newcomer.bootstrap(), "bootstrap() in an outage"):
         await _exact(newcomer, stored, "read_at_step of a new handle in an outage")
 
 
@@ -350,16 +353,6 @@ async def _listed_in_outage(handle: Handle, run_ids: set[str]) -> None:
     except StoreUnavailableError:
         return
     expect(run_ids <= set(listed), f"list_runs() in an outage gave {listed}; there are {sorted(run_ids)}")
-
-
-async def _reached(call: Awaitable[object], what: str) -> bool:
-    try:
-        await call
-    except StoreUnavailableError:
-        return False
-    except Exception as error:
-        raise Violation(f"{what} raised {error_line(error)}; the contract wants StoreUnavailableError") from error
-    return True
 
 
 async def _exact(handle: Handle, checkpoint: Checkpoint, what: str) -> None:

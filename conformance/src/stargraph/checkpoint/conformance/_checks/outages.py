@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from stargraph.checkpoint.conformance._compare import show
-from stargraph.checkpoint.conformance._expect import Violation, attempt, error_line, expect, together
+from stargraph.checkpoint.conformance._expect import Violation, acknowledged, attempt, error_line, expect, together
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
@@ -188,7 +188,7 @@ async def every_call(kit: Kit) -> None:
     before = {name: await read(reader) for name, read in reads.items()}
     async with kit.target.outage(kit.location):
         outcomes = await together(
-            *(_is_made(change.call(handles[name]), f"{name} in an outage") for name, change in changes.items()),
+            *(acknowledged(change.call(handles[name]), f"{name} in an outage") for name, change in changes.items()),
             *(_read(read(reader), f"{name} in an outage") for name, read in reads.items()),
         )
     made = [name for name, is_acked in zip(changes, outcomes, strict=False) if is_acked]
@@ -205,21 +205,11 @@ async def every_call(kit: Kit) -> None:
         _unchanged(found, before[name], what)
     for name, change in changes.items():
         expect(
-            await _is_made(change.call(handles[name]), f"{name} after an outage"), f"{name} is refused after an outage"
+            await acknowledged(change.call(handles[name]), f"{name} after an outage"),
+            f"{name} is refused after an outage",
         )
         for each in (handles[name], reader):
             await _is_done(change, each, f"{name}, made again after an outage,")
-
-
-async def _is_made(call: Awaitable[object], what: str) -> bool:
-    """Whether a call was acknowledged; nothing but StoreUnavailableError may come out of it."""
-    try:
-        await call
-    except StoreUnavailableError:
-        return False
-    except Exception as error:
-        raise Violation(f"{what} raised {error_line(error)}; the contract wants StoreUnavailableError") from error
-    return True
 
 
 async def _read(call: Awaitable[object], what: str) -> object:
