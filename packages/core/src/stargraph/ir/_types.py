@@ -172,6 +172,8 @@ def _syntax(text: str) -> ast.expr:
         raise _TypeFault("it is empty")
     if len(text) > _MAX_LENGTH:
         raise _TypeFault(f"it is longer than {_MAX_LENGTH} characters")
+    if "\0" in text:
+        raise _TypeFault("it contains null bytes")  # of which Pythons before 3.11.4 say so by another error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
