@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from support.memory import MemoryCheckpointer
 
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointError
-from stargraph.graph import Graph, Run
+from stargraph.graph import Graph, Middleware, Run, RunInfo
 
 SLOW = f"""{PATH}
 nodes:
@@ -159,3 +161,91 @@ async def test_a_node_that_somebody_cancels_before_it_begins_ends_the_run(
     assert summary.status == "failed"
     assert summary.error is not None
     assert summary.error.reason == "node-cancelled"
+
+
+@pytest.mark.parametrize("begin", ["start", "resume"])
+async def test_pause_in_the_turn_in_which_a_task_was_made(
+    store: MemoryCheckpointer, ledger: list[str], begin: str
+) -> None:
+    made = graph(SEQUENCE)
+    if begin == "resume":
+        await made.enqueue(store, run_id="r")
+    run = await made.start(checkpointer=store, run_id="r")
+    work = asyncio.create_task(run.start() if begin == "start" else run.resume())
+    run.pause()
+    assert (await work).status == "paused"
+    assert ledger == []
+    assert (await run.resume()).status == "done"
+
+
+async def test_pause_of_what_was_not_begun_does_nothing(store: MemoryCheckpointer, ledger: list[str]) -> None:
+    run = await graph(SEQUENCE).start(checkpointer=store, run_id="r")
+    run.pause()
+    assert (await asyncio.create_task(run.start())).status == "done"
+    await asyncio.to_thread(run.pause)
+    assert ledger == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("begin", ["start", "resume", "start_or_resume"])
+async def test_cancel_in_the_turn_in_which_a_task_was_made(
+    store: MemoryCheckpointer, ledger: list[str], begin: str
+) -> None:
+    made = graph(SLOW)
+    if begin == "resume":
+        await made.enqueue(store, run_id="r")
+    opened = made.start_or_resume if begin == "start_or_resume" else made.start
+    run = await opened(checkpointer=store, run_id="r")
+    work = asyncio.create_task(run.resume() if begin == "resume" else run.start())
+    assert (await asyncio.wait_for(run.cancel(), 10)).status == "cancelled"
+    assert (await work).status == "cancelled"
+    assert "c" not in ledger
+
+
+async def test_cancel_while_the_first_step_is_stored(store: MemoryCheckpointer, ledger: list[str]) -> None:
+    write = store.write
+    entered, released = asyncio.Event(), asyncio.Event()
+
+    async def held(checkpoint: Checkpoint) -> None:
+        if checkpoint.step == 0:
+            entered.set()
+            await released.wait()
+        await write(checkpoint)
+
+    store.write = held  # type: ignore[method-assign]
+    run = await graph(SLOW).start(checkpointer=store, run_id="r")
+    work = asyncio.create_task(run.start())
+    await entered.wait()
+    cancelling = asyncio.create_task(run.cancel())
+    await asyncio.sleep(0)
+    released.set()
+    assert (await asyncio.wait_for(cancelling, 10)).status == "cancelled"
+    assert (await work).status == "cancelled"
+    assert store.events("r")[0] == "started"
+
+
+async def test_cancel_of_a_run_whose_start_fails_does_not_wait_for_it(store: MemoryCheckpointer) -> None:
+    async def failing(checkpoint: Checkpoint) -> None:
+        await asyncio.sleep(0)
+        raise CheckpointError("no", reason="refused")
+
+    store.write = failing  # type: ignore[method-assign]
+    run = await graph(SEQUENCE).start(checkpointer=store, run_id="r")
+    work = asyncio.create_task(run.start())
+    with pytest.raises(CheckpointError) as caught:
+        await asyncio.wait_for(run.cancel(), 10)
+    assert caught.value.reason == "run-not-found"
+    with pytest.raises(CheckpointError, match="no"):
+        await work
+
+
+async def test_middleware_that_cancels_the_run_before_it_is_stored_is_refused(store: MemoryCheckpointer) -> None:
+    class Refusing(Middleware):
+        @asynccontextmanager
+        async def run(self, info: RunInfo) -> AsyncIterator[None]:
+            await run.cancel()
+            yield
+
+    run = await graph(SEQUENCE).start(checkpointer=store, run_id="r", middleware=(Refusing(),))
+    with pytest.raises(CheckpointError) as caught:
+        await asyncio.wait_for(run.start(), 10)
+    assert caught.value.reason == "run-not-found"

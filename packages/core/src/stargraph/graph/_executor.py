@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import datetime
@@ -85,6 +86,8 @@ class RunExecutor:
         self._waits_here = waits_here
         self._as_of = as_of
         self._pause: Pause | None = None
+        self._task = asyncio.current_task()
+        self._is_stored = asyncio.Event()
         self._suspect = Suspect()
         self._read_step: ReadStep = partial(dispatch.read_at_step, store, run_id, keyring=keyring)
 
@@ -128,6 +131,7 @@ class RunExecutor:
             Where it stands then.
         """
         tail = await dispatch.read_run(self._store, self._run_id, keyring=self._keyring)
+        self._is_stored.set()
         log = self._open_log(tail)
         refuse_moved_on(tail, only_at_step)
         if tail.status == "done":
@@ -144,6 +148,18 @@ class RunExecutor:
         self._pause = request
         if self.execution is not None:
             self.execution.pause(request)
+
+    async def cancel(self) -> None:
+        """Cancel the nodes, once the store holds the run; return when they have stopped, or none execute."""
+        # The middleware of a run that begins runs in the task that stores it.
+        if asyncio.current_task() is not self._task:
+            await self._is_stored.wait()
+        if self.execution is not None:
+            await self.execution.cancel()
+
+    def close(self) -> None:
+        """Let those go on who wait for the store to hold the run: it does by now, or will not."""
+        self._is_stored.set()
 
     async def _observed(self, info: RunInfo, execute: Callable[[], Awaitable[Checkpoint]]) -> Checkpoint:
         """Execute the run inside its middleware, and log how that went."""
@@ -176,6 +192,7 @@ class RunExecutor:
                 run_id=self._run_id,
                 step=0,
             ) from error
+        self._is_stored.set()
         if carried:
             await dispatch.write_many(self._store, carried, keyring=self._keyring)
             self._listeners.publish_step(first)

@@ -66,6 +66,7 @@ class Run(Generic[S]):
         self._log: RunLog | None = None
         self._begun = False
         self._executor: RunExecutor | None = None
+        self._pause: Pause | None = None
         self._listeners = Listeners()
 
     def __repr__(self) -> str:
@@ -319,22 +320,32 @@ class Run(Generic[S]):
         Raises:
             CheckpointError: `reason` is `run-ended` or `run-not-found`.
         """
-        if self._execution is not None:
-            await self._execution.cancel()
+        # Whoever made a task of start() or resume() just before goes first.
+        await asyncio.sleep(0)
+        if self._executor is not None:
+            await self._executor.cancel()
         return self._seen(await cancel(self._store, self.run_id, grace=grace, keyring=self._keyring))
 
     def pause(self, *, grace: float = 30.0, requeue: bool = False) -> None:
         """Stop this execution gently: start no more nodes, let running ones finish, and record `paused`.
 
-        It does nothing if this object does not execute the run at that moment: a task that was made of `start` or
-        `resume` does so from the next turn of the event loop on.
+        It does nothing if this object does not execute the run. A task of `start` or `resume` that was made before
+        this call counts, even if the event loop has not begun it yet.
 
         Args:
             grace: seconds after which a node that still runs is cancelled; it runs again after a resume.
             requeue: leave the run to the workers, `queued`, if it has a queue; otherwise it stays until it is resumed.
         """
+        request = Pause(grace, requeue=requeue)
         if self._executor is not None:
-            self._executor.pause(Pause(grace, requeue=requeue))
+            self._executor.pause(request)
+        elif (loop := _running_loop()) is not None:
+            self._pause = request
+            # A task of start() that was made before is ahead of this callback, one that is made later is behind it.
+            loop.call_soon(self._forget_pause)
+
+    def _forget_pause(self) -> None:
+        self._pause = None
 
     async def stream(self) -> AsyncIterator[RunEvent]:
         """Yield the events of the run until it stops; start the run if it was not started yet.
@@ -412,8 +423,18 @@ class Run(Generic[S]):
             waits_here=waits_here,
             as_of=as_of,
         )
+        if self._pause is not None:
+            self._executor.pause(self._pause)
         try:
             yield self._executor
         finally:
+            self._executor.close()
             self._executor = None
             self._listeners.publish(None)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

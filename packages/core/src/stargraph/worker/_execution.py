@@ -117,8 +117,6 @@ class RunExecution:
             run.resume(only_at_step=step, as_of=self._claimed.due_at, max_resumes=_MANY, accept=self._accept)
         )
         try:
-            # One turn of the loop later it knows that it may be paused.
-            await asyncio.sleep(0)
             if self._grace is not None:
                 run.pause(grace=self._grace, requeue=True)
             result = await executing
