@@ -12,14 +12,17 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from support import sqlite_processes
 from support.records import chain, endless, first, following
 
 from stargraph.checkpoint.protocol import Checkpoint
-from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer, _connection, _errors
 from stargraph.errors import CheckpointError, StoreUnavailableError
 
 STRICT = ("-W", "error")
@@ -528,6 +531,47 @@ async def test_a_store_that_stays_locked_is_refused_after_the_timeout(path: Path
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(StoreUnavailableError, match="busy_timeout"):
             await SQLiteCheckpointer(path, busy_timeout=0).bootstrap()
+
+
+@pytest.mark.parametrize("name", ["new", "existing"])
+async def test_locks_that_follow_one_another_share_the_timeout(
+    path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    if name == "existing":
+        async with SQLiteCheckpointer(path):
+            pass
+    clock = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal clock
+        clock += seconds
+
+    def locked_for_six_seconds(work: Callable[..., Any]) -> Callable[..., Any]:
+        """What meets a lock of its own when it is first called."""
+        since: list[float] = []
+
+        def meets_a_lock(*args: Any) -> Any:
+            since.append(clock)
+            if clock < since[0] + 6:
+                error = sqlite3.OperationalError("database is locked")
+                error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_BUSY, "SQLITE_BUSY"
+                raise error
+            return work(*args)
+
+        return meets_a_lock
+
+    monkeypatch.setattr(_errors, "time", SimpleNamespace(monotonic=lambda: clock))
+    monkeypatch.setattr(_connection, "time", SimpleNamespace(sleep=sleep))
+    for step in ("stored_version", "_use_wal", "migrate"):
+        monkeypatch.setattr(_connection, step, locked_for_six_seconds(getattr(_connection, step)))
+    if name == "new":
+        with pytest.raises(StoreUnavailableError, match="busy_timeout"):
+            await SQLiteCheckpointer(path, busy_timeout=10).bootstrap()
+        assert clock == pytest.approx(10, abs=0.1)
+    clock = 0.0
+    async with SQLiteCheckpointer(path, busy_timeout=20) as store:
+        await store.write(first())
+    assert clock <= 20
 
 
 async def test_an_error_after_a_lock_names_the_way_out(path: Path) -> None:

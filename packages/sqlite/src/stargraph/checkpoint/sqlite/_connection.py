@@ -137,6 +137,7 @@ class Store(OpenStore):
     def __init__(self, files: StoreFiles, options: Options) -> None:
         self._options = options
         self._is_ready = False
+        self._opening: LockWatch | None = None
         self._reader = ConnectionThread(self._open_reader)
         self._writing = ConnectionThread(self._open_writer)
         super().__init__(files, self._reader, self._writing)
@@ -144,9 +145,11 @@ class Store(OpenStore):
 
     async def _open(self) -> None:
         """Make the store if there is none, migrate an older one, and connect to it."""
+        self._opening = self._watch()
         await super()._open()
         if not self._is_ready:
             await self._writing.open()
+        self._opening = None
 
     async def close(self) -> None:
         """Close after the work that is waiting."""
@@ -169,18 +172,22 @@ class Store(OpenStore):
         try:
             connection.execute("PRAGMA query_only = ON")
             self._flush_fully(connection)
-            version = self._retry_while_locked(lambda: stored_version(connection, self._files.path))
+            self._retry_while_locked(lambda: self._look(connection), self._opening or self._watch())
             connection.execute(f"PRAGMA busy_timeout = {min(int(1000 * self._options.busy_timeout), _MAX_TIMEOUT)}")
-            connection.execute(f"PRAGMA cache_size = {-_READ_CACHE_KIB}")  # reads the schema: it may have to wait
-            # A store that a program has taken out of write-ahead logging has no log now.
-            if version == max(MIGRATIONS) and self._files.wal_path.exists():
-                connection.execute("SELECT 1 FROM sqlite_master LIMIT 0")  # which reads, and checks, all definitions
-                self._files.remember()
-                self._is_ready = True
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _look(self, connection: sqlite3.Connection) -> None:
+        """Check what the file is, and whether its tables can be used as they are; each statement may meet a lock."""
+        version = stored_version(connection, self._files.path)
+        connection.execute(f"PRAGMA cache_size = {-_READ_CACHE_KIB}")  # reads the schema
+        # A store that a program has taken out of write-ahead logging has no log now.
+        if version == max(MIGRATIONS) and self._files.wal_path.exists():
+            connection.execute("SELECT 1 FROM sqlite_master LIMIT 0")  # which reads, and checks, all definitions
+            self._files.remember()
+            self._is_ready = True
 
     def _refuse_to_recover(self) -> None:
         """Refuse a file that is not ours before a connection that may write moves its log into it, or rolls it back."""
@@ -205,17 +212,19 @@ class Store(OpenStore):
             raise store_error(error, self._files.path) from error
 
     def _connect_writer(self) -> sqlite3.Connection:
+        watch = self._opening or self._watch()
         connection = self._connect("mode=rw", LOCK_ATTEMPT)
         try:
             connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # of a file that is still empty
-            self._retry_while_locked(lambda: _use_wal(connection, self._files.path))
+            self._retry_while_locked(lambda: _use_wal(connection, self._files.path), watch)
             connection.execute(f"PRAGMA synchronous = {self._options.synchronous}")
             self._flush_fully(connection)
             connection.execute("PRAGMA secure_delete = ON")
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute(f"PRAGMA journal_size_limit = {_WAL_FILE_BYTES}")
-            if stored_version(connection, self._files.path) < max(MIGRATIONS):
-                self._retry_while_locked(lambda: migrate(connection, self._files.path))
+            version = self._retry_while_locked(lambda: stored_version(connection, self._files.path), watch)
+            if version < max(MIGRATIONS):
+                self._retry_while_locked(lambda: migrate(connection, self._files.path), watch)
             if self._is_ready:
                 self._files.check()
             else:
@@ -238,14 +247,17 @@ class Store(OpenStore):
             f"{self._files.real_path.as_uri()}?{how}", uri=True, timeout=timeout, isolation_level=None
         )
 
-    def _retry_while_locked(self, work: Callable[[], T]) -> T:
-        deadline = time.monotonic() + self._options.busy_timeout
-        watch = LockWatch(self._files.path, self._options.busy_timeout)
+    def _watch(self) -> LockWatch:
+        """Begin to time how long a call waits for locks."""
+        return LockWatch(self._files.path, self._options.busy_timeout)
+
+    @staticmethod
+    def _retry_while_locked(work: Callable[[], T], watch: LockWatch) -> T:
         while True:
             try:
                 return work()
             except sqlite3.Error as error:
-                if not is_busy(error) or time.monotonic() > deadline:
+                if not is_busy(error) or watch.is_over:
                     raise
             watch.waited()
             time.sleep(_PAUSE)

@@ -85,17 +85,24 @@ def locked_error(path: Path) -> StoreUnavailableError:
 
 
 class LockWatch:
-    """Says in the log, once, that a change has waited for another connection for a second.
+    """Times how long one call waits for other connections, and says in the log, once, that it has waited for a second.
 
     Args:
         path: the file of the store.
-        timeout: how long the change waits, in seconds.
+        timeout: how long the call waits, in seconds, whatever number of locks it meets.
     """
 
     def __init__(self, path: Path, timeout: float) -> None:
         self._path = path
         self._timeout = timeout
-        self._warn_at: float | None = time.monotonic() + _WARN_AFTER
+        now = time.monotonic()
+        self._deadline = now + timeout
+        self._warn_at: float | None = now + _WARN_AFTER
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the call has waited for long enough."""
+        return time.monotonic() > self._deadline
 
     def waited(self) -> None:
         """Take note that an attempt found the store locked."""
