@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,7 +155,6 @@ def test_recover_finishes_what_a_lost_scheduler_has_left(tmp_path: Path, store_u
         runs = fleet.map(TARGET, [{"n": 100 * number} for number in range(40)])
         completed = fleet.as_completed(runs)
         next(completed)
-        workers = [worker.pid for worker in cluster.workers]
         cluster.scheduler.kill()
         cluster.scheduler.wait()
         left = [run for run in completed if run.error is not None]
@@ -162,17 +162,30 @@ def test_recover_finishes_what_a_lost_scheduler_has_left(tmp_path: Path, store_u
         assert left
         assert {run.error.reason for run in left if run.error} == {"cluster-lost"}
         assert all("recover" in str(run.error) for run in left)
-        cluster.restart_ended()
-        deadline = time.monotonic() + 60
-        while workers and time.monotonic() < deadline:  # they end by themselves, once they have noticed
-            workers = [pid for pid in workers if pid not in cluster.restart_ended()]
-            time.sleep(0.1)
-        client.wait_for_workers(2, timeout=60)
         stored = finished(store_url, "first")
-        fleet.recover(TARGET, silent_after=1.0, timeout=120)
+        begun = len(ran(tmp_path))
+        with cluster.restarting(), ThreadPoolExecutor() as pool:
+            # The workers end by themselves once they have noticed.
+            recovering = pool.submit(fleet.recover, TARGET, silent_after=1.0, timeout=120)
+            while len(ran(tmp_path)) == begun and not recovering.done():
+                time.sleep(0.05)
+            cluster.scheduler.kill()
+            recovered = recovering.result()
+        assert [run.error for run in recovered if run.error is not None] == []
     assert {found.status for found in latest(store_url).values()} == {"done"}
     assert len(latest(store_url)) == 40
     assert {n: ran(tmp_path)[f"first {n}"] for n in stored} == dict.fromkeys(stored, 1)
+
+
+def test_recover_by_a_client_that_was_closed_says_what_to_do(client: Client, store_url: str) -> None:
+    from stargraph.dask import Fleet
+
+    fleet = Fleet(client, store_url)
+    fleet.submit(TARGET, {"n": 1})
+    client.close()
+    with pytest.raises(StargraphError, match="no connection to a scheduler") as caught:
+        fleet.recover(TARGET)
+    assert caught.value.reason == "cluster-lost"
 
 
 def test_a_dask_client_executes_nodes(client: Client, store_url: str, tmp_path: Path) -> None:

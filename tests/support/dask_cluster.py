@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -40,16 +43,30 @@ class DaskProcesses:
                 process.kill()
             process.wait()
 
-    def restart_ended(self) -> list[int]:
-        """Start again what has ended, as a supervisor does; return the pids of the workers that had."""
+    def restart_ended(self) -> None:
+        """Start again what has ended, as a supervisor does."""
         if self.scheduler.poll() is not None:
             self.scheduler = self._start_scheduler()
-        ended = []
         for number, worker in enumerate(self.workers):
             if worker.poll() is not None:
-                ended.append(worker.pid)
                 self.workers[number] = self._start_worker()
-        return ended
+
+    @contextmanager
+    def restarting(self) -> Iterator[None]:
+        """Start again whatever has ended or ends, all the while."""
+        is_over = threading.Event()
+
+        def supervise() -> None:
+            while not is_over.wait(0.1):
+                self.restart_ended()
+
+        supervisor = threading.Thread(target=supervise)
+        supervisor.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            supervisor.join()
 
     def _start_scheduler(self) -> subprocess.Popen[bytes]:
         words = ["--host", "127.0.0.1", "--port", self.address.rpartition(":")[2], "--no-dashboard"]

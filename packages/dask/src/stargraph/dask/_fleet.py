@@ -30,7 +30,10 @@ from stargraph.graph import Graph, RunRequest
 _OPEN: Final = ("queued", "running")
 """A run with one of these is still to be executed."""
 
+_CLUSTER_LOST: Final = "cluster-lost"
+
 _LOOK_SECONDS: Final = 1.0
+_CONNECT_SECONDS: Final = 0.1
 _CLAIMED: Final = 1_000
 _RESERVED: Final = 60.0
 
@@ -184,7 +187,8 @@ class Fleet:
     ) -> list[FleetRun]:
         """Finish all runs of the queue that an earlier client or cluster has left, and return those that this took up.
 
-        It waits for runs that others still execute, and takes theirs once their processes are gone.
+        It waits for runs that others still execute, and takes theirs once their processes are gone. If the scheduler is
+        lost meanwhile, it goes on as soon as the client has reached it again.
 
         Args:
             graphs: the graphs of the runs, as `map` takes them; runs of others are left alone.
@@ -195,6 +199,7 @@ class Fleet:
         Raises:
             GraphError: a graph cannot be loaded here.
             CheckpointError: the store has no queues (`reason="not-supported"`), or as it raises.
+            StargraphError: the client has given up reaching the scheduler (`reason="cluster-lost"`).
         """
         tickets = {}
         for name in graphs:
@@ -203,21 +208,44 @@ class Fleet:
         deadline = None if timeout is None else time.monotonic() + timeout
         finished: dict[str, FleetRun] = {}
         refused: set[str] = set()
-        while True:
+        lost: list[FleetRun] = []
+        while self._reaches_scheduler(deadline):
             found = Host.current().run(self._claim(list(tickets), silent_after))
             runs: list[FleetRun] = []
             for version, ticket in tickets.items():
                 fitting = [
                     each.run_id for each in found if GraphVersion.of(each) == version and each.run_id not in refused
                 ]
+                # Those that were lost are still reserved for this call, so nobody finds them in the store.
+                fitting += [run.run_id for run in lost if run._ticket.graph == ticket and run.run_id not in fitting]
                 runs += self._send(ticket, fitting, 0)
             finished |= {run.run_id: run for run in self.wait(runs, progress=progress and bool(runs))}
-            refused |= {run.run_id for run in runs if run.error is not None}
+            lost = [run for run in runs if run.error is not None and run.error.reason == _CLUSTER_LOST]
+            refused |= {run.run_id for run in runs if run.error is not None and run not in lost}
             left = Host.current().run(self._count_open(list(tickets), refused))
             if not left or (deadline is not None and time.monotonic() > deadline):
-                return list(finished.values())
+                break
             if not runs:
                 time.sleep(_LOOK_SECONDS)
+        return list(finished.values())
+
+    def _reaches_scheduler(self, deadline: float | None) -> bool:
+        """Wait until the client is connected; return False if it is not when the time is over.
+
+        Raises:
+            StargraphError: the client was closed, by itself or by its owner.
+        """
+        while self._client.status != "running":
+            if self._client.status in ("closing", "closed"):
+                raise StargraphError(
+                    f"{self!r}: the client has no connection to a scheduler any more",
+                    reason=_CLUSTER_LOST,
+                    hint="Every run is stored: recover them with a Fleet on a client of a running cluster.",
+                )
+            if deadline is not None and time.monotonic() > deadline:
+                return False
+            time.sleep(_CONNECT_SECONDS)
+        return True
 
     def _send(self, graph: GraphTicket, run_ids: Iterable[str], priority: int) -> list[FleetRun]:
         tickets = [Ticket(graph, self._store, run_id) for run_id in run_ids]
@@ -241,7 +269,7 @@ class Fleet:
             # Not the run, which has a process of its own: somebody ends the workers.
             answer = {"error": f"run {run.run_id!r}: workers end one after another", "reason": "workers-died"}
         except (CancelledError, FutureCancelledError, OSError) as error:
-            answer = {"error": f"run {run.run_id!r}: the cluster is gone: {error}", "reason": "cluster-lost"}
+            answer = {"error": f"run {run.run_id!r}: the cluster is gone: {error}", "reason": _CLUSTER_LOST}
         except Exception as error:  # noqa: BLE001  # whatever a worker without our packages says
             what = f"{type(error).__name__}: {error}"
             answer = {"error": f"run {run.run_id!r}: the task could not run: {what}", "reason": "task-failed"}
