@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from support.loop_clock import LARGE_SHAPES, MEGABYTE, LoopClock, clocked, large_states
 from support.postgres_records import following, genesis
 
-from stargraph.checkpoint.codec import Cipher, Codec, decoded_size
+from stargraph.checkpoint.codec import Cipher, Codec, CodecThreads, decoded_size
 from stargraph.checkpoint.postgres import PostgresCheckpointer
 
 pytestmark = pytest.mark.thorough
@@ -64,6 +65,27 @@ async def test_small_checkpoints_are_not_handed_to_threads(
             assert await checkpointer.read_latest(checkpoint.run_id) == checkpoint
         begun = set(threading.enumerate()) - before
         assert not [thread for thread in begun if thread.name.startswith("stargraph-codec")]
+
+
+async def test_a_small_step_of_a_large_state_is_handed_to_no_thread(
+    server: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed_over: list[bool] = []
+    run = CodecThreads.run
+
+    async def recorded(self: CodecThreads, work: Callable[..., Any], *arguments: Any, large: bool) -> Any:
+        handed_over.append(large)
+        return await run(self, work, *arguments, large=large)
+
+    async with PostgresCheckpointer(server, schema=schema) as checkpointer:
+        monkeypatch.setattr(CodecThreads, "run", recorded)
+        last = genesis(state={"n": 0, "text": "x" * MEGABYTE})
+        await checkpointer.write(last)
+        for _ in range(5):
+            last = following(last)
+            await checkpointer.write(last)
+        assert handed_over == [True] + [False] * 5
+        assert await checkpointer.read_latest(last.run_id) == last
 
 
 async def test_threads_of_a_busy_program_are_not_waited_for(server: str, schema: str) -> None:

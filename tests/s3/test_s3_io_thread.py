@@ -215,6 +215,5 @@ async def test_large_records_are_written_and_read_beside_the_loop(stores: Stores
     # Other threads may be busy too, so what counts is the work of this one: building such a record takes seconds.
     assert time.thread_time() - busy < 0.25
     assert latest == second
-    # In the thread that waits for answers neither.
-    assert len(used) == 3
-    assert all(name.startswith("stargraph-codec") for name in used)
+    # In the thread that waits for answers neither, but for the second step, in which little has changed.
+    assert [name.startswith("stargraph-codec") for name in used] == [True, False, True]

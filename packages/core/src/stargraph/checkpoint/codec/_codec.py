@@ -11,17 +11,19 @@ from typing import Any, Final
 from stargraph.checkpoint.codec._base_steps import DELTAS, base_distance
 from stargraph.checkpoint.codec._chain import Chain, ChainStep, SequenceDecoder, checked, keyframe_step, read_fields
 from stargraph.checkpoint.codec._cipher import Cipher
-from stargraph.checkpoint.codec._delta import NOTHING, compose_deltas, delta_after, delta_between
+from stargraph.checkpoint.codec._delta import NOTHING, compose_deltas, delta_after, delta_between, literal_bytes
 from stargraph.checkpoint.codec._events import EventReader
 from stargraph.checkpoint.codec._fields import (
     RUN,
     EncodedFields,
+    changed_bytes,
     fields_of,
     grown_lists,
     run_values_of,
 )
 from stargraph.checkpoint.codec._header import base_steps_of
 from stargraph.checkpoint.codec._stored import pack
+from stargraph.checkpoint.codec._threads import LARGE_TO_ENCODE, state_size
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, StepSummary
 
 _DELTAS_PER_KEYFRAME: Final = 4
@@ -77,6 +79,17 @@ class _EncodingContext:
     keyframe_ratio: float
     bytes_since: int
     memory: int
+
+    def needs_keyframe(self, size: int) -> bool:
+        """Return whether the next step is stored whole, if its texts have so many bytes or more."""
+        has_outgrown = _deltas(size) > self.deltas  # the number of a small one
+        return has_outgrown or self.bytes_since > _DELTAS_PER_KEYFRAME * self.keyframe_ratio * size
+
+    @property
+    def next_base(self) -> int:
+        """The step that the next one is decoded from, unless that is stored whole."""
+        keyframe = self.chain[0].step
+        return keyframe + base_distance(self.step + 1 - keyframe, self.deltas)
 
 
 def _encoding_context(
@@ -152,12 +165,10 @@ class Codec:
         run_text = before.encoded.fields[RUN] if run_values == before.run_values else None
         encoded = fields_of(checkpoint, run_text=run_text)
         size = encoded.size
-        has_outgrown = _deltas(size) > before.deltas  # the number of a small one
-        if has_outgrown or before.bytes_since > _DELTAS_PER_KEYFRAME * before.keyframe_ratio * size:
+        if before.needs_keyframe(size):
             return self._keyframe(checkpoint, run_values, encoded)
         delta = delta_after(before.encoded, encoded, grown_lists(checkpoint))
-        keyframe = before.chain[0].step
-        base = keyframe + base_distance(checkpoint.step - keyframe, before.deltas)
+        base = before.next_base
         chain = list(before.chain)
         while chain[-1].step > base:
             delta = compose_deltas(chain.pop().delta, delta)
@@ -184,6 +195,33 @@ class Codec:
             size=size,
         )
         return Record(data, base_steps, context)
+
+    def is_large(self, checkpoint: Checkpoint, *, after: Record | None = None) -> bool:
+        """Return whether a checkpoint, which may be invalid, is better encoded in a thread.
+
+        That follows the change and not the state: a small step of a large state takes less time than the way to a
+        thread and back, and its keyframe takes more.
+
+        Args:
+            checkpoint: what `encode` is going to be given.
+            after: likewise.
+        """
+        # A large text that is known may have become a small one, and is then searched.
+        known = self._used if after is None else after._context.memory
+        if known < LARGE_TO_ENCODE and state_size(checkpoint) < LARGE_TO_ENCODE:
+            return False
+        fields = vars(checkpoint)
+        before = self._context_of(str(fields.get("run_id"))) if after is None else after._context
+        if max(state_size(checkpoint), 0 if before is None else before.memory) < LARGE_TO_ENCODE:
+            return False
+        if before is None or before.digest != fields.get("previous_digest"):
+            return True
+        state = sum([len(value.encoded) for value in checkpoint.encoded_state().values()])
+        if before.needs_keyframe(state):
+            return True
+        base = before.next_base
+        merged = sum([literal_bytes(link.delta) for link in before.chain if link.step > base])
+        return merged + changed_bytes(before.encoded, checkpoint) >= LARGE_TO_ENCODE
 
     def encode_alone(self, checkpoint: Checkpoint) -> Record:
         """Return a record that is decoded from no other one.

@@ -116,6 +116,12 @@ def _composed(first: dict[str, EditScript], second: dict[str, EditScript]) -> di
     return both
 
 
+def literal_bytes(delta: Delta) -> int:
+    """Return how many bytes a delta holds, besides what it copies from its base."""
+    scripts = (*delta.fields.values(), *delta.state.values())
+    return sum([len(part) for script in scripts for part in script if isinstance(part, bytes)])
+
+
 def apply_scripts(
     base: Mapping[str, bytes], steps: Sequence[Mapping[str, EditScript]], *, most: int
 ) -> dict[str, bytes]:

@@ -18,14 +18,15 @@ T = TypeVar("T")
 _LARGE_RECORDS: Final = 64 * 1024
 """Bytes of decompressed records that take longer to decode than to hand over to a thread."""
 
-_LARGE_STATE: Final = 256 * 1024
-"""Bytes of a state that take longer to encode, likewise; a step of it may cost little, but its keyframe does not."""
+LARGE_TO_ENCODE: Final = 256 * 1024
+"""Bytes that take longer to encode, likewise."""
 
 
 class CodecThreads:
     """The threads in which one handle encodes and decodes what is large; they start when they are needed first.
 
-    `large_to_encode` and `large_to_decode` tell what is large: it would hold the loop for about a millisecond or more.
+    `Codec.is_large`, `large_to_encode` and `large_to_decode` tell what is large: it would hold the loop for about a
+    millisecond or more.
     """
 
     def __init__(self) -> None:
@@ -58,8 +59,8 @@ def large_to_decode(records: Iterable[bytes]) -> bool:
 
 
 def large_to_encode(checkpoints: Sequence[Checkpoint]) -> bool:
-    """Return whether checkpoints, which may be invalid, are better encoded in a thread."""
-    return sum(map(state_size, checkpoints)) >= _LARGE_STATE
+    """Return whether checkpoints, which may be invalid, are better encoded in a thread if each is stored whole."""
+    return sum(map(state_size, checkpoints)) >= LARGE_TO_ENCODE
 
 
 def state_size(checkpoint: Checkpoint) -> int:
@@ -68,5 +69,7 @@ def state_size(checkpoint: Checkpoint) -> int:
     size = 0
     for members in (private.get("_encoded_state"), private.get("_encoded_update")):
         if members:
-            size += sum([len(value.encoded) for value in members.values() if isinstance(value, EncodedValue)])
+            for value in members.values():
+                if type(value) is EncodedValue:
+                    size += len(value.encoded)
     return size

@@ -255,6 +255,16 @@ def base_of(record: Record) -> int | None:
     return record.base_steps[-1] if record.base_steps else None
 
 
+def encode_append(checkpoint: Checkpoint, codec: Codec) -> Append:
+    """Return the append of one checkpoint.
+
+    Raises:
+        CheckpointError: it is not what its digest covers (`reason="invalid-checkpoint"`).
+        StateError: it is too large.
+    """
+    return _append_of((checkpoint,), (codec.encode(checkpoint),), codec)
+
+
 def encode_appends(checkpoints: Sequence[Checkpoint], codec: Codec, *, most: int | None = None) -> Iterator[Append]:
     """Yield checkpoints in parts that one statement each may store, none of them too large.
 
@@ -269,9 +279,6 @@ def encode_appends(checkpoints: Sequence[Checkpoint], codec: Codec, *, most: int
         CheckpointError: one of them is not what its digest covers (`reason="invalid-checkpoint"`).
         StateError: one is too large.
     """
-    if len(checkpoints) == 1:
-        yield _append_of(checkpoints, (codec.encode(checkpoints[0]),), codec)
-        return
     start = size = 0
     records: list[Record] = []
     for position, checkpoint in enumerate(checkpoints, 1):

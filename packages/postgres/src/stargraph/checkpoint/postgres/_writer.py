@@ -14,6 +14,7 @@ from stargraph.checkpoint.postgres._append import (
     Append,
     AppendStatements,
     encode_alone,
+    encode_append,
     encode_appends,
     encode_each_alone,
     pruned_start_parameters,
@@ -95,12 +96,11 @@ class Writer:
         try:
             await self._retries.acquire(turn.lock, run_id=run_id, step=vars(checkpoints[0]).get("step"))
             try:
-                # Without group commit every statement names its one row by constants.
-                appends = encode_appends(checkpoints, self._codec, most=None if self._grouped else 1)
-                large = large_to_encode(checkpoints)
-                while (append := await self._threads.run(next, appends, None, large=large)) is not None:
-                    await self._append(append)
-                    self._remember(run_id, append.last.step)
+                if len(checkpoints) == 1:
+                    large = self._codec.is_large(checkpoints[0])
+                    await self._append(await self._threads.run(encode_append, checkpoints[0], self._codec, large=large))
+                else:
+                    await self._append_parts(checkpoints)
             finally:
                 turn.lock.release()
         finally:
@@ -109,6 +109,13 @@ class Writer:
                 del self._locks[run_id]
                 if not self._locks:
                     self._idle.set()
+
+    async def _append_parts(self, checkpoints: Sequence[Checkpoint]) -> None:
+        # Without group commit every statement names its one row by constants.
+        appends = encode_appends(checkpoints, self._codec, most=None if self._grouped else 1)
+        large = large_to_encode(checkpoints)
+        while (append := await self._threads.run(next, appends, None, large=large)) is not None:
+            await self._append(append)
 
     async def start_pruned(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Start a run with what a prune has left of it.
@@ -176,6 +183,7 @@ class Writer:
             self._codec.appended(remaining.records[-1])
         else:
             self._codec.forget(append.run_id)
+        self._remember(append.run_id, append.last.step)
 
     async def _commit(self, appends: Sequence[Append], *, wait: bool = False) -> list[bool]:
         """Store appends of one run each; return of each whether the run took it."""

@@ -115,7 +115,7 @@ class Appender:
 
         if self._threads is None:
             return encode()
-        return await self._threads.run(encode, large=large_to_encode([checkpoint]))
+        return await self._threads.run(encode, large=self._codec.is_large(checkpoint))
 
     async def start_pruned(self, checkpoints: Sequence[Checkpoint]) -> bool:
         """Start a run with what a prune has left of it.

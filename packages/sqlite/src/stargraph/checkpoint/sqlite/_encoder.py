@@ -38,7 +38,7 @@ class Encoder:
 
     async def encode(self, checkpoint: Checkpoint, *, after: Record | None = None) -> Record:
         """Return the record of a checkpoint; see `Codec.encode`."""
-        large = large_to_encode([checkpoint])
+        large = self._codec.is_large(checkpoint, after=after)
         if not large and not self._turns:
             return self._codec.encode(checkpoint, after=after)
         # Not validated yet: whatever is no run id is refused when it is encoded.
