@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support import nodes
 from support.graphs import graph
 from support.memory import MemoryCheckpointer
 
 from stargraph.errors import GraphError, HashMismatchError, StargraphError, StateError
-from stargraph.graph import Graph
+from stargraph.graph import Graph, GraphBuilder
 
 OLD = """
 state_schema: {n: {type: int, default: 0}, yes: {type: "bool | None", default: null}}
@@ -58,6 +60,57 @@ async def test_a_run_crosses_and_the_log_says_so(store: MemoryCheckpointer) -> N
     assert run.state == {"n": 2, "total": 100, "yes": True}
 
 
+def built(old: Graph, *transforms: Any, **rename: str) -> GraphBuilder:
+    """The newer graph, written in Python."""
+    builder = GraphBuilder("g")
+    builder.state(n=(int, 0), total=int, yes=(bool | None, None))
+    builder.node(id="a")(nodes.count)
+    builder.add_node("confirm", "interrupt", prompt="Really sure?", into="yes")
+    builder.node(id="last")(nodes.count)
+    return builder.migrate(old.graph_hash[:16], *transforms, rename=rename)
+
+
+@pytest.mark.parametrize("transform", [nodes.add_total, "support.nodes:add_total"])
+async def test_a_graph_in_python_carries_runs_over(store: MemoryCheckpointer, transform: Any) -> None:
+    old = await waiting(store)
+    new = Graph(built(old, transform, ask="confirm"))
+    assert new.ir.migrate == new_graph(old).ir.migrate
+    run = await new.start(checkpointer=store)
+    await run.resume("r")
+    assert store.events("r")[3:] == ["migrated", "resumed", "asked confirm"]
+    assert run.state == {"n": 1, "total": 100, "yes": None}
+
+
+async def test_the_second_migration_from_a_version_counts(store: MemoryCheckpointer) -> None:
+    old = await waiting(store)
+    builder = built(old, nodes.fail_transform)
+    builder.migrate(old.graph_hash[:16], nodes.add_total, rename={"ask": "confirm"})
+    assert Graph(builder).ir.migrate == new_graph(old).ir.migrate
+
+
+def test_a_node_is_renamed_to_its_function() -> None:
+    builder = GraphBuilder("g")
+    builder.node(id="new")(nodes.count)
+    assert builder.migrate("f" * 12, rename={"old": nodes.count}).build().migrate[0].rename == {"old": "new"}
+    with pytest.raises(GraphError, match="is not a node of the graph"):
+        builder.migrate("f" * 12, rename={"old": nodes.add_total})
+
+
+def test_a_migration_is_checked_at_the_line_that_says_it() -> None:
+    builder = GraphBuilder("g").add_node("a", "echo")
+    builder.migrate("f" * 12, "no name", rename={"old": "b"}).migrate("of yesterday")
+    with pytest.raises(GraphError) as caught:
+        builder.build()
+    assert "migrate[1].from: 'of yesterday' is not a graph_hash" in str(caught.value)
+    with pytest.raises(GraphError) as caught:
+        GraphBuilder("g").add_node("a", "echo").migrate("f" * 12, "no name", rename={"old": "b"}).build()
+    assert "migrate[0].state[0]: 'no name' does not name a function" in str(caught.value)
+    assert "migrate[0].rename.old: there is no node 'b'" in str(caught.value)
+    assert Path(__file__).name in str(caught.value)
+    with pytest.raises(GraphError, match="a lambda has no name"):
+        builder.migrate("f" * 12, lambda state: state)
+
+
 async def test_the_migrate_block_does_not_count_for_the_hash(store: MemoryCheckpointer) -> None:
     old = await waiting(store)
     without = graph(NEW.partition("migrate:")[0])
@@ -92,6 +145,28 @@ async def test_a_graph_that_no_entry_names_is_refused(store: MemoryCheckpointer)
     other = graph(NEW.replace("FROM", '"000000000000"').replace("TRANSFORM", "add_total"))
     with pytest.raises(HashMismatchError, match="migrate block"):
         await (await other.start(checkpointer=store)).check("r")
+
+
+async def test_all_that_has_to_be_accepted_is_named_at_once(store: MemoryCheckpointer) -> None:
+    await waiting(store)
+    more = OLD.replace("into: yes}]", 'into: yes}, {id: b, kind: "support.nodes:count"}]')
+    run = await graph(more).start(checkpointer=store)
+    with pytest.raises(HashMismatchError) as caught:
+        await run.resume("r")
+    assert caught.value.reason == "graph-hash"
+    assert caught.value.changes == ("node 'b' was added", "the code of node 'b' is new")
+    assert "--accept graph --accept runtime" in str(caught.value.hint)
+    assert (await run.resume("r", accept=("graph", "runtime"))).status == "awaiting_input"
+
+
+async def test_a_state_that_an_accepted_change_cannot_take_is_refused(store: MemoryCheckpointer) -> None:
+    await waiting(store)
+    run = await graph(OLD.replace("n: {", "more: int, n: {")).start(checkpointer=store)
+    with pytest.raises(StateError, match=r"step 2 of run 'r' does not fit this graph: state\.more") as caught:
+        await run.resume("r", accept=("graph",))
+    assert (caught.value.reason, caught.value.path) == ("wrong-type", "state.more")
+    assert "Give a new field a default" in str(caught.value.hint)
+    assert store.events("r")[3:] == []
 
 
 async def test_an_accepted_change_must_still_know_the_next_node(store: MemoryCheckpointer) -> None:

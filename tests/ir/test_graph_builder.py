@@ -139,7 +139,7 @@ def test_code_that_no_other_process_could_import_is_refused(code: Any, complaint
     assert complaint in caught.value.message
     assert caught.value.reason == "not-importable"
     assert caught.value.hint is not None
-    assert "imports its nodes by name" in caught.value.hint
+    assert "imports its code by name" in caught.value.hint
 
 
 def test_code_at_the_top_of_a_module_is_named() -> None:

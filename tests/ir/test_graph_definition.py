@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from datetime import datetime
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import BaseModel, Field
@@ -154,9 +155,9 @@ def test_a_state_class_is_compared_field_by_field() -> None:
 
     before, after = ({"state_class_schema": comparable_schema(model.model_json_schema())} for model in (Before, After))
     assert definition_changes(before, after) == (
-        "field of the state class 'old' was removed",
-        "field of the state class 'severity': type was integer, is number",
-        "field of the state class 'new' was added",
+        "state field 'old' was removed",
+        "state field 'severity': type was integer, is number",
+        "state field 'new' was added",
     )
     assert set(before["state_class_schema"]["properties"]) == {"title", "severity", "old"}
     assert graph_hash(before) != graph_hash(after)
@@ -187,5 +188,34 @@ def test_a_field_of_a_state_class_that_becomes_required_is_reported() -> None:
     before = {"state_class_schema": comparable_schema(State.model_json_schema())}
     after = json.loads(json.dumps(before))
     after["state_class_schema"]["required"] = ["a"]
-    assert definition_changes(before, after) == ("field of the state class 'a' was not required, is",)
-    assert definition_changes(after, before) == ("field of the state class 'a' was required, is not",)
+    assert definition_changes(before, after) == ("state field 'a' was not required, is",)
+    assert definition_changes(after, before) == ("state field 'a' was required, is not",)
+
+
+def test_a_type_of_a_state_class_that_changes_is_named_in_short() -> None:
+    class Row(BaseModel):
+        n: int
+
+    class Before(BaseModel):
+        note: str = ""
+        rows: list[Row] = []
+        level: Literal["low", "high"] = "low"
+        when: str = ""
+        size: Annotated[int, Field(ge=0)] = 0
+
+    class After(BaseModel):
+        note: str | None = ""
+        rows: dict[str, Row] = {}
+        level: Literal["low", 2] = "low"
+        when: datetime | str = ""
+        size: Annotated[int, Field(ge=1)] = 0
+
+    before, after = ({"state_class_schema": comparable_schema(model.model_json_schema())} for model in (Before, After))
+    assert definition_changes(before, after) == (
+        "state field 'note': type was string, is string | null",
+        "state field 'rows': type was array of Row, is object of Row",
+        "state field 'rows': default was [], is {}",
+        """state field 'level': type was "low" | "high", is "low" | 2""",
+        "state field 'when': type was string, is string (date-time) | string",
+        "state field 'size': minimum was 0, is 1",
+    )

@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue
 from stargraph.engine import ForkOverrides, Plan, reachable_code, runtime_changes
 from stargraph.engine._migration import check_frontier, children_migrate, migrated, migration_for
-from stargraph.errors import CheckpointConflictError, CheckpointError, HashMismatchError
+from stargraph.errors import CheckpointConflictError, CheckpointError, HashMismatchError, StateError
 from stargraph.ir import definition_changes
 
 ReadStep: TypeAlias = Callable[[int], Awaitable[Checkpoint | None]]
 
 Accept: TypeAlias = Literal["runtime", "graph"]
 """A change that a resume accepts: of the code of the nodes, or of the graph."""
+
+_MIGRATE: Final = "carry the run over with a migrate block (in Python GraphBuilder.migrate)"
+_PRUNED: Final = ("the steps that recorded what it was like have been pruned",)
 
 
 async def check_done(plan: Plan, tail: Checkpoint, read_step: ReadStep, *, accept: Sequence[str]) -> None:
@@ -40,7 +43,16 @@ async def carried_over(
             accept = ("graph", "runtime")
     await check_hashes(plan, tail, read_step, accept=accept)
     check_frontier(plan, tail)
-    plan.state.read(tail)
+    plan.state.refuse_unknown(tail)
+    try:
+        plan.state.parse(tail.state_json(), "state")
+    except StateError as error:
+        raise StateError(
+            f"step {tail.step} of run {tail.run_id!r} does not fit this graph: {error.message}",
+            reason=error.reason,
+            hint=error.hint or f"Give a new field a default, or {_MIGRATE}.",
+            path=error.path,
+        ) from error
     return tail
 
 
@@ -56,20 +68,25 @@ async def check_hashes(plan: Plan, tail: Checkpoint, read_step: ReadStep, *, acc
     Raises:
         HashMismatchError: there is one that is not.
     """
+    code = () if "runtime" in accept else await _code_changes(plan, tail, read_step)
     if tail.graph_hash != plan.graph_hash and "graph" not in accept:
         stored = await recorded_definition(tail, read_step, "graph")
-        changes = () if stored is None else definition_changes(stored, plan.graph_definition)
+        changes = _PRUNED if stored is None else definition_changes(stored, plan.graph_definition)
         if tail.graph_id != plan.document.id:
             raise _other_graph(tail, plan, changes)
-        raise _mismatch(tail, "graph", "the graph", tail.graph_hash, plan.graph_hash, changes)
-    if tail.runtime_hash != plan.runtime_hash and "runtime" not in accept:
-        stored = await recorded_definition(tail, read_step, "runtime")
-        # What has run is done: only code that the run can still come to makes a difference.
-        within = reachable_code(plan, tail.frontier)
-        changes = () if stored is None else runtime_changes(stored, plan.runtime_definition, within=within)
-        if stored is not None and not changes:
-            return
-        raise _mismatch(tail, "runtime", "the code of the graph", tail.runtime_hash, plan.runtime_hash, changes)
+        raise _mismatch(tail, plan, "graph", changes, code)
+    if code:
+        raise _mismatch(tail, plan, "runtime", (), code)
+
+
+async def _code_changes(plan: Plan, tail: Checkpoint, read_step: ReadStep) -> tuple[str, ...]:
+    """Say what changed in code that the run can still come to: what has run is done, and makes no difference."""
+    if tail.runtime_hash == plan.runtime_hash:
+        return ()
+    stored = await recorded_definition(tail, read_step, "runtime")
+    if stored is None:
+        return _PRUNED
+    return runtime_changes(stored, plan.runtime_definition, within=reachable_code(plan, tail.frontier))
 
 
 def _other_graph(tail: Checkpoint, plan: Plan, changes: tuple[str, ...]) -> HashMismatchError:
@@ -77,7 +94,7 @@ def _other_graph(tail: Checkpoint, plan: Plan, changes: tuple[str, ...]) -> Hash
         f"run {tail.run_id!r} belongs to graph {tail.graph_id!r}, and graph {plan.document.id!r} was loaded",
         reason="graph-hash",
         hint=f"Load the file of graph {tail.graph_id!r}. If it is the same graph under a new id, accept the change:"
-        " resume(accept=('graph',)), on the command line --accept graph.",
+        f" {_accepting('graph')}.",
         run_id=tail.run_id,
         step=tail.step,
         stored=tail.graph_hash,
@@ -87,22 +104,29 @@ def _other_graph(tail: Checkpoint, plan: Plan, changes: tuple[str, ...]) -> Hash
 
 
 def _mismatch(
-    tail: Checkpoint, accept: str, what: str, stored: str, loaded: str, changes: tuple[str, ...]
+    tail: Checkpoint, plan: Plan, part: str, graph: tuple[str, ...], code: tuple[str, ...]
 ) -> HashMismatchError:
-    difference = "; ".join(changes) or "the steps that recorded what it was like have been pruned"
+    stored, loaded = getattr(tail, f"{part}_hash"), getattr(plan, f"{part}_hash")
+    changes = tuple(dict.fromkeys([*graph, *code]))
+    what, migrate = "the code of the graph", ""
+    if part == "graph":
+        what, migrate = "the graph", ", or " + _MIGRATE
+    parts = [part, "runtime"] if part == "graph" and code else [part]
     return HashMismatchError(
-        f"run {tail.run_id!r} was made by another version of {what}: {difference}"
-        f" ({accept}_hash at step {tail.step}: {stored}, loaded: {loaded})",
-        reason=f"{accept}-hash",
-        hint=f"Load the version that made it, or accept the change: resume(accept=({accept!r},)),"
-        f" on the command line --accept {accept}"
-        f"{', or carry the run over with a migrate block' if accept == 'graph' else ''}.",
+        f"run {tail.run_id!r} was made by another version of {what}: {'; '.join(changes)}"
+        f" ({part}_hash at step {tail.step}: {stored}, loaded: {loaded})",
+        reason=f"{part}-hash",
+        hint=f"Load the version that made it, or accept the change: {_accepting(*parts)}{migrate}.",
         run_id=tail.run_id,
         step=tail.step,
         stored=stored,
         loaded=loaded,
         changes=changes,
     )
+
+
+def _accepting(*parts: str) -> str:
+    return f"resume with accept={parts!r}, on the command line {' '.join(f'--accept {part}' for part in parts)}"
 
 
 async def recorded_definition(tail: Checkpoint, read_step: ReadStep, part: str) -> dict[str, JsonValue] | None:

@@ -87,6 +87,7 @@ class GraphBuilder(Generic[S]):
         self._fields: dict[str, Any] = {}
         self._nodes: list[dict[str, Any]] = []
         self._rules: list[dict[str, Any]] = []
+        self._migrations: dict[str, dict[str, Any]] = {}
         self._code: dict[str, Callable[..., Any]] = (
             {} if state_class is None else {self._keys["state_class"]: state_class}
         )
@@ -168,13 +169,7 @@ class GraphBuilder(Generic[S]):
             node_id = id or str(getattr(code, "__name__", ""))
             if kind.startswith(f"{SESSION}:") and self._replaced(node_id, kind, code, attempts):
                 return code
-            if self._code.setdefault(kind, code) is not code:
-                raise GraphError(
-                    f"two functions have the name {kind!r}, so it cannot be a node",
-                    reason="not-importable",
-                    hint="A run that is resumed in another process imports its nodes by name."
-                    " Give each function a name of its own.",
-                )
+            self._add_code(kind, code)
             self._ids.append((code, node_id))
             self.add_node(node_id, kind, **attempts)
             return code
@@ -243,6 +238,45 @@ class GraphBuilder(Generic[S]):
         self._add_rule(_given(id=id, when=_when(node, condition), description=description), actions)
         return self
 
+    def migrate(
+        self,
+        graph_hash: str,
+        *state: Callable[[dict[str, Any]], dict[str, Any]] | str,
+        rename: Mapping[str, NodeRef] | None = None,
+    ) -> Self:
+        """Say how the runs of an older version of this graph go on in it, as a `migrate` block of a file does.
+
+        A second call for the same version replaces the first.
+
+        Args:
+            graph_hash: that of the older version, whole or its first 12 digits or more, as `stargraph inspect` shows.
+            *state: functions, or their names, each given the stored state as a dict and returning the new one.
+            rename: the nodes that have another id now: the old id, and the node.
+
+        Raises:
+            GraphError: a function cannot be imported by name, or the function of a node is none of this graph.
+        """
+        paths = [transform if isinstance(transform, str) else callable_path(transform) for transform in state]
+        for path, transform in zip(paths, state, strict=True):
+            if path.startswith(f"{SESSION}:"):
+                self._code.pop(path, None)
+            if not isinstance(transform, str):
+                self._add_code(path, transform)
+        renamed = {old: self._node_id(new) for old, new in (rename or {}).items()}
+        # A cell of a notebook that is run again replaces what it said before.
+        self._migrations[graph_hash] = {"from": graph_hash, "state": paths, "rename": renamed}
+        self._lines.note("migrate", list(self._migrations).index(graph_hash))
+        return self
+
+    def _add_code(self, path: str, code: Callable[..., Any]) -> None:
+        if self._code.setdefault(path, code) is not code:
+            raise GraphError(
+                f"two functions have the name {path!r}, so a graph cannot name them",
+                reason="not-importable",
+                hint="A run that is resumed in another process imports its code by name."
+                " Give each function a name of its own.",
+            )
+
     def _add_rule(self, rule: dict[str, Any], actions: list[Any]) -> None:
         self._lines.note("rules", len(self._rules))
         self._rules.append({**rule, "then": actions})
@@ -271,7 +305,7 @@ class GraphBuilder(Generic[S]):
                     ),
                     ("rules", index),
                 )
-        keys = {**self._keys, "nodes": self._nodes, "rules": self._rules}
+        keys = {**self._keys, "nodes": self._nodes, "rules": self._rules, "migrate": [*self._migrations.values()]}
         if self._fields:
             keys["state_schema"] = self._fields
         for path, code in self._code.items():

@@ -19,8 +19,8 @@ SESSION: Final = "__main__"
 FOLDER_NAME: Final = "__stargraph_name__"
 """The global by which a module beside a graph file says its name there."""
 
-_NAMED: Final = "Give it a name in a module, and name it: add_node(id, 'package.module:name')."
-_WHY: Final = "A run that is resumed in another process imports its nodes by name."
+_NAMED: Final = "Give it a name in a module, and name it: 'package.module:name'."
+_WHY: Final = "A run that is resumed in another process imports its code by name."
 
 
 def callable_path(code: Callable[..., Any]) -> str:
@@ -103,4 +103,4 @@ def _is_same(found: Any, code: Any) -> bool:
 
 
 def _refuse(what: str, hint: str) -> NoReturn:
-    raise GraphError(f"{what}, so it cannot be a node", reason="not-importable", hint=f"{_WHY} {hint}")
+    raise GraphError(f"{what}, so a graph cannot name it", reason="not-importable", hint=f"{_WHY} {hint}")

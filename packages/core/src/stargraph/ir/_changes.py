@@ -11,6 +11,7 @@ from stargraph.checkpoint.values import canonical
 _SHORT: Final = 160
 _ABSENT: Final = object()
 _EXPRESSIONS: Final = frozenset({"if", "over"})
+_TYPE_KEYS: Final = ("type", "anyOf", "$ref", "enum", "const", "format", "items", "additionalProperties")
 _PARTS: Final = ("state_schema", "state_class_schema", "nodes", "rules")
 
 
@@ -81,7 +82,7 @@ def _class_changes(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None)
     """Compare the JSON schemas of a state class field by field."""
     if old is None or new is None:
         return
-    noun = "field of the state class"
+    noun = "state field"
     yield from _named_changes(noun, old.get("properties"), new.get("properties"), _property_changes)
     required_before, required_after = old.get("required") or [], new.get("required") or []
     both = [name for name in old.get("properties") or {} if name in (new.get("properties") or {})]
@@ -97,9 +98,31 @@ def _class_changes(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None)
 
 def _property_changes(where: str, old: Any, new: Any) -> Iterator[str]:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        yield from _key_changes(where, old, new)
+        was, now = _type_shown(old), _type_shown(new)
+        if was == now:
+            yield from _key_changes(where, old, new)
+        else:
+            yield f"{where}: type was {was}, is {now}"
+            yield from _key_changes(where, _without(old, _TYPE_KEYS), _without(new, _TYPE_KEYS))
     elif not _equal(old, new):
         yield f"{where} was {_shown('', old)}, is {_shown('', new)}"
+
+
+def _type_shown(schema: Any) -> str:
+    """Return the type that a JSON Schema declares, in short; two types may look the same."""
+    if not isinstance(schema, Mapping):
+        return "any"
+    if "anyOf" in schema:
+        return " | ".join(dict.fromkeys(map(_type_shown, schema["anyOf"])))
+    if "$ref" in schema:
+        return str(schema["$ref"]).rpartition("/")[2]
+    if "enum" in schema or "const" in schema:
+        return " | ".join(_shown("default", value) for value in schema.get("enum", [schema.get("const")]))
+    name = str(schema.get("type", "any"))
+    if "format" in schema:
+        return f"{name} ({schema['format']})"
+    inner = schema.get("items") if name == "array" else schema.get("additionalProperties")
+    return f"{name} of {_type_shown(inner)}" if isinstance(inner, Mapping) else name
 
 
 def _key_changes(where: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from stargraph.ir._models import (
     Halt,
     IRDocument,
     Map,
+    MigrationSpec,
     NodeSpec,
     Parallel,
     RetrySpec,
@@ -84,6 +85,11 @@ def _fault(detail: Mapping[str, Any]) -> Fault:
     if kind == "string_pattern_mismatch":
         if path == ("ir_version",):
             return Fault(f'this is the form {value!r}; this software reads the forms 1.x.y, as in "1.0.0"', path)
+        if path[0] == "migrate" and path[-1] == "from":
+            return Fault(
+                f"{show_value(value)} is not a graph_hash: give its 64 digits of 0-9 and a-f, or the first 12 or more",
+                path,
+            )
         return Fault(_bad_name(value, dots=path[-1] != "into"), path)
     if kind in _TYPES:
         return Fault(f"must be {_TYPES[kind]}, not {_described(value)}{_quotes(kind, value)}", path)
@@ -137,6 +143,8 @@ def _keys_at(path: Path) -> dict[str, str]:
             return keys_of(RuleSpec)
         case ("rules", _, "when"):
             return keys_of(WhenSpec)
+        case ("migrate", _):
+            return keys_of(MigrationSpec)
     return keys_of(IRDocument)
 
 
