@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import sys
 from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
 from typing import Any
 
 from stargraph.checkpoint.codec import encode
 from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
-from stargraph.checkpoint.driver import check_batch, check_prune
-from stargraph.checkpoint.protocol import ENDED, PRUNED_BY_DEFAULT, Checkpoint, PruneReport, Status
+from stargraph.checkpoint.driver import check_batch, check_limit, check_prune
+from stargraph.checkpoint.protocol import ENDED, PRUNED_BY_DEFAULT, Checkpoint, PruneReport, Status, StepKey
 from stargraph.errors import CheckpointError
 from support.broken_drivers.broken_driver import broken
 from support.broken_drivers.indexed import Indexed
@@ -205,6 +206,37 @@ class DeletesTheIndexLater(Indexed):
         for run_id in gone:
             self._transact(lambda database, each=run_id: self._unlist(database, each))  # type: ignore[misc]
         return report
+
+
+@broken(slow=("views.after_kill",), importable=True)
+class KeysInTheirOwnTransaction(Indexed):
+    """The step is committed, and then its key: a process that dies in between leaves a step that no key leads to."""
+
+    SCHEMA = Indexed.SCHEMA + "CREATE TABLE IF NOT EXISTS keys (run_id TEXT, step INTEGER, key TEXT);"
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        there = await self.read_at_step(checkpoint.run_id, checkpoint.step)
+        await super().write(checkpoint)
+        if there is None and checkpoint.key is not None:
+            values = (checkpoint.run_id, checkpoint.step, checkpoint.key)
+            self._transact(lambda database: database.execute("INSERT INTO keys VALUES (?, ?, ?)", values))
+
+    async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
+        check_batch(list(checkpoints))
+        for checkpoint in checkpoints:
+            await self.write(checkpoint)
+
+    async def read_at_key(self, run_id: str, key: str) -> Checkpoint | None:
+        found = {each.key: each.step for each in await self.step_keys(run_id, limit=sys.maxsize)}
+        return await self.read_at_step(run_id, found[key]) if key in found else None
+
+    async def step_keys(self, run_id: str, *, below: str | None = None, limit: int = 100) -> list[StepKey]:
+        self._ensure_ready()
+        check_limit(limit)
+        sql = "SELECT key, max(step) FROM keys JOIN checkpoints USING (run_id, step) WHERE run_id = ? GROUP BY key"
+        with self._connected() as database:
+            found = [StepKey(*row) for row in database.execute(sql, (run_id,)).fetchall()]
+        return sorted((each for each in found if below is None or each.key < below), reverse=True)[:limit]
 
 
 class Grouped(ReferenceCheckpointer):

@@ -12,7 +12,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from stargraph.checkpoint.conformance._expect import Violation
-from stargraph.checkpoint.protocol import Checkpoint, RunSummary
+from stargraph.checkpoint.protocol import Checkpoint, RunSummary, StepSummary
 from stargraph.checkpoint.values import EncodedValue
 from stargraph.errors import CheckpointError
 
@@ -184,3 +184,26 @@ def same_summary(latest: Checkpoint | RunSummary, got: RunSummary, what: str) ->
         raise Violation(
             f"{what}: " + "; ".join(line.replace("wrote", "the latest checkpoint says") for line in found[:3])
         )
+
+
+def rows_of(steps: Sequence[Checkpoint]) -> list[StepSummary]:
+    """Return the rows of a timeline of some stored steps, in order."""
+    rows = []
+    for number, checkpoint in enumerate(steps):
+        before = steps[number - 1] if number and steps[number - 1].step == checkpoint.step - 1 else None
+        rows.append(StepSummary.from_checkpoint(checkpoint, before))
+    return rows
+
+
+def same_rows(wanted: Sequence[StepSummary], found: Sequence[StepSummary], what: str) -> None:
+    """Expect the rows of a timeline, whatever sizes they name."""
+    numbers = [row.step for row in found]
+    if numbers != [row.step for row in wanted]:
+        raise Violation(f"{what} gave the steps {show(numbers)}, not the ones that it should")
+    for row, got in zip(wanted, found, strict=True):
+        if got.size is not None and got.size <= 0:
+            raise Violation(f"{what}, step {row.step}: its size is {got.size}")
+        for name in StepSummary.model_fields:
+            one, other = getattr(row, name), getattr(got, name)
+            if name != "size" and one != other:
+                raise Violation(f"{what}, step {row.step}: {name} is {show(other)}; the checkpoint says {show(one)}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, Final
 
-from stargraph.checkpoint.protocol import Checkpoint, ProcessInfo
+from stargraph.checkpoint.protocol import Checkpoint, ProcessInfo, QueueEntry
 
 NOON: Final = datetime(2026, 3, 4, 12, 0, 0, 654321, tzinfo=UTC)
 """When the runs of the checks begin, unless a check says otherwise."""
@@ -17,6 +17,16 @@ LATER: Final = NOON + timedelta(days=365)
 
 GRAPH_HASH: Final = "a1" * 32
 RUNTIME_HASH: Final = "b2" * 32
+
+
+INDEXED: Final[dict[str, Any]] = {
+    "metadata": {"team": "red"},
+    "queue": QueueEntry(),
+    "parent_run_id": "other",
+    "parent_step": 0,
+    "origin": "subgraph",
+}
+"""Fields of step 0 that many a store keeps in a table of its own, beside the record."""
 
 
 def executor_id(number: int = 0) -> str:
@@ -60,12 +70,25 @@ def follow(before: Checkpoint, **fields: Any) -> Checkpoint:
     return before.next(**(plain | fields))
 
 
-def chain(run_id: str = "run", length: int = 3, *, last_status: str | None = None, **fields: Any) -> list[Checkpoint]:
-    """The first steps of a run; `fields` are those of step 0, `last_status` that of the last step."""
-    steps = [begin(run_id, **fields)]
+def chain(
+    run_id: str = "run",
+    length: int = 3,
+    *,
+    last_status: str | None = None,
+    keys: Sequence[str | None] = (None,),
+    **fields: Any,
+) -> list[Checkpoint]:
+    """The first steps of a run.
+
+    Args:
+        last_status: the status of the last step.
+        keys: the keys of the steps, again and again.
+        fields: those of step 0.
+    """
+    steps = [begin(run_id, key=keys[0], **fields)]
     for number in range(1, length):
         ending = {"status": last_status} if last_status and number == length - 1 else {}
-        steps.append(follow(steps[-1], **ending))
+        steps.append(follow(steps[-1], key=keys[number % len(keys)], **ending))
     return steps
 
 

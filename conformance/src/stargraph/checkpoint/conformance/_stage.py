@@ -20,7 +20,7 @@ from typing import Any, Final, TypeAlias
 from stargraph.checkpoint.codec import decode, encode
 from stargraph.checkpoint.conformance._expect import error_line
 from stargraph.checkpoint.conformance._moments import Moment, MomentRecorder, Watch
-from stargraph.checkpoint.conformance._runs import NOON, begin, chain, executor_id, follow, noise
+from stargraph.checkpoint.conformance._runs import INDEXED, NOON, begin, chain, executor_id, follow, noise
 from stargraph.checkpoint.conformance._scene import Scene
 from stargraph.checkpoint.conformance._target import opened
 from stargraph.checkpoint.protocol import PruneReport, RunSummary
@@ -131,9 +131,10 @@ async def _next_steps(scene: Scene, driver: Any, order: dict[str, Any], count: i
     for _ in range(count):
         payload = {"payload": noise(chance, order["size"])}
         if latest is None:
-            latest = begin(order["run_id"], executor_id=executor_id(1), state=payload)
+            first = {"executor_id": executor_id(1), "state": payload, "key": "key-0"}
+            latest = begin(order["run_id"], **first, **INDEXED)
         else:
-            latest = follow(latest, executor_id=executor_id(1), changes=payload)
+            latest = follow(latest, executor_id=executor_id(1), changes=payload, key=f"key-{latest.step + 1}")
         steps.append(latest)
     scene.report("begins", digests=[checkpoint.digest for checkpoint in steps])
     return steps
@@ -141,7 +142,7 @@ async def _next_steps(scene: Scene, driver: Any, order: dict[str, Any], count: i
 
 async def _start_pruned(scene: Scene, driver: Any, order: dict[str, Any]) -> _Call:
     await driver.bootstrap()
-    steps = chain(order["run_id"], 10)
+    steps = chain(order["run_id"], 10, keys=("a", "b"), **INDEXED)
     return lambda: driver.start_pruned([steps[step] for step in (2, 5, 8)])
 
 

@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from stargraph.checkpoint.conformance._capabilities import Capability
-from stargraph.checkpoint.conformance._compare import absent, same, same_runs, same_steps, same_summary
+from stargraph.checkpoint.conformance._compare import (
+    absent,
+    rows_of,
+    same,
+    same_rows,
+    same_runs,
+    same_steps,
+    same_summary,
+    show,
+)
 from stargraph.checkpoint.conformance._expect import Violation, expect
 from stargraph.checkpoint.conformance._handle import Handle
-from stargraph.checkpoint.protocol import Checkpoint, RunSummary, Status
+from stargraph.checkpoint.driver import can_go_on, claim_order, counted_state, counts_of
+from stargraph.checkpoint.protocol import Checkpoint, RunSummary, Status, StepKey
 
 _MOST_STEPS = 40
 """How many steps of a run are read one by one; of longer runs the first and last ones, and some between."""
@@ -77,6 +87,8 @@ async def agree(handle: Handle, book: Book, declared: Collection[Capability], wh
         await searches_agree(handle, wanted, when)
     if "trees" in declared:
         await trees_agree(handle, wanted, book.gone, when)
+    if "queues" in declared:
+        await queues_agree(handle, wanted, when)
 
 
 async def runs_agree(handle: Handle, book: Book, declared: Collection[Capability], when: str) -> None:
@@ -106,9 +118,13 @@ async def _run_agrees(
             continue
         kept.append(same(checkpoint, found, what))
     absent(await handle.read_at_step(run_id, last.step + 1), f"read_at_step({run_id!r}, {last.step + 1}) {when}")
-    if "history" not in declared:
-        return
-    await histories_agree(handle, list(steps) if floor is None else kept, when)
+    there = list(steps) if floor is None else kept
+    if "history" in declared:
+        await histories_agree(handle, there, when)
+    if "timeline" in declared:
+        same_rows(rows_of(there), await handle.timeline(run_id), f"timeline({run_id!r}) {when}")
+    if "keys" in declared:
+        await keys_agree(handle, there, when)
 
 
 async def histories_agree(handle: Handle, whole: Sequence[Checkpoint], when: str) -> None:
@@ -126,6 +142,19 @@ async def histories_agree(handle: Handle, whole: Sequence[Checkpoint], when: str
         ]
         what = f"history({run_id!r}, from_step={first}, to_step={end}, newest_first={newest_first}) {when}"
         same_steps(part[::-1] if newest_first else part, found_steps, what)
+
+
+async def keys_agree(handle: Handle, there: Sequence[Checkpoint], when: str) -> None:
+    """Expect that the keys of a run are those of the steps that are there, and lead to the highest step of each."""
+    run_id = there[-1].run_id
+    highest = {checkpoint.key: checkpoint for checkpoint in there if checkpoint.key is not None}
+    wanted = [StepKey(key, highest[key].step) for key in sorted(highest, reverse=True)]
+    found = await handle.step_keys(run_id)
+    what = f"step_keys({run_id!r}) {when}"
+    expect(found == wanted, f"{what} gave {show(found)}; the contract wants {show(wanted)}")
+    for key, checkpoint in list(highest.items())[:2]:
+        same(checkpoint, await handle.read_at_key(run_id, key), f"read_at_key({run_id!r}, {key!r}) {when}")
+    absent(await handle.read_at_key(run_id, "no key"), f"read_at_key({run_id!r}, 'no key') {when}")
 
 
 def _some(steps: Sequence[Checkpoint]) -> list[Checkpoint]:
@@ -149,6 +178,12 @@ async def _nothing_of(
             found = [found.step async for found in handle.history(run_id, newest_first=newest_first)]
             what = f"history({run_id!r}, newest_first={newest_first}) {when}"
             expect(not found, f"{what} gave the steps {found}; the contract wants nothing of a deleted run")
+    if "timeline" in declared:
+        same_rows([], await handle.timeline(run_id), f"timeline({run_id!r}) {when}")
+    if "keys" in declared:
+        found_keys = await handle.step_keys(run_id)
+        what = f"step_keys({run_id!r}) {when}"
+        expect(not found_keys, f"{what} gave {show(found_keys)}; the contract wants nothing of a deleted run")
 
 
 def _the_same(wanted: Sequence[RunSummary], got: Sequence[RunSummary], what: str) -> None:
@@ -195,6 +230,20 @@ async def trees_agree(handle: Handle, wanted: Sequence[RunSummary], gone: Collec
     for run_id in [*(item.run_id for item in wanted), *gone]:
         children = [item for item in wanted if item.parent_run_id == run_id and item.origin == "subgraph"]
         _the_same(children, await handle.children(run_id), f"children({run_id!r}) {when}")
+
+
+async def queues_agree(handle: Handle, wanted: Sequence[RunSummary], when: str) -> None:
+    """Expect that of these runs those can be claimed that can go on now, if no process lives, and all are counted."""
+    queued = [(item, item.queue) for item in wanted if item.queue is not None]
+    now = datetime.now(UTC)
+    ready = sorted((item for item, _ in queued if can_go_on(item, now, ())), key=claim_order)
+    names = sorted({queue.name for _, queue in queued} | {"default"})
+    found = await handle.claimable("f" * 16, names, limit=len(wanted) + 10, silent_after=3600.0, reserve=0.0)
+    _the_same(ready, found, f"claimable({names}, reserve=0) {when}")
+    states = [(queue.name, counted_state(item, now, is_reserved=False)) for item, queue in queued]
+    counts = counts_of([(name, state, 1) for name, state in states if state is not None], {})
+    counted = await handle.queue_counts()
+    expect(counted == counts, f"queue_counts() {when} gave {show(counted)}; the contract wants {show(counts)}")
 
 
 def _filters(wanted: Sequence[RunSummary]) -> list[dict[str, Any]]:

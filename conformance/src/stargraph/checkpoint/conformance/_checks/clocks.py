@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from stargraph.checkpoint.conformance._clock import describe
 from stargraph.checkpoint.conformance._compare import same, same_runs
@@ -149,7 +149,7 @@ async def other_zones(kit: Kit) -> None:
             moment = starts[number] + timedelta(minutes=30 * half_hours, microseconds=half_hours)
             status = "done" if half_hours % 2 else None
             told = {"text": "größer, 日本, \U0001f600", "clé": half_hours}
-            tags = {"metadata": {"città": "Zürich"}, "graph_id": "größe", "state": told}
+            tags: dict[str, Any] = {"metadata": {"città": "Zürich"}, "graph_id": "größe", "state": told}
             steps = chain(f"{number}-{9 - half_hours}", 2, last_status=status, timestamp=moment, **tags)
             await _written(far if half_hours % 3 else handle, book, steps)
         for reader in (far, handle):

@@ -10,8 +10,9 @@ from stargraph.checkpoint.conformance._expect import Violation, attempt, expect,
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import begin, chain, executor_id, follow, rival
+from stargraph.checkpoint.conformance._runs import INDEXED, begin, chain, executor_id, follow, rival
 from stargraph.checkpoint.conformance._staging import Stage
+from stargraph.checkpoint.conformance._views import Book, agree
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointConflictError, CheckpointError
 
@@ -252,13 +253,13 @@ async def one_start_wins(kit: Kit) -> None:
     deadline=60,
 )
 async def killed(kit: Kit) -> None:
-    handle = await kit.open()
+    handle, book = await kit.open(), Book()
     stage = await Stage.open(kit)
     for number, moment in enumerate(await stage.moments("start_pruned", run_id="recorded")):
         run_id = f"run-{number}"
         played = await stage.kill_at(moment, "start_pruned", run_id=run_id)
         what = f"a process was killed at {moment}, inside start_pruned"
-        steps = chain(run_id, 10)
+        steps = chain(run_id, 10, keys=("a", "b"), **INDEXED)
         latest = await handle.read_latest(run_id)
         expect(
             latest is not None or not played.acked, f"read_latest({run_id!r}) after {what} gave None; it had returned"
@@ -268,3 +269,7 @@ async def killed(kit: Kit) -> None:
         await handle.start_pruned(_left(steps))
         await handle.write(steps[9])
         await _holds(handle, steps, (*_LEFT, 9), f"start_pruned again after {what}")
+        book.runs[run_id], book.floors[run_id] = steps, {*_LEFT, 9}
+    recorded = chain("recorded", 9, keys=("a", "b"), **INDEXED)
+    book.runs["recorded"], book.floors["recorded"] = recorded, set(_LEFT)
+    await agree(handle, book, kit.declared, "after processes were killed inside start_pruned, and it was called again")

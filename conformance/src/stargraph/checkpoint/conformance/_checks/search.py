@@ -322,7 +322,7 @@ async def filters_combine(kit: Kit) -> None:
         for graph_id in ("g1", "g2"):
             for team in ("red", "blue"):
                 number += 1
-                fields = {"graph_id": graph_id, "metadata": {"team": team}}
+                fields: dict[str, Any] = {"graph_id": graph_id, "metadata": {"team": team}}
                 for checkpoint in chain(
                     f"{status}-{graph_id}-{team}",
                     2,

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from stargraph.checkpoint.conformance._checks.corruption import put_bytes
-from stargraph.checkpoint.conformance._compare import show
+from stargraph.checkpoint.conformance._compare import rows_of, same_rows
 from stargraph.checkpoint.conformance._expect import Violation, error_line, expect, refused, refused_argument
 from stargraph.checkpoint.conformance._growing import grown_run
 from stargraph.checkpoint.conformance._handle import Handle
@@ -24,31 +24,6 @@ group: Final = Group("timeline", needs=("steps.append_and_read",), capability="t
 _LARGE: Final = 6_000_000
 _WORTH_MEASURING: Final = 0.02
 """Seconds of the processor: what takes less in this process is decoded in another one, or is too little to tell."""
-
-
-def _rows(steps: Sequence[Checkpoint]) -> list[StepSummary]:
-    """Return the rows of some stored steps, in order."""
-    rows = []
-    for number, checkpoint in enumerate(steps):
-        before = steps[number - 1] if number and steps[number - 1].step == checkpoint.step - 1 else None
-        rows.append(StepSummary.from_checkpoint(checkpoint, before))
-    return rows
-
-
-def _same_rows(wanted: Sequence[StepSummary], found: Sequence[StepSummary], what: str) -> None:
-    numbers = [row.step for row in found]
-    expect(
-        numbers == [row.step for row in wanted], f"{what} gave the steps {show(numbers)}, not the ones that it should"
-    )
-    for row, got in zip(wanted, found, strict=True):
-        size = got.size
-        expect(size is None or size > 0, f"{what}, step {row.step}: its size is {size}")
-        for name in StepSummary.model_fields:
-            one, other = getattr(row, name), getattr(got, name)
-            expect(
-                name == "size" or one == other,
-                f"{what}, step {row.step}: {name} is {show(other)}; the checkpoint says {show(one)}",
-            )
 
 
 def _eventful(kit: Kit, length: int, run_id: str = "run") -> list[Checkpoint]:
@@ -106,12 +81,12 @@ async def rows(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
     steps, second = _eventful(kit, 64), chain("run2", 3)
     await _written(handle, [*second, *steps[:40]])
-    _same_rows(_rows(steps[:40]), await other.timeline("run"), "timeline('run') of a run that goes on")
+    same_rows(rows_of(steps[:40]), await other.timeline("run"), "timeline('run') of a run that goes on")
     await _written(other, steps[40:])
     for reader in (handle, other):
-        _same_rows(_rows(steps), await reader.timeline("run"), "timeline('run')")
-        _same_rows(_rows(second), await reader.timeline("run2"), "timeline('run2')")
-        _same_rows([], await reader.timeline("nobody"), "timeline('nobody')")
+        same_rows(rows_of(steps), await reader.timeline("run"), "timeline('run')")
+        same_rows(rows_of(second), await reader.timeline("run2"), "timeline('run2')")
+        same_rows([], await reader.timeline("nobody"), "timeline('nobody')")
 
 
 @group.check(
@@ -125,7 +100,7 @@ async def ranges(kit: Kit) -> None:
     handle = await kit.open()
     steps = _eventful(kit, 30)
     await _written(handle, steps)
-    whole = _rows(steps)
+    whole = rows_of(steps)
     bounds = [
         (0, None),
         (0, 0),
@@ -144,7 +119,7 @@ async def ranges(kit: Kit) -> None:
         for limit in (1000, 0, 1, 5, 30, 2**53):
             due = [row for row in whole if first <= row.step and (last is None or row.step <= last)][:limit]
             found = await handle.timeline("run", from_step=first, to_step=last, limit=limit)
-            _same_rows(due, found, f"timeline('run', from_step={first}, to_step={last}, limit={limit})")
+            same_rows(due, found, f"timeline('run', from_step={first}, to_step={last}, limit={limit})")
     for arguments in ({"limit": -1}, {"limit": 1.5}, {"from_step": "1"}, {"to_step": 1.5}, {"limit": True}):
         await refused_argument(handle.timeline("run", **arguments), f"timeline('run', {arguments})")
 
@@ -166,15 +141,15 @@ async def long_run(kit: Kit) -> None:
         await handle.write_many(steps)
     else:
         await _written(handle, steps)
-    whole = _rows(steps)
+    whole = rows_of(steps)
     for reader in (handle, other):
-        _same_rows(whole, await reader.timeline("run", limit=5000), "timeline('run', limit=5000)")
+        same_rows(whole, await reader.timeline("run", limit=5000), "timeline('run', limit=5000)")
         for limit in (50, 100, 500, 1000):
             found: list[StepSummary] = []
             while page := await reader.timeline("run", from_step=len(found), limit=limit):
                 expect(len(page) == min(limit, 1100 - len(found)), f"a page of {limit} had {len(page)} rows")
                 found += page
-            _same_rows(whole, found, f"the pages of {limit} rows")
+            same_rows(whole, found, f"the pages of {limit} rows")
 
 
 @group.check(
@@ -189,11 +164,11 @@ async def removals(kit: Kit) -> None:
     if "pruned-start" in kit.declared:
         late = _eventful(kit, 20, "late")
         await handle.start_pruned([late[3], late[9]])
-        _same_rows(_rows([late[3], late[9]]), await other.timeline("late"), "timeline of a run that start_pruned began")
+        same_rows(rows_of([late[3], late[9]]), await other.timeline("late"), "timeline of a run begun by start_pruned")
         await _written(other, late[10:])
         left = [late[3], *late[9:]]
-        _same_rows(_rows(left), await handle.timeline("late"), "timeline of that run, which went on")
-        _same_rows(_rows(left)[1:3], await handle.timeline("late", from_step=4, limit=2), "a page of that timeline")
+        same_rows(rows_of(left), await handle.timeline("late"), "timeline of that run, which went on")
+        same_rows(rows_of(left)[1:3], await handle.timeline("late", from_step=4, limit=2), "a page of that timeline")
     if "deletion" not in kit.declared:
         return
     steps = _eventful(kit, 40)
@@ -203,12 +178,12 @@ async def removals(kit: Kit) -> None:
     await handle.prune(older_than=LATER, keep_last=4)
     kept = [step for step in steps if await handle.read_at_step("run", step.step) is not None]
     for reader in (handle, other):
-        _same_rows(_rows(kept), await reader.timeline("run"), "timeline('run') after prune(keep_last=4)")
-        due = [row for row in _rows(kept) if row.step >= 38][:2]
-        _same_rows(due, await reader.timeline("run", from_step=38, limit=2), "a page of it after prune(keep_last=4)")
+        same_rows(rows_of(kept), await reader.timeline("run"), "timeline('run') after prune(keep_last=4)")
+        due = [row for row in rows_of(kept) if row.step >= 38][:2]
+        same_rows(due, await reader.timeline("run", from_step=38, limit=2), "a page of it after prune(keep_last=4)")
     await handle.delete_run("run")
     for reader in (handle, other):
-        _same_rows([], await reader.timeline("run"), "timeline('run') after delete_run('run')")
+        same_rows([], await reader.timeline("run"), "timeline('run') after delete_run('run')")
 
 
 @group.check(
@@ -237,7 +212,7 @@ async def states_are_not_decoded(kit: Kit) -> None:
             pass
         taken["history"].append(time.process_time() - began)
         began = time.process_time()
-        _same_rows(_rows(steps), await handle.timeline("run"), "timeline('run') of a run with states of 6 MB")
+        same_rows(rows_of(steps), await handle.timeline("run"), "timeline('run') of a run with states of 6 MB")
         taken["timeline"].append(time.process_time() - began)
     history, timeline = min(taken["history"]), min(taken["timeline"])
     expect(
@@ -263,7 +238,7 @@ async def damage(kit: Kit) -> None:
     steps = _eventful(kit, 16)
     await _written(writer, steps)
     await writer.release()
-    whole = _rows(steps)
+    whole = rows_of(steps)
     for step in kit.random.sample(range(16), 8 if kit.thorough else 3):
         original = await hook.get(kit.location, "run", step)
         for _ in range(5):
@@ -282,7 +257,7 @@ async def damage(kit: Kit) -> None:
                     f"{what} raised {error_line(error)}; the contract wants CheckpointCorruptedError"
                 ) from error
             else:
-                _same_rows(whole, found, what)
+                same_rows(whole, found, what)
             await handle.release()
         await hook.put(kit.location, "run", step, original)
 
@@ -306,8 +281,8 @@ async def lost_step(kit: Kit) -> None:
     await writer.release()
     await lose(kit.location, "run", 5)
     handle = await kit.open()
-    _same_rows(_rows(steps)[:3], await handle.timeline("run", limit=3), "timeline('run', limit=3) before a lost step")
-    _same_rows(_rows(steps)[2:5], await handle.timeline("run", from_step=2, to_step=4), "timeline up to a lost step")
+    same_rows(rows_of(steps)[:3], await handle.timeline("run", limit=3), "timeline('run', limit=3) before a lost step")
+    same_rows(rows_of(steps)[2:5], await handle.timeline("run", from_step=2, to_step=4), "timeline up to a lost step")
     for arguments in ({}, {"from_step": 5, "limit": 1}, {"from_step": 3, "to_step": 5}, {"to_step": 8}):
         what = f"timeline('run', {arguments}), whose step 5 is lost,"
         await refused(handle.timeline("run", **arguments), what, CheckpointCorruptedError, "missing-step")

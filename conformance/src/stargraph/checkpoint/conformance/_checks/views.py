@@ -12,7 +12,7 @@ from stargraph.checkpoint.conformance._expect import Violation, attempt, error_l
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import LATER, NOON, begin, chain, follow, rivals
+from stargraph.checkpoint.conformance._runs import INDEXED, LATER, NOON, begin, chain, follow, rivals
 from stargraph.checkpoint.conformance._staging import Stage
 from stargraph.checkpoint.conformance._views import (
     STATUSES,
@@ -23,8 +23,10 @@ from stargraph.checkpoint.conformance._views import (
     searches_agree,
     trees_agree,
 )
-from stargraph.checkpoint.protocol import ENDED, Checkpoint, ErrorInfo, Status
+from stargraph.checkpoint.protocol import ENDED, Checkpoint, ErrorInfo, QueueEntry, Status
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreVersionError
+
+_READS: Final = "read.1, list.1, history.1, timeline.1, search.1, read_at_key.1, step_keys.1, claimable.2"
 
 group: Final = Group("views", needs=("steps.append_and_read", "list_runs.newest_first", "durability.other_handle"))
 
@@ -53,6 +55,8 @@ def _some_run(prefix: str, status: Status, number: int, length: int) -> list[Che
         runtime_hash=f"{number % 2:064x}",
         metadata={"team": ("red", "blue")[number % 2], "n": str(number)},
         timestamp=NOON + timedelta(microseconds=number // 2),
+        keys=("a", "b", None),
+        queue=QueueEntry(name=("default", "mail")[number // 4], priority=number) if number % 2 == 0 else None,
         **parents,
     )
 
@@ -100,7 +104,7 @@ class Readers:
 @group.check(
     "after_writes",
     "However runs were written and by whom, every read of every handle, in this process and another one, agrees.",
-    contract="read.1, list.1, history.1, search.1, read.5, count_runs.1, children.1",
+    contract=f"{_READS}, read.5, count_runs.1, children.1",
     usual_cause="A list or a search is made from something else than the latest checkpoints: an index that a write "
     "does not update, or a cache that only the handle's own writes refresh.",
 )
@@ -120,7 +124,7 @@ async def after_writes(kit: Kit) -> None:
 @group.check(
     "after_refusals",
     "A refused write leaves no trace in any read: neither in a list nor in a search.",
-    contract="read.1, list.1, history.1, search.1, write.4",
+    contract=f"{_READS}, write.4",
     usual_cause="The summary or the tags are stored before the step is judged.",
     needs=("steps.conflict_keeps_stored", "steps.gap_refused", "steps.ended_refused"),
     deadline=120,
@@ -152,7 +156,7 @@ async def after_refusals(kit: Kit) -> None:
 @group.check(
     "after_delete",
     "A deleted run is in no read of any handle, in this process or another one, whatever these had read before.",
-    contract="read.1, list.1, history.1, search.1, delete_run.1, rule.2",
+    contract=f"{_READS}, delete_run.1, rule.2",
     usual_cause="A cache, an index or a table of tags is not cleared, or only that of the handle that deleted.",
     needs=("deletion.delete_run",),
     capability="deletion",
@@ -186,7 +190,7 @@ async def after_delete(kit: Kit) -> None:
     "after_prune",
     "After prune every read of every handle, in this process and another one, agrees on which steps and runs are left, "
     "whatever these had read before; the runs go on.",
-    contract="read.1, list.1, history.1, search.1, prune.1, prune.2",
+    contract=f"{_READS}, prune.1, prune.2",
     usual_cause="A cache of steps or of floors is not cleared, or only that of the handle that pruned; history walks "
     "from step 0, or stops at the first step that is not there.",
     needs=("deletion.prune_keeps_last", "deletion.keep_last_zero_removes"),
@@ -221,7 +225,7 @@ async def after_prune(kit: Kit) -> None:
     "after_batch",
     "After write_many every read of every handle, in this process and another one, agrees, whatever these had read "
     "before.",
-    contract="read.1, list.1, history.1, search.1, write_many.2",
+    contract=f"{_READS}, write_many.2",
     usual_cause="The summary, the status or the index is that of the first step of the batch, or a cache is stale.",
     needs=("batch.appends_all",),
     capability="batch",
@@ -251,7 +255,7 @@ async def after_batch(kit: Kit) -> None:
     "after_cancellation",
     "After a call that was cancelled, at whichever await, and made again, every read agrees: what it did is there as a "
     "whole.",
-    contract="read.1, list.1, history.1, search.1, capability.3",
+    contract=f"{_READS}, capability.3",
     usual_cause="The record and its index are stored one after the other, and a call that is made again finds the "
     "first and leaves out the second.",
     needs=("cancel.write",),
@@ -262,7 +266,8 @@ async def after_cancellation(kit: Kit) -> None:
     handle, reader, book = await kit.open(), await kit.open(), Book()
     for wait in WAITS:
         for point in range(12):
-            tags = {"metadata": {"point": str(point)}, "graph_id": f"graph-{point % 3}"}
+            tags: dict[str, Any] = {"metadata": {"point": str(point)}, "graph_id": f"graph-{point % 3}"}
+            tags |= {"keys": ("a", None), "queue": QueueEntry()}
             steps = chain(f"run-{wait}-{point}", 3, last_status="done", **tags)
             for checkpoint in steps:
                 await cancelled_at(handle.write(checkpoint), point, wait)
@@ -283,7 +288,7 @@ async def after_cancellation(kit: Kit) -> None:
     "after_kill",
     "After a process was killed inside a call, between any two lines that change the store, every read agrees on what "
     "is there, in handles that were open and in new ones; the same call, made again, finishes the work.",
-    contract="read.1, list.1, history.1, search.1, capability.5",
+    contract=f"{_READS}, capability.5",
     usual_cause="A record and its index are stored one after the other: a run is in no list, or is in one and nowhere "
     "else; what comes to bring them together finds the record and believes that all is done.",
     needs=("crash.killed_in_write",),
@@ -324,7 +329,7 @@ async def _with_runs(kit: Kit, call: str) -> tuple[str, Book]:
     handle = await kit.open(location)
     runs = [chain("other", 2, timestamp=NOON - timedelta(hours=1), metadata={"team": "blue"})]
     if call != "write_first":
-        runs.append(chain(length=5, last_status="done" if call in ("prune", "delete_run") else None))
+        runs.append(chain(length=5, last_status="done" if call in ("prune", "delete_run") else None, **INDEXED))
     await write_all(handle, book, *runs)
     await handle.release()
     return location, book
