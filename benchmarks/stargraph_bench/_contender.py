@@ -300,6 +300,7 @@ class Entry:
 CONTENDERS: Final[dict[str, dict[str, Entry]]] = {
     "sqlite": {
         "stargraph": Entry("_stargraph:StargraphSQLite", "stargraph.checkpoint.sqlite"),
+        "stargraph-cache": Entry("_stargraph:StargraphSQLiteCache", "stargraph.checkpoint.sqlite"),
         "langgraph": Entry("_langgraph:LangGraphSQLite", "langgraph.checkpoint.sqlite"),
         "langgraph-delta": Entry("_langgraph:LangGraphDeltaSQLite", "langgraph.checkpoint.sqlite"),
         "dbos": Entry("_dbos:DbosSQLite", "dbos"),
@@ -311,6 +312,7 @@ CONTENDERS: Final[dict[str, dict[str, Entry]]] = {
     },
     "postgres": {
         "stargraph": Entry("_stargraph:StargraphPostgres", "stargraph.checkpoint.postgres"),
+        "stargraph-cache": Entry("_stargraph:StargraphPostgresCache", "stargraph.checkpoint.postgres"),
         "langgraph": Entry("_langgraph:LangGraphPostgres", "langgraph.checkpoint.postgres"),
         "langgraph-delta": Entry("_langgraph:LangGraphDeltaPostgres", "langgraph.checkpoint.postgres"),
         "dbos": Entry("_dbos:DbosPostgres", "dbos"),

@@ -33,6 +33,7 @@ _ROWS: Final = (
     _Row("a write of our driver alone, 1 KB of state", "small", "rate"),
     _Row("a write of a 20 MB state of which a number changes", "huge-edit", "p50_ms"),
     _Row("read the latest state of a conversation of 200 steps", "latest-chat", "latest_ms"),
+    _Row("the same by the handle that wrote it, from memory", "known-chat", "latest_ms", "stargraph-cache"),
     _Row("open the store in a fresh process, and read", "fresh-small", "fresh_ms"),
 )
 

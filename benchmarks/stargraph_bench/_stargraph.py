@@ -80,6 +80,7 @@ class Driver(StepWriter):
     """`write` of a driver, of a checkpoint that is built from the step before it as the engine builds it."""
 
     store: Store
+    latest_cache_bytes = 0
 
     async def execute(self) -> list[float]:
         self._checkpoints = [checkpoints(run, number) for number, run in enumerate(self.runs)]
@@ -177,7 +178,7 @@ class StargraphSQLite(InFolder, Driver):
     async def connect(self) -> None:
         from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 
-        self.store = SQLiteCheckpointer(self.path)
+        self.store = SQLiteCheckpointer(self.path, latest_cache_bytes=self.latest_cache_bytes)
         await self.store.bootstrap()
 
     async def fill(self, runs: Sequence[Run]) -> None:
@@ -217,7 +218,7 @@ class StargraphPostgres(InDatabase, Driver):
     async def connect(self) -> None:
         from stargraph.checkpoint.postgres import PostgresCheckpointer
 
-        self.store = PostgresCheckpointer(self.dsn)
+        self.store = PostgresCheckpointer(self.dsn, latest_cache_bytes=self.latest_cache_bytes)
         await self.store.bootstrap()
 
     async def fill(self, runs: Sequence[Run]) -> None:
@@ -234,6 +235,18 @@ class StargraphPostgres(InDatabase, Driver):
         await self.close()
         await self.remove()
         return {"rows_a_commit": writes / commits, "messages_a_write": len(messages) / writes}
+
+
+class StargraphSQLiteCache(StargraphSQLite):
+    """The SQLite driver, whose handle keeps the latest checkpoints in memory."""
+
+    latest_cache_bytes = 64 * 1024 * 1024
+
+
+class StargraphPostgresCache(StargraphPostgres):
+    """The PostgreSQL driver, likewise."""
+
+    latest_cache_bytes = 64 * 1024 * 1024
 
 
 class StargraphS3(Driver):

@@ -236,6 +236,30 @@ class Latest(Fresh):
 
 
 @dataclass(frozen=True)
+class Known(Fresh):
+    """Reads the latest state of a run by the handle that has written it."""
+
+    contenders: tuple[str, ...] = ("stargraph-cache", "stargraph", "langgraph", "raw")
+    repeats: int = 5
+
+    async def begin(self, contender: Contender, scale: Scale) -> None:
+        contender.prepare([make_run(self.make, self.sizes[scale], 1)])
+        await contender.open()
+        await contender.execute()
+
+    async def measure(self, contender: Contender, scale: Scale, seed: int) -> Measures:
+        run = contender.runs[0]
+        await contender.latest(run)
+        took = await timed(partial(contender.latest, run) for _ in range(1 if scale == "tiny" else 50))
+        await contender.check(run)
+        return {"latest_ms": statistics.median(took)}
+
+    async def end(self, contender: Contender) -> None:
+        await contender.close()
+        await contender.remove()
+
+
+@dataclass(frozen=True)
 class Growth(Workload):
     """Writes and reads while the store grows."""
 
@@ -446,6 +470,24 @@ WORKLOADS: Final[tuple[Workload, ...]] = (
     Latest(
         "latest-big",
         "read a state of 2 MB after 20 edits by a handle that did not write it",
+        big_edit,
+        {"tiny": 2, "quick": 20, "default": 20, "full": 20},
+    ),
+    Known(
+        "known-small",
+        "read the latest of 20 steps of 1 KB by the handle that wrote it",
+        small,
+        {"tiny": 5, "quick": 20, "default": 20, "full": 20},
+    ),
+    Known(
+        "known-chat",
+        "read the latest state of a conversation of 200 steps by the handle that wrote it",
+        chat,
+        {"tiny": 5, "quick": 100, "default": 200, "full": 200},
+    ),
+    Known(
+        "known-big",
+        "read a state of 2 MB after 20 edits by the handle that wrote it",
         big_edit,
         {"tiny": 2, "quick": 20, "default": 20, "full": 20},
     ),

@@ -6,6 +6,7 @@ import sqlite3
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from importlib.metadata import version
 
 from stargraph.checkpoint.codec import Cipher
@@ -77,6 +78,17 @@ sqlite = Target(
     url=_url,
     versions=_versions,
 )
+
+_ROOM = 64 * 1024 * 1024
+
+sqlite_caching = replace(
+    sqlite,
+    open=lambda location: SQLiteCheckpointer(location, busy_timeout=5, latest_cache_bytes=_ROOM),
+    encryption=lambda location: SQLiteCheckpointer.from_url(f"{_url(location)}?latest_cache_bytes={_ROOM}"),
+    read_only=lambda location: SQLiteCheckpointer(location, read_only=True, latest_cache_bytes=_ROOM),
+    url=lambda location: f"{_url(location)}?latest_cache_bytes={_ROOM}",
+)
+"""A handle that keeps the latest checkpoints in memory: it has to hold all that one without does."""
 
 
 class _Memory:

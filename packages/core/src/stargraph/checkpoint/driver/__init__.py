@@ -52,6 +52,7 @@ from stargraph.checkpoint.driver._errors import (
 from stargraph.checkpoint.driver._files import open_regular_file
 from stargraph.checkpoint.driver._fleet import FleetMethods, FleetStore
 from stargraph.checkpoint.driver._group_commit import GroupCommit
+from stargraph.checkpoint.driver._latest_cache import CachedLatest, LatestCache
 from stargraph.checkpoint.driver._lifecycle import Lifecycle
 from stargraph.checkpoint.driver._queues import (
     FORGET_AFTER,
@@ -95,6 +96,7 @@ __all__ = [
     "FORGET_AFTER",
     "MAX_STEP",
     "MICROSECOND",
+    "CachedLatest",
     "Claim",
     "Diagnosing",
     "Encrypting",
@@ -102,6 +104,7 @@ __all__ = [
     "FleetStore",
     "GroupCommit",
     "InPlaceWrites",
+    "LatestCache",
     "Lifecycle",
     "LookPolicy",
     "PrunePlan",

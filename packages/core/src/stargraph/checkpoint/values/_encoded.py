@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import orjson
 
@@ -45,6 +45,7 @@ class EncodedValue:
         encoded: bytes,
         _open_hash: hashlib._Hash | None = None,
         _grown_from: bytes | None = None,
+        _digest: str | None = None,
     ) -> None:
         self.value: Final = value
         self.encoded: Final = encoded
@@ -53,12 +54,14 @@ class EncodedValue:
         self._open_hash: Final = _open_hash or (
             hashlib.sha256(memoryview(canonical_of(value, encoded))[:-1]) if type(value) is list else None
         )
-        if self._open_hash is None:
-            closed = hashlib.sha256(canonical_of(value, encoded))
-        else:
-            closed = self._open_hash.copy()
-            closed.update(b"]")
-        self.digest: Final = closed.hexdigest()
+        if _digest is None:
+            if self._open_hash is None:
+                closed = hashlib.sha256(canonical_of(value, encoded))
+            else:
+                closed = self._open_hash.copy()
+                closed.update(b"]")
+            _digest = closed.hexdigest()
+        self.digest: Final = _digest
 
     def __reduce__(self) -> tuple[type[EncodedValue], tuple[JsonValue, bytes]]:
         return EncodedValue, (self.value, self.encoded)
@@ -131,6 +134,24 @@ class EncodedValue:
     def fresh(self) -> JsonValue:
         """Return a copy that its receiver may change."""
         return decode(self.encoded) if type(self.value) is list or type(self.value) is dict else self.value
+
+    def compact(self) -> CompactValue | EncodedValue:
+        """Return this value without its list or object, which takes several times the memory of the text."""
+        if type(self.value) is list or type(self.value) is dict:
+            return CompactValue(self.encoded, self.digest, self._open_hash)
+        return self
+
+
+class CompactValue(NamedTuple):
+    """The text and the digest of a list or an object that was checked; nobody can change it."""
+
+    encoded: bytes
+    digest: str
+    open_hash: hashlib._Hash | None
+
+    def parsed(self) -> EncodedValue:
+        """Return the value, parsed once more and not digested again; it shares no list or object."""
+        return EncodedValue(decode(self.encoded), self.encoded, self.open_hash, _digest=self.digest)
 
 
 def _with_items(open_hash: hashlib._Hash, items: JsonValue, encoded: bytes) -> hashlib._Hash:

@@ -20,6 +20,7 @@ from stargraph.checkpoint.driver import (
     FleetMethods,
     FleetStore,
     InPlaceWrites,
+    LatestCache,
     Lifecycle,
     ReadOnly,
     SelfTest,
@@ -112,6 +113,9 @@ class PostgresCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
             has acknowledged.
         encryption: the keys that encrypt what is stored; None stores it readable. docs/encryption.md says what stays
             readable even so.
+        latest_cache_bytes: how much memory this handle may use to serve `read_latest` of runs that it has written or
+            read, once the database confirms their latest digest; 0 reads the record each time. docs/operations.md says
+            what that does not see.
 
     Raises:
         ValueError: neither or both of `dsn` and `pool` are given, or a number is out of range, or the schema is no
@@ -133,6 +137,7 @@ class PostgresCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
         prepared_statements: bool | None = None,
         allow_data_loss: bool = False,
         encryption: Cipher | None = None,
+        latest_cache_bytes: int = 0,
     ) -> None:
         if (dsn is None) == (pool is None):
             raise ValueError("give either a DSN or a pool")
@@ -155,8 +160,9 @@ class PostgresCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
         self._retries = Retries(timeout, self._advice)
         self._codec = Codec(cipher=encryption)
         self._threads = CodecThreads()
+        self._latest: LatestCache[bytes] = LatestCache(latest_cache_bytes)
         self._statements = AppendStatements(self._schema)
-        self._reader = Reader(self._fetch, self._schema, self._codec, self._threads)
+        self._reader = Reader(self._fetch, self._schema, self._codec, self._threads, self._latest)
         self._search = SearchStatements(self._schema)
         self._pruner = Pruner(self._fetch, self._schema, self._codec, self._threads, self._reader.at_step)
         self._attached: WeakKeyDictionary[asyncio.AbstractEventLoop, _Attached] = WeakKeyDictionary()
@@ -167,8 +173,8 @@ class PostgresCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
 
         Args:
             url: a DSN. Its parameters `schema`, `timeout`, `read_only`, `max_connections`, `group_commit`,
-                `prepared_statements` and `allow_data_loss` are arguments of the class. The keys of encryption come
-                from `STARGRAPH_ENCRYPTION_KEY`.
+                `prepared_statements`, `allow_data_loss` and `latest_cache_bytes` are arguments of the class. The keys
+                of encryption come from `STARGRAPH_ENCRYPTION_KEY`.
 
         Raises:
             ValueError: one of these does not fit, or a key is too short.
@@ -224,6 +230,7 @@ class PostgresCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
             await attached.connections.close()
         if not self._attached:
             self._threads.close()
+            self._latest.clear()
 
     async def __aenter__(self) -> Self:
         await self.bootstrap()
@@ -383,6 +390,7 @@ class PostgresCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
                 self._codec,
                 self._threads,
                 self._retries,
+                self._latest,
                 timeout=timeout,
                 grouped=self._group_commit,
             )

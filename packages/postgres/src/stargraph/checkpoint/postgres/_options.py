@@ -132,6 +132,12 @@ def _count(text: str) -> int:
         raise ValueError("1 or more") from None
 
 
+def _bytes(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise ValueError("0 or more bytes")
+    return int(text)
+
+
 _URL_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
     "schema": str,
     "timeout": _seconds,
@@ -140,6 +146,7 @@ _URL_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
     "group_commit": _boolean,
     "prepared_statements": _boolean,
     "allow_data_loss": _boolean,
+    "latest_cache_bytes": _bytes,
 }
 """The arguments of `PostgresCheckpointer` that a URL may hold, and how their values are read."""
 

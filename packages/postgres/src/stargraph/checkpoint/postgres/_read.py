@@ -17,7 +17,7 @@ from stargraph.checkpoint.codec import (
     large_to_decode,
     state_size,
 )
-from stargraph.checkpoint.driver import missing_step_error, summaries_from_json
+from stargraph.checkpoint.driver import LatestCache, missing_step_error, summaries_from_json
 from stargraph.checkpoint.postgres._schema import Schema
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary, StepKey, StepSummary
 from stargraph.errors import CheckpointCorruptedError
@@ -32,17 +32,27 @@ _QUICK: Final = 8
 
 Fetch = Callable[..., Awaitable[list[asyncpg.Record]]]
 
+# Whether the run still ends with a digest ($2), whose record is stored; its bytes are not read.
+_IS_LATEST: Final = """(
+    r.digest = $2 AND EXISTS (
+        SELECT 1 FROM {schema}.checkpoints AS c
+        WHERE c.run_id = r.run_id AND c.step = r.last_step AND c.digest = r.digest
+    )
+)"""
+
 # A record is decoded from that of its base, that one from its own base, and so on: a few at most. LIMIT keeps each
 # of them a look-up by the key; the planner would otherwise read all steps of a long run to join them. The tail of the
 # run comes along: it shows whether a record that is not there is gone, or never was.
 _CHAIN: Final = """
 WITH RECURSIVE run AS (
-    SELECT last_step, floor FROM {schema}.runs WHERE run_id = $1 AND status <> 'deleted'
+    SELECT r.last_step, r.floor, r.digest, {is_known} AS is_known
+    FROM {schema}.runs AS r WHERE r.run_id = $1 AND r.status <> 'deleted'
 ), chain (step, base, record) AS (
     SELECT c.step, c.base, c.record
     FROM run CROSS JOIN LATERAL (
         SELECT step, base, record FROM {schema}.checkpoints WHERE run_id = $1 AND step = {step} LIMIT 1
     ) AS c
+    WHERE NOT is_known
     UNION ALL
     SELECT c.step, c.base, c.record
     FROM chain CROSS JOIN LATERAL (
@@ -50,7 +60,8 @@ WITH RECURSIVE run AS (
         WHERE run_id = $1 AND step = chain.base AND step < chain.step LIMIT 1
     ) AS c
 )
-SELECT run.last_step, run.floor, {step} AS asked, chain.step, chain.record FROM run LEFT JOIN chain ON true
+SELECT run.last_step, run.floor, run.digest, run.is_known, {step} AS asked, chain.step, chain.record
+FROM run LEFT JOIN chain ON true
 """
 
 _STEP_OF_KEY: Final = "(SELECT max(step) FROM {schema}.keys WHERE run_id = $1 AND key = $2)"
@@ -141,15 +152,20 @@ class Reader:
         schema: where the tables are.
         codec: decodes records.
         threads: where large records are decoded.
+        cache: what this handle has written and read last.
     """
 
-    def __init__(self, fetch: Fetch, schema: Schema, codec: Codec, threads: CodecThreads) -> None:
+    def __init__(
+        self, fetch: Fetch, schema: Schema, codec: Codec, threads: CodecThreads, cache: LatestCache[bytes]
+    ) -> None:
         self._fetch = fetch
         self._codec = codec
         self._threads = threads
-        self._latest = schema.sql(_CHAIN, step="run.last_step")
-        self._at_step = schema.sql(_CHAIN, step="$2")
-        self._at_key = schema.sql(_CHAIN, step=_STEP_OF_KEY)
+        self._cache = cache
+        self._latest = schema.sql(_CHAIN, step="run.last_step", is_known="false")
+        self._latest_unless = schema.sql(_CHAIN, step="run.last_step", is_known=schema.sql(_IS_LATEST))
+        self._at_step = schema.sql(_CHAIN, step="$2", is_known="false")
+        self._at_key = schema.sql(_CHAIN, step=_STEP_OF_KEY, is_known="false")
         self._step_keys = schema.sql(_STEP_KEYS)
         self._ascending = schema.sql(_PAGE, order="ASC")
         self._descending = schema.sql(_PAGE, order="DESC")
@@ -158,11 +174,19 @@ class Reader:
 
     async def latest(self, run_id: str) -> Checkpoint | None:
         """Return the checkpoint with the highest step, or None if the run is unknown or deleted."""
-        rows = await self._fetch(self._latest, run_id)
+        cached = self._cache.get(run_id)
+        if cached is None:
+            rows = await self._fetch(self._latest, run_id)
+        else:
+            rows = await self._fetch(self._latest_unless, run_id, cached.mark)
         if not rows:
             return None
+        if cached is not None and rows[0]["is_known"]:
+            return await self._threads.run(cached.checkpoint, large=cached.large)
         step = rows[0]["last_step"]
-        return await self._decode(self._codec.decode_latest, run_id, step, _records(run_id, step, rows))
+        checkpoint = await self._decode(self._codec.decode_latest, run_id, step, _records(run_id, step, rows))
+        self._cache.put(checkpoint, rows[0]["digest"])
+        return checkpoint
 
     async def at_step(self, run_id: str, step: int) -> Checkpoint | None:
         """Return one step of a run, or None if it is unknown, deleted or pruned."""

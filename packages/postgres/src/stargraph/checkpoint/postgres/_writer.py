@@ -8,7 +8,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from stargraph.checkpoint.codec import Codec, CodecThreads, large_to_encode
-from stargraph.checkpoint.driver import GroupCommit, Tail, judge_append, judge_pruned_start, run_deleted_error
+from stargraph.checkpoint.driver import (
+    GroupCommit,
+    LatestCache,
+    Tail,
+    judge_append,
+    judge_pruned_start,
+    run_deleted_error,
+)
 from stargraph.checkpoint.postgres._append import (
     DELETED,
     Append,
@@ -47,6 +54,7 @@ class Writer:
         codec: encodes checkpoints.
         threads: where large ones are encoded.
         retries: how long to try.
+        cache: takes note of what was stored last of each run.
         timeout: seconds that an append may wait for its turn at the database.
         grouped: whether appends of several runs may share a statement.
     """
@@ -58,6 +66,7 @@ class Writer:
         codec: Codec,
         threads: CodecThreads,
         retries: Retries,
+        cache: LatestCache[bytes],
         *,
         timeout: float,
         grouped: bool,
@@ -67,6 +76,7 @@ class Writer:
         self._codec = codec
         self._threads = threads
         self._retries = retries
+        self._cache = cache
         self._grouped = grouped
         self._group_commit = GroupCommit[Append, bool](
             self._commit,
@@ -181,6 +191,7 @@ class Writer:
         as_encoded = await self._retries.run(attempt, UNSURE, run_id=append.run_id, step=append.first.step)
         if as_encoded:
             self._codec.appended(remaining.records[-1])
+            self._cache.put(remaining.last, remaining.digests[-1])
         else:
             self._codec.forget(append.run_id)
         self._remember(append.run_id, append.last.step)

@@ -26,10 +26,12 @@ class Appended:
 
     Attributes:
         etag: its ETag.
+        digest: that of the checkpoint, as its header shows it.
         body: its content.
     """
 
     etag: str
+    digest: str
     body: bytes
 
 
@@ -105,8 +107,9 @@ class Appender:
                 return None  # the slots after it may be free, and no write may find them by it
         else:
             self._codec.appended(record)
-        self._log.remember(run_id, Tail(step, self._codec.fingerprint(checkpoint.digest), checkpoint.status))
-        return None if etag is None else Appended(etag, body)
+        digest = self._codec.fingerprint(checkpoint.digest)
+        self._log.remember(run_id, Tail(step, digest, checkpoint.status))
+        return None if etag is None else Appended(etag, digest, body)
 
     async def _encode(self, checkpoint: Checkpoint) -> tuple[Record, bytes]:
         def encode() -> tuple[Record, bytes]:

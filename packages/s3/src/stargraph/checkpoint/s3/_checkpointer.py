@@ -60,7 +60,7 @@ from stargraph.checkpoint.s3._options import Checksums, ConnectionOptions, parse
 from stargraph.checkpoint.s3._queues import S3Fleet
 from stargraph.checkpoint.s3._read import FetchedRecord, Slot, history_slots
 from stargraph.checkpoint.s3._schema import RaceReport, open_store, race, recognise_store, warn_unsafe
-from stargraph.checkpoint.s3._store import OpenStore, StoreOptions
+from stargraph.checkpoint.s3._store import OpenStore, StoredAs, StoreOptions
 
 if TYPE_CHECKING:
     import aioboto3
@@ -95,6 +95,9 @@ class S3Checkpointer(FleetMethods, TimelineMethods):
         read_only: write nothing, and need no permission to; a store that does not exist is not created.
         encryption: the keys that encrypt what is stored; None stores it readable. docs/encryption.md says what stays
             still readable.
+        latest_cache_bytes: how much memory this handle may use to serve `read_latest` of runs that it has written or
+            read, as long as a listing shows the ETag of their latest record; 0 decodes the record each time.
+            docs/operations.md says more.
 
     Raises:
         CheckpointError: the URL does not name a bucket (`reason="invalid-url"`).
@@ -124,6 +127,7 @@ class S3Checkpointer(FleetMethods, TimelineMethods):
         unsafe_single_writer: bool = False,
         read_only: bool = False,
         encryption: Cipher | None = None,
+        latest_cache_bytes: int = 0,
     ) -> None:
         address, named = parse_url(url)
         if named:
@@ -149,6 +153,7 @@ class S3Checkpointer(FleetMethods, TimelineMethods):
             unsafe_single_writer=unsafe_single_writer,
             read_only=read_only,
             encryption=encryption,
+            latest_cache_bytes=latest_cache_bytes,
         )
         self._lifecycle = Lifecycle(read_only=read_only)
         self._store: OpenStore | None = None
@@ -260,6 +265,7 @@ class S3Checkpointer(FleetMethods, TimelineMethods):
                 appended = await store.appender.append(checkpoint)
                 if appended is not None:
                     await store.reader.remember(checkpoint.run_id, checkpoint.step, appended.etag, appended.body)
+                    store.latest.put(checkpoint, StoredAs(checkpoint.step, appended.etag, appended.digest))
                 if self._options.files_of_ended_runs and checkpoint.status in ENDED:
                     await store.files.make(checkpoint)
 

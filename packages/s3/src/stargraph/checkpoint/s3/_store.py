@@ -7,19 +7,21 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, NamedTuple, TypeAlias
 
 from stargraph.checkpoint.codec import Cipher, Codec, CodecThreads
-from stargraph.checkpoint.driver import run_deleted_error
-from stargraph.checkpoint.protocol import ENDED, Checkpoint
+from stargraph.checkpoint.driver import CachedLatest, LatestCache, Tail, run_deleted_error
+from stargraph.checkpoint.protocol import ENDED, Checkpoint, RunSummary
 from stargraph.checkpoint.s3._append import Appender
 from stargraph.checkpoint.s3._cache import DiskCache, RecordCache, RunKeys
 from stargraph.checkpoint.s3._concurrency import gather
 from stargraph.checkpoint.s3._connection import Connection
 from stargraph.checkpoint.s3._files import RunFiles
+from stargraph.checkpoint.s3._frame import Header
 from stargraph.checkpoint.s3._index import RunIndex
 from stargraph.checkpoint.s3._io_thread import IOThread
 from stargraph.checkpoint.s3._log import LogReader
-from stargraph.checkpoint.s3._objects import RetryingStore, UnconditionalStore
+from stargraph.checkpoint.s3._objects import ObjectInfo, RetryingStore, UnconditionalStore
 from stargraph.checkpoint.s3._options import BucketPrefix, ConnectionOptions
 from stargraph.checkpoint.s3._prune import Pruner
 from stargraph.checkpoint.s3._queues import Queues
@@ -41,10 +43,31 @@ class StoreOptions:
     unsafe_single_writer: bool
     read_only: bool
     encryption: Cipher | None
+    latest_cache_bytes: int
+
+    def __post_init__(self) -> None:
+        LatestCache[StoredAs](self.latest_cache_bytes)  # refuses what is no number of bytes before anything is opened
 
     def named_in_url(self) -> StoreOptions:
         """Return these options for a handle that a URL has opened: its errors name them so."""
         return replace(self, connection=replace(self.connection, in_url=True))
+
+
+class StoredAs(NamedTuple):
+    """Where and how a record is stored: as long as a listing shows the ETag, it is that record.
+
+    Attributes:
+        step: its step.
+        etag: its ETag.
+        digest: that of its checkpoint, as its header shows it.
+    """
+
+    step: int
+    etag: str
+    digest: str
+
+
+_Found: TypeAlias = tuple[Checkpoint, Header] | CachedLatest[StoredAs]
 
 
 class OpenStore:
@@ -68,6 +91,7 @@ class OpenStore:
             run_keys = RunKeys(self.objects, self.keys, read_only=options.read_only)
             disk = DiskCache(options.cache_dir, name=name, run_keys=run_keys)
         self.cache = RecordCache(disk)
+        self.latest: LatestCache[StoredAs] = LatestCache(options.latest_cache_bytes)
         self._build(self.objects)
         self._writing: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
@@ -87,15 +111,31 @@ class OpenStore:
     async def read_latest(self, run_id: str) -> Checkpoint | None:
         """Return the latest checkpoint of a run, or None if absent."""
         known = self.log.cached_tail(run_id) is not None
-        found = await self.log.read_newest(run_id, lambda *newest: self.reader.read_latest(run_id, *newest))
+        cached = self.latest.get(run_id)
+        listed: ObjectInfo | None = None
+
+        async def read(step: int, info: ObjectInfo | None) -> _Found | None:
+            nonlocal listed
+            listed = info
+            if cached is not None and info is not None and cached.mark[:2] == (step, info.etag):
+                return cached
+            return await self.reader.read_latest(run_id, step, info)
+
+        found: _Found | Literal["deleted"] | None = await self.log.read_newest(run_id, read)
         if found is None or found == "deleted":
             return None
-        latest, header = found
-        if header.start is not None:  # a pruned run that is being started
-            return None
+        if isinstance(found, CachedLatest):
+            latest, digest = await self._threads.run(found.checkpoint, large=found.large), found.mark.digest
+        else:
+            latest, header = found
+            if header.start is not None:  # a pruned run that is being started
+                return None
+            digest = header.digest
+            if listed is not None:
+                self.latest.put(latest, StoredAs(latest.step, listed.etag, digest))
         if not known and latest.status not in ENDED and self.lists_in_order:
-            await self.index.check_end(header.summary)
-        self.log.update(header)
+            await self.index.check_end(RunSummary.from_checkpoint(latest))
+        self.log.remember(run_id, Tail(latest.step, digest, latest.status))
         return latest
 
     async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:

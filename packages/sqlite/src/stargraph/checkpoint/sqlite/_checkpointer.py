@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
@@ -16,6 +17,7 @@ from stargraph.checkpoint.driver import (
     FleetMethods,
     FleetStore,
     InPlaceWrites,
+    LatestCache,
     Lifecycle,
     ReadOnly,
     TimelineMethods,
@@ -88,6 +90,9 @@ class SQLiteCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
             `reason="read-only"`. A file that this user cannot write to, or on read-only media, can be read so.
         encryption: the keys that encrypt what is stored; None stores it readable. docs/encryption.md says what stays
             still readable.
+        latest_cache_bytes: how much memory this handle may use to serve `read_latest` of runs that it has written or
+            read, once the store confirms their latest digest; 0 reads the record each time. docs/operations.md says
+            what that does not see.
 
     Raises:
         CheckpointError: `path` cannot name a file (`reason="invalid-path"`).
@@ -103,11 +108,13 @@ class SQLiteCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
         allow_network_filesystem: bool = False,
         read_only: bool = False,
         encryption: Cipher | None = None,
+        latest_cache_bytes: int = 0,
     ) -> None:
         self._files = StoreFiles(path)
         self._options = Options(synchronous, busy_timeout, allow_network_filesystem, read_only)
         self._codec = Codec(cipher=encryption)
         self._encoder = Encoder(self._codec)
+        self._latest: LatestCache[bytes] = LatestCache(latest_cache_bytes)
         self._lifecycle = Lifecycle(read_only=read_only)
         self._store: OpenStore | None = None
 
@@ -117,8 +124,8 @@ class SQLiteCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
 
         Args:
             url: `sqlite:///relative/run.sqlite`, `sqlite:////absolute/run.sqlite`, or a plain path. A URL may
-                end in `?read_only=true`, `synchronous=normal`, `busy_timeout=…` and `allow_network_filesystem=true`.
-                The keys of encryption come from `STARGRAPH_ENCRYPTION_KEY`.
+                end in `?read_only=true`, `synchronous=normal`, `busy_timeout=…`, `allow_network_filesystem=true` and
+                `latest_cache_bytes=…`. The keys of encryption come from `STARGRAPH_ENCRYPTION_KEY`.
 
         Raises:
             CheckpointError: it cannot be read (`reason="invalid-url"`).
@@ -163,6 +170,7 @@ class SQLiteCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
             assert store is not None
             await store.close()
             self._encoder.close()
+            self._latest.clear()
 
     async def __aenter__(self) -> Self:
         await self.bootstrap()
@@ -207,7 +215,13 @@ class SQLiteCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
         store = self._opened()
         if not is_run_id(run_id):
             return None
-        return await store.read(partial(_read.latest, codec=self._codec, run_id=run_id))
+        cached = self._latest.get(run_id)
+        if cached is not None and not cached.large:
+            await asyncio.sleep(0)  # so that many reads in a row do not hold the loop
+            store = self._opened()
+            if store.read_here(partial(_read.is_latest, run_id=run_id, digest=cached.mark)):
+                return cached.checkpoint()
+        return await store.read(partial(_read.latest, codec=self._codec, cache=self._latest, run_id=run_id))
 
     async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
         store = self._opened()
@@ -352,6 +366,9 @@ class SQLiteCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
     async def _append(self, store: Store, checkpoints: list[Checkpoint], records: list[Record]) -> None:
         if await store.writer.submit(Append(checkpoints, records, self._codec)):
             self._codec.appended(records[-1])
+            if self._latest.limit:
+                last = checkpoints[-1]
+                self._latest.put(last, bytes.fromhex(self._codec.fingerprint(last.digest)))
         else:
             self._codec.forget(checkpoints[-1].run_id)
 

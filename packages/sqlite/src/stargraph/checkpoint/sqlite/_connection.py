@@ -80,6 +80,17 @@ class OpenStore:
         except _FAULTS as error:
             raise store_error(error, self._files.path) from error
 
+    def read_here(self, query: Callable[[sqlite3.Connection], T]) -> T | None:
+        """Run a query on the thread of the caller, if nothing is in its way.
+
+        Args:
+            query: reads a few pages, and leaves no statement open.
+
+        Returns:
+            None if it could not be run here: `read` runs it, or says why not.
+        """
+        return None
+
     def close_with(self, handle: object) -> None:
         """Close when the handle is gone or the interpreter exits, unless somebody closes it before."""
         self._finalizer = weakref.finalize(handle, self.abandon)
@@ -138,6 +149,7 @@ class Store(OpenStore):
         self._options = options
         self._is_ready = False
         self._opening: LockWatch | None = None
+        self._wait_for_locks = f"PRAGMA busy_timeout = {min(int(1000 * options.busy_timeout), _MAX_TIMEOUT)}"
         self._reader = ConnectionThread(self._open_reader)
         self._writing = ConnectionThread(self._open_writer)
         super().__init__(files, self._reader, self._writing)
@@ -163,6 +175,23 @@ class Store(OpenStore):
 
         return await self._reader.run(checked)
 
+    def read_here(self, query: Callable[[sqlite3.Connection], T]) -> T | None:
+        if self._options.allow_network_filesystem:
+            return None  # a page may take long to come
+
+        def at_once(connection: sqlite3.Connection) -> T:
+            self._files.check()
+            connection.execute("PRAGMA busy_timeout = 0")
+            try:
+                return query(connection)
+            finally:
+                connection.execute(self._wait_for_locks)
+
+        try:
+            return self._reader.run_here(at_once)
+        except (sqlite3.Error, OSError):
+            return None
+
     def _open_reader(self) -> sqlite3.Connection:
         self._files.prepare(allow_network_filesystem=self._options.allow_network_filesystem)
         self._refuse_to_recover()
@@ -173,7 +202,7 @@ class Store(OpenStore):
             connection.execute("PRAGMA query_only = ON")
             self._flush_fully(connection)
             self._retry_while_locked(lambda: self._look(connection), self._opening or self._watch())
-            connection.execute(f"PRAGMA busy_timeout = {min(int(1000 * self._options.busy_timeout), _MAX_TIMEOUT)}")
+            connection.execute(self._wait_for_locks)
         except BaseException:
             connection.close()
             raise
@@ -243,8 +272,13 @@ class Store(OpenStore):
             connection.execute("PRAGMA checkpoint_fullfsync = ON")
 
     def _connect(self, how: str, timeout: float) -> sqlite3.Connection:
+        # A ConnectionThread lets one thread use it at a time.
         return sqlite3.connect(
-            f"{self._files.real_path.as_uri()}?{how}", uri=True, timeout=timeout, isolation_level=None
+            f"{self._files.real_path.as_uri()}?{how}",
+            uri=True,
+            timeout=timeout,
+            isolation_level=None,
+            check_same_thread=False,
         )
 
     def _watch(self) -> LockWatch:

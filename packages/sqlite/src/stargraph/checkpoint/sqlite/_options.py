@@ -65,6 +65,8 @@ def parse_url(url: str) -> tuple[str, dict[str, Any]]:
             options[name] = value
         elif name == "busy_timeout" and value.replace(".", "", 1).isdecimal():
             options[name] = float(value)
+        elif name == "latest_cache_bytes" and value.isdecimal() and value.isascii():
+            options[name] = int(value)
         elif name in ("allow_network_filesystem", "read_only") and value in _SWITCH:
             options[name] = _SWITCH[value]
         else:
@@ -77,5 +79,6 @@ def _invalid_url_error(url: str, complaint: str) -> CheckpointError:
         f"{url!r}: {complaint}",
         reason="invalid-url",
         hint="Write sqlite:///relative/run.sqlite, sqlite:////absolute/run.sqlite, or a plain path; after a URL, if"
-        " needed, ?read_only=true, ?synchronous=normal, ?busy_timeout=60 or ?allow_network_filesystem=true.",
+        " needed, ?read_only=true, ?synchronous=normal, ?busy_timeout=60, ?latest_cache_bytes=67108864 or"
+        " ?allow_network_filesystem=true.",
     )

@@ -9,7 +9,7 @@ from itertools import accumulate, takewhile
 from typing import Final
 
 from stargraph.checkpoint.codec import PREFIX_BYTES, Codec, RecordCutError, SequenceDecoder, missing_base_steps
-from stargraph.checkpoint.driver import missing_step_error
+from stargraph.checkpoint.driver import LatestCache, missing_step_error
 from stargraph.checkpoint.protocol import Checkpoint, StepKey, StepSummary
 from stargraph.checkpoint.sqlite._schema import STEP, checkpoint_id
 
@@ -27,9 +27,17 @@ _PAGE_ROWS: Final = 512
 _PAGE_BYTES: Final = 4 * 1024 * 1024
 
 _LATEST: Final = f"""
-SELECT runs.step, {_RECORD} FROM runs
+SELECT runs.step, {_RECORD}, runs.digest FROM runs
 LEFT JOIN checkpoints ON checkpoints.id = {checkpoint_id("runs.step")} AND checkpoints.digest = runs.digest
 WHERE runs.run_id = ?
+"""  # noqa: S608  # made of constants; values are parameters
+
+_IS_LATEST: Final = f"""
+SELECT EXISTS (
+    SELECT 1 FROM runs JOIN checkpoints ON checkpoints.id = {checkpoint_id("runs.step")}
+        AND checkpoints.digest = runs.digest
+    WHERE runs.run_id = ? AND runs.digest = ?
+)
 """  # noqa: S608  # made of constants; values are parameters
 
 _AT_STEPS: Final = f"""
@@ -63,21 +71,32 @@ GROUP BY keys.key ORDER BY keys.key DESC LIMIT ?
 """
 
 
-def latest(connection: sqlite3.Connection, codec: Codec, run_id: str) -> Checkpoint | None:
+def latest(connection: sqlite3.Connection, codec: Codec, cache: LatestCache[bytes], run_id: str) -> Checkpoint | None:
     """Return the checkpoint with the highest step of a run, or None.
 
     Raises:
         CheckpointCorruptedError: it is missing or damaged.
     """
+    cached = cache.get(run_id)
+    if cached is not None and is_latest(connection, run_id, cached.mark):
+        return cached.checkpoint()
     with snapshot(connection):
         row = connection.execute(_LATEST, (run_id,)).fetchone()
         if row is None:
             return None
-        step, record = row
+        step, record, digest = row
         if record is None:
             raise missing_step_error(run_id, step, hint=_DAMAGED)
-        records = with_bases(connection, run_id, [row])
-    return codec.decode_latest(records, run_id=run_id, step=step)
+        records = with_bases(connection, run_id, [(step, record)])
+    checkpoint = codec.decode_latest(records, run_id=run_id, step=step)
+    cache.put(checkpoint, digest)
+    return checkpoint
+
+
+def is_latest(connection: sqlite3.Connection, run_id: str, digest: bytes) -> bool:
+    """Return whether the latest step of a run is stored with a digest."""
+    (found,) = connection.execute(_IS_LATEST, (run_id, digest)).fetchone()
+    return bool(found)
 
 
 def at_step(connection: sqlite3.Connection, codec: Codec, run_id: str, step: int) -> Checkpoint | None:

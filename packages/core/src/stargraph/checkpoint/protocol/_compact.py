@@ -1,0 +1,87 @@
+"""A checkpoint without the lists and objects that were parsed from its texts: what a handle can keep of it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Final
+
+from stargraph.checkpoint.protocol._checkpoint import Checkpoint
+from stargraph.checkpoint.protocol._pydantic import private_attributes
+from stargraph.checkpoint.values._encoded import CompactValue, EncodedValue
+from stargraph.errors import CheckpointError
+
+_OVERHEAD: Final = 4 * 1024
+"""Bytes of memory that a checkpoint takes besides the texts of its values, roughly."""
+
+
+class CompactCheckpoint:
+    """A checkpoint as its texts and digests, which no holder of the checkpoint can change.
+
+    Args:
+        checkpoint: what to keep; `compact_checkpoint` checks it.
+
+    Attributes:
+        size: about how many bytes of memory it takes.
+        parsed_size: how many bytes of text `checkpoint` parses.
+    """
+
+    __slots__ = ("_fields", "_state", "_texts", "_update", "parsed_size", "size")
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._fields = {**checkpoint.__dict__, "state": None, "update": None}
+        self._fields["metadata"] = checkpoint.metadata.copy()
+        if checkpoint.interrupts:  # their payloads are lists and objects too
+            self._fields["interrupts"] = copy.deepcopy(checkpoint.interrupts)
+        self._texts = private_attributes(checkpoint)["_texts"]
+        state = checkpoint.encoded_state()
+        update = checkpoint.encoded_update()
+        self._state = {key: value.compact() for key, value in state.items()}
+        # None for what is the state's own value.
+        self._update = (
+            None
+            if update is None
+            else {key: None if value is state.get(key) else value.compact() for key, value in update.items()}
+        )
+        self.size = _OVERHEAD
+        self.parsed_size = 0
+        for value in (*self._state.values(), *(self._update or {}).values()):
+            if isinstance(value, CompactValue):
+                self.size += len(value.encoded)
+                self.parsed_size += len(value.encoded)
+            elif value is not None:
+                self.size += 2 * len(value.encoded)  # of a text, the value takes as much
+
+    def checkpoint(self) -> Checkpoint:
+        """Return the checkpoint, with lists and objects of its own."""
+        fields = self._fields.copy()
+        fields["metadata"] = fields["metadata"].copy()
+        if fields["interrupts"]:
+            fields["interrupts"] = copy.deepcopy(fields["interrupts"])
+        state = {key: _parsed(value) for key, value in self._state.items()}
+        update = None
+        if self._update is not None:
+            update = {key: state[key] if value is None else _parsed(value) for key, value in self._update.items()}
+        fields["state"] = {key: value.value for key, value in state.items()}
+        if update is not None:
+            fields["update"] = {key: value.value for key, value in update.items()}
+        return Checkpoint._assembled(fields, state, update, self._texts)
+
+
+def compact_checkpoint(checkpoint: Checkpoint) -> CompactCheckpoint | None:
+    """Return what can be kept of a checkpoint that is stored.
+
+    Returns:
+        None if it was changed since it was stored, or holds a definition or calls: those checkpoints are rarely read
+        as the latest of a run, and their values are not kept as texts.
+    """
+    if checkpoint.definition is not None or checkpoint.calls:
+        return None
+    try:
+        checkpoint.ensure_valid()
+    except CheckpointError:
+        return None
+    return CompactCheckpoint(checkpoint)
+
+
+def _parsed(value: CompactValue | EncodedValue) -> EncodedValue:
+    return value.parsed() if isinstance(value, CompactValue) else value

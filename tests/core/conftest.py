@@ -1,0 +1,1 @@
+from support.driver_fixtures import *  # noqa: F403
