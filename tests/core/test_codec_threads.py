@@ -12,7 +12,7 @@ import pytest
 from support.checkpoints import following, genesis
 
 from stargraph.checkpoint.codec import Codec, CodecThreads, large_to_decode, large_to_encode, state_size
-from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.protocol import Checkpoint, RecordedCall
 from stargraph.checkpoint.values import EncodedValue, JsonValue
 
 
@@ -90,6 +90,16 @@ def test_steps_that_are_stored_together_and_keyframes_are_large_work() -> None:
         small[is_large] += 1
         codec.appended(record)
     assert small[False] > small[True] > 0
+
+
+def test_the_large_result_of_a_call_is_large_work() -> None:
+    codec = Codec()
+    last = appended(codec, genesis(state={"n": 0}))
+    call = RecordedCall(kind="call", task_id="t", name="fetch", result=["word"] * 100_000, started_at=last.timestamp)
+    step = following(last, event="called", calls=(call,))
+    assert codec.is_large(step)
+    assert large_to_encode([step])
+    assert not codec.is_large(following(step))
 
 
 def test_a_step_that_nothing_has_validated_is_judged_without_an_error() -> None:

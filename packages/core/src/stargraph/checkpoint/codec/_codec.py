@@ -23,7 +23,7 @@ from stargraph.checkpoint.codec._fields import (
 )
 from stargraph.checkpoint.codec._header import base_steps_of
 from stargraph.checkpoint.codec._stored import pack
-from stargraph.checkpoint.codec._threads import LARGE_TO_ENCODE, state_size
+from stargraph.checkpoint.codec._threads import LARGE_TO_ENCODE, event_size, state_size
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, StepSummary
 
 _DELTAS_PER_KEYFRAME: Final = 4
@@ -206,6 +206,8 @@ class Codec:
             checkpoint: what `encode` is going to be given.
             after: likewise.
         """
+        if event_size(checkpoint) >= LARGE_TO_ENCODE:
+            return True
         # A large text that is known may have become a small one, and is then searched.
         known = self._used if after is None else after._context.memory
         if known < LARGE_TO_ENCODE and state_size(checkpoint) < LARGE_TO_ENCODE:

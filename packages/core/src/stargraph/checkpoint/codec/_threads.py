@@ -60,7 +60,13 @@ def large_to_decode(records: Iterable[bytes]) -> bool:
 
 def large_to_encode(checkpoints: Sequence[Checkpoint]) -> bool:
     """Return whether checkpoints, which may be invalid, are better encoded in a thread if each is stored whole."""
-    return sum(map(state_size, checkpoints)) >= LARGE_TO_ENCODE
+    return sum([state_size(checkpoint) + event_size(checkpoint) for checkpoint in checkpoints]) >= LARGE_TO_ENCODE
+
+
+def event_size(checkpoint: Checkpoint) -> int:
+    """Return the bytes of what a checkpoint records besides its state, such as the result of a call; 0 if unknown."""
+    texts = private_attributes(checkpoint).get("_texts")
+    return 0 if texts is None else sum(map(len, texts.step))
 
 
 def state_size(checkpoint: Checkpoint) -> int:
