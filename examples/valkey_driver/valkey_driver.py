@@ -284,7 +284,10 @@ class ValkeyCheckpointer:
         run_id: str | None = None,
         dry_run: bool = False,
     ) -> PruneReport:
-        self._lifecycle.ensure_writable("prune")
+        if dry_run:
+            self._lifecycle.ensure_open()
+        else:
+            self._lifecycle.ensure_writable("prune")
         rule = check_prune(
             older_than=older_than, statuses=statuses, keep_last=keep_last, run_id=run_id, dry_run=dry_run
         )

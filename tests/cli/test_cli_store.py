@@ -169,6 +169,19 @@ def test_a_command_that_writes_refuses_a_read_only_url(folder: Folder, command: 
             assert "Leave read_only out of the URL" in answer.err
 
 
+@pytest.mark.parametrize("command", sorted({*READS, "schedule", "resume", "prune"} - {"ui"}))
+def test_a_command_that_only_reads_takes_a_read_only_url(folder: Folder, command: str) -> None:
+    assert folder.call(*RUN).code == 0
+    counts = {"resume": (*WRITES["resume"], "--check"), "prune": (*WRITES["prune"], "--dry-run"), "schedule": ("list",)}
+    url = "sqlite:///.stargraph/run.sqlite?read_only=true"
+    before = Path(".stargraph/run.sqlite").read_bytes()
+    named = [url] if command in POSITIONAL else ["--checkpoint", url]
+    words = {**READS, **counts}[command]
+    answer = folder.call(command, *words, *named)
+    assert answer.code == 0, answer
+    assert Path(".stargraph/run.sqlite").read_bytes() == before
+
+
 def test_a_reason_for_programs(folder: Folder) -> None:
     for env, reason in (
         ({"STARGRAPH_CHECKPOINT": ""}, "invalid-url"),

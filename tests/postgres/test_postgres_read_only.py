@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -15,7 +16,7 @@ from support.postgres_server import LocalServer
 
 from stargraph.checkpoint.driver import ReadOnly
 from stargraph.checkpoint.postgres import PostgresCheckpointer
-from stargraph.checkpoint.protocol import RunSummary
+from stargraph.checkpoint.protocol import PruneReport, RunSummary
 from stargraph.errors import CheckpointError, StoreUnavailableError, StoreVersionError
 
 pytestmark = pytest.mark.thorough
@@ -76,13 +77,15 @@ async def test_a_role_that_may_only_select_reads_everything_and_writes_nothing(
             reader.write_many([following(run[4])]),
             reader.delete_run(run_id),
             reader.prune(older_than=START),
-            reader.prune(older_than=START, dry_run=True),
         ]
         for call in refused:
             with pytest.raises(CheckpointError) as caught:
                 await call
             assert caught.value.reason == "read-only"
             assert not isinstance(caught.value, StoreUnavailableError)  # the handle refuses, not the server
+        soon = datetime.now(UTC) + timedelta(days=1)
+        counted = await reader.prune(older_than=soon, statuses=["running"], keep_last=1, dry_run=True)
+        assert counted == PruneReport(runs=1, checkpoints=4, dry_run=True)
     assert await changes(sql, schema) == before
 
 

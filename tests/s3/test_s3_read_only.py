@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ WRITES: dict[str, Callable[[S3Checkpointer], Awaitable[Any]]] = {
     "write_many": lambda store: store.write_many([first("new")]),
     "delete_run": lambda store: store.delete_run("run"),
     "prune": lambda store: store.prune(older_than=datetime.now(UTC)),
-    "prune, dry run": lambda store: store.prune(older_than=datetime.now(UTC), dry_run=True),
     "check_conditional_writes": lambda store: store.check_conditional_writes(),
 }
 
@@ -42,6 +41,8 @@ async def test_it_reads_with_nothing_but_get_and_list(stores: Stores, watched: S
     async with Stores(stores.endpoint, stores.session, watched.bucket).handle() as writer:
         await writer.write_many(run)
         await writer.write(child)
+        planned = await writer.prune(older_than=datetime.now(UTC) + timedelta(days=1), dry_run=True)
+    assert planned.runs == 1
     proxy.refuse_writes = True
     store = await watched.open(read_only=True)
     assert store.read_only
@@ -54,6 +55,7 @@ async def test_it_reads_with_nothing_but_get_and_list(stores: Stores, watched: S
     assert [found.run_id for found in await store.children("run")] == ["child"]
     assert await store.decoded_from("run", 1) == (0,)
     assert await store.examine() != []
+    assert await store.prune(older_than=datetime.now(UTC) + timedelta(days=1), dry_run=True) == planned
     for name, call in WRITES.items():
         with pytest.raises(CheckpointError) as caught:
             await call(store)

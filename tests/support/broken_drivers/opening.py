@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from datetime import datetime
+from typing import Any
 
 from stargraph.checkpoint.conformance import Target
 from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
-from stargraph.checkpoint.protocol import Checkpoint, RunSummary
+from stargraph.checkpoint.protocol import Checkpoint, PruneReport, RunSummary
 from stargraph.errors import StoreUnavailableError
 from support.broken_drivers.broken_driver import broken
 from support.broken_drivers.indexed import Indexed
@@ -65,6 +66,15 @@ class ReadOnlyPrunes(ReferenceCheckpointer):
         self._ensure_ready()
         if what != "prune":
             super()._ensure_writable(what)
+
+
+@broken("access.read_only")
+class RefusesToCountReadOnly(ReferenceCheckpointer):
+    """A read-only handle refuses every prune, also one that removes nothing."""
+
+    async def prune(self, **arguments: Any) -> PruneReport:
+        self._ensure_writable("prune")
+        return await super().prune(**arguments)
 
 
 @broken("access.read_only")

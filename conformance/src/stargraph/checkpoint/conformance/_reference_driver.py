@@ -227,7 +227,10 @@ class ReferenceCheckpointer(ReferenceQueues):
         dry_run: bool = False,
     ) -> PruneReport:
         """Remove all but the last checkpoints of runs that stand still."""
-        self._ensure_writable("prune")
+        if dry_run:
+            self._ensure_ready()
+        else:
+            self._ensure_writable("prune")
         rule = check_prune(
             older_than=older_than, statuses=statuses, keep_last=keep_last, dry_run=dry_run, run_id=run_id
         )

@@ -115,7 +115,7 @@ def delete(
 async def _prune(
     ref: StoreRef, older_than: datetime, statuses: list[Status], keep_last: int, dry_run: bool
 ) -> PruneReport:
-    async with ref.opened("write") as store:
+    async with ref.opened("read" if dry_run else "write") as store:
         return await _as_run_deletion(store).prune(
             older_than=older_than, statuses=statuses, keep_last=keep_last, dry_run=dry_run
         )

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from stargraph.checkpoint.conformance._compare import same
+from stargraph.checkpoint.conformance._compare import same, show
 from stargraph.checkpoint.conformance._expect import (
     NotEvaluated,
     Violation,
@@ -26,7 +26,7 @@ from stargraph.checkpoint.conformance._moments import fingerprint
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import LATER, NOON, begin, chain, follow, rival
 from stargraph.checkpoint.conformance._views import Book, agree
-from stargraph.checkpoint.protocol import Checkpoint, Closing, Interrupt, RecordedCall
+from stargraph.checkpoint.protocol import Checkpoint, Closing, Interrupt, PruneReport, RecordedCall
 from stargraph.errors import (
     CheckpointConflictError,
     CheckpointError,
@@ -109,9 +109,9 @@ async def by_url(kit: Kit) -> None:
     "read_only",
     "A read-only handle reads everything, refuses every change, and never changes a byte; a store that is not there is "
     "not made.",
-    contract="open.3",
+    contract="open.3, prune.5",
     usual_cause="bootstrap() makes or migrates the store nevertheless, or one of the methods that change it is left "
-    "out.",
+    "out; or prune refuses a dry run, which changes nothing.",
     capability="read-only",
 )
 async def read_only(kit: Kit) -> None:
@@ -145,6 +145,10 @@ async def read_only(kit: Kit) -> None:
         changes["prune"] = lambda: reader.prune(older_than=LATER)
     for name, call in changes.items():
         await refused(call(), f"{name} by a read-only handle", CheckpointError, "read-only")
+    if "deletion" in kit.declared:
+        counted = await reader.prune(older_than=LATER, dry_run=True)
+        wanted = PruneReport(runs=1, checkpoints=len(book.runs["run-done"]) - 1, dry_run=True)
+        expect(counted == wanted, f"prune(dry_run=True) by a read-only handle reported {show(counted)}")
     await agree(reader, book, kit.declared, "after a read-only handle refused changes")
     await reader.release()
     expect(fingerprint(kit.location) == before, "a read-only handle changed files of the store")

@@ -266,7 +266,7 @@ class RunDeletion(Protocol):
             keep_last: how many checkpoints of each run to keep; 0 deletes the run, unless it is a child run whose
                 parent is stored and has not ended: the parent may still have to read how it ended.
             run_id: only this run; None for all.
-            dry_run: count, and remove nothing.
+            dry_run: count, and remove nothing; a read-only handle does that too.
 
         Raises:
             ValueError: an argument is malformed, such as a naive `older_than` or a negative `keep_last`.

@@ -330,7 +330,10 @@ class PostgresCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
         run_id: str | None = None,
         dry_run: bool = False,
     ) -> PruneReport:
-        self._open_to_write("prune")
+        if dry_run:
+            self._open()
+        else:
+            self._open_to_write("prune")
         rule = check_prune(
             older_than=older_than, statuses=statuses, keep_last=keep_last, run_id=run_id, dry_run=dry_run
         )

@@ -377,7 +377,7 @@ class S3Checkpointer(FleetMethods, TimelineMethods):
 
         It also frees what was pruned or deleted more than seven days ago, and corrects the list of open runs.
         """
-        store = self._writable("prune")
+        store = self._opened() if dry_run else self._writable("prune")
         rule = check_prune(
             older_than=older_than, statuses=statuses, keep_last=keep_last, run_id=run_id, dry_run=dry_run
         )

@@ -318,7 +318,8 @@ class SQLiteCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
         run_id: str | None = None,
         dry_run: bool = False,
     ) -> PruneReport:
-        store = self._writable("prune")
+        store = self._opened()
+        written = None if dry_run else self._writable("prune")
         rule = check_prune(
             older_than=older_than, statuses=statuses, keep_last=keep_last, run_id=run_id, dry_run=dry_run
         )
@@ -337,18 +338,18 @@ class SQLiteCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
                 )
             )
             for prunable in page:
-                if dry_run:
+                if written is None:
                     count = await store.read(partial(_prune.count_prunable, prunable=prunable))
                 else:
-                    count = await self._prune_run(store, prunable, whole=keep_last == 0)
+                    count = await self._prune_run(written, prunable, whole=keep_last == 0)
                 runs += count > 0
                 checkpoints += count
-        if not dry_run:
+        if written is not None:
             left = await store.read(_prune.half_deleted_runs)
             for prunable in left:
-                await self._remove(store, prunable)
+                await self._remove(written, prunable)
             if checkpoints or left:
-                await store.writer.erase_removed()
+                await written.writer.erase_removed()
         return PruneReport(runs=runs, checkpoints=checkpoints, dry_run=dry_run)
 
     def _fleet(self) -> FleetStore:
