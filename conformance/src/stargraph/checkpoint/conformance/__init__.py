@@ -6,7 +6,8 @@ from stargraph.checkpoint.conformance._expect import HarnessError, NotEvaluated,
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Check, Group
 from stargraph.checkpoint.conformance._report import Level, Report, Result, Verdict
-from stargraph.checkpoint.conformance._runner import Session, run, select
+from stargraph.checkpoint.conformance._run import run, select
+from stargraph.checkpoint.conformance._runner import Session
 from stargraph.checkpoint.conformance._target import StoredBytes, Target, fresh_directory
 
 __all__ = [

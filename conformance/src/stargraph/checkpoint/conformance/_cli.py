@@ -7,9 +7,10 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -19,6 +20,7 @@ from stargraph.checkpoint.conformance._catalogue import catalogue, find
 from stargraph.checkpoint.conformance._certificate import KEY_VARIABLE, make_key, parse_key, sign, verify
 from stargraph.checkpoint.conformance._changes import changes
 from stargraph.checkpoint.conformance._expect import HarnessError
+from stargraph.checkpoint.conformance._jobs import exit_when_terminated
 from stargraph.checkpoint.conformance._render import (
     show_catalogue,
     show_check,
@@ -28,8 +30,10 @@ from stargraph.checkpoint.conformance._render import (
     to_markdown,
 )
 from stargraph.checkpoint.conformance._report import Report, Result, kit_version
-from stargraph.checkpoint.conformance._runner import run, select
+from stargraph.checkpoint.conformance._run import run, select
 from stargraph.checkpoint.registry import redact_text
+
+_HYPOTHESIS_VARIABLE: Final = "HYPOTHESIS_STORAGE_DIRECTORY"
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -60,6 +64,9 @@ def run_command(
     quick: Annotated[bool, typer.Option("--quick", help="Leave out child processes and whatever takes long.")] = False,
     seed: Annotated[int | None, typer.Option(help="Repeat the chance of an earlier run.")] = None,
     deadline: Annotated[float, typer.Option(help="Give every check this many times its usual seconds.", min=0.01)] = 1,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", help="Run so many checks side by side, each in its own process.", min=1)
+    ] = 1,
     json_file: Annotated[
         str | None, typer.Option("--json", help="Write the report as JSON to this file; - is stdout.")
     ] = None,
@@ -99,7 +106,7 @@ def run_command(
             _ensure_writable(str(destination))
         if certificate is not None:
             parse_key(os.environ.get(KEY_VARIABLE, ""))
-        report = _with_progress(target, tuple(only or ()), quick, seed, deadline, keep)
+        report = _with_progress(target, tuple(only or ()), quick, seed, deadline, keep, jobs)
     except HarnessError as error:
         Console(stderr=True, soft_wrap=True, highlight=False).print(
             f"error: {_shown(str(error))}", style="red", markup=False
@@ -203,23 +210,38 @@ def compare_command(
 
 
 def _with_progress(
-    target: str, only: tuple[str, ...], quick: bool, seed: int | None, deadline: float, keep: Path | None
+    target: str, only: tuple[str, ...], quick: bool, seed: int | None, deadline: float, keep: Path | None, jobs: int
 ) -> Report:
     chosen = select(only, quick=quick)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     errors = Console(stderr=True)
     with (
-        tempfile.TemporaryDirectory(prefix="stargraph-conformance-") as scratch,
+        _hypothesis_elsewhere(),
         Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress,
     ):
-        # Hypothesis would leave a directory beside the user's files.
-        os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", scratch)
         bar = progress.add_task("starting", total=len(chosen))
 
         def advance(result: Result) -> None:
             progress.update(bar, description=f"{result.check.id:<42}", advance=1)
 
-        return run(target, only=only, quick=quick, seed=seed, deadline=deadline, keep=keep, progress=advance)
+        return run(target, only=only, quick=quick, seed=seed, deadline=deadline, keep=keep, jobs=jobs, progress=advance)
+
+
+@contextmanager
+def _hypothesis_elsewhere() -> Iterator[None]:
+    """Let Hypothesis, which would leave a directory beside the user's files, store in one that goes away."""
+    if _HYPOTHESIS_VARIABLE in os.environ:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="stargraph-conformance-") as scratch:
+        os.environ[_HYPOTHESIS_VARIABLE] = scratch
+        try:
+            yield
+        finally:
+            from hypothesis.configuration import set_hypothesis_home_dir  # slow, and most commands need none of it
+
+            del os.environ[_HYPOTHESIS_VARIABLE]
+            set_hypothesis_home_dir(None)
 
 
 def _leave(code: int) -> None:
@@ -234,6 +256,7 @@ def _leave(code: int) -> None:
 
 def main() -> None:
     """Run the command line; what it says of its arguments holds none of their secrets."""
+    exit_when_terminated()
     try:
         code = app(standalone_mode=False)
     except typer.Abort:

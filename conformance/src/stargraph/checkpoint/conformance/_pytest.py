@@ -64,7 +64,7 @@ def _seed(given: object) -> int:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if _FIXTURE not in metafunc.fixturenames:
         return
-    from stargraph.checkpoint.conformance._runner import select
+    from stargraph.checkpoint.conformance._run import select
 
     _target_of(metafunc.definition)
     checks = select(quick=metafunc.config.getoption("--conformance-quick"))
@@ -121,6 +121,6 @@ def conformance_check(request: pytest.FixtureRequest) -> Callable[[], None]:
         elif result.verdict == "expected-failure":
             pytest.xfail(result.message)
         else:
-            pytest.fail(f"{check.id}: {result.explained()}", pytrace=False)
+            pytest.fail(f"{check.id}: {result.explained()}\nrepeat it with --seed {session.seed}", pytrace=False)
 
     return run_check

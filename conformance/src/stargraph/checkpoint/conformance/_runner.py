@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final, Self
 
@@ -28,6 +26,9 @@ from stargraph.checkpoint.conformance._target import Target, load_target
 
 _GRACE: Final = 2.0
 """Seconds that a cancelled check has to end before it is left behind."""
+
+INTERRUPTED: Final = 10.0
+"""Seconds that a check has to end, with its processes and stores, once the kit is interrupted."""
 
 _TEARDOWN: Final = 60.0
 """Seconds that closing the handles and removing the stores of a check may take, after the check itself."""
@@ -228,7 +229,12 @@ class Session:
         thread = threading.Thread(target=_in_thread, args=(check, outcome), name=check.id, daemon=True)
         started = time.perf_counter()
         thread.start()
-        outcome = self._await_end(thread, outcome, check.deadline * self.deadline)
+        try:
+            outcome = self._await_end(thread, outcome, check.deadline * self.deadline)
+        except BaseException:  # ctrl-C, or a signal that ends the process
+            _cancel(outcome)
+            thread.join(INTERRUPTED)
+            raise
         return Result(
             check,
             outcome.verdict,
@@ -270,8 +276,7 @@ class Session:
                 f"it was still going on after {seconds:.3g} seconds and {log.ended} calls, of which none hung"
                 f" (a read takes {self.round_trip * 1000:.3g} ms); --deadline gives it more time"
             )
-        if outcome.loop is not None and outcome.task is not None and not outcome.loop.is_closed():
-            outcome.loop.call_soon_threadsafe(outcome.task.cancel)
+        _cancel(outcome)
         thread.join(_GRACE)
         if not thread.is_alive():
             return _Outcome("fail" if hangs else "too-slow", message, kit=outcome.kit)
@@ -279,6 +284,12 @@ class Session:
         frame = sys._current_frames().get(thread.ident or 0)
         stack = "".join(traceback.format_stack(frame)[-4:]) if frame else ""
         return _Outcome("fail", f"{message}; it cannot be cancelled either", stack, outcome.kit)
+
+
+def _cancel(outcome: _Outcome) -> None:
+    if outcome.loop is not None and outcome.task is not None:
+        with suppress(RuntimeError):  # the loop has closed meanwhile
+            outcome.loop.call_soon_threadsafe(outcome.task.cancel)
 
 
 def _lacking(capability: Capability) -> str:
@@ -331,69 +342,3 @@ def _driver_frames(error: BaseException) -> str:
     others = (str(Path(__file__).parent), str(Path(asyncio.__file__).parent))
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(others)]
     return "".join(traceback.format_list(frames[-6:])) + "".join(traceback.format_exception_only(error))
-
-
-def select(only: Sequence[str] = (), *, quick: bool = False) -> list[Check]:
-    """Return the checks that are asked for, in the order of the catalogue.
-
-    Args:
-        only: ids, groups, or patterns of ids with `*`; all checks where empty.
-        quick: leave out the checks that need child processes or much time.
-
-    Raises:
-        HarnessError: nothing in the catalogue fits one of them.
-    """
-    checks = catalogue()
-    for pattern in only:
-        if not any(_fits(check, pattern) for check in checks):
-            raise HarnessError(f"no check fits {pattern!r}; --list shows them all")
-    return [
-        check
-        for check in checks
-        if (check.quick or not quick) and (not only or any(_fits(check, pattern) for pattern in only))
-    ]
-
-
-def _fits(check: Check, pattern: str) -> bool:
-    return check.group == pattern or fnmatchcase(check.id, pattern)
-
-
-def run(
-    target: str | Target,
-    *,
-    only: Collection[str] = (),
-    quick: bool = False,
-    seed: int | None = None,
-    deadline: float = 1.0,
-    keep: Path | None = None,
-    patience: float = PATIENCE,
-    progress: Callable[[Result], None] | None = None,
-) -> Report:
-    """Run the kit against a driver.
-
-    Args:
-        target: the target as `package.module:name`, or a `Target`; child processes need the first.
-        only: ids, groups, or patterns of ids with `*`; all checks where empty. Checks that these need run too.
-        quick: leave out the checks that need child processes or much time.
-        seed: what chance is seeded with; a random one where None. The report tells it.
-        deadline: how much longer than by default a check may take; 2 doubles the time.
-        keep: a folder for copies of the stores of checks that fail, if they are files; none are kept if None.
-        patience: seconds that checks wait for what a driver may do a little later, such as tell a watch of a step. A
-            lower number finds a driver that never does it sooner, and may fail one that does it on a busy machine.
-        progress: called with each result as it comes.
-
-    Returns:
-        The report.
-
-    Raises:
-        HarnessError: the target cannot be imported, or no check fits `only`.
-    """
-    chosen = select(tuple(only), quick=quick)
-    number = random.SystemRandom().randrange(2**31) if seed is None else seed
-    with Session(target, number, deadline, thorough=not quick, keep=keep, patience=patience) as session:
-        session.target  # noqa: B018  # a target that cannot be imported is reported at once
-        for check in chosen:
-            result = session.result(check)
-            if progress is not None:
-                progress(result)
-        return session.report()

@@ -1,0 +1,58 @@
+"""A process that runs checks for another one, which runs several of them side by side.
+
+    python -m stargraph.checkpoint.conformance._job ORDER
+
+The order is the arguments of its session, as JSON. Each line on stdin names a check, and tells the verdicts of those
+that this one needs; what became of it goes back as a JSON line on stdout.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from stargraph.checkpoint.conformance._catalogue import find
+from stargraph.checkpoint.conformance._jobs import exit_when_terminated
+from stargraph.checkpoint.conformance._report import Result
+from stargraph.checkpoint.conformance._runner import Session
+
+
+def main(order: dict[str, Any]) -> None:
+    """Run the checks that come on stdin until it ends."""
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    sys.path[:] = order.pop("path")
+    exit_when_terminated()
+    keep = order.pop("keep")
+    with Session(**order, keep=keep and Path(keep)) as session:
+        while line := sys.stdin.readline():
+            asked = json.loads(line)
+            check = find(asked["check"])
+            assert check is not None
+            for check_id, (verdict, message) in asked["needed"].items():
+                needed = find(check_id)
+                assert needed is not None
+                session.results[check_id] = Result(needed, verdict, message)
+            result = session.result(check)
+            answer = {
+                "verdict": result.verdict,
+                "message": result.message,
+                "details": result.details,
+                "seconds": result.seconds,
+                "measurements": result.measurements,
+                "last": session.abandoned > 0,
+            }
+            print(json.dumps(answer), file=channel, flush=True)
+            if session.abandoned:
+                break
+    if session.abandoned:  # its driver may hold the interpreter
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        main(json.loads(sys.argv[1]))

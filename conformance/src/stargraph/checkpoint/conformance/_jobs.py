@@ -1,0 +1,201 @@
+"""Run checks side by side, in processes that each have a session of their own (`_job`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from types import FrameType
+from typing import Any, Final, NoReturn
+
+from stargraph.checkpoint.conformance._catalogue import catalogue
+from stargraph.checkpoint.conformance._expect import HarnessError
+from stargraph.checkpoint.conformance._registry import Check
+from stargraph.checkpoint.conformance._report import Result
+from stargraph.checkpoint.conformance._runner import INTERRUPTED, Session
+
+_ARGUMENTS: Final = ("spec", "seed", "deadline", "thorough", "patience")
+
+
+class Jobs:
+    """Processes that run the checks of a session.
+
+    Args:
+        session: gets the results.
+        checks: what is run, with the checks that these need.
+        progress: called with each result of `checks` as it comes, from any thread, one call at a time.
+    """
+
+    def __init__(
+        self, session: Session, checks: Iterable[Check], progress: Callable[[Result], None] | None = None
+    ) -> None:
+        if not isinstance(session.spec, str):
+            raise HarnessError("the target was given as an object: other processes need package.module:name")
+        self._session = session
+        self._chosen = list(checks)
+        # What takes long begins early, so that no job is left with it at the end; what measures time has the machine
+        # for itself.
+        self._waiting = sorted(_with_needed(self._chosen), key=lambda check: (check.advisory, check.quick))
+        self._running: set[str] = set()
+        self._progress = progress
+        self._changed = threading.Condition()
+        self._jobs: list[_Job] = []
+        self._failures: list[BaseException] = []
+        self._stopped = False
+
+    def run(self, count: int) -> None:
+        """Run all of them, so many at a time.
+
+        Raises:
+            HarnessError: a job could not be started.
+        """
+        threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(count)]
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            self._stop()
+        for failure in self._failures:
+            raise failure
+
+    def _stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            jobs = list(self._jobs)
+            self._changed.notify_all()
+        for job in jobs:
+            job.terminate()
+        for job in jobs:
+            job.end()
+
+    def _serve(self) -> None:
+        job = _Job(self._session)
+        self._jobs.append(job)
+        try:
+            while (check := self._next()) is not None:
+                needed = {check_id: self._session.results[check_id] for check_id in check.needs}
+                self._note(job.run(check, needed))
+        except BaseException as error:  # noqa: BLE001  # raised again by the thread that waits for all
+            self._failures.append(error)
+            with self._changed:
+                self._waiting.clear()
+                self._changed.notify_all()
+        finally:
+            job.end()
+
+    def _next(self) -> Check | None:
+        """Wait for a check that can be run now, and take it; None if there is none left."""
+        with self._changed:
+            while self._waiting and not self._stopped:
+                check = next(filter(self._can_run, self._waiting), None)
+                if check is not None:
+                    self._waiting.remove(check)
+                    self._running.add(check.id)
+                    return check
+                self._changed.wait()
+        return None
+
+    def _can_run(self, check: Check) -> bool:
+        if check.advisory and (self._running or not self._waiting[0].advisory):
+            return False
+        return all(needed in self._session.results for needed in check.needs)
+
+    def _note(self, result: Result) -> None:
+        with self._changed:
+            self._session.results[result.check.id] = result
+            self._running.discard(result.check.id)
+            if self._progress is not None and result.check in self._chosen:
+                self._progress(result)
+            self._changed.notify_all()
+
+
+def _with_needed(checks: Iterable[Check]) -> list[Check]:
+    known = {check.id: check for check in catalogue()}
+    wanted: set[str] = set()
+    open_ids = [check.id for check in checks]
+    while open_ids:
+        check_id = open_ids.pop()
+        if check_id not in wanted:
+            wanted.add(check_id)
+            open_ids.extend(known[check_id].needs)
+    return [check for check in catalogue() if check.id in wanted]
+
+
+class _Job:
+    """One process, started at its first check, and again after one that it had to leave behind."""
+
+    def __init__(self, session: Session) -> None:
+        order = {name: getattr(session, name) for name in _ARGUMENTS}
+        order |= {"keep": session.keep and str(session.keep), "path": sys.path}
+        self._order = json.dumps(order)
+        self._process: subprocess.Popen[str] | None = None
+
+    def run(self, check: Check, needed: dict[str, Result]) -> Result:
+        """Run a check; what the process was asked last is an error if it dies."""
+        process = self._started()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        known = {check_id: [result.verdict, result.message] for check_id, result in needed.items()}
+        with suppress(BrokenPipeError):
+            process.stdin.write(json.dumps({"check": check.id, "needed": known}) + "\n")
+            process.stdin.flush()
+        line = process.stdout.readline()
+        if not line.endswith("\n"):
+            self.end()
+            return Result(check, "error", f"the process that ran it died with exit code {process.returncode}")
+        answer: dict[str, Any] = json.loads(line)
+        if answer.pop("last"):
+            self.end()
+        measurements = tuple((name, value, unit) for name, value, unit in answer.pop("measurements"))
+        return Result(check, measurements=measurements, **answer)
+
+    def _started(self) -> subprocess.Popen[str]:
+        if self._process is None:
+            try:
+                self._process = subprocess.Popen(  # noqa: S603  # this interpreter
+                    [sys.executable, "-m", "stargraph.checkpoint.conformance._job", self._order],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                    encoding="utf-8",
+                )
+            except OSError as error:
+                raise HarnessError(f"no process could be started: {error}") from error
+        return self._process
+
+    def terminate(self) -> None:
+        """Tell the process to end its check and itself."""
+        if self._process is not None:
+            self._process.terminate()
+
+    def end(self) -> None:
+        """Wait for the end of the process, which has nothing more to do."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with suppress(OSError):
+            process.stdin.close()
+        try:
+            process.wait(INTERRUPTED + 5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+
+def exit_when_terminated() -> None:
+    """Let SIGTERM end this process as ctrl-C does: with what it leaves behind cleaned up."""
+    signal.signal(signal.SIGTERM, _exit)
+
+
+def _exit(number: int, _: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)

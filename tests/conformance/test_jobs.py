@@ -1,0 +1,111 @@
+"""Checks side by side, and what the kit leaves behind when it is interrupted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.workspace import ROOT
+
+from stargraph.checkpoint.conformance import HarnessError, Result, catalogue, run
+from stargraph.checkpoint.conformance.reference import ReferenceStores
+
+pytestmark = pytest.mark.thorough
+
+REFERENCE = "stargraph.checkpoint.conformance.reference:target"
+ONLY = ("steps", "values.text", "list_runs.newest_first", "performance", "durability.reopen")
+
+
+def _outcome(results: tuple[Result, ...]) -> list[tuple[str, str, str]]:
+    return [(result.check.id, result.verdict, result.message) for result in results]
+
+
+@pytest.mark.parametrize("target", [REFERENCE, "support.broken_drivers.database:InsertOrReplaceInSql"])
+def test_the_report_is_that_of_one_process(target: str) -> None:
+    seen: list[Result] = []
+    alone, beside = run(target, only=ONLY, seed=3), run(target, only=ONLY, seed=3, jobs=2, progress=seen.append)
+    assert _outcome(beside.results) == _outcome(alone.results)
+    assert (beside.driver, beside.level, beside.capabilities) == (alone.driver, alone.level, alone.capabilities)
+    chosen = {check.id for check in catalogue() if check.group in ONLY or check.id in ONLY}
+    assert sorted(result.check.id for result in seen) == sorted(chosen)
+    measured = [result.check.advisory for result in seen]
+    assert measured == sorted(measured), "what measures time has the machine for itself, after the others"
+    for result in beside.results:
+        if result.check.advisory and result.verdict == "pass":
+            assert result.measurements
+
+
+DEADLY = """
+import os
+import time
+
+from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer, ReferenceStores
+
+
+class Deadly(ReferenceCheckpointer):
+    async def write(self, checkpoint):
+        if checkpoint.run_id == "{run}":
+            {deed}
+        await super().write(checkpoint)
+
+
+target = ReferenceStores(Deadly).target()
+"""
+
+
+def test_a_driver_that_ends_its_process_takes_no_other_check_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "deadly_target.py").write_text(DEADLY.format(run="run", deed="os._exit(7)"))
+    monkeypatch.syspath_prepend(tmp_path)
+    report = run("deadly_target:target", only=["steps.append_and_read", "bootstrap.methods"], jobs=2)
+    found = {result.check.id: (result.verdict, result.message) for result in report.results}
+    assert found["steps.append_and_read"] == ("error", "the process that ran it died with exit code 7")
+    assert found["bootstrap.methods"][0] == "pass"
+    assert found.keys() > {"steps.append_and_read", "bootstrap.methods"}
+
+
+def test_a_check_that_cannot_be_ended_leaves_its_process_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stuck_target.py").write_text(DEADLY.format(run="run", deed="time.sleep(600)"))
+    monkeypatch.syspath_prepend(tmp_path)
+    began = time.monotonic()
+    report = run("stuck_target:target", only=["steps.append_and_read", "values.text"], jobs=2, deadline=0.02)
+    found = {result.check.id: result for result in report.results}
+    assert found["steps.append_and_read"].verdict == "fail"
+    assert "cannot be cancelled" in found["steps.append_and_read"].message
+    assert found["values.text"].verdict == "blocked"
+    assert time.monotonic() - began < 300
+
+
+def test_an_object_cannot_be_opened_elsewhere() -> None:
+    with pytest.raises(HarnessError, match=r"needs? package\.module:name"):
+        run(ReferenceStores().target(), only=["steps"], jobs=2)
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_kit_leaves_nothing_behind(number: int, code: int, jobs: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "stargraph.checkpoint.conformance", "run", "support.conformance_targets:sqlite"]
+    process = subprocess.Popen(
+        [*command, "--only", "crash", "--only", "views.after_kill", "--jobs", jobs],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "tests"), "TMPDIR": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    # Until a check of a group that starts processes has its store.
+    while not any(tmp_path.glob("*/store")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors, errors
+    assert list(tmp_path.iterdir()) == []
