@@ -5,6 +5,7 @@ A signal that is sent at a chosen moment ends or freezes a process between two l
 
 from __future__ import annotations
 
+import os
 import sys
 import sysconfig
 import threading
@@ -67,9 +68,13 @@ class Watch:
     """Tells the moments of whatever runs in this process while it is armed, in all its threads.
 
     Install it before the driver is opened: threads that started earlier are not seen.
+
+    Args:
+        file: look at the code of this file alone; at that of all that may change a store if None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, file: str | None = None) -> None:
+        self._file = file
         self._tell: Callable[[Moment], None] | None = None
         self._lock = threading.Lock()
         self._seen: Counter[tuple[str, int, str]] = Counter()
@@ -90,7 +95,8 @@ class Watch:
 
     # The parameters are those that the interpreter gives to a trace function.
     def _enter(self, frame: FrameType, event: str, _: Any) -> TraceFunction | None:
-        return self._step if _is_looked_at(frame.f_code.co_filename) else None
+        name = frame.f_code.co_filename
+        return self._step if (_is_looked_at(name) if self._file is None else name == self._file) else None
 
     def _step(self, frame: FrameType, event: str, _: Any) -> TraceFunction:
         if self._tell is not None:
@@ -126,13 +132,36 @@ _BEFORE: Final = (2, 6, 14, 30, 60)
 """How many moments before the first change a call is looked at too: it has made up its mind, and not acted yet."""
 
 
-class MomentRecorder:
-    """Collects moments, and those of them at which the store had changed since the moment before."""
+def code_of(driver: object) -> tuple[str, ...]:
+    """Return what the names of the files begin with that hold the code of a driver: of its package, or its one module.
 
-    def __init__(self, location: str) -> None:
+    Those of the classes that its class is made of are among them.
+    """
+    found = set()
+    for name in {kind.__module__ for kind in type(driver).__mro__}:
+        module = sys.modules.get(name)
+        file = getattr(module, "__file__", None)
+        if file is not None and _is_looked_at(file):
+            found.add(f"{Path(file).parent}{os.sep}" if getattr(module, "__package__", "") else file)
+    return tuple(sorted(found))
+
+
+class MomentRecorder:
+    """Collects moments, and those of them at which the store had changed since the moment before.
+
+    Attributes:
+        changed: those at which it had.
+        own: the others that are in the driver's own code.
+        others: all others, in the order in which they came.
+        decided: some that came shortly before the first change.
+    """
+
+    def __init__(self, location: str, code: tuple[str, ...]) -> None:
         self._location = location
+        self._code = code
         self._before = fingerprint(location)
         self.changed: list[Moment] = []
+        self.own: list[Moment] = []
         self.others: list[Moment] = []
         self.decided: list[Moment] = []
 
@@ -141,6 +170,8 @@ class MomentRecorder:
         now = fingerprint(self._location)
         if now == self._before:
             self.others.append(moment)
+            if moment.file.startswith(self._code):
+                self.own.append(moment)
         else:
             if not self.changed:
                 self.decided = [self.others[-back] for back in _BEFORE if back <= len(self.others)]

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeAlias
 
 from stargraph.checkpoint.codec import decode, encode
 from stargraph.checkpoint.conformance._expect import error_line
-from stargraph.checkpoint.conformance._moments import Moment, MomentRecorder, Watch
+from stargraph.checkpoint.conformance._moments import Moment, MomentRecorder, Watch, code_of
 from stargraph.checkpoint.conformance._runs import INDEXED, NOON, begin, chain, executor_id, follow, noise
 from stargraph.checkpoint.conformance._scene import Scene
 from stargraph.checkpoint.conformance._target import opened
@@ -70,7 +70,7 @@ def _attend(scene: Scene, process: int, order: dict[str, Any]) -> None:
 
 
 def _play(scene: Scene, order: dict[str, Any]) -> int:
-    watch = Watch()
+    watch = Watch(None if order["moment"] is None else Moment(*order["moment"]).file)
     watch.install()
     try:
         asyncio.run(_perform(scene, order, watch))
@@ -84,7 +84,7 @@ def _play(scene: Scene, order: dict[str, Any]) -> int:
 async def _perform(scene: Scene, order: dict[str, Any], watch: Watch) -> None:
     async with opened(scene.target, order["location"]) as driver:
         call = await _CALLS[order["call"]](scene, driver, order)
-        recorder = MomentRecorder(order["location"]) if order["moment"] is None else None
+        recorder = MomentRecorder(order["location"], code_of(driver)) if order["moment"] is None else None
         watch.arm(recorder or _at(Moment(*order["moment"]), order["signal"]))
         try:
             await call()
@@ -97,9 +97,12 @@ async def _perform(scene: Scene, order: dict[str, Any], watch: Watch) -> None:
         if recorder is not None:
             chance = random.Random(order["seed"])  # noqa: S311  # reproducible on purpose
             changed = chance.sample(recorder.changed, min(len(recorder.changed), order["most"]))
-            # Where no file tells what changes the store, more of the other moments stand in for those that do.
-            most = order["others"] if changed else order["most"]
-            others = chance.sample(recorder.others, min(len(recorder.others), most))
+            # Where no file tells what changes the store, moments of the driver's own code stand in for those that do:
+            # most lines of a call that goes to a server are those of its client, between which nothing happens.
+            pool, most = (
+                (recorder.others, order["others"]) if changed else (recorder.own or recorder.others, order["own"])
+            )
+            others = chance.sample(pool, min(len(pool), most))
             decided = [moment for moment in recorder.decided if moment not in others]
             scene.report("recorded", changed=changed, others=[*decided, *others])
 

@@ -20,6 +20,7 @@ PATIENCE: Final = 0.5
 
 _MOST_CHANGES: Final = 20
 _MOST_OTHERS: Final = 6
+_MOST_OWN: Final = 14
 
 
 @dataclass
@@ -116,6 +117,7 @@ class Stage:
             "seed": self._seed,
             "most": _MOST_CHANGES,
             "others": _MOST_OTHERS,
+            "own": _MOST_OWN,
             "patience": PATIENCE,
         }
         await self._child.tell(json.dumps(order))
