@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
+import gc
 import json
 import os
 import pty
@@ -22,6 +24,7 @@ from support.cli import Folder, command
 
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+from stargraph.cli._execution import run_async
 from stargraph.errors import StoreUnavailableError
 
 GRAPH = """\
@@ -304,3 +307,35 @@ def test_a_store_that_fails_in_a_run_leaves_the_command_that_resumes_it(
     ]
     monkeypatch.undo()
     assert folder.call("resume", "r", "graph.yaml", "-q").code == 0
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("moment", ["before the loop", "in the loop's making", "when it is made"])
+def test_a_ctrl_c_at_the_very_start_leaves_no_half_made_loop(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, begun = [], []
+    new_loop, init = asyncio.new_event_loop, asyncio.SelectorEventLoop.__init__
+
+    def interrupted_loop() -> asyncio.AbstractEventLoop:
+        if moment == "before the loop":
+            signal.raise_signal(signal.SIGINT)
+        made.append(new_loop())
+        if moment == "when it is made":
+            signal.raise_signal(signal.SIGINT)
+        return made[0]
+
+    def interrupted_init(self: asyncio.SelectorEventLoop) -> None:
+        if moment == "in the loop's making":
+            signal.raise_signal(signal.SIGINT)
+        init(self)
+
+    async def work() -> None:
+        begun.append(True)
+
+    monkeypatch.setattr(asyncio.events, "new_event_loop", interrupted_loop)
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "__init__", interrupted_init)
+    with pytest.raises(KeyboardInterrupt):
+        run_async(work())
+    gc.collect()
+    assert not begun
+    assert made[0].is_closed()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -81,6 +81,25 @@ async def test_a_wrong_answer_appends_nothing(name: str, value: Any, knows_graph
     assert run.questions == (question,)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("size", "xl", '"s" | "m"'),
+        ("count", "many", "integer"),
+        ("level", "mid", '"low" | '),
+        ("tags", {"a": "b"}, "object of array of integer"),
+    ],
+)
+async def test_a_wrong_answer_without_the_graph_is_told_the_type(name: str, value: Any, wanted: str) -> None:
+    store = MemoryCheckpointer()
+    await store.bootstrap()
+    run = await asking(name).start(checkpointer=store, run_id="r")
+    (question,) = (await run.start()).questions
+    with pytest.raises(StateError, match=f"is not a value of the field '{name}', which is stored as ") as caught:
+        await respond(store, "r", question.id, value)
+    assert wanted in str(caught.value)
+
+
 @pytest.mark.parametrize("knows_graph", [True, False])
 @pytest.mark.parametrize(("name", "value"), GOOD)
 async def test_a_right_answer_is_taken(name: str, value: Any, knows_graph: bool) -> None:

@@ -381,12 +381,24 @@ async def test_a_file_is_not_a_directory(path: Path) -> None:
     assert (await refused(path / "run.sqlite")).reason == "cannot-open"
 
 
-@pytest.mark.parametrize("name", [":memory:", "", "a\0b", "file:x?mode=memory"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(":memory:", "", "a\0b", "file:x?mode=memory", "~/run.sqlite"),
+        *("sqlite:///run.sqlite", "postgresql://u:a-password@h/db", "S3:/bucket/p"),
+    ],
+)
 def test_what_is_no_file_name_is_refused(name: str) -> None:
     with pytest.raises(CheckpointError) as caught:
         SQLiteCheckpointer(name)
     assert caught.value.reason == "invalid-path"
     assert caught.value.hint
+    assert "a-password" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["./sqlite:/run.sqlite", "./~/run.sqlite", "~run.sqlite", "a:b"])
+def test_a_file_may_have_an_odd_name(name: str) -> None:
+    assert Path(name).name in repr(SQLiteCheckpointer(name))
 
 
 async def test_a_read_only_filesystem_is_refused(path: Path) -> None:

@@ -483,7 +483,7 @@ REFUSED: dict[str, tuple[Any, tuple[str, ...]]] = {
     "serializer of the whole": (_WholeSerializer, ("field_serializer",)),
     "InitVar": (_InitVar, ("'value'", "InitVar")),
     "init=False": (_NoInit, ("'value'", "init=False")),
-    "a type that pydantic does not know": (_Unknown, ("_Untyped", "pydantic can validate")),
+    "a type that pydantic does not know": (_Unknown, ("field 'value': ", "_Untyped", "pydantic can validate")),
     "a name that is not defined": (_Undefined, ("not fully defined", "before the graph is made")),
     "root model": (Tags, ("a pydantic model, a dataclass or a TypedDict",)),
     "ordinary class": (_Untyped, ("a pydantic model, a dataclass or a TypedDict",)),

@@ -94,6 +94,14 @@ async def test_of_many_none_is_stored_if_one_is_wrong(
     assert [run.run_id for run in await store.list_runs()] == ["taken"]
 
 
+async def test_a_wrong_queue_is_refused_in_the_words_that_were_given(store: MemoryCheckpointer) -> None:
+    with pytest.raises(CheckpointError, match="queue 'no spaces': the name of a queue is"):
+        await graph.enqueue(store, {"n": 1}, queue="no spaces")
+    with pytest.raises(CheckpointError, match=rf"priority {2**40}: ") as caught:
+        await graph.enqueue(store, {"n": 1}, priority=2**40)
+    assert caught.value.hint == "A priority is a 32-bit integer."
+
+
 async def test_many_say_which_are_new_in_order(store: MemoryCheckpointer) -> None:
     await graph.enqueue(store, {"n": 1}, run_id="r1")
     asked = [RunRequest(inputs={"n": n}, run_id=f"r{n}") for n in (0, 1, 2, 0)] + [RunRequest(inputs={"n": 7})]

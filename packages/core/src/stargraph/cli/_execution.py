@@ -6,10 +6,11 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -188,11 +189,32 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
     show_warnings_of_drivers()
     streams = sys.stdout, sys.stderr
     try:
-        with asyncio.Runner() as runner:
-            runner.get_loop().set_default_executor(_Threads(thread_name_prefix=NODE_THREADS))
+        with ExitStack() as stack:
+            with _interrupts_held():
+                runner = stack.enter_context(asyncio.Runner())
+                runner.get_loop().set_default_executor(_Threads(thread_name_prefix=NODE_THREADS))
             return runner.run(main)
     finally:
+        main.close()  # a Ctrl-C before it began
         sys.stdout, sys.stderr = streams  # a node may have put others in their place, or None
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let a Ctrl-C wait until the block is over: an event loop that is half made cannot be closed."""
+    if threading.current_thread() is not threading.main_thread() or (
+        signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield
+        return
+    held: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if held:
+        raise KeyboardInterrupt
 
 
 class _Threads(ThreadPoolExecutor):

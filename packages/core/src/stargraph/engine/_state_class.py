@@ -82,8 +82,12 @@ class StateClass:
             hint = "Give each field a type that pydantic can validate."
             if isinstance(error, NameError) or getattr(error, "code", None) in _UNDEFINED:
                 hint = "Define what the class names before the graph is made."
+            elif getattr(error, "code", None) == "typed-dict-version":
+                hint = "Import TypedDict from typing_extensions, which is installed with Stargraph."
             first = str(error).splitlines()[0]
-            raise GraphError(f"state_class: {path}: {first}", reason="bad-state-class", hint=hint) from error
+            raise GraphError(
+                f"state_class: {path}: {_at_field(found)}{first}", reason="bad-state-class", hint=hint
+            ) from (None if isinstance(error, PydanticUserError) else error)  # its traceback shows pydantic's inside
         self._read_annotations(shape.fields)
         for name, schema in shape.fields.items():
             refuse_lossy(path, name, schema)
@@ -405,6 +409,20 @@ def _holder(kind: Any, names: Iterable[str], values: dict[str, object]) -> Any:
     for other in names:
         object.__setattr__(holder, other, values.get(other))
     return holder
+
+
+def _at_field(found: type) -> str:
+    """Return the beginning of a complaint of pydantic, which does not tell which field it is about."""
+    try:
+        annotations = typing.get_type_hints(found, include_extras=True)
+    except (NameError, TypeError):
+        return ""
+    for name, annotation in annotations.items():
+        try:
+            TypeAdapter(annotation)
+        except (PydanticUserError, PydanticUndefinedAnnotation):
+            return f"field {name!r}: "
+    return ""
 
 
 def _is_kind(found: type) -> bool:

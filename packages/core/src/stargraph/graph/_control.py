@@ -11,8 +11,9 @@ from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, Checkpointer, FanOut, Interrupt, JsonValue
 from stargraph.engine import Plan, RunLog, StateSpec, answered, cancel_children, new_executor_id
 from stargraph.errors import CheckpointConflictError, CheckpointError, StateError
+from stargraph.graph._given_store import check_checkpointer
 from stargraph.graph._resume_checks import recorded_definition
-from stargraph.ir import fits_schema, validate_value
+from stargraph.ir import fits_schema, schema_type, validate_value
 from stargraph.runtime import dispatch
 
 _TRIES: Final = 100
@@ -41,6 +42,7 @@ async def append(
         CheckpointNotFoundError: the store holds no such run.
         CheckpointError: as `build` or the store raises.
     """
+    check_checkpointer(store)
     for _ in range(_TRIES):
         tail = await dispatch.read_run(store, run_id, keyring=keyring)
         checkpoint = build(tail)
@@ -83,6 +85,7 @@ async def respond(
         StateError: the answer does not fit the field that takes it, or is not JSON.
         CheckpointError: `reason` is `no-such-question`, `run-ended` or `run-not-found`, or as the store raises.
     """
+    check_checkpointer(store)
     tail = await dispatch.read_run(store, run_id, keyring=keyring)
     checked = await check_answer(store, tail, interrupt_id, value, plan=plan, keyring=keyring)
 
@@ -153,14 +156,16 @@ def _checked(state: StateSpec, tail: Checkpoint, field: str, value: JsonValue, p
 def _fitting(field: str, value: JsonValue, schema: Mapping[str, Any], path: str) -> JsonValue:
     """Return an answer that has the form in which the class of the state stores the field, as far as the log says."""
     wanted = schema.get("properties", {}).get(field, {})
+    definitions = schema.get("$defs", {})
     # What a user-defined reducer takes may have any type.
-    if ":" in schema.get("reducers", {}).get(field, "") or fits_schema(value, wanted, schema.get("$defs", {})):
+    if ":" in schema.get("reducers", {}).get(field, "") or fits_schema(value, wanted, definitions):
         return value
     raise StateError(
-        f"{path}: {value!r:.80} is not a value of the field {field!r}",
+        f"{path}: {value!r:.80} is not a value of the field {field!r}, which is stored as"
+        f" {schema_type(wanted, definitions)}",
         reason="wrong-type",
-        hint="Give it as it is stored; or answer with the graph, by Run.answer or where the run executes, if the"
-        " class of the state takes it in another form.",
+        hint="If the class of the state takes another form too, answer with the graph: by Run.answer, or where the run"
+        " executes.",
         path=path,
     )
 

@@ -21,6 +21,7 @@ from stargraph.engine import (
     StateSpec,
     answer_type,
 )
+from stargraph.graph._given_store import check_checkpointer
 from stargraph.graph._loading import plan_of, plan_of_file, warn_of_session_code
 from stargraph.graph._options import RunOptions
 from stargraph.graph._queue import EnqueuedRun, RunRequest, enqueue_runs
@@ -434,19 +435,6 @@ class Graph(Generic[S]):
             inputs=inputs,
             metadata=metadata,
             resumes_if_known=resumes_if_known,
-        )
-
-
-def check_checkpointer(checkpointer: object) -> None:
-    """Refuse what is not a checkpointer.
-
-    Raises:
-        TypeError: it lacks a method, or is a class.
-    """
-    if isinstance(checkpointer, type) or not isinstance(checkpointer, Checkpointer):
-        raise TypeError(
-            f"checkpointer is {checkpointer!r}: pass an instance with the methods of stargraph.checkpoint.protocol"
-            ".Checkpointer"
         )
 
 

@@ -22,6 +22,11 @@ R = TypeVar("R")
 _AT_ONCE: Final = 256
 """How many runs are written side by side: those that a store gets together share its commits."""
 
+_HINTS: Final = {
+    "priority": "A priority is a 32-bit integer.",
+    "not_before": "Give a time with an offset, as in 2026-01-31T12:00:00Z.",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest:
@@ -90,12 +95,16 @@ def queued_record(plan: Plan, request: RunRequest) -> Checkpoint:
 
 def _invalid_entry(error: ValueError) -> CheckpointError:
     errors = getattr(error, "errors", None)
-    first = errors(include_url=False, include_context=False, include_input=False)[0] if errors else None
-    complaint = str(error) if first is None else f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    first = errors(include_url=False, include_context=False)[0] if errors else None
+    complaint, hint = str(error), None
+    if first is not None:
+        field = {"name": "queue"}.get(first["loc"][0], first["loc"][0])
+        complaint = f"{field} {first['input']!r:.80}: {first['msg']}"
+        hint = _HINTS.get(field)
     return CheckpointError(
         f"the run cannot be enqueued like that: {complaint.replace('Value error, ', '')}",
         reason="invalid-queue-entry",
-        hint="A priority is a 32-bit integer; a time has an offset, as in 2026-01-31T12:00:00Z.",
+        hint=hint,
     )
 
 

@@ -30,7 +30,7 @@ from stargraph.ir._positions import NO_SOURCE, Path, Positions, Source, did_you_
 from stargraph.ir._prompts import prompt_fields
 from stargraph.ir._reach import unreachable_parts
 from stargraph.ir._schema import graph_json_schema
-from stargraph.ir._schema_values import fits_schema
+from stargraph.ir._schema_values import fits_schema, schema_type
 from stargraph.ir._types import canonical_type, parse_type, validate_value
 
 __all__ = [
@@ -78,6 +78,7 @@ __all__ = [
     "parse_yaml",
     "prompt_fields",
     "read_graph",
+    "schema_type",
     "show_path",
     "unreachable_parts",
     "validate_value",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from stargraph.checkpoint.values import canonical
+from stargraph.ir._schema_values import schema_type
 
 _SHORT: Final = 160
 _ABSENT: Final = object()
@@ -98,7 +99,7 @@ def _class_changes(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None)
 
 def _property_changes(where: str, old: Any, new: Any) -> Iterator[str]:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        was, now = _type_shown(old), _type_shown(new)
+        was, now = schema_type(old), schema_type(new)
         if was == now:
             yield from _key_changes(where, old, new)
         else:
@@ -106,23 +107,6 @@ def _property_changes(where: str, old: Any, new: Any) -> Iterator[str]:
             yield from _key_changes(where, _without(old, _TYPE_KEYS), _without(new, _TYPE_KEYS))
     elif not _equal(old, new):
         yield f"{where} was {_shown('', old)}, is {_shown('', new)}"
-
-
-def _type_shown(schema: Any) -> str:
-    """Return the type that a JSON Schema declares, in short; two types may look the same."""
-    if not isinstance(schema, Mapping):
-        return "any"
-    if "anyOf" in schema:
-        return " | ".join(dict.fromkeys(map(_type_shown, schema["anyOf"])))
-    if "$ref" in schema:
-        return str(schema["$ref"]).rpartition("/")[2]
-    if "enum" in schema or "const" in schema:
-        return " | ".join(_shown("default", value) for value in schema.get("enum", [schema.get("const")]))
-    name = str(schema.get("type", "any"))
-    if "format" in schema:
-        return f"{name} ({schema['format']})"
-    inner = schema.get("items") if name == "array" else schema.get("additionalProperties")
-    return f"{name} of {_type_shown(inner)}" if isinstance(inner, Mapping) else name
 
 
 def _key_changes(where: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -74,3 +75,27 @@ def _is_of(value: JsonValue, kind: str) -> bool:
 
 def _is_same(value: JsonValue, other: JsonValue) -> bool:
     return value == other and isinstance(value, bool) == isinstance(other, bool)
+
+
+def schema_type(schema: Any, definitions: Mapping[str, Any] | None = None) -> str:
+    """Return the type that a JSON Schema declares, in short, as in `array of integer | null`; two may look the same.
+
+    Args:
+        schema: the schema.
+        definitions: its `$defs`, if the choices of its enumerations are wanted, not their names.
+    """
+    if not isinstance(schema, Mapping):
+        return "any"
+    if "anyOf" in schema:
+        return " | ".join(dict.fromkeys(schema_type(each, definitions) for each in schema["anyOf"]))
+    if "$ref" in schema:
+        name = str(schema["$ref"]).rpartition("/")[2]
+        choices = (definitions or {}).get(name, {})
+        return schema_type(choices) if "enum" in choices else name
+    if "enum" in schema or "const" in schema:
+        return " | ".join(json.dumps(value, ensure_ascii=False) for value in schema.get("enum", [schema.get("const")]))
+    name = str(schema.get("type", "any"))
+    if "format" in schema:
+        return f"{name} ({schema['format']})"
+    inner = schema.get("items") if name == "array" else schema.get("additionalProperties")
+    return f"{name} of {schema_type(inner, definitions)}" if isinstance(inner, Mapping) else name

@@ -103,7 +103,9 @@ class Worker:
         if isinstance(store, (str, os.PathLike)):
             store = StoreSource(os.fspath(store))
         if not isinstance(store, (StoreSource, Checkpointer)):
-            raise TypeError(f"store is {store!r:.80}: give the address of a store, or a checkpointer")
+            raise TypeError(
+                f"store is of type {type(store).__qualname__}: give the address of a store, or a checkpointer"
+            )
         if isinstance(queues, str) or not queues:
             raise ValueError(f"queues is {queues!r}: give a tuple of names, as in ('default',)")
         for name, number, least in (

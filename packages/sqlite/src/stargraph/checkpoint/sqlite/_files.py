@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
 import sys
@@ -18,6 +19,9 @@ from stargraph.checkpoint.sqlite._mounts import network_filesystem
 from stargraph.errors import CheckpointError, StoreUnavailableError
 
 _NO_HARD_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+"""How a URL begins; one letter alone is a drive of Windows."""
 
 _SETTLED_NS: Final = 50_000_000
 """After this time a directory that changes again shows another time: file systems step it by 10 ms at most, …"""
@@ -222,6 +226,20 @@ def _checked_name(path: str | os.PathLike[str]) -> str:
             f"{name!r} is not a path, and a store in memory does not outlive its process",
             reason="invalid-path",
             hint="Give the path of a file; in a test, one in a temporary directory.",
+        )
+    scheme = _URL.match(name)
+    if scheme is not None:  # the rest may hold a password
+        raise CheckpointError(
+            f"a path is wanted, not a URL that begins with {scheme.group()!r}",
+            reason="invalid-path",
+            hint="open_checkpointer of stargraph.checkpoint.registry opens the store of a URL. If a file has such a"
+            " name, write ./ before it.",
+        )
+    if name.startswith(("~/", "~\\")):
+        raise CheckpointError(
+            f"{name!r}: '~' stands for a home directory in a shell alone",
+            reason="invalid-path",
+            hint="Give Path(...).expanduser(). If a directory has that name, write ./ before it.",
         )
     return name
 
