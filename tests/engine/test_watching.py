@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -109,15 +110,39 @@ class Counting(MemoryCheckpointer):
         return await super().read_at_step(run_id, step)
 
 
-@pytest.mark.parametrize(("watch", "least", "most"), [(0.05, 8, 21), (2.0, 2, 3), (0, 0, 0)])
-async def test_what_looking_costs(watch: float, least: int, most: int) -> None:
+@pytest.mark.parametrize(
+    ("watch", "waits"),
+    [(0.05, [0.05] * 8), (2.0, [0.25, 0.375, 0.5625, 0.84375, 1.265625, 1.8984375, 2.0, 2.0])],
+)
+async def test_what_looking_costs(monkeypatch: pytest.MonkeyPatch, watch: float, waits: list[float]) -> None:
+    """One read after each wait, and each wait half as long again as the one before, up to its bound."""
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        await asyncio.sleep(0 if len(waited) < len(waits) else 3600)
+
+    clock = SimpleNamespace(**{**vars(asyncio), "sleep": sleep})
+    monkeypatch.setattr("stargraph.engine._watcher.asyncio", clock)
     store = Counting()
     await store.bootstrap()
-    work = await at_work(graph(ONE), store, watch=watch)
     Counting.reads = 0
-    await asyncio.sleep(1)
+    work = await at_work(graph(ONE), store, watch=watch)
+    while len(waited) < len(waits):
+        await asyncio.sleep(0.01)
+    assert waited == waits
+    assert Counting.reads == len(waits) - 1, "the first wait follows the write of step 0, which is a look, too"
     work.cancel()
-    assert least <= Counting.reads <= most
+
+
+async def test_without_looking_nothing_is_read() -> None:
+    store = Counting()
+    await store.bootstrap()
+    Counting.reads = 0
+    work = await at_work(graph(ONE), store, watch=0)
+    await asyncio.sleep(0.4)
+    work.cancel()
+    assert Counting.reads == 0
 
 
 async def test_quick_nodes_cost_no_read(ledger: list[str]) -> None:
