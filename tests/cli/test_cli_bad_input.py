@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.cli import GRAPH, Folder
+from support.graphs import graph
 
 from stargraph.checkpoint import registry
+from stargraph.cli._inputs import read_inputs
+from stargraph.errors import StateError
 
 ONE = "id: g\nstate_schema: {{n: {{type: int, default: 0}}}}\nnodes:\n  - {{id: a, kind: '{kind}'}}\n{more}"
 
@@ -330,3 +337,53 @@ def test_an_anchor_of_a_name_that_is_too_long_is_not_written(folder: Folder) -> 
     assert folder.call("run", "graph.yaml", "-i", "count=1").code == 0
     answer = folder.call("anchor", "a" * 3000)
     assert (answer.code, "File name too long" in answer.err) == (74, True), answer.err[-500:]
+
+
+LITERALS = st.lists(
+    st.text("ab'\" é$", min_size=1, max_size=4).map(lambda text: json.dumps(text, ensure_ascii=False))
+    | st.sampled_from(["1", "-2", "True"]),
+    min_size=1,
+    max_size=3,
+).map(lambda values: f"Literal[{', '.join(values)}]")
+TYPES = st.recursive(
+    st.sampled_from(["str", "int", "float", "bool", "list", "dict", "None", "any"]) | LITERALS,
+    lambda inner: (
+        inner.map(lambda text: f"list[{text}]")
+        | inner.map(lambda text: f"dict[str, {text}]")
+        | st.tuples(inner, inner).map(" | ".join)
+    ),
+    max_leaves=5,
+)
+
+
+@given(TYPES, st.sampled_from(["x", "1", "1.5", "[]", "{}", "null", '[null, ["x"]]', '{"a": [{}]}']))
+@settings(deadline=None)
+def test_the_example_in_a_hint_is_a_value_of_the_type(type_text: str, text: str) -> None:
+    loaded = graph(f"state_schema: {{f: {{type: {json.dumps(type_text)}}}}}\nnodes: [{{id: a, kind: echo}}]")
+    hint = None
+    try:
+        read_inputs(loaded, [f"f={text}"], None)
+    except StateError as error:
+        hint = error.hint or ""
+    if hint is not None:
+        (pair,) = shlex.split(hint.partition(", as in: -i ")[2])
+        read_inputs(loaded, [pair], None)
+
+
+@pytest.mark.parametrize(
+    ("type_text", "example"),
+    [
+        ("int", "f=3"),
+        ("float", "f=0.5"),
+        ("list[float]", "'f=[0.5, 1.5]'"),
+        ("list[int] | None", "'f=[3, 4]'"),
+        ("dict[str, bool]", """'f={"a": true}'"""),
+        ('Literal["low", "high"]', """'f="high"'"""),
+    ],
+)
+def test_a_hint_shows_an_example_of_the_very_type(type_text: str, example: str) -> None:
+    loaded = graph(f"state_schema: {{f: {{type: {json.dumps(type_text)}}}}}\nnodes: [{{id: a, kind: echo}}]")
+    with pytest.raises(StateError) as caught:
+        read_inputs(loaded, ["f=[[]]"], None)
+    assert caught.value.hint is not None
+    assert caught.value.hint.endswith(f", written as JSON, as in: -i {example}")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, get_args
 
+from stargraph.cli._examples import examples_of
 from stargraph.errors import StargraphError, StateError
 
 if TYPE_CHECKING:
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 
 _SPAN: Final = re.compile(r"(\d{1,6})([smhdw])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_EXAMPLES: Final = {"int": "3", "float": "0.5", "bool": "true", "list": '["a", "b"]', "dict": '{"a": 1}'}
 
 
 class _NotJson(ValueError):
@@ -187,14 +188,20 @@ def typed(graph: Graph, spec: StateSpec, name: str, text: str, option: str = "-i
         return value
     if parsed and _complaint(field, text) is None:
         return text
-    expected = _type_name(graph, field)
-    example = next((shown for kind, shown in _EXAMPLES.items() if expected.startswith(kind)), None)
+    expected, example = _type_name(graph, field), _example(field)
     raise StateError(
         f"{option} {name}={text:.60}: {complaint.message.partition(': ')[2]}",
         reason="wrong-type",
-        hint=f"{name} is {expected}, written as JSON" + (f", as in: {option} '{name}={example}'" if example else "."),
+        hint=f"{name} is {expected}, written as JSON"
+        + ("." if example is None else f", as in: {option} {shlex.quote(f'{name}={example}')}"),
         path=f"inputs.{name}",
     )
+
+
+def _example(field: StateField) -> str | None:
+    """Return a text that the field takes, or None if none is known."""
+    values = [value for value in examples_of(field.annotation) if _complaint(field, value) is None]
+    return json.dumps(values[0], ensure_ascii=False) if values else None
 
 
 def _complaint(field: StateField, value: object) -> StateError | None:

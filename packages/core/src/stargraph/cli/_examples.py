@@ -1,0 +1,52 @@
+"""Example values of a type, for hints."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+
+_SAMPLES: Final[dict[Any, tuple[Any, ...]]] = {
+    Any: ("a", "b"),
+    bool: (True, False),
+    dict: ({"a": 1},),
+    float: (0.5, 1.5),
+    int: (3, 4),
+    list: (["a", "b"],),
+    str: ("a", "b"),
+    tuple: (["a", "b"],),
+    type(None): (None,),
+}
+
+
+def examples_of(annotation: Any) -> Iterator[Any]:
+    """Yield JSON values that may be of a type, a likely one first; none of a class that is not known here.
+
+    Args:
+        annotation: the type, as pydantic takes it.
+    """
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        yield from examples_of(arguments[0])
+    elif origin is Literal:
+        yield from arguments
+    elif origin in (Union, types.UnionType):
+        for member in sorted(arguments, key=lambda each: each is type(None)):
+            yield from examples_of(member)
+    elif origin is tuple and arguments and arguments[-1] is not Ellipsis:
+        yield from _together([list(examples_of(each)) for each in arguments])
+    elif isinstance(origin, type) and issubclass(origin, Mapping):
+        yield from ({"a": value} for value in examples_of(arguments[1]))
+    elif isinstance(origin, type) and issubclass(origin, (Sequence, set, frozenset)):
+        items = list(examples_of(arguments[0]))
+        yield from (found for found in (items[:2], items[:1], []) if found or not items)
+    elif isinstance(annotation, type) and issubclass(annotation, Enum):
+        yield from (member.value for member in annotation)
+    else:
+        yield from _SAMPLES.get(type(None) if annotation is None else annotation, ())
+
+
+def _together(members: list[list[Any]]) -> Iterator[list[Any]]:
+    if all(members):
+        yield [found[0] for found in members]
