@@ -95,6 +95,23 @@ async def test_each_channel_ends_at_a_value_of_its_own(saver: StargraphSaver) ->
     }
 
 
+async def test_a_checkpoint_has_the_snapshot_that_its_version_of_a_channel_names(saver: StargraphSaver) -> None:
+    for each in (saver, InMemorySaver()):
+        where = place_of("t")
+        versions = {"a": "1", "b": "1"}
+        for number, (changed, values) in enumerate(
+            [(["a", "b"], {"a": _DeltaSnapshot("a")}), (["b"], {}), ([], {}), (["a"], {}), ([], {})]
+        ):
+            versions = versions | dict.fromkeys(changed, f"{number + 1}")
+            made: Any = {**empty_checkpoint(), "id": str(uuid6(clock_seq=number)), "channel_values": values}
+            made["channel_versions"] = versions
+            where = await each.aput(where, made, {"step": number}, {name: versions[name] for name in changed})
+            found = await each.aget_tuple(where)
+            assert found is not None
+            assert found.checkpoint["channel_values"] == ({"a": _DeltaSnapshot("a")} if number < 3 else {}), number
+            await each.aput_writes(where, [("b", number)], f"task-{number}")
+
+
 async def test_writes_of_parallel_tasks_come_in_the_order_of_their_paths(saver: StargraphSaver) -> None:
     first, last = await chain(saver, (_DeltaSnapshot(0), []), (NONE, []))
     await saver.aput_writes(first, [("ch", "third")], FIRST, "~pull, 02")
@@ -130,7 +147,16 @@ async def test_a_pruned_thread_keeps_what_its_delta_channels_are_made_from(saver
     await saver.aprune(["t"])
     assert await read(saver, places[-1]) == {"ch": (_DeltaSnapshot(1), [1, 2])}
     assert await saver.aget_tuple(places[0]) is None
-    assert await saver.aget_tuple(places[1]) is not None
+    oldest = await saver.aget_tuple(places[1])
+    assert oldest is not None
+    assert oldest.parent_config is None, "its parent is gone"
+    assert [each[2] for each in oldest.pending_writes or []] == [1, 1]
+    ids = [each.config["configurable"]["checkpoint_id"] async for each in saver.alist(place_of("t"))]
+    assert ids == [place["configurable"]["checkpoint_id"] for place in reversed(places[1:])]
+    parents = [each.parent_config async for each in saver.alist(place_of("t"))]
+    assert parents == [places[2], places[1], None]
+    await saver.aprune(["t"])
+    assert await read(saver, places[-1]) == {"ch": (_DeltaSnapshot(1), [1, 2])}
     for name in ("aprune", "adelete_for_runs"):
         with pytest.raises(TypeError, match="not a str"):
             await getattr(saver, name)("t")

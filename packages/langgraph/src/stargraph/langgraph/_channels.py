@@ -66,6 +66,9 @@ class Channels:
     ) -> dict[str, EncodedValue]:
         """Return the channels of a checkpoint; those that have not changed share the value of the parent.
 
+        LangGraph leaves out a delta channel that was not written since its snapshot. The version still names that
+        snapshot, which is therefore kept, so that nobody has to look for it among the ancestors.
+
         Args:
             serde: serializes values.
             before: its parent, if it is known without I/O.
@@ -74,19 +77,22 @@ class Channels:
         versions = (
             peek_plain(before.checkpoint)["channel_versions"] if before is not None and before.has_checkpoint else {}
         )
+        values = checkpoint["channel_values"]
         made: dict[str, EncodedValue] = {}
         formers: dict[str, Former] = {}
-        for name, value in checkpoint["channel_values"].items():
+        for name in {**values, **checkpoint["channel_versions"]}:
             version = checkpoint["channel_versions"].get(name)
             known = before.channel(name) if before is not None else None
             former = self._former(name, known)
             if known is not None and name not in new_versions and version is not None and versions.get(name) == version:
                 made[name] = known
-            else:
-                kind, data = serde.dumps_typed(value)
+            elif name in values:
+                kind, data = serde.dumps_typed(values[name])
                 typed = kind, bytes(data)
                 made[name] = encode_value(typed, former)
                 former = Former(made[name], typed)
+            else:
+                continue
             if former is not None:
                 formers[name] = former
         self._formers = formers

@@ -58,14 +58,19 @@ async def _prune_log(store: LogStore, log: ThreadLog) -> None:
         return
     assert newest.checkpoint_id is not None
     ancestors = await _delta_ancestors(log, newest)
-    if newest.parent is not None and not ancestors:
-        # The parent goes, so it is not named any more.
-        put = Put(None, newest.checkpoint, newest.metadata, dict(newest.channels()))
-        await log.append(Order(newest.checkpoint_id, put))
+    oldest = ancestors[-1] if ancestors else newest
+    if oldest.parent is not None:
+        # The parent goes, so it is not named any more. The newest is put last.
+        for step in dict.fromkeys((oldest, newest)):
+            assert step.checkpoint_id is not None
+            parent = None if step is oldest else step.parent
+            put = Put(parent, step.checkpoint, step.metadata, dict(step.channels()))
+            await log.append(Order(step.checkpoint_id, put))
     kept = {newest.checkpoint_id, *(step.checkpoint_id for step in ancestors)}
     tail = await log.tail()
     if tail is not None and tail.key == newest.checkpoint_id:
-        first = [step.step.step for step in (*ancestors, *await _ahead(log, tail))]
+        found = [await log.at(step.checkpoint_id) for step in ancestors if step.checkpoint_id is not None]
+        first = [step.step.step for step in (*found, *await _ahead(log, tail)) if step is not None]
         await store.checkpointer.prune(
             run_id=tail.run_id,
             older_than=datetime.now(UTC) + timedelta(days=36500),
