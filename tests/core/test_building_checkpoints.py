@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
+import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from types import MappingProxyType
@@ -515,3 +517,21 @@ class TestValidity:
     def test_odd_text_is_no_obstacle(self, odd: str) -> None:
         first = genesis(graph_id=odd, metadata={odd: odd}, frontier=(Task(id=odd, node=odd, since_step=0),))
         encode(following(first, last_node=odd, task_id=odd, error=ErrorInfo(type=odd, message=odd, traceback=odd)))
+
+
+@pytest.mark.parametrize("read", [False, True], ids=["made", "read"])
+def test_a_kept_checkpoint_takes_memory_as_its_values_do_and_no_buffers(read: bool) -> None:
+    def steps(count: int) -> list[Checkpoint]:
+        made = chain(count, state={"n": 0, "text": "word " * 40})
+        return [decode(encode(each), run_id=each.run_id, step=each.step) for each in made] if read else made
+
+    steps(3)  # what is made once is made here
+    gc.collect()
+    tracemalloc.start()
+    try:
+        kept = steps(60)
+        gc.collect()
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken / len(kept) < 8_000

@@ -156,7 +156,8 @@ def _from_msgpack(data: bytes, *, canonical: bool = True) -> EncodedValue | None
 
 def _of_json(value: JsonValue, text: bytes) -> EncodedValue:
     check_json(value, "value")
-    return EncodedValue(value, text)
+    # In memory of its own size: the library leaves it in 4 KB or more that it reserved.
+    return EncodedValue(value, b"".join((text, b"")))
 
 
 def _extension(code: int, payload: bytes) -> _Extension:

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from stargraph.checkpoint.values import EncodedValue, canonical, format_time
+from stargraph.checkpoint.values._json import trimmed
 
 DIGEST_FORM: Final = 1
 """The number of the form; it is part of what is hashed."""
@@ -92,7 +93,7 @@ def step_texts_of(fields: Mapping[str, Any], *, plain_frontier: Any = None) -> S
 
 def digests_text(members: Mapping[str, EncodedValue] | None) -> bytes:
     """Return the text of `state` or `update`: the digest of each member."""
-    return _NULL if members is None else canonical({key: value.digest for key, value in members.items()})
+    return _NULL if members is None else trimmed(canonical({key: value.digest for key, value in members.items()}))
 
 
 def assembled_digest(
@@ -168,11 +169,11 @@ def _time(moment: datetime) -> bytes:
     """Return the text of an instant: `format_time` in a fifth of its time."""
     text = orjson.dumps(moment if moment.tzinfo is UTC else moment.astimezone(UTC), option=orjson.OPT_UTC_Z)
     # The library leaves six zeros out.
-    return text if moment.microsecond else text[:-2] + b'.000000Z"'
+    return trimmed(text) if moment.microsecond else text[:-2] + b'.000000Z"'
 
 
 def _text(value: Any) -> bytes:
-    return canonical(value, plain=_plain)
+    return trimmed(canonical(value, plain=_plain))
 
 
 def _plain(value: Any) -> Any:
