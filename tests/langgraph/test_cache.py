@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import tracemalloc
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
+
+import pytest
 
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.langgraph._cache import StepCache
 from stargraph.langgraph._state import EMPTY_STATE, StoredStep
 
 
-def steps(count: int) -> list[StoredStep]:
+def steps(count: int, writes: Any = ()) -> list[StoredStep]:
+    """Return steps of one log, each with writes of its own."""
     step = Checkpoint.genesis(
         run_id="lg:t:0",
         graph_id="langgraph",
@@ -25,13 +30,58 @@ def steps(count: int) -> list[StoredStep]:
     )
     made = [StoredStep(step)]
     while len(made) < count:
-        step = step.next(event="paused", executor_id=step.executor_id, timestamp=step.timestamp)
+        state = {**EMPTY_STATE, "writes": [["task", "path", 0, "ch", write] for write in writes]}
+        step = step.next(event="paused", executor_id=step.executor_id, timestamp=step.timestamp, state=state)
         made.append(StoredStep(step))
     return made
 
 
 def size_of(stored: StoredStep) -> int:
-    return sum(len(value.encoded) for value in stored.step.encoded_state().values())
+    cache = StepCache()
+    cache.add(stored)
+    return cache._used
+
+
+MESSAGE = {"$": "ext", "code": 5, "value": ["langchain_core.messages.ai", "AIMessage", {"content": "hello", "id": "7"}]}
+
+
+@pytest.mark.parametrize(
+    "writes",
+    [
+        [],
+        ["no comma " * 300],
+        ["words, and more words, " * 200],
+        [1.5] * 500,
+        [list(range(1000, 2000))],
+        [[[]] * 1000],
+        [[[number] for number in range(1000)]],
+        [[{}] * 1000],
+        [[{"a": 1}] * 500],
+        [[{str(number): number} for number in range(500)]],
+        [MESSAGE] * 20,
+        [[MESSAGE] * 50],
+        [{"$": "bytes", "base64": "AAAA" * 1000}],
+        ["é" * 2000, "日本" * 1000],
+        ["plain " * 500 + "😀"],
+    ],
+    ids=lambda writes: f"{len(writes)} {str(writes)[:16]}",
+)
+def test_what_is_kept_takes_no_more_memory_than_is_counted(writes: Any) -> None:
+    steps(3, writes)[2].typed_writes()  # what is made once is made here
+    cache = StepCache()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for stored in steps(6, writes):
+            cache.add(stored)
+            stored.typed_writes()
+        del stored
+        gc.collect()
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(cache._steps) == 6
+    assert taken <= cache._used <= 20 * taken
 
 
 def test_the_steps_that_were_not_used_for_longest_go_first() -> None:
