@@ -11,7 +11,7 @@ from typing import Any, Final
 from stargraph.checkpoint.codec._base_steps import DELTAS, base_distance
 from stargraph.checkpoint.codec._chain import Chain, ChainStep, SequenceDecoder, checked, keyframe_step, read_fields
 from stargraph.checkpoint.codec._cipher import Cipher
-from stargraph.checkpoint.codec._delta import NOTHING, compose_deltas, delta_after, delta_between, literal_bytes
+from stargraph.checkpoint.codec._delta import NOTHING, compose_deltas, delta_between, follow, literal_bytes
 from stargraph.checkpoint.codec._events import EventReader
 from stargraph.checkpoint.codec._fields import (
     RUN,
@@ -167,11 +167,13 @@ class Codec:
         size = encoded.size
         if before.needs_keyframe(size):
             return self._keyframe(checkpoint, run_values, encoded)
-        delta = delta_after(before.encoded, encoded, grown_lists(checkpoint))
+        delta = delta_between(before.encoded, encoded, grown_lists(checkpoint))
         base = before.next_base
         chain = list(before.chain)
         while chain[-1].step > base:
             delta = compose_deltas(chain.pop().delta, delta)
+        if len(chain) == len(before.chain):
+            follow(delta, encoded)
         base_steps = tuple([link.step for link in chain])
         data = pack(
             checkpoint.run_id,

@@ -68,17 +68,14 @@ def delta_between(old: EncodedFields, new: EncodedFields, grown: Mapping[str, by
     return Delta(fields, state, tuple(new.state))
 
 
-def delta_after(old: EncodedFields, new: EncodedFields, grown: Mapping[str, bytes]) -> Delta:
-    """Return what leads from the encoded fields of a step to those of the step after it.
+def follow(delta: Delta, new: EncodedFields) -> None:
+    """Let a delta take the digest of the step before from its base, which is that step.
 
     Args:
-        old: the step before.
+        delta: what leads to `new`; changed in place.
         new: what is to be made.
-        grown: as `delta_between` takes it.
     """
-    delta = delta_between(old, new, grown)
     delta.fields[DIGESTS] = [new.fields[DIGESTS][:DIGEST_BYTES], *_AFTER]
-    return delta
 
 
 def script_between(old: bytes | None, new: bytes, short: int = _SHORT) -> EditScript:
