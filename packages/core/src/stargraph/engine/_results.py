@@ -16,7 +16,7 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnno
 from pydantic_core import PydanticSerializationError
 
 from stargraph.checkpoint.protocol import JsonValue
-from stargraph.checkpoint.values import MAX_DEPTH, EncodedValue
+from stargraph.checkpoint.values import MAX_DEPTH, check_json
 from stargraph.engine._fidelity import difference
 from stargraph.errors import NodeError, StateError
 
@@ -72,7 +72,7 @@ class ResultType:
         )
 
     def store(self, value: object, path: str) -> JsonValue:
-        """Return a result as JSON.
+        """Return a result as JSON; what is in it may be the caller's own, and `RecordedCall` takes a copy.
 
         Args:
             value: the result.
@@ -82,7 +82,9 @@ class ResultType:
             StateError: it is not JSON, or would not come back as it is.
         """
         if self._adapter is None:
-            return EncodedValue.of(_plain(value), path).value
+            plain: JsonValue = _plain(value)
+            check_json(plain, path)
+            return plain
         try:
             text = self._adapter.dump_json(value, warnings="error", round_trip=True)
             again = self._adapter.validate_json(text)
@@ -91,7 +93,9 @@ class ResultType:
         found = difference(value, again)
         if found is not None:
             raise self._does_not_fit(path + found.path, found.what)
-        return EncodedValue.of(orjson.loads(text), path).value
+        stored: JsonValue = orjson.loads(text)
+        check_json(stored, path)
+        return stored
 
     def load(self, stored: JsonValue, path: str) -> Any:
         """Return a result as it was, from its JSON.
@@ -104,7 +108,7 @@ class ResultType:
             StateError: it does not fit the type, which has changed since.
         """
         if self._adapter is None:
-            return EncodedValue.of_checked(stored).fresh()
+            return orjson.loads(orjson.dumps(stored))
         try:
             return self._adapter.validate_json(orjson.dumps(stored))
         except ValidationError as error:
