@@ -9,6 +9,7 @@ from typing import TypeVar
 import pytest
 from support.graphs import graph
 
+from stargraph.checkpoint.memory import MemoryCheckpointer
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.values import EncodedValue
 from stargraph.errors import StateError
@@ -71,6 +72,15 @@ async def test_inputs_are_encoded_field_by_field_and_once(large: Graph) -> None:
     assert turns >= len(NAMES)
     assert all(start.update[name] is start.state[name] for name in NAMES)
     assert {name: each.value for name, each in start.state.items()} == LARGE
+
+
+async def test_a_run_is_enqueued_with_large_inputs_field_by_field(large: Graph, store: MemoryCheckpointer) -> None:
+    _, least = await turns_of_others(large.enqueue(store, inputs={name: ["small"] for name in NAMES}))
+    enqueued, turns = await turns_of_others(large.enqueue(store, inputs=LARGE))
+    assert turns >= least + len(NAMES)
+    latest = await store.read_latest(enqueued.run_id)
+    assert latest is not None
+    assert latest.state == latest.update == LARGE
 
 
 @pytest.mark.parametrize("given", ["update", "inputs"])

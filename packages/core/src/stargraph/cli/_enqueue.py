@@ -132,7 +132,7 @@ def _request(graph: Graph[Any], members: dict[str, Any]) -> RunRequest:
     from stargraph.graph._queue import queued_record
 
     request = RunRequest(**members)
-    queued_record(graph._plan, request)
+    queued_record(graph._plan, request, graph._plan.state.initial(request.inputs))
     return request
 
 

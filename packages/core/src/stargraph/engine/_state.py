@@ -152,6 +152,8 @@ class StateSpec:
         if self.fields is None:
             encoded = await _encoded_in_turns(inputs, "inputs")
             return Start(encoded, encoded)
+        if self._class is not None:
+            return self.initial(inputs)  # encoded: a class sees all of it at once
         state, update = self.initial(inputs)
         encoded = await _encoded_in_turns(state, "state")
         same = {name: encoded[name] if value is state.get(name) else value for name, value in update.items()}
@@ -169,7 +171,7 @@ class StateSpec:
         encoded = {name: EncodedValue.of(value, paths[name]) for name, value in plain.items()}
         self._refuse_lost(state, values, encoded, paths)
         # What a factory made must be the same when the run is done again from its log.
-        return Start(plain, {name: value for name, value in plain.items() if name in given or name in state.made})
+        return Start(encoded, {name: each for name, each in encoded.items() if name in given or name in state.made})
 
     def read(self, checkpoint: Checkpoint) -> Any:
         """Return what a node is given: a fresh object of the state's class, or a dict if the graph declares no state.
@@ -202,7 +204,7 @@ class StateSpec:
         turns = Turns()
         for name, each in encoded.items():
             values[name] = each.fresh()
-            await turns.after(each)
+            await turns.after(len(each.encoded))
         try:
             return values if self._model is None else self._model.model_validate(values)
         except ValidationError as error:
@@ -463,9 +465,10 @@ async def _encoded_in_turns(values: Mapping[str, Any], path: str) -> dict[str, E
         texts[name] = orjson.dumps(value)
     encoded: dict[str, EncodedValue] = {}
     turns = Turns()
+    await turns.after(sum(map(len, texts.values())))
     for name, text in texts.items():
         encoded[name] = EncodedValue.of_stored(text)
-        await turns.after(encoded[name])
+        await turns.after(len(text))
     return encoded
 
 

@@ -171,7 +171,7 @@ class Children:
             # A child must not outlive the step that it was made from: nobody would find it, to resume or to cancel it.
             await self._log.flush()
             try:
-                first = self._genesis(plan, run_id, tail, task, item)
+                first = await self._genesis(plan, run_id, tail, task, item)
             except BaseException as error:
                 raise NodeFailed(error) from error
             await self._log.write(first)
@@ -196,8 +196,8 @@ class Children:
             await log.append(lambda current: self._resumed(plan, current))
         return log, (latest.graph_hash, latest.runtime_hash) != (plan.graph_hash, plan.runtime_hash)
 
-    def _genesis(self, plan: Plan, run_id: str, tail: Checkpoint, task: Task, item: JsonValue) -> Checkpoint:
-        state, update = plan.state.initial(child_inputs(self._plan, tail, task, item))
+    async def _genesis(self, plan: Plan, run_id: str, tail: Checkpoint, task: Task, item: JsonValue) -> Checkpoint:
+        state, update = await plan.state.initial_in_turns(child_inputs(self._plan, tail, task, item))
         return Checkpoint.genesis(
             run_id=run_id,
             graph_id=plan.document.id,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from stargraph.checkpoint.values import EncodedValue
-
 SLICE: Final = 256 * 1024
 """Bytes of JSON that take about a millisecond to parse or to encode."""
 
@@ -20,9 +18,9 @@ class Turns:
     def __init__(self) -> None:
         self._bytes = 0
 
-    async def after(self, value: EncodedValue) -> None:
-        """Count a value that was parsed or encoded; a slice of them ends the turn."""
-        self._bytes += len(value.encoded)
+    async def after(self, size: int) -> None:
+        """Count so many bytes that were parsed or encoded; a slice of them ends the turn."""
+        self._bytes += size
         if self._bytes >= SLICE:
             self._bytes = 0
             await asyncio.sleep(0)

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, JsonValue, QueueEntry, Status
-from stargraph.engine import Plan, new_executor_id
+from stargraph.engine import Plan, Start, new_executor_id
 from stargraph.errors import CheckpointConflictError, CheckpointError
 from stargraph.graph._control import append, refuse_ended_or_child
 from stargraph.graph._records import first_record, new_run_id
@@ -63,15 +63,15 @@ class EnqueuedRun(NamedTuple):
     is_new: bool
 
 
-def queued_record(plan: Plan, request: RunRequest) -> Checkpoint:
+def queued_record(plan: Plan, request: RunRequest, start: Start) -> Checkpoint:
     """Return step 0 of a run that waits for a worker.
 
     Args:
         plan: the graph.
         request: the run.
+        start: the state that its inputs make.
 
     Raises:
-        StateError: the inputs do not fit the state that the graph declares.
         CheckpointError: a name or a number does not fit (`reason` is `invalid-run-id` or `invalid-queue-entry`).
     """
     try:
@@ -85,7 +85,7 @@ def queued_record(plan: Plan, request: RunRequest) -> Checkpoint:
         raise _invalid_entry(error) from None
     return first_record(
         plan,
-        plan.state.initial(request.inputs),
+        start,
         run_id=request.run_id or new_run_id(),
         executor_id=new_executor_id(),
         metadata=request.metadata or {},
@@ -131,7 +131,7 @@ async def enqueue_runs(
     named: list[Checkpoint] = []
     order: list[EnqueuedRun] = []
     for request in given:
-        record = queued_record(plan, request)
+        record = queued_record(plan, request, await plan.state.initial_in_turns(request.inputs))
         first = records.setdefault(record.run_id, record)
         if first is record and request.run_id is not None:
             named.append(record)
