@@ -290,14 +290,15 @@ class Codec:
         encoded = read_fields(chain, step)
         checkpoint = checked(encoded, run_id, step)
         keyframe, *others = chain.record_sizes
+        texts = chain.keyframe_size
         self._remember(
             _encoding_context(
                 checkpoint,
                 run_values_of(checkpoint),
                 encoded,
                 chain.steps(),
-                deltas=_deltas(chain.keyframe_size),
-                keyframe_ratio=keyframe / chain.keyframe_size,
+                deltas=_deltas(texts),
+                keyframe_ratio=keyframe / texts,
                 bytes_since=sum(others),
                 size=encoded.size,
             )

@@ -69,16 +69,21 @@ def read_header(record: bytes, run_id: str, step: int) -> Header:
         if flags & ~(COMPRESSED | ENCRYPTED):
             raise ValueError
         count, position = _number(record, 2)
-        if count > _MOST_BASES:
-            raise ValueError
         if not count:
             return Header(flags, (), position)
-        bases = []
-        for _ in range(count):
-            before, position = _number(record, position)
-            bases.append(step - before)
-        if bases != sorted(set(bases)) or bases[0] < 0 or bases[-1] >= step:
+        if count > _MOST_BASES:
             raise ValueError
+        bases = []
+        base = -1
+        for _ in range(count):
+            before = record[position]
+            position += 1
+            if before > 0x7F:
+                before, position = _number(record, position - 1)
+            if not base < step - before < step:
+                raise ValueError
+            base = step - before
+            bases.append(base)
     except (IndexError, ValueError):
         raise corrupted(run_id, step, "it does not begin like a record") from None
     return Header(flags, tuple(bases), position)
