@@ -125,6 +125,38 @@ class DueInSeconds(ReferenceCheckpointer):
         return sorted(found, key=order)
 
 
+@broken("queues.reservations")
+class WholeSecondsReserved(ReferenceCheckpointer):
+    """The seconds of a reservation are an integer in the statement."""
+
+    async def claimable(self, process_id: str, queues: Sequence[str], **arguments: Any) -> list[RunSummary]:
+        reserve = arguments.pop("reserve", 30.0)
+        whole = int(reserve) if isinstance(reserve, float) and reserve < 1e9 else reserve
+        return await super().claimable(process_id, queues, reserve=whole, **arguments)
+
+
+@broken("queues.order")
+class IdsFoldCase(ReferenceCheckpointer):
+    """Ties are put in the order of a collation that ignores case."""
+
+    async def claimable(self, process_id: str, queues: Sequence[str], **arguments: Any) -> list[RunSummary]:
+        found = await super().claimable(process_id, queues, **arguments)
+        return sorted(found, key=lambda run: (*claim_order(run)[:2], run.run_id.casefold()))
+
+
+@broken(slow=("queues.many",))
+class CandidatesAreAPage(ReferenceCheckpointer):
+    """The first fifty runs of a queue are looked at, and those handed out among them that limits let go."""
+
+    async def claimable(self, process_id: str, queues: Sequence[str], **arguments: Any) -> list[RunSummary]:
+        if arguments.get("limit", 1) > 1:
+            return await super().claimable(process_id, queues, **arguments)
+        waiting = [run for run in self._summaries(None) if run.queue is not None and run.queue.name in queues]
+        page = {run.run_id for run in sorted(waiting, key=claim_order)[:50]}
+        found = await super().claimable(process_id, queues, **arguments)
+        return [run for run in found if run.run_id in page]
+
+
 @broken("queues.limits_told")
 class LimitsAreNotTold(ReferenceCheckpointer):
     """queue_counts does not look at the limits."""

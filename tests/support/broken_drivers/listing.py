@@ -27,6 +27,16 @@ class Listing(ReferenceCheckpointer):
         return [RunSummary.from_checkpoint(latest) for latest in filter(None, map(self._latest, self._store.runs))]
 
 
+@broken("list_runs.limit")
+class LimitIsABigint(ReferenceCheckpointer):
+    """A limit goes to the database as it is, which takes 64 bits."""
+
+    async def list_runs(self, *, since: datetime | None = None, limit: int = 100) -> list[RunSummary]:
+        if limit >= 2**63:
+            raise OverflowError("int too large to convert")
+        return await super().list_runs(since=since, limit=limit)
+
+
 @broken(
     "list_runs.ties_by_run_id",
     "list_runs.limit",

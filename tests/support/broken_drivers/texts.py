@@ -72,6 +72,17 @@ class EndsAtNul(_Collates):
 
 
 @broken("search.exact_text")
+class TagsInOneColumn(_Collates):
+    """A tag is one text: its name, an equals sign and its value."""
+
+    def _tags(self, tags: Mapping[str, str]) -> dict[str, str]:
+        return {f"{name}={value}": "" for name, value in tags.items()}
+
+    def _collated(self, text: str) -> str:
+        return text
+
+
+@broken("search.exact_text")
 class CastsNumbers(_Collates):
     """What looks like a number is compared as one: 1, 1.0 and 01 are the same tag."""
 

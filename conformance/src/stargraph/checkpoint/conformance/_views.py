@@ -261,7 +261,7 @@ def _filters(wanted: Sequence[RunSummary]) -> list[dict[str, Any]]:
     """Each filter alone with the values that runs have, and some together."""
     found: list[dict[str, Any]] = [{}]
     found += [{"status": status} for status in STATUSES]
-    found.append({"status": ["done", "running"]})
+    found += [{"status": ["done", "running"]}, {"status": ["failed", "paused", "done", "queued"]}]
     for name in ("graph_id", "graph_hash", "runtime_hash", "parent_run_id"):
         found += [{name: value} for value in _different(getattr(item, name) for item in wanted)]
     found += [{"error_reason": reason} for reason in _different(item.error and item.error.reason for item in wanted)]

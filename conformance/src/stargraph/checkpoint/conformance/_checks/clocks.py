@@ -27,6 +27,10 @@ _PLAIN_LOCALE: Final = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE":
 """What makes ASCII the encoding of text files, as other encodings are on some machines."""
 
 
+FAR_AWAY: Final = _PLAIN_LOCALE | {"TZ": _ZONES[1]}
+"""The environment of a process that has other local times, and another encoding."""
+
+
 def _now() -> datetime:
     """The present, as the engine takes it: a clock that is off is off from here."""
     return datetime.now(UTC).replace(microsecond=123456)

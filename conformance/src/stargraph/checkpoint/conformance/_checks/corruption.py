@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
-from stargraph.checkpoint.conformance._compare import same
-from stargraph.checkpoint.conformance._expect import HarnessError, Violation, error_line, refused
+from stargraph.checkpoint.conformance._compare import absent, same
+from stargraph.checkpoint.conformance._expect import HarnessError, Violation, attempt, error_line, expect, refused
 from stargraph.checkpoint.conformance._growing import grown_run
+from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import begin, chain, follow
+from stargraph.checkpoint.conformance._runs import begin, chain, follow, rival
+from stargraph.checkpoint.conformance._views import Book, agree
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointCorruptedError, StoreVersionError
 
@@ -204,9 +206,12 @@ async def spoilt_neighbours(kit: Kit) -> None:
 @group.check(
     "lost_step",
     "A step that was written and that no prune removed never reads as absent: read_at_step and history refuse it "
-    '(reason "missing-step") if its record is gone.',
-    contract="read.2, read.3, history.2",
-    usual_cause="What is not found is None: nothing remembers up to where a prune went.",
+    '(reason "missing-step") if its record is gone, and nobody else can take it. If it is the latest one, a store that '
+    "cannot know of it ends the run before it, in all reads alike.",
+    contract="read.2, read.3, history.2, write.8",
+    usual_cause="What is not found is None: nothing remembers up to where a prune went; or the latest step is the "
+    "highest row in one read, and what an index says in another.",
+    version=2,
     capability="lost-step",
 )
 async def lost_step(kit: Kit) -> None:
@@ -217,6 +222,38 @@ async def lost_step(kit: Kit) -> None:
         for checkpoint in run:
             await handle.write(checkpoint)
         await refuses_lost_step(kit, location, run, lost, first=0)
+    await _lost_tail(kit)
+
+
+async def _lost_tail(kit: Kit) -> None:
+    """Take the latest step away: either the reads say so, or all of them agree that the run ends before it."""
+    assert kit.target.lost_step is not None
+    location, book = await kit.fresh_location(), Book()
+    run = chain(length=5, keys=("a", "b"))
+    handle = await kit.open(location)
+    for checkpoint in run:
+        await handle.write(checkpoint)
+    book.wrote(*run[:4])
+    await handle.release()
+    await kit.target.lost_step(location, "run", 4)
+    reader, what = await kit.open(location), "after the latest step of 'run' was lost"
+    try:
+        found = await reader.read_at_step("run", 4)
+    except CheckpointCorruptedError:
+        await refused(reader.read_latest("run"), f"read_latest('run') {what}", CheckpointCorruptedError, "missing-step")
+        await _stays_taken(reader, run, 4, what)
+        return
+    absent(found, f"read_at_step('run', 4) {what}")
+    try:
+        await agree(reader, book, kit.declared, what)
+    except CheckpointCorruptedError as error:
+        raise Violation(f"a read {what} raised {error_line(error)}, and read_at_step('run', 4) gave None") from error
+
+
+async def _stays_taken(handle: Handle, run: list[Checkpoint], lost: int, what: str) -> None:
+    stranger = rival(run[lost], run[lost - 1] if lost else None)
+    refusal = await attempt(handle.write(stranger))
+    expect(refusal is not None, f"{naming(stranger)} by another executor, {what}, succeeded; the step was taken")
 
 
 async def refuses_lost_step(kit: Kit, location: str, run: list[Checkpoint], lost: int, *, first: int) -> None:
@@ -229,6 +266,7 @@ async def refuses_lost_step(kit: Kit, location: str, run: list[Checkpoint], lost
     read = handle.read_at_step("run", lost)
     await refused(read, f"read_at_step('run', {lost}) {what}", CheckpointCorruptedError, "missing-step")
     await _exact_or_refused_read(run[-1], handle.read_latest("run"), "read_latest('run')", what)
+    await _stays_taken(handle, run, lost, what)
     if "history" not in kit.declared:
         return
     for newest_first in (False, True):

@@ -7,7 +7,7 @@ from typing import Final, get_args
 
 from stargraph.checkpoint.conformance._checks.corruption import refuses_lost_step
 from stargraph.checkpoint.conformance._compare import absent, same, same_runs, show
-from stargraph.checkpoint.conformance._expect import Violation, expect, refused, refused_argument
+from stargraph.checkpoint.conformance._expect import Violation, attempt, expect, refused, refused_argument
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
@@ -229,9 +229,10 @@ async def prune_defaults(kit: Kit) -> None:
     "prune_keeps_what_is_needed",
     "A checkpoint that a run needs to go on is kept, whatever keep_last says: those that its frontier names.",
     contract="prune.1",
-    usual_cause="Only step numbers are compared; the frontier of the latest checkpoint is not read.",
+    usual_cause="Only step numbers are compared; the frontier of the latest checkpoint is not read, or counts as empty "
+    "if it cannot be read.",
     needs=("deletion.prune_keeps_last",),
-    version=2,
+    version=3,
 )
 async def prune_keeps_what_is_needed(kit: Kit) -> None:
     handle = await kit.open()
@@ -260,6 +261,24 @@ async def prune_keeps_what_is_needed(kit: Kit) -> None:
     resumed = follow(steps[-1], event="resumed", status="running")
     await handle.write(resumed)
     same(resumed, await handle.read_latest("run"), "read_latest('run') after a pruned run went on")
+    if kit.target.stored_bytes is not None:
+        await _keeps_what_it_cannot_tell(kit, steps, needed)
+
+
+async def _keeps_what_it_cannot_tell(kit: Kit, steps: list[Checkpoint], needed: set[int]) -> None:
+    """Damage the step that says what a run needs, prune, and put it back: what it needs is still there."""
+    hook, location = kit.target.stored_bytes, await kit.fresh_location()
+    assert hook is not None
+    handle, latest = await kit.open(location), steps[-1].step
+    await write_runs(handle, steps)
+    original = await hook.get(location, "run", latest)
+    await hook.put(location, "run", latest, bytes(64))
+    pruner = await kit.open(location)
+    await attempt(pruner.prune(older_than=LATER, statuses=FAILED, keep_last=1))
+    await hook.put(location, "run", latest, original)
+    after = "prune(keep_last=1) of a run whose latest step was damaged, and put back"
+    kept = await steps_there(await kit.open(location), steps, after)
+    expect(needed <= kept, f"{after} took the steps {sorted(needed - kept)}, which the frontier needs")
 
 
 @group.check(

@@ -85,8 +85,12 @@ async def exact(kit: Kit) -> None:
     steps = await _written(handle, _keyed(*_ALIKE))
     for key, checkpoint in zip(_ALIKE, steps, strict=True):
         same(checkpoint, await handle.read_at_key("run", key), f"read_at_key('run', {key!r})")
-    for key in ("KEY", "ke", "key  ", "k%", "%", "E\u0301", "k" * 254):
+    for key in ("KEY", "ke", "key  ", "k%", "%", "E\u0301", "k" * 254, "2:key", "2/key", "2\u0000key"):
         absent(await handle.read_at_key("run", key), f"read_at_key('run', {key!r})")
+    # Put together with a separator that an id may hold, two keys of two runs would be one text.
+    (theirs,) = await _written(handle, _keyed("key", run_id="run:2"))
+    absent(await handle.read_at_key("run", "2:key"), "read_at_key('run', '2:key'), while 'run:2' has the key 'key',")
+    same(theirs, await handle.read_at_key("run:2", "key"), "read_at_key('run:2', 'key')")
 
 
 @group.check(
@@ -201,7 +205,7 @@ async def many(kit: Kit) -> None:
         await _written(handle, steps)
     wanted = sorted((StepKey(step.key or "", step.step) for step in steps), reverse=True)
     await _listed(other, "run", wanted[:100], "of a run with 150 keys")
-    for limit in (101, 149, 150, 1000):
+    for limit in (101, 149, 150, 1000, 2**70):
         found = await other.step_keys("run", limit=limit)
         expect(found == wanted[:limit], f"step_keys('run', limit={limit}) of 150 keys gave {show(found)}")
     paged: list[StepKey] = []

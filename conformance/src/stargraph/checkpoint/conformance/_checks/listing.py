@@ -118,7 +118,7 @@ async def limit(kit: Kit) -> None:
     hours = [3, 1, 4, 0, 2]
     await _started(handle, {f"run-{hour}": NOON + timedelta(hours=hour) for hour in hours})
     newest = [f"run-{hour}" for hour in sorted(hours, reverse=True)]
-    for number in (0, 1, 3, 5, 6, 1000, 2**31, 2**40):
+    for number in (0, 1, 3, 5, 6, 1000, 2**31, 2**40, 2**70):
         same_runs(newest[:number], await handle.list_runs(limit=number), f"list_runs(limit={number}) of 5 runs")
     since = NOON + timedelta(hours=1)
     same_runs(newest[:2], await handle.list_runs(since=since, limit=2), "list_runs(since=…, limit=2)")

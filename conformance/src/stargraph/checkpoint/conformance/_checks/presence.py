@@ -7,6 +7,7 @@ import time
 from datetime import timedelta
 from typing import Final
 
+from stargraph.checkpoint.conformance._checks.clocks import FAR_AWAY
 from stargraph.checkpoint.conformance._compare import show
 from stargraph.checkpoint.conformance._expect import expect, together
 from stargraph.checkpoint.conformance._handle import Handle
@@ -85,14 +86,15 @@ async def silence(kit: Kit) -> None:
     "outlives_handles",
     "What processes said is there in other processes, and no handle that is opened or closed changes it.",
     contract="presence.1, close.1, bootstrap.2",
-    usual_cause="It is kept in the process, bootstrap makes the table again, or close removes what other handles said.",
+    usual_cause="It is kept in the process, bootstrap makes the table again, close removes what other handles said, or "
+    "times are those of the time zone of a process.",
 )
 async def outlives_handles(kit: Kit) -> None:
     handle = await kit.open()
     for number in (1, 2):
         await handle.beat(process_info(number))
     wanted = [process_info(number).id for number in (1, 2)]
-    newcomer = await kit.elsewhere()
+    newcomer = await kit.elsewhere(environment=FAR_AWAY)
     readers = [newcomer, await kit.open()]
     closing = await kit.open()
     await closing.beat(process_info(3))
@@ -100,8 +102,11 @@ async def outlives_handles(kit: Kit) -> None:
     await closing.release()
     await handle.bootstrap()
     for reader in readers:
-        found = sorted(str(each.process.id) for each in await reader.processes())
+        there = await reader.processes()
+        found = sorted(str(each.process.id) for each in there)
         expect(found == wanted, f"processes() after handles came and went gave {found}; the contract wants {wanted}")
+        silent = max(each.silent_seconds for each in there)
+        expect(silent < 1800, f"processes() in another time zone says that one is silent for {silent:g} seconds")
 
 
 @group.check(

@@ -186,7 +186,7 @@ async def exact_text(kit: Kit) -> None:
         await handle.write(follow(first, event="failed", status="failed", error=error))
     for number, text in enumerate(_ALIKE):
         filters: tuple[dict[str, Any], ...] = (
-            {"graph_id": text},
+            {"graph_id": text, "limit": 2**70},
             {"error_reason": text},
             {"metadata": {"value": text}},
             {"metadata": {f"name {text}": "x"}},
@@ -196,6 +196,11 @@ async def exact_text(kit: Kit) -> None:
             same_runs([f"run-{number:02d}"], (await handle.search(**given)).items, what)
         counted = await handle.count_runs(graph_id=text)
         expect(counted == {"failed": 1}, f"count_runs(graph_id={text!r}) gave {counted}; one run has that graph")
+    # Put together with a separator that a name may hold, two tags would be one text.
+    for sign in ("=", ":", "/", "\u0000"):
+        await handle.write(begin(f"tagged-{ord(sign)}", metadata={f"a{sign}b": "c"}))
+        for given in ({"a": f"b{sign}c"}, {f"a{sign}b{sign}c": ""}, {"": f"a{sign}b{sign}c"}):
+            same_runs([], (await handle.search(metadata=given)).items, f"search(metadata={given!r})")
 
 
 @group.check(

@@ -131,10 +131,19 @@ class MemoryStore:
             )
 
     def latest(self, run_id: str) -> tuple[int, bytes] | None:
-        """Return the latest step of a run and its record, or None if absent."""
+        """Return the latest step of a run and its record, or None if absent.
+
+        Raises:
+            CheckpointCorruptedError: its record is gone.
+        """
         with self._lock:
             run = self._runs.get(run_id)
-            return None if run is None else (run.tail.step, run.records[run.tail.step])
+            if run is None:
+                return None
+            step = run.tail.step
+            if step not in run.records:
+                raise missing_step_error(run_id, step)
+            return step, run.records[step]
 
     def record(self, run_id: str, step: int) -> bytes | None:
         """Return the record of a step, or None if absent.
