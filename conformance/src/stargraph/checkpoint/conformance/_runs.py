@@ -85,7 +85,7 @@ def chain(
         keys: the keys of the steps, again and again.
         fields: those of step 0.
     """
-    steps = [begin(run_id, key=keys[0], **fields)]
+    steps = [begin(run_id, **({"key": keys[0]} | fields))]
     for number in range(1, length):
         ending = {"status": last_status} if last_status and number == length - 1 else {}
         steps.append(follow(steps[-1], key=keys[number % len(keys)], **ending))
