@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from pathlib import Path
 
 import pytest
 from support.cli import Folder
+
+from stargraph.checkpoint.codec import Cipher
+from stargraph.checkpoint.protocol import Checkpointer
+from stargraph.checkpoint.registry import open_checkpointer
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+from stargraph.errors import CheckpointCorruptedError, CheckpointError
 
 KEYS = "k:0123456789abcdef"
 NAME = "Ada of the secret name"
@@ -59,7 +66,31 @@ def test_without_the_right_key_it_is_said_so(
         monkeypatch.setenv("STARGRAPH_ENCRYPTION_KEY", keys)
     answer = folder.call("inspect", "r1", "--json")
     assert (answer.code, answer.json["error"]["reason"]) == (7, reason)
+    assert "STARGRAPH_ENCRYPTION_KEY" in answer.json["error"]["hint"]
     assert "0123456789abcdef" not in answer.out + answer.err
+
+
+@pytest.mark.parametrize("text", ["k:another-secret!!", "z:0123456789abcdef"])
+def test_an_error_names_where_the_keys_came_from(folder: Folder, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(folder, "--encryption-keys", str(key_file(folder, f"{KEYS}\n")))
+    wrong = key_file(folder, f"{text}\n")
+    answer = folder.call("inspect", "r1", "--encryption-keys", str(wrong), "--json")
+    assert answer.json["error"]["hint"].startswith(f"Check --encryption-keys {wrong}: ")
+
+    async def read(store: Checkpointer) -> str:
+        async with store:  # type: ignore[attr-defined]
+            with pytest.raises(CheckpointCorruptedError) as caught:
+                await store.read_latest("r1")
+        return caught.value.hint or ""
+
+    path = ".stargraph/run.sqlite"
+    assert asyncio.run(read(open_checkpointer(path, encryption_keys=text))).startswith("Check encryption_keys: ")
+    given = SQLiteCheckpointer(path, encryption=Cipher.parse(text))
+    assert asyncio.run(read(given)).startswith("Check the Cipher that this program gave to the store: ")
+    monkeypatch.setenv("STARGRAPH_ENCRYPTION_KEY", text)
+    assert asyncio.run(read(open_checkpointer(path))).startswith("Check STARGRAPH_ENCRYPTION_KEY: ")
+    with pytest.raises(CheckpointError, match=r"^encryption_keys: "):
+        open_checkpointer(path, encryption_keys="k:short")
 
 
 def test_a_plain_store_is_refused_until_the_move_is_announced(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ def _refused(keyring: Keyring, checkpoint: Checkpoint) -> CheckpointCorruptedErr
         keyring.check(checkpoint)
     assert (raised.value.run_id, raised.value.step) == (checkpoint.run_id, checkpoint.step)
     assert raised.value.hint
-    assert KEY_VARIABLE in raised.value.hint
+    assert keyring.source in raised.value.hint
     return raised.value
 
 
@@ -163,3 +163,13 @@ def test_no_secret_is_ever_shown(key_id: str, secret: str) -> None:
     sealed = keyring.seal(genesis())
     shown.append(repr(sealed) + sealed.model_dump_json())
     assert "hunter2" not in "".join(shown)
+
+
+def test_a_refusal_names_where_the_keys_came_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "k:0123456789abcdef")
+    by_variable = Keyring.from_environment()
+    assert by_variable is not None
+    assert by_variable.source == KEY_VARIABLE
+    refused = _refused(Keyring({"k": OLD}), genesis())
+    assert "integrity_key" in (refused.hint or "")
+    assert "allow_unsealed=True" in (refused.hint or "")

@@ -26,6 +26,11 @@ class KeyFile:
     name: str
     text: str = field(repr=False)
 
+    @property
+    def option(self) -> str:
+        """The option as the user gave it, for errors."""
+        return f"--encryption-keys {self.name}"
+
     @classmethod
     def read(cls, name: str) -> KeyFile:
         """Read a file with one key a line; blank lines and lines that begin with `#` do not count.

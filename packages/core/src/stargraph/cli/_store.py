@@ -100,8 +100,14 @@ class StoreRef:
         from stargraph.checkpoint.registry import open_checkpointer
 
         try:
-            keys = None if self.keys is None else self.keys.text
-            return open_checkpointer(self.url, read_only=read_only, encryption_keys=keys)
+            if self.keys is None:
+                return open_checkpointer(self.url, read_only=read_only)
+            return open_checkpointer(
+                self.url,
+                read_only=read_only,
+                encryption_keys=self.keys.text,
+                encryption_keys_from=self.keys.option,
+            )
         except ValueError as error:
             raise CheckpointError(
                 f"{self}: {error}", reason="invalid-url", hint="Correct the URL of the store."

@@ -107,9 +107,11 @@ def worker(
             hint="A run has to be tried alone before it is failed.",
         )
     address = None if listen is None else _address(listen)
-    keys = None if encryption_keys is None else encryption_keys.text
+    source = StoreSource(checkpoint)
+    if encryption_keys is not None:
+        source = StoreSource(checkpoint, encryption_keys.text, encryption_keys.option)
     made = Worker(
-        StoreSource(checkpoint, keys),
+        source,
         graphs,
         tuple(queue or ("default",)),
         concurrency=concurrency,

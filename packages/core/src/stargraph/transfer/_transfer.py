@@ -10,7 +10,7 @@ from typing import Final
 
 from stargraph.audit._anchor import Head
 from stargraph.audit._verify import verify_run
-from stargraph.checkpoint.codec import KEY_VARIABLE, Keyring
+from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.driver import needed_steps
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, Checkpointer, PrunedStart, RunDeletion, StepRange
 from stargraph.errors import CheckpointError, StoreUnavailableError
@@ -395,10 +395,10 @@ def refuse_seal(checkpoint: Checkpoint, keyring: Keyring | None) -> None:
         Refused: its seal is not taken.
     """
     refusal = None if keyring is None else keyring.refusal(checkpoint.seal, checkpoint.digest)
-    if refusal is not None:
+    if keyring is not None and refusal is not None:
         reason, complaint = refusal
         message = f"step {checkpoint.step}: {complaint}"
-        raise refused(checkpoint.run_id, reason, message, f"Check {KEY_VARIABLE}; `stargraph verify` shows more.")
+        raise refused(checkpoint.run_id, reason, message, f"Check {keyring.source}; `stargraph verify` shows more.")
 
 
 def size_of(checkpoint: Checkpoint) -> int:

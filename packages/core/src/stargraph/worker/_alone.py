@@ -45,7 +45,7 @@ def main() -> int:
 
 
 async def _execute(job: dict[str, Any]) -> int:
-    source = StoreSource(job["store"], job["encryption_keys"])
+    source = StoreSource(job["store"], job["encryption_keys"], job["encryption_keys_from"])
     graph = load(job["graph"])
     store = source.open()
     heartbeat = ThreadHeartbeat(source.open, ProcessInfo.current, BEAT_SECONDS, WorkerMetrics())

@@ -50,6 +50,7 @@ class IsolatedExecution:
         self._job: dict[str, Any] = {
             "store": source.url,
             "encryption_keys": source.encryption_keys,
+            "encryption_keys_from": source.encryption_keys_from,
             "graph": target,
             "run_id": claimed.run_id,
             "step": claimed.last_step,

@@ -15,10 +15,12 @@ class StoreSource:
     Attributes:
         url: a path or URL, as `open_checkpointer` takes it.
         encryption_keys: as for `open_checkpointer`.
+        encryption_keys_from: likewise.
     """
 
     url: str
     encryption_keys: str | None = field(default=None, repr=False)
+    encryption_keys_from: str = "encryption_keys"
 
     def __str__(self) -> str:
         return redact(self.url)
@@ -29,4 +31,6 @@ class StoreSource:
         Raises:
             CheckpointError: as `open_checkpointer` raises.
         """
-        return open_checkpointer(self.url, encryption_keys=self.encryption_keys)
+        return open_checkpointer(
+            self.url, encryption_keys=self.encryption_keys, encryption_keys_from=self.encryption_keys_from
+        )

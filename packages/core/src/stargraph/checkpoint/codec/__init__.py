@@ -1,7 +1,7 @@
 """The stored form of checkpoints, their seals and their encryption, and the canonical form that digests are made of."""
 
 from stargraph.checkpoint.codec._chain import SequenceDecoder
-from stargraph.checkpoint.codec._cipher import ENCRYPTION_VARIABLE, Cipher
+from stargraph.checkpoint.codec._cipher import ENCRYPTION_VARIABLE, KEYS_FROM, Cipher
 from stargraph.checkpoint.codec._codec import Codec, Record, decode, encode, missing_base_steps
 from stargraph.checkpoint.codec._header import RECORD_VERSION, base_steps_of
 from stargraph.checkpoint.codec._seal import KEY_VARIABLE, Keyring
@@ -13,6 +13,7 @@ from stargraph.checkpoint.values import canonical
 __all__ = [
     "DIGEST_FORM",
     "ENCRYPTION_VARIABLE",
+    "KEYS_FROM",
     "KEY_VARIABLE",
     "PREFIX_BYTES",
     "RECORD_VERSION",

@@ -6,6 +6,7 @@ import hmac
 import os
 import secrets
 from collections.abc import Mapping
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 
 ENCRYPTION_VARIABLE: Final = "STARGRAPH_ENCRYPTION_KEY"
 """The environment variable that holds the keys, as `Cipher.parse` reads them."""
+
+KEYS_FROM: Final = ContextVar("keys_from", default=ENCRYPTION_VARIABLE)
+"""What the user wrote the keys into that are in the environment now; errors name it."""
+
+_ALLOW_PLAIN: Final = "STARGRAPH_ENCRYPTION_ALLOW_PLAIN"
 
 _NONCE: Final = 12
 
@@ -49,6 +55,7 @@ class Cipher:
         self._current = next(iter(self._keys))
         self._fingerprint_key = hmac.digest(list(self._keys.values())[-1], b"stargraph fingerprint", "sha256")
         self._for_run = lru_cache(maxsize=1024)(self._make_for_run)
+        self._source: str | None = None
         self.allow_plain = allow_plain
 
     def __repr__(self) -> str:
@@ -77,23 +84,25 @@ class Cipher:
         Raises:
             CheckpointError: the keys cannot be used (`reason="invalid-encryption-key"`).
         """
-        text = os.environ.get(ENCRYPTION_VARIABLE)
+        text, source = os.environ.get(ENCRYPTION_VARIABLE), KEYS_FROM.get()
         if text is None:
             return None
         if not text.strip():
             raise CheckpointError(
-                f"{ENCRYPTION_VARIABLE} is set, but empty",
+                f"{source} is set, but empty",
                 reason="invalid-encryption-key",
-                hint="Set it to key_id:secret, or unset it to store runs readable.",
+                hint="Set it to key_id:secret, or leave it out to store runs readable.",
             )
         try:
-            return cls.parse(text, allow_plain=os.environ.get("STARGRAPH_ENCRYPTION_ALLOW_PLAIN") == "1")
+            cipher = cls.parse(text, allow_plain=os.environ.get(_ALLOW_PLAIN) == "1")
         except ValueError as error:
             raise CheckpointError(
-                f"{ENCRYPTION_VARIABLE}: {error}",
+                f"{source}: {error}",
                 reason="invalid-encryption-key",
                 hint="Write key_id:secret, the secret of 16 random bytes or more, as `openssl rand -base64 32` makes.",
             ) from None
+        cipher._source = source
+        return cipher
 
     def encrypt(self, body: bytes, *, run_id: str, step: int, header: bytes) -> bytes:
         """Return what is stored instead of a body: key id, nonce, ciphertext.
@@ -123,54 +132,57 @@ class Cipher:
         end = 1 + (stored[0] if stored else 0)
         key_id = stored[1:end].decode("utf-8", "replace")
         if key_id not in self._keys:
-            raise _unreadable(
-                run_id,
-                step,
-                "unknown-encryption-key",
-                f"it is encrypted with the key {key_id!r:.40}, which is not here",
-            )
+            what = f"it is encrypted with the key {key_id!r:.40}, which is not here"
+            raise _unreadable(run_id, step, "unknown-encryption-key", what, self._hint)
         nonce, sealed = stored[end : end + _NONCE], stored[end + _NONCE :]
         try:
             return self._for_run(key_id, run_id).decrypt(nonce, sealed, _bound_to(run_id, step, header))
         except (InvalidTag, ValueError):
-            raise _unreadable(
-                run_id, step, "undecipherable", f"it was altered or moved, or the key {key_id!r:.40} has another secret"
-            ) from None
+            what = f"it was altered or moved, or the key {key_id!r:.40} has another secret"
+            raise _unreadable(run_id, step, "undecipherable", what, self._hint) from None
 
     def fingerprint(self, digest: bytes) -> bytes:
         """Return what stands for a digest outside of records: equal for equal digests, and telling nothing else."""
         return hmac.digest(self._fingerprint_key, digest, "sha256")
 
+    @property
+    def _hint(self) -> str:
+        source = "the Cipher that this program gave to the store" if self._source is None else self._source
+        return f"Check {source}: it must hold the key that the record was written with."
+
+    def not_encrypted(self, run_id: str, step: int) -> CheckpointCorruptedError:
+        """Return the error of a plain record in a store that is read with these keys."""
+        allow = "make the Cipher with allow_plain=True" if self._source is None else f"set {_ALLOW_PLAIN}=1"
+        return CheckpointCorruptedError(
+            f"run {run_id!r}, step {step}: the record is not encrypted",
+            reason="not-encrypted",
+            hint=f"Somebody wrote it without the keys. For a store from before encryption, {allow}.",
+            run_id=run_id,
+            step=step,
+        )
+
     def _make_for_run(self, key_id: str, run_id: str) -> AESGCM:
         return _aesgcm()(hmac.digest(self._keys[key_id], b"stargraph record\n" + run_id.encode(), "sha256"))
 
 
-def not_encrypted(run_id: str, step: int) -> CheckpointCorruptedError:
-    """Return the error of a plain record in a store that is read with keys."""
-    return CheckpointCorruptedError(
-        f"run {run_id!r}, step {step}: the record is not encrypted",
-        reason="not-encrypted",
-        hint="Somebody wrote it without the keys. For a store from before encryption, set"
-        " STARGRAPH_ENCRYPTION_ALLOW_PLAIN=1.",
-        run_id=run_id,
-        step=step,
-    )
-
-
 def no_keys(run_id: str, step: int) -> CheckpointCorruptedError:
     """Return the error of an encrypted record in a store that is read without keys."""
-    return _unreadable(run_id, step, "no-encryption-key", "it is encrypted, and no key was given")
+    hint = (
+        f"Give the key that it was written with: in {ENCRYPTION_VARIABLE}, in the file of --encryption-keys, as"
+        " encryption_keys of open_checkpointer, or as encryption of the driver."
+    )
+    return _unreadable(run_id, step, "no-encryption-key", "it is encrypted, and no key was given", hint)
 
 
 def _bound_to(run_id: str, step: int, header: bytes) -> bytes:
     return b"%b\n%d\n%b" % (run_id.encode(), step, header)
 
 
-def _unreadable(run_id: str, step: int, reason: str, complaint: str) -> CheckpointCorruptedError:
+def _unreadable(run_id: str, step: int, reason: str, complaint: str, hint: str) -> CheckpointCorruptedError:
     return CheckpointCorruptedError(
         f"run {run_id!r}, step {step}: the stored record cannot be decrypted: {complaint}",
         reason=reason,
-        hint=f"Check {ENCRYPTION_VARIABLE}: it must hold the key that the record was written with.",
+        hint=hint,
         run_id=run_id,
         step=step,
     )

@@ -27,6 +27,7 @@ class Keyring:
         self._keys = checked_keys(keys)
         self._current = next(iter(keys))
         self._allow_unsealed = allow_unsealed
+        self._is_from_environment = False
 
     def __repr__(self) -> str:
         return f"Keyring({', '.join(self._keys)})"
@@ -58,7 +59,14 @@ class Keyring:
             return None
         if not text.strip():
             raise ValueError("the variable is set, but empty; unset it to store runs without seals")
-        return cls.parse(text, allow_unsealed=os.environ.get("STARGRAPH_INTEGRITY_ALLOW_UNSEALED") == "1")
+        keyring = cls.parse(text, allow_unsealed=os.environ.get("STARGRAPH_INTEGRITY_ALLOW_UNSEALED") == "1")
+        keyring._is_from_environment = True
+        return keyring
+
+    @property
+    def source(self) -> str:
+        """Where the keys come from, in the words of a hint."""
+        return KEY_VARIABLE if self._is_from_environment else "the Keyring that this program gave as integrity_key"
 
     def seal(self, checkpoint: Checkpoint) -> Checkpoint:
         """Return the checkpoint, sealed with the current key.
@@ -107,12 +115,13 @@ class Keyring:
     def _mac(self, key_id: str, digest: str) -> str:
         return hmac.digest(self._keys[key_id], bytes.fromhex(digest), "sha256").hex()
 
-    @staticmethod
-    def _refused(checkpoint: Checkpoint, reason: str, complaint: str) -> CheckpointCorruptedError:
+    def _refused(self, checkpoint: Checkpoint, reason: str, complaint: str) -> CheckpointCorruptedError:
+        by_variable = self._is_from_environment
+        allow = "set STARGRAPH_INTEGRITY_ALLOW_UNSEALED=1" if by_variable else "make it with allow_unsealed=True"
         return CheckpointCorruptedError(
             f"run {checkpoint.run_id!r}, step {checkpoint.step}: {complaint}",
             reason=reason,
-            hint=f"Check {KEY_VARIABLE}; for a store from before seals, set STARGRAPH_INTEGRITY_ALLOW_UNSEALED=1.",
+            hint=f"Check {self.source}; for a store from before seals, {allow}.",
             run_id=checkpoint.run_id,
             step=checkpoint.step,
         )

@@ -38,7 +38,7 @@ from zlib import crc32
 import orjson
 import zstandard
 
-from stargraph.checkpoint.codec._cipher import Cipher, no_keys, not_encrypted
+from stargraph.checkpoint.codec._cipher import Cipher, no_keys
 from stargraph.checkpoint.codec._compression import MOST_BYTES, compress, inflate, inflated_size, inflating
 from stargraph.checkpoint.codec._delta import Delta, apply_scripts, script_between
 from stargraph.checkpoint.codec._edit_script import EditScript
@@ -169,7 +169,7 @@ class StoredRecord:
                 raise no_keys(run_id, step)
             body = cipher.decrypt(body, run_id=run_id, step=step, header=record[:start])
         elif cipher is not None and not cipher.allow_plain:
-            raise not_encrypted(run_id, step)
+            raise cipher.not_encrypted(run_id, step)
         try:
             if size is not None:
                 body = _event_part(body, is_compressed=bool(flags & COMPRESSED))

@@ -62,7 +62,11 @@ def installed_drivers() -> list[DriverInfo]:
 
 
 def open_checkpointer(
-    url: str | os.PathLike[str], *, read_only: bool = False, encryption_keys: str | None = None
+    url: str | os.PathLike[str],
+    *,
+    read_only: bool = False,
+    encryption_keys: str | None = None,
+    encryption_keys_from: str = "encryption_keys",
 ) -> ClosingCheckpointer:
     """Return a handle on the store that a path or URL names; no I/O happens before `bootstrap`.
 
@@ -72,18 +76,19 @@ def open_checkpointer(
         read_only: never write a byte; a store that does not exist is refused, not made.
         encryption_keys: keys as `Cipher.parse` reads them; those of the environment variable
             `STARGRAPH_ENCRYPTION_KEY` if None.
+        encryption_keys_from: what the user wrote the keys into, such as an option; errors name it.
 
     Raises:
         CheckpointError: it is neither a path nor a URL, or its driver cannot do what is asked for: encrypt with the
             keys of the environment, or open read-only (`reason` is `invalid-url`, `no-encryption`, `no-read-only`).
         DriverNotFoundError: no installed driver opens it, two claim it, or its driver cannot be loaded or closed.
     """
-    with _keys_in_environment(encryption_keys):
+    with _keys_in_environment(encryption_keys, encryption_keys_from):
         return _opened(url, read_only=read_only)
 
 
 def _opened(url: str | os.PathLike[str], *, read_only: bool) -> ClosingCheckpointer:
-    from stargraph.checkpoint.codec import Cipher
+    from stargraph.checkpoint.codec import KEYS_FROM, Cipher
     from stargraph.checkpoint.driver import Encrypting, ReadOnly
     from stargraph.checkpoint.protocol import Closing
 
@@ -100,7 +105,7 @@ def _opened(url: str | os.PathLike[str], *, read_only: bool) -> ClosingCheckpoin
         raise CheckpointError(
             f"{redact(address.text)}: keys were given, but the driver {type(store).__name__} does not encrypt",
             reason="no-encryption",
-            hint="Use a driver that encrypts, or unset STARGRAPH_ENCRYPTION_KEY to store the runs readable.",
+            hint=f"Use a driver that encrypts, or leave out {KEYS_FROM.get()} to store the runs readable.",
         )
     if read_only and not (isinstance(store, ReadOnly) and store.read_only):
         raise CheckpointError(
@@ -123,9 +128,9 @@ _ENVIRONMENT: Final = threading.Lock()
 
 
 @contextmanager
-def _keys_in_environment(keys: str | None) -> Iterator[None]:
+def _keys_in_environment(keys: str | None, source: str) -> Iterator[None]:
     """Drivers look for keys there when they are opened by a URL; child processes of nodes must not find them."""
-    from stargraph.checkpoint.codec import ENCRYPTION_VARIABLE
+    from stargraph.checkpoint.codec import ENCRYPTION_VARIABLE, KEYS_FROM
 
     if keys is None:
         yield
@@ -133,9 +138,11 @@ def _keys_in_environment(keys: str | None) -> Iterator[None]:
     with _ENVIRONMENT:
         before = os.environ.get(ENCRYPTION_VARIABLE)
         os.environ[ENCRYPTION_VARIABLE] = keys
+        token = KEYS_FROM.set(source)
         try:
             yield
         finally:
+            KEYS_FROM.reset(token)
             if before is None:
                 del os.environ[ENCRYPTION_VARIABLE]
             else:
