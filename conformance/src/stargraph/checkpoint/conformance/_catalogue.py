@@ -40,7 +40,7 @@ def catalogue() -> tuple[Check, ...]:
         pruned,
         queue_limits,
         schedules,
-        search,
+        search_pages,
         sizes,
         stateful,
         steps,
@@ -73,7 +73,7 @@ def catalogue() -> tuple[Check, ...]:
         queue_limits.group,  # queues', with the checks of both modules
         presence.group,
         schedules.group,
-        search.group,
+        search_pages.group,  # search's, with the checks of both modules
         trees.group,
         survivors.group,  # deletion's, with the checks of both modules
         batch.group,
