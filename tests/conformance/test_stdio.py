@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from stargraph.checkpoint.conformance import Check, run
 from stargraph.checkpoint.conformance._capabilities import PROTOCOLS
 from stargraph.checkpoint.conformance._catalogue import catalogue
 from stargraph.checkpoint.conformance._neighbours import Neighbours
-from stargraph.checkpoint.conformance.stdio import stdio_target
+from stargraph.checkpoint.conformance._runs import chain
+from stargraph.checkpoint.conformance.stdio import DriverProcess, StdioCheckpointer, stdio_target
 
 pytestmark = pytest.mark.thorough
 
@@ -30,3 +33,35 @@ def test_a_driver_with_every_capability_passes_over_stdio() -> None:
     wrong = {result.check.id: result.message for result in report.results if result.verdict not in ("pass", "skip")}
     assert not wrong
     assert report.count("pass") > len(checks) * 0.9
+
+
+async def test_a_handle_outlives_the_process_of_its_driver(tmp_path: Path) -> None:
+    process = DriverProcess(Neighbours("support.conformance_targets:sqlite")._command())
+    handle = StdioCheckpointer(process, str(tmp_path / "store"))
+    first, second = chain(length=2)
+    await handle.bootstrap()
+    await handle.write(first)
+    before = process.running
+    assert process._process is not None
+    process._process.kill()
+    process._process.wait()
+    await handle.write(second)
+    assert (before, process.running) == (1, 2)
+    assert await handle.read_latest("run") == second
+    await handle.close()
+    process.end()
+
+
+IN_ANOTHER_PROCESS = """
+from stargraph.checkpoint.conformance._neighbours import Neighbours
+from stargraph.checkpoint.conformance.stdio import stdio_target
+
+target = stdio_target(Neighbours("support.conformance_targets:sqlite")._command())
+"""
+
+
+def test_a_fork_leaves_the_process_of_its_driver_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere_target.py").write_text(IN_ANOTHER_PROCESS)
+    monkeypatch.syspath_prepend(tmp_path)
+    report = run("elsewhere_target:target", only=["fencing.forked_process"])
+    assert {result.verdict for result in report.results} == {"pass"}, report.to_json()

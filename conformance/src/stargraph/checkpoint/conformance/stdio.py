@@ -25,6 +25,7 @@ from stargraph.checkpoint.conformance._wire import (
     checkpoint_from_wire,
     error_from_wire,
 )
+from stargraph.checkpoint.driver import forked_error
 from stargraph.checkpoint.protocol import (
     PRUNED_BY_DEFAULT,
     Checkpoint,
@@ -60,6 +61,8 @@ class DriverProcess:
         self._command = list(command)
         self._environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
+        self._starts = 0
+        self._owner = os.getpid()
         self._waiting: dict[int, Future[Any]] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
@@ -70,8 +73,12 @@ class DriverProcess:
 
         Raises:
             CheckpointError, ValueError: as the driver raised it.
-            StoreUnavailableError: the process died; the outcome is unknown.
+            StoreUnavailableError: the process died, so the outcome is unknown; or this one is a fork of the one that
+                started it.
         """
+        # Before any lock, which a thread that is not here may hold.
+        if self._process is not None and self._owner != os.getpid():
+            raise forked_error()
         request = {"call": name, "handle": handle, "arguments": arguments_to_wire(arguments)}
         return await asyncio.wrap_future(await asyncio.to_thread(self._send, request))
 
@@ -83,6 +90,12 @@ class DriverProcess:
                 f"{self._command[0]} speaks version {answer.get('protocol')} of the protocol, not {PROTOCOL}"
             )
         return answer
+
+    @property
+    def running(self) -> int | None:
+        """Which of its processes runs, from 1; None if none does, and the next call starts one."""
+        process = self._process
+        return None if process is None or process.poll() is not None else self._starts
 
     def next_handle(self) -> int:
         """Return a number that no handle of this process has had."""
@@ -105,6 +118,9 @@ class DriverProcess:
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
+            if self._process is not None:
+                _close(self._process)
+            self._starts, self._owner = self._starts + 1, os.getpid()
             self._process = subprocess.Popen(  # noqa: S603  # the command is the target's own
                 self._command,
                 stdin=subprocess.PIPE,
@@ -138,16 +154,22 @@ class DriverProcess:
                         future.set_exception(_died(self._command))
 
     def end(self) -> None:
-        """End the process, if it runs."""
+        """End the process, if it runs; a fork leaves it to the one that talks to it."""
+        if self._owner != os.getpid():
+            return
         with self._lock:
             process, self._process = self._process, None
         if process is not None:
-            assert process.stdin is not None
-            with suppress(OSError):
-                process.stdin.close()
+            _close(process)
             with suppress(ProcessLookupError):
                 process.kill()
             process.wait()
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    with suppress(OSError):
+        process.stdin.close()
 
 
 def _died(command: Sequence[str]) -> StoreUnavailableError:
@@ -168,21 +190,26 @@ class StdioCheckpointer:
         self.process = process
         self._location = location
         self._handle = process.next_handle()
-        self._opened: asyncio.Lock | None = None
-        self._is_open = False
+        self._opening: asyncio.Lock | None = None
+        self._opened_in: int | None = None
+        self._is_ready = False
 
     async def _call(self, name: str, /, **arguments: Any) -> Any:
-        if self._opened is None:
-            self._opened = asyncio.Lock()
-        async with self._opened:
-            if not self._is_open:
+        if self._opening is None:
+            self._opening = asyncio.Lock()
+        async with self._opening:
+            # Once, and again in the process that takes the place of one that died.
+            if self._opened_in is None or self._opened_in != self.process.running:
                 await self.process.call("open", self._handle, location=self._location)
-                self._is_open = True
+                if self._is_ready:
+                    await self.process.call("bootstrap", self._handle)
+                self._opened_in = self.process.running
         return await self.process.call(name, self._handle, **arguments)
 
     async def bootstrap(self) -> None:
         """Make the store ready."""
         await self._call("bootstrap")
+        self._is_ready = True
 
     async def write(self, checkpoint: Checkpoint) -> None:
         """Append one checkpoint."""
@@ -203,7 +230,7 @@ class StdioCheckpointer:
 
     async def close(self) -> None:
         """Let go of the store."""
-        if self._is_open:
+        if self._opened_in is not None and self._opened_in == self.process.running:
             await self._call("close")
 
 
