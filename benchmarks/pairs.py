@@ -1,0 +1,110 @@
+"""Whether another copy of this tree is faster, for example one whose modules were compiled in place.
+
+    PYTHONPATH=benchmarks:tests .bench/bin/python benchmarks/pairs.py OTHER [workload …] [--store postgres]
+
+Each tree has a process of its own, and both take turns, so that what else the machine does meets both. A figure is the
+median over the repeats. A gain is the median of the ratios of the pairs, with its quartiles; above 1, the other tree is
+faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+from stargraph_bench._bench import server
+from stargraph_bench._contender import Place
+from stargraph_bench._runs import Maker, chat, make_run, small
+from stargraph_bench._stargraph import EnginePostgres, EngineSQLite, StargraphPostgres, StargraphSQLite
+
+_WORKLOADS: Final[dict[str, tuple[Maker, int, int]]] = {
+    "small": (small, 1, 300),
+    "fan": (small, 64, 20),
+    "chat": (chat, 1, 120),
+    "engine-small": (small, 1, 150),
+    "engine-fan": (small, 64, 12),
+}
+_WRITES: Final = {"sqlite": StargraphSQLite, "postgres": StargraphPostgres}
+_STEPS: Final = {"sqlite": EngineSQLite, "postgres": EnginePostgres}
+
+
+def main() -> None:
+    """Print a row for each workload."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("other", type=Path)
+    parser.add_argument("workloads", nargs="*", default=list(_WORKLOADS))
+    parser.add_argument("--store", choices=list(_WRITES), default="sqlite")
+    parser.add_argument("--repeats", type=int, default=15)
+    arguments = parser.parse_intermixed_args()
+    with tempfile.TemporaryDirectory(prefix="stargraph-bench-") as folder:
+        Path(folder).chmod(0o755)  # PostgreSQL refuses to run as root, and another account has to reach it
+        with server(arguments.store, Path(folder)) as place:
+            trees = [_measuring(tree, place) for tree in (Path(__file__).parents[1], arguments.other)]
+            print("| write or step | CPU, µs | other, µs | gain | wall, µs | other, µs | gain |")
+            print("| --- | --- | --- | --- | --- | --- | --- |")
+            for workload in arguments.workloads:
+                taken: list[list[list[float]]] = [[], []]
+                for repeat in range(arguments.repeats + 1):
+                    for turn in (0, 1) if repeat % 2 else (1, 0):
+                        taken[turn].append(_asked(trees[turn], arguments.store, workload, repeat))
+                columns = [zip(*rows[1:], strict=True) for rows in taken]  # the first repeat warms up
+                cells = [_cells(*pairs) for pairs in zip(*columns, strict=True)]
+                print(f"| {arguments.store}, {workload} | {' | '.join(cells)} |", flush=True)
+            for tree in trees:
+                tree.communicate()
+
+
+def _measuring(tree: Path, place: Place) -> subprocess.Popen[str]:
+    sources = [str(path) for path in sorted((tree.resolve() / "packages").glob("*/src"))]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*sources, os.environ["PYTHONPATH"]])}
+    source = f"import pairs; pairs.answer({str(place.folder)!r}, {place.dsn!r})"
+    command = [sys.executable, "-c", source]
+    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def _asked(tree: subprocess.Popen[str], *question: object) -> list[float]:
+    assert tree.stdin is not None
+    assert tree.stdout is not None
+    print(*question, file=tree.stdin, flush=True)
+    figures: list[float] = json.loads(tree.stdout.readline())
+    return figures
+
+
+def _cells(ours: tuple[float, ...], others: tuple[float, ...]) -> str:
+    low, gain, high = statistics.quantiles([a / b for a, b in zip(ours, others, strict=True)])
+    return f"{statistics.median(ours):.0f} | {statistics.median(others):.0f} | {gain:.2f} ({low:.2f} to {high:.2f})"
+
+
+def answer(folder: str, dsn: str) -> None:
+    """Write the workloads that are asked for; print the microseconds of CPU and of wall time that a step takes."""
+    for line in sys.stdin:
+        print(json.dumps(asyncio.run(_written(Place(Path(folder), dsn), *line.split()))), flush=True)
+
+
+async def _written(place: Place, store: str, workload: str, seed: str) -> list[float]:
+    make, runs, steps = _WORKLOADS[workload]
+    contender = (_STEPS if workload.startswith("engine") else _WRITES)[store](place)
+    contender.prepare([make_run(make, steps, int(seed) * 1000 + number) for number in range(runs)])
+    await contender.open()
+    gc.collect()
+    cpu, wall = time.process_time(), time.perf_counter()
+    await contender.execute()
+    took = time.process_time() - cpu, time.perf_counter() - wall
+    await contender.check(contender.runs[0])
+    await contender.close()
+    await contender.remove()
+    return [each / (runs * steps) * 1e6 for each in took]
+
+
+if __name__ == "__main__":
+    main()
