@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 from uuid import UUID
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, Task
-from stargraph.checkpoint.values import EncodedValue
+from stargraph.checkpoint.values import own_json
 from stargraph.engine._call_log import CallLog
 from stargraph.engine._call_request import CallRequest, Calls
 from stargraph.engine._questions import Questions
@@ -231,7 +231,7 @@ class Context:
             NodeError: `reason` is `detached-node` or `node-ended`; if it is stored, as for `call`.
         """
         calls = self._attached("ctx.emit()")
-        emitted = EncodedValue.of(value, "what ctx.emit() was given").value
+        emitted = own_json(value, "what ctx.emit() was given")
         if not stored:
             calls.emit(emitted)
             return DONE

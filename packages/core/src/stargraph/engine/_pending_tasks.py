@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from datetime import datetime
 
 from stargraph.checkpoint.protocol import Checkpoint, FanOut, JsonValue, RecordedCall, Task
-from stargraph.checkpoint.values import EncodedValue
+from stargraph.checkpoint.values import copy_json
 from stargraph.engine._failures import is_made_anew
 from stargraph.engine._plan import Completion, Plan
 from stargraph.engine._subgraph import StoreFaultError
@@ -80,7 +80,7 @@ class PendingTasks:
                 raise
             except BaseException as error:
                 raise StoreFaultError(error) from error
-        return EncodedValue.of_checked(self._items[task.index]).fresh()
+        return copy_json(self._items[task.index])
 
     async def _load_items(self, tail: Checkpoint, fan_out: FanOut) -> list[JsonValue]:
         origin = await self._read(tail, fan_out.since_step)

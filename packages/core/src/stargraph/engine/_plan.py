@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from stargraph.checkpoint.protocol import FanOut, JsonValue, Task
 from stargraph.checkpoint.protocol._pydantic import assemble
-from stargraph.checkpoint.values import EncodedValue
+from stargraph.checkpoint.values import own_json
 from stargraph.engine._expression_checks import check_expressions
 from stargraph.engine._expressions import Expression
 from stargraph.engine._faults import Faults
@@ -337,7 +337,7 @@ class Plan:
                 hint="`over` gives the list whose items are the branches, as in: state.notes",
             )
         # CEL knows values that JSON cannot say.
-        return EncodedValue.of(items, f"rule {rule.spec.id!r}: {rule.over.text}").value  # type: ignore[no-any-return]
+        return own_json(items, f"rule {rule.spec.id!r}: {rule.over.text}")  # type: ignore[no-any-return]
 
     def branch(self, fan_out: FanOut, index: int) -> Task:
         """Return the task of one branch.

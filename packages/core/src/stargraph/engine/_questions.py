@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from stargraph.checkpoint.protocol import JsonValue, RecordedCall, Task
-from stargraph.checkpoint.values import EncodedValue, check_json, format_time
+from stargraph.checkpoint.values import EncodedValue, check_json, copy_json, format_time, own_json
 from stargraph.engine._failures import chain_of, is_a, name_of
 from stargraph.errors import NodeError, StateError
 
@@ -150,7 +150,7 @@ class Questions:
             NodeError: `reason` is `concurrent-questions` or `node-ended`.
         """
         self._check(prompt, key, into)
-        asked = EncodedValue.of(payload, "payload").value
+        asked = own_json(payload, "payload")
         with _LOCK:
             return self._answer_to(Question(prompt, asked, key, into))
 
@@ -186,7 +186,7 @@ class Questions:
         name = question.id_for(self._task)
         if name in self._answers:
             self._counts[said] = occurrence + 1
-            return EncodedValue.of_checked(self._answers[name]).fresh()
+            return copy_json(self._answers[name])
         in_call = IN_CALL.get()
         if in_call is not None:
             in_call.append(question)

@@ -16,7 +16,7 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnno
 from pydantic_core import PydanticSerializationError
 
 from stargraph.checkpoint.protocol import JsonValue
-from stargraph.checkpoint.values import MAX_DEPTH, check_json
+from stargraph.checkpoint.values import MAX_DEPTH, check_json, copy_json
 from stargraph.engine._fidelity import difference
 from stargraph.errors import NodeError, StateError
 
@@ -108,7 +108,7 @@ class ResultType:
             StateError: it does not fit the type, which has changed since.
         """
         if self._adapter is None:
-            return orjson.loads(orjson.dumps(stored))
+            return copy_json(stored)
         try:
             return self._adapter.validate_json(orjson.dumps(stored))
         except ValidationError as error:

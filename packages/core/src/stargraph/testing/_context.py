@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, Task
-from stargraph.checkpoint.values import EncodedValue
+from stargraph.checkpoint.values import own_json
 from stargraph.engine import CallRequest, Calls, ResultType, call_error, error_info
 from stargraph.graph import Context
 from stargraph.testing._fakes import EMIT, answer_for, faked
@@ -109,7 +109,7 @@ class FakeContext(Context):
         Raises:
             QuestionAsked: there is none.
         """
-        asked = EncodedValue.of(payload, "payload").value
+        asked = own_json(payload, "payload")
         self.questions_asked.append(prompt)
         answer = answer_for(self._answers, prompt, self.node, asked)
         if answer is None:

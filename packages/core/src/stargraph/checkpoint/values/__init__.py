@@ -7,6 +7,8 @@ from stargraph.checkpoint.values._json import (
     JsonValue,
     canonical,
     check_json,
+    copy_json,
+    own_json,
     path_part,
 )
 from stargraph.checkpoint.values._times import format_time
@@ -18,7 +20,9 @@ __all__ = [
     "JsonValue",
     "canonical",
     "check_json",
+    "copy_json",
     "format_time",
     "join_encoded",
+    "own_json",
     "path_part",
 ]

@@ -284,6 +284,11 @@ def own_json(value: JsonValue, path: str) -> JsonValue:
     return decode(text)
 
 
+def copy_json(value: JsonValue) -> JsonValue:
+    """Return a copy of a checked value that its receiver may change."""
+    return decode(encode(value)) if type(value) is list or type(value) is dict else value
+
+
 def canonical_of(value: JsonValue, encoded: bytes) -> bytes:
     """Return the canonical bytes of a checked value whose JSON text is known."""
     # Without keys to sort, the text of the fast form is canonical as it is.
