@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import tempfile
 from itertools import islice
 
 import pytest
@@ -31,12 +32,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ or not config.getoption("numprocesses", None):
+        _keep_what_is_left(config)
     # A shell ignores SIGINT in what it starts in the background, and the programs that tests interrupt inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     seed = config.getoption("--seed")
     if seed is not None:
         os.environ[SEED_VARIABLE] = str(seed)
+
+
+def _keep_what_is_left(config: pytest.Config) -> None:
+    """Have the temporary files of all processes that tests start, and often kill, in a folder that goes at the end."""
+    folder = tempfile.TemporaryDirectory(prefix="stargraph-tests-", ignore_cleanup_errors=True)
+    config.add_cleanup(folder.cleanup)
+    os.chmod(folder.name, 0o1777)  # noqa: S103  # as the system's own: servers run as other users
+    os.environ["TMPDIR"] = folder.name
 
 
 @pytest.hookimpl(trylast=True)

@@ -6,8 +6,6 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, Checkpointer, RunSummary
@@ -81,19 +79,15 @@ async def _fail_poison(store: Checkpointer, tail: Checkpoint, graph: Graph[Any])
 def _execute_alone(ticket: Ticket, address: str) -> dict[str, Any] | None:
     """Return what came of a run in a process of its own; None if it has ended that process too."""
     path = [each for each in sys.path if each]
-    with TemporaryDirectory(prefix="stargraph-dask-") as folder:
-        answer = Path(folder) / "answer"
-        job = {
-            "ticket": replace(ticket, alone=False).as_dict(),
-            "address": address,
-            "path": path,
-            "answer": str(answer),
-        }
-        # By stdin, which nobody else can read.
-        subprocess.run(  # our own module
-            [sys.executable, "-m", "stargraph.dask._alone"], input=json.dumps(job).encode(), check=False
-        )
-        if not answer.exists():
-            return None
-        found: dict[str, Any] = json.loads(answer.read_text())
-        return found
+    job = {"ticket": replace(ticket, alone=False).as_dict(), "address": address, "path": path}
+    # By pipes, which nobody else can read, and which leave nothing behind if this worker is killed.
+    ended = subprocess.run(  # our own module
+        [sys.executable, "-m", "stargraph.dask._alone"],
+        input=json.dumps(job).encode(),
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    if not ended.stdout.endswith(b"\n"):
+        return None
+    found: dict[str, Any] = json.loads(ended.stdout)
+    return found
