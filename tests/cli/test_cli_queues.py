@@ -158,6 +158,19 @@ def test_lines_that_a_store_does_not_take_may_be_enqueued_again(
     )
 
 
+def test_no_line_may_be_enqueued_in_a_store_that_does_not_open(folder: Folder) -> None:
+    folder.write("no.sqlite", "this is not a store, and long enough to be read as one")
+    line = json.dumps({"inputs": {"count": 2}})
+    answer = folder.call("enqueue", "graph.yaml", "--lines", "-", "--checkpoint", "no.sqlite", stdin=f"{line}\n")
+    assert (answer.code, "Some lines" in answer.err) == (7, False)
+
+
+def test_an_empty_run_id_is_refused_and_not_made_up(folder: Folder) -> None:
+    assert folder.call("enqueue", "graph.yaml", "-i", "count=1", "--run-id", "").code == 2
+    answer = folder.call("enqueue", "graph.yaml", "--lines", "-", stdin='{"inputs": {"count": 2}, "run_id": ""}\n')
+    assert (answer.code, "line 1: '' cannot be a run id" in answer.err) == (2, True)
+
+
 def test_lines_and_inputs_exclude_each_other(folder: Folder) -> None:
     for words in (("-i", "count=1"), ("--run-id", "r")):
         assert folder.call("enqueue", "graph.yaml", "--lines", "-", *words, stdin="").code == 2

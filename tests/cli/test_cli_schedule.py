@@ -52,4 +52,7 @@ def test_what_could_never_run_is_refused_when_it_is_added(folder: Folder, words:
     refused = folder.call("schedule", "add", *words, "--json")
     assert refused.code != 0
     assert refused.json["error"]["reason"] == reason
+    assert "pattern" not in refused.json["error"]["message"]
+    if "a b" in words:
+        assert "'a b'" in refused.json["error"]["message"]
     assert folder.call("schedule", "list", "--json").code != 0 or folder.call("schedule", "list", "--json").json == []

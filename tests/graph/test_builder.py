@@ -130,3 +130,10 @@ def test_a_library_between_is_not_the_place(folder: Folder) -> None:
         "flow.py", "import json\nfrom functools import reduce\n\nreduce(lambda a, b: json.loads(b), ['', '{'])\n"
     )
     assert f"{folder.path / 'flow.py'}:4: JSONDecodeError" in folder.call("validate", "flow.py:graph").err
+
+
+def test_a_condition_that_is_code_is_refused_by_its_type() -> None:
+    builder = GraphBuilder("g").add_node("a", "echo")
+    builder.after("a", when=lambda state: True).halt()  # type: ignore[arg-type]
+    with pytest.raises(GraphError, match=r"rules\[0\].when.if: must be text, not an object of the type function"):
+        builder.build()

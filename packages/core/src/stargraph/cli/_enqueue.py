@@ -95,13 +95,7 @@ def enqueue(
     else:
         numbered = _read_lines(loaded, lines, defaults)
         requests = [request for _, request in numbered]
-    try:
-        found = run_async(_enqueue(ref, loaded, requests))
-    except StargraphError as error:
-        if lines is None:
-            raise
-        _name_line(error, lines, numbered)
-        raise
+    found = run_async(_enqueue(ref, loaded, requests, None if lines is None else (lines, numbered)))
     new = sum(each.is_new for each in found)
     if json:
         members = [
@@ -117,9 +111,16 @@ def enqueue(
         print_lines([f"{plural(new, 'run')} enqueued{known}"])
 
 
-async def _enqueue(ref: StoreRef, graph: Graph[Any], requests: list[RunRequest]) -> list[EnqueuedRun]:
+async def _enqueue(
+    ref: StoreRef, graph: Graph[Any], requests: list[RunRequest], lines: tuple[str, list[tuple[int, RunRequest]]] | None
+) -> list[EnqueuedRun]:
     async with ref.opened("create") as store:
-        return await graph.enqueue_many(store, requests)
+        try:
+            return await graph.enqueue_many(store, requests)
+        except StargraphError as error:
+            if lines is not None:
+                _name_line(error, *lines)
+            raise
 
 
 def _request(graph: Graph[Any], members: dict[str, Any]) -> RunRequest:

@@ -120,11 +120,13 @@ def make_schedule(
             since=now,
         )
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        first = error.errors(include_url=False, include_context=False)[0]
+        name, given = ".".join(map(str, first["loc"])), repr(first["input"])[:80]
+        is_id = name == "id"
         raise StargraphError(
-            f"this cannot be a schedule: {'.'.join(map(str, first['loc']))}: {first['msg']}",
+            f"this cannot be a schedule: its {name} is {given}" + ("" if is_id else f": {first['msg']}"),
             reason="invalid-schedule",
-            hint="An id is 1-100 of A-Z a-z 0-9 . _ - and begins with a letter or digit.",
+            hint="An id is 1-100 of A-Z a-z 0-9 . _ - and begins with a letter or digit." if is_id else None,
         ) from None
     following = next(due_times(made, now, now + _YEAR), None)
     if following is None:

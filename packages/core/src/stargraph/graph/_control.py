@@ -11,7 +11,7 @@ from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, Checkpointer, FanOut, Interrupt, JsonValue
 from stargraph.engine import Plan, RunLog, StateSpec, answered, cancel_children, new_executor_id
 from stargraph.errors import CheckpointConflictError, CheckpointError, StateError
-from stargraph.graph._given_store import check_checkpointer
+from stargraph.graph._given import check_checkpointer
 from stargraph.graph._resume_checks import recorded_definition
 from stargraph.ir import fits_schema, schema_type, validate_value
 from stargraph.runtime import dispatch

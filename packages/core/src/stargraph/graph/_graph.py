@@ -21,7 +21,7 @@ from stargraph.engine import (
     StateSpec,
     answer_type,
 )
-from stargraph.graph._given_store import check_checkpointer
+from stargraph.graph._given import check_checkpointer
 from stargraph.graph._loading import plan_of, plan_of_file, warn_of_session_code
 from stargraph.graph._options import RunOptions
 from stargraph.graph._queue import EnqueuedRun, RunRequest, enqueue_runs
@@ -315,7 +315,7 @@ class Graph(Generic[S]):
             TypeError: `checkpointer` is not a checkpointer.
         """
         request = RunRequest(
-            inputs=inputs or {},
+            inputs={} if inputs is None else inputs,
             run_id=run_id,
             queue=queue,
             priority=priority,

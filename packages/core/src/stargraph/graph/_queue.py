@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple, TypeVar
 
 from stargraph.checkpoint.codec import Keyring
-from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, JsonValue, QueueEntry, Status
+from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, JsonValue, QueueEntry, Status, check_run_id
 from stargraph.engine import Plan, Start, new_executor_id
 from stargraph.errors import CheckpointConflictError, CheckpointError
 from stargraph.graph._control import append, refuse_ended_or_child
+from stargraph.graph._given import as_inputs
 from stargraph.graph._records import first_record, new_run_id
 from stargraph.runtime import dispatch
 
@@ -86,7 +87,7 @@ def queued_record(plan: Plan, request: RunRequest, start: Start) -> Checkpoint:
     return first_record(
         plan,
         start,
-        run_id=request.run_id or new_run_id(),
+        run_id=new_run_id() if request.run_id is None else check_run_id(request.run_id),
         executor_id=new_executor_id(),
         metadata=request.metadata or {},
         queue=entry,
@@ -131,7 +132,7 @@ async def enqueue_runs(
     named: list[Checkpoint] = []
     order: list[EnqueuedRun] = []
     for request in given:
-        record = queued_record(plan, request, await plan.state.initial_in_turns(request.inputs))
+        record = queued_record(plan, request, await plan.state.initial_in_turns(as_inputs(request.inputs)))
         first = records.setdefault(record.run_id, record)
         if first is record and request.run_id is not None:
             named.append(record)

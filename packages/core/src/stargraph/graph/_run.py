@@ -18,6 +18,7 @@ from stargraph.errors import CheckpointError
 from stargraph.graph._control import CANCEL_GRACE, cancel, check_answer, respond
 from stargraph.graph._execution import Execution
 from stargraph.graph._executor import RunExecutor
+from stargraph.graph._given import as_inputs
 from stargraph.graph._listeners import Listeners
 from stargraph.graph._options import RunOptions
 from stargraph.graph._records import new_run_id
@@ -52,12 +53,12 @@ class Run(Generic[S]):
         allow_effects: bool = False,
         resumes_if_known: bool = False,
     ) -> None:
-        self.run_id = run_id or new_run_id()
+        self.run_id = new_run_id() if run_id is None else run_id
         self._plan = plan
         self._options = options
         self._checkpointer = checkpointer
         self._store = observed(checkpointer, options.hooks.store)
-        self._inputs = dict(inputs or {})
+        self._inputs = {} if inputs is None else as_inputs(inputs)
         self._metadata = dict(metadata or {})
         self._keyring = keyring
         self._opening = opening
@@ -152,7 +153,7 @@ class Run(Generic[S]):
             CheckpointError: `reason` is `not-idle` or `run-ended`, or as the store raises.
         """
         with self._executing(
-            run_id or self.run_id, waits_here=wait, as_of=as_of, allow_effects=allow_effects
+            self.run_id if run_id is None else run_id, waits_here=wait, as_of=as_of, allow_effects=allow_effects
         ) as executor:
             tail = await executor.resume(
                 only_if_idle=only_if_idle, only_at_step=only_at_step, max_resumes=max_resumes, accept=accept
@@ -173,7 +174,7 @@ class Run(Generic[S]):
             StateError: as `resume` raises.
             GraphError: as `resume` raises.
         """
-        self.run_id = run_id or self.run_id
+        self.run_id = self.run_id if run_id is None else run_id
         tail = await dispatch.read_run(self._store, self.run_id, keyring=self._keyring)
         read_step: ReadStep = partial(dispatch.read_at_step, self._store, self.run_id, keyring=self._keyring)
         if tail.status == "done":
@@ -202,7 +203,7 @@ class Run(Generic[S]):
         """
         from stargraph.replay import replay
 
-        self.run_id = run_id or self.run_id
+        self.run_id = self.run_id if run_id is None else run_id
         return await replay(
             self._plan,
             self._checkpointer,
@@ -243,7 +244,7 @@ class Run(Generic[S]):
 
         overlay = overlay or Overlay()
         plan = self._plan if overlay.graph is None else overlay.graph._plan
-        fork_id = run_id or new_run_id()
+        fork_id = new_run_id() if run_id is None else run_id
         opening = await open_fork(
             plan,
             self._store,

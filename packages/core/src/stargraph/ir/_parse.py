@@ -163,7 +163,9 @@ def _described(value: object) -> str:
         return "a mapping"
     if isinstance(value, bool):
         return str(value).lower()
-    return f"the {'text' if isinstance(value, str) else 'number'} {show_value(value)}"
+    if isinstance(value, str | int | float):
+        return f"the {'text' if isinstance(value, str) else 'number'} {show_value(value)}"
+    return f"an object of the type {type(value).__qualname__}"
 
 
 def _quotes(kind: str, value: object) -> str:

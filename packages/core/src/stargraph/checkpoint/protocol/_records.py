@@ -87,9 +87,9 @@ def check_run_id(text: str) -> str:
     """
     if not is_run_id(text):
         raise CheckpointError(
-            f"{text[:220]!r} cannot be a run id",
+            f"{text!r:.220} cannot be a run id",
             reason="invalid-run-id",
-            hint="A run id is 1-200 characters of A-Z a-z 0-9 . _ : - and begins with a letter or digit.",
+            hint="A run id is text of 1-200 characters of A-Z a-z 0-9 . _ : - and begins with a letter or digit.",
         )
     return text
 

@@ -1,10 +1,14 @@
-"""What a program gives for a store."""
+"""What a program gives for a store, or for the inputs of a run."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
-from stargraph.checkpoint.protocol import Checkpointer
+from pydantic import BaseModel
+
+from stargraph.checkpoint.protocol import Checkpointer, JsonValue
+from stargraph.errors import StateError
 
 
 def check_checkpointer(checkpointer: object) -> None:
@@ -25,3 +29,19 @@ def check_checkpointer(checkpointer: object) -> None:
             f"checkpointer is of type {type(checkpointer).__qualname__}: pass an object with the methods of"
             " stargraph.checkpoint.protocol.Checkpointer"
         )
+
+
+def as_inputs(inputs: object) -> dict[str, JsonValue]:
+    """Return the inputs of a run as a dict.
+
+    Raises:
+        StateError: they are no mapping and no model.
+    """
+    if isinstance(inputs, Mapping | BaseModel):
+        return dict(inputs)
+    raise StateError(
+        f"inputs is of type {type(inputs).__qualname__}: give a dict of the fields of the state",
+        reason="wrong-type",
+        hint="vars(…) and dataclasses.asdict(…) make a dict of an object.",
+        path="inputs",
+    )

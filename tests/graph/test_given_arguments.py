@@ -1,14 +1,17 @@
-"""What is no store is refused with what to give instead, and is not shown: it may hold a password."""
+"""What a program gives is refused with what to give instead; a store is not shown: it may hold a password."""
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stargraph.checkpoint.memory import MemoryCheckpointer
+from stargraph.errors import CheckpointError, StateError
 from stargraph.graph import Graph, GraphBuilder, RunRequest, cancel, pause, respond
 from stargraph.worker import Worker
 
@@ -51,3 +54,42 @@ def test_a_worker_shows_no_settings() -> None:
     with pytest.raises(TypeError, match="store is of type dict: give the address") as caught:
         Worker({"dsn": URL}, graph)  # type: ignore[arg-type]
     assert "a-password" not in str(caught.value)
+
+
+@dataclass
+class Order:
+    n: int = 0
+
+
+@pytest.mark.parametrize("given", [Order(3), [1], "n", 0], ids=["object", "list", "text", "zero"])
+async def test_inputs_that_are_no_dict_are_refused(given: Any) -> None:
+    store = MemoryCheckpointer()
+    await store.bootstrap()
+    for use in (graph.start(checkpointer=store, inputs=given), graph.enqueue(store, given)):
+        with pytest.raises(StateError, match=f"inputs is of type {type(given).__name__}: give a dict") as caught:
+            await use
+        assert caught.value.reason == "wrong-type"
+    assert await store.list_runs() == []
+
+
+@pytest.mark.parametrize("run_id", ["", 5, uuid.UUID(int=7)], ids=["empty", "number", "uuid"])
+async def test_a_run_id_that_is_none_is_refused_and_never_made_up(run_id: Any) -> None:
+    store = MemoryCheckpointer()
+    await store.bootstrap()
+    uses = (
+        graph.start(checkpointer=store, run_id=run_id),
+        graph.start_or_resume(checkpointer=store, run_id=run_id),
+        graph.enqueue(store, run_id=run_id),
+        graph.enqueue_many(store, [RunRequest(run_id=run_id)]),
+        respond(store, run_id, "q", 1),
+    )
+    for use in uses:
+        with pytest.raises(CheckpointError, match=r"cannot be a run id|holds no run") as caught:
+            await use
+        assert caught.value.reason in ("invalid-run-id", "run-not-found")
+    run = await graph.start(checkpointer=store, run_id="r")
+    await run.start()
+    for again in (run.resume(run_id), run.check(run_id), run.fork(0, run_id=run_id)):
+        with pytest.raises(CheckpointError):
+            await again
+    assert [known.run_id for known in await store.list_runs()] == ["r"]
