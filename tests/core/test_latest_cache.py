@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -278,6 +281,34 @@ async def test_several_loops_share_a_handle(file: SQLitePlace) -> None:
         for thread in threads:
             await asyncio.to_thread(thread.join)
     assert failures == []
+
+
+def _with(read: Callable[[Any], Any], query: Any, _: Any) -> Any:
+    return read(query)
+
+
+async def test_a_question_on_the_thread_of_the_caller_waits_for_nobody(
+    file: SQLitePlace, decoded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def timeout(connection: sqlite3.Connection) -> int:
+        milliseconds: int = connection.execute("PRAGMA busy_timeout").fetchone()[0]
+        return milliseconds
+
+    def locked(*_: Any, **__: Any) -> bool:
+        raise sqlite3.OperationalError("database is locked")
+
+    run = [genesis()]
+    run.append(following(run[-1]))
+    async with SQLiteCheckpointer(file.path, latest_cache_bytes=ROOM) as store:
+        await store.write(run[0])
+        opened = store._opened()
+        for _ in range(2):
+            assert opened.read_here(timeout) == 0
+            assert await opened.read(timeout) == 30_000
+        with monkeypatch.context() as patch:
+            patch.setattr(opened, "read_here", partial(_with, opened.read_here, locked))
+            assert await store.read_latest("run-1") == run[0]
+    assert decoded == []
 
 
 def test_what_is_kept() -> None:

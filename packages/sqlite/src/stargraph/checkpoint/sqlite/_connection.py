@@ -149,7 +149,7 @@ class Store(OpenStore):
         self._options = options
         self._is_ready = False
         self._opening: LockWatch | None = None
-        self._wait_for_locks = f"PRAGMA busy_timeout = {min(int(1000 * options.busy_timeout), _MAX_TIMEOUT)}"
+        self._is_patient = False  # the reader waits for locks
         self._reader = ConnectionThread(self._open_reader)
         self._writing = ConnectionThread(self._open_writer)
         super().__init__(files, self._reader, self._writing)
@@ -171,6 +171,7 @@ class Store(OpenStore):
     async def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         def checked(connection: sqlite3.Connection) -> T:
             self._files.check()
+            self._wait_for_locks(connection, patient=True)
             return query(connection)
 
         return await self._reader.run(checked)
@@ -181,16 +182,20 @@ class Store(OpenStore):
 
         def at_once(connection: sqlite3.Connection) -> T:
             self._files.check()
-            connection.execute("PRAGMA busy_timeout = 0")
-            try:
-                return query(connection)
-            finally:
-                connection.execute(self._wait_for_locks)
+            self._wait_for_locks(connection, patient=False)
+            return query(connection)
 
         try:
             return self._reader.run_here(at_once)
         except (sqlite3.Error, OSError):
             return None
+
+    def _wait_for_locks(self, connection: sqlite3.Connection, *, patient: bool) -> None:
+        """Let the reader wait for the locks of others as long as its user has said, or not at all."""
+        if patient != self._is_patient:  # it mostly stays what it is, and each statement takes microseconds
+            seconds = self._options.busy_timeout if patient else 0
+            connection.execute(f"PRAGMA busy_timeout = {min(int(1000 * seconds), _MAX_TIMEOUT)}")
+            self._is_patient = patient
 
     def _open_reader(self) -> sqlite3.Connection:
         self._files.prepare(allow_network_filesystem=self._options.allow_network_filesystem)
@@ -202,7 +207,8 @@ class Store(OpenStore):
             connection.execute("PRAGMA query_only = ON")
             self._flush_fully(connection)
             self._retry_while_locked(lambda: self._look(connection), self._opening or self._watch())
-            connection.execute(self._wait_for_locks)
+            self._is_patient = False
+            self._wait_for_locks(connection, patient=True)
         except BaseException:
             connection.close()
             raise
