@@ -217,3 +217,26 @@ async def test_large_records_are_written_and_read_beside_the_loop(stores: Stores
     assert latest == second
     # In the thread that waits for answers neither, but for the second step, in which little has changed.
     assert [name.startswith("stargraph-codec") for name in used] == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("error", "reported"),
+    [(ConnectionResetError("Cannot write to closing transport"), False), (ValueError("a fault of the driver"), True)],
+)
+async def test_what_the_library_leaves_behind_in_an_outage_is_no_news(
+    error: Exception, reported: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    thread = IOThread(_nothing)
+
+    async def fail() -> None:
+        raise error
+
+    async def leave_a_task_behind() -> None:
+        task = asyncio.create_task(fail())
+        await asyncio.wait([task])
+        del task
+        gc.collect()
+
+    await thread.run(leave_a_task_behind())
+    await thread.close()
+    assert ("never retrieved" in caplog.text) is reported

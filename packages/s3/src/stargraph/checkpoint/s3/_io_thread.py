@@ -106,6 +106,7 @@ class IOThread:
             raise closed_error()
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
+            self._loop.set_exception_handler(_handle_unretrieved)
             self._thread = threading.Thread(target=self._serve, args=(self._loop,), name="stargraph-s3", daemon=True)
             self._thread.start()
         return self._loop
@@ -138,6 +139,16 @@ class IOThread:
             outcome.set_exception(error)
         else:
             outcome.set_result(done.result())
+
+
+def _handle_unretrieved(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Report what nobody awaits on this loop, unless a connection was lost.
+
+    In an outage aiohttp 3.14 leaves behind the task with which it sends a request on a connection that is closing. The
+    request fails all the same, and is judged and logged where it is awaited.
+    """
+    if "future" not in context or not isinstance(context.get("exception"), ConnectionError):
+        loop.default_exception_handler(context)
 
 
 def stop_unclosed(thread: IOThread) -> None:
