@@ -105,3 +105,28 @@ def test_reports_are_compared(tmp_path: Path) -> None:
     assert code == 1
     assert "steps.gap_refused: pass -> fail" in shown
     assert _run("compare", str(old), str(old)) == (0, "")
+    certificate = tmp_path / "certificate.json"
+    certificate.write_text(json.dumps({"report": report, "public_key": "", "signature": ""}))
+    assert _run("compare", str(old), str(certificate))[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        ("<svg/>", "is not JSON"),
+        ("[]", "is neither a report nor a certificate"),
+        ('{"results": 3}', "is no report"),
+        ('{"report": []}', "is no report"),
+        ('{"results": [{"check": "steps.gap_refused"}]}', "is no report"),
+    ],
+)
+def test_what_is_no_report_is_refused_in_words(text: str | None, said: str, tmp_path: Path) -> None:
+    file, report = tmp_path / "other.json", tmp_path / "report.json"
+    report.write_text('{"results": []}')
+    if text is not None:
+        file.write_text(text)
+    code, shown = _run("compare", str(report), str(file))
+    assert code == 3
+    assert said in shown
+    assert _run("verify", str(file))[0] == 3

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from stargraph.checkpoint.conformance._catalogue import catalogue, find
 from stargraph.checkpoint.conformance._certificate import KEY_VARIABLE, make_key, parse_key, sign, verify
-from stargraph.checkpoint.conformance._changes import changes
+from stargraph.checkpoint.conformance._changes import changes, verdicts
 from stargraph.checkpoint.conformance._expect import HarnessError
 from stargraph.checkpoint.conformance._jobs import exit_when_terminated
 from stargraph.checkpoint.conformance._render import (
@@ -147,10 +147,25 @@ def _to_certificate(report: Report) -> str:
 
 def _loaded(file: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise HarnessError(f"{file} cannot be read: {error}") from error
+        found: object = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise HarnessError(f"{file} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise HarnessError(f"{file} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise HarnessError(f"{file} is neither a report nor a certificate")
     return found
+
+
+def _verdicts(file: Path) -> dict[str, str]:
+    """Return the verdicts of the report in a file, or in the certificate in it."""
+    found = _loaded(file)
+    try:
+        return verdicts(found.get("report", found))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise HarnessError(
+            f"{file} is no report: give a file that `run --json` or `run --certificate` wrote"
+        ) from error
 
 
 @app.command("verify")
@@ -192,7 +207,7 @@ def key_command() -> None:
 
 @app.command("compare")
 def compare_command(
-    old: Annotated[Path, typer.Argument(help="A report that `run --json` wrote.", show_default=False)],
+    old: Annotated[Path, typer.Argument(help="The report of a run, or its certificate.", show_default=False)],
     new: Annotated[Path, typer.Argument(help="A later one.", show_default=False)],
 ) -> None:
     """Show which checks changed their verdict from one report to another.
@@ -200,7 +215,7 @@ def compare_command(
     Exit codes: 0 none got worse, 1 some did.
     """
     try:
-        found = list(changes(_loaded(old), _loaded(new)))
+        found = list(changes(_verdicts(old), _verdicts(new)))
     except HarnessError as error:
         typer.secho(f"error: {_shown(str(error))}", fg="red", err=True)
         raise typer.Exit(3) from error
