@@ -145,7 +145,7 @@ def _handle_unretrieved(loop: asyncio.AbstractEventLoop, context: dict[str, Any]
     """Report what nobody awaits on this loop, unless a connection was lost.
 
     In an outage aiohttp 3.14 leaves behind the task with which it sends a request on a connection that is closing. The
-    request fails all the same, and is judged and logged where it is awaited.
+    request itself fails too, and is judged and logged where it is awaited.
     """
     if "future" not in context or not isinstance(context.get("exception"), ConnectionError):
         loop.default_exception_handler(context)
