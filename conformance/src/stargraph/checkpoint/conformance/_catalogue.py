@@ -70,7 +70,7 @@ def catalogue() -> tuple[Check, ...]:
         timeline.group,
         watch.group,
         keys.group,
-        queue_limits.group,  # queues', with the checks of both modules
+        queue_limits.group,  # queues', with the checks of all three modules
         presence.group,
         schedules.group,
         search_pages.group,  # search's, with the checks of both modules

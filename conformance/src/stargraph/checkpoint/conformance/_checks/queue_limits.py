@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from stargraph.checkpoint.conformance._checks import queues
+from stargraph.checkpoint.conformance._checks import queue_claims
 from stargraph.checkpoint.conformance._checks.queues import LONG, offers, offers_at_last, queued, taken_by, write_all
 from stargraph.checkpoint.conformance._compare import show
 from stargraph.checkpoint.conformance._expect import attempt, expect, together
@@ -13,7 +13,7 @@ from stargraph.checkpoint.conformance._runs import follow, process_info
 from stargraph.checkpoint.protocol import QueueLimits
 from stargraph.errors import CheckpointError
 
-group: Final = queues.group
+group: Final = queue_claims.group
 """The same group: what these checks prove belongs to the capability, and their ids stay."""
 
 

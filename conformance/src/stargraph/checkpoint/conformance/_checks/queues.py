@@ -9,9 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from stargraph.checkpoint.conformance._calls import write_spread
-from stargraph.checkpoint.conformance._checks.clocks import FAR_AWAY
 from stargraph.checkpoint.conformance._compare import same_summary, show
-from stargraph.checkpoint.conformance._expect import attempt, expect, refused, refused_argument, together
+from stargraph.checkpoint.conformance._expect import attempt, expect, refused, refused_argument
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
@@ -37,7 +36,7 @@ LONG: Final = 3600.0
 
 _FAILED: Final[tuple[Status, ...]] = ("failed",)
 
-_ASKING: Final = "f" * 16
+ASKING: Final = "f" * 16
 """The process that asks for runs."""
 
 
@@ -57,15 +56,15 @@ async def write_all(handle: Handle, *steps: Checkpoint) -> None:
         await handle.write(checkpoint)
 
 
-async def _ids(handle: Handle, *queues: str, limit: int = 100, **arguments: Any) -> list[str]:
+async def offered(handle: Handle, *queues: str, limit: int = 100, **arguments: Any) -> list[str]:
     """Return the runs that are handed out; nothing is reserved, and no process counts as gone, unless told."""
     given = {"silent_after": LONG, "reserve": 0.0, **arguments}
-    return [run.run_id for run in await handle.claimable(_ASKING, queues or ("default",), limit=limit, **given)]
+    return [run.run_id for run in await handle.claimable(ASKING, queues or ("default",), limit=limit, **given)]
 
 
 async def offers(handle: Handle, wanted: Sequence[str], why: str, *queues: str, **arguments: Any) -> None:
     """Expect these runs to be handed out now, in this order."""
-    found = await _ids(handle, *queues, **arguments)
+    found = await offered(handle, *queues, **arguments)
     expect(found == list(wanted), f"claimable {why} gave {show(found)}; the contract wants {show(list(wanted))}")
 
 
@@ -74,7 +73,7 @@ async def offers_at_last(
 ) -> None:
     """Expect these runs to be handed out before the kit loses its patience, in this order."""
     deadline = time.monotonic() + kit.patience
-    while (found := await _ids(handle, queue, **arguments)) != list(wanted):
+    while (found := await offered(handle, queue, **arguments)) != list(wanted):
         expect(
             time.monotonic() < deadline,
             f"claimable {why} gave {show(found)} for {kit.patience:g} seconds; the contract wants {show(list(wanted))}",
@@ -133,13 +132,13 @@ async def kinds(kit: Kit) -> None:
         await write_all(handle, queued(status), taken, follow(taken, event="completed", status=status))
     ready = ["again", "answered", "at-once", "due", "sleeper"]
     for reader in (handle, other):
-        found = sorted(await _ids(reader))
+        found = sorted(await offered(reader))
         expect(
             found == sorted([*ready, "unseen"]),
             f"claimable gave {show(found)}; the contract wants {show(sorted([*ready, 'unseen']))}",
         )
     await handle.leave(gone.id or "")
-    found = sorted(await _ids(other))
+    found = sorted(await offered(other))
     wanted = sorted([*ready, "orphan", "unseen"])
     expect(found == wanted, f"claimable after leave({gone.id!r}) gave {show(found)}; the contract wants {show(wanted)}")
 
@@ -196,7 +195,7 @@ async def fits(kit: Kit) -> None:
     await handle.write(queued("mine"))
     await offers(handle, ["mine"], "with fits", fits=[mine], limit=1)
     await offers(handle, [], "with fits=[]", fits=[])
-    found = await _ids(handle, fits=[mine, GraphVersion("other", GRAPH_HASH, RUNTIME_HASH)])
+    found = await offered(handle, fits=[mine, GraphVersion("other", GRAPH_HASH, RUNTIME_HASH)])
     expect(len(found) == 15, f"claimable with two versions gave {len(found)} runs; the contract wants 15")
 
 
@@ -226,7 +225,7 @@ async def every_way_in(kit: Kit) -> None:
         if number and "deletion" in kit.declared:
             await handle.delete_run("deleted")
             ready.remove("deleted")
-        found = sorted(await _ids(reader))
+        found = sorted(await offered(reader))
         expect(found == sorted(ready), f"claimable gave {show(found)}; the contract wants {show(sorted(ready))}")
 
 
@@ -250,35 +249,14 @@ async def reservations(kit: Kit) -> None:
     await write_all(handle, taken, failed, follow(failed, event="queued", status="queued", process=None))
     await offers(other, ["run"], "after the run has gone on and was queued again", reserve=0.3)
     await offers_at_last(kit, handle, ["run"], "after a reservation of 0.3 seconds", reserve=LONG)
-    await handle.leave(_ASKING)
+    await handle.leave(ASKING)
     await offers_at_last(kit, other, ["run"], "after the process that it was reserved for has left")
     await handle.write(queued("short", name="short"))
     began = time.monotonic()
     await offers(handle, ["short"], "of another queue", "short", reserve=0.9)
-    again = await _ids(other, "short")
+    again = await offered(other, "short")
     if time.monotonic() - began < 0.9:
         expect(not again, f"claimable gave {again} within the 0.9 seconds for which that run is reserved")
-
-
-@group.check(
-    "side_by_side",
-    "Claims that overlap get different runs, and together all of them.",
-    contract="claimable.5",
-    usual_cause="Runs are read and then reserved in two statements, and two claims read the same ones.",
-)
-async def side_by_side(kit: Kit) -> None:
-    handles = [await kit.open() for _ in range(4)]
-    runs = [f"r{number:02}" for number in range(24)]
-    await write_all(handles[0], *map(queued, runs))
-    found: list[str] = []
-    deadline = time.monotonic() + kit.patience
-    while len(found) < len(runs) and time.monotonic() < deadline:
-        for some in await together(*(_ids(handle, limit=3, reserve=LONG) for handle in handles)):
-            found += some
-    expect(
-        sorted(found) == runs,
-        f"claims side by side gave {show(sorted(found))}; the contract wants each of {len(runs)} runs once",
-    )
 
 
 @group.check(
@@ -314,41 +292,6 @@ async def counts(kit: Kit) -> None:
 
 
 @group.check(
-    "others_keep_theirs",
-    "A reservation ends with a step of its own run or with its own process: no other step, beat or leave lifts it.",
-    contract="claimable.5, presence.3",
-    usual_cause="A statement that lifts reservations lacks its condition, or a beat makes the presence again.",
-)
-async def others_keep_theirs(kit: Kit) -> None:
-    handle, other = await kit.open(), await kit.open()
-    runs = {name: queued(name) for name in "abcd"}
-    await write_all(handle, *runs.values())
-    asking = [process_info(number) for number in range(1, 5)]
-    for process, wanted in zip(asking, runs, strict=True):
-        given: dict[str, Any] = {"limit": 1, "silent_after": LONG, "reserve": LONG}
-        found = [run.run_id for run in await handle.claimable(process.id or "", ["default"], **given)]
-        expect(
-            found == [wanted], f"claimable of the process {process.id!r} gave {found}; the contract wants {wanted!r}"
-        )
-    for process in asking:
-        await handle.beat(process)
-    await offers(other, [], "after the processes that reserved them have beaten")
-    taken = taken_by(runs["d"], asking[3])
-    await write_all(other, begin("elsewhere"), queued("more", name="more"), taken)
-    await offers(handle, [], "after steps of other runs")
-    await handle.write(follow(taken, event="completed", status="done"))
-    if "batch" in kit.declared:
-        await handle.write_many([begin("batched"), follow(begin("batched"))])
-    if "deletion" in kit.declared:
-        await handle.delete_run("elsewhere")
-    await other.leave("0" * 16)
-    await other.leave(asking[3].id or "")
-    await offers(handle, [], "after another run has ended, and others have left")
-    await other.leave(asking[1].id or "")
-    await offers(handle, ["b"], "after the process that had reserved it left")
-
-
-@group.check(
     "summaries",
     "A run that is handed out is described as its latest step says: its tags, its graph, its queue entry, its error.",
     contract="claimable.1, claimable.2",
@@ -368,7 +311,7 @@ async def summaries(kit: Kit) -> None:
     await write_all(handle, first, taken, failed, again, fresh, child, orphan, gone)
     latest = {each.run_id: RunSummary.from_checkpoint(each) for each in (again, fresh, child, gone)}
     for reader in (handle, other):
-        found = await reader.claimable(_ASKING, ["default"], limit=100, silent_after=LONG, reserve=0.0)
+        found = await reader.claimable(ASKING, ["default"], limit=100, silent_after=LONG, reserve=0.0)
         names = sorted(run.run_id for run in found)
         expect(names == sorted(latest), f"claimable gave {names}; the contract wants {sorted(latest)}")
         for run in found:
@@ -419,7 +362,7 @@ async def many(kit: Kit) -> None:
     counts = {each.queue: each.ready for each in await other.queue_counts()}
     expect(counts == {"default": 150}, f"queue_counts() counted {counts} ready runs; the contract wants 150")
     found: list[str] = []
-    while len(found) <= len(runs) and (page := await _ids(other, limit=60, reserve=LONG)):
+    while len(found) <= len(runs) and (page := await offered(other, limit=60, reserve=LONG)):
         found += page
     expect(found == runs, f"claims of 60 runs each gave {show(found)}; the contract wants each of 150 runs once")
     if await attempt(handle.set_limits("busy", QueueLimits(per_key=1))) is not None:
@@ -428,84 +371,6 @@ async def many(kit: Kit) -> None:
     await write_spread(handle, [*same_key, queued("free", name="busy")])
     await offers(other, ["b000"], "of the first run of a key", "busy", limit=1, reserve=LONG)
     await offers(other, ["free"], "behind 119 runs whose key is taken", "busy", limit=1)
-
-
-@group.check(
-    "outlive_handles",
-    "Reservations and limits hold in other processes, and no handle that is opened or closed lifts them.",
-    contract="claimable.5, set_limits.1, close.1, bootstrap.2",
-    usual_cause="They are kept in the process, bootstrap makes the tables again, close releases what others hold, or "
-    "the time at which a reservation ends is one of the time zone of a process.",
-)
-async def outlive_handles(kit: Kit) -> None:
-    handle = await kit.open()
-    await write_all(handle, queued("reserved"), queued("free"), queued("stopped", name="mail"))
-    await offers(handle, ["free"], "with limit=1", limit=1, reserve=LONG)
-    limited = await attempt(handle.set_limits("mail", QueueLimits(concurrency=0))) is None
-    readers = [await kit.elsewhere(environment=FAR_AWAY), await kit.open()]
-    closing = await kit.open()
-    await offers(closing, ["reserved"], "of the run that is left", reserve=LONG)
-    await closing.release()
-    await handle.bootstrap()
-    for reader in readers:
-        await offers(reader, [], "after handles came and went")
-        if limited:
-            await offers(reader, [], "of a queue that was stopped, after handles came and went", "mail")
-
-
-@group.check(
-    "living",
-    "The run of a process that lives is handed out to nobody, however old its last step and however wrong the clocks"
-    " are; once the process is silent for long enough by the store's clock, it is.",
-    contract="claimable.6, claimable.7, presence.2",
-    usual_cause="The time of the last step or the clock of the asking process decides who is gone.",
-)
-async def living(kit: Kit) -> None:
-    handle, other = await kit.open(), await kit.open()
-    shifts = {"slow": timedelta(minutes=-10), "fast": timedelta(minutes=10), "old": timedelta(days=-400)}
-    firsts = {name: queued(name, timestamp=datetime.now(UTC) + shift) for name, shift in shifts.items()}
-    await handle.beat(process_info(1))
-    for name, shift in shifts.items():
-        stamp = datetime.now(UTC) + shift
-        await write_all(handle, firsts[name], taken_by(firsts[name], process_info(1), timestamp=stamp))
-    await offers(other, [], "of runs whose process lives")
-    await offers(other, [], "of runs whose process lives, within 600 seconds", silent_after=600.0)
-    wanted = sorted(shifts, key=lambda name: firsts[name].started_at)
-    await offers_at_last(kit, other, wanted, "of runs whose process is silent for 0.2 seconds", silent_after=0.2)
-    await handle.beat(process_info(1))
-    await offers(other, [], "of runs whose process has said that it lives again", silent_after=600.0)
-
-
-@group.check(
-    "wrong_clocks",
-    "Processes whose clocks are ten minutes off hand out the same runs as everybody.",
-    contract="claimable.6",
-    usual_cause="The process that asks, or the one that beats, takes its own clock for the store's.",
-    processes=True,
-    deadline=60,
-)
-async def wrong_clocks(kit: Kit) -> None:
-    handle = await kit.open()
-    now = datetime.now(UTC)
-    await write_all(
-        handle,
-        queued("due", not_before=now - timedelta(minutes=5)),
-        queued("later", not_before=now + timedelta(minutes=5)),
-        (theirs := queued("theirs")),
-        taken_by(theirs, process_info(1)),
-        (mine := queued("mine")),
-        taken_by(mine, process_info(2)),
-    )
-    await handle.beat(process_info(2))
-    for minutes in (-10, 10):
-        far = await kit.elsewhere(clock=timedelta(minutes=minutes))
-        where = f"in a process whose clock is {minutes:+} minutes off"
-        await far.beat(process_info(1))
-        for reader, at in ((far, where), (handle, "beside it")):
-            await offers(reader, ["due"], at, silent_after=120.0)
-            silent = {each.process.id: each.silent_seconds for each in await reader.processes()}
-            worst = max(silent.values())
-            expect(worst < 120, f"processes() {at} says that a process is silent for {worst:g} seconds; it is not")
 
 
 @group.check(
@@ -524,10 +389,10 @@ async def read_only(kit: Kit) -> None:
     await reader.bootstrap()
     await offers(reader, ["run"], "of a read-only handle with reserve=0")
     calls: dict[str, Callable[[], Awaitable[object]]] = {
-        "claimable": lambda: reader.claimable(_ASKING, ["default"], reserve=1.0),
+        "claimable": lambda: reader.claimable(ASKING, ["default"], reserve=1.0),
         "set_limits": lambda: reader.set_limits("default", None),
         "beat": lambda: reader.beat(process_info(1)),
-        "leave": lambda: reader.leave(_ASKING),
+        "leave": lambda: reader.leave(ASKING),
     }
     for what, call in calls.items():
         await refused(call(), f"{what} of a read-only handle", CheckpointError, "read-only")
@@ -543,8 +408,8 @@ async def read_only(kit: Kit) -> None:
 async def arguments(kit: Kit) -> None:
     handle = await kit.open()
     for given in ({"limit": -1}, {"limit": 1.5}, {"silent_after": -1.0}, {"reserve": float("inf")}):
-        await refused_argument(handle.claimable(_ASKING, ["default"], **given), f"claimable with {given}")
+        await refused_argument(handle.claimable(ASKING, ["default"], **given), f"claimable with {given}")
     for queues in (["no queue"], [""], "default"):
-        await refused_argument(handle.claimable(_ASKING, queues), f"claimable of {queues!r}")
+        await refused_argument(handle.claimable(ASKING, queues), f"claimable of {queues!r}")
     await refused_argument(handle.set_limits("no queue", None), "set_limits('no queue')")
     await refused_argument(handle.beat(ProcessInfo(host="h", pid=1, version="1")), "beat of a process without an id")
