@@ -263,6 +263,11 @@ async def test_a_server_that_may_lose_commits_is_refused(
         assert await sql.fetchval("SELECT to_regnamespace($1)", schema) is None
         accepted = opened(dsn=lossy, allow_data_loss=True)
         await accepted.bootstrap()
+        assert any("may lose" in found and f"{setting}=off" in found for found in await accepted.examine())
         await accepted.close()
+        unaware = opened(dsn=dsn)
+        await unaware.bootstrap()
+        assert any("survive a crash" in found for found in await unaware.examine())
+        await unaware.close()
     finally:
         await sql.execute(f"REASSIGN OWNED BY {role} TO postgres; DROP OWNED BY {role}; DROP ROLE {role};")

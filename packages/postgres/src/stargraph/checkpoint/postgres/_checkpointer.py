@@ -344,7 +344,13 @@ class PostgresCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
 
         async def attempt() -> list[str]:
             async with self._attach().connections.lend() as connection:
-                return await examine(connection, self._schema, self._advice, read_only=self.read_only)
+                return await examine(
+                    connection,
+                    self._schema,
+                    self._advice,
+                    read_only=self.read_only,
+                    allow_data_loss=self._allow_data_loss,
+                )
 
         return await self._retries.run(attempt, "the server was not examined")
 

@@ -236,11 +236,13 @@ async def open_read_only(connection: PreparedConnection, schema: Schema, advice:
         )
 
 
-async def examine(connection: PreparedConnection, schema: Schema, advice: Advice, *, read_only: bool) -> list[str]:
-    """Return what is right about a server and a role, one sentence each.
+async def examine(
+    connection: PreparedConnection, schema: Schema, advice: Advice, *, read_only: bool, allow_data_loss: bool
+) -> list[str]:
+    """Return what is right about a server and a role, one sentence each, and what was accepted.
 
     Raises:
-        CheckpointError: the server may lose acknowledged commits (`reason="not-durable"`).
+        CheckpointError: the server may lose acknowledged commits (`reason="not-durable"`), and that was not accepted.
         StoreUnavailableError: the role lacks rights that the store needs (`reason="permission-denied"`).
     """
     database = connection.connection
@@ -265,8 +267,14 @@ async def examine(connection: PreparedConnection, schema: Schema, advice: Advice
         )
     found.append(f"this role may {'read' if read_only else 'read and write'} the tables of the schema {schema.name!r}")
     if not read_only:
-        await _check_durability(database, advice)
-        found.append("steps that were acknowledged survive a crash: fsync and synchronous_commit are on")
+        settings = await database.fetchrow(f"SELECT {_SETTINGS}")
+        if not allow_data_loss:
+            _refuse_data_loss(settings, advice)
+        found.append(
+            f"a crash may lose steps that were acknowledged, which allow_data_loss accepts: {off}"
+            if (off := _lossy(settings))
+            else "steps that were acknowledged survive a crash: fsync and synchronous_commit are on"
+        )
     if await database.fetchval("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"):
         found.append("the connection is encrypted")
     return found
@@ -310,12 +318,15 @@ async def _check_durability(database: asyncpg.Connection, advice: Advice) -> Non
     _refuse_data_loss(await database.fetchrow(f"SELECT {_SETTINGS}"), advice)
 
 
+def _lossy(settings: asyncpg.Record) -> str:
+    return ", ".join(f"{name}=off" for name in ("fsync", "synchronous_commit") if settings[name] == "off")
+
+
 def _refuse_data_loss(settings: asyncpg.Record, advice: Advice) -> None:
-    off = [name for name in ("fsync", "synchronous_commit") if settings[name] == "off"]
+    off = _lossy(settings)
     if off:
-        found = ", ".join(f"{name}=off" for name in off)
         raise CheckpointError(
-            f"this server may lose acknowledged checkpoints: it runs with {found}",
+            f"this server may lose acknowledged checkpoints: it runs with {off}",
             reason="not-durable",
             hint=advice.hint("Turn these settings on, or accept the loss with {allow_data_loss=true}."),
         )
