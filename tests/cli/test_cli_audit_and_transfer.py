@@ -392,6 +392,20 @@ def test_child_runs_are_taken_along_unless_asked_otherwise(family: Folder) -> No
     assert family.call("verify", "p", "--no-children", "--json").json["runs"] == 1
 
 
+@pytest.mark.parametrize("how", ["copy", "move", "export"])
+def test_children_that_are_left_behind_and_would_begin_again_are_counted(family: Folder, how: str) -> None:
+    family.write("child.yaml", 'id: child\nnodes: [{id: ask, kind: interrupt, prompt: "Sure?", into: x}]\n')
+    assert family.call("run", "parent.yaml", "--run-id", "waits").code == 3
+    places = ("x.jsonl",) if how == "export" else ("./.stargraph/run.sqlite", "b.sqlite")
+    said = "left out 1 child run: it begins again where the copy of the parent is resumed"
+    if how != "move":
+        assert said not in family.call(how, *places, "waits").err
+        assert "left out" not in family.call(how, *places, "p", "--no-children").err, "it has ended"
+    answer = family.call(how, *places, "waits", "--no-children")
+    assert answer.code == 0, answer
+    assert said in answer.err
+
+
 def test_runs_are_deleted_by_a_tag(family: Folder) -> None:
     refused = family.call("delete", "--tag", "user=alice")
     assert (refused.code, "--yes" in refused.err) == (2, True)

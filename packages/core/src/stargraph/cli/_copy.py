@@ -19,7 +19,7 @@ from stargraph.cli._options import (
     SinceOption,
 )
 from stargraph.cli._output import emit, plural
-from stargraph.cli._transfer import count_runs, progress_on_stderr, report_transfer, selected_runs
+from stargraph.cli._transfer import count_runs, note_children_left, progress_on_stderr, report_transfer, selected_runs
 from stargraph.errors import StargraphError
 
 if TYPE_CHECKING:
@@ -141,6 +141,7 @@ async def _copy(
     keys = keyring()
     async with source.opened("read") as read, destination.opened("create") as written:
         run_ids = await find_run_ids(read, run_ids)
+        await note_children_left(read, run_ids, children=children)
         with progress_on_stderr("copying", await count_runs(read, run_ids, since)) as progress:
             return await copy_runs(
                 read, written, run_ids, since=since, children=children, keyring=keys, progress=progress
@@ -155,6 +156,7 @@ async def _move(source: StoreRef, destination: StoreRef, run_ids: list[str], *, 
     keys = keyring()
     async with source.opened("write") as read, destination.opened("create") as written:
         found = await find_run_ids(read, run_ids) or []
+        await note_children_left(read, found, children=children)
         with progress_on_stderr("moving", await count_runs(read, found)) as progress:
             return await move_runs(read, written, found, children=children, keyring=keys, progress=progress)
 
@@ -169,6 +171,7 @@ async def _export(
     keys = keyring()
     async with ref.opened("read") as store:
         run_ids = await find_run_ids(store, run_ids)
+        await note_children_left(store, run_ids, children=children)
         with (
             output_file(file) as stream,
             progress_on_stderr("exporting", await count_runs(store, run_ids, since)) as progress,

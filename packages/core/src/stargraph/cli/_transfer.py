@@ -100,6 +100,34 @@ async def count_runs(store: Checkpointer, run_ids: list[str] | None, since: date
     return found if found <= _COUNTED else None
 
 
+async def note_children_left(store: Checkpointer, run_ids: list[str] | None, *, children: bool) -> None:
+    """Say on stderr how many child runs that have not ended are left behind: a resume of the copies begins them again.
+
+    Args:
+        store: where the runs are.
+        run_ids: those that are copied; None for all, with their child runs.
+        children: whether child runs are taken along.
+    """
+    from stargraph.checkpoint.protocol import ENDED
+    from stargraph.runtime._tree import children_of
+
+    if children or run_ids is None:
+        return
+
+    async def is_open(run_id: str) -> bool:
+        latest = await store.read_latest(run_id)
+        return latest is not None and latest.status not in ENDED
+
+    left = 0
+    for run_id in run_ids:
+        for child in await children_of(store, run_id) if await is_open(run_id) else ():
+            left += child not in run_ids and await is_open(child)
+    if left:
+        what = "it begins" if left == 1 else "they begin"
+        text = f"left out {plural(left, 'child run')}: {what} again where the copy of the parent is resumed"
+        emit(f"{text}; without --no-children, they go along", sys.stderr)
+
+
 def report_transfer(report: TransferReport, text: str, *, as_json: bool, to_stderr: bool = False) -> None:
     """Print what a transfer did, and end the command with its exit code.
 
