@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import secrets
 import ssl as tls
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import cycle
@@ -65,7 +65,7 @@ class PreparedConnection:
             # asyncpg sends an unnamed statement again with each execution, in the same message: a pooler may
             # hand every transaction to another server connection. A name is unique to this connection, since
             # a pooler that goes undetected would let two clients share the server's names.
-            name = f"stargraph_{uuid.uuid4().hex}" if self._named else ""
+            name = f"stargraph_{secrets.token_hex(16)}" if self._named else ""
             statement = await self.connection.prepare(sql, name=name, timeout=timeout)
             self._statements[sql] = statement
         fetched: list[asyncpg.Record] = await statement.fetch(*arguments, timeout=timeout)

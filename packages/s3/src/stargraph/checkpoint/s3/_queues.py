@@ -9,8 +9,8 @@ is overwritten by whoever comes next: two may do so at once, and then both hand 
 
 from __future__ import annotations
 
+import secrets
 import time
-import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
@@ -268,7 +268,7 @@ class Queues:
                 "process_id": claim.process_id,
                 "step": run.last_step,
                 "until": until.isoformat(),
-                "claim": uuid.uuid4().hex,  # no two claims write the same
+                "claim": secrets.token_hex(16),  # no two claims write the same
             }
         )
         if await self._store.create(key, body) is not None:

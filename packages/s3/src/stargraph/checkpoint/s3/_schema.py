@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-import uuid
+import secrets
 import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -332,7 +332,7 @@ async def race(store: ObjectStore, keys: KeyLayout) -> RaceReport:
     bodies = [b"%d\n" % writer for writer in range(_RACERS)]
     winners = []
     for _ in range(_ROUNDS):
-        key = f"{keys.probes}{uuid.uuid4().hex}"
+        key = f"{keys.probes}{secrets.token_hex(16)}"
         answers: Sequence[str | None] = await asyncio.gather(*(store.create(key, body) for body in bodies))
         won = {body for body, answer in zip(bodies, answers, strict=True) if answer is not None}
         # Also the one whose answer was lost, and whose next attempt found an object.
