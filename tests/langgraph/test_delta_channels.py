@@ -138,11 +138,14 @@ async def test_a_chain_of_parents_that_comes_back_to_itself_ends(saver: Stargrap
     assert await read(saver, first) == {"ch": (NONE, [])}
 
 
-async def test_a_pruned_thread_keeps_what_its_delta_channels_are_made_from(saver: StargraphSaver) -> None:
+@pytest.mark.parametrize("counted", [True, False])
+async def test_a_pruned_thread_keeps_what_its_delta_channels_are_made_from(
+    saver: StargraphSaver, counted: bool
+) -> None:
     places = await chain(saver, (NONE, ["gone"]), (_DeltaSnapshot(1), [1]), (NONE, [2]), (NONE, [3]))
     newest = await saver.aget_tuple(places[-1])
     assert newest is not None
-    metadata: Any = {**newest.metadata, "counters_since_delta_snapshot": {"ch": [2, 2]}}
+    metadata: Any = {**newest.metadata} | ({"counters_since_delta_snapshot": {"ch": [2, 2]}} if counted else {})
     await saver.aput(places[-2], newest.checkpoint, metadata, {})
     await saver.aprune(["t"])
     assert await read(saver, places[-1]) == {"ch": (_DeltaSnapshot(1), [1, 2])}
@@ -160,3 +163,9 @@ async def test_a_pruned_thread_keeps_what_its_delta_channels_are_made_from(saver
     for name in ("aprune", "adelete_for_runs"):
         with pytest.raises(TypeError, match="not a str"):
             await getattr(saver, name)("t")
+
+
+async def test_a_pruned_thread_keeps_no_ancestors_for_a_channel_that_is_empty(saver: StargraphSaver) -> None:
+    places = await chain(saver, ([1], []), (NONE, []), (NONE, []))
+    await saver.aprune(["t"])
+    assert [each.config async for each in saver.alist(place_of("t"))] == [places[-1]]

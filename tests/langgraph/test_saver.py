@@ -216,6 +216,21 @@ async def test_a_history_of_many_checkpoints_is_listed_in_pages(saver: Stargraph
     assert [found.checkpoint["id"] for found in steps] == [made[7]]
 
 
+async def test_a_filter_finds_inner_members_by_their_names_joined_with_dots(saver: StargraphSaver) -> None:
+    made = checkpoint(0, a=0)
+    metadata: Any = {"user": {"access-level": "nested", "7": {"x": 1}}, "plain.name": "itself"}
+    await saver.aput(place_of("t"), made, metadata, made["channel_versions"])
+    for wanted, count in [
+        ({"user.access-level": "nested"}, 1),
+        ({"user.7.x": 1}, 1),
+        ({"plain.name": "itself"}, 1),
+        ({"user.access-level": "other"}, 0),
+        ({"user.access-level.deeper": "nested"}, 0),
+        ({"absent.name": 1}, 0),
+    ]:
+        assert len([found async for found in saver.alist(None, filter=wanted)]) == count, wanted
+
+
 def test_the_synchronous_methods_serve_many_threads(file: SQLitePlace) -> None:
     with StargraphSaver.from_url(file.url) as saver:
         first = checkpoint(0, a=0)

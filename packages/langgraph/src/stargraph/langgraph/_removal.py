@@ -6,18 +6,23 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, get_args
 
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot
 from stargraph.checkpoint.protocol import Checkpoint, Status
 from stargraph.checkpoint.values import EncodedValue
 from stargraph.langgraph._log import ThreadLog
 from stargraph.langgraph._plain import peek_plain
 from stargraph.langgraph._state import Order, Put, StoredStep, Write
 from stargraph.langgraph._store import LogStore
+from stargraph.langgraph._values import decode_value
 
 _STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 _DELTA_COUNTERS: Final = "counters_since_delta_snapshot"
+_NO_DELTAS: Final = frozenset({"__start__", TASKS})
+_BRANCH: Final = "branch:"
 
 
-async def prune_thread(store: LogStore, logs: Sequence[ThreadLog]) -> None:
+async def prune_thread(store: LogStore, logs: Sequence[ThreadLog], serde: SerializerProtocol) -> None:
     """Remove all but the newest checkpoint of each namespace of a thread, with what its delta channels are made from.
 
     A namespace of one call of a subgraph goes with the checkpoint of the root graph from which the call started, as
@@ -25,12 +30,13 @@ async def prune_thread(store: LogStore, logs: Sequence[ThreadLog]) -> None:
 
     Args:
         logs: the logs of the thread.
+        serde: loads values, to tell which are snapshots.
     """
     root = next((log for log in logs if not log.namespace), None)
     over = [] if root is None else [log for log in logs if await _is_call_from_what_goes(log, root)]
     for log in logs:
         if log not in over:
-            await _prune_log(store, log)
+            await _prune_log(store, log, serde)
         elif (tail := await log.tail()) is not None:
             await store.delete(tail.run_id)
             log.forget_tail()
@@ -52,12 +58,12 @@ async def _is_call_from_what_goes(log: ThreadLog, root: ThreadLog) -> bool:
     return found is not None and found.has_checkpoint
 
 
-async def _prune_log(store: LogStore, log: ThreadLog) -> None:
+async def _prune_log(store: LogStore, log: ThreadLog, serde: SerializerProtocol) -> None:
     newest = await log.latest()
     if newest is None:
         return
     assert newest.checkpoint_id is not None
-    ancestors = await _delta_ancestors(log, newest)
+    ancestors = await _delta_ancestors(log, newest, serde)
     oldest = ancestors[-1] if ancestors else newest
     if oldest.parent is not None:
         # The parent goes, so it is not named any more. The newest is put last.
@@ -136,18 +142,29 @@ async def _ahead(log: ThreadLog, tail: Checkpoint) -> list[StoredStep]:
     return [step for step in found if step is not None]
 
 
-async def _delta_ancestors(log: ThreadLog, newest: StoredStep) -> list[StoredStep]:
+async def _delta_ancestors(log: ThreadLog, newest: StoredStep, serde: SerializerProtocol) -> list[StoredStep]:
     """Return the checkpoints that the delta channels of the newest one are rebuilt from."""
     counters: Mapping[str, Any] = peek_plain(newest.metadata).get(_DELTA_COUNTERS) or {}
-    missing = {name for name in counters if newest.channel(name) is None}
+    versions: Mapping[str, Any] = peek_plain(newest.checkpoint)["channel_versions"]
+    missing = {name for name in versions if name not in _NO_DELTAS and not name.startswith(_BRANCH)} | set(counters)
+    missing = {name for name in missing if newest.channel(name) is None}
     ancestors: list[StoredStep] = []
+    needed = 0
     if missing:
         async for ancestor in log.ancestors(newest):
             ancestors.append(ancestor)
-            missing = {name for name in missing if ancestor.channel(name) is None}
+            found = {name: value for name in missing if (value := ancestor.channel(name)) is not None}
+            missing -= found.keys()
+            # Whatever has no counter may be a channel that is empty now.
+            if any(name in counters or _is_snapshot(value, serde) for name, value in found.items()):
+                needed = len(ancestors)
             if not missing:
                 break
-    return ancestors
+    return ancestors if missing & counters.keys() else ancestors[:needed]
+
+
+def _is_snapshot(value: EncodedValue, serde: SerializerProtocol) -> bool:
+    return isinstance(serde.loads_typed(decode_value(value.value)), _DeltaSnapshot)
 
 
 async def _append(log: ThreadLog, step: StoredStep) -> None:

@@ -142,7 +142,7 @@ class StargraphSaver(SyncMethods):
 
         Args:
             config: names a thread, perhaps its namespace, perhaps one checkpoint; None for all threads.
-            filter: members that the metadata must have.
+            filter: members that the metadata must have; `user.name` also finds the member `name` of the member `user`.
             before: only checkpoints with lower ids than that of this configuration.
             limit: at most this many.
         """
@@ -165,7 +165,7 @@ class StargraphSaver(SyncMethods):
                 else:
                     heads[position] = (following, log, steps)
                 config, metadata, parent_config = _names_of(log, stored)
-                if filter and any(metadata.get(name) != value for name, value in filter.items()):
+                if filter and any(_member(metadata, name) != value for name, value in filter.items()):
                     continue
                 left -= 1
                 load = partial(_load_whole, self.serde, stored, channels[log])
@@ -310,7 +310,8 @@ class StargraphSaver(SyncMethods):
             if strategy == "delete":
                 await self.adelete_thread(thread_id)
                 continue
-            await prune_thread(self._store, await self._logs_of({"configurable": {"thread_id": thread_id}}))
+            logs = await self._logs_of({"configurable": {"thread_id": thread_id}})
+            await prune_thread(self._store, logs, self.serde)
 
     # Values
 
@@ -352,6 +353,16 @@ def _place(config: Mapping[str, Any]) -> tuple[str, str]:
     """Return the thread and the namespace that a configuration names."""
     place = config["configurable"]
     return str(place["thread_id"]), place.get("checkpoint_ns") or ""
+
+
+def _member(metadata: Mapping[str, Any], name: str) -> Any:
+    """Return a member of the metadata, or None; the names on the way to an inner one are joined with dots."""
+    if name in metadata or "." not in name:
+        return metadata.get(name)
+    found: Any = metadata
+    for part in name.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found
 
 
 def _config(thread_id: str, namespace: str, checkpoint_id: str) -> RunnableConfig:
