@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import operator
+import traceback
+import uuid
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypedDict
 
@@ -14,6 +16,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command, Send, interrupt
 from pydantic import BaseModel
+from support.places import Place
 
 from stargraph.checkpoint.memory import MemoryCheckpointer
 from stargraph.langgraph import StargraphSaver
@@ -198,3 +201,26 @@ async def test_it_does_what_the_saver_in_memory_does(story: Story) -> None:
 @each_story
 async def test_it_does_so_on_every_driver(story: Story, saver: StargraphSaver) -> None:
     await same(story, saver)
+
+
+@pytest.mark.thorough
+async def test_the_uuids_of_an_application_are_left_to_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LangGraph's tests, and those of its users, replace `uuid.uuid4` by a sequence and count on each value of it."""
+    taken: list[str] = []
+    original = uuid.uuid4
+
+    def counted() -> uuid.UUID:
+        taken.append("".join(traceback.format_stack(limit=4)))
+        return original()
+
+    monkeypatch.setattr(uuid, "uuid4", counted)
+    async with place.open() as store, StargraphSaver(store) as saver:
+        await saver.setup()
+        thread: Any = config()
+        graph = approval(saver)
+        await graph.ainvoke({"n": 0, "log": []}, thread)
+        await graph.ainvoke(Command(resume="yes"), thread)
+        assert len([each async for each in graph.aget_state_history(thread)]) == 6
+        await saver.adelete_thread(thread["configurable"]["thread_id"])
+    ours = [each for each in taken if "stargraph/checkpoint" in each or "stargraph/langgraph" in each]
+    assert not ours, ours[0]
