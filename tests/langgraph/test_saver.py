@@ -220,14 +220,15 @@ async def test_a_filter_finds_inner_members_by_their_names_joined_with_dots(save
     made = checkpoint(0, a=0)
     metadata: Any = {"user": {"access-level": "nested", "7": {"x": 1}}, "plain.name": "itself"}
     await saver.aput(place_of("t"), made, metadata, made["channel_versions"])
-    for wanted, count in [
+    cases: list[tuple[dict[str, Any], int]] = [
         ({"user.access-level": "nested"}, 1),
         ({"user.7.x": 1}, 1),
         ({"plain.name": "itself"}, 1),
         ({"user.access-level": "other"}, 0),
         ({"user.access-level.deeper": "nested"}, 0),
         ({"absent.name": 1}, 0),
-    ]:
+    ]
+    for wanted, count in cases:
         assert len([found async for found in saver.alist(None, filter=wanted)]) == count, wanted
 
 
