@@ -65,8 +65,9 @@ def main() -> None:
 
 
 def _measuring(tree: Path, place: Place) -> subprocess.Popen[str]:
-    sources = [str(path) for path in sorted((tree.resolve() / "packages").glob("*/src"))]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*sources, os.environ["PYTHONPATH"]])}
+    # With its own benchmarks, if it has some: an older driver takes other options.
+    sources = [*(tree.resolve() / "packages").glob("*/src"), tree.resolve() / "benchmarks", tree.resolve() / "tests"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*map(str, sources), os.environ["PYTHONPATH"]])}
     source = f"import pairs; pairs.answer({str(place.folder)!r}, {place.dsn!r})"
     command = [sys.executable, "-c", source]
     return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
