@@ -246,6 +246,16 @@ def test_a_bad_call_is_an_object_of_json_too(folder: Folder, case: str, flag: st
 @pytest.mark.parametrize(
     ("words", "message", "hint"),
     [
+        (
+            ("--checkpoint", "run.sqlite", "runs"),
+            "there is no option --checkpoint",
+            "Write it after the command, as in: stargraph run --checkpoint",
+        ),
+        (
+            ("schedule", "--timezone", "UTC", "add"),
+            "there is no option --timezone",
+            "Write it after the command, as in: stargraph schedule add --timezone",
+        ),
         (("runs", "--limit", "abc"), "--limit is not a valid integer", "`stargraph runs --help` shows what it takes."),
         (("cancel",), "RUN_ID is missing", "`stargraph cancel --help` shows what it takes."),
         (("respond", "r"), "--value is missing", "`stargraph respond --help` shows what it takes."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from support.cli import Folder
@@ -165,3 +166,10 @@ def test_a_graph_has_the_hash_of_its_yaml(folder: Folder) -> None:
         ),
     )
     assert Graph.load("approve.py").graph_hash == hash_of(definition_of(load_graph("approve.yaml")))
+
+
+def test_a_python_file_is_no_graph_file(tmp_path: Path) -> None:
+    (tmp_path / "flow.py").write_text("graph = None\n")
+    with pytest.raises(GraphError, match="a graph in Python is not read as a graph file") as caught:
+        Graph.from_file(tmp_path / "flow.py")
+    assert "Graph.load(" in str(caught.value.hint)

@@ -130,6 +130,12 @@ def _as_ours(error: Exception) -> StargraphError:
     )
 
 
+def _command_that_takes(option: str, group: Any) -> str | None:
+    """Return a command of a group that has an option, the first in the order of the help; None if none has."""
+    commands = getattr(group, "commands", {})
+    return next((name for name, each in commands.items() if any(option in part.opts for part in each.params)), None)
+
+
 def _usage_error(error: Any) -> StargraphError:
     """The option parser's error in our words; its class differs between versions of typer."""
     message = str(error.message)
@@ -143,6 +149,9 @@ def _usage_error(error: Any) -> StargraphError:
     path = context.command_path if context is not None else "stargraph"
     similar = getattr(error, "possibilities", None)
     hint = f"Did you mean {', '.join(sorted(similar))}?" if similar else f"`{path} --help` shows what it takes."
+    taker = _command_that_takes(getattr(error, "option_name", ""), getattr(context, "command", None))
+    if taker:
+        hint = f"Write it after the command, as in: {path} {taker} {error.option_name}"
     wanted = re.match(r"there is no command '(\w+)'", message)
     if wanted and wanted.group(1) in _OTHER_NAMES:
         # What the parser suggests only looks alike.

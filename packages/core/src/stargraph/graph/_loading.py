@@ -49,6 +49,13 @@ def plan_of_file(path: str | os.PathLike[str], code: Sequence[str | os.PathLike[
         GraphError: the file cannot be read, or the definition is wrong; with its line and column.
     """
     file = Path(path).resolve()
+    if file.suffix == ".py":
+        raise GraphError(
+            "a graph in Python is not read as a graph file",
+            reason="unreadable-file",
+            hint=f"Load it by Graph.load('{path}:NAME'), or import it.",
+            file=os.fspath(path),
+        )
     others = [Path(folder).resolve() for folder in code]
     document, source = read_graph(path, compile_expression=Expression)
     return _plan(document, file.parent, (file,), Modules.beside(file, others), others, source)
