@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 from support.postgres_records import chain, following, genesis
-from support.postgres_statements import statement
+from support.postgres_statements import is_latest, statement
 
 from stargraph.checkpoint.codec import Cipher
 from stargraph.checkpoint.postgres import PostgresCheckpointer
@@ -105,6 +105,7 @@ async def test_a_step_of_a_long_run_among_short_ones_is_looked_up_by_its_key(
     """)
     for sent, *parameters in (
         (statement("_CHAIN", schema), "long"),
+        (statement("_CHAIN", schema, is_known=is_latest(schema)), "long", b""),
         (statement("_CHAIN", schema, step="$2"), "long", 15_555),
         (statement("_PAGE", schema), "long", 10_003, 2**53, 10**6),
         (statement("_PAGE", schema, order="DESC"), "long", 0, 15_555, 10**6),

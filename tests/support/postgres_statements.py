@@ -5,10 +5,18 @@ from __future__ import annotations
 from stargraph.checkpoint.postgres import _append, _prune, _read
 from stargraph.checkpoint.postgres._schema import Schema
 
-_PARTS = {"open": _append._OPEN, "if_locked": "", "order": "ASC", "step": "run.last_step", "keyed": "", "queued": ""}
+_PARTS = {
+    "open": _append._OPEN,
+    "if_locked": "",
+    "order": "ASC",
+    "step": "run.last_step",
+    "is_known": "false",
+    "keyed": "",
+    "queued": "",
+}
 
 
-_FRAGMENTS = {"_KEYED", "_KEYED_BATCH", "_PUT", "_STEP_OF_KEY"}
+_FRAGMENTS = {"_KEYED", "_KEYED_BATCH", "_PUT", "_STEP_OF_KEY", "_IS_LATEST"}
 """Parts of statements, which are none alone."""
 
 
@@ -25,3 +33,8 @@ def templates() -> dict[str, str]:
 def statement(name: str, schema: str, **parts: str) -> str:
     """Return a statement for a schema."""
     return Schema(schema).sql(templates()[name], **{**_PARTS, **parts})
+
+
+def is_latest(schema: str) -> str:
+    """Return the condition of a read that the latest step is known, for the part `is_known`."""
+    return Schema(schema).sql(_read._IS_LATEST)
