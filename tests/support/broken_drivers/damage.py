@@ -44,6 +44,16 @@ class TakesWhatIsLost(ReferenceCheckpointer):
 
 
 @broken("deletion.prune_keeps_what_is_needed")
+class FloorOfTheLastPrune(ReferenceCheckpointer):
+    """The floor of a run is what its last prune says, be it lower than the one before."""
+
+    def _drop(self, run_id: str, steps: set[int]) -> None:
+        if steps:
+            self._store.floors[run_id] = 0
+        super()._drop(run_id, steps)
+
+
+@broken("deletion.prune_keeps_what_is_needed")
 class PrunesWhatItCannotRead(ReferenceCheckpointer):
     """A run whose latest step cannot be read needs nothing but that."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -133,6 +135,19 @@ class LimitsOfOneHandle(Claims):
 
     async def set_limits(self, queue: str, limits: QueueLimits | None) -> None:
         await super().set_limits(queue, None)
+
+
+@broken("queues.limits")
+class LooksCountAsTaken(Claims):
+    """Whatever a claim gives counts for the rate of its queue, reserved or not."""
+
+    async def claimable(self, process_id: str, queues: Sequence[str], **arguments: Any) -> list[RunSummary]:
+        found = await super().claimable(process_id, queues, **arguments)
+        if not arguments.get("reserve", 30.0):
+            for run in found:
+                assert run.queue is not None
+                self._store.queues._handed_out.setdefault(run.queue.name, deque()).append(time.monotonic())
+        return found
 
 
 @broken("queues.counts")

@@ -71,6 +71,20 @@ class EndsAtNul(_Collates):
         return text.partition("\0")[0] or text
 
 
+@broken("isolation.case")
+class KnowsTheDeletedByFoldedIds(ReferenceCheckpointer):
+    """A handle remembers which runs it has deleted, by their ids without case."""
+
+    async def delete_run(self, run_id: str) -> bool:
+        there = await super().delete_run(run_id)
+        self._gone = {*getattr(self, "_gone", ()), run_id.casefold()}
+        return there
+
+    async def read_latest(self, run_id: str) -> Checkpoint | None:
+        found = await super().read_latest(run_id)
+        return None if run_id.casefold() in getattr(self, "_gone", ()) else found
+
+
 @broken("search.exact_text")
 class TagsInOneColumn(_Collates):
     """A tag is one text: its name, an equals sign and its value."""

@@ -16,7 +16,6 @@ ENTRY_POINT_GROUP: Final = "stargraph.conformance_checks"
 def catalogue() -> tuple[Check, ...]:
     """Return every check: those of the kit, and those that installed distributions add."""
     from stargraph.checkpoint.conformance._checks import (
-        access,
         batch,
         bootstrap,
         cancel,
@@ -26,6 +25,7 @@ def catalogue() -> tuple[Check, ...]:
         corruption,
         crash,
         durability,
+        encryption,
         engine,
         fencing,
         growth,
@@ -80,7 +80,7 @@ def catalogue() -> tuple[Check, ...]:
         pruned.group,
         closing.group,
         views.group,
-        access.group,
+        encryption.group,  # access', with the checks of both modules
         outages.group,
         interleaving.group,
         sizes.group,

@@ -122,7 +122,8 @@ async def _run_agrees(
     if "history" in declared:
         await histories_agree(handle, there, when)
     if "timeline" in declared:
-        same_rows(rows_of(there), await handle.timeline(run_id), f"timeline({run_id!r}) {when}")
+        rows = await handle.timeline(run_id, to_step=last.step)
+        same_rows(rows_of(there), rows, f"timeline({run_id!r}, to_step={last.step}) {when}")
     if "keys" in declared:
         await keys_agree(handle, there, when)
 
@@ -179,7 +180,8 @@ async def _nothing_of(
             what = f"history({run_id!r}, newest_first={newest_first}) {when}"
             expect(not found, f"{what} gave the steps {found}; the contract wants nothing of a deleted run")
     if "timeline" in declared:
-        same_rows([], await handle.timeline(run_id), f"timeline({run_id!r}) {when}")
+        rows = await handle.timeline(run_id, to_step=steps[-1])
+        same_rows([], rows, f"timeline({run_id!r}, to_step={steps[-1]}) {when}")
     if "keys" in declared:
         found_keys = await handle.step_keys(run_id)
         what = f"step_keys({run_id!r}) {when}"

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
-from datetime import timedelta
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from stargraph.checkpoint.conformance._compare import same, show
 from stargraph.checkpoint.conformance._expect import (
-    NotEvaluated,
     Violation,
     acknowledged,
     attempt,
@@ -24,9 +21,9 @@ from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._moments import fingerprint
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import LATER, NOON, begin, chain, follow, rival
+from stargraph.checkpoint.conformance._runs import LATER, begin, chain, follow, rival
 from stargraph.checkpoint.conformance._views import Book, agree
-from stargraph.checkpoint.protocol import Checkpoint, Closing, Interrupt, PruneReport, RecordedCall
+from stargraph.checkpoint.protocol import Checkpoint, Closing, PruneReport
 from stargraph.errors import (
     CheckpointConflictError,
     CheckpointError,
@@ -35,11 +32,6 @@ from stargraph.errors import (
 )
 
 group: Final = Group("access", needs=("durability.reopen",))
-
-_KEYS: Final = "STARGRAPH_ENCRYPTION_KEY"
-_MINE: Final = "first:0123456789abcdef0123456789abcdef"
-_OTHERS: Final = "other:ffffffffffffffffffffffffffffffff"
-_MARKER: Final = "MARKER-7f3a9c-MARKER"
 
 
 async def _filled(kit: Kit, location: str | None = None) -> Book:
@@ -155,102 +147,6 @@ async def read_only(kit: Kit) -> None:
     await agree(await kit.open(), book, kit.declared, "after a read-only handle was there")
 
 
-@contextmanager
-def _keys(keys: str | None) -> Iterator[None]:
-    """Set the keys of the environment, and put back what was there."""
-    kept = os.environ.pop(_KEYS, None)
-    if keys is not None:
-        os.environ[_KEYS] = keys
-    try:
-        yield
-    finally:
-        os.environ.pop(_KEYS, None)
-        if kept is not None:
-            os.environ[_KEYS] = kept
-
-
-@group.check(
-    "encrypted",
-    "With keys nothing of the state, the updates, the calls and the questions is stored readable, in no file of the "
-    "store; without the keys, or with others, it is refused.",
-    contract="open.4",
-    usual_cause="The record is encrypted, and a summary, an index, a journal or a temporary file holds the values.",
-    needs=("corruption.altered_values",),
-    capability="encryption",
-)
-async def encrypted(kit: Kit) -> None:
-    location = await kit.fresh_location()
-    handle = await _with_keys(kit, location, _MINE)
-    if getattr(handle.driver, "encrypted", False) is not True:
-        raise Violation(f"{_KEYS} is set, and the handle says that it does not encrypt, and opens the store")
-    moment = NOON + timedelta(seconds=1)
-    call = RecordedCall(kind="call", task_id="t", name="n", occurrence=0, result=[_MARKER], started_at=moment)
-    question = Interrupt(id="q", task_id="t", node="n", prompt=_MARKER, payload={"k": _MARKER}, asked_at=moment)
-    steps = [begin(state={"note": _MARKER, "large": _MARKER * 5000}, definition={"text": _MARKER})]
-    steps.append(follow(steps[-1], changes={"more": _MARKER}, update={"more": _MARKER}, calls=(call,)))
-    steps.append(follow(steps[-1], status="awaiting_input", interrupts=(question,)))
-    for checkpoint in steps:
-        await handle.write(checkpoint)
-        same(checkpoint, await handle.read_latest("run"), "read_latest('run') of an encrypted store")
-    looked_at = await _search_bytes(kit, location, [checkpoint.step for checkpoint in steps])
-    await handle.release()
-    looked_at += await _search_bytes(kit, location, [checkpoint.step for checkpoint in steps])
-    if not looked_at:
-        raise NotEvaluated("the stored bytes cannot be looked at: the location is no path, and stored_bytes is None")
-    for keys in (None, _OTHERS):
-        await _unreadable(kit, location, keys)
-    again = await _with_keys(kit, location, _MINE)
-    book = Book()
-    book.wrote(*steps)
-    await agree(again, book, kit.declared, "of an encrypted store that was opened again")
-
-
-async def _with_keys(kit: Kit, location: str, keys: str | None) -> Handle:
-    with _keys(keys):
-        handle = await kit.unready(location, kit.target.encryption)
-        await handle.bootstrap()
-    return handle
-
-
-async def _unreadable(kit: Kit, location: str, keys: str | None) -> None:
-    """Expect that a handle with other keys, or none, is refused when it is opened or when it reads."""
-    what = f"a store that was encrypted with other keys than {keys!r}"
-    with _keys(keys):
-        try:
-            stranger = await kit.open(location)
-            found = await stranger.read_latest("run")
-        except CheckpointError:
-            return
-        except Exception as error:
-            raise Violation(
-                f"reading {what} raised {error_line(error)}; the contract wants CheckpointCorruptedError"
-            ) from error
-    raise Violation(f"read_latest('run') of {what} gave {found!r}")
-
-
-async def _search_bytes(kit: Kit, location: str, steps: list[int]) -> int:
-    """Look for the secret in the files of a store, and in what the hook gives; return how many were looked at."""
-    needles = (_MARKER.encode(), _MARKER.encode("utf-16-le"), _MARKER.encode().hex().encode())
-    count = 0
-    store = Path(location)
-    files = sorted(store.parent.rglob("*")) if store.is_absolute() else []
-    for file in files:
-        if file.is_file():
-            count += 1
-            data = file.read_bytes()
-            expect(
-                not any(needle in data for needle in needles), f"{file.name} holds a value of an encrypted run readable"
-            )
-    if kit.target.stored_bytes is not None:
-        for step in steps:
-            count += 1
-            data = await kit.target.stored_bytes.get(location, "run", step)
-            expect(
-                not any(needle in data for needle in needles), f"the stored bytes of step {step} hold a readable value"
-            )
-    return count
-
-
 @group.check(
     "older_format",
     "A store of an older format is migrated whole, or refused with StoreVersionError and left as it is.",
@@ -278,6 +174,32 @@ async def older_format(kit: Kit) -> None:
                 await agree(handle, book, kit.declared, "after bootstrap() of an older store")
             await handle.release()
     await agree(await kit.open(), book, kit.declared, "after a store of an older format was opened")
+    if kit.target.read_only is not None:
+        await _only_looks_at_older(kit)
+
+
+async def _only_looks_at_older(kit: Kit) -> None:
+    """Expect that a read-only handle refuses a store of an older format, or reads it, and does not migrate it."""
+    assert kit.target.older_format is not None
+    location = await kit.fresh_location()
+    book = await _filled(kit, location)
+    async with kit.target.older_format(location):
+        writer = await kit.unready(location)
+        migrates = await attempt(writer.bootstrap()) is None
+        await writer.release()
+        reader = await kit.unready(location, kit.target.read_only)
+        try:
+            await reader.bootstrap()
+        except StoreVersionError:
+            pass
+        else:
+            await agree(reader, book, kit.declared, "of an older store, read by a read-only handle")
+        await reader.release()
+        if not migrates:
+            what = "bootstrap() of an older store that was refused, after a read-only handle was there,"
+            again = await kit.unready(location)
+            expect(isinstance(await attempt(again.bootstrap()), StoreVersionError), f"{what} is refused no more")
+            await again.release()
 
 
 @group.check(

@@ -240,12 +240,15 @@ async def newer_format_refused(kit: Kit) -> None:
     await first.release()
     assert kit.target.newer_format is not None
     async with kit.target.newer_format(kit.location):
-        for attempt in ("the first", "a second"):
-            handle = await kit.unready()
+        openers = {"the first": None, "a second": None, "a read-only": kit.target.read_only}
+        for attempt, opener in openers.items():
+            handle = await kit.unready(opener=opener)
             try:
                 await handle.bootstrap()
             except StoreVersionError:
-                await refused(handle.write(begin("other")), naming(begin("other")), CheckpointError, "not-bootstrapped")
+                if opener is None:
+                    what = naming(begin("other"))
+                    await refused(handle.write(begin("other")), what, CheckpointError, "not-bootstrapped")
             except Exception as error:
                 raise Violation(
                     f"bootstrap() of a newer store raised {error_line(error)}; the contract wants StoreVersionError"

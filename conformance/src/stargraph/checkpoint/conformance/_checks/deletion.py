@@ -261,6 +261,13 @@ async def prune_keeps_what_is_needed(kit: Kit) -> None:
     resumed = follow(steps[-1], event="resumed", status="running")
     await handle.write(resumed)
     same(resumed, await handle.read_latest("run"), "read_latest('run') after a pruned run went on")
+    # What it needed goes with a later prune, which keeps more of its end: the floor stays where it was.
+    ended = [resumed, follow(resumed, frontier=(), status="failed", event="failed")]
+    await handle.write(ended[1])
+    await handle.prune(older_than=LATER, statuses=FAILED, keep_last=6)
+    later = await steps_there(handle, [*steps, *ended], "a second prune(keep_last=6)")
+    expect(later <= kept | {17, 18}, f"a second prune brought back the steps {sorted(later - kept)}")
+    expect({16, 17, 18} <= later, f"prune(keep_last=6) left only the steps {sorted(later)}")
     if kit.target.stored_bytes is not None:
         await _keeps_what_it_cannot_tell(kit, steps, needed)
 

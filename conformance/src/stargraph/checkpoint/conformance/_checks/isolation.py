@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Final
 
 from stargraph.checkpoint.conformance._compare import absent, same, show
-from stargraph.checkpoint.conformance._expect import Violation
+from stargraph.checkpoint.conformance._expect import Violation, expect
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import NOON, begin, chain, follow, rival
@@ -48,6 +48,11 @@ async def _keep_apart(kit: Kit, run_ids: Sequence[str]) -> None:
 )
 async def case(kit: Kit) -> None:
     await _keep_apart(kit, ["Run", "run", "RUN", "rUn"])
+    if "deletion" in kit.declared:
+        handle = await kit.open()
+        await handle.delete_run("RUN")
+        expect(await handle.read_latest("run") is not None, "read_latest('run') after delete_run('RUN') gave None")
+        absent(await handle.read_latest("RUN"), "read_latest('RUN') after delete_run('RUN')")
 
 
 @group.check(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Final
 
 from stargraph.checkpoint.conformance._checks import queue_claims
@@ -52,15 +53,26 @@ async def limits(kit: Kit) -> None:
     await handle.set_limits("keys", QueueLimits(per_key=1))
     await offers(handle, ["k0", "k3", "free"], "within per_key=1", "keys", reserve=LONG)
     await offers(other, [], "when both keys are taken", "keys", reserve=LONG)
-    await handle.set_limits("mail", QueueLimits(rate=3, period=LONG))
+    await handle.set_limits("mail", QueueLimits(rate=3, period=LONG, per_key=1))
+    await write_all(handle, queued("same-key", name="letters", concurrency_key="a"))
+    await handle.set_limits("letters", QueueLimits(per_key=1))
+    await offers(other, ["same-key"], "within per_key=1 of a queue of its own", "letters")
     await write_all(handle, *(queued(f"m{number}", name="mail") for number in range(5)))
+    for reader in (handle, other):
+        await offers(reader, ["m0", "m1", "m2"], "within rate=3, of which nothing is taken", "mail")
     await offers(handle, ["m0", "m1"], "within rate=3", "mail", limit=2, reserve=LONG)
     await offers(other, ["m2"], "within rate=3, after two", "mail", reserve=LONG)
     await offers(handle, [], "within rate=3, after three", "mail", reserve=LONG)
     await handle.set_limits("fast", QueueLimits(rate=1, period=0.3))
     await write_all(handle, queued("f0", name="fast"), queued("f1", name="fast"))
+    await write_all(handle, queued("f2", name="fast"))
+    began = time.monotonic()
     await offers(handle, ["f0"], "within rate=1", "fast", reserve=LONG)
-    await offers_at_last(kit, other, ["f1"], "within rate=1 in 0.3 seconds, later", queue="fast", reserve=LONG)
+    for number in (1, 2):
+        why = f"within rate=1 in 0.3 seconds, {number} of them later"
+        await offers_at_last(kit, other, [f"f{number}"], why, queue="fast", reserve=LONG)
+        took = time.monotonic() - began
+        expect(took > 0.3 * number - 0.02, f"within rate=1 in 0.3 seconds claimable gave {number + 1} in {took:.3f}")
 
 
 @group.check(

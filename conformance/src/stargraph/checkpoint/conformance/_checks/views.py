@@ -118,7 +118,16 @@ async def after_writes(kit: Kit) -> None:
     await readers.agree(book, "after three handles went on with the runs", handle)
     for run_id in ("run-failed", "run-paused"):
         await write_all(readers.far, book, [follow(book.runs[run_id][-1], event="resumed", status="running")])
-    await readers.agree(book, "after another process resumed two runs", handle)
+    # One more of what there was already: a child of that run, a run of that graph, with that tag, of that queue.
+    twin: dict[str, Any] = {
+        "parent_run_id": "run-running",
+        "parent_step": 0,
+        "origin": "subgraph",
+        "graph_id": "graph-0",
+    }
+    twin |= {"metadata": {"team": "red"}, "queue": QueueEntry(), "keys": ("a", "b", None)}
+    await write_all(readers.far, book, chain("run-late", 2, **twin))
+    await readers.agree(book, "after another process resumed two runs and began one", handle)
 
 
 @group.check(
