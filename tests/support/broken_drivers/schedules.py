@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
-from stargraph.checkpoint.protocol import QueueEntry, Schedule
+from stargraph.checkpoint.protocol import QueueEntry, QueueLimits, Schedule
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 from support.broken_drivers.broken_driver import broken
 
 
@@ -53,3 +54,21 @@ class ReadOnlyRemovesSchedules(ReferenceCheckpointer):
         self._ensure_ready()
         await self._turn()
         return await self._store.queues.remove_schedule(schedule_id)
+
+
+@broken(slow=("crash.killed_beside_runs",), importable=True)
+class PutsInTwoTransactions(SQLiteCheckpointer):
+    """A schedule that is put again is removed first: a process that dies in between leaves none."""
+
+    async def put_schedule(self, schedule: Schedule) -> None:
+        await self.remove_schedule(schedule.id)
+        await super().put_schedule(schedule)
+
+
+@broken(slow=("crash.killed_beside_runs",), importable=True)
+class LimitsInTwoTransactions(SQLiteCheckpointer):
+    """Limits that are set again are removed first: a process that dies in between leaves a queue without limits."""
+
+    async def set_limits(self, queue: str, limits: QueueLimits | None) -> None:
+        await super().set_limits(queue, None)
+        await super().set_limits(queue, limits)

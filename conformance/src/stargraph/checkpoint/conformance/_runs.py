@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, Final
 
-from stargraph.checkpoint.protocol import Checkpoint, ProcessInfo, QueueEntry
+from stargraph.checkpoint.protocol import Checkpoint, ProcessInfo, QueueEntry, QueueLimits, Schedule
 
 NOON: Final = datetime(2026, 3, 4, 12, 0, 0, 654321, tzinfo=UTC)
 """When the runs of the checks begin, unless a check says otherwise."""
@@ -37,6 +37,12 @@ def executor_id(number: int = 0) -> str:
 def process_info(number: int) -> ProcessInfo:
     """A process of the checks: it exists in the store alone."""
     return ProcessInfo(host="conformance", pid=number, version="1", worker=None, id=f"{number:016x}")
+
+
+BEATS: Final = (process_info(1), process_info(1).model_copy(update={"worker": "blue"}))
+LIMITS: Final = (QueueLimits(concurrency=7), QueueLimits(concurrency=8))
+SCHEDULES: Final = tuple(Schedule(id="kept", cron=f"0 {hour} * * *", graph_id="g", since=NOON) for hour in (3, 4))
+"""What a store holds of a process, a queue and a schedule, and what a process that is killed was saying of them."""
 
 
 def noise(chance: Random, length: int) -> str:

@@ -20,7 +20,18 @@ from typing import Any, Final, TypeAlias
 from stargraph.checkpoint.codec import decode, encode
 from stargraph.checkpoint.conformance._expect import error_line
 from stargraph.checkpoint.conformance._moments import Moment, MomentRecorder, Watch, code_of
-from stargraph.checkpoint.conformance._runs import INDEXED, NOON, begin, chain, executor_id, follow, noise
+from stargraph.checkpoint.conformance._runs import (
+    BEATS,
+    INDEXED,
+    LIMITS,
+    NOON,
+    SCHEDULES,
+    begin,
+    chain,
+    executor_id,
+    follow,
+    noise,
+)
 from stargraph.checkpoint.conformance._scene import Scene
 from stargraph.checkpoint.conformance._target import opened
 from stargraph.checkpoint.protocol import PruneReport, RunSummary
@@ -169,6 +180,26 @@ async def _prune_failed(scene: Scene, driver: Any, order: dict[str, Any]) -> _Ca
     return lambda: driver.prune(older_than=NOON + timedelta(days=365), statuses=("failed",), keep_last=0)
 
 
+async def _put_schedule(scene: Scene, driver: Any, order: dict[str, Any]) -> _Call:
+    await driver.bootstrap()
+    return lambda: driver.put_schedule(SCHEDULES[1])
+
+
+async def _set_limits(scene: Scene, driver: Any, order: dict[str, Any]) -> _Call:
+    await driver.bootstrap()
+    return lambda: driver.set_limits("default", LIMITS[1])
+
+
+async def _beat(scene: Scene, driver: Any, order: dict[str, Any]) -> _Call:
+    await driver.bootstrap()
+    return lambda: driver.beat(BEATS[1])
+
+
+async def _leave(scene: Scene, driver: Any, order: dict[str, Any]) -> _Call:
+    await driver.bootstrap()
+    return lambda: driver.leave(BEATS[0].id)
+
+
 _CALLS: Final[dict[str, Callable[[Any, Any, dict[str, Any]], Awaitable[_Call]]]] = {
     "bootstrap": _bootstrap,
     "write": _write,
@@ -177,4 +208,8 @@ _CALLS: Final[dict[str, Callable[[Any, Any, dict[str, Any]], Awaitable[_Call]]]]
     "delete_run": _delete_run,
     "prune": _prune,
     "prune_failed": _prune_failed,
+    "put_schedule": _put_schedule,
+    "set_limits": _set_limits,
+    "beat": _beat,
+    "leave": _leave,
 }

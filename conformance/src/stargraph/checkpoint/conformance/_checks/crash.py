@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Final
 
-from stargraph.checkpoint.conformance._compare import same, same_runs
-from stargraph.checkpoint.conformance._expect import Violation, error_line, expect, together
+from stargraph.checkpoint.conformance._checks.queues import offers_at_last
+from stargraph.checkpoint.conformance._compare import same, same_runs, show
+from stargraph.checkpoint.conformance._expect import Violation, attempt, error_line, expect, together
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._processes import Child
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import begin, chain, follow
+from stargraph.checkpoint.conformance._runs import BEATS, LIMITS, SCHEDULES, begin, chain, follow
 from stargraph.checkpoint.conformance._staging import Played, Stage
-from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.protocol import Checkpoint, QueueEntry
 from stargraph.errors import CheckpointError
 
 group: Final = Group("crash", needs=("durability.other_process",))
@@ -24,6 +26,9 @@ _LARGE: Final = 3_000_000
 
 _LARGE_MOMENTS: Final = 6
 """At how many moments of a large write a process is killed."""
+
+_BESIDE_MOMENTS: Final = 8
+"""At how many moments of each call that stores no step a process is killed."""
 
 _TEARS: Final = 6
 """How many writes are torn, half of them in a file that would hold one record, half in a longer one."""
@@ -245,6 +250,61 @@ async def _goes_on(kit: Kit, run_id: str, steps: list[Checkpoint], played: Playe
     await newcomer.write(following)
     same(following, await newcomer.read_latest(run_id), f"read_latest({run_id!r}) after {what} and one more write")
     await newcomer.release()
+
+
+@group.check(
+    "killed_beside_runs",
+    "A process that is killed inside put_schedule, set_limits, beat or leave, between any two lines that change the "
+    "store, leaves what was there before or what it was saying.",
+    contract="capability.5, schedules.1, set_limits.1, presence.1, presence.3",
+    usual_cause="A row is deleted, and written again in the next transaction; or a process goes in one transaction, "
+    "and what was reserved for it in the next.",
+    needs=("crash.killed_neighbour",),
+    processes=True,
+    deadline=120,
+)
+async def killed_beside_runs(kit: Kit) -> None:
+    handle, stage = await kit.open(), await Stage.open(kit)
+    calls = ["put_schedule"] if "schedules" in kit.declared else []
+    calls += ["beat", "leave"] if "presence" in kit.declared else []
+    if "queues" in kit.declared:
+        await handle.write(begin(status="queued", queue=QueueEntry()))
+        calls += ["set_limits"] if await attempt(handle.set_limits("default", LIMITS[0])) is None else []
+    for call in calls:
+        await _put_back(kit, handle, calls)
+        moments = await stage.moments(call)
+        for moment in kit.random.sample(moments, min(len(moments), _BESIDE_MOMENTS)):
+            await _put_back(kit, handle, calls)
+            await stage.kill_at(moment, call)
+            what = f"after a process was killed at {moment}, inside {call}"
+            await _before_or_after(kit, handle, call, what)
+
+
+async def _put_back(kit: Kit, handle: Handle, calls: Sequence[str]) -> None:
+    """Let the store hold what it held before the calls, and the run be reserved for the process."""
+    if "put_schedule" in calls:
+        await handle.put_schedule(SCHEDULES[0])
+    if "set_limits" in calls:
+        await handle.set_limits("default", LIMITS[0])
+    if "beat" in calls:
+        await handle.beat(BEATS[0])
+    if "queues" in kit.declared:
+        await handle.claimable(str(BEATS[0].id), ["default"], limit=1, silent_after=3600.0, reserve=3600.0)
+
+
+async def _before_or_after(kit: Kit, handle: Handle, call: str, what: str) -> None:
+    if call == "put_schedule":
+        schedules = await handle.schedules()
+        expect(schedules in [[each] for each in SCHEDULES], f"schedules() {what} gave {show(schedules)}")
+    elif call == "set_limits":
+        limits = [each.limits for each in await handle.queue_counts()]
+        expect(limits in [[each] for each in LIMITS], f"queue_counts() {what} told the limits {show(limits)}")
+    else:
+        processes = [each.process for each in await handle.processes()]
+        wanted = [[each] for each in BEATS] if call == "beat" else [[], [BEATS[0]]]
+        expect(processes in wanted, f"processes() {what} gave {show(processes)}")
+        if not processes and "queues" in kit.declared:
+            await offers_at_last(kit, handle, ["run"], f"{what}, which had reserved that run,")
 
 
 @group.check(
