@@ -20,6 +20,7 @@ from stargraph.checkpoint.protocol import (
     RunSummary,
 )
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+from stargraph.checkpoint.sqlite._schema import MAX_STEP
 from stargraph.errors import CheckpointCorruptedError, CheckpointError
 
 
@@ -226,3 +227,19 @@ async def test_another_record_in_the_place_of_the_tail_is_reported(store: SQLite
         await store.read_latest("run-1")
     with pytest.raises(CheckpointError):
         await store.write(following(checkpoints[-1]))
+
+
+async def test_a_step_that_has_no_room_in_an_id_is_refused(tmp_path: Path) -> None:
+    async with SQLiteCheckpointer(tmp_path / "run.sqlite") as store:
+        highest = (
+            first("r")
+            .model_copy(update={"step": MAX_STEP - 1})
+            .next(event="completed", changes={}, executor_id="0" * 32, timestamp=datetime.now(UTC))
+        )
+        await store.start_pruned([highest])
+        beyond = highest.next(event="completed", changes={}, executor_id="0" * 32, timestamp=datetime.now(UTC))
+        for call in (store.write(beyond), store.write_many([beyond])):
+            with pytest.raises(CheckpointError) as refusal:
+                await call
+            assert refusal.value.reason == "invalid-checkpoint"
+        assert await store.read_latest("r") == highest

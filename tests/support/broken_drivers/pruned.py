@@ -8,7 +8,7 @@ from stargraph.checkpoint.codec import encode
 from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer, ReferenceStore
 from stargraph.checkpoint.driver import check_pruned_start, judge_pruned_start
 from stargraph.checkpoint.protocol import Checkpoint
-from stargraph.errors import CheckpointConflictError
+from stargraph.errors import CheckpointConflictError, StoreUnavailableError
 from support.broken_drivers.broken_driver import broken
 from support.broken_drivers.database import Database
 
@@ -30,6 +30,16 @@ class OnlyTheFloor(ReferenceCheckpointer):
         super()._start_pruned(steps, records)
         if not known:
             self._store.runs[steps[0].run_id] = {steps[-1].step: records[steps[-1].step]}
+
+
+@broken("pruned.high_steps")
+class StepIsAnInt(ReferenceCheckpointer):
+    """The column of the step has 32 bits."""
+
+    def _append(self, checkpoint: Checkpoint, record: bytes) -> None:
+        if checkpoint.step >= 2**31:
+            raise StoreUnavailableError("integer out of range", reason="unavailable")
+        super()._append(checkpoint, record)
 
 
 @broken("pruned.slots_below_are_taken")

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from stargraph.checkpoint.conformance._cancelling import WAITS, cancelled_at
-from stargraph.checkpoint.conformance._compare import absent, same, same_runs, same_summary
+from stargraph.checkpoint.conformance._compare import (
+    absent,
+    rows_of,
+    same,
+    same_rows,
+    same_runs,
+    same_steps,
+    same_summary,
+)
 from stargraph.checkpoint.conformance._expect import Violation, attempt, expect, refused, together
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
@@ -179,6 +187,56 @@ async def another_run_refused(kit: Kit) -> None:
             what = "start_pruned of a deleted run"
             await refused(writer.start_pruned(_left(steps)), what, CheckpointError, "run-deleted")
         absent(await other.read_latest("run"), "read_latest('run') of a deleted run")
+
+
+@group.check(
+    "high_steps",
+    "Steps beyond 32 bits are kept as any other, up to 2^34-1; a higher one is kept or refused, beside other runs.",
+    contract="log.17, start_pruned.1",
+    usual_cause="The column of the step is an INT, a name has ten digits, or the step shares a number with the run.",
+    needs=("pruned.started",),
+)
+async def high_steps(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    neighbour = chain("other", 7)
+    for checkpoint in neighbour:
+        await handle.write(checkpoint)
+    for high in (2**31 - 1, 2**32 + 5, 2**34 - 2):
+        run_id = f"run-{high}"
+        steps = [_at(high - 3, run_id), _at(high, run_id, key="k")]
+        await handle.start_pruned(steps)
+        steps.append(follow(steps[-1]))
+        await other.write(steps[-1])
+        for reader in (handle, other):
+            same(steps[-1], await reader.read_latest(run_id), f"read_latest({run_id!r})")
+            for checkpoint in steps:
+                what = f"read_at_step({run_id!r}, {checkpoint.step})"
+                same(checkpoint, await reader.read_at_step(run_id, checkpoint.step), what)
+            absent(await reader.read_at_step(run_id, high % 2**30), f"read_at_step({run_id!r}, {high % 2**30})")
+            if "history" in kit.declared:
+                same_steps(steps, [found async for found in reader.history(run_id)], f"history({run_id!r})")
+            if "timeline" in kit.declared:
+                same_rows(rows_of(steps), await reader.timeline(run_id), f"timeline({run_id!r})")
+            if "keys" in kit.declared:
+                same(steps[1], await reader.read_at_key(run_id, "k"), f"read_at_key({run_id!r}, 'k')")
+    beyond = [_at(2**34 + 2, "beyond"), _at(2**34 + 5, "beyond")]
+    refusal = await attempt(handle.start_pruned(beyond))
+    if refusal is None:
+        same(beyond[1], await other.read_latest("beyond"), "read_latest('beyond')")
+    else:
+        expect(
+            refusal.reason == "invalid-checkpoint",
+            f"start_pruned at step {2**34 + 5} raised {refusal!r}; the contract wants 'invalid-checkpoint'",
+        )
+        absent(await other.read_latest("beyond"), "read_latest('beyond'), which was refused")
+    for checkpoint in neighbour:
+        what = f"read_at_step('other', {checkpoint.step}) beside runs with high steps"
+        same(checkpoint, await other.read_at_step("other", checkpoint.step), what)
+
+
+def _at(step: int, run_id: str, **fields: Any) -> Checkpoint:
+    """A checkpoint at a step, however high, as if all those before it had been written."""
+    return follow(begin(run_id).model_copy(update={"step": step - 1}), **fields)
 
 
 @group.check(

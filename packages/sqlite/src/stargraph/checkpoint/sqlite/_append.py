@@ -11,8 +11,8 @@ from stargraph.checkpoint.codec import Codec, Record
 from stargraph.checkpoint.driver import Tail, judge_append, judge_pruned_start, microseconds, summary_json
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.sqlite import _queue_index
-from stargraph.checkpoint.sqlite._schema import MINUTE, OPEN_RUN, checkpoint_id, deleted_id
-from stargraph.errors import CheckpointCorruptedError
+from stargraph.checkpoint.sqlite._schema import MAX_STEP, MINUTE, OPEN_RUN, checkpoint_id, deleted_id
+from stargraph.errors import CheckpointCorruptedError, CheckpointError
 
 _START_RUN: Final = """
 INSERT INTO runs
@@ -70,6 +70,7 @@ class Append:
     """
 
     def __init__(self, checkpoints: Sequence[Checkpoint], records: Sequence[Record], codec: Codec) -> None:
+        _ensure_steps_fit(checkpoints)
         self.checkpoints = checkpoints
         self.records = records
         self.size = sum(len(record.data) for record in records) + _ROW_BYTES * len(records)
@@ -166,6 +167,7 @@ class StartPruned:
     """
 
     def __init__(self, checkpoints: Sequence[Checkpoint], records: Sequence[Record], codec: Codec) -> None:
+        _ensure_steps_fit(checkpoints)
         self._checkpoints = checkpoints
         self._records = records
         self._codec = codec
@@ -199,6 +201,23 @@ class StartPruned:
             fingerprint=self._codec.fingerprint,
         )
         return False
+
+
+def _ensure_steps_fit(checkpoints: Sequence[Checkpoint]) -> None:
+    """Refuse a step whose id would be that of another run's.
+
+    Raises:
+        CheckpointError: one is too high (`reason="invalid-checkpoint"`).
+    """
+    last = checkpoints[-1]
+    if last.step > MAX_STEP:
+        raise CheckpointError(
+            f"run {last.run_id!r}, step {last.step}: a SQLite store holds steps up to {MAX_STEP}",
+            reason="invalid-checkpoint",
+            hint="Fork the run: a fork begins at step 0.",
+            run_id=last.run_id,
+            step=last.step,
+        )
 
 
 def _start_run(connection: sqlite3.Connection, values: dict[str, Any], *, floor: int) -> bool:
