@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Final
 
-from stargraph.checkpoint.conformance._registry import Check
+from stargraph.checkpoint.conformance._expect import HarnessError, error_line
+from stargraph.checkpoint.conformance._registry import Check, Group
 
 ENTRY_POINT_GROUP: Final = "stargraph.conformance_checks"
 """An entry point of this group names a `Group` of further checks."""
 
 
+def _added() -> Iterator[Group]:
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        where = f"the entry point {point.name} = {point.value!r} of the group {ENTRY_POINT_GROUP}"
+        try:
+            group = point.load()
+        except Exception as error:
+            raise HarnessError(f"{where} cannot be loaded: {error_line(error)}") from error
+        if not isinstance(group, Group):
+            raise HarnessError(f"{where} names {type(group).__name__}: it must name a Group")
+        yield group
+
+
 @cache
 def catalogue() -> tuple[Check, ...]:
-    """Return every check: those of the kit, and those that installed distributions add."""
+    """Return every check: those of the kit, and those that installed distributions add.
+
+    Raises:
+        HarnessError: what a distribution adds cannot be loaded, or fits none of the others.
+    """
     from stargraph.checkpoint.conformance._checks import (
         batch,
         bootstrap,
@@ -88,11 +107,13 @@ def catalogue() -> tuple[Check, ...]:
         stateful.group,
         performance.group,
     )
-    others = (point.load() for point in entry_points(group=ENTRY_POINT_GROUP))
-    checks = tuple(check for group in (*groups, *others) for check in group.checks)
-    known = [check.id for check in checks]
-    assert len(known) == len(set(known)), "two checks have one id"
-    assert all(needed in known for check in checks for needed in check.needs), "a check needs one that is not there"
+    checks = tuple(check for group in (*groups, *_added()) for check in group.checks)
+    known = Counter(check.id for check in checks)
+    if twice := [check_id for check_id, times in known.items() if times > 1]:
+        raise HarnessError(f"two checks have the id {twice[0]!r}: give the group that was added a name of its own")
+    for check in checks:
+        if lacking := [needed for needed in check.needs if needed not in known]:
+            raise HarnessError(f"the check {check.id!r} needs {lacking[0]!r}, and there is no such check")
     return checks
 
 
