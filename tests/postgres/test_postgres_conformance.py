@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.conformance_targets import CONTRACT_GROUPS
+from support.conformance_targets import CACHED_GROUPS, CONTRACT_GROUPS
 from support.postgres_target import SERVER_VARIABLE
 from support.relay import ROUND_TRIP_VARIABLE
 
@@ -70,6 +70,14 @@ def test_it_passes_the_quick_checks(server: str, pytestconfig: pytest.Config) ->
 def test_it_shows_what_runs_do(group: str, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SERVER_VARIABLE, dsn)
     report = run("support.postgres_target:target", only=(group,), seed=1)
+    assert {result.verdict for result in report.results} == {"pass"}, report.to_json()
+
+
+@THOROUGH
+@pytest.mark.timeout(300)
+def test_a_handle_that_keeps_the_latest_in_memory(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SERVER_VARIABLE, server)
+    report = run("support.postgres_target:caching", only=CACHED_GROUPS, quick=True, seed=1)
     assert {result.verdict for result in report.results} == {"pass"}, report.to_json()
 
 

@@ -18,6 +18,9 @@ from stargraph.checkpoint.sqlite._schema import MIGRATIONS
 CONTRACT_GROUPS = ("steps", "batch", "fencing", "history", "timeline", "list_runs", "access", "closing")
 """Groups of checks that take a second together: what every driver keeps, whatever it stores in."""
 
+CACHED_GROUPS = ("steps", "views", "deletion", "corruption", "concurrency", "durability")
+"""Groups of checks that a handle fails that serves from memory what it may not."""
+
 
 class _SQLiteBytes:
     """Reads and edits records in the file."""

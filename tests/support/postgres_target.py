@@ -107,6 +107,10 @@ def open_ungrouped(location: str) -> PostgresCheckpointer:
     return PostgresCheckpointer.from_url(f"{location}&group_commit=false")
 
 
+def open_caching(location: str) -> PostgresCheckpointer:
+    return PostgresCheckpointer.from_url(f"{location}&latest_cache_bytes=67108864")
+
+
 def read_only(location: str) -> PostgresCheckpointer:
     return PostgresCheckpointer.from_url(f"{location}&read_only=true")
 
@@ -137,3 +141,4 @@ target = Target(
     versions=versions,
 )
 ungrouped = dataclasses.replace(target, open=open_ungrouped)
+caching = dataclasses.replace(target, open=open_caching, encryption=open_caching)
