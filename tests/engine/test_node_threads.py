@@ -102,9 +102,8 @@ async def test_a_timeout_ends_the_run_when_it_expires(store: MemoryCheckpointer,
 
     nodes.before = body
     run = await graph(ONE.replace("KEYS", "timeout: 0.1")).start(checkpointer=store, run_id="r")
-    began = time.monotonic()
     summary = await run.start()
-    assert time.monotonic() - began < 2
+    assert not gate.is_set()
     assert summary.error is not None
     assert summary.error.message == (
         "the node took longer than its timeout of 0.1 s; its thread cannot be stopped and goes on"

@@ -82,7 +82,12 @@ json_like = st.recursive(
 answers = st.sampled_from(VALUES) | st.text(max_size=40) | json_like
 
 in_short_and_at_length = pytest.mark.parametrize(
-    "examples", [pytest.param(25, id="short"), pytest.param(2_000, id="long", marks=pytest.mark.slow)]
+    "examples",
+    [
+        pytest.param(25, id="short"),
+        # At length they take minutes, more than the timeout of other tests on a busy machine.
+        pytest.param(2_000, id="long", marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
+    ],
 )
 
 

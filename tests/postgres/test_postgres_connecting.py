@@ -34,11 +34,11 @@ NOBODY: Final = "no-such-host.invalid"
 
 
 async def refusal(dsn: str, **options: Any) -> StoreUnavailableError:
-    """Return the error of a bootstrap, which must come within 2 seconds."""
+    """Return the error of a bootstrap, which must come long before the timeout of 30 seconds."""
     began = time.monotonic()
     with pytest.raises(StoreUnavailableError) as caught:
         await PostgresCheckpointer(dsn, **options).bootstrap()
-    assert time.monotonic() - began < 2.5  # and some time for a busy machine
+    assert time.monotonic() - began < 15
     assert caught.value.hint
     return caught.value
 
@@ -353,7 +353,7 @@ async def test_a_lookup_that_hangs_ends_with_its_deadline(dsn: str, monkeypatch:
     finally:
         release.set()
     assert caught.value.reason == "timeout"
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 15, "the name is looked up for 30 seconds"
 
 
 def said_by(error: BaseException) -> str:

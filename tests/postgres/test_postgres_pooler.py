@@ -68,7 +68,7 @@ async def test_what_the_pooler_rejects_is_reported_soon(dsn: str) -> None:
         await PostgresCheckpointer(f"{dsn}?options=-c%20geqo%3Doff").bootstrap()
     assert caught.value.reason == "connection-rejected"
     assert "options" in str(caught.value)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 15  # half of the timeout
 
 
 async def test_forced_statements_say_what_is_wrong(opened: Opener) -> None:

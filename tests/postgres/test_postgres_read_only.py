@@ -60,7 +60,7 @@ async def test_a_role_that_may_only_select_reads_everything_and_writes_nothing(
     before = await changes(sql, schema)
     began = time.monotonic()
     async with PostgresCheckpointer.from_url(f"{auditor}?schema={schema}&read_only=true") as reader:
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 15, "it has not waited for a server that takes writes"
         assert isinstance(reader, ReadOnly)
         assert reader.read_only
         assert "read_only=True" in repr(reader)

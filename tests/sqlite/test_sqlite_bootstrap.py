@@ -466,7 +466,7 @@ def test_a_directory_that_takes_no_file_is_reported_at_once(path: Path) -> None:
                         await SQLiteCheckpointer(f"{sys.argv[1]}/{place}").bootstrap()
                     except StoreUnavailableError as error:
                         print(error.reason, "permission" in error.hint)
-                assert time.monotonic() - begun < 2
+                assert time.monotonic() - begun < 15  # half of what it waits for a lock
 
             os.setuid(65534)
             asyncio.run(main())
