@@ -266,7 +266,8 @@ async def refuses_lost_step(kit: Kit, location: str, run: list[Checkpoint], lost
     read = handle.read_at_step("run", lost)
     await refused(read, f"read_at_step('run', {lost}) {what}", CheckpointCorruptedError, "missing-step")
     await _exact_or_refused_read(run[-1], handle.read_latest("run"), "read_latest('run')", what)
-    await _stays_taken(handle, run, lost, what)
+    if lost:  # where a run begins by making its first record, a lost one is free, and what follows it shows that
+        await _stays_taken(handle, run, lost, what)
     if "history" not in kit.declared:
         return
     for newest_first in (False, True):
