@@ -119,7 +119,8 @@ def test_any_answer_is_recorded_or_refused(folder: Folder, examples: int) -> Non
     @given(text=answers)
     def answer_it(text: str) -> None:
         run_id = f"r{time.monotonic_ns()}"
-        folder.call("run", "asks.yaml", "--run-id", run_id, "-i", "a=null", "--checkpoint", "s.sqlite")
+        begun = folder.call("run", "asks.yaml", "--run-id", run_id, "-i", "a=null", "--checkpoint", "s.sqlite")
+        assert begun.code == 3, begun.err
         answer = folder.call("respond", run_id, f"--value={text}", "--checkpoint", "s.sqlite")
         assert answer.code in (0, 2), answer.err
         assert "Traceback" not in answer.err
