@@ -53,6 +53,8 @@ async def write(kit: Kit) -> None:
     async def after(number: int, what: str) -> None:
         first, second, third = runs[number]
         run_id = first.run_id
+        # Before the handle is used again: what a cancelled call holds would go with its next one.
+        await other.write(begin(f"beside-{number}"))
         latest = await handle.read_latest(run_id)
         if latest is None:
             await handle.write(first)
