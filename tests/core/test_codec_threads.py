@@ -108,6 +108,9 @@ def test_a_step_that_nothing_has_validated_is_judged_without_an_error() -> None:
     wrongs: tuple[dict[str, Any], ...] = ({"run_id": []}, {"previous_digest": None}, {"state": {}}, {"update": 7})
     for wrong in wrongs:
         codec.is_large(following(last).model_copy(update=wrong))
+    bare = Checkpoint.__new__(Checkpoint)
+    bare.__dict__.update(vars(following(last)))
+    codec.is_large(bare)
 
 
 async def test_only_large_work_leaves_the_thread() -> None:

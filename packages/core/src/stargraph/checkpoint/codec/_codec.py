@@ -25,6 +25,7 @@ from stargraph.checkpoint.codec._header import base_steps_of
 from stargraph.checkpoint.codec._stored import pack
 from stargraph.checkpoint.codec._threads import LARGE_TO_ENCODE, event_size, state_size
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, StepSummary
+from stargraph.checkpoint.protocol._pydantic import private_attributes
 
 _DELTAS_PER_KEYFRAME: Final = 4
 """The next keyframe is stored once the records since the last one are this many times as long as it will be."""
@@ -220,6 +221,8 @@ class Codec:
             return False
         if before is None or before.digest != fields.get("previous_digest"):
             return True
+        if not private_attributes(checkpoint):
+            return False  # it was made by hand, and is refused at once
         state = sum([len(value.encoded) for value in checkpoint.encoded_state().values()])
         if before.needs_keyframe(state):
             return True

@@ -187,7 +187,7 @@ class Store(OpenStore):
 
         try:
             return self._reader.run_here(at_once)
-        except (sqlite3.Error, OSError):
+        except _FAULTS:
             return None
 
     def _wait_for_locks(self, connection: sqlite3.Connection, *, patient: bool) -> None:

@@ -257,8 +257,10 @@ class ConnectionThread(Generic[C]):
                 hand_over(loop, answer.fail, error)
             else:
                 hand_over(loop, answer.succeed, result)
-            if afterwards is not None and self._connection is not None:
-                afterwards(self._connection)
+            if afterwards is not None:
+                with self._using:
+                    if self._connection is not None:
+                        afterwards(self._connection)
 
         with self._gate:
             if self._is_shut:
