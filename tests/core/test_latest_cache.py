@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sqlite3
 import threading
+import tracemalloc
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -17,7 +19,7 @@ from support.places import Place, S3Place, SQLitePlace
 from stargraph.checkpoint.codec import Codec
 from stargraph.checkpoint.driver import LatestCache
 from stargraph.checkpoint.postgres import PostgresCheckpointer
-from stargraph.checkpoint.protocol import Checkpoint, Interrupt, RecordedCall, Seal
+from stargraph.checkpoint.protocol import Checkpoint, Interrupt, RecordedCall, Seal, Task
 from stargraph.checkpoint.registry import open_checkpointer
 from stargraph.checkpoint.s3 import S3Checkpointer
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
@@ -235,7 +237,7 @@ async def test_a_large_state_and_a_closed_handle(place: Place, decoded: list[int
 
 
 async def test_what_does_not_fit_is_read_from_the_store(place: Place, decoded: list[int]) -> None:
-    async with caching(place, room=12_000) as store:
+    async with caching(place, room=15_000) as store:
         runs = [genesis(run_id=f"run-{number}", state={"n": [number]}) for number in range(4)]
         for run in runs:
             await store.write(run)
@@ -294,8 +296,8 @@ async def test_a_question_on_the_thread_of_the_caller_waits_for_nobody(
         milliseconds: int = connection.execute("PRAGMA busy_timeout").fetchone()[0]
         return milliseconds
 
-    def locked(*_: Any, **__: Any) -> bool:
-        raise sqlite3.OperationalError("database is locked")
+    def failing(error: Exception, *_: Any, **__: Any) -> bool:
+        raise error
 
     run = [genesis()]
     run.append(following(run[-1]))
@@ -305,9 +307,13 @@ async def test_a_question_on_the_thread_of_the_caller_waits_for_nobody(
         for _ in range(2):
             assert opened.read_here(timeout) == 0
             assert await opened.read(timeout) == 30_000
-        with monkeypatch.context() as patch:
-            patch.setattr(opened, "read_here", partial(_with, opened.read_here, locked))
-            assert await store.read_latest("run-1") == run[0]
+        for fault in (
+            sqlite3.OperationalError("database is locked"),
+            UnicodeDecodeError("utf-8", b"\xff", 0, 1, "the message of a damaged file"),
+        ):
+            with monkeypatch.context() as patch:
+                patch.setattr(opened, "read_here", partial(_with, opened.read_here, partial(failing, fault)))
+                assert await store.read_latest("run-1") == run[0]
     assert decoded == []
 
 
@@ -330,6 +336,43 @@ def test_what_is_kept() -> None:
     assert 5 <= len(kept) <= 20
     cache.clear()
     assert cache.get("r99") is None
+
+
+def _with_tasks(run_id: str) -> Checkpoint:
+    tasks = tuple(Task(id=f"t-{number}", node="a", since_step=0) for number in range(100))
+    return genesis(run_id=run_id, frontier=tasks)
+
+
+def _with_question(run_id: str) -> Checkpoint:
+    asked = Interrupt(id="q", task_id="t", node="n", prompt="?", payload=list(range(1000, 4000)), asked_at=NOW)
+    return following(genesis(run_id=run_id), event="asked", status="awaiting_input", interrupts=(asked,))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda run_id: genesis(run_id=run_id, state={f"field-{number}": [] for number in range(100)}),
+        lambda run_id: genesis(run_id=run_id, state={f"field-{number}": number for number in range(100)}),
+        lambda run_id: genesis(run_id=run_id, state={}, metadata={"tag": "x" * 50_000}),
+        _with_tasks,
+        _with_question,
+    ],
+    ids=["lists", "numbers", "tags", "tasks", "question"],
+)
+def test_the_limit_bounds_the_memory_of_all_that_is_kept(make: Callable[[str], Checkpoint]) -> None:
+    make("warm-up")
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        cache: LatestCache[int] = LatestCache(500_000)
+        for number in range(40):
+            cache.put(make(f"run-{number}"), number)
+        gc.collect()
+        used = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert cache.get("run-39") is not None
+    assert used < 600_000
 
 
 @pytest.mark.parametrize("room", [-1, 1.5, True, "1"])

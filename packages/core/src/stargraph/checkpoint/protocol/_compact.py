@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Final
 
 from stargraph.checkpoint.protocol._checkpoint import Checkpoint
 from stargraph.checkpoint.protocol._pydantic import private_attributes
+from stargraph.checkpoint.protocol._records import Interrupt
 from stargraph.checkpoint.values._encoded import CompactValue, EncodedValue
+from stargraph.checkpoint.values._json import copy_json
 from stargraph.errors import CheckpointError
 
 _OVERHEAD: Final = 4 * 1024
-"""Bytes of memory that a checkpoint takes besides the texts of its values, roughly."""
+"""Bytes of memory that a checkpoint takes besides its texts, roughly."""
+
+_MEMBER: Final = 512
+"""Likewise of each member of the state or the update: its name and its digest."""
+
+_OPEN_HASH: Final = 512
+"""Of the hash that a list is kept with."""
+
+_MODELS: Final = 8
+"""How many times the memory of their text tasks and questions take."""
 
 
 class CompactCheckpoint:
@@ -30,8 +40,7 @@ class CompactCheckpoint:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._fields = {**checkpoint.__dict__, "state": None, "update": None}
         self._fields["metadata"] = checkpoint.metadata.copy()
-        if checkpoint.interrupts:  # their payloads are lists and objects too
-            self._fields["interrupts"] = copy.deepcopy(checkpoint.interrupts)
+        self._fields["interrupts"] = _copied(checkpoint.interrupts)
         self._texts = private_attributes(checkpoint)["_texts"]
         state = checkpoint.encoded_state()
         update = checkpoint.encoded_update()
@@ -42,11 +51,15 @@ class CompactCheckpoint:
             if update is None
             else {key: None if value is state.get(key) else value.compact() for key, value in update.items()}
         )
-        self.size = _OVERHEAD
-        self.parsed_size = 0
+        step = checkpoint.step_texts()
+        run = () if self._texts is None else self._texts.run
+        self.size = _OVERHEAD + sum(map(len, step)) + 2 * sum(map(len, run))
+        self.size += _MODELS * (len(step.frontier) + len(step.interrupts))
+        self.parsed_size = len(step.interrupts)
         for value in (*self._state.values(), *(self._update or {}).values()):
+            self.size += _MEMBER
             if isinstance(value, CompactValue):
-                self.size += len(value.encoded)
+                self.size += len(value.encoded) + (0 if value.open_hash is None else _OPEN_HASH)
                 self.parsed_size += len(value.encoded)
             elif value is not None:
                 self.size += 2 * len(value.encoded)  # of a text, the value takes as much
@@ -55,8 +68,7 @@ class CompactCheckpoint:
         """Return the checkpoint, with lists and objects of its own."""
         fields = self._fields.copy()
         fields["metadata"] = fields["metadata"].copy()
-        if fields["interrupts"]:
-            fields["interrupts"] = copy.deepcopy(fields["interrupts"])
+        fields["interrupts"] = _copied(fields["interrupts"])
         state = {key: _parsed(value) for key, value in self._state.items()}
         update = None
         if self._update is not None:
@@ -81,6 +93,11 @@ def compact_checkpoint(checkpoint: Checkpoint) -> CompactCheckpoint | None:
     except CheckpointError:
         return None
     return CompactCheckpoint(checkpoint)
+
+
+def _copied(interrupts: tuple[Interrupt, ...]) -> tuple[Interrupt, ...]:
+    """Return interrupts whose payloads, which are lists and objects too, their receiver may change."""
+    return tuple([each.model_copy(update={"payload": copy_json(each.payload)}) for each in interrupts])
 
 
 def _parsed(value: CompactValue | EncodedValue) -> EncodedValue:
