@@ -11,6 +11,8 @@ import pytest
 
 pytestmark = pytest.mark.thorough
 
+REFERENCE = "stargraph.checkpoint.conformance.reference:target"
+
 CHECKS = """
 from stargraph.checkpoint.conformance import Group, Kit
 
@@ -38,8 +40,7 @@ def _kit(folder: Path, module: str, *arguments: str) -> subprocess.CompletedProc
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_they_run_beside_those_of_the_kit(jobs: str, tmp_path: Path) -> None:
-    reference = "stargraph.checkpoint.conformance.reference:target"
-    done = _kit(tmp_path, CHECKS.format(**GIVEN), reference, "--only", "mine", "--jobs", jobs)
+    done = _kit(tmp_path, CHECKS.format(**GIVEN), REFERENCE, "--only", "mine", "--jobs", jobs)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "4 executed, 0 violations" in done.stdout
 
@@ -61,3 +62,25 @@ def test_what_cannot_be_added_is_named(module: str, said: str, tmp_path: Path) -
     assert done.returncode == 3
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+MEASURED = """
+from stargraph.checkpoint.conformance import Group, Kit
+
+group = Group("mine", needs=("steps.append_and_read",))
+
+
+@group.check("fast", "It is fast.", contract="write.1", usual_cause="It is slow.", advisory=True)
+async def fast(kit: Kit) -> None:
+    await kit.open()
+
+
+@group.check("after", "It works.", contract="write.1", usual_cause="We forgot.", needs=("mine.fast",))
+async def after(kit: Kit) -> None:
+    await kit.open()
+"""
+
+
+def test_a_check_may_need_one_that_measures(tmp_path: Path) -> None:
+    done = _kit(tmp_path, MEASURED, REFERENCE, "--only", "mine", "--jobs", "2")
+    assert "4 executed, 0 violations" in done.stdout, done.stdout + done.stderr

@@ -99,13 +99,37 @@ def test_an_interrupted_kit_leaves_nothing_behind(number: int, code: int, jobs: 
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     deadline = time.monotonic() + 60
     # Until a check of a group that starts processes has its store.
     while not any(tmp_path.glob("*/store")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(number)
+    os.killpg(process.pid, number)  # as a terminal sends ctrl-C
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
     assert "Traceback" not in errors, errors
     assert list(tmp_path.iterdir()) == []
+
+
+TERMINATED_TWICE = """
+import os
+import signal
+import time
+
+from stargraph.checkpoint.conformance._jobs import exit_when_terminated
+
+exit_when_terminated()
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(10)
+finally:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.01)
+    print("cleaned up")
+"""
+
+
+def test_a_second_signal_does_not_interrupt_the_cleaning_up() -> None:
+    done = subprocess.run([sys.executable, "-c", TERMINATED_TWICE], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (143, "cleaned up\n"), done.stderr

@@ -21,6 +21,9 @@ from stargraph.checkpoint.conformance._runner import INTERRUPTED, Session
 
 _ARGUMENTS: Final = ("spec", "seed", "deadline", "thorough", "patience")
 
+_POLL: Final = 0.25
+"""Seconds between looks at whether ctrl-C was pressed, which interrupts no longer wait on Windows."""
+
 
 class Jobs:
     """Processes that run the checks of a session.
@@ -59,7 +62,8 @@ class Jobs:
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join()
+                while thread.is_alive():
+                    thread.join(_POLL)
         finally:
             self._stop()
         for failure in self._failures:
@@ -103,7 +107,8 @@ class Jobs:
         return None
 
     def _can_run(self, check: Check) -> bool:
-        if check.advisory and (self._running or not self._waiting[0].advisory):
+        # Those that measure are the last that wait, so nothing else can run when one of them is reached.
+        if check.advisory and self._running:
             return False
         return all(needed in self._session.results for needed in check.needs)
 
@@ -136,6 +141,8 @@ class _Job:
         order |= {"keep": session.keep and str(session.keep), "path": sys.path}
         self._order = json.dumps(order)
         self._process: subprocess.Popen[str] | None = None
+        self._lock = threading.Lock()
+        self._terminated = False
 
     def run(self, check: Check, needed: dict[str, Result]) -> Result:
         """Run a check; what the process was asked last is an error if it dies."""
@@ -157,27 +164,35 @@ class _Job:
         return Result(check, measurements=measurements, **answer)
 
     def _started(self) -> subprocess.Popen[str]:
-        if self._process is None:
-            try:
-                self._process = subprocess.Popen(  # noqa: S603  # this interpreter
-                    [sys.executable, "-m", "stargraph.checkpoint.conformance._job", self._order],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                    encoding="utf-8",
-                )
-            except OSError as error:
-                raise HarnessError(f"no process could be started: {error}") from error
-        return self._process
+        with self._lock:
+            if self._terminated:
+                raise HarnessError("the kit was interrupted")
+            if self._process is None:
+                try:
+                    self._process = subprocess.Popen(  # noqa: S603  # this interpreter
+                        [sys.executable, "-m", "stargraph.checkpoint.conformance._job", self._order],
+                        stdin=subprocess.PIPE,
+                        stdout=subprocess.PIPE,
+                        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                        encoding="utf-8",
+                        # Out of reach of ctrl-C: `terminate` alone ends it, so that nothing interrupts its cleaning up.
+                        process_group=0,
+                    )
+                except OSError as error:
+                    raise HarnessError(f"no process could be started: {error}") from error
+            return self._process
 
     def terminate(self) -> None:
-        """Tell the process to end its check and itself."""
-        if self._process is not None:
-            self._process.terminate()
+        """Tell the process to end its check and itself; no other one is started."""
+        with self._lock:
+            self._terminated = True
+            if self._process is not None:
+                self._process.terminate()
 
     def end(self) -> None:
         """Wait for the end of the process, which has nothing more to do."""
-        process, self._process = self._process, None
+        with self._lock:
+            process, self._process = self._process, None
         if process is None:
             return
         assert process.stdin is not None
@@ -198,4 +213,10 @@ def exit_when_terminated() -> None:
 
 
 def _exit(number: int, _: FrameType | None) -> NoReturn:
+    # `timeout` sends two of them, and the second one must not interrupt the cleaning up.
+    signal.signal(number, _ignore)
     raise SystemExit(128 + number)
+
+
+def _ignore(_: int, __: FrameType | None) -> None:
+    """Do nothing; unlike SIG_IGN, this is not handed on to the processes that this one starts."""
