@@ -15,6 +15,7 @@ from support.cli import GRAPH, Folder
 from support.graphs import graph
 
 from stargraph.checkpoint import registry
+from stargraph.checkpoint.protocol import JsonValue
 from stargraph.cli._inputs import read_inputs
 from stargraph.errors import StateError
 
@@ -397,3 +398,17 @@ def test_a_hint_shows_an_example_of_the_very_type(type_text: str, example: str) 
         read_inputs(loaded, ["f=[[]]"], None)
     assert caught.value.hint is not None
     assert caught.value.hint.endswith(f", written as JSON, as in: -i {example}")
+
+
+@pytest.mark.parametrize(
+    ("annotation", "example"),
+    [("List", ["a", "b"]), ("Dict", {"a": 1}), ("Mapping", {"a": 1}), ("Counter[str]", {"a": 1}), ("Tuple[()]", [])],
+)
+def test_a_hint_shows_an_example_of_a_class_without_all_its_arguments(
+    folder: Folder, annotation: str, example: JsonValue
+) -> None:
+    state = f"import typing\nfrom pydantic import BaseModel\nclass S(BaseModel): v: typing.{annotation}\n"
+    folder.write("states.py", state)
+    folder.write("typed.yaml", "id: typed\nstate_class: states:S\nnodes: [{id: a, kind: echo}]\n")
+    answer = folder.call("run", "typed.yaml", "-i", "v=no")
+    assert (answer.code, f"as in: -i 'v={json.dumps(example)}'" in answer.err) == (2, True), answer.err[-500:]

@@ -37,8 +37,13 @@ def examples_of(annotation: Any) -> Iterator[Any]:
     elif origin is tuple and arguments and arguments[-1] is not Ellipsis:
         yield from _together([list(examples_of(each)) for each in arguments])
     elif isinstance(origin, type) and issubclass(origin, Mapping):
-        yield from ({"a": value} for value in examples_of(arguments[1]))
+        # Of Counter[str], the values are numbers; those of a Mapping may be anything.
+        values = examples_of(arguments[1]) if len(arguments) == 2 else iter((1,))
+        yield from ({"a": value} for value in values)
     elif isinstance(origin, type) and issubclass(origin, (Sequence, set, frozenset)):
+        if not arguments:
+            yield from (["a", "b"], [])
+            return
         items = list(examples_of(arguments[0]))
         yield from (found for found in (items[:2], items[:1], []) if found or not items)
     elif isinstance(annotation, type) and issubclass(annotation, Enum):
