@@ -159,6 +159,17 @@ async def test_all_that_has_to_be_accepted_is_named_at_once(store: MemoryCheckpo
     assert (await run.resume("r", accept=("graph", "runtime"))).status == "awaiting_input"
 
 
+async def test_a_graph_under_a_new_id_names_all_that_has_to_be_accepted(store: MemoryCheckpointer) -> None:
+    await waiting(store)
+    more = OLD.replace("into: yes}]", 'into: yes}, {id: b, kind: "support.nodes:count"}]')
+    run = await graph(f"id: renamed\n{more}").start(checkpointer=store)
+    with pytest.raises(HashMismatchError, match="belongs to graph") as caught:
+        await run.resume("r")
+    assert caught.value.changes[1:] == ("node 'b' was added", "the code of node 'b' is new")
+    assert "--accept graph --accept runtime" in str(caught.value.hint)
+    assert (await run.resume("r", accept=("graph", "runtime"))).status == "awaiting_input"
+
+
 async def test_a_state_that_an_accepted_change_cannot_take_is_refused(store: MemoryCheckpointer) -> None:
     await waiting(store)
     run = await graph(OLD.replace("n: {", "more: int, n: {")).start(checkpointer=store)

@@ -73,7 +73,7 @@ async def check_hashes(plan: Plan, tail: Checkpoint, read_step: ReadStep, *, acc
         stored = await recorded_definition(tail, read_step, "graph")
         changes = _PRUNED if stored is None else definition_changes(stored, plan.graph_definition)
         if tail.graph_id != plan.document.id:
-            raise _other_graph(tail, plan, changes)
+            raise _other_graph(tail, plan, changes, code)
         raise _mismatch(tail, plan, "graph", changes, code)
     if code:
         raise _mismatch(tail, plan, "runtime", (), code)
@@ -89,17 +89,17 @@ async def _code_changes(plan: Plan, tail: Checkpoint, read_step: ReadStep) -> tu
     return runtime_changes(stored, plan.runtime_definition, within=reachable_code(plan, tail.frontier))
 
 
-def _other_graph(tail: Checkpoint, plan: Plan, changes: tuple[str, ...]) -> HashMismatchError:
+def _other_graph(tail: Checkpoint, plan: Plan, graph: tuple[str, ...], code: tuple[str, ...]) -> HashMismatchError:
     return HashMismatchError(
         f"run {tail.run_id!r} belongs to graph {tail.graph_id!r}, and graph {plan.document.id!r} was loaded",
         reason="graph-hash",
         hint=f"Load the file of graph {tail.graph_id!r}. If it is the same graph under a new id, accept the change:"
-        f" {_accepting('graph')}.",
+        f" {_accepting(*_parts(code))}.",
         run_id=tail.run_id,
         step=tail.step,
         stored=tail.graph_hash,
         loaded=plan.graph_hash,
-        changes=changes,
+        changes=tuple(dict.fromkeys([*graph, *code])),
     )
 
 
@@ -108,10 +108,9 @@ def _mismatch(
 ) -> HashMismatchError:
     stored, loaded = getattr(tail, f"{part}_hash"), getattr(plan, f"{part}_hash")
     changes = tuple(dict.fromkeys([*graph, *code]))
-    what, migrate = "the code of the graph", ""
+    what, parts, migrate = "the code of the graph", ["runtime"], ""
     if part == "graph":
-        what, migrate = "the graph", ", or " + _MIGRATE
-    parts = [part, "runtime"] if part == "graph" and code else [part]
+        what, parts, migrate = "the graph", _parts(code), ", or " + _MIGRATE
     return HashMismatchError(
         f"run {tail.run_id!r} was made by another version of {what}: {'; '.join(changes)}"
         f" ({part}_hash at step {tail.step}: {stored}, loaded: {loaded})",
@@ -123,6 +122,11 @@ def _mismatch(
         loaded=loaded,
         changes=changes,
     )
+
+
+def _parts(code: tuple[str, ...]) -> list[str]:
+    """Return what a resume in a changed graph has to accept, by what changed in its code."""
+    return ["graph", "runtime"] if code else ["graph"]
 
 
 def _accepting(*parts: str) -> str:
