@@ -186,6 +186,12 @@ async def test_pause_of_what_was_not_begun_does_nothing(store: MemoryCheckpointe
     assert ledger == ["a", "b", "c"]
 
 
+async def test_pause_before_an_awaited_start_does_nothing(store: MemoryCheckpointer, ledger: list[str]) -> None:
+    run = await graph(SEQUENCE).start(checkpointer=store, run_id="r")
+    run.pause()
+    assert (await run.start()).status == "done"
+
+
 @pytest.mark.parametrize("begin", ["start", "resume", "start_or_resume"])
 async def test_cancel_in_the_turn_in_which_a_task_was_made(
     store: MemoryCheckpointer, ledger: list[str], begin: str
@@ -238,11 +244,14 @@ async def test_cancel_of_a_run_whose_start_fails_does_not_wait_for_it(store: Mem
         await work
 
 
-async def test_middleware_that_cancels_the_run_before_it_is_stored_is_refused(store: MemoryCheckpointer) -> None:
+@pytest.mark.parametrize("in_task", [False, True])
+async def test_middleware_that_cancels_the_run_before_it_is_stored_is_refused(
+    store: MemoryCheckpointer, in_task: bool
+) -> None:
     class Refusing(Middleware):
         @asynccontextmanager
         async def run(self, info: RunInfo) -> AsyncIterator[None]:
-            await run.cancel()
+            await (asyncio.create_task(run.cancel()) if in_task else run.cancel())
             yield
 
     run = await graph(SEQUENCE).start(checkpointer=store, run_id="r", middleware=(Refusing(),))

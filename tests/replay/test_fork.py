@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -365,6 +366,25 @@ def everything_again(folder: Path) -> Graph:
     from support.graphs import EVERYTHING
 
     return graph(EVERYTHING, folder)
+
+
+async def test_a_cancel_while_it_begins_waits_until_it_has_begun(store: MemoryCheckpointer, tmp_path: Path) -> None:
+    run = await parent(everything(tmp_path), store)
+    step = max(record.step for record in store.runs["r"] if record.frontier and record.frontier[0].kind == "fan_out")
+    fork = await run.fork(step, run_id="f")
+    write, begun = store.write, asyncio.Event()
+
+    async def slow(checkpoint: Checkpoint) -> None:
+        await write(checkpoint)
+        begun.set()
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    store.write = slow  # type: ignore[method-assign]
+    started = asyncio.create_task(fork.start())
+    await begun.wait()
+    assert (await fork.cancel()).status == "cancelled"
+    assert (await started).status == "cancelled"
 
 
 async def test_a_crash_while_it_begins_is_seen(store: MemoryCheckpointer, tmp_path: Path) -> None:

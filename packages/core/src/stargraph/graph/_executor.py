@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
+from contextvars import ContextVar
 from datetime import datetime
 from functools import partial
+from typing import Final
 
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, JsonValue
@@ -35,6 +37,9 @@ from stargraph.graph._resume_checks import (
 )
 from stargraph.graph._suspects import Suspect
 from stargraph.runtime import dispatch
+
+_BEGINNING: Final[ContextVar[asyncio.Event | None]] = ContextVar("stargraph_beginning", default=None)
+"""What tells that the store holds a run, in the task of its start or resume and in the tasks that are made there."""
 
 
 class RunExecutor:
@@ -86,8 +91,9 @@ class RunExecutor:
         self._waits_here = waits_here
         self._as_of = as_of
         self._pause: Pause | None = None
-        self._task = asyncio.current_task()
         self._is_stored = asyncio.Event()
+        self._outer = _BEGINNING.get()
+        _BEGINNING.set(self._is_stored)
         self._suspect = Suspect()
         self._read_step: ReadStep = partial(dispatch.read_at_step, store, run_id, keyring=keyring)
 
@@ -151,8 +157,8 @@ class RunExecutor:
 
     async def cancel(self) -> None:
         """Cancel the nodes, once the store holds the run; return when they have stopped, or none execute."""
-        # The middleware of a run that begins runs in the task that stores it.
-        if asyncio.current_task() is not self._task:
+        # The middleware of a run that begins holds up the task that stores it, and so do the tasks that it awaits.
+        if _BEGINNING.get() is not self._is_stored:
             await self._is_stored.wait()
         if self.execution is not None:
             await self.execution.cancel()
@@ -160,6 +166,7 @@ class RunExecutor:
     def close(self) -> None:
         """Let those go on who wait for the store to hold the run: it does by now, or will not."""
         self._is_stored.set()
+        _BEGINNING.set(self._outer)
 
     async def _observed(self, info: RunInfo, execute: Callable[[], Awaitable[Checkpoint]]) -> Checkpoint:
         """Execute the run inside its middleware, and log how that went."""
@@ -192,10 +199,10 @@ class RunExecutor:
                 run_id=self._run_id,
                 step=0,
             ) from error
-        self._is_stored.set()
         if carried:
             await dispatch.write_many(self._store, carried, keyring=self._keyring)
             self._listeners.publish_step(first)
+        self._is_stored.set()
         return await self._execute((first, *carried)[-1])
 
     async def _take_up(

@@ -68,6 +68,7 @@ class Run(Generic[S]):
         self._begun = False
         self._executor: RunExecutor | None = None
         self._pause: Pause | None = None
+        self._paused_by: asyncio.Task[Any] | None = None
         self._listeners = Listeners()
 
     def __repr__(self) -> str:
@@ -342,11 +343,12 @@ class Run(Generic[S]):
             self._executor.pause(request)
         elif (loop := _running_loop()) is not None:
             self._pause = request
+            self._paused_by = asyncio.current_task()
             # A task of start() that was made before is ahead of this callback, one that is made later is behind it.
             loop.call_soon(self._forget_pause)
 
     def _forget_pause(self) -> None:
-        self._pause = None
+        self._pause = self._paused_by = None
 
     async def stream(self) -> AsyncIterator[RunEvent]:
         """Yield the events of the run until it stops; start the run if it was not started yet.
@@ -424,7 +426,8 @@ class Run(Generic[S]):
             waits_here=waits_here,
             as_of=as_of,
         )
-        if self._pause is not None:
+        # Who awaits start() without a task for it, after pause(), does so later, too.
+        if self._pause is not None and self._paused_by is not asyncio.current_task():
             self._executor.pause(self._pause)
         try:
             yield self._executor
