@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -108,6 +109,24 @@ def test_a_poison_run_fails_and_its_neighbours_do_not(client: Client, store_url:
     error = latest(store_url)["r3"].error
     assert error is not None
     assert (error.reason, error.node) == ("poison", "second")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a run forks")
+def test_a_run_alone_ends_before_what_it_has_forked(store_url: str, tmp_path: Path) -> None:
+    from stargraph.dask._tasks import _execute_alone
+    from stargraph.dask._ticket import GraphTicket, StoreTicket, Ticket
+
+    async def enqueue() -> None:
+        async with open_checkpointer(store_url) as store:
+            await Graph.load(TARGET).enqueue(store, {"n": 1, "kill": "forks"}, run_id="r")
+
+    asyncio.run(enqueue())
+    ticket = Ticket(GraphTicket.of(TARGET, Graph.load(TARGET)), StoreTicket.of(store_url, "S"), "r", alone=True)
+    answer = _execute_alone(ticket, store_url)
+    assert answer is not None
+    assert RunSummary.model_validate_json(answer["summary"]).status == "done"
+    assert not (tmp_path / "forked_ended").exists()
+    os.kill(int((tmp_path / "forked").read_text()), signal.SIGKILL)
 
 
 def test_recover_finishes_what_a_lost_client_and_cluster_have_left(tmp_path: Path, store_url: str) -> None:

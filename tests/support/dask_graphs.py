@@ -17,6 +17,17 @@ def _note(text: str) -> None:
         notes.write(f"{text} {os.getpid()}\n")
 
 
+def _fork() -> None:
+    """Leave a process behind for half a minute."""
+    folder = Path(os.environ[FOLDER])
+    if pid := os.fork():
+        (folder / "forked").write_text(str(pid))
+        return
+    time.sleep(30)
+    (folder / "forked_ended").touch()
+    os._exit(0)
+
+
 builder = GraphBuilder("fleet")
 builder.state(n=int, kill=(str, ""))
 
@@ -32,7 +43,9 @@ def second(state: Any) -> dict[str, Any]:
     _note(f"second {state.n}")
     if state.kill == "always":
         os._exit(9)
-    if state.kill and not (marker := Path(os.environ[FOLDER]) / state.kill).exists():
+    if state.kill == "forks":
+        _fork()
+    elif state.kill and not (marker := Path(os.environ[FOLDER]) / state.kill).exists():
         marker.touch()
         os._exit(9)
     time.sleep(0.05)

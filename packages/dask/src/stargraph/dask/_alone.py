@@ -9,7 +9,7 @@ import sys
 
 def main() -> None:
     """Execute the run of the job."""
-    # The answer goes through a pipe that no node and no child of one can write to: what they print goes to stderr.
+    # No node, and no program that one starts, writes where the answer goes: what they print goes to stderr.
     answer = os.dup(1)
     os.dup2(2, 1)
     job = json.loads(sys.stdin.buffer.read())
@@ -18,8 +18,8 @@ def main() -> None:
 
     os.environ[job["ticket"]["store"]["variable"]] = job["address"]
     found = execute(job["ticket"])
-    with os.fdopen(answer, "w", encoding="ascii") as pipe:
-        pipe.write(f"{json.dumps(found)}\n")
+    with os.fdopen(answer, "w", encoding="ascii") as file:
+        file.write(f"{json.dumps(found)}\n")
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ class Fleet:
     ) -> FleetRun:
         """Enqueue one run, and have it executed; see `map`."""
         ids = None if run_id is None else [run_id]
-        (run,) = self.map(graph, [inputs or {}], run_ids=ids, priority=priority, metadata=metadata)
+        (run,) = self.map(graph, [{} if inputs is None else inputs], run_ids=ids, priority=priority, metadata=metadata)
         return run
 
     def map(

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from tempfile import TemporaryFile
 from typing import Any, Final
 
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, Checkpointer, RunSummary
@@ -80,14 +81,18 @@ def _execute_alone(ticket: Ticket, address: str) -> dict[str, Any] | None:
     """Return what came of a run in a process of its own; None if it has ended that process too."""
     path = [each for each in sys.path if each]
     job = {"ticket": replace(ticket, alone=False).as_dict(), "address": address, "path": path}
-    # By pipes, which nobody else can read, and which leave nothing behind if this worker is killed.
-    ended = subprocess.run(  # our own module
-        [sys.executable, "-m", "stargraph.dask._alone"],
-        input=json.dumps(job).encode(),
-        stdout=subprocess.PIPE,
-        check=False,
-    )
-    if not ended.stdout.endswith(b"\n"):
+    # By a file without a name, which leaves nothing behind if this worker is killed. A pipe would be read to its end,
+    # for which all that the run has forked must end, too.
+    with TemporaryFile() as answer:
+        subprocess.run(  # our own module
+            [sys.executable, "-m", "stargraph.dask._alone"],
+            input=json.dumps(job).encode(),
+            stdout=answer,
+            check=False,
+        )
+        answer.seek(0)
+        text = answer.read()
+    if not text.endswith(b"\n"):
         return None
-    found: dict[str, Any] = json.loads(ended.stdout)
+    found: dict[str, Any] = json.loads(text)
     return found
