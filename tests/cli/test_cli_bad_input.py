@@ -112,7 +112,7 @@ BAD_CALLS: dict[str, tuple[tuple[str, ...], int, list[str]]] = {
     "missing graph": (("run", "nothing.yaml"), 2, ["nothing.yaml", "no such file"]),
     "a directory as graph": (("run", "."), 2, ["directory"]),
     "a binary as graph": (("run", "binary"), 2, ["binary:1:", "UTF-8"]),
-    "wrong input type": (("run", "graph.yaml", "-i", "count=many"), 2, ["count=many", "integer", "-i 'count=3'"]),
+    "wrong input type": (("run", "graph.yaml", "-i", "count=many"), 2, ["count=many", "integer", "as in: -i count=3"]),
     "a float for an int": (("run", "graph.yaml", "-i", "count=1.5"), 2, ["count=1.5", "integer"]),
     "a list for a float": ((*RUN, "-i", "ratio=[1]"), 2, ["ratio=[1]", "float"]),
     "a wrong literal": ((*RUN, "-i", "level=middle"), 2, ["level=middle", "low"]),
