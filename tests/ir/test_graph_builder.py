@@ -220,6 +220,21 @@ def test_code_that_no_file_holds_belongs_to_the_session(tmp_path: Path) -> None:
     assert "'work': defined in this session, so only this session can resume the runs of this graph" in result.stderr
 
 
+MIGRATED_TWICE = """
+def carry(state): return state
+graph.migrate("f" * 12, carry)
+def carry(state): return dict(state)
+graph.migrate("f" * 12, carry).migrate("e" * 12, "__main__:carry")
+print(graph.code["__main__:carry"] is carry)
+"""
+
+
+def test_a_migration_of_a_session_is_replaced_and_never_a_node(tmp_path: Path) -> None:
+    assert run("-", folder=tmp_path, text=SCRIPT + MIGRATED_TWICE).stdout.split() == ["__main__:work", "True"]
+    taken = 'def work(state): return state\ngraph.migrate("f" * 12, work)\n'
+    assert "two functions have the name '__main__:work'" in run("-", folder=tmp_path, text=SCRIPT + taken).stderr
+
+
 def test_a_script_may_have_hyphens_in_its_name(tmp_path: Path) -> None:
     (tmp_path / "my-script.py").write_text(SCRIPT)
     assert run("my-script.py", folder=tmp_path).stdout.strip() == "my-script:work"

@@ -257,11 +257,13 @@ class GraphBuilder(Generic[S]):
             GraphError: a function cannot be imported by name, or the function of a node is none of this graph.
         """
         paths = [transform if isinstance(transform, str) else callable_path(transform) for transform in state]
+        kinds = {node["kind"] for node in self._nodes}
         for path, transform in zip(paths, state, strict=True):
-            if path.startswith(f"{SESSION}:"):
+            if isinstance(transform, str):
+                continue
+            if path.startswith(f"{SESSION}:") and path not in kinds:
                 self._code.pop(path, None)
-            if not isinstance(transform, str):
-                self._add_code(path, transform)
+            self._add_code(path, transform)
         renamed = {old: self._node_id(new) for old, new in (rename or {}).items()}
         # A cell of a notebook that is run again replaces what it said before.
         self._migrations[graph_hash] = {"from": graph_hash, "state": paths, "rename": renamed}
