@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import secrets
+import tracemalloc
 from collections.abc import Callable
 from itertools import pairwise
 from threading import Thread
@@ -378,6 +380,20 @@ class TestMemory:
         codec.appended(codec.encode(large))
         assert list(codec._contexts) == ["large"]
         assert codec.encode(following(large)).base_steps == (0,)
+
+    def test_memory_counts_what_a_small_run_takes(self) -> None:
+        codec = Codec(memory=400_000)
+        codec.appended(codec.encode(genesis(run_id="warm-up")))
+        gc.collect()
+        tracemalloc.start()
+        try:
+            for number in range(1000):
+                codec.appended(codec.encode(genesis(run_id=f"run-{number}")))
+            gc.collect()
+            taken, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert taken < 600_000
 
     def test_many_threads_may_use_a_codec(self) -> None:
         codec = Codec(memory=20_000)

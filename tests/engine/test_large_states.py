@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import tracemalloc
 from collections.abc import Awaitable, Mapping
 from typing import TypeVar
 
@@ -72,6 +74,21 @@ async def test_inputs_are_encoded_field_by_field_and_once(large: Graph) -> None:
     assert turns >= len(NAMES)
     assert all(start.update[name] is start.state[name] for name in NAMES)
     assert {name: each.value for name, each in start.state.items()} == LARGE
+
+
+async def test_inputs_are_kept_in_memory_of_their_own_size() -> None:
+    spec = graph(OPEN)._plan.state
+    inputs = dict.fromkeys(NAMES, "text")
+    await spec.initial_in_turns(inputs)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        kept = [await spec.initial_in_turns(inputs) for _ in range(50)]
+        gc.collect()
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken / (len(kept) * len(NAMES)) < 1000
 
 
 async def test_a_run_is_enqueued_with_large_inputs_field_by_field(large: Graph, store: MemoryCheckpointer) -> None:

@@ -462,7 +462,8 @@ async def _encoded_in_turns(values: Mapping[str, Any], path: str) -> dict[str, E
     for name, value in values.items():
         check_json(value, f"{path}.{name}")
         # All texts in this turn: in the next ones, whoever shares these objects may change them.
-        texts[name] = orjson.dumps(value)
+        # In memory of their own size: the library leaves each in 4 KB or more, and all steps of the run share them.
+        texts[name] = b"".join((orjson.dumps(value), b""))
     encoded: dict[str, EncodedValue] = {}
     turns = Turns()
     await turns.after(sum(map(len, texts.values())))

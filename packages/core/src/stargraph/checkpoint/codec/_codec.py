@@ -30,6 +30,9 @@ from stargraph.checkpoint.protocol._pydantic import private_attributes
 _DELTAS_PER_KEYFRAME: Final = 4
 """The next keyframe is stored once the records since the last one are this many times as long as it will be."""
 
+_CONTEXT: Final = 1536
+"""Bytes of memory that what is known of a run takes besides its texts, roughly."""
+
 _SMALL: Final = 4 * 1024
 _DELTAS_OF_SMALL: Final = 3
 """A small state is stored a little more often, so that it is read from few records."""
@@ -115,7 +118,7 @@ def _encoding_context(
         deltas,
         keyframe_ratio,
         bytes_since,
-        size + bytes_since,
+        _CONTEXT + size + bytes_since,
     )
 
 

@@ -19,6 +19,7 @@ from stargraph.checkpoint.protocol._digest import StepTexts
 from stargraph.checkpoint.protocol._draft import StoredFields
 from stargraph.checkpoint.protocol._records import complaint_of
 from stargraph.checkpoint.values import EncodedValue
+from stargraph.checkpoint.values._json import trimmed
 
 RUN: Final = "run"
 EVENT: Final = "event"
@@ -213,7 +214,7 @@ def _run_text(checkpoint: Checkpoint) -> bytes:
     }
     if checkpoint.metadata:
         members["metadata"] = checkpoint.metadata
-    return _json(members)
+    return trimmed(_json(members))
 
 
 def _event_text(checkpoint: Checkpoint) -> bytes:
