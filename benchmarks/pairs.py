@@ -41,11 +41,17 @@ _STEPS: Final = {"sqlite": EngineSQLite, "postgres": EnginePostgres}
 def main() -> None:
     """Print a row for each workload."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("other", type=Path)
+    parser.add_argument("other", type=Path, help="the other copy of this tree")
     parser.add_argument("workloads", nargs="*", default=list(_WORKLOADS))
     parser.add_argument("--store", choices=list(_WRITES), default="sqlite")
     parser.add_argument("--repeats", type=int, default=15)
     arguments = parser.parse_intermixed_args()
+    if not any((arguments.other / "packages").glob("*/src")):  # this tree would be compared with itself
+        parser.error(f"{str(arguments.other)!r} is no copy of this tree: it has no packages/*/src")
+    if unknown := set(arguments.workloads) - set(_WORKLOADS):
+        parser.error(f"unknown workloads {sorted(unknown)}: choose from {', '.join(_WORKLOADS)}")
+    if arguments.repeats < 2:
+        parser.error("--repeats is 2 or more: a single pair has no quartiles")
     with tempfile.TemporaryDirectory(prefix="stargraph-bench-") as folder:
         Path(folder).chmod(0o755)  # PostgreSQL refuses to run as root, and another account has to reach it
         with server(arguments.store, Path(folder)) as place:

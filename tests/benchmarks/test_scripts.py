@@ -1,0 +1,53 @@
+"""The scripts that docs/performance.md names run, and refuse what they would measure wrongly; no time is asserted."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.workspace import ROOT
+
+pytestmark = pytest.mark.thorough
+
+
+def script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(ROOT / "benchmarks"), str(ROOT / "tests")])
+    command = [sys.executable, str(ROOT / "benchmarks" / name), *arguments]
+    return subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False, timeout=100
+    )
+
+
+def test_a_pair_of_trees_is_measured() -> None:
+    done = script("pairs.py", str(ROOT), "engine-small", "--repeats", "2")
+    assert done.returncode == 0, done.stderr
+    gain = r"\d+ \| \d+ \| \d+\.\d\d \(-?\d+\.\d\d to \d+\.\d\d\)"
+    assert re.search(rf"^\| sqlite, engine-small \| {gain} \| {gain} \|$", done.stdout, re.MULTILINE), done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["{elsewhere}"], "is no copy of this tree"),
+        (["{root}", "smal"], "unknown workloads ['smal']"),
+        (["{root}", "--repeats", "1"], "--repeats is 2 or more"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_pair_that_would_say_nothing_is_refused(arguments: list[str], said: str, tmp_path: Path) -> None:
+    done = script("pairs.py", *(each.format(root=ROOT, elsewhere=tmp_path) for each in arguments))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+
+
+def test_the_layers_of_a_step_are_counted() -> None:
+    done = script("step_layers.py", "memory")
+    assert done.returncode == 0, done.stderr
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()[2:]]
+    counted = {layer: int(bytecodes.replace(",", "")) for layer, bytecodes, _ in rows}
+    assert counted["all"] == sum(counted.values()) - counted["all"]
+    assert counted["stargraph.engine"] > counted["stargraph.runtime"] > 0
