@@ -184,6 +184,10 @@ def test_runs_that_cannot_be_transferred_are_named_and_the_others_are(runs: Fold
     damaged = runs.call("export", "all.jsonl", "--all")
     assert damaged.code == 7
     assert "run 'open' was left out" in damaged.err
+    damage("open", 2)
+    named = runs.call("copy", STORE, "third.sqlite", "open", "r1", "--no-children")
+    assert (named.code, "run 'open' was left out" in named.err) == (7, True)
+    assert listed(runs, "third.sqlite") == {"r1"}
 
 
 def test_prune_touches_only_runs_that_ended_unless_told(runs: Folder) -> None:
