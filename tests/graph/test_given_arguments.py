@@ -5,14 +5,18 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from stargraph.audit import anchor, verify, verify_run
 from stargraph.checkpoint.memory import MemoryCheckpointer
 from stargraph.errors import CheckpointError, StateError
 from stargraph.graph import Graph, GraphBuilder, RunRequest, cancel, pause, respond
+from stargraph.replay import Overlay, compare_runs, open_fork, replay
+from stargraph.transfer import copy_runs, delete_runs, export_runs, import_runs, move_runs
 from stargraph.worker import Worker
 
 graph = Graph(GraphBuilder("g").add_node("a", "echo"))
@@ -28,6 +32,19 @@ USES: dict[str, Callable[[Any], Any]] = {
     "respond": lambda store: respond(store, "r", "q", 1),
     "cancel": lambda store: cancel(store, "r"),
     "pause": lambda store: pause(store, "r"),
+    "anchor": anchor,
+    "verify": verify,
+    "verify_run": lambda store: verify_run(store, "r"),
+    "copy_runs from": lambda store: copy_runs(store, MemoryCheckpointer()),
+    "copy_runs to": lambda store: copy_runs(MemoryCheckpointer(), store),
+    "move_runs from": lambda store: move_runs(store, MemoryCheckpointer(), ["r"]),
+    "move_runs to": lambda store: move_runs(MemoryCheckpointer(), store, ["r"]),
+    "delete_runs": lambda store: delete_runs(store, ["r"]),
+    "export_runs": lambda store: export_runs(store, BytesIO()),
+    "import_runs": lambda store: import_runs(store, BytesIO()),
+    "replay": lambda store: replay(graph._plan, store, "r"),
+    "open_fork": lambda store: open_fork(graph._plan, store, "r", 0, Overlay(), run_id="f"),
+    "compare_runs": lambda store: compare_runs(store, "a", "b"),
 }
 URL = "postgresql://u:a-password@h/db"
 

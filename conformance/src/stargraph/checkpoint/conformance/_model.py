@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any, Final, TypeVar
@@ -13,25 +13,36 @@ import hypothesis
 from hypothesis import HealthCheck, Phase, Verbosity, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from stargraph.checkpoint.conformance._capabilities import Capability
-from stargraph.checkpoint.conformance._compare import absent, same, same_runs, same_steps, same_summary
+from stargraph.checkpoint.conformance._compare import (
+    absent,
+    rows_of,
+    same,
+    same_rows,
+    same_runs,
+    same_steps,
+    same_summary,
+    show,
+)
 from stargraph.checkpoint.conformance._expect import Violation, error_line, expect, refused
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._runs import LATER, NOON, begin, follow, rivals
 from stargraph.checkpoint.conformance._views import in_order, matches, pages
-from stargraph.checkpoint.protocol import ENDED, Checkpoint, RunSummary, Status
+from stargraph.checkpoint.protocol import ENDED, Checkpoint, RunSummary, Status, StepKey
 from stargraph.errors import CheckpointConflictError, CheckpointError
 
 T = TypeVar("T")
+Rule = TypeVar("Rule", bound=Callable[..., None])
 
 _RUNS = st.sampled_from(("a", "A", "a.b", "a:1"))
 _ORIGINS: Final = {"a.b": "subgraph", "a:1": "fork"}
 """How some of the runs came from the run a."""
 
 _HANDLES = st.integers(0, 1)
+_KEYS = st.sampled_from((None, "k", "K"))
 _STATUSES = st.sampled_from(("running", "running", "running", "failed", "paused", "done"))
 _VALUES: st.SearchStrategy[object] = st.sampled_from(
     (0, -0.0, 1.0, True, None, "é\u0000", [], {}, {"": [1]}, "x" * 200)
@@ -62,6 +73,7 @@ def run_model(kit: Kit, *, examples: int, steps: int) -> str | None:
                 stateful_step_count=steps,
                 deadline=None,
                 database=None,
+                report_multiple_bugs=False,
                 print_blob=False,
                 verbosity=Verbosity.quiet,
                 phases=(Phase.generate, Phase.shrink) if kit.thorough else (Phase.generate,),
@@ -82,6 +94,11 @@ def run_model(kit: Kit, *, examples: int, steps: int) -> str | None:
 def _calls_of(error: BaseException) -> list[str]:
     notes = "\n".join(getattr(error, "__notes__", ())).splitlines()
     return [line for line in notes if line.strip().startswith(("state.", "Falsifying"))]
+
+
+def _with(capability: Capability) -> Callable[[Rule], Rule]:
+    """Let a rule be chosen only if the driver has a capability: else calls are spent on nothing."""
+    return precondition(lambda machine: capability in machine.surroundings.declared)
 
 
 class _Machine(RuleBasedStateMachine):
@@ -116,14 +133,15 @@ class _Machine(RuleBasedStateMachine):
         self._do(self._stack.aclose())
         self._runner.close()
 
-    @rule(run_id=_RUNS, handle=_HANDLES, status=_STATUSES, value=_VALUES)
-    def append(self, run_id: str, handle: int, status: Status, value: object) -> None:
+    @rule(run_id=_RUNS, handle=_HANDLES, status=_STATUSES, value=_VALUES, key=_KEYS)
+    def append(self, run_id: str, handle: int, status: Status, value: object, key: str | None) -> None:
         self._made += 1
         steps = self._runs.get(run_id, [])
         if not steps:
-            checkpoint = self._first(run_id, state={"value": value}, timestamp=NOON + timedelta(seconds=self._made % 3))
+            started = NOON + timedelta(seconds=self._made % 3)
+            checkpoint = self._first(run_id, state={"value": value}, timestamp=started, key=key)
         else:
-            checkpoint = follow(steps[-1], status=status, changes={"value": value, "made": self._made})
+            checkpoint = follow(steps[-1], status=status, changes={"value": value, "made": self._made}, key=key)
         if run_id in self._gone:
             what = f"{naming(checkpoint)} of a deleted run"
             self._do(refused(self._handles[handle].write(checkpoint), what, CheckpointError, "run-deleted"))
@@ -184,10 +202,11 @@ class _Machine(RuleBasedStateMachine):
         else:
             absent(found, f"read_at_step({run_id!r}, {step})")
 
+    @_with("batch")
     @rule(run_id=_RUNS, handle=_HANDLES, count=st.integers(1, 5), back=st.integers(0, 2), ended=st.booleans())
     def append_batch(self, run_id: str, handle: int, count: int, back: int, ended: bool) -> None:
         steps = self._runs.get(run_id, [])
-        if not self._has("batch") or (steps and steps[-1].status in ENDED):
+        if steps and steps[-1].status in ENDED:
             return
         self._made += 1
         batch: list[Checkpoint] = []
@@ -197,7 +216,8 @@ class _Machine(RuleBasedStateMachine):
             if last is None:
                 batch.append(self._first(run_id, metadata={"made": str(self._made % 3)}))
             else:
-                batch.append(follow(last, status=status, changes={"made": [self._made, number]}))
+                key = "k" if number % 2 else None
+                batch.append(follow(last, status=status, changes={"made": [self._made, number]}, key=key))
         # What is stored already may come first.
         stored = steps[len(steps) - back :] if back and run_id not in self._floors else []
         call = self._handles[handle].write_many([*stored, *batch])
@@ -207,10 +227,9 @@ class _Machine(RuleBasedStateMachine):
         self._do(call)
         self._runs.setdefault(run_id, []).extend(batch)
 
+    @_with("deletion")
     @rule(run_id=_RUNS, handle=_HANDLES)
     def delete(self, run_id: str, handle: int) -> None:
-        if not self._has("deletion"):
-            return
         there = self._do(self._handles[handle].delete_run(run_id))
         expect(there is (run_id in self._runs), f"delete_run({run_id!r}) gave {there}")
         if there:
@@ -221,10 +240,9 @@ class _Machine(RuleBasedStateMachine):
         self._floors.pop(run_id, None)
         self._gone.add(run_id)
 
+    @_with("deletion")
     @rule(handle=_HANDLES, keep=st.integers(0, 3), status=st.sampled_from(("running", "failed", "done", "paused")))
     def prune(self, handle: int, keep: int, status: Status) -> None:
-        if not self._has("deletion"):
-            return
         self._do(self._handles[handle].prune(older_than=LATER, statuses=(status,), keep_last=keep))
         # A child run whose parent goes on stays; what goes with this very prune does not.
         stays = {run_id for run_id in self._runs if keep == 0 and self._is_awaited(run_id)}
@@ -246,19 +264,45 @@ class _Machine(RuleBasedStateMachine):
         parent = self._runs.get("a")
         return _ORIGINS.get(run_id) == "subgraph" and parent is not None and parent[-1].status not in ENDED
 
+    @_with("history")
     @rule(run_id=_RUNS, handle=_HANDLES, newest_first=st.booleans())
     def history(self, run_id: str, handle: int, newest_first: bool) -> None:
         if self._has("history"):
-            steps = self._runs.get(run_id, [])
             found = self._do(self._history(handle, run_id, newest_first))
-            least = steps[self._floors.get(run_id, 0) :]
-            # A driver may keep more than it must, to decode from.
-            wanted = steps[len(steps) - max(len(found), len(least)) :] if steps else []
+            wanted = self._left(run_id, len(found))
             same_steps(wanted[::-1] if newest_first else wanted, found, f"history({run_id!r}, {newest_first=})")
+        if self._has("timeline"):
+            rows = self._do(self._handles[handle].timeline(run_id))
+            same_rows(rows_of(self._left(run_id, len(rows))), rows, f"timeline({run_id!r})")
+
+    def _left(self, run_id: str, found: int) -> list[Checkpoint]:
+        """Return what a prune has left, if so many steps were found: a driver may keep more, to decode from."""
+        steps = self._runs.get(run_id, [])
+        return steps[len(steps) - max(found, len(steps) - self._floors.get(run_id, 0)) :] if steps else []
+
+    @_with("keys")
+    @rule(run_id=_RUNS, handle=_HANDLES)
+    def find_by_key(self, run_id: str, handle: int) -> None:
+        floor = self._floors.get(run_id, 0)
+        steps = [step for step in self._runs.get(run_id, []) if step.key is not None]
+        listed = self._do(self._handles[handle].step_keys(run_id))
+        # A driver may keep more than it must, to decode from.
+        there = [step for step in steps if step.step >= floor or (step.key, step.step) in listed]
+        highest = {step.key: step for step in there}
+        wanted = sorted((StepKey(str(key), step.step) for key, step in highest.items()), reverse=True)
+        expect(listed == wanted, f"step_keys({run_id!r}) gave {show(listed)}; the contract wants {show(wanted)}")
+        for key in ("k", "K"):
+            found = self._do(self._handles[handle].read_at_key(run_id, key))
+            what = f"read_at_key({run_id!r}, {key!r})"
+            if key in highest:
+                same(highest[key], found, what)
+            else:
+                absent(found, what)
 
     async def _history(self, handle: int, run_id: str, newest_first: bool) -> list[Checkpoint]:
         return [found async for found in self._handles[handle].history(run_id, newest_first=newest_first)]
 
+    @_with("search")
     @rule(handle=_HANDLES, status=st.sampled_from((None, "running", "done", "failed")), limit=st.integers(1, 3))
     def search(self, handle: int, status: Status | None, limit: int) -> None:
         if self._has("search"):
@@ -270,6 +314,7 @@ class _Machine(RuleBasedStateMachine):
             for before, after in zip(wanted, found, strict=True):
                 same_summary(before, after, what)
 
+    @_with("search")
     @rule(handle=_HANDLES, status=st.sampled_from((None, "running", "done", "failed")), roots_only=st.booleans())
     def count_runs(self, handle: int, status: Status | None, roots_only: bool) -> None:
         if self._has("search"):
@@ -279,6 +324,7 @@ class _Machine(RuleBasedStateMachine):
             found = self._do(self._handles[handle].count_runs(**filters))
             expect(found == counts, f"count_runs({filters}) gave {found}; there are {counts}")
 
+    @_with("trees")
     @rule(handle=_HANDLES, run_id=_RUNS)
     def children(self, handle: int, run_id: str) -> None:
         if self._has("trees"):

@@ -13,6 +13,7 @@ from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, Checkpointer, RunSummary, Seal, Status
 from stargraph.checkpoint.values import canonical, format_time
 from stargraph.errors import CheckpointCorruptedError, StargraphError
+from stargraph.runtime._given import check_checkpointer
 from stargraph.runtime._reading import Progress, Tally, all_runs, each, find_summary, read_latest
 
 _CONTEXT: Final = b"stargraph anchor 1\n"
@@ -122,6 +123,7 @@ async def anchor(
             (`reason="contradicts-anchor"`).
         StoreUnavailableError: the store cannot be read.
     """
+    check_checkpointer(store, "store")
     made_at = datetime.now(UTC)
     tally = Tally(progress)
     known = {} if after is None else {head.run_id: head for head in after.runs}

@@ -13,6 +13,7 @@ from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.driver import RecordBases
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunSummary, StepRange
 from stargraph.errors import CheckpointCorruptedError
+from stargraph.runtime._given import check_checkpointer
 from stargraph.runtime._reading import Progress, Tally, Unreadable, all_runs, each, find_summary, read_latest, steps
 from stargraph.runtime._tree import with_children
 from stargraph.runtime.dispatch import run_not_found_error
@@ -44,6 +45,7 @@ async def verify(
         CheckpointNotFoundError: a run that was asked for is neither in the store nor in the anchor.
         StoreUnavailableError: the store cannot be read.
     """
+    check_checkpointer(store, "store")
     heads = {} if anchor is None else {head.run_id: head for head in anchor.runs}
     wanted: list[str] | None = None
     if run_ids is not None:
@@ -128,6 +130,7 @@ async def verify_run(
     Raises:
         StoreUnavailableError: the store cannot be read.
     """
+    check_checkpointer(store, "store")
     look = _Look(store, run_id, keyring, anchored)
     report = await look.once(summary, look_up=summary is None, on_step=on_step)
     if report is not None and report.findings:

@@ -11,10 +11,10 @@ from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, Checkpointer, FanOut, Interrupt, JsonValue
 from stargraph.engine import Plan, RunLog, StateSpec, answered, cancel_children, new_executor_id
 from stargraph.errors import CheckpointConflictError, CheckpointError, StateError
-from stargraph.graph._given import check_checkpointer
 from stargraph.graph._resume_checks import recorded_definition
 from stargraph.ir import fits_schema, schema_type, validate_value
 from stargraph.runtime import dispatch
+from stargraph.runtime._given import check_checkpointer
 
 _TRIES: Final = 100
 _POLL_SECONDS: Final = 0.2
@@ -42,7 +42,7 @@ async def append(
         CheckpointNotFoundError: the store holds no such run.
         CheckpointError: as `build` or the store raises.
     """
-    check_checkpointer(store)
+    check_checkpointer(store, "store")
     for _ in range(_TRIES):
         tail = await dispatch.read_run(store, run_id, keyring=keyring)
         checkpoint = build(tail)
@@ -85,7 +85,7 @@ async def respond(
         StateError: the answer does not fit the field that takes it, or is not JSON.
         CheckpointError: `reason` is `no-such-question`, `run-ended` or `run-not-found`, or as the store raises.
     """
-    check_checkpointer(store)
+    check_checkpointer(store, "store")
     tail = await dispatch.read_run(store, run_id, keyring=keyring)
     checked = await check_answer(store, tail, interrupt_id, value, plan=plan, keyring=keyring)
 

@@ -21,7 +21,6 @@ from stargraph.engine import (
     StateSpec,
     answer_type,
 )
-from stargraph.graph._given import check_checkpointer
 from stargraph.graph._loading import plan_of, plan_of_file, warn_of_session_code
 from stargraph.graph._options import RunOptions
 from stargraph.graph._queue import EnqueuedRun, RunRequest, enqueue_runs
@@ -31,6 +30,7 @@ from stargraph.graph._run import Run
 from stargraph.graph._sync import BACKGROUND
 from stargraph.graph._targets import load_object, python_target
 from stargraph.ir import GraphBuilder, IRDocument
+from stargraph.runtime._given import check_checkpointer
 
 S = TypeVar("S", default=Any)
 

@@ -35,6 +35,7 @@ from stargraph.errors import CheckpointError, CheckpointNotFoundError, GraphErro
 from stargraph.graph._resume_checks import check_hashes
 from stargraph.replay._overlay import Overlay, bad_overlay, changed_state
 from stargraph.runtime import dispatch
+from stargraph.runtime._given import check_checkpointer
 
 _EVENTS: Final[dict[str, Event]] = {"call": "called", "answer": "answered", "now": "asked"}
 """The events that record what a task learned before it completed."""
@@ -70,6 +71,7 @@ async def open_fork(
         StateError: the changed state, or an output, does not fit the graph.
         StargraphError: the overlay names something that the run does not have (`reason="bad-overlay"`).
     """
+    check_checkpointer(store, "store")
     source = _Source(store, await dispatch.read_run(store, parent_run_id, keyring=keyring), keyring)
     _check_nodes(plan, overlay)
     must_drop = True

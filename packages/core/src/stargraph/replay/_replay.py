@@ -44,6 +44,7 @@ from stargraph.replay._expected import asked_by, beside, failed_with, following,
 from stargraph.replay._findings import Findings, in_words
 from stargraph.replay._report import ReplayReport
 from stargraph.runtime import dispatch
+from stargraph.runtime._given import check_checkpointer
 
 
 async def replay(
@@ -70,6 +71,7 @@ async def replay(
         HashMismatchError: another version of the graph made all of the steps.
         CheckpointError: as the store raises.
     """
+    check_checkpointer(store, "store")
     tail = await dispatch.read_run(store, run_id, keyring=keyring)
     pools = NodePools(threads)
     again = _Replay(plan, store, tail, keyring=keyring, pools=pools, accept_graph=accept_graph)

@@ -15,6 +15,7 @@ from stargraph.errors import CheckpointNotFoundError
 from stargraph.graph import Run
 from stargraph.replay._diff import LIMIT, Change, Diff, diff_states, diff_values
 from stargraph.runtime import dispatch
+from stargraph.runtime._given import check_checkpointer
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +148,7 @@ async def compare_runs(
     Raises:
         CheckpointNotFoundError: the store holds no such run.
     """
+    check_checkpointer(store, "store")
     return await _compared(await _Log.read(store, a, keyring), await _Log.read(store, b, keyring), limit)
 
 

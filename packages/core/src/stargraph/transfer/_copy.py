@@ -9,6 +9,7 @@ from datetime import datetime
 
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, PrunedStart
+from stargraph.runtime._given import check_checkpointer
 from stargraph.runtime._reading import Progress, Tally, each
 from stargraph.transfer._reports import Refusal, TransferReport
 from stargraph.transfer._transfer import (
@@ -129,6 +130,8 @@ async def copy_runs(
         CheckpointNotFoundError: a run that was asked for is not in the source.
         StoreUnavailableError: a store fails; call again to complete it.
     """
+    check_checkpointer(source, "source")
+    check_checkpointer(destination, "destination")
     named = None if run_ids is None else list(run_ids)
     tally = Tally(progress)
 

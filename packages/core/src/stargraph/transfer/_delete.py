@@ -7,6 +7,7 @@ from contextlib import aclosing
 
 from stargraph.checkpoint.protocol import Checkpointer, RunDeletion
 from stargraph.errors import CheckpointError
+from stargraph.runtime._given import check_checkpointer
 from stargraph.runtime._reading import all_runs
 from stargraph.runtime._tree import with_children
 
@@ -33,6 +34,7 @@ async def delete_runs(
     Raises:
         CheckpointError: the store cannot remove runs (`reason="no-deletion"`), or as the store raises.
     """
+    check_checkpointer(store, "store")
     if not isinstance(store, RunDeletion):
         raise CheckpointError(
             f"{type(store).__name__} cannot remove runs",

@@ -10,6 +10,7 @@ from typing import BinaryIO
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, PrunedStart
 from stargraph.errors import CheckpointConflictError
+from stargraph.runtime._given import check_checkpointer
 from stargraph.runtime._reading import Progress, Tally
 from stargraph.transfer._lines import LineReader, LineWriter, RunLine
 from stargraph.transfer._reports import Refusal, TransferReport
@@ -59,6 +60,7 @@ async def export_runs(
         CheckpointConflictError: a run changed while it was read (`reason="run-changed"`); the file is not complete.
         StoreUnavailableError: the store cannot be read.
     """
+    check_checkpointer(store, "store")
     named = None if run_ids is None else list(run_ids)
     tally = Tally(progress)
     lines = LineWriter(stream)
@@ -126,6 +128,7 @@ async def import_runs(
             message names the line.
         StoreUnavailableError: the store fails; import again to complete it.
     """
+    check_checkpointer(store, "store")
     floors: Iterator[int] | None = None
     if stream.seekable():
         start = stream.tell()

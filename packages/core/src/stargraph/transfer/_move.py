@@ -11,6 +11,7 @@ from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, Checkpointer
 from stargraph.errors import CheckpointConflictError
 from stargraph.runtime import dispatch
+from stargraph.runtime._given import check_checkpointer
 from stargraph.runtime._reading import Progress, Tally
 from stargraph.runtime._tree import with_children
 from stargraph.transfer._copy import Copied, copy_to_head, survey_copy
@@ -49,6 +50,8 @@ async def move_runs(
         CheckpointNotFoundError: a run is not in the source.
         StoreUnavailableError: a store fails; call again to complete it.
     """
+    check_checkpointer(source, "source")
+    check_checkpointer(destination, "destination")
     tally = Tally(progress)
     copied: list[Copied] = []
     refused: list[Refusal] = []

@@ -18,7 +18,7 @@ group: Final = Group("stateful", needs=("steps.append_and_read",))
     contract="log.1, write.1, read.1, list.1",
     usual_cause="Two features that work alone do not work together; the violation lists the calls.",
     needs=("steps.conflict_keeps_stored", "steps.ended_refused", "list_runs.newest_first", "durability.other_handle"),
-    version=3,
+    version=4,
     deadline=120,
 )
 async def agrees_with_model(kit: Kit) -> None:
