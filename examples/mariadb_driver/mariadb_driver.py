@@ -235,8 +235,7 @@ class MariaDBCheckpointer:
     ) -> AsyncIterator[Checkpoint]:
         self._lifecycle.ensure_open()
         first, last = check_bounds(from_step, to_step)
-        ends = await self._fetch(ENDS, run_id) if is_run_id(run_id) else ()
-        floor, latest = ends[0] if ends else (0, -1)
+        floor, latest = await self._ends(run_id)
         # Those from the floor on have to be there: one that is not is lost, and reading it says so.
         found = {step for (step,) in await self._fetch(STEPS, run_id)} | set(range(floor, latest + 1))
         steps = sorted((step for step in found if first <= step <= last), reverse=newest_first)
@@ -251,10 +250,21 @@ class MariaDBCheckpointer:
                 if checkpoint is not None:
                     yield checkpoint
 
+    async def _ends(self, run_id: str) -> tuple[int, int]:
+        """Return the floor and the latest step of a run, an empty range if there is no such run."""
+        ends = await self._fetch(ENDS, run_id) if is_run_id(run_id) else ()
+        return ends[0] if ends else (0, -1)
+
     async def read_at_key(self, run_id: str, key: str) -> Checkpoint | None:
         self._lifecycle.ensure_open()
         rows = await self._fetch(AT_KEY, run_id, _bytes(key)) if is_run_id(run_id) else ()
-        return await self._decode(run_id, *rows[0]) if rows else None
+        step, record = rows[0] if rows else (-1, None)
+        # A lost row takes its key with it: what is found is the highest only if no row above it is lost.
+        floor, latest = await self._ends(run_id)
+        above = set(range(max(floor, step + 1), latest + 1))
+        for lost in sorted(above - {there for (there,) in await self._fetch(STEPS, run_id)} if above else ()):
+            await self.read_at_step(run_id, lost)  # raises, unless it was pruned meanwhile
+        return await self._decode(run_id, step, record) if rows else None
 
     async def step_keys(self, run_id: str, *, below: str | None = None, limit: int = 100) -> list[StepKey]:
         self._lifecycle.ensure_open()

@@ -19,7 +19,8 @@ class BrokenDriver:
         story: what is wrong with it.
         target: how the kit opens it.
         fails: the quick checks that must fail; of the others, only those that look at everything may.
-        slow: the checks with child processes, or that take long, that must fail.
+        slow: the checks with child processes, or that take long, that must fail; a quick one if only its part with
+            other processes fails.
         deadline: the share of the usual time that its checks get: less for one that hangs.
     """
 
@@ -41,7 +42,7 @@ def broken(
 
     Args:
         fails: the checks that must fail; of the other quick ones, only those that look at everything may.
-        slow: more checks that must fail, none of them quick.
+        slow: more checks that must fail, none of them if only quick checks are run.
         deadline: the share of the usual time that its checks get.
         importable: child processes can open it by its location; otherwise it is one over the store in memory, or has
             a method `target`.

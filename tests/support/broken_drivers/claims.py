@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
@@ -188,3 +188,31 @@ class OneProcessPerPid(ReferenceCheckpointer):
     async def processes(self) -> list[ProcessPresence]:
         found = {(each.process.host, each.process.pid): each for each in await super().processes()}
         return list(found.values())
+
+
+@broken("queues.kinds")
+class DueWithinTheMinute(ReferenceCheckpointer):
+    """A claim looks a minute ahead, as if its timer came by once a minute: sleepers wake too early."""
+
+    async def claimable(self, process_id: str, queues: Sequence[str], **arguments: Any) -> list[RunSummary]:
+        found = await super().claimable(process_id, queues, **arguments)
+        known = {run.run_id for run in found}
+        soon = datetime.now(UTC) + timedelta(minutes=1)
+        waiting = [run for run in self._summaries(None) if run.queue is not None and run.queue.name in queues]
+        more = [run for run in waiting if run.due_at is not None and datetime.now(UTC) < run.due_at <= soon]
+        return [*found, *(run for run in more if run.run_id not in known)][: arguments.get("limit", 1)]
+
+
+@broken("queues.living")
+class ShortSilenceForgets(ReferenceCheckpointer):
+    """A claim removes the processes that are silent for longer than it bears, for all other claims too."""
+
+    async def claimable(
+        self, process_id: str, queues: Sequence[str], *, silent_after: float = 30.0, **arguments: Any
+    ) -> list[RunSummary]:
+        found = await super().claimable(process_id, queues, silent_after=silent_after, **arguments)
+        if arguments.get("reserve", 30.0):  # with reserve=0 it writes nothing
+            for each in await self.processes():
+                if each.silent_seconds > silent_after:
+                    await self.leave(each.process.id or "")
+        return found

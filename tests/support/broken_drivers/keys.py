@@ -212,6 +212,14 @@ class HundredKeys(ReferenceCheckpointer):
         return await super().step_keys(run_id, below=below, limit=min(limit, 100))
 
 
+@broken("keys.many")
+class ThousandKeys(ReferenceCheckpointer):
+    """step_keys gives a thousand keys at most, however many were asked for."""
+
+    async def step_keys(self, run_id: str, *, below: str | None = None, limit: int = 100) -> list[StepKey]:
+        return (await super().step_keys(run_id, below=below, limit=limit))[:1000]
+
+
 @broken("keys.pruned_start")
 class PrunedStartsHaveNoKeys(Keyed):
     """start_pruned stores the records, and notes no key."""
@@ -264,6 +272,15 @@ class KeysPassOverDamage(ReferenceCheckpointer):
                 if checkpoint is not None and checkpoint.key is not None:
                     found[checkpoint.key] = checkpoint
         return found
+
+
+@broken("keys.damage")
+class KeysOfTheRecordsThatAreThere(ReferenceCheckpointer):
+    """A lost step has no key: an older one is found, which the run has left behind."""
+
+    def _keyed(self, run_id: str) -> dict[str, Checkpoint]:
+        steps = [self._at(run_id, step) for step in sorted(self._records(run_id))]
+        return {step.key: step for step in steps if step is not None and step.key is not None}
 
 
 @broken("interleaving.reads_and_removal")

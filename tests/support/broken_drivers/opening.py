@@ -58,6 +58,42 @@ class MakesOldStoresAnew(ReferenceCheckpointer):
         await super().bootstrap()
 
 
+class _ReadsAnyFormat(ReferenceCheckpointer):
+    """A base: a read-only handle that does not look at the format."""
+
+    async def bootstrap(self) -> None:
+        found = self._store.format
+        if not (self.read_only and found is not None and self._takes(found)):
+            await super().bootstrap()
+            return
+        self._store.format = 1
+        try:
+            await super().bootstrap()
+        finally:
+            self._store.format = found
+
+    def _takes(self, found: int) -> bool:
+        raise NotImplementedError
+
+
+@broken("bootstrap.newer_format_refused")
+class ReadOnlyTakesNewerFormats(_ReadsAnyFormat):
+    """Only who writes can harm a store of a newer format: a read-only handle opens it."""
+
+    def _takes(self, found: int) -> bool:
+        return found > 1
+
+
+@broken("access.older_format")
+class ReadOnlyUpgrades(ReferenceCheckpointer):
+    """A read-only handle brings a store of an older format up to date, to be able to read it."""
+
+    async def bootstrap(self) -> None:
+        if self.read_only and self._store.format == 0:
+            self._store.format = 1
+        await super().bootstrap()
+
+
 @broken("access.read_only")
 class ReadOnlyPrunes(ReferenceCheckpointer):
     """prune was forgotten when the handle learned to be read-only."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections import deque
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from stargraph.checkpoint.protocol import (
     ProcessInfo,
     ProcessPresence,
     QueueCounts,
+    QueueEntry,
     QueueLimits,
     RunSummary,
     Schedule,
@@ -262,3 +265,87 @@ class ClockOfWhoAsks(SQLiteCheckpointer):
         now, limit = datetime.now(UTC), arguments.get("limit", 1)
         due = [run for run in queued if run.due_at and run.due_at <= now and run.queue and run.queue.name in queues]
         return sorted({run.run_id: run for run in [*found, *due]}.values(), key=claim_order)[:limit]
+
+
+@broken("queues.limits")
+class RateByTheCalendar(Claims):
+    """The rate counts from the last full hour or second of the clock, not over the period that ends now."""
+
+    async def claimable(self, process_id: str, queues: Sequence[str], **arguments: Any) -> list[RunSummary]:
+        shared = self._store.queues
+        for name, taken in shared._handed_out.items():
+            limits = shared._limits.get(name)
+            if limits is not None and limits.rate is not None:
+                began = time.time() // limits.period * limits.period
+                while taken and time.time() - (time.monotonic() - taken[0]) < began:
+                    taken.popleft()
+        return await super().claimable(process_id, queues, **arguments)
+
+
+@broken("queues.limits")
+class KeysOfAllQueues(Claims):
+    """A concurrency key is counted without its queue: whoever has it in one holds it in all."""
+
+    async def claimable(self, process_id: str, queues: Sequence[str], **arguments: Any) -> list[RunSummary]:
+        reserved = self._store.queues._reservations
+        entries = [run.queue for run in self._summaries(None) if run.run_id in reserved]
+        taken = [(entry.name, entry.concurrency_key) for entry in entries if entry is not None]
+        found = await super().claimable(process_id, queues, **arguments)
+        return [run for run in found if run.queue is None or not self._is_taken(run.queue, taken)]
+
+    def _is_taken(self, entry: QueueEntry, taken: Sequence[tuple[str, str | None]]) -> bool:
+        limits = self._store.queues._limits.get(entry.name)
+        elsewhere = {key for name, key in taken if name != entry.name and key is not None}
+        return limits is not None and limits.per_key is not None and entry.concurrency_key in elsewhere
+
+
+class _LocalTimes(SQLiteCheckpointer):
+    """A base: a column holds local times without their offset, and each process reads its own zone into it."""
+
+    COLUMN: str
+
+    def __init__(self, location: str) -> None:
+        super().__init__(Path(f"{location}.sqlite"))
+        self._file = f"{location}.sqlite"
+
+    @contextmanager
+    def _in_utc(self) -> Iterator[None]:
+        self._shift(-1)
+        try:
+            yield
+        finally:
+            self._shift(1)
+
+    def _shift(self, sign: int) -> None:
+        offset = datetime.now().astimezone().utcoffset() or timedelta()
+        table, column = self.COLUMN.split(".")
+        with closing(sqlite3.connect(self._file, timeout=20)) as database, database:
+            database.execute(
+                f"UPDATE {table} SET {column} = {column} + ?", (sign * (offset // timedelta(microseconds=1)),)
+            )
+
+
+@broken(slow=("queues.outlive_handles",), importable=True)
+class ReservedUntilLocalTime(_LocalTimes):
+    """The end of a reservation is stored as local time: in a zone to the east it is over."""
+
+    COLUMN = "queued.reserved_until"
+
+    async def claimable(self, process_id: str, queues: Sequence[str], **arguments: Any) -> list[RunSummary]:
+        with self._in_utc():
+            return await super().claimable(process_id, queues, **arguments)
+
+
+@broken(slow=("presence.outlives_handles",), importable=True)
+class SeenAtLocalTime(_LocalTimes):
+    """The time of a beat is stored as local time: in a zone to the east every process has been silent for hours."""
+
+    COLUMN = "processes.last_seen"
+
+    async def beat(self, process: ProcessInfo) -> None:
+        with self._in_utc():
+            await super().beat(process)
+
+    async def processes(self) -> list[ProcessPresence]:
+        with self._in_utc():
+            return await super().processes()

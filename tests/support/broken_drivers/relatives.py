@@ -196,3 +196,11 @@ class StoppedParentsDoNotWait(ReferenceCheckpointer):
             return False
         parent = self._latest(latest.parent_run_id)
         return parent is not None and parent.status in ("running", "awaiting_input", "queued")
+
+
+@broken("sizes.many_runs")
+class ThousandChildren(ReferenceCheckpointer):
+    """children gives a thousand runs at most, as if it were a page."""
+
+    async def children(self, run_id: str) -> list[RunSummary]:
+        return (await super().children(run_id))[:1000]

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from stargraph.checkpoint.codec import decode, encode
-from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
+from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer, ReferenceStore
 from stargraph.checkpoint.driver import check_listing
 from stargraph.checkpoint.protocol import Checkpoint, RunPage, RunSummary
 from stargraph.errors import CheckpointCorruptedError, CheckpointError
@@ -236,3 +236,20 @@ class SearchesKeptUntilItWrites(Indexed):
     def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         self.__dict__.pop("_answers", None)
         return super()._transact(work)
+
+
+@broken("trees.removal")
+class ChildrenCachedUntilItWrites(ReferenceCheckpointer):
+    """Each handle keeps the children that it has found until it writes itself; what others remove does not show."""
+
+    def __init__(self, store: ReferenceStore | None = None, *, read_only: bool = False) -> None:
+        super().__init__(store, read_only=read_only)
+        self._children: dict[str, list[RunSummary]] = {}
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        await super().write(checkpoint)
+        self._children.clear()
+
+    async def children(self, run_id: str) -> list[RunSummary]:
+        found = await super().children(run_id)
+        return self._children.setdefault(run_id, found)

@@ -297,8 +297,11 @@ class ReferenceCheckpointer(ReferenceQueues):
         return self._at(run_id, max(records)) if records else None
 
     def _keyed(self, run_id: str) -> dict[str, Checkpoint]:
-        """Return the keys of a run, each with the highest step that has it."""
-        steps = [self._at(run_id, step) for step in sorted(self._records(run_id))]
+        """Return the keys of a run, each with the highest step that has it.
+
+        Only its record knows the key of a step: if one is lost, no key is sure.
+        """
+        steps = [self._at(run_id, step) for step in sorted(self._required_steps(run_id))]
         return {step.key: step for step in steps if step is not None and step.key is not None}
 
     def _tail(self, run_id: str) -> Tail | None:

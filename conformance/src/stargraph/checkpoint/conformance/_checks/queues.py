@@ -34,6 +34,9 @@ LONG: Final = 3600.0
 """Seconds for which nothing expires while a check runs."""
 
 
+_LAST_SECONDS: Final = 55
+"""The second of a minute from which on too little of it is left to look at it."""
+
 _FAILED: Final[tuple[Status, ...]] = ("failed",)
 
 ASKING: Final = "f" * 16
@@ -95,14 +98,7 @@ async def kinds(kit: Kit) -> None:
     living, gone = process_info(1), process_info(2)
     await handle.beat(living)
     await handle.beat(gone)
-
-    def waiting(run_id: str, due_at: datetime | None) -> list[Checkpoint]:
-        first = queued(run_id)
-        wait = Interrupt(id="t/1", task_id="t", node="work", prompt="wait", asked_at=NOON, due_at=due_at)
-        taken = taken_by(first, living)
-        return [first, taken, follow(taken, event="asked", status="awaiting_input", interrupts=(wait,))]
-
-    asks = waiting("answered", None)
+    asks = _waiting("answered", None)
     answered = follow(asks[-1], event="answered", status="running", interrupts=(), process=None)
     failed = [queued("failed"), *[queued("again")]]
     ended = {status: taken_by(queued(status), living) for status in ("done", "cancelled", "failed", "paused")}
@@ -111,9 +107,9 @@ async def kinds(kit: Kit) -> None:
         queued("at-once"),
         queued("due", not_before=past),
         queued("later", not_before=future),
-        *waiting("sleeper", past),
-        *waiting("sleeps", future),
-        *waiting("asks", None),
+        *_waiting("sleeper", past),
+        *_waiting("sleeps", future),
+        *_waiting("asks", None),
         *asks,
         answered,
         failed[1],
@@ -141,6 +137,29 @@ async def kinds(kit: Kit) -> None:
     found = sorted(await offered(other))
     wanted = sorted([*ready, "orphan", "unseen"])
     expect(found == wanted, f"claimable after leave({gone.id!r}) gave {show(found)}; the contract wants {show(wanted)}")
+    await _nobody_wakes_early(handle, other)
+
+
+def _waiting(run_id: str, due_at: datetime | None, **fields: Any) -> list[Checkpoint]:
+    first = queued(run_id, **fields)
+    wait = Interrupt(id="t/1", task_id="t", node="work", prompt="wait", asked_at=NOON, due_at=due_at)
+    taken = taken_by(first, process_info(1))
+    return [first, taken, follow(taken, event="asked", status="awaiting_input", interrupts=(wait,))]
+
+
+async def _nobody_wakes_early(handle: Handle, other: Handle) -> None:
+    """Expect that what is due at the end of this minute is not due in all of it."""
+    for number in (4, 5):
+        await handle.beat(process_info(number))
+        (now,) = (each.first_seen for each in await handle.processes() if each.process.id == process_info(number).id)
+        if now.second < _LAST_SECONDS:
+            break
+        await asyncio.sleep(61 - now.second)  # so little is left that the minute may end before the claim
+    began, due = time.monotonic(), now.replace(second=59, microsecond=999_999)
+    await write_all(handle, queued("soon", name="soon", not_before=due), *_waiting("wakes-soon", due, name="soon"))
+    found = await offered(other, "soon")
+    if time.monotonic() - began < 60 - _LAST_SECONDS:
+        expect(not found, f"claimable gave {show(found)} more than a second before they are due")
 
 
 @group.check(

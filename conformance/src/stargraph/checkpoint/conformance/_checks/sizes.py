@@ -171,7 +171,7 @@ async def _all_there(handle: Handle, steps: Sequence[Checkpoint], after: str) ->
     usual_cause="A filter is applied to one page of runs instead of to all, a page ends at the limit of the store "
     "below, or a cache of tails forgets, or mixes up, the runs that it drops.",
     needs=("list_runs.newest_first", "steps.wrong_predecessor", "fencing.stale_handle"),
-    version=4,
+    version=5,
     quick=False,
     deadline=180,
 )
@@ -244,9 +244,12 @@ async def _stay_deleted(handle: Handle, runs: Sequence[Checkpoint]) -> None:
 
 
 def _numbered(number: int) -> list[Checkpoint]:
-    """Two steps of a run; the oldest runs, which come last in each list, have what nobody else has."""
+    """Two steps of a run; the oldest runs, which come last in each list, have what nobody else has.
+
+    More than a thousand are children of one run.
+    """
     rare = number in (0, 1, 5)
-    origin = "fork" if number % 7 == 0 else "subgraph"
+    origin = "fork" if number % 29 == 0 else "subgraph"
     parents: dict[str, Any] = {"parent_run_id": "few" if rare else "many", "parent_step": 0, "origin": origin}
     first = begin(
         f"run-{number:04d}",
@@ -255,7 +258,7 @@ def _numbered(number: int) -> list[Checkpoint]:
         runtime_hash="d4" * 32 if rare else RUNTIME_HASH,
         metadata={"kind": "rare" if rare else "common", "number": str(number)},
         timestamp=NOON + timedelta(milliseconds=number // 3),
-        **(parents if number % 3 else {}),
+        **(parents if number % 25 else {}),
     )
     ending: dict[str, Any] = {"status": "paused"} if number % 2 else {}
     if rare:
