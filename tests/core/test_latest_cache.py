@@ -353,11 +353,12 @@ def _with_question(run_id: str) -> Checkpoint:
     [
         lambda run_id: genesis(run_id=run_id, state={f"field-{number}": [] for number in range(100)}),
         lambda run_id: genesis(run_id=run_id, state={f"field-{number}": number for number in range(100)}),
-        lambda run_id: genesis(run_id=run_id, state={}, metadata={"tag": "x" * 50_000}),
+        lambda run_id: genesis(run_id=run_id, state={"text": "x" * 50_000 + "\U0001f600"}),
+        lambda run_id: genesis(run_id=run_id, state={}, metadata={"tag": "x" * 50_000 + "\U0001f600"}),
         _with_tasks,
         _with_question,
     ],
-    ids=["lists", "numbers", "tags", "tasks", "question"],
+    ids=["lists", "numbers", "text", "tags", "tasks", "question"],
 )
 def test_the_limit_bounds_the_memory_of_all_that_is_kept(make: Callable[[str], Checkpoint]) -> None:
     make("warm-up")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sys import getsizeof
 from typing import Final
 
 from stargraph.checkpoint.protocol._checkpoint import Checkpoint
@@ -53,8 +54,9 @@ class CompactCheckpoint:
         )
         step = checkpoint.step_texts()
         run = () if self._texts is None else self._texts.run
-        self.size = _OVERHEAD + sum(map(len, step)) + 2 * sum(map(len, run))
+        self.size = _OVERHEAD + 2 * sum(map(len, step)) + sum(map(len, run))
         self.size += _MODELS * (len(step.frontier) + len(step.interrupts))
+        self.size += sum([getsizeof(text) for tag in checkpoint.metadata.items() for text in tag])
         self.parsed_size = len(step.interrupts)
         for value in (*self._state.values(), *(self._update or {}).values()):
             self.size += _MEMBER
@@ -62,7 +64,8 @@ class CompactCheckpoint:
                 self.size += len(value.encoded) + (0 if value.open_hash is None else _OPEN_HASH)
                 self.parsed_size += len(value.encoded)
             elif value is not None:
-                self.size += 2 * len(value.encoded)  # of a text, the value takes as much
+                # A text takes up to four times what it takes as UTF-8: one emoji makes each letter as wide.
+                self.size += len(value.encoded) + getsizeof(value.value)
 
     def checkpoint(self) -> Checkpoint:
         """Return the checkpoint, with lists and objects of its own."""
