@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 from support.broken_drivers.deltas import Deltas
+from support.broken_drivers.encrypting import Encrypting
 from support.documents import blocks_of
 from support.workspace import ROOT
 
 from stargraph.checkpoint.conformance import Check, Report, catalogue, run
 from stargraph.checkpoint.conformance.reference import ReferenceStores
+from stargraph.errors import CheckpointCorruptedError
 
 pytestmark = pytest.mark.thorough
 
@@ -163,6 +165,25 @@ def test_a_sound_driver_may_store_differences(only: tuple[str, ...]) -> None:
     quick = [check for check in _for(report) if check.quick and (not only or check.group in only)]
     assert {check.id for check in quick} <= {result.check.id for result in report.results}
     assert report.count("pass") == len(report.results), report.to_json()
+
+
+class RefusesPlainStores(Encrypting):
+    """Looks into a store when it opens it, and refuses one that was written without keys."""
+
+    async def bootstrap(self) -> None:
+        await super().bootstrap()
+        try:
+            for run in await self.list_runs():
+                await self.read_latest(run.run_id)
+        except CheckpointCorruptedError as error:
+            if error.reason == "not-encrypted":
+                raise
+
+
+@pytest.mark.parametrize("kind", [Encrypting, RefusesPlainStores])
+def test_a_sound_driver_may_refuse_a_plain_store_when_it_opens_it(kind: type[Encrypting]) -> None:
+    report = run(kind.target(), only=("access.encrypted", "access.encryption_keys"), seed=1)
+    assert {result.verdict for result in report.results} == {"pass"}, report.to_json()
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
