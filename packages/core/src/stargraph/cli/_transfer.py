@@ -108,15 +108,16 @@ async def note_children_left(store: Checkpointer, run_ids: list[str] | None, *, 
         run_ids: those that are copied; None for all, with their child runs.
         children: whether child runs are taken along.
     """
-    from stargraph.checkpoint.protocol import ENDED
+    from stargraph.checkpoint.protocol import ENDED, Checkpoint
+    from stargraph.runtime._reading import read_latest
     from stargraph.runtime._tree import children_of
 
     if children or run_ids is None:
         return
 
     async def is_open(run_id: str) -> bool:
-        latest = await store.read_latest(run_id)
-        return latest is not None and latest.status not in ENDED
+        latest = await read_latest(store, run_id)  # one that is damaged is refused when its turn comes
+        return isinstance(latest, Checkpoint) and latest.status not in ENDED
 
     left = 0
     for run_id in run_ids:
