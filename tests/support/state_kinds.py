@@ -473,6 +473,10 @@ class _Undefined:
     value: NotDefinedAnywhere  # type: ignore[name-defined]  # noqa: F821
 
 
+def _annotated(text: str) -> Any:
+    return dataclass(type("_Annotated", (), {"__annotations__": {"value": text}, "__module__": __name__}))
+
+
 REFUSED: dict[str, tuple[Any, tuple[str, ...]]] = {
     "exclude": (_Excluding, ("'value'", "exclude")),
     "secret": (_Secret, ("value", "masked")),
@@ -485,6 +489,12 @@ REFUSED: dict[str, tuple[Any, tuple[str, ...]]] = {
     "init=False": (_NoInit, ("'value'", "init=False")),
     "a type that pydantic does not know": (_Unknown, ("field 'value': ", "_Untyped", "pydantic can validate")),
     "a name that is not defined": (_Undefined, ("not fully defined", "before the graph is made")),
+    "a name that a module does not have": (
+        _annotated("datetime.Instant"),
+        ("no attribute 'Instant'", "before the graph is made"),
+    ),
+    "a text that is no expression": (_annotated("list["), ("list[", "pydantic can validate")),
+    "a text that is no type": (_annotated("int | 5"), ("unsupported operand", "pydantic can validate")),
     "root model": (Tags, ("a pydantic model, a dataclass or a TypedDict",)),
     "ordinary class": (_Untyped, ("a pydantic model, a dataclass or a TypedDict",)),
     "no class": (AT, ("a pydantic model, a dataclass or a TypedDict",)),

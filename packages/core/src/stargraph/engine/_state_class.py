@@ -41,6 +41,9 @@ from stargraph.errors import GraphError, StateError
 _UNDEFINED: Final = ("class-not-fully-defined", "undefined-annotation")
 """The codes of pydantic's complaints about names that stand for nothing yet."""
 
+_NOT_A_TYPE: Final = (NameError, AttributeError, SyntaxError, TypeError)
+"""What the text of an annotation raises, as in `x: "datetime.Date"`, when pydantic evaluates it."""
+
 
 class StateClass:
     """A class of states.
@@ -76,15 +79,15 @@ class StateClass:
             self.json_schema: dict[str, JsonValue] = self._adapter.json_schema(
                 mode="serialization", by_alias=False, schema_generator=ClassJsonSchema
             )
-        except (PydanticUserError, PydanticUndefinedAnnotation, NameError) as error:
+        except (PydanticUserError, PydanticUndefinedAnnotation, *_NOT_A_TYPE) as error:
             if isinstance(error, PydanticSchemaGenerationError) and not _is_kind(found):
                 raise not_a_state_class(path) from None
             hint = "Give each field a type that pydantic can validate."
-            if isinstance(error, NameError) or getattr(error, "code", None) in _UNDEFINED:
+            if isinstance(error, (NameError, AttributeError)) or getattr(error, "code", None) in _UNDEFINED:
                 hint = "Define what the class names before the graph is made."
             elif getattr(error, "code", None) == "typed-dict-version":
                 hint = "Import TypedDict from typing_extensions, which is installed with Stargraph."
-            first = str(error).splitlines()[0]
+            first = (str(error) or type(error).__name__).splitlines()[0]
             raise GraphError(
                 f"state_class: {path}: {_at_field(found)}{first}", reason="bad-state-class", hint=hint
             ) from (None if isinstance(error, PydanticUserError) else error)  # its traceback shows pydantic's inside
@@ -415,7 +418,7 @@ def _at_field(found: type) -> str:
     """Return the beginning of a complaint of pydantic, which does not tell which field it is about."""
     try:
         annotations = typing.get_type_hints(found, include_extras=True)
-    except (NameError, TypeError):
+    except _NOT_A_TYPE:
         return ""
     for name, annotation in annotations.items():
         try:
