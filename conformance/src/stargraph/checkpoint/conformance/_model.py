@@ -267,10 +267,9 @@ class _Machine(RuleBasedStateMachine):
     @_with("history")
     @rule(run_id=_RUNS, handle=_HANDLES, newest_first=st.booleans())
     def history(self, run_id: str, handle: int, newest_first: bool) -> None:
-        if self._has("history"):
-            found = self._do(self._history(handle, run_id, newest_first))
-            wanted = self._left(run_id, len(found))
-            same_steps(wanted[::-1] if newest_first else wanted, found, f"history({run_id!r}, {newest_first=})")
+        found = self._do(self._history(handle, run_id, newest_first))
+        wanted = self._left(run_id, len(found))
+        same_steps(wanted[::-1] if newest_first else wanted, found, f"history({run_id!r}, {newest_first=})")
         if self._has("timeline"):
             rows = self._do(self._handles[handle].timeline(run_id))
             same_rows(rows_of(self._left(run_id, len(rows))), rows, f"timeline({run_id!r})")
@@ -305,34 +304,31 @@ class _Machine(RuleBasedStateMachine):
     @_with("search")
     @rule(handle=_HANDLES, status=st.sampled_from((None, "running", "done", "failed")), limit=st.integers(1, 3))
     def search(self, handle: int, status: Status | None, limit: int) -> None:
-        if self._has("search"):
-            chosen = [steps[-1] for steps in self._runs.values() if status in (None, steps[-1].status)]
-            wanted = in_order(map(RunSummary.from_checkpoint, chosen))
-            found = self._do(pages(self._handles[handle], limit=limit, status=status))
-            what = f"the pages of search(limit={limit}, status={status!r})"
-            same_runs([item.run_id for item in wanted], found, what)
-            for before, after in zip(wanted, found, strict=True):
-                same_summary(before, after, what)
+        chosen = [steps[-1] for steps in self._runs.values() if status in (None, steps[-1].status)]
+        wanted = in_order(map(RunSummary.from_checkpoint, chosen))
+        found = self._do(pages(self._handles[handle], limit=limit, status=status))
+        what = f"the pages of search(limit={limit}, status={status!r})"
+        same_runs([item.run_id for item in wanted], found, what)
+        for before, after in zip(wanted, found, strict=True):
+            same_summary(before, after, what)
 
     @_with("search")
     @rule(handle=_HANDLES, status=st.sampled_from((None, "running", "done", "failed")), roots_only=st.booleans())
     def count_runs(self, handle: int, status: Status | None, roots_only: bool) -> None:
-        if self._has("search"):
-            filters: dict[str, Any] = {"roots_only": roots_only} | ({} if status is None else {"status": status})
-            chosen = [item for item in self._summaries() if matches(item, filters)]
-            counts = dict(Counter(item.status for item in chosen))
-            found = self._do(self._handles[handle].count_runs(**filters))
-            expect(found == counts, f"count_runs({filters}) gave {found}; there are {counts}")
+        filters: dict[str, Any] = {"roots_only": roots_only} | ({} if status is None else {"status": status})
+        chosen = [item for item in self._summaries() if matches(item, filters)]
+        counts = dict(Counter(item.status for item in chosen))
+        found = self._do(self._handles[handle].count_runs(**filters))
+        expect(found == counts, f"count_runs({filters}) gave {found}; there are {counts}")
 
     @_with("trees")
     @rule(handle=_HANDLES, run_id=_RUNS)
     def children(self, handle: int, run_id: str) -> None:
-        if self._has("trees"):
-            wanted = [item for item in self._summaries() if (item.parent_run_id, item.origin) == (run_id, "subgraph")]
-            found = self._do(self._handles[handle].children(run_id))
-            same_runs([item.run_id for item in wanted], found, f"children({run_id!r})")
-            for before, after in zip(wanted, found, strict=True):
-                same_summary(before, after, f"children({run_id!r})")
+        wanted = [item for item in self._summaries() if (item.parent_run_id, item.origin) == (run_id, "subgraph")]
+        found = self._do(self._handles[handle].children(run_id))
+        same_runs([item.run_id for item in wanted], found, f"children({run_id!r})")
+        for before, after in zip(wanted, found, strict=True):
+            same_summary(before, after, f"children({run_id!r})")
 
     def _summaries(self) -> list[RunSummary]:
         return in_order(RunSummary.from_checkpoint(steps[-1]) for steps in self._runs.values())

@@ -25,6 +25,8 @@ async def agrees_with_model(kit: Kit) -> None:
     from stargraph.checkpoint.conformance._model import run_model
 
     # Hypothesis is synchronous: it gets a thread, and in it a loop of its own.
-    failure = await asyncio.to_thread(run_model, kit, examples=40 if kit.thorough else 8, steps=30)
+    failure = await asyncio.to_thread(
+        run_model, kit, examples=40 if kit.thorough else 12, steps=30 if kit.thorough else 20
+    )
     if failure is not None:
         raise Violation(failure)
