@@ -175,7 +175,8 @@ class _Job:
                         stdout=subprocess.PIPE,
                         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                         encoding="utf-8",
-                        # Out of reach of ctrl-C: `terminate` alone ends it, so that nothing interrupts its cleaning up.
+                        # Out of reach of ctrl-C, except on Windows: `terminate` alone ends it, and nothing interrupts
+                        # its cleaning up.
                         process_group=0,
                     )
                 except OSError as error:
@@ -186,7 +187,8 @@ class _Job:
         """Tell the process to end its check and itself; no other one is started."""
         with self._lock:
             self._terminated = True
-            if self._process is not None:
+            # On Windows it would end at once, with nothing cleaned up; there ctrl-C has reached it too.
+            if self._process is not None and sys.platform != "win32":
                 self._process.terminate()
 
     def end(self) -> None:

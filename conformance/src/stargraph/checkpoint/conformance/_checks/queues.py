@@ -150,16 +150,17 @@ def _waiting(run_id: str, due_at: datetime | None, **fields: Any) -> list[Checkp
 async def _nobody_wakes_early(handle: Handle, other: Handle) -> None:
     """Expect that what is due at the end of this minute is not due in all of it."""
     for number in (4, 5):
+        began = time.monotonic()  # before the store looks at its clock: a slow call must not count as time that is left
         await handle.beat(process_info(number))
         (now,) = (each.first_seen for each in await handle.processes() if each.process.id == process_info(number).id)
         if now.second < _LAST_SECONDS:
             break
         await asyncio.sleep(61 - now.second)  # so little is left that the minute may end before the claim
-    began, due = time.monotonic(), now.replace(second=59, microsecond=999_999)
+    due = now.replace(second=59, microsecond=999_999)
     await write_all(handle, queued("soon", name="soon", not_before=due), *_waiting("wakes-soon", due, name="soon"))
     found = await offered(other, "soon")
     if time.monotonic() - began < 60 - _LAST_SECONDS:
-        expect(not found, f"claimable gave {show(found)} more than a second before they are due")
+        expect(not found, f"claimable gave {show(found)} before they are due")
 
 
 @group.check(
