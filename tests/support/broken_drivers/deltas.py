@@ -27,7 +27,8 @@ def _text(value: object) -> str:
 class Deltas(ReferenceCheckpointer):
     """A sound driver: every eighth step whole, the others as a difference from the step before."""
 
-    claimable: Any = None  # the queues of the reference read records of its own form
+    claimable: Any = None  # the queues and the timeline of the reference read records of its own form
+    timeline: Any = None
 
     EVERY = 8
 
