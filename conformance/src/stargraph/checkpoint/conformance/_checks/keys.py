@@ -210,7 +210,7 @@ async def many(kit: Kit) -> None:
         await _written(handle, steps)
     wanted = sorted((StepKey(step.key or "", step.step) for step in steps), reverse=True)
     await _listed(other, "run", wanted[:100], f"of a run with {_MANY} keys")
-    for limit in (101, 150, 1000, _MANY, 2**70):
+    for limit in (101, 150, 2**70):
         found = await other.step_keys("run", limit=limit)
         expect(
             found == wanted[:limit],
@@ -218,10 +218,10 @@ async def many(kit: Kit) -> None:
         )
     paged: list[StepKey] = []
     below = None
-    while len(paged) <= _MANY and (page := await other.step_keys("run", below=below, limit=170)):
+    while len(paged) <= _MANY and (page := await other.step_keys("run", below=below, limit=340)):
         paged += page
         below = page[-1].key
-    expect(paged == wanted, f"the pages of step_keys('run', limit=170) gave {show(paged)}")
+    expect(paged == wanted, f"the pages of step_keys('run', limit=340) gave {show(paged)}")
 
 
 @group.check(
