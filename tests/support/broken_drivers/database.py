@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import contextlib
 import os
@@ -414,36 +413,3 @@ class NaiveSince(Database):
         if since is not None and since.tzinfo is None:
             since = since.replace(tzinfo=UTC)
         return await super().list_runs(since=since, limit=limit)
-
-
-@broken("cancel.write", importable=True)
-class OpenAfterCancel(Database):
-    """The transaction of a cancelled write stays open: the next write joins it, and nobody else can write till then."""
-
-    _connection: sqlite3.Connection | None = None
-
-    async def write(self, checkpoint: Checkpoint) -> None:
-        self._ensure_ready()
-        record = encode(checkpoint)
-        if self._connection is None:
-            self._connection = sqlite3.connect(self._path, timeout=0.3, isolation_level=None)
-        database = self._connection
-        try:
-            if not database.in_transaction:
-                database.execute(self.BEGIN)
-            await asyncio.sleep(0)
-            self._append(database, checkpoint, record)
-            await asyncio.sleep(0)
-            database.execute("COMMIT")
-        except Exception as error:  # a cancellation is no Exception
-            if database.in_transaction:
-                database.execute("ROLLBACK")
-            if isinstance(error, sqlite3.OperationalError):
-                raise StoreUnavailableError(f"SQLite failed: {error}") from error
-            raise
-
-    async def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-        await super().close()
