@@ -476,3 +476,21 @@ class PutsUncancelled(ReferenceCheckpointer):
     async def put_schedule(self, schedule: Schedule) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await super().put_schedule(schedule)
+
+
+@broken("cancel.write")
+class OpenAfterCancel(ReferenceCheckpointer):
+    """The transaction of a cancelled write stays open until its handle writes again: till then nobody else can."""
+
+    _holders: dict[int, tuple[ReferenceStore, object]] = {}  # noqa: RUF012
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        store, holder = self._holders.get(id(self._store), (None, None))
+        if store is self._store and holder is not self:
+            raise StoreUnavailableError("the store is locked", reason="unavailable")
+        try:
+            await super().write(checkpoint)
+        except asyncio.CancelledError:
+            self._holders[id(self._store)] = (self._store, self)
+            raise
+        self._holders.pop(id(self._store), None)
