@@ -208,7 +208,7 @@ class Indexed(Database):
         }
         with self._connected() as database:
             if not (rest | {"roots_only"}) & filters.keys():
-                rows = database.execute(f"{sql} LIMIT ?", (*values, limit + 1)).fetchall()
+                rows = database.execute(f"{sql} LIMIT ?", (*values, min(limit, 1 << 40) + 1)).fetchall()
             else:
                 # The rest is looked for in Python, among all rows.
                 loose = dataclasses.replace(matcher, statuses=None, graph_id=None, metadata={}, since=None)

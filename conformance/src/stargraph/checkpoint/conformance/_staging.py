@@ -65,7 +65,7 @@ class Stage:
         self._location = location
 
     async def moments(self, call: str, *, run_id: str = "", size: int = 0) -> list[Moment]:
-        """Play a call to its end, and return moments of it: those that change the store, and some of the others."""
+        """Play a call to its end, and return moments of it: some that change the store, by chance, then some others."""
         await self._order(call, None, 0, run_id, size)
         found: list[Moment] = []
         async for event in self._events():
