@@ -594,6 +594,23 @@ def test_odd_urls_are_refused(url: str) -> None:
     assert caught.value.reason == "invalid-url"
 
 
+@pytest.mark.parametrize(
+    ("option", "wanted"),
+    [
+        ("synchronous=off", "full or normal"),
+        ("busy_timeout=-1", "0 or more seconds"),
+        pytest.param("busy_timeout=" + "9" * 400, "0 or more seconds", id="an endless busy_timeout"),
+        ("read_only=perhaps", "true or false"),
+        ("allow_network_filesystem=", "true or false"),
+    ],
+)
+def test_a_wrong_value_in_a_url_is_told_from_an_unknown_option(option: str, wanted: str) -> None:
+    name, _, value = option.partition("=")
+    with pytest.raises(CheckpointError, match=f"{name} is '{value}': give {wanted}") as caught:
+        SQLiteCheckpointer.from_url(f"sqlite:///x?{option}")
+    assert caught.value.reason == "invalid-url"
+
+
 def test_arguments_are_checked(path: Path) -> None:
     with pytest.raises(ValueError, match="synchronous"):
         SQLiteCheckpointer(path, synchronous="off")  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -58,6 +59,18 @@ class LatestCache(Generic[Mark]):
         self._entries: OrderedDict[str, CachedLatest[Mark]] = OrderedDict()
         self._size = 0
         self._lock = threading.Lock()
+
+    @staticmethod
+    def parse_limit(text: str) -> int:
+        """Return the limit that a URL gives.
+
+        Raises:
+            ValueError: it is not a number of bytes; the message says what to give.
+        """
+        if text.isascii() and text.isdecimal():
+            with contextlib.suppress(ValueError):  # thousands of digits
+                return int(text)
+        raise ValueError("0 or more bytes")
 
     def get(self, run_id: str) -> CachedLatest[Mark] | None:
         """Return what is kept of a run, or None; ask the store for its mark before using it."""

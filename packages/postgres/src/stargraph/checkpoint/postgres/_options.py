@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlencode
 
-from stargraph.checkpoint.driver import open_regular_file
+from stargraph.checkpoint.driver import LatestCache, open_regular_file
 from stargraph.checkpoint.postgres._dsn import PAIR, bad_dsn, is_pairs, is_whole, parameters_of
 from stargraph.errors import StoreUnavailableError
 
@@ -132,12 +132,6 @@ def _count(text: str) -> int:
         raise ValueError("1 or more") from None
 
 
-def _bytes(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
-        raise ValueError("0 or more bytes")
-    return int(text)
-
-
 _URL_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
     "schema": str,
     "timeout": _seconds,
@@ -146,7 +140,7 @@ _URL_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
     "group_commit": _boolean,
     "prepared_statements": _boolean,
     "allow_data_loss": _boolean,
-    "latest_cache_bytes": _bytes,
+    "latest_cache_bytes": LatestCache.parse_limit,
 }
 """The arguments of `PostgresCheckpointer` that a URL may hold, and how their values are read."""
 

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 from urllib.parse import parse_qsl, unquote
 
+from stargraph.checkpoint.driver import LatestCache
 from stargraph.errors import CheckpointError
 
 MAX_PREFIX_BYTES: Final = 512
@@ -30,7 +31,7 @@ _FLAGS: Final = {"1": True, "true": True, "yes": True, "0": False, "false": Fals
 
 _FLAG_OPTIONS: Final = ("path_style", "unsafe_single_writer", "files_of_ended_runs", "read_only")
 _SECONDS_OPTIONS: Final = ("connect_timeout", "read_timeout", "deadline")
-_COUNT_OPTIONS: Final = ("latest_cache_bytes",)
+_BYTES_OPTIONS: Final = ("latest_cache_bytes",)
 _TEXT_OPTIONS: Final = ("endpoint_url", "region", "kms_key_id", "checksums", "profile", "cache_dir")
 
 
@@ -145,13 +146,14 @@ def _option(name: str, text: str, query: str) -> tuple[str, Any]:
             return name, float(text)
         except ValueError:
             raise _invalid(f"{name}{_quoted(text)}: give seconds") from None
-    if name in _COUNT_OPTIONS:
-        if not (text.isascii() and text.isdecimal()):
-            raise _invalid(f"{name}{_quoted(text)}: give 0 or more bytes")
-        return name, int(text)
+    if name in _BYTES_OPTIONS:
+        try:
+            return name, LatestCache.parse_limit(text)
+        except ValueError as error:
+            raise _invalid(f"{name}{_quoted(text)}: give {error}") from None
     if name in _TEXT_OPTIONS:
         return name, text
-    known = sorted((*_FLAG_OPTIONS, *_SECONDS_OPTIONS, *_COUNT_OPTIONS, *_TEXT_OPTIONS))
+    known = sorted((*_FLAG_OPTIONS, *_SECONDS_OPTIONS, *_BYTES_OPTIONS, *_TEXT_OPTIONS))
     # A name that is no word, or comes with a secret, is not repeated: it may be a piece of one.
     is_word = _WORD.fullmatch(name) is not None and _SECRET_WORD.search(query) is None
     is_like_one = bool(get_close_matches(name, known, n=1))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, get_args
 from urllib.parse import parse_qsl, unquote
 
+from stargraph.checkpoint.driver import LatestCache
 from stargraph.errors import CheckpointError
 
 Synchronous: TypeAlias = Literal["full", "normal"]
@@ -42,6 +45,35 @@ class Options:
             raise ValueError(f"busy_timeout is {self.busy_timeout!r}: give 0 or more seconds")
 
 
+def _synchronous(text: str) -> str:
+    if text not in get_args(Synchronous):
+        raise ValueError("full or normal")
+    return text
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text) if text.replace(".", "", 1).isdecimal() else math.inf
+    if seconds == math.inf:
+        raise ValueError("0 or more seconds")
+    return seconds
+
+
+def _boolean(text: str) -> bool:
+    if text not in _SWITCH:
+        raise ValueError("true or false")
+    return _SWITCH[text]
+
+
+_URL_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
+    "synchronous": _synchronous,
+    "busy_timeout": _seconds,
+    "allow_network_filesystem": _boolean,
+    "read_only": _boolean,
+    "latest_cache_bytes": LatestCache.parse_limit,
+}
+"""The arguments of `SQLiteCheckpointer` that a URL may hold, and how their values are read."""
+
+
 def parse_url(url: str) -> tuple[str, dict[str, Any]]:
     """Return the path and the options that a URL names; anything else is a path as it stands.
 
@@ -61,16 +93,12 @@ def parse_url(url: str) -> tuple[str, dict[str, Any]]:
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name in options:
             raise _invalid_url_error(url, f"{name} is given twice")
-        if name == "synchronous" and value in get_args(Synchronous):
-            options[name] = value
-        elif name == "busy_timeout" and value.replace(".", "", 1).isdecimal():
-            options[name] = float(value)
-        elif name == "latest_cache_bytes" and value.isdecimal() and value.isascii():
-            options[name] = int(value)
-        elif name in ("allow_network_filesystem", "read_only") and value in _SWITCH:
-            options[name] = _SWITCH[value]
-        else:
+        if name not in _URL_OPTIONS:
             raise _invalid_url_error(url, f"{name}={value} is not one of its options")
+        try:
+            options[name] = _URL_OPTIONS[name](value)
+        except ValueError as error:
+            raise _invalid_url_error(url, f"{name} is {value!r}: give {error}") from None
     return path, options
 
 
