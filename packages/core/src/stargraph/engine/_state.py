@@ -11,7 +11,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from stargraph.checkpoint.protocol import Checkpoint
-from stargraph.checkpoint.values import EncodedValue, JsonValue, check_json, join_encoded
+from stargraph.checkpoint.values import EncodedValue, JsonValue, check_json, join_encoded, trimmed
 from stargraph.engine._fidelity import difference
 from stargraph.engine._fields import ClassField, SchemaField, StateField
 from stargraph.engine._fingerprint import ValueClass
@@ -462,8 +462,7 @@ async def _encoded_in_turns(values: Mapping[str, Any], path: str) -> dict[str, E
     for name, value in values.items():
         check_json(value, f"{path}.{name}")
         # All texts in this turn: in the next ones, whoever shares these objects may change them.
-        # In memory of their own size: the library leaves each in 4 KB or more, and all steps of the run share them.
-        texts[name] = b"".join((orjson.dumps(value), b""))
+        texts[name] = trimmed(orjson.dumps(value))  # all steps of the run share them
     encoded: dict[str, EncodedValue] = {}
     turns = Turns()
     await turns.after(sum(map(len, texts.values())))

@@ -26,7 +26,7 @@ import orjson
 import ormsgpack
 
 from stargraph.checkpoint.protocol import JsonValue
-from stargraph.checkpoint.values import EncodedValue, check_json
+from stargraph.checkpoint.values import EncodedValue, check_json, trimmed
 from stargraph.errors import StateError
 
 Typed: TypeAlias = tuple[str, bytes]
@@ -156,8 +156,7 @@ def _from_msgpack(data: bytes, *, canonical: bool = True) -> EncodedValue | None
 
 def _of_json(value: JsonValue, text: bytes) -> EncodedValue:
     check_json(value, "value")
-    # In memory of its own size: the library leaves it in 4 KB or more that it reserved.
-    return EncodedValue(value, b"".join((text, b"")))
+    return EncodedValue(value, trimmed(text))
 
 
 def _extension(code: int, payload: bytes) -> _Extension:

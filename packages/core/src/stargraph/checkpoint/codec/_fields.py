@@ -18,8 +18,7 @@ from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.protocol._digest import StepTexts
 from stargraph.checkpoint.protocol._draft import StoredFields
 from stargraph.checkpoint.protocol._records import complaint_of
-from stargraph.checkpoint.values import EncodedValue
-from stargraph.checkpoint.values._json import trimmed
+from stargraph.checkpoint.values import EncodedValue, trimmed
 
 RUN: Final = "run"
 EVENT: Final = "event"

@@ -15,8 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from stargraph.checkpoint.values import EncodedValue, canonical, format_time
-from stargraph.checkpoint.values._json import trimmed
+from stargraph.checkpoint.values import EncodedValue, canonical, format_time, trimmed
 
 DIGEST_FORM: Final = 1
 """The number of the form; it is part of what is hashed."""

@@ -10,6 +10,7 @@ from stargraph.checkpoint.values._json import (
     copy_json,
     own_json,
     path_part,
+    trimmed,
 )
 from stargraph.checkpoint.values._times import format_time
 
@@ -25,4 +26,5 @@ __all__ = [
     "join_encoded",
     "own_json",
     "path_part",
+    "trimmed",
 ]

@@ -278,7 +278,7 @@ def own_json(value: JsonValue, path: str) -> JsonValue:
         StateError: the value is not JSON, or its text is larger than `MAX_BYTES`.
     """
     check_json(value, path)
-    text = encode(value)
+    text = orjson.dumps(value)
     if len(text) > MAX_BYTES:
         raise too_large(path, len(text))
     return decode(text)
@@ -286,7 +286,7 @@ def own_json(value: JsonValue, path: str) -> JsonValue:
 
 def copy_json(value: JsonValue) -> JsonValue:
     """Return a copy of a checked value that its receiver may change."""
-    return decode(encode(value)) if type(value) is list or type(value) is dict else value
+    return decode(orjson.dumps(value)) if type(value) is list or type(value) is dict else value
 
 
 def canonical_of(value: JsonValue, encoded: bytes) -> bytes:
