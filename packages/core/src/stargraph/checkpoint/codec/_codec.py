@@ -215,12 +215,13 @@ class Codec:
         if event_size(checkpoint) >= LARGE_TO_ENCODE:
             return True
         # A large text that is known may have become a small one, and is then searched.
+        size = state_size(checkpoint)
         known = self._used if after is None else after._context.memory
-        if known < LARGE_TO_ENCODE and state_size(checkpoint) < LARGE_TO_ENCODE:
+        if max(size, known) < LARGE_TO_ENCODE:
             return False
         fields = vars(checkpoint)
         before = self._context_of(str(fields.get("run_id"))) if after is None else after._context
-        if max(state_size(checkpoint), 0 if before is None else before.memory) < LARGE_TO_ENCODE:
+        if max(size, 0 if before is None else before.memory) < LARGE_TO_ENCODE:
             return False
         if before is None or before.digest != fields.get("previous_digest"):
             return True
