@@ -1,4 +1,4 @@
-"""Handles that are not closed, loops that are, forks, and cancellation."""
+"""Handles that are not closed, loops that are, and forks."""
 
 from __future__ import annotations
 
@@ -6,23 +6,18 @@ import asyncio
 import contextlib
 import gc
 import os
-import random
 import sqlite3
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from support import sqlite_processes
 from support.records import chain, endless, first, following
 
-from stargraph.checkpoint.protocol import Checkpoint
-from stargraph.checkpoint.sqlite import SQLiteCheckpointer, _connection, _errors
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 from stargraph.errors import CheckpointError, StoreUnavailableError
 
 STRICT = ("-W", "error")
@@ -357,230 +352,6 @@ asyncio.run(in_parent())
     sqlite_processes.run(PRELUDE + code, path, flags=STRICT)
     with contextlib.closing(sqlite3.connect(path)) as other:
         assert other.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-
-
-async def test_cancelled_at_random_moments(path: Path) -> None:
-    chance = random.Random(20260131)
-    store = SQLiteCheckpointer(path)
-    await store.bootstrap()
-    tail: Checkpoint | None = None
-    outcomes = {True: 0, False: 0}
-    for turn in range(200):
-        step = first() if tail is None else following(tail)
-        task = asyncio.ensure_future(store.write(step))
-        for _ in range(chance.randrange(4)):
-            await asyncio.sleep(0)
-        if chance.random() < 0.5:
-            await asyncio.sleep(chance.random() * 0.002)
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-            assert not task.cancelled()
-        found = await store.read_latest("run-1")
-        stored = found == step
-        assert stored or found == tail, f"turn {turn}: a checkpoint that nobody wrote"
-        assert stored or task.cancelled(), f"turn {turn}: acknowledged, and not there"
-        outcomes[stored] += 1
-        tail = found
-        if chance.random() < 0.2:
-            reading = asyncio.ensure_future(store.read_latest("run-1"))
-            await asyncio.sleep(0)
-            reading.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await reading
-    assert outcomes[True] > 10
-    assert outcomes[False] > 10
-    assert tail is not None
-    await store.write(following(tail))
-    assert [checkpoint.step async for checkpoint in store.history("run-1")] == list(range(tail.step + 2))
-    await store.close()
-    assert [found.name for found in path.parent.iterdir()] == ["run.sqlite"]
-
-
-async def test_a_cancelled_write_that_waits_is_withdrawn(path: Path) -> None:
-    async with SQLiteCheckpointer(path) as store:
-        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            begun = time.monotonic()
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.1):
-                    await store.write(first())
-            assert time.monotonic() - begun < 10
-            other.execute("ROLLBACK")
-        assert await store.read_latest("run-1") is None
-        await store.write(first())
-
-
-async def test_a_second_cancellation_does_not_wait(path: Path) -> None:
-    async with SQLiteCheckpointer(path) as store:
-        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            task = asyncio.ensure_future(store.write(first()))
-            await asyncio.sleep(0.02)
-            task.cancel()
-            await asyncio.sleep(0)
-            assert not task.done()
-            task.cancel()
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            assert task.cancelled()
-            other.execute("ROLLBACK")
-
-
-async def test_an_error_after_a_second_cancellation_is_not_printed(path: Path) -> None:
-    heard: list[dict[str, object]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
-    async with SQLiteCheckpointer(path, busy_timeout=0.3) as store:
-        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            path.rename(path.with_name("away"))  # so that the commit fails
-            task = asyncio.ensure_future(store.write(first()))
-            await asyncio.sleep(0.02)
-            for _ in range(2):
-                task.cancel()
-                await asyncio.sleep(0)
-            other.execute("ROLLBACK")
-        await asyncio.sleep(0.5)
-    gc.collect()
-    assert heard == []
-
-
-async def test_a_cancelled_bootstrap_leaves_nothing_open(path: Path) -> None:
-    before = set(threading.enumerate())
-
-    def ours() -> bool:
-        return any(thread.name == "stargraph-sqlite" for thread in set(threading.enumerate()) - before)
-
-    for ticks in range(6):
-        store = SQLiteCheckpointer(path)
-        task = asyncio.ensure_future(store.bootstrap())
-        for _ in range(ticks):
-            await asyncio.sleep(0)
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-        await store.close()
-    for _ in range(500):
-        if not ours():
-            break
-        await asyncio.sleep(0.01)
-    assert not ours()
-    async with SQLiteCheckpointer(path) as store:
-        await store.write(first())
-
-
-async def test_a_lock_held_for_too_long_is_reported(path: Path) -> None:
-    async with SQLiteCheckpointer(path, busy_timeout=0.3) as store:
-        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            outcomes = await asyncio.gather(
-                *(store.write(first(f"run-{number}")) for number in range(3)), return_exceptions=True
-            )
-            assert [getattr(outcome, "reason", None) for outcome in outcomes] == ["locked"] * 3
-            assert await store.list_runs() == []  # reading goes on
-            other.execute("ROLLBACK")
-        await store.write(first())
-
-
-async def test_a_short_lock_is_waited_for_and_told_in_the_log(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async with SQLiteCheckpointer(path, busy_timeout=20) as store:
-        await store.write(first("other"))
-        assert caplog.records == []
-        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            writes = [asyncio.ensure_future(store.write(checkpoint)) for checkpoint in chain(length=5)]
-            await asyncio.sleep(0.6)
-            assert caplog.records == []
-            await asyncio.sleep(1)
-            assert not any(write.done() for write in writes)
-            other.execute("COMMIT")
-            await asyncio.gather(*writes)
-        assert len([checkpoint async for checkpoint in store.history("run-1")]) == 5
-    messages = {(record.name, record.levelname, record.getMessage()) for record in caplog.records}
-    expected = f"{path}: another connection keeps the write lock; trying again for up to 20 s"
-    assert messages == {("stargraph.checkpoint.sqlite", "WARNING", expected)}
-
-
-async def test_a_store_that_is_locked_while_it_is_opened_is_waited_for_and_told_in_the_log(
-    path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with SQLiteCheckpointer(path) as store:
-        await store.write(first())
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("PRAGMA locking_mode = EXCLUSIVE")
-        other.execute("BEGIN EXCLUSIVE")
-        store = SQLiteCheckpointer(path, busy_timeout=60)
-        opening = asyncio.ensure_future(store.bootstrap())
-        deadline = asyncio.get_running_loop().time() + 30
-        while not caplog.records and not opening.done():
-            assert asyncio.get_running_loop().time() < deadline
-            await asyncio.sleep(0.02)
-        assert not opening.done()
-    await opening
-    assert (await store.search()).items[0].run_id == "run-1"
-    await store.close()
-    expected = f"{path}: another connection keeps the write lock; trying again for up to 60 s"
-    assert {record.getMessage() for record in caplog.records} == {expected}
-
-
-async def test_a_store_that_stays_locked_is_refused_after_the_timeout(path: Path) -> None:
-    async with SQLiteCheckpointer(path):
-        pass
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("PRAGMA locking_mode = EXCLUSIVE")
-        other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(StoreUnavailableError, match="busy_timeout"):
-            await SQLiteCheckpointer(path, busy_timeout=0).bootstrap()
-
-
-@pytest.mark.parametrize("name", ["new", "existing"])
-async def test_locks_that_follow_one_another_share_the_timeout(
-    path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    if name == "existing":
-        async with SQLiteCheckpointer(path):
-            pass
-    clock = 0.0
-
-    def sleep(seconds: float) -> None:
-        nonlocal clock
-        clock += seconds
-
-    def locked_for_six_seconds(work: Callable[..., Any]) -> Callable[..., Any]:
-        """What meets a lock of its own when it is first called."""
-        since: list[float] = []
-
-        def meets_a_lock(*args: Any) -> Any:
-            since.append(clock)
-            if clock < since[0] + 6:
-                error = sqlite3.OperationalError("database is locked")
-                error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_BUSY, "SQLITE_BUSY"
-                raise error
-            return work(*args)
-
-        return meets_a_lock
-
-    monkeypatch.setattr(_errors, "time", SimpleNamespace(monotonic=lambda: clock))
-    monkeypatch.setattr(_connection, "time", SimpleNamespace(sleep=sleep))
-    for step in ("stored_version", "_use_wal", "migrate"):
-        monkeypatch.setattr(_connection, step, locked_for_six_seconds(getattr(_connection, step)))
-    if name == "new":
-        with pytest.raises(StoreUnavailableError, match="busy_timeout"):
-            await SQLiteCheckpointer(path, busy_timeout=10).bootstrap()
-        assert clock == pytest.approx(10, abs=0.1)
-    clock = 0.0
-    async with SQLiteCheckpointer(path, busy_timeout=20) as store:
-        await store.write(first())
-    assert clock <= 20
-
-
-async def test_an_error_after_a_lock_names_the_way_out(path: Path) -> None:
-    async with SQLiteCheckpointer(path, busy_timeout=0) as store:
-        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            with pytest.raises(StoreUnavailableError, match="busy_timeout"):
-                await store.write(first())
-            other.execute("ROLLBACK")
 
 
 def test_the_strict_flags_would_show_a_leak() -> None:
