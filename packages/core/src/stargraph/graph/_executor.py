@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import datetime
 from functools import partial
@@ -92,8 +92,6 @@ class RunExecutor:
         self._as_of = as_of
         self._pause: Pause | None = None
         self._is_stored = asyncio.Event()
-        self._outer = _BEGINNING.get()
-        _BEGINNING.set(self._is_stored)
         self._suspect = Suspect()
         self._read_step: ReadStep = partial(dispatch.read_at_step, store, run_id, keyring=keyring)
 
@@ -163,10 +161,16 @@ class RunExecutor:
         if self.execution is not None:
             await self.execution.cancel()
 
-    def close(self) -> None:
-        """Let those go on who wait for the store to hold the run: it does by now, or will not."""
-        self._is_stored.set()
-        _BEGINNING.set(self._outer)
+    @contextmanager
+    def beginning(self) -> Iterator[None]:
+        """Let a cancel wait for the store to hold the run, unless this task waits for that cancel."""
+        outer = _BEGINNING.get()
+        _BEGINNING.set(self._is_stored)
+        try:
+            yield
+        finally:
+            self._is_stored.set()  # the store holds the run by now, or will not
+            _BEGINNING.set(outer)
 
     async def _observed(self, info: RunInfo, execute: Callable[[], Awaitable[Checkpoint]]) -> Checkpoint:
         """Execute the run inside its middleware, and log how that went."""

@@ -430,9 +430,9 @@ class Run(Generic[S]):
         if self._pause is not None and self._paused_by is not asyncio.current_task():
             self._executor.pause(self._pause)
         try:
-            yield self._executor
+            with self._executor.beginning():
+                yield self._executor
         finally:
-            self._executor.close()
             self._executor = None
             self._listeners.publish(None)
 
