@@ -473,8 +473,8 @@ class _Undefined:
     value: NotDefinedAnywhere  # type: ignore[name-defined]  # noqa: F821
 
 
-def _annotated(text: str) -> Any:
-    return dataclass(type("_Annotated", (), {"__annotations__": {"value": text}, "__module__": __name__}))
+def _annotated(annotation: Any) -> Any:
+    return dataclass(type("_Annotated", (), {"__annotations__": {"value": annotation}, "__module__": __name__}))
 
 
 REFUSED: dict[str, tuple[Any, tuple[str, ...]]] = {
@@ -495,6 +495,14 @@ REFUSED: dict[str, tuple[Any, tuple[str, ...]]] = {
     ),
     "a text that is no expression": (_annotated("list["), ("list[", "pydantic can validate")),
     "a text that is no type": (_annotated("int | 5"), ("unsupported operand", "pydantic can validate")),
+    "a class in which a name is not there": (
+        _annotated(_annotated("datetime.Instant")),
+        ("field 'value': ", "no attribute 'Instant'", "before the graph is made"),
+    ),
+    "a class in which a text is no type": (
+        _annotated(_annotated("int | 5")),
+        ("field 'value': ", "unsupported operand", "pydantic can validate"),
+    ),
     "root model": (Tags, ("a pydantic model, a dataclass or a TypedDict",)),
     "ordinary class": (_Untyped, ("a pydantic model, a dataclass or a TypedDict",)),
     "no class": (AT, ("a pydantic model, a dataclass or a TypedDict",)),

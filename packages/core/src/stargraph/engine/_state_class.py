@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import orjson
 from pydantic import BaseModel, PydanticUserError, SecretBytes, SecretStr, TypeAdapter, ValidationError
-from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
+from pydantic.errors import PydanticSchemaGenerationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError, from_json
 
@@ -42,7 +42,7 @@ _UNDEFINED: Final = ("class-not-fully-defined", "undefined-annotation")
 """The codes of pydantic's complaints about names that stand for nothing yet."""
 
 _NOT_A_TYPE: Final = (NameError, AttributeError, SyntaxError, TypeError)
-"""What the text of an annotation raises, as in `x: "datetime.Date"`, when pydantic evaluates it."""
+"""What the text of an annotation raises, as in `x: "datetime.Date"`, when it is evaluated, here or inside pydantic."""
 
 
 class StateClass:
@@ -79,7 +79,7 @@ class StateClass:
             self.json_schema: dict[str, JsonValue] = self._adapter.json_schema(
                 mode="serialization", by_alias=False, schema_generator=ClassJsonSchema
             )
-        except (PydanticUserError, PydanticUndefinedAnnotation, *_NOT_A_TYPE) as error:
+        except (PydanticUserError, *_NOT_A_TYPE) as error:
             if isinstance(error, PydanticSchemaGenerationError) and not _is_kind(found):
                 raise not_a_state_class(path) from None
             hint = "Give each field a type that pydantic can validate."
@@ -423,7 +423,7 @@ def _at_field(found: type) -> str:
     for name, annotation in annotations.items():
         try:
             TypeAdapter(annotation)
-        except (PydanticUserError, PydanticUndefinedAnnotation):
+        except (PydanticUserError, *_NOT_A_TYPE):
             return f"field {name!r}: "
     return ""
 
