@@ -67,6 +67,11 @@ async def test_what_is_no_store_is_refused(use: Callable[[Any], Any], given: Any
     assert "a-password" not in str(caught.value)
 
 
+def test_a_worker_takes_no_class_of_stores() -> None:
+    with pytest.raises(TypeError, match="store is the class MemoryCheckpointer: pass an instance of it"):
+        Worker(MemoryCheckpointer, graph)  # type: ignore[arg-type]
+
+
 def test_a_worker_shows_no_settings() -> None:
     with pytest.raises(TypeError, match="store is of type dict: give the address") as caught:
         Worker({"dsn": URL}, graph)  # type: ignore[arg-type]

@@ -25,6 +25,7 @@ from stargraph.graph import Graph
 from stargraph.graph._options import RunOptions
 from stargraph.graph._presence import BEAT_SECONDS, BEATEN_FOR
 from stargraph.graph._resume_checks import Accept
+from stargraph.runtime._given import check_checkpointer
 from stargraph.worker._claims import Claims
 from stargraph.worker._endpoint import Endpoint
 from stargraph.worker._execution import LOGGER, reason_of
@@ -106,6 +107,8 @@ class Worker:
             raise TypeError(
                 f"store is of type {type(store).__qualname__}: give the address of a store, or a checkpointer"
             )
+        if not isinstance(store, StoreSource):
+            check_checkpointer(store, "store")  # a class has the methods, too
         if isinstance(queues, str) or not queues:
             raise ValueError(f"queues is {queues!r}: give a tuple of names, as in ('default',)")
         for name, number, least in (
