@@ -283,6 +283,14 @@ async def test_a_store_without_what_it_needs_is_refused() -> None:
     assert raised.value.reason == "missing-capability"
 
 
+@pytest.mark.parametrize(
+    ("given", "advice"), [("sqlite:///a.sqlite", "open_checkpointer"), (MemoryCheckpointer, "pass an instance of it")]
+)
+def test_what_is_no_store_is_refused(given: Any, advice: str) -> None:
+    with pytest.raises(TypeError, match=advice):
+        StargraphSaver(given)
+
+
 async def test_a_cancelled_caller_leaves_the_log_whole() -> None:
     store = MemoryStore()
     async with StargraphSaver(MemoryCheckpointer(store)) as saver:

@@ -23,6 +23,7 @@ from stargraph.checkpoint.protocol import (
 from stargraph.errors import CheckpointError
 from stargraph.langgraph._cache import StepCache
 from stargraph.langgraph._names import GRAPH_ID, NAMESPACE_TAG, THREAD_TAG, generation_of, run_id_of
+from stargraph.runtime._given import check_checkpointer
 
 _NEEDED: Final = (RunHistory, RunSearch, RunDeletion, BatchAppend, KeyedSteps)
 _REFUSALS: Final = frozenset({"run-deleted", "step-gap", "run-ended", "step-taken", "wrong-predecessor", "pruned"})
@@ -42,9 +43,11 @@ class LogStore:
 
     Raises:
         CheckpointError: it lacks a capability (`reason="missing-capability"`).
+        TypeError: it is no checkpointer.
     """
 
     def __init__(self, checkpointer: Checkpointer) -> None:
+        check_checkpointer(checkpointer)
         missing = [kind.__name__ for kind in _NEEDED if not isinstance(checkpointer, kind)]
         if missing:
             raise CheckpointError(
