@@ -35,7 +35,9 @@ def examples_of(annotation: Any) -> Iterator[Any]:
         for member in sorted(arguments, key=lambda each: each is type(None)):
             yield from examples_of(member)
     elif origin is tuple and arguments and arguments[-1] is not Ellipsis:
-        yield from _together([list(examples_of(each)) for each in arguments])
+        members = [list(examples_of(each)) for each in arguments]
+        if all(members):
+            yield [found[0] for found in members]
     elif isinstance(origin, type) and issubclass(origin, Mapping):
         # Of Counter[str], the values are numbers; those of a Mapping may be anything.
         values = examples_of(arguments[1]) if len(arguments) == 2 else iter((1,))
@@ -50,8 +52,3 @@ def examples_of(annotation: Any) -> Iterator[Any]:
         yield from (member.value for member in annotation)
     else:
         yield from _SAMPLES.get(type(None) if annotation is None else annotation, ())
-
-
-def _together(members: list[list[Any]]) -> Iterator[list[Any]]:
-    if all(members):
-        yield [found[0] for found in members]

@@ -200,8 +200,8 @@ def typed(graph: Graph, spec: StateSpec, name: str, text: str, option: str = "-i
 
 def _example(field: StateField) -> str | None:
     """Return a text that the field takes, or None if none is known."""
-    values = [value for value in examples_of(field.annotation) if _complaint(field, value) is None]
-    return json.dumps(values[0], ensure_ascii=False) if values else None
+    fitting = (value for value in examples_of(field.annotation) if _complaint(field, value) is None)
+    return next((json.dumps(value, ensure_ascii=False) for value in fitting), None)
 
 
 def _complaint(field: StateField, value: object) -> StateError | None:
