@@ -160,41 +160,6 @@ class History(Workload):
 
 
 @dataclass(frozen=True)
-class Resume(Workload):
-    """Opens a store that another process left and reads the latest state of a conversation."""
-
-    name: str = "resume"
-    title: str = "open the store and read the latest state of a conversation of 200 steps"
-    sizes: Mapping[Scale, int] = ()  # type: ignore[assignment]
-    contenders: tuple[str, ...] = ("stargraph", "langgraph", "langgraph-delta", "burr", "raw")
-    repeats: int = 5
-
-    async def begin(self, contender: Contender, scale: Scale) -> None:
-        contender.prepare([make_run(chat, self.sizes[scale], 1)])
-        await contender.open()
-        await contender.execute()
-
-    async def measure(self, contender: Contender, scale: Scale, seed: int) -> Measures:
-        run = contender.runs[0]
-
-        async def resume() -> None:
-            await contender.connect()
-            await contender.latest(run)
-
-        took = []
-        gc.collect()
-        for _ in range(10):
-            await contender.close()
-            took += await timed([resume])
-        await contender.check(run)
-        return {"resume_ms": statistics.median(took)}
-
-    async def end(self, contender: Contender) -> None:
-        await contender.close()
-        await contender.remove()
-
-
-@dataclass(frozen=True)
 class Fresh(Workload):
     """Opens a store in a fresh process and reads the latest state of a run."""
 
@@ -257,6 +222,28 @@ class Known(Fresh):
     async def end(self, contender: Contender) -> None:
         await contender.close()
         await contender.remove()
+
+
+@dataclass(frozen=True)
+class Resume(Known):
+    """Opens the store again and reads the latest state of a run."""
+
+    contenders: tuple[str, ...] = ("stargraph", "langgraph", "langgraph-delta", "burr", "raw")
+
+    async def measure(self, contender: Contender, scale: Scale, seed: int) -> Measures:
+        run = contender.runs[0]
+
+        async def resume() -> None:
+            await contender.connect()
+            await contender.latest(run)
+
+        took = []
+        gc.collect()
+        for _ in range(10):
+            await contender.close()
+            took += await timed([resume])
+        await contender.check(run)
+        return {"resume_ms": statistics.median(took)}
 
 
 @dataclass(frozen=True)
@@ -384,6 +371,11 @@ def _one(tiny: int, quick: int, default: int) -> dict[Scale, tuple[int, int]]:
     return {"tiny": (1, tiny), "quick": (1, quick), "default": (1, default), "full": (1, default)}
 
 
+# What the workloads that read a single run read, so that their figures can be compared.
+_READ_SMALL: Final[tuple[Maker, Mapping[Scale, int]]] = (small, {"tiny": 5, "quick": 20, "default": 20, "full": 20})
+_READ_CHAT: Final[tuple[Maker, Mapping[Scale, int]]] = (chat, {"tiny": 5, "quick": 100, "default": 200, "full": 200})
+_READ_BIG: Final[tuple[Maker, Mapping[Scale, int]]] = (big_edit, {"tiny": 2, "quick": 20, "default": 20, "full": 20})
+
 WORKLOADS: Final[tuple[Workload, ...]] = (
     Writing("small", "one run, 1,000 steps of a 1 KB state", small, _one(5, 200, 1000)),
     Writing(
@@ -449,49 +441,20 @@ WORKLOADS: Final[tuple[Workload, ...]] = (
         counted=False,
     ),
     Fanning("map", "an engine maps over 1,000 items", {"tiny": 5, "quick": 100, "default": 1000, "full": 1000}),
-    Fresh(
-        "fresh-small",
-        "open a store in a fresh process and read the latest of 20 steps of 1 KB",
-        small,
-        {"tiny": 5, "quick": 20, "default": 20, "full": 20},
-    ),
-    Fresh(
-        "fresh-big",
-        "open a store in a fresh process and read a state of 2 MB after 20 edits",
-        big_edit,
-        {"tiny": 2, "quick": 20, "default": 20, "full": 20},
-    ),
+    Fresh("fresh-small", "open a store in a fresh process and read the latest of 20 steps of 1 KB", *_READ_SMALL),
+    Fresh("fresh-big", "open a store in a fresh process and read a state of 2 MB after 20 edits", *_READ_BIG),
     Latest(
         "latest-chat",
         "read the latest state of a conversation of 200 steps by a handle that did not write it",
-        chat,
-        {"tiny": 5, "quick": 100, "default": 200, "full": 200},
+        *_READ_CHAT,
     ),
-    Latest(
-        "latest-big",
-        "read a state of 2 MB after 20 edits by a handle that did not write it",
-        big_edit,
-        {"tiny": 2, "quick": 20, "default": 20, "full": 20},
-    ),
+    Latest("latest-big", "read a state of 2 MB after 20 edits by a handle that did not write it", *_READ_BIG),
+    Known("known-small", "read the latest of 20 steps of 1 KB by the handle that wrote it", *_READ_SMALL),
     Known(
-        "known-small",
-        "read the latest of 20 steps of 1 KB by the handle that wrote it",
-        small,
-        {"tiny": 5, "quick": 20, "default": 20, "full": 20},
+        "known-chat", "read the latest state of a conversation of 200 steps by the handle that wrote it", *_READ_CHAT
     ),
-    Known(
-        "known-chat",
-        "read the latest state of a conversation of 200 steps by the handle that wrote it",
-        chat,
-        {"tiny": 5, "quick": 100, "default": 200, "full": 200},
-    ),
-    Known(
-        "known-big",
-        "read a state of 2 MB after 20 edits by the handle that wrote it",
-        big_edit,
-        {"tiny": 2, "quick": 20, "default": 20, "full": 20},
-    ),
-    Resume(sizes={"tiny": 5, "quick": 100, "default": 200, "full": 200}),
+    Known("known-big", "read a state of 2 MB after 20 edits by the handle that wrote it", *_READ_BIG),
+    Resume("resume", "open the store and read the latest state of a conversation of 200 steps", *_READ_CHAT),
     History(
         "history-few", "read from 2,000 runs of 20 steps", {"tiny": 10, "quick": 200, "default": 2000, "full": 2000}
     ),
