@@ -206,7 +206,8 @@ class InDatabase(Contender):
         self._database = f"bench_{uuid.uuid4().hex}"
         await self._admin(f"CREATE DATABASE {self._database}", "CHECKPOINT")
         self.dsn = f"{self.place.dsn.rpartition('/')[0]}/{self._database}"
-        forget_cached(await self._folder() / "pg_wal")  # the checkpoint has written all of it
+        self._folder = Path(await self._ask("SHOW data_directory"))
+        forget_cached(self._folder / "pg_wal")  # the checkpoint has written all of it
         return self.dsn
 
     def where(self) -> str:
@@ -216,7 +217,7 @@ class InDatabase(Contender):
         self.dsn = where
 
     async def work(self) -> Work:
-        return work_of(int((await self._folder() / "postmaster.pid").read_text().split()[0]))
+        return work_of(int((self._folder / "postmaster.pid").read_text().split()[0]))
 
     async def size(self) -> int:
         return int(await self._ask(_SIZE))
@@ -232,9 +233,6 @@ class InDatabase(Contender):
     async def transactions(self) -> int:
         """Return how many transactions have written something so far, on the whole server."""
         return int(await self._ask("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint"))
-
-    async def _folder(self) -> Path:
-        return Path(str(await self._ask("SHOW data_directory")))
 
     async def _ask(self, statement: str) -> Any:
         import asyncpg
