@@ -11,45 +11,36 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from stargraph_bench._bench import server
-from stargraph_bench._contender import Place
-from stargraph_bench._runs import Maker, chat, make_run, small
-from stargraph_bench._stargraph import EnginePostgres, EngineSQLite, StargraphPostgres, StargraphSQLite
+from stargraph_bench._contender import CONTENDERS, Place
+from stargraph_bench._workloads import WORKLOADS, Writing
 
-_WORKLOADS: Final[dict[str, tuple[Maker, int, int]]] = {
-    "small": (small, 1, 300),
-    "fan": (small, 64, 20),
-    "chat": (chat, 1, 120),
-    "engine-small": (small, 1, 150),
-    "engine-fan": (small, 64, 12),
-}
-_WRITES: Final = {"sqlite": StargraphSQLite, "postgres": StargraphPostgres}
-_STEPS: Final = {"sqlite": EngineSQLite, "postgres": EnginePostgres}
+# Runs and steps of a workload: fewer than in `make bench`, since every pair writes them twice.
+_SIZES: Final = {"small": (1, 300), "fan": (64, 20), "chat": (1, 120), "engine-small": (1, 150), "engine-fan": (64, 12)}
 
 
 def main() -> None:
     """Print a row for each workload."""
     parser = argparse.ArgumentParser()
     parser.add_argument("other", type=Path, help="the other copy of this tree")
-    parser.add_argument("workloads", nargs="*", default=list(_WORKLOADS))
-    parser.add_argument("--store", choices=list(_WRITES), default="sqlite")
+    parser.add_argument("workloads", nargs="*", default=list(_SIZES))
+    parser.add_argument("--store", choices=["sqlite", "postgres"], default="sqlite")
     parser.add_argument("--repeats", type=int, default=15)
     arguments = parser.parse_intermixed_args()
     if not any((arguments.other / "packages").glob("*/src")):  # this tree would be compared with itself
         parser.error(f"{str(arguments.other)!r} is no copy of this tree: it has no packages/*/src")
-    if unknown := set(arguments.workloads) - set(_WORKLOADS):
-        parser.error(f"unknown workloads {sorted(unknown)}: choose from {', '.join(_WORKLOADS)}")
+    if unknown := set(arguments.workloads) - set(_SIZES):
+        parser.error(f"unknown workloads {sorted(unknown)}: choose from {', '.join(_SIZES)}")
     if arguments.repeats < 2:
         parser.error("--repeats is 2 or more: a single pair has no quartiles")
     with tempfile.TemporaryDirectory(prefix="stargraph-bench-") as folder:
@@ -72,8 +63,8 @@ def main() -> None:
 
 def _measuring(tree: Path, place: Place) -> subprocess.Popen[str]:
     # With its own benchmarks, if it has some: an older driver takes other options.
-    sources = [*(tree.resolve() / "packages").glob("*/src"), tree.resolve() / "benchmarks", tree.resolve() / "tests"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*map(str, sources), os.environ["PYTHONPATH"]])}
+    sources = [*(tree.resolve() / "packages").glob("*/src"), tree.resolve() / "benchmarks"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*map(str, sources), *filter(None, sys.path)])}
     source = f"import pairs; pairs.answer({str(place.folder)!r}, {place.dsn!r})"
     command = [sys.executable, "-c", source]
     return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -95,22 +86,16 @@ def _cells(ours: tuple[float, ...], others: tuple[float, ...]) -> str:
 def answer(folder: str, dsn: str) -> None:
     """Write the workloads that are asked for; print the microseconds of CPU and of wall time that a step takes."""
     for line in sys.stdin:
-        print(json.dumps(asyncio.run(_written(Place(Path(folder), dsn), *line.split()))), flush=True)
+        print(json.dumps(asyncio.run(_measured(Place(Path(folder), dsn), *line.split()))), flush=True)
 
 
-async def _written(place: Place, store: str, workload: str, seed: str) -> list[float]:
-    make, runs, steps = _WORKLOADS[workload]
-    contender = (_STEPS if workload.startswith("engine") else _WRITES)[store](place)
-    contender.prepare([make_run(make, steps, int(seed) * 1000 + number) for number in range(runs)])
-    await contender.open()
-    gc.collect()
-    cpu, wall = time.process_time(), time.perf_counter()
-    await contender.execute()
-    took = time.process_time() - cpu, time.perf_counter() - wall
-    await contender.check(contender.runs[0])
-    await contender.close()
-    await contender.remove()
-    return [each / (runs * steps) * 1e6 for each in took]
+async def _measured(place: Place, store: str, name: str, seed: str) -> list[float]:
+    workload = next(each for each in WORKLOADS if each.name == name)
+    assert isinstance(workload, Writing)
+    contender = CONTENDERS[store][workload.contenders[0]].make(place)  # ours is the first
+    shorter = replace(workload, sizes={"default": _SIZES[name]}, counted=False)
+    measures = await shorter.measure(contender, "default", int(seed))
+    return [measures["cpu_ms"] * 1000, 1e6 / measures["rate"]]
 
 
 if __name__ == "__main__":

@@ -15,9 +15,8 @@ from support.workspace import ROOT
 pytestmark = pytest.mark.thorough
 
 
-def python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join([str(ROOT / "benchmarks"), str(ROOT / "tests")])
-    environment = os.environ | {"PYTHONPATH": path}
+def python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | variables
     command = [sys.executable, *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=100)
 
@@ -65,7 +64,7 @@ step = asyncio.run(step_layers._step_of("memory://"))
 node = [count for code, count in step.items() if code is step_layers.work.__code__]
 print(json.dumps([*node, len(list(dis.get_instructions(step_layers.work)))]))
 """
-    done = python("-c", source)
+    done = python("-c", source, PYTHONPATH=str(ROOT / "benchmarks"))
     assert done.returncode == 0, done.stderr
     counted, instructions = json.loads(done.stdout)
     assert counted == int(counted)
