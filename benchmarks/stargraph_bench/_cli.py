@@ -23,7 +23,14 @@ _TREND = _ROOT / "benchmarks" / "trend.jsonl"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, compare two measurements, or profile a write; return the exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.which and options.command != "compare":
+        parser.error(f"only compare takes {' '.join(options.which)!r}: name workloads with --workload")
+    if options.repeats is not None and options.repeats < 1:
+        parser.error("--repeats is 1 or more")
+    if not options.folder.is_dir():
+        parser.error(f"--folder: there is no directory {str(options.folder)!r}")
     try:
         return {"run": _measure, "compare": _compare, "profile": _profile}[options.command](options)
     except _trend.TrendError as error:
@@ -37,7 +44,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure the drivers beside those of other projects and beside the bare media.",
     )
     parser.add_argument("command", nargs="?", choices=["run", "compare", "profile"], default="run")
-    parser.add_argument("which", nargs="*", help="compare: two commits or positions in the trend; the last two else")
+    parser.add_argument(
+        "which", nargs="*", help="compare: two commits or positions in the trend; default: the last two"
+    )
     parser.add_argument("--trend", type=Path, default=_TREND, help="the file of measurements, a JSON line each")
     parser.add_argument("--only", action="append", choices=list(CONTENDERS), help="only this kind of store; repeatable")
     names = [*(workload.name for workload in WORKLOADS), IMPORT]
@@ -51,7 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     scale.add_argument("--tiny", dest="scale", action="store_const", const="tiny", help="only show that all of it runs")
     # /var/tmp is on a disk on most systems, where /tmp may be in memory.
     large = next(folder for folder in ("/var/tmp", tempfile.gettempdir()) if Path(folder).is_dir())
-    parser.add_argument("--folder", type=Path, default=large, help=f"a directory on the disk to measure; {large} else")
+    parser.add_argument(
+        "--folder", type=Path, default=Path(large), help=f"a directory on the disk to measure; default: {large}"
+    )
     parser.add_argument("--dsn", help="a PostgreSQL superuser's DSN; default: an embedded server with fsync on")
     parser.add_argument(
         "--publish",
@@ -72,6 +83,11 @@ def _measure(options: argparse.Namespace) -> int:
         repeats=options.repeats,
     )
     figures = run(selection, options.folder, options.dsn, lambda text: print(text, file=sys.stderr, flush=True))
+    if not figures.values and not figures.failures:
+        print(
+            "error: nothing was measured: no contender that is picked and installed takes part in it", file=sys.stderr
+        )
+        return 2
     goals = load_goals()
     text = report(figures, goals, machine, options.scale)
     print(text)

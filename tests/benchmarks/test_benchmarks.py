@@ -264,6 +264,22 @@ def test_the_command_measures_in_processes_of_their_own(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--workload small --repeats 0", "--repeats is 1 or more"),
+        ("--workload import --contender langgraph-engine", "nothing was measured"),
+        ("run small", "only compare takes 'small'"),
+        ("profile small", "only compare takes 'small'"),
+        ("--workload small --folder {absent}", "there is no directory"),
+    ],
+)
+def test_the_command_refuses_what_would_measure_nothing(arguments: str, said: str, tmp_path: Path) -> None:
+    done = bench(*arguments.format(absent=tmp_path / "absent").split(), "--tiny", "--only", "sqlite")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+
+
 def test_the_command_says_what_it_cannot_compare(tmp_path: Path) -> None:
     done = bench("compare", "--trend", str(tmp_path / "none.jsonl"))
     assert (done.returncode, done.stdout) == (2, "")
