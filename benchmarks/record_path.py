@@ -45,9 +45,12 @@ def main() -> None:
     """Measure the workloads that are named, or all of them."""
     parser = argparse.ArgumentParser()
     parser.add_argument("workloads", nargs="*", default=list(_WORKLOADS))
+    workloads = parser.parse_args().workloads
+    if unknown := set(workloads) - set(_WORKLOADS):
+        parser.error(f"unknown workloads {sorted(unknown)}: choose from {', '.join(_WORKLOADS)}")
     print("| workload | make, µs | encode, µs | largest, µs | decode, µs | values, µs | bytes a step |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
-    for name in parser.parse_args().workloads:
+    for name in workloads:
         make, steps = _WORKLOADS[name]
         print(f"| {name} | {' | '.join(_measure(make, steps))} |", flush=True)
     print(f"\nFirst read of a process: {_first_read():.0f} µs.")

@@ -47,6 +47,12 @@ def test_a_pair_that_would_say_nothing_is_refused(arguments: list[str], said: st
     assert said in done.stderr
 
 
+def test_an_unknown_workload_of_the_record_path_is_refused() -> None:
+    done = script("record_path.py", "smal")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "unknown workloads ['smal']" in done.stderr
+
+
 def test_the_layers_of_a_step_are_counted() -> None:
     done = script("step_layers.py", "memory")
     assert done.returncode == 0, done.stderr
