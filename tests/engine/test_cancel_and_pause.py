@@ -258,3 +258,19 @@ async def test_middleware_that_cancels_the_run_before_it_is_stored_is_refused(
     with pytest.raises(CheckpointError) as caught:
         await asyncio.wait_for(run.start(), 10)
     assert caught.value.reason == "run-not-found"
+
+
+async def test_a_run_that_middleware_starts_may_cancel_the_run_that_waits_for_it(store: MemoryCheckpointer) -> None:
+    class Nested(Middleware):
+        @asynccontextmanager
+        async def run(self, info: RunInfo) -> AsyncIterator[None]:
+            await (run.cancel() if info.run_id == "inner" else inner.start())
+            yield
+
+    run, inner = [
+        await graph(SEQUENCE).start(checkpointer=store, run_id=run_id, middleware=(Nested(),))
+        for run_id in ("outer", "inner")
+    ]
+    with pytest.raises(CheckpointError) as caught:
+        await asyncio.wait_for(run.start(), 10)
+    assert caught.value.reason == "run-not-found"

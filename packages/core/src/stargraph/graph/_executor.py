@@ -38,8 +38,9 @@ from stargraph.graph._resume_checks import (
 from stargraph.graph._suspects import Suspect
 from stargraph.runtime import dispatch
 
-_BEGINNING: Final[ContextVar[asyncio.Event | None]] = ContextVar("stargraph_beginning", default=None)
-"""What tells that the store holds a run, in the task of its start or resume and in the tasks that are made there."""
+_BEGINNING: Final[ContextVar[tuple[asyncio.Event, ...]]] = ContextVar("stargraph_beginning", default=())
+"""What tells that the store holds a run, of all runs whose start or resume this task is part of, also as middleware of
+theirs that starts another one."""
 
 
 class RunExecutor:
@@ -156,7 +157,7 @@ class RunExecutor:
     async def cancel(self) -> None:
         """Cancel the nodes, once the store holds the run; return when they have stopped, or none execute."""
         # The middleware of a run that begins holds up the task that stores it, and so do the tasks that it awaits.
-        if _BEGINNING.get() is not self._is_stored:
+        if self._is_stored not in _BEGINNING.get():
             await self._is_stored.wait()
         if self.execution is not None:
             await self.execution.cancel()
@@ -165,7 +166,8 @@ class RunExecutor:
     def beginning(self) -> Iterator[None]:
         """Let a cancel wait for the store to hold the run, unless this task waits for that cancel."""
         outer = _BEGINNING.get()
-        _BEGINNING.set(self._is_stored)
+        # Of stored runs nothing waits: a run that starts the next one, and so on, does not make the tuple long.
+        _BEGINNING.set((*[each for each in outer if not each.is_set()], self._is_stored))
         try:
             yield
         finally:
