@@ -9,7 +9,7 @@ from stargraph.checkpoint.conformance._expect import Violation, error_line, expe
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import LATER, begin, executor_id, follow
+from stargraph.checkpoint.conformance._runs import LATER, chain, executor_id, follow
 from stargraph.checkpoint.protocol import Checkpoint, StepKey
 from stargraph.errors import CheckpointConflictError, CheckpointCorruptedError, CheckpointError, StoreVersionError
 
@@ -40,10 +40,7 @@ _MANY: Final = 1010
 
 
 def _keyed(*keys: str | None, run_id: str = "run") -> list[Checkpoint]:
-    steps = [begin(run_id, key=keys[0])]
-    for key in keys[1:]:
-        steps.append(follow(steps[-1], key=key))
-    return steps
+    return chain(run_id, len(keys), keys=keys)
 
 
 async def _written(handle: Handle, steps: list[Checkpoint]) -> list[Checkpoint]:
