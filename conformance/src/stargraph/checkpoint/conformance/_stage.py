@@ -14,7 +14,6 @@ import select
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
 from typing import Any, Final, TypeAlias
 
 from stargraph.checkpoint.codec import decode, encode
@@ -23,8 +22,8 @@ from stargraph.checkpoint.conformance._moments import Moment, MomentRecorder, Wa
 from stargraph.checkpoint.conformance._runs import (
     BEATS,
     INDEXED,
+    LATER,
     LIMITS,
-    NOON,
     SCHEDULES,
     begin,
     chain,
@@ -40,6 +39,7 @@ from stargraph.errors import CheckpointError
 WAKE: Final = "wake"
 
 _Call: TypeAlias = Callable[[], Awaitable[object]]
+_Preparation: TypeAlias = Callable[[Any, Any, dict[str, Any]], Awaitable[_Call]]
 
 
 def build_models() -> None:
@@ -165,51 +165,26 @@ async def _bootstrap(scene: Scene, driver: Any, order: dict[str, Any]) -> _Call:
     return call
 
 
-async def _delete_run(scene: Scene, driver: Any, order: dict[str, Any]) -> _Call:
-    await driver.bootstrap()
-    return lambda: driver.delete_run(order["run_id"])
+def _on_store(call: Callable[[Any, dict[str, Any]], Awaitable[object]]) -> _Preparation:
+    """Prepare a call that needs nothing but a store."""
+
+    async def prepare(scene: Scene, driver: Any, order: dict[str, Any]) -> _Call:
+        await driver.bootstrap()
+        return lambda: call(driver, order)
+
+    return prepare
 
 
-async def _prune(scene: Scene, driver: Any, order: dict[str, Any]) -> _Call:
-    await driver.bootstrap()
-    return lambda: driver.prune(older_than=NOON + timedelta(days=365), keep_last=2)
-
-
-async def _prune_failed(scene: Scene, driver: Any, order: dict[str, Any]) -> _Call:
-    await driver.bootstrap()
-    return lambda: driver.prune(older_than=NOON + timedelta(days=365), statuses=("failed",), keep_last=0)
-
-
-async def _put_schedule(scene: Scene, driver: Any, order: dict[str, Any]) -> _Call:
-    await driver.bootstrap()
-    return lambda: driver.put_schedule(SCHEDULES[1])
-
-
-async def _set_limits(scene: Scene, driver: Any, order: dict[str, Any]) -> _Call:
-    await driver.bootstrap()
-    return lambda: driver.set_limits("default", LIMITS[1])
-
-
-async def _beat(scene: Scene, driver: Any, order: dict[str, Any]) -> _Call:
-    await driver.bootstrap()
-    return lambda: driver.beat(BEATS[1])
-
-
-async def _leave(scene: Scene, driver: Any, order: dict[str, Any]) -> _Call:
-    await driver.bootstrap()
-    return lambda: driver.leave(BEATS[0].id)
-
-
-_CALLS: Final[dict[str, Callable[[Any, Any, dict[str, Any]], Awaitable[_Call]]]] = {
+_CALLS: Final[dict[str, _Preparation]] = {
     "bootstrap": _bootstrap,
     "write": _write,
     "write_many": _write_many,
     "start_pruned": _start_pruned,
-    "delete_run": _delete_run,
-    "prune": _prune,
-    "prune_failed": _prune_failed,
-    "put_schedule": _put_schedule,
-    "set_limits": _set_limits,
-    "beat": _beat,
-    "leave": _leave,
+    "delete_run": _on_store(lambda driver, order: driver.delete_run(order["run_id"])),
+    "prune": _on_store(lambda driver, _: driver.prune(older_than=LATER, keep_last=2)),
+    "prune_failed": _on_store(lambda driver, _: driver.prune(older_than=LATER, statuses=("failed",), keep_last=0)),
+    "put_schedule": _on_store(lambda driver, _: driver.put_schedule(SCHEDULES[1])),
+    "set_limits": _on_store(lambda driver, _: driver.set_limits("default", LIMITS[1])),
+    "beat": _on_store(lambda driver, _: driver.beat(BEATS[1])),
+    "leave": _on_store(lambda driver, _: driver.leave(BEATS[0].id)),
 }
