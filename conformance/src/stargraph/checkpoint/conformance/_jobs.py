@@ -49,7 +49,6 @@ class Jobs:
         self._changed = threading.Condition()
         self._jobs: list[_Job] = []
         self._failures: list[BaseException] = []
-        self._stopped = False
 
     def run(self, count: int) -> None:
         """Run all of them, so many at a time.
@@ -70,14 +69,17 @@ class Jobs:
             raise failure
 
     def _stop(self) -> None:
-        with self._changed:
-            self._stopped = True
-            jobs = list(self._jobs)
-            self._changed.notify_all()
+        self._begin_no_more()
+        jobs = list(self._jobs)
         for job in jobs:
             job.terminate()
         for job in jobs:
             job.end()
+
+    def _begin_no_more(self) -> None:
+        with self._changed:
+            self._waiting.clear()
+            self._changed.notify_all()
 
     def _serve(self) -> None:
         job = _Job(self._session)
@@ -88,16 +90,14 @@ class Jobs:
                 self._note(job.run(check, needed))
         except BaseException as error:  # noqa: BLE001  # raised again by the thread that waits for all
             self._failures.append(error)
-            with self._changed:
-                self._waiting.clear()
-                self._changed.notify_all()
+            self._begin_no_more()
         finally:
             job.end()
 
     def _next(self) -> Check | None:
         """Wait for a check that can be run now, and take it; None if there is none left."""
         with self._changed:
-            while self._waiting and not self._stopped:
+            while self._waiting:
                 check = next(filter(self._can_run, self._waiting), None)
                 if check is not None:
                     self._waiting.remove(check)
