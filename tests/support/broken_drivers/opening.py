@@ -58,12 +58,13 @@ class MakesOldStoresAnew(ReferenceCheckpointer):
         await super().bootstrap()
 
 
-class _ReadsAnyFormat(ReferenceCheckpointer):
-    """A base: a read-only handle that does not look at the format."""
+@broken("bootstrap.newer_format_refused")
+class ReadOnlyTakesNewerFormats(ReferenceCheckpointer):
+    """Only who writes can harm a store of a newer format: a read-only handle opens it."""
 
     async def bootstrap(self) -> None:
         found = self._store.format
-        if not (self.read_only and found is not None and self._takes(found)):
+        if not (self.read_only and found is not None and found > 1):
             await super().bootstrap()
             return
         self._store.format = 1
@@ -71,17 +72,6 @@ class _ReadsAnyFormat(ReferenceCheckpointer):
             await super().bootstrap()
         finally:
             self._store.format = found
-
-    def _takes(self, found: int) -> bool:
-        raise NotImplementedError
-
-
-@broken("bootstrap.newer_format_refused")
-class ReadOnlyTakesNewerFormats(_ReadsAnyFormat):
-    """Only who writes can harm a store of a newer format: a read-only handle opens it."""
-
-    def _takes(self, found: int) -> bool:
-        return found > 1
 
 
 @broken("access.older_format")
