@@ -6,15 +6,13 @@ import os
 from collections.abc import Sequence
 from typing import Any, Self
 
-from stargraph.checkpoint.codec import Cipher, Codec
+from stargraph.checkpoint.codec import ENCRYPTION_VARIABLE, Cipher, Codec
 from stargraph.checkpoint.conformance import Target
 from stargraph.checkpoint.memory import MemoryCheckpointer
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointCorruptedError
 from support.broken_drivers.broken_driver import broken
 from support.conformance_targets import _Memory
-
-KEYS = "STARGRAPH_ENCRYPTION_KEY"
 
 
 class _Stores(_Memory):
@@ -63,10 +61,7 @@ class BatchesStayPlain(Encrypting):
     """write_many was added after encryption, and makes its records without the keys."""
 
     async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
-        await self._plainly()._write_all(checkpoints)
-
-    async def _write_all(self, checkpoints: Sequence[Checkpoint]) -> None:
-        await super().write_many(checkpoints)
+        await Encrypting.write_many(self._plainly(), checkpoints)
 
 
 @broken("access.encrypted")
@@ -74,10 +69,7 @@ class PrunedStartsStayPlain(Encrypting):
     """start_pruned was added after encryption, and makes its records without the keys."""
 
     async def start_pruned(self, checkpoints: Sequence[Checkpoint]) -> None:
-        await self._plainly()._start(checkpoints)
-
-    async def _start(self, checkpoints: Sequence[Checkpoint]) -> None:
-        await super().start_pruned(checkpoints)
+        await Encrypting.start_pruned(self._plainly(), checkpoints)
 
 
 @broken("access.encryption_keys")
@@ -86,7 +78,7 @@ class OneKeyIsEnough(Encrypting):
 
     @staticmethod
     def cipher() -> Cipher | None:
-        keys = os.environ.get(KEYS)
+        keys = os.environ.get(ENCRYPTION_VARIABLE)
         return None if keys is None else Cipher.parse(keys.partition(",")[0])
 
 
