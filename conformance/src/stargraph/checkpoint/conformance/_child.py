@@ -21,6 +21,7 @@ from typing import Any, Final, NoReturn
 from stargraph.checkpoint.conformance._clock import shift_clock
 from stargraph.checkpoint.conformance._expect import HarnessError, error_line
 from stargraph.checkpoint.conformance._fork_server import serve as serve_forks
+from stargraph.checkpoint.conformance._interpreters import answers_on_stdout
 from stargraph.checkpoint.conformance._neighbours import CLOCK
 from stargraph.checkpoint.conformance._runs import begin, executor_id, follow, noise
 from stargraph.checkpoint.conformance._scene import Scene
@@ -312,9 +313,7 @@ SYNCHRONOUS: dict[str, Callable[[Scene], None]] = {"forked": forked, "stage": st
 
 def main(order: dict[str, Any]) -> int:
     """Run the script that an order names; return the exit code."""
-    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    sys.path[:] = order["path"]
+    channel = answers_on_stdout(order["path"])
     shift_clock(float(os.environ.get(CLOCK, "0")))
     try:
         scene = Scene(load_target(order["target"]), order["location"], order["arguments"], channel)

@@ -12,6 +12,8 @@ import threading
 from pathlib import Path
 from typing import Any, Final
 
+from stargraph.checkpoint.conformance._interpreters import python_path
+
 AVAILABLE: Final = hasattr(os, "fork") and sys.platform != "darwin"
 """Whether processes are forked here. System libraries of macOS start threads of their own, which a fork would lose."""
 
@@ -84,7 +86,7 @@ class ForkServer:
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env=os.environ | {"PYTHONPATH": python_path()},
                 pass_fds=[theirs.fileno()],
                 process_group=0,
             )

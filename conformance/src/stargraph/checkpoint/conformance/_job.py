@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stargraph.checkpoint.conformance._catalogue import find
+from stargraph.checkpoint.conformance._interpreters import answers_on_stdout
 from stargraph.checkpoint.conformance._jobs import exit_when_terminated
 from stargraph.checkpoint.conformance._report import Result
 from stargraph.checkpoint.conformance._runner import Session
@@ -23,9 +24,7 @@ from stargraph.checkpoint.conformance._runner import Session
 
 def main(order: dict[str, Any]) -> None:
     """Run the checks that come on stdin until it ends."""
-    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    sys.path[:] = order.pop("path")
+    channel = answers_on_stdout(order.pop("path"))
     exit_when_terminated()
     keep = order.pop("keep")
     with Session(**order, keep=keep and Path(keep)) as session:

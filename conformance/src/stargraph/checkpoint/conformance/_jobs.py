@@ -15,6 +15,7 @@ from typing import Any, Final, NoReturn
 
 from stargraph.checkpoint.conformance._catalogue import catalogue
 from stargraph.checkpoint.conformance._expect import HarnessError
+from stargraph.checkpoint.conformance._interpreters import python_path
 from stargraph.checkpoint.conformance._registry import Check
 from stargraph.checkpoint.conformance._report import Result
 from stargraph.checkpoint.conformance._runner import INTERRUPTED, Session
@@ -173,7 +174,7 @@ class _Job:
                         [sys.executable, "-m", "stargraph.checkpoint.conformance._job", self._order],
                         stdin=subprocess.PIPE,
                         stdout=subprocess.PIPE,
-                        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                        env=os.environ | {"PYTHONPATH": python_path()},
                         encoding="utf-8",
                         # Out of reach of ctrl-C, except on Windows: `terminate` alone ends it, and nothing interrupts
                         # its cleaning up.

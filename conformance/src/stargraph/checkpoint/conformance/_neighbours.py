@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import threading
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 
+from stargraph.checkpoint.conformance._interpreters import python_path
 from stargraph.checkpoint.conformance.stdio import DriverProcess
 
 CLOCK: Final = "STARGRAPH_CONFORMANCE_CLOCK"
@@ -41,7 +41,7 @@ class Neighbours:
         key = tuple(sorted(given.items()))
         with self._lock:
             if key not in self._processes:
-                self._processes[key] = DriverProcess(self._command(), given | {"PYTHONPATH": _path()})
+                self._processes[key] = DriverProcess(self._command(), given | {"PYTHONPATH": python_path()})
             return self._processes[key]
 
     def _command(self) -> list[str]:
@@ -54,7 +54,3 @@ class Neighbours:
             processes, self._processes = self._processes, {}
         for process in processes.values():
             process.end()
-
-
-def _path() -> str:
-    return os.pathsep.join(filter(None, sys.path))

@@ -14,6 +14,7 @@ from typing import Any
 from stargraph.checkpoint.conformance._expect import HarnessError, Violation
 from stargraph.checkpoint.conformance._forks import ForkedProcess, ForkServer
 from stargraph.checkpoint.conformance._handle import DriverCalls
+from stargraph.checkpoint.conformance._interpreters import python_path
 
 _LINE_LIMIT = 1 << 20
 
@@ -135,7 +136,7 @@ async def spawn(
         server: forks the process; if None, it is a new interpreter.
     """
     order = {"target": spec, "script": script, "location": location, "arguments": arguments, "path": sys.path}
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment = os.environ | {"PYTHONPATH": python_path()}
     try:
         if server is not None:
             starting = asyncio.create_task(server.fork(order, environment, limit=_LINE_LIMIT))
