@@ -309,10 +309,7 @@ class MariaDBCheckpointer:
         run_id: str | None = None,
         dry_run: bool = False,
     ) -> PruneReport:
-        if dry_run:
-            self._lifecycle.ensure_open()
-        else:
-            self._lifecycle.ensure_writable("prune")
+        self._lifecycle.ensure_writable("prune", dry_run=dry_run)
         rule = check_prune(
             older_than=older_than, statuses=statuses, keep_last=keep_last, run_id=run_id, dry_run=dry_run
         )

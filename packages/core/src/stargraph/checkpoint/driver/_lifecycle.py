@@ -61,18 +61,19 @@ class Lifecycle:
             raise closed_error() if self._was_open else not_bootstrapped_error()
         self.ensure_own_process()
 
-    def ensure_writable(self, what: str) -> None:
+    def ensure_writable(self, what: str, *, dry_run: bool = False) -> None:
         """Refuse a change by a handle that is not open or is read-only.
 
         Args:
             what: the method that was called.
+            dry_run: the call changes nothing, so a read-only handle may make it too.
 
         Raises:
             CheckpointError: as `ensure_open` raises, or `read-only`.
             StoreUnavailableError: as `ensure_open` raises.
         """
         self.ensure_open()
-        if self.read_only:
+        if self.read_only and not dry_run:
             raise read_only_error(what)
 
     def ensure_own_process(self) -> None:

@@ -330,10 +330,7 @@ class PostgresCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
         run_id: str | None = None,
         dry_run: bool = False,
     ) -> PruneReport:
-        if dry_run:
-            self._open()
-        else:
-            self._open_to_write("prune")
+        self._open_to_write("prune", dry_run=dry_run)
         rule = check_prune(
             older_than=older_than, statuses=statuses, keep_last=keep_last, run_id=run_id, dry_run=dry_run
         )
@@ -363,8 +360,8 @@ class PostgresCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
     async def _latest_step(self, run_id: str) -> int | None:
         return await self._reader.latest_step(run_id)
 
-    def _open_to_write(self, method: str) -> _Attached:
-        self._lifecycle.ensure_writable(method)
+    def _open_to_write(self, method: str, *, dry_run: bool = False) -> _Attached:
+        self._lifecycle.ensure_writable(method, dry_run=dry_run)
         return self._attach()
 
     def _open(self) -> _Attached:
