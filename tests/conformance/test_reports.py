@@ -12,6 +12,7 @@ from support.workspace import ROOT
 from typer.testing import CliRunner
 
 from stargraph.checkpoint.conformance import run
+from stargraph.checkpoint.conformance._certificate import sign
 from stargraph.checkpoint.conformance._cli import app
 from stargraph.checkpoint.conformance._render import to_badge
 from stargraph.checkpoint.conformance.reference import ReferenceStores
@@ -115,6 +116,7 @@ def test_reports_are_compared(tmp_path: Path) -> None:
     [
         (None, "cannot be read: No such file or directory"),
         ("<svg/>", "is not JSON"),
+        pytest.param("[" * 100_000, "is not JSON", id="nested too deep"),
         ("[]", "is neither a report nor a certificate"),
         ('{"results": 3}', "is no report"),
         ('{"report": []}', "is no report"),
@@ -130,3 +132,13 @@ def test_what_is_no_report_is_refused_in_words(text: str | None, said: str, tmp_
     assert code == 3
     assert said in shown
     assert _run("verify", str(file))[0] == 3
+
+
+def test_what_is_no_certificate_is_refused_in_words(tmp_path: Path) -> None:
+    report, signed = tmp_path / "report.json", tmp_path / "signed.json"
+    report.write_text('{"results": []}')
+    signed.write_text(json.dumps(sign({"results": []}, _made_key()[0])))
+    for file in (report, signed):
+        code, shown = _run("verify", str(file))
+        assert code == 3
+        assert f"{file} is no certificate" in shown

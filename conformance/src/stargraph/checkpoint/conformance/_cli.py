@@ -150,7 +150,7 @@ def _loaded(file: Path) -> dict[str, Any]:
         found: object = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise HarnessError(f"{file} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the second one if it is nested too deep
         raise HarnessError(f"{file} is not JSON: {error}") from error
     if not isinstance(found, dict):
         raise HarnessError(f"{file} is neither a report nor a certificate")
@@ -168,6 +168,21 @@ def _verdicts(file: Path) -> dict[str, str]:
         ) from error
 
 
+def _verified(file: Path, signer: str | None) -> tuple[str, str, str]:
+    """Return which driver a certificate is of, the public key that it names, and how far the driver is proved."""
+    found = _loaded(file)
+    try:
+        public_key, report = found["public_key"], verify(found, signer)
+        versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
+        return (
+            f"{report['driver']} ({versions or 'no versions declared'})",
+            public_key,
+            f"level {report['level']}, contract {report['contract']}, kit {report['kit']}, {report['date']}",
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise HarnessError(f"{file} is no certificate: give a file that `run --certificate` wrote") from error
+
+
 @app.command("verify")
 def verify_command(
     certificate: Annotated[Path, typer.Argument(help="The file that `run --certificate` wrote.", show_default=False)],
@@ -180,17 +195,15 @@ def verify_command(
     Exit codes: 0 it was not, 3 it was, or somebody else than --signer signed it.
     """
     try:
-        found = _loaded(certificate)
-        report = verify(found, signer)
+        driver, public_key, outcome = _verified(certificate, signer)
     except HarnessError as error:
         typer.secho(f"error: {_shown(str(error))}", fg="red", err=True)
         raise typer.Exit(3) from error
-    versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
-    typer.echo(f"{report['driver']} ({versions or 'no versions declared'})")
-    typer.echo(f"signed with the private key of {found['public_key']}")
+    typer.echo(driver)
+    typer.echo(f"signed with the private key of {public_key}")
     if signer is None:
         typer.echo("compare that with the key that its publisher gives, or name it with --signer", err=True)
-    typer.echo(f"level {report['level']}, contract {report['contract']}, kit {report['kit']}, {report['date']}")
+    typer.echo(outcome)
 
 
 @app.command("key")
