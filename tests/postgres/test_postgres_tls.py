@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
 import ssl
+import threading
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,6 +123,37 @@ async def test_a_server_that_insists_is_an_error_that_says_so(
 ) -> None:
     error = await refusal(PostgresCheckpointer(secured.dsn(**without), schema=schema))
     assert error.reason == "authentication-failed"
+
+
+def test_a_refused_connection_does_not_outlive_its_loop(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    finished = threading.Event()
+
+    def refuse(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        connection.recv(8)
+        connection.sendall(b"S")
+        with context.wrap_socket(connection, server_side=True) as encrypted:
+            encrypted.recv(1024)
+            fields = b"SFATAL\0VFATAL\0C28000\0Mno entry for this host\0\0"
+            encrypted.sendall(b"E" + (4 + len(fields)).to_bytes(4, "big") + fields)
+            finished.wait(30)  # it does not answer when the client says goodbye
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=refuse, args=(listener,))
+        server.start()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        dsn = f"postgresql://{ROLE}@{address}/postgres?sslmode=verify-full&sslrootcert={tmp_path / 'ca.pem'}"
+        with warnings.catch_warnings(record=True) as unclosed:
+            warnings.simplefilter("always")
+            assert asyncio.run(refusal(PostgresCheckpointer(dsn))).reason == "authentication-failed"
+            gc.collect()
+        finished.set()
+        server.join()
+    assert unclosed == []
 
 
 async def test_the_test_server_is_closed_to_others(secured: Secured) -> None:

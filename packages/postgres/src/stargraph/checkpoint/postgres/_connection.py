@@ -119,6 +119,16 @@ class Connections(Protocol):
         """Close what is not lent; what is lent closes when it is given back."""
 
 
+async def _connect(options: ConnectionOptions, timeout: float, **arguments: Any) -> asyncpg.Connection:
+    loop = ConnectingLoop(asyncio.get_running_loop(), options, timeout=timeout)
+    try:
+        return await asyncpg.connect(**arguments, loop=loop, timeout=timeout, statement_cache_size=0)
+    except BaseException:
+        # asyncpg says goodbye over TLS and does not wait for the answer, which may come after the end of the loop.
+        loop.abort()
+        raise
+
+
 class Connector:
     """Opens connections to the server that a DSN names.
 
@@ -186,14 +196,7 @@ class Connector:
         for target in targets:
             for host in hosts:
                 try:
-                    return await asyncpg.connect(
-                        **arguments,
-                        **host,
-                        loop=ConnectingLoop(asyncio.get_running_loop(), options, timeout=timeout),
-                        timeout=timeout,
-                        statement_cache_size=0,
-                        target_session_attrs=target,
-                    )
+                    return await _connect(options, timeout, **arguments, **host, target_session_attrs=target)
                 except _NEXT_HOST as error:
                     failure = error
         assert failure is not None

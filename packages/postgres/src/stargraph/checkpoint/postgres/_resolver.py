@@ -36,6 +36,7 @@ class ConnectingLoop:
         self._loop = loop
         self._options = options
         self._timeout = timeout
+        self._transports: list[asyncio.Transport] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loop, name)
@@ -60,10 +61,16 @@ class ConnectingLoop:
             except OSError as error:
                 failure = error
                 continue
+            self._transports.append(transport)
             _keep_alive(transport.get_extra_info("socket"), self._options)
             return transport, protocol
         assert failure is not None  # a name without addresses raises
         raise failure
+
+    def abort(self) -> None:
+        """Drop the TCP connections that were opened."""
+        for transport in self._transports:
+            transport.abort()
 
     async def _connect(self, address: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
