@@ -14,7 +14,7 @@ from support.s3.proxy import FaultProxy
 from support.s3.servers import SECRET_KEY, rclone_server, sdk_client
 from support.s3.stores import Stores
 
-from stargraph.checkpoint.s3 import RaceReport, S3Checkpointer, UnsafeStoreWarning
+from stargraph.checkpoint.s3 import RaceReport, S3Checkpointer, UnsafeStoreWarning, _index
 from stargraph.checkpoint.s3._schema import KeyLayout, race
 from stargraph.checkpoint.s3._store import OpenStore
 from stargraph.errors import (
@@ -180,6 +180,11 @@ async def test_a_folder_that_lists_in_no_order_is_sorted_here(
     assert await store.read_latest("run") == run[-1]
     assert [checkpoint async for checkpoint in store.history("run", to_step=3)] == run[:4]
     await store.write(following(run[-1]))
+    await store.write_many(chain("run-1", 2))
+    for page in (1, 1000):
+        monkeypatch.setattr(_index, "_PAGE", page)
+        assert [found.run_id for found in (await store.search(run_id_prefix="run-")).items] == ["run-1"]
+        assert len((await store.search(run_id_prefix="r")).items) == 2
 
 
 class _refused:

@@ -64,6 +64,9 @@ class MillionRuns:
     async def overwrite(self, keys: Sequence[str], body: bytes) -> None:
         raise NotImplementedError
 
+    async def folders(self, prefix: str, *, after: str = "", limit: int = 1000) -> Sequence[str]:
+        raise NotImplementedError
+
     async def remove(self, keys: Sequence[str]) -> None:
         raise NotImplementedError
 

@@ -15,7 +15,7 @@ from support.s3.stores import Stores
 
 from stargraph.checkpoint.driver import check_filters, in_order
 from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, RunOrder, RunSummary
-from stargraph.checkpoint.s3 import S3Checkpointer
+from stargraph.checkpoint.s3 import S3Checkpointer, _index
 from stargraph.errors import CheckpointCorruptedError
 
 pytestmark = pytest.mark.thorough
@@ -142,6 +142,26 @@ async def test_children_are_found_among_many_runs_at_their_own_cost(watched: Sto
     assert proxy.kinds() == ["LIST"]
     await store.delete_run("child-0")
     assert [run.run_id for run in await store.children("other-1")] == ["child-1"]
+
+
+@pytest.mark.parametrize("page", [1, 2, 1000])
+async def test_runs_are_found_by_their_prefix_at_their_own_cost(
+    watched: Stores, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    monkeypatch.setattr(_index, "_PAGE", page)
+    store = await watched.open()
+    found = ("run-1", "run-1-a", "run-1.b", "run-10")
+    for number, run_id in enumerate((*found, "run-0", "run-2", "other")):
+        await store.write_many(chain(run_id, 3, started_at=STARTED_AT - timedelta(hours=number)))
+    other = await watched.open(read_only=True)
+    proxy.reset()
+    assert [run.run_id for run in (await other.search(run_id_prefix="run-1")).items] == list(found)
+    assert proxy.kinds().count("GET") == 4
+    assert proxy.kinds().count("LIST") == 4 + 4 // page + 1
+    assert (await other.search(run_id_prefix="run-10")).items[0].run_id == "run-10"
+    assert (await other.search(run_id_prefix="run-11")).items == ()
+    await store.delete_run("run-1")
+    assert [run.run_id for run in (await other.search(run_id_prefix="run-1")).items] == list(found[1:])
 
 
 def _open_entries(stores: Stores) -> list[str]:

@@ -14,7 +14,7 @@ from support.records import STARTED_AT, chain, endless, following
 from support.s3.stores import Stores
 
 from stargraph.checkpoint.protocol import Checkpoint
-from stargraph.checkpoint.s3 import S3Checkpointer, _log, _prune
+from stargraph.checkpoint.s3 import S3Checkpointer, _index, _log, _prune
 from stargraph.errors import CheckpointConflictError, CheckpointError
 
 pytestmark = pytest.mark.thorough
@@ -73,3 +73,14 @@ async def test_the_life_of_a_run(stores: Stores, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(CheckpointError) as caught:
         await store.write(run[-1])
     assert caught.value.reason == "run-deleted"
+
+
+async def test_runs_are_found_by_their_prefix(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SeaweedFS compares names of folders without their slash, and a start in a listing passes over all of a folder."""
+    store = await stores.open()
+    ids = ["run-1", "run-1-a", "run-1.b", "run-10"]
+    for run_id in (*ids, "run-0", "run-2", "other"):
+        await store.write_many(chain(run_id, 3))
+    for page in (1, 2, 1000):
+        monkeypatch.setattr(_index, "_PAGE", page)
+        assert sorted(run.run_id for run in (await store.search(run_id_prefix="run-1")).items) == ids

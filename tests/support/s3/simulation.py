@@ -70,6 +70,10 @@ class Bucket:
             for key in keys
         ]
 
+    def folders(self, prefix: str, after: str, limit: int) -> Sequence[str]:
+        inside = {key.removeprefix(prefix).partition("/") for key in self.objects if key.startswith(prefix)}
+        return sorted(folder for name, slash, _ in inside if slash and (folder := f"{prefix}{name}/") > after)[:limit]
+
     def remove(self, key: str) -> None:
         self.objects.pop(key, None)
 
@@ -107,6 +111,9 @@ class SimulatedStore:
 
     async def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> Sequence[ObjectInfo]:
         return await self._send(lambda: self.bucket.list(prefix, after, limit))  # type: ignore[no-any-return]
+
+    async def folders(self, prefix: str, *, after: str = "", limit: int = 1000) -> Sequence[str]:
+        return await self._send(lambda: self.bucket.folders(prefix, after, limit))  # type: ignore[no-any-return]
 
     async def remove(self, keys: Sequence[str]) -> None:
         for key in keys:

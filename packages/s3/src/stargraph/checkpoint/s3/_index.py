@@ -224,20 +224,15 @@ class RunIndex:
         """Return the runs whose id begins with a prefix, as the folders of their logs are named."""
         if not is_run_id(prefix):
             return []
-        found: dict[str, None] = {}
-        after = self._keys.log(prefix)[:-1]
-        first, last = after, ""
-        while after != last:
-            last = after
-            for info in await self._store.list(self._keys.logs, after=after, limit=_PAGE):
-                if not info.key.startswith(first):
-                    break
-                run_id = self._keys.run_of_slot(info.key)
-                if run_id is not None:
-                    found[run_id] = None
-                    # What follows the slots of that run.
-                    after = self._keys.log(run_id) + "~"
-        headers = await map_each(self._log.newest_header, list(found))
+        found: list[str] = []
+        after = ""
+        while True:
+            folders = await self._store.folders(self._keys.log(prefix)[:-1], after=after, limit=_PAGE)
+            found.extend(filter(is_run_id, map(self._keys.run_of_log, folders)))
+            if len(folders) < _PAGE:
+                break
+            after = folders[-1]
+        headers = await map_each(self._log.newest_header, found)
         return in_order(header.summary for header in headers if isinstance(header, Header))
 
 

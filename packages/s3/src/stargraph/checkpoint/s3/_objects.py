@@ -97,6 +97,16 @@ class ObjectStore(Protocol):
             limit: at most this many, up to 1000. Fewer than that mean that there are no more.
         """
 
+    async def folders(self, prefix: str, *, after: str = "", limit: int = 1000) -> Sequence[str]:
+        """Return the folders whose keys begin with a prefix, each with the slash that ends it.
+
+        Args:
+            prefix: a folder, and what the names of those in it begin with.
+            after: only those that the store lists after this one. Stores differ in the place of two names of which one
+                begins with the other: those that keep folders as such do not compare the slash.
+            limit: at most this many, up to 1000. Fewer than that mean that there are no more.
+        """
+
     async def remove(self, keys: Sequence[str]) -> None:
         """Remove up to 1000 objects; those that do not exist are no error."""
 
@@ -143,6 +153,10 @@ class UnconditionalStore:
         """See `ObjectStore`."""
         return await self._store.list(prefix, after=after, limit=limit)
 
+    async def folders(self, prefix: str, *, after: str = "", limit: int = 1000) -> Sequence[str]:
+        """See `ObjectStore`."""
+        return await self._store.folders(prefix, after=after, limit=limit)
+
     async def remove(self, keys: Sequence[str]) -> None:
         """See `ObjectStore`."""
         await self._store.remove(keys)
@@ -186,6 +200,10 @@ class RetryingStore:
     async def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> Sequence[ObjectInfo]:
         """See `ObjectStore`."""
         return await self._repeat(prefix, lambda: self._store.list(prefix, after=after, limit=limit))
+
+    async def folders(self, prefix: str, *, after: str = "", limit: int = 1000) -> Sequence[str]:
+        """See `ObjectStore`."""
+        return await self._repeat(prefix, lambda: self._store.folders(prefix, after=after, limit=limit))
 
     async def remove(self, keys: Sequence[str]) -> None:
         """See `ObjectStore`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +18,9 @@ from stargraph.errors import StoreUnavailableError
 
 _PAGE: Final = 1000
 _DIRECTORY_BUCKET: Final = "--x-s3"
+
+_LAST: Final = "~"
+"""Comes after whatever the name of an object in a folder of the store begins with."""
 
 
 class S3ObjectStore:
@@ -85,21 +88,11 @@ class S3ObjectStore:
     async def list(self, prefix: str, *, after: str = "", limit: int = _PAGE) -> Sequence[ObjectInfo]:
         """See `ObjectStore`."""
         found: list[ObjectInfo] = []
-        token: str | None = None
-        while not self.lists_in_order or len(found) < limit:
-            extra: dict[str, Any] = {"ContinuationToken": token} if token else {}
-            if self.lists_in_order:
-                extra["MaxKeys"] = limit - len(found)
-                if after and not token:
-                    extra["StartAfter"] = after
-            reply = await self._request("list_objects_v2", "s3:ListBucket", None, Prefix=prefix, **extra)
+        async for reply in self._pages(prefix, after, lambda: limit - len(found)):
             found.extend(
                 ObjectInfo(item["Key"], item["Size"], item["ETag"], item["LastModified"])
                 for item in reply.get("Contents", ())
             )
-            token = reply.get("NextContinuationToken")
-            if not reply.get("IsTruncated") or not token:
-                break
         if not self.lists_in_order:
             found = sorted((info for info in found if info.key > after), key=lambda info: info.key)[:limit]
         elif any(before.key >= later.key for before, later in pairwise(found)):
@@ -109,6 +102,36 @@ class S3ObjectStore:
                 hint="A checkpoint store must list keys in order, as S3 does.",
             )
         return found
+
+    async def folders(self, prefix: str, *, after: str = "", limit: int = _PAGE) -> Sequence[str]:
+        """See `ObjectStore`."""
+        found: list[str] = []
+        # A directory bucket knows no prefix but a whole folder.
+        listed = prefix if self.lists_in_order else prefix[: prefix.rindex("/") + 1]
+        # After all that is in the folder: what is in it comes after its own name.
+        start = f"{after}{_LAST}" if after else ""
+        async for reply in self._pages(listed, start, lambda: limit - len(found), Delimiter="/"):
+            found.extend(item["Prefix"] for item in reply.get("CommonPrefixes", ()))
+        if not self.lists_in_order:
+            found = sorted(folder for folder in found if folder.startswith(prefix) and folder > after)[:limit]
+        return found
+
+    async def _pages(
+        self, prefix: str, after: str, wanted: Callable[[], int], **options: Any
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Yield the answers to a listing: until no more is wanted or, of a store without an order, all of them."""
+        token: str | None = None
+        while not self.lists_in_order or wanted() > 0:
+            extra: dict[str, Any] = {"ContinuationToken": token} if token else {}
+            if self.lists_in_order:
+                extra["MaxKeys"] = wanted()
+                if after and not token:
+                    extra["StartAfter"] = after
+            reply = await self._request("list_objects_v2", "s3:ListBucket", None, Prefix=prefix, **options, **extra)
+            yield reply
+            token = reply.get("NextContinuationToken")
+            if not reply.get("IsTruncated") or not token:
+                return
 
     async def remove(self, keys: Sequence[str]) -> None:
         """See `ObjectStore`."""

@@ -93,14 +93,9 @@ class KeyLayout:
         """Return what the keys of a run's slots begin with."""
         return f"{self.logs}{run_id}/"
 
-    def run_of_slot(self, key: str) -> str | None:
-        """Return the run whose slot a key names, or None for any other object.
-
-        Args:
-            key: a key that begins as `logs` says.
-        """
-        run_id, _, name = key.removeprefix(self.logs).partition("/")
-        return run_id if is_run_id(run_id) and _SLOT.fullmatch(name) else None
+    def run_of_log(self, folder: str) -> str:
+        """Return the name of a folder of `logs`: a run, unless somebody else made it."""
+        return folder.removeprefix(self.logs).removesuffix("/")
 
     def slot(self, run_id: str, step: int) -> str:
         """Return the key of one step."""
