@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from stargraph.checkpoint.conformance import Check, Result, Session, _forks
+from stargraph.checkpoint.conformance import Check, Result, Session, _forks, run
 from stargraph.checkpoint.conformance._expect import Violation, together
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._staging import Stage
@@ -350,3 +350,40 @@ async def test_together_returns_results_in_order() -> None:
         return number
 
     assert await together(*map(give, range(3))) == [0, 1, 2]
+
+
+CLOCKED = """
+import os
+import time
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+from support.conformance_targets import sqlite
+
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+from stargraph.errors import StoreUnavailableError
+
+
+class Clocked(SQLiteCheckpointer):
+    async def bootstrap(self):
+        Path({stamp!r}).touch()  # by the clock of the machine, as a server would tell the time
+        if abs(time.time() - Path({stamp!r}).stat().st_mtime) > 15 * 60:
+            raise StoreUnavailableError("the clock of this process is wrong", reason="clock-skew")
+        await super().bootstrap()
+
+
+strict = replace(sqlite, open=Clocked)
+declared = replace(strict, clock_tolerance=timedelta(minutes=14))
+"""
+
+
+def test_no_clock_is_off_by_more_than_the_target_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "clocked_target.py").write_text(CLOCKED.format(stamp=str(tmp_path / "stamp")))
+    monkeypatch.syspath_prepend(tmp_path)
+    only = ["clocks.wrong_clock", "clocks.wrong_clock_prunes"]
+    for name, verdict in (("declared", "pass"), ("strict", "fail")):
+        report = run(f"clocked_target:{name}", only=only, patience=5)
+        found = {result.check.id: result for result in report.results}
+        for check_id in only:
+            assert found[check_id].verdict == verdict, found[check_id].message

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
 from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
@@ -76,7 +77,14 @@ def _read_only(location: str) -> S3Checkpointer:
 
 
 def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("stargraph-checkpoint-s3", "aioboto3")}
+    return {name: version(name) for name in ("stargraph-checkpoint-s3", "aioboto3")} | _server()
+
+
+def _server() -> dict[str, str]:
+    said = str(_client().list_buckets()["ResponseMetadata"]["HTTPHeaders"]["server"])
+    if said.startswith("SeaweedFS"):
+        return {"SeaweedFS": said.rpartition(" ")[2]}
+    return {"moto": version("moto")} if said.startswith("Werkzeug") else {"server": said}
 
 
 target = Target(
@@ -87,6 +95,7 @@ target = Target(
     newer_format=partial(_other_format, marker_of(STORE_FORMAT + 1)),
     older_format=partial(_other_format, b'{"format":4,"store":"stargraph-checkpoint-s3"}\n'),
     outage=_outage,
+    clock_tolerance=timedelta(minutes=14),  # AWS and SeaweedFS: 15; what a check does may take some of it
     encryption=S3Checkpointer.from_url,
     read_only=_read_only,
     url=str,

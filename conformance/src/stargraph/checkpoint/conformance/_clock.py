@@ -49,4 +49,6 @@ def shift_clock(seconds: float) -> None:
 
 def describe(shift: timedelta) -> str:
     """A shift in words."""
-    return f"{abs(shift.days)} days {'behind' if shift < timedelta() else 'ahead'}"
+    off = abs(shift)
+    how_far = f"{off.days} days" if off.days else f"{off // timedelta(minutes=1)} minutes"
+    return f"{how_far} {'behind' if shift < timedelta() else 'ahead'}"

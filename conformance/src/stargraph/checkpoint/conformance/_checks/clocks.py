@@ -18,7 +18,7 @@ from stargraph.errors import CheckpointConflictError, CheckpointError
 
 group: Final = Group("clocks", needs=("list_runs.newest_first", "list_runs.microseconds_order"))
 
-_SHIFTS: Final = (timedelta(days=400), timedelta(days=-400))
+_SHIFT: Final = timedelta(days=400)
 _ZONES: Final = ("America/New_York", "Australia/Lord_Howe")
 """Zones whose clocks are put back in autumn, by an hour and by half an hour: local times come twice."""
 
@@ -29,6 +29,13 @@ _PLAIN_LOCALE: Final = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE":
 
 FAR_AWAY: Final = _PLAIN_LOCALE | {"TZ": _ZONES[1]}
 """The environment of a process that has other local times, and another encoding."""
+
+
+def _shifts(kit: Kit) -> tuple[timedelta, timedelta]:
+    """How far clocks are off, ahead and behind: at most as far as the store lets the clock of a process be off."""
+    tolerance = kit.target.clock_tolerance
+    shift = _SHIFT if tolerance is None else min(_SHIFT, tolerance)
+    return shift, -shift
 
 
 def _now() -> datetime:
@@ -45,8 +52,8 @@ async def _written(handle: Handle, book: Book, *runs: list[Checkpoint]) -> None:
 
 @group.check(
     "wrong_clock",
-    "A process whose clock is more than a year ahead or behind reads and writes the same runs as everybody: nothing "
-    "expires, and nobody wins or loses by the time.",
+    "A process whose clock is more than a year ahead or behind, or as far as the server of the store accepts, reads "
+    "and writes the same runs as everybody: nothing expires, and nobody wins or loses by the time.",
     contract="read.4, log.6",
     usual_cause="Rows have an expiry date, a lock or a lease goes by the wall clock, a cache is valid until a time of "
     "day, or a column says when the row was stored and something is chosen or ordered by it.",
@@ -56,11 +63,11 @@ async def _written(handle: Handle, book: Book, *runs: list[Checkpoint]) -> None:
     deadline=60,
 )
 async def wrong_clock(kit: Kit) -> None:
-    now = _now()
+    now, shifts = _now(), _shifts(kit)
     handle, book = await kit.open(), Book()
     await _written(handle, book, chain("done", 3, last_status="done", timestamp=now), chain("old", 3))
     await _written(handle, book, chain("running", 3, timestamp=now - timedelta(days=2)))
-    for shift in _SHIFTS:
+    for shift in shifts:
         where = f"by a process whose clock is {describe(shift)}"
         far = await kit.elsewhere(clock=shift)
         await agree(far, book, kit.declared, f"read {where}")
@@ -86,7 +93,7 @@ async def wrong_clock(kit: Kit) -> None:
         for reader, who in ((far, where), (handle, "by a process whose clock is right")):
             await agree(reader, book, kit.declared, f"after steps {where}, read {who}")
     if kit.target.clock is not None:
-        for shift in _SHIFTS:
+        for shift in shifts:
             async with kit.target.clock(kit.location, shift):
                 newcomer = await kit.open()
                 for reader in (handle, newcomer):
@@ -107,9 +114,9 @@ async def wrong_clock(kit: Kit) -> None:
     deadline=60,
 )
 async def wrong_clock_prunes(kit: Kit) -> None:
-    now = _now()
+    now, shifts = _now(), _shifts(kit)
     handle, book = await kit.open(), Book()
-    for number, shift in enumerate(_SHIFTS):
+    for number, shift in enumerate(shifts):
         where = f"by a process whose clock is {describe(shift)}"
         far = await kit.elsewhere(clock=shift)
         for turn, pruner in enumerate((far, handle)):
@@ -125,7 +132,7 @@ async def wrong_clock_prunes(kit: Kit) -> None:
         await _written(handle, book, chain(f"{number}-gone", 2))
         await far.delete_run(f"{number}-gone")
         book.deleted(f"{number}-gone")
-        for other_shift in _SHIFTS:
+        for other_shift in shifts:
             other = await kit.elsewhere(clock=other_shift)
             what = f"a write to a run that was deleted, by a process whose clock is {describe(other_shift)}"
             await refused(other.write(begin(f"{number}-gone")), what, CheckpointError, "run-deleted")
