@@ -21,6 +21,7 @@ from stargraph.engine._recorded_calls import CallId, RecordedCalls
 from stargraph.engine._results import ResultType
 from stargraph.errors import NodeError
 from stargraph.runtime import dispatch
+from stargraph.runtime._loop_thread import running_loop
 
 Record: TypeAlias = Callable[[Task, RecordedCall], Coroutine[Any, Any, bool]]
 """Appends a call to the log, and tells whether it is there; if not, the executor has lost the run."""
@@ -206,7 +207,7 @@ class CallLog:
         tell = functools.partial(
             self._tell, "emitted", self._task, datetime.now(UTC), attempt=self.attempt, value=value
         )
-        if _runs_here(self._loop):
+        if running_loop() is self._loop:
             tell()
         else:
             self._loop.call_soon_threadsafe(tell)
@@ -362,13 +363,6 @@ class CallLog:
         if call.error is not None:
             raise call_error(call.name, call.error) from cause
         return result_type.load(call.result, f"the result of call {call.name!r}")
-
-
-def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
-    try:
-        return asyncio.get_running_loop() is loop
-    except RuntimeError:
-        return False
 
 
 @contextlib.contextmanager

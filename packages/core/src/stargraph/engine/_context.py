@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import hashlib
 import inspect
@@ -18,6 +17,7 @@ from stargraph.engine._call_log import CallLog
 from stargraph.engine._call_request import CallRequest, Calls
 from stargraph.engine._questions import Questions
 from stargraph.errors import NodeError, StateError
+from stargraph.runtime._loop_thread import running_loop
 
 _NOT_GIVEN: Final[Any] = object()
 
@@ -49,7 +49,7 @@ class CallOptions:
             **kwargs: its arguments by name.
         """
         calls = self._context._attached("ctx.call()")
-        if not _in_a_loop():
+        if running_loop() is None:
             raise self._context._misplaced("ctx.call() is for async nodes", "In a sync node, use ctx.call_sync().")
         return calls.call(CallRequest(name, function, args, kwargs, **self._options))
 
@@ -63,7 +63,7 @@ class CallOptions:
             **kwargs: its arguments by name.
         """
         calls = self._context._attached("ctx.call_sync()")
-        if _in_a_loop():
+        if running_loop() is not None:
             raise self._context._misplaced(
                 "ctx.call_sync() would block the event loop", "In an async node, await ctx.call()."
             )
@@ -240,7 +240,7 @@ class Context:
             calls.emit(emitted)
             return emitted
 
-        if _in_a_loop():
+        if running_loop() is not None:
             return self.call("emit", send)
         self.call_sync("emit", send)
         return DONE
@@ -373,11 +373,3 @@ def _may_take(function: Callable[..., Any], name: str) -> bool:
         or (parameter.name == name and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY))
         for parameter in parameters
     )
-
-
-def _in_a_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Generic, overload
+from typing import Any, Final, Generic, overload
 
 from typing_extensions import TypeVar
 
@@ -27,12 +27,15 @@ from stargraph.graph._queue import EnqueuedRun, RunRequest, enqueue_runs
 from stargraph.graph._result import RunResult
 from stargraph.graph._resume_checks import Accept
 from stargraph.graph._run import Run
-from stargraph.graph._sync import BACKGROUND
 from stargraph.graph._targets import load_object, python_target
 from stargraph.ir import GraphBuilder, IRDocument
 from stargraph.runtime._given import check_checkpointer
+from stargraph.runtime._loop_thread import LoopThread
 
 S = TypeVar("S", default=Any)
+
+_SYNC: Final = LoopThread("stargraph-sync")
+"""The event loop of the programs of this process that are not async."""
 
 
 class Graph(Generic[S]):
@@ -445,4 +448,4 @@ def _bootstrapped(checkpointer: Checkpointer, act: Callable[[], Coroutine[Any, A
         await checkpointer.bootstrap()
         return await act()
 
-    return BACKGROUND.run(work())
+    return _SYNC.run(work())

@@ -25,6 +25,7 @@ from stargraph.graph._records import new_run_id
 from stargraph.graph._result import RunResult
 from stargraph.graph._resume_checks import Accept, ReadStep, carried_over, check_done, refuse_ended
 from stargraph.runtime import dispatch
+from stargraph.runtime._loop_thread import running_loop
 
 if TYPE_CHECKING:
     from stargraph.replay import Overlay, ReplayReport
@@ -341,7 +342,7 @@ class Run(Generic[S]):
         request = Pause(grace, requeue=requeue)
         if self._executor is not None:
             self._executor.pause(request)
-        elif (loop := _running_loop()) is not None:
+        elif (loop := running_loop()) is not None:
             self._pause = request
             self._paused_by = asyncio.current_task()
             # A task of start() that was made before is ahead of this callback, one that is made later is behind it.
@@ -435,10 +436,3 @@ class Run(Generic[S]):
         finally:
             self._executor = None
             self._listeners.publish(None)
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

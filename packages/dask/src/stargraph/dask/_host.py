@@ -6,11 +6,11 @@ import asyncio
 import os
 import threading
 from collections.abc import Coroutine
-from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from stargraph.checkpoint.protocol import Checkpointer
 from stargraph.checkpoint.registry import open_checkpointer
+from stargraph.runtime._loop_thread import LoopThread
 
 T = TypeVar("T")
 
@@ -22,9 +22,8 @@ class Host:
     """The event loop of this process for all runs that Dask gives to it; they run side by side on it."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+        self._thread = LoopThread("stargraph-dask")
         self._opening: dict[str, asyncio.Task[Checkpointer]] = {}
-        threading.Thread(target=self._loop.run_forever, name="stargraph-dask", daemon=True).start()
 
     @classmethod
     def current(cls) -> Host:
@@ -36,13 +35,9 @@ class Host:
                 host = _HOSTS[os.getpid()] = cls()
             return host
 
-    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Begin some work on the loop; any thread may call this."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
-
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Do some work on the loop, and return its result; not to be called on the loop itself."""
-        return self.submit(work).result()
+        return self._thread.run(work)
 
     async def store(self, address: str) -> Checkpointer:
         """Return the handle of a store, opened once; on the loop.

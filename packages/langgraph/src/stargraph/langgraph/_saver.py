@@ -88,7 +88,8 @@ class StargraphSaver(SyncMethods):
         """Close the store and the thread of the synchronous methods."""
         if isinstance(self._checkpointer, Closing):
             # A driver may have connections in each loop that it was used from.
-            await self._thread.finish(self._checkpointer.close)
+            if self._thread.has_started:
+                await asyncio.to_thread(self._thread.run, self._checkpointer.close())
             await self._checkpointer.close()
         self._thread.close()
 

@@ -16,7 +16,7 @@ from langgraph.checkpoint.base import (
     DeltaChannelHistory,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
-from stargraph.langgraph._loop import LoopThread
+from stargraph.runtime._loop_thread import LoopThread
 
 
 class SyncMethods(BaseCheckpointSaver[str]):
@@ -28,7 +28,7 @@ class SyncMethods(BaseCheckpointSaver[str]):
 
     def __init__(self, serde: SerializerProtocol | None = None) -> None:
         super().__init__(serde=serde)
-        self._thread = LoopThread()
+        self._thread = LoopThread("stargraph-langgraph")
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Do as `aget_tuple`."""

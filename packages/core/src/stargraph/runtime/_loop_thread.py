@@ -1,0 +1,146 @@
+"""An event loop in a thread of its own, for callers that have no event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import os
+import threading
+import weakref
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from stargraph.errors import StargraphError
+
+T = TypeVar("T")
+
+_END_SECONDS: Final = 5.0
+"""How long `close` waits for the thread to end."""
+
+_ALL: Final[weakref.WeakSet[LoopThread]] = weakref.WeakSet()
+
+
+class LoopThread:
+    """Runs coroutines for callers that have no event loop, on one loop in a daemon thread; the first use starts it.
+
+    So it works in a notebook, whose own loop runs already, in any thread, and in a forked process. What is bound to an
+    event loop, as the connection of a checkpointer, is bound to this one.
+
+    Args:
+        name: of the thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        _ALL.add(self)
+
+    @property
+    def has_started(self) -> bool:
+        """Whether a thread runs."""
+        return self._loop is not None
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine to its end and return what it returns; Ctrl-C cancels it, and is raised when it has stopped.
+
+        Args:
+            work: the coroutine.
+
+        Raises:
+            StargraphError: this was called on the loop itself, which would wait for itself (`reason="sync-in-async"`).
+            CancelledError: the thread was closed meanwhile.
+            Exception: as the coroutine raises.
+        """
+        if self.has_started and running_loop() is self._loop:
+            work.close()
+            raise StargraphError(
+                "a sync method was called in an async node or callback, whose loop it would wait for",
+                reason="sync-in-async",
+                hint="Await the async method there, as in: run = await graph.start(…); await run.start().",
+            )
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        tasks: list[asyncio.Task[T]] = []
+
+        def begin() -> None:
+            task = loop.create_task(work)
+            tasks.append(task)
+            task.add_done_callback(partial(_hand_over, future))
+
+        def stop() -> None:
+            tasks[0].cancel()
+
+        # One lock for this and for `close`: what is handed over before the end is begun, and then cancelled.
+        with self._lock:
+            loop = self._started()
+            loop.call_soon_threadsafe(begin)
+        try:
+            return future.result()
+        except BaseException:
+            if not future.done():
+                with contextlib.suppress(RuntimeError):  # closed meanwhile, which cancels it too
+                    loop.call_soon_threadsafe(stop)
+                concurrent.futures.wait([future])
+            raise
+
+    def close(self) -> None:
+        """Cancel what runs, and end the thread; the next `run` starts another one."""
+        with self._lock:
+            loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
+            if loop is not None:
+                loop.call_soon_threadsafe(loop.stop)
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_END_SECONDS)
+
+    def forget(self) -> None:
+        """Start a new thread at the next use: a forked process does not have this one."""
+        self._lock = threading.Lock()
+        self._loop = self._thread = None
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=_serve, args=(self._loop,), name=self._name, daemon=True)
+            self._thread.start()
+        return self._loop
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs in this thread, or None if none does."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        while True:
+            try:
+                runner.get_loop().run_forever()
+            except (SystemExit, KeyboardInterrupt):
+                # A task has raised it, and asyncio passes it on to whoever runs the loop. It is for those who await the
+                # task: the other tasks go on.
+                continue
+            break
+
+
+def _hand_over(future: concurrent.futures.Future[T], done: asyncio.Task[T]) -> None:
+    if done.cancelled():
+        future.set_exception(concurrent.futures.CancelledError())
+    elif (error := done.exception()) is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(done.result())
+
+
+def _forget_all() -> None:
+    for each in list(_ALL):
+        each.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

@@ -1,0 +1,113 @@
+"""The event loop in a thread of its own that sync methods run their coroutines on."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+
+import pytest
+
+from stargraph.errors import StargraphError
+from stargraph.runtime._loop_thread import LoopThread
+
+
+@pytest.fixture
+def thread() -> Iterator[LoopThread]:
+    thread = LoopThread("test-loop")
+    yield thread
+    thread.close()
+
+
+def within(seconds: float, work: Callable[[], object]) -> object:
+    """Return what work returns, or raise what it raises, in a thread that may hang."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        return pool.submit(work).result(seconds)
+    finally:
+        pool.shutdown(wait=False)
+
+
+async def answer() -> int:
+    return 42
+
+
+async def leave() -> None:
+    sys.exit(3)
+
+
+def test_all_work_shares_one_thread(thread: LoopThread) -> None:
+    async def who() -> str:
+        return threading.current_thread().name
+
+    assert not thread.has_started
+    assert {thread.run(who()) for _ in range(3)} == {"test-loop"}
+    assert thread.has_started
+
+
+def test_what_ends_a_process_is_raised_to_its_caller_and_the_loop_goes_on(thread: LoopThread) -> None:
+    with pytest.raises(SystemExit) as raised:
+        within(20, lambda: thread.run(leave()))
+    assert raised.value.code == 3
+    assert within(20, lambda: thread.run(answer())) == 42
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_task_that_would_end_the_process_ends_no_other(thread: LoopThread) -> None:
+    async def work() -> int:
+        stray = asyncio.create_task(leave())
+        await asyncio.wait([stray])
+        assert isinstance(stray.exception(), SystemExit)
+        await asyncio.sleep(0.01)
+        return 42
+
+    assert within(20, lambda: thread.run(work())) == 42
+
+
+def test_a_close_cancels_what_runs(thread: LoopThread) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    async def work() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(thread.run, work())
+        assert begun.wait(20)
+        thread.close()
+        with pytest.raises(CancelledError):
+            waiting.result(20)
+    assert ended.is_set()
+    assert thread.run(answer()) == 42
+
+
+def test_its_own_loop_is_refused(thread: LoopThread) -> None:
+    async def nested() -> int:
+        return thread.run(answer())
+
+    with pytest.raises(StargraphError) as refused:
+        thread.run(nested())
+    assert refused.value.reason == "sync-in-async"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+def test_a_forked_process_starts_a_thread_of_its_own(thread: LoopThread) -> None:
+    assert thread.run(answer()) == 42
+    child = os.fork()
+    if child == 0:
+        gc.disable()
+        found: list[int] = []
+        worker = threading.Thread(target=lambda: found.append(thread.run(answer())), daemon=True)
+        worker.start()
+        worker.join(20)
+        os._exit(0 if found == [42] else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
