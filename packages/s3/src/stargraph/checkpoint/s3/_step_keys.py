@@ -98,4 +98,7 @@ class StepKeys:
 
     async def _is_stored(self, run_id: str, entry: StepKey) -> bool:
         header = await self._log.header(run_id, entry.step)
+        if header is None and entry.step < (await self._log.known_end(run_id) or 0):
+            # A crash leaves an entry without a step only until another one takes the slot.
+            await self._log.check_not_lost(run_id, entry.step)
         return isinstance(header, Header) and header.key == entry.key
