@@ -6,10 +6,14 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from typing import Final
+
+RESOLUTION: Final = timedelta(seconds=1)
+"""How far the store's clock may be ahead of `StoreClock.now`: the headers of its answers leave out part of a second."""
 
 
 class StoreClock:
-    """Tells the time of the store to the second, without asking for it.
+    """Tells the time of the store, up to `RESOLUTION` late and never early, without asking for it.
 
     Args:
         monotonic: counts the seconds between two answers.

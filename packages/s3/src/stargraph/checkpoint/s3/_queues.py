@@ -39,7 +39,7 @@ from stargraph.checkpoint.protocol import (
     RunSummary,
     Schedule,
 )
-from stargraph.checkpoint.s3._clock import StoreClock
+from stargraph.checkpoint.s3._clock import RESOLUTION, StoreClock
 from stargraph.checkpoint.s3._concurrency import map_each
 from stargraph.checkpoint.s3._index import IndexEntry, RunIndex
 from stargraph.checkpoint.s3._io_thread import IOThread
@@ -261,7 +261,8 @@ class Queues:
         return found is not None and found.holds(run, self._clock.now(), left)
 
     async def _reserve(self, run: RunSummary, claim: Claim, left: set[str]) -> bool:
-        until = self._clock.now() + timedelta(seconds=claim.reserve)
+        # Another handle may be told the time more exactly, and the reservation holds for no less than was asked for.
+        until = self._clock.now() + RESOLUTION + timedelta(seconds=claim.reserve)
         key = self._keys.reservation(run.run_id)
         body = orjson.dumps(
             {
