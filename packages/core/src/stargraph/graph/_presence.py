@@ -35,14 +35,26 @@ class Heartbeat:
         self._seconds = seconds
         self._keeping: asyncio.Task[None] | None = None
 
+    @property
+    def _process_id(self) -> str:
+        process_id = self._describe().id
+        assert process_id is not None
+        return process_id
+
     async def start(self) -> None:
-        """Say it for the first time, and from then on.
+        """Say it for the first time, and in each period from then on, also if the store then does not answer.
 
         Raises:
             CheckpointError: as the store raises.
         """
-        await self.beat()
-        self.keep()
+        _KEPT.add(self)
+        try:
+            await self.beat()
+        except BaseException:
+            _KEPT.discard(self)
+            raise
+        self._keeping = asyncio.ensure_future(self._keep())
+        self._keeping.add_done_callback(lambda _: _KEPT.discard(self))
 
     async def beat(self) -> None:
         """Say it once.
@@ -51,10 +63,6 @@ class Heartbeat:
             CheckpointError: as the store raises.
         """
         await self._store.beat(self._describe())
-
-    def keep(self) -> None:
-        """Say it in each period from now on; a store that does not answer is asked again in the next one."""
-        self._keeping = asyncio.ensure_future(self._keep())
 
     async def _keep(self) -> None:
         is_silent = False
@@ -71,17 +79,27 @@ class Heartbeat:
                 is_silent = False
 
     async def stop(self) -> None:
-        """Say that this process executes nothing more: what it has left is free at once."""
+        """Say that this process executes nothing more, so that what it has left is free at once, if that is so."""
         if self._keeping is None:
             return
         self._keeping.cancel()
         await asyncio.gather(self._keeping, return_exceptions=True)
-        process_id = self._describe().id
-        assert process_id is not None
+        if self._is_kept_elsewhere():
+            return
         try:
-            await self._store.leave(process_id)
+            await self._store.leave(self._process_id)
+            if self._is_kept_elsewhere():  # what began meanwhile may have said so before the store took the leave
+                await self.beat()
         except StargraphError as error:
             _LOGGER.warning("this process cannot say that it ends: %s", error.reason or type(error).__name__)
+
+    def _is_kept_elsewhere(self) -> bool:
+        """Whether another heartbeat of this process goes on; its handle may be one of the same store."""
+        return any(each._process_id == self._process_id for each in list(_KEPT))
+
+
+_KEPT: Final[set[Heartbeat]] = set()
+"""The heartbeats that go on, of all stores and event loops: a store that a process leaves forgets all of it."""
 
 
 @dataclass
@@ -115,11 +133,12 @@ async def presence(store: Checkpointer) -> AsyncIterator[None]:
     shared = stores.get(id(store))
     if shared is None:
         heartbeat = Heartbeat(store, ProcessInfo.current)
-        await heartbeat.beat()
+        await heartbeat.start()
         shared = stores.get(id(store))
-        if shared is None:  # another run may have done the same meanwhile
+        if shared is None:
             shared = stores[id(store)] = _Shared(heartbeat)
-            heartbeat.keep()
+        else:  # another run has done the same meanwhile
+            await heartbeat.stop()
     shared.runs += 1
     try:
         yield

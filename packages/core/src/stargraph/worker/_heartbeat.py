@@ -91,7 +91,9 @@ class ThreadHeartbeat:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._beat())
+            # Whoever is cancelled while it waits for the first beat does not cancel the future.
+            if self._begun.set_running_or_notify_cancel():
+                asyncio.run(self._beat())
         except BaseException as error:  # noqa: BLE001  # whoever waits for the first beat gets it
             if self._begun.done():
                 _LOGGER.critical("the heartbeat of this process has ended by %s", reason_of(error))
