@@ -10,7 +10,8 @@ from weakref import WeakKeyDictionary
 _LOCKS: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]] = WeakKeyDictionary()
 """One for each event loop: a process dies as a whole, whoever holds what."""
 
-_HELD: Final[ContextVar[bool]] = ContextVar("stargraph_suspect", default=False)
+_OUTER: Final[ContextVar[Suspect | None]] = ContextVar("stargraph_suspect", default=None)
+"""The suspect that had its turn last in this task or in the one that made it, as a node of it is."""
 
 
 class Suspect:
@@ -27,10 +28,11 @@ class Suspect:
 
     async def wait(self) -> None:
         """Wait for the turn; a run that a node of a suspect starts does not wait for it."""
-        if not _HELD.get():
+        outer = _OUTER.get()
+        if outer is None or not outer._is_held:
             await self._lock.acquire()
             self._is_held = True
-            _HELD.set(True)
+            _OUTER.set(self)
 
     def cleared(self) -> None:
         """Let the next one go on: this run has recorded something, or has stopped."""
