@@ -267,7 +267,7 @@ class ClockOfWhoAsks(SQLiteCheckpointer):
         return sorted({run.run_id: run for run in [*found, *due]}.values(), key=claim_order)[:limit]
 
 
-@broken("queues.limits")
+@broken(slow=("queues.limits",))
 class RateByTheCalendar(Claims):
     """The rate counts from the last full hour or second of the clock, not over the period that ends now."""
 

@@ -266,10 +266,9 @@ def _hypothesis_elsewhere() -> Iterator[None]:
         try:
             yield
         finally:
-            from hypothesis.configuration import set_hypothesis_home_dir  # slow, and most commands need none of it
-
             del os.environ[_HYPOTHESIS_VARIABLE]
-            set_hypothesis_home_dir(None)
+            if (configuration := sys.modules.get("hypothesis.configuration")) is not None:
+                configuration.set_hypothesis_home_dir(None)
 
 
 def _leave(code: int) -> None:

@@ -108,11 +108,11 @@ def to_badge(report: Report) -> str:
 def show_catalogue(checks: list[Check], console: Console) -> None:
     """Print every check with its reason."""
     table = Table(box=None, pad_edge=False)
-    for title in ("id", "needed by", "what the contract says"):
+    for title in ("id", "needed by", "quick", "what the contract says"):
         table.add_column(title, overflow="fold", no_wrap=title == "id")
     for check in checks:
         kind = "advisory" if check.advisory else check.capability or "every driver"
-        table.add_row(check.id, kind, escape(check.reason))
+        table.add_row(check.id, kind, "yes" if check.quick else "no", escape(check.reason))
     console.print(table)
 
 

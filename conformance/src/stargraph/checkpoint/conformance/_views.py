@@ -72,19 +72,23 @@ def in_order(summaries: Iterable[RunSummary]) -> list[RunSummary]:
     return sorted(by_id, key=lambda item: item.started_at, reverse=True)
 
 
-async def agree(handle: Handle, book: Book, declared: Collection[Capability], when: str) -> None:
+async def agree(
+    handle: Handle, book: Book, declared: Collection[Capability], when: str, *, part: int = 0, parts: int = 1
+) -> None:
     """Expect that every read of a handle agrees with a book.
 
     Args:
         book: what the store should hold.
         declared: the capabilities whose methods are called.
         when: what happened before, and who reads, as violations end.
+        part: which part of the filters of searches is looked at, from 0.
+        parts: how many parts there are.
     """
     await runs_agree(handle, book, declared, when)
     wanted = book.summaries()
     await lists_agree(handle, wanted, when)
     if "search" in declared:
-        await searches_agree(handle, wanted, when)
+        await searches_agree(handle, wanted, when, part=part, parts=parts)
     if "trees" in declared:
         await trees_agree(handle, wanted, book.gone, when)
     if "queues" in declared:

@@ -22,7 +22,7 @@ from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._moments import fingerprint
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import LATER, begin, chain, follow, rival
-from stargraph.checkpoint.conformance._views import Book, agree
+from stargraph.checkpoint.conformance._views import Book, agree, runs_agree
 from stargraph.checkpoint.protocol import Checkpoint, Closing, PruneReport
 from stargraph.errors import (
     CheckpointConflictError,
@@ -141,7 +141,7 @@ async def read_only(kit: Kit) -> None:
         counted = await reader.prune(older_than=LATER, dry_run=True)
         wanted = PruneReport(runs=1, checkpoints=len(book.runs["run-done"]) - 1, dry_run=True)
         expect(counted == wanted, f"prune(dry_run=True) by a read-only handle reported {show(counted)}")
-    await agree(reader, book, kit.declared, "after a read-only handle refused changes")
+    await runs_agree(reader, book, kit.declared, "after a read-only handle refused changes")
     await reader.release()
     expect(fingerprint(kit.location) == before, "a read-only handle changed files of the store")
     await agree(await kit.open(), book, kit.declared, "after a read-only handle was there")

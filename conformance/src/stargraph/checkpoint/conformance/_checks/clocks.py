@@ -12,7 +12,7 @@ from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import begin, chain, follow, rival
-from stargraph.checkpoint.conformance._views import Book, agree, pages
+from stargraph.checkpoint.conformance._views import Book, agree, lists_agree, pages
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointConflictError, CheckpointError
 
@@ -212,4 +212,7 @@ async def microseconds_and_ids(kit: Kit) -> None:
         for run_id, checkpoint in last.items():
             if checkpoint.timestamp < bound:
                 book.deleted(run_id)
-        await agree(handle, book, kit.declared, f"after prune(older_than={bound.isoformat()}, keep_last=0)")
+        when = f"after prune(older_than={bound.isoformat()}, keep_last=0)"
+        await lists_agree(handle, book.summaries(), when)
+        for run_id, steps in book.runs.items():
+            same(steps[-1], await handle.read_latest(run_id), f"read_latest({run_id!r}) {when}")

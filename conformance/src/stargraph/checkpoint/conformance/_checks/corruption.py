@@ -176,19 +176,20 @@ async def swapped(kit: Kit) -> None:
     needs=("growth.every_kind_of_change", "corruption.swapped"),
 )
 async def spoilt_neighbours(kit: Kit) -> None:
-    run, other = grown_run(kit.random, 24), grown_run(kit.random, 24, "other")
+    length = 24 if kit.thorough else 12
+    run, other = grown_run(kit.random, length), grown_run(kit.random, length, "other")
     await _stored(kit, run, other)
     hook = kit.target.stored_bytes
     assert hook is not None
-    for step in (0, 1, *sorted(kit.random.sample(range(2, 24), 6 if kit.thorough else 1))):
+    for step in (0, 1, *sorted(kit.random.sample(range(2, length), 6 if kit.thorough else 1))):
         original = await hook.get(kit.location, "run", step)
         spoilt = {
             f"a byte of step {step} was flipped": _flipped(original, kit.random.randrange(len(original))),
             f"the record of run 'other', step {step} was put at step {step}": await hook.get(
                 kit.location, "other", step
             ),
-            f"the record of step {(step + 8) % 24} was put at step {step}": await hook.get(
-                kit.location, "run", (step + 8) % 24
+            f"the record of step {(step + 8) % length} was put at step {step}": await hook.get(
+                kit.location, "run", (step + 8) % length
             ),
         }
         for what, data in spoilt.items():

@@ -95,11 +95,12 @@ async def three_hundred_steps(kit: Kit) -> None:
 )
 async def interleaved_runs(kit: Kit) -> None:
     handle = await kit.open()
-    runs = [grown_run(kit.random, 20, run_id) for run_id in ("first", "second", "third", "fourth")]
-    for number in range(20):
+    length = 20 if kit.thorough else 12
+    runs = [grown_run(kit.random, length, run_id) for run_id in ("first", "second", "third", "fourth")]
+    for number in range(length):
         for steps in kit.random.sample(runs, len(runs)):
             await handle.write(steps[number])
-    side_by_side = [grown_run(kit.random, 10 if kit.thorough else 5, f"task-{number}") for number in range(8)]
+    side_by_side = [grown_run(kit.random, 10 if kit.thorough else 4, f"task-{number}") for number in range(8)]
     await together(*(_write(handle, steps) for steps in side_by_side))
     reader = await kit.open()
     for steps in [*runs, *side_by_side]:

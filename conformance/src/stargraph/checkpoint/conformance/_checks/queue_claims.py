@@ -124,12 +124,12 @@ async def living(kit: Kit) -> None:
     await offers(other, [], "of runs whose process lives")
     await offers(other, [], "of runs whose process lives, within 600 seconds", silent_after=600.0)
     wanted = sorted(shifts, key=lambda name: firsts[name].started_at)
-    await offers_at_last(kit, other, wanted, "of runs whose process is silent for 0.2 seconds", silent_after=0.2)
+    await offers_at_last(kit, other, wanted, "of runs whose process is silent for 0.1 seconds", silent_after=0.1)
     # How long a process may be silent is for each claim to say: what one takes for gone lives for another one.
-    await offers(other, [], "of a queue that holds nothing", "empty", silent_after=0.2, reserve=LONG)
-    await offers(other, [], "within 600 seconds, after a claim within 0.2", silent_after=600.0)
+    await offers(other, [], "of a queue that holds nothing", "empty", silent_after=0.1, reserve=LONG)
+    await offers(other, [], "within 600 seconds, after a claim within 0.1", silent_after=600.0)
     listed = [each.process.id for each in await other.processes()]
-    expect(listed == [process_info(1).id], f"processes() after a claim with silent_after=0.2 gave {listed}")
+    expect(listed == [process_info(1).id], f"processes() after a claim with silent_after=0.1 gave {listed}")
     await handle.beat(process_info(1))
     await offers(other, [], "of runs whose process has said that it lives again", silent_after=600.0)
 

@@ -81,7 +81,7 @@ async def offers_at_last(
             time.monotonic() < deadline,
             f"claimable {why} gave {show(found)} for {kit.patience:g} seconds; the contract wants {show(list(wanted))}",
         )
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.02)
 
 
 @group.check(
@@ -267,8 +267,8 @@ async def reservations(kit: Kit) -> None:
     taken = taken_by(first, process_info(1))
     failed = follow(taken, event="failed", status="failed")
     await write_all(handle, taken, failed, follow(failed, event="queued", status="queued", process=None))
-    await offers(other, ["run"], "after the run has gone on and was queued again", reserve=0.3)
-    await offers_at_last(kit, handle, ["run"], "after a reservation of 0.3 seconds", reserve=LONG)
+    await offers(other, ["run"], "after the run has gone on and was queued again", reserve=0.1)
+    await offers_at_last(kit, handle, ["run"], "after a reservation of 0.1 seconds", reserve=LONG)
     await handle.leave(ASKING)
     await offers_at_last(kit, other, ["run"], "after the process that it was reserved for has left")
     await handle.write(queued("short", name="short"))

@@ -19,14 +19,13 @@ group: Final = Group("stateful", needs=("steps.append_and_read",))
     usual_cause="Two features that work alone do not work together; the violation lists the calls.",
     needs=("steps.conflict_keeps_stored", "steps.ended_refused", "list_runs.newest_first", "durability.other_handle"),
     version=4,
+    quick=False,
     deadline=120,
 )
 async def agrees_with_model(kit: Kit) -> None:
     from stargraph.checkpoint.conformance._model import run_model
 
     # Hypothesis is synchronous: it gets a thread, and in it a loop of its own.
-    failure = await asyncio.to_thread(
-        run_model, kit, examples=40 if kit.thorough else 12, steps=30 if kit.thorough else 20
-    )
+    failure = await asyncio.to_thread(run_model, kit, examples=40, steps=30)
     if failure is not None:
         raise Violation(failure)

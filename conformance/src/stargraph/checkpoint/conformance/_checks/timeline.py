@@ -28,7 +28,7 @@ _WORTH_MEASURING: Final = 0.02
 
 def _eventful(kit: Kit, length: int, run_id: str = "run") -> list[Checkpoint]:
     """Return a run in which every field of a row is another one now and then."""
-    steps = grown_run(kit.random, length, run_id, metadata={"team": "kit"})[: length // 2]
+    steps = grown_run(kit.random, length // 2, run_id, metadata={"team": "kit"})
     wait: dict[str, Any] = {"id": "q", "task_id": "t", "node": "ask", "asked_at": NOON}
     while len(steps) < length:
         number, last = len(steps), steps[-1]

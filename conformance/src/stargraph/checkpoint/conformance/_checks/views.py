@@ -80,6 +80,7 @@ class Readers:
     def __init__(self, kit: Kit, near: Handle, far: Handle, location: str) -> None:
         self._kit = kit
         self._location = location
+        self._looks = 0
         self.near = near
         self.far = far
 
@@ -89,15 +90,21 @@ class Readers:
         return cls(kit, await kit.open(where), await kit.elsewhere(where), where)
 
     async def agree(self, book: Book, when: str, *others: Handle) -> None:
-        """Expect that all of them, and new ones, agree with a book; afterwards their caches are warm."""
-        declared = self._kit.declared
-        for number, handle in enumerate(others):
-            await agree(handle, book, declared, f"{when}, read by handle {number + 1}")
-        await agree(self.near, book, declared, f"{when}, read by another handle")
-        if self._kit.thorough:
-            await agree(self.far, book, declared, f"{when}, read by another process")
+        """Expect that all of them, and new ones, agree with a book; afterwards their caches are warm.
+
+        In a quick run they share the filters of searches among them, and each gets others the next time.
+        """
         newcomer = await self._kit.open(self._location)
-        await agree(newcomer, book, declared, f"{when}, read by a new handle")
+        readers = [(handle, f"handle {number + 1}") for number, handle in enumerate(others)]
+        readers.append((self.near, "another handle"))
+        if self._kit.thorough:
+            readers.append((self.far, "another process"))
+        readers.append((newcomer, "a new handle"))
+        parts = 1 if self._kit.thorough else len(readers)
+        for number, (reader, who) in enumerate(readers):
+            part = (number + self._looks) % parts
+            await agree(reader, book, self._kit.declared, f"{when}, read by {who}", part=part, parts=parts)
+        self._looks += 1
         await newcomer.release()
 
 
@@ -111,10 +118,12 @@ class Readers:
 async def after_writes(kit: Kit) -> None:
     handle, readers, book = await kit.open(), await Readers.open(kit), Book()
     await readers.agree(book, "of an empty store", handle)
-    await write_all(handle, book, *(steps[:3] for steps in some_runs()))
+    runs = some_runs(length=6 if kit.thorough else 4)
+    half = len(runs[0]) // 2
+    await write_all(handle, book, *(steps[:half] for steps in runs))
     await readers.agree(book, "after half of the runs were written", handle)
-    for number, steps in enumerate(some_runs()):
-        await write_all((handle, readers.near, readers.far)[number % 3], book, steps[3:])
+    for number, steps in enumerate(runs):
+        await write_all((handle, readers.near, readers.far)[number % 3], book, steps[half:])
     await readers.agree(book, "after three handles went on with the runs", handle)
     for run_id in ("run-failed", "run-paused"):
         await write_all(readers.far, book, [follow(book.runs[run_id][-1], event="resumed", status="running")])

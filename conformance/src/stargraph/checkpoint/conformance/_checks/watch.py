@@ -109,7 +109,7 @@ async def after_step(kit: Kit) -> None:
         async with aclosing(handle.watch("run", after_step=known)) as watch:
             await _told(kit, watch, 3, f"watch(after_step={known}) of a run at step 3")
     async with aclosing(handle.watch("run", after_step=3)) as watch:
-        coming = await _silent(watch, "watch(after_step=3) of a run at step 3", _QUIET if kit.thorough else 0.2)
+        coming = await _silent(watch, "watch(after_step=3) of a run at step 3", _QUIET if kit.thorough else 0.1)
         await other.write(run[4])
         await other.write(run[5])
         found = await _first(kit, coming, "watch(after_step=3)")
