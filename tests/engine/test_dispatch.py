@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from support.memory import MemoryCheckpointer
 
+from stargraph.checkpoint import memory
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.driver import InPlaceWrites
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointCorruptedError, StoreUnavailableError
 from stargraph.runtime import dispatch
+from stargraph.runtime._reading import each
 
 
 def first(run_id: str = "r") -> Checkpoint:
@@ -234,3 +239,44 @@ async def test_reads_refuse_what_no_key_of_ours_sealed(store: MemoryCheckpointer
     with pytest.raises(CheckpointCorruptedError) as caught:
         await dispatch.read_latest(store, "r", keyring=theirs)
     assert caught.value.reason == "unknown-key"
+
+
+class CursorStore(memory.MemoryCheckpointer):
+    """Holds something as long as a history is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = 0
+
+    async def history(self, run_id: str, **options: Any) -> AsyncIterator[Checkpoint]:
+        self.open += 1
+        try:
+            async for record in super().history(run_id, **options):
+                yield record
+        finally:
+            await asyncio.sleep(0)
+            self.open -= 1
+
+
+@pytest.mark.parametrize("reads", ["history", "read_steps", "each"])
+async def test_a_history_that_is_left_early_is_closed_at_once(reads: str) -> None:
+    store = CursorStore()
+    await store.bootstrap()
+    record = first()
+    for _ in range(3):
+        await store.write(record)
+        record = record.next(event="resumed", executor_id="a" * 32, timestamp=datetime.now(UTC))
+
+    async def same(item: Checkpoint) -> Checkpoint:
+        return item
+
+    found = {
+        "history": lambda: dispatch.history(store, "r", to_step=2),
+        "read_steps": lambda: dispatch.read_steps(store, "r", [0, 1, 2]),
+        "each": lambda: each(dispatch.history(store, "r", to_step=2), same, at_once=1),
+    }[reads]()
+    async with aclosing(found) as records:
+        async for _ in records:
+            break
+        assert store.open == 1
+    assert store.open == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -231,11 +231,12 @@ async def steps(
 
 
 async def each(
-    items: AsyncIterable[Item], work: Callable[[Item], Awaitable[Result]], *, at_once: int = AT_ONCE
+    items: AsyncGenerator[Item], work: Callable[[Item], Awaitable[Result]], *, at_once: int = AT_ONCE
 ) -> AsyncGenerator[Result]:
     """Yield what `work` returns for each item, in their order, some of them at work at once.
 
     Args:
+        items: they are closed with this.
         work: what to do with one.
         at_once: how many at once.
     """
@@ -255,6 +256,7 @@ async def each(
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
+        await items.aclose()
 
 
 def _damage(error: CheckpointError) -> CheckpointError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Sequence
 from contextlib import aclosing
 from typing import Any, Final, TypeVar
 
@@ -177,7 +177,7 @@ async def read_at_step(
 
 async def read_steps(
     checkpointer: Checkpointer, run_id: str, steps: Sequence[int], *, keyring: Keyring | None = None
-) -> AsyncIterator[Checkpoint]:
+) -> AsyncGenerator[Checkpoint]:
     """Yield some steps of a run in order, checked, with few requests; those that were pruned are left out.
 
     A store with `RunHistory` is asked for ranges: steps that lie between two wanted ones are read too if they are few.
@@ -203,14 +203,15 @@ async def read_steps(
     if first is not None and before is not None:
         spans.append((first, before))
     for low, high in spans:
-        async for record in history(checkpointer, run_id, from_step=low, to_step=high, keyring=keyring):
-            if record.step in wanted:
-                yield record
+        async with aclosing(history(checkpointer, run_id, from_step=low, to_step=high, keyring=keyring)) as records:
+            async for record in records:
+                if record.step in wanted:
+                    yield record
 
 
 async def history(
     checkpointer: Checkpointer, run_id: str, *, from_step: int = 0, to_step: int, keyring: Keyring | None = None
-) -> AsyncIterator[Checkpoint]:
+) -> AsyncGenerator[Checkpoint]:
     """Yield steps of a run in order, checked; those that were pruned are left out.
 
     Args:
@@ -254,8 +255,13 @@ async def stored_steps(
         to_step: the last step; None for all there are.
     """
     if isinstance(checkpointer, RunHistory):
-        async for record in checkpointer.history(run_id, from_step=from_step, to_step=to_step):
-            yield record
+        records = checkpointer.history(run_id, from_step=from_step, to_step=to_step)
+        try:
+            async for record in records:
+                yield record
+        finally:
+            if isinstance(records, AsyncGenerator):  # a driver's may hold a connection until it is closed
+                await records.aclose()
         return
     if to_step is None:
         latest = await checkpointer.read_latest(run_id)
