@@ -542,3 +542,32 @@ async def test_a_report_for_programs(store: MemoryCheckpointer) -> None:
             }
         ],
     }
+
+
+async def test_a_cancelled_replay_waits_for_its_node(
+    store: MemoryCheckpointer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = asyncio.Event()
+    ended: list[str] = []
+
+    async def at_once(state: Any, context: Context) -> dict[str, JsonValue]:
+        return {"x": 1}
+
+    async def without_end(state: Any, context: Context) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.01)
+            ended.append(context.node)
+
+    monkeypatch.setattr(calling_nodes, "script", at_once)
+    loaded = graph(PLAY)
+    await done(loaded, store)
+    monkeypatch.setattr(calling_nodes, "script", without_end)
+    replaying = asyncio.create_task((await loaded.start(checkpointer=store)).replay("r"))
+    await begun.wait()
+    replaying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await replaying
+    assert ended == ["a"]

@@ -26,7 +26,7 @@ from stargraph.engine._middleware import (
     around,
     check_middleware,
 )
-from stargraph.engine._node_pools import NodePools, threads_are_busy
+from stargraph.engine._node_pools import CANCEL_SECONDS, NodePools, threads_are_busy
 from stargraph.engine._observed_store import observed
 from stargraph.engine._pending_tasks import PendingTasks
 from stargraph.engine._plan import Plan
@@ -59,6 +59,7 @@ from stargraph.engine._transitions import (
 from stargraph.engine._watcher import WATCH_SECONDS
 
 __all__ = [
+    "CANCEL_SECONDS",
     "ENGINE_SEMANTICS",
     "NO_HOOKS",
     "RUN_LOGGER",

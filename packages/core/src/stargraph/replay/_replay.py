@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import aclosing
 
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import (
@@ -17,6 +18,7 @@ from stargraph.checkpoint.protocol import (
 )
 from stargraph.checkpoint.values import EncodedValue
 from stargraph.engine import (
+    CANCEL_SECONDS,
     CallId,
     CallLog,
     ForkOverrides,
@@ -122,16 +124,18 @@ class _Replay:
             if first.origin == "fork":
                 self._overrides = ForkOverrides.of(first, effects=True)
                 self._runner = self._new_runner()
-        async for record in dispatch.history(
+        history = dispatch.history(
             self._store, self._tail.run_id, from_step=from_step, to_step=self._tail.step, keyring=self._keyring
-        ):
-            if previous is None or record.step != previous.step + 1:
-                await self._begin_at(record, previous)
-            else:
-                if self._is_ours(record):
-                    await self._step(previous, record)
-                self._note(previous, record)
-            previous = record
+        )
+        async with aclosing(history) as records:
+            async for record in records:
+                if previous is None or record.step != previous.step + 1:
+                    await self._begin_at(record, previous)
+                else:
+                    if self._is_ours(record):
+                        await self._step(previous, record)
+                    self._note(previous, record)
+                previous = record
         await self._replay_children()
 
     async def read_step(self, step: int) -> Checkpoint | None:
@@ -291,8 +295,12 @@ class _Replay:
         work = asyncio.ensure_future(self._runner.run(previous, task, call_log))
         try:
             await asyncio.wait({work})
-        finally:
+        except asyncio.CancelledError:
             work.cancel()
+            await asyncio.wait({work}, timeout=CANCEL_SECONDS)
+            raise
+        finally:
+            self._pools.give_up(work, f"{previous.run_id}/{task.id}")
         if work.cancelled():
             raise node_cancelled(task)
         return work.result()
