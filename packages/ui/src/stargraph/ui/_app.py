@@ -63,9 +63,11 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        yield
-        await console.executions.stop()
-        await console.store.close()
+        try:
+            yield
+            await console.executions.stop()
+        finally:
+            await console.store.close()
 
     app = Starlette(
         routes=_routes(write=write),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Final
 
@@ -46,7 +47,7 @@ async def run_events(request: Request) -> Response:
     return _stream(console, _steps_of(console.store, run_id, latest.step if after is None else after))
 
 
-async def _changes_of(store: Checkpointer, since: datetime) -> AsyncIterator[str]:
+async def _changes_of(store: Checkpointer, since: datetime) -> AsyncGenerator[str]:
     known: object = None
     while True:
         if isinstance(store, RunSearch):
@@ -60,19 +61,20 @@ async def _changes_of(store: Checkpointer, since: datetime) -> AsyncIterator[str
         await asyncio.sleep(_LOOK_SECONDS)
 
 
-async def _steps_of(store: Store, run_id: str, step: int) -> AsyncIterator[str]:
-    async for latest in dispatch.watch(await store.opened(), run_id, after_step=step):
-        yield str(latest)
+async def _steps_of(store: Store, run_id: str, step: int) -> AsyncGenerator[str]:
+    async with aclosing(dispatch.watch(await store.opened(), run_id, after_step=step)) as steps:
+        async for latest in steps:
+            yield str(latest)
 
 
-def _stream(console: Console, changes: AsyncIterator[str]) -> Response:
+def _stream(console: Console, changes: AsyncGenerator[str]) -> Response:
     if console.streams >= MOST_STREAMS:
         return PlainTextResponse("Too many pages are live.\n", 503, headers={"retry-after": "10"})
     lines = _lines(console, changes)
     return StreamingResponse(lines, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
 
 
-async def _lines(console: Console, changes: AsyncIterator[str]) -> AsyncIterator[str]:
+async def _lines(console: Console, changes: AsyncGenerator[str]) -> AsyncIterator[str]:
     """Write changes as events, and a comment whenever there is none for a while."""
     console.streams += 1
     pending: asyncio.Future[str] | None = None
@@ -92,3 +94,6 @@ async def _lines(console: Console, changes: AsyncIterator[str]) -> AsyncIterator
         console.streams -= 1
         if pending is not None:
             pending.cancel()
+            await asyncio.wait({pending})
+            pending.cancelled() or pending.exception()  # looked at, so that nobody reports it as lost
+        await changes.aclose()
