@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
-from support import nodes
+from support import calling_nodes, nodes
 from support.gated_nodes import Gate, new_gate
 from support.graphs import graph
 from support.memory import Killed, MemoryCheckpointer
 
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointError, StoreUnavailableError
-from stargraph.graph import Run, cancel, respond
+from stargraph.graph import Context, Run, cancel, respond
 
 pytestmark = pytest.mark.thorough
 
@@ -392,3 +392,44 @@ async def test_a_store_that_cannot_be_read_for_the_items_of_a_map_is_no_failure_
     with pytest.raises(StoreUnavailableError):
         await (await two_maps.start(checkpointer=store)).resume("r")
     assert store.events("r") == ["started", "completed begin", "completed one", "resumed"]
+
+
+BESIDE_A_CHILD = """
+nodes:
+  - {id: begin, kind: echo}
+  - {id: slow, kind: "support.calling_nodes:play"}
+  - {id: fast, kind: "support.calling_nodes:play"}
+  - {id: sub, kind: subgraph, graph: child.yaml}
+  - {id: meet, kind: echo}
+rules: [{id: all, when: {node: begin}, then: [{kind: parallel, targets: [slow, fast, sub], join: meet}]}]
+"""
+
+
+async def test_a_node_that_ends_beside_a_child_run_whose_store_fails_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "child.yaml").write_text("id: child\nnodes: [{id: step, kind: echo}]")
+    begun, storing = asyncio.Event(), asyncio.Event()
+
+    class Failing(MemoryCheckpointer):
+        async def write(self, checkpoint: Checkpoint) -> None:
+            if checkpoint.run_id != "r" and checkpoint.step > 0:
+                begun.set()
+                await storing.wait()
+                raise StoreUnavailableError("gone for a while", reason="unavailable")
+            if checkpoint.last_node == "fast":
+                storing.set()
+                for _ in range(100):  # meanwhile the two others end
+                    await asyncio.sleep(0)
+            await super().write(checkpoint)
+
+    async def wait(state: Any, context: Context) -> dict[str, Any]:
+        await (begun if context.node == "fast" else storing).wait()
+        return {}
+
+    store = Failing()
+    await store.bootstrap()
+    monkeypatch.setattr(calling_nodes, "script", wait)
+    with pytest.raises(StoreUnavailableError):
+        await (await graph(BESIDE_A_CHILD, tmp_path).start(checkpointer=store, run_id="r")).start()
+    assert store.events("r") == ["started", "completed begin", "completed fast", "completed slow"]

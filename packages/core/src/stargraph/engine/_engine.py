@@ -369,9 +369,14 @@ class Engine:
     async def _settle(self, tasks: Sequence[_RunningTask]) -> None:
         """Append what came of tasks that have ended; completions that follow each other in one go."""
         completions: list[tuple[_RunningTask, Updates]] = []
+        fault: StoreFaultError | None = None
         for running in tasks:
             del self._running[running.task.id]
-            update = self._update_of(running)
+            try:
+                update = self._update_of(running)
+            except StoreFaultError as error:
+                fault = fault or error
+                continue
             if isinstance(update, Suspended):
                 await self._record_completions(completions)
                 completions = []
@@ -379,17 +384,21 @@ class Engine:
             elif update is not None:
                 completions.append((running, update))
         await self._record_completions(completions)
+        if fault is not None:  # of a child run: the others have ended nevertheless, and need not run again
+            raise fault.cause from fault
 
     def _update_of(self, running: _RunningTask) -> Updates | Suspended | None:
-        """Return the update of an ended task, or its questions; None if it failed, which is noted, or was paused."""
+        """Return the update of an ended task, or its questions; None if it failed, which is noted, or was paused.
+
+        Raises:
+            StoreFaultError: the store of its child run failed.
+        """
         try:
             return running.work.result()
         except Suspended as suspended:
             return suspended
         except ChildPausedError:
             return None
-        except StoreFaultError as fault:
-            raise fault.cause from fault
         except asyncio.CancelledError:
             # Nothing here cancels a task and then settles it: the node did so itself.
             self._fail(running, node_cancelled(running.task))
