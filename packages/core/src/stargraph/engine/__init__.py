@@ -5,7 +5,7 @@ from stargraph.engine._attempts import NodeFailed, retry_seconds
 from stargraph.engine._call_log import CallLog, UnrecordedCallError
 from stargraph.engine._call_request import CallRequest, Calls
 from stargraph.engine._context import Context
-from stargraph.engine._engine import Engine, new_executor_id
+from stargraph.engine._engine import Engine, EngineOptions, new_executor_id
 from stargraph.engine._events import EventType, RunEvent
 from stargraph.engine._expressions import Expression
 from stargraph.engine._failures import RemoteNodeError, call_error, error_info, node_cancelled
@@ -16,7 +16,6 @@ from stargraph.engine._imports import Modules, folder_module, import_failed, use
 from stargraph.engine._log import Durability, RunLog, StoppedElsewhere
 from stargraph.engine._logging import RUN_LOGGER, facts
 from stargraph.engine._middleware import (
-    NO_HOOKS,
     CallInfo,
     Hooks,
     Middleware,
@@ -61,7 +60,6 @@ from stargraph.engine._watcher import WATCH_SECONDS
 __all__ = [
     "CANCEL_SECONDS",
     "ENGINE_SEMANTICS",
-    "NO_HOOKS",
     "RUN_LOGGER",
     "WATCH_SECONDS",
     "CallId",
@@ -72,6 +70,7 @@ __all__ = [
     "Context",
     "Durability",
     "Engine",
+    "EngineOptions",
     "EventType",
     "Expression",
     "ForkOverrides",

@@ -20,7 +20,7 @@ from stargraph.engine._failures import error_info, name_of, node_cancelled
 from stargraph.engine._fork_overrides import ForkOverrides
 from stargraph.engine._log import RunLog, StoppedElsewhere
 from stargraph.engine._logging import log_completed, log_failed
-from stargraph.engine._middleware import NO_HOOKS, Hooks
+from stargraph.engine._middleware import Hooks
 from stargraph.engine._node_pools import CANCEL_SECONDS, NodePools
 from stargraph.engine._pending_tasks import PendingTasks
 from stargraph.engine._plan import Plan
@@ -28,11 +28,9 @@ from stargraph.engine._questions import Suspended
 from stargraph.engine._subgraph import ChildPausedError, Children, Pause, StoreFaultError, cancel_children
 from stargraph.engine._task_runner import TaskRunner
 from stargraph.engine._transitions import Updates, answered, asked, called, completed, failed, tasks_of
-from stargraph.engine._watcher import WATCH_SECONDS, LogWatcher
+from stargraph.engine._watcher import LogWatcher
 from stargraph.errors import NodeError, StargraphError
 from stargraph.runtime import dispatch
-
-Publish = Callable[[RunEvent], None]
 
 
 def new_executor_id() -> str:
@@ -50,18 +48,15 @@ class _RunningTask:
     work: asyncio.Task[Updates]
 
 
-class Engine:
-    """Runs one run until nothing is left to do, or until it is asked to stop.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """How a run and its child runs are executed.
 
-    Args:
-        plan: the graph.
-        log: the log of the run.
+    Attributes:
         executor_id: names this executor in every checkpoint that it writes.
         pools: where sync nodes run.
         publish: called with each event, after its checkpoint was appended.
         is_heard: whether anybody listens; events are made for nobody else.
-        overrides: what this run does differently from its graph.
-        asks_again: run tasks with open questions once, since another graph or other code may ask something else.
         watch: the longest time in seconds between two looks at the log while nodes run; 0 never looks.
         hooks: stand around nodes, calls and child runs.
         record_attempts: record each attempt that failed at once.
@@ -69,50 +64,51 @@ class Engine:
         as_of: a time that has come, whatever the clock says.
     """
 
+    executor_id: str
+    pools: NodePools
+    publish: Callable[[RunEvent], None]
+    is_heard: Callable[[], bool]
+    watch: float
+    hooks: Hooks
+    record_attempts: bool
+    waits_here: bool
+    as_of: datetime | None
+
+
+class Engine:
+    """Runs one run until nothing is left to do, or until it is asked to stop.
+
+    Args:
+        plan: the graph.
+        log: the log of the run.
+        options: how it is executed.
+        overrides: what this run does differently from its graph.
+        asks_again: run tasks with open questions once, since another graph or other code may ask something else.
+    """
+
     def __init__(
-        self,
-        plan: Plan,
-        log: RunLog,
-        *,
-        executor_id: str,
-        pools: NodePools,
-        publish: Publish,
-        is_heard: Callable[[], bool] = lambda: True,
-        overrides: ForkOverrides | None = None,
-        asks_again: bool = False,
-        watch: float = WATCH_SECONDS,
-        hooks: Hooks = NO_HOOKS,
-        record_attempts: bool = False,
-        waits_here: bool = False,
-        as_of: datetime | None = None,
+        self, plan: Plan, log: RunLog, options: EngineOptions, *, overrides: ForkOverrides, asks_again: bool
     ) -> None:
-        self._due_times = DueTimes(waits_here=waits_here, as_of=as_of)
+        hooks, pools = options.hooks, options.pools
+        self._due_times = DueTimes(waits_here=options.waits_here, as_of=options.as_of)
         self._plan = plan
-        self._record_attempts = record_attempts
+        self._record_attempts = options.record_attempts
         self._log = log
-        self._executor_id = executor_id
-        self._publish = publish
-        self._is_heard = is_heard
-        self._overrides = overrides = overrides or ForkOverrides()
+        self._executor_id = options.executor_id
+        self._publish = options.publish
+        self._is_heard = options.is_heard
+        self._overrides = overrides
         self._pools = pools
         self._children = Children(
             plan,
             log,
-            executor_id=executor_id,
+            executor_id=options.executor_id,
             spawn=lambda child_plan, child_log, changed: Engine(
                 child_plan,
                 child_log,
-                executor_id=executor_id,
-                pools=pools,
-                publish=publish,
-                is_heard=is_heard,
-                asks_again=changed,
+                options,
                 overrides=ForkOverrides(effects=overrides.effects),
-                watch=watch,
-                hooks=hooks,
-                record_attempts=record_attempts,
-                waits_here=waits_here,
-                as_of=as_of,
+                asks_again=changed,
             ),
             hooks=hooks,
         )
@@ -135,7 +131,7 @@ class Engine:
         self._nodes_done: int | None = None
         # Set by the end of a task too, so that the tasks that go on need not be asked.
         self._signal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._watcher = LogWatcher(log, seconds=watch, failed=self._fail_execution)
+        self._watcher = LogWatcher(log, seconds=options.watch, failed=self._fail_execution)
         log.on_foreign_event = self.observe
         log.on_fault = self._wake
 

@@ -12,7 +12,7 @@ from stargraph.checkpoint.protocol import ENDED, Checkpoint, JsonValue, ProcessI
 from stargraph.engine._attempts import NodeFailed
 from stargraph.engine._expressions import Expression
 from stargraph.engine._log import RunLog
-from stargraph.engine._middleware import NO_HOOKS, Hooks, RunInfo, around
+from stargraph.engine._middleware import Hooks, RunInfo, around
 from stargraph.engine._migration import check_frontier, migrated, migration_for
 from stargraph.engine._plan import Plan
 from stargraph.engine._questions import Question, Suspended
@@ -89,7 +89,7 @@ class Children:
         *,
         executor_id: str,
         spawn: Callable[[Plan, RunLog, bool], ChildEngine],
-        hooks: Hooks = NO_HOOKS,
+        hooks: Hooks,
     ) -> None:
         self._hooks = hooks.run
         self._plan = plan

@@ -6,7 +6,7 @@ import asyncio
 from datetime import datetime
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue
-from stargraph.engine import Engine, ForkOverrides, NodePools, Pause, Plan, RunLog, StoppedElsewhere
+from stargraph.engine import Engine, EngineOptions, ForkOverrides, NodePools, Pause, Plan, RunLog, StoppedElsewhere
 from stargraph.graph._control import answer_record, takes_no_answers
 from stargraph.graph._listeners import Listeners
 from stargraph.graph._options import RunOptions
@@ -44,21 +44,18 @@ class Execution:
         self.log = log
         self._pools = NodePools(options.executor, concurrency=plan.concurrency)
         self._stopped = asyncio.Event()
-        self._engine = Engine(
-            plan,
-            log,
+        engine_options = EngineOptions(
             executor_id=executor_id,
             pools=self._pools,
             publish=listeners.publish,
-            is_heard=lambda: bool(listeners),
-            overrides=overrides,
-            asks_again=asks_again,
+            is_heard=listeners.__bool__,
             watch=options.watch,
+            hooks=options.hooks,
             record_attempts=options.record_attempts,
             waits_here=waits_here,
             as_of=as_of,
-            hooks=options.hooks,
         )
+        self._engine = Engine(plan, log, engine_options, overrides=overrides, asks_again=asks_again)
 
     async def run(self) -> None:
         """Execute the run until nothing is left to do."""
