@@ -14,9 +14,9 @@ from support.graphs import graph
 from stargraph.checkpoint.memory import MemoryCheckpointer
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.values import EncodedValue
+from stargraph.engine import first_record
 from stargraph.errors import StateError
 from stargraph.graph import Graph
-from stargraph.graph._records import first_record
 
 T = TypeVar("T")
 

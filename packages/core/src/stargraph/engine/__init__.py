@@ -32,6 +32,7 @@ from stargraph.engine._plan import Plan
 from stargraph.engine._questions import Suspended
 from stargraph.engine._reach import reachable_code
 from stargraph.engine._recorded_calls import CallId
+from stargraph.engine._records import first_record, resumed_record
 from stargraph.engine._reducers import add, append, merge, replace
 from stargraph.engine._results import ResultType
 from stargraph.engine._state import Start, StateSpec
@@ -115,6 +116,7 @@ __all__ = [
     "facts",
     "failed",
     "fan_out_of",
+    "first_record",
     "folder_module",
     "import_failed",
     "merge",
@@ -123,6 +125,7 @@ __all__ = [
     "observed",
     "reachable_code",
     "replace",
+    "resumed_record",
     "retry_seconds",
     "runtime_changes",
     "status_of",

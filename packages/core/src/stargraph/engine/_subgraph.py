@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
-from stargraph.checkpoint.protocol import ENDED, Checkpoint, JsonValue, ProcessInfo, RunSummary, Task, is_run_id
+from stargraph.checkpoint.protocol import ENDED, Checkpoint, JsonValue, RunSummary, Task, is_run_id
 from stargraph.engine._attempts import NodeFailed
 from stargraph.engine._expressions import Expression
 from stargraph.engine._log import RunLog
@@ -16,7 +16,8 @@ from stargraph.engine._middleware import Hooks, RunInfo, around
 from stargraph.engine._migration import check_frontier, migrated, migration_for
 from stargraph.engine._plan import Plan
 from stargraph.engine._questions import Question, Suspended
-from stargraph.engine._transitions import status_of, tasks_of
+from stargraph.engine._records import first_record, resumed_record
+from stargraph.engine._transitions import tasks_of
 from stargraph.errors import CheckpointConflictError, CheckpointError, NodeError
 
 
@@ -193,41 +194,19 @@ class Children:
                 await log.append(
                     lambda current: migrated(plan, migration, current, executor_id=self._executor_id, now=now)
                 )
-            await log.append(lambda current: self._resumed(plan, current))
+            await log.append(lambda current: resumed_record(plan, current, self._executor_id))
         return log, (latest.graph_hash, latest.runtime_hash) != (plan.graph_hash, plan.runtime_hash)
 
     async def _genesis(self, plan: Plan, run_id: str, tail: Checkpoint, task: Task, item: JsonValue) -> Checkpoint:
-        state, update = await plan.state.initial_in_turns(child_inputs(self._plan, tail, task, item))
-        return Checkpoint.genesis(
+        start = await plan.state.initial_in_turns(child_inputs(self._plan, tail, task, item))
+        return first_record(
+            plan,
+            start,
             run_id=run_id,
-            graph_id=plan.document.id,
-            graph_hash=plan.graph_hash,
-            runtime_hash=plan.runtime_hash,
-            definition=plan.definition,
-            state=state,
-            update=update,
-            frontier=plan.first(0),
             executor_id=self._executor_id,
-            timestamp=datetime.now(UTC),
-            process=ProcessInfo.current(),
+            metadata=tail.metadata,
             parent_run_id=tail.run_id,
             parent_step=task.since_step,
-            origin="subgraph",
-            metadata=tail.metadata,
-        )
-
-    def _resumed(self, plan: Plan, tail: Checkpoint) -> Checkpoint:
-        same = (tail.graph_hash, tail.runtime_hash) == (plan.graph_hash, plan.runtime_hash)
-        return tail.next(
-            event="resumed",
-            status=status_of(tail.frontier, tail.interrupts),
-            executor_id=self._executor_id,
-            timestamp=datetime.now(UTC),
-            graph_hash=plan.graph_hash,
-            runtime_hash=plan.runtime_hash,
-            definition=None if same else plan.definition,
-            changes=None if same else plan.state.adopted(tail.encoded_state()),
-            process=ProcessInfo.current(),
         )
 
 

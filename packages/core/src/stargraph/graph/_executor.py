@@ -12,7 +12,7 @@ from typing import Final
 
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, JsonValue
-from stargraph.engine import ForkOverrides, Pause, Plan, RunInfo, RunLog, around, new_executor_id
+from stargraph.engine import ForkOverrides, Pause, Plan, RunInfo, RunLog, around, first_record, new_executor_id
 from stargraph.errors import CheckpointConflictError
 from stargraph.graph._control import cancel, pause, respond
 from stargraph.graph._execution import Execution
@@ -20,7 +20,7 @@ from stargraph.graph._listeners import Listeners
 from stargraph.graph._logging import log_takeover, logged
 from stargraph.graph._options import RunOptions
 from stargraph.graph._presence import presence
-from stargraph.graph._records import append_resumed, crash_loop_record, first_record
+from stargraph.graph._records import append_resumed, crash_loop_record
 from stargraph.graph._resume_checks import (
     Accept,
     ReadStep,

@@ -10,11 +10,11 @@ from typing import Final, NamedTuple, TypeVar
 
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, JsonValue, QueueEntry, Status, check_run_id
-from stargraph.engine import Plan, Start, new_executor_id
+from stargraph.engine import Plan, Start, first_record, new_executor_id
 from stargraph.errors import CheckpointConflictError, CheckpointError
 from stargraph.graph._control import append, refuse_ended_or_child
 from stargraph.graph._given import as_inputs
-from stargraph.graph._records import first_record, new_run_id
+from stargraph.graph._records import new_run_id
 from stargraph.runtime import dispatch
 
 T = TypeVar("T")

@@ -1,46 +1,17 @@
-"""The checkpoints that begin, resume and give up a run, and the event that listeners get of them."""
+"""The checkpoints that take a run over and give it up."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
-from stargraph.checkpoint.protocol import Checkpoint, ProcessInfo, QueueEntry
-from stargraph.engine import Plan, RunLog, Start, StoppedElsewhere, error_info, status_of, tasks_of
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.engine import Plan, RunLog, StoppedElsewhere, error_info, resumed_record, tasks_of
 from stargraph.errors import CheckpointError, NodeError
 from stargraph.graph._resume_checks import refuse_ended
 
 POISON: Final = "poison"
 """The reason of a run that has ended too many processes."""
-
-
-def first_record(
-    plan: Plan,
-    start: Start,
-    *,
-    run_id: str,
-    executor_id: str,
-    metadata: Mapping[str, str],
-    queue: QueueEntry | None = None,
-) -> Checkpoint:
-    """Return step 0 of a new run: of one that this process executes, or, with a queue, of one that a worker will."""
-    return Checkpoint.genesis(
-        run_id=run_id,
-        graph_id=plan.document.id,
-        graph_hash=plan.graph_hash,
-        runtime_hash=plan.runtime_hash,
-        definition=plan.definition,
-        state=start.state,
-        update=start.update,
-        frontier=plan.first(0),
-        executor_id=executor_id,
-        timestamp=datetime.now(UTC),
-        process=ProcessInfo.current() if queue is None else None,
-        status="running" if queue is None else "queued",
-        queue=queue,
-        metadata=metadata,
-    )
 
 
 def new_run_id() -> str:
@@ -55,7 +26,7 @@ async def append_resumed(plan: Plan, log: RunLog, executor_id: str) -> tuple[Che
     met: list[Checkpoint] = []
     log.on_foreign_event = met.append
     try:
-        resumed, _ = await log.append(lambda tail: _resumed_record(plan, tail, executor_id))
+        resumed, _ = await log.append(lambda tail: resumed_record(plan, tail, executor_id))
     except StoppedElsewhere:
         refuse_ended(log.tail)
         raise
@@ -107,20 +78,4 @@ def failed_record(tail: Checkpoint, executor_id: str, error: BaseException, node
         timestamp=datetime.now(UTC),
         last_node=node,
         error=error_info(error, node=node),
-    )
-
-
-def _resumed_record(plan: Plan, tail: Checkpoint, executor_id: str) -> Checkpoint:
-    """Return the checkpoint by which an executor takes a run over; it names the graph and code that go on."""
-    is_same = (tail.graph_hash, tail.runtime_hash) == (plan.graph_hash, plan.runtime_hash)
-    return tail.next(
-        event="resumed",
-        status=status_of(tail.frontier, tail.interrupts),
-        executor_id=executor_id,
-        timestamp=datetime.now(UTC),
-        graph_hash=plan.graph_hash,
-        runtime_hash=plan.runtime_hash,
-        definition=None if is_same else plan.definition,
-        changes=None if is_same else plan.state.adopted(tail.encoded_state()),
-        process=ProcessInfo.current(),
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -127,7 +128,7 @@ class _Source:
     async def read_step(self, step: int) -> Checkpoint | None:
         return await dispatch.read_at_step(self.store, self.tail.run_id, step, keyring=self.keyring)
 
-    def history(self) -> AsyncIterator[Checkpoint]:
+    def history(self) -> AsyncGenerator[Checkpoint]:
         return dispatch.history(self.store, self.tail.run_id, to_step=self.tail.step, keyring=self.keyring)
 
 
@@ -158,13 +159,14 @@ async def _last_before(source: _Source, overlay: Overlay) -> int:
     if not wanted:
         raise bad_overlay("it changes nothing: say from which step the fork begins")
     first: int | None = None
-    async for record in source.history():
-        found = [entry for entry in wanted if _is_where(record, *entry)]
-        if found and first is None:
-            first = record.step
-        wanted = [entry for entry in wanted if entry not in found]
-        if not wanted:
-            break
+    async with aclosing(source.history()) as records:
+        async for record in records:
+            found = [entry for entry in wanted if _is_where(record, *entry)]
+            if found and first is None:
+                first = record.step
+            wanted = [entry for entry in wanted if entry not in found]
+            if not wanted:
+                break
     if wanted:
         kind, name = wanted[0]
         raise bad_overlay(f"run {source.tail.run_id!r} has no {kind} {name!r} that could be replaced")
