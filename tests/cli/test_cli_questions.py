@@ -93,8 +93,50 @@ def test_yes_and_no_answer_a_bool_without_the_graph(
     assert folder.call("respond", "r", "--value", word).code == 0
     ended = folder.call("resume", "r", "asks.yaml", "--json")
     assert ended.code == 0
-    # A state that nobody describes takes the text.
-    assert ended.json["state"][field] == (word if definition == "none" else recorded)
+    # In a state that nobody describes, the text "no" would be a yes to `if state.approval`.
+    assert ended.json["state"][field] == (False if definition == "none" else recorded)
+
+
+@pytest.mark.parametrize(
+    ("typed", "given", "charged"),
+    [
+        ("no", False, False),
+        ("No", False, False),
+        ("n", False, False),
+        ("False", False, False),
+        ("yes", True, True),
+        ('"no"', "no", True),
+        ("nobody", "nobody", True),
+    ],
+)
+def test_no_is_a_refusal_for_a_node_that_asks_without_a_type(
+    folder: Folder, typed: str, given: object, charged: bool
+) -> None:
+    folder.write(
+        "pay.py",
+        "from stargraph.graph import GraphBuilder\n"
+        "builder = GraphBuilder('pay')\n"
+        "builder.state(charged=(bool, False))\n"
+        "@builder.node\n"
+        "def pay(state, ctx):\n"
+        "    return {'charged': bool(ctx.interrupt('Pay?'))}\n",
+    )
+    assert folder.call("run", "pay.py", "--run-id", "r").code == 3
+    answer = folder.call("respond", "r", "--value", typed)
+    assert answer.out.endswith(f" of run r at step 2: {json.dumps(given)}\n")
+    assert folder.call("resume", "r", "pay.py", "--json").json["state"] == {"charged": charged}
+
+
+def test_yes_for_a_number_is_refused_in_the_words_of_the_person(folder: Folder) -> None:
+    folder.write(
+        "count.yaml",
+        "id: count\nstate_schema: {n: {type: int, default: 0}}\n"
+        "nodes: [{id: ask, kind: interrupt, prompt: 'How many?', into: n}]\n",
+    )
+    assert folder.call("run", "count.yaml", "--run-id", "r").code == 3
+    refused = folder.call("respond", "r", "--value", "yes")
+    assert refused.code == 2
+    assert "'yes' is not of type int" in refused.err
 
 
 def test_a_run_of_another_graph_names_both(waiting: Folder) -> None:
@@ -206,7 +248,13 @@ def test_on_a_terminal_the_person_is_asked(folder: Folder) -> None:
         code = "from stargraph.cli import main; main()"
         os.execv(sys.executable, [sys.executable, "-c", code, "run", "asking.yaml", "--run-id", "r"])
     seen = ""
-    script = [("Approve 12.5?", "perhaps"), ("Who signs?", "Ada"), ("Approve 12.5?", "Yes")]
+    script = [
+        ("Approve 12.5?", "perhaps"),
+        ("Who signs?", ""),
+        ("Approve 12.5?", ""),
+        ("Who signs?", "Ada"),
+        ("Approve 12.5?", "Yes"),
+    ]
     read = 0
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
@@ -227,6 +275,7 @@ def test_on_a_terminal_the_person_is_asked(folder: Folder) -> None:
     assert '"Ada"' in seen
     assert "Approve 12.5? [yes/no]" in seen
     assert "'perhaps' is not one of yes, no" in seen
+    assert seen.count("there is no answer yet") == 2
 
 
 def test_the_words_of_an_answer_follow_from_its_type() -> None:
@@ -235,4 +284,4 @@ def test_the_words_of_an_answer_follow_from_its_type() -> None:
     assert choices_of(Annotated[Literal["low", "high"], "x"] | None) == {"low": "low", "high": "high"}
     assert choices_of(Enum("Level", {"LOW": "low", "TWO": 2})) == {"low": "low", "2": 2}
     assert choices_of(str | bool) == choices_of(None) == choices_of(int) == {}
-    assert (readings("yes"), readings("7"), readings('"7"')) == (["yes", True], [7, "7"], ["7"])
+    assert (readings("yes"), readings("7"), readings('"7"')) == ([True, "yes"], [7, "7"], ["7"])

@@ -52,9 +52,10 @@ def payload_lines(question: Interrupt) -> list[str]:
 
 
 def readings(text: str) -> list[JsonValue]:
-    """Return the values that a text may mean, the likelier one first.
+    """Return the values that a text may mean, the likelier one first: its JSON value, or yes or no, and the text itself.
 
-    They are its JSON value, the text itself, and what yes and no stand for.
+    A word such as "no" is a text only if the answer cannot be a bool: for `if not ctx.interrupt("Pay?")`, whose answer has
+    no type, the text would be a yes.
 
     Args:
         text: what was typed.
@@ -63,7 +64,7 @@ def readings(text: str) -> list[JsonValue]:
         value = json.loads(text)
     except (ValueError, RecursionError):
         word = text.casefold()
-        return [text, _AS_BOOL[word]] if word in _AS_BOOL else [text]
+        return [_AS_BOOL[word], text] if word in _AS_BOOL else [text]
     return [value] if isinstance(value, str) else [value, text]
 
 
@@ -75,17 +76,17 @@ async def first_that_fits(values: Sequence[JsonValue], give: Callable[[JsonValue
         give: records a value; raises StateError if it does not fit.
 
     Raises:
-        StateError: none fits; the error is that of the likelier one.
+        StateError: none fits; the error is that of the likelier one, or of the text itself if it is yes or no.
     """
-    first: StateError | None = None
+    errors: list[StateError] = []
     for value in values:
         try:
             return await give(value)
         except StateError as error:
-            first = first or error
-    assert first is not None
-    first.hint = first.hint or _HOW_TO_WRITE
-    raise first
+            errors.append(error)
+    refused = errors[-1 if isinstance(values[0], bool) else 0]
+    refused.hint = refused.hint or _HOW_TO_WRITE
+    raise refused
 
 
 def choices_of(annotation: Any) -> dict[str, JsonValue]:
@@ -129,8 +130,8 @@ def ask_person(
         type_of: returns the type of the answer to one, or None.
 
     Returns:
-        None if the terminal is gone. A question whose answer was none of its choices is not among them; if that is so
-        for all of them, they are asked again.
+        None if the terminal is gone. A question whose answer was empty or none of its choices is not among them; if that
+        is so for all of them, they are asked again.
     """
     typed: dict[str, list[JsonValue]] = {}
     while questions and not typed:
@@ -144,7 +145,9 @@ def ask_person(
             except (EOFError, KeyboardInterrupt, OSError, ValueError):  # the terminal may be gone
                 emit("", sys.stderr)
                 return None
-            if found := _chosen(text, choices) if choices else readings(text):
+            if not text:
+                print_error("there is no answer yet", 'Write "" for an empty text.' if not choices else None)
+            elif found := _chosen(text, choices) if choices else readings(text):
                 typed[question.id] = found
             else:
                 print_error(f"{one_line(shorten(text, 80))!r} is not one of {', '.join(choices)}")

@@ -38,18 +38,20 @@ def respond(
     A process that executes the run continues with the answer at once; if none does, `stargraph resume` continues.
     An answer is taken once.
     """
+    from stargraph.cli._event_words import value_words
     from stargraph.cli._execution import run_async
     from stargraph.cli._output import print_json, print_lines
     from stargraph.cli._store import StoreRef
 
-    answered, question = run_async(_respond(StoreRef(checkpoint, encryption_keys), run_id, interrupt, value))
+    answered, question, taken = run_async(_respond(StoreRef(checkpoint, encryption_keys), run_id, interrupt, value))
     if json:
         print_json({"run_id": answered.run_id, "interrupt": question, "step": answered.step, "status": answered.status})
     else:
-        print_lines([f"answered {question} of run {answered.run_id} at step {answered.step}"])
+        said = value_words(taken)
+        print_lines([f"answered {question} of run {answered.run_id} at step {answered.step}: {said}"])
 
 
-async def _respond(ref: StoreRef, run_id: str, interrupt: str | None, text: str) -> tuple[Checkpoint, str]:
+async def _respond(ref: StoreRef, run_id: str, interrupt: str | None, text: str) -> tuple[Checkpoint, str, JsonValue]:
     from stargraph.cli._questions import first_that_fits, readings
     from stargraph.cli._run_ids import find_run_id
     from stargraph.cli._store import keyring, read_latest
@@ -59,10 +61,10 @@ async def _respond(ref: StoreRef, run_id: str, interrupt: str | None, text: str)
         run_id = await find_run_id(store, run_id)
         question = interrupt or _only_question(await read_latest(store, run_id))
 
-        async def give(value: JsonValue) -> Checkpoint:
-            return await answer(store, run_id, question, value, keyring=keyring())
+        async def give(value: JsonValue) -> tuple[Checkpoint, str, JsonValue]:
+            return await answer(store, run_id, question, value, keyring=keyring()), question, value
 
-        return await first_that_fits(readings(text), give), question
+        return await first_that_fits(readings(text), give)
 
 
 def _only_question(latest: Checkpoint) -> str:
