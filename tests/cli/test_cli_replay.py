@@ -48,11 +48,19 @@ def stored(folder: Folder, run_id: str = "r") -> str:
 
 def test_a_run_that_comes_out_as_recorded(ran: Folder) -> None:
     answer = ran.call("replay", "r", "graph.yaml")
-    assert (answer.code, answer.out) == (0, "run r: 4 steps came out as they are recorded\n")
+    assert (answer.code, answer.out) == (0, "run r: 4 steps match the record\n")
     shown = ran.call("replay", "r", "graph.yaml", "--from-step", "2", "--json")
     assert shown.code == 0
     assert (shown.json["same"], shown.json["compared"]) == (True, 1)
     assert '"run_id": "r"' in ran.call("runs", "--json").out
+
+
+@pytest.mark.parametrize("step", [4, 99])
+def test_a_step_that_the_run_does_not_have_proves_nothing(ran: Folder, step: int) -> None:
+    answer = ran.call("replay", "r", "graph.yaml", "--from-step", str(step))
+    assert (answer.code, answer.out) == (2, "")
+    assert f"run 'r' has no step {step}" in answer.err
+    assert "Its latest step is 3." in answer.err
 
 
 def test_a_run_that_does_not(folder: Folder) -> None:

@@ -1,4 +1,4 @@
-"""A replay does a run again from its log, writes nothing, calls nothing, and finds what came out otherwise."""
+"""A replay does a run again from its log, writes nothing, calls nothing, and finds what differs."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def test_everything_comes_out_as_it_is_recorded(store: MemoryCheckpointer,
     executed = len(nodes.LEDGER)
     report = await replayed(loaded, store)
     assert report
-    assert report.lines()[0] == f"run r: {report.compared} steps came out as they are recorded"
+    assert report.lines()[0] == f"run r: {report.compared} steps match the record"
     assert len(nodes.LEDGER) == 2 * executed, "each node runs again"
     # All but the question of the child run, which the child's own log answers for.
     assert report.compared == len(store.records) - 1
@@ -111,7 +111,7 @@ async def test_chance_is_found_and_named(store: MemoryCheckpointer) -> None:
     assert (difference.run_id, difference.step, difference.node) == ("r", 1, "a")
     assert difference.diff.lines() == ["~ update.x.second[1]: 0 → 1", "~ state.x.second[1]: 0 → 1"]
     assert report.lines() == [
-        "run r, step 1 (completed a): update.x.second[1] is recorded as 0, and came out as 1",
+        "run r, step 1 (completed a): update.x.second[1] is recorded as 0, and the replay gives 1",
     ]
 
 

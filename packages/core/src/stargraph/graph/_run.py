@@ -199,7 +199,7 @@ class Run(Generic[S]):
             accept: with `graph`, steps that another version of the graph made are replayed, too.
 
         Raises:
-            CheckpointNotFoundError: the store holds no such run.
+            CheckpointNotFoundError: the store holds no such run, or the run has no such step.
             HashMismatchError: another version of the graph made all of it.
             CheckpointError: as the store raises.
         """

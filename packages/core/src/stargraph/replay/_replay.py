@@ -69,12 +69,20 @@ async def replay(
         accept_graph: replay steps that another version of the graph made, too.
 
     Raises:
-        CheckpointNotFoundError: the store holds no such run.
+        CheckpointNotFoundError: the store holds no such run, or the run has no such step.
         HashMismatchError: another version of the graph made all of the steps.
         CheckpointError: as the store raises.
     """
     check_checkpointer(store, "store")
     tail = await dispatch.read_run(store, run_id, keyring=keyring)
+    if not 0 <= from_step <= tail.step:
+        raise CheckpointNotFoundError(
+            f"run {run_id!r} has no step {from_step}",
+            reason="step-not-found",
+            hint=f"Its latest step is {tail.step}.",
+            run_id=run_id,
+            step=from_step,
+        )
     pools = NodePools(threads)
     again = _Replay(plan, store, tail, keyring=keyring, pools=pools, accept_graph=accept_graph)
     try:

@@ -37,7 +37,7 @@ class StepDifference:
         first: Change = self.diff.changes[0]
         shown = show(first.before, width) if first.kind != "added" else "nothing"
         gave = show(first.after, width) if first.kind != "removed" else "nothing"
-        return f"{self.where}: {first.path} is recorded as {shown}, and came out as {gave}"
+        return f"{self.where}: {first.path} is recorded as {shown}, and the replay gives {gave}"
 
     @property
     def where(self) -> str:
@@ -86,7 +86,8 @@ class ReplayReport:
         """
         shown = [f"note: {note}" for note in self.notes]
         if not self.differences:
-            return [f"run {self.run_id}: {self.compared} steps came out as they are recorded", *shown]
+            same = "1 step matches" if self.compared == 1 else f"{self.compared} steps match"
+            return [f"run {self.run_id}: {same} the record", *shown]
         count = len(self.differences)
         more = "" if count == 1 else f"; {count} steps differ"
         return [self.differences[0].headline(width) + more, *shown]
