@@ -45,7 +45,8 @@ async def test_the_endpoint_tells_how_it_is(store: MemoryCheckpointer) -> None:
     assert "# TYPE stargraph_worker_claims_total counter\nstargraph_worker_claims_total 1\n" in text
     assert 'stargraph_worker_queue_runs{queue="default",state="running"}' in text
     at_work.metrics.heartbeat -= 3600
-    assert (await asyncio.to_thread(get, "/health"))[0] == 503
+    code, text = await asyncio.to_thread(get, "/health")
+    assert (code, json.loads(text)["store"]) == (503, "unavailable")
     at_work.drain()
     assert (await asyncio.to_thread(get, "/ready"))[0] == 503
     BLOCKED["r"].set()

@@ -127,7 +127,8 @@ class RunOutcome:
             )
         elif self.status == "awaiting_input":
             questions = "\n".join(question_lines(self.latest.questions))
-            answer = self.store.command("respond", self.run_id, "--interrupt", "ID", "--value", "ANSWER")
+            which = ("--interrupt", "ID") if len(self.latest.questions) > 1 else ()
+            answer = self.store.command("respond", self.run_id, *which, "--value", "ANSWER")
             print_message(
                 f"run {self.run_id} waits for an answer to:\n{questions}",
                 self._resume if self.store.is_volatile else f"answer with: {answer}\n      {self._resume}",

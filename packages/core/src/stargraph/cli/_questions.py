@@ -52,10 +52,10 @@ def payload_lines(question: Interrupt) -> list[str]:
 
 
 def readings(text: str) -> list[JsonValue]:
-    """Return the values that a text may mean, the likelier one first: its JSON value, or yes or no, and the text itself.
+    """Return the values that a text may mean, the likelier one first.
 
-    A word such as "no" is a text only if the answer cannot be a bool: for `if not ctx.interrupt("Pay?")`, whose answer has
-    no type, the text would be a yes.
+    They are its JSON value, or what yes and no stand for, and the text itself. The word "no" is a text only if the
+    answer cannot be a bool: for `if not ctx.interrupt("Pay?")`, whose answer has no type, the text would be a yes.
 
     Args:
         text: what was typed.
@@ -130,8 +130,8 @@ def ask_person(
         type_of: returns the type of the answer to one, or None.
 
     Returns:
-        None if the terminal is gone. A question whose answer was empty or none of its choices is not among them; if that
-        is so for all of them, they are asked again.
+        None if the terminal is gone. A question whose answer was empty or none of its choices is not among them; if
+        that is so for all of them, they are asked again.
     """
     typed: dict[str, list[JsonValue]] = {}
     while questions and not typed:

@@ -67,7 +67,7 @@ def _answer(path: str, metrics: WorkerMetrics, silent_after: float) -> tuple[HTT
     facts = {
         "alive": is_alive,
         "draining": metrics.is_draining,
-        "store": "ok" if metrics.outage_since is None else "unavailable",
+        "store": "ok" if is_alive and metrics.outage_since is None else "unavailable",
         "running": metrics.running,
         "concurrency": metrics.concurrency,
         "queue_age_seconds": metrics.queue_ages,

@@ -89,6 +89,7 @@ from stargraph.checkpoint.driver._search import (
 )
 from stargraph.checkpoint.driver._summary_rows import summaries_from_json, summary_json
 from stargraph.checkpoint.driver._timeline import TimelineMethods
+from stargraph.checkpoint.driver._trouble_log import TroubleLog
 from stargraph.checkpoint.driver._watching import LookPolicy, watch_steps
 
 __all__ = [
@@ -125,6 +126,7 @@ __all__ = [
     "StepBounds",
     "Tail",
     "TimelineMethods",
+    "TroubleLog",
     "await_answer",
     "before_release_error",
     "can_go_on",

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 import asyncpg
 
-from stargraph.checkpoint.driver import RetryPolicy
+from stargraph.checkpoint.driver import RetryPolicy, TroubleLog
 from stargraph.errors import StoreUnavailableError
 
 T = TypeVar("T")
@@ -150,6 +150,9 @@ class Advice:
         self._server = server
         self.from_url = False
 
+    def __str__(self) -> str:
+        return f"PostgreSQL at {self.server}"
+
     @property
     def server(self) -> str:
         """The hosts and the database, as messages may show them."""
@@ -212,6 +215,7 @@ class Retries:
         self._first = RetryPolicy(timeout, longest_pause=0.4)
         self._policy = RetryPolicy(timeout)
         self._advice = advice
+        self._trouble = TroubleLog(_log)
         self._reached = False
 
     async def run(
@@ -240,9 +244,8 @@ class Retries:
             failures.append(error)
             if not self._may_pass(error, time.monotonic() - began):
                 return False
-            # Every attempt would fill the log of a program with many runs; some of them show that it goes on.
-            if len(failures) in (1, 4) or len(failures) % 8 == 0:
-                _log.warning("PostgreSQL at %s: trying again: %s", self._advice.server, _text(error))
+            kind = type(error).__name__
+            self._trouble.failed(kind, "PostgreSQL at %s: trying again: %s", self._advice.server, _text(error))
             return True
 
         try:
@@ -256,6 +259,7 @@ class Retries:
                 what = "this attempt did not store it"  # an earlier call may have
             raise self._advice.unavailable(cause, what, run_id=run_id, step=step) from cause
         self._reached = True
+        self._trouble.succeeded(self._advice)
         return result
 
     async def acquire(self, lock: asyncio.Lock, *, run_id: str, step: int | None) -> None:

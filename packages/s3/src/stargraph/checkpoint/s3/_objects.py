@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
-from stargraph.checkpoint.driver import RetryPolicy, await_answer
+from stargraph.checkpoint.driver import RetryPolicy, TroubleLog, await_answer
 from stargraph.checkpoint.s3._concurrency import CANCEL_SECONDS, map_each
 from stargraph.errors import StoreUnavailableError
 
@@ -175,6 +175,7 @@ class RetryingStore:
     def __init__(self, store: ObjectStore, *, deadline: float) -> None:
         self._store = store
         self._policy = RetryPolicy(deadline, first_pause=_FIRST_PAUSE, longest_pause=_LONGEST_PAUSE, cut_short=False)
+        self._trouble = TroubleLog(LOGGER)
         self._answered = False
 
     async def create(self, key: str, body: bytes | Path) -> str | None:
@@ -217,7 +218,8 @@ class RetryingStore:
                 return False
             failures.append(error)
             self._raise_if_unreachable(failures)
-            LOGGER.warning("attempt %d failed and is repeated: %s", len(failures), error)
+            kind = type(error.__cause__).__name__
+            self._trouble.failed(kind, "attempt %d failed and is repeated: %s", len(failures), error)
             return True
 
         try:
@@ -233,6 +235,7 @@ class RetryingStore:
                 hint="Whether a write was stored is unknown; writing the same checkpoint again is safe and settles it.",
             ) from last
         self._answered = True
+        self._trouble.succeeded("the object store")
         return result
 
     def _raise_if_unreachable(self, failures: Sequence[TransientStoreError]) -> None:
