@@ -22,7 +22,7 @@ from stargraph.checkpoint.conformance._compare import (
 from stargraph.checkpoint.conformance._expect import Violation, expect
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.driver import can_go_on, claim_order, counted_state, counts_of
-from stargraph.checkpoint.protocol import Checkpoint, RunSummary, Status, StepKey
+from stargraph.checkpoint.protocol import Checkpoint, RunPage, RunSummary, Status, StepKey
 
 _MOST_STEPS = 40
 """How many steps of a run are read one by one; of longer runs the first and last ones, and some between."""
@@ -328,16 +328,21 @@ def matches(item: RunSummary, filters: dict[str, Any]) -> bool:
 
 async def pages(handle: Handle, **filters: Any) -> list[RunSummary]:
     """Return what all pages of a search hold."""
-    items: list[RunSummary] = []
+    return [item for page in await each_page(handle, **filters) for item in page.items]
+
+
+async def each_page(handle: Handle, **filters: Any) -> list[RunPage]:
+    """Return all pages of a search."""
+    found: list[RunPage] = []
     cursor: str | None = None
     limit = filters.get("limit") or 100
     for _ in range(2000):
         page = await handle.search(cursor=cursor, **filters)
         expect(len(page.items) <= limit, f"search(limit={limit}) gave a page of {len(page.items)} runs")
-        items.extend(page.items)
+        found.append(page)
         cursor = page.next_cursor
         if cursor is None:
-            return items
+            return found
     raise Violation("search() still gave a next_cursor after 2000 pages")
 
 

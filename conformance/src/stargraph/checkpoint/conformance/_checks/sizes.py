@@ -27,7 +27,7 @@ from stargraph.checkpoint.conformance._runs import (
     rival,
     rivals,
 )
-from stargraph.checkpoint.conformance._views import Book, agree, in_order, matches, pages
+from stargraph.checkpoint.conformance._views import Book, agree, each_page, in_order, matches, pages
 from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, Interrupt, RecordedCall, RunSummary, Status, Task
 from stargraph.errors import CheckpointConflictError, CheckpointError
 
@@ -299,17 +299,18 @@ async def _late_filters(handle: Handle, summaries: Sequence[RunSummary]) -> None
         expect(found_counts == counts, f"count_runs({given}) of {_RUNS} runs gave {found_counts}; there are {counts}")
         for limit in limits:
             what = f"search({', '.join(f'{name}={value!r}' for name, value in given.items())}, limit={limit})"
-            found = await pages(handle, limit=limit, **given)
-            same_runs(chosen, found, f"the pages of {what} of {_RUNS} runs")
-            first = await handle.search(limit=limit, **given)
-            same_runs(chosen[: len(first.items)], first.items, f"the first page of {what} of {_RUNS} runs")
+            found = await each_page(handle, limit=limit, **given)
+            first = found[0]
+            same_runs(chosen, [item for page in found for item in page.items], f"the pages of {what} of {_RUNS} runs")
             expect(
                 len(first.items) == min(limit, len(chosen)) or first.next_cursor is not None,
                 f"{what} of {_RUNS} runs gave {len(first.items)} runs and no next_cursor; {len(chosen)} match",
             )
     updated = sorted(summaries, key=lambda item: item.updated_at, reverse=True)
-    found = await pages(handle, limit=1000, order="updated")
-    same_runs([item.run_id for item in updated], found, f"search(order='updated', limit=1000) of {_RUNS} runs")
+    in_updated_order = await pages(handle, limit=1000, order="updated")
+    same_runs(
+        [item.run_id for item in updated], in_updated_order, f"search(order='updated', limit=1000) of {_RUNS} runs"
+    )
 
 
 @group.check(
