@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from support.workspace import ROOT
 
 from stargraph.checkpoint.conformance import HarnessError, Result, catalogue, run
+from stargraph.checkpoint.conformance._certificate import KEY_VARIABLE, make_key
 from stargraph.checkpoint.conformance.reference import ReferenceStores
 
 pytestmark = pytest.mark.thorough
@@ -110,6 +112,67 @@ def test_an_interrupted_kit_leaves_nothing_behind(number: int, code: int, jobs: 
     assert process.returncode == code, errors
     assert "Traceback" not in errors, errors
     assert list(tmp_path.iterdir()) == []
+
+
+STANDSTILL = """
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+from support.conformance_targets import sqlite
+
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+
+
+class Standstill(SQLiteCheckpointer):
+    async def write(self, checkpoint):
+        Path({flag!r}).touch()
+        await asyncio.sleep(600)
+
+
+target = replace(sqlite, open=Standstill)
+"""
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_kit_reports_the_verdicts_until_then(number: int, code: int, jobs: str, tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    (tmp_path / "standstill_target.py").write_text(STANDSTILL.format(flag=str(flag)))
+    report, certificate, badge = (tmp_path / name for name in ("report.json", "certificate.json", "badge.svg"))
+    command = [
+        sys.executable,
+        "-m",
+        "stargraph.checkpoint.conformance",
+        "run",
+        "standstill_target:target",
+        "--jobs",
+        jobs,
+    ]
+    options = ["--json", str(report), "--certificate", str(certificate), "--badge", str(badge), "--deadline", "100"]
+    process = subprocess.Popen(
+        [*command, *options, "--deadline=100", "--only", "bootstrap.methods", "--only", "steps.append_and_read"],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT / 'tests'}", KEY_VARIABLE: make_key()[0]},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not flag.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert "interrupted, no level: " in output
+    told = json.loads(report.read_text())
+    assert (told["interrupted"], told["level"]) == (True, "partial")
+    assert told["driver"] == "standstill_target.Standstill"
+    assert told["versions"]["sqlite"]
+    verdicts = {result["check"]["id"]: result["verdict"] for result in told["results"]}
+    assert verdicts["bootstrap.methods"] == "pass"
+    assert set(verdicts.values()) == {"pass"}
+    assert "steps.append_and_read" not in verdicts
+    assert certificate.read_text() == badge.read_text() == ""
 
 
 TERMINATED_TWICE = """

@@ -30,7 +30,8 @@ from stargraph.checkpoint.conformance._render import (
     to_markdown,
 )
 from stargraph.checkpoint.conformance._report import Report, Result, kit_version
-from stargraph.checkpoint.conformance._run import run, select
+from stargraph.checkpoint.conformance._run import drawn, run_checks, select
+from stargraph.checkpoint.conformance._runner import Session
 from stargraph.checkpoint.registry import redact_text
 
 _HYPOTHESIS_VARIABLE: Final = "HYPOTHESIS_STORAGE_DIRECTORY"
@@ -86,7 +87,10 @@ def run_command(
 ) -> None:
     """Run the checks against a driver.
 
-    Exit codes: 0 conformant, 1 violations, 2 nothing or only partly evaluated, 3 the kit or its surroundings failed.
+    Once it is interrupted, by ctrl-C or SIGTERM, it reports the verdicts until then, without a level or a certificate.
+
+    Exit codes: 0 conformant, 1 violations, 2 nothing or only partly evaluated, 3 the kit or its surroundings failed,
+    130 ctrl-C, 143 SIGTERM.
     """
     to_stdout = "-" in (json_file, junit, markdown, badge, certificate)
     console = Console(stderr=to_stdout, soft_wrap=True, highlight=False)
@@ -106,7 +110,7 @@ def run_command(
             _ensure_writable(str(destination))
         if certificate is not None:
             parse_key(os.environ.get(KEY_VARIABLE, ""))
-        report = _with_progress(target, tuple(only or ()), quick, seed, deadline, keep, jobs)
+        report, interruption = _with_progress(target, tuple(only or ()), quick, seed, deadline, keep, jobs)
     except HarnessError as error:
         Console(stderr=True, soft_wrap=True, highlight=False).print(
             f"error: {_shown(str(error))}", style="red", markup=False
@@ -117,14 +121,16 @@ def run_command(
         (json_file, _to_json_text),
         (junit, to_junit),
         (markdown, to_markdown),
-        (badge, to_badge),
-        (certificate, _to_certificate),
     )
+    if interruption is None:
+        forms += ((badge, to_badge), (certificate, _to_certificate))
     for destination, form in forms:
         if destination == "-":
             sys.stdout.write(form(report))
         elif destination is not None:
             Path(destination).write_text(form(report), encoding="utf-8")
+    if interruption is not None:
+        raise interruption
     _leave(report.exit_code)
 
 
@@ -239,20 +245,26 @@ def compare_command(
 
 def _with_progress(
     target: str, only: tuple[str, ...], quick: bool, seed: int | None, deadline: float, keep: Path | None, jobs: int
-) -> Report:
+) -> tuple[Report, BaseException | None]:
+    """Run the checks; return the report, and what interrupted them."""
     chosen = select(only, quick=quick)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     errors = Console(stderr=True)
     with (
         _hypothesis_elsewhere(),
         Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress,
+        Session(target, drawn(seed), deadline, thorough=not quick, keep=keep) as session,
     ):
         bar = progress.add_task("starting", total=len(chosen))
 
         def advance(result: Result) -> None:
             progress.update(bar, description=f"{result.check.id:<42}", advance=1)
 
-        return run(target, only=only, quick=quick, seed=seed, deadline=deadline, keep=keep, jobs=jobs, progress=advance)
+        try:
+            run_checks(session, chosen, jobs=jobs, progress=advance)
+        except (KeyboardInterrupt, SystemExit) as interruption:
+            return session.report(interrupted=True), interruption
+        return session.report(), None
 
 
 @contextmanager

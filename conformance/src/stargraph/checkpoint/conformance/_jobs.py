@@ -50,6 +50,7 @@ class Jobs:
         self._changed = threading.Condition()
         self._jobs: list[_Job] = []
         self._failures: list[BaseException] = []
+        self._stopped = False
 
     def run(self, count: int) -> None:
         """Run all of them, so many at a time.
@@ -70,6 +71,8 @@ class Jobs:
             raise failure
 
     def _stop(self) -> None:
+        with self._changed:
+            self._stopped = True
         self._begin_no_more()
         jobs = list(self._jobs)
         for job in jobs:
@@ -115,6 +118,8 @@ class Jobs:
 
     def _note(self, result: Result) -> None:
         with self._changed:
+            if self._stopped:
+                return  # its process was told to end
             self._session.results[result.check.id] = result
             self._running.discard(result.check.id)
             if self._progress is not None and result.check in self._chosen:

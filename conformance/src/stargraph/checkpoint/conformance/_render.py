@@ -77,9 +77,12 @@ def _ending(report: Report) -> str:
     executed = report.count("pass", "fail", "expected-failure")
     catalogue = sum(not check.advisory for check in report.catalogue)
     colour = {"full": "green", "core": "green", "partial": "yellow", "none": "red"}[report.level]
+    outcome = (
+        "[bold yellow]interrupted[/], no level" if report.interrupted else f"level [bold {colour}]{report.level}[/]"
+    )
     return (
         f"\n{escape(report.driver)}{escape(_versions(report))}\n"
-        f"level [bold {colour}]{report.level}[/]: {report.count('pass')} of {catalogue} checks passed,"
+        f"{outcome}: {report.count('pass')} of {catalogue} checks passed,"
         f" {executed} executed, {report.count('fail')} violations"
         f" (kit {kit_version()}, seed {report.seed})"
     )
@@ -148,6 +151,8 @@ def to_junit(report: Report) -> str:
     )
     properties = ET.SubElement(suite, "properties")
     facts = {"kit": kit_version(), "driver": report.driver, "level": report.level, "seed": str(report.seed)}
+    if report.interrupted:
+        facts["interrupted"] = "true"
     for name, value in (facts | report.environment).items():
         ET.SubElement(properties, "property", name=name, value=value)
     for result in counted:
@@ -176,7 +181,8 @@ def to_markdown(report: Report) -> str:
         f"# Conformance of `{report.target}`",
         "",
         (
-            f"Level **{report.level}**: {report.count('pass')} of"
+            f"{'**Interrupted**, no level' if report.interrupted else f'Level **{report.level}**'}:"
+            f" {report.count('pass')} of"
             f" {sum(not check.advisory for check in report.catalogue)} checks passed,"
             f" {report.count('fail')} violations."
         ),

@@ -20,8 +20,8 @@ failed."""
 
 Level: TypeAlias = Literal["full", "core", "partial", "none"]
 """full: every check of the catalogue passed; core: every required check, and every check of the declared
-capabilities but known failures; partial: nothing was found, but not every required check was executed;
-none: something was found, or nothing was executed."""
+capabilities but known failures; partial: nothing was found, but not every required check was executed, or the run was
+interrupted; none: something was found, or nothing was executed."""
 
 FORMAT: Final = 2
 """The version of the report; docs/conformance-report.schema.json describes it."""
@@ -78,6 +78,7 @@ class Report:
         options: what the run was asked for.
         capabilities: what the driver declares beside the required methods.
         versions: of the driver and its server, as the target declares them.
+        interrupted: the run was ended before all the checks that it was to execute; the level is at most partial.
     """
 
     target: str
@@ -90,6 +91,7 @@ class Report:
     options: dict[str, Any] = field(default_factory=dict)
     capabilities: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
+    interrupted: bool = False
 
     def count(self, *verdicts: Verdict) -> int:
         """How many checks that count ended with one of these."""
@@ -102,7 +104,7 @@ class Report:
         counted = [check for check in self.catalogue if not check.advisory]
         if self.count("fail", "error") or not self.count("pass"):
             return "none"
-        if any(verdicts.get(check.id) != "pass" for check in counted if check.required):
+        if self.interrupted or any(verdicts.get(check.id) != "pass" for check in counted if check.required):
             return "partial"
         # What only workers need may be left out as a whole.
         due = [check for check in counted if check.capability not in FLEET or verdicts.get(check.id) != "skip"]
@@ -132,6 +134,7 @@ class Report:
             "versions": self.versions,
             "capabilities": list(self.capabilities),
             "options": self.options,
+            "interrupted": self.interrupted,
             "level": self.level,
             "exit_code": self.exit_code,
             "seed": self.seed,

@@ -77,14 +77,25 @@ def run(
             than one job.
     """
     chosen = select(tuple(only), quick=quick)
-    number = random.SystemRandom().randrange(2**31) if seed is None else seed
-    with Session(target, number, deadline, thorough=not quick, keep=keep, patience=patience) as session:
-        session.target  # noqa: B018  # a target that cannot be imported is reported at once
-        if jobs > 1:
-            Jobs(session, chosen, progress).run(jobs)
-            return session.report()
-        for check in chosen:
-            result = session.result(check)
-            if progress is not None:
-                progress(result)
+    with Session(target, drawn(seed), deadline, thorough=not quick, keep=keep, patience=patience) as session:
+        run_checks(session, chosen, jobs=jobs, progress=progress)
         return session.report()
+
+
+def drawn(seed: int | None) -> int:
+    """Return a seed, a random one if None is given."""
+    return random.SystemRandom().randrange(2**31) if seed is None else seed
+
+
+def run_checks(
+    session: Session, checks: Sequence[Check], *, jobs: int = 1, progress: Callable[[Result], None] | None = None
+) -> None:
+    """Run checks in a session, which holds the results, also if this is interrupted. The rest is as in `run`."""
+    session.prepare()  # so that a target that cannot be imported is reported at once
+    if jobs > 1:
+        Jobs(session, checks, progress).run(jobs)
+        return
+    for check in checks:
+        result = session.result(check)
+        if progress is not None:
+            progress(result)

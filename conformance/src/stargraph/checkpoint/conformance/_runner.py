@@ -89,6 +89,7 @@ class Session:
     _driver: str | None = None
     _declared: frozenset[Capability] | None = None
     _provided: frozenset[Capability] = frozenset()
+    _versions: dict[str, str] | None = None
     _neighbours: Neighbours | None = None
     _fork_server: ForkServer | None = None
     _started: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -136,24 +137,34 @@ class Session:
             self.results[check.id] = self._judge(check)
         return self.results[check.id]
 
-    def report(self) -> Report:
-        """The report of what was run so far."""
+    def prepare(self) -> None:
+        """Learn what each report says of the driver and its server; once interrupted, a session asks them nothing."""
+        self._look()
+        if self._versions is None:
+            self._versions = {} if self.target.versions is None else dict(self.target.versions())
+
+    def report(self, *, interrupted: bool = False) -> Report:
+        """The report of what was run so far.
+
+        Args:
+            interrupted: checks are left that were to be run.
+        """
+        if not interrupted:
+            self.prepare()
         order = {check.id: place for place, check in enumerate(catalogue())}
         return Report(
             self.spec if isinstance(self.spec, str) else repr(self.spec.open),
-            self.driver,
+            self._driver or "unknown",
             self.seed,
             catalogue(),
             tuple(sorted(self.results.values(), key=lambda result: order[result.check.id])),
             environment(),
             started=self._started,
             options={"quick": not self.thorough, "deadline": self.deadline},
-            capabilities=tuple(sorted(self.declared())),
-            versions=self._versions(),
+            capabilities=tuple(sorted(self._declared or ())),
+            versions=self._versions or {},
+            interrupted=interrupted,
         )
-
-    def _versions(self) -> dict[str, str]:
-        return {} if self.target.versions is None else dict(self.target.versions())
 
     def _judge(self, check: Check) -> Result:
         known = {other.id: other for other in catalogue()}
