@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from stargraph.checkpoint.conformance import Check, Result, Session, _forks, run
+from stargraph.checkpoint.conformance import Check, HarnessError, Result, Session, _forks, run
 from stargraph.checkpoint.conformance._expect import Violation, together
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._staging import Stage
@@ -387,3 +387,51 @@ def test_no_clock_is_off_by_more_than_the_target_says(tmp_path: Path, monkeypatc
         found = {result.check.id: result for result in report.results}
         for check_id in only:
             assert found[check_id].verdict == verdict, found[check_id].message
+
+
+PRELOADED = """
+import os
+from pathlib import Path
+
+with Path({log!r}).open("a") as log:
+    log.write(f"{{os.getpid()}}\\n")
+"""
+
+PRELOADING = """
+from dataclasses import replace
+
+from support.conformance_targets import sqlite
+
+
+def opened(location):
+    import large_sdk
+
+    return sqlite.open(location)
+
+
+target = replace(sqlite, open=opened, preload=("large_sdk",))
+mistaken = replace(target, preload=("large_sdk", "small_sdk"))
+"""
+
+
+@pytest.mark.skipif(not _forks.AVAILABLE, reason="processes are not forked here")
+def test_child_processes_are_forked_with_what_the_target_preloads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    (tmp_path / "large_sdk.py").write_text(PRELOADED.format(log=str(log)))
+    (tmp_path / "preloading_target.py").write_text(PRELOADING)
+    monkeypatch.syspath_prepend(tmp_path)
+    pids: list[int] = []
+
+    async def body(kit: Kit) -> None:
+        for child in await _two(kit):
+            await child.expect("acked")
+            pids.append(child._process.pid)
+
+    assert result_of(body, "preloading_target:target").verdict == "pass"
+    importers = set(map(int, log.read_text().split()))
+    assert len(importers - {os.getpid()}) == 1
+    assert not importers.intersection(pids)
+    with pytest.raises(HarnessError, match="preload names small_sdk: there is no such module"):
+        result_of(body, "preloading_target:mistaken")

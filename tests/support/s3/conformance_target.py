@@ -99,5 +99,6 @@ target = Target(
     encryption=S3Checkpointer.from_url,
     read_only=_read_only,
     url=str,
+    preload=("aiobotocore.session",),
     versions=_versions,
 )

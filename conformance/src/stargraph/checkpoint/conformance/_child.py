@@ -335,5 +335,5 @@ def main(order: dict[str, Any]) -> int:
 
 if __name__ == "__main__":
     if sys.argv[1] == "--fork-server":
-        sys.exit(serve_forks(socket.socket(fileno=int(sys.argv[2])), main))
+        sys.exit(serve_forks(socket.socket(fileno=int(sys.argv[2])), main, sys.argv[3:]))
     sys.exit(main(json.loads(sys.argv[1])))

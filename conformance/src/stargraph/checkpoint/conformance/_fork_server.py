@@ -1,10 +1,11 @@
 """Fork child processes from one that has imported the kit, where a new interpreter would import it again.
 
-    python -m stargraph.checkpoint.conformance._child --fork-server DESCRIPTOR
+    python -m stargraph.checkpoint.conformance._child --fork-server DESCRIPTOR [MODULE…]
 
 A fork costs milliseconds, an interpreter with the kit in it some tenths of a second. The server has no thread and no
 event loop, inherits nothing from the process that tests, and never imports the driver: each fork does that itself, so
-what a driver's modules make at import is its own in every process. Only the seed of str hashes is shared between the
+what a driver's modules make at import is its own in every process. What the target wants to be imported once, such as a
+large SDK, is. Only the seed of str hashes is shared between the
 forks; the process that tests has another.
 
 For each fork the server gets one byte with four descriptors: stdin, stdout and stderr of the new process, and a line,
@@ -15,11 +16,12 @@ waits for that end, so no process holds the descriptors of another.
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
 
@@ -29,13 +31,16 @@ from stargraph.checkpoint.conformance._stage import build_models
 _Main: TypeAlias = Callable[[dict[str, Any]], int]
 
 
-def serve(control: socket.socket, main: _Main) -> int:
+def serve(control: socket.socket, main: _Main, preload: Sequence[str]) -> int:
     """Fork whenever the other side asks, until it hangs up; in a fork, return its exit code.
 
     Args:
         control: the socket on which it asks.
         main: does in a fork what was asked for, and returns the exit code.
+        preload: the modules that are imported before the first fork.
     """
+    for module in preload:
+        importlib.import_module(module)
     build_models()
     gc.collect()
     gc.freeze()  # so that a collection in a fork copies no page

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,9 +26,14 @@ _GRACE: Final = 5.0
 
 
 class ForkServer:
-    """The server, started at the first fork. May be used from any thread."""
+    """The server, started at the first fork. May be used from any thread.
 
-    def __init__(self) -> None:
+    Args:
+        preload: the modules that it imports beside the kit.
+    """
+
+    def __init__(self, preload: Sequence[str] = ()) -> None:
+        self._preload = preload
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._lock = threading.Lock()
@@ -83,6 +89,7 @@ class ForkServer:
                     "stargraph.checkpoint.conformance._child",
                     "--fork-server",
                     str(theirs.fileno()),
+                    *self._preload,
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import sys
 import threading
 import time
@@ -112,17 +113,20 @@ class Session:
         """The target, imported at first use.
 
         Raises:
-            HarnessError: it cannot be imported, or names a check that there is not.
+            HarnessError: it cannot be imported, or names a check or a module that there is not.
         """
         if self._target is None:
             target = load_target(self.spec) if isinstance(self.spec, str) else self.spec
             unknown = sorted(set(target.expected_failures) - {check.id for check in catalogue()})
             if unknown:
                 raise HarnessError(f"expected_failures names {', '.join(unknown)}: there is no such check")
+            missing = [module for module in target.preload if importlib.util.find_spec(module) is None]
+            if missing:
+                raise HarnessError(f"preload names {', '.join(missing)}: there is no such module")
             self._target = target
             if isinstance(self.spec, str) and target.processes:
                 self._neighbours = Neighbours(self.spec)
-                self._fork_server = ForkServer() if _forks.AVAILABLE else None
+                self._fork_server = ForkServer(target.preload) if _forks.AVAILABLE else None
         return self._target
 
     @property

@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -100,6 +100,8 @@ class Target:
         url: takes a location; returns the URL that opens it with `from_url` of the driver's class.
         versions: returns the versions of what is tested, by name: the driver, the server. What it names is told in the
             report; nothing is guessed.
+        preload: modules that child processes need not import again, such as a large SDK that the driver uses: they are
+            forked from a process that has imported them. None of the driver's own, and none that starts a thread.
         processes: whether other processes can open the same location.
         expected_failures: known failures of optional checks: the id, and a link to where they are tracked.
     """
@@ -118,6 +120,7 @@ class Target:
     read_only: Opener | None = None
     url: Callable[[str], str] | None = None
     versions: Callable[[], Mapping[str, str]] | None = None
+    preload: Sequence[str] = ()
     processes: bool = True
     expected_failures: Mapping[str, str] = field(default_factory=dict)
 
