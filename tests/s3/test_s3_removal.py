@@ -12,7 +12,7 @@ from support.records import STARTED_AT, chain, endless, first, following, task
 from support.s3.servers import sdk_client
 from support.s3.stores import Stores
 
-from stargraph.checkpoint.protocol import FanOut, StepRange
+from stargraph.checkpoint.protocol import FanOut, Status, StepRange
 from stargraph.checkpoint.s3 import _prune
 from stargraph.checkpoint.s3._frame import tombstone
 from stargraph.checkpoint.s3._schema import KeyLayout
@@ -45,12 +45,16 @@ async def test_a_deleted_run_is_unknown_and_takes_no_step(stores: Stores) -> Non
     assert await other.delete_run("never") is False
 
 
-async def test_a_run_whose_deletion_was_cut_short_is_gone(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("end", ["running", "done"])
+async def test_a_run_whose_deletion_was_cut_short_is_gone(
+    stores: Stores, moto: str, monkeypatch: pytest.MonkeyPatch, end: Status
+) -> None:
     store, other = await stores.open(), await stores.open()
-    run = chain("run", 4)
+    run = chain("run", 4, end=end)
     await store.write_many(run)
+    assert _count(moto, stores, "runs") == (2 if end == "done" else 1), "a run that ended has a file"
 
-    async def cut_short(self: _prune.Pruner, run_id: str, last: int) -> int:
+    async def cut_short(self: _prune.Pruner, *_: object) -> int:
         raise ConnectionError
 
     with monkeypatch.context() as patched:
@@ -61,7 +65,9 @@ async def test_a_run_whose_deletion_was_cut_short_is_gone(stores: Stores, monkey
         assert await handle.read_latest("run") is None
         assert [await handle.read_at_step("run", step) for step in range(4)] == [None] * 4
         assert await _steps(handle) == []
-        for checkpoint in (*run, following(run[3])):
+        assert await handle.list_runs() == []
+        assert (await handle.search()).items == ()
+        for checkpoint in (*run, following(run[2])):
             with pytest.raises(CheckpointError) as caught:
                 await handle.write(checkpoint)
             assert caught.value.reason == "run-deleted"

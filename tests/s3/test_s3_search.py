@@ -220,12 +220,16 @@ async def test_a_run_that_was_deleted_is_in_no_folder(stores: Stores) -> None:
     assert await store.count_runs() == {}
 
 
-@pytest.mark.parametrize("lost", [1, 2, 4])
-async def test_a_run_that_lost_its_end_is_corrupted_and_not_a_shorter_one(stores: Stores, lost: int) -> None:
+@pytest.mark.parametrize(("lost", "pruned"), [(1, False), (2, False), (4, False), (1, True)])
+async def test_a_run_that_lost_its_end_is_corrupted_and_not_a_shorter_one(
+    stores: Stores, lost: int, pruned: bool
+) -> None:
     """Somebody removed the newest objects; the file of the ended run says where it ended."""
     store = await stores.open()
     run = chain("run", 5, end="done")
     await store.write_many(run)
+    if pruned:
+        await store.prune(older_than=LATER, run_id="run", keep_last=2)
     await store.write_many(chain("whole", 5, end="done"))
     client = sdk_client(stores.endpoint)
     keys = store._opened().keys

@@ -148,7 +148,7 @@ def _deletion_overwrites_the_next_slot() -> AbstractContextManager[Any]:
 
 
 def _deletion_frees_the_slots() -> AbstractContextManager[Any]:
-    async def mark_deleted(self: Pruner, run_id: str, last: int) -> _Removed:
+    async def mark_deleted(self: Pruner, run_id: str, latest: Header | None = None) -> _Removed:
         keys = [self._keys.slot(run_id, step) async for step, _ in self._log.slots(run_id)]
         await self._store.remove(keys)
         return _Removed(len(keys), None)
@@ -252,7 +252,7 @@ def _a_prune_believes_an_old_verdict() -> AbstractContextManager[Any]:
     async def prune(self: Pruner, run_id: str, started_at: datetime, rule: PruneRule, **how: Any) -> int:
         if rule.keep_last == 0 and not rule.dry_run:
             newest = await self._log.newest(run_id)
-            return 0 if newest is None else (await self._mark_deleted(run_id, newest[0])).records
+            return 0 if newest is None else (await self._mark_deleted(run_id)).records
         return await original(self, run_id, started_at, rule, **how)
 
     return patch.object(Pruner, "prune", prune)

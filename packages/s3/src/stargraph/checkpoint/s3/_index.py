@@ -35,6 +35,7 @@ class IndexEntry:
         modified: when the entry was written, by the store's clock.
         deleted: the run was deleted.
         ended_at_step: the step that ended the run, if its file was made.
+        emptied: that file was emptied: steps of the run went, or its deletion has begun.
     """
 
     key: str
@@ -43,6 +44,7 @@ class IndexEntry:
     modified: datetime
     deleted: bool
     ended_at_step: int | None = None
+    emptied: bool = False
 
 
 class RunIndex:
@@ -108,7 +110,7 @@ class RunIndex:
                         yield pending
                     pending = IndexEntry(info.key, run.run_id, run.started_at, info.modified, info.size > 0)
                 elif pending is not None and (run.run_id, run.started_at) == (pending.run_id, pending.started_at):
-                    pending = replace(pending, ended_at_step=run.ended_at_step)
+                    pending = replace(pending, ended_at_step=run.ended_at_step, emptied=info.size == 0)
             if len(listed) < page:
                 break
             after = listed[-1].key
@@ -124,7 +126,9 @@ class RunIndex:
         if entry.deleted:
             return None
         header: Header | Tombstone | PrunedFloor | None = None
-        if entry.ended_at_step is not None:
+        # A full file says that nothing of the run went.
+        newest = await self._log.newest(entry.run_id) if entry.emptied else None
+        if entry.ended_at_step is not None and (newest is None or newest[0] <= entry.ended_at_step):
             header = await self._log.header(entry.run_id, entry.ended_at_step)
             if header is None:
                 await self._raise_if_truncated(entry.run_id, entry.ended_at_step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -17,7 +18,7 @@ from stargraph.checkpoint.s3._objects import LOGGER, ObjectInfo, ObjectStore, Tr
 from stargraph.checkpoint.s3._read import RecordReader
 from stargraph.checkpoint.s3._schema import KeyLayout
 from stargraph.checkpoint.s3._step_keys import StepKeys
-from stargraph.errors import CheckpointError, StoreUnavailableError
+from stargraph.errors import CheckpointCorruptedError, CheckpointError, StoreUnavailableError
 
 TOMBSTONE_LIFETIME: Final = timedelta(days=7)
 """How long a tombstone stays. A writer that is suspended in the middle of a write for longer than that may
@@ -78,10 +79,16 @@ class Pruner:
             step, _ = newest
             end = await self._log.tombstone_at(run_id, *newest)
             if end == "deleted":
-                return (await self._mark_deleted(run_id, step - 1)).records > 0
+                return (await self._mark_deleted(run_id)).records > 0
             following = end.step if isinstance(end, PrunedFloor) else step + 1
+            latest: Header | None = None
+            with suppress(CheckpointCorruptedError):  # raised again once the run is marked
+                header = await self._log.header(run_id, step)
+                latest = header if isinstance(header, Header) else None
+            if latest is not None:
+                await self._empty_file(latest)
             if await self._take_slot(run_id, following):
-                removed = await self._mark_deleted(run_id, step)
+                removed = await self._mark_deleted(run_id, latest)
                 start = None if removed.start is None or removed.start.step == following else removed.start
                 if start is None or await self._take_slot(run_id, start.step):
                     return removed.records > 0
@@ -135,9 +142,7 @@ class Pruner:
                 return 0
             latest, _ = newest
             if await self._log.is_end_of_deleted(run_id, *newest):
-                return (
-                    0 if rule.dry_run or rule.keep_last > 0 else (await self._mark_deleted(run_id, latest - 1)).records
-                )
+                return 0 if rule.dry_run or rule.keep_last > 0 else (await self._mark_deleted(run_id)).records
             header = await self._log.header(run_id, latest)
             if not isinstance(header, Header) or header.start is not None or not _is_prunable(header, started_at, rule):
                 return 0
@@ -147,9 +152,10 @@ class Pruner:
                 return 0
             if rule.dry_run:
                 return len(await self._records(run_id))
+            await self._empty_file(header)
             # Taking the next slot proves that the run is still as it was judged.
             if await self._take_slot(run_id, latest + 1):
-                return (await self._mark_deleted(run_id, latest)).records
+                return (await self._mark_deleted(run_id, header)).records
 
     async def _is_awaited(self, header: Header) -> bool:
         """Return whether a run is a child whose parent has not ended: that may still have to read how it ended."""
@@ -170,8 +176,7 @@ class Pruner:
         # decoded from those or from what that step is decoded from.
         prunable = sorted(step for step in records if step < latest and step not in kept)
         if prunable and not rule.dry_run:
-            if ended:
-                await self._store.overwrite([self._keys.file(run_id, header.summary.started_at, latest)], b"")
+            await self._empty_file(header)
             await self._store.overwrite([self._keys.slot(run_id, step) for step in prunable], tombstone("pruned"))
             await self._step_keys.remove(run_id, below=latest, kept=kept)
         if not rule.dry_run:
@@ -293,21 +298,33 @@ class Pruner:
         """Take the slot that the next step would need: from here on no write of the run can succeed."""
         return await self._store.create(self._keys.slot(run_id, step), tombstone("deleted")) is not None
 
-    async def _mark_deleted(self, run_id: str, last: int) -> _Removed:
-        """Put tombstones in the place of all that a deleted run has; its end is taken already."""
+    async def _empty_file(self, newest: Header) -> None:
+        """Empty the file of a run that has ended, before anything of the run goes.
+
+        A listing believes of a run with a full file that it is as it ended, and looks at nothing else.
+        """
+        run = newest.summary
+        if run.status in ENDED:
+            await self._store.overwrite([self._keys.file(run.run_id, run.started_at, run.last_step)], b"")
+
+    async def _mark_deleted(self, run_id: str, latest: Header | None = None) -> _Removed:
+        """Put tombstones in the place of all that a deleted run has; its end is taken already.
+
+        Args:
+            latest: the header of its latest record, if that was read.
+        """
         records = sorted(await self._records(run_id), reverse=True)
         start: PrunedFloor | None = None
         if records:
             # The newest record goes last: it says where the index entry is, should this be done again.
-            header = await self._log.header(run_id, records[0])
+            known = latest is not None and latest.summary.last_step == records[0]
+            header = latest if known else await self._log.header(run_id, records[0])
             # First, so that copies on other machines cannot be read any more, whenever this is cut short.
             await self._store.overwrite([self._keys.cache_key(run_id)], tombstone("deleted"))
             if isinstance(header, Header):
                 start = header.start
                 started_at = header.summary.started_at
                 await self._store.overwrite([self._keys.entry(run_id, started_at)], tombstone("deleted"))
-                if header.summary.status in ENDED:
-                    await self._store.overwrite([self._keys.file(run_id, started_at, last)], b"")
                 await self._remove_hints(header)
             older = [self._keys.slot(run_id, step) for step in reversed(records[1:])]
             await self._step_keys.remove(run_id)
