@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from support.graphs import graph
 from support.memory import MemoryCheckpointer
 
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+from stargraph.engine import NodePools
 from stargraph.errors import GraphError
 from stargraph.graph import Context
 
@@ -262,3 +264,31 @@ async def test_an_async_node_that_catches_its_cancellation_holds_nothing_up(
     is_over.set()
     await asyncio.sleep(0.1)
     assert "called a" not in store.events("r")
+
+
+class LostExecutor(Executor):
+    """Begins a call, and says long after its timeout that it was lost, as a pool does whose process was killed."""
+
+    def __init__(self) -> None:
+        self.call: Future[Any] = Future()
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.call.set_running_or_notify_cancel()
+        return self.call
+
+
+async def test_a_call_that_was_given_up_may_fail_unseen() -> None:
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context))
+    executor = LostExecutor()
+    pools = NodePools(executor)
+    with pytest.raises(TimeoutError):
+        await pools.run_remotely(print, owner="r/t", seconds=0.01)
+    assert not await pools.wait_for_strays("r/t", 0.01)
+    executor.call.set_exception(RuntimeError("the process was killed"))
+    assert await pools.wait_for_strays("r/t", 0.01)
+    del executor.call  # it holds those that have waited for it
+    for _ in range(3):
+        await asyncio.sleep(0)
+    gc.collect()
+    assert reported == []

@@ -12,12 +12,14 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from stargraph.errors import NodeError
 
 if TYPE_CHECKING:
     from pebble import ProcessPool
+
+T = TypeVar("T")
 
 Outcome: TypeAlias = tuple[Any, BaseException | None]
 """What a call returned and what it raised: as a value, since a StopIteration or a SystemExit, raised again, would end
@@ -189,7 +191,7 @@ class NodePools:
 
         executor = self._own_threads() if self._given is None or not in_given else self._given
         future = executor.submit(contextvars.copy_context().run, work)
-        done = asyncio.wrap_future(future)
+        done = _end_of(future)
         try:
             if begun is not None:
                 await asyncio.wait({done, begun}, return_when=asyncio.FIRST_COMPLETED)
@@ -214,7 +216,7 @@ class NodePools:
         """
         assert self._given is not None
         future = self._given.submit(call)
-        done = asyncio.wrap_future(future)
+        done = _end_of(future)
         try:
             if seconds is not None:
                 # Other executors do not say when they take a call up, so that their queue counts.
@@ -287,7 +289,7 @@ class NodePools:
         strays = _STRAYS.of(owner)
         if not strays:
             return True
-        _, left = await asyncio.wait({asyncio.wrap_future(each) for each in strays}, timeout=seconds)
+        _, left = await asyncio.wait({_end_of(each) for each in strays}, timeout=seconds)
         return not left
 
     async def close(self) -> None:
@@ -333,6 +335,13 @@ def _ended(future: Future[None], work: asyncio.Task[Any]) -> None:
     if not work.cancelled():
         work.exception()  # nobody else looks at it
     future.set_result(None)
+
+
+def _end_of(future: Future[T]) -> asyncio.Future[T]:
+    """Return a future of this loop that ends with another one; whoever no longer waits need not look at its error."""
+    end = asyncio.wrap_future(future)
+    end.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return end
 
 
 def _give_up(future: Future[Any], owner: str) -> None:
