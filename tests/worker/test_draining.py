@@ -49,3 +49,16 @@ async def test_a_cancelled_worker_frees_its_runs(store: MemoryCheckpointer) -> N
     await asyncio.gather(running, return_exceptions=True)
     BLOCKED.clear()
     assert (await worker(store).run()).executions == {"done": 1}
+
+
+async def test_a_worker_that_is_cancelled_while_it_drains_executes_nothing_any_more(store: MemoryCheckpointer) -> None:
+    await graph.enqueue(store, {"n": 1}, run_id="r")
+    BLOCKED["r"] = asyncio.Event()
+    at_work = worker(store, until_idle=False, grace=60.0)
+    running = asyncio.ensure_future(at_work.run())
+    await until(lambda: "r/second" in EFFECTS)
+    running.cancel()
+    await until(lambda: at_work.metrics.is_draining)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert at_work.running == ()

@@ -315,11 +315,13 @@ class Worker:
     async def _end_executions(self) -> None:
         """Wait until all runs have come to rest; cancel those that take longer than the grace."""
         self.drain()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=self._grace + _LATE_SECONDS)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=self._grace + _LATE_SECONDS)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _take(self, store: Checkpointer, claims: Claims) -> int:
         """Take as many runs as there is room for, and return how many they are."""
