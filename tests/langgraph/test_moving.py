@@ -72,6 +72,8 @@ def test_a_file_of_another_kind_is_named_without_a_traceback(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.py").write_text("nothing = None\n" * 100)
+    with StargraphSaver.from_url("new.sqlite"):
+        pass
     monkeypatch.setattr("sys.argv", ["stargraph-langgraph", *words])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -80,6 +82,20 @@ def test_a_file_of_another_kind_is_named_without_a_traceback(
     assert "text.py: LangGraph's saver cannot use it: file is not a database" in told
     assert "Traceback" not in told
     assert (tmp_path / "text.py").read_text() == "nothing = None\n" * 100
+
+
+def test_an_export_makes_no_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["stargraph-langgraph", "export", "sqlite:///misspelt.sqlite", "back.sqlite"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert "misspelt.sqlite" in lines[0]
+    assert [line.partition(":")[0] for line in lines] == ["error", "hint"]
+    assert not list(tmp_path.iterdir())
 
 
 async def test_an_interrupted_copy_is_repeated_and_copies_the_rest() -> None:

@@ -12,8 +12,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from stargraph.checkpoint.registry import redact, redact_text
-from stargraph.errors import StargraphError, StoreUnavailableError
+from stargraph.checkpoint.registry import open_checkpointer, redact, redact_text
+from stargraph.errors import CheckpointError, StargraphError, StoreUnavailableError
 from stargraph.langgraph._move import MoveReport, Saver, copy_threads
 from stargraph.langgraph._saver import StargraphSaver
 
@@ -44,7 +44,7 @@ def export_threads(
     source: Annotated[str, typer.Argument(help=_OURS)], dest: Annotated[str, typer.Argument(help=_THEIRS)]
 ) -> None:
     """Copy all threads of a Stargraph store to LangGraph's own saver. Repeat it if it is interrupted."""
-    _run(StargraphSaver.from_url(source), _theirs(dest), source, dest)
+    _run(_ours(source), _theirs(dest), source, dest)
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except StargraphError as error:
-        _refuse(str(error))
+        _refuse(error.message, error.hint)
     except typer.Abort:
         raise SystemExit(130) from None
     except Exception as error:
@@ -66,9 +66,20 @@ def main() -> None:
     raise SystemExit(code)
 
 
-def _refuse(message: str) -> NoReturn:
-    print(f"error: {redact_text(message, sys.argv[1:])}", file=sys.stderr)  # noqa: T201
+def _refuse(message: str, hint: str | None = None) -> NoReturn:
+    lines = [f"error: {message}"] if hint is None else [f"error: {message}", f"hint: {hint}"]
+    print(redact_text("\n".join(lines), sys.argv[1:]), file=sys.stderr)  # noqa: T201
     raise SystemExit(2) from None
+
+
+def _ours(source: str) -> StargraphSaver:
+    """Return a saver that makes no store where there is none, if the driver can open one read-only."""
+    try:
+        return StargraphSaver(open_checkpointer(source, read_only=True))
+    except CheckpointError as error:
+        if error.reason != "no-read-only":
+            raise
+        return StargraphSaver.from_url(source)
 
 
 def _run(source: AbstractAsyncContextManager[Saver], dest: AbstractAsyncContextManager[Saver], *names: str) -> None:
