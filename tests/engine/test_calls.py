@@ -206,6 +206,50 @@ async def test_calls_at_once_need_keys(store: MemoryCheckpointer) -> None:
     assert (await resume(store)).status == "failed"
 
 
+async def forgets(context: Context) -> Any:
+    context.call("f", do_async, "f")  # type: ignore[unused-coroutine]
+    return {"x": 1}
+
+
+async def returns_the_call(context: Context) -> Any:
+    return {"x": context.call("f", do_async, "f")}
+
+
+async def forgets_the_stored_value(context: Context) -> Any:
+    context.emit(1, stored=True)
+    return {"x": 1}
+
+
+async def leaves_a_task(context: Context) -> Any:
+    task = asyncio.create_task(context.call("f", do_async, "f"))
+    task.add_done_callback(lambda done: done.exception())
+    return {"x": 1}
+
+
+@pytest.mark.parametrize("node", [forgets, returns_the_call, forgets_the_stored_value, leaves_a_task])
+async def test_a_node_that_forgets_to_await_a_call_fails(store: MemoryCheckpointer, node: Any) -> None:
+    play(lambda state, context: node(context))
+    summary = await start(store)
+    assert summary.error is not None
+    assert (summary.status, summary.error.reason) == ("failed", "call-not-awaited")
+    assert "ctx.call('" in summary.error.message
+    assert EFFECTS == []
+
+
+async def test_a_call_that_is_given_up_or_whose_node_fails_needs_no_await(store: MemoryCheckpointer) -> None:
+    async def script(state: Any, context: Context) -> Any:
+        context.call("closed", do_async, "closed").close()
+        asyncio.create_task(context.call("cancelled", do_async, "cancelled")).cancel()
+        call = context.call("made", do_async, "made")
+        if context.attempt == 1:
+            raise ConnectionError
+        return {"x": await call}
+
+    play(script)
+    assert (await start(store)).status == "done"
+    assert EFFECTS == ["made"]
+
+
 @pytest.mark.parametrize("retried", [True, False])
 async def test_a_call_that_its_node_does_not_wait_for_is_recorded_all_the_same(
     store: MemoryCheckpointer, retried: bool

@@ -146,8 +146,17 @@ class Attempts:
         if self._pools.has_strays(self._owner):
             # What the thread does from now on is nobody's; the call that it is in may still be recorded.
             self._call_log.refuse_calls()
-        elif self._call_log.is_calling:
-            await self._call_log.settle()
+        else:
+            forgotten = await self._call_log.drop_not_awaited()
+            if self._call_log.is_calling:
+                await self._call_log.settle()
+            if forgotten and raised is None:
+                raised = NodeError(
+                    f"the node did not await ctx.call({forgotten[0]!r}, …), so that call was not made",
+                    reason="call-not-awaited",
+                    hint="Write: await ctx.call(…). Await everything that the node starts before it returns.",
+                    node=spec.id,
+                )
         return returned, _explained(self._questions.outcome_of(raised), spec.id)
 
     async def _outcome(self) -> Outcome:

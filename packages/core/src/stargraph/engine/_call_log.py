@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import inspect
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
@@ -107,6 +108,8 @@ class CallLog:
         self._failed_attempts: list[RecordedCall] = []
         self._closed = self._ended = False
         self._under_way: set[tuple[str, str | None]] = set()
+        # By the identity of the request, which the coroutine keeps alive: what it holds need not be hashable.
+        self._not_awaited: dict[int, tuple[str, Coroutine[Any, Any, Any]]] = {}
         self._idle: asyncio.Future[None] | None = None
         self._loop = self._functions.loop
 
@@ -217,8 +220,8 @@ class CallLog:
         """The recorded calls that this execution has not made."""
         return self._calls.unused()
 
-    async def call(self, request: CallRequest) -> Any:
-        """Return the outcome of a call: the recorded one, or that of the function, which is recorded first.
+    def call(self, request: CallRequest) -> Coroutine[Any, Any, Any]:
+        """Await the outcome of a call: the recorded one, or that of the function, which is recorded first.
 
         Args:
             request: the call.
@@ -228,6 +231,25 @@ class CallLog:
             NodeError: the call cannot be made.
             StateError: the recorded result does not fit the type any more.
         """
+        made = self._call(request)
+        self._not_awaited[id(request)] = request.name, made
+        return made
+
+    async def drop_not_awaited(self) -> list[str]:
+        """Return the names of the calls of this attempt that were never awaited, and can be awaited no more."""
+        made_only = inspect.CORO_CREATED  # not those that the node has closed, or cancelled as tasks
+        names = [name for name, made in self._not_awaited.values() if inspect.getcoroutinestate(made) == made_only]
+        if not names:
+            return []
+        self._closed = True
+        await asyncio.sleep(0)  # tasks that were begun with one start now, and are refused
+        for _, made in self._not_awaited.values():
+            made.close()
+        self._not_awaited.clear()
+        return names
+
+    async def _call(self, request: CallRequest) -> Any:
+        del self._not_awaited[id(request)]
         result_type = request.result_type(self._task.node)
         call_id, position = await self._open(request)
         error: BaseException | None = None

@@ -172,7 +172,8 @@ class Context:
             CallError: the function raised; this too is recorded. Or its result cannot be stored
                 (`reason="result-not-storable"`): the call is recorded as made, and is never made again.
             NodeError: `reason` is `concurrent-calls`, `bad-call`, `ambiguous-option`, `detached-node`, `wrong-thread`,
-                `node-ended` or `effect-refused`.
+                `node-ended` or `effect-refused`. A node that returns without having awaited the call fails with
+                `call-not-awaited`.
         """
         options = self._options(name, function, key=key, repeatable=repeatable, returns=returns)
         return self.with_options(**options).call(name, function, *args, **kwargs)
