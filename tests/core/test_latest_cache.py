@@ -22,7 +22,7 @@ from stargraph.checkpoint.postgres import PostgresCheckpointer
 from stargraph.checkpoint.protocol import Checkpoint, Interrupt, RecordedCall, Seal, Task
 from stargraph.checkpoint.registry import open_checkpointer
 from stargraph.checkpoint.s3 import S3Checkpointer
-from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer, _read
 from stargraph.errors import CheckpointCorruptedError, CheckpointError
 
 ROOM = 64 * 1024 * 1024
@@ -121,6 +121,30 @@ async def test_a_run_that_another_handle_deletes_is_gone(place: Place) -> None:
         assert await store.read_latest("run-1") == run[-1]
         await other.delete_run("run-1")  # type: ignore[attr-defined]
         assert await store.read_latest("run-1") is None
+
+
+@pytest.mark.parametrize("removal", ["delete", "prune", "elsewhere"])
+async def test_nothing_of_a_deleted_run_stays_in_memory(place: Place, removal: str) -> None:
+    run = [genesis(state={"secret": "its text"})]
+    run += [following(run[-1], status="done" if removal == "prune" else "running")]
+    async with caching(place) as store, place.open() as other:
+        for step in run:
+            await store.write(step)
+        assert await store.read_latest("run-1") == run[-1]
+        kept = store._opened() if isinstance(store, S3Checkpointer) else store
+        cache = kept.latest if isinstance(store, S3Checkpointer) else store._latest
+        codec = kept.appender._codec if isinstance(store, S3Checkpointer) else store._codec
+        assert cache._entries
+        assert ("run-1" in codec._contexts) == (removal != "prune")  # an ended run needs no next step
+        if removal == "delete":
+            assert await store.delete_run("run-1")
+        elif removal == "prune":
+            assert (await store.prune(older_than=NOW + timedelta(days=1), keep_last=0)).runs == 1
+        else:
+            await other.delete_run("run-1")  # type: ignore[attr-defined]
+            assert await store.read_latest("run-1") is None
+        assert (len(cache._entries), cache._size) == (0, 0)
+        assert removal == "elsewhere" or "run-1" not in codec._contexts
 
 
 async def test_no_change_of_what_was_written_or_read_shows(place: Place) -> None:
@@ -287,6 +311,28 @@ async def test_several_loops_share_a_handle(file: SQLitePlace) -> None:
 
 def _with(read: Callable[[Any], Any], query: Any, _: Any) -> Any:
     return read(query)
+
+
+async def test_the_store_is_asked_once_for_what_another_handle_has_overtaken(
+    file: SQLitePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    is_latest = _read.is_latest
+
+    def counted(connection: sqlite3.Connection, run_id: str, digest: bytes) -> bool:
+        asked.append(is_latest(connection, run_id, digest))
+        return asked[-1]
+
+    monkeypatch.setattr(_read, "is_latest", counted)
+    run = [genesis()]
+    run.append(following(run[-1]))
+    async with SQLiteCheckpointer(file.path, latest_cache_bytes=ROOM) as store, file.open() as other:
+        await store.write(run[0])
+        await other.write(run[1])
+        assert await store.read_latest("run-1") == run[1]
+        assert asked == [False]
+        assert await store.read_latest("run-1") == run[1]
+        assert asked == [False, True]
 
 
 async def test_a_question_on_the_thread_of_the_caller_waits_for_nobody(

@@ -99,6 +99,11 @@ class LatestCache(Generic[Mark]):
             while self._size > self.limit:
                 self._drop(next(iter(self._entries)))
 
+    def drop(self, run_id: str) -> None:
+        """Forget a run: the store no longer has it."""
+        with self._lock:
+            self._drop(run_id)
+
     def clear(self) -> None:
         """Forget all runs."""
         with self._lock:

@@ -164,7 +164,7 @@ class PostgresCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
         self._statements = AppendStatements(self._schema)
         self._reader = Reader(self._fetch, self._schema, self._codec, self._threads, self._latest)
         self._search = SearchStatements(self._schema)
-        self._pruner = Pruner(self._fetch, self._schema, self._codec, self._threads, self._reader.at_step)
+        self._pruner = Pruner(self._fetch, self._schema, self._codec, self._threads, self._reader.at_step, self._latest)
         self._attached: WeakKeyDictionary[asyncio.AbstractEventLoop, _Attached] = WeakKeyDictionary()
 
     @classmethod

@@ -10,7 +10,7 @@ from typing import Final
 import asyncpg
 
 from stargraph.checkpoint.codec import Codec, CodecThreads, large_to_encode
-from stargraph.checkpoint.driver import MAX_STEP, PruneRule, needed_steps
+from stargraph.checkpoint.driver import MAX_STEP, LatestCache, PruneRule, needed_steps
 from stargraph.checkpoint.postgres._read import Fetch
 from stargraph.checkpoint.postgres._schema import Schema
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, PruneReport
@@ -129,6 +129,7 @@ class Pruner:
         codec: rewrites records whose base is removed.
         threads: where large ones are written.
         read_step: reads one step of a run.
+        cache: what this handle has written and read last.
     """
 
     def __init__(
@@ -138,12 +139,14 @@ class Pruner:
         codec: Codec,
         threads: CodecThreads,
         read_step: Callable[[str, int], Awaitable[Checkpoint | None]],
+        cache: LatestCache[bytes],
     ) -> None:
         self._fetch = fetch
         self._schema = schema
         self._codec = codec
         self._threads = threads
         self._read_step = read_step
+        self._cache = cache
 
     async def delete_run(self, run_id: str, *, only_at: bytes | None = None) -> bool:
         """Turn a run into its tombstone, then remove its checkpoints.
@@ -157,11 +160,12 @@ class Pruner:
         Returns:
             Whether this removed it.
         """
-        self._codec.forget(run_id)
         token = secrets.token_bytes(16)
         await self._run(_MARK_DELETED, run_id, token, only_at)
         tombstone = await self._run(_TOMBSTONE, run_id)
         if tombstone:
+            self._codec.forget(run_id)
+            self._cache.drop(run_id)
             await self._remove_steps(run_id)
         return bool(tombstone) and tombstone[0]["digest"] == token
 

@@ -180,6 +180,7 @@ class Reader:
         else:
             rows = await self._fetch(self._latest_unless, run_id, cached.mark)
         if not rows:
+            self._cache.drop(run_id)
             return None
         if cached is not None and rows[0]["is_known"]:
             return await self._threads.run(cached.checkpoint, large=cached.large)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
@@ -48,6 +48,7 @@ class Pruner:
         reader: reads whole records.
         index: lists runs.
         step_keys: notes the keys of steps.
+        forget: makes the handle forget a run that was deleted.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Pruner:
         reader: RecordReader,
         index: RunIndex,
         step_keys: StepKeys,
+        forget: Callable[[str], Awaitable[None]],
     ) -> None:
         self._store = store
         self._keys = keys
@@ -65,6 +67,7 @@ class Pruner:
         self._reader = reader
         self._index = index
         self._step_keys = step_keys
+        self._forget = forget
 
     async def delete(self, run_id: str) -> bool:
         """Remove a run for good. After a crash in the middle the run reads as unknown; do it again.
@@ -330,6 +333,7 @@ class Pruner:
             await self._step_keys.remove(run_id)
             await self._store.overwrite(older, tombstone("deleted"))
             await self._store.overwrite([self._keys.slot(run_id, records[0])], tombstone("deleted"))
+        await self._forget(run_id)
         return _Removed(len(records), start)
 
     async def _remove_hints(self, newest: Header) -> None:

@@ -123,6 +123,7 @@ class OpenStore:
 
         found: _Found | Literal["deleted"] | None = await self.log.read_newest(run_id, read)
         if found is None or found == "deleted":
+            self.latest.drop(run_id)
             return None
         if isinstance(found, CachedLatest):
             latest, digest = await self._threads.run(found.checkpoint, large=found.large), found.mark.digest
@@ -168,14 +169,18 @@ class OpenStore:
                 raise run_deleted_error(last.run_id, last.step)
 
     async def delete(self, run_id: str) -> bool:
-        """Remove a run for good, also from the cache; return whether there was such a run."""
+        """Remove a run for good; return whether there was such a run."""
         async with self.writing(run_id):
-            deleted = await self.pruner.delete(run_id)
-        await self.cache.evict(run_id)
-        return deleted
+            return await self.pruner.delete(run_id)
 
     def _build(self, store: RetryingStore) -> None:
         codec = Codec(cipher=self.options.encryption)
+
+        async def forget(run_id: str) -> None:
+            codec.forget(run_id)
+            self.latest.drop(run_id)
+            await self.cache.evict(run_id)
+
         self.store = store
         self.log = LogReader(store, self.keys)
         self.index = RunIndex(store, self.keys, self.log)
@@ -184,7 +189,7 @@ class OpenStore:
         self.appender = Appender(store, self.keys, codec, self.log, self.index, self.step_keys, self._threads)
         self.reader = RecordReader(store, self.keys, codec, self.cache, self._threads)
         self.timeline = TimelineReader(store, self.keys, self.log, codec, self._threads)
-        self.pruner = Pruner(store, self.keys, self.log, self.reader, self.index, self.step_keys)
+        self.pruner = Pruner(store, self.keys, self.log, self.reader, self.index, self.step_keys, forget)
         self.files = RunFiles(store, self.keys, self.log, self.reader, self.options.encryption)
 
     async def _close(self) -> None:

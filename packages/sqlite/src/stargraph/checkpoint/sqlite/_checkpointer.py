@@ -219,9 +219,13 @@ class SQLiteCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
         if cached is not None and not cached.large:
             await asyncio.sleep(0)  # so that many reads in a row do not hold the loop
             store = self._opened()
-            if store.read_here(partial(_read.is_latest, run_id=run_id, digest=cached.mark)):
+            is_latest = store.read_here(partial(_read.is_latest, run_id=run_id, digest=cached.mark))
+            if is_latest:
                 return cached.checkpoint()
-        return await store.read(partial(_read.latest, codec=self._codec, cache=self._latest, run_id=run_id))
+            if is_latest is not None:
+                cached = None
+        query = partial(_read.latest, codec=self._codec, cache=self._latest, run_id=run_id, cached=cached)
+        return await store.read(query)
 
     async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
         store = self._opened()
@@ -303,6 +307,7 @@ class SQLiteCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
         if not is_run_id(run_id):
             return False
         count = await store.writer.submit(_prune.MarkDeleted(run_id))
+        self._forget(run_id)
         # Also what an earlier deletion has left that was interrupted.
         if count or await store.read(partial(_prune.is_deleted, run_id=run_id)):
             await self._remove(store, _prune.PrunableSteps(deleted_id(run_id)))
@@ -378,8 +383,14 @@ class SQLiteCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
             return await self._remove(store, prunable)
         count = await store.writer.submit(_prune.MarkDeleted(prunable.run_id, prunable.tail_digest))
         if count:
+            self._forget(prunable.run_id)
             await self._remove(store, _prune.PrunableSteps(deleted_id(prunable.run_id)))
         return count
+
+    def _forget(self, run_id: str) -> None:
+        """Keep nothing of a deleted run in memory."""
+        self._codec.forget(run_id)
+        self._latest.drop(run_id)
 
     async def _remove(self, store: Store, prunable: _prune.PrunableSteps) -> int:
         removed = 0

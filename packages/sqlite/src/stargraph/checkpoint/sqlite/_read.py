@@ -9,7 +9,7 @@ from itertools import accumulate, takewhile
 from typing import Final
 
 from stargraph.checkpoint.codec import PREFIX_BYTES, Codec, RecordCutError, SequenceDecoder, missing_base_steps
-from stargraph.checkpoint.driver import LatestCache, missing_step_error
+from stargraph.checkpoint.driver import CachedLatest, LatestCache, missing_step_error
 from stargraph.checkpoint.protocol import Checkpoint, StepKey, StepSummary
 from stargraph.checkpoint.sqlite._schema import STEP, checkpoint_id
 
@@ -71,18 +71,27 @@ GROUP BY keys.key ORDER BY keys.key DESC LIMIT ?
 """
 
 
-def latest(connection: sqlite3.Connection, codec: Codec, cache: LatestCache[bytes], run_id: str) -> Checkpoint | None:
+def latest(
+    connection: sqlite3.Connection,
+    codec: Codec,
+    cache: LatestCache[bytes],
+    run_id: str,
+    cached: CachedLatest[bytes] | None,
+) -> Checkpoint | None:
     """Return the checkpoint with the highest step of a run, or None.
+
+    Args:
+        cached: what is served if it still is the latest.
 
     Raises:
         CheckpointCorruptedError: it is missing or damaged.
     """
-    cached = cache.get(run_id)
     if cached is not None and is_latest(connection, run_id, cached.mark):
         return cached.checkpoint()
     with snapshot(connection):
         row = connection.execute(_LATEST, (run_id,)).fetchone()
         if row is None:
+            cache.drop(run_id)
             return None
         step, record, digest = row
         if record is None:
