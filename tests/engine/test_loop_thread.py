@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -111,3 +113,33 @@ def test_a_forked_process_starts_a_thread_of_its_own(thread: LoopThread) -> None
         os._exit(0 if found == [42] else 1)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+EXITS = """
+import atexit, sys, threading, time
+atexit.register(time.sleep, 0.5)  # runs last, when the store is closed
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+from stargraph.graph import Graph, GraphBuilder
+
+graph = GraphBuilder("g").state(n=(int, 0))
+executing = threading.Event()
+
+@graph.node
+async def count(state):
+    if state.n == 5:
+        executing.set()
+    return {"n": state.n + 1}
+
+graph.after(count).goto(count)
+threading.Thread(
+    target=Graph(graph).run_sync, kwargs={"checkpointer": SQLiteCheckpointer(sys.argv[1])}, daemon=True
+).start()
+assert executing.wait(60)
+"""
+
+
+def test_a_daemon_thread_whose_process_exits_is_quiet(tmp_path: Path) -> None:
+    (tmp_path / "exits.py").write_text(EXITS)
+    command = [sys.executable, "-c", "import exits", "runs.sqlite"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

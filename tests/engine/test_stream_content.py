@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,9 @@ import pytest
 from support.graphs import everything
 from support.memory import MemoryCheckpointer
 
+from stargraph.checkpoint.memory import MemoryCheckpointer as Store
 from stargraph.errors import NodeError, StateError
-from stargraph.graph import Context, Graph, GraphBuilder, Run, RunEvent
+from stargraph.graph import CallInfo, Context, Graph, GraphBuilder, Middleware, Run, RunEvent
 
 
 async def talks(state: Any, ctx: Context) -> dict[str, Any]:
@@ -30,6 +33,13 @@ async def stores_what_it_says(state: Any, ctx: Context) -> dict[str, Any]:
     await ctx.emit("kept", stored=True)
     ctx.interrupt("More?")
     return {"n": 3}
+
+
+async def stores_a_list(state: Any, ctx: Context) -> dict[str, Any]:
+    words = ["kept"]
+    await ctx.emit(words, stored=True)
+    ctx.interrupt("Go on?", ["kept"])
+    return {"words": words}
 
 
 def says_no_json(state: Any, ctx: Context) -> dict[str, Any]:
@@ -132,6 +142,41 @@ async def test_what_is_stored_is_told_once_and_replays(store: MemoryCheckpointer
     assert [event.value for event in of(told, "emitted")] == ["kept"]
     report = await run.replay()
     assert not report.differences
+
+
+@pytest.mark.parametrize("durability", ["sync", "exit"])
+async def test_a_listener_that_changes_what_it_gets_changes_nothing_that_is_stored(durability: Any) -> None:
+    changed = asyncio.Event()
+
+    class UntilChanged(Middleware):
+        @asynccontextmanager
+        async def call(self, call: CallInfo) -> AsyncIterator[None]:
+            yield
+            await changed.wait()
+
+    builder = GraphBuilder("g").state(words=(list[str], []))
+    builder.node(id="node")(stores_a_list)
+    store = Store()
+    await store.bootstrap()
+    run = await Graph(builder).start(checkpointer=store, run_id="r", middleware=[UntilChanged()], durability=durability)
+    async for event in run.stream():
+        if event.type == "emitted":
+            event.value.append("changed")  # type: ignore[union-attr]
+            changed.set()
+        if event.call is not None:
+            event.call.result.append("changed")  # type: ignore[union-attr]
+        if event.update:
+            event.update["words"].append("changed")
+        for question in event.questions:
+            question.payload.append("changed")  # type: ignore[union-attr]
+    assert run.questions[0].payload == ["kept"]
+    await run.answer(run.questions[0], ["kept"])
+    assert (await run.resume()).status == "done"
+    called, latest = await store.read_at_step("r", 1), await store.read_latest("r")
+    assert called is not None
+    assert latest is not None
+    assert (called.calls[0].result, latest.state) == (["kept"], {"words": ["kept"]})
+    await store.close()
 
 
 async def test_what_is_no_json_is_refused(store: MemoryCheckpointer) -> None:

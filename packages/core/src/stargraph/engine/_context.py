@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 from uuid import UUID
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, Task
-from stargraph.checkpoint.values import own_json
+from stargraph.checkpoint.values import copy_json, own_json
 from stargraph.engine._call_log import CallLog
 from stargraph.engine._call_request import CallRequest, Calls
 from stargraph.engine._questions import Questions
@@ -238,7 +238,7 @@ class Context:
             return DONE
 
         async def send() -> JsonValue:
-            calls.emit(emitted)
+            calls.emit(copy_json(emitted))  # a listener may change what it gets, but not what is recorded
             return emitted
 
         if running_loop() is not None:

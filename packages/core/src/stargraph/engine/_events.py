@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict
 
 from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, Event, Interrupt, JsonValue, RecordedCall, Task
+from stargraph.checkpoint.values import copy_json
 
 EventType: TypeAlias = Literal["node_started", "attempt_failed", "emitted"] | Event
 """The event of a checkpoint, or one that is not recorded: a node begins, an attempt has failed, or it emits."""
@@ -65,6 +66,9 @@ class RunEvent(BaseModel):
             attempt: counts the attempts of its node, from 1.
         """
         call = record.calls[0] if record.event in ("called", "answered") and record.calls else None
+        # A listener may change what it gets, and the record, or the next one, may not be stored yet.
+        if call is not None and type(call.result) in (list, dict):
+            call = call.model_copy(update={"result": copy_json(call.result)})
         began = record.task_started_at if call is None else call.started_at if call.kind == "call" else None
         return cls.model_construct(
             type=record.event,
@@ -80,7 +84,11 @@ class RunEvent(BaseModel):
             update=record.update,
             call=call,
             error=record.error,
-            questions=tuple(each for each in record.interrupts if each.task_id == record.task_id)
+            questions=tuple(
+                each.model_copy(update={"payload": copy_json(each.payload)})
+                for each in record.interrupts
+                if each.task_id == record.task_id
+            )
             if record.event == "asked"
             else (),
             value=None,

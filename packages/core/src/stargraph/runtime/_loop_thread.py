@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import concurrent.futures
 import contextlib
 import os
@@ -95,6 +96,22 @@ class LoopThread:
         if thread is not None and thread is not threading.current_thread():
             thread.join(_END_SECONDS)
 
+    def halt(self) -> None:
+        """Let nothing run any more, as if the process had been killed; the next `run` starts another thread."""
+        with self._lock:
+            loop, self._loop, self._thread = self._loop, None, None
+        if loop is None or running_loop() is loop:
+            return
+        halted = threading.Event()
+
+        def block() -> None:
+            halted.set()
+            threading.Event().wait()
+
+        with contextlib.suppress(RuntimeError):  # closed meanwhile
+            loop.call_soon_threadsafe(block)
+            halted.wait(_END_SECONDS)
+
     def forget(self) -> None:
         """Start a new thread at the next use: a forked process does not have this one."""
         self._lock = threading.Lock()
@@ -137,10 +154,21 @@ def _hand_over(future: concurrent.futures.Future[T], done: asyncio.Task[T]) -> N
         future.set_result(done.result())
 
 
+def _halt_all() -> None:
+    for each in list(_ALL):
+        each.halt()
+
+
 def _forget_all() -> None:
     for each in list(_ALL):
         each.forget()
 
+
+# Daemon threads go on while the interpreter exits: their runs would fail, noisily, in stores that are closed under them. What
+# is registered last runs first: this before the finalizers, which close stores, and whose own exit handler the first of
+# them registers.
+weakref.finalize(_ALL, bool)
+atexit.register(_halt_all)
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_all)
