@@ -214,10 +214,14 @@ def test_a_run_that_was_not_enqueued_gets_a_queue(folder: Folder) -> None:
 def test_limits_are_set_shown_and_removed(folder: Folder) -> None:
     folder.call("enqueue", "graph.yaml", "-i", "count=1", "--run-id", "r1")
     shown = folder.call("queues", "--limit", "default", "--concurrency", "0", "--rate", "5", "--period", "60")
-    assert shown.out.splitlines()[1].endswith("stopped, 5 in 60 s")
+    said, _, row = shown.out.splitlines()
+    assert said == "queue default is limited: stopped, 5 in 60 s"
+    assert row.endswith("stopped, 5 in 60 s")
     assert work(folder)["claims"] == 0
     (counts,) = folder.call("queues", "--unlimited", "default", "--json").json
     assert counts["limits"] is None
+    for name in ("default", "no-such-queue"):
+        assert folder.call("queues", "--unlimited", name).out.splitlines()[0] == f"queue {name} has no limits"
     assert work(folder)["claims"] == 1
     for wrong in (("--concurrency", "1"), ("--limit", "default"), ("--limit", "a b", "--rate", "1")):
         assert folder.call("queues", *wrong).code == 2

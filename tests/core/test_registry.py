@@ -477,6 +477,16 @@ def test_a_message_keeps_what_is_no_secret() -> None:
     assert redact_text(text) == text
     hint = "Write postgresql://user:password@host/database, or host=… user=… password=… dbname=…"
     assert redact_text(hint) == hint
+    for before, after in (
+        ("'", "': it's gone"),
+        ('"', '", it is gone'),
+        ("(", ") is gone."),
+        ("", ": gone"),
+        ("", "&x=1"),
+    ):
+        for value in ("", "abc"):
+            text = f"cannot open {before}s3://b/p?token={value}{after}"
+            assert redact_text(text) == f"cannot open {before}s3://b/p?token=***{after}"
     assert redact_text("postgresql://u:hunter2@h/db: mail a@b") == "postgresql://u:***@h/db: mail a@b"
 
 

@@ -161,14 +161,14 @@ async def test_a_listener_that_changes_what_it_gets_changes_nothing_that_is_stor
     run = await Graph(builder).start(checkpointer=store, run_id="r", middleware=[UntilChanged()], durability=durability)
     async for event in run.stream():
         if event.type == "emitted":
-            event.value.append("changed")  # type: ignore[union-attr]
+            event.value.append("changed")
             changed.set()
         if event.call is not None:
-            event.call.result.append("changed")  # type: ignore[union-attr]
+            event.call.result.append("changed")
         if event.update:
             event.update["words"].append("changed")
         for question in event.questions:
-            question.payload.append("changed")  # type: ignore[union-attr]
+            question.payload.append("changed")
     assert run.questions[0].payload == ["kept"]
     await run.answer(run.questions[0], ["kept"])
     assert (await run.resume()).status == "done"

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         ProcessInfo,
         ProcessPresence,
         QueueCounts,
+        QueueLimits,
         RunQueue,
     )
     from stargraph.cli._store import StoreRef
@@ -75,26 +76,28 @@ def queues(
             hint="Write for example: stargraph queues --limit default --concurrency 10",
         )
     ref = StoreRef(checkpoint, encryption_keys)
+    done: list[str] = []
     if limit is not None:
         limits = QueueLimits(concurrency=concurrency, per_key=per_key, rate=rate, period=period)
         run_async(_set_limits(ref, limit, limits))
+        done = [f"queue {limit} is limited: {_limits(limits)}"]
     elif unlimited is not None:
         run_async(_set_limits(ref, unlimited, None))
+        done = [f"queue {unlimited} has no limits"]
     found = run_async(_counts(ref))
     if json:
         print_json([counts.model_dump(mode="json") for counts in found])
         return
     header = ("QUEUE", "READY", "SCHEDULED", "RUNNING", "WAITING", "PAUSED", "FAILED", "LIMITS")
-    print_lines(table(header, map(_row, found)) if found else ["no queues"])
+    print_lines([*done, *(table(header, map(_row, found)) if found or done else ["no queues"])])
 
 
 def _row(counts: QueueCounts) -> tuple[str, ...]:
     numbers = (counts.ready, counts.scheduled, counts.running, counts.awaiting_input, counts.paused, counts.failed)
-    return (counts.queue, *(f"{number:,}" for number in numbers), _limits(counts))
+    return (counts.queue, *(f"{number:,}" for number in numbers), _limits(counts.limits))
 
 
-def _limits(counts: QueueCounts) -> str:
-    limits = counts.limits
+def _limits(limits: QueueLimits | None) -> str:
     if limits is None:
         return ""
     parts = []

@@ -164,9 +164,9 @@ def _forget_all() -> None:
         each.forget()
 
 
-# Daemon threads go on while the interpreter exits: their runs would fail, noisily, in stores that are closed under them. What
-# is registered last runs first: this before the finalizers, which close stores, and whose own exit handler the first of
-# them registers.
+# Daemon threads go on while the interpreter exits: their runs would fail, with tracebacks, in stores closed under them.
+# What is registered last runs first: this before the finalizers, which close stores, and whose exit handler the first
+# finalizer registers.
 weakref.finalize(_ALL, bool)
 atexit.register(_halt_all)
 

@@ -12,11 +12,12 @@ from urllib.parse import unquote, unquote_plus
 # whole of it, is often lost on the way.
 _USER_SECRET: Final = re.compile(r"(?:(?<=://)|(?<=:/)(?!/))([^:@]*):(.*)@", re.DOTALL)
 _BARE_USER_SECRET: Final = re.compile(r"^([^:@\s]+):(?!/)(.*)@", re.DOTALL)
-_PARAMETER: Final = re.compile(
-    r"(?<![^\s?&=])([^\s?&=]*(?:pass|pwd|secret|token|key|credential|sig|%)[^\s?&=]*\s*=\s*)"
-    r"('(?:[^'\\]|\\.)*'?|\"[^\"]*\"?|[^&\s]*)",
-    re.IGNORECASE | re.DOTALL,
-)
+_NAME: Final = r"(?<![^\s?&=])([^\s?&=]*(?:pass|pwd|secret|token|key|credential|sig|%)[^\s?&=]*\s*=\s*)"
+_QUOTED: Final = r"'(?:[^'\\]|\\.)*'?|\"[^\"]*\"?"
+_FLAGS: Final = re.IGNORECASE | re.DOTALL
+_PARAMETER: Final = re.compile(rf"{_NAME}({_QUOTED}|[^&\s]*)", _FLAGS)
+_PARAMETER_IN_TEXT: Final = re.compile(rf"{_NAME}({_QUOTED}|[^&\s]*?(?=[\"'`)\]>]*[.,:;]*(?:[&\s]|$)))", _FLAGS)
+"""In a sentence, the marks after a value that close a quotation or a clause are not part of it."""
 _URL_IN_TEXT: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/{1,2}[^\s'\"<>`]+|[^\s'\"<>`:@]+:[^\s'\"<>`]+@[^\s'\"<>`]+")
 _EXAMPLES: Final = ("…", "…,", "…;", "password", "PASSWORD")
 _EXAMPLE: Final = re.compile(r"://[\w…]+:(?:…|password|PASSWORD)@")
@@ -30,10 +31,12 @@ def redact(url: str) -> str:
     Args:
         url: a path, a URL or a connection string.
     """
+    return _PARAMETER.sub(r"\1***", _without_password(url))
+
+
+def _without_password(url: str) -> str:
     shown, found = _USER_SECRET.subn(r"\1:***@", url)
-    if not found:
-        shown = _BARE_USER_SECRET.sub(r"\1:***@", url)
-    return _PARAMETER.sub(r"\1***", shown)
+    return shown if found else _BARE_USER_SECRET.sub(r"\1:***@", url)
 
 
 _SHORTEST: Final = 4
@@ -54,10 +57,15 @@ def redact_text(text: str, words: Iterable[str] = ()) -> str:
     for secret in sorted(secrets, key=len, reverse=True):
         for form in map(re.escape, (secret, repr(secret)[1:-1])):
             text = re.sub(form if len(secret) >= _CERTAIN else rf"(?<!\w){form}(?!\w)", "***", text)
-    shown = _URL_IN_TEXT.sub(
-        lambda found: found.group() if _EXAMPLE.search(found.group()) else redact(found.group()), text
+    shown = _URL_IN_TEXT.sub(_redacted_in_text, text)
+    return _PARAMETER_IN_TEXT.sub(
+        lambda found: found.group() if found.group(2) in _EXAMPLES else f"{found.group(1)}***", shown
     )
-    return _PARAMETER.sub(lambda found: found.group() if found.group(2) in _EXAMPLES else f"{found.group(1)}***", shown)
+
+
+def _redacted_in_text(found: re.Match[str]) -> str:
+    url = found.group()
+    return url if _EXAMPLE.search(url) else _PARAMETER_IN_TEXT.sub(r"\1***", _without_password(url))
 
 
 def find_secrets(text: str) -> set[str]:
