@@ -13,6 +13,7 @@ from support.graphs import PATH, SEQUENCE, everything, graph
 from support.memory import MemoryCheckpointer
 
 from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.engine import NodePools
 from stargraph.errors import CheckpointError
 from stargraph.graph import Graph, Middleware, Run, RunInfo
 
@@ -274,3 +275,23 @@ async def test_a_run_that_middleware_starts_may_cancel_the_run_that_waits_for_it
     with pytest.raises(CheckpointError) as caught:
         await asyncio.wait_for(run.start(), 10)
     assert caught.value.reason == "run-not-found"
+
+
+async def test_cancel_returns_although_the_start_is_cancelled_while_it_stops(
+    store: MemoryCheckpointer, ledger: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, run, work = await at_work(SLOW, store, ledger)
+    closing, may_close = asyncio.Event(), asyncio.Event()
+
+    async def close(self: NodePools) -> None:
+        closing.set()
+        await may_close.wait()  # as long as the processes of nodes take to end
+
+    monkeypatch.setattr(NodePools, "close", close)
+    cancelling = asyncio.create_task(run.cancel())
+    await closing.wait()
+    work.cancel()
+    may_close.set()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert (await asyncio.wait_for(cancelling, 20)).status == "cancelled"

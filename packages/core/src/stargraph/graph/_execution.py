@@ -62,8 +62,10 @@ class Execution:
         try:
             await self._engine.run()
         finally:
-            await dispatch.run_uncancelled(self._pools.close())
-            self._stopped.set()
+            try:
+                await dispatch.run_uncancelled(self._pools.close())
+            finally:
+                self._stopped.set()
 
     def observe(self, record: Checkpoint) -> None:
         """Act on a control event that was appended by somebody else."""
