@@ -112,3 +112,25 @@ def test_the_size_of_a_record_is_guessed_without_decoding_it() -> None:
     assert decoded_size(Codec(cipher=cipher).encode(large).data) > 16 * 1024
     for damaged in (b"", b"\0", record[:1], record[:9], b"\xff" * 40):
         assert decoded_size(damaged) >= 0
+
+
+async def test_a_close_that_is_cancelled_while_it_waits_for_a_write_closes_the_connections(
+    checkpointer: PostgresCheckpointer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attached = checkpointer._attach()
+    async with attached.connections.lend() as connection:
+        pass
+    draining = asyncio.Event()
+
+    async def drain() -> None:
+        draining.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(attached.writer, "drain", drain)
+    closing = asyncio.create_task(checkpointer.close())
+    await draining.wait()
+    assert not connection.is_closed
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert connection.is_closed

@@ -226,8 +226,10 @@ class PostgresCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
         self._lifecycle.close()
         attached = self._attached.pop(asyncio.get_running_loop(), None)
         if attached is not None:
-            await attached.writer.drain()
-            await attached.connections.close()
+            try:
+                await attached.writer.drain()
+            finally:
+                await attached.connections.close()
         if not self._attached:
             self._threads.close()
             self._latest.clear()
