@@ -16,6 +16,7 @@ from support.records import first, following
 
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+from stargraph.checkpoint.sqlite._writer import Writer
 
 
 async def test_cancelled_at_random_moments(path: Path) -> None:
@@ -102,6 +103,36 @@ async def test_an_error_after_a_second_cancellation_is_not_printed(path: Path) -
         await asyncio.sleep(0.5)
     gc.collect()
     assert heard == []
+
+
+async def test_a_close_that_is_cancelled_while_it_waits_for_a_write_closes_the_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = set(threading.enumerate())
+
+    def ours() -> bool:
+        return any(thread.name == "stargraph-sqlite" for thread in set(threading.enumerate()) - before)
+
+    draining = asyncio.Event()
+
+    async def drain(self: Writer) -> None:
+        draining.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Writer, "drain", drain)
+    store = SQLiteCheckpointer(path)
+    await store.bootstrap()
+    closing = asyncio.create_task(store.close())
+    await draining.wait()
+    assert ours()
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    for _ in range(500):
+        if not ours():
+            break
+        await asyncio.sleep(0.01)
+    assert not ours()
 
 
 async def test_a_cancelled_bootstrap_leaves_nothing_open(path: Path) -> None:

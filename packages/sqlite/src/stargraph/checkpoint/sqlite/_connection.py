@@ -165,8 +165,10 @@ class Store(OpenStore):
 
     async def close(self) -> None:
         """Close after the work that is waiting."""
-        await self.writer.drain()
-        await super().close()
+        try:
+            await self.writer.drain()
+        finally:
+            await super().close()
 
     async def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         def checked(connection: sqlite3.Connection) -> T:
