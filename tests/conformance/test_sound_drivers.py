@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from support.broken_drivers.deltas import Deltas
 from support.broken_drivers.encrypting import Encrypting
+from support.conformance_targets import CHANCE_CHECKS, SEEDS
 from support.documents import blocks_of
 from support.workspace import ROOT
 
@@ -43,10 +44,6 @@ def _for(report: Report) -> list[Check]:
     return [check for check in catalogue() if not check.advisory and check.capability in declared]
 
 
-CHANCE = ("corruption", "concurrency", "growth", "cancel", "search.by_update", "clocks.microseconds_and_ids")
-"""Quick checks in which chance decides most."""
-
-
 @pytest.mark.parametrize("seed", range(20))
 def test_no_seed_accuses_the_reference(seed: int) -> None:
     report = run(REFERENCE, only=("corruption", "search.by_update"), quick=True, seed=seed)
@@ -56,9 +53,9 @@ def test_no_seed_accuses_the_reference(seed: int) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("target", [REFERENCE, "support.conformance_targets:sqlite"], ids=["reference", "sqlite"])
-@pytest.mark.parametrize("seed", range(200))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_no_seed_accuses_a_sound_driver(seed: int, target: str) -> None:
-    report = run(target, only=CHANCE, quick=True, seed=seed)
+    report = run(target, only=CHANCE_CHECKS, quick=True, seed=seed)
     assert {result.verdict for result in report.results} == {"pass"}, report.to_json()
 
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.conformance_targets import CACHED_GROUPS, CONTRACT_GROUPS
+from support.conformance_targets import CACHED_GROUPS, CHANCE_CHECKS, CONTRACT_GROUPS, SEEDS
 from support.postgres_target import SERVER_VARIABLE
 from support.relay import ROUND_TRIP_VARIABLE
 
@@ -98,3 +98,12 @@ def test_it_conforms(dsn: str, pytestconfig: pytest.Config) -> None:
     told = conformance(dsn, pytestconfig.rootpath, "--deadline=4")
     assert "level full" in told
     assert " 0 violations" in told
+
+
+@SLOW
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_seed_accuses_it(seed: int, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SERVER_VARIABLE, server)
+    report = run("support.postgres_target:target", only=CHANCE_CHECKS, quick=True, seed=seed, deadline=5)
+    assert {result.verdict for result in report.results} == {"pass"}, report.to_json()

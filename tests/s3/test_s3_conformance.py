@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.conformance_targets import CHANCE_CHECKS, SEEDS
 
 from stargraph.checkpoint.conformance import run
 
@@ -37,6 +38,15 @@ async def test_it_conforms_in_full(
     assert process.returncode == 0, output.decode()
     assert "level full" in output.decode()
     assert " 0 violations" in output.decode()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_seed_accuses_it(seed: int, seaweedfs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", seaweedfs)
+    report = run("support.s3.conformance_target:target", only=CHANCE_CHECKS, quick=True, seed=seed, deadline=5)
+    assert {result.verdict for result in report.results} == {"pass"}, report.to_json()
 
 
 @pytest.mark.timeout(300)

@@ -22,6 +22,23 @@ CACHED_GROUPS = ("steps", "views", "deletion", "corruption", "concurrency", "dur
 """Groups of checks that a handle fails that serves from memory what it may not."""
 
 
+CHANCE_CHECKS = (
+    "corruption",
+    "concurrency",
+    "growth",
+    "cancel",
+    "search.by_update",
+    "clocks.microseconds_and_ids",
+    "timeline.rows",
+    "timeline.ranges",
+    "timeline.damage",
+)
+"""Groups and checks in which chance decides most."""
+
+SEEDS = range(200)
+"""For how many seeds no check of `CHANCE_CHECKS` may accuse a sound driver."""
+
+
 class _SQLiteBytes:
     """Reads and edits records in the file."""
 
