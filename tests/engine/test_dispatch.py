@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ from stargraph.checkpoint import memory
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.driver import InPlaceWrites
 from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.engine import Hooks, Middleware, StoreInfo, observed
 from stargraph.errors import CheckpointCorruptedError, StoreUnavailableError
 from stargraph.runtime import dispatch
 from stargraph.runtime._reading import each
@@ -280,3 +281,35 @@ async def test_a_history_that_is_left_early_is_closed_at_once(reads: str) -> Non
             break
         assert store.open == 1
     assert store.open == 0
+
+
+class PlainHistory:
+    """The steps of a run by an iterator that is no generator."""
+
+    def __init__(self, records: list[Checkpoint]) -> None:
+        self._records = iter(records)
+
+    def __aiter__(self) -> PlainHistory:
+        return self
+
+    async def __anext__(self) -> Checkpoint:
+        for record in self._records:
+            return record
+        raise StopAsyncIteration
+
+
+class Measuring(Middleware):
+    @asynccontextmanager
+    async def store(self, store: StoreInfo) -> AsyncIterator[None]:
+        yield
+
+
+async def test_a_history_need_not_be_a_generator() -> None:
+    class Plain(memory.MemoryCheckpointer):
+        def history(self, run_id: str, **options: Any) -> AsyncIterator[Checkpoint]:
+            return PlainHistory([first()])
+
+    store = Plain()
+    await store.bootstrap()
+    for read in (store, observed(store, Hooks([Measuring()]).store)):
+        assert [record.step async for record in dispatch.history(read, "r", to_step=0)] == [0]

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Protocol, cast
 
 from stargraph.checkpoint.protocol import BatchAppend, Checkpoint, Checkpointer, RunHistory, RunSummary
 from stargraph.engine._middleware import StoreHook, StoreInfo, around
+from stargraph.runtime.dispatch import closing
 
 
 class _Store(Checkpointer, BatchAppend, RunHistory, Protocol):
     """What is called of a store, if it has it."""
-
-    def history(
-        self, run_id: str, *, from_step: int | None = None, to_step: int | None = None, newest_first: bool = False
-    ) -> AsyncGenerator[Checkpoint]: ...
 
 
 class _ObservedStore:
@@ -62,7 +58,7 @@ class _WithHistory(_ObservedStore):
         newest_first: bool = False,
     ) -> AsyncIterator[Checkpoint]:
         found = self._store.history(run_id, from_step=from_step, to_step=to_step, newest_first=newest_first)
-        async with aclosing(found) as records:
+        async with closing(found) as records:
             while True:
                 # Around each record, since what a hook sets in the context must not last into the code between two.
                 async with around(self._hooks, StoreInfo("history", run_id)):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Coroutine, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final, TypeVar
 
 from stargraph.checkpoint.codec import Keyring
@@ -255,13 +255,9 @@ async def stored_steps(
         to_step: the last step; None for all there are.
     """
     if isinstance(checkpointer, RunHistory):
-        records = checkpointer.history(run_id, from_step=from_step, to_step=to_step)
-        try:
+        async with closing(checkpointer.history(run_id, from_step=from_step, to_step=to_step)) as records:
             async for record in records:
                 yield record
-        finally:
-            if isinstance(records, AsyncGenerator):  # a driver's may hold a connection until it is closed
-                await records.aclose()
         return
     if to_step is None:
         latest = await checkpointer.read_latest(run_id)
@@ -270,6 +266,16 @@ async def stored_steps(
         found = await checkpointer.read_at_step(run_id, step)
         if found is not None:
             yield found
+
+
+@asynccontextmanager
+async def closing(records: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
+    """Close an iterator of a driver at the end, if it is a generator: one may hold a connection until then."""
+    try:
+        yield records
+    finally:
+        if isinstance(records, AsyncGenerator):
+            await records.aclose()
 
 
 async def timeline(
