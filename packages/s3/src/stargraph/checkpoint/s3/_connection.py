@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 from stargraph.checkpoint.driver import closed_error
 
 if TYPE_CHECKING:
     import aioboto3
-    from aiobotocore.session import AioSession
 
     from stargraph.checkpoint.s3._options import ConnectionOptions
-
-_Session: TypeAlias = "aioboto3.Session | AioSession"
 
 # It logs what it raises, too: without a handler, Python would print that with its traceback on stderr.
 logging.getLogger("aiobotocore").addHandler(logging.NullHandler())
@@ -75,7 +72,7 @@ class Connection:
             while self._contexts:
                 await self._contexts.pop().__aexit__(None, None, None)
 
-    async def _connect(self, session: _Session) -> None:
+    async def _connect(self, session: aioboto3.Session) -> None:
         if self._closed:
             raise closed_error()
         from aiobotocore.config import AioConfig
@@ -99,29 +96,26 @@ class Connection:
         if credentials is None:
             # A client would ask everywhere again, and wait for seconds where the metadata service does not answer.
             raise NoCredentialsError
-        # The session of a user makes its clients; the SDK below it makes the same one sooner.
-        make = session.create_client if options.session is None else options.session.client
-        context = make("s3", region_name=options.region, endpoint_url=options.endpoint_url, config=config)
+        context = session.client("s3", region_name=options.region, endpoint_url=options.endpoint_url, config=config)
         client = await context.__aenter__()
         self._contexts.append(context)
         # `Expect: 100-continue` would add a round trip to each write.
         client.meta.events.unregister("before-call.s3", add_expect_header)
         self._client, self._credentials = client, credentials
 
-    def _make_session(self) -> _Session:
+    def _make_session(self) -> aioboto3.Session:
         if self._options.session is not None:
             return self._options.session
         # Imported here: it takes longer than the whole engine, and many processes only import the driver.
+        import aioboto3
         from aiobotocore.session import get_session
 
-        session = get_session()
-        session.register_component("data_loader", _service_descriptions())
-        if self._options.profile is not None:
-            session.set_config_variable("profile", self._options.profile)
-        return session
+        base = get_session()
+        base.register_component("data_loader", _service_descriptions())
+        return aioboto3.Session(botocore_session=base, profile_name=self._options.profile)
 
 
-async def _frozen_credentials(session: _Session) -> object:
+async def _frozen_credentials(session: aioboto3.Session) -> object:
     credentials = await session.get_credentials()
     return None if credentials is None else await credentials.get_frozen_credentials()
 
