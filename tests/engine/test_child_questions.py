@@ -12,9 +12,10 @@ from support.gated_nodes import new_gate
 from support.graphs import graph
 from support.memory import MemoryCheckpointer
 
+from stargraph.checkpoint.memory import MemoryCheckpointer as Store
 from stargraph.checkpoint.protocol import is_run_id
 from stargraph.errors import CheckpointError, StateError
-from stargraph.graph import respond
+from stargraph.graph import Graph, respond
 
 CHILD = """
 id: child
@@ -155,3 +156,45 @@ async def test_a_question_of_the_code_of_a_child_takes_what_its_field_takes(
         await run.answer(question, "maybe")
     await run.answer(question, False)
     assert (await run.resume()).status == "done"
+
+
+TWO_QUESTIONS = """
+id: g
+state_schema: {n: {type: int, default: 0}}
+nodes:
+  - {id: sub, kind: subgraph, graph: child.yaml, outputs: {n: state.n}}
+  - {id: last, kind: interrupt, prompt: "More?", into: n}
+"""
+
+
+async def test_a_deleted_child_run_does_not_start_again(tmp_path: Path) -> None:
+    (tmp_path / "child.yaml").write_text(
+        "id: child\nstate_schema: {n: {type: int, default: 0}}\n"
+        'nodes: [{id: ask, kind: interrupt, prompt: "How many?", into: n}]\n'
+    )
+    (tmp_path / "g.yaml").write_text(TWO_QUESTIONS)
+    asking = Graph.from_file(tmp_path / "g.yaml")
+    async with Store() as store:
+        for run_id in ("early", "late"):
+            run = await asking.start(checkpointer=store, run_id=run_id)
+            (question,) = (await run.start()).questions
+            if run_id == "late":
+                await run.answer(question, 5)
+                await run.resume()
+            assert question.child_run_id is not None
+            assert await store.delete_run(question.child_run_id)
+
+        late = await (await asking.start(checkpointer=store)).resume("late")
+        assert (late.status, late.state, [each.prompt for each in late.questions]) == (
+            "awaiting_input",
+            {"n": 5},
+            ["More?"],
+        )
+
+        early = await asking.start(checkpointer=store)
+        with pytest.raises(CheckpointError, match=r"child run 'early:sub-.*' was deleted") as raised:
+            await early.resume("early")
+        assert raised.value.reason == "run-deleted"
+        assert "fork it at step 0" in str(raised.value)
+        assert (await (await early.fork(0)).start()).status == "awaiting_input"
+        assert (await early.cancel()).status == "cancelled"

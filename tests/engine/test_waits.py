@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -289,6 +290,33 @@ async def test_the_time_counts_from_the_first_record(store: MemoryCheckpointer, 
     await asyncio.sleep(0.02)
     run.pause(grace=0)
     assert (await work).due_at == first.due_at
+
+
+@pytest.mark.parametrize(
+    ("stop", "status"),
+    [
+        (lambda run: run.pause(), "paused"),
+        (lambda run: run.pause(requeue=True), "queued"),
+        (lambda run: run.cancel(), "cancelled"),
+    ],
+    ids=["pause", "requeue", "cancel"],
+)
+async def test_a_queued_run_that_waits_here_for_its_time_is_stopped(
+    store: MemoryCheckpointer, stop: Callable[[Run], Awaitable[object] | None], status: str
+) -> None:
+    loaded = graph(once)
+    await loaded.enqueue(store, run_id="r", not_before=datetime.now(UTC) + timedelta(hours=1))
+    run = await loaded.start(checkpointer=store)
+    work = asyncio.ensure_future(run.resume("r", wait=True))
+    while run._executor is None:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+    stopping = stop(run)
+    if stopping is not None:
+        await stopping
+    assert (await asyncio.wait_for(work, 30)).status == status
+    assert store.runs["r"][-1].status == status
+    assert CALLS == []
 
 
 async def test_a_child_run_waits(store: MemoryCheckpointer, clock: Clock, tmp_path: Path) -> None:

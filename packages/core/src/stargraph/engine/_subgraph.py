@@ -175,7 +175,17 @@ class Children:
                 first = await self._genesis(plan, run_id, tail, task, item)
             except BaseException as error:
                 raise NodeFailed(error) from error
-            await self._log.write(first)
+            try:
+                await self._log.write(first)
+            except CheckpointError as error:
+                if error.reason != "run-deleted":
+                    raise
+                raise CheckpointError(
+                    f"child run {run_id!r} was deleted before run {tail.run_id!r} had its result",
+                    reason="run-deleted",
+                    hint=f"It cannot start again. Cancel run {tail.run_id!r}, or fork it at step {task.since_step}.",
+                    run_id=run_id,
+                ) from error
             return self._log.of_child(first), False
         if latest.parent_run_id != tail.run_id:
             raise CheckpointError(

@@ -93,6 +93,7 @@ class RunExecutor:
         self._as_of = as_of
         self._pause: Pause | None = None
         self._is_stored = asyncio.Event()
+        self._stop_waiting = asyncio.Event()
         self._suspect = Suspect()
         self._read_step: ReadStep = partial(dispatch.read_at_step, store, run_id, keyring=keyring)
 
@@ -151,6 +152,7 @@ class RunExecutor:
     def pause(self, request: Pause) -> None:
         """Stop gently, now or as soon as the nodes begin to execute."""
         self._pause = request
+        self._stop_waiting.set()
         if self.execution is not None:
             self.execution.pause(request)
 
@@ -159,6 +161,7 @@ class RunExecutor:
         # The middleware of a run that begins holds up the task that stores it, and so do the tasks that it awaits.
         if self._is_stored not in _BEGINNING.get():
             await self._is_stored.wait()
+        self._stop_waiting.set()
         if self.execution is not None:
             await self.execution.cancel()
 
@@ -233,8 +236,8 @@ class RunExecutor:
         if carried is tail and waits_longer(self._plan, tail, self._as_of):
             if not self._waits_here:
                 return tail
-            if tail.status == "queued":
-                await until_due(tail)
+            if tail.status == "queued" and not await until_due(tail, self._stop_waiting):
+                return await self._stop_queued(tail)
         resumes = await fruitless_resumes(tail, self._read_step, max_resumes)
         if resumes >= max_resumes:
             return await self._give_up(tail, max_resumes)
@@ -252,6 +255,14 @@ class RunExecutor:
                 return await self._execute(resumed, met, asks_again=changed)
         finally:
             self._suspect.cleared()
+
+    async def _stop_queued(self, tail: Checkpoint) -> Checkpoint:
+        """Do what ended the wait for the time of a queued run: a cancel, or a pause."""
+        if self._pause is None:
+            return self._noted(await cancel(self._store, self._run_id, grace=0, keyring=self._keyring))
+        if self._pause.requeue:
+            return tail
+        return self._noted(await pause(self._store, self._run_id, grace=0, keyring=self._keyring))
 
     async def _give_up(self, tail: Checkpoint, resumes: int) -> Checkpoint:
         """Record that the run failed: it was resumed that many times in a row without a completed step."""

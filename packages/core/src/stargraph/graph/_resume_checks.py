@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final, Literal, TypeAlias
@@ -257,8 +258,8 @@ def waits_longer(plan: Plan, tail: Checkpoint, as_of: datetime | None = None) ->
     return due is not None and due > now and (same or tail.status == "queued")
 
 
-async def until_due(tail: Checkpoint) -> None:
-    """Wait until a queued run may begin.
+async def until_due(tail: Checkpoint, stopped: asyncio.Event) -> bool:
+    """Wait until a queued run may begin, and return True; or until an event is set, and return False.
 
     Args:
         tail: its latest checkpoint.
@@ -266,9 +267,11 @@ async def until_due(tail: Checkpoint) -> None:
     while True:
         left = 0.0 if tail.due_at is None else (tail.due_at - datetime.now(UTC)).total_seconds()
         if left <= 0:
-            return
+            return True
         # The clock may be set meanwhile, and the machine may sleep.
-        await asyncio.sleep(min(left, 300.0))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopped.wait(), min(left, 300.0))
+            return False
 
 
 async def open_request(tail: Checkpoint, read_step: ReadStep) -> Literal["cancel", "pause"] | None:
