@@ -313,6 +313,7 @@ BAD_CALLS: dict[str, tuple[tuple[str, ...], int, list[str]]] = {
     "prune to less than nothing": (("prune", "--older-than", "1d", "--keep-last", "-1"), 2, ["--keep-last"]),
     "delete an unknown run": (("delete", "r9"), 2, ["no run 'r9'"]),
     "two ways to inspect": (("inspect", "r1", "--step", "1", "--follow"), 2, ["cannot be combined"]),
+    "a page as JSON": (("inspect", "r1", "--html", "r1.html", "--json"), 2, ["--html and --json cannot be combined"]),
     "a difference of one step": (("inspect", "r1", "--diff", "1"), 2, ["--diff", "2 arguments"]),
     "a difference to nowhere": (("inspect", "r1", "--diff", "1", "9"), 2, ["no step 9", "latest step is 3"]),
 }

@@ -191,3 +191,12 @@ def test_a_thousand_fields_and_five_megabytes_stay_readable(folder: Folder) -> N
     assert len(many) < 30_000
     assert "more" in many.splitlines()[-1]
     assert max(map(len, many.splitlines())) < 200
+
+
+def test_an_error_of_several_lines_is_shown_on_several_lines(folder: Folder) -> None:
+    folder.write("fails.py", "def fail(state):\n    raise ValueError('first\\nstatus   done')\n")
+    folder.write("fails.yaml", "id: fails\nnodes: [{id: fail, kind: 'fails:fail'}]\n")
+    assert folder.call("run", "fails.yaml", "--run-id", "f").code == 1
+    lines = folder.call("inspect", "f").out.splitlines()
+    place = lines.index("error    ValueError: first")
+    assert lines[place + 1] == "         status   done"

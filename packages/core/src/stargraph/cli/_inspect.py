@@ -99,6 +99,12 @@ def inspect(
             hint="Give one of them.",
         )
     if html is not None:
+        if json:
+            raise StargraphError(
+                "--html and --json cannot be combined",
+                reason="invalid-arguments",
+                hint="Give --html for a page, or --json for the same as an object.",
+            )
         _write_page(html, run_async(_page(ref, run_id)))
     elif step is not None:
         (record,) = run_async(_read_steps(ref, run_id, step))
@@ -346,7 +352,8 @@ def _head(latest: Checkpoint) -> list[str]:
                 f"         {shorten(one_line(json_module.dumps(interrupt.payload, ensure_ascii=False)), _SHOWN_TEXT)}"
             )
     if latest.error is not None:
-        lines.append(f"error    {one_line(shorten(f'{latest.error.type}: {latest.error.message}', _SHOWN_TEXT))}")
+        said = clean(shorten(f"{latest.error.type}: {latest.error.message}", _SHOWN_TEXT)).splitlines()
+        lines += [f"{'' if number else 'error':<9}{line}" for number, line in enumerate(said)]
     return lines
 
 
