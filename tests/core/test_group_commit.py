@@ -180,6 +180,21 @@ async def test_drain_waits_for_what_was_submitted() -> None:
     assert await asyncio.gather(*tasks) == ["A", "B", "C"]
 
 
+async def test_a_drain_that_is_cancelled_cancels_no_other() -> None:
+    disk = Disk(batches=1)
+    task = asyncio.create_task(disk.group.submit("a"))
+    await asyncio.sleep(0)
+    first, second = asyncio.create_task(disk.group.drain()), asyncio.create_task(disk.group.drain())
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    third = asyncio.create_task(disk.group.drain())
+    await asyncio.sleep(0)
+    disk.may_go.set()
+    await asyncio.gather(task, second, third)
+    assert first.cancelled()
+
+
 @pytest.mark.parametrize("seed", range(5))
 async def test_every_writer_gets_its_own_outcome(seed: int) -> None:
     import random

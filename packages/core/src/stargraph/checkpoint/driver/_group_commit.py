@@ -123,7 +123,7 @@ class GroupCommit(Generic[Item, Outcome]):
         while self._busy or self._waiting:
             self._send_waiting()
             ended = self._ended = self._ended or asyncio.get_running_loop().create_future()
-            await ended
+            await asyncio.wait([ended])  # others may wait for it too: a caller that is cancelled must not cancel it
 
     async def _at_once(self, item: Item) -> Outcome:
         self._busy += 1
