@@ -7,6 +7,7 @@ import inspect
 import secrets
 import ssl as tls
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import cycle
@@ -22,6 +23,10 @@ _MAX_IDLE: Final = 60.0
 """Seconds after which an unused connection is not trusted any more: what lies between may have dropped it."""
 
 _CLOSE_TIMEOUT: Final = 5.0
+
+_PLAN_USES: Final = 500
+"""After this many executions a statement is prepared again. The server keeps a plan that reads all of a table while the
+table is small, and it may grow a thousandfold before autovacuum has the statement planned again."""
 
 # As libpq does: a server that refuses the role or the database speaks for all of them.
 _NEXT_HOST: Final = (OSError, asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched)
@@ -43,6 +48,7 @@ class PreparedConnection:
         self._caches = caches
         self._named = named
         self._statements: dict[str, Any] = {}
+        self._uses: Counter[str] = Counter()
 
     async def fetch(self, sql: str, *arguments: object, timeout: float | None = None) -> list[asyncpg.Record]:
         """Run one statement and return its rows, in one round trip once it is known here.
@@ -59,7 +65,7 @@ class PreparedConnection:
             rows: list[asyncpg.Record] = await self.connection.fetch(sql, *arguments, timeout=timeout)
             return rows
         statement = self._statements.get(sql)
-        if statement is None:
+        if statement is None or (self._named and self._uses[sql] >= _PLAN_USES):
             if self._named is None:
                 self.answered_by(await self.connection.fetchval("SELECT pg_backend_pid()", timeout=timeout))
             # asyncpg sends an unnamed statement again with each execution, in the same message: a pooler may
@@ -68,6 +74,8 @@ class PreparedConnection:
             name = f"stargraph_{secrets.token_hex(16)}" if self._named else ""
             statement = await self.connection.prepare(sql, name=name, timeout=timeout)
             self._statements[sql] = statement
+            self._uses[sql] = 0
+        self._uses[sql] += 1
         fetched: list[asyncpg.Record] = await statement.fetch(*arguments, timeout=timeout)
         return fetched
 
