@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
+import pytest
 from support.runs import latest
 from support.workers import BLOCKED, EFFECTS, graph, statuses, until, worker
 
@@ -26,6 +28,17 @@ async def test_a_drain_leaves_runs_to_other_workers(store: MemoryCheckpointer) -
     await worker(store).run()
     assert set((await statuses(store)).values()) == {"done"}
     assert EFFECTS.count("r0/first") == 1
+
+
+async def test_the_last_line_of_the_log_counts_the_runs(
+    store: MemoryCheckpointer, caplog: pytest.LogCaptureFixture
+) -> None:
+    await graph.enqueue_many(store, [RunRequest(inputs={"n": n}, run_id=f"r{n}") for n in range(2)])
+    with caplog.at_level(logging.INFO, "stargraph.worker"):
+        await worker(store).run()
+        await worker(store).run()
+    ends = [message for message in caplog.messages if "has ended" in message]
+    assert ends == ["the worker has ended: 2 done", "the worker has ended: no run was executed"]
 
 
 async def test_a_node_ends_within_the_grace(store: MemoryCheckpointer) -> None:

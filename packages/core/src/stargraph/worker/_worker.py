@@ -205,7 +205,8 @@ class Worker:
                 await self._serve(store)
         finally:
             self._is_running = False
-        LOGGER.info("the worker has ended: %s", dict(self.metrics.executions) or "no run was executed")
+        executed = ", ".join(f"{count} {status}" for status, count in sorted(self.metrics.executions.items()))
+        LOGGER.info("the worker has ended: %s", executed or "no run was executed")
         return self.metrics
 
     async def _open(self, stack: AsyncExitStack) -> Checkpointer:
