@@ -47,9 +47,9 @@ def catalogue() -> tuple[Check, ...]:
         encryption,
         engine,
         fencing,
+        frozen,
         growth,
         history,
-        interleaving,
         isolation,
         keys,
         listing,
@@ -101,7 +101,7 @@ def catalogue() -> tuple[Check, ...]:
         views.group,
         encryption.group,  # access', with the checks of both modules
         outages.group,
-        interleaving.group,
+        frozen.group,  # interleaving's, with the checks of both modules
         sizes.group,
         clocks.group,
         stateful.group,

@@ -107,6 +107,12 @@ async def _perform(scene: Scene, order: dict[str, Any], watch: Watch) -> None:
             scene.report("acked")
         if recorder is not None:
             chance = random.Random(order["seed"])  # noqa: S311  # reproducible on purpose
+            if order["call"].startswith("read_"):
+                # What may come in between is the same at each turn of a line.
+                lines = {moment[:3]: moment for moment in reversed(recorder.own or recorder.others)}
+                found = chance.sample(list(lines.values()), min(len(lines), order["own"]))
+                scene.report("recorded", changed=[], others=found)
+                return
             changed = chance.sample(recorder.changed, min(len(recorder.changed), order["most"]))
             # Where no file tells what changes the store, moments of the driver's own code stand in for those that do:
             # most lines of a call that goes to a server are those of its client, between which nothing happens.
@@ -175,6 +181,22 @@ def _on_store(call: Callable[[Any, dict[str, Any]], Awaitable[object]]) -> _Prep
     return prepare
 
 
+async def _read(scene: Scene, driver: Any, order: dict[str, Any]) -> _Call:
+    """Read the run once, as a handle that is warm, and then again; what that finds is told to the parent."""
+    await driver.bootstrap()
+    run_id = order["run_id"]
+    latest = await driver.read_latest(run_id)
+
+    async def read() -> None:
+        if order["call"] == "read_latest":
+            found = await driver.read_latest(run_id)
+        else:
+            found = await driver.read_at_step(run_id, latest.step + (order["call"] == "read_next"))
+        scene.report("found", digest="" if found is None else found.digest)
+
+    return read
+
+
 _CALLS: Final[dict[str, _Preparation]] = {
     "bootstrap": _bootstrap,
     "write": _write,
@@ -183,6 +205,9 @@ _CALLS: Final[dict[str, _Preparation]] = {
     "delete_run": _on_store(lambda driver, order: driver.delete_run(order["run_id"])),
     "prune": _on_store(lambda driver, _: driver.prune(older_than=LATER, keep_last=2)),
     "prune_failed": _on_store(lambda driver, _: driver.prune(older_than=LATER, statuses=("failed",), keep_last=0)),
+    "read_latest": _read,
+    "read_at_step": _read,
+    "read_next": _read,
     "put_schedule": _on_store(lambda driver, _: driver.put_schedule(SCHEDULES[1])),
     "set_limits": _on_store(lambda driver, _: driver.set_limits("default", LIMITS[1])),
     "beat": _on_store(lambda driver, _: driver.beat(BEATS[1])),

@@ -33,6 +33,7 @@ class Played:
         kind: the class of the error that it raised.
         error: that error as one line.
         killed: it did not end by itself.
+        found: the digest of the checkpoint that it read; empty if it read that there is none.
     """
 
     digests: tuple[str, ...] = ()
@@ -40,6 +41,7 @@ class Played:
     kind: str = ""
     error: str = ""
     killed: bool = False
+    found: str = ""
 
 
 class Stage:
@@ -139,6 +141,8 @@ def _note(played: Played, event: dict[str, Any]) -> None:
             played.digests = tuple(event["digests"])
         case "acked":
             played.acked = True
+        case "found":
+            played.found = event["digest"]
         case "refused":
             played.kind, played.error = event["kind"], event["error"]
         case "ended":

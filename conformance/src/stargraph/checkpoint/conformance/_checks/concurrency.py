@@ -245,8 +245,8 @@ async def _write_next(handle: Handle, number: int, turn: int, calls: list[Call],
     "Of writes that are made at once, some of which are refused or cancelled, each reports its own outcome: the "
     "good ones are stored, and the refused ones are not.",
     contract="write.4, capability.3",
-    usual_cause="Writes that share a commit share its outcome too: one that is refused takes the others with it, or "
-    "one that is cancelled or refused is acknowledged, or dropped, with the rest.",
+    usual_cause="Writes that share a commit share its outcome too: one that is refused, or a batch that is, takes "
+    "the others with it, or one that is cancelled or refused is acknowledged, or dropped, with the rest.",
     needs=("concurrency.many_tasks", "steps.usable_after_refusal"),
 )
 async def neighbours_of_a_refusal(kit: Kit) -> None:
@@ -257,7 +257,7 @@ async def neighbours_of_a_refusal(kit: Kit) -> None:
         for checkpoint in steps:
             await handle.write(checkpoint)
         book.wrote(*steps)
-    for _ in range(4 if kit.thorough else 2):
+    for turn in range(4 if kit.thorough else 2):
         calls: list[tuple[str, Checkpoint, asyncio.Future[None]]] = []
         for number, steps in enumerate(bases):
             kind = ("good", "conflict", "good", "gap", "good", "cancelled")[number % 6]
@@ -268,7 +268,9 @@ async def neighbours_of_a_refusal(kit: Kit) -> None:
                 "conflict": rival(steps[-1], steps[-2]),
                 "gap": follow(good),
             }[kind]
-            calls.append((kind, given, asyncio.ensure_future(handle.write(given))))
+            in_batch = kind == "conflict" and turn % 2 == 1 and "batch" in kit.declared
+            call = handle.write_many([given, follow(given)]) if in_batch else handle.write(given)
+            calls.append((kind, given, asyncio.ensure_future(call)))
         await asyncio.sleep(0)
         for kind, _given, task in calls:
             if kind == "cancelled":

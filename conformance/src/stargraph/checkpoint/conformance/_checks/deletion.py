@@ -268,6 +268,9 @@ async def prune_keeps_what_is_needed(kit: Kit) -> None:
     later = await steps_there(handle, [*steps, *ended], "a second prune(keep_last=6)")
     expect(later <= kept | {17, 18}, f"a second prune brought back the steps {sorted(later - kept)}")
     expect({16, 17, 18} <= later, f"prune(keep_last=6) left only the steps {sorted(later)}")
+    if 15 not in kept:
+        what = "write(run 'run', step 15), which the first prune has removed"
+        await refused(handle.write(steps[15]), what, CheckpointError, "pruned", steps[15])
     if kit.target.stored_bytes is not None:
         await _keeps_what_it_cannot_tell(kit, steps, needed)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from stargraph.checkpoint.conformance._compare import same, same_runs, same_summary
+from stargraph.checkpoint.conformance._compare import absent, same, same_runs, same_summary
 from stargraph.checkpoint.conformance._expect import expect
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
@@ -17,13 +17,16 @@ group: Final = Group("durability", needs=("steps.append_and_read",))
     "other_handle",
     "Another open handle sees every write that returned before its read began.",
     contract="read.5",
-    usual_cause="A cache of the handle, or a transaction that stays open and with it an old snapshot.",
+    usual_cause="A cache of the handle, also of what it did not find, or a transaction that stays open and with it an "
+    "old snapshot.",
 )
 async def other_handle(kit: Kit) -> None:
     writer, reader = await kit.open(), await kit.open()
+    absent(await reader.read_latest("run"), "read_latest('run') of another handle before the run was written")
     for checkpoint in chain(length=5):
-        await writer.write(checkpoint)
         step = checkpoint.step
+        absent(await reader.read_at_step("run", step), f"read_at_step('run', {step}) before that step was written")
+        await writer.write(checkpoint)
         same(checkpoint, await reader.read_latest("run"), f"read_latest('run') of another handle after step {step}")
         same(checkpoint, await reader.read_at_step("run", step), f"read_at_step('run', {step}) of another handle")
         (summary,) = listed = await reader.list_runs()

@@ -6,21 +6,19 @@ store. Whatever the order of the two turns out to be, what the store holds is wh
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final, TypeAlias
 
-from stargraph.checkpoint.conformance._expect import Violation, attempt, error_line, expect
+from stargraph.checkpoint.conformance._expect import Violation, error_line, expect
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._interleaving import interleaved
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import LATER, chain, executor_id, follow
-from stargraph.checkpoint.conformance._staging import PATIENCE, Played, Stage
 from stargraph.checkpoint.conformance._views import Book, agree, runs_agree
 from stargraph.checkpoint.protocol import Checkpoint, Status
-from stargraph.errors import CheckpointConflictError, CheckpointError, StoreUnavailableError
+from stargraph.errors import CheckpointConflictError, CheckpointError
 
 group: Final = Group("interleaving", needs=("steps.append_and_read", "durability.other_handle"))
 
@@ -40,16 +38,16 @@ def _failed(run_id: str) -> list[Checkpoint]:
     return chain(run_id, 3, last_status="failed")
 
 
-def _resumed(steps: list[Checkpoint]) -> Checkpoint:
+def resumed_step(steps: list[Checkpoint]) -> Checkpoint:
     return follow(steps[-1], event="resumed", status="running", executor_id=executor_id(2))
 
 
 def _write(handle: Handle, steps: list[Checkpoint]) -> Awaitable[Any]:
-    return handle.write(_resumed(steps))
+    return handle.write(resumed_step(steps))
 
 
 def _write_batch(handle: Handle, steps: list[Checkpoint]) -> Awaitable[Any]:
-    return handle.write_many(_batch(steps))
+    return handle.write_many(batch_of(steps))
 
 
 def _delete(handle: Handle, steps: list[Checkpoint]) -> Awaitable[Any]:
@@ -102,7 +100,7 @@ def _refusal(outcome: Any) -> str | None:
     return outcome.reason if isinstance(outcome, CheckpointError) else None
 
 
-def _judge_deletion(book: Book, steps: list[Checkpoint], deleted: Any, wrote: Any, what: str) -> None:
+def judge_deletion(book: Book, steps: list[Checkpoint], deleted: Any, wrote: Any, what: str) -> None:
     """A run that is deleted is gone, whatever was written before or is refused after."""
     run_id = steps[0].run_id
     expect(deleted is True, f"delete_run({run_id!r}) beside a write gave {deleted!r}")
@@ -110,7 +108,7 @@ def _judge_deletion(book: Book, steps: list[Checkpoint], deleted: Any, wrote: An
         _refusal(wrote) in (None, "run-deleted"),
         f"a write {what}, one of which deleted the run, was refused with {wrote!r}",
     )
-    book.gone[run_id] = [*steps, _resumed(steps)]
+    book.gone[run_id] = [*steps, resumed_step(steps)]
 
 
 @group.check(
@@ -123,16 +121,16 @@ def _judge_deletion(book: Book, steps: list[Checkpoint], deleted: Any, wrote: An
     deadline=60,
 )
 async def delete_and_write(kit: Kit) -> None:
-    await _in_both_orders(kit, _delete, _write, _judge_deletion)
+    await _in_both_orders(kit, _delete, _write, judge_deletion)
 
 
-def _judge_removal(book: Book, steps: list[Checkpoint], pruned: Any, wrote: Any, what: str) -> None:
+def judge_removal(book: Book, steps: list[Checkpoint], pruned: Any, wrote: Any, what: str) -> None:
     """A run that was resumed before the prune stays whole; one that was pruned before it refuses the step."""
     run_id = steps[0].run_id
     if isinstance(pruned, Exception):
         raise Violation(f"prune(keep_last=0) beside a write raised {error_line(pruned)}") from pruned
     if wrote is None:
-        book.runs[run_id] = [*steps, _resumed(steps)]
+        book.runs[run_id] = [*steps, resumed_step(steps)]
         return
     expect(_refusal(wrote) == "run-deleted", f"a write {what}, one of which pruned the run, gave {wrote!r}")
     book.gone[run_id] = steps
@@ -142,7 +140,7 @@ def _judge_pruning(book: Book, steps: list[Checkpoint], pruned: Any, wrote: Any,
     if isinstance(pruned, Exception):
         raise Violation(f"prune(keep_last=1) beside a write raised {error_line(pruned)}") from pruned
     expect(wrote is None, f"a write {what}, one of which was prune(keep_last=1), was refused with {wrote!r}")
-    book.runs[steps[0].run_id] = [*steps, _resumed(steps)]
+    book.runs[steps[0].run_id] = [*steps, resumed_step(steps)]
     book.floors[steps[0].run_id] = {steps[-1].step, steps[-1].step + 1}
 
 
@@ -156,7 +154,7 @@ def _judge_pruning(book: Book, steps: list[Checkpoint], pruned: Any, wrote: Any,
     deadline=60,
 )
 async def prune_and_write(kit: Kit) -> None:
-    for keep_last, judge in ((0, _judge_removal), (1, _judge_pruning)):
+    for keep_last, judge in ((0, judge_removal), (1, _judge_pruning)):
         await _in_both_orders(kit, partial(_prune, keep_last=keep_last), _write, judge)
 
 
@@ -180,7 +178,7 @@ async def reads_and_removal(kit: Kit) -> None:
                 steps = chain(run_id, 3, last_status="failed", graph_id=run_id, key="first")
                 for checkpoint in steps:
                     await one.write(checkpoint)
-                meanwhile = partial(_removed, other, removal, steps)
+                meanwhile = partial(remove_run, other, removal, steps)
                 first, second, reached = await interleaved(read(one, steps), point, meanwhile)
                 what = f"{name} of a run that a {removal} came into at await {point + 1}"
                 for outcome in (first, second):
@@ -188,7 +186,7 @@ async def reads_and_removal(kit: Kit) -> None:
                         raise outcome
                     if isinstance(outcome, Exception):
                         raise Violation(f"{what} raised {error_line(outcome)}") from outcome
-                known = {each.step: each.digest for each in [*steps, _resumed(steps)]}
+                known = {each.step: each.digest for each in [*steps, resumed_step(steps)]}
                 for found in first:
                     right = found is None or found[1] in ("", known.get(found[0]))
                     expect(right, f"{what} gave {found}, which was never written so")
@@ -255,11 +253,11 @@ def _reads(kit: Kit) -> dict[str, Callable[[Handle, list[Checkpoint]], Awaitable
     return reads
 
 
-async def _removed(handle: Handle, removal: str, steps: list[Checkpoint]) -> None:
+async def remove_run(handle: Handle, removal: str, steps: list[Checkpoint]) -> None:
     if removal == "delete_run":
         await handle.delete_run(steps[0].run_id)
     else:
-        await handle.write(_resumed(steps))
+        await handle.write(resumed_step(steps))
         await handle.prune(older_than=LATER, statuses=_RUNNING, keep_last=1)
 
 
@@ -291,7 +289,7 @@ async def delete_twice(kit: Kit) -> None:
     await _each_point(kit, _delete, partial(_prune, keep_last=0), pruned)
 
 
-def _batch(steps: list[Checkpoint]) -> list[Checkpoint]:
+def batch_of(steps: list[Checkpoint]) -> list[Checkpoint]:
     found = [follow(steps[-1], status="running", executor_id=executor_id(1))]
     for _ in range(4):
         found.append(follow(found[-1]))
@@ -315,103 +313,20 @@ async def batch_and_others(kit: Kit) -> None:
         expect(sum(outcomes) == 1, f"a batch and a rival's write {what} gave {batched!r} and {wrote!r}: one must win")
         loser = wrote if outcomes[0] else batched
         expect(isinstance(loser, CheckpointConflictError), f"the loser of a batch and a rival's write got {loser!r}")
-        book.runs[run_id] = [*steps, *(_batch(steps) if outcomes[0] else [_resumed(steps)])]
+        book.runs[run_id] = [*steps, *(batch_of(steps) if outcomes[0] else [resumed_step(steps)])]
 
     def deleted(book: Book, steps: list[Checkpoint], batched: Any, gone: Any, what: str) -> None:
         expect(gone is True, f"delete_run beside a batch gave {gone!r}")
         expect(_refusal(batched) in (None, "run-deleted"), f"a batch beside a deletion gave {batched!r}")
-        book.gone[steps[0].run_id] = [*steps, *_batch(steps)]
+        book.gone[steps[0].run_id] = [*steps, *batch_of(steps)]
 
     await _in_both_orders(kit, _write_batch, _write, rivals)
     if "deletion" in kit.declared:
         await _each_point(kit, _write_batch, _delete, deleted)
 
 
-@group.check(
-    "frozen_in_deletion",
-    "A process that is frozen inside delete_run or prune, between any two lines that change the store, while the run "
-    "goes on: what was acknowledged is there, or the run was gone before.",
-    contract="capability.6, prune.2",
-    usual_cause="Which runs to remove is read in one transaction and removed in another one, or without a condition.",
-    needs=("interleaving.prune_and_write", "deletion.killed"),
-    capability="deletion",
-    processes=True,
-    deadline=120,
-)
-async def frozen_in_deletion(kit: Kit) -> None:
-    stage = await Stage.open(kit)
-    for call in ("prune_failed", "delete_run"):
-        stage.elsewhere(location := await kit.fresh_location())
-        await _write_failed(await kit.open(location), "run")
-        moments = await stage.moments(call, run_id="run")
-        for moment in kit.random.sample(moments, min(len(moments), _MOMENTS)):
-            stage.elsewhere(location := await kit.fresh_location())
-            handle, book = await kit.open(location), Book()
-            steps = await _write_failed(handle, "run")
-            what = f"a process was frozen at {moment}, inside {call}"
-            if await stage.freeze_at(moment, call, run_id="run") is not None:
-                continue
-            refusal, _ = await _overtaken(stage, handle, _resumed(steps))
-            if call == "delete_run":
-                _judge_deletion(book, steps, True, refusal, what)
-            else:
-                _judge_removal(book, steps, None, refusal, what)
-            for reader in (handle, await kit.open(location)):
-                await agree(reader, book, kit.declared, f"after {what}, and the run went on meanwhile")
-
-
-async def _overtaken(stage: Stage, handle: Handle, checkpoint: Checkpoint) -> tuple[CheckpointError | None, Played]:
-    """Write a step while a process is frozen, and wake it; return why the write was refused, and what it answers."""
-    writing = asyncio.ensure_future(attempt(handle.write(checkpoint)))
-    # The frozen process may hold what the write waits for.
-    await asyncio.wait([writing], timeout=PATIENCE / 2)
-    woken = await stage.wake()
-    refusal = await writing
-    while isinstance(refusal, StoreUnavailableError):
-        await asyncio.sleep(0.05)
-        refusal = await attempt(handle.write(checkpoint))
-    return refusal, woken
-
-
-async def _write_failed(handle: Handle, run_id: str) -> list[Checkpoint]:
+async def write_failed(handle: Handle, run_id: str) -> list[Checkpoint]:
     steps = _failed(run_id)
     for checkpoint in steps:
         await handle.write(checkpoint)
     return steps
-
-
-@group.check(
-    "frozen_in_batch",
-    "A process that is frozen inside write_many, between any two lines that change the store, and overtaken: one of "
-    "the two wins, and the run is a chain.",
-    contract="capability.6, write_many.3",
-    usual_cause="The batch is judged in one transaction and stored in another one, or without a condition.",
-    needs=("interleaving.batch_and_others", "batch.killed"),
-    capability="batch",
-    processes=True,
-    deadline=120,
-)
-async def frozen_in_batch(kit: Kit) -> None:
-    stage = await Stage.open(kit)
-    handle, book = await kit.open(), Book()
-    await _write_failed(handle, "recorded")
-    moments = await stage.moments("write_many", run_id="recorded", size=3000)
-    for number, moment in enumerate(kit.random.sample(moments, min(len(moments), _MOMENTS))):
-        run_id = f"run-{number}"
-        steps = await _write_failed(handle, run_id)
-        what = f"a process was frozen at {moment}, inside write_many"
-        if await stage.freeze_at(moment, "write_many", run_id=run_id, size=3000) is not None:
-            continue
-        mine = _resumed(steps)
-        refusal, theirs = await _overtaken(stage, handle, mine)
-        expect(not (theirs.acked and refusal is None), f"{what}, and overtaken: both were acknowledged")
-        found = await handle.read_at_step(run_id, mine.step)
-        winner = mine.digest if refusal is None else theirs.digests[0]
-        expect(
-            found is not None and found.digest == winner,
-            f"step {mine.step} of {run_id!r}, where {what}: another checkpoint is stored than the acknowledged one",
-        )
-        if refusal is None:
-            book.runs[run_id] = [*steps, mine]
-            alone = Book({run_id: book.runs[run_id]})
-            await runs_agree(handle, alone, kit.declared, f"after {what}, and overtaken")

@@ -8,9 +8,10 @@ from typing import Final
 
 from stargraph.checkpoint.conformance._compare import absent, same, show
 from stargraph.checkpoint.conformance._expect import Violation, expect
+from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import NOON, begin, chain, follow, rival
+from stargraph.checkpoint.conformance._runs import LATER, NOON, begin, chain, follow, rival
 from stargraph.checkpoint.protocol import Checkpoint, Interrupt, RecordedCall, Task
 from stargraph.errors import CheckpointConflictError, CheckpointError
 
@@ -25,7 +26,7 @@ async def _keep_apart(kit: Kit, run_ids: Sequence[str]) -> None:
         # A run that was not written yet must not be seen through another one's name.
         absent(await handle.read_latest(run_id), f"read_latest({run_id!r}) before that run was written")
         absent(await handle.read_at_step(run_id, 0), f"read_at_step({run_id!r}, 0) before that run was written")
-        runs[run_id] = chain(run_id, 2 + number % 3, state={"own": run_id})
+        runs[run_id] = chain(run_id, 2 + number % 3, state={"own": run_id}, last_status="done")
         for checkpoint in runs[run_id]:
             await handle.write(checkpoint)
     for run_id, steps in runs.items():
@@ -38,6 +39,29 @@ async def _keep_apart(kit: Kit, run_ids: Sequence[str]) -> None:
     listed = sorted(summary.run_id for summary in await handle.list_runs(limit=1000))
     if listed != sorted(run_ids):
         raise Violation(f"list_runs() gave {show(listed)}; written were {show(sorted(run_ids))}")
+    if "deletion" in kit.declared:
+        await _remove_apart(handle, runs)
+
+
+async def _remove_apart(handle: Handle, runs: dict[str, list[Checkpoint]]) -> None:
+    """Prune every run for itself and delete every second one, and expect that no removal has reached into another."""
+    for run_id, steps in runs.items():
+        report = await handle.prune(older_than=LATER, keep_last=1, run_id=run_id)
+        what = f"prune(run_id={run_id!r}, keep_last=1) beside {show(list(runs))} removed {report.checkpoints} steps"
+        expect(report.checkpoints < len(steps), f"{what}, of a run that has {len(steps)}")
+    for run_id, steps in runs.items():
+        latest = await handle.read_latest(run_id)
+        same(steps[-1], latest, f"read_latest({run_id!r}) after each of {show(list(runs))} was pruned")
+    gone = list(runs)[::2]
+    for run_id in gone:
+        expect(await handle.delete_run(run_id), f"delete_run({run_id!r}) beside {show(list(runs))} found no such run")
+    for run_id, steps in runs.items():
+        what = f"read_latest({run_id!r}) after delete_run of {show(gone)}"
+        latest = await handle.read_latest(run_id)
+        if run_id in gone:
+            absent(latest, what)
+        else:
+            same(steps[-1], latest, what)
 
 
 @group.check(
@@ -69,7 +93,8 @@ async def punctuation(kit: Kit) -> None:
     "prefixes",
     "A run id that begins with another one is another run.",
     contract="log.12",
-    usual_cause="Keys are joined without a separator that ids cannot hold, so run 1 step 11 is run 11 step 1.",
+    usual_cause="Keys are joined without a separator that ids cannot hold, so run 1 step 11 is run 11 step 1; or a "
+    "removal takes all keys that begin with the id.",
 )
 async def prefixes(kit: Kit) -> None:
     await _keep_apart(kit, ["r", "r1", "r11", "r.1", "r:1", "r-1", "r:1:1", "r_1", "r-0", "r.0", "1", "11", "111"])

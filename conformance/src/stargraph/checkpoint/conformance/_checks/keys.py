@@ -261,7 +261,7 @@ async def removals(kit: Kit) -> None:
 @group.check(
     "damage",
     "A key whose step cannot be read, or is lost, is not found at an older step, nor missing: it is exact, or raises.",
-    contract="read_at_key.1, read.3, read.6",
+    contract="read_at_key.1, read.3, read.6, list.5",
     usual_cause="An `except` around the decoding of each record passes over what cannot be read, or the keys are those "
     "of the records that are there.",
     version=2,

@@ -42,7 +42,8 @@ async def newest_first(kit: Kit) -> None:
     "microseconds_order",
     "Starts that differ by microseconds are in their order.",
     contract="list.1",
-    usual_cause="The start is stored in whole seconds or milliseconds, or as a text of changing length.",
+    usual_cause="The start is stored in whole seconds or milliseconds, as a text of changing length, or as a float, "
+    "which has no microseconds in a distant year.",
 )
 async def microseconds_order(kit: Kit) -> None:
     handle = await kit.open()
@@ -50,6 +51,13 @@ async def microseconds_order(kit: Kit) -> None:
     starts = {"d": 0, "b": 2, "a": 100_000, "c": 1, "z": 999_999}
     await _started(handle, {run_id: whole + timedelta(microseconds=number) for run_id, number in starts.items()})
     same_runs(["z", "a", "b", "c", "d"], await handle.list_runs(), "list_runs()")
+    for year in (3, 9997):
+        handle = await kit.open(await kit.fresh_location())
+        start, tick = datetime(year, 5, 6, 7, 8, 9, 123_456, tzinfo=UTC), timedelta(microseconds=1)
+        await _started(handle, {"a": start, "c": start + tick, "b": start + 2 * tick})
+        same_runs(["b", "c", "a"], await handle.list_runs(), f"list_runs() of runs of the year {year}")
+        listed = await handle.list_runs(since=start + tick)
+        same_runs(["b", "c"], listed, f"list_runs(since=the start of 'c') of runs of the year {year}")
 
 
 @group.check(

@@ -25,7 +25,8 @@ group: Final = deletion.group
     "A process that is killed inside delete_run or prune, between any two lines that change the store, leaves runs "
     "that are whole or gone, with all the steps that were to stay; the same call then finishes the work.",
     contract="rule.2, capability.5",
-    usual_cause="The rows go before the tombstone or the new floor is stored, or the newest steps go first.",
+    usual_cause="The rows go before the tombstone or the new floor is stored, or the newest steps go first; or reads "
+    "do not look for the tombstone.",
     needs=("deletion.stays_deleted", "deletion.pruned_run_goes_on", "durability.other_process"),
     processes=True,
     deadline=60,
@@ -68,9 +69,11 @@ async def _whole_or_gone(handle: Handle, steps: list[Checkpoint], what: str) -> 
         kept == (set() if latest is None else set(range(5))),
         f"{what}: the steps {sorted(kept)} of 5 are left, and read_latest('run') gave {show(latest and latest.step)}",
     )
+    refusal = await attempt(handle.write(steps[0]))
     if latest is None:
-        refusal = await attempt(handle.write(steps[0]))
         expect(refusal is not None and refusal.reason == "run-deleted", f"{what}: the run can start again")
+    else:
+        expect(refusal is None, f"{what}: the run reads as before, and a step that it has was refused with {refusal!r}")
     await handle.delete_run("run")
     absent(await handle.read_latest("run"), f"read_latest('run') after {what}, and delete_run once more")
     expect(not await steps_there(handle, steps, what), f"{what}, and delete_run once more left steps of the run")
