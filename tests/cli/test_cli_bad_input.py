@@ -260,6 +260,7 @@ def test_a_bad_call_is_an_object_of_json_too(folder: Folder, case: str, flag: st
         (("runs", "--limit", "abc"), "--limit is not a valid integer", "`stargraph runs --help` shows what it takes."),
         (("cancel",), "RUN_ID is missing", "`stargraph cancel --help` shows what it takes."),
         (("respond", "r"), "--value is missing", "`stargraph respond --help` shows what it takes."),
+        (("runs", "--limit", "-3"), "--limit must be at least 0", "`stargraph runs --help` shows what it takes."),
         (("run", "g.yaml", "--xyzzy"), "there is no option --xyzzy", "`stargraph run --help` shows what it takes."),
         (("run", "g.yaml", "--checkpiont", "x"), "there is no option --checkpiont", "Did you mean --checkpoint?"),
         (("runs", "extra"), "too many arguments: extra", "`stargraph runs --help` shows what it takes."),

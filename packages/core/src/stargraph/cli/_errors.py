@@ -26,6 +26,9 @@ _SHOWN: Final = 4000
 
 _USAGE: Final = (
     (r"Invalid value for '?(.+?)'?: Input should be a valid (\w+).*", r"\1 is not a valid \2"),
+    (r"Invalid value for '?(.+?)'?: Input should be greater than or equal to (\S+)", r"\1 must be at least \2"),
+    (r"Invalid value for '?(.+?)'?: Input should be greater than (\S+)", r"\1 must be more than \2"),
+    (r"Invalid value for '?(.+?)'?: Input should be less than or equal to (\S+)", r"\1 must be at most \2"),
     (r"Invalid value for '?(.+?)'?: (?:Value error, )?(.*)", r"\1: \2"),
     (r"Missing (?:argument|option|parameter) '(.+?)'\.?(.*)", r"\1 is missing\2"),
     (r"No such (option|command):? (.*?)\.?", r"there is no \1 \2"),
