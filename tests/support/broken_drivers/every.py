@@ -31,6 +31,7 @@ from support.broken_drivers import (
     scale,
     schedules,
     searches,
+    sequences,
     shared,
     stale,
     texts,
@@ -79,4 +80,5 @@ MODULES = (
     texts,
     machines,
     timelines,
+    sequences,
 )

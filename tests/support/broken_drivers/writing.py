@@ -294,10 +294,7 @@ class GapIsConflict(ReferenceCheckpointer):
             ) from None
 
 
-@broken(
-    "concurrency.one_winner_one_handle",
-    "stateful.agrees_with_model",
-)
+@broken("concurrency.one_winner_one_handle")
 class NullInTheKey(ReferenceCheckpointer):
     """The key holds previous_digest, which is NULL at step 0: to SQL no two NULLs are equal: duplicates pile up."""
 
