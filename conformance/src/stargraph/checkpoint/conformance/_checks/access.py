@@ -138,9 +138,10 @@ async def read_only(kit: Kit) -> None:
     for name, call in changes.items():
         await refused(call(), f"{name} by a read-only handle", CheckpointError, "read-only")
     if "deletion" in kit.declared:
-        counted = await reader.prune(older_than=LATER, dry_run=True)
-        wanted = PruneReport(runs=1, checkpoints=len(book.runs["run-done"]) - 1, dry_run=True)
-        expect(counted == wanted, f"prune(dry_run=True) by a read-only handle reported {show(counted)}")
+        # Of a run that stays, a driver may need more steps than the last one: to decode that.
+        counted = await reader.prune(older_than=LATER, keep_last=0, dry_run=True)
+        wanted = PruneReport(runs=1, checkpoints=len(book.runs["run-done"]), dry_run=True)
+        expect(counted == wanted, f"prune(keep_last=0, dry_run=True) by a read-only handle reported {show(counted)}")
     await runs_agree(reader, book, kit.declared, "after a read-only handle refused changes")
     await reader.release()
     expect(fingerprint(kit.location) == before, "a read-only handle changed files of the store")
