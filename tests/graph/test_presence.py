@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from stargraph.checkpoint.memory import MemoryCheckpointer, MemoryStore
 from stargraph.checkpoint.protocol import ProcessInfo
 from stargraph.graph import Graph, GraphBuilder
@@ -43,6 +45,42 @@ async def test_a_run_that_ends_leaves_the_runs_of_other_handles_to_this_process(
     opened.set()
     assert (await execution).status == "done"
     assert await first.processes() == []
+
+
+class TakesTwoBeats(MemoryCheckpointer):
+    """Takes the first two beats together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.beats = 0
+        self.both = asyncio.Event()
+
+    async def beat(self, process: ProcessInfo) -> None:
+        self.beats += 1
+        if self.beats == 2:
+            self.both.set()
+        await self.both.wait()
+        await super().beat(process)
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_run_that_begins_with_one_that_soon_ends_is_present(turns: int) -> None:
+    store = TakesTwoBeats()
+    await store.bootstrap()
+
+    async def briefly() -> None:
+        async with presence(store):
+            for _ in range(turns):
+                await asyncio.sleep(0)
+
+    async def longer() -> None:
+        async with presence(store):
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert [each.process for each in await store.processes()] == [ProcessInfo.current()]
+
+    await asyncio.gather(longer(), briefly())  # the second one is first to be present
+    assert await store.processes() == []
 
 
 class SlowToLeave(MemoryCheckpointer):

@@ -134,13 +134,13 @@ async def presence(store: Checkpointer) -> AsyncIterator[None]:
     if shared is None:
         heartbeat = Heartbeat(store, ProcessInfo.current)
         await heartbeat.start()
-        shared = stores.get(id(store))
-        if shared is None:
-            shared = stores[id(store)] = _Shared(heartbeat)
-        else:  # another run has done the same meanwhile
-            await heartbeat.stop()
+        shared = stores.setdefault(id(store), _Shared(heartbeat))
+    else:
+        heartbeat = shared.heartbeat
     shared.runs += 1
     try:
+        if shared.heartbeat is not heartbeat:  # another run began one meanwhile
+            await heartbeat.stop()
         yield
     finally:
         shared.runs -= 1
