@@ -220,13 +220,7 @@ async def forgets_the_stored_value(context: Context) -> Any:
     return {"x": 1}
 
 
-async def leaves_a_task(context: Context) -> Any:
-    task = asyncio.create_task(context.call("f", do_async, "f"))
-    task.add_done_callback(lambda done: done.exception())
-    return {"x": 1}
-
-
-@pytest.mark.parametrize("node", [forgets, returns_the_call, forgets_the_stored_value, leaves_a_task])
+@pytest.mark.parametrize("node", [forgets, returns_the_call, forgets_the_stored_value])
 async def test_a_node_that_forgets_to_await_a_call_fails(store: MemoryCheckpointer, node: Any) -> None:
     play(lambda state, context: node(context))
     summary = await start(store)
@@ -248,6 +242,29 @@ async def test_a_call_that_is_given_up_or_whose_node_fails_needs_no_await(store:
     play(script)
     assert (await start(store)).status == "done"
     assert EFFECTS == ["made"]
+
+
+IN_TASKS = """
+id: g
+nodes:
+  - {id: a, kind: "support.calling_nodes:play"}
+  - {id: b, kind: "support.calling_nodes:play", timeout: 60}
+"""
+
+
+async def test_a_task_of_a_call_is_made_or_cancelled_though_its_node_returns_at_once(store: MemoryCheckpointer) -> None:
+    async def script(state: Any, context: Context) -> Any:
+        _, cancelled = [
+            asyncio.create_task(context.call(name, do_async, context.node)) for name in ("left", "cancelled")
+        ]
+        cancelled.cancel()
+        return {}
+
+    play(script)
+    run = await graph(IN_TASKS).start(checkpointer=store, run_id="r")
+    assert (await run.start()).status == "done"
+    assert EFFECTS == ["a", "b"]
+    assert store.events("r") == ["started", "called a", "completed a", "called b", "completed b"]
 
 
 @pytest.mark.parametrize("retried", [True, False])

@@ -154,7 +154,8 @@ class Attempts:
                 raised = NodeError(
                     f"the node did not await ctx.call({forgotten[0]!r}, …), so that call was not made",
                     reason="call-not-awaited",
-                    hint="Write: await ctx.call(…). Await everything that the node starts before it returns.",
+                    hint="Await ctx.call(…), ctx.emit(…, stored=True), and everything that the node starts before it"
+                    " returns.",
                     node=spec.id,
                 )
         return returned, _explained(self._questions.outcome_of(raised), spec.id)

@@ -237,12 +237,11 @@ class CallLog:
 
     async def drop_not_awaited(self) -> list[str]:
         """Return the names of the calls of this attempt that were never awaited, and can be awaited no more."""
+        if not self._not_awaited:
+            return []
+        await asyncio.sleep(0)  # a task that was made of one begins it now, as it would had the node awaited anything
         made_only = inspect.CORO_CREATED  # not those that the node has closed, or cancelled as tasks
         names = [name for name, made in self._not_awaited.values() if inspect.getcoroutinestate(made) == made_only]
-        if not names:
-            return []
-        self._closed = True
-        await asyncio.sleep(0)  # tasks that were begun with one start now, and are refused
         for _, made in self._not_awaited.values():
             made.close()
         self._not_awaited.clear()
