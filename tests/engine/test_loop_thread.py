@@ -99,6 +99,18 @@ def test_its_own_loop_is_refused(thread: LoopThread) -> None:
     assert refused.value.reason == "sync-in-async"
 
 
+def test_a_thread_that_cannot_start_leaves_nothing_behind(thread: LoopThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start"):
+            thread.run(answer())
+    assert not thread.has_started
+    assert within(20, lambda: thread.run(answer())) == 42
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 def test_a_forked_process_starts_a_thread_of_its_own(thread: LoopThread) -> None:
@@ -140,6 +152,46 @@ assert executing.wait(60)
 
 def test_a_daemon_thread_whose_process_exits_is_quiet(tmp_path: Path) -> None:
     (tmp_path / "exits.py").write_text(EXITS)
-    command = [sys.executable, "-c", "import exits", "runs.sqlite"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert exited(tmp_path, "import exits", "runs.sqlite") == (0, "", "")
+
+
+JOINED = """
+import asyncio, atexit, threading
+working = threading.Event()
+
+def stop() -> None:
+    daemon.join(60)
+    print("ended" if not daemon.is_alive() else "waits")
+
+atexit.register(stop)  # runs after what the import registers
+from stargraph.runtime._loop_thread import LoopThread
+
+thread = LoopThread("exits")
+
+async def work():
+    working.set()
+    await asyncio.sleep(seconds)
+
+def repeat():
+    try:
+        while True:
+            thread.run(work())
+    finally:
+        print("left")
+
+daemon = threading.Thread(target=repeat, daemon=True)
+daemon.start()
+assert working.wait(60)
+"""
+
+
+@pytest.mark.parametrize("seconds", [0, 3600], ids=["between two runs", "in a run"])
+def test_a_daemon_thread_ends_when_its_process_exits(tmp_path: Path, seconds: int) -> None:
+    assert exited(tmp_path, f"seconds = {seconds}\n{JOINED}") == (0, "left\nended\n", "")
+
+
+def exited(folder: Path, script: str, *arguments: str) -> tuple[int, str, str]:
+    """Run a script in a process of its own; return its exit code and what it wrote."""
+    command = [sys.executable, "-c", script, *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100, check=False)
+    return done.returncode, done.stdout, done.stderr

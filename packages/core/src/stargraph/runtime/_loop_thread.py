@@ -38,6 +38,8 @@ class LoopThread:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._waiting: set[concurrent.futures.Future[Any]] = set()
+        self._is_halted = False
         _ALL.add(self)
 
     @property
@@ -54,6 +56,7 @@ class LoopThread:
         Raises:
             StargraphError: this was called on the loop itself, which would wait for itself (`reason="sync-in-async"`).
             CancelledError: the thread was closed meanwhile.
+            SystemExit: this is a daemon thread, and the process exits.
             Exception: as the coroutine raises.
         """
         if self.has_started and running_loop() is self._loop:
@@ -75,9 +78,14 @@ class LoopThread:
             tasks[0].cancel()
 
         # One lock for this and for `close`: what is handed over before the end is begun, and then cancelled.
-        with self._lock:
-            loop = self._started()
-            loop.call_soon_threadsafe(begin)
+        try:
+            with self._lock:
+                loop = self._started()
+                loop.call_soon_threadsafe(begin)
+                self._waiting.add(future)
+        except BaseException:
+            work.close()
+            raise
         try:
             return future.result()
         except BaseException:
@@ -86,6 +94,8 @@ class LoopThread:
                     loop.call_soon_threadsafe(stop)
                 concurrent.futures.wait([future])
             raise
+        finally:
+            self._waiting.discard(future)
 
     def close(self) -> None:
         """Cancel what runs, and end the thread; the next `run` starts another one."""
@@ -97,9 +107,11 @@ class LoopThread:
             thread.join(_END_SECONDS)
 
     def halt(self) -> None:
-        """Let nothing run any more, as if the process had been killed; the next `run` starts another thread."""
+        """Let nothing run any more, as if the process had been killed; whoever waits for it gets a SystemExit."""
         with self._lock:
+            self._is_halted = True
             loop, self._loop, self._thread = self._loop, None, None
+            waiting = list(self._waiting)
         if loop is None or running_loop() is loop:
             return
         halted = threading.Event()
@@ -111,17 +123,28 @@ class LoopThread:
         with contextlib.suppress(RuntimeError):  # closed meanwhile
             loop.call_soon_threadsafe(block)
             halted.wait(_END_SECONDS)
+        for future in waiting:  # it ends its daemon thread silently; somebody may join that thread
+            with contextlib.suppress(concurrent.futures.InvalidStateError):
+                future.set_exception(SystemExit())
 
     def forget(self) -> None:
         """Start a new thread at the next use: a forked process does not have this one."""
         self._lock = threading.Lock()
         self._loop = self._thread = None
+        self._waiting = set()
 
     def _started(self) -> asyncio.AbstractEventLoop:
+        if self._is_halted and threading.current_thread().daemon:
+            raise SystemExit
         if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=_serve, args=(self._loop,), name=self._name, daemon=True)
-            self._thread.start()
+            loop = asyncio.new_event_loop()
+            thread = threading.Thread(target=_serve, args=(loop,), name=self._name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # no more threads
+                loop.close()
+                raise
+            self._loop, self._thread = loop, thread
         return self._loop
 
 
@@ -146,6 +169,8 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _hand_over(future: concurrent.futures.Future[T], done: asyncio.Task[T]) -> None:
+    if future.done():  # halted
+        return
     if done.cancelled():
         future.set_exception(concurrent.futures.CancelledError())
     elif (error := done.exception()) is not None:
