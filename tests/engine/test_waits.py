@@ -53,6 +53,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
+async def until_told(state: Any) -> None:
+    CALLS.append("begun")
+    while "may end" not in CALLS:
+        await asyncio.sleep(0.01)
+
+
 async def once(state: Any, ctx: Context) -> dict[str, Any]:
     CALLS.append("before")
     await ctx.sleep(HOUR)
@@ -317,6 +323,29 @@ async def test_a_queued_run_that_waits_here_for_its_time_is_stopped(
     assert (await asyncio.wait_for(work, 30)).status == status
     assert store.runs["r"][-1].status == status
     assert CALLS == []
+
+
+@pytest.mark.parametrize("stop", [lambda run: run.pause(), lambda run: run.cancel()], ids=["pause", "cancel"])
+async def test_whoever_executes_a_queued_run_meanwhile_has_time_to_stop(
+    store: MemoryCheckpointer, stop: Callable[[Run], Awaitable[object] | None]
+) -> None:
+    loaded = graph(until_told)
+    due = datetime.now(UTC) + timedelta(hours=1)
+    await loaded.enqueue(store, run_id="r", not_before=due)
+    run = await loaded.start(checkpointer=store)
+    waiting = asyncio.ensure_future(run.resume("r", wait=True))
+    executing = asyncio.ensure_future((await loaded.start(checkpointer=store, watch=0.01)).resume("r", as_of=due))
+    while "begun" not in CALLS:
+        await asyncio.sleep(0.01)
+    stopping = asyncio.ensure_future(stop(run) or asyncio.sleep(0))
+    while store.runs["r"][-1].event not in ("pause_requested", "cancel_requested"):
+        assert store.runs["r"][-1].event == "resumed"
+        await asyncio.sleep(0.01)
+    if store.runs["r"][-1].event == "pause_requested":  # a cancel ends the node
+        CALLS.append("may end")
+    results = await asyncio.wait_for(asyncio.gather(executing, waiting, stopping), 30)
+    assert {each.status for each in results[:2]} == {store.runs["r"][-1].status}
+    assert ("completed until_told" in store.events("r")) is ("may end" in CALLS)
 
 
 async def test_a_child_run_waits(store: MemoryCheckpointer, clock: Clock, tmp_path: Path) -> None:

@@ -258,11 +258,12 @@ class RunExecutor:
 
     async def _stop_queued(self, tail: Checkpoint) -> Checkpoint:
         """Do what ended the wait for the time of a queued run: a cancel, or a pause."""
+        # Somebody else may execute the run by now, and has some time to stop.
         if self._pause is None:
-            return self._noted(await cancel(self._store, self._run_id, grace=0, keyring=self._keyring))
+            return self._noted(await cancel(self._store, self._run_id, keyring=self._keyring))
         if self._pause.requeue:
             return tail
-        return self._noted(await pause(self._store, self._run_id, grace=0, keyring=self._keyring))
+        return self._noted(await pause(self._store, self._run_id, grace=self._pause.grace, keyring=self._keyring))
 
     async def _give_up(self, tail: Checkpoint, resumes: int) -> Checkpoint:
         """Record that the run failed: it was resumed that many times in a row without a completed step."""
