@@ -10,7 +10,7 @@ import pytest
 from stargraph.checkpoint.memory import MemoryCheckpointer, MemoryStore
 from stargraph.checkpoint.protocol import ProcessInfo
 from stargraph.graph import Graph, GraphBuilder
-from stargraph.graph._presence import presence
+from stargraph.graph._presence import Heartbeat, presence
 
 reached, opened = asyncio.Event(), asyncio.Event()
 holding = GraphBuilder("holding")
@@ -45,6 +45,19 @@ async def test_a_run_that_ends_leaves_the_runs_of_other_handles_to_this_process(
     opened.set()
     assert (await execution).status == "done"
     assert await first.processes() == []
+
+
+async def test_a_forked_process_leaves_although_it_has_a_copy_of_a_heartbeat() -> None:
+    process = ProcessInfo.current()
+    store = MemoryCheckpointer()
+    await store.bootstrap()
+    copied, own = (Heartbeat(store, lambda: process) for _ in range(2))
+    await copied.start()
+    process = process.model_copy(update={"id": "f" * 16})
+    await own.start()
+    await own.stop()
+    assert "f" * 16 not in [each.process.id for each in await store.processes()]
+    await copied.stop()
 
 
 class TakesTwoBeats(MemoryCheckpointer):

@@ -34,12 +34,7 @@ class Heartbeat:
         self._describe = describe
         self._seconds = seconds
         self._keeping: asyncio.Task[None] | None = None
-
-    @property
-    def _process_id(self) -> str:
-        process_id = self._describe().id
-        assert process_id is not None
-        return process_id
+        self._process_id: str | None = None
 
     async def start(self) -> None:
         """Say it for the first time, and in each period from then on, also if the store then does not answer.
@@ -47,6 +42,7 @@ class Heartbeat:
         Raises:
             CheckpointError: as the store raises.
         """
+        self._process_id = self._describe().id  # that of a fork, which has a copy of this, differs
         _KEPT.add(self)
         try:
             await self.beat()
@@ -80,7 +76,7 @@ class Heartbeat:
 
     async def stop(self) -> None:
         """Say that this process executes nothing more, so that what it has left is free at once, if that is so."""
-        if self._keeping is None:
+        if self._keeping is None or self._process_id is None:
             return
         self._keeping.cancel()
         await asyncio.gather(self._keeping, return_exceptions=True)
