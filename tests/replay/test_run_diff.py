@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from support import calling_nodes, nodes
 from support.graphs import everything, graph
 from support.memory import MemoryCheckpointer
 
+from stargraph.checkpoint import memory
+from stargraph.checkpoint.protocol import Checkpoint, Checkpointer
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 from stargraph.errors import CheckpointNotFoundError
 from stargraph.graph import Context, Graph, Run
-from stargraph.replay import Overlay, RunDiff, diff_runs
+from stargraph.replay import Overlay, RunDiff, compare_runs, diff_runs
 
 LOOP = """
 state_schema: {n: {type: int, default: 0}, most: {type: int, default: 3}, x: {type: any, default: null}}
@@ -23,7 +26,7 @@ rules: [{id: again, when: {node: loop, if: "state.n < state.most"}, then: [{kind
 """
 
 
-async def ran(loaded: Graph, store: MemoryCheckpointer, run_id: str, **inputs: Any) -> Run:
+async def ran(loaded: Graph, store: Checkpointer, run_id: str, **inputs: Any) -> Run:
     run = await loaded.start(checkpointer=store, run_id=run_id, inputs=inputs)
     await run.start()
     return run
@@ -67,6 +70,31 @@ async def test_loops_find_each_other_round_by_round(store: MemoryCheckpointer) -
         (None, 5, []),
         (4, 6, ["~ state.n: 3 → 5"]),
     ]
+
+
+class CursorStore(memory.MemoryCheckpointer):
+    """Holds something as long as a history is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = 0
+
+    async def history(self, run_id: str, **options: Any) -> AsyncIterator[Checkpoint]:
+        self.open += 1
+        try:
+            async for record in super().history(run_id, **options):
+                yield record
+        finally:
+            self.open -= 1
+
+
+async def test_the_histories_are_closed_at_the_end() -> None:
+    async with CursorStore() as store:
+        a = await ran(graph(LOOP), store, "a")
+        b = await ran(graph(LOOP), store, "b", most=5)
+        for difference in (await diff_runs(a, b), await compare_runs(store, "a", "b")):
+            assert difference.pairs[-1].same  # so it is not read
+            assert store.open == 0
 
 
 async def test_calls_errors_and_questions_are_compared(store: MemoryCheckpointer) -> None:

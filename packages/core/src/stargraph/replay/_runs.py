@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Hashable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -130,8 +131,11 @@ async def diff_runs(a: Run, b: Run, *, limit: int = LIMIT) -> RunDiff:
     Raises:
         CheckpointNotFoundError: a store holds no such run.
     """
-    logs = [await _Log.read(run._store, run.run_id, run._keyring) for run in (a, b)]
-    return await _compared(logs[0], logs[1], limit)
+    async with (
+        aclosing(await _Log.read(a._store, a.run_id, a._keyring)) as one,
+        aclosing(await _Log.read(b._store, b.run_id, b._keyring)) as other,
+    ):
+        return await _compared(one, other, limit)
 
 
 async def compare_runs(
@@ -149,7 +153,11 @@ async def compare_runs(
         CheckpointNotFoundError: the store holds no such run.
     """
     check_checkpointer(store, "store")
-    return await _compared(await _Log.read(store, a, keyring), await _Log.read(store, b, keyring), limit)
+    async with (
+        aclosing(await _Log.read(store, a, keyring)) as one,
+        aclosing(await _Log.read(store, b, keyring)) as other,
+    ):
+        return await _compared(one, other, limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +186,7 @@ class _Log:
     entries: list[_Entry]
     parent: tuple[str, int] | None
     opened: int
-    _records: AsyncIterator[Checkpoint] | None = None
+    _records: AsyncGenerator[Checkpoint] | None = None
     _next: Checkpoint | None = None
 
     @classmethod
@@ -195,7 +203,7 @@ class _Log:
             log.parent = tail.parent_run_id, tail.parent_step
         return log
 
-    def _history(self, from_step: int) -> AsyncIterator[Checkpoint]:
+    def _history(self, from_step: int) -> AsyncGenerator[Checkpoint]:
         return dispatch.history(
             self.store, self.tail.run_id, from_step=from_step, to_step=self.tail.step, keyring=self.keyring
         )
@@ -204,11 +212,17 @@ class _Log:
         """The entries after a step."""
         return [entry for entry in self.entries if entry.step > step]
 
+    async def aclose(self) -> None:
+        """Close the history that is being read, which may hold a connection."""
+        if self._records is not None:
+            await self._records.aclose()
+        self._records = self._next = None
+
     async def record(self, step: int) -> Checkpoint:
         """Return a step; those that are asked for in order are read in one go."""
         if self._records is None or self._next is None or self._next.step > step:
+            await self.aclose()
             self._records = self._history(step)
-            self._next = None
         while self._next is None or self._next.step < step:
             self._next = await anext(self._records, None)
             if self._next is None:
