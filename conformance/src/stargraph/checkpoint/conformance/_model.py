@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import sys
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -11,6 +14,7 @@ from typing import Any, Final, TypeVar
 import hypothesis
 from hypothesis import HealthCheck, Phase, Verbosity, settings
 from hypothesis import strategies as st
+from hypothesis.database import InMemoryExampleDatabase
 from hypothesis.errors import Flaky
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
@@ -36,12 +40,21 @@ _ORIGINS: Final = {"a.b": "subgraph", "a:1": "fork"}
 OF_A_QUEUE: Final = "A"
 """The run that is of a queue even if it was not enqueued."""
 
+SHRINK_SECONDS: Final = 15.0
+"""For how long after a failure a shorter sequence of calls is looked for."""
+
+_NOT_TWICE: Final = "the same calls on a new store did not end in the same way twice: "
+
 HANDLES = st.integers(0, 1)
 _KEYS = st.sampled_from((None, "k", "K"))
 _STATUSES = st.sampled_from(("running", "running", "running", "failed", "paused", "done"))
 _VALUES: st.SearchStrategy[object] = st.sampled_from(
     (0, -0.0, 1.0, True, None, "é\u0000", [], {}, {"": [1]}, "x" * 200)
 )
+
+
+class _ShrunkEnough(KeyboardInterrupt):
+    """Ends a run of Hypothesis, which takes everything else for a failure of what it tests."""
 
 
 def run_model(kit: Kit, machine: type[Machine], *, examples: int, steps: int) -> str | None:
@@ -57,29 +70,46 @@ def run_model(kit: Kit, machine: type[Machine], *, examples: int, steps: int) ->
         What was found, with the calls that lead to it; None if all agrees.
     """
 
+    room, ends = SHRINK_SECONDS, math.inf
+
     class Bound(machine):  # type: ignore[valid-type,misc]
         surroundings = kit
 
+        def __init__(self) -> None:
+            if time.monotonic() > ends:
+                raise _ShrunkEnough
+            super().__init__()
+
+        def teardown(self) -> None:
+            nonlocal ends
+            super().teardown()
+            if isinstance(sys.exception(), Exception):
+                ends = min(ends, time.monotonic() + room)
+
     seeded = hypothesis.seed(kit.seed)(Bound)
+    chosen = settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        database=InMemoryExampleDatabase(),
+        report_multiple_bugs=False,
+        print_blob=False,
+        verbosity=Verbosity.normal,  # a quiet one tells no calls
+        phases=(Phase.generate, Phase.shrink) if kit.thorough else (Phase.generate,),
+        suppress_health_check=list(HealthCheck),
+    )
     try:
-        run_state_machine_as_test(
-            seeded,
-            settings=settings(
-                max_examples=examples,
-                stateful_step_count=steps,
-                deadline=None,
-                database=None,
-                report_multiple_bugs=False,
-                print_blob=False,
-                verbosity=Verbosity.quiet,
-                phases=(Phase.generate, Phase.shrink) if kit.thorough else (Phase.generate,),
-                suppress_health_check=list(HealthCheck),
-            ),
-        )
+        try:
+            run_state_machine_as_test(seeded, settings=chosen)
+        except _ShrunkEnough:
+            room = ends = math.inf
+            # The database has the sequences that failed; the shortest one is run first.
+            run_state_machine_as_test(seeded, settings=settings(chosen, phases=(Phase.reuse,)))
+            return _NOT_TWICE + "they failed, and then did not"
     except Violation as found:
         return "\n".join([str(found), *_calls_of(found)])
     except Flaky as error:
-        return "the same calls on a new store did not end in the same way twice: " + error_line(error)
+        return _NOT_TWICE + error_line(error)
     except Exception as error:
         if (source := kit.log.source_of(error)) is None:
             raise
@@ -88,8 +118,7 @@ def run_model(kit: Kit, machine: type[Machine], *, examples: int, steps: int) ->
 
 
 def _calls_of(error: BaseException) -> list[str]:
-    notes = "\n".join(getattr(error, "__notes__", ())).splitlines()
-    return [line for line in notes if line.strip().startswith(("state.", "Falsifying"))]
+    return [note for note in getattr(error, "__notes__", ()) if note.startswith("state.")]
 
 
 def needing(capability: Capability) -> Callable[[Rule], Rule]:
@@ -157,8 +186,8 @@ class Machine(RuleBasedStateMachine):
         return begin(run_id, **(queue | fields | parents))
 
     @needing("pruned-start")
-    @rule(run_id=RUNS, handle=HANDLES, step=st.integers(1, 4), status=_STATUSES)
-    def start_pruned(self, run_id: str, handle: int, step: int, status: Status) -> None:
+    @rule(run_id=RUNS, handle=HANDLES, step=st.integers(1, 4), status=_STATUSES, goes_on=st.booleans())
+    def start_pruned(self, run_id: str, handle: int, step: int, status: Status, goes_on: bool) -> None:
         self._made += 1
         steps = [self._first(run_id, metadata={"made": str(self._made % 3)}, state={"made": self._made})]
         for number in range(step):
@@ -173,6 +202,10 @@ class Machine(RuleBasedStateMachine):
             self._runs[run_id] = steps
             self._floors[run_id] = self._began_at[run_id] = step
             self._do(self._agree(run_id, 1 - handle))
+            if goes_on:
+                self.append(run_id, handle, "running", 0, None)
+                if self._has("deletion"):
+                    self.prune_one(run_id, handle, 1)
 
     @needing("deletion")
     @rule(run_id=RUNS, handle=HANDLES)
