@@ -124,7 +124,7 @@ class LocalTimes(Indexed):
         return moment.astimezone().replace(tzinfo=None).isoformat(timespec="microseconds")
 
 
-@broken("clocks.microseconds_and_ids", importable=True)
+@broken("list_runs.microseconds_order", importable=True)
 class Milliseconds(Indexed):
     """Starts are stored in milliseconds; those of one millisecond come in the order of their ids."""
 

@@ -69,7 +69,6 @@ def run_model(kit: Kit, machine: type[Machine], *, examples: int, steps: int) ->
     Returns:
         What was found, with the calls that lead to it; None if all agrees.
     """
-
     room, ends = SHRINK_SECONDS, math.inf
 
     class Bound(machine):  # type: ignore[valid-type,misc]
