@@ -74,6 +74,30 @@ async def test_a_run_whose_deletion_was_cut_short_is_gone(
     assert await other.delete_run("run") is True
 
 
+@pytest.mark.parametrize("end", ["running", "done"])
+@pytest.mark.parametrize("damaged", [(3,), (2, 3)])
+async def test_a_run_whose_newest_records_are_damaged_is_deleted_as_a_whole(
+    stores: Stores, moto: str, end: Status, damaged: tuple[int, ...]
+) -> None:
+    store = await stores.open()
+    await store.write_many(chain("run", 4, end=end, state={"secret": "its text"}))
+    await store.write_many(chain("other", 2))
+    client = sdk_client(moto)
+    for step in damaged:
+        slot = KeyLayout(stores.prefix).slot("run", step)
+        client.put_object(Bucket=stores.bucket, Key=slot, Body=b"its text, and no record" * 10)
+    other = await stores.open()
+    assert await other.delete_run("run") is True
+    assert await other.delete_run("run") is False
+    for handle in (store, other):
+        assert await handle.read_latest("run") is None
+        assert [run.run_id for run in await handle.list_runs()] == ["other"]
+    for item in client.list_objects_v2(Bucket=stores.bucket)["Contents"]:
+        body = client.get_object(Bucket=stores.bucket, Key=item["Key"])["Body"].read()
+        assert b"its text" not in body, item["Key"]
+    client.close()
+
+
 async def test_deleting_one_run_leaves_its_neighbours(stores: Stores) -> None:
     store = await stores.open()
     for name in ("run", "run-1", "run.", "run:1", "ru"):

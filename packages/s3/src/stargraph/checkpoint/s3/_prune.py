@@ -84,12 +84,9 @@ class Pruner:
             if end == "deleted":
                 return (await self._mark_deleted(run_id)).records > 0
             following = end.step if isinstance(end, PrunedFloor) else step + 1
-            latest: Header | None = None
-            with suppress(CheckpointCorruptedError):  # raised again once the run is marked
-                header = await self._log.header(run_id, step)
-                latest = header if isinstance(header, Header) else None
+            latest = await self._newest_readable(run_id, step)
             if latest is not None:
-                await self._empty_file(latest)
+                await self._empty_file(latest, step)
             if await self._take_slot(run_id, following):
                 removed = await self._mark_deleted(run_id, latest)
                 start = None if removed.start is None or removed.start.step == following else removed.start
@@ -155,7 +152,7 @@ class Pruner:
                 return 0
             if rule.dry_run:
                 return len(await self._records(run_id))
-            await self._empty_file(header)
+            await self._empty_file(header, latest)
             # Taking the next slot proves that the run is still as it was judged.
             if await self._take_slot(run_id, latest + 1):
                 return (await self._mark_deleted(run_id, header)).records
@@ -179,7 +176,7 @@ class Pruner:
         # decoded from those or from what that step is decoded from.
         prunable = sorted(step for step in records if step < latest and step not in kept)
         if prunable and not rule.dry_run:
-            await self._empty_file(header)
+            await self._empty_file(header, latest)
             await self._store.overwrite([self._keys.slot(run_id, step) for step in prunable], tombstone("pruned"))
             await self._step_keys.remove(run_id, below=latest, kept=kept)
         if not rule.dry_run:
@@ -301,30 +298,50 @@ class Pruner:
         """Take the slot that the next step would need: from here on no write of the run can succeed."""
         return await self._store.create(self._keys.slot(run_id, step), tombstone("deleted")) is not None
 
-    async def _empty_file(self, newest: Header) -> None:
+    async def _newest_readable(self, run_id: str, latest: int) -> Header | None:
+        """Return the header of the newest record of a run that is not damaged, or None if absent.
+
+        Args:
+            latest: the step of the newest record.
+        """
+        with suppress(CheckpointCorruptedError):
+            header = await self._log.header(run_id, latest)
+            return header if isinstance(header, Header) else None
+        # Every record says when the run started, which the keys of its entries name.
+        async for step, _ in self._log.slots(run_id, to_step=latest - 1):
+            with suppress(CheckpointCorruptedError):
+                header = await self._log.header(run_id, step)
+                if isinstance(header, Header):
+                    return header
+        return None
+
+    async def _empty_file(self, newest: Header, latest: int) -> None:
         """Empty the file of a run that has ended, before anything of the run goes.
 
         A listing believes of a run with a full file that it is as it ended, and looks at nothing else.
+
+        Args:
+            newest: the newest header that can be read.
+            latest: the step of the newest record. If it is damaged, it may have been the end.
         """
         run = newest.summary
-        if run.status in ENDED:
-            await self._store.overwrite([self._keys.file(run.run_id, run.started_at, run.last_step)], b"")
+        if run.status in ENDED or run.last_step < latest:
+            await self._store.overwrite([self._keys.file(run.run_id, run.started_at, latest)], b"")
 
     async def _mark_deleted(self, run_id: str, latest: Header | None = None) -> _Removed:
         """Put tombstones in the place of all that a deleted run has; its end is taken already.
 
         Args:
-            latest: the header of its latest record, if that was read.
+            latest: the newest header of it that can be read, if that was looked for.
         """
         records = sorted(await self._records(run_id), reverse=True)
         start: PrunedFloor | None = None
         if records:
             # The newest record goes last: it says where the index entry is, should this be done again.
-            known = latest is not None and latest.summary.last_step == records[0]
-            header = latest if known else await self._log.header(run_id, records[0])
+            header = latest or await self._newest_readable(run_id, records[0])
             # First, so that copies on other machines cannot be read any more, whenever this is cut short.
             await self._store.overwrite([self._keys.cache_key(run_id)], tombstone("deleted"))
-            if isinstance(header, Header):
+            if header is not None:
                 start = header.start
                 started_at = header.summary.started_at
                 await self._store.overwrite([self._keys.entry(run_id, started_at)], tombstone("deleted"))
