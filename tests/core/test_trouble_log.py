@@ -79,3 +79,17 @@ def test_a_hiccup_long_after_another_is_logged(trouble: Trouble) -> None:
         trouble.log.succeeded("the store")
         trouble.now += 3600
     assert len(trouble.lines()) == 3
+
+
+def test_two_threads_may_hear_at_once_that_the_store_is_back(trouble: Trouble, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One handle serves the event loops of several threads."""
+    trouble.fail(2)
+
+    def monotonic() -> float:
+        monkeypatch.setattr("time.monotonic", lambda: trouble.now)
+        trouble.log.succeeded("the store")  # the other thread, in the middle of this one
+        return trouble.now
+
+    monkeypatch.setattr("time.monotonic", monotonic)
+    trouble.log.succeeded("the store")
+    assert trouble.lines() == ["trying again: refused", "the store answers again, after 2.0 s"]

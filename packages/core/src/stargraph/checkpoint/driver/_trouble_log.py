@@ -51,10 +51,11 @@ class TroubleLog:
         Args:
             store: its name in the record; made into text only if there is one.
         """
-        if self._since is None:
+        since = self._since  # read once: another thread may use the handle too
+        if since is None:
             return
-        seconds = time.monotonic() - self._since
         self._since = None
+        seconds = time.monotonic() - since
         if seconds >= _WORTH_AN_END:
             self._next.clear()
             self._logger.warning("%s answers again, after %.1f s", store, seconds)
