@@ -115,8 +115,12 @@ def test_the_size_of_a_record_is_guessed_without_decoding_it() -> None:
 
 
 async def test_a_close_that_is_cancelled_while_it_waits_for_a_write_closes_the_connections(
-    checkpointer: PostgresCheckpointer, monkeypatch: pytest.MonkeyPatch
+    server: str, schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    checkpointer = PostgresCheckpointer(server, schema=schema, latest_cache_bytes=1_000_000)
+    await checkpointer.bootstrap()
+    await checkpointer.write(genesis())
+    assert checkpointer._latest._entries
     attached = checkpointer._attach()
     async with attached.connections.lend() as connection:
         pass
@@ -133,4 +137,5 @@ async def test_a_close_that_is_cancelled_while_it_waits_for_a_write_closes_the_c
     closing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await closing
+    assert not checkpointer._latest._entries
     assert connection.is_closed

@@ -120,8 +120,10 @@ async def test_a_close_that_is_cancelled_while_it_waits_for_a_write_closes_the_f
         await asyncio.Event().wait()
 
     monkeypatch.setattr(Writer, "drain", drain)
-    store = SQLiteCheckpointer(path)
+    store = SQLiteCheckpointer(path, latest_cache_bytes=1_000_000)
     await store.bootstrap()
+    await store.write(first("run"))
+    assert store._latest._entries
     closing = asyncio.create_task(store.close())
     await draining.wait()
     assert ours()
@@ -133,6 +135,7 @@ async def test_a_close_that_is_cancelled_while_it_waits_for_a_write_closes_the_f
             break
         await asyncio.sleep(0.01)
     assert not ours()
+    assert not store._latest._entries
 
 
 async def test_a_cancelled_bootstrap_leaves_nothing_open(path: Path) -> None:

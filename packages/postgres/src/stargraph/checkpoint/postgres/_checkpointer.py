@@ -89,6 +89,13 @@ class _Attached:
     writer: Writer
     fleet: PostgresFleet
 
+    async def close(self) -> None:
+        """Close the connections after the writes that are waiting."""
+        try:
+            await self.writer.drain()
+        finally:
+            await self.connections.close()
+
 
 class PostgresCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
     """Keeps runs in one schema of a PostgreSQL database that any number of machines may share.
@@ -225,14 +232,13 @@ class PostgresCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
     async def close(self) -> None:
         self._lifecycle.close()
         attached = self._attached.pop(asyncio.get_running_loop(), None)
-        if attached is not None:
-            try:
-                await attached.writer.drain()
-            finally:
-                await attached.connections.close()
-        if not self._attached:
-            self._threads.close()
-            self._latest.clear()
+        try:
+            if attached is not None:
+                await attached.close()
+        finally:
+            if not self._attached:
+                self._threads.close()
+                self._latest.clear()
 
     async def __aenter__(self) -> Self:
         await self.bootstrap()

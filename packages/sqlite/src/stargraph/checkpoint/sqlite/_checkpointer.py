@@ -168,9 +168,11 @@ class SQLiteCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
         if self._lifecycle.close():
             store, self._store = self._store, None
             assert store is not None
-            await store.close()
-            self._encoder.close()
-            self._latest.clear()
+            try:
+                await store.close()
+            finally:
+                self._encoder.close()
+                self._latest.clear()
 
     async def __aenter__(self) -> Self:
         await self.bootstrap()
