@@ -94,7 +94,8 @@ def test_an_export_makes_no_store(
     assert ended.value.code == 2
     lines = capsys.readouterr().err.splitlines()
     assert "misspelt.sqlite" in lines[0]
-    assert [line.partition(":")[0] for line in lines] == ["error", "hint"]
+    assert lines[0].startswith("error: ")
+    assert lines[1:] == ["hint: Correct the path or URL of SOURCE."]
     assert not list(tmp_path.iterdir())
 
 

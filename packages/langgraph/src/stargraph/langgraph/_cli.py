@@ -52,7 +52,8 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except StargraphError as error:
-        _refuse(error.message, error.hint)
+        # The store's own hint speaks to whoever opens it in Python.
+        _refuse(error.message, "Correct the path or URL of SOURCE." if error.reason == "no-store" else error.hint)
     except typer.Abort:
         raise SystemExit(130) from None
     except Exception as error:
