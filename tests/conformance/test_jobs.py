@@ -175,6 +175,50 @@ def test_an_interrupted_kit_reports_the_verdicts_until_then(number: int, code: i
     assert certificate.read_text() == badge.read_text() == ""
 
 
+HUNG = """
+import asyncio
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from support.conformance_targets import sqlite
+
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+
+
+class Hung(SQLiteCheckpointer):
+    async def write(self, checkpoint):
+        Path({flag!r}).touch()
+        await asyncio.to_thread(time.sleep, 600)
+
+
+target = replace(sqlite, open=Hung)
+"""
+
+
+def test_an_interrupted_kit_ends_although_the_driver_hangs_in_a_thread(tmp_path: Path) -> None:
+    flag, report = tmp_path / "flag", tmp_path / "report.json"
+    (tmp_path / "hung_target.py").write_text(HUNG.format(flag=str(flag)))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stargraph.checkpoint.conformance", "run", "hung_target:target"]
+        + ["--deadline=100", "--only", "steps.append_and_read", "--json", str(report)],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT / 'tests'}"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not flag.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    try:
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 143, errors
+    assert json.loads(report.read_text())["interrupted"] is True
+
+
 TERMINATED_TWICE = """
 import os
 import signal

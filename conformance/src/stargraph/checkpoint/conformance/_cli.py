@@ -110,7 +110,7 @@ def run_command(
             _ensure_writable(str(destination))
         if certificate is not None:
             parse_key(os.environ.get(KEY_VARIABLE, ""))
-        report, interruption = _with_progress(target, tuple(only or ()), quick, seed, deadline, keep, jobs)
+        report, interrupted = _with_progress(target, tuple(only or ()), quick, seed, deadline, keep, jobs)
     except HarnessError as error:
         Console(stderr=True, soft_wrap=True, highlight=False).print(
             f"error: {_shown(str(error))}", style="red", markup=False
@@ -122,16 +122,14 @@ def run_command(
         (junit, to_junit),
         (markdown, to_markdown),
     )
-    if interruption is None:
+    if interrupted is None:
         forms += ((badge, to_badge), (certificate, _to_certificate))
     for destination, form in forms:
         if destination == "-":
             sys.stdout.write(form(report))
         elif destination is not None:
             Path(destination).write_text(form(report), encoding="utf-8")
-    if interruption is not None:
-        raise interruption
-    _leave(report.exit_code)
+    _leave(report.exit_code if interrupted is None else interrupted)
 
 
 def _ensure_writable(destination: str) -> None:
@@ -245,8 +243,8 @@ def compare_command(
 
 def _with_progress(
     target: str, only: tuple[str, ...], quick: bool, seed: int | None, deadline: float, keep: Path | None, jobs: int
-) -> tuple[Report, BaseException | None]:
-    """Run the checks; return the report, and what interrupted them."""
+) -> tuple[Report, int | None]:
+    """Run the checks; return the report, and the exit code if something interrupted them."""
     chosen = select(only, quick=quick)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     errors = Console(stderr=True)
@@ -262,8 +260,10 @@ def _with_progress(
 
         try:
             run_checks(session, chosen, jobs=jobs, progress=advance)
-        except (KeyboardInterrupt, SystemExit) as interruption:
-            return session.report(interrupted=True), interruption
+        except KeyboardInterrupt:
+            return session.report(interrupted=True), 130
+        except SystemExit as terminated:
+            return session.report(interrupted=True), terminated.code if isinstance(terminated.code, int) else 1
         return session.report(), None
 
 
