@@ -175,6 +175,8 @@ def test_an_interrupted_kit_reports_the_verdicts_until_then(number: int, code: i
     assert certificate.read_text() == badge.read_text() == ""
 
 
+KIT = (sys.executable, "-m", "stargraph.checkpoint.conformance", "run")
+
 HUNG = """
 import asyncio
 import time
@@ -200,8 +202,7 @@ def test_an_interrupted_kit_ends_although_the_driver_hangs_in_a_thread(tmp_path:
     flag, report = tmp_path / "flag", tmp_path / "report.json"
     (tmp_path / "hung_target.py").write_text(HUNG.format(flag=str(flag)))
     process = subprocess.Popen(
-        [sys.executable, "-m", "stargraph.checkpoint.conformance", "run", "hung_target:target"]
-        + ["--deadline=100", "--only", "steps.append_and_read", "--json", str(report)],
+        [*KIT, "hung_target:target", "--deadline=100", "--only", "steps.append_and_read", "--json", str(report)],
         env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT / 'tests'}"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

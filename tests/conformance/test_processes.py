@@ -413,6 +413,14 @@ target = replace(sqlite, open=opened, preload=("large_sdk",))
 mistaken = replace(target, preload=("large_sdk", "small_sdk"))
 """
 
+REFUSED = """
+from dataclasses import replace
+
+from support.conformance_targets import sqlite
+
+target = replace(sqlite, preload=({preload!r},))
+"""
+
 
 @pytest.mark.skipif(not _forks.AVAILABLE, reason="processes are not forked here")
 def test_child_processes_are_forked_with_what_the_target_preloads(
@@ -435,3 +443,37 @@ def test_child_processes_are_forked_with_what_the_target_preloads(
     assert not importers.intersection(pids)
     with pytest.raises(HarnessError, match="preload names small_sdk: there is no such module"):
         result_of(body, "preloading_target:mistaken")
+
+
+THREADED = """
+import threading
+
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+"""
+
+
+@pytest.mark.skipif(not _forks.AVAILABLE, reason="processes are not forked here")
+@pytest.mark.parametrize(
+    ("preload", "message"),
+    [
+        ("no_package.sdk", "preload names no_package.sdk: there is no such module"),
+        ("stargraph.checkpoint.sqlite", "preload names stargraph.checkpoint.sqlite, which is the driver's own"),
+        ("unset_sdk", "preload: unset_sdk cannot be imported: KeyError: 'REGION_OF_SDK'"),
+        ("threaded_sdk", "preload: threaded_sdk starts a thread, which a fork would lose: take it off"),
+    ],
+)
+def test_a_preload_that_forks_cannot_share_is_refused(
+    preload: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "unset_sdk.py").write_text("import os\n\nos.environ['REGION_OF_SDK']\n")
+    (tmp_path / "threaded_sdk.py").write_text(THREADED)
+    name = f"refused_{preload.replace('.', '_')}"
+    (tmp_path / f"{name}.py").write_text(REFUSED.format(preload=preload))
+    monkeypatch.syspath_prepend(tmp_path)
+
+    try:
+        results = run(f"{name}:target", only=["durability.other_process"]).results
+        found = "".join(result.message for result in results if result.check.id == "durability.other_process")
+    except HarnessError as error:
+        found = str(error)
+    assert message in found

@@ -5,12 +5,12 @@
 A fork costs milliseconds, an interpreter with the kit in it some tenths of a second. The server has no thread and no
 event loop, inherits nothing from the process that tests, and never imports the driver: each fork does that itself, so
 what a driver's modules make at import is its own in every process. What the target wants to be imported once, such as a
-large SDK, is. Only the seed of str hashes is shared between the
-forks; the process that tests has another.
+large SDK, is. Beside that only the seed of str hashes is shared between the forks; the process that tests has another.
 
-For each fork the server gets one byte with four descriptors: stdin, stdout and stderr of the new process, and a line,
-on which the request comes as JSON, and the pid and at last the exit code go back. An attendant, a fork of its own,
-waits for that end, so no process holds the descriptors of another.
+The server first says that it can fork, with an empty line, or why it cannot. For each fork it then gets one byte with
+four descriptors: stdin, stdout and stderr of the new process, and a line, on which the request comes as JSON, and the
+pid and at last the exit code go back. An attendant, a fork of its own, waits for that end, so no process holds the
+descriptors of another.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ import importlib
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeAlias
 
+from stargraph.checkpoint.conformance._expect import HarnessError, error_line
 from stargraph.checkpoint.conformance._forks import DESCRIPTORS
 from stargraph.checkpoint.conformance._stage import build_models
 
@@ -39,8 +42,13 @@ def serve(control: socket.socket, main: _Main, preload: Sequence[str]) -> int:
         main: does in a fork what was asked for, and returns the exit code.
         preload: the modules that are imported before the first fork.
     """
-    for module in preload:
-        importlib.import_module(module)
+    try:
+        for module in preload:
+            _import(module)
+    except HarnessError as error:
+        control.sendall(f"{error}\n".encode())
+        return 1
+    control.sendall(b"\n")
     build_models()
     gc.collect()
     gc.freeze()  # so that a collection in a fork copies no page
@@ -54,6 +62,21 @@ def serve(control: socket.socket, main: _Main, preload: Sequence[str]) -> int:
             return _attend(descriptors, main)
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def _import(module: str) -> None:
+    try:
+        importlib.import_module(module)
+    except Exception as error:
+        raise HarnessError(f"preload: {module} cannot be imported: {error_line(error)}") from error
+    if _has_threads():
+        raise HarnessError(f"preload: {module} starts a thread, which a fork would lose: take it off")
+
+
+def _has_threads() -> bool:
+    """Whether this process has more than one thread, also if Python did not start it; that Linux alone can tell."""
+    tasks = Path("/proc/self/task")
+    return (len(list(tasks.iterdir())) if tasks.is_dir() else threading.active_count()) > 1
 
 
 def _collect_attendants() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from stargraph.checkpoint.conformance._expect import HarnessError
 from stargraph.checkpoint.conformance._interpreters import python_path
 
 AVAILABLE: Final = hasattr(os, "fork") and sys.platform != "darwin"
@@ -20,6 +21,9 @@ AVAILABLE: Final = hasattr(os, "fork") and sys.platform != "darwin"
 
 DESCRIPTORS: Final = 4
 """Stdin, stdout and stderr of a process, and the line on which it is asked for and its end is told."""
+
+_PATIENCE: Final = 60.0
+"""Seconds that the imports of the server may take."""
 
 _GRACE: Final = 5.0
 """Seconds that the server has to end once its socket is closed."""
@@ -48,6 +52,7 @@ class ForkServer:
 
         Raises:
             OSError: no process could be started.
+            HarnessError: what the target preloads cannot be imported, or starts a thread.
         """
         stdin, to_stdin = os.pipe()
         from_stdout, stdout = os.pipe()
@@ -75,12 +80,11 @@ class ForkServer:
     def _request(self, descriptors: list[int]) -> None:
         with self._lock:
             if self._control is None:
-                self._start()
-            assert self._control is not None
+                self._control = self._start()
             socket.send_fds(self._control, [b"."], descriptors)
 
-    def _start(self) -> None:
-        self._control, theirs = socket.socketpair()
+    def _start(self) -> socket.socket:
+        control, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603  # this interpreter
                 [
@@ -97,6 +101,19 @@ class ForkServer:
                 pass_fds=[theirs.fileno()],
                 process_group=0,
             )
+        control.settimeout(_PATIENCE)
+        with control.makefile(encoding="utf-8") as lines:
+            try:
+                said = lines.readline()
+            except TimeoutError:
+                said = f"preload: the imports took longer than {_PATIENCE:g} seconds\n"
+        if said != "\n":
+            control.close()
+            self._process.kill()
+            self._process.wait()
+            raise HarnessError(said.strip() or "the fork server of the conformance kit has died")
+        control.settimeout(None)
+        return control
 
     def close(self) -> None:
         """End the server; processes that it has forked go on."""

@@ -120,7 +120,7 @@ class Session:
             unknown = sorted(set(target.expected_failures) - {check.id for check in catalogue()})
             if unknown:
                 raise HarnessError(f"expected_failures names {', '.join(unknown)}: there is no such check")
-            missing = [module for module in target.preload if importlib.util.find_spec(module) is None]
+            missing = [module for module in target.preload if not _is_found(module)]
             if missing:
                 raise HarnessError(f"preload names {', '.join(missing)}: there is no such module")
             self._target = target
@@ -222,6 +222,10 @@ class Session:
         for driver in seen:
             self._driver = f"{type(driver).__module__}.{type(driver).__qualname__}"
             provided |= {name for name, protocol in PROTOCOLS.items() if isinstance(driver, protocol)}
+            own = [module for module in target.preload if f"{type(driver).__module__}.".startswith(f"{module}.")]
+            if own:
+                self._declared = None
+                raise HarnessError(f"preload names {', '.join(own)}, which is the driver's own: take it off")
         self._provided = frozenset(provided)
         self._declared = self._provided if target.capabilities is None else target.capabilities
 
@@ -299,6 +303,13 @@ class Session:
         frame = sys._current_frames().get(thread.ident or 0)
         stack = "".join(traceback.format_stack(frame)[-4:]) if frame else ""
         return _Outcome("fail", f"{message}; it cannot be cancelled either", stack, outcome.kit)
+
+
+def _is_found(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package that it is in
+        return False
 
 
 def _cancel(outcome: _Outcome) -> None:
