@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from stargraph.checkpoint.conformance import Check, HarnessError, Result, Session, _forks, run
+from stargraph.checkpoint.conformance._checks.frozen import frozen_in_read
 from stargraph.checkpoint.conformance._expect import Violation, together
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._staging import Stage
@@ -477,3 +478,44 @@ def test_a_preload_that_forks_cannot_share_is_refused(
     except HarnessError as error:
         found = str(error)
     assert message in found
+
+
+IMPATIENT = """
+import sqlite3
+from contextlib import contextmanager
+
+from support.broken_drivers.indexed import Indexed
+
+from stargraph.checkpoint.conformance import Target
+from stargraph.errors import StoreUnavailableError
+
+
+class Impatient(Indexed):
+    @contextmanager
+    def _connected(self):
+        database = sqlite3.connect(self._path, timeout=0.05, isolation_level=None)
+        try:
+            yield database
+        except sqlite3.OperationalError as error:
+            raise StoreUnavailableError(f"SQLite failed: {error}") from error
+        finally:
+            database.close()
+
+    async def read_latest(self, run_id):
+        self._ensure_ready()
+        with self._connected() as database:
+            database.execute("BEGIN")  # readers keep out the writers, without a write-ahead log
+            return self._latest(database, run_id)
+
+
+target = Target(open=Impatient)
+"""
+
+
+def test_a_frozen_read_may_keep_out_writers_for_longer_than_these_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "impatient_target.py").write_text(IMPATIENT)
+    monkeypatch.syspath_prepend(tmp_path)
+    result = result_of(frozen_in_read, "impatient_target:target")
+    assert result.verdict == "pass", result.message

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from stargraph.checkpoint.conformance._checks import interleaving
@@ -79,21 +81,23 @@ async def _overtaken(
     Returns:
         Why the write was refused, and what the process answers.
     """
-    writing = [asyncio.ensure_future(attempt(handle.write(each))) for each in (checkpoint, beside) if each is not None]
+    steps = [each for each in (checkpoint, beside) if each is not None]
+    writing = [asyncio.ensure_future(_settled(partial(handle.write, each))) for each in steps]
     # The frozen process may hold what the writes wait for.
     await asyncio.wait(writing, timeout=PATIENCE / 2)
     woken = await stage.wake()
-    refusal = await _settled(handle, checkpoint, await writing[0])
-    if beside is not None and (refused := await _settled(handle, beside, await writing[1])) is not None:
+    refusal, *others = [await each for each in writing]
+    for refused in filter(None, others):
         raise Violation(f"a write beside a process that was frozen raised {error_line(refused)}") from refused
     return refusal, woken
 
 
-async def _settled(handle: Handle, checkpoint: Checkpoint, refusal: CheckpointError | None) -> CheckpointError | None:
-    """Write a step again as long as its outcome is unknown; return why it was refused, or None."""
+async def _settled(call: Callable[[], Awaitable[object]]) -> CheckpointError | None:
+    """Call again as long as the outcome is unknown, as the lock of a frozen process may make it; return the refusal."""
+    refusal = await attempt(call())
     while isinstance(refusal, StoreUnavailableError):
         await asyncio.sleep(0.05)
-        refusal = await attempt(handle.write(checkpoint))
+        refusal = await attempt(call())
     return refusal
 
 
@@ -124,12 +128,14 @@ async def frozen_in_read(kit: Kit) -> None:
             if await stage.freeze_at(moment, call, run_id=run_id) is not None:
                 continue
             removal = "delete_run" if deleting else "prune"
-            changing = asyncio.ensure_future(
-                handle.write(resumed) if call == "read_next" else remove_run(handle, removal, steps)
+            change = (
+                partial(handle.write, resumed) if call == "read_next" else partial(remove_run, handle, removal, steps)
             )
+            changing = asyncio.ensure_future(_settled(change))
             await asyncio.wait([changing], timeout=PATIENCE / 2)
             woken = await stage.wake()
-            await changing
+            refusal = await changing
+            expect(refusal is None, f"{what}: the change was refused with {refusal!r}")
             expect(woken.kind in ("", "StoreUnavailableError"), f"{what}, raised {woken.error}")
             right = {
                 "read_latest": {steps[-1].digest, resumed.digest} | ({""} if deleting else set()),
@@ -176,14 +182,11 @@ async def frozen_in_bootstrap(kit: Kit) -> None:
 
 async def _begin_runs(handle: Handle, book: Book) -> None:
     """Open a store and begin some runs in it."""
-    refusal = await attempt(handle.bootstrap())
-    while isinstance(refusal, StoreUnavailableError):
-        await asyncio.sleep(0.05)
-        refusal = await attempt(handle.bootstrap())
+    refusal = await _settled(handle.bootstrap)
     expect(refusal is None, f"bootstrap beside a process that was frozen in it raised {refusal!r}")
     for number in range(8):
         for checkpoint in chain(f"run-{number}", 2):
-            refusal = await _settled(handle, checkpoint, await attempt(handle.write(checkpoint)))
+            refusal = await _settled(partial(handle.write, checkpoint))
             expect(refusal is None, f"a write beside a process that was frozen in bootstrap raised {refusal!r}")
             book.wrote(checkpoint)
 
