@@ -374,8 +374,20 @@ class Clocked(SQLiteCheckpointer):
         await super().bootstrap()
 
 
+class Expiring(SQLiteCheckpointer):
+    async def bootstrap(self):
+        Path({stamp!r}).touch()
+        await super().bootstrap()
+
+    async def read_latest(self, run_id):
+        is_expired = time.time() - Path({stamp!r}).stat().st_mtime > 3600
+        return None if is_expired else await super().read_latest(run_id)
+
+
 strict = replace(sqlite, open=Clocked)
 declared = replace(strict, clock_tolerance=timedelta(minutes=14))
+excused = replace(sqlite, open=Expiring, clock_tolerance=timedelta(minutes=14))
+careless = replace(sqlite, clock_tolerance=timedelta(0))
 """
 
 
@@ -383,6 +395,10 @@ def test_no_clock_is_off_by_more_than_the_target_says(tmp_path: Path, monkeypatc
     (tmp_path / "clocked_target.py").write_text(CLOCKED.format(stamp=str(tmp_path / "stamp")))
     monkeypatch.syspath_prepend(tmp_path)
     only = ["clocks.wrong_clock", "clocks.wrong_clock_prunes"]
+    with pytest.raises(HarnessError, match="clock_tolerance is 0:00:00; it must be at least a minute"):
+        run("clocked_target:careless", only=only)
+    excused = run("clocked_target:excused", only=only[:1], patience=5)
+    assert "whose clock is 400 days ahead" in {each.check.id: each.message for each in excused.results}[only[0]]
     for name, verdict in (("declared", "pass"), ("strict", "fail")):
         report = run(f"clocked_target:{name}", only=only, patience=5)
         found = {result.check.id: result for result in report.results}

@@ -10,7 +10,7 @@ import time
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, Self
 
@@ -44,6 +44,9 @@ _LOOKS: Final = 20
 """How many round trips a driver may need for what it does a little later, beside the patience of the kit."""
 
 _PROBES: Final = 5
+
+_LEAST_TOLERANCE: Final = timedelta(minutes=1)
+"""What every server allows: clocks that are synchronised differ, and requests take time."""
 
 
 @dataclass(slots=True)
@@ -123,6 +126,8 @@ class Session:
             missing = [module for module in target.preload if not _is_found(module)]
             if missing:
                 raise HarnessError(f"preload names {', '.join(missing)}: there is no such module")
+            if target.clock_tolerance is not None and target.clock_tolerance < _LEAST_TOLERANCE:
+                raise HarnessError(f"clock_tolerance is {target.clock_tolerance}; it must be at least a minute")
             self._target = target
             if isinstance(self.spec, str) and target.processes:
                 self._neighbours = Neighbours(self.spec)

@@ -93,7 +93,8 @@ class Target:
         clock: takes a location and a timedelta; while the async context manager is open, the store's own clock is off
             by that much. A driver that asks its process for the time needs no such hook.
         clock_tolerance: how far the clock of a process may be off before the server of the store refuses its requests,
-            as S3 does after 15 minutes; None if it refuses none. Clocks are not off by more in any check.
+            as S3 does after 15 minutes; at least a minute, None if it refuses none. A check goes beyond it unless the
+            driver raises StoreUnavailableError there.
         encryption: takes a location; returns a handle that is not bootstrapped and encrypts with the keys of
             `STARGRAPH_ENCRYPTION_KEY`.
         read_only: takes a location; returns a read-only handle that is not bootstrapped.

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from stargraph.checkpoint.conformance._clock import describe
 from stargraph.checkpoint.conformance._compare import same, same_runs
-from stargraph.checkpoint.conformance._expect import refused
+from stargraph.checkpoint.conformance._expect import acknowledged, refused
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
@@ -31,11 +31,24 @@ FAR_AWAY: Final = _PLAIN_LOCALE | {"TZ": _ZONES[1]}
 """The environment of a process that has other local times, and another encoding."""
 
 
-def _shifts(kit: Kit) -> tuple[timedelta, timedelta]:
-    """How far clocks are off, ahead and behind: at most as far as the store lets the clock of a process be off."""
+async def _shifts(kit: Kit) -> tuple[timedelta, timedelta]:
+    """Return how far clocks are off, ahead and behind: by the tolerance of the target only if the server insists."""
     tolerance = kit.target.clock_tolerance
-    shift = _SHIFT if tolerance is None else min(_SHIFT, tolerance)
-    return shift, -shift
+    if tolerance is None or await _is_accepted(kit, _SHIFT):
+        return _SHIFT, -_SHIFT
+    kit.measured("off by at most, since the server refuses more", tolerance.total_seconds(), "s")
+    return tolerance, -tolerance
+
+
+async def _is_accepted(kit: Kit, shift: timedelta) -> bool:
+    """Whether the server answers a process whose clock is off."""
+    far = await kit.unready_elsewhere(clock=shift)
+    return await acknowledged(_first_answer(far), f"the first calls of a process whose clock is {describe(shift)}")
+
+
+async def _first_answer(handle: Handle) -> None:
+    await handle.bootstrap()
+    await handle.read_latest("nobody")
 
 
 def _now() -> datetime:
@@ -63,7 +76,7 @@ async def _written(handle: Handle, book: Book, *runs: list[Checkpoint]) -> None:
     deadline=60,
 )
 async def wrong_clock(kit: Kit) -> None:
-    now, shifts = _now(), _shifts(kit)
+    now, shifts = _now(), await _shifts(kit)
     handle, book = await kit.open(), Book()
     await _written(handle, book, chain("done", 3, last_status="done", timestamp=now), chain("old", 3))
     await _written(handle, book, chain("running", 3, timestamp=now - timedelta(days=2)))
@@ -114,7 +127,7 @@ async def wrong_clock(kit: Kit) -> None:
     deadline=60,
 )
 async def wrong_clock_prunes(kit: Kit) -> None:
-    now, shifts = _now(), _shifts(kit)
+    now, shifts = _now(), await _shifts(kit)
     handle, book = await kit.open(), Book()
     for number, shift in enumerate(shifts):
         where = f"by a process whose clock is {describe(shift)}"
