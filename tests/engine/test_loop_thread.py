@@ -90,6 +90,29 @@ def test_a_close_cancels_what_runs(thread: LoopThread) -> None:
     assert thread.run(answer()) == 42
 
 
+def test_a_close_is_not_lost_by_a_task_that_would_end_the_process(thread: LoopThread) -> None:
+    async def work() -> None:
+        thread.close()
+        stray = asyncio.create_task(leave())  # raises in the turn in which the loop is told to stop
+        try:
+            await asyncio.Event().wait()
+        finally:
+            assert isinstance(stray.exception(), SystemExit)
+
+    with pytest.raises(CancelledError):
+        within(20, lambda: thread.run(work()))
+
+
+def test_a_task_that_stops_the_loop_ends_no_other(thread: LoopThread) -> None:
+    async def work() -> int:
+        asyncio.get_running_loop().stop()
+        await asyncio.sleep(0.01)
+        return 42
+
+    assert within(20, lambda: thread.run(work())) == 42
+    assert within(20, lambda: thread.run(work())) == 42
+
+
 def test_its_own_loop_is_refused(thread: LoopThread) -> None:
     async def nested() -> int:
         return thread.run(answer())

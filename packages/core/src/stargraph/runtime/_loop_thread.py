@@ -9,7 +9,7 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -38,6 +38,7 @@ class LoopThread:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._end: Callable[[], None] = lambda: None
         self._waiting: set[concurrent.futures.Future[Any]] = set()
         self._is_halted = False
         _ALL.add(self)
@@ -102,7 +103,7 @@ class LoopThread:
         with self._lock:
             loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
             if loop is not None:
-                loop.call_soon_threadsafe(loop.stop)
+                loop.call_soon_threadsafe(self._end)
         if thread is not None and thread is not threading.current_thread():
             thread.join(_END_SECONDS)
 
@@ -138,13 +139,19 @@ class LoopThread:
             raise SystemExit
         if self._loop is None:
             loop = asyncio.new_event_loop()
-            thread = threading.Thread(target=_serve, args=(loop,), name=self._name, daemon=True)
+            may_end = threading.Event()
+
+            def end() -> None:
+                may_end.set()
+                loop.stop()
+
+            thread = threading.Thread(target=_serve, args=(loop, may_end), name=self._name, daemon=True)
             try:
                 thread.start()
             except RuntimeError:  # no more threads
                 loop.close()
                 raise
-            self._loop, self._thread = loop, thread
+            self._loop, self._thread, self._end = loop, thread, end
         return self._loop
 
 
@@ -156,16 +163,13 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
+def _serve(loop: asyncio.AbstractEventLoop, may_end: threading.Event) -> None:
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
-        while True:
-            try:
+        while not may_end.is_set():
+            # What a task raises of these, asyncio passes on to whoever runs the loop, which then forgets that it was to
+            # stop. It is for those who await the task: the other tasks go on.
+            with contextlib.suppress(SystemExit, KeyboardInterrupt):
                 runner.get_loop().run_forever()
-            except (SystemExit, KeyboardInterrupt):
-                # A task has raised it, and asyncio passes it on to whoever runs the loop. It is for those who await the
-                # task: the other tasks go on.
-                continue
-            break
 
 
 def _hand_over(future: concurrent.futures.Future[T], done: asyncio.Task[T]) -> None:
