@@ -1,4 +1,4 @@
-"""What the model of random calls tells of a driver that does not agree with it."""
+"""What the model of random calls says about a driver that disagrees with it."""
 
 from __future__ import annotations
 
