@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -11,7 +12,7 @@ import pytest
 from support.workspace import ROOT
 from typer.testing import CliRunner
 
-from stargraph.checkpoint.conformance import run
+from stargraph.checkpoint.conformance import HarnessError, run
 from stargraph.checkpoint.conformance._certificate import sign
 from stargraph.checkpoint.conformance._cli import app
 from stargraph.checkpoint.conformance._render import to_badge
@@ -28,6 +29,15 @@ def test_a_report_fits_its_schema() -> None:
     assert (report["seed"], report["options"]) == (7, {"quick": False, "deadline": 1.0})
     assert {"history", "search"} <= set(report["capabilities"])
     assert report["versions"] == {}
+
+
+def test_versions_that_cannot_be_told_are_an_error_of_the_target() -> None:
+    def unreachable() -> dict[str, str]:
+        raise ConnectionError("nobody listens on port 9000")
+
+    target = replace(ReferenceStores().target(), versions=unreachable)
+    with pytest.raises(HarnessError, match="could not tell its versions: ConnectionError: nobody listens on port 9000"):
+        run(target, only=["steps.gap_refused"])
 
 
 def test_a_badge_is_a_picture() -> None:

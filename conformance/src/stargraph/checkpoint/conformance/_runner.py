@@ -150,7 +150,10 @@ class Session:
         """Learn what each report says of the driver and its server; once interrupted, a session asks them nothing."""
         self._look()
         if self._versions is None:
-            self._versions = {} if self.target.versions is None else dict(self.target.versions())
+            try:
+                self._versions = {} if self.target.versions is None else dict(self.target.versions())
+            except Exception as error:
+                raise HarnessError(f"the target could not tell its versions: {error_line(error)}") from error
 
     def report(self, *, interrupted: bool = False) -> Report:
         """The report of what was run so far.
