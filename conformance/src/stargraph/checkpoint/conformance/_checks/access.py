@@ -142,7 +142,8 @@ async def read_only(kit: Kit) -> None:
         counted = await reader.prune(older_than=LATER, keep_last=0, dry_run=True)
         wanted = PruneReport(runs=1, checkpoints=len(book.runs["run-done"]), dry_run=True)
         expect(counted == wanted, f"prune(keep_last=0, dry_run=True) by a read-only handle reported {show(counted)}")
-    await runs_agree(reader, book, kit.declared, "after a read-only handle refused changes")
+    look = agree if kit.thorough else runs_agree
+    await look(reader, book, kit.declared, "after a read-only handle refused changes")
     await reader.release()
     expect(fingerprint(kit.location) == before, "a read-only handle changed files of the store")
     await agree(await kit.open(), book, kit.declared, "after a read-only handle was there")

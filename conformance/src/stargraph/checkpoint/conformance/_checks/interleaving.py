@@ -25,7 +25,6 @@ group: Final = Group("interleaving", needs=("steps.append_and_read", "durability
 _FAILED: Final[tuple[Status, ...]] = ("failed",)
 _RUNNING: Final[tuple[Status, ...]] = ("running",)
 _POINTS: Final = 40
-_MOMENTS: Final = 8
 
 Call: TypeAlias = Callable[[Handle, list[Checkpoint]], Awaitable[Any]]
 """Calls a method with the run of these steps."""
