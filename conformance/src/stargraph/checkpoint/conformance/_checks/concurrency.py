@@ -247,6 +247,7 @@ async def _write_next(handle: Handle, number: int, turn: int, calls: list[Call],
     contract="write.4, capability.3",
     usual_cause="Writes that share a commit share its outcome too: one that is refused, or a batch that is, takes "
     "the others with it, or one that is cancelled or refused is acknowledged, or dropped, with the rest.",
+    version=2,
     needs=("concurrency.many_tasks", "steps.usable_after_refusal"),
 )
 async def neighbours_of_a_refusal(kit: Kit) -> None:

@@ -19,6 +19,7 @@ group: Final = Group("durability", needs=("steps.append_and_read",))
     contract="read.5",
     usual_cause="A cache of the handle, also of what it did not find, or a transaction that stays open and with it an "
     "old snapshot.",
+    version=2,
 )
 async def other_handle(kit: Kit) -> None:
     writer, reader = await kit.open(), await kit.open()

@@ -37,6 +37,7 @@ _MOMENTS: Final = 10
     contract="capability.6, prune.2",
     usual_cause="Which runs to remove is read in one transaction and removed in another one, or without a condition; "
     "or the file is replaced by a copy without what others have appended meanwhile.",
+    version=2,
     needs=("interleaving.prune_and_write", "deletion.killed"),
     capability="deletion",
     processes=True,

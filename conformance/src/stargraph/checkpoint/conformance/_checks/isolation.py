@@ -69,6 +69,7 @@ async def _remove_apart(handle: Handle, runs: dict[str, list[Checkpoint]]) -> No
     "Run ids that differ by case are different runs.",
     contract="log.12",
     usual_cause="A collation that ignores case, or file names on a file system that does.",
+    version=2,
 )
 async def case(kit: Kit) -> None:
     await _keep_apart(kit, ["Run", "run", "RUN", "rUn"])
@@ -84,6 +85,7 @@ async def case(kit: Kit) -> None:
     "Run ids that differ by `_`, `.`, `:` or `-` are different runs.",
     contract="log.12",
     usual_cause="Characters are replaced to make a file or key name, or `_` is a wildcard of LIKE.",
+    version=2,
 )
 async def punctuation(kit: Kit) -> None:
     await _keep_apart(kit, ["a_b", "a.b", "a:b", "a-b", "ab", "aXb", "a__b", "a..b", "a_b_"])
@@ -95,6 +97,7 @@ async def punctuation(kit: Kit) -> None:
     contract="log.12",
     usual_cause="Keys are joined without a separator that ids cannot hold, so run 1 step 11 is run 11 step 1; or a "
     "removal takes all keys that begin with the id.",
+    version=2,
 )
 async def prefixes(kit: Kit) -> None:
     await _keep_apart(kit, ["r", "r1", "r11", "r.1", "r:1", "r-1", "r:1:1", "r_1", "r-0", "r.0", "1", "11", "111"])
@@ -105,6 +108,7 @@ async def prefixes(kit: Kit) -> None:
     "Run ids of 200 characters that differ in the last one are different runs.",
     contract="log.12",
     usual_cause="A column or a file name that is too short cuts them off.",
+    version=2,
 )
 async def long_ids(kit: Kit) -> None:
     await _keep_apart(kit, ["x" * 199 + "a", "x" * 199 + "b", "x" * 199, "x" * 150])

@@ -44,6 +44,7 @@ async def newest_first(kit: Kit) -> None:
     contract="list.1",
     usual_cause="The start is stored in whole seconds or milliseconds, as a text of changing length, or as a float, "
     "which has no microseconds in a distant year.",
+    version=2,
 )
 async def microseconds_order(kit: Kit) -> None:
     handle = await kit.open()

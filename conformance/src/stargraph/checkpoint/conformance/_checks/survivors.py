@@ -27,6 +27,7 @@ group: Final = deletion.group
     contract="rule.2, capability.5",
     usual_cause="The rows go before the tombstone or the new floor is stored, or the newest steps go first; or reads "
     "do not look for the tombstone.",
+    version=2,
     needs=("deletion.stays_deleted", "deletion.pruned_run_goes_on", "durability.other_process"),
     processes=True,
     deadline=60,

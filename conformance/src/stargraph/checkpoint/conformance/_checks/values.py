@@ -327,6 +327,7 @@ async def instants(kit: Kit) -> None:
     contract="value.1, log.5, rule.3",
     usual_cause="The seal was taken for a part of what the digest covers, and is not stored; or a cache keeps what a "
     "retry brought, and not what is stored.",
+    version=2,
 )
 async def seal(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
