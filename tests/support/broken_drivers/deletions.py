@@ -114,7 +114,9 @@ class PrunesByStart(Prunes):
 
 @broken(
     "deletion.prune_matches",
+    "deletion.prune_one_run",
     "deletion.keep_last_zero_removes",
+    "access.read_only",
 )
 class PrunesEveryStatus(Prunes):
     """statuses is ignored."""

@@ -124,7 +124,7 @@ class LocalTimes(Indexed):
         return moment.astimezone().replace(tzinfo=None).isoformat(timespec="microseconds")
 
 
-@broken("list_runs.microseconds_order", importable=True)
+@broken("list_runs.microseconds_order", "list_runs.since_is_inclusive", importable=True)
 class Milliseconds(Indexed):
     """Starts are stored in milliseconds; those of one millisecond come in the order of their ids."""
 
@@ -132,7 +132,13 @@ class Milliseconds(Indexed):
         return micros(moment) // 1000
 
 
-@broken("clocks.microseconds_and_ids", importable=True)
+@broken(
+    "clocks.microseconds_and_ids",
+    "concurrency.neighbours_of_a_refusal",
+    "search.by_run_id_prefix",
+    "search.pages",
+    importable=True,
+)
 class CursorsInMilliseconds(Indexed):
     """The cursor is rounded to milliseconds: the rest of that millisecond is left out or comes again."""
 
