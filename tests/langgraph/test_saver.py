@@ -374,3 +374,26 @@ async def test_a_graph_that_runs_ahead_of_the_store_appends_each_checkpoint_once
     # Twelve checkpoints, the writes of the first eleven, and the genesis: a step for a checkpoint with its writes.
     assert len(store.batches) <= 14
     assert sum(store.batches) <= 16
+
+
+async def test_a_saver_that_is_cancelled_while_it_closes_leaves_nothing_open() -> None:
+    here = asyncio.get_running_loop()
+    closing, closed = asyncio.Event(), asyncio.Event()
+
+    class ClosesSlowlyElsewhere(MemoryCheckpointer):
+        async def close(self) -> None:
+            if asyncio.get_running_loop() is here:
+                closed.set()
+            else:
+                here.call_soon_threadsafe(closing.set)
+                await asyncio.Event().wait()
+
+    saver = StargraphSaver(ClosesSlowlyElsewhere())
+    await asyncio.to_thread(saver.__enter__)
+    leaving = asyncio.create_task(saver.aclose())
+    await closing.wait()
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert closed.is_set()
+    assert not saver._thread.has_started

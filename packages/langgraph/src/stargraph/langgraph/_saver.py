@@ -86,18 +86,24 @@ class StargraphSaver(SyncMethods):
 
     async def aclose(self) -> None:
         """Close the store and the thread of the synchronous methods."""
-        if isinstance(self._checkpointer, Closing):
-            # A driver may have connections in each loop that it was used from.
-            if self._thread.has_started:
-                await asyncio.to_thread(self._thread.run, self._checkpointer.close())
-            await self._checkpointer.close()
-        self._thread.close()
+        try:
+            if isinstance(self._checkpointer, Closing):
+                # A driver may have connections in each loop that it was used from.
+                try:
+                    if self._thread.has_started:
+                        await asyncio.to_thread(self._thread.run, self._checkpointer.close())
+                finally:
+                    await self._checkpointer.close()
+        finally:
+            self._thread.close()
 
     def close(self) -> None:
         """Do as `aclose`, without an event loop."""
-        if isinstance(self._checkpointer, Closing):
-            self._thread.run(self._checkpointer.close())
-        self._thread.close()
+        try:
+            if isinstance(self._checkpointer, Closing):
+                self._thread.run(self._checkpointer.close())
+        finally:
+            self._thread.close()
 
     async def __aenter__(self) -> Self:
         await self.setup()
