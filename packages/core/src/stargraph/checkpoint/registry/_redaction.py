@@ -12,14 +12,13 @@ from urllib.parse import unquote, unquote_plus
 # whole of it, is often lost on the way.
 _USER_SECRET: Final = re.compile(r"(?:(?<=://)|(?<=:/)(?!/))([^:@]*):(.*)@", re.DOTALL)
 _BARE_USER_SECRET: Final = re.compile(r"^([^:@\s]+):(?!/)(.*)@", re.DOTALL)
-_NAME: Final = r"(?<![^\s?&=])([^\s?&=]*(?:pass|pwd|secret|token|key|credential|sig|%)[^\s?&=]*\s*=\s*)"
-_QUOTED: Final = r"'(?:[^'\\]|\\.)*'?|\"[^\"]*\"?"
-_FLAGS: Final = re.IGNORECASE | re.DOTALL
-_PARAMETER: Final = re.compile(rf"{_NAME}({_QUOTED}|[^&\s]*)", _FLAGS)
-_PARAMETER_IN_TEXT: Final = re.compile(rf"{_NAME}({_QUOTED}|[^&\s]*?(?=[\"'`)\]>]*[.,:;]*(?:[&\s]|$)))", _FLAGS)
-"""In a sentence, the marks after a value that close a quotation or a clause are not part of it."""
+_PARAMETER: Final = re.compile(
+    r"(?<![^\s?&=])([^\s?&=]*(?:pass|pwd|secret|token|key|credential|sig|%)[^\s?&=]*\s*=\s*)"
+    r"('(?:[^'\\]|\\.)*'?|\"[^\"]*\"?|[^&\s]*)",
+    re.IGNORECASE | re.DOTALL,
+)
 _URL_IN_TEXT: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/{1,2}[^\s'\"<>`]+|[^\s'\"<>`:@]+:[^\s'\"<>`]+@[^\s'\"<>`]+")
-_EXAMPLES: Final = ("…", "…,", "…;", "password", "PASSWORD")
+_EXAMPLES: Final = ("…", "password", "PASSWORD")
 _EXAMPLE: Final = re.compile(r"://[\w…]+:(?:…|password|PASSWORD)@")
 """What stands for a password in a hint that says how to write a URL."""
 _SECRET_NAME: Final = re.compile(r"(?:pass|pwd|secret|token|key|credential|sig)", re.IGNORECASE)
@@ -58,14 +57,25 @@ def redact_text(text: str, words: Iterable[str] = ()) -> str:
         for form in map(re.escape, (secret, repr(secret)[1:-1])):
             text = re.sub(form if len(secret) >= _CERTAIN else rf"(?<!\w){form}(?!\w)", "***", text)
     shown = _URL_IN_TEXT.sub(_redacted_in_text, text)
-    return _PARAMETER_IN_TEXT.sub(
-        lambda found: found.group() if found.group(2) in _EXAMPLES else f"{found.group(1)}***", shown
+    return _PARAMETER.sub(
+        lambda found: found.group() if _value_in_text(found) in _EXAMPLES else _parameter_in_text(found), shown
     )
 
 
 def _redacted_in_text(found: re.Match[str]) -> str:
     url = found.group()
-    return url if _EXAMPLE.search(url) else _PARAMETER_IN_TEXT.sub(r"\1***", _without_password(url))
+    return url if _EXAMPLE.search(url) else _PARAMETER.sub(_parameter_in_text, _without_password(url))
+
+
+def _parameter_in_text(found: re.Match[str]) -> str:
+    name, value = found.groups()
+    return f"{name}***{value[len(_value_in_text(found)) :]}"
+
+
+def _value_in_text(found: re.Match[str]) -> str:
+    """Return the value of a parameter without the marks after it that close a quotation or a clause."""
+    value: str = found.group(2)
+    return value if value.startswith(("'", '"')) else value.rstrip(".,:;").rstrip("\"'`)]>")
 
 
 def find_secrets(text: str) -> set[str]:
