@@ -96,6 +96,7 @@ target = Target(
     older_format=partial(_other_format, b'{"format":4,"store":"stargraph-checkpoint-s3"}\n'),
     outage=_outage,
     clock_tolerance=timedelta(minutes=14),  # AWS and SeaweedFS: 15; what a check does may take some of it
+    late_claims=True,
     encryption=S3Checkpointer.from_url,
     read_only=_read_only,
     url=str,

@@ -81,6 +81,8 @@ class FleetMachine(Machine):
         reserve=st.sampled_from((0.0, _LONG, _LONG)),
     )
     def claim(self, handle: int, process: int, queues: tuple[str, ...], limit: int, reserve: float) -> None:
+        if self.surroundings.target.late_claims:
+            self.reopen(handle)
         process_id = str(process_info(process).id)
         runs = self._queued()
         active = [

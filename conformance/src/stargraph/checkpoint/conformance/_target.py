@@ -95,6 +95,8 @@ class Target:
         clock_tolerance: how far the clock of a process may be off before the server of the store refuses its requests,
             as S3 does after 15 minutes; at least a minute, None if it refuses none. A check goes beyond it unless the
             driver raises StoreUnavailableError there.
+        late_claims: whether a handle may hand out a run later than another handle would, by up to ten seconds: it keeps
+            for so long what it has read of a run that could not go on. The model has no patience, and asks new handles.
         encryption: takes a location; returns a handle that is not bootstrapped and encrypts with the keys of
             `STARGRAPH_ENCRYPTION_KEY`.
         read_only: takes a location; returns a read-only handle that is not bootstrapped.
@@ -117,6 +119,7 @@ class Target:
     outage: Callable[[str], AbstractAsyncContextManager[None]] | None = None
     clock: Callable[[str, timedelta], AbstractAsyncContextManager[None]] | None = None
     clock_tolerance: timedelta | None = None
+    late_claims: bool = False
     encryption: Opener | None = None
     read_only: Opener | None = None
     url: Callable[[str], str] | None = None
