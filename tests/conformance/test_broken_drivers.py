@@ -17,7 +17,16 @@ SEED = 1
 PATIENCE = 3.0
 """Seconds for what a broken driver never does: the checks that are run on it are those that it fails."""
 
-CROSS_CUTTING = {"views", "stateful", "sizes", "clocks", "interleaving", "concurrency.linearizable"}
+CROSS_CUTTING = {
+    "views",
+    "stateful",
+    "sizes",
+    "clocks",
+    "interleaving",
+    "concurrency.linearizable",
+    "concurrency.neighbours_of_a_refusal",
+    "access.read_only",
+}
 """Groups and checks that call everything: which of their moments show a fault is chance."""
 
 each_driver = pytest.mark.parametrize("driver", BROKEN_DRIVERS.values(), ids=list(BROKEN_DRIVERS))

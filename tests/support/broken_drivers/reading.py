@@ -78,7 +78,7 @@ class UnknownRunRaises(ReferenceCheckpointer):
     "isolation.prefixes",
     "isolation.long_ids",
     "concurrency.linearizable",
-    "deletion.prune_keeps_what_is_needed",
+    "durability.other_handle",
     "batch.conflict_stores_nothing",
     "batch.conflict_in_the_middle",
 )

@@ -231,7 +231,7 @@ async def prune_defaults(kit: Kit) -> None:
     contract="prune.1",
     usual_cause="Only step numbers are compared; the frontier of the latest checkpoint is not read, or counts as empty "
     "if it cannot be read.",
-    needs=("deletion.prune_keeps_last",),
+    needs=("durability.other_handle", "deletion.prune_keeps_last"),
     version=4,
 )
 async def prune_keeps_what_is_needed(kit: Kit) -> None:
