@@ -110,8 +110,11 @@ class FolderCheckpointer:
         try:
             record = self._file(run_id, step).read_bytes() if is_run_id(run_id) else None
         except FileNotFoundError:
-            if self._floor(run_id) <= step < max(self._steps(run_id), default=0):
-                raise missing_step_error(run_id, step) from None  # lost: it was written, and no prune removed it
+            # It was not there, and may be by now, with others after it: look again. The floor is read last, since a
+            # prune raises it before it removes a step.
+            was_written = step < max(self._steps(run_id), default=0)
+            if was_written and not self._file(run_id, step).exists() and self._floor(run_id) <= step:
+                raise missing_step_error(run_id, step) from None  # lost: no prune removed it
             record = None
         return None if record is None else self._unpack(record, run_id, step)
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+from support.checkpoints import chain
 from support.documents import blocks_of
 from support.workspace import ROOT
+
+from stargraph.checkpoint.codec import encode
+from stargraph.errors import CheckpointCorruptedError
 
 EXAMPLE = ROOT / "examples/folder_driver"
 
@@ -31,3 +37,35 @@ def test_the_kit_certifies_it_and_makes_its_badge(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     assert json.loads((tmp_path / "report.json").read_text())["level"] == "core"
     assert "core" in (tmp_path / "badge.svg").read_text()
+
+
+def _example() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("folder_driver", EXAMPLE / "folder_driver.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+async def test_a_step_that_is_written_while_it_is_read_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = _example().FolderCheckpointer(str(tmp_path / "store"))
+    await store.bootstrap()
+    first, second, third = chain(3)
+    await store.write(first)
+    look = store._steps
+
+    def written_meanwhile(run_id: str) -> set[int]:
+        monkeypatch.setattr(store, "_steps", look)
+        for checkpoint in (second, third):
+            store._append(checkpoint, encode(checkpoint))
+        return look(run_id)
+
+    monkeypatch.setattr(store, "_steps", written_meanwhile)
+    assert await store.read_at_step(first.run_id, 1) is None
+    assert await store.read_at_step(first.run_id, 1) == second
+    store._file(first.run_id, 1).unlink()
+    with pytest.raises(CheckpointCorruptedError):
+        await store.read_at_step(first.run_id, 1)
