@@ -29,6 +29,19 @@ group: Final = interleaving.group
 
 _MOMENTS: Final = 10
 
+_PARTS: Final = 5
+"""Into how many parts the filters of searches are split: after each moment each reader looks at another one."""
+
+
+async def _all_agree(kit: Kit, location: str, handle: Handle, book: Book, turn: int, when: str) -> None:
+    """Expect that a handle and a fresh one agree with a book.
+
+    Args:
+        turn: how many moments came before.
+    """
+    for number, reader in enumerate((handle, await kit.open(location)), 2 * turn):
+        await agree(reader, book, kit.declared, when, part=number % _PARTS, parts=_PARTS)
+
 
 @group.check(
     "frozen_in_deletion",
@@ -49,7 +62,7 @@ async def frozen_in_deletion(kit: Kit) -> None:
         stage.elsewhere(location := await kit.fresh_location())
         await write_failed(await kit.open(location), "run")
         # Those that change the store come first.
-        for moment in (await stage.moments(call, run_id="run"))[:_MOMENTS]:
+        for turn, moment in enumerate((await stage.moments(call, run_id="run"))[:_MOMENTS]):
             stage.elsewhere(location := await kit.fresh_location())
             handle, book = await kit.open(location), Book()
             steps, beside = await write_failed(handle, "run"), chain("beside", 3)
@@ -64,8 +77,7 @@ async def frozen_in_deletion(kit: Kit) -> None:
                 judge_deletion(book, steps, True, refusal, what)
             else:
                 judge_removal(book, steps, None, refusal, what)
-            for reader in (handle, await kit.open(location)):
-                await agree(reader, book, kit.declared, f"after {what}, and the run went on meanwhile")
+            await _all_agree(kit, location, handle, book, turn, f"after {what}, and the run went on meanwhile")
 
 
 async def _overtaken(
@@ -166,7 +178,7 @@ async def frozen_in_bootstrap(kit: Kit) -> None:
     stage = await Stage.open(kit)
     stage.elsewhere(await kit.fresh_location())
     moments = await stage.moments("bootstrap")
-    for moment in kit.random.sample(moments, min(len(moments), _MOMENTS)):
+    for turn, moment in enumerate(kit.random.sample(moments, min(len(moments), _MOMENTS))):
         stage.elsewhere(location := await kit.fresh_location())
         if await stage.freeze_at(moment, "bootstrap", run_id="") is not None:
             continue
@@ -177,8 +189,7 @@ async def frozen_in_bootstrap(kit: Kit) -> None:
         woken = await stage.wake()
         await writing
         expect(woken.kind in ("", "StoreUnavailableError"), f"{what}, and raised {woken.error}")
-        for reader in (handle, await kit.open(location)):
-            await agree(reader, book, kit.declared, f"after {what}, while another one wrote")
+        await _all_agree(kit, location, handle, book, turn, f"after {what}, while another one wrote")
 
 
 async def _begin_runs(handle: Handle, book: Book) -> None:
