@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from support.checkpoints import chain
@@ -57,7 +58,7 @@ async def test_a_step_that_is_written_while_it_is_read_is_not_lost(
     await store.write(first)
     look = store._steps
 
-    def written_meanwhile(run_id: str) -> set[int]:
+    def written_meanwhile(run_id: str) -> Any:
         monkeypatch.setattr(store, "_steps", look)
         for checkpoint in (second, third):
             store._append(checkpoint, encode(checkpoint))
