@@ -195,7 +195,7 @@ class KeysOutliveTheirSteps(Keyed):
         return sorted((each for each in found if below is None or each.key < below), reverse=True)[:limit]
 
 
-@broken("queues.counts", "deletion.prune_one_run")
+@broken("isolation.punctuation", "queues.counts", "deletion.prune_one_run")
 class PrunesAllTheSame(ReferenceCheckpointer):
     """The run id of a prune is not looked at."""
 

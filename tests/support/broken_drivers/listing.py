@@ -105,6 +105,7 @@ class NoDefaultLimit(ReferenceCheckpointer):
 
 
 @broken(
+    "list_runs.microseconds_order",
     "list_runs.since_is_inclusive",
     "list_runs.since_across_offsets",
 )
@@ -185,6 +186,7 @@ class WholeSeconds(Listing):
 
 
 @broken(
+    "list_runs.microseconds_order",
     "list_runs.summaries",
     "durability.other_handle",
     "engine.runs_to_the_end",

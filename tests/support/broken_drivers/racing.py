@@ -136,6 +136,7 @@ class ComparesOwnDigestsAlone(ReferenceCheckpointer):
 
 
 @broken(
+    "isolation.punctuation",
     "steps.usable_after_refusal",
     "durability.other_handle",
     "concurrency.one_winner_many_handles",
